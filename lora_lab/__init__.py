@@ -1,0 +1,59 @@
+"""lora_lab: understand LoRA by running it.
+
+    from lora_lab import LoRA, train
+    run = train("minilm", "rt", LoRA(rank=8, alpha=16, targets=("q", "v")), lr=2e-3, steps=400)
+
+Names are looked up when they are first used, so importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lora_lab.errors import BadValue, LabError, NotFound
+    from lora_lab.methods.adapters import load_adapter, save_adapter
+    from lora_lab.methods.attach import detach, disabled, merge, unmerge
+    from lora_lab.methods.lora import LoRA
+    from lora_lab.training.models import load_model, load_tokenizer
+    from lora_lab.training.recipe import Recipe
+    from lora_lab.training.runs import Run, Store
+    from lora_lab.training.tasks import load_task
+    from lora_lab.training.train import evaluate_adapter, train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BadValue": "errors",
+    "LabError": "errors",
+    "LoRA": "methods.lora",
+    "NotFound": "errors",
+    "Recipe": "training.recipe",
+    "Run": "training.runs",
+    "Store": "training.runs",
+    "detach": "methods.attach",
+    "disabled": "methods.attach",
+    "evaluate_adapter": "training.train",
+    "load_adapter": "methods.adapters",
+    "load_model": "training.models",
+    "load_task": "training.tasks",
+    "load_tokenizer": "training.models",
+    "merge": "methods.attach",
+    "save_adapter": "methods.adapters",
+    "train": "training.train",
+    "unmerge": "methods.attach",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lora_lab' has no attribute '{name}'")
+    value = getattr(import_module(f"lora_lab.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,237 @@
+"""The command line. With --json, stdout holds one JSON object and nothing else; progress goes to stderr.
+
+Exit 0: done. 2: bad input, one sentence on stderr. 1: failed on the way. Imports wait until a command needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from lora_lab import __version__
+from lora_lab.errors import Failed, LabError
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def main() -> None:
+    """Run the command line; every error becomes one sentence and an exit code."""
+    try:
+        sys.exit(commands(standalone_mode=False) or 0)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _say("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        os._exit(0)  # the reader went away, as `| head` does
+    except click.ClickException as error:
+        _say(f"lora-lab: {' '.join(error.format_message().split())}")
+        sys.exit(2)
+    except LabError as error:
+        _say(f"lora-lab: {error}")
+        sys.exit(1 if isinstance(error, Failed) else 2)
+    except Exception as error:
+        if os.environ.get("LORA_LAB_DEBUG"):
+            raise
+        _say(f"lora-lab: {type(error).__name__}: {error} (LORA_LAB_DEBUG=1 shows where)")
+        sys.exit(1)
+
+
+@click.group(invoke_without_command=True)
+@click.version_option(__version__)
+@click.pass_context
+def commands(context: click.Context) -> None:
+    """Understand LoRA by running it. Without a command: open the workbench."""
+    if context.invoked_subcommand is None:
+        context.invoke(lab)
+
+
+@commands.command()
+@click.option("--no-browser", is_flag=True, help="Start the server and print its address only.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any free one.")
+@click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True)
+@click.option("--check", is_flag=True, help="Start it, see that it answers, stop it.")
+def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
+    """Open the workbench in JupyterLab, with the lessons copied into your folder."""
+    from lora_lab import workbench
+
+    workbench.open_lab(folder, port=port, browser=not no_browser, check=check, say=_say)
+
+
+@commands.command()
+@click.option("--check", is_flag=True, help="Read every byte and compare; fetch nothing.")
+@click.option("--tweets", is_flag=True, help="Also the tweets, which hold abuse.")
+def fetch(check: bool, tweets: bool) -> None:
+    """Get, or verify, the models and data that the lab uses. They are then read offline."""
+    from lora_lab.training import assets
+
+    wanted = [name for name, asset in assets.ASSETS.items() if tweets or not asset.opt_in]
+    if not check:
+        got = assets.fetch(wanted, _say)
+        _say(f"{len(got)} fetched, {len(wanted) - len(got)} already there, in {assets.home()}")
+        return
+    problems = [f"{name} {problem}" for name in wanted if (problem := assets.problem_with(name, hashes=True))]
+    if problems:
+        raise Failed(f"{'; '.join(problems)}; run: lora-lab fetch")
+    _say(f"all {len(wanted)} assets are whole, in {assets.home()}")
+
+
+@commands.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """What this machine has and how the lab will use it."""
+    from lora_lab import workbench
+
+    facts = workbench.examine()
+    _print(facts if as_json else workbench.describe(facts), as_json)
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that make a recipe; their defaults are the recipe's own."""
+    for option in reversed(
+        [
+            click.option("--model", default="minilm", show_default=True, help="minilm, smollm2, a folder or a hub id."),
+            click.option(
+                "--task", default="rt", show_default=True, help="rt, imdb, tweets, kjv, shakespeare or a file."
+            ),
+            click.option("--method", default="lora", show_default=True),
+            click.option("--rank", type=int, default=8, show_default=True),
+            click.option("--alpha", type=float, default=16, show_default=True, help="scaling = alpha / rank."),
+            click.option("--targets", default="q,v", show_default=True, help="Roles, names or patterns, with commas."),
+            click.option("--lora-dropout", type=float, default=0.0, help="On the adapter's input."),
+            click.option("--rslora", is_flag=True, help="scaling = alpha / sqrt(rank)."),
+            click.option("--init", default="kaiming", help="Of A: kaiming or gaussian."),
+            click.option("--lr", type=float, default=2e-3, show_default=True, help="Peak learning rate."),
+            click.option("--steps", type=int, default=400, show_default=True),
+            click.option("--batch", type=int, default=16, show_default=True),
+            click.option("--seed", type=int, default=0, show_default=True),
+            click.option("--weight-decay", type=float, default=0.0),
+            click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient; 0 for none."),
+            click.option(
+                "--patience", type=int, default=0, help="Stop after so many validations without a better one."
+            ),
+            click.option("--max-length", type=int, default=None, help="Tokens that a text is cut to."),
+            click.option("--text-column", default="text", help="In a file of your own."),
+            click.option("--label-column", default="label", help="In a file of your own."),
+            click.option("--dtype", default="auto", help="fp32 or bf16 for the frozen base."),
+            click.option("--attention", default="auto", help="eager or sdpa."),
+            click.option("--device", default="auto", help="cuda, mps or cpu."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@commands.command()
+@recipe_options
+@click.option("--out", default="runs", show_default=True, help="The store: records and adapters.")
+@click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+@JSON
+def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
+    """Train one adapter, score it on held-out data and keep it."""
+    from lora_lab.training.train import train as train_run
+
+    recipe = _recipe(options)
+    bar = _progress_bar(recipe.steps)
+    run = train_run(recipe, store=out, callbacks=[bar], download=download)
+    _print(run.to_json() if as_json else _summary(run), as_json)
+
+
+@commands.command()
+@click.argument("adapter")
+@click.option("--task", default="rt", show_default=True)
+@click.option("--model", default=None, help="The base; the one that the adapter names when left out.")
+@click.option("--dtype", default="auto")
+@click.option("--attention", default="auto")
+@click.option("--device", "device_name", default="auto")
+@click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+@JSON
+def evaluate(adapter: str, task: str, as_json: bool, **options: Any) -> None:
+    """Score a saved adapter, ours or PEFT's, on a task's test split."""
+    from lora_lab.training.train import evaluate_adapter
+
+    metrics = evaluate_adapter(adapter, task, **options)
+    _print({"metrics": metrics} if as_json else _metrics(metrics), as_json)
+
+
+@commands.command()
+@click.option("--steps", type=int, default=150, show_default=True)
+@click.option("--out", default="demo", show_default=True, help="Folder for the run and the picture.")
+def demo(steps: int, out: str) -> None:
+    """Train a small adapter, print the table, write the picture: the lab's main job in a minute."""
+    from pathlib import Path
+
+    from lora_lab import plots
+    from lora_lab.training.recipe import Recipe
+    from lora_lab.training.train import train as train_run
+
+    recipe = Recipe("minilm", "rt", steps=steps)
+    run = train_run(recipe, store=out, callbacks=[_progress_bar(steps)])
+    title = (
+        f"Rank 8 on q and v, {run.adapter_parameters:,} parameters: {run.metrics['accuracy']:.1%} on held-out sentences"
+    )
+    picture = plots.training_picture(plots.curve("demo", run.history, "accuracy"), "accuracy", title)
+    picture.savefig(Path(out) / "demo.png", dpi=150)
+    print(f"{_summary(run)}\npicture     {Path(out) / 'demo.png'}")
+
+
+def _recipe(options: dict[str, Any]) -> Any:
+    """The recipe that the options describe."""
+    from lora_lab.methods import method_from
+    from lora_lab.training.recipe import Recipe
+
+    method = {name: options.pop(name) for name in ("rank", "alpha", "targets", "rslora", "init")}
+    method |= {"dropout": options.pop("lora_dropout"), "name": options.pop("method")}
+    return Recipe(method=method_from(method), **options)
+
+
+def _progress_bar(steps: int) -> Callable[[Any], None]:
+    """A tqdm bar on stderr whose time to go is measured on this machine as it trains."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=steps, unit="step", file=sys.stderr, disable=None, dynamic_ncols=True)
+
+    def show(progress: Any) -> None:
+        if progress.validation:
+            bar.set_postfix({name: f"{value:.3g}" for name, value in progress.validation.items() if name != "macro_f1"})
+        bar.update()
+        if progress.step == steps:
+            bar.close()
+
+    return show
+
+
+def _summary(run: Any) -> str:
+    """A finished run as a table."""
+    where = run.environment
+    validated = [f"{r['step']:>6}  {r.get('accuracy', r.get('perplexity')):>10.4g}" for r in run.history["validation"]]
+    return "\n".join(
+        [
+            f"  step  {'accuracy' if 'accuracy' in run.metrics else 'perplexity':>10} on validation",
+            *validated,
+            f"test        {_metrics(run.metrics)}",
+            f"trained     {run.adapter_parameters:,} in the adapter + {run.head_parameters:,} in the head "
+            f"of {run.total:,} ({run.trainable / run.total:.2%})",
+            f"took        {run.seconds:.0f} s, at most {run.peak_bytes / 2**20:,.0f} MiB in use",
+            f"with        {where['dtype']}, {where['attention']} attention, {where['hardware']}",
+            f"adapter     {run.adapter}",
+        ]
+    )
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _print(what: Any, as_json: bool) -> None:
+    print(json.dumps(what, ensure_ascii=False, allow_nan=False) if as_json else what)

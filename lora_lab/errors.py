@@ -1,0 +1,28 @@
+"""What goes wrong, said in one sentence that names the fix. The command line prints it and exits with 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LabError(Exception):
+    """Something the user can mend."""
+
+
+class BadValue(LabError, ValueError):
+    """A value that cannot be: a rank of 0, an unknown option, a file that is not what it says."""
+
+
+class NotFound(LabError, LookupError):
+    """Something that is not there: a module, an asset, a file."""
+
+
+class Failed(LabError):
+    """Something that went wrong on the way, through no fault of the input: no network, a diverging run."""
+
+
+def nearest(word: str, options: Iterable[str], n: int = 3) -> str:
+    """The options most like `word`, for "did you mean": "query, key" or, where nothing is alike, all of them."""
+    names = sorted(set(options))
+    return ", ".join(get_close_matches(word, names, n, cutoff=0.5) or names)

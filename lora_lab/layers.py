@@ -1,0 +1,219 @@
+"""LoRA itself: a frozen layer, and beside it two thin matrices that learn.
+
+               x (tokens, in)
+               |         \\
+               |          A (rank, in)           A starts random, B starts at zero,
+        W (out, in)       |                      so at the start the detour adds nothing.
+          frozen          B (out, rank)
+               |         /
+               y  +  scaling * B A x             scaling = alpha / rank
+
+    W' = W + scaling * B A          Hu et al. 2021, section 4.1
+
+Only A and B train. They stay in fp32 even when W is bf16: a step of 1e-3 on a weight of 1 is lost in bf16's 8 bits.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class AdaptedLayer(nn.Module):
+    """A frozen layer with something trained beside it, which can be switched off.
+
+    `enabled = False` gives back the frozen layer's own output; `merged` says that the update lies inside the weight.
+    """
+
+    base_layer: nn.Module
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.enabled = True
+        self.merged = False
+
+    @property
+    def active(self) -> bool:
+        """Whether the forward pass has to add anything to the frozen layer."""
+        return self.enabled and not self.merged
+
+
+class LoRALayer(AdaptedLayer, ABC):
+    """What the linear and the embedding kind share: rank, scaling, merging."""
+
+    rank: int
+    scaling: float
+
+    @abstractmethod
+    def delta_weight(self) -> Tensor:
+        """The update as one matrix, scaling * B A, in fp32; for a linear layer (out_features, in_features)."""
+
+    @abstractmethod
+    def frozen_weight(self) -> Tensor:
+        """The slice of the frozen weight that the update is added to, as a view of delta_weight's shape."""
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Write W + scaling * B A into the frozen weight, so that the forward pass costs what it did without LoRA."""
+        if not self.merged:
+            self._shift_weight(+1)
+            self.merged = True
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Take the update out of the weight again; exact up to one rounding of the weight's dtype."""
+        if self.merged:
+            self._shift_weight(-1)
+            self.merged = False
+
+    def _shift_weight(self, sign: int) -> None:
+        weight = self.frozen_weight()
+        if not weight.is_floating_point():
+            raise ValueError(f"cannot merge into a weight of {weight.dtype}: load the base in fp32 or bf16 first")
+        weight.copy_(weight.float() + sign * self.delta_weight())  # in fp32: bf16 would round B A before adding it
+
+
+class LoRALinear(LoRALayer):
+    """y = W x + b + scaling * B A dropout(x), for `nn.Linear` and GPT-2's `Conv1D`.
+
+    Shapes: x (..., in_features) -> y (..., out_features); lora_A (rank, in_features); lora_B (out, rank).
+    `rows = (start, stop)` updates only those outputs: the q or the v part of a fused q-k-v layer. Wrapping a wrapped
+    layer adds a second update, so that q and v of one fused layer are two LoRALinear, one around the other.
+    Source: Hu et al. 2021, section 4.1.
+    """
+
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        rank: int,
+        scaling: float,
+        *,
+        dropout: float = 0.0,
+        init: str = "kaiming",
+        rows: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(base_layer)
+        weight = out_by_in(base_layer)  # (out_features, in_features)
+        self.out_features, self.in_features = weight.shape
+        self.rank, self.scaling, self.rows = rank, scaling, rows
+        start, stop = rows or (0, self.out_features)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, device=weight.device))
+        self.lora_B = nn.Parameter(torch.zeros(stop - start, rank, device=weight.device))
+        initialise_A(self.lora_A, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.active:
+            return self.base_layer(x)
+        tokens = x.reshape(-1, self.in_features)  # (tokens, in): flat, so that one addmm can add into the output
+        y = self.base_layer(tokens)  # (tokens, out)
+        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        h = F.linear(self.dropout(tokens), a)  # (tokens, rank): everything below is as thin as this
+        y = self._add(y, h, b)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+    def _add(self, y: Tensor, h: Tensor, b: Tensor) -> Tensor:
+        # addmm adds into the base layer's output and scales on the fly: no second (tokens, out) tensor is made.
+        if self.rows:
+            y = y.clone() if y._is_view() else y
+            y[:, slice(*self.rows)].addmm_(h, b.t(), alpha=self.scaling)
+            return y
+        add_into = y.addmm if y._is_view() else y.addmm_  # in place on a view would cost a copy in backward
+        return add_into(h, b.t(), alpha=self.scaling)
+
+    def delta_weight(self) -> Tensor:
+        return self.scaling * (self.lora_B.float() @ self.lora_A.float())  # (out, in)
+
+    def frozen_weight(self) -> Tensor:
+        weight = out_by_in(self.base_layer)
+        return weight[slice(*self.rows)] if self.rows else weight
+
+    def extra_repr(self) -> str:
+        rows = f", rows={self.rows[0]}:{self.rows[1]}" if self.rows else ""
+        return f"rank={self.rank}, scaling={self.scaling:g}{rows}"
+
+
+class LoRAEmbedding(LoRALayer):
+    """y = E[token] + scaling * B A[:, token]: the same idea where the input is a token's number, not a vector.
+
+    Shapes: tokens (...) -> y (..., d); lora_embedding_A (rank, vocabulary); lora_embedding_B (d, rank).
+    Here A starts at zero and B random, the other way round, as in loralib and PEFT: a token never seen keeps A = 0.
+    """
+
+    def __init__(self, base_layer: nn.Embedding, rank: int, scaling: float) -> None:
+        super().__init__(base_layer)
+        vocabulary, d = base_layer.weight.shape
+        device = base_layer.weight.device
+        self.rank, self.scaling = rank, scaling
+        self.lora_embedding_A = nn.Parameter(torch.zeros(rank, vocabulary, device=device))
+        self.lora_embedding_B = nn.Parameter(torch.randn(d, rank, device=device))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        y: Tensor = self.base_layer(tokens)
+        if not self.active:
+            return y
+        padding: int | None = self.base_layer.padding_idx  # type: ignore[assignment]
+        h = F.embedding(tokens, self.lora_embedding_A.t(), padding)  # (..., rank)
+        return y + (F.linear(h, self.lora_embedding_B) * self.scaling).to(y.dtype)
+
+    def delta_weight(self) -> Tensor:
+        return self.scaling * (self.lora_embedding_B.float() @ self.lora_embedding_A.float()).t()  # (vocabulary, d)
+
+    def frozen_weight(self) -> Tensor:
+        return self.base_layer.weight  # type: ignore[return-value]
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}, scaling={self.scaling:g}"
+
+
+class TrainedCopy(AdaptedLayer):
+    """A layer trained as a whole beside its frozen original: the classifier head, which starts random.
+
+    The copy is fp32, whatever the base's dtype, and so are its outputs: a loss wants exact logits.
+    """
+
+    def __init__(self, base_layer: nn.Module, trained: nn.Module) -> None:
+        super().__init__(base_layer)
+        self.trained = trained
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        return self.trained(x.float(), *args, **kwargs) if self.active else self.base_layer(x, *args, **kwargs)
+
+
+def initialise_A(lora_A: Tensor, init: str) -> None:
+    """Fill A (rank, in_features) in place.
+
+    kaiming: uniform in +-1/sqrt(in_features), so that |A x| does not depend on the layer's width. loralib asks
+    `kaiming_uniform_` for it with a = sqrt(5), which turns its usual bound sqrt(6 / ((1 + a^2) fan_in)) into that.
+    The fan-in is A's *second* size; taking the first, the rank, makes A sqrt(in / rank) times too large.
+    gaussian: normal with standard deviation 1/rank, as PEFT does; the paper says only "random Gaussian".
+    """
+    rank, in_features = lora_A.shape
+    if init == "gaussian":
+        nn.init.normal_(lora_A, std=1 / rank)
+    else:
+        nn.init.uniform_(lora_A, -1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
+
+
+def innermost(layer: nn.Module) -> nn.Module:
+    """The frozen layer itself, through any adapters around it."""
+    while isinstance(layer, AdaptedLayer):
+        layer = layer.base_layer
+    return layer
+
+
+def out_by_in(layer: nn.Module) -> Tensor:
+    """The weight of a linear-like layer as a view of shape (out_features, in_features), through any adapters."""
+    layer = innermost(layer)
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return weight.t() if is_conv1d(layer) else weight
+
+
+def is_conv1d(layer: nn.Module) -> bool:
+    """Whether this is GPT-2's linear layer, which stores its weight as (in, out). By name: no need to import it."""
+    return type(layer).__name__ == "Conv1D"

@@ -1,0 +1,82 @@
+"""The face that every method shows, and the report it gives of what it touched. No torch: only attaching needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from lora_lab.accounting.sites import Site
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One adapter at one site: its rank and the factor its update is multiplied by."""
+
+    site: Site
+    rank: int
+    scaling: float
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that train here."""
+        return self.site.lora_parameters(self.rank)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What attaching did: each adapter, each head that trains as a whole, and how much of the model that is."""
+
+    method: Method
+    placements: tuple[Placement, ...]
+    heads: tuple[tuple[str, int], ...]  # (module, parameters)
+    base_parameters: int  # the model as it came, its head included
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Numbers in the adapters, without any head."""
+        return sum(p.parameters for p in self.placements)
+
+    @property
+    def head_parameters(self) -> int:
+        """Numbers in the heads that train as a whole."""
+        return sum(count for _, count in self.heads)
+
+    @property
+    def trainable(self) -> int:
+        """Everything that trains: adapters and heads."""
+        return self.adapter_parameters + self.head_parameters
+
+    @property
+    def total(self) -> int:
+        """The model with its adapters; a head counts once."""
+        return self.base_parameters + self.adapter_parameters
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in [*(p.site.name for p in self.placements), *dict(self.heads), "module"])
+        lines = [f"{'module':{width}}  role        in    out  rank   trains"]
+        for p in self.placements:
+            site = p.site
+            shape = f"{site.in_features:6} {site.out_features:6}"
+            lines.append(f"{site.name:{width}}  {site.role:5} {shape}  {p.rank:4} {p.parameters:8,}")
+        lines += [f"{name:{width}}  head  {'as a whole':>19} {count:8,}" for name, count in self.heads]
+        share = self.trainable / self.total
+        return "\n".join([*lines, f"{self.trainable:,} of {self.total:,} parameters train ({share:.2%})"])
+
+
+class Method(Protocol):
+    """What is trained. Frozen dataclasses: a method can be made and counted without importing torch."""
+
+    name: ClassVar[str]
+
+    def __init__(self, **options: Any) -> None: ...
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze the base, add what trains, report it. The model is left as it was when this raises."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """The method as a plain mapping, which `method_from` reads back."""
+        ...

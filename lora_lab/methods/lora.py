@@ -1,0 +1,120 @@
+"""LoRA as a method: which layers, what rank, what scaling. The mathematics is in `lora_lab/layers.py`.
+
+Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"; rsLoRA: Kalajdzievski 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lora_lab.accounting.sites import Site, choose, match
+from lora_lab.errors import BadValue
+from lora_lab.methods.base import Placement, Report
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Pattern = tuple[tuple[str, float], ...]
+INITS = ("kaiming", "gaussian")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """W + scaling * B A on the chosen layers, everything else frozen.
+
+    rank            columns of B and rows of A; at least 1, at most min(in, out) of each layer
+    alpha           scaling = alpha / rank, or alpha / sqrt(rank) with rslora=True
+    targets         roles ("q", "v"), "all-linear", names ("query") or patterns ("*.0.*.query")
+    dropout         on the adapter's input, while training
+    init            of A: "kaiming" or "gaussian"; B starts at zero
+    rank_pattern    {target: rank} where some layers differ; the first that fits counts
+    alpha_pattern   {target: alpha} likewise
+    Raises: BadValue for an impossible value.
+    """
+
+    name: ClassVar[str] = "lora"
+
+    rank: int = 8
+    alpha: float = 16
+    targets: tuple[str, ...] = ("q", "v")
+    dropout: float = 0.0
+    rslora: bool = False
+    init: str = "kaiming"
+    rank_pattern: Pattern | Mapping[str, int] = ()
+    alpha_pattern: Pattern | Mapping[str, float] = ()
+
+    def __post_init__(self) -> None:
+        targets = self.targets.split(",") if isinstance(self.targets, str) else self.targets
+        set_field = object.__setattr__  # the dataclass is frozen; this only brings the arguments into one form
+        set_field(self, "targets", tuple(t.strip() for t in targets if t.strip()))
+        set_field(self, "rank_pattern", _pairs(self.rank_pattern))
+        set_field(self, "alpha_pattern", _pairs(self.alpha_pattern))
+        for rank in (self.rank, *dict(self.rank_pattern).values()):
+            if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+                raise BadValue(f"rank must be a whole number of at least 1, not {rank!r}")
+        for alpha in (self.alpha, *dict(self.alpha_pattern).values()):
+            if not (_is_number(alpha) and 0 < alpha < math.inf):
+                raise BadValue(f"alpha must be a number above 0, not {alpha!r}: it scales the update by alpha / rank")
+        if not (_is_number(self.dropout) and 0 <= self.dropout < 1):
+            raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+        if self.init not in INITS:
+            raise BadValue(f"init must be one of {', '.join(INITS)}, not {self.init!r}")
+
+    def place(self, sites: Sequence[Site]) -> tuple[Placement, ...]:
+        """Where the adapters go among a model's sites, with the rank and scaling of each.
+
+        Raises: NotFound for a target or pattern that matches nothing; BadValue for a rank above a layer's size.
+        """
+        chosen = choose(self.targets, sites)
+        ranks = _by_site(self.rank_pattern, chosen, self.rank)
+        alphas = _by_site(self.alpha_pattern, chosen, self.alpha)
+        for site in chosen:
+            if ranks[site] > site.max_rank:
+                shape = f"{site.in_features} x {site.out_features}"
+                raise BadValue(
+                    f"rank {ranks[site]:g} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
+                )
+        return tuple(Placement(s, int(ranks[s]), self.scaling(alphas[s], int(ranks[s]))) for s in chosen)
+
+    def scaling(self, alpha: float, rank: int) -> float:
+        """What the update is multiplied by: alpha / rank, or with rslora alpha / sqrt(rank)."""
+        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+    def count(self, sites: Sequence[Site]) -> int:
+        """Parameters in the adapters on a model with these sites, the head not among them."""
+        return sum(p.parameters for p in self.place(sites))
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze the model, wrap the chosen layers, and give a classification head a copy that trains.
+
+        Raises: as `place`, and BadValue when the model carries an adapter already.
+        """
+        from lora_lab.methods import attach  # imports torch
+
+        placements = self.place(attach.sites_of(model))
+        return attach.attach_lora(model, self, placements)
+
+    def settings(self) -> dict[str, Any]:
+        """{"name": "lora", "rank": 8, ...}: plain values that JSON can hold."""
+        values = asdict(self)
+        values["targets"] = list(self.targets)
+        values["rank_pattern"], values["alpha_pattern"] = dict(self.rank_pattern), dict(self.alpha_pattern)
+        return {"name": self.name, **values}
+
+
+def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:
+    value = dict.fromkeys(chosen, default)
+    for target, special in reversed(_pairs(pattern)):  # the first that fits is written last, so it counts
+        value.update(dict.fromkeys(match(target, chosen), special))
+    return value
+
+
+def _pairs(pattern: Pattern | Mapping[str, float]) -> Pattern:
+    return tuple(pattern.items()) if isinstance(pattern, Mapping) else tuple((str(t), v) for t, v in pattern)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,154 @@
+"""Between our LoRA and PEFT's `adapter_config.json`: the same idea in two vocabularies.
+
+ours                     PEFT's
+rank, alpha              r, lora_alpha
+targets by role          target_modules by name
+patterns by target       rank_pattern, alpha_pattern by module path (regular expressions)
+q and v of one c_attn    one adapter on c_attn of rank r_q + r_v (PEFT has no slices)
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lora_lab.accounting.sites import ALL_LINEAR, Site, choose
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.methods.lora import LoRA
+
+# Options of PEFT that change what an adapter computes and that we do not have: refused unless they stand at these.
+_PLAIN = {
+    "bias": ("none", None),
+    "use_dora": (False, None),
+    "lora_bias": (False, None),
+    "trainable_token_indices": (None,),
+    "target_parameters": (None, []),
+    "layer_replication": (None,),
+    "alora_invocation_tokens": (None,),
+    "use_qalora": (False, None),
+    "use_bdlora": (None, False),
+    "arrow_config": (None,),
+    "megatron_config": (None,),
+}
+_SPECIAL_INITS = ("pissa", "olora", "corda", "loftq")  # these change the base weight as well
+
+
+def lora_from_peft(config: Mapping[str, Any], sites: Sequence[Site]) -> LoRA:
+    """The LoRA that a PEFT config describes on a model with these sites.
+
+    Raises: BadValue for another kind of adapter or an option that we do not compute; NotFound when target_modules
+    match nothing.
+    """
+    if config.get("peft_type") != "LORA":
+        raise BadValue(f"peft_type is {config.get('peft_type')!r}; only LORA adapters can be loaded")
+    for option, plain in _PLAIN.items():
+        if config.get(option) not in plain:
+            raise BadValue(f"the adapter was trained with {option}={config[option]!r}, which lora_lab does not compute")
+    init = str(config.get("init_lora_weights", True))
+    if init.lower().startswith(_SPECIAL_INITS):
+        raise BadValue(f"the adapter was trained with init_lora_weights={init!r}, which changes the base weight too")
+    modules = _matched(config, sites)
+    rank, alpha = _required(config, "r"), _required(config, "lora_alpha")
+    ranks = {m: _pattern_value(config.get("rank_pattern"), m, rank) for m in modules}
+    alphas = {m: _pattern_value(config.get("alpha_pattern"), m, alpha) for m in modules}
+    return LoRA(
+        rank=rank,
+        alpha=alpha,
+        targets=tuple(shortest_names(modules, (s.module for s in sites))),
+        dropout=config.get("lora_dropout") or 0.0,
+        rslora=bool(config.get("use_rslora")),
+        rank_pattern={m: r for m, r in ranks.items() if r != rank},
+        alpha_pattern={m: a for m, a in alphas.items() if a != alpha},
+    )
+
+
+def peft_from_lora(
+    method: LoRA, fused: Mapping[str, tuple[int, float]], modules: Iterable[str], *, transposed: bool
+) -> dict[str, Any]:
+    """The config under which PEFT computes the same: `fused` gives each module's rank and scaling in the file.
+
+    `modules` are all sites' modules of the model, needed to write short names; transposed: the layers are Conv1D.
+    """
+    alphas = {m: scaling * (rank**0.5 if method.rslora else rank) for m, (rank, scaling) in fused.items()}
+    rank = Counter(rank for rank, _ in fused.values()).most_common(1)[0][0]
+    alpha = Counter(alphas.values()).most_common(1)[0][0]
+    return {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": _whole(alpha),
+        "lora_dropout": method.dropout,
+        "use_rslora": method.rslora,
+        "target_modules": shortest_names(fused, modules),
+        "rank_pattern": {m: r for m, (r, _) in fused.items() if r != rank},
+        "alpha_pattern": {m: _whole(a) for m, a in alphas.items() if a != alpha},
+        "fan_in_fan_out": transposed,
+        "bias": "none",
+        "init_lora_weights": True if method.init == "kaiming" else method.init,
+        "inference_mode": True,
+    }
+
+
+def shortest_names(chosen: Iterable[str], all_modules: Iterable[str]) -> list[str]:
+    """The shortest endings that name exactly the chosen modules: ["query", "value"] rather than twelve paths."""
+    chosen, others = list(chosen), set(all_modules)
+    others -= set(chosen)
+    return list(dict.fromkeys(_shortest_ending(path, others) for path in chosen))
+
+
+def _shortest_ending(path: str, others: Iterable[str]) -> str:
+    parts = path.split(".")
+    for n in range(1, len(parts) + 1):
+        ending = ".".join(parts[-n:])
+        if not any(f".{other}".endswith(f".{ending}") for other in others):
+            return ending
+    return path
+
+
+def _matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
+    """The modules that PEFT's target_modules mean, by PEFT's own rules."""
+    wanted, excluded = config.get("target_modules"), config.get("exclude_modules")
+    if not wanted:
+        raise BadValue("target_modules is empty, so the config does not say which layers the adapter belongs to")
+    whole = [site for site in sites if site.rows is None]
+    if wanted == ALL_LINEAR:
+        # PEFT's all-linear takes BERT's pooler in, ours leaves it out.
+        names = [s.module for s in whole if s in choose([ALL_LINEAR], sites) or s.role == "pooler"]
+    else:
+        names = [s.module for s in whole if _peft_match(wanted, s.module)]
+    layers = config.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) else layers
+    names = [n for n in names if not (excluded and _peft_match(excluded, n)) and (not layers or _layer(n) in layers)]
+    if not names:
+        raise NotFound(
+            f"target_modules {wanted!r} match no layer of this model: is it the base the adapter was made for?"
+        )
+    return names
+
+
+def _peft_match(wanted: str | Sequence[str], name: str) -> bool:
+    if isinstance(wanted, str):
+        return re.fullmatch(wanted, name) is not None
+    return any(f".{name}".endswith(f".{ending}") for ending in wanted)
+
+
+def _layer(name: str) -> int | None:
+    numbers = re.findall(r"\.(\d+)(?=\.)", name)
+    return int(numbers[-1]) if numbers else None
+
+
+def _pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    return next((v for p, v in (pattern or {}).items() if re.match(rf"(.*\.)?({p})$", module)), default)
+
+
+def _required(config: Mapping[str, Any], key: str) -> Any:
+    if key not in config:
+        raise BadValue(f"adapter_config.json has no '{key}'")
+    return config[key]
+
+
+def _whole(alpha: float) -> float:
+    """16.0 -> 16: PEFT writes whole alphas as integers."""
+    rounded = round(alpha, 6)
+    return int(rounded) if rounded == int(rounded) else alpha

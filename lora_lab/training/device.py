@@ -1,0 +1,214 @@
+"""What this machine can do: which device, and which dtype and attention are fastest on it, measured.
+
+bf16 is fast only where the hardware multiplies it, and fused attention only where sequences are long or a GPU is
+there. Flags and version numbers guess at that; a layer timed for a moment knows. Every fact about a kind of device
+stands in this file.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import psutil
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_lab.errors import BadValue
+from lora_lab.files import read_json, write_json
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ATTENTIONS = ("eager", "sdpa")
+LENGTHS = (32, 256)  # tokens: a sentence and a page
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where and how to compute: `device` for torch, `dtype` of the frozen base, `attention` for transformers."""
+
+    device: str
+    dtype: str
+    attention: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch writes it."""
+        return DTYPES[self.dtype]
+
+
+def choose(tokens: int, *, device: str = AUTO, dtype: str = AUTO, attention: str = AUTO) -> Choice:
+    """The fastest way to train on sequences of about `tokens` tokens on this machine.
+
+    What is not "auto" is kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION override "auto" for a machine.
+    Raises: BadValue for an unknown name or a device that is not there.
+    """
+    device = _given("device", device, ("cuda", "mps", "cpu")) or pick_device()
+    if device != "cpu" and device not in available_devices():
+        raise BadValue(f"device {device} is not there; this machine has {', '.join(available_devices())}")
+    wanted_dtype, wanted_attention = _given("dtype", dtype, DTYPES), _given("attention", attention, ATTENTIONS)
+    if wanted_dtype and wanted_attention:
+        return Choice(device, wanted_dtype, wanted_attention)
+    times = measured(device)
+    length = min(LENGTHS, key=lambda n: abs(n - tokens))
+    best_dtype = wanted_dtype or _fastest_dtype(times, length)
+    timed_as = best_dtype if key(best_dtype, "eager", length) in times else "fp32"  # fp16 is never timed
+    best_attention = wanted_attention or min(ATTENTIONS, key=lambda a: times[key(timed_as, a, length)])
+    return Choice(device, best_dtype, best_attention)
+
+
+def available_devices() -> list[str]:
+    """The devices torch can use here, fastest kind first; "cpu" is always the last."""
+    found = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True)]
+    return [name for name, there in found if there]
+
+
+def pick_device() -> str:
+    """The fastest kind of device that is there."""
+    return available_devices()[0]
+
+
+def measured(device: str) -> dict[str, float]:
+    """Seconds for one layer's step by "dtype/attention/tokens", timed once per machine and then remembered."""
+    memory = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json"
+    machine = describe(device)
+    try:
+        known = read_json(memory)
+    except BadValue:
+        known = {}
+    if machine not in known:
+        known[machine] = measure(device)
+        with suppress(BadValue):  # a home that cannot be written to: measure again next time
+            write_json(memory, known)
+    times: dict[str, float] = known[machine]
+    return times
+
+
+def measure(device: str) -> dict[str, float]:
+    """Time a frozen transformer layer, forward and backward, in every dtype and attention that works here."""
+    times: dict[str, float] = {}
+    for name in candidate_dtypes(device):
+        for attention in ATTENTIONS:
+            for tokens in LENGTHS:
+                times[key(name, attention, tokens)] = _time_layer(device, DTYPES[name], attention, tokens)
+    return times
+
+
+def candidate_dtypes(device: str) -> list[str]:
+    """The dtypes worth timing for the frozen base. Not fp16: without loss scaling its gradients vanish."""
+    bf16 = device == "cpu" or (torch.cuda.is_bf16_supported() if device == "cuda" else _mps_has_bf16())
+    return ["fp32", "bf16"] if bf16 else ["fp32"]
+
+
+def key(dtype: str, attention: str, tokens: int) -> str:
+    """The name of one timing."""
+    return f"{dtype}/{attention}/{tokens}"
+
+
+def describe(device: str) -> str:
+    """This machine in words, with the versions that its speed depends on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return f"{device} {name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def memory_bytes(device: str) -> int:
+    """Memory of the device in bytes; a Mac's GPU shares the machine's."""
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
+def used_bytes(device: str) -> int:
+    """Bytes in use now: on cuda the largest amount allocated since the run began, else this process's memory."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return int(psutil.Process().memory_info().rss)
+
+
+def synchronise(device: str) -> None:
+    """Wait until the device has done what it was given; a CPU always has."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def environment(choice: Choice) -> dict[str, Any]:
+    """The versions and hardware that a run's record names."""
+    import transformers
+
+    from lora_lab import __version__
+
+    return {
+        "lora_lab": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "hardware": describe(choice.device),
+        "device": choice.device,
+        "dtype": choice.dtype,
+        "attention": choice.attention,
+    }
+
+
+def _given(what: str, value: str, known: Any) -> str | None:
+    """The value that was asked for, by argument or by environment; None where it is to be measured."""
+    if value == AUTO:
+        value = os.environ.get(f"LORA_LAB_{what.upper()}", AUTO)
+    if value == AUTO:
+        return None
+    if value not in known:
+        raise BadValue(f"{what} must be one of {', '.join(known)} or auto, not '{value}'")
+    return value
+
+
+def _fastest_dtype(times: dict[str, float], tokens: int) -> str:
+    """bf16 only where it saves a tenth or more: below that its rounding buys nothing."""
+    best = {name: min(times.get(key(name, a, tokens), float("inf")) for a in ATTENTIONS) for name in ("fp32", "bf16")}
+    return "bf16" if best["bf16"] < 0.9 * best["fp32"] else "fp32"
+
+
+def _mps_has_bf16() -> bool:
+    try:
+        torch.ones(1, dtype=torch.bfloat16, device="mps").add_(1)
+    except (RuntimeError, TypeError):  # macOS 13 and older
+        return False
+    return True
+
+
+def _time_layer(device: str, dtype: torch.dtype, attention: str, tokens: int, repeats: int = 3) -> float:
+    rows, d, heads = 512 // tokens, 384, 12
+    w_in, w_out = (torch.randn(shape, device=device, dtype=dtype) * 0.05 for shape in ((4 * d, d), (d, 4 * d)))
+    x = torch.randn(rows, tokens, d, device=device, dtype=dtype, requires_grad=True)
+    mask = torch.ones(rows, 1, tokens, tokens, device=device, dtype=torch.bool)
+    attend: Callable[..., Tensor] = _eager if attention == "eager" else F.scaled_dot_product_attention
+
+    def step() -> None:
+        q, k, v, _ = F.linear(x, w_in).view(rows, tokens, 4 * heads, d // heads).transpose(1, 2).chunk(4, dim=1)
+        y = attend(q, k, v, attn_mask=mask).transpose(1, 2).reshape(rows, tokens, d)
+        F.linear(F.gelu(F.linear(y, w_in)), w_out).sum().backward()
+        synchronise(device)
+
+    step()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _eager(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
+    """Attention written out, as transformers' "eager" does it."""
+    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    scores = scores.masked_fill(~attn_mask, torch.finfo(q.dtype).min)
+    return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v

@@ -1,0 +1,109 @@
+"""How good a model is on rows it has not trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_lab.training.batches import Batch, Row, scoring_batches
+
+ROWS = 32  # scored at once
+
+
+@dataclass(frozen=True)
+class Score:
+    """Metrics, and what they were made of row by row: (rows, classes) logits, or (rows,) loss per token."""
+
+    metrics: dict[str, float]
+    by_row: np.ndarray
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The chosen class of each row (int64), or, in language modelling, each row's mean loss (float)."""
+        return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
+
+
+def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
+    """The model's fp32 logits: (rows, classes), or (rows, tokens, vocabulary) of a language model."""
+    logits: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    return logits.float()
+
+
+def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each row: (rows,). In language modelling the mean over a row's tokens."""
+    if labels.dim() == 1:
+        return F.cross_entropy(logits, labels, reduction="none")
+    return _token_losses(logits, labels).sum(1) / (labels[:, 1:] != -100).sum(1).clamp(min=1)
+
+
+def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """(rows, tokens - 1), zero where the next token is padding."""
+    return F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none")
+
+
+@torch.inference_mode()
+def evaluate(model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str = "cpu") -> Score:
+    """Score a model on rows, in eval mode, and leave it in the mode it was in.
+
+    Classification: accuracy, macro_f1 (the mean of the classes' F1), loss in nats per row. Language modelling:
+    loss in nats per token over all tokens, perplexity = exp(loss).
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    by_place: list[Any] = [None] * len(rows)
+    for batch in scoring_batches(rows, ROWS, pad):
+        moved = batch.to(device)
+        for place, value in zip(batch.places, _row_values(logits_of(model, moved), moved.labels), strict=True):
+            by_place[place] = value
+    for module in training:
+        module.training = True
+    values = np.array(by_place)
+    labels = [row.label for row in rows]
+    if labels[0] is None:
+        return Score(perplexity(values), values[:, 0] / values[:, 1])
+    return Score(classification_metrics(values, np.array(labels)), values)
+
+
+def _row_values(logits: Tensor, labels: Tensor) -> list[Any]:
+    """The logits of each row, or in language modelling its summed loss and number of predicted tokens."""
+    if labels.dim() == 1:
+        return logits.tolist()
+    return torch.stack([_token_losses(logits, labels).sum(1), (labels[:, 1:] != -100).sum(1).float()], dim=1).tolist()
+
+
+def perplexity(sums_and_tokens: np.ndarray) -> dict[str, float]:
+    """exp of the mean loss per token over all rows; input (rows, 2): summed loss in nats, tokens."""
+    loss, tokens = sums_and_tokens.sum(0)
+    return {"perplexity": math.exp(min(loss / tokens, 700)), "loss": loss / tokens}  # exp overflows above 709
+
+
+def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, macro F1 and cross-entropy from logits (rows, classes) and labels (rows,)."""
+    predicted = logits.argmax(-1)
+    shifted = logits - logits.max(-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return {
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": float(np.mean([_f1(predicted == c, labels == c) for c in range(logits.shape[-1])])),
+        "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
+    }
+
+
+def _f1(predicted: np.ndarray, true: np.ndarray) -> float:
+    """2 TP / (2 TP + FP + FN), and 0 where a class is neither there nor predicted."""
+    either = predicted.sum() + true.sum()
+    return float(2 * (predicted & true).sum() / either) if either else 0.0
+
+
+def better(metrics: Mapping[str, float], than: Mapping[str, float]) -> bool:
+    """Whether a validation is better than another: higher accuracy, or lower perplexity."""
+    if "accuracy" in metrics:
+        return metrics["accuracy"] > than["accuracy"]
+    return metrics["perplexity"] < than["perplexity"]

@@ -1,0 +1,166 @@
+"""Base models, loaded through one door: a bundled name, a folder, or a hub id that is already on this machine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.methods.attach import HEADS
+from lora_lab.training.assets import asset_path
+from lora_lab.training.device import ATTENTIONS, DTYPES
+
+# The bundled models, with the name that the rest of the world knows them by; adapter files name that one.
+BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
+
+def load_model(
+    name: str,
+    num_labels: int | None = None,
+    *,
+    dtype: str | torch.dtype = "fp32",
+    attention: str | None = None,
+    download: bool = False,
+) -> PreTrainedModel:
+    """A plain transformers model, in eval mode on the CPU: a classifier when `num_labels` is given, else as it came
+    (a causal language model, or an encoder without a head).
+
+    name        "minilm", "smollm2", a folder with a checkpoint, or a hub id
+    dtype       of all weights: "fp32", "bf16", "fp16" or a torch dtype
+    attention   "eager" or "sdpa"; transformers' own choice when None
+    download    allow the hub to be asked; without it only files on this machine are read
+    Raises: NotFound for a model that is not on this machine, naming what is; BadValue for a checkpoint that is damaged
+    or lacks weights which would then be random. No code from a checkpoint is run, and nothing is unpickled.
+    """
+    source = _source(name)
+    options: dict[str, Any] = {"local_files_only": not download}
+    with quiet(), _one_sentence(name):
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        loader = _loader(config, num_labels)
+        if num_labels is not None:
+            config.num_labels = num_labels
+            config.pad_token_id = _pad_token_id(config)
+        model, info = loader.from_pretrained(
+            source,
+            config=config,
+            dtype=_torch_dtype(dtype),
+            attn_implementation=_known_attention(attention),
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    random = [key for key in info["missing_keys"] if key.split(".")[0] not in HEADS]
+    if random:
+        raise BadValue(
+            f"the checkpoint of '{name}' lacks {len(random)} weights ({random[0]}, ...), which would be random"
+        )
+    model.config._name_or_path = BUNDLED.get(name, name)
+    return model.eval()
+
+
+def load_tokenizer(name: str, *, download: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model; one without a padding token pads with its end-of-text token.
+
+    Raises: as `load_model`.
+    """
+    with quiet(), _one_sentence(name):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(_source(name), local_files_only=not download)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def is_causal(model: PreTrainedModel) -> bool:
+    """Whether a model predicts the next token."""
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def local_name(hub_id: str) -> str:
+    """The bundled name of a hub id that is bundled, else the id itself."""
+    return next((name for name, known in BUNDLED.items() if known == hub_id), hub_id)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and advice, which end up in lessons and in --json output."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _source(name: str) -> str:
+    if name in BUNDLED:
+        return str(asset_path(name))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise NotFound(f"the folder {name} holds no model: there is no config.json in it")
+        return str(path)
+    return name
+
+
+def _loader(config: Any, num_labels: int | None) -> Any:
+    if num_labels is not None:
+        if num_labels < 1:
+            raise BadValue(f"num_labels must be at least 1, not {num_labels}")
+        return transformers.AutoModelForSequenceClassification
+    made_as = (getattr(config, "architectures", None) or [""])[0]
+    causal = made_as.endswith(("ForCausalLM", "LMHeadModel"))
+    return transformers.AutoModelForCausalLM if causal else transformers.AutoModel
+
+
+def _pad_token_id(config: Any) -> int | None:
+    """A causal model classifies the last token before the padding, so it must know what padding is."""
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None:
+        return int(pad)
+    eos = getattr(config, "eos_token_id", None)
+    return eos[0] if isinstance(eos, list) else eos
+
+
+def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise BadValue(f"dtype must be one of {', '.join(DTYPES)}, not '{dtype}'")
+    return DTYPES[dtype]
+
+
+def _known_attention(attention: str | None) -> str | None:
+    if attention not in (None, *ATTENTIONS):
+        raise BadValue(f"attention must be one of {', '.join(ATTENTIONS)}, not '{attention}'")
+    return attention
+
+
+@contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
+    """transformers' many errors about a missing or broken checkpoint as one sentence that says what to do."""
+    try:
+        yield
+    except (BadValue, NotFound):
+        raise
+    except Exception as error:  # OSError, ValueError, SafetensorError, hub errors: there is no common base
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if Path(name).expanduser().is_dir() or name in BUNDLED:
+            raise BadValue(f"the model in '{name}' cannot be loaded: {reason}") from error
+        raise NotFound(
+            f"there is no model '{name}' on this machine; bundled are {', '.join(BUNDLED)}; give one of these, "
+            "a folder, or a hub id with download allowed (--download, or download=True)"
+        ) from error

@@ -1,0 +1,104 @@
+"""The one description of a run: everything that decides what comes out, and a hash to know it by."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from hashlib import sha256
+from typing import Any
+
+from lora_lab.errors import BadValue, nearest
+from lora_lab.methods import method_from
+from lora_lab.methods.base import Method
+from lora_lab.methods.lora import LoRA
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run to be made.
+
+    model, task     a bundled name, a path, or (model) a hub id
+    method          what trains
+    lr              peak learning rate of AdamW: it rises over the first `warmup` share of the steps, then falls to 0
+    steps, batch    updates, and texts per update
+    seed            of the head, of A, of dropout and of the order of the data, but not of the split
+    clip            largest norm of the gradient; 0 for no clipping
+    dropout         keep the base model's own dropout on while training; off, the frozen base answers as it will in use
+    validations     how often, evenly spread, the validation split is scored
+    patience        stop early after this many validations without a better one; 0 for never
+    dtype, attention, device   "auto" for the fastest on the machine, see `training/device.py`
+    Raises: BadValue for an impossible value.
+    """
+
+    model: str
+    task: str
+    method: Method = field(default_factory=LoRA)
+    lr: float = 2e-3
+    steps: int = 400
+    batch: int = 16
+    seed: int = 0
+    warmup: float = 0.06
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    dropout: bool = False
+    validations: int = 8
+    patience: int = 0
+    max_length: int | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+    dtype: str = "auto"
+    attention: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch", 1), ("seed", 0), ("validations", 1), ("patience", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise BadValue(f"{name} must be a whole number of at least {least}, not {value!r}")
+        for name, low, high in (
+            ("lr", 0, math.inf),
+            ("warmup", 0, 1),
+            ("weight_decay", 0, math.inf),
+            ("clip", 0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):
+                raise BadValue(f"{name} must be a number from {low} to {high}, not {value!r}")
+        if self.lr == 0:
+            raise BadValue("lr must be above 0: with a rate of 0 nothing trains")
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of update `step`, 1 to steps: a linear rise, then a linear fall to 0 after the last."""
+        rise = max(1, round(self.warmup * self.steps))
+        return self.lr * min(step / rise, (self.steps - step + 1) / max(1, self.steps - rise + 1), 1.0)
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values that JSON can hold; `recipe_from` reads them back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {"method": self.method.settings()}
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits: equal for equal recipes, on every machine."""
+        return sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def describe(self) -> str:
+        """A short line for legends and logs: what differs between runs most often."""
+        method = self.method.settings()
+        parts = (
+            [f"rank {method['rank']}", f"alpha {method['alpha']:g}", "+".join(method["targets"])]
+            if "rank" in method
+            else []
+        )
+        return ", ".join([self.method.name, *parts, f"lr {self.lr:g}", f"seed {self.seed}"])
+
+
+def recipe_from(settings: Mapping[str, Any]) -> Recipe:
+    """A recipe from its settings. Raises BadValue for a field that recipes do not have."""
+    values, known = dict(settings), [f.name for f in fields(Recipe)]
+    for name in values:
+        if name not in known:
+            raise BadValue(f"a recipe has no field '{name}'; nearest: {nearest(name, known)}")
+    return Recipe(**{**values, "method": method_from(values["method"])})

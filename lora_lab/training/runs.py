@@ -1,0 +1,105 @@
+"""Finished runs, and the folder that keeps them: one JSON file a run, named by its recipe's hash.
+
+    STORE/3f2a9c1b77e0.json        recipe, metrics, history, counts, seconds, bytes, versions
+    STORE/3f2a9c1b77e0/            the adapter, and predictions.npy: what it said of each test row
+
+The JSON is written last and in one step, so a run that is listed is whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_lab.errors import BadValue
+from lora_lab.files import read_json, write_json
+from lora_lab.training.recipe import Recipe, recipe_from
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe with what came of it.
+
+    metrics     of the test split: accuracy, macro_f1, loss; or perplexity, loss
+    history     step, loss and lr of every update; validation: metrics by step
+    seconds     wall time of loading, training and scoring
+    peak_bytes  most memory seen in use: allocated on a GPU, the whole process on a CPU
+    adapter     the adapter's folder; None when nothing was kept
+    status      "done", or "stopped" by hand, "early" by patience, "failed" with `error`
+    """
+
+    recipe: Recipe
+    metrics: dict[str, float]
+    history: dict[str, list[Any]]
+    adapter_parameters: int
+    head_parameters: int
+    total: int
+    seconds: float
+    peak_bytes: int
+    environment: dict[str, Any]
+    status: str = "done"
+    error: str | None = None
+    adapter: str | None = None
+    predictions: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def trainable(self) -> int:
+        """Parameters that trained: adapters and heads."""
+        return self.adapter_parameters + self.head_parameters
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as `lora-lab train --json` prints it, without the predictions."""
+        values = {name: value for name, value in self.__dict__.items() if name not in ("predictions", "recipe")}
+        return {"version": VERSION, "hash": self.recipe.hash, "recipe": self.recipe.settings(), **values} | {
+            "trainable": self.trainable
+        }
+
+
+class Store:
+    """A folder of runs."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def check_writable(self) -> None:
+        """Fail now rather than after training. Raises: BadValue when the folder cannot be written to."""
+        probe = self.folder / ".writable"
+        write_json(probe, {})
+        probe.unlink()
+
+    def adapter_folder(self, recipe: Recipe) -> Path:
+        """Where a recipe's adapter lies or will lie."""
+        return self.folder / recipe.hash
+
+    def add(self, run: Run) -> None:
+        """Keep a run; one of the same recipe is replaced."""
+        if run.predictions is not None:
+            folder = self.adapter_folder(run.recipe)
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(folder / "predictions.npy", run.predictions, allow_pickle=False)
+        write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first. Raises: BadValue for a record that a newer version wrote or that is damaged."""
+        files = sorted(self.folder.glob("*.json"), key=lambda f: (f.stat().st_mtime_ns, f.name))
+        return [self._read(file) for file in files]
+
+    def _read(self, file: Path) -> Run:
+        values = read_json(file)
+        if values.get("version") != VERSION:
+            raise BadValue(
+                f"{file} is a record of version {values.get('version')}; this lora_lab reads {VERSION}: update it"
+            )
+        known = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
+        try:
+            run = {name: values[name] for name in known}
+            predictions = self.folder / file.stem / "predictions.npy"
+            kept = np.load(predictions, allow_pickle=False) if predictions.is_file() else None
+            return Run(recipe=recipe_from(values["recipe"]), predictions=kept, **run)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadValue(f"{file} is not a run of lora_lab ({error}); move it out of the store") from error

