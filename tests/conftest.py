@@ -1,0 +1,60 @@
+"""What the tests share: the real models, loaded once, tiny random ones, and a home without network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is wrong
+os.environ.setdefault("LORA_LAB_HEADLESS", "1")
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from lora_lab.training.models import load_model, quiet
+
+
+@pytest.fixture(scope="session")
+def loaded() -> Callable[..., nn.Module]:
+    """`loaded("minilm", num_labels=2)`: a fresh copy of a bundled model that was read from disk once."""
+    kept: dict[tuple, nn.Module] = {}
+
+    def fresh(name: str, num_labels: int | None = None, dtype: str = "fp32") -> nn.Module:
+        key = (name, num_labels, dtype)
+        if key not in kept:
+            torch.manual_seed(0)
+            kept[key] = load_model(name, num_labels, dtype=dtype)
+        return copy.deepcopy(kept[key])
+
+    return fresh
+
+
+def tiny(kind: str) -> nn.Module:
+    """A small random model of an architecture, the same at every call."""
+    torch.manual_seed(0)
+    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    if kind == "gpt2":
+        config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+        config.eos_token_id = config.bos_token_id = 0
+        return transformers.GPT2LMHeadModel(config).eval()
+    if kind == "roberta":
+        config = transformers.RobertaConfig(**size, max_position_embeddings=66, num_labels=3)
+        return transformers.RobertaForSequenceClassification(config).eval()
+    if kind == "phi3":
+        config = transformers.Phi3Config(**size, num_key_value_heads=2, pad_token_id=0, eos_token_id=0, bos_token_id=0)
+        return transformers.Phi3ForCausalLM(config).eval()
+    if kind == "llama":
+        config = transformers.LlamaConfig(**size, num_key_value_heads=2, tie_word_embeddings=True)
+        return transformers.LlamaForCausalLM(config).eval()
+    raise ValueError(kind)
+
+
+@pytest.fixture
+def silent():
+    """transformers without its advice."""
+    with quiet():
+        yield
