@@ -31,7 +31,10 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
     (r"(self\.query|query_proj|q_proj|q_lin|SelfAttention\.q|EncDecAttention\.q)", "q"),
     (r"(self\.key|key_proj|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k)", "k"),
     (r"(self\.value|value_proj|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v)", "v"),
-    (r"(attention\.output\.dense|attn\.c_proj|o_proj|out_lin|self_attn\.out_proj|Attention\.o)", "o"),
+    (
+        r"(attention\.output\.dense|attn\.c_proj|o_proj|out_lin|self_attn\.out_proj|SelfAttention\.o|EncDecAttention\.o)",
+        "o",
+    ),
     (r"(attn\.c_attn|qkv_proj)", "q k v"),
     (r"gate_up_proj", "gate up"),
     (r"(gate_proj|wi_0)", "gate"),

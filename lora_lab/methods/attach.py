@@ -61,7 +61,7 @@ def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement])
     heads = heads_of(model)
     for name, head in heads:
         trained = copy.deepcopy(head).float().requires_grad_(True)
-        setattr(model, name, TrainedCopy(head, trained))
+        setattr(model, name, TrainedCopy(head, trained).train(head.training))
     counts = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
     report = Report(method, tuple(placements), counts, base_parameters)
     model.lora_lab_report = report  # type: ignore[assignment]  # what save_adapter needs to know
@@ -156,7 +156,7 @@ def _wrap(model: nn.Module, placement: Placement, method: LoRA) -> None:
         wrapped = LoRAEmbedding(layer, rank, scaling)
     else:
         wrapped = LoRALinear(layer, rank, scaling, dropout=method.dropout, init=method.init, rows=site.rows)
-    _put(model, site.module, wrapped)
+    _put(model, site.module, wrapped.train(layer.training))  # in a model that answers, no dropout
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -1,0 +1,141 @@
+"""Roles, and how targets choose among the sites of a model. No model is needed: a site is a name and a few integers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_lab.accounting.sites import Site, choose, match, roles_of, sites_of_layer
+from lora_lab.errors import BadValue, NotFound
+
+GPT2_WIDTHS = {"q": 32, "k": 32, "v": 32}
+
+
+def bert_like(layers: int = 2) -> list[Site]:
+    """The sites of a small encoder with a pooler and a head."""
+    parts = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+    parts += ("intermediate.dense", "output.dense")
+    sites = sites_of_layer("bert.embeddings.word_embeddings", 96, 32, "embedding", {})
+    for i in range(layers):
+        for part in parts:
+            sites += sites_of_layer(f"bert.encoder.layer.{i}.{part}", 32, 32, "linear", {})
+    sites += sites_of_layer("bert.pooler.dense", 32, 32, "linear", {})
+    return sites + sites_of_layer("classifier", 32, 2, "linear", {})
+
+
+def gpt2_like() -> list[Site]:
+    """The sites of one layer of GPT-2, whose q, k and v are one layer."""
+    sites = sites_of_layer("transformer.h.0.attn.c_attn", 32, 96, "linear", GPT2_WIDTHS)
+    return sites + sites_of_layer("transformer.h.0.attn.c_proj", 32, 32, "linear", GPT2_WIDTHS)
+
+
+@pytest.mark.parametrize(
+    ("module", "roles"),
+    [
+        ("bert.encoder.layer.0.attention.self.query", ("q",)),
+        ("bert.encoder.layer.0.attention.output.dense", ("o",)),
+        ("bert.encoder.layer.0.intermediate.dense", ("up",)),
+        ("bert.encoder.layer.0.output.dense", ("down",)),
+        ("bert.pooler.dense", ("pooler",)),
+        ("distilbert.transformer.layer.0.attention.q_lin", ("q",)),
+        ("distilbert.transformer.layer.0.attention.out_lin", ("o",)),
+        ("distilbert.transformer.layer.0.ffn.lin1", ("up",)),
+        ("deberta.encoder.layer.0.attention.self.query_proj", ("q",)),
+        ("model.layers.0.self_attn.k_proj", ("k",)),
+        ("model.layers.0.self_attn.o_proj", ("o",)),
+        ("model.decoder.layers.0.self_attn.out_proj", ("o",)),
+        ("model.decoder.layers.0.fc2", ("down",)),
+        ("model.layers.0.mlp.gate_proj", ("gate",)),
+        ("model.layers.0.mlp.gate_up_proj", ("gate", "up")),
+        ("model.layers.0.self_attn.qkv_proj", ("q", "k", "v")),
+        ("transformer.h.0.attn.c_attn", ("q", "k", "v")),
+        ("transformer.h.0.attn.c_proj", ("o",)),
+        ("transformer.h.0.mlp.c_proj", ("down",)),
+        ("encoder.block.0.layer.0.SelfAttention.q", ("q",)),
+        ("decoder.block.0.layer.1.EncDecAttention.o", ("o",)),
+        ("decoder.block.0.layer.2.DenseReluDense.wi_0", ("gate",)),
+        ("transformer.wte", ("embed",)),
+        ("lm_head", ("head",)),
+        ("classifier.out_proj", ("head",)),
+        ("something.of.its.own", ()),
+        ("bert.myquery", ()),
+    ],
+)
+def test_a_role_follows_from_the_end_of_the_path(module, roles):
+    assert roles_of(module) == roles
+
+
+def test_a_fused_layer_is_one_site_and_one_for_each_slice():
+    whole, q, k, v = sites_of_layer("h.0.attn.c_attn", 32, 64, "linear", {"q": 32, "k": 16, "v": 16})
+    assert (whole.rows, q.rows, k.rows, v.rows) == (None, (0, 32), (32, 48), (48, 64))
+    assert [site.role for site in (whole, q, k, v)] == ["q+k+v", "q", "k", "v"]
+    assert (q.name, v.out_features) == ("h.0.attn.c_attn[q]", 16)
+
+
+@pytest.mark.parametrize("widths", [{}, {"q": 32, "k": 32, "v": 31}])
+def test_a_fused_layer_of_unknown_make_up_gets_no_slices_rather_than_wrong_ones(widths):
+    assert [site.rows for site in sites_of_layer("h.0.attn.c_attn", 32, 96, "linear", widths)] == [None]
+
+
+@given(rank=st.integers(1, 64), inputs=st.integers(1, 4096), outputs=st.integers(1, 4096))
+def test_a_site_counts_both_matrices(rank, inputs, outputs):
+    site = Site("layer", "q", inputs, outputs)
+    assert site.lora_parameters(rank) == rank * inputs + outputs * rank
+    assert site.max_rank == min(inputs, outputs)
+
+
+@pytest.mark.parametrize(
+    ("target", "modules"),
+    [
+        ("q", ["layer.0.attention.self.query", "layer.1.attention.self.query"]),
+        ("o", ["layer.0.attention.output.dense", "layer.1.attention.output.dense"]),
+        ("down", ["layer.0.output.dense", "layer.1.output.dense"]),
+        ("query", ["layer.0.attention.self.query", "layer.1.attention.self.query"]),
+        ("layer.1.attention.self.key", ["layer.1.attention.self.key"]),
+        ("bert.encoder.layer.1.attention.self.key", ["layer.1.attention.self.key"]),
+        ("*.0.attention.self.*", [f"layer.0.attention.self.{name}" for name in ("query", "key", "value")]),
+    ],
+)
+def test_a_target_is_a_role_a_name_or_a_pattern(target, modules):
+    assert [site.module for site in match(target, bert_like())] == [f"bert.encoder.{m}" for m in modules]
+
+
+def test_all_linear_leaves_out_head_pooler_and_embeddings():
+    modules = [site.module for site in match("all-linear", bert_like(1))]
+    assert len(modules) == 6
+    assert all(module.startswith("bert.encoder.layer.0.") for module in modules)
+
+
+def test_a_role_means_the_slice_and_a_name_the_whole_fused_layer():
+    assert [site.name for site in match("q", gpt2_like())] == ["transformer.h.0.attn.c_attn[q]"]
+    assert [site.name for site in match("c_attn", gpt2_like())] == ["transformer.h.0.attn.c_attn"]
+    assert [site.rows for site in match("transformer.h.0.attn.c_attn[v]", gpt2_like())] == [(64, 96)]
+    assert {site.rows for site in match("all-linear", gpt2_like())} == {None}
+
+
+def test_sites_come_in_the_models_order_each_once():
+    sites = bert_like()
+    chosen = choose(["value", "v", "q"], sites)
+    assert chosen == [site for site in sites if site.role in ("q", "v")]
+
+
+@pytest.mark.parametrize(("target", "meant"), [("querry", "query"), ("valu", "value"), ("all_linear", "all-linear")])
+def test_a_target_that_matches_nothing_names_the_nearest(target, meant):
+    with pytest.raises(NotFound, match=f"'{target}' matches no layer.*{meant}"):
+        match(target, bert_like())
+
+
+def test_one_good_target_does_not_excuse_a_wrong_one():
+    with pytest.raises(NotFound, match="'gate' matches no layer"):
+        choose(["q", "gate"], bert_like())
+
+
+def test_a_fused_layer_and_its_slice_overlap():
+    with pytest.raises(BadValue, match=r"overlap.*c_attn"):
+        choose(["c_attn", "v"], gpt2_like())
+
+
+def test_no_target_at_all_is_an_error():
+    with pytest.raises(BadValue, match="targets is empty"):
+        choose([], bert_like())

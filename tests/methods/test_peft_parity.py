@@ -1,0 +1,308 @@
+"""PEFT is the peer: the same weights give the same outputs and gradients, and each reads the other's files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from lora_lab import LoRA, load_adapter, save_adapter
+from lora_lab.methods.attach import lora_layers
+from lora_lab.methods.base import Report
+from tests.conftest import tiny
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+QV = {"minilm": ["query", "value"], "roberta": ["query", "value"], "smollm2": ["q_proj", "v_proj"]}
+FUSED = {"gpt2": "c_attn", "phi3": "qkv_proj"}
+TASK = {"minilm": "SEQ_CLS", "roberta": "SEQ_CLS"}
+
+
+@pytest.fixture
+def base(loaded) -> Callable[[str], nn.Module]:
+    """`base("minilm")`: a fresh base model, the same weights at every call."""
+
+    def fresh(kind: str) -> nn.Module:
+        if kind in ("minilm", "smollm2"):
+            return loaded(kind, 3 if kind == "minilm" else None)
+        return tiny(kind)
+
+    return fresh
+
+
+def peft_model(model: nn.Module, kind: str, targets, *, seed: int = 1, **options) -> peft.PeftModel:
+    """The model with PEFT's LoRA, both of whose matrices are random, as training might leave them."""
+    options = {"r": 4, "lora_alpha": 8, "task_type": TASK.get(kind, "CAUSAL_LM"), **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fan_in_fan_out, which PEFT puts right itself
+        adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=targets, **options)).eval()
+    randomise(adapted, seed)
+    return adapted
+
+
+def randomise(model: nn.Module, seed: int = 1) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.1, generator=generator)
+
+
+def save_peft(adapted: peft.PeftModel, folder: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # embedding layers in target_modules
+        adapted.save_pretrained(folder)
+    return folder
+
+
+def load_peft(model: nn.Module, folder: Path, **options) -> peft.PeftModel:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(missing|unexpected).*keys.*")
+        return peft.PeftModel.from_pretrained(model, str(folder), **options).eval()
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    """The model's answer to two rows of which one is padded."""
+    ids = torch.randint(1, 96, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    return model(input_ids=ids, attention_mask=mask).logits
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The gradient of a loss by the parameter's name, PEFT's names brought into our form."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    out = logits(model)
+    target = torch.arange(out.shape[0] * out.shape[-1]).view(out.shape[0], -1).float().cos()
+    loss = ((out if out.dim() == 2 else out[:, 4]) * target).sum()
+    found = torch.autograd.grad(loss, list(named.values()))
+    return {plain(name): g for name, g in zip(named, found, strict=True)}
+
+
+def plain(name: str) -> str:
+    name = name.removeprefix("base_model.model.").replace("modules_to_save.default", "trained")
+    return name.replace(".default.weight", "").replace(".default", "")
+
+
+def assert_the_same(ours: nn.Module, theirs: nn.Module) -> None:
+    torch.testing.assert_close(logits(ours), logits(theirs), **CLOSE)
+    mine, other = gradients(ours), gradients(theirs)
+    assert mine.keys() == other.keys()
+    for name, gradient in mine.items():
+        scale = other[name].abs().max()
+        torch.testing.assert_close(gradient / scale, other[name] / scale, **CLOSE, msg=lambda m, n=name: f"{n}: {m}")
+
+
+# ---- PEFT's files, loaded by us
+
+
+@pytest.mark.parametrize("kind", ["minilm", "roberta", "smollm2"])
+def test_outputs_and_gradients_agree_on_real_layers(base, kind, tmp_path):
+    theirs = peft_model(base(kind), kind, QV[kind])
+    ours = base(kind)
+    before = logits(ours)
+    load_adapter(ours, save_peft(theirs, tmp_path))
+    assert_the_same(ours, theirs)
+    assert not torch.allclose(logits(ours), before, atol=1e-3)  # the adapter does something
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_a_dense_peft_adapter_on_a_fused_layer_is_ours_on_the_whole_layer(base, kind, tmp_path):
+    theirs = peft_model(base(kind), kind, [FUSED[kind]])
+    ours = base(kind)
+    report = load_adapter(ours, save_peft(theirs, tmp_path))
+    assert {p.site.rows for p in report.placements} == {None}
+    assert_the_same(ours, theirs)
+
+
+OPTIONS = {
+    "rank 1": {"r": 1},
+    "rank 7": {"r": 7, "lora_alpha": 3},
+    "rsLoRA": {"use_rslora": True},
+    "rank_pattern": {"rank_pattern": {"query": 2, r"layer\.1\.attention\.self\.value": 5}},
+    "alpha_pattern": {"alpha_pattern": {"value": 32}, "rank_pattern": {"query": 2}},
+    "patterns with rsLoRA": {"use_rslora": True, "rank_pattern": {"query": 2}, "alpha_pattern": {"layer.0.*key": 5}},
+    "dropout": {"lora_dropout": 0.1},
+    "one layer": {"layers_to_transform": [1]},
+    "one layer as a number": {"layers_to_transform": 0},
+    "without one module": {"exclude_modules": ["layer.0.attention.self.query"]},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_peft_options_mean_the_same(options, tmp_path):
+    theirs = peft_model(tiny("roberta"), "roberta", ["query", "key", "value"], **options)
+    ours = tiny("roberta")
+    report = load_adapter(ours, save_peft(theirs, tmp_path))
+    assert_the_same(ours, theirs)
+    assert report.trainable == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ["query", "output.dense"],
+        r".*\.layer\.1\..*(query|key)",
+        "all-linear",
+        ["roberta.encoder.layer.0.attention.self.value"],
+    ],
+    ids=str,
+)
+def test_target_modules_as_list_as_regular_expression_and_all_linear(targets, tmp_path):
+    theirs = peft_model(tiny("roberta"), "roberta", targets)
+    ours = tiny("roberta")
+    load_adapter(ours, save_peft(theirs, tmp_path))
+    assert_the_same(ours, theirs)
+
+
+def test_pefts_all_linear_takes_berts_pooler_in_and_is_loaded_with_it(base, tmp_path):
+    theirs = peft_model(base("minilm"), "minilm", "all-linear")
+    ours = base("minilm")
+    report = load_adapter(ours, save_peft(theirs, tmp_path))
+    assert "bert.pooler.dense" in [p.site.module for p in report.placements]
+    assert_the_same(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets"), [("llama", ["embed_tokens", "q_proj"]), ("gpt2", ["wte"]), ("phi3", ["embed_tokens"])]
+)
+def test_embeddings_load_with_the_copy_of_the_base_that_peft_writes(kind, targets, tmp_path):
+    theirs = peft_model(tiny(kind), kind, targets)
+    ours = tiny(kind)
+    load_adapter(ours, save_peft(theirs, tmp_path))
+    assert_the_same(ours, theirs)
+
+
+def test_an_embedding_that_differs_from_the_base_is_refused(tmp_path):
+    other = tiny("llama")
+    other.model.embed_tokens.weight.data.mul_(2)
+    save_peft(peft_model(other, "llama", ["embed_tokens"]), tmp_path)
+    with pytest.raises(ValueError, match="brings its own .*embed_tokens, which differs"):
+        load_adapter(tiny("llama"), tmp_path)
+
+
+# ---- our files, loaded by PEFT
+
+METHODS = {
+    "plain": LoRA(rank=4, alpha=8),
+    "rank 1, all linear": LoRA(rank=1, targets=("all-linear",)),
+    "rsLoRA": LoRA(rank=3, alpha=5, rslora=True),
+    "rank_pattern": LoRA(rank=4, rank_pattern={"v": 2}),
+    "alpha_pattern": LoRA(rank=4, alpha_pattern={"q": 3, "*.1.*": 7}),
+    "all patterns with rsLoRA": LoRA(rank=4, rslora=True, rank_pattern={"*.0.*": 2}, alpha_pattern={"v": 3}),
+    "names": LoRA(rank=2, targets=("layer.1.attention.self.query", "*.0.*.dense")),
+}
+
+
+def ours_with(model: nn.Module, method: LoRA) -> Report:
+    report = method.attach(model)
+    randomise(model, seed=2)
+    return report
+
+
+def assert_peft_reads(ours: nn.Module, fresh: nn.Module, folder: Path) -> peft.PeftModel:
+    save_adapter(ours, folder)
+    theirs = load_peft(fresh, folder, is_trainable=True)
+    torch.testing.assert_close(logits(theirs), logits(ours), **CLOSE)
+    return theirs
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_peft_reads_our_file(method, tmp_path):
+    ours = tiny("roberta")
+    ours_with(ours, method)
+    theirs = assert_peft_reads(ours, tiny("roberta"), tmp_path / "ours")
+    mine, other = gradients(ours), gradients(theirs)
+    for name in mine:
+        scale = other[name].abs().max()
+        torch.testing.assert_close(mine[name] / scale, other[name] / scale, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["minilm", "smollm2"])
+def test_peft_reads_our_file_of_a_real_model_and_writes_the_same_tensors(base, kind, tmp_path):
+    ours = base(kind)
+    ours_with(ours, LoRA(rank=4))
+    theirs = assert_peft_reads(ours, base(kind), tmp_path / "ours")
+    save_peft(theirs, tmp_path / "theirs")
+    mine, other = (load_file(tmp_path / who / "adapter_model.safetensors") for who in ("ours", "theirs"))
+    assert mine.keys() == other.keys()
+    assert all(torch.equal(mine[key], other[key]) for key in mine)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
+def test_peft_reads_our_adapter_of_an_embedding(kind, tmp_path):
+    ours = tiny(kind)
+    ours_with(ours, LoRA(rank=4, targets=("embed", "o") if kind != "gpt2" else ("wte", "o")))
+    assert_peft_reads(ours, tiny(kind), tmp_path)
+    keys = load_file(tmp_path / "adapter_model.safetensors").keys()
+    assert not [key for key in keys if "base_layer" in key]  # the frozen embedding is not written
+
+
+SLICED = {
+    "plain": LoRA(rank=3, alpha=6),
+    "rsLoRA": LoRA(rank=3, alpha=6, rslora=True),
+    "v alone": LoRA(rank=3, targets=("v",)),
+    "q, k and v": LoRA(rank=2, targets=("q", "k", "v")),
+    "unequal ranks": LoRA(rank=3, rank_pattern={"v": 1}),
+    "unequal alphas": LoRA(rank=3, alpha=6, alpha_pattern={"v": 30}),
+    "unequal with rsLoRA": LoRA(rank=4, rslora=True, rank_pattern={"q": 1}, alpha_pattern={"v": 2}),
+    "beside other layers": LoRA(rank=3, targets=("q", "v", "o", "down")),
+}
+
+
+@pytest.mark.parametrize("method", SLICED.values(), ids=SLICED)
+@pytest.mark.parametrize("kind", FUSED)
+def test_our_slices_are_one_peft_adapter_of_the_summed_rank(kind, method, tmp_path):
+    ours = tiny(kind)
+    ours_with(ours, method)
+    theirs = assert_peft_reads(ours, tiny(kind), tmp_path)
+    layer = next(m for name, m in theirs.named_modules() if name.endswith(FUSED[kind]))
+    roles = [layer for layer in lora_layers(ours) if layer.rows and layer.in_features == 32]
+    assert layer.r["default"] == sum(x.rank for x in roles[: len(roles) // 2])  # two equal transformer layers
+
+
+@pytest.mark.parametrize("method", SLICED.values(), ids=SLICED)
+@pytest.mark.parametrize("kind", FUSED)
+def test_our_own_file_gives_the_slices_back_exactly(kind, method, tmp_path):
+    ours, again = tiny(kind), tiny(kind)
+    report = ours_with(ours, method)
+    assert load_adapter(again, save_adapter(ours, tmp_path)) == report
+    for mine, other in zip(lora_layers(ours), lora_layers(again), strict=True):
+        assert (mine.rows, mine.rank, mine.scaling) == (other.rows, other.rank, other.scaling)
+        assert torch.equal(mine.lora_A, other.lora_A)
+        exact = method.alpha_pattern == () and method.rank_pattern == ()
+        torch.testing.assert_close(mine.lora_B, other.lora_B, rtol=0 if exact else 1e-6, atol=0)
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_the_gradients_of_slices_are_blocks_of_pefts(kind, tmp_path):
+    ours = tiny(kind)
+    ours_with(ours, LoRA(rank=3, alpha=6))
+    theirs = assert_peft_reads(ours, tiny(kind), tmp_path)
+    mine, other = gradients(ours), gradients(theirs)
+    outer = next(name.removesuffix(".lora_A") for name in other if name.endswith(f"{FUSED[kind]}.lora_A"))
+    layers = {layer.rows: name for name, layer in ours.named_modules() if getattr(layer, "rows", None)}
+    for number, (rows, name) in enumerate(sorted((r, n) for r, n in layers.items() if n.startswith(outer))):
+        part = slice(3 * number, 3 * number + 3)
+        torch.testing.assert_close(mine[f"{name}.lora_A"], other[f"{outer}.lora_A"][part], **CLOSE)
+        torch.testing.assert_close(mine[f"{name}.lora_B"], other[f"{outer}.lora_B"][slice(*rows), part], **CLOSE)
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_an_adapter_of_q_and_v_leaves_k_unchanged_here_and_in_peft(kind, tmp_path):
+    ours = tiny(kind)
+    width = {"gpt2": (32, 64), "phi3": (32, 48)}[kind]
+    x = torch.randn(2, 5, 32)
+    fused = f".{FUSED[kind]}"
+    before = [m(x) for name, m in tiny(kind).named_modules() if name.endswith(fused)]
+    ours_with(ours, LoRA(rank=3))
+    theirs = assert_peft_reads(ours, tiny(kind), tmp_path)
+    for model in (ours, theirs):
+        after = [m(x) for name, m in model.named_modules() if name.endswith(fused)]
+        for y, old in zip(after, before, strict=True):
+            assert torch.equal(y[..., slice(*width)], old[..., slice(*width)])
+            assert not torch.allclose(y[..., : width[0]], old[..., : width[0]], atol=1e-3)
