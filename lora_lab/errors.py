@@ -7,7 +7,10 @@ from difflib import get_close_matches
 
 
 class LabError(Exception):
-    """Something the user can mend."""
+    """Something the user can mend. In a notebook it shows as its sentence alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # the name IPython looks for
+        return [f"{type(self).__name__}: {self}"]
 
 
 class BadValue(LabError, ValueError):

@@ -37,7 +37,7 @@ class TrainingFigure:
     """Two axes, loss and validation metric, whose artists are moved, not made anew, while a run goes on."""
 
     def __init__(self, metric: str, steps: int, width: float = 7.2) -> None:
-        self.metric, self.scale = metric, 100 if metric == "accuracy" else 1
+        self.metric, self.scale, self.steps = metric, 100 if metric == "accuracy" else 1, steps
         self.figure = Figure(figsize=(width, 3.4), dpi=100, layout="constrained", facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
         self.loss_axes, self.metric_axes = self.figure.subplots(1, 2)
@@ -56,8 +56,9 @@ class TrainingFigure:
         """Draw finished runs behind the live one: told apart by line style as well as by colour."""
         styles = ((ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (GREY, (0, (5, 1, 1, 1))))
         for run, (colour, style) in zip(earlier, styles, strict=False):
-            self.loss_axes.plot(run.steps, smoothed(run.losses), color=colour, linestyle=style, linewidth=1.2)
-            xs, ys = zip(*run.validation, strict=True) if run.validation else ((), ())
+            n = self.steps  # a longer run is drawn as far as this one goes, so that the scale is this one's
+            self.loss_axes.plot(run.steps[:n], smoothed(run.losses)[:n], color=colour, linestyle=style, linewidth=1.2)
+            xs, ys = _columns([point for point in run.validation if point[0] <= n])
             self.metric_axes.plot(
                 xs, np.multiply(ys, self.scale), color=colour, linestyle=style, linewidth=1.2, label=run.label
             )
@@ -66,7 +67,7 @@ class TrainingFigure:
         """Move the live run's artists to its present state."""
         self.raw.set_data(live.steps, live.losses)
         self.smooth.set_data(live.steps, smoothed(live.losses))
-        xs, ys = zip(*live.validation, strict=True) if live.validation else ((), ())
+        xs, ys = _columns(live.validation)
         self.points.set_data(xs, np.multiply(ys, self.scale))
         self.guess.set_ydata([np.nan if guess is None else guess * self.scale] * 2)
         for axes in (self.loss_axes, self.metric_axes):
@@ -84,8 +85,12 @@ class TrainingFigure:
     def _legend(self, with_guess: bool) -> None:
         handles, labels = self.metric_axes.get_legend_handles_labels()
         shown = [(h, name) for h, name in zip(handles, labels, strict=True) if with_guess or name != "your guess"]
-        if len(shown) > 1:
-            self.metric_axes.legend(*zip(*shown, strict=True), fontsize=8, framealpha=0.9, loc="best")
+        for old in list(self.figure.legends):
+            old.remove()
+        if len(shown) > 1:  # below the axes, where it can hide no curve
+            self.figure.legend(
+                *zip(*shown, strict=True), fontsize=8, loc="outside lower center", ncols=2, frameon=False
+            )
 
 
 def training_picture(live: Curve, metric: str, title: str, earlier: Sequence[Curve] = ()) -> Figure:
@@ -102,6 +107,10 @@ def smoothed(losses: Sequence[float], window: int = 25) -> np.ndarray:
     ends = np.arange(1, len(losses) + 1)
     starts = np.maximum(0, ends - window)
     return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> Axes:

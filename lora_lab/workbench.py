@@ -102,7 +102,7 @@ def examine() -> dict[str, Any]:
         "memory_bytes": device.memory_bytes(choice.device),
         "hardware": device.describe(choice.device),
         "measured": device.measured(choice.device),
-        "home": str(home()),
+        "home": str(home()).replace(str(Path.home()), "~"),
         "assets": assets,
     }
 

@@ -36,7 +36,13 @@ def loaded() -> Callable[..., nn.Module]:
 def tiny(kind: str) -> nn.Module:
     """A small random model of an architecture, the same at every call."""
     torch.manual_seed(0)
-    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    size = {
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     if kind == "gpt2":
         config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)
         config.eos_token_id = config.bos_token_id = 0
@@ -51,6 +57,40 @@ def tiny(kind: str) -> nn.Module:
         config = transformers.LlamaConfig(**size, num_key_value_heads=2, tie_word_embeddings=True)
         return transformers.LlamaForCausalLM(config).eval()
     raise ValueError(kind)
+
+
+def snapshot(model: nn.Module) -> dict[str, tuple]:
+    """What must not change when something is refused: every module's type and mode, every weight and whether it trains.
+
+    Compare two with `==`: weights are held as bytes, so equal means equal to the bit.
+    """
+    modules = {name: (type(m).__name__, m.training) for name, m in model.named_modules()}
+    weights = {
+        f"{name}!": (
+            p.requires_grad,
+            p.dtype,
+            tuple(p.shape),
+            p.detach().contiguous().view(torch.uint8).numpy().tobytes(),
+        )
+        for name, p in model.named_parameters()
+    }
+    return {**modules, **weights, "": tuple(sorted(vars(model)))}
+
+
+def randomise(model: nn.Module, seed: int = 2) -> None:
+    """Fill whatever trains with random numbers, as training might leave it."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.1, generator=generator)
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    """The model's answer to two rows of which one is padded."""
+    ids = torch.randint(1, 96, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    return model(input_ids=ids, attention_mask=mask).logits
 
 
 @pytest.fixture

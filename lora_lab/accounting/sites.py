@@ -41,6 +41,7 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
     (r"(intermediate\.dense|mlp\.c_fc|up_proj|ffn\.lin1|fc1|wi_1|wi)", "up"),
     (r"(output\.dense|mlp\.c_proj|down_proj|ffn\.lin2|fc2|wo)", "down"),
     (r"(word_embeddings|embed_tokens|wte)", "embed"),
+    (r"(position_embeddings|token_type_embeddings|embed_positions|wpe|relative_attention_bias)", "position"),
     (r"(pooler\.dense)", "pooler"),
     (r"(classifier(\.\w+)?|pre_classifier|score|lm_head|qa_outputs)", "head"),
 )
@@ -120,9 +121,12 @@ def choose(targets: Sequence[str], sites: Sequence[Site]) -> list[Site]:
     return in_order
 
 
-def match(target: str, sites: Sequence[Site]) -> list[Site]:
-    """The sites that one target names. Raises NotFound with the nearest names when there are none."""
-    found = [site for site in sites if _fits(target, site)]
+def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[Site]:
+    """The sites that one target names; with `slices` the path of a fused layer names the slices of it as well.
+
+    Raises: NotFound with the nearest names when there are none.
+    """
+    found = [site for site in sites if _fits(target, site) or (slices and _fits_path(target, site))]
     if not found:
         raise NotFound(f"target '{target}' matches no layer of this model; nearest: {nearest(target, _names(sites))}")
     return found
@@ -135,6 +139,10 @@ def _fits(target: str, site: Site) -> bool:
         return site.role == target
     if site.rows:  # a slice has no path of its own: names and patterns mean the whole layer
         return target == site.name
+    return _fits_path(target, site)
+
+
+def _fits_path(target: str, site: Site) -> bool:
     return fnmatchcase(site.module, target) or f".{site.module}".endswith(f".{target}")
 
 

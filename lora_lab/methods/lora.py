@@ -108,7 +108,7 @@ class LoRA:
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:
     value = dict.fromkeys(chosen, default)
     for target, special in reversed(_pairs(pattern)):  # the first that fits is written last, so it counts
-        value.update(dict.fromkeys(match(target, chosen), special))
+        value.update(dict.fromkeys(match(target, chosen, slices=True), special))
     return value
 
 

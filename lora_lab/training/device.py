@@ -115,7 +115,7 @@ def key(dtype: str, attention: str, tokens: int) -> str:
 
 def describe(device: str) -> str:
     """This machine in words, with the versions that its speed depends on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
     return f"{device} {name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
@@ -175,6 +175,15 @@ def _fastest_dtype(times: dict[str, float], tokens: int) -> str:
     """bf16 only where it saves a tenth or more: below that its rounding buys nothing."""
     best = {name: min(times.get(key(name, a, tokens), float("inf")) for a in ATTENTIONS) for name in ("fp32", "bf16")}
     return "bf16" if best["bf16"] < 0.9 * best["fp32"] else "fp32"
+
+
+def _cpu_name() -> str:
+    """The processor as its maker calls it where Linux tells, else as the platform does."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _mps_has_bf16() -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,14 @@ def train(
         if kept:
             kept.add(bench.failed(str(error)))
         raise
-    if kept:
-        folder = save_adapter(bench.model, kept.adapter_folder(recipe))
-        run = Run(**{**run.__dict__, "adapter": str(folder)})
-        kept.add(run)
+    return keep(kept, bench, run) if kept else run
+
+
+def keep(store: Store, bench: Bench, run: Run) -> Run:
+    """Save the adapter, then the record that names it; returns that record."""
+    folder = save_adapter(bench.model, store.adapter_folder(run.recipe))
+    run = replace(run, adapter=str(folder))
+    store.add(run)
     return run
 
 
@@ -100,7 +105,12 @@ class Bench:
         self.peak_bytes = 0
         self.history = History()
 
-    def run(self, callbacks: Sequence[Callback] = (), stop: threading.Event | None = None) -> Run:
+    def run(
+        self,
+        callbacks: Sequence[Callback] = (),
+        stop: threading.Event | None = None,
+        before_scoring: Callable[[], None] = lambda: None,
+    ) -> Run:
         """Train, then score the test split once. Raises: Failed when training diverges."""
         recipe, pad = self.recipe, self.pad
         batches = on_device(
@@ -108,6 +118,7 @@ class Bench:
         )
         watchers = [self._watch_memory, *callbacks]
         self.history = fit(self.model, batches, recipe, self.validate, callbacks=watchers, stop=stop)
+        before_scoring()
         test = self.score("test")
         return self._record(self.history.status, test.metrics, predictions=test.predictions)
 

@@ -56,6 +56,8 @@ def gpt2_like() -> list[Site]:
         ("decoder.block.0.layer.1.EncDecAttention.o", ("o",)),
         ("decoder.block.0.layer.2.DenseReluDense.wi_0", ("gate",)),
         ("transformer.wte", ("embed",)),
+        ("transformer.wpe", ("position",)),
+        ("bert.embeddings.token_type_embeddings", ("position",)),
         ("lm_head", ("head",)),
         ("classifier.out_proj", ("head",)),
         ("something.of.its.own", ()),
@@ -112,6 +114,13 @@ def test_a_role_means_the_slice_and_a_name_the_whole_fused_layer():
     assert [site.name for site in match("c_attn", gpt2_like())] == ["transformer.h.0.attn.c_attn"]
     assert [site.rows for site in match("transformer.h.0.attn.c_attn[v]", gpt2_like())] == [(64, 96)]
     assert {site.rows for site in match("all-linear", gpt2_like())} == {None}
+
+
+def test_where_slices_are_meant_a_path_names_them_too():
+    slices = match("q", gpt2_like()) + match("v", gpt2_like())
+    assert match("*.0.attn.c_attn", slices, slices=True) == slices
+    with pytest.raises(NotFound):
+        match("*.0.attn.c_attn", slices)
 
 
 def test_sites_come_in_the_models_order_each_once():

@@ -1,0 +1,39 @@
+# Two commands: `make lab` sets everything up and opens the workbench, `make test` sets everything up and runs the tests.
+# Both may be repeated: what is there already is left alone, and then no network is needed.
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
+BIN := .venv/bin
+ARGS ?= $(if $(CI),--check)
+
+.PHONY: lab test demo notebooks bench lint fetch
+
+lab: fetch
+	$(BIN)/lora-lab lab $(ARGS)
+
+test: .venv/.test fetch
+	$(BIN)/python -m pytest
+
+demo: fetch
+	$(BIN)/lora-lab demo
+
+notebooks: .venv/.test fetch
+	$(BIN)/python notebooks/build.py
+
+bench: .venv/.test fetch
+	$(BIN)/python -m tests.benchmarks
+
+lint: .venv/.test
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+fetch: .venv/.lab
+	$(BIN)/lora-lab fetch
+
+# A second `pip install -e .` would ask the network again, hence the stamps.
+.venv/.lab: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
+	@touch $@
+
+.venv/.test: .venv/.lab
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[test]'
+	@touch $@

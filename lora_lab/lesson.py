@@ -1,0 +1,54 @@
+"""What the lessons share: their length, a place for guesses, and runs to catch up with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lora_lab.errors import NotFound
+
+FAST = os.environ.get("FAST", "") not in ("", "0")
+
+
+def steps(full: int, fast: int = 40) -> int:
+    """How many steps a lesson trains: `full`, or with FAST=1 only enough for an illustration."""
+    return min(full, fast) if FAST else full
+
+
+def compare(what: str, guess: float | None, measured: float, unit: str = "") -> str:
+    """Guess and measurement side by side, in words."""
+    unit = f" {unit}" if unit and unit != "%" else unit
+    if guess is None:
+        return f"{what}: measured {measured:,.4g}{unit}. You made no guess; put a number in place of None next time."
+    off = guess - measured
+    side = "exactly right" if off == 0 else f"{abs(off):,.3g}{unit} too {'high' if off > 0 else 'low'}"
+    return f"{what}: you said {guess:,.4g}{unit}, measured {measured:,.4g}{unit}: {side}."
+
+
+def eta(training_steps: int, layers: int = 6) -> str:
+    """About how long a run of minilm on rt takes on this machine, from the speed that was measured on it."""
+    from lora_lab.training import device
+
+    choice = device.choose(tokens=device.LENGTHS[0])
+    times = device.measured(choice.device)
+    a_step = layers * times[device.key(choice.dtype, choice.attention, device.LENGTHS[0])]
+    seconds = (
+        5 + 1.6 * a_step * training_steps
+    )  # 5 s to load; head, embeddings, optimizer and validation: about 0.6 more
+    return f"about {seconds:.0f} s for {training_steps} steps on this machine" + (
+        " (FAST: an illustration)" if FAST else ""
+    )
+
+
+def reference(name: str) -> Path:
+    """The adapter folder of a run that ships with the lab, to catch up with; where it was made stands in its record.
+
+    Raises: NotFound, naming those there are.
+    """
+    from lora_lab.training.assets import shipped
+
+    folder = shipped("data/results") / name
+    if not folder.is_dir():
+        there = sorted(path.name for path in shipped("data/results").glob("*/"))
+        raise NotFound(f"no reference run is called '{name}'; there are {', '.join(there)}")
+    return folder

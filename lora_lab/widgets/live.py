@@ -1,0 +1,143 @@
+"""A run in a thread: started, watched, stopped. No widgets here, so that it is tested without any."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from lora_lab.errors import LabError
+from lora_lab.methods.attach import disabled
+from lora_lab.plots import Curve
+from lora_lab.training.evaluate import Score
+from lora_lab.training.loop import Progress
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import Run, Store
+from lora_lab.training.train import Bench, keep
+
+State = Literal["ready", "loading", "training", "scoring", "done", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A text of which the model says something else with the adapter than without it, the head being the same."""
+
+    text: str
+    truth: str
+    without: str
+    with_adapter: str
+
+
+@dataclass(frozen=True)
+class Mind:
+    """How the adapter changed the model's mind on the validation split."""
+
+    without: dict[str, float]
+    with_adapter: dict[str, float]
+    rows: int
+    changed: int
+    for_the_better: int
+    examples: tuple[Change, ...]
+
+
+@dataclass
+class LiveRun:
+    """One training run and what is known of it so far. Read from any thread; written by the training thread."""
+
+    recipe: Recipe
+    store: Store
+    state: State = "ready"
+    progress: list[Progress] = field(default_factory=list)
+    error: str = ""
+    run: Run | None = None
+    mind: Mind | None = None
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._started = 0.0
+
+    def start(self) -> None:
+        """Train in the background and return at once."""
+        self._thread = threading.Thread(target=self.work, name="lora-lab-train", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the run to end after its present step; it is then scored and kept as "stopped"."""
+        self._stop.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the training thread is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the thread to end."""
+        if self._thread:
+            self._thread.join(seconds)
+
+    def work(self) -> None:
+        """The whole run, in this thread. An error becomes `state` "failed" and one sentence in `error`."""
+        try:
+            self._work()
+        except LabError as error:
+            self.error, self.state = str(error), "failed"
+        except Exception as error:  # a thread's exception would vanish unseen
+            self.error, self.state = f"{type(error).__name__}: {error}", "failed"
+
+    def curve(self) -> Curve:
+        """The curve so far."""
+        seen = list(self.progress)
+        metric = "accuracy" if any(p.validation and "accuracy" in p.validation for p in seen) else "perplexity"
+        points = [(p.step, p.validation[metric]) for p in seen if p.validation]
+        return Curve(self.recipe.describe(), [p.step for p in seen], [p.loss for p in seen], points)
+
+    def seconds_left(self) -> float | None:
+        """Time to go at the pace so far, in seconds; None before there is a pace."""
+        done = len(self.progress)
+        if done < 3:
+            return None
+        return (time.monotonic() - self._started) / done * (self.recipe.steps - done)
+
+    def _work(self) -> None:
+        self.state = "loading"
+        self.store.check_writable()
+        bench = Bench(self.recipe)
+        self.state, self._started = "training", time.monotonic()
+        try:
+            run = bench.run([self.progress.append], self._stop, before_scoring=lambda: self._enter("scoring"))
+        except LabError as error:
+            self.store.add(bench.failed(str(error)))
+            raise
+        self.run = keep(self.store, bench, run)
+        self.mind = changed_mind(bench)
+        self.state = "stopped" if run.status == "stopped" else "done"
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+
+
+def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
+    """Score the validation split with the adapter and without it; None for language modelling, which has no classes."""
+    task = bench.task
+    if not task.labels:
+        return None
+    with disabled(bench.model, keep_head=True):
+        without = bench.score("validation")
+    with_adapter = bench.score("validation")
+    before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
+    changed = np.flatnonzero(before != after)
+    surest = sorted(changed, key=lambda i: -_margin(with_adapter, int(i)))[:examples]
+    name = task.labels.__getitem__
+    shown = [Change(task.validation.texts[i], name(truth[i]), name(before[i]), name(after[i])) for i in surest]
+    better = int((after[changed] == truth[changed]).sum())
+    return Mind(without.metrics, with_adapter.metrics, len(truth), len(changed), better, tuple(shown))
+
+
+def _margin(score: Score, row: int) -> float:
+    """How far the chosen class lies above the next, in logits."""
+    second, first = np.sort(score.by_row[row])[-2:]
+    return float(first - second)

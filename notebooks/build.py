@@ -1,0 +1,85 @@
+"""Build the lessons: one source in py:percent, two notebooks (exercises open, and solved), executed headless.
+
+python notebooks/build.py            build and execute all
+python notebooks/build.py 02         only those whose name begins so
+python notebooks/build.py --no-run   keep the cells in step, without outputs
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+HERE = Path(__file__).resolve().parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def lessons(prefix: str = "") -> list[Path]:
+    """The sources, in order."""
+    return sorted(HERE.glob(f"src/{prefix}*.py"))
+
+
+def built(source: Path, *, solved: bool) -> NotebookNode:
+    """The notebook of a source: its exercises, or in their place its solutions. Cell names depend on the place only."""
+    notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
+    left_out = "exercise" if solved else "solution"
+    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("title") != left_out]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:02d}"
+        tag = cell.metadata.pop("title", None)
+        cell.metadata = {"tags": [tag]} if tag else {}
+    python = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": python, "language_info": {"name": "python"}}
+    return notebook
+
+
+def target(source: Path, *, solved: bool) -> Path:
+    """Where a built notebook lies."""
+    return HERE / ("solutions" if solved else ".") / f"{source.stem}.ipynb"
+
+
+def execute(notebook: NotebookNode, folder: str, seconds: int = 600) -> NotebookNode:
+    """Run every cell with nobody watching, in `folder`; the first error ends it."""
+    os.environ["LORA_LAB_HEADLESS"] = "1"
+    client = NotebookClient(
+        notebook, timeout=seconds, resources={"metadata": {"path": folder}}, store_widget_state=False
+    )
+    client.execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times of day
+        cell.outputs = [_still(output) for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+    return notebook
+
+
+def _still(output: NotebookNode) -> NotebookNode:
+    """A saved widget shows nothing without its kernel: keep the picture and the words beside it."""
+    if "image/png" in output.get("data", {}):
+        output.data.pop(WIDGET, None)
+    return output
+
+
+def main(arguments: list[str]) -> None:
+    """Build what the arguments ask for."""
+    run = "--no-run" not in arguments
+    prefixes = [a for a in arguments if not a.startswith("--")] or [""]
+    for source in [source for prefix in prefixes for source in lessons(prefix)]:
+        for solved in (False, True):
+            notebook = built(source, solved=solved)
+            if run:
+                with tempfile.TemporaryDirectory() as folder:
+                    notebook = execute(notebook, folder)
+            path = target(source, solved=solved)
+            path.parent.mkdir(exist_ok=True)
+            nbformat.write(notebook, path)
+            print(path.relative_to(HERE))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,181 @@
+# %% [markdown]
+# # 00 · Start here
+#
+# **Goal.** In the next minutes you train your first LoRA adapter on a real pretrained model with real data, and see on
+# your own machine what it costs and what it brings.
+#
+# **Time box.** 20 minutes. *Stop here* marks tell you where you may leave without losing the thread.
+#
+# **How to use a lesson.** Run the cells from the top with Shift+Enter. Where it says **Predict**, write your guess down
+# before you run the next cell: a surprise teaches only those who expected something else. Where it says **Exercise**,
+# replace the `...` and run the cell; the check tells you what is wrong, and why.
+
+# %% [markdown]
+# ## Is everything there?
+# The cell below looks at this machine: which device will train, which number format and which way of computing
+# attention are fastest here (it measures a moment rather than guess), and whether the models and data have been fetched.
+
+# %%
+from lora_lab import workbench
+
+print(workbench.describe(workbench.examine()))
+
+# %% [markdown]
+# ## The words, before they are used
+# - A **model** here is a transformer: a stack of layers, each of which multiplies vectors by **weight matrices**. A matrix
+#   $W$ with `out` rows and `in` columns turns a vector of `in` numbers into one of `out` numbers.
+# - A **parameter** is one number in such a matrix. *Pretrained* means: somebody has already found good values for all of them.
+# - **Fine-tuning** changes them a little so that the model does *your* task. *Full* fine-tuning changes them all.
+# - **LoRA** (low-rank adaptation; Hu et al. 2021) changes none of them. Beside a few chosen matrices it puts two thin ones,
+#   `A` with `r` rows and `B` with `r` columns, and trains only these:
+#
+# $$y = W x + \frac{\alpha}{r}\, B A x$$
+#
+# - `r` is the **rank**, `alpha` ($\alpha$) a fixed factor, and the pair `A`, `B` of all layers together is the **adapter**.
+# - The matrices it sits beside are its **targets**: here `q` and `v`, two of the four that attention uses (query, key,
+#   value, output).
+
+# %% [markdown]
+# ## Predict
+# The model is `minilm`, an encoder of 22.7 million parameters. The task is `rt`: is this sentence from a film review
+# positive or negative? A coin gets 50 %.
+#
+# We train an adapter of rank 8 on `q` and `v`, and a fresh classifier on top (the **head**).
+# 1. What share of the model's parameters will train, in per cent?
+# 2. How many of 2,000 sentences it has never seen will it get right, in per cent?
+
+# %%
+guess_share = None  # for example 5
+guess_accuracy = None  # for example 70
+
+# %% [markdown]
+# ## Run
+# Four arguments make a run: a model, a task, a method, and how to train. The bar shows the time to go.
+
+# %%
+from lora_lab import LoRA, train
+from lora_lab.lesson import compare, eta, steps
+
+print(eta(steps(200)))
+run = train("minilm", "rt", LoRA(rank=8, alpha=16, targets=("q", "v")), lr=2e-3, steps=steps(200))
+print(run.metrics)
+
+# %% [markdown]
+# ## Compare
+
+# %%
+print(compare("share that trained", guess_share, 100 * run.trainable / run.total, "%"))
+print(compare("accuracy on unseen sentences", guess_accuracy, 100 * run.metrics["accuracy"], "%"))
+
+# %% [markdown]
+# A third of one per cent of the parameters has been trained, and the model is well above the coin. Is it *good*? That
+# depends on what it is compared with: full fine-tuning, or the frozen model with only a head. Lesson 08 compares them fairly.
+# For now we only claim what one run can show:
+
+# %%
+assert run.trainable / run.total < 0.005  # less than half a per cent trains
+assert run.metrics["accuracy"] > 0.5  # better than a coin (on 2,000 rows, 53.3 % would already be no luck)
+
+# %%
+from lora_lab import plots
+
+title = f"{run.adapter_parameters:,} numbers in the adapter bring {run.metrics['accuracy']:.0%}"
+picture = plots.training_picture(plots.curve("this run", run.history, "accuracy"), "accuracy", title)
+picture
+
+# %% [markdown]
+# *In words:* the left picture is the **training loss**, the error on the 16 sentences of each step. It is noisy, since each
+# step sees other sentences; the thick line is a mean over 25 steps. The right picture is the accuracy on **validation**
+# sentences, which are not trained on.
+#
+# ## What is in the file?
+# An adapter is saved in the layout that the PEFT library reads, so it can leave this lab.
+
+# %%
+from pathlib import Path
+
+sizes = {file.name: file.stat().st_size for file in Path(run.adapter).iterdir()}
+base = 4 * (run.total - run.trainable)  # bytes of the frozen model: 4 for each fp32 number
+print({name: f"{size / 2**10:,.0f} KiB" for name, size in sizes.items()})
+print(f"the base model is {base / sizes['adapter_model.safetensors']:,.0f} times as large as the adapter")
+assert sizes["adapter_model.safetensors"] >= 4 * run.trainable  # the numbers are all there; the rest is names
+
+# %% [markdown]
+# ## Does it come back?
+# We load the base model anew, put the adapter beside it, and score it. If the file holds everything, we get the same accuracy.
+
+# %%
+from lora_lab import evaluate_adapter
+
+again = evaluate_adapter(run.adapter, "rt")
+assert again["accuracy"] == run.metrics["accuracy"]
+again
+
+# %% [markdown]
+# ### Exercise 1 · 3 minutes
+# `minilm` has 6 layers. In each, `q` and `v` are 384 x 384. How many parameters has an adapter of rank 8 on these?
+# Work it out by hand: `A` is 8 x 384, `B` is 384 x 8.
+
+# %% exercise
+from lora_lab.checks import check_trainable_parameters
+
+adapter_parameters = ...  # a number
+check_trainable_parameters(adapter_parameters)
+
+# %% solution
+from lora_lab.checks import check_trainable_parameters
+
+adapter_parameters = 6 * 2 * (8 * 384 + 384 * 8)
+check_trainable_parameters(adapter_parameters)
+
+# %%
+run.adapter_parameters  # what the lab counted
+
+# %% [markdown]
+# **Stop here** if time is short: you have trained, saved and reloaded an adapter.
+#
+# ### Exercise 2 · 7 minutes · Read with a pencil
+# Much of what is written about LoRA contradicts itself. Here is a text of the kind that you will meet:
+#
+# > **(1)** LoRA freezes the pretrained weight W, which is d x d, and learns an update of rank r.
+# > **(2)** The update is written as a product of two matrices: A of size d x r, and B of size r x d.
+# > **(3)** It is computed as dW = B A, and added to W.
+# > **(4)** LoRA is usually applied to all four attention matrices: q, k, v and o.
+# > **(5)** By default only q and v are adapted; more would defeat the purpose.
+# > **(6)** After training, B A is merged into W, so that inference costs nothing extra.
+# > **(7)** Because W never changes, adapters can be swapped at any moment by replacing A and B.
+# > **(8)** Only A and B receive gradients, so the optimizer keeps no state for W.
+#
+# Three pairs of sentences cannot both be true of the same model at the same time. Which?
+
+# %% exercise
+from lora_lab.checks import check_contradictions
+
+contradictions = ...  # for example {(1, 8), (2, 4), (3, 6)}
+check_contradictions(contradictions)
+
+# %% solution
+from lora_lab.checks import check_contradictions
+
+contradictions = {(2, 3), (4, 5), (6, 7)}
+check_contradictions(contradictions)
+
+# %% [markdown]
+# None of the eight sentences is plain nonsense; each is true of *some* set-up. That is why we run things here. In this lab,
+# as in the paper and in PEFT, `A` is (r, in), `B` is (out, r), and the update is `B A`.
+
+# %%
+import torch
+
+A, B = torch.zeros(8, 384), torch.zeros(384, 8)
+assert (B @ A).shape == (384, 384)  # types check
+assert (A @ B).shape == (8, 8)  # A first and B second, each as in this lab, would be far too small
+
+# %% [markdown]
+# ## The map
+# | lesson | you will |
+# |---|---|
+# | **02 lora_from_scratch** | write LoRA by hand on a real weight, and find out why `B` starts at zero |
+# | **04 train_an_adapter** | move the sliders, press Start, and see what the adapter changed its mind about |
+#
+# Go on with **02** if you like to know what is inside, with **04** if you like to see it move.

@@ -1,0 +1,109 @@
+"""A real JupyterLab and a real browser, with every way out of this machine blocked and watched."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+BROWSER_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Python imports this by itself at start: the server and every kernel refuse to connect anywhere but to this machine.
+GUARD = """
+import os, socket
+connect = socket.socket.connect
+def guarded(self, address):
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "localhost", "::1"):
+        with open(os.environ["LORA_LAB_GUARD"], "a") as log:
+            log.write(f"{address}\\n")
+        raise OSError(f"blocked: {address}")
+    return connect(self, address)
+socket.socket.connect = guarded
+"""
+
+
+@dataclass
+class Lab:
+    """A running workbench."""
+
+    address: str
+    folder: Path
+    blocked: Path
+
+    def url(self, notebook: str) -> str:
+        base, token = self.address.split("/lab/")[0], self.address.split("token=")[1]
+        return f"{base}/lab/tree/{notebook}?token={token}&reset"
+
+
+@dataclass
+class Watched:
+    """A page, and what it asked of other machines or complained of."""
+
+    page: Page
+    elsewhere: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
+    (guard / "sitecustomize.py").write_text(GUARD)
+    env = {k: v for k, v in os.environ.items() if k not in ("LORA_LAB_HEADLESS", "FAST", "HF_HUB_OFFLINE")}
+    env |= {"PYTHONPATH": str(guard), "LORA_LAB_GUARD": str(guard / "blocked")}
+    command = [sys.executable, "-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
+    with (guard / "log").open("w") as log:
+        server = subprocess.Popen(command, env=env, stderr=log, stdout=log, start_new_session=True)
+    try:
+        yield Lab(_address(server, guard / "log"), folder, guard / "blocked")
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(20)
+
+
+def _address(server: subprocess.Popen, log: Path, seconds: int = 120) -> str:
+    for _ in range(seconds * 5):
+        if found := re.search(r"open at (http://127\.0\.0\.1\S+)", log.read_text()):
+            return found.group(1)
+        assert server.poll() is None, log.read_text()
+        try:
+            server.wait(0.2)
+        except subprocess.TimeoutExpired:
+            continue
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None and not os.environ.get("CI"):
+        pytest.skip("no chromium on this machine (in CI this is a failure)")
+    assert path, "chromium is missing; .ci/run installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    watched = Watched(context.new_page())
+    own = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
+    watched.page.on("request", lambda r: None if r.url.startswith(own) else watched.elsewhere.append(r.url))
+    yield watched
+    context.close()

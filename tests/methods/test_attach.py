@@ -1,0 +1,295 @@
+"""Attaching to real architectures: what is touched, what is not, and that everything can be undone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_lab import LoRA, detach, disabled, merge, unmerge
+from lora_lab.errors import BadValue, LabError
+from lora_lab.layers import LoRAEmbedding, TrainedCopy
+from lora_lab.methods.attach import adapted_layers, is_adapted, lora_layers, report_of, sites_of
+from tests.conftest import logits, randomise, snapshot, tiny
+
+TINY = ("gpt2", "roberta", "phi3", "llama")
+
+
+def trainable(model) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def attached(kind: str, method: LoRA | None = None):
+    """A tiny model with an adapter as training might leave it."""
+    model = tiny(kind)
+    (method or LoRA(rank=4, alpha=8)).attach(model)
+    randomise(model)
+    return model
+
+
+# ---- what is touched
+
+
+def test_minilm_with_rank_8_on_q_and_v_trains_73728_and_a_head_of_770(loaded):
+    model = loaded("minilm", 2)
+    total = sum(p.numel() for p in model.parameters())
+    report = LoRA(rank=8, alpha=16, targets=("q", "v")).attach(model)
+    assert (report.adapter_parameters, report.head_parameters, report.trainable) == (73_728, 770, 74_498)
+    assert trainable(model) == 74_498
+    assert report.total == total + 73_728  # the head counts once
+    assert not model.bert.pooler.dense.weight.requires_grad
+    assert [p.site.role for p in report.placements] == ["q", "v"] * 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "modules"),
+    [
+        ("gpt2", "q,v", ["attn.c_attn[q]", "attn.c_attn[v]"]),
+        ("gpt2", "k", ["attn.c_attn[k]"]),
+        ("gpt2", "all-linear", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
+        ("phi3", "q,v", ["self_attn.qkv_proj[q]", "self_attn.qkv_proj[v]"]),
+        ("phi3", "gate", ["mlp.gate_up_proj[gate]"]),
+        ("phi3", "all-linear", ["self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj"]),
+        ("llama", "q,v", ["self_attn.q_proj", "self_attn.v_proj"]),
+        ("llama", "up,down", ["mlp.up_proj", "mlp.down_proj"]),
+        ("roberta", "q,v", ["attention.self.query", "attention.self.value"]),
+        ("roberta", "output.dense", ["attention.output.dense", "output.dense"]),
+    ],
+)
+def test_targets_mean_the_same_on_every_architecture(kind, targets, modules):
+    prefix = {
+        "gpt2": "transformer.h",
+        "phi3": "model.layers",
+        "llama": "model.layers",
+        "roberta": "roberta.encoder.layer",
+    }
+    report = LoRA(rank=2, targets=targets).attach(tiny(kind))
+    expected = [f"{prefix[kind]}.{layer}.{module}" for layer in (0, 1) for module in modules]
+    assert [placement.site.name for placement in report.placements] == expected
+
+
+@pytest.mark.parametrize(("name", "labels", "layers"), [("minilm", 2, 6 * 6), ("smollm2", None, 30 * 7)])
+def test_all_linear_on_the_bundled_models_is_every_linear_layer_of_the_blocks(loaded, name, labels, layers):
+    model = loaded(name, labels)
+    report = LoRA(rank=2, targets=("all-linear",)).attach(model)
+    assert len(report.placements) == layers
+    assert not any(
+        word in p.site.module for p in report.placements for word in ("pooler", "lm_head", "embed", "classif")
+    )
+    assert trainable(model) == report.trainable
+
+
+@pytest.mark.parametrize("targets", ["q,v", "all-linear", "o,down", "embed"])
+@pytest.mark.parametrize("kind", TINY)
+def test_the_report_counts_what_really_trains(kind, targets):
+    model = tiny(kind)
+    method = LoRA(rank=3, targets=targets, rank_pattern={} if targets == "embed" else {"*.1.*": 2})
+    counted = method.count(sites_of(model))
+    report = method.attach(model)
+    assert report.adapter_parameters == counted == trainable(model) - report.head_parameters
+    assert (
+        sum(p.numel() for p in model.parameters()) == report.total + report.head_parameters
+    )  # the frozen head is kept
+    for placement in report.placements:
+        assert placement.site.module in str(report)
+    assert f"{report.trainable:,} of {report.total:,} parameters train" in str(report)
+
+
+@settings(deadline=None, max_examples=15)
+@given(rank=st.integers(1, 16), kind=st.sampled_from(TINY), targets=st.sampled_from(["q", "q,v", "down", "v,o"]))
+def test_the_count_equals_the_real_parameters_at_every_rank(rank, kind, targets):
+    model = tiny(kind)
+    report = LoRA(rank=rank, targets=targets).attach(model)
+    sizes = [rank * (p.site.in_features + p.site.out_features) for p in report.placements]
+    assert trainable(model) - report.head_parameters == sum(sizes)
+
+
+def test_a_head_trains_as_an_fp32_copy_beside_its_frozen_original():
+    model = tiny("roberta").bfloat16()
+    report = LoRA(rank=2).attach(model)
+    assert report.heads == (("classifier", 32 * 32 + 32 + 32 * 3 + 3),)
+    assert isinstance(model.classifier, TrainedCopy)
+    assert {p.dtype for p in model.classifier.trained.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in model.classifier.base_layer.parameters())
+
+
+def test_an_embedding_gets_the_embedding_kind():
+    model = tiny("gpt2")
+    LoRA(rank=4, targets=("wte",)).attach(model)
+    assert [type(layer) for _, layer in adapted_layers(model)] == [LoRAEmbedding]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_adapters_take_the_mode_of_the_model(training):
+    model = tiny("roberta").train(training)
+    LoRA(rank=2, dropout=0.5, targets=("q", "embed")).attach(model)
+    assert {module.training for module in model.modules()} == {training}
+
+
+# ---- what the model answers
+
+
+@pytest.mark.parametrize("targets", ["q,v", "all-linear", "q,k,v,o", "embed"])
+@pytest.mark.parametrize("kind", TINY)
+def test_right_after_attaching_the_output_is_the_same_to_the_bit(kind, targets):
+    model = tiny(kind)
+    before = logits(model)
+    LoRA(rank=4, targets=targets).attach(model)
+    assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize(("name", "labels"), [("minilm", 2), ("smollm2", None)])
+def test_a_bundled_model_too_answers_the_same_to_the_bit(loaded, name, labels):
+    model = loaded(name, labels)
+    with torch.no_grad():
+        before = logits(model)
+        LoRA(rank=8, targets=("all-linear",)).attach(model)
+        assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "roberta", "llama"])
+def test_training_leaves_every_base_weight_as_it_was_to_the_bit(kind):
+    model = tiny(kind)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    LoRA(rank=4, targets=("q", "v", "down")).attach(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        logits(model).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = {name.replace(".base_layer", ""): p for name, p in model.named_parameters() if not p.requires_grad}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(layer.lora_B.abs().min() > 0 for layer in lora_layers(model))  # it did train
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("kind", ["gpt2", "roberta", "phi3", "llama"])
+def test_disabled_gives_the_bases_own_output_its_head_too(kind, merged):
+    model, base = attached(kind), logits(tiny(kind))
+    adapted = logits(model)
+    if merged:
+        merge(model)
+    with disabled(model):
+        torch.testing.assert_close(logits(model), base, rtol=1e-5, atol=1e-6 if merged else 0)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
+    assert {layer.merged for layer in lora_layers(model)} == {merged}
+    assert not torch.allclose(adapted, base, atol=1e-2)
+
+
+def test_disabled_may_keep_the_trained_head():
+    model = attached("roberta")
+    plain = tiny("roberta")
+    plain.classifier = copy.deepcopy(model.classifier.trained)
+    with disabled(model, keep_head=True):
+        torch.testing.assert_close(logits(model), logits(plain))
+
+
+def test_disabled_is_undone_after_an_error():
+    model = attached("gpt2")
+    adapted = logits(model)
+    with pytest.raises(KeyError), disabled(model):
+        raise KeyError
+    assert torch.equal(logits(model), adapted)
+
+
+# ---- merging
+
+
+@pytest.mark.parametrize("targets", ["q,v", "all-linear", "q,k,v,o,down"])
+@pytest.mark.parametrize("kind", TINY)
+def test_merged_answers_as_unmerged_and_comes_apart_again(kind, targets):
+    model = attached(kind, LoRA(rank=4, targets=targets))
+    adapted = logits(model)
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    merge(model)
+    merge(model)  # a second time changes nothing
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
+    unmerge(model)
+    unmerge(model)
+    for name, parameter in model.named_parameters():
+        assert (parameter - weights[name]).norm() <= 1e-6 * weights[name].norm()
+
+
+@pytest.mark.parametrize(("kind", "targets"), [("llama", "embed"), ("llama", "lm_head"), ("gpt2", "wte")])
+def test_tied_embeddings_are_not_merged_for_that_would_move_both(kind, targets):
+    model = attached(kind, LoRA(rank=4, targets=targets))
+    before = snapshot(model)
+    with pytest.raises(BadValue, match=r"cannot merge: .* shares its weight with another layer"):
+        merge(model)
+    assert snapshot(model) == before
+
+
+def test_an_untied_embedding_merges():
+    model = attached("roberta", LoRA(rank=4, targets=("word_embeddings", "q")))
+    adapted = logits(model)
+    merge(model)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
+
+
+# ---- taking it out
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("kind", TINY)
+def test_detach_gives_the_model_back(kind, merged):
+    model, original = attached(kind, LoRA(rank=4, targets=("q", "v", "o"))), tiny(kind)
+    if merged:
+        merge(model)
+    detach(model)
+    assert [name for name, _ in model.named_modules()] == [name for name, _ in original.named_modules()]
+    assert not is_adapted(model)
+    assert trainable(model) == 0
+    torch.testing.assert_close(logits(model), logits(original), rtol=1e-5, atol=1e-5 if merged else 0)
+    LoRA(rank=2).attach(model)  # and it can be adapted anew
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "sentence"),
+    [
+        ("roberta", LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
+        ("roberta", LoRA(targets=("q", "valeu")), "'valeu' matches no layer of this model; nearest: value"),
+        ("gpt2", LoRA(targets=("q_proj",)), "'q_proj' matches no layer .* nearest: .*c_proj"),
+        ("gpt2", LoRA(targets=("q", "gate")), "'gate' matches no layer"),
+        ("llama", LoRA(targets=("*.7.*",)), r"'\*\.7\.\*' matches no layer"),
+        ("roberta", LoRA(targets=("classifier",)), "'classifier' matches no layer"),
+        ("gpt2", LoRA(targets=("c_attn", "q")), r"overlap: .*c_attn is adapted as a whole and again as q"),
+        ("phi3", LoRA(targets=("all-linear", "up")), r"overlap: .*gate_up_proj"),
+        ("roberta", LoRA(rank=33), "rank 33 is above .* at most 32"),
+        ("phi3", LoRA(rank=17), "rank 17 is above .* at most 16"),
+        ("roberta", LoRA(rank_pattern={"k": 4}), "'k' matches no layer"),
+        ("roberta", LoRA(rank_pattern={"*.1.*.query": 40}), "rank 40 is above"),
+        ("roberta", LoRA(alpha_pattern={"*.2.*": 4}), r"'\*\.2\.\*' matches no layer"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_the_model_untouched(kind, method, sentence):
+    model = tiny(kind)
+    before = snapshot(model)
+    with pytest.raises(LabError, match=sentence):
+        method.attach(model)
+    assert snapshot(model) == before
+    assert trainable(model) > 0  # nothing was frozen
+
+
+def test_attaching_twice_is_refused_and_keeps_the_first():
+    model = attached("llama")
+    before, report = snapshot(model), report_of(model)
+    with pytest.raises(BadValue, match="carries an adapter already; take it out first with detach"):
+        LoRA(rank=2, targets=("o",)).attach(model)
+    assert snapshot(model) == before
+    assert report_of(model) is report
+
+
+@pytest.mark.parametrize("call", [merge, unmerge, detach, report_of])
+def test_without_an_adapter_there_is_nothing_to_do(call):
+    model = tiny("llama")
+    before = snapshot(model)
+    with pytest.raises(BadValue, match="carries no adapter; attach one first"):
+        call(model)
+    assert snapshot(model) == before

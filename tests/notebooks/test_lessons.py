@@ -1,0 +1,74 @@
+"""Every lesson runs, solved and unsolved, and the built notebooks are those of the sources."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks" / "build.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build = _build()
+SOURCES = build.lessons()
+both_ways = pytest.mark.parametrize("solved", [False, True], ids=["unsolved", "solved"])
+every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+
+
+def words_of(notebook: nbformat.NotebookNode) -> list[str]:
+    """The plain-text results of all cells."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output["data"].get("text/plain", "") for output in outputs if "data" in output]
+
+
+@every_lesson
+@both_ways
+def test_a_lesson_runs_from_top_to_bottom(source: Path, solved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAST", "1")
+    notebook = build.execute(build.built(source, solved=solved), str(tmp_path))
+    verdicts = [w for w in words_of(notebook) if re.match(r"(right|not right|not yet): ", w)]
+    assert len(verdicts) == sum("check_" in cell.source.splitlines()[-1] for cell in notebook.cells if cell.source)
+    assert all(v.startswith("right: " if solved else "not yet: ") for v in verdicts)
+
+
+@every_lesson
+@both_ways
+def test_a_built_notebook_is_that_of_its_source(source: Path, solved: bool):
+    on_disk = nbformat.read(build.target(source, solved=solved), 4)
+    fresh = build.built(source, solved=solved)
+    assert [(c.cell_type, c.source) for c in on_disk.cells] == [(c.cell_type, c.source) for c in fresh.cells]
+    assert any(cell.get("outputs") for cell in on_disk.cells), "run make notebooks: the outputs are missing"
+
+
+@every_lesson
+def test_a_lesson_is_short_says_its_goal_and_asserts_its_claims(source: Path):
+    cells = build.built(source, solved=True).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert len(cells) <= 45
+    assert max(len([line for line in c.splitlines() if line.strip()]) for c in code) <= 22
+    assert len(text.split()) > sum(len(c.split()) for c in code) * 0.9
+    assert "**Goal.**" in text
+    assert "**Time box.**" in text
+    assert "**Stop here**" in text
+    assert sum("assert " in c for c in code) >= 4
+
+
+def test_no_output_shows_a_place_on_the_machine_that_made_it():
+    for source in SOURCES:
+        for solved in (False, True):
+            text = build.target(source, solved=solved).read_text(encoding="utf-8")
+            assert not re.search(r"/(home|root|work|tmp|Users)/", text)
