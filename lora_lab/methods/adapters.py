@@ -17,6 +17,7 @@ so the file holds more numbers than train. Loading is strict: a file that does n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from itertools import groupby
@@ -33,21 +34,26 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, TrainedCopy, innermost, is_conv1d, out_by_in
 from lora_lab.methods import method_from
-from lora_lab.methods.attach import HEADS, adapted_layers, heads_of, report_of, sites_of
+from lora_lab.methods.attach import HEADS, adapted_layers, heads_of, lora_layers, report_of, sites_of
 from lora_lab.methods.base import Placement, Report
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.peft_config import lora_from_peft, peft_from_lora
+from lora_lab.methods.peft_config import check_kind, lora_from_peft, peft_from_lora
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_DECISIVE = ("r", "lora_alpha", "use_rslora", "target_modules", "rank_pattern", "alpha_pattern")
 
 
 def save_adapter(model: nn.Module, path: str | Path) -> Path:
     """Write the model's adapter and trained head into the folder `path`; returns that folder.
 
-    Raises: BadValue when the model carries no adapter or the folder cannot be written.
+    Raises: BadValue when the model carries no adapter, when it is merged or when the folder cannot be written.
     """
     report, folder = report_of(model), Path(path)
+    if any(layer.merged for layer in lora_layers(model)):
+        raise BadValue(
+            "the adapter is merged into its base, whose own weights are then not there: unmerge(model) first"
+        )
     # What PEFT's config has no field for travels in the weights' header, where PEFT does not look.
     own = {"method": report.method.settings(), "base_fingerprint": fingerprint(model)}
     tensors = {key: t.detach().cpu().contiguous() for key, t in _tensors(model, report).items()}
@@ -65,10 +71,10 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     """
     config, tensors, own = _read(Path(path))
     sites = sites_of(model)
-    method = method_from(own["method"]) if "method" in own else lora_from_peft(config, sites)
-    assert isinstance(method, LoRA)
     _check_base(model, own, path)
+    method = _method(config, own, sites, path)
     placements = method.place(sites)
+    _check_config(config, own, _lora_config(model, method, placements), path)
     _drop_copied_base(model, tensors, placements)
     _check_shapes(_expected(placements, model), tensors, path)
     report = method.attach(model)
@@ -78,7 +84,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
 
 def fingerprint(model: nn.Module) -> str:
     """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
-    one fingerprint in fp32 and in bf16. Adapters, heads and any merged update do not count... unless it is merged.
+    one fingerprint in fp32 and in bf16. Adapters and heads do not count; a merged adapter changes it.
     """
     digest = sha256()
     for name, parameter in sorted(_base_matrices(model)):
@@ -139,18 +145,22 @@ def _one_for_all_slices(layers: list[LoRALinear]) -> tuple[Tensor, Tensor]:
 
 def _config(model: nn.Module, report: Report) -> dict[str, Any]:
     assert isinstance(report.method, LoRA)
-    around = _by_module(model)
-    fused = {path: (sum(x.rank for x in layers), layers[0].scaling) for path, layers in around.items()}
-    layer_names = {name.replace(".base_layer", "") for name, m in model.named_modules() if _could_be_target(m)}
-    transposed = any(is_conv1d(innermost(layers[0])) for layers in around.values())
-    config = peft_from_lora(report.method, fused, layer_names, transposed=transposed)
     heads = [name for name, _ in report.heads]
     name = getattr(getattr(model, "config", None), "_name_or_path", None) or None
-    return config | {
+    return _lora_config(model, report.method, report.placements) | {
         "task_type": "SEQ_CLS" if heads else _task_type(model),
         "modules_to_save": list(dict.fromkeys([*heads, "classifier", "score"])) if heads else None,
         "base_model_name_or_path": name,
     }
+
+
+def _lora_config(model: nn.Module, method: LoRA, placements: Iterable[Placement]) -> dict[str, Any]:
+    """What the config says of the adapters at these placements, whether they are attached yet or not."""
+    around = {path: list(group) for path, group in groupby(placements, key=lambda p: p.site.module)}
+    fused = {path: (sum(p.rank for p in parts), parts[0].scaling) for path, parts in around.items()}
+    layer_names = {name.replace(".base_layer", "") for name, m in model.named_modules() if _could_be_target(m)}
+    transposed = any(is_conv1d(innermost(model.get_submodule(path))) for path in fused)
+    return peft_from_lora(method, fused, layer_names, transposed=transposed)
 
 
 def _could_be_target(module: nn.Module) -> bool:
@@ -176,7 +186,33 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, An
             own = json.loads((file.metadata() or {}).get("lora_lab", "{}"))
     except (SafetensorError, ValueError) as error:
         raise BadValue(f"{folder / WEIGHTS} is truncated or not a safetensors file ({error})") from error
+    if not isinstance(own, dict):
+        raise BadValue(f"{folder / WEIGHTS} has a damaged header: lora_lab's part of it is {type(own).__name__}")
     return read_json(folder / CONFIG), tensors, own
+
+
+def _method(config: Mapping[str, Any], own: Mapping[str, Any], sites: list[Site], path: str | Path) -> LoRA:
+    check_kind(config)
+    try:
+        method = method_from(own["method"]) if "method" in own else lora_from_peft(config, sites)
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        if isinstance(error, BadValue):
+            raise
+        raise BadValue(f"the config of the adapter in {path} is damaged: {error}") from error
+    assert isinstance(method, LoRA)
+    return method
+
+
+def _check_config(
+    config: Mapping[str, Any], own: Mapping[str, Any], written: Mapping[str, Any], path: str | Path
+) -> None:
+    """Our own files say everything twice, in our words and in PEFT's: refuse one in which only one was changed."""
+    for option in _DECISIVE if "method" in own else ():
+        if config.get(option) != written[option]:
+            raise BadValue(
+                f"{CONFIG} in {path} says {option}={config.get(option)!r}, "
+                f"but the adapter was saved with {written[option]!r}"
+            )
 
 
 def _check_base(model: nn.Module, own: Mapping[str, Any], path: str | Path) -> None:

@@ -35,12 +35,8 @@ _PLAIN = {
 _SPECIAL_INITS = ("pissa", "olora", "corda", "loftq")  # these change the base weight as well
 
 
-def lora_from_peft(config: Mapping[str, Any], sites: Sequence[Site]) -> LoRA:
-    """The LoRA that a PEFT config describes on a model with these sites.
-
-    Raises: BadValue for another kind of adapter or an option that we do not compute; NotFound when target_modules
-    match nothing.
-    """
+def check_kind(config: Mapping[str, Any]) -> None:
+    """Raises BadValue for a PEFT config of another kind of adapter, or with an option that we do not compute."""
     if config.get("peft_type") != "LORA":
         raise BadValue(f"peft_type is {config.get('peft_type')!r}; only LORA adapters can be loaded")
     for option, plain in _PLAIN.items():
@@ -49,6 +45,13 @@ def lora_from_peft(config: Mapping[str, Any], sites: Sequence[Site]) -> LoRA:
     init = str(config.get("init_lora_weights", True))
     if init.lower().startswith(_SPECIAL_INITS):
         raise BadValue(f"the adapter was trained with init_lora_weights={init!r}, which changes the base weight too")
+
+
+def lora_from_peft(config: Mapping[str, Any], sites: Sequence[Site]) -> LoRA:
+    """The LoRA that a PEFT config, past `check_kind`, describes on a model with these sites.
+
+    Raises: BadValue for an impossible value; NotFound when target_modules match nothing.
+    """
     modules = _matched(config, sites)
     rank, alpha = _required(config, "r"), _required(config, "lora_alpha")
     ranks = {m: _pattern_value(config.get("rank_pattern"), m, rank) for m in modules}
