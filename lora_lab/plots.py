@@ -38,11 +38,11 @@ class TrainingFigure:
 
     def __init__(self, metric: str, steps: int, width: float = 7.2) -> None:
         self.metric, self.scale, self.steps = metric, 100 if metric == "accuracy" else 1, steps
-        self.figure = Figure(figsize=(width, 3.4), dpi=100, layout="constrained", facecolor="white")
+        self.figure = Figure(figsize=(width, 3.4), dpi=130, layout="constrained", facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
         self.loss_axes, self.metric_axes = self.figure.subplots(1, 2)
         for axes, name in ((self.loss_axes, "training loss (nats)"), (self.metric_axes, UNITS[metric])):
-            axes.set(xlabel="step", ylabel=name, xlim=(0, steps), facecolor="white")
+            axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * steps), facecolor="white")
             axes.grid(color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
         (self.raw,) = self.loss_axes.plot([], [], color=BLUE, alpha=0.3, linewidth=0.8)

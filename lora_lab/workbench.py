@@ -142,10 +142,12 @@ def _jupyter_command(root: Path, port: int, token: str, browser: bool) -> list[s
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """The server's environment: settings that keep JupyterLab from asking the network for news."""
-    settings = root / ".jupyter" / "lab" / "settings"
-    write_json(settings / "overrides.json", {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}})
-    return {**os.environ, "JUPYTERLAB_SETTINGS_OVERRIDES": str(settings)}
+    """The server's environment, with a settings folder that keeps JupyterLab from asking whether to fetch news."""
+    settings = root / ".jupyter"
+    no_news = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+    write_json(settings / "labconfig" / "default_setting_overrides.json", no_news)
+    others = os.environ.get("JUPYTER_CONFIG_PATH")
+    return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join([str(settings), *([others] if others else [])])}
 
 
 def _free_port(first: int) -> int:

@@ -63,7 +63,7 @@ class TrainPanel(Panel):
         self.children = [
             wrapped(self.model, self.task),
             wrapped(self.rank, self.alpha, self.lr, self.steps),
-            wrapped(W.HTML("<b>targets</b>"), self.target_box),
+            wrapped(W.HTML("targets", layout=W.Layout(margin="0 16px 0 46px")), self.target_box),
             self.count,
             wrapped(self.guess, self.start_button, self.stop_button, self.reset_button, self.bar),
             self.words,
@@ -227,7 +227,7 @@ class TrainPanel(Panel):
         )
         self.rank = _slider("rank", RANKS, rank, "{:d}")
         self.alpha = _slider("alpha", ALPHAS, alpha, "{:g}")
-        self.lr = _slider("learn. rate", RATES, lr, "{:g}")
+        self.lr = _slider("learning rate", RATES, lr, "{:g}")
         self.steps = _slider("steps", STEPS, steps, "{:d}")
         self.model.observe(self._model_changed, "value")
         for control in (self.task, self.steps):
@@ -322,7 +322,8 @@ def _tasks(model: str, chosen: str | None) -> list[str]:
 
 def _slider(name: str, stops: Sequence[float], value: float, form: str) -> W.SelectionSlider:
     options = [(form.format(stop), stop) for stop in sorted({*stops, value})]
-    return W.SelectionSlider(options=options, value=value, description=name, layout=W.Layout(width="290px"))
+    style, layout = {"description_width": "90px"}, W.Layout(width="290px")
+    return W.SelectionSlider(options=options, value=value, description=name, style=style, layout=layout)
 
 
 def _mind_table(mind: Mind) -> str:
