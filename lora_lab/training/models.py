@@ -40,7 +40,7 @@ def load_model(
     or lacks weights which would then be random. No code from a checkpoint is run, and nothing is unpickled.
     """
     source = _source(name)
-    options: dict[str, Any] = {"local_files_only": not download}
+    options: dict[str, Any] = {"local_files_only": not download, "trust_remote_code": False}  # None would ask the user
     with quiet(), _one_sentence(name):
         config = transformers.AutoConfig.from_pretrained(source, **options)
         loader = _loader(config, num_labels)
@@ -71,7 +71,9 @@ def load_tokenizer(name: str, *, download: bool = False) -> PreTrainedTokenizerB
     Raises: as `load_model`.
     """
     with quiet(), _one_sentence(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(_source(name), local_files_only=not download)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            _source(name), local_files_only=not download, trust_remote_code=False
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"

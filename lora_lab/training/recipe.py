@@ -82,7 +82,7 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Twelve hex digits: equal for equal recipes, on every machine."""
-        return sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()[:12]
+        return sha256(json.dumps(_plain(self.settings()), sort_keys=True).encode()).hexdigest()[:12]
 
     def describe(self) -> str:
         """A short line for legends and logs: what differs between runs most often."""
@@ -93,6 +93,13 @@ class Recipe:
             else []
         )
         return ", ".join([self.method.name, *parts, f"lr {self.lr:g}", f"seed {self.seed}"])
+
+
+def _plain(value: Any) -> Any:
+    """The value with whole floats as integers: alpha=16 and alpha=16.0 are one recipe, so they have one hash."""
+    if isinstance(value, Mapping):
+        return {name: _plain(v) for name, v in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def recipe_from(settings: Mapping[str, Any]) -> Recipe:

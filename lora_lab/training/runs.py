@@ -8,6 +8,7 @@ The JSON is written last and in one step, so a run that is listed is whole.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lora_lab.errors import BadValue
-from lora_lab.files import read_json, write_json
+from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
@@ -79,9 +80,9 @@ class Store:
     def add(self, run: Run) -> None:
         """Keep a run; one of the same recipe is replaced."""
         if run.predictions is not None:
-            folder = self.adapter_folder(run.recipe)
-            folder.mkdir(parents=True, exist_ok=True)
-            np.save(folder / "predictions.npy", run.predictions, allow_pickle=False)
+            content = io.BytesIO()
+            np.save(content, run.predictions, allow_pickle=False)
+            write_atomically(self.adapter_folder(run.recipe) / "predictions.npy", content.getvalue())
         write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
 
     def runs(self) -> list[Run]:
@@ -91,15 +92,14 @@ class Store:
 
     def _read(self, file: Path) -> Run:
         values = read_json(file)
-        if values.get("version") != VERSION:
-            raise BadValue(
-                f"{file} is a record of version {values.get('version')}; this lora_lab reads {VERSION}: update it"
-            )
+        version = values.get("version")
+        if isinstance(version, int) and version > VERSION:
+            raise BadValue(f"{file} is a record of version {version}; this lora_lab reads {VERSION}: update it")
         known = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
         try:
             run = {name: values[name] for name in known}
             predictions = self.folder / file.stem / "predictions.npy"
             kept = np.load(predictions, allow_pickle=False) if predictions.is_file() else None
             return Run(recipe=recipe_from(values["recipe"]), predictions=kept, **run)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, EOFError) as error:
             raise BadValue(f"{file} is not a run of lora_lab ({error}); move it out of the store") from error

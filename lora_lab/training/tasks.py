@@ -166,7 +166,7 @@ TASKS = {
 
 def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
     if path.suffix == ".txt":
-        rows, labels = pd.DataFrame({"text": passages(path.read_text(encoding="utf-8"))}), list[str]()
+        rows, labels = pd.DataFrame({"text": passages(_text(path))}, dtype=str), list[str]()
     else:
         rows, labels = _labelled(_table(path), path, text, label)
     rows = _unique(rows)
@@ -178,6 +178,13 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
         raise BadValue(f"{path} holds {len(rows)} different texts; at least 10 are needed to train, validate and test")
     held_out = (max(1, len(rows) // 10), max(1, len(rows) // 5))
     return _task(str(path), rows, labels, max_length, held_out, seed)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise BadValue(f"{path} is no plain text in UTF-8: {error}") from error
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -208,4 +215,4 @@ def _labelled(table: pd.DataFrame, path: Path, text: str, label: str) -> tuple[p
 def sorted_labels(values: Iterable[str]) -> list[str]:
     """Different labels in order: as numbers where all are whole numbers (10 after 9), else alphabetically."""
     labels = set(values)
-    return sorted(labels, key=int) if all(v.lstrip("-").isdigit() for v in labels) else sorted(labels)
+    return sorted(labels, key=int) if all(re.fullmatch(r"-?\d+", v) for v in labels) else sorted(labels)

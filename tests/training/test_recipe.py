@@ -1,0 +1,98 @@
+"""The recipe: what it refuses, the rate at each step, and a hash that is the same on every machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_lab import LoRA, Recipe
+from lora_lab.errors import BadValue
+from lora_lab.training.recipe import recipe_from
+
+RECIPE = Recipe("minilm", "rt", LoRA(rank=4, rank_pattern={"v": 2}), lr=1e-3, steps=50, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("steps", "batch", "validations") for value in (0, -1, 1.5, True, "4")),
+        *((name, value) for name in ("seed", "patience") for value in (-1, 0.5)),
+        *(("lr", value) for value in (0, -1e-3, float("nan"), float("inf"), "fast")),
+        *(("warmup", value) for value in (-0.1, 1.1)),
+        *(("clip", value) for value in (-1, float("nan"))),
+        ("weight_decay", -0.1),
+    ],
+)
+def test_an_impossible_value_is_refused_by_name(name, value):
+    with pytest.raises(BadValue, match=f"^{name} must be"):
+        Recipe("minilm", "rt", **{name: value})
+
+
+@given(steps=st.integers(1, 500), warmup=st.floats(0, 1), lr=st.floats(1e-6, 10))
+def test_the_rate_rises_to_its_peak_and_falls_to_its_smallest_step(steps, warmup, lr):
+    recipe = Recipe("minilm", "rt", steps=steps, warmup=warmup, lr=lr)
+    rates = [recipe.lr_at(step) for step in range(1, steps + 1)]
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(lr)
+    assert min(rates) > 0
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_the_schedule_in_numbers():
+    recipe = Recipe("minilm", "rt", steps=10, warmup=0.2, lr=9.0)
+    assert [round(recipe.lr_at(step), 9) for step in range(1, 11)] == [4.5, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_settings_and_back():
+    assert recipe_from(RECIPE.settings()) == RECIPE
+    assert recipe_from(RECIPE.settings()).hash == RECIPE.hash
+
+
+def test_an_unknown_field_names_the_nearest():
+    with pytest.raises(BadValue, match="no field 'learning_rate'"):
+        recipe_from({**RECIPE.settings(), "learning_rate": 1})
+    with pytest.raises(BadValue, match="no field 'step'; nearest: steps"):
+        recipe_from({**RECIPE.settings(), "step": 1})
+
+
+def test_the_hash_is_the_same_in_another_process():
+    code = (
+        "from lora_lab import LoRA, Recipe; "
+        "print(Recipe('minilm', 'rt', LoRA(rank=4, rank_pattern={'v': 2}), lr=1e-3, steps=50, seed=3).hash)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == RECIPE.hash
+    assert len(RECIPE.hash) == 12
+
+
+def test_the_hash_does_not_depend_on_the_order_of_the_settings():
+    settings = RECIPE.settings()
+    backwards = dict(reversed(settings.items()))
+    backwards["method"] = dict(reversed(settings["method"].items()))
+    assert recipe_from(backwards).hash == RECIPE.hash
+
+
+def test_equal_recipes_have_equal_hashes_whether_a_number_is_written_16_or_16_point_0():
+    whole, real = (Recipe("minilm", "rt", LoRA(alpha=alpha), clip=clip) for alpha, clip in ((16, 1), (16.0, 1.0)))
+    assert whole == real
+    assert whole.hash == real.hash
+
+
+@pytest.mark.parametrize(
+    "change", [{"lr": 2e-3}, {"seed": 4}, {"task": "imdb"}, {"method": LoRA(rank=5)}, {"dropout": True}, {"batch": 8}]
+)
+def test_whatever_changes_the_run_changes_the_hash(change):
+    assert recipe_from(
+        {**RECIPE.settings(), **change, "method": change.get("method", RECIPE.method).settings()}
+    ).hash != (RECIPE.hash)
+
+
+def test_a_legend_says_what_differs_between_runs():
+    assert RECIPE.describe() == "lora, rank 4, alpha 16, q+v, lr 0.001, seed 3"

@@ -1,0 +1,114 @@
+"""The store: runs come back as they were, in order, and a damaged one is named."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lora_lab import LoRA, Recipe, Run, Store
+from lora_lab.errors import BadValue
+
+
+def a_run(**changes) -> Run:
+    recipe = changes.pop("recipe", Recipe("minilm", "rt", LoRA(rank=2, alpha_pattern={"q": 3})))
+    history = {"step": [1, 2], "loss": [0.7, 0.6], "lr": [1e-3, 5e-4], "validation": [{"step": 2, "accuracy": 0.5}]}
+    run = Run(recipe, {"accuracy": 0.8}, history, 100, 20, 1000, 1.5, 2**20, {"torch": "2"}, adapter="runs/x")
+    return replace(run, **changes)
+
+
+def test_a_run_comes_back_with_its_predictions(tmp_path):
+    run = a_run(predictions=np.array([0, 1, 1]))
+    Store(tmp_path).add(run)
+    (back,) = Store(tmp_path).runs()
+    assert back == run
+    assert back.predictions.tolist() == [0, 1, 1]
+    assert back.trainable == 120
+
+
+def test_the_record_is_json_named_by_the_hash_and_holds_the_contracts_fields(tmp_path):
+    run = a_run()
+    Store(tmp_path).add(run)
+    record = json.loads((tmp_path / f"{run.recipe.hash}.json").read_text())
+    assert record == run.to_json()
+    wanted = "recipe metrics history adapter_parameters head_parameters trainable total seconds peak_bytes adapter"
+    assert {*wanted.split(), "environment", "hash", "version", "status"} <= record.keys()
+
+
+def test_runs_come_oldest_first_and_the_same_recipe_replaces(tmp_path):
+    store = Store(tmp_path)
+    recipes = [Recipe("minilm", "rt", seed=seed) for seed in range(3)]
+    for age, recipe in enumerate(recipes):
+        store.add(a_run(recipe=recipe))
+        os.utime(tmp_path / f"{recipe.hash}.json", (age, age))
+    assert [run.recipe.seed for run in store.runs()] == [0, 1, 2]
+    store.add(a_run(recipe=recipes[0], metrics={"accuracy": 0.9}))
+    assert [(run.recipe.seed, run.metrics["accuracy"]) for run in store.runs()] == [(1, 0.8), (2, 0.8), (0, 0.9)]
+
+
+def test_an_empty_or_absent_store_holds_no_runs(tmp_path):
+    assert Store(tmp_path).runs() == Store(tmp_path / "nowhere").runs() == []
+
+
+def test_a_write_that_is_cut_short_leaves_the_old_record(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.add(a_run(predictions=np.array([1])))
+
+    def power_cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        store.add(a_run(metrics={"accuracy": 0.1}, predictions=np.array([2, 2])))
+    monkeypatch.undo()
+    (back,) = store.runs()
+    assert (back.metrics, back.predictions.tolist()) == ({"accuracy": 0.8}, [1])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"version": 2}, "a record of version 2; this lora_lab reads 1: update it"),
+        ({"metrics": None, "delete": "metrics"}, "is not a run of lora_lab .*metrics"),
+        ({"recipe": {"model": "minilm"}}, "is not a run of lora_lab"),
+        ({"recipe": 5}, "is not a run of lora_lab"),
+        ({"recipe": {**Recipe("minilm", "rt").settings(), "steps": 0}}, "is not a run of lora_lab .*steps must be"),
+        ({"recipe": {**Recipe("minilm", "rt").settings(), "colour": 1}}, "no field 'colour'"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_named_with_the_reason(tmp_path, change, sentence):
+    store, run = Store(tmp_path), a_run()
+    store.add(run)
+    file = tmp_path / f"{run.recipe.hash}.json"
+    record = {**json.loads(file.read_text()), **change}
+    record.pop(record.pop("delete", None), None)
+    file.write_text(json.dumps(record))
+    with pytest.raises(BadValue, match=rf"{file.name}.*{sentence}"):
+        store.runs()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_record_is_named(tmp_path, content):
+    (tmp_path / "0123456789ab.json").write_bytes(content)
+    with pytest.raises(BadValue, match="0123456789ab"):
+        Store(tmp_path).runs()
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_damaged_predictions_are_named_by_their_run(tmp_path, content):
+    run = a_run(predictions=np.array([1, 2]))
+    Store(tmp_path).add(run)
+    (tmp_path / run.recipe.hash / "predictions.npy").write_bytes(content)
+    with pytest.raises(BadValue, match=run.recipe.hash):
+        Store(tmp_path).runs()
+
+
+def test_a_store_that_cannot_be_written_says_so_before_training(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadValue, match="cannot write into"):
+        Store(tmp_path / "file").check_writable()
+    Store(tmp_path / "new").check_writable()
+    assert list((tmp_path / "new").iterdir()) == []
