@@ -1,0 +1,96 @@
+"""Batches: every row in its turn, little padding, and the same order for the same seed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from itertools import islice
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_lab import load_task, load_tokenizer
+from lora_lab.training.batches import STEP, Row, collate, encode, scoring_batches, training_batches
+from tests.training.conftest import rows
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(1, 90), batch=st.integers(1, 17), epochs=st.integers(1, 3), seed=st.integers(0, 5))
+def test_every_row_comes_once_an_epoch(n, batch, epochs, seed):
+    data = rows(n, seed=seed)
+    steps = -(-n // batch)  # an epoch
+    batches = training_batches(data, batch, steps * epochs, seed, pad=0)
+    for _ in range(epochs):
+        places = [place for b in islice(batches, steps) for place in b.places]
+        assert sorted(places) == list(range(n))
+
+
+def test_there_are_as_many_batches_as_steps():
+    assert len(list(training_batches(rows(10), 4, 7, 0, pad=0))) == 7
+
+
+def test_scoring_visits_every_row_once_the_longest_first():
+    batches = list(scoring_batches(rows(50, longest=60), 8, pad=0))
+    assert sorted(place for b in batches for place in b.places) == list(range(50))
+    widths = [b.input_ids.shape[1] for b in batches]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_a_seed_fixes_the_order_and_another_changes_it():
+    def order(seed: int) -> list[tuple[int, ...]]:
+        return [b.places for b in training_batches(rows(100), 8, 30, seed, pad=0)]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert order(1)[:13] != order(1)[13:26]  # nor do two epochs repeat each other
+
+
+def test_the_order_is_not_touched_by_other_draws_of_random_numbers():
+    first = [b.places for b in training_batches(rows(40), 8, 5, 0, pad=0)]
+    random.seed(99)
+    torch.manual_seed(99)
+    assert [b.places for b in training_batches(rows(40), 8, 5, 0, pad=0)] == first
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6))
+def test_a_batch_is_as_wide_as_its_longest_row_in_steps_of_8(lengths):
+    data = [Row([7] * length, 0, place) for place, length in enumerate(lengths)]
+    batch = collate(data, pad=3)
+    assert batch.input_ids.shape[1] % STEP == 0
+    assert max(lengths) <= batch.input_ids.shape[1] < max(lengths) + STEP
+    assert batch.attention_mask.sum(1).tolist() == lengths
+    assert (batch.input_ids[batch.attention_mask == 0] == 3).all()
+    assert (batch.input_ids[batch.attention_mask == 1] == 7).all()
+
+
+def test_labels_are_the_rows_or_the_tokens_themselves():
+    assert collate([Row([5, 6], 1, 0), Row([5], 0, 1)], pad=0).labels.tolist() == [1, 0]
+    labels = collate([Row([5, 6], None, 0), Row([5], None, 1)], pad=0).labels
+    assert labels.tolist() == [[5, 6] + [-100] * 6, [5] + [-100] * 7]
+
+
+def test_sorting_by_length_saves_most_of_the_padding():
+    data = rows(2000, longest=60)
+    tokens = sum(len(row.tokens) for row in data)
+    sorted_ = sum(b.input_ids.numel() for b in training_batches(data, 16, 125, 0, pad=0))
+    shuffled = random.Random(0).sample(data, len(data))
+    unsorted = sum(collate(shuffled[i : i + 16], pad=0).input_ids.numel() for i in range(0, 2000, 16))
+    assert (sorted_ - tokens) < 0.3 * (unsorted - tokens)
+
+
+def test_the_lengths_of_one_pool_come_in_no_order():
+    widths = [b.input_ids.shape[1] for b in training_batches(rows(500, longest=60), 16, 30, 0, pad=0)]
+    assert widths != sorted(widths)
+    assert widths != sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize("max_length", [5, 64])
+def test_encoding_cuts_to_the_tasks_length_and_keeps_labels_and_places(opinions, max_length):
+    task, tokenizer = load_task(opinions, max_length=max_length), load_tokenizer("minilm")
+    encoded = encode(task.train, task, tokenizer)
+    assert [row.place for row in encoded] == list(range(len(task.train)))
+    assert [row.label for row in encoded] == list(task.train.labels)
+    longest = Counter(min(len(tokenizer(text)["input_ids"]), max_length) for text in task.train.texts)
+    assert Counter(len(row.tokens) for row in encoded) == longest

@@ -1,0 +1,197 @@
+"""What this machine can do, with faked capabilities: no GPU is needed to test the choice of one."""
+
+from __future__ import annotations
+
+import json
+
+import platformdirs
+import pytest
+import torch
+
+from lora_lab.errors import BadValue
+from lora_lab.training import device
+from lora_lab.training.device import LENGTHS, Choice, choose, key
+
+SLOW_BF16 = {"fp32": 1.0, "bf16": 5.0}
+FAST_BF16 = {"fp32": 1.0, "bf16": 0.4}
+ABOUT_EQUAL = {"fp32": 1.0, "bf16": 0.95}
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch, tmp_path):
+    """A CPU alone, nothing overridden, and a cache of its own."""
+    for name in ("DEVICE", "DTYPE", "ATTENTION"):
+        monkeypatch.delenv(f"LORA_LAB_{name}", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Some GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+
+
+@pytest.fixture
+def mps(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(device, "_mps_has_bf16", lambda: True)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """`timed(SLOW_BF16)`: layers take as long as we say; returns the list of what was timed."""
+
+    def fake(seconds: dict[str, float], sdpa: dict[int, float] | None = None) -> list[tuple]:
+        calls = []
+        names = {dtype: name for name, dtype in device.DTYPES.items()}
+
+        def time_layer(where, dtype, attention, tokens):
+            calls.append((where, names[dtype], attention, tokens))
+            factor = (sdpa or {32: 2.0, 256: 0.5})[tokens] if attention == "sdpa" else 1.0
+            return seconds[names[dtype]] * factor
+
+        monkeypatch.setattr(device, "_time_layer", time_layer)
+        return calls
+
+    return fake
+
+
+@pytest.mark.parametrize(("seconds", "dtype"), [(SLOW_BF16, "fp32"), (FAST_BF16, "bf16"), (ABOUT_EQUAL, "fp32")])
+def test_bf16_is_chosen_only_where_it_is_clearly_faster(timed, seconds, dtype):
+    timed(seconds)
+    assert choose(30).dtype == dtype
+
+
+@pytest.mark.parametrize(("tokens", "attention"), [(10, "eager"), (32, "eager"), (200, "sdpa"), (4000, "sdpa")])
+def test_attention_is_chosen_for_the_length_of_the_texts(timed, tokens, attention):
+    timed(SLOW_BF16)
+    assert choose(tokens).attention == attention
+
+
+def test_a_cpu_is_used_where_there_is_nothing_else(timed):
+    timed(SLOW_BF16)
+    assert device.available_devices() == ["cpu"]
+    assert choose(30).device == "cpu"
+
+
+def test_cuda_is_used_where_it_is_there(timed, cuda):
+    calls = timed(FAST_BF16)
+    assert choose(30) == Choice("cuda", "bf16", "eager")
+    assert {where for where, *_ in calls} == {"cuda"}
+
+
+def test_a_gpu_without_bf16_is_not_timed_in_it(timed, cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    calls = timed(FAST_BF16)
+    assert choose(30).dtype == "fp32"
+    assert {dtype for _, dtype, *_ in calls} == {"fp32"}
+
+
+def test_a_macs_gpu_is_used_where_it_is_there(timed, mps):
+    timed(SLOW_BF16)
+    assert device.available_devices() == ["mps", "cpu"]
+    assert choose(30).device == "mps"
+
+
+def test_an_old_macs_gpu_has_no_bf16(timed, mps, monkeypatch):
+    monkeypatch.setattr(device, "_mps_has_bf16", lambda: False)
+    timed(FAST_BF16)
+    assert choose(30).dtype == "fp32"
+
+
+def test_cuda_comes_before_mps_and_the_cpu_may_be_asked_for(timed, cuda, mps):
+    timed(SLOW_BF16)
+    assert device.available_devices() == ["cuda", "mps", "cpu"]
+    assert choose(30).device == "cuda"
+    assert choose(30, device="cpu").device == "cpu"
+
+
+def test_arguments_are_kept_and_nothing_is_timed_for_them(timed):
+    calls = timed(FAST_BF16)
+    assert choose(30, dtype="fp16", attention="sdpa") == Choice("cpu", "fp16", "sdpa")
+    assert calls == []
+    assert choose(30, dtype="fp32") == Choice("cpu", "fp32", "eager")
+    assert choose(30, dtype="fp16") == Choice("cpu", "fp16", "eager")
+    assert choose(30, attention="sdpa").attention == "sdpa"
+
+
+def test_the_environment_overrides_auto_but_not_an_argument(timed, cuda, monkeypatch):
+    timed(FAST_BF16)
+    monkeypatch.setenv("LORA_LAB_DEVICE", "cpu")
+    monkeypatch.setenv("LORA_LAB_DTYPE", "fp32")
+    monkeypatch.setenv("LORA_LAB_ATTENTION", "sdpa")
+    assert choose(30) == Choice("cpu", "fp32", "sdpa")
+    assert choose(30, device="cuda", dtype="bf16", attention="eager") == Choice("cuda", "bf16", "eager")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "known"),
+    [("device", "tpu", "cuda, mps, cpu"), ("dtype", "fp8", "fp32, bf16, fp16"), ("attention", "flash", "eager, sdpa")],
+)
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_an_unknown_name_lists_the_known_ones(monkeypatch, option, value, known, by):
+    if by == "environment":
+        monkeypatch.setenv(f"LORA_LAB_{option.upper()}", value)
+    with pytest.raises(BadValue, match=f"{option} must be one of {known} or auto, not '{value}'"):
+        choose(30, **({option: value} if by == "argument" else {}))
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(BadValue, match=f"device {name} is not there; this machine has cpu"):
+        choose(30, device=name, dtype="fp32", attention="eager")
+
+
+def test_a_measurement_is_made_once_a_machine_and_remembered(timed, tmp_path):
+    calls = timed(SLOW_BF16)
+    first = device.measured("cpu")
+    assert len(calls) == 8
+    assert device.measured("cpu") == first
+    assert len(calls) == 8
+    assert json.loads((tmp_path / "cache" / "machine.json").read_text()) == {device.describe("cpu"): first}
+
+
+def test_another_device_is_measured_anew(timed, cuda):
+    calls = timed(SLOW_BF16)
+    device.measured("cpu")
+    device.measured("cuda")
+    assert {where for where, *_ in calls} == {"cpu", "cuda"}
+
+
+@pytest.mark.parametrize("remembered", ["", "[]", "{}", '{"cpu": 1}', "MACHINE: 5", "MACHINE: {}", "MACHINE: partial"])
+def test_a_damaged_or_partial_memory_is_measured_anew(timed, tmp_path, remembered):
+    timed(SLOW_BF16)
+    if remembered.startswith("MACHINE"):
+        value = {"5": 5, "{}": {}, "partial": {key("fp32", "eager", LENGTHS[0]): 1.0}}[remembered.split(": ")[1]]
+        remembered = json.dumps({device.describe("cpu"): value})
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "machine.json").write_text(remembered)
+    assert choose(30) == Choice("cpu", "fp32", "eager")
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(timed, tmp_path):
+    calls = timed(FAST_BF16)
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert choose(30).dtype == "bf16"
+    assert choose(30).dtype == "bf16"
+    assert len(calls) == 16  # measured each time, for nothing is remembered
+
+
+def test_the_real_measurement_times_every_dtype_attention_and_length():
+    times = device.measure("cpu")
+    assert times.keys() == {key(d, a, n) for d in ("fp32", "bf16") for a in device.ATTENTIONS for n in LENGTHS}
+    assert all(0 < seconds < 10 for seconds in times.values())
+
+
+def test_a_run_names_its_versions_and_hardware():
+    facts = device.environment(Choice("cpu", "fp32", "eager"))
+    assert facts["torch"] == torch.__version__
+    assert (facts["device"], facts["dtype"], facts["attention"]) == ("cpu", "fp32", "eager")
+    json.dumps(facts)
+
+
+def test_memory_is_counted_in_bytes():
+    assert 2**28 < device.used_bytes("cpu") < device.memory_bytes("cpu")

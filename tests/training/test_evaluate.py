@@ -1,0 +1,109 @@
+"""Metrics against plain computation."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from lora_lab import LoRA
+from lora_lab.training.batches import Row, collate
+from lora_lab.training.evaluate import better, classification_metrics, evaluate, loss_of
+from tests.conftest import randomise, tiny
+from tests.training.conftest import rows
+
+VOCABULARY = 96
+
+
+class Uniform(nn.Module):
+    """A language model that knows nothing: every token is as likely as any other."""
+
+    def forward(self, input_ids, attention_mask):
+        return SimpleNamespace(logits=torch.zeros(*input_ids.shape, VOCABULARY))
+
+
+def test_the_perplexity_of_knowing_nothing_is_the_size_of_the_vocabulary():
+    metrics = evaluate(Uniform(), rows(40, labels=None), pad=0).metrics
+    assert metrics["perplexity"] == pytest.approx(VOCABULARY, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(math.log(VOCABULARY), rel=1e-6)
+
+
+def test_perplexity_is_over_all_tokens_not_the_mean_of_rows():
+    model, data = tiny("llama"), rows(9, labels=None)
+    randomise(model)
+    losses = []
+    with torch.no_grad():
+        for row in data:  # one at a time, without padding
+            logits = model(input_ids=torch.tensor([row.tokens])).logits[0]
+            losses.append(F.cross_entropy(logits[:-1], torch.tensor(row.tokens[1:]), reduction="none"))
+    score = evaluate(model, data, pad=0)
+    assert score.metrics["loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
+    assert score.metrics["perplexity"] == pytest.approx(torch.cat(losses).mean().exp().item(), rel=1e-5)
+    np.testing.assert_allclose(score.by_row, [x.mean().item() for x in losses], rtol=1e-5)
+    assert score.predictions is score.by_row
+
+
+def test_the_training_loss_of_a_row_is_the_mean_over_its_own_tokens():
+    batch = collate([Row([5, 6, 7], None, 0), Row([5, 6, 7, 8, 9], None, 1)], pad=0)
+    logits = torch.randn(2, 8, VOCABULARY)
+    for i, length in ((0, 3), (1, 5)):
+        expected = F.cross_entropy(logits[i, : length - 1], batch.input_ids[i, 1:length])
+        torch.testing.assert_close(loss_of(logits, batch.labels)[i], expected)
+
+
+def test_logits_come_in_the_order_of_the_rows_whatever_their_length():
+    model, data = tiny("roberta"), rows(70)
+    score = evaluate(model, data, pad=1)
+    for place in (0, 17, 69):
+        row = torch.tensor([data[place].tokens])
+        expected = model(input_ids=row, attention_mask=torch.ones_like(row)).logits[0]
+        np.testing.assert_allclose(score.by_row[place], expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+    assert (score.predictions == score.by_row.argmax(1)).all()
+
+
+@settings(deadline=None)
+@given(data=st.data(), n=st.integers(1, 30), classes=st.integers(2, 4))
+def test_classification_metrics_are_the_plain_ones(data, n, classes):
+    rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    logits, labels = rng.normal(size=(n, classes)) * 5, rng.integers(0, classes, n)
+    predicted = [int(np.argmax(row)) for row in logits]
+    pairs = list(zip(predicted, labels.tolist(), strict=True))
+    scores = []
+    for c in range(classes):
+        hit = sum(p == t == c for p, t in pairs)
+        wrong = sum((p == c) != (t == c) for p, t in pairs)
+        scores.append(2 * hit / (2 * hit + wrong) if hit + wrong else 0.0)
+    metrics = classification_metrics(logits, labels)
+    assert metrics["accuracy"] == pytest.approx(sum(p == t for p, t in pairs) / n)
+    assert metrics["macro_f1"] == pytest.approx(sum(scores) / classes)
+    expected = F.cross_entropy(torch.tensor(logits), torch.tensor(labels)).item()
+    assert metrics["loss"] == pytest.approx(expected)
+
+
+def test_huge_logits_do_not_overflow():
+    assert classification_metrics(np.array([[1e4, 0.0]]), np.array([1]))["loss"] == pytest.approx(1e4)
+
+
+def test_scoring_is_in_eval_mode_and_leaves_every_module_in_its_own():
+    model = tiny("roberta")
+    LoRA(rank=2, dropout=0.5).attach(model)
+    randomise(model)
+    expected = evaluate(model, rows(5), pad=1).metrics
+    model.roberta.encoder.layer[1].train()
+    before = {name: module.training for name, module in model.named_modules()}
+    assert evaluate(model, rows(5), pad=1).metrics == expected
+    assert {name: module.training for name, module in model.named_modules()} == before
+
+
+def test_better_means_more_accurate_or_less_perplexed():
+    assert better({"accuracy": 0.8, "loss": 9}, {"accuracy": 0.7, "loss": 1})
+    assert not better({"accuracy": 0.8}, {"accuracy": 0.8})
+    assert better({"perplexity": 10}, {"perplexity": 11})
+    assert not better({"perplexity": math.nan}, {"perplexity": 11})

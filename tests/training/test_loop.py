@@ -1,0 +1,165 @@
+"""The training loop: what a step does, what callbacks see, and the ways in which it ends."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from lora_lab import LoRA, Recipe
+from lora_lab.errors import Failed
+from lora_lab.layers import AdaptedLayer
+from lora_lab.methods.attach import lora_layers
+from lora_lab.training.batches import training_batches
+from lora_lab.training.loop import Progress, fit, validates_at
+from tests.conftest import tiny
+from tests.training.conftest import rows
+
+
+def setting(**changes) -> Recipe:
+    return Recipe("tiny", "random", **{"steps": 6, "batch": 4, "validations": 3, "lr": 1e-2, **changes})
+
+
+def run(recipe: Recipe, model: nn.Module | None = None, validate=None, **options):
+    """Fit the tiny RoBERTa, with an adapter, to random rows."""
+    if model is None:
+        model = tiny("roberta")
+        recipe.method.attach(model)
+    torch.manual_seed(recipe.seed)
+    batches = training_batches(rows(24), recipe.batch, recipe.steps, recipe.seed, pad=1)
+    return fit(model, batches, recipe, validate or (lambda: {"accuracy": 0.5}), **options)
+
+
+def test_callbacks_see_each_step_with_its_rate_and_the_validations():
+    seen: list[Progress] = []
+    recipe = setting()
+    history = run(recipe, callbacks=[seen.append])
+    assert [p.step for p in seen] == [1, 2, 3, 4, 5, 6]
+    assert [p.lr for p in seen] == [recipe.lr_at(step) for step in range(1, 7)]
+    assert [p.step for p in seen if p.validation] == [2, 4, 6]
+    assert all(math.isfinite(p.loss) for p in seen)
+    assert history.progress == seen
+    assert history.status == "done"
+    assert history.columns()["validation"] == [{"step": step, "accuracy": 0.5} for step in (2, 4, 6)]
+
+
+@pytest.mark.parametrize(("steps", "validations"), [(1, 8), (7, 3), (8, 8), (5, 50), (400, 8)])
+def test_validations_are_evenly_spread_and_end_with_the_last_step(steps, validations):
+    recipe = setting(steps=steps, validations=validations)
+    at = [step for step in range(1, steps + 1) if validates_at(step, recipe)]
+    assert len(at) == min(validations, steps)
+    assert at[-1] == steps
+    gaps = {b - a for a, b in zip([0, *at], at, strict=False)}
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_training_learns_what_the_rows_have_in_common():
+    history = run(setting(steps=60, lr=2e-2, method=LoRA(rank=4, targets=("all-linear",))))
+    losses = history.columns()["loss"]
+    assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
+
+
+def test_the_first_step_moves_b_by_the_rate():
+    """Adam's first step is the rate times the gradient's sign, wherever there is a gradient."""
+    model, recipe = tiny("roberta"), setting(steps=1, lr=1e-3)
+    recipe.method.attach(model)
+    run(recipe, model)
+    moved = torch.cat([layer.lora_B.abs().flatten() for layer in lora_layers(model)])
+    assert moved.median().item() == pytest.approx(1e-3, rel=0.01)
+    assert moved.max() <= 1.01e-3
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_gradients_are_clipped_to_the_norm_asked_for(clip):
+    norms = []
+
+    def measure(optimizer, *_):
+        gradients = [
+            p.grad.flatten() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norms.append(torch.cat(gradients).norm().item())
+
+    hook = register_optimizer_step_pre_hook(measure)
+    try:
+        run(setting(clip=clip))
+    finally:
+        hook.remove()
+    assert len(norms) == 6
+    assert (max(norms) <= 0.0501) == bool(clip)
+
+
+def test_only_what_requires_a_gradient_changes():
+    model, recipe = tiny("roberta"), setting()
+    recipe.method.attach(model)
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    trained = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
+    run(recipe, model)
+    now = dict(model.named_parameters())
+    assert all(torch.equal(now[name], before) for name, before in frozen.items())
+    assert all(not torch.equal(now[name], before) for name, before in trained.items())
+
+
+@pytest.mark.parametrize("base_dropout", [False, True])
+def test_the_adapters_dropout_is_on_while_training_and_the_bases_only_where_asked(base_dropout):
+    model, modes = tiny("roberta"), {}
+    recipe = setting(dropout=base_dropout, steps=2, method=LoRA(rank=2, dropout=0.1))
+    recipe.method.attach(model)
+    parts = {
+        "base": model.roberta.embeddings.dropout,
+        "adapter": next(iter(lora_layers(model))).dropout,
+        "head": model.classifier.trained.dropout,
+    }
+    for name, part in parts.items():
+        part.register_forward_hook(lambda module, *_, name=name: modes.update({name: module.training}))
+    run(recipe, model)
+    assert modes == {"base": base_dropout, "adapter": True, "head": True}
+    assert not any(module.training for module in model.modules())  # afterwards it answers, without dropout
+
+
+def test_slices_around_one_layer_are_all_in_training_mode():
+    model, seen = tiny("gpt2"), []
+    recipe = setting(steps=1, method=LoRA(rank=2, dropout=0.1))
+    recipe.method.attach(model)
+    layers = [module for module in model.modules() if isinstance(module, AdaptedLayer)]
+    batches = training_batches(rows(4, labels=None), 4, 1, 0, pad=0)
+    fit(model, batches, recipe, lambda: seen.extend(layer.training for layer in layers) or {"perplexity": 2.0})
+    assert seen == [True] * 4
+
+
+def test_the_same_seed_gives_the_same_curve_and_another_does_not():
+    recipe = setting(method=LoRA(rank=2, dropout=0.2))
+    losses = [run(setting(seed=seed, method=recipe.method)).columns()["loss"] for seed in (0, 0, 1)]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_a_stop_event_ends_training_after_the_current_step():
+    stop = threading.Event()
+    history = run(setting(), stop=stop, callbacks=[lambda p: stop.set() if p.step == 3 else None])
+    assert history.status == "stopped"
+    assert [p.step for p in history.progress] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("patience", "metrics", "last"),
+    [
+        (0, [0.5] * 6, 6),
+        (1, [0.5, 0.5, 0.9, 0.9, 0.9, 0.9], 2),
+        (2, [0.5, 0.5, 0.6, 0.4, 0.6, 0.9], 5),
+        (3, [0.5, 0.4, 0.4, 0.6, 0.6, 0.6], 6),
+    ],
+)
+def test_patience_stops_after_so_many_validations_without_a_better_one(patience, metrics, last):
+    values = iter(metrics)
+    history = run(setting(patience=patience, validations=6), validate=lambda: {"accuracy": next(values)})
+    assert history.progress[-1].step == last
+    assert history.status == ("early" if last < 6 else "done")
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_the_rate():
+    with pytest.raises(Failed, match=r"the loss became nan at step \d.*lower the rate \(lr was 1e\+30\)"):
+        run(setting(lr=1e30))
