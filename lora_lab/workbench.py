@@ -22,6 +22,10 @@ from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
 COPIED = ".lessons.json"  # what was copied into the folder, by hash, so that a student's own work is known from ours
 FIRST = "00_start_here.ipynb"
+OVERRIDES = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # no question about news, no request
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # a panel out of sight goes on being painted
+}
 
 
 def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callable[[str], None]) -> None:
@@ -142,10 +146,9 @@ def _jupyter_command(root: Path, port: int, token: str, browser: bool) -> list[s
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """The server's environment, with a settings folder that keeps JupyterLab from asking whether to fetch news."""
+    """The server's environment, with a folder of settings that count where the user has made none."""
     settings = root / ".jupyter"
-    no_news = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
-    write_json(settings / "labconfig" / "default_setting_overrides.json", no_news)
+    write_json(settings / "labconfig" / "default_setting_overrides.json", OVERRIDES)
     others = os.environ.get("JUPYTER_CONFIG_PATH")
     return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join([str(settings), *([others] if others else [])])}
 
