@@ -1,0 +1,82 @@
+"""The checks pass a right answer, explain the wrong ones that students give, and wait for an unsolved one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from lora_lab import checks
+
+
+def forward(x, W, A, B, alpha):
+    return x @ W.T + alpha / A.shape[0] * (x @ A.T @ B.T)
+
+
+SHARES = {"layer.0.query": 0.1, "layer.5.value": 0.3}
+RIGHT = {
+    "trainable_parameters": (6 * 2 * 8 * 768,),
+    "contradictions": ({(3, 2), (4, 5), (7, 6)},),
+    "lora_forward": (forward,),
+    "dead_start": ("B",),
+    "wrong_fan_in": (lambda d, r: math.sqrt(d) / math.sqrt(r),),
+    "detour_cost": (lambda i, o, r: r * (i + o),),
+    "standard_error": (lambda p, n: math.sqrt(p * (1 - p) / n),),
+    "rows_needed": (7840,),
+    "largest_change": ("layer.5.value", SHARES),
+}
+UNSOLVED = {name: ((lambda *a: None) if callable(a[0]) else ..., *a[1:]) for name, a in RIGHT.items()}
+WRONG = [
+    ("trainable_parameters", (36864,), "A alone, or B alone"),
+    ("trainable_parameters", (12288,), "six"),
+    ("trainable_parameters", (1769472,), "frozen"),
+    ("trainable_parameters", ("many",), "a number is wanted"),
+    ("contradictions", ({(1, 8)},), "1 and 8 do go together"),
+    ("contradictions", ({(2, 3)},), "found 1 of 3"),
+    ("lora_forward", (lambda x, W, A, B, alpha: x @ W.T,), "only the frozen part"),
+    ("lora_forward", (lambda x, W, A, B, alpha: x @ W.T + alpha * (x @ A.T @ B.T),), "not divided by the rank"),
+    ("lora_forward", (lambda x, W, A, B, alpha: W @ x,), "it stops with RuntimeError"),
+    ("lora_forward", (lambda x, W, A, B, alpha: (x @ W.T).T,), "has shape"),
+    ("dead_start", ("a",), "look at them"),
+    ("dead_start", ("d",), "answer with one of"),
+    ("wrong_fan_in", (lambda d, r: d / r,), "square root"),
+    ("wrong_fan_in", (lambda d, r: math.sqrt(r / d),), "other way round"),
+    ("detour_cost", (lambda i, o, r: i * o,), "W's own cost"),
+    ("detour_cost", (lambda i, o, r: r * i * o,), "forming B A first"),
+    ("standard_error", (lambda p, n: p * (1 - p) / n,), "square root"),
+    ("standard_error", (lambda p, n: math.sqrt(p * (1 - p)),), "spread of one row"),
+    ("rows_needed", (78.4,), "not in per cent"),
+    ("rows_needed", (1960,), "two points"),
+    ("largest_change", ("layer.0.query", SHARES), "there is a larger one"),
+    ("largest_change", ("layer.9", SHARES), "no layer is called"),
+]
+
+
+def check(name: str, arguments: tuple) -> checks.Verdict:
+    return getattr(checks, f"check_{name}")(*arguments)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_answer_passes_and_hears_why(name: str):
+    verdict = check(name, RIGHT[name])
+    assert verdict.passed is True
+    assert repr(verdict).startswith("right: ")
+    assert len(verdict.words) > 20
+
+
+@pytest.mark.parametrize("name", UNSOLVED)
+def test_an_unsolved_exercise_is_not_yet_solved_and_no_error(name: str):
+    verdict = check(name, UNSOLVED[name])
+    assert verdict.passed is None
+    assert repr(verdict).startswith("not yet: ")
+
+
+@pytest.mark.parametrize(("name", "arguments", "why"), WRONG)
+def test_a_wrong_answer_hears_what_is_wrong(name: str, arguments: tuple, why: str):
+    verdict = check(name, arguments)
+    assert verdict.passed is False
+    assert why in verdict.words
+
+
+def test_every_check_is_tested():
+    assert {name.removeprefix("check_") for name in dir(checks) if name.startswith("check_")} == RIGHT.keys()

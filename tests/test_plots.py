@@ -1,0 +1,53 @@
+"""Pictures hold what they are given, in units that the axes name."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_lab.plots import Curve, TrainingFigure, smoothed, training_picture
+
+RUN = Curve("rank 8", [1, 2, 3, 4], [0.7, 0.6, 0.5, 0.4], [(2, 0.6), (4, 0.8)])
+LONGER = Curve("an earlier run", list(range(1, 9)), [0.7] * 8, [(4, 0.7), (8, 0.9)])
+
+
+def test_accuracy_is_drawn_in_per_cent_and_the_axes_say_so():
+    figure = training_picture(RUN, "accuracy", "a finding")
+    loss, metric = figure.axes
+    assert metric.get_ylabel() == "validation accuracy (%)"
+    assert loss.get_ylabel() == "training loss (nats)"
+    assert figure.get_suptitle() == "a finding"
+    assert any(list(line.get_ydata()) == [60, 80] for line in metric.lines)
+
+
+def test_perplexity_keeps_its_own_scale():
+    figure = training_picture(Curve("x", [1], [3.0], [(1, 20.0)]), "perplexity", "")
+    assert any(list(line.get_ydata()) == [20] for line in figure.axes[1].lines)
+
+
+def test_a_longer_earlier_run_does_not_stretch_the_live_ones_axes():
+    picture = TrainingFigure("accuracy", steps=4)
+    picture.add_earlier([LONGER])
+    picture.show(RUN, "")
+    assert (
+        max(max(line.get_xdata(), default=0) for line in picture.metric_axes.lines if line.get_label() != "your guess")
+        == 4
+    )
+    assert [text.get_text() for text in picture.figure.legends[0].get_texts()] == ["this run", "an earlier run"]
+
+
+def test_repainting_moves_the_artists_and_adds_none():
+    picture = TrainingFigure("accuracy", steps=4)
+    picture.show(RUN, "one", guess=0.7)
+    artists, first = len(picture.metric_axes.lines), picture.png()
+    picture.show(Curve("rank 8", [1], [0.7], []), "two", guess=0.7)
+    assert len(picture.metric_axes.lines) == artists
+    assert len(picture.figure.legends) == 1
+    assert picture.png() != first
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.integers(1, 30))
+def test_smoothing_is_the_mean_of_the_last_losses(losses: list[float], window: int):
+    expected = [np.mean(losses[max(0, i + 1 - window) : i + 1]) for i in range(len(losses))]
+    assert np.allclose(smoothed(losses, window), expected, atol=1e-9)

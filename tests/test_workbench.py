@@ -1,0 +1,122 @@
+"""The lessons in the user's folder, the server on this machine alone, and a wheel that brings all of it along."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lora_lab import workbench
+from lora_lab.errors import BadValue
+from lora_lab.training import assets
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of lessons as it would ship."""
+    folder = tmp_path / "shipped"
+    (folder / "solutions").mkdir(parents=True)
+    (folder / "00_start_here.ipynb").write_text("version 1")
+    (folder / "solutions" / "00_start_here.ipynb").write_text("solved 1")
+    monkeypatch.setattr(workbench, "shipped", lambda path: folder)
+    return folder
+
+
+def test_lessons_are_copied_and_a_second_time_nothing_happens(source: Path, tmp_path: Path):
+    mine = tmp_path / "mine"
+    assert workbench.copy_lessons(mine) == []
+    assert (mine / "solutions" / "00_start_here.ipynb").read_text() == "solved 1"
+    before = (mine / "00_start_here.ipynb").stat().st_mtime_ns
+    assert workbench.copy_lessons(mine) == []
+    assert (mine / "00_start_here.ipynb").stat().st_mtime_ns == before
+
+
+def test_a_students_work_is_never_overwritten(source: Path, tmp_path: Path):
+    mine = tmp_path / "mine"
+    workbench.copy_lessons(mine)
+    (mine / "00_start_here.ipynb").write_text("version 1 with my answers")
+    (source / "00_start_here.ipynb").write_text("version 2")
+    (source / "solutions" / "00_start_here.ipynb").write_text("solved 2")
+    words = workbench.copy_lessons(mine)
+    assert (mine / "00_start_here.ipynb").read_text() == "version 1 with my answers"
+    assert (mine / "solutions" / "00_start_here.ipynb").read_text() == "solved 2"  # untouched, so brought up to date
+    assert len(words) == 1
+    assert "kept as you changed it" in words[0]
+
+
+def test_a_file_that_was_there_before_is_the_users(source: Path, tmp_path: Path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "00_start_here.ipynb").write_text("something of mine")
+    workbench.copy_lessons(mine)
+    assert (mine / "00_start_here.ipynb").read_text() == "something of mine"
+
+
+def test_a_taken_port_is_passed_over_and_many_taken_ports_are_said(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        assert workbench._free_port(port) > port
+    monkeypatch.setattr(workbench.socket.socket, "bind", lambda *a: (_ for _ in ()).throw(OSError()))
+    with pytest.raises(BadValue, match="all taken"):
+        workbench._free_port(8888)
+
+
+def test_the_server_listens_on_this_machine_alone_behind_a_token(tmp_path: Path):
+    command = " ".join(workbench._jupyter_command(tmp_path, 8888, "secret", browser=False))
+    assert "--ServerApp.ip=127.0.0.1" in command
+    assert "--IdentityProvider.token=secret" in command
+    assert "--no-browser" in command
+
+
+def test_doctor_says_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workbench, "problem_with", lambda name: "is missing" if name == "tweets" else "")
+    facts = workbench.examine()
+    assert facts["assets"]["minilm"]["ok"] is True
+    assert facts["assets"]["tweets"]["ok"] is False
+    assert re.search(r"tweets +is missing; to get it: lora-lab fetch --tweets", workbench.describe(facts))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as a wheel built from this clone and unpacked elsewhere, without network."""
+    folder = tmp_path_factory.mktemp("installed")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    return site
+
+
+def test_a_wheel_holds_lessons_and_lock_and_nothing_private(installed: Path):
+    (wheel,) = installed.parent.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "lora_lab/shipped/data/assets.txt" in names
+    assert "lora_lab/shipped/notebooks/04_train_an_adapter.ipynb" in names
+    assert not [n for n in names if "runs/" in n or "checkpoints" in n or n.startswith("tests/")]
+
+
+def test_the_installed_wheel_opens_the_lessons(installed: Path, tmp_path: Path):
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    where = "import lora_lab; print(lora_lab.__file__)"
+    found = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert str(installed) in found.stdout  # the wheel's, not the clone's
+    command = [sys.executable, "-m", "lora_lab", "lab", "--check", "--dir", "my lessons"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "it answers, and the first lesson is there" in done.stderr
+    assert (tmp_path / "my lessons" / "02_lora_from_scratch.ipynb").is_file()
+
+
+def test_what_ships_is_found_in_a_clone():
+    assert assets.shipped("data/assets.txt") == ROOT / "data" / "assets.txt"

@@ -1,0 +1,146 @@
+"""The training panel without a browser: controls, counts, a run in a thread, Stop, errors, and the headless cell."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from lora_lab.errors import BadValue
+from lora_lab.training.runs import Store
+from lora_lab.widgets.live import LiveRun
+from lora_lab.widgets.panel import plain
+from lora_lab.widgets.train_panel import TrainPanel
+
+
+@pytest.fixture
+def panel(tmp_path: Path) -> TrainPanel:
+    return TrainPanel(steps=20, store=str(tmp_path / "runs"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainPanel:
+    """A panel whose cell ran with nobody watching."""
+    return TrainPanel(steps=20, store=str(tmp_path_factory.mktemp("runs"))).show()
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_count_follows_the_sliders(panel: TrainPanel):
+    assert "73,728 parameters" in plain(panel.count.value)
+    panel.rank.value = 16
+    assert "147,456 parameters" in plain(panel.count.value)
+    panel.target_box.children[1].value = True  # k as well
+    assert "221,184 parameters" in plain(panel.count.value)
+    assert "alpha / rank = 1." in plain(panel.count.value)
+
+
+def test_a_slider_is_answered_without_painting(panel: TrainPanel):
+    before = panel.picture.value
+    panel.rank.value = 32
+    assert panel.picture.value is before
+
+
+def test_no_target_is_said_in_words_and_not_trained(panel: TrainPanel):
+    for box in panel.target_box.children:
+        box.value = False
+    assert "tick at least one target" in panel.count.value
+    panel.start()
+    assert "tick at least one target" in panel.words.value
+    assert panel.live is None
+
+
+def test_another_model_brings_its_own_tasks_roles_and_unit(panel: TrainPanel):
+    panel.model.value = "smollm2"
+    assert panel.task.value == "kjv"
+    assert "gate" in [box.description for box in panel.target_box.children]
+    assert "perplexity" in panel.guess.description
+    assert "460,800 parameters in the adapter + 0 in the head" in plain(panel.count.value)
+    panel.model.value = "minilm"
+    assert (panel.task.value, panel.guess.description) == ("rt", "guess (%)")
+
+
+def test_a_result_that_is_not_there_tells_what_to_press(panel: TrainPanel):
+    with pytest.raises(BadValue, match="press Start"):
+        panel.result()
+
+
+def test_start_returns_at_once_and_stop_keeps_what_was_learned(panel: TrainPanel):
+    panel.steps.value = 800
+    started = time.monotonic()
+    panel.start_button.click()
+    assert time.monotonic() - started < 2
+    until(lambda: len(panel.live.progress) > 3)
+    with pytest.raises(BadValue, match="still at work"):
+        panel.result()
+    panel.start()  # a second Start while one is going on does nothing
+    panel.stop_button.click()
+    until(lambda: "stopped" in panel.words.value)
+    run = panel.result()
+    assert run.status == "stopped"
+    assert 3 < len(run.history["step"]) < 800
+    assert Path(run.adapter, "adapter_model.safetensors").is_file()
+    assert panel.start_button.disabled is False
+    assert panel.stop_button.disabled is True
+
+
+def test_reset_clears_the_curve_and_keeps_the_run(trained: TrainPanel):
+    other = TrainPanel(steps=20, store=str(trained.store.folder))
+    assert len(other._earlier()) == 1  # the finished run is drawn behind
+    other.reset()
+    assert "ready" in other.words.value
+    assert len(Store(trained.store.folder).runs()) == 1
+
+
+def test_the_headless_cell_trains_and_says_what_came_of_it(trained: TrainPanel):
+    run = trained.result()
+    assert len(run.history["loss"]) == 20
+    words = plain(trained.words.value)
+    assert f"accuracy {run.metrics['accuracy']:.1%} on held-out test rows" in words
+    assert "your guess was 70.0%" in words
+
+
+def test_the_changes_of_mind_explain_the_gain_to_the_row(trained: TrainPanel):
+    mind = trained.mind()
+    gain = (mind.with_adapter["accuracy"] - mind.without["accuracy"]) * mind.rows
+    assert gain == pytest.approx(2 * mind.for_the_better - mind.changed)
+    assert f"changed its mind on {mind.changed}" in plain(trained.table.value)
+    for change in mind.examples:
+        assert change.without != change.with_adapter
+
+
+def test_a_saved_notebook_shows_the_picture_and_the_words(trained: TrainPanel):
+    data, _ = trained._repr_mimebundle_()
+    assert "on held-out test rows" in data["text/plain"]
+    pixels = imread(io.BytesIO(trained.picture.value))
+    assert pixels.shape[2] == 4
+    assert (pixels[:, :, 3] == 1).all()  # opaque: it reads on a dark theme too
+    assert pixels.std() > 0.05  # and is not blank
+
+
+def test_an_error_in_the_thread_is_shown_not_lost(tmp_path: Path, panel: TrainPanel):
+    panel.live = LiveRun(panel.recipe(), Store(tmp_path / "a file"))
+    (tmp_path / "a file").write_text("not a folder")
+    panel.live.start()
+    panel.live.wait(60)
+    panel._paint()
+    assert "cannot write into" in panel.words.value
+
+
+def test_text_of_the_data_is_never_read_as_html(trained: TrainPanel):
+    from dataclasses import replace
+
+    from lora_lab.widgets.train_panel import _mind_table
+
+    mind = trained.mind()
+    hostile = replace(mind, examples=(replace(mind.examples[0], text="<img src=x onerror=alert(1)>"),))
+    assert "<img" not in _mind_table(hostile)
