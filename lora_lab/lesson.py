@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lora_lab.errors import NotFound
+
+if TYPE_CHECKING:
+    from lora_lab.training.runs import Run
 
 FAST = os.environ.get("FAST", "") not in ("", "0")
 
@@ -40,15 +44,16 @@ def eta(training_steps: int, layers: int = 6) -> str:
     )
 
 
-def reference(name: str) -> Path:
-    """The adapter folder of a run that ships with the lab, to catch up with; where it was made stands in its record.
+def reference(name: str) -> Run:
+    """A run that ships with the lab, to catch up with; when and where it was made stands in its environment.
 
     Raises: NotFound, naming those there are.
     """
     from lora_lab.training.assets import shipped
+    from lora_lab.training.runs import Store
 
-    folder = shipped("data/results") / name
-    if not folder.is_dir():
-        there = sorted(path.name for path in shipped("data/results").glob("*/"))
+    folder = shipped("data/results")
+    there = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in there:
         raise NotFound(f"no reference run is called '{name}'; there are {', '.join(there)}")
-    return folder
+    return replace(Store(folder).read(name), adapter=str(folder / name))

@@ -98,3 +98,12 @@ def silent():
     """transformers without its advice."""
     with quiet():
         yield
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tiny models on one thread: where the cores are busy, threads that wait for each other are 10 times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ def environment(choice: Choice) -> dict[str, Any]:
     from lora_lab import __version__
 
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "lora_lab": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

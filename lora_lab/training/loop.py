@@ -58,14 +58,16 @@ def fit(
     *,
     callbacks: Sequence[Callback] = (),
     stop: threading.Event | None = None,
+    history: History | None = None,
 ) -> History:
     """Train what requires a gradient in `model`, one batch a step, on the device that the batches are on.
 
+    history     filled as training goes on, so that a run that fails still shows how far it came; a new one when None
     Raises: Failed when the loss is no longer a number, naming the step and the rate.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    history, best = History(), Best(recipe.patience)
+    history, best = History() if history is None else history, Best(recipe.patience)
     training_mode(model, base_dropout=recipe.dropout)
     for step, batch in enumerate(batches, start=1):
         lr = recipe.lr_at(step)

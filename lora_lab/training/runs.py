@@ -88,9 +88,11 @@ class Store:
     def runs(self) -> list[Run]:
         """All runs, oldest first. Raises: BadValue for a record that a newer version wrote or that is damaged."""
         files = sorted(self.folder.glob("*.json"), key=lambda f: (f.stat().st_mtime_ns, f.name))
-        return [self._read(file) for file in files]
+        return [self.read(file.stem) for file in files]
 
-    def _read(self, file: Path) -> Run:
+    def read(self, name: str) -> Run:
+        """One run by the name of its record. Raises: BadValue, as `runs`."""
+        file = self.folder / f"{name}.json"
         values = read_json(file)
         version = values.get("version")
         if isinstance(version, int) and version > VERSION:

@@ -117,7 +117,7 @@ class Bench:
             training_batches(self.rows["train"], recipe.batch, recipe.steps, recipe.seed, pad), self.device
         )
         watchers = [self._watch_memory, *callbacks]
-        self.history = fit(self.model, batches, recipe, self.validate, callbacks=watchers, stop=stop)
+        fit(self.model, batches, recipe, self.validate, callbacks=watchers, stop=stop, history=self.history)
         before_scoring()
         test = self.score("test")
         return self._record(self.history.status, test.metrics, predictions=test.predictions)

@@ -7,40 +7,15 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
 from lora_lab.errors import LabError
-from lora_lab.methods.attach import disabled
 from lora_lab.plots import Curve
-from lora_lab.training.evaluate import Score
 from lora_lab.training.loop import Progress
+from lora_lab.training.mind import Mind, changed_mind
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.train import Bench, keep
 
 State = Literal["ready", "loading", "training", "scoring", "done", "stopped", "failed"]
-
-
-@dataclass(frozen=True)
-class Change:
-    """A text of which the model says something else with the adapter than without it, the head being the same."""
-
-    text: str
-    truth: str
-    without: str
-    with_adapter: str
-
-
-@dataclass(frozen=True)
-class Mind:
-    """How the adapter changed the model's mind on the validation split."""
-
-    without: dict[str, float]
-    with_adapter: dict[str, float]
-    rows: int
-    changed: int
-    for_the_better: int
-    examples: tuple[Change, ...]
 
 
 @dataclass
@@ -118,26 +93,3 @@ class LiveRun:
 
     def _enter(self, state: State) -> None:
         self.state = state
-
-
-def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
-    """Score the validation split with the adapter and without it; None for language modelling, which has no classes."""
-    task = bench.task
-    if not task.labels:
-        return None
-    with disabled(bench.model, keep_head=True):
-        without = bench.score("validation")
-    with_adapter = bench.score("validation")
-    before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
-    changed = np.flatnonzero(before != after)
-    surest = sorted(changed, key=lambda i: -_margin(with_adapter, int(i)))[:examples]
-    name = task.labels.__getitem__
-    shown = [Change(task.validation.texts[i], name(truth[i]), name(before[i]), name(after[i])) for i in surest]
-    better = int((after[changed] == truth[changed]).sum())
-    return Mind(without.metrics, with_adapter.metrics, len(truth), len(changed), better, tuple(shown))
-
-
-def _margin(score: Score, row: int) -> float:
-    """How far the chosen class lies above the next, in logits."""
-    second, first = np.sort(score.by_row[row])[-2:]
-    return float(first - second)

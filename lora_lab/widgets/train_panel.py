@@ -18,8 +18,9 @@ from lora_lab.training.assets import problem_with
 from lora_lab.training.models import load_model
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
-from lora_lab.widgets.live import LiveRun, Mind
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, headless, wrapped
+from lora_lab.widgets.live import LiveRun
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, headless, wrapped
+from lora_lab.widgets.words import cannot, mind_table, standing
 
 TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare")}
 ROLES = {"minilm": ("q", "k", "v", "o", "up", "down"), "smollm2": ("q", "k", "v", "o", "gate", "up", "down")}
@@ -115,13 +116,6 @@ class TrainPanel(Panel):
             raise BadValue(f"the run has no result: {reason}")
         return self.live.run
 
-    def mind(self) -> Mind:
-        """What the adapter changed its mind about. Raises: as `result`."""
-        self.result()
-        if self.live is None or self.live.mind is None:
-            raise BadValue("a language model has no classes to change its mind between")
-        return self.live.mind
-
     def start(self, _: object = None) -> None:
         """Begin the run that the controls describe; does nothing while one is going on."""
         if self.live and self.live.alive:
@@ -130,7 +124,7 @@ class TrainPanel(Panel):
             self.live = LiveRun(self.recipe(), self.store)
             self._new_figure()
         except LabError as error:
-            self.words.value = _error(str(error))
+            self.words.value = cannot(str(error))
             return
         self.table.value = ""
         self.live.start()
@@ -167,41 +161,12 @@ class TrainPanel(Panel):
             if live is None:
                 return
             self.bar.value, self.bar.max = len(live.progress), live.recipe.steps
-            title, words = self._verdict(live)
+            title, words = standing(live, self.metric, self.guessed)
             self.figure.show(live.curve(), title, self.guessed)
             self.picture.value = self.figure.png()
             self.words.value = words
             if live.mind:
-                self.table.value = _mind_table(live.mind)
-
-    def _verdict(self, live: LiveRun) -> tuple[str, str]:
-        """The picture's title and the words beside it: where the run stands, or what came of it."""
-        if live.error:
-            return "The run failed", _error(live.error)
-        if live.state in ("ready", "loading"):
-            return "Loading", "<b>loading</b> the model and the texts"
-        points = live.curve().validation
-        value = f"{self.metric} {self._shown(points[-1][1])} on validation" if points else "not validated yet"
-        if live.run is None:
-            left = live.seconds_left()
-            eta = f", about {left:.0f} s to go on this machine" if left is not None else ""
-            words = f"<b>{live.state}</b>: step {len(live.progress)} of {live.recipe.steps}, {value}{eta}"
-            return f"Training: {value}", words + ". Stop keeps what was learned; a kernel interrupt does not stop it."
-        test = self._shown(live.run.metrics[self.metric])
-        words = (
-            f"<b>{live.state}</b> after {live.run.seconds:.0f} s: {self.metric} <b>{test}</b> on held-out test rows, "
-            f"{self._miss(live.run)}. {live.run.adapter_parameters:,} parameters in the adapter, "
-            f"saved in <code>{escape(str(live.run.adapter))}</code>."
-        )
-        return f"{live.run.adapter_parameters:,} adapter parameters: {self.metric} {test} on held-out rows", words
-
-    def _shown(self, value: float) -> str:
-        return f"{value:.1%}" if self.metric == "accuracy" else f"{value:.1f}"
-
-    def _miss(self, run: Run) -> str:
-        off = run.metrics[self.metric] - self.guessed
-        by = f"{abs(off) * 100:.1f} points" if self.metric == "accuracy" else f"{abs(off):.1f}"
-        return f"your guess was {self._shown(self.guessed)}, {by} too {'low' if off > 0 else 'high'}"
+                self.table.value = mind_table(live.mind)
 
     def _new_figure(self) -> None:
         with self.lock:
@@ -295,7 +260,7 @@ class TrainPanel(Panel):
             sites, base, head = self._model_facts()
             adapter = method.count(sites)  # type: ignore[attr-defined]
         except LabError as error:
-            return _error(str(error))
+            return cannot(str(error))
         scaling = self.alpha.value / self.rank.value
         share = (adapter + head) / (base + adapter)
         return (
@@ -324,23 +289,3 @@ def _slider(name: str, stops: Sequence[float], value: float, form: str) -> W.Sel
     options = [(form.format(stop), stop) for stop in sorted({*stops, value})]
     style, layout = {"description_width": "90px"}, W.Layout(width="290px")
     return W.SelectionSlider(options=options, value=value, description=name, style=style, layout=layout)
-
-
-def _mind_table(mind: Mind) -> str:
-    """What the adapter does to the model's answers, in words and as a table."""
-    worse = mind.changed - mind.for_the_better
-    rows = "".join(
-        f"<tr><td style='text-align:left'>{escape(c.text)}</td><td>{escape(c.truth)}</td>"
-        f"<td>{escape(c.without)}</td><td>{escape(c.with_adapter)}</td></tr>"
-        for c in mind.examples
-    )
-    return (
-        f"<p>On {mind.rows} validation rows the same head gets {mind.without['accuracy']:.1%} with the adapter off and "
-        f"{mind.with_adapter['accuracy']:.1%} with it on: it changed its mind on {mind.changed}, {mind.for_the_better} "
-        f"for the better and {worse} not. The surest of them:</p><table><thead><tr><th>text</th><th>label</th>"
-        f"<th>adapter off</th><th>adapter on</th></tr></thead><tbody>{rows}</tbody></table>"
-    )
-
-
-def _error(sentence: str) -> str:
-    return f"<span style='color:var(--jp-error-color1, #b00020)'><b>cannot do that:</b> {escape(sentence)}</span>"

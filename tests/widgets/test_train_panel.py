@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from lora_lab.training.runs import Store
 from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.panel import plain
 from lora_lab.widgets.train_panel import TrainPanel
+from lora_lab.widgets.words import mind_table
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_the_headless_cell_trains_and_says_what_came_of_it(trained: TrainPanel):
 
 
 def test_the_changes_of_mind_explain_the_gain_to_the_row(trained: TrainPanel):
-    mind = trained.mind()
+    mind = trained.live.mind
     gain = (mind.with_adapter["accuracy"] - mind.without["accuracy"]) * mind.rows
     assert gain == pytest.approx(2 * mind.for_the_better - mind.changed)
     assert f"changed its mind on {mind.changed}" in plain(trained.table.value)
@@ -137,10 +139,6 @@ def test_an_error_in_the_thread_is_shown_not_lost(tmp_path: Path, panel: TrainPa
 
 
 def test_text_of_the_data_is_never_read_as_html(trained: TrainPanel):
-    from dataclasses import replace
-
-    from lora_lab.widgets.train_panel import _mind_table
-
-    mind = trained.mind()
+    mind = trained.live.mind
     hostile = replace(mind, examples=(replace(mind.examples[0], text="<img src=x onerror=alert(1)>"),))
-    assert "<img" not in _mind_table(hostile)
+    assert "<img" not in mind_table(hostile)

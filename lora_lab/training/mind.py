@@ -1,0 +1,75 @@
+"""What an adapter changed the model's mind about: the same head, with the adapter and without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_lab.errors import BadValue
+from lora_lab.methods.adapters import load_adapter
+from lora_lab.methods.attach import detach, disabled
+from lora_lab.training.evaluate import Score
+from lora_lab.training.runs import Run
+from lora_lab.training.train import Bench
+
+
+@dataclass(frozen=True)
+class Change:
+    """A text of which the model says something else with the adapter than without it, the head being the same."""
+
+    text: str
+    truth: str
+    without: str
+    with_adapter: str
+
+
+@dataclass(frozen=True)
+class Mind:
+    """How the adapter changed the model's mind on the validation split."""
+
+    without: dict[str, float]
+    with_adapter: dict[str, float]
+    rows: int
+    changed: int
+    for_the_better: int
+    examples: tuple[Change, ...]
+
+
+def mind_of(run: Run, examples: int = 6) -> Mind:
+    """The changes of mind of a finished run, from its saved adapter.
+
+    Raises: BadValue where no adapter was kept, and for a language model, which has no classes.
+    """
+    if run.adapter is None:
+        raise BadValue("this run kept no adapter to look into")
+    bench = Bench(run.recipe)
+    detach(bench.model)
+    load_adapter(bench.model, run.adapter)
+    mind = changed_mind(bench, examples)
+    if mind is None:
+        raise BadValue("a language model has no classes to change its mind between")
+    return mind
+
+
+def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
+    """Score the validation split with the adapter and without it; None for language modelling, which has no classes."""
+    task = bench.task
+    if not task.labels:
+        return None
+    with disabled(bench.model, keep_head=True):
+        without = bench.score("validation")
+    with_adapter = bench.score("validation")
+    before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
+    changed = np.flatnonzero(before != after)
+    surest = sorted(changed, key=lambda i: -_margin(with_adapter, int(i)))[:examples]
+    name = task.labels.__getitem__
+    shown = [Change(task.validation.texts[i], name(truth[i]), name(before[i]), name(after[i])) for i in surest]
+    better = int((after[changed] == truth[changed]).sum())
+    return Mind(without.metrics, with_adapter.metrics, len(truth), len(changed), better, tuple(shown))
+
+
+def _margin(score: Score, row: int) -> float:
+    """How far the chosen class lies above the next, in logits."""
+    second, first = np.sort(score.by_row[row])[-2:]
+    return float(first - second)

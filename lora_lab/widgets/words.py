@@ -1,0 +1,64 @@
+"""What the training panel says: everything that its picture shows, for those who read or listen."""
+
+from __future__ import annotations
+
+from lora_lab.training.mind import Mind
+from lora_lab.training.runs import Run
+from lora_lab.widgets.live import LiveRun
+from lora_lab.widgets.panel import escape
+
+
+def standing(live: LiveRun, metric: str, guess: float) -> tuple[str, str]:
+    """The picture's title and the words beside it: where a run stands, or what came of it."""
+    if live.error:
+        return "The run failed", cannot(live.error)
+    if live.state in ("ready", "loading"):
+        return "Loading", "<b>loading</b> the model and the texts"
+    return _going_on(live, metric) if live.run is None else _finished(live.run, live.state, metric, guess)
+
+
+def mind_table(mind: Mind) -> str:
+    """What the adapter does to the model's answers, in words and as a table."""
+    worse = mind.changed - mind.for_the_better
+    rows = "".join(
+        f"<tr><td style='text-align:left'>{escape(c.text)}</td><td>{escape(c.truth)}</td>"
+        f"<td>{escape(c.without)}</td><td>{escape(c.with_adapter)}</td></tr>"
+        for c in mind.examples
+    )
+    return (
+        f"<p>On {mind.rows} validation rows the same head gets {mind.without['accuracy']:.1%} with the adapter off and "
+        f"{mind.with_adapter['accuracy']:.1%} with it on: it changed its mind on {mind.changed}, {mind.for_the_better} "
+        f"for the better and {worse} not. The surest of them:</p><table><thead><tr><th>text</th><th>label</th>"
+        f"<th>adapter off</th><th>adapter on</th></tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def cannot(sentence: str) -> str:
+    """An error, in words and not by colour alone."""
+    return f"<span style='color:var(--jp-error-color1, #b00020)'><b>cannot do that:</b> {escape(sentence)}</span>"
+
+
+def shown(value: float, metric: str) -> str:
+    """A metric as people write it: 82.0% or 17.3."""
+    return f"{value:.1%}" if metric == "accuracy" else f"{value:.1f}"
+
+
+def _going_on(live: LiveRun, metric: str) -> tuple[str, str]:
+    points = live.curve().validation
+    value = f"{metric} {shown(points[-1][1], metric)} on validation" if points else "not validated yet"
+    left = live.seconds_left()
+    eta = f", about {left:.0f} s to go on this machine" if left is not None else ""
+    words = f"<b>{live.state}</b>: step {len(live.progress)} of {live.recipe.steps}, {value}{eta}"
+    return f"Training: {value}", f"{words}. Stop keeps what was learned; a kernel interrupt does not stop it."
+
+
+def _finished(run: Run, state: str, metric: str, guess: float) -> tuple[str, str]:
+    test, off = run.metrics[metric], run.metrics[metric] - guess
+    by = f"{abs(off) * 100:.1f} points" if metric == "accuracy" else f"{abs(off):.1f}"
+    value, side = shown(test, metric), "low" if off > 0 else "high"
+    words = (
+        f"<b>{state}</b> after {run.seconds:.0f} s: {metric} <b>{value}</b> on held-out test rows, "
+        f"your guess was {shown(guess, metric)}, {by} too {side}. "
+        f"{run.adapter_parameters:,} parameters in the adapter, saved in <code>{escape(str(run.adapter))}</code>."
+    )
+    return f"{run.adapter_parameters:,} adapter parameters: {metric} {value} on held-out rows", words
