@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 import transformers
 
@@ -25,6 +26,11 @@ def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) ->
     ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tiny_models(one_thread):
+    """All of them on one thread."""
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory) -> str:
     """The folder of a random BERT of width 32 with MiniLM's tokenizer."""
@@ -32,7 +38,7 @@ def tiny_encoder(tmp_path_factory) -> str:
     tokenizer = load_tokenizer("minilm")
     torch.manual_seed(0)
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = transformers.BertConfig(**size, vocab_size=len(tokenizer), max_position_embeddings=64)
+    config = transformers.BertConfig(**size, vocab_size=len(tokenizer), max_position_embeddings=128)
     transformers.BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -40,14 +46,17 @@ def tiny_encoder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_causal(tmp_path_factory) -> str:
-    """The folder of a random Llama of width 32 with SmolLM2's tokenizer."""
+    """The folder of a random Llama of width 32 whose tokens are bytes."""
     folder = tmp_path_factory.mktemp("causal")
-    tokenizer = load_tokenizer("smollm2")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["<end>", *alphabet])}
+    letters = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    letters.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="<end>").save_pretrained(folder)
     torch.manual_seed(0)
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = transformers.LlamaConfig(**size, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    config = transformers.LlamaConfig(**size, vocab_size=len(vocabulary), bos_token_id=0, eos_token_id=0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     return str(folder)
 
 

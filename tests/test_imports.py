@@ -1,0 +1,52 @@
+"""The house: what importing costs, which floor may use which, and the style."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lora_lab
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import lora_lab",
+        "from lora_lab import LoRA; LoRA(rank=4).settings()",
+        "from lora_lab import Recipe; Recipe('minilm', 'rt').hash",
+        "import lora_lab.cli",
+        "from lora_lab.accounting import sites",
+    ],
+)
+def test_torch_is_not_imported_before_it_is_needed(statement):
+    code = f"import sys; {statement}; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_imported():
+    for name in lora_lab.__all__:
+        assert getattr(lora_lab, name) is not None
+    assert set(lora_lab.__all__) <= set(dir(lora_lab))
+
+
+def test_an_unknown_name_is_the_usual_error():
+    with pytest.raises(AttributeError, match="has no attribute 'QLoRAA'"):
+        lora_lab.QLoRAA  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["importlinter.cli"], ["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]],
+    ids=["floors", "lint", "format", "types"],
+)
+def test_the_house_is_in_order(command):
+    module = ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    arguments = module if command == ["importlinter.cli"] else ["-m", *command]
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,181 @@
+"""From a recipe to a kept run, on a tiny model and a tiny task."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_lab import (
+    LoRA,
+    Recipe,
+    Store,
+    evaluate_adapter,
+    load_adapter,
+    load_model,
+    load_task,
+    load_tokenizer,
+    train,
+)
+from lora_lab.errors import BadValue, Failed, LabError, NotFound
+from lora_lab.methods.adapters import CONFIG, WEIGHTS
+from lora_lab.training.batches import encode, training_batches
+from lora_lab.training.evaluate import evaluate
+from lora_lab.training.loop import fit
+from tests.training.conftest import PLAIN
+
+
+def test_a_run_trains_scores_and_keeps_record_adapter_and_predictions(recipe, tmp_path):
+    wanted = recipe(steps=5)
+    run = train(wanted, store=tmp_path)
+    assert run.status == "done"
+    assert run.history["step"] == [1, 2, 3, 4, 5]
+    assert run.metrics.keys() == {"accuracy", "macro_f1", "loss"}
+    assert run.adapter_parameters == 2 * 2 * 8 * (32 + 32)  # two layers, q and v, rank 8
+    assert run.head_parameters == 2 * 32 + 2
+    assert run.seconds > 0
+    assert run.peak_bytes > 2**20
+    assert sorted(p.name for p in Path(run.adapter).iterdir()) == [CONFIG, WEIGHTS, "predictions.npy"]
+    (kept,) = Store(tmp_path).runs()
+    assert kept == run
+    assert len(kept.predictions) == 16
+    json.dumps(run.to_json(), allow_nan=False)
+
+
+def test_the_kept_adapter_scores_as_the_run_did(recipe, tmp_path, opinions, tiny_encoder):
+    run = train(recipe(steps=5, lr=2e-2), store=tmp_path)
+    options = {"dtype": "fp32", "attention": "eager", "device_name": "cpu"}
+    assert evaluate_adapter(run.adapter, opinions, **options) == pytest.approx(run.metrics)
+    assert evaluate_adapter(run.adapter, opinions, model=tiny_encoder, **options) == pytest.approx(run.metrics)
+
+
+def test_training_learns(recipe):
+    run = train(recipe(steps=60, lr=2e-2, method=LoRA(rank=4, targets=("all-linear", "embed"))), store=None)
+    assert run.metrics["accuracy"] >= 0.9
+    assert run.adapter is None
+
+
+def test_a_language_model_lowers_its_perplexity(recipe, tiny_causal, tmp_path):
+    text = tmp_path / "own.txt"
+    text.write_text("\n\n".join(f"Line {n}: {'the same old story again and ' * 24}" for n in range(30)))
+    settings = {"model": tiny_causal, "task": str(text), "max_length": 32, "lr": 2e-2, "steps": 20}
+    run = train(recipe(**settings, method=LoRA(rank=8, targets=("all-linear", "lm_head"))), store=tmp_path / "runs")
+    assert run.head_parameters == 0
+    validations = [record["perplexity"] for record in run.history["validation"]]
+    assert run.metrics["perplexity"] < validations[0]
+    assert run.metrics["perplexity"] < 0.5 * 257  # knowing nothing
+    assert Store(tmp_path / "runs").runs() == [run]
+
+
+def test_smollm2_learns_the_language_of_the_bible(loaded):
+    """A few steps on the real model: held-out perplexity falls."""
+    task, tokenizer = load_task("kjv", max_length=32), load_tokenizer("smollm2")
+    data, held_out = (encode(split, task, tokenizer) for split in (task.train, task.validation))
+    model, pad = loaded("smollm2"), int(tokenizer.pad_token_id)
+    recipe = Recipe("smollm2", "kjv", LoRA(rank=8), lr=2e-3, steps=6, batch=4, validations=1)
+    recipe.method.attach(model)
+    before = evaluate(model, held_out[:8], pad).metrics
+    fit(model, training_batches(data, 4, 6, seed=0, pad=pad), recipe, lambda: before)
+    assert evaluate(model, held_out[:8], pad).metrics["perplexity"] < 0.95 * before["perplexity"]
+
+
+def test_the_same_recipe_gives_the_same_run_and_another_seed_does_not(recipe):
+    first, again, other = (train(recipe(seed=seed, method=LoRA(rank=2, dropout=0.1)), store=None) for seed in (0, 0, 1))
+    assert first.history == again.history
+    assert first.metrics == again.metrics
+    assert (first.predictions == again.predictions).all()
+    assert first.history["loss"] != other.history["loss"]
+
+
+def test_parts_may_be_given_in_place_of_a_recipe(tiny_encoder, opinions, recipe):
+    run = train(tiny_encoder, opinions, LoRA(rank=2), store=None, steps=4, batch=8, validations=2, **PLAIN)
+    assert run.recipe == recipe(method=LoRA(rank=2))
+
+
+def test_saved_and_trained_weights_are_the_same(recipe, tmp_path, tiny_encoder):
+    run = train(recipe(), store=tmp_path)
+    torch.manual_seed(5)
+    models = [load_model(tiny_encoder, 2) for _ in range(2)]
+    for model in models:
+        load_adapter(model, run.adapter)
+    ids = torch.randint(100, 200, (2, 8))
+    assert torch.equal(models[0](input_ids=ids).logits, models[1](input_ids=ids).logits)
+
+
+def test_callbacks_are_called_and_a_stopped_run_is_scored_and_kept(recipe, tmp_path):
+    stop, seen = threading.Event(), []
+
+    def watch(progress) -> None:
+        seen.append(progress.step)
+        if progress.step == 2:
+            stop.set()
+
+    run = train(recipe(steps=50), store=tmp_path, callbacks=[watch], stop=stop)
+    assert seen == [1, 2]
+    assert run.status == "stopped"
+    assert "accuracy" in run.metrics
+    assert Store(tmp_path).runs() == [run]
+
+
+def test_a_run_that_diverges_is_recorded_as_failed_with_the_reason(recipe, tmp_path):
+    with pytest.raises(Failed, match="lower the rate"):
+        train(recipe(lr=1e30, steps=20), store=tmp_path)
+    (run,) = Store(tmp_path).runs()
+    assert run.status == "failed"
+    assert "lower the rate (lr was 1e+30)" in run.error
+    assert (run.metrics, run.adapter) == ({}, None)
+    assert 1 <= len(run.history["step"]) < 20  # what there was before it failed
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": "minilmm"}, "no model 'minilmm'"),
+        ({"task": "rtt"}, "no task or file 'rtt'"),
+        ({"task": "kjv"}, "kjv is language modelling and needs a causal model"),
+        ({"method": LoRA(rank=33)}, "rank 33 is above"),
+        ({"method": LoRA(targets=("c_attn",))}, "'c_attn' matches no layer"),
+        ({"max_length": 129}, "max_length 129 is above the 128 tokens that this model can read"),
+        ({"max_length": 0}, "max_length must be"),
+        ({"label_column": "stars"}, "no column 'stars'"),
+        ({"device": "tpu"}, "device must be"),
+        ({"dtype": "fp8"}, "dtype must be"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused_before_anything_is_written(recipe, tmp_path, changes, sentence):
+    with pytest.raises(LabError, match=sentence):
+        train(recipe(**changes), store=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_training(recipe, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadValue, match="cannot write into"):
+        train(recipe(), store=tmp_path / "file", callbacks=[lambda progress: pytest.fail("it trained")])
+
+
+@pytest.mark.parametrize("arguments", [("minilm",), ("minilm", None, LoRA())])
+def test_a_task_must_be_named(arguments):
+    with pytest.raises(BadValue, match="name a task"):
+        train(*arguments)
+
+
+def test_a_recipe_and_parts_are_too_much(recipe):
+    with pytest.raises(BadValue, match="either a Recipe or its parts"):
+        train(recipe(), steps=5)
+
+
+def test_evaluating_what_is_no_adapter_says_so(tmp_path, opinions):
+    with pytest.raises(NotFound, match=r"is not an adapter: it holds no adapter_config\.json"):
+        evaluate_adapter(tmp_path, opinions)
+
+
+def test_an_adapter_that_names_no_base_asks_for_one(recipe, tmp_path, opinions):
+    run = train(recipe(), store=tmp_path)
+    config = Path(run.adapter) / CONFIG
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}))
+    with pytest.raises(BadValue, match="names no base model; give one with --model"):
+        evaluate_adapter(run.adapter, opinions)
