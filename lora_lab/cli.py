@@ -138,8 +138,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
     from lora_lab.training.train import train as train_run
 
     recipe = _recipe(options)
-    bar = _progress_bar(recipe.steps)
-    run = train_run(recipe, store=out, callbacks=[bar], download=download)
+    run = train_run(recipe, store=out, download=download)
     _print(run.to_json() if as_json else _summary(run), as_json)
 
 
@@ -172,7 +171,7 @@ def demo(steps: int, out: str) -> None:
     from lora_lab.training.train import train as train_run
 
     recipe = Recipe("minilm", "rt", steps=steps)
-    run = train_run(recipe, store=out, callbacks=[_progress_bar(steps)])
+    run = train_run(recipe, store=out)
     title = (
         f"Rank 8 on q and v, {run.adapter_parameters:,} parameters: {run.metrics['accuracy']:.1%} on held-out sentences"
     )
@@ -189,22 +188,6 @@ def _recipe(options: dict[str, Any]) -> Any:
     method = {name: options.pop(name) for name in ("rank", "alpha", "targets", "rslora", "init")}
     method |= {"dropout": options.pop("lora_dropout"), "name": options.pop("method")}
     return Recipe(method=method_from(method), **options)
-
-
-def _progress_bar(steps: int) -> Callable[[Any], None]:
-    """A tqdm bar on stderr whose time to go is measured on this machine as it trains."""
-    from tqdm import tqdm
-
-    bar = tqdm(total=steps, unit="step", file=sys.stderr, disable=None, dynamic_ncols=True)
-
-    def show(progress: Any) -> None:
-        if progress.validation:
-            bar.set_postfix({name: f"{value:.3g}" for name, value in progress.validation.items() if name != "macro_f1"})
-        bar.update()
-        if progress.step == steps:
-            bar.close()
-
-    return show
 
 
 def _summary(run: Any) -> str:

@@ -24,6 +24,7 @@ from lora_lab.training.batches import Row, encode, training_batches
 from lora_lab.training.evaluate import Score, evaluate
 from lora_lab.training.loop import Callback, History, Progress, fit, on_device
 from lora_lab.training.models import is_causal, load_model, load_tokenizer, local_name
+from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import Task, load_task
@@ -43,7 +44,7 @@ def train(
     """Make a run: `train(Recipe(...))`, or in one line `train("minilm", "rt", LoRA(rank=8), lr=2e-3, steps=400)`.
 
     store       a folder that keeps the record and the adapter; None keeps nothing
-    callbacks   called with a `Progress` after every step
+    callbacks   called with a `Progress` after every step, like the bar that shows the time to go
     stop        set it from another thread to end training after the current step; the run is scored all the same
     download    allow the model hub to be asked
     Raises: BadValue, NotFound for what the recipe asks in vain, before anything is written; Failed when training
@@ -60,7 +61,8 @@ def train(
     if kept:
         kept.check_writable()
     try:
-        run = bench.run(callbacks, stop)
+        with progress_bar(recipe.steps) as bar:
+            run = bench.run([bar, *callbacks], stop)
     except LabError as error:
         if kept:
             kept.add(bench.failed(str(error)))
