@@ -35,23 +35,19 @@ def check_trainable_parameters(answer: int | None) -> Verdict:
     return _number(answer, right, hints, f"6 layers x 2 matrices x 8 x (384 + 384) = {right:,}")
 
 
-CONTRADICTIONS = {
-    frozenset(
-        {2, 3}
-    ): "if A is d x r and B is r x d, then B A is r x r, not d x d; the text means A B, or swaps the shapes",
-    frozenset(
-        {4, 5}
-    ): '"usually all four attention matrices" and "by default only q and v" cannot both describe the habit',
-    frozenset(
-        {6, 7}
-    ): "merging writes into W, so W is not what it was; to swap in another adapter it must be unmerged first",
+_CONTRADICTIONS = {
+    (2, 3): "if A is d x r and B is r x d, then B A is r x r, not d x d",
+    (3, 6): "B A and A B are different matrices; with the shapes of (2) it is A B that is d x d",
+    (4, 5): '"usually all four" and "by default only q and v" cannot both describe the habit',
+    (6, 7): "merging writes into W, so W has changed; to swap in another adapter it must be unmerged first",
 }
+CONTRADICTIONS = {frozenset(pair): why for pair, why in _CONTRADICTIONS.items()}
 
 
 def check_contradictions(pairs: Iterable[tuple[int, int]] | None) -> Verdict:
     """Lesson 00: the pairs of sentences in the text on LoRA that cannot both hold."""
     if _unsolved(pairs) or not (given := {frozenset(pair) for pair in pairs or ()}):
-        return _not_yet("three pairs of sentences do not go together; write them as {(1, 2), ...}")
+        return _not_yet("four pairs of sentences do not go together; write them as {(1, 2), ...}")
     wrong, missing = given - CONTRADICTIONS.keys(), CONTRADICTIONS.keys() - given
     found = "; ".join(why for pair, why in CONTRADICTIONS.items() if pair in given)
     if wrong:

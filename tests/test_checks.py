@@ -16,7 +16,7 @@ def forward(x, W, A, B, alpha):
 SHARES = {"layer.0.query": 0.1, "layer.5.value": 0.3}
 RIGHT = {
     "trainable_parameters": (6 * 2 * 8 * 768,),
-    "contradictions": ({(3, 2), (4, 5), (7, 6)},),
+    "contradictions": ({(3, 2), (6, 3), (4, 5), (7, 6)},),
     "lora_forward": (forward,),
     "dead_start": ("B",),
     "wrong_fan_in": (lambda d, r: math.sqrt(d) / math.sqrt(r),),
@@ -32,7 +32,7 @@ WRONG = [
     ("trainable_parameters", (1769472,), "frozen"),
     ("trainable_parameters", ("many",), "a number is wanted"),
     ("contradictions", ({(1, 8)},), "1 and 8 do go together"),
-    ("contradictions", ({(2, 3)},), "found 1 of 3"),
+    ("contradictions", ({(2, 3)},), "found 1 of 4"),
     ("lora_forward", (lambda x, W, A, B, alpha: x @ W.T,), "only the frozen part"),
     ("lora_forward", (lambda x, W, A, B, alpha: x @ W.T + alpha * (x @ A.T @ B.T),), "not divided by the rank"),
     ("lora_forward", (lambda x, W, A, B, alpha: W @ x,), "it stops with RuntimeError"),

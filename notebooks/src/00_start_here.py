@@ -142,22 +142,22 @@ run.adapter_parameters  # what the lab counted
 # > **(3)** It is computed as dW = B A, and added to W.
 # > **(4)** LoRA is usually applied to all four attention matrices: q, k, v and o.
 # > **(5)** By default only q and v are adapted; more would defeat the purpose.
-# > **(6)** After training, B A is merged into W, so that inference costs nothing extra.
+# > **(6)** After training, the product A B is folded into W, so that inference costs nothing extra.
 # > **(7)** Because W never changes, adapters can be swapped at any moment by replacing A and B.
 # > **(8)** Only A and B receive gradients, so the optimizer keeps no state for W.
 #
-# Three pairs of sentences cannot both be true of the same model at the same time. Which?
+# Four pairs of sentences cannot both be true of the same model at the same time. Which?
 
 # %% exercise
 from lora_lab.checks import check_contradictions
 
-contradictions = ...  # for example {(1, 8), (2, 4), (3, 6)}
+contradictions = ...  # for example {(1, 8), (2, 4), (5, 6)}
 check_contradictions(contradictions)
 
 # %% solution
 from lora_lab.checks import check_contradictions
 
-contradictions = {(2, 3), (4, 5), (6, 7)}
+contradictions = {(2, 3), (3, 6), (4, 5), (6, 7)}
 check_contradictions(contradictions)
 
 # %% [markdown]
