@@ -54,6 +54,7 @@ def save_peft(adapted: peft.PeftModel, folder: Path) -> Path:
 
 def load_peft(model: nn.Module, folder: Path, **options) -> peft.PeftModel:
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tied embeddings
         warnings.filterwarnings("error", message=".*(missing|unexpected).*keys.*")
         return peft.PeftModel.from_pretrained(model, str(folder), **options).eval()
 
