@@ -22,7 +22,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
     try:
-        sys.exit(commands(standalone_mode=False) or 0)
+        sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except (KeyboardInterrupt, click.Abort):

@@ -185,6 +185,8 @@ def check_fits(model: PreTrainedModel, task: Task) -> None:
         raise BadValue(
             f"task {task.name} is language modelling and needs a causal model such as smollm2, not an encoder"
         )
+    if task.num_labels is None and task.max_length < 2:
+        raise BadValue("max_length must be at least 2 in language modelling: one token has no next one to predict")
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest and task.max_length > longest:
         raise BadValue(f"max_length {task.max_length} is above the {longest} tokens that this model can read")
