@@ -1,0 +1,62 @@
+"""The ordinary way: PEFT and HF Trainer as their documentation shows them, with their defaults, in one script.
+
+    python -m tests.benchmarks.hf_trainer SEED STEPS        prints the test accuracy as JSON
+
+The task's rows, the folder of the model and the recipe are the lab's; everything else is theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+
+import numpy as np
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from lora_lab.training.assets import asset_path
+from lora_lab.training.tasks import load_task
+
+
+def main(seed: int, steps: int) -> float:
+    """Train, score the test split once, return its accuracy."""
+    set_seed(seed)
+    task, folder = load_task("rt"), asset_path("minilm")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    model = get_peft_model(
+        model, LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
+    )
+
+    def rows(split):
+        encoded = tokenizer(list(split.texts), truncation=True, max_length=task.max_length)
+        columns = {**encoded, "labels": split.labels}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    with tempfile.TemporaryDirectory() as output:
+        arguments = TrainingArguments(
+            output_dir=output,
+            per_device_train_batch_size=16,
+            learning_rate=2e-3,
+            max_steps=steps,
+            seed=seed,
+            save_strategy="no",
+            report_to="none",
+        )
+        collator = DataCollatorWithPadding(tokenizer)
+        trainer = Trainer(model, arguments, data_collator=collator, train_dataset=rows(task.train))
+        trainer.train()
+        predicted = trainer.predict(rows(task.test)).predictions.argmax(-1)
+    return float(np.mean(predicted == np.array(task.test.labels)))
+
+
+if __name__ == "__main__":
+    print(json.dumps({"accuracy": main(*map(int, sys.argv[1:]))}))

@@ -1,0 +1,137 @@
+"""One training step of ours against PEFT's: same dtype, attention, rows, rank, targets and starting weights.
+
+A step is forward, loss, backward, fused AdamW and zero_grad, without clipping and without dropout. PEFT is left as it
+comes: on a bf16 base it keeps its adapters in fp32 and computes them in fp32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import peft
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lora_lab import LoRA, load_model, save_adapter
+from tests.benchmarks.measure import Paired, goal, paired, table
+from tests.benchmarks.peak import peak_bytes
+
+Step = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What both are given."""
+
+    model: str
+    dtype: str
+    attention: str
+    rows: int
+    tokens: int
+    targets: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.dtype} {self.attention} {self.rows}x{self.tokens} {'+'.join(self.targets)}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a case: seconds in pairs, and the most bytes that a step has alive beside the weights."""
+
+    case: Case
+    times: Paired
+    our_bytes: int
+    their_bytes: int
+
+    def row(self) -> list[str]:
+        """As a row of the table."""
+        ours, theirs = median(self.times.ours), median(self.times.theirs)
+        sizes = [f"{n / 2**20:.1f}" for n in (self.our_bytes, self.their_bytes)]
+        milliseconds = [f"{1000 * s:.1f}" for s in (ours, theirs)]
+        return [str(self.case), *milliseconds, str(self.times), *sizes, f"{self.our_bytes / self.their_bytes:.3f}"]
+
+
+HEAD = ["case", "ours ms", "PEFT ms", "ratio (quartiles)", "ours MiB", "PEFT MiB", "ratio"]
+
+
+def cases() -> Iterator[Case]:
+    """MiniLM in every combination, SmolLM2 once."""
+    shapes, targets = ((16, 32), (8, 64)), (("q", "v"), ("all-linear",))
+    for dtype, attention, shape, wanted in itertools.product(("fp32", "bf16"), ("eager", "sdpa"), shapes, targets):
+        yield Case("minilm", dtype, attention, *shape, wanted)
+    yield Case("smollm2", "bf16", "sdpa", 2, 128, ("q", "v"))
+
+
+def models(case: Case) -> tuple[nn.Module, nn.Module]:
+    """Ours, and PEFT's with the weights of ours, which it reads from the adapter file."""
+    torch.manual_seed(0)
+    ours, base = (load_model(case.model, _labels(case), dtype=case.dtype, attention=case.attention) for _ in range(2))
+    LoRA(rank=8, alpha=16, targets=case.targets).attach(ours)
+    for name, parameter in ours.named_parameters():
+        if name.endswith("lora_B"):
+            nn.init.normal_(parameter, std=0.01)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_adapter(ours, folder)
+        theirs = peft.PeftModel.from_pretrained(base, folder, is_trainable=True)
+    return ours, theirs.eval()
+
+
+def step_of(model: nn.Module, case: Case) -> Step:
+    """One step on random tokens, the same at every call and for both; returns the loss."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 30000, (case.rows, case.tokens), generator=generator)
+    mask = torch.ones_like(ids)
+    labels = torch.arange(case.rows) % 2 if _labels(case) else ids[:, 1:].flatten()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, fused=True)
+
+    def step() -> float:
+        logits = model(input_ids=ids, attention_mask=mask).logits.float()
+        loss = F.cross_entropy(logits if logits.dim() == 2 else logits[:, :-1].flatten(0, 1), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def measure(case: Case, pairs: int) -> Result:
+    """Time a case. Raises: AssertionError when the two do not compute the same loss."""
+    ours, theirs = (step_of(model, case) for model in models(case))
+    a, b = ours(), theirs()
+    assert abs(a - b) < (1e-4 if case.dtype == "fp32" else 5e-2), f"{case}: losses {a} and {b} differ"
+    return Result(case, paired(ours, theirs, pairs), peak_bytes(ours), peak_bytes(theirs))
+
+
+def _labels(case: Case) -> int | None:
+    return 2 if case.model == "minilm" else None
+
+
+def report(quick: bool) -> str:
+    """The table and the verdicts, in Markdown."""
+    results = [measure(case, pairs=(8 if quick else 40) if case.model == "minilm" else 6) for case in cases()]
+    worst = {dtype: max(r.times.ratio for r in results if r.case.dtype == dtype) for dtype in ("fp32", "bf16")}
+    middle = {dtype: median(r.times.ratio for r in results if r.case.dtype == dtype) for dtype in ("fp32", "bf16")}
+    return "\n".join(
+        [
+            "## One training step against PEFT\n",
+            table(HEAD, [r.row() for r in results]) + "\n",
+            goal(f"fp32, slowest case (middle {middle['fp32']:.3f})", worst["fp32"], 1.0, 3),
+            goal(f"bf16, slowest case (middle {middle['bf16']:.3f})", worst["bf16"], 0.9, 3),
+            goal("peak bytes, largest ratio", max(r.our_bytes / r.their_bytes for r in results), 1.0, 3),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer pairs")
+    print(report(parser.parse_args().quick))
