@@ -150,6 +150,7 @@ def _environment(root: Path) -> dict[str, str]:
     settings = root / ".jupyter"
     write_json(settings / "labconfig" / "default_setting_overrides.json", OVERRIDES)
     others = os.environ.get("JUPYTER_CONFIG_PATH")
+    # OMP_WAIT_POLICY, set when lora_lab is imported, thus reaches kernels that import torch first.
     return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join([str(settings), *([others] if others else [])])}
 
 
