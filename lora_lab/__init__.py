@@ -12,8 +12,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Torch's threads wait for each other many times a step. By default they wait spinning, and then one other busy program (a
-# browser, a second notebook) makes a step of 0.1 s take 2 s or more: measured on 2 cores. Sleeping, they share.
+# Torch's threads wait for each other many times a step. By default they wait spinning, and then one other busy program
+# (a browser, a second notebook) makes a step of 0.1 s take 2 s or more: measured on 2 cores. Sleeping, they share.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
