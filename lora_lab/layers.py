@@ -104,7 +104,8 @@ class LoRALinear(LoRALayer):
         start, stop = rows or (0, self.out_features)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, device=weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(stop - start, rank, device=weight.device))
+        # (out, rank), yet in memory as (rank, out): with long rows its gradients are up to four times as fast on a CPU.
+        self.lora_B = nn.Parameter(torch.zeros(rank, stop - start, device=weight.device).t())
         initialise_A(self.lora_A, init)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,8 +113,7 @@ class LoRALinear(LoRALayer):
             return self.base_layer(x)
         tokens = x.reshape(-1, self.in_features)  # (tokens, in): flat, so that one addmm can add into the output
         y = self.base_layer(tokens)  # (tokens, out)
-        # B turned to (rank, out): with long rows its products in backward are up to four times as fast on a CPU.
-        a, b = self.lora_A.to(x.dtype), self.lora_B.t().contiguous().to(x.dtype)
+        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
         h = F.linear(self.dropout(tokens), a)  # (tokens, rank): everything below is as thin as this
         y = self._add(y, h, b)
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
@@ -122,10 +122,10 @@ class LoRALinear(LoRALayer):
         # addmm adds into the base layer's output and scales on the fly: no second (tokens, out) tensor is made.
         if self.rows:
             y = y.clone() if y._is_view() else y
-            y[:, slice(*self.rows)].addmm_(h, b, alpha=self.scaling)
+            y[:, slice(*self.rows)].addmm_(h, b.t(), alpha=self.scaling)
             return y
         add_into = y.addmm if y._is_view() else y.addmm_  # in place on a view would cost a copy in backward
-        return add_into(h, b, alpha=self.scaling)
+        return add_into(h, b.t(), alpha=self.scaling)
 
     def delta_weight(self) -> Tensor:
         return self.scaling * (self.lora_B.float() @ self.lora_A.float())  # (out, in)

@@ -34,19 +34,21 @@ Callback = Callable[[Progress], None]
 
 @dataclass
 class History:
-    """What happened, step by step, and how it ended: "done", "stopped" or "early"."""
+    """What happened, step by step, and how it ended: "done", "stopped" or "early"; `before` is validated untrained."""
 
+    before: dict[str, float] = field(default_factory=dict)
     progress: list[Progress] = field(default_factory=list)
     status: str = "done"
 
     def columns(self) -> dict[str, list[Any]]:
-        """As lists that JSON can hold: step, loss, lr, and validation as one record a validated step."""
+        """As lists that JSON can hold: step, loss, lr, and validation as one record a validated step, 0 the first."""
         seen = self.progress
+        before = [{"step": 0, **self.before}] if self.before else []
         return {
             "step": [p.step for p in seen],
             "loss": [p.loss for p in seen],
             "lr": [p.lr for p in seen],
-            "validation": [{"step": p.step, **p.validation} for p in seen if p.validation],
+            "validation": before + [{"step": p.step, **p.validation} for p in seen if p.validation],
         }
 
 
@@ -68,6 +70,7 @@ def fit(
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     history, best = History() if history is None else history, Best(recipe.patience)
+    history.before = validate()
     training_mode(model, base_dropout=recipe.dropout)
     for step, batch in enumerate(batches, start=1):
         lr = recipe.lr_at(step)

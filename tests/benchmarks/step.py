@@ -118,17 +118,23 @@ def _labels(case: Case) -> int | None:
 def report(quick: bool) -> str:
     """The table and the verdicts, in Markdown."""
     results = [measure(case, pairs=(8 if quick else 40) if case.model == "minilm" else 6) for case in cases()]
-    worst = {dtype: max(r.times.ratio for r in results if r.case.dtype == dtype) for dtype in ("fp32", "bf16")}
-    middle = {dtype: median(r.times.ratio for r in results if r.case.dtype == dtype) for dtype in ("fp32", "bf16")}
     return "\n".join(
         [
             "## One training step against PEFT\n",
             table(HEAD, [r.row() for r in results]) + "\n",
-            goal(f"fp32, slowest case (middle {middle['fp32']:.3f})", worst["fp32"], 1.0, 3),
-            goal(f"bf16, slowest case (middle {middle['bf16']:.3f})", worst["bf16"], 0.9, 3),
+            _time_goal([r for r in results if r.case.dtype == "fp32"], "fp32", 1.0),
+            _time_goal([r for r in results if r.case.dtype == "bf16"], "bf16", 0.9),
             goal("peak bytes, largest ratio", max(r.our_bytes / r.their_bytes for r in results), 1.0, 3),
         ]
     )
+
+
+def _time_goal(results: list[Result], dtype: str, at_most: float) -> str:
+    """The goal must hold in every case; the middle says how things stand on the whole."""
+    ratios = [r.times.ratio for r in results]
+    within = sum(ratio <= at_most for ratio in ratios)
+    words = f"{dtype} time, the slowest case ({within} of {len(ratios)} within the goal, middle {median(ratios):.3f})"
+    return goal(words, max(ratios), at_most, 3)
 
 
 if __name__ == "__main__":

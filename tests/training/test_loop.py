@@ -44,7 +44,7 @@ def test_callbacks_see_each_step_with_its_rate_and_the_validations():
     assert all(math.isfinite(p.loss) for p in seen)
     assert history.progress == seen
     assert history.status == "done"
-    assert history.columns()["validation"] == [{"step": step, "accuracy": 0.5} for step in (2, 4, 6)]
+    assert history.columns()["validation"] == [{"step": step, "accuracy": 0.5} for step in (0, 2, 4, 6)]
 
 
 @pytest.mark.parametrize(("steps", "validations"), [(1, 8), (7, 3), (8, 8), (5, 50), (400, 8)])
@@ -127,7 +127,7 @@ def test_slices_around_one_layer_are_all_in_training_mode():
     layers = [module for module in model.modules() if isinstance(module, AdaptedLayer)]
     batches = training_batches(rows(4, labels=None), 4, 1, 0, pad=0)
     fit(model, batches, recipe, lambda: seen.extend(layer.training for layer in layers) or {"perplexity": 2.0})
-    assert seen == [True] * 4
+    assert seen == [False] * 4 + [True] * 4  # before training, then while it goes on
 
 
 def test_the_same_seed_gives_the_same_curve_and_another_does_not():
@@ -154,7 +154,7 @@ def test_a_stop_event_ends_training_after_the_current_step():
     ],
 )
 def test_patience_stops_after_so_many_validations_without_a_better_one(patience, metrics, last):
-    values = iter(metrics)
+    values = iter([0.4, *metrics])  # the first is that of the untrained model, which does not count
     history = run(setting(patience=patience, validations=6), validate=lambda: {"accuracy": next(values)})
     assert history.progress[-1].step == last
     assert history.status == ("early" if last < 6 else "done")
