@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from lora_lab.errors import LabError
@@ -30,6 +31,7 @@ def check_trainable_parameters(answer: int | None) -> Verdict:
         right // 2: "that is A alone, or B alone: LoRA trains both",
         right // 6: "that is one layer: the model has six",
         right // 12: "that is one matrix: there are two in each of the six layers",
+        right + 770: "that counts the head too; the adapter alone is asked for",
         6 * 2 * 384 * 384: "that is W itself: LoRA leaves it frozen and trains A and B",
     }
     return _number(answer, right, hints, f"6 layers x 2 matrices x 8 x (384 + 384) = {right:,}")
@@ -46,7 +48,10 @@ CONTRADICTIONS = {frozenset(pair): why for pair, why in _CONTRADICTIONS.items()}
 
 def check_contradictions(pairs: Iterable[tuple[int, int]] | None) -> Verdict:
     """Lesson 00: the pairs of sentences in the text on LoRA that cannot both hold."""
-    if _unsolved(pairs) or not (given := {frozenset(pair) for pair in pairs or ()}):
+    pairs = list(pairs or ()) if not _unsolved(pairs) else []
+    if any(isinstance(pair, int) for pair in pairs):
+        return Verdict(None, "write pairs in braces: {(1, 2), (3, 4)}")
+    if not (given := {frozenset(pair) for pair in pairs}):
         return _not_yet("four pairs of sentences do not go together; write them as {(1, 2), ...}")
     wrong, missing = given - CONTRADICTIONS.keys(), CONTRADICTIONS.keys() - given
     found = "; ".join(why for pair, why in CONTRADICTIONS.items() if pair in given)
@@ -64,7 +69,7 @@ def check_lora_forward(forward: Callable[..., Any]) -> Verdict:
 
     torch.manual_seed(0)
     x, w = torch.randn(5, 12), torch.randn(7, 12)
-    a, b, alpha = torch.randn(3, 12), torch.randn(7, 3), 6.0
+    a, b, alpha = torch.randn(3, 12), torch.randn(7, 3), 7.0
     said = _try(forward, x, w, a, b, alpha)
     if isinstance(said, Verdict):
         return said
@@ -94,7 +99,7 @@ def check_dead_start(answer: str | None) -> Verdict:
     if _unsolved(answer):
         return _not_yet("which of the letters is it?")
     replies = {
-        "a": "it would be slow if the gradients were small; look at them: A's is B^T (...), B's is (...) A^T x",
+        "a": "it would be slow if the gradients were small; look at them: A's has B as a factor, B's has A",
         "b": "each gradient has the *other* matrix as a factor; with both zero, both gradients are zero, for ever",
         "c": "the update starts at zero either way; the question is whether it can ever leave zero",
     }
@@ -143,7 +148,8 @@ def check_standard_error(error: Callable[[float, int], float]) -> Verdict:
         return values[0]
     if _close(values, [math.sqrt(p * (1 - p) / n) for p, n in cases]):
         return Verdict(
-            True, f"at 82 % on 2,000 rows {math.sqrt(0.82 * 0.18 / 2000) * 100:.2f} points: less is mostly luck"
+            True,
+            f"at 82 % on 2,000 rows {math.sqrt(0.82 * 0.18 / 2000) * 100:.2f} points: a difference of that size is what luck often brings",
         )
     if _close(values, [p * (1 - p) / n for p, n in cases]):
         return Verdict(False, "that is the variance: take its square root")
@@ -178,8 +184,9 @@ def check_largest_change(name: str | None, shares: dict[str, float]) -> Verdict:
 
 
 def _number(answer: Any, right: float, hints: Mapping[Any, str], why: str, within: float = 1e-6) -> Verdict:
-    if not isinstance(answer, int | float):
+    if not isinstance(answer, Real):
         return Verdict(False, f"a number is wanted, not {type(answer).__name__}")
+    answer = float(answer)
     if math.isclose(answer, right, rel_tol=within):
         return Verdict(True, why)
     return Verdict(
@@ -195,12 +202,14 @@ def _try(function: Callable[..., Any], *arguments: Any) -> Any:
         raise
     except Exception as error:
         return Verdict(False, f"it stops with {type(error).__name__}: {error}")
-    return _not_yet("the function returns nothing yet") if _unsolved(value) else value
+    if _unsolved(value):
+        return _not_yet("the function returns nothing yet")
+    return value.item() if getattr(value, "ndim", None) == 0 else value  # one number of numpy's or torch's
 
 
 def _close(values: list[Any], right: list[float]) -> bool:
     return all(
-        isinstance(v, int | float) and math.isclose(v, r, rel_tol=1e-3) for v, r in zip(values, right, strict=True)
+        isinstance(v, Real) and math.isclose(float(v), r, rel_tol=1e-3) for v, r in zip(values, right, strict=True)
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from lora_lab import checks
 
@@ -27,6 +29,8 @@ RIGHT = {
 }
 UNSOLVED = {name: ((lambda *a: None) if callable(a[0]) else ..., *a[1:]) for name, a in RIGHT.items()}
 WRONG = [
+    ("trainable_parameters", (74498,), "the head too"),
+    ("lora_forward", (lambda x, W, A, B, alpha: x @ W.T + 2 * (x @ A.T @ B.T),), "the values differ"),
     ("trainable_parameters", (36864,), "A alone, or B alone"),
     ("trainable_parameters", (12288,), "six"),
     ("trainable_parameters", (1769472,), "frozen"),
@@ -62,6 +66,16 @@ def test_a_right_answer_passes_and_hears_why(name: str):
     assert verdict.passed is True
     assert repr(verdict).startswith("right: ")
     assert len(verdict.words) > 20
+
+
+@pytest.mark.parametrize("number", [np.int64(73728), np.float32(73728), 73728.0])
+def test_a_number_of_any_kind_is_a_number(number: float):
+    assert check("trainable_parameters", (number,)).passed
+    assert check("standard_error", (lambda p, n: torch.tensor(p * (1 - p) / n).sqrt(),)).passed
+
+
+def test_pairs_without_braces_are_asked_for_braces():
+    assert "braces" in check("contradictions", ((2, 3),)).words
 
 
 @pytest.mark.parametrize("name", UNSOLVED)
