@@ -149,7 +149,7 @@ def check_standard_error(error: Callable[[float, int], float]) -> Verdict:
     if _close(values, [math.sqrt(p * (1 - p) / n) for p, n in cases]):
         return Verdict(
             True,
-            f"at 82 % on 2,000 rows {math.sqrt(0.82 * 0.18 / 2000) * 100:.2f} points: a difference of that size is what luck often brings",
+            f"at 82 % on 2,000 rows {math.sqrt(0.82 * 0.18 / 2000) * 100:.2f} points, as luck often brings",
         )
     if _close(values, [p * (1 - p) / n for p, n in cases]):
         return Verdict(False, "that is the variance: take its square root")
