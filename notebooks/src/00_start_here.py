@@ -101,7 +101,7 @@ from pathlib import Path
 
 sizes = {file.name: file.stat().st_size for file in Path(run.adapter).iterdir()}
 base = 4 * (run.total - run.trainable)  # bytes of the frozen model; an fp32 number has 4
-print({name: f"{size / 2**10:,.0f} KiB" for name, size in sizes.items()})
+print({name: f"{size:,} bytes" for name, size in sizes.items()})
 print(f"the base model is {base / sizes['adapter_model.safetensors']:,.0f} times as large as the adapter")
 assert sizes["adapter_model.safetensors"] >= 4 * run.trainable  # the numbers are all there; the rest is names
 
