@@ -85,6 +85,7 @@ def check_lora_forward(forward: Callable[..., Any]) -> Verdict:
         "only the frozen part is there: add (alpha / r) B A x": base,
         "only the update is there: add it to W x": alpha / 3 * update,
     }
+    said = torch.as_tensor(said).float()
     if torch.allclose(said, base + alpha / 3 * update, atol=1e-5):
         return Verdict(
             True, "W x plus alpha / r times B (A x); in rows, x @ A.T @ B.T: first down to r numbers, then up"

@@ -5,6 +5,7 @@ Exit 0: done. 2: bad input, one sentence on stderr. 1: failed on the way. Import
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -43,20 +44,30 @@ def main() -> None:
         sys.exit(1)
 
 
+def lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The workbench's options, which work with the word `lab` and without it."""
+    for option in (
+        click.option("--check", is_flag=True, help="Start it, see that it answers, stop it."),
+        click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True),
+        click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any."),
+        click.option("--no-browser", is_flag=True, help="Start the server and print its address only."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(invoke_without_command=True)
 @click.version_option(__version__)
+@lab_options
 @click.pass_context
-def commands(context: click.Context) -> None:
+def commands(context: click.Context, /, **options: Any) -> None:
     """Understand LoRA by running it. Without a command: open the workbench."""
     if context.invoked_subcommand is None:
-        context.invoke(lab)
+        context.invoke(lab, **options)
 
 
 @commands.command()
-@click.option("--no-browser", is_flag=True, help="Start the server and print its address only.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any free one.")
-@click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True)
-@click.option("--check", is_flag=True, help="Start it, see that it answers, stop it.")
+@lab_options
 def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
     """Open the workbench in JupyterLab, with the lessons copied into your folder."""
     from lora_lab import workbench
@@ -146,6 +157,9 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @click.argument("adapter")
 @click.option("--task", default="rt", show_default=True)
 @click.option("--model", default=None, help="The base; the one that the adapter names when left out.")
+@click.option("--max-length", type=int, default=None, help="Tokens that a text is cut to; give what was trained with.")
+@click.option("--text-column", default="text", help="In a file of your own.")
+@click.option("--label-column", default="label", help="In a file of your own.")
 @click.option("--dtype", default="auto")
 @click.option("--attention", default="auto")
 @click.option("--device", "device_name", default="auto")
@@ -217,4 +231,8 @@ def _say(words: str) -> None:
 
 
 def _print(what: Any, as_json: bool) -> None:
-    print(json.dumps(what, ensure_ascii=False, allow_nan=False) if as_json else what)
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a Windows pipe cannot write every letter; better \\u8a55 than nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
+    print(json.dumps(what, allow_nan=False) if as_json else what)

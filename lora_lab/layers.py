@@ -103,9 +103,9 @@ class LoRALinear(LoRALayer):
         self.rank, self.scaling, self.rows = rank, scaling, rows
         start, stop = rows or (0, self.out_features)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, device=weight.device))
+        self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, dtype=torch.float32, device=weight.device))
         # (out, rank), yet in memory as (rank, out): with long rows its gradients are up to four times as fast on a CPU.
-        self.lora_B = nn.Parameter(torch.zeros(rank, stop - start, device=weight.device).t())
+        self.lora_B = nn.Parameter(torch.zeros(rank, stop - start, dtype=torch.float32, device=weight.device).t())
         initialise_A(self.lora_A, init)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,8 +113,8 @@ class LoRALinear(LoRALayer):
             return self.base_layer(x)
         tokens = x.reshape(-1, self.in_features)  # (tokens, in): flat, so that one addmm can add into the output
         y = self.base_layer(tokens)  # (tokens, out)
-        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        h = F.linear(self.dropout(tokens), a)  # (tokens, rank): everything below is as thin as this
+        a, b = self.lora_A.to(y.dtype), self.lora_B.to(y.dtype)
+        h = F.linear(self.dropout(tokens).to(y.dtype), a)  # (tokens, rank): everything below is as thin as this
         y = self._add(y, h, b)
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
@@ -151,8 +151,8 @@ class LoRAEmbedding(LoRALayer):
         vocabulary, d = base_layer.weight.shape
         device = base_layer.weight.device
         self.rank, self.scaling = rank, scaling
-        self.lora_embedding_A = nn.Parameter(torch.zeros(rank, vocabulary, device=device))
-        self.lora_embedding_B = nn.Parameter(torch.randn(d, rank, device=device))
+        self.lora_embedding_A = nn.Parameter(torch.zeros(rank, vocabulary, dtype=torch.float32, device=device))
+        self.lora_embedding_B = nn.Parameter(torch.randn(d, rank, dtype=torch.float32, device=device))
 
     def forward(self, tokens: Tensor) -> Tensor:
         y: Tensor = self.base_layer(tokens)

@@ -35,7 +35,8 @@ def eta(training_steps: int, layers: int = 6) -> str:
 
     choice = device.choose(tokens=device.LENGTHS[0])
     times = device.measured(choice.device)
-    a_step = layers * times[device.key(choice.dtype, choice.attention, device.LENGTHS[0])]
+    speed = device.key(choice.dtype, choice.attention, device.LENGTHS[0])
+    a_step = layers * times.get(speed, max(times.values()))  # a dtype that is only used by order is not timed
     seconds = (
         5 + 1.6 * a_step * training_steps
     )  # 5 s to load; head, embeddings, optimizer and validation: about 0.6 more

@@ -39,8 +39,8 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
         say(line)
     token, port = secrets.token_hex(16), _free_port(0 if check else port)
     address = f"http://127.0.0.1:{port}"
-    command = _jupyter_command(root, port, token, browser and not check)
-    server = subprocess.Popen(command, env=_environment(root), stderr=subprocess.DEVNULL if check else None)
+    command = _jupyter_command(root, port, browser and not check)
+    server = subprocess.Popen(command, env=_environment(root, token), stderr=subprocess.DEVNULL if check else None)
     try:
         _wait_until_up(server, address, token)
         say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C ends it)")
@@ -74,6 +74,7 @@ def copy_lessons(folder: Path) -> list[str]:
         name = lesson.relative_to(source).as_posix()
         mine, ours = folder / name, lesson.read_bytes()
         if mine.exists() and _hash(mine.read_bytes()) == _hash(ours):
+            copied[name] = _hash(ours)
             continue
         if mine.exists() and _hash(mine.read_bytes()) != copied.get(name):
             words.append(f"{name}: kept as you changed it (delete it to get the lesson anew)")
@@ -129,13 +130,12 @@ def describe(facts: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"assets in   {facts['home']}"])
 
 
-def _jupyter_command(root: Path, port: int, token: str, browser: bool) -> list[str]:
+def _jupyter_command(root: Path, port: int, browser: bool) -> list[str]:
     options = {
         "ServerApp.ip": "127.0.0.1",
         "ServerApp.port": port,
         "ServerApp.port_retries": 0,
         "ServerApp.root_dir": root,
-        "IdentityProvider.token": token,
         "LabApp.default_url": f"/lab/tree/{FIRST}",
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "LabApp.extension_manager": "readonly",  # the other manager asks a package registry
@@ -145,13 +145,15 @@ def _jupyter_command(root: Path, port: int, token: str, browser: bool) -> list[s
     return [*command, *([] if browser else ["--no-browser"]), *(["--allow-root"] if as_root else [])]
 
 
-def _environment(root: Path) -> dict[str, str]:
+def _environment(root: Path, token: str) -> dict[str, str]:
     """The server's environment, with a folder of settings that count where the user has made none."""
     settings = root / ".jupyter"
     write_json(settings / "labconfig" / "default_setting_overrides.json", OVERRIDES)
     others = os.environ.get("JUPYTER_CONFIG_PATH")
     # OMP_WAIT_POLICY, set when lora_lab is imported, thus reaches kernels that import torch first.
-    return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join([str(settings), *([others] if others else [])])}
+    path = os.pathsep.join([str(settings), *([others] if others else [])])
+    # The token goes by the environment: the command line can be read by every user of the machine.
+    return {**os.environ, "JUPYTER_CONFIG_PATH": path, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
 
 
 def _free_port(first: int) -> int:

@@ -71,9 +71,10 @@ def test_a_taken_port_is_passed_over_and_many_taken_ports_are_said(monkeypatch: 
 
 
 def test_the_server_listens_on_this_machine_alone_behind_a_token(tmp_path: Path):
-    command = " ".join(workbench._jupyter_command(tmp_path, 8888, "secret", browser=False))
+    command = " ".join(workbench._jupyter_command(tmp_path, 8888, browser=False))
     assert "--ServerApp.ip=127.0.0.1" in command
-    assert "--IdentityProvider.token=secret" in command
+    assert "token" not in command  # every user of a machine can read command lines
+    assert workbench._environment(tmp_path, "secret")["JUPYTER_TOKEN"] == "secret"
     assert "--no-browser" in command
 
 

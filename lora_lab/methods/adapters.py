@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, TrainedCopy, innermost, is_conv1d, out_by_in
 from lora_lab.methods import method_from
-from lora_lab.methods.attach import HEADS, adapted_layers, heads_of, lora_layers, report_of, sites_of
+from lora_lab.methods.attach import adapted_layers, fingerprint, heads_of, lora_layers, report_of, sites_of
 from lora_lab.methods.base import Placement, Report
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.peft_config import check_kind, lora_from_peft, peft_from_lora
@@ -55,7 +54,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
             "the adapter is merged into its base, whose own weights are then not there: unmerge(model) first"
         )
     # What PEFT's config has no field for travels in the weights' header, where PEFT does not look.
-    own = {"method": report.method.settings(), "base_fingerprint": fingerprint(model)}
+    own = {"method": report.method.settings(), "base_fingerprint": report.base_fingerprint}
     tensors = {key: t.detach().cpu().contiguous() for key, t in _tensors(model, report).items()}
     write_atomically(folder / WEIGHTS, safetensors_bytes(tensors, {"format": "pt", "lora_lab": json.dumps(own)}))
     write_json(folder / CONFIG, _config(model, report))
@@ -80,25 +79,6 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     report = method.attach(model)
     _fill(model, tensors)
     return report
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
-    one fingerprint in fp32 and in bf16. Adapters and heads do not count; a merged adapter changes it.
-    """
-    digest = sha256()
-    for name, parameter in sorted(_base_matrices(model)):
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        start = parameter.detach()[0, :16].to("cpu", torch.bfloat16)
-        digest.update(start.float().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _base_matrices(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    for name, parameter in model.named_parameters():
-        parts = name.split(".")
-        if parameter.dim() == 2 and not parts[-1].startswith("lora_") and parts[0] not in HEADS:
-            yield name.replace(".base_layer", ""), parameter
 
 
 # ---- writing

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lora_lab.accounting.sites import Site, sites_of_layer
 from lora_lab.errors import BadValue
@@ -55,6 +57,7 @@ def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement]) -> Report:
     """Freeze `model`, put a LoRA layer at each placement and a trained copy beside each head."""
     base_parameters = sum(p.numel() for p in model.parameters())
+    base_fingerprint = fingerprint(model)
     model.requires_grad_(False)
     for placement in placements:
         _wrap(model, placement, method)
@@ -63,7 +66,7 @@ def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement])
         trained = copy.deepcopy(head).float().requires_grad_(True)
         setattr(model, name, TrainedCopy(head, trained).train(head.training))
     counts = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
-    report = Report(method, tuple(placements), counts, base_parameters)
+    report = Report(method, tuple(placements), counts, base_parameters, base_fingerprint)
     model.lora_lab_report = report  # type: ignore[assignment]  # what save_adapter needs to know
     return report
 
@@ -74,6 +77,25 @@ def report_of(model: nn.Module) -> Report:
     if not isinstance(report, Report):
         raise BadValue("this model carries no adapter; attach one first, for example LoRA(rank=8).attach(model)")
     return report
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
+    one fingerprint in fp32 and in bf16. Adapters and heads do not count.
+    """
+    digest = sha256()
+    for name, parameter in sorted(_base_matrices(model)):
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        start = parameter.detach()[0, :16].to("cpu", torch.bfloat16)
+        digest.update(start.float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _base_matrices(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        if parameter.dim() == 2 and not parts[-1].startswith("lora_") and parts[0] not in HEADS:
+            yield name.replace(".base_layer", ""), parameter
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -90,7 +112,7 @@ def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
 def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
     """Inside the block the model answers as it did before attaching; with keep_head only the head stays trained.
 
-    A merged adapter is unmerged for the block and merged again after it.
+    A merged adapter is unmerged for the block and merged again after it, each time up to a rounding of the weight.
     """
     layers = [m for _, m in adapted_layers(model) if not (keep_head and isinstance(m, TrainedCopy))]
     before = [(layer, layer.enabled, layer.merged) for layer in layers]

@@ -33,6 +33,7 @@ class Report:
     placements: tuple[Placement, ...]
     heads: tuple[tuple[str, int], ...]  # (module, parameters)
     base_parameters: int  # the model as it came, its head included
+    base_fingerprint: str = ""  # of the frozen weights, before anything was merged into them
 
     @property
     def adapter_parameters(self) -> int:

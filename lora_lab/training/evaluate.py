@@ -15,6 +15,9 @@ from torch.nn import functional as F
 from lora_lab.training.batches import Batch, Row, scoring_batches
 
 ROWS = 32  # scored at once
+LOGITS = (
+    2**25
+)  # numbers at most among the logits of one batch: 128 MiB in fp32, where a language model's would fill GiB
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def evaluate(model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str 
     training = [module for module in model.modules() if module.training]
     model.eval()
     by_place: list[Any] = [None] * len(rows)
-    for batch in scoring_batches(rows, ROWS, pad):
+    for batch in scoring_batches(rows, rows_at_once(model, rows), pad):
         moved = batch.to(device)
         for place, value in zip(batch.places, _row_values(logits_of(model, moved), moved.labels), strict=True):
             by_place[place] = value
@@ -69,6 +72,14 @@ def evaluate(model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str 
     if labels[0] is None:
         return Score(perplexity(values), values[:, 0] / values[:, 1])
     return Score(classification_metrics(values, np.array(labels)), values)
+
+
+def rows_at_once(model: torch.nn.Module, rows: Sequence[Row]) -> int:
+    """How many rows to score together, so that the logits of the longest do not outgrow LOGITS."""
+    if rows[0].label is not None:
+        return ROWS
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
+    return max(1, min(ROWS, LOGITS // (vocabulary * max(len(row.tokens) for row in rows))))
 
 
 def _row_values(logits: Tensor, labels: Tensor) -> list[Any]:

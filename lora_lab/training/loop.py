@@ -65,7 +65,7 @@ def fit(
     """Train what requires a gradient in `model`, one batch a step, on the device that the batches are on.
 
     history     filled as training goes on, so that a run that fails still shows how far it came; a new one when None
-    Raises: Failed when the loss is no longer a number, naming the step and the rate.
+    Raises: Failed when a loss or the gradient is no longer a number, naming the step and the rate.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
@@ -78,15 +78,15 @@ def fit(
             group["lr"] = lr
         loss = loss_of(logits_of(model, batch), batch.labels).mean()
         loss.backward()
-        if recipe.clip:
-            nn.utils.clip_grad_norm_(trained, recipe.clip)
+        norm = nn.utils.clip_grad_norm_(trained, recipe.clip or math.inf)
+        value = check_finite(loss.item(), "loss", step, recipe)
+        check_finite(norm.item(), "gradient", step, recipe)
         optimizer.step()
         optimizer.zero_grad()
 
-        value = loss.item()
-        if not math.isfinite(value):
-            raise Failed(f"the loss became {value} at step {step}: lower the rate (lr was {recipe.lr:g})")
         metrics = validate() if validates_at(step, recipe) else None
+        if metrics:
+            check_finite(metrics.get("loss", 0.0), "validation loss", step, recipe)
         progress = Progress(step, recipe.steps, value, lr, metrics)
         history.progress.append(progress)
         for callback in callbacks:
@@ -99,6 +99,13 @@ def fit(
             break
     model.eval()
     return history
+
+
+def check_finite(value: float, what: str, step: int, recipe: Recipe) -> float:
+    """The value itself. Raises: Failed when it is infinite or no number, before anything is made of it."""
+    if not math.isfinite(value):
+        raise Failed(f"the {what} became {value} at step {step}: lower the rate (lr was {recipe.lr:g})")
+    return value
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:

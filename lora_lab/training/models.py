@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.methods.attach import HEADS
 from lora_lab.training.assets import asset_path
 from lora_lab.training.device import ATTENTIONS, DTYPES
@@ -41,7 +41,7 @@ def load_model(
     """
     source = _source(name)
     options: dict[str, Any] = {"local_files_only": not download, "trust_remote_code": False}  # None would ask the user
-    with quiet(), _one_sentence(name):
+    with quiet(), _one_sentence(name, download):
         config = transformers.AutoConfig.from_pretrained(source, **options)
         loader = _loader(config, num_labels)
         if num_labels is not None:
@@ -70,7 +70,7 @@ def load_tokenizer(name: str, *, download: bool = False) -> PreTrainedTokenizerB
 
     Raises: as `load_model`.
     """
-    with quiet(), _one_sentence(name):
+    with quiet(), _one_sentence(name, download):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             _source(name), local_files_only=not download, trust_remote_code=False
         )
@@ -152,7 +152,7 @@ def _known_attention(attention: str | None) -> str | None:
 
 
 @contextmanager
-def _one_sentence(name: str) -> Iterator[None]:
+def _one_sentence(name: str, download: bool) -> Iterator[None]:
     """transformers' many errors about a missing or broken checkpoint as one sentence that says what to do."""
     try:
         yield
@@ -160,8 +160,10 @@ def _one_sentence(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # OSError, ValueError, SafetensorError, hub errors: there is no common base
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if Path(name).expanduser().is_dir() or name in BUNDLED:
+        if Path(name).expanduser().is_dir() or name in BUNDLED or not isinstance(error, OSError):
             raise BadValue(f"the model in '{name}' cannot be loaded: {reason}") from error
+        if download:
+            raise Failed(f"the hub did not give '{name}': {reason}") from error
         raise NotFound(
             f"there is no model '{name}' on this machine; bundled are {', '.join(BUNDLED)}; give one of these, "
             "a folder, or a hub id with download allowed (--download, or download=True)"

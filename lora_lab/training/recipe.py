@@ -57,6 +57,8 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise BadValue(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if self.seed >= 2**63:
+            raise BadValue(f"seed must be below 2**63, not {self.seed}")
         for name, low, high in (
             ("lr", 0, math.inf),
             ("warmup", 0, 1),

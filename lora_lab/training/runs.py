@@ -9,6 +9,7 @@ The JSON is written last and in one step, so a run that is listed is whole.
 from __future__ import annotations
 
 import io
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
+FINISHED = ("done", "early")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Run:
     metrics     of the test split: accuracy, macro_f1, loss; or perplexity, loss
     history     step, loss and lr of every update; validation: metrics by step
     seconds     wall time of loading, training and scoring
-    peak_bytes  most memory seen in use: allocated on a GPU, the whole process on a CPU
+    peak_bytes  most memory seen in use: allocated on a GPU; on a CPU the whole process, looked at after each step
     adapter     the adapter's folder; None when nothing was kept
     status      "done", or "stopped" by hand, "early" by patience, "failed" with `error`
     """
@@ -69,16 +71,25 @@ class Store:
 
     def check_writable(self) -> None:
         """Fail now rather than after training. Raises: BadValue when the folder cannot be written to."""
-        probe = self.folder / ".writable"
-        write_json(probe, {})
-        probe.unlink()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise BadValue(f"cannot write into {self.folder}: {error.strerror}; choose another folder") from error
 
     def adapter_folder(self, recipe: Recipe) -> Path:
         """Where a recipe's adapter lies or will lie."""
         return self.folder / recipe.hash
 
+    def replaces(self, status: str, recipe: Recipe) -> bool:
+        """Whether a run that ended so may stand for its recipe: a finished one is not lost to one cut short."""
+        if status in FINISHED or not (self.folder / f"{recipe.hash}.json").is_file():
+            return True
+        return self.read(recipe.hash).status not in FINISHED
+
     def add(self, run: Run) -> None:
-        """Keep a run; one of the same recipe is replaced."""
+        """Keep a run; one of the same recipe is replaced, see `replaces`."""
         if run.predictions is not None:
             content = io.BytesIO()
             np.save(content, run.predictions, allow_pickle=False)

@@ -165,15 +165,17 @@ TASKS = {
 
 
 def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
-    if path.suffix == ".txt":
+    if path.suffix.lower() == ".txt":
         rows, labels = pd.DataFrame({"text": passages(_text(path))}, dtype=str), list[str]()
     else:
         rows, labels = _labelled(_table(path), path, text, label)
     rows = _unique(rows)
     if "split" in rows:
-        absent = set(SPLITS) - set(rows.split)
-        if absent:
-            raise BadValue(f"{path}: the column 'split' has no {', '.join(sorted(absent))} rows")
+        if set(rows.split) != set(SPLITS):
+            found = ", ".join(sorted(set(rows.split.astype(str))))
+            raise BadValue(
+                f"{path}: the column 'split' must hold {', '.join(SPLITS)}, each and no other; it has {found}"
+            )
     elif len(rows) < 10:
         raise BadValue(f"{path} holds {len(rows)} different texts; at least 10 are needed to train, validate and test")
     held_out = (max(1, len(rows) // 10), max(1, len(rows) // 5))
@@ -189,9 +191,9 @@ def _text(path: Path) -> str:
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        if path.suffix in (".jsonl", ".ndjson"):
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
             return pd.read_json(path, lines=True, dtype=False)
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:
         raise BadValue(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
@@ -204,11 +206,16 @@ def _labelled(table: pd.DataFrame, path: Path, text: str, label: str) -> tuple[p
         if column not in table:
             raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns))}")
     table = table[table[text].notna() & table[label].notna()]
-    labels = sorted_labels(table[label].astype(str))
+    names = table[label].astype(str).str.strip()
+    if (names == "").any():
+        raise BadValue(
+            f"{path}: the column '{label}' is empty in {(names == '').sum()} rows; label them or take them out"
+        )
+    labels = sorted_labels(names)
     if len(labels) < 2:
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
     number = {name: n for n, name in enumerate(labels)}
-    rows = pd.DataFrame({"text": table[text].astype(str), "label": table[label].astype(str).map(number)})
+    rows = pd.DataFrame({"text": table[text].astype(str), "label": names.map(number)})
     return (rows.assign(split=table["split"]) if "split" in table else rows), labels
 
 

@@ -20,7 +20,7 @@ from lora_lab.methods.adapters import CONFIG, load_adapter, save_adapter
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.lora import LoRA
 from lora_lab.training import device
-from lora_lab.training.batches import Row, encode, training_batches
+from lora_lab.training.batches import STEP, Row, encode, training_batches
 from lora_lab.training.evaluate import Score, evaluate
 from lora_lab.training.loop import Callback, History, Progress, fit, on_device
 from lora_lab.training.models import is_causal, load_model, load_tokenizer, local_name
@@ -65,17 +65,28 @@ def train(
             run = bench.run([bar, *callbacks], stop)
     except LabError as error:
         if kept:
-            kept.add(bench.failed(str(error)))
+            keep_failure(kept, bench, error)
         raise
     return keep(kept, bench, run) if kept else run
 
 
 def keep(store: Store, bench: Bench, run: Run) -> Run:
-    """Save the adapter, then the record that names it; returns that record."""
+    """Save the adapter, then the record that names it; returns that record.
+
+    A run that was stopped is returned without being kept where the store has a finished one of the same recipe.
+    """
+    if not store.replaces(run.status, run.recipe):
+        return run
     folder = save_adapter(bench.model, store.adapter_folder(run.recipe))
     run = replace(run, adapter=str(folder))
     store.add(run)
     return run
+
+
+def keep_failure(store: Store, bench: Bench, error: LabError) -> None:
+    """Record that the run failed, and why, unless the store has a finished run of the same recipe."""
+    if store.replaces("failed", bench.recipe):
+        store.add(bench.failed(str(error)))
 
 
 class Bench:
@@ -98,6 +109,7 @@ class Bench:
         )
         check_fits(self.model, self.task)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(recipe.model, download=download)
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id  # a causal classifier looks for it in the rows
         seed_everything(recipe.seed)  # again, so that A does not depend on how much the head drew
         self.report: Report = recipe.method.attach(self.model)
         self.model.to(self.choice.device)
@@ -115,6 +127,7 @@ class Bench:
     ) -> Run:
         """Train, then score the test split once. Raises: Failed when training diverges."""
         recipe, pad = self.recipe, self.pad
+        device.forget_peak(self.device)
         batches = on_device(
             training_batches(self.rows["train"], recipe.batch, recipe.steps, recipe.seed, pad), self.device
         )
@@ -179,6 +192,14 @@ def typical_tokens(task: Task) -> int:
     return min(task.max_length, sum(map(len, sample)) // (4 * len(sample)))
 
 
+def positions(model: PreTrainedModel) -> int | None:
+    """How many tokens a model can read: whole steps of the batches' width; RoBERTa's first positions are padding's."""
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest and "roberta" in model.config.model_type:
+        longest -= model.config.pad_token_id + 1
+    return longest and longest // STEP * STEP
+
+
 def check_fits(model: PreTrainedModel, task: Task) -> None:
     """Raises BadValue for a model that cannot do the task: an encoder in language modelling, texts too long."""
     if task.num_labels is None and not is_causal(model):
@@ -187,7 +208,7 @@ def check_fits(model: PreTrainedModel, task: Task) -> None:
         )
     if task.num_labels is None and task.max_length < 2:
         raise BadValue("max_length must be at least 2 in language modelling: one token has no next one to predict")
-    longest = getattr(model.config, "max_position_embeddings", None)
+    longest = positions(model)
     if longest and task.max_length > longest:
         raise BadValue(f"max_length {task.max_length} is above the {longest} tokens that this model can read")
 
@@ -200,6 +221,9 @@ def evaluate_adapter(
     dtype: str = device.AUTO,
     attention: str = device.AUTO,
     device_name: str = device.AUTO,
+    max_length: int | None = None,
+    text_column: str = "text",
+    label_column: str = "label",
     download: bool = False,
 ) -> dict[str, float]:
     """The metrics of a saved adapter on a task's test split.
@@ -207,7 +231,7 @@ def evaluate_adapter(
     model   the base model; the one that the adapter's config names when None
     Raises: NotFound, BadValue as `load_task`, `load_model` and `load_adapter`.
     """
-    data = load_task(task)
+    data = load_task(task, max_length=max_length, text=text_column, label=label_column)
     if not (Path(adapter) / CONFIG).is_file():
         raise NotFound(f"{adapter} is not an adapter: it holds no {CONFIG}")
     named = read_json(Path(adapter) / CONFIG).get("base_model_name_or_path")
@@ -219,5 +243,6 @@ def evaluate_adapter(
     check_fits(base, data)
     load_adapter(base, adapter)
     tokenizer = load_tokenizer(name, download=download)
+    base.config.pad_token_id = tokenizer.pad_token_id
     rows = encode(data.test, data, tokenizer)
     return evaluate(base.to(choice.device), rows, int(tokenizer.pad_token_id), choice.device).metrics

@@ -13,7 +13,7 @@ from lora_lab.training.loop import Progress
 from lora_lab.training.mind import Mind, changed_mind
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
-from lora_lab.training.train import Bench, keep
+from lora_lab.training.train import Bench, keep, keep_failure
 
 State = Literal["ready", "loading", "training", "scoring", "done", "stopped", "failed"]
 
@@ -24,6 +24,8 @@ class LiveRun:
 
     recipe: Recipe
     store: Store
+    metric: str = "accuracy"
+    guess: float | None = None
     state: State = "ready"
     progress: list[Progress] = field(default_factory=list)
     error: str = ""
@@ -66,8 +68,7 @@ class LiveRun:
     def curve(self) -> Curve:
         """The curve so far."""
         seen = list(self.progress)
-        metric = "accuracy" if any(p.validation and "accuracy" in p.validation for p in seen) else "perplexity"
-        points = [(p.step, p.validation[metric]) for p in seen if p.validation]
+        points = [(p.step, p.validation[self.metric]) for p in seen if p.validation]
         return Curve(self.recipe.describe(), [p.step for p in seen], [p.loss for p in seen], points)
 
     def seconds_left(self) -> float | None:
@@ -79,13 +80,13 @@ class LiveRun:
 
     def _work(self) -> None:
         self.state = "loading"
-        self.store.check_writable()
         bench = Bench(self.recipe)
+        self.store.check_writable()
         self.state, self._started = "training", time.monotonic()
         try:
             run = bench.run([self.progress.append], self._stop, before_scoring=lambda: self._enter("scoring"))
         except LabError as error:
-            self.store.add(bench.failed(str(error)))
+            keep_failure(self.store, bench, error)
             raise
         self.run = keep(self.store, bench, run)
         self.mind = changed_mind(bench)

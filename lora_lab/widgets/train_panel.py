@@ -11,7 +11,7 @@ import ipywidgets as W
 
 from lora_lab.accounting.sites import Site
 from lora_lab.errors import BadValue, LabError
-from lora_lab.methods.attach import sites_of
+from lora_lab.methods.attach import heads_of, sites_of
 from lora_lab.methods.lora import LoRA
 from lora_lab.plots import Curve, TrainingFigure, curve
 from lora_lab.training.assets import problem_with
@@ -23,6 +23,7 @@ from lora_lab.widgets.panel import FULL_WIDTH, Panel, headless, wrapped
 from lora_lab.widgets.words import cannot, mind_table, standing
 
 TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare")}
+LANGUAGE = TASKS["smollm2"]
 ROLES = {"minilm": ("q", "k", "v", "o", "up", "down"), "smollm2": ("q", "k", "v", "o", "gate", "up", "down")}
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -87,7 +88,7 @@ class TrainPanel(Panel):
     @property
     def metric(self) -> str:
         """What the chosen task is judged by."""
-        return "perplexity" if self.model.value == "smollm2" else "accuracy"
+        return "perplexity" if self.task.value in LANGUAGE else "accuracy"
 
     @property
     def guessed(self) -> float:
@@ -99,7 +100,7 @@ class TrainPanel(Panel):
     def show(self) -> TrainPanel:
         """The panel, ready for Start. With nobody watching (LORA_LAB_HEADLESS=1) it trains here and now."""
         if headless():
-            self.live = LiveRun(self.recipe(), self.store)
+            self.live = LiveRun(self.recipe(), self.store, self.metric, self.guessed)
             self._new_figure()
             self.live.work()
             self._paint()
@@ -121,7 +122,7 @@ class TrainPanel(Panel):
         if self.live and self.live.alive:
             return
         try:
-            self.live = LiveRun(self.recipe(), self.store)
+            self.live = LiveRun(self.recipe(), self.store, self.metric, self.guessed)
             self._new_figure()
         except LabError as error:
             self.words.value = cannot(str(error))
@@ -138,18 +139,21 @@ class TrainPanel(Panel):
     def reset(self, _: object = None) -> None:
         """Stop, and clear the curve; finished runs stay in the store and are drawn behind the next."""
         self.stop()
-        if self.live:
-            self.live.wait(30)
-        self.live = None
+        if self.live and self.live.alive:
+            self.words.value = "<b>stopping</b>: press Reset again when the run has ended."
+            return
+        self.live, self.table.value = None, ""
         self._settings_changed()
 
     # ---- painting
 
     def _pump(self, live: LiveRun) -> None:
-        while live.alive:
-            self._paint()
-            time.sleep(1 / PAINTS_PER_SECOND)
-        if self.live is live:
+        try:
+            while live.alive:
+                self._paint()
+                time.sleep(1 / PAINTS_PER_SECOND)
+        finally:  # whatever went wrong with a picture, the buttons work again
+            live.wait()
             self._paint()
 
     def _paint(self) -> None:
@@ -158,11 +162,13 @@ class TrainPanel(Panel):
             live = self.live
             busy = bool(live and live.alive)
             self.start_button.disabled, self.stop_button.disabled = busy, not busy
+            for control in (self.model, self.task, self.guess):  # what the picture is drawn for stays while it is drawn
+                control.disabled = busy
             if live is None:
                 return
             self.bar.value, self.bar.max = len(live.progress), live.recipe.steps
-            title, words = standing(live, self.metric, self.guessed)
-            self.figure.show(live.curve(), title, self.guessed)
+            title, words = standing(live)
+            self.figure.show(live.curve(), title, live.guess)
             self.picture.value = self.figure.png()
             self.words.value = words
             if live.mind:
@@ -185,7 +191,7 @@ class TrainPanel(Panel):
     # ---- controls
 
     def _make_controls(self, model: str, task: str, rank: int, alpha: float, lr: float, steps: int) -> None:
-        there = [name for name in TASKS if not problem_with(name)] or [model]
+        there = list(dict.fromkeys([*(name for name in TASKS if not problem_with(name)), model]))
         self.model = W.Dropdown(options=there, value=model, description="model", layout=W.Layout(width="200px"))
         self.task = W.Dropdown(
             options=_tasks(model, task), value=task, description="task", layout=W.Layout(width="200px")
@@ -270,11 +276,11 @@ class TrainPanel(Panel):
 
     def _model_facts(self) -> tuple[list[Site], int, int]:
         """The model's sites, its parameters, and those of its head; read once a model."""
-        classes = {"rt": 2, "imdb": 2, "tweets": 3}.get(self.task.value)
+        classes = None if self.task.value in LANGUAGE else 3 if self.task.value == "tweets" else 2
         key = (self.model.value, classes)
         if key not in self._sites:
             model = load_model(self.model.value, classes)
-            head = sum(p.numel() for name, p in model.named_parameters() if name.startswith("classifier."))
+            head = sum(p.numel() for _, module in heads_of(model) for p in module.parameters())
             self._sites[key] = (sites_of(model), sum(p.numel() for p in model.parameters()), head)
         return self._sites[key]
 

@@ -8,13 +8,13 @@ from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.panel import escape
 
 
-def standing(live: LiveRun, metric: str, guess: float) -> tuple[str, str]:
+def standing(live: LiveRun) -> tuple[str, str]:
     """The picture's title and the words beside it: where a run stands, or what came of it."""
     if live.error:
         return "The run failed", cannot(live.error)
     if live.state in ("ready", "loading"):
         return "Loading", "<b>loading</b> the model and the texts"
-    return _going_on(live, metric) if live.run is None else _finished(live.run, live.state, metric, guess)
+    return _going_on(live) if live.run is None else _finished(live, live.run)
 
 
 def mind_table(mind: Mind) -> str:
@@ -43,8 +43,8 @@ def shown(value: float, metric: str) -> str:
     return f"{value:.1%}" if metric == "accuracy" else f"{value:.1f}"
 
 
-def _going_on(live: LiveRun, metric: str) -> tuple[str, str]:
-    points = live.curve().validation
+def _going_on(live: LiveRun) -> tuple[str, str]:
+    points, metric = live.curve().validation, live.metric
     value = f"{metric} {shown(points[-1][1], metric)} on validation" if points else "not validated yet"
     left = live.seconds_left()
     eta = f", about {left:.0f} s to go on this machine" if left is not None else ""
@@ -52,13 +52,25 @@ def _going_on(live: LiveRun, metric: str) -> tuple[str, str]:
     return f"Training: {value}", f"{words}. Stop keeps what was learned; a kernel interrupt does not stop it."
 
 
-def _finished(run: Run, state: str, metric: str, guess: float) -> tuple[str, str]:
-    test, off = run.metrics[metric], run.metrics[metric] - guess
-    by = f"{abs(off) * 100:.1f} points" if metric == "accuracy" else f"{abs(off):.1f}"
-    value, side = shown(test, metric), "low" if off > 0 else "high"
+def _finished(live: LiveRun, run: Run) -> tuple[str, str]:
+    metric, value = live.metric, shown(run.metrics[live.metric], live.metric)
     words = (
-        f"<b>{state}</b> after {run.seconds:.0f} s: {metric} <b>{value}</b> on held-out test rows, "
-        f"your guess was {shown(guess, metric)}, {by} too {side}. "
-        f"{run.adapter_parameters:,} parameters in the adapter, saved in <code>{escape(str(run.adapter))}</code>."
+        f"<b>{live.state}</b> after {run.seconds:.0f} s: {metric} <b>{value}</b> on held-out test rows, "
+        f"{_miss(run.metrics[metric], live.guess, metric)}. "
+        f"{run.adapter_parameters:,} parameters in the adapter, {_kept(run)}."
     )
     return f"{run.adapter_parameters:,} adapter parameters: {metric} {value} on held-out rows", words
+
+
+def _kept(run: Run) -> str:
+    if run.adapter is None:
+        return "not saved, for a finished run with these settings is kept"
+    return f"saved in <code>{escape(run.adapter)}</code>"
+
+
+def _miss(measured: float, guess: float | None, metric: str) -> str:
+    if guess is None:
+        return "without a guess of yours"
+    off = measured - guess
+    by = f"{abs(off) * 100:.1f} points" if metric == "accuracy" else f"{abs(off):.1f}"
+    return f"your guess was {shown(guess, metric)}, {by} too {'low' if off > 0 else 'high'}"

@@ -18,7 +18,7 @@ import pytest
 
 from lora_lab.errors import Failed, NotFound
 from lora_lab.training import assets
-from lora_lab.training.assets import Asset, asset_path, fetch, known, problem_with
+from lora_lab.training.assets import Asset, asset_path, fetch, problem_with
 
 NAME = "toy"
 
@@ -207,12 +207,6 @@ def test_another_version_than_the_lock_is_fetched_anew(shop, empty_home):
 def test_a_missing_asset_names_the_command(shop):
     with pytest.raises(NotFound, match=r"^the asset 'toy' is missing; run: lora-lab fetch$"):
         asset_path(NAME)
-
-
-def test_an_unknown_asset_is_refused():
-    with pytest.raises(NotFound, match="no asset is called 'minilmm'; there are minilm"):
-        known(["minilmm"])
-    assert known(["minilm", "kjv"]) == ["minilm", "kjv"]
 
 
 def test_the_lock_names_a_version_and_a_hash_for_every_asset():
