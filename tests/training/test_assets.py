@@ -220,3 +220,11 @@ def test_what_the_lock_asks_for_is_what_is_here():
     """The bundled models and texts on this machine, byte by byte for the small ones."""
     for name in ("minilm", "smollm2", "reviews", "kjv", "shakespeare"):
         assert problem_with(name, hashes=name in ("minilm", "kjv")) == ""
+
+
+def test_fetch_reads_every_byte_and_mends_what_only_the_hash_betrays(shop, empty_home):
+    fetch([NAME], lambda words: None)
+    (empty_home / NAME / "words.txt").write_text("ONE two three")  # the size is the same
+    assert problem_with(NAME) == ""
+    assert fetch([NAME], lambda words: None) == [NAME]
+    assert (empty_home / NAME / "words.txt").read_text() == "one two three"

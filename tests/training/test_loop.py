@@ -163,3 +163,9 @@ def test_patience_stops_after_so_many_validations_without_a_better_one(patience,
 def test_a_loss_that_is_no_number_names_the_step_and_the_rate():
     with pytest.raises(Failed, match=r"the loss became nan at step \d.*lower the rate \(lr was 1e\+30\)"):
         run(setting(lr=1e30))
+
+
+def test_an_update_that_ruins_the_weights_fails_at_the_next_validation():
+    losses = iter([0.7, math.nan])
+    with pytest.raises(Failed, match=r"validation loss became nan at step 1: lower the rate"):
+        run(setting(steps=1), validate=lambda: {"accuracy": 0.5, "loss": next(losses)})

@@ -112,3 +112,21 @@ def test_a_store_that_cannot_be_written_says_so_before_training(tmp_path):
         Store(tmp_path / "file").check_writable()
     Store(tmp_path / "new").check_writable()
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        ("done", "stopped", "done"),
+        ("early", "failed", "early"),
+        ("stopped", "done", "done"),
+        ("failed", "stopped", "stopped"),
+    ],
+)
+def test_a_finished_run_is_not_lost_to_one_cut_short(tmp_path, first, second, kept):
+    store = Store(tmp_path)
+    for status in (first, second):
+        run = replace(a_run(), status=status)
+        if store.replaces(run.status, run.recipe):
+            store.add(run)
+    assert [run.status for run in store.runs()] == [kept]

@@ -176,7 +176,12 @@ def test_plain_text_is_language_modelling(tmp_path):
         ("own.csv", 'text,label\na,"1\n', BadValue, "cannot be read as csv"),
         ("own.csv", "text,label\na,1,2,3\nb,0\nc,1,2,3,4,5\n", BadValue, "cannot be read as csv"),
         ("own.csv", b"text,label\n\xff\xfe,1\n", BadValue, "cannot be read as csv"),
-        ("own.csv", "text,label,split\n" + "a,1,train\nb,0,test\n", BadValue, "train, validation, test, each and no other; it has test, train"),
+        (
+            "own.csv",
+            "text,label,split\n" + "a,1,train\nb,0,test\n",
+            BadValue,
+            "train, validation, test, each and no other; it has test, train",
+        ),
         ("own.csv", "text,label\na,1\nb,0\nc, \n", BadValue, "'label' is empty in 1 rows"),
         ("own.jsonl", '{"text": "a"', BadValue, "cannot be read as jsonl"),
         ("own.jsonl", "not json", BadValue, "cannot be read as jsonl"),

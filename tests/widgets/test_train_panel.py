@@ -142,3 +142,19 @@ def test_text_of_the_data_is_never_read_as_html(trained: TrainPanel):
     mind = trained.live.mind
     hostile = replace(mind, examples=(replace(mind.examples[0], text="<img src=x onerror=alert(1)>"),))
     assert "<img" not in mind_table(hostile)
+
+
+def test_the_guess_and_the_metric_are_those_of_the_start(trained: TrainPanel):
+    before = trained.words.value
+    trained.guess.value = 99
+    trained._paint()
+    assert trained.words.value == before
+
+
+def test_a_stopped_run_does_not_take_a_finished_ones_place(trained: TrainPanel):
+    again = LiveRun(trained.recipe(), trained.store)
+    again.stop()
+    again.work()
+    assert again.state == "stopped"
+    assert again.run.adapter is None
+    assert [run.status for run in trained.store.runs()] == ["done"]
