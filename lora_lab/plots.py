@@ -32,12 +32,21 @@ def curve(label: str, history: dict[str, list[Any]], metric: str) -> Curve:
     return Curve(label, history["step"], history["loss"], points)
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself: matplotlib's own is only shown once pyplot has been set up for it."""
+
+    def _repr_png_(self) -> bytes:  # the name IPython looks for
+        buffer = io.BytesIO()
+        FigureCanvasAgg(self).print_png(buffer)
+        return buffer.getvalue()
+
+
 class TrainingFigure:
     """Two axes, loss and validation metric, whose artists are moved, not made anew, while a run goes on."""
 
     def __init__(self, metric: str, steps: int, width: float = 7.2) -> None:
         self.metric, self.scale, self.steps = metric, 100 if metric == "accuracy" else 1, steps
-        self.figure = Figure(figsize=(width, 3.4), dpi=130, layout="constrained", facecolor="white")
+        self.figure = Picture(figsize=(width, 3.4), dpi=130, layout="constrained", facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
         self.loss_axes, self.metric_axes = self.figure.subplots(1, 2)
         for axes, name in ((self.loss_axes, "training loss (nats)"), (self.metric_axes, UNITS[metric])):

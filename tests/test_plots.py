@@ -21,6 +21,10 @@ def test_accuracy_is_drawn_in_per_cent_and_the_axes_say_so():
     assert any(list(line.get_ydata()) == [60, 80] for line in metric.lines)
 
 
+def test_a_notebook_shows_the_picture_by_itself():
+    assert training_picture(RUN, "accuracy", "")._repr_png_().startswith(b"\x89PNG")
+
+
 def test_perplexity_keeps_its_own_scale():
     figure = training_picture(Curve("x", [1], [3.0], [(1, 20.0)]), "perplexity", "")
     assert any(list(line.get_ydata()) == [20] for line in figure.axes[1].lines)
