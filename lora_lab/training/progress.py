@@ -12,10 +12,14 @@ from tqdm.auto import tqdm
 from lora_lab.training.loop import Callback, Progress
 
 
+def headless() -> bool:
+    """Whether cells run with nobody watching (LORA_LAB_HEADLESS=1). A front end cannot be detected, so it is said."""
+    return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
+
+
 def watched() -> bool:
     """Whether a person is there to see a bar: a terminal, or a notebook that does not run headless."""
-    notebook = "ipykernel" in sys.modules and not os.environ.get("LORA_LAB_HEADLESS")
-    return notebook or sys.stderr.isatty()
+    return ("ipykernel" in sys.modules and not headless()) or sys.stderr.isatty()
 
 
 @contextmanager

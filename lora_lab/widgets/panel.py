@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 import re
 import threading
 from typing import Any
@@ -16,11 +15,6 @@ from typing import Any
 import ipywidgets as W
 
 FULL_WIDTH = W.Layout(width="100%")
-
-
-def headless() -> bool:
-    """Whether cells run with nobody watching (LORA_LAB_HEADLESS=1). A front end cannot be detected, so it is said."""
-    return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
 
 
 class Panel(W.VBox):
