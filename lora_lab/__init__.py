@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from lora_lab.errors import BadValue, LabError, NotFound
     from lora_lab.methods.adapters import load_adapter, save_adapter
     from lora_lab.methods.attach import detach, disabled, merge, unmerge
+    from lora_lab.methods.bitfit import BitFit
+    from lora_lab.methods.bottleneck import Bottleneck
+    from lora_lab.methods.full import FullFineTuning, HeadOnly
+    from lora_lab.methods.ia3 import IA3
     from lora_lab.methods.lora import LoRA
+    from lora_lab.methods.params import params
+    from lora_lab.methods.prefix import PrefixTuning
+    from lora_lab.methods.prompt import PromptTuning
     from lora_lab.training.models import load_model, load_tokenizer
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.runs import Run, Store
@@ -31,9 +38,16 @@ __version__ = "0.1.0"
 
 _HOME = {
     "BadValue": "errors",
+    "BitFit": "methods.bitfit",
+    "Bottleneck": "methods.bottleneck",
+    "FullFineTuning": "methods.full",
+    "HeadOnly": "methods.full",
+    "IA3": "methods.ia3",
     "LabError": "errors",
     "LoRA": "methods.lora",
     "NotFound": "errors",
+    "PrefixTuning": "methods.prefix",
+    "PromptTuning": "methods.prompt",
     "Recipe": "training.recipe",
     "Run": "training.runs",
     "Store": "training.runs",
@@ -45,6 +59,7 @@ _HOME = {
     "load_task": "training.tasks",
     "load_tokenizer": "training.models",
     "merge": "methods.attach",
+    "params": "methods.params",
     "save_adapter": "methods.adapters",
     "train": "training.train",
     "unmerge": "methods.attach",

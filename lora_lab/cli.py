@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from lora_lab import __version__
+from lora_lab import __version__, cli_accounts
 from lora_lab.errors import Failed, LabError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -64,6 +64,9 @@ def commands(context: click.Context, /, **options: Any) -> None:
     """Understand LoRA by running it. Without a command: open the workbench."""
     if context.invoked_subcommand is None:
         context.invoke(lab, **options)
+
+
+commands.add_command(cli_accounts.params)
 
 
 @commands.command()

@@ -9,11 +9,23 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from lora_lab.accounting.parameters import Counting
 from lora_lab.errors import BadValue, nearest
 from lora_lab.methods.base import Method
+from lora_lab.methods.bitfit import BitFit
+from lora_lab.methods.bottleneck import Bottleneck
+from lora_lab.methods.full import FullFineTuning, HeadOnly
+from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.prefix import PrefixTuning
+from lora_lab.methods.prompt import PromptTuning
 
-REGISTRY: dict[str, type[Method]] = {"lora": LoRA}
+REGISTRY: dict[str, type[Method]] = {"lora": LoRA}  # what can be trained
+
+# What can be counted from an architecture.
+COUNTED: dict[str, type[Any]] = {
+    cls.name: cls for cls in (LoRA, FullFineTuning, HeadOnly, PromptTuning, PrefixTuning, BitFit, Bottleneck, IA3)
+}
 
 
 def method_class(name: str) -> type[Method]:
@@ -26,9 +38,22 @@ def method_class(name: str) -> type[Method]:
 def method_from(settings: Mapping[str, Any]) -> Method:
     """A method from the plain mapping that a recipe or an adapter file holds: {"name": "lora", "rank": 8, ...}."""
     options = dict(settings)
-    cls = method_class(str(options.pop("name", "")))
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    return _made(method_class(str(options.pop("name", ""))), options)
+
+
+def counted_from(settings: Mapping[str, Any]) -> Counting:
+    """A method to count with from the same mapping, also one that cannot be trained yet. Raises: as `method_from`."""
+    options = dict(settings)
+    name = str(options.pop("name", ""))
+    if name not in COUNTED:
+        raise BadValue(f"unknown method '{name}'; known: {nearest(name, COUNTED)}")
+    return _made(COUNTED[name], options)
+
+
+def _made(cls: type[Any], options: Mapping[str, Any]) -> Any:
+    known = [f.name for f in fields(cls)]
     for option in options:
         if option not in known:
-            raise BadValue(f"{cls.name} has no option '{option}'; nearest: {nearest(option, known)}")
+            has = f"nearest: {nearest(option, known)}" if known else "it has none"
+            raise BadValue(f"{cls.name} has no option '{option}'; {has}")
     return cls(**options)

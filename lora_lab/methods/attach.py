@@ -10,6 +10,7 @@ from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from lora_lab.accounting.sites import Site, sites_of_layer
 from lora_lab.errors import BadValue
@@ -23,7 +24,7 @@ from lora_lab.layers import (
     is_conv1d,
     out_by_in,
 )
-from lora_lab.methods.base import Placement, Report
+from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.lora import LoRA
 
 # What transformers calls the part of a classification model that no checkpoint brings: it starts random, so it trains.
@@ -61,14 +62,37 @@ def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement])
     model.requires_grad_(False)
     for placement in placements:
         _wrap(model, placement, method)
+    return _reported(model, Report(method, tuple(placements), train_heads(model), base_parameters, base_fingerprint))
+
+
+def attach_whole(model: nn.Module, method: Method) -> Report:
+    """Let every weight of `model` train."""
+    if is_adapted(model):
+        raise BadValue("this model carries an adapter already; take it out first with detach(model)")
+    model.requires_grad_(True)
+    numbers = sum(p.numel() for p in model.parameters())
+    heads = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads_of(model))
+    own = numbers - sum(count for _, count in heads)
+    return _reported(model, Report(method, (), heads, numbers, fingerprint(model), beside=own, within=True))
+
+
+def train_heads(model: nn.Module) -> tuple[tuple[str, int], ...]:
+    """Put a trained copy beside each head; returns their names and numbers."""
     heads = heads_of(model)
     for name, head in heads:
-        trained = copy.deepcopy(head).float().requires_grad_(True)
-        setattr(model, name, TrainedCopy(head, trained).train(head.training))
-    counts = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
-    report = Report(method, tuple(placements), counts, base_parameters, base_fingerprint)
+        setattr(model, name, TrainedCopy(head, _fp32_copy(head)).train(head.training))
+    return tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
+
+
+def _reported(model: nn.Module, report: Report) -> Report:
     model.lora_lab_report = report  # type: ignore[assignment]  # what save_adapter needs to know
     return report
+
+
+def _fp32_copy(head: nn.Module) -> nn.Module:
+    # Parameter by parameter, so that it also works where they are only shapes, as in a trace of memory.
+    memo = {id(p): nn.Parameter(p.detach().to(torch.float32, copy=True)) for p in head.parameters()}
+    return copy.deepcopy(head, memo)
 
 
 def report_of(model: nn.Module) -> Report:
@@ -86,6 +110,8 @@ def fingerprint(model: nn.Module) -> str:
     digest = sha256()
     for name, parameter in sorted(_base_matrices(model)):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        if parameter.is_meta or isinstance(parameter, FakeTensor):
+            continue  # only a shape, as in a trace of memory: there are no numbers to tell checkpoints apart by
         start = parameter.detach()[0, :16].to("cpu", torch.bfloat16)
         digest.update(start.float().numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -187,8 +213,10 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def _kind(module: nn.Module) -> str:
-    """The kind of site a module is, or "" for none. Exact types: a subclass may do more than W x + b."""
-    if type(module) is nn.Linear or is_conv1d(module):
+    """The kind of site a module is, or "" for none. Exact types: a subclass may do more than W x + b,
+    unless it says that it does not.
+    """
+    if type(module) is nn.Linear or is_conv1d(module) or getattr(module, "plain_linear", False):
         return "linear"
     return "embedding" if type(module) is nn.Embedding else ""
 

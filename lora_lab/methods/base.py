@@ -34,11 +34,13 @@ class Report:
     heads: tuple[tuple[str, int], ...]  # (module, parameters)
     base_parameters: int  # the model as it came, its head included
     base_fingerprint: str = ""  # of the frozen weights, before anything was merged into them
+    beside: int = 0  # numbers that train without a placement: a soft prompt, or the base's own weights
+    within: bool = False  # whether those are the base's own
 
     @property
     def adapter_parameters(self) -> int:
-        """Numbers in the adapters, without any head."""
-        return sum(p.parameters for p in self.placements)
+        """Numbers that the method trains, without any head."""
+        return sum(p.parameters for p in self.placements) + self.beside
 
     @property
     def head_parameters(self) -> int:
@@ -53,7 +55,7 @@ class Report:
     @property
     def total(self) -> int:
         """The model with its adapters; a head counts once."""
-        return self.base_parameters + self.adapter_parameters
+        return self.base_parameters + (0 if self.within else self.adapter_parameters)
 
     def __str__(self) -> str:
         width = max(len(name) for name in [*(p.site.name for p in self.placements), *dict(self.heads), "module"])

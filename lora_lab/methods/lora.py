@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import Site, choose, match
 from lora_lab.errors import BadValue
+from lora_lab.methods import lora_count
 from lora_lab.methods.base import Placement, Report
 
 if TYPE_CHECKING:
@@ -83,9 +87,23 @@ class LoRA:
         """What the update is multiplied by: alpha / rank, or with rslora alpha / sqrt(rank)."""
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
-    def count(self, sites: Sequence[Site]) -> int:
-        """Parameters in the adapters on a model with these sites, the head not among them."""
-        return sum(p.parameters for p in self.place(sites))
+    def count(self, where: Sequence[Site] | Architecture) -> int:
+        """Parameters in the adapters on a model with these sites, or of this architecture; the head not among them."""
+        if isinstance(where, Architecture):
+            return sum(row.trained for row in self.trained(where))
+        return sum(p.parameters for p in self.place(where))
+
+    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
+        """What trains at each kind of module; an expert has an adapter of its own. Raises: as `place`."""
+        return lora_count.rows(self, architecture)
+
+    def file_bytes(self, architecture: Architecture) -> int:
+        """Bytes of the adapter's file, header and trained head included. Raises: as `place`."""
+        return lora_count.file_bytes(self, architecture)
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """The adapters of each layer, as far as memory depends on them. Raises: as `place`."""
+        return lora_count.plan(self, architecture, self.dropout)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, wrap the chosen layers, and give a classification head a copy that trains.

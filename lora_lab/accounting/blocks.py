@@ -1,0 +1,136 @@
+"""Transformer layers, written down as transformers 5 computes them, on the tape: BERT's, GPT-2's and Llama's kin.
+
+Each function runs one layer forward and returns its output; what the layer keeps and needs is then on the tape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lora_lab.accounting.architectures import Architecture, Module
+from lora_lab.accounting.operations import Operations
+from lora_lab.accounting.plan import Adapter, LayerPlan
+from lora_lab.accounting.tape import Label, Value
+
+HIDDEN: Label = ("activations", "the layers' inputs", "T·d·b")
+NORM_INPUT: Label = ("activations", "inputs of norms", "T·d·b")
+QKV: Label = ("activations", "q, k, v", "T·(q + 2·kv)·b")
+ATTENTION_IN: Label = ("activations", "inputs of q, k, v", "T·d·b")
+MLP_IN: Label = ("activations", "inputs of the MLP", "T·d·b")
+MLP: Label = ("activations", "inside the MLP", "T·f·b each")
+DOWN_IN: Label = ("activations", "inputs of down", "T·f·b")
+
+
+class Layer:
+    """One layer of an architecture with its adapters: its matrices by role."""
+
+    def __init__(self, architecture: Architecture, plan: LayerPlan, number: int) -> None:
+        self.architecture = architecture
+        self.adapters: dict[str, tuple[Adapter, ...]] = dict(plan)
+        self.modules = matrices(architecture, number)
+
+    def linear(self, on: Operations, x: Value, role: str, label: Label) -> Value:
+        """The matrix with that role, and what is adapted on it."""
+        m = self.modules[role]
+        return on.linear(
+            x,
+            m.in_features,
+            m.out_features,
+            label,
+            bias=m.bias,
+            adapters=self.adapters.get(role, ()),
+            conv1d=m.kind == "conv1d",
+        )
+
+
+def matrices(architecture: Architecture, number: int) -> dict[str, Module]:
+    """The linear layers of one layer, by role."""
+    return {
+        m.role: m
+        for m in architecture.modules
+        if number in m.numbers and m.kind in ("linear", "conv1d") and not m.expert
+    }
+
+
+def bert(on: Operations, x: Value, layer: Layer) -> Value:
+    """Attention, add, norm; MLP, add, norm."""
+    heads = layer.architecture.heads
+    q, k, v = (layer.linear(on, x, role, QKV) for role in "qkv")
+    y = layer.linear(on, on.attention(q, k, v, heads, 1), "o", NORM_INPUT)
+    x = on.layer_norm(on.add(on.dropout(y, on.p), x, NORM_INPUT), MLP_IN)
+    inner = on.pointwise_of(layer.linear(on, x, "up", MLP), DOWN_IN)
+    y = on.dropout(layer.linear(on, inner, "down", NORM_INPUT), on.p)
+    out = on.layer_norm(on.add(y, x, NORM_INPUT), ATTENTION_IN)
+    on.locals = [inner, y, out]
+    return out
+
+
+def gpt2(on: Operations, x: Value, layer: Layer) -> Value:
+    """Norm, attention, add; norm, MLP with the tanh approximation written out in eight operations, add."""
+    y = on.layer_norm(x, ATTENTION_IN)
+    qkv = layer.linear(on, y, "q+k+v", QKV)
+    q, k, v = on.split(qkv, [qkv.size // 3] * 3)
+    y = layer.linear(on, on.attention(q, k, v, layer.architecture.heads, 1), "o", HIDDEN)
+    x = on.add(on.dropout(y, on.p), x, NORM_INPUT)
+    y = layer.linear(on, on.layer_norm(x, MLP_IN), "up", MLP)
+    y = gelu_new(on, y) if layer.architecture.activation == "gelu_new" else on.pointwise_of(y, DOWN_IN)
+    y = layer.linear(on, y, "down", HIDDEN)
+    return on.add(x, on.dropout(y, on.p), NORM_INPUT)
+
+
+def gelu_new(on: Operations, x: Value) -> Value:
+    """0.5 x (1 + tanh(c (x + 0.044715 x^3))), operation by operation."""
+    half = on.scale(x, MLP)
+    cube = on.op(x.size, [x], [x], temporary=2 * x.size)
+    inner = on.scale(on.add(x, on.scale(cube)))
+    tanh = on.pointwise(inner, MLP)
+    return on.multiply(half, on.op(x.size, [tanh], alias=True, label=MLP), DOWN_IN)
+
+
+def llama(on: Operations, x: Value, layer: Layer) -> Value:
+    """Norm, attention with rotary positions and shared key heads, add; norm, gated MLP, add."""
+    a = layer.architecture
+    y = on.rms_norm(x, ATTENTION_IN)
+    q, k, v = _queries_keys_values(on, y, layer)
+    if a.qk_norm:
+        q, k = on.rms_norm(q, QKV, a.heads), on.rms_norm(k, QKV, a.kv_heads)
+    y = on.attention(on.rotate(q), on.rotate(k), v, a.heads, a.heads // a.kv_heads)
+    x = on.add(x, layer.linear(on, y, "o", HIDDEN), HIDDEN)
+    y = on.rms_norm(x, MLP_IN)
+    return on.add(x, layer.linear(on, gated(on, y, layer), "down", HIDDEN), HIDDEN)
+
+
+def _queries_keys_values(on: Operations, x: Value, layer: Layer) -> tuple[Value, Value, Value]:
+    a = layer.architecture
+    if "q+k+v" not in layer.modules:
+        q, k, v = (layer.linear(on, x, role, QKV) for role in "qkv")
+        return q, k, v
+    fused = layer.linear(on, x, "q+k+v", QKV)
+    one = fused.size // (a.heads + 2 * a.kv_heads)
+    q, k, v = on.split(fused, [one * a.heads, one * a.kv_heads, one * a.kv_heads])
+    return q, k, v
+
+
+def gated(on: Operations, x: Value, layer: Layer) -> Value:
+    """act(gate x) * (up x)."""
+    if "gate+up" in layer.modules:
+        fused = layer.linear(on, x, "gate+up", MLP)
+        gate, up = on.split(fused, [fused.size // 2] * 2)
+        return on.multiply(up, on.pointwise_of(gate, MLP), DOWN_IN)
+    gate = on.pointwise_of(layer.linear(on, x, "gate", MLP), MLP)
+    return on.multiply(gate, layer.linear(on, x, "up", MLP), DOWN_IN)
+
+
+Block = Callable[[Operations, Value, Layer], Value]
+BLOCKS: dict[str, Block] = {
+    "bert": bert,
+    "roberta": bert,
+    "xlm-roberta": bert,
+    "gpt2": gpt2,
+    "gpt3": gpt2,
+    "llama": llama,
+    "mistral": llama,
+    "qwen2": llama,
+    "qwen3": llama,
+    "phi3": llama,
+}

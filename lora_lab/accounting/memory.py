@@ -1,0 +1,196 @@
+"""How much memory a training step needs, and where in the step: the closed form, explained term by term.
+
+What lives through the whole step is a sum: weights, gradients, optimizer states. What comes and goes is played on the
+tape: forward, every layer keeps what its backward needs; backward, layer after layer gives it back and gradients grow.
+As equal layers are equal, the peak is at the loss, in the last layer's backward, in the first one's, at the end of
+backward, or in the optimizer's step; the largest of these is the peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.blocks import BLOCKS, HIDDEN, Layer
+from lora_lab.accounting.ends import ENCODERS, classification_head, embeddings, language_head
+from lora_lab.accounting.operations import Operations
+from lora_lab.accounting.plan import LayerPlan, Plan
+from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.states import states
+from lora_lab.accounting.tape import IN_FLIGHT, Label, Parts, Profile, Storage, Value
+from lora_lab.errors import BadValue, nearest
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand: what it is for, a name, how it is made, bytes."""
+
+    category: str
+    symbol: str
+    formula: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The peak of a step, when it falls, and what lives then.
+
+    mode      predicted (closed form), traced (fake tensors) or measured
+    moments   the candidates for the peak: bytes by moment
+    notes     what the figure leaves out
+    Units: bytes.
+    """
+
+    mode: str
+    peak: int
+    at: str
+    terms: tuple[Term, ...]
+    moments: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def categories(self) -> dict[str, int]:
+        """Bytes at the peak by category; they sum to the peak."""
+        sums: dict[str, int] = {}
+        for term in self.terms:
+            sums[term.category] = sums.get(term.category, 0) + term.bytes
+        return sums
+
+
+def estimate(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> Estimate:
+    """The closed form for one training step of eager PyTorch with transformers' models.
+
+    Raises: BadValue for a family or method whose activations are not modelled, naming what is.
+    """
+    if plan.unknown:
+        raise BadValue(plan.unknown)
+    if a.model_type not in BLOCKS:
+        known = nearest(a.model_type, BLOCKS)
+        raise BadValue(f"the activations of {a.model_type} are not modelled; nearest that are: {known}; or use --trace")
+    return _Step(a, plan, setup, labels).estimate()
+
+
+LATER: Label = ("gradients", "weights of the later layers", "bytes that train there")
+TIED: Label = ("gradients", "the tied embedding: the head's and the sum", "2·V·d·b")
+ROTARY: Label = ("activations", "rotary tables", "2·S·head_dim·b")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of the model: what stays of it after forward, its backward, and what else lives when forward ends."""
+
+    kept: Parts
+    backward: Profile
+    needs_grad: bool
+    variables: Parts = field(default_factory=dict)
+
+
+class _Step:
+    """The pieces of one step, and when what lives."""
+
+    def __init__(self, a: Architecture, plan: Plan, setup: Setup, labels: int) -> None:
+        self.a, self.plan, self.setup, self.labels = a, plan, setup, labels
+        self.encoder = a.model_type in ENCODERS
+        self.tokens = setup.batch * (setup.seq + plan.prompt)
+        self.states = states(a, plan, setup, labels)
+
+    def estimate(self) -> Estimate:
+        moments = self.moments()
+        at = max(moments, key=lambda m: sum(moments[m].values()))
+        terms = tuple(Term(*label, size) for label, size in moments[at].items() if size)
+        totals = {name: sum(parts.values()) for name, parts in moments.items()}
+        return Estimate("predicted", totals[at], at, terms, totals)
+
+    # ---- the pieces
+
+    def operations(self) -> Operations:
+        plan = self.plan
+        return Operations(self.setup, self.tokens, trains=plan.everything, biases=plan.biases, dropout=plan.dropout)
+
+    def embeddings(self) -> Piece:
+        on = self.operations()
+        x = embeddings(on, self.a, self.plan.prompt, self.encoder)
+        return Piece(on.kept(), on.backward(x), x.needs_grad)
+
+    def layer(self, plan: LayerPlan, needs_grad: bool, number: int) -> Piece:
+        """One layer: what it keeps between forward and backward, and its backward; checkpointed, the layer runs again."""
+        on = self.operations()
+        x = self.hidden(needs_grad)
+        y = BLOCKS[self.a.model_type](on, x, Layer(self.a, plan, number))
+        if not y.needs_grad:
+            return Piece({}, Profile({}, 0), False)
+        if not self.setup.checkpointing:
+            return Piece(on.kept(), on.backward(y), True, on.variables())
+        back, again = on.backward(y, outside=x.storage), merged([on.kept(x.storage), on.variables(), {IN_FLIGHT: y.size}])
+        most = max(back.parts, again, key=lambda parts: sum(parts.values()))
+        return Piece({HIDDEN: x.size}, Profile(merged([most, {HIDDEN: x.size}]), back.weights), True)
+
+    def head(self) -> Piece:
+        on = self.operations()
+        x = self.hidden(True)
+        if self.encoder:
+            loss = classification_head(on, x, self.a, self.labels, self.plan.head)
+        else:
+            loss = language_head(on, x, self.a, self.plan.prompt)
+        return Piece(on.kept(), on.backward(loss), True)
+
+    def hidden(self, needs_grad: bool) -> Value:
+        size = self.tokens * self.a.hidden * self.setup.width
+        return Value(size, needs_grad, Storage(size, HIDDEN))
+
+    # ---- the moments
+
+    def moments(self) -> dict[str, Parts]:
+        """What lives at each moment that may be the peak, by label."""
+        a, steady = self.a, self.states.steady()
+        first, head = self.embeddings(), self.head()
+        layers = self.layers(first.needs_grad)
+        kept = [piece.kept for piece in layers]
+        always = merged([steady, self.tables(first.needs_grad), first.kept])
+        tied = head.backward.weights if a.tied else 0
+        grown = head.backward.weights
+        moments = {"the loss's backward": merged([always, *kept, head.backward.parts])}
+        if any(layers[-1].variables.values()):
+            moments[f"layer {a.layers}'s forward"] = merged([always, *kept, layers[-1].variables])
+        gradients = {a.layers: grown}
+        for number in range(a.layers, 0, -1):
+            gradients[number - 1] = gradients[number] + layers[number - 1].backward.weights
+        for number in sorted({a.layers, 2, 1} & set(range(1, a.layers + 1)), reverse=True):
+            before = {LATER: self.states.spread(gradients[number])}
+            parts = merged([always, *kept[: number - 1], before, layers[number - 1].backward.parts])
+            moments[f"layer {number}'s backward"] = parts
+        last = {LATER: self.states.spread(gradients[0] - tied), TIED: 2 * tied}
+        if self.plan.everything:
+            moments["the embeddings' backward"] = merged([steady, last, first.backward.parts])
+        moments["the optimizer's step"] = merged([steady, self.states.stepping()])
+        return moments
+
+    def layers(self, needs_grad: bool) -> list[Piece]:
+        """The piece of each layer; equal ones are played once."""
+        pieces: dict[tuple[LayerPlan, bool], Piece] = {}
+        found = []
+        plans = self.plan.layers or ((),) * self.a.layers
+        for number, plan in enumerate(plans):
+            key = (plan, needs_grad)
+            if key not in pieces:
+                pieces[key] = self.layer(plan, needs_grad, number)
+            found.append(pieces[key])
+            needs_grad = needs_grad or pieces[key].needs_grad
+        return found
+
+    def tables(self, embeddings_train: bool) -> Parts:
+        """Token numbers and labels in int64, and the tables of rotary positions, which all layers share."""
+        ids = 8 * self.tokens * (1 if self.encoder else 3)
+        rotary = not self.encoder and self.a.model_type not in ("gpt2", "gpt3")
+        tables = 2 * (self.setup.seq + self.plan.prompt) * self.a.head_dim * self.setup.width * rotary
+        return {("activations", "token numbers and labels", "8·T each"): ids, ROTARY: tables}
+
+
+def merged(parts: Iterable[Parts]) -> Parts:
+    """The sums by label."""
+    total: Parts = {}
+    for one in parts:
+        for label, size in one.items():
+            total[label] = total.get(label, 0) + size
+    return total

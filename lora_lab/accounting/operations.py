@@ -1,0 +1,193 @@
+"""The operations of a transformer on the tape: what each keeps for backward, and what its backward needs for a moment.
+
+T = batch x seq tokens, b = bytes of an activation. The rules are those of eager PyTorch; the trace checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lora_lab.accounting.plan import Adapter
+from lora_lab.accounting.setup import BYTES, Setup
+from lora_lab.accounting.tape import IN_FLIGHT, Label, Storage, Tape, Value
+from lora_lab.errors import BadValue
+
+MASK = 1  # bytes of a number in a dropout mask on a GPU
+BLOCK, NESTED = 64, 256  # NF4: weights to one absmax, absmaxes to one fp32 scale
+
+
+class Operations(Tape):
+    """A tape for one piece of a model under a set-up; `trains` says whether the base's own weights do."""
+
+    def __init__(self, setup: Setup, tokens: int, *, trains: bool, biases: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.setup, self.tokens, self.trains, self.biases = setup, tokens, trains, trains or biases
+        self.b, self.p, self.adapter_dropout = setup.width, setup.dropout, dropout
+        self.seq = tokens // setup.batch
+
+    # ---- linear layers and their adapters
+
+    def linear(
+        self,
+        x: Value,
+        in_features: int,
+        out_features: int,
+        label: Label,
+        *,
+        bias: bool = False,
+        adapters: Sequence[Adapter] = (),
+        conv1d: bool = False,
+        quantised: bool = True,
+        kept_as: Label | None = None,
+    ) -> Value:
+        """y = W x (+ b), then each adapter's s B A x added. W's gradient keeps x, and so does A's; a frozen W nothing."""
+        b, weight = self.b, in_features * out_features * self.b
+        dequantised = weight if quantised and self.setup.quantised != "none" else 0
+        numbers = (in_features * out_features if self.trains else 0) + (out_features if bias and self.biases else 0)
+        keeps = [x] if self.trains else []
+        size = self.tokens * out_features * b
+        y = self.op(size, [x], keeps, weights=numbers * b, temporary=dequantised, label=label)
+        for adapter in adapters:
+            y = self._adapter(x, y, adapter, conv1d)
+        return y
+
+    def _adapter(self, x: Value, y: Value, adapter: Adapter, conv1d: bool) -> Value:
+        kind, b = self.setup.adapter_dtype, self.b
+        if kind == "fp32" and b != 4:
+            return self._adapter_in_fp32(x, y, adapter)
+        own = 4 if kind == "auto" else b  # bytes of a number in A and B themselves
+        x = self._adapter_dropout(x)
+        h = self._thin(x, adapter.rank * adapter.in_features, own, self.tokens * adapter.rank * b, "A")
+        if adapter.sliced:  # written into a slice of y: backward copies the whole gradient, then the slice's
+            grown = self._thin(h, adapter.rank * adapter.rows, own, self.tokens * adapter.rows * b, "B")
+            return self.op(y.size, [y, grown], inside=y.storage)
+        out = Storage(y.size) if conv1d else y.storage  # Conv1D's output is a view, and a view is not added to in place
+        grown = self._thin(h, adapter.rank * adapter.rows, own, y.size, "B", inside=out)
+        return self.op(y.size, [y, grown], alias=True, inside=out) if y.needs_grad else grown
+
+    def _thin(self, x: Value, numbers: int, own: int, size: int, which: str, inside: Storage | None = None) -> Value:
+        """x times A or B of `numbers` numbers: x is kept, and where their dtype is not the base's, a copy in that."""
+        label = ("activations", f"{which} x of the adapters", "T·r·b")
+        if own == self.b:
+            return self.op(size, [x], [x], weights=numbers * own, label=label, inside=inside)
+        copied = ("activations", f"{which} in the base's dtype", "r·width·b")
+        matrix = self.op(numbers * self.b, [], weights=numbers * own, label=copied)
+        keeps = [x, matrix] if x.needs_grad else [x]
+        return self.op(size, [x, matrix], keeps, label=label, inside=inside)
+
+    def _adapter_in_fp32(self, x: Value, y: Value, adapter: Adapter) -> Value:
+        """PEFT's way beside a half-precision base: x copied to fp32, both products in fp32, the sum cast back."""
+        if adapter.sliced:
+            raise BadValue("PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or leave adapter_dtype out")
+        t, r, i, o = self.tokens, adapter.rank, adapter.in_features, adapter.rows
+        x = self._adapter_dropout(self.cast(x, t * i * 4, ("activations", "inputs of adapters in fp32", "4·T·d_in")))
+        h = self.op(t * r * 4, [x], [x], weights=r * i * 4, label=("activations", "A x of the adapters", "4·T·r"))
+        product = self.op(t * o * 4, [h], [h], weights=r * o * 4)
+        scaled = self.op(t * o * 4, [product])
+        both = self.op(t * o * 4, [self.cast(y, t * o * 4), scaled], alias=True)
+        return self.cast(both, y.size)
+
+    def _adapter_dropout(self, x: Value) -> Value:
+        if not self.adapter_dropout:
+            return x
+        return self.dropout(x, self.adapter_dropout, ("activations", "inputs of adapters after dropout", "T·d_in·b"))
+
+    # ---- what stands between them
+
+    def cast(self, x: Value, size: int, label: Label = IN_FLIGHT) -> Value:
+        """To another dtype; the same tensor when that is its own already. Nothing is kept."""
+        return x if size == x.size else self.op(size, [x], label=label)
+
+    def add(self, x: Value, y: Value, label: Label = IN_FLIGHT) -> Value:
+        """x + y: the gradient goes to both as it is."""
+        return self.op(x.size, [x, y], alias=True, label=label)
+
+    def scale(self, x: Value, label: Label = IN_FLIGHT) -> Value:
+        """x times a constant, or plus one: nothing of x is kept."""
+        return self.op(x.size, [x], label=label)
+
+    def shift(self, x: Value) -> Value:
+        """x plus a constant."""
+        return self.op(x.size, [x], alias=True)
+
+    def multiply(self, x: Value, y: Value, label: Label = IN_FLIGHT) -> Value:
+        """x * y, each kept for the other's gradient."""
+        return self.op(x.size, [x, y], [*([y] if x.needs_grad else []), *([x] if y.needs_grad else [])], label=label)
+
+    def pointwise_of(self, x: Value, label: Label) -> Value:
+        """A function of each number whose gradient is made from its input: GELU, SiLU."""
+        return self.op(x.size, [x], [x], label=label)
+
+    def pointwise(self, x: Value, label: Label) -> Value:
+        """A function of each number whose gradient is made from its output: tanh."""
+        out = Storage(x.size, label)
+        return self.op(x.size, [x], [out], inside=out)
+
+    def dropout(self, x: Value, p: float, label: Label = IN_FLIGHT) -> Value:
+        """A mask of a byte a number is kept; without dropout nothing happens."""
+        if not p:
+            return x
+        numbers = x.size // self.b
+        return self.op(x.size, [x], [Storage(numbers * MASK, ("activations", "dropout masks", "T·d"))], label=label)
+
+    def layer_norm(self, x: Value, label: Label) -> Value:
+        """LayerNorm keeps its input, and a mean and a deviation per token in fp32."""
+        d = x.size // (self.tokens * self.b)
+        stats = Storage(8 * self.tokens, ("activations", "statistics of norms", "8·T"))
+        return self.op(x.size, [x], [x, stats], weights=2 * d * self.b if self.trains else self._bias(d), label=label)
+
+    def rms_norm(self, x: Value, label: Label, rows: int = 1) -> Value:
+        """RMSNorm computes in fp32: the input in fp32 is kept, 1/rms per row, and the normed one where the gain trains.
+
+        rows   norms per token: 1, or the number of heads where each head is normed
+        """
+        size32, per_row = x.size // self.b * 4, 4 * self.tokens * rows
+        x32 = self.cast(x, size32, ("activations", "inputs of norms in fp32", "4·T·d"))
+        squares = self.op(size32, [x32], [x32], temporary=2 * size32)
+        stats = Storage(per_row, ("activations", "statistics of norms", "4·T"))
+        rstd = self.op(per_row, [self.op(per_row, [squares])], [stats], inside=stats)
+        normed_label = ("activations", "normed inputs", "T·d·b")
+        scaled = self.op(size32, [x32, rstd], [x32, rstd], temporary=size32, label=normed_label)
+        normed = self.cast(scaled, x.size, normed_label)
+        if not self.trains:
+            return self.scale(normed, label)
+        gain = x.size // (self.tokens * rows)
+        return self.op(x.size, [normed], [normed], weights=gain, temporary=x.size, label=label)
+
+    def rotate(self, x: Value) -> Value:
+        """Rotary positions: x cos + (x with halves swapped) sin; only the tables are kept, once for all layers."""
+        straight = self.op(x.size, [x])
+        first, second = self.op(x.size // 2, [x], temporary=x.size), self.op(x.size // 2, [x], temporary=x.size)
+        swapped = self.op(x.size, [self.op(x.size // 2, [second]), first], alias=True)
+        label = ("activations", "q, k, v", "T·(q + 2·kv)·b")
+        return self.add(straight, self.op(x.size, [swapped]), label)
+
+    def attention(self, q: Value, k: Value, v: Value, heads: int, groups: int) -> Value:
+        """One fused kernel, which keeps q, k, v, its output and a logarithm per head and token.
+
+        On a GPU in fp32 the kernel is the memory-efficient one: it wants as many key heads as query heads, so that
+        k and v are copied `groups` times, and it pads the logarithms to 32 tokens.
+        """
+        seq = self.seq
+        if self.setup.device == "cuda" and self.b == 4:
+            seq = -(-seq // 32) * 32
+            if groups > 1:
+                label = ("activations", "k, v repeated for each query head", "2·T·q·b")
+                k, v = (self.op(x.size * groups, [x], label=label) for x in (k, v))
+        log = Storage(4 * self.setup.batch * heads * seq, ("activations", "attention's logarithms", "4·T·heads"))
+        out = Storage(q.size, ("activations", "attention's output", "T·q·b"))
+        return self.op(q.size, [q, k, v], [q, k, v, log, out], inside=out)
+
+    def _bias(self, d: int) -> int:
+        return d * self.b if self.biases else 0
+
+
+def bytes_per_weight(setup: Setup) -> float:
+    """Of a frozen linear weight: NF4 takes 4 bits and, a block of 64, an absmax: fp32, or itself 8 bits.
+
+    4 + 32/64 = 4.5 bits; with double quantisation 4 + 8/64 + 32/(64 x 256) = 4.127. Dettmers et al. 2023.
+    """
+    if setup.quantised == "none":
+        return BYTES[setup.dtype]
+    absmax = 32 / BLOCK if setup.quantised == "nf4-single" else 8 / BLOCK + 32 / (BLOCK * NESTED)
+    return (4 + absmax) / 8

@@ -1,0 +1,214 @@
+"""What trains, counted: the whole, each kind of module, the break-even rank, and the bytes that keeping it takes.
+
+    full:  d_in d_out            LoRA:  r (d_in + d_out)            break-even:  r* = d_in d_out / (d_in + d_out)
+
+A square layer of d x d has r* = d / 2: below that rank an adapter has fewer numbers than the weight it changes.
+Source: Hu et al. 2021, section 4.2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from lora_lab.accounting.architectures import Architecture, Module
+from lora_lab.errors import BadValue
+
+FP32 = 4  # bytes of a number in an adapter's file, whatever the base's precision
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of module, or one slice of a fused one, all `count` of them together.
+
+    `full` numbers stand in the model, `trained` numbers train because of the method: LoRA's beside the weight, a bias
+    within it. What a method adds of its own (a soft prompt) has full 0. Units: numbers.
+    """
+
+    name: str
+    role: str
+    in_features: int
+    out_features: int
+    count: int
+    full: int
+    trained: int = 0
+    matrix: bool = True  # one number for each input and output, so that a rank makes sense
+
+    @property
+    def break_even_rank(self) -> float | None:
+        """The rank at which A and B hold as many numbers as the weight; None where there is no matrix."""
+        return break_even_rank(self.in_features, self.out_features) if self.matrix else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as plain values, the break-even rank to two decimals."""
+        values = {key: value for key, value in asdict(self).items() if key != "matrix"}
+        rank = self.break_even_rank
+        return values | {"break_even_rank": None if rank is None else round(rank, 2)}
+
+
+class Counting(Protocol):
+    """What the accountant asks of a method."""
+
+    @property
+    def name(self) -> str: ...
+
+    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
+        """A row for everything that trains, named as the module or slice that it belongs to."""
+        ...
+
+    def file_bytes(self, architecture: Architecture) -> int:
+        """Bytes of the file that keeps what was trained, the task's head with it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """How much of a model a method trains. Units: numbers; adapter_bytes in bytes.
+
+    `total` is the model as it came; `trainable` leaves out the task's `head`, which trains whatever the method.
+    """
+
+    model: str
+    method: str
+    total: int
+    trainable: int
+    head: int
+    adapter_bytes: int
+    modules: tuple[Row, ...]
+
+    @property
+    def fraction(self) -> float:
+        """trainable / total."""
+        return self.trainable / self.total
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the numbers do not say by themselves, in sentences."""
+        experts = sum(row.trained for row in self.modules if ".experts." in row.name)
+        if not experts or self.method not in ("lora", "ia3"):
+            return ()
+        return (
+            f"{experts:,} of these stand in experts, counted as one adapter each; transformers 5 keeps a layer's "
+            "experts in one tensor, to which no adapter can be attached",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The count as plain values."""
+        values = {key: getattr(self, key) for key in ("model", "method", "total", "trainable", "head")}
+        rows = [row.to_json() for row in self.modules]
+        return values | {
+            "fraction": self.fraction,
+            "adapter_bytes": self.adapter_bytes,
+            "modules": rows,
+            "notes": list(self.notes),
+        }
+
+
+def break_even_rank(in_features: int, out_features: int) -> float:
+    """d_in d_out / (d_in + d_out): above this rank LoRA holds more numbers than the weight itself.
+
+    Raises: BadValue for a size below 1.
+    """
+    if in_features < 1 or out_features < 1:
+        raise BadValue(f"a weight has at least one input and one output, not {in_features} x {out_features}")
+    return in_features * out_features / (in_features + out_features)
+
+
+def count(architecture: Architecture, method: Counting) -> ParameterCount:
+    """What `method` trains on `architecture`, in all and for each kind of module.
+
+    Raises: as the method does, for a target that matches nothing or a rank above a layer's size.
+    """
+    trained = method.trained(architecture)
+    return ParameterCount(
+        model=architecture.name,
+        method=method.name,
+        total=architecture.total,
+        trainable=sum(row.trained for row in trained),
+        head=architecture.head_parameters,
+        adapter_bytes=method.file_bytes(architecture),
+        modules=table(architecture, trained),
+    )
+
+
+def table(architecture: Architecture, trained: Iterable[Row]) -> tuple[Row, ...]:
+    """Every kind of module in the model's order, what trains filled in, and after them what a method adds.
+
+    A fused layer stands as its slices where a slice trains. The column `full` sums to the model's total.
+    """
+    by_name = {row.name: row for row in trained}
+    rows: list[Row] = []
+    for module in architecture.modules:
+        slices = slice_rows(module, architecture.widths)
+        own = slices if any(row.name in by_name for row in slices) else [row_of(module)]
+        rows += [by_name.pop(row.name, row) for row in own if row.full or row.name in by_name]
+    return (*rows, *(replace(row, full=0) for row in by_name.values()))  # what it stands on was counted above
+
+
+def row_of(module: Module, trained: int = 0) -> Row:
+    """The row of a whole module."""
+    size, matrix = module.parameters * module.count, module.kind not in ("norm", "other")
+    inputs, outputs = module.in_features, module.out_features
+    return Row(module.name, module.role, inputs, outputs, module.count, size, trained, matrix)
+
+
+def slice_rows(module: Module, widths: Mapping[str, int]) -> list[Row]:
+    """A row for each slice of a fused module, [] for any other."""
+    roles = module.role.split("+")
+    if len(roles) < 2:
+        return []
+    whole = row_of(module)
+    sizes = {role: widths[role] * (module.in_features + module.bias) * module.count for role in roles}
+    return [
+        replace(whole, name=f"{module.name}[{role}]", role=role, out_features=widths[role], full=sizes[role])
+        for role in roles
+    ]
+
+
+def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str], itemsize: int = FP32) -> int:
+    """Bytes of a safetensors file with these fp32 tensors: 8 for the header's length, the header, the numbers.
+
+    The header is JSON, filled with spaces to a multiple of 8; it names each tensor's type, shape and place, in the
+    order of their names. Source: the format's own description.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    start = 0
+    for name, shape in sorted(tensors.items()):
+        stop = start + _numbers(shape) * itemsize
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
+        start = stop
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + length + -length % 8 + start
+
+
+def _numbers(shape: Sequence[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes that n tasks take: one base and an adapter each, or a whole model each."""
+
+    n: int
+    adapters: int
+    models: int
+
+    @property
+    def times(self) -> float:
+        """How many times as much the models take."""
+        return self.models / self.adapters
+
+
+def storage(n: int, model_bytes: int, adapter_bytes: int) -> Storage:
+    """What keeping n fine-tuned variants takes, with adapters on one base and as n models of their own.
+
+    Units: bytes. Raises: BadValue for a negative number of tasks or no bytes at all.
+    """
+    if n < 1 or model_bytes < 1 or adapter_bytes < 0:
+        raise BadValue(f"storage needs at least one task and a model of at least one byte, not {n} and {model_bytes}")
+    return Storage(n, model_bytes + n * adapter_bytes, n * model_bytes)

@@ -1,0 +1,117 @@
+"""What lives through the whole step: weights, the optimizer's states, and at its end all gradients. Bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.operations import bytes_per_weight
+from lora_lab.accounting.plan import Plan
+from lora_lab.accounting.setup import BYTES, Setup
+from lora_lab.accounting.tape import Label
+
+WEIGHTS: Label = ("weights", "base", "numbers · b")
+QUANTISED: Label = ("weights", "base's linear layers in NF4", "numbers · 4.127 bits (4.5 without double quantisation)")
+ADAPTERS: Label = ("weights", "what is added to the base", "numbers · bytes each")
+MOMENTS: Label = ("optimizer", "AdamW's two moments", "2 · bytes that train")
+EIGHT_BIT: Label = ("optimizer", "AdamW's two moments in 8 bits", "numbers · (2 + 8/256)")
+GRADIENTS: Label = ("gradients", "all gradients", "bytes that train")
+STEP: Label = ("temporaries", "the optimizer's arithmetic", "2 · largest parameter, or with foreach all of them")
+SMALL = 4096  # numbers: bitsandbytes keeps the moments of smaller parameters in fp32
+
+
+@dataclass(frozen=True)
+class States:
+    """Bytes of weights, of what trains, and of the optimizer, on one of `devices` devices.
+
+    sharded   what is divided over them: "" nothing, zero1 the optimizer, zero2 gradients too, zero3 or fsdp weights too
+    """
+
+    base: int
+    quantised: int
+    added: int
+    trained: int
+    optimizer: int
+    eight_bit: bool
+    stepping_extra: int
+    devices: int = 1
+    sharded: str = ""
+
+    def steady(self) -> dict[Label, int]:
+        """Weights and optimizer, which live from the first moment to the last."""
+        weights = self.devices if self.sharded in ("zero3", "fsdp") else 1
+        return {
+            WEIGHTS: self.base // weights,
+            QUANTISED: self.quantised // weights,
+            ADAPTERS: self.added // weights,
+            EIGHT_BIT if self.eight_bit else MOMENTS: self.optimizer // self.devices,
+        }
+
+    def spread(self, gradients: int) -> int:
+        """Gradients that have been made, as far as this device keeps them."""
+        return gradients // self.devices if self.sharded in ("zero2", "zero3", "fsdp") else gradients
+
+    def stepping(self) -> dict[Label, int]:
+        """What the optimizer's step adds."""
+        return {GRADIENTS: self.spread(self.trained), STEP: self.stepping_extra // self.devices}
+
+
+def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
+    """The steady part of a step."""
+    b = setup.width
+    quantised = _quantised_numbers(a) if setup.quantised != "none" else 0
+    total = _total(a, labels)
+    head = _head(a, labels) if plan.head and not plan.everything else 0
+    own = 4 if setup.adapter_dtype == "auto" else BYTES[setup.adapter_dtype]
+    in_place = plan.everything or plan.biases  # what trains is a part of the base
+    numbers = total if plan.everything else plan.parameters
+    trained = numbers * (b if in_place else own) + head * 4
+    added = (0 if in_place else plan.parameters * own) + head * 4
+    sizes = _sizes(a, plan, labels)
+    extra = trained if setup.optimizer == "adamw-foreach" else 0
+    if setup.optimizer == "adamw":
+        extra = 2 * max(sizes, default=0) * (b if in_place else own)
+    optimizer = 2 * trained
+    if setup.optimizer == "adamw-8bit":
+        optimizer = round(sum(n * (2 + 8 / 256) if n >= SMALL else n * 8 for n in sizes))
+    if setup.optimizer == "sgd":
+        optimizer = 0
+    kind = setup.shard.partition(":")[0]
+    return States(
+        base=(total - quantised) * b,
+        quantised=round(quantised * bytes_per_weight(setup)),
+        added=added,
+        trained=trained,
+        optimizer=optimizer,
+        eight_bit=setup.optimizer == "adamw-8bit",
+        stepping_extra=extra,
+        devices=setup.devices,
+        sharded=kind,
+    )
+
+
+@lru_cache(maxsize=256)
+def _quantised_numbers(a: Architecture) -> int:
+    """Numbers in the linear layers inside the layers, which bitsandbytes quantises; embeddings and head stay."""
+    kinds = ("linear", "conv1d")
+    return sum(m.weight * m.count for m in a.modules if m.numbers and m.kind in kinds and m.role != "router")
+
+
+def _head(a: Architecture, labels: int) -> int:
+    return a.head(labels) if a.task == "encoder" and not a.head_parameters else a.head_parameters
+
+
+def _total(a: Architecture, labels: int) -> int:
+    return a.total - a.head_parameters + _head(a, labels)
+
+
+def _sizes(a: Architecture, plan: Plan, labels: int) -> list[int]:
+    """Numbers in each tensor that trains."""
+    if plan.everything:
+        found = [n for m in a.modules for n in [m.weight] * m.count + [m.biases] * m.count if n and not m.tied]
+        return found + [_head(a, labels)]
+    adapters = [
+        n for layer in plan.layers for _, each in layer for x in each for n in (x.rank * x.in_features, x.rank * x.rows)
+    ]
+    return adapters or [plan.parameters]

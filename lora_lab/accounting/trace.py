@@ -1,0 +1,158 @@
+"""One training step followed storage by storage: over fake tensors for any model, or on a real one.
+
+A fake tensor has a shape and a dtype and no numbers, so a 70-billion model is built, trained for two steps and
+followed on a laptop: no weights, no GPU. The second step is the one that counts, for in the first the optimizer has
+no states yet. What the kernels keep differs between devices; `kernels` puts a GPU's in the place of the CPU's.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any, Protocol
+from unittest import mock
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from transformers import masking_utils
+
+from lora_lab.accounting.kernels import cuda_kernels
+from lora_lab.accounting.four_bit import quantise
+from lora_lab.accounting.memory import Estimate, Term
+from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.tracker import OPTIMIZER, Tracker
+from lora_lab.errors import BadValue
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+STEPS = 2
+
+
+class Attaches(Protocol):
+    """A method, as far as a trace needs it."""
+
+    def attach(self, model: Any) -> Any:
+        """Freeze what is frozen and add what trains."""
+        ...
+
+
+def trace(config: Mapping[str, Any], method: Attaches, setup: Setup, *, num_labels: int = 2) -> Estimate:
+    """The peak of a training step over fake tensors, exact to the byte for eager PyTorch with transformers' models.
+
+    config      as in config.json; a classifier is built for an encoder, a language model else
+    Raises: BadValue for a set-up that is not traced (sharding, 8-bit optimizer, MoE with data-dependent routing).
+    """
+    if setup.shard or setup.optimizer == "adamw-8bit":
+        raise BadValue("a trace follows one device and PyTorch's own optimizers; leave out shard and adamw-8bit")
+    if not hasattr(method, "attach"):
+        raise BadValue("this method can be counted, but nothing attaches it to a model yet, so it cannot be traced")
+    kernels = cuda_kernels if setup.device == "cuda" else _as_they_are
+    with FakeTensorMode(allow_non_fake_inputs=True), kernels(), _plain_masks():
+        return follow(build(config, setup, num_labels), method, setup, mode="traced")
+
+
+def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
+    """The model of a config, in the set-up's dtype, its dropout set; random weights, or fake ones in a fake mode."""
+    fields = copy.deepcopy(dict(config))
+    if fields.get("model_type") == "gpt3":
+        fields["model_type"] = "gpt2"  # the same layers, larger
+    known = transformers.AutoConfig.for_model(**fields)
+    known._attn_implementation, known.use_cache = "sdpa", False
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        if hasattr(known, name):
+            setattr(known, name, setup.dropout)
+    for name in ("attention_dropout", "classifier_dropout"):
+        if hasattr(known, name):
+            setattr(known, name, setup.dropout)
+    known.num_labels = num_labels
+    causal = type(known) in transformers.AutoModelForCausalLM._model_mapping
+    encoder = known.model_type in ("bert", "roberta", "xlm-roberta", "deberta", "deberta-v2")
+    loader = transformers.AutoModelForCausalLM if causal and not encoder else None
+    loader = loader or transformers.AutoModelForSequenceClassification
+    return loader.from_config(known, dtype=DTYPES[setup.dtype])
+
+
+def follow(model: nn.Module, method: Attaches, setup: Setup, *, mode: str = "measured") -> Estimate:
+    """Attach the method, take two steps, and report the second. On a real model the steps are real ones."""
+    if setup.quantised != "none":
+        quantise(model, double=setup.quantised == "nf4")
+    method.attach(model)
+    _set_adapters(model, setup)
+    model.train()
+    if setup.checkpointing:
+        with warnings.catch_warnings():  # it has another name in later releases
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = optimizer_of(trained, setup.optimizer)
+    with Tracker(getattr(model.config, "vocab_size", 0)) as tracker:
+        tracker.claim_model(model)
+        for _ in range(STEPS):
+            tracker.forget_peak()
+            step(model, optimizer, setup, tracker)
+    formula = "live bytes of tensors, followed storage by storage"
+    terms = tuple(Term(category, category, formula, size) for category, size in tracker.at_peak.items())
+    return Estimate(mode, tracker.peak, tracker.peak_phase, terms, tracker.phase_peaks)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, setup: Setup, tracker: Tracker) -> None:
+    """Forward, loss, backward, optimizer step, with the phase told to the tracker; rows are full, so nothing is padded."""
+    tracker.phase = "forward"
+    ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long)
+    classifies = "SequenceClassification" in type(model).__name__
+    labels = torch.zeros(setup.batch, dtype=torch.long) if classifies else ids.clone()
+    loss: Tensor = model(input_ids=ids, labels=labels).loss
+    tracker.phase = "backward"
+    loss.backward()
+    del loss, ids, labels
+    tracker.phase = "optimizer step"
+    optimizer.step()
+    for state in optimizer.state.values():
+        tracker.claim((value for value in state.values() if isinstance(value, Tensor)), OPTIMIZER)
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _set_adapters(model: nn.Module, setup: Setup) -> None:
+    """The adapters in another dtype than the lab's own, or multiplied in another, where the set-up asks for it."""
+    if setup.adapter_dtype == "auto":
+        return
+    for module in model.modules():
+        own = list(module.named_parameters(recurse=False))
+        for name, parameter in own:
+            if name in ("lora_A", "lora_B", "prompt") and parameter.dtype != DTYPES[setup.adapter_dtype]:
+                setattr(module, name, nn.Parameter(parameter.detach().to(DTYPES[setup.adapter_dtype])))
+        if setup.adapter_dtype == "fp32" and getattr(module, "rows", None):
+            raise BadValue("PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or leave adapter_dtype out")
+        if setup.adapter_dtype == "fp32" and any(name == "lora_A" for name, _ in own):
+            module.forward = MethodType(_in_fp32, module)  # type: ignore[assignment]
+
+
+def _in_fp32(layer: Any, x: Tensor) -> Tensor:
+    """An adapted layer as PEFT runs it beside a half-precision base: the detour in fp32, the sum cast back."""
+    y: Tensor = layer.base_layer(x)
+    h = nn.functional.linear(layer.dropout(x.to(torch.float32)), layer.lora_A)
+    return (y + nn.functional.linear(h, layer.lora_B) * layer.scaling).to(y.dtype)
+
+
+def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
+    """PyTorch's optimizer in the form that the set-up names."""
+    if name == "sgd":
+        return torch.optim.SGD(trained, lr=1e-4, foreach=False)
+    foreach, fused = name == "adamw-foreach", name == "adamw-fused"
+    return torch.optim.AdamW(trained, lr=1e-4, foreach=foreach, fused=fused or None)
+
+
+@contextmanager
+def _as_they_are() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _plain_masks() -> Iterator[None]:
+    """transformers asks the *values* of positions whether rows are packed; fake ones have none, and ours are not."""
+    with mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None):
+        yield

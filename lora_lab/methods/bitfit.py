@@ -1,0 +1,33 @@
+"""BitFit: every bias of the model trains and nothing else does.
+
+Source: Ben-Zaken et al. 2022. GPT-3's row in Hu et al. (14.2M) is 12 d a layer; the biases of a GPT-2 block are 11 d.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.parameters import Row, row_of
+from lora_lab.accounting.plan import Plan
+from lora_lab.errors import BadValue
+from lora_lab.methods.counted import Counted
+
+
+@dataclass(frozen=True)
+class BitFit(Counted):
+    """All biases, those of the norms among them."""
+
+    name: ClassVar[str] = "bitfit"
+
+    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
+        """A row for each kind of module with a bias. Raises: BadValue when the model has none, as Llama."""
+        biased = [m for m in architecture.modules if m.bias and not m.in_task_head]
+        if not biased:
+            raise BadValue(f"{architecture.name} has no biases that BitFit could train; use lora or ia3")
+        return tuple(replace(row_of(m), trained=m.biases * m.count) for m in biased)
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """Every bias, in its place. Raises: as `count`."""
+        return Plan(self.count(architecture), biases=True)

@@ -1,0 +1,67 @@
+"""Adapters in the older sense: small bottlenecks between the layers, with a nonlinearity in the middle.
+
+    x -> x + W_up f(W_down x)        2 d r + r + d numbers each, biases among them
+
+    placement   adapters a layer    layer norms a layer    in Hu et al.
+    houlsby     2                   0                      AdapterH
+    lin         1                   1 of its own           AdapterL
+    pfeiffer    1                   0                      AdapterP, AdapterDrop
+
+    L_adapters (2 d r + r + d) + 2 L_norms d               section 5.1
+Sources: Houlsby et al. 2019, Lin et al. 2020, Pfeiffer et al. 2021, Rueckle et al. 2020 (AdapterDrop).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.parameters import Row
+from lora_lab.errors import BadValue
+from lora_lab.methods.counted import Counted, layers_within, one_of, whole
+
+_PER_LAYER = {"houlsby": (2, 0), "lin": (1, 1), "pfeiffer": (1, 0)}  # adapters, new layer norms
+
+
+@dataclass(frozen=True)
+class Bottleneck(Counted):
+    """Bottlenecks of `size` numbers.
+
+    layernorms   trained layer norms in each layer; None: as many as the placement has
+    layers       how many of the topmost layers have adapters (AdapterDrop leaves the lower ones out); None: all
+    Raises: BadValue for an impossible value.
+    """
+
+    name: ClassVar[str] = "bottleneck"
+
+    size: int = 64
+    placement: str = "houlsby"
+    layernorms: int | None = None
+    layers: int | None = None
+
+    def __post_init__(self) -> None:
+        whole("size", self.size)
+        one_of("placement", self.placement, tuple(_PER_LAYER))
+        if self.layernorms is not None:
+            whole("layernorms", self.layernorms, least=0)
+        if self.layers is not None:
+            whole("layers", self.layers)
+
+    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
+        """The way down, the way up and the norms. Raises: BadValue for a size above the model's width."""
+        layers, d = self.layers or architecture.layers, architecture.hidden
+        layers_within("layers", layers, architecture)
+        if self.size > d:
+            raise BadValue(f"size {self.size} is no bottleneck in a model of width {d}: at most {d}")
+        adapters, norms = _PER_LAYER[self.placement]
+        rows = [_row("down", d, self.size, layers * adapters), _row("up", self.size, d, layers * adapters)]
+        if norms := norms if self.layernorms is None else self.layernorms:
+            numbers = layers * norms * 2 * d
+            rows.append(Row("adapter.layer_norm", "norm", 1, d, layers * norms, 0, numbers, matrix=False))
+        return tuple(rows)
+
+
+def _row(way: str, inputs: int, outputs: int, count: int) -> Row:
+    numbers = count * (inputs * outputs + outputs)
+    return Row(f"adapter.{way}", "adapter", inputs, outputs, count, 0, numbers, matrix=False)

@@ -1,0 +1,50 @@
+"""IA3: a learned factor for every number of the keys, the values and the middle of the feed-forward part.
+
+    k, v    (out_features) each, on the layer's output
+    down    (in_features), on the layer's input
+
+Source: Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.sites import choose
+from lora_lab.errors import BadValue
+from lora_lab.methods.counted import Counted, words
+from lora_lab.methods.lora_count import slot_row
+
+
+@dataclass(frozen=True)
+class IA3(Counted):
+    """Factors at the targets, on the input of those that `feedforward` names and on the output of the others.
+
+    Targets are roles, as everywhere. Raises: BadValue for none, or for a feedforward that is no target.
+    """
+
+    name: ClassVar[str] = "ia3"
+
+    targets: tuple[str, ...] = ("k", "v", "down")
+    feedforward: tuple[str, ...] = ("down",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", words(self.targets))
+        object.__setattr__(self, "feedforward", words(self.feedforward))
+        for target in self.feedforward:
+            if target not in self.targets:
+                raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")
+
+    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
+        """A vector at each site. Raises: NotFound for a target that matches nothing."""
+        slots = {slot.site: slot for slot in architecture.slots}
+        on_input = set(choose(self.feedforward, list(slots))) if self.feedforward else set()
+        numbers: Counter[Row] = Counter()
+        for site in choose(self.targets, list(slots)):
+            each = site.in_features if site in on_input else site.out_features
+            numbers[slot_row(slots[site], architecture)] += each * slots[site].times
+        return tuple(replace(row, trained=n) for row, n in numbers.items())

@@ -1,0 +1,100 @@
+"""LoRA counted from an architecture alone: rows of the table, and its file to the byte. No torch.
+
+Experts count as one adapter each where gate, up or down are targets, although transformers 5 keeps the experts of a
+layer in one tensor, to which no adapter can be attached; all-linear means what can be attached to and leaves them out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, Protocol
+
+from lora_lab.accounting.architectures import Architecture, Module, Slot
+from lora_lab.accounting.parameters import Row, row_of, safetensors_bytes, slice_rows
+from lora_lab.accounting.plan import Adapter, Plan
+from lora_lab.accounting.sites import Site
+from lora_lab.methods.base import Placement
+
+# As in `methods/adapters.py`, which imports torch; a test holds the two together.
+_PREFIX = "base_model.model."
+_FINGERPRINT = "0" * 16
+
+
+class Places(Protocol):
+    """A method that puts a pair of matrices at each of some sites."""
+
+    def place(self, sites: Sequence[Site]) -> tuple[Placement, ...]: ...
+
+    def settings(self) -> dict[str, Any]: ...
+
+
+def rows(method: Places, architecture: Architecture) -> tuple[Row, ...]:
+    """What trains at each kind of module, or slice of one. Raises: as `LoRA.place`."""
+    numbers: Counter[Row] = Counter()
+    for slot, placement in _placed(method, architecture):
+        numbers[slot_row(slot, architecture)] += placement.parameters * slot.times
+    return tuple(replace(row, trained=n) for row, n in numbers.items())
+
+
+def slot_row(slot: Slot, architecture: Architecture) -> Row:
+    """The row that a site belongs to: its module's, or its slice's."""
+    if slot.site.rows is None:
+        return row_of(slot.module)
+    slices = slice_rows(slot.module, architecture.widths)
+    return next(row for row in slices if row.role == slot.site.role)
+
+
+def file_bytes(method: Places, architecture: Architecture) -> int:
+    """Bytes of the adapter_model.safetensors that `save_adapter` writes, header and trained head included.
+
+    A fused layer costs more there than trains: PEFT knows no slices (see `methods/adapters.py`).
+    """
+    own = json.dumps({"method": method.settings(), "base_fingerprint": _FINGERPRINT})
+    return safetensors_bytes(dict(_tensors(method, architecture)), {"format": "pt", "lora_lab": own})
+
+
+def plan(method: Places, architecture: Architecture, dropout: float) -> Plan:
+    """The adapters of each layer by the module they stand beside; those outside the layers only as a number."""
+    layers: list[dict[str, list[Adapter]]] = [{} for _ in range(architecture.layers)]
+    numbers = outside = 0
+    for slot, placement in _placed(method, architecture):
+        numbers += placement.parameters * slot.times
+        if not slot.module.numbers or slot.module.expert:
+            outside += placement.parameters * slot.times
+            continue
+        site = placement.site
+        adapter = Adapter(placement.rank, site.in_features, site.out_features, sliced=site.rows is not None)
+        layers[_layer(site.module, slot.module)].setdefault(slot.module.role, []).append(adapter)
+    plans = tuple(tuple((role, tuple(each)) for role, each in layer.items()) for layer in layers)
+    return Plan(numbers, layers=plans, outside=outside, dropout=dropout)
+
+
+def _layer(path: str, module: Module) -> int:
+    """The number that stands where the module's name has its *."""
+    return int(path[module.name.index("*") :].partition(".")[0])
+
+
+def _placed(method: Places, architecture: Architecture) -> list[tuple[Slot, Placement]]:
+    slots = {slot.site: slot for slot in architecture.slots}
+    return [(slots[placement.site], placement) for placement in method.place(list(slots))]
+
+
+def _tensors(method: Places, architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Key and shape of every tensor in the file."""
+    for path, group in groupby(_placed(method, architecture), key=lambda pair: pair[0].site.module):
+        together = list(group)
+        slot, rank = together[0][0], sum(placement.rank for _, placement in together)
+        ends = ("embedding_A", "embedding_B") if slot.site.kind == "embedding" else ("A.weight", "B.weight")
+        for expert in range(slot.times):
+            key = f"{_PREFIX}{path.replace('*', str(expert))}.lora_"
+            yield f"{key}{ends[0]}", (rank, slot.module.in_features)
+            yield f"{key}{ends[1]}", (slot.module.out_features, rank)
+    for module in architecture.modules:
+        if module.in_task_head:
+            yield f"{_PREFIX}{module.name}.weight", (module.out_features, module.in_features)
+            if module.bias:
+                yield f"{_PREFIX}{module.name}.bias", (module.out_features,)

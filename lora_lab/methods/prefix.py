@@ -1,0 +1,51 @@
+"""Prefix tuning: every layer gets vectors of its own to attend to, and only those train.
+
+    keys-values   per layer and token a key and a value: layers x tokens x 2 x kv_heads x head_dim  (Li & Liang 2021)
+    activations   per layer and token one activation:    layers x tokens x hidden                   (PreLayer)
+
+The second is how Hu et al. count their PreLayer in section 5.1: L d_model (l_p + l_i). Their table's figures are some
+percent above it, and no choice of tokens reproduces them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.parameters import Row
+from lora_lab.errors import BadValue
+from lora_lab.methods.counted import Counted, layers_within, one_of, whole
+
+FORMS = ("keys-values", "activations")
+
+
+@dataclass(frozen=True)
+class PrefixTuning(Counted):
+    """`tokens` learned positions in front of every layer. Raises: BadValue for an impossible value."""
+
+    name: ClassVar[str] = "prefix"
+
+    tokens: int = 20
+    form: str = "keys-values"
+
+    def __post_init__(self) -> None:
+        whole("tokens", self.tokens)
+        one_of("form", self.form, FORMS)
+
+    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
+        """One table a layer.
+
+        Raises: BadValue for a model with two stacks of layers, or whose cache holds no keys and values.
+        """
+        layers_within("prefix", 1, architecture)
+        width = self._width(architecture)
+        numbers = architecture.layers * self.tokens * width
+        return (Row("prefix", "prefix", self.tokens, width, architecture.layers, 0, numbers, matrix=False),)
+
+    def _width(self, architecture: Architecture) -> int:
+        if self.form == "activations":
+            return architecture.hidden
+        if any(m.name.endswith(".kv_b_proj") for m in architecture.modules):
+            raise BadValue(f"{architecture.name} caches a latent, not keys and values; use prompt tuning there")
+        return 2 * architecture.kv_heads * architecture.head_dim

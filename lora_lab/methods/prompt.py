@@ -1,0 +1,57 @@
+"""Prompt tuning: a few made-up tokens stand before the text, and only their vectors train.
+
+    (tokens, hidden) numbers        Hu et al. call it PreEmbed: d_model (l_p + l_i), section 5.1
+
+Source: Lester et al. 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.plan import Plan
+from lora_lab.methods.base import Report
+from lora_lab.methods.counted import Counted, one_of, whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+INITS = ("vocabulary", "random")
+
+
+@dataclass(frozen=True)
+class PromptTuning(Counted):
+    """`tokens` vectors of the model's width, starting as those of real tokens ("vocabulary") or at random.
+
+    Raises: BadValue for an impossible value.
+    """
+
+    name: ClassVar[str] = "prompt"
+
+    tokens: int = 20
+    init: str = "vocabulary"
+
+    def __post_init__(self) -> None:
+        whole("tokens", self.tokens)
+        one_of("init", self.init, INITS)
+
+    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
+        """One table: tokens x hidden."""
+        d = architecture.hidden
+        return (Row("prompt_embeddings", "prompt", self.tokens, d, 1, 0, self.tokens * d, matrix=False),)
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """Tokens before each row, which lengthen it."""
+        return Plan(self.count(architecture), prompt=self.tokens)
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze the model, put a soft prompt before its embeddings, give a classification head a copy that trains.
+
+        Raises: BadValue when the model carries an adapter already.
+        """
+        from lora_lab.methods import soft_prompt  # imports torch
+
+        return soft_prompt.attach_prompt(model, self)

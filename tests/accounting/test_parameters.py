@@ -1,0 +1,87 @@
+"""Break-even rank, the table, the size of a file and what N tasks take."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from lora_lab.accounting import zoo
+from lora_lab.accounting.parameters import break_even_rank, count, safetensors_bytes, storage, table
+from lora_lab.errors import BadValue
+from lora_lab.methods import COUNTED
+from lora_lab.methods.lora import LoRA
+
+SIZES = st.integers(1, 5000)
+
+
+@given(inputs=SIZES, outputs=SIZES)
+def test_break_even_is_where_both_hold_as_many_numbers(inputs, outputs):
+    rank = break_even_rank(inputs, outputs)
+    assert rank * (inputs + outputs) == pytest.approx(inputs * outputs)
+    assert rank < min(inputs, outputs)
+
+
+def test_a_square_layer_breaks_even_at_half_its_size():
+    assert break_even_rank(768, 768) == 384
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, -1)])
+def test_a_weight_has_inputs_and_outputs(shape):
+    with pytest.raises(BadValue, match="at least one input"):
+        break_even_rank(*shape)
+
+
+@pytest.mark.parametrize("model", zoo.names())
+def test_the_table_sums_to_the_model_whatever_trains(model):
+    architecture = zoo.architecture(model)
+    assert sum(row.full for row in table(architecture, ())) == architecture.total
+    counted = count(architecture, LoRA(rank=1, targets=("all-linear",)))
+    assert sum(row.full for row in counted.modules) == architecture.total
+    assert sum(row.trained for row in counted.modules) == counted.trainable
+
+
+@pytest.mark.parametrize("method", COUNTED)
+def test_a_count_is_plain_values(method):
+    json = count(zoo.architecture("gpt2"), COUNTED[method]()).to_json()
+    assert {"total", "trainable", "fraction", "adapter_bytes", "modules"} <= set(json)
+    assert json["fraction"] == json["trainable"] / json["total"]
+    keys = {"name", "role", "in_features", "out_features", "count", "full", "trained", "break_even_rank"}
+    assert all(set(row) == keys for row in json["modules"])
+    assert sum(row["trained"] for row in json["modules"]) == json["trainable"]
+
+
+def test_a_fused_layer_stands_as_its_slices_where_one_trains():
+    rows = {row.name: row for row in count(zoo.architecture("gpt2"), LoRA(rank=4)).modules}
+    q, k = rows["transformer.h.*.attn.c_attn[q]"], rows["transformer.h.*.attn.c_attn[k]"]
+    assert (q.trained, k.trained, q.full, q.break_even_rank) == (12 * 4 * 2 * 768, 0, 12 * 769 * 768, 384)
+    whole = {row.name: row for row in count(zoo.architecture("gpt2"), LoRA(rank=4, targets=("c_attn",))).modules}
+    assert whole["transformer.h.*.attn.c_attn"].trained == 12 * 4 * (768 + 3 * 768)
+
+
+def test_a_layer_as_a_whole_and_another_by_slices_still_sum_to_the_model():
+    method = LoRA(rank=2, targets=("*.0.attn.c_attn", "transformer.h.1.attn.c_attn[q]"))
+    counted = count(zoo.architecture("gpt2"), method)
+    assert sum(row.full for row in counted.modules) == counted.total
+    assert counted.trainable == 2 * (4 * 768) + 2 * (2 * 768)
+
+
+SHAPES = st.lists(st.integers(1, 40), min_size=1, max_size=3)
+NAMES = st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1, max_size=30)
+
+
+@given(tensors=st.dictionaries(NAMES.filter(lambda n: n != "__metadata__"), SHAPES, max_size=6), note=NAMES)
+def test_the_size_of_a_file_to_the_byte(tensors, note):
+    real = save({name: torch.zeros(shape) for name, shape in tensors.items()}, {"format": "pt", "note": note})
+    assert safetensors_bytes(tensors, {"format": "pt", "note": note}) == len(real)
+
+
+def test_what_a_hundred_tasks_take():
+    kept = storage(100, 350 * 10**9, 35 * 10**6)  # Hu et al. 2021, section 4.2: 350 GB and 35 MB
+    assert kept.adapters == 353_500_000_000
+    assert kept.models == 35 * 10**12
+    assert kept.times == pytest.approx(99.0, abs=0.1)
+    with pytest.raises(BadValue, match="at least one task"):
+        storage(0, 1, 1)
