@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lora_lab.methods.full import FullFineTuning, HeadOnly
     from lora_lab.methods.ia3 import IA3
     from lora_lab.methods.lora import LoRA
+    from lora_lab.methods.memory import memory
     from lora_lab.methods.params import params
     from lora_lab.methods.prefix import PrefixTuning
     from lora_lab.methods.prompt import PromptTuning
@@ -58,6 +59,7 @@ _HOME = {
     "load_model": "training.models",
     "load_task": "training.tasks",
     "load_tokenizer": "training.models",
+    "memory": "methods.memory",
     "merge": "methods.attach",
     "params": "methods.params",
     "save_adapter": "methods.adapters",

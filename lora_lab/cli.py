@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from lora_lab import __version__, cli_accounts
+from lora_lab import __version__, cli_accounts, cli_memory
 from lora_lab.errors import Failed, LabError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -67,6 +67,7 @@ def commands(context: click.Context, /, **options: Any) -> None:
 
 
 commands.add_command(cli_accounts.params)
+commands.add_command(cli_memory.memory)
 
 
 @commands.command()

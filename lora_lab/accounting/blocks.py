@@ -57,11 +57,11 @@ def bert(on: Operations, x: Value, layer: Layer) -> Value:
     heads = layer.architecture.heads
     q, k, v = (layer.linear(on, x, role, QKV) for role in "qkv")
     y = layer.linear(on, on.attention(q, k, v, heads, 1), "o", NORM_INPUT)
-    x = on.layer_norm(on.add(on.dropout(y, on.p), x, NORM_INPUT), MLP_IN)
+    before, x = x, on.layer_norm(on.add(on.dropout(y, on.p), x, NORM_INPUT), MLP_IN)
     inner = on.pointwise_of(layer.linear(on, x, "up", MLP), DOWN_IN)
     y = on.dropout(layer.linear(on, inner, "down", NORM_INPUT), on.p)
     out = on.layer_norm(on.add(y, x, NORM_INPUT), ATTENTION_IN)
-    on.locals = [inner, y, out]
+    on.locals = [before, x, inner, y, out]
     return out
 
 

@@ -19,7 +19,9 @@ OUTSIDE = ("lm_head", "classifier", "score", "pooler")  # bitsandbytes leaves th
 def quantise(model: nn.Module, *, double: bool) -> None:
     """Put a stand-in in the place of every linear layer inside the model's layers."""
     for name, module in list(model.named_modules()):
-        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and not set(name.split(".")) & set(OUTSIDE):
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and not set(name.split(".")) & set(
+            OUTSIDE
+        ):
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, FourBitLinear(module, double=double))
 
@@ -43,7 +45,7 @@ class FourBitLinear(nn.Linear):
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _Product.apply(x, self.codes, self.weight, self.bias)
+        y: Tensor = _Product.apply(x, self.codes, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y
 
 

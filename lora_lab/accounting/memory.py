@@ -18,7 +18,7 @@ from lora_lab.accounting.operations import Operations
 from lora_lab.accounting.plan import LayerPlan, Plan
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.states import states
-from lora_lab.accounting.tape import IN_FLIGHT, Label, Parts, Profile, Storage, Value
+from lora_lab.accounting.tape import IN_FLIGHT, VARIABLES, Label, Parts, Profile, Storage, Value
 from lora_lab.errors import BadValue, nearest
 
 
@@ -39,6 +39,7 @@ class Estimate:
     mode      predicted (closed form), traced (fake tensors) or measured
     moments   the candidates for the peak: bytes by moment
     notes     what the figure leaves out
+    reserved  measured on a GPU: what its allocator took for it;  process: what the whole process or device holds
     Units: bytes.
     """
 
@@ -48,6 +49,8 @@ class Estimate:
     terms: tuple[Term, ...]
     moments: dict[str, int]
     notes: tuple[str, ...] = ()
+    reserved: int | None = None
+    process: int | None = None
 
     @property
     def categories(self) -> dict[str, int]:
@@ -73,6 +76,7 @@ def estimate(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> E
 
 LATER: Label = ("gradients", "weights of the later layers", "bytes that train there")
 TIED: Label = ("gradients", "the tied embedding: the head's and the sum", "2·V·d·b")
+OUTPUTS: Label = ("logits", "outputs that the loop still holds", "T·(V + 2·L·kv)·b")
 ROTARY: Label = ("activations", "rotary tables", "2·S·head_dim·b")
 
 
@@ -114,7 +118,7 @@ class _Step:
         return Piece(on.kept(), on.backward(x), x.needs_grad)
 
     def layer(self, plan: LayerPlan, needs_grad: bool, number: int) -> Piece:
-        """One layer: what it keeps between forward and backward, and its backward; checkpointed, the layer runs again."""
+        """One layer: what it keeps and its backward; checkpointed, it keeps its input and runs again."""
         on = self.operations()
         x = self.hidden(needs_grad)
         y = BLOCKS[self.a.model_type](on, x, Layer(self.a, plan, number))
@@ -122,7 +126,10 @@ class _Step:
             return Piece({}, Profile({}, 0), False)
         if not self.setup.checkpointing:
             return Piece(on.kept(), on.backward(y), True, on.variables())
-        back, again = on.backward(y, outside=x.storage), merged([on.kept(x.storage), on.variables(), {IN_FLIGHT: y.size}])
+        back, again = (
+            on.backward(y, outside=x.storage),
+            merged([on.kept(x.storage), on.variables(x.storage), {IN_FLIGHT: y.size}]),
+        )
         most = max(back.parts, again, key=lambda parts: sum(parts.values()))
         return Piece({HIDDEN: x.size}, Profile(merged([most, {HIDDEN: x.size}]), back.weights), True)
 
@@ -143,7 +150,7 @@ class _Step:
 
     def moments(self) -> dict[str, Parts]:
         """What lives at each moment that may be the peak, by label."""
-        a, steady = self.a, self.states.steady()
+        a, steady = self.a, merged([self.states.steady(), self.outputs()])
         first, head = self.embeddings(), self.head()
         layers = self.layers(first.needs_grad)
         kept = [piece.kept for piece in layers]
@@ -152,7 +159,8 @@ class _Step:
         grown = head.backward.weights
         moments = {"the loss's backward": merged([always, *kept, head.backward.parts])}
         if any(layers[-1].variables.values()):
-            moments[f"layer {a.layers}'s forward"] = merged([always, *kept, layers[-1].variables])
+            held = self.hidden(True).size * (2 if self.plan.prompt else 0)  # the model's own variables: what went in
+            moments[f"layer {a.layers}'s forward"] = merged([always, *kept, layers[-1].variables, {VARIABLES: held}])
         gradients = {a.layers: grown}
         for number in range(a.layers, 0, -1):
             gradients[number - 1] = gradients[number] + layers[number - 1].backward.weights
@@ -179,12 +187,21 @@ class _Step:
             needs_grad = needs_grad or pieces[key].needs_grad
         return found
 
+    def outputs(self) -> Parts:
+        """What the training loop's variables hold until the next step."""
+        if not self.setup.outputs_kept or self.encoder:
+            return {}
+        a, b = self.a, self.setup.width
+        cache = 2 * a.layers * a.kv_heads * a.head_dim * self.setup.padded  # without a mask attention keeps them anyway
+        return {OUTPUTS: self.tokens * (a.vocabulary + cache) * b}
+
     def tables(self, embeddings_train: bool) -> Parts:
         """Token numbers and labels in int64, and the tables of rotary positions, which all layers share."""
         ids = 8 * self.tokens * (1 if self.encoder else 3)
         rotary = not self.encoder and self.a.model_type not in ("gpt2", "gpt3")
         tables = 2 * (self.setup.seq + self.plan.prompt) * self.a.head_dim * self.setup.width * rotary
-        return {("activations", "token numbers and labels", "8·T each"): ids, ROTARY: tables}
+        mask = self.tokens * (self.setup.seq + self.plan.prompt) * self.setup.padded
+        return {("activations", "token numbers, labels, mask", "8·T each, T·S"): ids + mask, ROTARY: tables}
 
 
 def merged(parts: Iterable[Parts]) -> Parts:

@@ -38,9 +38,8 @@ class Operations(Tape):
         adapters: Sequence[Adapter] = (),
         conv1d: bool = False,
         quantised: bool = True,
-        kept_as: Label | None = None,
     ) -> Value:
-        """y = W x (+ b), then each adapter's s B A x added. W's gradient keeps x, and so does A's; a frozen W nothing."""
+        """y = W x (+ b), then each adapter's s B A x. W's gradient keeps x, and so does A's; a frozen W nothing."""
         b, weight = self.b, in_features * out_features * self.b
         dequantised = weight if quantised and self.setup.quantised != "none" else 0
         numbers = (in_features * out_features if self.trains else 0) + (out_features if bias and self.biases else 0)
@@ -78,7 +77,9 @@ class Operations(Tape):
     def _adapter_in_fp32(self, x: Value, y: Value, adapter: Adapter) -> Value:
         """PEFT's way beside a half-precision base: x copied to fp32, both products in fp32, the sum cast back."""
         if adapter.sliced:
-            raise BadValue("PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or leave adapter_dtype out")
+            raise BadValue(
+                "PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or leave adapter_dtype out"
+            )
         t, r, i, o = self.tokens, adapter.rank, adapter.in_features, adapter.rows
         x = self._adapter_dropout(self.cast(x, t * i * 4, ("activations", "inputs of adapters in fp32", "4·T·d_in")))
         h = self.op(t * r * 4, [x], [x], weights=r * i * 4, label=("activations", "A x of the adapters", "4·T·r"))
@@ -165,18 +166,23 @@ class Operations(Tape):
     def attention(self, q: Value, k: Value, v: Value, heads: int, groups: int) -> Value:
         """One fused kernel, which keeps q, k, v, its output and a logarithm per head and token.
 
-        On a GPU in fp32 the kernel is the memory-efficient one: it wants as many key heads as query heads, so that
-        k and v are copied `groups` times, and it pads the logarithms to 32 tokens.
+        On a GPU in fp32, or with a mask, the kernel is the memory-efficient one: it wants as many key heads as query
+        heads, so that k and v are copied `groups` times, and it pads the logarithms to 32 tokens. A mask of true and
+        false is turned into numbers to add, once in each layer.
         """
-        seq = self.seq
-        if self.setup.device == "cuda" and self.b == 4:
-            seq = -(-seq // 32) * 32
-            if groups > 1:
-                label = ("activations", "k, v repeated for each query head", "2·T·q·b")
-                k, v = (self.op(x.size * groups, [x], label=label) for x in (k, v))
-        log = Storage(4 * self.setup.batch * heads * seq, ("activations", "attention's logarithms", "4·T·heads"))
+        setup, seq = self.setup, self.seq
+        if setup.device == "cpu" and self.p:
+            raise BadValue("attention with dropout on a CPU is not modelled: use trace, or dropout 0")
+        efficient = setup.device == "cuda" and (self.b == 4 or setup.padded)
+        log = 4 * setup.batch * heads * (-(-seq // 32) * 32 if efficient else seq)
+        keeps = [Storage(log, ("activations", "attention's logarithms", "4·T·heads"))]
+        if groups > 1 and (efficient or setup.padded):
+            label = ("activations", "k, v repeated for each query head", "2·T·q·b")
+            k, v = (self.op(x.size * groups, [x], label=label) for x in (k, v))
+        if setup.padded:
+            keeps.append(Storage(self.tokens * seq * self.b, ("activations", "attention's masks", "T·S·b")))
         out = Storage(q.size, ("activations", "attention's output", "T·q·b"))
-        return self.op(q.size, [q, k, v], [q, k, v, log, out], inside=out)
+        return self.op(q.size, [q, k, v], [q, k, v, out, *keeps], inside=out)
 
     def _bias(self, d: int) -> int:
         return d * self.b if self.biases else 0

@@ -13,7 +13,7 @@ from lora_lab.accounting.architectures import Architecture
 
 @dataclass(frozen=True)
 class Adapter:
-    """A low-rank update beside one layer: B A of shapes (rows, rank) and (rank, in); `sliced` when it updates a slice."""
+    """A low-rank update beside one layer: B (rows, rank) and A (rank, in); `sliced` when it updates a slice of it."""
 
     rank: int
     in_features: int

@@ -29,6 +29,9 @@ class Setup:
     checkpointing  keep only each block's input, and run the block again in backward
     dropout        the model's own dropout probability; 0 switches it off
     quantised      the frozen linear layers: none, nf4 (with double quantisation), nf4-single (without)
+    padded         rows of unequal length: attention gets a mask, which changes its kernel
+    outputs_kept   the loop still holds the model's outputs (logits, keys and values) during backward and step, as
+                   `outputs = model(...)` with `use_cache` does; without it only the loss is held
     device         whose kernels: cuda (flash or memory-efficient attention, 1-byte dropout masks) or cpu
     shard          "" or kind:n, such as fsdp:8: weights, gradients and optimizer divided over n devices
     Raises: BadValue for an impossible value, naming it.
@@ -42,6 +45,8 @@ class Setup:
     checkpointing: bool = False
     dropout: float = 0.0
     quantised: str = "none"
+    padded: bool = False
+    outputs_kept: bool = False
     device: str = "cuda"
     shard: str = ""
 

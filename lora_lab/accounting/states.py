@@ -110,7 +110,7 @@ def _sizes(a: Architecture, plan: Plan, labels: int) -> list[int]:
     """Numbers in each tensor that trains."""
     if plan.everything:
         found = [n for m in a.modules for n in [m.weight] * m.count + [m.biases] * m.count if n and not m.tied]
-        return found + [_head(a, labels)]
+        return [*found, _head(a, labels)]
     adapters = [
         n for layer in plan.layers for _, each in layer for x in each for n in (x.rank * x.in_features, x.rank * x.rows)
     ]

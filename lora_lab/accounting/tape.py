@@ -112,9 +112,9 @@ class Tape:
             total[store.label] = total.get(store.label, 0) + store.size
         return total
 
-    def variables(self) -> Parts:
+    def variables(self, outside: Storage | None = None) -> Parts:
         """What lives at the end of forward besides what is kept: the code's own variables."""
-        kept = {s for node in self.nodes for s in node.kept}
+        kept = {s for node in self.nodes for s in node.kept} | {outside}
         return {VARIABLES: sum(s.size for s in {value.storage for value in self.locals} - kept)}
 
     def backward(self, out: Value, outside: Storage | None = None) -> Profile:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from transformers import masking_utils
 
-from lora_lab.accounting.kernels import cuda_kernels
 from lora_lab.accounting.four_bit import quantise
+from lora_lab.accounting.kernels import cuda_kernels
 from lora_lab.accounting.memory import Estimate, Term
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.tracker import OPTIMIZER, Tracker
@@ -78,17 +78,7 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
 
 def follow(model: nn.Module, method: Attaches, setup: Setup, *, mode: str = "measured") -> Estimate:
     """Attach the method, take two steps, and report the second. On a real model the steps are real ones."""
-    if setup.quantised != "none":
-        quantise(model, double=setup.quantised == "nf4")
-    method.attach(model)
-    _set_adapters(model, setup)
-    model.train()
-    if setup.checkpointing:
-        with warnings.catch_warnings():  # it has another name in later releases
-            warnings.simplefilter("ignore", FutureWarning)
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = optimizer_of(trained, setup.optimizer)
+    optimizer = prepare(model, method, setup)
     with Tracker(getattr(model.config, "vocab_size", 0)) as tracker:
         tracker.claim_model(model)
         for _ in range(STEPS):
@@ -99,21 +89,51 @@ def follow(model: nn.Module, method: Attaches, setup: Setup, *, mode: str = "mea
     return Estimate(mode, tracker.peak, tracker.peak_phase, terms, tracker.phase_peaks)
 
 
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, setup: Setup, tracker: Tracker) -> None:
-    """Forward, loss, backward, optimizer step, with the phase told to the tracker; rows are full, so nothing is padded."""
-    tracker.phase = "forward"
-    ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long)
+def prepare(model: nn.Module, method: Attaches, setup: Setup) -> torch.optim.Optimizer:
+    """The model as the set-up wants it, the method attached, and the optimizer of what trains."""
+    if setup.quantised != "none":
+        quantise(model, double=setup.quantised == "nf4")
+    method.attach(model)
+    _set_adapters(model, setup)
+    model.train()
+    if setup.checkpointing:
+        with warnings.catch_warnings():  # it has another name in later releases
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
+    return optimizer_of([p for p in model.parameters() if p.requires_grad], setup.optimizer)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, setup: Setup, tracker: Tracker | None = None) -> None:
+    """Forward, loss, backward, optimizer step, each told to the tracker; all rows are full, so nothing is padded."""
+    tell = tracker.enter if tracker else _nobody
+    tell("forward")
+    where = next(model.parameters()).device
+    ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=where)
     classifies = "SequenceClassification" in type(model).__name__
-    labels = torch.zeros(setup.batch, dtype=torch.long) if classifies else ids.clone()
-    loss: Tensor = model(input_ids=ids, labels=labels).loss
-    tracker.phase = "backward"
+    labels = torch.zeros(setup.batch, dtype=torch.long, device=where) if classifies else ids.clone()
+    padding = {"attention_mask": _mask(setup, model)} if setup.padded else {}
+    outputs = model(input_ids=ids, labels=labels, use_cache=True, **padding) if setup.outputs_kept else None
+    loss: Tensor = (outputs or model(input_ids=ids, labels=labels, **padding)).loss
+    tell("backward")
     loss.backward()
-    del loss, ids, labels
-    tracker.phase = "optimizer step"
+    del loss, ids, labels, padding
+    tell("the optimizer's step")
     optimizer.step()
-    for state in optimizer.state.values():
-        tracker.claim((value for value in state.values() if isinstance(value, Tensor)), OPTIMIZER)
+    if tracker:
+        states = (value for state in optimizer.state.values() for value in state.values())
+        tracker.claim((value for value in states if isinstance(value, Tensor)), OPTIMIZER)
     optimizer.zero_grad(set_to_none=True)
+
+
+def _mask(setup: Setup, model: nn.Module) -> Tensor:
+    """Which token may attend to which, as transformers makes it of rows of unequal length: (batch, 1, seq, seq)."""
+    seq = setup.seq + sum(len(prompt) for name, prompt in model.named_parameters() if name == "soft_prompt.prompt")
+    where = next(model.parameters()).device
+    return torch.ones(setup.batch, 1, seq, seq, dtype=torch.bool, device=where)
+
+
+def _nobody(phase: str) -> None:
+    pass
 
 
 def _set_adapters(model: nn.Module, setup: Setup) -> None:
@@ -126,7 +146,9 @@ def _set_adapters(model: nn.Module, setup: Setup) -> None:
             if name in ("lora_A", "lora_B", "prompt") and parameter.dtype != DTYPES[setup.adapter_dtype]:
                 setattr(module, name, nn.Parameter(parameter.detach().to(DTYPES[setup.adapter_dtype])))
         if setup.adapter_dtype == "fp32" and getattr(module, "rows", None):
-            raise BadValue("PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or leave adapter_dtype out")
+            raise BadValue(
+                "PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or leave adapter_dtype out"
+            )
         if setup.adapter_dtype == "fp32" and any(name == "lora_A" for name, _ in own):
             module.forward = MethodType(_in_fp32, module)  # type: ignore[assignment]
 
@@ -154,5 +176,11 @@ def _as_they_are() -> Iterator[None]:
 @contextmanager
 def _plain_masks() -> Iterator[None]:
     """transformers asks the *values* of positions whether rows are packed; fake ones have none, and ours are not."""
-    with mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None):
+    with mock.patch.object(
+        masking_utils, "find_packed_sequence_indices", _not_packed
+    ):  # a Mock would keep its arguments
         yield
+
+
+def _not_packed(position_ids: Tensor) -> None:
+    return None

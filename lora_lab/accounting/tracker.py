@@ -48,6 +48,10 @@ class Tracker(TorchDispatchMode):
             watch(str(func), self.live)
         return out
 
+    def enter(self, phase: str) -> None:
+        """What follows belongs to this phase."""
+        self.phase = phase
+
     def claim(self, tensors: Iterable[Tensor], category: str) -> None:
         """Say what tensors are for, whenever they were made; those made before the tracker began count from now on."""
         for tensor in tensors:

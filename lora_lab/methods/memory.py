@@ -34,7 +34,7 @@ def memory(model: Any, method: Plans, *, trace: bool = False, num_labels: int = 
 
 
 @lru_cache(maxsize=64)
-def plan_of(method: Plans, architecture: Architecture) -> Plan:
+def plan_of(method: Any, architecture: Architecture) -> Plan:
     """A method's plan, remembered: a slider over batch or length asks for the same one again and again."""
     return method.plan(architecture)
 

@@ -58,8 +58,9 @@ def _prepend(model: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[s
     ids: Tensor = kwargs.pop("input_ids", args[0] if args else None)
     rows, tokens = len(ids), len(model.soft_prompt.prompt)
     kwargs["inputs_embeds"] = model.soft_prompt(model.get_input_embeddings()(ids))
-    if kwargs.get("attention_mask") is not None:
-        kwargs["attention_mask"] = _longer(kwargs["attention_mask"], tokens, 1)
+    mask = kwargs.get("attention_mask")
+    if mask is not None and mask.dim() == 2:  # one that says row by row who attends to whom is the caller's own
+        kwargs["attention_mask"] = _longer(mask, tokens, 1)
     labels = kwargs.get("labels")
     if labels is not None and labels.shape == ids.shape and rows:
         kwargs["labels"] = _longer(labels, tokens, NO_LABEL)

@@ -1,0 +1,205 @@
+"""How much arithmetic a training step is, and what that means in seconds and watt-hours.
+
+A linear layer of N = d_in d_out numbers over T tokens is a product of 2 N T floating-point operations (FLOPs):
+
+    forward     y  = W x          2 N T      always
+    backward    dx = W' dy        2 N T      where something before it trains
+                dW = dy x'        2 N T      where W itself trains
+    LoRA        A x, B (A x), and backward the same twice over: dA, dB, and through B and A to x
+                                  6 r (d_in + d_out) T
+
+so full fine-tuning is three products a layer, 6 N T, and LoRA two and a little, 2 T (2 N + 3 r (d_in + d_out)): at most
+1.5 times less. Attention's own products (scores, and their sum of values: 2 S d_q each a token, over all S tokens) do
+not get cheaper: 4 S d_q forward, twice that backward, for either. With checkpointing the layers' forward is done twice;
+torch stops the second at the last tensor that backward wants, which may spare a layer's last product of that.
+
+Against this bound: "LoRA Without Regret" (Schulman 2025) states about 2/3 of the FLOPs; NeMo 24.12 measured 1.47, 1.44
+and 1.44 times full fine-tuning's tokens per second on Llama-2 7B, 13B and 70B; Hu et al. 2021 report 43.1 against 32.5
+tokens/s on GPT-3, 1.33 times.
+
+Counted are the products that eager attention does, a causal mask's half included; fused kernels skip that half but make
+the scores once more in backward. Norms, activations and the optimizer are not products and take a percent or two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+from lora_lab.accounting.architectures import Architecture, Module, head_modules
+from lora_lab.accounting.gpus import Card
+from lora_lab.accounting.plan import Adapter, LayerPlan, Plan
+from lora_lab.accounting.setup import Setup
+from lora_lab.errors import BadValue
+
+UTILISATION = 0.40
+"""Share of a card's peak that a well-run training reaches: 30 to 55 % is reported, less for small models."""
+
+MEASURED_GAIN = {"llama-2-7b": 1.47, "llama-2-13b": 1.44, "llama-2-70b": 1.44}
+"""LoRA's tokens per second over full fine-tuning's, measured by NeMo 24.12 (FP8, packed rows of 4,096 tokens)."""
+
+STAGES = {"o": 1, "gate": 2, "up": 2, "gate+up": 2, "router": 2, "down": 3}  # all others read the layer's input: 0
+MATRICES = ("linear", "conv1d")
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs of one step by what they are for.
+
+    forward    y = W x of the linear layers and the head
+    inputs     dx of the same
+    weights    dW of the same
+    adapters   all products with A and B
+    attention  scores and sums of values, forward and backward
+    again      the layers' forward once more, with checkpointing
+    """
+
+    forward: int = 0
+    inputs: int = 0
+    weights: int = 0
+    adapters: int = 0
+    attention: int = 0
+    again: int = 0
+
+    @property
+    def total(self) -> int:
+        """FLOPs of the whole step."""
+        return sum(getattr(self, f.name) for f in fields(self))
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __mul__(self, times: int) -> Work:
+        return Work(*(getattr(self, f.name) * times for f in fields(self)))
+
+
+def work(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> Work:
+    """The FLOPs of one training step on one device.
+
+    An expert layer counts the experts that a token uses. Adapters outside the layers and in experts are left out.
+    Raises: BadValue for a method whose plan is unknown, and for a model with two stacks of layers.
+    """
+    if plan.unknown:
+        raise BadValue(plan.unknown.replace("the memory of", "the arithmetic of"))
+    if a.task == "seq2seq":
+        raise BadValue(f"the arithmetic of {a.name}'s two stacks of layers is not modelled; use a causal model")
+    rows, seq = setup.batch, setup.seq + plan.prompt
+    # Where embeddings, biases or a prompt train, a gradient is wanted from the first layer on; and transformers asks
+    # for one when it checkpoints.
+    flows = bool(plan.everything or plan.biases or plan.prompt or plan.prefix or setup.checkpointing)
+    total = Work()
+    for number, layer in enumerate(plan.layers or ((),) * a.layers):
+        one, flows = _layer(a, layer, number, flows, plan.everything, seq)
+        again = one.again if setup.checkpointing else 0
+        total += Work(one.forward, one.inputs, one.weights, one.adapters, one.attention, again)
+    return total * (rows * seq) + _head(a, plan, setup, labels, flows)
+
+
+def gain(a: Architecture, full: Plan, other: Plan, setup: Setup) -> float:
+    """How many times less arithmetic `other` is than `full`: at most about 1.5 for LoRA. Raises: as `work`."""
+    return work(a, full, setup).total / work(a, other, setup).total
+
+
+# ---- a layer, per token
+
+
+def _layer(a: Architecture, plan: LayerPlan, number: int, flows: bool, trains: bool, seq: int) -> tuple[Work, bool]:
+    """One layer's FLOPs a token, its forward in `again`, and whether a gradient is wanted of its output."""
+    adapters = dict(plan)
+    total = Work()
+    for stage, modules in enumerate(_stages(a, number)):
+        for module, times in modules:
+            total += _linear(module, adapters.get(module.role, ()), flows, trains) * times
+        if stage == 0:
+            total += _attention(a, adapters, flows, seq)
+        flows = flows or any(module.role in adapters for module, _ in modules)
+    return total, flows
+
+
+@lru_cache(maxsize=4096)
+def _stages(a: Architecture, number: int) -> tuple[tuple[tuple[Module, int], ...], ...]:
+    """The matrices of a layer in the order that a token meets them, and how often: an expert once per choice."""
+    stages: tuple[list[tuple[Module, int]], ...] = ([], [], [], [])
+    for module in a.modules:
+        if number in module.numbers and (module.kind in MATRICES or module.role == "router"):
+            stages[STAGES.get(module.role, 0)].append((module, a.experts_per_token if module.expert else 1))
+    return tuple(tuple(stage) for stage in stages)
+
+
+def _linear(module: Module, adapters: tuple[Adapter, ...], flows: bool, trains: bool) -> Work:
+    """A linear layer a token: 2 N for each product, and its adapters'."""
+    product = 2 * module.weight
+    wanted = flows or any(adapter.rank for adapter in adapters)
+    low_rank = sum(_adapter(adapter, flows) for adapter in adapters)
+    forward = product + sum(2 * adapter.numbers for adapter in adapters)
+    return Work(product, product * flows, product * trains * wanted, low_rank, 0, forward)
+
+
+def _adapter(adapter: Adapter, flows: bool) -> int:
+    """A x, B h; dB, dh, dA; and dx where something before trains: 6 r (in + out), or 2 r in less."""
+    return 2 * adapter.rank * (3 * adapter.rows + (2 + flows) * adapter.in_features)
+
+
+def _attention(a: Architecture, adapters: dict[str, tuple[Adapter, ...]], flows: bool, seq: int) -> Work:
+    """Two products forward; backward those of the scores and of q, k and v as far as their gradients are wanted."""
+    product = 2 * seq * a.heads * a.head_dim
+    fused = flows or "q+k+v" in adapters or "other" in adapters
+    q, k, v = (fused or role in adapters for role in "qkv")
+    return Work(attention=product * (2 + (q or k) + q + k + v), again=2 * product)
+
+
+# ---- after the layers
+
+
+def _head(a: Architecture, plan: Plan, setup: Setup, labels: int, flows: bool) -> Work:
+    """The language head over every token, or pooler and classifier over every row."""
+    tokens = setup.batch * (setup.seq + plan.prompt)
+    total = Work()
+    for module in _head_chain(a, labels):
+        trains = plan.everything or (module.in_task_head and plan.head)
+        per_row = a.task == "encoder"
+        total += _linear(module, (), flows, trains=False) * (setup.batch if per_row else tokens)
+        total += Work(weights=2 * module.weight * trains) * (setup.batch if per_row else tokens)
+        flows = flows or trains
+    return Work(total.forward, total.inputs, total.weights)
+
+
+def _head_chain(a: Architecture, labels: int) -> Iterator[Module]:
+    """The matrices after the layers, in order."""
+    roles = ("pooler",) if a.model_type not in ("roberta", "xlm-roberta") else ()
+    yield from (m for m in a.modules if not m.numbers and m.role in (*roles, "head") and m.kind in MATRICES)
+    if a.task == "encoder" and not a.head_parameters:
+        yield from head_modules(a, labels)
+
+
+# ---- seconds and energy
+
+
+def rate(card: Card, utilisation: float = UTILISATION) -> float:
+    """FLOP/s that a card does in training: its published peak times the share that is reached.
+
+    Raises: BadValue for a share outside (0, 1] and for a card whose peak is not known.
+    """
+    if not 0 < utilisation <= 1:
+        raise BadValue(f"utilisation is a share above 0 and at most 1, not {utilisation!r}")
+    if not card.peak:
+        raise BadValue(f"the peak of a {card.name} is not known; name a card, or measure its FLOP/s")
+    return card.peak * utilisation
+
+
+def measured_rate(step: Work, seconds: float) -> float:
+    """FLOP/s reached by a step that took so many seconds here. Raises: BadValue unless the time is above 0."""
+    if not seconds > 0:
+        raise BadValue(f"a step takes longer than 0 seconds, not {seconds!r}")
+    return step.total / seconds
+
+
+def run_seconds(step: Work, steps: int, flops_per_second: float) -> float:
+    """Seconds of a run: FLOPs of its steps / FLOP/s. Loading, validation and waiting for data are not in it."""
+    return steps * step.total / flops_per_second
+
+
+def energy(seconds: float, watts: float) -> float:
+    """Watt-hours of a card at full load for so long; the machine around it takes about as much again at most."""
+    return seconds * watts / 3600

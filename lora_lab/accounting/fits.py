@@ -1,0 +1,114 @@
+"""What fits: the largest batch, the longest sequence and the largest model that the closed form leaves room for.
+
+Bytes grow with batch and length, so the largest of either is found by doubling and then halving the interval. The
+closed form takes under a millisecond; a search takes a few dozen of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from lora_lab.accounting import zoo
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.memory import Estimate, estimate
+from lora_lab.accounting.plan import Plan, Plans
+from lora_lab.accounting.setup import Setup
+from lora_lab.errors import BadValue, LabError
+
+LEARNED_POSITIONS = ("bert", "roberta", "xlm-roberta", "gpt2", "gpt3")
+PADDED = ("roberta", "xlm-roberta")
+OFFSET = 2  # rows of RoBERTa's table of positions that no token uses: they belong to padding
+
+
+def fits(estimated: Estimate, available: int) -> bool:
+    """Whether a step's peak is within so many bytes."""
+    return estimated.peak <= available
+
+
+def longest(a: Architecture, plan: Plan | None = None) -> int | None:
+    """Tokens a row that a table of learned positions allows, a soft prompt's taken off; None without such a table.
+
+    Rotary positions have no end of their own: a model trained for 8,192 tokens computes on longer rows, badly.
+    """
+    if a.model_type not in LEARNED_POSITIONS:
+        return None
+    return a.positions - OFFSET * (a.model_type in PADDED) - (plan.prompt if plan else 0)
+
+
+def check_length(a: Architecture, plan: Plan, setup: Setup) -> None:
+    """Raises: BadValue for rows longer than the model's table of positions."""
+    most = longest(a, plan)
+    if most is not None and setup.seq > most:
+        beside = f" beside a prompt of {plan.prompt}" if plan.prompt else ""
+        raise BadValue(f"seq {setup.seq} is above the {most} tokens that {a.name} can read{beside}")
+
+
+def largest_batch(a: Architecture, plan: Plan, setup: Setup, available: int, *, labels: int = 2) -> int | None:
+    """The most rows, of the set-up's length, whose step fits in `available` bytes; None when a single one does not.
+
+    Raises: BadValue as `estimate`.
+    """
+    return most(lambda n: fits(estimate(a, plan, replace(setup, batch=n), labels=labels), available))
+
+
+def longest_sequence(a: Architecture, plan: Plan, setup: Setup, available: int, *, labels: int = 2) -> int | None:
+    """The most tokens a row, at the set-up's batch, whose step fits; at most what learned positions allow.
+
+    None when a single token does not fit. Raises: BadValue as `estimate`.
+    """
+    return most(lambda n: fits(estimate(a, plan, replace(setup, seq=n), labels=labels), available), longest(a, plan))
+
+
+def most(fit: Callable[[int], bool], limit: int | None = None) -> int | None:
+    """The largest n >= 1 (and <= limit) for which `fit` holds, when it holds up to some n and no further; else None."""
+    if (limit is not None and limit < 1) or not fit(1):
+        return None
+    low, high = 1, 2
+    while (limit is None or high <= limit) and fit(high):
+        low, high = high, 2 * high
+    high = high if limit is None else min(high, limit + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fit(middle) else (low, middle)
+    return low
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The largest model that fits, its estimate, and the models that were passed over, each with the reason.
+
+    name and estimate are None when none fits.
+    """
+
+    name: str | None
+    estimate: Estimate | None
+    skipped: dict[str, str]
+
+
+def largest_model(
+    method: Plans, setup: Setup, available: int, *, names: Iterable[str] | None = None, labels: int = 2
+) -> Largest:
+    """The model with the most parameters, of the zoo or of `names`, that the method can train in `available` bytes.
+
+    Models whose memory is not modelled, that lack the method's targets or cannot read rows so long are passed over.
+    """
+    best: tuple[int, str, Estimate] | None = None
+    skipped: dict[str, str] = {}
+    for name in zoo.names() if names is None else names:
+        try:
+            parameters, found = _tried(name, method, setup, labels)
+        except LabError as error:
+            skipped[name] = str(error)
+            continue
+        if fits(found, available) and (best is None or parameters > best[0]):
+            best = (parameters, name, found)
+    return Largest(best[1], best[2], skipped) if best else Largest(None, None, skipped)
+
+
+def _tried(name: str, method: Plans, setup: Setup, labels: int) -> tuple[int, Estimate]:
+    """A model's parameters and its estimate. Raises: whatever stands against it."""
+    a = zoo.architecture(name)
+    plan = method.plan(a)
+    check_length(a, plan, setup)
+    return a.total, estimate(a, plan, setup, labels=labels)

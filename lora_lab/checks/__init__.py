@@ -1,0 +1,40 @@
+"""Checks of the exercises: they say what is wrong and why, never only that it is; unsolved they say "not yet".
+
+One file a lesson, over `verdict`; a lesson says `from lora_lab import checks` and `checks.check_x(answer)`.
+"""
+
+from lora_lab.checks.ranks import check_energy, check_factor_shapes, check_training_bytes, check_update_shows
+from lora_lab.checks.savings import (
+    check_break_even_rank,
+    check_file_size,
+    check_qv_count,
+    check_storage,
+    check_times_fewer,
+)
+from lora_lab.checks.scratch import check_dead_start, check_detour_cost, check_lora_forward, check_wrong_fan_in
+from lora_lab.checks.start import CONTRADICTIONS, check_contradictions, check_trainable_parameters
+from lora_lab.checks.training import check_largest_change, check_rows_needed, check_standard_error
+from lora_lab.checks.verdict import Verdict
+
+__all__ = [
+    "CONTRADICTIONS",
+    "Verdict",
+    "check_break_even_rank",
+    "check_contradictions",
+    "check_dead_start",
+    "check_detour_cost",
+    "check_energy",
+    "check_factor_shapes",
+    "check_file_size",
+    "check_largest_change",
+    "check_lora_forward",
+    "check_qv_count",
+    "check_rows_needed",
+    "check_standard_error",
+    "check_storage",
+    "check_times_fewer",
+    "check_trainable_parameters",
+    "check_training_bytes",
+    "check_update_shows",
+    "check_wrong_fan_in",
+]

@@ -1,0 +1,133 @@
+"""Exercises of lesson 03, what LoRA saves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any
+
+from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, number, unsolved
+
+_GB = 10**9
+
+
+def check_break_even_rank(rank: Callable[[int, int], float]) -> Verdict:
+    """Lesson 03: the rank at which A and B hold as many numbers as W, as a function of (d_in, d_out)."""
+    cases = [(4096, 4096), (8192, 1024), (384, 1536), (1000, 10)]
+    values = [attempt(rank, *case) for case in cases]
+    if stopped := next((v for v in values if isinstance(v, Verdict)), None):
+        return stopped
+    if close(values, [i * o / (i + o) for i, o in cases]):
+        return Verdict(True, "r (d_in + d_out) = d_in d_out, solved for r; where d_in = d_out = d that is d / 2")
+    square = "is right for square weights only: write r (d_in + d_out) = d_in d_out and solve for r"
+    near = {
+        f"d_in / 2 {square}": [i / 2 for i, o in cases],
+        f"d_out / 2 {square}": [o / 2 for i, o in cases],
+        f"half the smaller side {square}": [min(i, o) / 2 for i, o in cases],
+        f"a quarter of d_in + d_out {square}": [(i + o) / 4 for i, o in cases],
+        f"half the root of d_in d_out {square}": [math.sqrt(i * o) / 2 for i, o in cases],
+        "that is the largest rank a weight can have; A and B outgrow W earlier": [min(i, o) for i, o in cases],
+        "the other way round: the size of W goes on top": [(i + o) / (i * o) for i, o in cases],
+        "half of it: A has r d_in numbers and B has r d_out, so no 2 is left over": [
+            i * o / (2 * (i + o)) for i, o in cases
+        ],
+    }
+    wrong = "try 1000 x 10 by hand: W has 10,000 numbers, each rank costs 1,010, so it is a little below 10"
+    return Verdict(False, next((why for why, other in near.items() if close(values, other)), wrong))
+
+
+def check_qv_count(answer: float | None) -> Verdict:
+    """Lesson 03: parameters of LoRA of rank 8 on q (8192 -> 8192) and v (8192 -> 1024) of llama-2-70b's 80 layers."""
+    q, v = 8192 + 8192, 8192 + 1024
+    right = 80 * 8 * (q + v)
+    if unsolved(answer):
+        return not_yet("layers x rank x (inputs + outputs of q, and the same of v)")
+    hints = {
+        right // 80: "that is one layer: the model has 80",
+        right // 8: "that is rank 1: each rank costs as much again",
+        80 * 2 * 8 * q: "you took v for a square: it has 8,192 inputs and 1,024 outputs",
+        80 * 8 * q: "that is q without v; or A without B, which on these shapes is as many",
+        80 * 8 * v: "that is v without q; or B without A, which on these shapes is as many",
+        80 * (8192 * 8192 + 8192 * 1024): "those are the frozen weights; LoRA trains A and B beside them",
+        2 * right: "twice too many: A has r d_in numbers and B has r d_out; nothing is doubled after that",
+        80 * 8 * (8192 + 1024 + 1024): "q has 8,192 outputs; only k and v are narrow",
+    }
+    return number(answer, right, hints, f"80 layers x 8 x (8192 + 8192 + 8192 + 1024) = {right:,}")
+
+
+def check_times_fewer(answer: float | None) -> Verdict:
+    """Lesson 03: RoBERTa-base with a head of 3 classes: all trained numbers, full over LoRA, head in both."""
+    full, head, lora = 124_647_939, 592_899, 294_912  # the first with the head, without the pooler
+    right = full / (lora + head)
+    if unsolved(answer):
+        return not_yet("(everything that trains in full fine-tuning) / (adapter + head)")
+    hints = {
+        full / lora: "the head trains beside the adapter: it belongs below the line as well",
+        full / head: "that is against the head alone: add the adapter",
+        (lora + head) / full: "that is the share; turned over it says how many times fewer",
+        100 * (lora + head) / full: "that is the share in per cent; turned over it says how many times fewer",
+        lora + head: "that is what trains; divide the whole model by it",
+        head / lora: "that compares the head with the adapter; the whole model goes on top",
+    }
+    why = f"about {right:.0f}, against {full / lora:.0f} without the head: the head is two thirds of what trains"
+    return number(answer, right, hints, why, within=0.01)  # with or without the pooler's numbers on top
+
+
+def check_file_size(mb: float | None, mib: float | None) -> Verdict:
+    """Lesson 03: 207,093,760 numbers in bf16, in MB (10^6 bytes) and in MiB (2^20 bytes)."""
+    if unsolved(mb) or unsolved(mib):
+        return not_yet("bytes = numbers x bytes of each; then divide by 10^6, and by 2^20")
+    try:
+        given = [float(mb), float(mib)]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return Verdict(False, "two numbers are wanted")
+    numbers = 207_093_760
+
+    def sizes(size: float) -> list[float]:
+        return [numbers * size / 10**6, numbers * size / 2**20]
+
+    if _near(given, sizes(2), 0.004):
+        return Verdict(True, f"{sizes(2)[0]:.0f} MB and {sizes(2)[1]:.0f} MiB are the same bytes, 4.9 % apart in name")
+    near = {
+        "the other way round: 2^20 is larger than 10^6, so a size has fewer MiB than MB": sizes(2)[::-1],
+        "that is fp32, 4 bytes a number; bf16 has 2": sizes(4),
+        "those are millions of numbers; in bf16 each has 2 bytes": sizes(1),
+        "those are bits; a byte has 8 of them": sizes(16),
+        "both are MB: for MiB divide by 2**20 = 1,048,576": [sizes(2)[0]] * 2,
+        "both are MiB: for MB divide by 10**6": [sizes(2)[1]] * 2,
+        "those are bytes: divide them by 10**6 and by 2**20": [numbers * 2.0] * 2,
+        "those are GB and GiB: M stands for 10**6, and Mi for 2**20": [numbers * 2 / 10**9, numbers * 2 / 2**30],
+    }
+    wrong = f"{numbers:,} numbers x 2 bytes = {2 * numbers:,} bytes; divide by 10**6 and by 2**20"
+    return Verdict(False, next((why for why, other in near.items() if _near(given, other, 0.004)), wrong))
+
+
+def check_storage(total: Callable[[int, float, float], float]) -> Verdict:
+    """Lesson 03: bytes on disk for n tasks, as a function of (n, bytes of the base, bytes of one adapter)."""
+    cases = [(100, 350 * _GB, 35 * 10**6), (7, 16 * _GB, 84 * 10**6), (1, 45 * 10**6, 301_776)]
+    values = [attempt(total, *case) for case in cases]
+    if stopped := next((v for v in values if isinstance(v, Verdict)), None):
+        return stopped
+    if _near(values, [b + n * a for n, b, a in cases], 1e-5):
+        return Verdict(
+            True, "one base and n adapters: for GPT-3 and 100 tasks 353.5 GB, where 100 models are 35,000 GB"
+        )
+    near = {
+        "the base is stored once, whatever the number of tasks": [n * (b + a) for n, b, a in cases],
+        "those are n whole models: the base is shared": [n * b for n, b, a in cases],
+        "the base is missing: an adapter alone says nothing": [n * a for n, b, a in cases],
+        "that is one task: there are n adapters": [b + a for n, b, a in cases],
+        "that is how many adapters one base is worth; asked is the space that all of it takes": [
+            b / a for n, b, a in cases
+        ],
+    }
+    wrong = "one base, and an adapter for each task, added up"
+    return Verdict(False, next((why for why, other in near.items() if _near(values, other, 1e-5)), wrong))
+
+
+def _near(values: Sequence[Any], right: Sequence[float], within: float) -> bool:
+    """As `close`, with a share of one's own: an adapter beside its base must show, and so must MiB beside MB."""
+    return all(
+        isinstance(v, Real) and math.isclose(float(v), r, rel_tol=within) for v, r in zip(values, right, strict=True)
+    )

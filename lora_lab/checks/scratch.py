@@ -1,0 +1,87 @@
+"""Exercises of lesson 02, LoRA from scratch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, unsolved
+
+
+def check_lora_forward(forward: Callable[..., Any]) -> Verdict:
+    """Lesson 02: y = W x + (alpha / r) B A x for rows of x, written as a function of (x, W, A, B, alpha)."""
+    import torch
+
+    torch.manual_seed(0)
+    x, w = torch.randn(5, 12), torch.randn(7, 12)
+    a, b, alpha = torch.randn(3, 12), torch.randn(7, 3), 7.0
+    said = attempt(forward, x, w, a, b, alpha)
+    if isinstance(said, Verdict):
+        return said
+    if tuple(getattr(said, "shape", ())) != (5, 7):
+        return Verdict(
+            False, f"the result has shape {tuple(getattr(said, 'shape', ()))}; 5 rows into 7 outputs give (5, 7)"
+        )
+    base, update = x @ w.T, x @ a.T @ b.T
+    near = {
+        "the update is not multiplied by alpha / r": base + update,
+        "the update is multiplied by alpha, but not divided by the rank (A has r rows)": base + alpha * update,
+        "the update is multiplied by r / alpha: the other way round": base + 3 / alpha * update,
+        "only the frozen part is there: add (alpha / r) B A x": base,
+        "only the update is there: add it to W x": alpha / 3 * update,
+    }
+    said = torch.as_tensor(said).float()
+    if torch.allclose(said, base + alpha / 3 * update, atol=1e-5):
+        return Verdict(
+            True, "W x plus alpha / r times B (A x); in rows, x @ A.T @ B.T: first down to r numbers, then up"
+        )
+    return Verdict(
+        False, next((why for why, y in near.items() if torch.allclose(said, y, atol=1e-5)), "the values differ")
+    )
+
+
+def check_dead_start(answer: str | None) -> Verdict:
+    """Lesson 02: what happens when A and B both start at zero."""
+    if unsolved(answer):
+        return not_yet("which of the letters is it?")
+    replies = {
+        "a": "it would be slow if the gradients were small; look at them: A's has B as a factor, B's has A",
+        "b": "each gradient has the *other* matrix as a factor; with both zero, both gradients are zero, for ever",
+        "c": "the update starts at zero either way; the question is whether it can ever leave zero",
+    }
+    letter = str(answer).strip().lower()
+    if letter not in replies:
+        return Verdict(False, f"answer with one of {', '.join(replies)}")
+    return Verdict(letter == "b", replies[letter])
+
+
+def check_wrong_fan_in(factor: Callable[[int, int], float]) -> Verdict:
+    """Lesson 02: how many times too large A is when it is scaled by its rank r, not by its d inputs."""
+    cases = [(384, 8), (1024, 4), (4096, 64)]
+    values = [attempt(factor, d, r) for d, r in cases]
+    first = values[0]
+    if isinstance(first, Verdict):
+        return first
+    if close(values, [math.sqrt(d / r) for d, r in cases]):
+        return Verdict(True, f"sqrt(d / r): for d = 384 and r = 8 that is {math.sqrt(48):.1f}")
+    if close(values, [d / r for d, r in cases]):
+        return Verdict(False, "that is the ratio of the fan-ins; the bound goes with 1 over their square root")
+    if close(values, [math.sqrt(r / d) for d, r in cases]):
+        return Verdict(False, "the other way round: dividing by the smaller number makes A larger")
+    return Verdict(False, "compare the bounds: 1/sqrt(d), as it should be, and 1/sqrt(r), as it came out")
+
+
+def check_detour_cost(cost: Callable[[int, int, int], int]) -> Verdict:
+    """Lesson 02: multiplications that the detour through A and B costs a token."""
+    cases = [(384, 384, 8), (768, 3072, 4), (4096, 1024, 16)]
+    values = [attempt(cost, *case) for case in cases]
+    if isinstance(values[0], Verdict):
+        return values[0]
+    if close(values, [r * (i + o) for i, o, r in cases]):
+        return Verdict(True, "r d_in to go down and r d_out to come up: the same as the number of parameters")
+    if close(values, [i * o for i, o, r in cases]):
+        return Verdict(False, "that is W's own cost; the detour goes through r numbers")
+    if close(values, [r * i * o for i, o, r in cases]):
+        return Verdict(False, "that is forming B A first; applied one after the other it is far less")
+    return Verdict(False, "count: A has r x d_in numbers, each used once a token; B likewise")

@@ -1,0 +1,51 @@
+"""Exercises of lesson 04, train an adapter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, number, unsolved
+
+
+def check_standard_error(error: Callable[[float, int], float]) -> Verdict:
+    """Lesson 04: the standard error of an accuracy p measured on n rows."""
+    cases = [(0.82, 2000), (0.5, 100), (0.9, 872)]
+    values = [attempt(error, p, n) for p, n in cases]
+    if isinstance(values[0], Verdict):
+        return values[0]
+    if close(values, [math.sqrt(p * (1 - p) / n) for p, n in cases]):
+        return Verdict(
+            True,
+            f"at 82 % on 2,000 rows {math.sqrt(0.82 * 0.18 / 2000) * 100:.2f} points, as luck often brings",
+        )
+    if close(values, [p * (1 - p) / n for p, n in cases]):
+        return Verdict(False, "that is the variance: take its square root")
+    if close(values, [math.sqrt(p * (1 - p)) for p, n in cases]):
+        return Verdict(False, "that is the spread of one row, right or wrong; the mean of n rows spreads less")
+    return Verdict(False, "each row is right with probability p: variance p (1 - p), and the mean of n has 1/n of it")
+
+
+def check_rows_needed(rows: float | None) -> Verdict:
+    """Lesson 04: test rows that tell two adapters 1 point apart, when they disagree on 10 % of the rows."""
+    right = (1.96 + 0.84) ** 2 * 0.10 / 0.01**2
+    if unsolved(rows):
+        return not_yet("n = (1.96 + 0.84)^2 x share of rows they disagree on / difference^2")
+    hints = {
+        (1.96 + 0.84) ** 2 * 10 / 1**2: "in shares, not in per cent: 0.10 and 0.01",
+        (1.96 + 0.84) ** 2 * 0.10 / 0.02**2: "that is for two points: half the difference needs four times the rows",
+        (1.96 + 0.84) * 0.10 / 0.01**2: "the 1.96 + 0.84 is squared",
+    }
+    return number(rows, right, hints, f"about {right:,.0f}: our 2,000 tell two points apart, no less", within=0.02)
+
+
+def check_largest_change(name: str | None, shares: dict[str, float]) -> Verdict:
+    """Lesson 04: the layer whose weight the adapter changed most, relative to the weight's own size."""
+    if unsolved(name):
+        return not_yet("take the name with the largest value from the table above")
+    if name not in shares:
+        return Verdict(False, f"no layer is called {name!r}; the names are the keys of the table")
+    top = max(shares, key=shares.__getitem__)
+    if name == top:
+        return Verdict(True, f"{top}: |dW| is {shares[top]:.1%} of |W|; the other layers change less")
+    return Verdict(False, f"{name} changed by {shares[name]:.1%}; there is a larger one")

@@ -1,0 +1,171 @@
+"""An answer of `lora-lab memory`: what was asked, what came of it, as JSON and as a table. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from lora_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from lora_lab.accounting.architectures import Architecture
+    from lora_lab.accounting.compute import Work
+    from lora_lab.accounting.gpus import Card
+    from lora_lab.accounting.memory import Estimate
+    from lora_lab.accounting.plan import Plan
+    from lora_lab.accounting.setup import Setup
+
+GIB, MIB = 2**30, 2**20
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked: a model, a method by the name given, and the conditions. `card` is None when no GPU was named."""
+
+    name: str
+    architecture: Architecture
+    method: Any
+    plan: Plan
+    setup: Setup
+    labels: int
+    card: Card | None
+
+    @property
+    def available(self) -> int | None:
+        """Bytes that the card leaves for the step."""
+        from lora_lab.accounting.gpus import usable
+
+        return usable(self.card) if self.card else None
+
+    def search(self, find: Callable[..., int | None]) -> int | None:
+        """The most of something that fits the card, 0 when nothing does; None without a card or closed form."""
+        if self.available is None:
+            return None
+        with suppress(LabError):  # a trace may have answered what the closed form does not model
+            return find(self.architecture, self.plan, self.setup, self.available, labels=self.labels) or 0
+        return None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An estimate with what follows from it for a card. `work` is None where the arithmetic is not modelled."""
+
+    question: Question
+    estimate: Estimate
+    work: Work | None
+    max_batch: int | None
+    max_seq: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the card has room; None without a card."""
+        available = self.question.available
+        return None if available is None else self.estimate.peak <= available
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds a step on the card at 40 % of its peak; None where the peak or the arithmetic is not known."""
+        from lora_lab.accounting.compute import rate, run_seconds
+
+        card = self.question.card
+        return run_seconds(self.work, 1, rate(card)) if card and card.peak and self.work else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract's keys, and some more. Units: bytes, seconds, FLOPs."""
+        estimate, question = self.estimate, self.question
+        return {
+            "model": question.architecture.name,
+            "method": question.name,
+            "settings": question.method.settings(),
+            "setup": asdict(question.setup),
+            "mode": estimate.mode,
+            "peak_bytes": estimate.peak,
+            "at": estimate.at,
+            "categories": estimate.categories,
+            "terms": [asdict(term) for term in estimate.terms],
+            "moments": estimate.moments,
+            "card": question.card and question.card.name,
+            "available_bytes": question.available,
+            "fits": self.fits,
+            "max_batch": self.max_batch,
+            "max_seq": self.max_seq,
+            "flops": self.work and self.work.total,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
+
+
+def describe(answer: Answer) -> str:
+    """The answer for reading. Units: GiB, or MiB below a tenth of one."""
+    question, estimate = answer.question, answer.estimate
+    setup = question.setup
+    where = f"{setup.batch} x {setup.seq} tokens, {setup.dtype}"
+    how = ", ".join(
+        [setup.optimizer, *(["checkpointing"] if setup.checkpointing else []), *filter(None, [setup.shard])]
+    )
+    asked = where if estimate.at == "generation" else f"{where}, {how}"
+    return "\n".join(
+        [
+            f"{question.architecture.name}, {question.name}, {asked}: {size(estimate.peak)} at {estimate.at} "
+            f"({estimate.mode})",
+            "",
+            *_parts(estimate),
+            "",
+            *_moments(estimate),
+            "",
+            *_room(answer),
+            *(f"note: {note}" for note in answer.notes),
+        ]
+    )
+
+
+def size(count: int) -> str:
+    """Bytes in GiB, and in MiB below a tenth of one."""
+    return f"{count / GIB:,.2f} GiB" if count >= GIB / 10 else f"{count / MIB:,.2f} MiB"
+
+
+def _parts(estimate: Estimate) -> Iterator[str]:
+    """Each category, and under it its terms with their formulas, the largest first."""
+    for category, total in sorted(estimate.categories.items(), key=lambda pair: -pair[1]):
+        yield f"{category:<34} {size(total):>12}  {total / max(estimate.peak, 1):>4.0%}"
+        terms = [term for term in estimate.terms if term.category == category]
+        for term in sorted(terms, key=lambda term: -term.bytes):
+            yield f"  {term.symbol:<46} {size(term.bytes):>12}  = {term.formula}"
+
+
+def _moments(estimate: Estimate) -> Iterator[str]:
+    """How much lives at each moment that might have been the peak."""
+    for moment, total in estimate.moments.items():
+        mark = "  <- the peak" if moment == estimate.at else ""
+        yield f"at {moment:<31} {size(total):>12}{mark}"
+
+
+def _room(answer: Answer) -> Iterator[str]:
+    """Whether the card named has room; without one, which cards have."""
+    from lora_lab.accounting.gpus import cards, usable
+
+    question = answer.question
+    if question.card is not None:
+        yield _verdict(answer, question.card)
+    else:
+        same = [card for card in cards() if card.device == question.setup.device]
+        for words, wanted in (("fits", True), ("does not fit", False)):
+            named = [card.name for card in same if (answer.estimate.peak <= usable(card)) is wanted]
+            yield f"{words}: {', '.join(named) or 'no card of the table'}"
+    if answer.work:
+        seconds = f", {answer.seconds:.3g} s on this card" if answer.seconds else ""
+        yield f"a step is {answer.work.total / 1e12:,.3g} TFLOP{seconds}"
+
+
+def _verdict(answer: Answer, card: Card) -> str:
+    found = "fits" if answer.fits else "does not fit"
+    most = [
+        f"{what} at most {most:,}" if most else f"not even {what} 1"
+        for what, most in (("batch", answer.max_batch), ("seq", answer.max_seq))
+        if most is not None
+    ]
+    room = size(answer.question.available or 0)
+    return "; ".join([f"{found} on {card.name} ({room} to use)", *most])

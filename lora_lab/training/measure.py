@@ -1,0 +1,55 @@
+"""A training step taken for real, and what memory it needed: the third of the three ways, beside formula and trace.
+
+Memory does not depend on what the weights are, only on their shapes, so the model is built from its config with random
+ones and nothing has to be on the disk. On a CPU the tensors' storages are followed; a GPU's allocator keeps its own
+account, of what it handed out ("allocated") and of what it took from the driver for that ("reserved").
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import psutil
+import torch
+
+from lora_lab.accounting.memory import Estimate, Term
+from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.trace import STEPS, Attaches, build, follow, prepare, step
+from lora_lab.errors import BadValue
+from lora_lab.methods.memory import config_of
+
+ALLOCATED = "torch.cuda.max_memory_allocated over the second step"
+
+
+def measure(model: Any, method: Attaches, *, num_labels: int = 2, **setup: Any) -> Estimate:
+    """The peak of a real training step on this machine; `device` is cpu or cuda.
+
+    peak      bytes of tensors alive at once (cuda: allocated, rounded up by the allocator to 512 bytes a tensor)
+    reserved  bytes that a GPU's allocator took from the driver; None on a CPU
+    process   bytes of this process in memory after the step (cuda: of the device in use by anyone)
+    Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, quantised layers (stand-ins have no numbers),
+    or a GPU that is not there.
+    """
+    conditions = Setup(**{"device": "cpu", **setup})
+    if conditions.shard or conditions.optimizer == "adamw-8bit" or conditions.quantised != "none":
+        raise BadValue("measured are steps on one device, unquantised, with PyTorch's own optimizers")
+    if conditions.device == "cuda" and not torch.cuda.is_available():
+        raise BadValue("there is no CUDA device here: measure with device='cpu', or trace with device='cuda'")
+    fresh = build(config_of(model), conditions, num_labels)
+    if conditions.device == "cuda":
+        return _on_cuda(fresh.cuda(), method, conditions)
+    followed = follow(fresh, method, conditions)
+    return replace(followed, process=psutil.Process().memory_info().rss)
+
+
+def _on_cuda(model: Any, method: Attaches, setup: Setup) -> Estimate:
+    optimizer = prepare(model, method, setup)
+    for _ in range(STEPS):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        step(model, optimizer, setup)
+    torch.cuda.synchronize()
+    peak, free, total = torch.cuda.max_memory_allocated(), *torch.cuda.mem_get_info()
+    term = Term("allocated", "allocated", ALLOCATED, peak)
+    return Estimate("measured", peak, "", (term,), {}, reserved=torch.cuda.max_memory_reserved(), process=total - free)

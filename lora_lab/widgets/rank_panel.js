@@ -1,0 +1,222 @@
+// The rank panel in the browser: sum_{i <= r} s_i u_i v_i^T, brought from one rank to the next by the terms between.
+
+const BLUE = [0, 114, 178], ORANGE = [230, 159, 0], GREY = "#767676"; // Okabe and Ito
+const DECADES = 4; // of the log axis; what lies deeper is drawn at its floor
+const STOPS = [1, 2, 4, 8, 16, 32, 64, 128];
+const SVG = "http://www.w3.org/2000/svg";
+const CSS = `
+.lora-rank { background: #fff; color: #222; color-scheme: light; border: 1px solid #ccc; border-radius: 6px; padding: 12px;
+  max-width: 940px; box-sizing: border-box; font: 14px/1.45 system-ui, sans-serif; overflow-wrap: break-word; }
+.lora-rank .row { display: flex; flex-flow: row wrap; gap: 8px 14px; align-items: center; margin-bottom: 8px; }
+.lora-rank figure { margin: 0; min-width: 0; }
+.lora-rank .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(105px, 1fr)); gap: 8px 14px; align-items: end; margin-bottom: 8px; }
+.lora-rank .wide { flex: 1 1 250px; max-width: 460px; min-width: 0; overflow-x: auto; }
+.lora-rank figcaption { font-size: 13px; margin-bottom: 2px; }
+.lora-rank canvas { width: 100%; height: auto; display: block; image-rendering: pixelated; border: 1px solid #ddd; box-sizing: border-box; }
+.lora-rank svg { width: 100%; height: auto; display: block; }
+.lora-rank .top { align-items: flex-start; }
+.lora-rank .words { margin-bottom: 6px; min-height: 4.4em; }
+.lora-rank label { font-weight: 600; }
+.lora-rank select { max-width: 100%; color: #222; background: #fff; font: inherit; }
+.lora-rank input[type=range] { flex: 1 1 180px; min-width: 0; margin: 2px 0; accent-color: #0072B2; }
+.lora-rank output { min-width: 3.5em; font-variant-numeric: tabular-nums; font-weight: 600; }
+.lora-rank button { font: inherit; color: #222; background: #f2f2f2; border: 1px solid #999; border-radius: 4px; padding: 1px 8px; cursor: pointer; }
+.lora-rank :focus-visible { outline: 3px solid #D55E00; outline-offset: 1px; }
+.lora-rank table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.lora-rank th, .lora-rank td { text-align: left; padding: 2px 10px 2px 0; border-bottom: 1px solid #e4e4e4; font-weight: 400; color: #222; background: #fff; }
+.lora-rank td { font-weight: 600; }
+`;
+
+const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+const percent = (share) => (100 * share).toFixed(share > 0.9995 && share < 1 ? 4 : 1) + "%"; // 100.0% only if it is
+const count = (number) => number.toLocaleString("en-US");
+
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function drawn(tag, attributes, text = "") {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.textContent = text;
+  return element;
+}
+
+// ---- the arithmetic
+
+/** Everything the kernel sent about one matrix, and the sum so far. */
+function readMatrix(model) {
+  const [rows, columns] = model.get("shape"), values = model.get("values");
+  return {
+    rows, columns, values,
+    baseline: model.get("baseline"), limit: model.get("limit"), grey: model.get("grey"),
+    matrix: floats(model.get("matrix")), left: floats(model.get("left")), right: floats(model.get("right")),
+    sum: new Float32Array(rows * columns), rank: 0,
+  };
+}
+
+/** Add (sign 1) or take away (sign -1) the i-th rank-one term. */
+function term(m, i, sign) {
+  const { rows, columns, left, right, sum } = m;
+  for (let y = 0; y < rows; y++) {
+    const weight = sign * left[i * rows + y];
+    for (let x = 0, at = y * columns, from = i * columns; x < columns; x++) sum[at + x] += weight * right[from + x];
+  }
+}
+
+/** Bring the sum to rank r by the shorter way: from where it is, or from nothing. */
+function bring(m, r) {
+  if (r < m.rank - r) { m.sum.fill(0); m.rank = 0; }
+  while (m.rank < r) term(m, m.rank++, 1);
+  while (m.rank > r) term(m, --m.rank, -1);
+}
+
+function share(values, r) {
+  const squares = values.map((s) => s * s), all = squares.reduce((a, b) => a + b, 0);
+  return all ? squares.slice(0, r).reduce((a, b) => a + b, 0) / all : 1;
+}
+
+// ---- the pictures
+
+/** Entries to pixels: black to white for a picture; blue (negative), white (zero), orange (positive) for a weight. */
+function paint(canvas, m, entry) {
+  if (canvas.width !== m.columns || canvas.height !== m.rows) { canvas.width = m.columns; canvas.height = m.rows; }
+  const context = canvas.getContext("2d"), image = context.createImageData(m.columns, m.rows), pixels = image.data;
+  for (let i = 0; i < m.sum.length; i++) {
+    const t = Math.max(-1, Math.min(1, entry(i) / m.limit)), far = t < 0 ? BLUE : ORANGE, size = Math.abs(t);
+    for (let c = 0; c < 3; c++) pixels[4 * i + c] = m.grey ? 127.5 * (1 + t) : 255 + size * (far[c] - 255);
+    pixels[4 * i + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/** The singular values on a log axis, those of the shuffled matrix dashed, and the cut. */
+function spectrum(svg, m, r) {
+  const W = 300, H = 230, L = 46, R = 8, T = 8, B = 34, k = m.values.length, top = m.values[0] || 1;
+  const highest = Math.max(top, m.baseline[0] || 0);
+  const x = (i) => L + ((W - L - R) * (i - 0.5)) / k;
+  const y = (s) => T + ((H - T - B) * Math.min(DECADES, Math.log10(highest / Math.max(s, 1e-30)))) / DECADES;
+  const line = (values, style) => drawn("polyline", { points: values.map((s, i) => `${x(i + 1)},${y(s)}`).join(" "), fill: "none", ...style });
+  const text = (at, words, more = {}) => drawn("text", { x: at[0], y: at[1], "font-size": 11, fill: "#222", ...more }, words);
+  const parts = [drawn("rect", { x: 0, y: 0, width: W, height: H, fill: "#fff" })];
+  parts.push(drawn("rect", { x: L, y: T, width: Math.max(1, x(r + 0.5) - L), height: H - T - B, fill: "#0072B222" }));
+  const first = Math.floor(Math.log10(highest));
+  for (let power = first; power > Math.log10(highest) - DECADES; power--) {
+    const s = 10 ** power;
+    parts.push(drawn("line", { x1: L, x2: W - R, y1: y(s), y2: y(s), stroke: "#ddd" }));
+    parts.push(text([L - 4, y(s) + 4], power < -3 ? `1e${power}` : String(Number(s.toPrecision(1))), { "text-anchor": "end" }));
+  }
+  parts.push(line(m.baseline, { stroke: GREY, "stroke-width": 1.5, "stroke-dasharray": "5 3" }));
+  parts.push(line(m.values, { stroke: "#0072B2", "stroke-width": 2.5 }));
+  parts.push(drawn("line", { x1: x(r + 0.5), x2: x(r + 0.5), y1: T, y2: H - B, stroke: "#D55E00", "stroke-width": 2 }));
+  parts.push(text([L, H - B + 14], "1"), text([W - R, H - B + 14], String(k), { "text-anchor": "end" }));
+  parts.push(text([(L + W - R) / 2, H - 5], "number of the singular value", { "text-anchor": "middle" }));
+  svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
+  svg.replaceChildren(...parts);
+}
+
+// ---- the panel
+
+function figure(caption, picture) {
+  const words = make("figcaption", {}, caption);
+  return { box: make("figure", {}, words, picture), words, picture };
+}
+
+function build(model) {
+  const canvas = () => make("canvas", { role: "img" });
+  const ui = {
+    menu: make("select", { "aria-label": "matrix" }),
+    slider: make("input", { type: "range", min: 1, step: 1, "aria-label": "rank: singular values kept" }),
+    number: make("output"), stops: make("span", { className: "row", role: "group", "aria-label": "ranks to jump to" }),
+    whole: figure("original", canvas()), cut: figure("", canvas()), rest: figure("what is missing", canvas()),
+    lines: figure("singular values (log axis). Solid blue: this matrix. Grey dashes: the same numbers shuffled. Upright line: the cut.", drawn("svg", { role: "img" })),
+    table: make("table"), live: make("div", { "aria-live": "polite", className: "words" }),
+  };
+  ui.stops.style.margin = "0";
+  for (const [name, label] of model.get("choices")) ui.menu.append(make("option", { value: name }, label));
+  ui.card = make("div", { className: "lora-rank", role: "group", "aria-label": "the rank of a matrix" },
+    make("style", {}, CSS),
+    make("div", { className: "row" }, make("label", {}, "matrix "), ui.menu),
+    make("div", { className: "row" }, make("label", {}, "rank r"), ui.slider, ui.number, ui.stops),
+    make("div", { className: "pictures" }, ui.whole.box, ui.cut.box, ui.rest.box),
+    make("div", { className: "row top" }, ui.lines.box, make("div", { className: "wide" }, ui.live, ui.table)));
+  ui.lines.box.className = "wide";
+  ui.card.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys to go from cell to cell,
+  ui.card.addEventListener("keydown", (event) => event.stopPropagation()); // and takes them from what is in an output
+  return ui;
+}
+
+/** The same in words and numbers, for those who do not see the pictures. */
+function tell(ui, m, r) {
+  const full = m.rows * m.columns, holds = r * (m.rows + m.columns), even = full / (m.rows + m.columns);
+  const kept = share(m.values, r), noise = share(m.baseline, r);
+  const lines = [
+    ["energy kept", percent(kept)], ["the same numbers shuffled would keep", percent(noise)],
+    ["relative error |W - W_r| / |W|", Math.sqrt(Math.max(0, 1 - kept)).toFixed(3)],
+    ["numbers stored, r (m + n)", `${count(holds)} of m n = ${count(full)} (${percent(holds / full)})`],
+    ["break-even rank, m n / (m + n)", String(Math.round(10 * even) / 10)],
+  ];
+  ui.table.replaceChildren(make("tbody", {}, ...lines.map(([name, value]) =>
+    make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value)))));
+  const saves = holds < full ? "fewer numbers than the matrix itself" : "no saving: the factors hold as many numbers as the matrix, or more";
+  const sentence = `Rank ${r} of ${m.values.length} keeps ${percent(kept)} of the energy; shuffled ${percent(noise)}. It stores ${count(holds)} of ${count(full)} numbers: ${saves}.`;
+  ui.cut.picture.setAttribute("aria-label", `the matrix cut at rank ${r}: ${percent(kept)} of its energy`);
+  ui.rest.picture.setAttribute("aria-label", `what is missing at rank ${r}: ${percent(1 - kept)} of the energy`);
+  ui.lines.picture.setAttribute("aria-label", `${m.values.length} singular values, from ${m.values[0].toPrecision(3)} falling to ${m.values.at(-1).toPrecision(3)}; cut after ${r}`);
+  ui.slider.setAttribute("aria-valuetext", `rank ${r}, ${percent(kept)} of the energy`);
+  clearTimeout(ui.soon); // a screen reader hears where the drag ends, not every step of it
+  ui.soon = setTimeout(() => { ui.live.textContent = sentence; }, ui.live.textContent ? 250 : 0);
+}
+
+function render({ model, el }) {
+  const ui = build(model);
+  let m;
+
+  function redraw() {
+    const r = Math.min(model.get("rank"), m.values.length), began = performance.now();
+    bring(m, r);
+    paint(ui.cut.picture, m, (i) => m.sum[i]);
+    paint(ui.rest.picture, m, (i) => m.matrix[i] - m.sum[i]);
+    spectrum(ui.lines.picture, m, r);
+    ui.slider.value = r;
+    ui.number.textContent = `r = ${r}`;
+    ui.cut.words.textContent = `cut at rank ${r}`;
+    tell(ui, m, r);
+    ui.card.dataset.milliseconds = (performance.now() - began).toFixed(1); // read by the browser test
+    ui.card.dataset.rank = r;
+  }
+
+  function choose(r) {
+    model.set("rank", r);
+    model.save_changes();
+  }
+
+  function another() {
+    m = readMatrix(model);
+    const most = m.values.length;
+    ui.slider.max = most;
+    ui.menu.value = model.get("source");
+    ui.stops.replaceChildren(...STOPS.filter((r) => r < most).concat(most).map((r) =>
+      make("button", { type: "button", title: `rank ${r}`, onclick: () => choose(r) }, String(r))));
+    ui.whole.words.textContent = `original, ${m.rows} x ${m.columns}`;
+    ui.whole.picture.setAttribute("aria-label", `the original: ${ui.menu.selectedOptions[0]?.textContent}, ${m.rows} x ${m.columns}`);
+    paint(ui.whole.picture, m, (i) => m.matrix[i]);
+    redraw();
+  }
+
+  ui.slider.addEventListener("input", () => choose(Number(ui.slider.value)));
+  ui.menu.addEventListener("change", () => { model.set("source", ui.menu.value); model.save_changes(); });
+  model.on("change:matrix", another);
+  model.on("change:rank", redraw);
+  another();
+  el.append(ui.card);
+  return () => { model.off("change:matrix", another); model.off("change:rank", redraw); clearTimeout(ui.soon); };
+}
+
+export default { render };

@@ -1,0 +1,177 @@
+"""The savings panel: what a pair of thin matrices saves, for one layer of any size and for the layers of a real model.
+
+It needs no torch: everything is counted from the model's config.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets as W
+
+from lora_lab.accounting import zoo
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.parameters import ParameterCount, Row, count
+from lora_lab.accounting.sites import ALL_LINEAR, ROLES
+from lora_lab.errors import LabError
+from lora_lab.methods.lora import LoRA
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, wrapped
+from lora_lab.widgets.savings_picture import SavingsFigure, short_names
+
+SIZES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6144, 8192, 12288, 16384)
+RANKS = tuple(2**n for n in range(14))
+NO_BAR = ("embed", "position", "pooler", "head", "router")  # shown only where something trains there
+
+
+class SavingsPanel(Panel):
+    """d^2 against 2 d r for one layer, and full against LoRA for each kind of layer of a model.
+
+    The arguments are where the controls start. d, rank: numbers; model: a name of the zoo; targets: roles.
+    Raises: NotFound for an unknown model.
+    """
+
+    def __init__(
+        self, model: str = "llama-3-8b", *, d: int = 4096, rank: int = 8, targets: Sequence[str] = ("q", "v")
+    ) -> None:
+        super().__init__("What LoRA saves")
+        zoo.architecture(model)  # a wrong name is loud here, not in a callback
+        self.figure = SavingsFigure()
+        self.table = W.HTML(layout=FULL_WIDTH)
+        self.bars = W.Image(format="png")
+        for image in (self.picture, self.bars):  # side by side where there is room for both
+            image.layout = W.Layout(flex="1 1 320px", min_width="0", max_width="430px", height="auto")
+        self.d = _slider("d (layer of d x d)", SIZES, d)
+        self.rank = _slider("rank r", RANKS, rank)
+        self.model = W.Dropdown(options=sorted({*zoo.names(), model}), value=model, description="model")
+        self.target_box = W.Box(layout=W.Layout(display="flex", flex_flow="row wrap"))
+        self._offer(targets)
+        self.d.observe(self._paint, "value")
+        self.rank.observe(self._paint, "value")
+        self.model.observe(self._model_changed, "value")
+        targets_line = wrapped(W.HTML("targets", layout=W.Layout(margin="0 16px 0 46px")), self.target_box)
+        sliders, pictures = wrapped(self.d, self.rank), wrapped(self.picture, self.bars)
+        self.children = [sliders, wrapped(self.model, targets_line), self.words, pictures, self.table]
+        self._paint()
+
+    # ---- what the controls say
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The roles that are ticked; all-linear stands for itself."""
+        ticked = tuple(box.description for box in self.target_box.children if box.value)
+        return (ALL_LINEAR,) if ALL_LINEAR in ticked else ticked
+
+    def counted(self) -> ParameterCount:
+        """What the chosen LoRA trains on the chosen model. Raises: BadValue or NotFound where it cannot be."""
+        return count(zoo.architecture(self.model.value), LoRA(rank=self.rank.value, targets=self.targets))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        return {**data, "image/png": base64.b64encode(self.figure.png()).decode()}, metadata  # both halves
+
+    # ---- painting
+
+    def _paint(self, _: object = None) -> None:
+        """Bring picture, words and table to what the controls say."""
+        with self.lock:
+            self.figure.show_layer(self.d.value, self.rank.value)
+            layer = layer_words(self.d.value, self.rank.value)
+            try:
+                counted = self.counted()
+            except LabError as error:
+                self.words.value = f"{layer}<br><b>{escape(self.model.value)}:</b> {escape(str(error))}."
+                self.table.value = ""
+                self.figure.show_model(f"{self.model.value} (cannot be)", [])
+            else:
+                rows = shown(counted.modules)
+                self.words.value = f"{layer}<br>{model_words(counted, self.targets)}"
+                self.table.value = layer_table(rows)
+                self.figure.show_model(counted.model, rows)
+            self.picture.value, self.bars.value = self.figure.halves()
+
+    def _model_changed(self, _: object) -> None:
+        self._offer(self.wanted)
+        self._paint()
+
+    def _ticked(self, _: object) -> None:
+        self.wanted = self.targets
+        self._paint()
+
+    def _offer(self, ticked: Sequence[str]) -> None:
+        """The roles that this model has, those ticked that were ticked last; all-linear where it has none of them."""
+        self.wanted = tuple(ticked)
+        roles = [*_roles(zoo.architecture(self.model.value)), ALL_LINEAR]
+        widths = {role: W.Layout(width="110px" if role == ALL_LINEAR else "72px") for role in roles}
+        chosen = [role for role in roles if role in ticked] or [ALL_LINEAR]
+        boxes = [W.Checkbox(value=r in chosen, description=r, indent=False, layout=widths[r]) for r in roles]
+        for box in boxes:
+            box.observe(self._ticked, "value")
+        self.target_box.children = boxes
+
+
+def layer_words(d: int, rank: int) -> str:
+    """One square layer in a sentence."""
+    full, lora = d * d, 2 * d * rank
+    if rank > d:
+        return f"<b>d = {d:,}:</b> no {d:,} x {d:,} matrix has a rank above {d:,}; r = {rank:,} only wastes numbers."
+    saves = f"{full / lora:,.4g} times fewer" if lora < full else "no saving" if lora > full else "exactly as many"
+    return (
+        f"<b>d = {d:,}, r = {rank:,}:</b> the layer has d<sup>2</sup> = {full:,} numbers, LoRA 2 d r = {lora:,} "
+        f"({100 * lora / full:.3g}%): {saves}. Break-even at r = d / 2 = {d / 2:,.0f}."
+    )
+
+
+def model_words(counted: ParameterCount, targets: Sequence[str]) -> str:
+    """A whole model in a sentence; MB are 10^6 bytes."""
+    return (
+        f"<b>{escape(counted.model)}, {escape(', '.join(targets))}:</b> {counted.trainable:,} of {counted.total:,} "
+        f"train ({counted.fraction:.3%}); the adapter's file has {counted.adapter_bytes / 1e6:,.1f} MB in fp32."
+    )
+
+
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """The matrices within the layers, and whatever else trains."""
+    return [row for row in rows if row.trained or (row.matrix and row.role not in NO_BAR)]
+
+
+def layer_table(rows: Sequence[Row]) -> str:
+    """One line for each kind of layer: shape, number, full, trained, share, break-even rank."""
+    names = ("layer", "in x out", "how many", "full, with biases", "LoRA trains", "share", "break-even rank")
+    head = "".join(f"<th style='text-align:left; padding-right:12px'>{name}</th>" for name in names)
+    lines = "".join(map(_line, short_names([row.name for row in rows]), rows))
+    return f"<div style='overflow-x:auto'><table><tr>{head}</tr>{lines}</table></div>"
+
+
+def _line(name: str, row: Row) -> str:
+    even = row.break_even_rank
+    cells = (
+        escape(name), f"{row.in_features:,} x {row.out_features:,}", f"{row.count:,}", f"{row.full:,}",
+        f"{row.trained:,}" if row.trained else "frozen", _share(row),
+        "none" if even is None else f"{even:,.0f}",
+    )  # fmt: skip
+    return (
+        "<tr>" + "".join(f"<td style='padding-right:12px; white-space:nowrap'>{cell}</td>" for cell in cells) + "</tr>"
+    )
+
+
+def _share(row: Row) -> str:
+    if not row.trained:
+        return "0%"
+    return f"{row.trained / row.full:.2%}" if row.full else "new"
+
+
+def _roles(architecture: Architecture) -> list[str]:
+    """The roles that a target may name on this model, in the usual order; embeddings are left to code."""
+    there = {slot.site.role for slot in architecture.slots}
+    return [role for role in ROLES if role in there and role != "embed"]
+
+
+def _slider(name: str, stops: Sequence[int], value: int) -> W.SelectionSlider:
+    """A slider over the stops; a start between two of them is added."""
+    options = [(f"{stop:,}", stop) for stop in sorted({*stops, value})]
+    style = {"description_width": "110px"}
+    return W.SelectionSlider(
+        options=options, value=value, description=name, style=style, layout=W.Layout(width="330px")
+    )

@@ -1,0 +1,91 @@
+"""Rank, energy and truncation: what Eckart and Young promise, on matrices that hypothesis draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from lora_lab.accounting import low_rank
+from lora_lab.accounting.parameters import break_even_rank
+from lora_lab.errors import BadValue
+
+sizes = st.integers(1, 9)
+matrices = st.tuples(sizes, sizes).flatmap(
+    lambda shape: arrays(float, shape, elements=st.floats(-100, 100, allow_nan=False, width=32))
+)
+
+
+@given(matrices, st.data())
+def test_what_a_cut_loses_is_the_energy_of_the_tail(matrix: np.ndarray, data: st.DataObject):
+    u, s, vt = low_rank.decompose(matrix)
+    rank = data.draw(st.integers(0, len(s)))
+    lost = np.square(matrix - low_rank.truncated(u, s, vt, rank)).sum()
+    energy = np.square(matrix).sum()
+    assert lost == pytest.approx(np.square(s[rank:]).sum(), abs=1e-9 * (energy + 1))
+    assert lost == pytest.approx((1 - low_rank.energy_kept(s, rank)) * energy, abs=1e-9 * (energy + 1))
+    assert low_rank.error_left(s, rank) ** 2 * energy == pytest.approx(lost, abs=1e-9 * (energy + 1))
+
+
+@given(matrices, st.data())
+def test_no_other_matrix_of_that_rank_comes_nearer(matrix: np.ndarray, data: st.DataObject):
+    u, s, vt = low_rank.decompose(matrix)
+    rank = data.draw(st.integers(1, len(s)))
+    best = np.square(matrix - low_rank.truncated(u, s, vt, rank)).sum()
+    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(matrix.shape[0], rank)))
+    other = np.square(matrix - basis @ basis.T @ matrix).sum()
+    assert best <= other + 1e-9 * (np.square(matrix).sum() + 1)
+
+
+@given(matrices, st.floats(0, 1))
+def test_the_rank_for_a_share_is_the_smallest_that_keeps_it(matrix: np.ndarray, share: float):
+    s = low_rank.spectrum(matrix)
+    rank = low_rank.rank_for_energy(s, share)
+    assert low_rank.energy_kept(s, rank) >= share - 1e-9
+    assert rank == 0 or low_rank.energy_kept(s, rank - 1) < share
+
+
+@given(matrices)
+def test_shuffling_keeps_the_energy_and_the_numbers(matrix: np.ndarray):
+    other = low_rank.shuffled(matrix)
+    assert sorted(other.ravel()) == sorted(matrix.ravel())
+    assert np.square(low_rank.spectrum(other)).sum() == pytest.approx(np.square(matrix).sum())
+
+
+def test_energy_grows_from_nothing_to_all():
+    s = np.array([3.0, 2.0, 1.0])
+    assert [low_rank.energy_kept(s, r) for r in range(4)] == pytest.approx([0, 9 / 14, 13 / 14, 1])
+    assert low_rank.rank_for_energy(s, 0.9) == 2
+    assert low_rank.rank_for_energy(s, 1) == 3
+
+
+def test_of_nothing_everything_is_kept():
+    s = low_rank.spectrum(np.zeros((3, 4)))
+    assert low_rank.energy_kept(s, 0) == 1
+    assert low_rank.error_left(s, 0) == 0
+    assert low_rank.rank_for_energy(s, 0.9) == 0
+
+
+def test_at_break_even_the_factors_are_as_large_as_the_matrix():
+    assert low_rank.stored((384, 384), 8) == 6144
+    assert low_rank.stored((384, 384), int(break_even_rank(384, 384))) == 384 * 384
+    assert low_rank.stored((1536, 384), 5) == 5 * 1920
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: low_rank.decompose(np.zeros(3)), "rows and columns"),
+        (lambda: low_rank.spectrum(np.zeros((0, 3))), "rows and columns"),
+        (lambda: low_rank.spectrum(np.array([[np.nan]])), "finite"),
+        (lambda: low_rank.spectrum(np.array([["a"]])), "finite"),
+        (lambda: low_rank.energy_kept(np.ones(3), 4), "ranks 0 to 3"),
+        (lambda: low_rank.truncated(np.eye(2), np.ones(2), np.eye(2), -1), "ranks 0 to 2"),
+        (lambda: low_rank.rank_for_energy(np.ones(3), 90), "90 % is 0.9"),
+    ],
+)
+def test_what_cannot_be_says_what_can(call, words: str):
+    with pytest.raises(BadValue, match=words):
+        call()
