@@ -56,12 +56,13 @@ def bert(on: Operations, x: Value, layer: Layer) -> Value:
     """Attention, add, norm; MLP, add, norm."""
     heads = layer.architecture.heads
     q, k, v = (layer.linear(on, x, role, QKV) for role in "qkv")
-    y = layer.linear(on, on.attention(q, k, v, heads, 1), "o", NORM_INPUT)
+    y = layer.linear(on, on.attention(q, k, v, heads, heads), "o", NORM_INPUT)
     before, x = x, on.layer_norm(on.add(on.dropout(y, on.p), x, NORM_INPUT), MLP_IN)
     inner = on.pointwise_of(layer.linear(on, x, "up", MLP), DOWN_IN)
     y = on.dropout(layer.linear(on, inner, "down", NORM_INPUT), on.p)
     out = on.layer_norm(on.add(y, x, NORM_INPUT), ATTENTION_IN)
     on.locals = [before, x, inner, y, out]
+    on.run_again = on.locals
     return out
 
 
@@ -70,11 +71,14 @@ def gpt2(on: Operations, x: Value, layer: Layer) -> Value:
     y = on.layer_norm(x, ATTENTION_IN)
     qkv = layer.linear(on, y, "q+k+v", QKV)
     q, k, v = on.split(qkv, [qkv.size // 3] * 3)
-    y = layer.linear(on, on.attention(q, k, v, layer.architecture.heads, 1), "o", HIDDEN)
-    x = on.add(on.dropout(y, on.p), x, NORM_INPUT)
-    y = layer.linear(on, on.layer_norm(x, MLP_IN), "up", MLP)
-    y = gelu_new(on, y) if layer.architecture.activation == "gelu_new" else on.pointwise_of(y, DOWN_IN)
-    y = layer.linear(on, y, "down", HIDDEN)
+    heads = layer.architecture.heads
+    y = layer.linear(on, on.attention(q, k, v, heads, heads), "o", HIDDEN)
+    before, x = x, on.add(on.dropout(y, on.p), x, NORM_INPUT)
+    normed = on.layer_norm(x, MLP_IN)
+    inner = layer.linear(on, normed, "up", MLP)
+    inner = gelu_new(on, inner) if layer.architecture.activation == "gelu_new" else on.pointwise_of(inner, DOWN_IN)
+    y = layer.linear(on, inner, "down", HIDDEN)
+    on.locals = [before, x, normed, inner, y]
     return on.add(x, on.dropout(y, on.p), NORM_INPUT)
 
 
@@ -94,10 +98,15 @@ def llama(on: Operations, x: Value, layer: Layer) -> Value:
     q, k, v = _queries_keys_values(on, y, layer)
     if a.qk_norm:
         q, k = on.rms_norm(q, QKV, a.heads), on.rms_norm(k, QKV, a.kv_heads)
-    y = on.attention(on.rotate(q), on.rotate(k), v, a.heads, a.heads // a.kv_heads)
-    x = on.add(x, layer.linear(on, y, "o", HIDDEN), HIDDEN)
-    y = on.rms_norm(x, MLP_IN)
-    return on.add(x, layer.linear(on, gated(on, y, layer), "down", HIDDEN), HIDDEN)
+    y = on.attention(on.rotate(q), on.rotate(k), v, a.heads, a.kv_heads)
+    if "q+k+v" in layer.modules and on.flash:  # q comes out of a concatenation; in its layout the output is copied
+        y = on.scale(y, ("activations", "attention's output", "T·q·b"))
+    before, x = x, on.add(x, layer.linear(on, y, "o", HIDDEN), HIDDEN)
+    normed = on.rms_norm(x, MLP_IN)
+    inner = gated(on, normed, layer)
+    y = layer.linear(on, inner, "down", HIDDEN)
+    on.locals = [before, x, normed, inner, y]
+    return on.add(x, y, HIDDEN)
 
 
 def _queries_keys_values(on: Operations, x: Value, layer: Layer) -> tuple[Value, Value, Value]:

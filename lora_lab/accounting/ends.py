@@ -18,14 +18,16 @@ def embeddings(on: Operations, a: Architecture, prompt: int, encoder: bool) -> V
     """The first hidden states. A soft prompt is put before each row, so that a gradient flows from here on."""
     size = on.tokens * a.hidden * on.b
     trained = a.hidden * on.b if on.trains else 0
-    positions, types = trained * a.positions * (a.model_type in (*ENCODERS, "gpt2", "gpt3")), trained * a.token_types
+    rotary = not encoder and a.model_type not in ("gpt2", "gpt3")
+    positions, types = 0 if rotary else trained * a.positions, trained * a.token_types
     words = on.op(size, [], weights=trained * a.vocabulary, label=HIDDEN_IN)
     if on.setup.checkpointing and not on.trains:  # transformers then asks for the gradient of the embeddings' output
         out = Storage(size, HIDDEN_IN)
-        words = on.op(size, [], [out], weights=size, inside=out)
+        leaf = [] if rotary and not prompt else [out]  # which is the first layer's input, and counted there
+        words = on.op(size, [], leaf, weights=size, inside=out)
     if prompt:
         words = on.op(size, [words], weights=prompt * a.hidden * 4, label=HIDDEN_IN)
-    if not positions and not encoder and a.model_type not in ("gpt2", "gpt3"):
+    if rotary:
         return words
     x = on.op(size, [words], weights=positions + types, alias=True, label=NORM_INPUT)
     if encoder:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.blocks import BLOCKS, HIDDEN, Layer
+from lora_lab.accounting.blocks import BLOCKS, HIDDEN, Layer, matrices
 from lora_lab.accounting.ends import ENCODERS, classification_head, embeddings, language_head
 from lora_lab.accounting.operations import Operations
 from lora_lab.accounting.plan import LayerPlan, Plan
@@ -88,6 +88,7 @@ class Piece:
     backward: Profile
     needs_grad: bool
     variables: Parts = field(default_factory=dict)
+    keeps_input: bool = True
 
 
 class _Step:
@@ -125,10 +126,11 @@ class _Step:
         if not y.needs_grad:
             return Piece({}, Profile({}, 0), False)
         if not self.setup.checkpointing:
-            return Piece(on.kept(), on.backward(y), True, on.variables())
+            keeps_input = any(x.storage in node.kept for node in on.nodes)
+            return Piece(on.kept(), on.backward(y), True, on.beside(on.locals), keeps_input)
         back, again = (
             on.backward(y, outside=x.storage),
-            merged([on.kept(x.storage), on.variables(x.storage), {IN_FLIGHT: y.size}]),
+            merged([on.kept(x.storage), on.beside(on.run_again, x.storage), {IN_FLIGHT: y.size}]),
         )
         most = max(back.parts, again, key=lambda parts: sum(parts.values()))
         return Piece({HIDDEN: x.size}, Profile(merged([most, {HIDDEN: x.size}]), back.weights), True)
@@ -159,8 +161,8 @@ class _Step:
         grown = head.backward.weights
         moments = {"the loss's backward": merged([always, *kept, head.backward.parts])}
         if any(layers[-1].variables.values()):
-            held = self.hidden(True).size * (2 if self.plan.prompt else 0)  # the model's own variables: what went in
-            moments[f"layer {a.layers}'s forward"] = merged([always, *kept, layers[-1].variables, {VARIABLES: held}])
+            held = {VARIABLES: self.held(layers[0]) + self.unpacked()}
+            moments[f"layer {a.layers}'s forward"] = merged([always, *kept, layers[-1].variables, held])
         gradients = {a.layers: grown}
         for number in range(a.layers, 0, -1):
             gradients[number - 1] = gradients[number] + layers[number - 1].backward.weights
@@ -186,6 +188,20 @@ class _Step:
             found.append(pieces[key])
             needs_grad = needs_grad or pieces[key].needs_grad
         return found
+
+    def held(self, first: Piece) -> int:
+        """The model's own variables in the last layer's forward: the embeddings, where no layer keeps them anyway."""
+        embedded = self.hidden(True).size
+        again = 0 if first.keeps_input or self.a.layers == 1 else embedded
+        if self.encoder:
+            return embedded * (self.plan.prompt > 0) + again
+        return embedded if self.a.model_type in ("gpt2", "gpt3") else again
+
+    def unpacked(self) -> int:
+        """The matrix `down`, made for its product from 4 bits; an encoder is past it when it needs most."""
+        if self.setup.quantised == "none" or self.encoder:
+            return 0
+        return matrices(self.a, self.a.layers - 1)["down"].weight * self.setup.width
 
     def outputs(self) -> Parts:
         """What the training loop's variables hold until the next step."""

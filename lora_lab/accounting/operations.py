@@ -25,6 +25,11 @@ class Operations(Tape):
         self.b, self.p, self.adapter_dropout = setup.width, setup.dropout, dropout
         self.seq = tokens // setup.batch
 
+    @property
+    def flash(self) -> bool:
+        """Whether attention runs in the flash kernel: on a GPU, in half precision, without a mask."""
+        return self.setup.device == "cuda" and self.b == 2 and not self.setup.padded
+
     # ---- linear layers and their adapters
 
     def linear(
@@ -163,20 +168,21 @@ class Operations(Tape):
         label = ("activations", "q, k, v", "T·(q + 2·kv)·b")
         return self.add(straight, self.op(x.size, [swapped]), label)
 
-    def attention(self, q: Value, k: Value, v: Value, heads: int, groups: int) -> Value:
+    def attention(self, q: Value, k: Value, v: Value, heads: int, kv_heads: int) -> Value:
         """One fused kernel, which keeps q, k, v, its output and a logarithm per head and token.
 
         On a GPU in fp32, or with a mask, the kernel is the memory-efficient one: it wants as many key heads as query
-        heads, so that k and v are copied `groups` times, and it pads the logarithms to 32 tokens. A mask of true and
+        heads, so that k and v are copied for each group, and it pads the logarithms to 32 tokens. A mask of true and
         false is turned into numbers to add, once in each layer.
         """
-        setup, seq = self.setup, self.seq
+        setup, seq, groups = self.setup, self.seq, heads // kv_heads
         if setup.device == "cpu" and self.p:
             raise BadValue("attention with dropout on a CPU is not modelled: use trace, or dropout 0")
-        efficient = setup.device == "cuda" and (self.b == 4 or setup.padded)
+        efficient = setup.device == "cuda" and not self.flash
         log = 4 * setup.batch * heads * (-(-seq // 32) * 32 if efficient else seq)
         keeps = [Storage(log, ("activations", "attention's logarithms", "4·T·heads"))]
-        if groups > 1 and (efficient or setup.padded):
+        one_for_all = setup.padded and kv_heads == 1  # transformers repeats a single head as a view
+        if groups > 1 and (efficient or setup.padded) and not one_for_all:
             label = ("activations", "k, v repeated for each query head", "2·T·q·b")
             k, v = (self.op(x.size * groups, [x], label=label) for x in (k, v))
         if setup.padded:

@@ -79,7 +79,7 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
         optimizer = 0
     kind = setup.shard.partition(":")[0]
     return States(
-        base=(total - quantised) * b,
+        base=(total - quantised) * b + _buffers(a),
         quantised=round(quantised * bytes_per_weight(setup)),
         added=added,
         trained=trained,
@@ -98,12 +98,19 @@ def _quantised_numbers(a: Architecture) -> int:
     return sum(m.weight * m.count for m in a.modules if m.numbers and m.kind in kinds and m.role != "router")
 
 
+def _buffers(a: Architecture) -> int:
+    """The tables of position and type numbers that BERT and its kin hold in int64."""
+    return 2 * 8 * a.positions if a.task == "encoder" else 0
+
+
 def _head(a: Architecture, labels: int) -> int:
     return a.head(labels) if a.task == "encoder" and not a.head_parameters else a.head_parameters
 
 
 def _total(a: Architecture, labels: int) -> int:
-    return a.total - a.head_parameters + _head(a, labels)
+    """Numbers of the model that trains: an encoder with its head, for which RoBERTa gives up its pooler."""
+    pooler = sum(m.parameters for m in a.modules if m.role == "pooler") if "roberta" in a.model_type else 0
+    return a.total - a.head_parameters - pooler + _head(a, labels)
 
 
 def _sizes(a: Architecture, plan: Plan, labels: int) -> list[int]:

@@ -68,7 +68,10 @@ class Tape:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.locals: list[Value] = []  # what the code still holds in its variables when forward ends
+        self.locals: list[Value] = []  # what the code holds in its variables when forward is about to end
+        self.run_again: list[
+            Value
+        ] = []  # the same when it runs again, which stops as soon as all that is kept is there
 
     def op(
         self,
@@ -112,10 +115,10 @@ class Tape:
             total[store.label] = total.get(store.label, 0) + store.size
         return total
 
-    def variables(self, outside: Storage | None = None) -> Parts:
-        """What lives at the end of forward besides what is kept: the code's own variables."""
+    def beside(self, variables: Iterable[Value], outside: Storage | None = None) -> Parts:
+        """What these variables hold besides what is kept."""
         kept = {s for node in self.nodes for s in node.kept} | {outside}
-        return {VARIABLES: sum(s.size for s in {value.storage for value in self.locals} - kept)}
+        return {VARIABLES: sum(s.size for s in {value.storage for value in variables} - kept)}
 
     def backward(self, out: Value, outside: Storage | None = None) -> Profile:
         """Play backward from `out`, whose gradient lives already."""

@@ -21,7 +21,7 @@ def check_break_even_rank(rank: Callable[[int, int], float]) -> Verdict:
     if close(values, [i * o / (i + o) for i, o in cases]):
         return Verdict(True, "r (d_in + d_out) = d_in d_out, solved for r; where d_in = d_out = d that is d / 2")
     square = "is right for square weights only: write r (d_in + d_out) = d_in d_out and solve for r"
-    near = {
+    near: dict[str, list[float]] = {
         f"d_in / 2 {square}": [i / 2 for i, o in cases],
         f"d_out / 2 {square}": [o / 2 for i, o in cases],
         f"half the smaller side {square}": [min(i, o) / 2 for i, o in cases],
@@ -89,7 +89,7 @@ def check_file_size(mb: float | None, mib: float | None) -> Verdict:
 
     if _near(given, sizes(2), 0.004):
         return Verdict(True, f"{sizes(2)[0]:.0f} MB and {sizes(2)[1]:.0f} MiB are the same bytes, 4.9 % apart in name")
-    near = {
+    near: dict[str, list[float]] = {
         "the other way round: 2^20 is larger than 10^6, so a size has fewer MiB than MB": sizes(2)[::-1],
         "that is fp32, 4 bytes a number; bf16 has 2": sizes(4),
         "those are millions of numbers; in bf16 each has 2 bytes": sizes(1),
@@ -113,7 +113,7 @@ def check_storage(total: Callable[[int, float, float], float]) -> Verdict:
         return Verdict(
             True, "one base and n adapters: for GPT-3 and 100 tasks 353.5 GB, where 100 models are 35,000 GB"
         )
-    near = {
+    near: dict[str, list[float]] = {
         "the base is stored once, whatever the number of tasks": [n * (b + a) for n, b, a in cases],
         "those are n whole models: the base is shared": [n * b for n, b, a in cases],
         "the base is missing: an adapter alone says nothing": [n * a for n, b, a in cases],

@@ -15,6 +15,7 @@ from lora_lab.methods.attach import heads_of, sites_of
 from lora_lab.methods.lora import LoRA
 from lora_lab.plots import Curve, TrainingFigure, curve
 from lora_lab.training.assets import problem_with
+from lora_lab.training.guard import check_memory
 from lora_lab.training.models import load_model
 from lora_lab.training.progress import headless
 from lora_lab.training.recipe import Recipe
@@ -101,12 +102,11 @@ class TrainPanel(Panel):
     def show(self) -> TrainPanel:
         """The panel, ready for Start. With nobody watching (LORA_LAB_HEADLESS=1) it trains here and now."""
         if headless():
-            self.live = LiveRun(self.recipe(), self.store, self.metric, self.guessed)
-            self._new_figure()
-            self.live.work()
+            live = self._prepare()
+            live.work()
             self._paint()
-            if self.live.error:
-                raise BadValue(self.live.error)
+            if live.error:
+                raise BadValue(live.error)
         return self
 
     def result(self) -> Run:
@@ -123,14 +123,21 @@ class TrainPanel(Panel):
         if self.live and self.live.alive:
             return
         try:
-            self.live = LiveRun(self.recipe(), self.store, self.metric, self.guessed)
-            self._new_figure()
+            live = self._prepare()
         except LabError as error:
             self.words.value = cannot(str(error))
             return
         self.table.value = ""
-        self.live.start()
-        threading.Thread(target=self._pump, args=(self.live,), name="lora-lab-paint", daemon=True).start()
+        live.start()
+        threading.Thread(target=self._pump, args=(live,), name="lora-lab-paint", daemon=True).start()
+
+    def _prepare(self) -> LiveRun:
+        """The run that the controls describe, and axes for it. Raises: BadValue for what cannot be or does not fit."""
+        recipe = self.recipe()
+        check_memory(recipe)
+        self.live = LiveRun(recipe, self.store, self.metric, self.guessed)
+        self._new_figure()
+        return self.live
 
     def stop(self, _: object = None) -> None:
         """End the run after its present step; what it has learned is scored and kept."""

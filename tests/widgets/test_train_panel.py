@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 from lora_lab.errors import BadValue
+from lora_lab.training import guard
 from lora_lab.training.runs import Store
 from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.panel import plain
@@ -59,6 +60,20 @@ def test_no_target_is_said_in_words_and_not_trained(panel: TrainPanel):
     panel.start()
     assert "tick at least one target" in panel.words.value
     assert panel.live is None
+
+
+def test_a_run_that_does_not_fit_is_refused_before_it_starts(panel: TrainPanel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(guard.SWITCH, raising=False)
+    monkeypatch.setattr(guard, "free_bytes", lambda _: 300 * 2**20)
+    panel.batch = 512
+    panel.start()
+    words = plain(panel.words.value)
+    assert "cannot do that" in words
+    assert "what would fit is batch" in words
+    assert panel.live is None
+    assert not panel.start_button.disabled
+    with pytest.raises(BadValue, match="GiB are free"):
+        panel.show()
 
 
 def test_another_model_brings_its_own_tasks_roles_and_unit(panel: TrainPanel):

@@ -1,0 +1,216 @@
+"""`lora-lab memory`: the contract's keys, the reference figures, readable tables, one sentence for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lora_lab.cli import commands
+
+GIB = 2**30
+CONTRACT = {"mode", "peak_bytes", "at", "categories", "terms", "fits", "max_batch", "notes"}
+
+
+def run(*words: str) -> Result:
+    """The command in this process; what it raises is raised here."""
+    return CliRunner().invoke(commands, ["memory", *words], catch_exceptions=False)
+
+
+def answer(*words: str) -> dict:
+    return json.loads(run(*words, "--json").stdout)
+
+
+def failed(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, for its exit code."""
+    done = subprocess.run([sys.executable, "-m", "lora_lab", "memory", *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    return done
+
+
+# GiB, traced for bf16 over two steps with bf16 adapters (PEFT: with fp32 ones), foreach for full; memory.md.
+BF16, PEFT, FULL = ["--adapter-dtype", "bf16"], ["--adapter-dtype", "fp32"], ["--method", "full"]
+GPT2 = ["gpt2", "--seq", "1024", "--targets", "c_attn"]
+L7, L8, L70 = ["llama-2-7b"], ["llama-3-8b", "--batch", "2", "--seq", "2048"], ["llama-2-70b", "--seq", "2048"]
+CKPT, FOREACH = ["--checkpointing"], ["--optimizer", "adamw-foreach"]
+QLORA = ["--method", "qlora", *BF16]
+REFERENCE = [
+    ([*GPT2, *BF16], 1.21),
+    ([*GPT2, *BF16, *CKPT], 0.83),
+    ([*GPT2, *PEFT], 1.23),
+    ([*GPT2[:3], *FULL, *FOREACH], 1.77),
+    ([*L7, *BF16], 14.89),
+    ([*L7, *BF16, *CKPT], 12.89),
+    ([*L7, *PEFT], 15.29),
+    ([*L7, *FULL, *FOREACH], 62.76),
+    ([*L8, *BF16], 38.87),
+    ([*L8, *BF16, *CKPT], 21.91),
+    ([*L8, *PEFT], 41.89),
+    ([*L8, *FULL, *FOREACH], 75.39),
+    ([*L70, *BF16], 173.7),
+    ([*L70, *BF16, *CKPT], 132.0),
+    ([*L70, *PEFT], 181.3),
+    ([*L70, *FULL, *FOREACH], 642.4),
+    ([*L7, *QLORA], 6.49),
+    ([*L8, *QLORA, *CKPT], 12.36),
+    ([*L8, *QLORA, "--targets", "q,v"], 29.22),
+    ([*L70, *QLORA, *CKPT], 38.22),
+    pytest.param(
+        ["llama-3-8b", "--seq", "2048", *FULL, "--shard", "fsdp:8"],
+        23.23,
+        marks=pytest.mark.xfail(reason="the unsharded root and one unsharded layer, 2.36 GiB, are missing there"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "gib"), REFERENCE, ids=lambda value: str(value).strip("[]").replace("'", ""))
+def test_the_reference_figures(words: list[str], gib: float):
+    assert answer(*words)["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01)
+
+
+@pytest.mark.parametrize("words", [[*GPT2], [*GPT2, *CKPT], L7, [*L7, *CKPT], L8, [*L8, *CKPT], L70, [*L70, *CKPT]])
+def test_the_labs_own_fp32_adapters_add_little(words: list[str]):
+    assert 1 <= answer(*words)["peak_bytes"] / answer(*words, *BF16)["peak_bytes"] < 1.02
+
+
+def test_json_holds_the_contracts_keys_and_sums():
+    found = answer("minilm", "--dtype", "fp32", "--batch", "8", "--seq", "128")
+    assert set(found) >= CONTRACT
+    assert (found["mode"], found["fits"], found["max_batch"]) == ("predicted", None, None)
+    assert sum(found["categories"].values()) == sum(term["bytes"] for term in found["terms"]) == found["peak_bytes"]
+    assert all(set(term) == {"category", "symbol", "formula", "bytes"} for term in found["terms"])
+    assert max(found["moments"].values()) == found["moments"][found["at"]] == found["peak_bytes"]
+
+
+def test_a_card_says_whether_it_fits_and_the_largest_batch():
+    found = answer("llama-2-7b", "--gpu-gb", "24")
+    assert found["fits"] is True
+    assert found["max_batch"] >= 1
+    top = answer("llama-2-7b", "--gpu-gb", "24", "--batch", str(found["max_batch"]))
+    above = answer("llama-2-7b", "--gpu-gb", "24", "--batch", str(found["max_batch"] + 1))
+    assert (top["fits"], above["fits"]) == (True, False)
+
+
+def test_70b_with_qlora_does_not_fit_24_gb_but_48():
+    words = ("llama-2-70b", "--method", "qlora", "--targets", "q,v", "--checkpointing")
+    small, large = answer(*words, "--gpu-gb", "24"), answer(*words, "--gpu", "A6000")
+    assert (small["fits"], small["max_batch"], small["max_seq"]) == (False, 0, 0)
+    assert large["fits"]
+    assert large["seconds"] > 0
+    assert small["seconds"] is None  # nothing but the memory is known of such a card
+    assert small["peak_bytes"] / GIB == pytest.approx(35.5, rel=0.01)
+
+
+def test_single_quantisation_takes_more():
+    twice, once = (answer("llama-2-7b", "--method", "qlora", *more) for more in ([], ["--no-double-quant"]))
+    added = once["categories"]["weights"] - twice["categories"]["weights"]
+    assert added == pytest.approx(6_476_005_376 * (4.5 - 4.127) / 8, rel=1e-3)
+
+
+def test_the_table_reads_in_words_with_units():
+    words = run("llama-2-7b", "--gpu", "t4").stdout
+    assert "llama-2-7b, lora, 1 x 512 tokens, bf16, adamw: 14.92 GiB at the loss's backward (predicted)" in words
+    assert "does not fit on T4 16 GB (14.56 GiB to use); not even batch 1" in words
+    assert "= 4·T·d" in words
+    assert "<- the peak" in words
+    assert "note: compile, autocast" in words
+    assert "TFLOP" in words
+
+
+def test_without_a_card_every_card_is_named_on_one_side():
+    lines = run("llama-2-7b").stdout.splitlines()
+    fitting, failing = (next(line for line in lines if line.startswith(word)) for word in ("fits", "does not fit"))
+    assert "RTX 4090 24 GB" in fitting
+    assert "RTX 3060 12 GB" in failing
+
+
+def test_generation_needs_weights_cache_and_logits():
+    found = answer("llama-3-8b", "--inference", "--seq", "8192", "--batch", "4", "--gpu", "4090")
+    assert found["at"] == "generation"
+    assert found["categories"]["cache"] == 2 * 32 * 8 * 128 * 2 * 4 * 8192
+    assert found["fits"]
+    assert "optimizer" not in found["categories"]
+
+
+def test_a_laptops_processor_has_its_own_kernels():
+    found = answer("minilm", "--dtype", "fp32", "--gpu", "8 gb laptop cpu")
+    assert (found["setup"]["device"], found["fits"]) == ("cpu", True)
+
+
+def test_a_trace_answers_in_the_same_shape():
+    words = ("minilm", "--dtype", "fp32", "--batch", "2", "--seq", "16", "--gpu-gb", "8")
+    traced, predicted = answer(*words, "--trace"), answer(*words)
+    assert (traced["mode"], predicted["mode"]) == ("traced", "predicted")
+    assert set(traced) == set(predicted)
+    assert traced["peak_bytes"] == pytest.approx(predicted["peak_bytes"], rel=0.01)
+    assert traced["max_batch"] == predicted["max_batch"]
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    """`config(model_type=...)`: the path of a config.json."""
+
+    def write(**fields: object) -> str:
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lama-3-8b"], "llama-3-8b"),
+        (["gpt2", "--batch", "-1"], "batch must be"),
+        (["gpt2", "--seq", "0"], "seq must be"),
+        (["gpt2", "--seq", "1025"], "above the 1024 tokens"),
+        (["roberta-base", "--seq", "513"], "above the 512 tokens"),
+        (["gpt2", "--method", "prompt", "--tokens", "20", "--seq", "1010"], "above the 1004 tokens"),
+        (["gpt2", "--rank", "769"], "at most 768"),
+        (["gpt2", "--dtype", "int8"], "dtype must be one of"),
+        (["gpt2", "--optimizer", "adam"], "adamw"),
+        (["gpt2", "--shard", "fsdp"], "fsdp:8"),
+        (["gpt2", "--gpu", "4091"], "no card '4091'"),
+        (["gpt2", "--gpu", "a100"], "A100 40 GB or A100 80 GB"),
+        (["gpt2", "--gpu-gb", "-3"], "above 0 GB"),
+        (["gpt2", "--gpu-gb", "24", "--gpu", "4090"], "not both"),
+        (["gpt2", "--method", "full", "--lora-dropout", "0.1"], "no option 'dropout'"),
+        (["gpt2", "--num-labels", "2"], "leave out --num-labels"),
+        (["t5-base"], "not modelled"),
+        (["bert-base", "--inference"], "does not generate"),
+        (["gpt2", "--inference", "--trace"], "leave out --inference"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(words: list[str], said: str):
+    done = failed(*words)
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model_type": "perceiver", "d_model": 4}, "perceiver"),
+        ({"model_type": "llama", "num_hidden_layers": 2}, "hidden_size"),
+        ({"hidden_size": 2}, "model_type"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_one_sentence(config, fields: dict, said: str):
+    assert said in failed(config(**fields)).stderr
+
+
+def test_it_answers_without_torch_in_well_under_a_second():
+    words = ["memory", "llama-3.1-405b", "--json", "--gpu", "h200"]
+    script = (
+        "import sys; from lora_lab.cli import commands; "
+        f"commands({words}, standalone_mode=False); assert 'torch' not in sys.modules"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - started < 3  # 0.3 s where nothing else runs
