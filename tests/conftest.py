@@ -19,6 +19,14 @@ from torch import nn
 from lora_lab.training.models import load_model, quiet
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a GPU need one."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
 @pytest.fixture(scope="session")
 def loaded() -> Callable[..., nn.Module]:
     """`loaded("minilm", num_labels=2)`: a fresh copy of a bundled model that was read from disk once."""

@@ -137,6 +137,12 @@ def test_generation_needs_weights_cache_and_logits():
     assert "optimizer" not in found["categories"]
 
 
+def test_a_mask_and_kept_outputs_take_more():
+    plain, padded, kept = (answer("llama-3-8b", *more)["peak_bytes"] for more in ([], ["--padded"], ["--outputs-kept"]))
+    assert plain < padded
+    assert plain < kept
+
+
 def test_a_laptops_processor_has_its_own_kernels():
     found = answer("minilm", "--dtype", "fp32", "--gpu", "8 gb laptop cpu")
     assert (found["setup"]["device"], found["fits"]) == ("cpu", True)

@@ -58,11 +58,12 @@ def bert(on: Operations, x: Value, layer: Layer) -> Value:
     q, k, v = (layer.linear(on, x, role, QKV) for role in "qkv")
     y = layer.linear(on, on.attention(q, k, v, heads, heads), "o", NORM_INPUT)
     before, x = x, on.layer_norm(on.add(on.dropout(y, on.p), x, NORM_INPUT), MLP_IN)
-    inner = on.pointwise_of(layer.linear(on, x, "up", MLP), DOWN_IN)
+    up = layer.linear(on, x, "up", MLP)
+    inner = on.pointwise_of(up, DOWN_IN)
     y = on.dropout(layer.linear(on, inner, "down", NORM_INPUT), on.p)
     out = on.layer_norm(on.add(y, x, NORM_INPUT), ATTENTION_IN)
-    on.locals = [before, x, inner, y, out]
-    on.run_again = on.locals
+    on.run_again = [before, x, inner, y, out]
+    on.variables = [on.run_again, [before, x, up, inner]]
     return out
 
 
@@ -78,7 +79,7 @@ def gpt2(on: Operations, x: Value, layer: Layer) -> Value:
     inner = layer.linear(on, normed, "up", MLP)
     inner = gelu_new(on, inner) if layer.architecture.activation == "gelu_new" else on.pointwise_of(inner, DOWN_IN)
     y = layer.linear(on, inner, "down", HIDDEN)
-    on.locals = [before, x, normed, inner, y]
+    on.variables = [[before, x, normed, inner, y]]
     return on.add(x, on.dropout(y, on.p), NORM_INPUT)
 
 
@@ -105,7 +106,7 @@ def llama(on: Operations, x: Value, layer: Layer) -> Value:
     normed = on.rms_norm(x, MLP_IN)
     inner = gated(on, normed, layer)
     y = layer.linear(on, inner, "down", HIDDEN)
-    on.locals = [before, x, normed, inner, y]
+    on.variables = [[before, x, normed, inner, y]]
     return on.add(x, y, HIDDEN)
 
 

@@ -124,20 +124,20 @@ class _Step:
         x = self.hidden(needs_grad)
         y = BLOCKS[self.a.model_type](on, x, Layer(self.a, plan, number))
         if not y.needs_grad:
-            return Piece({}, Profile({}, 0), False)
+            return Piece({}, Profile({}, 0), False, on.beside(on.variables), keeps_input=False)
         if not self.setup.checkpointing:
             keeps_input = any(x.storage in node.kept for node in on.nodes)
-            return Piece(on.kept(), on.backward(y), True, on.beside(on.locals), keeps_input)
+            return Piece(on.kept(), on.backward(y), True, on.beside(on.variables), keeps_input)
         back, again = (
             on.backward(y, outside=x.storage),
-            merged([on.kept(x.storage), on.beside(on.run_again, x.storage), {IN_FLIGHT: y.size}]),
+            merged([on.kept(x.storage), on.beside([on.run_again], x.storage), {IN_FLIGHT: y.size}]),
         )
         most = max(back.parts, again, key=lambda parts: sum(parts.values()))
         return Piece({HIDDEN: x.size}, Profile(merged([most, {HIDDEN: x.size}]), back.weights), True)
 
-    def head(self) -> Piece:
+    def head(self, needs_grad: bool) -> Piece:
         on = self.operations()
-        x = self.hidden(True)
+        x = self.hidden(needs_grad)
         if self.encoder:
             loss = classification_head(on, x, self.a, self.labels, self.plan.head)
         else:
@@ -153,8 +153,9 @@ class _Step:
     def moments(self) -> dict[str, Parts]:
         """What lives at each moment that may be the peak, by label."""
         a, steady = self.a, merged([self.states.steady(), self.outputs()])
-        first, head = self.embeddings(), self.head()
+        first = self.embeddings()
         layers = self.layers(first.needs_grad)
+        head = self.head(layers[-1].needs_grad)
         kept = [piece.kept for piece in layers]
         always = merged([steady, self.tables(first.needs_grad), first.kept])
         tied = head.backward.weights if a.tied else 0

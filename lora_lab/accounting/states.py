@@ -71,7 +71,7 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
     sizes = _sizes(a, plan, labels)
     extra = trained if setup.optimizer == "adamw-foreach" else 0
     if setup.optimizer == "adamw":
-        extra = 2 * max(sizes, default=0) * (b if in_place else own)
+        extra = _loop(_sizes(a, plan, labels, once=True)) * (b if in_place else own)
     optimizer = 2 * trained
     if setup.optimizer == "adamw-8bit":
         optimizer = round(sum(n * (2 + 8 / 256) if n >= SMALL else n * 8 for n in sizes))
@@ -89,6 +89,11 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
         devices=setup.devices,
         sharded=kind,
     )
+
+
+def _loop(sizes: list[int]) -> int:
+    """Numbers that AdamW's loop needs: a root and a quotient as large as the parameter, and the last one's quotient."""
+    return max((2 * size + last for last, size in zip([0, *sizes], sizes, strict=False)), default=0)
 
 
 @lru_cache(maxsize=256)
@@ -113,10 +118,11 @@ def _total(a: Architecture, labels: int) -> int:
     return a.total - a.head_parameters - pooler + _head(a, labels)
 
 
-def _sizes(a: Architecture, plan: Plan, labels: int) -> list[int]:
-    """Numbers in each tensor that trains."""
+def _sizes(a: Architecture, plan: Plan, labels: int, *, once: bool = False) -> list[int]:
+    """Numbers in each tensor that trains, in the order of a layer; with `once` each kind of module one time."""
     if plan.everything:
-        found = [n for m in a.modules for n in [m.weight] * m.count + [m.biases] * m.count if n and not m.tied]
+        each = (m for m in a.modules if not m.tied and not m.in_task_head)
+        found = [n for m in each for _ in range(1 if once else m.count) for n in (m.weight, m.biases) if n]
         return [*found, _head(a, labels)]
     adapters = [
         n for layer in plan.layers for _, each in layer for x in each for n in (x.rank * x.in_features, x.rank * x.rows)

@@ -68,7 +68,7 @@ class Tape:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.locals: list[Value] = []  # what the code holds in its variables when forward is about to end
+        self.variables: list[list[Value]] = []  # what the code's variables hold at moments late in forward
         self.run_again: list[
             Value
         ] = []  # the same when it runs again, which stops as soon as all that is kept is there
@@ -115,10 +115,11 @@ class Tape:
             total[store.label] = total.get(store.label, 0) + store.size
         return total
 
-    def beside(self, variables: Iterable[Value], outside: Storage | None = None) -> Parts:
-        """What these variables hold besides what is kept."""
+    def beside(self, moments: Iterable[Iterable[Value]], outside: Storage | None = None) -> Parts:
+        """The most that variables hold, at any of these moments, besides what is kept."""
         kept = {s for node in self.nodes for s in node.kept} | {outside}
-        return {VARIABLES: sum(s.size for s in {value.storage for value in variables} - kept)}
+        held = (sum(s.size for s in {value.storage for value in moment} - kept) for moment in moments)
+        return {VARIABLES: max(held, default=0)}
 
     def backward(self, out: Value, outside: Storage | None = None) -> Profile:
         """Play backward from `out`, whose gradient lives already."""

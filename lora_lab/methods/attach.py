@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 
@@ -66,14 +66,32 @@ def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement])
 
 
 def attach_whole(model: nn.Module, method: Method) -> Report:
-    """Let every weight of `model` train."""
-    if is_adapted(model):
-        raise BadValue("this model carries an adapter already; take it out first with detach(model)")
+    """Let every weight of `model` train, its head among them."""
+    _refuse_adapted(model)
     model.requires_grad_(True)
     numbers = sum(p.numel() for p in model.parameters())
     heads = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads_of(model))
     own = numbers - sum(count for _, count in heads)
     return _reported(model, Report(method, (), heads, numbers, fingerprint(model), beside=own, within=True))
+
+
+def attach_some(model: nn.Module, method: Method, trains: Callable[[str], bool]) -> Report:
+    """Let those of the base's own parameters train whose names `trains` accepts, and a copy of each head."""
+    _refuse_adapted(model)
+    numbers, base, heads = sum(p.numel() for p in model.parameters()), fingerprint(model), dict(heads_of(model))
+    model.requires_grad_(False)
+    chosen = [p for name, p in model.named_parameters() if trains(name) and name.split(".")[0] not in heads]
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    own = sum(p.numel() for p in chosen)
+    if not own and not heads:
+        raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
+    return _reported(model, Report(method, (), train_heads(model), numbers, base, beside=own, within=True))
+
+
+def _refuse_adapted(model: nn.Module) -> None:
+    if is_adapted(model):
+        raise BadValue("this model carries an adapter already; take it out first with detach(model)")
 
 
 def train_heads(model: nn.Module) -> tuple[tuple[str, int], ...]:

@@ -6,13 +6,17 @@ Source: Ben-Zaken et al. 2022. GPT-3's row in Hu et al. (14.2M) is 12 d a layer;
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row, row_of
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
+from lora_lab.methods.base import Report
 from lora_lab.methods.counted import Counted
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,12 @@ class BitFit(Counted):
     def plan(self, architecture: Architecture) -> Plan:
         """Every bias, in its place. Raises: as `count`."""
         return Plan(self.count(architecture), biases=True)
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze all but the biases, and give a classification head a copy that trains.
+
+        Raises: BadValue when there is nothing to train, or the model carries an adapter already.
+        """
+        from lora_lab.methods import attach  # imports torch
+
+        return attach.attach_some(model, self, lambda name: name.endswith(".bias"))

@@ -72,3 +72,12 @@ class HeadOnly(Counted):
     def plan(self, architecture: Architecture) -> Plan:
         """The head alone."""
         return Plan(0)
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze everything and give the classification head a copy that trains.
+
+        Raises: BadValue for a model without such a head.
+        """
+        from lora_lab.methods import attach  # imports torch
+
+        return attach.attach_some(model, self, lambda name: False)

@@ -120,3 +120,10 @@ def test_a_users_own_file_and_folder_are_checked(free, tiny_encoder, opinions):
     recipe = Recipe(tiny_encoder, opinions, batch=4096)
     free(64)
     assert "what would fit" in refused(recipe)
+
+
+def test_a_gpus_own_kernels_and_dropout_are_asked_where_there_is_one():
+    setup = need_of(Recipe("minilm", "rt", dropout=True), Choice("cuda", "bf16", "sdpa")).setup
+    assert (setup.device, setup.dropout, setup.dtype) == ("cuda", 0.1, "bf16")
+    setup = need_of(Recipe("minilm", "rt"), Choice("mps", "fp32", "sdpa")).setup
+    assert (setup.device, setup.dropout) == ("cpu", 0)
