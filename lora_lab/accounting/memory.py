@@ -74,6 +74,11 @@ def estimate(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> E
     return _Step(a, plan, setup, labels).estimate()
 
 
+NOTES = (
+    "eager PyTorch with transformers' models; not modelled: compile, a loss in chunks, offload, autocast",
+    "bytes of live tensors; a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation come on top",
+)
+GATHERED: Label = ("weights", "gathered from the other devices", "both ends of the model and one layer")
 LATER: Label = ("gradients", "weights of the later layers", "bytes that train there")
 TIED: Label = ("gradients", "the tied embedding: the head's and the sum", "2·V·d·b")
 OUTPUTS: Label = ("logits", "outputs that the loop still holds", "T·(V + 2·L·kv)·b")
@@ -105,7 +110,13 @@ class _Step:
         at = max(moments, key=lambda m: sum(moments[m].values()))
         terms = tuple(Term(*label, size) for label, size in moments[at].items() if size)
         totals = {name: sum(parts.values()) for name, parts in moments.items()}
-        return Estimate("predicted", totals[at], at, terms, totals)
+        return Estimate("predicted", totals[at], at, terms, totals, self.notes())
+
+    def notes(self) -> tuple[str, ...]:
+        """What this figure leaves out."""
+        if not self.plan.outside:
+            return NOTES
+        return (*NOTES, "adapters on embeddings or the head count with their weights and states; what they keep does not")
 
     # ---- the pieces
 
@@ -157,7 +168,7 @@ class _Step:
         layers = self.layers(first.needs_grad)
         head = self.head(layers[-1].needs_grad)
         kept = [piece.kept for piece in layers]
-        always = merged([steady, self.tables(first.needs_grad), first.kept])
+        always = merged([steady, self.gathered(), self.tables(first.needs_grad), first.kept])
         tied = head.backward.weights if a.tied else 0
         grown = head.backward.weights
         moments = {"the loss's backward": merged([always, *kept, head.backward.parts])}
@@ -189,6 +200,13 @@ class _Step:
             found.append(pieces[key])
             needs_grad = needs_grad or pieces[key].needs_grad
         return found
+
+    def gathered(self) -> Parts:
+        """The weights that are whole on each device though they are sharded: both ends of the model, and one layer."""
+        if self.states.sharded not in ("zero3", "fsdp"):
+            return {}
+        numbers = sum(m.parameters * m.each for m in self.a.modules if not m.numbers or self.a.layers - 1 in m.numbers)
+        return {GATHERED: numbers * self.setup.width}
 
     def held(self, first: Piece) -> int:
         """The model's own variables in the last layer's forward: the embeddings, where no layer keeps them anyway."""
