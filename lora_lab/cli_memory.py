@@ -17,10 +17,10 @@ from lora_lab.errors import BadValue, LabError
 if TYPE_CHECKING:
     from lora_lab.accounting.architectures import Architecture
     from lora_lab.accounting.compute import Work
+    from lora_lab.accounting.estimates import Estimate
     from lora_lab.accounting.gpus import Card
-    from lora_lab.accounting.memory import Estimate
 
-SETUP = ("batch", "seq", "dtype", "adapter_dtype", "optimizer", "checkpointing", "dropout", "shard")
+SETUP = ("batch", "seq", "dtype", "adapter_dtype", "optimizer", "checkpointing", "dropout", "padded", "outputs_kept")
 
 
 def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,6 +35,8 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--optimizer", default="adamw", show_default=True, help="adamw, -foreach, -fused, -8bit; sgd"),
             click.option("--checkpointing", is_flag=True, help="Keep each layer's input only, and run layers twice."),
             click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own."),
+            click.option("--padded", is_flag=True, help="Rows of unequal length: attention gets a mask."),
+            click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values to the end."),
             click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
             click.option("--double-quant/--no-double-quant", default=True, help="Of qlora."),
             click.option("--device", default=None, help="Whose kernels: cuda or cpu; the card's own when left out."),
@@ -124,7 +126,8 @@ def _question(model: str, options: dict[str, Any]) -> Question:
     double = options.pop("double_quant")
     name = options["method"]
     quantised = "none" if name != "qlora" else "nf4" if double else "nf4-single"
-    setup = Setup(**{name: options.pop(name) for name in SETUP}, device=device, quantised=quantised)
+    own = {name: options.pop(name) for name in (*SETUP, "shard")}
+    setup = Setup(**own, device=device, quantised=quantised)
     method = _method(options, architecture)
     plan = method.plan(architecture)
     check_length(architecture, plan, setup)
@@ -154,19 +157,19 @@ def _notes(question: Question, max_seq: int | None, *, generates: bool = False) 
     """What the figures leave out or assume, in sentences."""
     from lora_lab.accounting.compute import UTILISATION
 
-    a, card, notes = (
-        question.architecture,
-        question.card,
-        ["compile, autocast, offload and chunked losses are not in it"],
-    )
-    if card is None:
-        notes.append("the CUDA context, about 0.8 GiB, comes on top")
-    else:
-        notes.append(
-            f"of the card's {card.memory / GIB:g} GiB, {(question.available or 0) / GIB:.2f} GiB are counted on"
-        )
+    a, card = question.architecture, question.card
+    notes = ["compile, autocast, offload and chunked losses are not in it", _beside(question)]
     if card is not None and card.peak and not generates:
         notes.append(f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed")
     if max_seq and a.positions and max_seq > a.positions:
         notes.append(f"memory would allow {max_seq:,} tokens a row, but {a.name} was trained for {a.positions:,}")
     return tuple(notes)
+
+
+def _beside(question: Question) -> str:
+    """What else takes memory: of a card named, how much is left; without one, what comes on top."""
+    if question.card is not None and question.available is not None:
+        return f"of {question.card.memory / GIB:g} GiB, {question.available / GIB:.2f} GiB are counted on for the step"
+    if question.setup.device == "cpu":
+        return "Python with torch, about 0.5 GiB, comes on top"
+    return "the CUDA context, about 0.8 GiB, comes on top"

@@ -12,8 +12,8 @@ from lora_lab.errors import LabError
 if TYPE_CHECKING:
     from lora_lab.accounting.architectures import Architecture
     from lora_lab.accounting.compute import Work
+    from lora_lab.accounting.estimates import Estimate
     from lora_lab.accounting.gpus import Card
-    from lora_lab.accounting.memory import Estimate
     from lora_lab.accounting.plan import Plan
     from lora_lab.accounting.setup import Setup
 
@@ -154,7 +154,7 @@ def _room(answer: Answer) -> Iterator[str]:
         same = [card for card in cards() if card.device == question.setup.device]
         for words, wanted in (("fits", True), ("does not fit", False)):
             named = [card.name for card in same if (answer.estimate.peak <= usable(card)) is wanted]
-            yield f"{words}: {', '.join(named) or 'no card of the table'}"
+            yield f"{words}: {'; '.join(named) or 'no card of the table'}"
     if answer.work:
         seconds = f", {answer.seconds:.3g} s on this card" if answer.seconds else ""
         yield f"a step is {answer.work.total / 1e12:,.3g} TFLOP{seconds}"

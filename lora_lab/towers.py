@@ -1,21 +1,23 @@
 """Memory as towers: a stacked bar a method, a colour and a hatch a category, against the lines of real cards.
 
-    GiB |  ___                            ---- 80 GB: A100
-        | |///|  optimizer
-        | |===|  gradients     ___        ---- 24 GB: RTX 3090
-        | |___|  weights      |___|
-           full               LoRA
+GiB |  ___                            ---- 80 GB: A100
+    | |///|  optimizer
+    | |===|  gradients     ___        ---- 24 GB: RTX 3090
+    | |___|  weights      |___|
+       full               LoRA
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from lora_lab.accounting.gpus import Card, usable
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
@@ -89,12 +91,13 @@ class TowerFigure:
     def __init__(self, slots: int = 5) -> None:
         self.figure = Picture(figsize=(7.2, 4.6), dpi=100, facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
-        self.axes = self.figure.add_axes((0.09, 0.205, 0.68, 0.655))
+        self.axes = self.figure.add_axes((0.09, 0.165, 0.68, 0.70))
         self.axes.spines[["top", "right"]].set_visible(False)
         self.axes.set(ylabel="GiB (2^30 bytes)", facecolor="white", xlim=(-0.6, slots - 0.4))
         self.axes.yaxis.set_major_locator(MaxNLocator(7))
         self.bars = {name: self._bars(name, slots) for name in STYLES}
-        blank = {"ha": "center", "va": "bottom", "fontsize": 10, "fontweight": "bold", "zorder": 4}
+        blank = {"ha": "center", "va": "bottom", "fontsize": 10, "zorder": 4}
+        blank["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}  # a line may run behind
         self.totals = [self.axes.text(i, 0, "", **blank) for i in range(slots)]  # type: ignore[arg-type]
         self._make_lines()
         handles = [self.bars[name][0] for name in STYLES]
@@ -145,8 +148,10 @@ class TowerFigure:
         self.totals[i].set_text(short(base) if tower.parts else "cannot\nbe said")
 
     def _make_lines(self) -> None:
-        for_all = {"transform": self.axes.transAxes, "clip_on": False}
-        self.lines = [self.axes.axhline(0, color="#333333", linestyle="--", linewidth=1, zorder=1) for _ in range(LINES)]
+        for_all: dict[str, Any] = {"transform": self.axes.transAxes, "clip_on": False}
+        self.lines = [
+            self.axes.axhline(0, color="#333333", linestyle="--", linewidth=1, zorder=1) for _ in range(LINES)
+        ]
         self.leaders = [self.axes.plot([], [], color="#333333", linewidth=0.8, **for_all)[0] for _ in range(LINES)]
         self.labels = [self.axes.text(1.04, 0, "", fontsize=9.5, va="center", **for_all) for _ in range(LINES)]  # type: ignore[arg-type]
 
@@ -169,6 +174,34 @@ def towers_picture(towers: Sequence[Tower], cards: Sequence[Line], title: str) -
     figure = TowerFigure(len(towers))
     figure.show(towers, cards, title)
     return figure.figure
+
+
+def peaks_picture(
+    lengths: Sequence[int], peaks: Mapping[str, Sequence[int]], cards: Sequence[Line], title: str
+) -> Picture:
+    """Peak bytes over the tokens of a row, one line a method, both axes logarithmic; cards as lines across."""
+    picture = Picture(figsize=(7.2, 4.6), dpi=100, facecolor="white")
+    axes = picture.add_axes((0.09, 0.215, 0.68, 0.665))
+    styles = zip((RED, BLUE, GREEN, PURPLE, ORANGE), "osD^v", ("-", "--", "-.", ":", "-"), strict=True)
+    for (name, sizes), (colour, marker, dashes) in zip(peaks.items(), styles, strict=False):
+        heights = [size / GIB for size in sizes]
+        axes.plot(lengths, heights, color=colour, marker=marker, markersize=5, linestyle=dashes, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="tokens a row", ylabel="GiB (2^30 bytes)", facecolor="white")
+    axes.set_xticks(lengths, [f"{n:,}" for n in lengths], fontsize=9)
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.4g}")
+    low, high = axes.get_ylim()
+    inside = [card for card in cards if low < card.bytes / GIB < high]
+    places = [math.log(card.bytes / GIB / low) / math.log(high / low) for card in inside]
+    for card, at, moved in zip(inside, places, spread(places, APART), strict=True):
+        axes.axhline(card.bytes / GIB, color="#333333", linestyle="--", linewidth=0.6, zorder=1)
+        axes.plot([1.0, 1.035], [at, moved], color="#333333", linewidth=0.6, transform=axes.transAxes, clip_on=False)
+        axes.text(1.04, moved, card.name, fontsize=9.5, va="center", transform=axes.transAxes)
+    axes.spines[["top", "right"]].set_visible(False)
+    picture.legend(loc="lower center", ncols=len(peaks), frameon=False, fontsize=9.5, columnspacing=1.2)
+    picture.text(0.012, 0.985, title, fontsize=10.5, va="top", ha="left")
+    return picture
 
 
 def short(gib: float) -> str:

@@ -65,6 +65,11 @@ class Module:
         return self.out_features if self.bias else 0
 
     @property
+    def key(self) -> str:
+        """What it is called within its layer: its role, or the end of its name where it has none."""
+        return self.name.rpartition(".")[2] if self.role == "other" else self.role
+
+    @property
     def expert(self) -> bool:
         """Whether it stands once for each expert of a layer."""
         return self.name.count("*") == 2

@@ -21,6 +21,10 @@ MLP: Label = ("activations", "inside the MLP", "T·f·b each")
 DOWN_IN: Label = ("activations", "inputs of down", "T·f·b")
 
 
+Block = Callable[[Operations, Value, "Layer"], Value]
+Attention = Callable[[Value, Value, Value, int, int], Value]
+
+
 class Layer:
     """One layer of an architecture with its adapters: its matrices by role."""
 
@@ -28,6 +32,8 @@ class Layer:
         self.architecture = architecture
         self.adapters: dict[str, tuple[Adapter, ...]] = dict(plan)
         self.modules = matrices(architecture, number)
+        inside = (m for m in architecture.modules if m.expert and m.role == "gate" and number in m.numbers)
+        self.expert_width = next((m.out_features for m in inside), 0)  # 0 where the layer has no experts
 
     def linear(self, on: Operations, x: Value, role: str, label: Label) -> Value:
         """The matrix with that role, and what is adapted on it."""
@@ -44,9 +50,9 @@ class Layer:
 
 
 def matrices(architecture: Architecture, number: int) -> dict[str, Module]:
-    """The linear layers of one layer, by role."""
+    """The linear layers of one layer, by their keys; in a layer of experts gate, up and down are the shared ones."""
     return {
-        m.role: m
+        m.key: m
         for m in architecture.modules
         if number in m.numbers and m.kind in ("linear", "conv1d") and not m.expert
     }
@@ -92,18 +98,22 @@ def gelu_new(on: Operations, x: Value) -> Value:
     return on.multiply(half, on.op(x.size, [tanh], alias=True, label=MLP), DOWN_IN)
 
 
-def llama(on: Operations, x: Value, layer: Layer) -> Value:
-    """Norm, attention with rotary positions and shared key heads, add; norm, gated MLP, add."""
+def llama(
+    on: Operations, x: Value, layer: Layer, attention: Attention | None = None, experts: Block | None = None
+) -> Value:
+    """Norm, attention with rotary positions and shared key heads, add; norm, gated MLP or experts, add."""
     a = layer.architecture
     y = on.rms_norm(x, ATTENTION_IN)
     q, k, v = _queries_keys_values(on, y, layer)
     if a.qk_norm:
         q, k = on.rms_norm(q, QKV, a.heads), on.rms_norm(k, QKV, a.kv_heads)
-    y = on.attention(on.rotate(q), on.rotate(k), v, a.heads, a.kv_heads)
+    y = (attention or on.attention)(on.rotate(q), on.rotate(k), v, a.heads, a.kv_heads)
     if "q+k+v" in layer.modules and on.flash:  # q comes out of a concatenation; in its layout the output is copied
         y = on.scale(y, ("activations", "attention's output", "T·q·b"))
     before, x = x, on.add(x, layer.linear(on, y, "o", HIDDEN), HIDDEN)
     normed = on.rms_norm(x, MLP_IN)
+    if experts and layer.expert_width:
+        return on.add(x, experts(on, normed, layer), HIDDEN)
     inner = gated(on, normed, layer)
     y = layer.linear(on, inner, "down", HIDDEN)
     on.variables = [[before, x, normed, inner, y]]
@@ -131,7 +141,6 @@ def gated(on: Operations, x: Value, layer: Layer) -> Value:
     return on.multiply(gate, layer.linear(on, x, "up", MLP), DOWN_IN)
 
 
-Block = Callable[[Operations, Value, Layer], Value]
 BLOCKS: dict[str, Block] = {
     "bert": bert,
     "roberta": bert,

@@ -28,7 +28,7 @@ def embeddings(on: Operations, a: Architecture, prompt: int, encoder: bool) -> V
     if prompt:
         words = on.op(size, [words], weights=prompt * a.hidden * 4, label=HIDDEN_IN)
     if rotary:
-        return words
+        return on.scale(words, HIDDEN_IN) if a.model_type.startswith("gemma") else words
     x = on.op(size, [words], weights=positions + types, alias=True, label=NORM_INPUT)
     if encoder:
         x = on.layer_norm(x, HIDDEN_IN)
@@ -37,8 +37,11 @@ def embeddings(on: Operations, a: Architecture, prompt: int, encoder: bool) -> V
 
 def language_head(on: Operations, x: Value, a: Architecture, prompt: int) -> Value:
     """Norm, logits over the vocabulary, cross-entropy in fp32: its backward holds three tensors of 4·T·V bytes."""
-    y = on.layer_norm(x, HEAD_IN) if a.model_type in ("gpt2", "gpt3") else on.rms_norm(x, HEAD_IN)
-    logits = on.linear(y, a.hidden, a.vocabulary, LOGITS, quantised=False)
+    gemma = a.model_type.startswith("gemma")
+    norm = on.layer_norm if a.model_type in ("gpt2", "gpt3") else on.gemma_norm if gemma else on.rms_norm
+    logits = on.linear(norm(x, HEAD_IN), a.hidden, a.vocabulary, LOGITS, quantised=False)
+    if a.model_type == "gemma2":  # its logits are capped by a tanh
+        logits = on.scale(on.pointwise(on.scale(logits, LOGITS), LOGITS), LOGITS)
     fp32 = on.cast(logits, on.tokens * a.vocabulary * 4, LOGITS_FP32)
     log_p = on.pointwise(fp32, LOGITS_FP32)
     return on.op(4, [log_p], [log_p])

@@ -42,8 +42,8 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Flash attention in half precision without a mask, else the memory-efficient kernel, which repeats k and v."""
-    if attn_mask is None and q.dtype in (torch.bfloat16, torch.float16):
+    """Flash attention in half precision, without a mask, with heads of one width; else the memory-efficient kernel."""
+    if attn_mask is None and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] == v.shape[-1]:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, False, scale=scale)[0]
     if k.shape[1] != q.shape[1]:
         times = q.shape[1] // k.shape[1]

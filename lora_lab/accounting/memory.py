@@ -10,55 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.blocks import BLOCKS, HIDDEN, Layer, matrices
 from lora_lab.accounting.ends import ENCODERS, classification_head, embeddings, language_head
+from lora_lab.accounting.estimates import Estimate, Term
+from lora_lab.accounting.kin import KIN
 from lora_lab.accounting.operations import Operations
 from lora_lab.accounting.plan import LayerPlan, Plan
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.states import states
 from lora_lab.accounting.tape import IN_FLIGHT, VARIABLES, Label, Parts, Profile, Storage, Value
 from lora_lab.errors import BadValue, nearest
-
-
-@dataclass(frozen=True)
-class Term:
-    """One summand: what it is for, a name, how it is made, bytes."""
-
-    category: str
-    symbol: str
-    formula: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The peak of a step, when it falls, and what lives then.
-
-    mode      predicted (closed form), traced (fake tensors) or measured
-    moments   the candidates for the peak: bytes by moment
-    notes     what the figure leaves out
-    reserved  measured on a GPU: what its allocator took for it;  process: what the whole process or device holds
-    Units: bytes.
-    """
-
-    mode: str
-    peak: int
-    at: str
-    terms: tuple[Term, ...]
-    moments: dict[str, int]
-    notes: tuple[str, ...] = ()
-    reserved: int | None = None
-    process: int | None = None
-
-    @property
-    def categories(self) -> dict[str, int]:
-        """Bytes at the peak by category; they sum to the peak."""
-        sums: dict[str, int] = {}
-        for term in self.terms:
-            sums[term.category] = sums.get(term.category, 0) + term.bytes
-        return sums
 
 
 def estimate(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> Estimate:
@@ -68,12 +32,13 @@ def estimate(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> E
     """
     if plan.unknown:
         raise BadValue(plan.unknown)
-    if a.model_type not in BLOCKS:
-        known = nearest(a.model_type, BLOCKS)
+    if a.model_type not in MODELLED:
+        known = nearest(a.model_type, MODELLED)
         raise BadValue(f"the activations of {a.model_type} are not modelled; nearest that are: {known}; or use --trace")
     return _Step(a, plan, setup, labels).estimate()
 
 
+MODELLED = BLOCKS | KIN
 NOTES = (
     "eager PyTorch with transformers' models; not modelled: compile, a loss in chunks, offload, autocast",
     "bytes of live tensors; a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation come on top",
@@ -114,9 +79,17 @@ class _Step:
 
     def notes(self) -> tuple[str, ...]:
         """What this figure leaves out."""
-        if not self.plan.outside:
-            return NOTES
-        return (*NOTES, "adapters on embeddings or the head count with their weights and states; what they keep does not")
+        notes = [*NOTES]
+        if self.a.experts and self.setup.quantised != "none":
+            notes.append(
+                "experts count in 4 bits; check that your loader quantises them: transformers 5 keeps those of a layer "
+                "in one tensor, and bitsandbytes only knows linear layers"
+            )
+        if self.plan.outside:
+            notes.append(
+                "adapters on embeddings or the head count with their weights and states; what they keep does not"
+            )
+        return tuple(notes)
 
     # ---- the pieces
 
@@ -133,7 +106,7 @@ class _Step:
         """One layer: what it keeps and its backward; checkpointed, it keeps its input and runs again."""
         on = self.operations()
         x = self.hidden(needs_grad)
-        y = BLOCKS[self.a.model_type](on, x, Layer(self.a, plan, number))
+        y = MODELLED[self.a.model_type](on, x, Layer(self.a, plan, number))
         if not y.needs_grad:
             return Piece({}, Profile({}, 0), False, on.beside(on.variables), keeps_input=False)
         if not self.setup.checkpointing:
@@ -163,38 +136,36 @@ class _Step:
 
     def moments(self) -> dict[str, Parts]:
         """What lives at each moment that may be the peak, by label."""
-        a, steady = self.a, merged([self.states.steady(), self.outputs()])
         first = self.embeddings()
         layers = self.layers(first.needs_grad)
-        head = self.head(layers[-1].needs_grad)
-        kept = [piece.kept for piece in layers]
-        always = merged([steady, self.gathered(), self.tables(first.needs_grad), first.kept])
-        tied = head.backward.weights if a.tied else 0
-        grown = head.backward.weights
-        moments = {"the loss's backward": merged([always, *kept, head.backward.parts])}
+        head, top = self.head(layers[-1].needs_grad), self.a.layers
+        steady = merged([self.states.steady(), self.outputs()])
+        always = merged([steady, self.gathered(), self.tables(), first.kept])
+        kept = merged([always, *several(piece.kept for piece in layers)])
+        moments = {"the loss's backward": merged([kept, head.backward.parts])}
         if any(layers[-1].variables.values()):
             held = {VARIABLES: self.held(layers[0]) + self.unpacked()}
-            moments[f"layer {a.layers}'s forward"] = merged([always, *kept, layers[-1].variables, held])
-        gradients = {a.layers: grown}
-        for number in range(a.layers, 0, -1):
-            gradients[number - 1] = gradients[number] + layers[number - 1].backward.weights
-        for number in sorted({a.layers, 2, 1} & set(range(1, a.layers + 1)), reverse=True):
-            before = {LATER: self.states.spread(gradients[number])}
-            parts = merged([always, *kept[: number - 1], before, layers[number - 1].backward.parts])
-            moments[f"layer {number}'s backward"] = parts
-        last = {LATER: self.states.spread(gradients[0] - tied), TIED: 2 * tied}
+            moments[f"layer {top}'s forward"] = merged([kept, layers[-1].variables, held])
+        after = head.backward.weights  # gradients made so far
+        grown = [after := after + piece.backward.weights for piece in reversed(layers)]
+        for number in sorted({top, 2, 1} & set(range(1, top + 1)), reverse=True):
+            so_far = {LATER: self.states.spread([head.backward.weights, *grown][top - number])}
+            below = several(piece.kept for piece in layers[: number - 1])
+            moments[f"layer {number}'s backward"] = merged([always, *below, so_far, layers[number - 1].backward.parts])
         if self.plan.everything:
+            tied = head.backward.weights if self.a.tied else 0
+            last = {LATER: self.states.spread(grown[-1] - tied), TIED: 2 * tied}
             moments["the embeddings' backward"] = merged([steady, last, first.backward.parts])
         moments["the optimizer's step"] = merged([steady, self.states.stepping()])
         return moments
 
     def layers(self, needs_grad: bool) -> list[Piece]:
         """The piece of each layer; equal ones are played once."""
-        pieces: dict[tuple[LayerPlan, bool], Piece] = {}
+        pieces: dict[tuple[int, bool, bool], Piece] = {}
+        mixed = {n for m in self.a.modules if m.expert for n in m.numbers}
         found = []
-        plans = self.plan.layers or ((),) * self.a.layers
-        for number, plan in enumerate(plans):
-            key = (plan, needs_grad)
+        for number, plan in enumerate(self.plan.layers or ((),) * self.a.layers):
+            key = (id(plan), needs_grad, number in mixed)  # a method gives equal layers the same plan
             if key not in pieces:
                 pieces[key] = self.layer(plan, needs_grad, number)
             found.append(pieces[key])
@@ -220,7 +191,8 @@ class _Step:
         """The matrix `down`, made for its product from 4 bits; an encoder is past it when it needs most."""
         if self.setup.quantised == "none" or self.encoder:
             return 0
-        return matrices(self.a, self.a.layers - 1)["down"].weight * self.setup.width
+        down = matrices(self.a, self.a.layers - 1).get("down")
+        return down.weight * self.setup.width if down else 0
 
     def outputs(self) -> Parts:
         """What the training loop's variables hold until the next step."""
@@ -230,13 +202,21 @@ class _Step:
         cache = 2 * a.layers * a.kv_heads * a.head_dim * self.setup.padded  # without a mask attention keeps them anyway
         return {OUTPUTS: self.tokens * (a.vocabulary + cache) * b}
 
-    def tables(self, embeddings_train: bool) -> Parts:
+    def tables(self) -> Parts:
         """Token numbers and labels in int64, and the tables of rotary positions, which all layers share."""
         ids = 8 * self.tokens * (1 if self.encoder else 3)
         rotary = not self.encoder and self.a.model_type not in ("gpt2", "gpt3")
         tables = 2 * (self.setup.seq + self.plan.prompt) * self.a.head_dim * self.setup.width * rotary
         mask = self.tokens * (self.setup.seq + self.plan.prompt) * self.setup.padded
         return {("activations", "token numbers, labels, mask", "8·T each, T·S"): ids + mask, ROTARY: tables}
+
+
+def several(parts: Iterable[Parts]) -> list[Parts]:
+    """The same sums in fewer parts: those of equal layers are one object, and are multiplied."""
+    times: dict[int, list[Any]] = {}
+    for one in parts:
+        times.setdefault(id(one), [one, 0])[1] += 1
+    return [{label: size * n for label, size in one.items()} for one, n in times.values()]
 
 
 def merged(parts: Iterable[Parts]) -> Parts:

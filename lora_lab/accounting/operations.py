@@ -160,6 +160,22 @@ class Operations(Tape):
         gain = x.size // (self.tokens * rows)
         return self.op(x.size, [normed], [normed], weights=gain, temporary=x.size, label=label)
 
+    def gemma_norm(self, x: Value, label: Label, rows: int = 1) -> Value:
+        """Gemma's RMSNorm: the gain, 1 + w, is applied in fp32 as well, and only the result cast back."""
+        size32, per_row = x.size // self.b * 4, 4 * self.tokens * rows
+        x32 = self.cast(x, size32, ("activations", "inputs of norms in fp32", "4·T·d"))
+        squares = self.op(size32, [x32], [x32], temporary=2 * size32)
+        stats = Storage(per_row, ("activations", "statistics of norms", "4·T"))
+        rstd = self.op(per_row, [self.op(per_row, [squares])], [stats], inside=stats)
+        label32 = ("activations", "normed inputs in fp32", "4·T·d")
+        normed = self.op(size32, [x32, rstd], [x32, rstd], temporary=size32, label=label32)
+        gain = x.size // (self.tokens * rows)
+        small = Storage(gain // self.b * 4, ("activations", "gains of norms", "4·d"))
+        keeps: list[Value | Storage] = [small, normed] if self.trains else [small]
+        temporary, weights = (size32, gain) if self.trains else (0, 0)
+        scaled = self.op(size32, [normed], keeps, weights=weights, temporary=temporary, label=label)
+        return self.cast(scaled, x.size, label)
+
     def rotate(self, x: Value) -> Value:
         """Rotary positions: x cos + (x with halves swapped) sin; only the tables are kept, once for all layers."""
         straight = self.op(x.size, [x])
@@ -168,17 +184,17 @@ class Operations(Tape):
         label = ("activations", "q, k, v", "T·(q + 2·kv)·b")
         return self.add(straight, self.op(x.size, [swapped]), label)
 
-    def attention(self, q: Value, k: Value, v: Value, heads: int, kv_heads: int) -> Value:
+    def attention(self, q: Value, k: Value, v: Value, heads: int, kv_heads: int, width: int | None = None) -> Value:
         """One fused kernel, which keeps q, k, v, its output and a logarithm per head and token.
 
         On a GPU in fp32, or with a mask, the kernel is the memory-efficient one: it wants as many key heads as query
         heads, so that k and v are copied for each group, and it pads the logarithms to 32 tokens. A mask of true and
-        false is turned into numbers to add, once in each layer.
+        false is turned into numbers to add, once in each layer. `width`: the output's bytes, where v is narrower.
         """
         setup, seq, groups = self.setup, self.seq, heads // kv_heads
         if setup.device == "cpu" and self.p:
             raise BadValue("attention with dropout on a CPU is not modelled: use trace, or dropout 0")
-        efficient = setup.device == "cuda" and not self.flash
+        efficient = setup.device == "cuda" and (not self.flash or width is not None)
         log = 4 * setup.batch * heads * (-(-seq // 32) * 32 if efficient else seq)
         keeps = [Storage(log, ("activations", "attention's logarithms", "4·T·heads"))]
         one_for_all = setup.padded and kv_heads == 1  # transformers repeats a single head as a view
@@ -187,8 +203,8 @@ class Operations(Tape):
             k, v = (self.op(x.size * groups, [x], label=label) for x in (k, v))
         if setup.padded:
             keeps.append(Storage(self.tokens * seq * self.b, ("activations", "attention's masks", "T·S·b")))
-        out = Storage(q.size, ("activations", "attention's output", "T·q·b"))
-        return self.op(q.size, [q, k, v], [q, k, v, out, *keeps], inside=out)
+        out = Storage(width or q.size, ("activations", "attention's output", "T·q·b"))
+        return self.op(out.size, [q, k, v], [q, k, v, out, *keeps], inside=out)
 
     def _bias(self, d: int) -> int:
         return d * self.b if self.biases else 0

@@ -26,7 +26,7 @@ class Adapter:
         return self.rank * (self.in_features + self.rows)
 
 
-LayerPlan = tuple[tuple[str, tuple[Adapter, ...]], ...]  # role of the module -> its adapters, the inner one first
+LayerPlan = tuple[tuple[str, tuple[Adapter, ...]], ...]  # key of the module -> its adapters, the inner one first
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Plan:
 
     everything     all weights of the model
     biases         its biases
-    layers         the adapters of each layer; equal layers hold equal plans
+    layers         the adapters of each layer; equal layers hold the same object
     outside        numbers in adapters outside the layers, on embeddings or the head
     dropout        on the adapters' inputs
     prompt         tokens put before each row
@@ -63,6 +63,8 @@ class Plans(Protocol):
     def plan(self, architecture: Architecture) -> Plan:
         """What it trains on this model. Raises: as counting does."""
         ...
+
+    def __hash__(self) -> int: ...
 
     def settings(self) -> dict[str, Any]:
         """The method as a plain mapping."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.architectures import Architecture, Module
 from lora_lab.accounting.operations import bytes_per_weight
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.setup import BYTES, Setup
@@ -68,13 +68,12 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
     numbers = total if plan.everything else plan.parameters
     trained = numbers * (b if in_place else own) + head * 4
     added = (0 if in_place else plan.parameters * own) + head * 4
-    sizes = _sizes(a, plan, labels)
     extra = trained if setup.optimizer == "adamw-foreach" else 0
     if setup.optimizer == "adamw":
         extra = _loop(_sizes(a, plan, labels, once=True)) * (b if in_place else own)
     optimizer = 2 * trained
     if setup.optimizer == "adamw-8bit":
-        optimizer = round(sum(n * (2 + 8 / 256) if n >= SMALL else n * 8 for n in sizes))
+        optimizer = round(sum(n * (2 + 8 / 256) if n >= SMALL else n * 8 for n in _sizes(a, plan, labels)))
     if setup.optimizer == "sgd":
         optimizer = 0
     kind = setup.shard.partition(":")[0]
@@ -118,13 +117,27 @@ def _total(a: Architecture, labels: int) -> int:
     return a.total - a.head_parameters - pooler + _head(a, labels)
 
 
+def _tensors(m: Module) -> int:
+    """How many tensors of this kind the model has: transformers 5 keeps the experts of a layer in one."""
+    return len(m.numbers) if m.expert else m.count
+
+
+def _numbers(m: Module) -> tuple[int, int]:
+    """Numbers in the weight and in the bias; of experts those of all, gate and up together."""
+    if not m.expert:
+        return m.weight, m.biases
+    together = m.each * {"gate": 2, "up": 0}.get(m.role, 1)
+    return m.weight * together, m.biases * together
+
+
 def _sizes(a: Architecture, plan: Plan, labels: int, *, once: bool = False) -> list[int]:
     """Numbers in each tensor that trains, in the order of a layer; with `once` each kind of module one time."""
     if plan.everything:
         each = (m for m in a.modules if not m.tied and not m.in_task_head)
-        found = [n for m in each for _ in range(1 if once else m.count) for n in (m.weight, m.biases) if n]
+        found = [n for m in each for _ in range(1 if once else _tensors(m)) for n in _numbers(m) if n]
         return [*found, _head(a, labels)]
+    layers = {id(layer): layer for layer in plan.layers}.values() if once else plan.layers
     adapters = [
-        n for layer in plan.layers for _, each in layer for x in each for n in (x.rank * x.in_features, x.rank * x.rows)
+        n for layer in layers for _, each in layer for x in each for n in (x.rank * x.in_features, x.rank * x.rows)
     ]
     return adapters or [plan.parameters]

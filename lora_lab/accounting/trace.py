@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from transformers import masking_utils
 
+from lora_lab.accounting.estimates import Estimate, Term
 from lora_lab.accounting.four_bit import quantise
 from lora_lab.accounting.kernels import cuda_kernels
-from lora_lab.accounting.memory import Estimate, Term
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.tracker import OPTIMIZER, Tracker
 from lora_lab.errors import BadValue
@@ -48,6 +48,12 @@ def trace(config: Mapping[str, Any], method: Attaches, setup: Setup, *, num_labe
     """
     if setup.shard or setup.optimizer == "adamw-8bit":
         raise BadValue("a trace follows one device and PyTorch's own optimizers; leave out shard and adamw-8bit")
+    if any("experts" in field and value for field, value in config.items()) and (
+        setup.dtype == "fp32" or setup.quantised != "none"
+    ):
+        raise BadValue(
+            "experts run as one grouped product, which PyTorch has in bf16 alone: trace them so, unquantised"
+        )
     if not hasattr(method, "attach"):
         raise BadValue("this method can be counted, but nothing attaches it to a model yet, so it cannot be traced")
     kernels = cuda_kernels if setup.device == "cuda" else _as_they_are
@@ -61,7 +67,7 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
     if fields.get("model_type") == "gpt3":
         fields["model_type"] = "gpt2"  # the same layers, larger
     known = transformers.AutoConfig.for_model(**fields)
-    known._attn_implementation, known.use_cache = "sdpa", False
+    known.use_cache = False
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
         if hasattr(known, name):
             setattr(known, name, setup.dropout)
@@ -73,7 +79,8 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
     encoder = known.model_type in ("bert", "roberta", "xlm-roberta", "deberta", "deberta-v2")
     loader = transformers.AutoModelForCausalLM if causal and not encoder else None
     loader = loader or transformers.AutoModelForSequenceClassification
-    return loader.from_config(known, dtype=DTYPES[setup.dtype])
+    attention = "sdpa" if loader._model_mapping[type(known)]._supports_sdpa else "eager"
+    return loader.from_config(known, dtype=DTYPES[setup.dtype], attn_implementation=attention)
 
 
 def follow(model: nn.Module, method: Attaches, setup: Setup, *, mode: str = "measured") -> Estimate:

@@ -3,6 +3,13 @@
 One file a lesson, over `verdict`; a lesson says `from lora_lab import checks` and `checks.check_x(answer)`.
 """
 
+from lora_lab.checks.memory import (
+    check_adam_gib,
+    check_down_gib,
+    check_logits_mb,
+    check_nf4_gib,
+    check_recompute,
+)
 from lora_lab.checks.ranks import check_energy, check_factor_shapes, check_training_bytes, check_update_shows
 from lora_lab.checks.savings import (
     check_break_even_rank,
@@ -19,16 +26,21 @@ from lora_lab.checks.verdict import Verdict
 __all__ = [
     "CONTRADICTIONS",
     "Verdict",
+    "check_adam_gib",
     "check_break_even_rank",
     "check_contradictions",
     "check_dead_start",
     "check_detour_cost",
+    "check_down_gib",
     "check_energy",
     "check_factor_shapes",
     "check_file_size",
     "check_largest_change",
+    "check_logits_mb",
     "check_lora_forward",
+    "check_nf4_gib",
     "check_qv_count",
+    "check_recompute",
     "check_rows_needed",
     "check_standard_error",
     "check_storage",

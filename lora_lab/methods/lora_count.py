@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from lora_lab.accounting.architectures import Architecture, Module, Slot
 from lora_lab.accounting.parameters import Row, row_of, safetensors_bytes, slice_rows
-from lora_lab.accounting.plan import Adapter, Plan
+from lora_lab.accounting.plan import Adapter, LayerPlan, Plan
 from lora_lab.accounting.sites import Site
 from lora_lab.methods.base import Placement
 
@@ -68,8 +68,10 @@ def plan(method: Places, architecture: Architecture, dropout: float) -> Plan:
             continue
         site = placement.site
         adapter = Adapter(placement.rank, site.in_features, site.out_features, sliced=site.rows is not None)
-        layers[_layer(site.module, slot.module)].setdefault(slot.module.role, []).append(adapter)
-    plans = tuple(tuple((role, tuple(each)) for role, each in layer.items()) for layer in layers)
+        layers[_layer(site.module, slot.module)].setdefault(slot.module.key, []).append(adapter)
+    made = (tuple((role, tuple(each)) for role, each in layer.items()) for layer in layers)
+    same: dict[LayerPlan, LayerPlan] = {}
+    plans = tuple(same.setdefault(layer, layer) for layer in made)
     return Plan(numbers, layers=plans, outside=outside, dropout=dropout)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.memory import Estimate, estimate
+from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.plan import Plan, Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue

@@ -48,7 +48,7 @@ class Need:
     eager: bool
 
     def bytes(self, batch: int | None = None, seq: int | None = None) -> int:
-        """Bytes that a step takes here, or one with another batch or seq: the peak, gaps, what is yet to be imported."""
+        """Bytes that a step takes here, or one with another batch or seq: the peak, gaps, what is not imported yet."""
         setup = replace(self.setup, batch=batch or self.setup.batch, seq=seq or self.setup.seq)
         peak = estimate(self.architecture, self.plan, setup, labels=self.labels).peak + self.scores(setup)
         if setup.device == "cuda":
@@ -89,15 +89,18 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     if labels is not None and a.task != "encoder":
         raise BadValue("the memory of a causal classifier is not modelled")
     plan = recipe.method.plan(a)  # type: ignore[attr-defined]
+    on_gpu = choice.device == "cuda"
     setup = Setup(
         batch=recipe.batch,
         seq=-(-length // STEP) * STEP,
         dtype=choice.dtype,
         optimizer="adamw-fused",
-        dropout=DROPOUT * recipe.dropout,
-        device="cuda" if choice.device == "cuda" else "cpu",
+        dropout=DROPOUT * (recipe.dropout and on_gpu),
+        padded=True,
+        device="cuda" if on_gpu else "cpu",
     )
-    return Need(a, plan, setup, labels or 2, choice.attention == "eager")
+    # With dropout a CPU writes attention out, whatever was chosen; its masks are not modelled, so this is the least.
+    return Need(a, plan, setup, labels or 2, choice.attention == "eager" or (recipe.dropout and not on_gpu))
 
 
 def free_bytes(where: str) -> int:

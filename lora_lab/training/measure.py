@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from lora_lab.accounting.memory import Estimate, Term
+from lora_lab.accounting.estimates import Estimate, Term
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import STEPS, Attaches, build, follow, prepare, step
 from lora_lab.errors import BadValue

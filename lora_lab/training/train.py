@@ -22,6 +22,7 @@ from lora_lab.methods.lora import LoRA
 from lora_lab.training import device
 from lora_lab.training.batches import STEP, Row, encode, training_batches
 from lora_lab.training.evaluate import Score, evaluate
+from lora_lab.training.guard import check_memory
 from lora_lab.training.loop import Callback, History, Progress, fit, on_device
 from lora_lab.training.models import is_causal, load_model, load_tokenizer, local_name
 from lora_lab.training.progress import progress_bar
@@ -101,6 +102,7 @@ class Bench:
         self.task: Task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
         wanted = {"device": recipe.device, "dtype": recipe.dtype, "attention": recipe.attention}
         self.choice = device.choose(typical_tokens(self.task), **wanted)
+        check_memory(recipe, self.choice)
         seed_everything(recipe.seed)  # before loading, for the head starts random
         dtype, attention = self.choice.torch_dtype, self.choice.attention
         labels = self.task.num_labels

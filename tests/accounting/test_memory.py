@@ -16,12 +16,32 @@ from lora_lab.accounting.trace import trace
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import FullFineTuning, HeadOnly
+from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.memory import memory
 from lora_lab.methods.prompt import PromptTuning
 from lora_lab.training.measure import measure
 
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*")
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
+MIXED = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 256},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 64},
+    "deepseek_v3": {
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 128,
+        "first_k_dense_replace": 1,
+        "q_lora_rank": 96,
+        "kv_lora_rank": 64,
+        "qk_nope_head_dim": 64,
+        "qk_rope_head_dim": 32,
+        "v_head_dim": 64,
+        "num_key_value_heads": 4,
+        "n_group": 2,
+        "topk_group": 1,
+    },
+}
 METHODS = ("full", "lora", "qlora", "prompt")
 
 
@@ -42,8 +62,11 @@ def config(family: str, size: dict[str, int], tied: bool = False) -> dict:
     }
     if family in ("bert", "roberta"):
         return common
+    if family.startswith("gemma"):
+        common |= {"head_dim": size["head_dim"]}
     ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
-    return common | ends | {"num_key_value_heads": size["kv_heads"], "tie_word_embeddings": tied}
+    grouped = {"num_key_value_heads": size["kv_heads"], "tie_word_embeddings": tied}
+    return common | ends | grouped | MIXED.get(family, {})
 
 
 @st.composite
@@ -94,7 +117,6 @@ def test_closed_form_within_one_percent_of_the_trace(
 GRID = [
     ("phi3", "full", {}),
     ("phi3", "lora", {"padded": True}),
-    ("llama", "bitfit", {}),
     ("qwen2", "bitfit", {}),
     ("bert", "bitfit", {"checkpointing": True}),
     ("gpt2", "bitfit", {}),
@@ -109,6 +131,10 @@ GRID = [
     ("llama", "lora-dropout", {}),
     ("roberta", "lora-dropout", {"checkpointing": True}),
     ("llama", "qlora", {"quantised": "nf4-single"}),
+    *((f, m, {"checkpointing": c}) for f in MIXED for m in ("full", "lora") for c in (False, True)),
+    *((f, m, {"dtype": d}) for f in ("gemma2", "gemma3_text") for m in ("full", "lora") for d in ("fp32", "bf16")),
+    ("gemma2", "lora", {"checkpointing": True}),
+    ("gemma3_text", "prompt", {"quantised": "nf4"}),
     *(("gpt2", "full", {"optimizer": name}) for name in OPTIMIZERS if name != "adamw-8bit"),
     *(("llama", "full", {"optimizer": name}) for name in OPTIMIZERS if name != "adamw-8bit"),
 ]
@@ -122,10 +148,8 @@ def test_other_methods_and_options_within_three_percent(family, name, options):
     special = {"bitfit": BitFit(), "head": HeadOnly(), "lora-dropout": LoRA(rank=4, dropout=0.1)}
     targets = "all-linear" if options.get("adapter_dtype") else ("q", "v")
     method = special.get(name) or method_of(name, 8, targets)
-    if name == "bitfit" and family == "llama":
-        with pytest.raises(BadValue, match="no biases"):
-            method.plan(architecture)
-        return
+    if family == "deepseek_v3" and name == "lora":
+        method = LoRA(targets=("q_b_proj", "kv_b_proj"))
     predicted = estimate(architecture, method.plan(architecture), setup)
     assert predicted.peak == pytest.approx(trace(fields, method, setup).peak, rel=0.03)
 
@@ -213,9 +237,18 @@ def test_impossible_conditions_are_named(setup, says):
         memory("minilm", LoRA(), **setup)
 
 
+def test_bitfit_needs_biases():
+    with pytest.raises(BadValue, match="no biases"):
+        memory("llama-2-7b", BitFit())
+
+
 def test_what_is_not_modelled_is_refused_not_guessed():
     with pytest.raises(BadValue, match="not modelled"):
         memory("t5-base", LoRA())
+    with pytest.raises(BadValue, match="not modelled yet"):
+        memory("minilm", IA3())
+    with pytest.raises(BadValue, match="bf16 alone"):
+        memory("mixtral-8x7b", LoRA(), trace=True, dtype="fp32")
     with pytest.raises(BadValue, match="CPU is not modelled"):
         memory("minilm", LoRA(), device="cpu", dropout=0.1)
     with pytest.raises(BadValue, match="one device"):

@@ -1,0 +1,97 @@
+"""A training step taken for real in a thread, beside its prediction and its trace. No widgets, and no torch yet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from lora_lab.accounting.estimates import Estimate
+from lora_lab.errors import BadValue, LabError
+from lora_lab.methods.memory import memory
+
+GIB = 2**30
+TOKENS = 2048  # in a batch; more takes a laptop's CPU minutes
+ROOM = 1.25  # what a process takes above its tensors on a CPU: 15 to 21 % was seen
+
+
+@dataclass
+class StepMeasured:
+    """One real step on this machine's CPU, and what came of it. Written by the measuring thread, read from any.
+
+    conditions   fields of Setup; the device is always the CPU
+    """
+
+    model: str
+    name: str
+    method: Any
+    conditions: Mapping[str, Any]
+    error: str = ""
+    predicted: Estimate | None = None
+    traced: Estimate | None = None
+    measured: Estimate | None = None
+
+    def __post_init__(self) -> None:
+        self.conditions = {**self.conditions, "device": "cpu"}
+        self._thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, done: Callable[[], None]) -> None:
+        """Measure in the background, then call `done` there; returns at once."""
+
+        def run() -> None:
+            self.work()
+            done()
+
+        self._thread = threading.Thread(target=run, name="lora-lab-measure", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the thread to end."""
+        if self._thread:
+            self._thread.join(seconds)
+
+    def work(self) -> None:
+        """Predict, trace and measure, in this thread. An error becomes one sentence in `error`."""
+        try:
+            self._work()
+        except LabError as error:
+            self.error = str(error)
+        except Exception as error:  # a thread's exception would vanish unseen
+            self.error = f"{type(error).__name__}: {error}"
+
+    def describe(self) -> str:
+        """What was measured, in words."""
+        c = self.conditions
+        kept = ", checkpointing" if c["checkpointing"] else ""
+        where = f"{c['batch']} x {c['seq']} tokens, {c['dtype']}, {c['optimizer']}{kept}"
+        return f"{self.name} on {self.model}, {where}, with this machine's CPU"
+
+    def _work(self) -> None:
+        predicted = memory(self.model, self.method, **self.conditions)
+        self._check(predicted)
+        from lora_lab.training.measure import measure  # imports torch
+
+        measured = measure(self.model, self.method, **self.conditions)
+        self.traced = memory(self.model, self.method, trace=True, **self.conditions)
+        self.predicted, self.measured = predicted, measured
+
+    def _check(self, predicted: Estimate) -> None:
+        """Raises: BadValue for a step that takes this machine too much memory or a student too much patience."""
+        tokens = self.conditions["batch"] * self.conditions["seq"]
+        if tokens > TOKENS:
+            raise BadValue(
+                f"a real step of {tokens:,} tokens takes a laptop's CPU minutes: lower batch or sequence to {TOKENS:,}"
+            )
+        wanted, free = ROOM * predicted.peak, psutil.virtual_memory().available
+        if wanted > free:
+            raise BadValue(
+                f"that needs about {wanted / GIB:.1f} GiB here and {free / GIB:.1f} GiB are free: lower batch"
+            )

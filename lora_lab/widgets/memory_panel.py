@@ -1,0 +1,252 @@
+"""The memory tower: where a training step's memory goes, method beside method, against the cards that there are.
+
+It needs no torch until "measure here" is pressed: everything else follows from the model's config.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets as W
+
+from lora_lab.accounting import gpus, zoo
+from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.fits import check_length, largest_batch
+from lora_lab.accounting.memory import MODELLED
+from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup
+from lora_lab.errors import BadValue, LabError
+from lora_lab.methods.bitfit import BitFit
+from lora_lab.methods.full import FullFineTuning
+from lora_lab.methods.lora import LoRA
+from lora_lab.methods.memory import memory, plan_of
+from lora_lab.methods.prompt import PromptTuning
+from lora_lab.towers import Tower, TowerFigure, lines
+from lora_lab.widgets import memory_words as words
+from lora_lab.widgets.memory_measure import StepMeasured
+from lora_lab.widgets.panel import Panel, escape, plain, wrapped
+
+BUNDLED = ("minilm", "smollm2")  # small enough to take a real step with
+METHODS = ("full", "LoRA", "QLoRA", "prompt", "BitFit")
+BATCHES = tuple(2**n for n in range(8))
+LENGTHS = tuple(2**n for n in range(6, 18))
+RANKS = tuple(2**n for n in range(9))
+TARGETS = {"q, v": ("q", "v"), "all linear": ("all-linear",)}
+SCROLLS = W.Layout(width="auto", overflow="auto")  # a table wider than a narrow notebook scrolls by itself
+TOKENS = 20  # of the soft prompt
+
+
+class MemoryPanel(Panel):
+    """A tower a method, a table of terms for the chosen one, and for bundled models a real step beside the prediction.
+
+    The arguments are where the controls start; targets is "q, v" or "all linear", method one of METHODS.
+    Raises: NotFound for an unknown model, BadValue for one that is not modelled or an unknown choice.
+    """
+
+    def __init__(
+        self,
+        model: str = "llama-3-8b",
+        *,
+        method: str = "LoRA",
+        batch: int = 1,
+        seq: int = 512,
+        rank: int = 8,
+        targets: str = "q, v",
+        dtype: str = "bf16",
+        optimizer: str = "adamw",
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__("Where training memory goes")
+        Setup(batch=batch, seq=seq, dtype=dtype, optimizer=optimizer)  # what cannot be is loud here
+        for name, value, known in (("method", method, METHODS), ("targets", targets, tuple(TARGETS))):
+            if value not in known:
+                raise BadValue(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        self.figure, self.cards = TowerFigure(len(METHODS)), lines(gpus.cards())
+        self.measuring: StepMeasured | None = None
+        self.model = W.Dropdown(options=models(model), value=model, description="model", layout=_wide("230px"))
+        self.batch = _slider("batch", BATCHES, batch)
+        self.seq = _slider("sequence", LENGTHS, seq)
+        self.rank = _slider("rank", RANKS, rank)
+        self.dtype = _choice("dtype", BYTES, dtype, "150px")
+        self.optimizer = _choice("optimizer", OPTIMIZERS, optimizer, "220px")
+        self.targets = _choice("targets", TARGETS, targets, "180px")
+        self.checkpointing = W.Checkbox(
+            value=checkpointing, description="checkpointing", indent=False, layout=_wide("150px")
+        )
+        self.method = W.ToggleButtons(
+            options=METHODS, value=method, description="explain", style={"button_width": "74px"}
+        )
+        self.measure_button = W.Button(
+            description="Measure here", icon="play", tooltip="take this step for real, on this machine's CPU"
+        )
+        self._arrange()
+
+    # ---- what the controls say
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The fields of Setup that the controls set."""
+        controls = ("batch", "seq", "dtype", "optimizer", "checkpointing")
+        return {name: getattr(self, name).value for name in controls}
+
+    def method_of(self, name: str) -> tuple[Any, dict[str, Any]]:
+        """A tower's method, and what it changes of the set-up."""
+        lora = LoRA(rank=self.rank.value, targets=TARGETS[self.targets.value])
+        made = {"full": FullFineTuning(), "BitFit": BitFit(), "prompt": PromptTuning(tokens=TOKENS)}.get(name, lora)
+        return made, {"quantised": "nf4"} if name == "QLoRA" else {}
+
+    def estimate(self, name: str) -> Estimate:
+        """The prediction for a tower. Raises: LabError where it cannot be made, saying why."""
+        method, changes = self.method_of(name)
+        a = zoo.architecture(self.model.value)
+        check_length(a, plan_of(method, a), Setup(**self.conditions))
+        return memory(a, method, **self.conditions, **changes)
+
+    # ---- what the button does
+
+    def show(self) -> MemoryPanel:
+        """The panel; with nobody watching (LORA_LAB_HEADLESS=1) a bundled model is measured here and now."""
+        if headless() and self.model.value in BUNDLED:
+            self.measure()
+        return self
+
+    def measure(self, _: object = None) -> None:
+        """Take the chosen method's step for real, in the background; does nothing while one is going on."""
+        if self.measuring and self.measuring.alive:
+            return
+        name = self.method.value
+        method, changes = self.method_of(name)
+        self.measuring = StepMeasured(self.model.value, name, method, {**self.conditions, **changes})
+        self.measured.value = "<b>measuring</b>: the model is built, two steps are taken, the second one counts."
+        self.measure_button.disabled = True
+        if headless():
+            self.measuring.work()
+            self._measured()
+        else:
+            self.measuring.start(self._measured)
+
+    def _measured(self) -> None:
+        """Show what came of it; called in the measuring thread."""
+        with self.lock:
+            step = self.measuring
+            if step and step.predicted and step.traced and step.measured:
+                self.measured.value = words.compared(step.predicted, step.traced, step.measured, step.describe())
+            elif step:
+                self.measured.value = f"<b>not measured:</b> {escape(step.error)}."
+            self._offer_measuring()
+
+    # ---- painting
+
+    def _paint(self, _: object = None) -> None:
+        """Bring picture, words and tables to what the controls say."""
+        with self.lock:
+            estimates, refused = self._estimates()
+            towers = [Tower(n, estimates[n].categories if n in estimates else {}) for n in METHODS]
+            title = f"{words.finding(self.model.value, towers, self.cards)}\n{self._settings()}"
+            self.figure.show(towers, self.cards, title)
+            self.picture.value = self.figure.png()
+            self.towers.value = words.towers_table(towers, refused, self.cards)
+            self._explain(estimates, refused)
+            self._offer_measuring()
+
+    def _estimates(self) -> tuple[dict[str, Estimate], dict[str, str]]:
+        found, refused = {}, {}
+        for name in METHODS:
+            try:
+                found[name] = self.estimate(name)
+            except LabError as error:
+                refused[name] = str(error)
+        return found, refused
+
+    def _explain(self, estimates: dict[str, Estimate], refused: dict[str, str]) -> None:
+        name = self.method.value
+        if name in refused:
+            self.words.value = f"<b>{name}:</b> {escape(refused[name])}."
+            self.terms.value = self.moments.value = ""
+            return
+        found = estimates[name]
+        told = words.conclusion(f"{name} on {self.model.value}", found, self.cards)
+        self.words.value = f"{told} {self._room(name, found)}"
+        self.terms.value = words.terms_table(found)
+        self.moments.value = words.moments_words(found)
+
+    def _room(self, name: str, found: Estimate) -> str:
+        """How many rows the smallest card would take."""
+        card = words.smallest(found.peak, self.cards)
+        if card is None:
+            return ""
+        method, changes = self.method_of(name)
+        a = zoo.architecture(self.model.value)
+        rows = largest_batch(a, plan_of(method, a), Setup(**self.conditions, **changes), card.bytes)
+        return f"At {self.seq.value:,} tokens a row it takes a batch of up to {rows or 0:,}."
+
+    def _settings(self) -> str:
+        kept = ", checkpointing" if self.checkpointing.value else ""
+        step = f"{self.batch.value} x {self.seq.value:,} tokens, {self.dtype.value}, {self.optimizer.value}{kept}"
+        return f"{step}; LoRA: rank {self.rank.value} on {self.targets.value}"
+
+    def _offer_measuring(self) -> None:
+        busy = bool(self.measuring and self.measuring.alive and not (self.measuring.error or self.measuring.measured))
+        there = self.model.value in BUNDLED
+        self.measure_button.disabled = busy or not there
+        self.hint.value = "" if there else f"a real step is offered for {' and '.join(BUNDLED)}"
+
+    # ---- controls
+
+    def _arrange(self) -> None:
+        self.towers, self.terms, self.measured = (W.HTML(layout=SCROLLS) for _ in range(3))
+        self.moments, self.hint = W.HTML(layout=W.Layout(width="auto")), W.HTML()
+        self.words.layout = W.Layout(width="auto")  # as wide as the panel, margins included
+        self.measure_button.on_click(self.measure)
+        controls = (self.batch, self.seq, self.rank, self.dtype, self.optimizer, self.targets, self.checkpointing)
+        for control in (self.model, self.method, *controls):
+            control.observe(self._paint, "value")
+        self.children = [
+            wrapped(self.model, self.batch, self.seq, self.rank),
+            wrapped(self.dtype, self.optimizer, self.targets, self.checkpointing),
+            self.picture,
+            self.towers,
+            self.method,
+            self.words,
+            self.terms,
+            self.moments,
+            wrapped(self.measure_button, self.hint),
+            self.measured,
+        ]
+        self._paint()
+
+    def describe(self) -> str:
+        """The panel in plain words, for a notebook that is read and not run."""
+        return f"{super().describe()} {plain(self.measured.value)}".strip()
+
+
+def models(model: str) -> list[str]:
+    """The models of the zoo whose activations are modelled. Raises: NotFound or BadValue for a `model` that is not."""
+    known = [name for name in zoo.names() if zoo.architecture(name).model_type in MODELLED]
+    a = zoo.architecture(model)
+    if a.model_type not in MODELLED:
+        raise BadValue(f"the activations of {model} are not modelled; choose one of {', '.join(known)}")
+    return sorted({*known, model})
+
+
+def headless() -> bool:
+    """As `training.progress.headless`, which would import torch."""
+    return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
+
+
+def _wide(width: str) -> W.Layout:
+    return W.Layout(width=width)
+
+
+def _choice(name: str, options: Any, value: str, width: str) -> W.Dropdown:
+    return W.Dropdown(
+        options=list(options), value=value, description=name, layout=_wide(width), style={"description_width": "64px"}
+    )
+
+
+def _slider(name: str, stops: Sequence[int], value: int) -> W.SelectionSlider:
+    """A slider over the stops; a start between two of them is added."""
+    options = [(f"{stop:,}", stop) for stop in sorted({*stops, value})]
+    style = {"description_width": "64px"}
+    return W.SelectionSlider(options=options, value=value, description=name, style=style, layout=_wide("270px"))

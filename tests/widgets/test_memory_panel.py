@@ -1,0 +1,246 @@
+"""The memory panel without a browser: what it predicts, says, refuses and measures, and that it needs no torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import subprocess
+import sys
+import threading
+
+import pytest
+from matplotlib.image import imread
+
+from lora_lab import FullFineTuning, LoRA, PromptTuning, memory
+from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.setup import OPTIMIZERS, Setup
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.widgets import memory_measure, memory_words
+from lora_lab.widgets.memory_panel import METHODS, MemoryPanel, models
+from lora_lab.widgets.memory_words import BY_CATEGORY, IN_WORDS, compared, conclusion, fitting, moment, size
+from lora_lab.widgets.panel import plain
+
+GIB = 2**30
+
+
+@pytest.fixture
+def panel() -> MemoryPanel:
+    return MemoryPanel()
+
+
+def test_a_tower_a_method_is_what_the_accountant_says(panel: MemoryPanel):
+    expected = {
+        "full": memory("llama-3-8b", FullFineTuning(), batch=1, seq=512),
+        "LoRA": memory("llama-3-8b", LoRA(), batch=1, seq=512),
+        "QLoRA": memory("llama-3-8b", LoRA(), batch=1, seq=512, quantised="nf4"),
+        "prompt": memory("llama-3-8b", PromptTuning(), batch=1, seq=512),
+    }
+    heights = [sum(bars[i].get_height() for bars in panel.figure.bars.values()) for i in range(4)]
+    assert heights == pytest.approx([expected[name].peak / GIB for name in METHODS[:4]])
+    table = plain(panel.towers.value)
+    assert all(memory_words.size(estimate.peak) in table for estimate in expected.values())
+
+
+def test_the_conclusion_names_peak_moment_largest_term_and_card(panel: MemoryPanel):
+    words = plain(panel.words.value)
+    assert words.startswith("LoRA on llama-3-8b: 18.0 GiB at the peak. It falls at the loss's backward (right after")
+    assert "The largest term is base , 15.0 GiB or 83%: the pretrained weights" in words
+    assert "The smallest card that it fits is 24 GB: RTX 3090" in words
+    assert "LoRA needs 18.0 GiB, 29% of full fine-tuning's 61.8; 24 GB are enough" in panel.figure.title.get_text()
+
+
+def test_the_batch_that_is_said_to_fit_does_and_the_next_does_not(panel: MemoryPanel):
+    a_card = next(c for c in panel.cards if c.name.startswith("24 GB"))
+    most = int(plain(panel.words.value).rpartition("up to ")[2].rstrip("."))
+    fits = [memory("llama-3-8b", LoRA(), batch=n, seq=512).peak <= a_card.bytes for n in (most, most + 1)]
+    assert fits == [True, False]
+
+
+def test_the_terms_are_explained_and_sum_to_the_peak(panel: MemoryPanel):
+    estimate = panel.estimate("LoRA")
+    assert sum(term.bytes for term in estimate.terms) == estimate.peak
+    assert panel.terms.value.count("<tr>") == len(estimate.terms) + 1
+    assert "V = vocabulary" in panel.moments.value
+    assert "Moments of the step: the loss's backward 18.0 GiB" in plain(panel.moments.value)
+
+
+@pytest.mark.parametrize("model", models("gpt2"))
+def test_every_model_is_drawn_and_every_term_has_words(panel: MemoryPanel, model: str):
+    panel.model.value = model
+    for method in (FullFineTuning(), LoRA(dropout=0.1), LoRA(targets=("all-linear",)), PromptTuning()):
+        for more in (
+            {},
+            {"checkpointing": True, "quantised": "nf4"},
+            {"dtype": "fp32", "padded": True, "dropout": 0.1},
+        ):
+            if isinstance(method, FullFineTuning):
+                more = {**more, "quantised": "none"}
+            for term in memory(model, method, batch=2, seq=64, **more).terms:
+                assert term.symbol in IN_WORDS, term
+                assert term.category in BY_CATEGORY
+    assert f"on {model}: " in plain(panel.words.value) or "cannot" in panel.words.value
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_each_optimizer_has_its_words(optimizer: str):
+    estimate = memory("gpt2", FullFineTuning(), seq=16, optimizer=optimizer)
+    assert all(term.symbol in IN_WORDS for term in estimate.terms)
+    assert "(" in moment(estimate.at)
+
+
+def test_every_control_repaints(panel: MemoryPanel):
+    moves = {
+        panel.seq: 4096, panel.batch: 4, panel.rank: 64, panel.dtype: "fp32", panel.optimizer: "sgd",
+        panel.targets: "all linear", panel.checkpointing: True, panel.model: "gpt2-xl",
+    }  # fmt: skip
+    for control, value in moves.items():
+        if value == "gpt2-xl":
+            panel.seq.value = 1024
+        before = panel.picture.value, panel.words.value
+        control.value = value
+        assert (panel.picture.value, panel.words.value) != before, control.description
+    panel.method.value = "full"
+    assert plain(panel.words.value).startswith("full on gpt2-xl: ")
+
+
+def test_what_is_refused_is_said_in_words(panel: MemoryPanel):
+    assert "no biases" in plain(panel.towers.value)
+    panel.method.value = "BitFit"
+    assert plain(panel.words.value).startswith("BitFit: llama-3-8b has no biases")
+    assert panel.terms.value == ""
+    panel.model.value, panel.seq.value = "gpt2", 2048
+    assert "above the 1024 tokens" in plain(panel.towers.value)
+    assert "cannot be said" in panel.figure.title.get_text()
+    panel.seq.value, panel.method.value, panel.rank.value = 512, "LoRA", 256
+    panel.model.value = "minilm"
+    assert "LoRA on minilm: " in plain(panel.words.value)
+
+
+def test_a_wrong_start_is_loud():
+    with pytest.raises(NotFound, match="llama"):
+        MemoryPanel("lama-3-8b")
+    with pytest.raises(BadValue, match="not modelled"):
+        MemoryPanel("deepseek-v3")
+    with pytest.raises(BadValue, match="method must be"):
+        MemoryPanel(method="LORA")
+    with pytest.raises(BadValue, match="targets must be"):
+        MemoryPanel(targets="q")
+    with pytest.raises(BadValue, match="dtype"):
+        MemoryPanel(dtype="int8")
+    assert MemoryPanel(batch=3, seq=700, rank=6).seq.value == 700
+
+
+def test_a_real_step_is_set_beside_the_prediction():
+    panel = MemoryPanel("minilm", batch=2, seq=64, dtype="fp32").show()
+    step = panel.measuring
+    assert step is not None
+    assert step.error == ""
+    assert step.traced.peak == step.measured.peak
+    assert abs(step.predicted.peak / step.measured.peak - 1) < 0.01
+    words = plain(panel.measured.value)
+    assert words.startswith("measured : LoRA on minilm, 2 x 64 tokens, fp32, adamw, with this machine's CPU")
+    assert "The trace agrees to the byte" in words
+    assert f"{step.measured.peak:,}" in words
+    assert "measured : LoRA on minilm" in panel.describe()
+    assert not panel.measure_button.disabled
+
+
+def test_with_somebody_watching_it_measures_in_a_thread(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LORA_LAB_HEADLESS", "")
+    release = threading.Event()
+    estimate = memory("minilm", LoRA(), seq=8)
+
+    def slow(step: memory_measure.StepMeasured) -> None:
+        release.wait(10)
+        step.predicted = step.traced = step.measured = estimate
+
+    monkeypatch.setattr(memory_measure.StepMeasured, "_work", slow)
+    panel = MemoryPanel("minilm").show()
+    assert panel.measuring is None  # nothing until the button is pressed
+    panel.measure_button.click()
+    first = panel.measuring
+    panel.measure_button.click()  # a second press while one goes on
+    assert panel.measuring is first
+    panel.seq.value = 64
+    assert panel.measure_button.disabled
+    release.set()
+    first.wait(10)
+    assert "measured" in panel.measured.value
+    assert "1 x 512 tokens" in panel.measured.value  # what was measured, not what the sliders say by now
+    assert not panel.measure_button.disabled
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [({"method": "QLoRA"}, "unquantised"), ({"optimizer": "adamw-8bit"}, "PyTorch's own"), ({"batch": 64}, "minutes")],
+)
+def test_what_cannot_be_measured_is_said(start: dict, why: str):
+    panel = MemoryPanel("minilm", **{"seq": 64, **start})
+    panel.measure()
+    assert plain(panel.measured.value).startswith("not measured: ")
+    assert why in plain(panel.measured.value)
+
+
+def test_a_step_above_the_free_memory_is_not_begun(monkeypatch: pytest.MonkeyPatch):
+    class Little:
+        available = 10**6
+
+    monkeypatch.setattr(memory_measure.psutil, "virtual_memory", Little)
+    panel = MemoryPanel("minilm", seq=64)
+    panel.measure()
+    assert "are free" in panel.measured.value
+
+
+def test_an_error_of_any_kind_ends_in_words(monkeypatch: pytest.MonkeyPatch):
+    def broken(step: memory_measure.StepMeasured) -> None:
+        raise RuntimeError("<no memory>")
+
+    monkeypatch.setattr(memory_measure.StepMeasured, "_work", broken)
+    panel = MemoryPanel("minilm", seq=64)
+    panel.measure()
+    assert "RuntimeError: &lt;no memory&gt;" in panel.measured.value
+
+
+def test_only_bundled_models_offer_a_real_step(panel: MemoryPanel):
+    assert panel.measure_button.disabled
+    assert "minilm and smollm2" in panel.hint.value
+    assert panel.show().measuring is None
+    panel.model.value = "smollm2"
+    assert not panel.measure_button.disabled
+    assert panel.hint.value == ""
+
+
+def test_a_saved_notebook_shows_the_picture_and_the_words(panel: MemoryPanel):
+    data, _ = panel._repr_mimebundle_()
+    assert data["text/plain"].startswith("Where training memory goes. LoRA on llama-3-8b: 18.0 GiB")
+    assert imread(io.BytesIO(base64.b64decode(data["image/png"]))).std() > 0.05
+
+
+def test_words():
+    assert size(3 * GIB) == "3.00 GiB"
+    assert size(2**20) == "1.0 MiB"
+    assert size(100) == "0.1 KiB"
+    panel_cards = MemoryPanel().cards
+    assert fitting(10**13, panel_cards) == "It fits no single card up to 192 GB: B200"
+    huge = memory("llama-3.1-405b", FullFineTuning())
+    assert "no single card" in conclusion("full", huge, panel_cards)
+    moments = {m for name in ("gpt2", "llama-3-8b", "minilm") for m in memory(name, FullFineTuning(), seq=8).moments}
+    assert all("(" in moment(at) for at in moments)
+    one = Estimate("measured", 100, "x", (), {}, process=2**30)
+    off = Estimate("traced", 90, "x", (), {})
+    assert "but for 10 bytes" in compared(off, off, one, "a step")
+    assert "1.00 GiB" in compared(off, off, one, "a step")
+
+
+def test_drawing_it_needs_no_torch():
+    code = (
+        "import sys; from lora_lab.widgets.memory_panel import MemoryPanel; p = MemoryPanel('minilm');"
+        "p.seq.value = 128; p._repr_mimebundle_();"
+        "print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_set_up_is_one_of_the_accountants(panel: MemoryPanel):
+    assert Setup(**panel.conditions) == Setup(batch=1, seq=512, dtype="bf16", optimizer="adamw")
