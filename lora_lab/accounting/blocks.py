@@ -10,7 +10,7 @@ from collections.abc import Callable
 from lora_lab.accounting.architectures import Architecture, Module
 from lora_lab.accounting.operations import Operations
 from lora_lab.accounting.plan import Adapter, LayerPlan
-from lora_lab.accounting.tape import Label, Value
+from lora_lab.accounting.tape import Label, Storage, Value
 
 HIDDEN: Label = ("activations", "the layers' inputs", "T·d·b")
 NORM_INPUT: Label = ("activations", "inputs of norms", "T·d·b")
@@ -48,6 +48,11 @@ class Layer:
             conv1d=m.kind == "conv1d",
         )
 
+    def unpacked(self, on: Operations, role: str) -> Value:
+        """A matrix of 4 bits as it is made for its product; nothing where it is not quantised."""
+        size = self.modules[role].weight * on.b if on.setup.quantised != "none" else 0
+        return Value(size, False, Storage(size))
+
 
 def matrices(architecture: Architecture, number: int) -> dict[str, Module]:
     """The linear layers of one layer, by their keys; in a layer of experts gate, up and down are the shared ones."""
@@ -68,8 +73,8 @@ def bert(on: Operations, x: Value, layer: Layer) -> Value:
     inner = on.pointwise_of(up, DOWN_IN)
     y = on.dropout(layer.linear(on, inner, "down", NORM_INPUT), on.p)
     out = on.layer_norm(on.add(y, x, NORM_INPUT), ATTENTION_IN)
-    on.run_again = [before, x, inner, y, out]
-    on.variables = [on.run_again, [before, x, up, inner]]
+    on.run_again = [[before, x, inner, y, out], [before, x, inner, layer.unpacked(on, "down")]]
+    on.variables = [*on.run_again, [before, x, up, inner]]
     return out
 
 
@@ -85,7 +90,7 @@ def gpt2(on: Operations, x: Value, layer: Layer) -> Value:
     inner = layer.linear(on, normed, "up", MLP)
     inner = gelu_new(on, inner) if layer.architecture.activation == "gelu_new" else on.pointwise_of(inner, DOWN_IN)
     y = layer.linear(on, inner, "down", HIDDEN)
-    on.variables = [[before, x, normed, inner, y]]
+    on.variables = [[before, x, normed, inner, y, layer.unpacked(on, "down")]]
     return on.add(x, on.dropout(y, on.p), NORM_INPUT)
 
 
@@ -116,7 +121,7 @@ def llama(
         return on.add(x, experts(on, normed, layer), HIDDEN)
     inner = gated(on, normed, layer)
     y = layer.linear(on, inner, "down", HIDDEN)
-    on.variables = [[before, x, normed, inner, y]]
+    on.variables = [[before, x, normed, inner, y, layer.unpacked(on, "down")]]
     return on.add(x, y, HIDDEN)
 
 

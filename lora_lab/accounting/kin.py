@@ -83,7 +83,7 @@ def experts(on: Operations, x: Value, layer: Layer, reads: Value | None = None) 
     combine = limited if a.model_type == "gpt_oss" else plainly
     inner = combine(on, gate, up)
     biases = on.op(wide.size, []) if a.model_type == "gpt_oss" else rows  # one for each row, from those of all experts
-    on.run_again += [x, rows, biases, inner]
+    on.run_again = [[*(v for moment in on.run_again for v in moment), x, rows, biases, inner]]
     y = on.op(t * k * d * b, [inner], [inner] if on.trains else [], weights=gain * d * width, label=ROUTED)
     wide_sum = t * k * d * max(b, 4 if a.model_type == "mixtral" else b)
     y = on.op(wide_sum, [y, chosen], [y, chosen])
@@ -134,7 +134,7 @@ def plainly(on: Operations, gate: Value, up: Value) -> Value:
 def limited(on: Operations, gate: Value, up: Value) -> Value:
     """gpt-oss: both cut off at a limit, then (up + 1) gate sigmoid(1.702 gate), operation by operation."""
     gate, cut = on.pointwise_of(gate, MLP), on.pointwise_of(up, MLP)
-    up, on.run_again = on.op(up.size, [cut], alias=True, label=MLP), [cut]
+    up, on.run_again = on.op(up.size, [cut], alias=True, label=MLP), [[cut]]
     return on.multiply(up, on.multiply(gate, on.pointwise(on.scale(gate), MLP), MLP), DOWN_IN)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.blocks import BLOCKS, HIDDEN, Layer, matrices
+from lora_lab.accounting.blocks import BLOCKS, HIDDEN, Layer
 from lora_lab.accounting.ends import ENCODERS, classification_head, embeddings, language_head
 from lora_lab.accounting.estimates import Estimate, Term
 from lora_lab.accounting.kin import KIN
@@ -114,7 +114,7 @@ class _Step:
             return Piece(on.kept(), on.backward(y), True, on.beside(on.variables), keeps_input)
         back, again = (
             on.backward(y, outside=x.storage),
-            merged([on.kept(x.storage), on.beside([on.run_again], x.storage), {IN_FLIGHT: y.size}]),
+            merged([on.kept(x.storage), on.beside(on.run_again, x.storage), {IN_FLIGHT: y.size}]),
         )
         most = max(back.parts, again, key=lambda parts: sum(parts.values()))
         return Piece({HIDDEN: x.size}, Profile(merged([most, {HIDDEN: x.size}]), back.weights), True)
@@ -144,7 +144,7 @@ class _Step:
         kept = merged([always, *several(piece.kept for piece in layers)])
         moments = {"the loss's backward": merged([kept, head.backward.parts])}
         if any(layers[-1].variables.values()):
-            held = {VARIABLES: self.held(layers[0]) + self.unpacked()}
+            held = {VARIABLES: self.held(layers[0])}
             moments[f"layer {top}'s forward"] = merged([kept, layers[-1].variables, held])
         after = head.backward.weights  # gradients made so far
         grown = [after := after + piece.backward.weights for piece in reversed(layers)]
@@ -153,7 +153,7 @@ class _Step:
             below = several(piece.kept for piece in layers[: number - 1])
             moments[f"layer {number}'s backward"] = merged([always, *below, so_far, layers[number - 1].backward.parts])
         if self.plan.everything:
-            tied = head.backward.weights if self.a.tied else 0
+            tied = head.backward.weights if self.a.tied and not self.encoder else 0
             last = {LATER: self.states.spread(grown[-1] - tied), TIED: 2 * tied}
             moments["the embeddings' backward"] = merged([steady, last, first.backward.parts])
         moments["the optimizer's step"] = merged([steady, self.states.stepping()])
@@ -186,13 +186,6 @@ class _Step:
         if self.encoder:
             return embedded * (self.plan.prompt > 0) + again
         return embedded if self.a.model_type in ("gpt2", "gpt3") else again
-
-    def unpacked(self) -> int:
-        """The matrix `down`, made for its product from 4 bits; an encoder is past it when it needs most."""
-        if self.setup.quantised == "none" or self.encoder:
-            return 0
-        down = matrices(self.a, self.a.layers - 1).get("down")
-        return down.weight * self.setup.width if down else 0
 
     def outputs(self) -> Parts:
         """What the training loop's variables hold until the next step."""

@@ -70,8 +70,8 @@ class Tape:
         self.nodes: list[Node] = []
         self.variables: list[list[Value]] = []  # what the code's variables hold at moments late in forward
         self.run_again: list[
-            Value
-        ] = []  # the same when it runs again, which stops as soon as all that is kept is there
+            list[Value]
+        ] = []  # the same when it runs again, which stops when all that is kept is there
 
     def op(
         self,

@@ -24,7 +24,7 @@ GiB, MiB = 2**30, 2**20
 # %% [markdown]
 # ## Four numbers a parameter
 # A weight that trains is not alone. **Backward** makes a **gradient** for it: which way to move. **Adam**, the usual optimizer,
-# keeps two **moments** for it from step to step: a running mean of its gradient, and one of the gradient's square. So
+# keeps two **moments** for it from one step to the next: a running mean of its gradient, and one of the gradient's square. So
 # there are four numbers where one was. A frozen weight has only itself.
 #
 # ### Exercise 1 · 4 minutes
@@ -129,7 +129,7 @@ assert adapted == 2 * one + 256 * 8 * 4  # x again, for A's gradient, and the 8 
 # an adapter brings back the input of *its* matrix. The saving is the inputs of matrices that carry none.
 #
 # ## Predicted beside measured
-# Now a real model, minilm, and a real training step on this machine: 8 rows of 128 tokens. Every tensor's storage is followed from
+# Now a real model, minilm, and a real training step on this machine: 4 rows of 64 tokens. Every tensor's storage is followed from
 # birth to death. A **trace** does the same over *fake* tensors, which have shapes and no numbers.
 #
 # **Predict.** Full fine-tuning needs about 436 MiB at its peak. And LoRA of rank 8 on q and v? It trains 0.3 % as much.
@@ -140,7 +140,7 @@ guess_lora = None  # MiB
 # %%
 from lora_lab.training.measure import measure
 
-step = {"batch": 8, "seq": 128, "dtype": "fp32", "device": "cpu"}
+step = {"batch": 4, "seq": 64, "dtype": "fp32", "device": "cpu"}
 peaks = {}
 for name, method in {"full": FullFineTuning(), "LoRA": LoRA(rank=8)}.items():
     predicted = memory("minilm", method, **step)
@@ -160,7 +160,7 @@ print(compare("LoRA", guess_lora, peaks["LoRA"] / MiB, "MiB"))
 # **Stop here** if time is short: you know the terms. What follows uses them.
 #
 # ## The tower
-# Choose a model, move the sliders. Each line is a card: what it leaves for tensors after CUDA's own needs (about 0.8 GiB) and some
+# Choose a model, move the sliders. Each line is a card: what it leaves for tensors after the needs of the GPU's own software (CUDA, about 0.8 GiB) and some
 # gaps (4 %). Below, **explain** takes one method apart. Find out: which slider makes LoRA's tower almost as tall as
 # that of full fine-tuning? For `minilm` and `smollm2`, **Measure here** takes the step for real.
 
@@ -325,18 +325,17 @@ checks.check_recompute(full=4 / 3, lora=3 / 2)
 # %%
 from torch.utils.flop_counter import FlopCounterMode
 
-from lora_lab import load_model
+from lora_lab.accounting import trace, zoo
+from lora_lab.accounting.setup import Setup
 
 flops = {}
 for name, method in {"full": FullFineTuning(), "LoRA": LoRA(rank=8)}.items():
     for again in (False, True):
-        model = load_model("minilm", num_labels=2).train()
-        method.attach(model)
-        if again:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        ids = torch.zeros(2, 64, dtype=torch.long)
+        setup = Setup(batch=2, seq=64, dtype="fp32", device="cpu", checkpointing=again)
+        model = trace.build(zoo.config("minilm"), setup)  # the real model's shapes, with random weights
+        optimizer = trace.prepare(model, method, setup)
         with FlopCounterMode(display=False) as counter:
-            model(input_ids=ids, labels=ids[:, 0]).loss.backward()
+            trace.step(model, optimizer, setup)
         flops[name, again] = counter.get_total_flops()
     print(f"{name}: checkpointing costs {flops[name, True] / flops[name, False]:.2f} times the arithmetic")
 assert 1.25 < flops["full", True] / flops["full", False] < 1.40 < flops["LoRA", True] / flops["LoRA", False] < 1.55
@@ -350,14 +349,17 @@ assert 1.25 < flops["full", True] / flops["full", False] < 1.40 < flops["LoRA", 
 # **Predict:** does it need less memory than LoRA?
 
 # %%
+by_optimizer = {}
 for optimizer in ("adamw-foreach", "adamw", "adamw-fused", "adamw-8bit", "sgd"):
     e = memory("llama-3-8b", FullFineTuning(), batch=1, seq=512, optimizer=optimizer)
+    by_optimizer[optimizer] = e.peak
     print(f"full, {optimizer:14} {e.peak / GiB:6.1f} GiB at {e.at}")
 rows = {"batch": 4, "seq": 768}
 methods = {"LoRA r32": LoRA(rank=32)} | {f"{n} prompt vectors": PromptTuning(tokens=n) for n in (20, 200)}
 for name, method in methods.items():
     peaks[name] = memory("llama-3.2-3b", method, **rows).peak
     print(f"{name:19} {params('llama-3.2-3b', method).trainable:10,} numbers train, {peaks[name] / GiB:5.1f} GiB")
+assert list(by_optimizer.values()) == sorted(by_optimizer.values(), reverse=True)  # each lighter than the one before
 assert peaks["200 prompt vectors"] > peaks["LoRA r32"]  # every vector is one more token in every layer
 
 # %% [markdown]

@@ -25,15 +25,6 @@ CONDITIONS: dict[str, Any] = {
     "adapter_dtype": "fp32",
     "optimizer": "adamw-foreach",
 }
-ROLES = {
-    "q_proj": "q",
-    "k_proj": "k",
-    "v_proj": "v",
-    "o_proj": "o",
-    "gate_proj": "gate",
-    "up_proj": "up",
-    "down_proj": "down",
-}
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class Run:
         if not config:
             return FullFineTuning()
         if config["peft_type"] == "LORA" and not config.get("use_dora"):
-            roles = tuple(ROLES[name] for name in config["target_modules"])
+            roles = tuple(name.removesuffix("_proj") for name in config["target_modules"])
             return LoRA(rank=config["r"], alpha=config["lora_alpha"], targets=roles)
         if config["peft_type"] == "PROMPT_TUNING":
             return PromptTuning(tokens=config["num_virtual_tokens"], init="random")

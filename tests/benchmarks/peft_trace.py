@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import masking_utils
 
 from lora_lab.accounting import trace, zoo
-from lora_lab.accounting.kernels import cuda_kernels
 from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.kernels import cuda_kernels
 from lora_lab.accounting.setup import Setup
 
 
@@ -49,7 +49,8 @@ def trainable(model: nn.Module) -> int:
 
 def follow(model: nn.Module, setup: Setup) -> Estimate:
     """The peak of the second of two steps."""
-    with cuda_kernels(), _masks():
+    with cuda_kernels(), _masks(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return trace.follow(model, Attached(), setup, mode="traced")
 
 

@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 from matplotlib.image import imread
@@ -14,7 +15,7 @@ from matplotlib.image import imread
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.setup import OPTIMIZERS, Setup
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.widgets import memory_measure, memory_words
 from lora_lab.widgets.memory_panel import METHODS, MemoryPanel, models
 from lora_lab.widgets.memory_words import BY_CATEGORY, IN_WORDS, compared, conclusion, fitting, moment, size
@@ -75,10 +76,11 @@ def test_every_model_is_drawn_and_every_term_has_words(panel: MemoryPanel, model
         ):
             if isinstance(method, FullFineTuning):
                 more = {**more, "quantised": "none"}
-            for term in memory(model, method, batch=2, seq=64, **more).terms:
-                assert term.symbol in IN_WORDS, term
-                assert term.category in BY_CATEGORY
-    assert f"on {model}: " in plain(panel.words.value) or "cannot" in panel.words.value
+            with suppress(LabError):  # a method that this model cannot have
+                for term in memory(model, method, batch=2, seq=64, **more).terms:
+                    assert term.symbol in IN_WORDS, term
+                    assert term.category in BY_CATEGORY
+    assert plain(panel.words.value).startswith((f"LoRA on {model}: ", "LoRA: target"))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -120,7 +122,7 @@ def test_a_wrong_start_is_loud():
     with pytest.raises(NotFound, match="llama"):
         MemoryPanel("lama-3-8b")
     with pytest.raises(BadValue, match="not modelled"):
-        MemoryPanel("deepseek-v3")
+        MemoryPanel("t5-base")
     with pytest.raises(BadValue, match="method must be"):
         MemoryPanel(method="LORA")
     with pytest.raises(BadValue, match="targets must be"):
