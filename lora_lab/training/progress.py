@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +9,7 @@ from contextlib import contextmanager
 from tqdm.auto import tqdm
 
 from lora_lab.training.loop import Callback, Progress
-
-
-def headless() -> bool:
-    """Whether cells run with nobody watching (LORA_LAB_HEADLESS=1). A front end cannot be detected, so it is said."""
-    return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
-
-
-def watched() -> bool:
-    """Whether a person is there to see a bar: a terminal, or a notebook that does not run headless."""
-    return ("ipykernel" in sys.modules and not headless()) or sys.stderr.isatty()
+from lora_lab.training.watching import watched
 
 
 @contextmanager

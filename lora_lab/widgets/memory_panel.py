@@ -5,7 +5,6 @@ It needs no torch until "measure here" is pressed: everything else follows from 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,8 @@ from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.memory import memory, plan_of
 from lora_lab.methods.prompt import PromptTuning
-from lora_lab.towers import Tower, TowerFigure, lines
+from lora_lab.plots.towers import Tower, TowerFigure, lines
+from lora_lab.training.watching import headless
 from lora_lab.widgets import memory_words as words
 from lora_lab.widgets.memory_measure import StepMeasured
 from lora_lab.widgets.panel import Panel, escape, plain, wrapped
@@ -228,11 +228,6 @@ def models(model: str) -> list[str]:
     if a.model_type not in MODELLED:
         raise BadValue(f"the activations of {model} are not modelled; choose one of {', '.join(known)}")
     return sorted({*known, model})
-
-
-def headless() -> bool:
-    """As `training.progress.headless`, which would import torch."""
-    return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
 
 
 def _wide(width: str) -> W.Layout:

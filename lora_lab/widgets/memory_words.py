@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lora_lab.accounting.estimates import Estimate
-from lora_lab.towers import STYLES, Line, Tower, short
+from lora_lab.plots.towers import STYLES, Line, Tower, short
 from lora_lab.widgets.panel import escape
 
 GIB, MIB = 2**30, 2**20

@@ -17,9 +17,9 @@ from lora_lab.plots import Curve, TrainingFigure, curve
 from lora_lab.training.assets import problem_with
 from lora_lab.training.guard import check_memory
 from lora_lab.training.models import load_model
-from lora_lab.training.progress import headless
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
+from lora_lab.training.watching import headless
 from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
 from lora_lab.widgets.words import cannot, mind_table, standing

@@ -18,7 +18,7 @@ from lora_lab import BitFit, Bottleneck, FullFineTuning, IA3, LoRA, NotFound, Pr
 from lora_lab.accounting import zoo
 from lora_lab.accounting.parameters import break_even_rank, storage
 from lora_lab.lesson import compare, reference
-from lora_lab.plots_savings import times_fewer
+from lora_lab.plots.savings import times_fewer
 from lora_lab.widgets.savings_panel import SavingsPanel
 
 

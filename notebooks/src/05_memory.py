@@ -191,7 +191,7 @@ checks.check_nf4_gib(nf4_gib)
 
 # %%
 from lora_lab.accounting.gpus import card, cards, usable
-from lora_lab.towers import Tower, lines, peaks_picture, towers_picture
+from lora_lab.plots.towers import Tower, lines, peaks_picture, towers_picture
 
 small, large = LoRA(rank=8, targets=("q", "v")), LoRA(rank=16, targets="all-linear")
 qlora = {"batch": 1, "seq": 512, "checkpointing": True, "quantised": "nf4"}

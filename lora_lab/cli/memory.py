@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_lab.cli_accounts import method_from_options, method_options
-from lora_lab.cli_memory_answer import GIB, Answer, Question, describe
+from lora_lab.cli.memory_answer import GIB, Answer, Question, describe
+from lora_lab.cli.params import method_from_options, method_options
 from lora_lab.errors import BadValue, LabError
 
 if TYPE_CHECKING:

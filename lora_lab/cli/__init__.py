@@ -14,7 +14,9 @@ from typing import Any
 
 import click
 
-from lora_lab import __version__, cli_accounts, cli_memory
+from lora_lab import __version__
+from lora_lab.cli.memory import memory
+from lora_lab.cli.params import params
 from lora_lab.errors import Failed, LabError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -66,8 +68,8 @@ def commands(context: click.Context, /, **options: Any) -> None:
         context.invoke(lab, **options)
 
 
-commands.add_command(cli_accounts.params)
-commands.add_command(cli_memory.memory)
+commands.add_command(params)
+commands.add_command(memory)
 
 
 @commands.command()

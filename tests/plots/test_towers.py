@@ -12,8 +12,8 @@ from matplotlib.image import imread
 
 from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.accounting.gpus import cards, usable
-from lora_lab.towers import APART, GIB, STYLES, Tower, TowerFigure, lines, near, peaks_picture, short, spread
-from lora_lab.towers import towers_picture as picture
+from lora_lab.plots.towers import APART, GIB, STYLES, Tower, TowerFigure, lines, near, peaks_picture, short, spread
+from lora_lab.plots.towers import towers_picture as picture
 
 CARDS = lines(cards())
 

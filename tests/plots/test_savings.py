@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lora_lab.plots import Picture
-from lora_lab.plots_savings import times_fewer
+from lora_lab.plots.savings import times_fewer
 
 SERIES = {"q,v, r = 8": [(8e9, 2356.0), (23e6, 308.0)], "all-linear, r = 16": [(23e6, 34.0), (8e9, 191.0)]}
 
