@@ -72,7 +72,8 @@ def copy_lessons(folder: Path) -> list[str]:
     words = []
     for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb")]):
         name = lesson.relative_to(source).as_posix()
-        mine, ours = folder / name, lesson.read_bytes()
+        mine = folder / name
+        ours = lesson.read_bytes() if name.startswith("solutions/") else without_outputs(lesson)
         if mine.exists() and _hash(mine.read_bytes()) == _hash(ours):
             copied[name] = _hash(ours)
             continue
@@ -83,6 +84,15 @@ def copy_lessons(folder: Path) -> list[str]:
         copied[name] = _hash(ours)
     write_json(folder / COPIED, copied)
     return words
+
+
+def without_outputs(lesson: Path) -> bytes:
+    """A lesson as a student should meet it: with its results under each cell, every guess would be answered."""
+    notebook = read_json(lesson)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}
+    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def examine() -> dict[str, Any]:

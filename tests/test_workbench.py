@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -19,12 +20,18 @@ from lora_lab.training import assets
 ROOT = Path(__file__).parents[1]
 
 
+def lesson(words: str) -> str:
+    """A notebook of one cell that has been run."""
+    cell = {"cell_type": "code", "source": [words], "outputs": [{"text": "42"}], "execution_count": 1}
+    return json.dumps({"cells": [cell], "nbformat": 4})
+
+
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of lessons as it would ship."""
     folder = tmp_path / "shipped"
     (folder / "solutions").mkdir(parents=True)
-    (folder / "00_start_here.ipynb").write_text("version 1")
+    (folder / "00_start_here.ipynb").write_text(lesson("version 1"))
     (folder / "solutions" / "00_start_here.ipynb").write_text("solved 1")
     monkeypatch.setattr(workbench, "shipped", lambda path: folder)
     return folder
@@ -39,11 +46,19 @@ def test_lessons_are_copied_and_a_second_time_nothing_happens(source: Path, tmp_
     assert (mine / "00_start_here.ipynb").stat().st_mtime_ns == before
 
 
+def test_a_lesson_comes_without_results_and_its_solution_with_them(source: Path, tmp_path: Path):
+    (source / "solutions" / "00_start_here.ipynb").write_text(lesson("solved"))
+    workbench.copy_lessons(tmp_path / "mine")
+    (cell,) = json.loads((tmp_path / "mine" / "00_start_here.ipynb").read_text())["cells"]
+    assert (cell["source"], cell["outputs"], cell["execution_count"]) == (["version 1"], [], None)
+    assert "42" in (tmp_path / "mine" / "solutions" / "00_start_here.ipynb").read_text()
+
+
 def test_a_students_work_is_never_overwritten(source: Path, tmp_path: Path):
     mine = tmp_path / "mine"
     workbench.copy_lessons(mine)
     (mine / "00_start_here.ipynb").write_text("version 1 with my answers")
-    (source / "00_start_here.ipynb").write_text("version 2")
+    (source / "00_start_here.ipynb").write_text(lesson("version 2"))
     (source / "solutions" / "00_start_here.ipynb").write_text("solved 2")
     words = workbench.copy_lessons(mine)
     assert (mine / "00_start_here.ipynb").read_text() == "version 1 with my answers"
