@@ -19,14 +19,20 @@ def steps(full: int, fast: int = 40) -> int:
     return min(full, fast) if FAST else full
 
 
-def compare(what: str, guess: float | None, measured: float, unit: str = "") -> str:
-    """Guess and measurement side by side, in words."""
+def compare(what: str, guess: float | None, found: float, unit: str = "") -> str:
+    """A guess beside what was counted or measured, in words."""
     unit = f" {unit}" if unit and unit != "%" else unit
     if guess is None:
-        return f"{what}: measured {measured:,.4g}{unit}. You made no guess; put a number in place of None next time."
-    off = guess - measured
-    side = "exactly right" if off == 0 else f"{abs(off):,.3g}{unit} too {'high' if off > 0 else 'low'}"
-    return f"{what}: you said {guess:,.4g}{unit}, measured {measured:,.4g}{unit}: {side}."
+        return f"{what}: {_in_full(found)}{unit}. You made no guess."
+    off = guess - found
+    apart = "" if unit == " times" else unit  # "246 times too low" would read as a factor
+    side = "exactly right" if off == 0 else f"{_in_full(abs(off), 3)}{apart} too {'high' if off > 0 else 'low'}"
+    return f"{what}: you said {_in_full(guess)}{unit}, it is {_in_full(found)}{unit}: {side}."
+
+
+def _in_full(value: float, digits: int = 4) -> str:
+    """Up to ten million every digit before the point, with separators; else `digits` of them."""
+    return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
 
 
 def eta(training_steps: int, layers: int = 6) -> str:

@@ -54,6 +54,8 @@ def execute(notebook: NotebookNode, folder: str, seconds: int = 600) -> Notebook
     client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day
+        if cell.cell_type != "code":
+            continue
         cell.outputs = [_still(output) for output in cell.get("outputs", []) if output.get("name") != "stderr"]
     return notebook
 

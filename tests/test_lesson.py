@@ -11,14 +11,27 @@ from lora_lab.errors import NotFound
 @pytest.mark.parametrize(
     ("guess", "words"),
     [
-        (None, "You made no guess"),
-        (80, "you said 80%, measured 82%: 2% too low"),
+        (None, "accuracy: 82%. You made no guess."),
+        (80, "you said 80%, it is 82%: 2% too low"),
         (90, "8% too high"),
         (82, "exactly right"),
     ],
 )
 def test_a_guess_is_set_beside_the_measurement(guess: float | None, words: str):
     assert words in lesson.compare("accuracy", guess, 82, "%")
+
+
+def test_numbers_up_to_ten_million_are_written_in_full_and_have_their_unit():
+    assert lesson.compare("a prompt", 20_000, 15_360.0, "numbers") == (
+        "a prompt: you said 20,000 numbers, it is 15,360 numbers: 4,640 numbers too high."
+    )
+    assert lesson.compare("all", None, 10_000_000) == "all: 10,000,000. You made no guess."
+    assert lesson.compare("all", None, 68_976_648_192) == "all: 6.898e+10. You made no guess."
+    assert lesson.compare("counting", 1, 0.04043, "s").endswith("it is 0.04043 s: 0.96 s too high.")
+
+
+def test_a_difference_of_times_does_not_read_like_a_factor():
+    assert lesson.compare("fewer numbers", 10, 256, "times").endswith("it is 256 times: 246 too low.")
 
 
 def test_fast_shortens_and_never_lengthens(monkeypatch: pytest.MonkeyPatch):

@@ -39,7 +39,16 @@ UTILISATION = 0.40
 MEASURED_GAIN = {"llama-2-7b": 1.47, "llama-2-13b": 1.44, "llama-2-70b": 1.44}
 """LoRA's tokens per second over full fine-tuning's, measured by NeMo 24.12 (FP8, packed rows of 4,096 tokens)."""
 
-STAGES = {"o": 1, "gate": 2, "up": 2, "gate+up": 2, "router": 2, "down": 3}  # all others read the layer's input: 0
+# In which order a token meets the matrices of a layer, by key; all others read the layer's input: 0. Attention proper
+# follows stage 1.
+UNFOLDED = {"q_b_proj": "q_a_proj", "kv_b_proj": "kv_a_proj_with_mqa"}  # DeepSeek's, and the squeeze that each reads
+STAGES = {**dict.fromkeys(UNFOLDED, 1), "o": 2, "gate": 3, "up": 3, "gate+up": 3, "router": 3, "down": 4}
+MAKERS = {  # whose adapters make a gradient of q, k or v wanted
+    "q": {"q", "q_a_proj", "q_b_proj"},
+    "k": {"k", "kv_a_proj_with_mqa", "kv_b_proj"},
+    "v": {"v", "kv_a_proj_with_mqa", "kv_b_proj"},
+}
+Stages = tuple[tuple[tuple[Module, int], ...], ...]
 MATRICES = ("linear", "conv1d")
 
 
@@ -77,23 +86,33 @@ class Work:
 def work(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> Work:
     """The FLOPs of one training step on one device.
 
-    An expert layer counts the experts that a token uses. Adapters outside the layers and in experts are left out.
-    Raises: BadValue for a method whose plan is unknown, and for a model with two stacks of layers.
+    An expert layer counts the experts that a token uses.
+    Raises: BadValue for a method whose plan is unknown, for adapters outside the layers or in experts, and for a model
+    with two stacks of layers or with DeBERTa's attention.
     """
-    if plan.unknown:
-        raise BadValue(plan.unknown.replace("the memory of", "the arithmetic of"))
-    if a.task == "seq2seq":
-        raise BadValue(f"the arithmetic of {a.name}'s two stacks of layers is not modelled; use a causal model")
+    _check(a, plan)
     rows, seq = setup.batch, setup.seq + plan.prompt
     # Where embeddings, biases or a prompt train, a gradient is wanted from the first layer on; and transformers asks
     # for one when it checkpoints.
-    flows = bool(plan.everything or plan.biases or plan.prompt or plan.prefix or setup.checkpointing)
+    flows = bool(plan.everything or plan.biases or plan.prompt or setup.checkpointing)
     total = Work()
     for number, layer in enumerate(plan.layers or ((),) * a.layers):
-        one, flows = _layer(a, layer, number, flows, plan.everything, seq)
+        one, flows = _layer(a, plan, layer, number, flows, seq)
         again = one.again if setup.checkpointing else 0
         total += Work(one.forward, one.inputs, one.weights, one.adapters, one.attention, again)
     return total * (rows * seq) + _head(a, plan, setup, labels, flows)
+
+
+def _check(a: Architecture, plan: Plan) -> None:
+    """Raises: as `work`."""
+    if plan.unknown:
+        raise BadValue(plan.unknown.replace("the memory of", "the arithmetic of"))
+    if plan.outside:
+        raise BadValue("the arithmetic of adapters on embeddings, the head or experts is not modelled")
+    if a.task == "seq2seq":
+        raise BadValue(f"the arithmetic of {a.name}'s two stacks of layers is not modelled; use a causal model")
+    if a.model_type == "deberta-v2":
+        raise BadValue(f"the arithmetic of {a.name}'s relative positions is not modelled; use roberta-large")
 
 
 def gain(a: Architecture, full: Plan, other: Plan, setup: Setup) -> float:
@@ -104,26 +123,33 @@ def gain(a: Architecture, full: Plan, other: Plan, setup: Setup) -> float:
 # ---- a layer, per token
 
 
-def _layer(a: Architecture, plan: LayerPlan, number: int, flows: bool, trains: bool, seq: int) -> tuple[Work, bool]:
+def _layer(a: Architecture, plan: Plan, layer: LayerPlan, number: int, flows: bool, seq: int) -> tuple[Work, bool]:
     """One layer's FLOPs a token, its forward in `again`, and whether a gradient is wanted of its output."""
-    adapters = dict(plan)
-    total = Work()
-    for stage, modules in enumerate(_stages(a, number)):
+    adapters, stages, entering = dict(layer), _stages(a, number), flows
+    total = _attention(a, stages, adapters, flows, plan.prefix, seq)
+    for stage, modules in enumerate(stages):
+        if stage == STAGES["o"]:  # attention has brought the prefix in
+            flows = flows or plan.prefix > 0
         for module, times in modules:
-            total += _linear(module, adapters.get(module.role, ()), flows, trains) * times
-        if stage == 0:
-            total += _attention(a, adapters, flows, seq)
-        flows = flows or any(module.role in adapters for module, _ in modules)
+            squeeze = UNFOLDED.get(module.key)
+            wanted = entering or squeeze in adapters if squeeze else flows
+            total += _linear(module, _own(module, adapters), wanted, plan.everything) * times
+        flows = flows or any(_own(module, adapters) for module, _ in modules)
     return total, flows
 
 
+def _own(module: Module, adapters: dict[str, tuple[Adapter, ...]]) -> tuple[Adapter, ...]:
+    """A module's adapters; an expert's stand outside the layers' plan, under a key that others have too."""
+    return () if module.expert else adapters.get(module.key, ())
+
+
 @lru_cache(maxsize=4096)
-def _stages(a: Architecture, number: int) -> tuple[tuple[tuple[Module, int], ...], ...]:
+def _stages(a: Architecture, number: int) -> Stages:
     """The matrices of a layer in the order that a token meets them, and how often: an expert once per choice."""
-    stages: tuple[list[tuple[Module, int]], ...] = ([], [], [], [])
+    stages: tuple[list[tuple[Module, int]], ...] = ([], [], [], [], [])
     for module in a.modules:
         if number in module.numbers and (module.kind in MATRICES or module.role == "router"):
-            stages[STAGES.get(module.role, 0)].append((module, a.experts_per_token if module.expert else 1))
+            stages[STAGES.get(module.key, 0)].append((module, a.experts_per_token if module.expert else 1))
     return tuple(tuple(stage) for stage in stages)
 
 
@@ -141,12 +167,17 @@ def _adapter(adapter: Adapter, flows: bool) -> int:
     return 2 * adapter.rank * (3 * adapter.rows + (2 + flows) * adapter.in_features)
 
 
-def _attention(a: Architecture, adapters: dict[str, tuple[Adapter, ...]], flows: bool, seq: int) -> Work:
+def _attention(
+    a: Architecture, stages: Stages, adapters: dict[str, tuple[Adapter, ...]], flows: bool, prefix: int, seq: int
+) -> Work:
     """Two products forward; backward those of the scores and of q, k and v as far as their gradients are wanted."""
-    product = 2 * seq * a.heads * a.head_dim
-    fused = flows or "q+k+v" in adapters or "other" in adapters
-    q, k, v = (fused or role in adapters for role in "qkv")
-    return Work(attention=product * (2 + (q or k) + q + k + v), again=2 * product)
+    output = next(module for module, _ in stages[STAGES["o"]] if module.key == "o")
+    scores = 2 * (seq + prefix) * a.heads * a.head_dim
+    sums = 2 * (seq + prefix) * output.in_features  # a value may be narrower than a key, as DeepSeek's
+    fused = flows or "q+k+v" in adapters
+    q, k, v = (fused or bool(MAKERS[role] & adapters.keys()) for role in "qkv")
+    k, v = k or prefix > 0, v or prefix > 0
+    return Work(attention=scores * (1 + q + k) + sums * (1 + (q or k) + v), again=scores + sums)
 
 
 # ---- after the layers
@@ -176,16 +207,17 @@ def _head_chain(a: Architecture, labels: int) -> Iterator[Module]:
 # ---- seconds and energy
 
 
-def rate(card: Card, utilisation: float = UTILISATION) -> float:
-    """FLOP/s that a card does in training: its published peak times the share that is reached.
+def rate(card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> float:
+    """FLOP/s that a card does in training: its published peak in the dtype times the share that is reached.
 
-    Raises: BadValue for a share outside (0, 1] and for a card whose peak is not known.
+    Raises: BadValue for a share outside (0, 1] and where the peak is not known.
     """
     if not 0 < utilisation <= 1:
         raise BadValue(f"utilisation is a share above 0 and at most 1, not {utilisation!r}")
-    if not card.peak:
-        raise BadValue(f"the peak of a {card.name} is not known; name a card, or measure its FLOP/s")
-    return card.peak * utilisation
+    peak = card.peak(dtype)
+    if not peak:
+        raise BadValue(f"the peak of a {card.name} in {dtype} is not known; name another card, or measure its FLOP/s")
+    return peak * utilisation
 
 
 def measured_rate(step: Work, seconds: float) -> float:

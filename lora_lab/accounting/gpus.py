@@ -1,13 +1,15 @@
-"""Cards to train on, from a laptop's to a data centre's: memory, peak, watts, and what of the memory is left to use.
+"""Cards to train on, from a laptop's to a data centre's: memory, peaks, watts, and what of the memory is left to use.
 
-The makers' "24 GB" on a graphics card means 24 GiB, and so it does here. Peaks and watts are from the data sheets as
-remembered: dense bf16 products added up in fp32, without the doubling for sparse matrices, at the sheet's board power.
-None of them was looked up again or measured here, and each card says so in `standing`.
+The makers' "24 GB" on a graphics card means 24 GiB, and so it does here; torch sees less of it, by a little on a card
+for games and by a sixteenth where a part of the memory holds error correction. Peaks are of dense products, without the
+doubling for sparse matrices, at the data sheet's board power: fp16 and bf16 with sums in fp32, and fp32 without TF32,
+as PyTorch multiplies unless told otherwise. All figures are data sheets and `torch.cuda` as remembered: none was looked
+up again or measured here, and each card says so in `standing`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lora_lab.errors import BadValue, NotFound, nearest
 
@@ -16,8 +18,11 @@ GIB = 2**30
 CONTEXT = 8 * GIB // 10
 """Bytes that CUDA's context and the libraries' workspaces take on a card before the first tensor: about 0.8 GiB."""
 
-FRAGMENTATION = 0.04
-"""Share of a card lost to gaps between tensors, and to error correction where it has that; a rule of thumb."""
+FRAGMENTATION = 0.03
+"""Share of what torch sees that is lost to gaps between tensors; a rule of thumb."""
+
+DRIVER = 4 * GIB // 10
+"""Bytes of a card without error correction that its driver keeps from every program: about 0.4 GiB."""
 
 SYSTEM = 3 * GIB
 """Bytes that an operating system with a browser open keeps of a laptop's memory; a rule of thumb."""
@@ -32,46 +37,83 @@ panel; the rest is for the kernels and threads of the first step.
 
 
 @dataclass(frozen=True)
+class Peaks:
+    """10^12 operations a second in each dtype; None where it is not known, or nobody would train so."""
+
+    fp16: float | None = None
+    bf16: float | None = None
+    fp32: float | None = None
+
+
+@dataclass(frozen=True)
 class Card:
     """A place to train.
 
     name      as its maker writes it
     memory    bytes, nominal: an RTX 4090's 24 GB are 24 GiB, 24 * 2**30
-    peak      FLOP/s, dense, bf16 with sums in fp32 (fp16 on the T4, which has no bf16; fp32 on a CPU)
+    seen      bytes that torch reports: `torch.cuda.get_device_properties(0).total_memory`; of a CPU the nominal ones
+    peaks     10^12 operations a second by dtype, dense
     watts     the board's, or the processor's, at full load
     where     laptop, desktop or data centre
     device    whose kernels it runs: cuda or cpu
-    standing  where peak and watts come from; "memory" is a data sheet remembered and not confirmed
+    bf16      whether it has bf16 arithmetic; where not, PyTorch emulates it slowly
+    flash     whether it runs flash attention
+    standing  where the figures come from; "memory" is a data sheet remembered and not confirmed
     """
 
     name: str
     memory: int
-    peak: float
+    seen: int
+    peaks: Peaks
     watts: float
     where: str
     device: str = "cuda"
+    bf16: bool = True
+    flash: bool = True
     standing: str = "memory"
+
+    def peak(self, dtype: str) -> float | None:
+        """Operations a second in fp16, bf16 or fp32; None where it is not known."""
+        found: float | None = getattr(self.peaks, dtype)
+        return found and found * 1e12
+
+
+def _laptop(gigabytes: int, fp32: float, watts: float) -> Card:
+    """A laptop that trains on its processor, which rarely has bf16 arithmetic."""
+    size = gigabytes * GIB
+    name = f"{gigabytes} GB laptop, CPU"
+    return Card(name, size, size, Peaks(fp32=fp32), watts, "laptop", "cpu", bf16=False, flash=False)
+
+
+def _plain(name: str, gigabytes: int, peaks: Peaks, watts: float, where: str = "desktop") -> Card:
+    """A card for games: no error correction, so that torch sees all but what the driver keeps."""
+    return Card(name, gigabytes * GIB, gigabytes * GIB - DRIVER, peaks, watts, where)
+
+
+def _board(name: str, gigabytes: int, seen: float, peaks: Peaks, watts: float, where: str = "data centre") -> Card:
+    """A card with error correction; `seen` in GiB."""
+    return Card(name, gigabytes * GIB, int(seen * GIB), peaks, watts, where)
 
 
 CARDS = (
-    Card("8 GB laptop, CPU", 8 * GIB, 0.2e12, 15, "laptop", "cpu"),
-    Card("16 GB laptop, CPU", 16 * GIB, 0.4e12, 28, "laptop", "cpu"),
-    Card("RTX 4060 Laptop 8 GB", 8 * GIB, 23e12, 80, "laptop"),
-    Card("RTX 4060 8 GB", 8 * GIB, 30e12, 115, "desktop"),
-    Card("RTX 3060 12 GB", 12 * GIB, 25e12, 170, "desktop"),
-    Card("T4 16 GB", 16 * GIB, 65e12, 70, "data centre"),
-    Card("RTX 3090 24 GB", 24 * GIB, 71e12, 350, "desktop"),
-    Card("RTX 4090 24 GB", 24 * GIB, 165e12, 450, "desktop"),
-    Card("L4 24 GB", 24 * GIB, 121e12, 72, "data centre"),
-    Card("A10G 24 GB", 24 * GIB, 70e12, 300, "data centre"),
-    Card("RTX 5090 32 GB", 32 * GIB, 209e12, 575, "desktop"),
-    Card("A100 40 GB", 40 * GIB, 312e12, 400, "data centre"),
-    Card("L40S 48 GB", 48 * GIB, 362e12, 350, "data centre"),
-    Card("RTX A6000 48 GB", 48 * GIB, 155e12, 300, "desktop"),
-    Card("A100 80 GB", 80 * GIB, 312e12, 400, "data centre"),
-    Card("H100 80 GB", 80 * GIB, 989e12, 700, "data centre"),
-    Card("H200 141 GB", 141 * GIB, 989e12, 700, "data centre"),
-    Card("B200 192 GB", 192 * GIB, 2250e12, 1000, "data centre"),
+    _laptop(8, 0.2, 15),
+    _laptop(16, 0.4, 28),
+    _plain("RTX 4060 Laptop 8 GB", 8, Peaks(23, 23, 11.6), 80, "laptop"),
+    _plain("RTX 4060 8 GB", 8, Peaks(30, 30, 15.1), 115),
+    _plain("RTX 3060 12 GB", 12, Peaks(25, 25, 12.7), 170),
+    replace(_board("T4 16 GB", 16, 14.6, Peaks(65, None, 8.1), 70), bf16=False, flash=False),
+    _plain("RTX 3090 24 GB", 24, Peaks(71, 71, 35.6), 350),
+    _plain("RTX 4090 24 GB", 24, Peaks(165, 165, 82.6), 450),
+    _board("L4 24 GB", 24, 22.2, Peaks(121, 121, 30.3), 72),
+    _board("A10G 24 GB", 24, 22.2, Peaks(70, 70, 31.2), 300),
+    _plain("RTX 5090 32 GB", 32, Peaks(209, 209, 104.8), 575),
+    _board("A100 40 GB", 40, 39.4, Peaks(312, 312, 19.5), 400),
+    _board("L40S 48 GB", 48, 44.5, Peaks(362, 362, 91.6), 350),
+    _board("RTX A6000 48 GB", 48, 47.5, Peaks(155, 155, 38.7), 300, "desktop"),
+    _board("A100 80 GB", 80, 79.2, Peaks(312, 312, 19.5), 400),
+    _board("H100 80 GB", 80, 79.2, Peaks(989, 989, 66.9), 700),
+    _board("H200 141 GB", 141, 139.8, Peaks(989, 989, 66.9), 700),
+    _board("B200 192 GB", 192, 179, Peaks(2250, 2250, 75), 1000),
 )
 
 
@@ -81,10 +123,10 @@ def cards() -> tuple[Card, ...]:
 
 
 def usable(card: Card) -> int:
-    """Bytes left for a training step: memory - context - 4 % for gaps; on a CPU memory - system - Python with torch."""
+    """Bytes left for a training step: seen - context - 3 % for gaps; on a CPU seen - system - Python with torch."""
     if card.device == "cpu":
-        return max(0, card.memory - SYSTEM - PROCESS)
-    return max(0, card.memory - CONTEXT - int(FRAGMENTATION * card.memory))
+        return max(0, card.seen - SYSTEM - PROCESS)
+    return max(0, card.seen - CONTEXT - int(FRAGMENTATION * card.seen))
 
 
 def card(name: str) -> Card:
@@ -104,7 +146,24 @@ def card(name: str) -> Card:
 
 
 def of_size(gigabytes: float) -> Card:
-    """A card of so many GB of which nothing else is known. Raises: BadValue unless the number is above 0."""
+    """A card of so many GB, as its maker writes them: 24 means 24 GiB. No more is known of it than that.
+
+    Raises: BadValue unless the number is above 0.
+    """
     if not 0 < gigabytes < float("inf"):
         raise BadValue(f"a card's memory must be above 0 GB, not {gigabytes!r}")
-    return Card(f"{gigabytes:g} GB card", int(gigabytes * GIB), 0.0, 0.0, "any")
+    size = int(gigabytes * GIB)
+    return Card(f"{gigabytes:g} GB card", size, max(0, size - DRIVER), Peaks(), 0.0, "any")
+
+
+def notes(card: Card, dtype: str) -> tuple[str, ...]:
+    """What a card lacks for a step in this dtype, in sentences."""
+    if card.device == "cpu" or (card.bf16 and card.flash):
+        lacks = card.device == "cpu" and dtype != "fp32"
+        return (f"few laptops' processors have fast {dtype} arithmetic; fp32 is the usual choice there",) * lacks
+    if dtype == "bf16" and not card.bf16:
+        return (
+            f"{card.name} has no bf16 arithmetic: PyTorch emulates it slowly, and attention then writes out its "
+            "scores, which are not in this figure; use --dtype fp16",
+        )
+    return (f"{card.name} has no flash attention: PyTorch's memory-efficient kernel keeps as much and is slower",)

@@ -30,6 +30,7 @@ def estimate(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> E
 
     Raises: BadValue for a family or method whose activations are not modelled, naming what is.
     """
+    setup.check_modelled()
     if plan.unknown:
         raise BadValue(plan.unknown)
     if a.model_type not in MODELLED:

@@ -11,7 +11,7 @@ BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
 ADAPTERS = ("auto", *BYTES)
 QUANTISED = ("none", "nf4", "nf4-single")
-DEVICES = ("cuda", "cpu")
+DEVICES = ("cuda", "cpu", "mps")
 SHARDS = ("zero1", "zero2", "zero3", "fsdp")
 
 
@@ -32,7 +32,8 @@ class Setup:
     padded         rows of unequal length: attention gets a mask, which changes its kernel
     outputs_kept   the loop still holds the model's outputs (logits, keys and values) during backward and step, as
                    `outputs = model(...)` with `use_cache` does; without it only the loss is held
-    device         whose kernels: cuda (flash or memory-efficient attention, 1-byte dropout masks) or cpu
+    device         whose kernels: cuda (flash or memory-efficient attention, 1-byte dropout masks) or cpu; a step on
+                   mps can be measured only
     shard          "" or kind:n, such as fsdp:8: weights, gradients and optimizer divided over n devices
     Raises: BadValue for an impossible value, naming it.
     """
@@ -87,6 +88,11 @@ class Setup:
         if not n.isdigit() or int(n) < 1:
             raise BadValue(f"shard is kind:devices, such as fsdp:8, not {self.shard!r}")
         return int(n)
+
+    def check_modelled(self) -> None:
+        """Raises: BadValue for a device whose kernels neither the closed form nor the trace knows."""
+        if self.device == "mps":
+            raise BadValue("what Apple's kernels keep is not modelled: measure a step there, or ask for device cpu")
 
 
 def one_of(name: str, value: object, known: Collection[str]) -> None:

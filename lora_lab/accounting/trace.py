@@ -46,6 +46,7 @@ def trace(config: Mapping[str, Any], method: Attaches, setup: Setup, *, num_labe
     config      as in config.json; a classifier is built for an encoder, a language model else
     Raises: BadValue for a set-up that is not traced (sharding, 8-bit optimizer, MoE with data-dependent routing).
     """
+    setup.check_modelled()
     if setup.shard or setup.optimizer == "adamw-8bit":
         raise BadValue("a trace follows one device and PyTorch's own optimizers; leave out shard and adamw-8bit")
     if any("experts" in field and value for field, value in config.items()) and (

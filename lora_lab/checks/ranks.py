@@ -16,6 +16,8 @@ def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
     values = [attempt(energy, *case) for case in cases]
     if stopped := next((v for v in values if isinstance(v, Verdict)), None):
         return stopped
+    if any(np.ndim(value) for value in values):
+        return Verdict(False, "you return a list of shares: add them up")
     squares = [(s**2, r) for s, r in cases]
     if close(values, [e[:r].sum() / e.sum() for e, r in squares]):
         return Verdict(True, "squares of the first r over squares of all: of 3, 2, 1 the first holds 9 / 14")
@@ -26,6 +28,11 @@ def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
             e[r:].sum() / e.sum() for e, r in squares
         ],
         "that is the share of the r-th alone: sum the first r": [e[r - 1] / e.sum() for e, r in squares],
+        "those are r + 1 of them: s[:r] already ends after the r-th": [e[: r + 1].sum() / e.sum() for e, r in squares],
+        "those are r - 1 of them: s[:r] already ends after the r-th": [e[: r - 1].sum() / e.sum() for e, r in squares],
+        "that is the sum of the first r values: square each, and divide by the sum of all squares": [
+            s[:r].sum() for s, r in cases
+        ],
         "that is its square root: of the energy no root is taken": [(e[:r].sum() / e.sum()) ** 0.5 for e, r in squares],
         "a share lies between 0 and 1, not in per cent": [100 * e[:r].sum() / e.sum() for e, r in squares],
     }
@@ -36,13 +43,13 @@ def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
 def check_update_shows(answer: str | None) -> Verdict:
     """Lesson 01: what the singular values of a trained rank-8 update show, and what they do not."""
     if unsolved(answer):
-        return not_yet("which of the letters is it?")
+        return not_yet("put a letter in place of ...")
     replies = {
         "a": "B A of rank 8 can have no ninth singular value, whatever the task needs: that was built in",
         "b": "at most 8 is built in; that the 8 are so uneven was found out, in this run, on this task",
         "c": "W was not touched, and it is far from low rank: look at the table of the 24 weights",
     }
-    letter = str(answer).strip().lower()
+    letter = str(answer).strip(" .,:;()'\"").lower()
     if letter not in replies:
         return Verdict(False, f"answer with one of {', '.join(replies)}")
     return Verdict(letter == "b", replies[letter])
@@ -51,7 +58,7 @@ def check_update_shows(answer: str | None) -> Verdict:
 def check_factor_shapes(a: Any, b: Any) -> Verdict:
     """Lesson 01: shapes of A and B of rank 8 beside a W of 1536 x 384 (out x in), so that B A has W's shape."""
     if unsolved(a) or unsolved(b):
-        return not_yet("two pairs of numbers: (rows, columns) of A and of B")
+        return not_yet("put a pair of numbers in place of each ...")
     try:
         (a_rows, a_columns), (b_rows, b_columns) = a, b
         given = (int(a_rows), int(a_columns)), (int(b_rows), int(b_columns))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -20,15 +20,26 @@ def check_break_even_rank(rank: Callable[[int, int], float]) -> Verdict:
         return stopped
     if close(values, [i * o / (i + o) for i, o in cases]):
         return Verdict(True, "r (d_in + d_out) = d_in d_out, solved for r; where d_in = d_out = d that is d / 2")
+    whole = "as a whole number: it need not be one, so do not round or cut it off"
     square = "is right for square weights only: write r (d_in + d_out) = d_in d_out and solve for r"
     near: dict[str, list[float]] = {
+        f"nearly, but cut off {whole}": [i * o // (i + o) for i, o in cases],
+        f"nearly, but rounded {whole}": [round(i * o / (i + o)) for i, o in cases],
+        f"nearly, but rounded up {whole}": [math.ceil(i * o / (i + o)) for i, o in cases],
         f"d_in / 2 {square}": [i / 2 for i, o in cases],
         f"d_out / 2 {square}": [o / 2 for i, o in cases],
         f"half the smaller side {square}": [min(i, o) / 2 for i, o in cases],
+        f"half the larger side {square}": [max(i, o) / 2 for i, o in cases],
         f"a quarter of d_in + d_out {square}": [(i + o) / 4 for i, o in cases],
         f"half the root of d_in d_out {square}": [math.sqrt(i * o) / 2 for i, o in cases],
         "that is the largest rank a weight can have; A and B outgrow W earlier": [min(i, o) for i, o in cases],
         "the other way round: the size of W goes on top": [(i + o) / (i * o) for i, o in cases],
+        "that is the mean of the two sides: write r (d_in + d_out) = d_in d_out and solve for r": [
+            (i + o) / 2 for i, o in cases
+        ],
+        "twice it: A has r d_in numbers and B has r d_out, so nothing is doubled": [
+            2 * i * o / (i + o) for i, o in cases
+        ],
         "half of it: A has r d_in numbers and B has r d_out, so no 2 is left over": [
             i * o / (2 * (i + o)) for i, o in cases
         ],
@@ -42,8 +53,9 @@ def check_qv_count(answer: float | None) -> Verdict:
     q, v = 8192 + 8192, 8192 + 1024
     right = 80 * 8 * (q + v)
     if unsolved(answer):
-        return not_yet("layers x rank x (inputs + outputs of q, and the same of v)")
+        return not_yet("put your number in place of ...")
     hints = {
+        right: "nearly: that is rounded; give every digit, or write the product and let Python multiply",
         right // 80: "that is one layer: the model has 80",
         right // 8: "that is rank 1: each rank costs as much again",
         80 * 2 * 8 * q: "you took v for a square: it has 8,192 inputs and 1,024 outputs",
@@ -52,8 +64,13 @@ def check_qv_count(answer: float | None) -> Verdict:
         80 * (8192 * 8192 + 8192 * 1024): "those are the frozen weights; LoRA trains A and B beside them",
         2 * right: "twice too many: A has r d_in numbers and B has r d_out; nothing is doubled after that",
         80 * 8 * (8192 + 1024 + 1024): "q has 8,192 outputs; only k and v are narrow",
+        80 * 2 * 8 * (8192 + 8192 + 1024): "inputs and outputs are added for each layer: q has 8,192 + 8,192, v 8,192 "
+        "+ 1,024; no 2 on top",
+        80 * 8 * (8192 * 8192 + 8192 * 1024): "the rank times the weights: but A has r x inputs numbers, B "
+        "outputs x r; inputs and outputs are added",
     }
-    return number(answer, right, hints, f"80 layers x 8 x (8192 + 8192 + 8192 + 1024) = {right:,}")
+    fallback = "layers x rank x (inputs + outputs of q, and inputs + outputs of v)"
+    return _number(answer, right, hints, fallback, f"80 layers x 8 x (8192 + 8192 + 8192 + 1024) = {right:,}")
 
 
 def check_times_fewer(answer: float | None) -> Verdict:
@@ -61,9 +78,11 @@ def check_times_fewer(answer: float | None) -> Verdict:
     full, head, lora = 124_647_939, 592_899, 294_912  # the first with the head, without the pooler
     right = full / (lora + head)
     if unsolved(answer):
-        return not_yet("(everything that trains in full fine-tuning) / (adapter + head)")
+        return not_yet("put your number in place of ...")
     hints = {
         full / lora: "the head trains beside the adapter: it belongs below the line as well",
+        (full + head)
+        / (lora + head): "nearly: the 124,647,939 hold the head already, once; above the line stand they alone",
         full / head: "that is against the head alone: add the adapter",
         (lora + head) / full: "that is the share; turned over it says how many times fewer",
         100 * (lora + head) / full: "that is the share in per cent; turned over it says how many times fewer",
@@ -71,13 +90,14 @@ def check_times_fewer(answer: float | None) -> Verdict:
         head / lora: "that compares the head with the adapter; the whole model goes on top",
     }
     why = f"about {right:.0f}, against {full / lora:.0f} without the head: the head is two thirds of what trains"
-    return number(answer, right, hints, why, within=0.01)  # with or without the pooler's numbers on top
+    fallback = "(all that trains in full fine-tuning) / (adapter + head)"
+    return _number(answer, right, hints, fallback, why, within=0.01)  # with or without the pooler's numbers on top
 
 
 def check_file_size(mb: float | None, mib: float | None) -> Verdict:
     """Lesson 03: 207,093,760 numbers in bf16, in MB (10^6 bytes) and in MiB (2^20 bytes)."""
     if unsolved(mb) or unsolved(mib):
-        return not_yet("bytes = numbers x bytes of each; then divide by 10^6, and by 2^20")
+        return not_yet("put two numbers in place of the ...")
     try:
         given = [float(mb), float(mib)]  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -124,6 +144,16 @@ def check_storage(total: Callable[[int, float, float], float]) -> Verdict:
     }
     wrong = "one base, and an adapter for each task, added up"
     return Verdict(False, next((why for why, other in near.items() if _near(values, other, 1e-5)), wrong))
+
+
+def _number(
+    answer: Any, right: float, hints: Mapping[Any, str], fallback: str, why: str, within: float = 1e-6
+) -> Verdict:
+    """As `number`, with a hint of its own for what is none of the usual mistakes."""
+    every = dict(hints)
+    if isinstance(answer, Real):
+        every.setdefault(answer, fallback)  # the last one, and every number is near itself
+    return number(answer, right, every, why, within)
 
 
 def _near(values: Sequence[Any], right: Sequence[float], within: float) -> bool:

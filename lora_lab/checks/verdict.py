@@ -40,10 +40,19 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
     except LabError:
         raise
     except Exception as error:
-        return Verdict(False, f"it stops with {type(error).__name__}: {error}")
+        return Verdict(False, f"it stops with {type(error).__name__}: {error}{_hint(error)}")
     if unsolved(value):
         return not_yet("the function returns nothing yet")
     return value.item() if getattr(value, "ndim", None) == 0 else value  # one number of numpy's or torch's
+
+
+def _hint(error: Exception) -> str:
+    """What students usually meant where Python's own words do not say it."""
+    if isinstance(error, TypeError) and ("xor" in str(error) or "^" in str(error)):
+        return " (a power is written **, not ^)"
+    if isinstance(error, IndexError):
+        return " (s[r] is one number, the one after the r-th; s[:r] are the first r)"
+    return ""
 
 
 def close(values: Sequence[Any], right: Sequence[float]) -> bool:

@@ -155,11 +155,14 @@ def _card(name: str | None, gigabytes: float | None) -> Card | None:
 
 def _notes(question: Question, max_seq: int | None, *, generates: bool = False) -> tuple[str, ...]:
     """What the figures leave out or assume, in sentences."""
+    from lora_lab.accounting import gpus
     from lora_lab.accounting.compute import UTILISATION
 
-    a, card = question.architecture, question.card
+    a, card, dtype = question.architecture, question.card, question.setup.dtype
     notes = ["compile, autocast, offload and chunked losses are not in it", _beside(question)]
-    if card is not None and card.peak and not generates:
+    if card is not None:
+        notes += gpus.notes(card, dtype)
+    if card is not None and card.peak(dtype) and not generates:
         notes.append(f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed")
     if max_seq and a.positions and max_seq > a.positions:
         notes.append(f"memory would allow {max_seq:,} tokens a row, but {a.name} was trained for {a.positions:,}")

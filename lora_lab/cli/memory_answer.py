@@ -70,8 +70,8 @@ class Answer:
         """Seconds a step on the card at 40 % of its peak; None where the peak or the arithmetic is not known."""
         from lora_lab.accounting.compute import rate, run_seconds
 
-        card = self.question.card
-        return run_seconds(self.work, 1, rate(card)) if card and card.peak and self.work else None
+        card, dtype = self.question.card, self.question.setup.dtype
+        return run_seconds(self.work, 1, rate(card, dtype=dtype)) if card and card.peak(dtype) and self.work else None
 
     def to_json(self) -> dict[str, Any]:
         """The contract's keys, and some more. Units: bytes, seconds, FLOPs."""

@@ -17,10 +17,12 @@ def times_fewer(
     title: str,
     band: tuple[float, float] = (100, 1000),
     named: Iterable[tuple[str, float]] = (),
+    note: str = "",
 ) -> Picture:
     """Points (parameters of the model, full / trained) of each adapter, and a band that somebody claimed.
 
     named: models whose size is marked below the upper edge, as (name, parameters); at most five series.
+    note: stands above the legend.
     """
     picture = Picture(figsize=(7.2, 4.6), dpi=110, layout="constrained", facecolor="white")
     axes = picture.subplots()
@@ -38,7 +40,7 @@ def times_fewer(
         axes.annotate(name, (size, 34 * highest), rotation=90, fontsize=8, ha="right", va="top", color="#444444")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize=10.5, loc="left")
-    picture.legend(fontsize=8, loc="outside lower center", ncols=3, frameon=False)
+    picture.legend(title=note or None, fontsize=8, title_fontsize=8, loc="outside lower center", ncols=3, frameon=False)
     return picture
 
 

@@ -1,8 +1,8 @@
 """A training step taken for real, and what memory it needed: the third of the three ways, beside formula and trace.
 
 Memory does not depend on what the weights are, only on their shapes, so the model is built from its config with random
-ones and nothing has to be on the disk. On a CPU the tensors' storages are followed; a GPU's allocator keeps its own
-account, of what it handed out ("allocated") and of what it took from the driver for that ("reserved").
+ones and nothing has to be on the disk. On a CPU and on Apple's mps the tensors' storages are followed; CUDA's allocator
+keeps its own account, of what it handed out ("allocated") and of what it took from the driver for that ("reserved").
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ALLOCATED = "torch.cuda.max_memory_allocated over the second step"
 
 
 def measure(model: Any, method: Attaches, *, num_labels: int = 2, **setup: Any) -> Estimate:
-    """The peak of a real training step on this machine; `device` is cpu or cuda.
+    """The peak of a real training step on this machine; `device` is cpu, cuda or mps.
 
     peak      bytes of tensors alive at once (cuda: allocated, rounded up by the allocator to 512 bytes a tensor)
-    reserved  bytes that a GPU's allocator took from the driver; None on a CPU
+    reserved  bytes that a GPU's allocator took from the driver (mps: holds after the step); None on a CPU
     process   bytes of this process in memory after the step (cuda: of the device in use by anyone)
     Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, quantised layers (stand-ins have no numbers),
     or a GPU that is not there.
@@ -34,13 +34,15 @@ def measure(model: Any, method: Attaches, *, num_labels: int = 2, **setup: Any) 
     conditions = Setup(**{"device": "cpu", **setup})
     if conditions.shard or conditions.optimizer == "adamw-8bit" or conditions.quantised != "none":
         raise BadValue("measured are steps on one device, unquantised, with PyTorch's own optimizers")
-    if conditions.device == "cuda" and not torch.cuda.is_available():
-        raise BadValue("there is no CUDA device here: measure with device='cpu', or trace with device='cuda'")
-    fresh = build(config_of(model), conditions, num_labels)
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[conditions.device]:
+        raise BadValue(f"there is no {conditions.device} device here: measure with device='cpu', or trace for cuda")
+    fresh = build(config_of(model), conditions, num_labels).to(conditions.device)
     if conditions.device == "cuda":
-        return _on_cuda(fresh.cuda(), method, conditions)
+        return _on_cuda(fresh, method, conditions)
     followed = follow(fresh, method, conditions)
-    return replace(followed, process=psutil.Process().memory_info().rss)
+    taken = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
+    return replace(followed, reserved=taken, process=psutil.Process().memory_info().rss)
 
 
 def _on_cuda(model: Any, method: Attaches, setup: Setup) -> Estimate:

@@ -1,7 +1,8 @@
 // The rank panel in the browser: sum_{i <= r} s_i u_i v_i^T, brought from one rank to the next by the terms between.
 
 const BLUE = [0, 114, 178], ORANGE = [230, 159, 0], GREY = "#767676"; // Okabe and Ito
-const DECADES = 4; // of the log axis; what lies deeper is drawn at its floor
+const DECADES = 4; // of the log axis; a line ends where it would go deeper
+const ZERO = 1e-13; // of the largest value: what is no larger is rounding
 const STOPS = [1, 2, 4, 8, 16, 32, 64, 128];
 const SVG = "http://www.w3.org/2000/svg";
 const CSS = `
@@ -13,6 +14,8 @@ const CSS = `
 .lora-rank .wide { flex: 1 1 250px; max-width: 460px; min-width: 0; overflow-x: auto; }
 .lora-rank figcaption { font-size: 13px; margin-bottom: 2px; }
 .lora-rank canvas { width: 100%; height: auto; display: block; image-rendering: pixelated; border: 1px solid #ddd; box-sizing: border-box; }
+.lora-rank .rows { position: relative; margin-left: 24px; }
+.lora-rank .rows span { position: absolute; right: 100%; padding-right: 2px; font-size: 9px; line-height: 0; white-space: nowrap; }
 .lora-rank svg { width: 100%; height: auto; display: block; }
 .lora-rank .top { align-items: flex-start; }
 .lora-rank .words { margin-bottom: 6px; min-height: 4.4em; }
@@ -98,11 +101,12 @@ function paint(canvas, m, entry) {
 
 /** The singular values on a log axis, those of the shuffled matrix dashed, and the cut. */
 function spectrum(svg, m, r) {
-  const W = 300, H = 230, L = 46, R = 8, T = 8, B = 34, k = m.values.length, top = m.values[0] || 1;
+  const W = 300, H = 230, L = 56, R = 8, T = 8, B = 34, k = m.values.length, top = m.values[0] || 1;
   const highest = Math.max(top, m.baseline[0] || 0);
   const x = (i) => L + ((W - L - R) * (i - 0.5)) / k;
-  const y = (s) => T + ((H - T - B) * Math.min(DECADES, Math.log10(highest / Math.max(s, 1e-30)))) / DECADES;
-  const line = (values, style) => drawn("polyline", { points: values.map((s, i) => `${x(i + 1)},${y(s)}`).join(" "), fill: "none", ...style });
+  const y = (s) => T + ((H - T - B) * Math.log10(highest / s)) / DECADES;
+  const above = (values) => values.filter((s) => s > 0 && s >= highest * 10 ** -DECADES); // they fall, so it is the first ones
+  const line = (values, style) => drawn("polyline", { points: above(values).map((s, i) => `${x(i + 1)},${y(s)}`).join(" "), fill: "none", ...style });
   const text = (at, words, more = {}) => drawn("text", { x: at[0], y: at[1], "font-size": 11, fill: "#222", ...more }, words);
   const parts = [drawn("rect", { x: 0, y: 0, width: W, height: H, fill: "#fff" })];
   parts.push(drawn("rect", { x: L, y: T, width: Math.max(1, x(r + 0.5) - L), height: H - T - B, fill: "#0072B222" }));
@@ -117,6 +121,9 @@ function spectrum(svg, m, r) {
   parts.push(drawn("line", { x1: x(r + 0.5), x2: x(r + 0.5), y1: T, y2: H - B, stroke: "#D55E00", "stroke-width": 2 }));
   parts.push(text([L, H - B + 14], "1"), text([W - R, H - B + 14], String(k), { "text-anchor": "end" }));
   parts.push(text([(L + W - R) / 2, H - 5], "number of the singular value", { "text-anchor": "middle" }));
+  parts.push(text([0, 0], "singular value (log)", { "text-anchor": "middle", transform: `translate(11 ${(T + H - B) / 2}) rotate(-90)` }));
+  const none = m.values.findIndex((s) => s <= ZERO * top);
+  if (none >= 0) parts.push(text([W - R, H - B - 5], `0 from ${none + 1} on`, { "text-anchor": "end", fill: "#0072B2" }));
   svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
   svg.replaceChildren(...parts);
 }
@@ -124,8 +131,19 @@ function spectrum(svg, m, r) {
 // ---- the panel
 
 function figure(caption, picture) {
-  const words = make("figcaption", {}, caption);
-  return { box: make("figure", {}, words, picture), words, picture };
+  const words = make("figcaption", {}, caption), rows = make("div", {}, picture);
+  return { box: make("figure", {}, words, rows), words, picture, rows };
+}
+
+/** The numbers of some rows at the left edge of a weight: of a picture nobody asks for them. */
+function markRows(one, m) {
+  one.rows.className = m.grey ? "" : "rows";
+  one.rows.replaceChildren(one.picture);
+  const step = 2 ** Math.max(0, Math.ceil(Math.log2(m.rows / 12)));
+  for (let row = 0; row < m.rows && !m.grey; row += step) {
+    if (row % (2 * step) && row !== 96) continue;
+    one.rows.append(make("span", { style: `top: ${(100 * (row + 0.5)) / m.rows}%`, "aria-hidden": "true" }, String(row)));
+  }
 }
 
 function build(model) {
@@ -135,7 +153,7 @@ function build(model) {
     slider: make("input", { type: "range", min: 1, step: 1, "aria-label": "rank: singular values kept" }),
     number: make("output"), stops: make("span", { className: "row", role: "group", "aria-label": "ranks to jump to" }),
     whole: figure("original", canvas()), cut: figure("", canvas()), rest: figure("what is missing", canvas()),
-    lines: figure("singular values (log axis). Solid blue: this matrix. Grey dashes: the same numbers shuffled. Upright line: the cut.", drawn("svg", { role: "img" })),
+    lines: figure("", drawn("svg", { role: "img" })),
     table: make("table"), live: make("div", { "aria-live": "polite", className: "words" }),
   };
   ui.stops.style.margin = "0";
@@ -169,6 +187,8 @@ function tell(ui, m, r) {
   ui.cut.picture.setAttribute("aria-label", `the matrix cut at rank ${r}: ${percent(kept)} of its energy`);
   ui.rest.picture.setAttribute("aria-label", `what is missing at rank ${r}: ${percent(1 - kept)} of the energy`);
   ui.lines.picture.setAttribute("aria-label", `${m.values.length} singular values, from ${m.values[0].toPrecision(3)} falling to ${m.values.at(-1).toPrecision(3)}; cut after ${r}`);
+  ui.lines.words.textContent = `${r} of ${m.values.length} pieces keep ${percent(kept)}; shuffled: ${percent(noise)}. ` +
+    "Solid blue: this matrix. Grey dashes: the same numbers shuffled. Upright line: the cut at r.";
   ui.slider.setAttribute("aria-valuetext", `rank ${r}, ${percent(kept)} of the energy`);
   clearTimeout(ui.soon); // a screen reader hears where the drag ends, not every step of it
   ui.soon = setTimeout(() => { ui.live.textContent = sentence; }, ui.live.textContent ? 250 : 0);
@@ -206,6 +226,7 @@ function render({ model, el }) {
       make("button", { type: "button", title: `rank ${r}`, onclick: () => choose(r) }, String(r))));
     ui.whole.words.textContent = `original, ${m.rows} x ${m.columns}`;
     ui.whole.picture.setAttribute("aria-label", `the original: ${ui.menu.selectedOptions[0]?.textContent}, ${m.rows} x ${m.columns}`);
+    for (const one of [ui.whole, ui.cut, ui.rest]) markRows(one, m);
     paint(ui.whole.picture, m, (i) => m.matrix[i]);
     redraw();
   }

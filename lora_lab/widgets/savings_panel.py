@@ -18,11 +18,11 @@ from lora_lab.accounting.sites import ALL_LINEAR, ROLES
 from lora_lab.errors import LabError
 from lora_lab.methods.lora import LoRA
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, wrapped
-from lora_lab.widgets.savings_picture import SavingsFigure, short_names
+from lora_lab.widgets.savings_picture import SavingsFigure, role_names, short_names
 
 SIZES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6144, 8192, 12288, 16384)
 RANKS = tuple(2**n for n in range(14))
-NO_BAR = ("embed", "position", "pooler", "head", "router")  # shown only where something trains there
+NO_DOT = ("embed", "position", "pooler", "head", "router")  # shown only where something trains there
 
 
 class SavingsPanel(Panel):
@@ -39,8 +39,8 @@ class SavingsPanel(Panel):
         zoo.architecture(model)  # a wrong name is loud here, not in a callback
         self.figure = SavingsFigure()
         self.table = W.HTML(layout=FULL_WIDTH)
-        self.bars = W.Image(format="png")
-        for image in (self.picture, self.bars):  # side by side where there is room for both
+        self.dots = W.Image(format="png")
+        for image in (self.picture, self.dots):  # side by side where there is room for both
             image.layout = W.Layout(flex="1 1 320px", min_width="0", max_width="430px", height="auto")
         self.d = _slider("d (layer of d x d)", SIZES, d)
         self.rank = _slider("rank r", RANKS, rank)
@@ -51,7 +51,7 @@ class SavingsPanel(Panel):
         self.rank.observe(self._paint, "value")
         self.model.observe(self._model_changed, "value")
         targets_line = wrapped(W.HTML("targets", layout=W.Layout(margin="0 16px 0 46px")), self.target_box)
-        sliders, pictures = wrapped(self.d, self.rank), wrapped(self.picture, self.bars)
+        sliders, pictures = wrapped(self.d, self.rank), wrapped(self.picture, self.dots)
         self.children = [sliders, wrapped(self.model, targets_line), self.words, pictures, self.table]
         self._paint()
 
@@ -89,7 +89,7 @@ class SavingsPanel(Panel):
                 self.words.value = f"{layer}<br>{model_words(counted, self.targets)}"
                 self.table.value = layer_table(rows)
                 self.figure.show_model(counted.model, rows)
-            self.picture.value, self.bars.value = self.figure.halves()
+            self.picture.value, self.dots.value = self.figure.halves()
 
     def _model_changed(self, _: object) -> None:
         self._offer(self.wanted)
@@ -133,21 +133,21 @@ def model_words(counted: ParameterCount, targets: Sequence[str]) -> str:
 
 def shown(rows: Sequence[Row]) -> list[Row]:
     """The matrices within the layers, and whatever else trains."""
-    return [row for row in rows if row.trained or (row.matrix and row.role not in NO_BAR)]
+    return [row for row in rows if row.trained or (row.matrix and row.role not in NO_DOT)]
 
 
 def layer_table(rows: Sequence[Row]) -> str:
-    """One line for each kind of layer: shape, number, full, trained, share, break-even rank."""
-    names = ("layer", "in x out", "how many", "full, with biases", "LoRA trains", "share", "break-even rank")
+    """One line for each kind of layer: what it does, its name, shape, number, full, trained, share, break-even rank."""
+    names = ("role", "layer", "in x out", "how many", "full, with biases", "LoRA trains", "share", "break-even rank")
     head = "".join(f"<th style='text-align:left; padding-right:12px'>{name}</th>" for name in names)
-    lines = "".join(map(_line, short_names([row.name for row in rows]), rows))
+    lines = "".join(map(_line, role_names(rows), short_names([row.name for row in rows]), rows))
     return f"<div style='overflow-x:auto'><table><tr>{head}</tr>{lines}</table></div>"
 
 
-def _line(name: str, row: Row) -> str:
+def _line(role: str, name: str, row: Row) -> str:
     even = row.break_even_rank
     cells = (
-        escape(name), f"{row.in_features:,} x {row.out_features:,}", f"{row.count:,}", f"{row.full:,}",
+        escape(role), escape(name), f"{row.in_features:,} x {row.out_features:,}", f"{row.count:,}", f"{row.full:,}",
         f"{row.trained:,}" if row.trained else "frozen", _share(row),
         "none" if even is None else f"{even:,.0f}",
     )  # fmt: skip

@@ -13,18 +13,18 @@ from PIL import Image  # comes with matplotlib
 from lora_lab.accounting.parameters import Row
 from lora_lab.plots import BLUE, GREY, ORANGE, RED, Picture
 
-SMALLEST = 100  # numbers; where the bars begin
+SMALLEST = 100  # numbers; where the axis begins
 
 
 class SavingsFigure:
-    """Two axes whose artists are moved, not made anew; only another list of layers rebuilds the bars."""
+    """Two axes whose artists are moved, not made anew; only another list of layers rebuilds the dots."""
 
     def __init__(self) -> None:
-        self.figure = Picture(figsize=(8.6, 3.6), dpi=100, facecolor="white")
+        self.figure = Picture(figsize=(8.6, 3.7), dpi=100, facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
-        self.curve = self.figure.add_axes((0.08, 0.27, 0.39, 0.63))  # each keeps to its half, so that a narrow
-        self.bars = self.figure.add_axes((0.695, 0.27, 0.285, 0.63))  # notebook can show one below the other
-        for axes in (self.curve, self.bars):
+        self.curve = self.figure.add_axes((0.08, 0.27, 0.39, 0.60))  # each keeps to its half, so that a narrow
+        self.dots = self.figure.add_axes((0.695, 0.27, 0.285, 0.60))  # notebook can show one below the other
+        for axes in (self.curve, self.dots):
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(labelsize=8)
         self._make_curve()
@@ -38,20 +38,28 @@ class SavingsFigure:
         self.even.set_data([d / 2, d / 2], [d, 4 * d * d])
         self.point.set_data([rank], [2 * d * rank])
         self.curve.set(xlim=(0.9, 1.2 * ranks[1]), ylim=(1.4 * d, 4 * d * ranks[1]))
-        self.curve.set_title(f"one layer, {d:,} x {d:,}: break-even at r = {d / 2:,.0f}", fontsize=9)
+        self.curve.set_title(f"one layer, {d:,} x {d:,}\nLoRA saves left of the dotted line", fontsize=9)
 
     def show_model(self, model: str, rows: Sequence[Row]) -> None:
-        """A bar for each kind of layer, one such layer: all of it, and what LoRA trains beside it."""
-        names = short_names([row.name for row in rows])
+        """Two dots for each kind of layer, one such layer: all of it, and what LoRA trains beside it.
+
+        Dots and not bars, because the axis is logarithmic: the gap says how many times fewer, a length says nothing.
+        """
+        names = role_names(rows)
         labels = [f"{name}  r* {row.break_even_rank or 0:,.0f}" for name, row in zip(names, rows, strict=True)]
         if labels != self.labels:
-            self._make_bars(labels)
-        for row, grey, blue in zip(rows, self.whole, self.trained, strict=True):
-            grey.set_width(row.in_features * row.out_features)
-            blue.set_width(row.trained / row.count)
-        largest = max((row.in_features * row.out_features for row in rows), default=SMALLEST)
-        self.bars.set_xlim(SMALLEST, 3 * largest)
-        self.bars.set_title(f"{model}: numbers in one layer (r*: break-even)", fontsize=9, loc="right")
+            self._make_dots(labels)
+        whole = [row.in_features * row.out_features for row in rows]
+        trained = [row.trained / row.count or np.nan for row in rows]  # what is frozen has no blue dot
+        self.whole.set_xdata(whole)
+        self.trained.set_xdata(trained)
+        self.gaps.set_segments(
+            [[(a, y), (b, y)] for y, (a, b) in enumerate(zip(trained, whole, strict=True)) if not np.isnan(a)]
+        )
+        self.dots.set_xlim(SMALLEST, 3 * max(whole, default=SMALLEST))
+        self.dots.set_title(
+            f"{model}, one layer of each kind;\nthe gap is what LoRA saves", fontsize=9, x=1.02, loc="right"
+        )
 
     def png(self) -> bytes:
         """Both axes in one picture."""
@@ -59,7 +67,7 @@ class SavingsFigure:
         return _encoded(np.asarray(self.canvas.buffer_rgba()))
 
     def halves(self) -> tuple[bytes, bytes]:
-        """The curve and the bars, each as a PNG of its own, drawn in one go."""
+        """The curve and the dots, each as a PNG of its own, drawn in one go."""
         self.canvas.draw()
         pixels = np.asarray(self.canvas.buffer_rgba())
         middle = pixels.shape[1] // 2
@@ -67,7 +75,7 @@ class SavingsFigure:
 
     def _make_curve(self) -> None:
         axes = self.curve
-        axes.set(xscale="log", yscale="log", xlabel="rank r", ylabel="numbers")
+        axes.set(xscale="log", yscale="log", xlabel="rank r (log)", ylabel="numbers (log)")
         (self.full,) = axes.plot([], [], color=GREY, linestyle="--", linewidth=2, label="full: $d^2$")
         (self.lora,) = axes.plot([], [], color=BLUE, linewidth=2, label="LoRA: $2 d r$")
         (self.even,) = axes.plot([], [], color=ORANGE, linestyle=":", linewidth=2, label="break-even: $d/2$")
@@ -82,17 +90,23 @@ class SavingsFigure:
             frameon=False,
         )
 
-    def _make_bars(self, labels: list[str]) -> None:
-        axes, places = self.bars, np.arange(len(labels))
+    def _make_dots(self, labels: list[str]) -> None:
+        axes, places = self.dots, np.arange(len(labels))
         axes.clear()
         self.labels = labels
-        self.whole = axes.barh(places - 0.2, 1, 0.38, color=GREY, label="full: $d_{in} d_{out}$")
-        self.trained = axes.barh(places + 0.2, 1, 0.38, color=BLUE, label="LoRA: $r (d_{in} + d_{out})$")
+        ones, size = np.ones(len(labels)), 8 if len(labels) < 12 else 5
+        self.gaps = axes.hlines([], [], [], color="#c8c8c8", linewidth=2, zorder=1)
+        (self.whole,) = axes.plot(ones, places, "s", color=GREY, markersize=size, label="full: $d_{in} d_{out}$")
+        words = "LoRA: $r (d_{in} + d_{out})$"
+        (self.trained,) = axes.plot(ones, places, "o", color=BLUE, markersize=size, label=words)
         axes.set_yticks(places, labels)
         axes.set(xscale="log", ylim=(len(labels) - 0.4, -0.6))
+        axes.set_xlabel("numbers (log); r*: break-even rank", fontsize=8.5)
+        axes.grid(axis="y", color="#eeeeee", linewidth=0.6)
+        axes.set_axisbelow(True)
         axes.tick_params(labelsize=7.5 if len(labels) < 12 else 6)
         self._few_ticks(axes.xaxis)
-        axes.legend(fontsize=8, loc="upper right", bbox_to_anchor=(1.0, -0.14), ncols=2, frameon=False)
+        axes.legend(fontsize=8, loc="upper right", bbox_to_anchor=(1.0, -0.2), ncols=2, frameon=False)
 
     @staticmethod
     def _few_ticks(*axes: object) -> None:
@@ -107,6 +121,21 @@ def _encoded(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels[:, :, :3]).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
+
+
+def role_names(rows: Sequence[Row]) -> list[str]:
+    """What each row is called by what it does: its role, and where several share it what tells them apart.
+
+    "self_attn.q_proj" -> "q"; "mlp.shared_experts.gate_proj" -> "gate shared_experts"; without a role as `short_names`.
+    """
+    paths = [[part for part in row.name.split(".")[:-1] if part.isidentifier()] for row in rows]
+    shorts = short_names([row.name for row in rows])
+    names = []
+    for row, path, short in zip(rows, paths, shorts, strict=True):
+        others = [p for p, other in zip(paths, rows, strict=True) if other.role == row.role]
+        own = [part for part in path if not all(part in other for other in others)]
+        names.append(short if row.role == "other" else " ".join([row.role, ".".join(own)]).strip())
+    return [name if names.count(name) == 1 else row.name for name, row in zip(names, rows, strict=True)]
 
 
 def short_names(names: Sequence[str]) -> list[str]:

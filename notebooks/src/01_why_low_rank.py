@@ -2,9 +2,10 @@
 # # 01 · Why low rank?
 #
 # **Goal.** Know what the rank of a matrix is, see how much of a picture and of a real weight survives when the rank is
-# cut, and say exactly which matrix LoRA takes to be of low rank: it is not the one most people think of.
+# cut, and say exactly which matrix LoRA takes to be of low rank.
 #
-# **Time box.** 35 minutes. **You need** to know how a matrix is multiplied. Nothing is trained: this machine answers at once.
+# **Time box.** 50 minutes. **You need** to know how a matrix is multiplied, and the words of lesson 00 (fine-tuning, adapter, LoRA,
+# MiniLM). Nothing is trained: this machine answers at once.
 
 # %%
 import numpy as np
@@ -41,7 +42,7 @@ assert np.allclose(B @ A, pieces) and np.linalg.matrix_rank(B @ A) == 8
 #
 # $$W = s_1 u_1 v_1^\top + s_2 u_2 v_2^\top + \dots \qquad s_1 \ge s_2 \ge \dots \ge 0$$
 #
-# The columns $u_i$ and the rows $v_i^\top$ have length one, so the **singular value** $s_i$ says how much the i-th piece weighs.
+# The columns $u_i$ have length one and stand at right angles to each other, and so do the rows $v_i^\top$; so the **singular value** $s_i$ says how much the i-th piece weighs.
 # The **energy** of a matrix is the sum of all its entries squared, and also the sum of all $s_i^2$. (Its square root is the
 # *Frobenius norm*, the matrix's length, written $|W|$.)
 #
@@ -69,7 +70,8 @@ RankPanel("picture", rank=1)
 # A smooth sky needs one piece; whatever is in line with the edges (the strokes of the L) is cheap; rings and slanted hills
 # are dear. *Low rank* is a statement about rows that resemble each other, not about what a person finds simple.
 #
-# Was it the best cut, and is the loss what the theorem says? We test both against the numbers.
+# Is the loss what the theorem says? We test it against the numbers. And was it a good cut? We set another one beside it: the picture
+# projected onto eight random directions.
 
 # %%
 cut = truncated(U, s, Vt, 8)
@@ -108,6 +110,8 @@ checks.check_energy(energy)
 
 # %%
 guess_shuffled = None  # a number between 1 and 256
+
+# %%
 noise = spectrum(shuffled(P))
 print(compare("pieces for 90 % of the shuffled picture", guess_shuffled, rank_for_energy(noise, 0.9)))
 print(f"8 pieces keep {energy_kept(s, 8):.1%} of the picture and {energy_kept(noise, 8):.1%} of the shuffled one")
@@ -118,8 +122,7 @@ assert energy_kept(s, 8) > 0.9 and energy_kept(noise, 8) < 0.15
 # energy stands beside that of the same numbers shuffled. It is the grey dashed line in the panel.
 #
 # ## A real weight
-# The `q` of MiniLM's first layer, 384 x 384: trained by others on a great many sentences. You have heard that "large models
-# have low rank". **Predict.** How many of its 384 pieces hold 90 %, and what share do the first 8 keep?
+# The `q` of MiniLM's first layer, 384 x 384: trained by others on a great many sentences. **Predict.** How many of its 384 pieces hold 90 %, and what share do the first 8 keep?
 
 # %%
 guess_weight = None  # a number between 1 and 384
@@ -169,7 +172,7 @@ assert by_head.max() > 2 * np.median(by_head)
 # **change** $\Delta W$, which fine-tuning makes to a model that has already learned its language, can be of low rank.
 #
 # Here is such a change: the adapter of a run of 400 steps on film reviews that comes with the lab (`data/results`), of rank 8 with
-# $\Delta W = \frac{\alpha}{r} BA$, on `q` of layer 0. **Predict.** How many of its 384 singular values are not zero? And what share of
+# $\Delta W = \frac{\alpha}{r} BA$, on `q` of layer 0. **Predict.** How many of its 384 singular values are not zero, and what share of
 # its energy is in the first two?
 
 # %%
@@ -219,7 +222,7 @@ checks.check_update_shows("b")
 #
 # ## The shapes, once and for all
 # Many popular texts write: "`A` is d x r, `B` is r x d, and the update is $\Delta W = BA$". Take them at their word.
-# **Predict.** What happens at r = 8, and what at r = 1?
+# **Predict** (say it aloud): does Python complain at r = 8, at r = 1, at both or at neither?
 
 # %%
 for r in (8, 1):
@@ -285,8 +288,8 @@ assert per_weight["bf16"] == {"weight": 2, "gradient": 2, "Adam": 4}
 # then it is more than four times.) A frozen weight has neither gradient nor state: it costs its own bytes and no more.
 #
 # ### Exercise 4 · 4 minutes
-# A model has `parameters` numbers in fp32, and `trained` of them train with Adam. How many bytes do weights, gradients and Adam's
-# state take together?
+# A model has `parameters` numbers in fp32 in all; `trained` of them, counted among these, train with Adam. How many bytes do weights,
+# gradients and Adam's state take together?
 
 
 # %% exercise
@@ -305,13 +308,13 @@ def training_bytes(parameters, trained):
 checks.check_training_bytes(training_bytes)
 
 # %% [markdown]
-# For a model of 7 billion parameters, and an adapter of 4 million beside it:
+# For a model of 7 billion parameters, and an adapter of 4 million *beside* it, which is not among the 7 billion:
 
 # %%
 full = 16 * 7e9
 adapter = 4 * 7e9 + 16 * 4e6
 print(f"full {full / 1e9:.0f} GB, LoRA {adapter / 1e9:.1f} GB: {full / adapter:.2f} times")
-assert 3.9 < full / adapter < 4  # at most four times, however small the adapter
+assert 3.9 < full / adapter < 4  # at most four times, however small the adapter, as long as both are fp32
 
 # %% [markdown]
 # A surprise for those who expected thousands: the adapter is 1,750 times smaller than the model, but the memory falls by less than a factor of

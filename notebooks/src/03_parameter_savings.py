@@ -4,8 +4,7 @@
 # **Goal.** Count by hand what LoRA trains on any model; know where it saves much, where little and where nothing; and check
 # what papers and blogs say about it, the LoRA paper's own numbers among them.
 #
-# **Time box.** 40 minutes. **You need** what lesson 02 showed: $y = Wx + \frac{\alpha}{r} BAx$. Nothing is trained here, so
-# this machine answers at once.
+# **Time box.** 60 minutes. **You need** what lesson 02 showed: $y = Wx + \frac{\alpha}{r} BAx$. Nothing is trained here.
 
 # %%
 import sys
@@ -53,8 +52,8 @@ assert d * d / (2 * d * r) == d / (2 * r) == 256
 # **break-even rank**.
 #
 # **Do this:** drag `d` and `rank r` in the panel. On the left, find the rank at which the blue line meets the grey one. Then
-# choose llama-2-70b in the menu: on the right are its layers. Tick `all-linear`. For which of them is the blue bar, which
-# trains, nearest to the grey one, which is frozen?
+# choose llama-2-70b in the menu: on the right are its layers. Tick `all-linear`. For which of them is the blue dot, which
+# says what trains, nearest to the grey square, which says what is frozen?
 
 # %%
 SavingsPanel("minilm", d=384, rank=8)
@@ -81,7 +80,7 @@ def break_even(d_in, d_out):
 checks.check_break_even_rank(break_even)
 
 # %% [markdown]
-# ## The narrow ones save less
+# ## Layers that are not square
 # In attention, each token (a word or a piece of one) asks with a **query** `q`, is found by its **key** `k` and hands over a
 # **value** `v`; the layer `o` carries the result on. Newer models let several queries share one key and one value
 # (**grouped-query attention**, GQA). In Llama-2-70B, `q` is 8192 x 8192, but `k` and `v` only have 1,024 outputs.
@@ -101,7 +100,7 @@ table([{"layer": name, "in": i, "out": o, "W": i * o, "LoRA r = 8": 8 * (i + o),
         "break-even rank": break_even_rank(i, o)} for name, (i, o) in shapes.items()])
 
 # %% [markdown]
-# The saving is always $r^* / r$, with $r^*$ the break-even rank. And $r^*$ obeys the *smaller* side: it lies between half of it
+# The saving is always $r^* / r$, with $r^*$ the break-even rank. And $r^*$ is set by the *smaller* side: it lies between half of it
 # (a square) and all of it (a very long strip). So a layer with one narrow side saves little, however wide the other side is: on
 # `v` 114 times, not 512. The layers with 28,672 on one side save more than the square ones. (They are the feed-forward part of
 # the model; we come to it now.)
@@ -114,7 +113,8 @@ table([{"layer": name, "in": i, "out": o, "W": i * o, "LoRA r = 8": 8 * (i + o),
 # has a third layer, `gate`, beside `up`.)
 #
 # **Targets** say where the pairs go. You may name roles (`"q,v"`), the maker's names (`"query"`), or `"all-linear"`: every
-# linear layer within the layers of the model, so neither the embedding nor what stands on top (the `pooler`, the head). A
+# linear layer within the layers of the model, so neither the embedding nor what stands on top: the **head**, which turns the last
+# vector into an answer, and BERT's `pooler`, a layer below it. A
 # target that matches nothing is an error, never a silent zero.
 #
 # **Predict.** The first row of the table is the **embedding**, which holds a vector for each of 30,522 words. No adapter of
@@ -170,7 +170,7 @@ table([{"model": c.model, "parameters": c.total, "LoRA q,v r = 8": c.trainable, 
 # %% [markdown]
 # No weight was read, nor was PyTorch needed: counting is arithmetic. Look down the last column. From the small models to the
 # giants it grows from about 300 to 8,000. The model grows with $d^2$, the adapter with $d$; so **"LoRA trains x % of the
-# parameters" says more about the model's size than about LoRA**.
+# parameters" says nothing until you know the model's size, the targets and the rank**.
 #
 # ## "Adapting everything defeats the purpose"
 # The paper adapts attention alone and leaves the FFN for later work. A popular warning goes further: put LoRA on all layers,
@@ -212,11 +212,12 @@ print(f"{len(values)} cases, from {values.min():.0f} to {values.max():,.0f} time
 print(compare("inside", guess_band, 100 * inside, "%"))
 shown = {name: grid[name] for name in ("q,v, r = 4", "q,v, r = 8", "all-linear, r = 16", "all-linear, r = 64")}
 some = [(c.model, c.total) for c in counts if c.model not in ("smollm2", "gpt3-175b")]  # names that do not collide
-times_fewer(shown, "The larger the model, the more LoRA saves: no one band fits all", named=some)
+times_fewer(shown, "Larger models save more, by and large: no one band fits all", named=some)
 
 # %% [markdown]
 # About half are inside; the rest lies on either side. (Take another grid, and you get another share. That is the point.) The
-# sentence has the right order of magnitude for a model of some billions at a usual rank. What is general is the slope.
+# sentence has the right order of magnitude for a model of some billions at a usual rank. What is general is the trend, drawn here for
+# four of the eight settings: larger models save more, though not each one more than the next smaller.
 #
 # Now the other end. In table 18 of the LoRA paper (Hu et al. 2021) the authors raise the rank on GPT-2 medium, whose layers are
 # 1,024 wide, up to $r = 1024$. **Think before you run:** where is the break-even rank, and what did the last row of that table
@@ -235,7 +236,7 @@ assert top.trainable > 1.99 * whole  # twice as many as full fine-tuning of the 
 #
 # **Stop here** if time is short: you can count now. What follows are traps, the paper's own numbers, and bytes.
 #
-# ## Trap 1: the same count, another adapter
+# ## Trap 1: the fused layer
 # GPT-2 keeps `q`, `k` and `v` in one **fused** layer, `c_attn`, 1024 -> 3072. LoRA on `q` and `v` means two pairs, each on a
 # *slice* of its outputs. A library that knows no slices puts one pair on all of `c_attn`. **Predict.** By what factor do the
 # counts differ, at $r = 4$ for both?
@@ -282,7 +283,7 @@ assert round(mixtral.total / mixtral.trainable) == 13_704
 # Published trainable parameters, in millions, from tables 2, 3, 4 and 15 of Hu et al. 2021. Ours come from the configs, with
 # the ranks that the paper's appendix states. The other methods: **BitFit** trains only the biases; a **bottleneck** (AdapterH)
 # puts small extra layers in; **prompt** and **prefix** tuning learn made-up tokens, at the input or in each layer. **Predict.**
-# How many of the sixteen follow, rounded or cut off?
+# How many of our sixteen counts match the printed figure, rounded or cut off?
 
 # %%
 guess_follow = None  # of 16
@@ -346,7 +347,7 @@ assert follows("4.7", deberta[16]) and abs(mib[16] - 27.1) < 0.1 and abs(mib[8] 
 # ## What no row counts: the head
 # To classify, a model needs a **head**: new layers from its last vector to the classes. It starts random, so it trains whatever
 # the method. None of the paper's rows counts it (one of the authors says so in the code's issue tracker). RoBERTa-base's head
-# is large, 768 x 768 and then 768 x 3 for the three classes of MNLI, with biases: 592,899 numbers. That is *twice the adapter*,
+# is large, 768 x 768 and then 768 x 3 for the three classes of MNLI (does one sentence follow from another?), with biases: 592,899 numbers. That is *twice the adapter*,
 # so "0.3M" really is 0.89M.
 #
 # ### Exercise 3 · 4 minutes

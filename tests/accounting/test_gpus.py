@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lora_lab.accounting.gpus import CARDS, GIB, card, cards, of_size, usable
+from lora_lab.accounting.gpus import CARDS, GIB, card, cards, notes, of_size, usable
 from lora_lab.errors import BadValue, NotFound
 
 
@@ -23,8 +23,9 @@ def test_every_card_keeps_something_back_and_says_where_it_stands(one):
 
 
 def test_24_gb_leaves_what_a_card_of_that_size_has_been_seen_to_give():
-    """A T4 shows 14.6 GiB to torch, its context of some 0.2 GiB included; a 24 GB card gives 22 to 23."""
-    assert 14 < usable(card("T4")) / GIB < 14.6
+    """Of the 14.6 GiB that a T4 shows to torch context and gaps are taken; a 24 GB card for games gives 22 to 23."""
+    assert card("T4").seen == pytest.approx(14.6 * GIB, abs=1)
+    assert 13 < usable(card("T4")) / GIB < 14.6 - 0.8
     assert 22 < usable(card("4090")) / GIB < 23
 
 
@@ -50,6 +51,23 @@ def test_an_unknown_and_an_ambiguous_name_are_told_apart():
         card("a100")
     with pytest.raises(NotFound):
         card("")
+
+
+def test_torch_sees_less_than_the_box_says_and_less_still_with_error_correction():
+    for one in CARDS:
+        assert usable(one) < one.seen <= one.memory
+    assert card("L4").seen < card("4090").seen
+
+
+def test_a_peak_belongs_to_a_dtype_and_bf16_may_be_missing():
+    t4 = card("T4")
+    assert t4.peak("bf16") is None
+    assert t4.peak("fp16") > t4.peak("fp32")
+    assert "use --dtype fp16" in notes(t4, "bf16")[0]
+    assert "flash" in notes(t4, "fp16")[0]
+    assert notes(card("4090"), "bf16") == ()
+    assert "fp32" in notes(card("8 gb laptop cpu"), "bf16")[0]
+    assert notes(card("8 gb laptop cpu"), "fp32") == ()
 
 
 def test_a_card_of_a_size_alone_has_the_same_room():

@@ -257,8 +257,19 @@ def test_what_is_not_modelled_is_refused_not_guessed():
         memory("gpt2", LoRA(), adapter_dtype="fp32")
     with pytest.raises(BadValue, match="unquantised"):
         measure("minilm", LoRA(), device="cuda", quantised="nf4")
+    for traced in (False, True):
+        with pytest.raises(BadValue, match="Apple's kernels"):
+            memory("minilm", LoRA(), trace=traced, device="mps")
     with pytest.raises(NotFound, match="nearest"):
         memory("lama-2-7b", LoRA())
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_step_is_not_measured_on_a_device_that_is_not_there(device, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(BadValue, match=f"no {device} device here"):
+        measure("minilm", LoRA(), device=device)
 
 
 def test_a_model_with_more_than_its_adapters_can_hold_is_refused():

@@ -48,9 +48,16 @@ WRONG = [
     ("energy", (lambda s, r: s[r - 1] ** 2 / (s**2).sum(),), "r-th alone"),
     ("energy", (lambda s, r: np.sqrt((s[:r] ** 2).sum() / (s**2).sum()),), "square root"),
     ("energy", (lambda s, r: 100 * (s[:r] ** 2).sum() / (s**2).sum(),), "not in per cent"),
+    ("energy", (lambda s, r: (s[: r + 1] ** 2).sum() / (s**2).sum(),), "r + 1 of them"),
+    ("energy", (lambda s, r: (s[: r - 1] ** 2).sum() / (s**2).sum(),), "r - 1 of them"),
+    ("energy", (lambda s, r: s[:r].sum(),), "square each"),
+    ("energy", (lambda s, r: s[:r] ** 2 / (s**2).sum(),), "add them up"),
     ("energy", (lambda s, r: 0.5,), "by hand"),
     ("energy", (lambda s, r: s[9],), "it stops with IndexError"),
+    ("energy", (lambda s, r: s[r] / s.sum(),), "s[:r] are the first r"),
+    ("energy", (lambda s, r: (s[:r] ^ 2).sum() / s.sum(),), "a power is written **"),
     ("update_shows", ("A",), "built in"),
+    ("update_shows", ("a)",), "built in"),
     ("update_shows", ("c",), "W was not touched"),
     ("update_shows", ("x",), "answer with one of"),
     ("factor_shapes", ((384, 8), (8, 1536)), "the transpose of W"),
@@ -103,6 +110,11 @@ def test_a_right_answer_passes_and_hears_why(name: str):
 def test_a_number_of_any_kind_is_a_number(number: float):
     assert check("trainable_parameters", (number,)).passed
     assert check("standard_error", (lambda p, n: torch.tensor(p * (1 - p) / n).sqrt(),)).passed
+
+
+@pytest.mark.parametrize("answer", ["b)", "B.", "(b)", " b "])
+def test_a_letter_may_come_with_its_punctuation(answer: str):
+    assert check("update_shows", (answer,)).passed
 
 
 def test_pairs_without_braces_are_asked_for_braces():

@@ -10,14 +10,15 @@ from lora_lab.accounting import zoo
 
 GIB, GB, N = 2**30, 10**9, 8_030_261_248
 LAYERS, REST = 68_451_041_280, 525_606_912
+DOWN = 1000 * 14336 * 2 * 32 / GIB
 RIGHT = {
     "adam_gib": (16 * N / GIB,),
     "nf4_gib": ((LAYERS * 4.127 / 8 + 2 * REST) / GIB,),
     "logits_mb": (8 * 512 * 50257 * 4 / 1e6,),
-    "down_gib": (1.75,),
+    "down_gib": (DOWN,),
     "recompute": (4 / 3, 1.5),
 }
-ROUNDED = [("adam_gib", 119.7), ("nf4_gib", 33.9), ("logits_mb", 823), ("down_gib", np.float64(1.75))]
+ROUNDED = [("adam_gib", 119.7), ("nf4_gib", 33.9), ("logits_mb", 823), ("down_gib", np.float64(0.854))]
 WRONG = [
     ("adam_gib", (128.48,), "those are GB"),
     ("adam_gib", (12 * N / GIB,), "Adam keeps two moments"),
@@ -27,11 +28,14 @@ WRONG = [
     ("adam_gib", (128 * N / GIB,), "gibibits"),
     ("adam_gib", (16 * N,), "divide by 2^30"),
     ("adam_gib", (70,), "times too small"),
+    ("adam_gib", (120,), "nearly: give one more digit"),
     ("adam_gib", (-3,), "above zero"),
     ("adam_gib", ("120 GiB",), "a number is wanted"),
     ("nf4_gib", (36.36,), "those are GB"),
     ("nf4_gib", ((LAYERS * 4.127 + 2 * REST) / GIB,), "8 bits make a byte"),
     ("nf4_gib", (LAYERS * 4.127 / 8 / GIB,), "are missing"),
+    ("nf4_gib", ((LAYERS * 4.127 / 8 + REST / 4) / GIB,), "not 2 bits"),
+    ("logits_mb", (0.8234,), "those are GB"),
     ("nf4_gib", ((LAYERS / 2 + 2 * REST) / GIB,), "scale"),
     ("nf4_gib", ((LAYERS + REST) * 4.127 / 8 / GIB,), "not quantised"),
     ("nf4_gib", ((LAYERS + REST) / 2 / GIB,), "on top"),
@@ -44,13 +48,14 @@ WRONG = [
     ("logits_mb", (205.85,), "numbers"),
     ("logits_mb", (8 * 823.41,), "bits"),
     ("logits_mb", (2470.2,), "all three"),
-    ("down_gib", (1.879,), "those are GB"),
-    ("down_gib", (1.75 / 32,), "one layer"),
-    ("down_gib", (0.5,), "d = 4,096 is its output"),
-    ("down_gib", (3.5,), "fp32"),
-    ("down_gib", (0.875,), "numbers"),
-    ("down_gib", (14,), "bits"),
-    ("down_gib", (2.25,), "not the output"),
+    ("down_gib", (0.9175,), "those are GB"),
+    ("down_gib", (DOWN / 32,), "one layer"),
+    ("down_gib", (DOWN * 4096 / 14336,), "d = 4,096 is its output"),
+    ("down_gib", (2 * DOWN,), "fp32"),
+    ("down_gib", (DOWN / 2,), "numbers"),
+    ("down_gib", (8 * DOWN,), "bits"),
+    ("down_gib", (DOWN * (1 + 4096 / 14336),), "not the output"),
+    ("down_gib", (3.5,), "the weights of down"),
     ("down_gib", (0.00879,), "the adapters themselves"),
     ("recompute", (1.5, 1.33), "other way round"),
     ("recompute", (1.33, 1.33), "frozen weights"),
@@ -101,5 +106,5 @@ def test_the_numbers_within_the_checks_are_the_accountants():
     assert check("nf4_gib", (quantised / GIB,)).passed
     assert params("llama-2-70b", LoRA()).total == LAYERS + REST
     assert check("logits_mb", (4 * 8 * 512 * zoo.architecture("gpt2").vocabulary / 1e6,)).passed
-    kept = {t.symbol: t.bytes for t in memory("llama-3-8b", LoRA(targets=("down",)), seq=2048).terms}
+    kept = {t.symbol: t.bytes for t in memory("llama-3-8b", LoRA(targets=("down",)), seq=1000).terms}
     assert check("down_gib", (kept["inputs of down"] / GIB,)).passed

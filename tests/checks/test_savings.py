@@ -32,6 +32,13 @@ WRONG = [
     ("break_even_rank", (min,), "largest rank"),
     ("break_even_rank", (lambda i, o: (i + o) / (i * o),), "other way round"),
     ("break_even_rank", (lambda i, o: i * o / (2 * (i + o)),), "no 2 is left over"),
+    ("break_even_rank", (lambda i, o: math.floor(i * o / (i + o)),), "cut off as a whole number: it need not be one"),
+    ("break_even_rank", (lambda i, o: int(i * o / (i + o)),), "do not round or cut it off"),
+    ("break_even_rank", (lambda i, o: round(i * o / (i + o)),), "nearly, but rounded as"),
+    ("break_even_rank", (lambda i, o: math.ceil(i * o / (i + o)),), "rounded up"),
+    ("break_even_rank", (lambda i, o: 2 * i * o / (i + o),), "nothing is doubled"),
+    ("break_even_rank", (lambda i, o: (i + o) / 2,), "the mean of the two sides"),
+    ("break_even_rank", (lambda i, o: max(i, o) / 2,), "half the larger side is right for square"),
     ("break_even_rank", (lambda i, o: 7,), "try 1000 x 10"),
     ("break_even_rank", (lambda i, o: i / 0,), "ZeroDivisionError"),
     ("qv_count", (204_800,), "has 80"),
@@ -42,7 +49,11 @@ WRONG = [
     ("qv_count", (6_039_797_760,), "frozen weights"),
     ("qv_count", (32_768_000,), "twice too many"),
     ("qv_count", (6_553_600,), "q has 8,192 outputs"),
-    ("qv_count", (5,), "not that"),
+    ("qv_count", (16.4e6,), "nearly: that is rounded"),
+    ("qv_count", (80 * 2 * 8 * (8192 + 8192 + 1024),), "no 2 on top"),
+    ("qv_count", (80 * 8 * (8192 * 8192 + 8192 * 1024),), "are added"),
+    ("qv_count", (5,), "layers x rank x"),
+    ("qv_count", (0,), "layers x rank x"),
     ("qv_count", ("many",), "a number is wanted"),
     ("times_fewer", (422.66,), "below the line"),
     ("times_fewer", (210.2,), "against the head alone"),
@@ -50,6 +61,7 @@ WRONG = [
     ("times_fewer", (0.712,), "in per cent"),
     ("times_fewer", (887_811,), "divide the whole model"),
     ("times_fewer", (2.01,), "compares the head"),
+    ("times_fewer", (5,), "(adapter + head)"),
     ("file_size", (394.99, 414.19), "other way round"),
     ("file_size", (828.4, 790.0), "fp32"),
     ("file_size", (207.1, 197.5), "millions of numbers"),
@@ -84,6 +96,11 @@ def test_a_right_answer_passes_and_hears_why(name: str):
 @pytest.mark.parametrize("name", UNSOLVED)
 def test_an_unsolved_exercise_is_not_yet_solved_and_no_error(name: str):
     assert repr(check(name, UNSOLVED[name])).startswith("not yet: ")
+
+
+@pytest.mark.parametrize("name", UNSOLVED)
+def test_not_yet_does_not_give_the_formula_away(name: str):
+    assert not any(sign in check(name, UNSOLVED[name]).words for sign in (" x ", " / ", "10^6", "+"))
 
 
 @pytest.mark.parametrize(("name", "arguments", "why"), WRONG)

@@ -15,6 +15,7 @@ from lora_lab.accounting.low_rank import spectrum
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.widgets import matrices
 from lora_lab.widgets.rank_panel import RankPanel
+from lora_lab.widgets.rank_picture import end_words
 
 
 def sent(panel: RankPanel, name: str) -> np.ndarray:
@@ -84,6 +85,12 @@ def test_a_matrix_of_zeros_is_drawn_like_any_other():
     panel = RankPanel(np.zeros((4, 6)), rank=1)
     assert panel.kept() == 1
     assert panel._repr_mimebundle_()[0]["image/png"]
+
+
+def test_the_line_ends_where_the_values_do():
+    assert end_words(RankPanel("picture").values) == "0 from 160 on"
+    assert end_words(RankPanel("update").values) == "0 from 9 on"
+    assert end_words(RankPanel("weight").values) == ""
 
 
 def test_the_picture_is_drawn_by_us_and_its_mean_is_out():

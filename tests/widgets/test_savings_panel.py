@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from lora_lab import LoRA, params
 from lora_lab.accounting import zoo
 from lora_lab.errors import NotFound
 from lora_lab.widgets.panel import plain
 from lora_lab.widgets.savings_panel import SavingsPanel, layer_words, shown
-from lora_lab.widgets.savings_picture import short_names
+from lora_lab.widgets.savings_picture import role_names, short_names
 
 
 @pytest.fixture
@@ -58,16 +59,40 @@ def test_names_are_as_long_as_it_takes_to_tell_them_apart():
     assert short_names(["a.*.dense"]) == ["a.dense"]
 
 
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("minilm", ["q", "k", "v", "o", "up", "down"]),
+        ("gpt2", ["q", "k", "v", "o", "up", "down"]),
+        ("deepseek-v3", ["o", "gate", "gate experts", "gate shared_experts"]),
+        ("t5-base", ["q encoder.SelfAttention", "q decoder.SelfAttention", "q decoder.EncDecAttention", "up encoder"]),
+    ],
+)
+def test_a_layer_is_called_by_what_it_does(model: str, names: list[str]):
+    found = role_names(shown(params(model, LoRA(8, targets="o" if model == "deepseek-v3" else "q,v")).modules))
+    assert set(names) <= set(found)
+    assert len(set(found)) == len(found)
+
+
+def test_what_is_frozen_has_no_dot_of_its_own_and_the_title_not_the_answer(panel: SavingsPanel):
+    trains = dict(zip(panel.figure.labels, panel.figure.trained.get_xdata(), strict=True))
+    assert trains["q  r* 384"] == 4 * (768 + 768)
+    assert np.isnan(trains["k  r* 384"])
+    assert len(panel.figure.gaps.get_segments()) == 2
+    assert "512" not in panel.figure.curve.get_title()
+
+
 @pytest.mark.parametrize("model", ["minilm", "mixtral-8x7b", "deepseek-v3", "phi-3-mini", "llama-3.1-405b", "t5-base"])
 def test_every_kind_of_model_is_drawn(panel: SavingsPanel, model: str):
-    before = panel.bars.value
+    before = panel.dots.value
     panel.model.value = model
     assert f"{model}, " in plain(panel.words.value)
     assert " train (" in plain(panel.words.value)
-    assert panel.bars.value != before
-    bars = [width.get_width() for width in panel.figure.trained]
-    assert max(bars) > 0
-    assert len(bars) == len(panel.figure.labels) == len(set(panel.figure.labels))
+    assert panel.dots.value != before
+    trained = panel.figure.trained.get_xdata()
+    assert np.nanmax(trained) > 0
+    assert (panel.figure.whole.get_xdata() > np.nan_to_num(trained)).all()
+    assert len(trained) == len(panel.figure.labels) == len(set(panel.figure.labels))
 
 
 def test_a_model_without_those_roles_falls_back_and_the_next_has_them_again(panel: SavingsPanel):
@@ -96,7 +121,7 @@ def test_a_saved_notebook_shows_the_picture_and_the_words(panel: SavingsPanel):
     data, _ = panel._repr_mimebundle_()
     assert data["text/plain"].startswith("What LoRA saves. d = 1,024, r = 4")
     both = imread(io.BytesIO(base64.b64decode(data["image/png"])))
-    halves = [imread(io.BytesIO(image.value)) for image in (panel.picture, panel.bars)]
+    halves = [imread(io.BytesIO(image.value)) for image in (panel.picture, panel.dots)]
     assert (np.concatenate(halves, axis=1) == both).all()
     assert both.shape[2] == 3  # no alpha: opaque, so it reads on a dark theme too
     assert all(half.std() > 0.05 for half in halves)
