@@ -81,8 +81,6 @@ def check_times_fewer(answer: float | None) -> Verdict:
         return not_yet("put your number in place of ...")
     hints = {
         full / lora: "the head trains beside the adapter: it belongs below the line as well",
-        (full + head)
-        / (lora + head): "nearly: the 124,647,939 hold the head already, once; above the line stand they alone",
         full / head: "that is against the head alone: add the adapter",
         (lora + head) / full: "that is the share; turned over it says how many times fewer",
         100 * (lora + head) / full: "that is the share in per cent; turned over it says how many times fewer",
