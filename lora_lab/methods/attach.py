@@ -205,7 +205,7 @@ def detach(model: nn.Module) -> None:
     while layers := list(adapted_layers(model)):
         for name, layer in layers:
             if not any(other != name and name.startswith(f"{other}.") for other, _ in layers):  # outermost first
-                _put(model, name, layer.base_layer)
+                put(model, name, layer.base_layer)
     del model.lora_lab_report
 
 
@@ -222,10 +222,11 @@ def _wrap(model: nn.Module, placement: Placement, method: LoRA) -> None:
         wrapped = LoRAEmbedding(layer, rank, scaling)
     else:
         wrapped = LoRALinear(layer, rank, scaling, dropout=method.dropout, init=method.init, rows=site.rows)
-    _put(model, site.module, wrapped.train(layer.training))  # in a model that answers, no dropout
+    put(model, site.module, wrapped.train(layer.training))  # in a model that answers, no dropout
 
 
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+def put(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Set a submodule by its path."""
     parent, _, leaf = path.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
 

@@ -41,7 +41,7 @@ def attach_prompt(model: nn.Module, method: PromptTuning) -> Report:
     model.requires_grad_(False)
     table = model.get_input_embeddings().weight  # type: ignore[operator]
     model.soft_prompt = SoftPrompt(_start(table, method))
-    model.register_forward_pre_hook(_prepend, with_kwargs=True)
+    model.register_forward_pre_hook(prepend, with_kwargs=True)
     report = Report(method, (), train_heads(model), numbers, base, beside=model.soft_prompt.prompt.numel())
     model.lora_lab_report = report  # type: ignore[assignment]
     return report
@@ -54,7 +54,7 @@ def _start(table: Tensor, method: PromptTuning) -> Tensor:
     return torch.randn(method.tokens, table.shape[1]) * table.float().std()
 
 
-def _prepend(model: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def prepend(model: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     ids: Tensor = kwargs.pop("input_ids", args[0] if args else None)
     rows, tokens = len(ids), len(model.soft_prompt.prompt)
     kwargs["inputs_embeds"] = model.soft_prompt(model.get_input_embeddings()(ids))

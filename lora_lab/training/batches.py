@@ -43,6 +43,13 @@ class Batch:
         """The same batch on another device."""
         return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device), self.places)
 
+    def repeated(self, times: int) -> Batch:
+        """All rows over and over: one set for each lane of a pack."""
+        if times == 1:
+            return self
+        ids, mask, labels = (torch.cat([t] * times) for t in (self.input_ids, self.attention_mask, self.labels))
+        return Batch(ids, mask, labels, self.places)
+
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
     """Tokenise a split, each text cut to the task's max_length."""
@@ -51,17 +58,26 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
     return [Row(t, label, place) for place, (t, label) in enumerate(zip(tokens, labels, strict=True))]
 
 
-def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
-    """`steps` batches, epoch after epoch: shuffled, sorted by length within pools, and each pool's batches shuffled."""
-    rng = random.Random(seed)
+def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Iterator[list[Row]]:
+    """The rows of each batch, epoch after epoch: shuffled, sorted by length in pools, each pool's batches shuffled.
+
+    The seed decides which rows meet; whether short or long batches come first is the same for every seed, so that runs
+    of several seeds, side by side, are padded as little as one.
+    """
+    rng, same = random.Random(seed), random.Random(0)
     queue: list[list[Row]] = []
     for _ in range(steps):
         if not queue:
             order = rng.sample(list(rows), len(rows))
             pools = (order[i : i + POOL * batch] for i in range(0, len(order), POOL * batch))
-            queue = [b for pool in pools for b in _shuffled(_cut(_by_length(pool), batch), rng)]
+            queue = [b for pool in pools for b in _shuffled(_cut(_by_length(pool), batch), same)]
             queue.reverse()
-        yield collate(queue.pop(), pad)
+        yield queue.pop()
+
+
+def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
+    """`training_rows` as tensors."""
+    return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
@@ -71,8 +87,7 @@ def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
     """Rows of different lengths as one rectangle."""
-    longest = max(len(row.tokens) for row in rows)
-    width = -(-longest // STEP) * STEP
+    width = width_of(rows)
     input_ids = torch.full((len(rows), width), pad)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -83,6 +98,11 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
     else:
         labels = torch.tensor([row.label for row in rows])
     return Batch(input_ids, mask, labels, tuple(row.place for row in rows))
+
+
+def width_of(rows: Sequence[Row]) -> int:
+    """Tokens that these rows take side by side: those of the longest, in whole steps."""
+    return -(-max(len(row.tokens) for row in rows) // STEP) * STEP
 
 
 def _by_length(rows: Sequence[Row]) -> list[Row]:

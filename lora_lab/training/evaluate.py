@@ -51,35 +51,44 @@ def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none")
 
 
-@torch.inference_mode()
 def evaluate(model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str = "cpu") -> Score:
     """Score a model on rows, in eval mode, and leave it in the mode it was in.
 
     Classification: accuracy, macro_f1 (the mean of the classes' F1), loss in nats per row. Language modelling:
     loss in nats per token over all tokens, perplexity = exp(loss).
     """
+    return evaluate_lanes(model, rows, pad, device, 1)[0]
+
+
+@torch.inference_mode()
+def evaluate_lanes(model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, lanes: int) -> list[Score]:
+    """As `evaluate`, of a model that answers for several lanes at once: each scores all rows."""
     training = [module for module in model.modules() if module.training]
     model.eval()
-    by_place: list[Any] = [None] * len(rows)
-    for batch in scoring_batches(rows, rows_at_once(model, rows), pad):
-        moved = batch.to(device)
-        for place, value in zip(batch.places, _row_values(logits_of(model, moved), moved.labels), strict=True):
-            by_place[place] = value
+    by_place: list[list[Any]] = [[None] * len(rows) for _ in range(lanes)]
+    for batch in scoring_batches(rows, rows_at_once(model, rows, lanes), pad):
+        moved = batch.repeated(lanes).to(device)
+        values = _row_values(logits_of(model, moved), moved.labels)
+        for number, value in enumerate(values):
+            lane, row = divmod(number, len(batch.places))
+            by_place[lane][batch.places[row]] = value
     for module in training:
         module.training = True
-    values = np.array(by_place)
-    labels = [row.label for row in rows]
+    return [_score(np.array(values), [row.label for row in rows]) for values in by_place]
+
+
+def _score(values: np.ndarray, labels: Sequence[int | None]) -> Score:
     if labels[0] is None:
         return Score(perplexity(values), values[:, 0] / values[:, 1])
     return Score(classification_metrics(values, np.array(labels)), values)
 
 
-def rows_at_once(model: torch.nn.Module, rows: Sequence[Row]) -> int:
+def rows_at_once(model: torch.nn.Module, rows: Sequence[Row], lanes: int = 1) -> int:
     """How many rows to score together, so that the logits of the longest do not outgrow LOGITS."""
     if rows[0].label is not None:
-        return ROWS
+        return max(1, ROWS // lanes) if lanes > 1 else ROWS
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
-    return max(1, min(ROWS, LOGITS // (vocabulary * max(len(row.tokens) for row in rows))))
+    return max(1, min(ROWS, LOGITS // (vocabulary * max(len(row.tokens) for row in rows))) // lanes)
 
 
 def _row_values(logits: Tensor, labels: Tensor) -> list[Any]:

@@ -1,111 +1,91 @@
-"""The training loop, plain enough to step through. Whatever else should happen at a step is a callback."""
+"""The training loop, plain enough to step through: one run, or many side by side on one frozen base."""
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
-import torch
 from torch import nn
 
-from lora_lab.errors import Failed
 from lora_lab.layers import AdaptedLayer
 from lora_lab.training.batches import Batch
-from lora_lab.training.evaluate import better, logits_of, loss_of
+from lora_lab.training.evaluate import logits_of, loss_of
+from lora_lab.training.lane import Lane
 from lora_lab.training.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One step of a run, as callbacks see it; `validation` holds metrics at the steps that are validated."""
+class Lanes(Protocol):
+    """Runs that train side by side: a model that answers for all of them, rows of the first lane first."""
 
-    step: int
-    steps: int
-    loss: float
-    lr: float
-    validation: dict[str, float] | None = None
+    model: nn.Module
+    lanes: list[Lane]
 
+    def batches(self) -> Iterator[tuple[int, Batch]]:
+        """The number of each step still to come, and equally many rows of every lane that still trains."""
+        ...
 
-Callback = Callable[[Progress], None]
+    def validate(self) -> list[dict[str, float]]:
+        """The metrics of each lane on the validation split."""
+        ...
 
+    def clear_gradients(self) -> None:
+        """Make room for those of the next step."""
+        ...
 
-@dataclass
-class History:
-    """What happened, step by step, and how it ended: "done", "stopped" or "early"; `before` is validated untrained."""
+    def leave(self, ended: Sequence[Lane]) -> None:
+        """Go on without these."""
+        ...
 
-    before: dict[str, float] = field(default_factory=dict)
-    progress: list[Progress] = field(default_factory=list)
-    status: str = "done"
-
-    def columns(self) -> dict[str, list[Any]]:
-        """As lists that JSON can hold: step, loss, lr, and validation as one record a validated step, 0 the first."""
-        seen = self.progress
-        before = [{"step": 0, **self.before}] if self.before else []
-        return {
-            "step": [p.step for p in seen],
-            "loss": [p.loss for p in seen],
-            "lr": [p.lr for p in seen],
-            "validation": before + [{"step": p.step, **p.validation} for p in seen if p.validation],
-        }
+    def validated(self, step: int) -> None:
+        """Hear that every lane has been validated."""
+        ...
 
 
-def fit(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    recipe: Recipe,
-    validate: Callable[[], dict[str, float]],
-    *,
-    callbacks: Sequence[Callback] = (),
-    stop: threading.Event | None = None,
-    history: History | None = None,
-) -> History:
-    """Train what requires a gradient in `model`, one batch a step, on the device that the batches are on.
+def fit(runs: Lanes, *, stop: threading.Event | None = None) -> None:
+    """Train all lanes, one batch of each a step, until the last of them has ended.
 
-    history     filled as training goes on, so that a run that fails still shows how far it came; a new one when None
-    Raises: Failed when a loss or the gradient is no longer a number, naming the step and the rate.
+    A lane whose loss or gradient is no longer a number ends as failed; the others go on, for no lane's rows meet
+    another's.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    history, best = History() if history is None else history, Best(recipe.patience)
-    history.before = validate()
-    training_mode(model, base_dropout=recipe.dropout)
-    for step, batch in enumerate(batches, start=1):
-        lr = recipe.lr_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        loss = loss_of(logits_of(model, batch), batch.labels).mean()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(trained, recipe.clip or math.inf)
-        value = check_finite(loss.item(), "loss", step, recipe)
-        check_finite(norm.item(), "gradient", step, recipe)
-        optimizer.step()
-        optimizer.zero_grad()
-
-        metrics = validate() if validates_at(step, recipe) else None
-        if metrics:
-            check_finite(metrics.get("loss", 0.0), "validation loss", step, recipe)
-        progress = Progress(step, recipe.steps, value, lr, metrics)
-        history.progress.append(progress)
-        for callback in callbacks:
-            callback(progress)
+    if not any(lane.history.progress for lane in runs.lanes):
+        for lane, metrics in zip(runs.lanes, runs.validate(), strict=True):
+            lane.history.before = metrics
+    recipe = runs.lanes[0].recipe
+    training_mode(runs.model, base_dropout=recipe.dropout)
+    for step, batch in runs.batches():
+        losses = loss_of(logits_of(runs.model, batch), batch.labels).view(len(runs.lanes), -1).mean(1)  # (lanes,)
+        losses.sum().backward()
+        for lane, loss in zip(runs.lanes, losses.tolist(), strict=True):
+            lane.update(step, loss)
+        runs.clear_gradients()
+        _note(runs, step, validates_at(step, recipe))
         if stop is not None and stop.is_set():
-            history.status = "stopped"
+            end_all(runs.lanes, "stopped")
+        ended = [lane for lane in runs.lanes if lane.ended]
+        if len(ended) == len(runs.lanes):
             break
-        if metrics and best.is_stale(metrics):
-            history.status = "early"
-            break
-    model.eval()
-    return history
+        if ended:
+            runs.leave(ended)
+            training_mode(runs.model, base_dropout=recipe.dropout)
+    end_all(runs.lanes, "done")
+    runs.model.eval()
 
 
-def check_finite(value: float, what: str, step: int, recipe: Recipe) -> float:
-    """The value itself. Raises: Failed when it is infinite or no number, before anything is made of it."""
-    if not math.isfinite(value):
-        raise Failed(f"the {what} became {value} at step {step}: lower the rate (lr was {recipe.lr:g})")
-    return value
+def _note(runs: Lanes, step: int, validates: bool) -> None:
+    """What each lane has come to; where this step is validated, with metrics."""
+    found: Sequence[dict[str, float] | None] = runs.validate() if validates else [None] * len(runs.lanes)
+    for lane, metrics in zip(runs.lanes, found, strict=True):
+        if not lane.ended:
+            lane.note(metrics)
+    if validates:
+        runs.validated(step)
+
+
+def end_all(lanes: Sequence[Lane], status: str) -> None:
+    """Say of all that have not ended yet how they did."""
+    for lane in lanes:
+        lane.end(status)
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:
@@ -121,25 +101,3 @@ def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
         if isinstance(module, AdaptedLayer):
             module.train()
             module.base_layer.train(base_dropout)
-
-
-class Best:
-    """Remembers the best validation and counts those since."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience, self.best, self.since = patience, None, 0
-
-    best: dict[str, float] | None
-
-    def is_stale(self, metrics: dict[str, float]) -> bool:
-        """Take note of a validation; True when `patience` of them have passed without a better one."""
-        if self.best is None or better(metrics, self.best):
-            self.best, self.since = metrics, 0
-        else:
-            self.since += 1
-        return bool(self.patience) and self.since >= self.patience
-
-
-def on_device(batches: Iterable[Batch], device: str) -> Iterator[Batch]:
-    """The batches, moved as they are asked for."""
-    return (batch.to(device) for batch in batches)

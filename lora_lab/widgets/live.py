@@ -9,7 +9,7 @@ from typing import Literal
 
 from lora_lab.errors import LabError
 from lora_lab.plots import Curve
-from lora_lab.training.loop import Progress
+from lora_lab.training.lane import Progress
 from lora_lab.training.mind import Mind, changed_mind
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
@@ -80,11 +80,12 @@ class LiveRun:
 
     def _work(self) -> None:
         self.state = "loading"
-        bench = Bench(self.recipe)
+        bench = Bench(self.recipe, callbacks=[self.progress.append])
+        bench.before_scoring = lambda: self._enter("scoring")  # type: ignore[method-assign]
         self.store.check_writable()
         self.state, self._started = "training", time.monotonic()
         try:
-            run = bench.run([self.progress.append], self._stop, before_scoring=lambda: self._enter("scoring"))
+            run = bench.only(self._stop)
         except LabError as error:
             keep_failure(self.store, bench, error)
             raise

@@ -1,0 +1,130 @@
+"""One run among those that train side by side: its recipe, its optimizer, its history, and how it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_lab.methods.packed import Stream
+from lora_lab.training.evaluate import better
+from lora_lab.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a run, as callbacks see it; `validation` holds metrics at the steps that are validated."""
+
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    validation: dict[str, float] | None = None
+
+
+Callback = Callable[[Progress], None]
+
+
+@dataclass
+class History:
+    """What happened, step by step; `before` is validated untrained."""
+
+    before: dict[str, float] = field(default_factory=dict)
+    progress: list[Progress] = field(default_factory=list)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """As lists that JSON can hold: step, loss, lr, and validation as one record a validated step, 0 the first."""
+        seen = self.progress
+        before = [{"step": 0, **self.before}] if self.before else []
+        return {
+            "step": [p.step for p in seen],
+            "loss": [p.loss for p in seen],
+            "lr": [p.lr for p in seen],
+            "validation": before + [{"step": p.step, **p.validation} for p in seen if p.validation],
+        }
+
+    def restore(self, columns: dict[str, list[Any]], steps: int) -> None:
+        """The inverse of `columns`."""
+        found = {r["step"]: {k: v for k, v in r.items() if k != "step"} for r in columns["validation"]}
+        self.before = found.get(0, {})
+        rows = zip(columns["step"], columns["loss"], columns["lr"], strict=True)
+        self.progress = [Progress(step, steps, loss, lr, found.get(step)) for step, loss, lr in rows]
+
+
+class Lane:
+    """A run in the making.
+
+    model    a plain model with the recipe's method attached; what requires a gradient in it trains
+    stream   its random numbers, where it stands in a pack
+    status   "training" until it has ended: "done", "early" by patience, "stopped" by hand, "halved" by a sweep that
+             keeps the better half, or "failed" with `error`
+    """
+
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, callbacks: Sequence[Callback] = (), stream: Stream | None = None
+    ) -> None:
+        self.recipe, self.model, self.callbacks = recipe, model, callbacks
+        self.stream = stream or Stream(recipe.seed)
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        self.history, self.status = History(), "training"
+        self.error: str | None = None
+        self._best: dict[str, float] | None = None
+        self._since = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it trains no more."""
+        return self.status != "training"
+
+    def update(self, step: int, loss: float) -> None:
+        """One update from the gradients that are there: clipped, at the rate of this step.
+
+        A loss or a gradient that is no number ends the lane before anything is made of it.
+        """
+        recipe, rate = self.recipe, self.recipe.lr_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self._is_finite(loss, "loss", step):
+            norm = nn.utils.clip_grad_norm_(self.trained, recipe.clip or math.inf)
+            if self._is_finite(norm.item(), "gradient", step):
+                self.optimizer.step()
+                self.history.progress.append(Progress(step, recipe.steps, loss, rate))
+
+    def note(self, metrics: dict[str, float] | None) -> None:
+        """Take down the validation of the last update, if there was one, and tell those who watch."""
+        last = self.history.progress[-1]
+        if metrics and not self._is_finite(metrics.get("loss", 0.0), "validation loss", last.step):
+            return
+        now = Progress(last.step, last.steps, last.loss, last.lr, metrics)
+        self.history.progress[-1] = now
+        for callback in self.callbacks:
+            callback(now)
+        if metrics and self._is_stale(metrics) and not self.ended:
+            self.status = "early"
+
+    def end(self, status: str) -> None:
+        """Say how it ended, unless it has ended already."""
+        self.status = self.status if self.ended else status
+
+    def fail(self, reason: str) -> None:
+        """End as failed, for this reason."""
+        self.status, self.error = "failed", reason
+
+    def _is_stale(self, metrics: dict[str, float]) -> bool:
+        """Take note of a validation; True when `patience` of them have passed without a better one."""
+        if self._best is None or better(metrics, self._best):
+            self._best, self._since = metrics, 0
+        else:
+            self._since += 1
+        return bool(self.recipe.patience) and self._since >= self.recipe.patience
+
+    def _is_finite(self, value: float, what: str, step: int) -> bool:
+        finite = math.isfinite(value)
+        if not finite:
+            self.fail(f"the {what} became {value} at step {step}: lower the rate (lr was {self.recipe.lr:g})")
+        return finite

@@ -1,0 +1,245 @@
+"""Runs laid out side by side: one frozen base, one copy of the data, a lane for each recipe. A run is a pack of one.
+
+What the recipes of a pack have in common (`key`) is done once; what they differ in is each lane's own.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lora_lab.errors import BadValue
+from lora_lab.methods.attach import heads_of, put
+from lora_lab.methods.base import Report
+from lora_lab.methods.packed import PACKABLE, Stream, can_pack, own_biases, pack, share
+from lora_lab.training import device
+from lora_lab.training.batches import STEP, Batch, Row, collate, encode, training_rows, width_of
+from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes
+from lora_lab.training.guard import check_memory
+from lora_lab.training.lane import Callback, Lane, Progress
+from lora_lab.training.loop import fit
+from lora_lab.training.models import is_causal, load_model, load_tokenizer
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import Run
+from lora_lab.training.tasks import Task, load_task
+
+OWN = ("method", "lr", "seed", "weight_decay", "warmup", "clip", "patience")  # what lanes of one pack may differ in
+Keep = Callable[[Lane, Run], None]
+
+
+def key(recipe: Recipe) -> tuple[Any, ...]:
+    """Equal for recipes that can train side by side; unique for one that cannot share its base."""
+    settings = recipe.settings()
+    method = settings["method"]
+    shared = tuple(value for name, value in settings.items() if name not in OWN)
+    if method["name"] not in PACKABLE or recipe.dropout or "embed" in method.get("targets", ()):
+        return (*shared, recipe.hash)
+    return (*shared, method["name"], method.get("tokens"))
+
+
+class Pack:
+    """Everything that some runs need, laid out: base model, lanes, tokenizer, encoded data.
+
+    Raises: BadValue, NotFound for what is wrong with a recipe, before any training; BadValue for recipes that differ in
+    more than OWN.
+    """
+
+    def __init__(
+        self, recipes: Sequence[Recipe], *, callbacks: Callable[[Recipe], Sequence[Callback]] | None = None,
+        download: bool = False,
+    ) -> None:  # fmt: skip
+        first, self.started, self.download = recipes[0], time.perf_counter(), download
+        if len({key(recipe) for recipe in recipes}) > 1:
+            raise BadValue("these recipes cannot train side by side: they differ in more than a lane may")
+        text, label = first.text_column, first.label_column
+        self.task: Task = load_task(first.task, max_length=first.max_length, text=text, label=label)
+        wanted = {"device": first.device, "dtype": first.dtype, "attention": first.attention}
+        self.choice = device.choose(typical_tokens(self.task), **wanted)
+        check_memory(first, self.choice)
+        self.base = self._loaded(first)
+        check_fits(self.base, self.task)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(first.model, download=download)
+        self.base.config.pad_token_id = self.tokenizer.pad_token_id  # a causal classifier looks for it in the rows
+        heads = {first.seed: dict(heads_of(self.base))}
+        self.lanes = [self._lane(recipe, heads, len(recipes) == 1) for recipe in recipes]
+        for lane in self.lanes:
+            lane.callbacks = [self._watch_memory, *(callbacks(lane.recipe) if callbacks else ())]
+        self.size, self.step, self.peak_bytes = len(recipes), 0, 0
+        self.judge: Callable[[Sequence[Lane], int], None] = lambda lanes, step: None
+        self.rows = {n: encode(getattr(self.task, n), self.task, self.tokenizer) for n in ("train", "validation")}
+        self.model: nn.Module = self.lanes[0].model if len(recipes) == 1 else self._packed()
+
+    def run(self, keep: Keep = lambda lane, run: None, stop: threading.Event | None = None) -> list[Run]:
+        """Train all lanes and score each once on the test split; `keep` hears of each run as soon as it is there."""
+        self._keep, self._runs = keep, list[Run]()
+        device.forget_peak(self.device)
+        fit(self, stop=stop)
+        self.before_scoring()
+        for lane, score in zip(self.lanes, self.score("test"), strict=True):
+            self._finish(lane, score)
+        return self._runs
+
+    def before_scoring(self) -> None:
+        """Called between training and the test split."""
+
+    # ---- what the loop asks
+
+    def batches(self) -> Iterator[tuple[int, Batch]]:
+        """The steps still to come, each lane's own rows one under the other."""
+        first, rows = self.lanes[0].recipe, self.rows["train"]
+        seeds = {lane.recipe.seed for lane in self.lanes}
+        feeds = {seed: training_rows(rows, first.batch, first.steps, seed) for seed in seeds}
+        for step in range(1, first.steps + 1):
+            parts = {seed: next(feed) for seed, feed in feeds.items()}
+            if step <= self.step:
+                continue
+            self.step = step
+            for lane in self.lanes:
+                lane.stream.width = width_of(parts[lane.recipe.seed])
+            together = [row for lane in self.lanes for row in parts[lane.recipe.seed]]
+            yield step, collate(together, self.pad).to(self.device)
+
+    def validate(self) -> list[dict[str, float]]:
+        """The metrics of the validation split, for the curve and for choosing."""
+        return [score.metrics for score in self.score("validation")]
+
+    def validated(self, step: int) -> None:
+        """After a validation: a judge may end lanes."""
+        self.judge([lane for lane in self.lanes if not lane.ended], step)
+
+    def clear_gradients(self) -> None:
+        """In a pack the lanes' gradients are views, so they are filled with zeros; alone they are given back."""
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad = None if self.model is self.lanes[0].model else parameter.grad.zero_()
+
+    def leave(self, ended: Sequence[Lane]) -> None:
+        """Score and keep what has ended, and go on with the others."""
+        for lane in ended:
+            self._finish(lane, self._score_alone(lane))
+        self.lanes = [lane for lane in self.lanes if lane not in ended]
+        self.model = self._packed()
+
+    # ---- scores and records
+
+    def score(self, split: str) -> list[Score]:
+        """Score a split with all lanes as they are now."""
+        return evaluate_lanes(self.model, self.rows_of(split), self.pad, self.device, len(self.lanes))
+
+    def rows_of(self, split: str) -> list[Row]:
+        """A split as tokens; the test split is encoded when it is asked for."""
+        if split not in self.rows:
+            self.rows[split] = encode(getattr(self.task, split), self.task, self.tokenizer)
+        return self.rows[split]
+
+    @property
+    def device(self) -> str:
+        """Where the model is."""
+        return self.choice.device
+
+    @property
+    def pad(self) -> int:
+        """The token that fills rows up."""
+        return int(self.tokenizer.pad_token_id)
+
+    def record(self, lane: Lane, score: Score | None) -> Run:
+        """What came of a lane. `seconds` is its share of the pack's."""
+        report: Report = lane.model.lora_lab_report  # type: ignore[assignment]
+        return Run(
+            recipe=lane.recipe,
+            metrics=score.metrics if score else {},
+            history=lane.history.columns(),
+            adapter_parameters=report.adapter_parameters,
+            head_parameters=report.head_parameters,
+            total=report.total,
+            seconds=(time.perf_counter() - self.started) / self.size,
+            peak_bytes=self.peak_bytes,
+            environment=device.environment(self.choice) | {"pack": self.size},
+            status=lane.status,
+            error=lane.error,
+            predictions=score.predictions if score else None,
+        )
+
+    def _finish(self, lane: Lane, score: Score | None) -> None:
+        run = self.record(lane, None if lane.error else score)
+        self._runs.append(run)
+        self._keep(lane, run)
+
+    def _score_alone(self, lane: Lane) -> Score | None:
+        if lane.error:
+            return None
+        lane.model.eval()
+        return evaluate(lane.model, self.rows_of("test"), self.pad, self.device)
+
+    # ---- laying out
+
+    def _loaded(self, recipe: Recipe) -> PreTrainedModel:
+        """The base, its head as random as the recipe's seed makes it."""
+        seed_everything(recipe.seed)
+        labels, dtype, attention = self.task.num_labels, self.choice.torch_dtype, self.choice.attention
+        return load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
+
+    def _lane(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]], alone: bool) -> Lane:
+        """A lane as if it were alone: the head and A of its own seed, on the shared base."""
+        model: Any = self.base if alone else share(self.base)
+        if not alone and self.task.num_labels and recipe.seed not in heads:
+            heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))
+        for name, head in heads.get(recipe.seed, {}).items():
+            put(model, name, head)
+        if recipe.method.name == "bitfit" and not alone:
+            own_biases(model)
+        seed_everything(recipe.seed)  # again, so that A does not depend on how much the head drew
+        recipe.method.attach(model)
+        if not alone and not can_pack(model):
+            raise BadValue("an adapted embedding trains alone: leave it out of the pack")
+        lane = Lane(recipe, model.to(self.choice.device), stream=Stream(recipe.seed, self.choice.device))
+        seed_everything(recipe.seed)  # and dropout begins anew, as it does for each lane of a pack
+        return lane
+
+    def _packed(self) -> nn.Module:
+        return pack(self.base, [lane.model for lane in self.lanes], [lane.stream for lane in self.lanes])
+
+    def _watch_memory(self, progress: Progress) -> None:
+        self.peak_bytes = max(self.peak_bytes, device.used_bytes(self.device))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators that training draws from: torch on all devices, numpy, Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def typical_tokens(task: Task) -> int:
+    """About how long the task's texts are in tokens (4 characters each), for choosing attention and dtype."""
+    sample = task.train.texts[:200]
+    return min(task.max_length, sum(map(len, sample)) // (4 * len(sample)))
+
+
+def positions(model: PreTrainedModel) -> int | None:
+    """How many tokens a model can read: whole steps of the batches' width; RoBERTa's first positions are padding's."""
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest and "roberta" in model.config.model_type:
+        longest -= model.config.pad_token_id + 1
+    return longest and longest // STEP * STEP
+
+
+def check_fits(model: PreTrainedModel, task: Task) -> None:
+    """Raises BadValue for a model that cannot do the task: an encoder in language modelling, texts too long."""
+    if task.num_labels is None and not is_causal(model):
+        raise BadValue(
+            f"task {task.name} is language modelling and needs a causal model such as smollm2, not an encoder"
+        )
+    if task.num_labels is None and task.max_length < 2:
+        raise BadValue("max_length must be at least 2 in language modelling: one token has no next one to predict")
+    longest = positions(model)
+    if longest and task.max_length > longest:
+        raise BadValue(f"max_length {task.max_length} is above the {longest} tokens that this model can read")
