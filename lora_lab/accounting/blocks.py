@@ -133,6 +133,8 @@ def _queries_keys_values(on: Operations, x: Value, layer: Layer) -> tuple[Value,
     fused = layer.linear(on, x, "q+k+v", QKV)
     one = fused.size // (a.heads + 2 * a.kv_heads)
     q, k, v = on.split(fused, [one * a.heads, one * a.kv_heads, one * a.kv_heads])
+    if on.setup.outputs_kept:  # the cache puts v into a tensor of its own
+        v = on.op(v.size, [v], label=QKV)
     return q, k, v
 
 

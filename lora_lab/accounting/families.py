@@ -155,6 +155,8 @@ def _encoder_layers(
 
 def gpt2(config: Config, classify: bool) -> Architecture:
     """GPT-2, and GPT-3 as its paper describes it: the same, larger. n_inner null means 4 x n_embd."""
+    if config.flag("add_cross_attention", False):
+        raise BadValue(f"{config.name} attends to an encoder beside it, which cannot be counted; try gpt2-medium")
     d, heads, layers = config.number("n_embd"), config.number("n_head"), config.number("n_layer")
     if d % heads:
         raise BadValue(f"the hidden size {d} of {config.name} is no multiple of its {heads} attention heads")

@@ -20,12 +20,14 @@ ROUTER: Label = ("activations", "the router", "4·T·experts")
 def gemma(on: Operations, x: Value, layer: Layer) -> Value:
     """A norm before and after attention, and before and after the MLP. Gemma 2 has no fused attention."""
     a = layer.architecture
-    q, k, v = (layer.linear(on, on_norm, role, QKV) for on_norm in [on.gemma_norm(x, ATTENTION_IN)] for role in "qkv")
+    normed = on.gemma_norm(x, ATTENTION_IN)
+    q, k, v = (layer.linear(on, normed, role, QKV) for role in "qkv")
     if a.qk_norm:
         q, k = on.gemma_norm(q, QKV, a.heads), on.gemma_norm(k, QKV, a.kv_heads)
     q, k = on.rotate(q), on.rotate(k)
     if a.model_type == "gemma2":
         y = written_out(on, q, k, v, a.heads, a.kv_heads, capped=True)
+        on.early = [(n, [x, normed, *held]) for n, held in on.early]
     else:
         y = on.attention(q, k, v, a.heads, a.kv_heads)
     x = on.add(x, on.gemma_norm(layer.linear(on, y, "o", HIDDEN), HIDDEN), HIDDEN)
@@ -45,19 +47,23 @@ def written_out(
     sinks: bool = False,
 ) -> Value:
     """Attention without a fused kernel: the scores of each pair of tokens are kept, in several forms."""
-    scores = on.tokens * on.seq * heads * on.b
-    if heads > kv_heads and kv_heads > 1:
+    scores, held = on.tokens * on.seq * heads * on.b, [q, k, v]
+    if heads > kv_heads:  # a single head is repeated as a view, and copied by the product
         k, v = (on.op(x.size * (heads // kv_heads), [x], label=QKV) for x in (k, v))
     w = on.scale(on.op(scores, [q, k], [q, k]))
     if capped:
         w = on.scale(on.pointwise(on.scale(w), SCORES))
     w = on.op(scores, [w], alias=True)  # plus the mask
     if sinks:
+        masked = w
         w = on.op(scores, [on.op(scores, [w])], alias=True)  # beside a column for the sink, minus the largest
         weights = on.pointwise(w, SCORES)
+        on.early = [(len(on.nodes), [*held, k, v, masked, w, weights])]
     else:
         out = Storage(2 * scores if on.b == 2 else scores, SCORES)
-        soft = on.op(out.size, [on.cast(w, out.size)], [out], inside=out)
+        wide = on.cast(w, out.size)
+        soft = on.op(out.size, [wide], [out], inside=out)
+        on.early = [(len(on.nodes), [*held, k, v, w, wide, soft])]
         weights = on.op(scores, [soft], label=SCORES) if on.b == 2 else soft
     y = on.op(q.size, [weights, v], [weights, v])
     return on.scale(y, ("activations", "attention's output", "T·q·b"))  # its rows are put in another order
@@ -66,7 +72,9 @@ def written_out(
 def mixture(on: Operations, x: Value, layer: Layer) -> Value:
     """Llama's layer with experts in the place of its MLP, where this layer has them."""
     sinking = partial(written_out, on, sinks=True) if layer.architecture.model_type == "gpt_oss" else None
-    return llama(on, x, layer, sinking, experts)
+    y = llama(on, x, layer, sinking, experts)
+    on.early = [(n, [x, *held]) for n, held in on.early]
+    return y
 
 
 def experts(on: Operations, x: Value, layer: Layer, reads: Value | None = None) -> Value:
@@ -84,6 +92,7 @@ def experts(on: Operations, x: Value, layer: Layer, reads: Value | None = None) 
     inner = combine(on, gate, up)
     biases = on.op(wide.size, []) if a.model_type == "gpt_oss" else rows  # one for each row, from those of all experts
     on.run_again = [[*(v for moment in on.run_again for v in moment), x, rows, biases, inner]]
+    on.early = [(n, [*held, x, rows, biases]) for n, held in on.early]
     y = on.op(t * k * d * b, [inner], [inner] if on.trains else [], weights=gain * d * width, label=ROUTED)
     wide_sum = t * k * d * max(b, 4 if a.model_type == "mixtral" else b)
     y = on.op(wide_sum, [y, chosen], [y, chosen])
@@ -133,9 +142,13 @@ def plainly(on: Operations, gate: Value, up: Value) -> Value:
 
 def limited(on: Operations, gate: Value, up: Value) -> Value:
     """gpt-oss: both cut off at a limit, then (up + 1) gate sigmoid(1.702 gate), operation by operation."""
+    wide = gate
     gate, cut = on.pointwise_of(gate, MLP), on.pointwise_of(up, MLP)
+    glu = on.multiply(gate, on.pointwise(on.scale(gate), MLP), MLP)
     up, on.run_again = on.op(up.size, [cut], alias=True, label=MLP), [[cut]]
-    return on.multiply(up, on.multiply(gate, on.pointwise(on.scale(gate), MLP), MLP), DOWN_IN)
+    out = on.multiply(up, glu, DOWN_IN)
+    on.early.append((len(on.nodes), [wide, gate, cut, glu, up, out]))
+    return out
 
 
 KIN: dict[str, Block] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lora_lab.accounting.architectures import Architecture, Module
+from lora_lab.accounting.architectures import Architecture, Module, head_modules
 from lora_lab.accounting.operations import bytes_per_weight
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.setup import BYTES, Setup
@@ -70,10 +70,11 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
     added = (0 if in_place else plan.parameters * own) + head * 4
     extra = trained if setup.optimizer == "adamw-foreach" else 0
     if setup.optimizer == "adamw":
-        extra = _loop(_sizes(a, plan, labels, once=True)) * (b if in_place else own)
+        extra = _loop(_tensors(a, plan, labels, b if in_place else own, once=True))
     optimizer = 2 * trained
     if setup.optimizer == "adamw-8bit":
-        optimizer = round(sum(n * (2 + 8 / 256) if n >= SMALL else n * 8 for n in _sizes(a, plan, labels)))
+        numbers_of = [n for n, _ in _tensors(a, plan, labels, b if in_place else own)]
+        optimizer = round(sum(n * (2 + 8 / 256) if n >= SMALL else n * 8 for n in numbers_of))
     if setup.optimizer == "sgd":
         optimizer = 0
     kind = setup.shard.partition(":")[0]
@@ -90,8 +91,9 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
     )
 
 
-def _loop(sizes: list[int]) -> int:
-    """Numbers that AdamW's loop needs: a root and a quotient as large as the parameter, and the last one's quotient."""
+def _loop(tensors: list[tuple[int, int]]) -> int:
+    """Bytes that AdamW's loop needs: a root and a quotient as large as the parameter, and the last one's quotient."""
+    sizes = [numbers * width for numbers, width in tensors]
     return max((2 * size + last for last, size in zip([0, *sizes], sizes, strict=False)), default=0)
 
 
@@ -117,7 +119,7 @@ def _total(a: Architecture, labels: int) -> int:
     return a.total - a.head_parameters - pooler + _head(a, labels)
 
 
-def _tensors(m: Module) -> int:
+def _copies(m: Module) -> int:
     """How many tensors of this kind the model has: transformers 5 keeps the experts of a layer in one."""
     return len(m.numbers) if m.expert else m.count
 
@@ -130,14 +132,31 @@ def _numbers(m: Module) -> tuple[int, int]:
     return m.weight * together, m.biases * together
 
 
-def _sizes(a: Architecture, plan: Plan, labels: int, *, once: bool = False) -> list[int]:
-    """Numbers in each tensor that trains, in the order of a layer; with `once` each kind of module one time."""
+def _tensors(a: Architecture, plan: Plan, labels: int, width: int, *, once: bool = False) -> list[tuple[int, int]]:
+    """Numbers in each tensor that trains and bytes of one, in the order of the model; with `once` each kind one time.
+
+    A head beside a frozen base trains in fp32 whatever `width` is.
+    """
+    head = [n for m in _head_modules(a, labels) for n in (m.weight, m.biases) if n]
     if plan.everything:
         each = (m for m in a.modules if not m.tied and not m.in_task_head)
-        found = [n for m in each for _ in range(1 if once else _tensors(m)) for n in _numbers(m) if n]
-        return [*found, _head(a, labels)]
+        found = [n for m in each for _ in range(1 if once else _copies(m)) for n in _numbers(m) if n]
+        return [(n, width) for n in [*found, *head]]
+    return [(n, width) for n in _own(a, plan, once)] + [(n, 4) for n in head if plan.head]
+
+
+def _own(a: Architecture, plan: Plan, once: bool) -> list[int]:
+    """Numbers in each tensor that a method trains on a frozen base."""
+    if plan.biases:
+        each = (m for m in a.modules if m.bias and not m.in_task_head)
+        return [m.biases for m in each for _ in range(1 if once else _copies(m))]
     layers = {id(layer): layer for layer in plan.layers}.values() if once else plan.layers
-    adapters = [
-        n for layer in layers for _, each in layer for x in each for n in (x.rank * x.in_features, x.rank * x.rows)
-    ]
-    return adapters or [plan.parameters]
+    pairs = [(x.rank * x.in_features, x.rank * x.rows) for layer in layers for _, some in layer for x in some]
+    return [n for pair in pairs for n in pair] or [plan.parameters] * (plan.parameters > 0)
+
+
+def _head_modules(a: Architecture, labels: int) -> tuple[Module, ...]:
+    """The head of the task: the model's own, or an encoder's."""
+    if a.head_parameters or a.task != "encoder":
+        return tuple(m for m in a.modules if m.in_task_head)
+    return head_modules(a, labels)

@@ -69,9 +69,9 @@ class Tape:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.variables: list[list[Value]] = []  # what the code's variables hold at moments late in forward
-        self.run_again: list[
-            list[Value]
-        ] = []  # the same when it runs again, which stops when all that is kept is there
+        # The same when it runs again, which stops when all that is kept is there.
+        self.run_again: list[list[Value]] = []
+        self.early: list[tuple[int, list[Value]]] = []  # the same before so many of the operations
 
     def op(
         self,
@@ -121,24 +121,30 @@ class Tape:
         held = (sum(s.size for s in {value.storage for value in moment} - kept) for moment in moments)
         return {VARIABLES: max(held, default=0)}
 
+    def earlier(self, outside: Storage | None = None) -> int:
+        """The most that variables and what is kept so far hold together at any early moment."""
+        held = []
+        for count, moment in self.early:
+            kept = {store for node in self.nodes[:count] for store in node.kept}
+            held.append(sum(s.size for s in (kept | {value.storage for value in moment}) - {outside}))
+        return max(held, default=0)
+
     def backward(self, out: Value, outside: Storage | None = None) -> Profile:
         """Play backward from `out`, whose gradient lives already."""
-        first = _Play(self.nodes, outside)
-        first.run(out)
-        second = _Play(self.nodes, outside, stop=first.where)
-        second.run(out)
-        return Profile(second.parts, first.weights)
+        play = _Play(self.nodes, outside)
+        play.run(out)
+        return Profile(play.parts(), play.weights)
 
 
 class _Play:
-    """The state of one backward pass; with `stop` it ends at that moment and says what lives."""
+    """The state of one backward pass, which remembers its fullest moment."""
 
-    def __init__(self, nodes: list[Node], outside: Storage | None, stop: int = -1) -> None:
-        self.nodes, self.stop = nodes, stop
+    def __init__(self, nodes: list[Node], outside: Storage | None) -> None:
+        self.nodes, self.outside = nodes, outside
         self.users: dict[Storage, int] = {}
-        self.live = self.flight = self.weights = self.most = self.moment = 0
-        self.where = -1
-        self.parts: Parts = {}
+        self.live = self.flight = self.weights = self.most = 0
+        self.skipped: list[Node] = []  # those that no gradient reaches keep what they hold
+        self.fullest = (0, 0, 0, 0)  # gradients in flight, weights' gradients, nodes that still hold, nodes skipped
         for node in nodes:
             for store in node.kept:
                 if store is not outside:
@@ -151,9 +157,11 @@ class _Play:
         """From the last operation to the first."""
         gradients: dict[Value, list[int]] = {out: [out.size, 1]}  # bytes, and by how many it is held
         self.flight = out.size
-        for node in reversed(self.nodes):
+        for number in range(len(self.nodes) - 1, -1, -1):
+            node = self.nodes[number]
             arrived = [gradients.pop(out) for out in node.outs if out in gradients]
             if not arrived:
+                self.skipped.append(node)
                 continue
             made = []
             for value in node.into:
@@ -163,22 +171,31 @@ class _Play:
                 else:
                     made.append((value, self._new(value.size)))
             self.weights += node.weights
-            self._look(node.temporary)
+            self._look(number + 1, node.temporary)
             self._release(node)
             for gradient in arrived:
                 self._drop(gradient)
             for value, new in made:
-                self._deliver(gradients, value, new)
-            if self.parts:
-                return
+                self._deliver(gradients, value, new, number)
 
-    def _deliver(self, gradients: dict[Value, list[int]], value: Value, new: list[int]) -> None:
+    def parts(self) -> Parts:
+        """What lives at the fullest moment, by label."""
+        flight, weights, holding, skipped = self.fullest
+        nodes = [*self.nodes[:holding], *self.skipped[:skipped]]
+        found: Parts = {}
+        for store in dict.fromkeys(s for node in nodes for s in node.kept if s is not self.outside):
+            found[store.label] = found.get(store.label, 0) + store.size
+        found[IN_FLIGHT] = found.get(IN_FLIGHT, 0) + flight
+        found[IN_HAND] = weights
+        return found
+
+    def _deliver(self, gradients: dict[Value, list[int]], value: Value, new: list[int], number: int) -> None:
         old = gradients.get(value)
         if old is None:
             gradients[value] = new
             return
         gradients[value] = self._new(value.size)  # the sum is a third tensor for a moment
-        self._look(0)
+        self._look(number, 0)
         self._drop(old)
         self._drop(new)
 
@@ -198,17 +215,8 @@ class _Play:
                 if not self.users[store]:
                     self.live -= store.size
 
-    def _look(self, temporary: int) -> None:
+    def _look(self, holding: int, temporary: int) -> None:
         now = self.live + self.flight + self.weights + temporary
-        if self.moment == self.stop:
-            self._describe(temporary)
-        elif now > self.most:
-            self.most, self.where = now, self.moment
-        self.moment += 1
-
-    def _describe(self, temporary: int) -> None:
-        for store, users in self.users.items():
-            if users:
-                self.parts[store.label] = self.parts.get(store.label, 0) + store.size
-        self.parts[IN_FLIGHT] = self.parts.get(IN_FLIGHT, 0) + self.flight + temporary
-        self.parts[IN_HAND] = self.weights
+        if now > self.most:
+            self.most = now
+            self.fullest = (self.flight + temporary, self.weights, holding, len(self.skipped))

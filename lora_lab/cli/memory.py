@@ -135,12 +135,9 @@ def _question(model: str, options: dict[str, Any]) -> Question:
 
 
 def _method(options: Mapping[str, Any], architecture: Architecture) -> Any:
-    """The method, where qlora is lora on all linear layers unless targets are given."""
+    """The method, its dropout under the option's own name."""
     given = dict(options)
-    given["dropout"] = given.pop("lora_dropout")
-    if given["method"] == "qlora":
-        given |= {"method": "lora", "targets": given["targets"] or "all-linear"}
-    return method_from_options(given, architecture)
+    return method_from_options(given | {"dropout": given.pop("lora_dropout")}, architecture)
 
 
 def _card(name: str | None, gigabytes: float | None) -> Card | None:

@@ -66,6 +66,8 @@ def method_from_options(options: dict[str, Any], architecture: Architecture) -> 
     given = {name: value for name, value in options.items() if value is not None}
     if "rank_pattern" in given:
         given["rank_pattern"] = _pattern(given["rank_pattern"])
+    if given["method"] == "qlora":  # trains what lora does; only the base differs
+        given = {"targets": "all-linear", **given, "method": "lora"}
     if given["method"] == "lora" and "targets" not in given:
         given["targets"] = _usual_targets(architecture)
     return counted_from({"name": given.pop("method"), **given})

@@ -46,7 +46,7 @@ def counted_from(settings: Mapping[str, Any]) -> Counting:
     options = dict(settings)
     name = str(options.pop("name", ""))
     if name not in COUNTED:
-        raise BadValue(f"unknown method '{name}'; known: {nearest(name, COUNTED)}")
+        raise BadValue(f"unknown method '{name}'; known: {nearest(name, [*COUNTED, 'qlora'])}")
     return _made(COUNTED[name], options)
 
 

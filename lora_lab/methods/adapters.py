@@ -124,7 +124,8 @@ def _one_for_all_slices(layers: list[LoRALinear]) -> tuple[Tensor, Tensor]:
 
 
 def _config(model: nn.Module, report: Report) -> dict[str, Any]:
-    assert isinstance(report.method, LoRA)
+    if not isinstance(report.method, LoRA):
+        raise BadValue(f"an adapter of {report.method.name} cannot be saved yet; lora's can")
     heads = [name for name, _ in report.heads]
     name = getattr(getattr(model, "config", None), "_name_or_path", None) or None
     return _lora_config(model, report.method, report.placements) | {

@@ -41,7 +41,7 @@ class FullFineTuning(Counted):
     def plan(self, architecture: Architecture) -> Plan:
         """Every weight. Raises: as `count`."""
         if self.top is not None:
-            return super().plan(architecture)
+            return Plan(self.count(architecture), unknown="the memory of full with top is not modelled; leave top out")
         return Plan(self.count(architecture), everything=True)
 
     def attach(self, model: nn.Module) -> Report:
@@ -66,12 +66,14 @@ class HeadOnly(Counted):
     name: ClassVar[str] = "head"
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """Nothing but the head, which counts apart."""
+        """Nothing but the head, which counts apart. Raises: BadValue for a model that no head is put on."""
+        if architecture.task != "encoder" and not architecture.head_parameters:
+            raise BadValue(f"{architecture.name} has no head of a task that could train alone; use lora, or num_labels")
         return ()
 
     def plan(self, architecture: Architecture) -> Plan:
-        """The head alone."""
-        return Plan(0)
+        """The head alone. Raises: as `trained`."""
+        return Plan(self.count(architecture))
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze everything and give the classification head a copy that trains.

@@ -34,7 +34,7 @@ Slot = tuple[str, tuple[int, int] | None]  # a layer's path, and which of its ou
 
 
 def share(model: nn.Module) -> nn.Module:
-    """A second model on the same weights: its own modules, so that it can be adapted alone, and no memory to speak of."""
+    """A second model on the same weights: its own modules, so that it can be adapted alone, and hardly any memory."""
     return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
 
 

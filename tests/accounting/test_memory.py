@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lora_lab import LoRA
+from lora_lab import LoRA, params
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.setup import OPTIMIZERS, Setup
@@ -134,6 +134,13 @@ GRID = [
     *((f, m, {"checkpointing": c}) for f in MIXED for m in ("full", "lora") for c in (False, True)),
     *((f, m, {"dtype": d}) for f in ("gemma2", "gemma3_text") for m in ("full", "lora") for d in ("fp32", "bf16")),
     ("gemma2", "lora", {"checkpointing": True}),
+    ("gemma2", "top", {}),
+    ("gpt_oss", "prompt", {}),
+    ("gpt_oss", "o", {}),
+    ("gpt_oss", "lora", {"padded": True}),
+    ("phi3", "full", {"outputs_kept": True, "optimizer": "sgd"}),
+    ("roberta", "head", {}),
+    ("roberta", "lora", {"checkpointing": True, "batch": 1, "seq": 17}),
     ("gemma3_text", "prompt", {"quantised": "nf4"}),
     *(("gpt2", "full", {"optimizer": name}) for name in OPTIMIZERS if name != "adamw-8bit"),
     *(("llama", "full", {"optimizer": name}) for name in OPTIMIZERS if name != "adamw-8bit"),
@@ -143,9 +150,10 @@ GRID = [
 @pytest.mark.parametrize(("family", "name", "options"), GRID)
 def test_other_methods_and_options_within_three_percent(family, name, options):
     size = {"layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 64, "inner": 768, "vocabulary": 2000}
-    fields, setup = config(family, size), Setup(batch=2, seq=192, **options)
+    fields, setup = config(family, size), Setup(**{"batch": 2, "seq": 192, **options})
     architecture = Architecture.from_config(fields)
     special = {"bitfit": BitFit(), "head": HeadOnly(), "lora-dropout": LoRA(rank=4, dropout=0.1)}
+    special |= {"o": LoRA(targets="o"), "top": LoRA(targets="model.layers.3.mlp.up_proj")}
     targets = "all-linear" if options.get("adapter_dtype") else ("q", "v")
     method = special.get(name) or method_of(name, 8, targets)
     if family == "deepseek_v3" and name == "lora":
@@ -212,6 +220,22 @@ def test_four_bits_and_double_quantisation():
     assert sixteen - single == pytest.approx(linear * (16 - 4.5) / 8, abs=8)
 
 
+def test_the_trained_head_is_the_largest_tensor_of_a_small_step():
+    """RoBERTa's head is d x d in fp32, and AdamW's arithmetic is as large as the largest tensor."""
+    setup = {"batch": 1, "seq": 16}
+    predicted, traced = (memory("roberta-base", LoRA(), trace=t, **setup).moments for t in (False, True))
+    counters = 4 * (24 * 2 + 4)  # of AdamW: one for each tensor that trains, 4 bytes
+    assert predicted["the optimizer's step"] + counters == traced["the optimizer's step"]
+
+
+def test_eight_bit_moments_are_rounded_up_where_tensors_are_small():
+    head = 768 * 768 * (2 + 8 / 256) + (768 + 2 * 768 + 2) * 8
+    adapters = 24 * 2 * 8 * 768 * (2 + 8 / 256)
+    assert memory("roberta-base", LoRA(), optimizer="adamw-8bit").categories["optimizer"] == round(head + adapters)
+    biases = memory("gpt2", BitFit(), optimizer="adamw-8bit").categories["optimizer"]
+    assert biases == 8 * params("gpt2", BitFit()).trainable
+
+
 def test_sharding_divides_the_states():
     whole, zero1, zero2, fsdp = (
         memory("llama-3-8b", FullFineTuning(), shard=s) for s in ("", "zero1:8", "zero2:8", "fsdp:8")
@@ -247,6 +271,21 @@ def test_what_is_not_modelled_is_refused_not_guessed():
         memory("t5-base", LoRA())
     with pytest.raises(BadValue, match="not modelled yet"):
         memory("minilm", IA3())
+    for targets in ("embed", "lm_head"):
+        with pytest.raises(BadValue, match="alone is not modelled"):
+            memory("smollm2", LoRA(targets=targets))
+    with pytest.raises(BadValue, match="leave top out"):
+        memory("minilm", FullFineTuning(top=2))
+    for family in ("gemma-2-2b", "gpt-oss-20b"):
+        with pytest.raises(BadValue, match="leave dropout at 0"):
+            memory(family, LoRA(), dropout=0.1)
+    with pytest.raises(BadValue, match="no head of a task"):
+        memory("gpt2", HeadOnly())
+    for family in ("deberta-v2-xxlarge", "t5-base"):
+        with pytest.raises(BadValue, match="cannot be traced"):
+            memory(family, LoRA(), trace=True)
+    with pytest.raises(BadValue, match="bf16 alone"):
+        memory("gpt-oss-20b", LoRA(), trace=True, dtype="fp16")
     with pytest.raises(BadValue, match="bf16 alone"):
         memory("mixtral-8x7b", LoRA(), trace=True, dtype="fp32")
     with pytest.raises(BadValue, match="CPU is not modelled"):
