@@ -16,7 +16,9 @@ import click
 
 from lora_lab import __version__
 from lora_lab.cli.memory import memory
+from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
+from lora_lab.cli.sweep import collect, sweep
 from lora_lab.errors import Failed, LabError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -70,6 +72,8 @@ def commands(context: click.Context, /, **options: Any) -> None:
 
 commands.add_command(params)
 commands.add_command(memory)
+commands.add_command(sweep)
+commands.add_command(collect)
 
 
 @commands.command()
@@ -109,44 +113,8 @@ def doctor(as_json: bool) -> None:
     _print(facts if as_json else workbench.describe(facts), as_json)
 
 
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that make a recipe; their defaults are the recipe's own."""
-    for option in reversed(
-        [
-            click.option("--model", default="minilm", show_default=True, help="minilm, smollm2, a folder or a hub id."),
-            click.option(
-                "--task", default="rt", show_default=True, help="rt, imdb, tweets, kjv, shakespeare or a file."
-            ),
-            click.option("--method", default="lora", show_default=True),
-            click.option("--rank", type=int, default=8, show_default=True),
-            click.option("--alpha", type=float, default=16, show_default=True, help="scaling = alpha / rank."),
-            click.option("--targets", default="q,v", show_default=True, help="Roles, names or patterns, with commas."),
-            click.option("--lora-dropout", type=float, default=0.0, help="On the adapter's input."),
-            click.option("--rslora", is_flag=True, help="scaling = alpha / sqrt(rank)."),
-            click.option("--init", default="kaiming", help="Of A: kaiming or gaussian."),
-            click.option("--lr", type=float, default=2e-3, show_default=True, help="Peak learning rate."),
-            click.option("--steps", type=int, default=400, show_default=True),
-            click.option("--batch", type=int, default=16, show_default=True),
-            click.option("--seed", type=int, default=0, show_default=True),
-            click.option("--weight-decay", type=float, default=0.0),
-            click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient; 0 for none."),
-            click.option(
-                "--patience", type=int, default=0, help="Stop after so many validations without a better one."
-            ),
-            click.option("--max-length", type=int, default=None, help="Tokens that a text is cut to."),
-            click.option("--text-column", default="text", help="In a file of your own."),
-            click.option("--label-column", default="label", help="In a file of your own."),
-            click.option("--dtype", default="auto", help="fp32 or bf16 for the frozen base."),
-            click.option("--attention", default="auto", help="eager or sdpa."),
-            click.option("--device", default="auto", help="cuda, mps or cpu."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
 @commands.command()
-@recipe_options
+@recipe_options()
 @click.option("--out", default="runs", show_default=True, help="The store: records and adapters.")
 @click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
 @JSON

@@ -85,9 +85,9 @@ class Verdict:
 
     def _size(self) -> str:
         seeds = f"{self.seeds}" if self.seeds == self.seeds_b else f"{self.seeds} and {self.seeds_b}"
-        holm = f"; Holm over {self.pairs} pairs" if self.pairs > 1 else ""
-        alone = ", of these two runs only, not of other seeds" if seeds == "1" else ""
-        return f"{seeds} seed{'s' * (seeds != '1')} x {self.rows:,} row{'s' * (self.rows != 1)}{alone}{holm}"
+        size = f"{seeds} seed{'s' * (seeds != '1')} x {self.rows:,} row{'s' * (self.rows != 1)}"
+        alone = "; of these two runs only, not of other seeds" if seeds == "1" else ""
+        return f"{size}{alone}{f'; Holm over {self.pairs} pairs' if self.pairs > 1 else ''}"
 
     def _more(self) -> str:
         found = {"seeds": self.more_seeds, "rows": self.more_rows}
@@ -126,13 +126,7 @@ def verdicts(named: Mapping[str, ArrayLike], against: str, margin: float = 0.015
 
 
 class Pair:
-    """Two methods before the verdict: their mean difference, and where the difference of one row in one run varies.
-
-    share, unit: mean and largest size of a row's difference; for scores the share is infinite. one_right: for one run
-    each, how many rows only a has right, and only one of the two. Arrays (groups,) for the pairs of seeds, or for a's
-    and b's, empty for one run each: runs, how many; seed, variance of their effects, negative by chance; noise, of seed
-    and row together; freedom, of the estimate. row: variance of the rows' effects.
-    """
+    """Two methods before the verdict: their mean difference, and where the difference of one row in one run varies."""
 
     def __init__(self, a: np.ndarray, b: np.ndarray, margin: float) -> None:
         self.seeds, self.rows, self.margin = (len(a), len(b)), a.shape[1], margin
@@ -143,15 +137,14 @@ class Pair:
             raise BadValue(f"margin {margin} is none; give a share above 0 and below 1, such as 0.015 for 1.5 points")
         by_row = a.mean(0) - b.mean(0)
         self.difference, size = float(by_row.mean()), np.abs(by_row)
-        self.share = float(size.mean()) if self.correctness else math.inf
-        self.unit = 1.0 if self.correctness else float(size.max() or np.ptp(a))
+        self.share = float(size.mean()) if self.correctness else math.inf  # of rows that differ
+        self.unit = 1.0 if self.correctness else float(size.max() or np.ptp(a))  # the most that a row differs
         alone = self.correctness and self.seeds == (1, 1)
-        self.one_right = (int((by_row > 0).sum()), int((by_row != 0).sum())) if alone else (0, 0)
-        groups = [a - b] if len(a) == len(b) else [a, b]
-        groups = groups if self.rows > 1 and max(self.seeds) > 1 else []
+        self.one_right = (int((by_row > 0).sum()), int((by_row != 0).sum())) if alone else (0, 0)  # only a; only one
+        groups = [] if self.rows == 1 or max(self.seeds) == 1 else [a - b] if len(a) == len(b) else [a, b]
         measured = [_mean_squares(x if len(x) > 1 else max(groups, key=len)) for x in groups]  # one run: as the others
-        self.runs = np.array([len(x) for x in groups])
-        self.seed, self.noise, self.freedom = np.array(measured).reshape(-1, 3).T
+        self.runs = np.array([len(x) for x in groups])  # (groups,): of the pairs of seeds, or of a and of b
+        self.seed, self.noise, self.freedom = np.array(measured).reshape(-1, 3).T  # two variances, and seeds - 1
         self.row = max(by_row.var(ddof=1) - (self.noise / self.runs).sum(), 0.0) if self.rows > 1 else UNKNOWN
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -209,11 +202,9 @@ class Pair:
         return Verdict(*said, seeds, rows, self.method(), self.correctness, pairs)
 
     def method(self) -> str:
-        if self.seeds == (1, 1):
-            return f"{'exact McNemar' if self.correctness else 'paired t over rows'}; two one-sided tests"
-        return (
-            f"{'paired' if len(set(self.seeds)) == 1 else 'unpaired'} seeds by rows, Cochran's t; two one-sided tests"
-        )
+        crossed = f"{'paired' if len(set(self.seeds)) == 1 else 'unpaired'} seeds by rows, Cochran's t"
+        single = "exact McNemar of two runs" if self.correctness else "paired t over the rows of two runs"
+        return f"{single if self.seeds == (1, 1) else crossed}; two one-sided tests"
 
 
 def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:

@@ -71,6 +71,14 @@ class Stream:
         self.state: Tensor = torch.Generator(device).manual_seed(seed).get_state()
         self.width: int | None = None
 
+    def note(self) -> None:
+        """Take down where torch's generator stands: it draws for this lane alone."""
+        self.state = self.torch.get_rng_state()
+
+    def go_on(self) -> None:
+        """Let torch's generator go on from there."""
+        self.torch.set_rng_state(self.state)
+
     @contextmanager
     def drawing(self) -> Iterator[None]:
         """Random numbers are the lane's own inside the block."""

@@ -104,7 +104,7 @@ def measure(device: str) -> dict[str, float]:
     for name in candidate_dtypes(device):
         for attention in ATTENTIONS:
             for tokens in LENGTHS:
-                times[key(name, attention, tokens)] = _time_layer(device, DTYPES[name], attention, tokens)
+                times[key(name, attention, tokens)] = time_layer(device, DTYPES[name], attention, tokens)
     return times
 
 
@@ -209,8 +209,11 @@ def _mps_has_bf16() -> bool:
     return True
 
 
-def _time_layer(device: str, dtype: torch.dtype, attention: str, tokens: int, repeats: int = 3) -> float:
-    rows, d, heads = 512 // tokens, 384, 12
+def time_layer(
+    device: str, dtype: torch.dtype, attention: str, tokens: int, *, total: int = 512, repeats: int = 3
+) -> float:
+    """Seconds for one layer of MiniLM's size, forward and backward, over `total` tokens in rows of `tokens`."""
+    rows, d, heads = total // tokens, 384, 12
     w_in, w_out = (torch.randn(shape, device=device, dtype=dtype) * 0.05 for shape in ((4 * d, d), (d, 4 * d)))
     x = torch.randn(rows, tokens, d, device=device, dtype=dtype, requires_grad=True)
     mask = torch.ones(rows, 1, tokens, tokens, device=device, dtype=torch.bool)

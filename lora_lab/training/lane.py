@@ -73,8 +73,8 @@ class Lane:
         self.optimizer = torch.optim.AdamW(self.trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
         self.history, self.status = History(), "training"
         self.error: str | None = None
-        self._best: dict[str, float] | None = None
-        self._since = 0
+        self.best: dict[str, float] | None = None  # validation so far, and how many there were since
+        self.since = 0
 
     @property
     def ended(self) -> bool:
@@ -117,11 +117,11 @@ class Lane:
 
     def _is_stale(self, metrics: dict[str, float]) -> bool:
         """Take note of a validation; True when `patience` of them have passed without a better one."""
-        if self._best is None or better(metrics, self._best):
-            self._best, self._since = metrics, 0
+        if self.best is None or better(metrics, self.best):
+            self.best, self.since = metrics, 0
         else:
-            self._since += 1
-        return bool(self.recipe.patience) and self._since >= self.recipe.patience
+            self.since += 1
+        return bool(self.recipe.patience) and self.since >= self.recipe.patience
 
     def _is_finite(self, value: float, what: str, step: int) -> bool:
         finite = math.isfinite(value)

@@ -73,7 +73,9 @@ class Pack:
         for lane in self.lanes:
             lane.callbacks = [self._watch_memory, *(callbacks(lane.recipe) if callbacks else ())]
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
+        self.scores_stopped = True
         self.judge: Callable[[Sequence[Lane], int], None] = lambda lanes, step: None
+        self.written: Callable[[Pack], None] = lambda pack: None
         self.rows = {n: encode(getattr(self.task, n), self.task, self.tokenizer) for n in ("train", "validation")}
         self.model: nn.Module = self.lanes[0].model if len(recipes) == 1 else self._packed()
 
@@ -82,6 +84,8 @@ class Pack:
         self._keep, self._runs = keep, list[Run]()
         device.forget_peak(self.device)
         fit(self, stop=stop)
+        if self.lanes[0].status == "stopped" and not self.scores_stopped:
+            return self._runs
         self.before_scoring()
         for lane, score in zip(self.lanes, self.score("test"), strict=True):
             self._finish(lane, score)
@@ -112,8 +116,11 @@ class Pack:
         return [score.metrics for score in self.score("validation")]
 
     def validated(self, step: int) -> None:
-        """After a validation: a judge may end lanes."""
+        """After a validation: a judge may end lanes, and somebody may write down how far all have come."""
+        if self.size == 1:
+            self.lanes[0].stream.note()
         self.judge([lane for lane in self.lanes if not lane.ended], step)
+        self.written(self)
 
     def clear_gradients(self) -> None:
         """In a pack the lanes' gradients are views, so they are filled with zeros; alone they are given back."""

@@ -33,7 +33,7 @@ class Run:
     seconds     wall time of loading, training and scoring
     peak_bytes  most memory seen in use: allocated on a GPU; on a CPU the whole process, looked at after each step
     adapter     the adapter's folder; None when nothing was kept
-    status      "done", or "stopped" by hand, "early" by patience, "failed" with `error`
+    status      "done", or "stopped" by hand, "early" by patience, "halved" by a sweep, "failed" with `error`
     """
 
     recipe: Recipe
@@ -95,6 +95,10 @@ class Store:
             np.save(content, run.predictions, allow_pickle=False)
             write_atomically(self.adapter_folder(run.recipe) / "predictions.npy", content.getvalue())
         write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
+
+    def find(self, recipe: Recipe) -> Run | None:
+        """The run of a recipe, None where there is none. Raises: BadValue, as `runs`."""
+        return self.read(recipe.hash) if (self.folder / f"{recipe.hash}.json").is_file() else None
 
     def runs(self) -> list[Run]:
         """All runs, oldest first. Raises: BadValue for a record that a newer version wrote or that is damaged."""

@@ -9,9 +9,11 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from torch import nn
 
 from lora_lab import Recipe, load_tokenizer
 from lora_lab.training.batches import Row
+from lora_lab.training.lane import Lane
 
 PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # nothing to measure
 
@@ -24,6 +26,29 @@ def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) ->
         Row([rng.randint(1, 95) for _ in range(length)], None if labels is None else rng.randrange(labels), place)
         for place, length in enumerate(lengths)
     ]
+
+
+class Alone:
+    """One lane on batches and validations of a test's own: the least that the loop works on."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module, batches, validate, callbacks=()) -> None:
+        self.model, self.lanes = model, [Lane(recipe, model, callbacks)]
+        self.given, self.measure = batches, validate
+
+    def batches(self):
+        return enumerate(self.given, 1)
+
+    def validate(self):
+        return [self.measure()]
+
+    def clear_gradients(self):
+        self.model.zero_grad()
+
+    def leave(self, ended):
+        raise AssertionError("a lane alone ends the loop")
+
+    def validated(self, step):
+        pass
 
 
 @pytest.fixture(scope="module", autouse=True)

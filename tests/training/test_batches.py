@@ -47,6 +47,14 @@ def test_a_seed_fixes_the_order_and_another_changes_it():
     assert order(1)[:13] != order(1)[13:26]  # nor do two epochs repeat each other
 
 
+def test_runs_of_several_seeds_meet_long_rows_at_the_same_steps():
+    """So that side by side they are hardly more padded than alone."""
+    data = rows(1000, longest=60)
+    alone = [[b.input_ids.shape[1] for b in training_batches(data, 8, 100, seed, pad=0)] for seed in range(4)]
+    together = sum(max(widths) for widths in zip(*alone, strict=True))
+    assert together < 1.12 * max(map(sum, alone))
+
+
 def test_the_order_is_not_touched_by_other_draws_of_random_numbers():
     first = [b.places for b in training_batches(rows(40), 8, 5, 0, pad=0)]
     random.seed(99)

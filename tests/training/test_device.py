@@ -53,7 +53,7 @@ def timed(monkeypatch):
             factor = (sdpa or {32: 2.0, 256: 0.5})[tokens] if attention == "sdpa" else 1.0
             return seconds[names[dtype]] * factor
 
-        monkeypatch.setattr(device, "_time_layer", time_layer)
+        monkeypatch.setattr(device, "time_layer", time_layer)
         return calls
 
     return fake

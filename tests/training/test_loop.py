@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 
 import pytest
@@ -11,39 +12,49 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_lab import LoRA, Recipe
-from lora_lab.errors import Failed
 from lora_lab.layers import AdaptedLayer
 from lora_lab.methods.attach import lora_layers
 from lora_lab.training.batches import training_batches
-from lora_lab.training.loop import Progress, fit, validates_at
+from lora_lab.training.lane import History, Progress
+from lora_lab.training.loop import fit, validates_at
 from tests.conftest import tiny
-from tests.training.conftest import rows
+from tests.training.conftest import Alone, rows
 
 
 def setting(**changes) -> Recipe:
     return Recipe("tiny", "random", **{"steps": 6, "batch": 4, "validations": 3, "lr": 1e-2, **changes})
 
 
-def run(recipe: Recipe, model: nn.Module | None = None, validate=None, **options):
+def lane_of(recipe: Recipe, model: nn.Module | None = None, validate=None, callbacks=(), stop=None):
     """Fit the tiny RoBERTa, with an adapter, to random rows."""
     if model is None:
         model = tiny("roberta")
         recipe.method.attach(model)
     torch.manual_seed(recipe.seed)
     batches = training_batches(rows(24), recipe.batch, recipe.steps, recipe.seed, pad=1)
-    return fit(model, batches, recipe, validate or (lambda: {"accuracy": 0.5}), **options)
+    runs = Alone(recipe, model, batches, validate or (lambda: {"accuracy": 0.5}), callbacks)
+    fit(runs, stop=stop)
+    return runs.lanes[0]
+
+
+def run(*arguments, **options) -> History:
+    """The history of a lane that ended well."""
+    lane = lane_of(*arguments, **options)
+    assert lane.error is None
+    return lane.history
 
 
 def test_callbacks_see_each_step_with_its_rate_and_the_validations():
     seen: list[Progress] = []
     recipe = setting()
-    history = run(recipe, callbacks=[seen.append])
+    lane = lane_of(recipe, callbacks=[seen.append])
+    history = lane.history
     assert [p.step for p in seen] == [1, 2, 3, 4, 5, 6]
     assert [p.lr for p in seen] == [recipe.lr_at(step) for step in range(1, 7)]
     assert [p.step for p in seen if p.validation] == [2, 4, 6]
     assert all(math.isfinite(p.loss) for p in seen)
     assert history.progress == seen
-    assert history.status == "done"
+    assert lane.status == "done"
     assert history.columns()["validation"] == [{"step": step, "accuracy": 0.5} for step in (0, 2, 4, 6)]
 
 
@@ -126,7 +137,7 @@ def test_slices_around_one_layer_are_all_in_training_mode():
     recipe.method.attach(model)
     layers = [module for module in model.modules() if isinstance(module, AdaptedLayer)]
     batches = training_batches(rows(4, labels=None), 4, 1, 0, pad=0)
-    fit(model, batches, recipe, lambda: seen.extend(layer.training for layer in layers) or {"perplexity": 2.0})
+    fit(Alone(recipe, model, batches, lambda: seen.extend(layer.training for layer in layers) or {"perplexity": 2.0}))
     assert seen == [False] * 4 + [True] * 4  # before training, then while it goes on
 
 
@@ -139,9 +150,9 @@ def test_the_same_seed_gives_the_same_curve_and_another_does_not():
 
 def test_a_stop_event_ends_training_after_the_current_step():
     stop = threading.Event()
-    history = run(setting(), stop=stop, callbacks=[lambda p: stop.set() if p.step == 3 else None])
-    assert history.status == "stopped"
-    assert [p.step for p in history.progress] == [1, 2, 3]
+    lane = lane_of(setting(), stop=stop, callbacks=[lambda p: stop.set() if p.step == 3 else None])
+    assert lane.status == "stopped"
+    assert [p.step for p in lane.history.progress] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -155,17 +166,24 @@ def test_a_stop_event_ends_training_after_the_current_step():
 )
 def test_patience_stops_after_so_many_validations_without_a_better_one(patience, metrics, last):
     values = iter([0.4, *metrics])  # the first is that of the untrained model, which does not count
-    history = run(setting(patience=patience, validations=6), validate=lambda: {"accuracy": next(values)})
-    assert history.progress[-1].step == last
-    assert history.status == ("early" if last < 6 else "done")
+    lane = lane_of(setting(patience=patience, validations=6), validate=lambda: {"accuracy": next(values)})
+    assert lane.history.progress[-1].step == last
+    assert lane.status == ("early" if last < 6 else "done")
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_the_rate():
-    with pytest.raises(Failed, match=r"the loss became nan at step \d.*lower the rate \(lr was 1e\+30\)"):
-        run(setting(lr=1e30))
+    lane = lane_of(setting(lr=1e30))
+    assert lane.status == "failed"
+    assert re.search(r"the loss became nan at step \d.*lower the rate \(lr was 1e\+30\)", lane.error)
 
 
 def test_an_update_that_ruins_the_weights_fails_at_the_next_validation():
     losses = iter([0.7, math.nan])
-    with pytest.raises(Failed, match=r"validation loss became nan at step 1: lower the rate"):
-        run(setting(steps=1), validate=lambda: {"accuracy": 0.5, "loss": next(losses)})
+    lane = lane_of(setting(steps=1), validate=lambda: {"accuracy": 0.5, "loss": next(losses)})
+    assert "validation loss became nan at step 1: lower the rate" in lane.error
+
+
+def test_a_history_comes_back_from_its_columns():
+    history, again = run(setting()), History()
+    again.restore(history.columns(), 6)
+    assert again == history

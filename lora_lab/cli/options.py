@@ -1,0 +1,58 @@
+"""The options that make a recipe, for the commands that train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """The options of a recipe, but for those named; their defaults are the recipe's own."""
+
+    def add(command: Command) -> Command:
+        for name, option in reversed(OPTIONS.items()):
+            command = command if name in without else option(command)
+        return command
+
+    return add
+
+
+OPTIONS: dict[str, Callable[[Command], Command]] = {
+    "model": click.option(
+        "--model", default="minilm", show_default=True, help="minilm, smollm2, a folder or a hub id."
+    ),
+    "task": click.option(
+        "--task", default="rt", show_default=True, help="rt, imdb, tweets, kjv, shakespeare or a file."
+    ),
+    "method": click.option("--method", default="lora", show_default=True),
+    "rank": click.option("--rank", type=int, default=8, show_default=True),
+    "alpha": click.option("--alpha", type=float, default=16, show_default=True, help="scaling = alpha / rank."),
+    "targets": click.option(
+        "--targets", default="q,v", show_default=True, help="Roles, names or patterns, with commas."
+    ),
+    "lora_dropout": click.option("--lora-dropout", type=float, default=0.0, help="On the adapter's input."),
+    "rslora": click.option("--rslora", is_flag=True, help="scaling = alpha / sqrt(rank)."),
+    "init": click.option("--init", default="kaiming", help="Of A: kaiming or gaussian."),
+    "lr": click.option("--lr", type=float, default=2e-3, show_default=True, help="Peak learning rate."),
+    "steps": click.option("--steps", type=int, default=400, show_default=True),
+    "batch": click.option("--batch", type=int, default=16, show_default=True),
+    "seed": click.option("--seed", type=int, default=0, show_default=True),
+    "weight_decay": click.option("--weight-decay", type=float, default=0.0),
+    "clip": click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient; 0 for none."),
+    "patience": click.option(
+        "--patience", type=int, default=0, help="Stop after so many validations without a better one."
+    ),
+    "max_length": click.option("--max-length", type=int, default=None, help="Tokens that a text is cut to."),
+    "text_column": click.option("--text-column", default="text", help="In a file of your own."),
+    "label_column": click.option("--label-column", default="label", help="In a file of your own."),
+    "dtype": click.option("--dtype", default="auto", help="fp32 or bf16 for the frozen base."),
+    "attention": click.option("--attention", default="auto", help="eager or sdpa."),
+    "device": click.option("--device", default="auto", help="cuda, mps or cpu."),
+    "validations": click.option(
+        "--validations", type=int, default=8, show_default=True, help="On the way, evenly spread."
+    ),
+}

@@ -1,0 +1,193 @@
+"""`lora-lab sweep` and `lora-lab collect`: many runs in packs, and the runs of a class in one store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from lora_lab.cli.options import recipe_options
+from lora_lab.errors import BadValue
+
+GRID = ("rank", "alpha", "targets", "lr", "seed")
+
+
+def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The grid's own options; those that all recipes share are `train`'s."""
+    for option in reversed(
+        [
+            click.option("--rank", default="8", show_default=True, help="With commas: 1,2,4,8."),
+            click.option("--alpha", default=None, help="With commas: 8,16."),
+            click.option("--alpha-rule", default=None, help="fixed:16 (when left out), rank, 2rank, sqrt or sqrt:4."),
+            click.option("--targets", multiple=True, help="q,v when left out; give it again for another choice."),
+            click.option("--lr", default="2e-3", show_default=True, help="With commas: 1e-3,2e-3."),
+            click.option("--seed", default="0", show_default=True, help="With commas, or 0-4."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@recipe_options(without=GRID)
+@sweep_options
+@click.option("--out", default="runs", show_default=True, help="The store; what it has is not run again.")
+@click.option("--solo", is_flag=True, help="One run after another in place of packs.")
+@click.option("--halving", is_flag=True, help="At each validation only the better half of a pack goes on.")
+@click.option("--again", is_flag=True, help="Run failed ones once more.")
+@click.option("--pack", "size", type=click.IntRange(1), default=None, help="Runs side by side; found when left out.")
+@click.option("--dask", default=None, help="Address of a Dask scheduler, whose workers take the packs.")
+@click.option("--share", "part", default=None, help="i/n: only laptop i's share of the grid.")
+@click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download: bool, **options: Any) -> None:
+    """Train every combination of ranks, alphas, rates, seeds and targets, side by side on one frozen model.
+
+    It may be stopped or killed at any time: the same command goes on where it was.
+    """
+    from lora_lab.experiments import grid
+    from lora_lab.experiments.cluster import connect
+    from lora_lab.experiments.sweep import sweep as run
+
+    how = {name: options.pop(name) for name in ("solo", "halving", "again", "size")}
+    recipes = _recipes(options)
+    recipes = grid.share(recipes, part) if part else recipes
+    client = connect(dask) if dask else None
+    with _progress(recipes) as watch:
+        swept = run(recipes, out, client=client, download=download, **how, **watch)
+    print(json.dumps(swept.to_json(), allow_nan=False) if as_json else describe(swept))
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True)
+@click.option("--out", default="collected", show_default=True, help="The store that gets all of them.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
+    """Merge the stores below some FOLDERS into one, with a table and a picture of what the class found."""
+    from lora_lab.experiments.collect import collect as merge
+    from lora_lab.experiments.results import from_store
+
+    found = merge(folders, out)
+    runs = from_store(out)
+    table, pictures = runs.frame, _pictures(runs, out)
+    answer = {"runs": len(runs), "taken": found.taken, "repeated": found.repeated, "unreadable": found.unreadable}
+    if as_json:
+        print(json.dumps(answer | {"pictures": pictures, "frame": json.loads(table.to_json(orient="records"))}))
+        return
+    for file, reason in found.unreadable.items():
+        print(f"passed over {file}: {reason}", file=sys.stderr)
+    print(f"{len(runs)} runs in {out}: {found.taken} taken, {found.repeated} there already\n{summary(runs)}")
+    print("\n".join(f"picture  {path}" for path in pictures))
+
+
+def describe(swept: Any) -> str:
+    """A sweep as a table: a line for each cell of the grid, every seed in it."""
+    failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs.runs if r.status == "failed"]
+    sizes = ", ".join(map(str, swept.packs)) or "none"
+    end = f"{len(swept.runs)} runs, {swept.skipped} of them from before; packs of {sizes}; {swept.seconds:.0f} s"
+    return "\n".join([summary(swept.runs), *failures, end])
+
+
+def summary(runs: Any) -> str:
+    """Cells of the grid with their seeds. Accuracies in per cent; perplexities as they are."""
+    done = runs.finished
+    if not len(done):
+        return "no finished run"
+    metric = "accuracy" if "accuracy" in done.frame else "perplexity"
+    factor = 100 if metric == "accuracy" else 1
+    keys = [name for name in ("method", "targets", "rank", "alpha", "lr") if done.frame[name].notna().all()]
+    lines = ["  ".join([f"{' '.join(keys):<44}", "seeds", f"mean {metric}", "each"])]
+    for names, cell in done.frame.groupby(keys, sort=False):
+        each = " ".join(f"{factor * value:.1f}" for value in cell[metric])
+        words = " ".join(f"{n:g}" if isinstance(n, float) else str(n) for n in names)
+        lines.append(f"{words:<44}  {len(cell):>5}  {factor * cell[metric].mean():>{len(metric) + 5}.1f}  {each}")
+    return "\n".join(lines)
+
+
+def _recipes(options: dict[str, Any]) -> list[Any]:
+    """The grid that the options describe. Raises: BadValue for what is no number."""
+    from lora_lab.experiments.grid import Grid
+    from lora_lab.methods import method_from
+
+    alpha, rule = options.pop("alpha"), options.pop("alpha_rule")
+    if alpha is not None and rule is not None:
+        raise BadValue("give --alpha or --alpha-rule, not both")
+    name = options.pop("method")
+    if name != "lora":
+        raise BadValue(f"a grid is of lora's ranks and alphas, not of {name}")
+    own = {"name": name, "rslora": options.pop("rslora"), "init": options.pop("init")}
+    method = method_from(own | {"dropout": options.pop("lora_dropout")})
+    cells = Grid(
+        rank=_numbers("rank", options.pop("rank"), int),
+        alpha=rule or (_numbers("alpha", alpha, float) if alpha is not None else "fixed:16"),
+        lr=_numbers("lr", options.pop("lr"), float),
+        seed=_numbers("seed", options.pop("seed"), int),
+        targets=list(options.pop("targets")) or "q,v",
+        method=method,  # type: ignore[arg-type]
+    )
+    return cells.recipes(options.pop("model"), options.pop("task"), **options)
+
+
+def _numbers(name: str, text: str, kind: type) -> list[Any]:
+    """[1, 2, 4] from "1,2,4"; of whole numbers also "0-4"."""
+    found: list[Any] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        first, dash, last = part.partition("-")
+        try:
+            whole = kind is int and dash and first.isdigit()
+            found += range(int(first), int(last) + 1) if whole else [kind(part)]
+        except ValueError:
+            raise BadValue(f"--{name} takes numbers with commas between, such as 1,2,4; '{part}' is none") from None
+    if not found:
+        raise BadValue(f"--{name} is empty: give at least one value")
+    return found
+
+
+@contextmanager
+def _progress(recipes: list[Any]) -> Iterator[dict[str, Any]]:
+    """A bar over all steps of all runs, with the time to go, on stderr."""
+    from tqdm.auto import tqdm
+
+    from lora_lab.training.watching import watched
+
+    steps = {recipe.hash: recipe.steps for recipe in recipes}
+    with tqdm(
+        total=sum(steps.values()), unit="step", file=sys.stderr, disable=not watched(), dynamic_ncols=True
+    ) as bar:
+        seen = dict.fromkeys(steps, 0)
+
+        def note(event: str, facts: dict[str, Any]) -> None:
+            if event == "plan":
+                bar.total = facts["runs"] * (next(iter(steps.values())) if steps else 0)
+                bar.refresh()
+            if event == "run":  # one that ended early leaves steps that nobody will take
+                name = facts["run"].recipe.hash
+                bar.update(steps[name] - seen[name])
+                seen[name] = steps[name]
+
+        def callbacks(recipe: Any) -> list[Any]:
+            def step(progress: Any) -> None:
+                bar.update(progress.step - seen[recipe.hash])
+                seen[recipe.hash] = progress.step
+
+            return [step]
+
+        yield {"note": note, "callbacks": callbacks}
+
+
+def _pictures(runs: Any, out: str) -> list[str]:
+    """Pictures of what was collected, as files."""
+    from pathlib import Path
+
+    from lora_lab.plots import sweeps
+
+    made = []
+    for name, picture in sweeps.pictures(runs.finished.frame).items():
+        path = Path(out) / f"{name}.png"
+        picture.savefig(path, dpi=150)
+        made.append(str(path))
+    return made

@@ -1,0 +1,132 @@
+"""Packs on the workers of a Dask cluster: one laptop's `LocalCluster`, a classroom of machines, or a queue's GPUs.
+
+    caller: recipes as plain settings -> worker: trains the pack -> caller: records and adapter files into the store
+
+A worker needs lora_lab and its assets, not the store: what it makes comes back as bytes. A worker that dies has its
+pack run again elsewhere by the scheduler. A process trains one pack at a time, for torch's threads and random numbers
+are shared within it: start workers with one thread each, and on a machine with several GPUs one worker for each.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lora_lab.errors import BadValue, LabError
+from lora_lab.experiments.halving import keep_better_half
+from lora_lab.files import write_atomically
+from lora_lab.methods.adapters import save_adapter
+from lora_lab.training.lane import Lane
+from lora_lab.training.pack import Pack
+from lora_lab.training.recipe import Recipe, recipe_from
+from lora_lab.training.runs import Run, Store
+
+Note = Callable[[str, dict[str, Any]], None]
+RETRIES = 2  # of a pack that raised; one whose worker died is run again by the scheduler itself
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A run as it travels: the record, and the adapter's files by name."""
+
+    run: Run
+    files: dict[str, bytes]
+
+
+def connect(address: str) -> Any:
+    """A client of the Dask scheduler at this address, such as tcp://10.0.0.5:8786.
+
+    Raises: BadValue where Dask is not installed or nobody answers.
+    """
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise BadValue("--dask needs Dask: pip install 'lora-lab[dask]'") from None
+    try:
+        return Client(address, timeout=10)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise BadValue(f"no Dask scheduler answers at {address}: start one with dask scheduler ({error})") from error
+
+
+def run_on(
+    client: Any, packs: Sequence[Sequence[Recipe]], store: Store, *, halving: bool, note: Note,
+    stop: threading.Event | None,
+) -> None:  # fmt: skip
+    """Send every pack to the cluster and keep each result as it comes back; a pack that fails is recorded as failed."""
+    from dask.distributed import as_completed
+
+    sent = {_send(client, pack, halving): pack for pack in packs}
+    for future in as_completed(list(sent)):  # type: ignore[no-untyped-call]
+        for run in _arrived(future, sent[future], store):
+            note("run", {"run": run})
+        if stop is not None and stop.is_set():
+            client.cancel([f for f in sent if not f.done()])
+            break
+
+
+def _send(client: Any, pack: Sequence[Recipe], halving: bool) -> Any:
+    settings = [recipe.settings() for recipe in pack]
+    return client.submit(train_pack, settings, halving, pure=False, retries=RETRIES)
+
+
+def _arrived(future: Any, pack: Sequence[Recipe], store: Store) -> list[Run]:
+    """The runs of a pack, in the store."""
+    if future.status == "error":
+        reason = f"{type(future.exception()).__name__}: {future.exception()}"
+        runs = [_failed(recipe, reason) for recipe in pack]
+        for run in runs:
+            store.add(run)
+        return runs
+    return [_keep(store, shipped) for shipped in future.result()]
+
+
+def _keep(store: Store, shipped: Shipped) -> Run:
+    folder, run = store.adapter_folder(shipped.run.recipe), shipped.run
+    for name, content in shipped.files.items():
+        write_atomically(folder / name, content)
+    run = replace(run, adapter=str(folder) if shipped.files else None)
+    store.add(run)
+    return run
+
+
+def train_pack(settings: Sequence[Mapping[str, Any]], halving: bool) -> list[Shipped]:
+    """On a worker: train a pack and return what came of it. One that cannot be laid out is tried run by run."""
+    recipes = [recipe_from(one) for one in settings]
+    with _one_at_a_time:
+        try:
+            return _trained(recipes, halving)
+        except LabError as error:
+            if len(recipes) == 1:
+                return [Shipped(_failed(recipes[0], str(error)), {})]
+        return [shipped for recipe in recipes for shipped in _alone(recipe, halving)]
+
+
+def _alone(recipe: Recipe, halving: bool) -> list[Shipped]:
+    try:
+        return _trained([recipe], halving)
+    except LabError as error:
+        return [Shipped(_failed(recipe, str(error)), {})]
+
+
+def _trained(recipes: Sequence[Recipe], halving: bool) -> list[Shipped]:
+    shipped: list[Shipped] = []
+
+    def keep(lane: Lane, run: Run) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            saved = save_adapter(lane.model, folder) if run.error is None else Path(folder)
+            shipped.append(Shipped(run, {file.name: file.read_bytes() for file in saved.iterdir()}))
+
+    pack = Pack(recipes)
+    pack.judge = keep_better_half if halving else pack.judge
+    pack.run(keep)
+    return shipped
+
+
+def _failed(recipe: Recipe, reason: str) -> Run:
+    """The record of a run that never began."""
+    return Run(recipe, {}, {"step": [], "loss": [], "lr": [], "validation": []}, 0, 0, 0, 0.0, 0, {}, "failed", reason)

@@ -1,0 +1,67 @@
+"""Forty laptops' stores in one: every run found below some folders, copied into a store of its own, none lost."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab.training.runs import FINISHED, Run, Store
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was found: runs taken into the store, records that stood there twice, and what could not be read and why."""
+
+    taken: int
+    repeated: int
+    unreadable: dict[str, str]
+
+
+def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
+    """Merge all stores below the folders. Of one recipe a finished run is kept, else the first.
+
+    A file that is no run is passed over and named. Raises: NotFound for a folder that is not there, BadValue where
+    `into` lies within one of them or cannot be written.
+    """
+    store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0
+    sources = [Path(folder) for folder in folders]
+    for folder in sources:
+        if not folder.is_dir():
+            raise NotFound(f"there is no folder {folder} to collect from")
+        if Path(into).resolve().is_relative_to(folder.resolve()):
+            raise BadValue(f"{into} lies within {folder}, which is collected from: choose another place")
+    store.check_writable()
+    for file in sorted(file for folder in sources for file in folder.rglob("*.json") if _could_be_run(file)):
+        try:
+            run = Store(file.parent).read(file.stem)
+        except LabError as error:
+            unreadable[str(file)] = str(error)
+            continue
+        had = store.find(run.recipe)
+        if had is not None and (had.status in FINISHED or run.status not in FINISHED):
+            repeated += 1
+            continue
+        _take(store, file, run)
+        taken += 1
+    return Collected(taken, repeated, unreadable)
+
+
+def _could_be_run(file: Path) -> bool:
+    """Records are named by twelve hex digits; an adapter's config is not."""
+    return len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
+
+
+def _take(store: Store, file: Path, run: Run) -> None:
+    """The adapter and the predictions, then the record, so that what is listed is whole."""
+    source = file.parent / file.stem
+    target = store.adapter_folder(run.recipe)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    store.add(_moved(run, target))
+
+
+def _moved(run: Run, folder: Path) -> Run:
+    return replace(run, adapter=str(folder) if (folder / "adapter_config.json").is_file() else None)

@@ -1,0 +1,125 @@
+"""A grid of recipes: every combination of ranks, alphas, rates, seeds and targets, in an order that never changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+from lora_lab.accounting import zoo
+from lora_lab.errors import BadValue, LabError, nearest
+from lora_lab.methods.lora import LoRA
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.tasks import TASKS
+
+Values = Sequence[Any] | Any
+RULES: dict[str, Callable[[int, float], float]] = {
+    "fixed": lambda rank, number: number,
+    "rank": lambda rank, number: rank,
+    "2rank": lambda rank, number: 2 * rank,
+    "sqrt": lambda rank, number: number * math.sqrt(rank),
+}
+DEFAULTS = {"fixed": 16.0, "sqrt": 16 / math.sqrt(8)}  # the number where a rule names none: alpha 16 at rank 8
+"""fixed:16 keeps alpha; rank and 2rank keep alpha / rank; sqrt:c keeps alpha / sqrt(rank). Kalajdzievski 2023."""
+
+
+def alpha_of(rule: str, rank: int) -> float:
+    """alpha at this rank by a rule: "fixed:16", "rank", "2rank", "sqrt" or "sqrt:4" (alpha = 4 sqrt(rank)).
+
+    Raises: BadValue for another rule, naming those there are.
+    """
+    name, _, number = rule.partition(":")
+    if name not in RULES:
+        raise BadValue(f"unknown alpha rule '{rule}'; known: {nearest(name, RULES)}, as in fixed:16 or sqrt:4")
+    try:
+        return RULES[name](rank, float(number) if number else DEFAULTS.get(name, 0.0))
+    except ValueError:
+        raise BadValue(f"the alpha rule '{rule}' needs a number after its colon, as in fixed:16") from None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of the values given; a single value may stand for a list of one.
+
+    alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
+    targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
+    method   what ranks, alphas and targets are set in; its other options stay
+    Raises: BadValue for an empty list or an impossible value.
+    """
+
+    rank: Values = 8
+    alpha: Values = "fixed:16"
+    lr: Values = 2e-3
+    seed: Values = 0
+    targets: Values = "q,v"
+    method: LoRA = field(default_factory=LoRA)
+
+    def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
+        """The recipes, seeds innermost; `fields` are those that all share. Raises: as the recipe does."""
+        axes = [
+            _list("rank", self.rank),
+            self._alphas(),
+            _list("lr", self.lr),
+            self._targets(),
+            _list("seed", self.seed),
+        ]
+        made = (
+            Recipe(model, task, self._method(rank, alpha, targets), lr=lr, seed=seed, **fields)
+            for targets, rank, alpha, lr, seed in product(axes[3], axes[0], axes[1], axes[2], axes[4])
+        )
+        return list(dict.fromkeys(made))  # rules may meet: alpha = r and alpha = 2r / 2
+
+    def _alphas(self) -> list[Any]:
+        return [self.alpha] if isinstance(self.alpha, str) else _list("alpha", self.alpha)
+
+    def _targets(self) -> list[Any]:
+        one = isinstance(self.targets, str) or (
+            isinstance(self.targets, tuple) and not any("," in t or t == "all-linear" for t in self.targets)
+        )
+        return [self.targets] if one else _list("targets", self.targets)
+
+    def _method(self, rank: int, alpha: Any, targets: Any) -> LoRA:
+        number = alpha_of(alpha, rank) if isinstance(alpha, str) else alpha
+        return replace(self.method, rank=rank, alpha=number, targets=targets)
+
+
+def _list(name: str, values: Values) -> list[Any]:
+    found = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    if not found:
+        raise BadValue(f"the grid has no {name}: give at least one value, for example {name}=[1]")
+    return found
+
+
+def share(recipes: Sequence[Recipe], words: str) -> list[Recipe]:
+    """Laptop i's part of n, "i/n" with i from 1: every n-th recipe, so that all parts are alike. Together they are all.
+
+    Raises: BadValue for anything else.
+    """
+    i, _, n = words.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise BadValue(f"share is i/n with i from 1 to n, such as 3/40, not '{words}'")
+    return list(recipes[int(i) - 1 :: int(n)])
+
+
+def check(recipes: Iterable[Recipe]) -> None:
+    """Refuse a grid with a recipe that cannot be, before anything is trained: counted, not loaded.
+
+    Raises: BadValue or NotFound with the first one's reason. A model that the accountant does not know is let through.
+    """
+    for recipe in _different(recipes):
+        try:
+            labels = len(TASKS[recipe.task].labels) or None if recipe.task in TASKS else None
+            architecture = zoo.architecture(recipe.model, labels)
+        except LabError:
+            return  # no config here, or a family that cannot be counted: loading will tell
+        recipe.method.trained(architecture)  # type: ignore[attr-defined]
+
+
+def _different(recipes: Iterable[Recipe]) -> Iterator[Recipe]:
+    """One recipe for each model and method."""
+    seen: dict[Any, Recipe] = {}
+    for recipe in recipes:
+        seen.setdefault((recipe.model, recipe.task, recipe.method), recipe)
+    return iter(seen.values())

@@ -1,0 +1,141 @@
+"""Many finished runs as a tidy frame, and those of them that one asks for: `runs.at(rank=8)`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.training.runs import FINISHED, VERSION, Run, Store
+from lora_lab.training.tasks import load_task
+
+SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
+METHOD = ("rank", "alpha", "dropout", "rslora", "init")
+PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
+
+
+def row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of the frame, from a run's record as JSON: settings, metrics, costs."""
+    recipe, method = record["recipe"], record["recipe"]["method"]
+    validated = record["history"]["validation"]
+    last = validated[-1] if validated else {}
+    return {
+        **{name: recipe[name] for name in SETTINGS},
+        "method": method["name"],
+        **{name: method.get(name) for name in METHOD},
+        "targets": ",".join(method.get("targets") or ()) or None,
+        **{name: record.get(name) for name in PLAIN},
+        **record["metrics"],
+        **{f"validation_{name}": value for name, value in last.items() if name != "step"},
+    }
+
+
+def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The tidy frame: a row for each run, in an order that depends on the runs alone."""
+    table = pd.DataFrame([row(record) for record in records])
+    order = [
+        name for name in ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "hash") if name in table
+    ]
+    return table.sort_values(order, ignore_index=True) if len(table) else pd.DataFrame(columns=["hash", "status"])
+
+
+def load(store: str | Path) -> pd.DataFrame:
+    """The frame of a store, without its adapters and predictions: 10,000 runs in a second or two.
+
+    Raises: BadValue for a record of a newer version, or one that is no run.
+    """
+    return frame(records(Path(store)))
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Every record in a store as JSON. Raises: as `load`."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(file.read_bytes())
+            version = record["version"]
+            if version <= VERSION:
+                record["recipe"]["method"]["name"], record["history"]["validation"], record["metrics"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadValue(f"{file} is not a run of lora_lab ({error!r}); move it out of the store") from error
+        if version > VERSION:
+            raise BadValue(f"{file} is a record of version {version}; this lora_lab reads {VERSION}: update it")
+        found.append(record)
+    return found
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs that belong together: the result of a sweep, or a part of one."""
+
+    runs: tuple[Run, ...]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The tidy frame."""
+        return frame(run.to_json() for run in self.runs)
+
+    @property
+    def finished(self) -> Runs:
+        """Those that ended as they should."""
+        return Runs(tuple(run for run in self.runs if run.status in FINISHED))
+
+    def at(self, **wanted: Any) -> Runs:
+        """Those with these settings: at(rank=8, lr=1e-3). Raises: NotFound when there are none, naming what is."""
+        columns = row(self.runs[0].to_json()) if self.runs else {}
+        for name in wanted:
+            if name not in columns:
+                raise NotFound(f"runs have no setting '{name}'; nearest: {nearest(name, columns)}")
+        found = tuple(r for r in self.runs if all(_same(row(r.to_json())[n], v) for n, v in wanted.items()))
+        if not found:
+            has = {n: sorted({str(row(r.to_json())[n]) for r in self.runs}) for n in wanted}
+            raise NotFound(f"no run with {wanted}; there are {has}")
+        return Runs(found)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Test accuracy of each run, in the order of their seeds."""
+        return np.array([run.metrics["accuracy"] for run in self._by_seed()])
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(seeds, rows): 1 where a run is right about a test row, else 0; of language models minus the row's loss.
+
+        Raises: BadValue for a run that kept no predictions.
+        """
+        return np.stack([scores_of(run) for run in self._by_seed()])
+
+    def _by_seed(self) -> list[Run]:
+        return sorted(self.finished.runs, key=lambda run: run.recipe.seed)
+
+
+def scores_of(run: Run) -> np.ndarray:
+    """(rows,): as `Runs.scores`. Raises: BadValue for a run without predictions."""
+    if run.predictions is None:
+        raise BadValue(f"the run {run.recipe.hash} kept no predictions; score it again")
+    recipe = run.recipe
+    task = load_task(recipe.task, max_length=recipe.max_length, text=recipe.text_column, label=recipe.label_column)
+    if task.num_labels is None:
+        return -run.predictions
+    return (run.predictions == np.array(task.test.labels)).astype(float)
+
+
+def from_store(store: str | Path | Store) -> Runs:
+    """All runs of a store, with predictions. Raises: as `Store.runs`."""
+    return Runs(tuple((store if isinstance(store, Store) else Store(store)).runs()))
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, tuple | list):
+        return bool(value == ",".join(wanted))
+    return bool(value == wanted)

@@ -1,0 +1,178 @@
+"""Many runs: those that the store has are left alone, the rest train in packs, and each is kept the moment it is there.
+
+    recipes -> not yet in the store -> unfinished packs first -> packs -> Run by Run into the store -> Runs, a frame
+
+It may be killed at any moment: finished runs are on disk, and the pack in hand goes on from its last validation. One
+sweep at a time works on a store; the operating system lets the lock go when its process dies.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lora_lab.errors import BadValue, LabError
+from lora_lab.experiments.grid import check
+from lora_lab.experiments.halving import keep_better_half
+from lora_lab.experiments.plan import packs
+from lora_lab.experiments.results import Runs
+from lora_lab.methods.adapters import save_adapter
+from lora_lab.training import checkpoint
+from lora_lab.training.lane import Callback, Lane
+from lora_lab.training.pack import Pack
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import FINISHED, Run, Store
+
+KEPT = (*FINISHED, "failed")  # what a sweep does not run again
+Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to say of it
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep came to. `runs` are those of all recipes asked for, in the order asked for; seconds of wall time."""
+
+    runs: Runs
+    packs: tuple[int, ...]
+    skipped: int
+    seconds: float
+
+    @property
+    def failed(self) -> int:
+        """Runs that came to nothing, each with its reason in `error`."""
+        return sum(run.status == "failed" for run in self.runs.runs)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `lora-lab sweep --json` prints it."""
+        runs = [run.to_json() for run in self.runs.runs]
+        counts = {"skipped": self.skipped, "failed": self.failed, "seconds": self.seconds}
+        return {"runs": runs, "packs": list(self.packs), **counts}
+
+
+def sweep(
+    recipes: Iterable[Recipe],
+    store: Store | str | Path = "runs",
+    *,
+    solo: bool = False,
+    halving: bool = False,
+    again: bool = False,
+    size: int | None = None,
+    client: Any = None,
+    stop: threading.Event | None = None,
+    note: Note = lambda event, facts: None,
+    callbacks: Callable[[Recipe], Sequence[Callback]] | None = None,
+    download: bool = False,
+) -> Swept:
+    """Make all runs that the store does not have yet.
+
+    solo        one after another in place of packs, for comparison
+    halving     at each validation but the last, only the better half of a pack goes on
+    again       run failed ones once more
+    size        lanes a pack at most; from memory and speed when None
+    client      a Dask `Client`: packs go to its workers, see `experiments/cluster.py`
+    stop        set it to end after the present step: what has finished is kept, the rest goes on next time
+    note        hears "plan", "pack", "run" and what belongs to them, for progress
+    callbacks   for each recipe, called with every step of it
+    Raises: BadValue, NotFound for a grid that cannot be, a store that cannot be written or that another sweep works on,
+    before anything is trained.
+    """
+    started, wanted = time.perf_counter(), list(dict.fromkeys(recipes))
+    if not wanted:
+        raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
+    check(wanted)
+    kept = store if isinstance(store, Store) else Store(store)
+    kept.check_writable()
+    with locked(kept.folder):
+        had = _kept(kept, wanted, () if again else ("failed",))
+        left = [recipe for recipe in wanted if recipe.hash not in had]
+        plan = list(_plan(kept, left, 1 if solo else size, resume=client is None))
+        note("plan", {"packs": [len(pack) for pack, _ in plan], "skipped": len(had), "runs": len(left)})
+        if client is not None:
+            from lora_lab.experiments.cluster import run_on
+
+            run_on(client, [pack for pack, _ in plan], kept, halving=halving, note=note, stop=stop)
+        else:
+            for pack, path in plan:
+                if stop is not None and stop.is_set():
+                    break
+                _run_pack(kept, pack, path, halving, note, stop, callbacks, download)
+        found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
+    runs = Runs(tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found))
+    return Swept(runs, tuple(len(pack) for pack, _ in plan), len(had), time.perf_counter() - started)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The store for oneself. Raises: BadValue when another sweep works on it."""
+    lock = FileLock(folder / ".sweep.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadValue(f"another sweep works on {folder}: wait for it, or give this one a folder of its own") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _kept(store: Store, wanted: Sequence[Recipe], statuses: Sequence[str]) -> set[str]:
+    """Hashes of those that need no running."""
+    found = ((recipe.hash, store.find(recipe)) for recipe in wanted)
+    return {name for name, run in found if run is not None and run.status in (*FINISHED, *statuses)}
+
+
+def _plan(
+    store: Store, left: Sequence[Recipe], size: int | None, *, resume: bool
+) -> Iterator[tuple[list[Recipe], Path | None]]:
+    """Packs to run, those first that were broken off, with their checkpoints."""
+    open_, taken = {recipe.hash: recipe for recipe in left}, set[str]()
+    for one in checkpoint.unfinished(store.folder) if resume else ():
+        own = [open_[r.hash] for r in one.recipes if r.hash in open_ and r.hash not in taken]
+        if own:
+            taken.update(r.hash for r in own)
+            yield own, one.path
+    for pack in packs([recipe for recipe in left if recipe.hash not in taken], size=size):
+        yield pack, None
+
+
+def _run_pack(
+    store: Store, recipes: list[Recipe], path: Path | None, halving: bool, note: Note, stop: threading.Event | None,
+    callbacks: Callable[[Recipe], Sequence[Callback]] | None, download: bool,
+) -> None:  # fmt: skip
+    """One pack into the store; an error of the pack as a whole is recorded for each of its runs."""
+    note("pack", {"recipes": recipes})
+    try:
+        pack = Pack(recipes, callbacks=callbacks, download=download)
+    except LabError as error:
+        if len(recipes) == 1:
+            raise
+        for recipe in recipes:  # perhaps only one of them is at fault
+            _run_pack(store, [recipe], None, halving, note, stop, callbacks, download)
+        note("error", {"error": str(error)})
+        return
+    if path is not None:
+        checkpoint.restore(pack, path)
+    where = path or checkpoint.path_of(store.folder, recipes)
+    pack.judge = keep_better_half if halving else pack.judge
+    pack.written = lambda p: checkpoint.write(p, where)
+
+    pack.scores_stopped = False
+    pack.run(lambda lane, run: note("run", {"run": keep_run(store, lane, run)}), stop)
+    if pack.lanes[0].status == "stopped":  # goes on next time
+        checkpoint.write(pack, where)
+    else:
+        where.unlink(missing_ok=True)
+
+
+def keep_run(store: Store, lane: Lane, run: Run) -> Run:
+    """Save a lane's adapter, then the record that names it."""
+    if run.error is None:
+        run = replace(run, adapter=str(save_adapter(lane.model, store.adapter_folder(run.recipe))))
+    store.add(run)
+    return run

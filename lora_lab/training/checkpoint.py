@@ -1,0 +1,134 @@
+"""A pack in the middle of its training, on disk: a killed sweep goes on from its last validation.
+
+    STORE/unfinished/NAME.safetensors     each lane's numbers, the optimizer's moments, the random numbers' state;
+                                          in the header as JSON: the step, each lane's recipe, history and status
+
+Nothing is pickled. The order of the data follows from seed and step, so it need not be kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from lora_lab.errors import BadValue
+from lora_lab.files import write_atomically
+from lora_lab.training.lane import Lane
+from lora_lab.training.pack import Pack
+from lora_lab.training.recipe import Recipe, recipe_from
+
+FOLDER = "unfinished"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A checkpoint as its header tells of it, without its tensors."""
+
+    path: Path
+    step: int
+    recipes: tuple[Recipe, ...]
+
+
+def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
+    """Where the checkpoint of these recipes lies."""
+    name = sha256(" ".join(recipe.hash for recipe in recipes).encode()).hexdigest()[:12]
+    return store / FOLDER / f"{name}.safetensors"
+
+
+def unfinished(store: Path) -> list[Unfinished]:
+    """Every checkpoint that can be read; one that is damaged is as good as none, and is taken away."""
+    found = []
+    for file in sorted((store / FOLDER).glob("*.safetensors")):
+        try:
+            header = _header(file)
+            found.append(Unfinished(file, header["step"], tuple(recipe_from(one["recipe"]) for one in header["lanes"])))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            file.unlink(missing_ok=True)
+    return found
+
+
+def write(pack: Pack, path: Path) -> None:
+    """Write down everything that the pack's lanes need to go on. Raises: BadValue where it cannot be written."""
+    tensors = {f"{lane.recipe.hash}.{name}": t for lane in pack.lanes for name, t in _tensors(lane).items()}
+    lanes = [_told(lane) for lane in pack.lanes]
+    header = json.dumps({"step": pack.step, "lanes": lanes, "peak_bytes": pack.peak_bytes})
+    write_atomically(path, save(tensors, {"lora_lab": header}))
+
+
+def restore(pack: Pack, path: Path) -> None:
+    """Bring the lanes of a pack, laid out anew, to where they were. Raises: BadValue for a lane that is not in it."""
+    header = _header(path)
+    told = {one["hash"]: one for one in header["lanes"]}
+    tensors = load_file(path)
+    for lane in pack.lanes:
+        if lane.recipe.hash not in told:
+            raise BadValue(f"{path} holds no run {lane.recipe.hash}: take it away, and the run begins anew")
+        prefix = f"{lane.recipe.hash}."
+        _set_tensors(lane, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
+        _set_told(lane, told[lane.recipe.hash])
+    pack.step, pack.peak_bytes = header["step"], header["peak_bytes"]
+    if pack.size == 1:
+        pack.lanes[0].stream.go_on()
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        header: dict[str, Any] = json.loads((file.metadata() or {})["lora_lab"])
+        return header
+
+
+def _tensors(lane: Lane) -> dict[str, Tensor]:
+    """A lane's numbers by name: its parameters, their moments, its random numbers."""
+    found = {"random": lane.stream.state}
+    for number, parameter in enumerate(lane.trained):
+        found[f"{number}"] = parameter.detach()
+        for moment in MOMENTS:
+            state = lane.optimizer.state.get(parameter, {})
+            if moment in state:
+                found[f"{number}.{moment}"] = state[moment]
+    return {name: t.cpu().contiguous() for name, t in found.items()}
+
+
+@torch.no_grad()
+def _set_tensors(lane: Lane, tensors: dict[str, Tensor]) -> None:
+    lane.stream.state = tensors["random"]
+    for number, parameter in enumerate(lane.trained):
+        parameter.copy_(tensors[f"{number}"])  # in place: in a pack it is a view
+        state = {m: tensors[f"{number}.{m}"] for m in MOMENTS if f"{number}.{m}" in tensors}
+        if state:
+            lane.optimizer.state[parameter] = {m: _like(t, parameter, m) for m, t in state.items()}
+
+
+def _like(tensor: Tensor, parameter: Tensor, moment: str) -> Tensor:
+    """On the parameter's device and, the moments, in its layout, which fused AdamW asks for."""
+    if moment == "step":
+        return tensor.to(parameter.device)
+    return torch.empty_like(parameter).copy_(tensor)
+
+
+def _told(lane: Lane) -> dict[str, Any]:
+    return {
+        "hash": lane.recipe.hash,
+        "recipe": lane.recipe.settings(),
+        "history": lane.history.columns(),
+        "status": lane.status,
+        "error": lane.error,
+        "best": lane.best,
+        "since": lane.since,
+    }
+
+
+def _set_told(lane: Lane, told: dict[str, Any]) -> None:
+    lane.history.restore(told["history"], lane.recipe.steps)
+    lane.status = "training" if told["status"] == "stopped" else told["status"]
+    lane.error, lane.best, lane.since = told["error"], told["best"], told["since"]
