@@ -29,6 +29,10 @@ class Lanes(Protocol):
         """The metrics of each lane on the validation split."""
         ...
 
+    def before(self) -> list[dict[str, float]]:
+        """The same before the first update."""
+        ...
+
     def clear_gradients(self) -> None:
         """Make room for those of the next step."""
         ...
@@ -49,7 +53,7 @@ def fit(runs: Lanes, *, stop: threading.Event | None = None) -> None:
     another's.
     """
     if not any(lane.history.progress for lane in runs.lanes):
-        for lane, metrics in zip(runs.lanes, runs.validate(), strict=True):
+        for lane, metrics in zip(runs.lanes, runs.before(), strict=True):
             lane.history.before = metrics
     recipe = runs.lanes[0].recipe
     training_mode(runs.model, base_dropout=recipe.dropout)

@@ -23,6 +23,7 @@ from lora_lab.methods.packed import PACKABLE, Stream, can_pack, own_biases, pack
 from lora_lab.training import device
 from lora_lab.training.batches import STEP, Batch, Row, collate, encode, training_rows, width_of
 from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes
+from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.guard import check_memory
 from lora_lab.training.lane import Callback, Lane, Progress
 from lora_lab.training.loop import fit
@@ -115,6 +116,16 @@ class Pack:
         """The metrics of the validation split, for the curve and for choosing."""
         return [score.metrics for score in self.score("validation")]
 
+    def before(self) -> list[dict[str, float]]:
+        """The same before the first update, where B is zero: lanes of one seed have one head, and answer alike."""
+        if self.size == 1 or any(lane.recipe.method.name != "lora" for lane in self.lanes):
+            return self.validate()
+        found: dict[int, dict[str, float]] = {}
+        for lane in self.lanes:
+            seed = lane.recipe.seed
+            found[seed] = found.get(seed) or self._alone(lane, "validation").metrics
+        return [found[lane.recipe.seed] for lane in self.lanes]
+
     def validated(self, step: int) -> None:
         """After a validation: a judge may end lanes, and somebody may write down how far all have come."""
         if self.size == 1:
@@ -131,7 +142,7 @@ class Pack:
     def leave(self, ended: Sequence[Lane]) -> None:
         """Score and keep what has ended, and go on with the others."""
         for lane in ended:
-            self._finish(lane, self._score_alone(lane))
+            self._finish(lane, None if lane.error else self._alone(lane, "test"))
         self.lanes = [lane for lane in self.lanes if lane not in ended]
         self.model = self._packed()
 
@@ -180,11 +191,10 @@ class Pack:
         self._runs.append(run)
         self._keep(lane, run)
 
-    def _score_alone(self, lane: Lane) -> Score | None:
-        if lane.error:
-            return None
+    def _alone(self, lane: Lane, split: str) -> Score:
+        """The score of one lane of a pack, as a model of its own."""
         lane.model.eval()
-        return evaluate(lane.model, self.rows_of("test"), self.pad, self.device)
+        return evaluate(lane.model, self.rows_of(split), self.pad, self.device)
 
     # ---- laying out
 
@@ -192,7 +202,9 @@ class Pack:
         """The base, its head as random as the recipe's seed makes it."""
         seed_everything(recipe.seed)
         labels, dtype, attention = self.task.num_labels, self.choice.torch_dtype, self.choice.attention
-        return load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
+        model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
+        answer_at_first_token(model)
+        return model
 
     def _lane(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]], alone: bool) -> Lane:
         """A lane as if it were alone: the head and A of its own seed, on the shared base."""
