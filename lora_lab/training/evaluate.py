@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lora_lab.training.batches import Batch, Row, scoring_batches
 
 ROWS = 32  # scored at once
+PACKED_ROWS = 128  # of all lanes together
 LOGITS = (
     2**25
 )  # numbers at most among the logits of one batch: 128 MiB in fp32, where a language model's would fill GiB
@@ -86,7 +87,7 @@ def _score(values: np.ndarray, labels: Sequence[int | None]) -> Score:
 def rows_at_once(model: torch.nn.Module, rows: Sequence[Row], lanes: int = 1) -> int:
     """How many rows to score together, so that the logits of the longest do not outgrow LOGITS."""
     if rows[0].label is not None:
-        return max(1, ROWS // lanes) if lanes > 1 else ROWS
+        return max(1, PACKED_ROWS // lanes) if lanes > 1 else ROWS
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
     return max(1, min(ROWS, LOGITS // (vocabulary * max(len(row.tokens) for row in rows))) // lanes)
 

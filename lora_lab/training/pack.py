@@ -58,6 +58,8 @@ class Pack:
         download: bool = False,
     ) -> None:  # fmt: skip
         first, self.started, self.download = recipes[0], time.perf_counter(), download
+        if len(recipes) > 1:
+            device.keep_freed_memory()
         if len({key(recipe) for recipe in recipes}) > 1:
             raise BadValue("these recipes cannot train side by side: they differ in more than a lane may")
         text, label = first.text_column, first.label_column

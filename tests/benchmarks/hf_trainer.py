@@ -1,6 +1,6 @@
 """The ordinary way: PEFT and HF Trainer as their documentation shows them, with their defaults, in one script.
 
-    python -m tests.benchmarks.hf_trainer SEED STEPS        prints the test accuracy as JSON
+    python -m tests.benchmarks.hf_trainer SEED STEPS [RANK RATE BATCH]        prints the test accuracy as JSON
 
 The task's rows, the folder of the model and the recipe are the lab's; everything else is theirs.
 """
@@ -26,14 +26,14 @@ from lora_lab.training.assets import asset_path
 from lora_lab.training.tasks import load_task
 
 
-def main(seed: int, steps: int) -> float:
+def main(seed: int, steps: int, rank: int = 8, rate: float = 2e-3, batch: int = 16) -> float:
     """Train, score the test split once, return its accuracy."""
     set_seed(seed)
     task, folder = load_task("rt"), asset_path("minilm")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     model = get_peft_model(
-        model, LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
+        model, LoraConfig(r=rank, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
     )
 
     def rows(split):
@@ -44,8 +44,8 @@ def main(seed: int, steps: int) -> float:
     with tempfile.TemporaryDirectory() as output:
         arguments = TrainingArguments(
             output_dir=output,
-            per_device_train_batch_size=16,
-            learning_rate=2e-3,
+            per_device_train_batch_size=batch,
+            learning_rate=rate,
             max_steps=steps,
             seed=seed,
             save_strategy="no",
@@ -59,4 +59,4 @@ def main(seed: int, steps: int) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"accuracy": main(*map(int, sys.argv[1:]))}))
+    print(json.dumps({"accuracy": main(*map(json.loads, sys.argv[1:]))}))

@@ -1,0 +1,138 @@
+"""Sixteen recipes, three ways in one go: PEFT and HF Trainer one after another, our runs one after another, our packs.
+
+Ranks 1 to 32 at two rates, 200 steps of 8 and of 16 rows, from a cold start to every test score. Trainer never
+validates; ours validates once, at the end. Then how a step's cost grows with the lanes, and what share of this
+machine's measured matrix peak it reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from lora_lab import LoRA, Recipe
+from lora_lab.accounting import zoo
+from lora_lab.accounting.compute import work
+from lora_lab.accounting.setup import Setup
+from lora_lab.training import device
+from lora_lab.training.evaluate import logits_of, loss_of
+from lora_lab.training.loop import training_mode
+from lora_lab.training.pack import Pack
+from tests.benchmarks.measure import goal, seconds, table
+from tests.benchmarks.train import timed
+
+RANKS, RATES, STEPS = (1, 2, 4, 8, 12, 16, 24, 32), ("1e-3", "2e-3"), 200
+LANES = (1, 2, 4, 8, 16, 32)
+
+
+def theirs(batch: int, some: Sequence[tuple[int, str]]) -> tuple[float, list[float]]:
+    """Seconds and accuracies of PEFT + Trainer, one process a recipe."""
+    took, accuracies = 0.0, []
+    for rank, rate in some:
+        one, result = timed(["-m", "tests.benchmarks.hf_trainer", "0", str(STEPS), str(rank), rate, str(batch)])
+        took += one
+        accuracies.append(result["accuracy"])
+    return took, accuracies
+
+
+def ours(batch: int, *how: str) -> tuple[float, dict[str, Any]]:
+    """Seconds and the answer of `lora-lab sweep`."""
+    grid = ["--rank", ",".join(map(str, RANKS)), "--lr", ",".join(RATES), "--steps", str(STEPS), "--batch", str(batch)]
+    with tempfile.TemporaryDirectory() as out:
+        return timed(["-m", "lora_lab", "sweep", *grid, "--validations", "1", "--out", out, "--json", *how])
+
+
+def compared(batch: int, quick: bool) -> str:
+    """One batch size: the table and its verdicts."""
+    recipes = [(rank, rate) for rank in RANKS for rate in RATES]
+    some = recipes[::4] if quick else recipes
+    their_time, their_accuracy = theirs(batch, some)
+    their_time *= len(recipes) / len(some)
+    solo_time, solo = ours(batch, "--solo")
+    pack_time, packed = ours(batch)
+    found = {"PEFT + Trainer": their_accuracy, "ours alone": _accuracies(solo), "ours packed": _accuracies(packed)}
+    times = dict(zip(found, (their_time, solo_time, pack_time), strict=True))
+    rows = [
+        [
+            name,
+            f"{times[name]:.0f}",
+            f"{their_time / times[name]:.2f}",
+            f"{100 * mean(a):.1f} %",
+            f"{100 * stdev(a):.1f}",
+        ]
+        for name, a in found.items()
+    ]
+    apart = max(abs(a - b) for a, b in zip(found["ours alone"], found["ours packed"], strict=True))
+    lines = [
+        f"### 16 recipes, {STEPS} steps of {batch} rows; packs of {packed['packs']}\n",
+        table(["", "seconds", "times faster", "mean accuracy", "spread over recipes"], rows) + "\n",
+        f"Theirs was run for {len(some)} of the 16 recipes" + (", and scaled." if quick else "."),
+        f"Packed against alone, the same recipe: accuracies at most {100 * apart:.1f} points apart.\n",
+    ]
+    return "\n".join([*lines, goal("wall time, packed against PEFT + Trainer", pack_time / their_time, 1 / 6)])
+
+
+def _accuracies(answer: dict[str, Any]) -> list[float]:
+    return [run["metrics"]["accuracy"] for run in answer["runs"]]
+
+
+def steps(lanes: int, batch: int, **fields: Any) -> tuple[float, float]:
+    """Seconds of a packed step, and its FLOP/s: the median of some steps on the same rows."""
+    recipes = [
+        Recipe("minilm", "rt", LoRA(RANKS[k % 8]), lr=1e-3 * (1 + k // 8), batch=batch, **fields) for k in range(lanes)
+    ]
+    pack = Pack(recipes)
+    training_mode(pack.model, base_dropout=False)
+    step, given = next(pack.batches())
+
+    def once() -> None:
+        losses = loss_of(logits_of(pack.model, given), given.labels).view(lanes, -1).mean(1)
+        losses.sum().backward()
+        for lane, loss in zip(pack.lanes, losses.tolist(), strict=True):
+            lane.update(step, loss)
+        pack.clear_gradients()
+
+    once()
+    took = sorted(seconds(once) for _ in range(9))[4]
+    a, rows = zoo.architecture("minilm", 2), lanes * batch
+    done = work(a, LoRA(8).plan(a), Setup(batch=rows, seq=given.input_ids.shape[1], dtype="fp32")).total
+    return took, done / took
+
+
+def peak() -> float:
+    """FLOP/s of a large product in the dtype that the lab chooses here."""
+    x = torch.randn(2048, 2048, dtype=device.choose(32).torch_dtype)
+    return 2 * 2048**3 / min(seconds(lambda: x @ x) for _ in range(5))
+
+
+def growth(batch: int) -> str:
+    """A step by lanes: milliseconds a lane, against alone, and the share of the matrix peak."""
+    best = peak()
+    measured = {k: steps(k, batch) for k in LANES}
+    alone = measured[1][0]
+    rows = [
+        [str(k), f"{1e3 * took:.0f}", f"{1e3 * took / k:.1f}", f"{alone * k / took:.2f}", f"{flops / best:.0%}"]
+        for k, (took, flops) in measured.items()
+    ]
+    head = ["lanes", "ms a step", "ms a lane", "times cheaper than alone", "share of the matrix peak"]
+    ratio = measured[16][0] / 16 / alone
+    words = f"Matrix peak measured here: {best / 1e9:.0f} GFLOP/s in {device.choose(32).dtype}. The last layer's saving is counted as done."
+    verdict = goal(f"a lane's step of {batch} rows in a pack of 16 against alone", ratio, 1 / 1.8)
+    return "\n".join([f"### A step of {batch} rows\n", table(head, rows) + "\n", words, verdict])
+
+
+def report(quick: bool) -> str:
+    """All parts, in Markdown."""
+    parts = [compared(8, quick)] if quick else [compared(8, quick), compared(16, quick)]
+    return "\n\n".join(["## A sweep of 16 against PEFT and HF Trainer", *parts, growth(8)])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="8 rows only, and theirs on 4 of the 16 recipes")
+    print(report(parser.parse_args().quick))
