@@ -18,6 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from lora_lab.errors import BadValue, LabError, NotFound
+    from lora_lab.experiments.grid import Grid
+    from lora_lab.experiments.statistics import verdict, verdicts
+    from lora_lab.experiments.sweep import sweep
     from lora_lab.methods.adapters import load_adapter, save_adapter
     from lora_lab.methods.attach import detach, disabled, merge, unmerge
     from lora_lab.methods.bitfit import BitFit
@@ -42,6 +45,7 @@ _HOME = {
     "BitFit": "methods.bitfit",
     "Bottleneck": "methods.bottleneck",
     "FullFineTuning": "methods.full",
+    "Grid": "experiments.grid",
     "HeadOnly": "methods.full",
     "IA3": "methods.ia3",
     "LabError": "errors",
@@ -63,8 +67,11 @@ _HOME = {
     "merge": "methods.attach",
     "params": "methods.params",
     "save_adapter": "methods.adapters",
+    "sweep": "experiments.sweep",
     "train": "training.train",
     "unmerge": "methods.attach",
+    "verdict": "experiments.statistics",
+    "verdicts": "experiments.statistics",
 }
 __all__ = sorted(_HOME)
 

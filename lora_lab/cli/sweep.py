@@ -86,10 +86,10 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
 
 def describe(swept: Any) -> str:
     """A sweep as a table: a line for each cell of the grid, every seed in it."""
-    failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs.runs if r.status == "failed"]
+    failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
     sizes = ", ".join(map(str, swept.packs)) or "none"
-    end = f"{len(swept.runs)} runs, {swept.skipped} of them from before; packs of {sizes}; {swept.seconds:.0f} s"
-    return "\n".join([summary(swept.runs), *failures, end])
+    end = f"{len(swept)} runs, {swept.skipped} of them from before; packs of {sizes}; {swept.seconds:.0f} s"
+    return "\n".join([summary(swept), *failures, end])
 
 
 def summary(runs: Any) -> str:

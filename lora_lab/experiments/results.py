@@ -127,7 +127,7 @@ def scores_of(run: Run) -> np.ndarray:
     task = load_task(recipe.task, max_length=recipe.max_length, text=recipe.text_column, label=recipe.label_column)
     if task.num_labels is None:
         return -run.predictions
-    return (run.predictions == np.array(task.test.labels)).astype(float)
+    return run.predictions == np.array(task.test.labels)
 
 
 def from_store(store: str | Path | Store) -> Runs:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,6 +31,15 @@ from statsmodels.stats.multitest import multipletests  # type: ignore[import-unt
 from lora_lab.accounting.fits import most
 from lora_lab.errors import BadValue
 
+
+class Scored(Protocol):
+    """Anything that holds its answers, as `Runs` do."""
+
+    @property
+    def scores(self) -> np.ndarray: ...
+
+
+Answers = ArrayLike | Scored
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 LEVEL = 0.05  # of the two-sided test of a difference, and of each of the two one-sided tests of equivalence
 POWER = 0.8  # what "would tell" means
@@ -96,11 +105,11 @@ class Verdict:
         return f"; {tell}" if self.outcome == "undecided" else ""
 
 
-def verdict(a: ArrayLike, b: ArrayLike, margin: float = 0.015) -> Verdict:
+def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
     """What may be said of a against b, from the same test rows; the margin of equivalence is fixed beforehand.
 
     Shapes: a (seeds, rows) or (rows,), bool or 0/1 for right and wrong answers, else float scores, higher is better;
-    b likewise, with the same rows in the same order. With as many seeds as a, seed i of both is a pair (same data
+    b likewise, with the same rows in the same order; or the `Runs` of a sweep, which bring theirs as `scores`. With as many seeds as a, seed i of both is a pair (same data
     order); else the seeds of each vary on their own, and a single one as much as the other's.
     Raises: BadValue for other rows in b than in a, empty arrays, NaN, integers besides 0 and 1, a margin of 0.
     Source: Cochran 1964 (Biometrics 20), McNemar 1947, Schuirmann 1987; Bouthillier et al. 2021 on seeds.
@@ -109,7 +118,7 @@ def verdict(a: ArrayLike, b: ArrayLike, margin: float = 0.015) -> Verdict:
     return pair.judged(pair.p_difference(), pair.p_equivalence())
 
 
-def verdicts(named: Mapping[str, ArrayLike], against: str, margin: float = 0.015) -> dict[str, Verdict]:
+def verdicts(named: Mapping[str, Answers], against: str, margin: float = 0.015) -> dict[str, Verdict]:
     """The verdict of every other method on `against`, by name, with Holm's correction over all of them.
 
     Differences are one family, equivalences another. Intervals stay those of each pair alone; more_seeds and more_rows
@@ -232,10 +241,10 @@ def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
     return (most(lambda n: decided(n) < POWER, limit) or 0) + 1 if decided(limit) >= POWER else None
 
 
-def _runs(values: ArrayLike, name: str) -> np.ndarray:
+def _runs(values: Answers, name: str) -> np.ndarray:
     """The runs as floats (seeds, rows). Raises: BadValue for what is neither answers nor scores."""
     try:
-        runs = np.atleast_2d(np.asarray(values))
+        runs = np.atleast_2d(np.asarray(getattr(values, "scores", values)))
     except ValueError:
         raise BadValue(f"{name} has runs of unlike length; score every seed on the same test rows") from None
     if runs.ndim != 2 or not runs.size:

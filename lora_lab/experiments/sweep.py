@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lora_lab.errors import BadValue, LabError
-from lora_lab.experiments.grid import check
+from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.halving import keep_better_half
 from lora_lab.experiments.plan import packs
 from lora_lab.experiments.results import Runs
@@ -35,30 +35,31 @@ Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to sa
 
 
 @dataclass(frozen=True)
-class Swept:
-    """What a sweep came to. `runs` are those of all recipes asked for, in the order asked for; seconds of wall time."""
+class Swept(Runs):
+    """The runs of all recipes asked for, in the order asked for, and how they came about; seconds of wall time."""
 
-    runs: Runs
-    packs: tuple[int, ...]
-    skipped: int
-    seconds: float
+    packs: tuple[int, ...] = ()
+    skipped: int = 0
+    seconds: float = 0.0
 
     @property
     def failed(self) -> int:
         """Runs that came to nothing, each with its reason in `error`."""
-        return sum(run.status == "failed" for run in self.runs.runs)
+        return sum(run.status == "failed" for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
         """As `lora-lab sweep --json` prints it."""
-        runs = [run.to_json() for run in self.runs.runs]
+        runs = [run.to_json() for run in self.runs]
         counts = {"skipped": self.skipped, "failed": self.failed, "seconds": self.seconds}
         return {"runs": runs, "packs": list(self.packs), **counts}
 
 
 def sweep(
-    recipes: Iterable[Recipe],
+    what: Grid | Iterable[Recipe],
     store: Store | str | Path = "runs",
     *,
+    model: str = "minilm",
+    task: str = "rt",
     solo: bool = False,
     halving: bool = False,
     again: bool = False,
@@ -68,9 +69,11 @@ def sweep(
     note: Note = lambda event, facts: None,
     callbacks: Callable[[Recipe], Sequence[Callback]] | None = None,
     download: bool = False,
+    **fields: Any,
 ) -> Swept:
-    """Make all runs that the store does not have yet.
+    """Make all runs that the store does not have yet: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
 
+    what        a grid, for which `model`, `task` and `fields` say what all recipes share, or the recipes themselves
     solo        one after another in place of packs, for comparison
     halving     at each validation but the last, only the better half of a pack goes on
     again       run failed ones once more
@@ -82,7 +85,8 @@ def sweep(
     Raises: BadValue, NotFound for a grid that cannot be, a store that cannot be written or that another sweep works on,
     before anything is trained.
     """
-    started, wanted = time.perf_counter(), list(dict.fromkeys(recipes))
+    started = time.perf_counter()
+    wanted = list(dict.fromkeys(what.recipes(model, task, **fields) if isinstance(what, Grid) else what))
     if not wanted:
         raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
     check(wanted)
@@ -103,7 +107,7 @@ def sweep(
                     break
                 _run_pack(kept, pack, path, halving, note, stop, callbacks, download)
         found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
-    runs = Runs(tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found))
+    runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
     return Swept(runs, tuple(len(pack) for pack, _ in plan), len(had), time.perf_counter() - started)
 
 
