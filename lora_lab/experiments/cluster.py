@@ -48,7 +48,7 @@ def connect(address: str) -> Any:
     except ImportError:
         raise BadValue("--dask needs Dask: pip install 'lora-lab[dask]'") from None
     try:
-        return Client(address, timeout=10)  # type: ignore[no-untyped-call]
+        return Client(address, timeout=5)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise BadValue(f"no Dask scheduler answers at {address}: start one with dask scheduler ({error})") from error
 

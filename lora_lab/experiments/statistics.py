@@ -248,7 +248,7 @@ def _runs(values: Answers, name: str) -> np.ndarray:
     except ValueError:
         raise BadValue(f"{name} has runs of unlike length; score every seed on the same test rows") from None
     if runs.ndim != 2 or not runs.size:
-        raise BadValue(f"{name} has the shape {np.shape(values)}; give (seeds, rows), or (rows,) for one seed")
+        raise BadValue(f"{name} has the shape {runs.shape}; give (seeds, rows), or (rows,) for one seed")
     if runs.dtype.kind not in "buif" or (runs.dtype.kind in "ui" and not np.isin(runs, (0, 1)).all()):
         raise BadValue(f"{name} holds {runs.dtype} values; give prediction == label, or scores as floats")
     if not np.isfinite(runs).all():

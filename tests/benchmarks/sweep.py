@@ -121,7 +121,10 @@ def growth(batch: int) -> str:
     ]
     head = ["lanes", "ms a step", "ms a lane", "times cheaper than alone", "share of the matrix peak"]
     ratio = measured[16][0] / 16 / alone
-    words = f"Matrix peak measured here: {best / 1e9:.0f} GFLOP/s in {device.choose(32).dtype}. The last layer's saving is counted as done."
+    chosen = device.choose(32).dtype
+    words = (
+        f"Matrix peak measured here: {best / 1e9:.0f} GFLOP/s in {chosen}; what the last layer saves counts as done."
+    )
     verdict = goal(f"a lane's step of {batch} rows in a pack of 16 against alone", ratio, 1 / 1.8)
     return "\n".join([f"### A step of {batch} rows\n", table(head, rows) + "\n", words, verdict])
 

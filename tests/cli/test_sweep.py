@@ -1,0 +1,77 @@
+"""`lora-lab sweep` and `collect`: the contract's keys, the grid's words, and what is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.training.conftest import opinions, tiny_encoder  # noqa: F401
+
+CHEAP = ["--steps", "3", "--batch", "4", "--validations", "1", "--dtype", "fp32", "--attention", "eager"]
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "lora_lab", *words], capture_output=True, text=True)
+
+
+@pytest.fixture
+def small(tiny_encoder, opinions):  # noqa: F811
+    """The options of a cheap sweep."""
+    return ["--model", tiny_encoder, "--task", opinions, *CHEAP]
+
+
+def test_json_has_the_contracts_keys_and_nothing_else_is_on_stdout(small, tmp_path):
+    words = ["sweep", *small, "--rank", "1,2", "--lr", "1e-3,2e-3", "--seed", "0-1", "--out", str(tmp_path), "--json"]
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) >= {"runs", "packs", "skipped", "failed", "seconds"}
+    assert (len(found["runs"]), sum(found["packs"]), found["skipped"], found["failed"]) == (8, 8, 0, 0)
+    assert {(r["recipe"]["method"]["rank"], r["recipe"]["lr"], r["recipe"]["seed"]) for r in found["runs"]} == {
+        (rank, lr, seed) for rank in (1, 2) for lr in (1e-3, 2e-3) for seed in (0, 1)
+    }
+    assert all("accuracy" in r["metrics"] and len(r["history"]["loss"]) == 3 for r in found["runs"])
+    again = json.loads(run(*words, "--solo").stdout)
+    assert (again["packs"], again["skipped"]) == ([], 8)
+
+
+def test_a_table_for_people_and_a_picture_of_what_was_collected(small, tmp_path):
+    for i in (1, 2):
+        share = ["--share", f"{i}/2", "--out", str(tmp_path / "class" / f"laptop{i}")]
+        done = run("sweep", *small, "--rank", "1,2", "--alpha-rule", "2rank", *share)
+        assert done.returncode == 0, done.stderr
+        assert "1 runs, 0 of them from before; packs of 1;" in done.stdout
+    collected = run("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"))
+    assert collected.returncode == 0, collected.stderr
+    assert "2 runs in" in collected.stdout
+    assert "lora q,v 1 2 0.002" in collected.stdout
+    assert (tmp_path / "all" / "rank.png").stat().st_size > 10_000
+    answer = json.loads(run("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"), "--json").stdout)
+    assert (answer["runs"], answer["taken"], answer["repeated"], len(answer["frame"])) == (2, 0, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--rank", ""], "--rank is empty"),
+        (["--rank", "1,x"], "'x' is none"),
+        (["--rank", "4,500"], "rank 500 is above"),
+        (["--rank", "0"], "rank must be"),
+        (["--alpha", "8", "--alpha-rule", "rank"], "not both"),
+        (["--alpha-rule", "cubic"], "unknown alpha rule"),
+        (["--share", "3/2"], "i/n"),
+        (["--targets", "q_proj"], "matches no layer"),
+        (["--dask", "tcp://127.0.0.1:1"], "no Dask scheduler answers"),
+        (["--method", "full"], "ranks and alphas"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(words, says, tmp_path):
+    done = run("sweep", *CHEAP, "--out", str(tmp_path / "runs"), *words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,50 @@
+"""Forty laptops' stores in one: all of it, each run once, and no word lost on what cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lora_lab import BadValue, Grid, NotFound, Store, sweep
+from lora_lab.experiments.collect import collect
+from lora_lab.experiments.grid import share
+from lora_lab.experiments.results import from_store, load
+from tests.training.conftest import PLAIN
+
+SHARED = {"steps": 2, "batch": 4, "validations": 1, **PLAIN}
+SAME = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status"]
+
+
+def test_forty_shares_collected_are_the_whole(tiny_encoder, opinions, tmp_path):
+    recipes = Grid(rank=[1, 2, 4, 8], lr=[1e-2, 3e-3, 1e-3], seed=range(4)).recipes(tiny_encoder, opinions, **SHARED)
+    whole = sweep(recipes, tmp_path / "whole")
+    for i in range(1, 41):
+        sweep(share(recipes, f"{i}/40"), tmp_path / "class" / f"laptop{i}" / "runs")
+    found = collect([tmp_path / "class"], tmp_path / "all")
+    assert (found.taken, found.repeated, found.unreadable) == (48, 0, {})
+    assert load(tmp_path / "all")[SAME].equals(whole.frame[SAME])
+    run = from_store(tmp_path / "all").runs[0]
+    assert Path(run.adapter).parent == tmp_path / "all"
+    assert (Path(run.adapter) / "adapter_model.safetensors").is_file()
+    assert run.predictions is not None
+    assert collect([tmp_path / "class"], tmp_path / "all").repeated == 48  # again: nothing doubled
+
+
+def test_a_finished_run_stands_before_a_failed_one_and_the_unreadable_is_named(tiny_encoder, opinions, tmp_path):
+    good, bad = (Grid(lr=lr).recipes(tiny_encoder, opinions, **SHARED) for lr in (1e-2, 1e30))
+    sweep(bad, tmp_path / "a")
+    sweep(good, tmp_path / "b")
+    failed, done = Store(tmp_path / "a").runs()[0], Store(tmp_path / "b").runs()[0]
+    Store(tmp_path / "a").add(type(failed)(**{**vars(failed), "recipe": done.recipe}))
+    (tmp_path / "b" / "0123456789ab.json").write_text("{}")
+    found = collect([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    assert Store(tmp_path / "all").find(done.recipe).status == "done"
+    assert list(found.unreadable) == [str(tmp_path / "b" / "0123456789ab.json")]
+
+
+def test_a_folder_that_is_not_there_or_holds_the_result_is_refused(tmp_path):
+    with pytest.raises(NotFound, match="no folder"):
+        collect([tmp_path / "nowhere"], tmp_path / "all")
+    with pytest.raises(BadValue, match="choose another place"):
+        collect([tmp_path], tmp_path / "all")

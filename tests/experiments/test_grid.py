@@ -1,0 +1,75 @@
+"""Grids: every combination once, alpha by rule, shares that add up, and what cannot be refused before anything runs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_lab import BadValue, Grid, LoRA, NotFound, Recipe
+from lora_lab.experiments.grid import alpha_of, check, share
+
+
+def test_every_combination_comes_once():
+    recipes = Grid(rank=[1, 2], alpha=[8, 16], lr=[1e-3, 2e-3], seed=range(3), targets=["q,v", "k"]).recipes("m", "t")
+    assert len(set(recipes)) == len(recipes) == 2 * 2 * 2 * 3 * 2
+    assert {r.method.targets for r in recipes} == {("q", "v"), ("k",)}
+    assert {(r.method.rank, r.method.alpha, r.lr, r.seed) for r in recipes if r.method.targets == ("k",)} == {
+        (rank, alpha, lr, seed) for rank in (1, 2) for alpha in (8, 16) for lr in (1e-3, 2e-3) for seed in range(3)
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "alphas"),
+    [("fixed:16", [16, 16]), ("rank", [4, 64]), ("2rank", [8, 128]), ("sqrt:4", [8, 32]), ("fixed", [16, 16])],
+)
+def test_alpha_follows_a_rule(rule, alphas):
+    assert [alpha_of(rule, rank) for rank in (4, 64)] == alphas
+    assert [r.method.alpha for r in Grid(rank=[4, 64], alpha=rule).recipes("m", "t")] == alphas
+
+
+def test_the_root_rule_without_a_number_gives_16_at_rank_8():
+    assert alpha_of("sqrt", 8) == pytest.approx(16)
+    assert alpha_of("sqrt", 32) == pytest.approx(16 * math.sqrt(4))
+
+
+@pytest.mark.parametrize(("rule", "says"), [("3rank", "known"), ("fixed:x", "needs a number")])
+def test_an_unknown_rule_is_told_what_there_is(rule, says):
+    with pytest.raises(BadValue, match=says):
+        alpha_of(rule, 8)
+
+
+def test_single_values_and_tuples_of_roles_stand_for_themselves():
+    (one,) = Grid(rank=4, alpha=8, lr=1e-3, seed=2, targets=("q", "v")).recipes("m", "t", steps=7)
+    assert one == Recipe("m", "t", LoRA(4, 8, ("q", "v")), lr=1e-3, seed=2, steps=7)
+
+
+@pytest.mark.parametrize("name", ["rank", "alpha", "lr", "seed", "targets"])
+def test_an_empty_axis_is_named(name):
+    with pytest.raises(BadValue, match=f"no {name}"):
+        Grid(**{name: []}).recipes("m", "t")
+
+
+@given(n=st.integers(1, 50), count=st.integers(0, 120))
+def test_shares_add_up_and_none_is_much_larger(n, count):
+    recipes = [Recipe("m", "t", seed=seed) for seed in range(count)]
+    parts = [share(recipes, f"{i}/{n}") for i in range(1, n + 1)]
+    assert sorted(r.seed for part in parts for r in part) == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("words", ["0/4", "5/4", "1", "a/b", "1/0", "-1/3"])
+def test_a_share_is_i_of_n(words):
+    with pytest.raises(BadValue, match="i/n"):
+        share([], words)
+
+
+def test_a_recipe_that_cannot_be_is_found_before_anything_is_loaded():
+    check(Grid(rank=[1, 384]).recipes("minilm", "rt"))
+    with pytest.raises(BadValue, match="rank 385 is above"):
+        check(Grid(rank=[4, 385]).recipes("minilm", "rt"))
+    with pytest.raises(NotFound, match="'q_proj' matches no layer"):
+        check(Grid(targets="q_proj").recipes("minilm", "rt"))
+    check(Grid().recipes("a-model-that-is-nowhere", "rt"))  # loading will tell

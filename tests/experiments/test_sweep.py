@@ -1,0 +1,220 @@
+"""Sweeps: nothing twice, nothing lost, whatever fails, stops or is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_lab import BadValue, Grid, LoRA, NotFound, Recipe, Store, sweep
+from lora_lab.experiments.sweep import locked
+from lora_lab.training.runs import VERSION
+from tests.training.conftest import PLAIN
+
+SHARED = {"steps": 6, "batch": 8, "validations": 3, **PLAIN}
+
+
+@pytest.fixture
+def grid(tiny_encoder, opinions):
+    """`grid(rank=[1, 2])`: recipes on the tiny encoder."""
+
+    def make(**axes) -> list[Recipe]:
+        shared = {**SHARED, **{k: axes.pop(k) for k in list(axes) if k in SHARED}}
+        return Grid(**{"rank": [1, 4], "lr": [1e-2, 3e-3], "seed": 0, **axes}).recipes(tiny_encoder, opinions, **shared)
+
+    return make
+
+
+def facts(runs) -> dict[str, tuple]:
+    """What must be equal of two sweeps, by recipe."""
+    return {
+        run.recipe.hash: (run.status, run.metrics.get("accuracy"), np.round(run.history["loss"], 5).tolist())
+        for run in runs
+    }
+
+
+def test_a_sweep_makes_all_runs_and_a_second_one_none(grid, tmp_path):
+    recipes = grid(seed=[0, 1])
+    swept = sweep(recipes, tmp_path, size=3)
+    assert [run.recipe for run in swept.runs] == recipes
+    assert (swept.packs, swept.skipped, swept.failed) == ((2, 3, 3), 0, 0)
+    assert all(run.status == "done" and Path(run.adapter, "adapter_model.safetensors").is_file() for run in swept.runs)
+    again = sweep([*recipes, *grid(seed=2)], tmp_path)
+    assert (again.skipped, sum(again.packs)) == (8, 4)
+    assert facts(again.runs[:8]) == facts(swept.runs)
+    assert not list((tmp_path / "unfinished").glob("*"))
+
+
+def test_alone_and_packed_give_the_same_frame(grid, tmp_path):
+    recipes = grid(targets=["q,v", "k"])
+    packed, alone = (sweep(recipes, tmp_path / str(solo), solo=solo) for solo in (False, True))
+    assert alone.packs == (1,) * 8
+    assert facts(packed.runs) == facts(alone.runs)
+    columns = ["hash", "rank", "alpha", "lr", "targets", "accuracy", "validation_accuracy", "adapter_parameters"]
+    assert packed.frame[columns].equals(alone.frame[columns])
+
+
+def test_a_grid_and_what_its_recipes_share_may_be_given_in_one_call(tiny_encoder, opinions, tmp_path):
+    runs = sweep(Grid(rank=[1, 2], seed=range(2)), tmp_path, model=tiny_encoder, task=opinions, **SHARED)
+    assert len(runs.at(rank=2)) == 2
+    assert runs.at(rank=2).accuracy.shape == (2,)
+    assert runs.at(rank=1, seed=1).runs[0].recipe.seed == 1
+    with pytest.raises(NotFound, match="no run with"):
+        runs.at(rank=3)
+    with pytest.raises(NotFound, match="nearest: rank"):
+        runs.at(rnk=3)
+
+
+def test_scores_say_of_each_row_whether_it_was_right(grid, tmp_path):
+    runs = sweep(grid(rank=2, lr=1e-2, seed=[0, 1, 2]), tmp_path)
+    assert runs.scores.shape == (3, 16)
+    assert runs.scores.mean(1) == pytest.approx(runs.accuracy)
+
+
+def test_a_run_that_fails_is_recorded_and_the_rest_go_on(grid, tmp_path):
+    recipes = [*grid(), *(replace(r, lr=1e30) for r in grid(rank=2, lr=1e-2))]
+    swept = sweep(recipes, tmp_path)
+    assert (swept.failed, [r.status for r in swept.runs].count("done")) == (1, 4)
+    assert "lower the rate" in swept.runs[-1].error
+    assert sweep(recipes, tmp_path).skipped == 5  # a failure is kept ...
+    assert sum(sweep(recipes, tmp_path, again=True).packs) == 1  # ... unless it is asked for again
+
+
+def test_stop_keeps_what_has_finished_and_the_rest_goes_on_where_it_was(grid, tmp_path):
+    recipes, stop, steps = grid(seed=[0, 1], steps=12, validations=4), threading.Event(), []
+
+    def watch(recipe):
+        return [lambda p: (steps.append(p.step), stop.set() if len(steps) > 4 * 12 + 4 * 5 else None)]
+
+    stopped = sweep(recipes, tmp_path, size=4, stop=stop, callbacks=watch)
+    assert len(stopped) == 4
+    first = []
+    swept = sweep(recipes, tmp_path, size=4, callbacks=lambda recipe: [lambda p: first.append(p.step)])
+    assert min(first) > 1  # not from the beginning
+    assert facts(swept.runs) == facts(sweep(recipes, tmp_path / "whole", size=4).runs)
+
+
+def test_halving_ends_the_worse_half_at_each_validation_but_the_last(grid, tmp_path):
+    swept = sweep(grid(lr=[1e-2, 1e-7, 1e-8, 1e-9]), tmp_path, halving=True)
+    ended = sorted(len(run.history["step"]) for run in swept.runs)
+    assert ended == [2, 2, 2, 2, 4, 4, 6, 6]
+    assert [run.status for run in swept.runs].count("halved") == 6
+    assert all("accuracy" in run.metrics for run in swept.runs)
+    assert sweep(grid(lr=[1e-2, 1e-7, 1e-8, 1e-9]), tmp_path).skipped == 2  # a plain sweep trains them to the end
+
+
+@pytest.mark.parametrize("recipes", [[], ()])
+def test_an_empty_grid_is_refused(recipes, tmp_path):
+    with pytest.raises(BadValue, match="grid is empty"):
+        sweep(recipes, tmp_path)
+
+
+def test_what_cannot_be_is_refused_before_anything_is_trained(grid, tmp_path):
+    for recipes, says in ((grid(rank=[1, 33]), "rank 33 is above"), (grid(targets="c_attn"), "matches no layer")):
+        with pytest.raises((BadValue, NotFound), match=says):
+            sweep(recipes, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadValue, match="cannot write into"):
+        sweep(grid(), tmp_path / "file")
+
+
+def test_a_store_of_a_newer_version_is_left_alone(grid, tmp_path):
+    recipes = grid()
+    sweep(recipes[:1], tmp_path)
+    file = tmp_path / f"{recipes[0].hash}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": VERSION + 1}))
+    before = file.read_bytes()
+    with pytest.raises(BadValue, match="update it"):
+        sweep(recipes, tmp_path)
+    assert file.read_bytes() == before
+
+
+def test_two_sweeps_on_one_store_do_not_meet(grid, tmp_path):
+    with locked(tmp_path), pytest.raises(BadValue, match="another sweep works on"):
+        sweep(grid(), tmp_path)
+    assert len(sweep(grid(), tmp_path)) == 4  # the lock went with its holder
+
+
+def test_a_disk_that_fills_up_is_one_sentence_and_what_was_there_stays(grid, tmp_path, monkeypatch):
+    recipes = grid(seed=[0, 1])
+    sweep(recipes[:2], tmp_path)
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lora_lab.files._write_and_move", full)
+    with pytest.raises(BadValue, match="No space left on device"):
+        sweep(recipes, tmp_path)
+    monkeypatch.undo()
+    assert sweep(recipes, tmp_path).skipped == 2
+
+
+# ---- killed
+
+
+def killed_sweeps(folder: Path, model: str, task: str, kills: int, seed: int) -> int:
+    """Start the same sweep over and over and kill it at a random moment; returns the number of real kills."""
+    code = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from lora_lab import Grid, sweep\n"
+        "sweep(Grid(rank=[1, 4, 8], lr=[1e-2, 3e-3], seed=[0, 1]), sys.argv[1], model=sys.argv[2], task=sys.argv[3],\n"
+        "      size=4, steps=120, batch=8, validations=20, dtype='fp32', attention='eager', device='cpu',\n"
+        "      callbacks=lambda recipe: [lambda p: print(p.step, flush=True)])"
+    )
+    rng, done = random.Random(seed), 0
+    while done < kills:
+        command = [sys.executable, "-c", code, str(folder), model, task]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        assert process.stdout is not None
+        process.stdout.readline()  # it trains
+        time.sleep(rng.random() * 0.8)
+        if process.poll() is not None:
+            break  # it was done before
+        os.kill(process.pid, signal.SIGKILL)
+        process.stdout.close()
+        process.wait()
+        done += 1
+    return done
+
+
+def survives(folder: Path, model: str, task: str, kills: int, seed: int) -> None:
+    shared = {"steps": 120, "batch": 8, "validations": 20, **PLAIN}
+    recipes = Grid(rank=[1, 4, 8], lr=[1e-2, 3e-3], seed=[0, 1]).recipes(model, task, **shared)
+    assert killed_sweeps(folder / "killed", model, task, kills, seed) >= min(kills, 2)
+    swept, whole = (sweep(recipes, folder / name, size=4) for name in ("killed", "whole"))
+    assert [run.recipe for run in swept.runs] == recipes
+    for run, other in zip(swept.runs, whole.runs, strict=True):
+        assert run.status == other.status == "done"
+        assert run.history["step"] == list(range(1, 121))  # no step twice
+        assert np.allclose(run.history["loss"], other.history["loss"], rtol=1e-4)
+        assert run.metrics["accuracy"] == other.metrics["accuracy"]
+    assert len(Store(folder / "killed").runs()) == len(recipes)
+    assert not list((folder / "killed" / "unfinished").glob("*"))
+
+
+def test_a_sweep_killed_three_times_ends_as_one_that_was_left_alone(tiny_encoder, opinions, tmp_path):
+    survives(tmp_path, tiny_encoder, opinions, kills=3, seed=0)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twenty_times(tiny_encoder, opinions, tmp_path):
+    for seed in range(4):
+        survives(tmp_path / str(seed), tiny_encoder, opinions, kills=5, seed=seed + 1)
+
+
+def test_lora_dropout_and_alpha_travel_through_the_frame(grid, tmp_path):
+    runs = sweep(
+        Grid(method=LoRA(dropout=0.1, rslora=True)).recipes(grid()[0].model, grid()[0].task, **SHARED), tmp_path
+    )
+    assert runs.frame.loc[0, ["dropout", "rslora", "alpha"]].tolist() == [0.1, True, 16]

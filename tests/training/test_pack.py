@@ -1,0 +1,143 @@
+"""Side by side is the same as alone: losses, metrics, predictions, whatever the lanes differ in and whoever leaves."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lora_lab import LoRA, Recipe, train
+from lora_lab.errors import BadValue
+from lora_lab.training import checkpoint
+from lora_lab.training.pack import Pack, key
+from tests.training.conftest import PLAIN
+
+TARGETS = ("q,v", "all-linear", "k", "o,down")
+
+
+def alike(together, alone) -> None:
+    """The same run, but for the seconds and bytes that it took."""
+    losses = np.array(together.history["loss"]), np.array(alone.history["loss"])
+    assert np.abs(losses[0] / losses[1] - 1).max() < 1e-4
+    assert together.status == alone.status
+    assert together.history["lr"] == alone.history["lr"]
+    assert together.metrics["accuracy"] == alone.metrics["accuracy"]
+    assert together.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+    assert (together.predictions == alone.predictions).all()
+    assert together.adapter_parameters == alone.adapter_parameters
+    kept = [[(r["step"], r["accuracy"]) for r in run.history["validation"]] for run in (together, alone)]
+    assert kept[0] == kept[1]
+
+
+@st.composite
+def lanes(draw: st.DrawFn) -> dict:
+    """What one lane has of its own."""
+    dropout = draw(st.sampled_from([0.0, 0.0, 0.1, 0.4]))
+    rank, alpha = draw(st.integers(1, 12)), draw(st.sampled_from([1, 8, 16, 24]))
+    return {
+        "method": LoRA(rank, alpha, draw(st.sampled_from(TARGETS)), dropout, rslora=draw(st.booleans())),
+        "lr": draw(st.sampled_from([1e-3, 3e-3, 1e-2])),
+        "seed": draw(st.integers(0, 3)),
+        "clip": draw(st.sampled_from([0.0, 0.1, 1.0])),
+        "weight_decay": draw(st.sampled_from([0.0, 0.1])),
+    }
+
+
+@settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
+@given(st.lists(lanes(), min_size=2, max_size=5, unique_by=str))
+def test_packed_and_alone_are_the_same_for_any_mix(tiny_encoder, opinions, mix):
+    recipes = [Recipe(tiny_encoder, opinions, steps=12, batch=8, validations=3, **PLAIN, **own) for own in mix]
+    for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
+        alike(together, train(recipe, store=None))
+
+
+def test_a_hundred_steps_on_the_real_model():
+    """The promise, on MiniLM in fp32: mixed ranks, alphas, rates, seeds, dropout and clipping."""
+    shared = {"steps": 100, "batch": 4, "validations": 1, "max_length": 16, **PLAIN}
+    recipes = [
+        Recipe("minilm", "rt", LoRA(1, 16), lr=2e-3, seed=0, **shared),
+        Recipe("minilm", "rt", LoRA(16, 32, "all-linear", dropout=0.1), lr=5e-4, seed=1, clip=0.3, **shared),
+    ]
+    for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
+        alone = train(recipe, store=None)
+        losses = np.array(together.history["loss"]), np.array(alone.history["loss"])
+        assert np.abs(losses[0] / losses[1] - 1).max() < 1e-4
+        assert together.metrics["accuracy"] == alone.metrics["accuracy"]
+
+
+def test_a_lane_that_diverges_or_has_enough_leaves_and_the_others_do_not_notice(recipe):
+    recipes = [
+        recipe(steps=12, validations=6, lr=lr, patience=patience, seed=seed)
+        for lr, patience, seed in ((1e-2, 0, 0), (1e30, 0, 1), (1e-9, 2, 2), (5e-3, 0, 3))
+    ]
+    found = {run.recipe: run for run in Pack(recipes).run()}
+    assert [found[r].status for r in recipes] == ["done", "failed", "early", "done"]
+    assert "lower the rate" in found[recipes[1]].error
+    assert len(found[recipes[2]].history["step"]) < 12
+    for index in (0, 2, 3):
+        alike(found[recipes[index]], train(recipes[index], store=None))
+
+
+def test_a_language_model_packs_too(tiny_causal, tmp_path):
+    text = tmp_path / "own.txt"
+    text.write_text("\n\n".join(f"Line {n}: {'the same old story again and ' * 24}" for n in range(30)))
+    settings = {"max_length": 32, "lr": 2e-2, "steps": 6, "batch": 4, "validations": 2, **PLAIN}
+    recipes = [Recipe(tiny_causal, str(text), LoRA(rank, targets="q,v"), seed=rank, **settings) for rank in (1, 4)]
+    for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
+        alone = train(recipe, store=None)
+        assert np.allclose(together.history["loss"], alone.history["loss"], rtol=1e-4)
+        assert together.metrics["perplexity"] == pytest.approx(alone.metrics["perplexity"], rel=1e-4)
+
+
+def test_what_cannot_share_a_base_stands_alone(recipe):
+    plain = recipe()
+    assert key(plain) == key(recipe(seed=5, lr=1e-4, method=LoRA(3, targets="k"), clip=0, patience=2))
+    for other in (recipe(steps=9), recipe(dropout=True), recipe(method=LoRA(2, targets="embed")), recipe(batch=3)):
+        assert key(other) != key(plain)
+    with pytest.raises(BadValue, match="differ in more"):
+        Pack([plain, recipe(batch=3)])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_path, count):
+    recipes = [
+        recipe(steps=12, validations=4, seed=k, lr=1e-2 / (k + 1), method=LoRA(2 + k, dropout=0.2))
+        for k in range(count)
+    ]
+    whole = {run.recipe: run for run in Pack(recipes).run()}
+    broken, stop, file = Pack(recipes), threading.Event(), tmp_path / "pack.safetensors"
+
+    def written(pack: Pack) -> None:
+        if pack.step == 6:
+            checkpoint.write(pack, file)
+            stop.set()
+
+    broken.written, broken.scores_stopped = written, False
+    assert broken.run(stop=stop) == []
+    again = Pack(recipes[::-1])  # in another order, too
+    checkpoint.restore(again, file)
+    for run in again.run():
+        assert run.history == whole[run.recipe].history
+        assert run.metrics == whole[run.recipe].metrics
+
+
+def test_a_checkpoint_of_other_runs_is_refused_and_a_damaged_one_is_none(recipe, tmp_path):
+    pack = Pack([recipe(), recipe(seed=1)])
+    file = checkpoint.path_of(tmp_path, [lane.recipe for lane in pack.lanes])
+    checkpoint.write(pack, file)
+    assert [set(one.recipes) for one in checkpoint.unfinished(tmp_path)] == [{recipe(), recipe(seed=1)}]
+    with pytest.raises(BadValue, match="holds no run"):
+        checkpoint.restore(Pack([recipe(seed=2)]), file)
+    file.write_bytes(file.read_bytes()[:200])
+    assert checkpoint.unfinished(tmp_path) == []
+
+
+def test_the_peak_and_the_seconds_of_a_lane_are_its_pack_s(recipe):
+    runs = Pack([recipe(), recipe(seed=1)]).run()
+    assert {run.environment["pack"] for run in runs} == {2}
+    assert all(run.seconds > 0 and run.peak_bytes > 0 for run in runs)
+    assert replace(runs[0], seconds=0).recipe == recipe()
