@@ -109,8 +109,9 @@ def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
     """What may be said of a against b, from the same test rows; the margin of equivalence is fixed beforehand.
 
     Shapes: a (seeds, rows) or (rows,), bool or 0/1 for right and wrong answers, else float scores, higher is better;
-    b likewise, with the same rows in the same order; or the `Runs` of a sweep, which bring theirs as `scores`. With as many seeds as a, seed i of both is a pair (same data
-    order); else the seeds of each vary on their own, and a single one as much as the other's.
+    b likewise, with the same rows in the same order; or the `Runs` of a sweep, which bring theirs as `scores`. With as
+    many seeds as a, seed i of both is a pair (same data order); else the seeds of each vary on their own, and a single
+    one as much as the other's.
     Raises: BadValue for other rows in b than in a, empty arrays, NaN, integers besides 0 and 1, a margin of 0.
     Source: Cochran 1964 (Biometrics 20), McNemar 1947, Schuirmann 1987; Bouthillier et al. 2021 on seeds.
     """
