@@ -1,9 +1,11 @@
-"""What the lessons share: their length, a place for guesses, and runs to catch up with."""
+"""What the lessons share: their length, a place for guesses and for runs, and runs to catch up with."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab.errors import NotFound
@@ -64,3 +66,52 @@ def reference(name: str) -> Run:
     if name not in there:
         raise NotFound(f"no reference run is called '{name}'; there are {', '.join(there)}")
     return replace(Store(folder).read(name), adapter=str(folder / name))
+
+
+def workplace(lesson: str) -> Path:
+    """The store of a lesson's sweeps: runs/LESSON, beside the notebook.
+
+    With FAST=1 it belongs to the program that runs the lessons: the unsolved one finds what the solved one has trained.
+    """
+    if not FAST:
+        return Path("runs") / lesson
+    import psutil
+
+    runner = psutil.Process(os.getppid())
+    return Path(tempfile.gettempdir()) / f"lora_lab-{runner.pid}-{runner.create_time():.0f}" / lesson
+
+
+def small(task: str, folder: Path, rows: int = 300) -> str:
+    """The task itself; with FAST=1 a file in the folder that has only so many rows of it, as scoring takes longest."""
+    if not FAST:
+        return task
+    import pandas as pd
+
+    from lora_lab.files import write_atomically
+    from lora_lab.training.tasks import load_task
+
+    file, full = folder / f"{task}.csv", load_task(task)
+    labels = [full.labels[number] for number in full.train.labels[:rows]]
+    table = pd.DataFrame({"text": full.train.texts[:rows], "label": labels})
+    write_atomically(file, table.to_csv(index=False).encode())
+    return str(file)
+
+
+def catch_up(name: str, store: Path) -> str:
+    """Copy the runs of a sweep that ships with the lab into a store, where a sweep that asks for them finds them done.
+
+    Returns how many there are, and when and where they were made. Raises: NotFound, naming the sweeps there are.
+    """
+    from lora_lab.experiments.collect import collect
+    from lora_lab.experiments.results import records
+    from lora_lab.training.assets import shipped
+
+    folder = shipped("data/results/sweeps")
+    there = sorted(path.name for path in folder.glob("*") if path.is_dir())
+    if name not in there:
+        raise NotFound(f"no reference sweep is called '{name}'; there are {', '.join(there) or 'none'}")
+    collect([folder / name], store)
+    made = [record["environment"] for record in records(folder / name)]
+    dates = sorted({environment["date"] for environment in made})
+    hardware = ", ".join(sorted({str(environment["hardware"]) for environment in made}))
+    return f"{len(made)} run{'s' * (len(made) != 1)} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep finds them done"

@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is wrong
 os.environ.setdefault("LORA_LAB_HEADLESS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, see lora_lab/__init__.py
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import copy
 from collections.abc import Callable

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from lora_lab import lesson
+from lora_lab import LoRA, Recipe, Run, Store, lesson, load_task, sweep
 from lora_lab.errors import NotFound
 
 
@@ -49,3 +51,37 @@ def test_the_time_to_train_grows_with_the_steps():
 def test_an_unknown_reference_names_those_there_are():
     with pytest.raises(NotFound, match="minilm-rt-r8"):
         lesson.reference("nothing")
+
+
+def test_a_lesson_keeps_its_runs_beside_it_and_in_fast_where_its_runner_finds_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lesson, "FAST", False)
+    assert lesson.workplace("06") == Path("runs/06")
+    assert lesson.small("rt", Path("nowhere")) == "rt"
+    monkeypatch.setattr(lesson, "FAST", True)
+    assert lesson.workplace("06") == lesson.workplace("06") != lesson.workplace("07")
+    assert lesson.workplace("06").is_absolute()
+
+
+def test_fast_takes_a_few_rows_of_the_task_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(lesson, "FAST", True)
+    little, whole = load_task(lesson.small("rt", tmp_path, rows=50)), load_task("rt")
+    assert (len(little.train), len(little.validation), len(little.test)) == (35, 5, 10)
+    assert little.labels == whole.labels
+    label_of = dict(zip(whole.train.texts, whole.train.labels, strict=True))
+    assert [label_of[text] for text in little.test.texts] == list(little.test.labels)
+
+
+def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    shipped = tmp_path / "shipped"
+    recipe = Recipe("minilm", "rt", LoRA(rank=8), steps=2, batch=8)
+    made = {"date": "2026-01-02", "hardware": "a laptop"}
+    Store(shipped / "rates").add(
+        Run(recipe, {"accuracy": 0.5}, {"step": [], "loss": [], "lr": [], "validation": []}, 1, 1, 9, 0.0, 0, made)
+    )
+    monkeypatch.setattr("lora_lab.training.assets.shipped", lambda path: shipped)
+    words = lesson.catch_up("rates", tmp_path / "own")
+    assert words == "1 run of ours, made on a laptop from 2026-01-02 to 2026-01-02; a sweep finds them done"
+    swept = sweep([recipe], tmp_path / "own")
+    assert (swept.skipped, swept.packs) == (1, ())
+    with pytest.raises(NotFound, match="no reference sweep is called 'ranks'; there are rates"):
+        lesson.catch_up("ranks", tmp_path / "own")

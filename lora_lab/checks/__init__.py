@@ -11,6 +11,13 @@ from lora_lab.checks.memory import (
     check_recompute,
 )
 from lora_lab.checks.ranks import check_energy, check_factor_shapes, check_training_bytes, check_update_shows
+from lora_lab.checks.rates import (
+    check_best_error,
+    check_chosen_rate,
+    check_first_step,
+    check_same_rate,
+    check_sqrt_alpha,
+)
 from lora_lab.checks.savings import (
     check_break_even_rank,
     check_file_size,
@@ -20,6 +27,7 @@ from lora_lab.checks.savings import (
 )
 from lora_lab.checks.scratch import check_dead_start, check_detour_cost, check_lora_forward, check_wrong_fan_in
 from lora_lab.checks.start import CONTRADICTIONS, check_contradictions, check_trainable_parameters
+from lora_lab.checks.targets import check_equal_budget, check_one_pair
 from lora_lab.checks.training import check_largest_change, check_rows_needed, check_standard_error
 from lora_lab.checks.verdict import Verdict
 
@@ -27,21 +35,28 @@ __all__ = [
     "CONTRADICTIONS",
     "Verdict",
     "check_adam_gib",
+    "check_best_error",
     "check_break_even_rank",
+    "check_chosen_rate",
     "check_contradictions",
     "check_dead_start",
     "check_detour_cost",
     "check_down_gib",
     "check_energy",
+    "check_equal_budget",
     "check_factor_shapes",
     "check_file_size",
+    "check_first_step",
     "check_largest_change",
     "check_logits_mb",
     "check_lora_forward",
     "check_nf4_gib",
+    "check_one_pair",
     "check_qv_count",
     "check_recompute",
     "check_rows_needed",
+    "check_same_rate",
+    "check_sqrt_alpha",
     "check_standard_error",
     "check_storage",
     "check_times_fewer",

@@ -5,19 +5,26 @@ Every seed is drawn, not only a mean. Titles say what was found, and nothing tha
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
+from PIL import Image  # comes with matplotlib
 
-from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
+from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Curve, Picture, smoothed
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56B4E9", "#000000", GREY)
 MARKERS = "os^Dv<>p"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark: also in grey
+SMALLEST = 4.5  # points: the smallest letters that are written
 NAMES = {
     "accuracy": "test accuracy (%)",
     "validation_accuracy": "validation accuracy (%)",
@@ -66,44 +73,70 @@ def heat_map(frame: pd.DataFrame, down: str, across: str, metric: str = "", titl
 
 def draw_heat(
     axes: Any, frame: pd.DataFrame, down: str, across: str, metric: str, rows: Sequence[Any], columns: Sequence[Any],
-    title: str = "",
+    title: str = "", size: float = 8,
 ) -> None:  # fmt: skip
-    """The heat map's artists on axes of their own; `rows` and `columns` are the whole grid, also what is to come."""
+    """The heat map's artists on axes of their own; `rows` and `columns` are the whole grid, also what is to come.
+
+    size    of the letters, in points; smaller where a cell is too small for them
+    """
     means, counts = _cells(frame, down, across, metric, rows, columns)
     if (~np.isnan(means)).any():
         low, high = np.nanmin(means), np.nanmax(means)
         axes.imshow(means, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1, aspect="auto", origin="lower")
-        for (i, j), value in np.ndenumerate(means):
-            if not math.isnan(value):
-                dark = high > low and (value - low) / (high - low) > 0.5
-                words = f"{value:.1f}" + (f"\nn = {counts[i, j]}" if counts[i, j] > 1 else "")
-                axes.text(j, i, words, ha="center", va="center", fontsize=8, color="white" if dark else "#111111")
+        _write_cells(axes, means, counts, size)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), facecolor="#eeeeee")
-    axes.set_xticks(range(len(columns)), [_short(c) for c in columns], fontsize=8)
-    axes.set_yticks(range(len(rows)), [_short(r) for r in rows], fontsize=8)
-    axes.set_xlabel(NAMES.get(across, across))
-    axes.set_ylabel(NAMES.get(down, down))
-    axes.set_title(
-        title or f"{NAMES.get(metric, metric)}: {_best(means, rows, columns, down, across, metric)}", fontsize=9
+    for axis, values, room in zip((axes.xaxis, axes.yaxis), (columns, rows), _points(axes), strict=True):
+        _name_ticks(axis, values, size, room)
+    _separate(axes, len(columns), len(rows))
+    axes.set_xlabel(NAMES.get(across, across), fontsize=size + 1)
+    axes.set_ylabel(NAMES.get(down, down), fontsize=size + 1)
+    title = title or f"{NAMES.get(metric, metric)}: {_best(means, rows, columns, down, across, metric)}"
+    wide = 0.58 * (size + 1) * len(title) > _points(axes)[0] + 3 * size
+    axes.set_title(title.replace(": ", ":\n") if wide else title, fontsize=size + 1)
+
+
+def _separate(axes: Any, columns: int, rows: int) -> None:
+    """White lines between the cells, so that those to come can be counted."""
+    axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, color="white", linewidth=1)
+    axes.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, color="white", linewidth=1)
+
+
+def mark_cell(axes: Any, row: int, column: int) -> None:
+    """A frame round a cell of a heat map."""
+    axes.add_patch(
+        Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor=ORANGE, linewidth=3, zorder=5)
     )
 
 
 def rate_curves(frame: pd.DataFrame, by: str = "rank", metric: str = "", title: str = "") -> Picture:
     """Quality over the learning rate, a line of means for each rank and a dot for each seed."""
-    metric = metric or metric_of(frame, "validation_")
     picture, axes = _axes()
+    draw_rates(axes, frame, by, metric or metric_of(frame, "validation_"), title)
+    return picture
+
+
+def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str = "", size: float = 9) -> None:
+    """The same on axes of their own."""
     for number, (value, group) in enumerate(frame.groupby(by)):
         _line(axes, group, "lr", metric, number, f"{NAMES.get(by, by)} {_short(value)}")
     axes.set(xscale="log", xlabel=NAMES["lr"] + " (log)", ylabel=NAMES[metric])
-    axes.set_title(title or f"{NAMES[metric]} over the learning rate, by {NAMES.get(by, by)}", fontsize=10)
-    _legend(axes, frame[by].nunique())
-    return picture
+    title = title or f"{NAMES[metric]} over the learning rate, by {NAMES.get(by, by)}"
+    rates = sorted(frame["lr"].unique())
+    if len(rates) < 9:  # the rates that there are, not powers of ten that nobody trained at
+        axes.set_xticks(rates, [_short(rate) for rate in rates])
+        axes.xaxis.set_minor_locator(NullLocator())
+    _finish(axes, frame[by].nunique(), title, size)
 
 
 def against_rank(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
     """Every seed as a dot over its rank, means joined; where rates vary, at the one that validates best for a rank."""
-    metric = metric or metric_of(frame)
     picture, axes = _axes()
+    draw_ranks(axes, frame, metric or metric_of(frame), title)
+    return picture
+
+
+def draw_ranks(axes: Any, frame: pd.DataFrame, metric: str, title: str = "", size: float = 9) -> None:
+    """The same on axes of their own."""
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
     for number, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
         _line(axes, group, "rank", metric, number, str(targets))
@@ -113,9 +146,8 @@ def against_rank(frame: pd.DataFrame, metric: str = "", title: str = "") -> Pict
     axes.minorticks_off()
     axes.set(xlabel="rank r (log)", ylabel=NAMES[metric])
     tuned = ", each rank at its own best rate" if frame["lr"].nunique() > 1 else ""
-    axes.set_title(title or f"{NAMES[metric]} against rank, every seed a dot{tuned}", fontsize=10)
-    _legend(axes, chosen["targets"].nunique())
-    return picture
+    title = title or f"{NAMES[metric]} against rank, every seed a dot{tuned}"
+    _finish(axes, chosen["targets"].nunique(), title, size)
 
 
 def pareto(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
@@ -132,8 +164,7 @@ def pareto(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
         front.index, front.values, where="post", color=GREY, linewidth=1.2, linestyle="--", label="best mean so far"
     )
     axes.set(xscale="log", xlabel=NAMES["adapter_parameters"] + " (log)", ylabel=NAMES[metric])
-    axes.set_title(title or "Quality against what trains, every seed a dot", fontsize=10)
-    _legend(axes, 2)
+    _finish(axes, 2, title or "Quality against what trains, every seed a dot")
     return picture
 
 
@@ -148,11 +179,7 @@ def best_rate(frame: pd.DataFrame, by: Sequence[str] = ("method", "targets", "ra
 
 def _axes() -> tuple[Picture, Any]:
     picture = Picture(figsize=(6.4, 3.8), dpi=110, layout="constrained", facecolor="white")
-    axes = picture.subplots()
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_facecolor("white")
-    axes.spines[["top", "right"]].set_visible(False)
-    return picture, axes
+    return picture, picture.subplots()
 
 
 def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int, label: str) -> None:
@@ -168,11 +195,43 @@ def _cells(
     """Means and numbers of runs, (rows, columns); nan where there is no run yet."""
     means, counts = np.full((len(rows), len(columns)), np.nan), np.zeros((len(rows), len(columns)), int)
     if len(frame):
-        for (r, c), cell in frame.groupby([down, across])[metric]:  # type: ignore[misc]
-            if r in rows and c in columns:
-                place = rows.index(r), columns.index(c)
-                means[place], counts[place] = cell.mean() * _factor(metric), len(cell)
+        at, where = {r: i for i, r in enumerate(rows)}, {c: j for j, c in enumerate(columns)}
+        found = frame.groupby([down, across])[metric].agg(["mean", "count"]).reset_index()
+        for r, c, mean, n in found.itertuples(index=False):
+            if r in at and c in where:
+                means[at[r], where[c]], counts[at[r], where[c]] = mean * _factor(metric), n
     return means, counts
+
+
+def _write_cells(axes: Any, means: np.ndarray, counts: np.ndarray, size: float) -> None:
+    """Each cell's mean in it, and how many runs that is of; nothing where letters would not fit."""
+    low, high = np.nanmin(means), np.nanmax(means)
+    width, height = (room / n for room, n in zip(_points(axes), reversed(means.shape), strict=True))
+    size = min(size, width / 3, height / 1.2)  # points: "79.3" is 2.4 letters' heights wide
+    if size < SMALLEST:
+        return
+    for (i, j), value in np.ndenumerate(means):
+        if not math.isnan(value):
+            words = f"{value:.1f}" + (f"\nn = {counts[i, j]}" if counts[i, j] > 1 and height > 2.8 * size else "")
+            colour = "white" if high > low and (value - low) / (high - low) > 0.5 else "#111111"
+            axes.text(j, i, words, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _points(axes: Any) -> tuple[float, float]:
+    """Width and height of axes in points."""
+    box, (width, height) = axes.get_position(), axes.figure.get_size_inches()
+    return 72 * box.width * width, 72 * box.height * height
+
+
+def _name_ticks(axis: Any, values: Sequence[Any], size: float, room: float) -> None:
+    """A name at each row or column: turned where they would touch, every second or third where even that would."""
+    names, across = [_short(value) for value in values], axis.axis_name == "x"
+    turned = across and sum(0.6 * size * (len(name) + 1) for name in names) > room
+    every = 1 if across and not turned else math.ceil(1.3 * size * len(names) / room)
+    if any(isinstance(value, str) for value in values):  # targets stand upright, broken where the row is too low
+        names, turned = [fill(n.replace(",", ", "), int(room / len(names) / (0.62 * size))) for n in names], True
+    axis.set_ticks(range(0, len(names), every), names[::every], fontsize=size, rotation=(60 if across else 90) * turned)
+    axis.axes.tick_params(axis=axis.axis_name, length=2)
 
 
 def _best(means: np.ndarray, rows: Any, columns: Any, down: str, across: str, metric: str) -> str:
@@ -180,9 +239,8 @@ def _best(means: np.ndarray, rows: Any, columns: Any, down: str, across: str, me
         return "nothing yet"
     flat = np.nanargmin(means) if "perplexity" in metric else np.nanargmax(means)
     i, j = np.unravel_index(flat, means.shape)
-    return f"highest mean at {down} {_short(rows[i])}, {across} {_short(columns[j])}".replace(
-        "highest", "lowest" if "perplexity" in metric else "highest"
-    )
+    which = "lowest" if "perplexity" in metric else "highest"
+    return f"{which} mean at {down} {_short(rows[i])}, {across} {_short(columns[j])}"
 
 
 def _scaled(group: pd.DataFrame, metric: str) -> Any:
@@ -194,9 +252,64 @@ def _factor(metric: str) -> float:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
+    if not isinstance(value, int | float | np.number):
+        return str(value)
+    return f"{value:g}" if len(f"{value:g}") < 7 else f"{value:.2g}"
 
 
-def _legend(axes: Any, several: int) -> None:
+def _finish(axes: Any, several: int, title: str, size: float = 9) -> None:
+    """Title, letters of one size, a grid behind the lines, and a legend where there is more than one line."""
+    axes.set_title(title, fontsize=size + 1)
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=size)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_size(size)
     if several > 1:
-        axes.legend(fontsize=8, frameon=False, loc="best")
+        axes.legend(fontsize=size - 1, frameon=False, loc="best")
+
+
+class Sheet:
+    """Axes at fixed places that are painted again and again: a layout that is found anew each time is half the cost.
+
+    places    (left, bottom, width, height) of each axes, in shares of the figure
+    """
+
+    def __init__(self, width: float, height: float, *places: tuple[float, float, float, float]) -> None:
+        self.figure = Picture(figsize=(width, height), dpi=100, facecolor="white")
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.axes: list[Any] = [self.figure.add_axes(place) for place in places]
+
+    def paint(self, *draw: Callable[[Any], None]) -> bytes:
+        """The picture as a PNG, each axes emptied and drawn on by its own function."""
+        for axes, one in zip(self.axes, draw, strict=True):
+            axes.clear()
+            axes.spines[:].set_visible(True)
+            axes.set_facecolor("white")
+            one(axes)
+        self.canvas.draw()
+        return encoded(self)
+
+
+def encoded(*sheets: Sheet) -> bytes:
+    """A PNG of sheets of one height side by side, as painted last; opaque, compressed little."""
+    buffer, pixels = io.BytesIO(), np.hstack([np.asarray(sheet.canvas.buffer_rgba()) for sheet in sheets])
+    Image.fromarray(np.ascontiguousarray(pixels[:, :, :3])).save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
+
+
+def draw_seeds(axes: Any, curves: Sequence[Curve], what: str, title: str = "") -> None:
+    """The curves of some seeds: `what` is "loss", smoothed over 25 steps, or the validated metric."""
+    for number, run in enumerate(curves):
+        colour = COLOURS[number % 8]
+        if what == "loss":
+            axes.plot(run.steps, smoothed(run.losses), color=colour, linewidth=1.4, label=run.label)
+        else:
+            points = np.array(run.validation, float).reshape(-1, 2)
+            style = {"marker": MARKERS[number % 8], "markersize": 3.5, "linewidth": 1.4}
+            axes.plot(points[:, 0], points[:, 1] * _factor(what), color=colour, label=run.label, **style)
+    axes.set(xlabel="step" if what == "loss" else "", ylabel="training loss" if what == "loss" else NAMES[what])
+    if not curves:
+        axes.set(xticks=[], yticks=[])
+    _finish(axes, len(curves) if what != "loss" and len(curves) < 9 else 0, title, size=8)

@@ -34,7 +34,8 @@ def theirs(batch: int, some: Sequence[tuple[int, str]]) -> tuple[float, list[flo
     """Seconds and accuracies of PEFT + Trainer, one process a recipe."""
     took, accuracies = 0.0, []
     for rank, rate in some:
-        one, result = timed(["-m", "tests.benchmarks.hf_trainer", "0", str(STEPS), str(rank), rate, str(batch)])
+        words = ["-m", "tests.benchmarks.hf_trainer", "0", str(STEPS), str(rank), rate, str(batch)]
+        one, result = timed(words, plain=True)
         took += one
         accuracies.append(result["accuracy"])
     return took, accuracies

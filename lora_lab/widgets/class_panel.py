@@ -1,0 +1,292 @@
+"""What a panel shows of many runs, their map and table; and the class panel, which shows a class's on a projector.
+
+FOLDER/ada/runs/3f2a9c1b77e0.json ...     the store that a laptop left
+FOLDER/ada/guess.json                     {"name": "Ada", "guess": 81}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as W
+import numpy as np
+import pandas as pd
+
+from lora_lab.errors import LabError, NotFound
+from lora_lab.experiments.collect import collect
+from lora_lab.experiments.results import load
+from lora_lab.plots import BLUE, GREY, RED, sweeps
+from lora_lab.training.runs import FINISHED, Store
+from lora_lab.widgets.live_sweep import CELL, Cell, conclusion, free, label, ranked, said
+from lora_lab.widgets.panel import Panel, escape, wrapped
+from lora_lab.widgets.words import cannot
+
+HEAT = {"alpha x rate": "alpha", "rank x rate": "rank", "targets x rate": "targets"}  # what stands over the rate
+LINES = {"against rank": ("rank", "lr", "targets"), "over the rate": ("rank", "lr")}
+COMPARABLE = ["model", "task", "steps", "batch"]  # runs that differ in one of these do not share a map
+LARGE = 14  # points: read from the last row
+MOST_LINES, MOST_CELLS = 60, 8  # of the table, and of the spread over seeds
+SCROLLS = W.Layout(width="100%", max_height="300px", overflow="auto")
+Drawing = Callable[[Any], None]
+
+
+class MapPanel(Panel):
+    """A panel over a frame with a line for each run: which picture is made of it, and of which part of the grid."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self.view = choice("picture", [*HEAT, *LINES], self._view_changed)
+        self.where = choice("at", [("", ())], self._part_changed)
+
+    def frame(self) -> pd.DataFrame:
+        """The runs, a line each, with the columns of CELL, hash, status, seed and the metrics."""
+        raise NotImplementedError
+
+    def part(self) -> pd.DataFrame:
+        """Those of the runs that the picture shows."""
+        frame = self.frame()
+        for name, value in self.where.value:
+            frame = frame[frame[name] == value]
+        return frame
+
+    def _frame_changed(self) -> None:
+        """Another grid: begin with the map of what varies."""
+        varying = free(self.frame())
+        self.view.value = next((view for view, name in HEAT.items() if name in varying), "rank x rate")
+        self._view_changed()
+
+    def _view_changed(self, _: object = None) -> None:
+        """Another picture: the settings that it does not show are to be chosen."""
+        frame, shown = self.frame(), LINES.get(self.view.value) or (HEAT[self.view.value], "lr")
+        left = [name for name in free(frame) if name not in shown]
+        parts = frame[left].drop_duplicates().itertuples(index=False, name=None) if left else [()]
+        offer(self.where, [(label(part, left), tuple(zip(left, part, strict=True))) for part in parts])
+        self.where.layout.display = "" if left else "none"
+        self._part_changed()
+
+    def _part_changed(self, _: object = None) -> None:
+        self._paint()
+
+    def _paint(self, _: object = None) -> None:
+        raise NotImplementedError
+
+
+class ClassPanel(MapPanel):
+    """A class's runs on a projector: its map, the spread over seeds, everyone's guesses. Refresh reads them again.
+
+    folder    a folder of laptops' folders, whose stores are collected into `into` (FOLDER-collected when left out), or
+              a store that was collected before
+    A guess is of the test metric of the cell that validation chooses; of accuracies 81 and 0.81 are the same guess.
+    Raises: NotFound for a folder that is not there.
+    """
+
+    def __init__(self, folder: str | Path, into: str | Path | None = None) -> None:
+        super().__init__("What the class found")
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise NotFound(f"there is no folder {folder}: give the one into which the class drops its stores")
+        self.into = Path(into) if into else self.folder.with_name(f"{self.folder.resolve().name}-collected")
+        self.runs, self.arrived, self.table = pd.DataFrame(), "", W.HTML(layout=SCROLLS)
+        self.sheet = sweeps.Sheet(13, 7, (0.09, 0.15, 0.45, 0.74), (0.74, 0.47, 0.24, 0.42), (0.60, 0.12, 0.38, 0.16))
+        self.refresh_button = button("Refresh", "refresh", "read what has arrived", self.refresh)
+        self.layout.max_width = "100%"  # a projector is wide
+        self.children = [wrapped(self.refresh_button, self.view, self.where), self.words, self.picture, self.table]
+        self.refresh()
+
+    def frame(self) -> pd.DataFrame:
+        """The class's runs that share a map."""
+        return self.runs
+
+    def refresh(self, _: object = None) -> None:
+        """Collect what has arrived, and show it; what cannot be read is said in words."""
+        with self.lock:
+            try:
+                self.store, self.arrived = self._arrived()
+                self.runs, left_out = comparable(load(self.store.folder))
+            except LabError as error:
+                self.words.value = cannot(str(error))
+                return
+            self.guesses = guesses(self.folder)
+            self.arrived += f" {left_out:,} of another model, task or length are left out." if left_out else ""
+            if self.runs.empty:
+                self.words.value = f"<b>{self.arrived}</b> Nothing to show yet: press Refresh when runs have arrived."
+                return
+            self.metric = "accuracy" if self.runs.get("accuracy", pd.Series()).notna().any() else "perplexity"
+            self.said = conclusion(self.runs, self.store, self.metric)
+            self._frame_changed()
+
+    def _arrived(self) -> tuple[Store, str]:
+        """The store, and how much is in it."""
+        if stores(self.folder) == {self.folder}:
+            return Store(self.folder), f"{len(load(self.folder)):,} runs in one store."
+        laptops = len(stores(self.folder))
+        found = collect([self.folder], self.into)
+        unreadable = f", {len(found.unreadable)} records could not be read" if found.unreadable else ""
+        return Store(self.into), f"{laptops} laptops, {len(load(self.into)):,} runs{unreadable}."
+
+    def _paint(self, _: object = None) -> None:
+        with self.lock:
+            cells, metric = ranked(self.runs, self.metric), self.metric
+            best, part = cells.index[0], self.part()
+            measured = test_of(self.runs, best, metric)
+            draw = drawing(self.view.value, part, metric, best, LARGE)
+            spread = partial(draw_spread, frame=self.runs, cells=cells.index[:MOST_CELLS], metric=metric)
+            numbers = [guess for _, guess in self.guesses]
+            dots = partial(draw_guesses, guesses=numbers, measured=measured, metric=metric)
+            self.picture.value = self.sheet.paint(draw, spread, dots)
+            self.words.value = f"<b>{self.arrived}</b> {escape(self.said)} {guessed(self.guesses, measured, metric)}"
+            self.table.value = cells_table(part, ranked(part, metric), metric)
+
+
+# ---- what is read
+
+
+def stores(folder: Path) -> set[Path]:
+    """The folders that hold records of runs."""
+    return {file.parent for file in folder.rglob("*.json") if re.fullmatch("[0-9a-f]{12}", file.stem)}
+
+
+def comparable(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The runs of LoRA with the most common model, task and length, and how many others there are."""
+    if frame.empty:
+        return frame, 0
+    lora = frame[frame["method"] == "lora"]
+    groups = sorted(lora.groupby(COMPARABLE), key=lambda one: len(one[1]))
+    kept = groups[-1][1] if groups else lora
+    return kept, len(frame) - len(kept)
+
+
+def guesses(folder: Path) -> list[tuple[str, float]]:
+    """Everyone's name and guess, from each guess.json below a folder; one that holds no number is passed over."""
+    found = []
+    for file in sorted(folder.rglob("guess.json")):
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+            found.append((str(value.get("name") or file.parent.name), float(value["guess"])))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return [(name, guess) for name, guess in found if np.isfinite(guess)]
+
+
+# ---- pictures and words
+
+
+def draw_spread(axes: Any, frame: pd.DataFrame, cells: Sequence[Cell], metric: str) -> None:
+    """The best cells, one below the other: each seed a dot, their mean a bar."""
+    done = frame[frame["status"].isin(FINISHED)]
+    groups, factor = dict(list(done.groupby(list(CELL))[f"validation_{metric}"])), 100 if metric == "accuracy" else 1
+    for place, cell in enumerate(cells):
+        values = factor * groups.get(cell, pd.Series(dtype=float))
+        axes.plot(values, np.full(len(values), place), "o", color=BLUE, alpha=0.6, markersize=7)
+        axes.plot([values.mean()], [place], "|", color=RED, markersize=20, markeredgewidth=3)
+    names = [label(cell[1:], CELL[1:]) for cell in cells]
+    axes.set_yticks(range(len(cells)), names, fontsize=LARGE - 3)
+    axes.set(ylim=(len(cells) - 0.5, -0.5), xlabel=sweeps.NAMES[f"validation_{metric}"])
+    _tidy(axes, "spread over seeds, best cells first")
+
+
+def draw_guesses(axes: Any, guesses: Sequence[float], measured: float | None, metric: str) -> None:
+    """Everyone's guess as a dot, equal ones on top of each other, and what was measured as a line."""
+    values = sorted(scaled(guess, metric) for guess in guesses)
+    heights = [values[:place].count(value) for place, value in enumerate(values)]
+    axes.plot(values, heights, "o", color=GREY, markersize=9)
+    if measured is not None:
+        axes.axvline(scaled(measured, metric), color=RED, linewidth=3)
+    axes.set(ylim=(-0.8, max(heights, default=0) + 0.8), yticks=[], xlabel=sweeps.NAMES[metric])
+    _tidy(axes, f"{len(values)} guesses (dots) and the measured value (line)")
+
+
+def _tidy(axes: Any, title: str) -> None:
+    axes.tick_params(axis="x", labelsize=LARGE - 3)
+    axes.xaxis.label.set_size(LARGE - 1)
+    axes.set_title(title, fontsize=LARGE, loc="right")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def guessed(guesses: Sequence[tuple[str, float]], measured: float | None, metric: str) -> str:
+    """The guesses in words: how many, and whose is the nearest."""
+    if not guesses or measured is None:
+        return f"{len(guesses)} guesses."
+    unit = "%" if metric == "accuracy" else ""
+    name, guess = min(guesses, key=lambda one: abs(scaled(one[1], metric) - scaled(measured, metric)))
+    near = f"{escape(name)}'s {scaled(guess, metric):g}{unit}"
+    return f"{len(guesses)} guesses; the nearest to {said(measured, metric)} on test is {near}."
+
+
+def scaled(value: float, metric: str) -> float:
+    """As it is drawn: an accuracy in per cent, whether it was given so or as a share."""
+    return 100 * value if metric == "accuracy" and value <= 1 else value
+
+
+def test_of(frame: pd.DataFrame, cell: Cell, metric: str) -> float | None:
+    """The mean test metric of a cell's finished runs."""
+    own = (frame[list(CELL)] == list(cell)).all(axis=1) & frame["status"].isin(FINISHED)
+    return float(frame.loc[own, metric].mean()) if own.any() else None
+
+
+def drawing(view: str, part: pd.DataFrame, metric: str, chosen: Cell | None = None, size: float = 8) -> Drawing:
+    """What paints a view of these runs: a heat map over the rate, or lines with a dot for every seed."""
+    done, name = part[part["status"].isin(FINISHED)], f"validation_{metric}"
+    if view in HEAT:
+        return partial(_heat, part=part, done=done, down=HEAT[view], metric=name, chosen=chosen, size=size)
+    if done.empty:
+        return lambda axes: axes.set_title("no finished run yet", fontsize=size + 1)
+    draw = sweeps.draw_ranks if view == "against rank" else partial(sweeps.draw_rates, by="rank")
+    tuned = ", each rank at its best rate" if view == "against rank" and done["lr"].nunique() > 1 else ""
+    return partial(draw, frame=done, metric=name, title=f"every seed a dot, means joined{tuned}", size=size)
+
+
+def _heat(
+    axes: Any, part: pd.DataFrame, done: pd.DataFrame, down: str, metric: str, chosen: Cell | None, size: float
+) -> None:
+    rows, columns = sorted(part[down].unique()), sorted(part["lr"].unique())
+    sweeps.draw_heat(axes, done, down, "lr", metric, rows, columns, size=size)
+    place = dict(zip(CELL, chosen or (), strict=False))
+    for failed, rate in part.loc[part["status"] == "failed", [down, "lr"]].itertuples(index=False):
+        if not ((done[down] == failed) & (done["lr"] == rate)).any():
+            axes.text(columns.index(rate), rows.index(failed), "failed", ha="center", va="center", fontsize=size)
+    if place and place[down] in rows and place["lr"] in columns:
+        sweeps.mark_cell(axes, rows.index(place[down]), columns.index(place["lr"]))
+
+
+def cells_table(part: pd.DataFrame, cells: pd.DataFrame, metric: str) -> str:
+    """Every cell in words, best first: its seeds, their mean on validation, each one's value."""
+    done = part[part["status"].isin(FINISHED)].sort_values("seed")
+    each = done.groupby(list(CELL))[f"validation_{metric}"].agg(list).to_dict()
+    shown = cells.head(MOST_LINES)
+    lines = [_line(cell, row, each.get(cell, []), metric) for cell, row in shown.iterrows()]
+    more = f"<p>and {len(cells) - len(shown):,} cells more</p>" if len(cells) > len(shown) else ""
+    head = f"<tr><th>cell</th><th>seeds</th><th>mean {metric} on validation</th><th>each seed</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>{more}"
+
+
+def _line(cell: Any, row: pd.Series, values: Sequence[float], metric: str) -> str:
+    failed = f", {row['failed']:.0f} failed" if row["failed"] else ""
+    mean = said(row["mean"], metric) if values else "to come"
+    each = " ".join(said(value, metric) for value in values)
+    return f"<tr><td>{escape(label(cell))}</td><td>{len(values)}{failed}</td><td>{mean}</td><td>{each}</td></tr>"
+
+
+def button(name: str, icon: str, tooltip: str, does: Callable[[object], None]) -> W.Button:
+    made = W.Button(description=name, icon=icon, tooltip=tooltip, layout=W.Layout(width="90px"))
+    made.on_click(does)
+    return made
+
+
+def choice(name: str, options: Sequence[Any], does: Callable[[object], None]) -> W.Dropdown:
+    style, layout = {"description_width": "60px"}, W.Layout(width="270px")
+    made = W.Dropdown(options=options, description=name, style=style, layout=layout)
+    made.observe(does, "value")
+    return made
+
+
+def offer(choice: W.Dropdown, options: Sequence[tuple[str, Any]]) -> None:
+    """Other options; what was chosen stays where it is still there."""
+    values, before = [value for _, value in options], choice.value
+    choice.options = options
+    choice.value = before if before in values else values[0]

@@ -1,0 +1,331 @@
+"""A sweep in a thread: started, watched, stopped, resumed; and what its runs allow to be said.
+
+No widgets here, so that it is tested without any. The store is read once; after that results come from the sweep.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lora_lab.errors import BadValue, LabError
+from lora_lab.experiments.results import Runs, load, row
+from lora_lab.experiments.statistics import verdict
+from lora_lab.experiments.sweep import Swept, sweep
+from lora_lab.plots import Curve, curve
+from lora_lab.training.lane import Callback, Progress
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import FINISHED, Run, Store
+
+State = Literal["ready", "starting", "loading", "training", "scoring", "done", "stopped", "failed"]
+CELL = ("targets", "rank", "alpha", "lr")  # what a cell of a grid is; its runs differ in their seeds
+Cell = tuple[Any, ...]
+
+
+class Facts(NamedTuple):
+    """What is known of a run: the metric on the last validation and on the test rows."""
+
+    status: str = "to come"
+    validation: float | None = None
+    test: float | None = None
+    error: str | None = None
+
+
+def facts_in(store: Store, metric: str) -> dict[str, Facts]:
+    """Every run of a store by its hash. Raises: BadValue for a record that cannot be read."""
+    frame = load(store.folder)
+    names = ("status", f"validation_{metric}", metric, "error")
+    columns = [frame[name] if name in frame else [None] * len(frame) for name in names]
+    return {name: Facts(*values) for name, *values in zip(frame["hash"], *columns, strict=True)}
+
+
+class LiveSweep:
+    """The runs of a grid and what is known of each. Read from any thread; written by the sweeping one.
+
+    known   what a store has, see `facts_in`: shared by the sweeps of a panel, and filled as results come
+    """
+
+    def __init__(self, recipes: Sequence[Recipe], store: Store, metric: str, known: dict[str, Facts]) -> None:
+        self.recipes = {recipe.hash: recipe for recipe in recipes}
+        self.store, self.metric, self.known = store, metric, known
+        self.state: State = "ready"
+        self.error = self.trouble = self.finding = ""
+        self.version = 0  # counts the results, so that who draws them knows when to
+        self.pack: list[Recipe] = []
+        self.packs, self.packs_begun, self.steps_taken = 0, 0, 0
+        self.progress: dict[str, list[Progress]] = {}
+        self.swept: Swept | None = None
+        self._curves: dict[str, Curve] = {}
+        self._lines = pd.DataFrame([_line(name, recipe) for name, recipe in self.recipes.items()])
+        self._frame: tuple[int, pd.DataFrame, Cell | None] | None = None
+        self._stop, self._thread, self._began = threading.Event(), None, 0.0  # type: ignore[var-annotated]
+
+    # ---- what is done with it
+
+    def start(self) -> None:
+        """Sweep in the background and return at once; after a Stop it goes on where it was."""
+        self.state = "starting"
+        self._thread = threading.Thread(target=self.work, name="lora-lab-sweep", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the sweep to end after its present step; what has finished is kept, the rest goes on next time."""
+        self._stop.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the sweeping thread is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the thread to end."""
+        if self._thread:
+            self._thread.join(seconds)
+
+    def work(self) -> None:
+        """The whole sweep, in this thread; runs that the store has are not run again.
+
+        An error becomes `state` "failed" and one sentence in `error`.
+        """
+        self._begin()
+        try:
+            self._work()
+        except LabError as error:
+            self.error, self.state = str(error), "failed"
+        except Exception as error:  # a thread's exception would vanish unseen
+            self.error, self.state = f"{type(error).__name__}: {error}", "failed"
+        finally:
+            self._stop.clear()  # here, so that a Stop right after a Start is not lost
+
+    def conclude(self) -> None:
+        """Bring `finding` up to date: reads the predictions of two cells, so it is for when the sweep rests."""
+        self.finding = conclusion(self.frame(), self.store, self.metric)
+
+    # ---- what is known
+
+    def frame(self) -> pd.DataFrame:
+        """A line for each run of the grid, also of those to come; made anew only when a result has come."""
+        return self._known_now()[1]
+
+    def best(self) -> Cell | None:
+        """The cell that validation chooses so far; None before there is a result."""
+        return self._known_now()[2]
+
+    def _known_now(self) -> tuple[int, pd.DataFrame, Cell | None]:
+        if self._frame is None or self._frame[0] != self.version:
+            version, facts = self.version, [self.known.get(name, Facts()) for name in self.recipes]
+            validation, test = np.array([f[1:3] for f in facts], float).T
+            metrics = {f"validation_{self.metric}": validation, self.metric: test}
+            frame = self._lines.assign(status=[f.status for f in facts], error=[f.error for f in facts], **metrics)
+            self._frame = version, frame, next(iter(eligible(ranked(frame, self.metric))), None)
+        return self._frame
+
+    def counts(self) -> dict[str, int]:
+        """How many runs are done, failed, and left."""
+        status = self.frame()["status"]
+        done, failed = int(status.isin(FINISHED).sum()), int((status == "failed").sum())
+        return {"done": done, "left": len(status) - done - failed, "failed": failed}
+
+    def curves(self, cell: Cell) -> list[Curve]:
+        """The curves of a cell, a seed each: those of runs at work as far as they are."""
+        frame = self.frame()
+        names = frame.loc[_is(frame, cell), "hash"]
+        return [found for name in names if (found := self._curve(name)) is not None]
+
+    def lanes(self) -> list[Recipe]:
+        """The runs of the present pack that still train."""
+        return [recipe for recipe in self.pack if not self._has(recipe.hash)]
+
+    def at_work(self) -> Cell | None:
+        """The cell of the first run that trains."""
+        return next((_cell(recipe) for recipe in self.lanes()), None)
+
+    def failure(self) -> str:
+        """The reason of the first run that failed, "" where none has."""
+        errors = self.frame()["error"].dropna()
+        return str(errors.iloc[0]) if len(errors) else ""
+
+    def step(self) -> int:
+        """The step that the present pack is at."""
+        return max((seen[-1].step for seen in list(self.progress.values())), default=0)
+
+    def seconds_left(self) -> float | None:
+        """Time to go at the pace so far, in seconds; None before there is a pace."""
+        if self.steps_taken < 3 * max(1, len(self.pack)):
+            return None
+        at = {name: seen[-1].step for name, seen in list(self.progress.items())}
+        left = sum(r.steps - at.get(name, 0) for name, r in self.recipes.items() if not self._has(name))
+        return (time.monotonic() - self._began) / self.steps_taken * left
+
+    # ---- in the sweeping thread
+
+    def _begin(self) -> None:
+        """Forget the pace and the troubles of the time before a Stop, not the curves."""
+        self.state, self.error, self.trouble, self.pack = "starting", "", "", []
+        self.packs_begun, self.steps_taken, self._began = 0, 0, 0.0
+
+    def _work(self) -> None:
+        recipes = list(self.recipes.values())
+        self.swept = sweep(recipes, self.store, stop=self._stop, note=self._note, callbacks=self._callbacks)
+        for run in self.swept.runs:  # also those that somebody else had put into the store
+            self._take(run)
+        self.conclude()
+        self.state = "stopped" if self.counts()["left"] else "done"
+
+    def _note(self, event: str, facts: dict[str, Any]) -> None:
+        if event == "plan":
+            self.packs = len(facts["packs"])
+        elif event == "pack":
+            self.pack, earlier = facts["recipes"], self.progress
+            self.progress = {r.hash: earlier[r.hash] for r in self.pack if r.hash in earlier}
+            self.packs_begun, self.state = self.packs_begun + 1, "loading"
+        elif event == "run":
+            self._take(facts["run"])
+            self.progress.pop(facts["run"].recipe.hash, None)
+        elif event == "error":
+            self.trouble = facts["error"]
+
+    def _callbacks(self, recipe: Recipe) -> list[Callback]:
+        def see(progress: Progress) -> None:
+            self._began = self._began or time.monotonic()
+            seen = self.progress.setdefault(recipe.hash, [])
+            while seen and seen[-1].step >= progress.step:  # after a Stop it goes on from its last validation
+                seen.pop()
+            seen.append(progress)
+            self.steps_taken += 1
+            self.state = "training" if progress.step < progress.steps else "scoring"
+
+        return [see]
+
+    def _take(self, run: Run) -> None:
+        found = row(run.to_json())
+        values = (found.get(name) for name in ("status", f"validation_{self.metric}", self.metric, "error"))
+        self.known[run.recipe.hash] = Facts(*values)
+        self.version += 1
+
+    def _has(self, name: str) -> bool:
+        return self.known.get(name, Facts()).status in (*FINISHED, "failed")
+
+    def _curve(self, name: str) -> Curve | None:
+        recipe = self.recipes[name]
+        if self._has(name):
+            if name not in self._curves:
+                self._curves[name] = curve(f"seed {recipe.seed}", self.store.read(name).history, self.metric)
+            return self._curves[name]
+        seen = list(self.progress.get(name, ()))
+        points = [(p.step, p.validation[self.metric]) for p in seen if p.validation]
+        losses = [p.loss for p in seen]
+        return Curve(f"seed {recipe.seed}", [p.step for p in seen], losses, points) if seen else None
+
+
+# ---- what runs allow to be said: of a frame with a line for each run, as `LiveSweep.frame` or `results.load`
+
+
+def free(frame: pd.DataFrame) -> list[str]:
+    """The settings of a cell that vary by themselves: alpha does not where a rule makes it follow from the rank."""
+    varies = [name for name in CELL if frame[name].nunique() > 1]
+    by_rule = "rank" in varies and frame.groupby("rank")["alpha"].nunique().max() == 1
+    return [name for name in varies if not (name == "alpha" and by_rule)]
+
+
+def ranked(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The cells, best mean validation first: mean, n finished, failed; those that are not to be chosen stand last.
+
+    Not to be chosen are cells with a run that failed, and those with few seeds beside the others': their mean is luck.
+    """
+    name, keys = f"validation_{metric}", list(CELL)
+    finished = frame["status"].isin(FINISHED)
+    marked = frame.assign(**{"mean": frame[name].where(finished), "n": finished, "failed": frame["status"] == "failed"})
+    cells = marked.groupby(keys).agg({"mean": "mean", "n": "sum", "failed": "sum"})
+    eligible = (2 * cells["n"] > cells["n"].max()) & (cells["failed"] == 0)
+    cells["eligible"] = eligible if eligible.any() else cells["n"] > 0
+    return cells.sort_values(["eligible", "mean"], ascending=[False, metric == "perplexity"])
+
+
+def eligible(cells: pd.DataFrame) -> list[Cell]:
+    """Those of `ranked` cells that may be chosen."""
+    return list(cells.index[cells["eligible"]])
+
+
+def conclusion(frame: pd.DataFrame, store: Store, metric: str) -> str:
+    """One or two sentences: which cell validation chooses, and what its test rows say of it beside the runner-up."""
+    cells = ranked(frame, metric)
+    names = eligible(cells)
+    if not names:
+        return "No finished run to choose from."
+    best, n = names[0], int(cells["n"].iloc[0])
+    mean = f"{said(cells['mean'].iloc[0], metric)} on validation, {n} seed{'s' * (n != 1)}"
+    words = f"Validation chooses {label(best)} ({mean}){_edge(frame, best)}."
+    try:
+        return f"{words} {_on_test(frame, store, names[:2], metric)}"
+    except LabError as error:
+        return f"{words} What the test rows say is not known: {error}."
+
+
+def label(values: Iterable[Any], names: Iterable[str] = CELL) -> str:
+    """Settings in words: "q+v, rank 8, lr 0.002"."""
+    return ", ".join(
+        v.replace(",", "+") if n == "targets" else f"{n} {v:g}" for n, v in zip(names, values, strict=True)
+    )
+
+
+def said(value: float, metric: str) -> str:
+    """A metric as people write it: 82.0% or 17.3."""
+    return f"{value:.1%}" if metric == "accuracy" else f"{value:.1f}"
+
+
+def _on_test(frame: pd.DataFrame, store: Store, cells: Sequence[Cell], metric: str) -> str:
+    """The verdict of the best on the runner-up, from the seeds that both have: seed i of both is a pair."""
+    runs = [{run.recipe.seed: run for run in _runs(frame, store, cell)} for cell in cells]
+    words = f"On the test rows it reaches {said(np.mean([r.metrics[metric] for r in runs[0].values()]), metric)}"
+    if len(runs) < 2:
+        return f"{words}; there is no other cell to compare it with."
+    common = sorted(runs[0].keys() & runs[1].keys())
+    best, second = (Runs(tuple(one[seed] for seed in common or one)) for one in runs)
+    return f"{words}; against the runner-up on validation, {label(cells[1])}: {verdict(best, second)}."
+
+
+def _runs(frame: pd.DataFrame, store: Store, cell: Cell) -> list[Run]:
+    """The finished runs of a cell, with their predictions."""
+    names = frame.loc[_is(frame, cell) & frame["status"].isin(FINISHED), "hash"]
+    return [store.read(name) for name in names]
+
+
+def _edge(frame: pd.DataFrame, best: Cell) -> str:
+    rate, rates = best[CELL.index("lr")], frame["lr"]
+    at_edge = rates.nunique() > 1 and rate in (rates.min(), rates.max())
+    return "; its rate is at the edge of the grid, so extend the rates before you trust it" if at_edge else ""
+
+
+def _is(frame: pd.DataFrame, cell: Cell) -> pd.Series:
+    return (frame[list(CELL)] == list(cell)).all(axis=1)
+
+
+def _line(name: str, recipe: Recipe) -> dict[str, Any]:
+    """A run of the grid as the frame has it before there are results."""
+    cell = dict(zip(CELL, _cell(recipe), strict=True))
+    return {"hash": name, "method": recipe.method.name, **cell, "seed": recipe.seed}
+
+
+def _cell(recipe: Recipe) -> Cell:
+    method = recipe.method.settings()
+    return ",".join(method["targets"]), method["rank"], method["alpha"], recipe.lr
+
+
+def numbers(name: str, text: str, kind: type) -> list[Any]:
+    """[1, 2, 4] from "1,2,4"; of whole numbers also "0-4". Raises: BadValue for what is none."""
+    found: list[Any] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = part.partition("-")
+        try:
+            found += range(int(first), int(last) + 1) if kind is int and first and dash else [kind(part)]
+        except ValueError:
+            raise BadValue(f"{name} takes numbers with commas between, such as 1,2,4; '{part}' is none") from None
+    if not found:
+        raise BadValue(f"{name} is empty: give at least one value")
+    return found

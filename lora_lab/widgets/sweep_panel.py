@@ -1,0 +1,313 @@
+"""The sweep panel: a grid of ranks, alphas and rates that trains side by side, and a map that fills while it does."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import ipywidgets as W
+import numpy as np
+import pandas as pd
+
+from lora_lab.errors import BadValue, LabError
+from lora_lab.experiments.grid import Grid, check
+from lora_lab.experiments.sweep import Swept
+from lora_lab.plots import sweeps
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import Store
+from lora_lab.training.tasks import load_task
+from lora_lab.training.watching import headless
+from lora_lab.widgets.class_panel import HEAT, SCROLLS, MapPanel, button, cells_table, choice, drawing, offer
+from lora_lab.widgets.live_sweep import CELL, Cell, Facts, LiveSweep, facts_in, free, label, numbers, ranked, said
+from lora_lab.widgets.panel import FULL_WIDTH, escape, wrapped
+from lora_lab.widgets.words import cannot
+
+FIELDS = {  # what is typed, and an example of it
+    "rank": "1,2,4,8",
+    "alpha": "8,16 or fixed:16, rank, 2rank, sqrt",
+    "lr": "5e-4,1e-3",
+    "seed": "0,1,2 or 0-4",
+    "targets": "q,v; all-linear",
+    "steps": "200",
+}
+PAINTS_PER_SECOND = 4
+MOST_BUTTONS = 64  # with more cells a map has only the drop-down
+
+
+class SweepPanel(MapPanel):
+    """Start, stop and resume a sweep; a map fills, and a chosen cell shows the curves of its seeds.
+
+    The arguments are where the fields start; `fields` are settings that all runs share, such as validations=4.
+    alpha     numbers, or a rule such as "2rank" (see `experiments.grid.alpha_of`)
+    targets   "q,v", or several choices: ("q,v", "all-linear")
+    store     the folder of finished runs, which are not run again; it is read once
+    Raises: NotFound for a task that is not there.
+    """
+
+    def __init__(
+        self,
+        model: str = "minilm",
+        task: str = "rt",
+        *,
+        rank: Sequence[int] | int = (1, 2, 4, 8, 16, 32),
+        alpha: Sequence[float] | float | str = "fixed:16",
+        lr: Sequence[float] | float = (5e-4, 1e-3, 2e-3, 4e-3),
+        seed: Sequence[int] | int = (0,),
+        targets: Sequence[str] | str = "q,v",
+        steps: int = 200,
+        batch: int = 8,
+        store: str = "runs",
+        **fields: Any,
+    ) -> None:
+        super().__init__("Sweep a grid")
+        self.model, self.task, self.store, self.shared = model, task, Store(store), {"batch": batch, **fields}
+        self.metric = load_task(task, **_columns(fields)).metric
+        self.known, self.trouble = self._known()
+        self.live: LiveSweep | None = None
+        self._drawn: list[Any] = [None, None]  # what the map and the curves show
+        choices = targets if isinstance(targets, str) else "; ".join(targets)
+        values = {"rank": rank, "alpha": alpha, "lr": lr, "seed": seed, "targets": choices, "steps": steps}
+        self.fields = {name: _field(name, value) for name, value in values.items()}
+        self.map = sweeps.Sheet(4.8, 4.3, (0.15, 0.19, 0.82, 0.71))
+        self.curves = sweeps.Sheet(4.4, 4.3, (0.15, 0.56, 0.82, 0.35), (0.15, 0.12, 0.82, 0.34))
+        self._arrange()
+        self._grid_changed()
+
+    # ---- what the fields say
+
+    def recipes(self) -> list[Recipe]:
+        """The runs that the fields describe. Raises: BadValue, NotFound for what cannot be, in one sentence."""
+        text = {name: field.value.strip() for name, field in self.fields.items()}
+        rule = text["alpha"][:1].isalpha()
+        grid = Grid(
+            rank=numbers("rank", text["rank"], int),
+            alpha=text["alpha"] if rule else numbers("alpha", text["alpha"], float),
+            lr=numbers("lr", text["lr"], float),
+            seed=numbers("seed", text["seed"], int),
+            targets=[part.strip() for part in text["targets"].split(";") if part.strip()],
+        )
+        steps = numbers("steps", text["steps"], int)
+        if len(steps) > 1:
+            raise BadValue("steps takes one number: runs of unlike length cannot be compared")
+        made = grid.recipes(self.model, self.task, steps=steps[0], **self.shared)
+        check(made)
+        return made
+
+    # ---- what the buttons do
+
+    def show(self) -> SweepPanel:
+        """The panel, ready for Start. With nobody watching (LORA_LAB_HEADLESS=1) it sweeps here and now."""
+        if headless():
+            self.recipes()  # what cannot be is raised here, not only said
+            self.start()
+            if self.live and self.live.error:
+                raise BadValue(self.live.error)
+        return self
+
+    def result(self) -> Swept:
+        """The runs of the last sweep. Raises: BadValue, telling what to press, while there are none."""
+        if self.live is None or self.live.swept is None:
+            reason = (self.live and self.live.error) or "press Start in the panel above, then run this cell again"
+            raise BadValue(f"there is no finished sweep: {reason}")
+        return self.live.swept
+
+    def start(self, _: object = None) -> None:
+        """Begin the sweep, or go on with it; does nothing while one is going on."""
+        live = self.live
+        if live is None or live.alive:
+            return
+        if headless():
+            live.work()
+            self._paint()
+            return
+        live.start()
+        threading.Thread(target=self._pump, args=(live,), name="lora-lab-paint", daemon=True).start()
+
+    def stop(self, _: object = None) -> None:
+        """End the sweep after its present step; what has finished is kept, Start goes on with the rest."""
+        if self.live and self.live.alive:
+            self.live.stop()
+
+    # ---- what is shown
+
+    def _grid_changed(self, _: object = None) -> None:
+        """Another grid: its axes, filled with what is known of it; where it cannot be, one sentence."""
+        with self.lock:
+            try:
+                self.live = LiveSweep(self.recipes(), self.store, self.metric, self.known)
+            except LabError as error:
+                self.live, self.count.value = None, cannot(str(error))
+                self._paint()
+                return
+            if self.live.counts()["left"] == 0:
+                self.live.conclude()
+            runs = f"<b>{len(self.live.recipes):,}</b> runs of {escape(self.model)} on {escape(self.task)}"
+            self.count.value = f"{runs}. {self.trouble}"
+            self._frame_changed()
+
+    def frame(self) -> pd.DataFrame:
+        """A line for each run of the grid, also of those to come."""
+        return self.live.frame() if self.live else pd.DataFrame()
+
+    def _part_changed(self, _: object = None) -> None:
+        """Another part of the grid: its cells, to be chosen from."""
+        with self.lock:
+            varying = free(self.frame()) or list(CELL)
+            cells = list(self.part()[list(CELL)].drop_duplicates().itertuples(index=False, name=None))
+            names = [label([v for n, v in zip(CELL, c, strict=True) if n in varying], varying) for c in cells]
+            offer(self.cell, [("the best so far", None), *zip(names, cells, strict=True)])
+            self._lay_out_buttons(cells)
+            self._drawn = [None, None]
+            self._paint()
+
+    # ---- painting
+
+    def _pump(self, live: LiveSweep) -> None:
+        try:
+            while live.alive:
+                self._paint()
+                time.sleep(1 / PAINTS_PER_SECOND)
+        finally:  # whatever went wrong with a picture, the buttons work again
+            live.wait()
+            self._paint()
+
+    def _paint(self, _: object = None) -> None:
+        """Bring pictures, words and buttons to the sweep's present state; what has not changed is left alone."""
+        with self.lock:
+            live = self.live
+            busy = bool(live and live.alive)
+            self.start_button.disabled, self.stop_button.disabled = busy or live is None, not busy
+            for field in self.fields.values():
+                field.disabled = busy
+            if live is None:
+                self.words.value = "<b>nothing to start</b>: mend the grid first."
+                return
+            self.bar.max, self.bar.value = len(live.recipes), len(live.recipes) - live.counts()["left"]
+            self.words.value = standing(live)
+            map_ = [id(live), live.version, self.view.value, self.where.value, self.cell.value]
+            curves = [*map_, live.steps_taken, bool(live.lanes())]
+            if self._drawn[0] != map_:
+                self._paint_map(live)
+            if self._drawn[1] != curves:
+                self._paint_curves(live)
+            self._drawn = [map_, curves]
+
+    def _paint_map(self, live: LiveSweep) -> None:
+        part, chosen = self.part(), self._chosen()
+        cells = ranked(part, live.metric)
+        self.picture.value = self.map.paint(drawing(self.view.value, part, live.metric, chosen))
+        self.table.value = cells_table(part, cells, live.metric)
+        for cell, one in self.buttons.items():
+            mean = cells.at[cell, "mean"]
+            one.description = "to come" if np.isnan(mean) else said(mean, live.metric)
+            one.button_style = "primary" if cell == chosen else ""
+
+    def _paint_curves(self, live: LiveSweep) -> None:
+        cell = self._chosen()
+        curves = live.curves(cell) if cell else []
+        title = label(cell) if cell else "no run yet"
+        metric = partial(sweeps.draw_seeds, curves=curves, what=f"validation_{live.metric}", title=title)
+        self.cell_picture.value = self.curves.paint(metric, partial(sweeps.draw_seeds, curves=curves, what="loss"))
+
+    def _chosen(self) -> Cell | None:
+        """The cell whose curves are shown; without a choice the best so far, at first one that trains."""
+        assert self.live
+        return self.cell.value or self.live.best() or self.live.at_work()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """As every panel's, with both pictures in one."""
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        if "image/png" in data:
+            data["image/png"] = base64.b64encode(sweeps.encoded(self.map, self.curves)).decode()
+        return data, metadata
+
+    # ---- controls
+
+    def _known(self) -> tuple[dict[str, Facts], str]:
+        """What the store has, and what is wrong with it: a record that cannot be read is no reason not to train."""
+        try:
+            return facts_in(self.store, self.metric), ""
+        except LabError as error:
+            return {}, cannot(str(error))
+
+    def _arrange(self) -> None:
+        self.count, self.table = W.HTML(layout=FULL_WIDTH), W.HTML(layout=SCROLLS)
+        self.start_button = button("Start", "play", "train what is not there yet", self.start)
+        self.stop_button = button("Stop", "stop", "end after this step; Start goes on", self.stop)
+        self.bar = W.IntProgress(min=0, max=1, layout=W.Layout(width="160px"))
+        self.cell = choice("curves of", [("the best so far", None)], self._paint)
+        self.cell_picture = W.Image(format="png", layout=W.Layout(max_width="100%", height="auto"))
+        self.button_box, self.buttons = W.GridBox(), dict[Cell, W.Button]()
+        for field in self.fields.values():
+            field.observe(self._grid_changed, "value")
+        self.children = [
+            wrapped(*self.fields.values()),
+            self.count,
+            wrapped(self.start_button, self.stop_button, self.bar),
+            self.words,
+            wrapped(self.view, self.where, self.cell),
+            wrapped(self.picture, self.cell_picture),
+            self.button_box,
+            self.table,
+        ]
+
+    def _lay_out_buttons(self, cells: Sequence[Cell]) -> None:
+        """A button for each cell, where it stands in the heat map: to press with a mouse or with the keyboard."""
+        place, rates = CELL.index(HEAT.get(self.view.value, "rank")), sorted({cell[-1] for cell in cells})
+        rows = sorted({cell[place] for cell in cells}, reverse=True)  # the map's first row is its lowest
+        fits = self.view.value in HEAT and len(cells) == len(rows) * len(rates) <= MOST_BUTTONS
+        order = sorted(cells, key=lambda cell: (rows.index(cell[place]), cell[-1])) if fits else []
+        self.buttons = {cell: self._cell_button(cell) for cell in order}
+        self.button_box.children = list(self.buttons.values())
+        self.button_box.layout.grid_template_columns = f"repeat({len(rates)}, minmax(0, 1fr))"
+
+    def _cell_button(self, cell: Cell) -> W.Button:
+        button = W.Button(tooltip=f"curves of {label(cell)}", layout=W.Layout(width="auto", min_width="0"))
+        button.on_click(lambda _: setattr(self.cell, "value", cell))
+        return button
+
+
+def standing(live: LiveSweep) -> str:
+    """Where a sweep stands, the pack at work, and what may be said of what has finished."""
+    counts, failure = live.counts(), live.failure()
+    words = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+    words += f" (the first: {escape(failure)})." if failure else "."
+    if live.error:
+        return f"{cannot(live.error)} {words}"
+    if live.alive:
+        keeps = "Stop keeps what has finished; a kernel interrupt does not stop it."
+        return f"<b>{live.state}</b>{_at_work(live)}. {words} {keeps}"
+    state = live.state if counts["left"] else "done"
+    resumes = " Start trains what is left." if counts["left"] else ""
+    return f"<b>{state}</b>: {words}{resumes} {escape(live.finding)}".strip()
+
+
+def _at_work(live: LiveSweep) -> str:
+    lanes, left = live.lanes(), live.seconds_left()
+    if not lanes:
+        return ""
+    steps = f"step {live.step()} of {lanes[0].steps}"
+    eta = f", about {left:.0f} s to go on this machine" if left is not None else ""
+    return f": pack {live.packs_begun} of {live.packs}, {len(lanes)} runs side by side, {steps}{eta}"
+
+
+def _field(name: str, value: Any) -> W.Text:
+    several = [value] if isinstance(value, str | int | float) else value
+    text = ",".join(v if isinstance(v, str) else _exact(v) for v in several)
+    style, layout = {"description_width": "60px"}, W.Layout(width="270px")
+    hint = FIELDS[name]
+    return W.Text(value=text, description=name, placeholder=hint, continuous_update=False, style=style, layout=layout)
+
+
+def _exact(value: float) -> str:
+    """The shortest text that reads back as this number."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def _columns(fields: dict[str, Any]) -> dict[str, str]:
+    """The columns of one's own file, as `load_task` names them."""
+    return {name: fields[f"{name}_column"] for name in ("text", "label") if f"{name}_column" in fields}

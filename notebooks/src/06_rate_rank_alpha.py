@@ -1,0 +1,328 @@
+# %% [markdown]
+# # 06 · Rate, rank and alpha
+#
+# **Goal.** Know which of LoRA's three numbers to tune first, and why; say what two ranks differ by without fooling yourself; see a
+# task on which rank does matter; and hold an open question that you can settle yourself.
+#
+# **Time box.** 75 minutes, of which this machine needs some for training. **Before this:** lesson 04; lesson 02 helps.
+#
+# ## The words
+# - The **learning rate** says how far a step moves the trained numbers. Ours rises, then falls to zero; we name its highest value.
+# - The **rank** r is the width of the detour $\Delta W = \frac{\alpha}{r} B A$, and **alpha** a factor in front of it.
+# - A **grid** is all combinations of some values, a **sweep** trains every one of them. Up to 32 adapters train *side by side* here: they share
+#   one frozen model and one forward pass.
+# - A **seed** decides the head, A and the order of the sentences. Two runs that differ in nothing but the seed show what luck does.
+#
+# What a sweep has finished stays in a folder. Break it off and start it again: it goes on where it was.
+
+# %%
+from lora_lab import Grid, checks, sweep, verdict
+from lora_lab.lesson import FAST, catch_up, compare, eta, small, steps, workplace
+
+store = workplace("06")
+task = small("rt", store)
+how = {"steps": steps(200, 4), "batch": 8, "validations": 1}
+rates = [5e-4, 2e-3] if FAST else [2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
+seeds = range(2 if FAST else 3)
+# print(catch_up("rate_rank_alpha", store)); seeds = range(5)  # fallen behind? take away the first # of this line
+print("One run after another,", eta(how["steps"] * len(rates) * len(seeds)), "; side by side it takes less.")
+
+# %% [markdown]
+# ## First the rate
+# Rank 8, alpha 16, and nothing changes but the learning rate: from the smallest to the largest it is a factor of 50.
+#
+# **Predict.** How many points of test accuracy lie between the best of these rates and the worst? And, later, between the best rank and the worst of
+# 1, 8 and 32, each at a rate of its own?
+
+# %%
+guess_rate, guess_rank = None, None  # points
+
+# %%
+by_rate = sweep(Grid(rank=8, alpha=16, lr=rates, seed=seeds), store, task=task, **how)
+print(f"{len(by_rate)} runs, {by_rate.skipped} of them from before, {by_rate.seconds:.0f} s", "(illustration)" if FAST else "")
+table = by_rate.frame.groupby("lr")[["validation_accuracy", "accuracy"]].agg(["mean", "min", "max"])
+table.round(3)
+
+# %% [markdown]
+# Each line is a rate: its mean, its unluckiest and its luckiest seed, on the 500 **validation** sentences and on the 2,000 **test** sentences. Every
+# seed as a dot:
+
+# %%
+from lora_lab.plots.sweeps import against_rank, best_rate, heat_map, rate_curves
+
+rate_curves(by_rate.frame, title="Rank 8, alpha 16: the rate decides")
+
+# %%
+means = by_rate.frame.groupby("lr").accuracy.mean()
+spread_rate = 100 * (means.max() - means.min())
+print(compare("between the best rate and the worst", guess_rate, spread_rate, "points"))
+seeds_apart = 100 * by_rate.frame.groupby("lr").accuracy.agg(lambda a: a.max() - a.min())
+print(f"between the seeds of one rate: {seeds_apart.median():.1f} points, as a median")
+assert FAST or spread_rate > 2 * seeds_apart.median()  # no luck of a seed
+
+# %% [markdown]
+# Too small a rate does not arrive in the steps it has; too large a rate jumps over what it looks for, and ends at a coin's 50 %. Between them is a
+# plateau, a factor of five or so wide. Whoever compares two methods at *one* rate compares how well that rate happens to suit them.
+#
+# ### Exercise 1 · 3 minutes
+# Which of these rates would you use? Mind what is chosen on what.
+
+# %% exercise
+checks.check_chosen_rate(..., by_rate.frame)
+
+# %% solution
+checks.check_chosen_rate(by_rate.frame.groupby("lr").validation_accuracy.mean().idxmax(), by_rate.frame)
+
+# %% [markdown]
+# ## Is alpha anything but a rate?
+# AdamW divides a number's **first moment** (a running mean of its gradient g) by the root of its **second** (a running mean of $g^2$); the rate times
+# that ratio is the step. In the very first step both means, once corrected for having begun at zero, hold one gradient: $g$ and $g^2$.
+#
+# ### Exercise 2 · 3 minutes
+# A number of B has the gradient 3. How far does the first step move it at the rate 2e-3?
+
+# %% exercise
+moved = ...
+checks.check_first_step(moved)
+
+# %% solution
+moved = 2e-3 * 3 / (3**2) ** 0.5
+checks.check_first_step(moved)
+
+# %% [markdown]
+# So a larger alpha makes larger gradients, and Adam does not care: the step of B stays the rate. A does not move at all, as B is zero. But
+# $\Delta W = \frac{\alpha}{r} B A$ has alpha in front, so the first update is as long as **alpha times rate** says.
+#
+# ### Exercise 3 · 2 minutes
+# At alpha 16 and rank 8 somebody uses the rate 2e-3. Which rate makes the same first update at alpha 64 and rank 8?
+
+# %% exercise
+same_rate = ...
+checks.check_same_rate(same_rate)
+
+# %% solution
+same_rate = 16 * 2e-3 / 64
+checks.check_same_rate(same_rate)
+
+# %% [markdown]
+# Is it *exactly* the same? We try it on a small problem that we will meet again: a **teacher** adds a secret matrix to a real weight of MiniLM, and a
+# **student**, one LoRA layer, learns it from inputs and answers. Two students, one product of alpha and rate; the update of one against that of the
+# other after 1, 10 and 100 steps.
+
+# %%
+from lora_lab.experiments.capacity import recover, student, teacher
+
+secret = teacher(rank=8)
+for n in (1, 10, 100):
+    one = student(secret, rank=8, alpha=16, lr=2e-3, steps=n)
+    other = student(secret, rank=8, alpha=64, lr=5e-4, steps=n)
+    apart = ((one - other).norm() / one.norm()).item()
+    print(f"after {n:3} steps they are {apart:.2%} of the update apart")
+    assert apart < 1e-3 if n == 1 else apart > 1e-3  # one update at first, then no more
+
+# %% [markdown]
+# One and the same at first. Then A moves as well, by its rate and not by alpha: a large rate turns A, a large alpha does not. So alpha is *mostly* a
+# learning rate for the product B A, and not wholly.
+#
+# **Predict.** We train alpha 4, 16 and 64 at every rate. If alpha were nothing but a rate, by what factor would the best rate fall from alpha 4 to alpha 64?
+
+# %%
+guess_fall = None  # times
+
+# %%
+alphas = [4, 16, 64]
+ridge = sweep(Grid(rank=8, alpha=alphas, lr=rates, seed=seeds[:2]), store, task=task, **how)
+print(f"{len(ridge)} runs, {ridge.skipped} of them from before, {ridge.seconds:.0f} s", "(illustration)" if FAST else "")
+heat_map(ridge.frame, "alpha", "lr", title="Rank 8, validation accuracy (%)")
+
+# %%
+best = best_rate(ridge.frame, by=["alpha"]).groupby("alpha").lr.first()
+for alpha, lr in best.items():
+    print(f"alpha {alpha:2}: the best rate is {lr:g}, alpha x rate {alpha * lr:.3f}")
+print(compare("the best rate falls", guess_fall, best[4] / best[64], "times"))
+assert FAST or best[4] > best[64]  # a larger alpha wants a smaller rate
+
+# %% [markdown]
+# The good cells lie on a **ridge** that runs down from one corner: what alpha gains the rate has to give back. To tune both is to walk along the ridge: much
+# work, little news. So fix alpha, and tune the rate. (The ridge need not have the slope of exactly "product stays": A moves by the rate alone, and so does the
+# classifier head, which has no alpha.)
+#
+# ## Then the rank, each with a rate of its own
+# Rank 1 has an eighth of the numbers of rank 8, rank 32 four times as many. Each gets the same four rates to choose from, on validation; then
+# test is looked at.
+
+# %%
+tuned = rates[1:-1] or rates
+by_rank = sweep(Grid(rank=[1, 8, 32], alpha=16, lr=tuned, seed=seeds), store, task=task, **how)
+print(f"{len(by_rank)} runs, {by_rank.skipped} of them from before, {by_rank.seconds:.0f} s", "(illustration)" if FAST else "")
+against_rank(by_rank.frame)
+
+# %%
+chosen = best_rate(by_rank.frame).groupby("rank").agg(lr=("lr", "first"), accuracy=("accuracy", "mean"))
+chosen["at the edge"] = chosen.lr.isin([tuned[0], tuned[-1]])  # a better one may lie beyond
+spread_rank = 100 * (chosen.accuracy.max() - chosen.accuracy.min())
+print(chosen.round(4))
+print(compare("between the best rank and the worst", guess_rank, spread_rank, "points"))
+assert FAST or spread_rank < spread_rate / 3  # the rate matters more than the rank
+
+# %% [markdown]
+# Is rank 32 better than rank 1? Do not read it off the dots: overlapping dots do not show that two things are equal, nor does a gap between two means
+# show that they differ. All runs answered the *same* sentences, so we compare sentence by sentence and seed by seed. The margin, 1.5 points, was fixed beforehand.
+
+# %%
+small_rank, large_rank = (by_rank.at(rank=rank, lr=chosen.lr[rank]) for rank in (1, 32))
+answer = verdict(large_rank, small_rank, margin=0.015)
+print("rank 32 against rank 1:", answer, "(illustration)" if FAST else "")
+assert answer.low <= answer.difference <= answer.high
+assert answer.outcome != "equivalent" or -0.015 < answer.low <= answer.high < 0.015  # the whole interval is inside the margin
+
+# %% [markdown]
+# *Better* or *worse*: the 95 % interval leaves zero out. *Equivalent*: the 90 % interval lies inside the margin. *Undecided*: neither, and the sentence says what
+# would tell. Undecided is not equal. More seeds: `seeds = range(8)` above, and run the cells again; what is there is not trained again.
+#
+# **Stop here** if time is short: rate first, alpha fixed, rank last. What follows asks when rank matters after all.
+#
+# ## A task on which rank shows
+# Sentiment needs little that MiniLM does not know. To see rank we need a task that *needs* rank, and here the teacher is of use: its secret
+# matrix has rank 8, with eight equal **singular values** (strengths of its main directions), so that none can be left out cheaply.
+#
+# ### Exercise 4 · 5 minutes
+# A matrix of rank r cannot do better than to copy the r strongest directions (Eckart and Young, 1936). What is left is a matrix with the other
+# singular values, and the length of a matrix is the root of the sum of their squares. Write the least possible error, as a share of the length of the whole; `s` holds all
+# singular values, largest first, as an array.
+
+
+# %% exercise
+def best_error(s, r):
+    ...
+
+
+checks.check_best_error(best_error)
+
+
+# %% solution
+def best_error(s, r):
+    return (sum(s[r:] ** 2) / sum(s**2)) ** 0.5
+
+
+checks.check_best_error(best_error)
+
+# %% [markdown]
+# **Predict.** Nothing tells a student that the rank is 8. At which rank does its error drop to nearly nothing? And how large, in per cent of the secret, is it
+# with rank 7, one short?
+
+# %%
+guess_seven = None  # per cent
+
+# %%
+found = recover(secret, [1, 2, 4, 6, 7, 8, 12, 16, 32, 64])
+for r in found.itertuples():
+    print(f"rank {r.rank:2}: error {r.error:6.1%}, at best {r.best:6.1%}, {r.seconds:.1f} s")
+error = found.set_index("rank").error
+print(compare("the error of rank 7", guess_seven, 100 * error[7], "%"))
+assert (error >= found.set_index("rank").best - 1e-6).all()  # no student beats the bound ...
+assert error[7] > 0.3 and error[8] < 0.05  # ... and the knee is at the teacher's rank
+
+# %%
+from lora_lab.plots import BLUE, GREY, Picture
+
+picture = Picture(figsize=(6.4, 3.4), dpi=110, layout="constrained", facecolor="white")
+axes = picture.subplots()
+axes.plot(found["rank"], 100 * found.best, "--", color=GREY, label="least possible (Eckart and Young)")
+axes.plot(found["rank"], 100 * found.error, "o-", color=BLUE, label="students, trained")
+axes.set_xscale("log", base=2)
+axes.set_xticks(found["rank"], found["rank"].astype(str))
+axes.set(xlabel="rank of the student (log)", ylabel="error (% of the secret)", title="A knee at the teacher's rank, 8")
+axes.legend(frameon=False)
+picture
+
+# %% [markdown]
+# Below 8 a student is as good as its rank allows; from 8 on it finds all; more rank gains nothing. That is what "this task needs rank 8" looks like. The curve for
+# sentiment, above, is flat from rank 1 on.
+#
+# ## Learning by heart
+# A second task that needs room, on the real model: real sentences, each labelled by the toss of a coin. There is nothing to understand; whoever gives the labels
+# back has *stored* them (Zhang and others, 2017). **Predict:** of 128 coins, half are right by chance. How many per cent does rank 1 give back after its steps? And rank 64?
+
+# %%
+guess_1, guess_64 = None, None  # per cent
+
+# %%
+from lora_lab.experiments.capacity import memorise
+
+learned = memorise([1, 4, 16, 64], n=128, steps=steps(200, 10)).set_index("rank").learned
+for rank, share in learned.items():
+    print(f"rank {rank:2}: {share:6.1%} of the coins {'#' * round(40 * share)}")
+print(compare("rank 1", guess_1, 100 * learned[1], "%"))
+print(compare("rank 64", guess_64, 100 * learned[64], "%"))
+assert FAST or learned[64] > learned[1] > 0.5
+
+# %% [markdown]
+# (One seed, one rate, trained and asked on the same sentences: this is about room, not about skill.)
+#
+# ## Three rules for alpha at high rank
+# If one rate is to serve all ranks, how should alpha grow? Three rules are in use: **alpha = r** and **alpha = 2r** keep $\alpha / r$; **alpha = c $\sqrt{r}$** keeps
+# $\alpha / \sqrt{r}$ (Kalajdzievski 2023, "rsLoRA"). We let all meet at what we know: rank 8, alpha 16.
+#
+# ### Exercise 5 · 3 minutes
+# The root rule has alpha 16 at rank 8. What is its alpha at rank 64?
+
+# %% exercise
+sqrt_alpha = ...
+checks.check_sqrt_alpha(sqrt_alpha)
+
+# %% solution
+sqrt_alpha = 16 / 8**0.5 * 64**0.5
+checks.check_sqrt_alpha(sqrt_alpha)
+
+# %% [markdown]
+# The student shows what each rule does to the *first step*, all at the rate 2e-3: how far it comes towards the secret, and how long its update is.
+
+# %%
+from lora_lab.experiments.grid import alpha_of
+
+first, along = {}, secret.update / secret.update.norm()
+for rank, rule in [(8, "fixed:16"), (64, "fixed:16"), (64, "sqrt"), (64, "rank"), (64, "2rank")]:
+    alpha = alpha_of(rule, rank)
+    update = student(secret, rank, alpha, lr=2e-3, steps=1)
+    first[alpha, rank] = (update * along).sum().item()
+    print(f"rank {rank:2}, alpha {alpha:5.1f} ({rule}): forward {first[alpha, rank]:.4f}, length {update.norm():.3f}")
+for (alpha, rank), forward in first.items():
+    assert abs(forward / first[16, 8] / (alpha / 16) - 1) < 0.1  # forward goes with alpha, whatever the rank
+
+# %% [markdown]
+# Forward goes with alpha and does not ask for the rank; the length, most of which is sideways, goes with $\alpha / \sqrt{r}$, which the root rule keeps. So alpha = 2r at
+# rank 64 is, forward, the *eightfold rate* of rank 8. **Predict** which row of the next picture suffers first when the rate grows.
+
+# %%
+high = [rate for rate in rates if rate in (5e-4, 2e-3, 5e-3)]
+grids = [Grid(rank=64, alpha=rule, lr=high, seed=seeds[:2]) for rule in ("rank", "2rank", "sqrt")]
+by_rule = sweep([r for g in grids for r in g.recipes("minilm", task, **how)], store)
+print(f"{len(by_rule)} runs, {by_rule.failed} failed, {by_rule.seconds:.0f} s", "(illustration)" if FAST else "")
+heat_map(by_rule.finished.frame, "alpha", "lr", title="Rank 64, validation accuracy (%): alpha 45.3 (root), 64 (r), 128 (2r)")
+
+# %% [markdown]
+# ## An open question, for you
+# While this lab was made, a sweep with alpha = 2r at the rate 2e-3 (800 steps of 16) went well up to rank 32 and **collapsed to 49.5 %, a coin, at rank 64**. Another
+# recipe, with the same rank, alpha and rate, reached 80.3 %. The first had a bf16 base, no clipping of gradients, dropout off; the second fp32, clipping, dropout on (and 200
+# steps). Which of them matters? Nobody here has isolated it. Suspects: the **dtype**, **clipping** (a gradient longer than 1 is cut to 1), **dropout**, or none of them: alpha x rate
+# is 0.256, and in the first sweep of this lesson alpha x rate of 0.16 was the last column. The next cell tries two suspects; write down your bet first.
+
+# %%
+suspects = {(dtype, clip): {"dtype": dtype, "clip": clip} for dtype in ("fp32", "bf16") for clip in (1.0, 0.0)}
+recipes = [r for s in suspects.values() for r in Grid(rank=64, alpha="2rank", lr=2e-3).recipes("minilm", task, **how, **s)]
+tried = sweep(recipes[: 2 if FAST else 4], store)
+for run in tried.runs:
+    end = f"{run.metrics['accuracy']:.1%} of test, last loss {run.history['loss'][-1]:.2f}" if run.metrics else run.error
+    print(f"{run.recipe.dtype}, clip {run.recipe.clip:g}: {end}", "(illustration)" if FAST else "")
+assert len(tried.runs) == len({run.recipe.hash for run in tried.runs})  # each is a recipe of its own
+
+# %% [markdown]
+# One seed each cannot settle it, nor can 200 steps of 8 say what 800 of 16 do. Change *one* thing at a time: `steps`, `batch`, `dropout=True`, a smaller rate with all else as
+# it was, three seeds each; and ask `verdict` at the end. If you find out, tell us.
+#
+# ## What you know now
+# - The learning rate decides most, and it is chosen on validation, for every method and every rank anew.
+# - Alpha times rate is what a first step feels. Fix alpha, tune the rate.
+# - On a task that needs little rank, ranks differ by less than 2,000 sentences can tell; *undecided* is an answer.
+# - Where a task needs rank R, the error has a knee at R. Below it no rate helps.
