@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 
 from lora_lab.errors import BadValue, NotFound, nearest
@@ -59,7 +59,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     found = []
     for file in sorted(folder.glob("*.json")):
         try:
-            record = json.loads(file.read_bytes())
+            record = orjson.loads(file.read_bytes())
             version = record["version"]
             if version <= VERSION:
                 record["recipe"]["method"]["name"], record["history"]["validation"], record["metrics"]

@@ -30,7 +30,7 @@ from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
 
-KEPT = (*FINISHED, "failed")  # what a sweep does not run again
+LOCK = ".sweep.lock"
 Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to say of it
 
 
@@ -95,6 +95,7 @@ def sweep(
     with locked(kept.folder):
         had = _kept(kept, wanted, () if again else ("failed",))
         left = [recipe for recipe in wanted if recipe.hash not in had]
+        _tidy(kept, left)
         plan = list(_plan(kept, left, 1 if solo else size, resume=client is None))
         note("plan", {"packs": [len(pack) for pack, _ in plan], "skipped": len(had), "runs": len(left)})
         if client is not None:
@@ -114,7 +115,7 @@ def sweep(
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """The store for oneself. Raises: BadValue when another sweep works on it."""
-    lock = FileLock(folder / ".sweep.lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -123,6 +124,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _tidy(store: Store, left: Sequence[Recipe]) -> None:
+    """Take away what a process left half written when it was killed; the lock says that nobody is writing it now."""
+    folders = [store.folder, store.folder / checkpoint.FOLDER, *map(store.adapter_folder, left)]
+    for file in (file for folder in folders for file in folder.glob(".*") if file.name != LOCK):
+        file.unlink(missing_ok=True)
 
 
 def _kept(store: Store, wanted: Sequence[Recipe], statuses: Sequence[str]) -> set[str]:

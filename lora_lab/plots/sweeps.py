@@ -90,7 +90,7 @@ def draw_heat(
     _separate(axes, len(columns), len(rows))
     axes.set_xlabel(NAMES.get(across, across), fontsize=size + 1)
     axes.set_ylabel(NAMES.get(down, down), fontsize=size + 1)
-    title = title or f"{NAMES.get(metric, metric)}: {_best(means, rows, columns, down, across, metric)}"
+    title = title or f"{NAMES.get(metric, metric)}: {_best(means, rows, columns, down, across, metric)}{_each(counts)}"
     wide = 0.58 * (size + 1) * len(title) > _points(axes)[0] + 3 * size
     axes.set_title(title.replace(": ", ":\n") if wide else title, fontsize=size + 1)
 
@@ -212,9 +212,15 @@ def _write_cells(axes: Any, means: np.ndarray, counts: np.ndarray, size: float) 
         return
     for (i, j), value in np.ndenumerate(means):
         if not math.isnan(value):
-            words = f"{value:.1f}" + (f"\nn = {counts[i, j]}" if counts[i, j] > 1 and height > 2.8 * size else "")
+            words = f"{value:.1f}" + (f"\nn = {counts[i, j]}" if height > 2.8 * size and not _each(counts) else "")
             colour = "white" if high > low and (value - low) / (high - low) > 0.5 else "#111111"
             axes.text(j, i, words, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _each(counts: np.ndarray) -> str:
+    """How many runs each cell is of, where that is one number."""
+    found = set(counts[counts > 0].tolist())
+    return "" if len(found) != 1 else f", n = {found.pop()} each"
 
 
 def _points(axes: Any) -> tuple[float, float]:
@@ -228,10 +234,11 @@ def _name_ticks(axis: Any, values: Sequence[Any], size: float, room: float) -> N
     names, across = [_short(value) for value in values], axis.axis_name == "x"
     turned = across and sum(0.6 * size * (len(name) + 1) for name in names) > room
     every = 1 if across and not turned else math.ceil(1.3 * size * len(names) / room)
+    style: dict[str, Any] = {"fontsize": size, "rotation": 60 if turned else 0}
     if any(isinstance(value, str) for value in values):  # targets stand upright, broken where the row is too low
-        names, turned = [fill(n.replace(",", ", "), int(room / len(names) / (0.62 * size))) for n in names], True
-    axis.set_ticks(range(0, len(names), every), names[::every], fontsize=size, rotation=(60 if across else 90) * turned)
-    axis.axes.tick_params(axis=axis.axis_name, length=2)
+        names = [fill(name.replace(",", ", "), int(room / len(names) / (0.62 * size))) for name in names]
+        style |= {"rotation": 90, "va": "center"}
+    axis.set_ticks(range(0, len(names), every), names[::every], **style)
 
 
 def _best(means: np.ndarray, rows: Any, columns: Any, down: str, across: str, metric: str) -> str:
@@ -280,16 +287,28 @@ class Sheet:
         self.figure = Picture(figsize=(width, height), dpi=100, facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
         self.axes: list[Any] = [self.figure.add_axes(place) for place in places]
+        self.kind: object = None
 
-    def paint(self, *draw: Callable[[Any], None]) -> bytes:
-        """The picture as a PNG, each axes emptied and drawn on by its own function."""
+    def paint(self, kind: object, *draw: Callable[[Any], None]) -> bytes:
+        """The picture as a PNG, each axes drawn on by its own function.
+
+        kind    equal for pictures whose axes have the same scales and ticks, which are then kept: most of the cost
+        """
         for axes, one in zip(self.axes, draw, strict=True):
-            axes.clear()
-            axes.spines[:].set_visible(True)
+            _wipe(axes) if kind == self.kind and kind is not None else axes.clear()
             axes.set_facecolor("white")
             one(axes)
+        self.kind = kind
         self.canvas.draw()
         return encoded(self)
+
+
+def _wipe(axes: Any) -> None:
+    """Take away what was drawn, not the axes' scales and ticks."""
+    drawn = (axes.images, axes.lines, axes.collections, axes.patches, axes.texts, filter(None, [axes.get_legend()]))
+    for artist in [artist for kind in drawn for artist in kind]:
+        artist.remove()
+    axes.relim()
 
 
 def encoded(*sheets: Sheet) -> bytes:

@@ -92,7 +92,7 @@ class Store:
         """Keep a run; one of the same recipe is replaced, see `replaces`."""
         if run.predictions is not None:
             content = io.BytesIO()
-            np.save(content, run.predictions, allow_pickle=False)
+            np.save(content, _small(run.predictions), allow_pickle=False)
             write_atomically(self.adapter_folder(run.recipe) / "predictions.npy", content.getvalue())
         write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
 
@@ -120,3 +120,9 @@ class Store:
             return Run(recipe=recipe_from(values["recipe"]), predictions=kept, **run)
         except (KeyError, TypeError, ValueError, EOFError) as error:
             raise BadValue(f"{file} is not a run of lora_lab ({error}); move it out of the store") from error
+
+
+def _small(predictions: np.ndarray) -> np.ndarray:
+    """Classes in the smallest type that holds them: a byte a row in place of eight."""
+    whole = predictions.dtype.kind in "iu" and predictions.size > 0
+    return predictions.astype(np.min_scalar_type(predictions.max())) if whole else predictions

@@ -106,13 +106,15 @@ class ClassPanel(MapPanel):
         """Collect what has arrived, and show it; what cannot be read is said in words."""
         with self.lock:
             try:
-                self.store, self.arrived = self._arrived()
-                self.runs, left_out = comparable(load(self.store.folder))
+                self.store, laptops = self._collected()
+                found = load(self.store.folder)
             except LabError as error:
                 self.words.value = cannot(str(error))
                 return
+            self.runs, left_out = comparable(found)
             self.guesses = guesses(self.folder)
-            self.arrived += f" {left_out:,} of another model, task or length are left out." if left_out else ""
+            others = f" {left_out:,} of them of another model, task or length are left out." if left_out else ""
+            self.arrived = f"{len(found):,} runs from {laptops}.{others}"
             if self.runs.empty:
                 self.words.value = f"<b>{self.arrived}</b> Nothing to show yet: press Refresh when runs have arrived."
                 return
@@ -120,14 +122,14 @@ class ClassPanel(MapPanel):
             self.said = conclusion(self.runs, self.store, self.metric)
             self._frame_changed()
 
-    def _arrived(self) -> tuple[Store, str]:
-        """The store, and how much is in it."""
-        if stores(self.folder) == {self.folder}:
-            return Store(self.folder), f"{len(load(self.folder)):,} runs in one store."
-        laptops = len(stores(self.folder))
+    def _collected(self) -> tuple[Store, str]:
+        """The store that has all of them, and where they come from."""
+        laptops = stores(self.folder)
+        if laptops == {self.folder}:
+            return Store(self.folder), "one store"
         found = collect([self.folder], self.into)
-        unreadable = f", {len(found.unreadable)} records could not be read" if found.unreadable else ""
-        return Store(self.into), f"{laptops} laptops, {len(load(self.into)):,} runs{unreadable}."
+        unreadable = f" ({len(found.unreadable)} records could not be read)" if found.unreadable else ""
+        return Store(self.into), f"{len(laptops)} laptop{'s' * (len(laptops) != 1)}{unreadable}"
 
     def _paint(self, _: object = None) -> None:
         with self.lock:
@@ -135,10 +137,10 @@ class ClassPanel(MapPanel):
             best, part = cells.index[0], self.part()
             measured = test_of(self.runs, best, metric)
             draw = drawing(self.view.value, part, metric, best, LARGE)
-            spread = partial(draw_spread, frame=self.runs, cells=cells.index[:MOST_CELLS], metric=metric)
+            spread = partial(draw_spread, frame=self.runs, cells=list(cells.index[:MOST_CELLS]), metric=metric)
             numbers = [guess for _, guess in self.guesses]
             dots = partial(draw_guesses, guesses=numbers, measured=measured, metric=metric)
-            self.picture.value = self.sheet.paint(draw, spread, dots)
+            self.picture.value = self.sheet.paint(None, draw, spread, dots)
             self.words.value = f"<b>{self.arrived}</b> {escape(self.said)} {guessed(self.guesses, measured, metric)}"
             self.table.value = cells_table(part, ranked(part, metric), metric)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -63,7 +64,8 @@ class LiveSweep:
         self._curves: dict[str, Curve] = {}
         self._lines = pd.DataFrame([_line(name, recipe) for name, recipe in self.recipes.items()])
         self._frame: tuple[int, pd.DataFrame, Cell | None] | None = None
-        self._stop, self._thread, self._began = threading.Event(), None, 0.0  # type: ignore[var-annotated]
+        self._stop, self._began = threading.Event(), 0.0
+        self._thread: threading.Thread | None = None
 
     # ---- what is done with it
 
@@ -121,7 +123,8 @@ class LiveSweep:
             version, facts = self.version, [self.known.get(name, Facts()) for name in self.recipes]
             validation, test = np.array([f[1:3] for f in facts], float).T
             metrics = {f"validation_{self.metric}": validation, self.metric: test}
-            frame = self._lines.assign(status=[f.status for f in facts], error=[f.error for f in facts], **metrics)
+            words = {"status": [f.status for f in facts], "error": [f.error for f in facts]}
+            frame = self._lines.assign(**words, **metrics)  # type: ignore[arg-type]
             self._frame = version, frame, next(iter(eligible(ranked(frame, self.metric))), None)
         return self._frame
 
@@ -204,8 +207,8 @@ class LiveSweep:
 
     def _take(self, run: Run) -> None:
         found = row(run.to_json())
-        values = (found.get(name) for name in ("status", f"validation_{self.metric}", self.metric, "error"))
-        self.known[run.recipe.hash] = Facts(*values)
+        validation, test = found.get(f"validation_{self.metric}"), found.get(self.metric)
+        self.known[run.recipe.hash] = Facts(run.status, validation, test, run.error)
         self.version += 1
 
     def _has(self, name: str) -> bool:
@@ -260,7 +263,8 @@ def conclusion(frame: pd.DataFrame, store: Store, metric: str) -> str:
         return "No finished run to choose from."
     best, n = names[0], int(cells["n"].iloc[0])
     mean = f"{said(cells['mean'].iloc[0], metric)} on validation, {n} seed{'s' * (n != 1)}"
-    words = f"Validation chooses {label(best)} ({mean}){_edge(frame, best)}."
+    so_far = "So far validation" if (frame["status"] == "to come").any() else "Validation"
+    words = f"{so_far} chooses {label(best)} ({mean}){_edge(frame, best)}."
     try:
         return f"{words} {_on_test(frame, store, names[:2], metric)}"
     except LabError as error:
@@ -282,7 +286,7 @@ def said(value: float, metric: str) -> str:
 def _on_test(frame: pd.DataFrame, store: Store, cells: Sequence[Cell], metric: str) -> str:
     """The verdict of the best on the runner-up, from the seeds that both have: seed i of both is a pair."""
     runs = [{run.recipe.seed: run for run in _runs(frame, store, cell)} for cell in cells]
-    words = f"On the test rows it reaches {said(np.mean([r.metrics[metric] for r in runs[0].values()]), metric)}"
+    words = f"On the test rows it reaches {said(fmean(run.metrics[metric] for run in runs[0].values()), metric)}"
     if len(runs) < 2:
         return f"{words}; there is no other cell to compare it with."
     common = sorted(runs[0].keys() & runs[1].keys())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import ipywidgets as W
-import numpy as np
 import pandas as pd
 
 from lora_lab.errors import BadValue, LabError
@@ -65,7 +65,8 @@ class SweepPanel(MapPanel):
     ) -> None:
         super().__init__("Sweep a grid")
         self.model, self.task, self.store, self.shared = model, task, Store(store), {"batch": batch, **fields}
-        self.metric = load_task(task, **_columns(fields)).metric
+        text, label_ = fields.get("text_column", "text"), fields.get("label_column", "label")
+        self.metric = load_task(task, text=text, label=label_).metric
         self.known, self.trouble = self._known()
         self.live: LiveSweep | None = None
         self._drawn: list[Any] = [None, None]  # what the map and the curves show
@@ -188,35 +189,38 @@ class SweepPanel(MapPanel):
                 return
             self.bar.max, self.bar.value = len(live.recipes), len(live.recipes) - live.counts()["left"]
             self.words.value = standing(live)
-            map_ = [id(live), live.version, self.view.value, self.where.value, self.cell.value]
-            curves = [*map_, live.steps_taken, bool(live.lanes())]
-            if self._drawn[0] != map_:
-                self._paint_map(live)
-            if self._drawn[1] != curves:
-                self._paint_curves(live)
-            self._drawn = [map_, curves]
+            self._paint_map(live, self._chosen())
+            self._paint_curves(live, self._chosen())
 
-    def _paint_map(self, live: LiveSweep) -> None:
-        part, chosen = self.part(), self._chosen()
+    def _paint_map(self, live: LiveSweep, chosen: Cell | None) -> None:
+        """The map, the table and the cells' buttons; left alone while no result has come and nothing was chosen."""
+        kind = (id(live), self.view.value, self.where.value, live.best() is None)
+        if self._drawn[0] == (drawn := (kind, live.version, chosen)):
+            return
+        part, self._drawn[0] = self.part(), drawn
         cells = ranked(part, live.metric)
-        self.picture.value = self.map.paint(drawing(self.view.value, part, live.metric, chosen))
+        self.picture.value = self.map.paint(kind, drawing(self.view.value, part, live.metric, chosen))
         self.table.value = cells_table(part, cells, live.metric)
         for cell, one in self.buttons.items():
-            mean = cells.at[cell, "mean"]
-            one.description = "to come" if np.isnan(mean) else said(mean, live.metric)
+            mean = float(cells["mean"][cell])
+            one.description = "to come" if math.isnan(mean) else said(mean, live.metric)
             one.button_style = "primary" if cell == chosen else ""
 
-    def _paint_curves(self, live: LiveSweep) -> None:
-        cell = self._chosen()
-        curves = live.curves(cell) if cell else []
-        title = label(cell) if cell else "no run yet"
-        metric = partial(sweeps.draw_seeds, curves=curves, what=f"validation_{live.metric}", title=title)
-        self.cell_picture.value = self.curves.paint(metric, partial(sweeps.draw_seeds, curves=curves, what="loss"))
+    def _paint_curves(self, live: LiveSweep, chosen: Cell | None) -> None:
+        """The curves of the chosen cell; left alone while they are no longer than they were."""
+        curves = live.curves(chosen) if chosen else []
+        if self._drawn[1] == (drawn := (chosen, [len(one.steps) + len(one.validation) for one in curves])):
+            return
+        self._drawn[1] = drawn
+        title, what = label(chosen) if chosen else "no run yet", f"validation_{live.metric}"
+        metric = partial(sweeps.draw_seeds, curves=curves, what=what, title=title)
+        self.cell_picture.value = self.curves.paint(
+            bool(curves), metric, partial(sweeps.draw_seeds, curves=curves, what="loss")
+        )
 
     def _chosen(self) -> Cell | None:
         """The cell whose curves are shown; without a choice the best so far, at first one that trains."""
-        assert self.live
-        return self.cell.value or self.live.best() or self.live.at_work()
+        return self.cell.value or (self.live and (self.live.best() or self.live.at_work()))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """As every panel's, with both pictures in one."""
@@ -280,10 +284,15 @@ def standing(live: LiveSweep) -> str:
         return f"{cannot(live.error)} {words}"
     if live.alive:
         keeps = "Stop keeps what has finished; a kernel interrupt does not stop it."
-        return f"<b>{live.state}</b>{_at_work(live)}. {words} {keeps}"
+        return f"<b>{live.state}</b>{_at_work(live)}. {words} {_so_far(live)}{keeps}"
     state = live.state if counts["left"] else "done"
     resumes = " Start trains what is left." if counts["left"] else ""
-    return f"<b>{state}</b>: {words}{resumes} {escape(live.finding)}".strip()
+    return f"<b>{state}</b>: {words}{resumes} {escape(live.finding) or _so_far(live)}".strip()
+
+
+def _so_far(live: LiveSweep) -> str:
+    best = live.best()
+    return f"So far validation is best at {escape(label(best))}. " if best else ""
 
 
 def _at_work(live: LiveSweep) -> str:
@@ -306,8 +315,3 @@ def _field(name: str, value: Any) -> W.Text:
 def _exact(value: float) -> str:
     """The shortest text that reads back as this number."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-
-
-def _columns(fields: dict[str, Any]) -> dict[str, str]:
-    """The columns of one's own file, as `load_task` names them."""
-    return {name: fields[f"{name}_column"] for name in ("text", "label") if f"{name}_column" in fields}

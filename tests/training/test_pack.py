@@ -55,12 +55,12 @@ def test_packed_and_alone_are_the_same_for_any_mix(tiny_encoder, opinions, mix):
         alike(together, train(recipe, store=None))
 
 
-def test_a_hundred_steps_on_the_real_model():
+def test_a_hundred_steps_on_the_real_model(opinions):
     """The promise, on MiniLM in fp32: mixed ranks, alphas, rates, seeds, dropout and clipping."""
     shared = {"steps": 100, "batch": 4, "validations": 1, "max_length": 16, **PLAIN}
     recipes = [
-        Recipe("minilm", "rt", LoRA(1, 16), lr=2e-3, seed=0, **shared),
-        Recipe("minilm", "rt", LoRA(16, 32, "all-linear", dropout=0.1), lr=5e-4, seed=1, clip=0.3, **shared),
+        Recipe("minilm", opinions, LoRA(1, 16), lr=2e-3, seed=0, **shared),
+        Recipe("minilm", opinions, LoRA(16, 32, "all-linear", dropout=0.1), lr=5e-4, seed=1, clip=0.3, **shared),
     ]
     for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
         alone = train(recipe, store=None)
