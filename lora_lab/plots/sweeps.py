@@ -87,18 +87,13 @@ def draw_heat(
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), facecolor="#eeeeee")
     for axis, values, room in zip((axes.xaxis, axes.yaxis), (columns, rows), _points(axes), strict=True):
         _name_ticks(axis, values, size, room)
-    _separate(axes, len(columns), len(rows))
+    axes.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(columns) - 0.5, color="white", linewidth=1)  # between cells,
+    axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color="white", linewidth=1)  # also empty ones
     axes.set_xlabel(NAMES.get(across, across), fontsize=size + 1)
     axes.set_ylabel(NAMES.get(down, down), fontsize=size + 1)
     title = title or f"{NAMES.get(metric, metric)}: {_best(means, rows, columns, down, across, metric)}{_each(counts)}"
     wide = 0.58 * (size + 1) * len(title) > _points(axes)[0] + 3 * size
     axes.set_title(title.replace(": ", ":\n") if wide else title, fontsize=size + 1)
-
-
-def _separate(axes: Any, columns: int, rows: int) -> None:
-    """White lines between the cells, so that those to come can be counted."""
-    axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, color="white", linewidth=1)
-    axes.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, color="white", linewidth=1)
 
 
 def mark_cell(axes: Any, row: int, column: int) -> None:

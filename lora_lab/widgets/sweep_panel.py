@@ -220,7 +220,8 @@ class SweepPanel(MapPanel):
 
     def _chosen(self) -> Cell | None:
         """The cell whose curves are shown; without a choice the best so far, at first one that trains."""
-        return self.cell.value or (self.live and (self.live.best() or self.live.at_work()))
+        live = self.live
+        return self.cell.value or (live.best() or live.at_work() if live else None)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """As every panel's, with both pictures in one."""
