@@ -13,7 +13,8 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,15 +100,21 @@ def student(
 ) -> Tensor:  # fmt: skip
     """What a LoRA layer on the frozen W learns from the teacher's answers: (alpha / rank) B A, shape (out, in).
 
+    On one thread: matrices this small gain nothing from a second, and on a busy machine lose a factor of ten and more.
     AdamW, the squared error on `rows` new random inputs a step, a rate that falls linearly to zero; alpha = rank
     unless given. Equal seeds have equal inputs and, at one rank, an equal start of A. Raises: BadValue for a rank that
     the weight cannot have.
     """
     if not 1 <= rank <= min(of.weight.shape):
         raise BadValue(f"a student's rank must be from 1 to {min(of.weight.shape)}, not {rank}")
+    with _one_thread():
+        return _trained(of, rank, (rank if alpha is None else alpha) / rank, steps, lr, rows, seed)
+
+
+def _trained(of: Teacher, rank: int, scaling: float, steps: int, lr: float, rows: int, seed: int) -> Tensor:
     torch.manual_seed(seed)  # of A
     generator = torch.Generator().manual_seed(seed)
-    layer = LoRALinear(_frozen(of.weight), rank, scaling=(rank if alpha is None else alpha) / rank)
+    layer = LoRALinear(_frozen(of.weight), rank, scaling)
     trained = [layer.lora_A, layer.lora_B]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0, fused=True)
     changed = (of.weight + of.update).T  # (in, out)
@@ -119,6 +126,16 @@ def student(
         optimizer.step()
         optimizer.zero_grad()
     return layer.delta_weight().detach()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _frozen(weight: Tensor) -> nn.Linear:

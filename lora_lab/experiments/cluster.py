@@ -23,7 +23,7 @@ from lora_lab.methods.adapters import save_adapter
 from lora_lab.training.lane import Lane
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
-from lora_lab.training.runs import Run, Store
+from lora_lab.training.runs import Run, Store, failed
 
 Note = Callable[[str, dict[str, Any]], None]
 RETRIES = 2  # of a pack that raised; one whose worker died is run again by the scheduler itself
@@ -78,7 +78,7 @@ def _arrived(future: Any, pack: Sequence[Recipe], store: Store) -> list[Run]:
     """The runs of a pack, in the store."""
     if future.status == "error":
         reason = f"{type(future.exception()).__name__}: {future.exception()}"
-        runs = [_failed(recipe, reason) for recipe in pack]
+        runs = [failed(recipe, reason) for recipe in pack]
         for run in runs:
             store.add(run)
         return runs
@@ -102,7 +102,7 @@ def train_pack(settings: Sequence[Mapping[str, Any]], halving: bool) -> list[Shi
             return _trained(recipes, halving)
         except LabError as error:
             if len(recipes) == 1:
-                return [Shipped(_failed(recipes[0], str(error)), {})]
+                return [Shipped(failed(recipes[0], str(error)), {})]
         return [shipped for recipe in recipes for shipped in _alone(recipe, halving)]
 
 
@@ -110,7 +110,7 @@ def _alone(recipe: Recipe, halving: bool) -> list[Shipped]:
     try:
         return _trained([recipe], halving)
     except LabError as error:
-        return [Shipped(_failed(recipe, str(error)), {})]
+        return [Shipped(failed(recipe, str(error)), {})]
 
 
 def _trained(recipes: Sequence[Recipe], halving: bool) -> list[Shipped]:
@@ -125,8 +125,3 @@ def _trained(recipes: Sequence[Recipe], halving: bool) -> list[Shipped]:
     pack.judge = keep_better_half if halving else pack.judge
     pack.run(keep)
     return shipped
-
-
-def _failed(recipe: Recipe, reason: str) -> Run:
-    """The record of a run that never began."""
-    return Run(recipe, {}, {"step": [], "loss": [], "lr": [], "validation": []}, 0, 0, 0, 0.0, 0, {}, "failed", reason)

@@ -26,9 +26,11 @@ from lora_lab.experiments.results import Runs
 from lora_lab.methods.adapters import save_adapter
 from lora_lab.training import checkpoint
 from lora_lab.training.lane import Callback, Lane
+from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED, Run, Store
+from lora_lab.training.runs import FINISHED, Run, Store, failed
+from lora_lab.training.tasks import load_task
 
 LOCK = ".sweep.lock"
 Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to say of it
@@ -90,6 +92,8 @@ def sweep(
     if not wanted:
         raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
     check(wanted)
+    if client is None:
+        _check_there(wanted, download)
     kept = store if isinstance(store, Store) else Store(store)
     kept.check_writable()
     with locked(kept.folder):
@@ -110,6 +114,15 @@ def sweep(
         found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
     runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
     return Swept(runs, tuple(len(pack) for pack, _ in plan), len(had), time.perf_counter() - started)
+
+
+def _check_there(recipes: Sequence[Recipe], download: bool) -> None:
+    """Raises: BadValue or NotFound for a model or a task that is not on this machine: then nothing can be trained."""
+    first = {(r.model, r.task, r.text_column, r.label_column, r.max_length): r for r in recipes}
+    for recipe in first.values():
+        load_tokenizer(recipe.model, download=download)
+        text, label = recipe.text_column, recipe.label_column
+        load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
 
 
 @contextmanager
@@ -163,10 +176,11 @@ def _run_pack(
         pack = Pack(recipes, callbacks=callbacks, download=download)
     except LabError as error:
         if len(recipes) == 1:
-            raise
+            store.add(failed(recipes[0], str(error)))
+            note("run", {"run": store.find(recipes[0])})
+            return
         for recipe in recipes:  # perhaps only one of them is at fault
             _run_pack(store, [recipe], None, halving, note, stop, callbacks, download)
-        note("error", {"error": str(error)})
         return
     if path is not None:
         checkpoint.restore(pack, path)

@@ -66,7 +66,8 @@ class Pack:
         self.task: Task = load_task(first.task, max_length=first.max_length, text=text, label=label)
         wanted = {"device": first.device, "dtype": first.dtype, "attention": first.attention}
         self.choice = device.choose(typical_tokens(self.task), **wanted)
-        check_memory(first, self.choice)
+        for recipe in {recipe.method: recipe for recipe in recipes}.values():
+            check_memory(recipe, self.choice)
         self.base = self._loaded(first)
         check_fits(self.base, self.task)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(first.model, download=download)

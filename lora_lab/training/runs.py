@@ -63,6 +63,12 @@ class Run:
         }
 
 
+def failed(recipe: Recipe, reason: str) -> Run:
+    """The record of a run that never began."""
+    nothing: dict[str, list[Any]] = {"step": [], "loss": [], "lr": [], "validation": []}
+    return Run(recipe, {}, nothing, 0, 0, 0, 0.0, 0, {}, status="failed", error=reason)
+
+
 class Store:
     """A folder of runs."""
 

@@ -14,7 +14,7 @@ import ipywidgets as W
 import pandas as pd
 
 from lora_lab.errors import BadValue, LabError
-from lora_lab.experiments.grid import Grid, check
+from lora_lab.experiments.grid import RULES, Grid, check
 from lora_lab.experiments.sweep import Swept
 from lora_lab.plots import sweeps
 from lora_lab.training.recipe import Recipe
@@ -83,7 +83,7 @@ class SweepPanel(MapPanel):
     def recipes(self) -> list[Recipe]:
         """The runs that the fields describe. Raises: BadValue, NotFound for what cannot be, in one sentence."""
         text = {name: field.value.strip() for name, field in self.fields.items()}
-        rule = text["alpha"][:1].isalpha()
+        rule = text["alpha"][:1].isalpha() or text["alpha"] in RULES
         grid = Grid(
             rank=numbers("rank", text["rank"], int),
             alpha=text["alpha"] if rule else numbers("alpha", text["alpha"], float),

@@ -221,7 +221,7 @@ for r in found.itertuples():
 error = found.set_index("rank").error
 print(compare("the error of rank 7", guess_seven, 100 * error[7], "%"))
 assert (error >= found.set_index("rank").best - 1e-6).all()  # no student beats the bound ...
-assert error[7] > 0.3 and error[8] < 0.05  # ... and the knee is at the teacher's rank
+assert error[7] > 0.3 and error[8] < 0.02  # ... and the knee is at the teacher's rank
 
 # %%
 from lora_lab.plots import BLUE, GREY, Picture
@@ -276,7 +276,7 @@ sqrt_alpha = 16 / 8**0.5 * 64**0.5
 checks.check_sqrt_alpha(sqrt_alpha)
 
 # %% [markdown]
-# The student shows what each rule does to the *first step*, all at the rate 2e-3: how far it comes towards the secret, and how long its update is.
+# The student shows what each rule does to the *first step*, all at the rate 2e-3: how far it comes towards the secret, and how long its update is, as means of ten seeds.
 
 # %%
 from lora_lab.experiments.grid import alpha_of
@@ -284,11 +284,12 @@ from lora_lab.experiments.grid import alpha_of
 first, along = {}, secret.update / secret.update.norm()
 for rank, rule in [(8, "fixed:16"), (64, "fixed:16"), (64, "sqrt"), (64, "rank"), (64, "2rank")]:
     alpha = alpha_of(rule, rank)
-    update = student(secret, rank, alpha, lr=2e-3, steps=1)
-    first[alpha, rank] = (update * along).sum().item()
-    print(f"rank {rank:2}, alpha {alpha:5.1f} ({rule}): forward {first[alpha, rank]:.4f}, length {update.norm():.3f}")
+    updates = [student(secret, rank, alpha, lr=2e-3, steps=1, seed=s) for s in range(10)]
+    first[alpha, rank] = sum((u * along).sum().item() for u in updates) / 10
+    length = sum(u.norm().item() for u in updates) / 10
+    print(f"rank {rank:2}, alpha {alpha:5.1f} ({rule}): forward {first[alpha, rank]:.4f}, length {length:.3f}")
 for (alpha, rank), forward in first.items():
-    assert abs(forward / first[16, 8] / (alpha / 16) - 1) < 0.1  # forward goes with alpha, whatever the rank
+    assert 0.75 < forward / first[16, 8] / (alpha / 16) < 1.25  # forward goes with alpha, whatever the rank
 
 # %% [markdown]
 # Forward goes with alpha and does not ask for the rank; the length, most of which is sideways, goes with $\alpha / \sqrt{r}$, which the root rule keeps. So alpha = 2r at

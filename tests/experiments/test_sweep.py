@@ -90,6 +90,29 @@ def test_a_run_that_fails_is_recorded_and_the_rest_go_on(grid, tmp_path):
     assert sum(sweep(recipes, tmp_path, again=True).packs) == 1  # ... unless it is asked for again
 
 
+def test_a_run_that_cannot_be_laid_out_is_recorded_too(grid, tmp_path, monkeypatch):
+    """As where memory runs short for one of them."""
+    from lora_lab.training import pack
+
+    def refuse(recipe, choice) -> None:
+        if recipe.method.rank == 4:
+            raise BadValue("this run may need 9 GiB and 1 GiB are free")
+
+    monkeypatch.setattr(pack, "check_memory", refuse)
+    swept = sweep(grid(lr=1e-2, rank=[4, 1]), tmp_path)
+    assert [(run.status, run.error and run.error[:13]) for run in swept.runs] == [
+        ("failed", "this run may "),
+        ("done", None),
+    ]
+
+
+@pytest.mark.parametrize("other", [{"model": "minilmm"}, {"task": "rtt"}])
+def test_a_model_or_a_task_that_is_nowhere_is_refused_once_and_not_run_by_run(grid, tmp_path, other):
+    with pytest.raises(NotFound, match=r"minilmm|rtt"):
+        sweep([replace(recipe, **other) for recipe in grid()], tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_stop_keeps_what_has_finished_and_the_rest_goes_on_where_it_was(grid, tmp_path):
     recipes, stop, steps = grid(seed=[0, 1], steps=12, validations=4), threading.Event(), []
 

@@ -1,7 +1,8 @@
-"""The sweep panel without a browser: fields, a sweep in a thread, Stop and Start again, what is shown and what is said."""
+"""The sweep panel without a browser: fields, a sweep in a thread, Stop and Start, what it shows and says."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
@@ -16,7 +17,7 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.grid import Grid
 from lora_lab.experiments.sweep import sweep
 from lora_lab.training.runs import Store
-from lora_lab.widgets.live_sweep import LiveSweep, facts_in, free, numbers, ranked
+from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in, free, numbers, ranked
 from lora_lab.widgets.panel import plain
 from lora_lab.widgets.sweep_panel import SweepPanel
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
@@ -154,8 +155,6 @@ def test_another_panel_on_the_store_shows_the_same_without_training(swept: Sweep
 def test_a_saved_notebook_shows_both_pictures_and_the_words(swept: SweepPanel):
     data, _ = swept._repr_mimebundle_()
     assert "Validation chooses" in data["text/plain"]
-    import base64
-
     whole, left = (imread(io.BytesIO(png)) for png in (base64.b64decode(data["image/png"]), swept.picture.value))
     assert whole.shape[1] > 1.5 * left.shape[1]
     for pixels in (whole, left, imread(io.BytesIO(swept.cell_picture.value))):
@@ -311,21 +310,15 @@ def test_cells_with_few_seeds_or_a_failure_are_not_chosen(make: Make):
     for name, recipe in live.recipes.items():
         value, failed = values[recipe.method.rank][recipe.seed], recipe.method.rank == 2
         status = "done" if value else "failed" if failed else "to come"
-        live.known[name] = type(live.known.get(name) or _facts())(status, value, value)
+        live.known[name] = Facts(status, value, value)
     live.version += 1
     assert live.best()[1] == 1
     assert free(live.frame()) == ["rank"]
 
 
-def _facts() -> Any:
-    from lora_lab.widgets.live_sweep import Facts
-
-    return Facts()
-
-
 def test_text_of_a_failure_is_never_read_as_html(make: Make):
     panel = make(rank=1)
-    panel.live.known[next(iter(panel.live.recipes))] = _facts()._replace(status="failed", error="<img src=x>")
+    panel.live.known[next(iter(panel.live.recipes))] = Facts("failed", error="<img src=x>")
     panel.live.version += 1
     panel._paint()
     assert "<img" not in panel.words.value
