@@ -8,6 +8,7 @@ import pytest
 
 from lora_lab import LoRA, Recipe, Run, Store, lesson, load_task, sweep
 from lora_lab.errors import NotFound
+from lora_lab.training import assets
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,8 @@ def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.Monk
     Store(shipped / "rates").add(
         Run(recipe, {"accuracy": 0.5}, {"step": [], "loss": [], "lr": [], "validation": []}, 1, 1, 9, 0.0, 0, made)
     )
-    monkeypatch.setattr("lora_lab.training.assets.shipped", lambda path: shipped)
+    real = assets.shipped
+    monkeypatch.setattr(assets, "shipped", lambda path: shipped if path == "data/results/sweeps" else real(path))
     words = lesson.catch_up("rates", tmp_path / "own")
     assert words == "1 run of ours, made on a laptop from 2026-01-02 to 2026-01-02; a sweep finds them done"
     swept = sweep([recipe], tmp_path / "own")

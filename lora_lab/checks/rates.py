@@ -36,7 +36,7 @@ def _why_not(chosen: float, frame: pd.DataFrame, validation: pd.Series) -> str:
     test = frame.groupby("lr")["accuracy"].mean()
     if math.isclose(test[chosen], test.max()):
         return "best on test, yes; but what chooses on test has no unseen rows left to be judged by: use validation"
-    if math.isclose(frame.loc[frame["validation_accuracy"].idxmax(), "lr"], chosen):
+    if math.isclose(frame["lr"].iloc[int(frame["validation_accuracy"].argmax())], chosen):
         return "it has the best single run, which may be its seed's luck: compare means over the seeds"
     if math.isclose(validation[chosen], validation.min()):
         return "that one validates worst: the highest accuracy is wanted"

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -160,7 +161,7 @@ def memorise(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "coins.csv"
         coin_flips(n, seed).to_csv(file, index=False)
-        shared = {"lr": lr, "steps": steps, "batch": batch, "seed": seed, "validations": 1}
+        shared: dict[str, Any] = {"lr": lr, "steps": steps, "batch": batch, "seed": seed, "validations": 1}
         pack = _ByHeart([Recipe(model, str(file), LoRA(rank=rank, alpha=16), **shared) for rank in ranks])
         pack.run()
     return pd.DataFrame({"rank": list(ranks), "learned": [pack.learned.get(rank, float("nan")) for rank in ranks]})

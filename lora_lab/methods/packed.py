@@ -7,14 +7,17 @@
 R is the largest rank of any lane. Smaller ones are filled up with zeros, and stay so: a zero row of A meets a zero row
 of B, so both have a gradient of exactly zero. A lane that does not adapt a layer is all zeros there.
 
-Each lane is a plain model too, with its method attached as if it were alone (`share`, then `method.attach`). Its
-parameters are made views into the tensors here, and so are their gradients: an optimizer, clipping and `save_adapter`
-see an ordinary adapter, and nothing is copied back and forth. PLoRA (Yan et al. 2025) trains many adapters likewise.
+All that trains lies in one table with a row for each lane; A and B of a layer are a block of its columns. Each lane is
+a plain model too, with its method attached as if it were alone (`share`, then `method.attach`): its parameters are made
+views into its row, and so are their gradients. So `save_adapter` sees an ordinary adapter, the optimizer one long
+tensor, and nothing is copied back and forth. PLoRA (Yan et al. 2025) trains many adapters likewise.
 """
 
 from __future__ import annotations
 
 import copy
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -28,9 +31,13 @@ from lora_lab.layers import AdaptedLayer, LoRAEmbedding, LoRALinear, TrainedCopy
 from lora_lab.methods.attach import adapted_layers, put
 from lora_lab.methods.soft_prompt import SoftPrompt, prepend
 
+# The blocks of a table are no dense pieces of memory, which torch remarks upon once; nothing is the slower for it.
+warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+
 PACKABLE = ("lora", "prompt", "bitfit", "head")  # methods whose lanes share a frozen base
 
 Slot = tuple[str, tuple[int, int] | None]  # a layer's path, and which of its outputs
+Room = dict[Slot, tuple[int, int, int]]  # R, in, outputs that are adapted: what a slot takes in the table
 
 
 def share(model: nn.Module) -> nn.Module:
@@ -38,25 +45,63 @@ def share(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
 
 
-def pack(base: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream]) -> nn.Module:
+def pack(
+    base: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream], room: Room | None = None
+) -> tuple[nn.Module, Table]:
     """One model that answers for all lanes: rows of lane 0 first, then lane 1's, ...; equally many of each.
 
     base      the plain model that every lane is a `share` of
-    lanes     each with a method of the same kind attached; their parameters become views into the packed tensors
+    lanes     each with a method of the same kind attached; their parameters become views into the table returned
     streams   the random numbers of each lane
+    room      that of an earlier table, whose rows then keep their meaning though some lanes have left
     """
-    model = share(base)
-    for (path, _), layers in _by_slot(lanes).items():
-        put(model, path, PackedLoRA(model.get_submodule(path), layers, streams))
-    for path, biases in _biases(base, lanes).items():
-        put(model, path, PackedBias(model.get_submodule(path), biases))
+    model, slots = share(base), _by_slot(lanes)
+    room = room or _room(slots)
+    others = [_others(lane) for lane in lanes]
+    inside = dict(base.named_parameters())
+    table = Table(room, len(lanes), [p.shape for p in others[0].values()], next(iter(others[0].values()), None))
+    for slot, (rank, inputs, outputs) in room.items():
+        a, b = table.take((rank, inputs)), table.take((rank, outputs))
+        if slot in slots:
+            put(model, slot[0], PackedLoRA(model.get_submodule(slot[0]), slots[slot], streams, a, b))
+    for name in others[0]:
+        block = table.take(others[0][name].shape)
+        for k, parameters in enumerate(others):
+            _alias(parameters[name], *(t[k] for t in both(block)))
+        if name in inside:  # a bias of the base itself
+            path = name.removesuffix(".bias")
+            put(model, path, PackedBias(model.get_submodule(path), block))
+    _pack_ends(model, lanes, streams)
+    return model, table
+
+
+def _pack_ends(model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream]) -> None:
+    """Heads and prompts, which each lane keeps as modules of its own."""
     for name, head in lanes[0].named_children():
         if isinstance(head, TrainedCopy):
             put(model, name, PackedHead([getattr(lane, name) for lane in lanes], streams))
     if hasattr(lanes[0], "soft_prompt"):
         model.soft_prompt = PackedPrompt([lane.soft_prompt for lane in lanes])  # type: ignore[misc]
         model.register_forward_pre_hook(prepend, with_kwargs=True)
-    return model
+
+
+class Table:
+    """All that trains in a pack: `numbers` and `gradients`, each (lanes, N) in fp32, handed out block by block."""
+
+    def __init__(self, room: Room, lanes: int, others: Sequence[torch.Size], like: Tensor | None) -> None:
+        width = sum(rank * (i + o) for rank, i, o in room.values()) + sum(shape.numel() for shape in others)
+        device = like.device if like is not None else None
+        self.room, self._taken = room, 0
+        self.numbers = torch.zeros(lanes, width, device=device)
+        self.gradients = torch.zeros_like(self.numbers)
+
+    def take(self, shape: Sequence[int]) -> nn.Parameter:
+        """The next columns as a parameter (lanes, *shape), its gradient the same columns of `gradients`."""
+        columns = slice(self._taken, self._taken + math.prod(shape))
+        self._taken = columns.stop
+        block = nn.Parameter(self.numbers[:, columns].view(-1, *shape))
+        block.grad = self.gradients[:, columns].view(-1, *shape)
+        return block
 
 
 class Stream:
@@ -97,19 +142,20 @@ class PackedLoRA(AdaptedLayer):
     Shapes: x (K·rows, tokens, in) -> y (K·rows, tokens, out); A (K, R, in), B (K, R, outputs that are adapted).
     """
 
-    def __init__(self, base_layer: nn.Module, lanes: Sequence[LoRALinear | None], streams: Sequence[Stream]) -> None:
+    def __init__(
+        self, base_layer: nn.Module, lanes: Sequence[LoRALinear | None], streams: Sequence[Stream],
+        a: nn.Parameter, b: nn.Parameter,
+    ) -> None:  # fmt: skip
         super().__init__(base_layer)
         first = next(lane for lane in lanes if lane is not None)
         self.in_features, self.out_features, self.rows = first.in_features, first.out_features, first.rows
-        rank, outputs = max(lane.rank for lane in lanes if lane is not None), first.lora_B.shape[0]
-        self.A = _stacked((len(lanes), rank, self.in_features), first.lora_A)
-        self.B = _stacked((len(lanes), rank, outputs), first.lora_B)
+        self.A, self.B = a, b
         scaling = torch.zeros(len(lanes), 1, 1, device=first.lora_A.device)
         for k, lane in enumerate(lanes):
             if lane is not None:
                 scaling[k] = lane.scaling
-                _alias(lane.lora_A, self.A, lambda t, k=k, r=lane.rank: t[k, :r])
-                _alias(lane.lora_B, self.B, lambda t, k=k, r=lane.rank: t[k, :r].t())
+                _alias(lane.lora_A, *(t[k, : lane.rank] for t in both(self.A)))
+                _alias(lane.lora_B, *(t[k, : lane.rank].t() for t in both(self.B)))
         self.scaling: Tensor
         self.register_buffer("scaling", scaling)
         self.dropouts = [lane.dropout if lane is not None else None for lane in lanes]
@@ -162,12 +208,9 @@ class PackedHead(AdaptedLayer):
 class PackedBias(nn.Module):
     """A frozen layer whose bias is each lane's own. Shapes: x (K·rows, ..., in) -> y (K·rows, ..., out)."""
 
-    def __init__(self, base_layer: nn.Module, biases: Sequence[nn.Parameter]) -> None:
+    def __init__(self, base_layer: nn.Module, bias: nn.Parameter) -> None:
         super().__init__()
-        self.base_layer = base_layer
-        self.bias = _stacked((len(biases), *biases[0].shape), biases[0])
-        for k, bias in enumerate(biases):
-            _alias(bias, self.bias, lambda t, k=k: t[k])
+        self.base_layer, self.bias = base_layer, bias
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base_layer(x)
@@ -212,33 +255,38 @@ def _by_slot(lanes: Sequence[nn.Module]) -> dict[Slot, list[LoRALinear | None]]:
     return found
 
 
-def _biases(base: nn.Module, lanes: Sequence[nn.Module]) -> dict[str, list[nn.Parameter]]:
-    """The biases that train in every lane, by the path of their layer."""
-    trained = [dict(lane.named_parameters()) for lane in lanes]
-    paths = [name.removesuffix(".bias") for name, _ in base.named_parameters() if name.endswith(".bias")]
+def _room(slots: dict[Slot, list[LoRALinear | None]]) -> Room:
+    """What each slot takes: as many rows as the largest rank there."""
+    there = {slot: [layer for layer in layers if layer is not None] for slot, layers in slots.items()}
     return {
-        path: [names[f"{path}.bias"] for names in trained]  # type: ignore[misc]
-        for path in paths
-        if f"{path}.bias" in trained[0] and trained[0][f"{path}.bias"].requires_grad
+        slot: (max(layer.rank for layer in layers), layers[0].in_features, layers[0].lora_B.shape[0])
+        for slot, layers in there.items()
     }
 
 
-def _stacked(shape: tuple[int, ...], like: Tensor) -> nn.Parameter:
-    """A parameter of zeros whose gradient is there from the start, so that views into it stay views."""
-    stack = nn.Parameter(torch.zeros(shape, dtype=like.dtype, device=like.device))
-    stack.grad = torch.zeros_like(stack)
-    return stack
+def _others(lane: nn.Module) -> dict[str, nn.Parameter]:
+    """What trains in a lane besides A and B: its head, its prompt, its biases."""
+    return {
+        name: p
+        for name, p in lane.named_parameters()
+        if p.requires_grad and name.rpartition(".")[2] not in ("lora_A", "lora_B")
+    }
 
 
-def _alias(parameter: nn.Parameter | Tensor, stack: nn.Parameter, part: object) -> None:
-    """Make a lane's parameter, and its gradient, a view of its part of the stack, with the values that it had."""
-    assert callable(part)
-    view = part(stack.data)
-    view.copy_(parameter.data)
+def both(block: nn.Parameter) -> tuple[Tensor, Tensor]:
+    """The numbers of a block and their gradients."""
+    assert block.grad is not None
+    return block.data, block.grad
+
+
+def _alias(parameter: Tensor, numbers: Tensor, gradients: Tensor) -> None:
+    """Make a lane's parameter a view of these numbers, with the values that it had, and its gradient one of those."""
+    numbers.copy_(parameter.data)
     parameter.grad = None
-    parameter.data, parameter.grad = view, part(stack.grad)
+    parameter.data, parameter.grad = numbers, gradients
 
 
 def can_pack(model: nn.Module) -> bool:
-    """Whether what is attached to a lane can stand in a pack; an adapted embedding cannot."""
-    return not any(isinstance(layer, LoRAEmbedding) for _, layer in adapted_layers(model))
+    """Whether what is attached to a lane can stand in a pack: no adapted embedding, and all that trains in fp32."""
+    whole = all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    return whole and not any(isinstance(layer, LoRAEmbedding) for _, layer in adapted_layers(model))

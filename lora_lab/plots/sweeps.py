@@ -113,12 +113,12 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank", metric: str = "", title: 
 def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str = "", size: float = 9) -> None:
     """The same on axes of their own."""
     for number, (value, group) in enumerate(frame.groupby(by)):
-        _line(axes, group, "lr", metric, number, f"{NAMES.get(by, by)} {_short(value)}")
+        _line(axes, group, "lr", metric, number, f"{NAMES.get(by, by)} {short(value)}")
     axes.set(xscale="log", xlabel=NAMES["lr"] + " (log)", ylabel=NAMES[metric])
     title = title or f"{NAMES[metric]} over the learning rate, by {NAMES.get(by, by)}"
     rates = sorted(frame["lr"].unique())
     if len(rates) < 9:  # the rates that there are, not powers of ten that nobody trained at
-        axes.set_xticks(rates, [_short(rate) for rate in rates])
+        axes.set_xticks(rates, [short(rate) for rate in rates])
         axes.xaxis.set_minor_locator(NullLocator())
     _finish(axes, frame[by].nunique(), title, size)
 
@@ -137,7 +137,7 @@ def draw_ranks(axes: Any, frame: pd.DataFrame, metric: str, title: str = "", siz
         _line(axes, group, "rank", metric, number, str(targets))
     ranks = sorted(chosen["rank"].dropna().unique())
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ranks, [_short(r) for r in ranks])
+    axes.set_xticks(ranks, [short(r) for r in ranks])
     axes.minorticks_off()
     axes.set(xlabel="rank r (log)", ylabel=NAMES[metric])
     tuned = ", each rank at its own best rate" if frame["lr"].nunique() > 1 else ""
@@ -226,7 +226,7 @@ def _points(axes: Any) -> tuple[float, float]:
 
 def _name_ticks(axis: Any, values: Sequence[Any], size: float, room: float) -> None:
     """A name at each row or column: turned where they would touch, every second or third where even that would."""
-    names, across = [_short(value) for value in values], axis.axis_name == "x"
+    names, across = [short(value) for value in values], axis.axis_name == "x"
     turned = across and sum(0.6 * size * (len(name) + 1) for name in names) > room
     every = 1 if across and not turned else math.ceil(1.3 * size * len(names) / room)
     style: dict[str, Any] = {"fontsize": size, "rotation": 60 if turned else 0}
@@ -242,7 +242,7 @@ def _best(means: np.ndarray, rows: Any, columns: Any, down: str, across: str, me
     flat = np.nanargmin(means) if "perplexity" in metric else np.nanargmax(means)
     i, j = np.unravel_index(flat, means.shape)
     which = "lowest" if "perplexity" in metric else "highest"
-    return f"{which} mean at {down} {_short(rows[i])}, {across} {_short(columns[j])}"
+    return f"{which} mean at {down} {short(rows[i])}, {across} {short(columns[j])}"
 
 
 def _scaled(group: pd.DataFrame, metric: str) -> Any:
@@ -253,7 +253,8 @@ def _factor(metric: str) -> float:
     return 100 if "accuracy" in metric else 1
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A setting as it stands at an axis: 0.0023, 16 or q,v."""
     if not isinstance(value, int | float | np.number):
         return str(value)
     return f"{value:g}" if len(f"{value:g}") < 7 else f"{value:.2g}"
@@ -292,6 +293,7 @@ class Sheet:
         for axes, one in zip(self.axes, draw, strict=True):
             _wipe(axes) if kind == self.kind and kind is not None else axes.clear()
             axes.set_facecolor("white")
+            axes.spines[:].set_visible(True)
             one(axes)
         self.kind = kind
         self.canvas.draw()

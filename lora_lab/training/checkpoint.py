@@ -27,7 +27,7 @@ from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
 
 FOLDER = "unfinished"
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,10 @@ def _header(path: Path) -> dict[str, Any]:
 
 def _tensors(lane: Lane) -> dict[str, Tensor]:
     """A lane's numbers by name: its parameters, their moments, its random numbers."""
-    found = {"random": lane.stream.state}
-    for number, parameter in enumerate(lane.trained):
-        found[f"{number}"] = parameter.detach()
-        for moment in MOMENTS:
-            state = lane.optimizer.state.get(parameter, {})
-            if moment in state:
-                found[f"{number}.{moment}"] = state[moment]
+    found = {"random": lane.stream.state, "updates": lane.updates}
+    found |= {f"{number}": parameter.detach() for number, parameter in enumerate(lane.trained)}
+    for moment in MOMENTS:
+        found |= {f"{number}.{moment}": t for number, t in enumerate(lane.moments(moment))}
     return {name: t.cpu().contiguous() for name, t in found.items()}
 
 
@@ -104,16 +101,10 @@ def _set_tensors(lane: Lane, tensors: dict[str, Tensor]) -> None:
     lane.stream.state = tensors["random"]
     for number, parameter in enumerate(lane.trained):
         parameter.copy_(tensors[f"{number}"])  # in place: in a pack it is a view
-        state = {m: tensors[f"{number}.{m}"] for m in MOMENTS if f"{number}.{m}" in tensors}
-        if state:
-            lane.optimizer.state[parameter] = {m: _like(t, parameter, m) for m, t in state.items()}
-
-
-def _like(tensor: Tensor, parameter: Tensor, moment: str) -> Tensor:
-    """On the parameter's device and, the moments, in its layout, which fused AdamW asks for."""
-    if moment == "step":
-        return tensor.to(parameter.device)
-    return torch.empty_like(parameter).copy_(tensor)
+    if f"0.{MOMENTS[0]}" in tensors:
+        numbers = range(len(lane.trained))
+        moments = {moment: [tensors[f"{number}.{moment}"] for number in numbers] for moment in MOMENTS}
+        lane.set_moments(moments, tensors["updates"].to(lane.trained[0].device))
 
 
 def _told(lane: Lane) -> dict[str, Any]:

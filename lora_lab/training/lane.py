@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_lab.methods.packed import Stream
 from lora_lab.training.evaluate import better
@@ -69,12 +69,43 @@ class Lane:
     ) -> None:
         self.recipe, self.model, self.callbacks = recipe, model, callbacks
         self.stream = stream or Stream(recipe.seed)
-        self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        self.trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        self.row: Tensor | None = None  # in a pack: all of them and what fills them up, as one
+        self.optimizer = self._optimizer_of(self.trained)
         self.history, self.status = History(), "training"
         self.error: str | None = None
         self.best: dict[str, float] | None = None  # validation so far, and how many there were since
         self.since = 0
+
+    def adopt(self, numbers: Tensor, gradients: Tensor) -> None:
+        """Stand in a pack, or in a smaller one: what trains is a row of its table now. The moments stay."""
+        if self.row is None:
+            self.row = numbers
+            self.optimizer = self._optimizer_of([numbers])
+        self.row.data, self.row.grad = numbers, gradients
+
+    def moments(self, name: str) -> list[Tensor]:
+        """One of AdamW's moments of each trained parameter, in its shape; empty before the first update."""
+        state = self.optimizer.state
+        if self.row is None:
+            return [state[p][name] for p in self.trained if name in state.get(p, {})]
+        if name not in state.get(self.row, {}):
+            return []
+        return [self._part(state[self.row][name], p) for p in self.trained]
+
+    def set_moments(self, moments: Mapping[str, Sequence[Tensor]], step: Tensor) -> None:
+        """The inverse of `moments`, for both at once."""
+        for owner in self.trained if self.row is None else [self.row]:
+            self.optimizer.state[owner] = {"step": step.clone(), **{n: torch.zeros_like(owner) for n in moments}}
+        for name, values in moments.items():
+            for mine, value in zip(self.moments(name), values, strict=True):
+                mine.copy_(value)
+
+    @property
+    def updates(self) -> Tensor:
+        """How many updates the optimizer has made."""
+        first = self.optimizer.state.get(self.trained[0] if self.row is None else self.row, {})
+        return first.get("step", torch.zeros(()))
 
     @property
     def ended(self) -> bool:
@@ -90,7 +121,7 @@ class Lane:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self._is_finite(loss, "loss", step):
-            norm = nn.utils.clip_grad_norm_(self.trained, recipe.clip or math.inf)
+            norm = nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, recipe.clip or math.inf)
             if self._is_finite(norm.item(), "gradient", step):
                 self.optimizer.step()
                 self.history.progress.append(Progress(step, recipe.steps, loss, rate))
@@ -114,6 +145,15 @@ class Lane:
     def fail(self, reason: str) -> None:
         """End as failed, for this reason."""
         self.status, self.error = "failed", reason
+
+    def _optimizer_of(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
+        return torch.optim.AdamW(tensors, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
+
+    def _part(self, whole: Tensor, parameter: Tensor) -> Tensor:
+        """The part of something as long as the row that stands where the parameter does in the row."""
+        assert self.row is not None
+        place = parameter.storage_offset() - self.row.storage_offset()
+        return whole.as_strided(parameter.shape, parameter.stride(), whole.storage_offset() + place)
 
     def _is_stale(self, metrics: dict[str, float]) -> bool:
         """Take note of a validation; True when `patience` of them have passed without a better one."""

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
-from lora_lab.methods.packed import PACKABLE, Stream, can_pack, own_biases, pack, share
+from lora_lab.methods.packed import PACKABLE, Stream, Table, can_pack, own_biases, pack, share
 from lora_lab.training import device
 from lora_lab.training.batches import STEP, Batch, Row, collate, encode, training_rows, width_of
 from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes
@@ -81,7 +81,10 @@ class Pack:
         self.judge: Callable[[Sequence[Lane], int], None] = lambda lanes, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
         self.rows = {n: encode(getattr(self.task, n), self.task, self.tokenizer) for n in ("train", "validation")}
-        self.model: nn.Module = self.lanes[0].model if len(recipes) == 1 else self._packed()
+        self.table: Table | None = None
+        self.model: nn.Module = self.lanes[0].model
+        if self.size > 1:
+            self._pack()
 
     def run(self, keep: Keep = lambda lane, run: None, stop: threading.Event | None = None) -> list[Run]:
         """Train all lanes and score each once on the test split; `keep` hears of each run as soon as it is there."""
@@ -138,16 +141,17 @@ class Pack:
 
     def clear_gradients(self) -> None:
         """In a pack the lanes' gradients are views, so they are filled with zeros; alone they are given back."""
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad = None if self.model is self.lanes[0].model else parameter.grad.zero_()
+        if self.table is None:
+            self.model.zero_grad()
+        else:
+            self.table.gradients.zero_()
 
     def leave(self, ended: Sequence[Lane]) -> None:
         """Score and keep what has ended, and go on with the others."""
         for lane in ended:
             self._finish(lane, None if lane.error else self._alone(lane, "test"))
         self.lanes = [lane for lane in self.lanes if lane not in ended]
-        self.model = self._packed()
+        self._pack()
 
     # ---- scores and records
 
@@ -221,13 +225,17 @@ class Pack:
         seed_everything(recipe.seed)  # again, so that A does not depend on how much the head drew
         recipe.method.attach(model)
         if not alone and not can_pack(model):
-            raise BadValue("an adapted embedding trains alone: leave it out of the pack")
+            raise BadValue("an adapted embedding, or one in half precision, trains alone: leave it out of the pack")
         lane = Lane(recipe, model.to(self.choice.device), stream=Stream(recipe.seed, self.choice.device))
         seed_everything(recipe.seed)  # and dropout begins anew, as it does for each lane of a pack
         return lane
 
-    def _packed(self) -> nn.Module:
-        return pack(self.base, [lane.model for lane in self.lanes], [lane.stream for lane in self.lanes])
+    def _pack(self) -> None:
+        """Lay the lanes side by side; those that are left of a larger pack keep their places in a row."""
+        models, streams = [lane.model for lane in self.lanes], [lane.stream for lane in self.lanes]
+        self.model, self.table = pack(self.base, models, streams, self.table.room if self.table else None)
+        for lane, numbers, gradients in zip(self.lanes, self.table.numbers, self.table.gradients, strict=True):
+            lane.adopt(numbers, gradients)
 
     def _watch_memory(self, progress: Progress) -> None:
         self.peak_bytes = max(self.peak_bytes, device.used_bytes(self.device))

@@ -62,6 +62,8 @@ class MapPanel(Panel):
 
     def _view_changed(self, _: object = None) -> None:
         """Another picture: the settings that it does not show are to be chosen."""
+        if self.frame().empty:
+            return
         frame, shown = self.frame(), LINES.get(self.view.value) or (HEAT[self.view.value], "lr")
         left = [name for name in free(frame) if name not in shown]
         parts = frame[left].drop_duplicates().itertuples(index=False, name=None) if left else [()]
@@ -115,11 +117,12 @@ class ClassPanel(MapPanel):
             self.guesses = guesses(self.folder)
             others = f" {left_out:,} of them of another model, task or length are left out." if left_out else ""
             self.arrived = f"{len(found):,} runs from {laptops}.{others}"
-            if self.runs.empty:
+            metric = next((m for m in ("accuracy", "perplexity") if f"validation_{m}" in self.runs), None)
+            if self.runs.empty or metric is None:
+                self.runs = self.runs.iloc[:0]
                 self.words.value = f"<b>{self.arrived}</b> Nothing to show yet: press Refresh when runs have arrived."
                 return
-            self.metric = "accuracy" if self.runs.get("accuracy", pd.Series()).notna().any() else "perplexity"
-            self.said = conclusion(self.runs, self.store, self.metric)
+            self.metric, self.said = metric, conclusion(self.runs, self.store, metric)
             self._frame_changed()
 
     def _collected(self) -> tuple[Store, str]:

@@ -26,6 +26,7 @@ from lora_lab.training.runs import FINISHED, Run, Store
 State = Literal["ready", "starting", "loading", "training", "scoring", "done", "stopped", "failed"]
 CELL = ("targets", "rank", "alpha", "lr")  # what a cell of a grid is; its runs differ in their seeds
 Cell = tuple[Any, ...]
+MOST = 1_000  # values on one axis of a grid
 
 
 class Facts(NamedTuple):
@@ -55,7 +56,7 @@ class LiveSweep:
         self.recipes = {recipe.hash: recipe for recipe in recipes}
         self.store, self.metric, self.known = store, metric, known
         self.state: State = "ready"
-        self.error = self.trouble = self.finding = ""
+        self.error = self.finding = ""
         self.version = 0  # counts the results, so that who draws them knows when to
         self.pack: list[Recipe] = []
         self.packs, self.packs_begun, self.steps_taken = 0, 0, 0
@@ -168,8 +169,8 @@ class LiveSweep:
     # ---- in the sweeping thread
 
     def _begin(self) -> None:
-        """Forget the pace and the troubles of the time before a Stop, not the curves."""
-        self.state, self.error, self.trouble, self.pack = "starting", "", "", []
+        """Forget the pace and the error of the time before a Stop, not the curves."""
+        self.state, self.error, self.pack = "starting", "", []
         self.packs_begun, self.steps_taken, self._began = 0, 0, 0.0
 
     def _work(self) -> None:
@@ -190,8 +191,6 @@ class LiveSweep:
         elif event == "run":
             self._take(facts["run"])
             self.progress.pop(facts["run"].recipe.hash, None)
-        elif event == "error":
-            self.trouble = facts["error"]
 
     def _callbacks(self, recipe: Recipe) -> list[Callback]:
         def see(progress: Progress) -> None:
@@ -222,8 +221,7 @@ class LiveSweep:
             return self._curves[name]
         seen = list(self.progress.get(name, ()))
         points = [(p.step, p.validation[self.metric]) for p in seen if p.validation]
-        losses = [p.loss for p in seen]
-        return Curve(f"seed {recipe.seed}", [p.step for p in seen], losses, points) if seen else None
+        return Curve(f"seed {recipe.seed}", [p.step for p in seen], [p.loss for p in seen], points) if seen else None
 
 
 # ---- what runs allow to be said: of a frame with a line for each run, as `LiveSweep.frame` or `results.load`
@@ -273,9 +271,8 @@ def conclusion(frame: pd.DataFrame, store: Store, metric: str) -> str:
 
 def label(values: Iterable[Any], names: Iterable[str] = CELL) -> str:
     """Settings in words: "q+v, rank 8, lr 0.002"."""
-    return ", ".join(
-        v.replace(",", "+") if n == "targets" else f"{n} {v:g}" for n, v in zip(names, values, strict=True)
-    )
+    pairs = zip(names, values, strict=True)
+    return ", ".join(v.replace(",", "+") if n == "targets" else f"{n} {v:g}" for n, v in pairs)
 
 
 def said(value: float, metric: str) -> str:
@@ -327,9 +324,11 @@ def numbers(name: str, text: str, kind: type) -> list[Any]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         first, dash, last = part.partition("-")
         try:
-            found += range(int(first), int(last) + 1) if kind is int and first and dash else [kind(part)]
+            found += range(int(first), int(last) + 1)[: MOST + 1] if kind is int and first and dash else [kind(part)]
         except ValueError:
             raise BadValue(f"{name} takes numbers with commas between, such as 1,2,4; '{part}' is none") from None
-    if not found:
-        raise BadValue(f"{name} is empty: give at least one value")
+    if not 0 < len(found) <= MOST:
+        raise BadValue(
+            f"{name} takes at most {MOST:,} values" if found else f"{name} is empty: give at least one value"
+        )
     return found

@@ -34,8 +34,9 @@ FIELDS = {  # what is typed, and an example of it
     "targets": "q,v; all-linear",
     "steps": "200",
 }
+BEST = ("the best so far", ())  # for a drop-down, None would be no choice at all
 PAINTS_PER_SECOND = 4
-MOST_BUTTONS = 64  # with more cells a map has only the drop-down
+MOST_BUTTONS, MOST_COLUMNS = 64, 8  # with more cells a map has only the drop-down
 
 
 class SweepPanel(MapPanel):
@@ -73,8 +74,8 @@ class SweepPanel(MapPanel):
         choices = targets if isinstance(targets, str) else "; ".join(targets)
         values = {"rank": rank, "alpha": alpha, "lr": lr, "seed": seed, "targets": choices, "steps": steps}
         self.fields = {name: _field(name, value) for name, value in values.items()}
-        self.map = sweeps.Sheet(4.8, 4.3, (0.15, 0.19, 0.82, 0.71))
-        self.curves = sweeps.Sheet(4.4, 4.3, (0.15, 0.56, 0.82, 0.35), (0.15, 0.12, 0.82, 0.34))
+        self.map = sweeps.Sheet(4.6, 4.2, (0.15, 0.19, 0.82, 0.71))
+        self.curves = sweeps.Sheet(4.2, 4.2, (0.15, 0.56, 0.82, 0.35), (0.15, 0.12, 0.82, 0.34))
         self._arrange()
         self._grid_changed()
 
@@ -160,7 +161,7 @@ class SweepPanel(MapPanel):
             varying = free(self.frame()) or list(CELL)
             cells = list(self.part()[list(CELL)].drop_duplicates().itertuples(index=False, name=None))
             names = [label([v for n, v in zip(CELL, c, strict=True) if n in varying], varying) for c in cells]
-            offer(self.cell, [("the best so far", None), *zip(names, cells, strict=True)])
+            offer(self.cell, [BEST, *zip(names, cells, strict=True)])
             self._lay_out_buttons(cells)
             self._drawn = [None, None]
             self._paint()
@@ -203,7 +204,7 @@ class SweepPanel(MapPanel):
         self.table.value = cells_table(part, cells, live.metric)
         for cell, one in self.buttons.items():
             mean = float(cells["mean"][cell])
-            one.description = "to come" if math.isnan(mean) else said(mean, live.metric)
+            one.description = f"{self.named[cell]}: {'to come' if math.isnan(mean) else said(mean, live.metric)}"
             one.button_style = "primary" if cell == chosen else ""
 
     def _paint_curves(self, live: LiveSweep, chosen: Cell | None) -> None:
@@ -244,7 +245,7 @@ class SweepPanel(MapPanel):
         self.start_button = button("Start", "play", "train what is not there yet", self.start)
         self.stop_button = button("Stop", "stop", "end after this step; Start goes on", self.stop)
         self.bar = W.IntProgress(min=0, max=1, layout=W.Layout(width="160px"))
-        self.cell = choice("curves of", [("the best so far", None)], self._paint)
+        self.cell = choice("curves of", [BEST], self._paint)
         self.cell_picture = W.Image(format="png", layout=W.Layout(max_width="100%", height="auto"))
         self.button_box, self.buttons = W.GridBox(), dict[Cell, W.Button]()
         for field in self.fields.values():
@@ -264,9 +265,10 @@ class SweepPanel(MapPanel):
         """A button for each cell, where it stands in the heat map: to press with a mouse or with the keyboard."""
         place, rates = CELL.index(HEAT.get(self.view.value, "rank")), sorted({cell[-1] for cell in cells})
         rows = sorted({cell[place] for cell in cells}, reverse=True)  # the map's first row is its lowest
-        fits = self.view.value in HEAT and len(cells) == len(rows) * len(rates) <= MOST_BUTTONS
+        fits = len(rates) <= MOST_COLUMNS and len(cells) == len(rows) * len(rates) <= MOST_BUTTONS
         order = sorted(cells, key=lambda cell: (rows.index(cell[place]), cell[-1])) if fits else []
         self.buttons = {cell: self._cell_button(cell) for cell in order}
+        self.named = {cell: f"{sweeps.short(cell[place])}, {sweeps.short(cell[-1])}" for cell in order}
         self.button_box.children = list(self.buttons.values())
         self.button_box.layout.grid_template_columns = f"repeat({len(rates)}, minmax(0, 1fr))"
 

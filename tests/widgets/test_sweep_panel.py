@@ -78,6 +78,7 @@ def test_the_fields_describe_the_grid(make: Make):
         ("rank", "4096", "at most 32"),
         ("rank", "1,x", "'x' is none"),
         ("rank", "", "rank is empty"),
+        ("seed", "0-99999999999", "at most 1,000 values"),
         ("alpha", "twice", "known: 2rank, fixed, rank, sqrt"),
         ("lr", "nan", "lr must be a number"),
         ("targets", "query_key", "query_key"),
@@ -92,6 +93,7 @@ def test_what_cannot_be_is_one_sentence_and_not_started(make: Make, field: str, 
     assert "cannot do that" in panel.count.value
     assert words in plain(panel.count.value)
     panel.start()
+    panel.view.value = "against rank"
     assert panel.start_button.disabled
     assert not panel.store.folder.exists()
     with pytest.raises((BadValue, NotFound)):
@@ -171,13 +173,14 @@ def test_each_view_paints_and_a_cell_is_chosen_by_list_or_button(swept: SweepPan
     swept.view.value = "rank x rate"
     curves = swept.cell_picture.value
     cell, button = list(swept.buttons.items())[-1]
+    assert button.description.startswith("1, 0.01: ")  # rank, rate and value: a name that can be listened to
     assert button.description.endswith("%")
     button.click()
     assert swept.cell.value == cell
     assert button.button_style == "primary"
     swept.cell.value = next(iter(swept.buttons))
     assert swept.cell_picture.value != curves
-    swept.cell.value = None
+    swept.cell.value = ()
 
 
 def test_the_rank_is_chosen_where_a_view_does_not_show_it(swept: SweepPanel):
@@ -201,7 +204,7 @@ def test_a_tick_without_news_paints_nothing(swept: SweepPanel):
 
 
 def test_start_returns_at_once_stop_keeps_and_start_goes_on(make: Make, watched: None):
-    panel = make(steps=400, validations=40)
+    panel = make(steps=200, validations=20)
     with pytest.raises(BadValue, match="press Start"):
         panel.result()
     began = time.monotonic()
@@ -222,7 +225,7 @@ def test_start_returns_at_once_stop_keeps_and_start_goes_on(make: Make, watched:
     until(lambda: not panel.start_button.disabled)
     assert "done : 8 done, 0 left" in plain(panel.words.value)
     assert len(first.steps) == reached
-    assert [len(run.history["step"]) for run in panel.result().runs] == [400] * 8
+    assert [len(run.history["step"]) for run in panel.result().runs] == [200] * 8
 
 
 def test_what_is_there_is_not_run_again(make: Make):

@@ -1,0 +1,132 @@
+"""Pictures of sweeps: what is in their cells, their dots and their titles."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from lora_lab.plots import Curve, sweeps
+
+
+def frame(ranks: tuple[int, ...] = (1, 4), rates: tuple[float, ...] = (1e-3, 2e-3), seeds: int = 2) -> pd.DataFrame:
+    """Runs whose validation accuracy is 0.7 + 0.01 rank + 10 rate, a little more for later seeds."""
+    lines = [
+        {"method": "lora", "targets": "q,v", "rank": r, "alpha": 16, "lr": lr, "seed": s, "adapter_parameters": 100 * r}
+        | {"accuracy": 0.7, "validation_accuracy": 0.7 + 0.01 * r + 10 * lr + 0.001 * s}
+        for r in ranks
+        for lr in rates
+        for s in range(seeds)
+    ]
+    return pd.DataFrame(lines)
+
+
+def texts(picture: Any) -> list[str]:
+    return [text.get_text() for text in picture.axes[0].texts]
+
+
+def test_a_cell_holds_the_mean_over_its_seeds():
+    picture = sweeps.heat_map(frame(), "rank", "lr")
+    assert texts(picture) == ["72.0", "73.0", "75.0", "76.0"]  # rank 1, then 4, each at both rates
+    assert picture.axes[0].get_title() == "validation accuracy (%):\nhighest mean at rank 4, lr 0.002, n = 2 each"
+
+
+def test_cells_of_unlike_seeds_say_how_many_each_has():
+    picture = sweeps.heat_map(frame().iloc[1:], "rank", "lr")
+    assert texts(picture) == ["72.1\nn = 1", "73.0\nn = 2", "75.0\nn = 2", "76.0\nn = 2"]
+
+
+def test_cells_to_come_are_empty_and_the_grid_is_whole():
+    sheet = sweeps.Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
+    sheet.paint(
+        None,
+        lambda axes: sweeps.draw_heat(
+            axes, frame().iloc[:2], "rank", "lr", "validation_accuracy", [1, 4, 8], [1e-3, 2e-3]
+        ),
+    )
+    axes = sheet.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["72.0"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "4", "8"]
+
+
+def test_a_frame_without_runs_is_an_empty_grid():
+    sheet = sweeps.Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
+    empty = frame().iloc[:0]
+    sheet.paint(None, lambda axes: sweeps.draw_heat(axes, empty, "rank", "lr", "validation_accuracy", [1], [1e-3]))
+    assert sheet.axes[0].get_title().endswith("nothing yet")
+
+
+@pytest.mark.parametrize("columns", [4, 9, 14, 30])
+def test_names_of_the_columns_do_not_touch(columns: int):
+    rates = tuple(1e-4 * 2 ** (n / 2) for n in range(columns))
+    sheet = sweeps.Sheet(4.8, 4.3, (0.15, 0.2, 0.82, 0.7))
+    found = frame(rates=rates, seeds=1)
+    sheet.paint(None, lambda axes: sweeps.draw_heat(axes, found, "rank", "lr", "validation_accuracy", [1, 4], rates))
+    labels = sheet.axes[0].get_xticklabels()
+    centres = [(box.x0 + box.x1) / 2 for box in (label.get_window_extent() for label in labels)]
+    boxes = [label.get_window_extent() for label in labels]
+    apart = min(np.diff(centres)) if len(centres) > 1 else np.inf
+    height = labels[0].get_fontsize() * 100 / 72
+    turned = labels[0].get_rotation() != 0
+    assert apart > height if turned else all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_every_seed_is_a_dot_at_the_rate_that_validates_best():
+    picture = sweeps.against_rank(frame(), "validation_accuracy")
+    dots = np.concatenate([dots.get_offsets() for dots in picture.axes[0].collections])
+    assert dots.tolist() == [[1, 73.0], [1, 73.1], [4, 76.0], [4, pytest.approx(76.1)]]
+
+
+def test_rates_have_a_line_for_each_rank():
+    picture = sweeps.rate_curves(frame())
+    lines = {line.get_label(): list(line.get_ydata()) for line in picture.axes[0].lines}
+    assert lines == {"rank r 1": pytest.approx([72.05, 73.05]), "rank r 4": pytest.approx([75.05, 76.05])}
+
+
+def test_the_curves_of_a_cell_have_a_line_for_each_seed():
+    curves = [Curve(f"seed {n}", [1, 2, 3], [0.7, 0.6, 0.5], [(0, 0.5), (3, 0.8)]) for n in range(3)]
+    sheet = sweeps.Sheet(4, 4, (0.2, 0.6, 0.7, 0.3), (0.2, 0.1, 0.7, 0.3))
+    for kept in (curves[:1], curves):  # painted again: the first lines are gone
+        sheet.paint(
+            "one",
+            lambda axes, kept=kept: sweeps.draw_seeds(axes, kept, "validation_accuracy", "a cell"),
+            lambda axes, kept=kept: sweeps.draw_seeds(axes, kept, "loss"),
+        )
+    above, below = sheet.axes
+    assert [list(line.get_ydata()) for line in above.lines] == [[50, 80]] * 3
+    assert len(below.lines) == 3
+    assert [text.get_text() for text in above.get_legend().get_texts()] == ["seed 0", "seed 1", "seed 2"]
+
+
+def test_a_picture_painted_again_is_that_of_a_new_sheet():
+    def heat(axes: Any, n: int) -> None:
+        sweeps.draw_heat(axes, frame().iloc[:n], "rank", "lr", "validation_accuracy", [1, 4], [1e-3, 2e-3])
+
+    def rates(axes: Any) -> None:
+        sweeps.draw_rates(axes, frame(), "rank", "validation_accuracy")
+
+    used, fresh = (sweeps.Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)) for _ in range(2))
+    used.paint("heat", lambda axes: heat(axes, 2))
+    used.paint("rates", rates)
+    used.paint("heat", lambda axes: heat(axes, 4))
+    again = used.paint("heat", lambda axes: heat(axes, 8))
+    assert again == fresh.paint("heat", lambda axes: heat(axes, 8))
+    assert used.paint("rates", rates) == sweeps.Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)).paint("rates", rates)
+
+
+def test_sheets_side_by_side_make_one_opaque_picture():
+    left, right = sweeps.Sheet(3, 2, (0.2, 0.2, 0.7, 0.7)), sweeps.Sheet(4, 2, (0.2, 0.2, 0.7, 0.7))
+    for sheet in (left, right):
+        sheet.paint(None, lambda axes: None)
+    assert imread(io.BytesIO(sweeps.encoded(left, right))).shape == (200, 700, 3)
+
+
+def test_only_pictures_that_the_runs_vary_enough_for_are_made():
+    assert set(sweeps.pictures(frame())) == {"rank_lr", "lr_curves", "rank", "pareto"}
+    assert set(sweeps.pictures(frame(ranks=(4,)))) == {"rank"}
+    assert sweeps.pictures(frame().iloc[:0]) == {}
