@@ -16,6 +16,7 @@ from lora_lab.methods.lora import LoRA
 from lora_lab.training import device
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import Score, evaluate
+from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.lane import Callback
 from lora_lab.training.models import load_model, load_tokenizer, local_name
 from lora_lab.training.pack import Pack, check_fits, typical_tokens
@@ -139,6 +140,7 @@ def evaluate_adapter(
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
     base = load_model(name, data.num_labels, dtype=choice.torch_dtype, attention=choice.attention, download=download)
     check_fits(base, data)
+    answer_at_first_token(base)
     load_adapter(base, adapter)
     tokenizer = load_tokenizer(name, download=download)
     base.config.pad_token_id = tokenizer.pad_token_id

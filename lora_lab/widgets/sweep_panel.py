@@ -75,7 +75,7 @@ class SweepPanel(MapPanel):
         values = {"rank": rank, "alpha": alpha, "lr": lr, "seed": seed, "targets": choices, "steps": steps}
         self.fields = {name: _field(name, value) for name, value in values.items()}
         self.map = sweeps.Sheet(4.6, 4.2, (0.15, 0.19, 0.82, 0.71))
-        self.curves = sweeps.Sheet(4.2, 4.2, (0.15, 0.56, 0.82, 0.35), (0.15, 0.12, 0.82, 0.34))
+        self.curves = sweeps.Sheet(4.2, 4.2, (0.19, 0.56, 0.78, 0.35), (0.19, 0.12, 0.78, 0.34))
         self._arrange()
         self._grid_changed()
 
