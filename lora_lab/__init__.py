@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Torch's threads wait for each other many times a step. By default they wait spinning, and then one other busy program
-# (a browser, a second notebook) makes a step of 0.1 s take 2 s or more: measured on 2 cores. Sleeping, they share. Yet a
-# thread that sleeps at once is slow to wake: a step of 8 short rows took 50 ms asleep, 33 ms after 1,000 turns of
-# waiting (a few microseconds) and 28 after 10,000; beside a busy program 48, 66 and 236. So a thousand it is.
+# (a browser, a second notebook) makes a step of 0.1 s take 2 s or more: measured on 2 cores. Sleeping, they share. But
+# a thread that sleeps at once is slow to wake: a step of 8 short rows took 50 ms asleep, 33 ms after 1,000 turns of
+# waiting (some microseconds) and 28 after 10,000; beside a busy program 48, 66 and 236. So a thousand it is.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

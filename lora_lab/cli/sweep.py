@@ -110,7 +110,7 @@ def summary(runs: Any) -> str:
 
 def _recipes(options: dict[str, Any]) -> list[Any]:
     """The grid that the options describe. Raises: BadValue for what is no number."""
-    from lora_lab.experiments.grid import Grid
+    from lora_lab.experiments.grid import Grid, numbers
     from lora_lab.methods import method_from
 
     alpha, rule = options.pop("alpha"), options.pop("alpha_rule")
@@ -122,29 +122,14 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
     own = {"name": name, "rslora": options.pop("rslora"), "init": options.pop("init")}
     method = method_from(own | {"dropout": options.pop("lora_dropout")})
     cells = Grid(
-        rank=_numbers("rank", options.pop("rank"), int),
-        alpha=rule or (_numbers("alpha", alpha, float) if alpha is not None else "fixed:16"),
-        lr=_numbers("lr", options.pop("lr"), float),
-        seed=_numbers("seed", options.pop("seed"), int),
+        rank=numbers("--rank", options.pop("rank"), int),
+        alpha=rule or (numbers("--alpha", alpha, float) if alpha is not None else "fixed:16"),
+        lr=numbers("--lr", options.pop("lr"), float),
+        seed=numbers("--seed", options.pop("seed"), int),
         targets=list(options.pop("targets")) or "q,v",
         method=method,  # type: ignore[arg-type]
     )
     return cells.recipes(options.pop("model"), options.pop("task"), **options)
-
-
-def _numbers(name: str, text: str, kind: type) -> list[Any]:
-    """[1, 2, 4] from "1,2,4"; of whole numbers also "0-4"."""
-    found: list[Any] = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        first, dash, last = part.partition("-")
-        try:
-            whole = kind is int and dash and first.isdigit()
-            found += range(int(first), int(last) + 1) if whole else [kind(part)]
-        except ValueError:
-            raise BadValue(f"--{name} takes numbers with commas between, such as 1,2,4; '{part}' is none") from None
-    if not found:
-        raise BadValue(f"--{name} is empty: give at least one value")
-    return found
 
 
 @contextmanager

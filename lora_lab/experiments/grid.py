@@ -15,6 +15,7 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS
 
 Values = Sequence[Any] | Any
+MOST = 1_000  # values on one axis
 RULES: dict[str, Callable[[int, float], float]] = {
     "fixed": lambda rank, number: number,
     "rank": lambda rank, number: rank,
@@ -123,3 +124,19 @@ def _different(recipes: Iterable[Recipe]) -> Iterator[Recipe]:
     for recipe in recipes:
         seen.setdefault((recipe.model, recipe.task, recipe.method), recipe)
     return iter(seen.values())
+
+
+def numbers(name: str, text: str, kind: type) -> list[Any]:
+    """[1, 2, 4] from "1,2,4"; of whole numbers also "0-4". Raises: BadValue for what is none."""
+    found: list[Any] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = part.partition("-")
+        try:
+            found += range(int(first), int(last) + 1)[: MOST + 1] if kind is int and first and dash else [kind(part)]
+        except ValueError:
+            raise BadValue(f"{name} takes numbers with commas between, such as 1,2,4; '{part}' is none") from None
+    if not 0 < len(found) <= MOST:
+        raise BadValue(
+            f"{name} takes at most {MOST:,} values" if found else f"{name} is empty: give at least one value"
+        )
+    return found

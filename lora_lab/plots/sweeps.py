@@ -5,19 +5,16 @@ Every seed is drawn, not only a mean. Titles say what was found, and nothing tha
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
-from PIL import Image  # comes with matplotlib
 
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Curve, Picture, smoothed
 
@@ -271,48 +268,6 @@ def _finish(axes: Any, several: int, title: str, size: float = 9) -> None:
         axis.label.set_size(size)
     if several > 1:
         axes.legend(fontsize=size - 1, frameon=False, loc="best")
-
-
-class Sheet:
-    """Axes at fixed places that are painted again and again: a layout that is found anew each time is half the cost.
-
-    places    (left, bottom, width, height) of each axes, in shares of the figure
-    """
-
-    def __init__(self, width: float, height: float, *places: tuple[float, float, float, float]) -> None:
-        self.figure = Picture(figsize=(width, height), dpi=100, facecolor="white")
-        self.canvas = FigureCanvasAgg(self.figure)
-        self.axes: list[Any] = [self.figure.add_axes(place) for place in places]
-        self.kind: object = None
-
-    def paint(self, kind: object, *draw: Callable[[Any], None]) -> bytes:
-        """The picture as a PNG, each axes drawn on by its own function.
-
-        kind    equal for pictures whose axes have the same scales and ticks, which are then kept: most of the cost
-        """
-        for axes, one in zip(self.axes, draw, strict=True):
-            _wipe(axes) if kind == self.kind and kind is not None else axes.clear()
-            axes.set_facecolor("white")
-            axes.spines[:].set_visible(True)
-            one(axes)
-        self.kind = kind
-        self.canvas.draw()
-        return encoded(self)
-
-
-def _wipe(axes: Any) -> None:
-    """Take away what was drawn, not the axes' scales and ticks."""
-    drawn = (axes.images, axes.lines, axes.collections, axes.patches, axes.texts, filter(None, [axes.get_legend()]))
-    for artist in [artist for kind in drawn for artist in kind]:
-        artist.remove()
-    axes.relim()
-
-
-def encoded(*sheets: Sheet) -> bytes:
-    """A PNG of sheets of one height side by side, as painted last; opaque, compressed little."""
-    buffer, pixels = io.BytesIO(), np.hstack([np.asarray(sheet.canvas.buffer_rgba()) for sheet in sheets])
-    Image.fromarray(np.ascontiguousarray(pixels[:, :, :3])).save(buffer, "png", compress_level=1)
-    return buffer.getvalue()
 
 
 def draw_seeds(axes: Any, curves: Sequence[Curve], what: str, title: str = "") -> None:

@@ -170,13 +170,13 @@ def synchronise(device: str) -> None:
 
 def environment(choice: Choice) -> dict[str, Any]:
     """The versions and hardware that a run's record names."""
-    import transformers
+    from importlib.metadata import version
 
-    from lora_lab import __version__
+    import transformers
 
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "lora_lab": __version__,
+        "lora_lab": version("lora-lab"),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),

@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 
 from lora_lab.errors import LabError, NotFound
+from lora_lab.experiments.choice import CELL, Cell, conclusion, free, label, ranked, said
 from lora_lab.experiments.collect import collect
 from lora_lab.experiments.results import load
 from lora_lab.plots import BLUE, GREY, RED, sweeps
+from lora_lab.plots.sheet import Sheet
 from lora_lab.training.runs import FINISHED, Store
-from lora_lab.widgets.live_sweep import CELL, Cell, conclusion, free, label, ranked, said
 from lora_lab.widgets.panel import Panel, escape, wrapped
 from lora_lab.widgets.words import cannot
 
@@ -94,7 +95,7 @@ class ClassPanel(MapPanel):
             raise NotFound(f"there is no folder {folder}: give the one into which the class drops its stores")
         self.into = Path(into) if into else self.folder.with_name(f"{self.folder.resolve().name}-collected")
         self.runs, self.arrived, self.table = pd.DataFrame(), "", W.HTML(layout=SCROLLS)
-        self.sheet = sweeps.Sheet(13, 7, (0.09, 0.15, 0.45, 0.74), (0.74, 0.47, 0.24, 0.42), (0.60, 0.12, 0.38, 0.16))
+        self.sheet = Sheet(13, 7, (0.09, 0.15, 0.45, 0.74), (0.74, 0.47, 0.24, 0.42), (0.60, 0.12, 0.38, 0.16))
         self.refresh_button = button("Refresh", "refresh", "read what has arrived", self.refresh)
         self.layout.max_width = "100%"  # a projector is wide
         self.children = [wrapped(self.refresh_button, self.view, self.where), self.words, self.picture, self.table]

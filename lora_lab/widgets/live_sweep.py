@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from statistics import fmean
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lora_lab.errors import BadValue, LabError
-from lora_lab.experiments.results import Runs, load, row
-from lora_lab.experiments.statistics import verdict
+from lora_lab.errors import LabError
+from lora_lab.experiments.choice import CELL, Cell, conclusion, eligible, is_cell, ranked
+from lora_lab.experiments.results import load, row
 from lora_lab.experiments.sweep import Swept, sweep
 from lora_lab.plots import Curve, curve
 from lora_lab.training.lane import Callback, Progress
@@ -24,9 +23,6 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
 
 State = Literal["ready", "starting", "loading", "training", "scoring", "done", "stopped", "failed"]
-CELL = ("targets", "rank", "alpha", "lr")  # what a cell of a grid is; its runs differ in their seeds
-Cell = tuple[Any, ...]
-MOST = 1_000  # values on one axis of a grid
 
 
 class Facts(NamedTuple):
@@ -138,7 +134,7 @@ class LiveSweep:
     def curves(self, cell: Cell) -> list[Curve]:
         """The curves of a cell, a seed each: those of runs at work as far as they are."""
         frame = self.frame()
-        names = frame.loc[_is(frame, cell), "hash"]
+        names = frame.loc[is_cell(frame, cell), "hash"]
         return [found for name in names if (found := self._curve(name)) is not None]
 
     def lanes(self) -> list[Recipe]:
@@ -224,89 +220,6 @@ class LiveSweep:
         return Curve(f"seed {recipe.seed}", [p.step for p in seen], [p.loss for p in seen], points) if seen else None
 
 
-# ---- what runs allow to be said: of a frame with a line for each run, as `LiveSweep.frame` or `results.load`
-
-
-def free(frame: pd.DataFrame) -> list[str]:
-    """The settings of a cell that vary by themselves: alpha does not where a rule makes it follow from the rank."""
-    varies = [name for name in CELL if frame[name].nunique() > 1]
-    by_rule = "rank" in varies and frame.groupby("rank")["alpha"].nunique().max() == 1
-    return [name for name in varies if not (name == "alpha" and by_rule)]
-
-
-def ranked(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The cells, best mean validation first: mean, n finished, failed; those that are not to be chosen stand last.
-
-    Not to be chosen are cells with a run that failed, and those with few seeds beside the others': their mean is luck.
-    """
-    name, keys = f"validation_{metric}", list(CELL)
-    finished = frame["status"].isin(FINISHED)
-    marked = frame.assign(**{"mean": frame[name].where(finished), "n": finished, "failed": frame["status"] == "failed"})
-    cells = marked.groupby(keys).agg({"mean": "mean", "n": "sum", "failed": "sum"})
-    eligible = (2 * cells["n"] > cells["n"].max()) & (cells["failed"] == 0)
-    cells["eligible"] = eligible if eligible.any() else cells["n"] > 0
-    return cells.sort_values(["eligible", "mean"], ascending=[False, metric == "perplexity"])
-
-
-def eligible(cells: pd.DataFrame) -> list[Cell]:
-    """Those of `ranked` cells that may be chosen."""
-    return list(cells.index[cells["eligible"]])
-
-
-def conclusion(frame: pd.DataFrame, store: Store, metric: str) -> str:
-    """One or two sentences: which cell validation chooses, and what its test rows say of it beside the runner-up."""
-    cells = ranked(frame, metric)
-    names = eligible(cells)
-    if not names:
-        return "No finished run to choose from."
-    best, n = names[0], int(cells["n"].iloc[0])
-    mean = f"{said(cells['mean'].iloc[0], metric)} on validation, {n} seed{'s' * (n != 1)}"
-    so_far = "So far validation" if (frame["status"] == "to come").any() else "Validation"
-    words = f"{so_far} chooses {label(best)} ({mean}){_edge(frame, best)}."
-    try:
-        return f"{words} {_on_test(frame, store, names[:2], metric)}"
-    except LabError as error:
-        return f"{words} What the test rows say is not known: {error}."
-
-
-def label(values: Iterable[Any], names: Iterable[str] = CELL) -> str:
-    """Settings in words: "q+v, rank 8, lr 0.002"."""
-    pairs = zip(names, values, strict=True)
-    return ", ".join(v.replace(",", "+") if n == "targets" else f"{n} {v:g}" for n, v in pairs)
-
-
-def said(value: float, metric: str) -> str:
-    """A metric as people write it: 82.0% or 17.3."""
-    return f"{value:.1%}" if metric == "accuracy" else f"{value:.1f}"
-
-
-def _on_test(frame: pd.DataFrame, store: Store, cells: Sequence[Cell], metric: str) -> str:
-    """The verdict of the best on the runner-up, from the seeds that both have: seed i of both is a pair."""
-    runs = [{run.recipe.seed: run for run in _runs(frame, store, cell)} for cell in cells]
-    words = f"On the test rows it reaches {said(fmean(run.metrics[metric] for run in runs[0].values()), metric)}"
-    if len(runs) < 2:
-        return f"{words}; there is no other cell to compare it with."
-    common = sorted(runs[0].keys() & runs[1].keys())
-    best, second = (Runs(tuple(one[seed] for seed in common or one)) for one in runs)
-    return f"{words}; against the runner-up on validation, {label(cells[1])}: {verdict(best, second)}."
-
-
-def _runs(frame: pd.DataFrame, store: Store, cell: Cell) -> list[Run]:
-    """The finished runs of a cell, with their predictions."""
-    names = frame.loc[_is(frame, cell) & frame["status"].isin(FINISHED), "hash"]
-    return [store.read(name) for name in names]
-
-
-def _edge(frame: pd.DataFrame, best: Cell) -> str:
-    rate, rates = best[CELL.index("lr")], frame["lr"]
-    at_edge = rates.nunique() > 1 and rate in (rates.min(), rates.max())
-    return "; its rate is at the edge of the grid, so extend the rates before you trust it" if at_edge else ""
-
-
-def _is(frame: pd.DataFrame, cell: Cell) -> pd.Series:
-    return (frame[list(CELL)] == list(cell)).all(axis=1)
-
-
 def _line(name: str, recipe: Recipe) -> dict[str, Any]:
     """A run of the grid as the frame has it before there are results."""
     cell = dict(zip(CELL, _cell(recipe), strict=True))
@@ -316,19 +229,3 @@ def _line(name: str, recipe: Recipe) -> dict[str, Any]:
 def _cell(recipe: Recipe) -> Cell:
     method = recipe.method.settings()
     return ",".join(method["targets"]), method["rank"], method["alpha"], recipe.lr
-
-
-def numbers(name: str, text: str, kind: type) -> list[Any]:
-    """[1, 2, 4] from "1,2,4"; of whole numbers also "0-4". Raises: BadValue for what is none."""
-    found: list[Any] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        first, dash, last = part.partition("-")
-        try:
-            found += range(int(first), int(last) + 1)[: MOST + 1] if kind is int and first and dash else [kind(part)]
-        except ValueError:
-            raise BadValue(f"{name} takes numbers with commas between, such as 1,2,4; '{part}' is none") from None
-    if not 0 < len(found) <= MOST:
-        raise BadValue(
-            f"{name} takes at most {MOST:,} values" if found else f"{name} is empty: give at least one value"
-        )
-    return found

@@ -14,15 +14,17 @@ import ipywidgets as W
 import pandas as pd
 
 from lora_lab.errors import BadValue, LabError
-from lora_lab.experiments.grid import RULES, Grid, check
+from lora_lab.experiments.choice import CELL, Cell, free, label, ranked, said
+from lora_lab.experiments.grid import RULES, Grid, check, numbers
 from lora_lab.experiments.sweep import Swept
 from lora_lab.plots import sweeps
+from lora_lab.plots.sheet import Sheet, encoded
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Store
 from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
 from lora_lab.widgets.class_panel import HEAT, SCROLLS, MapPanel, button, cells_table, choice, drawing, offer
-from lora_lab.widgets.live_sweep import CELL, Cell, Facts, LiveSweep, facts_in, free, label, numbers, ranked, said
+from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
 from lora_lab.widgets.panel import FULL_WIDTH, escape, wrapped
 from lora_lab.widgets.words import cannot
 
@@ -74,8 +76,8 @@ class SweepPanel(MapPanel):
         choices = targets if isinstance(targets, str) else "; ".join(targets)
         values = {"rank": rank, "alpha": alpha, "lr": lr, "seed": seed, "targets": choices, "steps": steps}
         self.fields = {name: _field(name, value) for name, value in values.items()}
-        self.map = sweeps.Sheet(4.6, 4.2, (0.15, 0.19, 0.82, 0.71))
-        self.curves = sweeps.Sheet(4.2, 4.2, (0.19, 0.56, 0.78, 0.35), (0.19, 0.12, 0.78, 0.34))
+        self.map = Sheet(4.6, 4.2, (0.15, 0.19, 0.82, 0.71))
+        self.curves = Sheet(4.2, 4.2, (0.19, 0.56, 0.78, 0.35), (0.19, 0.12, 0.78, 0.34))
         self._arrange()
         self._grid_changed()
 
@@ -228,7 +230,7 @@ class SweepPanel(MapPanel):
         """As every panel's, with both pictures in one."""
         data, metadata = super()._repr_mimebundle_(**kwargs)
         if "image/png" in data:
-            data["image/png"] = base64.b64encode(sweeps.encoded(self.map, self.curves)).decode()
+            data["image/png"] = base64.b64encode(encoded(self.map, self.curves)).decode()
         return data, metadata
 
     # ---- controls

@@ -25,7 +25,7 @@ how = {"steps": steps(200, 2), "batch": 8, "validations": 1}
 rates = [5e-4, 2e-3] if FAST else [2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
 seeds, mark = range(2 if FAST else 3), " (illustration)" if FAST else ""
 # print(catch_up("rate_rank_alpha", store)); seeds = range(5)  # fallen behind? take away the first # of this line
-print("One run after another,", eta(how["steps"] * len(rates) * len(seeds)), "; side by side it takes less.")
+print(f"The first sweep, one run after another: {eta(how['steps'] * len(rates) * len(seeds))}; side by side it takes less.")
 
 # %% [markdown]
 # ## First the rate
@@ -121,10 +121,10 @@ for n in (1, 10, 100):
     assert apart < 1e-3 if n == 1 else apart > 1e-3  # one update at first, then no more
 
 # %% [markdown]
-# One and the same at first. Then A moves as well, by its rate and not by alpha: a large rate turns A, a large alpha does not. So alpha is *mostly* a
-# learning rate for the product B A, and not wholly.
+# One and the same at first. Then A moves as well, by its rate and not by alpha; and once both have moved far, $BA$ has grown with the rate *twice*. So
+# alpha times rate rules the beginning, and later it should be alpha times the *square* of the rate: four times the alpha like two times the rate.
 #
-# **Predict.** We train alpha 4, 16 and 64 at every rate. If alpha were nothing but a rate, by what factor would the best rate fall from alpha 4 to alpha 64?
+# **Predict.** We train alpha 4, 16 and 64 at every rate. By what factor does the best rate fall from alpha 4 to alpha 64: 16 times (the product), 4 times (the square), not at all?
 
 # %%
 guess_fall = None  # times
@@ -137,15 +137,18 @@ heat_map(ridge.frame, "alpha", "lr", title=f"Rank 8, validation accuracy (%){mar
 
 # %%
 best = best_rate(ridge.frame, by=["alpha"]).groupby("alpha").lr.first()
-for alpha, lr in best.items():
-    print(f"alpha {alpha:2}: the best rate is {lr:g}, alpha x rate {alpha * lr:.3f}")
+print("best rates:", {f"alpha {alpha:g}": float(lr) for alpha, lr in best.items()})
 print(compare("the best rate falls", guess_fall, best[4] / best[64], "times"))
-assert FAST or best[4] > best[64]  # a larger alpha wants a smaller rate
+cell = ridge.frame.groupby(["alpha", "lr"]).validation_accuracy.mean()
+same, double = abs(cell[16, 5e-4] - cell[4, 5e-4]), abs(cell[16, 5e-4] - cell.get((4, 1e-3), cell[4, 2e-3]))
+print(f"alpha 16 against 4: {100 * same:.1f} points apart at one rate, {100 * double:.1f} if alpha 4 has the double rate{mark}")
+assert FAST or double < same / 2  # a quarter of the alpha is made good by twice the rate
 
 # %% [markdown]
-# The good cells lie on a **ridge** that runs down from one corner: what alpha gains the rate has to give back. To tune both is to walk along the ridge: much
-# work, little news. So fix alpha, and tune the rate. (The ridge need not have the slope of exactly "product stays": A moves by the rate alone, and so does the
-# classifier head, which has no alpha.)
+# The cells that have learned begin along a **ridge** that runs across the picture: what alpha gains, the rate may give back. That much of alpha is a learning rate in
+# disguise, though a weak one: it counts about like its square root. To tune both is to walk along the ridge, much work for little news. So fix alpha, and
+# tune the rate. The other end, where training collapses to a coin's 50 %, moves less: A and the classifier head move by the rate alone, and a rate that is
+# too large for them is too large at any alpha.
 #
 # ## Then the rank, each with a rate of its own
 # Rank 1 has an eighth of the numbers of rank 8, rank 32 four times as many. Each gets the same four rates to choose from, on validation; then
@@ -242,24 +245,25 @@ picture
 # sentiment, above, is flat from rank 1 on.
 #
 # ## Learning by heart
-# A second task that needs room, on the real model: real sentences, each labelled by the toss of a coin. There is nothing to understand; whoever gives the labels
-# back has *stored* them (Zhang and others, 2017). **Predict:** of 128 coins, half are right by chance. How many per cent does rank 1 give back after its steps? And rank 64?
+# A second task that takes room, on the real model: 128 real sentences, each labelled by the toss of a coin. There is nothing to understand; whoever gives the labels
+# back has *stored* them (Zhang and others, 2017). Half of them are right by chance. A rank-1 adapter has 9,216 numbers, the head 770; 150 steps of 16 show every
+# sentence about 19 times. **Predict:** how many per cent of the coins does rank 1 give back in the end?
 
 # %%
-guess_1, guess_64 = None, None  # per cent
+guess_1 = None  # per cent
 
 # %%
 from lora_lab.experiments.capacity import memorise
 
-learned = memorise([1, 4, 16, 64], n=16 if FAST else 128, steps=steps(150, 2)).set_index("rank").learned
+learned = memorise([1, 64], n=16 if FAST else 128, steps=steps(150, 2)).set_index("rank").learned
 for rank, share in learned.items():
-    print(f"rank {rank:2}: {share:6.1%} of the coins {'#' * round(40 * share)}")
+    print(f"rank {rank:2}: {share:6.1%} of the coins {'#' * round(40 * share)}{mark}")
 print(compare("rank 1", guess_1, 100 * learned[1], "%"))
-print(compare("rank 64", guess_64, 100 * learned[64], "%"))
-assert FAST or learned[64] > learned[1] > 0.5
+assert FAST or learned.min() > 0.9  # nearly all of them, at rank 1 as at rank 64
 
 # %% [markdown]
-# (One seed, one rate, trained and asked on the same sentences: this is about room, not about skill.)
+# Even rank 1 has room for 128 coins: numbers store labels, and 9,216 of them are many. So a small rank does *not* keep an adapter from learning a small
+# data set by heart; only validation tells. (One seed, one rate. Where does rank 1 give out? Try n = 512 and 1,024 with as many rounds, if you have the minutes.)
 #
 # ## Three rules for alpha at high rank
 # If one rate is to serve all ranks, how should alpha grow? Three rules are in use: **alpha = r** and **alpha = 2r** keep $\alpha / r$; **alpha = c $\sqrt{r}$** keeps
@@ -306,9 +310,9 @@ heat_map(by_rule.finished.frame, "alpha", "lr", title=f"Rank 64, validation accu
 # %% [markdown]
 # ## An open question, for you
 # While this lab was made, a sweep with alpha = 2r at the rate 2e-3 (800 steps of 16) went well up to rank 32 and **collapsed to 49.5 %, a coin, at rank 64**. Another
-# recipe, with the same rank, alpha and rate, reached 80.3 %. The first had a bf16 base, no clipping of gradients, dropout off; the second fp32, clipping, dropout on (and 200
-# steps). Which of them matters? Nobody here has isolated it. Suspects: the **dtype**, **clipping** (a gradient longer than 1 is cut to 1), **dropout**, or none of them: alpha x rate
-# is 0.256, and in the first sweep of this lesson alpha x rate of 0.16 was the last column. The next cell tries two suspects; write down your bet first.
+# recipe, with the same rank, alpha and rate, reached 80.3 %. The first recipe had a bf16 base, no clipping of gradients, dropout off; the second fp32, clipping, dropout on (and 200
+# steps). Which of them matters? Nobody here has isolated it. Suspects: the **dtype**, **clipping** (a gradient longer than 1 is cut to 1), **dropout**, the number of steps, or
+# the length of each: forward it is eight times that of rank 8 with alpha 16. The next cell tries two suspects; write down your bet first.
 
 # %%
 suspects = {(dtype, clip): {"dtype": dtype, "clip": clip} for dtype in ("fp32", "bf16") for clip in (1.0, 0.0)}
@@ -325,6 +329,6 @@ assert len(tried.runs) == len({run.recipe.hash for run in tried.runs})  # each i
 #
 # ## What you know now
 # - The learning rate decides most, and it is chosen on validation, for every method and every rank anew.
-# - Alpha times rate is what a first step feels. Fix alpha, tune the rate.
+# - Alpha times rate is what a first step feels; later alpha counts about like its square root. Fix alpha, tune the rate.
 # - On a task that needs little rank, ranks differ by less than 2,000 sentences can tell; *undecided* is an answer.
 # - Where a task needs rank R, the error has a knee at R. Below it no rate helps.

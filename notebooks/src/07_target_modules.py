@@ -86,7 +86,7 @@ assert {len(group) for _, group in runs.frame.groupby(["targets", "lr"])} == {le
 # the choice is at the **edge** of the grid, and may be better than it looks.
 
 # %%
-title = "Each choice has a rate of its own; the dots are seeds"
+title = "Each choice has a rate of its own; the dots are seeds" + " (FAST: an illustration)" * FAST
 sweeps.rate_curves(runs.frame, by="targets", title=title)
 
 # %%

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 from lora_lab.plots import Curve, sweeps
+from lora_lab.plots.sheet import Sheet, encoded
 
 
 def frame(ranks: tuple[int, ...] = (1, 4), rates: tuple[float, ...] = (1e-3, 2e-3), seeds: int = 2) -> pd.DataFrame:
@@ -42,7 +43,7 @@ def test_cells_of_unlike_seeds_say_how_many_each_has():
 
 
 def test_cells_to_come_are_empty_and_the_grid_is_whole():
-    sheet = sweeps.Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
+    sheet = Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
     sheet.paint(
         None,
         lambda axes: sweeps.draw_heat(
@@ -55,7 +56,7 @@ def test_cells_to_come_are_empty_and_the_grid_is_whole():
 
 
 def test_a_frame_without_runs_is_an_empty_grid():
-    sheet = sweeps.Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
+    sheet = Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
     empty = frame().iloc[:0]
     sheet.paint(None, lambda axes: sweeps.draw_heat(axes, empty, "rank", "lr", "validation_accuracy", [1], [1e-3]))
     assert sheet.axes[0].get_title().endswith("nothing yet")
@@ -64,7 +65,7 @@ def test_a_frame_without_runs_is_an_empty_grid():
 @pytest.mark.parametrize("columns", [4, 9, 14, 30])
 def test_names_of_the_columns_do_not_touch(columns: int):
     rates = tuple(1e-4 * 2 ** (n / 2) for n in range(columns))
-    sheet = sweeps.Sheet(4.8, 4.3, (0.15, 0.2, 0.82, 0.7))
+    sheet = Sheet(4.8, 4.3, (0.15, 0.2, 0.82, 0.7))
     found = frame(rates=rates, seeds=1)
     sheet.paint(None, lambda axes: sweeps.draw_heat(axes, found, "rank", "lr", "validation_accuracy", [1, 4], rates))
     labels = sheet.axes[0].get_xticklabels()
@@ -90,7 +91,7 @@ def test_rates_have_a_line_for_each_rank():
 
 def test_the_curves_of_a_cell_have_a_line_for_each_seed():
     curves = [Curve(f"seed {n}", [1, 2, 3], [0.7, 0.6, 0.5], [(0, 0.5), (3, 0.8)]) for n in range(3)]
-    sheet = sweeps.Sheet(4, 4, (0.2, 0.6, 0.7, 0.3), (0.2, 0.1, 0.7, 0.3))
+    sheet = Sheet(4, 4, (0.2, 0.6, 0.7, 0.3), (0.2, 0.1, 0.7, 0.3))
     for kept in (curves[:1], curves):  # painted again: the first lines are gone
         sheet.paint(
             "one",
@@ -110,20 +111,20 @@ def test_a_picture_painted_again_is_that_of_a_new_sheet():
     def rates(axes: Any) -> None:
         sweeps.draw_rates(axes, frame(), "rank", "validation_accuracy")
 
-    used, fresh = (sweeps.Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)) for _ in range(2))
+    used, fresh = (Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)) for _ in range(2))
     used.paint("heat", lambda axes: heat(axes, 2))
     used.paint("rates", rates)
     used.paint("heat", lambda axes: heat(axes, 4))
     again = used.paint("heat", lambda axes: heat(axes, 8))
     assert again == fresh.paint("heat", lambda axes: heat(axes, 8))
-    assert used.paint("rates", rates) == sweeps.Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)).paint("rates", rates)
+    assert used.paint("rates", rates) == Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)).paint("rates", rates)
 
 
 def test_sheets_side_by_side_make_one_opaque_picture():
-    left, right = sweeps.Sheet(3, 2, (0.2, 0.2, 0.7, 0.7)), sweeps.Sheet(4, 2, (0.2, 0.2, 0.7, 0.7))
+    left, right = Sheet(3, 2, (0.2, 0.2, 0.7, 0.7)), Sheet(4, 2, (0.2, 0.2, 0.7, 0.7))
     for sheet in (left, right):
         sheet.paint(None, lambda axes: None)
-    assert imread(io.BytesIO(sweeps.encoded(left, right))).shape == (200, 700, 3)
+    assert imread(io.BytesIO(encoded(left, right))).shape == (200, 700, 3)
 
 
 def test_only_pictures_that_the_runs_vary_enough_for_are_made():

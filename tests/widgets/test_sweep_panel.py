@@ -14,10 +14,11 @@ import pytest
 from matplotlib.image import imread
 
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments.grid import Grid
+from lora_lab.experiments.choice import free, ranked
+from lora_lab.experiments.grid import Grid, numbers
 from lora_lab.experiments.sweep import sweep
 from lora_lab.training.runs import Store
-from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in, free, numbers, ranked
+from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
 from lora_lab.widgets.panel import plain
 from lora_lab.widgets.sweep_panel import SweepPanel
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401

@@ -1,0 +1,101 @@
+"""Which cell of a grid to take, and what may be said of it: chosen on validation, told of on the test rows.
+
+All of it is about a frame with a line for each run, as `results.load` gives; a cell's runs differ in their seeds alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from lora_lab.errors import LabError
+from lora_lab.experiments.results import Runs
+from lora_lab.experiments.statistics import verdict
+from lora_lab.training.runs import FINISHED, Run, Store
+
+CELL = ("targets", "rank", "alpha", "lr")
+Cell = tuple[Any, ...]
+
+
+def free(frame: pd.DataFrame) -> list[str]:
+    """The settings of a cell that vary by themselves: alpha does not where a rule makes it follow from the rank."""
+    varies = [name for name in CELL if frame[name].nunique() > 1]
+    by_rule = "rank" in varies and frame.groupby("rank")["alpha"].nunique().max() == 1
+    return [name for name in varies if not (name == "alpha" and by_rule)]
+
+
+def ranked(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The cells, best mean validation first: mean, n finished, failed; those that are not to be chosen stand last.
+
+    Not to be chosen are cells with a run that failed, and those with few seeds beside the others': their mean is luck.
+    """
+    name, keys = f"validation_{metric}", list(CELL)
+    finished = frame["status"].isin(FINISHED)
+    marked = frame.assign(**{"mean": frame[name].where(finished), "n": finished, "failed": frame["status"] == "failed"})
+    cells = marked.groupby(keys).agg({"mean": "mean", "n": "sum", "failed": "sum"})
+    eligible = (2 * cells["n"] > cells["n"].max()) & (cells["failed"] == 0)
+    cells["eligible"] = eligible if eligible.any() else cells["n"] > 0
+    return cells.sort_values(["eligible", "mean"], ascending=[False, metric == "perplexity"])
+
+
+def eligible(cells: pd.DataFrame) -> list[Cell]:
+    """Those of `ranked` cells that may be chosen."""
+    return list(cells.index[cells["eligible"]])
+
+
+def conclusion(frame: pd.DataFrame, store: Store, metric: str) -> str:
+    """One or two sentences: which cell validation chooses, and what its test rows say of it beside the runner-up."""
+    cells = ranked(frame, metric)
+    names = eligible(cells)
+    if not names:
+        return "No finished run to choose from."
+    best, n = names[0], int(cells["n"].iloc[0])
+    mean = f"{said(cells['mean'].iloc[0], metric)} on validation, {n} seed{'s' * (n != 1)}"
+    so_far = "So far validation" if (frame["status"] == "to come").any() else "Validation"
+    words = f"{so_far} chooses {label(best)} ({mean}){_edge(frame, best)}."
+    try:
+        return f"{words} {_on_test(frame, store, names[:2], metric)}"
+    except LabError as error:
+        return f"{words} What the test rows say is not known: {error}."
+
+
+def label(values: Iterable[Any], names: Iterable[str] = CELL) -> str:
+    """Settings in words: "q+v, rank 8, lr 0.002"."""
+    pairs = zip(names, values, strict=True)
+    return ", ".join(v.replace(",", "+") if n == "targets" else f"{n} {v:g}" for n, v in pairs)
+
+
+def said(value: float, metric: str) -> str:
+    """A metric as people write it: 82.0% or 17.3."""
+    return f"{value:.1%}" if metric == "accuracy" else f"{value:.1f}"
+
+
+def _on_test(frame: pd.DataFrame, store: Store, cells: Sequence[Cell], metric: str) -> str:
+    """The verdict of the best on the runner-up, from the seeds that both have: seed i of both is a pair."""
+    runs = [{run.recipe.seed: run for run in _runs(frame, store, cell)} for cell in cells]
+    words = f"On the test rows it reaches {said(fmean(run.metrics[metric] for run in runs[0].values()), metric)}"
+    if len(runs) < 2:
+        return f"{words}; there is no other cell to compare it with."
+    common = sorted(runs[0].keys() & runs[1].keys())
+    best, second = (Runs(tuple(one[seed] for seed in common or one)) for one in runs)
+    return f"{words}; against the runner-up on validation, {label(cells[1])}: {verdict(best, second)}."
+
+
+def _runs(frame: pd.DataFrame, store: Store, cell: Cell) -> list[Run]:
+    """The finished runs of a cell, with their predictions."""
+    names = frame.loc[is_cell(frame, cell) & frame["status"].isin(FINISHED), "hash"]
+    return [store.read(name) for name in names]
+
+
+def _edge(frame: pd.DataFrame, best: Cell) -> str:
+    rate, rates = best[CELL.index("lr")], frame["lr"]
+    at_edge = rates.nunique() > 1 and rate in (rates.min(), rates.max())
+    return "; its rate is at the edge of the grid, so extend the rates before you trust it" if at_edge else ""
+
+
+def is_cell(frame: pd.DataFrame, cell: Cell) -> pd.Series:
+    """Which lines of the frame are runs of the cell."""
+    return (frame[list(CELL)] == list(cell)).all(axis=1)
