@@ -114,4 +114,5 @@ def catch_up(name: str, store: Path) -> str:
     made = [record["environment"] for record in records(folder / name)]
     dates = sorted({environment["date"] for environment in made})
     hardware = ", ".join(sorted({str(environment["hardware"]) for environment in made}))
-    return f"{len(made)} run{'s' * (len(made) != 1)} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep finds them done"
+    number = f"{len(made)} run{'s' * (len(made) != 1)}"
+    return f"{number} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep finds them done"
