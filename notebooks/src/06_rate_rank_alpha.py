@@ -245,25 +245,26 @@ picture
 # sentiment, above, is flat from rank 1 on.
 #
 # ## Learning by heart
-# A second task that takes room, on the real model: 128 real sentences, each labelled by the toss of a coin. There is nothing to understand; whoever gives the labels
+# A second task that takes room, on the real model: 512 real sentences, each labelled by the toss of a coin. There is nothing to understand; whoever gives the labels
 # back has *stored* them (Zhang and others, 2017). Half of them are right by chance. A rank-1 adapter has 9,216 numbers, the head 770; 150 steps of 16 show every
-# sentence about 19 times. **Predict:** how many per cent of the coins does rank 1 give back in the end?
+# sentence about five times. **Predict:** how many per cent of the coins does rank 1 give back in the end? And rank 64?
 
 # %%
-guess_1 = None  # per cent
+guess_1, guess_64 = None, None  # per cent
 
 # %%
 from lora_lab.experiments.capacity import memorise
 
-learned = memorise([1, 64], n=16 if FAST else 128, steps=steps(150, 2)).set_index("rank").learned
+learned = memorise([1, 8, 64], n=16 if FAST else 512, steps=steps(150, 2)).set_index("rank").learned
 for rank, share in learned.items():
     print(f"rank {rank:2}: {share:6.1%} of the coins {'#' * round(40 * share)}{mark}")
 print(compare("rank 1", guess_1, 100 * learned[1], "%"))
-assert FAST or learned.min() > 0.9  # nearly all of them, at rank 1 as at rank 64
+print(compare("rank 64", guess_64, 100 * learned[64], "%"))
+assert FAST or learned[64] > learned[1] > 0.6  # more rank stores more in the same steps; rank 1 stores a good deal already
 
 # %% [markdown]
-# Even rank 1 has room for 128 coins: numbers store labels, and 9,216 of them are many. So a small rank does *not* keep an adapter from learning a small
-# data set by heart; only validation tells. (One seed, one rate. Where does rank 1 give out? Try n = 512 and 1,024 with as many rounds, if you have the minutes.)
+# No sharp knee here: in the same steps rank 64 stores some points more than rank 1. Yet even rank 1 stores far more than chance, and of 128 coins all (try `n=128`). So a small rank
+# does *not* keep an adapter from learning a small data set by heart; only validation tells. (One seed, one rate: for a verdict, more of both.)
 #
 # ## Three rules for alpha at high rank
 # If one rate is to serve all ranks, how should alpha grow? Three rules are in use: **alpha = r** and **alpha = 2r** keep $\alpha / r$; **alpha = c $\sqrt{r}$** keeps
