@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -57,8 +56,7 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
     recipes = _recipes(options)
     recipes = grid.share(recipes, part) if part else recipes
     client = connect(dask) if dask else None
-    with _progress(recipes) as watch:
-        swept = run(recipes, out, client=client, download=download, **how, **watch)
+    swept = run(recipes, out, client=client, download=download, **how)
     print(json.dumps(swept.to_json(), allow_nan=False) if as_json else describe(swept))
 
 
@@ -130,38 +128,6 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
         method=method,  # type: ignore[arg-type]
     )
     return cells.recipes(options.pop("model"), options.pop("task"), **options)
-
-
-@contextmanager
-def _progress(recipes: list[Any]) -> Iterator[dict[str, Any]]:
-    """A bar over all steps of all runs, with the time to go, on stderr."""
-    from tqdm.auto import tqdm
-
-    from lora_lab.training.watching import watched
-
-    steps = {recipe.hash: recipe.steps for recipe in recipes}
-    with tqdm(
-        total=sum(steps.values()), unit="step", file=sys.stderr, disable=not watched(), dynamic_ncols=True
-    ) as bar:
-        seen = dict.fromkeys(steps, 0)
-
-        def note(event: str, facts: dict[str, Any]) -> None:
-            if event == "plan":
-                bar.total = facts["runs"] * (next(iter(steps.values())) if steps else 0)
-                bar.refresh()
-            if event == "run":  # one that ended early leaves steps that nobody will take
-                name = facts["run"].recipe.hash
-                bar.update(steps[name] - seen[name])
-                seen[name] = steps[name]
-
-        def callbacks(recipe: Any) -> list[Any]:
-            def step(progress: Any) -> None:
-                bar.update(progress.step - seen[recipe.hash])
-                seen[recipe.hash] = progress.step
-
-            return [step]
-
-        yield {"note": note, "callbacks": callbacks}
 
 
 def _pictures(runs: Any, out: str) -> list[str]:

@@ -28,6 +28,7 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
     last = validated[-1] if validated else {}
     return {
         **{name: recipe[name] for name in SETTINGS},
+        "base_dropout": recipe["dropout"],  # the model's own; `dropout` is the adapter's
         "method": method["name"],
         **{name: method.get(name) for name in METHOD},
         "targets": ",".join(method.get("targets") or ()) or None,

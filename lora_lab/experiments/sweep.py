@@ -28,12 +28,14 @@ from lora_lab.training import checkpoint
 from lora_lab.training.lane import Callback, Lane
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack
+from lora_lab.training.progress import SweepBar, sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, failed
 from lora_lab.training.tasks import load_task
 
 LOCK = ".sweep.lock"
 Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to say of it
+Watch = Callable[[Recipe], Sequence[Callback]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def sweep(
     client: Any = None,
     stop: threading.Event | None = None,
     note: Note = lambda event, facts: None,
-    callbacks: Callable[[Recipe], Sequence[Callback]] | None = None,
+    callbacks: Watch | None = None,
     download: bool = False,
     **fields: Any,
 ) -> Swept:
@@ -96,24 +98,37 @@ def sweep(
         _check_there(wanted, download)
     kept = store if isinstance(store, Store) else Store(store)
     kept.check_writable()
-    with locked(kept.folder):
+    with locked(kept.folder), sweep_bar() as bar:
         had = _kept(kept, wanted, () if again else ("failed",))
         left = [recipe for recipe in wanted if recipe.hash not in had]
         _tidy(kept, left)
         plan = list(_plan(kept, left, 1 if solo else size, resume=client is None))
-        note("plan", {"packs": [len(pack) for pack, _ in plan], "skipped": len(had), "runs": len(left)})
+        tell, watch = _watched(bar, note, callbacks)
+        bar.left(left)
+        tell("plan", {"packs": [len(pack) for pack, _ in plan], "skipped": len(had), "runs": len(left)})
         if client is not None:
             from lora_lab.experiments.cluster import run_on
 
-            run_on(client, [pack for pack, _ in plan], kept, halving=halving, note=note, stop=stop)
+            run_on(client, [pack for pack, _ in plan], kept, halving=halving, note=tell, stop=stop)
         else:
             for pack, path in plan:
                 if stop is not None and stop.is_set():
                     break
-                _run_pack(kept, pack, path, halving, note, stop, callbacks, download)
+                _run_pack(kept, pack, path, halving, tell, stop, watch, download)
         found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
     runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
     return Swept(runs, tuple(len(pack) for pack, _ in plan), len(had), time.perf_counter() - started)
+
+
+def _watched(bar: SweepBar, note: Note, callbacks: Watch | None) -> tuple[Note, Watch]:
+    """The caller's own note and callbacks, and the bar told as well."""
+
+    def tell(event: str, facts: dict[str, Any]) -> None:
+        if event == "run":
+            bar.ended(facts["run"].recipe)
+        note(event, facts)
+
+    return tell, lambda recipe: [bar.callback(recipe), *(callbacks(recipe) if callbacks else ())]
 
 
 def _check_there(recipes: Sequence[Recipe], download: bool) -> None:
@@ -168,7 +183,7 @@ def _plan(
 
 def _run_pack(
     store: Store, recipes: list[Recipe], path: Path | None, halving: bool, note: Note, stop: threading.Event | None,
-    callbacks: Callable[[Recipe], Sequence[Callback]] | None, download: bool,
+    callbacks: Watch, download: bool,
 ) -> None:  # fmt: skip
     """One pack into the store; an error of the pack as a whole is recorded for each of its runs."""
     note("pack", {"recipes": recipes})

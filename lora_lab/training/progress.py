@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm.auto import tqdm
 
 from lora_lab.training.lane import Callback, Progress
+from lora_lab.training.recipe import Recipe
 from lora_lab.training.watching import watched
 
 
@@ -24,3 +25,38 @@ def progress_bar(steps: int) -> Iterator[Callback]:
             bar.update()
 
         yield show
+
+
+class SweepBar:
+    """A bar over all steps of all runs; `left` says which they are, once it is known which are done already."""
+
+    def __init__(self) -> None:
+        self.bar = tqdm(total=0, unit="step", file=sys.stderr, disable=not watched(), dynamic_ncols=True)
+        self._seen: dict[str, int] = {}
+
+    def left(self, recipes: Sequence[Recipe]) -> None:
+        """These are to be made."""
+        self.bar.total = sum(recipe.steps for recipe in recipes)
+        self.bar.refresh()
+
+    def ended(self, recipe: Recipe) -> None:
+        """This one is done: one that ended early leaves steps that nobody will take."""
+        self._reach(recipe, recipe.steps)
+
+    def callback(self, recipe: Recipe) -> Callback:
+        """What is to be called with each step of it."""
+        return lambda progress: self._reach(recipe, progress.step)
+
+    def _reach(self, recipe: Recipe, step: int) -> None:
+        self.bar.update(step - self._seen.get(recipe.hash, 0))
+        self._seen[recipe.hash] = step
+
+
+@contextmanager
+def sweep_bar() -> Iterator[SweepBar]:
+    """The bar of a sweep, closed however the sweep ends."""
+    shown = SweepBar()
+    try:
+        yield shown
+    finally:
+        shown.bar.close()
