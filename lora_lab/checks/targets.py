@@ -19,12 +19,14 @@ def check_equal_budget(qv: float | None, everything: float | None) -> Verdict:
     right = (BUDGET / (2 * SQUARE), BUDGET / (4 * SQUARE + 2 * WIDE))
     near = {
         right: "",
-        (BUDGET / SQUARE, right[1]): "for q, v that is one matrix: there are two",
+        (
+            BUDGET / SQUARE,
+            right[1],
+        ): "there are two matrices, and each has both A and B: 384 + 384 numbers a rank",
         (right[0], BUDGET / (6 * SQUARE)): "up and down are wider: 384 + 1536 numbers a rank, not 768",
         (right[0], BUDGET / (4 * SQUARE)): "that is attention alone: up and down are two more",
         (right[0], BUDGET / (4 * SQUARE + WIDE)): "that is five matrices: up and down are two",
         (right[1], right[0]): "the other way round: what is spread over more matrices has the smaller rank",
-        (BUDGET / (2 * 384), right[1]): "an adapter has both A and B: 384 + 384 numbers a rank",
         (BUDGET / (2 * 384 * 384), right[1]): "those would be whole matrices: an adapter has r (in + out) numbers",
     }
     for pair, why in near.items():

@@ -45,7 +45,8 @@ def test_the_table_sums_to_the_model_whatever_trains(model):
 
 @pytest.mark.parametrize("method", COUNTED)
 def test_a_count_is_plain_values(method):
-    json = count(zoo.architecture("gpt2"), COUNTED[method]()).to_json()
+    model = "minilm" if method == "head" else "gpt2"  # which has no head of a task
+    json = count(zoo.architecture(model), COUNTED[method]()).to_json()
     assert {"total", "trainable", "fraction", "adapter_bytes", "modules"} <= set(json)
     assert json["fraction"] == json["trainable"] / json["total"]
     keys = {"name", "role", "in_features", "out_features", "count", "full", "trained", "break_even_rank"}

@@ -16,12 +16,12 @@ def test_the_right_ranks_are_those_that_the_accountant_counts():
 @pytest.mark.parametrize(
     ("qv", "everything", "why"),
     [
-        (36, 4, "there are two"),
+        (36, 4, "there are two matrices"),
         (18, 6, "384 + 1536"),
         (18, 9, "two more"),
         (18, 27648 / 4992, "five matrices"),
         (4, 18, "other way round"),
-        (36.0, 4, "there are two"),
+        (36.0, 4, "each has both A and B"),
         (27648 / 294912, 4, "whole matrices"),
         (5, 5, "divide the budget"),
         ("18", 4, "two numbers"),

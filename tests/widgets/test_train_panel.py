@@ -27,8 +27,8 @@ def panel(tmp_path: Path) -> TrainPanel:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainPanel:
-    """A panel whose cell ran with nobody watching."""
-    return TrainPanel(steps=20, store=str(tmp_path_factory.mktemp("runs"))).show()
+    """A panel whose cell ran with nobody watching, long enough to change its mind about something."""
+    return TrainPanel(steps=80, store=str(tmp_path_factory.mktemp("runs"))).show()
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
