@@ -120,7 +120,7 @@ def test_reset_clears_the_curve_and_keeps_the_run(trained: TrainPanel):
 
 def test_the_headless_cell_trains_and_says_what_came_of_it(trained: TrainPanel):
     run = trained.result()
-    assert len(run.history["loss"]) == 20
+    assert len(run.history["loss"]) == 80
     words = plain(trained.words.value)
     assert f"accuracy {run.metrics['accuracy']:.1%} on held-out test rows" in words
     assert "your guess was 70.0%" in words
