@@ -111,7 +111,7 @@ def check_recompute(full: float | None, lora: float | None) -> Verdict:
         (100 / 3, 50): "factors, not per cent: 1 + a share",
     }
     for pair, why in near.items():
-        if all(math.isclose(g, p, rel_tol=0.03) for g, p in zip(given, pair, strict=True)):
+        if all(math.isclose(g, p, rel_tol=0.02) for g, p in zip(given, pair, strict=True)):
             return Verdict(False, why) if why else Verdict(True, "3 -> 4 and 2 -> 3: LoRA pays the larger share")
     return Verdict(False, "count in forwards what a step costs, and what it costs with one forward more; divide")
 
