@@ -53,6 +53,6 @@ OPTIONS: dict[str, Callable[[Command], Command]] = {
     "attention": click.option("--attention", default="auto", help="eager or sdpa."),
     "device": click.option("--device", default="auto", help="cuda, mps or cpu."),
     "validations": click.option(
-        "--validations", type=int, default=8, show_default=True, help="On the way, evenly spread."
+        "--validations", type=int, default=8, show_default=True, help="On the way, evenly spread; 0 for none."
     ),
 }

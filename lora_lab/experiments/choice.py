@@ -48,6 +48,8 @@ def eligible(cells: pd.DataFrame) -> list[Cell]:
 
 def conclusion(frame: pd.DataFrame, store: Store, metric: str) -> str:
     """One or two sentences: which cell validation chooses, and what its test rows say of it beside the runner-up."""
+    if f"validation_{metric}" not in frame:
+        return "No run was validated, so there is nothing to choose by."
     cells = ranked(frame, metric)
     names = eligible(cells)
     if not names:

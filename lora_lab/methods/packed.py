@@ -171,7 +171,8 @@ class PackedLoRA(AdaptedLayer):
             y = y.clone()
             y[..., slice(*self.rows)].baddbmm_(h, b)
         else:
-            y = torch.baddbmm(y, h, b)
+            add_into = y.baddbmm if torch.is_grad_enabled() else y.baddbmm_  # in place where there is no backward
+            y = add_into(h, b)
         return y.view(*x.shape[:-1], self.out_features)
 
     def _dropped(self, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """From texts to batches of equal-length rows, with as little padding as the data allow.
 
 Rows of one batch are as long as its longest. Drawn at random, sentences of 27 tokens on average are padded to about
-50; drawn from rows sorted by length, to about 28. Lengths go up in steps of 8, so that the same few shapes come again
-and the CPU's matrix kernels, which are made anew for each shape, are reused.
+50; drawn from rows sorted by length, to about 28. Lengths go up in steps of 2, so that the same few shapes come again
+and the CPU's matrix kernels, which are made anew for each shape, are reused; steps of 8 cost 10 % more tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lora_lab.training.tasks import Split, Task
 
-STEP = 8  # tokens
+STEP = 2  # tokens
 POOL = 32  # batches: this many batches' worth of rows is drawn at random, then sorted by length
 
 

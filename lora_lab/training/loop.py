@@ -52,7 +52,7 @@ def fit(runs: Lanes, *, stop: threading.Event | None = None) -> None:
     A lane whose loss or gradient is no longer a number ends as failed; the others go on, for no lane's rows meet
     another's.
     """
-    if not any(lane.history.progress for lane in runs.lanes):
+    if runs.lanes[0].recipe.validations and not any(lane.history.progress for lane in runs.lanes):
         for lane, metrics in zip(runs.lanes, runs.before(), strict=True):
             lane.history.before = metrics
     recipe = runs.lanes[0].recipe
@@ -93,7 +93,7 @@ def end_all(lanes: Sequence[Lane], status: str) -> None:
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:
-    """Whether `step` is one of the evenly spread validations; the last step always is."""
+    """Whether `step` is one of the evenly spread validations; the last step is, unless there are none at all."""
     n = min(recipe.validations, recipe.steps)
     return (step * n) // recipe.steps > ((step - 1) * n) // recipe.steps
 

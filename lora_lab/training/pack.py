@@ -21,6 +21,7 @@ from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
 from lora_lab.methods.packed import PACKABLE, Stream, Table, can_pack, own_biases, pack, share
 from lora_lab.training import device
+from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import STEP, Batch, Row, collate, encode, training_rows, width_of
 from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes
 from lora_lab.training.first_token import answer_at_first_token
@@ -211,6 +212,7 @@ class Pack:
         labels, dtype, attention = self.task.num_labels, self.choice.torch_dtype, self.choice.attention
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
         answer_at_first_token(model)
+        attend_in_fp32(model)
         return model
 
     def _lane(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]], alone: bool) -> Lane:

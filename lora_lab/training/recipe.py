@@ -26,7 +26,7 @@ class Recipe:
     seed            of the head, of A, of dropout and of the order of the data, but not of the split
     clip            largest norm of the gradient; 0 for no clipping
     dropout         keep the base model's own dropout on while training; off, the frozen base answers as it will in use
-    validations     how often, evenly spread, the validation split is scored
+    validations     how often, evenly spread, the validation split is scored; 0 for never
     patience        stop early after this many validations without a better one; 0 for never
     dtype, attention, device   "auto" for the fastest on the machine, see `training/device.py`
     Raises: BadValue for an impossible value.
@@ -53,7 +53,7 @@ class Recipe:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("seed", 0), ("validations", 1), ("patience", 0)):
+        for name, least in (("steps", 1), ("batch", 1), ("seed", 0), ("validations", 0), ("patience", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise BadValue(f"{name} must be a whole number of at least {least}, not {value!r}")
@@ -68,6 +68,8 @@ class Recipe:
             value = getattr(self, name)
             if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):
                 raise BadValue(f"{name} must be a number from {low} to {high}, not {value!r}")
+        if self.patience and not self.validations:
+            raise BadValue("patience counts validations: give at least one, or patience 0")
         if self.lr == 0:
             raise BadValue("lr must be above 0: with a rate of 0 nothing trains")
 

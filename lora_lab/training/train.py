@@ -14,6 +14,7 @@ from lora_lab.methods.adapters import CONFIG, load_adapter, save_adapter
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 from lora_lab.training import device
+from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import Score, evaluate
 from lora_lab.training.first_token import answer_at_first_token
@@ -141,6 +142,7 @@ def evaluate_adapter(
     base = load_model(name, data.num_labels, dtype=choice.torch_dtype, attention=choice.attention, download=download)
     check_fits(base, data)
     answer_at_first_token(base)
+    attend_in_fp32(base)
     load_adapter(base, adapter)
     tokenizer = load_tokenizer(name, download=download)
     base.config.pad_token_id = tokenizer.pad_token_id

@@ -75,8 +75,8 @@ def test_a_batch_is_as_wide_as_its_longest_row_in_steps_of_8(lengths):
 
 def test_labels_are_the_rows_or_the_tokens_themselves():
     assert collate([Row([5, 6], 1, 0), Row([5], 0, 1)], pad=0).labels.tolist() == [1, 0]
-    labels = collate([Row([5, 6], None, 0), Row([5], None, 1)], pad=0).labels
-    assert labels.tolist() == [[5, 6] + [-100] * 6, [5] + [-100] * 7]
+    labels = collate([Row([5, 6, 7], None, 0), Row([5], None, 1)], pad=0).labels
+    assert labels.tolist() == [[5, 6, 7, -100], [5, -100, -100, -100]]
 
 
 def test_sorting_by_length_saves_most_of_the_padding():

@@ -52,7 +52,7 @@ def test_perplexity_is_over_all_tokens_not_the_mean_of_rows():
 
 def test_the_training_loss_of_a_row_is_the_mean_over_its_own_tokens():
     batch = collate([Row([5, 6, 7], None, 0), Row([5, 6, 7, 8, 9], None, 1)], pad=0)
-    logits = torch.randn(2, 8, VOCABULARY)
+    logits = torch.randn(*batch.input_ids.shape, VOCABULARY)
     for i, length in ((0, 3), (1, 5)):
         expected = F.cross_entropy(logits[i, : length - 1], batch.input_ids[i, 1:length])
         torch.testing.assert_close(loss_of(logits, batch.labels)[i], expected)

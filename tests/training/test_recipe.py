@@ -20,8 +20,8 @@ RECIPE = Recipe("minilm", "rt", LoRA(rank=4, rank_pattern={"v": 2}), lr=1e-3, st
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, value) for name in ("steps", "batch", "validations") for value in (0, -1, 1.5, True, "4")),
-        *((name, value) for name in ("seed", "patience") for value in (-1, 0.5)),
+        *((name, value) for name in ("steps", "batch") for value in (0, -1, 1.5, True, "4")),
+        *((name, value) for name in ("seed", "patience", "validations") for value in (-1, 0.5)),
         *(("lr", value) for value in (0, -1e-3, float("nan"), float("inf"), "fast")),
         *(("warmup", value) for value in (-0.1, 1.1)),
         *(("clip", value) for value in (-1, float("nan"))),
@@ -31,6 +31,11 @@ RECIPE = Recipe("minilm", "rt", LoRA(rank=4, rank_pattern={"v": 2}), lr=1e-3, st
 def test_an_impossible_value_is_refused_by_name(name, value):
     with pytest.raises(BadValue, match=f"^{name} must be"):
         Recipe("minilm", "rt", **{name: value})
+
+
+def test_patience_needs_validations():
+    with pytest.raises(BadValue, match="patience counts validations"):
+        Recipe("minilm", "rt", patience=2, validations=0)
 
 
 @given(steps=st.integers(1, 500), warmup=st.floats(0, 1), lr=st.floats(1e-6, 10))

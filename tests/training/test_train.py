@@ -90,6 +90,13 @@ def test_the_same_recipe_gives_the_same_run_and_another_seed_does_not(recipe):
     assert first.history["loss"] != other.history["loss"]
 
 
+def test_a_run_without_validations_is_trained_and_scored_all_the_same(recipe):
+    plain, validated = (train(recipe(validations=n), store=None) for n in (0, 2))
+    assert plain.history["validation"] == []
+    assert plain.history["loss"] == validated.history["loss"]
+    assert plain.metrics == validated.metrics
+
+
 def test_parts_may_be_given_in_place_of_a_recipe(tiny_encoder, opinions, recipe):
     run = train(tiny_encoder, opinions, LoRA(rank=2), store=None, steps=4, batch=8, validations=2, **PLAIN)
     assert run.recipe == recipe(method=LoRA(rank=2))
