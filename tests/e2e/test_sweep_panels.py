@@ -1,0 +1,75 @@
+"""A sweep as a teacher starts it before a class: started, stopped and resumed in a browser, then shown on a projector."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Locator, expect
+
+from tests.e2e.conftest import Lab, Watched
+
+OPINIONS = "text,label\n" + "".join(
+    f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
+)
+SWEEP = """
+from lora_lab.widgets.sweep_panel import SweepPanel
+SweepPanel(task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=4, store="class/ada/runs").show()
+"""
+CLASS = """
+from lora_lab.widgets.class_panel import ClassPanel
+ClassPanel("class")
+"""
+
+
+def _opened(lab: Lab, watched: Watched, name: str, cell: str) -> Locator:
+    """A notebook with this one cell, run; its panel."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip())])
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(notebook, lab.folder / name)
+    page = watched.page
+    page.goto(lab.url(name))
+    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=90_000)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=90_000)  # a cell run before that is not run
+    page.locator(".jp-Cell .cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    panel = page.locator(".jp-OutputArea .widget-vbox").first
+    panel.wait_for(timeout=120_000)
+    return panel
+
+
+def _shown(panel: Locator) -> bool:
+    return bool(panel.locator("img.widget-image").first.evaluate("img => img.complete && img.naturalWidth > 100"))
+
+
+def test_a_sweep_is_started_stopped_resumed_and_then_shown_to_the_class(lab: Lab, watched: Watched) -> None:
+    folder: Path = lab.folder / "class"
+    (lab.folder / "opinions.csv").write_text(OPINIONS)
+    panel = _opened(lab, watched, "sweep.ipynb", SWEEP)
+    expect(panel).to_contain_text("8 runs of minilm", timeout=60_000)
+    panel.get_by_role("button", name="Start").click()
+    expect(panel).to_contain_text(re.compile(r"step \d+ of 60"), timeout=120_000)
+    panel.get_by_role("button", name="Stop").click()
+    expect(panel).to_contain_text("Start trains what is left", timeout=60_000)
+    panel.get_by_role("button", name="Start").click()
+    expect(panel).to_contain_text(re.compile(r"done: 8 done, 0 left, 0 failed"), timeout=180_000)
+    expect(panel).to_contain_text("Validation chooses")
+    assert _shown(panel)
+    cell = panel.get_by_role("button", name=re.compile(r"^2, 0\.004: ")).first
+    cell.click()  # a click on a cell shows its curves
+    expect(cell).to_have_class(re.compile("mod-primary"), timeout=20_000)
+    assert len(list(folder.rglob("adapter_model.safetensors"))) == 8
+
+    shutil.copytree(folder / "ada", folder / "grace")
+    (folder / "grace" / "guess.json").write_text('{"name": "Grace", "guess": 81}')
+    projector = _opened(lab, watched, "class.ipynb", CLASS)
+    expect(projector).to_contain_text("8 runs from 2 laptops", timeout=60_000)
+    expect(projector).to_contain_text("Grace's 81%")
+    assert _shown(projector)
+    (folder / "grace" / "guess.json").write_text('{"name": "Grace", "guess": 99}')
+    projector.get_by_role("button", name="Refresh").click()
+    expect(projector).to_contain_text("Grace's 99%", timeout=60_000)
+    assert not watched.elsewhere
+    assert not lab.blocked.exists(), lab.blocked.read_text()
