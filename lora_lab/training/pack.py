@@ -20,6 +20,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
 from lora_lab.methods.packed import PACKABLE, Stream, Table, can_pack, own_biases, pack, share
+from lora_lab.methods.shared_start import share_start
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import STEP, Batch, Row, collate, encode, training_rows, width_of
@@ -236,6 +237,7 @@ class Pack:
         """Lay the lanes side by side; those that are left of a larger pack keep their places in a row."""
         models, streams = [lane.model for lane in self.lanes], [lane.stream for lane in self.lanes]
         self.model, self.table = pack(self.base, models, streams, self.table.room if self.table else None)
+        share_start(self.model, len(self.lanes))
         for lane, numbers, gradients in zip(self.lanes, self.table.numbers, self.table.gradients, strict=True):
             lane.adopt(numbers, gradients)
 
