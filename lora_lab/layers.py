@@ -23,7 +23,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class AdaptedLayer(nn.Module):
+class Switched(nn.Module):
+    """Something trained that was put into a model: `enabled = False` switches it off, `take_out` removes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enabled = True
+
+    def take_out(self, model: nn.Module, path: str) -> None:
+        """Leave `model`, in which this stands at `path`, as it was before."""
+        raise NotImplementedError
+
+
+class AdaptedLayer(Switched):
     """A frozen layer with something trained beside it, which can be switched off.
 
     `enabled = False` gives back the frozen layer's own output; `merged` says that the update lies inside the weight.
@@ -34,8 +46,11 @@ class AdaptedLayer(nn.Module):
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self.enabled = True
         self.merged = False
+
+    def take_out(self, model: nn.Module, path: str) -> None:
+        """Put the frozen layer back where it stood."""
+        model.set_submodule(path, self.base_layer)
 
     @property
     def active(self) -> bool:

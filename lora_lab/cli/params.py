@@ -61,7 +61,7 @@ def method_from_options(options: dict[str, Any], architecture: Architecture) -> 
 
     Raises: BadValue or NotFound, naming what there is.
     """
-    from lora_lab.methods import counted_from
+    from lora_lab.methods import method_from
 
     given = {name: value for name, value in options.items() if value is not None}
     if "rank_pattern" in given:
@@ -70,7 +70,7 @@ def method_from_options(options: dict[str, Any], architecture: Architecture) -> 
         given = {"targets": "all-linear", **given, "method": "lora"}
     if given["method"] == "lora" and "targets" not in given:
         given["targets"] = _usual_targets(architecture)
-    return counted_from({"name": given.pop("method"), **given})
+    return method_from({"name": given.pop("method"), **given})
 
 
 def _usual_targets(architecture: Architecture) -> str:

@@ -1,4 +1,4 @@
-"""Surgery on a model: find the sites, freeze, wrap, switch off, merge, and take everything out again."""
+"""Surgery on a model: find the sites, freeze, put in what trains, switch off, merge, and take everything out again."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from lora_lab.layers import (
     LoRAEmbedding,
     LoRALayer,
     LoRALinear,
+    Switched,
     TrainedCopy,
     innermost,
     is_conv1d,
     out_by_in,
 )
 from lora_lab.methods.base import Method, Placement, Report
+from lora_lab.methods.beside import Ahead
 from lora_lab.methods.lora import LoRA
 
 # What transformers calls the part of a classification model that no checkpoint brings: it starts random, so it trains.
@@ -57,41 +59,74 @@ def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement]) -> Report:
     """Freeze `model`, put a LoRA layer at each placement and a trained copy beside each head."""
-    base_parameters = sum(p.numel() for p in model.parameters())
-    base_fingerprint = fingerprint(model)
-    model.requires_grad_(False)
-    for placement in placements:
-        _wrap(model, placement, method)
-    return _reported(model, Report(method, tuple(placements), train_heads(model), base_parameters, base_fingerprint))
+    with _attaching(model) as (numbers, base):
+        for placement in placements:
+            _wrap(model, placement, method)
+        report = Report(method, tuple(placements), train_heads(model), numbers, base)
+    return _reported(model, report)
+
+
+def attach_beside(
+    model: nn.Module, method: Method, parts: Sequence[tuple[str, Callable[[nn.Module], AdaptedLayer]]]
+) -> Report:
+    """Freeze `model`, put a part around the layer at each path, and a trained copy beside each head.
+
+    parts   (path, what makes the part of the layer that stands there): two at one path go one around the other
+    Raises: BadValue when the model carries an adapter already, or when nothing would train.
+    """
+    refuse_adapted(model)
+    if not parts and not heads_of(model):
+        raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
+    with _attaching(model) as (numbers, base):
+        for path, made in parts:
+            layer = model.get_submodule(path)
+            put(model, path, made(layer).train(layer.training))
+        report = Report(method, (), train_heads(model), numbers, base, parts=parts_of(model))
+    return _reported(model, report)
+
+
+def attach_ahead(model: nn.Module, method: Method, name: str, made: Callable[[], Ahead]) -> Report:
+    """Freeze `model`, hang trained vectors ahead of its rows as `model.<name>`, and a trained copy beside each head.
+
+    Raises: BadValue when the model carries an adapter already.
+    """
+    refuse_adapted(model)
+    with _attaching(model) as (numbers, base):
+        made().hang(model, name)
+        report = Report(method, (), train_heads(model), numbers, base, parts=parts_of(model))
+    return _reported(model, report)
 
 
 def attach_whole(model: nn.Module, method: Method) -> Report:
     """Let every weight of `model` train, its head among them."""
-    _refuse_adapted(model)
+    refuse_adapted(model)
     model.requires_grad_(True)
     numbers = sum(p.numel() for p in model.parameters())
     heads = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads_of(model))
     own = numbers - sum(count for _, count in heads)
-    return _reported(model, Report(method, (), heads, numbers, fingerprint(model), beside=own, within=True))
+    parts = (("every weight", own),)
+    return _reported(model, Report(method, (), heads, numbers, fingerprint(model), parts=parts, within=True))
 
 
-def attach_some(model: nn.Module, method: Method, trains: Callable[[str], bool]) -> Report:
-    """Let those of the base's own parameters train whose names `trains` accepts, and a copy of each head."""
-    _refuse_adapted(model)
-    numbers, base, heads = sum(p.numel() for p in model.parameters()), fingerprint(model), dict(heads_of(model))
-    model.requires_grad_(False)
-    chosen = [p for name, p in model.named_parameters() if trains(name) and name.split(".")[0] not in heads]
-    for parameter in chosen:
-        parameter.requires_grad_(True)
-    own = sum(p.numel() for p in chosen)
-    if not own and not heads:
-        raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
-    return _reported(model, Report(method, (), train_heads(model), numbers, base, beside=own, within=True))
-
-
-def _refuse_adapted(model: nn.Module) -> None:
+def refuse_adapted(model: nn.Module) -> None:
+    """Raises BadValue when the model carries an adapter already."""
     if is_adapted(model):
         raise BadValue("this model carries an adapter already; take it out first with detach(model)")
+
+
+@contextmanager
+def _attaching(model: nn.Module) -> Iterator[tuple[int, str]]:
+    """The base frozen, its size and its fingerprint; should anything go wrong inside, the model as it was."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    numbers, base = sum(p.numel() for p in model.parameters()), fingerprint(model)
+    model.requires_grad_(False)
+    try:
+        yield numbers, base
+    except Exception:
+        take_out(model)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        raise
 
 
 def train_heads(model: nn.Module) -> tuple[tuple[str, int], ...]:
@@ -136,20 +171,39 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _base_matrices(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    beside = {name for path, part in switched(model) for name, _ in own_parameters(part, f"{path}.")}
     for name, parameter in model.named_parameters():
-        parts = name.split(".")
-        if parameter.dim() == 2 and not parts[-1].startswith("lora_") and parts[0] not in HEADS:
+        if parameter.dim() == 2 and name not in beside and name.split(".")[0] not in HEADS:
             yield name.replace(".base_layer", ""), parameter
 
 
 def is_adapted(model: nn.Module) -> bool:
-    """Whether the model carries an adapter."""
-    return any(True for _ in adapted_layers(model))
+    """Whether a method is attached to the model."""
+    return hasattr(model, "lora_lab_report") or any(True for _ in switched(model))
+
+
+def switched(model: nn.Module) -> Iterator[tuple[str, Switched]]:
+    """Everything that a method put into a model, with its path; of two around one layer, the outer one first."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, Switched))
 
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
-    """Every layer with something trained beside it, with its path; of two around one layer, the outer one first."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, AdaptedLayer))
+    """Every layer with something trained beside it, in the same order."""
+    return ((name, module) for name, module in switched(model) if isinstance(module, AdaptedLayer))
+
+
+def own_parameters(part: Switched, prefix: str = "") -> Iterator[tuple[str, nn.Parameter]]:
+    """What a part brought into the model: its parameters without those of the frozen layer inside it."""
+    return ((f"{prefix}{name}", p) for name, p in part.named_parameters() if not name.startswith("base_layer."))
+
+
+def parts_of(model: nn.Module) -> tuple[tuple[str, int], ...]:
+    """Everything that a method put into a model but the heads: where it stands, and how many numbers train in it."""
+    found: Counter[str] = Counter()
+    for path, part in switched(model):
+        if not isinstance(part, TrainedCopy):
+            found[path.replace(".base_layer", "")] += sum(p.numel() for _, p in own_parameters(part))
+    return tuple(found.items())
 
 
 @contextmanager
@@ -157,20 +211,30 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
     """Inside the block the model answers as it did before attaching; with keep_head only the head stays trained.
 
     A merged adapter is unmerged for the block and merged again after it, each time up to a rounding of the weight.
+    Raises: BadValue where the base itself trained.
     """
-    layers = [m for _, m in adapted_layers(model) if not (keep_head and isinstance(m, TrainedCopy))]
-    before = [(layer, layer.enabled, layer.merged) for layer in layers]
+    _refuse_within(model)
+    parts = [m for _, m in switched(model) if not (keep_head and isinstance(m, TrainedCopy))]
+    before = [(part, part.enabled, isinstance(part, LoRALayer) and part.merged) for part in parts]
     try:
-        for layer, _, merged in before:
-            if merged and isinstance(layer, LoRALayer):
-                layer.unmerge()
-            layer.enabled = False
+        for part, _, merged in before:
+            if merged and isinstance(part, LoRALayer):
+                part.unmerge()
+            part.enabled = False
         yield
     finally:
-        for layer, enabled, merged in before:
-            layer.enabled = enabled
-            if merged and isinstance(layer, LoRALayer):
-                layer.merge()
+        for part, enabled, merged in before:
+            part.enabled = enabled
+            if merged and isinstance(part, LoRALayer):
+                part.merge()
+
+
+def _refuse_within(model: nn.Module) -> None:
+    report = getattr(model, "lora_lab_report", None)
+    if isinstance(report, Report) and report.within:
+        raise BadValue(
+            f"{report.method.name} trains the base's own weights, so there is nothing to take out; load the base anew"
+        )
 
 
 def merge(model: nn.Module) -> None:
@@ -200,13 +264,22 @@ def unmerge(model: nn.Module) -> None:
 
 
 def detach(model: nn.Module) -> None:
-    """Give the model back as it was before attaching: adapters out, the original head in. It stays frozen."""
+    """Give the model back as it was before attaching: adapters out, the original head in. It stays frozen.
+
+    Raises: BadValue when there is no adapter, and where the base itself trained.
+    """
+    _refuse_within(model)
     unmerge(model)
-    while layers := list(adapted_layers(model)):
-        for name, layer in layers:
-            if not any(other != name and name.startswith(f"{other}.") for other, _ in layers):  # outermost first
-                put(model, name, layer.base_layer)
-    del model.lora_lab_report
+    take_out(model)
+
+
+def take_out(model: nn.Module) -> None:
+    """Remove everything that was put into a model, and the report of it."""
+    while parts := list(switched(model)):
+        path, part = parts[0]  # the outermost of those around one layer
+        part.take_out(model, path)
+    if hasattr(model, "lora_lab_report"):
+        del model.lora_lab_report
 
 
 def lora_layers(model: nn.Module) -> list[LoRALayer]:

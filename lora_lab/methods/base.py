@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import Site
 
 if TYPE_CHECKING:
@@ -34,13 +37,13 @@ class Report:
     heads: tuple[tuple[str, int], ...]  # (module, parameters)
     base_parameters: int  # the model as it came, its head included
     base_fingerprint: str = ""  # of the frozen weights, before anything was merged into them
-    beside: int = 0  # numbers that train without a placement: a soft prompt, or the base's own weights
-    within: bool = False  # whether those are the base's own
+    parts: tuple[tuple[str, int], ...] = ()  # (where, numbers) of what trains without a rank
+    within: bool = False  # whether those are the base's own weights
 
     @property
     def adapter_parameters(self) -> int:
         """Numbers that the method trains, without any head."""
-        return sum(p.parameters for p in self.placements) + self.beside
+        return sum(p.parameters for p in self.placements) + sum(count for _, count in self.parts)
 
     @property
     def head_parameters(self) -> int:
@@ -58,13 +61,15 @@ class Report:
         return self.base_parameters + (0 if self.within else self.adapter_parameters)
 
     def __str__(self) -> str:
-        width = max(len(name) for name in [*(p.site.name for p in self.placements), *dict(self.heads), "module"])
+        others = [*((name, "part", count) for name, count in self.parts), *((n, "head", c) for n, c in self.heads)]
+        width = max(len(name) for name in [*(p.site.name for p in self.placements), *(o[0] for o in others), "module"])
         lines = [f"{'module':{width}}  role        in    out  rank   trains"]
         for p in self.placements:
             site = p.site
             shape = f"{site.in_features:6} {site.out_features:6}"
             lines.append(f"{site.name:{width}}  {site.role:5} {shape}  {p.rank:4} {p.parameters:8,}")
-        lines += [f"{name:{width}}  head  {'as a whole':>19} {count:8,}" for name, count in self.heads]
+        how = {"part": "" if not self.within else "as it is", "head": "as a whole"}
+        lines += [f"{name:{width}}  {role}  {how[role]:>19} {count:8,}" for name, role, count in others]
         share = self.trainable / self.total
         return "\n".join([*lines, f"{self.trainable:,} of {self.total:,} parameters train ({share:.2%})"])
 
@@ -73,8 +78,26 @@ class Method(Protocol):
     """What is trained. Frozen dataclasses: a method can be made and counted without importing torch."""
 
     name: ClassVar[str]
+    packs: ClassVar[bool]  # whether runs of it can train side by side on one frozen base
+    lanes_differ: ClassVar[tuple[str, ...]]  # the settings in which such runs may differ
 
     def __init__(self, **options: Any) -> None: ...
+
+    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
+        """A row for everything that trains, the task's head not among it."""
+        ...
+
+    def count(self, architecture: Architecture) -> int:
+        """Parameters that train, the task's head not among them."""
+        ...
+
+    def file_bytes(self, architecture: Architecture) -> int:
+        """Bytes of the file that keeps what was trained, the task's head with it."""
+        ...
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """What trains, as far as memory depends on it."""
+        ...
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the base, add what trains, report it. The model is left as it was when this raises."""
@@ -83,3 +106,14 @@ class Method(Protocol):
     def settings(self) -> dict[str, Any]:
         """The method as a plain mapping, which `method_from` reads back."""
         ...
+
+
+REGISTRY: dict[str, type[Method]] = {}  # every method by the name that the command line and the files use
+
+M = TypeVar("M", bound=Method)
+
+
+def register(method: type[M]) -> type[M]:
+    """Make a method known by its name: to the command line, to recipes, to files. A class decorator."""
+    REGISTRY[method.name] = method
+    return method

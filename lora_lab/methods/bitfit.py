@@ -12,18 +12,20 @@ from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row, row_of
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Report, register
 from lora_lab.methods.counted import Counted
 
 if TYPE_CHECKING:
     from torch import nn
 
 
+@register
 @dataclass(frozen=True)
 class BitFit(Counted):
     """All biases, those of the norms among them."""
 
     name: ClassVar[str] = "bitfit"
+    packs: ClassVar[bool] = True
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """A row for each kind of module with a bias. Raises: BadValue when the model has none, as Llama."""
@@ -37,10 +39,10 @@ class BitFit(Counted):
         return Plan(self.count(architecture), biases=True)
 
     def attach(self, model: nn.Module) -> Report:
-        """Freeze all but the biases, and give a classification head a copy that trains.
+        """Freeze the model, put a bias of its own beside each frozen one, give a classification head a trained copy.
 
         Raises: BadValue when there is nothing to train, or the model carries an adapter already.
         """
-        from lora_lab.methods import attach  # imports torch
+        from lora_lab.methods import trained_bias  # imports torch
 
-        return attach.attach_some(model, self, lambda name: name.endswith(".bias"))
+        return trained_bias.attach_biases(model, self)

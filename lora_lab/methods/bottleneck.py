@@ -19,11 +19,13 @@ from typing import ClassVar
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.errors import BadValue
+from lora_lab.methods.base import register
 from lora_lab.methods.counted import Counted, layers_within, one_of, whole
 
 _PER_LAYER = {"houlsby": (2, 0), "lin": (1, 1), "pfeiffer": (1, 0)}  # adapters, new layer norms
 
 
+@register
 @dataclass(frozen=True)
 class Bottleneck(Counted):
     """Bottlenecks of `size` numbers.

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import FP32, Row
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
+from lora_lab.methods.base import Report
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Counted:
     """A method says in `trained` what trains; the rest follows from it."""
 
     name: ClassVar[str]
+    packs: ClassVar[bool] = False
+    lanes_differ: ClassVar[tuple[str, ...]] = ()
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """A row for everything that trains, the task's head not among it."""
@@ -37,6 +43,10 @@ class Counted:
         """{"name": ..., ...}: plain values that JSON can hold."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return {"name": self.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze the model, put in what trains, give a classification head a copy that trains."""
+        raise BadValue(f"{self.name} can be counted, not trained yet; lora, full, head, prompt and bitfit can")
 
 
 def whole(what: str, value: object, least: int = 1) -> int:

@@ -9,13 +9,14 @@ from lora_lab.accounting.architectures import Architecture, Module
 from lora_lab.accounting.parameters import Row, row_of
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Report, register
 from lora_lab.methods.counted import Counted, layers_within, whole
 
 if TYPE_CHECKING:
     from torch import nn
 
 
+@register
 @dataclass(frozen=True)
 class FullFineTuning(Counted):
     """Everything trains; with `top` only the last so many layers, without embeddings and final norm.
@@ -59,11 +60,13 @@ class FullFineTuning(Counted):
         return module.parameters * module.each * sum(n >= first for n in module.numbers)
 
 
+@register
 @dataclass(frozen=True)
 class HeadOnly(Counted):
     """The model stays frozen and only the task's head trains: the least that fine-tuning can be."""
 
     name: ClassVar[str] = "head"
+    packs: ClassVar[bool] = True
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """Nothing but the head, which counts apart. Raises: BadValue for a model that no head is put on."""
@@ -82,4 +85,4 @@ class HeadOnly(Counted):
         """
         from lora_lab.methods import attach  # imports torch
 
-        return attach.attach_some(model, self, lambda name: False)
+        return attach.attach_beside(model, self, ())

@@ -16,10 +16,12 @@ from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.accounting.sites import choose
 from lora_lab.errors import BadValue
+from lora_lab.methods.base import register
 from lora_lab.methods.counted import Counted, words
 from lora_lab.methods.lora_count import slot_row
 
 
+@register
 @dataclass(frozen=True)
 class IA3(Counted):
     """Factors at the targets, on the input of those that `feedforward` names and on the output of the others.

@@ -16,7 +16,8 @@ from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import Site, choose, match
 from lora_lab.errors import BadValue
 from lora_lab.methods import lora_count
-from lora_lab.methods.base import Placement, Report
+from lora_lab.methods.base import Placement, Report, register
+from lora_lab.methods.counted import Counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,8 +26,9 @@ Pattern = tuple[tuple[str, float], ...]
 INITS = ("kaiming", "gaussian")
 
 
+@register
 @dataclass(frozen=True)
-class LoRA:
+class LoRA(Counted):
     """W + scaling * B A on the chosen layers, everything else frozen.
 
     rank            columns of B and rows of A; at least 1, at most min(in, out) of each layer
@@ -40,6 +42,10 @@ class LoRA:
     """
 
     name: ClassVar[str] = "lora"
+    packs: ClassVar[bool] = True
+    lanes_differ: ClassVar[tuple[str, ...]] = (
+        "rank", "alpha", "targets", "dropout", "rslora", "init", "rank_pattern", "alpha_pattern",
+    )  # fmt: skip
 
     rank: int = 8
     alpha: float = 16

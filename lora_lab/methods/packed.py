@@ -28,13 +28,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_lab.layers import AdaptedLayer, LoRAEmbedding, LoRALinear, TrainedCopy
-from lora_lab.methods.attach import adapted_layers, put
-from lora_lab.methods.soft_prompt import SoftPrompt, prepend
+from lora_lab.methods.attach import adapted_layers, put, switched
+from lora_lab.methods.beside import Ahead, Beside, PackedAhead, PackedBeside
 
 # The blocks of a table are no dense pieces of memory, which torch remarks upon once; nothing is the slower for it.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-
-PACKABLE = ("lora", "prompt", "bitfit", "head")  # methods whose lanes share a frozen base
 
 Slot = tuple[str, tuple[int, int] | None]  # a layer's path, and which of its outputs
 Room = dict[Slot, tuple[int, int, int]]  # R, in, outputs that are adapted: what a slot takes in the table
@@ -58,7 +56,6 @@ def pack(
     model, slots = share(base), _by_slot(lanes)
     room = room or _room(slots)
     others = [_others(lane) for lane in lanes]
-    inside = dict(base.named_parameters())
     table = Table(room, len(lanes), [p.shape for p in others[0].values()], next(iter(others[0].values()), None))
     for slot, (rank, inputs, outputs) in room.items():
         a, b = table.take((rank, inputs)), table.take((rank, outputs))
@@ -68,21 +65,21 @@ def pack(
         block = table.take(others[0][name].shape)
         for k, parameters in enumerate(others):
             _alias(parameters[name], *(t[k] for t in both(block)))
-        if name in inside:  # a bias of the base itself
-            path = name.removesuffix(".bias")
-            put(model, path, PackedBias(model.get_submodule(path), block))
-    _pack_ends(model, lanes, streams)
+    _pack_others(model, lanes, streams)
     return model, table
 
 
-def _pack_ends(model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream]) -> None:
-    """Heads and prompts, which each lane keeps as modules of its own."""
-    for name, head in lanes[0].named_children():
-        if isinstance(head, TrainedCopy):
-            put(model, name, PackedHead([getattr(lane, name) for lane in lanes], streams))
-    if hasattr(lanes[0], "soft_prompt"):
-        model.soft_prompt = PackedPrompt([lane.soft_prompt for lane in lanes])  # type: ignore[misc]
-        model.register_forward_pre_hook(prepend, with_kwargs=True)
+def _pack_others(model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream]) -> None:
+    """What each lane keeps as modules of its own: heads, vectors ahead of its rows, and whatever is beside a layer."""
+    for path, part in reversed(list(switched(lanes[0]))):  # of two around one layer, the inner one first
+        place = path.replace(".base_layer", "")
+        each: list[Any] = [lane.get_submodule(path) for lane in lanes]
+        if isinstance(part, TrainedCopy):
+            put(model, place, PackedHead(each, streams))
+        elif isinstance(part, Ahead):
+            PackedAhead(each).hang(model, place)
+        elif isinstance(part, Beside):
+            put(model, place, PackedBeside(model.get_submodule(place), each))
 
 
 class Table:
@@ -206,45 +203,6 @@ class PackedHead(AdaptedLayer):
             return head(part)  # type: ignore[no-any-return]
 
 
-class PackedBias(nn.Module):
-    """A frozen layer whose bias is each lane's own. Shapes: x (K·rows, ..., in) -> y (K·rows, ..., out)."""
-
-    def __init__(self, base_layer: nn.Module, bias: nn.Parameter) -> None:
-        super().__init__()
-        self.base_layer, self.bias = base_layer, bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base_layer(x)
-        frozen: Tensor = self.base_layer.bias  # type: ignore[assignment]
-        moved = self.bias - frozen.detach()  # (K, out): the frozen bias is in y already
-        return (y.view(len(self.bias), -1, y.shape[-1]) + moved.unsqueeze(1)).view_as(y)
-
-
-class PackedPrompt(nn.Module):
-    """Each lane's soft prompt before its own rows. Shapes: (K·rows, length, hidden) -> (K·rows, p + length, hidden)."""
-
-    def __init__(self, lanes: Sequence[SoftPrompt]) -> None:
-        super().__init__()
-        self.lanes = nn.ModuleList(lanes)
-
-    @property
-    def prompt(self) -> Tensor:
-        """The first lane's: all are equally long."""
-        return self.lanes[0].prompt  # type: ignore[return-value]
-
-    def forward(self, embedded: Tensor) -> Tensor:
-        parts = embedded.chunk(len(self.lanes))
-        return torch.cat([lane(part) for lane, part in zip(self.lanes, parts, strict=True)])
-
-
-def own_biases(model: nn.Module) -> None:
-    """Give a `share` biases of its own, for a method that trains the base's."""
-    for module in model.modules():
-        bias = module._parameters.get("bias")
-        if bias is not None:
-            module.bias = nn.Parameter(bias.detach().clone())
-
-
 def _by_slot(lanes: Sequence[nn.Module]) -> dict[Slot, list[LoRALinear | None]]:
     """What each lane has at each place that any lane adapts; None where a lane has nothing."""
     found: dict[Slot, list[LoRALinear | None]] = {}
@@ -266,7 +224,7 @@ def _room(slots: dict[Slot, list[LoRALinear | None]]) -> Room:
 
 
 def _others(lane: nn.Module) -> dict[str, nn.Parameter]:
-    """What trains in a lane besides A and B: its head, its prompt, its biases."""
+    """What trains in a lane besides A and B: its head, its prompt, what is beside a layer."""
     return {
         name: p
         for name, p in lane.named_parameters()

@@ -15,11 +15,13 @@ from typing import ClassVar
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.errors import BadValue
+from lora_lab.methods.base import register
 from lora_lab.methods.counted import Counted, layers_within, one_of, whole
 
 FORMS = ("keys-values", "activations")
 
 
+@register
 @dataclass(frozen=True)
 class PrefixTuning(Counted):
     """`tokens` learned positions in front of every layer. Raises: BadValue for an impossible value."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.accounting.plan import Plan
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Report, register
 from lora_lab.methods.counted import Counted, one_of, whole
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INITS = ("vocabulary", "random")
 
 
+@register
 @dataclass(frozen=True)
 class PromptTuning(Counted):
     """`tokens` vectors of the model's width, starting as those of real tokens ("vocabulary") or at random.
@@ -30,6 +31,8 @@ class PromptTuning(Counted):
     """
 
     name: ClassVar[str] = "prompt"
+    packs: ClassVar[bool] = True
+    lanes_differ: ClassVar[tuple[str, ...]] = ("init",)
 
     tokens: int = 20
     init: str = "vocabulary"

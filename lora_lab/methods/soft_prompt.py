@@ -13,38 +13,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_lab.errors import BadValue
-from lora_lab.methods.attach import fingerprint, is_adapted, train_heads
+from lora_lab.methods.attach import attach_ahead
 from lora_lab.methods.base import Report
+from lora_lab.methods.beside import Ahead
 from lora_lab.methods.prompt import PromptTuning
 
 NO_LABEL = -100  # what cross-entropy leaves out
 
 
-class SoftPrompt(nn.Module):
-    """prompt (tokens, hidden), fp32; calling it puts it before embeddings (rows, length, hidden)."""
+class SoftPrompt(Ahead):
+    """prompt (tokens, hidden), fp32: the same ahead of every row."""
 
     def __init__(self, start: Tensor) -> None:
         super().__init__()
         self.prompt = nn.Parameter(start.detach().to(torch.float32, copy=True))
 
-    def forward(self, embedded: Tensor) -> Tensor:
-        rows = self.prompt.to(embedded.dtype).expand(len(embedded), -1, -1)
-        return torch.cat([rows, embedded], dim=1)
+    def vectors(self, rows: int) -> Tensor:
+        return self.prompt.expand(rows, -1, -1)  # (rows, tokens, hidden)
+
+    def prepend(self, model: nn.Module, kwargs: dict[str, Any], vectors: Tensor) -> dict[str, Any]:
+        return before_embeddings(model, kwargs, vectors)
 
 
 def attach_prompt(model: nn.Module, method: PromptTuning) -> Report:
     """Freeze `model`, hang the prompt before its embeddings, and put a trained copy beside each head."""
-    if is_adapted(model) or hasattr(model, "soft_prompt"):
-        raise BadValue("this model carries an adapter already; take it out first with detach(model)")
-    numbers, base = sum(p.numel() for p in model.parameters()), fingerprint(model)
-    model.requires_grad_(False)
     table = model.get_input_embeddings().weight  # type: ignore[operator]
-    model.soft_prompt = SoftPrompt(_start(table, method))
-    model.register_forward_pre_hook(prepend, with_kwargs=True)
-    report = Report(method, (), train_heads(model), numbers, base, beside=model.soft_prompt.prompt.numel())
-    model.lora_lab_report = report  # type: ignore[assignment]
-    return report
+    return attach_ahead(model, method, "soft_prompt", lambda: SoftPrompt(_start(table, method)))
 
 
 def _start(table: Tensor, method: PromptTuning) -> Tensor:
@@ -54,17 +48,17 @@ def _start(table: Tensor, method: PromptTuning) -> Tensor:
     return torch.randn(method.tokens, table.shape[1]) * table.float().std()
 
 
-def prepend(model: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    ids: Tensor = kwargs.pop("input_ids", args[0] if args else None)
-    rows, tokens = len(ids), len(model.soft_prompt.prompt)
-    kwargs["inputs_embeds"] = model.soft_prompt(model.get_input_embeddings()(ids))
-    mask = kwargs.get("attention_mask")
+def before_embeddings(model: Any, kwargs: dict[str, Any], vectors: Tensor) -> dict[str, Any]:
+    """A model's keyword arguments with vectors (rows, p, hidden) ahead of the embeddings of `input_ids`."""
+    ids: Tensor = kwargs.pop("input_ids")
+    embedded = model.get_input_embeddings()(ids)  # (rows, tokens, hidden)
+    kwargs["inputs_embeds"] = torch.cat([vectors.to(embedded.dtype), embedded], dim=1)
+    mask, labels, tokens = kwargs.get("attention_mask"), kwargs.get("labels"), vectors.shape[1]
     if mask is not None and mask.dim() == 2:  # one that says row by row who attends to whom is the caller's own
         kwargs["attention_mask"] = _longer(mask, tokens, 1)
-    labels = kwargs.get("labels")
-    if labels is not None and labels.shape == ids.shape and rows:
+    if labels is not None and labels.shape == ids.shape and len(ids):
         kwargs["labels"] = _longer(labels, tokens, NO_LABEL)
-    return (), kwargs
+    return kwargs
 
 
 def _longer(values: Tensor, by: int, fill: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import nn
 
-from lora_lab.layers import AdaptedLayer
+from lora_lab.layers import AdaptedLayer, Switched
 from lora_lab.training.batches import Batch
 from lora_lab.training.evaluate import logits_of, loss_of
 from lora_lab.training.lane import Lane
@@ -102,6 +102,7 @@ def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
     """Switch on the dropout of what trains; the frozen base's own only where asked for."""
     model.train(base_dropout)
     for module in model.modules():
-        if isinstance(module, AdaptedLayer):
+        if isinstance(module, Switched):
             module.train()
+        if isinstance(module, AdaptedLayer):
             module.base_layer.train(base_dropout)

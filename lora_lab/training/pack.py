@@ -5,6 +5,7 @@ What the recipes of a pack have in common (`key`) is done once; what they differ
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
-from lora_lab.methods.packed import PACKABLE, Stream, Table, can_pack, own_biases, pack, share
+from lora_lab.methods.packed import Stream, Table, can_pack, pack, share
 from lora_lab.methods.shared_start import share_start
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
@@ -43,9 +44,10 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
     settings = recipe.settings()
     method = settings["method"]
     shared = tuple(value for name, value in settings.items() if name not in OWN)
-    if method["name"] not in PACKABLE or recipe.dropout or "embed" in method.get("targets", ()):
+    if not recipe.method.packs or recipe.dropout or "embed" in method.get("targets", ()):
         return (*shared, recipe.hash)
-    return (*shared, method["name"], method.get("tokens"))
+    alike = {name: value for name, value in method.items() if name not in recipe.method.lanes_differ}
+    return (*shared, json.dumps(alike, sort_keys=True))
 
 
 class Pack:
@@ -223,8 +225,6 @@ class Pack:
             heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))
         for name, head in heads.get(recipe.seed, {}).items():
             put(model, name, head)
-        if recipe.method.name == "bitfit" and not alone:
-            own_biases(model)
         seed_everything(recipe.seed)  # again, so that A does not depend on how much the head drew
         recipe.method.attach(model)
         if not alone and not can_pack(model):

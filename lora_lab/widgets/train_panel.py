@@ -272,7 +272,7 @@ class TrainPanel(Panel):
         try:
             method = self.recipe().method
             sites, base, head = self._model_facts()
-            adapter = method.count(sites)  # type: ignore[attr-defined]
+            adapter = method.count(sites)  # type: ignore[arg-type]
         except LabError as error:
             return cannot(str(error))
         scaling = self.alpha.value / self.rank.value

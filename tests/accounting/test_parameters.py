@@ -11,7 +11,7 @@ from safetensors.torch import save
 from lora_lab.accounting import zoo
 from lora_lab.accounting.parameters import break_even_rank, count, safetensors_bytes, storage, table
 from lora_lab.errors import BadValue
-from lora_lab.methods import COUNTED
+from lora_lab.methods import REGISTRY
 from lora_lab.methods.lora import LoRA
 
 SIZES = st.integers(1, 5000)
@@ -43,10 +43,10 @@ def test_the_table_sums_to_the_model_whatever_trains(model):
     assert sum(row.trained for row in counted.modules) == counted.trainable
 
 
-@pytest.mark.parametrize("method", COUNTED)
+@pytest.mark.parametrize("method", REGISTRY)
 def test_a_count_is_plain_values(method):
     model = "minilm" if method == "head" else "gpt2"  # which has no head of a task
-    json = count(zoo.architecture(model), COUNTED[method]()).to_json()
+    json = count(zoo.architecture(model), REGISTRY[method]()).to_json()
     assert {"total", "trainable", "fraction", "adapter_bytes", "modules"} <= set(json)
     assert json["fraction"] == json["trainable"] / json["total"]
     keys = {"name", "role", "in_features", "out_features", "count", "full", "trained", "break_even_rank"}

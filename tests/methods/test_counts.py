@@ -6,7 +6,7 @@ import pytest
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.methods import COUNTED, counted_from
+from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.adapters import save_adapter
 from lora_lab.methods.attach import heads_of
 from lora_lab.methods.bitfit import BitFit
@@ -262,9 +262,9 @@ def test_prompt_and_prefix_follow_the_models_own_width():
         (lambda: params("llama-2-7b", BitFit()), "no biases"),
         (lambda: params("smollm2", LoRA(rank=193)), r"rank 193 is above .*v_proj \(576 x 192\) .*at most 192"),
         (lambda: params("gpt2", LoRA(targets=("gate",))), "'gate' matches no layer"),
-        (lambda: counted_from({"name": "loar"}), "unknown method 'loar'; known: lora"),
-        (lambda: counted_from({"name": "full", "rank": 3}), "full has no option 'rank'; nearest: top"),
-        (lambda: counted_from({"name": "bitfit", "rank": 3}), "bitfit has no option 'rank'; it has none"),
+        (lambda: method_from({"name": "loar"}), "unknown method 'loar'; known: lora"),
+        (lambda: method_from({"name": "full", "rank": 3}), "full has no option 'rank'; nearest: top"),
+        (lambda: method_from({"name": "bitfit", "rank": 3}), "bitfit has no option 'rank'; it has none"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(make, words):
@@ -273,8 +273,8 @@ def test_what_cannot_be_is_one_sentence(make, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("name", REGISTRY)
 def test_settings_make_the_method_again(name):
-    method = COUNTED[name]()
+    method = REGISTRY[name]()
     assert method.name == name
-    assert counted_from(method.settings()) == method
+    assert method_from(method.settings()) == method

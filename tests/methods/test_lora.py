@@ -111,7 +111,7 @@ def test_an_unknown_option_names_the_nearest():
 
 @pytest.mark.parametrize("name", ["lroa", ""])
 def test_an_unknown_method_names_those_there_are(name):
-    with pytest.raises(BadValue, match=f"unknown method '{name}'; known: lora"):
+    with pytest.raises(BadValue, match=f"unknown method '{name}'; known: .*lora"):
         method_class(name)
     with pytest.raises(BadValue, match=f"unknown method '{name}'"):
         method_from({"name": name})

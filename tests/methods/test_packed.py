@@ -12,7 +12,7 @@ from lora_lab import LoRA, PromptTuning
 from lora_lab.layers import AdaptedLayer
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
-from lora_lab.methods.packed import PackedLoRA, Stream, own_biases, pack, share
+from lora_lab.methods.packed import PackedLoRA, Stream, pack, share
 from tests.conftest import randomise, tiny
 
 TARGETS = {
@@ -26,8 +26,6 @@ TARGETS = {
 def lane(base: nn.Module, method, seed: int) -> nn.Module:
     """A share of the base with the method attached and random numbers in what trains."""
     model = share(base)
-    if isinstance(method, BitFit):
-        own_biases(model)
     method.attach(model)
     randomise(model, seed)
     return model

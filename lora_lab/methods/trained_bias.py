@@ -1,0 +1,45 @@
+"""Biases that train beside the frozen ones. The method is in bitfit.py.
+
+y = W x + b          the frozen layer, untouched
+y + (b' - b)         b' starts as b, so at the start nothing is added; a file holds b', which may stand in b's place
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.errors import BadValue
+from lora_lab.layers import is_conv1d
+from lora_lab.methods.attach import attach_beside, heads_of, refuse_adapted
+from lora_lab.methods.base import Report
+from lora_lab.methods.beside import Beside
+from lora_lab.methods.bitfit import BitFit
+
+
+class TrainedBias(Beside):
+    """A frozen layer that ends in adding a bias (out), and the one that trains in its place, in fp32."""
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__(base_layer)
+        frozen: Tensor = base_layer.bias  # type: ignore[assignment]
+        self.bias = nn.Parameter(frozen.detach().to(torch.float32, copy=True))
+
+    def after(self, y: Tensor) -> Tensor:
+        frozen: Tensor = self.base_layer.bias  # type: ignore[assignment]
+        return y + (self.bias - frozen).to(y.dtype)  # (..., out)
+
+
+def attach_biases(model: nn.Module, method: BitFit) -> Report:
+    """Freeze `model` and put a trained bias beside every frozen one, the head's apart, which trains as a whole."""
+    refuse_adapted(model)
+    heads = [name for name, _ in heads_of(model)]
+    biased = [
+        (path, module)
+        for path, module in model.named_modules()
+        if module._parameters.get("bias") is not None and path.split(".")[0] not in heads
+    ]
+    for path, module in biased:
+        if not (isinstance(module, nn.Linear | nn.LayerNorm) or is_conv1d(module)):
+            raise BadValue(f"bitfit knows no way beside the bias of {path}, a {type(module).__name__}; use lora")
+    return attach_beside(model, method, [(path, TrainedBias) for path, _ in biased])
