@@ -80,7 +80,7 @@ def attach_beside(
     with _attaching(model) as (numbers, base):
         for path, made in parts:
             layer = model.get_submodule(path)
-            put(model, path, made(layer).train(layer.training))
+            put(model, path, _awake_as(made(layer), layer))
         report = Report(method, (), train_heads(model), numbers, base, parts=parts_of(model))
     return _reported(model, report)
 
@@ -133,7 +133,7 @@ def train_heads(model: nn.Module) -> tuple[tuple[str, int], ...]:
     """Put a trained copy beside each head; returns their names and numbers."""
     heads = heads_of(model)
     for name, head in heads:
-        setattr(model, name, TrainedCopy(head, _fp32_copy(head)).train(head.training))
+        put(model, name, _awake_as(TrainedCopy(head, _fp32_copy(head)), head))
     return tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
 
 
@@ -290,12 +290,20 @@ def lora_layers(model: nn.Module) -> list[LoRALayer]:
 def _wrap(model: nn.Module, placement: Placement, method: LoRA) -> None:
     site, rank, scaling = placement.site, placement.rank, placement.scaling
     layer = model.get_submodule(site.module)
-    wrapped: nn.Module
+    wrapped: LoRALayer
     if isinstance(layer, nn.Embedding):
         wrapped = LoRAEmbedding(layer, rank, scaling)
     else:
         wrapped = LoRALinear(layer, rank, scaling, dropout=method.dropout, init=method.init, rows=site.rows)
-    put(model, site.module, wrapped.train(layer.training))  # in a model that answers, no dropout
+    put(model, site.module, _awake_as(wrapped, layer))
+
+
+def _awake_as(part: AdaptedLayer, layer: nn.Module) -> AdaptedLayer:
+    """In a model that answers, no dropout: what stands beside a layer trains if that does, which stays as it is."""
+    for name, module in part.named_modules():
+        if not name.startswith("base_layer"):
+            module.training = layer.training
+    return part
 
 
 def put(model: nn.Module, path: str, module: nn.Module) -> None:

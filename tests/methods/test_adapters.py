@@ -16,7 +16,8 @@ from torch import nn
 
 from lora_lab import LoRA, detach, load_adapter, merge, save_adapter, unmerge
 from lora_lab.errors import BadValue, LabError
-from lora_lab.methods.adapters import CONFIG, WEIGHTS, fingerprint
+from lora_lab.methods.adapters import CONFIG, WEIGHTS
+from lora_lab.methods.attach import fingerprint
 from tests.conftest import logits, randomise, snapshot, tiny
 
 ROBERTA = LoRA(rank=4, alpha=8, dropout=0.1, init="gaussian", rank_pattern={"v": 2})
@@ -204,7 +205,7 @@ BROKEN = {
     "DoRA": (config_with(use_dora=True), "trained with use_dora=True, which lora_lab does not compute"),
     "trained biases": (config_with(bias="all"), "trained with bias='all'"),
     "PiSSA": (config_with(init_lora_weights="pissa_niter_4"), "changes the base weight too"),
-    "another kind of adapter": (config_with(peft_type="IA3"), "peft_type is 'IA3'; only LORA"),
+    "another kind of adapter": (config_with(peft_type="XLORA"), "peft_type is 'XLORA'; only .*LORA"),
 }
 # Only in a file of PEFT's: ours says these things in its header too.
 BROKEN_PEFT = {

@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lora_lab.accounting.sites import ALL_LINEAR, Site, choose
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.accounting.sites import Site
+from lora_lab.errors import BadValue
+from lora_lab.methods.layouts.targets import matched, required, shortest_names
 from lora_lab.methods.lora import LoRA
 
 # Options of PEFT that change what an adapter computes and that we do not have: refused unless they stand at these.
@@ -35,10 +36,8 @@ _PLAIN = {
 _SPECIAL_INITS = ("pissa", "olora", "corda", "loftq")  # these change the base weight as well
 
 
-def check_kind(config: Mapping[str, Any]) -> None:
-    """Raises BadValue for a PEFT config of another kind of adapter, or with an option that we do not compute."""
-    if config.get("peft_type") != "LORA":
-        raise BadValue(f"peft_type is {config.get('peft_type')!r}; only LORA adapters can be loaded")
+def check_options(config: Mapping[str, Any]) -> None:
+    """Raises BadValue for a PEFT config with an option that we do not compute."""
     for option, plain in _PLAIN.items():
         if config.get(option) not in plain:
             raise BadValue(f"the adapter was trained with {option}={config[option]!r}, which lora_lab does not compute")
@@ -48,12 +47,12 @@ def check_kind(config: Mapping[str, Any]) -> None:
 
 
 def lora_from_peft(config: Mapping[str, Any], sites: Sequence[Site]) -> LoRA:
-    """The LoRA that a PEFT config, past `check_kind`, describes on a model with these sites.
+    """The LoRA that a PEFT config, past `check_options`, describes on a model with these sites.
 
     Raises: BadValue for an impossible value; NotFound when target_modules match nothing.
     """
-    modules = _matched(config, sites)
-    rank, alpha = _required(config, "r"), _required(config, "lora_alpha")
+    modules = matched(config, sites)
+    rank, alpha = required(config, "r"), required(config, "lora_alpha")
     ranks = {m: _pattern_value(config.get("rank_pattern"), m, rank) for m in modules}
     alphas = {m: _pattern_value(config.get("alpha_pattern"), m, alpha) for m in modules}
     return LoRA(
@@ -93,62 +92,8 @@ def peft_from_lora(
     }
 
 
-def shortest_names(chosen: Iterable[str], all_modules: Iterable[str]) -> list[str]:
-    """The shortest endings that name exactly the chosen modules: ["query", "value"] rather than twelve paths."""
-    chosen, others = list(chosen), set(all_modules)
-    others -= set(chosen)
-    return list(dict.fromkeys(_shortest_ending(path, others) for path in chosen))
-
-
-def _shortest_ending(path: str, others: Iterable[str]) -> str:
-    parts = path.split(".")
-    for n in range(1, len(parts) + 1):
-        ending = ".".join(parts[-n:])
-        if not any(f".{other}".endswith(f".{ending}") for other in others):
-            return ending
-    return path
-
-
-def _matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
-    """The modules that PEFT's target_modules mean, by PEFT's own rules."""
-    wanted, excluded = config.get("target_modules"), config.get("exclude_modules")
-    if not wanted:
-        raise BadValue("target_modules is empty, so the config does not say which layers the adapter belongs to")
-    whole = [site for site in sites if site.rows is None]
-    if wanted == ALL_LINEAR:
-        # PEFT's all-linear takes BERT's pooler in, ours leaves it out.
-        names = [s.module for s in whole if s in choose([ALL_LINEAR], sites) or s.role == "pooler"]
-    else:
-        names = [s.module for s in whole if _peft_match(wanted, s.module)]
-    layers = config.get("layers_to_transform")
-    layers = [layers] if isinstance(layers, int) else layers
-    names = [n for n in names if not (excluded and _peft_match(excluded, n)) and (not layers or _layer(n) in layers)]
-    if not names:
-        raise NotFound(
-            f"target_modules {wanted!r} match no layer of this model: is it the base the adapter was made for?"
-        )
-    return names
-
-
-def _peft_match(wanted: str | Sequence[str], name: str) -> bool:
-    if isinstance(wanted, str):
-        return re.fullmatch(wanted, name) is not None
-    return any(f".{name}".endswith(f".{ending}") for ending in wanted)
-
-
-def _layer(name: str) -> int | None:
-    numbers = re.findall(r"\.(\d+)(?=\.)", name)
-    return int(numbers[-1]) if numbers else None
-
-
 def _pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
     return next((v for p, v in (pattern or {}).items() if re.match(rf"(.*\.)?({p})$", module)), default)
-
-
-def _required(config: Mapping[str, Any], key: str) -> Any:
-    if key not in config:
-        raise BadValue(f"adapter_config.json has no '{key}'")
-    return config[key]
 
 
 def _whole(alpha: float) -> float:

@@ -1,0 +1,82 @@
+"""What a layout of adapter files is, and what all of them write alike: the head, and the base's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.layers import TrainedCopy
+from lora_lab.methods.attach import adapted_layers
+from lora_lab.methods.base import Method, Report
+
+PREFIX = "base_model.model."
+
+
+class Layout(Protocol):
+    """How an attached method becomes a file and a file an attached method. Subclass it.
+
+    peft_types   values of peft_type in adapter_config.json that it reads
+    decisive     fields of the config that must say what our own header says, where there is one
+    """
+
+    peft_types: tuple[str, ...]
+    decisive: tuple[str, ...] = ("peft_type",)
+
+    def tensors(self, model: nn.Module, report: Report) -> dict[str, Tensor]:
+        """What the file holds, by key, of a model that carries the method."""
+        ...
+
+    def config(self, model: nn.Module, report: Report) -> dict[str, Any]:
+        """adapter_config.json."""
+        ...
+
+    def method(self, config: Mapping[str, Any], model: nn.Module) -> Method:
+        """The method of a PEFT file, which has no header of ours. Raises: BadValue, NotFound for what does not fit."""
+        ...
+
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        """Put the file's numbers into a model to which the method is attached."""
+        ...
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raises BadValue for a config that says what this method does not compute."""
+        return
+
+    def drop_copies(self, model: nn.Module, report: Report, tensors: dict[str, Tensor]) -> None:
+        """Take out of `tensors` what PEFT writes beside the adapter. Raises: BadValue where that is not the base's."""
+        return
+
+
+def head_tensors(model: nn.Module, prefix: str = PREFIX) -> dict[str, Tensor]:
+    """The trained copies of the heads, by key."""
+    found: dict[str, Tensor] = {}
+    for name, head in adapted_layers(model):
+        if isinstance(head, TrainedCopy):
+            found |= {f"{prefix}{name}.{key}": value for key, value in head.trained.state_dict().items()}
+    return found
+
+
+@torch.no_grad()
+def fill_heads(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = PREFIX) -> None:
+    """The inverse of `head_tensors`."""
+    for key, value in head_tensors(model, prefix).items():
+        value.copy_(tensors[key])
+
+
+def common_config(model: nn.Module, report: Report) -> dict[str, Any]:
+    """What every config says: the kind of task, the heads, the name of the base."""
+    heads = [name for name, _ in report.heads]
+    return {
+        "task_type": "SEQ_CLS" if heads else _task_type(model),
+        "modules_to_save": list(dict.fromkeys([*heads, "classifier", "score"])) if heads else None,
+        "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None) or None,
+        "inference_mode": True,
+    }
+
+
+def _task_type(model: nn.Module) -> str:
+    name = type(model).__name__
+    return "CAUSAL_LM" if name.endswith(("ForCausalLM", "LMHeadModel")) else "FEATURE_EXTRACTION"

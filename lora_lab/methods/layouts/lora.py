@@ -1,0 +1,119 @@
+"""LoRA's files, in PEFT's layout.
+
+    base_model.model.<path>.lora_A.weight         (rank, in)
+    base_model.model.<path>.lora_B.weight         (out, rank)
+    base_model.model.<path>.lora_embedding_A      (rank, vocabulary), likewise _B (d, rank), with no ".weight"
+    base_model.model.classifier.weight | bias     the head
+
+PEFT knows no slices of a fused layer. Our q and v of rank r on GPT-2's c_attn are exactly one of rank 2r:
+
+    A = | A_q |  (2r, in)        B = | B_q  0  |  (3d, 2r)
+        | A_v |                      | 0    0  |  <- the k rows
+                                     | 0   B_v |
+
+so the file holds more numbers than train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.errors import BadValue
+from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, innermost, is_conv1d
+from lora_lab.methods.attach import adapted_layers, sites_of
+from lora_lab.methods.base import Report
+from lora_lab.methods.layouts.base import PREFIX, Layout, common_config, fill_heads, head_tensors
+from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, peft_from_lora
+from lora_lab.methods.layouts.targets import layer_names
+from lora_lab.methods.lora import LoRA
+
+
+class LoRALayout(Layout):
+    """A and B by module."""
+
+    peft_types = ("LORA",)
+    decisive = ("peft_type", "r", "lora_alpha", "use_rslora", "target_modules", "rank_pattern", "alpha_pattern")
+
+    def tensors(self, model: nn.Module, report: Report) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for path, layers in _by_module(model).items():
+            if isinstance(layers[0], LoRAEmbedding):
+                tensors[f"{PREFIX}{path}.lora_embedding_A"] = layers[0].lora_embedding_A
+                tensors[f"{PREFIX}{path}.lora_embedding_B"] = layers[0].lora_embedding_B
+            else:
+                a, b = _one_for_all_slices([layer for layer in layers if isinstance(layer, LoRALinear)])
+                tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"] = a, b
+        return tensors | head_tensors(model)
+
+    def config(self, model: nn.Module, report: Report) -> dict[str, Any]:
+        assert isinstance(report.method, LoRA)
+        around = {path: list(group) for path, group in groupby(report.placements, key=lambda p: p.site.module)}
+        fused = {path: (sum(p.rank for p in parts), parts[0].scaling) for path, parts in around.items()}
+        transposed = any(is_conv1d(innermost(model.get_submodule(path))) for path in fused)
+        written = peft_from_lora(report.method, fused, layer_names(model), transposed=transposed)
+        return written | common_config(model, report)
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        check_options(config)
+
+    def method(self, config: Mapping[str, Any], model: nn.Module) -> LoRA:
+        return lora_from_peft(config, sites_of(model))
+
+    @torch.no_grad()
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        for path, layers in _by_module(model).items():
+            if isinstance(layers[0], LoRAEmbedding):
+                layers[0].lora_embedding_A.copy_(tensors[f"{PREFIX}{path}.lora_embedding_A"])
+                layers[0].lora_embedding_B.copy_(tensors[f"{PREFIX}{path}.lora_embedding_B"])
+            else:
+                slices = [layer for layer in layers if isinstance(layer, LoRALinear)]
+                _split(slices, tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"])
+        fill_heads(model, tensors)
+
+    def drop_copies(self, model: nn.Module, report: Report, tensors: dict[str, Tensor]) -> None:
+        """PEFT also writes the frozen weight of an adapted embedding: take it if it is this base's own, else refuse."""
+        for site in (p.site for p in report.placements if p.site.kind == "embedding"):
+            for key in (f"{PREFIX}{site.module}.base_layer.weight", f"{PREFIX}{site.module}.weight"):
+                copied = tensors.pop(key, None)
+                own: Tensor = innermost(model.get_submodule(site.module)).weight  # type: ignore[assignment]
+                if copied is not None and not (copied.shape == own.shape and torch.equal(copied.to(own), own)):
+                    raise BadValue(f"the adapter brings its own {site.module}, which differs from this base model's")
+
+
+def _by_module(model: nn.Module) -> dict[str, list[LoRALayer]]:
+    """The LoRA layers around each module, in the order of their rows."""
+    around: dict[str, list[LoRALayer]] = {}
+    for name, layer in adapted_layers(model):
+        if isinstance(layer, LoRALayer):
+            around.setdefault(name.replace(".base_layer", ""), []).append(layer)
+    return {path: sorted(layers, key=lambda x: getattr(x, "rows", None) or (0, 0)) for path, layers in around.items()}
+
+
+def _one_for_all_slices(layers: list[LoRALinear]) -> tuple[Tensor, Tensor]:
+    """A (sum of ranks, in) and B (out, sum of ranks) of the one adapter that equals these on one layer."""
+    if layers[0].rows is None:
+        return layers[0].lora_A, layers[0].lora_B
+    a = torch.cat([layer.lora_A for layer in layers])
+    b = a.new_zeros(layers[0].out_features, a.shape[0])
+    column = 0
+    for layer in layers:
+        relative = layer.scaling / layers[0].scaling  # the file has one scaling a module; 1 unless patterns differ
+        b[slice(*layer.rows), column : column + layer.rank] = layer.lora_B * relative  # type: ignore[misc]
+        column += layer.rank
+    return a, b
+
+
+def _split(layers: list[LoRALinear], a: Tensor, b: Tensor) -> None:
+    """The inverse of `_one_for_all_slices`, into the layers' own parameters."""
+    column = 0
+    for layer in layers:
+        part = slice(column, column + layer.rank)
+        rows = slice(*layer.rows) if layer.rows else slice(None)
+        layer.lora_A.copy_(a[part])
+        layer.lora_B.copy_(b[rows, part] / (layer.scaling / layers[0].scaling))
+        column += layer.rank

@@ -1,0 +1,80 @@
+"""Which modules a config of PEFT means, and how to name some modules so that PEFT means the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from lora_lab.accounting.sites import ALL_LINEAR, Site, choose
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.layers import is_conv1d
+
+
+def shortest_names(chosen: Iterable[str], all_modules: Iterable[str]) -> list[str]:
+    """The shortest endings that name exactly the chosen modules: ["query", "value"] rather than twelve paths."""
+    chosen, others = list(chosen), set(all_modules)
+    others -= set(chosen)
+    return list(dict.fromkeys(_shortest_ending(path, others) for path in chosen))
+
+
+def _shortest_ending(path: str, others: Iterable[str]) -> str:
+    parts = path.split(".")
+    for n in range(1, len(parts) + 1):
+        ending = ".".join(parts[-n:])
+        if not any(f".{other}".endswith(f".{ending}") for other in others):
+            return ending
+    return path
+
+
+def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
+    """The modules that PEFT's target_modules mean, by PEFT's own rules.
+
+    Raises: BadValue when there are none; NotFound when they match nothing.
+    """
+    wanted, excluded = config.get("target_modules"), config.get("exclude_modules")
+    if not wanted:
+        raise BadValue("target_modules is empty, so the config does not say which layers the adapter belongs to")
+    whole = [site for site in sites if site.rows is None]
+    if wanted == ALL_LINEAR:
+        # PEFT's all-linear takes BERT's pooler in, ours leaves it out.
+        names = [s.module for s in whole if s in choose([ALL_LINEAR], sites) or s.role == "pooler"]
+    else:
+        names = [s.module for s in whole if _peft_match(wanted, s.module)]
+    layers = config.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) else layers
+    names = [n for n in names if not (excluded and _peft_match(excluded, n)) and (not layers or _layer(n) in layers)]
+    if not names:
+        raise NotFound(
+            f"target_modules {wanted!r} match no layer of this model: is it the base the adapter was made for?"
+        )
+    return names
+
+
+def _peft_match(wanted: str | Sequence[str], name: str) -> bool:
+    if isinstance(wanted, str):
+        return re.fullmatch(wanted, name) is not None
+    return any(f".{name}".endswith(f".{ending}") for ending in wanted)
+
+
+def _layer(name: str) -> int | None:
+    numbers = re.findall(r"\.(\d+)(?=\.)", name)
+    return int(numbers[-1]) if numbers else None
+
+
+def layer_names(model: nn.Module) -> set[str]:
+    """The paths of all modules that PEFT could wrap, in a model that may be adapted already."""
+    return {name.replace(".base_layer", "") for name, m in model.named_modules() if _could_be_target(m)}
+
+
+def _could_be_target(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | nn.Embedding) or is_conv1d(module)
+
+
+def required(config: Mapping[str, Any], key: str) -> Any:
+    """What a config says of `key`. Raises BadValue where it says nothing."""
+    if key not in config:
+        raise BadValue(f"adapter_config.json has no '{key}'")
+    return config[key]
