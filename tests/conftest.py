@@ -57,6 +57,9 @@ def tiny(kind: str) -> nn.Module:
         config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)
         config.eos_token_id = config.bos_token_id = 0
         return transformers.GPT2LMHeadModel(config).eval()
+    if kind == "bert":
+        config = transformers.BertConfig(**size, max_position_embeddings=66, num_labels=3)
+        return transformers.BertForSequenceClassification(config).eval()
     if kind == "roberta":
         config = transformers.RobertaConfig(**size, max_position_embeddings=66, num_labels=3)
         return transformers.RobertaForSequenceClassification(config).eval()

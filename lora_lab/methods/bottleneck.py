@@ -14,15 +14,18 @@ Sources: Houlsby et al. 2019, Lin et al. 2020, Pfeiffer et al. 2021, Rueckle et 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import register
+from lora_lab.methods.base import Report, register
 from lora_lab.methods.counted import Counted, layers_within, one_of, whole
 
-_PER_LAYER = {"houlsby": (2, 0), "lin": (1, 1), "pfeiffer": (1, 0)}  # adapters, new layer norms
+if TYPE_CHECKING:
+    from torch import nn
+
+PER_LAYER = {"houlsby": (2, 0), "lin": (1, 1), "pfeiffer": (1, 0)}  # adapters, new layer norms
 
 
 @register
@@ -36,6 +39,7 @@ class Bottleneck(Counted):
     """
 
     name: ClassVar[str] = "bottleneck"
+    packs: ClassVar[bool] = True
 
     size: int = 64
     placement: str = "houlsby"
@@ -44,7 +48,7 @@ class Bottleneck(Counted):
 
     def __post_init__(self) -> None:
         whole("size", self.size)
-        one_of("placement", self.placement, tuple(_PER_LAYER))
+        one_of("placement", self.placement, tuple(PER_LAYER))
         if self.layernorms is not None:
             whole("layernorms", self.layernorms, least=0)
         if self.layers is not None:
@@ -54,14 +58,27 @@ class Bottleneck(Counted):
         """The way down, the way up and the norms. Raises: BadValue for a size above the model's width."""
         layers, d = self.layers or architecture.layers, architecture.hidden
         layers_within("layers", layers, architecture)
-        if self.size > d:
-            raise BadValue(f"size {self.size} is no bottleneck in a model of width {d}: at most {d}")
-        adapters, norms = _PER_LAYER[self.placement]
+        self.check_width(d)
+        adapters, norms = PER_LAYER[self.placement]
         rows = [_row("down", d, self.size, layers * adapters), _row("up", self.size, d, layers * adapters)]
         if norms := norms if self.layernorms is None else self.layernorms:
             numbers = layers * norms * 2 * d
             rows.append(Row("adapter.layer_norm", "norm", 1, d, layers * norms, 0, numbers, matrix=False))
         return tuple(rows)
+
+    def check_width(self, width: int) -> None:
+        """Raises BadValue for a size above the model's width."""
+        if self.size > width:
+            raise BadValue(f"size {self.size} is no bottleneck in a model of width {width}: at most {width}")
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze the model, put the bottlenecks behind its layers' parts, give a classification head a trained copy.
+
+        Raises: BadValue where no place is found or a setting does not fit, and when the model carries an adapter already.
+        """
+        from lora_lab.methods import trained_bottleneck  # imports torch
+
+        return trained_bottleneck.attach_bottlenecks(model, self)
 
 
 def _row(way: str, inputs: int, outputs: int, count: int) -> Row:

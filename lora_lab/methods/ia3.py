@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.accounting.sites import choose
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import register
+from lora_lab.methods.base import Report, register
 from lora_lab.methods.counted import Counted, words
 from lora_lab.methods.lora_count import slot_row
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @register
@@ -30,6 +33,7 @@ class IA3(Counted):
     """
 
     name: ClassVar[str] = "ia3"
+    packs: ClassVar[bool] = True
 
     targets: tuple[str, ...] = ("k", "v", "down")
     feedforward: tuple[str, ...] = ("down",)
@@ -50,3 +54,13 @@ class IA3(Counted):
             each = site.in_features if site in on_input else site.out_features
             numbers[slot_row(slots[site], architecture)] += each * slots[site].times
         return tuple(replace(row, trained=n) for row, n in numbers.items())
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze the model, put a factor at each target, give a classification head a copy that trains.
+
+        Raises: NotFound for a target that matches nothing; BadValue for one that is no linear layer, and when the model
+        carries an adapter already.
+        """
+        from lora_lab.methods import trained_factor  # imports torch
+
+        return trained_factor.attach_factors(model, self)

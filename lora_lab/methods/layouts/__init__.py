@@ -8,13 +8,14 @@ from typing import Any
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method
 from lora_lab.methods.layouts.base import Layout
+from lora_lab.methods.layouts.ia3 import IA3Layout
 from lora_lab.methods.layouts.lora import LoRALayout
 from lora_lab.methods.layouts.own import OwnLayout
 
 __all__ = ["LAYOUTS", "OWN", "Layout", "layout_for", "layout_of"]
 
 OWN = OwnLayout()
-LAYOUTS: dict[str, Layout] = {"lora": LoRALayout()}  # by the method's name; the others are OWN's
+LAYOUTS: dict[str, Layout] = {"lora": LoRALayout(), "ia3": IA3Layout()}  # by the method's name; the others are OWN's
 
 
 def layout_of(method: Method) -> Layout:

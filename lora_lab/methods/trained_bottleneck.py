@@ -1,0 +1,84 @@
+"""Bottlenecks that train behind the parts of frozen layers. The method is in bottleneck.py.
+
+    y -> y + W_up gelu(W_down norm(y))        norm only where the placement has one
+
+    attention -> o -> [bottleneck] -> + -> norm -> up -> down -> [bottleneck] -> + -> norm        an encoder's layer
+
+W_up starts at zero, so at the start nothing changes. Source: Houlsby et al. 2019, figure 2; Lin et al. 2020, section 3.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_lab.accounting.sites import Site
+from lora_lab.errors import BadValue
+from lora_lab.layers import out_by_in
+from lora_lab.methods.attach import attach_beside, sites_of
+from lora_lab.methods.base import Report
+from lora_lab.methods.beside import Beside
+from lora_lab.methods.bottleneck import PER_LAYER, Bottleneck
+
+
+class TrainedBottleneck(Beside):
+    """Behind a frozen linear layer of d outputs: W_down (size, d) and W_up (d, size) with biases, in fp32."""
+
+    def __init__(self, base_layer: nn.Module, size: int, *, norm: bool) -> None:
+        super().__init__(base_layer)
+        weight = out_by_in(base_layer)
+        d, where = weight.shape[0], weight.device
+        self.norm = nn.LayerNorm(d, device=where, dtype=torch.float32) if norm else None
+        self.down = nn.Linear(d, size, device=where, dtype=torch.float32)
+        self.up = nn.Linear(size, d, device=where, dtype=torch.float32)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def after(self, y: Tensor) -> Tensor:
+        x = y if self.norm is None else self.norm(y.float()).to(y.dtype)
+        h = F.gelu(_linear(self.down, x))  # (..., size)
+        return y + _linear(self.up, h)
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """In the dtype of x, while the weights stay fp32."""
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+
+
+def attach_bottlenecks(model: nn.Module, method: Bottleneck) -> Report:
+    """Freeze `model`, put the bottlenecks where the placement wants them and a trained copy beside each head."""
+    adapters, usual = PER_LAYER[method.placement]
+    norms = usual if method.layernorms is None else method.layernorms
+    if norms not in (0, adapters):
+        raise BadValue(
+            f"layernorms={norms} can be counted, not trained: each of the {adapters} bottlenecks of a layer has a norm "
+            f"(layernorms={adapters}) or none has (0)"
+        )
+    places = _places(model, ("o", "down") if adapters == 2 else ("down",))
+    wanted = method.layers or len(places)
+    if wanted > len(places):
+        raise BadValue(f"layers is {wanted}, but this model has {len(places)} layers")
+    chosen = [site for number in sorted(places)[-wanted:] for site in places[number]]
+    method.check_width(chosen[0].out_features)
+    return attach_beside(
+        model, method, [(s.module, partial(TrainedBottleneck, size=method.size, norm=bool(norms))) for s in chosen]
+    )
+
+
+def _places(model: nn.Module, roles: tuple[str, ...]) -> dict[int, list[Site]]:
+    """By layer, the linear layers that end its parts: attention (o) and feed-forward (down)."""
+    sites = [site for site in sites_of(model) if site.role in roles and site.kind == "linear" and site.rows is None]
+    places: dict[int, list[Site]] = {}
+    for site in sites:
+        if number := re.search(r"\.(\d+)\.", site.module):
+            places.setdefault(int(number[1]), []).append(site)
+    if not places or any(sorted(s.role for s in found) != sorted(roles) for found in places.values()):
+        raise BadValue(
+            f"bottleneck finds no place in this model: it needs one layer in the role {' and one in '.join(roles)} "
+            "in each layer; use lora"
+        )
+    return places

@@ -1,0 +1,58 @@
+"""Factors that train beside frozen layers. The method is in ia3.py.
+
+    y = W (l * x) + b        on the input of the feed-forward part's last layer
+    y = l * (W x + b)        on the output of the others; on a slice of a fused layer, those outputs alone
+
+All factors start at 1, so at the start nothing changes. In PEFT's files l is called ia3_l.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_lab.accounting.sites import choose
+from lora_lab.errors import BadValue
+from lora_lab.layers import out_by_in
+from lora_lab.methods.attach import attach_beside, sites_of
+from lora_lab.methods.base import Report
+from lora_lab.methods.beside import Beside
+from lora_lab.methods.ia3 import IA3
+
+
+class TrainedFactor(Beside):
+    """factor (in) on the layer's input, or (out) on its output, or on the outputs `rows` = (start, stop) of it."""
+
+    def __init__(self, base_layer: nn.Module, *, on_input: bool, rows: tuple[int, int] | None = None) -> None:
+        super().__init__(base_layer)
+        weight = out_by_in(base_layer)  # (out, in)
+        self.on_input, self.rows, self.out_features = on_input, rows, weight.shape[0]
+        start, stop = (0, weight.shape[1]) if on_input else rows or (0, weight.shape[0])
+        self.factor = nn.Parameter(torch.ones(stop - start, dtype=torch.float32, device=weight.device))
+
+    def before(self, x: Tensor) -> Tensor:
+        return x * self.factor.to(x.dtype) if self.on_input else x
+
+    def after(self, y: Tensor) -> Tensor:
+        return y if self.on_input else y * self.whole().to(y.dtype)
+
+    def whole(self) -> Tensor:
+        """The factors of all inputs or outputs of the layer: 1 where none is trained."""
+        if self.rows is None or self.on_input:
+            return self.factor
+        return F.pad(self.factor, (self.rows[0], self.out_features - self.rows[1]), value=1.0)
+
+
+def attach_factors(model: nn.Module, method: IA3) -> Report:
+    """Freeze `model`, put a factor at each target and a trained copy beside each head."""
+    sites = sites_of(model)
+    on_input = set(choose(method.feedforward, sites)) if method.feedforward else set()
+    chosen = choose(method.targets, sites)
+    for site in chosen:
+        if site.kind != "linear":
+            raise BadValue(f"ia3 is for linear layers, and {site.name} is an {site.kind}: leave it out of the targets")
+    parts = [(s.module, partial(TrainedFactor, on_input=s in on_input, rows=s.rows)) for s in chosen]
+    return attach_beside(model, method, parts)

@@ -1,0 +1,179 @@
+"""What holds for every method that is registered, on every kind of model that it fits.
+
+A new method is taken up here by itself; what is special about one stands in the tables below.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lora_lab import detach, disabled, load_adapter, params, save_adapter
+from lora_lab.errors import BadValue, LabError
+from lora_lab.methods import REGISTRY, method_from
+from lora_lab.methods.base import Method
+from lora_lab.methods.counted import Counted
+from lora_lab.methods.packed import Stream, pack, share
+from tests.conftest import logits, randomise, snapshot, tiny
+
+KINDS = ("bert", "roberta", "gpt2", "llama")
+SMALL = {"bottleneck": {"size": 8}, "prompt": {"tokens": 3}, "lora": {"rank": 2}}  # for models of width 32
+WITHIN = {"full"}  # trains the base itself: nothing is frozen, so nothing can be switched off or taken out
+AHEAD = {"prompt"}  # something stands ahead of every row from the start: its effect is documented, not zero
+DOES_NOT_FIT = {
+    ("head", "gpt2"): "finds nothing to train",
+    ("head", "llama"): "finds nothing to train",
+    ("bitfit", "llama"): "finds nothing to train",
+}
+TRAINED = [name for name, method in REGISTRY.items() if method.attach is not Counted.attach]
+FITTING = [(name, kind) for name in TRAINED for kind in KINDS if (name, kind) not in DOES_NOT_FIT]
+
+
+def method_of(name: str) -> Method:
+    return method_from({"name": name, **SMALL.get(name, {})})
+
+
+def attached(name: str, kind: str, base: nn.Module | None = None, seed: int = 0) -> nn.Module:
+    model = base or tiny(kind)
+    torch.manual_seed(seed)
+    method_of(name).attach(model)
+    return model
+
+
+def loss(answer: torch.Tensor) -> torch.Tensor:
+    return answer.float().log_softmax(-1)[..., 1].square().mean()
+
+
+def train(model: nn.Module, steps: int = 3) -> None:
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(logits(model)).backward()
+        optimizer.step()
+
+
+every = pytest.mark.parametrize(("name", "kind"), FITTING)
+
+
+@every
+def test_attaching_has_no_effect_yet(name, kind):
+    answer = logits(attached(name, kind))
+    if name in AHEAD:
+        assert not torch.equal(answer, logits(tiny(kind)))
+    else:
+        torch.testing.assert_close(answer, logits(tiny(kind)), rtol=1e-6, atol=1e-6)
+
+
+@every
+def test_training_moves_what_the_report_says_and_nothing_else(name, kind):
+    model, before = tiny(kind), dict(snapshot(tiny(kind)))
+    report = method_of(name).attach(model)
+    trains = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+    assert sum(p.numel() for p in trains) == report.trainable
+    train(model)
+    after = [p for p in model.parameters() if p.requires_grad]
+    assert any(not torch.equal(p, old) for p, old in zip(after, trains, strict=True))
+    if name not in WITHIN:
+        detach(model)
+        assert {k: v[1:] for k, v in snapshot(model).items()} == {k: v[1:] for k, v in before.items()}
+
+
+@every
+def test_switched_off_it_answers_as_the_base_does(name, kind):
+    model = attached(name, kind)
+    randomise(model)
+    if name in WITHIN:
+        with pytest.raises(BadValue, match="load the base anew"), disabled(model):
+            pass
+        return
+    changed = logits(model)
+    with disabled(model):
+        assert torch.equal(logits(model), logits(tiny(kind)))
+    assert torch.equal(logits(model), changed)
+    assert not torch.equal(changed, logits(tiny(kind)))
+
+
+@every
+def test_taken_out_it_leaves_the_model_as_it_was(name, kind):
+    model, frozen = attached(name, kind), tiny(kind).requires_grad_(False)
+    if name in WITHIN:
+        with pytest.raises(BadValue, match="load the base anew"):
+            detach(model)
+        return
+    with pytest.raises(BadValue, match="carries an adapter already"):
+        method_of(name).attach(model)
+    detach(model)
+    assert snapshot(model) == snapshot(frozen)
+    assert torch.equal(logits(model), logits(frozen))
+    method_of(name).attach(model)
+
+
+@every
+def test_what_is_saved_answers_the_same_when_loaded(name, kind, tmp_path):
+    model, again = attached(name, kind), tiny(kind)
+    randomise(model)
+    save_adapter(model, tmp_path)
+    report = load_adapter(again, tmp_path)
+    assert report.method == method_of(name)
+    assert torch.equal(logits(again), logits(model))
+    assert snapshot(again) == snapshot(model)
+
+
+@every
+def test_a_file_that_lacks_a_number_is_refused(name, kind, tmp_path):
+    model, again = attached(name, kind), tiny(kind)
+    randomise(model)
+    next(p for p in model.parameters() if p.requires_grad).data.view(-1)[0] = torch.nan
+    save_adapter(model, tmp_path)
+    before = snapshot(again)
+    with pytest.raises(LabError, match=r"no finite numbers|trained on another base"):
+        load_adapter(again, tmp_path)
+    assert snapshot(again) == before
+
+
+@every
+def test_the_real_count_is_the_accountants(name, kind):
+    model = tiny(kind)
+    counted = params(model, method_of(name))
+    report = method_of(name).attach(model)
+    assert report.adapter_parameters == counted.trainable
+    assert report.head_parameters == counted.head
+    assert report.total == counted.total + (0 if name in WITHIN else counted.trainable)
+    assert f"{report.trainable:,} of {report.total:,} parameters train" in str(report)
+
+
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in FITTING if REGISTRY[n].packs])
+def test_packed_it_learns_what_it_learns_alone(name, kind):
+    base, rows = tiny(kind), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
+    alone = [attached(name, kind, share(base), seed) for seed in (1, 2)]
+    lanes = [attached(name, kind, share(base), seed) for seed in (1, 2)]
+    packed, table = pack(base, lanes, [Stream(1), Stream(2)])
+    for _ in range(3):
+        for model, part in zip(alone, rows.chunk(2), strict=True):
+            optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+            optimizer.zero_grad()
+            loss(model(input_ids=part, attention_mask=torch.ones_like(part)).logits).backward()
+            optimizer.step()
+        answers = packed(input_ids=rows, attention_mask=torch.ones_like(rows)).logits
+        table.gradients.zero_()
+        sum(loss(answer) for answer in answers.chunk(2)).backward()
+        table.numbers -= 0.1 * table.gradients
+    for model, lane in zip(alone, lanes, strict=True):
+        torch.testing.assert_close(logits(lane), logits(model), rtol=1e-5, atol=1e-5)
+        assert not torch.equal(logits(lane), logits(attached(name, kind, seed=1)))
+
+
+@pytest.mark.parametrize(("name", "kind"), DOES_NOT_FIT)
+def test_on_a_model_that_it_does_not_fit_it_says_so_in_one_sentence(name, kind):
+    model, before = tiny(kind), snapshot(tiny(kind))
+    with pytest.raises(BadValue, match=DOES_NOT_FIT[name, kind]) as caught:
+        method_of(name).attach(model)
+    assert "\n" not in str(caught.value)
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_its_settings_make_it_again(name):
+    assert method_from(method_of(name).settings()) == method_of(name)
+    assert REGISTRY[name].name == name
