@@ -74,7 +74,7 @@ class Bottleneck(Counted):
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put the bottlenecks behind its layers' parts, give a classification head a trained copy.
 
-        Raises: BadValue where no place is found or a setting does not fit, and when the model carries an adapter already.
+        Raises: BadValue where no place is found, a setting does not fit, or the model carries an adapter already.
         """
         from lora_lab.methods import trained_bottleneck  # imports torch
 
