@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lora_lab.methods.memory import memory
     from lora_lab.methods.params import params
     from lora_lab.methods.prefix import PrefixTuning
+    from lora_lab.methods.probe import Probe
     from lora_lab.methods.prompt import PromptTuning
     from lora_lab.training.models import load_model, load_tokenizer
     from lora_lab.training.recipe import Recipe
@@ -55,6 +56,7 @@ _HOME = {
     "LoRA": "methods.lora",
     "NotFound": "errors",
     "PrefixTuning": "methods.prefix",
+    "Probe": "methods.probe",
     "PromptTuning": "methods.prompt",
     "Recipe": "training.recipe",
     "Run": "training.runs",

@@ -21,6 +21,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
 from lora_lab.methods.packed import Stream, Table, can_pack, pack, share
+from lora_lab.methods.probe import Probe
 from lora_lab.methods.shared_start import share_start
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
@@ -31,6 +32,7 @@ from lora_lab.training.guard import check_memory
 from lora_lab.training.lane import Callback, Lane, Progress
 from lora_lab.training.loop import fit
 from lora_lab.training.models import is_causal, load_model, load_tokenizer
+from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import Task, load_task
@@ -94,7 +96,10 @@ class Pack:
         """Train all lanes and score each once on the test split; `keep` hears of each run as soon as it is there."""
         self._keep, self._runs = keep, list[Run]()
         device.forget_peak(self.device)
-        fit(self, stop=stop)
+        if isinstance(self.lanes[0].recipe.method, Probe):
+            fit_probe(self, stop=stop)
+        else:
+            fit(self, stop=stop)
         if self.lanes[0].status == "stopped" and not self.scores_stopped:
             return self._runs
         self.before_scoring()
@@ -214,7 +219,8 @@ class Pack:
         seed_everything(recipe.seed)
         labels, dtype, attention = self.task.num_labels, self.choice.torch_dtype, self.choice.attention
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
-        answer_at_first_token(model)
+        if not isinstance(recipe.method, Probe):  # which reads every token
+            answer_at_first_token(model)
         attend_in_fp32(model)
         return model
 

@@ -13,6 +13,7 @@ from lora_lab.files import read_json
 from lora_lab.methods.adapters import CONFIG, load_adapter, save_adapter
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import encode
@@ -141,9 +142,9 @@ def evaluate_adapter(
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
     base = load_model(name, data.num_labels, dtype=choice.torch_dtype, attention=choice.attention, download=download)
     check_fits(base, data)
-    answer_at_first_token(base)
+    if not isinstance(load_adapter(base, adapter).method, Probe):  # which reads every token
+        answer_at_first_token(base)
     attend_in_fp32(base)
-    load_adapter(base, adapter)
     tokenizer = load_tokenizer(name, download=download)
     base.config.pad_token_id = tokenizer.pad_token_id
     rows = encode(data.test, data, tokenizer)

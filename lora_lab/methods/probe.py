@@ -1,0 +1,71 @@
+"""The honest floor: logistic regression on what the frozen model says of a text, and nothing of the model moves.
+
+    z = the mean over a text's tokens of the last hidden state     (d,)
+    p(class | text) = softmax(W z + b)                             W (classes, d), b (classes)
+
+    minimise  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2       on z with mean 0 and deviation 1
+
+That has one minimum, which is solved for (`training/probing.py`): no rate, no steps, no seed. What a method gains over
+the probe is what changing the model is worth. Source: Alain & Bengio 2016, "Understanding intermediate layers using
+linear classifier probes".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.parameters import FP32, Row
+from lora_lab.accounting.plan import Plan
+from lora_lab.errors import BadValue
+from lora_lab.methods.base import Report
+from lora_lab.methods.counted import Counted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NO_STEP = "the probe takes no training step, its memory is that of reading each text once: trace it for a step's"
+
+
+@dataclass(frozen=True)
+class Probe(Counted):
+    """Logistic regression with the penalty l2 / 2 |W|^2 against the sum of losses: the one thing to tune.
+
+    scikit-learn's C is 1 / l2; with two classes, for which it keeps one row of W in the place of two, 2 / l2.
+    A recipe's rate, steps, batch, clip and seed change nothing. Raises: BadValue for an l2 that is not above 0.
+    """
+
+    name: ClassVar[str] = "probe"
+
+    l2: float = 1.0
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.l2, int | float) and not isinstance(self.l2, bool)
+        if not (number and 0 < self.l2 < math.inf):
+            raise BadValue(f"l2 must be a number above 0, not {self.l2!r}: without a penalty W may grow for ever")
+
+    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
+        """Nothing but the head, which counts apart. Raises: BadValue for a model that no head is put on."""
+        if architecture.task != "encoder" and not architecture.head_parameters:
+            raise BadValue(f"{architecture.name} has no head of a task to put a probe on; give num_labels")
+        return ()
+
+    def file_bytes(self, architecture: Architecture) -> int:
+        """Bytes of W and b in fp32, whatever head the model itself would have."""
+        classes = [m.out_features for m in architecture.modules if m.in_task_head][-1:]
+        return FP32 * sum(classes) * (architecture.hidden + 1)
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """No step, so no closed form of one. Raises: as `trained`."""
+        return Plan(self.count(architecture), unknown=NO_STEP)
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze the model and put W and b, zero until they are solved for, in the place of its head.
+
+        Raises: BadValue for a model without a classification head, or that carries an adapter already.
+        """
+        from lora_lab.methods import pooled_head  # imports torch
+
+        return pooled_head.attach_probe(model, self)

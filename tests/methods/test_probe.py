@@ -1,0 +1,127 @@
+"""The probe's head on every kind of classifier: what it reads, what it leaves alone, and that it goes again."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from lora_lab import Probe, detach, disabled, params
+from lora_lab.errors import BadValue
+from lora_lab.methods import method_from
+from lora_lab.methods.attach import report_of
+from lora_lab.methods.packed import share
+from lora_lab.methods.pooled_head import masked_mean, pooled_head_of
+from tests.conftest import logits, randomise, snapshot, tiny
+
+KINDS = ("bert", "roberta", "gpt2", "llama")
+SIZE = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "num_labels": 3,
+    "pad_token_id": 0,
+}
+
+
+def classifier(kind: str) -> nn.Module:
+    """A small random classifier into three classes."""
+    torch.manual_seed(0)
+    if kind == "roberta":
+        return tiny("roberta")
+    config = transformers.AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=4) if kind == "gpt2" else None
+    config = config or transformers.AutoConfig.for_model(kind, **SIZE)
+    config.vocab_size, config.num_labels, config.pad_token_id = 96, 3, 0
+    return transformers.AutoModelForSequenceClassification.from_config(config).eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_answers_from_the_mean_of_a_rows_own_tokens(kind):
+    model = classifier(kind)
+    ids = torch.randint(1, 96, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
+    hidden = model.base_model(input_ids=ids, attention_mask=mask)[0]
+    means = torch.stack([hidden[0].mean(0), hidden[1, :6].mean(0)])
+    report = Probe().attach(model)
+    assert logits(model).abs().max() == 0  # all classes alike until it is solved
+    randomise(model)
+    head = pooled_head_of(model).trained
+    assert torch.allclose(logits(model), means @ head.weight.T + head.bias, atol=1e-5)
+    assert (report.adapter_parameters, report.head_parameters) == (0, 3 * 32 + 3)
+    assert report.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_switched_off_or_taken_out_the_model_is_what_it_was(kind):
+    model = classifier(kind)
+    before, answer = snapshot(model.requires_grad_(False)), logits(model)
+    Probe().attach(model)
+    randomise(model)
+    with disabled(model):
+        assert torch.equal(logits(model), answer)
+    assert not torch.equal(logits(model), answer)
+    detach(model)
+    assert torch.equal(logits(model), answer)
+    assert snapshot(model) == before
+    assert not model.base_model._forward_hooks
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, share])
+def test_a_copy_listens_to_its_own_model(duplicate):
+    one = classifier("bert")
+    Probe().attach(one)
+    other = duplicate(one)
+    other.base_model.register_forward_hook(lambda module, given, out: (out[0] * 0, *out[1:]), prepend=True)
+    head = pooled_head_of(other)
+    logits(one)
+    one_answer = logits(one)
+    randomise(one)
+    assert not torch.equal(logits(one), one_answer)
+    ids = torch.ones(2, 5, dtype=torch.long)
+    other.base_model(input_ids=ids)
+    assert head.features().abs().max() == 0
+
+
+def test_a_model_that_answers_at_its_first_token_alone_is_refused_loudly():
+    with pytest.raises(BadValue, match="every token"):
+        masked_mean(torch.zeros(2, 1, 4), torch.ones(2, 7))
+
+
+def test_what_carries_no_classifier_or_an_adapter_already_is_refused_and_left_alone():
+    model = tiny("gpt2")
+    before = snapshot(model)
+    with pytest.raises(BadValue, match="num_labels=2"):
+        Probe().attach(model)
+    assert snapshot(model) == before
+    model = classifier("bert")
+    Probe().attach(model)
+    with pytest.raises(BadValue, match="detach"):
+        Probe().attach(model)
+
+
+def test_it_is_counted_and_read_back_from_its_settings():
+    counted = params("minilm", Probe(), num_labels=2)
+    assert (counted.trainable, counted.head, counted.adapter_bytes) == (0, 770, 4 * 770)
+    roberta = params("roberta-base", Probe(), num_labels=3)  # whose own head would be far larger
+    assert roberta.adapter_bytes == 4 * 3 * 769
+    with pytest.raises(BadValue, match="num_labels"):
+        params("gpt2", Probe())
+    assert method_from(Probe(l2=0.1).settings()) == Probe(l2=0.1)
+
+
+@pytest.mark.parametrize("l2", [0, -1, float("inf"), float("nan"), "1", True])
+def test_an_impossible_penalty_is_refused(l2):
+    with pytest.raises(BadValue, match="l2"):
+        Probe(l2=l2)
+
+
+def test_the_report_is_that_of_the_model():
+    model = classifier("llama")
+    report = Probe().attach(model)
+    assert report_of(model) is report
+    assert "score" in str(report)
