@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lora_lab.accounting.plan import Adapter
+from lora_lab.accounting.plan import Adapter, Factor, Funnel
 from lora_lab.accounting.setup import BYTES, Setup
 from lora_lab.accounting.tape import IN_FLIGHT, Label, Storage, Tape, Value
 from lora_lab.errors import BadValue
@@ -45,6 +45,8 @@ class Operations(Tape):
         quantised: bool = True,
     ) -> Value:
         """y = W x (+ b), then each adapter's s B A x. W's gradient keeps x, and so does A's; a frozen W nothing."""
+        for part in adapters:
+            x = self._scaled(x, part) if isinstance(part, Factor) and part.on_input else x
         b, weight = self.b, in_features * out_features * self.b
         dequantised = weight if quantised and self.setup.quantised != "none" else 0
         numbers = (in_features * out_features if self.trains else 0) + (out_features if bias and self.biases else 0)
@@ -52,8 +54,43 @@ class Operations(Tape):
         size = self.tokens * out_features * b
         y = self.op(size, [x], keeps, weights=numbers * b, temporary=dequantised, label=label)
         for adapter in adapters:
-            y = self._adapter(x, y, adapter, conv1d)
+            y = self._changed(x, y, adapter, conv1d)
         return y
+
+    def _changed(self, x: Value, y: Value, part: Adapter, conv1d: bool) -> Value:
+        if isinstance(part, Factor):
+            return y if part.on_input else self._scaled(y, part)
+        return self._funnel(y, part) if isinstance(part, Funnel) else self._adapter(x, y, part, conv1d)
+
+    def _scaled(self, x: Value, part: Factor) -> Value:
+        """x times a trained factor for each number: x is kept; the factor's gradient is as large as x until summed."""
+        (numbers,) = part.tensors
+        copied = ("activations", "factors in the base's dtype", "width·b")
+        factor = self.op(numbers * self.b, [], weights=numbers * self._own, label=copied)
+        keeps = [x, factor] if x.needs_grad and self._own != self.b else [x]
+        return self.op(x.size, [x, factor], keeps, temporary=x.size, label=x.storage.label)
+
+    def _funnel(self, y: Value, part: Funnel) -> Value:
+        """y plus a bottleneck's answer to it: what goes down is kept, and both sides of the nonlinearity."""
+        label = ("activations", "inside the bottlenecks", "T·r·b each")
+        *_, down, down_bias, up, up_bias = part.tensors
+        x = self._normed(y, part.rows) if part.norm else y
+        h = self._thin(x, down + down_bias, self._own, self.tokens * part.rank * self.b, "down")
+        h = self.pointwise_of(h, label)
+        return self.add(y, self._thin(h, up + up_bias, self._own, y.size, "up"))
+
+    def _normed(self, y: Value, d: int) -> Value:
+        """A norm that trains in fp32 beside a base of any dtype: its input is kept in fp32."""
+        label = ("activations", "inputs of the bottlenecks, normed", "T·d·b")
+        wide = self.cast(y, 4 * self.tokens * d, ("activations", "inputs of norms in fp32", "4·T·d"))
+        stats = Storage(8 * self.tokens, ("activations", "statistics of norms", "8·T"))
+        normed = self.op(wide.size, [wide], [wide, stats], weights=2 * d * self._own, label=label)
+        return self.cast(normed, y.size, label)
+
+    @property
+    def _own(self) -> int:
+        """Bytes of a number that trains beside a frozen base."""
+        return 4 if self.setup.adapter_dtype == "auto" else BYTES[self.setup.adapter_dtype]
 
     def _adapter(self, x: Value, y: Value, adapter: Adapter, conv1d: bool) -> Value:
         kind, b = self.setup.adapter_dtype, self.b

@@ -21,12 +21,46 @@ class Adapter:
     sliced: bool = False
 
     @property
+    def tensors(self) -> tuple[int, ...]:
+        """Numbers in each tensor that trains: A and B."""
+        return self.rank * self.in_features, self.rank * self.rows
+
+    @property
     def numbers(self) -> int:
-        """Numbers in A and B."""
-        return self.rank * (self.in_features + self.rows)
+        """Numbers in all of them."""
+        return sum(self.tensors)
 
 
-LayerPlan = tuple[tuple[str, tuple[Adapter, ...]], ...]  # key of the module -> its adapters, the inner one first
+@dataclass(frozen=True)
+class Funnel(Adapter):
+    """A bottleneck on a layer's output, of `rows` numbers: y + W_up f(W_down y), both with biases.
+
+    norm   whether y is normed before it goes down
+    """
+
+    norm: bool = False
+
+    @property
+    def tensors(self) -> tuple[int, ...]:
+        """The norm's two, the way down and its bias, the way up and its bias."""
+        norm = (self.rows, self.rows) if self.norm else ()
+        return *norm, self.rank * self.rows, self.rank, self.rank * self.rows, self.rows
+
+
+@dataclass(frozen=True)
+class Factor(Adapter):
+    """A factor for each number of a layer's output or, where `on_input`, of its input; its rank is 0."""
+
+    on_input: bool = False
+
+    @property
+    def tensors(self) -> tuple[int, ...]:
+        """One vector."""
+        return (self.in_features if self.on_input else self.rows,)
+
+
+# Key of the module -> what is beside it, the inner one first.
+LayerPlan = tuple[tuple[str, tuple[Adapter, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -39,6 +73,7 @@ class Plan:
     outside        numbers in adapters outside the layers, on embeddings or the head
     dropout        on the adapters' inputs
     prompt         tokens put before each row
+    tensors        numbers in each tensor that trains outside the layers' plan; () for one tensor
     prefix         keys and values put before those of each row, in every layer
     parameters     numbers that train, the task's head not among them
     head           whether the task's head trains too
@@ -52,6 +87,7 @@ class Plan:
     outside: int = 0
     dropout: float = 0.0
     prompt: int = 0
+    tensors: tuple[int, ...] = ()
     prefix: int = 0
     head: bool = True
     unknown: str = ""

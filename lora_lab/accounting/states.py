@@ -151,8 +151,8 @@ def _own(a: Architecture, plan: Plan, once: bool) -> list[int]:
         each = (m for m in a.modules if m.bias and not m.in_task_head)
         return [m.biases for m in each for _ in range(1 if once else _copies(m))]
     layers = {id(layer): layer for layer in plan.layers}.values() if once else plan.layers
-    pairs = [(x.rank * x.in_features, x.rank * x.rows) for layer in layers for _, some in layer for x in some]
-    return [n for pair in pairs for n in pair] or [plan.parameters] * (plan.parameters > 0)
+    inside = [n for layer in layers for _, some in layer for x in some for n in x.tensors]
+    return inside or list(plan.tensors) or [plan.parameters] * (plan.parameters > 0)
 
 
 def _head_modules(a: Architecture, labels: int) -> tuple[Module, ...]:

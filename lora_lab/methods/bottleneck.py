@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.plan import Funnel, Plan
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Report, register
 from lora_lab.methods.counted import Counted, layers_within, one_of, whole
+from lora_lab.methods.lora_count import layer_of, layered
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,6 +81,22 @@ class Bottleneck(Counted):
         from lora_lab.methods import trained_bottleneck  # imports torch
 
         return trained_bottleneck.attach_bottlenecks(model, self)
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """The bottlenecks of each layer, as far as memory depends on them. Raises: as `trained`."""
+        numbers, (adapters, usual) = self.count(architecture), PER_LAYER[self.placement]
+        norm = bool(usual if self.layernorms is None else self.layernorms)
+        first, d = architecture.layers - (self.layers or architecture.layers), architecture.hidden
+        after = ("o", "down")[-adapters:]
+        places = [s for s in architecture.slots if s.module.key in after and not s.module.expert]
+        found = layered(
+            [(s, Funnel(self.size, s.site.in_features, d, norm=norm)) for s in places if layer_of(s) >= first],
+            architecture,
+        )
+        if found.parameters != numbers:
+            what = "with these norms" if norm else f"behind the experts of {architecture.name}"
+            return Plan(numbers, unknown=f"the memory of bottlenecks {what} is not modelled; use one norm each or none")
+        return found
 
 
 def _row(way: str, inputs: int, outputs: int, count: int) -> Row:

@@ -12,13 +12,14 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.architectures import Architecture, Slot
 from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.plan import Factor, Plan
 from lora_lab.accounting.sites import choose
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Report, register
 from lora_lab.methods.counted import Counted, words
-from lora_lab.methods.lora_count import slot_row
+from lora_lab.methods.lora_count import layered, slot_row
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,13 +48,14 @@ class IA3(Counted):
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """A vector at each site. Raises: NotFound for a target that matches nothing."""
-        slots = {slot.site: slot for slot in architecture.slots}
-        on_input = set(choose(self.feedforward, list(slots))) if self.feedforward else set()
         numbers: Counter[Row] = Counter()
-        for site in choose(self.targets, list(slots)):
-            each = site.in_features if site in on_input else site.out_features
-            numbers[slot_row(slots[site], architecture)] += each * slots[site].times
+        for slot, factor in self._factors(architecture):
+            numbers[slot_row(slot, architecture)] += factor.numbers * slot.times
         return tuple(replace(row, trained=n) for row, n in numbers.items())
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """The factors of each layer, as far as memory depends on them. Raises: as `trained`."""
+        return layered(self._factors(architecture), architecture)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put a factor at each target, give a classification head a copy that trains.
@@ -64,3 +66,12 @@ class IA3(Counted):
         from lora_lab.methods import trained_factor  # imports torch
 
         return trained_factor.attach_factors(model, self)
+
+    def _factors(self, architecture: Architecture) -> list[tuple[Slot, Factor]]:
+        slots = {slot.site: slot for slot in architecture.slots}
+        on_input = set(choose(self.feedforward, list(slots))) if self.feedforward else set()
+        sites = choose(self.targets, list(slots))
+        return [
+            (slots[s], Factor(0, s.in_features, s.out_features, s.rows is not None, on_input=s in on_input))
+            for s in sites
+        ]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
 
-from lora_lab.accounting.architectures import Architecture, Module, Slot
+from lora_lab.accounting.architectures import Architecture, Slot
 from lora_lab.accounting.parameters import Row, row_of, safetensors_bytes, slice_rows
 from lora_lab.accounting.plan import Adapter, LayerPlan, Plan
 from lora_lab.accounting.sites import Site
@@ -59,25 +59,31 @@ def file_bytes(method: Places, architecture: Architecture) -> int:
 
 def plan(method: Places, architecture: Architecture, dropout: float) -> Plan:
     """The adapters of each layer by the module they stand beside; those outside the layers only as a number."""
+    parts = [
+        (slot, Adapter(p.rank, p.site.in_features, p.site.out_features, sliced=p.site.rows is not None))
+        for slot, p in _placed(method, architecture)
+    ]
+    return replace(layered(parts, architecture), dropout=dropout)
+
+
+def layered(parts: Iterable[tuple[Slot, Adapter]], architecture: Architecture) -> Plan:
+    """The plan of what stands beside some modules: inside the layers by module, elsewhere only as a number."""
     layers: list[dict[str, list[Adapter]]] = [{} for _ in range(architecture.layers)]
     numbers = outside = 0
-    for slot, placement in _placed(method, architecture):
-        numbers += placement.parameters * slot.times
+    for slot, part in parts:
+        numbers += part.numbers * slot.times
         if not slot.module.numbers or slot.module.expert:
-            outside += placement.parameters * slot.times
+            outside += part.numbers * slot.times
             continue
-        site = placement.site
-        adapter = Adapter(placement.rank, site.in_features, site.out_features, sliced=site.rows is not None)
-        layers[_layer(site.module, slot.module)].setdefault(slot.module.key, []).append(adapter)
+        layers[layer_of(slot)].setdefault(slot.module.key, []).append(part)
     made = (tuple((role, tuple(each)) for role, each in layer.items()) for layer in layers)
     same: dict[LayerPlan, LayerPlan] = {}
-    plans = tuple(same.setdefault(layer, layer) for layer in made)
-    return Plan(numbers, layers=plans, outside=outside, dropout=dropout)
+    return Plan(numbers, layers=tuple(same.setdefault(layer, layer) for layer in made), outside=outside)
 
 
-def _layer(path: str, module: Module) -> int:
+def layer_of(slot: Slot) -> int:
     """The number that stands where the module's name has its *."""
-    return int(path[module.name.index("*") :].partition(".")[0])
+    return int(slot.site.module[slot.module.name.index("*") :].partition(".")[0])
 
 
 def _placed(method: Places, architecture: Architecture) -> list[tuple[Slot, Placement]]:
