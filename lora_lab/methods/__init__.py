@@ -15,8 +15,8 @@ from lora_lab.methods.base import REGISTRY, Method, register
 
 __all__ = ["REGISTRY", "Method", "method_class", "method_from", "register"]
 
-NAMES = ("lora", "full", "probe", "prompt", "prefix", "bitfit", "bottleneck", "ia3")
-for _name in NAMES:  # each registers what it holds
+# Each registers what it holds.
+for _name in ("lora", "full", "probe", "prompt", "prefix", "bitfit", "bottleneck", "ia3"):
     import_module(f"{__name__}.{_name}")
 
 

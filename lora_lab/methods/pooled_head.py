@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lora_lab.errors import BadValue
 from lora_lab.layers import TrainedCopy
-from lora_lab.methods.attach import fingerprint, heads_of, is_adapted
+from lora_lab.methods.attach import fingerprint, heads_of, put, refuse_adapted
 from lora_lab.methods.base import Report
 from lora_lab.methods.probe import Probe
 
@@ -29,6 +30,12 @@ class PooledHead(TrainedCopy):
     def __init__(self, base_layer: nn.Module, hidden: int, classes: int, *, every_token: bool) -> None:
         super().__init__(base_layer, _zeros(hidden, classes, next(base_layer.parameters()).device))
         self.every_token, self.heard = every_token, _NOTHING
+        self.hook: RemovableHandle  # at the base model
+
+    def take_out(self, model: nn.Module, path: str) -> None:
+        """Stop listening, and put the model's own head back."""
+        self.hook.remove()
+        super().take_out(model, path)
 
     def listen(self, base: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Called after each forward of the base model."""
@@ -65,8 +72,7 @@ def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
 
 def attach_probe(model: nn.Module, method: Probe) -> Report:
     """Freeze `model` and put a `PooledHead` in the place of its last head."""
-    if is_adapted(model):
-        raise BadValue("this model carries an adapter already; take it out first with detach(model)")
+    refuse_adapted(model)
     heads, config = heads_of(model), getattr(model, "config", None)
     if not heads or config is None:
         raise BadValue('the probe needs a classifier: load_model("minilm", num_labels=2)')
@@ -74,8 +80,8 @@ def attach_probe(model: nn.Module, method: Probe) -> Report:
     model.requires_grad_(False)
     name, own = heads[-1]
     head = PooledHead(own, config.hidden_size, config.num_labels, every_token=name == AT_EVERY_TOKEN)
-    setattr(model, name, head.train(own.training))
-    model.base_model.register_forward_hook(head.listen, with_kwargs=True)  # type: ignore[operator, union-attr]
+    put(model, name, head.train(own.training))
+    head.hook = model.base_model.register_forward_hook(head.listen, with_kwargs=True)  # type: ignore[operator, union-attr]
     report = Report(method, (), ((name, sum(p.numel() for p in head.trained.parameters())),), numbers, base)
     model.lora_lab_report = report  # type: ignore[assignment]
     return report

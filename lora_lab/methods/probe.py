@@ -20,7 +20,7 @@ from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import FP32, Row
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Report, register
 from lora_lab.methods.counted import Counted
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NO_STEP = "the probe takes no training step, its memory is that of reading each text once: trace it for a step's"
 
 
+@register
 @dataclass(frozen=True)
 class Probe(Counted):
     """Logistic regression with the penalty l2 / 2 |W|^2 against the sum of losses: the one thing to tune.

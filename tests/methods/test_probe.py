@@ -85,6 +85,9 @@ def test_a_copy_listens_to_its_own_model(duplicate):
     ids = torch.ones(2, 5, dtype=torch.long)
     other.base_model(input_ids=ids)
     assert head.features().abs().max() == 0
+    detach(other)
+    assert pooled_head_of(one).hook.id in one.base_model._forward_hooks
+    assert pooled_head_of(one).hook.id not in other.base_model._forward_hooks
 
 
 def test_a_model_that_answers_at_its_first_token_alone_is_refused_loudly():
