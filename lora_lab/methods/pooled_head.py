@@ -43,7 +43,7 @@ class PooledHead(TrainedCopy):
             self.heard = (output[0], kwargs.get("attention_mask"))
 
     def features(self) -> Tensor:
-        """Of the rows just heard, which are then forgotten: the mean of all tokens' hidden states, (rows, d) in fp32."""
+        """The mean hidden state of each of the rows just heard, which are then forgotten: (rows, d) in fp32."""
         heard, self.heard = self.heard, _NOTHING
         return masked_mean(*heard)
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+from scipy.special import log_softmax  # type: ignore[import-untyped]
 from torch import nn
 
 from lora_lab.errors import BadValue, Failed
@@ -42,13 +42,15 @@ def fit_probe(pack: Pack, *, stop: threading.Event | None = None) -> None:
     (lane,) = pack.lanes
     found = features(pack.model, pack.rows["train"], pack.pad, pack.device, stop=stop)
     if found is None:
-        return end_all(pack.lanes, "stopped")
+        end_all(pack.lanes, "stopped")
+        return
     labels, recipe = np.array([row.label for row in pack.rows["train"]]), lane.recipe
     assert isinstance(recipe.method, Probe)
     try:
         weight, bias, loss = solve(found, labels, int(pack.base.config.num_labels), recipe.method.l2)
     except Failed as error:
-        return lane.fail(str(error))
+        lane.fail(str(error))
+        return
     write(pack.model, weight, bias)
     lane.history.progress = [Progress(recipe.steps, recipe.steps, loss, 0.0)]
     lane.note(pack.validate()[0] if recipe.validations else None)
@@ -69,7 +71,7 @@ def features(
     model.eval()
     base: nn.Module = model.base_model  # type: ignore[assignment]
     numbered = [Row(row.tokens, row.label, number) for number, row in enumerate(rows)]
-    found = np.empty((len(rows), head.trained.in_features))
+    found = np.empty((len(rows), model.config.hidden_size))  # type: ignore[union-attr, arg-type]
     for batch in scoring_batches(numbered, ROWS, pad):
         if stop is not None and stop.is_set():
             return None
