@@ -83,6 +83,8 @@ def gpt2(on: Operations, x: Value, layer: Layer) -> Value:
     y = on.layer_norm(x, ATTENTION_IN)
     qkv = layer.linear(on, y, "q+k+v", QKV)
     q, k, v = on.split(qkv, [qkv.size // 3] * 3)
+    if on.setup.outputs_kept and not on.setup.padded:  # the cache puts k and v into tensors of its own
+        k, v = (on.op(part.size, [part], label=QKV) for part in (k, v))
     heads = layer.architecture.heads
     y = layer.linear(on, on.attention(q, k, v, heads, heads), "o", HIDDEN)
     before, x = x, on.add(on.dropout(y, on.p), x, NORM_INPUT)

@@ -49,10 +49,10 @@ class Operations(Tape):
             x = self._scaled(x, part) if isinstance(part, Factor) and part.on_input else x
         b, weight = self.b, in_features * out_features * self.b
         dequantised = weight if quantised and self.setup.quantised != "none" else 0
-        numbers = (in_features * out_features if self.trains else 0) + (out_features if bias and self.biases else 0)
+        trained = weight * self.trains + self._bias(out_features) * bias
         keeps = [x] if self.trains else []
         size = self.tokens * out_features * b
-        y = self.op(size, [x], keeps, weights=numbers * b, temporary=dequantised, label=label)
+        y = self.op(size, [x], keeps, weights=trained, temporary=dequantised, label=label)
         for adapter in adapters:
             y = self._changed(x, y, adapter, conv1d)
         return y
@@ -244,7 +244,8 @@ class Operations(Tape):
         return self.op(out.size, [q, k, v], [q, k, v, out, *keeps], inside=out)
 
     def _bias(self, d: int) -> int:
-        return d * self.b if self.biases else 0
+        """Bytes of a bias's gradient: one that trains beside the frozen one is in fp32."""
+        return d * (self.b if self.trains else self._own) if self.biases else 0
 
 
 def bytes_per_weight(setup: Setup) -> float:

@@ -68,7 +68,7 @@ class Plan:
     """What trains.
 
     everything     all weights of the model
-    biases         its biases
+    biases         its biases, in fp32 beside the frozen ones
     layers         the adapters of each layer; equal layers hold the same object
     outside        numbers in adapters outside the layers, on embeddings or the head
     dropout        on the adapters' inputs

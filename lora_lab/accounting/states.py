@@ -64,16 +64,15 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
     total = _total(a, labels)
     head = _head(a, labels) if plan.head and not plan.everything else 0
     own = 4 if setup.adapter_dtype == "auto" else BYTES[setup.adapter_dtype]
-    in_place = plan.everything or plan.biases  # what trains is a part of the base
     numbers = total if plan.everything else plan.parameters
-    trained = numbers * (b if in_place else own) + head * 4
-    added = (0 if in_place else plan.parameters * own) + head * 4
+    trained = numbers * (b if plan.everything else own) + head * 4
+    added = (0 if plan.everything else plan.parameters * own) + head * 4
     extra = trained if setup.optimizer == "adamw-foreach" else 0
     if setup.optimizer == "adamw":
-        extra = _loop(_tensors(a, plan, labels, b if in_place else own, once=True))
+        extra = _loop(_tensors(a, plan, labels, b if plan.everything else own, once=True))
     optimizer = 2 * trained
     if setup.optimizer == "adamw-8bit":
-        numbers_of = [n for n, _ in _tensors(a, plan, labels, b if in_place else own)]
+        numbers_of = [n for n, _ in _tensors(a, plan, labels, b if plan.everything else own)]
         optimizer = round(sum(n * (2 + 8 / 256) if n >= SMALL else n * 8 for n in numbers_of))
     if setup.optimizer == "sgd":
         optimizer = 0
