@@ -94,7 +94,7 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """ "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": of lora what differs most often, else what is not usual."""
+    """A method in words, "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": what is not usual, of lora the most."""
     told = method.settings()
     name = told.pop("name")
     if isinstance(method, LoRA):
