@@ -16,6 +16,7 @@ import click
 
 from lora_lab import __version__
 from lora_lab.cli.memory import memory
+from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
 from lora_lab.cli.sweep import collect, sweep
@@ -170,12 +171,9 @@ def demo(steps: int, out: str) -> None:
 
 def _recipe(options: dict[str, Any]) -> Any:
     """The recipe that the options describe."""
-    from lora_lab.methods import method_from
     from lora_lab.training.recipe import Recipe
 
-    method = {name: options.pop(name) for name in ("rank", "alpha", "targets", "rslora", "init")}
-    method |= {"dropout": options.pop("lora_dropout"), "name": options.pop("method")}
-    return Recipe(method=method_from(method), **options)
+    return Recipe(method=take_method(options), **options)
 
 
 def _summary(run: Any) -> str:

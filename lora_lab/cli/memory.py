@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lora_lab.cli.memory_answer import GIB, Answer, Question, describe
-from lora_lab.cli.params import method_from_options, method_options
+from lora_lab.cli.method import method_options, take_method
 from lora_lab.errors import BadValue, LabError
 
 if TYPE_CHECKING:
-    from lora_lab.accounting.architectures import Architecture
     from lora_lab.accounting.compute import Work
     from lora_lab.accounting.estimates import Estimate
     from lora_lab.accounting.gpus import Card
@@ -27,7 +26,6 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that make a set-up and name a card; their defaults are the set-up's own."""
     for option in reversed(
         [
-            click.option("--lora-dropout", type=float, default=None, help="On the adapters' inputs."),
             click.option("--batch", type=int, default=1, show_default=True, help="Rows."),
             click.option("--seq", type=int, default=512, show_default=True, help="Tokens a row, padding included."),
             click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32."),
@@ -53,7 +51,7 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("model")
-@method_options
+@method_options()
 @setup_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def memory(model: str, as_json: bool, **options: Any) -> None:
@@ -128,16 +126,10 @@ def _question(model: str, options: dict[str, Any]) -> Question:
     quantised = "none" if name != "qlora" else "nf4" if double else "nf4-single"
     own = {name: options.pop(name) for name in (*SETUP, "shard")}
     setup = Setup(**own, device=device, quantised=quantised)
-    method = _method(options, architecture)
+    method = take_method(options, architecture)
     plan = method.plan(architecture)
     check_length(architecture, plan, setup)
     return Question(name, architecture, method, plan, setup, labels or 2, card)
-
-
-def _method(options: Mapping[str, Any], architecture: Architecture) -> Any:
-    """The method, its dropout under the option's own name."""
-    given = dict(options)
-    return method_from_options(given | {"dropout": given.pop("lora_dropout")}, architecture)
 
 
 def _card(name: str | None, gigabytes: float | None) -> Card | None:

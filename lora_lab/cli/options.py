@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from lora_lab.cli.method import method_options
+
 Command = Callable[..., Any]
 
 
@@ -14,6 +16,7 @@ def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command
     """The options of a recipe, but for those named; their defaults are the recipe's own."""
 
     def add(command: Command) -> Command:
+        command = method_options(without)(command)
         for name, option in reversed(OPTIONS.items()):
             command = command if name in without else option(command)
         return command
@@ -28,15 +31,6 @@ OPTIONS: dict[str, Callable[[Command], Command]] = {
     "task": click.option(
         "--task", default="rt", show_default=True, help="rt, imdb, tweets, kjv, shakespeare or a file."
     ),
-    "method": click.option("--method", default="lora", show_default=True),
-    "rank": click.option("--rank", type=int, default=8, show_default=True),
-    "alpha": click.option("--alpha", type=float, default=16, show_default=True, help="scaling = alpha / rank."),
-    "targets": click.option(
-        "--targets", default="q,v", show_default=True, help="Roles, names or patterns, with commas."
-    ),
-    "lora_dropout": click.option("--lora-dropout", type=float, default=0.0, help="On the adapter's input."),
-    "rslora": click.option("--rslora", is_flag=True, help="scaling = alpha / sqrt(rank)."),
-    "init": click.option("--init", default="kaiming", help="Of A: kaiming or gaussian."),
     "lr": click.option("--lr", type=float, default=2e-3, show_default=True, help="Peak learning rate."),
     "steps": click.option("--steps", type=int, default=400, show_default=True),
     "batch": click.option("--batch", type=int, default=16, show_default=True),

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_lab.errors import BadValue
+from lora_lab.cli.method import method_options, take_method
 
 if TYPE_CHECKING:
-    from lora_lab.accounting.architectures import Architecture
     from lora_lab.accounting.parameters import ParameterCount, Row
-
-
-def method_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that make a method; those left out are the method's own defaults."""
-    for option in reversed(
-        [
-            click.option("--method", default="lora", show_default=True, help="lora, full, prompt, prefix, bitfit, ..."),
-            click.option("--rank", type=int, default=None, help="Of lora; 8 when left out."),
-            click.option(
-                "--alpha", type=float, default=None, help="Of lora; changes no count, but stands in the file."
-            ),
-            click.option("--rank-pattern", default=None, help="Where some layers differ: q=4,down=16."),
-            click.option("--targets", default=None, help="Roles, names or patterns, with commas; q,v when left out."),
-            click.option("--tokens", type=int, default=None, help="Of prompt and prefix; 20 when left out."),
-            click.option("--form", default=None, help="Of prefix: keys-values or activations."),
-            click.option("--size", type=int, default=None, help="Of bottleneck; 64 when left out."),
-            click.option("--placement", default=None, help="Of bottleneck: houlsby, lin or pfeiffer."),
-            click.option("--layers", type=int, default=None, help="Of bottleneck: the topmost so many only."),
-            click.option("--top", type=int, default=None, help="Of full: the topmost so many layers only."),
-        ]
-    ):
-        command = option(command)
-    return command
 
 
 @click.command()
 @click.argument("model")
-@method_options
+@method_options()
 @click.option("--num-labels", type=int, default=None, help="Count the model for sequence classification.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
@@ -52,48 +27,8 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
     from lora_lab.accounting import parameters, zoo
 
     architecture = zoo.architecture(model, num_labels)
-    count = parameters.count(architecture, method_from_options(options, architecture))
+    count = parameters.count(architecture, take_method(options, architecture))
     print(json.dumps(count.to_json(), allow_nan=False) if as_json else describe(count))
-
-
-def method_from_options(options: dict[str, Any], architecture: Architecture) -> Any:
-    """The method that the options make; an option that it does not have is an error.
-
-    Raises: BadValue or NotFound, naming what there is.
-    """
-    from lora_lab.methods import method_from
-
-    given = {name: value for name, value in options.items() if value is not None}
-    if "rank_pattern" in given:
-        given["rank_pattern"] = _pattern(given["rank_pattern"])
-    if given["method"] == "qlora":  # trains what lora does; only the base differs
-        given = {"targets": "all-linear", **given, "method": "lora"}
-    if given["method"] == "lora" and "targets" not in given:
-        given["targets"] = _usual_targets(architecture)
-    return method_from({"name": given.pop("method"), **given})
-
-
-def _usual_targets(architecture: Architecture) -> str:
-    """q,v, or what comes nearest where attention has a latent between: the layers that unfold q, k and v from it."""
-    if {"q", "v"} <= {site.role for site in architecture.sites()}:
-        return "q,v"
-    unfolding = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if _has(architecture, name)]
-    targets = ",".join(unfolding) or "all-linear"
-    print(f"{architecture.name} has no layers q and v of their own; counting --targets {targets}", file=sys.stderr)
-    return targets
-
-
-def _has(architecture: Architecture, leaf: str) -> bool:
-    return any(module.name.endswith(f".{leaf}") for module in architecture.modules)
-
-
-def _pattern(text: str) -> dict[str, int]:
-    """{"q": 4, "down": 16} from "q=4,down=16"."""
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    for target, _, rank in pairs:
-        if not (target.strip() and rank.strip().isdigit()):
-            raise BadValue(f"--rank-pattern is target=rank with commas between, for example q=4,down=16, not '{text}'")
-    return {target.strip(): int(rank) for target, _, rank in pairs}
 
 
 def describe(count: ParameterCount) -> str:

@@ -9,17 +9,19 @@ from typing import Any
 
 import click
 
+from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
 from lora_lab.errors import BadValue
 
 GRID = ("rank", "alpha", "targets", "lr", "seed")
+LISTS: dict[str, type] = {"lr": float, "seed": int}  # what every method can be swept over
 
 
 def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The grid's own options; those that all recipes share are `train`'s."""
     for option in reversed(
         [
-            click.option("--rank", default="8", show_default=True, help="With commas: 1,2,4,8."),
+            click.option("--rank", default=None, help="Lora's, with commas: 1,2,4,8; 8 when left out."),
             click.option("--alpha", default=None, help="With commas: 8,16."),
             click.option("--alpha-rule", default=None, help="fixed:16 (when left out), rank, 2rank, sqrt or sqrt:4."),
             click.option("--targets", multiple=True, help="q,v when left out; give it again for another choice."),
@@ -38,13 +40,15 @@ def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--solo", is_flag=True, help="One run after another in place of packs.")
 @click.option("--halving", is_flag=True, help="At each validation only the better half of a pack goes on.")
 @click.option("--again", is_flag=True, help="Run failed ones once more.")
-@click.option("--pack", "size", type=click.IntRange(1), default=None, help="Runs side by side; found when left out.")
+@click.option(
+    "--pack", "pack_size", type=click.IntRange(1), default=None, help="Runs side by side; found when left out."
+)
 @click.option("--dask", default=None, help="Address of a Dask scheduler, whose workers take the packs.")
 @click.option("--share", "part", default=None, help="i/n: only laptop i's share of the grid.")
 @click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download: bool, **options: Any) -> None:
-    """Train every combination of ranks, alphas, rates, seeds and targets, side by side on one frozen model.
+    """Train every combination of rates and seeds, of lora also of ranks, alphas and targets, side by side.
 
     It may be stopped or killed at any time: the same command goes on where it was.
     """
@@ -52,7 +56,7 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
     from lora_lab.experiments.cluster import connect
     from lora_lab.experiments.sweep import sweep as run
 
-    how = {name: options.pop(name) for name in ("solo", "halving", "again", "size")}
+    how = {name: options.pop(name) for name in ("solo", "halving", "again")} | {"size": options.pop("pack_size")}
     recipes = _recipes(options)
     recipes = grid.share(recipes, part) if part else recipes
     client = connect(dask) if dask else None
@@ -109,25 +113,24 @@ def summary(runs: Any) -> str:
 def _recipes(options: dict[str, Any]) -> list[Any]:
     """The grid that the options describe. Raises: BadValue for what is no number."""
     from lora_lab.experiments.grid import Grid, numbers
-    from lora_lab.methods import method_from
 
     alpha, rule = options.pop("alpha"), options.pop("alpha_rule")
     if alpha is not None and rule is not None:
         raise BadValue("give --alpha or --alpha-rule, not both")
-    name = options.pop("method")
-    if name != "lora":
-        raise BadValue(f"a grid is of lora's ranks and alphas, not of {name}")
-    own = {"name": name, "rslora": options.pop("rslora"), "init": options.pop("init")}
-    method = method_from(own | {"dropout": options.pop("lora_dropout")})
-    cells = Grid(
-        rank=numbers("--rank", options.pop("rank"), int),
-        alpha=rule or (numbers("--alpha", alpha, float) if alpha is not None else "fixed:16"),
-        lr=numbers("--lr", options.pop("lr"), float),
-        seed=numbers("--seed", options.pop("seed"), int),
-        targets=list(options.pop("targets")) or "q,v",
-        method=method,  # type: ignore[arg-type]
-    )
-    return cells.recipes(options.pop("model"), options.pop("task"), **options)
+    rank, targets = options.pop("rank"), list(options.pop("targets"))
+    axes: dict[str, Any] = {name: numbers(f"--{name}", options.pop(name), kind) for name, kind in LISTS.items()}
+    if options["method"] == "lora":
+        axes["rank"] = numbers("--rank", rank or "8", int)
+        axes["alpha"] = rule or (numbers("--alpha", alpha, float) if alpha is not None else "fixed:16")
+        axes["targets"] = targets or "q,v"
+    elif rank or alpha or rule or len(targets) > 1:
+        raise BadValue(
+            f"a grid of ranks, alphas and targets is lora's, not {options['method']}'s: give rates and seeds"
+        )
+    elif targets:
+        options["targets"] = targets[0]
+    grid = Grid(method=take_method(options), **axes)
+    return grid.recipes(options.pop("model"), options.pop("task"), **options)
 
 
 def _pictures(runs: Any, out: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lora_lab.accounting import zoo
 from lora_lab.errors import BadValue, LabError, nearest
+from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS
@@ -46,8 +47,8 @@ class Grid:
 
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
-    method   what ranks, alphas and targets are set in; its other options stay
-    Raises: BadValue for an empty list or an impossible value.
+    method   what ranks, alphas and targets are set in, where it is lora; its other options stay
+    Raises: BadValue for an empty list or an impossible value, and for ranks, alphas or targets of another method.
     """
 
     rank: Values = 8
@@ -55,10 +56,12 @@ class Grid:
     lr: Values = 2e-3
     seed: Values = 0
     targets: Values = "q,v"
-    method: LoRA = field(default_factory=LoRA)
+    method: Method = field(default_factory=LoRA)
 
     def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
         """The recipes, seeds innermost; `fields` are those that all share. Raises: as the recipe does."""
+        if not isinstance(self.method, LoRA):
+            return self._of_another(model, task, fields)
         axes = [
             _list("rank", self.rank),
             self._alphas(),
@@ -72,6 +75,13 @@ class Grid:
         )
         return list(dict.fromkeys(made))  # rules may meet: alpha = r and alpha = 2r / 2
 
+    def _of_another(self, model: str, task: str, fields: dict[str, Any]) -> list[Recipe]:
+        """Rates and seeds of a method that has no ranks."""
+        if (self.rank, self.alpha, self.targets) != (Grid.rank, Grid.alpha, Grid.targets):
+            raise BadValue(f"a grid of ranks, alphas and targets is lora's; set those of {self.method.name} in method")
+        pairs = product(_list("lr", self.lr), _list("seed", self.seed))
+        return list(dict.fromkeys(Recipe(model, task, self.method, lr=lr, seed=seed, **fields) for lr, seed in pairs))
+
     def _alphas(self) -> list[Any]:
         return [self.alpha] if isinstance(self.alpha, str) else _list("alpha", self.alpha)
 
@@ -83,6 +93,7 @@ class Grid:
 
     def _method(self, rank: int, alpha: Any, targets: Any) -> LoRA:
         number = alpha_of(alpha, rank) if isinstance(alpha, str) else alpha
+        assert isinstance(self.method, LoRA)
         return replace(self.method, rank=rank, alpha=number, targets=targets)
 
 
@@ -115,7 +126,7 @@ def check(recipes: Iterable[Recipe]) -> None:
             architecture = zoo.architecture(recipe.model, labels)
         except LabError:
             return  # no config here, or a family that cannot be counted: loading will tell
-        recipe.method.trained(architecture)  # type: ignore[attr-defined]
+        recipe.method.trained(architecture)
 
 
 def _different(recipes: Iterable[Recipe]) -> Iterator[Recipe]:

@@ -90,13 +90,27 @@ class Recipe:
 
     def describe(self) -> str:
         """A short line for legends and logs: what differs between runs most often."""
-        method = self.method.settings()
-        parts = (
-            [f"rank {method['rank']}", f"alpha {method['alpha']:g}", "+".join(method["targets"])]
-            if "rank" in method
-            else []
-        )
-        return ", ".join([self.method.name, *parts, f"lr {self.lr:g}", f"seed {self.seed}"])
+        return ", ".join([describe(self.method), f"lr {self.lr:g}", f"seed {self.seed}"])
+
+
+def describe(method: Method) -> str:
+    """A method in words, "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": what is not usual, of lora the most."""
+    told = method.settings()
+    name = told.pop("name")
+    if isinstance(method, LoRA):
+        return f"{name}, rank {told['rank']}, alpha {told['alpha']:g}, {'+'.join(told['targets'])}"
+    usual = type(method)().settings()
+    return ", ".join([name, *(f"{key} {_short(value)}" for key, value in told.items() if value != usual[key])])
+
+
+def _short(value: Any) -> str:
+    return (
+        "+".join(map(str, value))
+        if isinstance(value, list)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,113 @@
+"""The options that make a method, for every command that takes one: each field of each method is an option."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, Field, fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lora_lab.errors import BadValue
+from lora_lab.methods import REGISTRY, Method, method_from
+
+if TYPE_CHECKING:
+    from lora_lab.accounting.architectures import Architecture
+
+Command = Callable[..., Any]
+OTHER_NAMES = {"dropout": "lora_dropout"}  # `memory` has a --dropout of its own, the model's
+HELP = {
+    "rank": "Columns of B, rows of A",
+    "alpha": "scaling = alpha / rank",
+    "targets": "Roles, names or patterns, with commas",
+    "dropout": "On the adapter's input",
+    "rslora": "scaling = alpha / sqrt(rank)",
+    "rank_pattern": "Where some layers differ: q=4,down=16",
+    "alpha_pattern": "Likewise: q=4,down=16",
+    "init": "How it starts",
+    "tokens": "How many stand ahead of each row",
+    "layers": "The topmost so many only",
+    "top": "The topmost so many layers only",
+}
+
+
+def method_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """`--method` and the options of all methods but those named; what is left out is the method's own default."""
+
+    def add(command: Command) -> Command:
+        for name, owners in reversed(_fields().items()):
+            command = command if name in without else _option(name, owners)(command)
+        return click.option("--method", default="lora", show_default=True, help=f"{', '.join(REGISTRY)}.")(command)
+
+    return add
+
+
+def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
+    """The method that the options make, which are taken out of `options`.
+
+    With an architecture, "qlora" counts as lora and lora's targets are those that the architecture has.
+    Raises: BadValue or NotFound, naming what there is.
+    """
+    name = options.pop("method")
+    taken = {field: options.pop(OTHER_NAMES.get(field, field), None) for field in _fields()}
+    given = {field: _read(field, value) for field, value in taken.items() if value is not None}
+    if architecture and name == "qlora":  # trains what lora does; only the base differs
+        name, given = "lora", {"targets": "all-linear", **given}
+    if architecture and name == "lora" and "targets" not in given:
+        given["targets"] = _usual_targets(architecture)
+    return method_from({"name": name, **given})
+
+
+def _fields() -> dict[str, dict[str, Field[Any]]]:
+    """Every field by its name, and the methods that have it."""
+    found: dict[str, dict[str, Field[Any]]] = {}
+    for name, method in REGISTRY.items():
+        for field in fields(method):  # type: ignore[arg-type]
+            found.setdefault(field.name, {})[name] = field
+    return found
+
+
+def _option(name: str, owners: dict[str, Field[Any]]) -> Callable[[Command], Command]:
+    kind = str(next(iter(owners.values())).type).partition(" ")[0]
+    option = f"--{OTHER_NAMES.get(name, name).replace('_', '-')}"
+    usual = "; ".join(f"{owner}'s {_words(field)}".rstrip() for owner, field in owners.items())
+    words = f"{HELP[name]}; {usual}." if name in HELP else f"{usual[0].upper()}{usual[1:]}."
+    if kind == "bool":
+        return click.option(f"{option}/--no-{option[2:]}", default=None, help=words)
+    return click.option(option, type={"int": int, "float": float}.get(kind, str), default=None, help=words)
+
+
+def _words(field: Field[Any]) -> str:
+    default = field.default
+    if default is MISSING or default is None or default == ():
+        return "own"
+    return ",".join(default) if isinstance(default, tuple) else str(default)
+
+
+def _read(name: str, value: Any) -> Any:
+    return _pattern(name, value) if name.endswith("_pattern") else value
+
+
+def _pattern(name: str, text: str) -> dict[str, int]:
+    """{"q": 4, "down": 16} from "q=4,down=16"."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    for target, _, number in pairs:
+        if not (target.strip() and number.strip().isdigit()):
+            option = name.replace("_", "-")
+            raise BadValue(f"--{option} is target=rank with commas between, for example q=4,down=16, not '{text}'")
+    return {target.strip(): int(number) for target, _, number in pairs}
+
+
+def _usual_targets(architecture: Architecture) -> str:
+    """q,v, or what comes nearest where attention has a latent between: the layers that unfold q, k and v from it."""
+    if {"q", "v"} <= {site.role for site in architecture.sites()}:
+        return "q,v"
+    unfolding = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if _has(architecture, name)]
+    targets = ",".join(unfolding) or "all-linear"
+    print(f"{architecture.name} has no layers q and v of their own; counting --targets {targets}", file=sys.stderr)
+    return targets
+
+
+def _has(architecture: Architecture, leaf: str) -> bool:
+    return any(module.name.endswith(f".{leaf}") for module in architecture.modules)
