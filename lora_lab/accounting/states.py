@@ -67,7 +67,7 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
     in_place = plan.everything or plan.biases  # what trains is a part of the base
     numbers = total if plan.everything else plan.parameters
     trained = numbers * (b if in_place else own) + head * 4
-    added = (0 if in_place else plan.parameters * own) + head * 4
+    added = (0 if in_place else (plan.parameters + plan.kept) * own) + head * 4
     extra = trained if setup.optimizer == "adamw-foreach" else 0
     if setup.optimizer == "adamw":
         extra = _loop(_tensors(a, plan, labels, b if in_place else own, once=True))

@@ -98,7 +98,8 @@ def describe(method: Method) -> str:
     told = method.settings()
     name = told.pop("name")
     if isinstance(method, LoRA):
-        return f"{name}, rank {told['rank']}, alpha {told['alpha']:g}, {'+'.join(told['targets'])}"
+        size = f"rank {told['rank']}, alpha {told['alpha']:g}"
+        return ", ".join([name, size, "+".join(told["targets"]), *method.variants])
     usual = type(method)().settings()
     return ", ".join([name, *(f"{key} {_short(value)}" for key, value in told.items() if value != usual[key])])
 
