@@ -94,7 +94,7 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """ "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": of lora what differs most often, else what is not usual."""
+    """In words, "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": what differs most often, else what is unusual."""
     told = method.settings()
     name = told.pop("name")
     if isinstance(method, LoRA):
