@@ -163,8 +163,11 @@ def _linear(module: Module, adapters: tuple[Adapter, ...], flows: bool, trains: 
 
 
 def _adapter(adapter: Adapter, flows: bool) -> int:
-    """A x, B h; dB, dh, dA; and dx where something before trains: 6 r (in + out), or 2 r in less."""
-    return 2 * adapter.rank * (3 * adapter.rows + (2 + flows) * adapter.in_features)
+    """A x, B h; dB, dh, dA; and dx where something before trains: 6 r (in + out), or 2 r in less. No dA where A is
+    frozen, and then dh only on the way to dx.
+    """
+    trains = not adapter.frozen
+    return 2 * adapter.rank * ((2 + (trains or flows)) * adapter.rows + (1 + trains + flows) * adapter.in_features)
 
 
 def _attention(

@@ -98,7 +98,8 @@ class Operations(Tape):
             return self._adapter_in_fp32(x, y, adapter)
         own = 4 if kind == "auto" else b  # bytes of a number in A and B themselves
         x = self._adapter_dropout(x)
-        h = self._thin(x, adapter.rank * adapter.in_features, own, self.tokens * adapter.rank * b, "A")
+        a = adapter.rank * adapter.in_features
+        h = self._thin(x, a, own, self.tokens * adapter.rank * b, "A", frozen=adapter.frozen)
         if adapter.sliced:  # written into a slice of y: backward copies the whole gradient, then the slice's
             grown = self._thin(h, adapter.rank * adapter.rows, own, self.tokens * adapter.rows * b, "B")
             return self.op(y.size, [y, grown], inside=y.storage)
@@ -106,14 +107,28 @@ class Operations(Tape):
         grown = self._thin(h, adapter.rank * adapter.rows, own, y.size, "B", inside=out)
         return self.op(y.size, [y, grown], alias=True, inside=out) if y.needs_grad else grown
 
-    def _thin(self, x: Value, numbers: int, own: int, size: int, which: str, inside: Storage | None = None) -> Value:
-        """x times A or B of `numbers` numbers: x is kept, and where their dtype is not the base's, a copy in that."""
+    def _thin(
+        self,
+        x: Value,
+        numbers: int,
+        own: int,
+        size: int,
+        which: str,
+        inside: Storage | None = None,
+        *,
+        frozen: bool = False,
+    ) -> Value:
+        """x times A or B of `numbers` numbers: x is kept, and where their dtype is not the base's, a copy in that.
+
+        A frozen matrix wants no gradient, so x is not kept for it.
+        """
         label = ("activations", f"{which} x of the adapters", "T·r·b")
+        weights, inputs = (0, []) if frozen else (numbers * own, [x])
         if own == self.b:
-            return self.op(size, [x], [x], weights=numbers * own, label=label, inside=inside)
+            return self.op(size, [x], inputs, weights=weights, label=label, inside=inside)
         copied = ("activations", f"{which} in the base's dtype", "r·width·b")
-        matrix = self.op(numbers * self.b, [], weights=numbers * own, label=copied)
-        keeps = [x, matrix] if x.needs_grad else [x]
+        matrix = self.op(numbers * self.b, [], weights=weights, label=copied)
+        keeps = [*inputs, matrix] if x.needs_grad else inputs
         return self.op(size, [x, matrix], keeps, label=label, inside=inside)
 
     def _adapter_in_fp32(self, x: Value, y: Value, adapter: Adapter) -> Value:
@@ -124,7 +139,8 @@ class Operations(Tape):
             )
         t, r, i, o = self.tokens, adapter.rank, adapter.in_features, adapter.rows
         x = self._adapter_dropout(self.cast(x, t * i * 4, ("activations", "inputs of adapters in fp32", "4·T·d_in")))
-        h = self.op(t * r * 4, [x], [x], weights=r * i * 4, label=("activations", "A x of the adapters", "4·T·r"))
+        a, inputs = (0, []) if adapter.frozen else (r * i * 4, [x])
+        h = self.op(t * r * 4, [x], inputs, weights=a, label=("activations", "A x of the adapters", "4·T·r"))
         product = self.op(t * o * 4, [h], [h], weights=r * o * 4)
         scaled = self.op(t * o * 4, [product])
         both = self.op(t * o * 4, [self.cast(y, t * o * 4), scaled], alias=True)

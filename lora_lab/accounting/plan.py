@@ -13,22 +13,27 @@ from lora_lab.accounting.architectures import Architecture
 
 @dataclass(frozen=True)
 class Adapter:
-    """A low-rank update beside one layer: B (rows, rank) and A (rank, in); `sliced` when it updates a slice of it."""
+    """A low-rank update beside one layer: B (rows, rank) and A (rank, in); `sliced` when it updates a slice of it.
+
+    Where A is frozen only B trains.
+    """
 
     rank: int
     in_features: int
     rows: int
     sliced: bool = False
+    frozen: bool = False
 
     @property
     def tensors(self) -> tuple[int, ...]:
         """Numbers in each tensor that trains: A and B."""
-        return self.rank * self.in_features, self.rank * self.rows
+        a, b = self.rank * self.in_features, self.rank * self.rows
+        return (b,) if self.frozen else (a, b)
 
     @property
     def numbers(self) -> int:
-        """Numbers in all of them."""
-        return sum(self.tensors)
+        """Numbers in all of them, and in a frozen A."""
+        return sum(self.tensors) + self.frozen * self.rank * self.in_features
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Plan:
     everything     all weights of the model
     biases         its biases, in fp32 beside the frozen ones
     layers         the adapters of each layer; equal layers hold the same object
+    kept           numbers beside the base that do not train: LoRA-FA's A, PiSSA's start
     outside        numbers in adapters outside the layers, on embeddings or the head
     dropout        on the adapters' inputs
     prompt         tokens put before each row
@@ -84,6 +90,7 @@ class Plan:
     everything: bool = False
     biases: bool = False
     layers: tuple[LayerPlan, ...] = ()
+    kept: int = 0
     outside: int = 0
     dropout: float = 0.0
     prompt: int = 0

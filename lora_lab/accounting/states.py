@@ -66,7 +66,7 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
     own = 4 if setup.adapter_dtype == "auto" else BYTES[setup.adapter_dtype]
     numbers = total if plan.everything else plan.parameters
     trained = numbers * (b if plan.everything else own) + head * 4
-    added = (0 if plan.everything else plan.parameters * own) + head * 4
+    added = (0 if plan.everything else (plan.parameters + plan.kept) * own) + head * 4
     extra = trained if setup.optimizer == "adamw-foreach" else 0
     if setup.optimizer == "adamw":
         extra = _loop(_tensors(a, plan, labels, b if plan.everything else own, once=True))

@@ -30,6 +30,7 @@ from lora_lab.errors import BadValue
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STEPS = 2
+ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector", "prompt")
 NOT_TRACED = ("deberta-v2", "t5")  # one asks for values that fake tensors lack, the other for two stacks of tokens
 
 
@@ -156,12 +157,15 @@ def _set_adapters(model: nn.Module, setup: Setup) -> None:
     for module in model.modules():
         own = list(module.named_parameters(recurse=False))
         for name, parameter in own:
-            if name in ("lora_A", "lora_B", "prompt") and parameter.dtype != DTYPES[setup.adapter_dtype]:
-                setattr(module, name, nn.Parameter(parameter.detach().to(DTYPES[setup.adapter_dtype])))
+            if name in ADAPTERS and parameter.dtype != DTYPES[setup.adapter_dtype]:
+                other = parameter.detach().to(DTYPES[setup.adapter_dtype])
+                setattr(module, name, nn.Parameter(other, requires_grad=parameter.requires_grad))
         if setup.adapter_dtype == "fp32" and getattr(module, "rows", None):
             raise BadValue(
                 "PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or leave adapter_dtype out"
             )
+        if setup.adapter_dtype == "fp32" and (hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector")):
+            raise BadValue("dora and pissa are traced as the lab multiplies them: leave adapter_dtype out")
         if setup.adapter_dtype == "fp32" and any(name == "lora_A" for name, _ in own):
             module.forward = MethodType(_in_fp32, module)  # type: ignore[assignment]
 

@@ -123,10 +123,10 @@ def _or_as_it_was(model: nn.Module) -> Iterator[None]:
 def _check_config(config: Mapping[str, Any], layout: Layout, written: Mapping[str, Any], path: str | Path) -> None:
     """Our own files say everything twice, in our words and in PEFT's: refuse one in which only one was changed."""
     for option in layout.decisive:
-        if config.get(option) != written[option]:
+        if config.get(option) != written.get(option):
             raise BadValue(
                 f"{CONFIG} in {path} says {option}={config.get(option)!r}, "
-                f"but the adapter was saved with {written[option]!r}"
+                f"but the adapter was saved with {written.get(option)!r}"
             )
 
 

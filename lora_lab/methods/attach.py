@@ -16,9 +16,7 @@ from lora_lab.accounting.sites import Site, sites_of_layer
 from lora_lab.errors import BadValue
 from lora_lab.layers import (
     AdaptedLayer,
-    LoRAEmbedding,
     LoRALayer,
-    LoRALinear,
     Switched,
     TrainedCopy,
     innermost,
@@ -28,6 +26,7 @@ from lora_lab.layers import (
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.beside import Ahead
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.lora_variants import made
 
 # What transformers calls the part of a classification model that no checkpoint brings: it starts random, so it trains.
 HEADS = ("pre_classifier", "classifier", "score")
@@ -288,14 +287,9 @@ def lora_layers(model: nn.Module) -> list[LoRALayer]:
 
 
 def _wrap(model: nn.Module, placement: Placement, method: LoRA) -> None:
-    site, rank, scaling = placement.site, placement.rank, placement.scaling
-    layer = model.get_submodule(site.module)
-    wrapped: LoRALayer
-    if isinstance(layer, nn.Embedding):
-        wrapped = LoRAEmbedding(layer, rank, scaling)
-    else:
-        wrapped = LoRALinear(layer, rank, scaling, dropout=method.dropout, init=method.init, rows=site.rows)
-    put(model, site.module, _awake_as(wrapped, layer))
+    path = placement.site.module
+    layer = model.get_submodule(path)
+    put(model, path, _awake_as(made(layer, placement, method), layer))
 
 
 def _awake_as(part: AdaptedLayer, layer: nn.Module) -> AdaptedLayer:

@@ -21,11 +21,13 @@ class Placement:
     site: Site
     rank: int
     scaling: float
+    frozen: int = 0  # those of A and B that do not train
+    more: int = 0  # what trains besides A and B
 
     @property
     def parameters(self) -> int:
         """Numbers that train here."""
-        return self.site.lora_parameters(self.rank)
+        return self.site.lora_parameters(self.rank) - self.frozen + self.more
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Report:
     @property
     def total(self) -> int:
         """The model with its adapters; a head counts once."""
-        return self.base_parameters + (0 if self.within else self.adapter_parameters)
+        frozen = sum(p.frozen for p in self.placements)
+        return self.base_parameters + frozen + (0 if self.within else self.adapter_parameters)
 
     def __str__(self) -> str:
         others = [*((name, "part", count) for name, count in self.parts), *((n, "head", c) for n, c in self.heads)]
@@ -78,10 +81,14 @@ class Method(Protocol):
     """What is trained. Frozen dataclasses: a method can be made and counted without importing torch."""
 
     name: ClassVar[str]
-    packs: ClassVar[bool]  # whether runs of it can train side by side on one frozen base
     lanes_differ: ClassVar[tuple[str, ...]]  # the settings in which such runs may differ
 
     def __init__(self, **options: Any) -> None: ...
+
+    @property
+    def packs(self) -> bool:
+        """Whether runs of it can train side by side on one frozen base."""
+        ...
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """A row for everything that trains, the task's head not among it."""

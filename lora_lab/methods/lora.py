@@ -1,13 +1,14 @@
 """LoRA as a method: which layers, what rank, what scaling. The mathematics is in `lora_lab/layers.py`.
 
-Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"; rsLoRA: Kalajdzievski 2023.
+Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"; rsLoRA: Kalajdzievski 2023; LoRA+: Hayou
+et al. 2024; LoRA-FA: Zhang et al. 2023; DoRA: Liu et al. 2024; PiSSA: Meng et al. 2024.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 Pattern = tuple[tuple[str, float], ...]
-INITS = ("kaiming", "gaussian")
+INITS = ("kaiming", "gaussian", "pissa")
+# At their defaults they stand in no recipe and no file: a recipe made before there were any keeps its hash.
+LATER = ("dora", "lr_ratio", "freeze_a")
 
 
 @register
@@ -35,14 +38,17 @@ class LoRA(Counted):
     alpha           scaling = alpha / rank, or alpha / sqrt(rank) with rslora=True
     targets         roles ("q", "v"), "all-linear", names ("query") or patterns ("*.0.*.query")
     dropout         on the adapter's input, while training
-    init            of A: "kaiming" or "gaussian"; B starts at zero
+    init            of A: "kaiming" or "gaussian", B starting at zero; or "pissa": A and B start as the largest part of
+                    W, which the frozen weight then lacks. Its file is a LoRA of rank 2r on the original base
     rank_pattern    {target: rank} where some layers differ; the first that fits counts
     alpha_pattern   {target: alpha} likewise
+    dora            DoRA: the length of each row of the weight is learned apart from its direction
+    lr_ratio        LoRA+: B's learning rate is so many times that of A, of the head and of what else trains
+    freeze_a        LoRA-FA: A stays as it was drawn, only B trains
     Raises: BadValue for an impossible value.
     """
 
     name: ClassVar[str] = "lora"
-    packs: ClassVar[bool] = True
     lanes_differ: ClassVar[tuple[str, ...]] = (
         "rank", "alpha", "targets", "dropout", "rslora", "init", "rank_pattern", "alpha_pattern",
     )  # fmt: skip
@@ -55,6 +61,9 @@ class LoRA(Counted):
     init: str = "kaiming"
     rank_pattern: Pattern | Mapping[str, int] = ()
     alpha_pattern: Pattern | Mapping[str, float] = ()
+    dora: bool = False
+    lr_ratio: float = 1.0
+    freeze_a: bool = False
 
     def __post_init__(self) -> None:
         targets = self.targets.split(",") if isinstance(self.targets, str) else self.targets
@@ -72,6 +81,28 @@ class LoRA(Counted):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
         if self.init not in INITS:
             raise BadValue(f"init must be one of {', '.join(INITS)}, not {self.init!r}")
+        self._check_later()
+
+    def _check_later(self) -> None:
+        if not (_is_number(self.lr_ratio) and 0 < self.lr_ratio < math.inf):
+            raise BadValue(f"lr_ratio must be a number above 0, not {self.lr_ratio!r}: B's rate is lr_ratio times A's")
+        for name in ("dora", "freeze_a"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadValue(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.dora and self.init == "pissa":
+            raise BadValue("dora and init 'pissa' each start from W in a way of its own: leave one of them out")
+
+    @property
+    def packs(self) -> bool:  # type: ignore[override]  # of the others it is a fact of the class
+        """Whether lanes of it share a frozen base: plain LoRA's do, the variants train alone."""
+        return not self.variants
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The options that make it another method than plain LoRA, in words."""
+        ratio = f"lr_ratio {self.lr_ratio:g}" if self.lr_ratio != 1 else ""
+        named = {"dora": self.dora, "pissa": self.init == "pissa", "freeze_a": self.freeze_a, ratio: bool(ratio)}
+        return tuple(name for name, used in named.items() if used)
 
     def place(self, sites: Sequence[Site]) -> tuple[Placement, ...]:
         """Where the adapters go among a model's sites, with the rank and scaling of each.
@@ -87,7 +118,25 @@ class LoRA(Counted):
                 raise BadValue(
                     f"rank {ranks[site]:g} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
                 )
-        return tuple(Placement(s, int(ranks[s]), self.scaling(alphas[s], int(ranks[s]))) for s in chosen)
+            self._check_variants(site)
+        return tuple(self._placement(s, int(ranks[s]), alphas[s]) for s in chosen)
+
+    def _placement(self, site: Site, rank: int, alpha: float) -> Placement:
+        frozen = rank * site.in_features if self.freeze_a else 0
+        return Placement(site, rank, self.scaling(alpha, rank), frozen, more=site.out_features if self.dora else 0)
+
+    def _check_variants(self, site: Site) -> None:
+        """Raises BadValue for a site that the variant is not for."""
+        linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]
+        if site.kind == "embedding" and linear_only:
+            raise BadValue(f"{linear_only[0]} is for linear layers: leave the embedding {site.name} out of the targets")
+        if site.rows is not None and self.dora:
+            whole = site.module.split(".")[-1]
+            raise BadValue(f"dora takes a fused layer as a whole: name {whole} among the targets, not {site.role}")
+
+    def file_rank(self, rank: int) -> int:
+        """The rank of what a file holds for an adapter of this rank: PiSSA's is written with its start, as 2r."""
+        return 2 * rank if self.init == "pissa" else rank
 
     def scaling(self, alpha: float, rank: int) -> float:
         """What the update is multiplied by: alpha / rank, or with rslora alpha / sqrt(rank)."""
@@ -126,6 +175,8 @@ class LoRA(Counted):
         values = asdict(self)
         values["targets"] = list(self.targets)
         values["rank_pattern"], values["alpha_pattern"] = dict(self.rank_pattern), dict(self.alpha_pattern)
+        plain = {f.name: f.default for f in fields(self) if f.name in LATER}
+        values = {name: value for name, value in values.items() if name not in plain or value != plain[name]}
         return {"name": self.name, **values}
 
 

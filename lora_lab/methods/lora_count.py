@@ -31,6 +31,14 @@ class Places(Protocol):
 
     def settings(self) -> dict[str, Any]: ...
 
+    def file_rank(self, rank: int) -> int: ...
+
+    @property
+    def dora(self) -> bool: ...
+
+    @property
+    def variants(self) -> tuple[str, ...]: ...
+
 
 def rows(method: Places, architecture: Architecture) -> tuple[Row, ...]:
     """What trains at each kind of module, or slice of one. Raises: as `LoRA.place`."""
@@ -59,11 +67,32 @@ def file_bytes(method: Places, architecture: Architecture) -> int:
 
 def plan(method: Places, architecture: Architecture, dropout: float) -> Plan:
     """The adapters of each layer by the module they stand beside; those outside the layers only as a number."""
-    parts = [
-        (slot, Adapter(p.rank, p.site.in_features, p.site.out_features, sliced=p.site.rows is not None))
-        for slot, p in _placed(method, architecture)
-    ]
-    return replace(layered(parts, architecture), dropout=dropout)
+    placed = _placed(method, architecture)
+    return replace(
+        layered([(slot, _adapter(p)) for slot, p in placed], architecture),
+        parameters=sum(p.parameters * slot.times for slot, p in placed),
+        kept=sum(_kept(method, p) * slot.times for slot, p in placed),
+        dropout=dropout,
+        unknown=_unknown(method),
+    )
+
+
+def _adapter(placement: Placement) -> Adapter:
+    site = placement.site
+    sliced, frozen = site.rows is not None, placement.frozen > 0
+    return Adapter(placement.rank, site.in_features, site.out_features, sliced, frozen)
+
+
+def _kept(method: Places, placement: Placement) -> int:
+    """Numbers beside the base that do not train: a frozen A, and what PiSSA's A and B started as."""
+    start = placement.site.lora_parameters(method.file_rank(placement.rank) - placement.rank)
+    return placement.frozen + start
+
+
+def _unknown(method: Places) -> str:
+    """Why the closed form does not state a variant's memory; that of the others is as LoRA's, or known."""
+    named = [name for name in method.variants if name in ("dora", "pissa")]
+    return f"the memory of lora with {' and '.join(named)} is not modelled; trace follows it step by step" * bool(named)
 
 
 def layered(parts: Iterable[tuple[Slot, Adapter]], architecture: Architecture) -> Plan:
@@ -95,12 +124,14 @@ def _tensors(method: Places, architecture: Architecture) -> Iterator[tuple[str, 
     """Key and shape of every tensor in the file."""
     for path, group in groupby(_placed(method, architecture), key=lambda pair: pair[0].site.module):
         together = list(group)
-        slot, rank = together[0][0], sum(placement.rank for _, placement in together)
+        slot, rank = together[0][0], sum(method.file_rank(placement.rank) for _, placement in together)
         ends = ("embedding_A", "embedding_B") if slot.site.kind == "embedding" else ("A.weight", "B.weight")
         for expert in range(slot.times):
             key = f"{_PREFIX}{path.replace('*', str(expert))}.lora_"
             yield f"{key}{ends[0]}", (rank, slot.module.in_features)
             yield f"{key}{ends[1]}", (slot.module.out_features, rank)
+            if method.dora:
+                yield f"{key}magnitude_vector", (slot.module.out_features,)
     for module in architecture.modules:
         if module.in_task_head:
             yield f"{_PREFIX}{module.name}.weight", (module.out_features, module.in_features)

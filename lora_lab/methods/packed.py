@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_lab.layers import AdaptedLayer, LoRAEmbedding, LoRALinear, TrainedCopy
-from lora_lab.methods.attach import adapted_layers, put, switched
+from lora_lab.methods.attach import adapted_layers, put, report_of, switched
 from lora_lab.methods.beside import Ahead, Beside, PackedAhead, PackedBeside
 
 # The blocks of a table are no dense pieces of memory, which torch remarks upon once; nothing is the slower for it.
@@ -246,6 +246,7 @@ def _alias(parameter: Tensor, numbers: Tensor, gradients: Tensor) -> None:
 
 
 def can_pack(model: nn.Module) -> bool:
-    """Whether what is attached to a lane can stand in a pack: no adapted embedding, and all that trains in fp32."""
+    """Whether what is attached to a lane can stand in a pack: a method that packs, no adapted embedding, all fp32."""
     whole = all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    whole = whole and report_of(model).method.packs
     return whole and not any(isinstance(layer, LoRAEmbedding) for _, layer in adapted_layers(model))

@@ -119,7 +119,7 @@ class Lane:
         """
         recipe, rate = self.recipe, self.recipe.lr_at(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("ratio", 1.0)
         if self._is_finite(loss, "loss", step):
             norm = nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, recipe.clip or math.inf)
             if self._is_finite(norm.item(), "gradient", step):
@@ -147,7 +147,18 @@ class Lane:
         self.status, self.error = "failed", reason
 
     def _optimizer_of(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
-        return torch.optim.AdamW(tensors, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
+        groups = self._by_rate(tensors)
+        return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
+
+    def _by_rate(self, tensors: Sequence[Tensor]) -> list[Any]:
+        """All at one rate; or, with LoRA+, B's apart at `ratio` times the others'. Source: Hayou et al. 2024."""
+        ratio = getattr(self.recipe.method, "lr_ratio", 1.0)
+        if ratio == 1.0:
+            return list(tensors)
+        named = self.model.named_parameters()
+        fast = {id(p) for name, p in named if name.rpartition(".")[2] in ("lora_B", "lora_embedding_B")}
+        sides = [t for t in tensors if id(t) not in fast], [t for t in tensors if id(t) in fast]
+        return [{"params": side, "ratio": r} for side, r in zip(sides, (1.0, ratio), strict=True) if side]
 
     def _part(self, whole: Tensor, parameter: Tensor) -> Tensor:
         """The part of something as long as the row that stands where the parameter does in the row."""

@@ -234,7 +234,9 @@ class Pack:
         seed_everything(recipe.seed)  # again, so that A does not depend on how much the head drew
         recipe.method.attach(model)
         if not alone and not can_pack(model):
-            raise BadValue("an adapted embedding, or one in half precision, trains alone: leave it out of the pack")
+            raise BadValue(
+                "adapted embeddings, adapters in half precision and variants of lora train alone: leave them out"
+            )
         lane = Lane(recipe, model.to(self.choice.device), stream=Stream(recipe.seed, self.choice.device))
         seed_everything(recipe.seed)  # and dropout begins anew, as it does for each lane of a pack
         return lane

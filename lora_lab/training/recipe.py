@@ -94,11 +94,12 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """A method in words, "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": what is not usual, of lora the most."""
+    """In words, "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": what differs most often, else what is unusual."""
     told = method.settings()
     name = told.pop("name")
     if isinstance(method, LoRA):
-        return f"{name}, rank {told['rank']}, alpha {told['alpha']:g}, {'+'.join(told['targets'])}"
+        size = f"rank {told['rank']}, alpha {told['alpha']:g}"
+        return ", ".join([name, size, "+".join(told["targets"]), *method.variants])
     usual = type(method)().settings()
     return ", ".join([name, *(f"{key} {_short(value)}" for key, value in told.items() if value != usual[key])])
 

@@ -129,6 +129,14 @@ GRID = [
     ("gpt2", "lora", {"dropout": 0.1}),
     ("bert", "full", {"dropout": 0.1, "checkpointing": True}),
     ("llama", "lora-dropout", {}),
+    ("llama", "frozen a", {}),
+    ("bert", "frozen a", {"dtype": "fp32"}),
+    ("gpt2", "frozen a", {"checkpointing": True}),
+    ("phi3", "frozen a", {"padded": True}),
+    ("roberta", "frozen a", {"adapter_dtype": "bf16"}),
+    ("llama", "frozen a", {"adapter_dtype": "fp32"}),
+    ("qwen2", "frozen a", {"quantised": "nf4"}),
+    ("llama", "frozen a, dropout", {}),
     ("roberta", "lora-dropout", {"checkpointing": True}),
     ("llama", "qlora", {"quantised": "nf4-single"}),
     *((f, m, {"checkpointing": c}) for f in MIXED for m in ("full", "lora") for c in (False, True)),
@@ -153,6 +161,8 @@ def test_other_methods_and_options_within_three_percent(family, name, options):
     fields, setup = config(family, size), Setup(**{"batch": 2, "seq": 192, **options})
     architecture = Architecture.from_config(fields)
     special = {"bitfit": BitFit(), "head": HeadOnly(), "lora-dropout": LoRA(rank=4, dropout=0.1)}
+    special |= {"frozen a, dropout": LoRA(rank=4, freeze_a=True, dropout=0.1)}
+    special |= {"frozen a": LoRA(rank=8, freeze_a=True, targets="all-linear")}
     special |= {"o": LoRA(targets="o"), "top": LoRA(targets="model.layers.3.mlp.up_proj")}
     targets = "all-linear" if options.get("adapter_dtype") else ("q", "v")
     method = special.get(name) or method_of(name, 8, targets)

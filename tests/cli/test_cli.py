@@ -66,6 +66,9 @@ BAD = {
     "no target": (["train", "--targets", ","], "targets is empty"),
     "dropout 1": (["train", "--lora-dropout", "1"], "dropout must be at least 0 and below 1"),
     "unknown init": (["train", "--init", "xavier"], "init must be one of kaiming, gaussian"),
+    "two starts": (["train", "--init", "pissa", "--dora"], "leave one of them out"),
+    "a ratio of nothing": (["train", "--lr-ratio", "0"], "lr_ratio must be a number above 0"),
+    "a variant on an embedding": (["train", "--freeze-a", "--targets", "q,embed"], "freeze_a is for linear layers"),
     "unknown method": (["train", "--method", "lroa"], "unknown method 'lroa'; known: lora"),
     "rate 0": (["train", "--lr", "0"], "lr must be above 0"),
     "a rate that is no number": (["train", "--lr", "nan"], "lr must be a number"),
@@ -191,5 +194,16 @@ def test_train_prints_a_run_as_one_json_object_and_evaluate_agrees(tmp_path, com
     assert run["history"]["step"] == [1, 2, 3]
     assert run["recipe"]["method"] == {**run["recipe"]["method"], "name": "lora", "rank": 8, "targets": ["q", "v"]}
     assert (tmp_path / run["adapter"] / "adapter_model.safetensors").is_file()
+    again = command("evaluate", run["adapter"], "--task", opinions, "--json")
+    assert json.loads(again.out)["metrics"] == pytest.approx(run["metrics"])
+
+
+@pytest.mark.parametrize(
+    ("words", "trains"), [("--dora --lr-ratio 4", 73_728 + 12 * 384), ("--init pissa", 73_728), ("--freeze-a", 36_864)]
+)
+def test_a_variant_of_lora_trains_and_its_adapter_scores_the_same(command, opinions, words, trains):
+    options = ["--steps", "2", "--validations", "1", "--task", opinions, "--out", "store", "--json"]
+    run = json.loads(command("train", *words.split(), *options).out)
+    assert run["adapter_parameters"] == trains
     again = command("evaluate", run["adapter"], "--task", opinions, "--json")
     assert json.loads(again.out)["metrics"] == pytest.approx(run["metrics"])

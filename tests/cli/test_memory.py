@@ -186,6 +186,8 @@ def config(tmp_path: Path):
         (["t5-base"], "not modelled"),
         (["bert-base", "--inference"], "does not generate"),
         (["gpt2", "--inference", "--trace"], "leave out --inference"),
+        (["minilm", "--dora"], "the memory of lora with dora is not modelled; trace follows it"),
+        (["minilm", "--init", "pissa"], "the memory of lora with pissa is not modelled; trace follows it"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(words: list[str], said: str):
@@ -216,3 +218,15 @@ def test_it_answers_without_torch_in_well_under_a_second():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - started < 3  # 0.3 s where nothing else runs
+
+
+def test_the_variants_of_lora_are_traced_where_the_formula_does_not_know_them():
+    tiny = ["minilm", "--batch", "2", "--seq", "16"]
+    plain = answer(*tiny, "--trace")["peak_bytes"]
+    assert answer(*tiny, "--dora", "--trace")["peak_bytes"] > plain
+    assert answer(*tiny, "--init", "pissa", "--trace", "--gpu", "4090")["peak_bytes"] > plain
+    assert answer(*tiny, "--freeze-a")["peak_bytes"] < answer(*tiny, "--lr-ratio", "16")["peak_bytes"]
+    kept = [
+        answer("smollm2", "--inference", *words)["peak_bytes"] for words in ([], ["--freeze-a"], ["--init", "pissa"])
+    ]
+    assert kept[0] == kept[1] == kept[2] - (kept[0] - answer("smollm2", "--inference", "--rank", "4")["peak_bytes"]) * 2

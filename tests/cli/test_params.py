@@ -44,6 +44,10 @@ def test_the_table_reads():
         (["gpt2-medium", "--method", "full", "--top", "2"], 25_192_448),
         (["gpt2", "--rank", "4", "--rank-pattern", "q=2"], 12 * (2 + 4) * 2 * 768),
         (["llama-3.2-3b", "--method", "ia3"], 286_720),
+        (["roberta-base", "--dora", "--lr-ratio", "16"], 294_912 + 24 * 768),
+        (["roberta-base", "--freeze-a"], 294_912 // 2),
+        (["roberta-base", "--init", "pissa"], 294_912),
+        (["gpt3-175b", "--method", "prompt", "--tokens", "264", "--init", "random"], 3_244_032),
     ],
 )
 def test_every_method_counts(words, trained):
@@ -60,6 +64,9 @@ def test_every_method_counts(words, trained):
         (["gpt2", "--targets", "gate"], "matches no layer"),
         (["gpt2", "--rank-pattern", "q"], "target=rank"),
         (["gpt2", "--method", "full", "--rank", "2"], "no option 'rank'"),
+        (["gpt2", "--method", "bitfit", "--dora"], "no option 'dora'"),
+        (["gpt2", "--dora"], "dora takes a fused layer as a whole: name c_attn"),
+        (["gpt2", "--lr-ratio", "0"], "lr_ratio must be a number above 0"),
         (["gpt2", "--num-labels", "-1"], "num_labels"),
         (["gpt2", "--rank", "many"], "rank"),
     ],

@@ -39,7 +39,7 @@ SITES = [
         ({"dropout": 1}, "dropout must be at least 0 and below 1, not 1"),
         ({"dropout": -0.1}, "dropout must be"),
         ({"dropout": math.nan}, "dropout must be"),
-        ({"init": "xavier"}, "init must be one of kaiming, gaussian, not 'xavier'"),
+        ({"init": "xavier"}, "init must be one of kaiming, gaussian, pissa, not 'xavier'"),
         ({"targets": ()}, "targets is empty"),
         ({"targets": " , "}, "targets is empty"),
         ({"rank": 17}, r"rank 17 is above what layer\.0\.value \(32 x 16\) can hold: at most 16"),

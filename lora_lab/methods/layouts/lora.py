@@ -11,7 +11,9 @@ PEFT knows no slices of a fused layer. Our q and v of rank r on GPT-2's c_attn a
         | A_v |                      | 0    0  |  <- the k rows
                                      | 0   B_v |
 
-so the file holds more numbers than train.
+so the file holds more numbers than train. PiSSA's is what it is on the original base, a LoRA of twice the rank with
+A = [A; A0] and B = [B, -B0], where A0 and B0 are what A and B started as. DoRA adds `<path>.lora_magnitude_vector`
+(out,).
 """
 
 from __future__ import annotations
@@ -31,13 +33,16 @@ from lora_lab.methods.layouts.base import PREFIX, Layout, common_config, fill_he
 from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, peft_from_lora
 from lora_lab.methods.layouts.targets import layer_names
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.lora_variants import DoRALinear, file_pair, fill_pair
 
 
 class LoRALayout(Layout):
     """A and B by module."""
 
     peft_types = ("LORA",)
-    decisive = ("peft_type", "r", "lora_alpha", "use_rslora", "target_modules", "rank_pattern", "alpha_pattern")
+    decisive = (
+        "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern",
+    )  # fmt: skip
 
     def tensors(self, model: nn.Module, report: Report) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -48,14 +53,18 @@ class LoRALayout(Layout):
             else:
                 a, b = _one_for_all_slices([layer for layer in layers if isinstance(layer, LoRALinear)])
                 tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"] = a, b
+            if isinstance(layers[0], DoRALinear):
+                tensors[f"{PREFIX}{path}.lora_magnitude_vector"] = layers[0].lora_magnitude_vector
         return tensors | head_tensors(model)
 
     def config(self, model: nn.Module, report: Report) -> dict[str, Any]:
-        assert isinstance(report.method, LoRA)
+        method = report.method
+        assert isinstance(method, LoRA)
         around = {path: list(group) for path, group in groupby(report.placements, key=lambda p: p.site.module)}
-        fused = {path: (sum(p.rank for p in parts), parts[0].scaling) for path, parts in around.items()}
+        ranks = {path: sum(method.file_rank(p.rank) for p in parts) for path, parts in around.items()}
+        fused = {path: (ranks[path], parts[0].scaling) for path, parts in around.items()}
         transposed = any(is_conv1d(innermost(model.get_submodule(path))) for path in fused)
-        written = peft_from_lora(report.method, fused, layer_names(model), transposed=transposed)
+        written = peft_from_lora(method, fused, layer_names(model), transposed=transposed)
         return written | common_config(model, report)
 
     def check(self, config: Mapping[str, Any]) -> None:
@@ -73,6 +82,8 @@ class LoRALayout(Layout):
             else:
                 slices = [layer for layer in layers if isinstance(layer, LoRALinear)]
                 _split(slices, tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"])
+            if isinstance(layers[0], DoRALinear):
+                layers[0].lora_magnitude_vector.copy_(tensors[f"{PREFIX}{path}.lora_magnitude_vector"])
         fill_heads(model, tensors)
 
     def drop_copies(self, model: nn.Module, report: Report, tensors: dict[str, Tensor]) -> None:
@@ -97,14 +108,15 @@ def _by_module(model: nn.Module) -> dict[str, list[LoRALayer]]:
 def _one_for_all_slices(layers: list[LoRALinear]) -> tuple[Tensor, Tensor]:
     """A (sum of ranks, in) and B (out, sum of ranks) of the one adapter that equals these on one layer."""
     if layers[0].rows is None:
-        return layers[0].lora_A, layers[0].lora_B
-    a = torch.cat([layer.lora_A for layer in layers])
+        return file_pair(layers[0])
+    a = torch.cat([file_pair(layer)[0] for layer in layers])
     b = a.new_zeros(layers[0].out_features, a.shape[0])
     column = 0
     for layer in layers:
         relative = layer.scaling / layers[0].scaling  # the file has one scaling a module; 1 unless patterns differ
-        b[slice(*layer.rows), column : column + layer.rank] = layer.lora_B * relative  # type: ignore[misc]
-        column += layer.rank
+        own = file_pair(layer)[1] * relative
+        b[slice(*layer.rows), column : column + own.shape[1]] = own  # type: ignore[misc]
+        column += own.shape[1]
     return a, b
 
 
@@ -112,8 +124,7 @@ def _split(layers: list[LoRALinear], a: Tensor, b: Tensor) -> None:
     """The inverse of `_one_for_all_slices`, into the layers' own parameters."""
     column = 0
     for layer in layers:
-        part = slice(column, column + layer.rank)
+        part = slice(column, column + file_pair(layer)[0].shape[0])
         rows = slice(*layer.rows) if layer.rows else slice(None)
-        layer.lora_A.copy_(a[part])
-        layer.lora_B.copy_(b[rows, part] / (layer.scaling / layers[0].scaling))
-        column += layer.rank
+        fill_pair(layer, a[part], b[rows, part] / (layer.scaling / layers[0].scaling))
+        column = part.stop

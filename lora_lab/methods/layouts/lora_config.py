@@ -22,7 +22,6 @@ from lora_lab.methods.lora import LoRA
 # Options of PEFT that change what an adapter computes and that we do not have: refused unless they stand at these.
 _PLAIN = {
     "bias": ("none", None),
-    "use_dora": (False, None),
     "lora_bias": (False, None),
     "trainable_token_indices": (None,),
     "target_parameters": (None, []),
@@ -61,6 +60,7 @@ def lora_from_peft(config: Mapping[str, Any], sites: Sequence[Site]) -> LoRA:
         targets=tuple(shortest_names(modules, (s.module for s in sites))),
         dropout=config.get("lora_dropout") or 0.0,
         rslora=bool(config.get("use_rslora")),
+        dora=bool(config.get("use_dora")),
         rank_pattern={m: r for m, r in ranks.items() if r != rank},
         alpha_pattern={m: a for m, a in alphas.items() if a != alpha},
     )
@@ -87,8 +87,9 @@ def peft_from_lora(
         "alpha_pattern": {m: _whole(a) for m, a in alphas.items() if a != alpha},
         "fan_in_fan_out": transposed,
         "bias": "none",
-        "init_lora_weights": True if method.init == "kaiming" else method.init,
+        "init_lora_weights": method.init if method.init == "gaussian" else True,  # PiSSA's file holds its start
         "inference_mode": True,
+        **({"use_dora": True} if method.dora else {}),
     }
 
 
