@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -69,11 +69,8 @@ class Little:
         From the subsets that both have finished; a place without one has no verdict.
         """
         pairs = {place: self._pair(place) for place in self.runs if place[0] != self.against}
-        return (
-            verdicts_of({place: pair for place, pair in pairs.items() if pair}, self.margin)
-            if any(pairs.values())
-            else {}
-        )
+        known = {place: pair for place, pair in pairs.items() if pair}
+        return verdicts_of(known, self.margin) if known else {}
 
     @property
     def methods(self) -> list[str]:
@@ -86,24 +83,24 @@ class Little:
         return sorted({size for _, size in self.runs})
 
     def finding(self) -> list[str]:
-        """For each method but `against` a line of what the verdicts are: "lora: undecided at 50, better at all"."""
-        return [f"{name} {self._outcomes(name)}" for name in self.methods if name != self.against]
+        """For each other method a line: "lora r8 against probe: undecided at 50 and 100, better at all 8,162"."""
+        return [
+            f"{name} against {self.against}: {self._outcomes(name)}" for name in self.methods if name != self.against
+        ]
 
     def __str__(self) -> str:
         """The conclusion in words: what each method reaches, and the verdict on it, at each size."""
-        lines = [
-            f"Accuracy on the same test rows, mean over the draws; each method against {self.against}: "
-            f"{'; '.join(self.finding()) or 'there is no other'}."
-        ]
+        lines = [f"{line}." for line in self.finding()]
         lines += [
-            f"{self._with(size)}: {'; '.join(self._said(name, size) for name in self.methods)}." for size in self.sizes
+            f"With {self.size_name(size)} examples: {'; '.join(self._said(name, size) for name in self.methods)}."
+            for size in self.sizes
         ]
         return "\n".join(lines)
 
     def _pair(self, place: Place) -> tuple[np.ndarray, np.ndarray] | None:
         """Right and wrong answers of a method and of `against` (subsets, rows), from the subsets that both have."""
         own, other = self.runs[place], self.runs[self.against, place[1]]
-        both = [(a, b) for a, b in zip(own, other, strict=True) if a and b and _done(a) and _done(b)]
+        both = [(a, b) for a, b in zip(own, other, strict=True) if _done(a) and _done(b)]
         if not both:
             return None
         a, b = (np.stack([scores_of(run) for run in runs]) for runs in zip(*both, strict=True))
@@ -124,9 +121,6 @@ class Little:
         spread = f" ({here.min():.1%} to {here.max():.1%})" if len(here) > 1 else ""
         found = self.verdicts.get((name, size))
         return f"{name} {here.mean():.1%}{spread}{f', {found}' if found else ''}"
-
-    def _with(self, size: int) -> str:
-        return f"With {self.size_name(size)} examples"
 
     def size_name(self, size: int) -> str:
         """ "50", or "all 8,162"."""
@@ -169,7 +163,7 @@ def little(
     sizes = sorted({size if 0 < size != total else 0 for size in examples}, key=lambda size: size or total)
 
     def recipe(method: Method, size: int, number: int) -> Recipe:
-        draw = {"examples": size, "subset": number} if size else {}
+        draw: dict[str, Any] = {"examples": size, "subset": number} if size else {}
         seed = 0 if method.name in EXACT else number
         return Recipe(model, task, method, lr=methods[method], seed=seed, **draw, **shared)
 
@@ -182,7 +176,7 @@ def little(
     return Little(found, against, total, margin)
 
 
-def _done(run: Run | None) -> bool:
+def _done(run: Run | None) -> TypeGuard[Run]:
     return run is not None and run.status in FINISHED
 
 

@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +72,7 @@ class Pack:
         self.task: Task = load_task(first.task, max_length=first.max_length, text=text, label=label)
         wanted = {"device": first.device, "dtype": first.dtype, "attention": first.attention}
         self.choice = device.choose(typical_tokens(self.task), **wanted)
-        self.places = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
+        places = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
             check_memory(recipe, self.choice)
         self.base = self._loaded(first)
@@ -88,7 +87,8 @@ class Pack:
         self.scores_stopped = True
         self.judge: Callable[[Sequence[Lane], int], None] = lambda lanes, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
-        self.rows = {"train": self._drawn_rows(), "validation": encode(self.task.validation, self.task, self.tokenizer)}
+        self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
+        self.rows["train"], self.draws = self._drawn_rows(places)
         self.table: Table | None = None
         self.model: nn.Module = self.lanes[0].model
         if self.size > 1:
@@ -118,7 +118,7 @@ class Pack:
         """The steps still to come, each lane's own rows one under the other."""
         first, feeds = self.lanes[0].recipe, dict[tuple[int, int], Iterator[list[Row]]]()
         for seed, subset in {_feed(lane) for lane in self.lanes}:
-            feeds[seed, subset] = training_rows(self.training(subset), first.batch, first.steps, seed)
+            feeds[seed, subset] = training_rows(self.draws[subset], first.batch, first.steps, seed)
         for step in range(1, first.steps + 1):
             parts = {one: next(feed) for one, feed in feeds.items()}
             if step <= self.step:
@@ -128,11 +128,6 @@ class Pack:
                 lane.stream.width = width_of(parts[_feed(lane)])
             together = [row for lane in self.lanes for row in parts[_feed(lane)]]
             yield step, collate(together, self.pad).to(self.device)
-
-    def training(self, subset: int = 0) -> list[Row]:
-        """The rows that lanes of this subset train on; `rows["train"]` holds those of all lanes."""
-        places = set(self.places[subset])
-        return [row for row in self.rows["train"] if row.place in places]
 
     def validate(self) -> list[dict[str, float]]:
         """The metrics of the validation split, for the curve and for choosing."""
@@ -181,11 +176,12 @@ class Pack:
             self.rows[split] = encode(getattr(self.task, split), self.task, self.tokenizer)
         return self.rows[split]
 
-    def _drawn_rows(self) -> list[Row]:
-        """Those training rows that some lane needs, each with its place among all of the task's."""
-        places = sorted({place for chosen in self.places.values() for place in chosen})
-        rows = encode(self.task.train.at(places), self.task, self.tokenizer)
-        return [replace(row, place=place) for row, place in zip(rows, places, strict=True)]
+    def _drawn_rows(self, places: dict[int, list[int]]) -> tuple[list[Row], dict[int, list[Row]]]:
+        """Those training rows that some lane needs, and by subset those that its lanes train on."""
+        needed = sorted({place for chosen in places.values() for place in chosen})
+        rows = encode(self.task.train.at(needed), self.task, self.tokenizer)
+        at = dict(zip(needed, rows, strict=True))
+        return rows, {subset: [at[place] for place in chosen] for subset, chosen in places.items()}
 
     @property
     def device(self) -> str:

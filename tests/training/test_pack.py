@@ -58,10 +58,13 @@ def test_packed_and_alone_are_the_same_for_any_mix(tiny_encoder, opinions, mix):
 def test_lanes_on_draws_of_their_own_are_as_they_are_alone(recipe):
     recipes = [recipe(steps=9, examples=12, subset=subset, seed=seed) for subset in (0, 1) for seed in (0, 1)]
     pack = Pack(recipes)
-    texts = {subset: {row.place for row in pack.training(subset)} for subset in (0, 1)}
+    texts = {subset: {row.place for row in pack.draws[subset]} for subset in (0, 1)}
     assert [len(places) for places in texts.values()] == [12, 12]
     assert texts[0] != texts[1]
-    assert {row.place for row in pack.rows["train"]} == texts[0] | texts[1]
+    assert (
+        [row.place for row in pack.rows["train"]] == sorted(texts[0] | texts[1]) == list(range(len(pack.rows["train"])))
+    )
+    assert all(len(score.by_row) == len(pack.rows["train"]) for score in pack.score("train"))
     for one, together in zip(recipes, pack.run(), strict=True):
         alike(together, train(one, store=None))
 
