@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.results import called, scores_of
+from lora_lab.experiments.results import by_name, scores_of
 from lora_lab.experiments.statistics import Verdict, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
@@ -152,11 +152,9 @@ def little(
     how       as `sweep` takes it: stop, note, size, callbacks
     Raises: BadValue for a task without labels, no method, two that are called the same, too many examples; as `sweep`.
     """
-    named, data = {called(method): method for method in methods}, load_task(task)
-    if len(named) < max(len(methods), 1) or subsets < 1:
-        raise BadValue(
-            "give at least one method and one subset, and no two methods that differ in neither name nor rank"
-        )
+    named, data = by_name(methods), load_task(task)
+    if subsets < 1:
+        raise BadValue(f"subsets must be at least 1, not {subsets}")
     if not data.labels:
         raise BadValue(f"task {task} has no labels; little data asks for accuracy, on a task such as rt")
     total, shared = len(data.train), {"steps": steps, "batch": batch, "validations": 1} | dict(fields or {})

@@ -146,6 +146,15 @@ def called(method: Method) -> str:
     return f"{method.name}{size}"
 
 
+def by_name(methods: Iterable[Method]) -> dict[str, Method]:
+    """The methods as they are called. Raises: BadValue for none, and for two of one name."""
+    given = list(methods)
+    named = {called(method): method for method in given}
+    if len(named) < max(len(given), 1):
+        raise BadValue("give at least one method, and no two that differ in neither name nor size")
+    return named
+
+
 def _same(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, tuple | list):
         return bool(value == ",".join(wanted))
