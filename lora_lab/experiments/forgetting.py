@@ -162,7 +162,7 @@ class Forgetting:
             return f"{name} and {self.against} come to no common loss below where they began: train longer"
         outcome, at = self.verdicts[name].outcome, f"at a loss of {self.levels[name]:.3f} on {self.task}"
         if outcome == "undecided":
-            return f"whether {name} forgets less than {self.against} is undecided {at}"
+            return f"undecided whether {name} forgets less than {self.against} {at}"
         return f"{name} {SAYS[outcome]} {self.against} {at}"
 
     def _range(self, ends: pd.Series) -> str:
@@ -236,7 +236,8 @@ def forgetting(
     plain = load_model(model, dtype=where["dtype"], attention=where["attention"]).to(where["device"])
     base = perplexity_on(plain, tokenizer, other, rows)
     found = {name: [runs[recipe] for recipe in recipes if recipe in runs] for name, recipes in wanted.items()}
-    return Forgetting(found, task, other, base, "full" if "full" in named else next(iter(named)), margin)
+    against, own = "full" if "full" in named else next(iter(named)), Path(task).name  # of a file, its name alone
+    return Forgetting(found, own, Path(other).name, base, against, margin)
 
 
 def _source(other: str, rows: int) -> dict[str, Any]:

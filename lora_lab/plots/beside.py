@@ -18,7 +18,7 @@ def name_ends(axes: Any, ends: Sequence[tuple[str, str, float, float]], size: fl
     room, to_share = _height(axes), axes.transData + axes.transAxes.inverted()
     at = [float(to_share.transform((x, y))[1]) * room for _, _, x, y in ends]  # points above the lower edge
     for (name, colour, x, y), place in zip(ends, spread(at, 1.3 * size, room), strict=True):
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 1, "shrinkA": 1, "shrinkB": 3}
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "alpha": 0.7, "shrinkA": 1, "shrinkB": 3}
         axes.annotate(
             name, (x, y), (1.03, place / room), textcoords="axes fraction", fontsize=size, color="#222222",
             va="center", annotation_clip=False, arrowprops=line,

@@ -26,7 +26,7 @@ def forgetting_path(found: Forgetting, title: str = "", width: float = 6.4) -> P
         axes.axvline(level, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
     axes.invert_xaxis()
     axes.margins(x=0.03)
-    axes.set(xlabel=f"validation loss on {found.task} (nats per token), falling to the right")
+    axes.set(xlabel=f"validation loss on {found.task} (nats per token),\nfalling to the right")
     axes.set(ylabel=f"perplexity on {found.other}", facecolor="white")
     axes.grid(color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -139,7 +139,7 @@ def test_who_forgets_less_for_equal_learning_is_said_and_so_is_what_is_undecided
     assert "head forgets more than full" in words
     assert "nothing was forgotten" not in words
     wide = replace(found, margin=1e-6)
-    assert "whether lora r256 forgets less than full is undecided at a loss of" in str(wide)
+    assert "undecided whether lora r256 forgets less than full at a loss of" in str(wide)
 
 
 def test_the_more_that_one_learns_is_not_held_against_it():
