@@ -218,6 +218,8 @@ def forgetting(
     Raises: BadValue for a task with labels, no method, two that are called the same, or no run that finished; as
     `sweep`.
     """
+    if validations < 1:
+        raise BadValue(f"forgetting reads the other text at each validation: at least 1, not {validations}")
     named, tokenizer, numbers = by_name(methods), load_tokenizer(model), list(seeds)
     for text in (task, other):
         held_out(text, rows, tokenizer)  # refused now rather than by each run

@@ -157,7 +157,7 @@ def little(
         raise BadValue(f"subsets must be at least 1, not {subsets}")
     if not data.labels:
         raise BadValue(f"task {task} has no labels; little data asks for accuracy, on a task such as rt")
-    total, shared = len(data.train), {"steps": steps, "batch": batch, "validations": 1} | dict(fields or {})
+    total, shared = len(data.train), {"steps": steps, "batch": batch, "validations": 0} | dict(fields or {})
     sizes = sorted({size if 0 < size != total else 0 for size in examples}, key=lambda size: size or total)
 
     def recipe(method: Method, size: int, number: int) -> Recipe:
