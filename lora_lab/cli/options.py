@@ -35,6 +35,8 @@ OPTIONS: dict[str, Callable[[Command], Command]] = {
     "steps": click.option("--steps", type=int, default=400, show_default=True),
     "batch": click.option("--batch", type=int, default=16, show_default=True),
     "seed": click.option("--seed", type=int, default=0, show_default=True),
+    "examples": click.option("--examples", type=int, default=0, help="Training texts, drawn evenly; 0 for all."),
+    "subset": click.option("--subset", type=int, default=0, help="Which draw of so many examples."),
     "weight_decay": click.option("--weight-decay", type=float, default=0.0),
     "clip": click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient; 0 for none."),
     "patience": click.option(

@@ -13,6 +13,8 @@ import orjson
 import pandas as pd
 
 from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.methods.base import Method
+from lora_lab.training.recipe import LATER
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store
 from lora_lab.training.tasks import load_task
 
@@ -28,13 +30,14 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
     last = validated[-1] if validated else {}
     return {
         **{name: recipe[name] for name in SETTINGS},
+        **{name: recipe.get(name, 0) for name in LATER},
         "base_dropout": recipe["dropout"],  # the model's own; `dropout` is the adapter's
         "method": method["name"],
         **{name: method.get(name) for name in METHOD},
         "targets": ",".join(method.get("targets") or ()) or None,
         **{name: record.get(name) for name in PLAIN},
         **record["metrics"],
-        **{f"validation_{name}": value for name, value in last.items() if name != "step"},
+        **{f"validation_{name}": n for name, n in last.items() if name != "step" and isinstance(n, int | float)},
     }
 
 
@@ -134,6 +137,22 @@ def scores_of(run: Run) -> np.ndarray:
 def from_store(store: str | Path | Store) -> Runs:
     """All runs of a store, with predictions. Raises: as `Store.runs`."""
     return Runs(tuple((store if isinstance(store, Store) else Store(store)).runs()))
+
+
+def called(method: Method) -> str:
+    """A method's name and, where it has one, its rank or number of tokens: "lora r8", "prompt 20", "head"."""
+    settings = method.settings()
+    size = f" r{settings['rank']}" if "rank" in settings else f" {settings['tokens']}" if "tokens" in settings else ""
+    return f"{method.name}{size}"
+
+
+def by_name(methods: Iterable[Method]) -> dict[str, Method]:
+    """The methods as they are called. Raises: BadValue for none, and for two of one name."""
+    given = list(methods)
+    named = {called(method): method for method in given}
+    if len(named) < max(len(given), 1):
+        raise BadValue("give at least one method, and no two that differ in neither name nor size")
+    return named
 
 
 def _same(value: Any, wanted: Any) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +40,7 @@ class Scored(Protocol):
 
 
 Answers = ArrayLike | Scored
+Name = TypeVar("Name")
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 LEVEL = 0.05  # of the two-sided test of a difference, and of each of the two one-sided tests of equivalence
 POWER = 0.8  # what "would tell" means
@@ -127,12 +128,19 @@ def verdicts(named: Mapping[str, Answers], against: str, margin: float = 0.015) 
     """
     if against not in named or len(named) < 2:
         raise BadValue(f"{against!r} and one more are to be among the methods; there are {', '.join(named) or 'none'}")
-    b, others = _runs(named[against], against), [name for name in named if name != against]
-    pairs = [Pair(_runs(named[name], name), b, margin) for name in others]
-    differ = multipletests([one.p_difference() for one in pairs], method="holm")[1]
-    equal = multipletests([one.p_equivalence() for one in pairs], method="holm")[1]
-    judged = [one.judged(float(p), float(q), len(pairs)) for one, p, q in zip(pairs, differ, equal, strict=True)]
-    return dict(zip(others, judged, strict=True))
+    return verdicts_of({name: (own, named[against]) for name, own in named.items() if name != against}, margin)
+
+
+def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = 0.015) -> dict[Name, Verdict]:
+    """The verdict of the first of each pair on the second, with Holm's correction as in `verdicts`.
+
+    For comparisons that make one statement together and yet have no one opponent. Raises: BadValue as `verdict`.
+    """
+    made = [Pair(_runs(a, f"{name}"), _runs(b, f"what {name} meets"), margin) for name, (a, b) in pairs.items()]
+    differ = multipletests([one.p_difference() for one in made], method="holm")[1]
+    equal = multipletests([one.p_equivalence() for one in made], method="holm")[1]
+    judged = [one.judged(float(p), float(q), len(made)) for one, p, q in zip(made, differ, equal, strict=True)]
+    return dict(zip(pairs, judged, strict=True))
 
 
 class Pair:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from lora_lab.training.pack import Pack
 from lora_lab.training.progress import SweepBar, sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, failed
-from lora_lab.training.tasks import load_task
+from lora_lab.training.tasks import drawn, load_task
 
 LOCK = ".sweep.lock"
 Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to say of it
@@ -73,6 +74,8 @@ def sweep(
     note: Note = lambda event, facts: None,
     callbacks: Watch | None = None,
     download: bool = False,
+    pack: Callable[..., Pack] = Pack,
+    serves: Callable[[Run], bool] = lambda run: True,
     **fields: Any,
 ) -> Swept:
     """Make all runs that the store does not have yet: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
@@ -86,6 +89,8 @@ def sweep(
     stop        set it to end after the present step: what has finished is kept, the rest goes on next time
     note        hears "plan", "pack", "run" and what belongs to them, for progress
     callbacks   for each recipe, called with every step of it
+    pack        what lays runs side by side: a `Pack` that measures more than others do, on this machine
+    serves      whether a run that the store has needs no running again: it has what this `pack` measures
     Raises: BadValue, NotFound for a grid that cannot be, a store that cannot be written or that another sweep works on,
     before anything is trained.
     """
@@ -99,25 +104,26 @@ def sweep(
     kept = store if isinstance(store, Store) else Store(store)
     kept.check_writable()
     with locked(kept.folder), sweep_bar() as bar:
-        had = _kept(kept, wanted, () if again else ("failed",))
+        had = _kept(kept, wanted, () if again else ("failed",), serves)
         left = [recipe for recipe in wanted if recipe.hash not in had]
         _tidy(kept, left)
         plan = list(_plan(kept, left, 1 if solo else size, resume=client is None))
         tell, watch = _watched(bar, note, callbacks)
         bar.left(left)
-        tell("plan", {"packs": [len(pack) for pack, _ in plan], "skipped": len(had), "runs": len(left)})
+        tell("plan", {"packs": [len(group) for group, _ in plan], "skipped": len(had), "runs": len(left)})
         if client is not None:
             from lora_lab.experiments.cluster import run_on
 
-            run_on(client, [pack for pack, _ in plan], kept, halving=halving, note=tell, stop=stop)
+            run_on(client, [group for group, _ in plan], kept, halving=halving, note=tell, stop=stop)
         else:
-            for pack, path in plan:
+            make = partial(pack, callbacks=watch, download=download)
+            for group, path in plan:
                 if stop is not None and stop.is_set():
                     break
-                _run_pack(kept, pack, path, halving, tell, stop, watch, download)
+                _run_pack(kept, group, path, halving, tell, stop, make)
         found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
     runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
-    return Swept(runs, tuple(len(pack) for pack, _ in plan), len(had), time.perf_counter() - started)
+    return Swept(runs, tuple(len(group) for group, _ in plan), len(had), time.perf_counter() - started)
 
 
 def _watched(bar: SweepBar, note: Note, callbacks: Watch | None) -> tuple[Note, Watch]:
@@ -132,12 +138,13 @@ def _watched(bar: SweepBar, note: Note, callbacks: Watch | None) -> tuple[Note, 
 
 
 def _check_there(recipes: Sequence[Recipe], download: bool) -> None:
-    """Raises: BadValue or NotFound for a model or a task that is not on this machine: then nothing can be trained."""
-    first = {(r.model, r.task, r.text_column, r.label_column, r.max_length): r for r in recipes}
+    """Raises: BadValue or NotFound for a model or a task that is not on this machine, or has too few texts."""
+    first = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in recipes}
     for recipe in first.values():
         load_tokenizer(recipe.model, download=download)
         text, label = recipe.text_column, recipe.label_column
-        load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
+        data = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
+        drawn(data, recipe.examples, recipe.subset)
 
 
 @contextmanager
@@ -161,10 +168,11 @@ def _tidy(store: Store, left: Sequence[Recipe]) -> None:
         file.unlink(missing_ok=True)
 
 
-def _kept(store: Store, wanted: Sequence[Recipe], statuses: Sequence[str]) -> set[str]:
+def _kept(store: Store, wanted: Sequence[Recipe], statuses: Sequence[str], serves: Callable[[Run], bool]) -> set[str]:
     """Hashes of those that need no running."""
     found = ((recipe.hash, store.find(recipe)) for recipe in wanted)
-    return {name for name, run in found if run is not None and run.status in (*FINISHED, *statuses)}
+    ended = [(name, run) for name, run in found if run is not None and run.status in (*FINISHED, *statuses)]
+    return {name for name, run in ended if run.status == "failed" or serves(run)}
 
 
 def _plan(
@@ -183,19 +191,19 @@ def _plan(
 
 def _run_pack(
     store: Store, recipes: list[Recipe], path: Path | None, halving: bool, note: Note, stop: threading.Event | None,
-    callbacks: Watch, download: bool,
+    make: Callable[[Sequence[Recipe]], Pack],
 ) -> None:  # fmt: skip
     """One pack into the store; an error of the pack as a whole is recorded for each of its runs."""
     note("pack", {"recipes": recipes})
     try:
-        pack = Pack(recipes, callbacks=callbacks, download=download)
+        pack = make(recipes)
     except LabError as error:
         if len(recipes) == 1:
             store.add(failed(recipes[0], str(error)))
             note("run", {"run": store.find(recipes[0])})
             return
         for recipe in recipes:  # perhaps only one of them is at fault
-            _run_pack(store, [recipe], None, halving, note, stop, callbacks, download)
+            _run_pack(store, [recipe], None, halving, note, stop, make)
         return
     if path is not None:
         checkpoint.restore(pack, path)

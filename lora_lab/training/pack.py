@@ -35,9 +35,9 @@ from lora_lab.training.models import is_causal, load_model, load_tokenizer
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.tasks import Task, load_task
+from lora_lab.training.tasks import Task, drawn, load_task
 
-OWN = ("method", "lr", "seed", "weight_decay", "warmup", "clip", "patience")  # what lanes of one pack may differ in
+OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # of each lane of one pack
 Keep = Callable[[Lane, Run], None]
 
 
@@ -72,6 +72,7 @@ class Pack:
         self.task: Task = load_task(first.task, max_length=first.max_length, text=text, label=label)
         wanted = {"device": first.device, "dtype": first.dtype, "attention": first.attention}
         self.choice = device.choose(typical_tokens(self.task), **wanted)
+        places = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
             check_memory(recipe, self.choice)
         self.base = self._loaded(first)
@@ -86,7 +87,8 @@ class Pack:
         self.scores_stopped = True
         self.judge: Callable[[Sequence[Lane], int], None] = lambda lanes, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
-        self.rows = {n: encode(getattr(self.task, n), self.task, self.tokenizer) for n in ("train", "validation")}
+        self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
+        self.rows["train"], self.draws = self._drawn_rows(places)
         self.table: Table | None = None
         self.model: nn.Module = self.lanes[0].model
         if self.size > 1:
@@ -114,17 +116,17 @@ class Pack:
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
         """The steps still to come, each lane's own rows one under the other."""
-        first, rows = self.lanes[0].recipe, self.rows["train"]
-        seeds = {lane.recipe.seed for lane in self.lanes}
-        feeds = {seed: training_rows(rows, first.batch, first.steps, seed) for seed in seeds}
+        first, feeds = self.lanes[0].recipe, dict[tuple[int, int], Iterator[list[Row]]]()
+        for seed, subset in {_feed(lane) for lane in self.lanes}:
+            feeds[seed, subset] = training_rows(self.draws[subset], first.batch, first.steps, seed)
         for step in range(1, first.steps + 1):
-            parts = {seed: next(feed) for seed, feed in feeds.items()}
+            parts = {one: next(feed) for one, feed in feeds.items()}
             if step <= self.step:
                 continue
             self.step = step
             for lane in self.lanes:
-                lane.stream.width = width_of(parts[lane.recipe.seed])
-            together = [row for lane in self.lanes for row in parts[lane.recipe.seed]]
+                lane.stream.width = width_of(parts[_feed(lane)])
+            together = [row for lane in self.lanes for row in parts[_feed(lane)]]
             yield step, collate(together, self.pad).to(self.device)
 
     def validate(self) -> list[dict[str, float]]:
@@ -173,6 +175,13 @@ class Pack:
         if split not in self.rows:
             self.rows[split] = encode(getattr(self.task, split), self.task, self.tokenizer)
         return self.rows[split]
+
+    def _drawn_rows(self, places: dict[int, list[int]]) -> tuple[list[Row], dict[int, list[Row]]]:
+        """Those training rows that some lane needs, and by subset those that its lanes train on."""
+        needed = sorted({place for chosen in places.values() for place in chosen})
+        rows = encode(self.task.train.at(needed), self.task, self.tokenizer)
+        at = dict(zip(needed, rows, strict=True))
+        return rows, {subset: [at[place] for place in chosen] for subset, chosen in places.items()}
 
     @property
     def device(self) -> str:
@@ -251,6 +260,11 @@ class Pack:
 
     def _watch_memory(self, progress: Progress) -> None:
         self.peak_bytes = max(self.peak_bytes, device.used_bytes(self.device))
+
+
+def _feed(lane: Lane) -> tuple[int, int]:
+    """Equal for lanes that train on the same rows at every step."""
+    return lane.recipe.seed, lane.recipe.subset
 
 
 def seed_everything(seed: int) -> None:

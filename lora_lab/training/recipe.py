@@ -14,6 +14,8 @@ from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 
+LATER = ("examples", "subset")  # fields that the first records lack: left out where they are 0, so that a hash stays
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -28,6 +30,8 @@ class Recipe:
     dropout         keep the base model's own dropout on while training; off, the frozen base answers as it will in use
     validations     how often, evenly spread, the validation split is scored; 0 for never
     patience        stop early after this many validations without a better one; 0 for never
+    examples        training texts, drawn once and balanced as the data are; 0 for all of them
+    subset          which draw of so many: the same texts for every method and seed
     dtype, attention, device   "auto" for the fastest on the machine, see `training/device.py`
     Raises: BadValue for an impossible value.
     """
@@ -51,14 +55,19 @@ class Recipe:
     dtype: str = "auto"
     attention: str = "auto"
     device: str = "auto"
+    examples: int = 0
+    subset: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("seed", 0), ("validations", 0), ("patience", 0)):
+        least_of = {"steps": 1, "batch": 1, "seed": 0, "validations": 0, "patience": 0, "examples": 0, "subset": 0}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise BadValue(f"{name} must be a whole number of at least {least}, not {value!r}")
         if self.seed >= 2**63:
             raise BadValue(f"seed must be below 2**63, not {self.seed}")
+        if self.subset and not self.examples:
+            raise BadValue(f"subset {self.subset} is of how many texts? give examples too, such as examples=50")
         for name, low, high in (
             ("lr", 0, math.inf),
             ("warmup", 0, 1),
@@ -81,6 +90,7 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """Plain values that JSON can hold; `recipe_from` reads them back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {name: value for name, value in values.items() if name not in LATER or value}
         return values | {"method": self.method.settings()}
 
     @property
@@ -90,7 +100,8 @@ class Recipe:
 
     def describe(self) -> str:
         """A short line for legends and logs: what differs between runs most often."""
-        return ", ".join([describe(self.method), f"lr {self.lr:g}", f"seed {self.seed}"])
+        few = [f"{self.examples} examples, subset {self.subset}"] if self.examples else []
+        return ", ".join([describe(self.method), f"lr {self.lr:g}", f"seed {self.seed}", *few])
 
 
 def describe(method: Method) -> str:

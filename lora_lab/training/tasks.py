@@ -37,6 +37,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def at(self, places: Sequence[int]) -> Split:
+        """The texts at these places, in their order."""
+        return Split(tuple(self.texts[n] for n in places), tuple(self.labels[n] for n in places if self.labels))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -61,6 +65,28 @@ class Task:
     def metric(self) -> str:
         """The figure that the task is judged by."""
         return "accuracy" if self.labels else "perplexity"
+
+
+def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
+    """Places in `task.train` of so many texts, in order; all of them for 0 examples.
+
+    Each label's texts are shuffled by `subset` and spread evenly over 0 to 1; the first so many are taken. So every
+    draw is balanced as the data are, as near as whole texts can be, and a larger one holds the smaller (Webster's
+    method of dividing seats). Raises: BadValue for more texts than there are, or too few to hold each label.
+    """
+    labels = task.train.labels or (0,) * len(task.train)
+    if examples > len(labels):
+        raise BadValue(f"task {task.name} has {len(labels):,} training texts, not {examples:,}; examples=0 takes all")
+    rng, at = random.Random(subset), list[tuple[float, int]]()
+    for label in sorted(set(labels)):
+        places = [place for place, own in enumerate(labels) if own == label]
+        rng.shuffle(places)
+        at += [((n + 0.5) / len(places), place) for n, place in enumerate(places)]
+    chosen = sorted(place for _, place in sorted(at)[: examples or None])
+    missing = set(labels) - {labels[place] for place in chosen}
+    if missing:
+        raise BadValue(f"{examples} examples of {task.name} hold no '{task.labels[min(missing)]}'; take more of them")
+    return chosen
 
 
 @dataclass(frozen=True)

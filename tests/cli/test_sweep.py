@@ -38,6 +38,13 @@ def test_json_has_the_contracts_keys_and_nothing_else_is_on_stdout(small, tmp_pa
     assert (again["packs"], again["skipped"]) == ([], 8)
 
 
+def test_a_sweep_may_be_of_one_draw_of_few_examples(small, tmp_path):
+    done = run("sweep", *small, "--examples", "12", "--subset", "3", "--out", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    (one,) = json.loads(done.stdout)["runs"]
+    assert (one["recipe"]["examples"], one["recipe"]["subset"]) == (12, 3)
+
+
 def test_a_table_for_people_and_a_picture_of_what_was_collected(small, tmp_path):
     for i in (1, 2):
         share = ["--share", f"{i}/2", "--out", str(tmp_path / "class" / f"laptop{i}")]
@@ -65,6 +72,8 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(small, tmp_path)
         (["--share", "3/2"], "i/n"),
         (["--targets", "q_proj"], "matches no layer"),
         (["--dask", "tcp://127.0.0.1:1"], "no Dask scheduler answers"),
+        (["--subset", "1"], "give examples too"),
+        (["--examples", "9999"], "training texts, not 9,999"),
         (["--method", "full"], "ranks and alphas"),
     ],
 )

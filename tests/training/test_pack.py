@@ -55,6 +55,25 @@ def test_packed_and_alone_are_the_same_for_any_mix(tiny_encoder, opinions, mix):
         alike(together, train(recipe, store=None))
 
 
+def test_lanes_on_draws_of_their_own_are_as_they_are_alone(recipe):
+    recipes = [recipe(steps=9, examples=12, subset=subset, seed=seed) for subset in (0, 1) for seed in (0, 1)]
+    pack = Pack(recipes)
+    texts = {subset: {row.place for row in pack.draws[subset]} for subset in (0, 1)}
+    assert [len(places) for places in texts.values()] == [12, 12]
+    assert texts[0] != texts[1]
+    assert (
+        [row.place for row in pack.rows["train"]] == sorted(texts[0] | texts[1]) == list(range(len(pack.rows["train"])))
+    )
+    assert all(len(score.by_row) == len(pack.rows["train"]) for score in pack.score("train"))
+    for one, together in zip(recipes, pack.run(), strict=True):
+        alike(together, train(one, store=None))
+
+
+def test_draws_of_other_sizes_do_not_share_a_pack(recipe):
+    assert key(recipe(examples=12)) == key(recipe(examples=12, subset=1))
+    assert len({key(recipe(examples=n)) for n in (0, 12, 20)}) == 3
+
+
 def test_a_hundred_steps_on_the_real_model(opinions):
     """The promise, on MiniLM in fp32: mixed ranks, alphas, rates, seeds, dropout and clipping."""
     shared = {"steps": 100, "batch": 4, "validations": 1, "max_length": 16, **PLAIN}

@@ -21,7 +21,7 @@ RECIPE = Recipe("minilm", "rt", LoRA(rank=4, rank_pattern={"v": 2}), lr=1e-3, st
     ("name", "value"),
     [
         *((name, value) for name in ("steps", "batch") for value in (0, -1, 1.5, True, "4")),
-        *((name, value) for name in ("seed", "patience", "validations") for value in (-1, 0.5)),
+        *((name, value) for name in ("seed", "patience", "validations", "examples", "subset") for value in (-1, 0.5)),
         *(("lr", value) for value in (0, -1e-3, float("nan"), float("inf"), "fast")),
         *(("warmup", value) for value in (-0.1, 1.1)),
         *(("clip", value) for value in (-1, float("nan"))),
@@ -97,6 +97,16 @@ def test_whatever_changes_the_run_changes_the_hash(change):
     assert recipe_from(
         {**RECIPE.settings(), **change, "method": change.get("method", RECIPE.method).settings()}
     ).hash != (RECIPE.hash)
+
+
+def test_a_recipe_on_all_texts_keeps_the_hash_that_it_had_before_there_were_draws():
+    assert Recipe("minilm", "rt").hash == "3c0110fb1204"
+    few = [Recipe("minilm", "rt", examples=50, subset=n) for n in range(2)]
+    assert len({Recipe("minilm", "rt").hash, *(recipe.hash for recipe in few)}) == 3
+    assert [recipe_from(recipe.settings()) for recipe in few] == few
+    assert few[1].describe().endswith("seed 0, 50 examples, subset 1")
+    with pytest.raises(BadValue, match="give examples too"):
+        Recipe("minilm", "rt", subset=1)
 
 
 def test_a_legend_says_what_differs_between_runs():
