@@ -18,7 +18,7 @@ from lora_lab.accounting.ends import ENCODERS, classification_head, embeddings, 
 from lora_lab.accounting.estimates import Estimate, Term
 from lora_lab.accounting.kin import KIN
 from lora_lab.accounting.operations import Operations
-from lora_lab.accounting.plan import LayerPlan, Plan
+from lora_lab.accounting.plan import Adapter, LayerPlan, Plan
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.states import states
 from lora_lab.accounting.tape import IN_FLIGHT, VARIABLES, Label, Parts, Profile, Storage, Value
@@ -40,6 +40,9 @@ def estimate(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> E
         raise BadValue(
             "the memory of adapters on embeddings, the head or experts alone is not modelled: trace it, or add q,v"
         )
+    others = any(type(part) is not Adapter for layer in plan.layers for _, some in layer for part in some)
+    if others and setup.adapter_dtype != "auto":
+        raise BadValue("factors and bottlenecks train in fp32 beside any base: leave adapter_dtype out")
     if a.model_type in WRITTEN_OUT and setup.dropout:
         raise BadValue(f"dropout in the attention of {a.model_type} is not modelled: trace it, or leave dropout at 0")
     return _Step(a, plan, setup, labels).estimate()
