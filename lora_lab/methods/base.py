@@ -80,6 +80,7 @@ class Method(Protocol):
     name: ClassVar[str]
     packs: ClassVar[bool]  # whether runs of it can train side by side on one frozen base
     lanes_differ: ClassVar[tuple[str, ...]]  # the settings in which such runs may differ
+    within: ClassVar[bool]  # whether the base's own weights train
 
     def __init__(self, **options: Any) -> None: ...
 
