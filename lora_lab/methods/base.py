@@ -82,6 +82,7 @@ class Method(Protocol):
 
     name: ClassVar[str]
     lanes_differ: ClassVar[tuple[str, ...]]  # the settings in which such runs may differ
+    within: ClassVar[bool]  # whether the base's own weights train
 
     def __init__(self, **options: Any) -> None: ...
 

@@ -21,6 +21,7 @@ class Counted:
     name: ClassVar[str]
     packs: ClassVar[bool] = False
     lanes_differ: ClassVar[tuple[str, ...]] = ()
+    within: ClassVar[bool] = False
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """A row for everything that trains, the task's head not among it."""

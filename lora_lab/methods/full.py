@@ -25,6 +25,7 @@ class FullFineTuning(Counted):
     """
 
     name: ClassVar[str] = "full"
+    within: ClassVar[bool] = True
 
     top: int | None = None
 

@@ -112,7 +112,7 @@ def free_bytes(where: str) -> int:
 
 
 def _choice(recipe: Recipe, tokens: int) -> device.Choice:
-    return device.choose(tokens, device=recipe.device, dtype=recipe.dtype, attention=recipe.attention)
+    return device.choose(tokens, device=recipe.device, dtype=recipe.base_dtype, attention=recipe.attention)
 
 
 def _task_facts(recipe: Recipe) -> tuple[int, int | None]:

@@ -70,7 +70,7 @@ class Pack:
             raise BadValue("these recipes cannot train side by side: they differ in more than a lane may")
         text, label = first.text_column, first.label_column
         self.task: Task = load_task(first.task, max_length=first.max_length, text=text, label=label)
-        wanted = {"device": first.device, "dtype": first.dtype, "attention": first.attention}
+        wanted = {"device": first.device, "dtype": first.base_dtype, "attention": first.attention}
         self.choice = device.choose(typical_tokens(self.task), **wanted)
         places = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
         for recipe in {recipe.method: recipe for recipe in recipes}.values():

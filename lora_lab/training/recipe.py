@@ -98,6 +98,11 @@ class Recipe:
         """Twelve hex digits: equal for equal recipes, on every machine."""
         return sha256(json.dumps(_plain(self.settings()), sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def base_dtype(self) -> str:
+        """The dtype to load the base in: a weight that trains is fp32, in bf16 a small step would be lost on it."""
+        return "fp32" if self.method.within and self.dtype == "auto" else self.dtype
+
     def describe(self) -> str:
         """A short line for legends and logs: what differs between runs most often."""
         few = [f"{self.examples} examples, subset {self.subset}"] if self.examples else []

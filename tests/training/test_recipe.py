@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import LoRA, Recipe
+from lora_lab import IA3, FullFineTuning, LoRA, PromptTuning, Recipe
 from lora_lab.errors import BadValue
 from lora_lab.training.recipe import recipe_from
 
@@ -111,3 +111,22 @@ def test_a_recipe_on_all_texts_keeps_the_hash_that_it_had_before_there_were_draw
 
 def test_a_legend_says_what_differs_between_runs():
     assert RECIPE.describe() == "lora, rank 4, alpha 16, q+v, lr 0.001, seed 3"
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (LoRA(rank=4, alpha=8), "lora, rank 4, alpha 8, q+v, lr 0.001, seed 2"),
+        (PromptTuning(), "prompt, lr 0.001, seed 2"),
+        (PromptTuning(tokens=40), "prompt, tokens 40, lr 0.001, seed 2"),
+        (IA3(targets="k,v", feedforward=()), "ia3, targets k+v, feedforward none, lr 0.001, seed 2"),
+    ],
+)
+def test_a_line_tells_what_is_not_usual_of_a_method(method, words):
+    assert Recipe("minilm", "rt", method, lr=1e-3, seed=2).describe() == words
+
+
+def test_weights_that_train_are_loaded_in_fp32_unless_another_dtype_is_asked_for():
+    assert Recipe("minilm", "rt", FullFineTuning()).base_dtype == "fp32"
+    assert Recipe("minilm", "rt", FullFineTuning(), dtype="bf16").base_dtype == "bf16"
+    assert Recipe("minilm", "rt", LoRA()).base_dtype == "auto"

@@ -1,0 +1,92 @@
+"""Every command takes every method: what is said on the command line is the method that a recipe holds."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from lora_lab import IA3, BitFit, Bottleneck, LoRA, PromptTuning
+from lora_lab.cli import commands
+from lora_lab.errors import LabError
+from lora_lab.methods import REGISTRY
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    """`recipes("train", "--method", "ia3")`: the recipes that a command would run."""
+    taken = []
+
+    def train(recipe, **how):
+        taken.append(recipe)
+        raise SystemExit
+
+    def sweep(given, out, **how):
+        taken.extend(given)
+        raise SystemExit
+
+    monkeypatch.setattr("lora_lab.training.train.train", train)
+    monkeypatch.setattr("lora_lab.experiments.sweep.sweep", sweep)
+
+    def run(*words: str) -> list:
+        taken.clear()
+        done = CliRunner().invoke(commands, words)
+        if isinstance(done.exception, LabError):
+            raise done.exception
+        assert done.exit_code == 0, done.output
+        return list(taken)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "method"),
+    [
+        ("", LoRA()),
+        ("--rank 4 --alpha 8 --targets k --lora-dropout 0.1 --rslora", LoRA(4, 8, ("k",), 0.1, True)),
+        ("--rank-pattern q=2,v=3", LoRA(rank_pattern={"q": 2, "v": 3})),
+        ("--method bitfit", BitFit()),
+        ("--method prompt --tokens 40 --init random", PromptTuning(tokens=40, init="random")),
+        ("--method bottleneck --size 8 --placement lin", Bottleneck(size=8, placement="lin")),
+        ("--method ia3 --targets k,v,up --feedforward up", IA3(targets=("k", "v", "up"), feedforward=("up",))),
+    ],
+)
+def test_train_takes_the_options_of_a_method(recipes, words, method):
+    (recipe,) = recipes("train", *words.split())
+    assert recipe.method == method
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_train_takes_every_method(recipes, name):
+    assert recipes("train", "--method", name)[0].method == REGISTRY[name]()
+
+
+def test_a_method_without_ranks_is_swept_over_rates_and_seeds(recipes):
+    swept = recipes("sweep", *["--method", "bottleneck", "--size", "16", "--lr", "1e-3,2e-3", "--seed", "0-2"])
+    assert {r.method for r in swept} == {Bottleneck(size=16)}
+    assert sorted((r.lr, r.seed) for r in swept) == [(lr, seed) for lr in (1e-3, 2e-3) for seed in (0, 1, 2)]
+    assert recipes("sweep", *["--method", "ia3", "--targets", "k,v,down"])[0].method == IA3()
+
+
+def test_lora_is_swept_over_ranks_as_well(recipes):
+    swept = recipes("sweep", *["--rank", "2,4", "--alpha-rule", "2rank", "--rslora"])
+    assert [r.method for r in swept] == [LoRA(2, 4, rslora=True), LoRA(4, 8, rslora=True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("sweep --method bitfit --rank 2,4", "is lora's; give bitfit rates and seeds"),
+        ("train --method bitfit --rank 2", "bitfit has no option 'rank'"),
+        ("train --method bitfitt", "unknown method 'bitfitt'"),
+        ("train --rank-pattern q:4", "--rank-pattern is target=rank"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(recipes, words, reason):
+    with pytest.raises(LabError, match=reason):
+        recipes(*words.split())
+
+
+def test_the_help_names_each_option_with_its_owners():
+    text = CliRunner().invoke(commands, ["train", "--help"], terminal_width=200).output
+    assert "--size INTEGER" in text
+    assert "bottleneck's 64" in text.lower()
