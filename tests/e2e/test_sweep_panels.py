@@ -1,4 +1,4 @@
-"""A sweep as a teacher starts it before a class: started, stopped and resumed in a browser, then shown on a projector."""
+"""A sweep as a teacher starts it before a class: started, stopped, resumed in a browser, then shown on a projector."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ OPINIONS = "text,label\n" + "".join(
 )
 SWEEP = """
 from lora_lab.widgets.sweep_panel import SweepPanel
-SweepPanel(task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=4, store="class/ada/runs").show()
+grid = {"rank": (1, 2), "lr": (1e-3, 4e-3), "seed": (0, 1), "steps": 60, "batch": 4}
+SweepPanel(task="opinions.csv", store="class/ada/runs", **grid).show()
 """
 CLASS = """
 from lora_lab.widgets.class_panel import ClassPanel
