@@ -71,7 +71,7 @@ def features(
     model.eval()
     base: nn.Module = model.base_model  # type: ignore[assignment]
     numbered = [Row(row.tokens, row.label, number) for number, row in enumerate(rows)]
-    found = np.empty((len(rows), model.config.hidden_size))  # type: ignore[union-attr, arg-type]
+    found = np.empty((len(rows), int(head.trained.in_features)))  # type: ignore[arg-type]
     for batch in scoring_batches(numbered, ROWS, pad):
         if stop is not None and stop.is_set():
             return None
