@@ -75,7 +75,7 @@ def test_lora_is_swept_over_ranks_as_well(recipes):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("sweep --method bitfit --rank 2,4", "is lora's; give bitfit rates and seeds"),
+        ("sweep --method bitfit --rank 2,4", "is lora's, not bitfit's"),
         ("train --method bitfit --rank 2", "bitfit has no option 'rank'"),
         ("train --method bitfitt", "unknown method 'bitfitt'"),
         ("train --rank-pattern q:4", "--rank-pattern is target=rank"),
