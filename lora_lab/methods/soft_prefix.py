@@ -77,7 +77,7 @@ def before_keys(model: Any, call: Call, vectors: Tensor) -> Call:
     """
     if model.training and getattr(model, "is_gradient_checkpointing", False):
         raise BadValue("checkpointing drops the cache, and the prefix with it: leave checkpointing out")
-    tokens, encoder = vectors.shape[2], _is_encoder(model)
+    tokens, encoder = vectors.shape[2], is_encoder(model)
     if not under_way(call):
         name = str(_cache_name(model))
         call[name] = _filled(call.get(name) or _new(model, encoder), vectors)
@@ -104,6 +104,6 @@ def _cache_name(model: Any) -> str | None:
     return next((name for name in CACHE if name in known), None)
 
 
-def _is_encoder(model: Any) -> bool:
+def is_encoder(model: Any) -> bool:
     """Whether the model's tokens attend to later ones too."""
     return model.config.model_type in ENCODERS and not getattr(model.config, "is_decoder", False)

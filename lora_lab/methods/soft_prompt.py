@@ -54,8 +54,10 @@ class EncodedPrompt(SoftPrompt):
 
     def __init__(self, tokens: int, hidden: int, width: int, device: torch.device) -> None:
         super().__init__(torch.randn(tokens, hidden, device=device))
-        layers = (nn.Linear(hidden, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, hidden))
-        self.encoder: nn.Sequential | None = nn.Sequential(*layers).to(device, torch.float32)
+        where: Any = {"device": device, "dtype": torch.float32}
+        first, second = nn.Linear(hidden, width, **where), nn.Linear(width, width, **where)
+        layers = (first, nn.ReLU(), second, nn.ReLU(), nn.Linear(width, hidden, **where))
+        self.encoder: nn.Sequential | None = nn.Sequential(*layers)
 
     def made(self) -> Tensor:
         """(tokens, hidden): the network's outcome. Raises: BadValue when it is to be trained without the network."""
