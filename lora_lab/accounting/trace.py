@@ -140,7 +140,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, setup: Setup, track
 
 
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
-    """Which token may attend to which, as transformers makes it of rows of unequal length: (batch, 1, asks, answers)."""
+    """Which token may attend to which, as transformers makes it of rows of unequal length: (batch, 1, asks, all)."""
     own = dict(model.named_parameters())
     prompt = len(own["soft_prompt.prompt"]) if "soft_prompt.prompt" in own else 0
     prefix = own["soft_prefix.keys_values"].shape[1] if "soft_prefix.keys_values" in own else 0

@@ -4,8 +4,8 @@ method is in prefix.py.
     a layer's keys     [prefix | those of the tokens]      (rows, kv heads, p + tokens, head dim), values likewise
 
 They are handed to the model as if they were earlier tokens', in the cache that generation uses. On a causal model the
-text's positions go on after the prefix, as in PEFT. On an encoder they stay as they are: its first token, which the head
-reads, has learnt to stand at position 0. Source: Li & Liang 2021.
+text's positions go on after the prefix, as in PEFT. On an encoder they stay as they are: its first token, which the
+head reads, has learnt to stand at position 0. Source: Li & Liang 2021.
 """
 
 from __future__ import annotations

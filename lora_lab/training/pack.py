@@ -20,10 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Method, Report
-from lora_lab.methods.soft_prefix import is_encoder
 from lora_lab.methods.packed import Stream, Table, can_pack, pack, share
 from lora_lab.methods.probe import Probe
 from lora_lab.methods.shared_start import share_start
+from lora_lab.methods.soft_prefix import is_encoder
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import STEP, Batch, Row, collate, encode, training_rows, width_of
