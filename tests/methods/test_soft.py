@@ -11,14 +11,18 @@ import torch
 import transformers
 from torch import nn
 
-from lora_lab import PrefixTuning, PromptTuning, load_adapter, save_adapter
+from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import detach, disabled
+from lora_lab.methods.memory import memory
 from lora_lab.methods.packed import Stream, pack, share
 from lora_lab.methods.params import params
-from lora_lab.methods.ptuning import PTuning
 from lora_lab.training.attention import attend_in_fp32
+from lora_lab.training.batches import Row
+from lora_lab.training.evaluate import evaluate
 from lora_lab.training.first_token import answer_at_first_token
+from lora_lab.training.measure import measure
+from lora_lab.training.pack import positions
 from tests.conftest import logits, randomise, snapshot, tiny
 
 METHODS = {"prompt": PromptTuning(tokens=5), "ptuning": PTuning(tokens=5, hidden=24), "prefix": PrefixTuning(tokens=5)}
@@ -264,6 +268,33 @@ def test_lanes_side_by_side_answer_and_learn_as_alone(kind, name):
     for lane, gradients in zip(lanes, alone, strict=True):
         own = [p.grad for p in lane.parameters() if p.requires_grad]
         torch.testing.assert_close(own, gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+@pytest.mark.parametrize("padded", [False, True])
+@every_method
+def test_a_trace_is_a_real_step_to_the_byte(kind, padded, name):
+    setup = {"batch": 2, "seq": 16, "device": "cpu", "dtype": "fp32" if kind == "bert" else "bf16", "padded": padded}
+    real, traced = measure(made(kind), METHODS[name], **setup), memory(made(kind), METHODS[name], trace=True, **setup)
+    assert (traced.peak, traced.categories) == (real.peak, real.categories)
+
+
+@causal
+@every_method
+def test_a_language_model_is_scored_on_its_own_tokens(kind, name):
+    model, row = ours(kind, name), tuple(range(1, 12))
+    score = evaluate(model, [Row(row, None, 0)], pad=0)
+    ids = torch.tensor([row])
+    assert score.metrics["loss"] == pytest.approx(model(input_ids=ids, labels=ids).loss.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "most"),
+    [("bert", "prompt", 58), ("bert", "ptuning", 58), ("bert", "prefix", 64), ("roberta", "prompt", 58)],
+)
+def test_prompt_and_text_together_fit_the_table_of_positions(kind, name, most):
+    assert positions(made(kind), METHODS[name]) == most
+    ours(kind, name)(**given(1, most))
 
 
 def test_a_prompt_starts_as_real_tokens_or_as_large_as_they_are():
