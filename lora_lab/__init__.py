@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lora_lab.methods.prefix import PrefixTuning
     from lora_lab.methods.probe import Probe
     from lora_lab.methods.prompt import PromptTuning
+    from lora_lab.methods.ptuning import PTuning
     from lora_lab.training.models import load_model, load_tokenizer
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.runs import Run, Store
@@ -55,6 +56,7 @@ _HOME = {
     "LabError": "errors",
     "LoRA": "methods.lora",
     "NotFound": "errors",
+    "PTuning": "methods.ptuning",
     "PrefixTuning": "methods.prefix",
     "Probe": "methods.probe",
     "PromptTuning": "methods.prompt",

@@ -140,10 +140,12 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, setup: Setup, track
 
 
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
-    """Which token may attend to which, as transformers makes it of rows of unequal length: (batch, 1, seq, seq)."""
-    seq = setup.seq + sum(len(prompt) for name, prompt in model.named_parameters() if name == "soft_prompt.prompt")
-    where = next(model.parameters()).device
-    return torch.ones(setup.batch, 1, seq, seq, dtype=torch.bool, device=where)
+    """Which token may attend to which, as transformers makes it of rows of unequal length: (batch, 1, asks, all)."""
+    own = dict(model.named_parameters())
+    prompt = len(own["soft_prompt.prompt"]) if "soft_prompt.prompt" in own else 0
+    prefix = own["soft_prefix.keys_values"].shape[1] if "soft_prefix.keys_values" in own else 0
+    asks, where = prompt + setup.seq, next(model.parameters()).device
+    return torch.ones(setup.batch, 1, asks, prefix + asks, dtype=torch.bool, device=where)
 
 
 def _nobody(phase: str) -> None:
@@ -154,10 +156,11 @@ def _set_adapters(model: nn.Module, setup: Setup) -> None:
     """The adapters in another dtype than the lab's own, or multiplied in another, where the set-up asks for it."""
     if setup.adapter_dtype == "auto":
         return
-    for module in model.modules():
+    for path, module in model.named_modules():
         own = list(module.named_parameters(recurse=False))
         for name, parameter in own:
-            if name in ADAPTERS and parameter.dtype != DTYPES[setup.adapter_dtype]:
+            trains = name in ADAPTERS or path.startswith(("soft_prompt", "soft_prefix"))
+            if trains and parameter.dtype != DTYPES[setup.adapter_dtype]:
                 other = parameter.detach().to(DTYPES[setup.adapter_dtype])
                 setattr(module, name, nn.Parameter(other, requires_grad=parameter.requires_grad))
         if setup.adapter_dtype == "fp32" and getattr(module, "rows", None):

@@ -91,7 +91,7 @@ def attach_ahead(model: nn.Module, method: Method, name: str, made: Callable[[],
     """
     refuse_adapted(model)
     with _attaching(model) as (numbers, base):
-        made().hang(model, name)
+        made().train(model.training).hang(model, name)
         report = Report(method, (), train_heads(model), numbers, base, parts=parts_of(model))
     return _reported(model, report)
 

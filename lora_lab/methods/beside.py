@@ -8,6 +8,7 @@ Both are `Switched`: they can be switched off, and taken out again, without a wo
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -46,11 +47,11 @@ class Ahead(Switched):
     They act through a forward pre-hook on the model, so they need no layer of their own.
     """
 
-    def vectors(self, rows: int) -> Tensor:
+    def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
         """What stands ahead of each of so many rows, (rows, ...)."""
         raise NotImplementedError
 
-    def prepend(self, model: nn.Module, kwargs: dict[str, Any], vectors: Tensor) -> dict[str, Any]:
+    def prepend(self, model: nn.Module, call: dict[str, Any], vectors: Tensor) -> dict[str, Any]:
         """The model's keyword arguments, `input_ids` (rows, tokens) among them, with the vectors ahead of them."""
         raise NotImplementedError
 
@@ -70,8 +71,10 @@ def _prepended(name: str, model: nn.Module, args: Any, kwargs: dict[str, Any]) -
     ahead: Ahead = getattr(model, name)
     if not ahead.enabled:
         return None
-    given = {"input_ids": args[0], **kwargs} if args else dict(kwargs)
-    return (), ahead.prepend(model, given, ahead.vectors(len(given["input_ids"])))
+    call = {**dict(zip(inspect.signature(model.forward).parameters, args, strict=False)), **kwargs}
+    rows = next(len(call[given]) for given in ("input_ids", "inputs_embeds") if call.get(given) is not None)
+    dtype = model.get_input_embeddings().weight.dtype  # type: ignore[operator]
+    return (), ahead.prepend(model, call, ahead.vectors(rows, dtype))
 
 
 class PackedBeside(AdaptedLayer):
@@ -96,11 +99,11 @@ class PackedAhead(Ahead):
         super().__init__()
         self.lanes = nn.ModuleList(lanes)
 
-    def vectors(self, rows: int) -> Tensor:
-        return torch.cat([lane.vectors(rows // len(self.lanes)) for lane in self.lanes])  # type: ignore[operator]
+    def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
+        return torch.cat([lane.vectors(rows // len(self.lanes), dtype) for lane in self.lanes])  # type: ignore[operator]
 
-    def prepend(self, model: nn.Module, kwargs: dict[str, Any], vectors: Tensor) -> dict[str, Any]:
-        return self.lanes[0].prepend(model, kwargs, vectors)  # type: ignore[operator]
+    def prepend(self, model: nn.Module, call: dict[str, Any], vectors: Tensor) -> dict[str, Any]:
+        return self.lanes[0].prepend(model, call, vectors)  # type: ignore[operator]
 
 
 def _each(ways: list[Any], whole: Tensor) -> Tensor:

@@ -4,19 +4,23 @@
     activations   per layer and token one activation:    layers x tokens x hidden                   (PreLayer)
 
 The second is how Hu et al. count their PreLayer in section 5.1: L d_model (l_p + l_i). Their table's figures are some
-percent above it, and no choice of tokens reproduces them.
+percent above it, and no choice of tokens reproduces them. Only the first can be trained here. It starts as small random
+numbers, so that the model's answers move a little at once: an empty prefix would still draw attention to itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import register
+from lora_lab.methods.base import Report, register
 from lora_lab.methods.counted import Counted, layers_within, one_of, whole
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMS = ("keys-values", "activations")
 
@@ -27,6 +31,7 @@ class PrefixTuning(Counted):
     """`tokens` learned positions in front of every layer. Raises: BadValue for an impossible value."""
 
     name: ClassVar[str] = "prefix"
+    packs: ClassVar[bool] = True
 
     tokens: int = 20
     form: str = "keys-values"
@@ -51,3 +56,13 @@ class PrefixTuning(Counted):
         if any(m.name.endswith(".kv_b_proj") for m in architecture.modules):
             raise BadValue(f"{architecture.name} caches a latent, not keys and values; use prompt tuning there")
         return 2 * architecture.kv_heads * architecture.head_dim
+
+    def attach(self, model: nn.Module) -> Report:
+        """Freeze the model, hand every layer a prefix, give a classification head a copy that trains.
+
+        Raises: BadValue for a model whose layers take no keys and values from outside (DeBERTa), for the form
+        activations, and when the model carries an adapter already.
+        """
+        from lora_lab.methods import soft_prefix  # imports torch
+
+        return soft_prefix.attach_prefix(model, self)

@@ -32,6 +32,11 @@ class SharedEmbeddings(nn.Module):
         """Whether all lanes read the same rows in the batch at hand."""
         return not any(self.first)
 
+    @property
+    def word_embeddings(self) -> nn.Module:
+        """The table of words, which is asked for from outside where a soft prompt goes before it."""
+        return self.embeddings.word_embeddings  # type: ignore[return-value]
+
     def forward(self, input_ids: Tensor | None = None, **kwargs: Any) -> Tensor:
         """input_ids (K·rows, tokens) -> (K·rows, tokens, d)."""
         if input_ids is None:

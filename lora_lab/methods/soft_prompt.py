@@ -1,23 +1,30 @@
-"""A soft prompt in a model: trained vectors that stand before the embeddings of every row. The method is in prompt.py.
+"""A soft prompt in a model: trained vectors that stand before the embeddings of every row. The methods are in prompt.py
+and ptuning.py.
 
     input ids (rows, tokens) -> embeddings -> [prompt | embeddings] (rows, p + tokens, hidden) -> the frozen model
 
 Attention mask and labels are lengthened with it: the prompt is attended to and has no label. As in PEFT, an encoder's
-first position is then the prompt's first vector. Source: Lester et al. 2021.
+first position is then the prompt's first vector. Sources: Lester et al. 2021; Liu et al. 2021.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from lora_lab.errors import BadValue
 from lora_lab.methods.attach import attach_ahead
 from lora_lab.methods.base import Report
 from lora_lab.methods.beside import Ahead
 from lora_lab.methods.prompt import PromptTuning
+from lora_lab.methods.soft import Call, lengthen_mask, longer, move_positions, refuse_two_stacks, under_way
 
+if TYPE_CHECKING:
+    from lora_lab.methods.ptuning import PTuning
+
+NAME = "soft_prompt"
 NO_LABEL = -100  # what cross-entropy leaves out
 
 
@@ -28,39 +35,108 @@ class SoftPrompt(Ahead):
         super().__init__()
         self.prompt = nn.Parameter(start.detach().to(torch.float32, copy=True))
 
-    def vectors(self, rows: int) -> Tensor:
-        return self.prompt.expand(rows, -1, -1)  # (rows, tokens, hidden)
+    def made(self) -> Tensor:
+        """(tokens, hidden): what stands ahead of each row."""
+        return self.prompt
 
-    def prepend(self, model: nn.Module, kwargs: dict[str, Any], vectors: Tensor) -> dict[str, Any]:
-        return before_embeddings(model, kwargs, vectors)
+    def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
+        return self.made().to(dtype).expand(rows, -1, -1)  # (rows, tokens, hidden)
+
+    def prepend(self, model: nn.Module, call: Call, vectors: Tensor) -> Call:
+        return before_embeddings(model, call, vectors)
+
+
+class EncodedPrompt(SoftPrompt):
+    """A soft prompt that comes out of a small network, trained with it: three linear layers with ReLU between them.
+
+    prompt (tokens, hidden) is what goes into the network. Once its outcome is kept (`settle`), the network is gone.
+    """
+
+    def __init__(self, tokens: int, hidden: int, width: int, device: torch.device) -> None:
+        super().__init__(torch.randn(tokens, hidden, device=device))
+        where: Any = {"device": device, "dtype": torch.float32}
+        first, second = nn.Linear(hidden, width, **where), nn.Linear(width, width, **where)
+        layers = (first, nn.ReLU(), second, nn.ReLU(), nn.Linear(width, hidden, **where))
+        self.encoder: nn.Sequential | None = nn.Sequential(*layers)
+
+    def made(self) -> Tensor:
+        """(tokens, hidden): the network's outcome. Raises: BadValue when it is to be trained without the network."""
+        if self.encoder is not None:
+            return self.encoder(self.prompt)  # type: ignore[no-any-return]
+        if self.training and torch.is_grad_enabled():
+            raise BadValue("a P-tuning file holds no encoder, so it answers and cannot be trained on: train it anew")
+        return self.prompt
+
+    @torch.no_grad()
+    def settle(self, vectors: Tensor) -> None:
+        """Keep the finished vectors, which is all that a file holds, and let the network go."""
+        self.encoder = None
+        self.prompt.copy_(vectors)
+        self.prompt.requires_grad_(False)
 
 
 def attach_prompt(model: nn.Module, method: PromptTuning) -> Report:
     """Freeze `model`, hang the prompt before its embeddings, and put a trained copy beside each head."""
-    table = model.get_input_embeddings().weight  # type: ignore[operator]
-    return attach_ahead(model, method, "soft_prompt", lambda: SoftPrompt(_start(table, method)))
+    refuse_two_stacks(model, "prompt tuning")
+    table: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+    return attach_ahead(model, method, NAME, lambda: SoftPrompt(_start(table, method)))
+
+
+def attach_encoded(model: nn.Module, method: PTuning) -> Report:
+    """The same with a prompt that a small network makes."""
+    refuse_two_stacks(model, "P-tuning")
+    table: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+    hidden = table.shape[1]
+    width = method.hidden or hidden
+    return attach_ahead(model, method, NAME, lambda: EncodedPrompt(method.tokens, hidden, width, table.device))
 
 
 def _start(table: Tensor, method: PromptTuning) -> Tensor:
     """(tokens, hidden): vectors of random tokens, or random vectors as large as those of tokens."""
     if method.init == "vocabulary":
-        return table[torch.randint(0, len(table), (method.tokens,))]
-    return torch.randn(method.tokens, table.shape[1]) * table.float().std()
+        return table[torch.randint(0, len(table), (method.tokens,), device=table.device)]
+    return torch.randn(method.tokens, table.shape[1], device=table.device) * table.float().std()
 
 
-def before_embeddings(model: Any, kwargs: dict[str, Any], vectors: Tensor) -> dict[str, Any]:
-    """A model's keyword arguments with vectors (rows, p, hidden) ahead of the embeddings of `input_ids`."""
-    ids: Tensor = kwargs.pop("input_ids")
-    embedded = model.get_input_embeddings()(ids)  # (rows, tokens, hidden)
-    kwargs["inputs_embeds"] = torch.cat([vectors.to(embedded.dtype), embedded], dim=1)
-    mask, labels, tokens = kwargs.get("attention_mask"), kwargs.get("labels"), vectors.shape[1]
-    if mask is not None and mask.dim() == 2:  # one that says row by row who attends to whom is the caller's own
-        kwargs["attention_mask"] = _longer(mask, tokens, 1)
-    if labels is not None and labels.shape == ids.shape and len(ids):
-        kwargs["labels"] = _longer(labels, tokens, NO_LABEL)
-    return kwargs
+def before_embeddings(model: Any, call: Call, vectors: Tensor) -> Call:
+    """A model's keyword arguments with vectors (rows, p, hidden) ahead of the embeddings, and all else as long."""
+    tokens = vectors.shape[1]
+    if under_way(call):
+        lengthen_mask(call, tokens)
+        move_positions(call, tokens)
+        return call
+    ids, embedded = call.pop("input_ids", None), call.get("inputs_embeds")
+    if embedded is None:
+        embedded = model.get_input_embeddings()(ids)  # (rows, tokens, hidden)
+    call["inputs_embeds"] = torch.cat([vectors, embedded], dim=1)
+    _lengthen(call, embedded.shape[:2], tokens)
+    if hasattr(model, "score"):  # a causal classifier, which reads the last token and cannot find it without ids
+        _pad_left(call)
+    return call
 
 
-def _longer(values: Tensor, by: int, fill: int) -> Tensor:
-    """(rows, by + length): `fill` before each row."""
-    return torch.cat([values.new_full((len(values), by), fill), values], dim=1)
+def _lengthen(call: Call, shape: torch.Size, tokens: int) -> None:
+    """Whatever is given token by token."""
+    lengthen_mask(call, tokens)
+    for name, fill in (("labels", NO_LABEL), ("token_type_ids", 0)):
+        given = call.get(name)
+        if given is not None and given.shape == shape:
+            call[name] = longer(given, tokens, fill)
+    if call.get("position_ids") is not None:
+        move_positions(call, tokens)
+        after = call["position_ids"]
+        call["position_ids"] = torch.cat([torch.arange(tokens, device=after.device).expand(len(after), -1), after], 1)
+
+
+def _pad_left(call: Call) -> None:
+    """Move each row's padding from its end to its beginning, so that its last token is the last of all."""
+    mask = call.get("attention_mask")
+    if mask is None or mask.dim() != 2:
+        return
+    length = mask.shape[1]
+    last = length - 1 - mask.flip(1).long().argmax(1)  # (rows,): where each row's own tokens end
+    places = (torch.arange(length, device=mask.device) + last.unsqueeze(1) + 1) % length  # (rows, length)
+    embedded = call["inputs_embeds"]
+    call["inputs_embeds"] = embedded.gather(1, places.unsqueeze(2).expand_as(embedded))
+    call["attention_mask"] = mask = mask.gather(1, places)
+    call["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)

@@ -24,8 +24,8 @@ def answer_at_first_token(model: nn.Module) -> None:
         layer.forward = MethodType(_forward, layer)
 
 
-def _forward(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-    """hidden (rows, tokens, d) -> (rows, 1, d)."""
+def _forward(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, **options: Any) -> Tensor:
+    """hidden (rows, tokens, d) -> (rows, 1, d). A cache in the options holds a prefix of keys and values."""
     attention, first = layer.attention.self, hidden[:, :1]
     q, k, v = (
         part.view(*part.shape[:-1], -1, attention.attention_head_size).transpose(
@@ -33,6 +33,9 @@ def _forward(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *
         )  # (rows, heads, tokens, d / heads)
         for part in (attention.query(first), attention.key(hidden), attention.value(hidden))
     )
+    cache = options.get("cache", options.get("past_key_values"))
+    if cache is not None:
+        k, v = cache.update(k, v, attention.layer_idx)
     mask = None if attention_mask is None else attention_mask[:, :, :1]
     dropped = attention.dropout.p if attention.training else 0.0
     y = F.scaled_dot_product_attention(q, k, v, mask, dropped)

@@ -19,10 +19,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import heads_of, put
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Method, Report
 from lora_lab.methods.packed import Stream, Table, can_pack, pack, share
 from lora_lab.methods.probe import Probe
 from lora_lab.methods.shared_start import share_start
+from lora_lab.methods.soft_prefix import is_encoder
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import STEP, Batch, Row, collate, encode, training_rows, width_of
@@ -78,7 +79,7 @@ class Pack:
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
             check_memory(recipe, self.choice)
         self.base = self._loaded(first)
-        check_fits(self.base, self.task)
+        check_fits(self.base, self.task, first.method)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(first.model, download=download)
         self.base.config.pad_token_id = self.tokenizer.pad_token_id  # a causal classifier looks for it in the rows
         heads = {first.seed: dict(heads_of(self.base))}
@@ -283,22 +284,34 @@ def typical_tokens(task: Task) -> int:
     return min(task.max_length, sum(map(len, sample)) // (4 * min(200, len(split))))
 
 
-def positions(model: PreTrainedModel) -> int | None:
-    """How many tokens a model can read: whole steps of the batches' width; RoBERTa's first positions are padding's."""
+def positions(model: PreTrainedModel, method: Method | None = None) -> int | None:
+    """How many tokens a model can read: whole steps of the batches' width; RoBERTa's first positions are padding's, and
+    a prompt's or prefix's are its own.
+    """
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest and "roberta" in model.config.model_type:
         longest -= model.config.pad_token_id + 1
-    return longest and longest // STEP * STEP
+    return longest and max(0, longest - ahead(model, method)) // STEP * STEP
 
 
-def check_fits(model: PreTrainedModel, task: Task) -> None:
-    """Raises BadValue for a model that cannot do the task: an encoder in language modelling, texts too long."""
+def ahead(model: PreTrainedModel, method: Method | None) -> int:
+    """Positions before each row's own; a prefix takes none of an encoder's."""
+    if method is None or (method.name == "prefix" and is_encoder(model)):
+        return 0
+    return int(getattr(method, "tokens", 0))
+
+
+def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:
+    """Raises BadValue for a model that cannot do the task: an encoder in language modelling, texts too long for it, or
+    for it with a soft prompt before them.
+    """
     if task.num_labels is None and not is_causal(model):
         raise BadValue(
             f"task {task.name} is language modelling and needs a causal model such as smollm2, not an encoder"
         )
     if task.num_labels is None and task.max_length < 2:
         raise BadValue("max_length must be at least 2 in language modelling: one token has no next one to predict")
-    longest = positions(model)
-    if longest and task.max_length > longest:
-        raise BadValue(f"max_length {task.max_length} is above the {longest} tokens that this model can read")
+    longest, before = positions(model, method), ahead(model, method)
+    if longest is not None and task.max_length > longest:
+        beside = f" after {before} trained ones" if before else ""
+        raise BadValue(f"max_length {task.max_length} is above the {longest} tokens that this model can read{beside}")

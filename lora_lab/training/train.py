@@ -157,8 +157,9 @@ def open_adapter(
         raise BadValue(f"the adapter in {adapter} names no base model; give one with --model")
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
     base = load_model(name, data.num_labels, dtype=choice.torch_dtype, attention=choice.attention, download=download)
-    check_fits(base, data)
-    if not isinstance(load_adapter(base, adapter).method, Probe):  # which reads every token
+    method = load_adapter(base, adapter).method
+    check_fits(base, data, method)
+    if not isinstance(method, Probe):  # which reads every token
         answer_at_first_token(base)
     attend_in_fp32(base)
     tokenizer = load_tokenizer(name, download=download)

@@ -18,10 +18,17 @@ from lora_lab.methods.packed import Stream, pack, share
 from tests.conftest import logits, randomise, snapshot, tiny
 
 KINDS = ("bert", "roberta", "gpt2", "llama")
-SMALL = {"bottleneck": {"size": 8}, "prompt": {"tokens": 3}, "lora": {"rank": 2}}  # for models of width 32
+SMALL = {
+    "bottleneck": {"size": 8},
+    "prompt": {"tokens": 3},
+    "ptuning": {"tokens": 3},
+    "prefix": {"tokens": 3},
+    "lora": {"rank": 2},
+}  # for models of width 32
 WITHIN = {"full"}  # trains the base itself: nothing is frozen, so nothing can be switched off or taken out
-AHEAD = {"prompt"}  # something stands ahead of every row from the start: its effect is documented, not zero
+AHEAD = {"prompt", "ptuning", "prefix"}  # something stands ahead of every row: its effect is documented, not zero
 HEAD_OF_ITS_OWN = {"probe"}  # another head in the place of the model's, zero at first: all classes alike
+SETTLED = {"ptuning"}  # its file holds what the encoder made, not the encoder
 DOES_NOT_FIT = {
     ("head", "gpt2"): "finds nothing to train",
     ("head", "llama"): "finds nothing to train",
@@ -120,7 +127,8 @@ def test_what_is_saved_answers_the_same_when_loaded(name, kind, tmp_path):
     report = load_adapter(again, tmp_path)
     assert report.method == method_of(name)
     assert torch.equal(logits(again), logits(model))
-    assert snapshot(again) == snapshot(model)
+    if name not in SETTLED:
+        assert snapshot(again) == snapshot(model)
 
 
 @every

@@ -11,6 +11,7 @@ import torch
 
 from lora_lab import (
     LoRA,
+    PromptTuning,
     Recipe,
     Store,
     evaluate_adapter,
@@ -146,6 +147,10 @@ def test_a_run_that_diverges_is_recorded_as_failed_with_the_reason(recipe, tmp_p
         ({"method": LoRA(rank=33)}, "rank 33 is above"),
         ({"method": LoRA(targets=("c_attn",))}, "'c_attn' matches no layer"),
         ({"max_length": 129}, "max_length 129 is above the 128 tokens that this model can read"),
+        (
+            {"max_length": 128, "method": PromptTuning(tokens=4)},
+            "max_length 128 is above the 124 tokens that this model can read after 4 trained ones",
+        ),
         ({"max_length": 0}, "max_length must be"),
         ({"label_column": "stars"}, "no column 'stars'"),
         ({"device": "tpu"}, "device must be"),

@@ -11,11 +11,17 @@ from lora_lab.methods.layouts.base import Layout
 from lora_lab.methods.layouts.ia3 import IA3Layout
 from lora_lab.methods.layouts.lora import LoRALayout
 from lora_lab.methods.layouts.own import OwnLayout
+from lora_lab.methods.layouts.soft import SoftLayout
 
 __all__ = ["LAYOUTS", "OWN", "Layout", "layout_for", "layout_of"]
 
 OWN = OwnLayout()
-LAYOUTS: dict[str, Layout] = {"lora": LoRALayout(), "ia3": IA3Layout()}  # by the method's name; the others are OWN's
+# By the method's name; the others are OWN's.
+LAYOUTS: dict[str, Layout] = {
+    "lora": LoRALayout(),
+    "ia3": IA3Layout(),
+    **dict.fromkeys(("prompt", "ptuning", "prefix"), SoftLayout()),
+}
 
 
 def layout_of(method: Method) -> Layout:
