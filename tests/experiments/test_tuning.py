@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_every_grid_is_geometric_and_as_long_as_asked_for():
             below, grid, above = axis.beyond(n, 2, above=False), axis.grid(n), axis.beyond(n, 2, above=True)
             values = [*below, *grid, *above]
             assert (len(grid), len(values)) == (n, n + 4)
-            assert [b / a for a, b in zip(values, values[1:], strict=False)] == pytest.approx(
+            assert [b / a for a, b in pairwise(values)] == pytest.approx(
                 [axis.factor] * (n + 3), rel=0.06
             )
 
