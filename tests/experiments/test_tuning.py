@@ -30,9 +30,7 @@ def test_every_grid_is_geometric_and_as_long_as_asked_for():
             below, grid, above = axis.beyond(n, 2, above=False), axis.grid(n), axis.beyond(n, 2, above=True)
             values = [*below, *grid, *above]
             assert (len(grid), len(values)) == (n, n + 4)
-            assert [b / a for a, b in pairwise(values)] == pytest.approx(
-                [axis.factor] * (n + 3), rel=0.06
-            )
+            assert [b / a for a, b in pairwise(values)] == pytest.approx([axis.factor] * (n + 3), rel=0.06)
 
 
 def test_the_best_rate_on_validation_is_found_inside_and_nothing_is_scored_or_kept(

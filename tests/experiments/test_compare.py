@@ -1,0 +1,161 @@
+"""Comparisons: equal terms for all, the same after a kill, and a method that fails beside those that do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lora_lab import BadValue, LoRA, NotFound, Store
+from lora_lab.experiments.compare import compare, spread, terms_of
+from lora_lab.experiments.contenders import contenders, label
+from tests.training.conftest import PLAIN
+
+SMALL = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, **PLAIN}
+KEYS = {
+    "model", "task", "steps", "batch", "metric", "margin", "seeds", "tuning_seeds", "rates", "seconds",
+    "environment", "methods",
+}  # fmt: skip
+ROW = {
+    "method", "label", "settings", "lr", "edge", "tried", "accuracy", "trainable", "head", "adapter_bytes",
+    "predicted_bytes", "peak_bytes", "seconds", "added_tokens", "against", "runs",
+}  # fmt: skip
+
+
+def test_contenders_are_named_with_their_settings():
+    found = contenders("lora, lora:rank=4:targets=q+k+v:rslora=true:alpha=8.5")
+    assert found == [LoRA(), LoRA(rank=4, targets=("q", "k", "v"), rslora=True, alpha=8.5)]
+    assert [label(one) for one in found] == ["LoRA r8 q,v", "LoRA r4 q,k,v alpha 8.5 rslora True"]
+    assert contenders(["lora:rank=2", LoRA()]) == [LoRA(rank=2), LoRA()]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("lora,loar", "unknown method 'loar'"),
+        ("lora:rnk=4", "no option 'rnk'"),
+        ("lora:rank", "option=value"),
+        ("lora:rank=x", "whole number"),
+        ("lora,lora:rank=8", "named twice"),
+        (" , ", "at least one method"),
+    ],
+)
+def test_what_is_no_method_is_said_in_a_sentence(words, says):
+    with pytest.raises(BadValue, match=says):
+        contenders(words)
+
+
+@pytest.fixture(scope="module")
+def compared(tiny_encoder, opinions, tmp_path_factory):
+    """A small comparison, its folder and what was said on the way."""
+    out, said = tmp_path_factory.mktemp("compared"), []
+    found = compare(tiny_encoder, opinions, "lora,lora:rank=1", out, say=said.append, **SMALL)
+    return found.to_json(), out, said
+
+
+def test_every_method_is_tuned_trained_and_judged(compared):
+    found, out, said = compared
+    assert set(found) >= KEYS
+    assert found["rates"] == {"LoRA r8 q,v": [1e-3, 2e-3], "LoRA r1 q,v": [1e-3, 2e-3]}
+    assert (found["seeds"], found["tuning_seeds"], found["metric"]) == ([0, 1], [1000], "accuracy")
+    for one in found["methods"]:
+        assert set(one) >= ROW
+        assert (one["error"], one["added_tokens"], one["accuracy"]["n"], len(one["runs"])) == (None, 0, 2, 2)
+        assert one["lr"] in [tried["lr"] for tried in one["tried"]]
+        assert len(one["tried"]) == 3  # two rates, both ends, and one beyond
+        assert one["head"] == 66
+        assert one["trainable"] == 256 * one["settings"]["rank"]  # 2 layers, q and v, 32 + 32
+        assert one["adapter_bytes"] > 4 * (one["trainable"] + one["head"])
+        assert one["peak_bytes"] == pytest.approx(one["predicted_bytes"], rel=0.05)
+        assert sum(one["predicted_parts"].values()) == one["predicted_bytes"]
+        runs = [Store(out / "runs").read(name) for name in one["runs"]]
+        assert [run.metrics["accuracy"] for run in runs] == one["accuracy"]["each"]
+        assert {(run.recipe.lr, run.recipe.steps) for run in runs} == {(one["lr"], 6)}
+        assert [run.recipe.seed for run in runs] == [0, 1]
+    assert found["seconds"] > 0
+    assert any("tuning lr over 0.001, 0.002" in words for words in said)
+    assert json.loads((out / "comparison.json").read_text()) == found
+
+
+def test_the_same_again_trains_nothing_and_gives_the_same(compared, tiny_encoder, opinions):
+    found, out, _ = compared
+    before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.json")}
+    assert compare(tiny_encoder, opinions, "lora,lora:rank=1", out, **SMALL).to_json() == found
+    assert {file: file.stat().st_mtime_ns for file in out.glob("*/*.json")} == before
+
+
+def test_a_method_that_fails_is_recorded_and_the_rest_go_on(tiny_encoder, opinions, tmp_path):
+    found = compare(tiny_encoder, opinions, "lora:targets=c_attn,lora:rank=33,lora:rank=2", tmp_path, **SMALL).to_json()
+    absent, large, good = found["methods"]
+    assert "matches no layer" in absent["error"]
+    assert "rank 33" in large["error"]
+    assert (absent["runs"], absent["accuracy"]["mean"], absent["lr"], absent["against"]) == ([], None, None, {})
+    assert good["accuracy"]["n"] == 2
+
+
+def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encoder, opinions, tmp_path):
+    refused = [({"seeds": 0}, "seeds must"), ({"rates": 0}, "rates must"), ({"steps": 0}, "steps must"),
+               ({"forgetting": "shakespeare"}, "of language models"), ({"prompts": 4}, "of language models")]  # fmt: skip
+    for changes, says in refused:
+        with pytest.raises(BadValue, match=says):
+            compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**SMALL, **changes})
+    with pytest.raises(NotFound):
+        compare("minilmm", opinions, "lora", tmp_path / "out", **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_path):
+    texts = {name: tmp_path / f"{name}.txt" for name in ("psalms", "plays")}
+    for name, file in texts.items():
+        file.write_text("\n\n".join(f"{name} {n} " + f"{name[: n % 5]} and so on " * 40 for n in range(24)))
+    terms = {**SMALL, "rates": 1, "max_length": 32, "forgetting": str(texts["plays"])}
+    found = compare(tiny_causal, str(texts["psalms"]), "lora,lora:rank=1", tmp_path / "out", **terms).to_json()
+    assert found["metric"] == "perplexity"
+    for one in found["methods"]:
+        forgotten = one["forgetting"]
+        assert one["error"] is None
+        assert one["perplexity"]["n"] == forgotten["after"]["n"] == 2
+        assert forgotten["before"] > 1
+        assert all(value != forgotten["before"] for value in forgotten["after"]["each"])
+        assert one["edge"]  # one rate is no grid
+        assert one["perplexity"]["mean"] < 400
+
+
+def test_killed_and_repeated_it_gives_what_it_would_have_given(compared, tiny_encoder, opinions, tmp_path):
+    found, _, _ = compared
+    words = [sys.executable, "-c", "from tests.experiments.test_compare import *; import sys; again(*sys.argv[1:])"]
+    process = subprocess.Popen([*words, tiny_encoder, opinions, str(tmp_path)], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("tuning/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "comparison.json").exists()
+    repeated = compare(tiny_encoder, opinions, "lora,lora:rank=1", tmp_path, **SMALL).to_json()
+    assert [facts(one) for one in repeated["methods"]] == [facts(one) for one in found["methods"]]
+
+
+def again(model: str, task: str, out: str) -> None:
+    """The comparison of `compared`, for a process of its own."""
+    compare(model, task, "lora,lora:rank=1", out, **SMALL)
+
+
+def facts(one: dict) -> dict:
+    """What must not depend on when it was killed."""
+    return {name: value for name, value in one.items() if name != "seconds"}
+
+
+def test_spread():
+    assert spread([]) == {"mean": None, "std": None, "n": 0, "each": []}
+    assert spread([0.5])["std"] is None
+    assert spread([1.0, 3.0]) == {"mean": 2.0, "std": pytest.approx(2**0.5), "n": 2, "each": [1.0, 3.0]}
+
+
+def test_options_of_recipes_pass_through_terms():
+    terms = terms_of("minilm", "rt", {"seeds": 3, "max_length": 40, "dtype": "fp32"})
+    assert (terms.seeds, terms.recipe(LoRA()).max_length, terms.recipe(LoRA()).dtype) == (3, 40, "fp32")
