@@ -56,6 +56,8 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
 
     if steps is not None and minutes is not None:
         raise BadValue("give --steps or --minutes, not both")
+    if minutes is not None and not minutes > 0:
+        raise BadValue(f"--minutes is the time that all of it may take, above 0, not {minutes:g}")
     out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
     how = {name: options.pop(name) for name in ("again", "download")}
     say, steps = _sayer(), steps or 200

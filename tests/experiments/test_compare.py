@@ -99,11 +99,11 @@ def test_a_method_that_fails_is_recorded_and_the_rest_go_on(tiny_encoder, opinio
 
 
 def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encoder, opinions, tmp_path):
-    refused = [({"seeds": 0}, "seeds must"), ({"rates": 0}, "rates must"), ({"steps": 0}, "steps must"),
-               ({"forgetting": "shakespeare"}, "of language models"), ({"prompts": 4}, "of language models")]  # fmt: skip
-    for changes, says in refused:
+    refused = {"seeds": (0, "seeds must"), "rates": (0, "rates must"), "steps": (0, "steps must")}
+    refused |= {"forgetting": ("shakespeare", "of language models"), "prompts": (4, "of language models")}
+    for name, (value, says) in refused.items():
         with pytest.raises(BadValue, match=says):
-            compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**SMALL, **changes})
+            compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**SMALL, name: value})
     with pytest.raises(NotFound):
         compare("minilmm", opinions, "lora", tmp_path / "out", **SMALL)
     assert not (tmp_path / "out").exists()
