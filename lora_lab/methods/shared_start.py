@@ -28,6 +28,11 @@ class SharedEmbeddings(nn.Module):
         self.first: list[int] = list(range(lanes))
 
     @property
+    def word_embeddings(self) -> nn.Module:
+        """Where a soft prompt looks up the tokens that it stands before."""
+        return self.embeddings.word_embeddings  # type: ignore[return-value]
+
+    @property
     def alike(self) -> bool:
         """Whether all lanes read the same rows in the batch at hand."""
         return not any(self.first)
