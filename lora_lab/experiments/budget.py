@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -82,7 +83,7 @@ def _steps(minutes: float, terms: Terms, methods: Sequence[Method], say: Callabl
     if timings and slope and steps < LEAST:
         needed = (fixed + LEAST * slope) / SAFE / 60
         raise BadValue(
-            f"{minutes:g} minutes are too few: {LEAST} steps would take about {needed:.0f}; give that or more"
+            f"{minutes:g} minutes are too few: {LEAST} steps would take about {ceil(needed)}; give that or more"
         )
     return max(LEAST, steps if slope else terms.steps)
 

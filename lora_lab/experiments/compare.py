@@ -13,6 +13,7 @@ It may be killed at any moment: the same call goes on where it was, and gives wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -238,9 +239,12 @@ def _result(terms: Terms, method: Method, metric: str, out: Path, say: Say, how:
     try:
         result = _tuned(terms, result, out, say, how)
         result = _trained(terms, result, metric, out, say, how)
-    except LabError as error:
-        say(f"{result.label}: failed: {error}")
-        return replace(result, error=str(error))
+    except Exception as error:  # whatever it is: the other methods' half an hour is not to be lost with it
+        if os.environ.get("LORA_LAB_DEBUG"):
+            raise
+        words = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        say(f"{result.label}: failed: {words}")
+        return replace(result, error=words)
     return result
 
 
