@@ -240,7 +240,7 @@ def _result(terms: Terms, method: Method, metric: str, out: Path, say: Say, how:
         result = _tuned(terms, result, out, say, how)
         result = _trained(terms, result, metric, out, say, how)
     except Exception as error:  # whatever it is: the other methods' half an hour is not to be lost with it
-        if os.environ.get("LORA_LAB_DEBUG"):
+        if os.environ.get("LORA_LAB_DEBUG") and not isinstance(error, LabError):
             raise
         words = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         say(f"{result.label}: failed: {words}")
