@@ -93,7 +93,7 @@ def describe(found: dict[str, Any]) -> str:
     """A comparison as a table, a line for each method, and below it what may be said of each."""
     metric = found["metric"]
     factor = 100 if metric == "accuracy" else 1
-    head = ["method", "tuned to", f"mean {metric}", "std", "each seed", "trained", "head", "file MiB"]
+    head = ["method", "tuned to", f"mean {metric}", "std", "each seed", "trained", "head", "file bytes"]
     head += ["predicted MiB", "measured MiB", "s a run", "tokens added"]
     lines = [head, *(_line(one, metric, factor) for one in found["methods"])]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
@@ -111,8 +111,8 @@ def _line(one: dict[str, Any], metric: str, factor: int) -> list[str]:
         _number(score["mean"], factor, 1),
         _number(score["std"], factor, 1),
         " ".join(_number(value, factor, 1) for value in score["each"]),
-        *(f"{one[key]:,}" if one[key] is not None else "-" for key in ("trainable", "head")),
-        *(_number(one[key], 2**-20, 1) for key in ("adapter_bytes", "predicted_bytes", "peak_bytes")),
+        *(f"{one[key]:,}" if one[key] is not None else "-" for key in ("trainable", "head", "file_bytes")),
+        *(_number(one[key], 2**-20, 1) for key in ("predicted_bytes", "peak_bytes")),
         _number(one["seconds"], 1, 1),
         str(one["added_tokens"]),
     ]

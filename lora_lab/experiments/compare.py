@@ -176,6 +176,7 @@ class Comparison:
             "trainable": run.adapter_parameters if run else None,
             "head": run.head_parameters if run else None,
             **one.costs,
+            "file_bytes": _size(run) if run else None,
             "seconds": fmean(run.seconds for run in one.runs) if one.runs else None,
             "added_tokens": int(one.method.settings().get("tokens") or 0),
             "against": {name: {"kind": v.outcome, "words": str(v)} for name, v in judged.items()},
@@ -272,6 +273,12 @@ def _trained(terms: Terms, result: Result, metric: str, out: Path, say: Say, how
     done = replace(result, runs=runs, costs=costs, found=found, error=error)
     say(f"{done.label}: {metric} {', '.join(f'{v:.4g}' for v in done.values(metric))}; {done.seconds:.0f} s in all")
     return done
+
+
+def _size(run: Run) -> int | None:
+    """Bytes of the tensors that the run left on the disk."""
+    files = list(Path(run.adapter).glob("*.safetensors")) if run.adapter else []
+    return sum(file.stat().st_size for file in files) or None
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
