@@ -39,7 +39,7 @@ from lora_lab.training.tasks import Task, load_task
 
 MARGIN = 0.015  # 1.5 points of accuracy; of language models 0.015 nats a token
 OPPONENTS = ("full", "probe")  # whom every method is judged against
-APART = ("seconds", "forgetting")  # of what `afterwards` finds, what is no metric of the task
+APART = ("seconds", "forgetting", "n")  # numbers that `afterwards` finds which are no metric of the task
 Say = Callable[[str], None]
 
 
@@ -160,7 +160,8 @@ class Comparison:
 
     def _row(self, one: Result) -> dict[str, Any]:
         run, tuning = one.runs[0] if one.runs else None, one.tuning
-        names = [self.task.metric, *(k for k in (one.found[0] if one.found else {}) if k not in APART)]
+        later = one.found[0].items() if one.found else ()
+        names = [self.task.metric, *(k for k, v in later if isinstance(v, int | float) and k not in APART)]
         judged = self.verdicts.get(one.label, {})
         return {
             "method": one.method.name,

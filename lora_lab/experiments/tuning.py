@@ -69,7 +69,7 @@ AXES = {
     "prompt": Axis(10**-2.5, WIDE),
     "ptuning": Axis(1e-3, WIDE),
     "prefix": Axis(10**-2.5, WIDE),
-    "probe": Axis(1e-3, 10.0, "l2"),  # has no rate: its strength of regularisation
+    "probe": Axis(1.0, 10.0, "l2"),  # has no rate: the strength of its penalty
 }
 """Where each method's grid begins; one that is not here begins as LoRA does."""
 
