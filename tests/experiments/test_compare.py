@@ -50,42 +50,70 @@ def test_what_is_no_method_is_said_in_a_sentence(words, says):
         contenders(words)
 
 
+METHODS = "probe,lora:rank=2,prompt:tokens=3,full"
+
+
 @pytest.fixture(scope="module")
 def compared(tiny_encoder, opinions, tmp_path_factory):
     """A small comparison, its folder and what was said on the way."""
     out, said = tmp_path_factory.mktemp("compared"), []
-    found = compare(tiny_encoder, opinions, "lora,lora:rank=1", out, say=said.append, **SMALL)
+    found = compare(tiny_encoder, opinions, METHODS, out, say=said.append, **SMALL)
     return found.to_json(), out, said
 
 
-def test_every_method_is_tuned_trained_and_judged(compared):
+def by_name(found: dict) -> dict[str, dict]:
+    return {one["method"]: one for one in found["methods"]}
+
+
+def test_every_method_is_tuned_and_scored_on_the_same_terms(compared):
     found, out, said = compared
     assert set(found) >= KEYS
-    assert found["rates"] == {"LoRA r8 q,v": [1e-3, 2e-3], "LoRA r1 q,v": [1e-3, 2e-3]}
+    assert found["rates"]["LoRA r2 q,v"] == [1e-3, 2e-3]
     assert (found["seeds"], found["tuning_seeds"], found["metric"]) == ([0, 1], [1000], "accuracy")
     for one in found["methods"]:
+        tuned, runs = one["tried"][0].keys() - {"validation"}, [Store(out / "runs").read(n) for n in one["runs"]]
         assert set(one) >= ROW
-        assert (one["error"], one["added_tokens"], one["accuracy"]["n"], len(one["runs"])) == (None, 0, 2, 2)
-        assert one["lr"] in [tried["lr"] for tried in one["tried"]]
-        assert len(one["tried"]) == 3  # two rates, both ends, and one beyond
-        assert one["head"] == 66
-        assert one["trainable"] == 256 * one["settings"]["rank"]  # 2 layers, q and v, 32 + 32
-        assert one["adapter_bytes"] > 4 * (one["trainable"] + one["head"])
+        assert (one["error"], one["accuracy"]["n"]) == (None, 2)
+        assert len(one["tried"]) == 3  # two values are both ends, so there is one beyond
+        assert tuned == ({"l2"} if one["method"] == "probe" else {"lr"})
+        assert {one["lr"], one["settings"].get("l2")} & {tried[name] for tried in one["tried"] for name in tuned}
+        assert [run.metrics["accuracy"] for run in runs] == one["accuracy"]["each"]
+        assert [(run.recipe.seed, run.recipe.steps) for run in runs] == [(0, 6), (1, 6)]
+        assert {run.environment["dtype"] for run in runs} == {"fp32"}
+    assert found["seconds"] > 0
+    assert "LoRA r2 q,v: tuning lr over 0.001, 0.002" in said
+    assert json.loads((out / "comparison.json").read_text()) == found
+
+
+def test_costs_stand_beside_quality(compared):
+    rows = by_name(compared[0])
+    lora, prompt, full, probe = (rows[name] for name in ("lora", "prompt", "full", "probe"))
+    assert (lora["trainable"], lora["head"], lora["added_tokens"]) == (2 * 2 * 2 * (32 + 32), 66, 0)
+    assert lora["adapter_bytes"] == pytest.approx(lora["file_bytes"], rel=0.25)
+    assert (prompt["trainable"], prompt["added_tokens"]) == (3 * 32, 3)
+    assert probe["trainable"] == 0
+    assert full["trainable"] > 100 * lora["trainable"]
+    for one in (lora, full):
         assert one["peak_bytes"] == pytest.approx(one["predicted_bytes"], rel=0.05)
         assert sum(one["predicted_parts"].values()) == one["predicted_bytes"]
-        runs = [Store(out / "runs").read(name) for name in one["runs"]]
-        assert [run.metrics["accuracy"] for run in runs] == one["accuracy"]["each"]
-        assert {(run.recipe.lr, run.recipe.steps) for run in runs} == {(one["lr"], 6)}
-        assert [run.recipe.seed for run in runs] == [0, 1]
-    assert found["seconds"] > 0
-    assert any("tuning lr over 0.001, 0.002" in words for words in said)
-    assert json.loads((out / "comparison.json").read_text()) == found
+    assert full["peak_bytes"] > 1.5 * lora["peak_bytes"]
+
+
+def test_every_method_is_judged_against_full_and_the_probe(compared):
+    rows = by_name(compared[0])
+    assert {name: set(one["against"]) for name, one in rows.items()} == {
+        "probe": {"full"}, "lora": {"full", "probe"}, "prompt": {"full", "probe"}, "full": {"probe"},
+    }  # fmt: skip
+    verdict = rows["lora"]["against"]["full"]
+    assert verdict["kind"] in ("better", "worse", "equivalent", "undecided")
+    assert verdict["words"].startswith(verdict["kind"])
+    assert "2 seeds x 16 rows; Holm over 3 pairs" in verdict["words"]
 
 
 def test_the_same_again_trains_nothing_and_gives_the_same(compared, tiny_encoder, opinions):
     found, out, _ = compared
     before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.json")}
-    assert compare(tiny_encoder, opinions, "lora,lora:rank=1", out, **SMALL).to_json() == found
+    assert compare(tiny_encoder, opinions, METHODS, out, **SMALL).to_json() == found
     assert {file: file.stat().st_mtime_ns for file in out.glob("*/*.json")} == before
 
 
@@ -136,18 +164,23 @@ def test_killed_and_repeated_it_gives_what_it_would_have_given(compared, tiny_en
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "comparison.json").exists()
-    repeated = compare(tiny_encoder, opinions, "lora,lora:rank=1", tmp_path, **SMALL).to_json()
+    repeated = compare(tiny_encoder, opinions, METHODS, tmp_path, **SMALL).to_json()
     assert [facts(one) for one in repeated["methods"]] == [facts(one) for one in found["methods"]]
 
 
 def again(model: str, task: str, out: str) -> None:
     """The comparison of `compared`, for a process of its own."""
-    compare(model, task, "lora,lora:rank=1", out, **SMALL)
+    compare(model, task, METHODS, out, **SMALL)
 
 
 def facts(one: dict) -> dict:
     """What must not depend on when it was killed."""
     return {name: value for name, value in one.items() if name != "seconds"}
+
+
+def test_full_fine_tuning_is_computed_in_fp32_where_the_rest_may_be_in_less():
+    assert terms_of("minilm", "rt", {}).recipe(contenders("full")[0]).base_dtype == "fp32"
+    assert terms_of("minilm", "rt", {}).recipe(LoRA()).base_dtype == "auto"
 
 
 def test_spread():
