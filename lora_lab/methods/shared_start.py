@@ -28,14 +28,14 @@ class SharedEmbeddings(nn.Module):
         self.first: list[int] = list(range(lanes))
 
     @property
-    def word_embeddings(self) -> nn.Module:
-        """Where a soft prompt looks up the tokens that it stands before."""
-        return self.embeddings.word_embeddings  # type: ignore[return-value]
-
-    @property
     def alike(self) -> bool:
         """Whether all lanes read the same rows in the batch at hand."""
         return not any(self.first)
+
+    @property
+    def word_embeddings(self) -> nn.Module:
+        """The table of words, which is asked for from outside where a soft prompt goes before it."""
+        return self.embeddings.word_embeddings  # type: ignore[return-value]
 
     def forward(self, input_ids: Tensor | None = None, **kwargs: Any) -> Tensor:
         """input_ids (K·rows, tokens) -> (K·rows, tokens, d)."""
