@@ -14,7 +14,6 @@ from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 
-TRAINS_BASE = ("full",)  # methods by name that train the base's own weights
 LATER = ("examples", "subset")  # fields that the first records lack: left out where they are 0, so that a hash stays
 
 
@@ -87,11 +86,6 @@ class Recipe:
         """The learning rate of update `step`, 1 to steps: a linear rise, then a linear fall to 0 after the last."""
         rise = max(1, round(self.warmup * self.steps))
         return self.lr * min(step / rise, (self.steps - step + 1) / max(1, self.steps - rise + 1), 1.0)
-
-    @property
-    def base_dtype(self) -> str:
-        """What the base is computed in: "auto" is fp32 where its own weights train, which bf16 would round away."""
-        return "fp32" if self.dtype == "auto" and self.method.name in TRAINS_BASE else self.dtype
 
     def settings(self) -> dict[str, Any]:
         """Plain values that JSON can hold; `recipe_from` reads them back."""
