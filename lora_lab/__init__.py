@@ -21,6 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from lora_lab.errors import BadValue, LabError, NotFound
+    from lora_lab.experiments.compare import compare
     from lora_lab.experiments.grid import Grid
     from lora_lab.experiments.statistics import verdict, verdicts
     from lora_lab.experiments.sweep import sweep
@@ -63,6 +64,7 @@ _HOME = {
     "Recipe": "training.recipe",
     "Run": "training.runs",
     "Store": "training.runs",
+    "compare": "experiments.compare",
     "detach": "methods.attach",
     "disabled": "methods.attach",
     "evaluate_adapter": "training.train",

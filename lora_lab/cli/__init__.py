@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from lora_lab import __version__
+from lora_lab.cli.compare import compare
 from lora_lab.cli.memory import memory
 from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
@@ -75,6 +76,7 @@ commands.add_command(params)
 commands.add_command(memory)
 commands.add_command(sweep)
 commands.add_command(collect)
+commands.add_command(compare)
 
 
 @commands.command()

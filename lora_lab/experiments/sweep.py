@@ -67,6 +67,7 @@ def sweep(
     task: str = "rt",
     solo: bool = False,
     halving: bool = False,
+    choosing: bool = False,
     again: bool = False,
     size: int | None = None,
     client: Any = None,
@@ -83,6 +84,7 @@ def sweep(
     what        a grid, for which `model`, `task` and `fields` say what all recipes share, or the recipes themselves
     solo        one after another in place of packs, for comparison
     halving     at each validation but the last, only the better half of a pack goes on
+    choosing    for choosing a rate: runs are validated, never scored on the test split, and keep no adapter
     again       run failed ones once more
     size        lanes a pack at most; from memory and speed when None
     client      a Dask `Client`: packs go to its workers, see `experiments/cluster.py`
@@ -95,6 +97,8 @@ def sweep(
     before anything is trained.
     """
     started = time.perf_counter()
+    if choosing and client is not None:
+        raise BadValue("a cluster's runs are scored and kept whole: choose on this machine, without client")
     wanted = list(dict.fromkeys(what.recipes(model, task, **fields) if isinstance(what, Grid) else what))
     if not wanted:
         raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
@@ -120,7 +124,7 @@ def sweep(
             for group, path in plan:
                 if stop is not None and stop.is_set():
                     break
-                _run_pack(kept, group, path, halving, tell, stop, make)
+                _run_pack(kept, group, path, halving, choosing, tell, stop, make)
         found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
     runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
     return Swept(runs, tuple(len(group) for group, _ in plan), len(had), time.perf_counter() - started)
@@ -190,8 +194,8 @@ def _plan(
 
 
 def _run_pack(
-    store: Store, recipes: list[Recipe], path: Path | None, halving: bool, note: Note, stop: threading.Event | None,
-    make: Callable[[Sequence[Recipe]], Pack],
+    store: Store, recipes: list[Recipe], path: Path | None, halving: bool, choosing: bool, note: Note,
+    stop: threading.Event | None, make: Callable[[Sequence[Recipe]], Pack],
 ) -> None:  # fmt: skip
     """One pack into the store; an error of the pack as a whole is recorded for each of its runs."""
     note("pack", {"recipes": recipes})
@@ -203,7 +207,7 @@ def _run_pack(
             note("run", {"run": store.find(recipes[0])})
             return
         for recipe in recipes:  # perhaps only one of them is at fault
-            _run_pack(store, [recipe], None, halving, note, stop, make)
+            _run_pack(store, [recipe], None, halving, choosing, note, stop, make)
         return
     if path is not None:
         checkpoint.restore(pack, path)
@@ -211,8 +215,9 @@ def _run_pack(
     pack.judge = keep_better_half if halving else pack.judge
     pack.written = lambda p: checkpoint.write(p, where)
 
-    pack.scores_stopped = False
-    pack.run(lambda lane, run: note("run", {"run": keep_run(store, lane, run)}), stop)
+    pack.scores_stopped, pack.choosing = False, choosing
+    keep = keep_choice if choosing else keep_run
+    pack.run(lambda lane, run: note("run", {"run": keep(store, lane, run)}), stop)
     if pack.lanes[0].status == "stopped":  # goes on next time
         checkpoint.write(pack, where)
     else:
@@ -223,5 +228,11 @@ def keep_run(store: Store, lane: Lane, run: Run) -> Run:
     """Save a lane's adapter, then the record that names it."""
     if run.error is None:
         run = replace(run, adapter=str(save_adapter(lane.model, store.adapter_folder(run.recipe))))
+    store.add(run)
+    return run
+
+
+def keep_choice(store: Store, lane: Lane, run: Run) -> Run:
+    """Keep the record alone: what was validated for choosing is not used for anything else."""
     store.add(run)
     return run

@@ -88,6 +88,7 @@ class Pack:
             lane.callbacks = [self._watch_memory, *(callbacks(lane.recipe) if callbacks else ())]
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
         self.scores_stopped = True
+        self.choosing = False  # for choosing a rate: only validated, and the test split is not looked at
         self.judge: Callable[[Sequence[Lane], int], None] = lambda lanes, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
@@ -108,7 +109,8 @@ class Pack:
         if self.lanes[0].status == "stopped" and not self.scores_stopped:
             return self._runs
         self.before_scoring()
-        for lane, score in zip(self.lanes, self.score("test"), strict=True):
+        scores = [None] * len(self.lanes) if self.choosing else self.score("test")
+        for lane, score in zip(self.lanes, scores, strict=True):
             self._finish(lane, score)
         return self._runs
 
@@ -138,6 +140,8 @@ class Pack:
 
     def before(self) -> list[dict[str, float]]:
         """The same before the first update, where B is zero: lanes of one seed have one head, and answer alike."""
+        if self.choosing:
+            return [{}] * len(self.lanes)
         if self.size == 1 or any(lane.recipe.method.name != "lora" for lane in self.lanes):
             return self.validate()
         found: dict[int, dict[str, float]] = {}
@@ -163,7 +167,7 @@ class Pack:
     def leave(self, ended: Sequence[Lane]) -> None:
         """Score and keep what has ended, and go on with the others."""
         for lane in ended:
-            self._finish(lane, None if lane.error else self._alone(lane, "test"))
+            self._finish(lane, None if lane.error or self.choosing else self._alone(lane, "test"))
         self.lanes = [lane for lane in self.lanes if lane not in ended]
         self._pack()
 

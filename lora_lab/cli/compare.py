@@ -1,0 +1,158 @@
+"""`lora-lab compare`: methods at their own tuned rates, several seeds, and what may be said of each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lora_lab.cli.options import recipe_options
+from lora_lab.errors import BadValue, Failed
+
+OWN = ("method", "rank", "alpha", "targets", "rslora", "init", "lora_dropout", "lr", "seed", "validations", "patience")
+EVERY = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
+
+
+def compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a comparison has besides a recipe's options."""
+    for option in reversed(
+        [
+            click.option(
+                "--methods", default=EVERY, show_default=True, help="With settings: lora:rank=4:targets=q+v,full."
+            ),
+            click.option("--rates", type=int, default=4, show_default=True, help="Tried for each method."),
+            click.option("--growth", type=int, default=2, show_default=True, help="More where the best is at an end."),
+            click.option("--seeds", type=int, default=5, show_default=True, help="Final runs of each method."),
+            click.option("--steps", type=int, default=None, help="Of every run; 200 when left out."),
+            click.option("--minutes", type=float, default=None, help="In place of steps: what all may take."),
+            click.option("--margin", type=float, default=0.015, show_default=True, help="Within it is equivalent."),
+            click.option("--forgetting", default=None, help="A text such as shakespeare, read before and after."),
+            click.option("--prompts", type=int, default=0, help="Texts to be generated and scored."),
+            click.option("--out", default="compared", show_default=True, help="The folder of runs and comparison."),
+            click.option("--again", is_flag=True, help="Run failed ones once more."),
+            click.option("--download", is_flag=True, help="Allow the model hub to be asked."),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@recipe_options(without=(*OWN, "steps", "batch"))
+@click.option("--batch", type=int, default=8, show_default=True)
+@compare_options
+def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
+    """Compare methods fairly: each at its own tuned rate, several seeds, test scored once, a verdict on each.
+
+    It may be stopped or killed at any time: the same command goes on where it was.
+    """
+    from lora_lab.experiments.compare import compare as run
+
+    if steps is not None and minutes is not None:
+        raise BadValue("give --steps or --minutes, not both")
+    if minutes is not None and not minutes > 0:
+        raise BadValue(f"--minutes is the time that all of it may take, above 0, not {minutes:g}")
+    out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
+    how = {name: options.pop(name) for name in ("again", "download")}
+    say, steps = _sayer(), steps or 200
+    if minutes is not None:
+        steps = _budget(minutes, model, task, methods, out, say, how["download"], dict(options))
+    found = run(model, task, methods, out, say=say, steps=steps, **how, **options).to_json()
+    print(json.dumps(found, allow_nan=False) if as_json else describe(found))
+    if all(one["error"] and not one["runs"] for one in found["methods"]):
+        raise Failed(f"no method came to anything: {found['methods'][0]['error']}")
+
+
+def _budget(
+    minutes: float, model: str, task: str, methods: str, out: str, say: Any, download: bool, options: Any
+) -> int:
+    from lora_lab.experiments.budget import steps_within
+    from lora_lab.experiments.compare import terms_of
+    from lora_lab.experiments.contenders import contenders
+
+    return steps_within(minutes, terms_of(model, task, options), contenders(methods), Path(out), say, download=download)
+
+
+def _sayer() -> Callable[[str], None]:
+    """Progress on stderr, with the minutes since the start."""
+    started = time.perf_counter()
+
+    def say(words: str) -> None:
+        print(f"{(time.perf_counter() - started) / 60:6.1f} min  {words}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def describe(found: dict[str, Any]) -> str:
+    """A comparison as a table, a line for each method, and below it what may be said of each."""
+    metric = found["metric"]
+    factor = 100 if metric == "accuracy" else 1
+    head = ["method", "tuned to", f"mean {metric}", "std", "each seed", "trained", "head", "file bytes"]
+    head += ["predicted MiB", "measured MiB", "s a run", "tokens added"]
+    lines = [head, *(_line(one, metric, factor) for one in found["methods"])]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([*table, "", *_verdicts(found), *_more(found), _terms(found)])
+
+
+def _line(one: dict[str, Any], metric: str, factor: int) -> list[str]:
+    score, tried = one[metric], one["tried"]
+    name = next((key for key in tried[0] if key != "validation"), "") if tried else ""
+    tuned = one["lr"] if one["lr"] is not None else one["settings"].get(name)
+    return [
+        one["label"],
+        f"{name} {tuned:g}{' (edge)' if one['edge'] else ''}" if name and tuned is not None else "-",
+        _number(score["mean"], factor, 1),
+        _number(score["std"], factor, 1),
+        " ".join(_number(value, factor, 1) for value in score["each"]),
+        *(f"{one[key]:,}" if one[key] is not None else "-" for key in ("trainable", "head", "file_bytes")),
+        *(_number(one[key], 2**-20, 1) for key in ("predicted_bytes", "peak_bytes")),
+        _number(one["seconds"], 1, 1),
+        str(one["added_tokens"]),
+    ]
+
+
+def _number(value: float | None, factor: float, digits: int) -> str:
+    return "-" if value is None else f"{factor * value:.{digits}f}"
+
+
+def _verdicts(found: dict[str, Any]) -> list[str]:
+    said = [
+        f"{one['label']} against {name}: {verdict['words']}"
+        for one in found["methods"]
+        for name, verdict in one["against"].items()
+    ]
+    return said + [f"{one['label']}: {one['error']}" for one in found["methods"] if one["error"]]
+
+
+def _more(found: dict[str, Any]) -> list[str]:
+    """What was forgotten, and scores of what was written."""
+    lines = []
+    for one in found["methods"]:
+        if "forgetting" in one:
+            f = one["forgetting"]
+            each = " ".join(f"{value:.1f}" for value in f["after"]["each"])
+            lines.append(f"{one['label']}: perplexity on {f['task']} {f['before']:.1f} before, {each} after")
+        others = [name for name, value in one.items() if isinstance(value, dict) and "each" in value]
+        lines += [
+            f"{one['label']}: {name} {' '.join(f'{value:.4g}' for value in one[name]['each'])}"
+            for name in others
+            if name != found["metric"]
+        ]
+    return lines
+
+
+def _terms(found: dict[str, Any]) -> str:
+    """What all had in common, in one line."""
+    return (
+        f"{found['model']} on {found['task']}: {found['steps']} steps of {found['batch']} rows; rates tuned on "
+        f"validation with seed {', '.join(map(str, found['tuning_seeds']))}, at most {found['growth']} more at an end; "
+        f"{len(found['seeds'])} other seeds scored once on the test rows; a run's seconds are its share of its pack; "
+        f"{found['seconds']:.0f} s in all"
+    )

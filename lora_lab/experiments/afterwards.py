@@ -1,0 +1,88 @@
+"""What a finished run of a language model is asked besides its test split: another text, and what it writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lora_lab.errors import BadValue
+from lora_lab.files import read_json, write_json
+from lora_lab.methods.adapters import load_adapter
+from lora_lab.training import device
+from lora_lab.training.batches import encode
+from lora_lab.training.evaluate import evaluate
+from lora_lab.training.models import load_model, load_tokenizer
+from lora_lab.training.pack import typical_tokens
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import Run
+from lora_lab.training.tasks import Task, load_task
+
+Values = dict[str, Any]
+
+
+def perplexity_on(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> float:
+    """The perplexity of a language model, as it is, on the test texts of a task."""
+    rows = encode(task.test, task, tokenizer)
+    where = str(next(model.parameters()).device)
+    return evaluate(model, rows, int(tokenizer.pad_token_id), where).metrics["perplexity"]
+
+
+def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
+    """The perplexity of the base model, untrained and in the recipe's own dtype, on another task's text."""
+
+    def made() -> Values:
+        model, tokenizer = _base(recipe, download)
+        return {"perplexity": perplexity_on(model, tokenizer, load_task(forgetting))}
+
+    name = f"before-{recipe.base_dtype}-{Path(forgetting).stem}.json"
+    return float(remembered(folder / name, made)["perplexity"])
+
+
+def afterwards(run: Run, forgetting: str | None, prompts: int, folder: Path, *, download: bool = False) -> Values:
+    """`forgetting`: perplexity on that task's text; with prompts, the scores of what is written; `seconds` of it.
+
+    Kept in the folder, so that a repeated comparison does not ask again. Raises: BadValue for a run without an adapter.
+    """
+    if not forgetting and not prompts:
+        return {"seconds": 0.0}
+
+    def made() -> Values:
+        started = time.perf_counter()
+        if run.adapter is None:
+            raise BadValue(f"the run {run.recipe.hash} kept no adapter; take its record away and repeat the comparison")
+        model, tokenizer = _base(run.recipe, download)
+        load_adapter(model, run.adapter)
+        found = {"forgetting": perplexity_on(model, tokenizer, load_task(forgetting))} if forgetting else {}
+        if prompts:
+            from lora_lab.experiments import generation  # type: ignore[attr-defined]
+
+            task = load_task(run.recipe.task, max_length=run.recipe.max_length)
+            found |= generation.scored(model, tokenizer, task, prompts=prompts)
+        return {**found, "seconds": time.perf_counter() - started}
+
+    kind = f"{Path(forgetting or 'none').stem}-{prompts}"
+    return remembered(folder / f"{run.recipe.hash}-{kind}.json", made)
+
+
+def remembered(file: Path, make: Callable[[], Values]) -> Values:
+    """What a file holds, made and written first where there is none."""
+    if not file.is_file():
+        write_json(file, make())
+    return read_json(file)
+
+
+def _base(recipe: Recipe, download: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model as the recipe's run had it."""
+    task = load_task(recipe.task, max_length=recipe.max_length)
+    wanted = {"device": recipe.device, "dtype": recipe.base_dtype, "attention": recipe.attention}
+    choice = device.choose(typical_tokens(task), **wanted)
+    model = load_model(
+        recipe.model, task.num_labels, dtype=choice.torch_dtype, attention=choice.attention, download=download
+    )
+    tokenizer = load_tokenizer(recipe.model, download=download)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model.to(choice.device), tokenizer  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""How many steps fit into so many minutes: each method takes a few for real, and the rest is arithmetic.
+
+    seconds(steps) = sum over methods of   packs * load                                  tuning and final runs
+                                         + runs * (steps * step + validation)            of tuning, growth included
+                                         + runs * (steps * step + test)                  of the final seeds
+                                         + runs * afterwards                             another text, what is written
+
+A step's seconds are those of one lane in a pack as large as the tuning's. All methods then get the same steps.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from lora_lab.errors import BadValue, LabError
+from lora_lab.experiments.afterwards import afterwards, remembered
+from lora_lab.experiments.compare import Terms
+from lora_lab.experiments.contenders import label
+from lora_lab.experiments.plan import packs
+from lora_lab.experiments.sweep import sweep
+from lora_lab.experiments.tuning import SEEDS, axis_of
+from lora_lab.methods.base import Method
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.tasks import Task
+
+TIMED, WARM = 8, 2  # steps that are taken, and those among them that do not count
+LEAST = 10  # steps below which a comparison says nothing
+SAFE = 0.8  # share of the time that is planned with: smaller packs and rarer shapes are slower
+FEW = 4  # prompts that generating is timed with
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one method: to lay out a pack; of a lane, a step, its validation, and what is asked afterwards."""
+
+    load: float
+    step: float
+    validation: float
+    later: float = 0.0
+
+    def fixed(self, terms: Terms, tests: float) -> float:
+        """Seconds that do not depend on the steps; `tests` is the test split's length in validation splits."""
+        tried = terms.rates + terms.growth
+        return 3 * self.load + tried * self.validation + terms.seeds * (tests * self.validation + self.later)
+
+    def slope(self, terms: Terms) -> float:
+        """Seconds that one step more costs."""
+        return self.step * (terms.rates + terms.growth + terms.seeds)
+
+
+def steps_within(
+    minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
+    download: bool = False,
+) -> int:  # fmt: skip
+    """The steps with which the comparison should take so many minutes on this machine; kept in `out`, for the repeat.
+
+    Raises: BadValue where not even LEAST steps fit.
+    """
+    asked = [minutes, asdict(replace(terms, steps=1)), [label(one) for one in methods]]
+    name = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    made = remembered(
+        out / "budget" / f"{name}.json", lambda: {"steps": _steps(minutes, terms, methods, say, download)}
+    )
+    say(f"{made['steps']} steps each, so that all of it takes about {minutes:g} minutes")
+    return int(made["steps"])
+
+
+def _steps(minutes: float, terms: Terms, methods: Sequence[Method], say: Callable[[str], None], download: bool) -> int:
+    task = terms.loaded(download)
+    timings = [found for one in methods if (found := _timed(terms, one, task, say, download))]
+    fixed = sum(one.fixed(terms, len(task.test) / len(task.validation)) for one in timings)
+    slope = sum(one.slope(terms) for one in timings)
+    steps = int((SAFE * 60 * minutes - fixed) / max(slope, 1e-9))
+    if timings and slope and steps < LEAST:
+        needed = (fixed + LEAST * slope) / SAFE / 60
+        raise BadValue(
+            f"{minutes:g} minutes are too few: {LEAST} steps would take about {ceil(needed)}; give that or more"
+        )
+    return max(LEAST, steps if slope else terms.steps)
+
+
+def _timed(terms: Terms, method: Method, task: Task, say: Callable[[str], None], download: bool) -> Timing | None:
+    """The timing of a method; None where it does not fit the model, which the comparison will say."""
+    axis, base = axis_of(method), replace(terms.recipe(method), steps=TIMED, validations=1, seed=SEEDS[0])
+    try:
+        lanes = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
+        found = _pack_timed(lanes, download)
+        found = replace(found, later=_later(terms, lanes[0], download))
+    except LabError as error:
+        say(f"{label(method)}: not timed: {error}")
+        return None
+    say(f"{label(method)}: {found.step:.3f} s a step, as one of {len(lanes)} side by side")
+    return found
+
+
+def _pack_timed(lanes: Sequence[Recipe], download: bool) -> Timing:
+    """A few steps of a pack, into a store that is thrown away."""
+    stamps = [time.perf_counter()]
+    watched = lanes[0].hash
+    with TemporaryDirectory() as folder:
+        swept = sweep(
+            lanes, folder, choosing=True, size=len(lanes), download=download,
+            callbacks=lambda one: [lambda _: stamps.append(time.perf_counter())] if one.hash == watched else [],
+        )  # fmt: skip
+    if len(stamps) <= WARM + 1:  # it does not train in steps, or not even so many
+        return Timing(swept.seconds / len(lanes), 0.0, 0.0)
+    spans = [b - a for a, b in pairwise(stamps)]
+    step = median(spans[WARM:-1] or spans[-1:])
+    return Timing(max(0.0, spans[0] - step), step / len(lanes), max(0.0, spans[-1] - step) / len(lanes))
+
+
+def _later(terms: Terms, recipe: Recipe, download: bool) -> float:
+    """Seconds of what a final run is asked afterwards, from one short run of it."""
+    if not (terms.forgetting or terms.prompts):
+        return 0.0
+    with TemporaryDirectory() as folder:
+        run = sweep([replace(recipe, steps=1, validations=0)], folder, download=download).runs[0]
+        few = min(FEW, terms.prompts)
+        found = afterwards(run, terms.forgetting, few, Path(folder) / "afterwards", download=download)
+    return float(found["seconds"]) * (terms.prompts / few if few else 1)

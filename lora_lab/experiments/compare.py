@@ -1,0 +1,292 @@
+"""Methods compared on equal terms: each at its own tuned rate, several seeds, test scored once, and a verdict.
+
+    for each method   a rate, chosen on validation (`tuning.py`)       OUT/tuning
+                      n seeds at that rate, scored on the test split   OUT/runs
+                      what it costs, and what it forgot (`costs.py`, `afterwards.py`)
+    of all            the verdict of each on full fine-tuning and on the probe, with Holm's correction
+
+All have the same model, data, order of the data per seed, number of steps, rows a step and head, and the last
+checkpoint counts. A frozen base is computed in what is fastest here; where the base's own weights train they are fp32.
+
+It may be killed at any moment: the same call goes on where it was, and gives what it would have given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from lora_lab.errors import BadValue, LabError
+from lora_lab.experiments.afterwards import afterwards, before, remembered
+from lora_lab.experiments.contenders import contenders, label
+from lora_lab.experiments.costs import NOTHING, costs_of
+from lora_lab.experiments.statistics import Verdict, verdicts
+from lora_lab.experiments.sweep import sweep
+from lora_lab.experiments.tuning import GROWTH, RATES, SEEDS, Tuning, axis_of, tune
+from lora_lab.files import write_json
+from lora_lab.methods.base import Method
+from lora_lab.training.models import load_tokenizer
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import FINISHED, Run
+from lora_lab.training.tasks import Task, load_task
+
+MARGIN = 0.015  # 1.5 points of accuracy; of language models 0.015 nats a token
+OPPONENTS = ("full", "probe")  # whom every method is judged against
+APART = ("seconds", "forgetting", "n")  # numbers that `afterwards` finds which are no metric of the task
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all methods have in common. `fields` are further ones of the recipes, such as max_length.
+
+    Raises: BadValue for an impossible value.
+    """
+
+    model: str
+    task: str
+    steps: int = 200
+    batch: int = 8
+    rates: int = RATES
+    growth: int = GROWTH
+    seeds: int = 5
+    margin: float = MARGIN
+    forgetting: str | None = None
+    prompts: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("rates", 1, 50), ("growth", 0, 50), ("seeds", 1, SEEDS[0]), ("prompts", 0, 10**6)):
+            if not least <= getattr(self, name) <= most:
+                raise BadValue(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
+
+    def recipe(self, method: Method) -> Recipe:
+        """A method's recipe, its rate still to be tuned."""
+        own = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
+        return Recipe(self.model, self.task, method, **own)
+
+    def final(self, tuning: Tuning, method: Method) -> list[Recipe]:
+        """The recipes that are scored, at the tuned rate."""
+        return [replace(tuning.chosen(self.recipe(method)), seed=seed) for seed in range(self.seeds)]
+
+    def loaded(self, download: bool = False) -> Task:
+        """The task. Raises: BadValue, NotFound for a model or task that is not here, or asks that do not fit it."""
+        load_tokenizer(self.model, download=download)
+        columns = {own: self.fields[name] for own, name in _COLUMNS.items() if name in self.fields}
+        task = load_task(self.task, max_length=self.fields.get("max_length"), **columns)
+        if task.num_labels is not None and (self.forgetting or self.prompts):
+            raise BadValue(f"forgetting and prompts are of language models; {self.task} is classification")
+        if self.forgetting and load_task(self.forgetting).num_labels is not None:
+            raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {self.forgetting}")
+        return task
+
+
+_COLUMNS = {"text": "text_column", "label": "label_column"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one method. `error` says why there is nothing, or less than there should be."""
+
+    method: Method
+    tuning: Tuning | None = None
+    runs: tuple[Run, ...] = ()  # finished, by seed
+    costs: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    found: tuple[Mapping[str, Any], ...] = ()  # by `afterwards`, of each run
+    error: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The method in a few words."""
+        return label(self.method)
+
+    @property
+    def seconds(self) -> float:
+        """All that the method took: tuning, runs, and what was asked afterwards."""
+        later = sum(one["seconds"] for one in self.found)
+        return sum(run.seconds for run in self.runs) + later + (self.tuning.seconds if self.tuning else 0.0)
+
+    def values(self, metric: str) -> list[float]:
+        """A metric of each run, by seed."""
+        every = [{**run.metrics, **found} for run, found in zip(self.runs, self.found, strict=True)]
+        return [one[metric] for one in every if metric in one]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All methods under the same terms."""
+
+    terms: Terms
+    task: Task
+    results: tuple[Result, ...]
+    before: float | None = None  # perplexity of the untrained model on the text that may be forgotten
+
+    @cached_property
+    def verdicts(self) -> dict[str, dict[str, Verdict]]:
+        """The verdict on every finished method by its label, against full and against the probe where they are."""
+        scores = {one.label: self._scores(one) for one in self.results if one.runs}
+        judged: dict[str, dict[str, Verdict]] = {name: {} for name in scores}
+        for opponent in OPPONENTS:
+            own = next((one.label for one in self.results if one.method.name == opponent and one.runs), None)
+            if own is not None and len(scores) > 1:
+                for name, found in verdicts(scores, own, self.terms.margin).items():
+                    judged[name][opponent] = found
+        return judged
+
+    @property
+    def seconds(self) -> float:
+        """Of all runs: their shares of the packs that they trained in."""
+        return sum(one.seconds for one in self.results)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `lora-lab compare --json` prints it."""
+        t, runs = self.terms, [run for one in self.results for run in one.runs]
+        environment = {k: v for k, v in runs[0].environment.items() if k != "pack"} if runs else {}
+        return {
+            **{"model": t.model, "task": t.task, "steps": t.steps, "batch": t.batch, "metric": self.task.metric},
+            **{"margin": t.margin, "seeds": list(range(t.seeds)), "tuning_seeds": list(SEEDS), "growth": t.growth},
+            "rates": {one.label: axis_of(one.method).grid(t.rates) for one in self.results},
+            "seconds": self.seconds,
+            "environment": environment,
+            "methods": [self._row(one) for one in self.results],
+        }
+
+    def _row(self, one: Result) -> dict[str, Any]:
+        run, tuning = one.runs[0] if one.runs else None, one.tuning
+        later = one.found[0].items() if one.found else ()
+        names = [self.task.metric, *(k for k, v in later if isinstance(v, int | float) and k not in APART)]
+        judged = self.verdicts.get(one.label, {})
+        return {
+            "method": one.method.name,
+            "label": one.label,
+            "settings": (run.recipe.method if run else one.method).settings(),
+            "lr": run.recipe.lr if run and tuning and tuning.axis.name == "lr" else None,
+            "edge": tuning.edge if tuning else None,
+            "tried": [
+                {t.axis.name: tried.value, "validation": tried.validation} for t in [tuning] if t for tried in t.tried
+            ],
+            **{name: spread(one.values(name)) for name in names},
+            **({"forgetting": self._forgetting(one)} if self.before is not None else {}),
+            "trainable": run.adapter_parameters if run else None,
+            "head": run.head_parameters if run else None,
+            **one.costs,
+            "file_bytes": _size(run) if run else None,
+            "seconds": fmean(run.seconds for run in one.runs) if one.runs else None,
+            "added_tokens": int(one.method.settings().get("tokens") or 0),
+            "against": {name: {"kind": v.outcome, "words": str(v)} for name, v in judged.items()},
+            "runs": [run.recipe.hash for run in one.runs],
+            "error": one.error,
+        }
+
+    def _forgetting(self, one: Result) -> dict[str, Any]:
+        return {"task": self.terms.forgetting, "before": self.before, "after": spread(one.values("forgetting"))}
+
+    def _scores(self, one: Result) -> np.ndarray:
+        """(seeds, rows): right or wrong, or minus the loss of each row."""
+        answers = np.stack([run.predictions for run in one.runs if run.predictions is not None])
+        return -answers if self.task.num_labels is None else answers == np.array(self.task.test.labels)
+
+
+def compare(
+    model: str,
+    task: str,
+    methods: str | Iterable[str | Method],
+    store: str | Path = "compared",
+    *,
+    say: Say = lambda words: None,
+    again: bool = False,
+    download: bool = False,
+    **terms: Any,
+) -> Comparison:
+    """Compare methods on a task: compare("minilm", "rt", "probe,lora,lora:rank=1,full", steps=200, seeds=5).
+
+    methods  words or methods, see `contenders`
+    store    a folder for tuning, runs, and comparison.json
+    say      hears of each step, for progress
+    again    run what failed once more
+    terms    the fields of `Terms` and, beyond them, of the recipes
+    Raises: BadValue, NotFound for what cannot be, before anything is trained. A method that fails, or does not fit the
+    model, is recorded with its reason, and the rest go on.
+    """
+    agreed = terms_of(model, task, terms)
+    entered, data = contenders(methods), agreed.loaded(download)
+    for one in entered:
+        agreed.recipe(one)  # raises for terms that cannot be
+    out, how = Path(store), {"again": again, "download": download}
+    results = tuple(_result(agreed, one, data.metric, out, say, how) for one in entered)
+    base = None
+    if agreed.forgetting:
+        base = before(agreed.recipe(entered[0]), agreed.forgetting, out / "afterwards", download=download)
+    made = Comparison(agreed, data, results, base)
+    write_json(out / "comparison.json", made.to_json())
+    return made
+
+
+def terms_of(model: str, task: str, given: Mapping[str, Any]) -> Terms:
+    """Terms from options: those of `Terms` itself, and the recipes' own. Raises: as `Terms`."""
+    own = {name: value for name, value in given.items() if name in Terms.__dataclass_fields__}
+    return Terms(model, task, **own, fields={name: value for name, value in given.items() if name not in own})
+
+
+def _result(terms: Terms, method: Method, metric: str, out: Path, say: Say, how: dict[str, Any]) -> Result:
+    """One method from its tuning to what it forgot; how far it came where something failed."""
+    result = Result(method)
+    try:
+        result = _tuned(terms, result, out, say, how)
+        result = _trained(terms, result, metric, out, say, how)
+    except Exception as error:  # whatever it is: the other methods' half an hour is not to be lost with it
+        if os.environ.get("LORA_LAB_DEBUG") and not isinstance(error, LabError):
+            raise
+        words = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        say(f"{result.label}: failed: {words}")
+        return replace(result, error=words)
+    return result
+
+
+def _tuned(terms: Terms, result: Result, out: Path, say: Say, how: dict[str, Any]) -> Result:
+    axis = axis_of(result.method)
+    say(f"{result.label}: tuning {axis.name} over {', '.join(f'{v:g}' for v in axis.grid(terms.rates))}")
+    tuning = tune(terms.recipe(result.method), out / "tuning", rates=terms.rates, growth=terms.growth, **how)
+    best, edge = tuning.best, ", the edge of what was tried" if tuning.edge else ""
+    say(f"{result.label}: {axis.name} {best.value:g} of {len(tuning.tried)} tried{edge}; {best.validation:.4g} there")
+    return replace(result, tuning=tuning)
+
+
+def _trained(terms: Terms, result: Result, metric: str, out: Path, say: Say, how: dict[str, Any]) -> Result:
+    assert result.tuning is not None
+    swept = sweep(terms.final(result.tuning, result.method), out / "runs", **how)
+    runs = tuple(run for run in swept.runs if run.status in FINISHED)
+    wrong = next((run.error for run in swept.runs if run.error), None)
+    if not runs:
+        return replace(result, error=wrong)
+    asked = {"folder": out / "afterwards", "download": how["download"]}
+    found = tuple(afterwards(run, terms.forgetting, terms.prompts, **asked) for run in runs)
+    recipe = runs[0].recipe
+    costs = remembered(out / "costs" / f"{recipe.hash}.json", lambda: costs_of(recipe))
+    error = f"{len(swept.runs) - len(runs)} of {len(swept.runs)} seeds failed: {wrong}" if wrong else None
+    done = replace(result, runs=runs, costs=costs, found=found, error=error)
+    say(f"{done.label}: {metric} {', '.join(f'{v:.4g}' for v in done.values(metric))}; {done.seconds:.0f} s in all")
+    return done
+
+
+def _size(run: Run) -> int | None:
+    """Bytes of the tensors that the run left on the disk."""
+    files = list(Path(run.adapter).glob("*.safetensors")) if run.adapter else []
+    return sum(file.stat().st_size for file in files) or None
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation (None of fewer than two), how many, and each."""
+    return {
+        "mean": fmean(values) if values else None,
+        "std": stdev(values) if len(values) > 1 else None,
+        "n": len(values),
+        "each": list(values),
+    }

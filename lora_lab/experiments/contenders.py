@@ -1,0 +1,76 @@
+"""Who takes part in a comparison: methods by name, with settings where they differ from the method's own.
+
+probe,head,lora,lora:rank=4:targets=all-linear,prompt:tokens=10:init=random,full
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from typing import Any
+
+from lora_lab.errors import BadValue
+from lora_lab.methods import method_from
+from lora_lab.methods.base import Method
+from lora_lab.methods.lora import LoRA
+
+WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
+
+
+def contenders(given: str | Iterable[str | Method]) -> list[Method]:
+    """Methods from "head,lora:rank=4:targets=q+v", or from such words and methods in a list.
+
+    A value that is a list has + between: targets=q+k+v.
+    Raises: BadValue for an unknown method or setting, for none at all, and for one that is named twice.
+    """
+    words = given.split(",") if isinstance(given, str) else given
+    found = [_method(one) if isinstance(one, str) else one for one in words if not isinstance(one, str) or one.strip()]
+    if not found:
+        raise BadValue("name at least one method to compare, for example lora,full")
+    for one in found:
+        if found.count(one) > 1:
+            raise BadValue(f"{label(one)} is named twice: name each method once, or with other settings")
+    return found
+
+
+def label(method: Method) -> str:
+    """A method in a few words, different for different settings: "LoRA r8 q,v", "prompt tokens 10"."""
+    changed = {f.name: getattr(method, f.name) for f in fields(method) if _is_changed(method, f)}  # type: ignore[arg-type]
+    name: str = method.name
+    if isinstance(method, LoRA):
+        name = f"LoRA r{method.rank} {','.join(method.targets)}"
+        changed = {k: v for k, v in changed.items() if k not in ("rank", "targets")}
+    return " ".join([name, *(f"{k} {_said(v)}" for k, v in changed.items())])
+
+
+def _is_changed(method: Method, field: Any) -> bool:
+    return bool(getattr(method, field.name) != field.default)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _method(words: str) -> Method:
+    """One method from "prompt:tokens=10:init=random"."""
+    name, *options = words.strip().split(":")
+    settings = dict(_setting(name, option) for option in options)
+    return method_from({"name": name.strip(), **settings})
+
+
+def _setting(name: str, words: str) -> tuple[str, Any]:
+    option, equals, value = words.partition("=")
+    if not (option.strip() and equals and value.strip()):
+        raise BadValue(f"a setting of {name} is option=value, as in lora:rank=4:targets=q+v, not '{words}'")
+    return option.strip(), _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    """The value that is meant: a whole number, a number, true, false, none, or words with + between."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return WORDS.get(text.lower(), text.replace("+", ","))

@@ -1,0 +1,63 @@
+"""What a method costs beside its quality: its file, and the memory of a step, predicted and measured under one set-up.
+
+A run's own `peak_bytes` is that of a process which trains a pack and has trained others before, so it says nothing of
+one method alone. Here one real step of the recipe is followed tensor by tensor, with its longest batch, and stands
+beside the accountant's closed form for the same step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.memory import estimate
+from lora_lab.errors import LabError
+from lora_lab.training.guard import Need, need_of
+from lora_lab.training.measure import measure
+from lora_lab.training.recipe import Recipe
+
+NOTHING: dict[str, Any] = dict.fromkeys(("adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes"))
+
+
+def costs_of(recipe: Recipe) -> dict[str, Any]:
+    """Of a run of the recipe alone, in bytes; None where something is not modelled or cannot be measured.
+
+    adapter_bytes     of its file, from the architecture
+    predicted_bytes   at the peak of a step, and `predicted_parts`: of them by category
+    peak_bytes        at the peak of a real step
+    """
+    try:
+        need = need_of(recipe)
+    except LabError:
+        return NOTHING
+    predicted, measured = _predicted(need), _measured(recipe, need)
+    return {
+        "adapter_bytes": _file_bytes(recipe, need),
+        "predicted_bytes": predicted and predicted.peak,
+        "predicted_parts": predicted and dict(predicted.categories),
+        "peak_bytes": measured,
+    }
+
+
+def _file_bytes(recipe: Recipe, need: Need) -> int | None:
+    try:
+        return int(recipe.method.file_bytes(need.architecture))  # type: ignore[attr-defined]
+    except LabError:
+        return None
+
+
+def _predicted(need: Need) -> Estimate | None:
+    try:
+        return estimate(need.architecture, need.plan, need.setup, labels=need.labels)
+    except LabError:
+        return None
+
+
+def _measured(recipe: Recipe, need: Need) -> int | None:
+    """A method that does not train in steps, or whose step the follower cannot take, has no figure."""
+    setup = need.setup
+    conditions = {name: getattr(setup, name) for name in ("batch", "seq", "dtype", "optimizer", "padded", "device")}
+    try:
+        return measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak
+    except (LabError, RuntimeError, AttributeError, TypeError):
+        return None

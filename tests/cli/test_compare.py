@@ -1,0 +1,93 @@
+"""`lora-lab compare`: the contract's keys, a table for people, a budget in minutes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lora_lab import cli
+from lora_lab.cli.compare import describe
+from lora_lab.experiments import budget
+from tests.training.conftest import opinions, tiny_encoder, tiny_models  # noqa: F401
+
+CHEAP = ["--batch", "4", "--rates", "2", "--growth", "0", "--seeds", "2", "--dtype", "fp32", "--attention", "eager"]
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """`run("--steps", "4")`: the command in this process, where torch is imported already."""
+
+    def command(*words: str) -> Done:
+        monkeypatch.setattr("sys.argv", ["lora-lab", "compare", *words])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return Done(int(left.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def small(tiny_encoder, opinions):  # noqa: F811
+    """The options of a cheap comparison."""
+    return ["--model", tiny_encoder, "--task", opinions, "--methods", "lora,lora:rank=1:targets=q+v+k", *CHEAP]
+
+
+def test_json_is_all_of_stdout_and_progress_goes_to_stderr(run, small, tmp_path):
+    done = run(*small, "--steps", "4", "--out", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == json.loads(Path(tmp_path, "comparison.json").read_text())
+    assert [one["label"] for one in found["methods"]] == ["LoRA r8 q,v", "LoRA r1 q,v,k"]
+    assert all(one["accuracy"]["n"] == 2 and one["edge"] for one in found["methods"])
+    assert "LoRA r8 q,v: tuning lr over 0.001, 0.002" in done.stderr
+    table = describe(found)
+    each = " ".join(f"{100 * value:.1f}" for value in found["methods"][0]["accuracy"]["each"])
+    assert f"{found['methods'][0]['lr']:g} (edge)" in table
+    assert each in table
+    assert "4 steps of 4 rows; rates tuned on validation with seed 1000" in table
+
+
+def test_minutes_become_steps(run, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "_steps", lambda minutes, *rest: int(12 * minutes))
+    done = run(*small, "--methods", "lora", "--minutes", "0.5", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "6 steps each, so that all of it takes about 0.5 minutes" in done.stderr
+    assert "6 steps of 4 rows" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--methods", "lora,loar"], "unknown method 'loar'"),
+        (["--methods", "lora:rank"], "option=value"),
+        (["--methods", "lora", "--steps", "5", "--minutes", "5"], "not both"),
+        (["--methods", "lora", "--seeds", "0"], "seeds must be"),
+        (["--methods", "lora", "--prompts", "4"], "of language models"),
+        (["--methods", "lora", "--task", "rtt"], "no task or file 'rtt'"),
+        (["--methods", "lora", "--minutes", "0"], "minutes"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(run, words, says, small, tmp_path):
+    done = run(*small, "--out", str(tmp_path / "out"), *words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_methods_that_all_fail_are_a_failure(run, small, tmp_path):
+    done = run(*small, "--methods", "lora:rank=33", "--steps", "2", "--out", str(tmp_path), "--json")
+    assert done.returncode == 1
+    assert "rank 33 is above" in json.loads(done.stdout)["methods"][0]["error"]
+    assert "no method came to anything" in done.stderr

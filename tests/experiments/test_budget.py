@@ -1,0 +1,41 @@
+"""Minutes become steps: methods are timed once, the arithmetic is right, and a repeat keeps the steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_lab import BadValue, LoRA
+from lora_lab.experiments import budget
+from lora_lab.experiments.budget import SAFE, Timing, steps_within
+from lora_lab.experiments.compare import Terms
+from tests.training.conftest import PLAIN
+
+METHODS = [LoRA(rank=2), LoRA(targets="c_attn")]  # the second fits no BERT
+
+
+@pytest.fixture
+def terms(tiny_encoder, opinions) -> Terms:
+    return Terms(tiny_encoder, opinions, batch=4, rates=2, growth=1, seeds=3, fields=PLAIN)
+
+
+def test_methods_are_timed_for_real_and_the_steps_are_kept(terms, tmp_path):
+    said: list[str] = []
+    steps = steps_within(60, terms, METHODS, tmp_path, said.append)
+    assert steps > 100
+    assert "as one of 2 side by side" in said[0]
+    assert "not timed" in said[1]
+    assert f"{steps} steps each" in said[2]
+    assert steps_within(60, terms, METHODS, tmp_path, said.append) == steps
+    assert len(said) == 4  # nothing was timed again
+
+
+def test_the_time_is_divided_among_all_runs(terms, tmp_path, monkeypatch):
+    timing = Timing(load=2.0, step=0.1, validation=0.5, later=1.0)
+    monkeypatch.setattr(budget, "_timed", lambda *_: timing)
+    fixed = 3 * 2.0 + 3 * 0.5 + 3 * (2 * 0.5 + 1.0)  # packs; tuning; 16 test rows to 8 of validation
+    assert timing.fixed(terms, 2.0) == fixed
+    assert timing.slope(terms) == pytest.approx(0.6)  # 2 rates, 1 more, 3 seeds
+    steps = steps_within(10, terms, [LoRA(), LoRA(rank=1)], tmp_path, print)
+    assert steps == int((SAFE * 600 - 2 * fixed) / 1.2)
+    with pytest.raises(BadValue, match="too few: 10 steps would take about 1"):
+        steps_within(0.1, terms, [LoRA()], tmp_path, print)

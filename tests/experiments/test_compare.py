@@ -1,0 +1,194 @@
+"""Comparisons: equal terms for all, the same after a kill, and a method that fails beside those that do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lora_lab import BadValue, LoRA, NotFound, Store
+from lora_lab.experiments.compare import compare, spread, terms_of
+from lora_lab.experiments.contenders import contenders, label
+from tests.training.conftest import PLAIN
+
+SMALL = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, **PLAIN}
+KEYS = {
+    "model", "task", "steps", "batch", "metric", "margin", "seeds", "tuning_seeds", "rates", "seconds",
+    "environment", "methods",
+}  # fmt: skip
+ROW = {
+    "method", "label", "settings", "lr", "edge", "tried", "accuracy", "trainable", "head", "adapter_bytes",
+    "predicted_bytes", "peak_bytes", "seconds", "added_tokens", "against", "runs",
+}  # fmt: skip
+
+
+def test_contenders_are_named_with_their_settings():
+    found = contenders("lora, lora:rank=4:targets=q+k+v:rslora=true:alpha=8.5")
+    assert found == [LoRA(), LoRA(rank=4, targets=("q", "k", "v"), rslora=True, alpha=8.5)]
+    assert [label(one) for one in found] == ["LoRA r8 q,v", "LoRA r4 q,k,v alpha 8.5 rslora True"]
+    assert contenders(["lora:rank=2", LoRA()]) == [LoRA(rank=2), LoRA()]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("lora,loar", "unknown method 'loar'"),
+        ("lora:rnk=4", "no option 'rnk'"),
+        ("lora:rank", "option=value"),
+        ("lora:rank=x", "whole number"),
+        ("lora,lora:rank=8", "named twice"),
+        (" , ", "at least one method"),
+    ],
+)
+def test_what_is_no_method_is_said_in_a_sentence(words, says):
+    with pytest.raises(BadValue, match=says):
+        contenders(words)
+
+
+METHODS = "probe,lora:rank=2,prompt:tokens=3,full"
+
+
+@pytest.fixture(scope="module")
+def compared(tiny_encoder, opinions, tmp_path_factory):
+    """A small comparison, its folder and what was said on the way."""
+    out, said = tmp_path_factory.mktemp("compared"), []
+    found = compare(tiny_encoder, opinions, METHODS, out, say=said.append, **SMALL)
+    return found.to_json(), out, said
+
+
+def by_name(found: dict) -> dict[str, dict]:
+    return {one["method"]: one for one in found["methods"]}
+
+
+def test_every_method_is_tuned_and_scored_on_the_same_terms(compared):
+    found, out, said = compared
+    assert set(found) >= KEYS
+    assert found["rates"]["LoRA r2 q,v"] == [1e-3, 2e-3]
+    assert (found["seeds"], found["tuning_seeds"], found["metric"]) == ([0, 1], [1000], "accuracy")
+    for one in found["methods"]:
+        tuned, runs = one["tried"][0].keys() - {"validation"}, [Store(out / "runs").read(n) for n in one["runs"]]
+        assert set(one) >= ROW
+        assert (one["error"], one["accuracy"]["n"]) == (None, 2)
+        assert len(one["tried"]) == 3  # two values are both ends, so there is one beyond
+        assert tuned == ({"l2"} if one["method"] == "probe" else {"lr"})
+        assert {one["lr"], one["settings"].get("l2")} & {tried[name] for tried in one["tried"] for name in tuned}
+        assert [run.metrics["accuracy"] for run in runs] == one["accuracy"]["each"]
+        assert [(run.recipe.seed, run.recipe.steps) for run in runs] == [(0, 6), (1, 6)]
+        assert {run.environment["dtype"] for run in runs} == {"fp32"}
+    assert found["seconds"] > 0
+    assert "LoRA r2 q,v: tuning lr over 0.001, 0.002" in said
+    assert json.loads((out / "comparison.json").read_text()) == found
+
+
+def test_costs_stand_beside_quality(compared):
+    rows = by_name(compared[0])
+    lora, prompt, full, probe = (rows[name] for name in ("lora", "prompt", "full", "probe"))
+    assert (lora["trainable"], lora["head"], lora["added_tokens"]) == (2 * 2 * 2 * (32 + 32), 66, 0)
+    assert lora["adapter_bytes"] == pytest.approx(lora["file_bytes"], rel=0.25)
+    assert (prompt["trainable"], prompt["added_tokens"]) == (3 * 32, 3)
+    assert probe["trainable"] == 0
+    assert full["trainable"] > 100 * lora["trainable"]
+    for one in (lora, full):
+        assert one["peak_bytes"] == pytest.approx(one["predicted_bytes"], rel=0.05)
+        assert sum(one["predicted_parts"].values()) == one["predicted_bytes"]
+    assert full["peak_bytes"] > 1.5 * lora["peak_bytes"]
+
+
+def test_every_method_is_judged_against_full_and_the_probe(compared):
+    rows = by_name(compared[0])
+    assert {name: set(one["against"]) for name, one in rows.items()} == {
+        "probe": {"full"}, "lora": {"full", "probe"}, "prompt": {"full", "probe"}, "full": {"probe"},
+    }  # fmt: skip
+    verdict = rows["lora"]["against"]["full"]
+    assert verdict["kind"] in ("better", "worse", "equivalent", "undecided")
+    assert verdict["words"].startswith(verdict["kind"])
+    assert "2 seeds x 16 rows; Holm over 3 pairs" in verdict["words"]
+
+
+def test_the_same_again_trains_nothing_and_gives_the_same(compared, tiny_encoder, opinions):
+    found, out, _ = compared
+    before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.json")}
+    assert compare(tiny_encoder, opinions, METHODS, out, **SMALL).to_json() == found
+    assert {file: file.stat().st_mtime_ns for file in out.glob("*/*.json")} == before
+
+
+def test_a_method_that_fails_is_recorded_and_the_rest_go_on(tiny_encoder, opinions, tmp_path):
+    found = compare(tiny_encoder, opinions, "lora:targets=c_attn,lora:rank=33,lora:rank=2", tmp_path, **SMALL).to_json()
+    absent, large, good = found["methods"]
+    assert "matches no layer" in absent["error"]
+    assert "rank 33" in large["error"]
+    assert (absent["runs"], absent["accuracy"]["mean"], absent["lr"], absent["against"]) == ([], None, None, {})
+    assert good["accuracy"]["n"] == 2
+
+
+def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encoder, opinions, tmp_path):
+    refused = {"seeds": (0, "seeds must"), "rates": (0, "rates must"), "steps": (0, "steps must")}
+    refused |= {"forgetting": ("shakespeare", "of language models"), "prompts": (4, "of language models")}
+    for name, (value, says) in refused.items():
+        with pytest.raises(BadValue, match=says):
+            compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**SMALL, name: value})
+    with pytest.raises(NotFound):
+        compare("minilmm", opinions, "lora", tmp_path / "out", **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_path):
+    texts = {name: tmp_path / f"{name}.txt" for name in ("psalms", "plays")}
+    for name, file in texts.items():
+        file.write_text("\n\n".join(f"{name} {n} " + f"{name[: n % 5]} and so on " * 40 for n in range(24)))
+    terms = {**SMALL, "rates": 1, "max_length": 32, "forgetting": str(texts["plays"])}
+    found = compare(tiny_causal, str(texts["psalms"]), "lora,lora:rank=1", tmp_path / "out", **terms).to_json()
+    assert found["metric"] == "perplexity"
+    for one in found["methods"]:
+        forgotten = one["forgetting"]
+        assert one["error"] is None
+        assert one["perplexity"]["n"] == forgotten["after"]["n"] == 2
+        assert forgotten["before"] > 1
+        assert all(value != forgotten["before"] for value in forgotten["after"]["each"])
+        assert one["edge"]  # one rate is no grid
+        assert one["perplexity"]["mean"] < 400
+
+
+def test_killed_and_repeated_it_gives_what_it_would_have_given(compared, tiny_encoder, opinions, tmp_path):
+    found, _, _ = compared
+    words = [sys.executable, "-c", "from tests.experiments.test_compare import *; import sys; again(*sys.argv[1:])"]
+    process = subprocess.Popen([*words, tiny_encoder, opinions, str(tmp_path)], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("tuning/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "comparison.json").exists()
+    repeated = compare(tiny_encoder, opinions, METHODS, tmp_path, **SMALL).to_json()
+    assert [facts(one) for one in repeated["methods"]] == [facts(one) for one in found["methods"]]
+
+
+def again(model: str, task: str, out: str) -> None:
+    """The comparison of `compared`, for a process of its own."""
+    compare(model, task, METHODS, out, **SMALL)
+
+
+def facts(one: dict) -> dict:
+    """What must not depend on when it was killed."""
+    return {name: value for name, value in one.items() if name != "seconds"}
+
+
+def test_full_fine_tuning_is_computed_in_fp32_where_the_rest_may_be_in_less():
+    assert terms_of("minilm", "rt", {}).recipe(contenders("full")[0]).base_dtype == "fp32"
+    assert terms_of("minilm", "rt", {}).recipe(LoRA()).base_dtype == "auto"
+
+
+def test_spread():
+    assert spread([]) == {"mean": None, "std": None, "n": 0, "each": []}
+    assert spread([0.5])["std"] is None
+    assert spread([1.0, 3.0]) == {"mean": 2.0, "std": pytest.approx(2**0.5), "n": 2, "each": [1.0, 3.0]}
+
+
+def test_options_of_recipes_pass_through_terms():
+    terms = terms_of("minilm", "rt", {"seeds": 3, "max_length": 40, "dtype": "fp32"})
+    assert (terms.seeds, terms.recipe(LoRA()).max_length, terms.recipe(LoRA()).dtype) == (3, 40, "fp32")

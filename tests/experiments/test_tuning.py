@@ -1,0 +1,85 @@
+"""Tuning: the same number of rates for every method, more of them at an edge, and the test split left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from lora_lab import LoRA, Store
+from lora_lab.errors import Failed
+from lora_lab.experiments import tuning
+from lora_lab.experiments.tuning import AXES, Axis, Tried, Tuning, tune
+from lora_lab.training import pack
+
+
+@pytest.fixture
+def gentle(monkeypatch):
+    """`gentle(lowest)`: LoRA's grid begins there."""
+    return lambda lowest, factor=10.0: monkeypatch.setitem(tuning.AXES, "lora", Axis(lowest, factor))
+
+
+def test_every_grid_is_geometric_and_as_long_as_asked_for():
+    assert AXES["lora"].grid(4) == [5e-4, 1e-3, 2e-3, 4e-3]
+    assert AXES["lora"].grid(2) == [1e-3, 2e-3]
+    assert AXES["full"].grid(4) == [2.5e-5, 5e-5, 1e-4, 2e-4]
+    assert AXES["head"].grid(4) == [0.0032, 0.01, 0.032, 0.1]
+    for axis in AXES.values():
+        for n in (1, 2, 3, 4, 7):
+            below, grid, above = axis.beyond(n, 2, above=False), axis.grid(n), axis.beyond(n, 2, above=True)
+            values = [*below, *grid, *above]
+            assert (len(grid), len(values)) == (n, n + 4)
+            assert [b / a for a, b in pairwise(values)] == pytest.approx([axis.factor] * (n + 3), rel=0.06)
+
+
+def test_the_best_rate_on_validation_is_found_inside_and_nothing_is_scored_or_kept(
+    recipe, gentle, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(pack.Pack, "rows_of", lambda self, split: asked.append(split) or self.rows[split])
+    gentle(1e-3)
+    found = tune(recipe(steps=12, method=LoRA(rank=2)), tmp_path, rates=4, growth=2)
+    assert {1e-3, 1e-2, 1e-1, 1.0} <= {one.value for one in found.tried}
+    assert len(found.tried) in (4, 6)
+    assert found.best == max(found.tried, key=lambda one: (one.validation or 0.0, -one.loss))
+    runs = Store(tmp_path).runs()
+    assert len(runs) == len(found.tried)
+    assert {run.recipe.seed for run in runs} == {1000}
+    assert all(run.metrics == {} and run.predictions is None and run.adapter is None for run in runs)
+    assert {record["step"] for run in runs for record in run.history["validation"]} == {12}
+    assert set(asked) == {"validation"}
+    assert [f.name for f in tmp_path.iterdir() if f.is_dir() and f.name != "unfinished"] == []
+
+
+def test_the_grid_grows_where_the_best_is_at_its_end(recipe, gentle, tmp_path):
+    gentle(1e-8)
+    found = tune(recipe(steps=12), tmp_path, rates=2, growth=2)
+    assert [one.value for one in found.tried] in ([1e-7, 1e-6, 1e-5, 1e-4], [1e-9, 1e-8, 1e-7, 1e-6])
+    again = tune(recipe(steps=12), tmp_path, rates=2, growth=2)
+    assert again == found
+    assert tune(recipe(steps=12), tmp_path, rates=2, growth=0).edge
+
+
+def test_a_rate_that_diverges_is_an_end_found(recipe, gentle, tmp_path):
+    gentle(1e-2, 1e16)
+    found = tune(recipe(steps=12), tmp_path, rates=3, growth=1)
+    assert found.tried[-1].validation is None
+    assert found.best.validation is not None
+    gentle(1e30)
+    with pytest.raises(Failed, match="lower the rate"):
+        tune(recipe(), tmp_path, rates=2)
+
+
+def test_best_and_edge_follow_the_metric():
+    tried = (Tried(1e-3, 20.0, 3.0), Tried(2e-3, 18.0, 2.9), Tried(4e-3, 18.0, 2.8))
+    perplexity = Tuning(Axis(1e-3), tried, "perplexity", 1.0)
+    assert (perplexity.best.value, perplexity.edge) == (4e-3, True)
+    accuracy = replace(perplexity, tried=(*tried[1:], Tried(8e-3)), metric="accuracy")
+    assert (accuracy.best.value, accuracy.edge) == (4e-3, False)
+
+
+def test_a_method_may_say_that_an_option_of_its_own_is_tuned(recipe):
+    axis = Axis(2, 2.0, "alpha")
+    assert axis.set(recipe(), 8.0).method.alpha == 8
+    assert axis.set(recipe(), 8.0).lr == recipe().lr
