@@ -23,10 +23,8 @@ def memory(found: Found, title: str = "") -> Picture:
         _tower(axes, place, row, size)
     axes.set_xticks(range(len(rows)), [fill(label_of(row), 10) for row in rows], fontsize=7.5)
     axes.set(ylabel=unit, xlim=(-0.6, len(rows) - 0.4), ylim=(0, 1.12 * max(map(_height, rows)) / size))
-    device = (found.get("environment") or {}).get("device", "cpu")
-    process = "" if "cuda" in str(device) else "; on a CPU that is the whole process, Python and libraries included"
     said = title or _memory_said(rows)
-    finish(axes, said, f"towers: predicted at the peak; the black bars: measured{process}", "y")
+    finish(axes, said, "towers: predicted at the peak of a step; black bars: measured in a real one", "y")
     _legend(axes, rows)
     picture.alt = f"{said}. " + " ".join(f"{label_of(row)}: {_bytes_said(row)}." for row in rows)
     return picture
@@ -81,8 +79,8 @@ def times(found: Found, title: str = "") -> Picture:
     for place, row in enumerate(rows):
         axes.barh(place, row["seconds"], 0.62, color=look_of(row)[0], zorder=2)
         tokens = f", {row['added_tokens']} tokens longer" if row.get("added_tokens") else ""
-        said = (f"{row['seconds']:.3g} s{tokens}", (row["seconds"], place))
-        axes.annotate(*said, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+        words, end = f"{row['seconds']:.3g} s{tokens}", (row["seconds"], place)
+        axes.annotate(words, end, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [label_of(row) for row in rows], fontsize=8)
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.35 * rows[-1]["seconds"]))
     ratio = rows[-1]["seconds"] / rows[0]["seconds"]

@@ -12,7 +12,7 @@ from statistics import fmean
 from textwrap import fill
 from typing import Any
 
-from lora_lab.plots import ORANGE, RED, Picture
+from lora_lab.plots import RED, Picture
 from lora_lab.plots.compared import (
     LOWER,
     PALE,
@@ -36,19 +36,7 @@ from lora_lab.plots.compared import (
 from lora_lab.plots.costs import memory, times
 from lora_lab.plots.labels import name_dots
 
-
-def pictures(found: Found, reference: Found | None = None) -> dict[str, Picture]:
-    """Those of the pictures that there is something for, by name."""
-    made: dict[str, Picture] = {}
-    if any(each_of(row, found["metric"]) for row in found["methods"]):
-        made["quality"] = quality(found, reference)
-    if any(tried_of(row) for row in found["methods"]):
-        made["rates"] = rate_curves(found, reference)
-    if any(row.get("predicted_bytes") or row.get("peak_bytes") for row in found["methods"]):
-        made["memory"] = memory(found)
-    if any(row.get("seconds") for row in found["methods"]):
-        made["time"] = times(found)
-    return made
+KINDS = ("quality", "rates", "memory", "time")
 
 
 # ---- what may be said
@@ -101,7 +89,7 @@ def quality(found: Found, reference: Found | None = None, title: str = "") -> Pi
 
 def _draw_seeds(axes: Any, rows: Sequence[Found], metric: str, *, pale: bool) -> list[tuple[float, float]]:
     """The dots of each method that has any; returns (numbers, mean) of each row, nan for those without."""
-    means = []
+    means: list[tuple[float, float]] = []
     for row in rows:
         values = [scaled(value, metric) for value in each_of(row, metric)]
         colour, marker = look_of(row)
@@ -135,7 +123,7 @@ def rate_curves(found: Found, reference: Found | None = None, title: str = "") -
     rows, metric = [row for row in found["methods"] if tried_of(row)], found["metric"]
     across = min(len(rows), 5)
     down = -(-len(rows) // across)
-    picture = Picture(figsize=(max(4.2, 1.75 * across), 0.9 + 1.75 * down), dpi=110, layout="constrained")
+    picture = Picture(figsize=(max(4.2, 1.75 * across), 0.9 + 1.85 * down), dpi=110, layout="constrained")
     picture.set_facecolor("white")
     grid = picture.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(rows) :]:
@@ -160,13 +148,12 @@ def _own_rates(axes: Any, row: Found, metric: str) -> None:
     colour, marker = look_of(row)
     _rate_line(axes, row, metric, color=colour, linewidth=1.6, marker=marker, markersize=3.5, zorder=3)
     axes.set_xscale("log")
-    axes.set_title(label_of(row), fontsize=8, color=colour if colour != ORANGE else "#8a5f00")
+    rate = rate_said(row["lr"]) + (", edge" if row.get("edge") else "") if row.get("lr") else "none chosen yet"
+    axes.set_title(f"{label_of(row)}\n{rate}", fontsize=8, color=RED if row.get("edge") else "#222222")
     chosen = [value for lr, value in tried_of(row) if lr == row.get("lr")]
     if chosen:
         place = (row["lr"], scaled(chosen[0], metric))
         axes.plot(*place, "o", color=RED, markersize=9, fillstyle="none", markeredgewidth=1.5, zorder=4)
-        words = rate_said(row["lr"]) + (" edge" if row.get("edge") else "")
-        axes.text(0.04, 0.04, words, fontsize=8, color=RED if row.get("edge") else "#222222", transform=axes.transAxes)
     axes.tick_params(labelsize=7)
     tidy(axes)
 
@@ -186,6 +173,22 @@ def _rates_said(rows: Sequence[Found]) -> str:
     times = chosen[high] / chosen[low]
     said = f"{high} takes a rate {times:,.0f} times that of {low}" if times >= 1.5 else "All take about the same rate"
     return f"{said}; at the edge of what was tried: {', '.join(edges)}" if edges else said
+
+
+def picture(kind: str, found: Found, reference: Found | None = None) -> Picture | None:
+    """The picture of a kind, see KINDS; None where there is nothing yet that it would show."""
+    rows, metric = found["methods"], found["metric"]
+    there = {
+        "quality": any(each_of(row, metric) for row in rows),
+        "rates": any(tried_of(row) for row in rows),
+        "memory": any(row.get("predicted_bytes") or row.get("peak_bytes") for row in rows),
+        "time": any(row.get("seconds") for row in rows),
+    }
+    if not there[kind]:
+        return None
+    made = {"quality": quality, "rates": rate_curves}
+    alone = {"memory": memory, "time": times}
+    return made[kind](found, reference) if kind in made else alone[kind](found)
 
 
 # ---- in words
