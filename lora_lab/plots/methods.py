@@ -94,10 +94,12 @@ def _draw_seeds(axes: Any, rows: Sequence[Found], metric: str, *, pale: bool) ->
         values = [scaled(value, metric) for value in each_of(row, metric)]
         colour, marker = look_of(row)
         at, mean = max(1, trainable(row)), fmean(values) if values else math.nan
+        means.append((at, mean))
+        if not values:
+            continue
         style = {"facecolor": "none", "edgecolor": PALE} if pale else {"color": colour, "alpha": 0.55}
         axes.scatter([at] * len(values), values, s=26, marker=marker, zorder=1 if pale else 3, linewidth=1, **style)
         axes.plot([at], [mean], "_", color=PALE if pale else colour, markersize=14, markeredgewidth=2, zorder=2)
-        means.append((at, mean))
     return means
 
 
@@ -199,10 +201,13 @@ def in_words(found: Found) -> str:
     sentences = []
     for row in found["methods"]:
         values = [scaled(value, found["metric"]) for value in each_of(row, found["metric"])]
+        if not values:
+            sentences.append(f"{label_of(row)}: not scored.")
+            continue
         mean = f"{name_of(found['metric'])} {fmean(values):.1f}, seeds {min(values):.1f} to {max(values):.1f}"
         full = (row.get("against") or {}).get("full")
         against = f"; against full: {full['kind']}" if full else ""
-        sentences.append(f"{label_of(row)}: {trainable(row):,} train, {mean if values else 'not scored yet'}{against}.")
+        sentences.append(f"{label_of(row)}: {trainable(row):,} train, {mean}{against}.")
     return " ".join(sentences)
 
 

@@ -135,14 +135,14 @@ def test_start_returns_at_once_stop_keeps_and_start_goes_on(compare: Compare, wa
     assert panel.boxes[0].disabled
     panel.start()  # a second Start while one is going on does nothing
     panel.stop_button.click()
-    until(lambda: not panel.start_button.disabled)
+    until(lambda: "stopped" in panel.words.value and not panel.start_button.disabled)
     assert "stopped : 2 of 4 methods. Start goes on" in plain(panel.words.value)
     assert table(comparison("probe", "prompt", seeds=2)) in panel.table.value
     with pytest.raises(BadValue, match="no finished comparison"):
         panel.result()
     compare.gate = first
     panel.start_button.click()
-    until(lambda: "done" in panel.words.value)
+    until(lambda: "done" in panel.words.value and not panel.start_button.disabled)
     assert compare.trained == ["probe", "prompt", "lora", "full"]
     assert panel.result()
 
