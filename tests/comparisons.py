@@ -48,9 +48,11 @@ def _row(
     against |= {} if method == "probe" else {"probe": _verdict("better" if mean > 0.79 else "undecided")}
     tried = [] if rate is None else [(rate / 4, mean - 0.06), (rate / 2, mean - 0.01), (rate, mean + 0.004)]
     tried += [] if rate is None or method == "prompt" else [(2 * rate, mean - 0.02)]
+    settings: dict[str, Any] = {"name": method, **({"l2": 10.0} if method == "probe" else {})}
+    penalties = [{"l2": l2, "validation": mean - 0.001 * l2} for l2 in (10.0, 100.0)] if method == "probe" else []
     return {
-        "method": method, "label": label, "settings": {"name": method}, "lr": rate, "edge": method == "prompt",
-        "tried": [{"lr": lr, "validation": value} for lr, value in tried],
+        "method": method, "label": label, "settings": settings, "lr": rate, "edge": method == "prompt",
+        "tried": penalties or [{"lr": lr, "validation": value} for lr, value in tried],
         "accuracy": {"mean": sum(each) / len(each), "std": 0.004, "n": seeds, "each": each},
         "trainable": trains, "head": 385 if method == "probe" else 770, "adapter_bytes": 4 * (trains + 770),
         "predicted_bytes": predicted and predicted * MIB, "peak_bytes": measured * MIB, "seconds": seconds,

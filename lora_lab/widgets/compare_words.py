@@ -41,20 +41,20 @@ def table(found: Found) -> str:
     heads = "".join(f"<th>{head}</th>" for head in ("method", f"test {name_of(metric)}", *HEADS[1:]))
     lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(row, metric))}</tr>" for row in rows)
     rates = max((len(row.get("tried") or ()) for row in rows), default=0)
+    seeds = f"{len(found['seeds'])} seed{'s' * (len(found['seeds']) != 1)}"
     terms = (
         f"{found['model']} on {found['task']}, {found['steps']} steps of {found['batch']} rows; each rate chosen on "
-        f"validation from at most {rates} tried; test scored once for each of {len(found['seeds'])} seeds."
+        f"validation from at most {rates} tried; test scored once a run, {seeds} of each method."
     )
     return f"<p>{escape(terms)}</p><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
 
 
 def _cells(row: Mapping[str, Any], metric: str) -> list[str]:
     values = [scaled(value, metric) for value in each_of(row, metric)]
-    rate = rate_said(row["lr"]) if row.get("lr") else "none"
     return [
         escape(label_of(row)),
         f"<b>{fmean(values):.1f}</b>" if values else f"none: {escape(str(row.get('error')))}",
-        rate + (" (edge)" if row.get("edge") else ""),
+        escape(_tuned(row)) + (" (edge)" if row.get("edge") else ""),
         " ".join(f"{value:.1f}" for value in values),
         *(_verdict(row, other) for other in ("full", "probe")),
         f"{trainable(row):,}",
@@ -64,6 +64,14 @@ def _cells(row: Mapping[str, Any], metric: str) -> list[str]:
     ]
 
 
+def _tuned(row: Mapping[str, Any]) -> str:
+    """The rate, or of a method without one what is tuned in its place: "l2 0.1"."""
+    if row.get("lr"):
+        return rate_said(row["lr"])
+    names = [name for one in row.get("tried") or () for name in one if name != "validation"]
+    return f"{names[0]} {row['settings'][names[0]]:g}" if names and names[0] in row["settings"] else "none"
+
+
 def _verdict(row: Mapping[str, Any], other: str) -> str:
     """The kind, and on hovering or listening the whole sentence."""
     verdict = (row.get("against") or {}).get(other)
@@ -71,7 +79,9 @@ def _verdict(row: Mapping[str, Any], other: str) -> str:
 
 
 def _size(bytes_: int | None) -> str:
-    return "-" if bytes_ is None else f"{bytes_ / MIB:,.0f} MiB" if bytes_ >= 10 * MIB else f"{bytes_ / MIB:.2f} MiB"
+    if bytes_ is None:
+        return "-"
+    return f"{bytes_ / MIB:,.0f} MiB" if bytes_ >= MIB else f"{bytes_ / 1024:,.0f} KiB"
 
 
 def _place(row: Mapping[str, Any], metric: str) -> float:

@@ -165,6 +165,7 @@ def test_the_table_has_every_seed_verdict_and_cost_best_first():
     for value in next(row for row in found["methods"] if row["method"] == "bitfit")["accuracy"]["each"]:
         assert f"{100 * value:.1f}" in rows
     assert "0.05 (edge)" in rows
+    assert "l2 10" in rows  # the probe has no rate
     for part in ("undecided", "equivalent", "better", "74,498", "482 MiB", "1,140 MiB", "14.8"):
         assert part in rows
     assert "each rate chosen on validation from at most 4 tried" in words
