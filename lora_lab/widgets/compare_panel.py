@@ -174,15 +174,15 @@ class ComparePanel(Panel):
         self.bar = W.IntProgress(min=0, max=1, layout=W.Layout(width="160px"))
         self.view = choice("picture", list(PICTURES), self._paint_picture)
         self.alt = W.HTML(layout=FULL_WIDTH)
-        self.table = W.HTML(layout=W.Layout(width="100%", overflow="auto"))
+        self.table = W.HTML(layout=FULL_WIDTH)
         self.children = [
             wrapped(*self.boxes),
             self.more,
             wrapped(self.seeds, self.rates, self.steps),
             wrapped(self.start_button, self.stop_button, self.bar),
             self.words,
-            self.table,
             self.view,
             self.picture,
             self.alt,
+            self.table,
         ]

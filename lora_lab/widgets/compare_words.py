@@ -13,6 +13,7 @@ from lora_lab.widgets.panel import escape
 from lora_lab.widgets.words import cannot
 
 MIB = 2**20
+STYLE = "line-height:1.4;font-size:12px"
 HEADS = (
     "method", "rate", "each seed", "against full fine-tuning", "against probe", "trains", "file", "memory predicted",
     "measured", "seconds", "tokens added",
@@ -39,14 +40,18 @@ def table(found: Found) -> str:
     metric = found["metric"]
     rows = sorted(found["methods"], key=lambda row: _place(row, metric))
     heads = "".join(f"<th>{head}</th>" for head in ("method", f"test {name_of(metric)}", *HEADS[1:]))
-    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(row, metric))}</tr>" for row in rows)
+    lines = "".join(
+        f"<tr>{''.join(f'<td style=white-space:nowrap>{cell}</td>' for cell in _cells(row, metric))}</tr>"
+        for row in rows
+    )
     rates = max((len(row.get("tried") or ()) for row in rows), default=0)
     seeds = f"{len(found['seeds'])} seed{'s' * (len(found['seeds']) != 1)}"
     terms = (
         f"{found['model']} on {found['task']}, {found['steps']} steps of {found['batch']} rows; each rate chosen on "
         f"validation from at most {rates} tried; test scored once a run, {seeds} of each method."
     )
-    return f"<p>{escape(terms)}</p><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
+    whole = f"<table style='{STYLE}'><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
+    return f"<p>{escape(terms)}</p><div style='overflow-x:auto'>{whole}</div>"
 
 
 def _cells(row: Mapping[str, Any], metric: str) -> list[str]:
