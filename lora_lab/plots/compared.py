@@ -45,7 +45,7 @@ def new_axes(width: float, height: float) -> tuple[Picture, Any]:
 def finish(axes: Any, title: str, below: str, grid: str = "both") -> None:
     """The finding above, what is drawn below, a grid behind."""
     width = axes.figure.get_figwidth()
-    axes.figure.suptitle(fill(capital(title), int(11 * width)), fontsize=10.5)
+    axes.figure.suptitle(fill(capital(title), int(11.8 * width)), fontsize=10)
     axes.set_xlabel(f"{axes.get_xlabel()}\n{fill(below, int(13 * width))}".strip(), fontsize=8)
     axes.yaxis.label.set_size(9)
     axes.tick_params(labelsize=8)

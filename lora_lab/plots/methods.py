@@ -138,7 +138,7 @@ def rate_curves(found: Found, reference: Found | None = None, title: str = "") -
             _rate_line(axes, old[row["method"]], metric, color=PALE, linewidth=2.5, linestyle=":", zorder=2)
         _own_rates(axes, row, metric)
     said, width = title or _rates_said(rows), picture.get_figwidth()
-    picture.suptitle(fill(capital(said), int(11 * width)), fontsize=10.5)
+    picture.suptitle(fill(capital(said), int(11.8 * width)), fontsize=10)
     below = f"learning rate (log); the ring is the one that validation chose{behind_words(reference)}"
     picture.supxlabel(fill(below, int(13 * width)), fontsize=8)
     picture.supylabel(f"validation {name_of(metric)}", fontsize=8)

@@ -15,7 +15,7 @@ from lora_lab.plots.methods import picture
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.class_panel import button, choice
-from lora_lab.widgets.compare_words import standing, table, verdicts
+from lora_lab.widgets.compare_words import in_words, standing, table, verdicts
 from lora_lab.widgets.live_compare import LiveCompare
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, wrapped
 from lora_lab.widgets.words import cannot
@@ -150,7 +150,7 @@ class ComparePanel(Panel):
             found = self.live.found if self.live else None
             shown = picture(PICTURES[self.view.value], found, self.reference) if found else None
             if shown is not None:
-                self.picture.value, self.alt.value = shown._repr_png_(), f"<p>{escape(shown.alt)}</p>"
+                self.picture.value, self.alt.value = shown._repr_png_(), in_words(shown.alt)
 
     # ---- controls
 
@@ -174,7 +174,7 @@ class ComparePanel(Panel):
         self.bar = W.IntProgress(min=0, max=1, layout=W.Layout(width="160px"))
         self.view = choice("picture", list(PICTURES), self._paint_picture)
         self.alt = W.HTML(layout=FULL_WIDTH)
-        self.table = W.HTML(layout=FULL_WIDTH)
+        self.table = W.HTML(layout=W.Layout(width="100%", overflow="auto"))
         self.children = [
             wrapped(*self.boxes),
             self.more,

@@ -51,7 +51,7 @@ def table(found: Found) -> str:
         f"validation from at most {rates} tried; test scored once a run, {seeds} of each method."
     )
     whole = f"<table style='{STYLE}'><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
-    return f"<p>{escape(terms)}</p><div style='overflow-x:auto'>{whole}</div>"
+    return f"<p>{escape(terms)}</p>{whole}"
 
 
 def _cells(row: Mapping[str, Any], metric: str) -> list[str]:
@@ -103,3 +103,8 @@ def verdicts(found: Found) -> str:
         if "full" in (row.get("against") or {})
     ]
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def in_words(alt: str) -> str:
+    """A picture's words, folded away: most of them stand in the table as well."""
+    return f"<details><summary>the picture in words</summary>{escape(alt)}</details>"
