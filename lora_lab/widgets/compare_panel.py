@@ -17,7 +17,7 @@ from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.class_panel import button, choice
 from lora_lab.widgets.compare_words import in_words, standing, table, verdicts
 from lora_lab.widgets.live_compare import LiveCompare
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, wrapped
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
 from lora_lab.widgets.words import cannot
 
 PICTURES = {
