@@ -6,7 +6,7 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_lab.errors import NotFound
 
@@ -66,6 +66,21 @@ def reference(name: str) -> Run:
     if name not in there:
         raise NotFound(f"no reference run is called '{name}'; there are {', '.join(there)}")
     return replace(Store(folder).read(name), adapter=str(folder / name))
+
+
+def reference_comparison(name: str) -> dict[str, Any]:
+    """A comparison that ships with the lab, as `lora-lab compare --json` printed it, with where and when in it.
+
+    Raises: NotFound, naming those there are.
+    """
+    from lora_lab.files import read_json
+    from lora_lab.training.assets import shipped
+
+    folder = shipped("data/results/compare")
+    there = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in there:
+        raise NotFound(f"no reference comparison is called '{name}'; there are {', '.join(there) or 'none'}")
+    return read_json(folder / f"{name}.json")
 
 
 def workplace(lesson: str) -> Path:

@@ -8,7 +8,9 @@ import pytest
 
 from lora_lab import LoRA, Recipe, Run, Store, lesson, load_task, sweep
 from lora_lab.errors import NotFound
+from lora_lab.files import write_json
 from lora_lab.training import assets
+from tests.comparisons import comparison
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,17 @@ def test_the_time_to_train_grows_with_the_steps():
 def test_an_unknown_reference_names_those_there_are():
     with pytest.raises(NotFound, match="minilm-rt-r8"):
         lesson.reference("nothing")
+
+
+def test_a_reference_comparison_is_read_from_what_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(assets, "shipped", lambda path: tmp_path / path)
+    with pytest.raises(NotFound, match="no reference comparison is called 'minilm_rt'; there are none"):
+        lesson.reference_comparison("minilm_rt")
+    made_up = comparison("probe", "lora")  # a stand-in: the real one comes from a real run
+    write_json(tmp_path / "data/results/compare/minilm_rt.json", made_up)
+    assert lesson.reference_comparison("minilm_rt") == made_up
+    with pytest.raises(NotFound, match="'other'; there are minilm_rt"):
+        lesson.reference_comparison("other")
 
 
 def test_a_lesson_keeps_its_runs_beside_it_and_in_fast_where_its_runner_finds_them(monkeypatch: pytest.MonkeyPatch):

@@ -18,6 +18,12 @@ from lora_lab.checks.rates import (
     check_same_rate,
     check_sqrt_alpha,
 )
+from lora_lab.checks.rivals import (
+    check_added_share,
+    check_equivalence_rule,
+    check_not_equal,
+    check_tuned_rate,
+)
 from lora_lab.checks.savings import (
     check_break_even_rank,
     check_file_size,
@@ -35,6 +41,7 @@ __all__ = [
     "CONTRADICTIONS",
     "Verdict",
     "check_adam_gib",
+    "check_added_share",
     "check_best_error",
     "check_break_even_rank",
     "check_chosen_rate",
@@ -44,6 +51,7 @@ __all__ = [
     "check_down_gib",
     "check_energy",
     "check_equal_budget",
+    "check_equivalence_rule",
     "check_factor_shapes",
     "check_file_size",
     "check_first_step",
@@ -51,6 +59,7 @@ __all__ = [
     "check_logits_mb",
     "check_lora_forward",
     "check_nf4_gib",
+    "check_not_equal",
     "check_one_pair",
     "check_qv_count",
     "check_recompute",
@@ -62,6 +71,7 @@ __all__ = [
     "check_times_fewer",
     "check_trainable_parameters",
     "check_training_bytes",
+    "check_tuned_rate",
     "check_update_shows",
     "check_wrong_fan_in",
 ]

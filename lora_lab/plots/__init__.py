@@ -33,7 +33,15 @@ def curve(label: str, history: dict[str, list[Any]], metric: str) -> Curve:
 
 
 class Picture(Figure):
-    """A figure that a notebook shows by itself: matplotlib's own is only shown once pyplot has been set up for it."""
+    """A figure that a notebook shows by itself: matplotlib's own is only shown once pyplot has been set up for it.
+
+    alt     what is to be seen, in words: beside the picture in a notebook's file, and its alternative text on a page
+    """
+
+    alt: str = ""
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        return ({"text/plain": self.alt}, {"image/png": {"alt": self.alt}}) if self.alt else ({}, {})
 
     def _repr_png_(self) -> bytes:  # the name IPython looks for
         buffer = io.BytesIO()

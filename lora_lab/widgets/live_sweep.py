@@ -5,15 +5,13 @@ No widgets here, so that it is tested without any. The store is read once; after
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lora_lab.errors import LabError
 from lora_lab.experiments.choice import CELL, Cell, conclusion, eligible, is_cell, ranked
 from lora_lab.experiments.results import load, row
 from lora_lab.experiments.sweep import Swept, sweep
@@ -21,8 +19,7 @@ from lora_lab.plots import Curve, curve
 from lora_lab.training.lane import Callback, Progress
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
-
-State = Literal["ready", "starting", "loading", "training", "scoring", "done", "stopped", "failed"]
+from lora_lab.widgets.background import Background
 
 
 class Facts(NamedTuple):
@@ -42,17 +39,19 @@ def facts_in(store: Store, metric: str) -> dict[str, Facts]:
     return {name: Facts(*values) for name, *values in zip(frame["hash"], *columns, strict=True)}
 
 
-class LiveSweep:
+class LiveSweep(Background):
     """The runs of a grid and what is known of each. Read from any thread; written by the sweeping one.
+
+    What has finished is kept at a Stop, and another Start goes on where it was.
 
     known   what a store has, see `facts_in`: shared by the sweeps of a panel, and filled as results come
     """
 
     def __init__(self, recipes: Sequence[Recipe], store: Store, metric: str, known: dict[str, Facts]) -> None:
+        super().__init__()
         self.recipes = {recipe.hash: recipe for recipe in recipes}
         self.store, self.metric, self.known = store, metric, known
-        self.state: State = "ready"
-        self.error = self.finding = ""
+        self.finding = ""
         self.version = 0  # counts the results, so that who draws them knows when to
         self.pack: list[Recipe] = []
         self.packs, self.packs_begun, self.steps_taken = 0, 0, 0
@@ -61,45 +60,9 @@ class LiveSweep:
         self._curves: dict[str, Curve] = {}
         self._lines = pd.DataFrame([_line(name, recipe) for name, recipe in self.recipes.items()])
         self._frame: tuple[int, pd.DataFrame, Cell | None] | None = None
-        self._stop, self._began = threading.Event(), 0.0
-        self._thread: threading.Thread | None = None
+        self._began = 0.0
 
     # ---- what is done with it
-
-    def start(self) -> None:
-        """Sweep in the background and return at once; after a Stop it goes on where it was."""
-        self.state = "starting"
-        self._thread = threading.Thread(target=self.work, name="lora-lab-sweep", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask the sweep to end after its present step; what has finished is kept, the rest goes on next time."""
-        self._stop.set()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the sweeping thread is at work."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait for the thread to end."""
-        if self._thread:
-            self._thread.join(seconds)
-
-    def work(self) -> None:
-        """The whole sweep, in this thread; runs that the store has are not run again.
-
-        An error becomes `state` "failed" and one sentence in `error`.
-        """
-        self._begin()
-        try:
-            self._work()
-        except LabError as error:
-            self.error, self.state = str(error), "failed"
-        except Exception as error:  # a thread's exception would vanish unseen
-            self.error, self.state = f"{type(error).__name__}: {error}", "failed"
-        finally:
-            self._stop.clear()  # here, so that a Stop right after a Start is not lost
 
     def conclude(self) -> None:
         """Bring `finding` up to date: reads the predictions of two cells, so it is for when the sweep rests."""
@@ -164,12 +127,9 @@ class LiveSweep:
 
     # ---- in the sweeping thread
 
-    def _begin(self) -> None:
-        """Forget the pace and the error of the time before a Stop, not the curves."""
-        self.state, self.error, self.pack = "starting", "", []
-        self.packs_begun, self.steps_taken, self._began = 0, 0, 0.0
-
     def _work(self) -> None:
+        """The whole sweep; runs that the store has are not run again."""
+        self.pack, self.packs_begun, self.steps_taken, self._began = [], 0, 0, 0.0  # a new pace, the curves stay
         recipes = list(self.recipes.values())
         self.swept = sweep(recipes, self.store, stop=self._stop, note=self._note, callbacks=self._callbacks)
         for run in self.swept.runs:  # also those that somebody else had put into the store

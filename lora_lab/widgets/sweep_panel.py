@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import threading
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +21,7 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Store
 from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
+from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.class_panel import HEAT, SCROLLS, MapPanel, button, cells_table, choice, drawing, offer
 from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
 from lora_lab.widgets.panel import FULL_WIDTH, escape, wrapped
@@ -37,7 +36,6 @@ FIELDS = {  # what is typed, and an example of it
     "steps": "200",
 }
 BEST = ("the best so far", ())  # for a drop-down, None would be no choice at all
-PAINTS_PER_SECOND = 4
 MOST_BUTTONS, MOST_COLUMNS = 64, 8  # with more cells a map has only the drop-down
 
 
@@ -128,8 +126,7 @@ class SweepPanel(MapPanel):
             live.work()
             self._paint()
             return
-        live.start()
-        threading.Thread(target=self._pump, args=(live,), name="lora-lab-paint", daemon=True).start()
+        start_painted(live, self._paint)
 
     def stop(self, _: object = None) -> None:
         """End the sweep after its present step; what has finished is kept, Start goes on with the rest."""
@@ -169,15 +166,6 @@ class SweepPanel(MapPanel):
             self._paint()
 
     # ---- painting
-
-    def _pump(self, live: LiveSweep) -> None:
-        try:
-            while live.alive:
-                self._paint()
-                time.sleep(1 / PAINTS_PER_SECOND)
-        finally:  # whatever went wrong with a picture, the buttons work again
-            live.wait()
-            self._paint()
 
     def _paint(self, _: object = None) -> None:
         """Bring pictures, words and buttons to the sweep's present state; what has not changed is left alone."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +18,7 @@ from lora_lab.training.models import load_model
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.watching import headless
+from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
 from lora_lab.widgets.words import cannot, mind_table, standing
@@ -31,7 +30,6 @@ RANKS = (1, 2, 4, 8, 16, 32, 64)
 ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 STEPS = (20, 50, 100, 200, 400, 800)
-PAINTS_PER_SECOND = 4
 EARLIER = 3  # runs drawn behind the live one
 
 
@@ -128,8 +126,7 @@ class TrainPanel(Panel):
             self.words.value = cannot(str(error))
             return
         self.table.value = ""
-        live.start()
-        threading.Thread(target=self._pump, args=(live,), name="lora-lab-paint", daemon=True).start()
+        start_painted(live, self._paint)
 
     def _prepare(self) -> LiveRun:
         """The run that the controls describe, and axes for it. Raises: BadValue for what cannot be or does not fit."""
@@ -154,15 +151,6 @@ class TrainPanel(Panel):
         self._settings_changed()
 
     # ---- painting
-
-    def _pump(self, live: LiveRun) -> None:
-        try:
-            while live.alive:
-                self._paint()
-                time.sleep(1 / PAINTS_PER_SECOND)
-        finally:  # whatever went wrong with a picture, the buttons work again
-            live.wait()
-            self._paint()
 
     def _paint(self) -> None:
         """Bring picture, words and buttons to the run's present state."""

@@ -12,7 +12,7 @@ def standing(live: LiveRun) -> tuple[str, str]:
     """The picture's title and the words beside it: where a run stands, or what came of it."""
     if live.error:
         return "The run failed", cannot(live.error)
-    if live.state in ("ready", "loading"):
+    if live.state in ("ready", "starting", "loading"):
         return "Loading", "<b>loading</b> the model and the texts"
     return _going_on(live) if live.run is None else _finished(live, live.run)
 

@@ -1,0 +1,76 @@
+"""Work in a thread beside the notebook: started, stopped, waited for, and painted while it goes on. No widgets here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from lora_lab.errors import LabError
+
+PAINTS_PER_SECOND = 4
+
+
+class Background:
+    """What can be started and stopped. Subclasses do `_work`, look at `_stop`, and keep `state` up to date.
+
+    error   one sentence where it failed, else ""
+    """
+
+    state: str = "ready"
+    error: str = ""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Work in the background and return at once."""
+        self.state = "starting"
+        self._thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the work to end after its present step."""
+        self._stop.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the thread to end."""
+        if self._thread:
+            self._thread.join(seconds)
+
+    def work(self) -> None:
+        """All of it, in this thread. An error becomes `state` "failed" and one sentence in `error`."""
+        self.error = ""
+        try:
+            self._work()
+        except LabError as error:
+            self.error, self.state = str(error), "failed"
+        except Exception as error:  # a thread's exception would vanish unseen
+            self.error, self.state = f"{type(error).__name__}: {error}", "failed"
+        finally:
+            self._stop.clear()  # here, so that a Stop right after a Start is not lost
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+
+def start_painted(live: Background, paint: Callable[[], None]) -> None:
+    """Start it, and paint several times a second for as long as it is at work, and once more in the end."""
+    live.start()
+    threading.Thread(target=_pump, args=(live, paint), name="lora-lab-paint", daemon=True).start()
+
+
+def _pump(live: Background, paint: Callable[[], None]) -> None:
+    try:
+        while live.alive:
+            paint()
+            time.sleep(1 / PAINTS_PER_SECOND)
+    finally:  # whatever went wrong with a picture, the buttons work again
+        live.wait()
+        paint()
