@@ -25,7 +25,7 @@ def check_tuned_rate(rate: float | None, why: str | None, found: Mapping[str, An
     """Lesson 08: the rate that validation chose for a method of a comparison, and why validation does."""
     if unsolved(rate) or unsolved(why):
         return not_yet("put a rate and a letter in place of the ...")
-    row = next((row for row in found["methods"] if row["method"] == method), {})
+    row: dict[str, Any] = next((row for row in found["methods"] if row["method"] == method), {})
     tried = {one["lr"]: one["validation"] for one in row.get("tried", ()) if one.get("validation") is not None}
     if not isinstance(rate, Real):
         return Verdict(False, f"a rate is wanted, a number, not {type(rate).__name__}")

@@ -14,7 +14,7 @@ import click
 from lora_lab.cli.options import recipe_options
 from lora_lab.errors import BadValue, Failed
 
-OWN = ("method", "rank", "alpha", "targets", "rslora", "init", "lora_dropout", "lr", "seed", "validations", "patience")
+OWN = ("method", "lr", "seed", "validations", "patience", "steps", "batch")  # what a comparison says in its own way
 EVERY = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 
 
@@ -44,7 +44,7 @@ def compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@recipe_options(without=(*OWN, "steps", "batch"))
+@recipe_options(without=OWN)
 @click.option("--batch", type=int, default=8, show_default=True)
 @compare_options
 def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:

@@ -13,10 +13,10 @@ Command = Callable[..., Any]
 
 
 def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """The options of a recipe, but for those named; their defaults are the recipe's own."""
+    """The options of a recipe, but for those named; without "method", none of a method either. Defaults are its own."""
 
     def add(command: Command) -> Command:
-        command = method_options(without)(command)
+        command = command if "method" in without else method_options(without)(command)
         for name, option in reversed(OPTIONS.items()):
             command = command if name in without else option(command)
         return command
