@@ -1,0 +1,34 @@
+"""A comparison in a thread, with the real `compare` on a tiny model: stopped, resumed, shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_lab.experiments.compare import compare
+from lora_lab.widgets.compare_panel import ComparePanel
+from lora_lab.widgets.live_compare import LiveCompare
+from lora_lab.widgets.panel import plain
+from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
+
+TERMS = {"steps": 6, "batch": 8, "rates": 2, "growth": 0, "seeds": 1, **PLAIN}
+
+
+def test_stopped_and_started_again_it_is_what_compare_gives(tiny_encoder: str, opinions: str, tmp_path: Path):  # noqa: F811
+    live = LiveCompare(tiny_encoder, opinions, ("head", "lora"), tmp_path / "live", TERMS)
+    live.start()
+    live.stop()  # before the first step
+    live.wait(120)
+    assert (live.state, live.error, live.done) == ("stopped", "", 0)
+    assert not (tmp_path / "live" / "comparison.json").exists()
+    live.work()
+    assert (live.state, live.error, live.done) == ("done", "", 2)
+    whole = compare(tiny_encoder, opinions, "head,lora", tmp_path / "live", **TERMS).to_json()
+    assert live.found == whole
+    assert all(len(row["accuracy"]["each"]) == 1 and row["error"] is None for row in whole["methods"])
+
+    terms = {name: value for name, value in TERMS.items() if name not in ("steps", "rates", "seeds")}
+    own = {"steps": 6, "rates": 2, "seeds": 1, "store": str(tmp_path / "live")}
+    panel = ComparePanel(tiny_encoder, opinions, ("head", "lora"), **own, **terms).show()
+    assert panel.result().to_json() == whole  # found, not trained again
+    assert "done : 2 of 2 methods. " in plain(panel.words.value)
+    assert "LoRA r8 q,v" in plain(panel.table.value)
