@@ -139,12 +139,17 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @click.option("--attention", default="auto")
 @click.option("--device", "device_name", default="auto")
 @click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+@click.option("--prompts", default=64, show_default=True, help="Answers generated, where the task has meanings to say.")
+@click.option(
+    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as for E2E."
+)
 @JSON
-def evaluate(adapter: str, task: str, as_json: bool, **options: Any) -> None:
+def evaluate(adapter: str, task: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score a saved adapter, ours or PEFT's, on a task's test split."""
-    from lora_lab.training.train import evaluate_adapter
+    from lora_lab.experiments.generation import evaluated
+    from lora_lab.training.generate import GREEDY, PAPER
 
-    metrics = evaluate_adapter(adapter, task, **options)
+    metrics = evaluated(adapter, task, decoding=PAPER if decoding == "paper" else GREEDY, **options)
     _print({"metrics": metrics} if as_json else _metrics(metrics), as_json)
 
 

@@ -143,7 +143,7 @@ def _check_there(recipes: Sequence[Recipe], download: bool) -> None:
     for recipe in first.values():
         load_tokenizer(recipe.model, download=download)
         text, label = recipe.text_column, recipe.label_column
-        data = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
+        data = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
         drawn(data, recipe.examples, recipe.subset)
 
 

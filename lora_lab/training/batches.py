@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from lora_lab.errors import BadValue
 from lora_lab.training.tasks import Split, Task
 
 STEP = 2  # tokens
@@ -23,16 +24,22 @@ POOL = 32  # batches: this many batches' worth of rows is drawn at random, then 
 
 @dataclass(frozen=True)
 class Row:
-    """A text as tokens, with its label (None in language modelling) and its place in the split."""
+    """A text as tokens, with its label (None in language modelling) and its place in the split.
+
+    The first `prompt` of the tokens are given: they are read, but not learnt.
+    """
 
     tokens: Sequence[int]
     label: int | None
     place: int
+    prompt: int = 0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Shapes: input_ids and attention_mask (rows, tokens); labels (rows,), or (rows, tokens) with -100 where padded."""
+    """Shapes: input_ids and attention_mask (rows, tokens); labels (rows,), or (rows, tokens) with -100 where padded or
+    where a prompt stands.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
@@ -52,10 +59,30 @@ class Batch:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenise a split, each text cut to the task's max_length."""
+    """Tokenise a split, each text cut to the task's max_length; behind an answer stands the end-of-text token.
+
+    Raises: BadValue where a prompt leaves no room for an answer.
+    """
+    if split.prompts:
+        return _answers(split, task, tokenizer)
     tokens = tokenizer(list(split.texts), truncation=True, max_length=task.max_length)["input_ids"]
     labels: Sequence[int | None] = split.labels or [None] * len(split)
     return [Row(t, label, place) for place, (t, label) in enumerate(zip(tokens, labels, strict=True))]
+
+
+def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """Prompt, answer, end: tokenised apart, so that a prompt has the same tokens when the model goes on by itself."""
+    if not split.texts:
+        return []
+    prompts = tokenizer(list(split.prompts))["input_ids"]
+    answers = tokenizer(list(split.texts), add_special_tokens=False)["input_ids"]
+    if (longest := max(map(len, prompts))) >= task.max_length:
+        raise BadValue(f"max_length {task.max_length} leaves no answer room behind a prompt of {longest} tokens")
+    end = [tokenizer.eos_token_id]
+    return [
+        Row([*prompt, *answer, *end][: task.max_length], None, place, len(prompt))
+        for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+    ]
 
 
 def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Iterator[list[Row]]:
@@ -95,6 +122,8 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
         mask[i, : len(row.tokens)] = 1
     if rows[0].label is None:
         labels = input_ids.masked_fill(mask == 0, -100)
+        for i, row in enumerate(rows):
+            labels[i, : row.prompt] = -100
     else:
         labels = torch.tensor([row.label for row in rows])
     return Batch(input_ids, mask, labels, tuple(row.place for row in rows))

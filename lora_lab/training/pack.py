@@ -69,8 +69,10 @@ class Pack:
         if len({key(recipe) for recipe in recipes}) > 1:
             raise BadValue("these recipes cannot train side by side: they differ in more than a lane may")
         text, label = first.text_column, first.label_column
-        self.task: Task = load_task(first.task, max_length=first.max_length, text=text, label=label)
+        self.task: Task = load_task(first.task, max_length=first.max_length, text=text, label=label, download=download)
         wanted = {"device": first.device, "dtype": first.base_dtype, "attention": first.attention}
+        if not self.task.train.texts:
+            raise BadValue(f"{first.task} has nothing to train on: there is no train.txt or trainset.csv in it")
         self.choice = device.choose(typical_tokens(self.task), **wanted)
         places = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
@@ -276,8 +278,9 @@ def seed_everything(seed: int) -> None:
 
 def typical_tokens(task: Task) -> int:
     """About how long the task's texts are in tokens (4 characters each), for choosing attention and dtype."""
-    sample = task.train.texts[:200]
-    return min(task.max_length, sum(map(len, sample)) // (4 * len(sample)))
+    split = task.train if task.train.texts else task.test
+    sample = [*split.texts[:200], *split.prompts[:200]]
+    return min(task.max_length, sum(map(len, sample)) // (4 * min(200, len(split))))
 
 
 def positions(model: PreTrainedModel) -> int | None:

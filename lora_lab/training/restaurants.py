@@ -23,7 +23,8 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from lora_lab.training.meanings import SLOTS, Meaning, meaning_of
+from lora_lab.training.assets import shipped
+from lora_lab.training.meanings import SLOTS, Meaning, meaning_of, parse
 from lora_lab.training.wordings import (
     ADJECTIVES,
     LANDMARKS,
@@ -35,6 +36,7 @@ from lora_lab.training.wordings import (
     VALUES,
     WHERE,
     WITH,
+    Words,
 )
 
 SIZES = {"train": 1500, "validation": 100, "test": 200}  # meanings
@@ -64,6 +66,14 @@ def make(split: str) -> list[Example]:
             known.add(meaning)
             examples.append(Example(meaning, _references(meaning, rng)))
     return examples
+
+
+def read(split: str) -> list[Example]:
+    """The examples of a split: training's from the grammar, the others from the files that ship."""
+    if split == "train":
+        return make(split)
+    lines = shipped(f"data/restaurants/{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Example(parse(one["meaning"]), tuple(one["references"])) for one in map(json.loads, lines)]
 
 
 def profile(meaning: Meaning) -> tuple[tuple[str, str], ...]:
@@ -180,7 +190,7 @@ class _Speaker:
             return f"is {pick(NEAR, self.rng)} {self.meaning['near']}"
         return self.take(slot, PREDICATES)
 
-    def take(self, slot: str, table: dict[str, dict[str, tuple[str, ...]]]) -> str:
+    def take(self, slot: str, table: Words) -> str:
         """Words for a slot's value, which is then said."""
         self.left.remove(slot)
         return pick(table[slot][self.meaning[slot]], self.rng)
@@ -222,7 +232,9 @@ def _statements(s: _Speaker) -> str:
     return f"{s.meaning['name']} {listed(s.statements(1 + int(s.rng.random() * 3)))}"
 
 
-_OPENINGS: tuple[Callable[[_Speaker], str], ...] = (_is, _is, _there_is, _where_first, _between_commas, _try, _statements)
+_OPENINGS: Sequence[Callable[[_Speaker], str]] = (
+    _is, _is, _there_is, _where_first, _between_commas, _try, _statements,
+)  # fmt: skip
 
 
 # ---- small words

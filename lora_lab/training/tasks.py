@@ -5,7 +5,9 @@
     tweets        negative, neutral, positive; holds abuse, so it is fetched only when asked for
     kjv           the King James Bible, for language modelling
     shakespeare   his plays, for language modelling
+    restaurants   a meaning in slots to be said in a sentence; ours, from a grammar
     FILE          your own .csv or .jsonl with a text and a label column, or a .txt for language modelling
+    FOLDER        the E2E NLG challenge's files, see `e2e.py`; or their hub id, where the hub may be asked
 
 Splits are seeded; a text that stands twice is kept once, so that no test row was trained on. Rates and ranks are
 chosen on `validation`; `test` is scored once, at the end.
@@ -15,24 +17,33 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from lora_lab.errors import BadValue, NotFound
+from lora_lab.training import e2e, restaurants
 from lora_lab.training.assets import asset_path
+from lora_lab.training.meanings import Meaning
+from lora_lab.training.restaurants import Example
 
 SPLITS = ("train", "validation", "test")
+VALIDATED = 100  # meanings; E2E has 547, and they are scored again and again
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts and, for classification, the number of each text's label."""
+    """Texts and, for classification, the number of each text's label.
+
+    In generation each text answers a prompt: only the answer is learnt. `references` are all its good answers.
+    """
 
     texts: tuple[str, ...]
     labels: tuple[int, ...] = ()
+    prompts: tuple[str, ...] = ()
+    references: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -66,6 +77,11 @@ class Task:
         """The figure that the task is judged by."""
         return "accuracy" if self.labels else "perplexity"
 
+    @property
+    def generates(self) -> bool:
+        """Whether texts answer prompts, so that a model's own answers can be scored."""
+        return bool(self.test.prompts)
+
 
 def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
     """Places in `task.train` of so many texts, in order; all of them for 0 examples.
@@ -98,12 +114,19 @@ class _Bundled:
 
 
 def load_task(
-    name: str, *, seed: int = 0, max_length: int | None = None, text: str = "text", label: str = "label"
+    name: str,
+    *,
+    seed: int = 0,
+    max_length: int | None = None,
+    text: str = "text",
+    label: str = "label",
+    download: bool = False,
 ) -> Task:
-    """A bundled task by name, or a task from a file of one's own.
+    """A bundled task by name, or a task from a file of one's own, or E2E from a folder.
 
     seed        decides which rows are held out; runs are comparable only when they share it
     text, label the columns of an own file; a column "split" (train, validation, test) is used where there is one
+    download    allow the hub to be asked for a data set that is named by its hub id
     Raises: NotFound for an unknown name or column; BadValue for a file that cannot be a task.
     """
     if max_length is not None and max_length < 1:
@@ -112,10 +135,17 @@ def load_task(
         known = TASKS[name]
         rows = _unique(known.read())
         return _task(name, rows, known.labels, max_length or known.max_length, known.held_out, seed)
+    if name == "restaurants":
+        return _generation(name, {split: restaurants.read(split) for split in SPLITS}, max_length)
     path = Path(name).expanduser()
+    if path.is_dir():
+        return _generation(name, e2e.read_folder(path), max_length)
+    if not path.is_file() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not path.suffix:
+        return _generation(name, e2e.read_hub(name, download=download), max_length)
     if not path.is_file():
         raise NotFound(
-            f"there is no task or file '{name}'; tasks are {', '.join(TASKS)}, or give a .csv, .jsonl or .txt"
+            f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants'])}, or give a .csv, "
+            ".jsonl or .txt"
         )
     return _own_task(path, seed, max_length or 128, text, label)
 
@@ -185,6 +215,30 @@ TASKS = {
     "kjv": _Bundled((), 128, (32, 128), _passages_of("kjv")),
     "shakespeare": _Bundled((), 128, (32, 128), _passages_of("shakespeare")),
 }
+
+
+# ---- meanings to be said
+
+
+def _generation(name: str, examples: Mapping[str, Sequence[Example]], max_length: int | None) -> Task:
+    """Training has a row for each reference; held out there is one for each meaning, with all its references."""
+    train = [(example, text) for example in examples["train"] for text in example.references]
+    few = examples["validation"][:: max(1, len(examples["validation"]) // VALIDATED)]
+    held_out = {
+        split: _answers([(example, example.references[0]) for example in some])
+        for split, some in (("validation", few), ("test", examples["test"]))
+    }
+    return Task(name, (), max_length or 160, _answers(train), **held_out)
+
+
+def _answers(pairs: Sequence[tuple[Example, str]]) -> Split:
+    prompts = tuple(prompt_of(example.meaning) for example, _ in pairs)
+    return Split(tuple(text for _, text in pairs), (), prompts, tuple(example.references for example, _ in pairs))
+
+
+def prompt_of(meaning: Meaning) -> str:
+    """What stands before the answer: the meaning in E2E's form, on a line of its own."""
+    return f"{meaning}\n"
 
 
 # ---- a user's own

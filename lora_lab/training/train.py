@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, Failed, LabError, NotFound
 from lora_lab.files import read_json
@@ -25,7 +27,7 @@ from lora_lab.training.pack import Pack, check_fits, typical_tokens
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
-from lora_lab.training.tasks import load_task
+from lora_lab.training.tasks import Task, load_task
 
 
 def train(
@@ -114,7 +116,21 @@ class Bench(Pack):
         return self.score(split)[0]
 
 
-def evaluate_adapter(
+@dataclass(frozen=True)
+class Opened:
+    """A saved adapter on its base, ready to answer, with the task that it is to be held against."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+
+    def metrics(self) -> dict[str, float]:
+        """Those of the test split."""
+        rows = encode(self.task.test, self.task, self.tokenizer)
+        return evaluate(self.model, rows, int(self.tokenizer.pad_token_id), str(self.model.device)).metrics
+
+
+def open_adapter(
     adapter: str | Path,
     task: str,
     *,
@@ -126,13 +142,13 @@ def evaluate_adapter(
     text_column: str = "text",
     label_column: str = "label",
     download: bool = False,
-) -> dict[str, float]:
-    """The metrics of a saved adapter on a task's test split.
+) -> Opened:
+    """Load a saved adapter, its base and a task.
 
     model   the base model; the one that the adapter's config names when None
     Raises: NotFound, BadValue as `load_task`, `load_model` and `load_adapter`.
     """
-    data = load_task(task, max_length=max_length, text=text_column, label=label_column)
+    data = load_task(task, max_length=max_length, text=text_column, label=label_column, download=download)
     if not (Path(adapter) / CONFIG).is_file():
         raise NotFound(f"{adapter} is not an adapter: it holds no {CONFIG}")
     named = read_json(Path(adapter) / CONFIG).get("base_model_name_or_path")
@@ -147,5 +163,9 @@ def evaluate_adapter(
     attend_in_fp32(base)
     tokenizer = load_tokenizer(name, download=download)
     base.config.pad_token_id = tokenizer.pad_token_id
-    rows = encode(data.test, data, tokenizer)
-    return evaluate(base.to(choice.device), rows, int(tokenizer.pad_token_id), choice.device).metrics
+    return Opened(base.to(choice.device), tokenizer, data)
+
+
+def evaluate_adapter(adapter: str | Path, task: str, **options: Any) -> dict[str, float]:
+    """The metrics of a saved adapter on a task's test split. Options and what it raises: as `open_adapter`."""
+    return open_adapter(adapter, task, **options).metrics()

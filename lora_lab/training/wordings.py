@@ -5,7 +5,9 @@ ADJECTIVES stand before the kind of place, SERVING and WITH behind it, PREDICATE
 
 from __future__ import annotations
 
-Words = dict[str, dict[str, tuple[str, ...]]]  # slot -> value -> ways to say it
+from collections.abc import Mapping, Sequence
+
+Words = Mapping[str, Mapping[str, Sequence[str]]]  # slot -> value -> ways to say it
 
 NAMES = (
     "Juniper House", "The Copper Ladle", "Saltmarsh", "The Blind Otter", "Number Nine", "The Lantern Room", "Verbena",
@@ -86,7 +88,7 @@ PREDICATES: Words = {
     | {stars: (f"is rated {stars}", f"has a customer rating of {stars}", f"scores {stars}") for stars in _STARS},
     "familyFriendly": {
         "yes": ("is family-friendly", "welcomes families", "is suitable for children", "welcomes children"),
-        "no": ("is not family-friendly", "does not welcome children", "is for adults only", "is not meant for families"),
+        "no": ("is not family-friendly", "does not welcome children", "is for adults only", "is not for families"),
     },
 }
 

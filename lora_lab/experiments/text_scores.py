@@ -1,0 +1,89 @@
+"""How like its references a generated text is: BLEU, chrF, ROUGE-L and NIST, by the packages that others use too.
+
+    bleu     n-grams of up to four words that also stand in a reference, 0 to 100 (Papineni et al. 2002; sacrebleu)
+    chrf     the same idea with runs of up to six letters, 0 to 100 (Popović 2015; sacrebleu)
+    rouge_l  longest common subsequence of words, F1 against the nearest reference, 0 to 100 (Lin 2004; rouge-score)
+    nist     n-grams of up to five words weighted by how much they tell, from 0 up (Doddington 2002; nltk)
+
+Case does not count for BLEU and NIST, as in the E2E challenge's own script; its other details differ, so figures
+compare within the lab and only roughly with the paper's. METEOR and CIDEr need Java tools: they are shown as published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from itertools import zip_longest
+from types import ModuleType
+
+from lora_lab.errors import BadValue
+
+NAMES = ("bleu", "chrf", "rouge_l", "nist")
+_PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nltk"}
+
+
+def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """All scores of texts, each with one or more references.
+
+    Raises: BadValue for no texts, or a text without references; or where a package is missing, naming the pip extra.
+    """
+    if not texts or len(texts) != len(references) or not all(references):
+        raise BadValue(f"scores need texts with references: there are {len(texts)} and {len(references)}")
+    check_installed()
+    return {
+        "bleu": bleu(texts, references),
+        "chrf": chrf(texts, references),
+        "rouge_l": rouge_l(texts, references),
+        "nist": nist(texts, references),
+    }
+
+
+def check_installed() -> None:
+    """Raises: BadValue, naming the pip extra, where a package that scores is missing."""
+    for module in _PACKAGES:
+        _package(module)
+
+
+def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Corpus BLEU, 0 to 100."""
+    return float(_package("sacrebleu").corpus_bleu(list(texts), _streams(references), lowercase=True).score)
+
+
+def chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Corpus chrF, 0 to 100."""
+    return float(_package("sacrebleu").corpus_chrf(list(texts), _streams(references)).score)
+
+
+def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Mean ROUGE-L F1 against each text's nearest reference, 0 to 100."""
+    _package("rouge_score")
+    scorer = import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
+    each = [
+        scorer.score_multi(list(known), text)["rougeL"].fmeasure for text, known in zip(texts, references, strict=True)
+    ]
+    return 100 * float(sum(each)) / len(each)
+
+
+def nist(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Corpus NIST of n-grams up to five words, fewer where no text has as many."""
+    _package("nltk"), _package("sacrebleu")
+    words = import_module("sacrebleu.tokenizers.tokenizer_13a").Tokenizer13a()
+    split = [words(text.lower()).split() for text in texts]
+    known = [[words(text.lower()).split() for text in some] for some in references]
+    longest = min(5, max(map(len, split)))
+    return float(import_module("nltk.translate.nist_score").corpus_nist(known, split, n=longest)) if longest else 0.0
+
+
+def _streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """First references, second references, ...; None where a text has fewer."""
+    return [list(stream) for stream in zip_longest(*references)]
+
+
+def _package(module: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = _PACKAGES[module]
+        raise BadValue(
+            f"scores of generated text need {name}, which is missing: pip install 'lora-lab[metrics]'"
+        ) from error
