@@ -76,7 +76,7 @@ LEVELS: Mapping[str, Sequence[tuple[tuple[str, ...], str]]] = {
             ("cheap", "less than £20"),
             r"\bcheap(?:er|ly)?\b|\binexpensive(?:ly)?\b|\baffordabl[ey]\b|\bbudget\b|\bnot (?:\w+ )?expensive\b"
             rf"|{_priced('low(?:er|ly)?|small|great value')}|\blow(?:er)? (?:end|range)\b|\beconomical\b"
-            rf"|\bgood value\b|\b(?:less th[ae]n|under|below|up to|lower than|within|no more than|maximum of) {_TWENTY}\b"
+            rf"|\bgood value\b|\b(?:less th[ae]n|under|below|up to|lower than|within|no more than) {_TWENTY}\b"
             rf"|{_TWENTY} ?(?:or|and) (?:less|under|below)",
         ),
     ),

@@ -79,6 +79,7 @@ def tiny_causal(tmp_path_factory) -> str:
     vocabulary = {token: number for number, token in enumerate(["<end>", *alphabet])}
     letters = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
     letters.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
+    letters.decoder = tokenizers.decoders.ByteLevel()
     transformers.PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="<end>").save_pretrained(folder)
     torch.manual_seed(0)
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

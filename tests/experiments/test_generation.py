@@ -1,0 +1,86 @@
+"""A model's answers scored: before and after training on a tiny model, and from the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from click.testing import CliRunner
+
+from lora_lab import LoRA, load_model, load_task, load_tokenizer, save_adapter
+from lora_lab.cli import commands
+from lora_lab.errors import BadValue
+from lora_lab.experiments import generation
+from lora_lab.experiments.generation import METRICS, before_and_after, evaluated, scored
+from lora_lab.training.generate import Decoding
+from tests.conftest import randomise
+from tests.training.conftest import opinions, tiny_causal, tiny_encoder  # noqa: F401
+
+TINY = Decoding(max_new_tokens=3)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_task("restaurants", max_length=400)
+
+
+def test_references_for_answers_score_as_they_should(monkeypatch, task):
+    monkeypatch.setattr(generation, "generate", lambda model, tokenizer, prompts, decoding: task.test.texts[:20])
+    found = scored(None, None, task, prompts=20)
+    assert (found["slot_errors"], found["n"], len(found["texts"])) == (0, 20, 20)
+    assert (found["bleu"], found["rouge_l"]) == pytest.approx((100, 100))
+    assert found["texts"][3]["text"] == task.test.texts[3]
+    assert set(found["texts"][3]["slots"].values()) == {"right"}
+
+
+def test_wrong_answers_for_answers_do_too(monkeypatch, task):
+    """Each meaning gets the sentence of the next one."""
+    monkeypatch.setattr(generation, "generate", lambda model, tokenizer, prompts, decoding: task.test.texts[1:21])
+    found = scored(None, None, task, prompts=20)
+    assert found["slot_errors"] > 0.6
+    assert found["bleu"] < 60
+    assert sum(found["kinds"].values()) >= sum(len(text["slots"]) for text in found["texts"])
+
+
+def test_before_is_the_base_and_after_the_adapter(tiny_causal, task):
+    model, tokenizer = load_model(tiny_causal), load_tokenizer(tiny_causal)
+    plain = scored(model, tokenizer, task, prompts=3, decoding=TINY)
+    LoRA(rank=4).attach(model)
+    randomise(model)
+    both = before_and_after(model, tokenizer, task, prompts=3, decoding=TINY)
+    assert both["before"] == plain
+    assert both["after"]["texts"] != plain["texts"]
+
+
+def test_a_task_without_meanings_is_refused(opinions):
+    with pytest.raises(BadValue, match="has no meanings to be said; a task such as restaurants has"):
+        scored(None, None, load_task(opinions))
+    with pytest.raises(BadValue, match="prompts must be at least 1"):
+        scored(None, None, load_task("restaurants"), prompts=0)
+
+
+def test_evaluate_prints_slot_errors_beside_perplexity(tiny_causal, tmp_path):
+    model = load_model(tiny_causal)
+    LoRA(rank=2).attach(model)
+    save_adapter(model, tmp_path / "adapter")
+    (tmp_path / "test.txt").write_text("name : Quince | area : riverside||Quince is by the river .\n", encoding="utf-8")
+    (tmp_path / "valid.txt").write_text("name : Fable | food : Thai||Fable is Thai .\n", encoding="utf-8")
+    plain = ["--model", tiny_causal, "--dtype", "fp32", "--attention", "eager", "--device", "cpu", "--prompts", "2"]
+    found = CliRunner().invoke(
+        commands, ["evaluate", str(tmp_path / "adapter"), "--task", str(tmp_path), *plain, "--json"],
+        catch_exceptions=False, standalone_mode=False,
+    )  # fmt: skip
+    metrics = json.loads(found.stdout)["metrics"]
+    assert set(metrics) == {"perplexity", "loss", "n", *METRICS}
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    assert metrics["n"] == 1
+    assert metrics["slot_errors"] >= 1
+
+
+def test_evaluating_another_task_is_as_it_was(tiny_encoder, opinions, tmp_path):
+    model = load_model(tiny_encoder, num_labels=2)
+    LoRA(rank=2).attach(model)
+    save_adapter(model, tmp_path)
+    metrics = evaluated(tmp_path, opinions, model=tiny_encoder, dtype="fp32", attention="eager", device_name="cpu")
+    assert set(metrics) == {"accuracy", "macro_f1", "loss"}
