@@ -15,7 +15,6 @@ from lora_lab.experiments import generation
 from lora_lab.experiments.generation import METRICS, before_and_after, evaluated, scored
 from lora_lab.training.generate import Decoding
 from tests.conftest import randomise
-from tests.training.conftest import opinions, tiny_causal, tiny_encoder  # noqa: F401
 
 TINY = Decoding(max_new_tokens=3)
 

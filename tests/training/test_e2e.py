@@ -11,7 +11,7 @@ from lora_lab.training import e2e
 from lora_lab.training.meanings import parse
 from lora_lab.training.train import train
 
-TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is a family - friendly pub .
+TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is family - friendly .
 name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||A pub for families : Saltmarsh .
 name : Quince | customer rating : 5 out of 5 | area : riverside||Quince has 5 stars and is by the river .
 """
@@ -59,7 +59,7 @@ def test_without_a_training_file_a_folder_can_be_scored_on_but_not_trained_on(fo
     (folder / "train.txt").unlink()
     task = load_task(str(folder))
     assert (len(task.train), len(task.test)) == (0, 2)
-    with pytest.raises(BadValue, match="has nothing to train on: there is no train.txt or trainset.csv in it"):
+    with pytest.raises(BadValue, match=r"has nothing to train on: there is no train.txt or trainset.csv in it"):
         train(Recipe("smollm2", str(folder), device="cpu", dtype="fp32", attention="eager"), store=None)
 
 
