@@ -13,8 +13,9 @@ the .txt form is the one in which Hu et al. 2021 trained on it.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.training.meanings import Meaning, meaning_of, parse
@@ -96,7 +97,7 @@ def _piped(text: str) -> Meaning:
     return meaning_of({slot: value.replace("£ ", "£").replace(" - ", "-") for slot, value in slots.items()})
 
 
-def _checked(read, text: str, file: Path, number: int) -> Meaning:  # type: ignore[no-untyped-def]
+def _checked(read: Callable[[str], Meaning], text: str, file: Path, number: int) -> Meaning:
     try:
         return read(text)
     except BadValue as error:
@@ -111,7 +112,7 @@ def _grouped(pairs: Iterable[tuple[Meaning, str]]) -> list[Example]:
     return [Example(meaning, tuple(references)) for meaning, references in groups.items()]
 
 
-def _records(table, file: str) -> Iterator[tuple[Meaning, str]]:  # type: ignore[no-untyped-def]
+def _records(table: Any, file: str) -> Iterator[tuple[Meaning, str]]:
     names = next((names for names in _COLUMNS if set(names) <= set(table.columns)), None)
     if names is None:
         raise BadValue(f"{file} is not E2E: it has the columns {', '.join(map(str, table.columns))}, not mr and ref")

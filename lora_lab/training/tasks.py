@@ -30,6 +30,7 @@ from lora_lab.training.meanings import Meaning
 from lora_lab.training.restaurants import Example
 
 SPLITS = ("train", "validation", "test")
+HUB_ID = r"[\w-]+/[\w-]+"  # owner and name
 VALIDATED = 100  # meanings; E2E has 547, and they are scored again and again
 
 
@@ -124,7 +125,7 @@ def load_task(
 ) -> Task:
     """A bundled task by name, or a task from a file of one's own, or E2E from a folder.
 
-    seed        decides which rows are held out; runs are comparable only when they share it
+    seed        decides which rows are held out, where a data set does not say; runs compare only when they share it
     text, label the columns of an own file; a column "split" (train, validation, test) is used where there is one
     download    allow the hub to be asked for a data set that is named by its hub id
     Raises: NotFound for an unknown name or column; BadValue for a file that cannot be a task.
@@ -138,11 +139,11 @@ def load_task(
     if name == "restaurants":
         return _generation(name, {split: restaurants.read(split) for split in SPLITS}, max_length)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return _generation(name, e2e.read_folder(path), max_length)
-    if not path.is_file() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not path.suffix:
-        return _generation(name, e2e.read_hub(name, download=download), max_length)
     if not path.is_file():
+        if re.fullmatch(HUB_ID, name):
+            return _generation(name, e2e.read_hub(name, download=download), max_length)
         raise NotFound(
             f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants'])}, or give a .csv, "
             ".jsonl or .txt"

@@ -49,6 +49,15 @@ def test_a_folder_is_a_task(folder):
     assert task.test.references[0][1] == "A pub for families : Saltmarsh ."
 
 
+def test_a_folder_is_trained_on(folder, tiny_causal):
+    plain = {"device": "cpu", "dtype": "fp32", "attention": "eager"}
+    recipe = Recipe(tiny_causal, str(folder), steps=3, batch=2, lr=1e-2, validations=1, max_length=200, **plain)
+    run = train(recipe, store=None)
+    assert set(run.metrics) == {"perplexity", "loss"}
+    before, after = (validation["perplexity"] for validation in run.history["validation"])
+    assert after < before
+
+
 def test_the_official_names_are_known_too(tmp_path):
     for name in ("trainset.csv", "devset.csv", "testset_w_refs.csv"):
         (tmp_path / name).write_text(CSV, encoding="utf-8")
