@@ -147,10 +147,12 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 def evaluate(adapter: str, task: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score a saved adapter, ours or PEFT's, on a task's test split."""
     from lora_lab.experiments.generation import evaluated
+    from lora_lab.experiments.text_scores import published
     from lora_lab.training.generate import GREEDY, PAPER
 
     metrics = evaluated(adapter, task, decoding=PAPER if decoding == "paper" else GREEDY, **options)
-    _print({"metrics": metrics} if as_json else _metrics(metrics), as_json)
+    beside = f"\n{published()}" if "bleu" in metrics and task != "restaurants" else ""
+    _print({"metrics": metrics} if as_json else _metrics(metrics) + beside, as_json)
 
 
 @commands.command()

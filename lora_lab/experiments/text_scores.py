@@ -6,7 +6,7 @@
     nist     n-grams of up to five words weighted by how much they tell, from 0 up (Doddington 2002; nltk)
 
 Case does not count for BLEU and NIST, as in the E2E challenge's own script; its other details differ, so figures
-compare within the lab and only roughly with the paper's. METEOR and CIDEr need Java tools: they are shown as published.
+compare within the lab and only roughly with the paper's. METEOR and CIDEr need Java tools: PUBLISHED has the paper's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ from types import ModuleType
 from lora_lab.errors import BadValue
 
 NAMES = ("bleu", "chrf", "rouge_l", "nist")
+# On E2E's test set, GPT-2 medium, as published: Hu et al. 2021, table 3.
+PUBLISHED = {
+    "full fine-tuning, 354.92 M": {"bleu": 68.2, "nist": 8.62, "meteor": 46.2, "rouge_l": 71.0, "cider": 2.47},
+    "AdapterL, 0.37 M": {"bleu": 66.3, "nist": 8.41, "meteor": 45.0, "rouge_l": 69.8, "cider": 2.40},
+    "prefix-layer, 0.35 M": {"bleu": 69.7, "nist": 8.81, "meteor": 46.1, "rouge_l": 71.4, "cider": 2.49},
+    "LoRA, 0.35 M": {"bleu": 70.4, "nist": 8.85, "meteor": 46.8, "rouge_l": 71.8, "cider": 2.53},
+}
 _PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nltk"}
 
 
@@ -36,6 +43,14 @@ def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> di
         "rouge_l": rouge_l(texts, references),
         "nist": nist(texts, references),
     }
+
+
+def published() -> str:
+    """The paper's own figures on E2E as a table, METEOR and CIDEr among them, which are not computed here."""
+    columns = list(next(iter(PUBLISHED.values())))
+    lines = [f"{'published for GPT-2 medium on E2E':34}{''.join(f'{name:>9}' for name in columns)}"]
+    lines += [f"{name:34}{''.join(f'{row[c]:9g}' for c in columns)}" for name, row in PUBLISHED.items()]
+    return "\n".join([*lines, "(Hu et al. 2021, table 3, by E2E's own script)"])
 
 
 def check_installed() -> None:
