@@ -66,6 +66,9 @@ class Matcher:
     def judge(self, meaning: Meaning, text: str) -> Judgement:
         """Each slot of a text, held against what it was to say."""
         said = self.said(text)
+        for slot, value in meaning.slots:
+            if slot in _PATTERNS and not _known(slot, value) and _plain(value) in _plain(text):
+                said[slot] = [(value,)]  # a value that the patterns do not know counts where it stands as written
         kinds = {slot: _kind(meaning.get(slot), said[slot]) for slot in SLOTS}
         return Judgement({slot: kind for slot, kind in kinds.items() if kind}, len(meaning))
 
@@ -85,6 +88,10 @@ def kinds_of(judgements: Iterable[Judgement]) -> dict[str, int]:
     """How many slots are right, missing, wrong, added."""
     counted = Counter(kind for j in judgements for kind in j.slots.values())
     return {kind: counted[kind] for kind in (RIGHT, MISSING, WRONG, ADDED)}
+
+
+def _known(slot: str, value: str) -> bool:
+    return any(value in values for values, _ in _PATTERNS[slot])
 
 
 def _kind(value: str | None, said: list[tuple[str, ...]]) -> str:

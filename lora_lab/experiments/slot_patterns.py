@@ -92,8 +92,8 @@ LEVELS: Mapping[str, Sequence[tuple[tuple[str, ...], str]]] = {
     "familyFriendly": (
         (
             ("no",),
-            rf"\b(?:not|no|non|never|without|exclud\w+|prohibit\w*|un\w+|[a-z]+n't|cannot|lack\w*){_STEP}{{0,5}}? "
-            rf"{_YOUNG}\b|\badults?\b|\b{_YOUNG}{_STEP}{{0,4}}? "
+            rf"\b(?:not|no|non|never|without|exclud\w+|prohibit\w*|un(?:suit|friend|welcom|fit)\w*|[a-z]+n't"
+            rf"|cannot|lack\w*){_STEP}{{0,5}}? {_YOUNG}\b|\badults?\b|\b{_YOUNG}{_STEP}{{0,4}}? "
             r"(?:not(?! far| only)|no|prohibited|unfriendly|[a-z]+n't|unwelcome|banned)\b",
         ),
         (("yes",), rf"\b{_YOUNG}\b"),

@@ -94,6 +94,12 @@ def test_a_name_is_no_cuisine_and_no_area():
     assert matcher.judge(meaning, "The Riverside Curry is near Burger Bar.").slots == {"name": RIGHT, "near": RIGHT}
 
 
+def test_a_value_that_no_pattern_knows_is_looked_for_as_it_is_written():
+    meaning = parse("name[Quince], food[Thai], area[harbour]")
+    assert errors(meaning, "Quince is a Thai place at the harbour.") == {}
+    assert errors(meaning, "Quince is a French place.") == {"food": WRONG, "area": MISSING}
+
+
 def test_the_rate_is_errors_over_slots_that_were_asked_for():
     meaning = parse("name[Quince], area[riverside], food[Italian], familyFriendly[yes]")
     texts = [
