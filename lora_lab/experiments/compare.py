@@ -14,6 +14,7 @@ It may be killed at any moment: the same call goes on where it was, and gives wh
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -203,6 +204,7 @@ def compare(
     say: Say = lambda words: None,
     again: bool = False,
     download: bool = False,
+    stop: threading.Event | None = None,
     **terms: Any,
 ) -> Comparison:
     """Compare methods on a task: compare("minilm", "rt", "probe,lora,lora:rank=1,full", steps=200, seeds=5).
@@ -211,6 +213,7 @@ def compare(
     store    a folder for tuning, runs, and comparison.json
     say      hears of each step, for progress
     again    run what failed once more
+    stop     set it to end after the present step: what is returned lacks the rest, with which the same call goes on
     terms    the fields of `Terms` and, beyond them, of the recipes
     Raises: BadValue, NotFound for what cannot be, before anything is trained. A method that fails, or does not fit the
     model, is recorded with its reason, and the rest go on.
@@ -219,13 +222,14 @@ def compare(
     entered, data = contenders(methods), agreed.loaded(download)
     for one in entered:
         agreed.recipe(one)  # raises for terms that cannot be
-    out, how = Path(store), {"again": again, "download": download}
+    out, how = Path(store), {"again": again, "download": download, "stop": stop}
     results = tuple(_result(agreed, one, data.metric, out, say, how) for one in entered)
     base = None
     if agreed.forgetting:
         base = before(agreed.recipe(entered[0]), agreed.forgetting, out / "afterwards", download=download)
     made = Comparison(agreed, data, results, base)
-    write_json(out / "comparison.json", made.to_json())
+    if stop is None or not stop.is_set():
+        write_json(out / "comparison.json", made.to_json())
     return made
 
 

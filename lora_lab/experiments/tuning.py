@@ -148,6 +148,8 @@ def _tried(
     cells = {v: [replace(axis.set(recipe, v), seed=seed, validations=1) for seed in seeds] for v in values}
     swept = sweep([one for cell in cells.values() for one in cell], store, choosing=True, **how)
     runs = {run.recipe: run for run in swept.runs}
+    if any(one not in runs for cell in cells.values() for one in cell):
+        raise Failed("stopped before every value was tried; the same call goes on where it was")
     finished = [run for run in swept.runs if run.status in FINISHED]
     if fail and not finished:
         raise Failed(swept.runs[0].error or "no run finished")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -124,6 +125,15 @@ def test_a_method_that_fails_is_recorded_and_the_rest_go_on(tiny_encoder, opinio
     assert "rank 33" in large["error"]
     assert (absent["runs"], absent["accuracy"]["mean"], absent["lr"], absent["against"]) == ([], None, None, {})
     assert good["accuracy"]["n"] == 2
+
+
+def test_stopped_it_leaves_the_rest_to_the_next_call(compared, tiny_encoder, opinions, tmp_path):
+    stop = threading.Event()
+    stop.set()
+    found = compare(tiny_encoder, opinions, "lora,lora:rank=1", tmp_path, stop=stop, **SMALL).to_json()
+    assert [row["runs"] for row in found["methods"]] == [[], []]
+    assert "goes on where it was" in found["methods"][0]["error"]
+    assert not (tmp_path / "comparison.json").exists()
 
 
 def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encoder, opinions, tmp_path):
