@@ -180,7 +180,6 @@ class Comparison:
             **one.costs,
             "file_bytes": _size(run) if run else None,
             "seconds": fmean(run.seconds for run in one.runs) if one.runs else None,
-            "added_tokens": int(one.method.settings().get("tokens") or 0),
             "against": {name: {"kind": v.outcome, "words": str(v)} for name, v in judged.items()},
             "runs": [run.recipe.hash for run in one.runs],
             "error": one.error,

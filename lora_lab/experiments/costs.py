@@ -16,15 +16,18 @@ from lora_lab.training.guard import Need, need_of
 from lora_lab.training.measure import measure
 from lora_lab.training.recipe import Recipe
 
-NOTHING: dict[str, Any] = dict.fromkeys(("adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes"))
+NOTHING: dict[str, Any] = dict.fromkeys(
+    ("adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens")
+)
 
 
 def costs_of(recipe: Recipe) -> dict[str, Any]:
-    """Of a run of the recipe alone, in bytes; None where something is not modelled or cannot be measured.
+    """Of a run of the recipe alone, mostly in bytes; None where something is not modelled or cannot be measured.
 
     adapter_bytes     of its file, from the architecture
     predicted_bytes   at the peak of a step, and `predicted_parts`: of them by category
     peak_bytes        at the peak of a real step
+    added_tokens      by which every row is longer; a prefix is attended to, and lengthens none
     """
     try:
         need = need_of(recipe)
@@ -36,6 +39,7 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         "predicted_bytes": predicted and predicted.peak,
         "predicted_parts": predicted and dict(predicted.categories),
         "peak_bytes": measured,
+        "added_tokens": need.plan.prompt,
     }
 
 

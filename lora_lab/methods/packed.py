@@ -73,6 +73,8 @@ def _pack_others(model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence
     """What each lane keeps as modules of its own: heads, vectors ahead of its rows, and whatever is beside a layer."""
     for path, part in reversed(list(switched(lanes[0]))):  # of two around one layer, the inner one first
         place = path.replace(".base_layer", "")
+        if isinstance(part, LoRALinear):
+            continue  # lanes may adapt different layers, and then the same path leads elsewhere
         each: list[Any] = [lane.get_submodule(path) for lane in lanes]
         if isinstance(part, TrainedCopy):
             put(model, place, PackedHead(each, streams))
