@@ -28,7 +28,7 @@ def compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--rates", type=int, default=4, show_default=True, help="Tried for each method."),
             click.option("--growth", type=int, default=2, show_default=True, help="More where the best is at an end."),
             click.option("--seeds", type=int, default=5, show_default=True, help="Final runs of each method."),
-            click.option("--steps", type=int, default=None, help="Of every run; 200 when left out."),
+            click.option("--steps", type=int, default=None, help="Of every run; 400 when left out."),
             click.option("--minutes", type=float, default=None, help="In place of steps: what all may take."),
             click.option("--margin", type=float, default=0.015, show_default=True, help="Within it is equivalent."),
             click.option("--forgetting", default=None, help="A text such as shakespeare, read before and after."),
@@ -45,7 +45,7 @@ def compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @recipe_options(without=OWN)
-@click.option("--batch", type=int, default=8, show_default=True)
+@click.option("--batch", type=int, default=16, show_default=True)
 @compare_options
 def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
     """Compare methods fairly: each at its own tuned rate, several seeds, test scored once, a verdict on each.
@@ -60,7 +60,7 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
         raise BadValue(f"--minutes is the time that all of it may take, above 0, not {minutes:g}")
     out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
     how = {name: options.pop(name) for name in ("again", "download")}
-    say, steps = _sayer(), steps or 200
+    say, steps = _sayer(), steps or 400
     if minutes is not None:
         steps = _budget(minutes, model, task, methods, out, say, how["download"], dict(options))
     found = run(model, task, methods, out, say=say, steps=steps, **how, **options).to_json()

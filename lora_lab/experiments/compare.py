@@ -53,8 +53,8 @@ class Terms:
 
     model: str
     task: str
-    steps: int = 200
-    batch: int = 8
+    steps: int = 400
+    batch: int = 16
     rates: int = RATES
     growth: int = GROWTH
     seeds: int = 5
