@@ -120,10 +120,10 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
     rank, targets = options.pop("rank"), list(options.pop("targets"))
     axes: dict[str, Any] = {name: numbers(f"--{name}", options.pop(name), kind) for name, kind in LISTS.items()}
     if options["method"] == "lora":
-        axes["rank"] = numbers("--rank", rank or "8", int)
+        axes["rank"] = numbers("--rank", "8" if rank is None else rank, int)
         axes["alpha"] = rule or (numbers("--alpha", alpha, float) if alpha is not None else "fixed:16")
         axes["targets"] = targets or "q,v"
-    elif rank or alpha or rule or len(targets) > 1:
+    elif {rank, alpha, rule} != {None} or len(targets) > 1:
         raise BadValue(
             f"a grid of ranks, alphas and targets is lora's, not {options['method']}'s: give rates and seeds"
         )

@@ -16,7 +16,7 @@ from lora_lab.accounting.trace import trace
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import FullFineTuning, HeadOnly
-from lora_lab.methods.ia3 import IA3
+from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.memory import memory
 from lora_lab.methods.prompt import PromptTuning
 from lora_lab.training.measure import measure
@@ -280,7 +280,7 @@ def test_what_is_not_modelled_is_refused_not_guessed():
     with pytest.raises(BadValue, match="not modelled"):
         memory("t5-base", LoRA())
     with pytest.raises(BadValue, match="not modelled yet"):
-        memory("minilm", IA3())
+        memory("minilm", PrefixTuning())
     for targets in ("embed", "lm_head"):
         with pytest.raises(BadValue, match="alone is not modelled"):
             memory("smollm2", LoRA(targets=targets))

@@ -74,7 +74,7 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(small, tmp_path)
         (["--dask", "tcp://127.0.0.1:1"], "no Dask scheduler answers"),
         (["--subset", "1"], "give examples too"),
         (["--examples", "9999"], "training texts, not 9,999"),
-        (["--method", "full"], "ranks and alphas"),
+        (["--method", "full", "--rank", "1,2"], "ranks, alphas and targets is lora's"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(words, says, tmp_path):

@@ -17,7 +17,7 @@ from lora_lab.experiments.compare import compare, spread, terms_of
 from lora_lab.experiments.contenders import contenders, label
 from tests.training.conftest import PLAIN
 
-SMALL = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, **PLAIN}
+SMALL = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, "max_length": 64, **PLAIN}
 KEYS = {
     "model", "task", "steps", "batch", "metric", "margin", "seeds", "tuning_seeds", "rates", "seconds",
     "environment", "methods",

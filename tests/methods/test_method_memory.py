@@ -80,13 +80,13 @@ def closed(method: Method, fields: dict, setup: Setup) -> int:
     st.booleans(),
     st.sampled_from(["fp32", "bf16"]),
 )
-def test_factors_and_bottlenecks_within_one_percent_of_the_trace(
+def test_factors_and_bottlenecks_within_three_percent_of_the_trace(
     family, size, method, batch, seq, checkpointing, dtype
 ):
     if family == "phi3" and "up" in getattr(method, "targets", ()):
         method = IA3()
     fields, setup = config(family, size), Setup(batch=batch, seq=seq, dtype=dtype, checkpointing=checkpointing)
-    assert closed(method, fields, setup) == pytest.approx(trace(fields, method, setup).peak, rel=0.01)
+    assert closed(method, fields, setup) == pytest.approx(trace(fields, method, setup).peak, rel=0.03)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
