@@ -16,8 +16,8 @@ from lora_lab.accounting.trace import trace
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import FullFineTuning, HeadOnly
-from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.memory import memory
+from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.prompt import PromptTuning
 from lora_lab.training.measure import measure
 
