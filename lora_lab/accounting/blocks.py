@@ -112,8 +112,6 @@ def llama(
     a = layer.architecture
     y = on.rms_norm(x, ATTENTION_IN)
     q, k, v = _queries_keys_values(on, y, layer)
-    if a.qk_norm:
-        q, k = on.rms_norm(q, QKV, a.heads), on.rms_norm(k, QKV, a.kv_heads)
     y = (attention or on.attention)(on.rotate(q), on.rotate(k), v, a.heads, a.kv_heads)
     if "q+k+v" in layer.modules and on.flash:  # q comes out of a concatenation; in its layout the output is copied
         y = on.scale(y, ("activations", "attention's output", "T·q·b"))
@@ -127,11 +125,17 @@ def llama(
     return on.add(x, y, HIDDEN)
 
 
+def _normed(on: Operations, x: Value, a: Architecture, heads: int) -> Value:
+    """Each head's queries or keys, normed right after their layer where the family does so: backward asks the order."""
+    return on.rms_norm(x, QKV, heads) if a.qk_norm else x
+
+
 def _queries_keys_values(on: Operations, x: Value, layer: Layer) -> tuple[Value, Value, Value]:
     a = layer.architecture
     if "q+k+v" not in layer.modules:
-        q, k, v = (layer.linear(on, x, role, QKV) for role in "qkv")
-        return q, k, v
+        q = _normed(on, layer.linear(on, x, "q", QKV), a, a.heads)
+        k = _normed(on, layer.linear(on, x, "k", QKV), a, a.kv_heads)
+        return q, k, layer.linear(on, x, "v", QKV)
     fused = layer.linear(on, x, "q+k+v", QKV)
     one = fused.size // (a.heads + 2 * a.kv_heads)
     q, k, v = on.split(fused, [one * a.heads, one * a.kv_heads, one * a.kv_heads])
