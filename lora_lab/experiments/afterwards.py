@@ -10,25 +10,18 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
+from lora_lab.experiments.forgetting import perplexity_on
 from lora_lab.files import read_json, write_json
 from lora_lab.methods.adapters import load_adapter
 from lora_lab.training import device
-from lora_lab.training.batches import encode
-from lora_lab.training.evaluate import evaluate
 from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.pack import typical_tokens
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.tasks import Task, load_task
+from lora_lab.training.tasks import load_task
 
 Values = dict[str, Any]
-
-
-def perplexity_on(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> float:
-    """The perplexity of a language model, as it is, on the test texts of a task."""
-    rows = encode(task.test, task, tokenizer)
-    where = str(next(model.parameters()).device)
-    return evaluate(model, rows, int(tokenizer.pad_token_id), where).metrics["perplexity"]
+EVERY = 10**9  # test texts, at most
 
 
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
@@ -36,7 +29,7 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
 
     def made() -> Values:
         model, tokenizer = _base(recipe, download)
-        return {"perplexity": perplexity_on(model, tokenizer, load_task(forgetting))}
+        return {"perplexity": perplexity_on(model, tokenizer, forgetting, rows=EVERY)}
 
     name = f"before-{recipe.base_dtype}-{Path(forgetting).stem}.json"
     return float(remembered(folder / name, made)["perplexity"])
@@ -56,7 +49,7 @@ def afterwards(run: Run, forgetting: str | None, prompts: int, folder: Path, *, 
             raise BadValue(f"the run {run.recipe.hash} kept no adapter; take its record away and repeat the comparison")
         model, tokenizer = _base(run.recipe, download)
         load_adapter(model, run.adapter)
-        found = {"forgetting": perplexity_on(model, tokenizer, load_task(forgetting))} if forgetting else {}
+        found = {"forgetting": perplexity_on(model, tokenizer, forgetting, rows=EVERY)} if forgetting else {}
         if prompts:
             from lora_lab.experiments import generation  # type: ignore[attr-defined]
 
