@@ -165,10 +165,6 @@ class Operations(Tape):
         """x times a constant, or plus one: nothing of x is kept."""
         return self.op(x.size, [x], label=label)
 
-    def shift(self, x: Value) -> Value:
-        """x plus a constant."""
-        return self.op(x.size, [x], alias=True)
-
     def multiply(self, x: Value, y: Value, label: Label = IN_FLIGHT) -> Value:
         """x * y, each kept for the other's gradient."""
         return self.op(x.size, [x, y], [*([y] if x.needs_grad else []), *([x] if y.needs_grad else [])], label=label)
