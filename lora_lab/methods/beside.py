@@ -9,6 +9,7 @@ Both are `Switched`: they can be switched off, and taken out again, without a wo
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,25 +21,40 @@ from lora_lab.layers import AdaptedLayer, Switched
 __all__ = ["Ahead", "Beside", "Switched"]
 
 
+Own = Mapping[str, Tensor]  # what trains beside a layer, by its name there: (lanes, *shape)
+
+
 class Beside(AdaptedLayer):
     """A frozen layer whose input or output is changed by something small that trains.
 
-    A subclass says how in `before` or `after`; each keeps the shape of what it is given. In a pack each lane's own
-    works on the rows of that lane, and the frozen layer on all of them at once.
+    A subclass says how in `before` or `after`; each keeps the shape of what it is given. Both are written for lanes:
+    in a pack the frozen layer works on all rows at once, and each lane's own on its rows; alone is a pack of one.
     """
 
-    def before(self, x: Tensor) -> Tensor:
-        """The input that the frozen layer gets, (..., in)."""
+    def before(self, x: Tensor, own: Own) -> Tensor:
+        """The input that the frozen layer gets, (lanes, tokens, in)."""
         return x
 
-    def after(self, y: Tensor) -> Tensor:
-        """What is made of the frozen layer's output, (..., out)."""
+    def after(self, y: Tensor, own: Own) -> Tensor:
+        """What is made of the frozen layer's output, (lanes, tokens, out)."""
         return y
+
+    def own(self) -> dict[str, Tensor]:
+        """What trains here, as that of one lane."""
+        return {name: p.unsqueeze(0) for name, p in self.named_parameters() if not name.startswith("base_layer.")}
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not self.active:
             return self.base_layer(x, *args, **kwargs)
-        return self.after(self.base_layer(self.before(x), *args, **kwargs))
+        own = self.own()
+        y: Tensor = self.base_layer(_by_lanes(self.before, x, own), *args, **kwargs)
+        return _by_lanes(self.after, y, own)
+
+
+def _by_lanes(way: Callable[[Tensor, Own], Tensor], rows: Tensor, own: Own) -> Tensor:
+    """`way` with rows (lanes·n, ..., d) taken lane by lane: (lanes, tokens, d)."""
+    lanes = len(next(iter(own.values())))
+    return way(rows.reshape(lanes, -1, rows.shape[-1]), own).view(rows.shape)
 
 
 class Ahead(Switched):
@@ -78,18 +94,15 @@ def _prepended(name: str, model: nn.Module, args: Any, kwargs: dict[str, Any]) -
 
 
 class PackedBeside(AdaptedLayer):
-    """A frozen layer shared by lanes, each lane's own part beside it. Shapes: x (K·rows, ...) -> y (K·rows, ...)."""
+    """A frozen layer shared by lanes, each lane's own beside it. Shapes: x (K·rows, ...) -> y (K·rows, ...)."""
 
-    def __init__(self, base_layer: nn.Module, lanes: list[Beside]) -> None:
+    def __init__(self, base_layer: nn.Module, lane: Beside, own: Own) -> None:
         super().__init__(base_layer)
-        self.lanes = nn.ModuleList(lanes)
-        kind = type(lanes[0])
-        self.befores = [lane.before for lane in lanes] if kind.before is not Beside.before else []
-        self.afters = [lane.after for lane in lanes] if kind.after is not Beside.after else []
+        self.before, self.after, self.own = lane.before, lane.after, own
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        y: Tensor = self.base_layer(_each(self.befores, x), *args, **kwargs)
-        return _each(self.afters, y)
+        y: Tensor = self.base_layer(_by_lanes(self.before, x, self.own), *args, **kwargs)
+        return _by_lanes(self.after, y, self.own)
 
 
 class PackedAhead(Ahead):
@@ -104,10 +117,3 @@ class PackedAhead(Ahead):
 
     def prepend(self, model: nn.Module, call: dict[str, Any], vectors: Tensor) -> dict[str, Any]:
         return self.lanes[0].prepend(model, call, vectors)  # type: ignore[operator]
-
-
-def _each(ways: list[Any], whole: Tensor) -> Tensor:
-    """Each lane's way with its own rows of `whole`; all of it where lanes have none."""
-    if not ways:
-        return whole
-    return torch.cat([way(part) for way, part in zip(ways, whole.chunk(len(ways)), strict=True)])

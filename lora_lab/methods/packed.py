@@ -61,16 +61,18 @@ def pack(
         a, b = table.take((rank, inputs)), table.take((rank, outputs))
         if slot in slots:
             put(model, slot[0], PackedLoRA(model.get_submodule(slot[0]), slots[slot], streams, a, b))
-    for name in others[0]:
-        block = table.take(others[0][name].shape)
+    blocks = {name: table.take(p.shape) for name, p in others[0].items()}
+    for name, block in blocks.items():
         for k, parameters in enumerate(others):
             _alias(parameters[name], *(t[k] for t in both(block)))
-    _pack_others(model, lanes, streams)
+    _pack_others(model, lanes, streams, blocks)
     return model, table
 
 
-def _pack_others(model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream]) -> None:
-    """What each lane keeps as modules of its own: heads, vectors ahead of its rows, and whatever is beside a layer."""
+def _pack_others(
+    model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream], blocks: dict[str, nn.Parameter]
+) -> None:
+    """Heads and vectors ahead of rows, which each lane keeps as its own modules, and all lanes' blocks beside layers."""
     for path, part in reversed(list(switched(lanes[0]))):  # of two around one layer, the inner one first
         place = path.replace(".base_layer", "")
         if isinstance(part, LoRALinear):
@@ -81,7 +83,8 @@ def _pack_others(model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence
         elif isinstance(part, Ahead):
             PackedAhead(each).hang(model, place)
         elif isinstance(part, Beside):
-            put(model, place, PackedBeside(model.get_submodule(place), each))
+            own = {name: blocks[f"{path}.{name}"] for name in part.own()}
+            put(model, place, PackedBeside(model.get_submodule(place), part, own))
 
 
 class Table:

@@ -13,7 +13,7 @@ from lora_lab.errors import BadValue
 from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import attach_beside, heads_of, refuse_adapted
 from lora_lab.methods.base import Report
-from lora_lab.methods.beside import Beside
+from lora_lab.methods.beside import Beside, Own
 from lora_lab.methods.bitfit import BitFit
 
 
@@ -25,9 +25,9 @@ class TrainedBias(Beside):
         frozen: Tensor = base_layer.bias  # type: ignore[assignment]
         self.bias = nn.Parameter(frozen.detach().to(torch.float32, copy=True))
 
-    def after(self, y: Tensor) -> Tensor:
+    def after(self, y: Tensor, own: Own) -> Tensor:
         frozen: Tensor = self.base_layer.bias  # type: ignore[assignment]
-        return y + (self.bias - frozen).to(y.dtype)  # (..., out)
+        return y + (own["bias"] - frozen).to(y.dtype).unsqueeze(1)  # (lanes, tokens, out)
 
 
 def attach_biases(model: nn.Module, method: BitFit) -> Report:

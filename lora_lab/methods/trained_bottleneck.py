@@ -21,7 +21,7 @@ from lora_lab.errors import BadValue
 from lora_lab.layers import out_by_in
 from lora_lab.methods.attach import attach_beside, sites_of
 from lora_lab.methods.base import Report
-from lora_lab.methods.beside import Beside
+from lora_lab.methods.beside import Beside, Own
 from lora_lab.methods.bottleneck import PER_LAYER, Bottleneck
 
 
@@ -38,15 +38,21 @@ class TrainedBottleneck(Beside):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
-    def after(self, y: Tensor) -> Tensor:
-        x = y if self.norm is None else self.norm(y.float()).to(y.dtype)
-        h = F.gelu(_linear(self.down, x))  # (..., size)
-        return y + _linear(self.up, h)
+    def after(self, y: Tensor, own: Own) -> Tensor:
+        x = y if self.norm is None else _normed(y, own["norm.weight"], own["norm.bias"])
+        h = F.gelu(_linear(x, own["down.weight"], own["down.bias"]))  # (lanes, tokens, size)
+        return y + _linear(h, own["up.weight"], own["up.bias"])
 
 
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """In the dtype of x, while the weights stay fp32."""
-    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Each lane's own product, in the dtype of x while the weights stay fp32: (K, n, in), (K, out, in), (K, out)."""
+    return torch.baddbmm(bias.to(x.dtype).unsqueeze(1), x, weight.to(x.dtype).transpose(1, 2))
+
+
+def _normed(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Each lane's own norm, in fp32."""
+    lanes = zip(y.float(), weight, bias, strict=True)
+    return torch.stack([F.layer_norm(part, weight.shape[1:], w, b) for part, w, b in lanes]).to(y.dtype)
 
 
 def attach_bottlenecks(model: nn.Module, method: Bottleneck) -> Report:

@@ -19,7 +19,7 @@ from lora_lab.errors import BadValue
 from lora_lab.layers import out_by_in
 from lora_lab.methods.attach import attach_beside, sites_of
 from lora_lab.methods.base import Report
-from lora_lab.methods.beside import Beside
+from lora_lab.methods.beside import Beside, Own
 from lora_lab.methods.ia3 import IA3
 
 
@@ -33,17 +33,17 @@ class TrainedFactor(Beside):
         start, stop = (0, weight.shape[1]) if on_input else rows or (0, weight.shape[0])
         self.factor = nn.Parameter(torch.ones(stop - start, dtype=torch.float32, device=weight.device))
 
-    def before(self, x: Tensor) -> Tensor:
-        return x * self.factor.to(x.dtype) if self.on_input else x
+    def before(self, x: Tensor, own: Own) -> Tensor:
+        return x * own["factor"].to(x.dtype).unsqueeze(1) if self.on_input else x
 
-    def after(self, y: Tensor) -> Tensor:
-        return y if self.on_input else y * self.whole().to(y.dtype)
+    def after(self, y: Tensor, own: Own) -> Tensor:
+        return y if self.on_input else y * self.whole(own["factor"]).to(y.dtype).unsqueeze(1)
 
-    def whole(self) -> Tensor:
-        """The factors of all inputs or outputs of the layer: 1 where none is trained."""
-        if self.rows is None or self.on_input:
-            return self.factor
-        return F.pad(self.factor, (self.rows[0], self.out_features - self.rows[1]), value=1.0)
+    def whole(self, factor: Tensor) -> Tensor:
+        """The factors (..., outputs) of all outputs of the layer: 1 where none is trained."""
+        if self.rows is None:
+            return factor
+        return F.pad(factor, (self.rows[0], self.out_features - self.rows[1]), value=1.0)
 
 
 def attach_factors(model: nn.Module, method: IA3) -> Report:
