@@ -94,6 +94,8 @@ class Mergeable(AdaptedLayer, ABC):
         """
         if self.merged:
             return
+        if self.moves_weight and hasattr(innermost(self), "dequantized"):
+            raise BadValue("cannot merge into codes of a few bits: merge(model) puts a plain layer in their place")
         folds = self.folded()
         for frozen, new in folds:
             _check(frozen, new)

@@ -11,6 +11,7 @@ bf16 has 8 bits: from 1 the next number is 1.0078, so of an update of 0.003 noth
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,16 +55,19 @@ class MergeReport:
     untied        layers whose weight another layer shared, and which have their own now
     dequantised   layers that were quantised and are plain now
     added_bytes   what these two, and fp32 where it was asked for, add to the model's weights
+    heads         each tensor of a head that took the frozen one's place, when merging was for good; `update` is the
+                  whole of it
     """
 
     rounded: tuple[Rounding, ...]
     untied: tuple[str, ...] = ()
     dequantised: tuple[str, ...] = ()
     added_bytes: int = 0
+    heads: tuple[Rounding, ...] = ()
 
     @property
     def rounding(self) -> float:
-        """||rounding|| / ||update|| over the whole model. In fp32 it is 0: the sum itself is made there."""
+        """||rounding|| / ||update|| over the whole model but its heads; 0 in fp32, where the sum itself is made."""
         update = math.hypot(*(r.update for r in self.rounded))
         return math.hypot(*(r.rounding for r in self.rounded)) / update if update else 0.0
 
@@ -79,9 +83,9 @@ class MergeReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: the totals, and each tensor."""
-        each = [asdict(r) | {"relative": r.relative} for r in self.rounded]
         totals = {"rounding": self.rounding, "lost": self.lost, "added_bytes": self.added_bytes}
-        return totals | {"untied": list(self.untied), "dequantised": list(self.dequantised), "tensors": each}
+        replaced = {"untied": list(self.untied), "dequantised": list(self.dequantised)}
+        return totals | replaced | {"tensors": _plain(self.rounded), "heads": _plain(self.heads)}
 
     def __str__(self) -> str:
         return "\n".join([self._written(), *self._replaced()])
@@ -109,3 +113,7 @@ class MergeReport:
                 f"their old rounding stays in them; {more}"
             )
         return said
+
+
+def _plain(rounded: Sequence[Rounding]) -> list[dict[str, Any]]:
+    return [asdict(r) | {"relative": r.relative} for r in rounded]

@@ -5,8 +5,8 @@
     merge_for_good  as merge, and what is left is a plain transformers model
 
 Two kinds of weight are not written into but stood in for while the adapter is merged: one that two layers share (tied
-embeddings: both would move), which becomes two; and a quantised one, of which the layer's own method `dequantized()`
-makes a plain linear layer.
+embeddings: both would move), which becomes two; and a quantised one, whose layer has a method `dequantized(dtype)`: a
+plain linear layer takes what that gives.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
@@ -56,12 +57,12 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     quantised = [(path, layer) for path, layer in model.named_modules() if _is_quantised(layer)]
     before = _bytes(model)
     for path, layer in quantised:
-        put(model, path, _plain(layer))
+        put(model, path, _plain(layer, _dtype(model)))
     grown = _bytes(model) - before
     take_out(model)
     return replace(
         report,
-        rounded=(*report.rounded, *heads),
+        heads=tuple(heads),
         dequantised=(*report.dequantised, *(path for path, _ in quantised)),
         added_bytes=report.added_bytes + grown,
     )
@@ -159,7 +160,7 @@ def _stand_in(model: nn.Module, parts: Parts) -> tuple[list[str], list[str]]:
         if isinstance(base, AdaptedLayer) or not part.moves_weight:
             continue  # of several parts around one layer the inner one sees to it
         if _is_quantised(base):
-            part.stand_in(_plain(base))
+            part.stand_in(_plain(base, _dtype(model)))
             dequantised.append(_path(name))
         elif owners[id(base.weight)] > 1:
             part.stand_in(copy.deepcopy(base))
@@ -198,9 +199,9 @@ def _settled(path: str, part: Switched) -> list[Rounding]:
     """Let the trained copy of a head be the head itself, in the base's dtype."""
     if not isinstance(part, TrainedCopy):
         return []
-    pairs = [(f"{path}.{name}", p, part.trained.get_parameter(name)) for name, p in part.base_layer.named_parameters()]
-    rounded = [rounding_of(name, frozen, trained) for name, frozen, trained in pairs]
     dtype = next(part.base_layer.parameters()).dtype
+    trained = part.trained.named_parameters()
+    rounded = [rounding_of(f"{path}.{name}", torch.zeros_like(p, dtype=dtype), p) for name, p in trained]
     part.base_layer = part.trained.to(dtype).requires_grad_(False)
     return rounded
 
@@ -209,9 +210,20 @@ def _is_quantised(layer: nn.Module) -> bool:
     return hasattr(layer, "dequantized")
 
 
-def _plain(layer: nn.Module) -> nn.Module:
-    """The linear layer, in fp32 or bf16, that computes what a quantised one does."""
-    return layer.dequantized().requires_grad_(False).train(layer.training)  # type: ignore[operator, no-any-return]
+@torch.no_grad()
+def _plain(layer: Any, dtype: torch.dtype) -> nn.Module:
+    """The linear layer that computes what a quantised one does."""
+    weight, bias = layer.dequantized(dtype), layer.bias  # (out, in)
+    plain = nn.Linear(*reversed(weight.shape), bias=bias is not None, device="meta")
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        plain.bias = nn.Parameter(bias.detach().to(dtype, copy=True), requires_grad=False)
+    return plain.train(layer.training)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of the base's own numbers that are not quantised."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point() and not p.requires_grad)
 
 
 def _bytes(model: nn.Module) -> int:

@@ -240,16 +240,12 @@ class Eighths(nn.Linear):
         self.bias = layer.bias
         self.weight = nn.Parameter((layer.weight.detach() * 8).round().clamp(-127, 127).to(torch.int8), False)
 
-    def dequantized(self) -> nn.Linear:
-        """A plain layer of the same numbers."""
-        plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
-        plain.weight = nn.Parameter(self.weight.float() / 8)
-        if self.bias is not None:
-            plain.bias = nn.Parameter(self.bias.detach().clone())
-        return plain
+    def dequantized(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The numbers that the codes stand for, (out, in)."""
+        return self.weight.to(dtype) / 8
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, self.weight.to(x.dtype) / 8, self.bias)
+        return nn.functional.linear(x, self.dequantized(x.dtype), self.bias)
 
 
 def quantised(kind: str, method) -> nn.Module:
@@ -282,6 +278,14 @@ def test_a_quantised_base_is_merged_into_a_plain_layer_and_comes_back_to_the_bit
     assert torch.equal(logits(model), adapted)
 
 
+def test_one_layer_alone_is_not_merged_into_codes():
+    model = quantised("llama", LoRA(rank=4))
+    before = snapshot(model)
+    with pytest.raises(BadValue, match=r"codes of a few bits: merge\(model\) puts a plain layer in their place"):
+        _lora(model)[0][1].merge()
+    assert snapshot(model) == before
+
+
 def test_for_good_nothing_is_quantised_any_more():
     model = quantised("llama", LoRA(rank=4))
     adapted = logits(model)
@@ -311,7 +315,8 @@ def test_for_good_the_head_is_rounded_too_and_the_report_says_so():
     model = trained("roberta", LoRA(rank=4), torch.bfloat16)
     report = merge_for_good(model)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    assert {"classifier.out_proj.weight", "classifier.dense.bias"} <= {r.module for r in report.rounded}
+    assert {"classifier.out_proj.weight", "classifier.dense.bias"} <= {r.module for r in report.heads}
+    assert all(0 < r.relative < 2**-8 for r in report.heads)
 
 
 def test_after_full_fine_tuning_the_model_is_plain_already():
