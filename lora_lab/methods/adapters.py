@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.methods import method_from
-from lora_lab.methods.attach import fingerprint, lora_layers, refuse_adapted, report_of, take_out
+from lora_lab.methods.attach import adapted_layers, fingerprint, refuse_adapted, report_of, take_out
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
 
@@ -35,7 +35,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     Raises: BadValue when the model carries no adapter, when it is merged or when the folder cannot be written.
     """
     report, folder = report_of(model), Path(path)
-    if any(layer.merged for layer in lora_layers(model)):
+    if any(layer.merged for _, layer in adapted_layers(model)):
         raise BadValue(
             "the adapter is merged into its base, whose own weights are then not there: unmerge(model) first"
         )

@@ -1,4 +1,4 @@
-"""Surgery on a model: find the sites, freeze, put in what trains, switch off, merge, and take everything out again."""
+"""Surgery on a model: find the sites, freeze, put in what trains, and take everything out again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from lora_lab.layers import (
     LoRALayer,
     Switched,
     TrainedCopy,
-    innermost,
     is_conv1d,
     out_by_in,
 )
@@ -207,73 +206,6 @@ def parts_of(model: nn.Module) -> tuple[tuple[str, int], ...]:
         if not isinstance(part, TrainedCopy):
             found[path.replace(".base_layer", "")] += sum(p.numel() for _, p in own_parameters(part))
     return tuple(found.items())
-
-
-@contextmanager
-def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
-    """Inside the block the model answers as it did before attaching; with keep_head only the head stays trained.
-
-    A merged adapter is unmerged for the block and merged again after it, each time up to a rounding of the weight.
-    Raises: BadValue where the base itself trained.
-    """
-    _refuse_within(model)
-    parts = [m for _, m in switched(model) if not (keep_head and isinstance(m, TrainedCopy))]
-    before = [(part, part.enabled, isinstance(part, LoRALayer) and part.merged) for part in parts]
-    try:
-        for part, _, merged in before:
-            if merged and isinstance(part, LoRALayer):
-                part.unmerge()
-            part.enabled = False
-        yield
-    finally:
-        for part, enabled, merged in before:
-            part.enabled = enabled
-            if merged and isinstance(part, LoRALayer):
-                part.merge()
-
-
-def _refuse_within(model: nn.Module) -> None:
-    report = getattr(model, "lora_lab_report", None)
-    if isinstance(report, Report) and report.within:
-        raise BadValue(
-            f"{report.method.name} trains the base's own weights, so there is nothing to take out; load the base anew"
-        )
-
-
-def merge(model: nn.Module) -> None:
-    """Fold every adapter into its frozen weight, so that the model runs at the base's own speed.
-
-    Raises: BadValue when there is no adapter, and when an adapted layer shares its weight with another (tied
-    embeddings): merged, the adapter would move both, and the model would no longer be the one that was trained.
-    """
-    report_of(model)
-    owners = Counter(
-        id(module.weight) for module in model.modules() if isinstance(getattr(module, "weight", None), nn.Parameter)
-    )
-    for name, layer in adapted_layers(model):
-        if isinstance(layer, LoRALayer) and owners[id(innermost(layer).weight)] > 1:
-            raise BadValue(
-                f"cannot merge: {name} shares its weight with another layer (tied embeddings); untie them first"
-            )
-    for layer in lora_layers(model):
-        layer.merge()
-
-
-def unmerge(model: nn.Module) -> None:
-    """Take every merged adapter out of its weight again; does nothing where none is merged."""
-    report_of(model)
-    for layer in lora_layers(model):
-        layer.unmerge()
-
-
-def detach(model: nn.Module) -> None:
-    """Give the model back as it was before attaching: adapters out, the original head in. It stays frozen.
-
-    Raises: BadValue when there is no adapter, and where the base itself trained.
-    """
-    _refuse_within(model)
-    unmerge(model)
-    take_out(model)
 
 
 def take_out(model: nn.Module) -> None:

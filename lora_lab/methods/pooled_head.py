@@ -27,6 +27,8 @@ class PooledHead(TrainedCopy):
     Shapes: forward (rows, ...) -> (rows, classes), or (rows, tokens, classes), all tokens alike, where `every_token`.
     """
 
+    unmergeable = "reads the mean of all tokens, as no head of plain transformers does"
+
     def __init__(self, base_layer: nn.Module, hidden: int, classes: int, *, every_token: bool) -> None:
         super().__init__(base_layer, _zeros(hidden, classes, next(base_layer.parameters()).device))
         self.every_token, self.heard = every_token, _NOTHING

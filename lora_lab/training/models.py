@@ -20,6 +20,8 @@ from lora_lab.training.device import ATTENTIONS, DTYPES
 # The bundled models, with the name that the rest of the world knows them by; adapter files name that one.
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
+STORED = "stored"  # the dtype that a checkpoint's weights have
+
 
 def load_model(
     name: str,
@@ -33,7 +35,7 @@ def load_model(
     (a causal language model, or an encoder without a head).
 
     name        "minilm", "smollm2", a folder with a checkpoint, or a hub id
-    dtype       of all weights: "fp32", "bf16", "fp16" or a torch dtype
+    dtype       of all weights: "fp32", "bf16", "fp16", a torch dtype, or "stored" for that of the checkpoint
     attention   "eager" or "sdpa"; transformers' own choice when None
     download    allow the hub to be asked; without it only files on this machine are read
     Raises: NotFound for a model that is not on this machine, naming what is; BadValue for a checkpoint that is damaged
@@ -65,15 +67,18 @@ def load_model(
     return model.eval()
 
 
-def load_tokenizer(name: str, *, download: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to a model; one without a padding token pads with its end-of-text token.
+def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model; one without a padding token pads with its end-of-text token, on the right.
 
+    as_it_came   leave that to the tokenizer's own files
     Raises: as `load_model`.
     """
     with quiet(), _one_sentence(name, download):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             _source(name), local_files_only=not download, trust_remote_code=False
         )
+    if as_it_came:
+        return tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
@@ -137,9 +142,11 @@ def _pad_token_id(config: Any) -> int | None:
     return eos[0] if isinstance(eos, list) else eos
 
 
-def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
+def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
     if isinstance(dtype, torch.dtype):
         return dtype
+    if dtype == STORED:
+        return "auto"  # transformers' word for it
     if dtype not in DTYPES:
         raise BadValue(f"dtype must be one of {', '.join(DTYPES)}, not '{dtype}'")
     return DTYPES[dtype]
