@@ -158,6 +158,14 @@ def report_of(model: nn.Module) -> Report:
     return report
 
 
+def shapes_of(model: nn.Module) -> nn.Module:
+    """The model with shapes in the place of its weights: attaching to it costs nothing, whatever is attached."""
+    memo: dict[int, object] = {id(b): b.detach().to("meta") for b in model.buffers()}
+    for p in model.parameters():
+        memo[id(p)] = nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad)
+    return copy.deepcopy(model, memo)
+
+
 def fingerprint(model: nn.Module) -> str:
     """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
     one fingerprint in fp32 and in bf16. Adapters and heads do not count.
