@@ -87,6 +87,8 @@ class LoRALayer(AdaptedLayer, ABC):
             self.merged = False
 
     def _shift_weight(self, sign: int) -> None:
+        if hasattr(innermost(self), "dequantized"):
+            raise ValueError("cannot merge into codes of a few bits: load the base in fp32 or bf16 first")
         weight = self.frozen_weight()
         if not weight.is_floating_point():
             raise ValueError(f"cannot merge into a weight of {weight.dtype}: load the base in fp32 or bf16 first")
