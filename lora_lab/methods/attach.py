@@ -98,8 +98,10 @@ def attach_ahead(model: nn.Module, method: Method, name: str, made: Callable[[],
 def attach_whole(model: nn.Module, method: Method) -> Report:
     """Let every weight of `model` train, its head among them."""
     refuse_adapted(model)
+    if hasattr(model, "lora_lab_fingerprint"):
+        raise BadValue("codes of a few bits cannot train: load the base in fp32 or bf16, or train lora beside it")
     model.requires_grad_(True)
-    numbers = sum(p.numel() for p in model.parameters())
+    numbers = numbers_of(model)
     heads = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads_of(model))
     own = numbers - sum(count for _, count in heads)
     parts = (("every weight", own),)
@@ -116,7 +118,7 @@ def refuse_adapted(model: nn.Module) -> None:
 def _attaching(model: nn.Module) -> Iterator[tuple[int, str]]:
     """The base frozen, its size and its fingerprint; should anything go wrong inside, the model as it was."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    numbers, base = sum(p.numel() for p in model.parameters()), fingerprint(model)
+    numbers, base = numbers_of(model), fingerprint(model)
     model.requires_grad_(False)
     try:
         yield numbers, base
@@ -125,6 +127,12 @@ def _attaching(model: nn.Module) -> Iterator[tuple[int, str]]:
         for parameter in trained:
             parameter.requires_grad_(True)
         raise
+
+
+def numbers_of(model: nn.Module) -> int:
+    """Numbers in a model; codes of a few bits count as the weights that they stand for."""
+    coded = sum(getattr(module, "numbers", 0) for module in model.modules() if hasattr(module, "dequantized"))
+    return coded + sum(p.numel() for p in model.parameters())
 
 
 def train_heads(model: nn.Module) -> tuple[tuple[str, int], ...]:
@@ -168,8 +176,10 @@ def shapes_of(model: nn.Module) -> nn.Module:
 
 def fingerprint(model: nn.Module) -> str:
     """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
-    one fingerprint in fp32 and in bf16. Adapters and heads do not count.
+    one fingerprint in fp32 and in bf16, and quantised. Adapters and heads do not count.
     """
+    if known := getattr(model, "lora_lab_fingerprint", None):
+        return str(known)  # quantised: what it was before
     digest = sha256()
     for name, parameter in sorted(_base_matrices(model)):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
