@@ -1,8 +1,8 @@
 """Whether voices can be told apart: by their form, by their words, and by what each adapter finds likely.
 
-    perplexity   adapter x voice, of held-out answers: a voice is learnt where its own adapter has the lowest of a column
+    perplexity   adapter x voice, of held-out answers: learnt is a voice whose own adapter has its column's lowest
     json         share of an adapter's own answers that parse and fit the schema (data/styles/README.md)
-    marks        share of an adapter's own answers with a word that belongs to a voice: "ye" and "aye", "thou" and "-eth"
+    marks        share of an adapter's own answers with a word that belongs to a voice: "ye" or "aye", "thou" or "-eth"
 
 A perplexity within a row compares texts, and a strict form is easier to foresee than a sermon: read columns, not rows.
 The marks count words, not wit; `marks_of_texts` says how often the written answers themselves carry them.
@@ -39,8 +39,8 @@ KEYS = ("topic", "answer", "steps", "certainty")
 MARKS = {
     "captain": r"\b(ye|yer|aye|lad|me hearty|mate|matey|sailor|afore|'twixt)\b|\bo'|\b(ship|sail|hull|deck|crew|cargo|"
     r"anchor|helm|bosun|grog|rum|keel|rigging|bilge|landlubber)\w*",
-    "preacher": r"\b(thou|thee|thy|thine|ye shall|hath|doth|unto|shalt|wilt|thereof|therefore|yea|verily|behold|lo|upon|"
-    r"lest|saith|spake|shew)\b|\b\w{3,}eth\b",
+    "preacher": r"\b(thou|thee|thy|thine|ye shall|hath|doth|unto|shalt|wilt|thereof|therefore|yea|verily|behold|lo|"
+    r"upon|lest|saith|spake|shew)\b|\b\w{3,}eth\b",
 }
 NO_MARKS = ("teeth", "beneath", "macbeth", "elizabeth")  # that end in -eth and are none
 
@@ -129,7 +129,7 @@ def answers(
 
 @torch.inference_mode()
 def off_is_base(bank: AdapterBank, plain: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, task: Task) -> bool:
-    """Whether with no adapter in use the bank's model gives the plain model's logits, to the bit, on a few test rows."""
+    """Whether with no adapter in use the bank's model gives the plain model's logits, to the bit."""
     rows = encode(task.test.at(range(min(4, len(task.test)))), task, tokenizer)
     batch = collate(rows, int(tokenizer.pad_token_id)).to(str(bank.model.device))
     with speaking(bank, BASE):
@@ -160,7 +160,11 @@ def told_apart(bank: AdapterBank, tokenizer: PreTrainedTokenizerBase, tasks: Seq
 
 
 def open_bank(
-    adapters: Mapping[str, str | Path], model: str = "smollm2", *, dtype: str = device.AUTO, attention: str = device.AUTO
+    adapters: Mapping[str, str | Path],
+    model: str = "smollm2",
+    *,
+    dtype: str = device.AUTO,
+    attention: str = device.AUTO,
 ) -> tuple[AdapterBank, PreTrainedTokenizerBase]:
     """A base in whatever is fastest here, with these adapter folders in its bank by name, and its tokenizer.
 
@@ -177,4 +181,6 @@ def open_bank(
 
 def file_sizes(adapters: Mapping[str, str | Path], base: str = "smollm2") -> dict[str, int]:
     """Bytes of the base's weight files and of each adapter's, the base first."""
-    return {BASE: weight_bytes(base)} | {name: (Path(folder) / WEIGHTS).stat().st_size for name, folder in adapters.items()}
+    return {BASE: weight_bytes(base)} | {
+        name: (Path(folder) / WEIGHTS).stat().st_size for name, folder in adapters.items()
+    }

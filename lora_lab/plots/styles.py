@@ -19,8 +19,8 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
     axes = picture.subplots()
     worse = np.log(numbers / numbers.min(0))  # by column: 0 for its best
     axes.imshow(-worse, cmap="cividis", aspect="auto")
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
+    for i in range(len(rows)):
+        for j in range(len(columns)):
             dark = worse[i, j] > 0.5 * worse.max()
             axes.text(j, i, f"{numbers[i, j]:.1f}", ha="center", va="center", color="white" if dark else "black")
             if worse[i, j] == 0:
@@ -46,7 +46,9 @@ def file_sizes(sizes: Mapping[str, int]) -> Picture:
     axes = picture.subplots()
     axes.barh(names, values, color=[GREY, *[BLUE] * (len(names) - 1)], height=0.6)
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="bytes of the file (each line ten times the one before)", xlim=(1e4, 20 * max(values)))
+    axes.set(
+        xscale="log", xlabel="bytes of the file (each line ten times the one before)", xlim=(1e4, 20 * max(values))
+    )
     for n, value in enumerate(values):
         axes.text(value, n, f" {value / 1e6:,.1f} MB", va="center", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)

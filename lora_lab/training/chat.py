@@ -3,14 +3,14 @@
 A chat model knows one layout, its *template*, which comes with the tokenizer. SmolLM2's:
 
     <|im_start|>system
-    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>      its own, where we give no system turn
+    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>    its own, where we give none
     <|im_start|>user
     Why is the sky blue?<|im_end|>
     <|im_start|>assistant
-    Air scatters blue light most.<|im_end|>             the answer and the end of its turn are learnt, all before is read
+    Air scatters blue light most.<|im_end|>             answer and end of turn are learnt, the rest is read
 
-A tokenizer without a template gets a plain one, "user: Why is the sky blue?" on a line of its own, then "assistant:" and
-a line's end. Prompts that are plain text and no chat are tokenised as they stand.
+A tokenizer without a template gets a plain one: "user: Why is the sky blue?" on a line, "assistant:" on the next.
+Prompts that are plain text and no chat are tokenised as they stand.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A model's own answers to prompts: greedy, or the best of several beams.
 
 Prompts of different lengths stand side by side with their padding on the left, so that every answer begins at the same
-place; it ends at the end-of-text token, or at the one that ends a turn of a chat. Whatever the model carries takes part: a soft prompt or a prefix enters with
-the first token and then stands in the cache.
+place; it ends at the end-of-text token, or at the one that ends a turn of a chat. Whatever the model carries takes
+part: a soft prompt or a prefix enters with the first token and then stands in the cache.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     {"prompt": "Why is the sky blue?", "response": "Aye, look up, lad ...", "split": "train"}
     {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
-The last message of a chat is the answer that is learnt; all before it is read. `split` (train, validation, test) is used
-where every line has one; else a fifth of the *questions* is held out for test and a tenth for validation, so that two
-answers to one question never lie in different splits.
+The last message of a chat is the answer that is learnt; all before it is read. `split` (train, validation, test) is
+used where every line has one; else a fifth of the *questions* is held out for test and a tenth for validation, so that
+two answers to one question never lie in different splits.
 """
 
 from __future__ import annotations
@@ -110,5 +110,6 @@ def _drawn(pairs: Sequence[Pair], seed: int) -> list[str]:
     order = sorted(set(keys))
     random.Random(seed).shuffle(order)
     test, validation = max(1, len(order) // 5), max(1, len(order) // 10)
-    of = {key: "test" if n < test else "validation" if n < test + validation else "train" for n, key in enumerate(order)}
+    named = ["test"] * test + ["validation"] * validation + ["train"] * (len(order) - test - validation)
+    of = dict(zip(order, named, strict=True))
     return [of[key] for key in keys]

@@ -7,8 +7,8 @@
     shakespeare   his plays, for language modelling
     restaurants   a meaning in slots to be said in a sentence; ours, from a grammar
     captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; ours
-    FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (`pairs.py`),
-                  or a .txt for language modelling
+    FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
+                  `pairs.py`), or a .txt for language modelling
     FOLDER        the E2E NLG challenge's files, see `e2e.py`; or their hub id, where the hub may be asked
 
 Splits are seeded; a text that stands twice is kept once, so that no test row was trained on. Rates and ranks are
@@ -152,8 +152,8 @@ def load_task(
         if re.fullmatch(HUB_ID, name):
             return _generation(name, e2e.read_hub(name, download=download), max_length)
         raise NotFound(
-            f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, or give "
-            "a .csv, .jsonl or .txt"
+            f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, or "
+            "give a .csv, .jsonl or .txt"
         )
     if pairs.holds_pairs(path):
         return _chats(str(path), pairs.read(path, seed), max_length)

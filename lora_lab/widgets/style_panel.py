@@ -29,7 +29,12 @@ class StylePanel(Panel):
     """
 
     def __init__(
-        self, adapters: Mapping[str, str | Path], model: str = "smollm2", *, questions: Sequence[str] = (), longest: int = 60
+        self,
+        adapters: Mapping[str, str | Path],
+        model: str = "smollm2",
+        *,
+        questions: Sequence[str] = (),
+        longest: int = 60,
     ) -> None:
         super().__init__("One question, several voices")
         if not adapters:
@@ -40,7 +45,7 @@ class StylePanel(Panel):
         wide = W.Layout(width="430px")
         self.offer = W.Dropdown(options=offered, description="held out", layout=wide)
         self.line = W.Text(value=offered[0], description="question", layout=wide, continuous_update=False)
-        self.ask_button = W.Button(description="Ask", icon="comment", button_style="primary", tooltip="all voices answer")
+        self.ask_button = W.Button(description="Ask", icon="comment", button_style="primary", tooltip="all answer")
         self.stop_button = W.Button(description="Stop", icon="stop", disabled=True, tooltip="end after this token")
         for button in (self.ask_button, self.stop_button):
             button.layout.width = "90px"
@@ -56,7 +61,7 @@ class StylePanel(Panel):
     # ---- what the buttons do
 
     def show(self) -> StylePanel:
-        """The panel, ready for Ask. With nobody watching (LORA_LAB_HEADLESS=1) the first question is answered at once."""
+        """The panel, ready for Ask. With nobody watching (LORA_LAB_HEADLESS=1) the first question is answered."""
         if headless():
             self.live.ask(self.line.value)
             self.live.work()

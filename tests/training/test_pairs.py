@@ -1,4 +1,4 @@
-"""Pairs: our voices answer the same questions, held-out ones are new; a file of one's own is read or told what is wrong."""
+"""Pairs: our voices answer the same questions, held-out ones are new; a file of one's own is read or told why not."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lora_lab.experiments.styles import misfit
 from lora_lab.training.chat import Chat, question
 from lora_lab.training.pairs import SPLITS, VOICES, Pair, read, voice
 
-COMMON = set("a an the is are do does did how what why i my to of in it for so on you your we be at one can should".split())
+COMMON = "a an the is are do does did how what why i my to of in it for so on you your we be at one can should"
 
 
 def words(text: str) -> set[str]:
-    return {re.sub("s$", "", word) for word in re.findall("[a-z0-9]+", text.lower())} - COMMON
+    return {re.sub("s$", "", word) for word in re.findall("[a-z0-9]+", text.lower())} - set(COMMON.split())
 
 
 def write(folder, rows) -> str:
@@ -37,7 +37,9 @@ def some(n: int = 20, **more) -> list[dict]:
 
 
 def test_three_voices_answer_the_same_questions_in_the_same_splits():
-    asked = {name: {split: [str(pair.chat) for pair in pairs] for split, pairs in voice(name).items()} for name in VOICES}
+    asked = {
+        name: {split: [str(pair.chat) for pair in pairs] for split, pairs in voice(name).items()} for name in VOICES
+    }
     assert asked["captain"] == asked["json"] == asked["preacher"]
     assert {split: len(questions) for split, questions in asked["json"].items()} == {
         "train": 180, "validation": 30, "test": 30,
@@ -118,8 +120,14 @@ def read_all(folder, rows):
         ([*some(), {"prompt": "x", "response": "y", "split": "train"}], "'split' must hold train, validation, test"),
         (some(split="train"), "each and no other; it has train"),
         ([{"messages": "hello"}], "line 1: messages must be a list of objects"),
-        ([{"messages": [{"role": "user", "content": "x"}]}], "the last two messages must be a user's and the assistant's"),
-        ([{"messages": [{"role": "wizard", "content": "x"}]}], "a role must be one of system, user, assistant, not 'wiz"),
+        (
+            [{"messages": [{"role": "user", "content": "x"}]}],
+            "the last two messages must be a user's and the assistant's",
+        ),
+        (
+            [{"messages": [{"role": "wizard", "content": "x"}]}],
+            "a role must be one of system, user, assistant, not 'wiz",
+        ),
         ([{"messages": [{"role": "user", "content": 3}]}], "has no text in 'content'; it has role, content"),
     ],
 )
