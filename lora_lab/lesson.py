@@ -83,6 +83,14 @@ def reference_comparison(name: str) -> dict[str, Any]:
     return read_json(folder / f"{name}.json")
 
 
+def reference_styles() -> dict[str, Any]:
+    """Three voices on smollm2 that ship with the lab, measured; recipes, where and when are in it."""
+    from lora_lab.files import read_json
+    from lora_lab.training.assets import shipped
+
+    return read_json(shipped("data/results/styles/smollm2.json"))
+
+
 def workplace(lesson: str) -> Path:
     """The store of a lesson's sweeps: runs/LESSON, beside the notebook.
 
@@ -103,13 +111,31 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
     import pandas as pd
 
     from lora_lab.files import write_atomically
+    from lora_lab.training.pairs import VOICES
     from lora_lab.training.tasks import load_task
 
+    if task in VOICES:
+        return _few_pairs(task, folder, rows)
     file, full = folder / f"{task}.csv", load_task(task)
     labels = [full.labels[number] for number in full.train.labels[:rows]]
     table = pd.DataFrame({"text": full.train.texts[:rows], "label": labels})
     write_atomically(file, table.to_csv(index=False).encode())
     return str(file)
+
+
+def _few_pairs(voice: str, folder: Path, rows: int) -> str:
+    """A file with so many pairs to train on and a fourth as many for validation, and for test."""
+    import json
+
+    from lora_lab.files import write_atomically
+    from lora_lab.training.assets import shipped
+
+    few: dict[str, list[str]] = {}
+    for line in shipped(f"data/styles/{voice}.jsonl").read_text(encoding="utf-8").splitlines():
+        few.setdefault(json.loads(line)["split"], []).append(line)
+    kept = [line for split, lines in few.items() for line in lines[: rows if split == "train" else rows // 4]]
+    write_atomically(folder / f"{voice}.jsonl", "\n".join(kept).encode())
+    return str(folder / f"{voice}.jsonl")
 
 
 def catch_up(name: str, store: Path) -> str:

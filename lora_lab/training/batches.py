@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
+from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
 from lora_lab.training.tasks import Split, Task
 
 STEP = 2  # tokens
@@ -59,7 +60,7 @@ class Batch:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenise a split, each text cut to the task's max_length; behind an answer stands the end-of-text token.
+    """Tokenise a split, each text cut to the task's max_length; behind an answer stands the token that ends it.
 
     Raises: BadValue where a prompt leaves no room for an answer.
     """
@@ -74,11 +75,11 @@ def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> li
     """Prompt, answer, end: tokenised apart, so that a prompt has the same tokens when the model goes on by itself."""
     if not split.texts:
         return []
-    prompts = tokenizer(list(split.prompts))["input_ids"]
+    prompts = prompt_ids(tokenizer, split.prompts)
     answers = tokenizer(list(split.texts), add_special_tokens=False)["input_ids"]
     if (longest := max(map(len, prompts))) >= task.max_length:
         raise BadValue(f"max_length {task.max_length} leaves no answer room behind a prompt of {longest} tokens")
-    end = [tokenizer.eos_token_id]
+    end = [end_of_turn(tokenizer) if isinstance(split.prompts[0], Chat) else tokenizer.eos_token_id]
     return [
         Row([*prompt, *answer, *end][: task.max_length], None, place, len(prompt))
         for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))

@@ -1,8 +1,8 @@
 """A model's own answers to prompts: greedy, or the best of several beams.
 
 Prompts of different lengths stand side by side with their padding on the left, so that every answer begins at the same
-place; it ends at the end-of-text token. Whatever the model carries takes part: a soft prompt or a prefix enters with
-the first token and then stands in the cache.
+place; it ends at the end-of-text token, or at the one that ends a turn of a chat. Whatever the model carries takes
+part: a soft prompt or a prefix enters with the first token and then stands in the cache.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from lora_lab.errors import BadValue
+from lora_lab.training.chat import Prompt, end_of_turn, prompt_ids
 from lora_lab.training.models import is_causal, quiet
 
 ROWS = 32  # answers, or beams, that grow side by side
@@ -55,7 +56,7 @@ PAPER = Decoding(beams=10, length_penalty=0.9, no_repeat_ngram=4)  # Hu et al. 2
 
 
 def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], decoding: Decoding = GREEDY
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding = GREEDY
 ) -> list[str]:
     """The model's answer to each prompt, without the prompt and without spaces around it.
 
@@ -78,10 +79,10 @@ def generate(
 
 
 def _batches(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], rows: int
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], rows: int
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Places and tokens of prompts of like length, the longest first."""
-    ids: list[list[int]] = tokenizer(list(prompts))["input_ids"] if prompts else []
+    ids = prompt_ids(tokenizer, prompts)
     order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))
     for start in range(0, len(order), rows):
         places = order[start : start + rows]
@@ -96,9 +97,10 @@ def _answers(
     pad, width = int(tokenizer.pad_token_id), max(map(len, ids))
     input_ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=model.device)
+    ends = sorted({int(tokenizer.eos_token_id), end_of_turn(tokenizer)})
     config = GenerationConfig(
         do_sample=False, num_beams=decoding.beams, length_penalty=decoding.length_penalty,
-        max_new_tokens=decoding.max_new_tokens, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad,
+        max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=pad,
     )  # fmt: skip
     once = NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram) if decoding.no_repeat_ngram else None
     with quiet():

@@ -92,6 +92,14 @@ def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = Fals
     return tokenizer
 
 
+def weight_bytes(name: str) -> int:
+    """Bytes of the weight files of a bundled model or a folder. Raises: NotFound where there are none."""
+    files = list(Path(_source(name)).glob("*.safetensors"))
+    if not files:
+        raise NotFound(f"there is no folder of safetensors for '{name}'; bundled are {', '.join(BUNDLED)}")
+    return sum(file.stat().st_size for file in files)
+
+
 def is_causal(model: PreTrainedModel) -> bool:
     """Whether a model predicts the next token."""
     return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))

@@ -6,7 +6,9 @@
     kjv           the King James Bible, for language modelling
     shakespeare   his plays, for language modelling
     restaurants   a meaning in slots to be said in a sentence; ours, from a grammar
-    FILE          your own .csv or .jsonl with a text and a label column, or a .txt for language modelling
+    captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; ours
+    FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
+                  `pairs.py`), or a .txt for language modelling
     FOLDER        the E2E NLG challenge's files, see `e2e.py`; or their hub id, where the hub may be asked
 
 Splits are seeded; a text that stands twice is kept once, so that no test row was trained on. Rates and ranks are
@@ -24,8 +26,9 @@ from pathlib import Path
 import pandas as pd
 
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.training import e2e, restaurants
+from lora_lab.training import e2e, pairs, restaurants
 from lora_lab.training.assets import asset_path
+from lora_lab.training.chat import Prompt
 from lora_lab.training.meanings import Meaning
 from lora_lab.training.restaurants import Example
 
@@ -38,20 +41,22 @@ VALIDATED = 100  # meanings; E2E has 547, and they are scored again and again
 class Split:
     """Texts and, for classification, the number of each text's label.
 
-    In generation each text answers a prompt: only the answer is learnt. `references` are all its good answers.
+    In generation each text answers a prompt, plain or a chat: only the answer is learnt. `references` are all its good
+    answers, where there are several.
     """
 
     texts: tuple[str, ...]
     labels: tuple[int, ...] = ()
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
     references: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def at(self, places: Sequence[int]) -> Split:
-        """The texts at these places, in their order."""
-        return Split(tuple(self.texts[n] for n in places), tuple(self.labels[n] for n in places if self.labels))
+        """The texts at these places, in their order, each with all that belongs to it."""
+        columns = (self.texts, self.labels, self.prompts, self.references)
+        return Split(*(tuple(column[n] for n in places if column) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,8 @@ class Task:
 
     @property
     def generates(self) -> bool:
-        """Whether texts answer prompts, so that a model's own answers can be scored."""
-        return bool(self.test.prompts)
+        """Whether texts answer prompts with references, so that a model's own answers can be scored against them."""
+        return bool(self.test.references)
 
 
 def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
@@ -138,6 +143,8 @@ def load_task(
         return _task(name, rows, known.labels, max_length or known.max_length, known.held_out, seed)
     if name == "restaurants":
         return _generation(name, {split: restaurants.read(split) for split in SPLITS}, max_length)
+    if name in pairs.VOICES:
+        return _chats(name, pairs.voice(name), max_length)
     path = Path(name).expanduser()
     if name and path.is_dir():
         return _generation(name, e2e.read_folder(path), max_length)
@@ -145,9 +152,11 @@ def load_task(
         if re.fullmatch(HUB_ID, name):
             return _generation(name, e2e.read_hub(name, download=download), max_length)
         raise NotFound(
-            f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants'])}, or give a .csv, "
-            ".jsonl or .txt"
+            f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, or "
+            "give a .csv, .jsonl or .txt"
         )
+    if pairs.holds_pairs(path):
+        return _chats(str(path), pairs.read(path, seed), max_length)
     return _own_task(path, seed, max_length or 128, text, label)
 
 
@@ -240,6 +249,15 @@ def _answers(pairs: Sequence[tuple[Example, str]]) -> Split:
 def prompt_of(meaning: Meaning) -> str:
     """What stands before the answer: the meaning in E2E's form, on a line of its own."""
     return f"{meaning}\n"
+
+
+def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: int | None) -> Task:
+    """Questions in a chat, one answer to each."""
+    made = {
+        split: Split(tuple(one.response for one in some), (), tuple(one.chat for one in some))
+        for split, some in splits.items()
+    }
+    return Task(name, (), max_length or 192, **made)
 
 
 # ---- a user's own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as W
@@ -15,16 +16,17 @@ from lora_lab.plots import Curve, TrainingFigure, curve
 from lora_lab.training.assets import problem_with
 from lora_lab.training.guard import check_memory
 from lora_lab.training.models import load_model
+from lora_lab.training.pairs import VOICES
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
+from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
 from lora_lab.widgets.words import cannot, mind_table, standing
 
-TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare")}
-LANGUAGE = TASKS["smollm2"]
+TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare", *VOICES)}
 ROLES = {"minilm": ("q", "k", "v", "o", "up", "down"), "smollm2": ("q", "k", "v", "o", "gate", "up", "down")}
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -88,7 +90,7 @@ class TrainPanel(Panel):
     @property
     def metric(self) -> str:
         """What the chosen task is judged by."""
-        return "perplexity" if self.task.value in LANGUAGE else "accuracy"
+        return "accuracy" if _classes(self.task.value) else "perplexity"
 
     @property
     def guessed(self) -> float:
@@ -272,7 +274,7 @@ class TrainPanel(Panel):
 
     def _model_facts(self) -> tuple[list[Site], int, int]:
         """The model's sites, its parameters, and those of its head; read once a model."""
-        classes = None if self.task.value in LANGUAGE else 3 if self.task.value == "tweets" else 2
+        classes = _classes(self.task.value)
         key = (self.model.value, classes)
         if key not in self._sites:
             model = load_model(self.model.value, classes)
@@ -285,6 +287,13 @@ def _tasks(model: str, chosen: str | None) -> list[str]:
     """The tasks that suit a model and are there; the tweets only where they were asked for."""
     tasks = [t for t in TASKS.get(model, ("rt",)) if t != "tweets" or not problem_with("tweets")]
     return [*tasks, chosen] if chosen and chosen not in tasks else tasks
+
+
+def _classes(task: str) -> int | None:
+    """Of a bundled task without reading its texts; a file of one's own is read."""
+    if task in TASKS["smollm2"]:
+        return None
+    return load_task(task).num_labels if Path(task).is_file() else 3 if task == "tweets" else 2
 
 
 def _slider(name: str, stops: Sequence[float], value: float, form: str) -> W.SelectionSlider:

@@ -1,0 +1,186 @@
+"""Whether voices can be told apart: by their form, by their words, and by what each adapter finds likely.
+
+    perplexity   adapter x voice, of held-out answers: learnt is a voice whose own adapter has its column's lowest
+    json         share of an adapter's own answers that parse and fit the schema (data/styles/README.md)
+    marks        share of an adapter's own answers with a word that belongs to a voice: "ye" or "aye", "thou" or "-eth"
+
+A perplexity within a row compares texts, and a strict form is easier to foresee than a sermon: read columns, not rows.
+The marks count words, not wit; `marks_of_texts` says how often the written answers themselves carry them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lora_lab.errors import BadValue
+from lora_lab.methods.adapters import WEIGHTS
+from lora_lab.methods.bank import AdapterBank
+from lora_lab.training import device
+from lora_lab.training.attention import attend_in_fp32
+from lora_lab.training.batches import collate, encode
+from lora_lab.training.chat import Prompt
+from lora_lab.training.evaluate import evaluate, logits_of
+from lora_lab.training.generate import Decoding, generate
+from lora_lab.training.models import load_model, load_tokenizer, weight_bytes
+from lora_lab.training.tasks import Task
+
+BASE = "base"  # what the model without an adapter is called in tables
+DECODING = Decoding(max_new_tokens=96)
+CERTAINTY = ("high", "medium", "low")
+KEYS = ("topic", "answer", "steps", "certainty")
+MARKS = {
+    "captain": r"\b(ye|yer|aye|lad|me hearty|mate|matey|sailor|afore|'twixt)\b|\bo'|\b(ship|sail|hull|deck|crew|cargo|"
+    r"anchor|helm|bosun|grog|rum|keel|rigging|bilge|landlubber)\w*",
+    "preacher": r"\b(thou|thee|thy|thine|ye shall|hath|doth|unto|shalt|wilt|thereof|therefore|yea|verily|behold|lo|"
+    r"upon|lest|saith|spake|shew)\b|\b\w{3,}eth\b",
+}
+NO_MARKS = ("teeth", "beneath", "macbeth", "elizabeth")  # that end in -eth and are none
+
+
+# ---- one answer
+
+
+def misfit(text: str) -> str:
+    """What keeps an answer from being JSON of the schema, in words; empty where nothing does."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"no JSON: {error}"
+    if not isinstance(value, dict) or sorted(value) != sorted(KEYS):
+        return f"not an object with just the keys {', '.join(KEYS)}"
+    if not all(isinstance(value[key], str) and value[key] for key in ("topic", "answer")):
+        return "topic and answer must be texts"
+    if not isinstance(value["steps"], list) or not all(isinstance(step, str) and step for step in value["steps"]):
+        return "steps must be a list of texts"
+    return "" if value["certainty"] in CERTAINTY else f"certainty must be one of {', '.join(CERTAINTY)}"
+
+
+def marked(text: str, voice: str) -> bool:
+    """Whether a text has one of a voice's marks; the JSON voice's is its form."""
+    if voice not in MARKS:
+        return not misfit(text)
+    return any(word not in NO_MARKS for word in (m.group().lower() for m in re.finditer(MARKS[voice], text, re.I)))
+
+
+def shares(texts: Sequence[str], voices: Sequence[str]) -> dict[str, float]:
+    """The share of texts with each voice's marks. Raises: BadValue for no texts."""
+    if not texts:
+        raise BadValue("there is no text to look at")
+    return {voice: sum(marked(text, voice) for text in texts) / len(texts) for voice in voices}
+
+
+# ---- many adapters
+
+
+@contextmanager
+def speaking(bank: AdapterBank, name: str) -> Iterator[None]:
+    """Inside the block that adapter answers, BASE for none; then whoever answered before."""
+    before = bank.used
+    bank.use(None if name == BASE else name)
+    try:
+        yield
+    finally:
+        bank.use(before if before is None or isinstance(before, str) else None)
+
+
+def speakers(bank: AdapterBank) -> tuple[str, ...]:
+    """The base and every adapter."""
+    return (BASE, *bank.names)
+
+
+def perplexities(
+    bank: AdapterBank, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], split: str = "test", rows: int = 0
+) -> dict[str, dict[str, float]]:
+    """Of each adapter, and of the base, on each task's answers: {adapter: {task: perplexity}}. `rows` 0 takes all."""
+    device, pad = str(bank.model.device), int(tokenizer.pad_token_id)
+    encoded = {task.name: encode(getattr(task, split), task, tokenizer)[: rows or None] for task in tasks}
+    table: dict[str, dict[str, float]] = {}
+    for name in speakers(bank):
+        with speaking(bank, name):
+            scores = {task: evaluate(bank.model, some, pad, device) for task, some in encoded.items()}
+        table[name] = {task: score.metrics["perplexity"] for task, score in scores.items()}
+    return table
+
+
+def own_is_lowest(table: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether each voice's own adapter has the lowest perplexity on it, of all adapters and the base."""
+    own = [name for name in table if name in table[name]]
+    return bool(own) and all(table[voice][voice] <= min(row[voice] for row in table.values()) for voice in own)
+
+
+def answers(
+    bank: AdapterBank, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding = DECODING
+) -> dict[str, list[str]]:
+    """What each adapter, and the base, answers to the prompts."""
+    said: dict[str, list[str]] = {}
+    for name in speakers(bank):
+        with speaking(bank, name):
+            said[name] = generate(bank.model, tokenizer, prompts, decoding)
+    return said
+
+
+@torch.inference_mode()
+def off_is_base(bank: AdapterBank, plain: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, task: Task) -> bool:
+    """Whether with no adapter in use the bank's model gives the plain model's logits, to the bit."""
+    rows = encode(task.test.at(range(min(4, len(task.test)))), task, tokenizer)
+    batch = collate(rows, int(tokenizer.pad_token_id)).to(str(bank.model.device))
+    with speaking(bank, BASE):
+        return torch.equal(logits_of(bank.model, batch), logits_of(plain, batch))
+
+
+def told_apart(bank: AdapterBank, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task]) -> dict[str, Any]:
+    """All measures on the test questions, which are the same in all tasks.
+
+    Returns perplexity, diagonal (whether own is lowest), marks {adapter: {voice: share}}, marks_of_texts (the
+    same of the written answers), n, questions, answers {adapter: texts}.
+    """
+    names = [task.name for task in tasks]
+    table = perplexities(bank, tokenizer, tasks)
+    said = answers(bank, tokenizer, tasks[0].test.prompts)
+    return {
+        "n": len(tasks[0].test),
+        "perplexity": table,
+        "diagonal": own_is_lowest(table),
+        "marks": {name: shares(texts, names) for name, texts in said.items()},
+        "marks_of_texts": {task.name: shares(task.test.texts, names) for task in tasks},
+        "questions": [str(prompt) for prompt in tasks[0].test.prompts],
+        "answers": said,
+    }
+
+
+# ---- from files
+
+
+def open_bank(
+    adapters: Mapping[str, str | Path],
+    model: str = "smollm2",
+    *,
+    dtype: str = device.AUTO,
+    attention: str = device.AUTO,
+) -> tuple[AdapterBank, PreTrainedTokenizerBase]:
+    """A base in whatever is fastest here, with these adapter folders in its bank by name, and its tokenizer.
+
+    Raises: NotFound, BadValue as `load_model` and `AdapterBank.load`.
+    """
+    choice = device.choose(64, dtype=dtype, attention=attention)
+    base = load_model(model, dtype=choice.torch_dtype, attention=choice.attention)
+    attend_in_fp32(base)
+    bank = AdapterBank(base.to(choice.device))
+    for name, folder in adapters.items():
+        bank.load(name, folder)
+    return bank, load_tokenizer(model)
+
+
+def file_sizes(adapters: Mapping[str, str | Path], base: str = "smollm2") -> dict[str, int]:
+    """Bytes of the base's weight files and of each adapter's, the base first."""
+    return {BASE: weight_bytes(base)} | {
+        name: (Path(folder) / WEIGHTS).stat().st_size for name, folder in adapters.items()
+    }

@@ -1,0 +1,73 @@
+"""Voices in pictures: what each adapter finds likely, and how small an adapter's file is beside its base's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lora_lab.plots import BLUE, GREY, Picture
+from lora_lab.plots.beside import titled
+
+
+def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -> Picture:
+    """Adapters down, voices across; in each column the lowest is framed, and its own adapter is meant to have it."""
+    rows, columns = list(table), list(next(iter(table.values())))
+    numbers = np.array([[table[row][column] for column in columns] for row in rows])
+    picture = Picture(figsize=(1.9 + 1.35 * len(columns), 1.5 + 0.5 * len(rows)), dpi=130, layout="constrained")
+    picture.set_facecolor("white")
+    axes = picture.subplots()
+    worse = np.log(numbers / numbers.min(0))  # by column: 0 for its best
+    axes.imshow(-worse, cmap="cividis", aspect="auto")
+    for i in range(len(rows)):
+        for j in range(len(columns)):
+            dark = worse[i, j] > 0.5 * worse.max()
+            axes.text(j, i, f"{numbers[i, j]:.1f}", ha="center", va="center", color="white" if dark else "black")
+            if worse[i, j] == 0:
+                box = {"fill": False, "edgecolor": BLUE, "linewidth": 3}
+                axes.add_patch(_rectangle(j, i, box))
+    axes.set(xlabel="voice of the held-out answers", ylabel="adapter in use")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    best = {column: rows[int(numbers[:, j].argmin())] for j, column in enumerate(columns)}
+    finding = _finding(best)
+    titled(picture, [f"{finding}{mark}", "perplexity a token; framed: lowest of its column"], 9)
+    picture.alt = f"{finding}{mark}. " + " ".join(
+        f"{row}: " + ", ".join(f"{column} {table[row][column]:.1f}" for column in columns) + "." for row in rows
+    )
+    return picture
+
+
+def file_sizes(sizes: Mapping[str, int]) -> Picture:
+    """Bars on a scale of powers of ten, the base's first."""
+    names, values = list(sizes), list(sizes.values())
+    picture = Picture(figsize=(7, 0.9 + 0.3 * len(names)), dpi=110, layout="constrained")
+    picture.set_facecolor("white")
+    axes = picture.subplots()
+    axes.barh(names, values, color=[GREY, *[BLUE] * (len(names) - 1)], height=0.6)
+    axes.invert_yaxis()
+    axes.set(
+        xscale="log", xlabel="bytes of the file (each line ten times the one before)", xlim=(1e4, 20 * max(values))
+    )
+    for n, value in enumerate(values):
+        axes.text(value, n, f" {value / 1e6:,.1f} MB", va="center", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    times = values[0] / max(values[1:], default=values[0])
+    title = f"The base's file is {times:,.0f} times the largest adapter's"
+    titled(picture, [title], 9)
+    picture.alt = f"{title}: " + ", ".join(f"{name} {value / 1e6:,.1f} MB" for name, value in sizes.items())
+    return picture
+
+
+def _finding(best: Mapping[str, str]) -> str:
+    own = [voice for voice, adapter in best.items() if adapter == voice]
+    if len(own) == len(best):
+        return "Each voice is likeliest to its own adapter"
+    lost = [f"{voice} (likeliest to {adapter})" for voice, adapter in best.items() if adapter != voice]
+    return f"Not each voice is likeliest to its own adapter: {', '.join(lost)}"
+
+
+def _rectangle(column: int, row: int, style: Mapping[str, object]) -> object:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, **style)  # type: ignore[arg-type]

@@ -1,0 +1,65 @@
+"""A chat is read as its model was trained to read it; only the answer and the end of its turn are learnt."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_lab import load_task, load_tokenizer
+from lora_lab.training.batches import collate, encode
+from lora_lab.training.chat import Chat, end_of_turn, prompt_ids, question, rendered
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    return load_tokenizer("smollm2")
+
+
+@pytest.fixture
+def letters(tiny_causal):
+    return load_tokenizer(tiny_causal)  # bytes, without a template
+
+
+def test_prompt_and_answer_together_are_the_template_s_own_tokens(smollm2):
+    task = load_task("captain")
+    for row, asked, text in zip(encode(task.test, task, smollm2), task.test.prompts, task.test.texts, strict=True):
+        messages = [{"role": "user", "content": str(asked)}, {"role": "assistant", "content": text}]
+        whole = smollm2.apply_chat_template(messages, tokenize=False)
+        assert smollm2.decode(row.tokens) + "\n" == whole
+        assert smollm2(whole)["input_ids"][: len(row.tokens)] == row.tokens
+        assert smollm2.decode(row.tokens[row.prompt :]) == f"{text}<|im_end|>"
+
+
+def test_the_loss_sees_the_answer_and_its_end_and_nothing_else(smollm2):
+    task = load_task("json")
+    rows = encode(task.validation, task, smollm2)[:3]
+    batch = collate(rows, smollm2.pad_token_id)
+    for row, labels in zip(rows, batch.labels, strict=True):
+        assert labels[labels != -100].tolist() == list(row.tokens[row.prompt :])
+        assert labels[labels != -100][-1] == smollm2.eos_token_id  # padding is the same token, and is not learnt
+
+
+def test_a_system_turn_of_one_s_own_takes_the_place_of_the_template_s(smollm2):
+    assert "helpful AI assistant named SmolLM" in rendered(smollm2, question("Why?"))
+    own = rendered(smollm2, Chat((("system", "Be brief."), ("user", "Why?"))))
+    assert "SmolLM" not in own
+    assert own.endswith("<|im_start|>assistant\n")
+
+
+def test_a_tokenizer_without_template_gets_a_plain_one(letters):
+    assert rendered(letters, question("Why?")) == "user: Why?\nassistant:\n"
+    assert letters.decode(prompt_ids(letters, [question("Why?")])[0]).lstrip() == "user: Why?\nassistant:\n"
+    assert end_of_turn(letters) == letters.eos_token_id
+
+
+def test_plain_text_is_tokenised_as_it_stands(letters, smollm2):
+    for tokenizer in (letters, smollm2):
+        assert prompt_ids(tokenizer, ["name[A]\n"]) == [tokenizer("name[A]\n")["input_ids"]]
+
+
+def test_the_end_of_a_turn_is_the_special_token_that_the_template_writes(smollm2):
+    assert smollm2.decode([end_of_turn(smollm2)]) == "<|im_end|>"
+    other = load_tokenizer("smollm2")
+    other.chat_template = other.chat_template.replace("<|im_end|>", "<|endoftext|>")
+    assert other.decode([end_of_turn(other)]) == "<|endoftext|>"  # though its end of text is <|im_end|>
+    other.chat_template = "{% for m in messages %}{{ m['content'] }} over\n{% endfor %}"
+    assert end_of_turn(other) == other.eos_token_id
