@@ -39,10 +39,13 @@ class Mind:
 def mind_of(run: Run, examples: int = 6) -> Mind:
     """The changes of mind of a finished run, from its saved adapter.
 
-    Raises: BadValue where no adapter was kept, and for a language model, which has no classes.
+    Raises: BadValue where no adapter was kept, where the base itself trained, and for a language model, which has no
+    classes.
     """
     if run.adapter is None:
         raise BadValue("this run kept no adapter to look into")
+    if run.recipe.method.within:
+        raise BadValue("the base itself trained, so there is no mind of its own to compare with")
     bench = Bench(run.recipe)
     detach(bench.model)
     load_adapter(bench.model, run.adapter)
@@ -53,9 +56,12 @@ def mind_of(run: Run, examples: int = 6) -> Mind:
 
 
 def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
-    """Score the validation split with the adapter and without it; None for language modelling, which has no classes."""
+    """Score the validation split with the adapter and without it.
+
+    None for language modelling, which has no classes, and where the base itself trained: nothing can be off.
+    """
     task = bench.task
-    if not task.labels:
+    if not task.labels or bench.recipe.method.within:
         return None
     with disabled(bench.model, keep_head=True):
         without = bench.judged("validation")

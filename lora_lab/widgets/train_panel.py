@@ -8,14 +8,14 @@ from typing import Any
 
 import ipywidgets as W
 
-from lora_lab.accounting.sites import Site
 from lora_lab.errors import BadValue, LabError
-from lora_lab.methods.attach import heads_of, sites_of
+from lora_lab.experiments.tuning import axis_of
+from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.params import params
 from lora_lab.plots import Curve, TrainingFigure, curve
 from lora_lab.training.assets import problem_with
 from lora_lab.training.guard import check_memory
-from lora_lab.training.models import load_model
 from lora_lab.training.pairs import VOICES
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
@@ -23,22 +23,22 @@ from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.live import LiveRun
+from lora_lab.widgets.method_controls import MethodControls, slider
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
 from lora_lab.widgets.words import cannot, mind_table, standing
 
 TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare", *VOICES)}
 ROLES = {"minilm": ("q", "k", "v", "o", "up", "down"), "smollm2": ("q", "k", "v", "o", "gate", "up", "down")}
-RANKS = (1, 2, 4, 8, 16, 32, 64)
-ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 STEPS = (20, 50, 100, 200, 400, 800)
 EARLIER = 3  # runs drawn behind the live one
 
 
 class TrainPanel(Panel):
-    """Train a LoRA adapter while you watch.
+    """Train an adapter while you watch: LoRA, or any other method.
 
     The arguments are where the controls start; a value between two stops of a slider is added to it.
+    method  in the place of LoRA(rank, alpha, targets)
     store   the folder of finished runs, whose curves are drawn behind the live one
     """
 
@@ -55,19 +55,21 @@ class TrainPanel(Panel):
         batch: int = 16,
         seed: int = 0,
         store: str = "runs",
+        method: Method | None = None,
     ) -> None:
         super().__init__("Train an adapter")
         self.store, self.batch, self.seed = Store(store), batch, seed
         self.live: LiveRun | None = None
-        self._sites: dict[tuple[str, int | None], tuple[list[Site], int, int]] = {}
-        self._make_controls(model, task, rank, alpha, lr, steps)
-        self._make_targets(targets)
+        self._make_controls(model, task, lr, steps)
+        chosen = method or LoRA(rank=rank, alpha=alpha, targets=tuple(targets))
+        self.controls = MethodControls(chosen, ROLES.get(model, ("q", "v")), self._count_anew)
+        self.controls.name.observe(self._usual_rate, "value")
         self._make_buttons()
         self.count, self.table = W.HTML(layout=FULL_WIDTH), W.HTML(layout=FULL_WIDTH)
         self.children = [
-            wrapped(self.model, self.task),
-            wrapped(self.rank, self.alpha, self.lr, self.steps),
-            wrapped(W.HTML("targets", layout=W.Layout(margin="0 16px 0 46px")), self.target_box),
+            wrapped(self.model, self.task, self.controls.name),
+            wrapped(self.controls.rank, self.controls.alpha, self.lr, self.steps),
+            self.controls.targets,
             self.count,
             wrapped(self.guess, self.start_button, self.stop_button, self.reset_button, self.bar),
             self.words,
@@ -80,10 +82,7 @@ class TrainPanel(Panel):
 
     def recipe(self) -> Recipe:
         """The run that the controls describe. Raises: BadValue for a combination that cannot be."""
-        targets = tuple(box.description for box in self.target_box.children if box.value)
-        if not targets:
-            raise BadValue("tick at least one target: without one, LoRA has no layer to sit beside")
-        method = LoRA(rank=self.rank.value, alpha=self.alpha.value, targets=targets)
+        method = self.controls.method()
         numbers = {"lr": self.lr.value, "steps": self.steps.value, "batch": self.batch, "seed": self.seed}
         return Recipe(self.model.value, self.task.value, method, **numbers)
 
@@ -188,33 +187,17 @@ class TrainPanel(Panel):
 
     # ---- controls
 
-    def _make_controls(self, model: str, task: str, rank: int, alpha: float, lr: float, steps: int) -> None:
+    def _make_controls(self, model: str, task: str, lr: float, steps: int) -> None:
         there = list(dict.fromkeys([*(name for name in TASKS if not problem_with(name)), model]))
         self.model = W.Dropdown(options=there, value=model, description="model", layout=W.Layout(width="200px"))
         self.task = W.Dropdown(
             options=_tasks(model, task), value=task, description="task", layout=W.Layout(width="200px")
         )
-        self.rank = _slider("rank", RANKS, rank, "{:d}")
-        self.alpha = _slider("alpha", ALPHAS, alpha, "{:g}")
-        self.lr = _slider("learning rate", RATES, lr, "{:g}")
-        self.steps = _slider("steps", STEPS, steps, "{:d}")
+        self.lr = slider("learning rate", RATES, lr, "{:g}")
+        self.steps = slider("steps", STEPS, steps, "{:d}")
         self.model.observe(self._model_changed, "value")
         for control in (self.task, self.steps):
             control.observe(self._settings_changed, "value")
-        for control in (self.rank, self.alpha, self.lr):
-            control.observe(self._count_anew, "value")
-
-    def _make_targets(self, chosen: Sequence[str]) -> None:
-        self.target_box = W.Box(layout=W.Layout(display="flex", flex_flow="row wrap"))
-        self._show_roles(chosen)
-
-    def _show_roles(self, chosen: Sequence[str]) -> None:
-        narrow = W.Layout(width="72px")
-        roles = dict.fromkeys([*ROLES.get(self.model.value, ("q", "v")), *chosen])
-        boxes = [W.Checkbox(value=r in chosen, description=r, indent=False, layout=narrow) for r in roles]
-        for box in boxes:
-            box.observe(self._count_anew, "value")
-        self.target_box.children = boxes
 
     def _make_buttons(self) -> None:
         self.guess = W.IntSlider(70, 50, 100, description="your guess", style={"description_width": "90px"})
@@ -238,7 +221,7 @@ class TrainPanel(Panel):
     def _model_changed(self, change: Any) -> None:
         tasks = _tasks(change["new"], None)
         self.task.options, self.task.value = tasks, tasks[0]
-        self._show_roles(("q", "v"))
+        self.controls.show_roles(ROLES.get(change["new"], ("q", "v")))
         self._show_guess()
         self._settings_changed()
 
@@ -261,26 +244,23 @@ class TrainPanel(Panel):
     def _counted(self) -> str:
         try:
             method = self.recipe().method
-            sites, base, head = self._model_facts()
-            adapter = method.count(sites)  # type: ignore[arg-type]
+            count = params(self.model.value, method, _classes(self.task.value))
         except LabError as error:
             return cannot(str(error))
-        scaling = self.alpha.value / self.rank.value
-        share = (adapter + head) / (base + adapter)
+        total = count.total + (0 if method.within else count.trainable)
+        scaling = f" Scaling alpha / rank = {method.alpha / method.rank:g}." if isinstance(method, LoRA) else ""
         return (
-            f"<b>{adapter:,}</b> parameters in the adapter + {head:,} in the head: {share:.2%} of the model's "
-            f"{base + adapter:,} train. Scaling alpha / rank = {scaling:g}."
+            f"<b>{count.trainable:,}</b> parameters in the adapter + {count.head:,} in the head: "
+            f"{(count.trainable + count.head) / total:.2%} of the model's {total:,} train.{scaling}"
         )
 
-    def _model_facts(self) -> tuple[list[Site], int, int]:
-        """The model's sites, its parameters, and those of its head; read once a model."""
-        classes = _classes(self.task.value)
-        key = (self.model.value, classes)
-        if key not in self._sites:
-            model = load_model(self.model.value, classes)
-            head = sum(p.numel() for _, module in heads_of(model) for p in module.parameters())
-            self._sites[key] = (sites_of(model), sum(p.numel() for p in model.parameters()), head)
-        return self._sites[key]
+    def _usual_rate(self, _: object = None) -> None:
+        """Another method begins at the second of the rates that `compare` tries for it."""
+        axis = axis_of(self.controls.method())
+        if axis.name == "lr":
+            rate = axis.value(1)
+            self.lr.options = [(f"{stop:g}", stop) for stop in sorted({*RATES, rate})]
+            self.lr.value = rate
 
 
 def _tasks(model: str, chosen: str | None) -> list[str]:
@@ -294,9 +274,3 @@ def _classes(task: str) -> int | None:
     if task in TASKS["smollm2"]:
         return None
     return load_task(task).num_labels if Path(task).is_file() else 3 if task == "tweets" else 2
-
-
-def _slider(name: str, stops: Sequence[float], value: float, form: str) -> W.SelectionSlider:
-    options = [(form.format(stop), stop) for stop in sorted({*stops, value})]
-    style, layout = {"description_width": "90px"}, W.Layout(width="290px")
-    return W.SelectionSlider(options=options, value=value, description=name, style=style, layout=layout)

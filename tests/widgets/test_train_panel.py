@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+from lora_lab import FullFineTuning, PromptTuning
 from lora_lab.errors import BadValue
+from lora_lab.methods import REGISTRY
 from lora_lab.training import guard
 from lora_lab.training.runs import Store
 from lora_lab.widgets.live import LiveRun
@@ -40,21 +42,48 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 def test_the_count_follows_the_sliders(panel: TrainPanel):
     assert "73,728 parameters" in plain(panel.count.value)
-    panel.rank.value = 16
+    panel.controls.rank.value = 16
     assert "147,456 parameters" in plain(panel.count.value)
-    panel.target_box.children[1].value = True  # k as well
+    panel.controls.target_box.children[1].value = True  # k as well
     assert "221,184 parameters" in plain(panel.count.value)
     assert "alpha / rank = 1." in plain(panel.count.value)
 
 
+def test_any_method_can_be_chosen_at_a_rate_that_is_usual_for_it(panel: TrainPanel):
+    for name in REGISTRY:
+        panel.controls.name.value = name
+        assert panel.recipe().method.name == name
+        assert "cannot" not in plain(panel.count.value)
+        assert (panel.controls.rank.layout.display == "none") == (name != "lora")
+    panel.controls.name.value = "full"
+    assert panel.lr.value == 5e-5
+    assert "100.00% of the model's 22,713,986 train." in plain(panel.count.value)
+    panel.controls.name.value = "prompt"
+    assert panel.lr.value == 1e-2
+    panel.controls.name.value = "lora"
+    assert "73,728 parameters" in plain(panel.count.value)
+
+
+def test_a_method_with_settings_of_its_own_is_kept(tmp_path: Path):
+    panel = TrainPanel(method=PromptTuning(tokens=3), store=str(tmp_path / "runs"))
+    assert panel.recipe().method == PromptTuning(tokens=3)
+    assert "1,152 parameters" in plain(panel.count.value)
+
+
+def test_full_fine_tuning_trains_in_the_panel(tmp_path: Path):
+    panel = TrainPanel(method=FullFineTuning(), steps=2, batch=4, lr=5e-5, store=str(tmp_path / "runs")).show()
+    assert panel.result().status == "done"
+    assert panel.table.value == ""
+
+
 def test_a_slider_is_answered_without_painting(panel: TrainPanel):
     before = panel.picture.value
-    panel.rank.value = 32
+    panel.controls.rank.value = 32
     assert panel.picture.value is before
 
 
 def test_no_target_is_said_in_words_and_not_trained(panel: TrainPanel):
-    for box in panel.target_box.children:
+    for box in panel.controls.target_box.children:
         box.value = False
     assert "tick at least one target" in panel.count.value
     panel.start()
@@ -79,7 +108,7 @@ def test_a_run_that_does_not_fit_is_refused_before_it_starts(panel: TrainPanel, 
 def test_another_model_brings_its_own_tasks_roles_and_unit(panel: TrainPanel):
     panel.model.value = "smollm2"
     assert panel.task.value == "kjv"
-    assert "gate" in [box.description for box in panel.target_box.children]
+    assert "gate" in [box.description for box in panel.controls.target_box.children]
     assert "perplexity" in panel.guess.description
     assert "460,800 parameters in the adapter + 0 in the head" in plain(panel.count.value)
     panel.model.value = "minilm"
