@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lora_lab.experiments.statistics import verdict, verdicts
     from lora_lab.experiments.sweep import sweep
     from lora_lab.methods.adapters import load_adapter, save_adapter
+    from lora_lab.methods.bank import AdapterBank
     from lora_lab.methods.bitfit import BitFit
     from lora_lab.methods.bottleneck import Bottleneck
     from lora_lab.methods.full import FullFineTuning, HeadOnly
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AdapterBank": "methods.bank",
     "BadValue": "errors",
     "BitFit": "methods.bitfit",
     "Bottleneck": "methods.bottleneck",

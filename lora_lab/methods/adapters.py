@@ -70,6 +70,13 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     return report
 
 
+def method_in(model: nn.Module, path: str | Path) -> Method:
+    """The method of the adapter in the folder `path`, for a plain model. Raises: as `load_adapter`."""
+    config, _, own = _read(Path(path))
+    with _sound(path):
+        return _method(config, own, model)[0]
+
+
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     """The config, the tensors by key, and our own header ({} in a file of PEFT's)."""
     for file in (folder / CONFIG, folder / WEIGHTS):

@@ -147,8 +147,12 @@ def _fp32_copy(head: nn.Module) -> nn.Module:
 
 
 def report_of(model: nn.Module) -> Report:
-    """The report of the adapter that a model carries. Raises BadValue when it carries none."""
+    """The report of the adapter that a model carries. Raises BadValue when it carries none, or a bank of them."""
     report = getattr(model, "lora_lab_report", None)
+    if not isinstance(report, Report) and is_adapted(model):
+        raise BadValue(
+            "this model holds a bank of adapters: bank.save(name, folder) writes one, bank.close() takes them out"
+        )
     if not isinstance(report, Report):
         raise BadValue("this model carries no adapter; attach one first, for example LoRA(rank=8).attach(model)")
     return report

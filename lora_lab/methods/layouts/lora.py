@@ -51,7 +51,7 @@ class LoRALayout(Layout):
                 tensors[f"{PREFIX}{path}.lora_embedding_A"] = layers[0].lora_embedding_A
                 tensors[f"{PREFIX}{path}.lora_embedding_B"] = layers[0].lora_embedding_B
             else:
-                a, b = _one_for_all_slices([layer for layer in layers if isinstance(layer, LoRALinear)])
+                a, b = one_for_all_slices([layer for layer in layers if isinstance(layer, LoRALinear)])
                 tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"] = a, b
             if isinstance(layers[0], DoRALinear):
                 tensors[f"{PREFIX}{path}.lora_magnitude_vector"] = layers[0].lora_magnitude_vector
@@ -105,7 +105,7 @@ def _by_module(model: nn.Module) -> dict[str, list[LoRALayer]]:
     return {path: sorted(layers, key=lambda x: getattr(x, "rows", None) or (0, 0)) for path, layers in around.items()}
 
 
-def _one_for_all_slices(layers: list[LoRALinear]) -> tuple[Tensor, Tensor]:
+def one_for_all_slices(layers: list[LoRALinear]) -> tuple[Tensor, Tensor]:
     """A (sum of ranks, in) and B (out, sum of ranks) of the one adapter that equals these on one layer."""
     if layers[0].rows is None:
         return file_pair(layers[0])
@@ -121,7 +121,7 @@ def _one_for_all_slices(layers: list[LoRALinear]) -> tuple[Tensor, Tensor]:
 
 
 def _split(layers: list[LoRALinear], a: Tensor, b: Tensor) -> None:
-    """The inverse of `_one_for_all_slices`, into the layers' own parameters."""
+    """The inverse of `one_for_all_slices`, into the layers' own parameters."""
     column = 0
     for layer in layers:
         part = slice(column, column + file_pair(layer)[0].shape[0])

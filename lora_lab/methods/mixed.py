@@ -1,0 +1,199 @@
+"""A layer with many adapters, of which one answers; or, in a mixed batch, each row's own.
+
+    one         y = W x + s B A x          the chosen adapter's layer as it is: choosing sets a name, and moves nothing
+    mixed       y = W x                    one product for all rows, for they share W
+                y[g] += B[g] A[g] x[g]     two batched products over groups of rows
+
+Neighbouring rows with the same adapter make a group, as far as all groups can be equally long: 16 rows of one adapter
+are one group, 16 rows in any order 16 groups of one. All A of a layer lie one below the other in one matrix (sum of
+ranks, in), likewise all B; a batch picks its groups' rows from it, and what is missing to the largest rank is a row of
+zeros. So ranks may differ, and an adapter that leaves this layer alone is all zeros here.
+
+Measured on two cores with 16 x 28 and 16 x 128 tokens, in fp32 and bf16: this costs what one adapter costs. One wide
+product with every adapter, masked, took up to 1.6 times as long, and a loop over the adapters up to twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from math import gcd
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.errors import BadValue
+from lora_lab.layers import AdaptedLayer, LoRALinear
+from lora_lab.methods.layouts.lora import one_for_all_slices
+from lora_lab.methods.lora_variants import DoRALinear
+
+Name = str | None  # of an adapter; None is the base alone
+Pair = tuple[Tensor, Tensor]  # A (rank, in) and B (rank, out), the scaling in it
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The adapter of each row of a batch."""
+
+    names: tuple[Name, ...]
+
+    @cached_property
+    def groups(self) -> tuple[Name, ...]:
+        """One name for each group: so many neighbouring rows as divide every run of equal names."""
+        runs = [len(list(run)) for _, run in groupby(self.names)]
+        return self.names[:: gcd(*runs)]
+
+    @cached_property
+    def of_each(self) -> dict[Name, list[int]]:
+        """The rows of each adapter."""
+        found: dict[Name, list[int]] = {}
+        for row, name in enumerate(self.names):
+            found.setdefault(name, []).append(row)
+        return found
+
+    @cached_property
+    def back(self) -> list[int]:
+        """Where each row lies when the rows of each adapter follow one another, in the order of `of_each`."""
+        there = [row for rows in self.of_each.values() for row in rows]
+        return sorted(range(len(there)), key=there.__getitem__)
+
+
+@dataclass
+class Choice:
+    """Who answers: an adapter, the base (None), or each row's own. One for all layers of a model."""
+
+    now: Name | Rows = None
+
+
+class BankedLayer(AdaptedLayer):
+    """A frozen layer, and for each adapter that changes it the layer that stands here when that one is used.
+
+    Shapes: whatever the frozen layer's are; in a mixed batch rows come first, x (rows, ..., in).
+    """
+
+    def __init__(self, base_layer: nn.Module, choice: Choice) -> None:
+        super().__init__(base_layer)
+        self.choice, self.held = choice, nn.ModuleList()
+        self._ways: dict[Name, nn.Module] = {}
+        self._thin: dict[Name, bool] = {}  # which are the frozen layer and a product of two thin matrices
+        self._forget()
+
+    def __len__(self) -> int:
+        return len(self._ways)
+
+    def hold(self, name: str, way: nn.Module) -> None:
+        """Answer as `way` when this adapter is used."""
+        self._ways[name], self._thin[name] = way.train(self.training), is_low_rank(way)
+        self._forget()
+
+    def drop(self, name: str) -> None:
+        """Forget an adapter, which need not be here."""
+        self._ways.pop(name, None)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.held = nn.ModuleList(self._ways.values())  # registered, so that they follow the model to another device
+        self._stack: Stack | None = None
+        self._picked: tuple[Rows, Pair] | None = None
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        now = self.choice.now if self.enabled else None
+        if not isinstance(now, Rows):
+            return self._ways.get(now, self.base_layer)(x, *args, **kwargs)
+        if not any(name in self._ways for name in now.of_each):
+            return self.base_layer(x, *args, **kwargs)
+        if all(self._thin.get(name, True) for name in now.of_each):
+            return self._mixed(x, now)
+        return self._each(x, now, *args, **kwargs)
+
+    def _mixed(self, x: Tensor, rows: Rows) -> Tensor:
+        """All rows at once."""
+        _check_rows(x.shape[:-1].numel() % len(rows.names) == 0, x)
+        y: Tensor = self.base_layer(x.reshape(-1, x.shape[-1]))  # (rows * tokens, out)
+        a, b = self._pick(rows, y)
+        groups = len(a)
+        h = torch.bmm(x.reshape(groups, -1, x.shape[-1]).to(y.dtype), a.transpose(1, 2))  # (groups, tokens, R)
+        y.view(groups, -1, y.shape[-1]).baddbmm_(h, b)
+        return y.view(*x.shape[:-1], -1)
+
+    def _pick(self, rows: Rows, like: Tensor) -> Pair:
+        """A (groups, R, in) and B (groups, R, out) of these rows, kept for the next batch with the same."""
+        if self._stack is None or not self._stack.fits(like):
+            pairs = {name: pair_of(lora_around(way)) for name, way in self._ways.items() if self._thin[name]}
+            self._stack, self._picked = Stack(pairs, like), None
+        if self._picked is None or self._picked[0] is not rows:
+            self._picked = rows, self._stack.pick(rows.groups)
+        return self._picked[1]
+
+    def _each(self, x: Tensor, rows: Rows, *args: Any, **kwargs: Any) -> Tensor:
+        """Adapter by adapter: for heads, and for what is no sum of a frozen layer's output and a product."""
+        _check_rows(len(x) == len(rows.names), x)
+        of_each = rows.of_each.items()
+        parts = [self._ways.get(name, self.base_layer)(x[own], *args, **kwargs) for name, own in of_each]
+        return torch.cat(parts)[rows.back]
+
+
+class Stack:
+    """All adapters of one layer: A (sum of ranks + 1, in) and B (.., out), the last row of each zeros."""
+
+    def __init__(self, pairs: Mapping[Name, Pair], like: Tensor) -> None:
+        self.spans: dict[Name, tuple[int, int]] = {}  # first row, and rank
+        self.end = 0
+        for name, (a, _) in pairs.items():
+            self.spans[name] = self.end, len(a)
+            self.end += len(a)
+        self.A, self.B = (_on_zeros(matrices, like) for matrices in zip(*pairs.values(), strict=True))
+
+    def fits(self, y: Tensor) -> bool:
+        """Whether it has the dtype of the layer's output, and lies where that does."""
+        return self.A.dtype == y.dtype and self.A.device == y.device
+
+    def pick(self, groups: Sequence[Name]) -> Pair:
+        """The matrices of each group, (groups, R, ..) where R is the largest rank among them."""
+        start, rank = torch.tensor([self.spans.get(name, (0, 0)) for name in groups]).t().unsqueeze(-1)
+        steps = torch.arange(int(rank.max()))
+        rows = torch.where(steps < rank, start + steps, self.end).to(self.A.device)  # (groups, R)
+        return self.A[rows], self.B[rows]
+
+
+def lora_around(way: nn.Module) -> list[LoRALinear]:
+    """The LoRA layers around one frozen layer, in the order of their rows."""
+    found = list(_around(way))
+    return sorted(found, key=lambda layer: layer.rows or (0, 0))
+
+
+def _around(way: nn.Module) -> Iterator[LoRALinear]:
+    while isinstance(way, AdaptedLayer):
+        if isinstance(way, LoRALinear):
+            yield way
+        way = way.base_layer
+
+
+def is_low_rank(way: nn.Module) -> bool:
+    """Whether the layer is the frozen one plus a product of two thin matrices. DoRA's also scales the frozen one."""
+    while isinstance(way, LoRALinear) and not isinstance(way, DoRALinear):
+        way = way.base_layer
+    return not isinstance(way, AdaptedLayer)
+
+
+def pair_of(layers: Sequence[LoRALinear]) -> Pair:
+    """A (rank, in) and B (rank, out) of the one update that equals these on one layer; slices' ranks add up."""
+    a, b = one_for_all_slices(list(layers))
+    return a.detach(), layers[0].scaling * b.detach().t()
+
+
+def _on_zeros(matrices: Sequence[Tensor], like: Tensor) -> Tensor:
+    """One below the other, then a row of zeros."""
+    zeros = matrices[0].new_zeros(1, matrices[0].shape[1])
+    return torch.cat([*matrices, zeros]).to(device=like.device, dtype=like.dtype)
+
+
+def _check_rows(fit: bool, x: Tensor) -> None:
+    if not fit:
+        raise BadValue(
+            f"a layer of this model works on {tuple(x.shape)}, which is not row by row, so rows cannot differ in "
+            "their adapter there: use(name) one after the other"
+        )

@@ -1,0 +1,348 @@
+"""A bank of adapters: each answers as it does alone, however it is chosen, and the base stays what it was."""
+
+from __future__ import annotations
+
+import peft
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lora_lab import (
+    IA3,
+    AdapterBank,
+    BitFit,
+    Bottleneck,
+    FullFineTuning,
+    LoRA,
+    Probe,
+    PromptTuning,
+    disabled,
+    load_adapter,
+    merge,
+    save_adapter,
+)
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.layers import LoRALayer, is_conv1d
+from lora_lab.methods.attach import fingerprint
+from tests.conftest import randomise, snapshot, tiny
+from tests.methods.test_peft_parity import peft_model, save_peft
+
+TARGETS = {
+    "bert": ["q,v", "all-linear", "k", "pooler.dense,o", "*.0.*.query"],
+    "roberta": ["q,v", "all-linear", "embed,k"],
+    "gpt2": ["q,v", "c_attn", "k", "all-linear"],
+    "phi3": ["q,v", "gate,down", "qkv_proj"],
+    "llama": ["q,v", "o", "lm_head,q", "embed"],
+}
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+IDS = torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(0))
+
+
+def adapted(kind: str, method, seed: int) -> nn.Module:
+    """A model of its own with this method's adapter, random as training might leave it."""
+    model = tiny(kind)
+    method.attach(model)
+    randomise(model, seed)
+    return model
+
+
+def banked(kind: str, *methods) -> tuple[AdapterBank, dict[str | None, nn.Module]]:
+    """A bank with an adapter of each method, named a.0, a.1, ..., and each on a model of its own; None is the base."""
+    bank, alone = AdapterBank(tiny(kind)), {None: tiny(kind)}
+    for n, method in enumerate(methods):
+        alone[f"a.{n}"] = adapted(kind, method, n)
+        bank.add(f"a.{n}", alone[f"a.{n}"])
+    return bank, alone
+
+
+def answers(model: nn.Module, ids: torch.Tensor = IDS) -> torch.Tensor:
+    """Logits of every row."""
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def row_by_row(alone: dict[str | None, nn.Module], names) -> torch.Tensor:
+    """What each row's adapter says to it alone."""
+    return torch.cat([answers(alone[name], IDS[n : n + 1]) for n, name in enumerate(names)])
+
+
+@st.composite
+def banks(draw: st.DrawFn, *kinds: str):
+    """An architecture, some LoRAs of mixed ranks, scalings and targets, and the adapter of each of six rows."""
+    kind = draw(st.sampled_from(kinds or sorted(TARGETS)))
+    methods = [
+        LoRA(draw(st.integers(1, 9)), draw(st.sampled_from([1, 8, 20])), draw(st.sampled_from(TARGETS[kind])))
+        for _ in range(draw(st.integers(1, 4)))
+    ]
+    names = [None, *(f"a.{n}" for n in range(len(methods)))]
+    return kind, methods, draw(st.lists(st.sampled_from(names), min_size=6, max_size=6))
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@given(banks())
+def test_each_answers_as_it_does_alone_whether_chosen_or_mixed(drawn):
+    kind, methods, names = drawn
+    bank, alone = banked(kind, *methods)
+    for name, model in alone.items():
+        bank.use(name)
+        assert torch.equal(answers(bank.model), answers(model))
+    with bank.mixed(names):
+        together = answers(bank.model)
+    torch.testing.assert_close(together, row_by_row(alone, names), **CLOSE)
+    assert bank.used == list(alone)[-1]  # after the block as before it
+    bank.close()
+    assert torch.equal(answers(bank.model), answers(alone[None]))
+
+
+@pytest.mark.parametrize("names", [["a.0"] * 6, ["a.0", "a.0", "a.1", "a.1", None, None], [None] * 6])
+def test_neighbours_with_one_adapter_are_a_group_and_nothing_else_changes(names):
+    bank, alone = banked("bert", LoRA(3), LoRA(5, targets="all-linear"))
+    with bank.mixed(names):
+        torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), **CLOSE)
+
+
+def test_methods_that_are_no_low_rank_sum_mix_too():
+    bank, alone = banked(
+        "bert", LoRA(2), LoRA(2, dora=True), LoRA(2, init="pissa"), IA3(), BitFit(), Bottleneck(size=4)
+    )
+    names = [f"a.{n}" for n in range(6)]
+    for name in names:
+        bank.use(name)
+        torch.testing.assert_close(answers(bank.model), answers(alone[name]), **CLOSE)
+    for order in (names, names[::-1], [None, *names[1:3], None, *names[:2]]):
+        with bank.mixed(order):
+            torch.testing.assert_close(answers(bank.model), row_by_row(alone, order), **CLOSE)
+
+
+def test_a_mixed_batch_in_bf16_is_one_adapter_after_another_up_to_rounding():
+    _, alone = banked("bert", LoRA(2), LoRA(4, targets="all-linear"))
+    bank = AdapterBank(tiny("bert").bfloat16())
+    for name in ("a.0", "a.1"):
+        bank.add(name, alone[name])
+    names = ["a.0", "a.1"] * 3
+    with bank.mixed(names):
+        torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_each_row_goes_on_with_its_own_adapter_in_generation(kind):
+    bank, alone = banked(kind, LoRA(4, targets="all-linear"), LoRA(2))
+    names, how = ["a.1", "a.0", None, "a.0", "a.1", None], {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    with bank.mixed(names):
+        together = bank.model.generate(IDS, attention_mask=torch.ones_like(IDS), **how)
+    for n, name in enumerate(names):
+        row = IDS[n : n + 1]
+        single = alone[name].generate(row, attention_mask=torch.ones_like(row), **how)[0]
+        assert together[n, : len(single)].tolist() == single.tolist()
+    assert len({tuple(row[7:].tolist()) for row in together}) > 1
+
+
+def test_it_mixes_as_peft_does_with_pefts_own_files(tmp_path):
+    targets = {"a": ["query", "value"], "b": ["key"]}
+    for seed, (name, modules) in enumerate(targets.items()):
+        save_peft(peft_model(tiny("bert"), "roberta", modules, seed=seed, r=3 + seed), tmp_path / name)
+    theirs = peft.PeftModel.from_pretrained(tiny("bert"), tmp_path / "a", adapter_name="a").eval()
+    theirs.load_adapter(tmp_path / "b", "b")
+    bank = AdapterBank(tiny("bert"))
+    for name in targets:
+        bank.load(name, tmp_path / name)
+    names = ["b", "a", None, "a", "b", None]
+    with bank.mixed(names), torch.no_grad():
+        ours = bank.model(input_ids=IDS).logits
+        wanted = theirs(input_ids=IDS, adapter_names=[name or "__base__" for name in names]).logits
+    torch.testing.assert_close(ours, wanted, **CLOSE)
+
+
+# ---- the weighted sum
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    banks("bert", "roberta", "gpt2", "phi3"), st.lists(st.sampled_from([-0.5, 0.25, 0.5, 2.0]), min_size=4, max_size=4)
+)
+def test_a_blend_is_the_weighted_sum_of_the_updates(drawn, numbers):
+    kind, methods, _ = drawn
+    bank, alone = banked(kind, *methods)
+    weights = dict(zip(list(alone)[1:], numbers, strict=False))
+    assume(abs(sum(weights.values())) > 0.1)  # or the heads have no mean, see below
+    bank.blend(weights, "mix")
+    bank.use("mix")
+    wanted = tiny(kind)
+    for name, weight in weights.items():
+        shift(wanted, alone[name], weight)
+    if hasattr(wanted, "classifier"):
+        states = [alone[name].classifier.trained.state_dict() for name in weights]
+        shares = [weight / sum(weights.values()) for weight in weights.values()]
+        mean = {key: sum(w * s[key] for w, s in zip(shares, states, strict=True)) for key in states[0]}
+        wanted.classifier.load_state_dict(mean)
+    torch.testing.assert_close(answers(bank.model), answers(wanted), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def shift(plain: nn.Module, adapted: nn.Module, weight: float) -> None:
+    """Add the weighted update of each of an adapted model's layers to a plain model's own weight."""
+    for path, layer in adapted.named_modules():
+        if isinstance(layer, LoRALayer):
+            own = plain.get_submodule(path.replace(".base_layer", ""))
+            rows = slice(*(getattr(layer, "rows", None) or (None,)))
+            (own.weight.t() if is_conv1d(own) else own.weight)[rows] += weight * layer.delta_weight()
+
+
+def test_a_blend_is_saved_blended_and_mixed_like_any_other(tmp_path):
+    bank, _ = banked("gpt2", LoRA(3), LoRA(2, targets="c_attn"))
+    bank.blend({"a.0": 0.5, "a.1": 0.5}, "mix")
+    bank.blend({"mix": 2.0, "a.1": -1.0}, "first")  # which leaves a.0
+    again = tiny("gpt2")
+    load_adapter(again, bank.save("mix", tmp_path))
+    bank.use("mix")
+    torch.testing.assert_close(answers(again), answers(bank.model), **CLOSE)
+    with bank.mixed(["first", "a.0"] * 3):
+        twice = answers(bank.model, IDS[:1].repeat(6, 1))
+    torch.testing.assert_close(twice[0], twice[1], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("weights", "name", "says"),
+    [
+        ({}, "mix", "at least one"),
+        ({"a.0": float("nan")}, "mix", "finite number"),
+        ({"a.0": "much"}, "mix", "finite number"),
+        ({"a.0": 1.0, "a.1": -1.0}, "mix", "sum to 0"),
+        ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is no plain LoRA"),
+        ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is no plain LoRA"),
+        ({"a.0": 0.5}, "a.1", "already"),
+        ({"a.9": 0.5}, "mix", "no adapter 'a.9'; nearest: a.0"),
+    ],
+)
+def test_a_blend_that_cannot_be_says_why_and_leaves_the_bank_as_it_was(weights, name, says):
+    bank, _ = banked("bert", LoRA(2), LoRA(3), LoRA(2, dora=True), IA3())
+    before = snapshot(bank.model)
+    with pytest.raises((BadValue, NotFound), match=says):
+        bank.blend(weights, name)
+    assert snapshot(bank.model) == before
+    assert bank.names == ("a.0", "a.1", "a.2", "a.3")
+
+
+# ---- coming and going
+
+
+def test_removing_one_leaves_the_others_and_removing_all_leaves_the_plain_model():
+    bank, alone = banked("bert", LoRA(2), LoRA(3, targets="all-linear"))
+    bank.use("a.1")
+    bank.remove("a.1")
+    assert bank.names == ("a.0",)
+    assert bank.used is None
+    assert torch.equal(answers(bank.model), answers(alone[None]))
+    bank.use("a.0")
+    assert torch.equal(answers(bank.model), answers(alone["a.0"]))
+    bank.close()
+    assert snapshot(bank.model) == snapshot(tiny("bert").requires_grad_(False))
+    bank.add("a.1", alone["a.1"])  # and it can begin anew
+    bank.use("a.1")
+    assert torch.equal(answers(bank.model), answers(alone["a.1"]))
+
+
+def test_one_removed_and_loaded_anew_under_the_same_name_is_the_new_one():
+    bank, alone = banked("bert", LoRA(2), LoRA(3))
+    names = ["a.0", "a.1"] * 3
+    with bank.mixed(names):
+        answers(bank.model)
+    bank.remove("a.0")
+    bank.add("a.0", alone["a.1"])
+    with bank.mixed(names):
+        torch.testing.assert_close(answers(bank.model), row_by_row(alone, ["a.1"] * 6), **CLOSE)
+
+
+def test_the_base_is_untouched_and_answers_alone_where_it_is_disabled():
+    bank, alone = banked("bert", LoRA(2), LoRA(2, init="pissa"))
+    bank.use("a.1")
+    with disabled(bank.model):
+        assert torch.equal(answers(bank.model), answers(alone[None]))
+    assert torch.equal(answers(bank.model), answers(alone["a.1"]))
+    assert fingerprint(bank.model) == fingerprint(alone[None])
+
+
+def test_no_dropout_acts_on_a_model_left_in_training_mode():
+    model = adapted("llama", LoRA(4, dropout=0.9), 0)
+    bank = AdapterBank(tiny("llama").train())
+    bank.add("a", model)
+    bank.use("a")
+    assert torch.equal(answers(bank.model), answers(model))
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("method", [PromptTuning(tokens=3), Probe(), FullFineTuning()], ids=lambda m: m.name)
+def test_methods_that_stand_beside_no_layer_are_refused(method, tmp_path):
+    save_adapter(adapted("bert", method, 1), tmp_path)
+    bank, before = AdapterBank(tiny("bert")), snapshot(tiny("bert").requires_grad_(False))
+    with pytest.raises(BadValue, match=r"share the base|works on the whole model"):
+        bank.load("a", tmp_path)
+    assert snapshot(bank.model) == before
+    assert not bank.names
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path):
+    other = tiny("bert")
+    nn.init.normal_(other.bert.encoder.layer[0].attention.self.query.weight)
+    LoRA(2).attach(other)
+    save_adapter(other, tmp_path)
+    bank, _ = banked("bert", LoRA(2))
+    with pytest.raises(BadValue, match="another base"):
+        bank.load("b", tmp_path)
+    assert bank.names == ("a.0",)
+
+
+def test_names_are_known_single_and_words(tmp_path):
+    bank, alone = banked("bert", LoRA(2))
+    bank.add("captain", alone["a.0"])
+    for wrong in (bank.use, bank.remove, bank.report):
+        with pytest.raises(NotFound, match="no adapter 'captan'; nearest: captain"):
+            wrong("captan")
+    with pytest.raises(NotFound, match="nearest: captain"), bank.mixed(["captan"]):
+        pass
+    with pytest.raises(BadValue, match="already"):
+        bank.load("captain", tmp_path)
+    with pytest.raises(BadValue, match="a word"):
+        bank.load("", tmp_path)
+    with pytest.raises(NotFound, match="it is empty"):
+        AdapterBank(tiny("bert")).use("captain")
+
+
+def test_rows_and_names_must_be_as_many():
+    bank, _ = banked("bert", LoRA(2))
+    with bank.mixed(["a.0"] * 5), pytest.raises(BadValue, match="6 rows, but mixed was given 5 names"):
+        answers(bank.model)
+    for wrong in ([], "a.0"):
+        with pytest.raises(BadValue, match="list"), bank.mixed(wrong):
+            pass
+    answers(bank.model)  # the check went with the block
+
+
+def test_one_that_answers_for_a_row_cannot_go():
+    bank, alone = banked("bert", LoRA(2), LoRA(2))
+    with bank.mixed([None, "a.1"] * 3):
+        bank.remove("a.0")
+        with pytest.raises(BadValue, match="after the mixed block"):
+            bank.remove("a.1")
+        torch.testing.assert_close(answers(bank.model), row_by_row(alone, [None, "a.1"] * 3), **CLOSE)
+
+
+def test_a_layer_that_is_not_row_by_row_is_refused_in_a_mixed_batch_alone():
+    bank, alone = banked("gpt2", LoRA(2, targets="wpe"), LoRA(2))
+    bank.use("a.0")
+    assert torch.equal(answers(bank.model), answers(alone["a.0"]))
+    with bank.mixed(["a.0", "a.1"] * 3), pytest.raises(BadValue, match="not row by row"):
+        answers(bank.model)
+
+
+def test_a_model_holds_one_bank_or_one_adapter():
+    bank, alone = banked("bert", LoRA(2))
+    for model in (bank.model, alone["a.0"]):
+        with pytest.raises(BadValue, match="carries an adapter already"):
+            AdapterBank(model)
+    with pytest.raises(BadValue, match=r"bank\.save.*bank\.close\(\)"):
+        merge(bank.model)
