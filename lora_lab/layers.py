@@ -117,6 +117,11 @@ class Mergeable(AdaptedLayer, ABC):
         """Let `layer` be merged into in the place of the frozen one, which is kept as it is."""
         self._aside, self.base_layer = (self.base_layer,), layer
 
+    @property
+    def stood_in_for(self) -> bool:
+        """Whether another layer is in the frozen one's place."""
+        return bool(self._aside)
+
     def put_back(self) -> nn.Module | None:
         """Put the frozen layer that was stood in for where it was; returns it, None where there was no stand-in."""
         if not self._aside:

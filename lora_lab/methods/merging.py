@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdaptedLayer, Mergeable, Switched, TrainedCopy
+from lora_lab.layers import AdaptedLayer, Mergeable, Switched, TrainedCopy, is_conv1d
 from lora_lab.methods.attach import put, report_of, switched, take_out
 from lora_lab.methods.base import Report
 from lora_lab.methods.merge_report import MergeReport, Rounding, rounding_of
@@ -53,6 +53,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     It cannot be unmerged. Options and what it raises: as `merge`.
     """
     report = _merged(model, _to_merge(model), fp32)
+    stood_in = [part for _, part in switched(model) if isinstance(part, Mergeable) and part.stood_in_for]
     heads = [rounding for path, part in switched(model) for rounding in _settled(path, part)]
     quantised = [(path, layer) for path, layer in model.named_modules() if _is_quantised(layer)]
     before = _bytes(model)
@@ -60,6 +61,8 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
         put(model, path, _plain(layer, _dtype(model)))
     grown = _bytes(model) - before
     take_out(model)
+    if quantised or stood_in:
+        _restore_conv1d(model)
     return replace(
         report,
         heads=tuple(heads),
@@ -219,6 +222,17 @@ def _plain(layer: Any, dtype: torch.dtype) -> nn.Module:
     if bias is not None:
         plain.bias = nn.Parameter(bias.detach().to(dtype, copy=True), requires_grad=False)
     return plain.train(layer.training)
+
+
+def _restore_conv1d(model: nn.Module) -> None:
+    """Where the model's class has a Conv1D, put one again for a plain linear layer: a checkpoint has (in, out)."""
+    with torch.device("meta"):
+        skeleton = type(model)(model.config)
+    for path, wanted in skeleton.named_modules():
+        if is_conv1d(wanted) and isinstance(layer := model.get_submodule(path), nn.Linear):
+            wanted.weight = nn.Parameter(layer.weight.t().contiguous(), requires_grad=False)
+            wanted.bias = layer.bias
+            put(model, path, wanted.train(layer.training))
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
