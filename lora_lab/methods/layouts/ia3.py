@@ -32,7 +32,9 @@ class IA3Layout(Layout):
     def tensors(self, model: nn.Module, report: Report) -> dict[str, Tensor]:
         tensors = {}
         for path, factors in _by_module(model).items():
-            whole = torch.stack([factor.whole(factor.factor) for factor in factors]).prod(0)  # slices: 1 where another one is
+            whole = torch.stack([factor.whole(factor.factor) for factor in factors]).prod(
+                0
+            )  # slices: 1 where another one is
             tensors[f"{PREFIX}{path}.ia3_l"] = whole[None, :] if factors[0].on_input else whole[:, None]
         return tensors | head_tensors(model)
 
