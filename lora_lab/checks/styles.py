@@ -27,6 +27,8 @@ def check_loss_mask(mask: Callable[[list[int], int], list[int] | None]) -> Verdi
         found = attempt(mask, list(tokens), prompt)
         if isinstance(found, Verdict):
             return found
+        if not isinstance(found, Sequence):
+            return Verdict(False, f"a list of labels is wanted, not {type(found).__name__}")
         right = [IGNORED] * prompt + tokens[prompt:]
         wrong = {
             "nothing is masked: the prompt would be learnt, too": tokens,
@@ -75,9 +77,11 @@ def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
         return Verdict(False, 'every pair is a dict such as {"prompt": "Why?", "response": "Because."}')
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "own.jsonl"
-        file.write_text("\n".join(json.dumps(pair) for pair in pairs), encoding="utf-8")
         try:
+            file.write_text("\n".join(json.dumps(dict(pair)) for pair in pairs), encoding="utf-8")
             splits = read(file)
+        except TypeError as error:
+            return Verdict(False, f"a pair holds texts only: {error}")
         except LabError as error:
             return Verdict(False, str(error).replace(f"{file}, line", "pair").replace(str(file), "your list"))
     counts = ", ".join(f"{len(some)} {name}" for name, some in splits.items())

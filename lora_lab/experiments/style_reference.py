@@ -1,8 +1,8 @@
-"""The reference of lesson 10: three voices, each at the rate that validation chose, measured once on the test questions.
+"""The reference of lesson 10: three voices, each at the rate that validation chose, measured once on test questions.
 
 python -m lora_lab.experiments.style_reference STORE data/results/styles/smollm2.json
 
-STORE holds a store of finished runs for each voice: STORE/captain, STORE/json, STORE/preacher, as `lora-lab sweep` leaves
+STORE holds a store of finished runs for each voice, STORE/captain and so on, as `lora-lab sweep` leaves
 them. The facts are questions that no voice was trained on, each with the words of which one has to be in the answer: a
 style should leave the number of right ones about where the base has it.
 """

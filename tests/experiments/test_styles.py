@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import LoRA, load_model, load_task, load_tokenizer, save_adapter
+from lora_lab import LoRA, load_model, load_task, save_adapter
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.style_reference import FACTS, chosen, facts, holds_one
 from lora_lab.experiments.styles import (
