@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lora_lab.experiments.statistics import verdict, verdicts
     from lora_lab.experiments.sweep import sweep
     from lora_lab.methods.adapters import load_adapter, save_adapter
-    from lora_lab.methods.attach import detach, disabled, merge, unmerge
     from lora_lab.methods.bank import AdapterBank
     from lora_lab.methods.bitfit import BitFit
     from lora_lab.methods.bottleneck import Bottleneck
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from lora_lab.methods.ia3 import IA3
     from lora_lab.methods.lora import LoRA
     from lora_lab.methods.memory import memory
+    from lora_lab.methods.merging import detach, disabled, merge, merge_for_good, unmerge
     from lora_lab.methods.params import params
     from lora_lab.methods.prefix import PrefixTuning
     from lora_lab.methods.probe import Probe
@@ -67,20 +67,21 @@ _HOME = {
     "Run": "training.runs",
     "Store": "training.runs",
     "compare": "experiments.compare",
-    "detach": "methods.attach",
-    "disabled": "methods.attach",
+    "detach": "methods.merging",
+    "disabled": "methods.merging",
     "evaluate_adapter": "training.train",
     "load_adapter": "methods.adapters",
     "load_model": "training.models",
     "load_task": "training.tasks",
     "load_tokenizer": "training.models",
     "memory": "methods.memory",
-    "merge": "methods.attach",
+    "merge": "methods.merging",
+    "merge_for_good": "methods.merging",
     "params": "methods.params",
     "save_adapter": "methods.adapters",
     "sweep": "experiments.sweep",
     "train": "training.train",
-    "unmerge": "methods.attach",
+    "unmerge": "methods.merging",
     "verdict": "experiments.statistics",
     "verdicts": "experiments.statistics",
 }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,50 @@ def _write_and_move(handle: int, temporary: str, path: Path, content: bytes) -> 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON that a person can read, atomically."""
     write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+@contextmanager
+def whole_folder(target: Path, marker: str) -> Iterator[Path]:
+    """A folder beside `target` to write into, which becomes `target` when the block ends well and is gone otherwise.
+
+    marker   the JSON file that names the files of an earlier result, which is then replaced; see `refuse_foreign`
+    Raises: BadValue when the folder cannot be written to, or holds something else.
+    """
+    refuse_foreign(target, marker)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise BadValue(f"cannot write into {target.parent}: {error.strerror}; choose another folder") from error
+    try:
+        folder, earlier = scratch / "new", scratch / "earlier"
+        folder.mkdir()
+        yield folder
+        files = sorted(p.name for p in folder.iterdir())
+        write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
+        for path in (folder, *folder.iterdir()):  # mkdtemp, and safetensors, make them private
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        refuse_foreign(target, marker)  # once more: it may have taken minutes
+        if target.exists():
+            target.replace(earlier)
+        folder.replace(target)
+    except OSError as error:
+        raise BadValue(f"cannot write {target}: {error}; free some disk or choose another folder") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def refuse_foreign(target: Path, marker: str) -> None:
+    """Raises BadValue where `target` is a file, or a folder with anything in it that no marker of ours names."""
+    if not target.is_dir():
+        if target.exists():
+            raise BadValue(f"{target} is a file: choose another folder")
+        return
+    found = {path.name for path in target.iterdir()}
+    named = read_json(target / marker).get("files") if marker in found else []
+    ours = {marker, *(named if isinstance(named, list) else [])}
+    if foreign := sorted(found - ours):
+        raise BadValue(f"the folder {target} is not empty: {foreign[0]} in it is not ours; choose another folder")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,14 +17,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_lab.errors import BadValue
+
+Fold = tuple[Tensor, Tensor]  # a frozen tensor or a view of it, and what is to stand there, of the same shape
+
 
 class Switched(nn.Module):
     """Something trained that was put into a model: `enabled = False` switches it off, `take_out` removes it."""
+
+    unmergeable: ClassVar[str] = "computes what no weight of the base could"  # why not, of those that are not Mergeable
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +66,75 @@ class AdaptedLayer(Switched):
         return self.enabled and not self.merged
 
 
-class LoRALayer(AdaptedLayer, ABC):
+class Mergeable(AdaptedLayer, ABC):
+    """An adapted layer that computes what the frozen one would with other numbers: they can be written into it."""
+
+    moves_weight: ClassVar[bool] = True  # and not the bias alone
+    _aside: tuple[nn.Module, ...] = ()  # the frozen layer while another stands in; in a tuple it is no part of this one
+
+    @property
+    def undoable(self) -> bool:
+        """Whether merging loses nothing but a rounding: what was multiplied by 0 is gone."""
+        return True
+
+    @abstractmethod
+    def folded(self) -> list[Fold]:
+        """Each frozen tensor that merging changes, and what it becomes, in fp32."""
+
+    @abstractmethod
+    def unfolded(self) -> list[Fold]:
+        """The same tensors of a merged layer, and what they were."""
+
+    @torch.no_grad()
+    def merge(self, watch: Callable[[Tensor, Tensor], None] | None = None) -> None:
+        """Write the update into the frozen layer, so that the forward pass costs what it did without an adapter.
+
+        watch   is told each frozen tensor and what it is to become, before it is written
+        Raises: BadValue, before anything is written, for what the frozen layer cannot hold.
+        """
+        if self.merged:
+            return
+        if self.moves_weight and hasattr(innermost(self), "dequantized"):
+            raise BadValue("cannot merge into codes of a few bits: merge(model) puts a plain layer in their place")
+        folds = self.folded()
+        for frozen, new in folds:
+            _check(frozen, new)
+        for frozen, new in folds:
+            if watch:
+                watch(frozen, new)
+            frozen.copy_(new)
+        self.merged = True
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Take the update out again; exact up to one rounding in the frozen tensor's dtype."""
+        if self.merged:
+            for frozen, old in self.unfolded():
+                frozen.copy_(old)
+            self.merged = False
+
+    def stand_in(self, layer: nn.Module) -> None:
+        """Let `layer` be merged into in the place of the frozen one, which is kept as it is."""
+        self._aside, self.base_layer = (self.base_layer,), layer
+
+    def put_back(self) -> nn.Module | None:
+        """Put the frozen layer that was stood in for where it was; returns it, None where there was no stand-in."""
+        if not self._aside:
+            return None
+        (self.base_layer,), self._aside = self._aside, ()
+        return self.base_layer
+
+
+def _check(frozen: Tensor, new: Tensor) -> None:
+    """Raises BadValue where `new` cannot be written into `frozen`."""
+    if not frozen.is_floating_point():
+        raise BadValue(f"cannot merge into a weight of {frozen.dtype}: load the base in fp32 or bf16 first")
+    if not new.to(frozen.dtype).isfinite().all():
+        why = "the adapter holds NaN or infinity" if not new.isfinite().all() else f"{frozen.dtype} cannot hold it"
+        raise BadValue(f"cannot merge: the merged weight would not be finite, for {why}")
+
+
+class LoRALayer(Mergeable):
     """What the linear and the embedding kind share: rank, scaling, merging."""
 
     rank: int
@@ -72,25 +148,13 @@ class LoRALayer(AdaptedLayer, ABC):
     def frozen_weight(self) -> Tensor:
         """The slice of the frozen weight that the update is added to, as a view of delta_weight's shape."""
 
-    @torch.no_grad()
-    def merge(self) -> None:
-        """Write W + scaling * B A into the frozen weight, so that the forward pass costs what it did without LoRA."""
-        if not self.merged:
-            self._shift_weight(+1)
-            self.merged = True
+    def folded(self) -> list[Fold]:
+        weight = self.frozen_weight()  # W + scaling * B A in fp32: bf16 would round B A before adding it
+        return [(weight, weight.float() + self.delta_weight())]
 
-    @torch.no_grad()
-    def unmerge(self) -> None:
-        """Take the update out of the weight again; exact up to one rounding of the weight's dtype."""
-        if self.merged:
-            self._shift_weight(-1)
-            self.merged = False
-
-    def _shift_weight(self, sign: int) -> None:
+    def unfolded(self) -> list[Fold]:
         weight = self.frozen_weight()
-        if not weight.is_floating_point():
-            raise ValueError(f"cannot merge into a weight of {weight.dtype}: load the base in fp32 or bf16 first")
-        weight.copy_(weight.float() + sign * self.delta_weight())  # in fp32: bf16 would round B A before adding it
+        return [(weight, weight.float() - self.delta_weight())]
 
 
 class LoRALinear(LoRALayer):

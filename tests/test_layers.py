@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from lora_lab.errors import BadValue
 from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy, initialise_A, innermost, out_by_in
 
 IN, OUT, RANK, SCALING = 12, 18, 3, 2.0
@@ -203,7 +204,7 @@ def test_merging_adds_in_fp32_and_rounds_once():
 def test_a_quantised_weight_is_not_merged_into():
     layer = LoRALinear(base(), RANK, SCALING)
     layer.base_layer.weight = nn.Parameter(torch.ones(OUT, IN, dtype=torch.int8), requires_grad=False)
-    with pytest.raises(ValueError, match=r"cannot merge into a weight of torch\.int8"):
+    with pytest.raises(BadValue, match=r"cannot merge into a weight of torch\.int8"):
         layer.merge()
     assert not layer.merged
 

@@ -12,18 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.accounting.operations import BLOCK, NESTED
+from lora_lab.accounting.setup import QUANTISED_BITS
 
 OUTSIDE = ("lm_head", "classifier", "score", "pooler")  # bitsandbytes leaves the head as it is
 
 
-def quantise(model: nn.Module, *, double: bool) -> None:
+def quantise(model: nn.Module, form: str) -> None:
     """Put a stand-in in the place of every linear layer inside the model's layers."""
     for name, module in list(model.named_modules()):
         if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and not set(name.split(".")) & set(
             OUTSIDE
         ):
             parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, FourBitLinear(module, double=double))
+            setattr(model.get_submodule(parent), leaf, FourBitLinear(module, form))
 
 
 class FourBitLinear(nn.Linear):
@@ -31,12 +32,13 @@ class FourBitLinear(nn.Linear):
 
     plain_linear = True  # an adapter may stand beside it
 
-    def __init__(self, linear: Any, *, double: bool) -> None:
+    def __init__(self, linear: Any, form: str) -> None:
         nn.Module.__init__(self)  # not Linear's, which would make the whole weight
         shape = linear.weight.shape if isinstance(linear, nn.Linear) else linear.weight.t().shape
         self.out_features, self.in_features = shape
         numbers, dtype = linear.weight.numel(), linear.weight.dtype
-        self.codes = nn.Parameter(torch.empty(numbers // 2, dtype=torch.uint8), requires_grad=False)
+        double, packed = not form.endswith("-single"), numbers * QUANTISED_BITS[form] // 8
+        self.codes = nn.Parameter(torch.empty(packed, dtype=torch.uint8), requires_grad=False)
         blocks = numbers // BLOCK
         self.register_buffer("absmax", torch.empty(blocks, dtype=torch.uint8 if double else torch.float32))
         if double:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lora_lab.accounting.plan import Adapter, Factor, Funnel
-from lora_lab.accounting.setup import BYTES, Setup
+from lora_lab.accounting.setup import BYTES, QUANTISED_BITS, Setup
 from lora_lab.accounting.tape import IN_FLIGHT, Label, Storage, Tape, Value
 from lora_lab.errors import BadValue
 
@@ -267,5 +267,5 @@ def bytes_per_weight(setup: Setup) -> float:
     """
     if setup.quantised == "none":
         return BYTES[setup.dtype]
-    absmax = 32 / BLOCK if setup.quantised == "nf4-single" else 8 / BLOCK + 32 / (BLOCK * NESTED)
-    return (4 + absmax) / 8
+    absmax = 32 / BLOCK if setup.quantised.endswith("-single") else 8 / BLOCK + 32 / (BLOCK * NESTED)
+    return (QUANTISED_BITS[setup.quantised] + absmax) / 8

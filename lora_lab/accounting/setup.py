@@ -10,7 +10,8 @@ from lora_lab.errors import BadValue, nearest
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
 ADAPTERS = ("auto", *BYTES)
-QUANTISED = ("none", "nf4", "nf4-single")
+QUANTISED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
+QUANTISED = ("none", *QUANTISED_BITS)
 DEVICES = ("cuda", "cpu", "mps")
 SHARDS = ("zero1", "zero2", "zero3", "fsdp")
 
@@ -28,7 +29,8 @@ class Setup:
                    adamw-8bit (bitsandbytes), sgd (without momentum)
     checkpointing  keep only each block's input, and run the block again in backward
     dropout        the model's own dropout probability; 0 switches it off
-    quantised      the frozen linear layers: none, nf4 (with double quantisation), nf4-single (without)
+    quantised      the frozen linear layers: none, nf4 (with double quantisation), nf4-single (without), int8, int4,
+                   nf3, nf2 (with)
     padded         rows of unequal length: attention gets a mask, which changes its kernel
     outputs_kept   the loop still holds the model's outputs (logits, keys and values) during backward and step, as
                    `outputs = model(...)` with `use_cache` does; without it only the loss is held

@@ -12,7 +12,7 @@ from lora_lab.accounting.setup import BYTES, Setup
 from lora_lab.accounting.tape import Label
 
 WEIGHTS: Label = ("weights", "base", "numbers · b")
-QUANTISED: Label = ("weights", "base's linear layers in NF4", "numbers · 4.127 bits (4.5 without double quantisation)")
+QUANTISED: Label = ("weights", "base's linear layers, quantised", "numbers · (bits + 0.127) / 8; NF4: 4.127 bits")
 ADAPTERS: Label = ("weights", "what is added to the base", "numbers · bytes each")
 MOMENTS: Label = ("optimizer", "AdamW's two moments", "2 · bytes that train")
 EIGHT_BIT: Label = ("optimizer", "AdamW's two moments in 8 bits", "numbers · (2 + 8/256)")

@@ -106,7 +106,7 @@ def follow(model: nn.Module, method: Attaches, setup: Setup, *, mode: str = "mea
 def prepare(model: nn.Module, method: Attaches, setup: Setup) -> torch.optim.Optimizer:
     """The model as the set-up wants it, the method attached, and the optimizer of what trains."""
     if setup.quantised != "none":
-        quantise(model, double=setup.quantised == "nf4")
+        quantise(model, setup.quantised)
     method.attach(model)
     _set_adapters(model, setup)
     model.train()

@@ -17,6 +17,7 @@ import click
 from lora_lab import __version__
 from lora_lab.cli.compare import compare
 from lora_lab.cli.memory import memory
+from lora_lab.cli.merge import merge
 from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
@@ -77,6 +78,7 @@ commands.add_command(memory)
 commands.add_command(sweep)
 commands.add_command(collect)
 commands.add_command(compare)
+commands.add_command(merge)
 
 
 @commands.command()
@@ -182,6 +184,8 @@ def _recipe(options: dict[str, Any]) -> Any:
     """The recipe that the options describe."""
     from lora_lab.training.recipe import Recipe
 
+    if options["method"] == "qlora" and options["dtype"] == "auto":
+        options["dtype"] = "nf4"
     return Recipe(method=take_method(options), **options)
 
 

@@ -49,13 +49,14 @@ def method_options(without: Collection[str] = ()) -> Callable[[Command], Command
 def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
     """The method that the options make, which are taken out of `options`.
 
-    With an architecture, "qlora" counts as lora and lora's targets are those that the architecture has.
+    "qlora" is lora, on all linear layers unless told otherwise: what differs is the base. With an
+    architecture, lora's targets are those that it has.
     Raises: BadValue or NotFound, naming what there is.
     """
     name = options.pop("method")
     taken = {field: options.pop(OTHER_NAMES.get(field, field), None) for field in _fields()}
     given = {field: _read(field, value) for field, value in taken.items() if value is not None}
-    if architecture and name == "qlora":  # trains what lora does; only the base differs
+    if name == "qlora":
         name, given = "lora", {"targets": "all-linear", **given}
     if architecture and name == "lora" and "targets" not in given:
         given["targets"] = _usual_targets(architecture)

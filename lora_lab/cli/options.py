@@ -45,7 +45,9 @@ OPTIONS: dict[str, Callable[[Command], Command]] = {
     "max_length": click.option("--max-length", type=int, default=None, help="Tokens that a text is cut to."),
     "text_column": click.option("--text-column", default="text", help="In a file of your own."),
     "label_column": click.option("--label-column", default="label", help="In a file of your own."),
-    "dtype": click.option("--dtype", default="auto", help="fp32 or bf16 for the frozen base."),
+    "dtype": click.option(
+        "--dtype", default="auto", help="fp32 or bf16 for the frozen base; nf4, int8, nf3, nf2 quantise it, nf4+fp32."
+    ),
     "attention": click.option("--attention", default="auto", help="eager or sdpa."),
     "device": click.option("--device", default="auto", help="cuda, mps or cpu."),
     "validations": click.option(

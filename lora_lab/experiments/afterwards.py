@@ -74,7 +74,7 @@ def _base(recipe: Recipe, download: bool) -> tuple[PreTrainedModel, PreTrainedTo
     wanted = {"device": recipe.device, "dtype": recipe.base_dtype, "attention": recipe.attention}
     choice = device.choose(typical_tokens(task), **wanted)
     model = load_model(
-        recipe.model, task.num_labels, dtype=choice.torch_dtype, attention=choice.attention, download=download
+        recipe.model, task.num_labels, dtype=choice.load_as, attention=choice.attention, download=download
     )
     tokenizer = load_tokenizer(recipe.model, download=download)
     model.config.pad_token_id = tokenizer.pad_token_id

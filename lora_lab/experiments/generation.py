@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_lab.errors import BadValue
 from lora_lab.experiments.slot_errors import kinds_of, matcher_of, slot_errors
 from lora_lab.experiments.text_scores import NAMES, check_installed, text_scores
-from lora_lab.methods.attach import disabled
+from lora_lab.methods.merging import disabled
 from lora_lab.training.generate import GREEDY, Decoding, generate
 from lora_lab.training.meanings import parse
 from lora_lab.training.tasks import Task

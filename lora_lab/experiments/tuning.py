@@ -63,13 +63,13 @@ AXES = {
     "full": Axis(2.5e-5),
     "lora": Axis(5e-4),
     "bottleneck": Axis(5e-4),
-    "head": Axis(10**-2.5, WIDE),
+    "head": Axis(0.1, WIDE),
     "bitfit": Axis(1e-3, WIDE),
     "ia3": Axis(10**-2.5, WIDE),
     "prompt": Axis(10**-2.5, WIDE),
     "ptuning": Axis(1e-3, WIDE),
-    "prefix": Axis(10**-2.5, WIDE),
-    "probe": Axis(1.0, 10.0, "l2"),  # has no rate: the strength of its penalty
+    "prefix": Axis(1e-2, WIDE),
+    "probe": Axis(10.0, 10.0, "l2"),  # has no rate: the strength of its penalty
 }
 """Where each method's grid begins; one that is not here begins as LoRA does."""
 

@@ -10,22 +10,25 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
-from torch import Tensor, nn
+from torch import nn
 
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.files import read_json, write_atomically, write_json
+from lora_lab.errors import BadValue, LabError
+from lora_lab.files import write_atomically, write_json
 from lora_lab.methods import method_from
-from lora_lab.methods.attach import fingerprint, lora_layers, refuse_adapted, report_of, take_out
+from lora_lab.methods.attach import adapted_layers, fingerprint, refuse_adapted, report_of, shapes_of, take_out
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
+from lora_lab.methods.safe_file import TensorFile, read_config
+from lora_lab.methods.safe_json import parse_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LONGEST_SENTENCE = 600  # of an error: a file must not fill the terminal
 
 
 def save_adapter(model: nn.Module, path: str | Path) -> Path:
@@ -35,7 +38,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     Raises: BadValue when the model carries no adapter, when it is merged or when the folder cannot be written.
     """
     report, folder = report_of(model), Path(path)
-    if any(layer.merged for layer in lora_layers(model)):
+    if any(layer.merged for _, layer in adapted_layers(model)):
         raise BadValue(
             "the adapter is merged into its base, whose own weights are then not there: unmerge(model) first"
         )
@@ -51,67 +54,86 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
 def load_adapter(model: nn.Module, path: str | Path) -> Report:
     """Attach the adapter in the folder `path` to `model`, which carries none; ours and PEFT's load alike.
 
+    Whatever the file says is tried on a model of shapes first, which takes no memory, and every number is looked at
+    before the model is touched. So a hostile file costs at most what its own size would: see `safe_file`.
+
     Raises: NotFound for a missing file or a layer that the model lacks; BadValue for a file that is truncated, not
     safetensors, made for another base, or has missing, unexpected or wrongly shaped tensors. The model is then
     as it was.
     """
-    config, tensors, own = _read(Path(path))
-    refuse_adapted(model)
-    _check_base(model, own, path)
     with _sound(path):
-        method, layout = _method(config, own, model)
+        file = AdapterFile(path)
+        refuse_adapted(model)
+        _check_base(model, file.own, path)
+        method, layout = method_in(file, model)
+        planned = _fits(model, method, layout, file)
+        file.tensors.check_finite()
     with _or_as_it_was(model):
-        report = method.attach(model)
-        if "method" in own:
-            _check_config(config, layout, layout.config(model, report), path)
-        layout.drop_copies(model, report, tensors)
-        _check_shapes({key: tuple(t.shape) for key, t in layout.tensors(model, report).items()}, tensors, path)
-        layout.fill(model, report, tensors)
+        made = layout.lighter(method).attach(model)
+        report = replace(planned, base_fingerprint=made.base_fingerprint)
+        model.lora_lab_report = report  # type: ignore[assignment]
+        layout.check_copies(model, report, file.tensors)
+        layout.fill(model, report, file.tensors)
     return report
 
 
-def method_in(model: nn.Module, path: str | Path) -> Method:
+def method_saved_in(path: str | Path, model: nn.Module) -> Method:
     """The method of the adapter in the folder `path`, for a plain model. Raises: as `load_adapter`."""
-    config, _, own = _read(Path(path))
     with _sound(path):
-        return _method(config, own, model)[0]
+        return method_in(AdapterFile(path), model)[0]
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    """The config, the tensors by key, and our own header ({} in a file of PEFT's)."""
-    for file in (folder / CONFIG, folder / WEIGHTS):
-        if not file.is_file():
-            raise NotFound(f"{folder} is not an adapter: it holds no {file.name}")
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-            own = json.loads((file.metadata() or {}).get("lora_lab", "{}"))
-    except (SafetensorError, ValueError) as error:
-        raise BadValue(f"{folder / WEIGHTS} is truncated or not a safetensors file ({error})") from error
-    if not isinstance(own, dict):
-        raise BadValue(f"{folder / WEIGHTS} has a damaged header: lora_lab's part of it is {type(own).__name__}")
-    return read_json(folder / CONFIG), tensors, own
+class AdapterFile:
+    """An adapter's folder as it was read, none of it trusted further than it has been checked.
+
+    config    adapter_config.json
+    tensors   those of adapter_model.safetensors, read when they are asked for
+    own       what we wrote into its header: the method and the base's fingerprint; {} in a file of PEFT's
+    Raises: NotFound for a file that is not there; BadValue for one that is not what it should be.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        folder = Path(path)
+        self.path, self.config = folder, read_config(folder, CONFIG)
+        self.tensors = TensorFile(folder, WEIGHTS)
+        ours = self.tensors.metadata.get("lora_lab", "{}")
+        self.own = parse_object(ours, f"lora_lab's part of the header of {folder / WEIGHTS}")
 
 
 @contextmanager
 def _sound(path: str | Path) -> Iterator[None]:
-    """Whatever a damaged config sets off inside the block is one sentence."""
+    """Whatever a damaged config sets off inside the block is one sentence, and a short one."""
     try:
         yield
-    except (TypeError, ValueError, AttributeError, re.error) as error:
-        if isinstance(error, BadValue):
+    except LabError as error:
+        if len(str(error)) <= LONGEST_SENTENCE:
             raise
-        raise BadValue(f"the config of the adapter in {path} is damaged: {error}") from error
+        raise type(error)(f"{str(error)[:LONGEST_SENTENCE]}... (shortened)") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError, re.error) as error:
+        # RuntimeError is torch's word for a shape that cannot be; RecursionError is one too.
+        said = f"{type(error).__name__}: {str(error)[:LONGEST_SENTENCE]}"
+        raise BadValue(f"the config of the adapter in {path} is damaged: {said}") from error
 
 
-def _method(config: Mapping[str, Any], own: Mapping[str, Any], model: nn.Module) -> tuple[Method, Layout]:
-    """What our header says, where there is one, else what PEFT's config does."""
-    layout = layout_for(config)
-    layout.check(config)
-    if "method" not in own:
-        return layout.method(config, model), layout
-    method = method_from(own["method"])
+def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
+    """What our header says, where there is one, else what PEFT's config does. Raises: BadValue, NotFound."""
+    layout = layout_for(file.config)
+    layout.check(file.config)
+    if "method" not in file.own:
+        return layout.method(file.config, model), layout
+    method = method_from(file.own["method"])
     return method, layout_of(method)
+
+
+def _fits(model: nn.Module, method: Method, layout: Layout, file: AdapterFile) -> Report:
+    """Attach the method to a model of shapes, which takes no memory; the report of it, once all in the file fits."""
+    shapes = shapes_of(model)
+    report = method.attach(shapes)
+    if "method" in file.own:
+        _check_config(file.config, layout, layout.config(shapes, report), file.path)
+    expected = {key: tuple(t.shape) for key, t in layout.tensors(shapes, report).items()}
+    _check_shapes(expected, {k: s for k, s in file.tensors.shapes.items() if k not in layout.copies(report)}, file.path)
+    return report
 
 
 @contextmanager
@@ -144,14 +166,13 @@ def _check_base(model: nn.Module, own: Mapping[str, Any], path: str | Path) -> N
         raise BadValue(f"the adapter in {path} was trained on another base model: its weights differ from this one's")
 
 
-def _check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    if missing := sorted(expected.keys() - tensors.keys()):
+def _check_shapes(
+    expected: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]], path: str | Path
+) -> None:
+    if missing := sorted(expected.keys() - there.keys()):
         raise BadValue(f"the adapter in {path} lacks {len(missing)} of {len(expected)} tensors, first {missing[0]}")
-    if unexpected := sorted(tensors.keys() - expected.keys()):
+    if unexpected := sorted(there.keys() - expected.keys()):
         raise BadValue(f"the adapter in {path} has {len(unexpected)} tensors that fit nothing, first {unexpected[0]}")
     for key, shape in expected.items():
-        tensor = tensors[key]
-        if tuple(tensor.shape) != shape:
-            raise BadValue(f"the adapter in {path}: {key} has shape {tuple(tensor.shape)}, this model needs {shape}")
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise BadValue(f"the adapter in {path}: {key} holds {tensor.dtype} values that are no finite numbers")
+        if there[key] != shape:
+            raise BadValue(f"the adapter in {path}: {key} has shape {there[key]}, this model needs {shape}")

@@ -1,4 +1,4 @@
-"""Surgery on a model: find the sites, freeze, put in what trains, switch off, merge, and take everything out again."""
+"""Surgery on a model: find the sites, freeze, put in what trains, and take everything out again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from lora_lab.layers import (
     LoRALayer,
     Switched,
     TrainedCopy,
-    innermost,
     is_conv1d,
     out_by_in,
 )
@@ -99,8 +98,10 @@ def attach_ahead(model: nn.Module, method: Method, name: str, made: Callable[[],
 def attach_whole(model: nn.Module, method: Method) -> Report:
     """Let every weight of `model` train, its head among them."""
     refuse_adapted(model)
+    if hasattr(model, "lora_lab_fingerprint"):
+        raise BadValue("codes of a few bits cannot train: load the base in fp32 or bf16, or train lora beside it")
     model.requires_grad_(True)
-    numbers = sum(p.numel() for p in model.parameters())
+    numbers = numbers_of(model)
     heads = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads_of(model))
     own = numbers - sum(count for _, count in heads)
     parts = (("every weight", own),)
@@ -117,7 +118,7 @@ def refuse_adapted(model: nn.Module) -> None:
 def _attaching(model: nn.Module) -> Iterator[tuple[int, str]]:
     """The base frozen, its size and its fingerprint; should anything go wrong inside, the model as it was."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    numbers, base = sum(p.numel() for p in model.parameters()), fingerprint(model)
+    numbers, base = numbers_of(model), fingerprint(model)
     model.requires_grad_(False)
     try:
         yield numbers, base
@@ -126,6 +127,12 @@ def _attaching(model: nn.Module) -> Iterator[tuple[int, str]]:
         for parameter in trained:
             parameter.requires_grad_(True)
         raise
+
+
+def numbers_of(model: nn.Module) -> int:
+    """Numbers in a model; codes of a few bits count as the weights that they stand for."""
+    coded = sum(getattr(module, "numbers", 0) for module in model.modules() if hasattr(module, "dequantized"))
+    return coded + sum(p.numel() for p in model.parameters())
 
 
 def train_heads(model: nn.Module) -> tuple[tuple[str, int], ...]:
@@ -159,10 +166,20 @@ def report_of(model: nn.Module) -> Report:
     return report
 
 
+def shapes_of(model: nn.Module) -> nn.Module:
+    """The model with shapes in the place of its weights: attaching to it costs nothing, whatever is attached."""
+    memo: dict[int, object] = {id(b): b.detach().to("meta") for b in model.buffers()}
+    for p in model.parameters():
+        memo[id(p)] = nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad)
+    return copy.deepcopy(model, memo)
+
+
 def fingerprint(model: nn.Module) -> str:
     """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
-    one fingerprint in fp32 and in bf16. Adapters and heads do not count.
+    one fingerprint in fp32 and in bf16, and quantised. Adapters and heads do not count.
     """
+    if known := getattr(model, "lora_lab_fingerprint", None):
+        return str(known)  # quantised: what it was before
     digest = sha256()
     for name, parameter in sorted(_base_matrices(model)):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
@@ -207,73 +224,6 @@ def parts_of(model: nn.Module) -> tuple[tuple[str, int], ...]:
         if not isinstance(part, TrainedCopy):
             found[path.replace(".base_layer", "")] += sum(p.numel() for _, p in own_parameters(part))
     return tuple(found.items())
-
-
-@contextmanager
-def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
-    """Inside the block the model answers as it did before attaching; with keep_head only the head stays trained.
-
-    A merged adapter is unmerged for the block and merged again after it, each time up to a rounding of the weight.
-    Raises: BadValue where the base itself trained.
-    """
-    _refuse_within(model)
-    parts = [m for _, m in switched(model) if not (keep_head and isinstance(m, TrainedCopy))]
-    before = [(part, part.enabled, isinstance(part, LoRALayer) and part.merged) for part in parts]
-    try:
-        for part, _, merged in before:
-            if merged and isinstance(part, LoRALayer):
-                part.unmerge()
-            part.enabled = False
-        yield
-    finally:
-        for part, enabled, merged in before:
-            part.enabled = enabled
-            if merged and isinstance(part, LoRALayer):
-                part.merge()
-
-
-def _refuse_within(model: nn.Module) -> None:
-    report = getattr(model, "lora_lab_report", None)
-    if isinstance(report, Report) and report.within:
-        raise BadValue(
-            f"{report.method.name} trains the base's own weights, so there is nothing to take out; load the base anew"
-        )
-
-
-def merge(model: nn.Module) -> None:
-    """Fold every adapter into its frozen weight, so that the model runs at the base's own speed.
-
-    Raises: BadValue when there is no adapter, and when an adapted layer shares its weight with another (tied
-    embeddings): merged, the adapter would move both, and the model would no longer be the one that was trained.
-    """
-    report_of(model)
-    owners = Counter(
-        id(module.weight) for module in model.modules() if isinstance(getattr(module, "weight", None), nn.Parameter)
-    )
-    for name, layer in adapted_layers(model):
-        if isinstance(layer, LoRALayer) and owners[id(innermost(layer).weight)] > 1:
-            raise BadValue(
-                f"cannot merge: {name} shares its weight with another layer (tied embeddings); untie them first"
-            )
-    for layer in lora_layers(model):
-        layer.merge()
-
-
-def unmerge(model: nn.Module) -> None:
-    """Take every merged adapter out of its weight again; does nothing where none is merged."""
-    report_of(model)
-    for layer in lora_layers(model):
-        layer.unmerge()
-
-
-def detach(model: nn.Module) -> None:
-    """Give the model back as it was before attaching: adapters out, the original head in. It stays frozen.
-
-    Raises: BadValue when there is no adapter, and where the base itself trained.
-    """
-    _refuse_within(model)
-    unmerge(model)
-    take_out(model)
 
 
 def take_out(model: nn.Module) -> None:

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from lora_lab.errors import BadValue, NotFound, nearest
-from lora_lab.methods.adapters import load_adapter, method_in, save_adapter
+from lora_lab.methods.adapters import load_adapter, method_saved_in, save_adapter
 from lora_lab.methods.attach import adapted_layers, put, refuse_adapted, report_of, switched
 from lora_lab.methods.base import Report
 from lora_lab.methods.blend import blended
@@ -75,7 +75,7 @@ class AdapterBank:
         a bank cannot hold: one that trains the base itself, or puts vectors ahead of the rows.
         """
         self._free(name)
-        method = method_in(self._plain, folder)
+        method = method_saved_in(folder, self._plain)
         if method.within:
             raise BadValue(f"{method.name} trains the base's own weights, so it cannot share the base with others")
         alone = share(self._plain)
@@ -149,7 +149,7 @@ class AdapterBank:
 
         names   one for each row, in the rows' order; the same may stand there again. With beams each row counts as
                 often as it has beams.
-        Raises: NotFound for an unknown name; BadValue for no names, and in the model's call when they are not its rows'.
+        Raises: NotFound for an unknown name; BadValue for no names, and when the model is called with other rows.
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list with the adapter of each row, not {names!r}")

@@ -63,6 +63,8 @@ class Ahead(Switched):
     They act through a forward pre-hook on the model, so they need no layer of their own.
     """
 
+    unmergeable = "stands ahead of every row, and is no part of any weight of the base"
+
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
         """What stands ahead of each of so many rows, (rows, ...)."""
         raise NotImplementedError

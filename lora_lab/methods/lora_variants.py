@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, innermost
+from lora_lab.layers import Fold, LoRAEmbedding, LoRALayer, LoRALinear, innermost
 from lora_lab.methods.base import Placement
 from lora_lab.methods.lora import LoRA
 
@@ -33,7 +33,7 @@ class DoRALinear(LoRALinear):
     def __init__(self, base_layer: nn.Module, rank: int, scaling: float, **options: Any) -> None:
         super().__init__(base_layer, rank, scaling, **options)
         self.lora_magnitude_vector = nn.Parameter(self.row_norms())
-        self._norms_when_merged: Tensor | None = None
+        self._norms_when_merged: Tensor = self.lora_magnitude_vector.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base_layer(x)
@@ -61,16 +61,30 @@ class DoRALinear(LoRALinear):
 
     def delta_weight(self) -> Tensor:
         """W' - W, (out, in) in fp32."""
-        update, weight = super().delta_weight(), self.frozen_weight().float()
-        if self._norms_when_merged is None:
-            return (self.lora_magnitude_vector / self.row_norms()).unsqueeze(1) * (weight + update) - weight
-        factor = self.lora_magnitude_vector / self._norms_when_merged  # the weight is W' = factor (W + s B A) now
-        return weight - (weight / factor.unsqueeze(1) - update)
+        weight = self.frozen_weight().float()
+        return weight - self._without(weight) if self.merged else self._with(weight) - weight
 
-    def _shift_weight(self, sign: int) -> None:
-        norms = self.row_norms() if sign > 0 else None  # of the weight without the update: the other is not W any more
-        super()._shift_weight(sign)
-        self._norms_when_merged = norms
+    @property
+    def undoable(self) -> bool:
+        return bool(self.lora_magnitude_vector.all())
+
+    def folded(self) -> list[Fold]:
+        weight = self.frozen_weight()
+        self._norms_when_merged = self.row_norms()  # merged, the weight is not W any more, and these are lost
+        return [(weight, self._with(weight.float()))]
+
+    def unfolded(self) -> list[Fold]:
+        weight = self.frozen_weight()
+        return [(weight, self._without(weight.float()))]
+
+    def _with(self, weight: Tensor) -> Tensor:
+        """W' of W, (out, in) in fp32."""
+        return (self.lora_magnitude_vector / self.row_norms()).unsqueeze(1) * (weight + super().delta_weight())
+
+    def _without(self, merged: Tensor) -> Tensor:
+        """W of W'."""
+        factor = (self.lora_magnitude_vector / self._norms_when_merged).unsqueeze(1)
+        return merged / factor - super().delta_weight()
 
 
 class PiSSALinear(LoRALinear):

@@ -72,7 +72,7 @@ def pack(
 def _pack_others(
     model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream], blocks: dict[str, nn.Parameter]
 ) -> None:
-    """Heads and vectors ahead of rows, which each lane keeps as its own modules, and all lanes' blocks beside layers."""
+    """Heads and vectors ahead of rows, which lanes keep as modules of their own, and what all have beside a layer."""
     for path, part in reversed(list(switched(lanes[0]))):  # of two around one layer, the inner one first
         place = path.replace(".base_layer", "")
         if isinstance(part, LoRALinear):

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lora_lab.errors import BadValue
 from lora_lab.layers import TrainedCopy
-from lora_lab.methods.attach import fingerprint, heads_of, put, refuse_adapted
+from lora_lab.methods.attach import fingerprint, heads_of, numbers_of, put, refuse_adapted
 from lora_lab.methods.base import Report
 from lora_lab.methods.probe import Probe
 
@@ -26,6 +26,8 @@ class PooledHead(TrainedCopy):
 
     Shapes: forward (rows, ...) -> (rows, classes), or (rows, tokens, classes), all tokens alike, where `every_token`.
     """
+
+    unmergeable = "reads the mean of all tokens, as no head of plain transformers does"
 
     def __init__(self, base_layer: nn.Module, hidden: int, classes: int, *, every_token: bool) -> None:
         super().__init__(base_layer, _zeros(hidden, classes, next(base_layer.parameters()).device))
@@ -76,7 +78,7 @@ def attach_probe(model: nn.Module, method: Probe) -> Report:
     heads, config = heads_of(model), getattr(model, "config", None)
     if not heads or config is None:
         raise BadValue('the probe needs a classifier: load_model("minilm", num_labels=2)')
-    numbers, base = sum(p.numel() for p in model.parameters()), fingerprint(model)
+    numbers, base = numbers_of(model), fingerprint(model)
     model.requires_grad_(False)
     name, own = heads[-1]
     head = PooledHead(own, config.hidden_size, config.num_labels, every_token=name == AT_EVERY_TOKEN)

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import is_conv1d
+from lora_lab.layers import Fold, Mergeable, is_conv1d
 from lora_lab.methods.attach import attach_beside, heads_of, refuse_adapted
 from lora_lab.methods.base import Report
 from lora_lab.methods.beside import Beside, Own
 from lora_lab.methods.bitfit import BitFit
 
 
-class TrainedBias(Beside):
+class TrainedBias(Beside, Mergeable):
     """A frozen layer that ends in adding a bias (out), and the one that trains in its place, in fp32."""
+
+    moves_weight = False
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__(base_layer)
@@ -28,6 +30,14 @@ class TrainedBias(Beside):
     def after(self, y: Tensor, own: Own) -> Tensor:
         frozen: Tensor = self.base_layer.bias  # type: ignore[assignment]
         return y + (own["bias"] - frozen).to(y.dtype).unsqueeze(1)  # (lanes, tokens, out)
+
+    def folded(self) -> list[Fold]:
+        frozen: Tensor = self.base_layer.bias  # type: ignore[assignment]
+        self._was = frozen.detach().clone()  # small enough to keep
+        return [(frozen, self.bias)]
+
+    def unfolded(self) -> list[Fold]:
+        return [(self.base_layer.bias, self._was)]  # type: ignore[list-item]
 
 
 def attach_biases(model: nn.Module, method: BitFit) -> Report:

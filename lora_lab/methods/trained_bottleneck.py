@@ -28,6 +28,8 @@ from lora_lab.methods.bottleneck import PER_LAYER, Bottleneck
 class TrainedBottleneck(Beside):
     """Behind a frozen linear layer of d outputs: W_down (size, d) and W_up (d, size) with biases, in fp32."""
 
+    unmergeable = "has a nonlinearity in its middle, which no weight of the base could compute"
+
     def __init__(self, base_layer: nn.Module, size: int, *, norm: bool) -> None:
         super().__init__(base_layer)
         weight = out_by_in(base_layer)

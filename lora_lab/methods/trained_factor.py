@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from lora_lab.accounting.sites import choose
 from lora_lab.errors import BadValue
-from lora_lab.layers import out_by_in
+from lora_lab.layers import Fold, Mergeable, innermost, out_by_in
 from lora_lab.methods.attach import attach_beside, sites_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.beside import Beside, Own
 from lora_lab.methods.ia3 import IA3
 
 
-class TrainedFactor(Beside):
+class TrainedFactor(Beside, Mergeable):
     """factor (in) on the layer's input, or (out) on its output, or on the outputs `rows` = (start, stop) of it."""
 
     def __init__(self, base_layer: nn.Module, *, on_input: bool, rows: tuple[int, int] | None = None) -> None:
@@ -44,6 +44,26 @@ class TrainedFactor(Beside):
         if self.rows is None:
             return factor
         return F.pad(factor, (self.rows[0], self.out_features - self.rows[1]), value=1.0)
+
+    @property
+    def undoable(self) -> bool:
+        return bool(self.factor.all())
+
+    def folded(self) -> list[Fold]:
+        return [(frozen, frozen.float() * factor) for frozen, factor in self._scaled()]
+
+    def unfolded(self) -> list[Fold]:
+        return [(frozen, frozen.float() / factor) for frozen, factor in self._scaled()]
+
+    def _scaled(self) -> list[tuple[Tensor, Tensor]]:
+        """The frozen weight (out, in) and bias (out), or the slices of them, beside their factors."""
+        weight: Tensor = out_by_in(self.base_layer)
+        if self.on_input:
+            return [(weight, self.factor)]
+        rows = slice(*self.rows) if self.rows else slice(None)
+        bias: Tensor | None = innermost(self.base_layer).bias  # type: ignore[assignment]
+        scaled = [(weight[rows], self.factor.unsqueeze(1))]
+        return scaled if bias is None else [*scaled, (bias[rows], self.factor)]
 
 
 def attach_factors(model: nn.Module, method: IA3) -> Report:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lora_lab.accounting.setup import QUANTISED_BITS
 from lora_lab.errors import BadValue
 from lora_lab.files import read_json, write_json
 
@@ -35,36 +36,55 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Choice:
-    """Where and how to compute: `device` for torch, `dtype` of the frozen base, `attention` for transformers."""
+    """Where and how to compute: `device` for torch, `dtype` of the frozen base, `attention` for transformers.
+
+    quantised   the format of the base's linear layers, such as nf4, which compute in `dtype`; "" for none
+    """
 
     device: str
     dtype: str
     attention: str
+    quantised: str = ""
 
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype as torch writes it."""
         return DTYPES[self.dtype]
 
+    @property
+    def load_as(self) -> str:
+        """The dtype as `load_model` takes it: bf16, or nf4+bf16."""
+        return f"{self.quantised}+{self.dtype}" if self.quantised else self.dtype
+
+
+def split_dtype(dtype: str) -> tuple[str, str]:
+    """The format of a quantised base, "" for none, and what it computes in: "nf4+fp32", "nf4" alone, or "bf16"."""
+    name, plus, computed = dtype.partition("+")
+    if name in QUANTISED_BITS:
+        return name, computed if plus else AUTO
+    return "", dtype
+
 
 def choose(tokens: int, *, device: str = AUTO, dtype: str = AUTO, attention: str = AUTO) -> Choice:
     """The fastest way to train on sequences of about `tokens` tokens on this machine.
 
     What is not "auto" is kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION override "auto" for a machine.
+    A dtype "nf4" is a base in 4 bits that computes in the fastest dtype, "nf4+fp32" in fp32.
     Raises: BadValue for an unknown name or a device that is not there.
     """
+    quantised, dtype = split_dtype(dtype)
     device = _given("device", device, ("cuda", "mps", "cpu")) or pick_device()
     if device != "cpu" and device not in available_devices():
         raise BadValue(f"device {device} is not there; this machine has {', '.join(available_devices())}")
     wanted_dtype, wanted_attention = _given("dtype", dtype, DTYPES), _given("attention", attention, ATTENTIONS)
     if wanted_dtype and wanted_attention:
-        return Choice(device, wanted_dtype, wanted_attention)
+        return Choice(device, wanted_dtype, wanted_attention, quantised)
     times = measured(device)
     length = min(LENGTHS, key=lambda n: abs(n - tokens))
     best_dtype = wanted_dtype or _fastest_dtype(times, length)
     timed_as = best_dtype if key(best_dtype, "eager", length) in times else "fp32"  # fp16 is never timed
     best_attention = wanted_attention or min(ATTENTIONS, key=lambda a: times[key(timed_as, a, length)])
-    return Choice(device, best_dtype, best_attention)
+    return Choice(device, best_dtype, best_attention, quantised)
 
 
 def available_devices() -> list[str]:
@@ -185,6 +205,7 @@ def environment(choice: Choice) -> dict[str, Any]:
         "device": choice.device,
         "dtype": choice.dtype,
         "attention": choice.attention,
+        **({"quantised": choice.quantised} if choice.quantised else {}),
     }
 
 

@@ -96,6 +96,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
         dtype=choice.dtype,
         optimizer="adamw-fused",
         dropout=DROPOUT * (recipe.dropout and on_gpu),
+        quantised=choice.quantised or "none",
         padded=True,
         device="cuda" if on_gpu else "cpu",
     )

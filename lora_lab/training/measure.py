@@ -18,6 +18,7 @@ from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import STEPS, Attaches, build, follow, prepare, step
 from lora_lab.errors import BadValue
 from lora_lab.methods.memory import config_of
+from lora_lab.methods.quantized import quantize_model
 
 ALLOCATED = "torch.cuda.max_memory_allocated over the second step"
 
@@ -28,16 +29,19 @@ def measure(model: Any, method: Attaches, *, num_labels: int = 2, **setup: Any) 
     peak      bytes of tensors alive at once (cuda: allocated, rounded up by the allocator to 512 bytes a tensor)
     reserved  bytes that a GPU's allocator took from the driver (mps: holds after the step); None on a CPU
     process   bytes of this process in memory after the step (cuda: of the device in use by anyone)
-    Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, quantised layers (stand-ins have no numbers),
-    or a GPU that is not there.
+    Quantised layers are this lab's own, real ones.
+    Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, or a GPU that is not there.
     """
     conditions = Setup(**{"device": "cpu", **setup})
-    if conditions.shard or conditions.optimizer == "adamw-8bit" or conditions.quantised != "none":
-        raise BadValue("measured are steps on one device, unquantised, with PyTorch's own optimizers")
+    if conditions.shard or conditions.optimizer == "adamw-8bit":
+        raise BadValue("measured are steps on one device with PyTorch's own optimizers")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[conditions.device]:
         raise BadValue(f"there is no {conditions.device} device here: measure with device='cpu', or trace for cuda")
-    fresh = build(config_of(model), conditions, num_labels).to(conditions.device)
+    fresh = build(config_of(model), conditions, num_labels)
+    if conditions.quantised != "none":
+        quantize_model(fresh, conditions.quantised)
+    fresh.to(conditions.device)
     if conditions.device == "cuda":
         return _on_cuda(fresh, method, conditions)
     followed = follow(fresh, method, conditions)

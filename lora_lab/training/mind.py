@@ -8,7 +8,7 @@ import numpy as np
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.adapters import load_adapter
-from lora_lab.methods.attach import detach, disabled
+from lora_lab.methods.merging import detach, disabled
 from lora_lab.training.evaluate import Score
 from lora_lab.training.runs import Run
 from lora_lab.training.train import Bench

@@ -12,13 +12,17 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lora_lab.accounting.setup import QUANTISED_BITS
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.methods.attach import HEADS
+from lora_lab.methods.quantized import quantize_model
 from lora_lab.training.assets import asset_path
-from lora_lab.training.device import ATTENTIONS, DTYPES
+from lora_lab.training.device import ATTENTIONS, AUTO, DTYPES, split_dtype
 
 # The bundled models, with the name that the rest of the world knows them by; adapter files name that one.
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
+STORED = "stored"  # the dtype that a checkpoint's weights have
 
 
 def load_model(
@@ -33,13 +37,15 @@ def load_model(
     (a causal language model, or an encoder without a head).
 
     name        "minilm", "smollm2", a folder with a checkpoint, or a hub id
-    dtype       of all weights: "fp32", "bf16", "fp16" or a torch dtype
+    dtype       of all weights: "fp32", "bf16", "fp16", a torch dtype, or "stored" for that of the checkpoint; "nf4",
+                "int8", "nf3", "nf2" for linear layers that are quantised, from the checkpoint's own numbers, the rest
+                and the arithmetic in fp32, or in bf16 as "nf4+bf16"
     attention   "eager" or "sdpa"; transformers' own choice when None
     download    allow the hub to be asked; without it only files on this machine are read
     Raises: NotFound for a model that is not on this machine, naming what is; BadValue for a checkpoint that is damaged
     or lacks weights which would then be random. No code from a checkpoint is run, and nothing is unpickled.
     """
-    source = _source(name)
+    source, (quantised, computed) = _source(name), _formats(dtype)
     options: dict[str, Any] = {"local_files_only": not download, "trust_remote_code": False}  # None would ask the user
     with quiet(), _one_sentence(name, download):
         config = transformers.AutoConfig.from_pretrained(source, **options)
@@ -50,7 +56,7 @@ def load_model(
         model, info = loader.from_pretrained(
             source,
             config=config,
-            dtype=_torch_dtype(dtype),
+            dtype="auto" if quantised else computed,
             attn_implementation=_known_attention(attention),
             use_safetensors=True,
             output_loading_info=True,
@@ -62,18 +68,24 @@ def load_model(
             f"the checkpoint of '{name}' lacks {len(random)} weights ({random[0]}, ...), which would be random"
         )
     model.config._name_or_path = BUNDLED.get(name, name)
+    if quantised:
+        quantize_model(model.eval(), quantised)
+        model.to(computed)  # the rest
     return model.eval()
 
 
-def load_tokenizer(name: str, *, download: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to a model; one without a padding token pads with its end-of-text token.
+def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model; one without a padding token pads with its end-of-text token, on the right.
 
+    as_it_came   leave that to the tokenizer's own files
     Raises: as `load_model`.
     """
     with quiet(), _one_sentence(name, download):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             _source(name), local_files_only=not download, trust_remote_code=False
         )
+    if as_it_came:
+        return tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
@@ -145,11 +157,19 @@ def _pad_token_id(config: Any) -> int | None:
     return eos[0] if isinstance(eos, list) else eos
 
 
-def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
+def _formats(dtype: str | torch.dtype) -> tuple[str, torch.dtype | str]:
+    """The format of linear layers that are quantised, "" for none; the dtype of all the rest."""
+    quantised, computed = split_dtype(dtype) if isinstance(dtype, str) else ("", dtype)
+    return quantised, _torch_dtype("fp32" if quantised and computed == AUTO else computed)
+
+
+def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
     if isinstance(dtype, torch.dtype):
         return dtype
+    if dtype == STORED:
+        return "auto"  # transformers' word for it
     if dtype not in DTYPES:
-        raise BadValue(f"dtype must be one of {', '.join(DTYPES)}, not '{dtype}'")
+        raise BadValue(f"dtype must be one of {', '.join([*DTYPES, *QUANTISED_BITS])}, not '{dtype}'")
     return DTYPES[dtype]
 
 

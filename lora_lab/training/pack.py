@@ -233,7 +233,7 @@ class Pack:
     def _loaded(self, recipe: Recipe) -> PreTrainedModel:
         """The base, its head as random as the recipe's seed makes it."""
         seed_everything(recipe.seed)
-        labels, dtype, attention = self.task.num_labels, self.choice.torch_dtype, self.choice.attention
+        labels, dtype, attention = self.task.num_labels, self.choice.load_as, self.choice.attention
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
         if not isinstance(recipe.method, Probe):  # which reads every token
             answer_at_first_token(model)

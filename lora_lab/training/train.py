@@ -156,7 +156,7 @@ def open_adapter(
     if not name:
         raise BadValue(f"the adapter in {adapter} names no base model; give one with --model")
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
-    base = load_model(name, data.num_labels, dtype=choice.torch_dtype, attention=choice.attention, download=download)
+    base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     method = load_adapter(base, adapter).method
     check_fits(base, data, method)
     if not isinstance(method, Probe):  # which reads every token

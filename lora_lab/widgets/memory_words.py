@@ -17,7 +17,7 @@ LETTERS = (
 
 IN_WORDS = {
     "base": "the pretrained weights",
-    "base's linear layers in NF4": "the frozen matrices in 4 bits each, with the scale of every block of 64",
+    "base's linear layers, quantised": "the frozen matrices in 4 bits each, with the scale of every block of 64",
     "what is added to the base": "A and B, a prompt, a fresh head: what the method brings along, in fp32",
     "AdamW's two moments": "for each number that trains, a running mean of its gradient and one of its square",
     "AdamW's two moments in 8 bits": "the same two, rounded to a byte each",

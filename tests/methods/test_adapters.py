@@ -222,13 +222,13 @@ BROKEN_PEFT = {
     "targets that match nothing": (config_with(target_modules=["c_attn"]), "match no layer of this model"),
     "targets of which one matches nothing": (config_with(target_modules=["query"]), "tensors that fit nothing"),
     "a number for targets": (config_with(target_modules=5), "config of the adapter in .* is damaged"),
-    "a broken regular expression": (config_with(target_modules="(query"), "config of the adapter in .* is damaged"),
-    "a broken pattern": (config_with(rank_pattern={"(": 4}), "config of the adapter in .* is damaged"),
+    "a broken regular expression": (config_with(target_modules="(query"), "is no pattern: missing"),
+    "a broken pattern": (config_with(rank_pattern={"(": 4}), "is no pattern: missing"),
     "a list for a pattern": (config_with(alpha_pattern=[4]), "config of the adapter in .* is damaged"),
 }
 BROKEN_OURS = {
-    "a header that is not JSON": (header_with("{"), "not a safetensors file"),
-    "a header that is a list": (header_with("[]"), "damaged header"),
+    "a header that is not JSON": (header_with("{"), "part of the header .* is not readable as JSON"),
+    "a header that is a list": (header_with("[]"), "part of the header .* holds list"),
     "an unknown method": (header_with('{"method": {"name": "lroa"}}'), "unknown method 'lroa'"),
     "an unknown option": (header_with('{"method": {"name": "lora", "rnak": 1}}'), "no option 'rnak'"),
     "a method that is none": (header_with('{"method": 5}'), "config of the adapter in .* is damaged"),

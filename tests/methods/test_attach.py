@@ -214,15 +214,6 @@ def test_merged_answers_as_unmerged_and_comes_apart_again(kind, targets):
         assert (parameter - weights[name]).norm() <= 1e-6 * weights[name].norm()
 
 
-@pytest.mark.parametrize(("kind", "targets"), [("llama", "embed"), ("llama", "lm_head"), ("gpt2", "wte")])
-def test_tied_embeddings_are_not_merged_for_that_would_move_both(kind, targets):
-    model = attached(kind, LoRA(rank=4, targets=targets))
-    before = snapshot(model)
-    with pytest.raises(BadValue, match=r"cannot merge: .* shares its weight with another layer"):
-        merge(model)
-    assert snapshot(model) == before
-
-
 def test_an_untied_embedding_merges():
     model = attached("roberta", LoRA(rank=4, targets=("word_embeddings", "q")))
     adapted = logits(model)

@@ -13,8 +13,8 @@ from torch import nn
 
 from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, save_adapter
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import detach, disabled
 from lora_lab.methods.memory import memory
+from lora_lab.methods.merging import detach, disabled
 from lora_lab.methods.packed import Stream, pack, share
 from lora_lab.methods.params import params
 from lora_lab.training.attention import attend_in_fp32

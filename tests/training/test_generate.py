@@ -7,7 +7,7 @@ import torch
 
 from lora_lab import LoRA, PromptTuning, load_model, load_task, load_tokenizer
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import disabled
+from lora_lab.methods.merging import disabled
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.generate import GREEDY, PAPER, Decoding, generate

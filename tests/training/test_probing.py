@@ -106,6 +106,18 @@ def test_a_sweep_tunes_the_penalty_beside_other_methods(recipe, tmp_path):
     assert sweep(wanted, tmp_path).skipped == 3
 
 
+def test_texts_are_read_once_for_all_penalties_and_anew_for_other_texts(recipe, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr("lora_lab.training.probing._kept", None)
+    monkeypatch.setattr(
+        "lora_lab.training.probing.features",
+        lambda model, rows, *a, **k: read.append(len(rows)) or features(model, rows, *a, **k),
+    )
+    sweep([recipe(method=Probe(l2=l2), seed=s) for l2 in (0.1, 10.0) for s in (0, 1)], tmp_path)
+    train(recipe(method=Probe(), examples=24), store=None)
+    assert read == [56, 24]
+
+
 def test_a_run_that_is_stopped_is_not_solved(recipe):
     stop = threading.Event()
     stop.set()
@@ -115,6 +127,7 @@ def test_a_run_that_is_stopped_is_not_solved(recipe):
 
 
 def test_a_model_whose_states_overflow_fails_with_a_reason(recipe, monkeypatch):
+    monkeypatch.setattr("lora_lab.training.probing._kept", None)
     monkeypatch.setattr("lora_lab.training.probing.features", lambda *_, **__: np.full((56, 32), np.inf))
     with pytest.raises(Failed, match="no finite numbers"):
         train(recipe(method=Probe()), store=None)

@@ -174,7 +174,7 @@ def test_with_somebody_watching_it_measures_in_a_thread(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("start", "why"),
-    [({"method": "QLoRA"}, "unquantised"), ({"optimizer": "adamw-8bit"}, "PyTorch's own"), ({"batch": 64}, "minutes")],
+    [({"optimizer": "adamw-8bit"}, "PyTorch's own"), ({"batch": 64}, "minutes")],
 )
 def test_what_cannot_be_measured_is_said(start: dict, why: str):
     panel = MemoryPanel("minilm", **{"seq": 64, **start})

@@ -45,8 +45,16 @@ class Layout(Protocol):
         """Raises BadValue for a config that says what this method does not compute."""
         return
 
-    def drop_copies(self, model: nn.Module, report: Report, tensors: dict[str, Tensor]) -> None:
-        """Take out of `tensors` what PEFT writes beside the adapter. Raises: BadValue where that is not the base's."""
+    def lighter(self, method: Method) -> Method:
+        """The method without what no file holds, and what a loaded one therefore does not need."""
+        return method
+
+    def copies(self, report: Report) -> set[str]:
+        """Keys under which PEFT may write a frozen weight beside the adapter."""
+        return set()
+
+    def check_copies(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        """Raises: BadValue where such a weight is not the base's own."""
         return
 
 

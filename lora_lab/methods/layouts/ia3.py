@@ -7,7 +7,6 @@ PEFT knows no slices of a fused layer: k and v of GPT-2's c_attn are one ia3_l t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from lora_lab.methods.attach import adapted_layers, sites_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.layouts.base import PREFIX, Layout, common_config, fill_heads, head_tensors
-from lora_lab.methods.layouts.targets import layer_names, matched, required, shortest_names
+from lora_lab.methods.layouts.targets import fitting, layer_names, matched, required, shortest_names
 from lora_lab.methods.trained_factor import TrainedFactor
 
 
@@ -54,7 +53,7 @@ class IA3Layout(Layout):
     def method(self, config: Mapping[str, Any], model: nn.Module) -> IA3:
         sites = sites_of(model)
         modules, wanted = matched(config, sites), required(config, "feedforward_modules") or []
-        on_input = [m for m in modules if _peft_feedforward(wanted, m)]
+        on_input = _peft_feedforward(wanted, modules)
         targets, feedforward = _names(modules, on_input, {site.module for site in sites})
         return IA3(targets=tuple(targets), feedforward=tuple(feedforward))
 
@@ -83,8 +82,8 @@ def _names(modules: list[str], on_input: list[str], every: set[str]) -> tuple[li
     return [*others, *feedforward], feedforward
 
 
-def _peft_feedforward(wanted: str | list[str], module: str) -> bool:
+def _peft_feedforward(wanted: str | list[str], modules: list[str]) -> list[str]:
     """PEFT's own rule, which is looser than that for targets: any end of the path, dot or no dot."""
     if isinstance(wanted, str):
-        return re.fullmatch(wanted, module) is not None
-    return any(module.endswith(ending) for ending in wanted)
+        return fitting(wanted, modules)
+    return [module for module in modules if module.endswith(tuple(wanted))]

@@ -86,14 +86,20 @@ class LoRALayout(Layout):
                 layers[0].lora_magnitude_vector.copy_(tensors[f"{PREFIX}{path}.lora_magnitude_vector"])
         fill_heads(model, tensors)
 
-    def drop_copies(self, model: nn.Module, report: Report, tensors: dict[str, Tensor]) -> None:
+    def copies(self, report: Report) -> set[str]:
+        return {key for p in report.placements if p.site.kind == "embedding" for key in _copy_keys(p.site.module)}
+
+    def check_copies(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         """PEFT also writes the frozen weight of an adapted embedding: take it if it is this base's own, else refuse."""
         for site in (p.site for p in report.placements if p.site.kind == "embedding"):
-            for key in (f"{PREFIX}{site.module}.base_layer.weight", f"{PREFIX}{site.module}.weight"):
-                copied = tensors.pop(key, None)
-                own: Tensor = innermost(model.get_submodule(site.module)).weight  # type: ignore[assignment]
-                if copied is not None and not (copied.shape == own.shape and torch.equal(copied.to(own), own)):
+            own: Tensor = innermost(model.get_submodule(site.module)).weight  # type: ignore[assignment]
+            for copied in (tensors[key] for key in _copy_keys(site.module) if key in tensors):
+                if not (copied.shape == own.shape and torch.equal(copied.to(own), own)):
                     raise BadValue(f"the adapter brings its own {site.module}, which differs from this base model's")
+
+
+def _copy_keys(module: str) -> tuple[str, str]:
+    return f"{PREFIX}{module}.base_layer.weight", f"{PREFIX}{module}.weight"
 
 
 def _by_module(model: nn.Module) -> dict[str, list[LoRALayer]]:

@@ -9,7 +9,6 @@ q and v of one c_attn    one adapter on c_attn of rank r_q + r_v (PEFT has no sl
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from lora_lab.accounting.sites import Site
 from lora_lab.errors import BadValue
 from lora_lab.methods.layouts.targets import matched, required, shortest_names
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.patterns import Matcher
 
 # Options of PEFT that change what an adapter computes and that we do not have: refused unless they stand at these.
 _PLAIN = {
@@ -52,8 +52,8 @@ def lora_from_peft(config: Mapping[str, Any], sites: Sequence[Site]) -> LoRA:
     """
     modules = matched(config, sites)
     rank, alpha = required(config, "r"), required(config, "lora_alpha")
-    ranks = {m: _pattern_value(config.get("rank_pattern"), m, rank) for m in modules}
-    alphas = {m: _pattern_value(config.get("alpha_pattern"), m, alpha) for m in modules}
+    ranks = _by_pattern(config.get("rank_pattern"), modules, rank)
+    alphas = _by_pattern(config.get("alpha_pattern"), modules, alpha)
     return LoRA(
         rank=rank,
         alpha=alpha,
@@ -93,8 +93,10 @@ def peft_from_lora(
     }
 
 
-def _pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
-    return next((v for p, v in (pattern or {}).items() if re.match(rf"(.*\.)?({p})$", module)), default)
+def _by_pattern(pattern: Mapping[str, Any] | None, modules: Iterable[str], default: Any) -> dict[str, Any]:
+    """The value of each module: that of the first pattern that fits the end of its path."""
+    matcher, options = Matcher(), list((pattern or {}).items())
+    return {m: next((v for p, v in options if matcher.whole(rf"(.*\.)?({p})", m)), default) for m in modules}
 
 
 def _whole(alpha: float) -> float:

@@ -10,6 +10,7 @@ token_dim is kv_heads * head_dim in a prefix, so less than the hidden size where
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -82,6 +83,10 @@ class SoftLayout(Layout):
         else:
             ahead.prompt.copy_(table)
         fill_heads(model, tensors, HEAD)
+
+    def lighter(self, method: Method) -> Method:
+        # Of P-tuning a file holds the finished vectors: the network that made them may be as small as can be.
+        return replace(method, hidden=1) if isinstance(method, PTuning) else method
 
     def check(self, config: Mapping[str, Any]) -> None:
         if config.get("num_transformer_submodules") not in (None, 1):

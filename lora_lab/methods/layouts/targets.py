@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from lora_lab.accounting.sites import ALL_LINEAR, Site, choose
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.layers import is_conv1d
+from lora_lab.methods.patterns import Matcher
 
 
 def shortest_names(chosen: Iterable[str], all_modules: Iterable[str]) -> list[str]:
@@ -42,10 +43,11 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
         # PEFT's all-linear takes BERT's pooler in, ours leaves it out.
         names = [s.module for s in whole if s in choose([ALL_LINEAR], sites) or s.role == "pooler"]
     else:
-        names = [s.module for s in whole if _peft_match(wanted, s.module)]
+        names = fitting(wanted, [s.module for s in whole])
     layers = config.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers
-    names = [n for n in names if not (excluded and _peft_match(excluded, n)) and (not layers or _layer(n) in layers)]
+    left_out = set(fitting(excluded, names)) if excluded else ()
+    names = [n for n in names if n not in left_out and (not layers or _layer(n) in layers)]
     if not names:
         raise NotFound(
             f"target_modules {wanted!r} match no layer of this model: is it the base the adapter was made for?"
@@ -53,10 +55,19 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
     return names
 
 
-def _peft_match(wanted: str | Sequence[str], name: str) -> bool:
+def fitting(wanted: str | Sequence[str], names: Iterable[str]) -> list[str]:
+    """Those of the names that PEFT's rule means: a pattern for all of the name, or a list of ends. Raises: BadValue."""
     if isinstance(wanted, str):
-        return re.fullmatch(wanted, name) is not None
-    return any(f".{name}".endswith(f".{ending}") for ending in wanted)
+        matcher = Matcher()
+        return [name for name in names if matcher.whole(wanted, name)]
+    ends = set(wanted)
+    return [name for name in names if not ends.isdisjoint(_ends(name))]
+
+
+def _ends(name: str) -> Iterator[str]:
+    """a.b.c: c, b.c and a.b.c."""
+    parts = name.split(".")
+    return (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
 
 
 def _layer(name: str) -> int | None:

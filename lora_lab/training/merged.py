@@ -1,0 +1,166 @@
+"""An adapter merged into its base and written as a plain transformers checkpoint, which loads without lora_lab.
+
+    out/config.json, model.safetensors, ...   what AutoModel...from_pretrained(out) reads
+    out/tokenizer.json, ...                   what AutoTokenizer.from_pretrained(out) reads
+    out/lora_lab_merge.json                   what was merged, what rounding took, and the names of all these files
+
+The folder is written beside its place, and moved into it once plain transformers has loaded it and answered the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lora_lab.errors import BadValue, Failed, LabError
+from lora_lab.files import read_json, refuse_foreign, whole_folder, write_json
+from lora_lab.methods.adapters import CONFIG, WEIGHTS, load_adapter
+from lora_lab.methods.attach import HEADS
+from lora_lab.methods.merge_report import SHORT, MergeReport
+from lora_lab.methods.merging import merge_for_good
+from lora_lab.training.models import STORED, is_causal, load_model, load_tokenizer, local_name, quiet
+
+MARKER = "lora_lab_merge.json"
+AGREE = 1e-3  # ||difference|| / ||answer|| that one model may show when it is loaded a second time
+
+
+@dataclass(frozen=True)
+class MergedCheckpoint:
+    """What was written, and how it answers.
+
+    difference   ||answer - that of the adapter beside its base|| / ||answer||, of plain transformers on a fixed batch
+    """
+
+    out: str
+    base: str
+    adapter: str
+    method: str
+    loads_as: str
+    dtype: str
+    bytes: int
+    tokenizer: bool
+    difference: float
+    report: MergeReport
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        own = {name: value for name, value in vars(self).items() if name != "report"}
+        return {**own, "merged": self.report.to_json(), "words": str(self.report)}
+
+    def __str__(self) -> str:
+        tokenizer = "with its tokenizer" if self.tokenizer else "without a tokenizer, for the base has none"
+        return "\n".join(
+            [
+                str(self.report),
+                f"plain transformers answers within {self.difference:.1g} of the adapter beside its base",
+                f"{self.out}: {self.bytes:,} bytes in {self.dtype}, {tokenizer}; load it with "
+                f'{self.loads_as}.from_pretrained("{self.out}")',
+            ]
+        )
+
+
+def write_merged(
+    adapter: str | Path, out: str | Path, *, base: str | None = None, dtype: str | None = None, download: bool = False
+) -> MergedCheckpoint:
+    """Merge the adapter in a folder, ours or PEFT's, into its base and write a checkpoint into the folder `out`.
+
+    base    the base model; the one that the adapter names when None
+    dtype   "fp32", "bf16" or "fp16"; that of the base's checkpoint when None. In "fp32" nothing is rounded
+    Raises: NotFound, BadValue as `load_model` and `load_adapter`; BadValue for what cannot be merged and for an `out`
+    that holds anything but an earlier result of this; Failed when plain transformers answers otherwise. `out` is then
+    as it was.
+    """
+    source, target = Path(adapter), Path(out).expanduser().resolve()
+    name, labels = base or _named_base(source), _num_labels(source)
+    if target in (Path(name).expanduser().resolve(), source.expanduser().resolve()):
+        raise BadValue(f"{out} is what is to be merged: choose another folder to write into")
+    refuse_foreign(target, MARKER)
+    model = load_model(name, labels, dtype=dtype or STORED, download=download)
+    method = load_adapter(model, source).method.name
+    beside = _answer(model)
+    report = merge_for_good(model)
+    with whole_folder(target, MARKER) as folder:
+        tokenizer = _save(model, folder, name, labels, download)
+        difference = _difference(folder, model, beside)
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        written = MergedCheckpoint(
+            str(out), name, str(adapter), method, _auto_class(model), SHORT[str(model.dtype)], size, tokenizer,
+            difference, report,
+        )  # fmt: skip
+        write_json(folder / MARKER, written.to_json())
+    return written
+
+
+def _named_base(adapter: Path) -> str:
+    named = read_json(adapter / CONFIG).get("base_model_name_or_path") if (adapter / CONFIG).is_file() else ""
+    if not named and (adapter / CONFIG).is_file():
+        raise BadValue(f"the adapter in {adapter} names no base model; give one with --base")
+    return local_name(str(named))
+
+
+def _num_labels(adapter: Path) -> int | None:
+    """How many classes the head in the adapter's file tells apart; None where it brings no head."""
+    if not (adapter / WEIGHTS).is_file():
+        return None  # load_adapter says what is missing
+    try:
+        with safe_open(adapter / WEIGHTS, framework="pt") as file:
+            heads = [key for key in file.keys() if _is_head(key)]
+            return int(file.get_slice(heads[-1]).get_shape()[0]) if heads else None
+    except SafetensorError as error:
+        raise BadValue(f"{adapter / WEIGHTS} is truncated or not a safetensors file ({error})") from error
+
+
+def _is_head(key: str) -> bool:
+    """Whether this is the matrix that ends in the classes: RoBERTa's head has another one, `dense`, before it."""
+    parts = key.split(".")
+    return any(head in parts for head in HEADS[1:]) and parts[-1] == "weight" and "dense" not in parts
+
+
+def _save(model: PreTrainedModel, folder: Path, name: str, labels: int | None, download: bool) -> bool:
+    """Write the checkpoint; returns whether the base has a tokenizer, which stands beside it then."""
+    with quiet():
+        model.save_pretrained(folder)
+        try:
+            # A classifier pads its rows, whatever its base did; the tokenizer of a language model stays as it came.
+            load_tokenizer(name, download=download, as_it_came=labels is None).save_pretrained(folder)
+        except LabError:
+            return False
+    return True
+
+
+def _difference(folder: Path, model: PreTrainedModel, beside: Tensor) -> float:
+    """How far plain transformers' answer is from that of the adapter beside its base.
+
+    Raises: Failed where it is not the merged model's own.
+    """
+    merged = _answer(model)
+    with quiet():
+        loaded = getattr(transformers, _auto_class(model)).from_pretrained(folder, local_files_only=True)
+    plain = _answer(loaded)
+    off = float((plain - merged).norm() / merged.norm())
+    if not off <= AGREE:
+        raise Failed(f"what was written answers otherwise in plain transformers, {off:.2g} away; nothing is kept")
+    return float((plain - beside).norm() / beside.norm())
+
+
+@torch.no_grad()
+def _answer(model: nn.Module) -> Tensor:
+    """The model's logits, or its last hidden state, of two rows of eight tokens, in fp32."""
+    vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+    ids = torch.randint(vocabulary, (2, 8), generator=torch.Generator().manual_seed(0))
+    output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    answer: Tensor = output.logits if "logits" in output else output.last_hidden_state
+    return answer.float()
+
+
+def _auto_class(model: PreTrainedModel) -> str:
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return "AutoModelForSequenceClassification"
+    return "AutoModelForCausalLM" if is_causal(model) else "AutoModel"

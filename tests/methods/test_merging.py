@@ -1,0 +1,394 @@
+"""Merging: what it changes, what rounding takes, that it can be undone, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lora_lab import IA3, BitFit, HeadOnly, LoRA, detach, disabled, merge, merge_for_good, save_adapter, unmerge
+from lora_lab.errors import BadValue
+from lora_lab.layers import LoRALinear, innermost, is_conv1d
+from lora_lab.methods import REGISTRY, method_from
+from lora_lab.methods.attach import adapted_layers, is_adapted
+from lora_lab.methods.lora_variants import DoRALinear
+from lora_lab.methods.merge_report import rounding_of
+from tests.conftest import logits, randomise, snapshot, tiny
+
+FP32 = 1e-6  # relative
+METHODS = {
+    "lora": LoRA(rank=4),
+    "all-linear": LoRA(rank=4, targets="all-linear"),
+    "pissa": LoRA(rank=4, init="pissa"),
+    "lora-fa": LoRA(rank=4, freeze_a=True),
+    "dora": LoRA(rank=4, targets="all-linear", dora=True),
+    "ia3": IA3(),
+    "bitfit": BitFit(),
+    "head": HeadOnly(),
+}
+KINDS = ("bert", "roberta", "gpt2", "phi3", "llama")
+FITTING = [(m, k) for m in METHODS for k in KINDS if not (m in ("bitfit", "head") and k in ("phi3", "llama"))]
+FITTING = [pair for pair in FITTING if pair != ("head", "gpt2")]
+EMBEDDING = {"bert": "word_embeddings", "gpt2": "wte", "llama": "embed_tokens"}
+
+
+def trained(kind: str, method, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A tiny model with an adapter as training might leave it; factors and magnitudes stay near where they started."""
+    model = tiny(kind).to(dtype)
+    torch.manual_seed(1)
+    method.attach(model)
+    generator = torch.Generator().manual_seed(2)
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            noise = 0.1 * torch.randn(p.shape, generator=generator)
+            scale = name.endswith(("factor", "magnitude_vector"))
+            p.data = p.data * (1 + noise) if scale else p.data * name.endswith(("lora_A", ".bias")) + noise
+    return model
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every number of the base, by the name that it has there."""
+    return {
+        n.replace(".base_layer", ""): p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad
+    }
+
+
+def distance(ours: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """The largest relative distance of a tensor."""
+    assert ours.keys() == other.keys()
+    return max(float((ours[n].float() - o.float()).norm() / (o.float().norm() + 1e-9)) for n, o in other.items())
+
+
+# ---- round trips
+
+
+@pytest.mark.parametrize(("method", "kind"), FITTING)
+def test_merged_answers_the_same_and_unmerged_the_weights_are_back(method, kind):
+    model = trained(kind, METHODS[method])
+    before, adapted = weights(model), logits(model)
+    report = merge(model)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+    assert report.rounding == 0
+    assert report.lost == 0
+    if report.rounded:
+        assert distance(weights(model), before) > 1e-3  # it did move
+        assert not any(layer.active for _, layer in adapted_layers(model) if layer.merged)
+    assert merge(model).rounded == ()  # a second time there is nothing to do
+    unmerge(model)
+    assert distance(weights(model), before) <= FP32
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "kind"), FITTING)
+def test_a_hundred_cycles_do_not_drift(method, kind):
+    model = trained(kind, METHODS[method])
+    before = weights(model)
+    for _ in range(100):
+        merge(model)
+        unmerge(model)
+    assert distance(weights(model), before) <= FP32
+
+
+@pytest.mark.parametrize(("method", "kind"), FITTING)
+def test_in_bf16_the_weights_are_back_within_a_step(method, kind):
+    model = trained(kind, METHODS[method], torch.bfloat16)
+    before, sums = weights(model), {}
+    for name, layer in _lora(model):
+        if isinstance(layer, DoRALinear):  # W' = m/n (W + s B A), and it is the sum that is rounded and divided again
+            grown = layer.row_norms().unsqueeze(1) * layer.folded()[0][1] / layer.lora_magnitude_vector.unsqueeze(1)
+            sums[f"{name}.weight"] = grown.t() if is_conv1d(innermost(layer)) else grown
+    merge(model)
+    merged = weights(model)
+    unmerge(model)
+    for name, now in weights(model).items():
+        # Half a step where it was merged, and half where it came back.
+        candidates = [before[name].float(), sums.get(name, merged[name]).float()]
+        largest = torch.stack(candidates).abs().amax(0).clamp(min=1e-6)
+        steps = (now.float() - before[name].float()).abs() / (largest * 2**-7)  # a step of bf16, at its largest
+        assert steps.max() <= 1
+
+
+@pytest.mark.parametrize("kind", EMBEDDING)
+def test_an_embedding_comes_back_to_the_bit_where_it_is_tied(kind):
+    model = trained(kind, LoRA(rank=4, targets=(EMBEDDING[kind], "q")))
+    randomise(model)
+    tied, before, adapted = kind != "bert", weights(model), logits(model)
+    report = merge(model)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+    assert bool(report.untied) == tied
+    unmerge(model)
+    name = next(n for n in before if EMBEDDING[kind] in n)
+    assert distance({name: weights(model)[name]}, {name: before[name]}) <= (0 if tied else FP32)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**31), st.floats(0.01, 4), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_a_round_trip_costs_at_most_two_roundings(seed, size, dtype):
+    torch.manual_seed(seed)
+    layer = LoRALinear(nn.Linear(6, 5).to(dtype), 2, 2.0)
+    nn.init.normal_(layer.lora_B, std=size)
+    weight = layer.base_layer.weight.detach().clone().float()
+    layer.merge()
+    largest = torch.maximum(weight.abs(), layer.base_layer.weight.float().abs())
+    layer.unmerge()
+    error = (layer.base_layer.weight.float() - weight).abs()
+    assert (error <= 2 * torch.finfo(dtype).eps * largest + 1e-30).all()
+
+
+# ---- what rounding costs
+
+
+def test_the_report_counts_what_bf16_rounds_away():
+    model = trained("roberta", LoRA(rank=4), torch.bfloat16)
+    exact = {n: layer.base_layer.weight.float() + layer.delta_weight().detach() for n, layer in _lora(model)}
+    old = {n: layer.base_layer.weight.float() for n, layer in _lora(model)}
+    report = merge(model)
+    kept = {n: layer.base_layer.weight.float() for n, layer in _lora(model)}
+    for rounding in report.rounded:
+        n = rounding.module
+        assert rounding.rounding == pytest.approx(float((exact[n] - kept[n]).norm()))
+        assert rounding.update == pytest.approx(float((exact[n] - old[n]).norm()))
+        assert rounding.lost == int((kept[n] == old[n]).sum())
+        assert rounding.dtype == "bf16"
+    assert 0.001 < report.rounding < 1
+    assert report.worst in report.rounded
+    assert "merge in fp32 to keep them" in str(report)
+    assert json.loads(json.dumps(report.to_json()))["rounding"] == report.rounding
+
+
+def test_an_update_below_half_a_step_of_bf16_is_lost_as_a_whole():
+    rounding = rounding_of("layer", torch.ones(3, 4, dtype=torch.bfloat16), torch.full((3, 4), 1.003))
+    assert rounding.lost == 12
+    assert rounding.relative == pytest.approx(1)
+    assert rounding_of("layer", torch.ones(3, 4), torch.full((3, 4), 1.003)).lost == 0
+
+
+def test_in_fp32_nothing_is_lost_and_the_model_stays_fp32():
+    model, rounded = (trained("llama", LoRA(rank=4), torch.bfloat16) for _ in range(2))
+    reference = trained("llama", LoRA(rank=4), torch.bfloat16).float()
+    report = merge(model, fp32=True)
+    merge(rounded)
+    assert report.rounding == 0
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    torch.testing.assert_close(logits(model), logits(reference), rtol=1e-4, atol=1e-4)
+    assert (logits(rounded).float() - logits(reference)).abs().max() > 1e-3
+    assert report.added_bytes == sum(p.numel() * 2 for n, p in reference.named_parameters() if "lora" not in n)
+
+
+def test_fp16_says_where_it_overflows_and_leaves_the_model_alone():
+    model = trained("llama", LoRA(rank=4), torch.float16)
+    _lora(model)[-1][1].lora_B.data.fill_(1e6)
+    before = weights(model)
+    with pytest.raises(BadValue, match=r"would not be finite, for torch\.float16 cannot hold it"):
+        merge(model)
+    assert distance(weights(model), before) <= 2e-3  # two roundings of fp16 where it had been merged already
+    assert not any(layer.merged for _, layer in _lora(model))
+
+
+def test_a_nan_in_the_adapter_is_refused_before_it_ruins_the_base():
+    model = trained("bert", LoRA(rank=4))
+    _lora(model)[0][1].lora_A.data[0, 0] = torch.nan
+    before = weights(model)
+    with pytest.raises(BadValue, match="the adapter holds NaN or infinity"):
+        merge(model)
+    assert distance(weights(model), before) == 0
+
+
+# ---- tied and quantised weights
+
+
+@pytest.mark.parametrize(("kind", "targets"), [("llama", "embed"), ("llama", "lm_head"), ("gpt2", "wte")])
+def test_tied_embeddings_are_untied_first_and_tied_again(kind, targets):
+    model = trained(kind, LoRA(rank=4, targets=targets))
+    randomise(model)
+    before, adapted = snapshot(model), logits(model)
+    report = merge(model)
+    (untied,) = report.untied
+    assert model.config.tie_word_embeddings is False
+    assert report.added_bytes == 96 * 32 * 4
+    assert f"untied: {untied}" in str(report)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+    with disabled(model):
+        assert torch.equal(logits(model), logits(tiny(kind)))
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+    unmerge(model)
+    assert snapshot(model) == before
+    assert model.config.tie_word_embeddings
+    assert innermost(model.get_output_embeddings()).weight is innermost(model.get_input_embeddings()).weight
+
+
+def test_untied_in_fp32_they_are_tied_again_in_fp32():
+    model = trained("llama", LoRA(rank=4, targets=("embed", "lm_head")), torch.bfloat16)
+    merge(model, fp32=True)
+    unmerge(model)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert innermost(model.lm_head).weight is innermost(model.model.embed_tokens).weight
+
+
+class Eighths(nn.Linear):
+    """A linear layer of multiples of 1/8, as merging sees a quantised one: codes, and a method that undoes them."""
+
+    plain_linear = True
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features, bias=False)
+        self.bias = layer.bias
+        self.weight = nn.Parameter((layer.weight.detach() * 8).round().clamp(-127, 127).to(torch.int8), False)
+
+    def dequantized(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The numbers that the codes stand for, (out, in)."""
+        return self.weight.to(dtype) / 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.dequantized(x.dtype), self.bias)
+
+
+def quantised(kind: str, method) -> nn.Module:
+    model = tiny(kind)
+    for name, layer in list(model.named_modules()):
+        if type(layer) is nn.Linear and name.split(".")[0] not in ("classifier", "lm_head"):
+            layer.weight.data *= 8  # the tiny models' weights are around 0.02
+            model.set_submodule(name, Eighths(layer))
+    method.attach(model)
+    randomise(model)
+    return model
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=4), LoRA(rank=4, targets="q,k")], ids=["q,v", "q,k"])
+@pytest.mark.parametrize("kind", ["roberta", "phi3"])
+def test_a_quantised_base_is_merged_into_a_plain_layer_and_comes_back_to_the_bit(kind, method):
+    model = quantised(kind, method)
+    before, adapted = snapshot(model), logits(model)
+    report = merge(model)
+    assert len(report.dequantised) == (4 if kind == "roberta" else 2)  # a fused layer once
+    assert all(type(innermost(model.get_submodule(path))) is nn.Linear for path in report.dequantised)
+    assert report.added_bytes == sum(3 * innermost(model.get_submodule(n)).weight.numel() for n in report.dequantised)
+    assert f"dequantised: {len(report.dequantised)} layers" in str(report)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+    with disabled(model):
+        pass
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+    unmerge(model)
+    assert snapshot(model) == before
+    assert torch.equal(logits(model), adapted)
+
+
+def test_one_layer_alone_is_not_merged_into_codes():
+    model = quantised("llama", LoRA(rank=4))
+    before = snapshot(model)
+    with pytest.raises(BadValue, match=r"codes of a few bits: merge\(model\) puts a plain layer in their place"):
+        _lora(model)[0][1].merge()
+    assert snapshot(model) == before
+
+
+def test_for_good_nothing_is_quantised_any_more():
+    model = quantised("llama", LoRA(rank=4))
+    adapted = logits(model)
+    report = merge_for_good(model)
+    assert not any(isinstance(m, Eighths) for m in model.modules())
+    assert len(report.dequantised) == 14
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+
+
+# ---- for good
+
+
+@pytest.mark.parametrize(("method", "kind"), FITTING)
+def test_for_good_a_plain_model_is_left(method, kind):
+    model = trained(kind, METHODS[method])
+    adapted = logits(model)
+    merge_for_good(model)
+    assert not is_adapted(model)
+    assert [(n, type(m)) for n, m in model.named_modules()] == [(n, type(m)) for n, m in tiny(kind).named_modules()]
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(BadValue, match="carries no adapter"):
+        unmerge(model)
+
+
+def test_for_good_the_head_is_rounded_too_and_the_report_says_so():
+    model = trained("roberta", LoRA(rank=4), torch.bfloat16)
+    report = merge_for_good(model)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert {"classifier.out_proj.weight", "classifier.dense.bias"} <= {r.module for r in report.heads}
+    assert all(0 < r.relative < 2**-8 for r in report.heads)
+
+
+def test_after_full_fine_tuning_the_model_is_plain_already():
+    model = tiny("bert")
+    method_from({"name": "full"}).attach(model)
+    randomise(model)
+    adapted = logits(model)
+    assert str(merge_for_good(model)) == "nothing was folded into a weight"
+    assert not is_adapted(model)
+    assert torch.equal(logits(model), adapted)
+
+
+def test_merged_and_then_for_good_is_the_same():
+    once, twice = (trained("gpt2", LoRA(rank=4, targets=("wte", "q"))) for _ in range(2))
+    merge_for_good(once)
+    merge(twice)
+    merge_for_good(twice)
+    assert snapshot(twice) == snapshot(once)
+    assert twice.config.tie_word_embeddings is False
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ({"name": "prompt", "tokens": 3}, "prompt cannot be merged: it stands ahead of every row"),
+        ({"name": "ptuning", "tokens": 3}, "ptuning cannot be merged: it stands ahead of every row"),
+        ({"name": "prefix", "tokens": 3}, "prefix cannot be merged: it stands ahead of every row"),
+        ({"name": "bottleneck", "size": 8}, "bottleneck cannot be merged: it has a nonlinearity in its middle"),
+        ({"name": "probe"}, "probe cannot be merged: it reads the mean of all tokens"),
+    ],
+    ids=lambda value: value.get("name") if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("way", [merge, merge_for_good])
+def test_what_no_weight_could_hold_is_refused_in_one_sentence(method, why, way):
+    model = tiny("bert")
+    method_from(method).attach(model)
+    before = snapshot(model)
+    with pytest.raises(BadValue, match=why) as caught:
+        way(model)
+    assert "\n" not in str(caught.value)
+    assert snapshot(model) == before
+
+
+def test_every_method_is_either_merged_or_refused_here():
+    tried = {method.name for method in METHODS.values()}
+    assert tried | {"prompt", "ptuning", "prefix", "bottleneck", "probe", "full"} == set(REGISTRY)
+
+
+@pytest.mark.parametrize(("method", "number"), [(IA3(), "factor"), (METHODS["dora"], "lora_magnitude_vector")])
+def test_a_factor_of_zero_is_merged_for_good_only(method, number):
+    model = trained("bert", method)
+    next(p for n, p in model.named_parameters() if n.endswith(number)).data[0] = 0
+    adapted = logits(model)
+    with pytest.raises(BadValue, match=r"has a factor of 0, .* use merge_for_good\(model\)"):
+        merge(model)
+    assert torch.equal(logits(model), adapted)
+    merge_for_good(model)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "bitfit"])
+def test_merged_it_is_not_saved_and_can_be_detached(method, tmp_path):
+    model = trained("bert", METHODS[method])
+    merge(model)
+    with pytest.raises(BadValue, match="unmerge"):
+        save_adapter(model, tmp_path)
+    detach(model)
+    assert distance(weights(model), weights(tiny("bert").requires_grad_(False))) <= FP32
+
+
+def _lora(model: nn.Module) -> list[tuple[str, LoRALinear]]:
+    return [(name, layer) for name, layer in adapted_layers(model) if isinstance(layer, LoRALinear)]

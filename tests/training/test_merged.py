@@ -1,0 +1,188 @@
+"""Merged checkpoints: plain transformers reads them, they agree, and nothing is overwritten or left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PromptTuning, load_adapter, save_adapter
+from lora_lab.errors import BadValue, Failed, LabError, NotFound
+from lora_lab.methods.attach import is_adapted
+from lora_lab.training import merged
+from lora_lab.training.assets import asset_path
+from lora_lab.training.merged import MARKER, write_merged
+from lora_lab.training.models import load_model
+from tests.conftest import logits, randomise, tiny
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+AUTO = {
+    "bert": transformers.AutoModelForSequenceClassification,
+    "roberta": transformers.AutoModelForSequenceClassification,
+    "gpt2": transformers.AutoModelForCausalLM,
+    "llama": transformers.AutoModelForCausalLM,
+    "phi3": transformers.AutoModelForCausalLM,
+}
+CASES = [
+    ("bert", LoRA(rank=4)),
+    ("roberta", LoRA(rank=4, targets=("word_embeddings", "q"))),
+    ("roberta", BitFit()),
+    ("roberta", FullFineTuning()),
+    ("gpt2", LoRA(rank=4, targets="q,v")),
+    ("gpt2", LoRA(rank=4, targets=("wte", "c_attn"))),
+    ("gpt2", IA3()),
+    ("llama", LoRA(rank=4, targets=("embed", "lm_head", "q"))),
+    ("llama", LoRA(rank=4, dora=True)),
+    ("llama", LoRA(rank=4, init="pissa")),
+    ("phi3", LoRA(rank=4, targets="q,k,v,gate")),
+]
+
+
+def saved(folder: Path, kind: str, method, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
+    """A tiny base and an adapter for it, each in a folder."""
+    base, adapter = folder / "base", folder / "adapter"
+    tiny(kind).to(dtype).save_pretrained(base)
+    model = load_model(str(base), 3 if AUTO[kind] is AUTO["bert"] else None, dtype=dtype)
+    method.attach(model)
+    randomise(model)
+    save_adapter(model, adapter)
+    return str(base), str(adapter)
+
+
+def beside(base: str, adapter: str, kind: str) -> torch.Tensor:
+    model = load_model(base, 3 if AUTO[kind] is AUTO["bert"] else None)
+    load_adapter(model, adapter)
+    return logits(model)
+
+
+@pytest.mark.parametrize(("kind", "method"), CASES, ids=lambda value: value if isinstance(value, str) else value.name)
+def test_plain_transformers_reads_what_was_written_and_agrees(kind, method, tmp_path):
+    base, adapter = saved(tmp_path, kind, method)
+    written = write_merged(adapter, tmp_path / "out", base=base)
+    with torch.no_grad():
+        plain, info = AUTO[kind].from_pretrained(tmp_path / "out", output_loading_info=True)
+        assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        assert not is_adapted(plain)
+        torch.testing.assert_close(logits(plain), beside(base, adapter, kind), rtol=1e-4, atol=1e-4)
+    assert written.loads_as == AUTO[kind].__name__
+    assert written.difference < 1e-5
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base", "out"]  # no scratch is left
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_tied_embeddings_are_two_in_the_checkpoint_where_one_was_adapted(kind, tmp_path):
+    base, adapter = saved(tmp_path, kind, LoRA(rank=4, targets="wte" if kind == "gpt2" else "embed"))
+    write_merged(adapter, tmp_path / "out", base=base)
+    assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
+    plain = AUTO[kind].from_pretrained(tmp_path / "out")
+    table, head = plain.get_input_embeddings().weight, plain.get_output_embeddings().weight
+    assert (table - head).abs().max() > 0.1
+    torch.testing.assert_close(head, AUTO[kind].from_pretrained(base).get_output_embeddings().weight)
+
+
+def test_in_bf16_it_says_what_rounding_took_and_fp32_takes_nothing(tmp_path):
+    base, adapter = saved(tmp_path, "roberta", LoRA(rank=4), torch.bfloat16)
+    rounded = write_merged(adapter, tmp_path / "rounded", base=base)
+    exact = write_merged(adapter, tmp_path / "exact", base=base, dtype="fp32")
+    assert (rounded.dtype, exact.dtype) == ("bf16", "fp32")
+    assert rounded.report.rounding > 1e-3
+    assert exact.report.rounding == 0
+    assert exact.difference < 1e-5 < rounded.difference
+    assert 1.8 < exact.bytes / rounded.bytes < 2.2
+    for name, dtype in (("rounded", torch.bfloat16), ("exact", torch.float32)):
+        plain = AUTO["roberta"].from_pretrained(tmp_path / name)
+        assert {p.dtype for p in plain.parameters()} == {dtype}
+
+
+def test_the_tokenizer_comes_along_and_the_base_is_the_one_that_the_adapter_names(loaded, tmp_path, silent):
+    model = loaded("minilm", 2)
+    LoRA(rank=2).attach(model)
+    randomise(model)
+    save_adapter(model, tmp_path / "adapter")
+    written = write_merged(tmp_path / "adapter", tmp_path / "out")
+    assert written.tokenizer
+    assert written.base == "minilm"
+    words = "An adapter is worth its megabytes."
+    ours, own = (transformers.AutoTokenizer.from_pretrained(f) for f in (tmp_path / "out", asset_path("minilm")))
+    assert ours(words).input_ids == own(words).input_ids
+    again = load_model(str(tmp_path / "out"), 2)  # it is a base like any other
+    torch.testing.assert_close(logits(again), logits(model), rtol=1e-4, atol=1e-4)
+
+
+# ---- the folder
+
+
+def test_an_earlier_result_is_replaced_and_names_its_files(tmp_path):
+    base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
+    for dtype in ("fp32", "bf16"):
+        write_merged(adapter, tmp_path / "out", base=base, dtype=dtype)
+        marker = json.loads((tmp_path / "out" / MARKER).read_text())
+        assert marker["dtype"] == dtype
+        assert set(marker["files"]) == {p.name for p in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize("what", ["other", "added", "file", "base", "adapter"])
+def test_what_is_not_ours_is_never_written_over(what, tmp_path):
+    base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
+    out = {"base": Path(base), "adapter": Path(adapter)}.get(what, tmp_path / "out")
+    if what == "added":
+        write_merged(adapter, out, base=base)
+    if what in ("other", "added"):
+        out.mkdir(exist_ok=True)
+        (out / "thesis.txt").write_text("mine")
+    if what == "file":
+        out.write_text("mine")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(BadValue, match=r"choose another folder"):
+        write_merged(adapter, out, base=base)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_merged_base_is_not_written_over_by_the_merge_that_reads_it(tmp_path):
+    base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
+    write_merged(adapter, tmp_path / "first", base=base)
+    model = load_model(str(tmp_path / "first"), 3)
+    LoRA(rank=2).attach(model)
+    save_adapter(model, tmp_path / "second")
+    with pytest.raises(BadValue, match="is what is to be merged"):
+        write_merged(tmp_path / "second", tmp_path / "first")
+
+
+def test_a_checkpoint_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
+    base, adapter = saved(tmp_path, "llama", LoRA(rank=4))
+
+    def spoiled(model, folder, *rest):
+        model.lm_head.weight.data += 1
+        model.save_pretrained(folder)
+        model.lm_head.weight.data -= 1
+        return False
+
+    monkeypatch.setattr(merged, "_save", spoiled)
+    with pytest.raises(Failed, match="answers otherwise in plain transformers"):
+        write_merged(adapter, tmp_path / "out", base=base)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+# ---- mistakes
+
+
+def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path):
+    base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
+    prompt = str(tmp_path / "prompt")
+    model = load_model(base, 3)
+    PromptTuning(tokens=3).attach(model)
+    save_adapter(model, prompt)
+    (tmp_path / "empty").mkdir()
+    mistakes = [
+        (tmp_path / "empty", base, NotFound, "is not an adapter: it holds no adapter_config.json"),
+        (prompt, base, BadValue, "prompt cannot be merged: it stands ahead of every row"),
+        (adapter, str(tmp_path / "nothing"), NotFound, "there is no model"),
+    ]
+    for source, of, error, sentence in mistakes:
+        with pytest.raises(error, match=sentence) as caught:
+            write_merged(source, tmp_path / "out", base=of)
+        assert isinstance(caught.value, LabError)
+        assert not (tmp_path / "out").exists()
