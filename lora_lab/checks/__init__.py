@@ -33,6 +33,12 @@ from lora_lab.checks.savings import (
 )
 from lora_lab.checks.scratch import check_dead_start, check_detour_cost, check_lora_forward, check_wrong_fan_in
 from lora_lab.checks.start import CONTRADICTIONS, check_contradictions, check_trainable_parameters
+from lora_lab.checks.styles import (
+    check_adapters_per_base,
+    check_loss_mask,
+    check_own_pairs,
+    check_style_or_knowledge,
+)
 from lora_lab.checks.targets import check_equal_budget, check_one_pair
 from lora_lab.checks.training import check_largest_change, check_rows_needed, check_standard_error
 from lora_lab.checks.verdict import Verdict
@@ -41,6 +47,7 @@ __all__ = [
     "CONTRADICTIONS",
     "Verdict",
     "check_adam_gib",
+    "check_adapters_per_base",
     "check_added_share",
     "check_best_error",
     "check_break_even_rank",
@@ -58,9 +65,11 @@ __all__ = [
     "check_largest_change",
     "check_logits_mb",
     "check_lora_forward",
+    "check_loss_mask",
     "check_nf4_gib",
     "check_not_equal",
     "check_one_pair",
+    "check_own_pairs",
     "check_qv_count",
     "check_recompute",
     "check_rows_needed",
@@ -68,6 +77,7 @@ __all__ = [
     "check_sqrt_alpha",
     "check_standard_error",
     "check_storage",
+    "check_style_or_knowledge",
     "check_times_fewer",
     "check_trainable_parameters",
     "check_training_bytes",

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.adapters import WEIGHTS
 from lora_lab.methods.bank import AdapterBank
 from lora_lab.training import device
@@ -180,7 +180,8 @@ def open_bank(
 
 
 def file_sizes(adapters: Mapping[str, str | Path], base: str = "smollm2") -> dict[str, int]:
-    """Bytes of the base's weight files and of each adapter's, the base first."""
-    return {BASE: weight_bytes(base)} | {
-        name: (Path(folder) / WEIGHTS).stat().st_size for name, folder in adapters.items()
-    }
+    """Bytes of the base's weight files and of each adapter's, the base first. Raises: NotFound where one is missing."""
+    files = {name: Path(folder) / WEIGHTS for name, folder in adapters.items()}
+    if missing := [file.parent for file in files.values() if not file.is_file()]:
+        raise NotFound(f"{missing[0]} is not an adapter: it holds no {WEIGHTS}")
+    return {BASE: weight_bytes(base)} | {name: file.stat().st_size for name, file in files.items()}

@@ -1,0 +1,302 @@
+# %% [markdown]
+# # 10 · Supervised fine-tuning in three voices
+#
+# **Goal.** Teach a small chat model three ways of speaking from questions with answers: see what it reads and what it learns, tune one voice live, swap voices
+# on one base, and measure that they are told apart. And find out what was *not* taught.
+#
+# **Time box.** 60 minutes. **Before this:** lesson 04 (training); 09 helps. **This machine** needs about 3 GB of free memory; the first code cells measure how long a step takes.
+
+# %%
+import time
+
+import torch
+
+from lora_lab import checks, load_model, load_task, load_tokenizer
+from lora_lab.lesson import FAST, compare, reference_styles, small, steps, workplace
+
+store = workplace("10")
+mark = " (illustration)" if FAST else ""
+reference = reference_styles()
+voices = {name: load_task(name) for name in ("captain", "json", "preacher")}
+tokenizer, base = load_tokenizer("smollm2"), load_model("smollm2", dtype="bf16")
+made = reference["environment"]
+print(f"reference: three voices on {reference['recipes']['captain']['model']}, made on {made['hardware']}, {made['date']}")
+
+# %% [markdown]
+# ## The words
+# - **Supervised fine-tuning** (SFT) goes on training a language model on pairs: a **prompt**, and the **response** that we wish for. It is still next-token
+#   prediction; only the texts are chosen, and only the response counts.
+# - SmolLM2-135M-*Instruct* has been through that once, with a million pairs or so: it answers questions politely. We use 180.
+# - A **chat template** is the layout in which such a model has read all its conversations: who speaks, where a turn ends.
+# - The pairs are ours, written for this lesson: the *same* 240 everyday questions answered by a ship's captain, by a strict writer of JSON and by a King James
+#   preacher. 180 train, 30 validate, 30 are for the end. Open `data/styles/` and read some.
+
+# %%
+for name, task in voices.items():
+    print(f"{name:9} {task.train.prompts[1]}  {task.train.texts[1]}")
+asked = [str(prompt) for prompt in voices["captain"].test.prompts]
+assert all([str(prompt) for prompt in task.test.prompts] == asked for task in voices.values())
+assert not set(map(str, voices["captain"].train.prompts)) & set(asked)  # a held-out question was never trained on
+
+# %% [markdown]
+# ## What the model reads
+# We ask eight words or so. **Predict:** of how many tokens is the model's input?
+
+# %%
+guess_tokens = None
+
+# %%
+from lora_lab.training.chat import prompt_ids, question, rendered
+
+ids = prompt_ids(tokenizer, [question("Why does ice float?")])[0]
+print(" | ".join(tokenizer.decode([i]).replace("\n", "\\n") for i in ids))
+print(compare("tokens", guess_tokens, len(ids)))
+plain = len(tokenizer("Why does ice float?")["input_ids"])
+assert len(ids) > 4 * plain
+assert "helpful AI assistant named SmolLM" in rendered(tokenizer, question("Why does ice float?"))
+
+# %% [markdown]
+# Most of it is the template's: `<|im_start|>` and `<|im_end|>` mark the turns, and the template slips in a **system prompt of its own** where we give none. A model tuned *with* this
+# layout and asked *without* it (or the other way round) is asked in a language that it was not taught: the most common cause of "my fine-tune does nothing". The template
+# comes with the tokenizer, so nobody needs to type it.
+#
+# ## What it learns
+# The model reads the whole row, prompt and response. But it is to learn to *answer*, not to ask, so the loss looks at the response only: everywhere else the label is
+# **-100**, which cross-entropy skips. Below, `·` stands under what is skipped. **Look** at the very last token: why must it be learnt, too?
+
+# %%
+from lora_lab.training.batches import collate, encode
+
+row = encode(voices["captain"].test, voices["captain"], tokenizer)[9]
+labels = collate([row], tokenizer.pad_token_id).labels[0].tolist()
+for token, label in list(zip(row.tokens, labels))[row.prompt - 4 :]:
+    print(f"{tokenizer.decode([token])!r:18} {'·' if label == -100 else 'learnt'}")
+learnt = [label for label in labels if label != -100]
+print(f"{len(learnt)} of {len(row.tokens)} tokens are learnt")
+assert tokenizer.decode(learnt[-1:]) == "<|im_end|>"  # a model that is never shown an end never stops
+
+# %% [markdown]
+# ### Exercise 1 · 4 minutes
+# Write the mask: the labels of a row from its tokens and the number of tokens of its prompt. (Do not shift anything: the loss does that.)
+
+
+# %% exercise
+def labels_of(tokens, prompt):
+    ...
+
+
+checks.check_loss_mask(labels_of)
+
+
+# %% solution
+def labels_of(tokens, prompt):
+    return [-100] * prompt + tokens[prompt:]
+
+
+checks.check_loss_mask(labels_of)
+
+# %% [markdown]
+# ## Before
+# How does the base answer a question that we held out? **Greedily**: always the likeliest token, so that the same question gets the same answer every time.
+
+# %%
+from lora_lab.training.generate import Decoding, generate
+
+short = Decoding(max_new_tokens=steps(60, 16))
+some = [question(text) for text in ("Why does ice float?", "What makes thunder?")[: 1 if FAST else 2]]
+before = generate(base, tokenizer, some, short)
+for prompt, text in zip(some, before):
+    print(f"{prompt}\n    {text}")
+
+# %% [markdown]
+# ## Train one voice
+# **Predict** two perplexities of the captain's *held-out* answers. (Perplexity: between how many tokens the model hesitates, on average; 1 is certainty.) Before training, and after it?
+# Validation chose the learning rate for our reference; what it tried:
+
+# %%
+for name, tried in reference["tried"].items():
+    print(f"{name:9}", ", ".join(f"rate {one['lr']:g}: {one['validation']:.2f}" for one in tried), " chosen:", f"{reference['recipes'][name]['lr']:g}")
+rows = encode(voices["captain"].train, voices["captain"], tokenizer)[:4]
+batch, began = collate(rows, tokenizer.pad_token_id), time.perf_counter()
+with torch.inference_mode():
+    base(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+n, forward = steps(reference["recipes"]["captain"]["steps"], 6), time.perf_counter() - began
+print(f"{n} steps of 4 pairs: about {4 * forward * n:.0f} s here, and as long again for validation")  # a step is about 3 forwards and what is around them
+guess_before, guess_after = None, None
+
+# %% [markdown]
+# Press **Start** and read on while the curve falls. The panel offers the other voices, too: `json`, `preacher`, and the plain-text styles `kjv` and `shakespeare`.
+
+# %%
+from lora_lab.widgets.train_panel import TrainPanel
+
+rate = reference["recipes"]["captain"]["lr"]
+few = {name: small(name, store, 16) for name in voices}  # with FAST=1 a few pairs only, else the names
+panel = TrainPanel("smollm2", few["captain"], rank=8, alpha=16, targets=("q", "v"), lr=rate, steps=n, batch=4, store=str(store))
+panel.show()
+
+# %%
+run = panel.result()
+curve = [v["perplexity"] for v in run.history["validation"]]
+print("validation perplexity:", *(f"{p:.1f}" for p in curve), mark)
+print(compare("before", guess_before, curve[0]))
+print(compare("after", guess_after, curve[-1]))
+assert curve[-1] < curve[0]
+assert run.head_parameters == 0 and run.adapter_parameters == 30 * 8 * ((576 + 576) + (576 + 192))  # q and v of 30 layers
+
+# %% [markdown]
+# ### Exercise 2 · 3 minutes
+# Tune as many as you have time for in the next cell: choose the voices. How many adapter files weigh as much as the base's one file?
+
+# %%
+from lora_lab import LoRA, train
+from lora_lab.experiments.styles import file_sizes
+
+OTHERS = () if FAST else ("json", "preacher")  # take one away if time is short; with FAST=1 there are none
+adapters = {"captain": run.adapter}
+for name in OTHERS:
+    settings = {key: reference["recipes"][name][key] for key in ("lr", "steps", "batch", "seed")}
+    adapters[name] = train("smollm2", few[name], LoRA(rank=8, alpha=16, targets=("q", "v")), store=store, validations=2, **settings).adapter
+sizes = file_sizes(adapters)
+print({name: f"{size / 1e6:,.1f} MB" for name, size in sizes.items()})
+
+# %% exercise
+checks.check_adapters_per_base(..., sizes)
+
+# %% solution
+checks.check_adapters_per_base(sizes["base"] / sizes["captain"], sizes)
+
+# %% [markdown]
+# ## Swap, live
+# One base in memory, every adapter beside it. Ask: all answer in *one batch*, in which each row has an adapter of its own (row 1 none), a token at a time. Below the answers stand the files.
+# Ask a question of yours, too.
+
+# %%
+from lora_lab.widgets.style_panel import StylePanel
+
+asking = StylePanel(adapters, questions=asked, longest=steps(60, 12))
+asking.show()
+
+# %%
+said = asking.answers()
+for name, text in said.items():
+    print(f"{name:9} {text}{mark}")
+assert list(said) == ["base", *adapters]
+
+# %% [markdown]
+# **Fallen behind, or FAST?** Six steps make no captain. These are our reference's answers to three held-out questions, after all steps:
+
+# %%
+for n in (4, 9, 17):
+    print(reference["questions"][n])
+    for name, texts in reference["answers"].items():
+        print(f"    {name:9} {texts[n]}")
+assert reference["questions"] == asked
+
+# %% [markdown]
+# **Stop here** if time is short. You have tuned a voice and swapped it; the rest measures whether voices are told apart, and what they know.
+#
+# ## Are they told apart?
+# Reading a few good answers convinces everybody of everything. Three measures, fixed beforehand, on all 30 held-out questions:
+# 1. **Form.** Of the JSON voice's answers at least 90 % must parse and fit the schema (four keys, the right types).
+# 2. **Likelihood.** Each adapter scores each voice's written answers. Each voice must be likeliest to its *own* adapter.
+# 3. **Words.** How many answers have a word that belongs to a voice (*ye, aye, hull; thou, hath, -eth*)?
+#
+# **Predict:** is the captain's adapter better or worse than the *base* at the preacher's answers?
+
+# %%
+from lora_lab.experiments.styles import own_is_lowest, perplexities
+from lora_lab.plots.styles import perplexity_table
+
+table = reference["perplexity"]
+print("the captain's adapter on the preacher:", f"{table['captain']['preacher']:.1f}", " the base on him:", f"{table['base']['preacher']:.1f}")
+print({adapter: {voice: f"{share:.0%}" for voice, share in row.items()} for adapter, row in reference["marks"].items()})
+assert own_is_lowest(table) and reference["n"] == 30
+assert reference["marks"]["json"]["json"] >= 0.9 and reference["marks"]["base"]["json"] == 0
+perplexity_table(table, " (reference)")
+
+# %% [markdown]
+# Read *columns*. Along a row texts differ, and a strict form is easier to foresee than a sermon: the JSON column is low for its adapter because half of its tokens are braces and keys, not because that voice is learnt best.
+# The words are a cruder measure: the second one of these lines says how often the *written* answers carry their own marks. A count of words is no judge of wit.
+
+# %%
+written = reference["marks_of_texts"]
+print({name: {voice: f"{share:.0%}" for voice, share in row.items()} for name, row in written.items()})
+assert all(written[name][name] > 0.8 for name in written)  # else the measure would be useless
+
+# %% [markdown]
+# Now the same table of *your* adapters.
+
+# %%
+from lora_lab.experiments.styles import off_is_base, open_bank
+
+bank, _ = open_bank(adapters)
+rows_scored = 4 if FAST else 0  # 0: all
+yours = perplexities(bank, tokenizer, [voices[name] for name in adapters], rows=rows_scored)
+assert own_is_lowest(yours)
+perplexity_table(yours, mark)
+
+# %% [markdown]
+# ## Off is off
+# An adapter stands *beside* the weights. With none in use, does the base answer as it did **before**? Not "about": to the bit.
+
+# %%
+again = load_model("smollm2", dtype=next(bank.model.parameters()).dtype, attention=bank.model.config._attn_implementation)
+from lora_lab.training.attention import attend_in_fp32
+
+attend_in_fp32(again)  # as the bank's base does
+assert off_is_base(bank, again, tokenizer, voices["captain"])
+bank.use("captain")
+assert not torch.equal(bank.model(**tokenizer("ahoy", return_tensors="pt")).logits, again(**tokenizer("ahoy", return_tensors="pt")).logits)
+bank.use(None)
+print("with the adapter off, every logit is the base's")
+
+# %% [markdown]
+# ## Style, not new knowledge
+# Do our voices *know* more than the base? Twelve questions with a one-word answer that none of the voices was trained on. **Predict** how many each gets right, out of twelve.
+
+# %%
+facts = reference["facts"]
+print({name: f"{right} of {facts['n']}" for name, right in facts["right"].items()})
+for name, texts in facts["answers"].items():
+    print(f"{name:9} {facts['questions'][0]}  {texts[0]}")
+assert max(facts["right"][name] for name in voices) <= facts["right"]["base"] + 1
+
+# %% [markdown]
+# The answers come from the base, in costume; some get lost on the way, and with twelve questions one more or less says nothing. A hundred and eighty pairs teach *how* to answer. Where a tuned model
+# tells a new fact with a straight face, it has learnt to sound sure. So say **style**, not **knowledge**.
+#
+# ### Exercise 3 · 2 minutes
+# A shop wants its chat model to quote the right prices, in a friendly tone. Where do the prices go?
+# - **a** Into a hundred training pairs. **b** Into the prompt, looked up when they are asked for; the tone may go into an adapter. **c** Into an adapter of higher rank.
+
+# %% exercise
+checks.check_style_or_knowledge(...)  # "a", "b" or "c"
+
+# %% solution
+checks.check_style_or_knowledge("b")
+
+# %% [markdown]
+# ### Exercise 4 · 10 minutes, or an evening
+# A voice of your own: at least ten pairs. Saved as a file of JSON lines (one pair a line) it is a task like ours: `lora-lab train --model smollm2 --task mine.jsonl`, or
+# `TrainPanel("smollm2", "mine.jsonl")`. Chats of several turns go as `{"messages": [...]}`.
+
+# %% exercise
+mine = [
+    # {"prompt": "Why is the sky blue?", "response": "..."},
+]
+checks.check_own_pairs(mine)
+
+# %% solution
+told = {"Why is the sky blue?": "SKY BLUE STOP AIR SCATTERS BLUE MOST STOP", "What is a noun?": "NOUN NAMES THING STOP", "Is it late?": "YES STOP GO HOME STOP",
+        "Who are you?": "TELEGRAPH STOP", "What is two and two?": "FOUR STOP", "How do I cook rice?": "ONE RICE TWO WATER STOP LID ON STOP", "Do cats fly?": "NO STOP",
+        "What is snow?": "FROZEN RAIN STOP PRETTY STOP", "May I sit?": "SIT STOP", "Why do we yawn?": "UNKNOWN STOP YAWNING NOW STOP"}
+mine = [{"prompt": prompt, "response": response} for prompt, response in told.items()]
+checks.check_own_pairs(mine)
+
+# %% [markdown]
+# ## What you know now
+# - SFT is next-token prediction on chosen pairs, through the model's own chat template, with the loss on the response and on the token that ends it.
+# - 180 pairs and an adapter of two megabytes are enough for a voice; one base carries many, and swapping moves no weight.
+# - "Told apart" needs a measure fixed beforehand: form, likelihood by columns, words; and held-out questions.
+# - With the adapter off the base is back, to the bit. What was added is style; facts belong into the prompt.
