@@ -149,7 +149,7 @@ class AdapterBank:
 
         names   one for each row, in the rows' order; the same may stand there again. With beams each row counts as
                 often as it has beams.
-        Raises: NotFound for an unknown name; BadValue for no names, and when the model is called with other rows.
+        Raises: NotFound for an unknown name; BadValue for no names, and in the model's call where rows are not as many.
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list with the adapter of each row, not {names!r}")

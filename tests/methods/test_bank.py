@@ -80,7 +80,7 @@ def banks(draw: st.DrawFn, *kinds: str):
     return kind, methods, draw(st.lists(st.sampled_from(names), min_size=6, max_size=6))
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(banks())
 def test_each_answers_as_it_does_alone_whether_chosen_or_mixed(drawn):
     kind, methods, names = drawn
@@ -213,7 +213,7 @@ def test_a_blend_is_saved_blended_and_mixed_like_any_other(tmp_path):
         ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is no plain LoRA"),
         ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is no plain LoRA"),
         ({"a.0": 0.5}, "a.1", "already"),
-        ({"a.9": 0.5}, "mix", "no adapter 'a.9'; nearest: a.0"),
+        ({"a.9": 0.5}, "mix", "no adapter 'a.9'; nearest: a.3, a.2"),
     ],
 )
 def test_a_blend_that_cannot_be_says_why_and_leaves_the_bank_as_it_was(weights, name, says):
