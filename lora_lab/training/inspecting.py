@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from lora_lab.errors import LabError
-from lora_lab.methods.adapters import AdapterFile
-from lora_lab.methods.inspection import Inspection, inspect_adapter, is_head
+from lora_lab.methods.inspection import Inspection, inspect_adapter
 from lora_lab.training.models import load_model
+from lora_lab.training.named import labels_of
 
 
 def inspect_folder(
@@ -23,15 +24,10 @@ def inspect_folder(
     first = inspect_adapter(path)  # what cannot be read needs no base
     if first.format is None:
         return first
-    return inspect_adapter(path, load_model(base, labels_of(path), dtype=dtype, download=download))
+    return inspect_adapter(path, load_model(base, _labels(path), dtype=dtype, download=download))
 
 
-def labels_of(path: str | Path) -> int | None:
-    """How many classes the adapter's head tells apart; None where it has no head."""
-    try:
-        shapes = AdapterFile(path).tensors.shapes
-    except LabError:
-        return None
-    heads = [shape[0] for key, shape in shapes.items() if is_head(key) and key.endswith(("out_proj.weight", "bias"))]
-    heads += [shape[0] for key, shape in shapes.items() if is_head(key) and key.endswith(".score.weight")]
-    return min(heads, default=None)
+def _labels(path: str | Path) -> int | None:
+    with suppress(LabError):  # the inspection itself says what is wrong with the file
+        return labels_of(path)
+    return None
