@@ -25,6 +25,10 @@ class Failed(LabError):
     """Something that went wrong on the way, through no fault of the input: no network, a diverging run."""
 
 
+class LabWarning(UserWarning):
+    """Something that will go wrong later and can be mended now."""
+
+
 def nearest(word: str, options: Iterable[str], n: int = 3) -> str:
     """The options most like `word`, for "did you mean": "query, key" or, where nothing is alike, all of them."""
     names = sorted(set(options))

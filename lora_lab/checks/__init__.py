@@ -3,6 +3,7 @@
 One file a lesson, over `verdict`; a lesson says `from lora_lab import checks` and `checks.check_x(answer)`.
 """
 
+from lora_lab.checks.debugging import check_diagnosis, check_first_look
 from lora_lab.checks.memory import (
     check_adam_gib,
     check_down_gib,
@@ -54,6 +55,7 @@ __all__ = [
     "check_chosen_rate",
     "check_contradictions",
     "check_dead_start",
+    "check_diagnosis",
     "check_detour_cost",
     "check_down_gib",
     "check_energy",
@@ -61,6 +63,7 @@ __all__ = [
     "check_equivalence_rule",
     "check_factor_shapes",
     "check_file_size",
+    "check_first_look",
     "check_first_step",
     "check_largest_change",
     "check_logits_mb",

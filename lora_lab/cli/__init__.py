@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,19 +17,21 @@ import click
 
 from lora_lab import __version__
 from lora_lab.cli.compare import compare
+from lora_lab.cli.inspect import inspect
 from lora_lab.cli.memory import memory
 from lora_lab.cli.merge import merge
 from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
 from lora_lab.cli.sweep import collect, sweep
-from lora_lab.errors import Failed, LabError
+from lora_lab.errors import Failed, LabError, LabWarning
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
 def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
+    warnings.showwarning = _warn
     try:
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -79,6 +82,7 @@ commands.add_command(sweep)
 commands.add_command(collect)
 commands.add_command(compare)
 commands.add_command(merge)
+commands.add_command(inspect)
 
 
 @commands.command()
@@ -213,6 +217,12 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 def _say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
+
+
+def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Our own warnings as one sentence; others are for those who write programs."""
+    if issubclass(category, LabWarning):
+        _say(f"lora-lab: warning: {message}")
 
 
 def _print(what: Any, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,14 @@ from lora_lab.files import write_atomically, write_json
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import adapted_layers, fingerprint, refuse_adapted, report_of, shapes_of, take_out
 from lora_lab.methods.base import Method, Report
+from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, WRONG_BASE, Refused
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
+from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.safe_file import TensorFile, read_config
 from lora_lab.methods.safe_json import parse_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+OLD_WEIGHTS = "adapter_model.bin"
 LONGEST_SENTENCE = 600  # of an error: a file must not fill the terminal
 
 
@@ -95,9 +98,21 @@ class AdapterFile:
     def __init__(self, path: str | Path) -> None:
         folder = Path(path)
         self.path, self.config = folder, read_config(folder, CONFIG)
+        _refuse_pickle(folder)
         self.tensors = TensorFile(folder, WEIGHTS)
         ours = self.tensors.metadata.get("lora_lab", "{}")
         self.own = parse_object(ours, f"lora_lab's part of the header of {folder / WEIGHTS}")
+
+
+def _refuse_pickle(folder: Path) -> None:
+    """Raises: Refused where PEFT's old file is all there is; one of 443 bytes is a pickle of nothing."""
+    old = folder / OLD_WEIGHTS
+    if not (folder / WEIGHTS).exists() and old.is_file():
+        size = old.stat().st_size
+        raise Refused(
+            f"{folder} holds no {WEIGHTS}, only {OLD_WEIGHTS} of {size:,} bytes, a pickle, which was not opened",
+            EMPTY if size < 1000 else PICKLE,
+        )
 
 
 @contextmanager
@@ -108,11 +123,12 @@ def _sound(path: str | Path) -> Iterator[None]:
     except LabError as error:
         if len(str(error)) <= LONGEST_SENTENCE:
             raise
-        raise type(error)(f"{str(error)[:LONGEST_SENTENCE]}... (shortened)") from error
+        error.args = (f"{str(error)[:LONGEST_SENTENCE]}... (shortened)",)
+        raise
     except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError, re.error) as error:
         # RuntimeError is torch's word for a shape that cannot be; RecursionError is one too.
         said = f"{type(error).__name__}: {str(error)[:LONGEST_SENTENCE]}"
-        raise BadValue(f"the config of the adapter in {path} is damaged: {said}") from error
+        raise Refused(f"the config of the adapter in {path} is damaged: {said}", SETTINGS) from error
 
 
 def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
@@ -153,26 +169,42 @@ def _check_config(config: Mapping[str, Any], layout: Layout, written: Mapping[st
     """Our own files say everything twice, in our words and in PEFT's: refuse one in which only one was changed."""
     for option in layout.decisive:
         if config.get(option) != written.get(option):
-            raise BadValue(
-                f"{CONFIG} in {path} says {option}={config.get(option)!r}, "
-                f"but the adapter was saved with {written.get(option)!r}"
-            )
+            said = f"{CONFIG} in {path} says {option}={config.get(option)!r}"
+            raise Refused(f"{said}, but the adapter was saved with {written.get(option)!r}", SETTINGS)
 
 
 def _check_base(model: nn.Module, own: Mapping[str, Any], path: str | Path) -> None:
     made_for = own.get("base_fingerprint")
     half = any(p.dtype == torch.float16 for p in model.parameters())  # fp16 rounds otherwise: no fingerprint
     if made_for and not half and made_for != fingerprint(model):
-        raise BadValue(f"the adapter in {path} was trained on another base model: its weights differ from this one's")
+        said = f"the adapter in {path} was trained on another base model: its weights differ from this one's"
+        raise Refused(said, WRONG_BASE)
 
 
 def _check_shapes(
     expected: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]], path: str | Path
 ) -> None:
     if missing := sorted(expected.keys() - there.keys()):
-        raise BadValue(f"the adapter in {path} lacks {len(missing)} of {len(expected)} tensors, first {missing[0]}")
+        said = f"the adapter in {path} lacks {len(missing)} of {len(expected)} tensors, first {missing[0]}"
+        raise Refused(said, _fault_of_keys(expected, there))
     if unexpected := sorted(there.keys() - expected.keys()):
-        raise BadValue(f"the adapter in {path} has {len(unexpected)} tensors that fit nothing, first {unexpected[0]}")
+        said = f"the adapter in {path} has {len(unexpected)} tensors that fit nothing, first {unexpected[0]}"
+        raise Refused(said, _fault_of_keys(expected, there))
     for key, shape in expected.items():
         if there[key] != shape:
-            raise BadValue(f"the adapter in {path}: {key} has shape {there[key]}, this model needs {shape}")
+            said = f"the adapter in {path}: {key} has shape {there[key]}, this model needs {shape}"
+            raise Refused(said, _fault_of_shape(key, there[key], shape))
+
+
+def _fault_of_keys(expected: Iterable[str], there: Iterable[str]) -> str:
+    """Renamed, where what is missing and what is too much end alike; else missing."""
+    lacking, more = set(expected) - set(there), set(there) - set(expected)
+    renamed = lacking and more and {plain_key(key) for key in lacking} == {plain_key(key) for key in more}
+    return RENAMED if renamed or (more and not any(known_key(key) for key in more)) else MISSING
+
+
+def _fault_of_shape(key: str, has: tuple[int, ...], needs: tuple[int, ...]) -> str:
+    """Another rank than the config says, or sizes that are another model's."""
+    rank = 0 if key.endswith(("lora_A.weight", "lora_embedding_A")) else 1
+    only_rank = ".lora_" in key and len(has) == len(needs) == 2 and has[1 - rank] == needs[1 - rank]
+    return SETTINGS if only_rank else WRONG_BASE

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lora_lab.errors import BadValue, NotFound
+from lora_lab.methods.faults import DAMAGED, EMPTY, NOT_FINITE, OUTSIDE, PICKLE, TRUNCATED, WRONG_DTYPE, Refused
 from lora_lab.methods.safe_json import parse_object
 
 MOST = 512 * 1024
@@ -34,6 +35,7 @@ A header of 1,120 tensors, rank 8 on every layer of a 70-billion model, has 0.2 
 
 LONGEST_NAME = 512
 DIMENSIONS = 4
+LIKELY = 100_000_000  # bytes of the largest header that the safetensors library reads
 CHUNK = 1 << 18  # numbers looked at together
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OTHERS = {
@@ -63,9 +65,9 @@ def opened(folder: Path, name: str) -> Any:
     try:
         path = place.resolve(strict=True)
         if not stat.S_ISREG(path.stat().st_mode):
-            raise BadValue(f"{place} is not a plain file, so it is not read")
+            raise Refused(f"{place} is not a plain file, so it is not read", OUTSIDE)
         if not any(path.is_relative_to(home) for home in _homes(folder)):
-            raise BadValue(f"{place} is a link that leads out of its folder, to {path}: copy the file there instead")
+            raise Refused(f"{place} is a link that leads out of its folder, to {path}", OUTSIDE)
         flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
         return os.fdopen(os.open(path, flags), "rb")
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -112,7 +114,8 @@ class TensorFile(Mapping[str, Tensor]):
                 self.entries = {key: _entry(key, told, start) for key, told in header.items()}
                 _check_tiled(list(self.entries.values()), start, self.size)
             except ValueError as error:
-                raise BadValue(f"{folder / name} is truncated or not a safetensors file: {error}") from error
+                fault = error.fault if isinstance(error, Refused) else DAMAGED
+                raise Refused(f"{folder / name} is truncated or not a safetensors file: {error}", fault) from error
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -141,13 +144,14 @@ class TensorFile(Mapping[str, Tensor]):
                 piece = torch.empty(min(CHUNK, entry.bytes // size - first), dtype=FLOATS[entry.dtype])
                 self._fill(piece, entry.begin + first * size)
                 if not piece.isfinite().all():
-                    raise BadValue(f"{self._said(key)} holds {FLOATS[entry.dtype]} values that are no finite numbers")
+                    said = f"{self._said(key)} holds {FLOATS[entry.dtype]} values that are no finite numbers"
+                    raise Refused(said, NOT_FINITE)
 
     def _check_float(self, key: str) -> None:
         dtype = self.entries[key].dtype
         if dtype not in FLOATS:
             named = OTHERS[dtype][0]
-            raise BadValue(f"{self._said(key)} holds {named} values; adapters are {', '.join(FLOATS)}")
+            raise Refused(f"{self._said(key)} holds {named} values; adapters are {', '.join(FLOATS)}", WRONG_DTYPE)
 
     def _fill(self, tensor: Tensor, begin: int) -> None:
         """Read straight into the tensor's memory; the file is opened anew, so it may have changed since."""
@@ -155,7 +159,7 @@ class TensorFile(Mapping[str, Tensor]):
             file.seek(begin)
             room = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
             if file.readinto(room) < len(room):
-                raise BadValue(f"{self.folder / self.name} became shorter while it was read")
+                raise Refused(f"{self.folder / self.name} became shorter while it was read", TRUNCATED)
 
     def _said(self, key: str) -> str:
         return f"the adapter in {self.folder}: {key}"
@@ -165,12 +169,13 @@ def _header(file: Any, size: int) -> tuple[int, dict[str, Any]]:
     """Where the numbers begin, and the header. Raises: ValueError saying what is wrong."""
     first = file.read(8)
     if len(first) < 8:
-        raise ValueError(f"it is {'empty' if not size else 'only ' + str(size) + ' bytes long'}")
+        raise Refused(f"it has {size} bytes", EMPTY if not size else TRUNCATED)
     if first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or first[:4] == b"PK\x03\x04":
-        raise ValueError("it is a pickle, which could run any program; it was not opened")
+        raise Refused("it is a pickle, which could run any program; it was not opened", PICKLE)
     length = int.from_bytes(first, "little")
     if length > size - 8:
-        raise ValueError(f"its header would have {length:,} bytes, the whole file has {size:,}")
+        fault = TRUNCATED if length < LIKELY else DAMAGED  # the eight bytes of another kind of file make a huge number
+        raise Refused(f"its header would have {length:,} bytes, the whole file has {size:,}", fault)
     if length > MOST + size // 64:
         raise ValueError(f"its header has {length:,} bytes, too much for a file of {size:,}")
     return 8 + length, parse_object(file.read(length), "its header", width=length)
@@ -214,5 +219,8 @@ def _check_tiled(entries: list[Entry], start: int, size: int) -> None:
         if entry.begin != end:
             raise ValueError("its tensors overlap or leave gaps")
         end += entry.bytes
+    if not entries:
+        raise Refused("it holds no tensor at all", EMPTY)
     if end != size:
-        raise ValueError(f"its header promises {end:,} bytes, the file has {size:,}")
+        fault = TRUNCATED if end > size else DAMAGED
+        raise Refused(f"its header promises {end:,} bytes, the file has {size:,}", fault)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_lab.errors import LabWarning
 from lora_lab.methods.packed import Stream
+from lora_lab.training.early_warnings import gradient_warning, rate_warning
 from lora_lab.training.evaluate import better
 from lora_lab.training.recipe import Recipe
 
@@ -62,6 +65,7 @@ class Lane:
     stream   its random numbers, where it stands in a pack
     status   "training" until it has ended: "done", "early" by patience, "stopped" by hand, "halved" by a sweep that
              keeps the better half, or "failed" with `error`
+    warnings what was seen in the first step
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Lane:
         self.optimizer = self._optimizer_of(self.trained)
         self.history, self.status = History(), "training"
         self.error: str | None = None
+        self.warnings: list[str] = []
         self.best: dict[str, float] | None = None  # validation so far, and how many there were since
         self.since = 0
 
@@ -120,6 +125,8 @@ class Lane:
         recipe, rate = self.recipe, self.recipe.lr_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("ratio", 1.0)
+        if not self.history.progress:
+            self._warn(rate_warning(recipe), gradient_warning(self.model))
         if self._is_finite(loss, "loss", step):
             norm = nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, recipe.clip or math.inf)
             if self._is_finite(norm.item(), "gradient", step):
@@ -145,6 +152,12 @@ class Lane:
     def fail(self, reason: str) -> None:
         """End as failed, for this reason."""
         self.status, self.error = "failed", reason
+
+    def _warn(self, *sentences: str | None) -> None:
+        """Take down what will go wrong, and say it while it can still be mended."""
+        for sentence in filter(None, sentences):
+            self.warnings.append(sentence)
+            warnings.warn(sentence, LabWarning, stacklevel=4)
 
     def _optimizer_of(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
         groups = self._by_rate(tensors)

@@ -15,17 +15,16 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue, Failed, LabError
-from lora_lab.files import read_json, refuse_foreign, whole_folder, write_json
-from lora_lab.methods.adapters import CONFIG, WEIGHTS, load_adapter
-from lora_lab.methods.attach import HEADS
+from lora_lab.files import refuse_foreign, whole_folder, write_json
+from lora_lab.methods.adapters import load_adapter
 from lora_lab.methods.merge_report import SHORT, MergeReport
 from lora_lab.methods.merging import merge_for_good
-from lora_lab.training.models import STORED, is_causal, load_model, load_tokenizer, local_name, quiet
+from lora_lab.training.models import STORED, is_causal, load_model, load_tokenizer, quiet
+from lora_lab.training.named import base_named_in, labels_of
 
 MARKER = "lora_lab_merge.json"
 AGREE = 1e-3  # ||difference|| / ||answer|| that one model may show when it is loaded a second time
@@ -78,7 +77,7 @@ def write_merged(
     as it was.
     """
     source, target = Path(adapter), Path(out).expanduser().resolve()
-    name, labels = base or _named_base(source), _num_labels(source)
+    name, labels = base or base_named_in(source, "--base"), labels_of(source)
     if target in (Path(name).expanduser().resolve(), source.expanduser().resolve()):
         raise BadValue(f"{out} is what is to be merged: choose another folder to write into")
     refuse_foreign(target, MARKER)
@@ -96,31 +95,6 @@ def write_merged(
         )  # fmt: skip
         write_json(folder / MARKER, written.to_json())
     return written
-
-
-def _named_base(adapter: Path) -> str:
-    named = read_json(adapter / CONFIG).get("base_model_name_or_path") if (adapter / CONFIG).is_file() else ""
-    if not named and (adapter / CONFIG).is_file():
-        raise BadValue(f"the adapter in {adapter} names no base model; give one with --base")
-    return local_name(str(named))
-
-
-def _num_labels(adapter: Path) -> int | None:
-    """How many classes the head in the adapter's file tells apart; None where it brings no head."""
-    if not (adapter / WEIGHTS).is_file():
-        return None  # load_adapter says what is missing
-    try:
-        with safe_open(adapter / WEIGHTS, framework="pt") as file:
-            heads = [key for key in file.keys() if _is_head(key)]
-            return int(file.get_slice(heads[-1]).get_shape()[0]) if heads else None
-    except SafetensorError as error:
-        raise BadValue(f"{adapter / WEIGHTS} is truncated or not a safetensors file ({error})") from error
-
-
-def _is_head(key: str) -> bool:
-    """Whether this is the matrix that ends in the classes: RoBERTa's head has another one, `dense`, before it."""
-    parts = key.split(".")
-    return any(head in parts for head in HEADS[1:]) and parts[-1] == "weight" and "dense" not in parts
 
 
 def _save(model: PreTrainedModel, folder: Path, name: str, labels: int | None, download: bool) -> bool:

@@ -215,6 +215,7 @@ class Pack:
             environment=device.environment(self.choice) | {"pack": self.size},
             status=lane.status,
             error=lane.error,
+            warnings=tuple(lane.warnings),
             predictions=score.predictions if score else None,
         )
 

@@ -21,6 +21,7 @@ from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
+LATER = ("warnings",)  # fields that the first records lack
 FINISHED = ("done", "early")
 
 
@@ -33,6 +34,7 @@ class Run:
     seconds     wall time of loading, training and scoring
     peak_bytes  most memory seen in use: allocated on a GPU; on a CPU the whole process, looked at after each step
     adapter     the adapter's folder; None when nothing was kept
+    warnings    what was seen to go wrong in the first step
     status      "done", or "stopped" by hand, "early" by patience, "halved" by a sweep, "failed" with `error`
     """
 
@@ -48,6 +50,7 @@ class Run:
     status: str = "done"
     error: str | None = None
     adapter: str | None = None
+    warnings: tuple[str, ...] = ()
     predictions: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -120,7 +123,7 @@ class Store:
             raise BadValue(f"{file} is a record of version {version}; this lora_lab reads {VERSION}: update it")
         known = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
         try:
-            run = {name: values[name] for name in known}
+            run = {name: values[name] for name in known if name not in LATER or name in values}
             predictions = self.folder / file.stem / "predictions.npy"
             kept = np.load(predictions, allow_pickle=False) if predictions.is_file() else None
             return Run(recipe=recipe_from(values["recipe"]), predictions=kept, **run)

@@ -10,9 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lora_lab.errors import BadValue, Failed, LabError, NotFound
-from lora_lab.files import read_json
-from lora_lab.methods.adapters import CONFIG, load_adapter, save_adapter
+from lora_lab.errors import BadValue, Failed, LabError
+from lora_lab.methods.adapters import load_adapter, save_adapter
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.probe import Probe
@@ -22,7 +21,8 @@ from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import Score, evaluate
 from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.lane import Callback
-from lora_lab.training.models import load_model, load_tokenizer, local_name
+from lora_lab.training.models import load_model, load_tokenizer
+from lora_lab.training.named import base_named_in
 from lora_lab.training.pack import Pack, check_fits, typical_tokens
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe
@@ -149,12 +149,7 @@ def open_adapter(
     Raises: NotFound, BadValue as `load_task`, `load_model` and `load_adapter`.
     """
     data = load_task(task, max_length=max_length, text=text_column, label=label_column, download=download)
-    if not (Path(adapter) / CONFIG).is_file():
-        raise NotFound(f"{adapter} is not an adapter: it holds no {CONFIG}")
-    named = read_json(Path(adapter) / CONFIG).get("base_model_name_or_path")
-    name = model or local_name(named or "")
-    if not name:
-        raise BadValue(f"the adapter in {adapter} names no base model; give one with --model")
+    name = model or base_named_in(adapter, "--model")
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     method = load_adapter(base, adapter).method

@@ -52,8 +52,8 @@ def lora_from_peft(config: Mapping[str, Any], sites: Sequence[Site]) -> LoRA:
     """
     modules = matched(config, sites)
     rank, alpha = required(config, "r"), required(config, "lora_alpha")
-    ranks = _by_pattern(config.get("rank_pattern"), modules, rank)
-    alphas = _by_pattern(config.get("alpha_pattern"), modules, alpha)
+    ranks = values_by_pattern(config.get("rank_pattern"), modules, rank)
+    alphas = values_by_pattern(config.get("alpha_pattern"), modules, alpha)
     return LoRA(
         rank=rank,
         alpha=alpha,
@@ -93,7 +93,7 @@ def peft_from_lora(
     }
 
 
-def _by_pattern(pattern: Mapping[str, Any] | None, modules: Iterable[str], default: Any) -> dict[str, Any]:
+def values_by_pattern(pattern: Mapping[str, Any] | None, modules: Iterable[str], default: Any) -> dict[str, Any]:
     """The value of each module: that of the first pattern that fits the end of its path."""
     matcher, options = Matcher(), list((pattern or {}).items())
     return {m: next((v for p, v in options if matcher.whole(rf"(.*\.)?({p})", m)), default) for m in modules}

@@ -1,0 +1,55 @@
+"""Exercises of lesson 12, debugging: a diagnosis is a fault's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lora_lab.checks.verdict import Verdict, not_yet, unsolved
+from lora_lab.errors import nearest
+from lora_lab.experiments.broken import PATIENTS
+from lora_lab.methods import faults
+
+NAMES = tuple(one.fault for one in PATIENTS.values())
+HINTS = {
+    faults.EMPTY: "look at the header: which tensors does it promise?",
+    faults.ZERO_B: "B is zero, and did anything else learn? Look at the head's bias",
+    faults.CUT: "B is zero, and did anything else learn? Look at the head's bias",
+    faults.TRUNCATED: "compare the bytes that the header promises with those that are there",
+    faults.RENAMED: "read a key aloud from the left: what should it begin with?",
+    faults.WRONG_BASE: "the numbers are sound. What was W when it was trained?",
+    faults.LOW_ALPHA: "by what is B A multiplied? Alpha over rank",
+    faults.UNUSED: "eleven adapters moved and one did not: what happens to that layer's output?",
+    faults.ROUNDED: "compare the update with the distance between two neighbouring numbers of the weight's dtype",
+    faults.NOT_FINITE: "look at the numbers themselves: are they all numbers?",
+}
+
+
+def check_diagnosis(diagnosis: Mapping[str, Any] | None) -> Verdict:
+    """Lesson 12: the fault of each patient, as {"A": "truncated file", ...}. Says of each wrong one where to look."""
+    if unsolved(diagnosis) or not diagnosis or any(unsolved(given) for given in diagnosis.values()):
+        return not_yet("a name for each letter; the names are in the list above")
+    for letter, given in diagnosis.items():
+        if letter not in PATIENTS:
+            return Verdict(False, f"there is no patient {letter!r}; there are {', '.join(PATIENTS)}")
+        if given not in NAMES:
+            return Verdict(False, f"{letter}: no fault is called {given!r}; nearest: {nearest(str(given), NAMES, 2)}")
+    wrong = [letter for letter, given in diagnosis.items() if given != PATIENTS[letter].fault]
+    if wrong:
+        return Verdict(False, "; ".join(f"{letter}: {HINTS[PATIENTS[letter].fault]}" for letter in wrong))
+    return Verdict(True, "; ".join(f"{letter}: {PATIENTS[letter].fault}" for letter in diagnosis))
+
+
+def check_first_look(answer: Any) -> Verdict:
+    """Lesson 12: what to look at first after the first step of a training that is to last four days."""
+    replies = {
+        "a": "the loss falls in the first steps by the head alone, as patient C shows: it proves little",
+        "b": "yes: B leaves zero in the very first step wherever a gradient arrives; one line, and four days are safe",
+        "c": "memory says that something is computed, not that it learns: in C it was low because gradients were cut",
+    }
+    if unsolved(answer):
+        return not_yet("put a letter in place of ...")
+    letter = str(answer).strip(" .,:;()'\"").lower()
+    if letter not in replies:
+        return Verdict(False, f"answer with one of {', '.join(replies)}")
+    return Verdict(letter == "b", replies[letter])

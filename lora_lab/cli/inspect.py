@@ -1,0 +1,65 @@
+"""`lora-lab inspect`: what is in an adapter's folder, what it does to a base, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lora_lab.methods.inspection import Inspection
+
+LINES = 24  # of norms; --json has them all
+
+
+@click.command()
+@click.argument("adapter")
+@click.option("--base", default=None, help="The model that it was trained on: a bundled name, a folder or a hub id.")
+@click.option("--dtype", default="fp32", show_default=True, help="Load the base in fp32, bf16 or fp16.")
+@click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json: bool) -> None:
+    """Say what is in the folder ADAPTER, whether it does anything to the base, and name what is wrong with it."""
+    from lora_lab.training.inspecting import inspect_folder
+
+    found = inspect_folder(adapter, base, dtype=dtype, download=download)
+    print(json.dumps(found.to_json(), allow_nan=False) if as_json else describe(found))
+
+
+def describe(found: Inspection) -> str:
+    """An inspection as a table and sentences."""
+    facts = {
+        "format": found.format and f"{found.format}, {found.kind}, {found.dtype}, {found.bytes:,} bytes",
+        "rank": found.rank,
+        "alpha": found.alpha,
+        "scaling": found.scaling and f"{found.scaling:.4g}",
+        "targets": ", ".join(found.targets) if isinstance(found.targets, list) else found.targets,
+        "parameters": found.parameters
+        and f"{found.parameters:,}" + (f" + {found.head:,} in the head" * bool(found.head)),
+        "does something": _effect(found),
+    }
+    lines = [f"{name:16}{value}" for name, value in facts.items() if value is not None]
+    problems = [f"problem: {problem}" for problem in found.problems] or ["no problem found"]
+    return "\n".join([*lines, *_table(found), *problems])
+
+
+def _effect(found: Inspection) -> str | None:
+    if found.does_something is None:
+        return None
+    by = "" if found.difference is None else f": a logit differs by up to {found.difference:.3g}"
+    return ("yes" if found.does_something else "no") + by
+
+
+def _table(found: Inspection) -> list[str]:
+    """A line a module: ||scaling B A||, ||W|| and their ratio."""
+    norms: list[dict[str, Any]] = [norm.to_json() for norm in found.norms[:LINES]]
+    if not norms:
+        return []
+    width = max(len(norm["module"]) for norm in norms)
+    lines = [f"{'module':{width}}  rank  scaling     |BA|      |W|   ratio"]
+    for n in norms:
+        base = f"{n['weight']:8.3g}  {n['ratio']:6.2%}" if n["weight"] else "       -       -"
+        lines.append(f"{n['module']:{width}}  {n['rank']:4}  {n['scaling']:7.3g} {n['update']:8.3g} {base}")
+    more = len(found.norms) - LINES
+    return [*lines, f"and {more} more"] if more > 0 else lines

@@ -1,0 +1,172 @@
+"""Ten adapters that fail as adapters have failed for others, made here in seconds: the patients of lesson 12.
+
+Each begins as a sound adapter, or is really trained for some steps with the mistake in place.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lora_lab.errors import NotFound
+from lora_lab.methods import faults
+from lora_lab.methods.adapters import WEIGHTS, save_adapter
+from lora_lab.methods.lora import LoRA
+from lora_lab.training.assets import shipped
+from lora_lab.training.models import load_model, quiet
+
+SOUND = "minilm-rt-r8"
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A broken adapter: what its owner complains of, the fault's name, and how to make it in a folder.
+
+    dtype   in which its owner loads the base; the base is minilm
+    """
+
+    complaint: str
+    fault: str
+    make: Callable[[Path], object]
+    dtype: str = "fp32"
+
+
+def patient(letter: str, place: str | Path = "patients") -> Path:
+    """Make a broken adapter in a folder of its own; returns that. Raises: NotFound for a letter that there is not."""
+    if letter not in PATIENTS:
+        raise NotFound(f"there is no patient '{letter}'; there are {', '.join(PATIENTS)}")
+    folder = Path(place) / letter
+    shutil.rmtree(folder, ignore_errors=True)
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(0)
+        PATIENTS[letter].make(folder)
+    return folder
+
+
+# ---- made from the sound one
+
+
+def _sound(folder: Path) -> Path:
+    shutil.copytree(shipped(f"data/results/{SOUND}"), folder)
+    return folder / WEIGHTS
+
+
+def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], object]:
+    """The sound one without our header, which only our own files have, its tensors changed."""
+
+    def make(folder: Path) -> None:
+        file = _sound(folder)
+        tensors = load_file(file)
+        change(tensors)
+        save_file(tensors, file, {"format": "pt"})
+
+    return make
+
+
+def _untrained(tensors: dict[str, Tensor]) -> None:
+    for key, value in tensors.items():
+        if ".lora_B" in key or key.endswith("classifier.bias"):
+            value.zero_()
+
+
+def _wrapped(tensors: dict[str, Tensor]) -> None:
+    for key in list(tensors):
+        tensors[f"module.{key}"] = tensors.pop(key)
+
+
+def _overflown(tensors: dict[str, Tensor]) -> None:
+    for key, value in tensors.items():
+        if "layer.3" in key and ".lora_B" in key:
+            value[:, 0] = torch.nan
+
+
+def _cut_short(folder: Path) -> None:
+    file = _sound(folder)
+    file.write_bytes(file.read_bytes()[: 5 * 2**14])
+
+
+# ---- really trained
+
+
+def _train(model: nn.Module, lr: float, steps: int, loss: Callable[[torch.Tensor], Tensor] | None = None) -> None:
+    """Some steps on random tokens whose class is whether the second is even: enough to move what a gradient reaches."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
+    model.train()
+    for _ in range(steps):
+        ids = torch.randint(1000, 20_000, (8, 12))
+        value = loss(ids) if loss else nn.functional.cross_entropy(model(input_ids=ids).logits, ids[:, 1] % 2)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
+
+def _checkpointed(folder: Path) -> None:
+    model = load_model("minilm", num_labels=2)
+    LoRA(rank=8).attach(model)
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    _train(model, 2e-3, 4)
+    save_adapter(model, folder)
+
+
+def _another_base(folder: Path) -> None:
+    model = load_model("minilm", num_labels=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * parameter.std(correction=0) * torch.randn_like(parameter)
+    LoRA(rank=8).attach(model)
+    _train(model, 2e-3, 2)
+    save_adapter(model, folder)
+
+
+def _high_rank(folder: Path) -> None:
+    model = load_model("minilm", num_labels=2)
+    LoRA(rank=128, alpha=8).attach(model)
+    _train(model, 2e-3, 2)
+    save_adapter(model, folder)
+
+
+def _pooler(folder: Path) -> None:
+    """Sentence vectors are the mean over the tokens; the pooler, which reads the first, is computed and thrown away."""
+    model = load_model("minilm")
+    LoRA(rank=8, targets=("q", "v", "pooler.dense")).attach(model)
+    _train(model, 2e-3, 2, lambda ids: -model(input_ids=ids).last_hidden_state.mean(1).std(0).mean())
+    save_adapter(model, folder)
+
+
+def _slow(folder: Path) -> None:
+    model = load_model("minilm", num_labels=2)
+    LoRA(rank=8).attach(model)
+    _train(model, 1e-6, 4)
+    save_adapter(model, folder)
+
+
+PATIENTS: dict[str, Patient] = {
+    "A": Patient(
+        "four days of training, and the file has 40 bytes",
+        faults.EMPTY,
+        _changed(dict.clear),
+    ),
+    "B": Patient("it loads without a word, and every answer is the base model's", faults.ZERO_B, _changed(_untrained)),
+    "C": Patient(
+        "with checkpointing it needs less memory; the loss fell at first, then no further", faults.CUT, _checkpointed
+    ),
+    "D": Patient("it worked on the cluster; copied to the laptop it does not load", faults.TRUNCATED, _cut_short),
+    "E": Patient("trained on four GPUs; on one it is as if it had never been trained", faults.RENAMED, _wrapped),
+    "F": Patient("a colleague's adapter: 95 % there, a coin's 50 % here", faults.WRONG_BASE, _another_base),
+    "G": Patient("rank 128 in place of 8, everything else as it was, and it learns less", faults.LOW_ALPHA, _high_rank),
+    "H": Patient("an adapter for sentence vectors (no head); one layer seems idle", faults.UNUSED, _pooler),
+    "I": Patient("fine by itself, but merged into the bf16 model it is gone", faults.ROUNDED, _slow, "bf16"),
+    "J": Patient("since step 900 every answer is 'nan'", faults.NOT_FINITE, _changed(_overflown)),
+}
+
+
+def largest_b(folder: str | Path) -> dict[str, float]:
+    """The largest number of each B in an adapter's file, by module."""
+    tensors = load_file(Path(folder) / WEIGHTS)
+    return {key.split(".lora_B")[0]: t.abs().max().item() for key, t in tensors.items() if ".lora_B" in key}

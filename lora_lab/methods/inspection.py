@@ -1,0 +1,207 @@
+"""What is in an adapter's folder, what it does to a base, and what is wrong with it. Nothing in it is trusted.
+
+    norms   ||scaling B A||_F of each module, and its ratio to ||W||_F where the base is there
+    does    whether the base answers otherwise with it: the largest difference of a logit
+
+||B A||_F^2 = trace((B^T B)(A A^T)): two products of rank x rank, so that B A itself is never formed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.errors import LabError, NotFound
+from lora_lab.methods import faults
+from lora_lab.methods.adapters import WEIGHTS, AdapterFile
+from lora_lab.methods.attach import HEADS
+from lora_lab.methods.faults import Problem, few, problem_of
+from lora_lab.methods.layouts.base import PREFIX
+from lora_lab.methods.layouts.keys import known_key
+from lora_lab.methods.layouts.lora_config import values_by_pattern
+from lora_lab.methods.on_base import effect_of
+
+HIGH_RANK, LOW_SCALING = 32, 1 / 8  # QLoRA's r = 64 with alpha = 16 is a choice; PEFT's alpha = 8 with it is none
+ROUNDING = 0.01  # of a matrix, relative: fp16 has 0.0002 for ordinary numbers, bf16 0.002
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The update of one module: its rank and scaling, ||scaling B A||_F, and ||W||_F of the base's weight."""
+
+    module: str
+    rank: int
+    scaling: float
+    update: float
+    weight: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the ratio among them."""
+        ratio = self.update / self.weight if self.weight else None
+        return {**self.__dict__, "ratio": ratio}
+
+
+@dataclass
+class Inspection:
+    """All that was found; None where it cannot be known, as nothing of a truncated file can."""
+
+    adapter: str
+    format: str | None = None
+    kind: str | None = None
+    dtype: str | None = None
+    bytes: int | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    scaling: float | None = None
+    targets: list[str] | str | None = None
+    parameters: int | None = None
+    head: int | None = None
+    norms: list[Norm] = field(default_factory=list)
+    does_something: bool | None = None
+    difference: float | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `lora-lab inspect --json` prints it."""
+        lists = {name: [one.to_json() for one in getattr(self, name)] for name in ("norms", "problems")}
+        return {**self.__dict__, **lists}
+
+
+def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspection:
+    """Look into the adapter in the folder `path`; with a base model also at what it does to that.
+
+    model   a plain model; it is left as it was, but frozen, and after full fine-tuning's file not to be used further
+    Raises: NotFound where there is no such folder. All else that can be wrong is among the problems.
+    """
+    if not Path(path).is_dir():
+        raise NotFound(f"there is no folder {path}; give the one that holds adapter_config.json")
+    found = Inspection(str(path))
+    try:
+        file = AdapterFile(path)
+        _describe(found, file)
+        file.tensors.check_finite()
+    except LabError as error:
+        found.problems.append(problem_of(error, WEIGHTS))
+        return found
+    _look_at_pairs(found, file)
+    if model is not None:
+        effect_of(found, file, model)
+    return found
+
+
+def _describe(found: Inspection, file: AdapterFile) -> None:
+    """What the config and the header say."""
+    config, entries = file.config, file.tensors.entries
+    found.format, found.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
+    if file.own and isinstance(file.own.get("method"), dict):
+        found.kind = str(file.own["method"].get("name"))[:40]
+    found.dtype = "+".join(sorted({entry.dtype for entry in entries.values()}))
+    found.bytes = file.tensors.size
+    counts = {key: math.prod(entry.shape) for key, entry in entries.items()}
+    found.head = sum(count for key, count in counts.items() if is_head(key))
+    found.parameters = sum(counts.values()) - found.head
+    found.targets = config.get("target_modules")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if _is_number(rank) and _is_number(alpha) and rank > 0:
+        found.rank, found.alpha = rank, alpha
+        found.scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def is_head(key: str) -> bool:
+    """Whether a key is of the task's head."""
+    path = key.removeprefix(PREFIX).removeprefix("base_model.")
+    return path.split(".")[0] in HEADS and ".lora_" not in path
+
+
+def _look_at_pairs(found: Inspection, file: AdapterFile) -> None:
+    """Norms and what A and B betray by themselves."""
+    strange = [key for key in file.tensors if not known_key(key)]
+    if strange and not file.own:
+        why = f"{len(strange)} of {len(file.tensors)} keys are none that PEFT reads, such as {strange[0]}"
+        found.problems.append(Problem(faults.RENAMED, WEIGHTS, why))
+        return
+    pairs = pairs_in(file)
+    if not pairs or found.rank is None:
+        return
+    scalings = _scalings(file, list(pairs), found)
+    zero: list[str] = []
+    rounded: list[str] = []
+    for module, (first, second) in pairs.items():
+        a, b = file.tensors[first], file.tensors[second]
+        found.norms.append(Norm(module, a.shape[0], scalings[module], scalings[module] * product_norm(a, b)))
+        if not b.any() or not a.any():
+            zero.append(module)
+        elif rounding_of(b) > ROUNDING:
+            rounded.append(module)
+    _judge(found, file, zero, rounded)
+
+
+def _judge(found: Inspection, file: AdapterFile, zero: list[str], rounded: list[str]) -> None:
+    """The faults that show in A and B."""
+    all_layers = len(found.norms)
+    if len(zero) == all_layers and not file.config.get("use_dora"):
+        found.does_something = False
+        learned = any(file.tensors[key].any() for key in file.tensors if is_head(key) and key.endswith("bias"))
+        why = f"B A is zero in all {all_layers} layers"
+        if learned:
+            why += ", and yet the head has learned: its bias has left zero, so training ran and did not reach them"
+        found.problems.append(Problem(faults.CUT if learned else faults.ZERO_B, "all layers", why))
+    elif zero:
+        why = f"B A is zero in {len(zero)} of {all_layers} layers: no gradient has reached them"
+        found.problems.append(Problem(faults.SOME_ZERO, few(zero), why))
+    if rounded:
+        why = f"the numbers of B are so small that {found.dtype} has rounded them by more than {ROUNDING:.0%}"
+        found.problems.append(Problem(faults.ROUNDED, few(rounded), why))
+    if (found.rank or 0) >= HIGH_RANK and (found.scaling or 1) <= LOW_SCALING:
+        why = f"alpha {found.alpha:g} with rank {found.rank} scales the update by {found.scaling:.3g}"
+        found.problems.append(Problem(faults.LOW_ALPHA, "adapter_config.json", why))
+
+
+def pairs_in(file: AdapterFile) -> dict[str, tuple[str, str]]:
+    """The keys of A and B by module; an embedding's A counts as B, for there A starts at zero."""
+    found = {}
+    for key in file.tensors:
+        for a, b in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
+            if key.endswith(a) and key.removesuffix(a) + b in file.tensors:
+                module = key.removesuffix(a).removeprefix(PREFIX)
+                found[module] = (key, key.removesuffix(a) + b)
+    return {m: pair for m, pair in found.items() if _fit(file, *pair)}
+
+
+def _fit(file: AdapterFile, a: str, b: str) -> bool:
+    first, second = file.tensors.shapes[a], file.tensors.shapes[b]
+    return len(first) == len(second) == 2 and first[0] == second[1]
+
+
+def _scalings(file: AdapterFile, modules: list[str], found: Inspection) -> dict[str, float]:
+    """What the config multiplies each module's B A by."""
+    ranks = values_by_pattern(file.config.get("rank_pattern"), modules, found.rank)
+    alphas = values_by_pattern(file.config.get("alpha_pattern"), modules, found.alpha)
+    root = 0.5 if file.config.get("use_rslora") else 1.0
+    return {m: float(alphas[m] / ranks[m] ** root) for m in modules}
+
+
+def product_norm(a: Tensor, b: Tensor) -> float:
+    """||B A||_F of A (rank, in) and B (out, rank), without forming B A."""
+    a, b = a.double(), b.double()
+    return math.sqrt(max(0.0, ((b.T @ b) * (a @ a.T)).sum().item()))
+
+
+def rounding_of(values: Tensor) -> float:
+    """By how much the dtype of these numbers has rounded them, relative to their size: a root mean square.
+
+    A number x lies between multiples of the spacing s(x) = eps 2^floor(log2 |x|), which stops shrinking at the smallest
+    normal number; rounding to the nearest is off by s / sqrt(12) in the mean.
+    """
+    info, x = torch.finfo(values.dtype), values.double().abs()
+    spacing = info.eps * torch.exp2(torch.floor(torch.log2(x.clamp(min=info.tiny))))
+    return math.sqrt((spacing**2).mean().item() / 12 / max((x**2).mean().item(), 1e-300))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

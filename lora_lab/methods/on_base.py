@@ -1,0 +1,117 @@
+"""What an adapter does to a base: whether it fits, how large it is beside W, whether anything comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.errors import LabError
+from lora_lab.layers import LoRALayer, innermost
+from lora_lab.methods import faults
+from lora_lab.methods.adapters import AdapterFile, load_adapter
+from lora_lab.methods.attach import adapted_layers, disabled, lora_layers, own_parameters, take_out
+from lora_lab.methods.faults import Problem, few, problem_of
+
+if TYPE_CHECKING:
+    from lora_lab.methods.inspection import Inspection
+
+TOKENS = 12
+LOST = 0.5  # of the update, when it is merged into a half-precision weight
+HALF = (torch.bfloat16, torch.float16)
+
+
+def effect_of(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
+    """Load the adapter and add to what was `found`: ratios, does_something, and the faults that only a base shows."""
+    before = _answer(model)
+    try:
+        report = load_adapter(model, file.path)
+    except LabError as error:
+        if not any(problem.name == faults.RENAMED for problem in found.problems):
+            found.problems.append(problem_of(error, "on this base"))
+        return
+    try:
+        with torch.no_grad():
+            after = _answer(model)
+            if not report.method.within:
+                with disabled(model, keep_head=report.adapter_parameters > 0):
+                    before = _answer(model)
+        _weigh(found, model)
+        _look_for_unused(found, model)
+        _compare(found, before, after)
+    finally:
+        if not report.method.within:
+            take_out(model)
+
+
+def _answer(model: nn.Module) -> Tensor:
+    """What a model says to two rows of random tokens, always the same ones: logits, or vectors where it has no head."""
+    generator = torch.Generator().manual_seed(0)
+    config: Any = model.config
+    place = next(model.parameters()).device
+    ids = torch.randint(0, config.vocab_size, (2, TOKENS), generator=generator).to(place)
+    out = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    answer: Tensor = out.logits if hasattr(out, "logits") else out.last_hidden_state
+    return answer
+
+
+def _compare(found: Inspection, before: Tensor, after: Tensor) -> None:
+    if after.shape != before.shape:  # vectors stand ahead of the rows, and are answered as well
+        after = after[:, -before.shape[1] :]
+    found.difference = (after.float() - before.float()).abs().max().item()
+    found.does_something = found.difference > 0
+    known = {problem.name for problem in found.problems}
+    if not found.does_something and not known & {faults.ZERO_B, faults.CUT, faults.ROUNDED}:
+        why = "the base gives the same logits with it and without it"
+        found.problems.append(Problem(faults.NO_EFFECT, "on this base", why))
+
+
+@torch.no_grad()
+def _weigh(found: Inspection, model: nn.Module) -> None:
+    """||W|| of each module, and how much of the update a merge into a half-precision weight would keep."""
+    found.norms = [replace(norm, weight=_frozen(model, norm.module).float().norm().item()) for norm in found.norms]
+    layers = [layer for layer in lora_layers(model) if layer.frozen_weight().dtype in HALF]
+    total = sum(layer.delta_weight().square().sum().item() for layer in layers)
+    lost = sum(_lost(layer) for layer in layers)
+    if layers and total and (lost / total) ** 0.5 > LOST:
+        dtype = str(layers[0].frozen_weight().dtype).removeprefix("torch.")
+        why = f"merged into {dtype} weights {(lost / total) ** 0.5:.0%} of the update would be rounded away"
+        found.problems.append(Problem(faults.ROUNDED, "on this base", why))
+
+
+def _lost(layer: LoRALayer) -> float:
+    """The square of what rounding takes from the update of a layer when it is merged."""
+    weight, delta = layer.frozen_weight(), layer.delta_weight()
+    merged = (weight.float() + delta).to(weight.dtype).float()
+    return (merged - weight.float() - delta).square().sum().item()
+
+
+def _frozen(model: nn.Module, module: str) -> Tensor:
+    weight: Tensor = innermost(model.get_submodule(module)).weight  # type: ignore[assignment]
+    return weight
+
+
+def _look_for_unused(found: Inspection, model: nn.Module) -> None:
+    """Layers whose adapter gets no gradient from the model's answer: what they compute goes nowhere."""
+    layers = [(path, layer) for path, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
+    if not layers:
+        return
+    with torch.enable_grad():
+        answer = _answer(model).float()
+        weights = torch.linspace(-1, 1, answer.numel(), device=answer.device).view_as(answer).sin()
+        own = [(path, p) for path, layer in layers for p in _trained(layer)]
+        gradients = torch.autograd.grad((answer * weights).sum(), [p for _, p in own], allow_unused=True)
+    reached = {path for (path, _), g in zip(own, gradients, strict=True) if g is not None and g.any()}
+    dead = {path for path, layer in layers if not any(p.any() for p in _trained(layer))}
+    unused = [path.replace(".base_layer", "") for path, _ in layers if path not in reached | dead]
+    unused = [path for path in dict.fromkeys(unused) if ".experts." not in path]  # a router passes some by
+    if unused:
+        found.problems = [problem for problem in found.problems if problem.name != faults.SOME_ZERO]
+        why = "what the layer computes does not reach the model's answer, so its adapter can never learn"
+        found.problems.append(Problem(faults.UNUSED, few(unused), why))
+
+
+def _trained(layer: LoRALayer) -> list[nn.Parameter]:
+    return [p for _, p in own_parameters(layer) if p.requires_grad]

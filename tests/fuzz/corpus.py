@@ -1,0 +1,75 @@
+"""What the fuzzer starts from: sound adapters of every layout, made here, and files of other kinds."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lora_lab import IA3, Bottleneck, FullFineTuning, LoRA, PrefixTuning, PromptTuning, PTuning, save_adapter
+from lora_lab.methods.adapters import CONFIG, WEIGHTS
+from lora_lab.methods.base import Method
+from tests.conftest import randomise, tiny
+
+METHODS: dict[str, tuple[str, Method]] = {
+    "lora": ("roberta", LoRA(rank=4)),
+    "patterns": ("roberta", LoRA(rank=4, rank_pattern={"v": 2}, alpha_pattern={"*.0.*.query": 3})),
+    "fused": ("gpt2", LoRA(rank=2, rslora=True)),
+    "dora": ("llama", LoRA(rank=2, targets=("q", "down"), dora=True)),
+    "embedding": ("llama", LoRA(rank=2, targets=("embed", "v"))),
+    "pissa": ("roberta", LoRA(rank=2, init="pissa")),
+    "ia3": ("gpt2", IA3()),
+    "prompt": ("llama", PromptTuning(tokens=3)),
+    "ptuning": ("roberta", PTuning(tokens=3)),
+    "prefix": ("llama", PrefixTuning(tokens=3)),
+    "bottleneck": ("roberta", Bottleneck(size=4)),
+    "full": ("gpt2", FullFineTuning()),
+    "large": ("wide", LoRA(rank=64, targets=("all-linear",))),  # 2 MB: against it the limit of memory means something
+}
+PEFTS = ("lora", "patterns", "fused", "dora", "embedding", "ia3", "prompt", "prefix", "large")  # without our header too
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound adapter: its folder, and the kind of model that it belongs to."""
+
+    name: str
+    folder: Path
+    kind: str
+
+
+def base(kind: str) -> nn.Module:
+    """A tiny model; "wide" is a Llama with 256 numbers a token."""
+    if kind != "wide":
+        return tiny(kind)
+    size = {"vocab_size": 96, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**size, intermediate_size=512)).eval()
+
+
+def corpus(place: Path) -> list[Sound]:
+    """All of METHODS as we write them; those of PEFTS also as PEFT does, and the large one in bf16."""
+    found = []
+    for name, (kind, method) in METHODS.items():
+        model = copy.deepcopy(base(kind))
+        method.attach(model)
+        randomise(model)
+        found.append(Sound(name, save_adapter(model, place / name), kind))
+        if name in PEFTS:
+            dtype = torch.bfloat16 if name == "large" else None
+            found.append(Sound(f"peft {name}", _as_peft(place / name, place / f"peft-{name}", dtype), kind))
+    return found
+
+
+def _as_peft(folder: Path, to: Path, dtype: torch.dtype | None) -> Path:
+    """The same numbers without our header: what PEFT would have written."""
+    to.mkdir()
+    (to / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text())))
+    save_file({k: t.to(dtype) if dtype else t for k, t in load_file(folder / WEIGHTS).items()}, to / WEIGHTS)
+    return to

@@ -1,0 +1,326 @@
+"""Each planted fault gets its name, a sound adapter gets none, and the numbers are those of plain torch."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lora_lab import LoRA, load_adapter, save_adapter
+from lora_lab.errors import NotFound
+from lora_lab.layers import out_by_in
+from lora_lab.methods import faults
+from lora_lab.methods.adapters import CONFIG, OLD_WEIGHTS, WEIGHTS
+from lora_lab.methods.attach import lora_layers
+from lora_lab.methods.inspection import inspect_adapter, product_norm, rounding_of
+from lora_lab.methods.layouts.keys import known_key, plain_key
+from tests.conftest import randomise, snapshot, tiny
+from tests.methods.test_adapters import config_with, header_with
+from tests.methods.test_every_method import FITTING, attached
+
+
+def ours(folder: Path, kind: str = "roberta", method: LoRA | None = None) -> Path:
+    model = tiny(kind)
+    (method or LoRA(rank=4, alpha=8)).attach(model)
+    randomise(model)
+    return save_adapter(model, folder)
+
+
+def theirs(folder: Path, kind: str = "roberta", dtype: torch.dtype | None = None, config=None, **options) -> Path:
+    """PEFT's file; LoRA unless a config is given."""
+    task = "SEQ_CLS" if kind == "roberta" else "CAUSAL_LM"
+    targets = {"roberta": ["query", "value"], "llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}[kind]
+    options = {"r": 4, "lora_alpha": 8, "task_type": task, "target_modules": targets, **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.get_peft_model(tiny(kind), config or peft.LoraConfig(**options))
+        randomise(model)
+        model.to(dtype).save_pretrained(folder) if dtype else model.save_pretrained(folder)
+    return folder
+
+
+def names(folder: Path, kind: str | None = "roberta") -> list[str]:
+    found = inspect_adapter(folder, tiny(kind) if kind else None)
+    json.dumps(found.to_json(), allow_nan=False)
+    return [problem.name for problem in found.problems]
+
+
+# ---- sound ones
+
+SOUND = {
+    "LoRA": lambda f: theirs(f),
+    "rank 1": lambda f: theirs(f, r=1, lora_alpha=1),
+    "rank 16, alpha 16": lambda f: theirs(f, r=16, lora_alpha=16),
+    "rank 32, PEFT's alpha": lambda f: theirs(f, r=32, lora_alpha=8),
+    "rank 32, rsLoRA": lambda f: theirs(f, r=32, lora_alpha=4, use_rslora=True),
+    "DoRA": lambda f: theirs(f, use_dora=True),
+    "patterns": lambda f: theirs(f, rank_pattern={"query": 2}, alpha_pattern={"value": 32}),
+    "a pattern for targets": lambda f: theirs(f, target_modules=r".*layer\.1\..*(query|key)"),
+    "all-linear": lambda f: theirs(f, target_modules="all-linear"),
+    "one layer": lambda f: theirs(f, layers_to_transform=[1]),
+    "dropout": lambda f: theirs(f, lora_dropout=0.1),
+    "bf16": lambda f: theirs(f, dtype=torch.bfloat16),
+    "fp16": lambda f: theirs(f, dtype=torch.float16),
+    "fp64": lambda f: theirs(f, dtype=torch.float64),
+    "gaussian": lambda f: theirs(f, init_lora_weights="gaussian"),
+}
+SOUND_CAUSAL = {
+    "llama": lambda f: theirs(f, "llama"),
+    "llama, bf16, DoRA": lambda f: theirs(f, "llama", torch.bfloat16, use_dora=True),
+    "llama, embedding": lambda f: theirs(f, "llama", target_modules=["embed_tokens", "q_proj"]),
+    "llama, prompt": lambda f: theirs(
+        f, "llama", config=peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    ),
+    "llama, P-tuning": lambda f: theirs(
+        f, "llama", config=peft.PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, encoder_hidden_size=8)
+    ),
+    "llama, prefix": lambda f: theirs(
+        f, "llama", config=peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    ),
+    "llama, IA3": lambda f: theirs(
+        f,
+        "llama",
+        config=peft.IA3Config(
+            task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
+        ),
+    ),
+    "gpt2, fused": lambda f: theirs(f, "gpt2", fan_in_fan_out=True),
+}
+
+
+@pytest.mark.parametrize("make", SOUND.values(), ids=SOUND)
+def test_no_false_alarm_on_pefts(make, tmp_path):
+    assert names(make(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("name", "make"), SOUND_CAUSAL.items(), ids=SOUND_CAUSAL)
+def test_no_false_alarm_on_pefts_causal_ones(name, make, tmp_path):
+    assert names(make(tmp_path), name.split(",")[0]) == []
+
+
+@pytest.mark.parametrize(("name", "kind"), FITTING)
+def test_no_false_alarm_on_ours(name, kind, tmp_path):
+    model = attached(name, kind)
+    randomise(model)
+    found = inspect_adapter(save_adapter(model, tmp_path), tiny(kind))
+    assert found.problems == []
+    assert found.does_something
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        LoRA(rank=4, dora=True),
+        LoRA(rank=4, init="pissa"),
+        LoRA(rank=4, freeze_a=True),
+        LoRA(rank=4, lr_ratio=16),
+        LoRA(rank=8, alpha=1, rslora=True),
+        LoRA(rank=4, targets=("all-linear", "embed")),
+    ],
+    ids=str,
+)
+def test_no_false_alarm_on_our_variants(method, tmp_path):
+    if method.dora or "embed" in method.targets:
+        assert names(ours(tmp_path, "llama", method), "llama") == []
+    else:
+        assert names(ours(tmp_path, "roberta", method)) == []
+
+
+# ---- what it says
+
+
+def test_what_it_says_of_a_sound_one(tmp_path):
+    model = tiny("roberta")
+    found = inspect_adapter(ours(tmp_path), model).to_json()
+    assert (found["format"], found["kind"], found["dtype"]) == ("lora_lab", "lora", "F32")
+    assert (found["rank"], found["alpha"], found["scaling"], found["targets"]) == (4, 8, 2.0, ["query", "value"])
+    assert found["parameters"] == 2 * 2 * 4 * (32 + 32)
+    assert found["head"] == 32 * 32 + 32 + 3 * 32 + 3
+    assert found["does_something"] is True
+    assert found["difference"] > 0
+    assert [n["module"] for n in found["norms"]] == [
+        f"roberta.encoder.layer.{n}.attention.self.{part}" for n in (0, 1) for part in ("query", "value")
+    ]
+
+
+def test_norms_are_those_of_the_update_and_of_the_weight(tmp_path):
+    model = tiny("llama")
+    folder = theirs(tmp_path, "llama", rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 32}, use_rslora=True)
+    found = {norm.module: norm for norm in inspect_adapter(folder, model).norms}
+    load_adapter(model, folder)
+    for norm, layer in zip(found.values(), lora_layers(model), strict=True):
+        assert norm.update == pytest.approx(layer.delta_weight().norm().item(), rel=1e-5)
+        assert norm.weight == pytest.approx(out_by_in(layer).norm().item(), rel=1e-5)
+        assert norm.rank == layer.rank
+        assert norm.scaling == pytest.approx(layer.scaling)
+
+
+def test_the_base_is_left_as_it_was(tmp_path):
+    model = tiny("roberta").requires_grad_(False)
+    before = snapshot(model)
+    inspect_adapter(ours(tmp_path), model)
+    assert snapshot(model) == before
+
+
+def test_the_norm_of_a_product_needs_no_product():
+    a, b = torch.randn(3, 20), torch.randn(30, 3)
+    assert product_norm(a, b) == pytest.approx((b @ a).norm().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-6, 2e-7])
+def test_the_rounding_is_what_rounding_does(dtype, size):
+    x = size * torch.randn(20_000, generator=torch.Generator().manual_seed(0)).double()
+    measured = ((x.to(dtype).double() - x).square().mean() / x.square().mean()).sqrt().item()
+    assert rounding_of(x.to(dtype)) == pytest.approx(measured, rel=0.15)
+
+
+def test_no_folder_at_all_is_an_error(tmp_path):
+    with pytest.raises(NotFound, match="there is no folder"):
+        inspect_adapter(tmp_path / "nowhere")
+
+
+# ---- faults
+
+
+def edited(change: Callable[[dict], dict | None]) -> Callable[[Path], None]:
+    """An edit of a PEFT file's tensors."""
+
+    def edit(folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        save_file(change(tensors) or tensors, folder / WEIGHTS)
+
+    return edit
+
+
+def zero_b(part: str, head: bool = True) -> Callable[[Path], None]:
+    def change(tensors: dict) -> None:
+        for key, value in tensors.items():
+            if (".lora_B" in key and part in key) or (not head and "classifier" in key and key.endswith("bias")):
+                value.zero_()
+
+    return edited(change)
+
+
+def renamed(old: str, new: str) -> Callable[[Path], None]:
+    return edited(lambda t: {key.replace(old, new, 1): value for key, value in t.items()})
+
+
+def truncate(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
+
+
+def only_a_pickle(size: int) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        (folder / WEIGHTS).unlink()
+        (folder / OLD_WEIGHTS).write_bytes(pickle.dumps({}).ljust(size, b"\0"))
+
+    return edit
+
+
+def tiny_fp16(tensors: dict) -> dict:
+    return {k: (v * 1e-6 if "lora_B" in k else v).half() for k, v in tensors.items()}
+
+
+FAULTY = {
+    "saved untrained": (zero_b("", head=False), faults.ZERO_B),
+    "checkpointing": (zero_b(""), faults.CUT),
+    "one layer without a gradient": (zero_b("layer.0"), faults.SOME_ZERO),
+    "443 bytes": (only_a_pickle(443), faults.EMPTY),
+    "a whole pickle": (only_a_pickle(44_300), faults.PICKLE),
+    "no tensors": (edited(lambda t: t.clear() or t), faults.EMPTY),
+    "no bytes": (lambda folder: (folder / WEIGHTS).write_bytes(b""), faults.EMPTY),
+    "truncated": (truncate, faults.TRUNCATED),
+    "a pickle renamed": (lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps([1])), faults.PICKLE),
+    "DDP's prefix": (renamed("base_model", "module.base_model"), faults.RENAMED),
+    "torch.compile's prefix": (renamed("base_model.model.", "base_model.model._orig_mod."), faults.RENAMED),
+    "a live model's keys": (renamed(".weight", ".default.weight"), faults.RENAMED),
+    "no prefix": (renamed("base_model.model.", ""), faults.RENAMED),
+    "kohya's words": (renamed("lora_A", "lora_down"), faults.RENAMED),
+    "one more model.": (renamed("model.roberta", "model.model.roberta"), faults.RENAMED),
+    "half the tensors": (edited(lambda t: dict(sorted(t.items())[:6])), faults.MISSING),
+    "NaN": (edited(lambda t: {k: v * torch.nan for k, v in t.items()}), faults.NOT_FINITE),
+    "whole numbers": (edited(lambda t: {k: v.int() for k, v in t.items()}), faults.WRONG_DTYPE),
+    "another rank in the config": (config_with(r=3), faults.SETTINGS),
+    "targets of another model": (config_with(target_modules=["q_proj"]), faults.WRONG_BASE),
+    "a config that is none": (lambda folder: (folder / CONFIG).write_text("r: 8"), faults.SETTINGS),
+    "fp16 of tiny numbers": (edited(tiny_fp16), faults.ROUNDED),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    return theirs(tmp_path_factory.mktemp("sound"))
+
+
+@pytest.mark.parametrize(("edit", "name"), FAULTY.values(), ids=FAULTY)
+def test_a_fault_gets_its_name_and_no_other(edit, name, sound, tmp_path):
+    folder = tmp_path / "adapter"
+    shutil.copytree(sound, folder)
+    edit(folder)
+    found = inspect_adapter(folder, tiny("roberta"))
+    assert [problem.name for problem in found.problems] == [name]
+    assert all(problem.remedy and problem.why for problem in found.problems)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_default_alpha_at_high_rank(tmp_path):
+    folder = theirs(tmp_path, "roberta", r=32, lora_alpha=4)
+    assert names(folder) == names(folder, None) == [faults.LOW_ALPHA]
+
+
+def test_another_base_is_named(tmp_path):
+    other = tiny("roberta")
+    for parameter in other.parameters():
+        nn.init.normal_(parameter)
+    assert [p.name for p in inspect_adapter(ours(tmp_path / "a"), other).problems] == [faults.WRONG_BASE]
+    wide = theirs(tmp_path / "b", "llama")
+    assert [p.name for p in inspect_adapter(wide, tiny("gpt2")).problems] == [faults.WRONG_BASE]
+
+
+def test_a_layer_that_the_forward_never_uses_is_named(tmp_path):
+    import transformers
+
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=96, **size)).eval()
+    LoRA(rank=2, targets=("q", "pooler.dense")).attach(model)
+    randomise(model)
+    model.pooler.dense.lora_B.data.zero_()  # no gradient ever came
+    folder = save_adapter(model, tmp_path)
+    from lora_lab.methods.attach import detach
+
+    detach(model)
+    assert [p.name for p in inspect_adapter(folder).problems] == [faults.SOME_ZERO]
+    (problem,) = inspect_adapter(folder, model).problems
+    assert (problem.name, problem.where) == (faults.UNUSED, "pooler.dense")
+
+
+def test_an_update_that_bf16_would_round_away_is_named(tmp_path):
+    folder = theirs(tmp_path)
+    edited(lambda t: {k: v * (1e-4 if "lora_B" in k else 1) for k, v in t.items()})(folder)
+    assert [p.name for p in inspect_adapter(folder, tiny("roberta").bfloat16()).problems] == [faults.ROUNDED]
+    assert names(folder) == []
+
+
+def test_a_header_of_ours_that_is_damaged(tmp_path):
+    folder = ours(tmp_path)
+    header_with('{"method": 5}')(folder)
+    assert names(folder) == [faults.SETTINGS]
+
+
+def test_keys_that_mean_the_same():
+    key = "base_model.model.roberta.layer.0.query.lora_A.weight"
+    for other in (f"module.{key}", key.replace("lora_A", "lora_down"), key.replace("A.w", "A.default.w"), key[17:]):
+        assert plain_key(other) == plain_key(key)
+        assert not known_key(other)
+    assert known_key(key)

@@ -1,0 +1,117 @@
+"""Training says in its first step what would show only at its end."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+import transformers
+
+from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PromptTuning, Recipe
+from lora_lab.errors import LabWarning
+from lora_lab.methods.attach import lora_layers
+from lora_lab.training.early_warnings import gradient_warning, rate_warning, usual_rates
+from lora_lab.training.train import train
+from tests.conftest import logits, tiny
+
+
+def backward(model):
+    logits(model).square().mean().backward()
+    return gradient_warning(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("roberta", LoRA(rank=2)),
+        ("roberta", LoRA(rank=2, freeze_a=True)),
+        ("roberta", LoRA(rank=2, init="pissa")),
+        ("llama", LoRA(rank=2, targets=("embed", "all-linear"))),
+        ("llama", LoRA(rank=2, dora=True)),
+        ("gpt2", LoRA(rank=2)),
+        ("roberta", BitFit()),
+        ("gpt2", IA3()),
+        ("llama", PromptTuning(tokens=3)),
+        ("gpt2", FullFineTuning()),
+    ],
+)
+def test_where_gradients_flow_nothing_is_said(kind, method):
+    model = tiny(kind)
+    method.attach(model)
+    assert backward(model) is None
+
+
+def test_checkpointing_that_cuts_the_gradient_is_named():
+    model = tiny("roberta").train()
+    LoRA(rank=2).attach(model)
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        said = backward(model)
+    assert "no gradient reached 4 adapters" in said
+    assert "use_reentrant=False" in said
+    assert all(layer.lora_B.grad is None for layer in lora_layers(model))
+
+
+@pytest.mark.parametrize("mend", ["reentrant", "inputs"])
+def test_what_the_warning_advises_helps(mend):
+    model = tiny("roberta").train()
+    LoRA(rank=2).attach(model)
+    model.gradient_checkpointing_enable({"use_reentrant": mend == "inputs"})
+    if mend == "inputs":
+        model.enable_input_require_grads()
+    assert backward(model) is None
+
+
+def test_a_layer_that_the_model_does_not_use_is_named():
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=96, **size))
+    LoRA(rank=2, targets=("q", "pooler.dense")).attach(model)
+    model(input_ids=torch.ones(1, 4, dtype=torch.long)).last_hidden_state.square().sum().backward()
+    said = gradient_warning(model)
+    assert "no gradient reached 1 adapters (pooler.dense)" in said
+    assert "leave these layers out" in said
+
+
+@pytest.mark.parametrize(
+    ("method", "lr", "said"),
+    [
+        (LoRA(), 2e-3, None),
+        (LoRA(), 2e-4, None),
+        (LoRA(), 0.5, "far above what is usual for lora"),
+        (LoRA(), 1e-7, "far below what is usual for lora"),
+        (FullFineTuning(), 2e-5, None),
+        (FullFineTuning(), 2e-2, "far above what is usual for full"),
+        (PromptTuning(), 0.3, None),
+        (PromptTuning(), 1e-6, "far below what is usual for prompt"),
+    ],
+)
+def test_a_rate_far_from_the_usual(method, lr, said):
+    found = rate_warning(Recipe("minilm", "rt", method, lr=lr))
+    assert found is said is None or said in found
+
+
+def test_what_tuning_tries_is_usual():
+    from lora_lab.experiments.tuning import AXES
+    from lora_lab.methods import method_from
+
+    for name, axis in AXES.items():
+        if axis.name == "lr":
+            low, high = usual_rates(method_from({"name": name}))
+            assert low <= axis.grid(4)[0]
+            assert axis.grid(4)[-1] <= high
+
+
+def test_a_run_keeps_its_warnings_and_python_hears_them(recipe, tmp_path):
+    from lora_lab import Store
+
+    with pytest.warns(LabWarning, match="far above"):
+        run = train(recipe(lr=0.5, steps=2), store=tmp_path)
+    assert ["far above" in said for said in run.warnings] == [True]
+    (kept,) = Store(tmp_path).runs()
+    assert list(kept.warnings) == list(run.warnings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LabWarning)
+        assert train(recipe(lr=2e-3, steps=2), store=None).warnings == ()
