@@ -3,6 +3,7 @@
 One file a lesson, over `verdict`; a lesson says `from lora_lab import checks` and `checks.check_x(answer)`.
 """
 
+from lora_lab.checks.bits import check_bf16_step, check_bits_per_weight, check_codes, check_four_bits_said
 from lora_lab.checks.memory import (
     check_adam_gib,
     check_down_gib,
@@ -43,8 +44,11 @@ __all__ = [
     "check_adam_gib",
     "check_added_share",
     "check_best_error",
+    "check_bf16_step",
+    "check_bits_per_weight",
     "check_break_even_rank",
     "check_chosen_rate",
+    "check_codes",
     "check_contradictions",
     "check_dead_start",
     "check_detour_cost",
@@ -56,6 +60,7 @@ __all__ = [
     "check_file_size",
     "check_first_step",
     "check_largest_change",
+    "check_four_bits_said",
     "check_logits_mb",
     "check_lora_forward",
     "check_nf4_gib",
