@@ -3,6 +3,7 @@
 One file a lesson, over `verdict`; a lesson says `from lora_lab import checks` and `checks.check_x(answer)`.
 """
 
+from lora_lab.checks.bits import check_bf16_step, check_bits_per_weight, check_codes, check_four_bits_said
 from lora_lab.checks.debugging import check_diagnosis, check_first_look
 from lora_lab.checks.memory import (
     check_adam_gib,
@@ -51,8 +52,11 @@ __all__ = [
     "check_adapters_per_base",
     "check_added_share",
     "check_best_error",
+    "check_bf16_step",
+    "check_bits_per_weight",
     "check_break_even_rank",
     "check_chosen_rate",
+    "check_codes",
     "check_contradictions",
     "check_dead_start",
     "check_diagnosis",
@@ -66,6 +70,7 @@ __all__ = [
     "check_first_look",
     "check_first_step",
     "check_largest_change",
+    "check_four_bits_said",
     "check_logits_mb",
     "check_lora_forward",
     "check_loss_mask",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from functools import lru_cache
 from types import ModuleType
 
@@ -29,7 +30,9 @@ def module() -> ModuleType | None:
     try:
         sys.modules["kernels"] = None  # type: ignore[assignment]
         logger.setLevel(logging.ERROR)
-        import bitsandbytes
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import bitsandbytes
     except Exception:  # a library that is missing or for another CUDA: there is our own way
         return None
     finally:

@@ -109,7 +109,7 @@ def quantize_model(model: nn.Module, name: str = "nf4", *, fast: bool = True) ->
     refuse_adapted(model)
     if is_quantized(model):
         raise BadValue("this model is quantised already; load it anew for another format")
-    found = [path for path, module in model.named_modules() if _is_linear(module) and not _outside(path)]
+    found = quantizable(model)
     if not found:
         raise BadValue("this model has no linear layer to quantise besides its head")
     model.lora_lab_fingerprint = fingerprint(model)  # type: ignore[assignment]
@@ -117,6 +117,11 @@ def quantize_model(model: nn.Module, name: str = "nf4", *, fast: bool = True) ->
         layer = model.get_submodule(path)
         put(model, path, QuantizedLinear(layer, name, fast=fast).train(layer.training))
     return len(found)
+
+
+def quantizable(model: nn.Module) -> list[str]:
+    """The paths of a plain model's linear layers, those outside its layers (head, pooler) not among them."""
+    return [path for path, module in model.named_modules() if _is_linear(module) and not _outside(path)]
 
 
 def is_quantized(model: nn.Module) -> bool:
