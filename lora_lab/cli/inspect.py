@@ -34,14 +34,15 @@ def describe(found: Inspection) -> str:
         "rank": found.rank,
         "alpha": found.alpha,
         "scaling": found.scaling and f"{found.scaling:.4g}",
-        "targets": ", ".join(found.targets) if isinstance(found.targets, list) else found.targets,
+        "targets": ", ".join(map(str, found.targets)) if isinstance(found.targets, list) else found.targets,
         "parameters": found.parameters
         and f"{found.parameters:,}" + (f" + {found.head:,} in the head" * bool(found.head)),
         "does something": _effect(found),
     }
     lines = [f"{name:16}{value}" for name, value in facts.items() if value is not None]
     problems = [f"problem: {problem}" for problem in found.problems] or ["no problem found"]
-    return "\n".join([*lines, *_table(found), *problems])
+    text = "\n".join([*lines, *_table(found), *problems])
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)  # a stranger's names, on a terminal
 
 
 def _effect(found: Inspection) -> str | None:

@@ -64,7 +64,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     safetensors, made for another base, or has missing, unexpected or wrongly shaped tensors. The model is then
     as it was.
     """
-    with _sound(path):
+    with sound(path):
         file = AdapterFile(path)
         refuse_adapted(model)
         _check_base(model, file.own, path)
@@ -82,7 +82,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
 
 def method_saved_in(path: str | Path, model: nn.Module) -> Method:
     """The method of the adapter in the folder `path`, for a plain model. Raises: as `load_adapter`."""
-    with _sound(path):
+    with sound(path):
         return method_in(AdapterFile(path), model)[0]
 
 
@@ -116,19 +116,25 @@ def _refuse_pickle(folder: Path) -> None:
 
 
 @contextmanager
-def _sound(path: str | Path) -> Iterator[None]:
-    """Whatever a damaged config sets off inside the block is one sentence, and a short one."""
+def sound(path: str | Path) -> Iterator[None]:
+    """Whatever a damaged config sets off inside the block is one sentence, a short one, and only of letters.
+
+    What stands in a file is quoted in it, and a terminal obeys some characters.
+    """
     try:
         yield
     except LabError as error:
-        if len(str(error)) <= LONGEST_SENTENCE:
-            raise
-        error.args = (f"{str(error)[:LONGEST_SENTENCE]}... (shortened)",)
+        error.args = (_plain(str(error)),)
         raise
     except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError, re.error) as error:
         # RuntimeError is torch's word for a shape that cannot be; RecursionError is one too.
-        said = f"{type(error).__name__}: {str(error)[:LONGEST_SENTENCE]}"
+        said = f"{type(error).__name__}: {_plain(str(error))}"
         raise Refused(f"the config of the adapter in {path} is damaged: {said}", SETTINGS) from error
+
+
+def _plain(text: str) -> str:
+    cut = text if len(text) <= LONGEST_SENTENCE else f"{text[:LONGEST_SENTENCE]}... (shortened)"
+    return "".join(c if c.isprintable() else "?" for c in cut)
 
 
 def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:

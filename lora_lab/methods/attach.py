@@ -168,9 +168,9 @@ def report_of(model: nn.Module) -> Report:
 
 def shapes_of(model: nn.Module) -> nn.Module:
     """The model with shapes in the place of its weights: attaching to it costs nothing, whatever is attached."""
-    memo: dict[int, object] = {id(b): b.detach().to("meta") for b in model.buffers()}
+    memo: dict[int, object] = {id(b): b.data.to("meta") for b in model.buffers()}
     for p in model.parameters():
-        memo[id(p)] = nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad)
+        memo[id(p)] = nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad)
     return copy.deepcopy(model, memo)
 
 

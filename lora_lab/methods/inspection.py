@@ -18,15 +18,17 @@ from torch import Tensor, nn
 
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.adapters import WEIGHTS, AdapterFile
+from lora_lab.methods.adapters import WEIGHTS, AdapterFile, sound
 from lora_lab.methods.attach import HEADS
-from lora_lab.methods.faults import Problem, few, problem_of
+from lora_lab.methods.faults import Problem, Refused, few, problem_of
 from lora_lab.methods.layouts.base import PREFIX
 from lora_lab.methods.layouts.keys import known_key
 from lora_lab.methods.layouts.lora_config import values_by_pattern
 from lora_lab.methods.on_base import effect_of
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # QLoRA's r = 64 with alpha = 16 is a choice; PEFT's alpha = 8 with it is none
+HALF = (torch.float16, torch.bfloat16)
+ROWS, SAMPLE = 4096, 100_000  # of a matrix at a time; numbers that tell how much it was rounded
 ROUNDING = 0.01  # of a matrix, relative: fp16 has 0.0002 for ordinary numbers, bf16 0.002
 
 
@@ -82,13 +84,14 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
         raise NotFound(f"there is no folder {path}; give the one that holds adapter_config.json")
     found = Inspection(str(path))
     try:
-        file = AdapterFile(path)
-        _describe(found, file)
-        file.tensors.check_finite()
+        with sound(path):
+            file = AdapterFile(path)
+            _describe(found, file)
+            file.tensors.check_finite()
+            _look_at_pairs(found, file)
     except LabError as error:
         found.problems.append(problem_of(error, WEIGHTS))
         return found
-    _look_at_pairs(found, file)
     if model is not None:
         effect_of(found, file, model)
     return found
@@ -133,10 +136,13 @@ def _look_at_pairs(found: Inspection, file: AdapterFile) -> None:
     rounded: list[str] = []
     for module, (first, second) in pairs.items():
         a, b = file.tensors[first], file.tensors[second]
-        found.norms.append(Norm(module, a.shape[0], scalings[module], scalings[module] * product_norm(a, b)))
+        update = scalings[module] * product_norm(a, b)
+        if not math.isfinite(update):
+            raise Refused(f"the numbers of {module} are so large that B A overflows", faults.NOT_FINITE)
+        found.norms.append(Norm(module, a.shape[0], scalings[module], update))
         if not b.any() or not a.any():
             zero.append(module)
-        elif rounding_of(b) > ROUNDING:
+        elif b.dtype in HALF and rounding_of(b) > ROUNDING:
             rounded.append(module)
     _judge(found, file, zero, rounded)
 
@@ -188,8 +194,12 @@ def _scalings(file: AdapterFile, modules: list[str], found: Inspection) -> dict[
 
 def product_norm(a: Tensor, b: Tensor) -> float:
     """||B A||_F of A (rank, in) and B (out, rank), without forming B A."""
-    a, b = a.double(), b.double()
-    return math.sqrt(max(0.0, ((b.T @ b) * (a @ a.T)).sum().item()))
+    return math.sqrt(max(0.0, (_gram(b) * _gram(a.T)).sum().item()))
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    """M^T M of M (n, rank), (rank, rank) in fp64, some rows at a time: a copy of all of M in fp64 would be twice M."""
+    return sum((part.double().T @ part.double() for part in matrix.split(ROWS)), torch.zeros((), dtype=torch.float64))
 
 
 def rounding_of(values: Tensor) -> float:
@@ -198,7 +208,8 @@ def rounding_of(values: Tensor) -> float:
     A number x lies between multiples of the spacing s(x) = eps 2^floor(log2 |x|), which stops shrinking at the smallest
     normal number; rounding to the nearest is off by s / sqrt(12) in the mean.
     """
-    info, x = torch.finfo(values.dtype), values.double().abs()
+    every = max(1, values.numel() // SAMPLE)
+    info, x = torch.finfo(values.dtype), values.flatten()[::every].double().abs()
     spacing = info.eps * torch.exp2(torch.floor(torch.log2(x.clamp(min=info.tiny))))
     return math.sqrt((spacing**2).mean().item() / 12 / max((x**2).mean().item(), 1e-300))
 

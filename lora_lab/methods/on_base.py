@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,11 @@ def _answer(model: nn.Module) -> Tensor:
 def _compare(found: Inspection, before: Tensor, after: Tensor) -> None:
     if after.shape != before.shape:  # vectors stand ahead of the rows, and are answered as well
         after = after[:, -before.shape[1] :]
-    found.difference = (after.float() - before.float()).abs().max().item()
-    found.does_something = found.difference > 0
+    difference = (after.float() - before.float()).abs().max().item()
+    if not math.isfinite(difference):
+        found.problems.append(Problem(faults.NOT_FINITE, "on this base", "with it the base answers what is no number"))
+        return
+    found.difference, found.does_something = difference, difference > 0
     known = {problem.name for problem in found.problems}
     if not found.does_something and not known & {faults.ZERO_B, faults.CUT, faults.ROUNDED}:
         why = "the base gives the same logits with it and without it"

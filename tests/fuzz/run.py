@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import faulthandler
 import gc
+import json
 import shutil
 import time
 from collections import Counter
@@ -66,7 +67,8 @@ class Fuzzer:
 
     def _load(self, folder: Path, kind: str, *, on_base: bool) -> Outcome:
         model, size = copy.deepcopy(self.bases[kind]), size_of(folder)
-        outcome = watched(lambda: load_adapter(model, folder) if on_base else inspect_adapter(folder).to_json(), size)
+        load = (lambda: load_adapter(model, folder)) if on_base else (lambda: _inspected(folder))
+        outcome = watched(load, size)
         if outcome.result == "refused" and is_adapted(model):
             outcome.faults.append("the refused adapter is still in the model")
         return outcome
@@ -106,6 +108,10 @@ def fuzz(
         if now - begun > seconds:
             break
     return fuzzer.summary(time.monotonic() - begun)
+
+
+def _inspected(folder: Path) -> str:
+    return json.dumps(inspect_adapter(folder).to_json(), allow_nan=False)
 
 
 def _listing(place: Path) -> dict[str, tuple[int, int]]:
