@@ -150,7 +150,7 @@ PATIENTS: dict[str, Patient] = {
     "A": Patient(
         "four days of training, and the file has 40 bytes",
         faults.EMPTY,
-        _changed(dict.clear),
+        _changed(lambda tensors: tensors.clear()),
     ),
     "B": Patient("it loads without a word, and every answer is the base model's", faults.ZERO_B, _changed(_untrained)),
     "C": Patient(

@@ -110,7 +110,7 @@ def _describe(found: Inspection, file: AdapterFile) -> None:
     found.parameters = sum(counts.values()) - found.head
     found.targets = config.get("target_modules")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if _is_number(rank) and _is_number(alpha) and rank > 0:
+    if isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0:
         found.rank, found.alpha = rank, alpha
         found.scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
@@ -142,7 +142,7 @@ def _look_at_pairs(found: Inspection, file: AdapterFile) -> None:
         found.norms.append(Norm(module, a.shape[0], scalings[module], update))
         if not b.any() or not a.any():
             zero.append(module)
-        elif b.dtype in HALF and rounding_of(b) > ROUNDING:
+        elif b.dtype in HALF and stored_rounding(b) > ROUNDING:
             rounded.append(module)
     _judge(found, file, zero, rounded)
 
@@ -202,7 +202,7 @@ def _gram(matrix: Tensor) -> Tensor:
     return sum((part.double().T @ part.double() for part in matrix.split(ROWS)), torch.zeros((), dtype=torch.float64))
 
 
-def rounding_of(values: Tensor) -> float:
+def stored_rounding(values: Tensor) -> float:
     """By how much the dtype of these numbers has rounded them, relative to their size: a root mean square.
 
     A number x lies between multiples of the spacing s(x) = eps 2^floor(log2 |x|), which stops shrinking at the smallest
@@ -212,7 +212,3 @@ def rounding_of(values: Tensor) -> float:
     info, x = torch.finfo(values.dtype), values.flatten()[::every].double().abs()
     spacing = info.eps * torch.exp2(torch.floor(torch.log2(x.clamp(min=info.tiny))))
     return math.sqrt((spacing**2).mean().item() / 12 / max((x**2).mean().item(), 1e-300))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,8 +13,10 @@ from lora_lab.errors import LabError
 from lora_lab.layers import LoRALayer, innermost
 from lora_lab.methods import faults
 from lora_lab.methods.adapters import AdapterFile, load_adapter
-from lora_lab.methods.attach import adapted_layers, disabled, lora_layers, own_parameters, take_out
+from lora_lab.methods.attach import adapted_layers, own_parameters, take_out
 from lora_lab.methods.faults import Problem, few, problem_of
+from lora_lab.methods.merge_report import MergeReport, Rounding, rounding_of
+from lora_lab.methods.merging import disabled
 
 if TYPE_CHECKING:
     from lora_lab.methods.inspection import Inspection
@@ -76,20 +78,21 @@ def _compare(found: Inspection, before: Tensor, after: Tensor) -> None:
 def _weigh(found: Inspection, model: nn.Module) -> None:
     """||W|| of each module, and how much of the update a merge into a half-precision weight would keep."""
     found.norms = [replace(norm, weight=_frozen(model, norm.module).float().norm().item()) for norm in found.norms]
-    layers = [layer for layer in lora_layers(model) if layer.frozen_weight().dtype in HALF]
-    total = sum(layer.delta_weight().square().sum().item() for layer in layers)
-    lost = sum(_lost(layer) for layer in layers)
-    if layers and total and (lost / total) ** 0.5 > LOST:
-        dtype = str(layers[0].frozen_weight().dtype).removeprefix("torch.")
-        why = f"merged into {dtype} weights {(lost / total) ** 0.5:.0%} of the update would be rounded away"
+    layers = [(path, layer) for path, layer in _lora(model) if layer.frozen_weight().dtype in HALF]
+    report = MergeReport(tuple(_written(path, layer) for path, layer in layers))
+    if report.rounding > LOST:
+        why = f"merged into {report.rounded[0].dtype} weights {report.rounding:.0%} of the update would be rounded away"
         found.problems.append(Problem(faults.ROUNDED, "on this base", why))
 
 
-def _lost(layer: LoRALayer) -> float:
-    """The square of what rounding takes from the update of a layer when it is merged."""
-    weight, delta = layer.frozen_weight(), layer.delta_weight()
-    merged = (weight.float() + delta).to(weight.dtype).float()
-    return (merged - weight.float() - delta).square().sum().item()
+def _written(path: str, layer: LoRALayer) -> Rounding:
+    """What merging a layer would cost."""
+    weight = layer.frozen_weight()
+    return rounding_of(path, weight, weight.float() + layer.delta_weight())
+
+
+def _lora(model: nn.Module) -> list[tuple[str, LoRALayer]]:
+    return [(path, layer) for path, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
 
 
 def _frozen(model: nn.Module, module: str) -> Tensor:
@@ -99,7 +102,7 @@ def _frozen(model: nn.Module, module: str) -> Tensor:
 
 def _look_for_unused(found: Inspection, model: nn.Module) -> None:
     """Layers whose adapter gets no gradient from the model's answer: what they compute goes nowhere."""
-    layers = [(path, layer) for path, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
+    layers = _lora(model)
     if not layers:
         return
     with torch.enable_grad():

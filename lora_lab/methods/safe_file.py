@@ -157,7 +157,7 @@ class TensorFile(Mapping[str, Tensor]):
         """Read straight into the tensor's memory; the file is opened anew, so it may have changed since."""
         with opened(self.folder, self.name) as file:
             file.seek(begin)
-            room = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+            room: Any = tensor.reshape(-1).view(torch.uint8).numpy().data
             if file.readinto(room) < len(room):
                 raise Refused(f"{self.folder / self.name} became shorter while it was read", TRUNCATED)
 

@@ -21,7 +21,7 @@ from lora_lab.layers import out_by_in
 from lora_lab.methods import faults
 from lora_lab.methods.adapters import CONFIG, OLD_WEIGHTS, WEIGHTS
 from lora_lab.methods.attach import lora_layers
-from lora_lab.methods.inspection import inspect_adapter, product_norm, rounding_of
+from lora_lab.methods.inspection import inspect_adapter, product_norm, stored_rounding
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from tests.conftest import randomise, snapshot, tiny
 from tests.methods.test_adapters import config_with, header_with
@@ -181,7 +181,7 @@ def test_the_norm_of_a_product_needs_no_product():
 def test_the_rounding_is_what_rounding_does(dtype, size):
     x = size * torch.randn(20_000, generator=torch.Generator().manual_seed(0)).double()
     measured = ((x.to(dtype).double() - x).square().mean() / x.square().mean()).sqrt().item()
-    assert rounding_of(x.to(dtype)) == pytest.approx(measured, rel=0.15)
+    assert stored_rounding(x.to(dtype)) == pytest.approx(measured, rel=0.15)
 
 
 def test_no_folder_at_all_is_an_error(tmp_path):
