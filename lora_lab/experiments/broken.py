@@ -157,7 +157,9 @@ PATIENTS: dict[str, Patient] = {
         "with checkpointing it needs less memory; the loss fell at first, then no further", faults.CUT, _checkpointed
     ),
     "D": Patient("it worked on the cluster; copied to the laptop it does not load", faults.TRUNCATED, _cut_short),
-    "E": Patient("trained on four GPUs; on one it is as if it had never been trained", faults.RENAMED, _wrapped),
+    "E": Patient(
+        "trained on four GPUs; on one it is as if it had never been trained", faults.RENAMED, _changed(_wrapped)
+    ),
     "F": Patient("a colleague's adapter: 95 % there, a coin's 50 % here", faults.WRONG_BASE, _another_base),
     "G": Patient("rank 128 in place of 8, everything else as it was, and it learns less", faults.LOW_ALPHA, _high_rank),
     "H": Patient("an adapter for sentence vectors (no head); one layer seems idle", faults.UNUSED, _pooler),

@@ -28,7 +28,8 @@ HALF = (torch.bfloat16, torch.float16)
 
 def effect_of(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
     """Load the adapter and add to what was `found`: ratios, does_something, and the faults that only a base shows."""
-    before = _answer(model)
+    with torch.no_grad():
+        before = _answer(model)
     try:
         report = load_adapter(model, file.path)
     except LabError as error:
