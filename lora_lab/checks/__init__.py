@@ -12,6 +12,7 @@ from lora_lab.checks.memory import (
     check_nf4_gib,
     check_recompute,
 )
+from lora_lab.checks.merging import check_forty_copies, check_lost_update, check_merged_weight, check_serving
 from lora_lab.checks.ranks import check_energy, check_factor_shapes, check_training_bytes, check_update_shows
 from lora_lab.checks.rates import (
     check_best_error,
@@ -69,11 +70,14 @@ __all__ = [
     "check_file_size",
     "check_first_look",
     "check_first_step",
+    "check_forty_copies",
     "check_largest_change",
     "check_four_bits_said",
     "check_logits_mb",
     "check_lora_forward",
     "check_loss_mask",
+    "check_lost_update",
+    "check_merged_weight",
     "check_nf4_gib",
     "check_not_equal",
     "check_one_pair",
@@ -82,6 +86,7 @@ __all__ = [
     "check_recompute",
     "check_rows_needed",
     "check_same_rate",
+    "check_serving",
     "check_sqrt_alpha",
     "check_standard_error",
     "check_storage",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lora_lab import checks
-from tests.checks import test_debugging, test_memory, test_rates, test_rivals, test_savings, test_styles
+from tests.checks import test_debugging, test_memory, test_merging, test_rates, test_rivals, test_savings, test_styles
 
 
 def forward(x, W, A, B, alpha):
@@ -137,6 +137,6 @@ def test_a_wrong_answer_hears_what_is_wrong(name: str, arguments: tuple, why: st
 
 def test_every_check_is_tested():
     tested = RIGHT.keys() | test_savings.RIGHT.keys() | test_memory.RIGHT.keys() | test_rates.RIGHT.keys()
-    tested |= test_styles.RIGHT.keys() | test_debugging.RIGHT.keys()
+    tested |= test_merging.RIGHT.keys() | test_styles.RIGHT.keys() | test_debugging.RIGHT.keys()
     tested |= test_rivals.RIGHT.keys() | {"equal_budget", "one_pair"}  # tests/checks/test_targets.py
     assert {name.removeprefix("check_") for name in dir(checks) if name.startswith("check_")} == tested

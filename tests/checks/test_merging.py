@@ -1,0 +1,65 @@
+"""The checks of lesson 09 pass a right answer, name the mistake in the wrong ones, and wait for an unsolved one."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_lab import checks
+
+BYTES = (90_000_000, 300_000)
+RIGHT = {
+    "merged_weight": (lambda w, a, b, s: w + s * b @ a,),
+    "lost_update": (2**-9,),
+    "forty_copies": (40 * 90 / (90 + 12), *BYTES),
+    "serving": ("c",),
+}
+
+
+def in_place(w, a, b, s):
+    w += s * b @ a
+    return w
+
+
+WRONG = [
+    ("merged_weight", (lambda w, a, b, s: w + b @ a,), "scaling is missing"),
+    ("merged_weight", (lambda w, a, b, s: s * b @ a,), "update alone"),
+    ("merged_weight", (lambda w, a, b, s: w - s * b @ a,), "merging adds"),
+    ("merged_weight", (lambda w, a, b, s: s * (w + b @ a),), "belongs to the update"),
+    ("merged_weight", (lambda w, a, b, s: w + s * a @ b,), "ValueError"),
+    ("merged_weight", (lambda w, a, b, s: (w + s * b @ a).T,), "has W's shape"),
+    ("merged_weight", (lambda w, a, b, s: w + 7,), "by hand"),
+    ("merged_weight", (in_place,), "changes the W"),
+    ("lost_update", (2**-8,), "whole step"),
+    ("lost_update", (2**-7,), "from 0.5 to 1"),
+    ("lost_update", ("small",), "a number is wanted"),
+    ("forty_copies", (102 / 3600, *BYTES), "other way round"),
+    ("forty_copies", (300, *BYTES), "one base against one adapter"),
+    ("forty_copies", (40, *BYTES), "nearly"),
+    ("serving", ("a",), "copies of the model"),
+    ("serving", ("B)",), "rewrites the weights"),
+    ("serving", ("yes",), "one of a, b, c"),
+]
+
+
+def check(name: str, arguments: tuple) -> checks.Verdict:
+    return getattr(checks, f"check_{name}")(*arguments)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_answer_passes_and_hears_why(name: str):
+    verdict = check(name, RIGHT[name])
+    assert verdict.passed is True
+    assert len(verdict.words) > 20
+
+
+@pytest.mark.parametrize(("name", "arguments", "why"), WRONG)
+def test_a_wrong_answer_hears_what_is_wrong(name: str, arguments: tuple, why: str):
+    verdict = check(name, arguments)
+    assert verdict.passed is False
+    assert why in verdict.words
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_an_unsolved_one_is_not_yet(name: str):
+    unsolved = (lambda *_: None,) if name == "merged_weight" else (..., *RIGHT[name][1:])
+    assert check(name, unsolved).passed is None
