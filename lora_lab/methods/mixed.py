@@ -16,9 +16,9 @@ product with every adapter, masked, took up to 1.6 times as long, and a loop ove
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from math import gcd
 from typing import Any
 
@@ -31,6 +31,7 @@ from lora_lab.methods.layouts.lora import one_for_all_slices
 from lora_lab.methods.lora_variants import DoRALinear
 
 Name = str | None  # of an adapter; None is the base alone
+Spans = tuple[tuple[str, int, int], ...]  # for each adapter of a layer, its first row in the stack, and its rank
 Pair = tuple[Tensor, Tensor]  # A (rank, in) and B (rank, out), the scaling in it
 
 
@@ -39,6 +40,7 @@ class Rows:
     """The adapter of each row of a batch."""
 
     names: tuple[Name, ...]
+    picks: dict[Spans, Tensor] = field(default_factory=dict, compare=False)  # layers with the same spans share one
 
     @cached_property
     def groups(self) -> tuple[Name, ...]:
@@ -77,8 +79,8 @@ class BankedLayer(AdaptedLayer):
     def __init__(self, base_layer: nn.Module, choice: Choice) -> None:
         super().__init__(base_layer)
         self.choice, self.held = choice, nn.ModuleList()
-        self._ways: dict[Name, nn.Module] = {}
-        self._thin: dict[Name, bool] = {}  # which are the frozen layer and a product of two thin matrices
+        self._ways: dict[Any, nn.Module] = {}
+        self._thin: dict[Any, bool] = {}  # which are the frozen layer and a product of two thin matrices
         self._forget()
 
     def __len__(self) -> int:
@@ -125,7 +127,7 @@ class BankedLayer(AdaptedLayer):
             pairs = {name: pair_of(lora_around(way)) for name, way in self._ways.items() if self._thin[name]}
             self._stack, self._picked = Stack(pairs, like), None
         if self._picked is None or self._picked[0] is not rows:
-            self._picked = rows, self._stack.pick(rows.groups)
+            self._picked = rows, self._stack.pick(rows)
         return self._picked[1]
 
     def _each(self, x: Tensor, rows: Rows, *args: Any, **kwargs: Any) -> Tensor:
@@ -139,25 +141,31 @@ class BankedLayer(AdaptedLayer):
 class Stack:
     """All adapters of one layer: A (sum of ranks + 1, in) and B (.., out), the last row of each zeros."""
 
-    def __init__(self, pairs: Mapping[Name, Pair], like: Tensor) -> None:
-        self.spans: dict[Name, tuple[int, int]] = {}  # first row, and rank
-        self.end = 0
-        for name, (a, _) in pairs.items():
-            self.spans[name] = self.end, len(a)
-            self.end += len(a)
+    def __init__(self, pairs: Mapping[str, Pair], like: Tensor) -> None:
+        ranks = [len(a) for a, _ in pairs.values()]
+        starts = list(accumulate(ranks, initial=0))
+        self.end = starts.pop()
+        self.spans: Spans = tuple(zip(pairs, starts, ranks, strict=True))
         self.A, self.B = (_on_zeros(matrices, like) for matrices in zip(*pairs.values(), strict=True))
 
     def fits(self, y: Tensor) -> bool:
         """Whether it has the dtype of the layer's output, and lies where that does."""
         return self.A.dtype == y.dtype and self.A.device == y.device
 
-    def pick(self, groups: Sequence[Name]) -> Pair:
+    def pick(self, rows: Rows) -> Pair:
         """The matrices of each group, (groups, R, ..) where R is the largest rank among them."""
-        start, rank = torch.tensor([self.spans.get(name, (0, 0)) for name in groups]).t().unsqueeze(-1)
-        steps = torch.arange(int(rank.max()))
-        rows = torch.where(steps < rank, start + steps, self.end).to(self.A.device)  # (groups, R)
-        a, b = (matrix.index_select(0, rows.view(-1)) for matrix in (self.A, self.B))  # [rows] is up to 4 times slower
-        return a.view(*rows.shape, -1), b.view(*rows.shape, -1)
+        if self.spans not in rows.picks:
+            rows.picks[self.spans] = self._index(rows.groups)
+        index = rows.picks[self.spans].to(self.A.device)  # (groups, R)
+        a, b = (matrix.index_select(0, index.view(-1)) for matrix in (self.A, self.B))  # [index] is 4 times slower
+        return a.view(*index.shape, -1), b.view(*index.shape, -1)
+
+    def _index(self, groups: Sequence[Name]) -> Tensor:
+        """The rows of the stack that each group needs, then as often that of zeros as makes them R."""
+        spans: dict[Name, range] = {name: range(start, start + rank) for name, start, rank in self.spans}
+        wanted = [spans.get(name, range(0)) for name in groups]
+        most = max(len(span) for span in wanted)
+        return torch.tensor([[*span, *[self.end] * (most - len(span))] for span in wanted])
 
 
 def lora_around(way: nn.Module) -> list[LoRALinear]:
