@@ -6,6 +6,7 @@ Each begins as a sound adapter, or is really trained for some steps with the mis
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,10 +107,21 @@ def _train(model: nn.Module, lr: float, steps: int, loss: Callable[[torch.Tensor
         optimizer.step()
 
 
+def checkpointing(model: nn.Module, *, reentrant: bool) -> None:
+    """Switch gradient checkpointing on as training scripts did before transformers 5, which mends the reentrant form:
+    it lets the embeddings' output ask for a gradient. Whoever calls `torch.utils.checkpoint` himself is not helped.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has two names in transformers 5, of which one is to go
+        model.gradient_checkpointing_enable({"use_reentrant": reentrant})  # type: ignore[operator]
+    if reentrant:
+        model.disable_input_require_grads()  # type: ignore[operator]
+
+
 def _checkpointed(folder: Path) -> None:
     model = load_model("minilm", num_labels=2)
     LoRA(rank=8).attach(model)
-    model.gradient_checkpointing_enable({"use_reentrant": True})
+    checkpointing(model, reentrant=True)
     _train(model, 2e-3, 4)
     save_adapter(model, folder)
 

@@ -10,6 +10,7 @@ import transformers
 
 from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PromptTuning, Recipe
 from lora_lab.errors import LabWarning
+from lora_lab.experiments.broken import checkpointing
 from lora_lab.methods.attach import lora_layers
 from lora_lab.training.early_warnings import gradient_warning, rate_warning, usual_rates
 from lora_lab.training.train import train
@@ -45,7 +46,7 @@ def test_where_gradients_flow_nothing_is_said(kind, method):
 def test_checkpointing_that_cuts_the_gradient_is_named():
     model = tiny("roberta").train()
     LoRA(rank=2).attach(model)
-    model.gradient_checkpointing_enable({"use_reentrant": True})
+    checkpointing(model, reentrant=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         said = backward(model)
@@ -58,7 +59,7 @@ def test_checkpointing_that_cuts_the_gradient_is_named():
 def test_what_the_warning_advises_helps(mend):
     model = tiny("roberta").train()
     LoRA(rank=2).attach(model)
-    model.gradient_checkpointing_enable({"use_reentrant": mend == "inputs"})
+    checkpointing(model, reentrant=mend == "inputs")
     if mend == "inputs":
         model.enable_input_require_grads()
     assert backward(model) is None
