@@ -112,7 +112,7 @@ def test_a_run_keeps_its_warnings_and_python_hears_them(recipe, tmp_path):
         run = train(recipe(lr=0.5, steps=2), store=tmp_path)
     assert ["far above" in said for said in run.warnings] == [True]
     (kept,) = Store(tmp_path).runs()
-    assert list(kept.warnings) == list(run.warnings)
+    assert kept.warnings == run.warnings
     with warnings.catch_warnings():
         warnings.simplefilter("error", LabWarning)
-        assert train(recipe(lr=2e-3, steps=2), store=None).warnings == ()
+        assert train(recipe(lr=2e-3, steps=2), store=None).warnings == []
