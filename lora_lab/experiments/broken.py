@@ -175,7 +175,12 @@ PATIENTS: dict[str, Patient] = {
     "F": Patient("a colleague's adapter: 95 % there, a coin's 50 % here", faults.WRONG_BASE, _another_base),
     "G": Patient("rank 128 in place of 8, everything else as it was, and it learns less", faults.LOW_ALPHA, _high_rank),
     "H": Patient("an adapter for sentence vectors (no head); one layer seems idle", faults.UNUSED, _pooler),
-    "I": Patient("fine by itself, but merged into the bf16 model it is gone", faults.ROUNDED, _slow, "bf16"),
+    "I": Patient(
+        "a careful rate of 1e-6; its answers move a little, but merged into the bf16 model nothing is left",
+        faults.ROUNDED,
+        _slow,
+        "bf16",
+    ),
     "J": Patient("since step 900 every answer is 'nan'", faults.NOT_FINITE, _changed(_overflown)),
 }
 
