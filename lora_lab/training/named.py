@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.adapters import CONFIG, WEIGHTS
+from lora_lab.methods.adapters import CONFIG, AdapterFile
 from lora_lab.methods.attach import HEADS
-from lora_lab.methods.safe_file import TensorFile, read_config
+from lora_lab.methods.safe_file import read_config
 from lora_lab.training.models import local_name
 
 
@@ -30,7 +30,7 @@ def labels_of(folder: str | Path) -> int | None:
 
     Raises: NotFound, BadValue for a file that cannot be read.
     """
-    shapes = TensorFile(Path(folder), WEIGHTS).shapes
+    shapes = AdapterFile(folder).tensors.shapes
     heads = [key for key in shapes if _is_head(key)]
     return shapes[heads[-1]][0] if heads else None
 

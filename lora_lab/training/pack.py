@@ -215,7 +215,7 @@ class Pack:
             environment=device.environment(self.choice) | {"pack": self.size},
             status=lane.status,
             error=lane.error,
-            warnings=tuple(lane.warnings),
+            warnings=list(lane.warnings),
             predictions=score.predictions if score else None,
         )
 

@@ -50,7 +50,7 @@ class Run:
     status: str = "done"
     error: str | None = None
     adapter: str | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
     predictions: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -236,9 +236,13 @@ WEIGHT_OF = {"config": 4, "entry": 3, "metadata": 3, "names": 2, "flip weights":
 
 
 def mutate(folder: Path, random: Random) -> list[str]:
-    """Make a folder wrong in one to three ways; returns which. One that finds its file gone already does nothing."""
+    """Make a folder wrong in one to three ways; returns which. One that cannot read its file any more does nothing.
+
+    Another kind of file comes last: none of these may write through a link, or wait for a pipe.
+    """
     weights = [WEIGHT_OF.get(name, 1) for name in MUTATIONS]
-    done = random.choices(list(MUTATIONS), weights, k=random.choice((1, 1, 1, 2, 3)))
+    chosen = random.choices(list(MUTATIONS), weights, k=random.choice((1, 1, 1, 2, 3)))
+    done = sorted(dict.fromkeys(chosen), key=lambda name: name == "other file")
     for name in done:
         try:
             MUTATIONS[name](folder, random)

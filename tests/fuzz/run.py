@@ -57,8 +57,8 @@ class Fuzzer:
         shutil.copytree(start.folder, folder)
         if random.random() < 0.05:  # the weights of another
             shutil.copy(random.choice(self.sound).folder / "adapter_model.safetensors", folder)
-        ways = mutate(folder, random)
         before = _listing(self.place)
+        ways = mutate(folder, random)
         outcome = self._load(folder, start.kind, on_base=random.random() < 0.8)
         if _listing(self.place) != before:
             outcome.faults.append("files outside its folder have changed")

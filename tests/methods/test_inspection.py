@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lora_lab import LoRA, load_adapter, save_adapter
+from lora_lab import LoRA, detach, load_adapter, save_adapter
 from lora_lab.errors import NotFound
 from lora_lab.layers import out_by_in
 from lora_lab.methods import faults
@@ -297,8 +297,6 @@ def test_a_layer_that_the_forward_never_uses_is_named(tmp_path):
     randomise(model)
     model.pooler.dense.lora_B.data.zero_()  # no gradient ever came
     folder = save_adapter(model, tmp_path)
-    from lora_lab.methods.attach import detach
-
     detach(model)
     assert [p.name for p in inspect_adapter(folder).problems] == [faults.SOME_ZERO]
     (problem,) = inspect_adapter(folder, model).problems

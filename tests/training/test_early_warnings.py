@@ -10,6 +10,7 @@ import transformers
 
 from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PromptTuning, Recipe
 from lora_lab.errors import LabWarning
+from lora_lab.experiments.broken import checkpointing
 from lora_lab.methods.attach import lora_layers
 from lora_lab.training.early_warnings import gradient_warning, rate_warning, usual_rates
 from lora_lab.training.train import train
@@ -45,7 +46,7 @@ def test_where_gradients_flow_nothing_is_said(kind, method):
 def test_checkpointing_that_cuts_the_gradient_is_named():
     model = tiny("roberta").train()
     LoRA(rank=2).attach(model)
-    model.gradient_checkpointing_enable({"use_reentrant": True})
+    checkpointing(model, reentrant=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         said = backward(model)
@@ -58,7 +59,7 @@ def test_checkpointing_that_cuts_the_gradient_is_named():
 def test_what_the_warning_advises_helps(mend):
     model = tiny("roberta").train()
     LoRA(rank=2).attach(model)
-    model.gradient_checkpointing_enable({"use_reentrant": mend == "inputs"})
+    checkpointing(model, reentrant=mend == "inputs")
     if mend == "inputs":
         model.enable_input_require_grads()
     assert backward(model) is None
@@ -111,7 +112,7 @@ def test_a_run_keeps_its_warnings_and_python_hears_them(recipe, tmp_path):
         run = train(recipe(lr=0.5, steps=2), store=tmp_path)
     assert ["far above" in said for said in run.warnings] == [True]
     (kept,) = Store(tmp_path).runs()
-    assert list(kept.warnings) == list(run.warnings)
+    assert kept.warnings == run.warnings
     with warnings.catch_warnings():
         warnings.simplefilter("error", LabWarning)
-        assert train(recipe(lr=2e-3, steps=2), store=None).warnings == ()
+        assert train(recipe(lr=2e-3, steps=2), store=None).warnings == []
