@@ -22,10 +22,11 @@ def rounding_picture(sizes: Sequence[float], lost: Mapping[str, Sequence[float]]
     axes.legend(fontsize=8, frameon=False)
     smallest = min(sizes)
     at = {dtype: 100 * shares[list(sizes).index(smallest)] for dtype, shares in lost.items()}
+    part = float(f"{1 / smallest:.2g}")
     said = ", ".join(f"{share:.2g} % in {dtype}" for dtype, share in at.items())
     finish(
         axes,
-        f"The smaller an update, the more of it rounding takes: {said} at 1/{1 / smallest:,.0f} of the weight",
+        f"The smaller an update, the more of it rounding takes: {said} at 1/{part:,.0f} of the weight",
         "The adapter's update of one matrix, scaled down step by step and merged; at 100 % nothing of it is left.",
     )
     picture.alt = f"Rounding against the size of the update, falling lines; at the smallest size {said}."

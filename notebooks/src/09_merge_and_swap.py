@@ -13,7 +13,7 @@ from lora_lab import checks, load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.lesson import FAST, compare, eta, reference, small, steps, workplace
 
 torch.set_grad_enabled(False)  # nearly everything below only answers
-store, mark = workplace("09"), " (illustration)" if FAST else ""
+store, mark, sentences = workplace("09"), " (illustration)" if FAST else "", 40 if FAST else 200
 run = reference("minilm-rt-r8")  # an adapter of ours: film reviews, rank 8 on q and v
 print("adapter:", run.environment["date"], f"{run.metrics['accuracy']:.1%} on test sentences")
 print("later, one more is trained:", eta(steps(200, 12)))
@@ -45,7 +45,7 @@ def merged_weight(W, A, B, scaling):
 checks.check_merged_weight(merged_weight)
 
 # %% [markdown]
-# Now a whole model: MiniLM, with q and v adapted in each of its six layers. We ask it 200 sentences with the adapter beside the base, merge, and ask again. **Predict:** on how many sentences will the answer change? And will the logits
+# Now a whole model: MiniLM, with q and v adapted in each of its six layers. We ask it 200 sentences (`sentences`) with the adapter beside the base, merge, and ask again. **Predict:** on how many sentences will the answer change? And will the logits
 # (the two numbers before the answer) be equal to the last bit?
 
 # %%
@@ -53,7 +53,7 @@ guess_changed, guess_equal = None, None  # a number; True or False
 
 # %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
-batch = tokenizer(list(task.test.texts[:200]), padding=True, return_tensors="pt")
+batch = tokenizer(list(task.test.texts[:sentences]), padding=True, return_tensors="pt")
 
 
 def adapted(dtype="fp32"):
@@ -71,7 +71,7 @@ base_weights = {name: p.clone() for name, p in model.named_parameters() if "base
 report = merge(model)
 merged = model(**batch).logits
 print(report)
-print(compare("answers that changed", guess_changed, int((merged.argmax(1) != beside.argmax(1)).sum()), "of 200"))
+print(compare("answers that changed", guess_changed, int((merged.argmax(1) != beside.argmax(1)).sum()), f"of {sentences}"))
 print("equal to the bit:", torch.equal(merged, beside), f"(you said {guess_equal}); largest difference {(merged - beside).abs().max():.1e}")
 assert torch.equal(merged.argmax(1), beside.argmax(1)) and (merged - beside).abs().max() < 1e-4
 
@@ -140,7 +140,7 @@ report = merge(narrow)
 print(report)
 print(compare("rounding", guess_rounding, 100 * report.rounding, "% of the update"))
 changed = int((narrow(**batch).logits.argmax(1) != beside.argmax(1)).sum())
-print(f"{changed} of 200 answers are others than in fp32 with the adapter beside")
+print(f"{changed} of {sentences} answers are others than in fp32 with the adapter beside")
 assert 0 < report.rounding < 0.1 and changed <= 10
 
 # %% [markdown]
@@ -157,11 +157,11 @@ shrink = [2.0**-n for n in range(12)]
 kept = {"bf16": W.bfloat16(), "fp16": W.half()}
 lost = {name: [rounding_of("", w, w.float() + f * update).relative for f in shrink] for name, w in kept.items()}
 own = float(update.norm() / W.norm())
-assert lost["bf16"][-1] > 0.5 > 0.1 > lost["bf16"][0] and all(a > b for a, b in zip(lost["bf16"], lost["fp16"]))
+assert lost["bf16"][7] > 0.5 > 0.1 > lost["bf16"][0] and all(a > b for a, b in zip(lost["bf16"], lost["fp16"]))
 rounding_picture([own * f for f in shrink], lost, own)
 
 # %% [markdown]
-# An update of a thousandth of the weight hardly survives bf16. Beside its base the same adapter loses nothing, as A and B are kept in fp32. So: **merge in fp32**, `merge(model, fp32=True)`, and
+# Of an update of a thousandth of the weight, bf16 turns more than half into noise. Beside its base the same adapter loses nothing, as A and B are kept in fp32. So: **merge in fp32**, `merge(model, fp32=True)`, and
 # round the result only if you must, knowing what it costs. Into a base of *4 bits* one cannot merge at all without turning it back first (lesson 11).
 #
 # ## "No added latency"
@@ -178,7 +178,7 @@ merge(model)
 ways = {"base": load_model("minilm", num_labels=2), "merged": model, "beside": adapted()}
 
 
-def medians(rows, rounds=10 if FAST else 40):
+def medians(rows, rounds=3 if FAST else 40):
     """Milliseconds of each way, asked in turn so that a busy moment hits all."""
     few, took = {key: value[:rows] for key, value in batch.items()}, {name: [] for name in ways}
     for _ in range(rounds):
@@ -189,7 +189,7 @@ def medians(rows, rounds=10 if FAST else 40):
     return {name: median(times) for name, times in took.items()}
 
 # %%
-for rows in (1, 32):
+for rows in (1, 8 if FAST else 32):
     took = medians(rows)
     print(f"{rows:2} rows:", ", ".join(f"{name} {ms:.1f} ms ({ms / took['base']:.2f})" for name, ms in took.items()), mark)
     if rows == 1:
@@ -202,17 +202,23 @@ for rows in (1, 32):
 # %%
 from torch.utils.flop_counter import FlopCounterMode
 
-work = {}
+
+def add_product(y, a, b, **_):
+    """Operations of y + a b, from shapes: the thin product adds in place, which torch's counter overlooks."""
+    return 2 * a[0] * a[1] * b[1]
+
+
+work, also = {}, {torch.ops.aten.addmm_: add_product}
 for name, way in ways.items():
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=also) as counter:
         way(**{key: value[:1] for key, value in batch.items()})
     work[name] = counter.get_total_flops()
 print({name: f"{flops / work['base'] - 1:+.1%}" for name, flops in work.items()})
-assert work["merged"] == work["base"] < work["beside"] < 1.1 * work["base"]
+assert work["merged"] == work["base"] < work["beside"] < 1.02 * work["base"]
 
 # %% [markdown]
-# Merged, it is the base's own arithmetic, exactly: the slogan holds. Beside, a few per cent more to *compute*; the *time* for one sentence grows by more than that, since each thin product is a call of its own and
-# a call costs some microseconds however thin it is.
+# Merged, it is the base's own arithmetic, exactly: the slogan holds. Beside, less than one per cent more is to be *computed*. The *time* of one sentence grows by more than that (in our bench, on two cores,
+# by 8 %; of 32 sentences by 3 %), since each thin product is a call of its own, and a call costs some microseconds however thin it is.
 #
 # **Stop here** if time is short: you can merge and know the price. The rest is what the slogan leaves out.
 #
@@ -338,7 +344,7 @@ guess_half = None  # per cent
 
 # %%
 bank.blend({"critic": 0.5, "contrarian": 0.5}, name="half")
-truth = torch.tensor(task.test.labels[:200])
+truth = torch.tensor(task.test.labels[:sentences])
 for name in bank.names:
     bank.use(name)
     right = 100 * (bank.model(**batch).logits.argmax(1) == truth).float().mean().item()
@@ -374,10 +380,12 @@ assert adapter == header + 4 * (73_728 + 770)
 from transformers import AutoModelForSequenceClassification
 
 from lora_lab.training.merged import write_merged
+from lora_lab.training.models import quiet
 
 written = write_merged(run.adapter, store / "merged", base="minilm")
 print(written)
-plain = AutoModelForSequenceClassification.from_pretrained(store / "merged")
+with quiet():
+    plain = AutoModelForSequenceClassification.from_pretrained(store / "merged")
 torch.testing.assert_close(plain(**batch).logits, beside, rtol=1e-4, atol=1e-4)
 assert written.bytes > 100 * adapter  # the price of the left column
 
