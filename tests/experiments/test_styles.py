@@ -14,15 +14,15 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.style_reference import FACTS, chosen, facts, holds_one
 from lora_lab.experiments.styles import (
     BASE,
+    Ear,
     answers,
     file_sizes,
-    marked,
     misfit,
     off_is_base,
     open_bank,
+    our_ear,
     own_is_lowest,
     perplexities,
-    shares,
     speaking,
     told_apart,
 )
@@ -143,7 +143,8 @@ def test_all_measures_together(spoken, monkeypatch):
     monkeypatch.setattr("lora_lab.experiments.styles.DECODING", SHORT)
     found = told_apart(bank, tokenizer, [load_task(name, max_length=400) for name in ("captain", "preacher")])
     assert found["n"] == 30 == len(found["questions"]) == len(found["answers"][BASE])
-    assert found["marks_of_texts"]["captain"]["captain"] > 0.9
+    assert found["heard_of_texts"]["captain"]["captain"] > 0.9
+    assert found["fits"] == {BASE: 0, "captain": 0, "preacher": 0}
     assert isinstance(found["diagonal"], bool)
     json.dumps(found)
 
@@ -182,7 +183,8 @@ def test_the_shipped_reference_holds_what_was_promised(name):
 
     reference = reference_styles()
     assert own_is_lowest(reference["perplexity"])
-    assert reference["marks"]["json"]["json"] >= 0.9
+    assert reference["fits"]["json"] >= 0.9
+    assert reference["heard"][name][name] >= 0.9
     assert reference["off_is_base"] is True
     best = min(reference["tried"][name], key=lambda one: one["validation"])
     assert best["lr"] == reference["recipes"][name]["lr"]
@@ -196,7 +198,7 @@ def test_a_row_s_tokens_grow_as_generate_makes_them(spoken):
     said = answers(bank, tokenizer, [question("Why?")], SHORT)
     with bank.mixed([None, "captain", "preacher"]):
         steps = list(side_by_side(bank.model, tokenizer, question("Why?"), 3, SHORT.max_new_tokens))
-    assert steps[-1] == list(said.values())
+    assert [[text] for text in steps[-1]] == list(said.values())
     assert 1 <= len(steps) <= SHORT.max_new_tokens
     with pytest.raises(BadValue, match="at least one row"):
         next(side_by_side(bank.model, tokenizer, "x", 0))
