@@ -40,6 +40,7 @@ from lora_lab.training.tasks import Task
 BASE = "base"  # what the model without an adapter is called in tables
 DECODING = Decoding(max_new_tokens=96)
 CERTAINTY = ("high", "medium", "low")
+SMOOTHED = 0.3
 KEYS = ("topic", "answer", "steps", "certainty")
 
 
@@ -64,7 +65,9 @@ def misfit(text: str) -> str:
 class Ear:
     """Says whose words an answer is made of: naive Bayes over words, each voice as likely as the others beforehand.
 
-    score of a voice = sum over the words of log((times in its texts + 1) / (words in its texts + different words))
+    score of a voice = sum over the words of log((times in its texts + s) / (words in its texts + s * different words))
+
+    s, SMOOTHED, is what a word counts that a voice has never said; it was chosen on the validation answers.
 
     texts   what each voice has said, at least one voice; never the texts that are to be judged
     """
@@ -86,8 +89,8 @@ class Ear:
         return {voice: heard[voice] / len(texts) for voice in self.counts}
 
     def _score(self, voice: str, text: str) -> float:
-        counts, room = self.counts[voice], self._totals[voice] + self._different
-        return sum(math.log((counts[word] + 1) / room) for word in words(text))
+        counts, room = self.counts[voice], self._totals[voice] + SMOOTHED * self._different
+        return sum(math.log((counts[word] + SMOOTHED) / room) for word in words(text))
 
 
 def words(text: str) -> list[str]:
