@@ -1,19 +1,23 @@
 """Whether voices can be told apart: by their form, by their words, and by what each adapter finds likely.
 
     perplexity   adapter x voice, of held-out answers: learnt is a voice whose own adapter has its column's lowest
-    json         share of an adapter's own answers that parse and fit the schema (data/styles/README.md)
-    marks        share of an adapter's own answers with a word that belongs to a voice: "ye" or "aye", "thou" or "-eth"
+    fits         share of an adapter's answers that parse as JSON and fit the schema (data/styles/README.md)
+    heard        share of an adapter's answers that an `Ear`, which counts words, takes for each voice
 
 A perplexity within a row compares texts, and a strict form is easier to foresee than a sermon: read columns, not rows.
-The marks count words, not wit; `marks_of_texts` says how often the written answers themselves carry them.
+An ear always names one of its voices, of a plain answer, too; and it hears words, not wit. `heard_of_texts` says how
+often it is right on held-out answers that were written, not generated.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +34,14 @@ from lora_lab.training.chat import Prompt
 from lora_lab.training.evaluate import evaluate, logits_of
 from lora_lab.training.generate import Decoding, generate
 from lora_lab.training.models import load_model, load_tokenizer, weight_bytes
+from lora_lab.training.pairs import VOICES, voice
 from lora_lab.training.tasks import Task
 
 BASE = "base"  # what the model without an adapter is called in tables
 DECODING = Decoding(max_new_tokens=96)
 CERTAINTY = ("high", "medium", "low")
+SMOOTHED = 0.3
 KEYS = ("topic", "answer", "steps", "certainty")
-MARKS = {
-    "captain": r"\b(ye|yer|aye|lad|me hearty|mate|matey|sailor|afore|'twixt)\b|\bo'|\b(ship|sail|hull|deck|crew|cargo|"
-    r"anchor|helm|bosun|grog|rum|keel|rigging|bilge|landlubber)\w*",
-    "preacher": r"\b(thou|thee|thy|thine|ye shall|hath|doth|unto|shalt|wilt|thereof|therefore|yea|verily|behold|lo|"
-    r"upon|lest|saith|spake|shew)\b|\b\w{3,}eth\b",
-}
-NO_MARKS = ("teeth", "beneath", "macbeth", "elizabeth")  # that end in -eth and are none
 
 
 # ---- one answer
@@ -63,18 +62,46 @@ def misfit(text: str) -> str:
     return "" if value["certainty"] in CERTAINTY else f"certainty must be one of {', '.join(CERTAINTY)}"
 
 
-def marked(text: str, voice: str) -> bool:
-    """Whether a text has one of a voice's marks; the JSON voice's is its form."""
-    if voice not in MARKS:
-        return not misfit(text)
-    return any(word not in NO_MARKS for word in (m.group().lower() for m in re.finditer(MARKS[voice], text, re.I)))
+class Ear:
+    """Says whose words an answer is made of: naive Bayes over words, each voice as likely as the others beforehand.
+
+    score of a voice = sum over the words of log((times in its texts + s) / (words in its texts + s * different words))
+
+    s, SMOOTHED, is what a word counts that a voice has never said; it was chosen on the validation answers.
+
+    texts   what each voice has said, at least one voice; never the texts that are to be judged
+    """
+
+    def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
+        self.counts = {voice: Counter(word for text in some for word in words(text)) for voice, some in texts.items()}
+        self._different = len(set().union(*self.counts.values()))
+        self._totals = {voice: counts.total() for voice, counts in self.counts.items()}
+
+    def hears(self, text: str) -> str:
+        """The likeliest voice; of equals the first."""
+        return max(self.counts, key=lambda voice: self._score(voice, text))
+
+    def shares(self, texts: Sequence[str]) -> dict[str, float]:
+        """The share of texts that it takes for each voice. Raises: BadValue for no texts."""
+        if not texts:
+            raise BadValue("there is no text to listen to")
+        heard = Counter(map(self.hears, texts))
+        return {voice: heard[voice] / len(texts) for voice in self.counts}
+
+    def _score(self, voice: str, text: str) -> float:
+        counts, room = self.counts[voice], self._totals[voice] + SMOOTHED * self._different
+        return sum(math.log((counts[word] + SMOOTHED) / room) for word in words(text))
 
 
-def shares(texts: Sequence[str], voices: Sequence[str]) -> dict[str, float]:
-    """The share of texts with each voice's marks. Raises: BadValue for no texts."""
-    if not texts:
-        raise BadValue("there is no text to look at")
-    return {voice: sum(marked(text, voice) for text in texts) / len(texts) for voice in voices}
+def words(text: str) -> list[str]:
+    """Words in lower case, apostrophes kept: "o'" is a captain's."""
+    return re.findall(r"[a-z']+", text.lower())
+
+
+@cache
+def our_ear() -> Ear:
+    """An ear for the three voices that ship with the lab, from their training answers."""
+    return Ear({name: [pair.response for pair in voice(name)["train"]] for name in VOICES})
 
 
 # ---- many adapters
@@ -139,18 +166,18 @@ def off_is_base(bank: AdapterBank, plain: torch.nn.Module, tokenizer: PreTrained
 def told_apart(bank: AdapterBank, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task]) -> dict[str, Any]:
     """All measures on the test questions, which are the same in all tasks.
 
-    Returns perplexity, diagonal (whether own is lowest), marks {adapter: {voice: share}}, marks_of_texts (the
-    same of the written answers), n, questions, answers {adapter: texts}.
+    Returns perplexity, diagonal (whether own is lowest), fits {adapter: share}, heard {adapter: {voice: share}},
+    heard_of_texts (the same of the written answers), n, questions, answers {adapter: texts}.
     """
-    names = [task.name for task in tasks]
-    table = perplexities(bank, tokenizer, tasks)
-    said = answers(bank, tokenizer, tasks[0].test.prompts)
+    table, said = perplexities(bank, tokenizer, tasks), answers(bank, tokenizer, tasks[0].test.prompts)
+    ear = Ear({task.name: task.train.texts for task in tasks})
     return {
         "n": len(tasks[0].test),
         "perplexity": table,
         "diagonal": own_is_lowest(table),
-        "marks": {name: shares(texts, names) for name, texts in said.items()},
-        "marks_of_texts": {task.name: shares(task.test.texts, names) for task in tasks},
+        "fits": {name: sum(not misfit(text) for text in texts) / len(texts) for name, texts in said.items()},
+        "heard": {name: ear.shares(texts) for name, texts in said.items()},
+        "heard_of_texts": {task.name: ear.shares(task.test.texts) for task in tasks},
         "questions": [str(prompt) for prompt in tasks[0].test.prompts],
         "answers": said,
     }

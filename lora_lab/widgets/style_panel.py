@@ -8,8 +8,9 @@ from pathlib import Path
 import ipywidgets as W
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.styles import BASE, file_sizes, marked, misfit
+from lora_lab.experiments.styles import BASE, file_sizes, misfit, our_ear
 from lora_lab.plots import styles as pictures
+from lora_lab.training.pairs import VOICES
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.live_styles import LiveAnswers
@@ -22,7 +23,7 @@ COLUMN = "flex:1 1 190px;min-width:0;border-top:3px solid #0072B2;padding:4px 6p
 class StylePanel(Panel):
     """Ask one question; all voices answer at once, in one batch in which each row has its own adapter.
 
-    adapters    folders by name; a name of a bundled voice is judged by that voice's marks
+    adapters    folders by name; an answer under the name of a bundled voice is judged, too
     questions   offered beside the line to type in; the first is asked when nobody watches
     longest     tokens of an answer at most
     Raises: NotFound for a folder that is no adapter, BadValue for none.
@@ -128,8 +129,8 @@ def columns(texts: Mapping[str, str], sizes: Mapping[str, int], *, over: bool) -
 
 def judged(name: str, text: str) -> str:
     """In a few words whether an answer is in its voice, for those voices that have a measure."""
+    if name == BASE:
+        return "no adapter"
     if name == "json":
         return misfit(text) or "fits the schema"
-    if name in ("captain", "preacher"):
-        return "in voice" if marked(text, name) else "no mark of the voice"
-    return "no adapter" if name == BASE else ""
+    return f"by its words: {our_ear().hears(text)}" if name in VOICES else ""

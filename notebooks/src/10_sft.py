@@ -200,7 +200,8 @@ assert reference["questions"] == asked
 # Reading a few good answers convinces everybody of everything. Three measures, fixed beforehand, on all 30 held-out questions:
 # 1. **Form.** Of the JSON voice's answers at least 90 % must parse and fit the schema (four keys, the right types).
 # 2. **Likelihood.** Each adapter scores each voice's written answers. Each voice must be likeliest to its *own* adapter.
-# 3. **Words.** How many answers have a word that belongs to a voice (*ye, aye, hull; thou, hath, -eth*)?
+# 3. **Words.** An *ear* counts words: from the *training* answers it has learnt how often each voice says "ye", "hath" or "certainty", and names the voice that a new answer's
+#    words fit best. What share of each adapter's answers does it take for the right voice?
 #
 # **Predict:** is the captain's adapter better or worse than the *base* at the preacher's answers?
 
@@ -210,19 +211,25 @@ from lora_lab.plots.styles import perplexity_table
 
 table = reference["perplexity"]
 print("the captain's adapter on the preacher:", f"{table['captain']['preacher']:.1f}", " the base on him:", f"{table['base']['preacher']:.1f}")
-print({adapter: {voice: f"{share:.0%}" for voice, share in row.items()} for adapter, row in reference["marks"].items()})
+for adapter, row in reference["heard"].items():
+    print(f"{adapter:9} fits the schema: {reference['fits'][adapter]:4.0%}   heard as", {voice: f"{share:.0%}" for voice, share in row.items()})
 assert own_is_lowest(table) and reference["n"] == 30
-assert reference["marks"]["json"]["json"] >= 0.9 and reference["marks"]["base"]["json"] == 0
+assert reference["fits"]["json"] >= 0.9 and reference["fits"]["base"] == 0
+assert all(reference["heard"][name][name] >= 0.9 for name in voices)
 perplexity_table(table, " (reference)")
 
 # %% [markdown]
 # Read *columns*. Along a row texts differ, and a strict form is easier to foresee than a sermon: the JSON column is low for its adapter because half of its tokens are braces and keys, not because that voice is learnt best.
-# The words are a cruder measure: the second one of these lines says how often the *written* answers carry their own marks. A count of words is no judge of wit.
+# The ear is cruder: it must name one of its three voices, of the base's plain answers, too, and words are not wit. Before such a measure is used, look how often it is right where the truth is known: on the
+# *written* held-out answers.
 
 # %%
-written = reference["marks_of_texts"]
-print({name: {voice: f"{share:.0%}" for voice, share in row.items()} for name, row in written.items()})
-assert all(written[name][name] > 0.8 for name in written)  # else the measure would be useless
+from lora_lab.experiments.styles import our_ear
+
+for name, task in voices.items():
+    print(f"{name:9} written, heard as", {voice: f"{share:.0%}" for voice, share in our_ear().shares(task.test.texts).items()})
+    assert our_ear().shares(task.test.texts)[name] > 0.9  # else the measure would be useless
+print("Aye, the moon pulls her, lad:", our_ear().hears("Aye, the moon pulls her, lad"))
 
 # %% [markdown]
 # Now the same table of *your* adapters.

@@ -14,15 +14,15 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.style_reference import FACTS, chosen, facts, holds_one
 from lora_lab.experiments.styles import (
     BASE,
+    Ear,
     answers,
     file_sizes,
-    marked,
     misfit,
     off_is_base,
     open_bank,
+    our_ear,
     own_is_lowest,
     perplexities,
-    shares,
     speaking,
     told_apart,
 )
@@ -39,11 +39,10 @@ SHORT = Decoding(max_new_tokens=5)
 # ---- one answer
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from([*GOOD, "more"]), st.one_of(st.text(), st.none(), st.integers(), st.lists(st.text()))
-    )
-)
+VALUES = st.sampled_from(["x", "", None, 3, [], [""], ["x"], [3], "high", "low", "sure"])
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "more"]), VALUES))
 def test_only_the_schema_fits(changes):
     value = GOOD | changes
     fits = (
@@ -70,14 +69,18 @@ def test_what_does_not_fit_says_why(text, why):
     assert why in misfit(text)
 
 
-def test_written_answers_carry_their_own_marks_and_seldom_another_s():
-    texts = {name: [pair.response for pair in voice(name)["test"]] for name in VOICES}
-    own = {name: shares(some, VOICES) for name, some in texts.items()}
-    assert all(own[name][name] >= 0.9 for name in VOICES)
-    assert all(own[name][other] <= 0.35 for name in VOICES for other in VOICES if name != other)
-    assert not marked("Her teeth are beneath", "preacher")
+def test_an_ear_hears_whose_words_an_answer_is_made_of():
+    ear = Ear({"a": ["aye aye lad", "lad"], "b": ["verily verily"]})
+    assert [ear.hears(text) for text in ("Aye!", "verily, lad; verily", "")] == ["a", "b", "a"]
+    assert ear.shares(["aye", "lad", "verily", "verily"]) == {"a": 0.5, "b": 0.5}
     with pytest.raises(BadValue, match="no text"):
-        shares([], VOICES)
+        ear.shares([])
+
+
+@pytest.mark.parametrize("name", VOICES)
+def test_it_tells_written_answers_apart_that_it_has_not_heard(name):
+    held_out = [pair.response for split in ("validation", "test") for pair in voice(name)[split]]
+    assert our_ear().shares(held_out)[name] >= 0.95  # 60 answers
 
 
 def test_own_is_lowest_looks_at_columns_and_at_the_base():
@@ -143,7 +146,8 @@ def test_all_measures_together(spoken, monkeypatch):
     monkeypatch.setattr("lora_lab.experiments.styles.DECODING", SHORT)
     found = told_apart(bank, tokenizer, [load_task(name, max_length=400) for name in ("captain", "preacher")])
     assert found["n"] == 30 == len(found["questions"]) == len(found["answers"][BASE])
-    assert found["marks_of_texts"]["captain"]["captain"] > 0.9
+    assert found["heard_of_texts"]["captain"]["captain"] > 0.9
+    assert found["fits"] == {BASE: 0, "captain": 0, "preacher": 0}
     assert isinstance(found["diagonal"], bool)
     json.dumps(found)
 
@@ -182,7 +186,8 @@ def test_the_shipped_reference_holds_what_was_promised(name):
 
     reference = reference_styles()
     assert own_is_lowest(reference["perplexity"])
-    assert reference["marks"]["json"]["json"] >= 0.9
+    assert reference["fits"]["json"] >= 0.9
+    assert reference["heard"][name][name] >= 0.9
     assert reference["off_is_base"] is True
     best = min(reference["tried"][name], key=lambda one: one["validation"])
     assert best["lr"] == reference["recipes"][name]["lr"]
@@ -196,7 +201,7 @@ def test_a_row_s_tokens_grow_as_generate_makes_them(spoken):
     said = answers(bank, tokenizer, [question("Why?")], SHORT)
     with bank.mixed([None, "captain", "preacher"]):
         steps = list(side_by_side(bank.model, tokenizer, question("Why?"), 3, SHORT.max_new_tokens))
-    assert steps[-1] == list(said.values())
+    assert [[text] for text in steps[-1]] == list(said.values())
     assert 1 <= len(steps) <= SHORT.max_new_tokens
     with pytest.raises(BadValue, match="at least one row"):
         next(side_by_side(bank.model, tokenizer, "x", 0))

@@ -83,9 +83,9 @@ def test_answers_are_shown_never_interpreted():
     [
         ("json", GOOD, "fits the schema"),
         ("json", "ahoy", "no JSON"),
-        ("captain", "Aye, lad.", "in voice"),
-        ("preacher", "Verily.", "in voice"),
-        ("preacher", "Sure!", "no mark of the voice"),
+        ("captain", "Aye, haul on her, lad, 'fore ye sink.", "by its words: captain"),
+        ("preacher", "And thou shalt hear it, for it hath a voice.", "by its words: preacher"),
+        ("preacher", "Aye, lad, ye scurvy crew!", "by its words: captain"),
         ("mine", "x", ""),
     ],
 )
