@@ -34,7 +34,7 @@ def check_codes(codes: Callable[[Any, Any], Any]) -> Verdict:
     if given == near:
         return Verdict(True, "the nearest level; ties do not matter, for either side is as near")
     unsigned = "distances without their sign: take abs() before the smallest is looked for"
-    hints = {
+    hints: dict[str, list[Any]] = {
         "those are the levels themselves; the code is the number of the level, 0 to 15": [LEVELS[c] for c in near],
         "that is the level at or below: look whether the one above is nearer": [_below(x) for x in SCALED],
         "that is the level at or above: look whether the one below is nearer": [_above(x) for x in SCALED],

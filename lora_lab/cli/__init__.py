@@ -188,8 +188,6 @@ def _recipe(options: dict[str, Any]) -> Any:
     """The recipe that the options describe."""
     from lora_lab.training.recipe import Recipe
 
-    if options["method"] == "qlora" and options["dtype"] == "auto":
-        options["dtype"] = "nf4"
     return Recipe(method=take_method(options), **options)
 
 

@@ -41,7 +41,9 @@ def method_options(without: Collection[str] = ()) -> Callable[[Command], Command
     def add(command: Command) -> Command:
         for name, owners in reversed(_fields().items()):
             command = command if name in without else _option(name, owners)(command)
-        return click.option("--method", default="lora", show_default=True, help=f"{', '.join(REGISTRY)}.")(command)
+        return click.option("--method", default="lora", show_default=True, help=f"{', '.join(REGISTRY)}; qlora.")(
+            command
+        )
 
     return add
 
@@ -49,8 +51,8 @@ def method_options(without: Collection[str] = ()) -> Callable[[Command], Command
 def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
     """The method that the options make, which are taken out of `options`.
 
-    "qlora" is lora, on all linear layers unless told otherwise: what differs is the base. With an
-    architecture, lora's targets are those that it has.
+    "qlora" is lora on a base in 4 bits: on all linear layers unless told otherwise, and where the options have a dtype
+    that is "auto", it becomes nf4. With an architecture, lora's targets are those that it has.
     Raises: BadValue or NotFound, naming what there is.
     """
     name = options.pop("method")
@@ -58,6 +60,8 @@ def take_method(options: dict[str, Any], architecture: Architecture | None = Non
     given = {field: _read(field, value) for field, value in taken.items() if value is not None}
     if name == "qlora":
         name, given = "lora", {"targets": "all-linear", **given}
+        if options.get("dtype") == "auto":
+            options["dtype"] = "nf4"
     if architecture and name == "lora" and "targets" not in given:
         given["targets"] = _usual_targets(architecture)
     return method_from({"name": name, **given})

@@ -119,10 +119,10 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
         raise BadValue("give --alpha or --alpha-rule, not both")
     rank, targets = options.pop("rank"), list(options.pop("targets"))
     axes: dict[str, Any] = {name: numbers(f"--{name}", options.pop(name), kind) for name, kind in LISTS.items()}
-    if options["method"] == "lora":
+    if options["method"] in ("lora", "qlora"):
         axes["rank"] = numbers("--rank", "8" if rank is None else rank, int)
         axes["alpha"] = rule or (numbers("--alpha", alpha, float) if alpha is not None else "fixed:16")
-        axes["targets"] = targets or "q,v"
+        axes["targets"] = targets or ("all-linear" if options["method"] == "qlora" else "q,v")
     elif {rank, alpha, rule} != {None} or len(targets) > 1:
         raise BadValue(
             f"a grid of ranks, alphas and targets is lora's, not {options['method']}'s: give rates and seeds"

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ def attach_ahead(model: nn.Module, method: Method, name: str, made: Callable[[],
 def attach_whole(model: nn.Module, method: Method) -> Report:
     """Let every weight of `model` train, its head among them."""
     refuse_adapted(model)
-    if hasattr(model, "lora_lab_fingerprint"):
+    if coded_layers(model):
         raise BadValue("codes of a few bits cannot train: load the base in fp32 or bf16, or train lora beside it")
     model.requires_grad_(True)
     numbers = numbers_of(model)
@@ -131,8 +132,13 @@ def _attaching(model: nn.Module) -> Iterator[tuple[int, str]]:
 
 def numbers_of(model: nn.Module) -> int:
     """Numbers in a model; codes of a few bits count as the weights that they stand for."""
-    coded = sum(getattr(module, "numbers", 0) for module in model.modules() if hasattr(module, "dequantized"))
+    coded = sum(layer.numbers for layer in coded_layers(model))
     return coded + sum(p.numel() for p in model.parameters())
+
+
+def coded_layers(model: nn.Module) -> list[Any]:
+    """The layers whose weights are held as codes of a few bits, see `methods/quantized.py`."""
+    return [module for module in model.modules() if hasattr(module, "dequantized")]
 
 
 def train_heads(model: nn.Module) -> tuple[tuple[str, int], ...]:
@@ -178,8 +184,8 @@ def fingerprint(model: nn.Module) -> str:
     """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
     one fingerprint in fp32 and in bf16, and quantised. Adapters and heads do not count.
     """
-    if known := getattr(model, "lora_lab_fingerprint", None):
-        return str(known)  # quantised: what it was before
+    if coded_layers(model):
+        return str(getattr(model, "lora_lab_fingerprint", ""))  # what it was before it was quantised
     digest = sha256()
     for name, parameter in sorted(_base_matrices(model)):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())

@@ -38,6 +38,8 @@ class QuantizedLinear(nn.Module):
         self.format, self.fast = held.format, fast
         self.packed: Tensor
         self.absmax: Tensor
+        self.scales: Tensor | None
+        self.offset: Tensor | None
         self.register_buffer("packed", held.packed)
         self.register_buffer("absmax", _as_bytes(held.absmax))
         self.register_buffer("scales", None if held.scales is None else _as_bytes(held.scales))

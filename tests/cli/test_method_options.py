@@ -72,6 +72,17 @@ def test_lora_is_swept_over_ranks_as_well(recipes):
     assert [r.method for r in swept] == [LoRA(2, 4, rslora=True), LoRA(4, 8, rslora=True)]
 
 
+def test_qlora_is_lora_on_all_linear_layers_of_a_base_in_4_bits(recipes):
+    (recipe,) = recipes("train", "--method", "qlora")
+    assert (recipe.method, recipe.dtype) == (LoRA(targets="all-linear"), "nf4")
+    (recipe,) = recipes("train", "--method", "qlora", "--targets", "q", "--dtype", "nf4+fp32")
+    assert (recipe.method, recipe.dtype) == (LoRA(targets="q"), "nf4+fp32")
+    (recipe,) = recipes("train", "--dtype", "int8")
+    assert (recipe.method, recipe.dtype) == (LoRA(), "int8")
+    swept = recipes("sweep", "--method", "qlora", "--rank", "2,4")
+    assert [(r.method, r.dtype) for r in swept] == [(LoRA(n, targets="all-linear"), "nf4") for n in (2, 4)]
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

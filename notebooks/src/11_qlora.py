@@ -1,0 +1,391 @@
+# %% [markdown]
+# # 11 · QLoRA: training beside a base of 4 bits
+#
+# **Goal.** Quantise a weight by hand, as NF4 does, and know where every bit goes. Train an adapter *through* such weights. Then find out, with verdicts, how few
+# bits are too few, what it saves and what it costs, and why the numbers that do train stay in fp32.
+#
+# **Time box.** 55 minutes. One short training run in the second half; the first code cell says how long.
+# **Before this:** lesson 05 (memory) and 08 (what a verdict may say).
+
+# %%
+import torch
+from lora_lab import LoRA, checks, load_model, memory
+from lora_lab.lesson import FAST, catch_up, compare, eta, small, steps, workplace
+
+store = workplace("11")
+task = small("rt", store, rows=120)
+mark = " (illustration)" if FAST else ""
+model = load_model("minilm", num_labels=2)
+weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (384, 384), true fp32
+print(f"One run: {eta(steps(200, 4))}.")
+
+# %% [markdown]
+# ## A weight is a number with far too many digits
+# A frozen weight is only *read*: nothing is ever added to it. So it need not be as fine as one that trains. **Quantising** writes each weight as one of a few fixed
+# values, the **levels**, and keeps only the number of the level, its **code**. With 16 levels a code takes 4 bits; fp32 takes 32, bf16 takes 16.
+#
+# QLoRA (Dettmers et al. 2023) is just that: the base in 4 bits, and beside it the LoRA that you know, in fp32. Let us quantise the first 64 numbers of a real matrix.
+#
+# Levels lie between -1 and 1, weights do not. So the 64 numbers, a **block**, are first divided by the largest of them in size, their **absmax**, which is kept.
+
+# %%
+block = weight[0, :64]
+absmax = block.abs().max()
+scaled = block / absmax
+print(f"absmax {absmax:.4f}; the first weights {[round(x, 3) for x in block[:5].tolist()]}, scaled {[round(x, 3) for x in scaled[:5].tolist()]}")
+assert scaled.abs().max() == 1
+
+# %% [markdown]
+# Which 16 levels? Let us begin with those of **NF4**, "4-bit NormalFloat"; why just these comes next.
+
+# %%
+from lora_lab.methods.quantize import FORMATS
+
+levels = FORMATS["nf4"].levels
+print([round(x, 3) for x in levels.tolist()])
+assert len(levels) == 16 and levels[7] == 0 and levels[0] == -1 and levels[15] == 1
+
+# %% [markdown]
+# ### Exercise 1 · 4 minutes
+# Write `codes(scaled, levels)`: for each number of `scaled` (n,) the *number* of the nearest level. One line will do: `scaled[:, None] - levels` has the shape (n, 16).
+
+
+# %% exercise
+def codes(scaled, levels):
+    ...
+
+
+checks.check_codes(codes)
+
+
+# %% solution
+def codes(scaled, levels):
+    return (scaled[:, None] - levels).abs().argmin(1)
+
+
+checks.check_codes(codes)
+
+# %% [markdown]
+# Back again is `level[code] * absmax`. The lab's own `quantize` does the same for a whole matrix and packs two codes in a byte. **Predict:** by how many per cent of its size (as a
+# vector) is the block wrong afterwards?
+
+# %%
+guess_error = None  # per cent
+
+# %%
+from lora_lab.methods.quantize import codes_of, quantize, unpack
+
+mine = codes_of(scaled, levels).int()  # the library's, so that the lesson goes on unsolved too
+back = levels[mine] * absmax
+print("codes", mine[:12].tolist(), "->", [round(x, 3) for x in back[:5].tolist()])
+print(compare("error of the block", guess_error, 100 * float((back - block).norm() / block.norm()), "%"))
+held = quantize(weight, "nf4-single")
+assert torch.equal(unpack(held.packed, 4)[:64], mine) and torch.equal(held.dequantized()[0, :64], back)
+assert held.packed.numel() == weight.numel() / 2  # bytes
+
+# %% [markdown]
+# ## Why just these levels?
+# The plain way would be an **int4**: 15 levels, evenly spaced. NF4 puts its levels at **quantiles of the normal distribution**: as trained weights are bell-shaped, each code is then used about
+# equally often, and levels are dense where weights are. **Predict** int4's error in per cent of NF4's (100: the same), on all of MiniLM's quantised matrices.
+
+# %%
+guess_int4 = None  # per cent of NF4's error
+
+# %%
+from lora_lab.experiments.bits import weight_errors
+from lora_lab.plots.bits import levels_among_weights
+
+errors = weight_errors(("nf4", "int4"))
+print(compare("int4's error in per cent of NF4's", guess_int4, 100 * errors["int4"] / errors["nf4"], "%"))
+used = {name: unpack(quantize(weight, name).packed, 4).bincount(minlength=16) / weight.numel() for name in errors}
+print({name: f"most used code {share.max():.0%}, least used of its levels {share[share > 0].min():.1%}" for name, share in used.items()})
+assert errors["int4"] > 1.15 * errors["nf4"] and used["nf4"].max() < used["int4"].max()
+levels_among_weights((weight.view(-1, 64) / weight.view(-1, 64).abs().amax(1, keepdim=True)).numpy(), {n: FORMATS[n].levels.numpy() for n in errors}, errors)
+
+# %% [markdown]
+# It is no magic: NF4 fits *bells*. On numbers that are spread evenly, int4 wins. And why blocks? One large weight makes the levels coarse for all that share its absmax. **Predict:** how
+# much larger (times) is the error if the *whole* matrix is one block?
+
+# %%
+guess_one_block = None  # times
+
+# %%
+def wrong(w, name):
+    return float((quantize(w, name).dequantized() - w).norm() / w.norm())
+
+
+even = torch.rand(384, 384, generator=torch.Generator().manual_seed(0)) - 0.5
+print(f"evenly spread numbers: nf4 {wrong(even, 'nf4'):.1%}, int4 {wrong(even, 'int4'):.1%}")
+whole = levels[codes_of(weight / weight.abs().max(), levels).int()] * weight.abs().max()
+one_block = float((whole - weight).norm() / weight.norm())
+print(compare("one block for the matrix, error against blocks of 64", guess_one_block, one_block / wrong(weight, "nf4"), "times"))
+assert wrong(even, "int4") < wrong(even, "nf4") and one_block > 1.3 * wrong(weight, "nf4")
+
+# %% [markdown]
+# ## Where every bit goes
+# Small blocks cost: an fp32 absmax for 64 weights is 32/64 = 0.5 bits a weight, an eighth on top. **Double quantisation** quantises the absmax too: their mean is taken off, and what is left is
+# written in 8 bits, in blocks of 256 absmax, which share one fp32 number.
+#
+# ### Exercise 2 · 3 minutes
+# How many bits does a weight take then, all together?
+
+# %% exercise
+checks.check_bits_per_weight(...)
+
+# %% solution
+checks.check_bits_per_weight(4 + 8 / 64 + 32 / (64 * 256))
+
+# %%
+for name in ("nf4-single", "nf4"):
+    print(f"{name:10} {quantize(weight, name).bits_per_weight:.4f} bits a weight, error {wrong(weight, name):.3%}")
+assert quantize(weight, "nf4-single").bits_per_weight == 4.5
+assert abs(quantize(weight).bits_per_weight - (4 + 8 / 64 + 32 / (64 * 256))) < 0.001
+assert wrong(weight, "nf4") < 1.01 * wrong(weight, "nf4-single")  # 0.37 bits saved for next to nothing
+
+# %% [markdown]
+# Is this *the* NF4? The library that QLoRA came with is bitsandbytes. Where it is installed, codes, nested scales and the values that come back are compared, to the last bit.
+
+# %%
+from lora_lab.methods import bnb
+
+if theirs := bnb.module():
+    packed, state = theirs.functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    ours = quantize(weight)
+    assert torch.equal(packed.flatten(), ours.packed) and torch.equal(state.absmax, ours.absmax) and torch.equal(state.state2.absmax, ours.scales)
+    assert torch.equal(theirs.functional.dequantize_4bit(packed, state), ours.dequantized())
+print("equal to bitsandbytes, bit by bit" if theirs else "bitsandbytes is not installed here: pip install 'lora-lab[quantisation]'")
+
+# %% [markdown]
+# ## Training through codes
+# A code cannot be trained: there is no small step from 7 to 8. It need not. LoRA asks the frozen layer for two products, `x W` on the way forward and `dy W` on the way back, and for both W is **turned
+# back for a moment** and thrown away. **Predict:** how many bytes does autograd keep for the backward pass of such a frozen layer?
+
+# %%
+guess_kept = None  # bytes
+
+# %%
+from torch import nn
+from lora_lab.methods.quantized import QuantizedLinear, quantize_model
+
+layer, kept = QuantizedLinear(nn.Linear(384, 384)), []
+x = torch.randn(8, 384, requires_grad=True)
+with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
+    y = layer(x)
+y.sum().backward()
+print(compare("kept for backward", guess_kept, sum(kept), "bytes"))
+assert sum(kept) == 0 and torch.allclose(x.grad, torch.ones(8, 384) @ layer.dequantized(), atol=1e-5)
+
+# %%
+four = load_model("minilm", num_labels=2, dtype="nf4")
+report = LoRA(rank=8).attach(four)
+ids = torch.randint(1000, 2000, (2, 12), generator=torch.Generator().manual_seed(0))
+four(input_ids=ids).logits.sum().backward()
+reached = [name for name, p in four.named_parameters() if p.grad is not None]
+print(f"{report.trainable:,} of {report.total:,} numbers train; {len(reached)} tensors got a gradient, codes are not among them")
+assert all("lora_" in name or "classifier" in name for name in reached) and report.total > 22_000_000
+assert all(p.dtype == torch.float32 for p in four.parameters() if p.requires_grad)
+
+# %% [markdown]
+# ## What it saves
+# 4.127 bits in the place of 16: a quarter. But of the *weights in linear layers* only. Embeddings, norms and head stay as they are, and so do activations (lesson 05).
+# **Predict** the peak of a training step in per cent of that with a bf16 base: for MiniLM, and for Llama-2-70B (1 row of 512 tokens, checkpointing).
+
+# %%
+guess_minilm, guess_70b = None, None  # per cent
+
+# %%
+share = {}
+for name, setup in (("minilm", {"batch": 4, "seq": 64, "device": "cpu"}), ("llama-2-70b", {"batch": 1, "seq": 512, "checkpointing": True})):
+    sixteen, fours = (memory(name, LoRA(rank=8), quantised=q, **setup) for q in ("none", "nf4"))
+    share[name] = 100 * fours.peak / sixteen.peak
+    print(f"{name}: {sixteen.peak / 2**20:,.0f} MiB -> {fours.peak / 2**20:,.0f} MiB, of which weights {fours.categories['weights'] / 2**20:,.0f}")
+print(compare("minilm", guess_minilm, share["minilm"], "%"))
+print(compare("llama-2-70b", guess_70b, share["llama-2-70b"], "%"))
+assert share["llama-2-70b"] < 33 and share["minilm"] > 60
+
+# %% [markdown]
+# A small model is mostly vocabulary: more than half of MiniLM is its table of embeddings. QLoRA is for models whose linear layers *are* the model. Predicted is not measured: a real step on this
+# machine, and beside it the trace.
+
+# %%
+from lora_lab.training.measure import measure
+
+setup = {"batch": 4, "seq": 64, "device": "cpu", "dtype": "bf16", "quantised": "nf4"}
+predicted, traced, real = memory("minilm", LoRA(), **setup), memory("minilm", LoRA(), trace=True, **setup), measure("minilm", LoRA(), **setup)
+print(f"minilm in NF4, LoRA: predicted {predicted.peak / 2**20:.2f} MiB, traced {traced.peak / 2**20:.2f}, measured {real.peak / 2**20:.2f}")
+assert abs(predicted.peak / real.peak - 1) < 0.03 and abs(traced.peak / real.peak - 1) < 0.03
+
+# %% [markdown]
+# **What it costs** is time and exactness. Time: W is turned back twice a step. Beside many tokens that is little; beside few it is most of the work.
+
+# %%
+import time
+
+
+def milliseconds(layer, rows):
+    x, taken = torch.randn(rows, 1536, requires_grad=True), []
+    for _ in range(5):
+        start = time.perf_counter()
+        layer(x).sum().backward()
+        taken.append(1000 * (time.perf_counter() - start))
+    return min(taken)
+
+
+plain = nn.Linear(1536, 384).requires_grad_(False)
+coded = {"bitsandbytes' kernel" if bnb.module() else "ours": QuantizedLinear(plain), "our own code": QuantizedLinear(plain, fast=False)}
+for rows in (16, 2048):
+    print(f"{rows:5} tokens: fp32 {milliseconds(plain, rows):.2f} ms;", "; ".join(f"nf4 by {how} {milliseconds(one, rows):.2f}" for how, one in coded.items()))
+assert all(torch.equal(one.dequantized(), coded["our own code"].dequantized()) for one in coded.values())  # the same numbers either way
+
+# %% [markdown]
+# **Stop here** if time is short. You have NF4 in your hands; the rest asks how few bits are too few, and what the *trained* numbers need.
+#
+# ## Quality against bits
+# Weights are 9 % wrong in NF4. Does the trained model suffer? The same LoRA (rank 8 on q and v), 400 steps of 16, five seeds, one rate; the base in 16, 8, 4, 3 and 2 bits. The weights' errors are below.
+# **Predict** the fewest bits at which accuracy is *not worse* than with 16.
+
+# %%
+errors = weight_errors(("int8", "nf4", "nf3", "nf2"))
+print({name: f"{error:.1%}" for name, error in errors.items()})
+guess_bits = None  # 8, 4, 3 or 2
+
+# %%
+from lora_lab.experiments.bits import CURVE, bits_curve
+from lora_lab.plots.bits import quality_against_bits
+
+made = catch_up("bits", store)
+print(made)
+reference = bits_curve(store=store)  # finds all of them done
+print(reference)
+assert all(len(runs) == 5 for runs in reference.runs.values()) and set(reference.verdicts) == set(CURVE[1:])
+
+# %%
+not_worse = [row for row in reference.table() if row["outcome"] != "worse"]
+print(compare("fewest bits that are not worse", guess_bits, round(not_worse[-1]["bits"]), "bits"))
+means = {row["dtype"]: row["mean"] for row in reference.table()}
+assert reference.verdicts["nf2+bf16"].outcome == "worse"
+assert means["nf2+bf16"] < means["nf4+bf16"]
+quality_against_bits(reference)
+
+# %% [markdown]
+# Read the verdicts, not the means. *Undecided* is not *equal*: five seeds on 2,000 sentences cannot tell a difference of a point from none. And the adapter **repairs** part of the damage: it is trained
+# on the quantised base, and learns to answer with the weights that are there. That is why one may train in 4 bits, yet should think twice before *merging* into other bits.
+#
+# ### Exercise 3 · 2 minutes
+# Somebody says: "The mean at 4 bits is lower than at 16, so 4 bits are worse." Which answer is right?
+# - **a** No: the interval is wide, so 4 bits are as good. **b** Yes: five seeds are enough to compare means. **c** The verdict decides, against a margin fixed beforehand.
+
+# %% exercise
+checks.check_four_bits_said(...)
+
+# %% solution
+checks.check_four_bits_said("c")
+
+# %% [markdown]
+# One point of your own, live: NF4, one seed, half as many steps.
+
+# %%
+live = bits_curve(("nf4+bf16",), task=task, seeds=1, steps=steps(200, 4), batch=16 if not FAST else 4, store=store)
+print(f"yours: {live.values('nf4+bf16')[0]:.1%} after {steps(200, 4)} steps{mark}; ours after 400: {means['nf4+bf16']:.1%}")
+assert 0 < live.values("nf4+bf16")[0] <= 1
+quality_against_bits(reference, live)
+
+# %% [markdown]
+# ## Why not on SmolLM2?
+# It is the lab's language model, and it came from a file of **Q4_1**: blocks of 32 weights, each with 16 levels of its own. What fp32 shows of it now has been through 4 bits. Whoever quantises it *again*
+# measures the second loss without the first. **Predict:** how many *different* numbers are there in a block of 32 of its weights, at most? And of MiniLM's?
+
+# %%
+guess_smollm2, guess_different = None, None
+
+# %%
+from safetensors import safe_open
+from lora_lab.training.assets import asset_path
+
+with safe_open(next(asset_path("smollm2").glob("*.safetensors")), "pt") as file:
+    other = file.get_tensor("model.layers.0.self_attn.q_proj.weight")
+different = {name: max(len(block.unique()) for block in w.reshape(-1, 32)[:500]) for name, w in (("smollm2", other), ("minilm", weight))}
+print(compare("smollm2", guess_smollm2, different["smollm2"]))
+print(compare("minilm", guess_different, different["minilm"]))
+assert different["smollm2"] <= 16 < different["minilm"] == 32
+
+# %% [markdown]
+# So of SmolLM2 we say what a step needs, and how far LoRA on NF4 lags behind LoRA on bf16 after equal steps, as *mechanics*; it is no measure of what 4 bits cost. Three seeds, 20 steps of 4 rows of 128 tokens
+# of the King James Bible, every linear layer adapted:
+
+# %%
+print(catch_up("qlora_smollm2", store))
+gap = bits_curve(("bf16", "nf4+bf16"), model="smollm2", task="kjv", method=LoRA(targets="all-linear"), lr=1e-3, steps=20, batch=4, seeds=3,
+                 store=store, fields={"max_length": 128})
+losses = {dtype: [round(x, 3) for x in gap.values(dtype, "loss")] for dtype in gap.runs}
+print("test loss (nats a token):", losses)
+print("NF4 against bf16, higher is better:", gap.verdicts["nf4+bf16"])
+assert all(four > sixteen for four, sixteen in zip(*reversed(losses.values())))
+
+# %% [markdown]
+# ## What trains stays in fp32
+# A frozen weight is read; a trained one is *added to*, a little at a time. There the digits count. **bf16** has 8 bits of exponent, as fp32 has, and 7 bits behind the point; **fp16** has 5 and 10: finer, but it ends at 65,504.
+#
+# ### Exercise 4 · 2 minutes
+# Which is the smallest power of two that can be added to 1 in bf16 without being lost? (A tie goes to the even neighbour, here 1.)
+
+# %% exercise
+checks.check_bf16_step(...)
+
+# %% solution
+checks.check_bf16_step(2**-7)
+
+# %%
+one, thousand = torch.ones((), dtype=torch.bfloat16), torch.ones((), dtype=torch.bfloat16)
+for _ in range(1000):
+    thousand += torch.tensor(0.001).bfloat16()
+print("1 + 2^-9 in bf16:", (one + 2**-9).item(), "| a thousand times 0.001 added to 1:", thousand.item())
+print("70,000 in fp16:", torch.tensor(70_000.0).half().item(), "| 1e-8 in fp16:", torch.tensor(1e-8).half().item(), "| both in bf16:", torch.tensor([7e4, 1e-8]).bfloat16().tolist())
+assert one + 2**-9 == 1 and thousand == 1
+assert torch.tensor(70_000.0).half().isinf() and torch.tensor(1e-8).half() == 0 and torch.tensor(1e-8).bfloat16() > 0
+
+# %% [markdown]
+# AdamW moves each number by about the learning rate. **Predict:** of the numbers in A of a *trained* adapter (ours on `rt`), how many per cent would not move at all at a rate of 1e-4, if they were kept in bf16?
+
+# %%
+guess_lost = None  # per cent
+
+# %%
+from lora_lab.lesson import reference as reference_run
+from safetensors.torch import load_file
+
+tensors = load_file(f"{reference_run('minilm-rt-r8').adapter}/adapter_model.safetensors")
+a = torch.cat([t.flatten() for name, t in tensors.items() if "lora_A" in name])
+lost = {(rate, d): 100 * float(((a.to(d) - rate) == a.to(d)).float().mean()) for rate in (2e-3, 1e-4, 1e-5) for d in (torch.bfloat16, torch.float16, torch.float32)}
+for (rate, d), percent in lost.items():
+    print(f"rate {rate:g}, A in {str(d)[6:]:8} {percent:5.1f} % do not move")
+print(compare("bf16 at 1e-4", guess_lost, lost[1e-4, torch.bfloat16], "%"))
+assert lost[2e-3, torch.bfloat16] == 0 and lost[1e-4, torch.bfloat16] > 30 and lost[1e-5, torch.float32] == 0
+
+# %% [markdown]
+# At the start of training nothing is amiss; as the rate falls towards the end of its schedule, half of a bf16 adapter stands still. That is why the lab keeps A, B and AdamW's moments in fp32 beside any base: of a
+# rank-8 adapter that is under a MiB.
+#
+# **fp16 and loss scaling.** In fp16 the *gradients* are in danger: below 6e-8 they become 0. The remedy is to multiply the loss by S, hence every gradient, and to divide by S in fp32 before the step. Too large an
+# S overflows: then the step is left out and S halved.
+
+# %%
+rows = torch.randint(1000, 20000, (16, 24), generator=torch.Generator().manual_seed(1))
+four.zero_grad()
+nn.functional.cross_entropy(four(input_ids=rows).logits, torch.arange(16) % 2).backward()
+gradient = torch.cat([p.grad.flatten() for name, p in four.named_parameters() if "lora_B" in name]) / 10_000  # of a model that is nearly sure of itself
+zeros = {}
+for scale in (1, 2**8, 2**16, 2**32):
+    half = (gradient * scale).half()
+    zeros[scale] = float((half == 0).float().mean())
+    print(f"S = {scale:>13,}: {zeros[scale]:6.1%} of the gradients are 0 in fp16; overflow: {bool(half.isinf().any())}")
+assert zeros[1] > 5 * max(zeros[2**16], 1e-3) and bool((gradient * 2**32).half().isinf().any())
+
+# %% [markdown]
+# bf16 needs none of this: its exponent is fp32's. That, and not precision, is why it has replaced fp16 in training.
+#
+# ## What you take with you
+# - NF4: 16 levels at quantiles of a bell, blocks of 64 with an absmax each, which are quantised again: 4 + 8/64 + 32/16,384 = **4.127 bits**.
+# - The base is only read, so W is turned back for a moment, twice a step; nothing of it is kept. What trains stays in fp32.
+# - It saves three quarters of the *linear layers*, so almost three quarters of a 70B model and little of a small one. It costs time, and exactness that a verdict has to judge.
+# - A model that has been in 4 bits already cannot show what 4 bits cost.
