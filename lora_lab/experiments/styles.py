@@ -40,7 +40,6 @@ from lora_lab.training.tasks import Task
 BASE = "base"  # what the model without an adapter is called in tables
 DECODING = Decoding(max_new_tokens=96)
 CERTAINTY = ("high", "medium", "low")
-SMOOTHED = 0.3
 KEYS = ("topic", "answer", "steps", "certainty")
 
 
@@ -63,17 +62,17 @@ def misfit(text: str) -> str:
 
 
 class Ear:
-    """Says whose words an answer is made of: naive Bayes over words, each voice as likely as the others beforehand.
+    """Says whose words an answer is made of: naive Bayes over `pieces`, each voice as likely as the others beforehand.
 
-    score of a voice = sum over the words of log((times in its texts + s) / (words in its texts + s * different words))
-
-    s, SMOOTHED, is what a word counts that a voice has never said; it was chosen on the validation answers.
+    score of a voice = sum over an answer's pieces of log((times in its texts + 1) / (pieces in its texts + kinds))
 
     texts   what each voice has said, at least one voice; never the texts that are to be judged
     """
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
-        self.counts = {voice: Counter(word for text in some for word in words(text)) for voice, some in texts.items()}
+        self.counts = {
+            voice: Counter(piece for text in some for piece in pieces(text)) for voice, some in texts.items()
+        }
         self._different = len(set().union(*self.counts.values()))
         self._totals = {voice: counts.total() for voice, counts in self.counts.items()}
 
@@ -89,13 +88,14 @@ class Ear:
         return {voice: heard[voice] / len(texts) for voice in self.counts}
 
     def _score(self, voice: str, text: str) -> float:
-        counts, room = self.counts[voice], self._totals[voice] + SMOOTHED * self._different
-        return sum(math.log((counts[word] + SMOOTHED) / room) for word in words(text))
+        counts, room = self.counts[voice], self._totals[voice] + self._different
+        return sum(math.log((counts[piece] + 1) / room) for piece in pieces(text))
 
 
-def words(text: str) -> list[str]:
-    """Words in lower case, apostrophes kept: "o'" is a captain's."""
-    return re.findall(r"[a-z']+", text.lower())
+def pieces(text: str) -> list[str]:
+    """Words in lower case, signs, and the last three letters of longer words: "o'", ";" and "-eth" are telling."""
+    found = re.findall(r"[a-z']+|[^\w\s]", text.lower())
+    return found + [f"-{piece[-3:]}" for piece in found if len(piece) > 4]
 
 
 @cache
