@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file, save_file
 
+from lora_lab import LoRA, detach, load_adapter, save_adapter
 from lora_lab.errors import BadValue
+from lora_lab.methods.adapters import WEIGHTS
+from lora_lab.methods.inspection import inspect_adapter
 from tests.fuzz.run import Fuzzer
-from tests.fuzz.watch import CONSTANT, watched
+from tests.fuzz.watch import CONSTANT, size_of, watched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process reset its memory's peak")
 
@@ -44,6 +49,26 @@ def test_a_case_is_the_same_each_time(fuzzer):
 )
 def test_the_watch_sees(fuzzer, tmp_path: Path, load, fault):
     assert any(fault in found for found in watched(lambda: load(tmp_path), 10).faults)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_large_file_takes_no_more_than_twice_its_size(dtype, tmp_path, one_thread):
+    """In bf16 the adapter itself is twice its file, for it is fp32 in the model; beside it there is room for a tensor."""
+    torch.manual_seed(0)
+    size = {"vocab_size": 96, "hidden_size": 1024, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**size, intermediate_size=2048)).eval()
+    LoRA(rank=512, targets=("all-linear",)).attach(model)
+    file = save_adapter(model, tmp_path) / WEIGHTS
+    detach(model)
+    if dtype == "bf16":
+        save_file({key: t.bfloat16() for key, t in load_file(file).items()}, file)
+    assert size_of(tmp_path) > 16 * 2**20
+    outcome = watched(lambda: load_adapter(model, tmp_path), size_of(tmp_path))
+    assert outcome.result == "loaded"
+    assert outcome.grown <= 2 * size_of(tmp_path) + 6 * 2**20
+    detach(model)
+    outcome = watched(lambda: inspect_adapter(tmp_path), size_of(tmp_path))
+    assert outcome.grown <= size_of(tmp_path)  # a pair of matrices at a time
 
 
 def test_a_refusal_is_no_fault():
