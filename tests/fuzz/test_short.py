@@ -53,7 +53,7 @@ def test_the_watch_sees(fuzzer, tmp_path: Path, load, fault):
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_large_file_takes_no_more_than_twice_its_size(dtype, tmp_path, one_thread):
-    """In bf16 the adapter itself is twice its file, for it is fp32 in the model; beside it there is room for a tensor."""
+    """In bf16 the adapter alone is twice its file, for it is fp32 in the model; beside it is room for one tensor."""
     torch.manual_seed(0)
     size = {"vocab_size": 96, "hidden_size": 1024, "num_hidden_layers": 1, "num_attention_heads": 4}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**size, intermediate_size=2048)).eval()
