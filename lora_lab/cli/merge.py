@@ -12,7 +12,7 @@ import click
 @click.option("--base", default=None, help="The base; the one that the adapter names when left out.")
 @click.option("--out", required=True, help="Folder for the checkpoint: a new or empty one, or an earlier result.")
 @click.option(
-    "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), default=None, help="The base's own when left out."
+    "--dtype", default=None, help="fp32, bf16, fp16; the base's own when left out; nf4 for the numbers of a 4-bit base."
 )
 @click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -20,7 +20,8 @@ def merge(adapter: str, base: str | None, out: str, dtype: str | None, download:
     """Write ADAPTER merged into its base, a plain transformers checkpoint with its tokenizer.
 
     It loads without lora_lab and runs at the base's own speed, but is as large as the base. In bf16 and fp16 the sum is
-    rounded, and the report says what that costs; --dtype fp32 rounds nothing.
+    rounded, and the report says what that costs; --dtype fp32 rounds nothing. With nf4 the base is quantised and turned
+    back first, as the adapter of a 4-bit base has met it; what is written is plain numbers all the same.
     """
     from lora_lab.training.merged import write_merged
 

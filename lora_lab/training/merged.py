@@ -71,7 +71,8 @@ def write_merged(
     """Merge the adapter in a folder, ours or PEFT's, into its base and write a checkpoint into the folder `out`.
 
     base    the base model; the one that the adapter names when None
-    dtype   "fp32", "bf16" or "fp16"; that of the base's checkpoint when None. In "fp32" nothing is rounded
+    dtype   as `load_model` takes it; that of the base's checkpoint when None. In "fp32" nothing is rounded; "nf4" makes
+            the base's numbers those that an adapter of a 4-bit base has met, and writes them in fp32
     Raises: NotFound, BadValue as `load_model` and `load_adapter`; BadValue for what cannot be merged and for an `out`
     that holds anything but an earlier result of this; Failed when plain transformers answers otherwise. `out` is then
     as it was.

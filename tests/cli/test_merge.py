@@ -55,7 +55,7 @@ def test_in_words_it_says_how_to_load_it(adapter, tmp_path, monkeypatch, capsys)
 
 @pytest.mark.parametrize(
     ("more", "sentence"),
-    [(["--out", "."], "is not empty"), ([], "Missing option '--out'"), (["--out", "x", "--dtype", "int4"], "int4")],
+    [(["--out", "."], "is not empty"), ([], "Missing option '--out'"), (["--out", "x", "--dtype", "int5"], "int5")],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(adapter, more, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -12,11 +12,12 @@ from torch import nn
 
 from lora_lab import IA3, BitFit, HeadOnly, LoRA, detach, disabled, merge, merge_for_good, save_adapter, unmerge
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear, innermost, is_conv1d, out_by_in
+from lora_lab.layers import LoRALinear, innermost, is_conv1d
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.attach import adapted_layers, is_adapted
 from lora_lab.methods.lora_variants import DoRALinear
 from lora_lab.methods.merge_report import rounding_of
+from lora_lab.methods.quantized import quantize_model
 from tests.conftest import logits, randomise, snapshot, tiny
 
 FP32 = 1e-6  # relative
@@ -230,31 +231,9 @@ def test_untied_in_fp32_they_are_tied_again_in_fp32():
     assert innermost(model.lm_head).weight is innermost(model.model.embed_tokens).weight
 
 
-class Eighths(nn.Linear):
-    """A linear layer of multiples of 1/8, as merging sees a quantised one: codes, and a method that undoes them."""
-
-    plain_linear = True
-
-    def __init__(self, layer: nn.Linear) -> None:
-        weight = out_by_in(layer).detach()
-        super().__init__(*reversed(weight.shape), bias=False)
-        self.bias = layer.bias
-        self.weight = nn.Parameter((weight * 8).round().clamp(-127, 127).to(torch.int8), False)
-
-    def dequantized(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """The numbers that the codes stand for, (out, in)."""
-        return self.weight.to(dtype) / 8
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, self.dequantized(x.dtype), self.bias)
-
-
 def quantised(kind: str, method) -> nn.Module:
     model = tiny(kind)
-    for name, layer in list(model.named_modules()):
-        if (type(layer) is nn.Linear or is_conv1d(layer)) and name.split(".")[0] not in ("classifier", "lm_head"):
-            layer.weight.data *= 8  # the tiny models' weights are around 0.02
-            model.set_submodule(name, Eighths(layer))
+    quantize_model(model, "nf4")
     method.attach(model)
     randomise(model)
     return model
@@ -268,7 +247,8 @@ def test_a_quantised_base_is_merged_into_a_plain_layer_and_comes_back_to_the_bit
     report = merge(model)
     assert len(report.dequantised) == (4 if kind == "roberta" else 2)  # a fused layer once
     assert all(type(innermost(model.get_submodule(path))) is nn.Linear for path in report.dequantised)
-    assert report.added_bytes == sum(3 * innermost(model.get_submodule(n)).weight.numel() for n in report.dequantised)
+    plain = sum(4 * innermost(model.get_submodule(name)).weight.numel() for name in report.dequantised)
+    assert 0.8 * plain < report.added_bytes < plain  # 4 bits and their scales are gone, 32 are there
     assert f"dequantised: {len(report.dequantised)} layers" in str(report)
     torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
     with disabled(model):

@@ -97,6 +97,20 @@ def test_in_bf16_it_says_what_rounding_took_and_fp32_takes_nothing(tmp_path):
         assert {p.dtype for p in plain.parameters()} == {dtype}
 
 
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_the_adapter_of_a_4_bit_base_is_merged_into_the_numbers_that_it_has_met(kind, tmp_path):
+    base, adapter = saved(tmp_path, kind, LoRA(rank=4))
+    written = write_merged(adapter, tmp_path / "met", base=base, dtype="nf4")
+    assert len(written.report.dequantised) == {"roberta": 12, "gpt2": 8}[kind]
+    assert written.report.added_bytes > 0
+    assert written.dtype == "fp32"
+    model = load_model(base, 3 if kind == "roberta" else None, dtype="nf4")
+    load_adapter(model, adapter)
+    plain, own = AUTO[kind].from_pretrained(tmp_path / "met"), beside(base, adapter, kind)
+    torch.testing.assert_close(logits(plain), logits(model), rtol=1e-4, atol=1e-4)
+    assert (logits(plain) - own).abs().max() > 1e-3  # quantising has moved the numbers, and that stays
+
+
 def test_the_tokenizer_comes_along_and_the_base_is_the_one_that_the_adapter_names(loaded, tmp_path, silent):
     model = loaded("minilm", 2)
     LoRA(rank=2).attach(model)
@@ -177,7 +191,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path):
     save_adapter(model, prompt)
     (tmp_path / "empty").mkdir()
     mistakes = [
-        (tmp_path / "empty", base, NotFound, "is not an adapter: it holds no adapter_config.json"),
+        (tmp_path / "empty", base, NotFound, "is not an adapter: it holds no adapter_model.safetensors"),
         (prompt, base, BadValue, "prompt cannot be merged: it stands ahead of every row"),
         (adapter, str(tmp_path / "nothing"), NotFound, "there is no model"),
     ]
