@@ -28,7 +28,7 @@ from lora_lab.methods.on_base import effect_of
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # QLoRA's r = 64 with alpha = 16 is a choice; PEFT's alpha = 8 with it is none
 HALF = (torch.float16, torch.bfloat16)
-ROWS, SAMPLE = 4096, 100_000  # of a matrix at a time; numbers that tell how much it was rounded
+ROWS, SAMPLE = 512, 100_000  # of a matrix at a time; numbers that tell how much it was rounded
 ROUNDING = 0.01  # of a matrix, relative: fp16 has 0.0002 for ordinary numbers, bf16 0.002
 
 
@@ -199,7 +199,8 @@ def product_norm(a: Tensor, b: Tensor) -> float:
 
 def _gram(matrix: Tensor) -> Tensor:
     """M^T M of M (n, rank), (rank, rank) in fp64, some rows at a time: a copy of all of M in fp64 would be twice M."""
-    return sum((part.double().T @ part.double() for part in matrix.split(ROWS)), torch.zeros((), dtype=torch.float64))
+    pieces = (part.double() for part in matrix.split(ROWS))
+    return sum((piece.T @ piece for piece in pieces), torch.zeros((), dtype=torch.float64))
 
 
 def stored_rounding(values: Tensor) -> float:
