@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lora_lab.errors import NotFound
@@ -157,3 +160,27 @@ def catch_up(name: str, store: Path) -> str:
     hardware = ", ".join(sorted({str(environment["hardware"]) for environment in made}))
     number = f"{len(made)} run{'s' * (len(made) != 1)}"
     return f"{number} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep finds them done"
+
+
+def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """What each way takes: the median of so many rounds, asked in turn, so that a busy moment hits all."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            took[name].append(1e3 * (time.perf_counter() - start))
+    return {name: median(times) for name, times in took.items()}
+
+
+def operations(way: Callable[[], object]) -> int:
+    """Multiplications and additions in the matrix products of what torch does in `way`."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def product(_: Any, a: tuple[int, int], b: tuple[int, int], **__: Any) -> int:
+        return 2 * a[0] * a[1] * b[1]  # of shapes; LoRA adds in place, which torch's counter does not know
+
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: product}) as counter:
+        way()
+    return int(counter.get_total_flops())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from lora_lab import LoRA, Recipe, Run, Store, lesson, load_task, sweep
 from lora_lab.errors import NotFound
 from lora_lab.files import write_json
+from lora_lab.layers import LoRALinear
 from lora_lab.training import assets
 from tests.comparisons import comparison
 
@@ -100,3 +103,19 @@ def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.Monk
     assert (swept.skipped, swept.packs) == (1, ())
     with pytest.raises(NotFound, match="no reference sweep is called 'ranks'; there are rates"):
         lesson.catch_up("ranks", tmp_path / "own")
+
+
+def test_what_takes_longer_is_told_from_what_does_not_and_all_are_asked_in_turn():
+    asked: list[str] = []
+    ways = {"short": lambda: asked.append("short"), "long": lambda: (asked.append("long"), time.sleep(0.02))}
+    took = lesson.milliseconds(ways, rounds=3)
+    assert asked == ["short", "long"] * 3
+    assert took["long"] >= 20 > took["short"]
+
+
+def test_the_operations_of_lora_are_counted_to_the_last_one():
+    layer = LoRALinear(torch.nn.Linear(24, 16), 4, 2.0)
+    x = torch.randn(5, 24)
+    with torch.no_grad():
+        assert lesson.operations(lambda: layer.base_layer(x)) == 2 * 5 * 24 * 16
+        assert lesson.operations(lambda: layer(x)) == 2 * 5 * (24 * 16 + 4 * (24 + 16))

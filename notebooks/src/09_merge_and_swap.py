@@ -10,7 +10,7 @@
 import torch
 
 from lora_lab import checks, load_adapter, load_model, load_task, load_tokenizer
-from lora_lab.lesson import FAST, compare, eta, reference, small, steps, workplace
+from lora_lab.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
 
 torch.set_grad_enabled(False)  # nearly everything below only answers
 store, mark, sentences = workplace("09"), " (illustration)" if FAST else "", 40 if FAST else 200
@@ -171,26 +171,18 @@ rounding_picture([own * f for f in shrink], lost, own)
 guess_beside, guess_merged = None, None  # per cent longer than the base
 
 # %%
-import time
-from statistics import median
-
 merge(model)
-ways = {"base": load_model("minilm", num_labels=2), "merged": model, "beside": adapted()}
+models = {"base": load_model("minilm", num_labels=2), "merged": model, "beside": adapted()}
 
 
-def medians(rows, rounds=3 if FAST else 40):
-    """Milliseconds of each way, asked in turn so that a busy moment hits all."""
-    few, took = {key: value[:rows] for key, value in batch.items()}, {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way(**few)
-            took[name].append(1e3 * (time.perf_counter() - start))
-    return {name: median(times) for name, times in took.items()}
+def asked(rows):
+    """Of each model, how to ask it so many rows."""
+    few = {key: value[:rows] for key, value in batch.items()}
+    return {name: lambda way=way: way(**few) for name, way in models.items()}
 
 # %%
 for rows in (1, 8 if FAST else 32):
-    took = medians(rows)
+    took = milliseconds(asked(rows), rounds=3 if FAST else 40)
     print(f"{rows:2} rows:", ", ".join(f"{name} {ms:.1f} ms ({ms / took['base']:.2f})" for name, ms in took.items()), mark)
     if rows == 1:
         print(compare("beside", guess_beside, 100 * (took["beside"] / took["base"] - 1), "% longer"))
@@ -200,25 +192,13 @@ for rows in (1, 8 if FAST else 32):
 # Times jump when a machine does other things as well. What does *not* jump is the arithmetic: count the multiplications.
 
 # %%
-from torch.utils.flop_counter import FlopCounterMode
-
-
-def add_product(y, a, b, **_):
-    """Operations of y + a b, from shapes: the thin product adds in place, which torch's counter overlooks."""
-    return 2 * a[0] * a[1] * b[1]
-
-
-work, also = {}, {torch.ops.aten.addmm_: add_product}
-for name, way in ways.items():
-    with FlopCounterMode(display=False, custom_mapping=also) as counter:
-        way(**{key: value[:1] for key, value in batch.items()})
-    work[name] = counter.get_total_flops()
-print({name: f"{flops / work['base'] - 1:+.1%}" for name, flops in work.items()})
+work = {name: operations(way) for name, way in asked(1).items()}
+print({name: f"{count / work['base'] - 1:+.1%}" for name, count in work.items()})
 assert work["merged"] == work["base"] < work["beside"] < 1.02 * work["base"]
 
 # %% [markdown]
-# Merged, it is the base's own arithmetic, exactly: the slogan holds. Beside, less than one per cent more is to be *computed*. The *time* of one sentence grows by more than that (in our bench, on two cores,
-# by 8 %; of 32 sentences by 3 %), since each thin product is a call of its own, and a call costs some microseconds however thin it is.
+# Merged, it is the base's own arithmetic, exactly: the slogan holds. Beside, less than one per cent more is to be *computed*. The *time* of one sentence grows by more than that (in our bench, on two
+# busy cores, by about 8 %; of 32 sentences by about 3 %), since each thin product is a call of its own, and a call costs some microseconds however thin it is.
 #
 # **Stop here** if time is short: you can merge and know the price. The rest is what the slogan leaves out.
 #
@@ -260,17 +240,9 @@ bank.use("critic")
 torch.testing.assert_close(bank.model(**batch).logits, beside, rtol=1e-4, atol=1e-4)  # as if it were alone
 
 # %%
-def milliseconds(work, rounds=20):
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        times.append(1e3 * (time.perf_counter() - start))
-    return median(times)
-
-
-use = milliseconds(lambda: (bank.use("contrarian"), bank.use("critic"))) / 2
-rewrite = milliseconds(lambda: (unmerge(model), merge(model)))
+swaps = {"use": lambda: (bank.use("contrarian"), bank.use("critic")), "rewrite": lambda: (unmerge(model), merge(model))}
+took = milliseconds(swaps, rounds=20)
+use, rewrite = took["use"] / 2, took["rewrite"]
 print(compare("use", guess_use, use, "ms"))
 print(compare("unmerge and merge", guess_rewrite, rewrite, "ms"))
 assert use < 1 and rewrite > 10 * use
@@ -349,7 +321,7 @@ for name in bank.names:
     bank.use(name)
     right = 100 * (bank.model(**batch).logits.argmax(1) == truth).float().mean().item()
     print(f"{name:11} {right:.1f} % right", mark)
-print(compare("half of each", guess_half, right, "%"))
+print(compare("half of each", guess_half, right, "%"), "A coin has 50.")
 
 # %% [markdown]
 # The sum of the *matrices* is exact. That the sum of two *abilities* comes of it is a hope: nothing between the matrices and the answer is linear. Look at your number before you trust a blend.
