@@ -26,6 +26,7 @@ from lora_lab import (
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.layers import LoRALayer, is_conv1d
 from lora_lab.methods.attach import fingerprint
+from lora_lab.methods.quantized import quantize_model
 from tests.conftest import randomise, snapshot, tiny
 from tests.methods.test_peft_parity import peft_model, save_peft
 
@@ -124,6 +125,27 @@ def test_a_mixed_batch_in_bf16_is_one_adapter_after_another_up_to_rounding():
     names = ["a.0", "a.1"] * 3
     with bank.mixed(names):
         torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), rtol=0.05, atol=0.05)
+
+
+def test_a_quantised_base_carries_a_bank_as_well():
+    alone = {None: quantised("llama"), "a.0": quantised("llama"), "a.1": quantised("llama")}
+    bank = AdapterBank(quantised("llama"))
+    for n, targets in enumerate(("q,v", "all-linear")):
+        LoRA(2 + n, targets=targets).attach(alone[f"a.{n}"])
+        randomise(alone[f"a.{n}"], n)
+        bank.add(f"a.{n}", alone[f"a.{n}"])
+    names = ["a.1", "a.0", None] * 2
+    with bank.mixed(names):
+        torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), rtol=1e-4, atol=1e-4)
+    bank.use("a.0")
+    assert torch.equal(answers(bank.model), answers(alone["a.0"]))
+
+
+def quantised(kind: str) -> nn.Module:
+    """A tiny model in NF4."""
+    model = tiny(kind)
+    quantize_model(model)
+    return model
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
