@@ -86,7 +86,7 @@ assert held.packed.numel() == weight.numel() / 2  # bytes
 # %% [markdown]
 # ## Why just these levels?
 # The plain way would be an **int4**: 15 levels, evenly spaced. NF4 puts its levels at **quantiles of the normal distribution**: as trained weights are bell-shaped, each code is then used about
-# equally often, and levels are dense where weights are. **Predict** int4's error in per cent of NF4's (100: the same), on all of MiniLM's quantised matrices.
+# equally often, and levels are dense where weights are. (In the picture below, the two spikes at -1 and 1 are the absmax of each block.) **Predict** int4's error in per cent of NF4's (100: the same), on all of MiniLM's quantised matrices.
 
 # %%
 guess_int4 = None  # per cent of NF4's error
@@ -367,19 +367,19 @@ assert lost[2e-3, torch.bfloat16] == 0 and lost[1e-4, torch.bfloat16] > 30 and l
 # rank-8 adapter that is under a MiB.
 #
 # **fp16 and loss scaling.** In fp16 the *gradients* are in danger: below 6e-8 they become 0. The remedy is to multiply the loss by S, hence every gradient, and to divide by S in fp32 before the step. Too large an
-# S overflows: then the step is left out and S halved.
+# S overflows: then the step is left out and S halved. Here the gradients of B on 16 random rows, divided by 10,000: as small as those of a model that is nearly sure.
 
 # %%
 rows = torch.randint(1000, 20000, (16, 24), generator=torch.Generator().manual_seed(1))
 four.zero_grad()
 nn.functional.cross_entropy(four(input_ids=rows).logits, torch.arange(16) % 2).backward()
-gradient = torch.cat([p.grad.flatten() for name, p in four.named_parameters() if "lora_B" in name]) / 10_000  # of a model that is nearly sure of itself
+gradient = torch.cat([p.grad.flatten() for name, p in four.named_parameters() if "lora_B" in name]) / 10_000
 zeros = {}
-for scale in (1, 2**8, 2**16, 2**32):
+for scale in (1, 2**12, 2**24, 2**40):
     half = (gradient * scale).half()
     zeros[scale] = float((half == 0).float().mean())
-    print(f"S = {scale:>13,}: {zeros[scale]:6.1%} of the gradients are 0 in fp16; overflow: {bool(half.isinf().any())}")
-assert zeros[1] > 5 * max(zeros[2**16], 1e-3) and bool((gradient * 2**32).half().isinf().any())
+    print(f"S = {scale:>17,}: {zeros[scale]:6.1%} of the gradients are 0 in fp16; overflow: {bool(half.isinf().any())}")
+assert zeros[1] > 0.5 and zeros[2**24] < 0.01 and bool((gradient * 2**40).half().isinf().any())
 
 # %% [markdown]
 # bf16 needs none of this: its exponent is fp32's. That, and not precision, is why it has replaced fp16 in training.
