@@ -77,6 +77,12 @@ def chosen(store: Store) -> tuple[Run, list[dict[str, float]]]:
     return runs[last.index(min(last))], sorted(tried, key=lambda one: one["lr"])
 
 
+def at_edge(rate: float, tried: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a rate is the lowest or the highest that was tried: a better one may lie beyond."""
+    rates = [one["lr"] for one in tried]
+    return rate in (min(rates), max(rates))
+
+
 def made_from(folder: Path) -> dict[str, Any]:
     """All of the reference, as JSON can hold it."""
     found = {name: chosen(Store(folder / name)) for name in VOICES}
@@ -91,6 +97,7 @@ def made_from(folder: Path) -> dict[str, Any]:
         "environment": runs[VOICES[0]].environment | {"measured": device.environment(device.choose(64))["date"]},
         "recipes": {name: run.recipe.settings() for name, run in runs.items()},
         "tried": {name: tried for name, (_, tried) in found.items()},
+        "edge": {name: at_edge(run.recipe.lr, tried) for name, (run, tried) in found.items()},
         "validation": {name: run.history["validation"] for name, run in runs.items()},
         "test_perplexity_of_the_run": {name: run.metrics["perplexity"] for name, run in runs.items()},
         "seconds": {name: run.seconds for name, run in runs.items()},
