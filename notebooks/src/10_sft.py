@@ -248,13 +248,13 @@ perplexity_table(yours, mark)
 # An adapter stands *beside* the weights. With none in use, does the base answer as it did **before**? Not "about": to the bit.
 
 # %%
-again = load_model("smollm2", dtype=next(bank.model.parameters()).dtype, attention=bank.model.config._attn_implementation)
-from lora_lab.training.attention import attend_in_fp32
+from lora_lab.experiments.styles import plain_of
 
-attend_in_fp32(again)  # as the bank's base does
+again = plain_of(bank)  # the base once more, from its files
 assert off_is_base(bank, again, tokenizer, voices["captain"])
 bank.use("captain")
-assert not torch.equal(bank.model(**tokenizer("ahoy", return_tensors="pt")).logits, again(**tokenizer("ahoy", return_tensors="pt")).logits)
+ahoy = tokenizer("ahoy", return_tensors="pt").to(bank.model.device)
+assert not torch.equal(bank.model(**ahoy).logits, again(**ahoy).logits)  # on is not off
 bank.use(None)
 print("with the adapter off, every logit is the base's")
 
