@@ -18,14 +18,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lora_lab.errors import NotFound
-from lora_lab.experiments.styles import answers, file_sizes, off_is_base, open_bank, told_apart
+from lora_lab.experiments.styles import answers, file_sizes, off_is_base, open_bank, plain_of, told_apart
 from lora_lab.files import write_json
 from lora_lab.methods.bank import AdapterBank
 from lora_lab.training import device
-from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.chat import question
 from lora_lab.training.generate import Decoding
-from lora_lab.training.models import load_model
 from lora_lab.training.pairs import VOICES
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import load_task
@@ -77,6 +75,12 @@ def chosen(store: Store) -> tuple[Run, list[dict[str, float]]]:
     return runs[last.index(min(last))], sorted(tried, key=lambda one: one["lr"])
 
 
+def at_edge(rate: float, tried: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a rate is the lowest or the highest that was tried: a better one may lie beyond."""
+    rates = [one["lr"] for one in tried]
+    return rate in (min(rates), max(rates))
+
+
 def made_from(folder: Path) -> dict[str, Any]:
     """All of the reference, as JSON can hold it."""
     found = {name: chosen(Store(folder / name)) for name in VOICES}
@@ -85,17 +89,16 @@ def made_from(folder: Path) -> dict[str, Any]:
     adapters = {name: str(run.adapter) for name, run in runs.items()}
     bank, tokenizer = open_bank(adapters, model)
     tasks = [load_task(name) for name in VOICES]
-    plain = load_model(model, dtype=bank.model.dtype, attention=bank.model.config._attn_implementation)
-    attend_in_fp32(plain)
     return {
         "environment": runs[VOICES[0]].environment | {"measured": device.environment(device.choose(64))["date"]},
         "recipes": {name: run.recipe.settings() for name, run in runs.items()},
         "tried": {name: tried for name, (_, tried) in found.items()},
+        "edge": {name: at_edge(run.recipe.lr, tried) for name, (run, tried) in found.items()},
         "validation": {name: run.history["validation"] for name, run in runs.items()},
         "test_perplexity_of_the_run": {name: run.metrics["perplexity"] for name, run in runs.items()},
         "seconds": {name: run.seconds for name, run in runs.items()},
         "bytes": file_sizes(adapters, model),
-        "off_is_base": off_is_base(bank, plain.to(bank.model.device), tokenizer, tasks[0]),
+        "off_is_base": off_is_base(bank, plain_of(bank, model), tokenizer, tasks[0]),
         **told_apart(bank, tokenizer, tasks),
         "facts": facts(bank, tokenizer),
     }

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.adapters import WEIGHTS
@@ -152,6 +152,14 @@ def answers(
         with speaking(bank, name):
             said[name] = generate(bank.model, tokenizer, prompts, decoding)
     return said
+
+
+def plain_of(bank: AdapterBank, model: str = "smollm2") -> PreTrainedModel:
+    """The base again, read from its files, in the bank's dtype and on its device: no bank has ever touched it."""
+    base: Any = bank.model
+    plain = load_model(model, dtype=base.dtype, attention=base.config._attn_implementation)
+    attend_in_fp32(plain)
+    return plain.to(base.device)
 
 
 @torch.inference_mode()

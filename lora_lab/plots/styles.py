@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from lora_lab.plots import BLUE, GREY, Picture
 from lora_lab.plots.beside import titled
@@ -24,8 +25,7 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
             dark = worse[i, j] > 0.5 * worse.max()
             axes.text(j, i, f"{numbers[i, j]:.1f}", ha="center", va="center", color="white" if dark else "black")
             if worse[i, j] == 0:
-                box = {"fill": False, "edgecolor": BLUE, "linewidth": 3}
-                axes.add_patch(_rectangle(j, i, box))
+                axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, edgecolor=BLUE, linewidth=3))
     axes.set(xlabel="voice of the held-out answers", ylabel="adapter in use")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
@@ -65,9 +65,3 @@ def _finding(best: Mapping[str, str]) -> str:
         return "Each voice is likeliest to its own adapter"
     lost = [f"{voice} (likeliest to {adapter})" for voice, adapter in best.items() if adapter != voice]
     return f"Not each voice is likeliest to its own adapter: {', '.join(lost)}"
-
-
-def _rectangle(column: int, row: int, style: Mapping[str, object]) -> object:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, **style)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -34,6 +35,7 @@ from lora_lab.training.restaurants import Example
 
 SPLITS = ("train", "validation", "test")
 HUB_ID = r"[\w-]+/[\w-]+"  # owner and name
+T = TypeVar("T")
 VALIDATED = 100  # meanings; E2E has 547, and they are scored again and again
 
 
@@ -55,8 +57,13 @@ class Split:
 
     def at(self, places: Sequence[int]) -> Split:
         """The texts at these places, in their order, each with all that belongs to it."""
-        columns = (self.texts, self.labels, self.prompts, self.references)
-        return Split(*(tuple(column[n] for n in places if column) for column in columns))
+        return Split(
+            _at(self.texts, places), _at(self.labels, places), _at(self.prompts, places), _at(self.references, places)
+        )
+
+
+def _at(column: tuple[T, ...], places: Sequence[int]) -> tuple[T, ...]:
+    return tuple(column[n] for n in places if column)
 
 
 @dataclass(frozen=True)

