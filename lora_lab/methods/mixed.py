@@ -10,7 +10,7 @@ ranks, in), likewise all B; a batch picks its groups' rows from it, and what is 
 zeros. So ranks may differ, and an adapter that leaves this layer alone is all zeros here.
 
 Other ways, measured on layers of MiniLM (16 adapters of rank 8, a row each; fp32 and bf16, one core): one wide product
-with all adapters, masked, takes 1.3 to 1.6 times as long; a loop over them up to 1.3 times, and 2.4 with one token a row.
+with all adapters, masked, takes 1.3 to 1.6 times as long; a loop over them up to 1.3, and 2.4 with one token a row.
 """
 
 from __future__ import annotations
