@@ -85,9 +85,10 @@ def made_from(folder: Path) -> dict[str, Any]:
     """All of the reference, as JSON can hold it."""
     found = {name: chosen(Store(folder / name)) for name in VOICES}
     runs = {name: run for name, (run, _) in found.items()}
-    model = runs[VOICES[0]].recipe.model
+    first = runs[VOICES[0]].recipe
+    model = first.model
     adapters = {name: str(run.adapter) for name, run in runs.items()}
-    bank, tokenizer = open_bank(adapters, model)
+    bank, tokenizer = open_bank(adapters, model, dtype=first.dtype, attention=first.attention)
     tasks = [load_task(name) for name in VOICES]
     return {
         "environment": runs[VOICES[0]].environment | {"measured": device.environment(device.choose(64))["date"]},
