@@ -217,7 +217,8 @@ def _is_quantised(layer: nn.Module) -> bool:
 def _plain(layer: Any, dtype: torch.dtype) -> nn.Module:
     """The linear layer that computes what a quantised one does."""
     weight, bias = layer.dequantized(dtype), layer.bias  # (out, in)
-    plain = nn.Linear(*reversed(weight.shape), bias=bias is not None, device="meta")
+    outputs, inputs = weight.shape
+    plain = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
     plain.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
         plain.bias = nn.Parameter(bias.detach().to(dtype, copy=True), requires_grad=False)
