@@ -94,10 +94,11 @@ class MergeReport:
         worst, dtypes = self.worst, " and ".join(sorted({r.dtype for r in self.rounded}))
         if worst is None:
             return "nothing was folded into a weight"
+        tensors = f"{len(self.rounded)} tensor{'s' * (len(self.rounded) != 1)}"
         if not self.rounding:
-            return f"{len(self.rounded)} tensors merged in {dtypes}, which rounds nothing beyond the sum itself"
+            return f"{tensors} merged in {dtypes}, which rounds nothing beyond the sum itself"
         return (
-            f"{len(self.rounded)} tensors merged in {dtypes}: rounding is {self.rounding:.1%} of the update "
+            f"{tensors} merged in {dtypes}: rounding is {self.rounding:.1%} of the update "
             f"(most in {worst.module}: {worst.relative:.1%}), and {self.lost:.1%} of the numbers did not move at all; "
             "merge in fp32 to keep them"
         )
