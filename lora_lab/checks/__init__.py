@@ -3,7 +3,7 @@
 One file a lesson, over `verdict`; a lesson says `from lora_lab import checks` and `checks.check_x(answer)`.
 """
 
-from lora_lab.checks.bits import check_bf16_step, check_bits_per_weight, check_codes, check_four_bits_said
+from lora_lab.checks.bits import check_bf16_step, check_bits_per_weight, check_codes, check_three_bits_said
 from lora_lab.checks.debugging import check_diagnosis, check_first_look
 from lora_lab.checks.memory import (
     check_adam_gib,
@@ -72,7 +72,6 @@ __all__ = [
     "check_first_step",
     "check_forty_copies",
     "check_largest_change",
-    "check_four_bits_said",
     "check_logits_mb",
     "check_lora_forward",
     "check_loss_mask",
@@ -91,6 +90,7 @@ __all__ = [
     "check_standard_error",
     "check_storage",
     "check_style_or_knowledge",
+    "check_three_bits_said",
     "check_times_fewer",
     "check_trainable_parameters",
     "check_training_bytes",

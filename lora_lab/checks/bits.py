@@ -13,8 +13,8 @@ from lora_lab.checks.verdict import Verdict, attempt, not_yet, number, unsolved
 LEVELS = (-1.0, -0.5, -0.1, 0.0, 0.2, 0.4, 1.0)
 SCALED = (-1.0, -0.74, -0.76, -0.31, -0.29, -0.06, -0.04, 0.09, 0.11, 0.31, 0.29, 0.69, 0.71, 1.0)
 REPLIES = {
-    "a": "an interval from far below to far above the margin shows neither a difference nor that there is none",
-    "b": "means of five seeds differ by luck alone; whether 4 bits are worse is what the verdict says, not the means",
+    "a": "undecided is not equal: the interval is neither inside the margin nor, all pairs counted, away from 0",
+    "b": "one of four pairs looks unlike 0 by luck more easily than one of one: that is what Holm's correction is for",
     "c": "and where it says undecided, more seeds or more rows would tell, not a closer look at these",
 }
 
@@ -80,8 +80,8 @@ def check_bf16_step(step: float | None) -> Verdict:
     return number(step, 2**-7, hints, "seven bits behind the point: the next number above 1 is 1 + 2^-7 = 1.0078")
 
 
-def check_four_bits_said(answer: str | None) -> Verdict:
-    """Lesson 11: what may be said of 4 bits against 16."""
+def check_three_bits_said(answer: str | None) -> Verdict:
+    """Lesson 11: what may be said of 3 bits against 16."""
     if unsolved(answer):
         return not_yet("put a letter in place of ...")
     letter = str(answer).strip(" .,:;()'\"").lower()

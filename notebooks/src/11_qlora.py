@@ -242,7 +242,7 @@ assert all(torch.equal(one.dequantized(), coded["our own code"].dequantized()) f
 #
 # ## Quality against bits
 # Weights are 9 % wrong in NF4. Does the trained model suffer? The same LoRA (rank 8 on q and v), 400 steps of 16, five seeds, one rate; the base in 16, 8, 4, 3 and 2 bits. The weights' errors are below.
-# **Predict** the fewest bits at which accuracy is *not worse* than with 16.
+# **Predict** the fewest bits at which accuracy is *equivalent* to that with 16, within 1.5 points.
 
 # %%
 errors = weight_errors(("int8", "nf4", "nf3", "nf2"))
@@ -260,26 +260,28 @@ print(reference)
 assert all(len(runs) == 5 for runs in reference.runs.values()) and set(reference.verdicts) == set(CURVE[1:])
 
 # %%
-not_worse = [row for row in reference.table() if row["outcome"] != "worse"]
-print(compare("fewest bits that are not worse", guess_bits, round(not_worse[-1]["bits"]), "bits"))
+outcomes = {row["dtype"]: row["outcome"] for row in reference.table()}
 means = {row["dtype"]: row["mean"] for row in reference.table()}
-assert reference.verdicts["nf2+bf16"].outcome == "worse"
-assert means["nf2+bf16"] < means["nf4+bf16"]
+equivalent = [row["bits"] for row in reference.table() if row["outcome"] == "equivalent"]
+print(compare("fewest bits that are equivalent", guess_bits, round(min(equivalent)), "bits"))
+assert outcomes["int8+bf16"] == outcomes["nf4+bf16"] == "equivalent"
+assert outcomes["nf3+bf16"] == "undecided" and outcomes["nf2+bf16"] == "worse"
 quality_against_bits(reference)
 
 # %% [markdown]
-# Read the verdicts, not the means. *Undecided* is not *equal*: five seeds on 2,000 sentences cannot tell a difference of a point from none. And the adapter **repairs** part of the damage: it is trained
-# on the quantised base, and learns to answer with the weights that are there. That is why one may train in 4 bits, yet should think twice before *merging* into other bits.
+# Weights that are 9 % wrong cost nothing that 1.5 points would notice; at 57 % wrong seven points are gone, and what remains is *below* the probe of lesson 08 (75.7 %). In between the adapter
+# **repairs** part of the damage: it is trained on the quantised base, and learns to answer with the weights that are there. So an adapter belongs to the bits that it was trained on;
+# merged into others (lesson 09) it meets weights that it has not seen.
 #
 # ### Exercise 3 · 2 minutes
-# Somebody says: "The mean at 4 bits is lower than at 16, so 4 bits are worse." Which answer is right?
-# - **a** No: the interval is wide, so 4 bits are as good. **b** Yes: five seeds are enough to compare means. **c** The verdict decides, against a margin fixed beforehand.
+# Somebody says of 3 bits: "The mean is 0.8 points lower than at 16, and the 95 % interval of this pair leaves out 0, so 3 bits are worse." Our sentence says *undecided*; it has four pairs to answer for (Holm). Which reply is right?
+# - **a** "No, nothing was found, so 3 bits are as good as 16." **b** "Yes, five seeds are enough to compare means." **c** "The verdict decides, with a margin fixed beforehand and all pairs counted."
 
 # %% exercise
-checks.check_four_bits_said(...)
+checks.check_three_bits_said(...)
 
 # %% solution
-checks.check_four_bits_said("c")
+checks.check_three_bits_said("c")
 
 # %% [markdown]
 # One point of your own, live: NF4, one seed, half as many steps.

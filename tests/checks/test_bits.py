@@ -66,11 +66,11 @@ def test_the_smallest_step_in_bf16_is_the_one_that_torch_takes():
 
 @pytest.mark.parametrize(("answer", "passed"), [("c", True), ("C.", True), ("a", False), ("b", False), ("x", False)])
 def test_what_may_be_said(answer, passed):
-    assert checks.check_four_bits_said(answer).passed is passed
+    assert checks.check_three_bits_said(answer).passed is passed
 
 
 def test_unsolved_is_not_yet():
     assert checks.check_codes(lambda scaled, levels: ...).passed is None
     assert checks.check_bits_per_weight(...).passed is None
     assert checks.check_bf16_step(...).passed is None
-    assert checks.check_four_bits_said(...).passed is None
+    assert checks.check_three_bits_said(...).passed is None
