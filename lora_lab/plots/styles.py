@@ -19,10 +19,11 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
     picture.set_facecolor("white")
     axes = picture.subplots()
     worse = np.log(numbers / numbers.min(0))  # by column: 0 for its best
-    axes.imshow(-worse, cmap="cividis", aspect="auto")
+    shade = worse / np.maximum(worse.max(0), 1e-9)  # and 1 for its worst: columns are not to be compared
+    axes.imshow(-shade, cmap="cividis", aspect="auto")
     for i in range(len(rows)):
         for j in range(len(columns)):
-            dark = worse[i, j] > 0.5 * worse.max()
+            dark = shade[i, j] > 0.4
             axes.text(j, i, f"{numbers[i, j]:.1f}", ha="center", va="center", color="white" if dark else "black")
             if worse[i, j] == 0:
                 axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, edgecolor=BLUE, linewidth=3))
@@ -47,7 +48,7 @@ def file_sizes(sizes: Mapping[str, int]) -> Picture:
     axes.barh(names, values, color=[GREY, *[BLUE] * (len(names) - 1)], height=0.6)
     axes.invert_yaxis()
     axes.set(
-        xscale="log", xlabel="bytes of the file (each line ten times the one before)", xlim=(1e4, 20 * max(values))
+        xscale="log", xlabel="bytes of the file (each tick ten times the one before)", xlim=(1e4, 20 * max(values))
     )
     for n, value in enumerate(values):
         axes.text(value, n, f" {value / 1e6:,.1f} MB", va="center", fontsize=9)
