@@ -167,10 +167,11 @@ class TensorFile(Mapping[str, Tensor]):
 
 def _header(file: Any, size: int) -> tuple[int, dict[str, Any]]:
     """Where the numbers begin, and the header. Raises: ValueError saying what is wrong."""
-    first = file.read(8)
+    first, then = file.read(8), file.read(1)
     if len(first) < 8:
         raise Refused(f"it has {size} bytes", EMPTY if not size else TRUNCATED)
-    if first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or first[:4] == b"PK\x03\x04":
+    pickled = first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or first[:4] == b"PK\x03\x04"
+    if pickled and then != b"{":  # a header of 640 bytes begins with the same two, and then with its brace
         raise Refused("it is a pickle, which could run any program; it was not opened", PICKLE)
     length = int.from_bytes(first, "little")
     if length > size - 8:
@@ -178,7 +179,7 @@ def _header(file: Any, size: int) -> tuple[int, dict[str, Any]]:
         raise Refused(f"its header would have {length:,} bytes, the whole file has {size:,}", fault)
     if length > MOST + size // 64:
         raise ValueError(f"its header has {length:,} bytes, too much for a file of {size:,}")
-    return 8 + length, parse_object(file.read(length), "its header", width=length)
+    return 8 + length, parse_object((then + file.read(length))[:length], "its header", width=length)
 
 
 def _metadata(header: dict[str, Any]) -> dict[str, str]:

@@ -57,6 +57,13 @@ def test_what_safetensors_writes_is_read_as_it_reads(tmp_path_factory, wanted):
         assert torch.equal(tensor, theirs[name])
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 0x280 + 2**16])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path, length):
+    header = json.dumps({"a": ENTRY}).ljust(length)
+    assert struct.pack("<Q", length)[:1] == b"\x80"
+    assert TensorFile(written(tmp_path, header), NAME)["a"].tolist() == [0, 0]
+
+
 @given(st.binary(min_size=1, max_size=40), st.integers(0, 200))
 @settings(max_examples=60, deadline=None)
 def test_what_safetensors_refuses_is_refused(tmp_path_factory, junk, at):
