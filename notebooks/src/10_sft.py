@@ -187,7 +187,7 @@ assert list(said) == ["base", *adapters]
 # **Fallen behind, or FAST?** Six steps make no captain. These are our reference's answers to three held-out questions, after all steps:
 
 # %%
-for n in (4, 9, 17):
+for n in (2, 4, 8):
     print(reference["questions"][n])
     for name, texts in reference["answers"].items():
         print(f"    {name:9} {texts[n]}")
@@ -203,7 +203,7 @@ assert reference["questions"] == asked
 # 3. **Words.** An *ear* counts words: from the *training* answers it has learnt how often each voice says "ye", "hath" or "certainty", and names the voice that a new answer's
 #    words fit best. What share of each adapter's answers does it take for the right voice?
 #
-# **Predict:** is the captain's adapter better or worse than the *base* at the preacher's answers?
+# **Predict:** is the captain's adapter better or worse than the *base* at the preacher's answers? And at the JSON writer's?
 
 # %%
 from lora_lab.experiments.styles import own_is_lowest, perplexities
@@ -214,12 +214,14 @@ print("the captain's adapter on the preacher:", f"{table['captain']['preacher']:
 for adapter, row in reference["heard"].items():
     print(f"{adapter:9} fits the schema: {reference['fits'][adapter]:4.0%}   heard as", {voice: f"{share:.0%}" for voice, share in row.items()})
 assert own_is_lowest(table) and reference["n"] == 30
+assert table["captain"]["preacher"] < table["base"]["preacher"] and table["captain"]["json"] > table["base"]["json"]
 assert reference["fits"]["json"] >= 0.9 and reference["fits"]["base"] == 0
 assert all(reference["heard"][name][name] == max(reference["heard"][name].values()) for name in voices)
 perplexity_table(table, " (reference)")
 
 # %% [markdown]
-# Read *columns*. Along a row texts differ, and a strict form is easier to foresee than a sermon: the JSON column is low for its adapter because half of its tokens are braces and keys, not because that voice is learnt best.
+# The captain's adapter finds the preacher *less* surprising than the base does: both speak an old English that the base was polite enough to avoid. It finds JSON more surprising. A voice is not an isolated
+# switch. Read *columns*: along a row texts differ, and a strict form is easier to foresee than a sermon: the JSON column is low for its adapter because half of its tokens are braces and keys, not because that voice is learnt best.
 # The ear is cruder: it must name one of its three voices, of the base's plain answers, too, and words are not wit. Before such a measure is used, look how often it is right where the truth is known: on the
 # *written* held-out answers.
 
