@@ -7,10 +7,13 @@
 # **Time box.** 45 minutes, of which this machine trains one; the first code cell says how long. **Before this:** lesson 02 (LoRA by hand), 04 (training).
 
 # %%
+from pathlib import Path
+
 import torch
 
 from lora_lab import checks, load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
+from lora_lab.training.models import quiet, weight_bytes
 
 torch.set_grad_enabled(False)  # nearly everything below only answers
 store, mark, sentences = workplace("09"), " (illustration)" if FAST else "", 40 if FAST else 200
@@ -51,7 +54,6 @@ checks.check_merged_weight(merged_weight)
 # %%
 guess_changed, guess_equal = None, None  # a number; True or False
 
-# %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
 batch = tokenizer(list(task.test.texts[:sentences]), padding=True, return_tensors="pt")
 
@@ -122,17 +124,16 @@ checks.check_lost_update(smallest)
 smallest = 2**-8 / 2
 checks.check_lost_update(smallest)
 
+# %% [markdown]
+# The next cell tries it. Then comes our adapter, merged into MiniLM in bf16. **Predict:** how large is the rounding, in per cent of the update itself (both as norms, the root of the sum of squares)?
+
 # %%
+guess_rounding = None  # per cent
+
 weight = torch.tensor(0.75, dtype=torch.bfloat16)
 for update in (0.9 * 2**-9, 1.1 * 2**-9):
     print(f"0.75 + {update:.5f} = {(weight.float() + update).bfloat16().item():.5f}")
 assert (weight.float() + 0.9 * 2**-9).bfloat16() == weight < (weight.float() + 1.1 * 2**-9).bfloat16()
-
-# %% [markdown]
-# Now our adapter, merged into MiniLM in bf16. **Predict:** how large is the rounding, in per cent of the update itself (both as norms, the root of the sum of squares)?
-
-# %%
-guess_rounding = None  # per cent
 
 # %%
 narrow = adapted("bf16")
@@ -187,17 +188,12 @@ for rows in (1, 8 if FAST else 32):
     if rows == 1:
         print(compare("beside", guess_beside, 100 * (took["beside"] / took["base"] - 1), "% longer"))
         print(compare("merged", guess_merged, 100 * (took["merged"] / took["base"] - 1), "% longer"))
-
-# %% [markdown]
-# Times jump when a machine does other things as well. What does *not* jump is the arithmetic: count the multiplications.
-
-# %%
 work = {name: operations(way) for name, way in asked(1).items()}
-print({name: f"{count / work['base'] - 1:+.1%}" for name, count in work.items()})
+print("operations:", {name: f"{count / work['base'] - 1:+.1%}" for name, count in work.items()})
 assert work["merged"] == work["base"] < work["beside"] < 1.02 * work["base"]
 
 # %% [markdown]
-# Merged, it is the base's own arithmetic, exactly: the slogan holds. Beside, less than one per cent more is to be *computed*. The *time* of one sentence grows by more than that (in our bench, on two
+# Times jump when a machine does other things as well. What does not jump is the arithmetic, so the last line counts it, multiplications and additions. Merged, it is the base's own, exactly: the slogan holds. Beside, less than one per cent more is to be *computed*. The *time* of one sentence grows by more than that (in our bench, on two
 # busy cores, by about 8 %; of 32 sentences by about 3 %), since each thin product is a call of its own, and a call costs some microseconds however thin it is.
 #
 # **Stop here** if time is short: you can merge and know the price. The rest is what the slogan leaves out.
@@ -264,19 +260,12 @@ for name in ("critic", "contrarian", None):
     own_rows = [row for row, named in enumerate(names) if named == name]
     torch.testing.assert_close(mixed[own_rows], bank.model(**few).logits[own_rows], rtol=1e-4, atol=1e-4)
 print("24 rows, three ways of answering, one forward pass: equal to asking one after the other")
+base, adapter = weight_bytes("minilm"), (Path(run.adapter) / "adapter_model.safetensors").stat().st_size
+print(f"files: base {base:,} bytes, adapter {adapter:,} bytes")
 
 # %% [markdown]
 # ### Exercise 3 · 3 minutes
-# Forty customers, an adapter each. Forty merged models, or one base and forty adapters? How many times the bytes do the forty merged ones take? `base` and `adapter` are the sizes of the files.
-
-# %%
-from pathlib import Path
-
-from lora_lab.training.assets import asset_path
-
-base = (asset_path("minilm") / "model.safetensors").stat().st_size
-adapter = (Path(run.adapter) / "adapter_model.safetensors").stat().st_size
-print(f"base {base:,} bytes, adapter {adapter:,} bytes")
+# Forty customers, an adapter each. Forty merged models, or one base and forty adapters? How many times the bytes do the forty merged ones take? `base` and `adapter` are the sizes of the files, just printed.
 
 # %% exercise
 times = ...
@@ -352,7 +341,6 @@ assert adapter == header + 4 * (73_728 + 770)
 from transformers import AutoModelForSequenceClassification
 
 from lora_lab.training.merged import write_merged
-from lora_lab.training.models import quiet
 
 written = write_merged(run.adapter, store / "merged", base="minilm")
 print(written)
