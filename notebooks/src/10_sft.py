@@ -132,7 +132,7 @@ from lora_lab.widgets.train_panel import TrainPanel
 
 rate = reference["recipes"]["captain"]["lr"]
 few = {name: small(name, store, 16) for name in voices}  # with FAST=1 a few pairs only, else the names
-panel = TrainPanel("smollm2", few["captain"], rank=8, alpha=16, targets=("q", "v"), lr=rate, steps=n, batch=4, store=str(store))
+panel = TrainPanel("smollm2", few["captain"], rank=8, alpha=16, targets=("q", "v"), lr=rate, steps=n, batch=4, store="runs/10")
 panel.show()
 
 # %%
@@ -156,7 +156,7 @@ OTHERS = () if FAST else ("json", "preacher")  # take one away if time is short;
 adapters = {"captain": run.adapter}
 for name in OTHERS:
     settings = {key: reference["recipes"][name][key] for key in ("lr", "steps", "batch", "seed")}
-    adapters[name] = train("smollm2", few[name], LoRA(rank=8, alpha=16, targets=("q", "v")), store=store, validations=2, **settings).adapter
+    adapters[name] = train("smollm2", few[name], LoRA(rank=8, alpha=16, targets=("q", "v")), store="runs/10", validations=2, **settings).adapter
 sizes = file_sizes(adapters)
 print({name: f"{size / 1e6:,.1f} MB" for name, size in sizes.items()})
 
@@ -190,7 +190,7 @@ assert list(said) == ["base", *adapters]
 for n in (2, 4, 8):
     print(reference["questions"][n])
     for name, texts in reference["answers"].items():
-        print(f"    {name:9} {texts[n]}")
+        print(f"    {name:9} {texts[n][:160]}")
 assert reference["questions"] == asked
 
 # %% [markdown]
