@@ -356,11 +356,11 @@ four.zero_grad()
 nn.functional.cross_entropy(four(input_ids=rows).logits, torch.arange(16) % 2).backward()
 gradient = torch.cat([p.grad.flatten() for name, p in four.named_parameters() if "lora_B" in name]) / 10_000
 zeros = {}
-for scale in (1, 2**12, 2**24, 2**40):
+for scale in (1, 2**12, 2**24, 2**48):
     half = (gradient * scale).half()
     zeros[scale] = float((half == 0).float().mean())
-    print(f"S = {scale:>17,}: {zeros[scale]:6.1%} of the gradients are 0 in fp16; overflow: {bool(half.isinf().any())}")
-assert zeros[1] > 0.5 and zeros[2**24] < 0.01 and bool((gradient * 2**40).half().isinf().any())
+    print(f"S = {scale:>19,}: {zeros[scale]:6.1%} of the gradients are 0 in fp16; overflow: {bool(half.isinf().any())}")
+assert zeros[1] > 0.5 and zeros[2**24] < 0.01 and bool((gradient * 2**48).half().isinf().any())
 
 # %% [markdown]
 # bf16 needs none of this: its exponent is fp32's. That, and not precision, is why it has replaced fp16 in training.
