@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import nn
 
+from lora_lab.methods import bnb
 from lora_lab.training.models import load_model, quiet
 
 
@@ -117,6 +118,16 @@ def silent():
     """transformers without its advice."""
     with quiet():
         yield
+
+
+@pytest.fixture(scope="session")
+def bitsandbytes():
+    """The peer of 4-bit weights, which the test extra installs."""
+    found = bnb.module()
+    if found is None and not os.environ.get("CI"):
+        pytest.skip("bitsandbytes does not start on this machine (in CI this is a failure)")
+    assert found, "bitsandbytes is missing; the test extra installs it"
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,9 @@ FEW = settings(deadline=None, max_examples=25)
 
 
 @pytest.fixture(scope="module")
-def peer():
+def peer(bitsandbytes):
     """bitsandbytes' functions."""
-    if bnb.module() is None:
-        pytest.skip("bitsandbytes is not installed")
-    return bnb.module().functional
+    return bitsandbytes.functional
 
 
 def weight(shape: tuple[int, int], seed: int, spread: float = 0.02, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -13,7 +13,6 @@ from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import trace
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear, out_by_in
-from lora_lab.methods import bnb
 from lora_lab.methods.attach import fingerprint, numbers_of
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.memory import memory
@@ -71,11 +70,9 @@ def test_backward_keeps_no_weight_and_no_input():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bitsandbytes_own_layer_gives_the_same(dtype):
-    if bnb.module() is None:
-        pytest.skip("bitsandbytes is not installed")
+def test_bitsandbytes_own_layer_gives_the_same(bitsandbytes, dtype):
     plain, x = nn.Linear(128, 64), torch.randn(8, 128, dtype=dtype)
-    theirs = bnb.module().nn.Linear4bit(128, 64, quant_type="nf4", compute_dtype=dtype)
+    theirs = bitsandbytes.nn.Linear4bit(128, 64, quant_type="nf4", compute_dtype=dtype)
     theirs.load_state_dict(plain.state_dict())
     theirs = theirs.to("cpu")  # which is when it quantises
     answers = []
