@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy, initialise_A, innermost, out_by_in
+from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy, initialise_A, out_by_in
+from lora_lab.switched import innermost
 
 IN, OUT, RANK, SCALING = 12, 18, 3, 2.0
 KINDS = ("linear", "linear without bias", "conv1d")

@@ -15,18 +15,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from lora_lab.accounting.sites import Site, sites_of_layer
 from lora_lab.errors import BadValue
-from lora_lab.layers import (
-    AdaptedLayer,
-    LoRALayer,
-    Switched,
-    TrainedCopy,
-    is_conv1d,
-    out_by_in,
-)
+from lora_lab.layers import LoRALayer, TrainedCopy, is_conv1d, out_by_in
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.beside import Ahead
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_variants import made
+from lora_lab.switched import AdaptedLayer, Switched
 
 # What transformers calls the part of a classification model that no checkpoint brings: it starts random, so it trains.
 HEADS = ("pre_classifier", "classifier", "score")

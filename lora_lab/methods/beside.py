@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_lab.layers import AdaptedLayer, Switched
+from lora_lab.switched import AdaptedLayer, Switched
 
 __all__ = ["Ahead", "Beside", "Switched"]
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import Fold, LoRAEmbedding, LoRALayer, LoRALinear, innermost
+from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear
 from lora_lab.methods.base import Placement
 from lora_lab.methods.lora import LoRA
+from lora_lab.switched import Fold, innermost
 
 
 class DoRALinear(LoRALinear):

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdaptedLayer, Mergeable, Switched, TrainedCopy, is_conv1d
+from lora_lab.layers import TrainedCopy, is_conv1d
 from lora_lab.methods.attach import put, report_of, switched, take_out
 from lora_lab.methods.base import Report
 from lora_lab.methods.merge_report import MergeReport, Rounding, rounding_of
+from lora_lab.switched import AdaptedLayer, Mergeable, Switched
 
 Parts = list[tuple[str, Mergeable]]
 

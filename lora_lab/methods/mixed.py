@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdaptedLayer, LoRALinear
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.layouts.lora import one_for_all_slices
 from lora_lab.methods.lora_variants import DoRALinear
+from lora_lab.switched import AdaptedLayer
 
 Name = str | None  # of an adapter; None is the base alone
 Spans = tuple[tuple[str, int, int], ...]  # for each adapter of a layer, its first row in the stack, and its rank

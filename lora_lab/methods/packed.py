@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.layers import AdaptedLayer, LoRAEmbedding, LoRALinear, TrainedCopy
+from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy
 from lora_lab.methods.attach import adapted_layers, put, report_of, switched
 from lora_lab.methods.beside import Ahead, Beside, PackedAhead, PackedBeside
+from lora_lab.switched import AdaptedLayer
 
 # The blocks of a table are no dense pieces of memory, which torch remarks upon once; nothing is the slower for it.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")

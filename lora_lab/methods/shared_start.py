@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_lab.layers import AdaptedLayer, innermost
 from lora_lab.methods.attach import put
+from lora_lab.switched import AdaptedLayer, innermost
 
 KINDS = ("bert", "roberta", "xlm-roberta")
 

@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from lora_lab.accounting.sites import choose
 from lora_lab.errors import BadValue
-from lora_lab.layers import Fold, Mergeable, innermost, out_by_in
+from lora_lab.layers import out_by_in
 from lora_lab.methods.attach import attach_beside, sites_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.beside import Beside, Own
 from lora_lab.methods.ia3 import IA3
+from lora_lab.switched import Fold, Mergeable, innermost
 
 
 class TrainedFactor(Beside, Mergeable):

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import nn
 
-from lora_lab.layers import AdaptedLayer, Switched
+from lora_lab.switched import AdaptedLayer, Switched
 from lora_lab.training.batches import Batch
 from lora_lab.training.evaluate import logits_of, loss_of
 from lora_lab.training.lane import Lane

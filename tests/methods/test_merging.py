@@ -12,12 +12,13 @@ from torch import nn
 
 from lora_lab import IA3, BitFit, HeadOnly, LoRA, detach, disabled, merge, merge_for_good, save_adapter, unmerge
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear, innermost, is_conv1d
+from lora_lab.layers import LoRALinear, is_conv1d
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.attach import adapted_layers, is_adapted
 from lora_lab.methods.lora_variants import DoRALinear
 from lora_lab.methods.merge_report import rounding_of
 from lora_lab.methods.quantized import quantize_model
+from lora_lab.switched import innermost
 from tests.conftest import logits, randomise, snapshot, tiny
 
 FP32 = 1e-6  # relative

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lora_lab import LoRA, PromptTuning
-from lora_lab.layers import AdaptedLayer
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import PackedLoRA, Stream, pack, share
+from lora_lab.switched import AdaptedLayer
 from tests.conftest import randomise, tiny
 
 TARGETS = {

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, innermost, is_conv1d
+from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, is_conv1d
 from lora_lab.methods.attach import adapted_layers, sites_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.layouts.base import PREFIX, Layout, common_config, fill_heads, head_tensors
@@ -34,6 +34,7 @@ from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, 
 from lora_lab.methods.layouts.targets import layer_names
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_variants import DoRALinear, file_pair, fill_pair
+from lora_lab.switched import innermost
 
 
 class LoRALayout(Layout):
