@@ -30,7 +30,7 @@ HALF = (torch.bfloat16, torch.float16)
 def effect_of(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
     """Load the adapter and add to what was `found`: ratios, does_something, and the faults that only a base shows."""
     with torch.no_grad():
-        before = _answer(model)
+        before = answer_of(model)
     try:
         report = load_adapter(model, file.path)
     except LabError as error:
@@ -39,10 +39,10 @@ def effect_of(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
         return
     try:
         with torch.no_grad():
-            after = _answer(model)
+            after = answer_of(model)
             if not report.method.within:
                 with disabled(model, keep_head=report.adapter_parameters > 0):
-                    before = _answer(model)
+                    before = answer_of(model)
         _weigh(found, model)
         _look_for_unused(found, model)
         _compare(found, before, after)
@@ -51,21 +51,21 @@ def effect_of(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
             take_out(model)
 
 
-def _answer(model: nn.Module) -> Tensor:
-    """What a model says to two rows of random tokens, always the same ones: logits, or vectors where it has no head."""
+def answer_of(model: nn.Module) -> Tensor:
+    """What a model says to two rows of random tokens, always the same ones, in fp32: logits, or last hidden states."""
     generator = torch.Generator().manual_seed(0)
     config: Any = model.config
     place = next(model.parameters()).device
     ids = torch.randint(0, config.vocab_size, (2, TOKENS), generator=generator).to(place)
     out = model(input_ids=ids, attention_mask=torch.ones_like(ids))
     answer: Tensor = out.logits if hasattr(out, "logits") else out.last_hidden_state
-    return answer
+    return answer.float()
 
 
 def _compare(found: Inspection, before: Tensor, after: Tensor) -> None:
     if after.shape != before.shape:  # vectors stand ahead of the rows, and are answered as well
         after = after[:, -before.shape[1] :]
-    difference = (after.float() - before.float()).abs().max().item()
+    difference = (after - before).abs().max().item()
     if not math.isfinite(difference):
         found.problems.append(Problem(faults.NOT_FINITE, "on this base", "with it the base answers what is no number"))
         return
@@ -108,7 +108,7 @@ def _look_for_unused(found: Inspection, model: nn.Module) -> None:
     if not layers:
         return
     with torch.enable_grad():
-        answer = _answer(model).float()
+        answer = answer_of(model)
         weights = torch.linspace(-1, 1, answer.numel(), device=answer.device).view_as(answer).sin()
         own = [(path, p) for path, layer in layers for p in _trained(layer)]
         gradients = torch.autograd.grad((answer * weights).sum(), [p for _, p in own], allow_unused=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue, Failed, LabError
@@ -23,6 +23,7 @@ from lora_lab.files import refuse_foreign, whole_folder, write_json
 from lora_lab.methods.adapters import load_adapter
 from lora_lab.methods.merge_report import SHORT, MergeReport
 from lora_lab.methods.merging import merge_for_good
+from lora_lab.methods.on_base import answer_of
 from lora_lab.training.models import STORED, is_causal, load_model, load_tokenizer, quiet
 from lora_lab.training.named import base_named_in, labels_of
 
@@ -65,6 +66,7 @@ class MergedCheckpoint:
         )
 
 
+@torch.no_grad()
 def write_merged(
     adapter: str | Path, out: str | Path, *, base: str | None = None, dtype: str | None = None, download: bool = False
 ) -> MergedCheckpoint:
@@ -84,7 +86,7 @@ def write_merged(
     refuse_foreign(target, MARKER)
     model = load_model(name, labels, dtype=dtype or STORED, download=download)
     method = load_adapter(model, source).method.name
-    beside = _answer(model)
+    beside = answer_of(model)
     report = merge_for_good(model)
     with whole_folder(target, MARKER) as folder:
         tokenizer = _save(model, folder, name, labels, download)
@@ -115,24 +117,14 @@ def _difference(folder: Path, model: PreTrainedModel, beside: Tensor) -> float:
 
     Raises: Failed where it is not the merged model's own.
     """
-    merged = _answer(model)
+    merged = answer_of(model)
     with quiet():
         loaded = getattr(transformers, _auto_class(model)).from_pretrained(folder, local_files_only=True)
-    plain = _answer(loaded)
+    plain = answer_of(loaded)
     off = float((plain - merged).norm() / merged.norm())
     if not off <= AGREE:
         raise Failed(f"what was written answers otherwise in plain transformers, {off:.2g} away; nothing is kept")
     return float((plain - beside).norm() / beside.norm())
-
-
-@torch.no_grad()
-def _answer(model: nn.Module) -> Tensor:
-    """The model's logits, or its last hidden state, of two rows of eight tokens, in fp32."""
-    vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
-    ids = torch.randint(vocabulary, (2, 8), generator=torch.Generator().manual_seed(0))
-    output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    answer: Tensor = output.logits if "logits" in output else output.last_hidden_state
-    return answer.float()
 
 
 def _auto_class(model: PreTrainedModel) -> str:
