@@ -196,22 +196,14 @@ assert abs(predicted.peak / real.peak - 1) < 0.03 and abs(traced.peak / real.pea
 # **What it costs** is time and exactness. Time: W is turned back twice a step. Beside many tokens that is little; beside few it is most of the work.
 
 # %%
-import time
-
-
-def milliseconds(layer, rows):
-    x, taken = torch.randn(rows, 1536, requires_grad=True), []
-    for _ in range(5):
-        start = time.perf_counter()
-        layer(x).sum().backward()
-        taken.append(1000 * (time.perf_counter() - start))
-    return min(taken)
-
+from lora_lab.lesson import milliseconds
 
 plain = nn.Linear(1536, 384).requires_grad_(False)
 coded = {"bitsandbytes' kernel" if bnb.module() else "ours": QuantizedLinear(plain), "our own code": QuantizedLinear(plain, fast=False)}
 for rows in (16, 2048):
-    print(f"{rows:5} tokens: fp32 {milliseconds(plain, rows):.2f} ms;", "; ".join(f"nf4 by {how} {milliseconds(one, rows):.2f}" for how, one in coded.items()))
+    x = torch.randn(rows, 1536, requires_grad=True)
+    took = milliseconds({how: lambda one=one: one(x).sum().backward() for how, one in {"fp32": plain, **coded}.items()}, rounds=5)
+    print(f"{rows:5} tokens:", "; ".join(f"{how} {ms:.2f} ms" for how, ms in took.items()))
 assert all(torch.equal(one.dequantized(), coded["our own code"].dequantized()) for one in coded.values())  # the same numbers either way
 
 # %% [markdown]
