@@ -12,7 +12,6 @@ from lora_lab.accounting.setup import BYTES, Setup
 from lora_lab.accounting.tape import Label
 
 WEIGHTS: Label = ("weights", "base", "numbers · b")
-QUANTISED: Label = ("weights", "base's linear layers, quantised", "numbers · (bits + 0.127) / 8; NF4: 4.127 bits")
 ADAPTERS: Label = ("weights", "what is added to the base", "numbers · bytes each")
 MOMENTS: Label = ("optimizer", "AdamW's two moments", "2 · bytes that train")
 EIGHT_BIT: Label = ("optimizer", "AdamW's two moments in 8 bits", "numbers · (2 + 8/256)")
@@ -30,6 +29,7 @@ class States:
 
     base: int
     quantised: int
+    quantised_as: Label
     added: int
     trained: int
     optimizer: int
@@ -43,7 +43,7 @@ class States:
         weights = self.devices if self.sharded in ("zero3", "fsdp") else 1
         return {
             WEIGHTS: self.base // weights,
-            QUANTISED: self.quantised // weights,
+            self.quantised_as: self.quantised // weights,
             ADAPTERS: self.added // weights,
             EIGHT_BIT if self.eight_bit else MOMENTS: self.optimizer // self.devices,
         }
@@ -80,6 +80,7 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
     return States(
         base=(total - quantised) * b + _buffers(a),
         quantised=round(quantised * bytes_per_weight(setup)),
+        quantised_as=_quantised_as(setup),
         added=added,
         trained=trained,
         optimizer=optimizer,
@@ -88,6 +89,12 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
         devices=setup.devices,
         sharded=kind,
     )
+
+
+def _quantised_as(setup: Setup) -> Label:
+    """In NF4: 4.127 bits a number, or 4.5 without double quantisation."""
+    form = setup.quantised.partition("-")[0].upper()
+    return "weights", f"base's linear layers in {form}", f"numbers · {8 * bytes_per_weight(setup):.4g} bits"
 
 
 def _loop(tensors: list[tuple[int, int]]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.setup import QUANTISED_BITS
 from lora_lab.plots.towers import STYLES, Line, Tower, short
 from lora_lab.widgets.panel import escape
 
@@ -17,7 +18,11 @@ LETTERS = (
 
 IN_WORDS = {
     "base": "the pretrained weights",
-    "base's linear layers, quantised": "the frozen matrices in 4 bits each, with the scale of every block of 64",
+    **{
+        f"base's linear layers in {form.upper()}": f"the frozen matrices in {bits} bits each, with the scale of every "
+        "block of 64"
+        for form, bits in QUANTISED_BITS.items()
+    },
     "what is added to the base": "A and B, a prompt, a fresh head: what the method brings along, in fp32",
     "AdamW's two moments": "for each number that trains, a running mean of its gradient and one of its square",
     "AdamW's two moments in 8 bits": "the same two, rounded to a byte each",

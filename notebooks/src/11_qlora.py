@@ -202,7 +202,7 @@ plain = nn.Linear(1536, 384).requires_grad_(False)
 coded = {"bitsandbytes' kernel" if bnb.module() else "ours": QuantizedLinear(plain), "our own code": QuantizedLinear(plain, fast=False)}
 for rows in (16, 2048):
     x = torch.randn(rows, 1536, requires_grad=True)
-    took = milliseconds({how: lambda one=one: one(x).sum().backward() for how, one in {"fp32": plain, **coded}.items()}, rounds=5)
+    took = milliseconds({how: lambda one=one, x=x: one(x).sum().backward() for how, one in {"fp32": plain, **coded}.items()}, rounds=5)
     print(f"{rows:5} tokens:", "; ".join(f"{how} {ms:.2f} ms" for how, ms in took.items()))
 assert all(torch.equal(one.dequantized(), coded["our own code"].dequantized()) for one in coded.values())  # the same numbers either way
 
