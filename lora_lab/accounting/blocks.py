@@ -53,6 +53,13 @@ class Layer:
         size = self.modules[role].weight * on.b if on.setup.quantised != "none" else 0
         return Value(size, False, Storage(size))
 
+    def as_far_as_down(self, on: Operations) -> list[list[Value]]:
+        """What variables hold where a layer that runs again goes on into `down`, which keeps its 4-bit weight.
+
+        Of 16 bits and frozen it keeps nothing: the run ends before it.
+        """
+        return on.variables if on.setup.quantised != "none" else []
+
 
 def matrices(architecture: Architecture, number: int) -> dict[str, Module]:
     """The linear layers of one layer, by their keys; in a layer of experts gate, up and down are the shared ones."""
@@ -86,13 +93,14 @@ def gpt2(on: Operations, x: Value, layer: Layer) -> Value:
     if on.setup.outputs_kept and not on.setup.padded:  # the cache puts k and v into tensors of its own
         k, v = (on.op(part.size, [part], label=QKV) for part in (k, v))
     heads = layer.architecture.heads
-    y = layer.linear(on, on.attention(q, k, v, heads, heads), "o", HIDDEN)
-    before, x = x, on.add(on.dropout(y, on.p), x, NORM_INPUT)
+    attended = on.dropout(layer.linear(on, on.attention(q, k, v, heads, heads), "o", HIDDEN), on.p)
+    before, x = x, on.add(attended, x, NORM_INPUT)
     normed = on.layer_norm(x, MLP_IN)
     inner = layer.linear(on, normed, "up", MLP)
     inner = gelu_new(on, inner) if layer.architecture.activation == "gelu_new" else on.pointwise_of(inner, DOWN_IN)
     y = layer.linear(on, inner, "down", HIDDEN)
     on.variables = [[before, x, normed, inner, y, layer.unpacked(on, "down")]]
+    on.run_again = [[*moment, attended] for moment in layer.as_far_as_down(on)]
     return on.add(x, on.dropout(y, on.p), NORM_INPUT)
 
 
@@ -122,6 +130,7 @@ def llama(
     inner = gated(on, normed, layer)
     y = layer.linear(on, inner, "down", HIDDEN)
     on.variables = [[before, x, normed, inner, y, layer.unpacked(on, "down")]]
+    on.run_again = layer.as_far_as_down(on)
     return on.add(x, y, HIDDEN)
 
 

@@ -87,6 +87,9 @@ def sizes(draw: st.DrawFn) -> dict[str, int]:
 # Where q and k are normed right after their layers, and backward through a layer is the peak: 2.5 % off once.
 NORMED_HEADS = {"layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 32, "inner": 128, "vocabulary": 512}
 
+# A 4-bit layer keeps its weight for backward, so a checkpointed layer runs again as far as its last: 6.7 % off once.
+RUN_TO_THE_LAST = {"layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 64, "inner": 256, "vocabulary": 512}
+
 
 def method_of(name: str, rank: int, targets: tuple[str, ...] | str):
     """A method by its name in these tests."""
@@ -108,6 +111,7 @@ def method_of(name: str, rank: int, targets: tuple[str, ...] | str):
     st.sampled_from(["fp32", "bf16"]),
 )
 @example("qwen3", NORMED_HEADS, False, "lora", 1, ("q", "v"), 1, 64, True, "bf16")
+@example("gpt2", RUN_TO_THE_LAST, False, "qlora", 8, ("q", "v"), 1, 64, True, "fp32")
 def test_closed_form_within_one_percent_of_the_trace(
     family, size, tied, name, rank, targets, batch, seq, checkpointing, dtype
 ):

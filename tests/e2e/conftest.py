@@ -24,6 +24,7 @@ BROWSER_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+KERNEL = 180_000  # milliseconds until a kernel is there, on a slow machine that runs other tests beside
 # Python imports this by itself at start: the server and every kernel refuse to connect anywhere but to this machine.
 GUARD = """
 import os, socket
@@ -56,7 +57,22 @@ class Watched:
     """A page, and what it asked of other machines or complained of."""
 
     page: Page
+    lab: Lab
     elsewhere: list[str] = field(default_factory=list)
+
+    def open(self, notebook: str) -> Page:
+        """The notebook's page with its kernel idle: what is run before that is not run at all, and nothing says so."""
+        self.page.goto(self.lab.url(notebook))
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=KERNEL)
+        self.page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=KERNEL)
+        return self.page
+
+    def run_all(self, notebook: str) -> Page:
+        """The notebook's page after Run All Cells, which goes on."""
+        page = self.open(notebook)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        return page
 
 
 @pytest.fixture(scope="session")
@@ -100,9 +116,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def watched(browser: Browser) -> Iterator[Watched]:
+def watched(browser: Browser, lab: Lab) -> Iterator[Watched]:
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
-    watched = Watched(context.new_page())
+    watched = Watched(context.new_page(), lab)
     own = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
     watched.page.on("request", lambda r: None if r.url.startswith(own) else watched.elsewhere.append(r.url))
     yield watched

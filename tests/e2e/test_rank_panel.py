@@ -15,14 +15,9 @@ MILLISECONDS = 50  # of the promise, at 256 x 256 up to rank 64
 
 
 @pytest.fixture
-def panel(lab: Lab, watched: Watched) -> Locator:
+def panel(watched: Watched) -> Locator:
     """The lesson's first rank panel, live."""
-    page = watched.page
-    page.goto(lab.url(LESSON))
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=90_000)  # without a kernel, Run All runs nothing
-    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=90_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    page = watched.run_all(LESSON)
     found = page.locator(".lora-rank").first
     found.wait_for(timeout=120_000)
     found.scroll_into_view_if_needed()

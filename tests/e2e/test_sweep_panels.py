@@ -30,10 +30,7 @@ def _opened(lab: Lab, watched: Watched, name: str, cell: str) -> Locator:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip())])
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     nbformat.write(notebook, lab.folder / name)
-    page = watched.page
-    page.goto(lab.url(name))
-    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=90_000)
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=90_000)  # a cell run before that is not run
+    page = watched.open(name)
     page.locator(".jp-Cell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
     panel = page.locator(".jp-OutputArea .widget-vbox").first

@@ -14,15 +14,11 @@ PANEL = ".jp-OutputArea .widget-vbox"
 
 
 @pytest.fixture
-def lesson(lab: Lab, watched: Watched) -> Watched:
+def lesson(watched: Watched) -> Watched:
     """The lesson with every cell run: it stops at the cell that wants a result, and says what to press."""
-    page = watched.page
-    page.goto(lab.url(LESSON))
-    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=90_000)  # the kernel is there
+    page = watched.run_all(LESSON)
     assert page.get_by_text("Jupyter news").count() == 0
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
-    page.locator(PANEL).first.wait_for(timeout=120_000)
+    page.locator(PANEL).first.wait_for(timeout=180_000)
     return watched
 
 

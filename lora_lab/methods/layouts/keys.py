@@ -9,11 +9,6 @@ module.base_model.model. ...                        DistributedDataParallel; _or
 
 from __future__ import annotations
 
-import re
-
-from lora_lab.methods.layouts.base import PREFIX
-
-_ENDS = r"(lora_(A|B)\.weight|lora_embedding_(A|B)|lora_magnitude_vector|ia3_l|(base_layer\.)?weight|bias)"
 _MARKS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "default", "base_model", "model")
 _WORDS = {"lora_down": "lora_A", "lora_up": "lora_B"}
 
@@ -22,11 +17,6 @@ def known_key(key: str) -> bool:
     """Whether it is a key that PEFT or we could have written."""
     marked = any(part in _MARKS[:5] or part in _WORDS for part in key.split("."))
     return key == "prompt_embeddings" or (key.startswith("base_model.") and not marked)
-
-
-def adapter_key(key: str) -> bool:
-    """Whether it is the key of a tensor of LoRA's as PEFT writes it."""
-    return key.startswith(PREFIX) and re.search(rf"\.{_ENDS}$", key) is not None and known_key(key)
 
 
 def plain_key(key: str) -> str:
