@@ -53,9 +53,13 @@ class Table:
     discrepancies: tuple[str, ...]
     expected: Mapping[str, str]
 
-    def frame(self) -> pd.DataFrame:
-        """The rows as they are; words that are not given are empty, numbers that are not given <NA> or NaN."""
-        return pd.DataFrame({column: _series(self.column(column)) for column in self.columns})
+    def frame(self, spreads: bool = False) -> pd.DataFrame:
+        """The rows, with `spreads` also the columns of spreads, which would make the frame too wide to print.
+
+        Words that are not given are empty, numbers that are not given <NA> or NaN.
+        """
+        kept = [column for column in self.columns if spreads or not column.endswith(SPREAD)]
+        return pd.DataFrame({column: _series(self.column(column)) for column in kept})
 
     def row(self, **where: Cell) -> dict[str, Cell]:
         """The one row with these values, e.g. row(weights="Wq", rank=8).
@@ -128,9 +132,10 @@ def number(printed: str) -> float:
 
 
 def _table(name: str, read: Mapping[str, Any]) -> Table:
-    words = {key: read[key] for key in ("title", "source", "standing", "seeds")}
-    lists = {key: tuple(read[key]) for key in ("columns", "notes", "discrepancies")}
-    return Table(name, rows=tuple(tuple(row) for row in read["rows"]), expected=read["expected"], **words, **lists)
+    title, source, standing, seeds = (str(read[key]) for key in ("title", "source", "standing", "seeds"))
+    columns, notes, discrepancies = (tuple(read[key]) for key in ("columns", "notes", "discrepancies"))
+    rows = tuple(tuple(row) for row in read["rows"])
+    return Table(name, title, source, standing, seeds, columns, rows, notes, discrepancies, read["expected"])
 
 
 def _series(values: Sequence[Cell]) -> pd.Series:

@@ -32,8 +32,10 @@ def test_a_table_is_whole(name):
 @pytest.mark.parametrize("name", paper.names())
 def test_a_frame_holds_the_rows(name):
     one = table(name)
-    frame = one.frame()
+    frame = one.frame(spreads=True)
     assert tuple(frame.columns) == one.columns
+    assert not any(column.endswith(paper.SPREAD) for column in one.frame())
+    assert one.frame().shape[1] <= 20  # more of them a notebook does not show
     for row, found in zip(one.rows, frame.itertuples(index=False), strict=True):
         for value, shown in zip(row, found, strict=True):
             assert str(shown) in ("", "nan", "<NA>") if value is None else shown == value
