@@ -14,7 +14,7 @@ Source: Hu et al. 2021, arXiv 2106.09685v2, from independent transcriptions; cod
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -151,11 +151,15 @@ def _place(name: str) -> tuple[int, int]:
     return ("table", "fig", "section").index(kind) if digits else 9, int(digits.replace("_", "") or 0)
 
 
-def _rows_in_words(table: Table) -> str:
-    kept = [c for c in table.columns if not c.endswith(SPREAD)]
-    shown = {c: [_cell(table, c, row) for row in table.records()] for c in kept}
-    lines = [kept, ["---"] * len(kept), *(list(row) for row in zip(*shown.values(), strict=True))]
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; a bar within a cell is escaped."""
+    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rows_in_words(table: Table) -> str:
+    kept = [column for column in table.columns if not column.endswith(SPREAD)]
+    return markdown_table(kept, ([_cell(table, column, row) for column in kept] for row in table.records()))
 
 
 def _cell(table: Table, column: str, row: Mapping[str, Cell]) -> str:
@@ -167,7 +171,7 @@ def _cell(table: Table, column: str, row: Mapping[str, Cell]) -> str:
 def _figure(value: Cell, beside: Sequence[Cell]) -> str:
     """A number with as many decimals as its column has anywhere, so that 2.4 reads 2.40 below 2.47."""
     if not isinstance(value, float):
-        return "" if value is None else str(value).replace("|", "\\|")
+        return "" if value is None else str(value)
     floats = [v for v in beside if isinstance(v, float)]
     if len(floats) < sum(v is not None for v in beside) or 0 < min(map(abs, floats)) < 0.001:
         return f"{value:g}"  # several quantities in one column; learning rates

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments import paper
 from lora_lab.experiments.paper import Table, table
+from lora_lab.experiments.paper_in_words import document
 
 PROMISED = [*(f"table{n}" for n in range(1, 19)), "fig3", "fig4", "fig8", "section4_2"]
 
@@ -89,3 +92,10 @@ def test_printed_numbers_are_read(printed, value):
 def test_a_pipe_in_a_cell_breaks_no_table():
     one = Table("x", "t", "s", "memory", "none", ("a",), (("b|c",), (None,)), (), (), {})
     assert "| b\\|c |\n|  |" in one.markdown()
+
+
+def test_the_page_in_docs_is_what_the_data_say():
+    page = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert page == document()  # else: python -m lora_lab.experiments.paper_in_words docs/paper.md
+    for name in paper.names():
+        assert all(sentence in page for sentence in (*table(name).discrepancies, *table(name).expected.values()))
