@@ -16,10 +16,10 @@ from lora_lab.files import write_atomically
 
 HEAD = """# The paper as data
 
-<!-- Made from data/paper by `python -m lora_lab.experiments.paper_in_words docs/paper.md`; a test holds them together. -->
+<!-- Made from data/paper by `python -m lora_lab.experiments.paper_in_words docs/paper.md`; a test holds them to it. -->
 
-Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.09685v2. Its tables lie in `data/paper/`,
-a file each. The figures are transcribed; names of columns, notes and what is said to be wrong are ours.
+Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.09685v2. Its tables lie in
+`data/paper/`, a file each. The figures are transcribed; names of columns, notes and what is said to be wrong are ours.
 
 ```python
 from lora_lab.experiments import paper, recomputed
@@ -31,9 +31,9 @@ recomputed.frame("table3")                           # each number that follows 
 ```
 """
 
-FOLLOWS = """Counts come from `lora_lab.params`, which sees a model's config and a method; the rest is arithmetic on other
-printed numbers. *Exact*: rounded, it is what is printed. *Rounded*: cut off instead, or to fewer digits than are printed,
-or within an "about". Where the paper states no size, the one that comes nearest was taken."""
+FOLLOWS = """Counts come from `lora_lab.params`, which sees a model's config and a method; the rest is arithmetic on
+other printed numbers. *Exact*: rounded, it is what is printed. *Rounded*: cut off instead, or to fewer digits than are
+printed, or within an "about". Where the paper states no size, the one that comes nearest was taken."""
 
 
 def document() -> str:

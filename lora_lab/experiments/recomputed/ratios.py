@@ -93,12 +93,12 @@ def checkpoints() -> Iterator[Recomputed]:
     """Sizes of files in the repository and its README, which tell what was really trained."""
     for name, printed in (("gpt2-medium", "1.5"), ("gpt2-large", "2.3")):
         size = FP32 * params(name, LoRA(rank=4)).trainable / MIB
-        yield Recomputed("table3", None, "", printed, f"LoRA of rank 4 on {name} in fp32", size, "MiB")
+        yield Recomputed("table3", None, "", printed, f"LoRA of rank 4 on {name} in fp32", size, "MB of 2^20")
     deberta = params("deberta-v2-xxlarge", LoRA(rank=16), num_labels=3)
     pooler = sum(row.full for row in deberta.modules if row.role == "pooler")
     size = FP32 * (deberta.trainable + deberta.head + pooler) / MIB
     words = "LoRA of rank 16, pooler and head in fp32; the file has names besides"
-    yield Recomputed("table2", None, "", "27.1", words, size, "MiB", about=0.2)
+    yield Recomputed("table2", None, "", "27.1", words, size, "MB of 2^20", about=0.2)
     roberta = params("roberta-base", LoRA(rank=8), num_labels=3)
     size, words = FP32 * (roberta.trainable + roberta.head), "LoRA and head in fp32; the file has names besides"
     yield Recomputed("table2", None, "", "3,568,073", words, size, "bytes", about=50_000)
