@@ -17,7 +17,7 @@ import pandas as pd
 from lora_lab.experiments.paper import table
 from lora_lab.experiments.recomputed.base import EXACT, NOT, ROUNDED, Recomputed, verdict
 from lora_lab.experiments.recomputed.counts import counts
-from lora_lab.experiments.recomputed.left import why_not
+from lora_lab.experiments.recomputed.left import NAMES, SETTINGS, why_not
 from lora_lab.experiments.recomputed.ratios import ratios
 
 __all__ = ["EXACT", "NOT", "ROUNDED", "Recomputed", "frame", "recomputed", "verdict", "why_not"]
@@ -42,13 +42,14 @@ def frame(name: str | None = None) -> pd.DataFrame:
 
 def _record(one: Recomputed) -> tuple[str, ...]:
     unit = f" {one.unit}".rstrip()
-    exact = f"{one.exact:,}" if isinstance(one.exact, int) else f"{one.exact:,.4g}"
+    exact = f"{one.exact:,.0f}" if one.exact >= 10_000 else f"{one.exact:.4g}"
     return one.table, _number(one), one.published + unit, exact + unit, one.verdict, one.derivation
 
 
 def _number(one: Recomputed) -> str:
-    """Which number it is: the words that its row starts with, and the column."""
+    """Which number it is: what names its row, and the column."""
     if one.row is None:
         return "in words"
-    cells = [str(cell) for cell in table(one.table).rows[one.row][:2] if cell]
+    row = table(one.table).records()[one.row]
+    cells = [str(cell) for column, cell in row.items() if column in (*NAMES, *SETTINGS) and column != "unit" and cell]
     return f"{', '.join(cells)}: {one.column}"
