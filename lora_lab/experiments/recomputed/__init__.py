@@ -51,5 +51,9 @@ def _number(one: Recomputed) -> str:
     if one.row is None:
         return "in words"
     row = table(one.table).records()[one.row]
-    cells = [str(cell) for column, cell in row.items() if column in (*NAMES, *SETTINGS) and column != "unit" and cell]
+    cells = [
+        str(cell)
+        for column, cell in row.items()
+        if column in (*NAMES, *SETTINGS) and column != "unit" and cell not in (None, "")
+    ]
     return f"{', '.join(cells)}: {one.column}"
