@@ -38,8 +38,9 @@ class TrainPanel(Panel):
     """Train an adapter while you watch: LoRA, or any other method.
 
     The arguments are where the controls start; a value between two stops of a slider is added to it.
-    method  in the place of LoRA(rank, alpha, targets)
-    store   the folder of finished runs, whose curves are drawn behind the live one
+    validations  how often the validation rows are scored on the way
+    method       in the place of LoRA(rank, alpha, targets)
+    store        the folder of finished runs, whose curves are drawn behind the live one
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class TrainPanel(Panel):
         steps: int = 400,
         batch: int = 16,
         seed: int = 0,
+        validations: int = 8,
         store: str = "runs",
         method: Method | None = None,
     ) -> None:
         super().__init__("Train an adapter")
-        self.store, self.batch, self.seed = Store(store), batch, seed
+        self.store, self.batch, self.seed, self.validations = Store(store), batch, seed, validations
         self.live: LiveRun | None = None
         self._make_controls(model, task, lr, steps)
         chosen = method or LoRA(rank=rank, alpha=alpha, targets=tuple(targets))
@@ -84,6 +86,7 @@ class TrainPanel(Panel):
         """The run that the controls describe. Raises: BadValue for a combination that cannot be."""
         method = self.controls.method()
         numbers = {"lr": self.lr.value, "steps": self.steps.value, "batch": self.batch, "seed": self.seed}
+        numbers["validations"] = self.validations
         return Recipe(self.model.value, self.task.value, method, **numbers)
 
     @property

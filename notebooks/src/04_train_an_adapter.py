@@ -36,7 +36,7 @@ guess_changed = None  # a number between 0 and 100
 # %%
 from lora_lab.widgets.train_panel import TrainPanel
 
-panel = TrainPanel("minilm", "rt", rank=8, alpha=16, targets=("q", "v"), lr=2e-3, steps=steps(400))
+panel = TrainPanel("minilm", "rt", rank=8, alpha=16, targets=("q", "v"), lr=2e-3, steps=steps(400), validations=steps(8, 2))
 panel.show()
 
 # %% [markdown]

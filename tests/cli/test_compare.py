@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from lora_lab import cli
 from lora_lab.cli.compare import describe
 from lora_lab.experiments import budget
 from tests.training.conftest import opinions, tiny_encoder, tiny_models  # noqa: F401
@@ -16,24 +15,10 @@ from tests.training.conftest import opinions, tiny_encoder, tiny_models  # noqa:
 CHEAP = ["--batch", "4", "--rates", "2", "--growth", "0", "--seeds", "2", "--dtype", "fp32", "--attention", "eager"]
 
 
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """`run("--steps", "4")`: the command in this process, where torch is imported already."""
-
-    def command(*words: str) -> Done:
-        monkeypatch.setattr("sys.argv", ["lora-lab", "compare", *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Done(int(left.value.code or 0), *capsys.readouterr())
-
-    return command
+def run(lora_lab):
+    """`run("--steps", "4")`."""
+    return partial(lora_lab, "compare")
 
 
 @pytest.fixture

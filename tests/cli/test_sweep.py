@@ -38,25 +38,25 @@ def test_json_has_the_contracts_keys_and_nothing_else_is_on_stdout(small, tmp_pa
     assert (again["packs"], again["skipped"]) == ([], 8)
 
 
-def test_a_sweep_may_be_of_one_draw_of_few_examples(small, tmp_path):
-    done = run("sweep", *small, "--examples", "12", "--subset", "3", "--out", str(tmp_path), "--json")
+def test_a_sweep_may_be_of_one_draw_of_few_examples(lora_lab, small, tmp_path):
+    done = lora_lab("sweep", *small, "--examples", "12", "--subset", "3", "--out", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
     (one,) = json.loads(done.stdout)["runs"]
     assert (one["recipe"]["examples"], one["recipe"]["subset"]) == (12, 3)
 
 
-def test_a_table_for_people_and_a_picture_of_what_was_collected(small, tmp_path):
+def test_a_table_for_people_and_a_picture_of_what_was_collected(lora_lab, small, tmp_path):
     for i in (1, 2):
         share = ["--share", f"{i}/2", "--out", str(tmp_path / "class" / f"laptop{i}")]
-        done = run("sweep", *small, "--rank", "1,2", "--alpha-rule", "2rank", *share)
+        done = lora_lab("sweep", *small, "--rank", "1,2", "--alpha-rule", "2rank", *share)
         assert done.returncode == 0, done.stderr
         assert "1 runs, 0 of them from before; packs of 1;" in done.stdout
-    collected = run("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"))
+    collected = lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"))
     assert collected.returncode == 0, collected.stderr
     assert "2 runs in" in collected.stdout
     assert "lora q,v 1 2 0.002" in collected.stdout
     assert (tmp_path / "all" / "rank.png").stat().st_size > 10_000
-    answer = json.loads(run("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"), "--json").stdout)
+    answer = json.loads(lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"), "--json").stdout)
     assert (answer["runs"], answer["taken"], answer["repeated"], len(answer["frame"])) == (2, 0, 2, 2)
 
 
@@ -77,8 +77,8 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(small, tmp_path)
         (["--method", "full", "--rank", "1,2"], "ranks, alphas and targets is lora's"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_2(words, says, tmp_path):
-    done = run("sweep", *CHEAP, "--out", str(tmp_path / "runs"), *words)
+def test_bad_input_is_one_sentence_and_exit_2(lora_lab, words, says, tmp_path):
+    done = lora_lab("sweep", *CHEAP, "--out", str(tmp_path / "runs"), *words)
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 BROWSER_FLAGS = [
     "--no-sandbox",
@@ -25,6 +26,7 @@ BROWSER_FLAGS = [
     "--disable-sync",
 ]
 KERNEL = 180_000  # milliseconds until a kernel is there, on a slow machine that runs other tests beside
+expect.set_options(timeout=30_000)  # the kernel answers at once, but perhaps with tests beside it
 # Python imports this by itself at start: the server and every kernel refuse to connect anywhere but to this machine.
 GUARD = """
 import os, socket
@@ -115,11 +117,18 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def watched(browser: Browser, lab: Lab) -> Iterator[Watched]:
+@contextmanager
+def watching(browser: Browser, lab: Lab) -> Iterator[Watched]:
+    """A fresh page of a fresh visitor."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     watched = Watched(context.new_page(), lab)
     own = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
     watched.page.on("request", lambda r: None if r.url.startswith(own) else watched.elsewhere.append(r.url))
     yield watched
     context.close()
+
+
+@pytest.fixture
+def watched(browser: Browser, lab: Lab) -> Iterator[Watched]:
+    with watching(browser, lab) as watched:
+        yield watched

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from lora_lab.accounting.low_rank import decompose, truncated
 from lora_lab.widgets.matrices import picture
-from tests.e2e.conftest import Lab, Watched
+from tests.e2e.conftest import Lab, Watched, watching
 
 LESSON = "01_why_low_rank.ipynb"
 MILLISECONDS = 50  # of the promise, at 256 x 256 up to rank 64
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def watched(browser: Browser, lab: Lab) -> Iterator[Watched]:
+    """One page for all tests here: the lesson runs once."""
+    with watching(browser, lab) as watched:
+        yield watched
+
+
+@pytest.fixture(scope="module")
 def panel(watched: Watched) -> Locator:
     """The lesson's first rank panel, live."""
     page = watched.run_all(LESSON)
@@ -64,8 +73,9 @@ def test_a_redraw_takes_less_than_a_blink(panel: Locator) -> None:
 def test_keys_buttons_and_names_for_those_who_use_no_mouse(panel: Locator) -> None:
     page: Page = panel.page
     slider = panel.get_by_role("slider", name="rank: singular values kept")
+    drag(panel, 1)
     slider.focus()
-    page.keyboard.press("ArrowRight")  # from 1 to 2
+    page.keyboard.press("ArrowRight")
     expect(panel.locator("output")).to_have_text("r = 2")
     assert "rank 2" in (slider.get_attribute("aria-valuetext") or "")
     panel.get_by_role("button", name="32", exact=True).press("Enter")

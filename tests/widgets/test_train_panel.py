@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from lora_lab import FullFineTuning, PromptTuning
+from lora_lab import FullFineTuning, PromptTuning, load_task
 from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
 from lora_lab.training import guard
@@ -28,9 +29,18 @@ def panel(tmp_path: Path) -> TrainPanel:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainPanel:
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A few of the real sentences as a file: scoring all of them takes longer than what is tested here."""
+    full, file = load_task("rt"), tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    labels = [full.labels[number] for number in full.train.labels[:400]]
+    pd.DataFrame({"text": full.train.texts[:400], "label": labels}).to_csv(file, index=False)
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def trained(reviews: str, tmp_path_factory: pytest.TempPathFactory) -> TrainPanel:
     """A panel whose cell ran with nobody watching, long enough to change its mind about something."""
-    return TrainPanel(steps=80, store=str(tmp_path_factory.mktemp("runs"))).show()
+    return TrainPanel(task=reviews, steps=80, store=str(tmp_path_factory.mktemp("runs"))).show()
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -70,8 +80,10 @@ def test_a_method_with_settings_of_its_own_is_kept(tmp_path: Path):
     assert "1,152 parameters" in plain(panel.count.value)
 
 
-def test_full_fine_tuning_trains_in_the_panel(tmp_path: Path):
-    panel = TrainPanel(method=FullFineTuning(), steps=2, batch=4, lr=5e-5, store=str(tmp_path / "runs")).show()
+def test_full_fine_tuning_trains_in_the_panel(reviews: str, tmp_path: Path):
+    panel = TrainPanel(
+        task=reviews, method=FullFineTuning(), steps=2, batch=4, lr=5e-5, store=str(tmp_path / "runs")
+    ).show()
     assert panel.result().status == "done"
     assert panel.table.value == ""
 
@@ -120,8 +132,8 @@ def test_a_result_that_is_not_there_tells_what_to_press(panel: TrainPanel):
         panel.result()
 
 
-def test_start_returns_at_once_and_stop_keeps_what_was_learned(panel: TrainPanel):
-    panel.steps.value = 800
+def test_start_returns_at_once_and_stop_keeps_what_was_learned(reviews: str, tmp_path: Path):
+    panel = TrainPanel(task=reviews, steps=800, store=str(tmp_path / "runs"))
     started = time.monotonic()
     panel.start_button.click()
     assert time.monotonic() - started < 2
@@ -140,7 +152,7 @@ def test_start_returns_at_once_and_stop_keeps_what_was_learned(panel: TrainPanel
 
 
 def test_reset_clears_the_curve_and_keeps_the_run(trained: TrainPanel):
-    other = TrainPanel(steps=20, store=str(trained.store.folder))
+    other = TrainPanel(task=trained.task.value, steps=20, store=str(trained.store.folder))
     assert len(other._earlier()) == 1  # the finished run is drawn behind
     other.reset()
     assert "ready" in other.words.value
