@@ -12,7 +12,7 @@ lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
 
 test: .venv/.test fetch
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: fetch
 	$(BIN)/lora-lab demo

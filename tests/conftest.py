@@ -21,8 +21,13 @@ from lora_lab.methods import bnb
 from lora_lab.training.models import load_model, quiet
 
 
+# Minutes in one file each: begun last, one of the two processes would wait for the other.
+LONG = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a GPU need one."""
+    """Long files first; tests of a GPU need one."""
+    items.sort(key=lambda item: next((n for n, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
