@@ -35,7 +35,7 @@ def pearson(predicted: np.ndarray, true: np.ndarray) -> float:
 
 def spearman(predicted: np.ndarray, true: np.ndarray) -> float:
     """Spearman's correlation: Pearson's of the ranks, equal values sharing the mean of theirs."""
-    from scipy.stats import rankdata
+    from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     return pearson(rankdata(predicted), rankdata(true))
 

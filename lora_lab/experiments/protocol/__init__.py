@@ -9,6 +9,8 @@ Source: Hu et al. 2021, "LoRA", arXiv 2106.09685v2, and the scripts of its autho
 
 from lora_lab.experiments.protocol.dry import Dry, plan
 from lora_lab.experiments.protocol.given import Given, PaperRecipe
+from lora_lab.experiments.protocol.result import Result
+from lora_lab.experiments.protocol.run import run
 from lora_lab.experiments.protocol.sheets import TABLES, recipes
 
-__all__ = ["TABLES", "Dry", "Given", "PaperRecipe", "plan", "recipes"]
+__all__ = ["TABLES", "Dry", "Given", "PaperRecipe", "Result", "plan", "recipes", "run"]
