@@ -87,7 +87,7 @@ def test_the_hubs_columns_are_read_too(tmp_path, task, label, ending):
     row = {columns[0]: "Ann, ran.", columns[1]: "Ann moved.", "label": label}
     dev = ("validation_matched", "validation_mismatched") if task == "mnli" else ("validation",)
     for stem in ("train", *dev):
-        csv = f"{','.join(row)}\n\"Ann, ran.\",Ann moved.,{label}\n"
+        csv = f'{",".join(row)}\n"Ann, ran.",Ann moved.,{label}\n'
         (tmp_path / f"{stem}.{ending}").write_text(json.dumps(row) + "\n" if ending == "jsonl" else csv)
     found = load_task(f"glue:{task}:{tmp_path}")
     assert (found.train.texts, found.train.seconds, found.train.labels) == (("Ann, ran.",), ("Ann moved.",), (label,))

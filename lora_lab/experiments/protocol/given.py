@@ -78,6 +78,12 @@ class PaperRecipe:
         return {**own, "published": dict(self.published), "settings": settings}
 
 
+def published_in(record: Mapping[str, Any], column: str) -> str:
+    """A figure of a record of `experiments/paper.py` with its spread, as printed: "63.4±1.2"."""
+    spread = record.get(f"{column}_std")
+    return f"{record[column]:g}" + ("" if spread is None else f"±{spread:g}")
+
+
 def said(value: Any) -> str:
     """A value as a person writes it."""
     if isinstance(value, bool):

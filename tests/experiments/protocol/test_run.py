@@ -115,7 +115,7 @@ def test_e2e_is_trained_decoded_and_scored(gpt2, e2e, tmp_path):
     references = [[f"{p} cooks Thai by the river.", f"By the river {p} is Thai."] for p in "IJ"]
     wanted = text_scores.text_scores(texts, references)
     assert {name: result.seeds[0].answers[name] for name in wanted} == pytest.approx(wanted)
-    assert "68.65 to 68.87" in str(result)
+    assert "68.65 (V100)" in str(result)
     assert "cider" in str(result)  # published only
     assert not any("cooks Thai" in part for part in map(str, result.to_json().values()))  # no text of the data
 
