@@ -129,7 +129,8 @@ def _answers(
 ) -> dict[str, float]:
     """The scores of a run's answers to the test's first meanings; kept beside its adapter, and not made twice."""
     assert run.adapter is not None
-    asked = {"prompts": min(prompts or len(task.test), len(task.test)), "decoding": asdict(say)}
+    count = min(prompts or len(task.test), len(task.test))
+    asked = {"prompts": count, "decoding": asdict(say)}
     file = Path(run.adapter) / "answers.json"
     if file.is_file() and (kept := read_json(file)).get("asked") == asked:
         return dict(kept["scores"])
@@ -138,7 +139,7 @@ def _answers(
         dtype=where.get("dtype", "auto"), attention=where.get("attention", "auto"),
         device_name=where.get("device", "auto"),
     )  # fmt: skip
-    found = scored(opened.model, opened.tokenizer, opened.task, asked["prompts"], say)
+    found = scored(opened.model, opened.tokenizer, opened.task, count, say)
     scores = {name: float(value) for name, value in found.items() if name not in ("kinds", "texts")}
     write_json(file, {"asked": asked, "scores": scores, "kinds": found["kinds"], "texts": found["texts"]})
     return scores
