@@ -135,8 +135,6 @@ def _notes(row: str, model: str, task: str, variant: str) -> Iterator[str]:
             "rank 8 with alpha 8 gives 2.4M parameters, not the 4.7M of table 2, which the scripts' rank 16 with alpha "
             "32 gives: use variant repo to reproduce the row"
         )
-    if model == "deberta-v2-xxlarge":
-        yield "the head's own dropout (cls_dropout) is not set here; the checkpoint's own is used"
     if model == "roberta-base" and variant == "paper" and row == "LoRA":
         yield "the scripts use alpha 16 and weight decay 0.1 where table 9 has alpha 8 and none: see variant repo"
     if task == "mnli":

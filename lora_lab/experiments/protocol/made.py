@@ -13,6 +13,18 @@ from lora_lab.training.generate import Decoding
 LABELS = {"mnli": 3, "sts-b": 1, "e2e": None}  # two where nothing is said; one is a number to be predicted
 
 
+POOLER = "deberta-v2-xxlarge"  # its classifier has a pooler beside the head that no checkpoint brings
+
+
+def not_run(recipe: PaperRecipe) -> str:
+    """Why the lab plans a recipe and does not run it; "" for one that it runs."""
+    if recipe.model == POOLER:
+        return (
+            "DeBERTa's classifier has a random pooler that must train with the head, and this lab trains the head alone"
+        )
+    return ""
+
+
 def method_of(recipe: PaperRecipe) -> Method:
     """What trains."""
     if recipe.row == "FT":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lora_lab.errors import LabError
 from lora_lab.experiments.protocol.given import PaperRecipe
+from lora_lab.experiments.protocol.made import not_run
 from lora_lab.training.models import BUNDLED, load_tokenizer
 from lora_lab.training.tasks import Task, load_task
 
@@ -35,7 +36,7 @@ class Missing:
 
 def missing(recipe: PaperRecipe, model_path: str | None, task: Task | str) -> tuple[Missing, ...]:
     """All that a run lacks. `task` is what `task_at` found: the data, or why there are none."""
-    return (*_model(recipe, model_path), *_data(recipe, task), *_packages(recipe), *_gpu())
+    return (*_lab(recipe), *_model(recipe, model_path), *_data(recipe, task), *_packages(recipe), *_gpu())
 
 
 def task_name(recipe: PaperRecipe, data: str) -> str:
@@ -52,6 +53,11 @@ def task_at(recipe: PaperRecipe, data: str | Path | None) -> Task | str:
     except LabError as error:
         return str(error)
     return found if len(found.train) else "its train file is not there"
+
+
+def _lab(recipe: PaperRecipe) -> Iterator[Missing]:
+    if why := not_run(recipe):
+        yield Missing("code", f"{why}; use the authors' own for this model")
 
 
 def _model(recipe: PaperRecipe, path: str | None) -> Iterator[Missing]:

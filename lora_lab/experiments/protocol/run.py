@@ -18,7 +18,7 @@ from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.generation import scored
 from lora_lab.experiments.protocol import sizes
 from lora_lab.experiments.protocol.given import PaperRecipe
-from lora_lab.experiments.protocol.made import batches_of, decoding_of, method_of, steps_of, warmup_of
+from lora_lab.experiments.protocol.made import batches_of, decoding_of, method_of, not_run, steps_of, warmup_of
 from lora_lab.experiments.protocol.missing import task_name
 from lora_lab.experiments.protocol.result import Result, of_seed
 from lora_lab.experiments.protocol.sheets import one
@@ -71,6 +71,8 @@ def run(
     Raises: NotFound, BadValue for what is not there or cannot be, before anything is trained.
     """
     recipe = one(table, variant=variant, model=model, task=task, row=row)
+    if why := not_run(recipe):
+        raise BadValue(f"{recipe.title} is planned here but not run: {why}")
     if recipe.task == "e2e":
         check_installed()
     if start and not recipe.warm:
@@ -163,8 +165,6 @@ def _deviations(
         yield f"it starts anew and not from {recipe.warm}'s adapter"
     if first.max_length != recipe["max_length"]:
         yield f"texts are cut to {first.max_length} tokens, not {recipe['max_length']}"
-    if "cls_dropout" in recipe.settings:
-        yield "the head's dropout is the checkpoint's own"
     if len(recipes) < recipe["seeds"]:
         yield f"{len(recipes)} of {recipe['seeds']} seeds"
     if say is not None:

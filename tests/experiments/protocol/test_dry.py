@@ -59,6 +59,7 @@ def test_what_is_missing_is_said_with_how_to_bring_it():
     said = " ".join(map(str, dry.missing))
     assert "--data" in said
     assert "--model-path" not in said  # a bundled model is here
+    assert "use the authors' own" in str(plan("table2", model="deberta-v2-xxlarge", task="rte")[0].missing[0])
     gone = plan("table2", task="rte", model_path="/nowhere/roberta", data="/nowhere/glue")[0]
     assert "/nowhere/glue" in str(gone.missing[1])
     assert "FacebookAI/roberta-base" in str(gone.missing[0])

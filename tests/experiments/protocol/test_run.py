@@ -140,6 +140,8 @@ def test_what_is_not_there_stops_it_before_training(roberta, glue, tmp_path):
         run("table2", task="rte", model_path=roberta, data="/nowhere", out=tmp_path, **PLAIN)
     with pytest.raises(NotFound, match="there is no model"):
         run("table2", task="rte", model_path="no-such-model", data=glue, out=tmp_path, **PLAIN)
+    with pytest.raises(BadValue, match="planned here but not run: DeBERTa's classifier has a random pooler"):
+        run("table2", model="deberta-v2-xxlarge", task="rte", model_path=roberta, data=glue, out=tmp_path, **PLAIN)
     assert not Store(tmp_path).runs()
 
 
