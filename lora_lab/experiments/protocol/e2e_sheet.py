@@ -31,7 +31,7 @@ NOTES = (
     "challenge's own script in small things, so read differences of a few tenths as none",
     "the repository feeds meanings as 'name : Cotto | area : riverside' with an end-of-text token behind, this lab as "
     "'name[Cotto], area[riverside]' with a line break behind",
-    "a reference that stands twice with the same meaning trains once here, so the rows are a little fewer than the lines",
+    "a reference that stands twice with one meaning trains once here, so the rows are a little fewer than the lines",
     "the repository ends at step 26,289 with 42,061 lines; here an epoch's last, smaller batch counts as a step too",
     "0.35M in table 3 is the baseline paper's label: rank 4 on q and v of GPT-2 medium has 393,216 parameters",
 )
