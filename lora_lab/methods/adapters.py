@@ -67,7 +67,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     with sound(path):
         file = AdapterFile(path)
         refuse_adapted(model)
-        _check_base(model, file.own, path)
+        check_base(model, file.own, path)
         method, layout = method_in(file, model)
         planned = _fits(model, method, layout, file)
         file.tensors.check_finite()
@@ -154,7 +154,7 @@ def _fits(model: nn.Module, method: Method, layout: Layout, file: AdapterFile) -
     if "method" in file.own:
         _check_config(file.config, layout, layout.config(shapes, report), file.path)
     expected = {key: tuple(t.shape) for key, t in layout.tensors(shapes, report).items()}
-    _check_shapes(expected, {k: s for k, s in file.tensors.shapes.items() if k not in layout.copies(report)}, file.path)
+    check_shapes(expected, {k: s for k, s in file.tensors.shapes.items() if k not in layout.copies(report)}, file.path)
     return report
 
 
@@ -179,7 +179,8 @@ def _check_config(config: Mapping[str, Any], layout: Layout, written: Mapping[st
             raise Refused(f"{said}, but the adapter was saved with {written.get(option)!r}", SETTINGS)
 
 
-def _check_base(model: nn.Module, own: Mapping[str, Any], path: str | Path) -> None:
+def check_base(model: nn.Module, own: Mapping[str, Any], path: str | Path) -> None:
+    """Raises: Refused for an adapter whose header, `own`, says that it was trained on other weights than `model`'s."""
     made_for = own.get("base_fingerprint")
     half = any(p.dtype == torch.float16 for p in model.parameters())  # fp16 rounds otherwise: no fingerprint
     if made_for and not half and made_for != fingerprint(model):
@@ -187,9 +188,10 @@ def _check_base(model: nn.Module, own: Mapping[str, Any], path: str | Path) -> N
         raise Refused(said, WRONG_BASE)
 
 
-def _check_shapes(
+def check_shapes(
     expected: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]], path: str | Path
 ) -> None:
+    """Raises: Refused where a file's tensors, by key and shape, are not those that the model needs."""
     if missing := sorted(expected.keys() - there.keys()):
         said = f"the adapter in {path} lacks {len(missing)} of {len(expected)} tensors, first {missing[0]}"
         raise Refused(said, _fault_of_keys(expected, there))

@@ -25,13 +25,14 @@ POOL = 32  # batches: this many batches' worth of rows is drawn at random, then 
 
 @dataclass(frozen=True)
 class Row:
-    """A text as tokens, with its label (None in language modelling) and its place in the split.
+    """A text as tokens, with its label (a class, a number to be predicted, None in language modelling) and its place in
+    the split.
 
     The first `prompt` of the tokens are given: they are read, but not learnt.
     """
 
     tokens: Sequence[int]
-    label: int | None
+    label: float | None
     place: int
     prompt: int = 0
 
@@ -66,8 +67,9 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
     """
     if split.prompts:
         return _answers(split, task, tokenizer)
-    tokens = tokenizer(list(split.texts), truncation=True, max_length=task.max_length)["input_ids"]
-    labels: Sequence[int | None] = split.labels or [None] * len(split)
+    pairs = [list(split.seconds)] if split.seconds else []
+    tokens = tokenizer(list(split.texts), *pairs, truncation=True, max_length=task.max_length)["input_ids"]
+    labels: Sequence[float | None] = split.labels or [None] * len(split)
     return [Row(t, label, place) for place, (t, label) in enumerate(zip(tokens, labels, strict=True))]
 
 

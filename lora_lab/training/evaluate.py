@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_lab.training.batches import Batch, Row, scoring_batches
+from lora_lab.training.metrics import also, f1, regression_metrics
 
 ROWS = 32  # scored at once
 PACKED_ROWS = 128  # of all lanes together
@@ -23,14 +24,16 @@ LOGITS = (
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics, and what they were made of row by row: (rows, classes) logits, or (rows,) loss per token."""
+    """Metrics, and what they were made of row by row: (rows, classes) logits; or (rows,), the number predicted or, in
+    language modelling, the loss per token.
+    """
 
     metrics: dict[str, float]
     by_row: np.ndarray
 
     @property
     def predictions(self) -> np.ndarray:
-        """The chosen class of each row (int64), or, in language modelling, each row's mean loss (float)."""
+        """The chosen class of each row (int64), its predicted number, or, in language modelling, its mean loss."""
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
 
@@ -42,23 +45,46 @@ def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
     return logits.float()
 
 
-def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each row: (rows,). In language modelling the mean over a row's tokens."""
+def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The loss of each row: (rows,). Cross-entropy, in language modelling the mean over a row's tokens; for labels that
+    are numbers the squared error.
+    """
+    if labels.is_floating_point():
+        return F.mse_loss(logits.squeeze(-1), labels, reduction="none")
     if labels.dim() == 1:
-        return F.cross_entropy(logits, labels, reduction="none")
-    return _token_losses(logits, labels).sum(1) / (labels[:, 1:] != -100).sum(1).clamp(min=1)
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    return _token_losses(logits, labels, smoothing).sum(1) / learnt_tokens(labels).clamp(min=1)
 
 
-def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+def lane_losses(logits: Tensor, labels: Tensor, lanes: int, *, smoothing: float, token_mean: bool) -> Tensor:
+    """The loss of each lane's rows: (lanes,), the mean over rows; with `token_mean` in language modelling over all its
+    tokens, as in Hu et al.'s own code.
+    """
+    rows = loss_of(logits, labels, smoothing).view(lanes, -1)
+    if not token_mean or labels.dim() == 1:
+        return rows.mean(1)
+    tokens = learnt_tokens(labels).view(lanes, -1)
+    return (rows * tokens).sum(1) / tokens.sum(1).clamp(min=1)
+
+
+def learnt_tokens(labels: Tensor) -> Tensor:
+    """How many tokens of each row are learnt: (rows,)."""
+    return (labels[:, 1:] != -100).sum(1)
+
+
+def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """(rows, tokens - 1), zero where the next token is padding."""
-    return F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none")
+    return F.cross_entropy(
+        logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none", label_smoothing=smoothing
+    )
 
 
 def evaluate(model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str = "cpu") -> Score:
     """Score a model on rows, in eval mode, and leave it in the mode it was in.
 
     Classification: accuracy, macro_f1 (the mean of the classes' F1), loss in nats per row. Language modelling:
-    loss in nats per token over all tokens, perplexity = exp(loss).
+    loss in nats per token over all tokens, perplexity = exp(loss). Labels that are numbers: pearson, spearman, and the
+    mean squared error as loss.
     """
     return evaluate_lanes(model, rows, pad, device, 1)[0]
 
@@ -80,10 +106,19 @@ def evaluate_lanes(model: torch.nn.Module, rows: Sequence[Row], pad: int, device
     return [_score(np.array(values), [row.label for row in rows]) for values in by_place]
 
 
-def _score(values: np.ndarray, labels: Sequence[int | None]) -> Score:
+def _score(values: np.ndarray, labels: Sequence[float | None]) -> Score:
     if labels[0] is None:
         return Score(perplexity(values), values[:, 0] / values[:, 1])
+    if isinstance(labels[0], float):
+        return Score(regression_metrics(values[:, 0], np.array(labels)), values[:, 0])
     return Score(classification_metrics(values, np.array(labels)), values)
+
+
+def judged_by(names: Sequence[str], score: Score, rows: Sequence[Row]) -> Score:
+    """The score with those metrics beside it that a task is judged by."""
+    if not names:
+        return score
+    return replace(score, metrics=score.metrics | also(names, score.predictions, np.array([r.label for r in rows])))
 
 
 def rows_at_once(model: torch.nn.Module, rows: Sequence[Row], lanes: int = 1) -> int:
@@ -98,7 +133,7 @@ def _row_values(logits: Tensor, labels: Tensor) -> list[Any]:
     """The logits of each row, or in language modelling its summed loss and number of predicted tokens."""
     if labels.dim() == 1:
         return logits.tolist()
-    return torch.stack([_token_losses(logits, labels).sum(1), (labels[:, 1:] != -100).sum(1).float()], dim=1).tolist()
+    return torch.stack([_token_losses(logits, labels).sum(1), learnt_tokens(labels).float()], dim=1).tolist()
 
 
 def perplexity(sums_and_tokens: np.ndarray) -> dict[str, float]:
@@ -114,19 +149,14 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
     log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return {
         "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(np.mean([_f1(predicted == c, labels == c) for c in range(logits.shape[-1])])),
+        "macro_f1": float(np.mean([f1(predicted == c, labels == c) for c in range(logits.shape[-1])])),
         "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
     }
 
 
-def _f1(predicted: np.ndarray, true: np.ndarray) -> float:
-    """2 TP / (2 TP + FP + FN), and 0 where a class is neither there nor predicted."""
-    either = predicted.sum() + true.sum()
-    return float(2 * (predicted & true).sum() / either) if either else 0.0
-
-
 def better(metrics: Mapping[str, float], than: Mapping[str, float]) -> bool:
-    """Whether a validation is better than another: higher accuracy, or lower perplexity."""
-    if "accuracy" in metrics:
-        return metrics["accuracy"] > than["accuracy"]
+    """Whether a validation is better than another: higher accuracy or correlation, or lower perplexity."""
+    for name in ("accuracy", "pearson"):
+        if name in metrics:
+            return metrics[name] > than[name]
     return metrics["perplexity"] < than["perplexity"]

@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_lab.switched import AdaptedLayer, Switched
 from lora_lab.training.batches import Batch
-from lora_lab.training.evaluate import logits_of, loss_of
+from lora_lab.training.evaluate import lane_losses, logits_of
 from lora_lab.training.lane import Lane
 from lora_lab.training.recipe import Recipe
 
@@ -58,7 +58,10 @@ def fit(runs: Lanes, *, stop: threading.Event | None = None) -> None:
     recipe = runs.lanes[0].recipe
     training_mode(runs.model, base_dropout=recipe.dropout)
     for step, batch in runs.batches():
-        losses = loss_of(logits_of(runs.model, batch), batch.labels).view(len(runs.lanes), -1).mean(1)  # (lanes,)
+        losses = lane_losses(
+            logits_of(runs.model, batch), batch.labels, len(runs.lanes),
+            smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
+        )  # fmt: skip
         losses.sum().backward()
         for lane, loss in zip(runs.lanes, losses.tolist(), strict=True):
             lane.update(step, loss)

@@ -24,10 +24,11 @@ from lora_lab.methods.packed import Stream, Table, can_pack, pack, share
 from lora_lab.methods.probe import Probe
 from lora_lab.methods.shared_start import share_start
 from lora_lab.methods.soft_prefix import is_encoder
+from lora_lab.methods.warm import attach_from
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import STEP, Batch, Row, collate, encode, training_rows, width_of
-from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes
+from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes, judged_by
 from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.guard import check_memory
 from lora_lab.training.lane import Callback, Lane, Progress
@@ -46,7 +47,7 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
     """Equal for recipes that can train side by side; unique for one that cannot share its base."""
     settings = recipe.settings()
     method = settings["method"]
-    shared = tuple(value for name, value in settings.items() if name not in OWN)
+    shared = tuple((name, value) for name, value in settings.items() if name not in OWN)
     if not recipe.method.packs or recipe.dropout or "embed" in method.get("targets", ()):
         return (*shared, recipe.hash)
     alike = {name: value for name, value in method.items() if name not in recipe.method.lanes_differ}
@@ -73,7 +74,9 @@ class Pack:
         self.task: Task = load_task(first.task, max_length=first.max_length, text=text, label=label, download=download)
         wanted = {"device": first.device, "dtype": first.base_dtype, "attention": first.attention}
         if not self.task.train.texts:
-            raise BadValue(f"{first.task} has nothing to train on: there is no train.txt or trainset.csv in it")
+            raise BadValue(
+                f"{first.task} has nothing to train on: there is no train.txt or trainset.csv in it, nor a train.tsv"
+            )
         self.choice = device.choose(typical_tokens(self.task), **wanted)
         places = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
@@ -175,7 +178,8 @@ class Pack:
 
     def score(self, split: str) -> list[Score]:
         """Score a split with all lanes as they are now."""
-        return evaluate_lanes(self.model, self.rows_of(split), self.pad, self.device, len(self.lanes))
+        scores = evaluate_lanes(self.model, self.rows_of(split), self.pad, self.device, len(self.lanes))
+        return [judged_by(self.task.metrics, score, self.rows_of(split)) for score in scores]
 
     def rows_of(self, split: str) -> list[Row]:
         """A split as tokens; the test split is encoded when it is asked for."""
@@ -227,7 +231,8 @@ class Pack:
     def _alone(self, lane: Lane, split: str) -> Score:
         """The score of one lane of a pack, as a model of its own."""
         lane.model.eval()
-        return evaluate(lane.model, self.rows_of(split), self.pad, self.device)
+        score = evaluate(lane.model, self.rows_of(split), self.pad, self.device)
+        return judged_by(self.task.metrics, score, self.rows_of(split))
 
     # ---- laying out
 
@@ -249,7 +254,10 @@ class Pack:
         for name, head in heads.get(recipe.seed, {}).items():
             put(model, name, head)
         seed_everything(recipe.seed)  # again, so that A does not depend on how much the head drew
-        recipe.method.attach(model)
+        if recipe.start:
+            attach_from(recipe.method, model, recipe.start)
+        else:
+            recipe.method.attach(model)
         if not alone and not can_pack(model):
             raise BadValue(
                 "adapted embeddings, adapters in half precision and variants of lora train alone: leave them out"

@@ -14,7 +14,8 @@ from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 
-LATER = ("examples", "subset")  # fields that the first records lack: left out where they are 0, so that a hash stays
+# Fields that the first records lack: left out where they are 0, False or "", so that a hash stays.
+LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Recipe:
     patience        stop early after this many validations without a better one; 0 for never
     examples        training texts, drawn once and balanced as the data are; 0 for all of them
     subset          which draw of so many: the same texts for every method and seed
+    label_smoothing share of the loss that asks for all classes, or tokens, alike; not where a number is predicted
+    token_mean      a batch's loss is the mean over its tokens, so that long answers count for more; off, each row has
+                    the same weight
+    start           the folder of an adapter, of the same method, whose numbers training begins with; its head is left
     dtype, attention, device   "auto" for the fastest on the machine, see `training/device.py`
     Raises: BadValue for an impossible value.
     """
@@ -57,6 +62,9 @@ class Recipe:
     device: str = "auto"
     examples: int = 0
     subset: int = 0
+    label_smoothing: float = 0.0
+    token_mean: bool = False
+    start: str = ""
 
     def __post_init__(self) -> None:
         least_of = {"steps": 1, "batch": 1, "seed": 0, "validations": 0, "patience": 0, "examples": 0, "subset": 0}
@@ -73,6 +81,7 @@ class Recipe:
             ("warmup", 0, 1),
             ("weight_decay", 0, math.inf),
             ("clip", 0, math.inf),
+            ("label_smoothing", 0, 1),
         ):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):

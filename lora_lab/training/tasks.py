@@ -10,6 +10,7 @@
     FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
                   `pairs.py`), or a .txt for language modelling
     FOLDER        the E2E NLG challenge's files, see `e2e.py`; or their hub id, where the hub may be asked
+    glue:TASK:FOLDER   GLUE's own files, see `glue.py`; held out is its dev set alone, whose labels are known
 
 Splits are seeded; a text that stands twice is kept once, so that no test row was trained on. Rates and ranks are
 chosen on `validation`; `test` is scored once, at the end.
@@ -22,12 +23,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.training import e2e, pairs, restaurants
+from lora_lab.training import e2e, glue, pairs, restaurants
 from lora_lab.training.assets import asset_path
 from lora_lab.training.chat import Prompt
 from lora_lab.training.meanings import Meaning
@@ -41,25 +42,25 @@ VALIDATED = 100  # meanings; E2E has 547, and they are scored again and again
 
 @dataclass(frozen=True)
 class Split:
-    """Texts and, for classification, the number of each text's label.
+    """Texts and, for classification, the number of each text's label; floats where a number is to be predicted.
 
-    In generation each text answers a prompt, plain or a chat: only the answer is learnt. `references` are all its good
-    answers, where there are several.
+    `seconds` are the second texts of a task of pairs. In generation each text answers a prompt, plain or a chat: only
+    the answer is learnt. `references` are all its good answers, where there are several.
     """
 
     texts: tuple[str, ...]
-    labels: tuple[int, ...] = ()
+    labels: tuple[Any, ...] = ()
     prompts: tuple[Prompt, ...] = ()
     references: tuple[tuple[str, ...], ...] = ()
+    seconds: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def at(self, places: Sequence[int]) -> Split:
         """The texts at these places, in their order, each with all that belongs to it."""
-        return Split(
-            _at(self.texts, places), _at(self.labels, places), _at(self.prompts, places), _at(self.references, places)
-        )
+        columns = (self.texts, self.labels, self.prompts, self.references, self.seconds)
+        return Split(*(_at(column, places) for column in columns))  # type: ignore[arg-type]
 
 
 def _at(column: tuple[T, ...], places: Sequence[int]) -> tuple[T, ...]:
@@ -68,9 +69,11 @@ def _at(column: tuple[T, ...], places: Sequence[int]) -> tuple[T, ...]:
 
 @dataclass(frozen=True)
 class Task:
-    """A data set ready to use. `labels` names the classes; a language-modelling task has none.
+    """A data set ready to use. `labels` names the classes; a language-modelling task has none, and one that asks for a
+    number has one.
 
-    `max_length` is the number of tokens that a text is cut to.
+    `max_length` is the number of tokens that a text is cut to; `metrics` what it is judged by, where that is not
+    accuracy or perplexity.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Task:
     train: Split
     validation: Split
     test: Split
+    metrics: tuple[str, ...] = ()
 
     @property
     def num_labels(self) -> int | None:
@@ -88,7 +92,7 @@ class Task:
     @property
     def metric(self) -> str:
         """The figure that the task is judged by."""
-        return "accuracy" if self.labels else "perplexity"
+        return (*self.metrics, "accuracy" if self.labels else "perplexity")[0]
 
     @property
     def generates(self) -> bool:
@@ -103,7 +107,7 @@ def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
     draw is balanced as the data are, as near as whole texts can be, and a larger one holds the smaller (Webster's
     method of dividing seats). Raises: BadValue for more texts than there are, or too few to hold each label.
     """
-    labels = task.train.labels or (0,) * len(task.train)
+    labels = task.train.labels if len(task.labels) > 1 else (0,) * len(task.train)
     if examples > len(labels):
         raise BadValue(f"task {task.name} has {len(labels):,} training texts, not {examples:,}; examples=0 takes all")
     rng, at = random.Random(subset), list[tuple[float, int]]()
@@ -113,7 +117,7 @@ def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
         at += [((n + 0.5) / len(places), place) for n, place in enumerate(places)]
     chosen = sorted(place for _, place in sorted(at)[: examples or None])
     missing = set(labels) - {labels[place] for place in chosen}
-    if missing:
+    if missing and task.labels:
         raise BadValue(f"{examples} examples of {task.name} hold no '{task.labels[min(missing)]}'; take more of them")
     return chosen
 
@@ -152,6 +156,8 @@ def load_task(
         return _generation(name, {split: restaurants.read(split) for split in SPLITS}, max_length)
     if name in pairs.VOICES:
         return _chats(name, pairs.voice(name), max_length)
+    if name.startswith(glue.PREFIX):
+        return _glue(name, max_length)
     path = Path(name).expanduser()
     if name and path.is_dir():
         return _generation(name, e2e.read_folder(path), max_length)
@@ -178,7 +184,7 @@ def _task(
         validation, test = held_out
         rows["split"] = ["test"] * test + ["validation"] * validation + ["train"] * (len(rows) - validation - test)
     splits = {split: _split(rows[rows.split == split]) for split in SPLITS}
-    return Task(name, tuple(labels), max_length, **splits)
+    return Task(name, tuple(labels), max_length, splits["train"], splits["validation"], splits["test"])
 
 
 def _split(rows: pd.DataFrame) -> Split:
@@ -245,7 +251,7 @@ def _generation(name: str, examples: Mapping[str, Sequence[Example]], max_length
         split: _answers([(example, example.references[0]) for example in some])
         for split, some in (("validation", few), ("test", examples["test"]))
     }
-    return Task(name, (), max_length or 160, _answers(train), **held_out)
+    return Task(name, (), max_length or 160, _answers(train), held_out["validation"], held_out["test"])
 
 
 def _answers(pairs: Sequence[tuple[Example, str]]) -> Split:
@@ -264,7 +270,22 @@ def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: in
         split: Split(tuple(one.response for one in some), (), tuple(one.chat for one in some))
         for split, some in splits.items()
     }
-    return Task(name, (), max_length or 192, **made)
+    return Task(name, (), max_length or 192, made["train"], made["validation"], made["test"])
+
+
+# ---- GLUE
+
+
+def _glue(name: str, max_length: int | None) -> Task:
+    """The labels of GLUE's test sets are not public: its dev set is both what is validated on and what is scored."""
+    asked, folder = glue.asked_for(name)
+    train, dev = (_pairs_of(glue.read(asked, folder, split)) for split in ("train", "dev"))
+    return Task(name, asked.labels, max_length or 128, train, dev, dev, asked.metrics)
+
+
+def _pairs_of(rows: Sequence[glue.Example]) -> Split:
+    seconds = tuple(row.second for row in rows if row.second is not None)
+    return Split(tuple(row.first for row in rows), tuple(row.label for row in rows), seconds=seconds)
 
 
 # ---- a user's own

@@ -18,7 +18,7 @@ from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import encode
-from lora_lab.training.evaluate import Score, evaluate
+from lora_lab.training.evaluate import Score, evaluate, judged_by
 from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.lane import Callback
 from lora_lab.training.models import load_model, load_tokenizer
@@ -127,7 +127,8 @@ class Opened:
     def metrics(self) -> dict[str, float]:
         """Those of the test split."""
         rows = encode(self.task.test, self.task, self.tokenizer)
-        return evaluate(self.model, rows, int(self.tokenizer.pad_token_id), str(self.model.device)).metrics
+        score = evaluate(self.model, rows, int(self.tokenizer.pad_token_id), str(self.model.device))
+        return judged_by(self.task.metrics, score, rows).metrics
 
 
 def open_adapter(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
+from nltk.translate.nist_score import corpus_nist
+from rouge_score.rouge_scorer import RougeScorer
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments.text_scores import bleu, chrf, nist, published, rouge_l, text_scores
@@ -38,6 +41,36 @@ def test_nist_counts_rare_words_more_and_stands_short_texts():
     assert nist(["quince x x x x"], references) > nist(["the x x x x"], references)
     assert nist(["pub"], [["pub"]]) >= 0
     assert nist([""], [["pub"]]) == 0
+
+
+ANSWERS = ["The Quince is a cheap pub.", "Near Tilney Park, there is a pub called Quince!", "Cotto serves Thai food."]
+REFERENCES = [
+    ["The Quince is a cheap pub by the river.", "By the river is The Quince, a pub."],
+    ["Quince is a pub near Tilney Park.", "There is a pub called Quince, near Tilney Park."],
+    ["Cotto serves Thai food for less than £20.", "At Cotto the food is Thai."],
+]
+
+
+def test_bleu_is_what_sacrebleus_own_command_prints(tmp_path):
+    """The same strings through the package's command line, a file for each stream of references."""
+    for name, lines in (("said", ANSWERS), ("one", [r[0] for r in REFERENCES]), ("two", [r[1] for r in REFERENCES])):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    files = [str(tmp_path / name) for name in ("one", "two")]
+    command = [sys.executable, "-m", "sacrebleu", *files, "-i", str(tmp_path / "said"), "-lc", "-b", "-w", "6"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert bleu(ANSWERS, REFERENCES) == pytest.approx(float(printed), abs=1e-5)
+
+
+def test_rouge_l_is_rouge_scores_and_nist_is_nltks():
+    scorer = RougeScorer(["rougeL"])
+    each = [
+        max(scorer.score(reference, text)["rougeL"].fmeasure for reference in references)
+        for text, references in zip(ANSWERS, REFERENCES, strict=True)
+    ]
+    assert rouge_l(ANSWERS, REFERENCES) == pytest.approx(100 * sum(each) / 3)
+    words = [text.lower().replace(".", " .").replace("!", " !").replace(",", " ,").split() for text in ANSWERS]
+    known = [[r.lower().replace(".", " .").replace(",", " ,").split() for r in some] for some in REFERENCES]
+    assert nist(ANSWERS, REFERENCES) == pytest.approx(corpus_nist(known, words, n=5))
 
 
 def test_texts_may_have_different_numbers_of_references():

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from lora_lab import LoRA
 from lora_lab.training.batches import Row, collate
-from lora_lab.training.evaluate import better, classification_metrics, evaluate, loss_of
+from lora_lab.training.evaluate import better, classification_metrics, evaluate, lane_losses, loss_of
 from tests.conftest import randomise, tiny
 from tests.training.conftest import rows
 
@@ -56,6 +56,50 @@ def test_the_training_loss_of_a_row_is_the_mean_over_its_own_tokens():
     for i, length in ((0, 3), (1, 5)):
         expected = F.cross_entropy(logits[i, : length - 1], batch.input_ids[i, 1:length])
         torch.testing.assert_close(loss_of(logits, batch.labels)[i], expected)
+
+
+def test_smoothing_is_torchs_on_answers_and_on_classes():
+    """(1 - s) of the loss, and s of the mean loss over all tokens, as in Hu et al.'s own GPT-2."""
+    batch = collate([Row([5, 6, 7], None, 0, 1), Row([5, 6, 7, 8, 9], None, 1, 2)], pad=0)
+    logits = torch.randn(*batch.input_ids.shape, VOCABULARY)
+    log_p = logits.log_softmax(-1)
+    for i, places in ((0, (0, 1)), (1, (1, 2, 3))):
+        told = [-log_p[i, place, batch.input_ids[i, place + 1]] for place in places]
+        alike = [-log_p[i, place].mean() for place in places]
+        expected = 0.9 * torch.stack(told).mean() + 0.1 * torch.stack(alike).mean()
+        torch.testing.assert_close(loss_of(logits, batch.labels, 0.1)[i], expected)
+    labels = torch.tensor([1, 2])
+    found = loss_of(logits[:, 0], labels, 0.1)
+    torch.testing.assert_close(found, F.cross_entropy(logits[:, 0], labels, reduction="none", label_smoothing=0.1))
+
+
+def test_a_lane_weighs_its_tokens_or_its_rows():
+    """Two lanes of two rows, of 1 and 4 learnt tokens in each: the mean over tokens is not that over rows."""
+    some = [Row([5, 6], None, 0), Row([5, 6, 7, 8, 9], None, 1)]
+    batch = collate([*some, *some], pad=0)
+    logits = torch.randn(*batch.input_ids.shape, VOCABULARY)
+    each = loss_of(logits, batch.labels)
+    by_rows = lane_losses(logits, batch.labels, 2, smoothing=0.0, token_mean=False)
+    torch.testing.assert_close(by_rows, each.view(2, 2).mean(1))
+    by_tokens = lane_losses(logits, batch.labels, 2, smoothing=0.0, token_mean=True)
+    torch.testing.assert_close(by_tokens, (each.view(2, 2) * torch.tensor([1.0, 4.0])).sum(1) / 5)
+
+
+def test_a_number_is_learnt_by_its_squared_error_and_judged_by_correlation():
+    data = [Row([5, 6], 1.5, 0), Row([5, 6, 7], 0.0, 1), Row([5], 4.0, 2)]
+    batch = collate(data, pad=0)
+    torch.testing.assert_close(
+        loss_of(torch.tensor([[1.0], [2.0], [4.0]]), batch.labels), torch.tensor([0.25, 4.0, 0.0])
+    )
+
+    class Length(nn.Module):
+        def forward(self, input_ids, attention_mask):
+            return SimpleNamespace(logits=attention_mask.sum(1, keepdim=True).float())
+
+    score = evaluate(Length(), data, pad=0)
+    np.testing.assert_array_equal(score.predictions, [2, 3, 1])
+    assert score.metrics["spearman"] == pytest.approx(-1)
+    assert score.metrics["loss"] == pytest.approx((0.25 + 9 + 9) / 3)
 
 
 def test_logits_come_in_the_order_of_the_rows_whatever_their_length():
@@ -107,3 +151,4 @@ def test_better_means_more_accurate_or_less_perplexed():
     assert not better({"accuracy": 0.8}, {"accuracy": 0.8})
     assert better({"perplexity": 10}, {"perplexity": 11})
     assert not better({"perplexity": math.nan}, {"perplexity": 11})
+    assert better({"pearson": 0.5, "loss": 9}, {"pearson": 0.4, "loss": 1})

@@ -130,3 +130,13 @@ def test_weights_that_train_are_loaded_in_fp32_unless_another_dtype_is_asked_for
     assert Recipe("minilm", "rt", FullFineTuning()).base_dtype == "fp32"
     assert Recipe("minilm", "rt", FullFineTuning(), dtype="bf16").base_dtype == "bf16"
     assert Recipe("minilm", "rt", LoRA()).base_dtype == "auto"
+
+
+def test_fields_that_came_later_change_no_hash_at_their_defaults():
+    assert Recipe("minilm", "rt").hash == "3c0110fb1204"
+    later = [{"label_smoothing": 0.1}, {"token_mean": True}, {"start": "a"}]
+    made = [Recipe("minilm", "rt", **own) for own in later]
+    assert len({recipe.hash for recipe in made} | {"3c0110fb1204"}) == 4
+    assert [recipe_from(recipe.settings()) for recipe in made] == made
+    with pytest.raises(BadValue, match="label_smoothing must be a number from 0 to 1"):
+        Recipe("minilm", "rt", label_smoothing=1.5)
