@@ -1,0 +1,142 @@
+"""The microscope's curve: accuracy against the rank that every matrix of an update is cut to, and the energy beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from lora_lab.experiments.microscope import Seen, Views
+from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
+from lora_lab.plots.beside import titled
+from lora_lab.plots.compared import tidy
+from lora_lab.plots.sheet import Sheet
+
+LOOKS = (
+    ("#000000", "s", "-"),
+    (BLUE, "o", "-"),
+    (ORANGE, "^", "-"),
+    (GREEN, "D", "--"),
+    (RED, "v", "--"),
+    (PURPLE, "P", "--"),
+)
+TICKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
+
+
+def microscope_picture(views: Views, names: Sequence[str] = (), title: str = "") -> Picture:
+    """All that was seen, as two curves a specimen: accuracy and energy kept over the rank."""
+    picture = Picture(figsize=(8.6, 3.8), dpi=110, layout="constrained", facecolor="white")
+    left, right = picture.subplots(1, 2)
+    shown = list(names or views.ranks)
+    draw_accuracy(left, views, shown)
+    draw_energy(right, views, shown)
+    picture.legend(*left.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=3)
+    said = "; ".join(line for name in shown if (line := enough(views, name)))
+    titled(picture, [title or said])
+    picture.alt = f"Accuracy and energy kept against rank. {said}."
+    return picture
+
+
+def enough(views: Views, name: str, share: float = 0.9) -> str:
+    """The smallest rank that keeps most of what the update gains, in words; empty while too little is seen.
+
+    share   of the accuracy gained from rank 0 to full rank
+    """
+    none, whole = views.at(name, 0), views.whole(name)
+    if none is None or whole is None:
+        return ""
+    low, high = views.accuracy(none), views.accuracy(whole)
+    if high - low < 0.02:  # less than rows by the hundred can tell
+        return f"{name} gains nothing ({low:.0%} to {high:.0%})"
+    first = next(one for one in _in_order(views, name) if views.accuracy(one) >= low + share * (high - low))
+    return f"{name}: rank {first.rank} has {share:.0%} of the gain, with {first.energy:.0%} of the energy"
+
+
+def draw_accuracy(axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "") -> None:
+    """Accuracy over rank; the base with the trained head is the left end. A ring marks a rank of the chosen one."""
+    for name, (colour, marker, line) in _looks(views, names).items():
+        ranks, accuracies, _ = views.curve(name)
+        axes.plot(
+            *_extended(ranks, [100 * a for a in accuracies]), color=colour, marker=marker, linestyle=line,
+            markersize=4, linewidth=2.4 if name == chosen else 1.3, label=name,
+        )  # fmt: skip
+    axes.axhline(100 * _majority(views), color=GREY, linestyle=":", linewidth=1, label="the commoner class, always")
+    if rank is not None:
+        _mark(axes, views.at(chosen, rank), rank, lambda seen: 100 * views.accuracy(seen))
+    axes.set(ylabel=f"accuracy (%), {len(views.sentences.texts)} sentences", xlabel="rank that every matrix is cut to")
+    _ranks(axes)
+
+
+def draw_energy(axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "") -> None:
+    """The share of the update's sum of squares that is kept."""
+    for name, (colour, marker, line) in _looks(views, names).items():
+        ranks, _, energies = views.curve(name)
+        axes.plot(
+            *_extended(ranks, [100 * e for e in energies]), color=colour, marker=marker, linestyle=line,
+            markersize=4, linewidth=2.4 if name == chosen else 1.3,
+        )  # fmt: skip
+    if rank is not None:
+        _mark(axes, views.at(chosen, rank), rank, lambda seen: 100 * seen.energy)
+    axes.set(ylabel="energy kept (%)", xlabel="rank that every matrix is cut to", ylim=(-3, 103))
+    _ranks(axes)
+
+
+def microscope_sheet() -> Sheet:
+    """Where a panel paints both curves again and again."""
+    return Sheet(8.6, 3.3, (0.075, 0.16, 0.39, 0.7), (0.57, 0.16, 0.39, 0.7))
+
+
+def paint(sheet: Sheet, views: Views, names: Sequence[str], rank: int, chosen: str) -> bytes:
+    """The panel's picture: both curves with a ring at the present rank, as a PNG."""
+
+    def left(axes: Any) -> None:
+        draw_accuracy(axes, views, names, rank, chosen)
+        axes.set_title("accuracy", fontsize=10)
+        axes.legend(fontsize=7, frameon=False, loc="best")
+
+    def right(axes: Any) -> None:
+        draw_energy(axes, views, names, rank, chosen)
+        axes.set_title("energy kept", fontsize=10)
+
+    return sheet.paint(None, left, right)
+
+
+def _looks(views: Views, names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """A specimen looks the same whichever others are shown."""
+    all_of_them: Mapping[str, tuple[str, str, str]] = {
+        name: LOOKS[n % len(LOOKS)] for n, name in enumerate(views.ranks)
+    }
+    return {name: all_of_them[name] for name in names if views.seen.get(name)}
+
+
+def _mark(axes: Any, seen: Seen | None, rank: int, value: Any) -> None:
+    axes.axvline(rank, color=GREY, linewidth=0.8)
+    if seen is not None:
+        axes.plot(
+            [rank], [value(seen)], "o", markersize=11, markerfacecolor="none", markeredgecolor=RED, markeredgewidth=2
+        )
+
+
+def _extended(ranks: list[int], values: list[float]) -> tuple[list[int], list[float]]:
+    """A specimen of low rank goes on as it is: cutting at more changes nothing."""
+    return ([*ranks, TICKS[-1]], [*values, values[-1]]) if ranks[-1] < TICKS[-1] else (ranks, values)
+
+
+def _ranks(axes: Any) -> None:
+    axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.7)
+    axes.set_xlim(-0.15, 520)
+    axes.xaxis.set_major_locator(FixedLocator(TICKS))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticklabels([str(rank) for rank in TICKS])
+    tidy(axes)
+    axes.tick_params(labelsize=8)
+
+
+def _majority(views: Views) -> float:
+    labels = views.sentences.labels
+    return float(max((labels == c).mean() for c in range(len(views.sentences.names))))
+
+
+def _in_order(views: Views, name: str) -> list[Seen]:
+    return [one for _, one in sorted(views.seen[name].items())]
