@@ -1,4 +1,4 @@
-"""What dW looks like inside: shared directions, singular values, amplification, intruders, each with chance beside it."""
+"""What is inside dW: shared directions, singular values, amplification, intruders; chance beside each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The microscope's curve: accuracy against the rank that every matrix of an update is cut to, and the energy beside it."""
+"""The curves of the microscope: accuracy, and energy kept, against the rank that every matrix is cut to."""
 
 from __future__ import annotations
 

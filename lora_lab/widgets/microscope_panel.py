@@ -1,0 +1,79 @@
+"""The truncation microscope: a slider for the rank that every matrix of an update is cut to, and what is left of it."""
+
+from __future__ import annotations
+
+import ipywidgets as W
+
+from lora_lab.errors import BadValue
+from lora_lab.experiments.microscope import RANKS, Microscope, Views
+from lora_lab.plots import truncation as pictures
+from lora_lab.training.watching import headless
+from lora_lab.widgets.background import start_painted
+from lora_lab.widgets.live_microscope import LiveLooks
+from lora_lab.widgets.microscope_words import flipped_table, look_words, standing
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
+
+
+class MicroscopePanel(Panel):
+    """Choose an update, drag the rank: accuracy, energy kept and flipped sentences follow at once.
+
+    scope   a `Microscope`, whose looks are taken in the background while one plays; or `Views` that ship with the lab
+    rank    where the slider starts
+    Raises: BadValue for a rank that the slider has not.
+    """
+
+    def __init__(self, scope: Microscope | Views, rank: int = 4) -> None:
+        super().__init__("The truncation microscope")
+        self.live = LiveLooks(scope)
+        names = list(self.live.views.ranks)
+        stops = sorted({*RANKS, *(rank for ranks in self.live.views.ranks.values() for rank in ranks)})
+        stops = [stop for stop in stops if stop <= max(ranks[-1] for ranks in self.live.views.ranks.values())]
+        if rank not in stops:
+            raise BadValue(f"the slider has no rank {rank}; it has {', '.join(map(str, stops))}")
+        self.sheet = pictures.microscope_sheet()
+        wide = W.Layout(width="400px")
+        self.rank = W.SelectionSlider(options=stops, value=rank, description="rank", layout=wide)
+        self.which = W.Dropdown(options=names, value=names[0], description="update", layout=W.Layout(width="330px"))
+        self.stop_button = W.Button(description="Stop", icon="stop", disabled=True, tooltip="end after this look")
+        self.stop_button.layout.width = "90px"
+        self.table = W.HTML(layout=FULL_WIDTH)
+        self.rank.observe(self._moved, "value")
+        self.which.observe(self._moved, "value")
+        self.stop_button.on_click(self.stop)
+        self.children = [wrapped(self.which, self.rank, self.stop_button), self.words, self.picture, self.table]
+        self._moved()
+
+    def show(self) -> MicroscopePanel:
+        """The panel, its looks begun. With nobody watching (LORA_LAB_HEADLESS=1) all are taken before it returns."""
+        if headless():
+            self.live.work()
+            self._paint()
+            if self.live.error:
+                raise BadValue(self.live.error)
+        elif self.live.state in ("ready", "stopped") and not self.live.alive:
+            start_painted(self.live, self._paint)
+        return self
+
+    def stop(self, _: object = None) -> None:
+        """End the looking after the present look; what was seen stays."""
+        self.live.stop()
+
+    def result(self) -> Views:
+        """What has been seen. Raises: BadValue, telling what to do, while looks are still to come."""
+        if self.live.views.left:
+            raise BadValue(
+                f"{self.live.views.left} looks are still to come: wait for the panel above, then run this again"
+            )
+        return self.live.views
+
+    def _moved(self, _: object = None) -> None:
+        self.live.wanted = (self.which.value, self.rank.value)
+        self._paint()
+
+    def _paint(self) -> None:
+        with self.lock:
+            views, name, rank = self.live.views, self.which.value, self.rank.value
+            self.stop_button.disabled = not self.live.alive
+            self.words.value = standing(self.live) + look_words(views, name, rank)
+            self.table.value = flipped_table(views, name, rank)
+            self.picture.value = pictures.paint(self.sheet, views, list(views.ranks), rank, name)

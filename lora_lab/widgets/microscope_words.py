@@ -1,0 +1,63 @@
+"""What the microscope's panel says: all that its picture shows, and the sentences whose answer flips."""
+
+from __future__ import annotations
+
+from lora_lab.experiments.microscope import Seen, Views
+from lora_lab.widgets.live_microscope import LiveLooks
+from lora_lab.widgets.panel import escape
+from lora_lab.widgets.words import cannot
+
+MOST = 5  # sentences shown
+
+
+def standing(live: LiveLooks) -> str:
+    """How far the looking is; empty when it is over."""
+    if live.error:
+        return cannot(live.error)
+    if live.state == "done":
+        return ""
+    left = live.views.left
+    again = "run this cell again to go on" if live.state == "stopped" else "the slider works meanwhile"
+    return f"<b>{live.state}</b>: {left} looks to come, {again}. "
+
+
+def look_words(views: Views, name: str, rank: int) -> str:
+    """One specimen at one rank, in words."""
+    seen, whole = views.at(name, rank), views.whole(name)
+    if seen is None or whole is None:
+        return f"<b>{escape(name)}, rank {rank}</b>: not looked at yet."
+    flipped, total = views.flipped(name, rank), len(views.sentences.texts)
+    return (
+        f"<b>{escape(name)} cut to rank {rank}</b>{_own(seen, rank)}: <b>{views.accuracy(seen):.1%}</b> of {total} "
+        f"sentences right (nothing cut: {views.accuracy(whole):.1%}), <b>{seen.energy:.1%}</b> of the energy kept, "
+        f"<b>{len(flipped)}</b> flipped{_worse(views, seen, flipped)}."
+    )
+
+
+def flipped_table(views: Views, name: str, rank: int) -> str:
+    """Some of the sentences that the cut model answers otherwise, as a table; empty where there are none."""
+    cut, whole, asked = views.at(name, rank), views.whole(name), views.sentences
+    places = views.flipped(name, rank)[:MOST]
+    if cut is None or whole is None or not places:
+        return ""
+    called = asked.names.__getitem__
+    rows = "".join(
+        f"<tr><td style='text-align:left'>{escape(asked.texts[n])}</td><td>{escape(called(asked.labels[n]))}</td>"
+        f"<td>{escape(called(whole.answers[n]))}</td><td>{escape(called(cut.answers[n]))}</td></tr>"
+        for n in places
+    )
+    head = "<th style='text-align:left'>sentence that flips</th><th>label</th><th>nothing cut</th><th>cut</th>"
+    return f"<div style='overflow-x:auto'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+
+
+def _own(seen: Seen, rank: int) -> str:
+    if rank == 0:
+        return " (the base with the trained head)"
+    return f" (it has only rank {seen.rank}, so nothing is cut)" if seen.rank < rank else ""
+
+
+def _worse(views: Views, seen: Seen, flipped: list[int]) -> str:
+    if not flipped:
+        return ""
+    wrong = int((seen.answers[flipped] != views.sentences.labels[flipped]).sum())
+    return f", {wrong} of these now wrong"
