@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.subspace import Factors, factors, product_factors
 from lora_lab.layers import LoRALinear, out_by_in
-from lora_lab.methods.attach import adapted_layers, sites_of
+from lora_lab.methods.attach import adapted_layers, report_of, sites_of
+from lora_lab.training.models import load_model
+from lora_lab.training.pack import seed_everything
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import Run
+from lora_lab.training.tasks import load_task
+from lora_lab.training.train import open_adapter
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,35 @@ def updates_between(before: nn.Module, after: nn.Module) -> dict[str, Update]:
     """
     names = [site.module for site in sites_of(before) if site.kind == "linear" and site.rows is None]
     return {name: _between(name, _weight(before, name), _weight(after, name)) for name in names}
+
+
+def updates_of(run: Run) -> dict[str, Update]:
+    """Those of a finished run, from its folder, in fp32: of LoRA's layers, or of all linear ones where all trained.
+
+    Raises: BadValue for a run that kept no adapter; as `updates_of_adapter` and `open_adapter`.
+    """
+    if run.adapter is None:
+        raise BadValue("this run kept no adapter to look into: train it with a store")
+    recipe = run.recipe
+    opened = open_adapter(run.adapter, recipe.task, model=recipe.model, dtype="fp32", device_name="cpu")
+    if report_of(opened.model).method.within:
+        return updates_between(load_model(recipe.model, opened.task.num_labels), opened.model)
+    return updates_of_adapter(opened.model)
+
+
+def a_at_start(recipe: Recipe) -> dict[str, np.ndarray]:
+    """lora_A (r, in) of each layer as a LoRA run of this recipe begins: what is left of it later is no learning.
+
+    Raises: BadValue for a method without plain LoRA layers.
+    """
+    model = load_model(recipe.model, load_task(recipe.task).num_labels)
+    seed_everything(recipe.seed)  # as a run does just before it attaches
+    recipe.method.attach(model)
+    layers = adapted_layers(model)
+    found = {n.replace(".base_layer", ""): _numbers(m.lora_A) for n, m in layers if type(m) is LoRALinear}
+    if not found:
+        raise BadValue(f"{recipe.method.name} has no plain LoRA layer, so no A to begin with")
+    return found
 
 
 def _of_lora(path: str, layer: LoRALinear) -> Update:

@@ -104,9 +104,7 @@ def amplification_bars(found: Mapping[str, Amplification], title: str = "") -> P
     _small(axes, "y")
     axes.set_ylim(top=axes.get_ylim()[1] * 3)
     axes.legend(fontsize=8, frameon=False, loc="upper center", ncols=2, title="directions U, V", title_fontsize=8)
-    said = ", ".join(
-        f"{name} {one.factor:.2g} times (random directions {one.random_factor:.2g})" for name, one in found.items()
-    )
+    said = ", ".join(f"{name}: {one.factor:.2g} times (chance {one.random_factor:.2g})" for name, one in found.items())
     titled(picture, [title or f"How much larger dW is than what W had in dW's directions: {said}"])
     picture.alt = f"Bars of ||U^T W V||. Amplification: {said}."
     return picture

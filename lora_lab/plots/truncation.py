@@ -58,7 +58,7 @@ def draw_accuracy(axes: Any, views: Views, names: Sequence[str], rank: int | Non
     for name, (colour, marker, line) in _looks(views, names).items():
         ranks, accuracies, _ = views.curve(name)
         axes.plot(
-            *_extended(ranks, [100 * a for a in accuracies]), color=colour, marker=marker, linestyle=line,
+            *_extended(views, name, ranks, [100 * a for a in accuracies]), color=colour, marker=marker, linestyle=line,
             markersize=4, linewidth=2.4 if name == chosen else 1.3, label=name,
         )  # fmt: skip
     axes.axhline(100 * _majority(views), color=GREY, linestyle=":", linewidth=1, label="the commoner class, always")
@@ -73,7 +73,7 @@ def draw_energy(axes: Any, views: Views, names: Sequence[str], rank: int | None 
     for name, (colour, marker, line) in _looks(views, names).items():
         ranks, _, energies = views.curve(name)
         axes.plot(
-            *_extended(ranks, [100 * e for e in energies]), color=colour, marker=marker, linestyle=line,
+            *_extended(views, name, ranks, [100 * e for e in energies]), color=colour, marker=marker, linestyle=line,
             markersize=4, linewidth=2.4 if name == chosen else 1.3,
         )  # fmt: skip
     if rank is not None:
@@ -84,7 +84,7 @@ def draw_energy(axes: Any, views: Views, names: Sequence[str], rank: int | None 
 
 def microscope_sheet() -> Sheet:
     """Where a panel paints both curves again and again."""
-    return Sheet(8.6, 3.3, (0.075, 0.16, 0.39, 0.7), (0.57, 0.16, 0.39, 0.7))
+    return Sheet(8.6, 3.7, (0.075, 0.27, 0.39, 0.63), (0.57, 0.27, 0.39, 0.63))
 
 
 def paint(sheet: Sheet, views: Views, names: Sequence[str], rank: int, chosen: str) -> bytes:
@@ -93,7 +93,9 @@ def paint(sheet: Sheet, views: Views, names: Sequence[str], rank: int, chosen: s
     def left(axes: Any) -> None:
         draw_accuracy(axes, views, names, rank, chosen)
         axes.set_title("accuracy", fontsize=10)
-        axes.legend(fontsize=7, frameon=False, loc="best")
+        axes.legend(
+            fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(1.13, -0.18), ncols=3
+        )  # hides no curve
 
     def right(axes: Any) -> None:
         draw_energy(axes, views, names, rank, chosen)
@@ -118,9 +120,10 @@ def _mark(axes: Any, seen: Seen | None, rank: int, value: Any) -> None:
         )
 
 
-def _extended(ranks: list[int], values: list[float]) -> tuple[list[int], list[float]]:
-    """A specimen of low rank goes on as it is: cutting at more changes nothing."""
-    return ([*ranks, TICKS[-1]], [*values, values[-1]]) if ranks[-1] < TICKS[-1] else (ranks, values)
+def _extended(views: Views, name: str, ranks: list[int], values: list[float]) -> tuple[list[int], list[float]]:
+    """A specimen of low rank goes on as it is, once it is seen whole: cutting at more changes nothing."""
+    goes_on = views.whole(name) is not None and ranks[-1] < TICKS[-1]
+    return ([*ranks, TICKS[-1]], [*values, values[-1]]) if goes_on else (ranks, values)
 
 
 def _ranks(axes: Any) -> None:
@@ -128,7 +131,7 @@ def _ranks(axes: Any) -> None:
     axes.set_xlim(-0.15, 520)
     axes.xaxis.set_major_locator(FixedLocator(TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels([str(rank) for rank in TICKS])
+    axes.set_xticklabels(["" if rank == 256 else str(rank) for rank in TICKS])  # no room beside 384
     tidy(axes)
     axes.tick_params(labelsize=8)
 
