@@ -94,6 +94,17 @@ def reference_styles() -> dict[str, Any]:
     return read_json(shipped("data/results/styles/smollm2.json"))
 
 
+def reference_microscope() -> dict[str, Any]:
+    """Five runs of minilm on rt that ship with the lab, cut and looked into; recipes, where and when are in it.
+
+    `experiments.microscope.views_from` makes of its "views" what the microscope's panel shows.
+    """
+    from lora_lab.files import read_json
+    from lora_lab.training.assets import shipped
+
+    return read_json(shipped("data/results/microscope/minilm_rt.json"))
+
+
 def workplace(lesson: str) -> Path:
     """The store of a lesson's sweeps: runs/LESSON, beside the notebook.
 

@@ -5,6 +5,13 @@ One file a lesson, over `verdict`; a lesson says `from lora_lab import checks` a
 
 from lora_lab.checks.bits import check_bf16_step, check_bits_per_weight, check_codes, check_three_bits_said
 from lora_lab.checks.debugging import check_diagnosis, check_first_look
+from lora_lab.checks.inside import (
+    check_amplification,
+    check_chance,
+    check_phi,
+    check_smallest_rank,
+    check_what_is_shown,
+)
 from lora_lab.checks.memory import (
     check_adam_gib,
     check_down_gib,
@@ -52,16 +59,18 @@ __all__ = [
     "check_adam_gib",
     "check_adapters_per_base",
     "check_added_share",
+    "check_amplification",
     "check_best_error",
     "check_bf16_step",
     "check_bits_per_weight",
     "check_break_even_rank",
+    "check_chance",
     "check_chosen_rate",
     "check_codes",
     "check_contradictions",
     "check_dead_start",
-    "check_diagnosis",
     "check_detour_cost",
+    "check_diagnosis",
     "check_down_gib",
     "check_energy",
     "check_equal_budget",
@@ -81,11 +90,13 @@ __all__ = [
     "check_not_equal",
     "check_one_pair",
     "check_own_pairs",
+    "check_phi",
     "check_qv_count",
     "check_recompute",
     "check_rows_needed",
     "check_same_rate",
     "check_serving",
+    "check_smallest_rank",
     "check_sqrt_alpha",
     "check_standard_error",
     "check_storage",
@@ -96,5 +107,6 @@ __all__ = [
     "check_training_bytes",
     "check_tuned_rate",
     "check_update_shows",
+    "check_what_is_shown",
     "check_wrong_fan_in",
 ]

@@ -1,0 +1,125 @@
+"""Exercises of lesson 13, what is inside dW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, number, unsolved
+from lora_lab.experiments.microscope import Views
+
+SHOWN = {
+    "a": "the update of full fine-tuning has all its ranks: its energy is spread over hundreds of directions",
+    "b": "of all that full fine-tuning did, a few directions a matrix do nearly all of the work, on this task",
+    "c": "one task, one model, one run: a task far from what the model has read may need many more",
+    "d": "a random update of equal size has as much energy, and does nothing: what counts is where it points",
+}
+
+
+def check_smallest_rank(rank: int | None, views: Views, name: str = "full", points: float = 3) -> Verdict:
+    """Lesson 13: the smallest rank of those on the slider that loses no more than so many points of accuracy."""
+    if unsolved(rank):
+        return not_yet("drag the slider of the panel, then put the rank in place of ...")
+    seen, whole = views.seen.get(name, {}), views.whole(name)
+    if whole is None or rank not in seen:
+        ranks = ", ".join(map(str, sorted(seen)))
+        return Verdict(False, f"the slider has no rank {rank} of this update that was looked at; it has {ranks}")
+    lost = {r: 100 * (views.accuracy(whole) - views.accuracy(one)) for r, one in sorted(seen.items())}
+    first = next(r for r, points_lost in lost.items() if points_lost <= points + 1e-9)
+    if rank == first:
+        kept = seen[rank].energy
+        return Verdict(
+            True, f"it loses {lost[rank]:.1f} points, and keeps {kept:.0%} of the energy: these are two things"
+        )
+    if lost[rank] > points + 1e-9:
+        return Verdict(False, f"at rank {rank} it loses {lost[rank]:.1f} points, more than {points:g}: go higher")
+    return Verdict(
+        False, f"rank {rank} loses {lost[rank]:.1f} points, which is little enough, but a smaller one does as well"
+    )
+
+
+def check_phi(phi: Callable[[Any, Any], Any]) -> Verdict:
+    """Lesson 13: phi of two sets of orthonormal columns, (d, i) and (d, j), as a function of the two."""
+    cases = [_columns(i, j, seed) for seed, (i, j) in enumerate(((1, 1), (2, 5), (4, 3)))]
+    values = [attempt(phi, *case) for case in cases]
+    if stopped := next((value for value in values if isinstance(value, Verdict)), None):
+        return stopped
+    if any(np.ndim(value) for value in values):
+        return Verdict(False, "one number is wanted: add up the squares of all entries of U1^T U2")
+    squares = [(float(((u.T @ v) ** 2).sum()), u.shape[1], v.shape[1]) for u, v in cases]
+    if close(values, [s / min(i, j) for s, i, j in squares]):
+        return Verdict(True, "the sum of all squared cosines over the smaller number of directions: 0 to 1")
+    near = {
+        "that is not yet divided by the smaller number of directions": [s for s, _, _ in squares],
+        "divide by the *smaller* of i and j: then 1 means that one lies in the other": [
+            s / max(i, j) for s, i, j in squares
+        ],
+        "that is the norm: phi takes its square": [s**0.5 / min(i, j) for s, i, j in squares],
+        "divide by one of the two numbers, not by both": [s / (i * j) for s, i, j in squares],
+        "divide by the number of columns, not of rows": [
+            s / u.shape[0] for (s, _, _), (u, _) in zip(squares, cases, strict=True)
+        ],
+        "cosines can be negative: square them before they are added": [
+            float((u.T @ v).sum()) / min(u.shape[1], v.shape[1]) for u, v in cases
+        ],
+    }
+    wrong = "for one direction each it is the squared cosine between them; try that first"
+    return Verdict(False, next((why for why, other in near.items() if close(values, other)), wrong))
+
+
+def check_chance(chance: float | None) -> Verdict:
+    """Lesson 13: phi of 8 directions and 64 random ones, in a space of 384."""
+    if unsolved(chance):
+        return not_yet("put a number in place of ...")
+    hints: Mapping[Any, str] = {
+        8 / 384: "that is what *one* direction finds among 8: here 8 directions look among 64",
+        64 / 12288: "that is GPT-3's, with d = 12,288; MiniLM's vectors have 384 numbers",
+        8 * 64 / 384: "that is the sum of the squares: phi divides it by the smaller number, 8",
+        1 / 384: "that is one direction and one: among 64, each finds 64 times as much",
+        8 / 64: "the space matters: its 384 dimensions are what the 64 are a part of",
+        0.0: "two random subspaces are hardly ever at right angles: a vector has a part in each of them",
+    }
+    why = "a direction has 64/384 of itself among 64 random ones, and phi is the mean over the 8: one sixth, by chance"
+    return number(chance, 64 / 384, hints, why, 2e-3)
+
+
+def check_amplification(factor: float | None, chance: float | None) -> Verdict:
+    """Lesson 13: Table 7 of the paper at r = 4: the amplification, and what random directions would give."""
+    if unsolved(factor) or unsolved(chance):
+        return not_yet("put two numbers in place of ...")
+    first = number(
+        factor, 6.91 / 0.32, {0.32 / 6.91: "the other way round: dW over what W has there",
+                             6.91 / 21.67: "0.32 is what W has in *dW's* directions; 21.67 is in its own",
+                             6.91 / 61.95: "that is the size of dW beside W; what W has in dW's directions is 0.32"},
+        "", 0.01,
+    )  # fmt: skip
+    if not first.passed:
+        return Verdict(False, f"amplification: {first.words}")
+    second = number(
+        chance, 6.91 / (4 * 61.95 / 12288), {4 * 61.95 / 12288: "that is what W has in random directions: divide 6.91 by it",
+                                             6.91 / (61.95 / 12288): "four directions on each side: r is 4"},
+        "", 0.05,
+    )  # fmt: skip
+    if not second.passed:
+        return Verdict(False, f"by chance: {second.words}")
+    return Verdict(
+        True, "21.6 times, and 343 by chance: so dW amplifies what W *has*, 16 times more than chance would find"
+    )
+
+
+def check_what_is_shown(answer: str | None) -> Verdict:
+    """Lesson 13: which of four sentences the microscope does not support. It is the one with all of the update."""
+    if unsolved(answer):
+        return not_yet("put a letter in place of ...")
+    letter = str(answer).strip(" .,:;()'\"").lower()
+    if letter not in SHOWN:
+        return Verdict(False, f"answer with one of {', '.join(SHOWN)}")
+    return Verdict(letter == "a", SHOWN[letter] if letter == "a" else f"that is supported: {SHOWN[letter]}")
+
+
+def _columns(i: int, j: int, seed: int, d: int = 9) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of orthonormal columns of R^d."""
+    draw = np.random.default_rng(seed)
+    return np.linalg.qr(draw.standard_normal((d, i)))[0], np.linalg.qr(draw.standard_normal((d, j)))[0]
