@@ -11,10 +11,11 @@ from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, number, un
 from lora_lab.experiments.microscope import Views
 
 SHOWN = {
-    "a": "the update of full fine-tuning has all its ranks: its energy is spread over hundreds of directions",
-    "b": "of all that full fine-tuning did, a few directions a matrix do nearly all of the work, on this task",
-    "c": "one task, one model, one run: a task far from what the model has read may need many more",
-    "d": "a random update of equal size has as much energy, and does nothing: what counts is where it points",
+    "a": "its rank is full and its energy is spread over a hundred directions: few of them do the *work*, which is more "
+    "than the hypothesis of a low rank says, and not the same",
+    "b": "that is supported: the curve of accuracy is all but flat after the first few ranks",
+    "c": "that is supported: equal norm, the same head, and hardly a sentence is answered better than at rank 0",
+    "d": "that is supported: rank 0 is the base with the trained head, and it is near a coin's 50 %",
 }
 
 
@@ -89,34 +90,30 @@ def check_amplification(factor: float | None, chance: float | None) -> Verdict:
     """Lesson 13: Table 7 of the paper at r = 4: the amplification, and what random directions would give."""
     if unsolved(factor) or unsolved(chance):
         return not_yet("put two numbers in place of ...")
-    first = number(
-        factor, 6.91 / 0.32, {0.32 / 6.91: "the other way round: dW over what W has there",
-                             6.91 / 21.67: "0.32 is what W has in *dW's* directions; 21.67 is in its own",
-                             6.91 / 61.95: "that is the size of dW beside W; what W has in dW's directions is 0.32"},
-        "", 0.01,
-    )  # fmt: skip
+    near = {
+        0.32 / 6.91: "the other way round: the size of dW over what W has in its directions",
+        6.91 / 21.67: "21.67 is what W has in *its own* directions; in dW's it has 0.32",
+        6.91 / 61.95: "61.95 is all of W; what it has in dW's directions is 0.32",
+    }
+    first = number(factor, 6.91 / 0.32, near, "", 0.01)
     if not first.passed:
         return Verdict(False, f"amplification: {first.words}")
-    second = number(
-        chance, 6.91 / (4 * 61.95 / 12288), {4 * 61.95 / 12288: "that is what W has in random directions: divide 6.91 by it",
-                                             6.91 / (61.95 / 12288): "four directions on each side: r is 4"},
-        "", 0.05,
-    )  # fmt: skip
+    held = 4 * 61.95 / 12288
+    near = {held: "that is what W has in random directions: divide 6.91 by it", 4 * 6.91 / held: "r is 4, on each side"}
+    second = number(chance, 6.91 / held, near, "", 0.05)
     if not second.passed:
         return Verdict(False, f"by chance: {second.words}")
-    return Verdict(
-        True, "21.6 times, and 343 by chance: so dW amplifies what W *has*, 16 times more than chance would find"
-    )
+    return Verdict(True, "21.6 times, by chance 342: W had little in dW's directions, yet 16 times more than by chance")
 
 
 def check_what_is_shown(answer: str | None) -> Verdict:
-    """Lesson 13: which of four sentences the microscope does not support. It is the one with all of the update."""
+    """Lesson 13: which of four sentences the microscope does not support."""
     if unsolved(answer):
         return not_yet("put a letter in place of ...")
     letter = str(answer).strip(" .,:;()'\"").lower()
     if letter not in SHOWN:
         return Verdict(False, f"answer with one of {', '.join(SHOWN)}")
-    return Verdict(letter == "a", SHOWN[letter] if letter == "a" else f"that is supported: {SHOWN[letter]}")
+    return Verdict(letter == "a", SHOWN[letter])
 
 
 def _columns(i: int, j: int, seed: int, d: int = 9) -> tuple[np.ndarray, np.ndarray]:

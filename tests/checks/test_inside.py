@@ -20,8 +20,8 @@ def views() -> Views:
 
 
 @pytest.mark.parametrize(("rank", "passed", "why"), [
-    (2, True, "25% of the energy"), (1, False, "loses 6.0 points"), (8, False, "a smaller one"), (3, False, "no rank 3"),
-    (..., None, "drag the slider"),
+    (2, True, "25% of the energy"), (1, False, "loses 6.0 points"), (8, False, "a smaller one"),
+    (3, False, "no rank 3"), (..., None, "drag the slider"),
 ])  # fmt: skip
 def test_the_smallest_rank(views: Views, rank, passed, why: str):
     verdict = checks.check_smallest_rank(rank, views)
