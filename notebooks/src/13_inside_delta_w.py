@@ -1,0 +1,298 @@
+# %% [markdown]
+# # 13 · Inside dW
+#
+# **Goal.** Take the *update* of a fine-tuned model apart: how many directions it has, how few of them do the work, where they point, and what chance alone would look like. The paper's
+# hypothesis, that an update has a low "intrinsic rank", becomes something that you can drag.
+#
+# **Time box.** 60 minutes. This machine trains twice and looks through the microscope while you read; the first code cell says how long.
+# **Before this:** lesson 01 (singular values, energy) and 04 (training).
+
+# %%
+import numpy as np
+
+from lora_lab import FullFineTuning, LoRA, Recipe, checks, train
+from lora_lab.lesson import FAST, compare, eta, reference_microscope, small, steps, workplace
+from lora_lab.training.runs import Store
+
+store = Store(workplace("13"))
+task = small("rt", store.folder, rows=120)
+mark = " (illustration)" if FAST else ""
+reference = reference_microscope()
+made = reference["environment"]
+print(f"reference: 400 steps of 16 on {reference['runs']['full']['recipe']['task']}, made on {made['hardware']}, {made['date']}")
+print("two runs:", eta(2 * steps(400, 4)), "(full fine-tuning's steps take longer)")
+
+# %% [markdown]
+# ## The words
+# - **dW** is what training added to a weight: $\Delta W = W_{after} - W_{before}$. Of LoRA it is $\frac{\alpha}{r} B A$; full fine-tuning has one too, for every matrix, and it is free to have any rank.
+# - To **cut** it at rank r: keep its r strongest pieces $s_i u_i v_i^\top$ and drop the others (lesson 01: there is no better matrix of rank r). We cut *every* matrix of the model at once.
+# - The **energy kept** is the share of the sum of $s_i^2$ that stays.
+# - A sentence **flips** when the cut model answers otherwise than the model with nothing cut.
+#
+# The paper takes it as a *hypothesis* (section 4.1) that "the change in weights during model adaptation also has a low intrinsic rank". A LoRA of rank 8 cannot tell: its rank is at most 8 by
+# construction. The one who can tell is full fine-tuning. So we train both, once.
+
+# %%
+terms = {"steps": steps(400, 4), "batch": 16 if not FAST else 8, "validations": 0 if FAST else 2, "dtype": "fp32"}
+recipes = {
+    "full": Recipe("minilm", task, FullFineTuning(), lr=1e-4, **terms),
+    "lora": Recipe("minilm", task, LoRA(rank=8), lr=2e-3, **terms),
+}
+runs = {name: store.find(recipe) or train(recipe, store=store) for name, recipe in recipes.items()}
+print({name: f"{run.metrics['accuracy']:.1%} of the test sentences" for name, run in runs.items()}, mark)
+
+# %% [markdown]
+# ## Three specimens
+# 1. **full**: the dW of full fine-tuning, of every matrix.
+# 2. **LoRA**: that of rank 8 on `q` and `v`.
+# 3. **random like full**: Gaussian numbers in place of full's dW, of *equal norm in every matrix*, with full's trained head. As large, and without any aim: what a claim of low rank is held against.
+#
+# All wear the head that was trained with them, at every rank: so **rank 0 is the base model with the trained head**. Full fine-tuning also moves things that are no matrices of a layer. A bias or a norm is a vector, a matrix of
+# one row, so its change is there from rank 1 on; an embedding table is cut like the others. You can leave all that out: *full, linear layers* cuts the layers alone and leaves the rest as the base has it.
+#
+# **Predict**, before you look (of the reference's 500 validation sentences; nothing cut: 82 % or so). At rank 0? At rank **2**? And what share of its energy does rank 2 keep?
+
+# %%
+guess_rank_0, guess_rank_2, guess_energy_2 = None, None, None  # per cent each
+guess_random = None  # per cent right with the random update, nothing cut
+
+# %%
+from lora_lab.experiments.microscope import RANKS, Microscope, views_from
+from lora_lab.experiments.truncation import specimen_of
+from lora_lab.widgets.microscope_panel import MicroscopePanel
+
+whole, thin = (specimen_of(name, runs[key].adapter, task) for name, key in (("full", "full"), ("LoRA", "lora")))
+specimens = [whole, thin, whole.random()] if not FAST else [whole, thin]
+scope = Microscope(specimens, task, count=300 if not FAST else 12, ranks=RANKS if not FAST else (0, 2))
+print(f"full: rank {whole.rank} in {len(whole.parts)} tensors; LoRA: rank {thin.rank} in {len(thin.parts)}")
+assert thin.rank == 8 and len(thin.parts) == 12 and whole.rank > 300  # nobody told full fine-tuning to be of low rank
+
+# %% [markdown]
+# ## The microscope
+# Each look asks all sentences once; they are taken in the background while you play. **Do this:** start at the full rank and go *down*, with the arrow keys. Where does the accuracy begin to fall? Where are sentences
+# already flipping? Then change the update to *random like full*.
+
+# %%
+panel = MicroscopePanel(scope, rank=2)
+panel.show()
+
+# %% [markdown]
+# **Fallen behind**, or still looking? The next cell shows the same through *our* runs (400 steps, 500 sentences); the rest of the lesson reads those, and yours where they are there.
+
+# %%
+ours = views_from(reference["views"])
+MicroscopePanel(ours, rank=2).show()
+
+# %%
+def right(name, rank):
+    return 100 * ours.accuracy(ours.at(name, rank))
+
+
+print(compare("full, rank 0", guess_rank_0, right("full", 0), "%"))
+print(compare("full, rank 2", guess_rank_2, right("full", 2), "%"))
+print(compare("its energy", guess_energy_2, 100 * ours.at("full", 2).energy, "%"))
+print(compare("random, nothing cut", guess_random, right("random like full", 384), "%"))
+gain, random_gain = right("full", 384) - right("full", 0), right("random like full", 384) - right("full", 0)
+assert right("full", 2) - right("full", 0) > 0.75 * gain  # two directions a matrix: three quarters of the gain, at least
+assert ours.at("full", 2).energy < 0.5 and abs(random_gain) < 0.2 * gain
+
+# %% [markdown]
+# ### Exercise 1 · 3 minutes
+# In the panel above (ours), which is the smallest rank at which `full` loses no more than 3 points against nothing cut?
+
+# %% exercise
+checks.check_smallest_rank(..., ours)
+
+# %% solution
+checks.check_smallest_rank(next(r for r in ours.ranks["full"] if right("full", 384) - right("full", r) <= 3), ours)
+
+# %% [markdown]
+# Both ends are exact, by construction, and we test it with *your* runs: nothing cut *is* the trained model, and rank 0 is the base but for the head.
+
+# %%
+import torch
+
+from lora_lab.training.train import open_adapter
+
+opened = open_adapter(runs["full"].adapter, task, model="minilm", dtype="fp32").model.state_dict()
+parts = {part.name: part for part in whole.parts}
+assert all(torch.equal(whole.weights(384)[name], opened[name]) for name in parts)
+assert all(torch.equal(whole.weights(0)[name], part.before) for name, part in parts.items())
+assert scope.look("full", 384) is scope.look("full", 999) and not scope.views.flipped("full", 384)
+print(f"{len(parts)} tensors are to the bit those of the run; at rank 0 those of the base")
+
+# %% [markdown]
+# ## Accuracy is not energy
+# Two curves of the same cuts. To hold 90 % of full's *energy* takes a hundred directions and more; to hold 90 % of what it *gained* takes a few. The rest of dW is not nothing, it is just not needed: Adam moves
+# every weight by about as much a step, whether its gradient says something or is noise.
+
+# %%
+from lora_lab.plots.truncation import microscope_picture
+
+ranks, accuracies, energies = ours.curve("full")
+low, high = accuracies[0], accuracies[-1]
+for_gain = next(r for r, a in zip(ranks, accuracies) if a - low >= 0.9 * (high - low))
+for_energy = next(r for r, e in zip(ranks, energies) if e >= 0.9)
+print(f"90 % of the gain: rank {for_gain}; 90 % of the energy: rank {for_energy}")
+assert for_gain <= 16 and for_energy >= 64
+microscope_picture(ours, ("full", "LoRA", "random like full", "full, linear layers"))
+
+# %% [markdown]
+# ### Exercise 2 · 2 minutes
+# Which of these does the microscope **not** support?
+# - **a** The update of full fine-tuning is of low rank. **b** A few directions in each matrix do nearly all that was learned of *this* task. **c** It matters where they point: a random update of the same size does not help.
+# - **d** The trained head alone, on the base as it was, does not answer well.
+
+# %% exercise
+checks.check_what_is_shown(...)
+
+# %% solution
+checks.check_what_is_shown("a")
+
+# %% [markdown]
+# **Stop here** if time is short. The rest asks where the directions point.
+#
+# ## How large, and of what rank
+# The **stable rank**, $|\Delta W|^2 / s_1^2$, is 1 where one direction has all the energy. (It is defined for every matrix, zeros and rounding do not trouble it.) One line a matrix, for yours:
+
+# %%
+from lora_lab.experiments.inside import sizes
+from lora_lab.experiments.updates import updates_of
+
+lora = updates_of(runs["lora"])
+mine = sizes(lora)
+print(mine.assign(matrix=mine.matrix.str.removeprefix("bert.encoder.layer.")).round(3).to_string(index=False), mark)
+table = {name: np.mean([row["relative"] for row in rows]) for name, rows in reference["sizes"].items()}
+print("\nreference, ||dW|| / ||W||, mean over q and v:", {name: f"{share:.1%}" for name, share in table.items()})
+assert (mine.stable_rank >= 0).all() and (mine.stable_rank <= 8.001).all()
+
+# %%
+from lora_lab.plots.subspaces import spectra
+
+q0 = "bert.encoder.layer.3.attention.self.query"
+seen = {"full, layer 3 query": np.array(reference["spectra"]["full"][q0]), "LoRA of rank 8": np.array(reference["spectra"]["lora"][q0])}
+chance = np.array(reference["spectrum_by_chance"])
+top = {name: (s[:8] ** 2).sum() / (s**2).sum() for name, s in {**seen, "random": chance}.items()}
+print({name: f"{share:.0%} of the energy in 8 directions" for name, share in top.items()})
+assert top["random"] < top["full, layer 3 query"] < top["LoRA of rank 8"] + 1e-9
+spectra(seen, chance)
+
+# %% [markdown]
+# ## Do two runs find the same directions?
+# The paper (section 7.2) compares a LoRA of rank 8 with one of rank 64. Take the strongest i directions $U_1$ of one and the strongest j directions $U_2$ of the other, as orthonormal columns in the space of the layer's *input*, here $R^{384}$:
+#
+# $$\phi = \frac{|U_1^\top U_2|^2}{\min(i, j)}$$
+#
+# It is 1 where one subspace lies in the other, 0 where they are at right angles. (It is also $1 - D^2/p$, with $p = \min(i,j)$ and $D$ the distance of the subspaces. The paper's appendix prints $(1/p)(1 - D^2)$, a slip that its own $D$ contradicts; and it says *left*-singular
+# where section 7.2 says *right*: of A, of shape (r, d), the vectors in $R^d$ are the right ones.)
+#
+# ### Exercise 3 · 4 minutes
+# Write it, for two arrays whose columns are orthonormal.
+
+
+# %% exercise
+def phi(u1, u2):
+    ...
+
+
+checks.check_phi(phi)
+
+
+# %% solution
+def phi(u1, u2):
+    return ((u1.T @ u2) ** 2).sum() / min(u1.shape[1], u2.shape[1])
+
+
+checks.check_phi(phi)
+
+# %% [markdown]
+# ### Exercise 4 · 3 minutes
+# What does **chance** give? Eight directions, and the span of 64 *random* ones, in a space of 384. (How much of one vector lies within 64 random directions of 384?)
+
+# %% exercise
+by_chance = ...
+checks.check_chance(by_chance)
+
+# %% solution
+by_chance = 64 / 384
+checks.check_chance(by_chance)
+
+# %%
+from lora_lab.experiments.subspace import expected_phi, phi_grid, random_directions
+
+drawn = [phi_grid(random_directions(384, 8, seed), random_directions(384, 64, 1000 + seed))[-1, -1] for seed in range(20)]
+print(f"twenty draws: {np.mean(drawn):.3f}, from {min(drawn):.3f} to {max(drawn):.3f}; for GPT-3, d = 12,288: {64 / 12288:.4f}")
+assert abs(np.mean(drawn) - expected_phi(384, 8, 64)[-1, -1]) < 0.01
+
+# %% [markdown]
+# One sixth, from nothing! In GPT-3 it was half a per cent, and the paper could neglect it; who repeats its Figure 3 on a small model and forgets this, finds "shared directions" everywhere.
+#
+# ## The trap of the common start
+# Now our runs. **Predict:** the first `query` of two LoRAs, rank 8 and rank 64, *the same seed*. How much of A's eight directions lies in the 64, in per cent, **before** any training?
+
+# %%
+guess_start = None  # per cent
+
+# %%
+first, other = "bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.3.attention.self.query"
+one, two = reference["phi"]["8 in 64, one seed"], reference["phi"]["8 in 64, two seeds"]
+print(compare("before training", guess_start, 100 * one["A at the start"]["corner"][first], "%"))
+for of in one:
+    for name, pair in (("one seed ", one), ("two seeds", two)):
+        print(f"{of:15} {name}  layer 0: {pair[of]['corner'][first]:.2f}   layer 3: {pair[of]['corner'][other]:.2f}")
+assert one["A at the start"]["corner"][first] > 0.99 and abs(two["A at the start"]["corner"][first] - 64 / 384) < 0.05
+
+# %% [markdown]
+# All of it. The seed's first numbers fill the first A: those of rank 8 *are* the first eight rows of those of rank 64. It is no finding about training at all, and A moves little from its start (its rate is that of B, but it starts
+# full-sized). So compare **two seeds**, and look at the rows of the product $BA$: they are sorted by how strongly the update answers, and what B makes nothing of stands last.
+
+# %%
+from lora_lab.plots.subspaces import phi_maps
+
+grids = {f"{of}, layer 3 query": np.array(two[of]["grids"][other]) for of in ("A", "rows of B A")}
+strongest = {of: np.mean(list(two[of]["first"].values())) for of in two}
+print({of: f"strongest with strongest {value:.2f}" for of, value in strongest.items()}, "mean over 12 matrices; chance 0.003")
+assert strongest["A at the start"] < 0.05 and strongest["rows of B A"] > 10 / 384
+phi_maps(grids, 384, sides=("i (rank 8)", "j (rank 64, another seed)"))
+
+# %% [markdown]
+# ## Does dW repeat W?
+# Section 7.3 asks how much of W lies in dW's directions: $|U^\top W V|$, with the r strongest left and right directions U, V of dW. The **amplification** is $|\Delta W| / |U^\top W V|$. From Table 7, for GPT-3's 48th `query` and r = 4:
+# $|W| = 61.95$, $|\Delta W| = 6.91$; W has 0.32 in dW's directions and 21.67 in its own four strongest.
+#
+# ### Exercise 5 · 4 minutes
+# The amplification; and what it would be for *random* directions, in which a matrix of n x n has $r |W| / n$ on average (n = 12,288).
+
+# %% exercise
+checks.check_amplification(..., ...)
+
+# %% solution
+checks.check_amplification(6.91 / 0.32, 6.91 / (4 * 61.95 / 12288))
+
+# %%
+from lora_lab.experiments.inside import amplified
+from lora_lab.plots.subspaces import amplification_bars
+
+mine = {rank: amplified(lora, rank)[other] for rank in (1, 4, 8)}
+held = [one["in_update"] / one["in_random"] for one in reference["amplification"]["lora"]["4"].values()]
+print(f"reference, r = 4: W has {np.median(held):.1f} times as much in LoRA's directions as in random ones (median of {len(held)})")
+assert all(one.in_update <= one.in_weight + 1e-9 for one in mine.values())  # W's own directions are the best there are
+amplification_bars({f"r = {rank}": one for rank, one in mine.items()})
+
+# %% [markdown]
+# An amplification alone says little: a *random* dW scores higher still, as W has least in random directions. What the paper found is in between: the update's directions are not W's strongest, but W has more in them than by chance.
+#
+# ## Intruders
+# Take W + dW apart. Is each of its strongest directions an old one of W, a little turned, or a newcomer? Shuttleworth et al. (2024) call a singular vector an **intruder** if no singular vector of W comes near it (largest cosine below a
+# threshold: 0.6 here), and found them after LoRA and not after full fine-tuning. Two cautions: where W's singular values lie close, directions mix for next to nothing, so *chance* is drawn beside; and the two runs should have learned equally much.
+
+# %%
+from lora_lab.experiments.subspace import Intruders
+from lora_lab.plots.subspaces import intruder_dots
+
+cosines = {name: [Intruders(np.array(c), 0.6) for c in each.values()] for name, each in reference["intruders"].items()}
+print({name: f"loss {run['validation']['loss']:.3f}" for name, run in reference["runs"].items() if name in ("full", "lora")}, "on validation")
+counts = {name: sum(one.count for one in several) for name, several in cosines.items()}
+print(counts, "intruders among the 10 strongest directions of 12 matrices")
+assert max(counts.values()) <= 120
+intruder_dots(cosines)
