@@ -1,8 +1,9 @@
-"""The reference of lesson 13, made anew: what is inside the updates of five runs, and what is left of them when cut.
+"""The reference of lesson 13, made anew: what is inside the updates of some runs, and what is left of them when cut.
 
     python -m lora_lab.experiments.microscope_reference STORE OUT.json
 
-First it trains what the store lacks (`RUNS`: about 400 steps of 16 each), then it looks. Weights are not kept.
+First it trains what the store lacks (`RUNS`), then it looks, unless OUT.json has looked at the same runs already. No
+weights are kept in it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ from lora_lab.experiments.subspace import Intruders, factors, random_like
 from lora_lab.experiments.sweep import sweep
 from lora_lab.experiments.truncation import specimen_of
 from lora_lab.experiments.updates import Update, a_at_start, updates_of
-from lora_lab.files import write_json
+from lora_lab.files import read_json, write_json
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.training import device
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 
+MATCHED = "full, LoRA's loss"
 COMMON: dict[str, Any] = {"model": "minilm", "task": "rt", "steps": 400, "batch": 16, "validations": 2, "dtype": "fp32"}
 RUNS = {
     "full": Recipe(method=FullFineTuning(), lr=1e-4, **COMMON),
+    MATCHED: Recipe(method=FullFineTuning(), lr=1e-4, **{**COMMON, "steps": 200}),  # ends near LoRA's validation loss
     "lora": Recipe(method=LoRA(rank=8), lr=2e-3, **COMMON),
     "lora64": Recipe(method=LoRA(rank=64), lr=2e-3, **COMMON),
     "lora-other-seed": Recipe(method=LoRA(rank=8), lr=2e-3, seed=1, **COMMON),
@@ -54,14 +57,22 @@ SHOWN = ("layer.0.", "layer.3.")  # whose grids and spectra are kept whole
 AMPLIFIED = (1, 4, 8)
 
 
-def made(store: Store, runs: Mapping[str, Recipe] = RUNS, sentences: int = SENTENCES) -> dict[str, Any]:
-    """All of it, as JSON can hold it."""
+def made(
+    store: Store,
+    runs: Mapping[str, Recipe] = RUNS,
+    sentences: int = SENTENCES,
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All of it, as JSON can hold it. `earlier` was made before: its views are taken over where they still hold."""
     sweep(list(runs.values()), store)
     found = {name: run for name, recipe in runs.items() if (run := store.find(recipe)) is not None}
+    told = {name: _told(run) for name, run in found.items()}
+    same = earlier and all(earlier["runs"].get(name) == told[name] for name in ("full", "lora"))
+    views = earlier["views"] if earlier and same else looked(found["full"], found["lora"], sentences)
     return {
         "environment": found["full"].environment | {"measured": device.environment(device.choose(64))["date"]},
-        "runs": {name: _told(run) for name, run in found.items()},
-        "views": looked(found["full"], found["lora"], sentences),
+        "runs": told,
+        "views": views,
         **insides({name: updates_of(run) for name, run in found.items()}, runs),
     }
 
@@ -84,8 +95,9 @@ def insides(updates: Mapping[str, Mapping[str, Update]], runs: Mapping[str, Reci
     lora = updates["lora"]
     full = {name: updates["full"][name] for name in lora}
     both = {"full": full, "lora": lora}
+    tuned = {n: {m: updates[n][m] for m in lora} for n in ("full", MATCHED, "lora") if n in updates}
     return {
-        "sizes": {name: _rounded(sizes(one).to_dict("records")) for name, one in updates.items()},
+        "sizes": {n: _rounded(sizes({m: u[m] for m in lora}).to_dict("records")) for n, u in updates.items()},
         "spectra": {n: {m: _list(u[m].factors.values) for m in u if _shown(m)} for n, u in both.items()},
         "spectrum_by_chance": _list(factors(random_like(next(iter(full.values())).matrix)).values),
         "phi": _phi(updates, runs),
@@ -93,14 +105,15 @@ def insides(updates: Mapping[str, Mapping[str, Update]], runs: Mapping[str, Reci
             n: {r: {m: _rounded(asdict(a)) for m, a in amplified(u, r).items()} for r in AMPLIFIED}
             for n, u in both.items()
         },
-        "intruders": {n: _cosines(intruding(u)) for n, u in both.items()}
+        "intruders": {n: _cosines(intruding(u)) for n, u in tuned.items()}
         | {f"random like {n}": _cosines(intruding_by_chance(u)) for n, u in both.items()},
     }
 
 
 def _phi(updates: Mapping[str, Mapping[str, Update]], runs: Mapping[str, Recipe]) -> dict[str, Any]:
     """Grids of the shown matrices, and of all of them the corner phi(r1, r2), for A and for the rows of B A."""
-    a = {name: {m: one.a for m, one in u.items() if one.a is not None} for name, u in updates.items() if name != "full"}
+    a = {name: {m: one.a for m, one in u.items() if one.a is not None} for name, u in updates.items()}
+    a = {name: each for name, each in a.items() if each}
     start = {name: a_at_start(runs[name]) for name in a}
     pairs = {name: PAIRS[name] for name in PAIRS if {*PAIRS[name]} <= updates.keys()}
     told: dict[str, Any] = {}
@@ -149,4 +162,5 @@ def _rounded(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    write_json(Path(sys.argv[2]), made(Store(sys.argv[1])))
+    out = Path(sys.argv[2])
+    write_json(out, made(Store(sys.argv[1]), earlier=read_json(out) if out.is_file() else None))
