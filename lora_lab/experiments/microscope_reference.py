@@ -9,7 +9,7 @@ weights are kept in it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lora_lab.experiments.inside import (
     shared_rows,
     sizes,
 )
+from lora_lab.experiments.intrinsic import DIMENSIONS, dimensions
 from lora_lab.experiments.microscope import Microscope
 from lora_lab.experiments.subspace import Intruders, factors, random_like
 from lora_lab.experiments.sweep import sweep
@@ -46,6 +47,7 @@ RUNS = {
     "lora-other-seed": Recipe(method=LoRA(rank=8), lr=2e-3, seed=1, **COMMON),
     "lora64-other-seed": Recipe(method=LoRA(rank=64), lr=2e-3, seed=1, **COMMON),
 }
+INTRINSIC = Recipe(lr=2e-3, **{**COMMON, "steps": 200, "validations": 0})
 PAIRS = {
     "8 in 64, one seed": ("lora", "lora64"),
     "8 in 64, two seeds": ("lora", "lora64-other-seed"),
@@ -62,6 +64,7 @@ def made(
     runs: Mapping[str, Recipe] = RUNS,
     sentences: int = SENTENCES,
     earlier: Mapping[str, Any] | None = None,
+    ds: Sequence[int] = DIMENSIONS,
 ) -> dict[str, Any]:
     """All of it, as JSON can hold it. `earlier` was made before: its views are taken over where they still hold."""
     sweep(list(runs.values()), store)
@@ -69,10 +72,12 @@ def made(
     told = {name: _told(run) for name, run in found.items()}
     same = earlier and all(earlier["runs"].get(name) == told[name] for name in ("full", "lora"))
     views = earlier["views"] if earlier and same else looked(found["full"], found["lora"], sentences)
+    points = dimensions(ds, INTRINSIC, store.folder / "intrinsic" / "points.json") if ds else []
     return {
         "environment": found["full"].environment | {"measured": device.environment(device.choose(64))["date"]},
         "runs": told,
         "views": views,
+        "intrinsic": {"recipe": INTRINSIC.settings(), "points": [asdict(point) for point in points]},
         **insides({name: updates_of(run) for name, run in found.items()}, runs),
     }
 

@@ -296,3 +296,30 @@ counts = {name: sum(one.count for one in several) for name, several in cosines.i
 print(counts, "intruders among the 10 strongest directions of 12 matrices")
 assert max(counts.values()) <= 120
 intruder_dots(cosines)
+
+# %% [markdown]
+# ## Another way to be small: the intrinsic dimension
+# Before LoRA, Aghajanyan et al. (2020) asked it differently: draw a *random* subspace of d dimensions in the space of **all** weights, once, and train only the d numbers that move the model within it. No matrix is of low rank
+# then; the change is full of noise, but there are only d ways to choose. The smallest d that reaches 90 % of what full fine-tuning reaches is called the **intrinsic dimension** of the task (for that model).
+#
+# Here each of the 10 million weights of the layers hangs on one of the d numbers, by a random sign. **Predict:** which d of 0 (the head alone), 100, 1,000, 10,000 is the first to reach 90 % of full's accuracy?
+
+# %%
+guess_d = None
+
+# %%
+from lora_lab.experiments.intrinsic import Point, intrinsic_dimension
+from lora_lab.plots.intrinsic import intrinsic_picture
+
+points = [Point(**point) for point in reference["intrinsic"]["points"]]
+full_test = reference["runs"]["full"]["metrics"]["accuracy"]
+print(compare("d", guess_d, intrinsic_dimension(points, full_test) or np.nan))
+assert [point.d for point in points] == sorted(point.d for point in points)
+intrinsic_picture(points, full_test, {"LoRA of rank 8": (73_728, reference["runs"]["lora"]["metrics"]["accuracy"])})
+
+# %% [markdown]
+# ## What you know now
+# - Full fine-tuning's dW is of full rank, and its energy is spread; yet a few directions in each matrix do nearly all that was learned. That is what LoRA lives on, and it is *not* the same as "dW is of low rank".
+# - A random update of equal size does nothing: it is the direction that counts.
+# - Shared directions mean something only above chance, and chance is $\max(i, j)/d$: large in a small model. Two runs of one seed share A's start. Compare seeds, and the rows of $BA$.
+# - One run of each on one task: whether few directions are enough elsewhere (a language the model has not read, say) is another question; lesson 06 has a task where rank shows.

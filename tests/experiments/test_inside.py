@@ -89,7 +89,7 @@ def test_the_reference_is_made_of_runs_and_read_by_the_panel(recipe, opinions, t
         "lora": recipe(steps=2, method=LoRA(rank=2), lr=1e-2),
         "lora64": recipe(steps=2, method=LoRA(rank=4), lr=1e-2),
     }
-    found = json.loads(json.dumps(microscope_reference.made(Store(tmp_path), runs, sentences=5)))
+    found = json.loads(json.dumps(microscope_reference.made(Store(tmp_path), runs, sentences=5, ds=())))
     views = views_from(found["views"], opinions)
     assert views.whole("LoRA").rank == 2
     assert views.left == 0

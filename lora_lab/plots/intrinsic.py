@@ -1,0 +1,38 @@
+"""Accuracy against the number of trained numbers d of a random subspace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lora_lab.experiments.intrinsic import ENOUGH, Point, intrinsic_dimension
+from lora_lab.plots import BLUE, GREY, ORANGE, Picture
+from lora_lab.plots.beside import titled
+from lora_lab.plots.compared import tidy
+
+
+def intrinsic_picture(points: Sequence[Point], full: float, others: Mapping[str, tuple[int, float]]) -> Picture:
+    """Test accuracy over d, smallest first; d = 0 is the head alone, at the left edge.
+
+    full     full fine-tuning's accuracy, 0 to 1, drawn with the bar of 90 % of it
+    others   (numbers that train, accuracy) of other methods by name, such as LoRA: crosses
+    """
+    picture = Picture(figsize=(6.4, 3.9), dpi=110, layout="constrained", facecolor="white")
+    axes = picture.subplots()
+    ds, ys = [point.d for point in points], [100 * point.metrics["accuracy"] for point in points]
+    axes.plot(ds, ys, "o-", color=BLUE, markersize=5, label="random subspace of d numbers, and the head")
+    for name, (count, accuracy) in others.items():
+        axes.plot([count], [100 * accuracy], "X", color=ORANGE, markersize=8, label=name)
+    axes.axhline(100 * full, color="#000000", linewidth=1, label="full fine-tuning")
+    axes.axhline(100 * ENOUGH * full, color=GREY, linestyle="--", linewidth=1, label=f"{ENOUGH:.0%} of it")
+    axes.set_xscale("symlog", linthresh=10, linscale=0.5)
+    axes.set(
+        xlabel="d, numbers that move the layers (log; 0: the head alone)", ylabel="test accuracy (%)", xlim=(-1, None)
+    )
+    tidy(axes)
+    axes.legend(fontsize=8, frameon=False, loc="best")
+    found = intrinsic_dimension(points, full)
+    tried = f"{min(ds):,} to {max(ds):,}"
+    said = f"d = {found:,} is the first of {tried}" if found is not None else f"no d of {tried} is enough"
+    titled(picture, [f"{ENOUGH:.0%} of full fine-tuning's accuracy: {said}"])
+    picture.alt = f"Accuracy against d. {', '.join(f'{d:,}: {y:.1f} %' for d, y in zip(ds, ys, strict=True))}; {said}."
+    return picture

@@ -1,0 +1,15 @@
+"""The picture of intrinsic dimension says which d is enough."""
+
+from __future__ import annotations
+
+from lora_lab.experiments.intrinsic import Point
+from lora_lab.plots.intrinsic import intrinsic_picture
+
+
+def test_the_first_d_above_the_bar_is_in_the_title():
+    points = [Point(d, {"accuracy": a}, 0.0) for d, a in ((0, 0.6), (100, 0.76), (1000, 0.8))]
+    picture = intrinsic_picture(points, 0.82, {"LoRA": (73_728, 0.81)})
+    assert "d = 100 is the first of 0 to 1,000" in picture.get_suptitle()
+    assert list(picture.axes[0].lines[0].get_xdata()) == [0, 100, 1000]
+    assert picture._repr_png_()
+    assert "no d of" in intrinsic_picture(points[:1], 0.82, {}).alt
