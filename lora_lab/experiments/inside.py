@@ -60,12 +60,6 @@ def shared_rows(first: Updates, second: Updates) -> Grids:
     return {name: phi_grid(*pair) for name, pair in rows.items()}
 
 
-def shared_columns(first: Updates, second: Updates) -> Grids:
-    """The same of the column spaces: the outputs that an update writes to."""
-    columns = {name: (first[name].factors.left, second[name].factors.left) for name in _common(first, second)}
-    return {name: phi_grid(*pair) for name, pair in columns.items()}
-
-
 def above_chance(grid: np.ndarray, d: int, i: int, j: int) -> float:
     """How many standard deviations of chance a grid's phi(i, j) lies above the mean of chance."""
     k1, k2 = grid.shape
