@@ -34,7 +34,7 @@ from lora_lab.training.train import Bench
 UNIT = 0.1
 """A step of theta_d moves a weight by a tenth of the learning rate: 2e-3, good for a head, is 2e-4 for weights, which
 full fine-tuning of MiniLM likes."""
-DIMENSIONS = (0, 100, 1_000, 10_000)
+DIMENSIONS = (0, 100, 1_000, 10_000, 100_000)
 ENOUGH = 0.9  # of full fine-tuning's accuracy
 
 
