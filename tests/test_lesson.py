@@ -119,3 +119,17 @@ def test_the_operations_of_lora_are_counted_to_the_last_one():
     with torch.no_grad():
         assert lesson.operations(lambda: layer.base_layer(x)) == 2 * 5 * 24 * 16
         assert lesson.operations(lambda: layer(x)) == 2 * 5 * (24 * 16 + 4 * (24 + 16))
+
+
+def test_the_microscope_s_reference_is_whole_and_says_where_and_when():
+    from lora_lab.experiments.microscope import views_from
+
+    told = lesson.reference_microscope()
+    views = views_from(told["views"])
+    assert len(views.sentences.texts) == 500
+    assert {"full", "LoRA", "random like full"} <= views.ranks.keys()
+    assert all(views.whole(name) is not None and views.at(name, 0) is not None for name in views.ranks)
+    test, validation = (told["runs"]["full"][split]["accuracy"] for split in ("metrics", "validation"))
+    assert views.accuracy(views.whole("full")) == validation  # nothing cut: the run itself
+    assert test > 0.8
+    assert told["environment"]["date"]

@@ -73,7 +73,7 @@ def spectra(values: Mapping[str, np.ndarray], chance: np.ndarray, title: str = "
     for axes in (left, right):
         _small(axes)
     right.legend(fontsize=8, frameon=False, loc="lower right")
-    said = ", ".join(f"{name} {rank_for_energy(s, 0.9)}" for name, s in drawn.items())
+    said = ", ".join(f"{name}: {rank_for_energy(s, 0.9)}" for name, s in drawn.items())
     titled(picture, [title or f"Directions for 90 % of the energy: {said}"])
     picture.alt = f"Spectra of updates and of a random matrix. Directions for 90 % of the energy: {said}."
     return picture
@@ -98,13 +98,15 @@ def amplification_bars(found: Mapping[str, Amplification], title: str = "") -> P
     axes.plot(at, [one.update for one in found.values()], "D", color=RED, markersize=6, label="||dW|| itself")
     axes.set_yscale("log")
     axes.set_xticks(
-        at, [f"{name}\n{one.factor:.2g} x (chance {one.random_factor:.2g} x)" for name, one in found.items()]
+        at, [f"{name}\n{_times(one.factor)} x (chance {_times(one.random_factor)} x)" for name, one in found.items()]
     )
     axes.set(ylabel="||U$^T$ W V||  (Frobenius norm)")
     _small(axes, "y")
-    axes.set_ylim(top=axes.get_ylim()[1] * 3)
+    axes.set_ylim(top=axes.get_ylim()[1] * 8)  # room for the legend
     axes.legend(fontsize=8, frameon=False, loc="upper center", ncols=2, title="directions U, V", title_fontsize=8)
-    said = ", ".join(f"{name}: {one.factor:.2g} times (chance {one.random_factor:.2g})" for name, one in found.items())
+    said = ", ".join(
+        f"{name}: {_times(one.factor)} times (chance {_times(one.random_factor)})" for name, one in found.items()
+    )
     titled(picture, [title or f"How much larger dW is than what W had in dW's directions: {said}"])
     picture.alt = f"Bars of ||U^T W V||. Amplification: {said}."
     return picture
@@ -126,7 +128,7 @@ def intruder_dots(found: Mapping[str, Sequence[Intruders]], title: str = "") -> 
         axes.set(xlabel="number of the singular vector", ylim=(0, 1.03))
         _small(axes)
     places[0].set_ylabel("largest |cosine| with one of W's", fontsize=8)
-    said = ", ".join(f"{name} {_counted(several)}" for name, several in found.items())
+    said = "; ".join(f"{name}: {_counted(several)}" for name, several in found.items())
     threshold = next(iter(found.values()))[0].threshold
     titled(picture, [title or f"Intruders (below {threshold:g}) among the strongest directions of W + dW: {said}"])
     picture.alt = f"Largest cosines by number of the singular vector. Intruders below {threshold:g}: {said}."
@@ -135,6 +137,11 @@ def intruder_dots(found: Mapping[str, Sequence[Intruders]], title: str = "") -> 
 
 def _counted(several: Sequence[Intruders]) -> str:
     return f"{sum(one.count for one in several)} of {sum(len(one.cosines) for one in several)}"
+
+
+def _times(factor: float) -> str:
+    """Two digits, without powers of ten."""
+    return f"{factor:.2g}" if factor < 100 else f"{factor:,.0f}"
 
 
 def _heat(picture: Picture, axes: Any, grid: np.ndarray, title: str, colours: Any, low: float, high: float) -> None:

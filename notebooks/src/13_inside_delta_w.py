@@ -284,6 +284,7 @@ checks.check_amplification(6.91 / 0.32, 6.91 / (4 * 61.95 / 12288))
 
 # %%
 from lora_lab.experiments.inside import amplified
+from lora_lab.experiments.subspace import Amplification
 from lora_lab.plots.subspaces import amplification_bars
 
 mine = {rank: amplified(lora, rank)[other] for rank in (1, 4, 8)}
@@ -292,7 +293,8 @@ for name, by_rank in reference["amplification"].items():
     print(f"reference, r = 4, {name}: W has {held:.1f} times as much in dW's directions as in random ones; GPT-3: {0.32 / (4 * 61.95 / 12288):.0f} times")
     assert 1 < held < 8  # more than chance, less than in GPT-3
 assert all(one.in_update <= one.in_weight + 1e-9 for one in mine.values())  # W's own directions are the best there are
-amplification_bars({f"r = {rank}": one for rank, one in mine.items()})
+told = reference["amplification"]
+amplification_bars({f"{name}, r = {r}": Amplification(**told[name][str(r)][other]) for name in told for r in (1, 4)})
 
 # %% [markdown]
 # An amplification alone says little: a *random* dW scores higher still, as W has least in random directions. What the paper found lies in between: the update's directions are not W's strongest, yet W has more in them than by chance,
@@ -338,7 +340,7 @@ assert accuracies == sorted(accuracies) and accuracies[1] < 0.9 * full_test  # e
 intrinsic_picture(points, full_test, {"LoRA of rank 8, 400 steps": (73_728, reference["runs"]["lora"]["metrics"]["accuracy"])})
 
 # %% [markdown]
-# Ten thousand numbers do, of ten million; the paper needed 200 for a model of 355 million on another task, and found that larger models need *fewer*. So there are two kinds of small: few directions in each matrix (LoRA), or few directions in
+# Ten thousand numbers do, of ten million; the authors needed 200 for RoBERTa on another task (MRPC), and found that larger models need *fewer*. So there are two kinds of small: few directions in each matrix (LoRA), or few directions in
 # all. Low rank is the one that also saves memory and time: a random subspace has to be unfolded to all weights in every step.
 #
 # ## What you know now
