@@ -53,7 +53,9 @@ def enough(views: Views, name: str, share: float = 0.9) -> str:
     return f"{name}: rank {first.rank} has {share:.0%} of the gain, with {first.energy:.0%} of the energy"
 
 
-def draw_accuracy(axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "") -> None:
+def draw_accuracy(
+    axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "", *, scales: bool = True
+) -> None:
     """Accuracy over rank; the base with the trained head is the left end. A ring marks a rank of the chosen one."""
     for name, (colour, marker, line) in _looks(views, names).items():
         ranks, accuracies, _ = views.curve(name)
@@ -65,10 +67,14 @@ def draw_accuracy(axes: Any, views: Views, names: Sequence[str], rank: int | Non
     if rank is not None:
         _mark(axes, views.at(chosen, rank), rank, lambda seen: 100 * views.accuracy(seen))
     axes.set(ylabel=f"accuracy (%), {len(views.sentences.texts)} sentences", xlabel="rank that every matrix is cut to")
-    _ranks(axes)
+    if scales:
+        _ranks(axes)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_energy(axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "") -> None:
+def draw_energy(
+    axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "", *, scales: bool = True
+) -> None:
     """The share of the update's sum of squares that is kept."""
     for name, (colour, marker, line) in _looks(views, names).items():
         ranks, _, energies = views.curve(name)
@@ -79,7 +85,9 @@ def draw_energy(axes: Any, views: Views, names: Sequence[str], rank: int | None 
     if rank is not None:
         _mark(axes, views.at(chosen, rank), rank, lambda seen: 100 * seen.energy)
     axes.set(ylabel="energy kept (%)", xlabel="rank that every matrix is cut to", ylim=(-3, 103))
-    _ranks(axes)
+    if scales:
+        _ranks(axes)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def microscope_sheet() -> Sheet:
@@ -89,19 +97,21 @@ def microscope_sheet() -> Sheet:
 
 def paint(sheet: Sheet, views: Views, names: Sequence[str], rank: int, chosen: str) -> bytes:
     """The panel's picture: both curves with a ring at the present rank, as a PNG."""
+    kind = (views.left, tuple(names))  # while nothing new is seen the axes stay, and only lines and rings are drawn
+    scales = kind != sheet.kind
 
     def left(axes: Any) -> None:
-        draw_accuracy(axes, views, names, rank, chosen)
+        draw_accuracy(axes, views, names, rank, chosen, scales=scales)
         axes.set_title("accuracy", fontsize=10)
-        axes.legend(
+        axes.legend(  # below, where it hides no curve
             fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(1.13, -0.18), ncols=3
-        )  # hides no curve
+        )
 
     def right(axes: Any) -> None:
-        draw_energy(axes, views, names, rank, chosen)
+        draw_energy(axes, views, names, rank, chosen, scales=scales)
         axes.set_title("energy kept", fontsize=10)
 
-    return sheet.paint(None, left, right)
+    return sheet.paint(kind, left, right)
 
 
 def _looks(views: Views, names: Sequence[str]) -> dict[str, tuple[str, str, str]]:

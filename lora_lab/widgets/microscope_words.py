@@ -14,9 +14,9 @@ def standing(live: LiveLooks) -> str:
     """How far the looking is; empty when it is over."""
     if live.error:
         return cannot(live.error)
-    if live.state == "done":
-        return ""
     left = live.views.left
+    if not left:
+        return ""
     again = "run this cell again to go on" if live.state == "stopped" else "the slider works meanwhile"
     return f"<b>{live.state}</b>: {left} looks to come, {again}. "
 
