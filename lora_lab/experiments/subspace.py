@@ -209,7 +209,8 @@ def intruders(weight: Any, update: Any, *, top: int = TOP, threshold: float = IN
     Two directions of nearly one singular value may turn into each other for next to nothing, so a low cosine is no
     proof of something new: compare with a random update of equal norm (`random_like`).
     Source: Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence", for the idea; the
-    threshold is a choice, and the cosines come with the answer. Raises: BadValue for shapes that differ, or a top of none.
+    threshold is a choice, and the cosines come with the answer.
+    Raises: BadValue for shapes that differ, or a top of none.
     """
     w, dw = _array(weight), _array(update)
     if w.shape != dw.shape:
