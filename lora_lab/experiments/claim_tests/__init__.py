@@ -20,5 +20,5 @@ from lora_lab.experiments.claim_tests.base import (
 __all__ = ["EXPERIMENTS", "STORE", "WORDS", "Case", "Experiment", "Finding", "Word", "experiment", "said", "wanted"]
 
 # Each registers what it holds.
-for _name in ("counts", "bytes"):
+for _name in ("counts", "sizes", "habits", "runs", "live"):
     import_module(f"{__name__}.{_name}")

@@ -38,9 +38,13 @@ class Case:
     found: str
     would_tell: str = ""
 
+    @property
+    def where(self) -> str:
+        """The settings in words: "model llama-2-70b, rank 8"."""
+        return ", ".join(f"{name} {said(value)}" for name, value in self.settings.items())
+
     def __str__(self) -> str:
-        where = ", ".join(f"{name} {said(value)}" for name, value in self.settings.items())
-        return f"{where}: {self.found}" if where else self.found
+        return f"{self.where}: {self.found}" if self.settings else self.found
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,11 @@ class Finding:
     @property
     def would_tell(self) -> str:
         """Of "undecided": what would decide it."""
-        ways = dict.fromkeys(case.would_tell for case in self.cases if case.holds is None and case.would_tell)
-        return "; ".join(ways) if self.word == "undecided" else ""
+        if self.word != "undecided":
+            return ""
+        unsettled = [case for case in self.cases if case.holds is None]
+        ways = dict.fromkeys(case.would_tell for case in unsettled)
+        return next(iter(ways)) if len(ways) == 1 else "; ".join(f"{c.where}: {c.would_tell}" for c in unsettled)
 
     def _in_short(self) -> str:
         """How many cases came out how, and an example of each."""
@@ -126,8 +133,8 @@ def said(value: Any) -> str:
 
 
 def gib(size: float) -> str:
-    """Bytes in GiB."""
-    return f"{size / 2**30:,.1f} GiB"
+    """Bytes in GiB, below one in MiB."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
 
 
 def decimal(size: float) -> str:

@@ -6,17 +6,20 @@ from collections.abc import Callable
 
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.compute import rate, run_seconds, work
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.fits import fits
-from lora_lab.accounting.gpus import of_size, usable
+from lora_lab.accounting.gpus import Card, card, of_size, usable
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.parameters import count
 from lora_lab.accounting.plan import Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
 from lora_lab.experiments.claim_tests.base import Case, Finding, decimal, experiment, gib, roles, said
+from lora_lab.experiments.claim_tests.evidence import published
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.prompt import PromptTuning
 
 PREDICTED = "the accountant's closed form for one training step, in bf16 with AdamW, here and now"
 FORMATS = {16: "none", 8: "int8", 4: "nf4", 3: "nf3", 2: "nf2"}
@@ -137,3 +140,82 @@ def _beside(a: Architecture, targets: str, rank: int) -> Case:
     kind = "classifier" if counted.head else "language model"
     found = f"{counted.trainable:,} numbers in A and B, {counted.head:,} in the trained head"
     return Case({"kind": kind, "model": a.name}, counted.head == 0, found)
+
+
+@experiment
+def prompt_is_lighter(
+    models: list[str], tokens: int, targets: str, rank: int, counted: list[str], batch: int, seq: int
+) -> Finding:
+    """Does a soft prompt take less than LoRA? Of numbers that train, memory of a step, arithmetic of a step.
+
+    counted: "numbers", "memory" (the peak), "arithmetic" (FLOPs).
+    """
+    prompt, lora, setup = PromptTuning(tokens=tokens), LoRA(rank, targets=roles(targets)), Setup(batch, seq)
+    weigh: dict[str, Callable[[str, Plans], int]] = {
+        "numbers": lambda model, method: method.plan(zoo.architecture(model)).parameters,
+        "memory": lambda model, method: peak(model, method, setup).peak,
+        "arithmetic": lambda model, method: (
+            work(zoo.architecture(model), method.plan(zoo.architecture(model)), setup).total
+        ),
+    }
+    for what in counted:
+        if what not in weigh:
+            raise BadValue(f"counted is {said(list(weigh))}, not '{what}'")
+    cases = []
+    for what, model in ((what, model) for what in counted for model in models):
+        own, other = (weigh[what](model, method) for method in (prompt, lora))
+        cases.append(Case({"counted": what, "model": model}, own < other, f"{100 * own / other:.3g} % of LoRA's"))
+    return Finding(tuple(cases), (PREDICTED, "counted by the accountant, here and now"))
+
+
+@experiment
+def hours_and_one_card(
+    models: list[str],
+    gpu: str,
+    bits: int,
+    tokens: int,
+    hours: float,
+    utilisation: float,
+    batch: int,
+    seq: int,
+    published_too: bool,
+) -> Finding:
+    """Does LoRA fit one card and take at most so many hours, and does full fine-tuning not fit one?
+
+    The time is that of the arithmetic at a share of the card's peak; published times are cases of their own.
+    """
+    one = card(gpu)
+    cases = [_lora_hours(m, one, bits, tokens, hours, utilisation, batch, seq) for m in models]
+    for model in models:
+        full = peak(model, FullFineTuning(), Setup(batch, seq, checkpointing=True))
+        cases.append(
+            Case(
+                {"method": "full", "model": model},
+                not fits(full, usable(one)),
+                f"{gib(full.peak)}, usable {gib(usable(one))} on one {one.name}",
+            )
+        )
+    rows = published("times")["rows"] if published_too else ()
+    for row in rows:
+        good = row["gpus"] == 1 and row["hours"] <= hours if row["method"] == "lora" else row["gpus"] > 1
+        found = f"{row['hours']:g} h on {row['gpus']} x {row['card']} ({row['who']})"
+        cases.append(Case({"method": row["method"], "model": row["model"]}, good, found))
+    evidence = (
+        PREDICTED,
+        f"arithmetic at {utilisation:.0%} of the peak on the card's data sheet, from {one.standing}",
+    )
+    return Finding(
+        tuple(cases),
+        (*evidence, *([f"data/claims/evidence/times.yaml: {published('times')['standing']}"] if rows else [])),
+    )
+
+
+def _lora_hours(
+    model: str, one: Card, bits: int, tokens: int, hours: float, utilisation: float, batch: int, seq: int
+) -> Case:
+    a, method = zoo.architecture(model), LoRA()
+    setup = Setup(batch, seq, quantised=format_of(bits), checkpointing=True)
+    took = run_seconds(work(a, method.plan(a), setup), -(-tokens // setup.tokens), rate(one, utilisation)) / 3600
+    needed, room = estimate(a, method.plan(a), setup).peak, usable(one)
+    found = f"{gib(needed)}, usable {gib(room)} on one {one.name}, {took:.2g} h"
+    return Case({"method": "lora", "model": model}, needed <= room and took <= hours, found)
