@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
@@ -23,6 +23,9 @@ import yaml
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
+
+if TYPE_CHECKING:
+    from lora_lab.experiments.statistics import Verdict
 
 Stored = str | Path | None  # a folder of runs; None for ours
 KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # what runs that are compared have in common
@@ -82,6 +85,12 @@ def more_of(seeds: int | None, rows: int | None) -> str:
     wanted = {"seeds": seeds, "test rows": rows}
     ways = [f"about {float(f'{n:.2g}'):,.0f} more {what}" for what, n in wanted.items() if n]
     return " or ".join(ways) if ways else "far more seeds and test rows"
+
+
+def judged(found: Verdict) -> Interval:
+    """The interval of a statistical verdict."""
+    tell = more_of(found.more_seeds, found.more_rows)
+    return Interval(found.difference, found.low, found.high, tell, found.correctness)
 
 
 # ---- our stored comparisons
@@ -148,9 +157,9 @@ class Cells:
         frame = frame[frame["status"].isin(FINISHED)] if len(frame) else frame
         if not len(frame):
             raise NotFound(f"there are no finished runs in {self.name}; sweep first, or leave the store out for ours")
-        kinds = frame.groupby(KIND, dropna=False).size()
-        of_one = (frame[KIND].astype(str) == [str(part) for part in kinds.idxmax()]).all(axis=1)
-        self.frame, self.store = frame[of_one], Store(self.folder)
+        kinds = frame[KIND].astype(str).agg(" ".join, axis=1)
+        of_one = kinds == kinds.mode().iloc[0]
+        self.frame, self.store = frame[of_one].assign(validation_score=_score), Store(self.folder)
 
     def values(self, column: str) -> list[Any]:
         """What there is of a setting, sorted."""
@@ -169,7 +178,7 @@ class Cells:
     def best(self, **wanted: Any) -> tuple[float, Any]:
         """The rate that validation chooses among those with most seeds, and its runs with their answers."""
         frame = self.at(**wanted)
-        rates = frame.groupby("lr")["validation_accuracy"].agg(["mean", "size"])
+        rates = frame.groupby("lr")["validation_score"].agg(["mean", "size"])
         rate = float(rates[rates["size"] == rates["size"].max()]["mean"].idxmax())
         return rate, self.runs(frame[frame["lr"] == rate])
 
@@ -179,13 +188,11 @@ class Cells:
 
         return Runs(tuple(self.store.read(name) for name in frame["hash"]))
 
-    def interval(self, a: Any, b: Any, margin: float) -> tuple[Interval, str]:
-        """a - b over the same test rows, and the sentence of the statistical verdict."""
+    def interval(self, a: Any, b: Any, margin: float) -> Interval:
+        """a - b over the same test rows, with the 90 % interval of equivalence, as `statistics.verdict` finds it."""
         from lora_lab.experiments.statistics import verdict
 
-        found = verdict(a, b, margin)
-        tell = more_of(found.more_seeds, found.more_rows)
-        return Interval(found.difference, found.low, found.high, tell, found.correctness), str(found)
+        return judged(verdict(a, b, margin))
 
     @property
     def made(self) -> str:
@@ -193,3 +200,10 @@ class Cells:
         first = self.frame.iloc[0]
         kind = f"{first['model']} on {first['task']}, {first['steps']} steps of {first['batch']}"
         return f"{self.name}: {len(self.frame)} runs of {kind}"
+
+
+def _score(frame: pd.DataFrame) -> pd.Series:
+    """What validation chooses by, higher is better: accuracy, else minus the loss; 0 where nothing was validated."""
+    if "validation_accuracy" in frame:
+        return frame["validation_accuracy"].fillna(0)
+    return -frame["validation_loss"] if "validation_loss" in frame else pd.Series(0.0, index=frame.index)
