@@ -7,7 +7,6 @@ A card holds no verdict. Its premises are the arguments of its experiment; chang
 
 from __future__ import annotations
 
-import html
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -106,7 +105,9 @@ class Verdict:
         return f"{self.card}\n{self}\nNot shown: {self.card.limits}"
 
     def _repr_html_(self) -> str:  # the name IPython looks for
-        return _html(self)
+        from lora_lab.experiments.claims_shown import card_html
+
+        return card_html(self)
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain values."""
@@ -288,23 +289,3 @@ def _as_list(value: Any) -> list[Any]:
 
 def _listed_as(value: Value, like: Value) -> Value:
     return _as_list(value) if isinstance(like, list) else value
-
-
-# ---- showing a verdict
-
-
-MARKS: Mapping[str, str] = {"true": "✓", "false": "✗", "depends": "◐", "undecided": "?"}  # marks, not colours alone
-
-
-def _html(verdict: Verdict) -> str:
-    """A card with its verdict for a notebook; everything in it is text, nothing is interpreted."""
-    one, e = verdict.card, html.escape
-    premises = "; ".join(f"{name} = {said(value)}" for name, value in verdict.premises.items())
-    lines = {
-        "Predicts": one.prediction, "Premises": premises, "Found": verdict.because,
-        "Would decide": verdict.would_tell, "Evidence": "; ".join(verdict.evidence), "Not shown": one.limits,
-    }  # fmt: skip
-    rows = "".join(f"<div><b>{name}:</b> {e(text)}</div>" for name, text in lines.items() if text)
-    head = f"<div>Claim {e(one.number)}, {e(one.said_by)}: <b>“{e(one.statement)}”</b></div>"
-    word = f"<div style='font-size:120%'><b>{MARKS[verdict.word]} {e(verdict.words)}</b></div>"
-    return f"<div style='border:1px solid #767676; padding:8px 12px; max-width:900px'>{head}{word}{rows}</div>"

@@ -236,5 +236,5 @@ def test_a_verdict_is_plain_values():
 
     values = json.loads(json.dumps(judge("footprint_70b").to_json()))
     assert values["word"] == "depends"
-    assert values["on"] == ["counted"]
+    assert values["on"] == ["what is counted"]
     assert [case["holds"] for case in values["cases"]] == [True, False, False]

@@ -77,7 +77,7 @@ def alpha_habit(times: float, often: float, kinds: list[str]) -> Finding:
         share = len(so) / max(len(rows), 1)
         cases.append(
             Case(
-                {"kind": kind},
+                {"who chooses": kind},
                 share >= often if rows else None,
                 f"{len(so)} of {len(rows)} choices",
                 f"choices of the kind {kind}",

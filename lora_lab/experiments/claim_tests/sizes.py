@@ -78,7 +78,7 @@ def footprint(
     sizes = {what: (weigh[what](full), weigh[what](lora)) for what in counted}
     cases = [
         Case(
-            {"counted": what},
+            {"what is counted": what},
             before >= above_gb * 1e9 and after <= below_mb * 1e6,
             f"{decimal(before)} falls to {decimal(after)}",
         )
@@ -101,7 +101,7 @@ def times_less_memory(
         ratios.append(full / lora)
         cases.append(
             Case(
-                {"model": model, "seq": seq},
+                {"model": model, "length": seq},
                 full >= times * lora,
                 f"{gib(full)} against {gib(lora)}, {full / lora:.1f} times",
             )
@@ -139,7 +139,7 @@ def _beside(a: Architecture, targets: str, rank: int) -> Case:
     counted = count(a, LoRA(rank, targets=roles(targets)))
     kind = "classifier" if counted.head else "language model"
     found = f"{counted.trainable:,} numbers in A and B, {counted.head:,} in the trained head"
-    return Case({"kind": kind, "model": a.name}, counted.head == 0, found)
+    return Case({"kind of model": kind, "model": a.name}, counted.head == 0, found)
 
 
 @experiment
@@ -164,7 +164,9 @@ def prompt_is_lighter(
     cases = []
     for what, model in ((what, model) for what in counted for model in models):
         own, other = (weigh[what](model, method) for method in (prompt, lora))
-        cases.append(Case({"counted": what, "model": model}, own < other, f"{100 * own / other:.3g} % of LoRA's"))
+        cases.append(
+            Case({"what is counted": what, "model": model}, own < other, f"{100 * own / other:.3g} % of LoRA's")
+        )
     return Finding(tuple(cases), (PREDICTED, "counted by the accountant, here and now"))
 
 
