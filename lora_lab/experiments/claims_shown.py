@@ -51,8 +51,7 @@ def listing(verdicts: Mapping[str, Verdict]) -> str:
         for name, v in verdicts.items()
     ]
     head = ["| | claim | verdict | what it does not show | id |", "|---|---|---|---|---|"]
-    return "
-".join([INTRODUCTION, *head, *rows, ""])
+    return "\n".join([INTRODUCTION, *head, *rows, ""])
 
 
 INTRODUCTION = """# What people say about LoRA, and what the machine finds

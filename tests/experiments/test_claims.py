@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments import claims
 from lora_lab.experiments.claim_tests import EXPERIMENTS, Case, Finding
-from lora_lab.experiments.claims import card_from, judge, load_cards
+from lora_lab.experiments.claims import card_from, judge, judge_all, load_cards
+from lora_lab.experiments.claims_shown import listing
 
 CARDS = load_cards()
 TEXT = """
@@ -83,18 +87,43 @@ def test_many_cases_are_told_in_short():
     assert "fails in 1 of 7" in said
 
 
+@pytest.fixture(scope="module")
+def verdicts():
+    """Every verdict, computed once."""
+    return judge_all()
+
+
 @pytest.mark.parametrize("name", CARDS)
-def test_every_card_is_whole_and_judged(name):
-    card = CARDS[name]
+def test_every_card_is_whole_and_judged(name, verdicts):
+    card, verdict = CARDS[name], verdicts[name]
     assert card.id == name
     assert all(p.means for p in card.all_premises.values())
     assert card.lessons[-1] == "15"
-    verdict = judge(card)
     assert verdict.evidence
     assert str(verdict).startswith(verdict.words)
     assert verdict.changed == ()
     assert (verdict.word == "depends") == bool(verdict.on)
     assert (verdict.word == "undecided") == bool(verdict.would_tell)
+    assert "2026-" in " ".join(verdict.evidence) or "data/results/compare" not in " ".join(verdict.evidence)
+
+
+def test_the_claims_of_the_course_are_all_there():
+    numbers = [card.number for card in CARDS.values()]
+    assert {n.rstrip("abc") for n in numbers} == {str(n) for n in range(1, 18)}
+    assert numbers == sorted(numbers, key=claims.place)
+
+
+def test_the_page_is_that_of_the_cards(verdicts):
+    """docs/claims.md: python -m lora_lab.experiments.claims_shown docs/claims.md"""
+    page = Path(__file__).parents[2] / "docs" / "claims.md"
+    assert page.read_text(encoding="utf-8") == listing(verdicts)
+
+
+def test_a_lesson_that_shows_a_claim_is_named_on_its_card():
+    numbers = {card.number: card for card in CARDS.values()}
+    for source in (Path(__file__).parents[2] / "notebooks" / "src").glob("*.py"):
+        shown = re.findall(r'said = claim\("(\w+)"', source.read_text(encoding="utf-8"))
+        assert all(source.name[:2] in numbers[number].lessons for number in shown), source.name
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -114,6 +143,49 @@ def test_what_a_card_suggests_to_try_can_be_tried(name):
 
 
 TURNED = [
+    ("alpha_often_2r", {}, "depends"),
+    ("alpha_often_2r", {"kinds": "guides"}, "true"),
+    ("alpha_often_2r", {"kinds": "papers"}, "false"),
+    ("alpha_often_2r", {"kinds": "poems"}, "undecided"),
+    ("alpha_2r_is_best", {}, "undecided"),
+    ("alpha_2r_is_best", {"margin": 0.5}, "true"),
+    ("r8_is_enough", {}, "depends"),
+    ("r8_is_enough", {"needed": 4}, "true"),
+    ("r8_is_enough", {"error": 0.95}, "true"),
+    ("cap_at_32", {}, "depends"),
+    ("cap_at_32", {"needed": 16}, "undecided"),
+    ("cap_at_32", {"needed": 16, "margin": 0.05}, "true"),
+    ("rate_band", {}, "depends"),
+    ("rate_band", {"at_least_billions": 5}, "true"),
+    ("rate_band", {"low": 1e-5, "high": 1e-2}, "true"),
+    ("rate_above_full", {}, "true"),
+    ("rate_above_full", {"times": 10}, "depends"),
+    ("rate_above_full", {"times": 100}, "false"),
+    ("q_and_v", {}, "depends"),
+    ("q_and_v", {"reported": False}, "true"),
+    ("merging_is_free", {}, "depends"),
+    ("merging_is_free", {"dtypes": "fp32"}, "true"),
+    ("merging_is_free", {"dtypes": "bf16"}, "false"),
+    ("swapping_is_free", {}, "false"),
+    ("swapping_is_free", {"extra": 0.1}, "depends"),
+    ("swapping_is_free", {"adapters": 1, "ways": "merged"}, "true"),
+    ("prompt_is_lighter", {}, "depends"),
+    ("prompt_is_lighter", {"counted": "numbers"}, "true"),
+    ("prompt_is_lighter", {"counted": "arithmetic"}, "false"),
+    ("prompt_is_weaker", {}, "undecided"),
+    ("prompt_is_weaker", {"tasks": ["minilm_rt", "metamath", "gpt3"]}, "true"),
+    ("prompt_is_weaker", {"method": "full", "than": "prompt", "tasks": "minilm_rt"}, "false"),
+    ("hours_on_one_gpu", {}, "depends"),
+    ("hours_on_one_gpu", {"models": "llama-2-13b", "published_too": False}, "true"),
+    ("hours_on_one_gpu", {"models": "llama-2-13b", "published_too": False, "tokens": 10**9}, "depends"),
+    ("no_quality_drop", {}, "undecided"),
+    ("no_quality_drop", {"tasks": "minilm_rt", "margin": 0.03}, "true"),
+    ("no_quality_drop", {"tasks": "minilm_rt", "margin": 0.003}, "false"),
+    ("adapter_in_fp16", {}, "false"),
+    ("adapter_in_fp16", {"fp32_copy": True}, "true"),
+    ("adapter_in_fp16", {"dtype": "fp32"}, "true"),
+    ("lora_is_sft", {}, "false"),
+    ("lora_is_sft", {"methods": "lora", "objectives": "sft"}, "undecided"),
     ("shapes", {}, "false"),
     ("shapes", {"order": "A B"}, "true"),
     ("shapes", {"a": "r x d", "b": "d x r"}, "true"),
