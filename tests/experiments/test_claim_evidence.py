@@ -98,7 +98,8 @@ def test_no_worse_is_the_whole_interval_on_one_side(difference, half, margin):
 def test_the_sentence_of_a_verdict_gives_its_interval():
     found = interval_of("worse by 1.4 points (95 % interval -2.3 to -0.4; 5 seeds x 2,000 rows)")
     assert (found.low, found.high) == pytest.approx((-0.023, -0.004))
-    assert interval_of("worse by 0.03 (95 % interval -0.05 to -0.01; 2 seeds)").points is False
+    nats = interval_of("equivalent within 0.1 (90 % interval -0.05 to -0.01; 2 seeds)")
+    assert (nats.points, nats.level, str(nats)) == (False, 90, "-0.030 nats a token (90 %: -0.050 to -0.010)")
     with pytest.raises(BadValue, match="no interval"):
         interval_of("better")
 

@@ -34,13 +34,17 @@ NORMAL_95 = 1.96
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of quality, a - b, and where it lies; shares of right answers, or nats a token. Higher is better."""
+    """A difference of quality, a - b, and where it lies; shares of right answers, or nats a token. Higher is better.
+
+    level  of the interval in per cent: 90 where runs were judged here, as equivalence is; 95 where one was printed
+    """
 
     difference: float
     low: float
     high: float
     would_tell: str = "more seeds or rows"
     points: bool = True
+    level: int = 95
 
     def no_worse(self, margin: float) -> bool | None:
         """Whether a is worse by less than the margin; None where it cannot be told."""
@@ -53,13 +57,13 @@ class Interval:
     def minus(self, other: Interval) -> Interval:
         """(a - c) - (b - c) = a - b, as wide as both together: no narrower than the truth."""
         ends = self.low - other.high, self.high - other.low
-        return Interval(self.difference - other.difference, *ends, self.would_tell, self.points)
+        return Interval(self.difference - other.difference, *ends, other.would_tell, other.points, other.level)
 
     def __str__(self) -> str:
         scale, unit = (100, "points") if self.points else (1, "nats a token")
         digits = 1 if self.points else 3
         low, high, by = (f"{scale * x:+z.{digits}f}" for x in (self.low, self.high, self.difference))
-        return f"{by} {unit} ({low} to {high})"
+        return f"{by} {unit} ({self.level} %: {low} to {high})"
 
 
 def published(name: str) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def more_of(seeds: int | None, rows: int | None) -> str:
 def judged(found: Verdict) -> Interval:
     """The interval of a statistical verdict."""
     tell = more_of(found.more_seeds, found.more_rows)
-    return Interval(found.difference, found.low, found.high, tell, found.correctness)
+    return Interval(found.difference, found.low, found.high, tell, found.correctness, level=90)
 
 
 # ---- our stored comparisons
@@ -126,12 +130,12 @@ def compared(found: Mapping[str, Any], method: str, against: str) -> Interval:
 
 def interval_of(words: str) -> Interval:
     """The interval in the sentence of a statistical verdict. Raises: BadValue where there is none."""
-    found = re.search(r"% interval (-?[\d.]+) to (-?[\d.]+)", words)
+    found = re.search(r"(\d+) % interval (-?[\d.]+) to (-?[\d.]+)", words)
     if not found:
         raise BadValue(f"no interval stands in: {words}")
     points = " points" in words
-    low, high = (float(end) / (100 if points else 1) for end in found.groups())
-    return Interval((low + high) / 2, low, high, "more seeds", points)
+    low, high = (float(end) / (100 if points else 1) for end in found.groups()[1:])
+    return Interval((low + high) / 2, low, high, "more seeds", points, int(found[1]))
 
 
 def made_by(found: Mapping[str, Any], name: str) -> str:
