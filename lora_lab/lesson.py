@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lora_lab.errors import NotFound
 
 if TYPE_CHECKING:
+    from lora_lab.experiments.claims import Verdict as Claimed
     from lora_lab.training.runs import Run
 
 FAST = os.environ.get("FAST", "") not in ("", "0")
@@ -186,12 +187,16 @@ def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 def operations(way: Callable[[], object]) -> int:
     """Multiplications and additions in the matrix products of what torch does in `way`."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from lora_lab.training import flops
 
-    def product(_: Any, a: tuple[int, int], b: tuple[int, int], **__: Any) -> int:
-        return 2 * a[0] * a[1] * b[1]  # of shapes; LoRA adds in place, which torch's counter does not know
+    return flops.operations(way)
 
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: product}) as counter:
-        way()
-    return int(counter.get_total_flops())
+
+def claim(name: str, **premises: Any) -> Claimed:
+    """A claim's card with the verdict that the machine computes, to be shown; `claim("one_24gb_card", gpu_gb=48)`.
+
+    Raises: as `experiments.claims.judge`.
+    """
+    from lora_lab.experiments.claims import judge
+
+    return judge(name, **premises)

@@ -52,6 +52,7 @@ from lora_lab.checks.styles import (
 from lora_lab.checks.targets import check_equal_budget, check_one_pair
 from lora_lab.checks.training import check_largest_change, check_rows_needed, check_standard_error
 from lora_lab.checks.verdict import Verdict
+from lora_lab.checks.verdicts import check_own_card, check_turned, check_word
 
 __all__ = [
     "CONTRADICTIONS",
@@ -89,6 +90,7 @@ __all__ = [
     "check_nf4_gib",
     "check_not_equal",
     "check_one_pair",
+    "check_own_card",
     "check_own_pairs",
     "check_phi",
     "check_qv_count",
@@ -106,7 +108,9 @@ __all__ = [
     "check_trainable_parameters",
     "check_training_bytes",
     "check_tuned_rate",
+    "check_turned",
     "check_update_shows",
     "check_what_is_shown",
+    "check_word",
     "check_wrong_fan_in",
 ]

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from lora_lab import __version__
+from lora_lab.cli.claims import claims
 from lora_lab.cli.compare import compare
 from lora_lab.cli.inspect import inspect
 from lora_lab.cli.memory import memory
@@ -81,6 +82,7 @@ commands.add_command(memory)
 commands.add_command(sweep)
 commands.add_command(collect)
 commands.add_command(compare)
+commands.add_command(claims)
 commands.add_command(merge)
 commands.add_command(inspect)
 

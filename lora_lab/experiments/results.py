@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import pandas as pd
 
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.methods.base import Method
+from lora_lab.training.assets import home
 from lora_lab.training.recipe import LATER
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store
-from lora_lab.training.tasks import load_task
+from lora_lab.training.tasks import TASKS, Task, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")
@@ -128,10 +129,24 @@ def scores_of(run: Run) -> np.ndarray:
     if run.predictions is None:
         raise BadValue(f"the run {run.recipe.hash} kept no predictions; score it again")
     recipe = run.recipe
-    task = load_task(recipe.task, max_length=recipe.max_length, text=recipe.text_column, label=recipe.label_column)
-    if task.num_labels is None:
-        return -run.predictions
-    return run.predictions == np.array(task.test.labels)
+    labels = _labels_of(recipe.task, recipe.max_length, recipe.text_column, recipe.label_column)
+    return -run.predictions if labels is None else run.predictions == labels
+
+
+def _labels_of(task: str, max_length: int | None, text: str, label: str) -> np.ndarray | None:
+    """The classes of a task's test rows, None of a language model's."""
+    if task in TASKS:  # a store has many runs of one task, and reading one takes longer than judging them
+        return _bundled_labels(task, max_length, home())
+    return _read_labels(load_task(task, max_length=max_length, text=text, label=label))
+
+
+@lru_cache(maxsize=8)
+def _bundled_labels(task: str, max_length: int | None, _: Path) -> np.ndarray | None:
+    return _read_labels(load_task(task, max_length=max_length))
+
+
+def _read_labels(task: Task) -> np.ndarray | None:
+    return None if task.num_labels is None else np.array(task.test.labels)
 
 
 def from_store(store: str | Path | Store) -> Runs:

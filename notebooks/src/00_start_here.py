@@ -179,6 +179,17 @@ assert (B @ A).shape == (384, 384)  # types check
 assert (A @ B).shape == (8, 8)  # A first and B second, each as in this lab, would be far too small
 
 # %% [markdown]
+# A sentence that can be tried is a **claim**. In this lab claims are cards: who says it, what must be found if it is right, what it rests on. The verdict
+# stands in no card; it is computed when you ask, and may turn when you change what the claim rests on. You will meet more of them; lesson 15 has all.
+
+# %%
+from lora_lab.lesson import claim
+
+said = claim("1")
+assert said.word == "false" and claim("1", order="A B").word == "true"
+said
+
+# %% [markdown]
 # ## The map
 # | lesson | you will |
 # |---|---|

@@ -234,6 +234,12 @@ for r in (8, 1):
         print(f"r = {r}: {error}")
 assert np.ptp(changed - W) < 1e-5  # at r = 1 one and the same number was added everywhere
 
+from lora_lab.lesson import claim
+
+said = claim("1", rank=1)  # the sentence as a card; its verdict is computed here, and at rank 1 there is a note
+assert said.word == "false" and "says nothing" in said.because
+said
+
 # %% [markdown]
 # With r = 8, $BA$ is 8 x 8 and does not go together with $W$: the error is loud. **With r = 1 there is none:** then $BA$ is 1 x 1, and
 # numpy and PyTorch add that one number to every entry of $W$. Errors of shape that pass in silence are the expensive ones.

@@ -433,6 +433,12 @@ base, adapter = everything.total * 2 / 1e9, everything.trainable * 2 / 1e6  # bf
 print(f"Llama-2-70B: base {base:.0f} GB; file {adapter:.0f} MB; to train {everything.trainable * 16 / 1e9:.1f} GB beside the base")
 assert 100 < base < 1000 and 100 < adapter < 1000 and everything.trainable * 16 > 3e9  # 16 bytes each: lesson 01
 
+from lora_lab.lesson import claim
+
+said = claim("4")  # the claim as a card: it depends on what is counted; claim("4", counted="file") is true
+assert said.word == "depends" and claim("3").word == "depends" and claim("9b").word == "false"  # 3: "100 to 1,000 times"; 9b: "defeats the purpose"
+said
+
 # %% [markdown]
 # ### Exercise 5 · 3 minutes
 # A hundred customers want a model each. Write the bytes on disk for `n` tasks when all share one base.

@@ -224,6 +224,13 @@ for bits in (4.127, 3, 2):
     print(f"{bits:5g} bits: {needed / GiB:4.1f} GiB, {verdict} a 24 GB card's {usable(card('3090')) / GiB:.1f} usable")
     assert (needed <= usable(card("3090"))) == (bits <= 2)
 
+# %%
+from lora_lab.lesson import claim
+
+said = claim("8")  # the claim as a card, its verdict computed here; try claim("8", gpu_gb=48)
+assert said.word == "false" and claim("8", gpu_gb=48).word == "true"
+said
+
 # %% [markdown]
 # Two bits would do (and cost quality), or a 48 GB card, or two 24 GB cards with parts of the model moved out to the CPU's memory. When a
 # claim about memory comes without bits, length, batch and targets, ask for them.

@@ -185,6 +185,12 @@ print("rank 32 against rank 1:", answer, mark)
 assert answer.low <= answer.difference <= answer.high
 assert answer.outcome != "equivalent" or -0.015 < answer.low <= answer.high < 0.015  # the whole interval is inside the margin
 
+from lora_lab.lesson import claim
+
+said = claim("6a")  # "r = 8 is typically enough", judged by our runs, the paper's table 6 and updates of a known rank
+assert said.word == "depends" and "task" in said.on and claim("6c").word == "true"  # 6c: a larger r is more expressive
+said
+
 # %% [markdown]
 # *Better* or *worse*: the 95 % interval leaves zero out. *Equivalent*: the 90 % interval lies inside the margin. *Undecided*: neither, and the sentence says what
 # would tell. Undecided is not equal. More seeds: `seeds = range(8)` above, and run the cells again; what is there is not trained again.

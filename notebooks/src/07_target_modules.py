@@ -160,6 +160,13 @@ for targets, (rank, wikisql, mnli) in paper.items():
 print(compare("told apart from q,v on WikiSQL", guess_apart, len(apart)))
 assert apart == ["q", "k", "q,k"]
 
+# %%
+from lora_lab.lesson import claim
+
+said = claim("9a")  # "q and v are the right default": our sweep, table 5, and what others report of larger models
+assert said.word == "depends" and claim("9a", place="q", reported=False).word != "true"
+said
+
 # %% [markdown]
 # What the table shows is that `q` and `k` alone (and together) are worse places on WikiSQL; between `v`, `o`, `q,v` and all four it shows nothing.
 # "q and v are best" is not in it: on MNLI all four have the highest figure. And the feed-forward part was not tried at all.

@@ -202,6 +202,13 @@ kinds = {row["label"]: row["against"]["full"]["kind"] for row in reference["meth
 for kind in ("better", "equivalent", "undecided", "worse"):
     print(f"{kind:10} against full:", ", ".join(name for name, own in kinds.items() if own == kind) or "none")
 
+# %%
+from lora_lab.lesson import claim
+
+said = claim("13")  # the claim over four sources; the question is whether LoRA is behind by more than the margin
+assert said.word == "undecided" and claim("13", tasks="minilm_rt", margin=0.03).word == "true"
+said
+
 # %% [markdown]
 # ### Exercise 3 · 2 minutes
 # A paper compares two methods on 200 sentences: 80 and 77 %, p = 0.4. "There is no significant difference, so they are equal." Which reply is right?

@@ -192,6 +192,12 @@ work = {name: operations(way) for name, way in asked(1).items()}
 print("operations:", {name: f"{count / work['base'] - 1:+.1%}" for name, count in work.items()})
 assert work["merged"] == work["base"] < work["beside"] < 1.02 * work["base"]
 
+from lora_lab.lesson import claim
+
+said = claim("10a")  # "merging costs nothing", over three ways to hold the base; 10b says the same of swapping
+assert said.word == "depends" and said.on == ("dtype",) and claim("10b").word == "false"
+said
+
 # %% [markdown]
 # Times jump when a machine does other things as well. What does not jump is the arithmetic, so the last line counts it, multiplications and additions. Merged, it is the base's own, exactly: the slogan holds. Beside, less than one per cent more is to be *computed*. The *time* of one sentence grows by more than that (in our bench, on two
 # busy cores, by about 8 %; of 32 sentences by about 3 %), since each thin product is a call of its own, and a call costs some microseconds however thin it is.

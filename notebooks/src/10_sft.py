@@ -308,6 +308,17 @@ mine = [{"prompt": prompt, "response": response} for prompt, response in told.it
 checks.check_own_pairs(mine)
 
 # %% [markdown]
+# ## "LoRA is SFT"
+# So one reads. You have done both at once in this lesson. Are they one thing? The card trains one small layer in each of the ways that would be impossible if they were.
+
+# %%
+from lora_lab.lesson import claim
+
+said = claim("17")
+assert said.word == "false" and claim("17", methods="lora", objectives="sft").word == "undecided"
+said
+
+# %% [markdown]
 # ## What you know now
 # - SFT is next-token prediction on chosen pairs, through the model's own chat template, with the loss on the response and on the token that ends it.
 # - 180 pairs and an adapter of two megabytes are enough for a voice; one base carries many, and swapping moves no weight.

@@ -354,6 +354,13 @@ for scale, half in halves.items():
 assert (halves[1] == 0).float().mean() > 0.5 and (halves[2**24] == 0).float().mean() < 0.01
 assert halves[over].isinf().any() and not halves[2**24].isinf().any()
 
+# %%
+from lora_lab.lesson import claim
+
+said = claim("16")  # "train the adapter in fp16": a student whose A, B and moments are kept in fp16, without loss scaling
+assert said.word == "false" and claim("16", fp32_copy=True).word == "true"
+said
+
 # %% [markdown]
 # bf16 needs none of this: its exponent is fp32's. That, and not precision, is why it has replaced fp16 in training.
 #

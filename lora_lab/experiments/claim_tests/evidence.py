@@ -1,0 +1,213 @@
+"""What experiments on claims read: published figures, our stored comparisons, and finished runs, ours or the user's.
+
+An interval is all that a claim about quality is judged by, whatever it comes from:
+
+    low > -margin            worse by less than the margin: "no worse" holds
+    high < -margin           worse by more: it fails
+    else                     cannot be told
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.files import read_json
+from lora_lab.training.assets import shipped
+
+if TYPE_CHECKING:
+    from lora_lab.experiments.statistics import Verdict
+
+Stored = str | Path | None  # a folder of runs; None for ours
+KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # what runs that are compared have in common
+NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference of quality, a - b, and where it lies; shares of right answers, or nats a token. Higher is better.
+
+    level  of the interval in per cent: 90 where runs were judged here, as equivalence is; 95 where one was printed
+    """
+
+    difference: float
+    low: float
+    high: float
+    would_tell: str = "more seeds or rows"
+    points: bool = True
+    level: int = 95
+
+    def no_worse(self, margin: float) -> bool | None:
+        """Whether a is worse by less than the margin; None where it cannot be told."""
+        return True if self.low > -margin else False if self.high < -margin else None
+
+    def worse(self) -> bool | None:
+        """Whether a is worse at all; None where the interval has 0 in it."""
+        return True if self.high < 0 else False if self.low > 0 else None
+
+    def minus(self, other: Interval) -> Interval:
+        """(a - c) - (b - c) = a - b, as wide as both together: no narrower than the truth."""
+        ends = self.low - other.high, self.high - other.low
+        return Interval(self.difference - other.difference, *ends, other.would_tell, other.points, other.level)
+
+    def __str__(self) -> str:
+        scale, unit = (100, "points") if self.points else (1, "nats a token")
+        digits = 1 if self.points else 3
+        low, high, by = (f"{scale * x:+z.{digits}f}" for x in (self.low, self.high, self.difference))
+        return f"{by} {unit} ({self.level} %: {low} to {high})"
+
+
+def published(name: str) -> dict[str, Any]:
+    """A file of data/claims/evidence."""
+    return _published(name)
+
+
+@cache
+def _published(name: str) -> dict[str, Any]:
+    text = shipped(f"data/claims/evidence/{name}.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def proportions(a: float, b: float, rows: int) -> Interval:
+    """The 95 % interval of two shares of so many rows each, one run each, taken as independent (normal)."""
+    half = NORMAL_95 * math.sqrt((a * (1 - a) + b * (1 - b)) / rows)
+    return Interval(a - b, a - b - half, a - b + half, "more than one seed of each, and the answers row by row")
+
+
+def more_of(seeds: int | None, rows: int | None) -> str:
+    """What would decide a comparison of runs: so many more seeds or test rows, as `statistics.verdict` counts them."""
+    wanted = {"seeds": seeds, "test rows": rows}
+    ways = [f"about {float(f'{n:.2g}'):,.0f} more {what}" for what, n in wanted.items() if n]
+    return " or ".join(ways) if ways else "far more seeds and test rows"
+
+
+def judged(found: Verdict) -> Interval:
+    """The interval of a statistical verdict."""
+    tell = more_of(found.more_seeds, found.more_rows)
+    return Interval(found.difference, found.low, found.high, tell, found.correctness, level=90)
+
+
+# ---- our stored comparisons
+
+
+@cache
+def comparison(name: str) -> dict[str, Any]:
+    """A comparison that ships with the lab, as `lora-lab compare --json` printed it. Raises: NotFound."""
+    folder = shipped("data/results/compare")
+    there = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in there:
+        raise NotFound(f"no reference comparison is called '{name}'; there are {', '.join(there)}")
+    return read_json(folder / f"{name}.json")
+
+
+def row_of(found: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The row of a method that was trained. Raises: NotFound naming those there are."""
+    rows = {row["method"]: row for row in found["methods"] if row[found["metric"]]["n"]}
+    if method not in rows:
+        raise NotFound(f"the comparison on {found['task']} has no '{method}'; nearest: {nearest(method, rows)}")
+    return dict(rows[method])
+
+
+def compared(found: Mapping[str, Any], method: str, against: str) -> Interval:
+    """method - against, from what the comparison says of each against full fine-tuning or of the two directly."""
+    row, other = row_of(found, method), row_of(found, against)
+    if against in row["against"]:
+        return interval_of(row["against"][against]["words"])
+    if method in other["against"]:
+        return Interval(0, 0, 0).minus(interval_of(other["against"][method]["words"]))
+    return interval_of(row["against"]["full"]["words"]).minus(interval_of(other["against"]["full"]["words"]))
+
+
+def interval_of(words: str) -> Interval:
+    """The interval in the sentence of a statistical verdict. Raises: BadValue where there is none."""
+    found = re.search(r"(\d+) % interval (-?[\d.]+) to (-?[\d.]+)", words)
+    if not found:
+        raise BadValue(f"no interval stands in: {words}")
+    points = " points" in words
+    low, high = (float(end) / (100 if points else 1) for end in found.groups()[1:])
+    return Interval((low + high) / 2, low, high, "more seeds", points, int(found[1]))
+
+
+def made_by(found: Mapping[str, Any], name: str) -> str:
+    """Where, when and how often a comparison was made."""
+    made = found["environment"]
+    runs = f"{len(found['seeds'])} seeds of {found['steps']} steps"
+    return f"data/results/compare/{name}.json: {runs}, {made['hardware']}, {made['date']}"
+
+
+# ---- finished runs
+
+
+class Cells:
+    """The runs of a store that are of one kind, and the seeds of a setting at its own best rate."""
+
+    def __init__(self, store: str | Path | None, ours: str) -> None:
+        from lora_lab.experiments.results import load
+        from lora_lab.training.runs import FINISHED, Store
+
+        self.folder = Path(store) if store else shipped(f"data/results/sweeps/{ours}")
+        self.name = str(store) if store else f"data/results/sweeps/{ours}"
+        frame = load(self.folder) if self.folder.is_dir() else pd.DataFrame()
+        frame = frame[frame["status"].isin(FINISHED)] if len(frame) else frame
+        if not len(frame):
+            raise NotFound(f"there are no finished runs in {self.name}; sweep first, or leave the store out for ours")
+        kinds = frame[KIND].astype(str).agg(" ".join, axis=1)
+        of_one = kinds == kinds.mode().iloc[0]
+        self.frame, self.store = frame[of_one].assign(validation_score=_score), Store(self.folder)
+
+    def values(self, column: str) -> list[Any]:
+        """What there is of a setting, sorted."""
+        return sorted(self.frame[column].dropna().unique().tolist())
+
+    def at(self, **wanted: Any) -> pd.DataFrame:
+        """The lines with these settings. Raises: NotFound naming what there is."""
+        frame = self.frame
+        for column, value in wanted.items():
+            there = self.values(column)
+            frame = frame[frame[column] == value]
+            if not len(frame):
+                raise NotFound(f"no run with {column} {value} in {self.name}; there are {', '.join(map(str, there))}")
+        return frame
+
+    def best(self, **wanted: Any) -> tuple[float, Any]:
+        """The rate that validation chooses among those with most seeds, and its runs with their answers."""
+        frame = self.at(**wanted)
+        rates = frame.groupby("lr")["validation_score"].agg(["mean", "size"])
+        rate = float(rates[rates["size"] == rates["size"].max()]["mean"].idxmax())
+        return rate, self.runs(frame[frame["lr"] == rate])
+
+    def runs(self, frame: pd.DataFrame) -> Any:
+        """The runs of these lines, with predictions."""
+        from lora_lab.experiments.results import Runs
+
+        return Runs(tuple(self.store.read(name) for name in frame["hash"]))
+
+    def interval(self, a: Any, b: Any, margin: float) -> Interval:
+        """a - b over the same test rows, with the 90 % interval of equivalence, as `statistics.verdict` finds it."""
+        from lora_lab.experiments.statistics import verdict
+
+        return judged(verdict(a, b, margin))
+
+    @property
+    def made(self) -> str:
+        """Where the runs lie, how many, and their kind."""
+        first = self.frame.iloc[0]
+        kind = f"{first['model']} on {first['task']}, {first['steps']} steps of {first['batch']}"
+        return f"{self.name}: {len(self.frame)} runs of {kind}"
+
+
+def _score(frame: pd.DataFrame) -> pd.Series:
+    """What validation chooses by, higher is better: accuracy, else minus the loss; 0 where nothing was validated."""
+    if "validation_accuracy" in frame:
+        return frame["validation_accuracy"].fillna(0)
+    return -frame["validation_loss"] if "validation_loss" in frame else pd.Series(0.0, index=frame.index)
