@@ -24,6 +24,7 @@ from lora_lab.cli.merge import merge
 from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
+from lora_lab.cli.reproduce import reproduce
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.errors import Failed, LabError, LabWarning
 
@@ -85,6 +86,7 @@ commands.add_command(compare)
 commands.add_command(claims)
 commands.add_command(merge)
 commands.add_command(inspect)
+commands.add_command(reproduce)
 
 
 @commands.command()

@@ -93,7 +93,7 @@ def _timed(terms: Terms, method: Method, task: Task, say: Callable[[str], None],
     axis, base = axis_of(method), replace(terms.recipe(method), steps=TIMED, validations=1, seed=SEEDS[0])
     try:
         lanes = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
-        found = _pack_timed(lanes, download)
+        found = pack_timed(lanes, download)
         found = replace(found, later=_later(terms, lanes[0], download))
     except LabError as error:
         say(f"{label(method)}: not timed: {error}")
@@ -102,7 +102,7 @@ def _timed(terms: Terms, method: Method, task: Task, say: Callable[[str], None],
     return found
 
 
-def _pack_timed(lanes: Sequence[Recipe], download: bool) -> Timing:
+def pack_timed(lanes: Sequence[Recipe], download: bool = False) -> Timing:
     """A few steps of a pack, into a store that is thrown away."""
     stamps = [time.perf_counter()]
     watched = lanes[0].hash

@@ -16,9 +16,20 @@ TOKENS = (256, 512, 1024, 2048, 4096, 8192)
 GAIN = 0.95  # share of the best speed that is good enough: larger packs then only take memory
 
 
-@lru_cache(maxsize=4)
 def rewarding_tokens(where: str) -> int:
     """Tokens a step from which on the speed is within 5 % of the best; measured once a machine, in a second or two."""
+    found = speeds(where)
+    return min(tokens for tokens, value in found.items() if value >= GAIN * max(found.values()))
+
+
+def best_speed(where: str) -> float:
+    """Tokens a second through one small layer at the best size of a step; measured once a machine."""
+    return max(speeds(where).values())
+
+
+@lru_cache(maxsize=4)
+def speeds(where: str) -> dict[int, float]:
+    """Tokens a second by tokens a step; kept on this machine."""
     memory = Path(platformdirs.user_cache_dir("lora_lab")) / "throughput.json"
     machine = device.describe(where)
     try:
@@ -29,8 +40,7 @@ def rewarding_tokens(where: str) -> int:
         known[machine] = {str(tokens): speed(where, tokens) for tokens in TOKENS}
         with suppress(BadValue):  # a home that cannot be written to: measured again next time
             write_json(memory, known)
-    speeds = {int(tokens): float(value) for tokens, value in known[machine].items()}
-    return min(tokens for tokens, value in speeds.items() if value >= GAIN * max(speeds.values()))
+    return {int(tokens): float(value) for tokens, value in known[machine].items()}
 
 
 def speed(where: str, tokens: int) -> float:

@@ -11,9 +11,9 @@ from lora_lab.training import device, throughput
 @pytest.fixture(autouse=True)
 def anew(monkeypatch, tmp_path):
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path))
-    throughput.rewarding_tokens.cache_clear()
+    throughput.speeds.cache_clear()
     yield
-    throughput.rewarding_tokens.cache_clear()
+    throughput.speeds.cache_clear()
 
 
 def test_the_fewest_tokens_at_nearly_the_best_speed(monkeypatch):
@@ -21,7 +21,7 @@ def test_the_fewest_tokens_at_nearly_the_best_speed(monkeypatch):
     monkeypatch.setattr(throughput, "speed", lambda where, tokens: speeds[tokens])
     assert throughput.rewarding_tokens("cpu") == 1024
     monkeypatch.setattr(throughput, "speed", lambda *_: pytest.fail("it was measured again"))
-    throughput.rewarding_tokens.cache_clear()
+    throughput.speeds.cache_clear()
     assert throughput.rewarding_tokens("cpu") == 1024  # from the disk
 
 

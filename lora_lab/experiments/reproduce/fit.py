@@ -1,0 +1,76 @@
+"""How long training will take here: at once from one layer's speed, or better from a few real steps.
+
+    seconds = packs * load + runs * (steps * step + scoring)        what is not known yet is the number of steps
+
+The quick way counts how many layers of MiniLM's size a model is, by its matrices, and takes `throughput.best_speed`;
+head, embeddings, optimizer and the gaps between take about 0.6 more (measured). It may be off by a factor of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lora_lab.accounting import zoo
+from lora_lab.errors import BadValue
+from lora_lab.experiments.budget import LEAST, SAFE, TIMED, Timing, pack_timed
+from lora_lab.experiments.plan import LEAST as LANES
+from lora_lab.experiments.plan import packs
+from lora_lab.experiments.reproduce.base import Plan
+from lora_lab.experiments.tuning import SEEDS as TUNING
+from lora_lab.training import device
+from lora_lab.training.pack import typical_tokens
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.tasks import Task, load_task
+from lora_lab.training.throughput import best_speed
+
+LAYER = 12 * 384**2  # numbers in the matrices of the layer that is timed
+BESIDES = 1.6  # the whole step over its layers
+FULL = 1.5  # three products a matrix in place of two
+LOAD = 5.0  # seconds to lay out a pack, about
+ENOUGH, MOST = 100, 400  # steps that are worth a seed less, and beyond which seeds are worth more
+SEEDS = (5, 3, 2, 1)
+
+
+def quick(recipe: Recipe) -> Timing:
+    """The timing of one lane, from the machine's speed. Raises: BadValue, NotFound for what is not there."""
+    task = load_task(recipe.task, max_length=recipe.max_length)
+    tokens = typical_tokens(task)
+    seconds = _layers(recipe.model, task) * BESIDES / best_speed(device.pick_device())  # a token
+    step = recipe.batch * tokens * seconds * (FULL if recipe.method.within else 1.0)
+    return Timing(LOAD, step, len(task.validation) * tokens * seconds / 3)
+
+
+def real(recipes: Sequence[Recipe]) -> Timing:
+    """The timing of one lane in the first pack that these recipes make: it takes some steps."""
+    timed = [replace(one, steps=TIMED, validations=1, seed=TUNING[0]) for one in recipes]
+    return pack_timed(packs(timed)[0])
+
+
+def sized(recipes: int, minutes: float, timing: Timing, task: Task, others: int = 0) -> Plan:
+    """Steps and seeds of so many different recipes within the minutes: as many seeds as leave enough steps.
+
+    others    runs that choose a rate, as long as the final ones
+    Raises: BadValue where not even LEAST steps fit.
+    """
+    tests = len(task.test) / len(task.validation) * timing.validation
+    for seeds in SEEDS:
+        runs = seeds * recipes + others
+        fixed = (1 + runs // LANES) * timing.load + runs * tests
+        steps = int((SAFE * 60 * minutes - fixed) / (runs * max(timing.step, 1e-9)))
+        if steps >= ENOUGH:
+            break
+    if steps < LEAST:
+        needed = (fixed + LEAST * runs * timing.step) / SAFE / 60
+        raise BadValue(
+            f"{minutes:g} minutes are too few on this machine: {LEAST} steps of one seed take about {needed:.0f}"
+        )
+    steps = min(steps, MOST)
+    return Plan({"steps": steps, "seeds": seeds}, fixed + runs * steps * timing.step)
+
+
+def _layers(model: str, task: Task) -> float:
+    """How many layers of the timed one's size the matrices are; a language model's head is one of them."""
+    architecture = zoo.architecture(model, task.num_labels)
+    matrices = sum(m.weight * m.count for m in architecture.modules if m.kind in ("linear", "conv1d"))
+    return float(matrices / LAYER)

@@ -1,0 +1,102 @@
+"""The report: one Markdown file of all items, with a table, a picture and a verdict each, whole at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from lora_lab.experiments.reproduce.base import in_words
+from lora_lab.files import write_atomically
+
+SIGNS = {"holds": "the finding **holds** here", "fails": "the finding **fails** here", "undecided": "**undecided**"}
+HEAD = """# The paper, done again on a laptop
+
+Surrogates of Hu et al. 2021 (arXiv 2106.09685v2): small models, other data. Their figures are not to equal the
+published ones; asked is whether what the paper *found* is found here, by a rule that stood before anything was run.
+Every seed is shown.
+"""
+
+
+def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
+    """Write FOLDER/report.md from results; pictures are named ITEM.png beside it."""
+    found = list(results)
+    parts = [HEAD, summary(found), *(section(one) for one in found)]
+    write_atomically(folder / "report.md", "\n".join(parts).encode())
+    return folder / "report.md"
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each item."""
+    head = [["item", "what", "verdict", "minutes"], ["---"] * 4]
+    lines = [[_link(one), one["title"], _standing(one), f"{one['seconds'] / 60:.1f}"] for one in results]
+    return f"{_table([*head, *lines])}\n"
+
+
+def section(one: Mapping[str, Any]) -> str:
+    """One item in full."""
+    notes = [f"- *The paper's table:* {words}" for words in one["discrepancies"]]
+    expected = [f"- *Independent people got* {name}: {words}" for name, words in one["expected"].items()]
+    return "\n".join(
+        [
+            f"## {one['item']}\n\n### {one['title']}\n",
+            f"- *Stands beside:* {one['source']}",
+            f"- *Finding:* {one['finding']}",
+            f"- *Rule, stated beforehand:* {one['rule']}",
+            f"- *Verdict:* {_standing(one)}. {one['error'] or one['words']}",
+            f"- *Limits:* {one['limits']}",
+            *expected,
+            *notes,
+            f"- *Took* {one['seconds'] / 60:.1f} of {one['budget_minutes']:g} minutes; {_where(one)}",
+            "",
+            *([_rows(one), "", f"![{alt(one)}]({one['item']}.png)", ""] if one["rows"] else []),
+        ]
+    )
+
+
+def alt(one: Mapping[str, Any]) -> str:
+    """The picture in words."""
+    means = ", ".join(f"{row['name']} {_number(fmean(row['yours']))}" for row in one["rows"] if row["yours"])
+    return f"{one['title']}: {one['axis']}: {means}; {one['standing']}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation, and every value where they are few."""
+    if not values:
+        return "-"
+    about = f" ± {_number(stdev(values))}" if len(values) > 1 else ""
+    each = f" ({', '.join(map(_number, values))})" if 1 < len(values) <= 8 else ""
+    many = f" ({len(values)} of them)" if len(values) > 8 else ""
+    return f"{_number(fmean(values))}{about}{each}{many}"
+
+
+def _rows(one: Mapping[str, Any]) -> str:
+    head = [["", "published", "expected", "yours", "unit"], ["---"] * 5]
+    lines = [
+        [row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"]]
+        for row in one["rows"]
+    ]
+    return _table([*head, *lines])
+
+
+def _standing(one: Mapping[str, Any]) -> str:
+    return "**not run**" if one["error"] else SIGNS[one["standing"]]
+
+
+def _where(one: Mapping[str, Any]) -> str:
+    made = one["environment"]
+    sizes = in_words(one["sizes"])
+    return f"{sizes}{', ' * bool(sizes)}{made['hardware']}, {made['date']}, lora_lab {made['lora_lab']}"
+
+
+def _link(one: Mapping[str, Any]) -> str:
+    return f"[{one['item']}](#{one['item']})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

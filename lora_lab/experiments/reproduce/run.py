@@ -1,0 +1,144 @@
+"""Items run one after another, each into a folder of its own, each result written the moment it is there.
+
+    FOLDER/table6/plan.json      sizes that were chosen for so many minutes: a second call has the same
+    FOLDER/table6/runs/          the store of its runs
+    FOLDER/table6/result.json    rows, finding, rule, verdict; a second call reads it and is done
+
+It may be killed at any moment; the same call goes on where it was. An item that fails is recorded, the rest go on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lora_lab.errors import BadValue, LabError
+from lora_lab.experiments import paper
+from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Say, in_words, said
+from lora_lab.files import read_json, write_json
+from lora_lab.training import device
+
+Found = dict[str, Any]  # a result as it is written
+After = Callable[[Sequence[Found]], None]
+VERSION = 1
+
+
+def reproduce(
+    items: Iterable[Item],
+    folder: str | Path,
+    *,
+    minutes: float | None = None,
+    again: bool = False,
+    say: Say = lambda words: None,
+    after: After = lambda results: None,
+) -> list[Found]:
+    """Run items and return their results, in order; `after` hears of all results so far after each.
+
+    minutes  each item's budget in place of its own
+    again    measure anew what has a result already; finished training runs are used all the same
+    Raises: BadValue for a folder that cannot be written to.
+    """
+    check_minutes(minutes)
+    results: list[Found] = []
+    for one in items:
+        place = Place(Path(folder) / one.name, minutes or one.minutes, _named(one.name, say))
+        results.append(_kept(one, place, again) or _made(one, place))
+        after(results)
+    return results
+
+
+def _named(name: str, say: Say) -> Say:
+    return lambda words: say(f"{name}: {words}")
+
+
+def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
+    """What each item would do here, by this machine's speed alone: nothing is trained. `error` where it would not."""
+    check_minutes(minutes)
+    return [_planned(one, minutes or one.minutes) for one in items]
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Raises BadValue unless the minutes are above 0."""
+    if minutes is not None and not 0 < minutes < 1e6:
+        raise BadValue(f"minutes is what each item may take, above 0, not {minutes:g}")
+
+
+def _planned(one: Item, minutes: float) -> Found:
+    told: Found = {"item": one.name, "title": title(one), "budget_minutes": minutes, "finding": one.finding}
+    told["rule"] = one.rule
+    try:
+        plan = one.expected(minutes)
+    except LabError as error:
+        return told | {"sizes": {}, "words": "", "minutes": 0.0, "error": said(error)}
+    sizes = {"sizes": dict(plan.sizes), "words": in_words(plan.sizes)}
+    return told | sizes | {"minutes": round(plan.seconds / 60, 2), "error": None}
+
+
+def title(one: Item) -> str:
+    """The item's title with the word that every picture bears."""
+    return f"{one.title} (a surrogate)"
+
+
+def _kept(one: Item, place: Place, again: bool) -> Found | None:
+    """The result that is there already, for the same minutes and without an error."""
+    file = place.folder / "result.json"
+    if again or not file.is_file():
+        return None
+    found = read_json(file)
+    right = found.get("version") == VERSION and found.get("budget_minutes") == place.minutes and not found["error"]
+    if right:
+        place.say(f"{found['standing']}, from {file}")
+    return found if right else None
+
+
+def _made(one: Item, place: Place) -> Found:
+    """Plan, run, judge, write. Whatever goes wrong becomes the result's `error`."""
+    started, plan, judged, rows = time.perf_counter(), Plan({}, 0.0), Judged("undecided", "it was not run"), []
+    error = None
+    try:
+        plan = _plan(one, place)
+        place.say(f"{plan}; the finding: {one.finding} The rule: {one.rule}")
+        with place.limited():
+            found = one.run(plan, place)
+        rows, judged = one.rows(found), one.judge(found)
+    except Exception as failure:  # whatever it is: the other items' hours are not to be lost with it
+        if os.environ.get("LORA_LAB_DEBUG") and not isinstance(failure, LabError):
+            raise
+        error = said(failure)
+    place.say(error or f"{judged.standing}: {judged.words}")
+    table = paper.table(one.name)
+    published = one.published(table) if rows else {}
+    result = {
+        **{"version": VERSION, "item": one.name, "title": title(one), "scale": "laptop", "source": table.source},
+        **{"finding": one.finding, "rule": one.rule, "limits": one.limits, "axis": one.axis},
+        **{"standing": judged.standing, "words": judged.words, "error": error},
+        "rows": [asdict(row) | {"published": published.get(row.name, row.published)} for row in rows],
+        "expected": dict(table.expected),
+        "discrepancies": list(table.discrepancies),
+        **{"budget_minutes": place.minutes, "sizes": dict(plan.sizes), "planned_seconds": plan.seconds},
+        "seconds": time.perf_counter() - started,
+        "environment": environment(),
+    }
+    write_json(place.folder / "result.json", result)
+    return result
+
+
+def _plan(one: Item, place: Place) -> Plan:
+    """The plan that the folder has for these minutes, else a new one."""
+    file = place.folder / "plan.json"
+    if file.is_file():
+        kept: Mapping[str, Any] = read_json(file)
+        if kept.get("minutes") == place.minutes:
+            return Plan(kept["sizes"], kept["seconds"])
+    plan = one.plan(place)
+    write_json(file, {"minutes": place.minutes, "sizes": dict(plan.sizes), "seconds": plan.seconds})
+    return plan
+
+
+def environment() -> dict[str, Any]:
+    """Where and when: versions and hardware."""
+    return device.environment(device.choose(device.LENGTHS[0]))

@@ -1,0 +1,66 @@
+"""Table 5: one budget of parameters, on which matrices?
+
+one matrix at rank 8  =  two at rank 4  =  all four at rank 2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from lora_lab.experiments.reproduce.base import Judged, by_verdicts
+from lora_lab.experiments.reproduce.trained import Scores, Trained
+from lora_lab.experiments.statistics import verdicts_of
+from lora_lab.methods.base import Method
+from lora_lab.methods.lora import LoRA
+
+CELLS = {"q": 8, "k": 8, "v": 8, "o": 8, "q,k": 4, "q,v": 4, "q,k,v,o": 2}  # targets and rank
+
+
+def name_of(targets: str, rank: int) -> str:
+    """As a row is called: "q,v r4"."""
+    return f"{targets} r{rank}"
+
+
+def lora(targets: str, rank: int) -> LoRA:
+    """LoRA on "q,v" at a rank, alpha 16."""
+    return LoRA(rank=rank, targets=tuple(targets.split(",")))
+
+
+def in_paper(targets: str) -> str:
+    """Targets as the paper names its matrices: "q,v" is "Wq,Wv"."""
+    return ",".join(f"W{role}" for role in targets.split(","))
+
+
+class WhichMatrices(Trained):
+    name = "table5"
+    title = "Which matrices at one budget: LoRA on minilm's attention, on rt"
+    finding = "At one budget of parameters, q and v together do better than one matrix at a higher rank."
+    rule = (
+        "q,v at rank 4 against q alone and against k alone at rank 8, on the same test rows: holds if better than "
+        "both, fails if worse than or equivalent to either (margin 1.5 points, Holm over the two), else undecided."
+    )
+    minutes = 28.0
+    limits = (
+        "MiniLM (22.7 M parameters) and rt in place of GPT-3 and WikiSQL or MNLI; one rate for all rows and alpha 16, "
+        "as the paper has one of each."
+    )
+    methods: ClassVar[Mapping[str, Method]] = {
+        name_of(t, r): lora(t, r) for t, r in CELLS.items()
+    }
+
+    def verdict(self, scores: Scores) -> Judged:
+        both = name_of("q,v", 4)
+        others = [name_of("q", 8), name_of("k", 8)]
+        found = verdicts_of({f"{both} against {one}": (scores[both], scores[one]) for one in others})
+        return by_verdicts(found, hoped=("better",), refuted=("worse", "equivalent"))
+
+    def published(self, table: Any) -> Mapping[str, str]:
+        return {name_of(t, r): _said(table.row(weights=in_paper(t), rank=r)) for t, r in CELLS.items()}
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return f"WikiSQL {row['WikiSQL']}, MNLI {row['MNLI']}"
+
+
+ITEM = WhichMatrices()

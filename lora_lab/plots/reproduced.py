@@ -1,0 +1,73 @@
+"""A surrogate in one picture: every seed a dot, the mean a line, and in words what the paper says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, RED, Picture
+from lora_lab.plots.compared import finish, new_axes
+
+COLOURS = {"holds": GREEN, "fails": RED, "undecided": GREY}
+MANY = 12  # values of a row above which they are drawn paler: rounds, not seeds
+
+
+def picture(found: Mapping[str, Any], reference: Mapping[str, Any] | None = None) -> Picture:
+    """Rows of a result from top to bottom, published in words beside them; pale behind: the reference's."""
+    rows = [row for row in found["rows"] if row["yours"]]
+    made, axes = new_axes(8.2, 1.9 + 0.27 * len(rows))
+    for place, row in enumerate(rows):
+        _behind(axes, place, row["name"], reference)
+        _draw(axes, place, row["yours"], COLOURS[found["standing"]])
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    _published(axes, rows)
+    axes.set_xlabel(found["axis"])
+    finish(axes, headline(found), _below(found, reference), grid="x")
+    made.alt = in_words(found)
+    return made
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """What the picture says: the verdict on the finding, and that it is a surrogate."""
+    standing = {"holds": "holds", "fails": "does not hold", "undecided": "is undecided"}[found["standing"]]
+    return f"{found['item']}, a surrogate: “{found['finding']}” {standing} here"
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """The picture for those who do not see it."""
+    means = "; ".join(f"{row['name']} {fmean(row['yours']):.4g}" for row in found["rows"] if row["yours"])
+    return f"{headline(found)}. {found['axis']}, means: {means}."
+
+
+def _draw(axes: Any, place: int, values: Sequence[float], colour: str) -> None:
+    many = len(values) > MANY
+    axes.scatter(values, [place] * len(values), s=10 if many else 22, color=BLUE, alpha=0.25 if many else 0.8, zorder=3)
+    middle = median(values) if many else fmean(values)
+    axes.plot([middle, middle], [place - 0.32, place + 0.32], color=colour, linewidth=2.4, zorder=4)
+
+
+def _behind(axes: Any, place: int, name: str, reference: Mapping[str, Any] | None) -> None:
+    own = [row["yours"] for row in (reference or {}).get("rows", ()) if row["name"] == name]
+    for values in own:
+        axes.scatter(values, [place + 0.2] * len(values), s=16, color=ORANGE, alpha=0.35, marker="D", zorder=2)
+
+
+def _published(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The paper's figures at the right, in the paper's own units: on this axis they would say nothing."""
+    if not any(row["published"] for row in rows):
+        return
+    axes.text(1.02, 1.01, "the paper:", transform=axes.transAxes, fontsize=8, color=GREY, va="bottom")
+    for place, row in enumerate(rows):
+        axes.text(1.02, place, row["published"] or "-", transform=axes.get_yaxis_transform(), fontsize=8, va="center")
+
+
+def _below(found: Mapping[str, Any], reference: Mapping[str, Any] | None) -> str:
+    sizes = ", ".join(f"{name} {value}" for name, value in found["sizes"].items())
+    behind = ""
+    if reference:
+        made = reference["environment"]
+        behind = f" Diamonds: the reference ({made['hardware']}, {made['date']})."
+    each = "a round" if max((len(row["yours"]) for row in found["rows"]), default=0) > MANY else "a seed"
+    return f"Each dot is {each}; {sizes}.{behind}"

@@ -1,0 +1,65 @@
+"""`lora-lab reproduce`: plans in seconds, results as JSON, one sentence for what cannot be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lora_lab import cli
+from lora_lab.experiments import reproduce
+from tests.experiments.reproduce.test_run import Made
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """`run("table6", "--dry-run")`: exit code, stdout, stderr."""
+    monkeypatch.setattr(
+        reproduce, "items", lambda names: [Made()] if names != ("tabel6",) else reproduce.item("tabel6")
+    )
+
+    def command(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["lora-lab", "reproduce", *words])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return (int(left.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path):
+    code, out, _ = run("--dry-run", "--json", "--out", str(tmp_path / "out"))
+    found = json.loads(out)
+    assert code == 0
+    assert found["items"][0] | {"item": "table6", "minutes": 2.0, "budget_minutes": 2.0} == found["items"][0]
+    assert found["minutes"] == 2.0
+    assert not (tmp_path / "out").exists()
+    assert "steps 200" in run("--dry-run", "--out", str(tmp_path / "out"))[1]
+
+
+def test_results_report_and_picture(run, tmp_path):
+    code, out, err = run("table6", "--json", "--out", str(tmp_path))
+    found = json.loads(out)
+    assert code == 0, err
+    assert found["items"][0]["standing"] == "holds"
+    assert found["scale"] == "laptop"
+    assert (tmp_path / "report.md").is_file()
+    assert (tmp_path / "table6.png").read_bytes().startswith(b"\x89PNG")
+    assert "The rule: Two is equal to two." in err
+    assert "holds" in run("table6", "--out", str(tmp_path))[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["tabel6"], 2, "nearest: table6"),
+        (["--minutes", "0"], 2, "above 0"),
+        (["--scale", "moon"], 2, "moon"),
+        (["--minutes", "0.5"], 1, "too few minutes"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(run, tmp_path, words, code, says):
+    found = run(*words, "--out", str(tmp_path))
+    assert found[0] == code
+    assert says in found[2]
+    assert "Traceback" not in found[2]

@@ -1,0 +1,170 @@
+"""Every item's rule by results that are made, and the items that train once through on a tiny model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lora_lab.errors import BadValue
+from lora_lab.experiments import paper
+from lora_lab.experiments.budget import Timing
+from lora_lab.experiments.reproduce import fit, table1, table5, table6
+from lora_lab.experiments.reproduce.base import Plan, by_verdicts, in_every
+from lora_lab.experiments.reproduce.run import reproduce
+from lora_lab.training.tasks import load_task
+from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
+
+SEEDS, ROWS = 3, 2000
+
+
+def right(share: float, seed: int = 0) -> np.ndarray:
+    """Answers of three runs, so many of them right; the same rows are hard for all."""
+    rng = np.random.default_rng(seed)
+    return np.stack([np.random.default_rng(0).random(ROWS) + 0.02 * rng.standard_normal(ROWS) < share for _ in "abc"])
+
+
+def scores(item, share: float, **others: float) -> dict[str, np.ndarray]:
+    """Every row with this share of right answers, but some."""
+    made = {name: right(others.get(name, share), seed) for seed, name in enumerate(item.methods)}
+    assert set(others) <= set(made)
+    return made
+
+
+WHICH = [("holds", 0.75, 0.75), ("fails", 0.80, 0.75), ("fails", 0.85, 0.75)]
+
+
+@pytest.mark.parametrize(("standing", "q", "k"), WHICH)
+def test_which_matrices(standing, q, k):
+    made = scores(table5.ITEM, 0.80, **{"q r8": q, "k r8": k})
+    judged = table5.ITEM.verdict(made)
+    assert judged.standing == standing
+    assert "q,v r4 against q r8" in judged.words
+
+
+def test_which_matrices_undecided():
+    made = {name: own[:1, :60] for name, own in scores(table5.ITEM, 0.80, **{"q r8": 0.77}).items()}
+    assert table5.ITEM.verdict(made).standing == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("standing", "low"), [("holds", 0.80), ("holds", 0.86), ("fails", 0.75)],
+)  # fmt: skip
+def test_how_low(standing, low):
+    assert table6.ITEM.verdict(scores(table6.ITEM, 0.80, **{"q,v r1": low})).standing == standing
+
+
+def test_how_low_undecided():
+    made = {name: own[:1, :60] for name, own in scores(table6.ITEM, 0.80).items()}
+    assert table6.ITEM.verdict(made).standing == "undecided"
+
+
+def times(small: float, large: float, merged: float = 1.0, noise: float = 0.01) -> dict:
+    """Forty rounds of two cells, with the ratios wanted."""
+    rng = np.random.default_rng(0)
+
+    def of(ratio: float) -> list[float]:
+        return list(ratio * np.exp(noise * rng.standard_normal(40)))
+
+    return {
+        cell: {
+            "base": of(1.0),
+            table1.MERGED: of(merged),
+            table1.UNMERGED: of(1.1),
+            table1.HOULSBY: of(h),
+            table1.LIN: of(h),
+        }
+        for cell, h in (("1 x 128", small), ("32 x 512", large))
+    }
+
+
+@pytest.mark.parametrize(
+    ("standing", "made"),
+    [
+        ("holds", times(1.3, 1.03)),
+        ("fails", times(1.0, 1.0)),
+        ("fails", times(1.1, 1.2)),
+        ("fails", times(1.3, 1.03, merged=1.2)),
+        ("undecided", times(1.3, 1.25, noise=0.3)),
+    ],
+)
+def test_latency(standing, made):
+    assert table1.ITEM.judge(made).standing == standing
+
+
+def test_published_figures_stand_at_their_rows():
+    assert table5.ITEM.published(paper.table("table5"))["q,v r4"] == "WikiSQL 73.7, MNLI 91.3"
+    assert table6.ITEM.published(paper.table("table6")).keys() == table6.ITEM.methods.keys()
+    assert table1.ITEM.published(paper.table("table1"))["1 x 128 bottleneck H"] == "1.303 (11M)"
+
+
+def test_rules():
+    assert by_verdicts({}, ("better",), ("worse",)).standing == "undecided"
+    assert in_every([True] * 4, 5, "so").standing == "undecided"
+    assert in_every([True] * 5, 5, "so").standing == "holds"
+    assert in_every([False] * 5, 5, "so").standing == "fails"
+    assert in_every([True, False] * 3, 5, "so").standing == "undecided"
+
+
+# ---- once through
+
+
+@pytest.fixture
+def small(tiny_encoder, opinions, monkeypatch):  # noqa: F811
+    """Table 5 on a tiny model and task."""
+    monkeypatch.setattr(fit, "best_speed", lambda where: 1e6)
+    return table5.WhichMatrices(tiny_encoder, opinions, **PLAIN)
+
+
+def test_an_item_that_trains_goes_on_where_it_was(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(small, "plan", lambda place: Plan({"steps": 2, "seeds": 2}, 1.0))
+    (found,) = reproduce([small], tmp_path)
+    assert found["error"] is None
+    assert {row["name"]: len(row["yours"]) for row in found["rows"]} == dict.fromkeys(small.methods, 2)
+    stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "table5" / "runs").glob("*.json")}
+    assert len(stamps) == 14
+    (again,) = reproduce([small], tmp_path, again=True)
+    assert again["rows"] == found["rows"]
+    assert stamps == {file: file.stat().st_mtime_ns for file in (tmp_path / "table5" / "runs").glob("*.json")}
+
+
+def test_one_that_is_late_says_so_and_goes_on_later(small, tmp_path, monkeypatch):
+    from lora_lab.experiments.reproduce import base
+
+    monkeypatch.setattr(small, "plan", lambda place: Plan({"steps": 2, "seeds": 1}, 1.0))
+    monkeypatch.setattr(base, "LATE", 1e-9)
+    (late,) = reproduce([small], tmp_path)
+    assert "goes on where it was" in late["error"]
+    monkeypatch.undo()
+    assert reproduce([small], tmp_path)[0]["error"] is None
+
+
+def test_real_steps_are_timed_and_become_a_plan(small, tmp_path):
+    from lora_lab.experiments.reproduce.base import Place
+
+    plan = small.plan(Place(tmp_path, 5))
+    assert plan.sizes["steps"] >= fit.LEAST
+    assert plan.seconds < 6 * 60
+
+
+@pytest.mark.parametrize(("step", "sizes"), [(0.01, (400, 5)), (0.5, (94, 1))])
+def test_seeds_give_way_to_steps(opinions, step, sizes):  # noqa: F811
+    plan = fit.sized(10, 10, Timing(0, step, 0), load_task(opinions))
+    assert tuple(plan.sizes.values())[:1] == sizes[:1] or plan.sizes["steps"] <= sizes[0]
+    assert plan.sizes["seeds"] == sizes[1]
+    assert plan.seconds <= 600
+
+
+def test_too_few_minutes_name_how_many(opinions):  # noqa: F811
+    with pytest.raises(BadValue, match="one seed take about"):
+        fit.sized(10, 1, Timing(1, 5, 1), load_task(opinions))
+
+
+def test_latency_is_measured(tmp_path, monkeypatch, tiny_encoder):  # noqa: F811
+    import lora_lab.experiments.reproduce.table1 as it
+
+    monkeypatch.setattr(it, "SIZE", 8)
+    one = it.Latency(tiny_encoder)
+    monkeypatch.setattr(one, "expected", lambda minutes: Plan({"rounds": 7, "cells": [[1, 8], [2, 16]]}, 1.0))
+    (found,) = reproduce([one], tmp_path)
+    assert found["error"] is None
+    assert [len(row["yours"]) for row in found["rows"]] == [7] * 8

@@ -1,0 +1,147 @@
+"""Items are planned, run, judged and reported; what fails is recorded; a second call reads what is there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lora_lab.errors import BadValue, Failed, NotFound
+from lora_lab.experiments import paper
+from lora_lab.experiments.reproduce import NAMES, item, items
+from lora_lab.experiments.reproduce.base import Item, Judged, Plan, Row
+from lora_lab.experiments.reproduce.report import write_report
+from lora_lab.experiments.reproduce.run import planned, reproduce
+from lora_lab.plots.reproduced import picture
+
+
+class Made(Item):
+    """An item that counts how often it ran, and measures nothing."""
+
+    name, title, finding, rule, minutes, limits = (
+        "table6",
+        "A stub",
+        "Two is two.",
+        "Two is equal to two.",
+        2.0,
+        "None.",
+    )
+
+    def __init__(self, fails: Exception | None = None) -> None:
+        self.fails, self.ran = fails, 0
+
+    def expected(self, minutes):
+        if minutes < 1:
+            raise BadValue("too few minutes")
+        return Plan({"steps": round(100 * minutes)}, 60 * minutes)
+
+    def run(self, plan, place):
+        self.ran += 1
+        if self.fails:
+            raise self.fails
+        return [2.0, 2.5]
+
+    def rows(self, found):
+        return [Row("q r1", tuple(found), "%"), Row("own", (), "%", published="3")]
+
+    def judge(self, found):
+        return Judged("holds", "they are two")
+
+    def published(self, table):
+        return {"q r1": str(table.row(weights="Wq", rank=1)["MNLI"])}
+
+
+class Other(Made):
+    name = "table5"
+
+
+def test_a_result_holds_everything_that_a_reader_needs(tmp_path):
+    one = Made()
+    (found,) = reproduce([one], tmp_path)
+    assert found == json.loads((tmp_path / "table6" / "result.json").read_text())
+    assert found["rows"][0] == {"name": "q r1", "yours": [2.0, 2.5], "unit": "%", "published": "90.7", "expected": ""}
+    assert found["rows"][1]["published"] == "3"
+    assert (found["standing"], found["words"], found["error"]) == ("holds", "they are two", None)
+    assert found["sizes"] == {"steps": 200}
+    assert found["discrepancies"] == list(paper.table("table6").discrepancies)
+    assert "surrogate" in found["title"]
+    assert found["environment"]["hardware"]
+
+
+def test_a_second_call_runs_nothing_unless_told_to_or_given_other_minutes(tmp_path):
+    one = Made()
+    assert reproduce([one], tmp_path) == reproduce([one], tmp_path)
+    assert one.ran == 1
+    reproduce([one], tmp_path, again=True)
+    assert one.ran == 2
+    (longer,) = reproduce([one], tmp_path, minutes=5)
+    assert (one.ran, longer["sizes"]["steps"]) == (3, 500)
+
+
+def test_a_plan_once_made_is_kept_for_the_call_that_goes_on(tmp_path):
+    one = Made(Failed("the time is over"))
+    reproduce([one], tmp_path)
+    one.fails, one.expected = None, lambda minutes: pytest.fail("it was planned anew")
+    assert reproduce([one], tmp_path)[0]["sizes"] == {"steps": 200}
+
+
+def test_what_fails_is_recorded_and_the_rest_go_on(tmp_path):
+    heard = []
+    broken, sound = Made(RuntimeError("no luck")), Other()
+    found = reproduce([broken, sound], tmp_path, after=lambda results: heard.append(len(results)))
+    assert found[0]["error"] == "RuntimeError: no luck"
+    assert found[0]["standing"] == "undecided"
+    assert found[1]["error"] is None
+    assert heard == [1, 2]
+    broken.fails = None
+    assert reproduce([broken, sound], tmp_path)[0]["error"] is None  # tried again
+    assert sound.ran == 1
+
+
+def test_too_few_minutes_are_said_and_no_reason_to_stop(tmp_path):
+    (found,) = reproduce([Made()], tmp_path, minutes=0.5)
+    assert found["error"] == "too few minutes"
+    plans = planned([Made(), Other()], 0.5)
+    assert [one["error"] for one in plans] == ["too few minutes"] * 2
+    assert planned([Made()])[0]["minutes"] == 2.0
+    with pytest.raises(BadValue, match="above 0"):
+        reproduce([Made()], tmp_path, minutes=-1)
+
+
+def test_the_report_tells_finding_rule_verdict_and_discrepancies(tmp_path):
+    found = reproduce([Made(), Other(Failed("no"))], tmp_path)
+    text = write_report(found, tmp_path).read_text()
+    for words in ("Two is two.", "Two is equal to two.", "**holds**", "| q r1 | 90.7 | - | 2.25 ± 0.3536 (2, 2.5) |"):
+        assert words in text
+    assert all(words in text for words in paper.table("table6").discrepancies)
+    assert "**not run**" in text
+    assert "![" in text.split("## table6")[1].split("## table5")[0]
+
+
+def test_the_picture_says_surrogate_and_finding(tmp_path):
+    (found,) = reproduce([Made()], tmp_path)
+    made = picture(found, reference=found)
+    assert "surrogate" in made._suptitle.get_text()
+    assert "90.7" in [text.get_text() for text in made.axes[0].texts]
+    assert "Two is two" in made.alt
+
+
+def test_names():
+    assert [one.name for one in items()] == list(NAMES)
+    assert [one.name for one in items(["table6", "table1", "table6"])] == ["table6", "table1"]
+    with pytest.raises(NotFound, match="nearest: table6"):
+        item("tabel6")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_item_says_what_it_is_and_stands_beside_a_table(name):
+    one = item(name)
+    assert one.name == name in paper.names()
+    assert all((one.title, one.finding, one.rule, one.limits))
+    for word in ("holds if", "fails if", "undecided"):
+        assert word in one.rule
+    assert one.minutes < 45
+
+
+def test_all_together_take_less_than_four_hours():
+    assert sum(one.minutes for one in items()) < 240
