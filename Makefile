@@ -6,7 +6,7 @@ BIN := .venv/bin
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
 
-.PHONY: lab test demo notebooks bench lint fetch
+.PHONY: lab test demo notebooks bench reference lint fetch
 
 lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
@@ -24,6 +24,12 @@ notebooks: .venv/.test fetch
 bench: .venv/.test fetch
 	-@$(BIN)/python -c "import fitcheck" 2>/dev/null || $(BIN)/python -m pip install $(BENCH)
 	$(BIN)/python -m tests.benchmarks
+
+# The reference results of `lora-lab reproduce`: hours, resumable; what ships is results, pictures and report, no runs.
+reference: fetch
+	$(BIN)/lora-lab reproduce --out runs/reference
+	mkdir -p data/results/reproduce
+	cd runs/reference && tar cf - report.md *.png */result.json | tar xf - -C ../../data/results/reproduce
 
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

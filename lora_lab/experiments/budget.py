@@ -76,7 +76,7 @@ def steps_within(
 
 def _steps(minutes: float, terms: Terms, methods: Sequence[Method], say: Callable[[str], None], download: bool) -> int:
     task = terms.loaded(download)
-    timings = [found for one in methods if (found := _timed(terms, one, task, say, download))]
+    timings = [found for one in methods if (found := timed(terms, one, task, say, download))]
     fixed = sum(one.fixed(terms, len(task.test) / len(task.validation)) for one in timings)
     slope = sum(one.slope(terms) for one in timings)
     steps = int((SAFE * 60 * minutes - fixed) / max(slope, 1e-9))
@@ -88,7 +88,7 @@ def _steps(minutes: float, terms: Terms, methods: Sequence[Method], say: Callabl
     return max(LEAST, steps if slope else terms.steps)
 
 
-def _timed(terms: Terms, method: Method, task: Task, say: Callable[[str], None], download: bool) -> Timing | None:
+def timed(terms: Terms, method: Method, task: Task, say: Callable[[str], None], download: bool) -> Timing | None:
     """The timing of a method; None where it does not fit the model, which the comparison will say."""
     axis, base = axis_of(method), replace(terms.recipe(method), steps=TIMED, validations=1, seed=SEEDS[0])
     try:

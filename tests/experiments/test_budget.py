@@ -31,7 +31,7 @@ def test_methods_are_timed_for_real_and_the_steps_are_kept(terms, tmp_path):
 
 def test_the_time_is_divided_among_all_runs(terms, tmp_path, monkeypatch):
     timing = Timing(load=2.0, step=0.1, validation=0.5, later=1.0)
-    monkeypatch.setattr(budget, "_timed", lambda *_: timing)
+    monkeypatch.setattr(budget, "timed", lambda *_: timing)
     fixed = 3 * 2.0 + 3 * 0.5 + 3 * (2 * 0.5 + 1.0)  # packs; tuning; 16 test rows to 8 of validation
     assert timing.fixed(terms, 2.0) == fixed
     assert timing.slope(terms) == pytest.approx(0.6)  # 2 rates, 1 more, 3 seeds

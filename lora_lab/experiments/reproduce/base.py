@@ -29,17 +29,14 @@ LATE = 1.3  # an item that takes so many times its minutes is stopped; the same 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: published and expected in words, yours with every seed, in `unit`.
+    """One line of a table: yours with every seed, in `unit`.
 
-    published   as the paper prints it; "" where it has no such row
-    expected    what independent people got; "" where nobody is known to have tried
+    What the paper prints, and what independent people got, comes from its table: `published` and `others` of the item.
     """
 
     name: str
     yours: tuple[float, ...]
     unit: str
-    published: str = ""
-    expected: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,7 @@ class Item(ABC):
     rule      by which it holds, fails or stays undecided, fixed before anything is run
     minutes   what it may take unless told otherwise
     limits    what makes it a surrogate, and what it cannot say
+    store     the folder of its runs, where items share them: the first trains for all
     """
 
     name: ClassVar[str]
@@ -100,6 +98,7 @@ class Item(ABC):
     minutes: ClassVar[float]
     limits: ClassVar[str]
     axis: ClassVar[str] = "test accuracy (%)"
+    store: ClassVar[str] = ""
 
     @abstractmethod
     def expected(self, minutes: float) -> Plan:
@@ -123,6 +122,10 @@ class Item(ABC):
 
     def published(self, table: Any) -> Mapping[str, str]:
         """The paper's figures in words, by the name of a row, from its `Table`."""
+        return {}
+
+    def others(self, table: Any) -> Mapping[str, str]:
+        """What independent people got, in words, by the name of a row, from the paper's `Table`."""
         return {}
 
 

@@ -29,7 +29,8 @@ BESIDES = 1.6  # the whole step over its layers
 FULL = 1.5  # three products a matrix in place of two
 LOAD = 5.0  # seconds to lay out a pack, about
 ENOUGH, MOST = 100, 400  # steps that are worth a seed less, and beyond which seeds are worth more
-SEEDS = (5, 3, 2, 1)
+SEEDS = (5, 4, 3, 2, 1)
+WRITING = 2.0  # seconds of an answer that a small language model writes, about
 
 
 def quick(recipe: Recipe) -> Timing:
@@ -61,12 +62,14 @@ def sized(recipes: int, minutes: float, timing: Timing, task: Task, others: int 
         if steps >= ENOUGH:
             break
     if steps < LEAST:
-        needed = (fixed + LEAST * runs * timing.step) / SAFE / 60
-        raise BadValue(
-            f"{minutes:g} minutes are too few on this machine: {LEAST} steps of one seed take about {needed:.0f}"
-        )
+        raise BadValue(too_few(minutes, (fixed + LEAST * runs * timing.step) / SAFE))
     steps = min(steps, MOST)
     return Plan({"steps": steps, "seeds": seeds}, fixed + runs * steps * timing.step)
+
+
+def too_few(minutes: float, seconds: float) -> str:
+    """What to say where the minutes do not do for LEAST steps of one seed, which take so many seconds."""
+    return f"{minutes:g} minutes are too few on this machine: {LEAST} steps of one seed take about {seconds / 60:.1f}"
 
 
 def _layers(model: str, task: Task) -> float:

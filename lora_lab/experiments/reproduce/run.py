@@ -58,7 +58,14 @@ def _named(name: str, say: Say) -> Say:
 def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
     """What each item would do here, by this machine's speed alone: nothing is trained. `error` where it would not."""
     check_minutes(minutes)
-    return [_planned(one, minutes or one.minutes) for one in items]
+    made, trained = list[Found](), set[str]()
+    for one in items:
+        told = _planned(one, minutes or one.minutes)
+        if one.store in trained and not told["error"]:
+            told |= {"minutes": 0.1, "words": f"{told['words']}; the runs are those of another item"}
+        trained |= {one.store} - {""}
+        made.append(told)
+    return made
 
 
 def check_minutes(minutes: float | None) -> None:
@@ -111,12 +118,15 @@ def _made(one: Item, place: Place) -> Found:
         error = said(failure)
     place.say(error or f"{judged.standing}: {judged.words}")
     table = paper.table(one.name)
-    published = one.published(table) if rows else {}
+    published, others = (one.published(table), one.others(table)) if rows else ({}, {})
     result = {
         **{"version": VERSION, "item": one.name, "title": title(one), "scale": "laptop", "source": table.source},
         **{"finding": one.finding, "rule": one.rule, "limits": one.limits, "axis": one.axis},
         **{"standing": judged.standing, "words": judged.words, "error": error},
-        "rows": [asdict(row) | {"published": published.get(row.name, row.published)} for row in rows],
+        "rows": [
+            {**asdict(row), "published": published.get(row.name, ""), "expected": others.get(row.name, "")}
+            for row in rows
+        ],
         "expected": dict(table.expected),
         "discrepancies": list(table.discrepancies),
         **{"budget_minutes": place.minutes, "sizes": dict(plan.sizes), "planned_seconds": plan.seconds},
@@ -124,7 +134,7 @@ def _made(one: Item, place: Place) -> Found:
         "environment": environment(),
     }
     write_json(place.folder / "result.json", result)
-    return result
+    return read_json(place.folder / "result.json")
 
 
 def _plan(one: Item, place: Place) -> Plan:

@@ -45,9 +45,7 @@ class WhichMatrices(Trained):
         "MiniLM (22.7 M parameters) and rt in place of GPT-3 and WikiSQL or MNLI; one rate for all rows and alpha 16, "
         "as the paper has one of each."
     )
-    methods: ClassVar[Mapping[str, Method]] = {
-        name_of(t, r): lora(t, r) for t, r in CELLS.items()
-    }
+    methods: ClassVar[Mapping[str, Method]] = {name_of(t, r): lora(t, r) for t, r in CELLS.items()}
 
     def verdict(self, scores: Scores) -> Judged:
         both = name_of("q,v", 4)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lora_lab.experiments.reproduce.base import Judged, by_verdicts
-from lora_lab.experiments.reproduce.table5 import in_paper, name_of
+from lora_lab.experiments.reproduce.table5 import in_paper, lora, name_of
 from lora_lab.experiments.reproduce.trained import Scores, Trained
 from lora_lab.experiments.statistics import verdicts_of
 from lora_lab.methods.base import Method
@@ -28,9 +28,7 @@ class HowLow(Trained):
         "MiniLM (width 384: rank 64 is a sixth of all there is, in GPT-3 a 192nd) and two classes of film reviews, "
         "which may need less rank than most tasks; alpha 16 and one rate for all ranks, as the paper keeps its own."
     )
-    methods: ClassVar[Mapping[str, Method]] = {
-        name_of(t, r): lora(t, r) for t in TARGETS for r in RANKS
-    }
+    methods: ClassVar[Mapping[str, Method]] = {name_of(t, r): lora(t, r) for t in TARGETS for r in RANKS}
 
     def verdict(self, scores: Scores) -> Judged:
         pairs = {f"{t}, rank 1 against 64": (scores[name_of(t, 1)], scores[name_of(t, 64)]) for t in TARGETS[1:]}

@@ -54,7 +54,8 @@ class Trained(Item):
 
     def run(self, plan: Plan, place: Place) -> dict[str, list[Run]]:
         recipes = self.recipes(plan)
-        swept = sweep([one for own in recipes.values() for one in own], place.folder / "runs", stop=place.stop)
+        store = place.folder.parent / (self.store or self.name) / "runs"
+        swept = sweep([one for own in recipes.values() for one in own], store, stop=place.stop)
         found = {run.recipe.hash: run for run in swept.runs if run.status in FINISHED}
         wrong = [run.error for run in swept.runs if run.error]
         if missing := sum(one.hash not in found for own in recipes.values() for one in own):

@@ -1,0 +1,85 @@
+"""Items in which methods are compared, each at a rate of its own: `experiments/compare.py` within so many minutes.
+
+rates, growth, seeds    of each method, as many as leave enough steps; all methods get the same
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from lora_lab.errors import BadValue, Failed
+from lora_lab.experiments.budget import LEAST, SAFE, Timing, timed
+from lora_lab.experiments.compare import Comparison, Terms, compare
+from lora_lab.experiments.contenders import contenders
+from lora_lab.experiments.reproduce import fit
+from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Row
+from lora_lab.experiments.reproduce.trained import Scores
+from lora_lab.experiments.results import Runs
+
+LADDER = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2), (1, 0, 1))  # rates, growth, seeds
+
+
+class Compared(Item):
+    """A subclass says which methods, as `compare` takes them, and judges their `Scores` by method name."""
+
+    methods: ClassVar[str]
+    model: str
+    task: str
+    batch: int = 16
+    prompts: int = 0
+
+    def __init__(self, model: str = "", task: str = "", **fields: Any) -> None:
+        self.model, self.task, self.fields = model or self.model, task or self.task, fields
+
+    @abstractmethod
+    def verdict(self, scores: Scores) -> Judged:
+        """The rule applied to the answers; with one tuned rate, and seeds, for each method."""
+
+    def terms(self, steps: int = 1, rates: int = 1, growth: int = 0, seeds: int = 1) -> Terms:
+        """What all methods share."""
+        return Terms(
+            self.model, self.task, steps, self.batch, rates, growth, seeds, prompts=self.prompts, fields=self.fields
+        )
+
+    def expected(self, minutes: float) -> Plan:
+        quick = [fit.quick(self.terms().recipe(one)) for one in contenders(self.methods)]
+        return self._sized(minutes, [replace(one, later=self.prompts * fit.WRITING) for one in quick])
+
+    def plan(self, place: Place) -> Plan:
+        terms = self.terms(*LADDER[0])
+        task = terms.loaded()
+        found = [timed(terms, one, task, place.say, download=False) for one in contenders(self.methods)]
+        return self._sized(place.minutes, [one for one in found if one])
+
+    def run(self, plan: Plan, place: Place) -> Comparison:
+        told = {**plan.sizes, "batch": self.batch, "prompts": self.prompts, **self.fields}
+        made = compare(self.model, self.task, self.methods, place.folder, say=place.say, stop=place.stop, **told)
+        if place.stop.is_set():
+            raise Failed("the time is over before every run was done; the same call goes on where it was")
+        if wrong := [f"{one.label}: {one.error}" for one in made.results if not one.runs]:
+            raise Failed("; ".join(wrong))
+        return made
+
+    def judge(self, found: Comparison) -> Judged:
+        return self.verdict({one.method.name: Runs(one.runs).scores for one in found.results})
+
+    def rows(self, found: Comparison) -> list[Row]:
+        return [Row(one.label, tuple(100 * v for v in one.values("accuracy")), self.axis) for one in found.results]
+
+    def _sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
+        task = self.terms().loaded()
+        tests = len(task.test) / len(task.validation)
+        for rates, growth, seeds in LADDER:
+            terms = self.terms(1, rates, growth, seeds)
+            fixed, slope = sum(t.fixed(terms, tests) for t in timings), sum(t.slope(terms) for t in timings)
+            steps = int((SAFE * 60 * minutes - fixed) / max(slope, 1e-9))
+            if steps >= fit.ENOUGH:
+                break
+        if steps < LEAST:
+            raise BadValue(fit.too_few(minutes, (fixed + LEAST * slope) / SAFE))
+        steps = min(steps, fit.MOST)
+        sizes = {"steps": steps, "rates": rates, "growth": growth, "seeds": seeds}
+        return Plan(sizes, fixed + steps * slope)

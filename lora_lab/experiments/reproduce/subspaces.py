@@ -1,0 +1,63 @@
+"""What table 7 and figures 3 and 4 look at: the updates of LoRA runs of three ranks, shared by the three items.
+
+OUT/subspaces/runs        rank 4, 8 and 64 on q and v, several seeds: trained once, looked at three times
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import ClassVar
+
+from lora_lab.experiments.afterwards import remembered
+from lora_lab.experiments.reproduce.base import Judged, Place, Plan
+from lora_lab.experiments.reproduce.trained import Scores, Trained
+from lora_lab.experiments.updates import Update, updates_of_adapter
+from lora_lab.methods.adapters import load_adapter
+from lora_lab.methods.base import Method
+from lora_lab.methods.lora import LoRA
+from lora_lab.training.models import load_model
+from lora_lab.training.runs import Run
+from lora_lab.training.tasks import load_task
+
+RANKS = (4, 8, 64)
+PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # how a role's layers are called
+Updates = Mapping[str, list[dict[str, Update]]]  # "rank 8": by seed, by layer's name
+TOO_FEW = 4  # seeds below which nothing is decided: three that agree are luck in one of four cases
+
+
+class Subspaces(Trained):
+    """A subclass looks at `Updates`, in `rows` and `looked`; the runs are those of all such items."""
+
+    store: ClassVar[str] = "subspaces"
+    minutes = 20.0
+    methods: ClassVar[Mapping[str, Method]] = {f"rank {r}": LoRA(rank=r) for r in RANKS}
+
+    def plan(self, place: Place) -> Plan:
+        """One plan for all items that look at these runs, and for these minutes."""
+
+        def made() -> dict[str, object]:
+            plan = super(Subspaces, self).plan(place)
+            return {"sizes": dict(plan.sizes), "seconds": plan.seconds}
+
+        kept = remembered(place.folder.parent / self.store / f"plan-{place.minutes:g}.json", made)
+        return Plan(kept["sizes"], kept["seconds"])
+
+    def run(self, plan: Plan, place: Place) -> Updates:  # type: ignore[override]  # what is looked at are the updates
+        runs = super().run(plan, place)
+        return {name: [updates_of(self.model, self.task, one) for one in own] for name, own in runs.items()}
+
+    def verdict(self, scores: Scores) -> Judged:
+        raise NotImplementedError("the updates are judged, not the answers")
+
+
+def updates_of(model: str, task: str, run: Run) -> dict[str, Update]:
+    """What a finished run added to each layer."""
+    loaded = load_model(model, load_task(task).num_labels, dtype="fp32")
+    load_adapter(loaded, run.adapter or "")
+    return updates_of_adapter(loaded)
+
+
+def over_layers(found: Mapping[str, Update], role: str, value: Callable[[str], float]) -> float:
+    """The mean of a value of each layer's q or v, by the layer's name."""
+    return fmean(value(name) for name in found if name.endswith(PARTS[role]))
