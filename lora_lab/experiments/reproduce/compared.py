@@ -26,6 +26,7 @@ class Compared(Item):
     """A subclass says which methods, as `compare` takes them, and judges their `Scores` by method name."""
 
     methods: ClassVar[str]
+    enough: ClassVar[int] = fit.ENOUGH  # steps that are worth a rate or a seed less
     model: str
     task: str
     batch: int = 16
@@ -76,7 +77,7 @@ class Compared(Item):
             terms = self.terms(1, rates, growth, seeds)
             fixed, slope = sum(t.fixed(terms, tests) for t in timings), sum(t.slope(terms) for t in timings)
             steps = int((SAFE * 60 * minutes - fixed) / max(slope, 1e-9))
-            if steps >= fit.ENOUGH:
+            if steps >= self.enough:
                 break
         if steps < LEAST:
             raise BadValue(fit.too_few(minutes, (fixed + LEAST * slope) / SAFE))

@@ -32,8 +32,8 @@ class BetweenRanks(Subspaces):
     finding = "Rank 8 and rank 64 share their first direction (phi above 0.5), and the others hardly."
     rule = (
         "In a seed, by phi of the row spaces of B A less chance, mean over layers, for q and for v: phi(1, 1) is above "
-        "0.5 and phi(8, 8) below. Holds if it is so in every one of at least {TOO_FEW} seeds, fails if it is so in none, "
-        "else undecided."
+        f"0.5 and phi(8, 8) below. Holds if it is so in every one of at least {TOO_FEW} seeds, fails if it is so in "
+        "none, else undecided."
     )
     limits = (
         "Width 384 in place of 12,288: by chance alone phi(8, 64) is 64 / 384 = 0.17 here and 0.005 there, so chance "

@@ -21,9 +21,9 @@ class BetweenSeeds(Subspaces):
     title = "Directions shared by two seeds at rank 64: q and v of minilm on rt"
     finding = "Two seeds share directions, more of them in Wq than in Wv; random matrices share none."
     rule = (
-        "In a pair of seeds, by phi(8, 8) of the row spaces of B A less chance, mean over layers: it is above 0 for v, "
-        f"and larger for q than for v. Holds if it is so in every one of at least {TOO_FEW} pairs, fails if it is so in none, "
-        "else undecided."
+        "In a pair of seeds, by phi(8, 8) of the row spaces of B A less chance, mean over layers: it is above 0 for "
+        f"v, and larger for q than for v. Holds if it is so in every one of at least {TOO_FEW} pairs, fails if it is "
+        "so in none, else undecided."
     )
     limits = (
         "Width 384 in place of 12,288, where chance gives more, and is taken off; two classes in place of GPT-3's "

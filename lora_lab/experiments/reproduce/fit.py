@@ -48,18 +48,18 @@ def real(recipes: Sequence[Recipe]) -> Timing:
     return pack_timed(packs(timed)[0])
 
 
-def sized(recipes: int, minutes: float, timing: Timing, task: Task, others: int = 0) -> Plan:
+def sized(recipes: int, minutes: float, timing: Timing, task: Task, enough: int = ENOUGH) -> Plan:
     """Steps and seeds of so many different recipes within the minutes: as many seeds as leave enough steps.
 
-    others    runs that choose a rate, as long as the final ones
+    enough    steps that are worth a seed less
     Raises: BadValue where not even LEAST steps fit.
     """
     tests = len(task.test) / len(task.validation) * timing.validation
     for seeds in SEEDS:
-        runs = seeds * recipes + others
+        runs = seeds * recipes
         fixed = (1 + runs // LANES) * timing.load + runs * tests
         steps = int((SAFE * 60 * minutes - fixed) / (runs * max(timing.step, 1e-9)))
-        if steps >= ENOUGH:
+        if steps >= enough:
             break
     if steps < LEAST:
         raise BadValue(too_few(minutes, (fixed + LEAST * runs * timing.step) / SAFE))

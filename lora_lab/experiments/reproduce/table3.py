@@ -33,6 +33,7 @@ class Writing(Compared):
         "are not computed."
     )
     axis = "score"
+    enough = 25
     methods = "full,lora:rank=4:alpha=32,prefix"
     model, task, batch, prompts = "smollm2", "restaurants", 4, 24
 

@@ -30,6 +30,7 @@ class Trained(Item):
     """A subclass says which `methods`, by the names of its rows, and judges their `Scores`."""
 
     methods: ClassVar[Mapping[str, Method]]
+    enough: ClassVar[int] = fit.ENOUGH  # steps that are worth a seed less
 
     def __init__(self, model: str = "minilm", task: str = "rt", lr: float = 2e-3, **fields: Any) -> None:
         self.model, self.task, self.lr = model, task, lr
@@ -46,11 +47,11 @@ class Trained(Item):
 
     def expected(self, minutes: float) -> Plan:
         first = next(own for _, own in self._base(1))
-        return fit.sized(len(self.methods), minutes, fit.quick(first), load_task(self.task))
+        return fit.sized(len(self.methods), minutes, fit.quick(first), load_task(self.task), self.enough)
 
     def plan(self, place: Place) -> Plan:
         timing = fit.real([own for _, own in self._base(1)])
-        return fit.sized(len(self.methods), place.minutes, timing, load_task(self.task))
+        return fit.sized(len(self.methods), place.minutes, timing, load_task(self.task), self.enough)
 
     def run(self, plan: Plan, place: Place) -> dict[str, list[Run]]:
         recipes = self.recipes(plan)
