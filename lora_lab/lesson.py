@@ -106,6 +106,15 @@ def reference_microscope() -> dict[str, Any]:
     return read_json(shipped("data/results/microscope/minilm_rt.json"))
 
 
+def reference_reproductions() -> dict[str, dict[str, Any]]:
+    """What `lora-lab reproduce` found for us, by item, as it wrote it; sizes, where and when are in each."""
+    from lora_lab.files import read_json
+    from lora_lab.training.assets import shipped
+
+    files = sorted(shipped("data/results/reproduce").glob("*/result.json"))
+    return {file.parent.name: read_json(file) for file in files}
+
+
 def workplace(lesson: str) -> Path:
     """The store of a lesson's sweeps: runs/LESSON, beside the notebook.
 

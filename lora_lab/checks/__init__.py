@@ -28,6 +28,12 @@ from lora_lab.checks.rates import (
     check_same_rate,
     check_sqrt_alpha,
 )
+from lora_lab.checks.reproducing import (
+    check_beforehand,
+    check_chance,
+    check_gpt2_count,
+    check_without_rte,
+)
 from lora_lab.checks.rivals import (
     check_added_share,
     check_equivalence_rule,
@@ -61,6 +67,7 @@ __all__ = [
     "check_adapters_per_base",
     "check_added_share",
     "check_amplification",
+    "check_beforehand",
     "check_best_error",
     "check_bf16_step",
     "check_bits_per_weight",
@@ -81,6 +88,7 @@ __all__ = [
     "check_first_look",
     "check_first_step",
     "check_forty_copies",
+    "check_gpt2_count",
     "check_largest_change",
     "check_logits_mb",
     "check_lora_forward",
@@ -112,5 +120,6 @@ __all__ = [
     "check_update_shows",
     "check_what_is_shown",
     "check_word",
+    "check_without_rte",
     "check_wrong_fan_in",
 ]

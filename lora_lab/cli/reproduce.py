@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from lora_lab.cli.reproduce_paper import paper_options, refuse_at_laptop_scale, reproduce_paper
 from lora_lab.errors import Failed
 
 
@@ -21,6 +22,7 @@ from lora_lab.errors import Failed
 @click.option("--minutes", type=float, default=None, help="What each item may take, in place of its own budget.")
 @click.option("--out", default="reproduced", show_default=True, help="The folder of runs, results and report.")
 @click.option("--again", is_flag=True, help="Measure and judge anew what has a result; finished runs are kept.")
+@paper_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Do tables and figures of Hu et al. 2021 again: table1 table2 ... fig3 fig4 section4_2, or all of them.
@@ -28,8 +30,9 @@ def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, 
     It may be stopped or killed at any time: the same command goes on where it was.
     """
     if scale == "paper":
-        _paper(names, dry_run, as_json, options)
+        reproduce_paper(names, dry_run, as_json, options)
         return
+    refuse_at_laptop_scale(options)
     from lora_lab.experiments.reproduce import items
     from lora_lab.experiments.reproduce.run import planned
 
@@ -65,11 +68,6 @@ def _run(wanted: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, An
         write_report(results, out)
 
     return run(wanted, out, minutes=options["minutes"], again=options["again"], say=say, after=after)
-
-
-def _paper(names: Sequence[str], dry_run: bool, as_json: bool, options: Mapping[str, Any]) -> None:
-    """The true protocol, for machines that can. Raises: Failed where this lora_lab has none."""
-    raise Failed("--scale paper is not in this lora_lab yet; --scale laptop runs the surrogates")
 
 
 def described(found: Mapping[str, Any]) -> str:

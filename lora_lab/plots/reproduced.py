@@ -64,7 +64,7 @@ def _published(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _below(found: Mapping[str, Any], reference: Mapping[str, Any] | None) -> str:
-    sizes = ", ".join(f"{name} {value}" for name, value in found["sizes"].items())
+    sizes = ", ".join(f"{name} {value}" for name, value in found["sizes"].items() if not isinstance(value, list))
     behind = ""
     if reference:
         made = reference["environment"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lora_lab import cli
+from lora_lab import cli, experiments
 from lora_lab.experiments import reproduce
 from tests.experiments.reproduce.test_run import Made
 
@@ -63,3 +65,62 @@ def test_what_cannot_be_is_one_sentence(run, tmp_path, words, code, says):
     assert found[0] == code
     assert says in found[2]
     assert "Traceback" not in found[2]
+
+
+# ---- --scale paper
+
+
+class Protocol(ModuleType):
+    """Stands where the protocol is: notes what it is asked, and answers something that can be printed."""
+
+    TABLES = ("table2", "table3")
+
+    def __init__(self) -> None:
+        super().__init__("protocol")
+        self.asked: list = []
+
+    def plan(self, table, **options):
+        self.asked.append(("plan", table, options))
+        return [SimpleNamespace(to_json=lambda: {"table": table})]
+
+    def run(self, table, **options):
+        self.asked.append(("run", table, options))
+        return SimpleNamespace(to_json=lambda: {"table": table})
+
+
+@pytest.fixture
+def protocol(monkeypatch):
+    made = Protocol()
+    monkeypatch.setattr(experiments, "protocol", made, raising=False)
+    monkeypatch.setitem(sys.modules, "lora_lab.experiments.protocol", made)
+    return made
+
+
+def test_papers_plans_are_the_protocols(run, protocol):
+    code, out, _ = run("--scale", "paper", "--dry-run", "--variant", "repo", "--json")
+    assert code == 0
+    assert json.loads(out)["items"] == [{"table": "table2"}, {"table": "table3"}]
+    assert protocol.asked == [("plan", table, {"variant": "repo"}) for table in protocol.TABLES]
+
+
+def test_papers_runs_are_the_protocols(run, protocol, tmp_path):
+    words = ("--model-path", "m", "--data", "d", "--seeds", "1", "--out", str(tmp_path), "--json")
+    code, out, _ = run("table3", "--scale", "paper", *words)
+    assert code == 0
+    assert json.loads(out) == {"scale": "paper", "table": "table3"}
+    assert protocol.asked == [("run", "table3", {"model_path": "m", "data": "d", "seeds": 1, "out": str(tmp_path)})]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--scale", "paper"], "one table at a time"),
+        (["table3", "--scale", "paper"], "--model-path"),
+        (["table3", "--scale", "paper", "--model-path", "m"], "--data"),
+        (["--model-path", "m"], "of --scale paper"),
+    ],
+)
+def test_what_the_protocol_lacks_is_one_sentence(run, protocol, words, says):
+    code, _, err = run(*words)
+    assert code == 2
+    assert says in err

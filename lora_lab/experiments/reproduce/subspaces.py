@@ -31,6 +31,7 @@ class Subspaces(Trained):
 
     store: ClassVar[str] = "subspaces"
     minutes = 20.0
+    enough = 40
     methods: ClassVar[Mapping[str, Method]] = {f"rank {r}": LoRA(rank=r) for r in RANKS}
 
     def plan(self, place: Place) -> Plan:

@@ -24,13 +24,13 @@ from lora_lab.experiments.reproduce import (
     table16,
     table18,
 )
-from lora_lab.experiments.reproduce.base import Plan, by_verdicts, in_every
+from lora_lab.experiments.reproduce.base import Place, Plan, by_verdicts, in_every
 from lora_lab.experiments.reproduce.run import reproduce
 from lora_lab.experiments.statistics import verdict
 from lora_lab.experiments.subspace import amplification
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.tasks import load_task
-from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
+from tests.training.conftest import PLAIN, opinions, tiny_causal, tiny_encoder, tiny_models  # noqa: F401
 
 SEEDS, ROWS = 3, 2000
 
@@ -283,11 +283,44 @@ def test_one_that_is_late_says_so_and_goes_on_later(small, tmp_path, monkeypatch
 
 
 def test_real_steps_are_timed_and_become_a_plan(small, tmp_path):
-    from lora_lab.experiments.reproduce.base import Place
-
     plan = small.plan(Place(tmp_path, 5))
     assert plan.sizes["steps"] >= fit.LEAST
     assert plan.seconds < 6 * 60
+
+
+def test_methods_are_compared_within_the_minutes(tiny_encoder, opinions, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(fit, "best_speed", lambda where: 1e7)
+    monkeypatch.setattr(table2.Methods, "methods", "full,lora")
+    monkeypatch.setattr(table2.Methods, "published", lambda *_: {})
+    one = table2.Methods(tiny_encoder, opinions, **PLAIN)
+    assert one.expected(40).sizes == {"steps": 400, "rates": 4, "growth": 1, "seeds": 3}
+    monkeypatch.setattr(one, "plan", lambda place: Plan({"steps": 2, "rates": 1, "growth": 0, "seeds": 2}, 1.0))
+    (found,) = reproduce([one], tmp_path)
+    assert found["error"] is None
+    assert {row["name"]: len(row["yours"]) for row in found["rows"]} == {"full": 2, "LoRA r8 q,v": 2}
+    with pytest.raises(BadValue, match="one seed take about"):
+        one._sized(0.01, [Timing(1, 1, 1)])
+
+
+def test_little_data_is_drawn_and_judged(tiny_encoder, opinions, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(table16.LittleData, "published", lambda *_: {})
+    one = table16.LittleData(tiny_encoder, opinions, sizes=(8, 0), **PLAIN)
+    monkeypatch.setattr(one, "plan", lambda place: Plan({"steps": 2, "seeds": 1}, 1.0))
+    (found,) = reproduce([one], tmp_path)
+    assert found["error"] is None
+    assert [row["name"] for row in found["rows"]][:2] == ["8 examples, lora r8", "8 examples, full"]
+    assert len(found["rows"]) == 8
+
+
+def test_costs_are_measured(tmp_path, tiny_causal):  # noqa: F811
+    one = section4_2.Costly(tiny_causal)
+    assert one.expected(1).sizes["rounds"] >= section4_2.LEAST
+    found = one.run(Plan({"rounds": 3}, 1.0), Place(tmp_path, 1))
+    assert found.peaks["LoRA"] < found.peaks["full"]
+    assert found.files["LoRA"] < found.files["full"]
+    assert len(found.gains) == 3
+    names = [row.name for row in one.rows(found)]
+    assert set(one.published(paper.table("section4_2"))) <= set(names)
 
 
 @pytest.mark.parametrize("name", ["table7", "fig3", "fig4"])
