@@ -108,11 +108,10 @@ def reference_microscope() -> dict[str, Any]:
 
 def reference_reproductions() -> dict[str, dict[str, Any]]:
     """What `lora-lab reproduce` found for us, by item, as it wrote it; sizes, where and when are in each."""
-    from lora_lab.files import read_json
+    from lora_lab.experiments.reproduce.run import kept
     from lora_lab.training.assets import shipped
 
-    files = sorted(shipped("data/results/reproduce").glob("*/result.json"))
-    return {file.parent.name: read_json(file) for file in files}
+    return {found["item"]: found for found in kept(shipped("data/results/reproduce"))}
 
 
 def workplace(lesson: str) -> Path:

@@ -53,6 +53,7 @@ def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, 
 
 def _run(wanted: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
     from lora_lab.experiments.reproduce.report import write_report
+    from lora_lab.experiments.reproduce.run import kept
     from lora_lab.experiments.reproduce.run import reproduce as run
     from lora_lab.files import write_atomically
     from lora_lab.plots.reproduced import picture
@@ -65,7 +66,7 @@ def _run(wanted: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, An
     def after(results: Sequence[Mapping[str, Any]]) -> None:
         if results[-1]["rows"]:
             write_atomically(out / f"{results[-1]['item']}.png", picture(results[-1])._repr_png_())
-        write_report(results, out)
+        write_report(kept(out), out)  # with those of earlier calls
 
     return run(wanted, out, minutes=options["minutes"], again=options["again"], say=say, after=after)
 

@@ -10,7 +10,7 @@ import pytest
 
 from lora_lab import cli, experiments
 from lora_lab.experiments import reproduce
-from tests.experiments.reproduce.test_run import Made
+from tests.experiments.reproduce.test_run import Made, Other
 
 
 @pytest.fixture
@@ -49,6 +49,16 @@ def test_results_report_and_picture(run, tmp_path):
     assert (tmp_path / "table6.png").read_bytes().startswith(b"\x89PNG")
     assert "The rule: Two is equal to two." in err
     assert "holds" in run("table6", "--out", str(tmp_path))[1]
+    assert run("--out", str(tmp_path / "table6.png" / "below"))[0] == 2
+
+
+def test_the_report_keeps_what_earlier_calls_found(run, tmp_path, monkeypatch):
+    run("--out", str(tmp_path))
+    monkeypatch.setattr(reproduce, "items", lambda names: [Other()])
+    run("--out", str(tmp_path))
+    text = (tmp_path / "report.md").read_text()
+    assert "## table5" in text
+    assert "## table6" in text
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,11 @@ from typing import Any
 
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments import paper
+from lora_lab.experiments.reproduce import NAMES
 from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Say, in_words, said
 from lora_lab.files import read_json, write_json
 from lora_lab.training import device
+from lora_lab.training.runs import Store
 
 Found = dict[str, Any]  # a result as it is written
 After = Callable[[Sequence[Found]], None]
@@ -43,6 +45,7 @@ def reproduce(
     Raises: BadValue for a folder that cannot be written to.
     """
     check_minutes(minutes)
+    Store(folder).check_writable()
     results: list[Found] = []
     for one in items:
         place = Place(Path(folder) / one.name, minutes or one.minutes, _named(one.name, say))
@@ -53,6 +56,12 @@ def reproduce(
 
 def _named(name: str, say: Say) -> Say:
     return lambda words: say(f"{name}: {words}")
+
+
+def kept(folder: str | Path) -> list[Found]:
+    """All results in a folder, in the order in which items run. Raises: BadValue for a file that is none."""
+    files = [Path(folder) / name / "result.json" for name in NAMES]
+    return [read_json(file) for file in files if file.is_file()]
 
 
 def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
