@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -64,15 +64,15 @@ class Latency(Item):
     )
     axis = "time against the base (1 is equal)"
 
-    def __init__(self, model: str = "minilm") -> None:
-        self.model = model
+    def __init__(self, model: str = "minilm", grids: Sequence[Cells] = GRIDS, most: int = ROUNDS) -> None:
+        self.model, self.grids, self.most = model, grids, most
 
     def expected(self, minutes: float) -> Plan:
         a_token = self._a_token()
-        for cells in GRIDS:
+        for cells in self.grids:
             a_round = sum(rows * tokens for rows, tokens in cells) * a_token * LONGER
-            rounds = min(ROUNDS, int(60 * minutes / a_round) - 1)
-            if rounds >= WANTED:
+            rounds = min(self.most, int(60 * minutes / a_round) - 1)
+            if rounds >= min(WANTED, self.most):
                 break
         if rounds < LEAST:
             needed = (LEAST + 1) * a_round / 60

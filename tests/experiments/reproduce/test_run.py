@@ -12,6 +12,7 @@ from lora_lab.experiments.reproduce import NAMES, item, items
 from lora_lab.experiments.reproduce.base import Item, Judged, Plan, Row
 from lora_lab.experiments.reproduce.report import write_report
 from lora_lab.experiments.reproduce.run import planned, reproduce
+from lora_lab.lesson import reference_reproductions
 from lora_lab.plots.reproduced import picture
 
 
@@ -158,3 +159,13 @@ def test_runs_that_items_share_are_planned_once(monkeypatch):
     first, second = planned([Made(), Other()])
     assert (first["minutes"], second["minutes"]) == (2.0, 0.1)
     assert "another item" in second["words"]
+
+
+def test_what_ships_was_judged_by_the_rules_in_force():
+    shipped = reference_reproductions()
+    assert shipped
+    for name, found in shipped.items():
+        one = item(name)
+        assert (found["finding"], found["rule"]) == (one.finding, one.rule)
+        assert found["environment"]["date"]
+        assert found["error"] or found["rows"]
