@@ -37,15 +37,19 @@ def headline(found: Mapping[str, Any]) -> str:
 
 def in_words(found: Mapping[str, Any]) -> str:
     """The picture for those who do not see it."""
-    means = "; ".join(f"{row['name']} {fmean(row['yours']):.4g}" for row in found["rows"] if row["yours"])
-    return f"{headline(found)}. {found['axis']}, means: {means}."
+    middles = "; ".join(f"{row['name']} {middle(row['yours']):.4g}" for row in found["rows"] if row["yours"])
+    return f"{headline(found)}. {found['axis']}: {middles}."
+
+
+def middle(values: Sequence[float]) -> float:
+    """The mean of seeds; the median of many rounds, among which some were disturbed."""
+    return median(values) if len(values) > MANY else fmean(values)
 
 
 def _draw(axes: Any, place: int, values: Sequence[float], colour: str) -> None:
     many = len(values) > MANY
     axes.scatter(values, [place] * len(values), s=10 if many else 22, color=BLUE, alpha=0.25 if many else 0.8, zorder=3)
-    middle = median(values) if many else fmean(values)
-    axes.plot([middle, middle], [place - 0.32, place + 0.32], color=colour, linewidth=2.4, zorder=4)
+    axes.plot([middle(values)] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2.4, zorder=4)
 
 
 def _behind(axes: Any, place: int, name: str, reference: Mapping[str, Any] | None) -> None:

@@ -197,7 +197,7 @@ for words in (*table.discrepancies, *(f"{what}: {got}" for what, got in table.ex
 assert found["rule"] == item(NAME).rule  # the rule that is in force is the one that judged
 
 # %%
-print(f"you said {guess_standing or 'nothing'}; it {found['standing']}: {found['words']}")
+print(f"you said {guess_standing or 'nothing'}; the rule says {found['standing']}: {found['words']}")
 print("limits:", found["limits"])
 picture(found)
 

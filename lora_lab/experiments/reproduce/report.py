@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, quantiles, stdev
 from typing import Any
 
 from lora_lab.experiments.reproduce.base import in_words
 from lora_lab.files import write_atomically
 
+FEW = 8  # values that are all written out
 SIGNS = {"holds": "the finding **holds** here", "fails": "the finding **fails** here", "undecided": "**undecided**"}
 HEAD = """# The paper, done again on a laptop
 
@@ -57,18 +58,19 @@ def section(one: Mapping[str, Any]) -> str:
 
 def alt(one: Mapping[str, Any]) -> str:
     """The picture in words."""
-    means = ", ".join(f"{row['name']} {_number(fmean(row['yours']))}" for row in one["rows"] if row["yours"])
-    return f"{one['title']}: {one['axis']}: {means}; {one['standing']}"
+    return f"{one['title']}, every value a dot: {one['standing']}"
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation, and every value where they are few."""
+    """Mean, standard deviation and every value; of many the median and quartiles."""
     if not values:
         return "-"
+    if len(values) > FEW:
+        low, middle, high = quantiles(values, n=4)
+        return f"{_number(middle)} (quartiles {_number(low)} to {_number(high)}, {len(values)} of them)"
     about = f" ± {_number(stdev(values))}" if len(values) > 1 else ""
-    each = f" ({', '.join(map(_number, values))})" if 1 < len(values) <= 8 else ""
-    many = f" ({len(values)} of them)" if len(values) > 8 else ""
-    return f"{_number(fmean(values))}{about}{each}{many}"
+    each = f" ({', '.join(map(_number, values))})" if len(values) > 1 else ""
+    return f"{_number(fmean(values))}{about}{each}"
 
 
 def _rows(one: Mapping[str, Any]) -> str:

@@ -107,7 +107,7 @@ def _kept(one: Item, place: Place, again: bool) -> Found | None:
     found = read_json(file)
     right = found.get("version") == VERSION and found.get("budget_minutes") == place.minutes and not found["error"]
     if right:
-        place.say(f"{found['standing']}, from {file}")
+        place.say(f"{found['standing']}, as found before")
     return found if right else None
 
 
