@@ -24,7 +24,7 @@ from lora_lab.experiments.statistics import Verdict
 
 Standing = Literal["holds", "fails", "undecided"]
 Say = Callable[[str], None]
-LATE = 1.3  # an item that takes so many times its minutes is stopped; the same call goes on with it
+LATE = 1.03  # an item that takes so many times its minutes is stopped; the same call goes on with it
 
 
 @dataclass(frozen=True)

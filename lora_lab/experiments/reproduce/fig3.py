@@ -39,7 +39,8 @@ class BetweenRanks(Subspaces):
         "Width 384 in place of 12,288: by chance alone phi(8, 64) is 64 / 384 = 0.17 here and 0.005 there, so chance "
         "is taken off everywhere. Rank 8 of one seed is held against rank 64 of the next, for A of equal seeds may "
         "start alike. The rows of A alone are shown, too, as in the paper: they may still lie near where they "
-        "started."
+        "started. "
+        "Runs of some dozens of steps may not have settled on their directions."
     )
     axis = "phi less chance (0 is chance)"
 

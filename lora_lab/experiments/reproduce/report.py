@@ -10,6 +10,7 @@ from typing import Any
 from lora_lab.experiments.reproduce.base import in_words
 from lora_lab.files import write_atomically
 
+PIPE = r"\|"  # within a cell
 FEW = 8  # values that are all written out
 SIGNS = {"holds": "the finding **holds** here", "fails": "the finding **fails** here", "undecided": "**undecided**"}
 HEAD = """# The paper, done again on a laptop
@@ -101,4 +102,4 @@ def _number(value: float) -> str:
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', PIPE) for cell in line)} |" for line in lines)

@@ -21,7 +21,7 @@ class Methods(Compared):
         "LoRA (rank 8 on q and v) against full fine-tuning on the same test rows: holds if equivalent or better "
         "(margin 1.5 points), fails if worse, else undecided."
     )
-    minutes = 40.0
+    minutes = 38.0
     limits = (
         "One task of film reviews in place of eight of GLUE, MiniLM in place of RoBERTa; SST-2 comes from the same "
         "corpus as rt. The head of all methods trains and is in none of the counts, as in the paper."

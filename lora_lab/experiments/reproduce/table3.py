@@ -26,7 +26,7 @@ class Writing(Compared):
         "it is worse than either, else undecided. BLEU, NIST, ROUGE-L and slot errors are shown, not judged: a score "
         "of one whole text has no rows to compare."
     )
-    minutes = 42.0
+    minutes = 40.0
     limits = (
         "SmolLM2 (135 M) and a grammar's regular sentences in place of GPT-2 and E2E: after a few steps all methods "
         "are far from their best, so this compares how fast they learn. Greedy decoding, no beams; METEOR and CIDEr "

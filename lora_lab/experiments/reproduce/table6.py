@@ -23,7 +23,7 @@ class HowLow(Trained):
         "Rank 1 against rank 64 on q,v and on q,k,v,o: holds if equivalent or better on both (margin 1.5 points, Holm "
         "over the two), fails if worse on either, else undecided."
     )
-    minutes = 40.0
+    minutes = 38.0
     limits = (
         "MiniLM (width 384: rank 64 is a sixth of all there is, in GPT-3 a 192nd) and two classes of film reviews, "
         "which may need less rank than most tasks; alpha 16 and one rate for all ranks, as the paper keeps its own."
