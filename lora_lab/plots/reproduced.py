@@ -10,6 +10,7 @@ from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, RED, Picture
 from lora_lab.plots.compared import finish, new_axes
 
 COLOURS = {"holds": GREEN, "fails": RED, "undecided": GREY}
+WIDE = 50  # times
 MANY = 12  # values of a row above which they are drawn paler: rounds, not seeds
 
 
@@ -22,6 +23,10 @@ def picture(found: Mapping[str, Any], reference: Mapping[str, Any] | None = None
         _draw(axes, place, row["yours"], COLOURS[found["standing"]])
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
+    if found["line"] is not None:
+        axes.axvline(found["line"], color=GREY, linestyle="--", linewidth=1, zorder=1)
+    if _wide(rows):
+        axes.set_xscale("log")
     _published(axes, rows)
     axes.set_xlabel(found["axis"])
     finish(axes, headline(found), _below(found, reference), grid="x")
@@ -67,11 +72,18 @@ def _published(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.text(1.02, place, row["published"] or "-", transform=axes.get_yaxis_transform(), fontsize=8, va="center")
 
 
+def _wide(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether values lie so far apart, all above 0, that only a logarithmic axis shows them."""
+    values = [value for row in rows for value in row["yours"]]
+    return min(values, default=0.0) > 0 and max(values) > WIDE * min(values)
+
+
 def _below(found: Mapping[str, Any], reference: Mapping[str, Any] | None) -> str:
     sizes = ", ".join(f"{name} {value}" for name, value in found["sizes"].items() if not isinstance(value, list))
     behind = ""
     if reference:
         made = reference["environment"]
         behind = f" Diamonds: the reference ({made['hardware']}, {made['date']})."
-    each = "a round" if max((len(row["yours"]) for row in found["rows"]), default=0) > MANY else "a seed"
-    return f"Each dot is {each}; {sizes}.{behind}"
+    each = "a round" if "rounds" in found["sizes"] else "a seed"
+    dashed = "" if found["line"] is None else " Dashed: the baseline."
+    return f"Each dot is {each}; {sizes}.{dashed}{behind}"

@@ -88,6 +88,7 @@ class Item(ABC):
     rule      by which it holds, fails or stays undecided, fixed before anything is run
     minutes   what it may take unless told otherwise
     limits    what makes it a surrogate, and what it cannot say
+    axis      what its figures are, with their unit; line: where on it nothing is (chance, equality), to be drawn
     store     the folder of its runs, where items share them: the first trains for all
     """
 
@@ -98,6 +99,7 @@ class Item(ABC):
     minutes: ClassVar[float]
     limits: ClassVar[str]
     axis: ClassVar[str] = "test accuracy (%)"
+    line: ClassVar[float | None] = None
     store: ClassVar[str] = ""
 
     @abstractmethod

@@ -19,7 +19,7 @@ from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Row
 from lora_lab.experiments.reproduce.trained import Scores
 from lora_lab.experiments.results import Runs
 
-LADDER = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2), (1, 0, 1))  # rates, growth, seeds
+LADDER = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2))  # rates, growth, seeds
 
 
 class Compared(Item):

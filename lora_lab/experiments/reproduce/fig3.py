@@ -12,9 +12,10 @@ import numpy as np
 
 from lora_lab.experiments.reproduce.base import Judged, Row, in_every
 from lora_lab.experiments.reproduce.subspaces import TOO_FEW, Subspaces, Updates, over_layers
-from lora_lab.experiments.subspace import directions, expected_phi, phi_grid
+from lora_lab.experiments.subspace import directions, expected_phi, phi_grid, random_directions
 from lora_lab.experiments.updates import Update
 
+RANDOM, DRAWS = "random, phi(8, 8)", 5  # pairs of random subspaces that are shown beside
 HALF = 0.5  # what the paper calls overlap of the first direction
 LOOKS: Mapping[str, Callable[[Update], np.ndarray]] = {
     "BA": lambda update: update.factors.right,
@@ -39,14 +40,14 @@ class BetweenRanks(Subspaces):
         "Width 384 in place of 12,288: by chance alone phi(8, 64) is 64 / 384 = 0.17 here and 0.005 there, so chance "
         "is taken off everywhere. Rank 8 of one seed is held against rank 64 of the next, for A of equal seeds may "
         "start alike. The rows of A alone are shown, too, as in the paper: they may still lie near where they "
-        "started. "
-        "Runs of some dozens of steps may not have settled on their directions."
+        "started. Runs of some dozens of steps may not have settled on their directions."
     )
     axis = "phi less chance (0 is chance)"
+    line = 0.0
 
     def rows(self, found: Updates) -> list[Row]:  # type: ignore[override]
         measured = shared(found["rank 8"], found["rank 64"], CELLS)
-        return rows_of(measured, self.axis)
+        return [*rows_of(measured, self.axis), chance(found, self.axis)]
 
     def judge(self, found: Updates) -> Judged:  # type: ignore[override]
         return judged(shared(found["rank 8"], found["rank 64"], CELLS))
@@ -68,6 +69,14 @@ def rows_of(measured: Measured, axis: str) -> list[Row]:
     """A row for each: "BA of q, phi(8, 8)"."""
     names = {place: f"{place[0]} of {place[1]}, phi({place[2][0]}, {place[2][1]})" for place in measured}
     return [Row(names[place], tuple(own), axis) for place, own in measured.items()]
+
+
+def chance(found: Updates, axis: str) -> Row:
+    """phi(8, 8) of pairs of random subspaces, less its mean: the baseline."""
+    width = next(iter(found["rank 64"][0].values())).weight.shape[1]
+    k = min(8, width)
+    drawn = [(random_directions(width, k, 2 * n), random_directions(width, k, 2 * n + 1)) for n in range(DRAWS)]
+    return Row(RANDOM, tuple(float(phi_grid(a, b)[-1, -1] - k / width) for a, b in drawn), axis)
 
 
 def _between(a: Layers, b: Layers, what: str, role: str, cell: Cell) -> float:

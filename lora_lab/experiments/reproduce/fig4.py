@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from lora_lab.experiments.reproduce.base import Judged, Row, in_every
-from lora_lab.experiments.reproduce.fig3 import Measured, rows_of, shared
+from lora_lab.experiments.reproduce.fig3 import RANDOM, Measured, chance, rows_of, shared
 from lora_lab.experiments.reproduce.subspaces import TOO_FEW, Subspaces, Updates
-from lora_lab.experiments.subspace import phi_grid, random_directions
 
 CELLS = ((1, 1), (8, 8), (16, 16))
-DRAWS = 5  # pairs of random subspaces that are shown beside
 
 
 class BetweenSeeds(Subspaces):
@@ -30,26 +28,19 @@ class BetweenSeeds(Subspaces):
         "tasks. Pairs are seed and next seed, so a seed is in two of them: the pairs are not quite independent."
     )
     axis = "phi less chance (0 is chance)"
+    line = 0.0
 
     def rows(self, found: Updates) -> list[Row]:  # type: ignore[override]
         measured = shared(found["rank 64"], found["rank 64"], CELLS)
-        width = next(iter(found["rank 64"][0].values())).weight.shape[1]
-        return [*rows_of(measured, self.axis), Row("random, phi(8, 8)", tuple(chance(width)), self.axis)]
+        return [*rows_of(measured, self.axis), chance(found, self.axis)]
 
     def judge(self, found: Updates) -> Judged:  # type: ignore[override]
         return judged(shared(found["rank 64"], found["rank 64"], CELLS))
 
     def published(self, table: Any) -> Mapping[str, str]:
         said = {role: table.row(weights=f"W{role}")["shared"] for role in "qv"}
-        random = {"random, phi(8, 8)": table.row(weights="random Gaussian")["shared"]}
+        random = {RANDOM: table.row(weights="random Gaussian")["shared"]}
         return {f"A of {role}, phi(8, 8)": words for role, words in said.items()} | random
-
-
-def chance(width: int) -> list[float]:
-    """phi(8, 8) of pairs of random subspaces, less its mean."""
-    k = min(8, width)
-    drawn = [(random_directions(width, k, 2 * n), random_directions(width, k, 2 * n + 1)) for n in range(DRAWS)]
-    return [float(phi_grid(a, b)[-1, -1] - k / width) for a, b in drawn]
 
 
 def judged(measured: Measured) -> Judged:

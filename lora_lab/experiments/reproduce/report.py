@@ -50,7 +50,7 @@ def section(one: Mapping[str, Any]) -> str:
             f"- *Limits:* {one['limits']}",
             *expected,
             *notes,
-            f"- *Took* {one['seconds'] / 60:.1f} of {one['budget_minutes']:g} minutes; {_where(one)}",
+            f"- *The last call took* {one['seconds'] / 60:.1f} of {one['budget_minutes']:g} minutes; {_where(one)}",
             "",
             *([_rows(one), "", f"![{alt(one)}]({one['item']}.png)", ""] if one["rows"] else []),
         ]

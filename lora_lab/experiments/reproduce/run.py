@@ -131,6 +131,7 @@ def _made(one: Item, place: Place) -> Found:
     result = {
         **{"version": VERSION, "item": one.name, "title": title(one), "scale": "laptop", "source": table.source},
         **{"finding": one.finding, "rule": one.rule, "limits": one.limits, "axis": one.axis},
+        "line": one.line,
         **{"standing": judged.standing, "words": judged.words, "error": error},
         "rows": [
             {**asdict(row), "published": published.get(row.name, ""), "expected": others.get(row.name, "")}

@@ -63,6 +63,7 @@ class Latency(Item):
         "beside its arithmetic than here. The paper has no row for LoRA beside the base."
     )
     axis = "time against the base (1 is equal)"
+    line = 1.0
 
     def __init__(self, model: str = "minilm", grids: Sequence[Cells] = GRIDS, most: int = ROUNDS) -> None:
         self.model, self.grids, self.most = model, grids, most
