@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lora_lab.errors import BadValue, Failed
+from lora_lab.errors import BadValue
 
 OURS = ("model", "task", "row", "variant", "gpu", "model_path", "data", "seeds", "steps_limit", "prompts", "start")
 PLANNED = ("model", "task", "row", "variant", "gpu", "model_path", "data")
@@ -46,7 +46,8 @@ def refuse_at_laptop_scale(options: Mapping[str, Any]) -> None:
 
 def reproduce_paper(names: Sequence[str], dry_run: bool, as_json: bool, options: Mapping[str, Any]) -> None:
     """Print plans, or run one table and print what came of it. Raises: as `protocol.plan` and `protocol.run`."""
-    protocol = _protocol()
+    from lora_lab.experiments import protocol
+
     tables = list(dict.fromkeys(names or protocol.TABLES))
     if dry_run:
         plans = [one for table in tables for one in protocol.plan(table, **_given(options, PLANNED))]
@@ -65,11 +66,3 @@ def reproduce_paper(names: Sequence[str], dry_run: bool, as_json: bool, options:
 def _given(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The options that were given; for the others the protocol has its own defaults."""
     return {name: options[name] for name in names if options[name]}
-
-
-def _protocol() -> Any:
-    try:
-        from lora_lab.experiments import protocol  # type: ignore[attr-defined,unused-ignore]
-    except ImportError as error:
-        raise Failed("--scale paper is not in this lora_lab; --scale laptop runs the surrogates") from error
-    return protocol

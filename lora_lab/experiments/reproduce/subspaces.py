@@ -5,23 +5,16 @@ OUT/subspaces/runs        rank 4, 8 and 64 on q and v, several seeds: trained on
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import ClassVar
 
-from torch import nn
-
 from lora_lab.experiments.afterwards import remembered
 from lora_lab.experiments.reproduce.base import Judged, Place, Plan
 from lora_lab.experiments.reproduce.trained import Scores, Trained
-from lora_lab.experiments.updates import Update, updates_of_adapter
-from lora_lab.methods.adapters import load_adapter
+from lora_lab.experiments.updates import Update, updates_of
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
-from lora_lab.training.models import load_model
-from lora_lab.training.runs import Run
-from lora_lab.training.tasks import load_task
 
 RANKS = (4, 8, 64)
 PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # how a role's layers are called
@@ -49,18 +42,10 @@ class Subspaces(Trained):
 
     def run(self, plan: Plan, place: Place) -> Updates:  # type: ignore[override]  # what is looked at are the updates
         runs = super().run(plan, place)
-        base = load_model(self.model, load_task(self.task).num_labels, dtype="fp32")
-        return {name: [updates_of(base, one) for one in own] for name, own in runs.items()}
+        return {name: [updates_of(one) for one in own] for name, own in runs.items()}
 
     def verdict(self, scores: Scores) -> Judged:
         raise NotImplementedError("the updates are judged, not the answers")
-
-
-def updates_of(base: nn.Module, run: Run) -> dict[str, Update]:
-    """What a finished run added to each layer of its base, which is left as it is."""
-    adapted = copy.deepcopy(base)
-    load_adapter(adapted, run.adapter or "")
-    return updates_of_adapter(adapted)
 
 
 def over_layers(found: Mapping[str, Update], role: str, value: Callable[[str], float]) -> float:
