@@ -30,8 +30,8 @@ from lora_lab.checks.rates import (
 )
 from lora_lab.checks.reproducing import (
     check_beforehand,
-    check_chance,
     check_gpt2_count,
+    check_luck,
     check_without_rte,
 )
 from lora_lab.checks.rivals import (
@@ -94,6 +94,7 @@ __all__ = [
     "check_lora_forward",
     "check_loss_mask",
     "check_lost_update",
+    "check_luck",
     "check_merged_weight",
     "check_nf4_gib",
     "check_not_equal",

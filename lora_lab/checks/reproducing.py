@@ -55,17 +55,17 @@ def check_beforehand(answer: str | None) -> Verdict:
     return Verdict(letter == "b", RULES[letter])
 
 
-def check_chance(answer: float | None) -> Verdict:
-    """Lesson 14: phi(8, 64) of two random subspaces of 384 dimensions."""
+def check_luck(answer: float | None) -> Verdict:
+    """Lesson 14: how probably five coins fall alike, on either side."""
     if unsolved(answer):
         return not_yet(ANSWER)
     hints = {
-        64 / 12288: "that is GPT-3's width: MiniLM has 384",
-        8 / 384: "of the two sizes the larger counts: phi divides by the smaller",
-        8 / 64: "that is the one size over the other: chance is against the width of the space",
-        384 / 64: "the other way round",
-        8 * 64 / 384: "that is the sum of squares: phi divides it by min(8, 64)",
-        100 * 64 / 384: "right in per cent; asked is the share",
+        0.5**5: "that is one of the two sides: all tails decides, too",
+        2 * 0.5**3: "that is three seeds",
+        2 * 0.5**4: "that is four seeds: asked are five",
+        0.5: "that is one coin",
+        100 * 2 * 0.5**5: "right in per cent; asked is the share",
+        1 - 2 * 0.5**5: "that is how probably it stays undecided",
+        0.05: "that is the level of other tests; here it follows from the coins",
     }
-    why = "max(8, 64) / 384 = 0.17: a sixth is shared by matrices that know nothing of each other; GPT-3 has 0.005"
-    return number(answer, 64 / 384, hints, why, 0.01)
+    return number(answer, 2 * 0.5**5, hints, "2 x (1/2)^5 = 1/16: what chance alone decides in six of a hundred", 0.01)

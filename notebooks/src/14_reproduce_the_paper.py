@@ -236,28 +236,30 @@ assert all(one["standing"] in ("holds", "fails", "undecided") for one in referen
 assert all(one["rows"] and one["environment"]["date"] for one in reference.values() if not one["error"])
 
 # %% [markdown]
-# ## A trap: chance is large where models are small
-# Figures 3 and 4 ask how much of one subspace lies in another, phi from 0 to 1 (lesson 13). Two *random* subspaces of i and j directions in d dimensions share max(i, j) / d. In GPT-3, with d = 12,288, that is next
-# to nothing. Whoever does the figure again on a small model and forgets to take chance off sees structure where there is none.
+# ## How much luck a rule lets through
+# Table 7 and both figures are judged by seeds alone: it *holds* if it is so in every one of at least 4, it *fails* if in none. Suppose that nothing is there at all, and each seed falls to either side like a coin.
 #
 # ### Exercise 4 · 3 minutes
-# MiniLM has d = 384. What is phi(8, 64) of two random subspaces?
+# How probable is it that such a rule **decides** all the same, with 5 seeds? (All on the one side, or all on the other.)
 
 # %% exercise
-checks.check_chance(...)
+checks.check_luck(...)
 
 # %% solution
-checks.check_chance(64 / 384)
+checks.check_luck(2 * 0.5**5)
 
 # %% [markdown]
-# Do not believe the formula; draw some.
+# Throw the coins:
 
 # %%
-from lora_lab.experiments.subspace import phi_grid, random_directions
+import numpy as np
 
-drawn = [phi_grid(random_directions(384, 8, seed), random_directions(384, 64, 100 + seed))[-1, -1] for seed in range(10)]
-print([f"{phi:.3f}" for phi in drawn])
-assert abs(sum(drawn) / 10 - 64 / 384) < 0.02
+coins = np.random.default_rng(14).integers(0, 2, size=(20_000, 5)).sum(1)
+print(f"decided by luck: {np.mean((coins == 0) | (coins == 5)):.1%} with 5 seeds; with 3 it would be {2 * 0.5**3:.0%}")
+assert abs(np.mean((coins == 0) | (coins == 5)) - 2 * 0.5**5) < 0.01
+
+# %% [markdown]
+# One in sixteen: not nothing, and the reason why fewer than four seeds decide nothing here. The other rules ask for more: an interval over seeds *and* rows, a margin, a correction for many pairs (lesson 08).
 
 # %% [markdown]
 # ## Your own, in full
@@ -273,4 +275,4 @@ assert abs(sum(drawn) / 10 - 64 / 384) < 0.02
 # - A figure can be right and its average mislead: one column of eight made the lead.
 # - A surrogate tests a *finding*, by a rule that was there first. "Undecided" is one of its three answers.
 # - What must hold can be counted (a merged LoRA's arithmetic), what is measured scatters: rounds and seeds are shown, all of them.
-# - On a small model chance is large: take it off before you see structure.
+# - Seeds that all agree may be luck: five coins do so once in sixteen times. And on a small model chance is large (lesson 13): take it off.

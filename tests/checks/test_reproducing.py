@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from lora_lab import LoRA, checks, params
 from lora_lab.experiments import paper
-from lora_lab.experiments.subspace import phi_grid, random_directions
 
 
 def test_the_count_is_the_labs_own():
@@ -23,10 +24,9 @@ def test_without_rte_follows_from_the_table():
     assert checks.check_without_rte(-0.11).passed is True
 
 
-def test_chance_is_what_random_directions_share():
-    draws = [phi_grid(random_directions(384, 8, n), random_directions(384, 64, 99 + n))[-1, -1] for n in range(20)]
-    assert abs(np.mean(draws) - 64 / 384) < 0.01
-    assert checks.check_chance(64 / 384).passed is True
+def test_luck_is_counted():
+    alike = [coins for coins in product((0, 1), repeat=5) if len(set(coins)) == 1]
+    assert checks.check_luck(len(alike) / 2**5).passed is True
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_chance_is_what_random_directions_share():
         ("check_beforehand", "a", "undecided"),
         ("check_beforehand", "c", "beforehand"),
         ("check_beforehand", "e", "one of a, b, c, d"),
-        ("check_chance", 64 / 12288, "GPT-3"),
-        ("check_chance", 8 / 384, "larger counts"),
-        ("check_chance", 16.67, "per cent"),
+        ("check_luck", 1 / 32, "all tails"),
+        ("check_luck", 0.125, "four seeds"),
+        ("check_luck", 6.25, "per cent"),
     ],
 )
 def test_wrong_answers_hear_why(check, answer, why):
@@ -52,7 +52,7 @@ def test_wrong_answers_hear_why(check, answer, why):
     assert why in verdict.words
 
 
-@pytest.mark.parametrize("check", ["check_gpt2_count", "check_without_rte", "check_beforehand", "check_chance"])
+@pytest.mark.parametrize("check", ["check_gpt2_count", "check_without_rte", "check_beforehand", "check_luck"])
 def test_unsolved_is_not_yet(check):
     assert getattr(checks, check)(...).passed is None
     assert checks.check_beforehand("b").passed is True
