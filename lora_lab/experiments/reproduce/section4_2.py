@@ -58,7 +58,8 @@ class Costly(Item):
     limits = (
         "A model of 135 M parameters trained in fp32 on a CPU in place of 175 B on many GPUs: activations and logits, "
         "which LoRA does not save, weigh more here, and so does AdamW's pass over every weight, which it does save. "
-        "GPT-3's rows are computed, not measured: one row of 2,048 tokens, fp16 weights, Adam in fp32, no sharding."
+        "GPT-3's rows are computed, not measured: one row of 2,048 tokens; weights, gradients and "
+        "AdamW's moments in fp16 (8 bytes a parameter; what trains beside a frozen base in fp32), no sharding."
     )
     axis = "MiB, GB or tokens/s: see the row"
 
