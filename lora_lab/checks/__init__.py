@@ -120,7 +120,7 @@ __all__ = [
     "check_turned",
     "check_update_shows",
     "check_what_is_shown",
-    "check_word",
     "check_without_rte",
+    "check_word",
     "check_wrong_fan_in",
 ]
