@@ -140,7 +140,7 @@ print("The rule:", table1.rule)
 # %%
 from lora_lab.experiments.reproduce.run import reproduce
 
-(yours,) = reproduce([table1], store / "reproduced", minutes=2, say=print)
+(yours,) = reproduce([table1], store / "reproduced", minutes=30 if FAST else 3, say=print)
 rounds = {row["name"]: row["yours"] for row in yours["rows"]}
 print(yours["standing"], mark, "-", yours["words"])
 assert yours["error"] is None and yours["standing"] in ("holds", "fails", "undecided")
