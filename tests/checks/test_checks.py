@@ -142,4 +142,5 @@ def test_every_check_is_tested():
     tested |= {"codes", "bits_per_weight", "bf16_step", "three_bits_said"}  # tests/checks/test_bits.py
     tested |= {"smallest_rank", "phi", "chance", "amplification", "what_is_shown"}  # tests/checks/test_inside.py
     tested |= {"word", "turned", "own_card"}  # tests/checks/test_verdicts.py
+    tested |= {"gpt2_count", "without_rte", "beforehand", "luck"}  # tests/checks/test_reproducing.py
     assert {name.removeprefix("check_") for name in dir(checks) if name.startswith("check_")} == tested
