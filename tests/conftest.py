@@ -34,9 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Side by side with another process of the suite one thread each is faster than two that wait for each other."""
+    """Side by side with another process of the suite one thread each is faster than two that wait for each other.
+
+    So it is for what the tests start: kernels, the command line, JupyterLab.
+    """
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
