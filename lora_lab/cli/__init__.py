@@ -19,6 +19,7 @@ import click
 from lora_lab import __version__
 from lora_lab.cli.claims import claims
 from lora_lab.cli.compare import compare
+from lora_lab.cli.doctor import doctor
 from lora_lab.cli.inspect import inspect
 from lora_lab.cli.memory import memory
 from lora_lab.cli.merge import merge
@@ -90,6 +91,7 @@ commands.add_command(merge)
 commands.add_command(inspect)
 commands.add_command(reproduce)
 commands.add_command(wheelhouse)
+commands.add_command(doctor)
 
 
 @commands.command()
@@ -118,16 +120,6 @@ def fetch(check: bool, tweets: bool, source: str | None) -> None:
     if problems:
         raise Failed(f"{'; '.join(problems)}; run: lora-lab fetch")
     _say(f"all {len(wanted)} assets are whole, in {assets.home()}")
-
-
-@commands.command()
-@JSON
-def doctor(as_json: bool) -> None:
-    """What this machine has and how the lab will use it."""
-    from lora_lab import workbench
-
-    facts = workbench.examine()
-    _print(facts if as_json else workbench.describe(facts), as_json)
 
 
 @commands.command()

@@ -9,6 +9,7 @@ import getpass
 import platform
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,10 @@ def letter(findings: Iterable[Finding], lab: str, date: str) -> dict[str, Any]:
 
 
 def private_words() -> dict[str, str]:
-    """What must not leave the machine, and what stands in its place: the home folder, the user's and the machine's name."""
+    """What must not leave the machine, and what stands for it: the home folder, the user's and the machine's name."""
     private = {str(Path.home()): "~", platform.node(): "<machine>"}
-    try:
+    with suppress(OSError, KeyError, ImportError):  # a container's user without a name
         private[getpass.getuser()] = "<user>"
-    except (OSError, KeyError, ImportError):  # a container's user without a name
-        pass
     return {word: instead for word, instead in private.items() if len(word) > 1}
 
 
@@ -76,8 +75,7 @@ def anonymous(value: Any, private: dict[str, str]) -> Any:
         return [anonymous(one, private) for one in value]
     if not isinstance(value, str):
         return value
-    for word, instead in sorted(private.items(), key=lambda pair: -len(pair[0])):
-        value = re.sub(
-            rf"(?<!\w){re.escape(word)}(?!\w)", lambda match, with_=instead: with_, value, flags=re.IGNORECASE
-        )
+    for word in sorted(private, key=len, reverse=True):
+        parts = re.split(rf"(?<!\w){re.escape(word)}(?!\w)", value, flags=re.IGNORECASE)
+        value = private[word].join(parts)
     return value

@@ -1,4 +1,4 @@
-"""What can be seen of a machine with the standard library alone: each check is told what it looks at, and is a function.
+"""What can be seen of a machine with the standard library alone; each check is a function that is told what it sees.
 
 So each fault can be planted in a test, and the installer can look before anything is installed.
 """
@@ -43,7 +43,12 @@ def check_python(version: tuple[int, ...], bits: int = 64, implementation: str =
 def check_platform(
     system: str, machine: str, *, release: str = "", translated: bool = False, libc: tuple[str, str] = ("glibc", "2.35")
 ) -> Finding:
-    """A system for which torch has wheels. `release` is that of macOS; `translated`: an Intel Python on Apple silicon."""
+    """A system for which torch has wheels.
+
+    release      of macOS
+    translated   an Intel Python on Apple silicon
+    libc         of Linux: its name and version
+    """
     found, elsewhere = " ".join(part for part in (system, release, machine) if part), "in a browser: docs/install.md"
     if system == "Darwin" and translated:
         return red("platform", f"{found}: an Intel Python on Apple silicon", "install the Python for Apple silicon")
@@ -64,8 +69,10 @@ def check_platform(
     return green("platform", found)
 
 
-def check_memory(total: int, free: int) -> Finding:
-    """Memory in bytes: the machine's, or a container's limit, and what is free of it now."""
+def check_memory(total: int | None, free: int | None) -> Finding:
+    """Memory in bytes: the machine's, or a container's limit, and what is free of it now; None where nobody tells."""
+    if total is None or free is None:
+        return green("memory", "not known before the lab is installed; 8 GB are needed")
     found = f"{total / GIB:.1f} GiB, of which {free / GIB:.1f} free"
     if total < NEEDED_MEMORY:
         return red(
@@ -83,7 +90,8 @@ def check_disk(free: int, where: str, needed: int = NEEDED_DISK) -> Finding:
     found = f"{free / GIB:.1f} GiB free at {where}"
     if free >= needed:
         return green("disk", found)
-    remedy = f"free {max(needed - free, 0) / GIB:.1f} GiB more, or choose a folder on another disk and set LORA_LAB_HOME to one there"
+    short = f"free {(needed - free) / GIB:.1f} GiB more"
+    remedy = f"{short}, or choose a folder on another disk and set LORA_LAB_HOME to one there too"
     return red("disk", f"{found}, {needed / GIB:.1f} are needed", remedy)
 
 
@@ -105,7 +113,7 @@ def check_path(
     service = next((name for name in SYNCED if name in above), None)
     drives = [value for key, value in (environment or {}).items() if key.startswith("OneDrive") and value]
     if service or any(above.startswith(drive.lower()) for drive in drives):
-        remedy = "move it out, to C:\\lora-lab or your home folder: each installed file would be copied, and locked meanwhile"
+        remedy = "move it out, such as to C:\\lora-lab: each installed file would be copied, and locked meanwhile"
         return red("path", f"{folder} lies in a folder that is synchronised ({service or 'OneDrive'})", remedy)
     if system == "Windows" and not long_paths and len(folder) + DEEPEST > WINDOWS_LIMIT:
         remedy = f"choose a folder with at most {WINDOWS_LIMIT - DEEPEST} letters in its path, such as C:\\lora-lab"
@@ -113,10 +121,10 @@ def check_path(
     return green("path", folder)
 
 
-def check_port(port: int, listen: Callable[[int], None] | None = None) -> Finding:
-    """Whether a port of this machine can be listened on and reached."""
+def check_port(port: int, take: Callable[[int], None] | None = None) -> Finding:
+    """Whether a port of this machine is free, and whether the machine lets itself be called."""
     try:
-        (listen or listen_and_call)(port)
+        (take or take_and_call)(port)
     except OSError as error:
         remedy = f"close the other program, often another JupyterLab, or start with: lora-lab --port {port + 1}"
         return red("port", f"port {port} of this machine cannot be used: {error.strerror or error}", remedy)
@@ -139,7 +147,7 @@ def check_browser(find: Callable[[], object] = webbrowser.get) -> Finding:
 
 
 def look(folder: Path, assets: Path, port: int = 8888, *, assets_there: bool = False) -> list[Finding]:
-    """Every check of this file, on this machine. `assets_there`: all are, so that less disk, and no write, is needed."""
+    """Every check of this file, on this machine; where the assets are there, only a folder for work is looked at."""
     python = check_python(sys.version_info[:3], 64 if sys.maxsize > 2**32 else 32, platform.python_implementation())
     findings = [python, look_at_platform(), check_memory(*memory()), *look_at_folder(folder, assets_there=assets_there)]
     if not assets_there and assets != folder:
@@ -179,18 +187,20 @@ def write_and_remove(folder: Path) -> None:
         file.flush()
 
 
-def listen_and_call(port: int) -> None:
-    """Listen on a port and call it: a firewall that stops a machine's call to itself is seen. Raises: OSError."""
+def take_and_call(port: int) -> None:
+    """Take a port, then call another: a firewall that stops a machine's call to itself is seen. Raises: OSError."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", port))
+    with socket.socket() as server:  # any other: a port that was called stays taken for a minute
+        server.bind(("127.0.0.1", 0))
         server.listen(1)
         with socket.create_connection(server.getsockname(), timeout=3):
             server.settimeout(3)
             server.accept()[0].close()
 
 
-def memory() -> tuple[int, int]:
-    """Bytes in all, and bytes free, of this machine or of the container that this runs in."""
+def memory() -> tuple[int | None, int | None]:
+    """Bytes in all, and bytes free, of this machine or of the container that this runs in; None where nobody tells."""
     with suppress(ImportError):
         import psutil
 
@@ -201,7 +211,7 @@ def memory() -> tuple[int, int]:
     with suppress(ValueError, OSError, AttributeError):  # before anything is installed; Windows has no sysconf
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return total, total
-    return NEEDED_MEMORY, NEEDED_MEMORY
+    return None, None
 
 
 def container_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:

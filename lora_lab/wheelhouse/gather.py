@@ -121,7 +121,7 @@ def _gather_assets(folder: Path, tweets: bool, say: Say) -> None:
 
 
 def _drop_strangers(folder: Path) -> None:
-    """Remove wheels whose bytes no lock names: those of earlier versions, and those that a stopped copy left in part."""
+    """Remove wheels whose bytes no lock names: of earlier versions, or what a stopped copy left in part."""
     wanted = {one.sha256 for one in _locked(folder)}
     ours = {line.rsplit("sha256:", 1)[1] for line in assets.lock().values()}
     for path in (*(folder / WHEELS).glob("*.whl"), *(folder / ASSETS).glob("*.whl")):
@@ -156,7 +156,7 @@ def _write_manifest(folder: Path) -> dict[str, Any]:
     for target in targets_of(folder):
         locked = contents.read_lock(folder / f"{target.name}.txt")
         if missing := [one.name for one in locked if one.sha256 not in at]:
-            raise Failed(f"{target.words} lacks {', '.join(missing)}; run it again")
+            raise Failed(f"{target.words} lacks {', '.join(missing)}; run it again for that machine")
         targets[target.name] = sorted(at[one.sha256] for one in locked)
     made = datetime.now(UTC).date().isoformat()
     manifest = {"lab": __version__, "made": made, "targets": targets, "files": files}

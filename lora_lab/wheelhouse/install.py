@@ -24,7 +24,16 @@ from lora_lab.wheelhouse.targets import Target, named, this_platform, this_pytho
 
 STAMP = ".lab"  # in the venv: what it was installed from, the same as make's, so that nobody installs twice
 SH = '#!/bin/sh\n# Open the workbench.\ncd "$(dirname "$0")" && exec .venv/bin/python -m lora_lab "$@"\n'
-CMD = '@echo off\r\nrem Open the workbench.\r\ncd /d "%~dp0"\r\n.venv\\Scripts\\python -m lora_lab %*\r\nif errorlevel 1 pause\r\n'
+CMD = "\r\n".join(
+    [
+        "@echo off",
+        "rem Open the workbench.",
+        'cd /d "%~dp0"',
+        r".venv\Scripts\python -m lora_lab %*",
+        "if errorlevel 1 pause",
+        "",
+    ]
+)
 
 
 def main(house: Path, arguments: Sequence[str] | None = None) -> None:

@@ -1,8 +1,8 @@
-"""pip, choosing for another machine: `python -m lora_lab.wheelhouse.pip_elsewhere '{"sys_platform": "win32"}' install ...`.
+"""pip, choosing for another machine: `python -m lora_lab.wheelhouse.pip_elsewhere '{"sys_platform": "win32"}' install`.
 
-pip's own `--platform` chooses wheels by their tags, but it reads conditions in requirements (`; sys_platform == "win32"`)
-for the machine that it runs on: a wheelhouse for Windows made on Linux would lack what only Windows needs, and hold what
-only Linux needs. So its vendored `packaging` is told of the other machine first. Nothing else of pip is touched.
+pip's own `--platform` chooses wheels by their tags, but conditions in requirements (`; sys_platform == "win32"`) it
+reads for the machine that it runs on: a wheelhouse for Windows made on Linux would lack what only Windows needs, and
+hold what only Linux needs. So its vendored `packaging` is told of the other machine first; nothing else is touched.
 """
 
 from __future__ import annotations

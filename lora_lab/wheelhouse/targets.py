@@ -1,6 +1,6 @@
 """The kinds of machine that a wheelhouse is for: a platform and a Python, and what pip has to be told of them.
 
-Only the standard library is used here: the installer runs this file out of the lab's wheel before anything is installed.
+Only the standard library is used here: the installer runs it out of the lab's wheel before anything is installed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from lora_lab.errors import BadValue, nearest
 
-# A wheel's tag names the oldest system that it runs on: the C library on Linux (2.28 is Debian 10, Ubuntu 18.10, RHEL 8),
-# the release of macOS. pip takes each tag that it is given, so older ones are named too.
+# A wheel's tag names the oldest system that it runs on: on Linux the C library (2.28 is Debian 10, Ubuntu 18.10, RHEL
+# 8), on macOS the release. pip takes each tag that it is given, so older ones are named too.
 GLIBC = (28, 27, 26, 24, 17, 12, 5)
 PLATFORMS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
     "linux": (
