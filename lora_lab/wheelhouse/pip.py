@@ -54,15 +54,12 @@ def download(target: Target, lock: Path, wheels: Path) -> None:
 
 def download_torch(target: Target, index: str, wheels: Path, wanted: str = "torch>=2.6") -> str:
     """Get torch from an index of its own, for the CPU; returns the pin for it, such as torch==2.9.0+cpu."""
-    there = ["download", "--no-deps", "--index-url", index, "-d", str(wheels)]
-    with tempfile.TemporaryDirectory() as scratch:
-        report = Path(scratch) / "report.json"
-        dry = ["install", "--dry-run", "--ignore-installed", "--no-deps", "--target", scratch, "--report", str(report)]
-        what = f"find torch for {target.words} at --torch-index"
-        _pip([*dry, "--index-url", index, *target.options, wanted], what, target)
-        version = json.loads(report.read_text(encoding="utf-8"))["install"][0]["metadata"]["version"]
-    _pip([*there, *target.options, f"torch=={version}"], f"get torch {version}", target)
-    return f"torch=={version}"
+    with tempfile.TemporaryDirectory(dir=wheels) as scratch:
+        there = ["download", "--no-deps", "--index-url", index, "-d", scratch, *target.options, wanted]
+        _pip(there, f"get torch for {target.words} at --torch-index", target)
+        (wheel,) = Path(scratch).glob("torch-*.whl")
+        wheel.replace(wheels / wheel.name)
+    return f"torch=={wheel.name.split('-')[1]}"
 
 
 def download_asset(locked: str, folder: Path) -> None:
