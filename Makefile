@@ -6,7 +6,11 @@ BIN := .venv/bin
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
 
+<<<<<<< HEAD
 .PHONY: lab test demo notebooks bench reference lint fetch
+=======
+.PHONY: lab test demo notebooks bench lint fetch wheelhouse
+>>>>>>> fa81642 (start.sh and start.ps1, a page on installing for many, a line for Colab)
 
 lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
@@ -33,6 +37,10 @@ reference: fetch
 
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+# For a class: FOR="--platform windows --platform linux --python 3.11", see docs/install.md
+wheelhouse: .venv/.lab
+	$(BIN)/lora-lab wheelhouse $(FOR)
 
 fetch: .venv/.lab
 	$(BIN)/lora-lab fetch
