@@ -6,11 +6,7 @@ BIN := .venv/bin
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
 
-<<<<<<< HEAD
-.PHONY: lab test demo notebooks bench reference lint fetch
-=======
-.PHONY: lab test demo notebooks bench lint fetch wheelhouse
->>>>>>> fa81642 (start.sh and start.ps1, a page on installing for many, a line for Colab)
+.PHONY: lab test demo notebooks bench reference wheelhouse lint fetch
 
 lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
