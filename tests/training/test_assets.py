@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_lab import load_model, load_task, load_tokenizer
 from lora_lab.errors import Failed, NotFound
 from lora_lab.training import assets
 from lora_lab.training.assets import Asset, asset_path, fetch, problem_with
@@ -108,6 +109,29 @@ def test_reading_writes_nothing_so_a_home_may_be_read_only(shop, empty_home):
     assert asset_path(NAME) == empty_home / NAME
     assert fetch([NAME], print) == []
     assert tree(empty_home) == before
+
+
+def test_models_and_texts_are_read_from_a_home_that_nobody_may_write_to(tmp_path, monkeypatch):
+    """As a class shares it; checked by what has changed, since root may write everywhere."""
+    home = assets.home()
+    before = tree(home / "minilm") | tree(home / "reviews")
+    monkeypatch.setenv("LORA_LAB_HOME", str(home))
+    load_model("minilm", 2)
+    load_tokenizer("minilm")
+    load_task("rt")
+    assert tree(home / "minilm") | tree(home / "reviews") == before
+
+
+def test_packages_of_a_folder_are_fetched_without_an_index(shop, empty_home, monkeypatch, tmp_path):
+    """As from a wheelhouse; its name may hold blanks, at which pip's own setting would be cut in two."""
+    house = tmp_path / "Räder für alle"
+    (tmp_path / "wheels").rename(house)
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "")
+    assert fetch([NAME], print, house) == [NAME]
+    (empty_home / NAME / "words.txt").unlink()
+    with pytest.raises(Failed, match=r"look into .*nowhere"):
+        fetch([NAME], print, tmp_path / "nowhere")
 
 
 def test_a_wheel_of_another_hash_is_refused(shop, empty_home):

@@ -1,0 +1,55 @@
+"""`lora-lab doctor`: what this machine has; with --preflight, whether it is ready for a course, and what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from lora_lab.errors import Failed
+
+
+@click.command()
+@click.option(
+    "--preflight", is_flag=True, help="Is it ready for a course? Green or red for each thing, and what to do."
+)
+@click.option("--out", default=None, help="With --preflight: the file to send back.")
+@click.option("--dir", "folder", default=".", show_default=True, help="With --preflight: where the lab will be used.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="With --preflight.")
+@click.option("--collect", default=None, help="A folder of files that were sent back: one table of them.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: str | None, as_json: bool) -> None:
+    """What this machine has and how the lab will use it."""
+    if preflight:
+        _preflight(out, Path(folder).expanduser().absolute(), port, as_json)
+    elif collect:
+        from lora_lab.preflight.report import collected
+
+        print(collected(Path(collect)))
+    else:
+        from lora_lab import workbench
+
+        facts = workbench.examine()
+        _show(json.dumps(facts, allow_nan=False) if as_json else workbench.describe(facts))
+
+
+def _preflight(out: str | None, folder: Path, port: int, as_json: bool) -> None:
+    """Raises: Failed where anything is red, after all has been said."""
+    from lora_lab.preflight.findings import words
+    from lora_lab.preflight.lab import preflight
+    from lora_lab.preflight.report import FILE, write_letter
+
+    findings = preflight(folder, port, say=lambda said: print(said, file=sys.stderr, flush=True))
+    told, path = write_letter(findings, Path(out or FILE).expanduser().absolute())
+    _show(json.dumps(told) if as_json else f"{words(findings)}\nto be sent back, without names: {path}")
+    if not told["green"]:
+        count = sum(not one.green for one in findings)
+        raise Failed(f"{count} of {len(findings)} red: do what stands beside each, then run this once more")
+
+
+def _show(text: str) -> None:
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):  # a Windows pipe cannot write every letter
+        reconfigure(errors="backslashreplace")
+    print(text)

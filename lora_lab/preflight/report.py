@@ -1,0 +1,49 @@
+"""The file that is sent back, and forty of them in one table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lora_lab import __version__
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.files import read_json, write_json
+from lora_lab.preflight.findings import Finding, letter
+
+FILE = "lora-lab-preflight.json"
+
+
+def write_letter(findings: Iterable[Finding], wanted: Path) -> tuple[dict[str, Any], Path]:
+    """Write what is sent back; into the system's own scratch folder where `wanted` cannot be written to.
+
+    Returns the letter, and where it lies.
+    """
+    told = letter(findings, __version__, datetime.now(UTC).date().isoformat())
+    for path in (wanted, Path(tempfile.gettempdir()) / FILE):
+        try:
+            write_json(path, told)
+        except BadValue:
+            continue
+        return told, path
+    raise BadValue(f"neither {wanted} nor {tempfile.gettempdir()} can be written to; give --out FILE on a stick")
+
+
+def collected(folder: Path) -> str:
+    """A line for each file that was sent back (*.json in the folder), the red ones first, with what is red.
+
+    Raises: NotFound where there is none.
+    """
+    told = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
+    letters = {name: one for name, one in told.items() if isinstance(one.get("findings"), list)}
+    if not letters:
+        raise NotFound(f"no file of lora-lab doctor --preflight lies in {folder}")
+    width = max(map(len, letters))
+    lines = []
+    for name, one in sorted(letters.items(), key=lambda pair: bool(pair[1].get("green"))):
+        wrong = [f"{found['name']} ({found['found']})" for found in one["findings"] if not found["green"]]
+        lines.append(f"{name:{width}}  {'ok ' if not wrong else 'RED'}  {one['system']}  {'; '.join(wrong)}".rstrip())
+    ready = sum(bool(one.get("green")) for one in letters.values())
+    return "\n".join([*lines, f"{ready} of {len(letters)} are ready"])

@@ -1,0 +1,19 @@
+@echo off
+rem Install the lab from this folder, without network and without admin rights. Double-click it.
+setlocal
+set "PYTHONUTF8=1"
+set "here=%~dp0"
+set "done="
+for %%f in ("%here%windows-3.*.txt") do call :one "%%~nf" %*
+if not defined done python "%here%install.py" %*
+pause
+exit /b
+
+:one
+if defined done exit /b
+set "name=%~1"
+py -%name:windows-=% -c "" >nul 2>nul || exit /b
+set "done=yes"
+shift /1
+py -%name:windows-=% "%here%install.py" %1 %2 %3 %4 %5 %6
+exit /b

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Install the lab from this folder, without network: sh install.sh [--to FOLDER]
+here=$(cd -- "$(dirname -- "$0")" && pwd)
+for lock in "$here"/*-3.*.txt; do
+    version=${lock##*-}
+    version=${version%.txt}
+    if command -v "python$version" >/dev/null 2>&1; then
+        exec "python$version" "$here/install.py" "$@"
+    fi
+done
+exec python3 "$here/install.py" "$@"

@@ -1,0 +1,49 @@
+# Set the lab up in this folder and open it, without make and without admin rights:
+#     powershell -ExecutionPolicy Bypass -File start.ps1 [-DryRun] [words for lora-lab, such as: demo]
+# A folder `wheelhouse` in this one or beside it, or the one that LORA_LAB_WHEELHOUSE names, is installed from without
+# network (docs/install.md); else pip's index is asked. To set it up anew, delete .venv.
+param([switch]$DryRun, [Parameter(ValueFromRemainingArguments = $true)][string[]]$Words = @())
+Set-Location -LiteralPath $PSScriptRoot
+$env:PYTHONUTF8 = "1"
+$Lab = Join-Path $PSScriptRoot ".venv\Scripts\python.exe"
+$Stamp = Join-Path $PSScriptRoot ".venv\.lab"
+
+function Invoke-Step([string]$Program, [string[]]$Arguments) {
+    if ($DryRun) { Write-Output "would run: $Program $Arguments"; return }
+    & $Program @Arguments
+    if ($LASTEXITCODE -ne 0) { exit $LASTEXITCODE }
+}
+
+function Find-Python {
+    foreach ($Version in "-3.11", "-3.12", "-3.13", "-3.14") {
+        if (-not (Get-Command py -ErrorAction SilentlyContinue)) { break }
+        $Found = & py $Version -c "import sys; print(sys.executable)"
+        if ($LASTEXITCODE -eq 0) { return $Found }
+    }
+    if (Get-Command python -ErrorAction SilentlyContinue) {
+        $Found = & python -c "import sys; print(sys.executable if sys.version_info >= (3, 11) else '')"
+        if ($LASTEXITCODE -eq 0 -and $Found) { return $Found }
+    }
+}
+
+$Wheelhouse = @($env:LORA_LAB_WHEELHOUSE, "wheelhouse", "..\wheelhouse") |
+    Where-Object { $_ -and (Test-Path -LiteralPath (Join-Path $_ "install.py")) } | Select-Object -First 1
+
+if (-not (Test-Path -LiteralPath $Stamp)) {
+    $Python = Find-Python
+    if (-not $Python) {
+        Write-Output "start: the lab needs Python 3.11 or newer: install it (for yourself alone is enough), then run this again"
+        exit 1
+    }
+    if ($Wheelhouse) {
+        Invoke-Step $Python @((Join-Path $Wheelhouse "install.py"), "--to", ".", "--no-assets")
+    } else {
+        Invoke-Step $Python @("-m", "venv", ".venv")
+        Invoke-Step $Lab @("-m", "pip", "install", "--disable-pip-version-check", "-q", "-e", ".")
+        if (-not $DryRun) { New-Item -ItemType File -Path $Stamp -Force | Out-Null }
+    }
+}
+$Fetch = @("-m", "lora_lab", "fetch")
+if ($Wheelhouse) { $Fetch += @("--from", (Join-Path $Wheelhouse "assets")) }
+Invoke-Step $Lab $Fetch
+Invoke-Step $Lab (@("-m", "lora_lab") + $Words)

@@ -1,0 +1,59 @@
+#!/bin/sh
+# Set the lab up in this folder and open it, without make and without admin rights:
+#     sh start.sh [--dry-run] [words for lora-lab, such as: demo]
+# A folder `wheelhouse` in this one or beside it, or the one that LORA_LAB_WHEELHOUSE names, is installed from without
+# network (docs/install.md); else pip's index is asked. To set it up anew, delete .venv.
+set -eu
+cd -- "$(dirname -- "$0")"
+
+dry=
+if [ "${1:-}" = --dry-run ]; then
+    dry=yes
+    shift
+fi
+
+run() {
+    if [ -n "$dry" ]; then
+        echo "would run: $*"
+    else
+        "$@"
+    fi
+}
+
+find_python() {
+    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3.14 python3 python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "start: the lab needs Python 3.11 or newer: install it (for yourself alone is enough), then run this again" >&2
+    exit 1
+}
+
+find_wheelhouse() {
+    for folder in ${LORA_LAB_WHEELHOUSE:+"$LORA_LAB_WHEELHOUSE"} wheelhouse ../wheelhouse; do
+        if [ -f "$folder/install.py" ]; then
+            echo "$folder"
+            return
+        fi
+    done
+}
+
+wheelhouse=$(find_wheelhouse)
+if [ ! -f .venv/.lab ]; then
+    python=$(find_python)
+    if [ -n "$wheelhouse" ]; then
+        run "$python" "$wheelhouse/install.py" --to . --no-assets
+    else
+        run "$python" -m venv .venv
+        run .venv/bin/python -m pip install --disable-pip-version-check -q -e .
+        run touch .venv/.lab
+    fi
+fi
+if [ -n "$wheelhouse" ]; then
+    run .venv/bin/python -m lora_lab fetch --from "$wheelhouse/assets"
+else
+    run .venv/bin/python -m lora_lab fetch
+fi
+run .venv/bin/python -m lora_lab "$@"

@@ -1,0 +1,142 @@
+"""Each fault that a machine can have is planted, found, and named with what helps."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+
+import pytest
+
+from lora_lab.preflight import machine
+from lora_lab.preflight.machine import GIB
+
+
+def refuse(number: int):
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refused
+
+
+def no_browser() -> None:
+    raise webbrowser.Error("could not locate runnable browser")
+
+
+WELL = {
+    "python": lambda: machine.check_python((3, 12, 1)),
+    "linux": lambda: machine.check_platform("Linux", "x86_64", libc=("glibc", "2.31")),
+    "windows": lambda: machine.check_platform("Windows", "AMD64"),
+    "mac": lambda: machine.check_platform("Darwin", "arm64", release="15.1"),
+    "memory": lambda: machine.check_memory(int(7.6 * GIB), 3 * GIB),
+    "disk": lambda: machine.check_disk(5 * GIB, "/home"),
+    "path": lambda: machine.check_path("C:\\lora-lab", system="Windows"),
+    "long path, Windows set to it": lambda: machine.check_path("C:\\" + "a" * 200, system="Windows", long_paths=True),
+    "long path elsewhere": lambda: machine.check_path("/home/" + "a" * 200, system="Linux"),
+    "browser": lambda: machine.check_browser(lambda: None),
+}
+
+FAULTS = {
+    "old python": (lambda: machine.check_python((3, 9, 2)), "too old", "install Python 3.11"),
+    "new python": (lambda: machine.check_python((3, 15, 0)), "no wheel", "install Python 3.11"),
+    "32 bits": (lambda: machine.check_python((3, 11, 0), 32), "32 bits", "64 bits"),
+    "pypy": (lambda: machine.check_python((3, 11, 0), 64, "PyPy"), "PyPy", "install Python"),
+    "intel mac": (lambda: machine.check_platform("Darwin", "x86_64", release="14.2"), "Intel Macs", "Binder"),
+    "rosetta": (
+        lambda: machine.check_platform("Darwin", "x86_64", release="14.2", translated=True),
+        "Intel Python",
+        "Python for Apple silicon",
+    ),
+    "old mac": (lambda: machine.check_platform("Darwin", "arm64", release="12.7"), "macOS 14", "update macOS"),
+    "arm windows": (lambda: machine.check_platform("Windows", "ARM64"), "ARM64", "another machine"),
+    "alpine": (lambda: machine.check_platform("Linux", "x86_64", libc=("", "")), "no glibc", "not Alpine"),
+    "old linux": (lambda: machine.check_platform("Linux", "x86_64", libc=("glibc", "2.17")), "2.28", "2019"),
+    "little memory": (lambda: machine.check_memory(4 * GIB, 3 * GIB), "4.0 GiB", "share a machine"),
+    "full memory": (lambda: machine.check_memory(16 * GIB, GIB), "1.0 free", "close other programs"),
+    "no disk": (lambda: machine.check_disk(GIB // 2, "/home"), "0.5 GiB free", "free 3.5 GiB more"),
+    "read-only home": (
+        lambda: machine.check_writable(Path("/home/ann"), refuse(errno.EROFS)),
+        "Read-only file system",
+        "a folder of your own",
+    ),
+    "onedrive": (
+        lambda: machine.check_path("C:\\Users\\Ann\\OneDrive - School\\lab", system="Windows"),
+        "synchronised (onedrive)",
+        "C:\\lora-lab",
+    ),
+    "renamed onedrive": (
+        lambda: machine.check_path("D:\\Sky\\lab", system="Windows", environment={"OneDriveCommercial": "D:\\Sky"}),
+        "synchronised",
+        "move it out",
+    ),
+    "icloud": (
+        lambda: machine.check_path("/Users/ann/Library/Mobile Documents/lab", system="Darwin"),
+        "mobile documents",
+        "move it out",
+    ),
+    "long path": (lambda: machine.check_path("C:\\" + "a" * 100, system="Windows"), "260", "at most 90 letters"),
+    "port taken": (lambda: machine.check_port(8888, refuse(errno.EADDRINUSE)), "in use", "--port 8889"),
+    "no browser": (lambda: machine.check_browser(no_browser), "none", "--no-browser"),
+}
+
+
+@pytest.mark.parametrize("what", WELL)
+def test_a_machine_that_is_well_is_green(what: str):
+    finding = WELL[what]()
+    assert finding.green, finding
+    assert not finding.remedy
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_planted_fault_is_found_and_its_remedy_named(what: str):
+    check, found, remedy = FAULTS[what]
+    finding = check()
+    assert not finding.green
+    assert found in finding.found
+    assert remedy in finding.remedy
+
+
+def test_what_nobody_tells_is_not_called_a_fault():
+    assert machine.check_memory(None, None).green
+
+
+def test_a_folder_that_cannot_be_made_is_found_for_real(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    assert machine.check_writable(tmp_path / "new" / "folder").green
+    assert not (tmp_path / "new").exists()  # looking leaves nothing behind
+    if os.path.isdir("/proc/self"):
+        assert not machine.check_writable(Path("/proc/self/lab")).green  # root too may not write there
+
+
+def test_a_port_that_is_taken_is_found_for_real_and_looking_leaves_it_free():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        assert not machine.check_port(port).green
+    assert machine.check_port(port).green
+    assert machine.check_port(port).green
+
+
+def test_a_containers_limit_counts_and_no_limit_does_not(tmp_path: Path):
+    (tmp_path / "memory.max").write_text("2147483648\n")
+    assert machine.container_limit(tmp_path) == 2 * GIB
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.container_limit(tmp_path) is None
+
+
+def test_every_kind_of_thing_is_looked_at(tmp_path: Path):
+    names = [finding.name for finding in machine.look(tmp_path, tmp_path)]
+    assert names == ["python", "platform", "memory", "disk", "write", "path", "port", "browser"]
+    assert len(machine.look(tmp_path, tmp_path / "assets")) == len(names) + 2  # the disk and the right to write there
+
+
+def test_it_runs_with_the_standard_library_alone(tmp_path: Path):
+    code = "from pathlib import Path; from lora_lab.preflight import machine; machine.look(Path('.'), Path('.'))"
+    root = str(Path(__file__).parents[2])
+    alone = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {root!r}); {code}"]
+    done = subprocess.run(alone, cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    assert done.returncode == 0, done.stderr
