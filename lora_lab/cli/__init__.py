@@ -18,6 +18,7 @@ import click
 from lora_lab import __version__
 from lora_lab.cli.claims import claims
 from lora_lab.cli.compare import compare
+from lora_lab.cli.grade import grade
 from lora_lab.cli.inspect import inspect
 from lora_lab.cli.memory import memory
 from lora_lab.cli.merge import merge
@@ -87,6 +88,7 @@ commands.add_command(claims)
 commands.add_command(merge)
 commands.add_command(inspect)
 commands.add_command(reproduce)
+commands.add_command(grade)
 
 
 @commands.command()
