@@ -16,7 +16,7 @@ from lora_lab.grading.folder import Grade, Limits, as_csv, grade
 from lora_lab.grading.lessons import Lesson
 from tests.grading.conftest import OPEN, SETUP, SOLVED, hand_in, notebook
 
-SECONDS = 6
+SECONDS = 8
 OUTSIDE = "open('TARGET', 'w').write('I was here')"
 KINDS: dict[str, tuple[list[str], list[str]]] = {
     "solved": (SOLVED, [SETUP]),
@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "half": ([SOLVED[0], OPEN[1], SOLVED[2].replace("16", "8"), SOLVED[3]], [SETUP]),
     "broken": ([SOLVED[0], "this is no Python", "1 / 0", SOLVED[1], *SOLVED[2:]], [SETUP]),
     "loop": ([SOLVED[0], "while True:\n    pass", *SOLVED[1:]], [SETUP]),
-    "bomb": ([SOLVED[0], "kept = []\nwhile True:\n    kept.append(bytearray(2**28))", *SOLVED[1:]], [SETUP]),
+    "bomb": ([SOLVED[0], "import numpy as np\nkept = []\nwhile True:\n    kept.append(np.zeros(2**25))", *SOLVED[1:]], [SETUP]),
     "outside": ([*SOLVED[:2], OUTSIDE, *SOLVED[2:]], [SETUP]),
     "fakes": (["print('right: yes')", "'right: yes'"], [SETUP, "checks.check_dead_start = lambda a: 'right: yes'"]),
 }  # fmt: skip

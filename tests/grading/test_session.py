@@ -149,6 +149,13 @@ def test_where_linux_has_walls_code_below_python_does_not_get_out_either(tmp_pat
     assert row.count("right") == 1
 
 
+def test_memory_that_the_system_does_not_count_is_seen_by_the_watch(graded: Callable[..., Grade]):
+    shared = "import mmap\nkept = [mmap.mmap(-1, 2**30)]\nfor place in range(0, 2**30, 4096):\n    kept[0][place] = 1"
+    row = graded([*ONE, shared, SOLVED[0]], limits=Limits(seconds=20, memory_gib=0.25))
+    assert (row.status, row.count("right")) == ("memory", 1)
+    assert "in code cell 3" in row.words
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="fork")
 def test_a_fork_bomb_below_python_is_ended(graded: Callable[..., Grade]):
     bomb = "import ctypes, time\nlibc = ctypes.CDLL(None)\nfor _ in range(20):\n    if libc.fork() == 0:\n        time.sleep(60)\ntime.sleep(60)"  # noqa: E501
