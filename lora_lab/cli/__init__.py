@@ -25,6 +25,7 @@ from lora_lab.cli.merge import merge
 from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
+from lora_lab.cli.predictions import predictions
 from lora_lab.cli.reproduce import reproduce
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.errors import Failed, LabError, LabWarning
@@ -89,6 +90,7 @@ commands.add_command(merge)
 commands.add_command(inspect)
 commands.add_command(reproduce)
 commands.add_command(grade)
+commands.add_command(predictions)
 
 
 @commands.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shutil
 import tempfile
@@ -16,7 +14,9 @@ from typing import Any
 import platformdirs
 import psutil
 
+from lora_lab import predictions
 from lora_lab.errors import LabError, NotFound
+from lora_lab.grading import table
 from lora_lab.grading.judge import WORDS
 from lora_lab.grading.kernel import Job
 from lora_lab.grading.lessons import Cell, Exercise, Lesson, cells_of, lessons, recognise
@@ -53,6 +53,7 @@ class Grade:
     seconds: float = 0.0
     peak_bytes: int = 0
     walls: dict[str, bool] = field(default_factory=dict)
+    guesses: list[dict[str, Any]] = field(default_factory=list)
 
     def count(self, verdict: str) -> int:
         """How many of the lesson's checks came out so: right, not right, not yet or absent."""
@@ -63,7 +64,8 @@ class Grade:
         counts = {word.replace(" ", "_"): self.count(word) for word in (*WORDS.values(), ABSENT)}
         return {"file": self.file, "lesson": self.lesson, "status": self.status, **counts, "of": len(self.checks),
                 "words": self.words, "checks": self.checks, "errors": self.errors, "refused": self.refused,
-                "seconds": round(self.seconds, 2), "peak_bytes": self.peak_bytes, "walls": self.walls}  # fmt: skip
+                "seconds": round(self.seconds, 2), "peak_bytes": self.peak_bytes, "walls": self.walls,
+                "predictions": self.guesses}  # fmt: skip
 
 
 def grade(
@@ -107,8 +109,13 @@ def _graded(notebook: Path, root: Path, limits: Limits, processes: int, known: S
     with tempfile.TemporaryDirectory(prefix="lora_lab-grade-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve() / "work"
         _copy(notebook.parent, place)
-        session = Session(_job(cells, place, root, limits, processes), lesson).run()
-    return _row(name, session)
+        job = _job(cells, place, root, limits, processes)
+        job.environment["JPY_SESSION_NAME"] = notebook.name  # as Jupyter does, for the log of predictions
+        session, log = Session(job, lesson), place / predictions.FILE
+        handed_in = log.stat().st_size if log.is_file() else 0
+        row = _row(name, session.run())
+        row.guesses = list(predictions.lines(log, handed_in))[:1000]
+    return row
 
 
 def _job(cells: Sequence[Cell], place: Path, root: Path, limits: Limits, processes: int) -> Job:
@@ -215,12 +222,7 @@ def as_csv(rows: Sequence[Grade]) -> str:
     columns = list(dict.fromkeys(f"{row.lesson}: {check['check']}" for row in rows for check in row.checks))
     head = ["file", "lesson", "status", "right", "not_right", "not_yet", "absent", "of", "seconds", "peak_mib",
             "errors", "refused", "words"]  # fmt: skip
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow(head + columns)
-    for row in rows:
-        table.writerow([_safe(value) for value in [*_facts(row), *_verdicts(row, columns)]])
-    return out.getvalue()
+    return table.as_csv(head + columns, [[*_facts(row), *_verdicts(row, columns)] for row in rows])
 
 
 def _facts(row: Grade) -> list[Any]:
@@ -233,11 +235,3 @@ def _facts(row: Grade) -> list[Any]:
 def _verdicts(row: Grade, columns: Sequence[str]) -> list[str]:
     found = {f"{row.lesson}: {check['check']}": check["verdict"] for check in row.checks}
     return [found.get(column, "") for column in columns]
-
-
-def _safe(value: Any) -> Any:
-    """Text that no spreadsheet takes for a formula and no terminal for a command: students write some of it."""
-    if not isinstance(value, str):
-        return value
-    plain = "".join(letter if letter.isprintable() else " " for letter in value)
-    return f"'{plain}" if plain[:1] in ("=", "+", "-", "@") else plain

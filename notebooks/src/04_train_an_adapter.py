@@ -7,7 +7,7 @@
 # **Time box.** 40 minutes. **Before this:** lesson 00; lesson 02 helps.
 
 # %%
-from lora_lab.lesson import compare, eta, reference, steps
+from lora_lab.lesson import compare, eta, reference, seed_of, steps
 
 print(eta(steps(400)))
 
@@ -36,7 +36,8 @@ guess_changed = None  # a number between 0 and 100
 # %%
 from lora_lab.widgets.train_panel import TrainPanel
 
-panel = TrainPanel("minilm", "rt", rank=8, alpha=16, targets=("q", "v"), lr=2e-3, steps=steps(400), validations=steps(8, 2))
+panel = TrainPanel("minilm", "rt", rank=8, alpha=16, targets=("q", "v"), lr=2e-3, seed=seed_of(),
+                   steps=steps(400), validations=steps(8, 2))
 panel.show()
 
 # %% [markdown]

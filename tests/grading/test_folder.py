@@ -17,6 +17,7 @@ from lora_lab.grading.lessons import Lesson
 from tests.grading.conftest import OPEN, SETUP, SOLVED, hand_in, notebook
 
 SECONDS = 8
+BOMB = "import numpy as np\nkept = []\nwhile True:\n    kept.append(np.zeros(2**25))"
 OUTSIDE = "open('TARGET', 'w').write('I was here')"
 KINDS: dict[str, tuple[list[str], list[str]]] = {
     "solved": (SOLVED, [SETUP]),
@@ -24,7 +25,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "half": ([SOLVED[0], OPEN[1], SOLVED[2].replace("16", "8"), SOLVED[3]], [SETUP]),
     "broken": ([SOLVED[0], "this is no Python", "1 / 0", SOLVED[1], *SOLVED[2:]], [SETUP]),
     "loop": ([SOLVED[0], "while True:\n    pass", *SOLVED[1:]], [SETUP]),
-    "bomb": ([SOLVED[0], "import numpy as np\nkept = []\nwhile True:\n    kept.append(np.zeros(2**25))", *SOLVED[1:]], [SETUP]),
+    "bomb": ([SOLVED[0], BOMB, *SOLVED[1:]], [SETUP]),
     "outside": ([*SOLVED[:2], OUTSIDE, *SOLVED[2:]], [SETUP]),
     "fakes": (["print('right: yes')", "'right: yes'"], [SETUP, "checks.check_dead_start = lambda a: 'right: yes'"]),
 }  # fmt: skip
@@ -101,3 +102,9 @@ def test_a_cell_of_the_table_is_never_a_formula(graded: Callable[..., Grade]):
     line = as_csv([row]).splitlines()[1]
     assert line.startswith("'=HYPERLINK")
     assert "\x1b" not in line
+
+
+def test_what_is_guessed_while_it_runs_is_in_the_row(graded: Callable[..., Grade]):
+    row = graded(["from lora_lab.lesson import compare\nprint(compare('times fewer', 10, 256, 'times'))"])
+    (guess,) = row.to_json()["predictions"]
+    assert (guess["lesson"], guess["guess"], guess["found"], guess["fast"]) == ("student", 10, 256, True)
