@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class Grade:
     peak_bytes: int = 0
     walls: dict[str, bool] = field(default_factory=dict)
     guesses: list[dict[str, Any]] = field(default_factory=list)
+    cell_seconds: list[float] = field(default_factory=list)
 
     def count(self, verdict: str) -> int:
         """How many of the lesson's checks came out so: right, not right, not yet or absent."""
@@ -171,8 +173,9 @@ def _row(name: str, session: Session) -> Grade:
     if status == "ran" and any(_is_memory(error) for error in session.errors):
         status, words = "memory", "a cell wanted more memory than it may have; the others ran"
     checks = [_check(exercise, session) for exercise in session.lesson.exercises]
+    took = [later - earlier for earlier, later in pairwise(session.began)]
     return Grade(name, status, session.lesson.name, words, checks, session.errors, session.refused,
-                 session.seconds, session.peak_bytes, session.walls)  # fmt: skip
+                 session.seconds, session.peak_bytes, session.walls, cell_seconds=took)  # fmt: skip
 
 
 def _check(exercise: Exercise, session: Session) -> dict[str, Any]:
