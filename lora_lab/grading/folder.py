@@ -191,6 +191,7 @@ def _why(session: Session) -> str:
     return {
         "time": f"ended{at} after {session.job.seconds:g} s",
         "memory": f"ended{at}: it took more than {session.job.memory / GIB:g} GiB",
+        "disk": f"ended{at}: it filled the disk",
         "programs": f"ended{at}: it started program after program",
         "left": f"its process ended by itself{at}",
         "garbled": f"ended{at}: it wrote into the judge's line",

@@ -1,4 +1,4 @@
-"""What every student's process needs, imported once: on Linux and macOS it is a copy of a process that has it all.
+"""What every student's process needs, imported once: on Linux it is a copy of a process that has it all.
 
 Importing torch, transformers and pandas takes seconds, copying a process that has them milliseconds; and no notebook
 has ever run in the one that is copied.

@@ -21,8 +21,9 @@ from lora_lab.grading.lessons import Lesson
 from lora_lab.grading.wire import LARGEST
 
 BESIDE = 2**29  # bytes that the lab's own libraries take beside what a notebook may
+DISK = 2**30  # bytes that stay free, or half of what was
 CHILDREN = 8  # programs that a notebook may have running, however it started them
-START = 120  # seconds for the process to begin, which on Windows imports everything anew
+START = 120  # seconds for the process to begin, which elsewhere than on Linux imports everything anew
 LOOK = 0.05  # seconds between two looks of the watch
 
 
@@ -36,7 +37,7 @@ class Session:
 
     job: Job
     lesson: Lesson
-    status: str = "ran"  # or: time, memory, programs, left (it ended by itself), garbled
+    status: str = "ran"  # or: time, memory, disk, programs, left (it ended by itself), garbled
     at_cell: int | None = None
     seconds: float = 0.0
     peak_bytes: int = 0
@@ -134,17 +135,17 @@ class Session:
 
     def _watch(self, pid: int, over: threading.Event) -> None:
         """End the process when its time is up, or it has taken more memory or started more than it may."""
+        least = min(DISK, psutil.disk_usage(str(self.job.folder)).free // 2)
         while not over.wait(LOOK):
             used, children = _taken(pid)
             self.peak_bytes = max(self.peak_bytes, used)
-            reason = ""
-            if time.monotonic() > self._deadline:
-                reason = "time"
-            elif children > CHILDREN:
-                reason = "programs"
-            elif used > self.job.memory + BESIDE:
-                reason = "memory"
-            if reason:
+            reasons = {
+                "time": time.monotonic() > self._deadline,
+                "programs": children > CHILDREN,
+                "memory": used > self.job.memory + BESIDE,
+                "disk": psutil.disk_usage(str(self.job.folder)).free < least,
+            }
+            if reason := next((name for name, holds in reasons.items() if holds), None):
                 self.status = reason
                 end(pid)
                 return
@@ -182,8 +183,8 @@ def _taken(pid: int) -> tuple[int, int]:
 
 
 def _context() -> Any:
-    """Copies of one process that has imported everything where there is such a thing; else, on Windows, fresh ones."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    """On Linux copies of one process that has imported everything; elsewhere processes that import it themselves."""
+    if sys.platform != "linux":  # libraries of macOS do not survive being copied
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lora_lab.grading.ready"])

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -154,6 +155,13 @@ def test_memory_that_the_system_does_not_count_is_seen_by_the_watch(graded: Call
     row = graded([*ONE, shared, SOLVED[0]], limits=Limits(seconds=20, memory_gib=0.25))
     assert (row.status, row.count("right")) == ("memory", 1)
     assert "in code cell 3" in row.words
+
+
+def test_a_disk_that_fills_is_seen_by_the_watch(graded: Callable[..., Grade], monkeypatch: pytest.MonkeyPatch):
+    free = iter([4 * 2**30] * 8)
+    monkeypatch.setattr(psutil, "disk_usage", lambda place: SimpleNamespace(free=next(free, 10**6)))
+    row = graded([*ONE, "import time\ntime.sleep(60)"])
+    assert (row.status, row.count("right")) == ("disk", 1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="fork")
