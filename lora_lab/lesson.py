@@ -1,17 +1,20 @@
-"""What the lessons share: their length, a place for guesses and for runs, and runs to catch up with."""
+"""What the lessons share: their length, a place for guesses and for runs, a student's seed, runs to catch up with."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lora_lab.errors import NotFound
+from lora_lab.predictions import log
 
 if TYPE_CHECKING:
     from lora_lab.experiments.claims import Verdict as Claimed
@@ -26,7 +29,8 @@ def steps(full: int, fast: int = 40) -> int:
 
 
 def compare(what: str, guess: float | None, found: float, unit: str = "") -> str:
-    """A guess beside what was counted or measured, in words."""
+    """A guess beside what was counted or measured, in words; both go into the log of predictions, too."""
+    log(what, guess, found, unit, fast=FAST)
     unit = f" {unit}" if unit and unit != "%" else unit
     if guess is None:
         return f"{what}: {_in_full(found)}{unit}. You made no guess."
@@ -34,6 +38,16 @@ def compare(what: str, guess: float | None, found: float, unit: str = "") -> str
     apart = "" if unit == " times" else unit  # "246 times too low" would read as a factor
     side = "exactly right" if off == 0 else f"{_in_full(abs(off), 3)}{apart} too {'high' if off > 0 else 'low'}"
     return f"{what}: you said {_in_full(guess)}{unit}, it is {_in_full(found)}{unit}: {side}."
+
+
+def seed_of(student: str = "") -> int:
+    """A student's own seed, 1 to 999,999, the same on every machine; 0 where neither it nor LORA_LAB_STUDENT names one.
+
+    Capitals, and the spaces around and between the words, do not matter.
+    """
+    name = " ".join((student or os.environ.get("LORA_LAB_STUDENT", "")).casefold().split())
+    number = int.from_bytes(sha256(unicodedata.normalize("NFKC", name).encode()).digest()[:8], "big")
+    return 1 + number % 999_999 if name else 0
 
 
 def _in_full(value: float, digits: int = 4) -> str:

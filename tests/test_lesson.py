@@ -133,3 +133,13 @@ def test_the_microscope_s_reference_is_whole_and_says_where_and_when():
     assert views.accuracy(views.whole("full")) == validation  # nothing cut: the run itself
     assert test > 0.8
     assert told["environment"]["date"]
+
+
+def test_a_students_seed_is_their_own_and_the_same_everywhere(monkeypatch: pytest.MonkeyPatch):
+    assert lesson.seed_of("Ada Lovelace") == lesson.seed_of("  ada   LOVELACE ") == 629_644
+    assert lesson.seed_of("Zoe\u0308") == lesson.seed_of("Zo\u00eb")  # two ways to write the same letter
+    assert len({lesson.seed_of(f"student {n}") for n in range(40)}) == 40
+    monkeypatch.delenv("LORA_LAB_STUDENT", raising=False)
+    assert lesson.seed_of() == 0
+    monkeypatch.setenv("LORA_LAB_STUDENT", "Ada Lovelace")
+    assert lesson.seed_of() == lesson.seed_of("Ada Lovelace")

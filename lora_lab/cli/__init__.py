@@ -20,12 +20,14 @@ from lora_lab import __version__
 from lora_lab.cli.claims import claims
 from lora_lab.cli.compare import compare
 from lora_lab.cli.doctor import doctor
+from lora_lab.cli.grade import grade
 from lora_lab.cli.inspect import inspect
 from lora_lab.cli.memory import memory
 from lora_lab.cli.merge import merge
 from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
+from lora_lab.cli.predictions import predictions
 from lora_lab.cli.reproduce import reproduce
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.cli.wheelhouse import wheelhouse
@@ -92,6 +94,8 @@ commands.add_command(inspect)
 commands.add_command(reproduce)
 commands.add_command(wheelhouse)
 commands.add_command(doctor)
+commands.add_command(grade)
+commands.add_command(predictions)
 
 
 @commands.command()

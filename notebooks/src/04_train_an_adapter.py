@@ -9,7 +9,7 @@
 # %%
 # On Colab, first in a cell of its own: %pip install, with the lab's wheel; see docs/install.md
 from lora_lab import colab
-from lora_lab.lesson import compare, eta, reference, steps
+from lora_lab.lesson import compare, eta, reference, seed_of, steps
 
 colab.ready()  # elsewhere than on Colab it does nothing
 print(eta(steps(400)))
@@ -39,7 +39,8 @@ guess_changed = None  # a number between 0 and 100
 # %%
 from lora_lab.widgets.train_panel import TrainPanel
 
-panel = TrainPanel("minilm", "rt", rank=8, alpha=16, targets=("q", "v"), lr=2e-3, steps=steps(400), validations=steps(8, 2))
+panel = TrainPanel("minilm", "rt", rank=8, alpha=16, targets=("q", "v"), lr=2e-3, seed=seed_of(),
+                   steps=steps(400), validations=steps(8, 2))
 panel.show()
 
 # %% [markdown]

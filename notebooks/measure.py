@@ -1,0 +1,81 @@
+"""Measure what the lessons take at full length on this machine: seconds for each cell, and the process's peak memory.
+
+python notebooks/measure.py 00 04      those lessons, solved; the rest of the file stays as it was
+python notebooks/measure.py --fast 03  with FAST=1, printed only
+
+Sweeps find the runs that ship with the lab, as in a class that is short of time: the line for it is uncommented.
+
+Written to data/results/lesson_times.json, from which docs/teach.md and its test take their figures.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lora_lab.files import read_json, write_json
+from lora_lab.grading.folder import Limits, grade
+from lora_lab.grading.lessons import Cell, cells_of
+from lora_lab.training import device
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "data" / "results" / "lesson_times.json"
+STOP = "**Stop here**"
+
+
+def to_the_stop_mark(cells: list[Cell]) -> int:
+    """How many code cells stand before the mark; all, where there is none."""
+    mark = next((n for n, cell in enumerate(cells) if not cell.code and STOP in cell.source), len(cells))
+    return sum(cell.code for cell in cells[:mark])
+
+
+def caught_up(path: Path, folder: Path) -> Path:
+    """A copy of a lesson that takes the runs that ship with the lab where it offers to."""
+    notebook = read_json(path)
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"]).replace("# print(catch_up(", "print(catch_up(")
+    write_json(folder / path.name, notebook)
+    return folder / path.name
+
+
+def measured(path: Path, limits: Limits) -> dict[str, Any]:
+    """One solved lesson, run from top to bottom."""
+    with tempfile.TemporaryDirectory() as folder:
+        (row,) = grade(caught_up(path, Path(folder)), limits=limits)
+    stop = to_the_stop_mark(cells_of(path))
+    return {
+        "seconds": round(sum(row.cell_seconds), 1),
+        "seconds_to_stop": round(sum(row.cell_seconds[:stop]), 1),
+        "cells": [round(seconds, 2) for seconds in row.cell_seconds],
+        "peak_mib": row.peak_bytes // 2**20,
+        "status": row.status,
+        "errors": [f"{error['type']} in code cell {error['cell'] + 1}" for error in row.errors],
+        "right": f"{row.count('right')} of {len(row.checks)}",
+        "refused": row.refused,
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": device.describe(device.pick_device()),
+        "load": f"{os.getloadavg()[0]:.0f} programs wanted the {os.cpu_count()} cores"
+        if hasattr(os, "getloadavg")
+        else "",
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Measure what the arguments ask for."""
+    fast = "--fast" in arguments
+    limits = Limits(seconds=6 * 3600, memory_gib=16, full=not fast)
+    for prefix in [a for a in arguments if not a.startswith("--")] or [""]:
+        for path in sorted(HERE.glob(f"solutions/{prefix}*.ipynb")):
+            found = measured(path, limits)
+            print(path.stem, {name: value for name, value in found.items() if name != "cells"}, flush=True)
+            if not fast:
+                known = read_json(RESULTS) if RESULTS.is_file() else {}
+                write_json(RESULTS, dict(sorted({**known, path.stem: found}.items())))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
