@@ -147,7 +147,8 @@ def _environment(place: Path, full: bool) -> dict[str, str]:
     fixed = {"LORA_LAB_HEADLESS": "1", "LORA_LAB_HOME": str(home()), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
              "MPLCONFIGDIR": get_cachedir(), "FAST": "" if full else "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
     windows = {"TEMP": own["TMPDIR"], "TMP": own["TMPDIR"], "USERPROFILE": own["HOME"]} if os.name == "nt" else {}
-    return {**os.environ, **own, **fixed, **windows}
+    inductor = {"TORCHINDUCTOR_CACHE_DIR": str(place / ".torch")}  # which torch makes in the common /tmp, even unused
+    return {**os.environ, **own, **fixed, **inductor, **windows}
 
 
 def _copy(folder: Path, place: Path) -> None:
