@@ -104,6 +104,15 @@ def test_neighbours_with_one_adapter_are_a_group_and_nothing_else_changes(names)
         torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), **CLOSE)
 
 
+def test_what_one_batch_picked_is_written_over_by_the_next_in_inference_mode_or_not():
+    bank, alone = banked("bert", LoRA(3), LoRA(3, targets="all-linear"))
+    for n, mode in enumerate([torch.inference_mode, torch.no_grad, torch.no_grad, torch.inference_mode, torch.no_grad]):
+        names = [f"a.{n % 2}", f"a.{(n + 1) % 2}"] * 3
+        with mode(), bank.mixed(names):
+            together = answers(bank.model)
+        torch.testing.assert_close(together.clone(), row_by_row(alone, names), **CLOSE)
+
+
 def test_methods_that_are_no_low_rank_sum_mix_too():
     bank, alone = banked(
         "bert", LoRA(2), LoRA(2, dora=True), LoRA(2, init="pissa"), IA3(), BitFit(), Bottleneck(size=4)
