@@ -75,8 +75,9 @@ class LoRA(Counted):
             if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
                 raise BadValue(f"rank must be a whole number of at least 1, not {rank!r}")
         for alpha in (self.alpha, *dict(self.alpha_pattern).values()):
-            if not (_is_number(alpha) and 0 < alpha < math.inf):
-                raise BadValue(f"alpha must be a number above 0, not {alpha!r}: it scales the update by alpha / rank")
+            if not (_is_number(alpha) and 0 < alpha <= 1e30):  # above 3.4e38 it is no fp32 number
+                said = f"alpha must be a number above 0, not {alpha!r}"
+                raise BadValue(f"{said}: it scales the update by alpha / rank, and above 1e30 it would overflow")
         if not (_is_number(self.dropout) and 0 <= self.dropout < 1):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
         if self.init not in INITS:

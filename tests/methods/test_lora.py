@@ -31,6 +31,7 @@ SITES = [
         ({"rank": "8"}, "rank must be"),
         ({"rank_pattern": {"q": 0}}, "rank must be"),
         ({"alpha": 0}, "alpha must be a number above 0, not 0"),
+        ({"alpha": 1e39}, "above 1e30 it would overflow"),
         ({"alpha": -1}, "alpha must be"),
         ({"alpha": math.nan}, "alpha must be"),
         ({"alpha": math.inf}, "alpha must be"),
