@@ -85,8 +85,8 @@ class Views:
 
     @property
     def left(self) -> int:
-        """How many looks are still to be taken."""
-        return sum(len(ranks) for ranks in self.ranks.values()) - sum(map(len, self.seen.values()))
+        """How many looks are still to be taken; one at a rank between, where a slider stood, is none of them."""
+        return sum(rank not in self.seen.get(name, {}) for name, ranks in self.ranks.items() for rank in ranks)
 
     def to_json(self) -> dict[str, Any]:
         """Answers as strings of digits; texts stay in the data, their places are named."""

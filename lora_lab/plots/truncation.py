@@ -97,7 +97,8 @@ def microscope_sheet() -> Sheet:
 
 def paint(sheet: Sheet, views: Views, names: Sequence[str], rank: int, chosen: str) -> bytes:
     """The panel's picture: both curves with a ring at the present rank, as a PNG."""
-    kind = (views.left, tuple(names))  # while nothing new is seen the axes stay, and only lines and rings are drawn
+    looks = sum(map(len, views.seen.values()))
+    kind = (looks, tuple(names))  # while nothing new is seen the axes stay, and only lines and rings are drawn
     scales = kind != sheet.kind
 
     def left(axes: Any) -> None:

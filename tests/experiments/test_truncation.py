@@ -10,7 +10,7 @@ import torch
 
 from lora_lab import FullFineTuning, LoRA
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments.microscope import Microscope, views_from
+from lora_lab.experiments.microscope import Microscope, Seen, Views, views_from
 from lora_lab.experiments.truncation import plain_state, specimen, specimen_of
 from lora_lab.files import read_json, write_json
 from lora_lab.training.runs import Store
@@ -126,6 +126,16 @@ def scope(tiny_encoder, opinions, tmp_path_factory):
         specimen_of(name, run.adapter, opinions, tiny_encoder) for name, run in zip(("full", "lora"), runs, strict=True)
     )
     return Microscope([full, lora, full.random()], opinions, tiny_encoder, count=7, ranks=(0, 1, 4)), runs
+
+
+def test_a_look_between_the_ranks_is_none_of_those_to_come(scope):
+    """A slider that serves a LoRA of rank 3 stands at 3 for full fine-tuning, too."""
+    views = Views(scope[0].views.sentences, {"full": (0, 1, 4, 32)})
+    for rank in (3, 0, 1, 4):
+        views.seen.setdefault("full", {})[rank] = Seen(rank, 0.5, views.sentences.labels)
+    assert views.left == 1
+    views.seen["full"][32] = Seen(32, 1.0, views.sentences.labels)
+    assert views.left == 0
 
 
 def test_the_microscope_looks_once_and_keeps_what_it_saw(scope):
