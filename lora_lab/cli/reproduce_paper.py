@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from lora_lab.errors import BadValue
 
-OURS = ("model", "task", "row", "variant", "gpu", "model_path", "data", "seeds", "steps_limit", "prompts", "start")
 PLANNED = ("model", "task", "row", "variant", "gpu", "model_path", "data")
 RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_limit", "prompts", "start", "download")
+COUNT = click.IntRange(min=1)
 
 
 def paper_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,9 +26,9 @@ def paper_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--gpu", default=None, help="paper: the card that time and memory are predicted for."),
             click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
             click.option("--data", default=None, help="paper: the folder of GLUE's or E2E's files."),
-            click.option("--seeds", type=int, default=None, help="paper: how many; the paper's when left out."),
-            click.option("--steps-limit", type=int, default=None, help="paper: stop after so many: a rehearsal."),
-            click.option("--prompts", type=int, default=None, help="paper: say only so many of the test's meanings."),
+            click.option("--seeds", type=COUNT, default=None, help="paper: how many; the paper's when left out."),
+            click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after so many: a rehearsal."),
+            click.option("--prompts", type=COUNT, default=None, help="paper: say only so many of the test's meanings."),
             click.option("--start", default=None, help="paper: the MNLI run's adapter, where a task begins from it."),
             click.option("--download", is_flag=True, help="paper: allow the model hub to be asked."),
         ]
@@ -39,7 +39,7 @@ def paper_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def refuse_at_laptop_scale(options: Mapping[str, Any]) -> None:
     """Raises BadValue for an option that only the paper's protocol has."""
-    given = [name for name in (*OURS, "download") if options.get(name)]
+    given = list(_given(options, dict.fromkeys((*PLANNED, *RUN))))
     if given:
         raise BadValue(f"--{given[0].replace('_', '-')} is of --scale paper: add that, or leave it out")
 
@@ -63,6 +63,6 @@ def reproduce_paper(names: Sequence[str], dry_run: bool, as_json: bool, options:
     print(json.dumps({"scale": "paper", **result.to_json()}, allow_nan=False) if as_json else result)
 
 
-def _given(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The options that were given; for the others the protocol has its own defaults."""
     return {name: options[name] for name in names if options[name]}

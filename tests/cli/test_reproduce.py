@@ -128,6 +128,8 @@ def test_papers_runs_are_the_protocols(run, protocol, tmp_path):
         (["table3", "--scale", "paper"], "--model-path"),
         (["table3", "--scale", "paper", "--model-path", "m"], "--data"),
         (["--model-path", "m"], "of --scale paper"),
+        (["table3", "--scale", "paper", "--steps-limit", "0"], "'--steps-limit': 0"),
+        (["table3", "--scale", "paper", "--seeds", "0"], "'--seeds': 0"),
     ],
 )
 def test_what_the_protocol_lacks_is_one_sentence(run, protocol, words, says):

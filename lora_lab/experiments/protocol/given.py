@@ -33,7 +33,7 @@ class PaperRecipe:
     variant    "paper" for its tables of hyperparameters, "repo" for the scripts that its authors published
     settings   by name, each with its source
     warm       the task whose adapter the run starts from; "" for none
-    metrics    what the paper reports, the first of them the one that runs are chosen by
+    metrics    what the paper reports
     published  the paper's figures by metric
     expected   what independent people got, in words; "" where nobody is known to have told
     notes      where paper, scripts and this lab differ
@@ -70,6 +70,11 @@ class PaperRecipe:
     def batch(self) -> int:
         """Rows of one update, of all GPUs together."""
         return int(self["batch"]) * int(self.get("gpus", 1))
+
+    @property
+    def chosen_by(self) -> str:
+        """The figure that the best epoch is chosen by: the paper's first, or perplexity where that needs answers."""
+        return "perplexity" if self.task == "e2e" else self.metrics[0]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -56,11 +56,6 @@ class Result:
     deviations: tuple[str, ...]
     failed: Mapping[int, str]
 
-    @property
-    def chosen_by(self) -> str:
-        """The figure by which the best epoch is chosen: the paper's first, or perplexity where that needs answers."""
-        return "perplexity" if self.recipe.task == "e2e" else self.recipe.metrics[0]
-
     def over_seeds(self) -> list[dict[str, Any]]:
         """A record for each metric: the paper's figure; over seeds GLUE's median or E2E's mean, and the deviation."""
         middle = statistics.fmean if self.recipe.task == "e2e" else statistics.median

@@ -70,6 +70,7 @@ def run(
     where              device, dtype, attention
     Raises: NotFound, BadValue for what is not there or cannot be, before anything is trained.
     """
+    _check_counts(seeds=seeds, steps_limit=steps_limit, max_length=max_length, prompts=prompts)
     recipe = one(table, variant=variant, model=model, task=task, row=row)
     if why := not_run(recipe):
         raise BadValue(f"{recipe.title} is planned here but not run: {why}")
@@ -91,15 +92,21 @@ def run(
     ended = [made for made in swept.runs if made.status in FINISHED]
     say = decoding or (decoding_of(recipe) if recipe.task == "e2e" else None)
     answers = [_answers(made, name, there, prompts, say, where, download) if say else {} for made in ended]
-    metric = "perplexity" if recipe.task == "e2e" else recipe.metrics[0]
     result = Result(
         recipe, model_path, str(data), steps, full,
-        tuple(of_seed(made, metric, answer) for made, answer in zip(ended, answers, strict=True)),
+        tuple(of_seed(made, recipe.chosen_by, answer) for made, answer in zip(ended, answers, strict=True)),
         (*_deviations(recipe, model_path, there, recipes, full, prompts, say), *ALWAYS),
         {made.recipe.seed: made.error or made.status for made in swept.runs if made.status not in FINISHED},
     )  # fmt: skip
     write_json(Path(out) / f"protocol-{table}-{recipe.task}.json", result.to_json())
     return result
+
+
+def _check_counts(**counts: int | Sequence[int] | None) -> None:
+    """Raises: BadValue for a number below 1, which would else be read as "all of them"; for a list that is empty."""
+    for name, count in counts.items():
+        if count is not None and (count if isinstance(count, int) else len(count)) < 1:
+            raise BadValue(f"{name} must be at least 1, not {count}; leave it out for what the paper took")
 
 
 def _seeds(recipe: PaperRecipe, seeds: int | Sequence[int] | None) -> Sequence[int]:

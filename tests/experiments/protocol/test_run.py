@@ -60,6 +60,13 @@ def test_what_is_done_is_not_made_again(cola, roberta, glue, monkeypatch):
     assert again.over_seeds() == result.over_seeds()
 
 
+@pytest.mark.parametrize("count", [{"steps_limit": 0}, {"seeds": 0}, {"seeds": ()}, {"prompts": -1}, {"max_length": 0}])
+def test_nothing_is_not_read_as_all_there_is(roberta, glue, tmp_path, count):
+    with pytest.raises(BadValue, match=f"{next(iter(count))} must be at least 1"):
+        run("table2", task="cola", model_path=roberta, data=glue, out=tmp_path, **count, **PLAIN)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_broken_off_run_goes_on_from_its_last_epoch(roberta, glue, tmp_path, monkeypatch):
     """Killed in the third epoch, the run goes on and ends as one that was left alone."""
     options = {"task": "cola", "model_path": roberta, "data": glue, "seeds": 1, "steps_limit": 4, **PLAIN}
