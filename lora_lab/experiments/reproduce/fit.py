@@ -19,7 +19,7 @@ from lora_lab.experiments.plan import packs
 from lora_lab.experiments.reproduce.base import Plan
 from lora_lab.experiments.tuning import SEEDS as TUNING
 from lora_lab.training import device
-from lora_lab.training.pack import typical_tokens
+from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import Task, load_task
 from lora_lab.training.throughput import best_speed

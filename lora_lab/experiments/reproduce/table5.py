@@ -54,10 +54,11 @@ class WhichMatrices(Trained):
         return by_verdicts(found, hoped=("better",), refuted=("worse", "equivalent"))
 
     def published(self, table: Any) -> Mapping[str, str]:
-        return {name_of(t, r): _said(table.row(weights=in_paper(t), rank=r)) for t, r in CELLS.items()}
+        return {name_of(t, r): scores_in_paper(table.row(weights=in_paper(t), rank=r)) for t, r in CELLS.items()}
 
 
-def _said(row: Mapping[str, Any]) -> str:
+def scores_in_paper(row: Mapping[str, Any]) -> str:
+    """A row's two figures: "WikiSQL 73.7, MNLI 91.3"."""
     return f"WikiSQL {row['WikiSQL']}, MNLI {row['MNLI']}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lora_lab.experiments.reproduce.base import Judged, by_verdicts
-from lora_lab.experiments.reproduce.table5 import in_paper, lora, name_of
+from lora_lab.experiments.reproduce.table5 import in_paper, lora, name_of, scores_in_paper
 from lora_lab.experiments.reproduce.trained import Scores, Trained
 from lora_lab.experiments.statistics import verdicts_of
 from lora_lab.methods.base import Method
@@ -35,11 +35,8 @@ class HowLow(Trained):
         return by_verdicts(verdicts_of(pairs), hoped=("better", "equivalent"), refuted=("worse",))
 
     def published(self, table: Any) -> Mapping[str, str]:
-        return {name_of(t, r): _said(table.row(weights=in_paper(t), rank=r)) for t in TARGETS for r in RANKS}
-
-
-def _said(row: Mapping[str, Any]) -> str:
-    return f"WikiSQL {row['WikiSQL']}, MNLI {row['MNLI']}"
+        rows = {name_of(t, r): table.row(weights=in_paper(t), rank=r) for t in TARGETS for r in RANKS}
+        return {name: scores_in_paper(row) for name, row in rows.items()}
 
 
 ITEM = HowLow()
