@@ -14,8 +14,8 @@ from lora_lab.experiments.forgetting import perplexity_on
 from lora_lab.files import read_json, write_json
 from lora_lab.methods.adapters import load_adapter
 from lora_lab.training import device
+from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.models import load_model, load_tokenizer
-from lora_lab.training.pack import typical_tokens
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import load_task

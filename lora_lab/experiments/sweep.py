@@ -26,13 +26,14 @@ from lora_lab.experiments.plan import packs
 from lora_lab.experiments.results import Runs
 from lora_lab.methods.adapters import save_adapter
 from lora_lab.training import checkpoint
+from lora_lab.training.draws import drawn
 from lora_lab.training.lane import Callback, Lane
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import SweepBar, sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, failed
-from lora_lab.training.tasks import drawn, load_task
+from lora_lab.training.tasks import load_task
 
 LOCK = ".sweep.lock"
 Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to say of it

@@ -19,25 +19,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import heads_of, put
-from lora_lab.methods.base import Method, Report
+from lora_lab.methods.base import Report
 from lora_lab.methods.packed import Stream, Table, can_pack, pack, share
 from lora_lab.methods.probe import Probe
 from lora_lab.methods.shared_start import share_start
-from lora_lab.methods.soft_prefix import is_encoder
 from lora_lab.methods.warm import attach_from
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
-from lora_lab.training.batches import STEP, Batch, Row, collate, encode, training_rows, width_of
+from lora_lab.training.batches import Batch, Row, collate, encode, training_rows, width_of
+from lora_lab.training.draws import drawn
 from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes, judged_by
 from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.guard import check_memory
 from lora_lab.training.lane import Callback, Lane, Progress
+from lora_lab.training.lengths import check_fits, typical_tokens
 from lora_lab.training.loop import fit
-from lora_lab.training.models import is_causal, load_model, load_tokenizer
+from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.tasks import Task, drawn, load_task
+from lora_lab.training.tasks import Task, load_task
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # of each lane of one pack
 Keep = Callable[[Lane, Run], None]
@@ -288,43 +289,3 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
-
-
-def typical_tokens(task: Task) -> int:
-    """About how long the task's texts are in tokens (4 characters each), for choosing attention and dtype."""
-    split = task.train if task.train.texts else task.test
-    sample = [*split.texts[:200], *split.prompts[:200]]
-    return min(task.max_length, sum(map(len, sample)) // (4 * min(200, len(split))))
-
-
-def positions(model: PreTrainedModel, method: Method | None = None) -> int | None:
-    """How many tokens a model can read: whole steps of the batches' width; RoBERTa's first positions are padding's, and
-    a prompt's or prefix's are its own.
-    """
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if longest and "roberta" in model.config.model_type:
-        longest -= model.config.pad_token_id + 1
-    return longest and max(0, longest - ahead(model, method)) // STEP * STEP
-
-
-def ahead(model: PreTrainedModel, method: Method | None) -> int:
-    """Positions before each row's own; a prefix takes none of an encoder's."""
-    if method is None or (method.name == "prefix" and is_encoder(model)):
-        return 0
-    return int(getattr(method, "tokens", 0))
-
-
-def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:
-    """Raises BadValue for a model that cannot do the task: an encoder in language modelling, texts too long for it, or
-    for it with a soft prompt before them.
-    """
-    if task.num_labels is None and not is_causal(model):
-        raise BadValue(
-            f"task {task.name} is language modelling and needs a causal model such as smollm2, not an encoder"
-        )
-    if task.num_labels is None and task.max_length < 2:
-        raise BadValue("max_length must be at least 2 in language modelling: one token has no next one to predict")
-    longest, before = positions(model, method), ahead(model, method)
-    if longest is not None and task.max_length > longest:
-        beside = f" after {before} trained ones" if before else ""
-        raise BadValue(f"max_length {task.max_length} is above the {longest} tokens that this model can read{beside}")

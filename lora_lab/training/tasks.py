@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.training import e2e, glue, pairs, restaurants
+from lora_lab.training import e2e, glue, own_file, pairs, restaurants
 from lora_lab.training.assets import asset_path
 from lora_lab.training.chat import Prompt
 from lora_lab.training.meanings import Meaning
@@ -98,28 +98,6 @@ class Task:
     def generates(self) -> bool:
         """Whether texts answer prompts with references, so that a model's own answers can be scored against them."""
         return bool(self.test.references)
-
-
-def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
-    """Places in `task.train` of so many texts, in order; all of them for 0 examples.
-
-    Each label's texts are shuffled by `subset` and spread evenly over 0 to 1; the first so many are taken. So every
-    draw is balanced as the data are, as near as whole texts can be, and a larger one holds the smaller (Webster's
-    method of dividing seats). Raises: BadValue for more texts than there are, or too few to hold each label.
-    """
-    labels = task.train.labels if len(task.labels) > 1 else (0,) * len(task.train)
-    if examples > len(labels):
-        raise BadValue(f"task {task.name} has {len(labels):,} training texts, not {examples:,}; examples=0 takes all")
-    rng, at = random.Random(subset), list[tuple[float, int]]()
-    for label in sorted(set(labels)):
-        places = [place for place, own in enumerate(labels) if own == label]
-        rng.shuffle(places)
-        at += [((n + 0.5) / len(places), place) for n, place in enumerate(places)]
-    chosen = sorted(place for _, place in sorted(at)[: examples or None])
-    missing = set(labels) - {labels[place] for place in chosen}
-    if missing and task.labels:
-        raise BadValue(f"{examples} examples of {task.name} hold no '{task.labels[min(missing)]}'; take more of them")
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -293,9 +271,9 @@ def _pairs_of(rows: Sequence[glue.Example]) -> Split:
 
 def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
     if path.suffix.lower() == ".txt":
-        rows, labels = pd.DataFrame({"text": passages(_text(path))}, dtype=str), list[str]()
+        rows, labels = pd.DataFrame({"text": passages(own_file.text_of(path))}, dtype=str), list[str]()
     else:
-        rows, labels = _labelled(_table(path), path, text, label)
+        rows, labels = own_file.labelled(path, text, label)
     rows = _unique(rows)
     if "split" in rows:
         if set(rows.split) != set(SPLITS):
@@ -307,46 +285,3 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
         raise BadValue(f"{path} holds {len(rows)} different texts; at least 10 are needed to train, validate and test")
     held_out = (max(1, len(rows) // 10), max(1, len(rows) // 5))
     return _task(str(path), rows, labels, max_length, held_out, seed)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except ValueError as error:
-        raise BadValue(f"{path} is no plain text in UTF-8: {error}") from error
-
-
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
-            return pd.read_json(path, lines=True, dtype=False)
-        if path.suffix.lower() == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise BadValue(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
-    raise BadValue(f"{path} is no .csv, .jsonl or .txt file")
-
-
-def _labelled(table: pd.DataFrame, path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
-    """Columns text and label (as numbers), and the labels' names in order."""
-    for column in (text, label):
-        if column not in table:
-            raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns))}")
-    table = table[table[text].notna() & table[label].notna()]
-    names = table[label].astype(str).str.strip()
-    if (names == "").any():
-        raise BadValue(
-            f"{path}: the column '{label}' is empty in {(names == '').sum()} rows; label them or take them out"
-        )
-    labels = sorted_labels(names)
-    if len(labels) < 2:
-        raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
-    number = {name: n for n, name in enumerate(labels)}
-    rows = pd.DataFrame({"text": table[text].astype(str), "label": names.map(number)})
-    return (rows.assign(split=table["split"]) if "split" in table else rows), labels
-
-
-def sorted_labels(values: Iterable[str]) -> list[str]:
-    """Different labels in order: as numbers where all are whole numbers (10 after 9), else alphabetically."""
-    labels = set(values)
-    return sorted(labels, key=int) if all(re.fullmatch(r"-?\d+", v) for v in labels) else sorted(labels)

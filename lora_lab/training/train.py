@@ -21,9 +21,10 @@ from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import Score, evaluate, judged_by
 from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.lane import Callback
+from lora_lab.training.lengths import check_fits, typical_tokens
 from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.named import base_named_in
-from lora_lab.training.pack import Pack, check_fits, typical_tokens
+from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store

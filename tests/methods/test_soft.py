@@ -21,8 +21,8 @@ from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import Row
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.first_token import answer_at_first_token
+from lora_lab.training.lengths import positions
 from lora_lab.training.measure import measure
-from lora_lab.training.pack import positions
 from tests.conftest import logits, randomise, snapshot, tiny
 
 METHODS = {"prompt": PromptTuning(tokens=5), "ptuning": PTuning(tokens=5, hidden=24), "prefix": PrefixTuning(tokens=5)}

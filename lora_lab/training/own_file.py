@@ -1,0 +1,60 @@
+"""A file of one's own: the text of a .txt, or the labelled texts of a .csv or .jsonl with columns of any name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from lora_lab.errors import BadValue, NotFound
+
+
+def labelled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
+    """Rows with columns text, label (as a number) and, where the file has it, split; and the labels' names in order.
+
+    text, label    what these columns are called in the file
+    Raises: NotFound for a column that is not there, BadValue for a file that holds no classes.
+    """
+    table = _table(path)
+    for column in (text, label):
+        if column not in table:
+            raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns))}")
+    table = table[table[text].notna() & table[label].notna()]
+    names = table[label].astype(str).str.strip()
+    if (names == "").any():
+        raise BadValue(
+            f"{path}: the column '{label}' is empty in {(names == '').sum()} rows; label them or take them out"
+        )
+    labels = sorted_labels(names)
+    if len(labels) < 2:
+        raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
+    number = {name: n for n, name in enumerate(labels)}
+    rows = pd.DataFrame({"text": table[text].astype(str), "label": names.map(number)})
+    return (rows.assign(split=table["split"]) if "split" in table else rows), labels
+
+
+def sorted_labels(values: Iterable[str]) -> list[str]:
+    """Different labels in order: as numbers where all are whole numbers (10 after 9), else alphabetically."""
+    labels = set(values)
+    return sorted(labels, key=int) if all(re.fullmatch(r"-?\d+", v) for v in labels) else sorted(labels)
+
+
+def text_of(path: Path) -> str:
+    """What a .txt says. Raises: BadValue where it is no plain text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise BadValue(f"{path} is no plain text in UTF-8: {error}") from error
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            return pd.read_json(path, lines=True, dtype=False)
+        if path.suffix.lower() == ".csv":
+            return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise BadValue(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
+    raise BadValue(f"{path} is no .csv, .jsonl or .txt file")
