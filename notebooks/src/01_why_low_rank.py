@@ -38,11 +38,11 @@ assert np.allclose(B @ A, pieces) and np.linalg.matrix_rank(B @ A) == 8
 
 # %% [markdown]
 # ## Which pieces are worth keeping?
-# The **singular value decomposition**, SVD, writes *any* matrix as such a sum, sorted by weight:
+# The **singular value decomposition**, SVD, writes *any* matrix as such a sum, the largest piece first:
 #
 # $$W = s_1 u_1 v_1^\top + s_2 u_2 v_2^\top + \dots \qquad s_1 \ge s_2 \ge \dots \ge 0$$
 #
-# The columns $u_i$ have length one and stand at right angles to each other, and so do the rows $v_i^\top$; so the **singular value** $s_i$ says how much the i-th piece weighs.
+# The columns $u_i$ have length one and stand at right angles to each other, and so do the rows $v_i^\top$; so the **singular value** $s_i$ says how large the i-th piece is.
 # The **energy** of a matrix is the sum of all its entries squared, and also the sum of all $s_i^2$. (Its square root is the
 # *Frobenius norm*, the matrix's length, written $|W|$.)
 #
@@ -79,6 +79,7 @@ lost = ((P - cut) ** 2).sum()
 assert np.isclose((P**2).sum(), (s**2).sum())  # energy, counted in both ways
 assert np.isclose(lost, (s[8:] ** 2).sum())  # the loss is the energy of the pieces left out
 basis, _ = np.linalg.qr(rng.normal(size=(256, 8)))  # another cut to rank 8: onto 8 random directions
+assert ((P - basis @ basis.T @ P) ** 2).sum() > 10 * lost  # no other cut is better; this one is far worse
 print(f"lost: best cut {lost / (P**2).sum():.1%}, a random one {((P - basis @ basis.T @ P) ** 2).sum() / (P**2).sum():.1%}")
 
 # %% [markdown]
@@ -115,7 +116,7 @@ guess_shuffled = None  # a number between 1 and 256
 noise = spectrum(shuffled(P))
 print(compare("pieces for 90 % of the shuffled picture", guess_shuffled, rank_for_energy(noise, 0.9)))
 print(f"8 pieces keep {energy_kept(s, 8):.1%} of the picture and {energy_kept(noise, 8):.1%} of the shuffled one")
-assert energy_kept(s, 8) > 0.9 and energy_kept(noise, 8) < 0.15
+assert energy_kept(s, 8) > 0.9 and 8 / 256 < energy_kept(noise, 8) < 0.15
 
 # %% [markdown]
 # Even noise is not spread evenly: its best 8 pieces hold more than 8/256 = 3 %. From now on every share of
@@ -330,6 +331,8 @@ assert 3.9 < full / adapter < 4  # at most four times, however small the adapter
 # ## What you know now
 # - The rank counts rank-one pieces; the SVD sorts them; the energy left out is the squared error.
 # - A share of energy means little without a baseline: the same numbers, shuffled.
-# - A pretrained weight is *not* of low rank. LoRA's change is, because it is built so.
+# - The pretrained weights that we looked at (all of MiniLM's attention) are *not* of low rank. LoRA's change is, because it is built so.
 # - `A` is (r, in), `B` is (out, r). With r = 1 a wrong order adds without an error.
 # - Adam in fp32: 16 bytes for a weight that trains, 4 for one that does not.
+#
+# **Next:** lesson 02 writes this `B A` beside a real weight and trains it.
