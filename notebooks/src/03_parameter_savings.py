@@ -475,3 +475,5 @@ table([{"model": c.model, "base, MB in bf16": c.total * 2 / 1e6, "adapter, MB in
 # - Adapting everything at rank 16 is 0.3 % of a 70B. "100 to 1,000 times" is right for some sizes and ranks.
 # - Equal counts can be different adapters. Ask what is counted: the head, the experts, MB or MiB, and which rank.
 # - The file shrinks by thousands. The memory of training does not: lesson 05 says by how much.
+#
+# **Next:** lesson 04 trains one of these adapters while you watch.
