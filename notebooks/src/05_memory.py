@@ -392,4 +392,6 @@ assert peaks["20 prompt vectors"] < peaks["LoRA r32"] < peaks["200 prompt vector
 # - The peak is the fullest moment of a step, not the sum of all terms.
 # - A matrix keeps its input if it trains or is adapted; everything between the matrices keeps its own.
 # - Logits take 12 T V bytes at the loss, and no adapter changes that.
-# - LoRA saves most for short rows and large models; for long rows it is checkpointing that saves.
+# - LoRA saves most for short rows; for long rows it is checkpointing that saves.
+#
+# **Next:** lesson 06 turns to quality: rate, rank and alpha.
