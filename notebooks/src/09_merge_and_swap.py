@@ -166,7 +166,7 @@ rounding_picture([own * f for f in shrink], lost, own)
 # round the result only if you must, knowing what it costs. Into a base of *4 bits* one cannot merge at all without turning it back first (lesson 11).
 #
 # ## "No added latency"
-# So the paper says of merged LoRA (section 4.1), and it is why LoRA won over adapters of the older kind. **Predict:** how many per cent longer does one sentence take with the adapter *beside* its base? And *merged*?
+# So the paper says of merged LoRA (section 4.1), and it is the paper's argument against adapters of the older kind, bottlenecks that each token must pass. **Predict:** how many per cent longer does one sentence take with the adapter *beside* its base? And *merged*?
 
 # %%
 guess_beside, guess_merged = None, None  # per cent longer than the base
@@ -199,8 +199,8 @@ assert said.word == "depends" and said.on == ("dtype",) and claim("10b").word ==
 said
 
 # %% [markdown]
-# Times jump when a machine does other things as well. What does not jump is the arithmetic, so the last line counts it, multiplications and additions. Merged, it is the base's own, exactly: the slogan holds. Beside, less than one per cent more is to be *computed*. The *time* of one sentence grows by more than that (in our bench, on two
-# busy cores, by about 8 %; of 32 sentences by about 3 %), since each thin product is a call of its own, and a call costs some microseconds however thin it is.
+# Times jump when a machine does other things as well. What does not jump is the arithmetic, so the last line counts it, multiplications and additions. Merged, it is the base's own, exactly: the slogan holds. Beside, less than one per cent more is to be *computed*. The *time* of one sentence grows by more than that (in our bench, 2026-11, two
+# busy cores, torch 2.13, by about 8 %; of 32 sentences by about 3 %), since each thin product is a call of its own, and a call costs some microseconds however thin it is.
 #
 # **Stop here** if time is short: you can merge and know the price. The rest is what the slogan leaves out.
 #
