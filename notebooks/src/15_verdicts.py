@@ -189,7 +189,7 @@ assert judge("17", methods="lora", objectives="sft").word == "undecided"  # whoe
 # All three learn. But look at the last line of the cell: for somebody who has only ever seen LoRA *used for* SFT nothing tells the two apart. That is how the sentence came about.
 #
 # ### Exercise 3 · 10 minutes
-# Write a card of your own: a sentence that you have heard or believed. Fill in the text; experiments that are there are `checks` of many sentences (`EXPERIMENTS`, below, with the premises each asks for). Then
+# Write a card of your own: a sentence that you have heard or believed. Fill in the text; each experiment that is there can test many sentences (`EXPERIMENTS`, below, with the premises each asks for). Then
 # name one changed premise that turns your verdict. *A claim that no premise can turn is no claim about the world.*
 
 # %%
