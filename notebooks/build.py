@@ -71,9 +71,8 @@ def fill(source: Path, folder: str) -> None:
 
 
 def _still(output: NotebookNode) -> NotebookNode:
-    """A saved widget shows nothing without its kernel: keep the picture and the words beside it."""
-    if "image/png" in output.get("data", {}):
-        output.data.pop(WIDGET, None)
+    """A saved widget shows nothing without its kernel: keep the picture, if it has one, and the words beside it."""
+    output.get("data", {}).pop(WIDGET, None)
     return output
 
 
