@@ -10,10 +10,13 @@ from lora_lab.plots.beside import titled
 from lora_lab.plots.compared import tidy
 
 
-def intrinsic_picture(points: Sequence[Point], full: float, others: Mapping[str, tuple[int, float]]) -> Picture:
+def intrinsic_picture(
+    points: Sequence[Point], full: float, others: Mapping[str, tuple[int, float]], *, length: str = ""
+) -> Picture:
     """Test accuracy over d, smallest first; d = 0 is the head alone, at the left edge.
 
     full     full fine-tuning's accuracy, 0 to 1, drawn with the bar of 90 % of it
+    length   of that run, for its name: "200 steps"
     others   (numbers that train, accuracy) of other methods by name, such as LoRA: crosses
     """
     picture = Picture(figsize=(6.4, 3.9), dpi=110, layout="constrained", facecolor="white")
@@ -22,7 +25,7 @@ def intrinsic_picture(points: Sequence[Point], full: float, others: Mapping[str,
     axes.plot(ds, ys, "o-", color=BLUE, markersize=5, label="random subspace of d numbers, and the head")
     for name, (count, accuracy) in others.items():
         axes.plot([count], [100 * accuracy], "X", color=ORANGE, markersize=8, label=name)
-    axes.axhline(100 * full, color="#000000", linewidth=1, label="full fine-tuning")
+    axes.axhline(100 * full, color="#000000", linewidth=1, label=", ".join(filter(None, ("full fine-tuning", length))))
     axes.axhline(100 * ENOUGH * full, color=GREY, linestyle="--", linewidth=1, label=f"{ENOUGH:.0%} of it")
     axes.set_xscale("symlog", linthresh=10, linscale=0.5)
     axes.set(

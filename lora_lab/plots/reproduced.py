@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
@@ -37,7 +38,13 @@ def picture(found: Mapping[str, Any], reference: Mapping[str, Any] | None = None
 def headline(found: Mapping[str, Any]) -> str:
     """What the picture says: the verdict on the finding, and that it is a surrogate."""
     standing = {"holds": "holds", "fails": "does not hold", "undecided": "is undecided"}[found["standing"]]
-    return f"{found['item']}, a surrogate: “{found['finding']}” {standing} here"
+    return f"{place_of(found['item'])}, a surrogate: “{found['finding']}” {standing} here"
+
+
+def place_of(item: str) -> str:
+    """Where an item stands in the paper, as people write it: "table1" is Table 1, "section4_2" Section 4.2."""
+    kind, number = re.fullmatch(r"([a-z]+)([\d_]*)", item).groups()  # type: ignore[union-attr]
+    return f"{'Figure' if kind == 'fig' else kind.capitalize()} {number.replace('_', '.')}".strip()
 
 
 def in_words(found: Mapping[str, Any]) -> str:
@@ -81,7 +88,8 @@ def _wide(rows: Sequence[Mapping[str, Any]]) -> bool:
 def _below(found: Mapping[str, Any], reference: Mapping[str, Any] | None) -> str:
     sizes = ", ".join(f"{name} {value}" for name, value in found["sizes"].items() if not isinstance(value, list))
     behind = ""
-    if reference:
+    rows = {row["name"] for row in found["rows"] if row["yours"]}
+    if reference and any(row["yours"] and row["name"] in rows for row in reference["rows"]):
         made = reference["environment"]
         behind = f" Diamonds: the reference ({made['hardware']}, {made['date']})."
     each = "a round" if "rounds" in found["sizes"] else "a seed"

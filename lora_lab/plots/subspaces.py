@@ -36,9 +36,9 @@ def phi_maps(grids: Mapping[str, np.ndarray], d: int, title: str = "", sides: tu
         axes[0].set_ylabel(sides[0], fontsize=8)
     for axes in rows[-1]:
         axes.set_xlabel(sides[1], fontsize=8)
-    said = "; ".join(f"{name}: {shared_words(grid, d)}" for name, grid in grids.items())
-    titled(picture, [title or said])
-    picture.alt = f"Heat maps of phi, of its chance level and of the difference. {said}."
+    said = [f"{name}: {shared_words(grid, d)}" for name, grid in grids.items()]
+    titled(picture, [title] if title else said)
+    picture.alt = f"Heat maps of phi, of its chance level and of the difference. {'; '.join(said)}."
     return picture
 
 
@@ -107,8 +107,10 @@ def amplification_bars(found: Mapping[str, Amplification], title: str = "") -> P
     said = ", ".join(
         f"{name}: {_times(one.factor)} times (chance {_times(one.random_factor)})" for name, one in found.items()
     )
-    titled(picture, [title or f"How much larger dW is than what W had in dW's directions: {said}"])
-    picture.alt = f"Bars of ||U^T W V||. Amplification: {said}."
+    more = sum(one.in_update > one.in_random for one in found.values())
+    finding = f"W has more in dW's directions than in random ones in {more} of {len(found)} cases, most in its own"
+    titled(picture, [title or finding])
+    picture.alt = f"{title or finding}. Bars of ||U^T W V||. Amplification: {said}."
     return picture
 
 

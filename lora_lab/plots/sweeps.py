@@ -109,8 +109,10 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank", metric: str = "", title: 
 
 def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str = "", size: float = 9) -> None:
     """The same on axes of their own."""
+    several = frame[by].nunique()
     for number, (value, group) in enumerate(frame.groupby(by)):
-        _line(axes, group, "lr", metric, number, f"{NAMES.get(by, by)} {short(value)}")
+        aside = 1.02 ** (number - (several - 1) / 2)  # dots of one rate beside each other, not on top
+        _line(axes, group, "lr", metric, number, f"{NAMES.get(by, by)} {short(value)}", aside)
     axes.set(xscale="log", xlabel=NAMES["lr"] + " (log)", ylabel=NAMES[metric])
     title = title or f"{NAMES[metric]} over the learning rate, by {NAMES.get(by, by)}"
     rates = sorted(frame["lr"].unique())
@@ -174,9 +176,10 @@ def _axes() -> tuple[Picture, Any]:
     return picture, picture.subplots()
 
 
-def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int, label: str) -> None:
+def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int, label: str, aside: float = 1) -> None:
+    """A line of means through the runs' dots, which are drawn a factor `aside` of their place."""
     colour, marker = COLOURS[number % 8], MARKERS[number % 8]
-    axes.scatter(group[across], _scaled(group, metric), s=16, color=colour, marker=marker, alpha=0.6)
+    axes.scatter(aside * group[across], _scaled(group, metric), s=16, color=colour, marker=marker, alpha=0.6)
     means = group.groupby(across)[metric].mean() * _factor(metric)
     axes.plot(means.index, means.values, color=colour, marker=marker, markersize=4, linewidth=1.5, label=label)
 

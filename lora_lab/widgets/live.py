@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lora_lab.errors import LabError
 from lora_lab.plots import Curve
-from lora_lab.training.lane import Progress
+from lora_lab.training.lane import Lane, Progress
 from lora_lab.training.mind import Mind, changed_mind
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
@@ -34,11 +34,14 @@ class LiveRun(Background):
     def __post_init__(self) -> None:
         super().__init__()
         self._started = 0.0
+        self._lane: Lane | None = None
 
     def curve(self) -> Curve:
         """The curve so far."""
         seen = list(self.progress)
-        points = [(p.step, p.validation[self.metric]) for p in seen if p.validation]
+        before = self._lane.history.before if self._lane else {}
+        points = [(0, before[self.metric])] if before else []
+        points += [(p.step, p.validation[self.metric]) for p in seen if p.validation]
         return Curve(self.recipe.describe(), [p.step for p in seen], [p.loss for p in seen], points)
 
     def seconds_left(self) -> float | None:
@@ -51,6 +54,7 @@ class LiveRun(Background):
     def _work(self) -> None:
         self.state = "loading"
         bench = Bench(self.recipe, callbacks=[self.progress.append])
+        self._lane = bench.lane
         bench.before_scoring = lambda: self._enter("scoring")  # type: ignore[method-assign]
         self.store.check_writable()
         self.state, self._started = "training", time.monotonic()

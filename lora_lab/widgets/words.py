@@ -59,7 +59,7 @@ def _finished(live: LiveRun, run: Run) -> tuple[str, str]:
         f"{_miss(run.metrics[metric], live.guess, metric)}. "
         f"{run.adapter_parameters:,} parameters in the adapter, {_kept(run)}."
     )
-    return f"{run.adapter_parameters:,} adapter parameters: {metric} {value} on held-out rows", words
+    return f"{run.adapter_parameters:,} adapter parameters: {metric} {value} on test rows", words
 
 
 def _kept(run: Run) -> str:

@@ -1,0 +1,32 @@
+"""The pictures of `lora-lab reproduce`: the paper's own names, and only marks that are there are explained."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_lab.plots.reproduced import headline, picture, place_of
+
+NAMES = [("table1", "Table 1"), ("table16", "Table 16"), ("section4_2", "Section 4.2"), ("fig3", "Figure 3")]
+
+
+def found(*rows: str, item: str = "table1") -> dict:
+    return {
+        "item": item, "finding": "B is slower.", "standing": "fails", "line": 1.0, "axis": "times",
+        "rows": [{"name": name, "yours": [1.0, 1.2], "published": None} for name in rows],
+        "sizes": {"seeds": 2}, "environment": {"hardware": "a laptop", "date": "2026-11-25"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("item", "name"), NAMES)
+def test_an_item_is_named_as_in_the_paper(item: str, name: str):
+    assert place_of(item) == name
+    assert headline(found("A", item=item)) == f"{name}, a surrogate: “B is slower.” does not hold here"
+
+
+def test_diamonds_are_explained_only_where_some_are_drawn():
+    def below(reference: dict | None) -> str:
+        return picture(found("A", "B"), reference).axes[0].get_xlabel()
+
+    assert "Diamonds" in below(found("B", "C"))
+    assert "Diamonds" not in below(found("C"))
+    assert "Diamonds" not in below(None)
