@@ -22,7 +22,7 @@ def picture(found: Mapping[str, Any], reference: Mapping[str, Any] | None = None
     for place, row in enumerate(rows):
         _behind(axes, place, row["name"], reference)
         _draw(axes, place, row["yours"], COLOURS[found["standing"]])
-    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.set_yticks(range(len(rows)), [_named(row, found) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     if found["line"] is not None:
         axes.axvline(found["line"], color=GREY, linestyle="--", linewidth=1, zorder=1)
@@ -49,8 +49,14 @@ def place_of(item: str) -> str:
 
 def in_words(found: Mapping[str, Any]) -> str:
     """The picture for those who do not see it."""
-    middles = "; ".join(f"{row['name']} {middle(row['yours']):.4g}" for row in found["rows"] if row["yours"])
+    middles = "; ".join(f"{_named(row, found)} {middle(row['yours']):.4g}" for row in found["rows"] if row["yours"])
     return f"{headline(found)}. {found['axis']}: {middles}."
+
+
+def _named(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """A row's name, with its unit where that is not the axis's: one item weighs, times and counts at once."""
+    unit = row.get("unit", found["axis"])
+    return row["name"] if unit == found["axis"] else f"{row['name']} ({unit})"
 
 
 def middle(values: Sequence[float]) -> float:

@@ -30,3 +30,11 @@ def test_diamonds_are_explained_only_where_some_are_drawn():
     assert "Diamonds" in below(found("B", "C"))
     assert "Diamonds" not in below(found("C"))
     assert "Diamonds" not in below(None)
+
+
+def test_a_row_says_its_unit_where_it_is_not_that_of_the_axis():
+    weighed = found("A", "B")
+    weighed["rows"][0]["unit"] = "MiB"
+    made = picture(weighed)
+    assert [label.get_text() for label in made.axes[0].get_yticklabels()] == ["A (MiB)", "B"]
+    assert "A (MiB) 1.1; B 1.1" in made.alt
