@@ -239,10 +239,12 @@ assert len(silent) == 9 and "D" not in silent  # J too: its answers are nan, but
 
 # %% [markdown]
 # ## While it can still be helped
-# Four of the ten could have been found *in the first step*. Here is C's training once more, for one step, with the question that our training loop asks: after `backward`, has each adapter a gradient?
+# Three of the ten, C, H and I, could have been found *in the first step*. Here is C's training once more, for one step, with the question that our training loop asks: after `backward`, has each adapter a gradient?
+# Then H's; and I's rate, which is held against what is usual.
 
 # %%
-from lora_lab.training.early_warnings import gradient_warning
+from lora_lab import Recipe
+from lora_lab.training.early_warnings import gradient_warning, rate_warning
 
 said = {}
 for reentrant in (True, False):
@@ -255,6 +257,14 @@ for reentrant in (True, False):
     said[reentrant] = gradient_warning(model)
     print(f"use_reentrant={reentrant}:", said[reentrant] or "every adapter has its gradient")
 assert "no gradient reached 12 adapters" in said[True] and said[False] is None
+
+# %%
+sentences = load_model("minilm")  # patient H: no head, the mean over the tokens
+LoRA(rank=8, targets=("q", "v", "pooler.dense")).attach(sentences)
+sentences(input_ids=torch.randint(1000, 20_000, (4, 12))).last_hidden_state.mean(1).square().sum().backward()
+said["H"], said["I"] = gradient_warning(sentences), rate_warning(Recipe("minilm", "rt", LoRA(), lr=1e-6))
+print("H:", said["H"], "\nI:", said["I"])
+assert "reached 1 adapters (pooler.dense)" in said["H"] and "far below" in said["I"]
 
 # %% [markdown]
 # ### Exercise 4 · 1 minute
@@ -294,8 +304,10 @@ for name, content in tricks.items():
 assert reasons.keys() == tricks.keys()
 
 # %% [markdown]
-# ## What to keep
+# ## What you know now
 # 1. **First the file's size**, then its keys, then the largest number of B, then its effect on the base. Each takes a second.
 # 2. **A loss that falls proves little**: a head can do that alone. That B left zero in every layer proves that gradients arrive.
 # 3. **An adapter belongs to one base.** Write down which, by its numbers and not by its name.
 # 4. **Load strictly.** Whatever a loader skips in silence, somebody will look for during days.
+#
+# **Next:** lesson 13 looks into an update that does something.
