@@ -1,20 +1,22 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **Goal.** In the next minutes you train your first LoRA adapter on a real pretrained model with real data, and see on
+# **Goal.** In the next 20 minutes you train your first LoRA adapter on a real pretrained model with real data, and see on
 # your own machine what it costs and what it brings.
 #
-# **Time box.** 20 minutes. *Stop here* marks tell you where you may leave without losing the thread.
+# **Time box.** 20 minutes, of which this machine trains for about one. **Stop here** marks tell you where you may leave without losing the thread.
 #
 # **How to use a lesson.** Run the cells from the top with Shift+Enter. Where it says **Predict**, write your guess down
 # before you run the next cell: a surprise teaches only those who expected something else. Where it says **Exercise**,
-# replace the `...` and run the cell; the check tells you what is wrong, and why.
+# replace the `...` and run the cell; the check tells you what is wrong, and why. Where an output is marked
+# *(illustration)* it comes from a run cut short (`FAST=1`, as in the lab's own tests): it shows what a thing looks like, not what is so. A word in bold is explained where it stands first;
+# `docs/glossary.md` in the lab's repository has them all, in English and Chinese.
 
 # %% [markdown]
 # ## Is everything there?
 # The cell below looks at this machine: which device will train, which number format and which way of computing
-# attention (`eager` and `sdpa` give the same result) are fastest here. It measures a moment rather than guess: *ms a layer's
-# step* is the time one layer takes in one training step. And it says whether the models and data have been fetched.
+# attention (`eager` and `sdpa` give the same result) are fastest here. A number takes 4 bytes in the format `fp32`, 2 in the
+# coarser `bf16`. The lab measures for a moment rather than guess: *ms a layer's step* is the time one layer takes in one training step. And it says whether the models and data have been fetched.
 
 # %%
 from lora_lab import workbench
@@ -26,6 +28,7 @@ print(workbench.describe(workbench.examine()))
 # - A **model** here is a transformer: a stack of layers, each of which multiplies vectors by **weight matrices**. A matrix
 #   $W$ with `out` rows and `in` columns turns a vector of `in` numbers into one of `out` numbers.
 # - A **parameter** is one number in such a matrix. *Pretrained* means: somebody has already found good values for all of them.
+#   Such a model is the **base** of what follows. A matrix that training leaves as it is, is **frozen**.
 # - **Fine-tuning** changes them a little so that the model does *your* task. *Full* fine-tuning changes them all.
 # - **LoRA** (low-rank adaptation; Hu et al. 2021) changes none of them. Beside a few chosen matrices it puts two thin ones,
 #   `A` with `r` rows and `B` with `r` columns, and trains only these:
@@ -51,7 +54,7 @@ guess_accuracy = None  # a number between 0 and 100
 
 # %% [markdown]
 # ## Run
-# Four things make a run: a model, a task, a method, and how to train. A **step** learns from 16 sentences; `lr`, the
+# Four things make a **recipe**: a model, a task, a method, and how to train. A **run** is a recipe carried out, with all that came of it. A **step** learns from 16 sentences; `lr`, the
 # **learning rate**, says how far each step moves the numbers. The bar shows the time to go. On the way a part of the sentences
 # is answered as a check, `validations` times. `steps(200, 80)` is 200, or 80 when the lab itself is tested. *(No time to train? Write `run = reference("minilm-rt-r8")` in place of the `train` line.)*
 
@@ -193,7 +196,20 @@ said
 # ## The map
 # | lesson | you will |
 # |---|---|
+# | 01 why_low_rank | see what rank is, and whose rank LoRA means |
 # | **02 lora_from_scratch** | write LoRA by hand on a real weight, and find out why `B` starts at zero |
+# | 03 parameter_savings | count what trains, on models up to 405B |
 # | **04 train_an_adapter** | move the sliders, press Start, and see what the adapter changed its mind about |
+# | 05 memory | predict a step's memory, measure it, choose a card |
+# | 06 rate_rank_alpha | find out which of LoRA's three numbers to tune first |
+# | 07 target_modules | choose matrices at one budget |
+# | 08 lora_full_prompt | compare LoRA with full fine-tuning, a soft prompt and a mere probe, fairly |
+# | 09 merge_and_swap | put an adapter into the weights and out again; many adapters on one base |
+# | 10 sft | teach a chat model three voices |
+# | 11 qlora | train beside a base of 4 bits |
+# | 12 debugging | find out why ten adapters do nothing |
+# | 13 inside_delta_w | cut an update to rank r and see what is left |
+# | 14 reproduce_the_paper | set published, expected and your own figures side by side |
+# | 15 verdicts | judge what people say about LoRA, and see the machine judge it |
 #
-# Go on with **02** if you like to know what is inside, with **04** if you like to see it move.
+# They build on each other in this order; each says which it needs. **Next:** 01 and 02 if you like to know what is inside, 04 if you like to see it move first.
