@@ -312,11 +312,12 @@ print(f"between draws of one method: {draws:.1f} points", mark)
 assert len(few.frame) == 2 * (2 if FAST else 3)
 
 # %% [markdown]
-# Draws of 50 differ by as much as methods do: one draw says nothing. The paper's table 16 is to be read with that in mind. `lora-lab` has the whole curve, 50 to all, over ten draws: `little?`.
+# Set the two figures beside each other: where draws of *one* method lie as far apart as the methods do, one draw says nothing. The paper's table 16 is to be read with that in mind. `little` draws the whole curve,
+# from 50 sentences to all, over ten draws: `help(little)`.
 #
 # ## "LoRA forgets less" · optional
-# **Forgetting**: how much worse a language model predicts text of *another* kind after tuning. The rival explanation is that LoRA simply *learns* less, so `forgetting` compares where both have come to the same loss. This trains SmolLM2 and takes some
-# minutes: set `FORGET = True`. The suite above gives a warning beforehand: the loss on other text rose by 0.05 with LoRA r32, by 0.03 with full fine-tuning at its small rate, and by 0.74 with the default prompt.
+# **Forgetting**: how much worse a language model predicts text of *another* kind after tuning (the title is that of Biderman et al. 2024: "LoRA learns less and forgets less"). The rival explanation is that LoRA simply *learns* less, so `forgetting` compares where both have come to the same loss. This trains SmolLM2 and takes some
+# minutes: set `FORGET = True`. The suite above gives a warning beforehand (one run of each): the loss on other text rose by 0.05 with LoRA r32, by 0.03 with full fine-tuning at its small rate, and by 0.74 with the default prompt.
 
 # %%
 FORGET = False
@@ -331,5 +332,7 @@ if FORGET:
 # - A comparison needs a rate for each, seeds, test once, and costs beside quality. At *one* rate you compare how well it suits each.
 # - "Not significantly different" is not "equal". Equality is shown by an interval inside a margin fixed beforehand; until then it is undecided.
 # - What trains fewest numbers is not cheapest: a soft prompt makes every sentence longer, for ever.
-# - Prompt tuning swings with rate and start more than methods differ; a single figure for it says little.
-# - On little data the draw of the examples matters as much as the method.
+# - In PEFT's suite rate and start move prompt tuning by more than what is then left between it and LoRA: a single figure for it says little.
+# - On little data look first how far apart the draws of one method lie.
+#
+# **Next:** lesson 09 puts an adapter into the weights, and many beside one base.
