@@ -174,10 +174,12 @@ checks.check_wrong_fan_in(too_large_by)
 measured = (wrong.abs().max() / right.abs().max()).item()
 print(f"measured {measured:.2f}, sqrt(384 / 8) = {48**0.5:.2f}")
 assert abs(measured / 48**0.5 - 1) < 0.02
+x, step_of_B = torch.randn(32, 384), torch.randn(384, r)  # any inputs, any step of B
+assert 6 < (x @ wrong @ step_of_B.T).norm() / (x @ right.T @ step_of_B.T).norm() < 8
 
 # %% [markdown]
-# Nothing crashes when `A` is seven times too large. But each step of `B` now moves `y` about seven times as far, so the rate
-# that was right may be too high. No error tells you; look at the numbers.
+# Nothing crashes when `A` is seven times too large. But one and the same step of `B` now moves `y` about seven times as far (the
+# last line of the cell has tried it), so the learning rate that was right may be too high. No error tells you; look at the numbers.
 #
 # **Stop here** if you must: the mathematics is complete. What follows puts it into a real model.
 #
@@ -351,3 +353,5 @@ with torch.no_grad():
 # - `B` = 0 keeps the model as it was; `A` random lets `B` move; from two zeros neither moves.
 # - `A`'s scale is set by its number of inputs, not by the rank.
 # - Training goes through the detour; merging is for afterwards.
+#
+# **Next:** lesson 03 counts what this saves, on models up to 405B; lesson 04 trains an adapter on thousands of sentences.
