@@ -26,7 +26,7 @@ print(f"reference: three voices on {reference['recipes']['captain']['model']}, m
 # ## The words
 # - **Supervised fine-tuning** (SFT) goes on training a language model on pairs: a **prompt**, and the **response** that we wish for. It is still next-token
 #   prediction; only the texts are chosen, and only the response counts.
-# - SmolLM2-135M-*Instruct* has been through that once, with a million pairs or so: it answers questions politely. We use 180.
+# - SmolLM2-135M-*Instruct* has been through that once, with some 460,000 conversations (its makers' *smol-smoltalk*): it answers questions politely. We use 180.
 # - A **chat template** is the layout in which such a model has read all its conversations: who speaks, where a turn ends.
 # - The pairs are ours, written for this lesson: the *same* 240 everyday questions answered by a ship's captain, by a strict writer of JSON and by a King James
 #   preacher. 180 train, 30 validate, 30 are for the end. Open `data/styles/` and read some.
@@ -57,7 +57,7 @@ assert "helpful AI assistant named SmolLM" in rendered(tokenizer, question("Why 
 
 # %% [markdown]
 # Most of it is the template's: `<|im_start|>` and `<|im_end|>` mark the turns, and the template slips in a **system prompt of its own** where we give none. A model tuned *with* this
-# layout and asked *without* it (or the other way round) is asked in a language that it was not taught: the most common cause of "my fine-tune does nothing". The template
+# layout and asked *without* it (or the other way round) is asked in a language that it was not taught: a common cause of "my fine-tune does nothing". The template
 # comes with the tokenizer, so nobody needs to type it.
 #
 # ## What it learns
@@ -184,7 +184,7 @@ for name, text in said.items():
 assert list(said) == ["base", *adapters]
 
 # %% [markdown]
-# **Fallen behind, or FAST?** Six steps make no captain. These are our reference's answers to three held-out questions, after all steps:
+# **Fallen behind**, or only an illustration above? Six steps make no captain. These are our reference's answers to three held-out questions, after all steps:
 
 # %%
 for n in (2, 4, 8):
@@ -324,3 +324,5 @@ said
 # - 180 pairs and an adapter of two megabytes are enough for a voice; one base carries many, and swapping moves no weight.
 # - "Told apart" needs a measure fixed beforehand: form, likelihood by columns, words; and held-out questions.
 # - With the adapter off the base is back, to the bit. What was added is style; facts belong into the prompt.
+#
+# **Next:** lesson 11 makes the base that carries the voices smaller: four bits a weight.
