@@ -51,6 +51,7 @@ fetch: .venv/.lab
 
 # A second `pip install -e .` would ask the network again, hence the stamps.
 .venv/.lab: pyproject.toml
+	@echo "installing into .venv, once: some minutes without a word, and 2 GB of disk (more with CUDA)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
 	@touch $@
