@@ -6,7 +6,7 @@ BIN := .venv/bin
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
 
-.PHONY: lab test demo notebooks bench reference wheelhouse lint fetch
+.PHONY: lab test demo notebooks bench reference wheelhouse lint fetch api pictures
 
 lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
@@ -34,6 +34,14 @@ reference: fetch
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
+# The reference of every name, from its docstring, into build/api.
+api: .venv/.test
+	$(BIN)/python docs/api.py
+
+# The gallery: each panel in a browser; some minutes, for two of them train.
+pictures: .venv/.test fetch
+	$(BIN)/python -m tests.e2e.pictures
+
 # For a class: FOR="--platform windows --platform linux --python 3.11", see docs/install.md
 wheelhouse: .venv/.lab
 	$(BIN)/lora-lab wheelhouse $(FOR)
@@ -43,6 +51,7 @@ fetch: .venv/.lab
 
 # A second `pip install -e .` would ask the network again, hence the stamps.
 .venv/.lab: pyproject.toml
+	@echo "installing into .venv, once: some minutes without a word, and 2 GB of disk (more with CUDA)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
 	@touch $@

@@ -43,6 +43,7 @@ find_wheelhouse() {
 wheelhouse=$(find_wheelhouse)
 if [ ! -f .venv/.lab ]; then
     python=$(find_python)
+    [ -n "$dry" ] || echo "start: installing into .venv, once: some minutes without a word" >&2
     if [ -n "$wheelhouse" ]; then
         run "$python" "$wheelhouse/install.py" --to . --no-assets
     else

@@ -40,10 +40,12 @@ class LoRALayer(Mergeable):
         """The slice of the frozen weight that the update is added to, as a view of delta_weight's shape."""
 
     def folded(self) -> list[Fold]:
+        """The frozen weight with the update in it, for `merge`."""
         weight = self.frozen_weight()  # W + scaling * B A in fp32: bf16 would round B A before adding it
         return [(weight, weight.float() + self.delta_weight())]
 
     def unfolded(self) -> list[Fold]:
+        """The frozen weight with the update taken out again, for `unmerge`."""
         weight = self.frozen_weight()
         return [(weight, weight.float() - self.delta_weight())]
 
@@ -79,6 +81,7 @@ class LoRALinear(LoRALayer):
         initialise_A(self.lora_A, init)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features) -> y (..., out_features); switched off, the frozen layer's own y."""
         if not self.active:
             return self.base_layer(x)
         tokens = x.reshape(-1, self.in_features)  # (tokens, in): flat, so that one addmm can add into the output
@@ -98,9 +101,11 @@ class LoRALinear(LoRALayer):
         return add_into(h, b.t(), alpha=self.scaling)
 
     def delta_weight(self) -> Tensor:
+        """scaling * B A, (out_features or the rows, in_features), in fp32."""
         return self.scaling * (self.lora_B.float() @ self.lora_A.float())  # (out, in)
 
     def frozen_weight(self) -> Tensor:
+        """W, (out_features or the rows, in_features), as a view."""
         weight = out_by_in(self.base_layer)
         return weight[slice(*self.rows)] if self.rows else weight
 
@@ -125,6 +130,7 @@ class LoRAEmbedding(LoRALayer):
         self.lora_embedding_B = nn.Parameter(torch.randn(d, rank, dtype=torch.float32, device=device))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (...) -> y (..., d)."""
         y: Tensor = self.base_layer(tokens)
         if not self.active:
             return y
@@ -133,9 +139,11 @@ class LoRAEmbedding(LoRALayer):
         return y + (F.linear(h, self.lora_embedding_B) * self.scaling).to(y.dtype)
 
     def delta_weight(self) -> Tensor:
+        """(scaling * B A)^T, (vocabulary, d), in fp32."""
         return self.scaling * (self.lora_embedding_B.float() @ self.lora_embedding_A.float()).t()  # (vocabulary, d)
 
     def frozen_weight(self) -> Tensor:
+        """E, (vocabulary, d)."""
         return self.base_layer.weight  # type: ignore[return-value]
 
     def extra_repr(self) -> str:
@@ -153,6 +161,7 @@ class TrainedCopy(AdaptedLayer):
         self.trained = trained
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        """The trained copy's answer, in fp32; switched off, the frozen layer's."""
         return self.trained(x.float(), *args, **kwargs) if self.active else self.base_layer(x, *args, **kwargs)
 
 

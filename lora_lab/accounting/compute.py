@@ -36,9 +36,6 @@ from lora_lab.errors import BadValue
 UTILISATION = 0.40
 """Share of a card's peak that a well-run training reaches: 30 to 55 % is reported, less for small models."""
 
-MEASURED_GAIN = {"llama-2-7b": 1.47, "llama-2-13b": 1.44, "llama-2-70b": 1.44}
-"""LoRA's tokens per second over full fine-tuning's, measured by NeMo 24.12 (FP8, packed rows of 4,096 tokens)."""
-
 # In which order a token meets the matrices of a layer, by key; all others read the layer's input: 0. Attention proper
 # follows stage 1.
 UNFOLDED = {"q_b_proj": "q_a_proj", "kv_b_proj": "kv_a_proj_with_mqa"}  # DeepSeek's, and the squeeze that each reads
@@ -221,13 +218,6 @@ def rate(card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> f
     if not peak:
         raise BadValue(f"the peak of a {card.name} in {dtype} is not known; name another card, or measure its FLOP/s")
     return peak * utilisation
-
-
-def measured_rate(step: Work, seconds: float) -> float:
-    """FLOP/s reached by a step that took so many seconds here. Raises: BadValue unless the time is above 0."""
-    if not seconds > 0:
-        raise BadValue(f"a step takes longer than 0 seconds, not {seconds!r}")
-    return step.total / seconds
 
 
 def run_seconds(step: Work, steps: int, flops_per_second: float) -> float:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound, nearest
-
-GIB = 2**30
 
 CONTEXT = 8 * GIB // 10
 """Bytes that CUDA's context and the libraries' workspaces take on a card before the first tensor: about 0.8 GiB."""

@@ -52,7 +52,9 @@ class Counting(Protocol):
     """What the accountant asks of a method."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As on the command line: "lora"."""
+        ...
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """A row for everything that trains, named as the module or slice that it belongs to."""

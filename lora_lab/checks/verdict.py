@@ -23,6 +23,7 @@ class Verdict:
 
 
 def number(answer: Any, right: float, hints: Mapping[Any, str], why: str, within: float = 1e-6) -> Verdict:
+    """Right within a relative error, and then why; else the hint beside the wrong number that it is nearly."""
     if not isinstance(answer, Real):
         return Verdict(False, f"a number is wanted, not {type(answer).__name__}")
     answer = float(answer)
@@ -56,14 +57,17 @@ def _hint(error: Exception) -> str:
 
 
 def close(values: Sequence[Any], right: Sequence[float]) -> bool:
+    """Whether all are numbers, and the right ones to a thousandth."""
     return all(
         isinstance(v, Real) and math.isclose(float(v), r, rel_tol=1e-3) for v, r in zip(values, right, strict=True)
     )
 
 
 def unsolved(answer: object) -> bool:
+    """Whether the exercise still holds what it came with: None or `...`."""
     return answer is None or answer is ...
 
 
 def not_yet(hint: str) -> Verdict:
+    """The verdict on an unsolved exercise: where to begin."""
     return Verdict(None, hint)

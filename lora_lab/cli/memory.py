@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_lab.cli.memory_answer import GIB, Answer, Question, describe
+from lora_lab.accounting.units import GIB
+from lora_lab.cli.memory_answer import Answer, Question, describe
 from lora_lab.cli.method import method_options, take_method
 from lora_lab.errors import BadValue, LabError
 

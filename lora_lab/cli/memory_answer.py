@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from lora_lab.accounting.units import binary
 from lora_lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from lora_lab.accounting.gpus import Card
     from lora_lab.accounting.plan import Plan
     from lora_lab.accounting.setup import Setup
-
-GIB, MIB = 2**30, 2**20
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def describe(answer: Answer) -> str:
     asked = where if estimate.at == "generation" else f"{where}, {how}"
     return "\n".join(
         [
-            f"{question.architecture.name}, {question.name}, {asked}: {size(estimate.peak)} at {estimate.at} "
+            f"{question.architecture.name}, {question.name}, {asked}: {binary(estimate.peak)} at {estimate.at} "
             f"({estimate.mode})",
             "",
             *_parts(estimate),
@@ -122,25 +121,20 @@ def describe(answer: Answer) -> str:
     )
 
 
-def size(count: int) -> str:
-    """Bytes in GiB, and in MiB below a tenth of one."""
-    return f"{count / GIB:,.2f} GiB" if count >= GIB / 10 else f"{count / MIB:,.2f} MiB"
-
-
 def _parts(estimate: Estimate) -> Iterator[str]:
     """Each category, and under it its terms with their formulas, the largest first."""
     for category, total in sorted(estimate.categories.items(), key=lambda pair: -pair[1]):
-        yield f"{category:<34} {size(total):>12}  {total / max(estimate.peak, 1):>4.0%}"
+        yield f"{category:<34} {binary(total):>12}  {total / max(estimate.peak, 1):>4.0%}"
         terms = [term for term in estimate.terms if term.category == category]
         for term in sorted(terms, key=lambda term: -term.bytes):
-            yield f"  {term.symbol:<46} {size(term.bytes):>12}  = {term.formula}"
+            yield f"  {term.symbol:<46} {binary(term.bytes):>12}  = {term.formula}"
 
 
 def _moments(estimate: Estimate) -> Iterator[str]:
     """How much lives at each moment that might have been the peak."""
     for moment, total in estimate.moments.items():
         mark = "  <- the peak" if moment == estimate.at else ""
-        yield f"at {moment:<31} {size(total):>12}{mark}"
+        yield f"at {moment:<31} {binary(total):>12}{mark}"
 
 
 def _room(answer: Answer) -> Iterator[str]:
@@ -167,5 +161,5 @@ def _verdict(answer: Answer, card: Card) -> str:
         for what, most in (("batch", answer.max_batch), ("seq", answer.max_seq))
         if most is not None
     ]
-    room = size(answer.question.available or 0)
+    room = binary(answer.question.available or 0)
     return "; ".join([f"{found} on {card.name} ({room} to use)", *most])

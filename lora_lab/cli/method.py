@@ -32,6 +32,13 @@ HELP = {
     "tokens": "How many stand ahead of each row",
     "layers": "The topmost so many only",
     "top": "The topmost so many layers only",
+    "l2": "Penalty on the classifier's weights",
+    "hidden": "Width of the network that makes the prompt; the model's when left out",
+    "form": "What stands ahead: keys-values or activations",
+    "size": "Numbers in the bottleneck",
+    "placement": "Where bottlenecks stand: houlsby, pfeiffer or lin",
+    "layernorms": "Norms that train in each layer",
+    "feedforward": "Targets whose input is scaled, not the output",
 }
 
 
@@ -79,18 +86,19 @@ def _fields() -> dict[str, dict[str, Field[Any]]]:
 def _option(name: str, owners: dict[str, Field[Any]]) -> Callable[[Command], Command]:
     kind = str(next(iter(owners.values())).type).partition(" ")[0]
     option = f"--{OTHER_NAMES.get(name, name).replace('_', '-')}"
-    usual = "; ".join(f"{owner}'s {_words(field)}".rstrip() for owner, field in owners.items())
-    words = f"{HELP[name]}; {usual}." if name in HELP else f"{usual[0].upper()}{usual[1:]}."
+    usual = ", ".join(f"{owner}{_usual(field)}" for owner, field in owners.items())
+    words = f"{HELP.get(name, name)} ({usual})."
     if kind == "bool":
         return click.option(f"{option}/--no-{option[2:]}", default=None, help=words)
     return click.option(option, type={"int": int, "float": float}.get(kind, str), default=None, help=words)
 
 
-def _words(field: Field[Any]) -> str:
+def _usual(field: Field[Any]) -> str:
+    """What it is when left out; nothing for a switch that is off, and where the method has no number of its own."""
     default = field.default
-    if default is MISSING or default is None or default == ():
-        return "own"
-    return ",".join(default) if isinstance(default, tuple) else str(default)
+    if default is False or default in (MISSING, None, ()):
+        return ""
+    return f": {','.join(default) if isinstance(default, tuple) else default}"
 
 
 def _read(name: str, value: Any) -> Any:

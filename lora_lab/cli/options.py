@@ -10,6 +10,7 @@ import click
 from lora_lab.cli.method import method_options
 
 Command = Callable[..., Any]
+TASK_NAMES = "rt, imdb, tweets; smollm2: kjv, shakespeare, restaurants, captain, json, preacher;"
 
 
 def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
@@ -28,9 +29,7 @@ OPTIONS: dict[str, Callable[[Command], Command]] = {
     "model": click.option(
         "--model", default="minilm", show_default=True, help="minilm, smollm2, a folder or a hub id."
     ),
-    "task": click.option(
-        "--task", default="rt", show_default=True, help="rt, imdb, tweets, kjv, shakespeare or a file."
-    ),
+    "task": click.option("--task", default="rt", show_default=True, help=f"{TASK_NAMES} or a file of your own."),
     "lr": click.option("--lr", type=float, default=2e-3, show_default=True, help="Peak learning rate."),
     "steps": click.option("--steps", type=int, default=400, show_default=True),
     "batch": click.option("--batch", type=int, default=16, show_default=True),
@@ -46,7 +45,7 @@ OPTIONS: dict[str, Callable[[Command], Command]] = {
     "text_column": click.option("--text-column", default="text", help="In a file of your own."),
     "label_column": click.option("--label-column", default="label", help="In a file of your own."),
     "dtype": click.option(
-        "--dtype", default="auto", help="fp32 or bf16 for the frozen base; nf4, int8, nf3, nf2 quantise it, nf4+fp32."
+        "--dtype", default="auto", help="Of the frozen base: fp32 or bf16; nf4, int8, nf3, nf2 or nf4+fp32 quantise it."
     ),
     "attention": click.option("--attention", default="auto", help="eager or sdpa."),
     "device": click.option("--device", default="auto", help="cuda, mps or cpu."),

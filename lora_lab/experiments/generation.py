@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_lab.errors import BadValue
 from lora_lab.experiments.slot_errors import kinds_of, matcher_of, slot_errors
 from lora_lab.experiments.text_scores import NAMES, check_installed, text_scores
-from lora_lab.methods.merging import disabled
 from lora_lab.training.generate import GREEDY, Decoding, generate
 from lora_lab.training.meanings import parse
 from lora_lab.training.tasks import Task
@@ -57,15 +56,6 @@ def scored(
         "kinds": kinds_of(judged),
         "texts": [{"meaning": str(meaning), "text": text, "slots": dict(j.slots)} for meaning, text, j in each],
     }
-
-
-def before_and_after(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, **options: Any
-) -> dict[str, dict[str, Any]]:
-    """`scored` of the base alone, its adapter switched off, and of both together; options and errors as there."""
-    with disabled(model):
-        before = scored(model, tokenizer, task, **options)
-    return {"before": before, "after": scored(model, tokenizer, task, **options)}
 
 
 def evaluated(

@@ -28,7 +28,6 @@ from lora_lab.training.assets import shipped
 Cell = str | float | int | None
 
 FOLDER = "data/paper"
-STANDINGS = ("confirmed", "derived", "memory")
 SPREAD = "_std"
 
 

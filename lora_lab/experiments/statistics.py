@@ -35,7 +35,9 @@ class Scored(Protocol):
     """Anything that holds its answers, as `Runs` do."""
 
     @property
-    def scores(self) -> np.ndarray: ...
+    def scores(self) -> np.ndarray:
+        """A score for each answer, (seeds, rows): 0 or 1 where an answer is wrong or right."""
+        ...
 
 
 Answers = ArrayLike | Scored
@@ -191,11 +193,13 @@ class Pair:
         return math.sqrt(max(1.0, (self.margin + 1 / rows) / (self.share + 1 / rows)))
 
     def p_difference(self) -> float:
+        """How probably equals differ as much: exact McNemar's for one run each, else a t-test's."""
         if any(self.one_right):
             return float(binomtest(*self.one_right).pvalue)
         return 2 * _tail(abs(self.difference) / self.error(), *self.parts(self.rows))
 
     def p_equivalence(self) -> float:
+        """How probably two that are the margin apart lie as close: the larger of two one-sided tests."""
         error = self.error() * self.widening(self.rows)
         return _tail((self.margin - abs(self.difference)) / error, *self.parts(self.rows))
 
@@ -230,6 +234,7 @@ class Pair:
         return Verdict(*said, seeds, rows, self.method(), self.correctness, pairs)
 
     def method(self) -> str:
+        """The tests in words."""
         crossed = f"{'paired' if len(set(self.seeds)) == 1 else 'unpaired'} seeds by rows, Cochran's t"
         single = "exact McNemar of two runs" if self.correctness else "paired t over the rows of two runs"
         return f"{single if self.seeds == (1, 1) else crossed}; two one-sided tests"

@@ -53,6 +53,7 @@ def finish(axes: Any, title: str, below: str, grid: str = "both") -> None:
 
 
 def tidy(axes: Any, grid: str = "both") -> None:
+    """A white face, a pale grid behind what is drawn, and no frame above and at the right."""
     axes.set_facecolor("white")
     axes.set_axisbelow(True)
     axes.grid(axis=grid, color="#e9e9e9", linewidth=0.6)
@@ -90,6 +91,7 @@ def tried_of(row: Found) -> list[tuple[float, float]]:
 
 
 def label_of(row: Found) -> str:
+    """The name of a method with its settings: "LoRA r8 q,v"."""
     return str(row.get("label") or row["method"])
 
 
@@ -99,6 +101,7 @@ def look_of(row: Found) -> tuple[str, str]:
 
 
 def capital(sentence: str) -> str:
+    """The sentence with its first letter large."""
     return sentence[:1].upper() + sentence[1:]
 
 
@@ -108,6 +111,7 @@ def rate_said(rate: float) -> str:
 
 
 def name_of(metric: str) -> str:
+    """The metric as it stands on an axis."""
     return NAMES.get(metric, metric)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
+from lora_lab.accounting.units import GIB, MIB, binary
 from lora_lab.plots import Picture
 from lora_lab.plots.compared import Found, finish, label_of, look_of, new_axes
-from lora_lab.plots.towers import GIB, STYLES
+from lora_lab.plots.towers import STYLES
 
-MIB = 2**20
 MARK = "#111111"  # what was measured
 
 
@@ -71,7 +71,7 @@ def _memory_said(rows: Sequence[Found]) -> str:
 
 def _bytes_said(row: Found) -> str:
     names = (("predicted_bytes", "predicted"), ("peak_bytes", "measured"))
-    said = [f"{row[key] / MIB:,.0f} MiB {word}" for key, word in names if row.get(key)]
+    said = [f"{binary(row[key])} {word}" for key, word in names if row.get(key)]
     return ", ".join(said) or "not modelled and not measured"
 
 

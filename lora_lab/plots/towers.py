@@ -20,9 +20,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from lora_lab.accounting.gpus import Card, usable
+from lora_lab.accounting.units import GIB, three_figures
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
 
-GIB = 2**30
 STYLES = {
     "weights": (GREY, ""),
     "optimizer": (RED, "xx"),
@@ -145,7 +145,7 @@ class TowerFigure:
             bars[i].set_height(height)
             base += height
         self.totals[i].set_y(base)
-        self.totals[i].set_text(short(base) if tower.parts else "cannot\nbe said")
+        self.totals[i].set_text(three_figures(base) if tower.parts else "cannot\nbe said")
 
     def _make_lines(self) -> None:
         for_all: dict[str, Any] = {"transform": self.axes.transAxes, "clip_on": False}
@@ -202,11 +202,6 @@ def peaks_picture(
     picture.legend(loc="lower center", ncols=len(peaks), frameon=False, fontsize=9.5, columnspacing=1.2)
     picture.text(0.012, 0.985, title, fontsize=10.5, va="top", ha="left")
     return picture
-
-
-def short(gib: float) -> str:
-    """61.8, 8.34, 0.12: about three figures."""
-    return f"{gib:,.0f}" if gib >= 100 else f"{gib:.1f}" if gib >= 10 else f"{gib:.2f}"
 
 
 def _line(size: int, cards: Sequence[Card]) -> Line:

@@ -105,11 +105,6 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
         yield queue.pop()
 
 
-def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
-    """`training_rows` as tensors."""
-    return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
-
-
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
     """Every row once, longest first, so that what does not fit the memory fails at once."""
     return (collate(part, pad) for part in _cut(_by_length(rows)[::-1], batch))

@@ -16,10 +16,11 @@ import torch
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.fits import largest_model, longest, most
-from lora_lab.accounting.gpus import FRAGMENTATION, GIB, PROCESS
+from lora_lab.accounting.gpus import FRAGMENTATION, PROCESS
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.setup import BYTES, Setup
+from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError
 from lora_lab.training import device
 from lora_lab.training.batches import STEP

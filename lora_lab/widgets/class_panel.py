@@ -279,12 +279,14 @@ def _line(cell: Any, row: pd.Series, values: Sequence[float], metric: str) -> st
 
 
 def button(name: str, icon: str, tooltip: str, does: Callable[[object], None]) -> W.Button:
+    """A button of the panels' usual width."""
     made = W.Button(description=name, icon=icon, tooltip=tooltip, layout=W.Layout(width="90px"))
     made.on_click(does)
     return made
 
 
 def choice(name: str, options: Sequence[Any], does: Callable[[object], None]) -> W.Dropdown:
+    """A menu of the panels' usual width."""
     style, layout = {"description_width": "60px"}, W.Layout(width="270px")
     made = W.Dropdown(options=options, description=name, style=style, layout=layout)
     made.observe(does, "value")

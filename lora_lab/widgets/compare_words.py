@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from lora_lab.accounting.units import binary
 from lora_lab.plots.compared import Found, each_of, label_of, name_of, rate_said, scaled, trainable
 from lora_lab.plots.methods import finding
 from lora_lab.widgets.live_compare import LiveCompare
 from lora_lab.widgets.panel import escape
 from lora_lab.widgets.words import cannot
 
-MIB = 2**20
 STYLE = "line-height:1.4;font-size:12px"
 HEADS = (
     "method", "rate", "each seed", "against full fine-tuning", "against probe", "trains", "file", "memory predicted",
@@ -63,7 +63,10 @@ def _cells(row: Mapping[str, Any], metric: str) -> list[str]:
         " ".join(f"{value:.1f}" for value in values),
         *(_verdict(row, other) for other in ("full", "probe")),
         f"{trainable(row):,}",
-        *(_size(row.get(key)) for key in ("adapter_bytes", "predicted_bytes", "peak_bytes")),
+        *(
+            binary(row[key]) if row.get(key) is not None else "-"
+            for key in ("adapter_bytes", "predicted_bytes", "peak_bytes")
+        ),
         f"{row['seconds']:.3g}" if row.get("seconds") else "-",
         str(row.get("added_tokens") or 0),
     ]
@@ -81,12 +84,6 @@ def _verdict(row: Mapping[str, Any], other: str) -> str:
     """The kind, and on hovering or listening the whole sentence."""
     verdict = (row.get("against") or {}).get(other)
     return f"<span title='{escape(verdict['words'])}'>{escape(verdict['kind'])}</span>" if verdict else "-"
-
-
-def _size(bytes_: int | None) -> str:
-    if bytes_ is None:
-        return "-"
-    return f"{bytes_ / MIB:,.0f} MiB" if bytes_ >= MIB else f"{bytes_ / 1024:,.0f} KiB"
 
 
 def _place(row: Mapping[str, Any], metric: str) -> float:

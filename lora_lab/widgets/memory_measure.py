@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 
 from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods.memory import memory
 
-GIB = 2**30
 TOKENS = 2048  # in a batch; more takes a laptop's CPU minutes
 ROOM = 1.25  # what a process takes above its tensors on a CPU: 15 to 21 % was seen
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.setup import QUANTISED_BITS
-from lora_lab.plots.towers import STYLES, Line, Tower, short
+from lora_lab.accounting.units import binary
+from lora_lab.plots.towers import STYLES, Line, Tower
 from lora_lab.widgets.panel import escape
-
-GIB, MIB = 2**30, 2**20
 
 LETTERS = (
     "T = batch x sequence, tokens; S = sequence; B = batch; b = bytes of a number; L = layers; d = width of the model; "
@@ -79,13 +78,6 @@ BY_CATEGORY = {
 }
 
 
-def size(count: float) -> str:
-    """Bytes as text: GiB, or MiB below a tenth of one, or KiB."""
-    if count >= GIB / 10:
-        return f"{short(count / GIB)} GiB"
-    return f"{count / MIB:.1f} MiB" if count >= MIB / 10 else f"{count / 1024:.1f} KiB"
-
-
 def moment(at: str) -> str:
     """When in the step something falls, with the reason in words."""
     why = {
@@ -108,8 +100,8 @@ def conclusion(name: str, estimate: Estimate, cards: Sequence[Line]) -> str:
     share = top.bytes / estimate.peak
     words = IN_WORDS.get(top.symbol, BY_CATEGORY.get(top.category, ""))
     return (
-        f"<b>{escape(name)}: {size(estimate.peak)}</b> at the peak. It falls at {escape(moment(estimate.at))}. "
-        f"The largest term is <i>{escape(top.symbol)}</i>, {size(top.bytes)} or {share:.0%}: {escape(words)}. "
+        f"<b>{escape(name)}: {binary(estimate.peak)}</b> at the peak. It falls at {escape(moment(estimate.at))}. "
+        f"The largest term is <i>{escape(top.symbol)}</i>, {binary(top.bytes)} or {share:.0%}: {escape(words)}. "
         f"<b>{escape(fitting(estimate.peak, cards))}</b>."
     )
 
@@ -119,7 +111,7 @@ def fitting(peak: int, cards: Sequence[Line]) -> str:
     card = smallest(peak, cards)
     if card is None:
         return f"It fits no single card up to {cards[-1].name}"
-    return f"The smallest card that it fits is {card.name}, which leaves {short(card.bytes / GIB)} GiB for tensors"
+    return f"The smallest card that it fits is {card.name}, which leaves {binary(card.bytes)} for tensors"
 
 
 def smallest(peak: int, cards: Sequence[Line]) -> Line | None:
@@ -135,8 +127,8 @@ def finding(model: str, towers: Sequence[Tower], cards: Sequence[Line]) -> str:
         return f"{model}: its memory cannot be said"
     card = smallest(lora, cards)
     place = f"{card.name.partition(':')[0]} are enough" if card else "no single card has that"
-    share = f"{lora / full:.0%} of full fine-tuning's {short(full / GIB)}"
-    return f"{model}: LoRA needs {short(lora / GIB)} GiB, {share}; {place}"
+    share = f"{lora / full:.0%} of full fine-tuning's {binary(full)}"
+    return f"{model}: LoRA needs {binary(lora)}, {share}; {place}"
 
 
 def towers_table(towers: Sequence[Tower], refused: Mapping[str, str], cards: Sequence[Line]) -> str:
@@ -148,10 +140,10 @@ def towers_table(towers: Sequence[Tower], refused: Mapping[str, str], cards: Seq
             rows.append(f"<tr>{_cell(tower.name)}<td colspan='{len(head) - 1}'>{escape(refused[tower.name])}</td></tr>")
             continue
         card = smallest(tower.peak, cards)
-        cells = [tower.name, *(size(tower.parts[c]) if tower.parts.get(c) else "0" for c in STYLES)]
+        cells = [tower.name, *(binary(tower.parts[c]) if tower.parts.get(c) else "0" for c in STYLES)]
         rows.append(
             "<tr>"
-            + "".join(map(_cell, [*cells, size(tower.peak), card.name.partition(":")[0] if card else "none"]))
+            + "".join(map(_cell, [*cells, binary(tower.peak), card.name.partition(":")[0] if card else "none"]))
             + "</tr>"
         )
     return table(head, "".join(rows))
@@ -162,7 +154,7 @@ def terms_table(estimate: Estimate) -> str:
     rows = []
     for term in sorted(estimate.terms, key=lambda term: -term.bytes):
         words = IN_WORDS.get(term.symbol, BY_CATEGORY.get(term.category, ""))
-        cells = (size(term.bytes), f"{term.bytes / estimate.peak:.1%}", term.category)
+        cells = (binary(term.bytes), f"{term.bytes / estimate.peak:.1%}", term.category)
         told = f"<td style='{_FLOWING}; min-width:170px'><b>{escape(term.symbol)}</b>: {escape(words)}</td>"
         formula = f"<td style='{_FLOWING}; min-width:90px'>{escape(term.formula)}</td>"
         rows.append("<tr>" + "".join(map(_cell, cells)) + told + formula + "</tr>")
@@ -172,7 +164,7 @@ def terms_table(estimate: Estimate) -> str:
 
 def moments_words(estimate: Estimate) -> str:
     """The candidates for the peak, in the order of the step, and what the letters of the formulas mean."""
-    moments = "; ".join(f"{escape(at)} {size(n)}" for at, n in estimate.moments.items())
+    moments = "; ".join(f"{escape(at)} {binary(n)}" for at, n in estimate.moments.items())
     return f"<p style='line-height:1.4'>{escape(LETTERS)}.<br>Moments of the step: {moments}.</p>"
 
 
@@ -182,11 +174,11 @@ def compared(predicted: Estimate, traced: Estimate, measured: Estimate, what: st
     for estimate, how in ((predicted, "closed form"), (traced, "fake tensors"), (measured, "a real step, here")):
         off = estimate.peak - measured.peak
         residual = "" if estimate is measured else f"{off:+,} bytes ({off / measured.peak:+.4%})"
-        cells = (estimate.mode, how, f"{estimate.peak:,}", size(estimate.peak), estimate.at, residual)
+        cells = (estimate.mode, how, f"{estimate.peak:,}", binary(estimate.peak), estimate.at, residual)
         rows.append("<tr>" + "".join(map(_cell, cells)) + "</tr>")
     head = ("", "how", "bytes at the peak", "", "at", "beside measured")
     verdict = "to the byte" if traced.peak == measured.peak else f"but for {abs(traced.peak - measured.peak):,} bytes"
-    resident = f" The whole process holds {size(measured.process)}." if measured.process else ""
+    resident = f" The whole process holds {binary(measured.process)}." if measured.process else ""
     return (
         f"<b>measured</b>: {escape(what)}. The trace agrees {verdict}, the closed form within "
         f"{abs(predicted.peak - measured.peak):,} bytes.{resident}" + table(head, "".join(rows))

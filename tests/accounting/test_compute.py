@@ -14,11 +14,9 @@ from lora_lab import FullFineTuning, LoRA, PrefixTuning, PromptTuning
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.compute import (
-    MEASURED_GAIN,
     UTILISATION,
     energy,
     gain,
-    measured_rate,
     rate,
     run_seconds,
     work,
@@ -131,9 +129,12 @@ def test_full_is_three_products_and_lora_two_and_a_little():
     assert 1.9 < products(LoRA()) < 2.01  # nothing flows back through the first layer's q, k, v
 
 
-@pytest.mark.parametrize(("name", "measured"), MEASURED_GAIN.items())
+@pytest.mark.parametrize(("name", "measured"), [("llama-2-7b", 1.47), ("llama-2-13b", 1.44), ("llama-2-70b", 1.44)])
 def test_the_bound_agrees_with_what_nemo_measured(name, measured):
-    """NeMo packs rows of 4,096 tokens; the bound is 1.5 without attention's own products, which cost both the same."""
+    """LoRA's tokens per second over full fine-tuning's, by NeMo 24.12 in FP8, which packs rows of 4,096 tokens.
+
+    The bound is 1.5 without attention's own products, which cost both the same.
+    """
     a = zoo.architecture(name)
     found = gain(a, FullFineTuning().plan(a), LoRA(targets="all-linear").plan(a), Setup(seq=4096))
     assert found == pytest.approx(measured, rel=0.05)
@@ -168,14 +169,10 @@ def test_seconds_and_watt_hours_follow_from_the_share_of_the_peak():
     seconds = run_seconds(step, 10, rate(a100))
     assert seconds == 10 * step.total / (312e12 * UTILISATION)
     assert energy(3600, a100.watts) == a100.watts
-    assert measured_rate(step, 2.0) == step.total / 2
-    assert run_seconds(step, 1, measured_rate(step, 2.0)) == 2
+    assert run_seconds(step, 1, step.total / 2) == 2
 
 
 def test_impossible_shares_times_and_peaks_are_refused():
-    step = work(zoo.architecture("gpt2"), LoRA().plan(zoo.architecture("gpt2")), Setup())
     for call in (lambda: rate(card("t4"), 0), lambda: rate(card("t4"), 1.2), lambda: rate(of_size(24))):
         with pytest.raises(BadValue):
             call()
-    with pytest.raises(BadValue, match="0 seconds"):
-        measured_rate(step, 0)

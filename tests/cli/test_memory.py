@@ -110,8 +110,8 @@ def test_single_quantisation_takes_more():
 
 def test_the_table_reads_in_words_with_units():
     words = run("llama-2-7b", "--gpu", "t4").stdout
-    assert "llama-2-7b, lora, 1 x 512 tokens, bf16, adamw: 14.92 GiB at the loss's backward (predicted)" in words
-    assert "does not fit on T4 16 GB (13.36 GiB to use); not even batch 1" in words
+    assert "llama-2-7b, lora, 1 x 512 tokens, bf16, adamw: 14.9 GiB at the loss's backward (predicted)" in words
+    assert "does not fit on T4 16 GB (13.4 GiB to use); not even batch 1" in words
     assert "= 4·T·d" in words
     assert "<- the peak" in words
     assert "note: compile, autocast" in words

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 from click.testing import CliRunner
 
 from lora_lab import IA3, BitFit, Bottleneck, LoRA, PromptTuning
 from lora_lab.cli import commands
+from lora_lab.cli.method import HELP
 from lora_lab.errors import LabError
 from lora_lab.methods import REGISTRY
 
@@ -100,4 +103,9 @@ def test_what_does_not_fit_is_one_sentence(recipes, words, reason):
 def test_the_help_names_each_option_with_its_owners():
     text = CliRunner().invoke(commands, ["train", "--help"], terminal_width=200).output
     assert "--size INTEGER" in text
-    assert "bottleneck's 64" in text.lower()
+    assert "Numbers in the bottleneck (bottleneck: 64)." in text
+    assert "Columns of B, rows of A (lora: 8)." in text
+
+
+def test_every_option_of_a_method_says_what_it_is():
+    assert {field.name for method in REGISTRY.values() for field in fields(method)} <= set(HELP)

@@ -77,12 +77,13 @@ class Watched:
         return page
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
+@contextmanager
+def running(guard: Path, folder: Path, **environment: str) -> Iterator[Lab]:
+    """A workbench of this folder that can reach nobody, until the block ends."""
     (guard / "sitecustomize.py").write_text(GUARD)
     env = {k: v for k, v in os.environ.items() if k not in ("LORA_LAB_HEADLESS", "FAST", "HF_HUB_OFFLINE")}
-    env |= {"PYTHONPATH": str(guard), "LORA_LAB_GUARD": str(guard / "blocked")}
+    path = os.pathsep.join([str(guard), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env |= {"PYTHONPATH": path, "LORA_LAB_GUARD": str(guard / "blocked"), **environment}
     command = [sys.executable, "-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
     with (guard / "log").open("w") as log:
         server = subprocess.Popen(command, env=env, stderr=log, stdout=log, start_new_session=True)
@@ -91,6 +92,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.wait(20)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with running(tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")) as lab:
+        yield lab
 
 
 def _address(server: subprocess.Popen, log: Path, seconds: int = 120) -> str:

@@ -8,11 +8,11 @@ import math
 import pytest
 from click.testing import CliRunner
 
-from lora_lab import LoRA, load_model, load_task, load_tokenizer, save_adapter
+from lora_lab import LoRA, disabled, load_model, load_task, load_tokenizer, save_adapter
 from lora_lab.cli import commands
 from lora_lab.errors import BadValue
 from lora_lab.experiments import generation
-from lora_lab.experiments.generation import METRICS, before_and_after, evaluated, scored
+from lora_lab.experiments.generation import METRICS, evaluated, scored
 from lora_lab.training.generate import Decoding
 from tests.conftest import randomise
 
@@ -47,9 +47,9 @@ def test_before_is_the_base_and_after_the_adapter(tiny_causal, task):
     plain = scored(model, tokenizer, task, prompts=3, decoding=TINY)
     LoRA(rank=4).attach(model)
     randomise(model)
-    both = before_and_after(model, tokenizer, task, prompts=3, decoding=TINY)
-    assert both["before"] == plain
-    assert both["after"]["texts"] != plain["texts"]
+    with disabled(model):
+        assert scored(model, tokenizer, task, prompts=3, decoding=TINY) == plain
+    assert scored(model, tokenizer, task, prompts=3, decoding=TINY)["texts"] != plain["texts"]
 
 
 def test_a_task_without_meanings_is_refused(opinions):

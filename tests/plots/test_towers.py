@@ -12,7 +12,8 @@ from matplotlib.image import imread
 
 from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.accounting.gpus import cards, usable
-from lora_lab.plots.towers import APART, GIB, STYLES, Tower, TowerFigure, lines, near, peaks_picture, short, spread
+from lora_lab.accounting.units import GIB
+from lora_lab.plots.towers import APART, STYLES, Tower, TowerFigure, lines, near, peaks_picture, spread
 from lora_lab.plots.towers import towers_picture as picture
 
 CARDS = lines(cards())
@@ -117,7 +118,3 @@ def test_peaks_over_length_name_their_cards_without_overlap():
     extents = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(extents) >= 5
     assert not overlap(extents)
-
-
-def test_three_figures():
-    assert [short(gib) for gib in (515.2, 61.79, 8.34, 0.21)] == ["515", "61.8", "8.34", "0.21"]

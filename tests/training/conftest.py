@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import transformers
 from torch import nn
 
 from lora_lab import Recipe, load_tokenizer
-from lora_lab.training.batches import Row
+from lora_lab.training.batches import Batch, Row, collate, training_rows
 from lora_lab.training.lane import Lane
 
 PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # nothing to measure
@@ -26,6 +27,11 @@ def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) ->
         Row([rng.randint(1, 95) for _ in range(length)], None if labels is None else rng.randrange(labels), place)
         for place, length in enumerate(lengths)
     ]
+
+
+def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
+    """The batches of a run as tensors."""
+    return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
 
 
 class Alone:

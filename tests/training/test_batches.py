@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_lab import load_task, load_tokenizer
-from lora_lab.training.batches import STEP, Row, collate, encode, scoring_batches, training_batches
-from tests.training.conftest import rows
+from lora_lab.training.batches import STEP, Row, collate, encode, scoring_batches
+from tests.training.conftest import rows, training_batches
 
 
 @settings(deadline=None, max_examples=30)

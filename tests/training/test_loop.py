@@ -14,11 +14,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from lora_lab import LoRA, Recipe
 from lora_lab.methods.attach import lora_layers
 from lora_lab.switched import AdaptedLayer
-from lora_lab.training.batches import training_batches
 from lora_lab.training.lane import History, Progress
 from lora_lab.training.loop import fit, validates_at
 from tests.conftest import tiny
-from tests.training.conftest import Alone, rows
+from tests.training.conftest import Alone, rows, training_batches
 
 
 def setting(**changes) -> Recipe:

@@ -23,10 +23,10 @@ from lora_lab import (
 )
 from lora_lab.errors import BadValue, Failed, LabError, NotFound
 from lora_lab.methods.adapters import CONFIG, WEIGHTS
-from lora_lab.training.batches import encode, training_batches
+from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.loop import fit
-from tests.training.conftest import PLAIN, Alone
+from tests.training.conftest import PLAIN, Alone, training_batches
 
 
 def test_a_run_trains_scores_and_keeps_record_adapter_and_predictions(recipe, tmp_path):

@@ -166,7 +166,7 @@ def test_the_table_has_every_seed_verdict_and_cost_best_first():
         assert f"{100 * value:.1f}" in rows
     assert "0.05 (edge)" in rows
     assert "l2 10" in rows  # the probe has no rate
-    for part in ("undecided", "equivalent", "better", "74,498", "482 MiB", "1,140 MiB", "14.8"):
+    for part in ("undecided", "equivalent", "better", "74,498", "482 MiB", "1.11 GiB", "14.8"):
         assert part in rows
     assert "each rate chosen on validation from at most 4 tried" in words
 

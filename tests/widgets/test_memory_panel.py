@@ -15,13 +15,12 @@ from matplotlib.image import imread
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.setup import OPTIMIZERS, Setup
+from lora_lab.accounting.units import GIB, binary
 from lora_lab.errors import BadValue, LabError, NotFound
-from lora_lab.widgets import memory_measure, memory_words
+from lora_lab.widgets import memory_measure
 from lora_lab.widgets.memory_panel import METHODS, MemoryPanel, models
-from lora_lab.widgets.memory_words import BY_CATEGORY, IN_WORDS, compared, conclusion, fitting, moment, size
+from lora_lab.widgets.memory_words import BY_CATEGORY, IN_WORDS, compared, conclusion, fitting, moment
 from lora_lab.widgets.panel import plain
-
-GIB = 2**30
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def test_a_tower_a_method_is_what_the_accountant_says(panel: MemoryPanel):
     heights = [sum(bars[i].get_height() for bars in panel.figure.bars.values()) for i in range(4)]
     assert heights == pytest.approx([expected[name].peak / GIB for name in METHODS[:4]])
     table = plain(panel.towers.value)
-    assert all(memory_words.size(estimate.peak) in table for estimate in expected.values())
+    assert all(binary(estimate.peak) in table for estimate in expected.values())
 
 
 def test_the_conclusion_names_peak_moment_largest_term_and_card(panel: MemoryPanel):
@@ -219,9 +218,6 @@ def test_a_saved_notebook_shows_the_picture_and_the_words(panel: MemoryPanel):
 
 
 def test_words():
-    assert size(3 * GIB) == "3.00 GiB"
-    assert size(2**20) == "1.0 MiB"
-    assert size(100) == "0.1 KiB"
     panel_cards = MemoryPanel().cards
     assert fitting(10**13, panel_cards) == "It fits no single card up to 192 GB: B200"
     huge = memory("llama-3.1-405b", FullFineTuning())

@@ -132,17 +132,6 @@ def said(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def gib(size: float) -> str:
-    """Bytes in GiB, below one in MiB."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
-
-
-def decimal(size: float) -> str:
-    """Bytes in kB, MB or GB: powers of ten."""
-    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "bytes")) if size >= u or u == 1)
-    return f"{size / unit:,.3g} {name}" if size / unit < 1000 else f"{size / unit:,.0f} {name}"
-
-
 def roles(targets: str) -> tuple[str, ...]:
     """Targets as a card writes them, "q+v" or "all-linear", as a method takes them."""
     return tuple(targets.replace(",", "+").split("+"))

@@ -14,8 +14,9 @@ from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.parameters import count
 from lora_lab.accounting.plan import Plans
 from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.units import binary, decimal
 from lora_lab.errors import BadValue
-from lora_lab.experiments.claim_tests.base import Case, Finding, decimal, experiment, gib, roles, said
+from lora_lab.experiments.claim_tests.base import Case, Finding, experiment, roles, said
 from lora_lab.experiments.claim_tests.evidence import published
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
@@ -37,7 +38,9 @@ def fits_on_card(
     room, method = usable(of_size(gpu_gb)), LoRA(rank, targets=roles(targets))
     peaks = {model: peak(model, method, setup) for model in models}
     each = " on each" if cards > 1 else ""
-    cases = [Case({"model": m}, fits(e, room), f"{gib(e.peak)}{each}, usable {gib(room)}") for m, e in peaks.items()]
+    cases = [
+        Case({"model": m}, fits(e, room), f"{binary(e.peak)}{each}, usable {binary(room)}") for m, e in peaks.items()
+    ]
     figures = {f"{model}, GiB": round(e.peak / 2**30, 1) for model, e in peaks.items()}
     return Finding(tuple(cases), (PREDICTED,), figures=figures | {"usable, GiB": round(room / 2**30, 1)})
 
@@ -103,7 +106,7 @@ def times_less_memory(
             Case(
                 {"model": model, "length": seq},
                 full >= times * lora,
-                f"{gib(full)} against {gib(lora)}, {full / lora:.1f} times",
+                f"{binary(full)} against {binary(lora)}, {full / lora:.1f} times",
             )
         )
     figures = {"lowest": round(min(ratios), 2), "highest": round(max(ratios), 2)}
@@ -194,7 +197,7 @@ def hours_and_one_card(
             Case(
                 {"method": "full", "model": model},
                 not fits(full, usable(one)),
-                f"{gib(full.peak)}, usable {gib(usable(one))} on one {one.name}",
+                f"{binary(full.peak)}, usable {binary(usable(one))} on one {one.name}",
             )
         )
     rows = published("times")["rows"] if published_too else ()
@@ -219,5 +222,5 @@ def _lora_hours(
     setup = Setup(batch, seq, quantised=format_of(bits), checkpointing=True)
     took = run_seconds(work(a, method.plan(a), setup), -(-tokens // setup.tokens), rate(one, utilisation)) / 3600
     needed, room = estimate(a, method.plan(a), setup).peak, usable(one)
-    found = f"{gib(needed)}, usable {gib(room)} on one {one.name}, {took:.2g} h"
+    found = f"{binary(needed)}, usable {binary(room)} on one {one.name}, {took:.2g} h"
     return Case({"method": "lora", "model": model}, needed <= room and took <= hours, found)

@@ -1,0 +1,155 @@
+"""The gallery's pictures: every panel in a real browser, photographed. `make pictures` writes docs/pictures/*.png.
+
+The training panel trains and the voices are trained while it runs, some minutes in all; the others show the reference
+results that ship with the lab. docs/gallery.md says which.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from PIL import Image, ImageChops
+from playwright.sync_api import Locator, sync_playwright
+
+from lora_lab.training.assets import shipped
+from tests.e2e.conftest import BROWSER_FLAGS, Lab, Watched, running
+
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+MOST_BYTES = 120_000
+TALLEST = 1_150  # pixels: a panel's long tables end below the frame
+PATIENCE = 1_800_000  # milliseconds for a cell, on a slow machine
+LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # a seed and an invented guess each
+
+PANELS = {
+    "rank": """
+from lora_lab.widgets.rank_panel import RankPanel
+RankPanel("picture", rank=8)
+""",
+    "savings": """
+from lora_lab.widgets.savings_panel import SavingsPanel
+SavingsPanel("llama-3-8b", d=4096, rank=8)
+""",
+    "train": """
+from lora_lab.widgets.train_panel import TrainPanel
+TrainPanel("minilm", "rt", steps=400).show()
+""",
+    "memory": """
+from lora_lab.widgets.memory_panel import MemoryPanel
+MemoryPanel("llama-3-8b")
+""",
+    "sweep": """
+from lora_lab.widgets.sweep_panel import SweepPanel
+grid = {"rank": (1, 8, 32), "alpha": 16, "lr": (5e-4, 1e-3, 2e-3, 5e-3), "seed": range(5), "validations": 1}
+SweepPanel(store="sweep", **grid)
+""",
+    "class": """
+from lora_lab.widgets.class_panel import ClassPanel
+panel = ClassPanel("class")
+panel.view.value = "rank x rate"
+panel
+""",
+    "compare": """
+from lora_lab.lesson import reference_comparison
+from lora_lab.widgets.compare_panel import ComparePanel
+found = reference_comparison("minilm_rt")
+methods = [row["method"] for row in found["methods"]]
+panel = ComparePanel(methods=methods, seeds=5, steps=400, batch=16, store="compared")
+panel.live.found, panel.live.version, panel.live.state = found, 1, "done"  # what ships, in the place of hours
+panel._paint()
+panel
+""",
+    "style": """
+from lora_lab import LoRA, train
+from lora_lab.widgets.style_panel import StylePanel
+lora = LoRA(rank=8, alpha=16, targets=("q", "v"))
+voices = {name: train("smollm2", name, lora, lr=2e-3, steps=60, batch=4).adapter for name in ("captain", "json")}
+StylePanel(voices, questions=("Why is the sky blue?",), longest=40).show()
+""",
+    "microscope": """
+from lora_lab.experiments.microscope import views_from
+from lora_lab.lesson import reference_microscope
+from lora_lab.widgets.microscope_panel import MicroscopePanel
+MicroscopePanel(views_from(reference_microscope()["views"]), rank=2)
+""",
+    "claim": """
+from lora_lab.widgets.claim_card import ClaimCard
+ClaimCard("one_24gb_card")
+""",
+}
+
+
+def write_notebook(folder: Path) -> str:
+    """A notebook with a cell for each panel, and beside it what the cells read. Returns its name."""
+    runs = shipped("data/results") / "sweeps" / "rate_rank_alpha"
+    shutil.copytree(runs, folder / "sweep")
+    for seed, (name, guess) in enumerate(LAPTOPS.items()):
+        own = folder / "class" / name / "runs"
+        own.mkdir(parents=True)
+        (own.parent / "guess.json").write_text(json.dumps({"name": name.capitalize(), "guess": guess}))
+        for record in runs.glob("*.json"):
+            if json.loads(record.read_text(encoding="utf-8"))["recipe"]["seed"] == seed:
+                shutil.copy(record, own)
+                shutil.copytree(record.with_suffix(""), own / record.stem)
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in PANELS.values()]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(notebook, folder / "panels.ipynb")
+    return "panels.ipynb"
+
+
+def photographed(panel: Locator) -> bytes:
+    """A panel without the empty paper around it, in 256 colours at most."""
+    picture = Image.open(io.BytesIO(panel.screenshot())).convert("RGB")
+    left, top, right, bottom = ImageChops.difference(picture, Image.new("RGB", picture.size, "white")).getbbox()
+    width, height = min(right + 8, picture.width), min(bottom + 8, picture.height, top + TALLEST)
+    picture = picture.crop((max(0, left - 8), max(0, top - 8), width, height))
+    for colours in (256, 128, 64):
+        file = io.BytesIO()  # maximum coverage keeps colours that are rare, such as a legend's
+        few = picture.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(file, "PNG", optimize=True)
+        if file.tell() <= MOST_BYTES:
+            break
+    return file.getvalue()
+
+
+def main(*wanted: str) -> None:
+    """Photograph the panels that are named, or all of them."""
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        guard, folder = Path(scratch, "guard"), Path(scratch, "panels")
+        guard.mkdir()
+        folder.mkdir()
+        notebook = write_notebook(folder)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER_FLAGS)
+        with running(guard, folder, LORA_LAB_HEADLESS="1") as lab:
+            page = browser.new_page(viewport={"width": 1460, "height": 3000})
+            _photograph_all(Watched(page, lab), lab, notebook, wanted or tuple(PANELS))
+        browser.close()
+
+
+def _photograph_all(watched: Watched, lab: Lab, notebook: str, wanted: tuple[str, ...]) -> None:
+    page = watched.open(notebook)
+    for place, name in enumerate(PANELS):
+        if name not in wanted:
+            continue
+        cell = page.locator(".jp-Notebook .jp-Cell").nth(place)
+        cell.locator(".cm-content").click()
+        page.keyboard.press("Control+Enter")
+        panel = cell.locator(".jp-OutputArea-child").last.locator(".jp-OutputArea-output")
+        panel.locator("img, canvas, table").first.wait_for(timeout=PATIENCE)
+        page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=PATIENCE)
+        page.wait_for_timeout(2_000)
+        (PICTURES / f"{name}.png").write_bytes(photographed(panel))
+        print(name, (PICTURES / f"{name}.png").stat().st_size, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+    main(*sys.argv[1:])
