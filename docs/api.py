@@ -5,17 +5,20 @@ What Python says of a name, the page says: there is no second text that could gr
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pdoc
+import pdoc.render
 
 import lora_lab
 
-# Not of the package's own face: what runs on another machine's Python, commands, and what starts or grades a process.
-WITHOUT = ("!lora_lab.wheelhouse", "!lora_lab.cli", "!lora_lab.grading", "!lora_lab.preflight", "!lora_lab.__main__")
+# Not of the package's own face: commands, and what starts, installs, looks at or grades another process.
+WITHOUT = ("cli", "colab", "grading", "preflight", "shipped", "wheelhouse", "__main__")
 ENTRY = re.compile(r"(?P<indent> *)(?P<name>\S.{0,40}?) {2,}(?P<words>\S.*)")  # "rank    where the slider starts"
 
 
@@ -39,20 +42,33 @@ def as_markdown(docstring: str) -> str:
     return "\n".join(lines)
 
 
-def build(folder: Path, *modules: str) -> None:
-    """Write the pages of these modules, of the whole package when none is named. Raises: whatever pdoc warns of."""
+def modules() -> list[str]:
+    """The package and every module of its floors. (pdoc by itself stops at a package that has an `__all__`.)"""
+    found = pkgutil.walk_packages(lora_lab.__path__, "lora_lab.")
+    return ["lora_lab", *(module.name for module in found if module.name.split(".")[1] not in WITHOUT)]
+
+
+def build(folder: Path, names: Sequence[str]) -> None:
+    """Write a page for each of these modules, an index and a search. Raises: whatever pdoc warns of."""
     for name in lora_lab.__all__:  # looked up when first used; pdoc looks into what is there
         getattr(lora_lab, name)
-    pdoc.render.configure(
-        docformat="markdown", footer_text=f"lora_lab {lora_lab.__version__}", include_undocumented=False
-    )
+    pdoc.render.configure(docformat="markdown", footer_text=f"lora_lab {lora_lab.__version__}")
     pdoc.render.env.filters["to_markdown"] = as_markdown
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        pdoc.pdoc(*(modules or ("lora_lab", *WITHOUT)), output_directory=folder)
+        pages = {name: pdoc.doc.Module.from_name(name) for name in names}
+        for name, page in pages.items():
+            _write(folder / f"{name.replace('.', '/')}.html", pdoc.render.html_module(page, pages))
+        _write(folder / "index.html", pdoc.render.html_index(pages))
+        _write(folder / "search.js", pdoc.render.search_index(pages))
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1] if len(sys.argv) > 1 else "build/api")
-    build(target, *sys.argv[2:])
+    build(target, modules())
     print(f"{len(list(target.rglob('*.html')))} pages: open {target / 'index.html'}")

@@ -143,7 +143,7 @@ def _photograph_all(watched: Watched, lab: Lab, notebook: str, wanted: tuple[str
         cell.locator(".cm-content").click()
         page.keyboard.press("Control+Enter")
         panel = cell.locator(".jp-OutputArea-child").last.locator(".jp-OutputArea-output")
-        panel.locator("img, canvas, table").first.wait_for(timeout=PATIENCE)
+        panel.locator("img, canvas, .widget-html").first.wait_for(timeout=PATIENCE)
         page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=PATIENCE)
         page.wait_for_timeout(2_000)
         (PICTURES / f"{name}.png").write_bytes(photographed(panel))
