@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from lora_lab.accounting.units import decimal
 from lora_lab.plots import BLUE, GREY, Picture
 from lora_lab.plots.beside import titled
 
@@ -52,12 +51,12 @@ def file_sizes(sizes: Mapping[str, int]) -> Picture:
         xscale="log", xlabel="bytes of the file (each tick ten times the one before)", xlim=(1e4, 20 * max(values))
     )
     for n, value in enumerate(values):
-        axes.text(value, n, f" {decimal(value)}", va="center", fontsize=9)
+        axes.text(value, n, f" {value / 1e6:,.1f} MB", va="center", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     times = values[0] / max(values[1:], default=values[0])
     title = f"The base's file is {times:,.0f} times the largest adapter's"
     titled(picture, [title], 9)
-    picture.alt = f"{title}: " + ", ".join(f"{name} {decimal(value)}" for name, value in sizes.items())
+    picture.alt = f"{title}: " + ", ".join(f"{name} {value / 1e6:,.1f} MB" for name, value in sizes.items())
     return picture
 
 
