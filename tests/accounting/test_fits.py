@@ -19,9 +19,10 @@ from lora_lab.accounting.fits import (
     longest_sequence,
     most,
 )
-from lora_lab.accounting.gpus import GIB, card, usable
+from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue
 
 

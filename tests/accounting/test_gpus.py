@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lora_lab.accounting.gpus import CARDS, GIB, card, cards, notes, of_size, usable
+from lora_lab.accounting.gpus import CARDS, card, cards, notes, of_size, usable
+from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound
 
 

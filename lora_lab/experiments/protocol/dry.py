@@ -10,9 +10,10 @@ from typing import Any
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.compute import UTILISATION, rate, run_seconds, work
-from lora_lab.accounting.gpus import GIB, Card, card, usable
+from lora_lab.accounting.gpus import Card, card, usable
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.units import GIB
 from lora_lab.experiments.protocol import sizes
 from lora_lab.experiments.protocol.given import Given, PaperRecipe
 from lora_lab.experiments.protocol.made import labels_of, method_of, steps_of
