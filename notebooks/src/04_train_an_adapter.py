@@ -44,7 +44,7 @@ panel = TrainPanel("minilm", "rt", rank=8, alpha=16, targets=("q", "v"), lr=2e-3
 panel.show()
 
 # %% [markdown]
-# While it trains, three questions to look for in the curves:
+# While it trains, three questions to look for in the curve of validation (the cell below has the answers):
 # 1. Between which two validation points does the accuracy rise most?
 # 2. Does it ever fall on the way?
 # 3. Is it still rising at the end?
@@ -53,10 +53,14 @@ panel.show()
 # ours with the same settings; the rest of the lesson works with it just as well.
 
 # %%
+from itertools import pairwise
+
 run = panel.result()
 # run = reference("minilm-rt-r8")  # fallen behind? take away the first # of this line
 print(run.environment["date"], run.environment["hardware"])
-print([(v["step"], f"{v['accuracy']:.1%}") for v in run.history["validation"]])
+seen = [(v["step"], v["accuracy"]) for v in run.history["validation"]]
+for (step, before), (later, after) in pairwise(seen):
+    print(f"steps {step:3} to {later:3}: validation {before:.1%} to {after:.1%}, {100 * (after - before):+5.1f} points")
 print(compare("accuracy on test sentences", guess_accuracy, 100 * run.metrics["accuracy"], "%"))
 assert run.adapter_parameters + run.head_parameters == run.trainable < run.total
 
@@ -127,7 +131,7 @@ checks.check_rows_needed(rows_needed)
 
 # %% [markdown]
 # If a slider moves the accuracy by half a point, one run before and one after cannot tell whether it did anything: the answer
-# is *undecided*, not *equal*. Another seed moves it again. Later lessons (06, 08) will use many runs for this reason.
+# is *undecided*, not *equal*. Another seed moves it again. Lessons 06 to 08 use many runs for this reason.
 #
 # **Stop here** if time is short. The rest looks inside.
 #
@@ -152,12 +156,12 @@ for change in mind.examples[:3]:
 
 # %% [markdown]
 # The head was trained *with* the adapter, so switching the adapter off is unkind to it: this tells what the adapter does to
-# the answers, not how well a head alone could do. (That is a *probe*, which a later lesson will train.)
+# the answers, not how well a head alone could do. (That is a *probe*; lesson 08 trains one.)
 #
 # ## Where in the model is the change?
 # Each update is a matrix, $\Delta W = \frac{\alpha}{r} B A$. We load the adapter again and compare the size of each update
 # with the size of the weight that it sits beside. (Size: the **Frobenius norm**, the square root of the sum of squares.)
-# **Predict:** is the largest change near the input (layer 0) or near the output (layer 5)? In a `query` or in a `value`?
+# **Predict:** is the largest change, for the weight's size, near the input (layer 0) or near the output (layer 5)? In a `query` or in a `value`?
 
 # %%
 from lora_lab import load_adapter, load_model
@@ -172,6 +176,7 @@ for name, m in adapted_layers(model):
         shares[short] = (m.delta_weight().norm() / m.frozen_weight().norm()).item()
 for name, share in shares.items():
     print(f"{name:16} {share:6.1%} {'#' * round(200 * share)}")
+assert run.recipe.lr > 2e-3 or max(shares.values()) < 1  # at a rate that is not too high each is smaller than the weight beside it
 
 # %% [markdown]
 # ### Exercise 3 · 2 minutes
@@ -198,7 +203,7 @@ assert (singular > 1e-5 * singular[0]).sum() <= rank  # no more directions than 
 
 # %% [markdown]
 # At most `rank` numbers, then zeros (but for rounding). Whether the update of *full* fine-tuning is of low rank too is the question
-# of a later lesson (13).
+# of lesson 13.
 #
 # ## Your own sentences
 # Change them and run the cell again. Try irony, a double negation, a sentence about something else than films.
@@ -224,3 +229,5 @@ assert ((positive >= 0) & (positive <= 1)).all()
 # - An accuracy on 2,000 rows has a standard error of almost a point; a difference below about two points is *undecided*.
 # - The adapter changes a share of the answers, not all for the better, by updates that are smaller than the weights beside them
 #   and have at most `r` directions.
+#
+# **Next:** lesson 05 asks what such a step costs in memory, lesson 06 which of the sliders to move first.

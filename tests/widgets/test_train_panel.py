@@ -167,6 +167,12 @@ def test_the_headless_cell_trains_and_says_what_came_of_it(trained: TrainPanel):
     assert "your guess was 70.0%" in words
 
 
+def test_the_curve_has_the_validations_of_the_record_from_before_training_on(trained: TrainPanel):
+    recorded = [(v["step"], v["accuracy"]) for v in trained.result().history["validation"]]
+    assert trained.live.curve().validation == recorded
+    assert recorded[0][0] == 0
+
+
 def test_the_changes_of_mind_explain_the_gain_to_the_row(trained: TrainPanel):
     mind = trained.live.mind
     gain = (mind.with_adapter["accuracy"] - mind.without["accuracy"]) * mind.rows
