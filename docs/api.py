@@ -60,6 +60,7 @@ def build(folder: Path, names: Sequence[str]) -> None:
         warnings.filterwarnings("ignore", message="Error parsing type annotation")
         pages = {name: pdoc.doc.Module.from_name(name) for name in names}
         for name, page in pages.items():
+            page.submodules = [pages[below] for below in pages if below.rpartition(".")[0] == name]  # else by __all__
             _write(folder / f"{name.replace('.', '/')}.html", pdoc.render.html_module(page, pages))
         _write(folder / "index.html", pdoc.render.html_index(pages))
         _write(folder / "search.js", pdoc.render.search_index(pages))

@@ -91,7 +91,11 @@ def running(guard: Path, folder: Path, **environment: str) -> Iterator[Lab]:
         yield Lab(_address(server, guard / "log"), folder, guard / "blocked")
     finally:
         os.killpg(server.pid, signal.SIGINT)
-        server.wait(20)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:  # a shell's background jobs are deaf to an interrupt
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(20)
 
 
 @pytest.fixture(scope="session")
