@@ -24,7 +24,7 @@ from lora_lab.experiments.results import load
 from lora_lab.plots import BLUE, GREY, RED, sweeps
 from lora_lab.plots.sheet import Sheet
 from lora_lab.training.runs import FINISHED, Store
-from lora_lab.widgets.class_words import guessed, guesses_table, picture_words, scaled
+from lora_lab.widgets.class_words import counted, guessed, guesses_table, picture_words, scaled
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, scrolling, wrapped
 from lora_lab.widgets.words import cannot
 
@@ -39,8 +39,8 @@ Drawing = Callable[[Any], None]
 class MapPanel(Panel):
     """A panel over a frame with a line for each run: which picture is made of it, and of which part of the grid."""
 
-    def __init__(self, title: str) -> None:
-        super().__init__(title)
+    def __init__(self, title: str, least: int = 0) -> None:
+        super().__init__(title, least)
         self.view = choice("picture", [*HEAT, *LINES], self._view_changed)
         self.where = choice("at", [("", ())], self._part_changed)
 
@@ -89,7 +89,7 @@ class ClassPanel(MapPanel):
     """
 
     def __init__(self, folder: str | Path, into: str | Path | None = None) -> None:
-        super().__init__("What the class found")
+        super().__init__("What the class found", least=640)
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise NotFound(f"there is no folder {folder}: give the one into which the class drops its stores")
@@ -206,7 +206,7 @@ def draw_guesses(axes: Any, guesses: Sequence[float], measured: float | None, me
     if measured is not None:
         axes.axvline(scaled(measured, metric), color=RED, linewidth=3)
     axes.set(ylim=(-0.8, max(heights, default=0) + 0.8), yticks=[], xlabel=sweeps.NAMES[metric])
-    _tidy(axes, f"{len(values)} guesses (dots) and the measured value (line)")
+    _tidy(axes, f"{counted(values)} (dots) and the measured value (line)")
 
 
 def _tidy(axes: Any, title: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from lora_lab.experiments.choice import Cell, label, said
 from lora_lab.widgets.panel import escape
@@ -14,10 +15,15 @@ Guesses = Sequence[tuple[str, float]]
 def guessed(guesses: Guesses, measured: float | None, metric: str) -> str:
     """The guesses in words: how many, and whose is the nearest."""
     if not guesses or measured is None:
-        return f"{len(guesses)} guesses."
+        return f"{counted(guesses)}."
     name, guess = min(guesses, key=lambda one: abs(scaled(one[1], metric) - scaled(measured, metric)))
     near = f"{escape(name)}'s {_written(guess, metric)}"
-    return f"{len(guesses)} guesses; the nearest to {said(measured, metric)} on test is {near}."
+    return f"{counted(guesses)}; the nearest to {said(measured, metric)} on test is {near}."
+
+
+def counted(guesses: Sequence[Any]) -> str:
+    """1 guess, 2 guesses."""
+    return f"{len(guesses)} guess{'es' * (len(guesses) != 1)}"
 
 
 def guesses_table(guesses: Guesses, measured: float | None, metric: str) -> Table:

@@ -178,7 +178,7 @@ class ComparePanel(Panel):
         self.table = W.HTML(layout=FULL_WIDTH)
         self.arrange(
             wrapped(*self.boxes),
-            self.more,
+            wrapped(self.more),
             wrapped(self.seeds, self.rates, self.steps),
             wrapped(self.start_button, self.stop_button, self.bar),
             self.words,

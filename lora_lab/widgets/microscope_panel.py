@@ -23,7 +23,7 @@ class MicroscopePanel(Panel):
     """
 
     def __init__(self, scope: Microscope | Views, rank: int = 4) -> None:
-        super().__init__("The truncation microscope")
+        super().__init__("The truncation microscope", least=600)
         self.live = LiveLooks(scope)
         names = list(self.live.views.ranks)
         stops = sorted({*RANKS, *(rank for ranks in self.live.views.ranks.values() for rank in ranks)})

@@ -3,6 +3,10 @@
 const CSS = `
 .lora-panel :focus-visible { outline: 3px solid #D55E00 !important; outline-offset: 1px; }
 .lora-panel .noUi-handle:focus-visible { outline-offset: 2px; }
+.lora-panel .widget-html-content { line-height: 1.5; min-width: 0; }
+.lora-panel .widget-html-content :is(th, td) { text-align: left; padding: 1px 8px 1px 2px; line-height: 1.4; }
+.lora-panel .widget-gridbox .jupyter-button { white-space: normal; height: auto; min-height: 28px; padding: 2px; line-height: 1.3; }
+.lora-panel .mod-active { font-weight: 600; box-shadow: inset 0 -3px currentcolor; }
 .lora-spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `;
 const WATCHED = { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class", "aria-valuetext", "disabled"] };

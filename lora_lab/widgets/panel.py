@@ -17,15 +17,18 @@ import ipywidgets as W
 from lora_lab.widgets.named import Named
 from lora_lab.widgets.shown import Shown
 
-FULL_WIDTH = W.Layout(width="100%")
+FULL_WIDTH = W.Layout(width="auto")  # as wide as the panel, margins included
 
 
 class Panel(W.VBox):
-    """A column of widgets with a picture and words. Subclasses paint; several threads may."""
+    """A column of widgets with a picture and words. Subclasses paint; several threads may.
 
-    def __init__(self, title: str) -> None:
+    least   pixels that the picture needs to be read; where there is less room it scrolls
+    """
+
+    def __init__(self, title: str, least: int = 480) -> None:
         self.title = title
-        self.picture = Shown(layout=W.Layout(max_width="100%"))
+        self.picture = Shown(least=least, layout=W.Layout(max_width="100%"))
         self.words = W.HTML(layout=FULL_WIDTH).add_class("lora-words")
         self.lock = threading.RLock()  # callbacks, the training thread and the painting thread share the figure
         super().__init__(layout=W.Layout(width="100%", max_width="900px"))
@@ -52,6 +55,13 @@ class Panel(W.VBox):
 def wrapped(*widgets: W.Widget) -> W.Box:
     """Widgets side by side that flow onto the next line where the notebook is narrow."""
     return W.Box(widgets, layout=W.Layout(display="flex", flex_flow="row wrap", width="100%", align_items="center"))
+
+
+def side_by_side(*pictures: W.Widget) -> W.Box:
+    """Pictures beside each other, at one height, also where only one of them has a table below it."""
+    box = wrapped(*pictures)
+    box.layout.align_items = "flex-start"
+    return box
 
 
 def boxes_to_tick(name: str, box: W.Box) -> W.Box:

@@ -17,7 +17,7 @@ from lora_lab.accounting.parameters import ParameterCount, Row, count
 from lora_lab.accounting.sites import ALL_LINEAR, ROLES
 from lora_lab.errors import LabError
 from lora_lab.methods.lora import LoRA
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, boxes_to_tick, escape, plain, scrolling, wrapped
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, boxes_to_tick, escape, plain, scrolling, side_by_side, wrapped
 from lora_lab.widgets.savings_picture import SavingsFigure, role_names, short_names
 from lora_lab.widgets.shown import Shown, Table
 
@@ -36,7 +36,7 @@ class SavingsPanel(Panel):
     def __init__(
         self, model: str = "llama-3-8b", *, d: int = 4096, rank: int = 8, targets: Sequence[str] = ("q", "v")
     ) -> None:
-        super().__init__("What LoRA saves")
+        super().__init__("What LoRA saves", least=0)
         zoo.architecture(model)  # a wrong name is loud here, not in a callback
         self.figure = SavingsFigure()
         self.table = W.HTML(layout=FULL_WIDTH)
@@ -52,7 +52,7 @@ class SavingsPanel(Panel):
         self.rank.observe(self._paint, "value")
         self.model.observe(self._model_changed, "value")
         targets_line = boxes_to_tick("targets", self.target_box)
-        sliders, pictures = wrapped(self.d, self.rank), wrapped(self.picture, self.dots)
+        sliders, pictures = wrapped(self.d, self.rank), side_by_side(self.picture, self.dots)
         self.arrange(sliders, wrapped(self.model, targets_line), self.words, pictures, self.table)
         self._paint()
 
@@ -92,7 +92,9 @@ class SavingsPanel(Panel):
                 self.figure.show_model(counted.model, rows)
                 dots = dots_words(counted.model, rows)
             curve, points = self.figure.halves()
-            self.picture.show(curve, plain(layer), layer_numbers(self.d.value, self.rank.value))
+            self.picture.show(
+                curve, plain(layer.replace("<sup>2</sup>", "²")), layer_numbers(self.d.value, self.rank.value)
+            )
             self.dots.show(points, dots)
 
     def _model_changed(self, _: object) -> None:

@@ -24,7 +24,7 @@ from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.class_panel import HEAT, MapPanel, button, cells_table, choice, drawing, offer
 from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
-from lora_lab.widgets.panel import FULL_WIDTH, escape, wrapped
+from lora_lab.widgets.panel import FULL_WIDTH, escape, side_by_side, wrapped
 from lora_lab.widgets.shown import Shown
 from lora_lab.widgets.sweep_words import map_words, seeds_tables, seeds_words, standing
 from lora_lab.widgets.words import cannot
@@ -248,7 +248,7 @@ class SweepPanel(MapPanel):
             wrapped(self.start_button, self.stop_button, self.bar),
             self.words,
             wrapped(self.view, self.where, self.cell),
-            wrapped(self.picture, self.cell_picture),
+            side_by_side(self.picture, self.cell_picture),
             self.button_box,
             self.table,
         )

@@ -54,7 +54,7 @@ MicroscopePanel(views_from(reference_microscope()["views"]))
 from lora_lab.widgets.style_panel import StylePanel
 panel = StylePanel({"captain": "voices/captain", "preacher": "voices/preacher"})
 panel.live.texts = {name: f"I am {name}, and the sky is blue. " * 4 for name in panel.live.texts}
-panel.live.tokens, panel.live.state = 40, "done"
+panel.live.tokens, panel.live.seconds, panel.live.state = 40, 2.5, "done"
 panel._paint()
 panel
 """,

@@ -22,7 +22,8 @@ PICTURED = [name for name in everyone.PANELS if name not in ("rank", "claim")]  
 NARROW, USUAL, WIDE = 800, 1400, 1600  # pixels of the window; JupyterLab leaves a panel about 450 of the first
 CONTROLS = """panel => {
     const kinds = 'a[href], button, input, select, textarea, summary, [tabindex], [contenteditable=true]';
-    const there = [...panel.querySelectorAll(kinds)].filter(e => e.tabIndex >= 0 && !e.disabled && e.getClientRects().length);
+    const reached = e => e.tabIndex >= 0 && !e.disabled && e.getClientRects().length;
+    const there = [...panel.querySelectorAll(kinds)].filter(reached);
     there.forEach((e, i) => e.dataset.key = i);
     return there.map(e => e.getBoundingClientRect().bottom);
 }"""
@@ -159,8 +160,9 @@ def test_a_toggle_says_which_is_chosen(page: Page) -> None:
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_nothing_is_cut_off_and_all_is_read_in_each_theme_and_width(page: Page, theme: str) -> None:
-    for step in ("Settings", "Theme", f"JupyterLab {theme}"):
-        page.get_by_role("menuitem", name=step, exact=True).first.click()
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    for step in ("Theme", f"JupyterLab {theme}"):
+        page.locator(".lm-Menu-itemLabel").get_by_text(step, exact=True).first.click()
     page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{str(theme == 'Light').lower()}'")
     for width in (NARROW, WIDE):
         page.set_viewport_size({"width": width, "height": 1000})
