@@ -1,7 +1,8 @@
 // What the stock controls lack: names for sliders, states for buttons, a focus that is seen, a voice for the words.
 
 const CSS = `
-.lora-panel :focus-visible { outline: 3px solid #D55E00 !important; outline-offset: 1px; }
+.lora-panel.lora-panel.lora-panel :focus-visible { outline: 3px solid #D55E00 !important; outline-offset: 1px; }
+.lora-panel .widget-readout { overflow: visible; }
 .lora-panel .noUi-handle:focus-visible { outline-offset: 2px; }
 .lora-panel .widget-html-content { line-height: 1.5; min-width: 0; }
 .lora-panel .widget-html-content :is(th, td) { text-align: left; padding: 1px 8px 1px 2px; line-height: 1.4; }
@@ -25,7 +26,9 @@ function name(panel) {
     set(handle, "aria-label", text(slider.querySelector(".widget-label")));
     set(handle, "aria-valuetext", text(readout)); // and not the number of the stop
     set(handle, "aria-disabled", String(slider.querySelector(".noUi-target")?.hasAttribute("disabled") ?? false));
-    if (readout?.contentEditable === "true") {
+    if (!slider.classList.contains("lora-typed")) { // among stops there is nothing to type, yet it takes the focus
+      set(readout, "contenteditable", "false");
+    } else if (readout) {
       set(readout, "role", "textbox");
       set(readout, "aria-label", `${text(slider.querySelector(".widget-label"))}, typed`);
     }
@@ -40,6 +43,11 @@ function name(panel) {
     set(group, "aria-label", text(group.querySelector(".widget-html-content")));
   }
   for (const bar of panel.querySelectorAll(".progress")) set(bar, "aria-hidden", "true"); // the words say how far it is
+}
+
+/** Keys that are pressed in a panel stay there; Escape goes on to the notebook. */
+function keep(event) {
+  if (event.key !== "Escape") event.stopPropagation();
 }
 
 function render({ model, el }) {
@@ -62,7 +70,8 @@ function render({ model, el }) {
     if (!panel) return void requestAnimationFrame(begin); // it is rendered before it is put into the page
     set(panel, "role", "group");
     set(panel, "aria-label", model.get("title"));
-    panel.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes keys that belong to a control
+    panel.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes a menu's arrow keys to go from cell to cell
+    panel.addEventListener("keydown", keep);
     const look = () => { name(panel); speak(panel); };
     last = text(panel.querySelector(".lora-words"));
     watcher = new MutationObserver(look);
@@ -71,7 +80,7 @@ function render({ model, el }) {
   }
 
   begin();
-  return () => { watcher?.disconnect(); clearTimeout(soon); };
+  return () => { watcher?.disconnect(); clearTimeout(soon); el.closest(".lora-panel")?.removeEventListener("keydown", keep); };
 }
 
 export default { render };

@@ -210,6 +210,7 @@ class TrainPanel(Panel):
 
     def _make_buttons(self) -> None:
         self.guess = W.IntSlider(70, 50, 100, description="your guess", style={"description_width": "90px"})
+        self.guess.add_class("lora-typed")
         self._show_guess()
         self.start_button = W.Button(description="Start", icon="play", button_style="primary", tooltip="train")
         self.stop_button = W.Button(description="Stop", icon="stop", disabled=True, tooltip="end after this step")

@@ -92,7 +92,7 @@ def running(guard: Path, folder: Path, **environment: str) -> Iterator[Lab]:
         yield Lab(_address(server, guard / "log"), folder, guard / "blocked")
     finally:
         os.killpg(server.pid, signal.SIGINT)
-        server.wait(20)
+        server.wait(60)  # it ends its kernels first
 
 
 @pytest.fixture(scope="session")
