@@ -54,6 +54,7 @@ class ComparePanel(Panel):
         **terms: Any,
     ) -> None:
         super().__init__("Compare methods")
+        self.layout.max_width = "1000px"  # its table is wide
         self.model, self.task, self.store, self.reference = model, task, store, reference
         self.terms = {"batch": batch, **terms}
         self.live: LiveCompare | None = None
