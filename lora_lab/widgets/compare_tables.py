@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
+from lora_lab.accounting.units import MIB
 from lora_lab.plots.compared import Found, each_of, label_of, name_of, rate_said, scaled, trainable, tried_of
-from lora_lab.plots.costs import MIB
 from lora_lab.plots.towers import STYLES
 from lora_lab.widgets.shown import Table
 

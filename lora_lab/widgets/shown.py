@@ -31,7 +31,7 @@ class Shown(anywidget.AnyWidget):
 
     value = T.Bytes().tag(sync=True)  # the PNG; empty for none
     alt = T.Unicode().tag(sync=True)
-    tables = T.List().tag(sync=True)  # [[caption, head, rows], ...]
+    tables: T.List = T.List().tag(sync=True)  # [[caption, head, rows], ...]
     least = T.Int().tag(sync=True)  # pixels below which it scrolls and does not shrink: else nobody could read it
 
     def show(self, png: bytes, alt: str, *tables: Table) -> None:

@@ -46,7 +46,7 @@ def test_the_conclusion_names_peak_moment_largest_term_and_card(panel: MemoryPan
     assert words.startswith("LoRA on llama-3-8b: 18.0 GiB at the peak. It falls at the loss's backward (right after")
     assert "The largest term is base , 15.0 GiB or 83%: the pretrained weights" in words
     assert "The smallest card that it fits is 24 GB: RTX 3090" in words
-    assert "LoRA needs 18.0 GiB, 29% of full fine-tuning's 61.8; 24 GB are enough" in panel.figure.title.get_text()
+    assert "LoRA needs 18.0 GiB, 29% of full fine-tuning's 61.8 GiB; 24 GB are enough" in panel.figure.title.get_text()
 
 
 def test_the_batch_that_is_said_to_fit_does_and_the_next_does_not(panel: MemoryPanel):
