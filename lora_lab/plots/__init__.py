@@ -11,8 +11,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind tell apart.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#767676"
+# Okabe and Ito's colours, which the colour-blind tell apart; the lightest are darkened until a thin line in them is
+# seen on white, even on a weak projector (contrast 3:1 and more; tests/plots/test_colours.py holds both).
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
+SKY, BLACK = "#3399DD", "#000000"
+PALE = "#949494"  # what stands behind: a reference
 UNITS = {"accuracy": "validation accuracy (%)", "perplexity": "validation perplexity"}
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
+from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture
 
 Found = Mapping[str, Any]
-PALE = "#b5b5b5"
 LOOKS = {  # colour by family, marker by method
-    "full": ("#000000", "s"),
+    "full": (BLACK, "s"),
     "lora": (BLUE, "o"),
     "head": (GREY, "v"),
     "probe": (GREY, "X"),
@@ -97,7 +96,7 @@ def label_of(row: Found) -> str:
 
 def look_of(row: Found) -> tuple[str, str]:
     """Colour and marker."""
-    return LOOKS.get(row["method"], ("#56B4E9", "h"))
+    return LOOKS.get(row["method"], (SKY, "h"))
 
 
 def capital(sentence: str) -> str:

@@ -12,10 +12,9 @@ from statistics import fmean
 from textwrap import fill
 from typing import Any
 
-from lora_lab.plots import RED, Picture
+from lora_lab.plots import GREY, PALE, RED, Picture
 from lora_lab.plots.compared import (
     LOWER,
-    PALE,
     SHARES,
     Found,
     behind_words,
@@ -111,7 +110,7 @@ def _name_means(
     live = [(m, label_of(row), "#222222") for m, row in zip(means, rows, strict=True) if not math.isnan(m[1])]
     there = {name for _, name, _ in live}
     old = zip(behind, (reference or {"methods": []})["methods"], strict=True)
-    pale = [(m, label_of(row), "#8a8a8a") for m, row in old if not math.isnan(m[1]) and label_of(row) not in there]
+    pale = [(m, label_of(row), GREY) for m, row in old if not math.isnan(m[1]) and label_of(row) not in there]
     named = sorted(live, key=lambda one: one[0][1], reverse=True) + pale
     dots = [(float(x), float(y)) for c in axes.collections for x, y in c.get_offsets()]
     name_dots(axes, [m for m, _, _ in named], [n for _, n, _ in named], dots, colours=[c for _, _, c in named])

@@ -16,10 +16,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Curve, Picture, smoothed
+from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, smoothed
 
-COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56B4E9", "#000000", GREY)
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
 MARKERS = "os^Dv<>p"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))  # of lines without markers
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark: also in grey
 SMALLEST = 4.5  # points: the smallest letters that are written
 NAMES = {
@@ -278,7 +279,8 @@ def draw_seeds(axes: Any, curves: Sequence[Curve], what: str, title: str = "") -
     for number, run in enumerate(curves):
         colour = COLOURS[number % 8]
         if what == "loss":
-            axes.plot(run.steps, smoothed(run.losses), color=colour, linewidth=1.4, label=run.label)
+            dashes = DASHES[number % len(DASHES)]
+            axes.plot(run.steps, smoothed(run.losses), color=colour, linestyle=dashes, linewidth=1.4, label=run.label)
         else:
             points = np.array(run.validation, float).reshape(-1, 2)
             style = {"marker": MARKERS[number % 8], "markersize": 3.5, "linewidth": 1.4}

@@ -30,7 +30,7 @@ class ClaimCard(Panel):
         self.premises = W.Box(layout=W.Layout(display="flex", flex_flow="row wrap", width="100%"))
         self.words.layout = FULL_WIDTH
         self.claim.observe(self._chosen, "value")
-        self.children = [wrapped(self.claim), self.premises, self.words]
+        self.arrange(wrapped(self.claim), self.premises, self.words)
         self._chosen()
 
     def changes(self) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from lora_lab.experiments.results import load
 from lora_lab.plots import BLUE, GREY, RED, sweeps
 from lora_lab.plots.sheet import Sheet
 from lora_lab.training.runs import FINISHED, Store
-from lora_lab.widgets.panel import Panel, escape, wrapped
+from lora_lab.widgets.class_words import counted, guessed, guesses_table, picture_words, scaled
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, scrolling, wrapped
 from lora_lab.widgets.words import cannot
 
 HEAT = {"alpha x rate": "alpha", "rank x rate": "rank", "targets x rate": "targets"}  # what stands over the rate
@@ -32,15 +33,14 @@ LINES = {"against rank": ("rank", "lr", "targets"), "over the rate": ("rank", "l
 COMPARABLE = ["model", "task", "steps", "batch"]  # runs that differ in one of these do not share a map
 LARGE = 14  # points: read from the last row
 MOST_LINES, MOST_CELLS = 60, 8  # of the table, and of the spread over seeds
-SCROLLS = W.Layout(width="100%", max_height="300px", overflow="auto")
 Drawing = Callable[[Any], None]
 
 
 class MapPanel(Panel):
     """A panel over a frame with a line for each run: which picture is made of it, and of which part of the grid."""
 
-    def __init__(self, title: str) -> None:
-        super().__init__(title)
+    def __init__(self, title: str, least: int = 0) -> None:
+        super().__init__(title, least)
         self.view = choice("picture", [*HEAT, *LINES], self._view_changed)
         self.where = choice("at", [("", ())], self._part_changed)
 
@@ -89,16 +89,16 @@ class ClassPanel(MapPanel):
     """
 
     def __init__(self, folder: str | Path, into: str | Path | None = None) -> None:
-        super().__init__("What the class found")
+        super().__init__("What the class found", least=640)
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise NotFound(f"there is no folder {folder}: give the one into which the class drops its stores")
         self.into = Path(into) if into else self.folder.with_name(f"{self.folder.resolve().name}-collected")
-        self.runs, self.arrived, self.table = pd.DataFrame(), "", W.HTML(layout=SCROLLS)
+        self.runs, self.arrived, self.table = pd.DataFrame(), "", W.HTML(layout=FULL_WIDTH)
         self.sheet = Sheet(13, 7, (0.09, 0.15, 0.45, 0.74), (0.74, 0.47, 0.24, 0.42), (0.60, 0.12, 0.38, 0.16))
         self.refresh_button = button("Refresh", "refresh", "read what has arrived", self.refresh)
         self.layout.max_width = "100%"  # a projector is wide
-        self.children = [wrapped(self.refresh_button, self.view, self.where), self.words, self.picture, self.table]
+        self.arrange(wrapped(self.refresh_button, self.view, self.where), self.words, self.picture, self.table)
         self.refresh()
 
     def frame(self) -> pd.DataFrame:
@@ -144,7 +144,9 @@ class ClassPanel(MapPanel):
             spread = partial(draw_spread, frame=self.runs, cells=list(cells.index[:MOST_CELLS]), metric=metric)
             numbers = [guess for _, guess in self.guesses]
             dots = partial(draw_guesses, guesses=numbers, measured=measured, metric=metric)
-            self.picture.value = self.sheet.paint(None, draw, spread, dots)
+            told = picture_words(self.view.value, metric, best)
+            png = self.sheet.paint(None, draw, spread, dots)
+            self.picture.show(png, told, guesses_table(self.guesses, measured, metric))
             self.words.value = f"<b>{self.arrived}</b> {escape(self.said)} {guessed(self.guesses, measured, metric)}"
             self.table.value = cells_table(part, ranked(part, metric), metric)
 
@@ -204,7 +206,7 @@ def draw_guesses(axes: Any, guesses: Sequence[float], measured: float | None, me
     if measured is not None:
         axes.axvline(scaled(measured, metric), color=RED, linewidth=3)
     axes.set(ylim=(-0.8, max(heights, default=0) + 0.8), yticks=[], xlabel=sweeps.NAMES[metric])
-    _tidy(axes, f"{len(values)} guesses (dots) and the measured value (line)")
+    _tidy(axes, f"{counted(values)} (dots) and the measured value (line)")
 
 
 def _tidy(axes: Any, title: str) -> None:
@@ -212,21 +214,6 @@ def _tidy(axes: Any, title: str) -> None:
     axes.xaxis.label.set_size(LARGE - 1)
     axes.set_title(title, fontsize=LARGE, loc="right")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def guessed(guesses: Sequence[tuple[str, float]], measured: float | None, metric: str) -> str:
-    """The guesses in words: how many, and whose is the nearest."""
-    if not guesses or measured is None:
-        return f"{len(guesses)} guesses."
-    unit = "%" if metric == "accuracy" else ""
-    name, guess = min(guesses, key=lambda one: abs(scaled(one[1], metric) - scaled(measured, metric)))
-    near = f"{escape(name)}'s {scaled(guess, metric):g}{unit}"
-    return f"{len(guesses)} guesses; the nearest to {said(measured, metric)} on test is {near}."
-
-
-def scaled(value: float, metric: str) -> float:
-    """As it is drawn: an accuracy in per cent, whether it was given so or as a share."""
-    return 100 * value if metric == "accuracy" and value <= 1 else value
 
 
 def test_of(frame: pd.DataFrame, cell: Cell, metric: str) -> float | None:
@@ -268,7 +255,8 @@ def cells_table(part: pd.DataFrame, cells: pd.DataFrame, metric: str) -> str:
     lines = [_line(cell, row, each.get(cell, []), metric) for cell, row in shown.iterrows()]
     more = f"<p>and {len(cells) - len(shown):,} cells more</p>" if len(cells) > len(shown) else ""
     head = f"<tr><th>cell</th><th>seeds</th><th>mean {metric} on validation</th><th>each seed</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>{more}"
+    whole = f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>{more}"
+    return scrolling("cells, best first", whole, "max-height:300px; overflow:auto")
 
 
 def _line(cell: Any, row: pd.Series, values: Sequence[float], metric: str) -> str:

@@ -15,7 +15,8 @@ from lora_lab.plots.methods import picture
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.class_panel import button, choice
-from lora_lab.widgets.compare_words import in_words, standing, table, verdicts
+from lora_lab.widgets.compare_tables import tables
+from lora_lab.widgets.compare_words import standing, table, verdicts
 from lora_lab.widgets.live_compare import LiveCompare
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
 from lora_lab.widgets.words import cannot
@@ -53,6 +54,7 @@ class ComparePanel(Panel):
         **terms: Any,
     ) -> None:
         super().__init__("Compare methods")
+        self.layout.max_width = "1000px"  # its table is wide
         self.model, self.task, self.store, self.reference = model, task, store, reference
         self.terms = {"batch": batch, **terms}
         self.live: LiveCompare | None = None
@@ -115,7 +117,8 @@ class ComparePanel(Panel):
                 self.live = LiveCompare(self.model, self.task, self.methods(), self.store, terms)
             except LabError as error:
                 self.live, self.words.value = None, cannot(str(error))
-            self._drawn, self.table.value, self.alt.value, self.picture.value = None, "", "", b""
+            self._drawn, self.table.value = None, ""
+            self.picture.show(b"", "")
             self._paint()
 
     def _paint(self, _: object = None) -> None:
@@ -147,10 +150,10 @@ class ComparePanel(Panel):
     def _paint_picture(self, _: object = None) -> None:
         """The picture that is chosen, and the same in words."""
         with self.lock:
-            found = self.live.found if self.live else None
-            shown = picture(PICTURES[self.view.value], found, self.reference) if found else None
-            if shown is not None:
-                self.picture.value, self.alt.value = shown._repr_png_(), in_words(shown.alt)
+            found, kind = self.live.found if self.live else None, PICTURES[self.view.value]
+            shown = picture(kind, found, self.reference) if found else None
+            if found and shown is not None:
+                self.picture.show(shown._repr_png_(), shown.alt, *tables(kind, found))
 
     # ---- controls
 
@@ -173,16 +176,14 @@ class ComparePanel(Panel):
         self.stop_button = button("Stop", "stop", "end after this step; Start goes on", self.stop)
         self.bar = W.IntProgress(min=0, max=1, layout=W.Layout(width="160px"))
         self.view = choice("picture", list(PICTURES), self._paint_picture)
-        self.alt = W.HTML(layout=FULL_WIDTH)
-        self.table = W.HTML(layout=W.Layout(width="100%", overflow="auto"))
-        self.children = [
+        self.table = W.HTML(layout=FULL_WIDTH)
+        self.arrange(
             wrapped(*self.boxes),
-            self.more,
+            wrapped(self.more),
             wrapped(self.seeds, self.rates, self.steps),
             wrapped(self.start_button, self.stop_button, self.bar),
             self.words,
             self.view,
             self.picture,
-            self.alt,
             self.table,
-        ]
+        )

@@ -10,7 +10,7 @@ from lora_lab.accounting.units import binary
 from lora_lab.plots.compared import Found, each_of, label_of, name_of, rate_said, scaled, trainable
 from lora_lab.plots.methods import finding
 from lora_lab.widgets.live_compare import LiveCompare
-from lora_lab.widgets.panel import escape
+from lora_lab.widgets.panel import escape, scrolling
 from lora_lab.widgets.words import cannot
 
 STYLE = "line-height:1.4;font-size:12px"
@@ -51,7 +51,7 @@ def table(found: Found) -> str:
         f"validation from at most {rates} tried; test scored once a run, {seeds} of each method."
     )
     whole = f"<table style='{STYLE}'><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
-    return f"<p>{escape(terms)}</p>{whole}"
+    return f"<p>{escape(terms)}</p>{scrolling('methods, best first', whole)}"
 
 
 def _cells(row: Mapping[str, Any], metric: str) -> list[str]:
@@ -100,8 +100,3 @@ def verdicts(found: Found) -> str:
         if "full" in (row.get("against") or {})
     ]
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
-
-
-def in_words(alt: str) -> str:
-    """A picture's words, folded away: most of them stand in the table as well."""
-    return f"<details><summary>the picture in words</summary>{escape(alt)}</details>"

@@ -145,7 +145,7 @@ class MemoryPanel(Panel):
             towers = [Tower(n, estimates[n].categories if n in estimates else {}) for n in METHODS]
             title = f"{words.finding(self.model.value, towers, self.cards)}\n{self._settings()}"
             self.figure.show(towers, self.cards, title)
-            self.picture.value = self.figure.png()
+            self.picture.show(self.figure.png(), words.towers_words(title, towers))
             self.towers.value = words.towers_table(towers, refused, self.cards)
             self._explain(estimates, refused)
             self._offer_measuring()
@@ -202,7 +202,7 @@ class MemoryPanel(Panel):
         controls = (self.batch, self.seq, self.rank, self.dtype, self.optimizer, self.targets, self.checkpointing)
         for control in (self.model, self.method, *controls):
             control.observe(self._paint, "value")
-        self.children = [
+        self.arrange(
             wrapped(self.model, self.batch, self.seq, self.rank),
             wrapped(self.dtype, self.optimizer, self.targets, self.checkpointing),
             self.picture,
@@ -213,7 +213,7 @@ class MemoryPanel(Panel):
             self.moments,
             wrapped(self.measure_button, self.hint),
             self.measured,
-        ]
+        )
         self._paint()
 
     def describe(self) -> str:

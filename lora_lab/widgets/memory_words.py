@@ -8,7 +8,7 @@ from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.setup import QUANTISED_BITS
 from lora_lab.accounting.units import binary
 from lora_lab.plots.towers import STYLES, Line, Tower
-from lora_lab.widgets.panel import escape
+from lora_lab.widgets.panel import escape, scrolling
 
 LETTERS = (
     "T = batch x sequence, tokens; S = sequence; B = batch; b = bytes of a number; L = layers; d = width of the model; "
@@ -131,6 +131,12 @@ def finding(model: str, towers: Sequence[Tower], cards: Sequence[Line]) -> str:
     return f"{model}: LoRA needs {binary(lora)}, {share}; {place}"
 
 
+def towers_words(title: str, towers: Sequence[Tower]) -> str:
+    """The picture in words, for those who cannot see it; the table below it has the categories."""
+    heights = ", ".join(f"{t.name} {binary(t.peak)}" if t.parts else f"{t.name} cannot be said" for t in towers)
+    return f"Towers of memory, a method each. {title.replace(chr(10), '. ')}. Peaks: {heights}."
+
+
 def towers_table(towers: Sequence[Tower], refused: Mapping[str, str], cards: Sequence[Line]) -> str:
     """The picture as a table: a line a method, GiB by category, and the smallest card; what is refused, with why."""
     head = ["method", *STYLES, "peak", "smallest card"]
@@ -146,7 +152,7 @@ def towers_table(towers: Sequence[Tower], refused: Mapping[str, str], cards: Seq
             + "".join(map(_cell, [*cells, binary(tower.peak), card.name.partition(":")[0] if card else "none"]))
             + "</tr>"
         )
-    return table(head, "".join(rows))
+    return table("memory by method and category", head, "".join(rows))
 
 
 def terms_table(estimate: Estimate) -> str:
@@ -159,7 +165,7 @@ def terms_table(estimate: Estimate) -> str:
         formula = f"<td style='{_FLOWING}; min-width:90px'>{escape(term.formula)}</td>"
         rows.append("<tr>" + "".join(map(_cell, cells)) + told + formula + "</tr>")
     head = ("bytes", "share", "category", "term, in words", "formula")
-    return table(head, "".join(rows))
+    return table("terms of the chosen method", head, "".join(rows))
 
 
 def moments_words(estimate: Estimate) -> str:
@@ -176,19 +182,20 @@ def compared(predicted: Estimate, traced: Estimate, measured: Estimate, what: st
         residual = "" if estimate is measured else f"{off:+,} bytes ({off / measured.peak:+.4%})"
         cells = (estimate.mode, how, f"{estimate.peak:,}", binary(estimate.peak), estimate.at, residual)
         rows.append("<tr>" + "".join(map(_cell, cells)) + "</tr>")
-    head = ("", "how", "bytes at the peak", "", "at", "beside measured")
+    head = ("estimate", "how", "bytes at the peak", "size", "at", "beside measured")
     verdict = "to the byte" if traced.peak == measured.peak else f"but for {abs(traced.peak - measured.peak):,} bytes"
     resident = f" The whole process holds {binary(measured.process)}." if measured.process else ""
     return (
         f"<b>measured</b>: {escape(what)}. The trace agrees {verdict}, the closed form within "
-        f"{abs(predicted.peak - measured.peak):,} bytes.{resident}" + table(head, "".join(rows))
+        f"{abs(predicted.peak - measured.peak):,} bytes.{resident}"
+        + table("predicted beside measured", head, "".join(rows))
     )
 
 
-def table(head: Sequence[str], rows: str) -> str:
+def table(name: str, head: Sequence[str], rows: str) -> str:
     """A table that scrolls by itself where the page is narrow."""
     top = "".join(f"<th style='text-align:left; padding-right:12px'>{escape(name)}</th>" for name in head)
-    return f"<div style='overflow-x:auto'><table style='margin:0'><tr>{top}</tr>{rows}</table></div>"
+    return scrolling(name, f"<table style='margin:0'><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>")
 
 
 _FLOWING = "padding-right:12px; text-align:left; white-space:normal; line-height:1.35"

@@ -10,7 +10,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
-from lora_lab.widgets.panel import wrapped
+from lora_lab.widgets.panel import boxes_to_tick
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -34,7 +34,7 @@ class MethodControls:
         self.rank = slider("rank", RANKS, lora.rank, "{:d}")
         self.alpha = slider("alpha", ALPHAS, lora.alpha, "{:g}")
         self.target_box = W.Box(layout=W.Layout(display="flex", flex_flow="row wrap"))
-        self.targets = wrapped(W.HTML("targets", layout=W.Layout(margin="0 16px 0 46px")), self.target_box)
+        self.targets = boxes_to_tick("targets", self.target_box)
         for control in (self.name, self.rank, self.alpha):
             control.observe(self._heard, "value")
         self.show_roles(roles, self._ticked)

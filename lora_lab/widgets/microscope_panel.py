@@ -10,7 +10,7 @@ from lora_lab.plots import truncation as pictures
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.live_microscope import LiveLooks
-from lora_lab.widgets.microscope_words import flipped_table, look_words, standing
+from lora_lab.widgets.microscope_words import curves_tables, curves_words, flipped_table, look_words, standing
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
 
 
@@ -23,7 +23,7 @@ class MicroscopePanel(Panel):
     """
 
     def __init__(self, scope: Microscope | Views, rank: int = 4) -> None:
-        super().__init__("The truncation microscope")
+        super().__init__("The truncation microscope", least=600)
         self.live = LiveLooks(scope)
         names = list(self.live.views.ranks)
         stops = sorted({*RANKS, *(rank for ranks in self.live.views.ranks.values() for rank in ranks)})
@@ -40,7 +40,7 @@ class MicroscopePanel(Panel):
         self.rank.observe(self._moved, "value")
         self.which.observe(self._moved, "value")
         self.stop_button.on_click(self.stop)
-        self.children = [wrapped(self.which, self.rank, self.stop_button), self.words, self.picture, self.table]
+        self.arrange(wrapped(self.which, self.rank, self.stop_button), self.words, self.picture, self.table)
         self._moved()
 
     def show(self) -> MicroscopePanel:
@@ -76,4 +76,5 @@ class MicroscopePanel(Panel):
             self.stop_button.disabled = not self.live.alive
             self.words.value = standing(self.live) + look_words(views, name, rank)
             self.table.value = flipped_table(views, name, rank)
-            self.picture.value = pictures.paint(self.sheet, views, list(views.ranks), rank, name)
+            png = pictures.paint(self.sheet, views, list(views.ranks), rank, name)
+            self.picture.show(png, curves_words(views, rank), *curves_tables(views))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+
 from lora_lab.experiments.microscope import Seen, Views
+from lora_lab.plots.truncation import enough
 from lora_lab.widgets.live_microscope import LiveLooks
-from lora_lab.widgets.panel import escape
+from lora_lab.widgets.panel import escape, scrolling
+from lora_lab.widgets.shown import Table
 from lora_lab.widgets.words import cannot
 
 MOST = 5  # sentences shown
@@ -47,7 +51,28 @@ def flipped_table(views: Views, name: str, rank: int) -> str:
         for n in places
     )
     head = "<th style='text-align:left'>sentence that flips</th><th>label</th><th>nothing cut</th><th>cut</th>"
-    return f"<div style='overflow-x:auto'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return scrolling("sentences that flip", f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+
+
+def curves_words(views: Views, rank: int) -> str:
+    """Both curves in a sentence an update, for those who cannot see them."""
+    found = "; ".join(line for name in views.ranks if (line := enough(views, name)))
+    return f"Accuracy, and energy kept, over the rank that every matrix is cut to; a ring at rank {rank}. {found}."
+
+
+def curves_tables(views: Views) -> Iterator[Table]:
+    """Both curves in numbers: a line for each rank that was looked at, a column for each update."""
+    names = [name for name in views.ranks if views.seen.get(name)]
+    ranks = sorted({rank for name in names for rank in views.seen[name]})
+    yield Table("accuracy", ("rank", *names), [_rank_line(views, names, rank, views.accuracy) for rank in ranks])
+    energies = [_rank_line(views, names, rank, lambda seen: seen.energy) for rank in ranks]
+    yield Table("energy kept", ("rank", *names), energies)
+
+
+def _rank_line(views: Views, names: Sequence[str], rank: int, value: Callable[[Seen], float]) -> list[str]:
+    """A rank above an update's own cuts nothing: the curve goes on as it is, and so does the column."""
+    found = [views.at(name, rank) for name in names]
+    return [str(rank), *("-" if seen is None else f"{value(seen):.1%}" for seen in found)]
 
 
 def _own(seen: Seen, rank: int) -> str:

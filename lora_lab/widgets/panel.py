@@ -1,7 +1,7 @@
-"""What every panel is: controls, one picture, and the same conclusion in words.
+"""What every panel is: controls, a picture with its numbers, and the same conclusion in words.
 
 A picture is a PNG that is painted again, not a figure that is made again: quick, and the same in every front end.
-Sliders have no name for a screen reader and pictures no alternative text, so the words beside them say it all.
+`Shown` gives it a text alternative and a table, `Named` gives the controls names: no panel has to think of either.
 """
 
 from __future__ import annotations
@@ -14,18 +14,29 @@ from typing import Any
 
 import ipywidgets as W
 
-FULL_WIDTH = W.Layout(width="100%")
+from lora_lab.widgets.named import Named
+from lora_lab.widgets.shown import Shown
+
+FULL_WIDTH = W.Layout(width="auto")  # as wide as the panel, margins included
 
 
 class Panel(W.VBox):
-    """A column of widgets with a picture and words. Subclasses paint; several threads may."""
+    """A column of widgets with a picture and words. Subclasses paint; several threads may.
 
-    def __init__(self, title: str) -> None:
+    least   pixels that the picture needs to be read; where there is less room it scrolls
+    """
+
+    def __init__(self, title: str, least: int = 480) -> None:
         self.title = title
-        self.picture = W.Image(format="png", layout=W.Layout(max_width="100%", height="auto"))
-        self.words = W.HTML(layout=FULL_WIDTH)
+        self.picture = Shown(least=least, layout=W.Layout(max_width="100%"))
+        self.words = W.HTML(layout=FULL_WIDTH).add_class("lora-words")
         self.lock = threading.RLock()  # callbacks, the training thread and the painting thread share the figure
         super().__init__(layout=W.Layout(width="100%", max_width="900px"))
+        self.add_class("lora-panel")
+
+    def arrange(self, *widgets: W.Widget) -> None:
+        """The panel's rows, from above."""
+        self.children = [*widgets, Named(title=self.title, layout=W.Layout(margin="0"))]
 
     def describe(self) -> str:
         """The panel in plain words, for a notebook that is read and not run."""
@@ -44,6 +55,23 @@ class Panel(W.VBox):
 def wrapped(*widgets: W.Widget) -> W.Box:
     """Widgets side by side that flow onto the next line where the notebook is narrow."""
     return W.Box(widgets, layout=W.Layout(display="flex", flex_flow="row wrap", width="100%", align_items="center"))
+
+
+def side_by_side(*pictures: W.Widget) -> W.Box:
+    """Pictures beside each other, at one height, also where only one of them has a table below it."""
+    box = wrapped(*pictures)
+    box.layout.align_items = "flex-start"
+    return box
+
+
+def boxes_to_tick(name: str, box: W.Box) -> W.Box:
+    """Boxes to tick behind their common name, which a screen reader says with each of them."""
+    return wrapped(W.HTML(name, layout=W.Layout(margin="0 16px 0 46px")), box).add_class("lora-group")
+
+
+def scrolling(name: str, markup: str, style: str = "overflow-x:auto") -> str:
+    """Markup that is wider than a narrow notebook: it scrolls by itself, with the arrow keys too."""
+    return f"<div role='region' tabindex='0' aria-label='{escape(name)}' style='{style}'>{markup}</div>"
 
 
 def escape(text: str) -> str:

@@ -1,6 +1,6 @@
 // The rank panel in the browser: sum_{i <= r} s_i u_i v_i^T, brought from one rank to the next by the terms between.
 
-const BLUE = [0, 114, 178], ORANGE = [230, 159, 0], GREY = "#767676"; // Okabe and Ito
+const BLUE = [0, 114, 178], ORANGE = [204, 133, 0], RED = "#C04F00", GREY = "#666666"; // as in lora_lab.plots
 const DECADES = 4; // of the log axis; a line ends where it would go deeper
 const ZERO = 1e-13; // of the largest value: what is no larger is rounding
 const STOPS = [1, 2, 4, 8, 16, 32, 64, 128];
@@ -24,10 +24,12 @@ const CSS = `
 .lora-rank input[type=range] { flex: 1 1 180px; min-width: 0; margin: 2px 0; accent-color: #0072B2; }
 .lora-rank output { min-width: 3.5em; font-variant-numeric: tabular-nums; font-weight: 600; }
 .lora-rank button { font: inherit; color: #222; background: #f2f2f2; border: 1px solid #999; border-radius: 4px; padding: 1px 8px; cursor: pointer; }
-.lora-rank :focus-visible { outline: 3px solid #D55E00; outline-offset: 1px; }
+.lora-rank :focus-visible { outline: 3px solid ${RED}; outline-offset: 1px; }
 .lora-rank table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .lora-rank th, .lora-rank td { text-align: left; padding: 2px 10px 2px 0; border-bottom: 1px solid #e4e4e4; font-weight: 400; color: #222; background: #fff; }
 .lora-rank td { font-weight: 600; }
+.lora-rank details td { font-weight: 400; }
+.lora-rank summary { cursor: pointer; width: fit-content; }
 `;
 
 const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
@@ -118,7 +120,7 @@ function spectrum(svg, m, r) {
   }
   parts.push(line(m.baseline, { stroke: GREY, "stroke-width": 1.5, "stroke-dasharray": "5 3" }));
   parts.push(line(m.values, { stroke: "#0072B2", "stroke-width": 2.5 }));
-  parts.push(drawn("line", { x1: x(r + 0.5), x2: x(r + 0.5), y1: T, y2: H - B, stroke: "#D55E00", "stroke-width": 2 }));
+  parts.push(drawn("line", { x1: x(r + 0.5), x2: x(r + 0.5), y1: T, y2: H - B, stroke: RED, "stroke-width": 2 }));
   parts.push(text([L, H - B + 14], "1"), text([W - R, H - B + 14], String(k), { "text-anchor": "end" }));
   parts.push(text([(L + W - R) / 2, H - 5], "number of the singular value", { "text-anchor": "middle" }));
   parts.push(text([0, 0], "singular value (log)", { "text-anchor": "middle", transform: `translate(11 ${(T + H - B) / 2}) rotate(-90)` }));
@@ -154,7 +156,7 @@ function build(model) {
     number: make("output"), stops: make("span", { className: "row", role: "group", "aria-label": "ranks to jump to" }),
     whole: figure("original", canvas()), cut: figure("", canvas()), rest: figure("what is missing", canvas()),
     lines: figure("", drawn("svg", { role: "img" })),
-    table: make("table"), live: make("div", { "aria-live": "polite", className: "words" }),
+    table: make("table"), numbers: make("table"), live: make("div", { "aria-live": "polite", className: "words" }),
   };
   ui.stops.style.margin = "0";
   for (const [name, label] of model.get("choices")) ui.menu.append(make("option", { value: name }, label));
@@ -163,7 +165,8 @@ function build(model) {
     make("div", { className: "row" }, make("label", {}, "matrix "), ui.menu),
     make("div", { className: "row" }, make("label", {}, "rank r"), ui.slider, ui.number, ui.stops),
     make("div", { className: "pictures" }, ui.whole.box, ui.cut.box, ui.rest.box),
-    make("div", { className: "row top" }, ui.lines.box, make("div", { className: "wide" }, ui.live, ui.table)));
+    make("div", { className: "row top" }, ui.lines.box, make("div", { className: "wide" }, ui.live, ui.table,
+      make("details", {}, make("summary", {}, "the numbers of this picture"), ui.numbers))));
   ui.lines.box.className = "wide";
   ui.card.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys to go from cell to cell,
   ui.card.addEventListener("keydown", (event) => event.stopPropagation()); // and takes them from what is in an output
@@ -192,6 +195,18 @@ function tell(ui, m, r) {
   ui.slider.setAttribute("aria-valuetext", `rank ${r}, ${percent(kept)} of the energy`);
   clearTimeout(ui.soon); // a screen reader hears where the drag ends, not every step of it
   ui.soon = setTimeout(() => { ui.live.textContent = sentence; }, ui.live.textContent ? 250 : 0);
+}
+
+/** The spectra as a table: some of the singular values, and the energy that they and those before them keep. */
+function tabulate(ui, m) {
+  const names = ["number", "singular value", "shuffled", "energy kept", "shuffled"];
+  const head = make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)));
+  const row = ([first, ...cells]) => make("tr", {}, make("th", { scope: "row" }, first), ...cells.map((cell) => make("td", {}, cell)));
+  const lines = STOPS.filter((r) => r < m.values.length).concat(m.values.length).map((r) => row([
+    String(r), m.values[r - 1].toPrecision(3), m.baseline[r - 1].toPrecision(3),
+    percent(share(m.values, r)), percent(share(m.baseline, r)),
+  ]));
+  ui.numbers.replaceChildren(make("thead", {}, head), make("tbody", {}, ...lines));
 }
 
 function render({ model, el }) {
@@ -228,6 +243,7 @@ function render({ model, el }) {
     ui.whole.picture.setAttribute("aria-label", `the original: ${ui.menu.selectedOptions[0]?.textContent}, ${m.rows} x ${m.columns}`);
     for (const one of [ui.whole, ui.cut, ui.rest]) markRows(one, m);
     paint(ui.whole.picture, m, (i) => m.matrix[i]);
+    tabulate(ui, m);
     redraw();
   }
 

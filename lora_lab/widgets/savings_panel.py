@@ -17,8 +17,9 @@ from lora_lab.accounting.parameters import ParameterCount, Row, count
 from lora_lab.accounting.sites import ALL_LINEAR, ROLES
 from lora_lab.errors import LabError
 from lora_lab.methods.lora import LoRA
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, wrapped
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, boxes_to_tick, escape, plain, scrolling, side_by_side, wrapped
 from lora_lab.widgets.savings_picture import SavingsFigure, role_names, short_names
+from lora_lab.widgets.shown import Shown, Table
 
 SIZES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6144, 8192, 12288, 16384)
 RANKS = tuple(2**n for n in range(14))
@@ -35,13 +36,13 @@ class SavingsPanel(Panel):
     def __init__(
         self, model: str = "llama-3-8b", *, d: int = 4096, rank: int = 8, targets: Sequence[str] = ("q", "v")
     ) -> None:
-        super().__init__("What LoRA saves")
+        super().__init__("What LoRA saves", least=0)
         zoo.architecture(model)  # a wrong name is loud here, not in a callback
         self.figure = SavingsFigure()
         self.table = W.HTML(layout=FULL_WIDTH)
-        self.dots = W.Image(format="png")
+        self.dots = Shown()
         for image in (self.picture, self.dots):  # side by side where there is room for both
-            image.layout = W.Layout(flex="1 1 320px", min_width="0", max_width="430px", height="auto")
+            image.layout = W.Layout(flex="1 1 320px", min_width="0", max_width="430px")
         self.d = _slider("d (layer of d x d)", SIZES, d)
         self.rank = _slider("rank r", RANKS, rank)
         self.model = W.Dropdown(options=sorted({*zoo.names(), model}), value=model, description="model")
@@ -50,9 +51,9 @@ class SavingsPanel(Panel):
         self.d.observe(self._paint, "value")
         self.rank.observe(self._paint, "value")
         self.model.observe(self._model_changed, "value")
-        targets_line = wrapped(W.HTML("targets", layout=W.Layout(margin="0 16px 0 46px")), self.target_box)
-        sliders, pictures = wrapped(self.d, self.rank), wrapped(self.picture, self.dots)
-        self.children = [sliders, wrapped(self.model, targets_line), self.words, pictures, self.table]
+        targets_line = boxes_to_tick("targets", self.target_box)
+        sliders, pictures = wrapped(self.d, self.rank), side_by_side(self.picture, self.dots)
+        self.arrange(sliders, wrapped(self.model, targets_line), self.words, pictures, self.table)
         self._paint()
 
     # ---- what the controls say
@@ -82,14 +83,19 @@ class SavingsPanel(Panel):
                 counted = self.counted()
             except LabError as error:
                 self.words.value = f"{layer}<br><b>{escape(self.model.value)}:</b> {escape(str(error))}."
-                self.table.value = ""
+                self.table.value = dots = ""
                 self.figure.show_model(f"{self.model.value} (cannot be)", [])
             else:
                 rows = shown(counted.modules)
                 self.words.value = f"{layer}<br>{model_words(counted, self.targets)}"
                 self.table.value = layer_table(rows)
                 self.figure.show_model(counted.model, rows)
-            self.picture.value, self.dots.value = self.figure.halves()
+                dots = dots_words(counted.model, rows)
+            curve, points = self.figure.halves()
+            self.picture.show(
+                curve, plain(layer.replace("<sup>2</sup>", "²")), layer_numbers(self.d.value, self.rank.value)
+            )
+            self.dots.show(points, dots)
 
     def _model_changed(self, _: object) -> None:
         self._offer(self.wanted)
@@ -123,6 +129,19 @@ def layer_words(d: int, rank: int) -> str:
     )
 
 
+def layer_numbers(d: int, rank: int) -> Table:
+    """The curve in numbers: what LoRA adds to a layer of d x d at some ranks, and at the slider's."""
+    ranks = sorted({rank, *(r for r in RANKS if r <= d), d // 2})
+    rows = [(f"{r:,}", f"{2 * d * r:,}", f"{d * d:,}", f"{2 * r / d:.2%}") for r in ranks]
+    return Table(f"one layer of {d:,} x {d:,}", ("rank r", "LoRA, 2 d r", "full, d x d", "LoRA of full"), rows)
+
+
+def dots_words(model: str, rows: Sequence[Row]) -> str:
+    """The dots in words; the table below them has every kind of layer."""
+    trains = [f"{name} {_share(row)}" for name, row in zip(role_names(rows), rows, strict=True) if row.trained]
+    return f"{model}, one layer of each kind, full against LoRA. What trains, of the layer's own: {', '.join(trains)}."
+
+
 def model_words(counted: ParameterCount, targets: Sequence[str]) -> str:
     """A whole model in a sentence; MB are 10^6 bytes."""
     return (
@@ -141,7 +160,7 @@ def layer_table(rows: Sequence[Row]) -> str:
     names = ("role", "layer", "in x out", "how many", "full, with biases", "LoRA trains", "share", "break-even rank")
     head = "".join(f"<th style='text-align:left; padding-right:12px'>{name}</th>" for name in names)
     lines = "".join(map(_line, role_names(rows), short_names([row.name for row in rows]), rows))
-    return f"<div style='overflow-x:auto'><table><tr>{head}</tr>{lines}</table></div>"
+    return scrolling("kinds of layers", f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>")
 
 
 def _line(role: str, name: str, row: Row) -> str:

@@ -15,6 +15,7 @@ from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.live_styles import LiveAnswers
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, wrapped
+from lora_lab.widgets.shown import Table
 from lora_lab.widgets.words import cannot
 
 COLUMN = "flex:1 1 190px;min-width:0;border-top:3px solid #0072B2;padding:4px 6px;overflow-wrap:anywhere"
@@ -55,8 +56,9 @@ class StylePanel(Panel):
         self.ask_button.on_click(self.ask)
         self.stop_button.on_click(self.stop)
         controls = (wrapped(self.offer), wrapped(self.line, self.ask_button, self.stop_button))
-        self.picture.value = pictures.file_sizes(self.sizes)._repr_png_()
-        self.children = [*controls, self.words, self.columns, self.picture]
+        drawn = pictures.file_sizes(self.sizes)
+        self.picture.show(drawn._repr_png_(), drawn.alt, sizes_table(self.sizes))
+        self.arrange(*controls, self.words, self.columns, self.picture)
         self._paint()
 
     # ---- what the buttons do
@@ -125,6 +127,13 @@ def columns(texts: Mapping[str, str], sizes: Mapping[str, int], *, over: bool) -
         for name, text in texts.items()
     ]
     return f"<div style='display:flex;flex-flow:row wrap;gap:8px'>{''.join(cells)}</div>"
+
+
+def sizes_table(sizes: Mapping[str, int]) -> Table:
+    """The files in numbers: bytes, and how many times the base's file is theirs."""
+    base = next(iter(sizes.values()))
+    rows = [(name, f"{size:,}", f"{base / size:,.0f}") for name, size in sizes.items()]
+    return Table("files of weights", ("voice", "bytes", "times smaller than the base's"), rows)
 
 
 def judged(name: str, text: str) -> str:

@@ -22,10 +22,11 @@ from lora_lab.training.runs import Store
 from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
-from lora_lab.widgets.class_panel import HEAT, SCROLLS, MapPanel, button, cells_table, choice, drawing, offer
+from lora_lab.widgets.class_panel import HEAT, MapPanel, button, cells_table, choice, drawing, offer
 from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
-from lora_lab.widgets.panel import FULL_WIDTH, escape, wrapped
-from lora_lab.widgets.sweep_words import standing
+from lora_lab.widgets.panel import FULL_WIDTH, escape, side_by_side, wrapped
+from lora_lab.widgets.shown import Shown
+from lora_lab.widgets.sweep_words import map_words, seeds_tables, seeds_words, standing
 from lora_lab.widgets.words import cannot
 
 FIELDS = {  # what is typed, and an example of it
@@ -191,7 +192,8 @@ class SweepPanel(MapPanel):
             return
         part, self._drawn[0] = self.part(), drawn
         cells = ranked(part, live.metric)
-        self.picture.value = self.map.paint(kind, drawing(self.view.value, part, live.metric, chosen))
+        png = self.map.paint(kind, drawing(self.view.value, part, live.metric, chosen))
+        self.picture.show(png, map_words(self.view.value, live.metric, live.best()))
         self.table.value = cells_table(part, cells, live.metric)
         for cell, one in self.buttons.items():
             mean = float(cells["mean"][cell])
@@ -206,9 +208,8 @@ class SweepPanel(MapPanel):
         self._drawn[1] = drawn
         title, what = label(chosen) if chosen else "no run yet", f"validation_{live.metric}"
         metric = partial(sweeps.draw_seeds, curves=curves, what=what, title=title)
-        self.cell_picture.value = self.curves.paint(
-            bool(curves), metric, partial(sweeps.draw_seeds, curves=curves, what="loss")
-        )
+        png = self.curves.paint(bool(curves), metric, partial(sweeps.draw_seeds, curves=curves, what="loss"))
+        self.cell_picture.show(png, seeds_words(title, live.metric, curves), *seeds_tables(curves, live.metric))
 
     def _chosen(self) -> Cell | None:
         """The cell whose curves are shown; without a choice the best so far, at first one that trains."""
@@ -232,25 +233,25 @@ class SweepPanel(MapPanel):
             return {}, cannot(str(error))
 
     def _arrange(self) -> None:
-        self.count, self.table = W.HTML(layout=FULL_WIDTH), W.HTML(layout=SCROLLS)
+        self.count, self.table = W.HTML(layout=FULL_WIDTH), W.HTML(layout=FULL_WIDTH)
         self.start_button = button("Start", "play", "train what is not there yet", self.start)
         self.stop_button = button("Stop", "stop", "end after this step; Start goes on", self.stop)
         self.bar = W.IntProgress(min=0, max=1, layout=W.Layout(width="160px"))
         self.cell = choice("curves of", [BEST], self._paint)
-        self.cell_picture = W.Image(format="png", layout=W.Layout(max_width="100%", height="auto"))
+        self.cell_picture = Shown(layout=W.Layout(max_width="100%"))
         self.button_box, self.buttons = W.GridBox(), dict[Cell, W.Button]()
         for field in self.fields.values():
             field.observe(self._grid_changed, "value")
-        self.children = [
+        self.arrange(
             wrapped(*self.fields.values()),
             self.count,
             wrapped(self.start_button, self.stop_button, self.bar),
             self.words,
             wrapped(self.view, self.where, self.cell),
-            wrapped(self.picture, self.cell_picture),
+            side_by_side(self.picture, self.cell_picture),
             self.button_box,
             self.table,
-        ]
+        )
 
     def _lay_out_buttons(self, cells: Sequence[Cell]) -> None:
         """A button for each cell, where it stands in the heat map: to press with a mouse or with the keyboard."""

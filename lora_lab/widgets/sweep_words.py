@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from lora_lab.experiments.choice import label
+from collections.abc import Iterator, Sequence
+
+from lora_lab.experiments.choice import Cell, label, said
+from lora_lab.plots import Curve, smoothed
 from lora_lab.widgets.live_sweep import LiveSweep
 from lora_lab.widgets.panel import escape
+from lora_lab.widgets.shown import Table
 from lora_lab.widgets.words import cannot
+
+LOSSES = 8  # of each seed, in the table
 
 
 def standing(live: LiveSweep) -> str:
@@ -35,3 +41,32 @@ def _at_work(live: LiveSweep) -> str:
     steps = f"step {live.step()} of {lanes[0].steps}"
     eta = f", about {left:.0f} s to go on this machine" if left is not None else ""
     return f": pack {live.packs_begun} of {live.packs}, {len(lanes)} runs side by side, {steps}{eta}"
+
+
+def map_words(view: str, metric: str, best: Cell | None) -> str:
+    """The map in a sentence, for those who cannot see it; the table below it has every cell."""
+    found = f"best at {label(best)}" if best else "no result yet"
+    return f"Validation {metric}, {view}: {found}. The cells' buttons and the table below have the numbers."
+
+
+def seeds_words(title: str, metric: str, curves: Sequence[Curve]) -> str:
+    """The curves of a cell's seeds in a sentence."""
+    ends = [f"{run.label} {said(run.validation[-1][1], metric)}" for run in curves if run.validation]
+    found = f"{metric} at the last validation: {', '.join(ends)}" if ends else "not validated yet"
+    return f"Validation {metric} and training loss over the steps, {title}; {found}."
+
+
+def seeds_tables(curves: Sequence[Curve], metric: str) -> Iterator[Table]:
+    """The same curves in numbers, a column for each seed: every validation, and the loss at some steps."""
+    if not curves:
+        return
+    head, scored = ("step", *(run.label for run in curves)), [dict(run.validation) for run in curves]
+    steps = sorted({step for one in scored for step in one})
+    cells = [[said(one[s], metric) if s in one else "-" for one in scored] for s in steps]
+    yield Table(f"validation {metric}", head, [(f"{s:,}", *row) for s, row in zip(steps, cells, strict=True)])
+    losses = [dict(zip(run.steps, smoothed(run.losses), strict=False)) for run in curves]
+    longest = max((run.steps for run in curves), key=len)
+    every = max(1, len(longest) // LOSSES)
+    some = [*longest[every - 1 :: every]]
+    rows = [(f"{s:,}", *(f"{one[s]:.3f}" if s in one else "-" for one in losses)) for s in some]
+    yield Table("training loss, mean of 25 steps (nats)", head, rows)

@@ -25,7 +25,7 @@ from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.method_controls import MethodControls, slider
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
-from lora_lab.widgets.words import cannot, mind_table, standing
+from lora_lab.widgets.words import cannot, curve_tables, curve_words, mind_table, standing
 
 TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare", *VOICES)}
 ROLES = {"minilm": ("q", "k", "v", "o", "up", "down"), "smollm2": ("q", "k", "v", "o", "gate", "up", "down")}
@@ -68,7 +68,7 @@ class TrainPanel(Panel):
         self.controls.name.observe(self._usual_rate, "value")
         self._make_buttons()
         self.count, self.table = W.HTML(layout=FULL_WIDTH), W.HTML(layout=FULL_WIDTH)
-        self.children = [
+        self.arrange(
             wrapped(self.model, self.task, self.controls.name),
             wrapped(self.controls.rank, self.controls.alpha, self.lr, self.steps),
             self.controls.targets,
@@ -77,7 +77,7 @@ class TrainPanel(Panel):
             self.words,
             self.picture,
             self.table,
-        ]
+        )
         self._settings_changed()
 
     # ---- what the controls say
@@ -168,16 +168,22 @@ class TrainPanel(Panel):
                 return
             self.bar.value, self.bar.max = len(live.progress), live.recipe.steps
             title, words = standing(live)
-            self.figure.show(live.curve(), title, live.guess)
-            self.picture.value = self.figure.png()
+            self._draw(live.curve(), title, live.guess)
             self.words.value = words
             if live.mind:
                 self.table.value = mind_table(live.mind)
 
+    def _draw(self, live: Curve, title: str, guess: float | None = None) -> None:
+        """The curves as they are, in the picture, its words and its tables."""
+        self.figure.show(live, title, guess)
+        self.picture.show(
+            self.figure.png(), curve_words(title, self.metric), *curve_tables(live, self.earlier, self.metric)
+        )
+
     def _new_figure(self) -> None:
         with self.lock:
-            self.figure = TrainingFigure(self.metric, self.steps.value)
-            self.figure.add_earlier(self._earlier())
+            self.figure, self.earlier = TrainingFigure(self.metric, self.steps.value), self._earlier()
+            self.figure.add_earlier(self.earlier)
 
     def _earlier(self) -> list[Curve]:
         """Curves of the last finished runs on the same model and task."""
@@ -204,6 +210,7 @@ class TrainPanel(Panel):
 
     def _make_buttons(self) -> None:
         self.guess = W.IntSlider(70, 50, 100, description="your guess", style={"description_width": "90px"})
+        self.guess.add_class("lora-typed")
         self._show_guess()
         self.start_button = W.Button(description="Start", icon="play", button_style="primary", tooltip="train")
         self.stop_button = W.Button(description="Stop", icon="stop", disabled=True, tooltip="end after this step")
@@ -234,8 +241,7 @@ class TrainPanel(Panel):
         if self.live is None:
             self._new_figure()
             with self.lock:
-                self.figure.show(Curve("", [], [], []), "Press Start to train; earlier runs are drawn behind")
-                self.picture.value = self.figure.png()
+                self._draw(Curve("", [], [], []), "Press Start to train; earlier runs are drawn behind")
                 self.words.value = "<b>ready</b>. Make a guess, then press Start."
                 self.bar.value = 0
             self._paint()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from lora_lab.plots import Curve, smoothed
 from lora_lab.training.mind import Mind
 from lora_lab.training.runs import Run
 from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.panel import escape
+from lora_lab.widgets.shown import Table
 
 
 def standing(live: LiveRun) -> tuple[str, str]:
@@ -15,6 +19,29 @@ def standing(live: LiveRun) -> tuple[str, str]:
     if live.state in ("ready", "starting", "loading"):
         return "Loading", "<b>loading</b> the model and the texts"
     return _going_on(live) if live.run is None else _finished(live, live.run)
+
+
+def curve_words(title: str, metric: str) -> str:
+    """The curves' picture in a sentence, for those who cannot see it."""
+    return f"Two curves over the steps, training loss and validation {metric}. {title}."
+
+
+def curve_tables(live: Curve, earlier: Sequence[Curve], metric: str) -> Iterator[Table]:
+    """The curves in numbers: this run at each validation and where it stands, and where earlier runs ended."""
+    losses, scored = smoothed(live.losses), dict(live.validation)
+    head = ("training loss, mean of 25 steps (nats)", f"validation {metric}")
+    steps = sorted({*scored, *live.steps[-1:]})
+    if steps:
+        at = {step: f"{losses[place]:.3f}" for place, step in enumerate(live.steps)}
+        lines = [(f"{s:,}", at.get(s, "-"), shown(scored[s], metric) if s in scored else "-") for s in steps]
+        yield Table("this run", ("step", *head), lines)
+    ends = [(run.label, f"{smoothed(run.losses)[-1]:.3f}", _last(run, metric)) for run in earlier if len(run.losses)]
+    if ends:
+        yield Table("earlier runs, at their end", ("run", *head), ends)
+
+
+def _last(run: Curve, metric: str) -> str:
+    return shown(run.validation[-1][1], metric) if run.validation else "-"
 
 
 def mind_table(mind: Mind) -> str:

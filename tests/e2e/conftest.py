@@ -84,6 +84,7 @@ def running(guard: Path, folder: Path, **environment: str) -> Iterator[Lab]:
     env = {k: v for k, v in os.environ.items() if k not in ("LORA_LAB_HEADLESS", "FAST", "HF_HUB_OFFLINE")}
     path = os.pathsep.join([str(guard), *filter(None, [os.environ.get("PYTHONPATH")])])
     env |= {"PYTHONPATH": path, "LORA_LAB_GUARD": str(guard / "blocked"), **environment}
+    env["JUPYTERLAB_SETTINGS_DIR"] = str(guard / "settings")  # a test that changes the theme leaves the user's alone
     command = [sys.executable, "-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
     with (guard / "log").open("w") as log:
         server = subprocess.Popen(command, env=env, stderr=log, stdout=log, start_new_session=True)
@@ -92,7 +93,7 @@ def running(guard: Path, folder: Path, **environment: str) -> Iterator[Lab]:
     finally:
         os.killpg(server.pid, signal.SIGINT)
         try:
-            server.wait(20)
+            server.wait(60)  # it ends its kernels first
         except subprocess.TimeoutExpired:  # a shell's background jobs are deaf to an interrupt
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(20)

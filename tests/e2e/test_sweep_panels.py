@@ -39,7 +39,7 @@ def _opened(lab: Lab, watched: Watched, name: str, cell: str) -> Locator:
 
 
 def _shown(panel: Locator) -> bool:
-    return bool(panel.locator("img.widget-image").first.evaluate("img => img.complete && img.naturalWidth > 100"))
+    return bool(panel.locator(".lora-shown img").first.evaluate("img => img.complete && img.naturalWidth > 100"))
 
 
 def test_a_sweep_is_started_stopped_resumed_and_then_shown_to_the_class(lab: Lab, watched: Watched) -> None:

@@ -31,7 +31,7 @@ def button(page: Page, name: str) -> Locator:
 
 
 def picture(page: Page) -> str:
-    return page.locator(f"{PANEL} img.widget-image").first.evaluate("img => img.naturalWidth + ' ' + img.src")
+    return page.locator(f"{PANEL} .lora-shown img").first.evaluate("img => img.naturalWidth + ' ' + img.src")
 
 
 def test_start_shows_a_moving_curve_and_stop_keeps_what_was_learned(lesson: Watched, lab: Lab) -> None:
@@ -72,7 +72,7 @@ def test_the_panel_is_driven_by_keyboard_alone(lesson: Watched) -> None:
     page.keyboard.press("Enter")
     expect(page.locator(PANEL).first).to_contain_text(re.compile(r"training: step [1-9]"), timeout=120_000)
     _tab_to(page, "Stop")
-    page.keyboard.press("Enter")
+    page.keyboard.press("Space")
     expect(page.locator(PANEL).first).to_contain_text("stopped after", timeout=120_000)
 
 

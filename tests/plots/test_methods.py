@@ -11,6 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
+from lora_lab.plots import GREY
 from lora_lab.plots.labels import name_dots
 from lora_lab.plots.methods import KINDS, finding, memory, picture, quality, rate_curves, times
 from tests.comparisons import MIB, ROWS, SEEDS, comparison
@@ -104,7 +105,7 @@ def test_a_reference_is_pale_and_names_what_is_not_live_and_where_it_was_made():
     figure = quality(comparison("probe", "lora"), comparison())
     axes = figure.axes[0]
     assert len(named(figure)) == 10
-    grey = [text.get_text() for text in named(figure) if text.get_color() == "#8a8a8a"]
+    grey = [text.get_text() for text in named(figure) if text.get_color() == GREY]
     assert len(grey) == 8
     assert "LoRA r8 q,v" not in grey
     words = axes.get_xlabel().replace("\n", " ")

@@ -187,7 +187,7 @@ def test_a_saved_notebook_shows_a_picture_and_the_words():
         pixels = imread(io.BytesIO(panel.picture.value))
         assert pixels[:, :, :3].std() > 0.05
         assert pixels.shape[2] == 3 or pixels[:, :, 3].min() == 1  # opaque: it reads on a dark theme too
-        seen.add(panel.alt.value)
+        seen.add(panel.picture.alt)
     assert len(seen) == len(PICTURES)
 
 

@@ -1,0 +1,20 @@
+"""What the stock controls lack for those who use no mouse or no screen, put right in the browser, once for all panels.
+
+Sliders get the name that stands beside them and say the value that they show, buttons say whether they are pressed,
+the focus is seen, and the words are spoken once they stand still.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anywidget
+import traitlets as T
+
+
+class Named(anywidget.AnyWidget):
+    """An unseen part of a panel. title: what a screen reader calls the panel."""
+
+    _esm = Path(__file__).with_name("named.js")
+
+    title = T.Unicode().tag(sync=True)

@@ -1,0 +1,83 @@
+"""One notebook that holds every panel with something to show; nothing trains, the results ship with the lab."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+
+from lora_lab.training.assets import shipped
+
+PANELS = {
+    "rank": """
+from lora_lab.widgets.rank_panel import RankPanel
+RankPanel("picture", rank=8)
+""",
+    "savings": """
+from lora_lab.widgets.savings_panel import SavingsPanel
+SavingsPanel("minilm", d=384)
+""",
+    "memory": """
+from lora_lab.widgets.memory_panel import MemoryPanel
+MemoryPanel("llama-3-8b")
+""",
+    "train": """
+from lora_lab.widgets.train_panel import TrainPanel
+TrainPanel("minilm", "rt", store="earlier", steps=20)
+""",
+    "sweep": """
+from lora_lab.widgets.sweep_panel import SweepPanel
+grid = {"rank": (1, 8, 32), "alpha": 16, "lr": (5e-4, 1e-3, 2e-3, 5e-3), "seed": (0, 1, 2, 3, 4), "validations": 1}
+SweepPanel(store="class/ada/runs", **grid)
+""",
+    "class": """
+from lora_lab.widgets.class_panel import ClassPanel
+ClassPanel("class")
+""",
+    "compare": """
+from lora_lab.lesson import reference_comparison
+from lora_lab.widgets.compare_panel import ComparePanel
+panel = ComparePanel(store="compared")
+panel.live.found, panel.live.version = reference_comparison("minilm_rt"), 1  # as if it had been compared here
+panel._paint()
+panel
+""",
+    "microscope": """
+from lora_lab.experiments.microscope import views_from
+from lora_lab.lesson import reference_microscope
+from lora_lab.widgets.microscope_panel import MicroscopePanel
+MicroscopePanel(views_from(reference_microscope()["views"]))
+""",
+    "style": """
+from lora_lab.widgets.style_panel import StylePanel
+panel = StylePanel({"captain": "voices/captain", "preacher": "voices/preacher"})
+panel.live.texts = {name: f"I am {name}, and the sky is blue. " * 4 for name in panel.live.texts}
+panel.live.tokens, panel.live.seconds, panel.live.state = 40, 2.5, "done"
+panel._paint()
+panel
+""",
+    "claim": """
+from lora_lab.widgets.claim_card import ClaimCard
+ClaimCard()
+""",
+}
+
+
+def write(folder: Path, name: str = "everyone.ipynb") -> str:
+    """Write the notebook and what its cells read into a folder. Returns its name."""
+    results = shipped("data/results")
+    shutil.copytree(results / "sweeps" / "rate_rank_alpha", folder / "class" / "ada" / "runs")
+    (folder / "class" / "ada" / "guess.json").write_text(json.dumps({"name": "Ada", "guess": 78}))
+    (folder / "earlier").mkdir()
+    record = json.loads((results / "minilm-rt-r8.json").read_text())
+    (folder / "earlier" / f"{record['hash']}.json").write_text(json.dumps(record))
+    for voice in ("captain", "preacher"):  # what they say is written below them; their files' sizes are read
+        (folder / "voices" / voice).mkdir(parents=True)
+        shutil.copy(results / "minilm-rt-r8" / "adapter_model.safetensors", folder / "voices" / voice)
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in PANELS.values()]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(notebook, folder / name)
+    return name

@@ -1,0 +1,104 @@
+"""Pictures in words and numbers: what stands beside each panel's picture agrees with what the panel knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_lab.experiments.microscope import Views, views_from
+from lora_lab.lesson import reference_microscope
+from lora_lab.plots import Curve
+from lora_lab.plots.methods import KINDS
+from lora_lab.widgets.compare_tables import tables
+from lora_lab.widgets.memory_panel import METHODS, MemoryPanel
+from lora_lab.widgets.microscope_panel import MicroscopePanel
+from lora_lab.widgets.named import Named
+from lora_lab.widgets.panel import Panel, scrolling
+from lora_lab.widgets.savings_panel import SavingsPanel
+from lora_lab.widgets.shown import Shown, Table
+from lora_lab.widgets.sweep_words import seeds_tables
+from lora_lab.widgets.words import curve_tables
+from tests.comparisons import comparison
+
+
+@pytest.fixture(scope="module")
+def views() -> Views:
+    return views_from(reference_microscope()["views"])
+
+
+def test_a_picture_its_words_and_its_tables_go_in_one_message(monkeypatch: pytest.MonkeyPatch):
+    shown, sent = Shown(), []
+    monkeypatch.setattr(Shown, "send_state", lambda _, key=None: sent.append(set(key)))
+    shown.show(b"png", "two curves", Table("by step", ("step", "loss"), [("1", "0.5")]))
+    assert sent == [{"value", "alt", "tables"}]
+    assert shown.numbers() == "by step\nstep | loss\n1 | 0.5"
+
+
+def test_every_panel_is_named_and_its_name_is_its_title():
+    panel = SavingsPanel()
+    assert isinstance(panel.children[-1], Named)
+    assert panel.children[-1].title == panel.title == "What LoRA saves"
+    assert isinstance(panel, Panel)
+
+
+def test_the_savings_curve_follows_the_slider_in_numbers():
+    panel = SavingsPanel("minilm", d=384, rank=8)
+    assert "8 | 6,144 | 147,456 | 4.17%" in panel.picture.numbers()
+    assert "192 | 147,456 | 147,456 | 100.00%" in panel.picture.numbers()  # break-even
+    panel.rank.value = 64
+    assert "64 | 49,152" in panel.picture.numbers()
+    assert "r = 64" in panel.picture.alt
+    assert "q 16.62%" in SavingsPanel("minilm", rank=32).dots.alt  # 2 x 384 x 32 of 384 x 384 + 384
+
+
+def test_the_towers_are_told_in_words():
+    panel = MemoryPanel("llama-3-8b")
+    assert "LoRA needs" in panel.picture.alt
+    for method in METHODS:
+        assert f"{method} " in panel.picture.alt.split("Peaks:")[1]
+
+
+def test_the_microscopes_curves_are_told_rank_by_rank(views: Views):
+    panel = MicroscopePanel(views)
+    accuracy, energy = panel.picture.numbers().split("energy kept")
+    for name, ranks in views.ranks.items():
+        assert name in accuracy
+        assert f"{views.accuracy(views.at(name, ranks[0])):.1%}" in accuracy
+        assert f"{views.at(name, ranks[0]).energy:.1%}" in energy
+    assert "a ring at rank 4" in panel.picture.alt
+
+
+def test_curves_in_numbers_while_a_run_goes_on():
+    live = Curve("this", [1, 2, 3], [3.0, 2.0, 1.0], [(2, 0.8)])
+    earlier = [Curve("before", [1, 2], [2.0, 1.0], [(2, 0.75)])]
+    now, before = curve_tables(live, earlier, "accuracy")
+    assert now.rows == [("2", "2.500", "80.0%"), ("3", "2.000", "-")]  # means of what there is so far
+    assert before.rows == [("before", "1.500", "75.0%")]
+    assert not list(curve_tables(Curve("", [], [], []), [], "accuracy"))
+
+
+def test_the_seeds_of_a_cell_stand_side_by_side():
+    curves = [Curve(f"seed {n}", range(1, 101), [1.0] * 100, [(50, 0.5), (100, 0.6 + n / 10)]) for n in range(2)]
+    scored, losses = seeds_tables(curves, "accuracy")
+    assert scored.rows == [("50", "50.0%", "50.0%"), ("100", "60.0%", "70.0%")]
+    assert losses.rows[-1][1:] == ("1.000", "1.000")
+    assert len(losses.rows) < 12
+    assert not list(seeds_tables([], "accuracy"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_comparison_has_its_own_table(kind: str):
+    found = comparison()
+    (table,) = tables(kind, found)
+    assert {len(row) for row in table.rows} == {len(table.head)}
+    lora = next(row for row in found["methods"] if row["method"] == "lora")
+    assert any(lora["label"] in row[0] for row in table.rows)
+    if kind == "quality":
+        assert any(f"{100 * lora['accuracy']['each'][0]:.1f}" in row[3] for row in table.rows)
+    if kind == "rates":
+        assert any("(chosen)" in row[1] for row in table.rows)
+
+
+def test_markup_that_scrolls_is_named_and_reached_by_the_keyboard():
+    assert scrolling("a <name>", "<table></table>").startswith(
+        "<div role='region' tabindex='0' aria-label='a &lt;name&gt;'"
+    )
