@@ -16,6 +16,7 @@ from lora_lab.errors import NotFound
 from lora_lab.files import read_json
 from lora_lab.preflight import machine
 from lora_lab.training.assets import shipped
+from lora_lab.training.watching import headless
 
 MACHINE = 8 * 10**9
 """Bytes of a machine "of 8 GB": the 8.6e9 that are built in, less what firmware and graphics keep."""
@@ -45,7 +46,7 @@ class Peak:
 
 def lessons() -> list[str]:
     """The lessons that were measured: `05_memory`."""
-    return sorted(_records())
+    return sorted(_records("lesson_memory"))
 
 
 def peak(lesson: str) -> Peak:
@@ -53,13 +54,18 @@ def peak(lesson: str) -> Peak:
 
     Raises: NotFound, naming those there are.
     """
-    records = _records()
+    records = _records("lesson_memory")
     name = next((name for name in sorted(records) if name.startswith(lesson)), None)
     if name is None:
         raise NotFound(f"no lesson is called '{lesson}'; measured were {', '.join(sorted(records))}")
     found = [
         Peak(one["peak_bytes"], LENGTHS[length], one["date"], one["hardware"]) for length, one in records[name].items()
     ]
+    graded = _records("lesson_times").get(
+        name
+    )  # as long as a student's, in the grader's process: without Jupyter's part
+    if graded:
+        found.append(Peak(graded["peak_mib"] * 2**20, LENGTHS["full"], graded["date"], graded["hardware"]))
     return max(found, key=lambda one: one.bytes)
 
 
@@ -72,25 +78,26 @@ def room_for(lesson: str) -> str:
     words = f"memory: at most {_gb(needed.bytes)} when measured ({needed.how}; {needed.date}, {needed.hardware})"
     if total is None or free is None:
         return words
-    free += psutil.Process().memory_info().rss  # this kernel's own is part of the peak
-    others = list(_other_kernels())
-    lines = [
-        words,
-        f"here: {_gb(total)}, of which {_gb(free)} can be had: {'enough' if needed.bytes <= free else 'TOO LITTLE'}",
-    ]
-    if others:
-        many, those = ("s are", "those") if len(others) > 1 else (" is", "it")
-        lines.append(
-            f"{len(others)} other notebook{many} open and would give back {_gb(sum(others))}: "
-            f"close {those} if you are done (File > Close and Shut Down Notebook)"
-        )
-    if needed.bytes > free:
-        lines.append(f"close browser tabs and other programs, and run this again; {_largest()} need most")
+    free += psutil.Process().memory_info().rss  # what this kernel has by now is part of the peak
+    enough = needed.bytes <= free
+    lines = [words, f"here: {_gb(total)}, of which {_gb(free)} can be had: {'enough' if enough else 'too little'}"]
+    lines += [] if headless() else _others(list(_other_kernels()))
+    lines += [] if enough else [f"close browser tabs and other programs, and run this again; {_largest()} need most"]
     return "\n".join(lines)
 
 
-def _records() -> dict[str, dict]:
-    file = shipped("data/results/lesson_memory.json")
+def _others(sizes: list[int]) -> list[str]:
+    """What is to be said of other notebooks' kernels of so many bytes."""
+    if not sizes:
+        return []
+    many, those = ("s are", "those") if len(sizes) > 1 else (" is", "it")
+    found = f"{len(sizes)} other notebook{many} open and would give back {_gb(sum(sizes))}"
+    return [f"{found}: close {those} if you are done (File > Close and Shut Down Notebook)"]
+
+
+def _records(name: str) -> dict[str, dict]:
+    """A file of measurements by lesson; nothing where there is none yet."""
+    file = shipped(f"data/results/{name}.json")
     return read_json(file) if file.is_file() else {}
 
 

@@ -44,20 +44,24 @@ def solved(source: Path) -> NotebookNode:
     return notebook
 
 
-def watched(notebook: NotebookNode, limit: int | None = None, *, errors: bool = False, seconds: int = 1800) -> Watch:
+def watched(notebook: NotebookNode, limit: int | None = None, *, seconds: int = 1800) -> Watch:
     """Run every cell in a kernel of its own and in an empty folder; above `limit` bytes the kernel is ended.
 
-    The environment is the caller's: FAST, LORA_LAB_HEADLESS. `errors`: go on after a cell that fails.
-    Raises: as nbclient, CellExecutionError for a cell that fails, DeadKernelError for a kernel that was ended.
+    A cell that fails ends nothing, see `errors_of`. The environment is the caller's: FAST, LORA_LAB_HEADLESS.
+    Raises: as nbclient, DeadKernelError for a kernel that was ended.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        client = NotebookClient(
-            notebook, timeout=seconds, allow_errors=errors, resources={"metadata": {"path": folder}}
-        )
+        client = NotebookClient(notebook, timeout=seconds, allow_errors=True, resources={"metadata": {"path": folder}})
         with client.setup_kernel(), Watch(client.km.provisioner.pid, limit) as watch:
             for number, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, number)
     return watch
+
+
+def errors_of(notebook: NotebookNode) -> list[str]:
+    """What the cells of a notebook that was run failed with: `MemoryError`."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output["ename"] for output in outputs if output["output_type"] == "error"]
 
 
 def measured(source: Path, length: str) -> dict[str, Any]:
@@ -68,12 +72,11 @@ def measured(source: Path, length: str) -> dict[str, Any]:
             cell.source = cell.source.replace("# print(catch_up(", "print(catch_up(")
     if length == "wide":
         notebook.cells.insert(0, new_code_cell(FEW))
-    watch = watched(notebook, errors=length == "wide")
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    watch = watched(notebook)
     return {
         "peak_bytes": watch.peak,
         "programs": watch.most_programs,
-        "errors": [output["ename"] for output in outputs if output["output_type"] == "error"],
+        "errors": errors_of(notebook),
         "seconds": round(time.monotonic() - began, 1),
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": device.describe(device.pick_device()),

@@ -82,7 +82,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
     (guard / "sitecustomize.py").write_text(GUARD)
     env = {k: v for k, v in os.environ.items() if k not in ("LORA_LAB_HEADLESS", "FAST", "HF_HUB_OFFLINE")}
-    env |= {"PYTHONPATH": str(guard), "LORA_LAB_GUARD": str(guard / "blocked")}
+    # kernels, too, import the lab that these tests are of
+    paths = os.pathsep.join((str(guard), str(Path(__file__).parents[2])))
+    env |= {"PYTHONPATH": paths, "LORA_LAB_GUARD": str(guard / "blocked")}
     command = [sys.executable, "-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
     with (guard / "log").open("w") as log:
         server = subprocess.Popen(command, env=env, stderr=log, stdout=log, start_new_session=True)
