@@ -6,13 +6,17 @@ BIN := .venv/bin
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
 
-.PHONY: lab test demo notebooks bench reference wheelhouse lint fetch api pictures
+.PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch api pictures
 
 lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
 
 test: .venv/.test fetch
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Every lesson in a kernel that is ended where it takes more than an 8 GB machine leaves it: docs/small_machines.md
+small: .venv/.test fetch
+	$(BIN)/python -m pytest -m memory
 
 demo: fetch
 	$(BIN)/lora-lab demo

@@ -24,7 +24,10 @@ COPIED = ".lessons.json"  # what was copied into the folder, by hash, so that a 
 FIRST = "00_start_here.ipynb"
 OVERRIDES = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # no question about news, no request
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # a panel out of sight goes on being painted
+    "@jupyterlab/notebook-extension:tracker": {
+        "windowingMode": "none",  # a panel out of sight goes on being painted
+        "kernelShutdown": True,  # a closed lesson gives its memory back: five left open are too much for 8 GB
+    },
 }
 
 

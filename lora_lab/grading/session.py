@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import signal
 import sys
 import threading
 import time
@@ -15,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from lora_lab.grading.family import end, taken
 from lora_lab.grading.judge import Judge
 from lora_lab.grading.kernel import Job, serve
 from lora_lab.grading.lessons import Lesson
@@ -137,7 +136,7 @@ class Session:
         """End the process when its time is up, or it has taken more memory or started more than it may."""
         least = min(DISK, psutil.disk_usage(str(self.job.folder)).free // 2)
         while not over.wait(LOOK):
-            used, children = _taken(pid)
+            used, children = taken(pid)
             self.peak_bytes = max(self.peak_bytes, used)
             reasons = {
                 "time": time.monotonic() > self._deadline,
@@ -149,37 +148,6 @@ class Session:
                 self.status = reason
                 end(pid)
                 return
-
-
-def end(pid: int) -> None:
-    """End a process, its group and whatever it has started."""
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        family = []
-    if sys.platform != "win32":
-        try:
-            if os.getpgid(pid) == pid:  # it leads a group of its own by now
-                os.killpg(pid, signal.SIGKILL)
-        except OSError:
-            pass
-    for one in family:
-        try:
-            one.kill()
-        except psutil.Error:
-            continue
-
-
-def _taken(pid: int) -> tuple[int, int]:
-    """Bytes resident in a process, with what is its own of all that it started; and how many those are."""
-    try:
-        process = psutil.Process(pid)
-        family = process.children(recursive=True)
-        own = sum(one.memory_full_info().uss for one in family)  # a fork shares most of its pages
-        return process.memory_info().rss + own, len(family)
-    except psutil.Error:
-        return 0, 0
 
 
 def _context() -> Any:

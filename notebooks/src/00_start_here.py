@@ -20,8 +20,10 @@
 
 # %%
 from lora_lab import workbench
+from lora_lab.room import room_for
 
 print(workbench.describe(workbench.examine()))
+print(room_for("00"))
 
 # %% [markdown]
 # ## The words, before they are used

@@ -13,8 +13,11 @@ import numpy as np
 from lora_lab import checks
 from lora_lab.accounting.low_rank import decompose, energy_kept, rank_for_energy, shuffled, spectrum, truncated
 from lora_lab.lesson import compare
+from lora_lab.room import room_for
 from lora_lab.widgets.matrices import picture, update, weight
 from lora_lab.widgets.rank_panel import RankPanel
+
+print(room_for("01"))
 
 # %% [markdown]
 # ## The words, before they are used

@@ -18,7 +18,9 @@ from torch.nn import functional as F
 from lora_lab import LoRA, load_model, load_task, load_tokenizer
 from lora_lab import checks
 from lora_lab.lesson import compare, eta, steps
+from lora_lab.room import room_for
 
+print(room_for("02"))
 torch.manual_seed(0)
 model = load_model("minilm", num_labels=2)
 layer = model.bert.encoder.layer[0].attention.self.query  # the q of the first layer

@@ -18,6 +18,7 @@ from lora_lab.accounting import zoo
 from lora_lab.accounting.parameters import break_even_rank, storage
 from lora_lab.lesson import compare, reference
 from lora_lab.plots.savings import times_fewer
+from lora_lab.room import room_for
 from lora_lab.widgets.savings_panel import SavingsPanel
 
 
@@ -27,6 +28,8 @@ def table(rows):
     frame = pd.DataFrame(rows, dtype=object).map(lambda x: words.get(type(x), str)(x))
     return frame.set_index(frame.columns[0])
 
+
+print(room_for("03"))
 
 # %% [markdown]
 # ## One layer

@@ -10,9 +10,11 @@
 # On Colab, first in a cell of its own: %pip install, with the lab's wheel; see docs/install.md
 from lora_lab import colab
 from lora_lab.lesson import compare, eta, reference, seed_of, steps
+from lora_lab.room import room_for
 
 colab.ready()  # elsewhere than on Colab it does nothing
 print(eta(steps(400)))
+print(room_for("04"))
 
 # %% [markdown]
 # ## The words

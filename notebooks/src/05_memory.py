@@ -18,8 +18,10 @@ from torch import nn
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning, checks, memory, params
 from lora_lab.lesson import compare
+from lora_lab.room import room_for
 
 GiB, MiB = 2**30, 2**20
+print(room_for("05"))
 
 # %% [markdown]
 # ## Four numbers a parameter

@@ -18,6 +18,7 @@
 # %%
 from lora_lab import Grid, checks, sweep, verdict
 from lora_lab.lesson import FAST, catch_up, compare, eta, small, steps, workplace
+from lora_lab.room import room_for
 
 store = workplace("06")
 task = small("rt", store, rows=120)
@@ -25,6 +26,7 @@ how = {"steps": steps(200, 2), "batch": 8, "validations": 1}
 rates = [5e-4, 2e-3] if FAST else [2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
 seeds, mark = range(2 if FAST else 3), " (illustration)" if FAST else ""
 print(f"The first sweep, one run after another: {eta(how['steps'] * len(rates) * len(seeds))}; side by side it takes less.")
+print(room_for("06"))
 
 # %% [markdown]
 # **Short of time?** All runs of this lesson come with the lab as well, with five seeds. Take the `#` away, and every sweep below finds its runs done; the

@@ -11,9 +11,11 @@
 from lora_lab import Grid, LoRA, checks, params, sweep, verdicts
 from lora_lab.lesson import FAST, catch_up, compare, small, steps, workplace
 from lora_lab.plots import sweeps
+from lora_lab.room import room_for
 
 store = workplace("07")
 task = small("rt", store)
+print(room_for("07"))
 
 # %% [markdown]
 # ## What there is to choose from

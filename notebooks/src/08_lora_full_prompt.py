@@ -10,6 +10,7 @@
 # %%
 from lora_lab import checks, params, sweep, verdict
 from lora_lab.lesson import FAST, compare, eta, reference_comparison, small, steps, workplace
+from lora_lab.room import room_for
 
 store = workplace("08")
 task = small("rt", store, rows=120)
@@ -17,6 +18,7 @@ terms = {"steps": steps(200, 4), "batch": 8, "rates": 2 if FAST else 4, "growth"
 mark = " (illustration)" if FAST else ""
 runs_alone = terms["rates"] + terms["growth"] + terms["seeds"]
 print(f"Full fine-tuning trains one run after another: {eta(runs_alone * terms['steps'])}; the rest shares a model, together about as long.")
+print(room_for("08"))
 
 # %% [markdown]
 # ## Four ways to teach a model a task

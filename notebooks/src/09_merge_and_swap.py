@@ -13,6 +13,7 @@ import torch
 
 from lora_lab import checks, load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
+from lora_lab.room import room_for
 from lora_lab.training.models import quiet, weight_bytes
 
 torch.set_grad_enabled(False)  # nearly everything below only answers
@@ -20,6 +21,7 @@ store, mark, sentences = workplace("09"), " (illustration)" if FAST else "", 40 
 run = reference("minilm-rt-r8")  # an adapter of ours: film reviews, rank 8 on q and v
 print("adapter:", run.environment["date"], f"{run.metrics['accuracy']:.1%} on test sentences")
 print("later, one more is trained:", eta(steps(200, 12)))
+print(room_for("09"))
 
 # %% [markdown]
 # ## Two places for an update

@@ -4,7 +4,7 @@
 # **Goal.** Teach a small chat model three ways of speaking from questions with answers: see what it reads and what it learns, tune one voice live, swap voices
 # on one base, and measure that they are told apart. And find out what was *not* taught.
 #
-# **Time box.** 60 minutes. **Before this:** lesson 04 (training); 09 helps. **This machine** needs about 3 GB of free memory; the first code cells measure how long a step takes.
+# **Time box.** 60 minutes. **Before this:** lesson 04 (training); 09 helps. **This machine** needs more memory than in other lessons; the first code cells say how much, and measure how long a step takes.
 
 # %%
 import time
@@ -13,7 +13,9 @@ import torch
 
 from lora_lab import checks, load_model, load_task, load_tokenizer
 from lora_lab.lesson import FAST, compare, reference_styles, small, steps, workplace
+from lora_lab.room import room_for
 
+print(room_for("10"))
 store = workplace("10")
 mark = " (illustration)" if FAST else ""
 reference = reference_styles()

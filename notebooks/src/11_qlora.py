@@ -11,7 +11,9 @@
 import torch
 from lora_lab import LoRA, checks, load_model, memory
 from lora_lab.lesson import FAST, catch_up, compare, eta, small, steps, workplace
+from lora_lab.room import room_for
 
+print(room_for("11"))
 store = workplace("11")
 task = small("rt", store, rows=120)
 mark = " (illustration)" if FAST else ""

@@ -21,8 +21,10 @@ from lora_lab.checks.debugging import NAMES
 from lora_lab.errors import BadValue
 from lora_lab.experiments.broken import PATIENTS, checkpointing, largest_b, patient
 from lora_lab.lesson import compare
+from lora_lab.room import room_for
 from lora_lab.training.assets import shipped
 
+print(room_for("12"))
 sound = shipped("data/results/minilm-rt-r8")  # our reference adapter of lesson 04: the healthy one
 folders = {letter: patient(letter) for letter in PATIENTS}
 for letter, one in PATIENTS.items():

@@ -12,6 +12,7 @@ import numpy as np
 
 from lora_lab import FullFineTuning, LoRA, Recipe, checks, train
 from lora_lab.lesson import FAST, compare, eta, reference_microscope, small, steps, workplace
+from lora_lab.room import room_for
 from lora_lab.training.runs import Store
 
 store = Store(workplace("13"))
@@ -21,6 +22,7 @@ reference = reference_microscope()
 made = reference["environment"]
 print(f"reference: 400 steps of 16 on {reference['runs']['full']['recipe']['task']}, made on {made['hardware']}, {made['date']}")
 print("two runs:", eta(2 * steps(400, 4)), "(full fine-tuning's steps take longer)")
+print(room_for("13"))
 
 # %% [markdown]
 # ## The words

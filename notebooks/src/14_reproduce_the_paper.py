@@ -12,12 +12,14 @@ from lora_lab import checks
 from lora_lab.experiments import paper
 from lora_lab.experiments.reproduce import item, items
 from lora_lab.lesson import FAST, compare, milliseconds, operations, reference_reproductions, workplace
+from lora_lab.room import room_for
 
 store = workplace("14")
 mark = " (illustration)" if FAST else ""
 reference = reference_reproductions()
 made = reference["table1"]["environment"]
 print(f"{len(reference)} items of ours are here, made on {made['hardware']}, {made['date']}")
+print(room_for("14"))
 
 # %% [markdown]
 # ## Three columns

@@ -11,7 +11,9 @@
 from lora_lab import checks
 from lora_lab.experiments.claims import card, judge, judge_all, load_cards
 from lora_lab.lesson import claim
+from lora_lab.room import room_for
 
+print(room_for("15"))
 cards = load_cards()
 print(f"{len(cards)} claims from {len({one.number.rstrip('abc') for one in cards.values()})} sentences")
 for one in cards.values():

@@ -82,7 +82,8 @@ def running(guard: Path, folder: Path, **environment: str) -> Iterator[Lab]:
     """A workbench of this folder that can reach nobody, until the block ends."""
     (guard / "sitecustomize.py").write_text(GUARD)
     env = {k: v for k, v in os.environ.items() if k not in ("LORA_LAB_HEADLESS", "FAST", "HF_HUB_OFFLINE")}
-    path = os.pathsep.join([str(guard), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # kernels, too, import the lab that these tests are of
+    path = os.pathsep.join((str(guard), str(Path(__file__).parents[2])))
     env |= {"PYTHONPATH": path, "LORA_LAB_GUARD": str(guard / "blocked"), **environment}
     env["JUPYTERLAB_SETTINGS_DIR"] = str(guard / "settings")  # a test that changes the theme leaves the user's alone
     command = [sys.executable, "-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]

@@ -1,0 +1,106 @@
+"""Measure the memory that the lessons take: the most that a Jupyter kernel, and what it started, had resident.
+
+python notebooks/memory.py                 every lesson, solved, with FAST=1
+python notebooks/memory.py --full 01 05    as long as a student's; sweeps that ship with the lab are loaded
+python notebooks/memory.py --wide 06       as wide as a student's (all rows, all runs side by side), with 3 steps a run
+
+Memory depends on how many rows and runs a step has, not on how many steps there are. With FAST=1 fewer runs train side
+by side, so a lesson with a sweep takes less; --wide shows what it takes, in a minute in place of half an hour. Claims
+that rest on long training may fail there: the errors of their cells are kept, and the lesson goes on.
+
+Written to data/results/lesson_memory.json, from which the lessons say what they need (lora_lab/room.py).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jupytext
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+
+from lora_lab.files import read_json, write_json
+from lora_lab.grading.family import Watch
+from lora_lab.training import device
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "data" / "results" / "lesson_memory.json"
+FEW = "import lora_lab.lesson as _lesson; _lesson.steps = lambda full, fast=3: min(full, 3)"
+
+
+def solved(source: Path) -> NotebookNode:
+    """A lesson with its solutions in place of its exercises."""
+    notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("title") != "exercise"]
+    return notebook
+
+
+def watched(notebook: NotebookNode, limit: int | None = None, *, seconds: int = 1800) -> Watch:
+    """Run every cell in a kernel of its own and in an empty folder; above `limit` bytes the kernel is ended.
+
+    A cell that fails ends nothing, see `errors_of`. The environment is the caller's: FAST, LORA_LAB_HEADLESS.
+    Raises: as nbclient, DeadKernelError for a kernel that was ended.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        client = NotebookClient(notebook, timeout=seconds, allow_errors=True, resources={"metadata": {"path": folder}})
+        with client.setup_kernel(), Watch(client.km.provisioner.pid, limit) as watch:
+            for number, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, number)
+    return watch
+
+
+def errors_of(notebook: NotebookNode) -> list[str]:
+    """What the cells of a notebook that was run failed with: `MemoryError`."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output["ename"] for output in outputs if output["output_type"] == "error"]
+
+
+def measured(source: Path, length: str) -> dict[str, Any]:
+    """What a lesson takes, and what stands beside every measurement: when, where, with which versions."""
+    notebook, began = solved(source), time.monotonic()
+    if length == "full":
+        for cell in notebook.cells:
+            cell.source = cell.source.replace("# print(catch_up(", "print(catch_up(")
+    if length == "wide":
+        notebook.cells.insert(0, new_code_cell(FEW))
+    watch = watched(notebook)
+    return {
+        "peak_bytes": watch.peak,
+        "programs": watch.most_programs,
+        "errors": errors_of(notebook),
+        "seconds": round(time.monotonic() - began, 1),
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": device.describe(device.pick_device()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {name: version(name) for name in ("torch", "transformers", "ipykernel", "matplotlib")},
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Measure what the arguments ask for, and keep it beside what is known."""
+    length = next((a.removeprefix("--") for a in arguments if a in ("--full", "--wide")), "fast")
+    os.environ |= {"LORA_LAB_HEADLESS": "1", "HF_HUB_OFFLINE": "1", "FAST": "1" if length == "fast" else ""}
+    for prefix in [a for a in arguments if not a.startswith("--")] or [""]:
+        for source in sorted(HERE.glob(f"src/{prefix}*.py")):
+            found = measured(source, length)
+            print(
+                f"{source.stem}: {found['peak_bytes'] / 1e9:.2f} GB {length}, {found['seconds']} s",
+                found["errors"],
+                flush=True,
+            )
+            known = read_json(RESULTS) if RESULTS.is_file() else {}
+            known[source.stem] = {**known.get(source.stem, {}), length: found}
+            write_json(RESULTS, dict(sorted(known.items())))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

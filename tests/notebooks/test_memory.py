@@ -1,0 +1,96 @@
+"""The course runs on a machine of 8 GB with a browser open: recorded, said in each lesson, and run under the limit."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from nbclient.exceptions import DeadKernelError
+from nbformat.v4 import new_code_cell, new_notebook
+
+from lora_lab import room
+
+ROOT = Path(__file__).parents[2]
+
+
+def _memory() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("memory", ROOT / "notebooks" / "memory.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+memory = _memory()
+SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
+PAGE = (ROOT / "docs" / "small_machines.md").read_text(encoding="utf-8")
+every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+
+
+@every_lesson
+def test_every_lessons_peak_is_recorded_and_leaves_room_on_8_gb(source: Path):
+    peak = room.peak(source.stem)
+    assert 10**8 < peak.bytes <= room.KERNEL
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", peak.date)
+    assert peak.hardware
+
+
+def test_nothing_is_recorded_that_is_no_lesson():
+    assert room.lessons() == [source.stem for source in SOURCES]
+
+
+@every_lesson
+def test_every_lesson_says_in_its_first_cell_what_memory_it_takes(source: Path):
+    cells = [cell.source for cell in memory.solved(source).cells if cell.cell_type == "code"]
+    assert f'print(room_for("{source.stem[:2]}"))' in cells[0]
+
+
+@every_lesson
+def test_the_page_has_the_recorded_peaks(source: Path):
+    (row,) = re.findall(rf"^\| {source.stem[:2]} \|.*$", PAGE, re.MULTILINE)
+    assert f"| {room.peak(source.stem).bytes / 1e9:.2f} |" in row
+
+
+def test_the_page_states_the_rule_of_the_code():
+    parts = (room.MACHINE, room.SYSTEM, room.BROWSER, room.KERNEL)
+    assert "{:.1f} - {:.1f} - {:.1f} = {:.1f} GB".format(*(part / 1e9 for part in parts)) in PAGE
+
+
+def test_a_kernel_within_the_limit_is_measured():
+    watch = memory.watched(new_notebook(cells=[new_code_cell("a = bytearray(b'x') * 10**8")]), limit=5 * 10**8)
+    assert 10**8 < watch.peak < 4 * 10**8
+    assert not watch.exceeded
+
+
+TOO_MUCH = new_code_cell("a = [bytearray(b'x') * 10**8 for _ in range(40)]")
+
+
+def test_a_lesson_that_takes_too_much_is_ended(monkeypatch: pytest.MonkeyPatch):
+    """By the watch alone, as where the system refuses nothing."""
+    monkeypatch.setattr("lora_lab.grading.family.wall", lambda pid, limit: False)
+    with pytest.raises(DeadKernelError):
+        memory.watched(new_notebook(cells=[TOO_MUCH]), limit=5 * 10**8)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of Linux")
+def test_linux_refuses_a_lesson_what_is_too_much():
+    notebook = new_notebook(cells=[TOO_MUCH])
+    assert not memory.watched(notebook, limit=5 * 10**8).exceeded
+    assert memory.errors_of(notebook) == ["MemoryError"]
+
+
+@pytest.mark.memory
+@every_lesson
+def test_a_lesson_runs_within_what_8_gb_leave_it(source: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whether its claims hold is for other tests: with other work beside it a claim about time may not."""
+    monkeypatch.setenv("FAST", "1")
+    notebook = memory.solved(source)
+    watch = memory.watched(notebook, limit=room.KERNEL)
+    print(f"{source.stem}: {watch.peak / 1e9:.2f} GB")
+    assert not watch.exceeded
+    assert set(memory.errors_of(notebook)) <= {"AssertionError"}
