@@ -40,7 +40,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
     root = Path(folder).expanduser().resolve()
     for line in copy_lessons(root):
         say(line)
-    token, port = secrets.token_hex(16), _free_port(0 if check else port)
+    token, port = secrets.token_hex(16), free_port(0 if check else port)
     address = f"http://127.0.0.1:{port}"
     command = _jupyter_command(root, port, browser and not check)
     server = subprocess.Popen(command, env=_environment(root, token), stderr=subprocess.DEVNULL if check else None)
@@ -169,8 +169,8 @@ def _environment(root: Path, token: str) -> dict[str, str]:
     return {**os.environ, "JUPYTER_CONFIG_PATH": path, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
 
 
-def _free_port(first: int) -> int:
-    """`first`, or the next port that is free; any free one for 0."""
+def free_port(first: int) -> int:
+    """`first`, or the next port that is free; any free one for 0. Raises: BadValue where fifty are taken."""
     for port in [0] if first == 0 else range(first, min(first + 50, 65536)):
         with socket.socket() as probe:
             try:

@@ -108,6 +108,17 @@ def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
 
 
 @commands.command()
+@click.option("--out", default="runs", show_default=True, help="The store of runs that the training panel uses.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any.")
+@click.option("--no-browser", is_flag=True, help="Start the server and print its address only.")
+def show(out: str, port: int, no_browser: bool) -> None:
+    """Show the three main panels on a projector, without code (needs the extra `show`)."""
+    from lora_lab import projector
+
+    projector.show(out, port=port, browser=not no_browser, say=_say)
+
+
+@commands.command()
 @click.option("--check", is_flag=True, help="Read every byte and compare; fetch nothing.")
 @click.option("--tweets", is_flag=True, help="Also the tweets, which hold abuse.")
 @click.option("--from", "source", default=None, help="A folder with the locked packages; no network is asked.")

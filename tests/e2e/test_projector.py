@@ -1,0 +1,55 @@
+"""The page for a projector: three live panels by Voila, behind a token, and nothing asked of any other machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.e2e.conftest import GUARD
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A running page that can reach nobody."""
+    (tmp_path / "sitecustomize.py").write_text(GUARD)
+    own = (str(tmp_path), str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")]))
+    env = {k: v for k, v in os.environ.items() if k != "LORA_LAB_HEADLESS"}
+    env |= {"PYTHONPATH": os.pathsep.join(own), "LORA_LAB_GUARD": str(tmp_path / "blocked")}
+    command = [sys.executable, "-m", "lora_lab", "show", "--no-browser", "--port", "0", "--out", str(tmp_path / "runs")]
+    server = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert server.stderr
+        line = server.stderr.readline()
+        found = re.search(r"shown at (http://127\.0\.0\.1\S+)", line)
+        assert found, line
+        yield found.group(1)
+        assert not (tmp_path / "blocked").exists()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def test_three_panels_are_live_behind_a_token_and_ask_no_other_machine(browser: Browser, address: str) -> None:
+    page, elsewhere = browser.new_page(), []
+    own = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
+    page.on("request", lambda r: None if r.url.startswith(own) else elsewhere.append(r.url))
+    page.goto(address.partition("?")[0])
+    assert "/login" in page.url  # without the token it shows nothing
+    page.goto(address, timeout=180_000)
+    page.locator(".lora-panel").nth(1).wait_for(timeout=180_000)
+    expect(page.locator(".lora-rank")).to_be_visible()
+    expect(page.get_by_role("button", name="Start")).to_be_enabled()
+    picture = page.locator(".lora-shown img").first
+    before = picture.get_attribute("src") or ""
+    page.get_by_role("slider", name="batch").press("ArrowRight")
+    expect(picture).not_to_have_attribute("src", before)  # the kernel answers
+    assert not elsewhere
+    page.close()
