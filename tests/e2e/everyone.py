@@ -30,11 +30,11 @@ TrainPanel("minilm", "rt", store="earlier", steps=20)
     "sweep": """
 from lora_lab.widgets.sweep_panel import SweepPanel
 grid = {"rank": (1, 8, 32), "alpha": 16, "lr": (5e-4, 1e-3, 2e-3, 5e-3), "seed": (0, 1, 2, 3, 4), "validations": 1}
-SweepPanel(store="class/ada/runs", **grid)
+SweepPanel(store="school/ada/runs", **grid)
 """,
     "class": """
 from lora_lab.widgets.class_panel import ClassPanel
-ClassPanel("class")
+ClassPanel("school")
 """,
     "compare": """
 from lora_lab.lesson import reference_comparison
@@ -68,8 +68,8 @@ ClaimCard()
 def write(folder: Path, name: str = "everyone.ipynb") -> str:
     """Write the notebook and what its cells read into a folder. Returns its name."""
     results = shipped("data/results")
-    shutil.copytree(results / "sweeps" / "rate_rank_alpha", folder / "class" / "ada" / "runs")
-    (folder / "class" / "ada" / "guess.json").write_text(json.dumps({"name": "Ada", "guess": 78}))
+    shutil.copytree(results / "sweeps" / "rate_rank_alpha", folder / "school" / "ada" / "runs")
+    (folder / "school" / "ada" / "guess.json").write_text(json.dumps({"name": "Ada", "guess": 78}))
     (folder / "earlier").mkdir()
     record = json.loads((results / "minilm-rt-r8.json").read_text())
     (folder / "earlier" / f"{record['hash']}.json").write_text(json.dumps(record))

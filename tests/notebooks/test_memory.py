@@ -81,7 +81,7 @@ def test_a_lesson_that_takes_too_much_is_ended(monkeypatch: pytest.MonkeyPatch):
 def test_linux_refuses_a_lesson_what_is_too_much():
     notebook = new_notebook(cells=[TOO_MUCH])
     assert not memory.watched(notebook, limit=5 * 10**8).exceeded
-    assert memory.errors_of(notebook) == ["MemoryError"]
+    assert memory.errors_of(notebook)[-1] == "MemoryError"  # showing it may fail first, for the same reason
 
 
 @pytest.mark.memory
