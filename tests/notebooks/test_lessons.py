@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -36,19 +34,11 @@ def words_of(notebook: nbformat.NotebookNode) -> list[str]:
     return [output["data"].get("text/plain", "") for output in outputs if "data" in output]
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A lesson's folder, the same solved and unsolved: what one has trained the other finds, as a student's next run."""
-    return cache(tmp_path_factory.mktemp)
-
-
-@both_ways
 @every_lesson
-def test_a_lesson_runs_from_top_to_bottom(
-    source: Path, solved: bool, folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-):
+@both_ways
+def test_a_lesson_runs_from_top_to_bottom(source: Path, solved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAST", "1")
-    notebook = build.execute(build.built(source, solved=solved), str(folders(source.stem)))
+    notebook = build.execute(build.built(source, solved=solved), str(tmp_path))
     verdicts = [w for w in words_of(notebook) if re.match(r"(right|not right|not yet): ", w)]
     assert len(verdicts) == sum("check_" in cell.source.splitlines()[-1] for cell in notebook.cells if cell.source)
     assert all(v.startswith("right: " if solved else "not yet: ") for v in verdicts)
