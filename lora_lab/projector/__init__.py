@@ -14,6 +14,7 @@ import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lora_lab.errors import Failed, NotFound
 from lora_lab.training.assets import home
@@ -64,7 +65,7 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
 def write_page(folder: Path, store: Path) -> Path:
     """The notebook whose outputs are the page."""
     sources = PANELS.format(store=str(store)).strip().split("\n---\n")
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "cell_type": "code",
             "execution_count": None,
