@@ -43,8 +43,8 @@ def test_three_panels_are_live_behind_a_token_and_ask_no_other_machine(browser: 
     page.on("request", lambda r: None if r.url.startswith(own) else elsewhere.append(r.url))
     page.goto(address.partition("?")[0])
     assert "/login" in page.url  # without the token it shows nothing
-    page.goto(address, timeout=180_000)
-    page.locator(".lora-panel").nth(1).wait_for(timeout=180_000)
+    page.goto(address, wait_until="commit")  # the rest of the page comes as the cells are run
+    page.locator(".lora-panel").nth(1).wait_for(timeout=400_000)
     expect(page.locator(".lora-rank")).to_be_visible()
     expect(page.get_by_role("button", name="Start")).to_be_enabled()
     picture = page.locator(".lora-shown img").first
