@@ -165,7 +165,7 @@ def test_nothing_is_cut_off_and_all_is_read_in_each_theme_and_width(page: Page, 
         page.locator(".lm-Menu-itemLabel").get_by_text(step, exact=True).first.click()
     page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{str(theme == 'Light').lower()}'")
     for width in (NARROW, WIDE):
-        page.set_viewport_size({"width": width, "height": 1000})
+        page.set_viewport_size({"width": width, "height": 2800})  # a whole panel at a time
         page.wait_for_timeout(500)
         for name in everyone.PANELS:
             shown = panel(page, name)
