@@ -58,14 +58,14 @@ guess_accuracy = None  # a number between 0 and 100
 # ## Run
 # Four things make a **recipe**: a model, a task, a method, and how to train. A **run** is a recipe carried out, with all that came of it. A **step** learns from 16 sentences; `lr`, the
 # **learning rate**, says how far each step moves the numbers. The bar shows the time to go. On the way a part of the sentences
-# is answered as a check, `validations` times. `steps(200, 40)` is 200, or 40 when the lab itself is tested. *(No time to train? Write `run = reference("minilm-rt-r8")` in place of the `train` line.)*
+# is answered as a check, `validations` times. `steps(200, 80)` is 200, or 80 when the lab itself is tested. *(No time to train? Write `run = reference("minilm-rt-r8")` in place of the `train` line.)*
 
 # %%
 from lora_lab import LoRA, train
 from lora_lab.lesson import compare, eta, reference, steps
 
-print(eta(steps(200, 40)))
-run = train("minilm", "rt", LoRA(rank=8, alpha=16, targets=("q", "v")), lr=2e-3, steps=steps(200, 40), validations=steps(8, 2))
+print(eta(steps(200, 80)))
+run = train("minilm", "rt", LoRA(rank=8, alpha=16, targets=("q", "v")), lr=2e-3, steps=steps(200, 80), validations=steps(8, 2))
 print(run.metrics)
 
 # %% [markdown]
