@@ -20,6 +20,7 @@ class LiveAnswers(Background):
 
     texts     what each speaker has said so far, the base first
     tokens    how many rounds of tokens there were, and `seconds` they took
+    opened    the bank that answers, and its tokenizer, from the first question on
     state     "ready", "starting", "loading", "answering", then "done", "stopped" or "failed"
     """
 
@@ -28,7 +29,7 @@ class LiveAnswers(Background):
         self.adapters, self.model, self.longest = dict(adapters), model, longest
         self.asked, self.tokens, self.seconds = "", 0, 0.0
         self.texts: dict[str, str] = dict.fromkeys((BASE, *self.adapters), "")
-        self._bank: tuple[AdapterBank, PreTrainedTokenizerBase] | None = None
+        self.opened: tuple[AdapterBank, PreTrainedTokenizerBase] | None = None
 
     def ask(self, text: str) -> None:
         """What is to be answered next."""
@@ -37,8 +38,8 @@ class LiveAnswers(Background):
 
     def _work(self) -> None:
         self.state = "loading"
-        self._bank = self._bank or open_bank(self.adapters, self.model)
-        bank, tokenizer = self._bank
+        self.opened = self.opened or open_bank(self.adapters, self.model)
+        bank, tokenizer = self.opened
         self.state, started = "answering", time.monotonic()
         names = [None if name == BASE else name for name in speakers(bank)]
         with bank.mixed(names):

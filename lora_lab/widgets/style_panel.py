@@ -9,6 +9,7 @@ import ipywidgets as W
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments.styles import BASE, file_sizes, misfit, our_ear
+from lora_lab.methods.bank import AdapterBank
 from lora_lab.plots import styles as pictures
 from lora_lab.training.pairs import VOICES
 from lora_lab.training.watching import headless
@@ -92,6 +93,17 @@ class StylePanel(Panel):
         if not self.live.tokens:
             raise BadValue("nothing has been asked yet: press Ask in the panel above, then run this cell again")
         return dict(self.live.texts)
+
+    @property
+    def bank(self) -> AdapterBank:
+        """The base and the adapters that answered, so that none is opened twice.
+
+        Raises: BadValue, telling what to do, before the first question and while one is being answered.
+        """
+        self.answers()
+        if self.live.alive or self.live.opened is None:
+            raise BadValue("the panel above is answering: wait or press Stop, then run this cell again")
+        return self.live.opened[0]
 
     # ---- painting
 

@@ -239,9 +239,9 @@ print("Aye, the moon pulls her, lad:", our_ear().hears("Aye, the moon pulls her,
 # Now the same table of *your* adapters.
 
 # %%
-from lora_lab.experiments.styles import off_is_base, open_bank
+from lora_lab.experiments.styles import off_is_base
 
-bank, _ = open_bank(adapters)
+bank = asking.bank  # the base and adapters that answered above: opened once more they would take half a gigabyte more
 rows_scored = 4 if FAST else 0  # 0: all
 yours = perplexities(bank, tokenizer, [voices[name] for name in adapters], rows=rows_scored)
 assert own_is_lowest(yours)

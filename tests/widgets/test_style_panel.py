@@ -43,16 +43,25 @@ def test_ask_answers_in_a_thread_what_is_typed_and_the_same_again(panel: StylePa
     monkeypatch.delenv("LORA_LAB_HEADLESS")
     with pytest.raises(BadValue, match="press Ask in the panel"):
         panel.show().answers()
+    with pytest.raises(BadValue, match="press Ask in the panel"):
+        _ = panel.bank
     panel.offer.value = "How?"
     assert panel.line.value == "How?"
     panel.ask_button.click()
     until(lambda: panel.live.state == "done" and not panel.ask_button.disabled)
     first = panel.answers()
-    bank = panel.live._bank
+    bank = panel.bank
     panel.ask_button.click()
     until(lambda: panel.live.state == "done" and panel.live.tokens > 0 and not panel.live.alive)
     assert panel.answers() == first
-    assert panel.live._bank is bank  # loaded once
+    assert panel.bank is bank  # loaded once
+
+
+def test_the_bank_is_not_given_away_while_it_answers(panel: StylePanel, monkeypatch):
+    assert set(panel.show().bank.names) == {"captain", "json"}
+    monkeypatch.setattr(type(panel.live), "alive", True)
+    with pytest.raises(BadValue, match="wait or press Stop"):
+        _ = panel.bank
 
 
 def test_stop_ends_after_a_token_and_keeps_what_was_said(panel: StylePanel):
