@@ -75,7 +75,7 @@ def banks(draw: st.DrawFn, *kinds: str):
     kind = draw(st.sampled_from(kinds or sorted(TARGETS)))
     methods = [
         LoRA(
-            draw(st.sampled_from([1, 3, 8, 15, 16, 17])),
+            draw(st.sampled_from([1, 3, 8, 15, 16])),
             draw(st.sampled_from([1, 8, 20])),
             draw(st.sampled_from(TARGETS[kind])),
         )
