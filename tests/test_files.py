@@ -7,11 +7,12 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from lora_lab.errors import BadValue
-from lora_lab.files import read_json, write_atomically, write_json
+from lora_lab.files import read_json, whole_folder, write_atomically, write_json
 
 
 def test_a_file_is_written_into_a_new_folder_and_readable_by_all(tmp_path):
@@ -34,6 +35,32 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_rubbish(tmp_path, monk
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_earlier_one_there(tmp_path, monkeypatch):
+    """On Windows a folder cannot be moved while somebody has one of its files open."""
+    fill(tmp_path / "out", "old")
+    monkeypatch.setattr(Path, "replace", refusing(Path.replace, "new"))
+    with pytest.raises(BadValue, match="in use"):
+        fill(tmp_path / "out", "new")
+    assert (tmp_path / "out" / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def fill(target: Path, content: str) -> None:
+    with whole_folder(target, "marker.json") as folder:
+        (folder / "file").write_text(content)
+
+
+def refusing(replace, name: str):
+    """`Path.replace` that cannot move what has this name."""
+
+    def moved(path: Path, target: Path) -> Path:
+        if path.name == name:
+            raise PermissionError(13, "in use")
+        return replace(path, target)
+
+    return moved
 
 
 def test_a_process_killed_while_writing_leaves_the_old_content(tmp_path):
