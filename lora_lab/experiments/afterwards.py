@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
         model, tokenizer = _base(recipe, download)
         return {"perplexity": perplexity_on(model, tokenizer, forgetting, rows=EVERY)}
 
-    name = f"before-{recipe.base_dtype}-{Path(forgetting).stem}.json"
+    asked = (recipe.model, recipe.base_dtype, recipe.device, recipe.attention, _identity(forgetting))
+    name = f"before-{Path(forgetting).stem}-{_digest(*asked)}.json"
     return float(remembered(folder / name, made)["perplexity"])
 
 
@@ -57,8 +59,18 @@ def afterwards(run: Run, forgetting: str | None, prompts: int, folder: Path, *, 
             found |= generation.scored(model, tokenizer, task, prompts=prompts)
         return {**found, "seconds": time.perf_counter() - started}
 
-    kind = f"{Path(forgetting or 'none').stem}-{prompts}"
-    return remembered(folder / f"{run.recipe.hash}-{kind}.json", made)
+    kind = f"{Path(forgetting).stem}-{_digest(_identity(forgetting))}" if forgetting else "none"
+    return remembered(folder / f"{run.recipe.hash}-{kind}-{prompts}.json", made)
+
+
+def _identity(forgetting: str) -> str:
+    """A text of one's own may have the name of another in another folder, or have changed."""
+    file = Path(forgetting)
+    return sha256(file.read_bytes()).hexdigest() if file.is_file() else forgetting
+
+
+def _digest(*asked: str) -> str:
+    return sha256("\n".join(asked).encode()).hexdigest()[:12]
 
 
 def remembered(file: Path, make: Callable[[], Values]) -> Values:
