@@ -61,6 +61,12 @@ def test_runs_of_ones_own_decide_whether_a_rank_is_enough(store, small, word):
     assert str(folder) in found.evidence[0]
 
 
+def test_runs_that_differ_in_more_than_their_seed_are_no_seeds(store):
+    folder = store({LoRA(8): 0.80, LoRA(8, targets=("q",)): 0.70, LoRA(32): 0.80})
+    with pytest.raises(BadValue, match="differ in targets, not in their seed alone"):
+        judge("r8_is_enough", store=folder, needed=4)
+
+
 @pytest.mark.parametrize(("lora", "word"), [(0.80, "true"), (0.60, "false")])
 def test_runs_of_ones_own_decide_whether_there_is_a_drop(store, lora, word):
     folder = store({LoRA(): lora, FullFineTuning(): 0.80})

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Stored = str | Path | None  # a folder of runs; None for ours
 KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # what runs that are compared have in common
+OTHERS = ("method", "targets", "rank", "alpha", "dropout", "rslora", "init", "warmup", "weight_decay", "max_length")
 NORMAL_95 = 1.96
 
 
@@ -183,8 +184,19 @@ class Cells:
         """The rate that validation chooses among those with most seeds, and its runs with their answers."""
         frame = self.at(**wanted)
         rates = frame.groupby("lr")["validation_score"].agg(["mean", "size"])
-        rate = float(rates[rates["size"] == rates["size"].max()]["mean"].idxmax())
-        return rate, self.runs(frame[frame["lr"] == rate])
+        most = rates[rates["size"] == rates["size"].max()]["mean"]
+        if most.isna().all():
+            raise BadValue(f"no run with {wanted} in {self.name} was validated, so no rate can be chosen: sweep anew")
+        rate = float(most.idxmax())
+        cell = frame[frame["lr"] == rate]
+        self._check_seeds(cell)
+        return rate, self.runs(cell)
+
+    def _check_seeds(self, cell: pd.DataFrame) -> None:
+        """Raises: BadValue for runs of one seed that differ in something else: they are no seeds of one setting."""
+        if cell["seed"].duplicated().any():
+            differ = [name for name in OTHERS if name in cell and cell[name].astype(str).nunique() > 1]
+            raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not in their seed alone: sort them")
 
     def runs(self, frame: pd.DataFrame) -> Any:
         """The runs of these lines, with predictions."""
@@ -207,7 +219,7 @@ class Cells:
 
 
 def _score(frame: pd.DataFrame) -> pd.Series:
-    """What validation chooses by, higher is better: accuracy, else minus the loss; 0 where nothing was validated."""
+    """What validation chooses by, higher is better: accuracy, else minus the loss; nan where nothing was validated."""
     if "validation_accuracy" in frame:
-        return frame["validation_accuracy"].fillna(0)
-    return -frame["validation_loss"] if "validation_loss" in frame else pd.Series(0.0, index=frame.index)
+        return frame["validation_accuracy"]
+    return -frame["validation_loss"] if "validation_loss" in frame else pd.Series(math.nan, index=frame.index)
