@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_lab.errors import BadValue, LabError, NotFound
-from lora_lab.training.runs import FINISHED, Run, Store
+from lora_lab.training.runs import FINISHED, Run, Store, is_record
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
         if Path(into).resolve().is_relative_to(folder.resolve()):
             raise BadValue(f"{into} lies within {folder}, which is collected from: choose another place")
     store.check_writable()
-    for file in sorted(file for folder in sources for file in folder.rglob("*.json") if _could_be_run(file)):
+    for file in sorted(file for folder in sources for file in folder.rglob("*.json") if is_record(file)):
         try:
             run = Store(file.parent).read(file.stem)
         except LabError as error:
@@ -47,11 +47,6 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
         _take(store, file, run)
         taken += 1
     return Collected(taken, repeated, unreadable)
-
-
-def _could_be_run(file: Path) -> bool:
-    """Records are named by twelve hex digits; an adapter's config is not."""
-    return len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
 
 
 def _take(store: Store, file: Path, run: Run) -> None:

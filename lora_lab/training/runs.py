@@ -66,6 +66,11 @@ class Run:
         }
 
 
+def is_record(file: Path) -> bool:
+    """Whether a file is named as records are, by twelve hex digits; in a store there may be other JSON, too."""
+    return len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
+
+
 def failed(recipe: Recipe, reason: str) -> Run:
     """The record of a run that never began."""
     nothing: dict[str, list[Any]] = {"step": [], "loss": [], "lr": [], "validation": []}
@@ -111,7 +116,8 @@ class Store:
 
     def runs(self) -> list[Run]:
         """All runs, oldest first. Raises: BadValue for a record that a newer version wrote or that is damaged."""
-        files = sorted(self.folder.glob("*.json"), key=lambda f: (f.stat().st_mtime_ns, f.name))
+        there = filter(is_record, self.folder.glob("*.json"))
+        files = sorted(there, key=lambda f: (f.stat().st_mtime_ns, f.name))
         return [self.read(file.stem) for file in files]
 
     def read(self, name: str) -> Run:

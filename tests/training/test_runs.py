@@ -68,6 +68,13 @@ def test_a_write_that_is_cut_short_leaves_the_old_record(tmp_path, monkeypatch):
     assert (back.metrics, back.predictions.tolist()) == ({"accuracy": 0.8}, [1])
 
 
+def test_other_json_in_a_store_is_no_record(tmp_path):
+    store = Store(tmp_path)
+    store.add(a_run())
+    (tmp_path / "protocol-table2-rte.json").write_text('{"table": 2}')
+    assert len(store.runs()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
