@@ -207,10 +207,13 @@ def _recipe(options: dict[str, Any]) -> Any:
 def _summary(run: Any) -> str:
     """A finished run as a table."""
     where = run.environment
-    validated = [f"{r['step']:>6}  {r.get('accuracy', r.get('perplexity')):>10.4g}" for r in run.history["validation"]]
+    from lora_lab.training.evaluate import main_metric
+
+    metric = main_metric(run.metrics)
+    validated = [f"{r['step']:>6}  {r[metric]:>10.4g}" for r in run.history["validation"]]
     return "\n".join(
         [
-            f"  step  {'accuracy' if 'accuracy' in run.metrics else 'perplexity':>10} on validation",
+            f"  step  {metric:>10} on validation",
             *validated,
             f"test        {_metrics(run.metrics)}",
             f"trained     {run.adapter_parameters:,} in the adapter + {run.head_parameters:,} in the head "

@@ -99,7 +99,9 @@ def summary(runs: Any) -> str:
     done = runs.finished
     if not len(done):
         return "no finished run"
-    metric = "accuracy" if "accuracy" in done.frame else "perplexity"
+    from lora_lab.training.evaluate import main_metric
+
+    metric = main_metric(done.frame)
     factor = 100 if metric == "accuracy" else 1
     keys = [name for name in ("method", "targets", "rank", "alpha", "lr") if done.frame[name].notna().all()]
     lines = ["  ".join([f"{' '.join(keys):<44}", "seeds", f"mean {metric}", "each"])]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.experiments.afterwards import afterwards, before, remembered
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.costs import NOTHING, costs_of
@@ -84,6 +85,10 @@ class Terms:
         task = load_task(self.task, max_length=self.fields.get("max_length"), **columns)
         if task.num_labels is not None and (self.forgetting or self.prompts):
             raise BadValue(f"forgetting and prompts are of language models; {self.task} is classification")
+        if task.metric == "pearson":
+            raise BadValue(f"{self.task} is judged by a correlation, of which there is no verdict by rows and seeds")
+        if task.validation is task.test:
+            warnings.warn(f"{self.task}: rates are tuned on the rows that are scored", LabWarning, stacklevel=2)
         if self.forgetting and load_task(self.forgetting).num_labels is not None:
             raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {self.forgetting}")
         return task

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lora_lab.training.evaluate import goodness
 from lora_lab.training.lane import Lane
 
 STATUS = "halved"
@@ -23,5 +24,4 @@ def keep_better_half(lanes: Sequence[Lane], step: int) -> None:
 
 def _rank(lane: Lane) -> float:
     """Smaller is better: by the task's own metric on the last validation."""
-    metrics = next(p.validation for p in reversed(lane.history.progress) if p.validation)
-    return -metrics["accuracy"] if "accuracy" in metrics else metrics["perplexity"]
+    return -goodness(next(p.validation for p in reversed(lane.history.progress) if p.validation))

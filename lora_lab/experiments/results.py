@@ -16,7 +16,7 @@ from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.methods.base import Method
 from lora_lab.training.assets import home
 from lora_lab.training.recipe import LATER
-from lora_lab.training.runs import FINISHED, VERSION, Run, Store
+from lora_lab.training.runs import FINISHED, VERSION, Run, Store, is_record
 from lora_lab.training.tasks import TASKS, Task, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
@@ -62,7 +62,7 @@ def load(store: str | Path) -> pd.DataFrame:
 def records(folder: Path) -> list[dict[str, Any]]:
     """Every record in a store as JSON. Raises: as `load`."""
     found = []
-    for file in sorted(folder.glob("*.json")):
+    for file in sorted(filter(is_record, folder.glob("*.json"))):
         try:
             record = orjson.loads(file.read_bytes())
             version = record["version"]
@@ -125,9 +125,11 @@ class Runs:
 
 
 def scores_of(run: Run) -> np.ndarray:
-    """(rows,): as `Runs.scores`. Raises: BadValue for a run without predictions."""
+    """(rows,): as `Runs.scores`. Raises: BadValue for a run without predictions, or of numbers."""
     if run.predictions is None:
         raise BadValue(f"the run {run.recipe.hash} kept no predictions; score it again")
+    if "pearson" in run.metrics:
+        raise BadValue(f"{run.recipe.task} is judged by a correlation of all rows, so no row has a score of its own")
     recipe = run.recipe
     labels = _labels_of(recipe.task, recipe.max_length, recipe.text_column, recipe.label_column)
     return -run.predictions if labels is None else run.predictions == labels

@@ -109,7 +109,7 @@ def sweep(
     kept = store if isinstance(store, Store) else Store(store)
     kept.check_writable()
     with locked(kept.folder), sweep_bar() as bar:
-        had = _kept(kept, wanted, () if again else ("failed",), serves)
+        had = _kept(kept, wanted, [*([] if again else ["failed"]), *(["halved"] if halving else [])], serves)
         left = [recipe for recipe in wanted if recipe.hash not in had]
         _tidy(kept, left)
         plan = list(_plan(kept, left, 1 if solo else size, resume=client is None))
@@ -167,9 +167,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _tidy(store: Store, left: Sequence[Recipe]) -> None:
-    """Take away what a process left half written when it was killed; the lock says that nobody is writing it now."""
-    folders = [store.folder, store.folder / checkpoint.FOLDER, *map(store.adapter_folder, left)]
-    for file in (file for folder in folders for file in folder.glob(".*") if file.name != LOCK):
+    """Take away what a process left half written of these runs when it was killed; no sweep is writing them now.
+
+    Nothing else that begins with a dot: the folder may be a project's, or somebody's home.
+    """
+    files = [*(store.folder / checkpoint.FOLDER).glob(".*.safetensors.*")]
+    for recipe in left:
+        files += [*store.folder.glob(f".{recipe.hash}.json.*"), *store.adapter_folder(recipe).glob(".*")]
+    for file in filter(Path.is_file, files):
         file.unlink(missing_ok=True)
 
 
@@ -177,7 +182,7 @@ def _kept(store: Store, wanted: Sequence[Recipe], statuses: Sequence[str], serve
     """Hashes of those that need no running."""
     found = ((recipe.hash, store.find(recipe)) for recipe in wanted)
     ended = [(name, run) for name, run in found if run is not None and run.status in (*FINISHED, *statuses)]
-    return {name for name, run in ended if run.status == "failed" or serves(run)}
+    return {name for name, run in ended if run.status in statuses or serves(run)}
 
 
 def _plan(
@@ -219,7 +224,7 @@ def _run_pack(
     pack.scores_stopped, pack.choosing = False, choosing
     keep = keep_choice if choosing else keep_run
     pack.run(lambda lane, run: note("run", {"run": keep(store, lane, run)}), stop)
-    if pack.lanes[0].status == "stopped":  # goes on next time
+    if pack.stopped:  # goes on next time
         checkpoint.write(pack, where)
     else:
         where.unlink(missing_ok=True)

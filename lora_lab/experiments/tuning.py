@@ -20,6 +20,7 @@ from typing import Any
 from lora_lab.errors import Failed
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
+from lora_lab.training.evaluate import main_metric
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run
 
@@ -99,8 +100,8 @@ class Tuning:
 
     @property
     def best(self) -> Tried:
-        """Highest accuracy or lowest perplexity; of equals the one with the lower loss."""
-        sign = -1 if self.metric == "accuracy" else 1
+        """Highest accuracy or correlation, or lowest perplexity; of equals the one with the lower loss."""
+        sign = 1 if self.metric == "perplexity" else -1
         there = (one for one in self.tried if one.validation is not None)
         return min(there, key=lambda one: (sign * (one.validation or 0.0), one.loss))
 
@@ -153,7 +154,7 @@ def _tried(
     finished = [run for run in swept.runs if run.status in FINISHED]
     if fail and not finished:
         raise Failed(swept.runs[0].error or "no run finished")
-    metric = "accuracy" if not finished or "accuracy" in _last(finished[0]) else "perplexity"
+    metric = main_metric(_last(finished[0])) if finished else "accuracy"
     tried = tuple(_mean(value, [runs[one] for one in cell], metric) for value, cell in cells.items())
     return Tuning(axis, tried, metric, sum(run.seconds for run in swept.runs))
 

@@ -9,6 +9,7 @@ Nothing is pickled. The order of the data follows from seed and step, so it need
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -61,7 +62,8 @@ def write(pack: Pack, path: Path) -> None:
     """Write down everything that the pack's lanes need to go on. Raises: BadValue where it cannot be written."""
     tensors = {f"{lane.recipe.hash}.{name}": t for lane in pack.lanes for name, t in _tensors(lane).items()}
     lanes = [_told(lane) for lane in pack.lanes]
-    header = json.dumps({"step": pack.step, "lanes": lanes, "peak_bytes": pack.peak_bytes})
+    seconds = time.perf_counter() - pack.started
+    header = json.dumps({"step": pack.step, "lanes": lanes, "peak_bytes": pack.peak_bytes, "seconds": seconds})
     write_atomically(path, save(tensors, {"lora_lab": header}))
 
 
@@ -77,6 +79,7 @@ def restore(pack: Pack, path: Path) -> None:
         _set_tensors(lane, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
         _set_told(lane, told[lane.recipe.hash])
     pack.step, pack.peak_bytes = header["step"], header["peak_bytes"]
+    pack.started -= header.get("seconds", 0.0)  # what it took before counts, too
     if pack.size == 1:
         pack.lanes[0].stream.go_on()
 

@@ -154,9 +154,17 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
     }
 
 
+def main_metric(metrics: Mapping[str, Any]) -> str:
+    """The one of them that models are chosen by: a correlation where the task has one, accuracy, or perplexity."""
+    return next(name for name in ("matthews", "pearson", "accuracy", "perplexity") if name in metrics)
+
+
+def goodness(metrics: Mapping[str, float]) -> float:
+    """The main metric, higher is better: minus the perplexity."""
+    name = main_metric(metrics)
+    return -metrics[name] if name == "perplexity" else metrics[name]
+
+
 def better(metrics: Mapping[str, float], than: Mapping[str, float]) -> bool:
-    """Whether a validation is better than another: higher accuracy or correlation, or lower perplexity."""
-    for name in ("accuracy", "pearson"):
-        if name in metrics:
-            return metrics[name] > than[name]
-    return metrics["perplexity"] < than["perplexity"]
+    """Whether a validation is better than another, by the main metric."""
+    return goodness(metrics) > goodness(than)

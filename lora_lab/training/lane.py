@@ -153,6 +153,12 @@ class Lane:
         """End as failed, for this reason."""
         self.status, self.error = "failed", reason
 
+    def check_finite(self, metrics: Mapping[str, float]) -> None:
+        """End as failed where a metric of the test rows is no number, which a record cannot hold."""
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                self.fail(f"the test {name} became {value}: lower the rate (lr was {self.recipe.lr:g})")
+
     def _warn(self, *sentences: str | None) -> None:
         """Take down what will go wrong, and say it while it can still be mended."""
         for sentence in filter(None, sentences):

@@ -57,7 +57,8 @@ def fit(runs: Lanes, *, stop: threading.Event | None = None) -> None:
             lane.history.before = metrics
     recipe = runs.lanes[0].recipe
     training_mode(runs.model, base_dropout=recipe.dropout)
-    for step, batch in runs.batches():
+    over = _all_ended(runs)  # lanes may come back from the disk as they ended
+    for step, batch in () if over else runs.batches():
         losses = lane_losses(
             logits_of(runs.model, batch), batch.labels, len(runs.lanes),
             smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
@@ -69,14 +70,21 @@ def fit(runs: Lanes, *, stop: threading.Event | None = None) -> None:
         _note(runs, step, validates_at(step, recipe))
         if stop is not None and stop.is_set():
             end_all(runs.lanes, "stopped")
-        ended = [lane for lane in runs.lanes if lane.ended]
-        if len(ended) == len(runs.lanes):
+        if _all_ended(runs):
             break
-        if ended:
-            runs.leave(ended)
-            training_mode(runs.model, base_dropout=recipe.dropout)
     end_all(runs.lanes, "done")
     runs.model.eval()
+
+
+def _all_ended(runs: Lanes) -> bool:
+    """Whether nothing trains any more; where only some have ended, they leave, and the others train on."""
+    ended = [lane for lane in runs.lanes if lane.ended]
+    if len(ended) == len(runs.lanes):
+        return True
+    if ended:
+        runs.leave(ended)
+        training_mode(runs.model, base_dropout=runs.lanes[0].recipe.dropout)
+    return False
 
 
 def _note(runs: Lanes, step: int, validates: bool) -> None:

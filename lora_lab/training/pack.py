@@ -110,13 +110,20 @@ class Pack:
             fit_probe(self, stop=stop)
         else:
             fit(self, stop=stop)
-        if self.lanes[0].status == "stopped" and not self.scores_stopped:
+        if self.stopped and not self.scores_stopped:
+            if ended := [lane for lane in self.lanes if lane.status != "stopped"]:
+                self.leave(ended)
             return self._runs
         self.before_scoring()
         scores = [None] * len(self.lanes) if self.choosing else self.score("test")
         for lane, score in zip(self.lanes, scores, strict=True):
             self._finish(lane, score)
         return self._runs
+
+    @property
+    def stopped(self) -> bool:
+        """Whether training was stopped by hand; some lanes may have ended by themselves in that very step."""
+        return any(lane.status == "stopped" for lane in self.lanes)
 
     def before_scoring(self) -> None:
         """Called between training and the test split."""
@@ -225,6 +232,7 @@ class Pack:
         )
 
     def _finish(self, lane: Lane, score: Score | None) -> None:
+        lane.check_finite(score.metrics if score else {})
         run = self.record(lane, None if lane.error else score)
         self._runs.append(run)
         self._keep(lane, run)

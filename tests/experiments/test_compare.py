@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -162,6 +163,31 @@ def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_pat
         assert all(value != forgotten["before"] for value in forgotten["after"]["each"])
         assert one["edge"]  # one rate is no grid
         assert one["perplexity"]["mean"] < 400
+
+
+def test_what_another_model_made_of_another_text_is_not_taken_for_this_ones(tmp_path, monkeypatch):
+    """One folder may serve many comparisons."""
+    from lora_lab import Recipe
+    from lora_lab.experiments import afterwards
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text.txt").write_text(name)
+    monkeypatch.setattr(afterwards, "_base", lambda recipe, _: (recipe.model, None))
+    monkeypatch.setattr(
+        afterwards, "perplexity_on", lambda model, _, text, rows: len(model) + ord(Path(text).read_text())
+    )
+    asked = [(model, str(tmp_path / name / "text.txt")) for model in ("small", "larger") for name in ("a", "b")]
+    found = [afterwards.before(Recipe(model, "kjv"), text, tmp_path / "out") for model, text in asked]
+    assert found == [102, 103, 103, 104]
+
+
+def test_a_task_that_is_judged_by_a_correlation_is_refused(tiny_encoder, tmp_path):
+    """STS-B: no row has a score of its own, so seeds and rows can give no verdict."""
+    (tmp_path / "train.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 1.5}\n')
+    (tmp_path / "validation.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 1.5}\n')
+    with pytest.raises(BadValue, match="judged by a correlation"):
+        compare(tiny_encoder, f"glue:sts-b:{tmp_path}", "head,lora", tmp_path / "out", **SMALL)
 
 
 def test_killed_and_repeated_it_gives_what_it_would_have_given(compared, tiny_encoder, opinions, tmp_path):

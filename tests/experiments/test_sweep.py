@@ -136,6 +136,80 @@ def test_halving_ends_the_worse_half_at_each_validation_but_the_last(grid, tmp_p
     assert sweep(grid(lr=[1e-2, 1e-7, 1e-8, 1e-9]), tmp_path).skipped == 2  # a plain sweep trains them to the end
 
 
+def test_a_halving_sweep_is_not_made_twice(grid, tmp_path):
+    recipes = grid(lr=[1e-2, 1e-7])
+    first = sweep(recipes, tmp_path, halving=True)
+    again = sweep(recipes, tmp_path, halving=True)
+    assert (again.packs, facts(again.runs)) == ((), facts(first.runs))
+
+
+def test_a_run_that_ended_at_the_stop_is_kept_and_the_others_go_on(grid, tmp_path, monkeypatch):
+    """The first lane ends by patience in the very step in which the sweep is stopped."""
+    early, other = grid(lr=1e-2, rank=[1, 4], steps=12, validations=6)
+    monkeypatch.setattr("lora_lab.training.lane.Lane._is_stale", lambda lane, _: lane.recipe.patience == 3)
+    recipes, stop = [replace(early, patience=3), other], threading.Event()
+    sweep(recipes, tmp_path, stop=stop, callbacks=lambda recipe: [lambda p: stop.set() if p.step == 2 else None])
+    assert [(run.status, run.history["step"]) for run in Store(tmp_path).runs()] == [("early", [1, 2])]
+    steps: list[int] = []
+    swept = sweep(recipes, tmp_path, callbacks=lambda recipe: [lambda p: steps.append(p.step)])
+    assert ([run.status for run in swept.runs], steps[0]) == (["early", "done"], 3)
+
+
+def test_a_run_that_had_ended_when_the_sweep_was_killed_takes_no_step_more(grid, tmp_path, monkeypatch):
+    """It was killed while the ended run was scored: its last numbers and the others' are on the disk."""
+    early, other = grid(lr=1e-2, rank=[1, 4], steps=12, validations=6)
+    monkeypatch.setattr("lora_lab.training.lane.Lane._is_stale", lambda lane, _: lane.recipe.patience == 3)
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    recipes = [replace(early, patience=3), other]
+    with monkeypatch.context() as killed:
+        killed.setattr("lora_lab.training.pack.Pack._alone", kill)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(recipes, tmp_path)
+    swept = sweep(recipes, tmp_path)
+    assert [(run.status, run.history["step"][-1]) for run in swept.runs] == [("early", 2), ("done", 12)]
+
+
+def test_the_seconds_of_a_run_are_those_before_and_after_it_was_stopped(grid, tmp_path, monkeypatch):
+    recipes, stop, now = grid(lr=1e-2, rank=1), threading.Event(), [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def later(progress) -> None:
+        now[0] += 10.0
+        if not stop.is_set() and progress.step == 4:
+            stop.set()
+
+    sweep(recipes, tmp_path, stop=stop, callbacks=lambda _: [later])
+    (run,) = sweep(recipes, tmp_path, callbacks=lambda _: [later]).runs
+    assert run.seconds == 60
+
+
+def test_a_test_score_that_is_no_number_is_a_failed_run(grid, tmp_path, monkeypatch):
+    from lora_lab.training.evaluate import Score
+
+    recipes = grid(lr=1e-2, validations=0)
+    scores = [Score({"accuracy": 0.5, "loss": n}, np.zeros(4, int)) for n in (float("nan"), 0.7)]
+    monkeypatch.setattr("lora_lab.training.pack.Pack.score", lambda pack, split: scores)
+    bad, good = sweep(recipes, tmp_path).runs
+    assert (bad.status, bad.adapter, good.status) == ("failed", None, "done")
+    assert "the test loss became nan: lower the rate" in str(bad.error)
+
+
+def test_only_what_a_sweep_wrote_is_taken_away(grid, tmp_path):
+    """A store may be a project's folder or a home: its dot files stay, what a killed sweep left half written goes."""
+    recipes = grid(lr=1e-2, rank=1)
+    half = tmp_path / f".{recipes[0].hash}.json.x1y2z3w4"
+    mine = [tmp_path / ".env", tmp_path / ".gitignore", half]
+    for file in mine:
+        file.write_text("mine")
+    (tmp_path / ".git").mkdir()
+    sweep(recipes, tmp_path)
+    assert [file.is_file() for file in mine] == [True, True, False]
+    assert (tmp_path / ".git").is_dir()
+
+
 @pytest.mark.parametrize("recipes", [[], ()])
 def test_an_empty_grid_is_refused(recipes, tmp_path):
     with pytest.raises(BadValue, match="grid is empty"):

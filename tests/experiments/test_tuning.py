@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from lora_lab import LoRA, Store
+from lora_lab import Grid, LoRA, Store, sweep
+from lora_lab.cli import _summary
+from lora_lab.cli.sweep import describe
 from lora_lab.errors import Failed
 from lora_lab.experiments import tuning
 from lora_lab.experiments.tuning import AXES, Axis, Tried, Tuning, tune
 from lora_lab.training import pack
+from tests.training.conftest import PLAIN
 
 
 @pytest.fixture
@@ -77,6 +81,21 @@ def test_best_and_edge_follow_the_metric():
     assert (perplexity.best.value, perplexity.edge) == (4e-3, True)
     accuracy = replace(perplexity, tried=(*tried[1:], Tried(8e-3)), metric="accuracy")
     assert (accuracy.best.value, accuracy.edge) == (4e-3, False)
+
+
+@pytest.mark.parametrize("halving", [False, True])
+def test_a_task_that_is_judged_by_a_correlation_is_tuned_and_told_of_by_it(tiny_encoder, tmp_path, halving):
+    """STS-B has numbers for labels, and no accuracy."""
+    for stem in ("train", "validation"):
+        rows = [{"sentence1": f"a {n}", "sentence2": f"b {n}", "label": n / 2} for n in range(8)]
+        (tmp_path / f"{stem}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = f"glue:sts-b:{tmp_path}"
+    recipes = Grid(lr=[1e-3, 1e-2]).recipes(tiny_encoder, task, steps=4, batch=4, validations=2, **PLAIN)
+    swept = sweep(recipes, tmp_path / "runs", halving=halving)
+    assert "mean pearson" in describe(swept)
+    assert "pearson on validation" in _summary(swept.runs[0])
+    if not halving:
+        assert tune(recipes[0], tmp_path / "tuning", rates=2, growth=0).metric == "pearson"
 
 
 def test_a_method_may_say_that_an_option_of_its_own_is_tuned(recipe):
