@@ -17,6 +17,10 @@ class BadValue(LabError, ValueError):
     """A value that cannot be: a rank of 0, an unknown option, a file that is not what it says."""
 
 
+class Changed(BadValue):
+    """A file of the user's that is not what it was when runs were made from it."""
+
+
 class NotFound(LabError, LookupError):
     """Something that is not there: a module, an asset, a file."""
 

@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.errors import BadValue, LabError, LabWarning
+from lora_lab.errors import BadValue, Changed, LabError, LabWarning
 from lora_lab.experiments.afterwards import afterwards, before, remembered
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.costs import NOTHING, costs_of
+from lora_lab.experiments.results import scores_of
 from lora_lab.experiments.statistics import Verdict, verdicts
 from lora_lab.experiments.sweep import sweep
 from lora_lab.experiments.tuning import GROWTH, RATES, SEEDS, Tuning, axis_of, tune
@@ -195,8 +196,7 @@ class Comparison:
 
     def _scores(self, one: Result) -> np.ndarray:
         """(seeds, rows): right or wrong, or minus the loss of each row."""
-        answers = np.stack([run.predictions for run in one.runs if run.predictions is not None])
-        return -answers if self.task.num_labels is None else answers == np.array(self.task.test.labels)
+        return np.stack([scores_of(run, self.task) for run in one.runs if run.predictions is not None])
 
 
 def compare(
@@ -219,8 +219,8 @@ def compare(
     again    run what failed once more
     stop     set it to end after the present step: what is returned lacks the rest, with which the same call goes on
     terms    the fields of `Terms` and, beyond them, of the recipes
-    Raises: BadValue, NotFound for what cannot be, before anything is trained. A method that fails, or does not fit the
-    model, is recorded with its reason, and the rest go on.
+    Raises: BadValue, NotFound for what cannot be, before anything is trained; Changed as `sweep`. A method that fails,
+    or does not fit the model, is recorded with its reason, and the rest go on.
     """
     agreed = terms_of(model, task, terms)
     entered, data = contenders(methods), agreed.loaded(download)
@@ -250,7 +250,7 @@ def _result(terms: Terms, method: Method, metric: str, out: Path, say: Say, how:
         result = _tuned(terms, result, out, say, how)
         result = _trained(terms, result, metric, out, say, how)
     except Exception as error:  # whatever it is: the other methods' half an hour is not to be lost with it
-        if os.environ.get("LORA_LAB_DEBUG") and not isinstance(error, LabError):
+        if isinstance(error, Changed) or (os.environ.get("LORA_LAB_DEBUG") and not isinstance(error, LabError)):
             raise
         words = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         say(f"{result.label}: failed: {words}")

@@ -15,7 +15,8 @@ import pandas as pd
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.methods.base import Method
 from lora_lab.training.assets import home
-from lora_lab.training.recipe import LATER
+from lora_lab.training.own_file import check_unchanged
+from lora_lab.training.recipe import LATER, Recipe
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, is_record
 from lora_lab.training.tasks import TASKS, Task, load_task
 
@@ -124,31 +125,39 @@ class Runs:
         return sorted(self.finished.runs, key=lambda run: run.recipe.seed)
 
 
-def scores_of(run: Run) -> np.ndarray:
-    """(rows,): as `Runs.scores`. Raises: BadValue for a run without predictions, or of numbers."""
+def scores_of(run: Run, task: Task | None = None) -> np.ndarray:
+    """(rows,): as `Runs.scores`; `task` is the run's, where it is loaded already.
+
+    Raises: BadValue for a run without predictions, or of numbers; Changed where they are of what one's own file held
+    another day.
+    """
     if run.predictions is None:
         raise BadValue(f"the run {run.recipe.hash} kept no predictions; score it again")
     if "pearson" in run.metrics:
         raise BadValue(f"{run.recipe.task} is judged by a correlation of all rows, so no row has a score of its own")
-    recipe = run.recipe
-    labels = _labels_of(recipe.task, recipe.max_length, recipe.text_column, recipe.label_column)
+    labels, data = _read(task) if task else _held_out(run.recipe)
+    fits = labels is None or len(labels) == len(run.predictions)
+    check_unchanged(run.recipe.task, run.environment.get("data") if fits else "of another number of rows", data)
     return -run.predictions if labels is None else run.predictions == labels
 
 
-def _labels_of(task: str, max_length: int | None, text: str, label: str) -> np.ndarray | None:
-    """The classes of a task's test rows, None of a language model's."""
-    if task in TASKS:  # a store has many runs of one task, and reading one takes longer than judging them
-        return _bundled_labels(task, max_length, home())
-    return _read_labels(load_task(task, max_length=max_length, text=text, label=label))
+Labels = tuple[np.ndarray | None, str | None]  # classes of the test rows, none of a language model's; and `Task.data`
+
+
+def _held_out(recipe: Recipe) -> Labels:
+    if recipe.task in TASKS:  # a store has many runs of one task, and reading one takes longer than judging them
+        return _bundled(recipe.task, recipe.max_length, home())
+    text, label = recipe.text_column, recipe.label_column
+    return _read(load_task(recipe.task, max_length=recipe.max_length, text=text, label=label))
 
 
 @lru_cache(maxsize=8)
-def _bundled_labels(task: str, max_length: int | None, _: Path) -> np.ndarray | None:
-    return _read_labels(load_task(task, max_length=max_length))
+def _bundled(task: str, max_length: int | None, _: Path) -> Labels:
+    return _read(load_task(task, max_length=max_length))
 
 
-def _read_labels(task: Task) -> np.ndarray | None:
-    return None if task.num_labels is None else np.array(task.test.labels)
+def _read(task: Task) -> Labels:
+    return None if task.num_labels is None else np.array(task.test.labels), task.data
 
 
 def from_store(store: str | Path | Store) -> Runs:

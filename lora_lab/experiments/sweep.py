@@ -29,6 +29,7 @@ from lora_lab.training import checkpoint
 from lora_lab.training.draws import drawn
 from lora_lab.training.lane import Callback, Lane
 from lora_lab.training.models import load_tokenizer
+from lora_lab.training.own_file import check_unchanged, fingerprint
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import SweepBar, sweep_bar
 from lora_lab.training.recipe import Recipe
@@ -95,7 +96,7 @@ def sweep(
     pack        what lays runs side by side: a `Pack` that measures more than others do, on this machine
     serves      whether a run that the store has needs no running again: it has what this `pack` measures
     Raises: BadValue, NotFound for a grid that cannot be, a store that cannot be written or that another sweep works on,
-    before anything is trained.
+    Changed where the store has runs that one's own file made when it held something else; before anything is trained.
     """
     started = time.perf_counter()
     if choosing and client is not None:
@@ -179,9 +180,12 @@ def _tidy(store: Store, left: Sequence[Recipe]) -> None:
 
 
 def _kept(store: Store, wanted: Sequence[Recipe], statuses: Sequence[str], serves: Callable[[Run], bool]) -> set[str]:
-    """Hashes of those that need no running."""
+    """Hashes of those that need no running. Raises: Changed where one was made when one's own file was another."""
+    now = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
     found = ((recipe.hash, store.find(recipe)) for recipe in wanted)
     ended = [(name, run) for name, run in found if run is not None and run.status in (*FINISHED, *statuses)]
+    for _, run in ended:
+        check_unchanged(run.recipe.task, run.environment.get("data"), now[run.recipe.task])
     return {name for name, run in ended if run.status in statuses or serves(run)}
 
 

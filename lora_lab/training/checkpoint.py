@@ -1,7 +1,8 @@
 """A pack in the middle of its training, on disk: a killed sweep goes on from its last validation.
 
     STORE/unfinished/NAME.safetensors     each lane's numbers, the optimizer's moments, the random numbers' state;
-                                          in the header as JSON: the step, each lane's recipe, history and status
+                                          in the header as JSON: the step, each lane's recipe, history and status,
+                                          and what one's own file held
 
 Nothing is pickled. The order of the data follows from seed and step, so it need not be kept.
 """
@@ -24,6 +25,7 @@ from torch import Tensor
 from lora_lab.errors import BadValue
 from lora_lab.files import write_atomically
 from lora_lab.training.lane import Lane
+from lora_lab.training.own_file import check_unchanged
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
 
@@ -62,14 +64,18 @@ def write(pack: Pack, path: Path) -> None:
     """Write down everything that the pack's lanes need to go on. Raises: BadValue where it cannot be written."""
     tensors = {f"{lane.recipe.hash}.{name}": t for lane in pack.lanes for name, t in _tensors(lane).items()}
     lanes = [_told(lane) for lane in pack.lanes]
-    seconds = time.perf_counter() - pack.started
-    header = json.dumps({"step": pack.step, "lanes": lanes, "peak_bytes": pack.peak_bytes, "seconds": seconds})
+    told = {"step": pack.step, "lanes": lanes, "peak_bytes": pack.peak_bytes, "data": pack.task.data}
+    header = json.dumps({**told, "seconds": time.perf_counter() - pack.started})
     write_atomically(path, save(tensors, {"lora_lab": header}))
 
 
 def restore(pack: Pack, path: Path) -> None:
-    """Bring the lanes of a pack, laid out anew, to where they were. Raises: BadValue for a lane that is not in it."""
+    """Bring the lanes of a pack, laid out anew, to where they were.
+
+    Raises: BadValue for a lane that is not in it, Changed where one's own file held something else.
+    """
     header = _header(path)
+    check_unchanged(pack.task.name, header.get("data"), pack.task.data)
     told = {one["hash"]: one for one in header["lanes"]}
     tensors = load_file(path)
     for lane in pack.lanes:

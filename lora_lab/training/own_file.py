@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue, Changed, NotFound
+
+SUFFIXES = (".csv", ".jsonl", ".ndjson", ".txt")
+
+
+def fingerprint(task: str) -> str | None:
+    """Sixteen hex digits of what a file of one's own holds now; None of a task that is no such file."""
+    path = Path(task).expanduser()
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        return None
+    return sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def check_unchanged(task: str, then: str | None, now: str | None) -> None:
+    """Raises: Changed where a run was made when the file held something else; the first records do not say what."""
+    if then and now and then != now:
+        raise Changed(f"{task} has changed since runs were made from it: give those of the new file another --out")
 
 
 def labelled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:

@@ -215,6 +215,7 @@ class Pack:
     def record(self, lane: Lane, score: Score | None) -> Run:
         """What came of a lane. `seconds` is its share of the pack's."""
         report: Report = lane.model.lora_lab_report  # type: ignore[assignment]
+        own = {"data": self.task.data} if self.task.data else {}
         return Run(
             recipe=lane.recipe,
             metrics=score.metrics if score else {},
@@ -224,7 +225,7 @@ class Pack:
             total=report.total,
             seconds=(time.perf_counter() - self.started) / self.size,
             peak_bytes=self.peak_bytes,
-            environment=device.environment(self.choice) | {"pack": self.size},
+            environment=device.environment(self.choice) | {"pack": self.size, **own},
             status=lane.status,
             error=lane.error,
             warnings=list(lane.warnings),

@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,7 +73,7 @@ class Task:
     number has one.
 
     `max_length` is the number of tokens that a text is cut to; `metrics` what it is judged by, where that is not
-    accuracy or perplexity.
+    accuracy or perplexity; `data` tells the content of one's own file from what it may hold another day.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Task:
     validation: Split
     test: Split
     metrics: tuple[str, ...] = ()
+    data: str | None = None
 
     @property
     def num_labels(self) -> int | None:
@@ -146,9 +147,10 @@ def load_task(
             f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, or "
             "give a .csv, .jsonl or .txt"
         )
+    data = own_file.fingerprint(name)
     if pairs.holds_pairs(path):
-        return _chats(str(path), pairs.read(path, seed), max_length)
-    return _own_task(path, seed, max_length or 128, text, label)
+        return replace(_chats(str(path), pairs.read(path, seed), max_length), data=data)
+    return replace(_own_task(path, seed, max_length or 128, text, label), data=data)
 
 
 def _task(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lora_lab import BadValue, LoRA, NotFound, Store
+from lora_lab.errors import Changed
 from lora_lab.experiments.compare import compare, spread, terms_of
 from lora_lab.experiments.contenders import contenders, label
 from tests.training.conftest import PLAIN
@@ -126,6 +127,17 @@ def test_a_method_that_fails_is_recorded_and_the_rest_go_on(tiny_encoder, opinio
     assert "rank 33" in large["error"]
     assert (absent["runs"], absent["accuracy"]["mean"], absent["lr"], absent["against"]) == ([], None, None, {})
     assert good["accuracy"]["n"] == 2
+
+
+def test_methods_on_an_edited_file_are_not_compared_with_those_on_the_old_one(tiny_encoder, opinions, tmp_path):
+    file, terms = tmp_path / "own.csv", {**SMALL, "steps": 2, "growth": 0, "seeds": 1}
+    file.write_text(Path(opinions).read_text())
+    compare(tiny_encoder, str(file), "probe", tmp_path / "out", **terms)
+    before = (tmp_path / "out" / "comparison.json").read_bytes()
+    file.write_text(file.read_text().replace("awful,bad", "awful,good", 10))
+    with pytest.raises(Changed, match=r"own\.csv has changed"):
+        compare(tiny_encoder, str(file), "probe,bitfit", tmp_path / "out", **terms)
+    assert (tmp_path / "out" / "comparison.json").read_bytes() == before
 
 
 def test_stopped_it_leaves_the_rest_to_the_next_call(compared, tiny_encoder, opinions, tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from lora_lab import BadValue, Grid, LoRA, NotFound, Recipe, Store, sweep
+from lora_lab.errors import Changed
 from lora_lab.experiments.sweep import locked
 from lora_lab.training.runs import VERSION
 from tests.training.conftest import PLAIN
@@ -255,6 +256,60 @@ def test_a_disk_that_fills_up_is_one_sentence_and_what_was_there_stays(grid, tmp
         sweep(recipes, tmp_path)
     monkeypatch.undo()
     assert sweep(recipes, tmp_path).skipped == 2
+
+
+# ---- one's own file, edited
+
+
+@pytest.fixture
+def own(grid, opinions, tmp_path):
+    """Recipes on a file that a test may edit, and the file."""
+    file = tmp_path / "own.csv"
+    file.write_text(Path(opinions).read_text())
+    return [replace(recipe, task=str(file)) for recipe in grid(rank=[1, 2], lr=1e-2)], file
+
+
+def edit(file: Path) -> None:
+    """As somebody who puts labels right: the texts and their number stay."""
+    file.write_text(file.read_text().replace("awful,bad", "awful,good").replace("lovely,good", "lovely,bad"))
+
+
+def test_an_edited_file_is_not_answered_with_runs_of_the_old_one(own, tmp_path):
+    recipes, file = own
+    runs, was = sweep(recipes, tmp_path / "runs"), file.read_text()
+    edit(file)
+    with pytest.raises(Changed, match=r"own\.csv has changed since runs were made from it.*another --out"):
+        sweep(recipes, tmp_path / "runs")
+    with pytest.raises(Changed, match="has changed"):
+        _ = runs.scores  # old predictions on new labels
+    assert sweep(recipes, tmp_path / "others").skipped == 0
+    file.write_text(was)
+    assert sweep(recipes, tmp_path / "runs").skipped == 2
+
+
+@pytest.mark.parametrize("edited", [edit, lambda file: file.write_text(file.read_text() + "\nso so 99,middling")])
+def test_a_broken_off_pack_does_not_go_on_with_an_edited_file(own, tmp_path, edited):
+    recipes, file = own
+    stop = threading.Event()
+    sweep(recipes, tmp_path / "runs", stop=stop, callbacks=lambda _: [lambda p: stop.set()])
+    edited(file)
+    with pytest.raises(Changed, match="has changed"):
+        sweep(recipes, tmp_path / "runs")
+
+
+def test_runs_that_do_not_say_what_the_file_held_go_on_counting(own, tmp_path):
+    recipes, file = own
+    sweep(recipes, tmp_path)
+    for record in (tmp_path / f"{recipe.hash}.json" for recipe in recipes):
+        told = json.loads(record.read_text())
+        assert told["environment"].pop("data")
+        record.write_text(json.dumps(told))
+    edit(file)
+    again = sweep(recipes, tmp_path)
+    assert (again.skipped, again.scores.shape) == (2, (2, 16))
+    file.write_text(file.read_text() + "".join(f"\nanother {n},good" for n in range(20)))
+    with pytest.raises(Changed, match="has changed"):
+        _ = again.scores  # as many answers as there were rows
 
 
 # ---- killed
