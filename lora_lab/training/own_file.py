@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterable
 from hashlib import sha256
@@ -71,7 +73,25 @@ def _table(path: Path) -> pd.DataFrame:
         if path.suffix.lower() in (".jsonl", ".ndjson"):
             return pd.read_json(path, lines=True, dtype=False)
         if path.suffix.lower() == ".csv":
+            _check_widths(path)
             return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:
+    except BadValue:
+        raise
+    except (ValueError, csv.Error) as error:
         raise BadValue(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
     raise BadValue(f"{path} is no .csv, .jsonl or .txt file")
+
+
+def _check_widths(path: Path) -> None:
+    """Raises: BadValue for a row with more fields than the header, of whose first ones pandas may make an index."""
+    csv.field_size_limit(2**31 - 1)  # a text may be long
+    lines = csv.reader(io.StringIO(text_of(path)))
+    rows = filter(None, lines)
+    header = next(rows, [])
+    for row in rows:
+        if 1 < len(header) < len(row):  # with one field no comma divides the header: it is a column that is missing
+            line = lines.line_num - sum(field.count("\n") for field in row)
+            raise BadValue(
+                f"{path}, line {line} has {len(row)} fields and the header {len(header)}: put a text with commas in "
+                'quotes, "like, this", and end no line with a comma'
+            )

@@ -131,6 +131,18 @@ def test_a_file_of_ones_own_is_a_task(tmp_path, suffix):
         assert label == int(text.split()[1]) % 2
 
 
+def test_a_text_in_quotes_may_hold_commas_lines_and_quotes(tmp_path):
+    texts = [f'text {i}, said\nthe "critic",\r\n\nof films' for i in range(20)]
+    task = load_task(write(tmp_path, [{"text": text, "label": i % 2} for i, text in enumerate(texts)]))
+    assert sorted(task.train.texts + task.validation.texts + task.test.texts) == sorted(texts)
+
+
+def test_a_text_may_be_longer_than_python_reads_of_its_own(tmp_path):
+    file = tmp_path / "own.csv"
+    file.write_text("text,label\n" + "\n".join(f"{i}{'x' * 2**17},{i % 2}" for i in range(10)))
+    assert len(load_task(str(file)).train) == 7
+
+
 def test_columns_may_have_other_names(tmp_path):
     rows = [{"review": r["text"], "stars": i % 3 + 8} for i, r in enumerate(records())]
     task = load_task(write(tmp_path, rows), text="review", label="stars")
@@ -175,8 +187,12 @@ def test_plain_text_is_language_modelling(tmp_path):
         ("own.csv", "", BadValue, "cannot be read as csv"),
         ("own.csv", "text,label\n", BadValue, "has 0 different labels"),
         ("own.csv", 'text,label\na,"1\n', BadValue, "cannot be read as csv"),
-        ("own.csv", "text,label\na,1,2,3\nb,0\nc,1,2,3,4,5\n", BadValue, "cannot be read as csv"),
-        ("own.csv", b"text,label\n\xff\xfe,1\n", BadValue, "cannot be read as csv"),
+        ("own.csv", "text,label\na,1,2,3\nb,0\nc,1,2,3,4,5\n", BadValue, "line 2 has 4 fields and the header 2"),
+        ("own.csv", "text,label\nWell, so,1\nNo, not so,0\n", BadValue, "line 2 has 3 fields and the header 2"),
+        ("own.csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', BadValue, "line 7 has 3 fields"),
+        ("own.csv", "text,label\na,1,\nb,0,\n", BadValue, "line 2 has 3 fields.*end no line with a comma"),
+        ("own.csv", "text;label\na, b;1\n", NotFound, "no column 'text'; it has text;label"),
+        ("own.csv", b"text,label\n\xff\xfe,1\n", BadValue, "no plain text in UTF-8"),
         (
             "own.csv",
             "text,label,split\n" + "a,1,train\nb,0,test\n",
