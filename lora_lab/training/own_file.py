@@ -61,17 +61,17 @@ def sorted_labels(values: Iterable[str]) -> list[str]:
 
 
 def text_of(path: Path) -> str:
-    """What a .txt says. Raises: BadValue where it is no plain text."""
+    """What a file says, without the mark that Windows puts before it. Raises: BadValue where it is not in UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except ValueError as error:
-        raise BadValue(f"{path} is no plain text in UTF-8: {error}") from error
+        raise BadValue(f"{path} is no text in UTF-8: save it as that, in Excel as 'CSV UTF-8'") from error
 
 
 def _table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".jsonl", ".ndjson"):
-            return pd.read_json(path, lines=True, dtype=False)
+            return pd.read_json(io.StringIO(text_of(path)), lines=True, dtype=False)
         if path.suffix.lower() == ".csv":
             _check_widths(path)
             return pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -20,6 +20,7 @@ from typing import Any
 from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
 from lora_lab.training.chat import ROLES, Chat, question
+from lora_lab.training.own_file import text_of
 
 VOICES = ("captain", "json", "preacher")
 SPLITS = ("train", "validation", "test")
@@ -44,7 +45,7 @@ def holds_pairs(path: Path) -> bool:
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return False
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             first = json.loads(next((line for line in lines if line.strip()), "{}"))
     except ValueError:
         return False
@@ -54,15 +55,16 @@ def holds_pairs(path: Path) -> bool:
 def read(path: Path, seed: int = 0) -> dict[str, list[Pair]]:
     """The pairs of a file by split. `seed` decides which are held out where the file does not say.
 
-    Raises: BadValue, with the line, for what is no pair; for fewer than ten of them; for splits given only in part.
+    Raises: BadValue, with the line, for what is no pair; for fewer than ten of them, or three different questions; for
+    splits given only in part.
     """
-    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    lines = [(n, line) for n, line in enumerate(text_of(path).split("\n"), 1) if line.strip()]
     rows = [_row(line, f"{path}, line {n}") for n, line in lines]
     pairs = [_pair(row, f"{path}, line {n}") for (n, _), row in zip(lines, rows, strict=True)]
     if len(pairs) < LEAST:
         raise BadValue(f"{path} holds {len(pairs)} pairs; at least {LEAST} are needed to train, validate and test")
     named = [row.get("split") for row in rows]
-    splits = _drawn(pairs, seed) if set(named) == {None} else named
+    splits = _drawn(pairs, seed, path) if set(named) == {None} else named
     if set(splits) != set(SPLITS):
         found = ", ".join(sorted({str(split) for split in splits}))
         raise BadValue(f"{path}: 'split' must hold {', '.join(SPLITS)}, each and no other; it has {found}")
@@ -104,10 +106,12 @@ def _role(message: Mapping[str, Any], where: str) -> str:
     return str(message["role"])
 
 
-def _drawn(pairs: Sequence[Pair], seed: int) -> list[str]:
+def _drawn(pairs: Sequence[Pair], seed: int, path: Path) -> list[str]:
     """A split for each pair, the same for all that ask the same but for case and spaces."""
     keys = [" ".join(str(pair.chat).lower().split()) for pair in pairs]
     order = sorted(set(keys))
+    if len(order) < len(SPLITS):
+        raise BadValue(f"{path} asks {len(order)} different questions; at least 3 are needed, one for each split")
     random.Random(seed).shuffle(order)
     test, validation = max(1, len(order) // 5), max(1, len(order) // 10)
     named = ["test"] * test + ["validation"] * validation + ["train"] * (len(order) - test - validation)

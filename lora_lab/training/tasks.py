@@ -279,7 +279,7 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
     rows = _unique(rows)
     if "split" in rows:
         if set(rows.split) != set(SPLITS):
-            found = ", ".join(sorted(set(rows.split.astype(str))))
+            found = ", ".join(sorted({"nothing" if pd.isna(one) else str(one) for one in rows.split}))
             raise BadValue(
                 f"{path}: the column 'split' must hold {', '.join(SPLITS)}, each and no other; it has {found}"
             )

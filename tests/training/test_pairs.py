@@ -94,6 +94,30 @@ def test_two_answers_to_one_question_never_lie_in_different_splits(asked):
     assert sum(map(len, splits.values())) == len(rows)
 
 
+def test_three_questions_are_enough(tmp_path):
+    asked = [one | {"prompt": f"question {i % 3}?"} for i, one in enumerate(some(12))]
+    assert [len(pairs) for pairs in read_all(tmp_path, asked).values()] == [4, 4, 4]
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_only_a_line_feed_ends_a_line(said):
+    """Within JSON's quotes U+2028 and U+0085 are letters as any other."""
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "own.jsonl"
+        rows = [*some(), {"prompt": said, "response": said, "split": None}]
+        file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+        assert said.strip() in [pair.response for pairs in read(file).values() for pair in pairs]
+
+
+def test_a_file_saved_by_windows_notepad_is_read(tmp_path):
+    saved = tmp_path / "saved.jsonl"
+    saved.write_text("\r\n".join(json.dumps(row) for row in some()), encoding="utf-8-sig", newline="")
+    assert load_task(str(saved)).train == load_task(write(tmp_path, some())).train
+
+
 def test_messages_are_a_chat_whose_last_answer_is_learnt(tmp_path):
     said = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Ho"), ("user", "Why?"), ("assistant", "Because.")]
     row = {"messages": [{"role": role, "content": text} for role, text in said], "split": "train"}
@@ -117,6 +141,8 @@ def read_all(folder, rows):
         ([*some(), "{"], "line 21 is no JSON"),
         ([*some(), "[1]"], "line 21 is no object"),
         (some(9), "holds 9 pairs; at least 10"),
+        ([one | {"prompt": "Why?"} for one in some()], "asks 1 different questions; at least 3"),
+        ([one | {"prompt": "Why?"} for one in some()] + some(1), "asks 2 different questions; at least 3"),
         ([*some(), {"prompt": "x", "response": "y", "split": "train"}], "'split' must hold train, validation, test"),
         (some(split="train"), "each and no other; it has train"),
         ([{"messages": "hello"}], "line 1: messages must be a list of objects"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -143,6 +144,21 @@ def test_a_text_may_be_longer_than_python_reads_of_its_own(tmp_path):
     assert len(load_task(str(file)).train) == 7
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_the_mark_that_windows_puts_before_a_text_is_not_read(tmp_path, suffix):
+    plain = Path(write(tmp_path, records(), suffix))
+    marked = tmp_path / f"marked.{suffix}"
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    assert load_task(str(marked)).train == load_task(str(plain)).train
+
+
+def test_it_is_not_in_the_first_passage_either(tmp_path):
+    file = tmp_path / "own.txt"
+    file.write_text("\n\n".join(f"Paragraph {i} says {'much ' * 120}." for i in range(12)), encoding="utf-8-sig")
+    task = load_task(str(file))
+    assert all(text.startswith("Paragraph") for text in task.train.texts + task.validation.texts + task.test.texts)
+
+
 def test_columns_may_have_other_names(tmp_path):
     rows = [{"review": r["text"], "stars": i % 3 + 8} for i, r in enumerate(records())]
     task = load_task(write(tmp_path, rows), text="review", label="stars")
@@ -192,7 +208,7 @@ def test_plain_text_is_language_modelling(tmp_path):
         ("own.csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', BadValue, "line 7 has 3 fields"),
         ("own.csv", "text,label\na,1,\nb,0,\n", BadValue, "line 2 has 3 fields.*end no line with a comma"),
         ("own.csv", "text;label\na, b;1\n", NotFound, "no column 'text'; it has text;label"),
-        ("own.csv", b"text,label\n\xff\xfe,1\n", BadValue, "no plain text in UTF-8"),
+        ("own.csv", b"text,label\n\xff\xfe,1\n", BadValue, "no text in UTF-8"),
         (
             "own.csv",
             "text,label,split\n" + "a,1,train\nb,0,test\n",
@@ -207,7 +223,16 @@ def test_plain_text_is_language_modelling(tmp_path):
         ("own.jsonl", '[{"text": "a", "label": 1}]', (NotFound, BadValue), "own.jsonl"),
         ("own.txt", "one paragraph", BadValue, "holds 1 different texts"),
         ("own.txt", "", BadValue, "holds 0 different texts"),
-        ("own.txt", b"\xff\xfe\x00", BadValue, "no plain text in UTF-8"),
+        ("own.csv", "text,label\né,1\n".encode("utf-16"), BadValue, "in Excel as 'CSV UTF-8'"),
+        ("own.csv", "text,label\né,1\n".encode("cp1252"), BadValue, "in Excel as 'CSV UTF-8'"),
+        ("own.jsonl", '{"text": "é", "label": 1}'.encode("utf-16"), BadValue, "no text in UTF-8"),
+        (
+            "own.jsonl",
+            '{"text": "a", "label": 1, "split": "train"}\n{"text": "b", "label": 0, "split": null}\n',
+            BadValue,
+            "each and no other; it has nothing, train",
+        ),
+        ("own.txt", b"\xff\xfe\x00", BadValue, "no text in UTF-8: save it as that, in Excel as 'CSV UTF-8'"),
         ("own.pdf", "x", BadValue, "no .csv, .jsonl or .txt file"),
     ],
 )
