@@ -39,6 +39,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
     warnings.showwarning = _warn
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe cannot write every letter: \u8a55 in place of it
+        sys.stdout.reconfigure(errors="backslashreplace")  # as Python itself does for stderr
     try:
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -240,8 +242,4 @@ def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> No
 
 
 def _print(what: Any, as_json: bool) -> None:
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # a Windows pipe cannot write every letter; better \\u8a55 than nothing
-        sys.stdout.reconfigure(errors="backslashreplace")
     print(json.dumps(what, allow_nan=False) if as_json else what)

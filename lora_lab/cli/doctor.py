@@ -32,7 +32,7 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
         from lora_lab import workbench
 
         facts = workbench.examine()
-        _show(json.dumps(facts, allow_nan=False) if as_json else workbench.describe(facts))
+        print(json.dumps(facts, allow_nan=False) if as_json else workbench.describe(facts))
 
 
 def _preflight(out: str | None, folder: Path, port: int, as_json: bool) -> None:
@@ -43,13 +43,7 @@ def _preflight(out: str | None, folder: Path, port: int, as_json: bool) -> None:
 
     findings = preflight(folder, port, say=lambda said: print(said, file=sys.stderr, flush=True))
     told, path = write_letter(findings, Path(out or FILE).expanduser().absolute())
-    _show(json.dumps(told) if as_json else f"{words(findings)}\nto be sent back, without names: {path}")
+    print(json.dumps(told) if as_json else f"{words(findings)}\nto be sent back, without names: {path}")
     if not told["green"]:
         count = sum(not one.green for one in findings)
         raise Failed(f"{count} of {len(findings)} red: do what stands beside each, then run this once more")
-
-
-def _show(text: str) -> None:
-    if reconfigure := getattr(sys.stdout, "reconfigure", None):  # a Windows pipe cannot write every letter
-        reconfigure(errors="backslashreplace")
-    print(text)
