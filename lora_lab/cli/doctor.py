@@ -25,9 +25,10 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
     if preflight:
         _preflight(out, Path(folder).expanduser().absolute(), port, as_json)
     elif collect:
-        from lora_lab.preflight.report import collected
+        from lora_lab.preflight.report import collected, letters_in
 
-        print(collected(Path(collect)))
+        letters = letters_in(Path(collect))
+        print(json.dumps({"files": letters}) if as_json else collected(letters))
     else:
         from lora_lab import workbench
 

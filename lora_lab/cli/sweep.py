@@ -54,11 +54,15 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
     """
     from lora_lab.experiments import grid
     from lora_lab.experiments.cluster import connect
+    from lora_lab.experiments.sweep import Swept
     from lora_lab.experiments.sweep import sweep as run
 
     how = {name: options.pop(name) for name in ("solo", "halving", "again")} | {"size": options.pop("pack_size")}
     recipes = _recipes(options)
-    recipes = grid.share(recipes, part) if part else recipes
+    whole, recipes = len(recipes), grid.share(recipes, part) if part else recipes
+    if not recipes:  # more laptops than runs: nothing is wrong
+        print(json.dumps(Swept(()).to_json()) if as_json else f"share {part} of {whole} runs is empty: nothing to do")
+        return
     client = connect(dask) if dask else None
     swept = run(recipes, out, client=client, download=download, **how)
     print(json.dumps(swept.to_json(), allow_nan=False) if as_json else describe(swept))

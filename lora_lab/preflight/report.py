@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ def write_letter(findings: Iterable[Finding], wanted: Path) -> tuple[dict[str, A
     raise BadValue(f"neither {wanted} nor {tempfile.gettempdir()} can be written to; give --out FILE on a stick")
 
 
-def collected(folder: Path) -> str:
-    """A line for each file that was sent back (*.json in the folder), the red ones first, with what is red.
+def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was sent back (*.json in the folder) by the file's name, the red ones first.
 
     Raises: NotFound where there is none.
     """
@@ -40,9 +40,14 @@ def collected(folder: Path) -> str:
     letters = {name: one for name, one in told.items() if isinstance(one.get("findings"), list)}
     if not letters:
         raise NotFound(f"no file of lora-lab doctor --preflight lies in {folder}")
+    return dict(sorted(letters.items(), key=lambda pair: bool(pair[1].get("green"))))
+
+
+def collected(letters: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line for each file that was sent back, with what is red."""
     width = max(map(len, letters))
     lines = []
-    for name, one in sorted(letters.items(), key=lambda pair: bool(pair[1].get("green"))):
+    for name, one in letters.items():
         wrong = [f"{found['name']} ({found['found']})" for found in one["findings"] if not found["green"]]
         lines.append(f"{name:{width}}  {'ok ' if not wrong else 'RED'}  {one['system']}  {'; '.join(wrong)}".rstrip())
     ready = sum(bool(one.get("green")) for one in letters.values())

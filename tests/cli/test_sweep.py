@@ -60,6 +60,15 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(lora_lab, small,
     assert (answer["runs"], answer["taken"], answer["repeated"], len(answer["frame"])) == (2, 0, 2, 2)
 
 
+def test_a_laptop_beyond_the_grid_has_nothing_to_do(lora_lab, tmp_path):
+    words = ["sweep", *CHEAP, "--rank", "1,2", "--share", "3/40", "--out", str(tmp_path / "runs")]
+    done = lora_lab(*words)
+    assert (done.returncode, done.stdout) == (0, "share 3/40 of 2 runs is empty: nothing to do\n")
+    done = lora_lab(*words, "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["runs"], found["packs"], found["skipped"], found["failed"]) == (0, [], [], 0, 0)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -167,8 +167,10 @@ def test_forty_files_become_one_table(lora_lab, tmp_path: Path):  # noqa: F811
     assert lines[0].startswith("bob.json")
     assert "disk (0.5 GiB free)" in lines[0]
     assert lines[-1] == "1 of 2 are ready"
+    found = json.loads(lora_lab("doctor", "--collect", str(tmp_path), "--json").stdout)["files"]
+    assert [(name, one["green"]) for name, one in found.items()] == [("bob.json", False), ("ann.json", True)]
     with pytest.raises(NotFound, match="preflight"):
-        report.collected(tmp_path / "nowhere")
+        report.letters_in(tmp_path / "nowhere")
 
 
 def test_it_says_something_where_torch_is_broken(tmp_path: Path):
