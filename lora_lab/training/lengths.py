@@ -27,8 +27,6 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None)
         raise BadValue(
             f"task {task.name} is language modelling and needs a causal model such as smollm2, not an encoder"
         )
-    if task.num_labels is None and task.max_length < 2:
-        raise BadValue("max_length must be at least 2 in language modelling: one token has no next one to predict")
     longest, before = positions(model, method), _ahead(model, method)
     if longest is not None and task.max_length > longest:
         beside = f" after {before} trained ones" if before else ""

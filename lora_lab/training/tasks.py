@@ -36,6 +36,7 @@ from lora_lab.training.restaurants import Example
 
 SPLITS = ("train", "validation", "test")
 HUB_ID = r"[\w-]+/[\w-]+"  # owner and name
+SHORTEST = 4  # tokens: two of them are an encoder's own marks, and below two its tokenizer does not cut at all
 T = TypeVar("T")
 VALIDATED = 100  # meanings; E2E has 547, and they are scored again and again
 
@@ -125,8 +126,8 @@ def load_task(
     download    allow the hub to be asked for a data set that is named by its hub id
     Raises: NotFound for an unknown name or column; BadValue for a file that cannot be a task.
     """
-    if max_length is not None and max_length < 1:
-        raise BadValue(f"max_length must be at least 1 token, not {max_length}")
+    if max_length is not None and max_length < SHORTEST:
+        raise BadValue(f"max_length must be at least {SHORTEST} tokens, not {max_length}: a text needs them")
     if name in TASKS:
         known = TASKS[name]
         rows = _unique(known.read())

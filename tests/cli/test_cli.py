@@ -84,7 +84,7 @@ BAD = {
     "unknown task": (["train", "--task", "rtt"], "no task or file 'rtt'; tasks are rt, imdb"),
     "an encoder for a language": (["train", "--task", "kjv"], "needs a causal model such as smollm2"),
     "texts too long": (["train", "--max-length", "513"], "max_length 513 is above the 512 tokens"),
-    "texts of nothing": (["train", "--max-length", "0"], "max_length must be at least 1"),
+    "texts of nothing": (["train", "--max-length", "1"], "max_length must be at least 4"),
     "unknown device": (["train", "--device", "tpu"], "device must be one of cuda, mps, cpu"),
     "unknown dtype": (["train", "--dtype", "fp8"], "dtype must be one of fp32, bf16, fp16"),
     "unknown attention": (["train", "--attention", "flash"], "attention must be one of eager, sdpa"),

@@ -92,9 +92,10 @@ def test_tweets_have_three_classes(monkeypatch, tmp_path):
 
 
 def test_max_length_may_be_given():
-    assert load_task("rt", max_length=12).max_length == 12
-    with pytest.raises(BadValue, match="max_length must be at least 1 token, not 0"):
-        load_task("rt", max_length=0)
+    assert load_task("captain", max_length=12).max_length == 12
+    for none_left in (0, 1, 3):
+        with pytest.raises(BadValue, match=f"max_length must be at least 4 tokens, not {none_left}"):
+            load_task("captain", max_length=none_left)
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=80)))
