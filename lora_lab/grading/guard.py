@@ -79,7 +79,8 @@ class _Guard:
         self.readable = [place for place in readable if not _inside(self.private, place)]
         self.rules = dict.fromkeys(CHANGES, self.changed) | dict.fromkeys(NETWORK, self.reached)
         self.rules |= dict.fromkeys(PROGRAMS, self.started) | dict.fromkeys(READS, self.looked)
-        self.rules |= {"open": self.opened, "sqlite3.connect": self.connected, "os.kill": self.signalled, "os.killpg": self.signalled}
+        self.rules |= {"open": self.opened, "sqlite3.connect": self.connected}
+        self.rules |= dict.fromkeys(("os.kill", "os.killpg"), self.signalled)
         self.rules |= dict.fromkeys(("resource.setrlimit", "resource.prlimit"), self.loosened)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
