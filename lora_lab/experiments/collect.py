@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab.experiments.results import row
 from lora_lab.training.runs import FINISHED, Run, Store
 
 
@@ -36,7 +38,7 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     store.check_writable()
     for file in sorted(file for folder in sources for file in folder.rglob("*.json") if _could_be_run(file)):
         try:
-            run = Store(file.parent).read(file.stem)
+            run = _read(file)
         except LabError as error:
             unreadable[str(file)] = str(error)
             continue
@@ -52,6 +54,16 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
 def _could_be_run(file: Path) -> bool:
     """Records are named by twelve hex digits; an adapter's config is not."""
     return len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
+
+
+def _read(file: Path) -> Run:
+    """A run that the frame of all can show. Raises: BadValue for one that would keep it from being shown."""
+    run = Store(file.parent).read(file.stem)
+    try:
+        row(json.loads(json.dumps(run.to_json(), allow_nan=False)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadValue(f"{file} is not a run of lora_lab ({error!r}); move it out of the store") from error
+    return run
 
 
 def _take(store: Store, file: Path, run: Run) -> None:
