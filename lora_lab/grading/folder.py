@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,18 +12,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import psutil
 
 from lora_lab import predictions
 from lora_lab.errors import LabError, NotFound
 from lora_lab.grading import table
+from lora_lab.grading.environ import environment
 from lora_lab.grading.judge import WORDS
 from lora_lab.grading.kernel import Job
 from lora_lab.grading.lessons import Cell, Exercise, Lesson, cells_of, lessons, recognise
 from lora_lab.grading.session import Session
-from lora_lab.training import device
-from lora_lab.training.assets import home
 
 GIB = 2**30
 BESIDE = 100 * 2**20  # bytes of other files that are copied along with a notebook
@@ -72,10 +70,11 @@ class Grade:
 
 def grade(
     path: str | Path, *, limits: Limits = Limits(), jobs: int = 1, known: Sequence[Lesson] | None = None,
-    say: Callable[[str], None] = lambda words: None,
+    say: Callable[[str], None] = lambda words: None, keep: Callable[[list[Grade]], None] = lambda rows: None,
 ) -> list[Grade]:  # fmt: skip
     """Grade a notebook, or every one below a folder, each in a fresh process. `known`: other lessons than the lab's.
 
+    After each notebook `say` is given its row in words, and `keep` all rows that there are.
     Raises: NotFound where there is no notebook.
     """
     top = Path(path).resolve()
@@ -83,11 +82,14 @@ def grade(
     if not notebooks:
         raise NotFound(f"there is no notebook in {path}: give a file or a folder of .ipynb files")
     root, known = (top.parent if top.is_file() else top), known if known is not None else lessons()
-    processes = _processes()
+    processes, rows, lock = _processes(), dict[Path, Grade](), threading.Lock()
 
     def one(notebook: Path) -> Grade:
-        row = _graded(notebook, root, limits, processes, known)
-        say(in_words(row))
+        row = _graded_or_failed(notebook, root, limits, processes, known)
+        with lock:
+            rows[notebook] = row
+            say(in_words(row))
+            keep([rows[other] for other in notebooks if other in rows])
         return row
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -97,6 +99,15 @@ def grade(
 def _notebooks(folder: Path) -> list[Path]:
     found = (path for path in folder.rglob("*.ipynb") if path.is_file())
     return sorted(path for path in found if not set(path.relative_to(folder).parts[:-1]) & set(PASSED_OVER))
+
+
+def _graded_or_failed(notebook: Path, root: Path, *how: Any) -> Grade:
+    """Its row, whatever happens: the others of its class are graded all the same."""
+    try:
+        return _graded(notebook, root, *how)
+    except Exception as error:
+        words = f"the grader stopped with {type(error).__name__}: {error}"
+        return Grade(notebook.relative_to(root).as_posix(), "failed", words=words[:300])
 
 
 def _graded(notebook: Path, root: Path, limits: Limits, processes: int, known: Sequence[Lesson]) -> Grade:
@@ -123,32 +134,7 @@ def _graded(notebook: Path, root: Path, limits: Limits, processes: int, known: S
 def _job(cells: Sequence[Cell], place: Path, root: Path, limits: Limits, processes: int) -> Job:
     code = [cell.source for cell in cells if cell.code]
     memory = int(limits.memory_gib * GIB)
-    return Job(code, place, root, _environment(place, limits.full), memory, limits.seconds, processes)
-
-
-def _what_is_known_of_the_machine(own: dict[str, str]) -> None:
-    """Lay what was measured of this machine where the notebook's process looks for it: else each would measure anew."""
-    device.measured(device.pick_device())
-    known = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json"
-    for folder in (Path(own["XDG_CACHE_HOME"]), Path(own["HOME"]) / "Library" / "Caches"):  # Linux, macOS
-        (folder / "lora_lab").mkdir(parents=True)
-        if known.is_file():
-            shutil.copy(known, folder / "lora_lab")
-
-
-def _environment(place: Path, full: bool) -> dict[str, str]:
-    """The grader's environment, with a home and a place for temporary files inside the copy: nothing is shared."""
-    from matplotlib import get_cachedir
-
-    own = {name: str(place / f".{name.lower()}") for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "IPYTHONDIR")}
-    for folder in own.values():
-        Path(folder).mkdir(exist_ok=True)
-    _what_is_known_of_the_machine(own)
-    fixed = {"LORA_LAB_HEADLESS": "1", "LORA_LAB_HOME": str(home()), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
-             "MPLCONFIGDIR": get_cachedir(), "FAST": "" if full else "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
-    windows = {"TEMP": own["TMPDIR"], "TMP": own["TMPDIR"], "USERPROFILE": own["HOME"]} if os.name == "nt" else {}
-    inductor = {"TORCHINDUCTOR_CACHE_DIR": str(place / ".torch")}  # which torch makes in the common /tmp, even unused
-    return {**os.environ, **own, **fixed, **inductor, **windows}
+    return Job(code, place, root, environment(place, limits.full), memory, limits.seconds, processes)
 
 
 def _copy(folder: Path, place: Path) -> None:
@@ -156,17 +142,11 @@ def _copy(folder: Path, place: Path) -> None:
     place.mkdir()
     left = BESIDE
     for path in sorted(folder.iterdir()):
-        left -= _size(path)
         if path.suffix == ".ipynb" or path.name in PASSED_OVER or path.name.startswith(".") or path.is_symlink():
             continue
-        if left < 0:
-            break
-        if path.is_file():
+        if path.is_file() and (size := path.stat().st_size) <= left:
             shutil.copy(path, place)
-
-
-def _size(path: Path) -> int:
-    return path.lstat().st_size if path.is_file() else 0
+            left -= size
 
 
 def _row(name: str, session: Session) -> Grade:

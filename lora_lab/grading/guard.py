@@ -10,8 +10,10 @@ from collections.abc import Callable
 from os.path import realpath
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from lora_lab.grading import landlock
+from lora_lab.training.assets import shipped
 
 FILE_BYTES = 2**30  # of one file
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -24,7 +26,9 @@ NETWORK = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "
            "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")  # fmt: skip
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty",
             "os.startfile", "os.startfile/2", "pty.spawn", "_winapi.CreateProcess")  # fmt: skip
+UNHEARD = (("_posixsubprocess", "fork_exec"), ("subprocess", "_fork_exec"))  # start programs without any event
 READS = ("os.listdir", "os.scandir")
+NO_FILE = ("", ":memory:")  # names of a database
 NOWHERE = (os.path.realpath(os.devnull), os.devnull, "\\\\.\\nul")
 
 
@@ -57,7 +61,11 @@ def enclose(folder: Path, private: Path, report: Callable[[str], None]) -> dict[
     Returns which walls are Linux's own. Cannot be undone.
     """
     walls = {"network": landlock.without_network(), "files": landlock.only_write_in(folder)}
-    sys.addaudithook(_Guard(folder, private, report))
+    hook = _Guard(folder, private, report)
+    sys.addaudithook(hook)
+    for module, name in UNHEARD:
+        if module in sys.modules:
+            setattr(sys.modules[module], name, lambda *arguments, **by_name: hook.started("fork_exec", arguments))
     return walls
 
 
@@ -66,12 +74,13 @@ class _Guard:
 
     def __init__(self, folder: Path, private: Path, report: Callable[[str], None]) -> None:
         self.folder, self.private, self.report, self.own = realpath(folder), realpath(private), report, os.getpid()
-        lab = Path(__file__).parents[2]
-        readable = (folder, sys.prefix, sys.base_prefix, lab, os.environ.get("LORA_LAB_HOME", sys.prefix))
-        self.readable = tuple(realpath(place) for place in readable)
+        lab = (Path(__file__).parents[1], shipped("data"), os.environ.get("LORA_LAB_HOME", sys.prefix))
+        readable = [realpath(place) for place in (folder, sys.prefix, sys.base_prefix, *lab)]
+        self.readable = [place for place in readable if not _inside(self.private, place)]
         self.rules = dict.fromkeys(CHANGES, self.changed) | dict.fromkeys(NETWORK, self.reached)
         self.rules |= dict.fromkeys(PROGRAMS, self.started) | dict.fromkeys(READS, self.looked)
-        self.rules |= {"open": self.opened, "os.kill": self.signalled, "os.killpg": self.signalled}
+        self.rules |= {"open": self.opened, "sqlite3.connect": self.connected}
+        self.rules |= dict.fromkeys(("os.kill", "os.killpg"), self.signalled)
         self.rules |= dict.fromkeys(("resource.setrlimit", "resource.prlimit"), self.loosened)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -92,6 +101,13 @@ class _Guard:
             self.refuse(f"write {where}")
         if self._others(where):
             self.refuse(f"read {where}")
+
+    def connected(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """A database is opened by C, which has no audit hook; its name may be a path or file:PATH?more."""
+        name = os.fsdecode(arguments[0])
+        for path in (name, unquote(urlsplit(name).path) if name.startswith("file:") else name):
+            if path not in NO_FILE and not self._own(where := _place(path)):
+                self.refuse(f"write {where}")
 
     def changed(self, event: str, arguments: tuple[Any, ...]) -> None:
         count, descriptors = CHANGES[event]

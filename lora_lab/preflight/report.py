@@ -34,21 +34,33 @@ def write_letter(findings: Iterable[Finding], wanted: Path) -> tuple[dict[str, A
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
     """What was sent back (*.json in the folder) by the file's name, the red ones first.
 
-    Raises: NotFound where there is none.
+    A damaged file is red. Raises: NotFound where there is none.
     """
-    told = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
-    letters = {name: one for name, one in told.items() if isinstance(one.get("findings"), list)}
+    letters = {path.name: one for path in sorted(folder.glob("*.json")) if (one := _read(path))}
     if not letters:
         raise NotFound(f"no file of lora-lab doctor --preflight lies in {folder}")
-    return dict(sorted(letters.items(), key=lambda pair: bool(pair[1].get("green"))))
+    return dict(sorted(letters.items(), key=lambda pair: bool(pair[1]["green"])))
 
 
 def collected(letters: Mapping[str, Mapping[str, Any]]) -> str:
     """A line for each file that was sent back, with what is red."""
     width = max(map(len, letters))
-    lines = []
-    for name, one in letters.items():
-        wrong = [f"{found['name']} ({found['found']})" for found in one["findings"] if not found["green"]]
-        lines.append(f"{name:{width}}  {'ok ' if not wrong else 'RED'}  {one['system']}  {'; '.join(wrong)}".rstrip())
-    ready = sum(bool(one.get("green")) for one in letters.values())
-    return "\n".join([*lines, f"{ready} of {len(letters)} are ready"])
+    lines = [f"{name:{width}}  {_in_words(one)}".rstrip() for name, one in letters.items()]
+    return "\n".join([*lines, f"{sum(bool(one['green']) for one in letters.values())} of {len(letters)} are ready"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A letter; nothing where it is a file of another kind."""
+    try:
+        one = read_json(path)
+        if not isinstance(one.get("findings"), list):
+            return {}
+        _in_words(one)
+    except (BadValue, KeyError, TypeError):  # cut off on its way, or changed by hand
+        return {"green": False, "system": "cannot be read: ask for it again", "findings": []}
+    return one
+
+
+def _in_words(one: Mapping[str, Any]) -> str:
+    wrong = [f"{found['name']} ({found['found']})" for found in one["findings"] if not found["green"]]
+    return f"{'ok ' if one['green'] else 'RED'}  {one['system']}  {'; '.join(wrong)}"

@@ -86,7 +86,30 @@ def test_what_cannot_be_read_or_known_has_its_row_too(tmp_path: Path, lesson: Le
         grade(tmp_path / "nowhere", known=[lesson])
 
 
-def test_files_beside_a_notebook_can_be_read_and_other_notebooks_cannot(tmp_path: Path, lesson: Lesson):
+def test_a_notebook_that_the_grader_fails_on_has_its_row_and_the_others_stand(
+    tmp_path: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("ada/mine", "bob/mine", "eve/mine"):
+        hand_in(tmp_path, name)
+    (tmp_path / "bob" / "data.csv").write_text("text,label")
+
+    def full(*paths: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lora_lab.grading.folder.shutil.copy", full)
+    monkeypatch.setattr("lora_lab.grading.environ._what_is_known_of_the_machine", lambda own: None)
+    kept: list[list[str]] = []
+    rows = grade(tmp_path, known=[lesson], keep=lambda rows: kept.append([row.status for row in rows]))
+    assert [(row.status, row.count("right")) for row in rows] == [("ran", 4), ("failed", 0), ("ran", 4)]
+    assert "No space left" in rows[1].words
+    assert kept == [["ran"], ["ran", "failed"], ["ran", "failed", "ran"]]
+
+
+@pytest.mark.parametrize("home", ["elsewhere", "."], ids=["a class of its own", "a class within the lab's folder"])
+def test_files_beside_a_notebook_can_be_read_and_other_notebooks_cannot(
+    home: str, tmp_path: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path / home))
     (tmp_path / "mine.txt").write_text("b")
     other = hand_in(tmp_path, "other")
     cells = ['checks.check_dead_start(open("mine.txt").read())', f"open({str(other)!r})"]
@@ -94,6 +117,31 @@ def test_files_beside_a_notebook_can_be_read_and_other_notebooks_cannot(tmp_path
     _, row = grade(tmp_path, known=[lesson])
     assert row.count("right") == 1
     assert row.refused == [f"read {other}"]
+
+
+def test_only_what_is_copied_counts_towards_how_much_may_be(
+    tmp_path: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lora_lab.grading.folder.BESIDE", 100)
+    hand_in(tmp_path, "a")
+    (tmp_path / "b_too_large.txt").write_text("b" * 101)
+    (tmp_path / "mine.txt").write_text("b")
+    hand_in(tmp_path, "z", ['checks.check_dead_start(open("mine.txt").read())', "open('b_too_large.txt')"])
+    _, row = grade(tmp_path, known=[lesson])
+    assert row.count("right") == 1
+    assert [error["type"] for error in row.errors] == ["FileNotFoundError"]
+
+
+def test_the_teachers_secrets_are_not_in_the_notebooks_environment(
+    graded: Callable[..., Grade], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_TOKEN", "b")
+    monkeypatch.setenv("HTTPS_PROXY", "http://ada:b@proxy")
+    monkeypatch.setenv("LORA_LAB_STUDENT", "b")
+    row = graded([f"import os\nchecks.check_dead_start(os.environ[{name!r}])" for name in ("LORA_LAB_STUDENT", "PATH")])
+    assert (row.checks[1]["calls"], row.errors) == (2, [])
+    row = graded([f"import os\nos.environ[{name!r}]" for name in ("HF_TOKEN", "HTTPS_PROXY")])
+    assert [error["type"] for error in row.errors] == ["KeyError"] * 2
 
 
 def test_a_cell_of_the_table_is_never_a_formula(graded: Callable[..., Grade]):

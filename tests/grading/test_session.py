@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lora_lab.grading.folder import Grade, Limits
+from lora_lab.grading.folder import Grade, Limits, as_csv
 from tests.grading.conftest import OPEN, SETUP, SOLVED
 
 ONE = [SOLVED[1]]
@@ -71,8 +71,42 @@ def test_a_function_that_fails_or_leaves_is_a_wrong_answer(graded: Callable[...,
     assert verdicts(leaving) == ["not right", "right", "right", "right"]
 
 
+def test_an_answer_that_is_too_large_is_a_wrong_one_and_the_rest_is_graded(graded: Callable[..., Grade]):
+    large = "import numpy as np\nlarge = np.zeros((5000, 1000))"
+    by_name = "checks.check_diagnosis(diagnosis={'A': large, 'D': 'truncated file'})"
+    returned = OPEN[0].replace("...", "return large")
+    row = graded([large, returned, SOLVED[1], "checks.check_adam_gib(large)", by_name])
+    assert (row.status, row.errors) == ("ran", [])
+    assert [(check["verdict"], check["calls"]) for check in row.checks] == [
+        ("not right", 1), ("right", 1), ("not right", 1), ("absent", 0),
+    ]  # fmt: skip
+    assert "too large" in row.checks[2]["words"]
+
+
 def test_a_function_that_calls_checks_is_answered(graded: Callable[..., Grade]):
     assert verdicts(graded([OPEN[0].replace("...", "return checks.check_detour_cost(detour_cost)")]))[0] == "not right"
+
+
+LINE = (
+    "held = [cell.cell_contents for cell in checks.check_dead_start.__closure__]\n"
+    "line = next(one for one in held if hasattr(one, 'send'))\n"
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["{'cell': 'x'}", "{'cell': 10**4299}", "{'cell': float('inf')}", "{'error': 3}", "{'error': {'cell': 'x'}}"],
+)
+def test_a_message_of_another_shape_ends_its_own_notebook_alone(message: str, graded: Callable[..., Grade]):
+    row = graded([SOLVED[0], f"{LINE}line.send({message})", SOLVED[1]])
+    assert (row.status, row.count("right"), row.count("absent")) == ("garbled", 1, 3)
+    assert "garbled" in as_csv([row])
+
+
+def test_a_call_that_lacks_its_answer_is_no_answer(graded: Callable[..., Grade]):
+    calls = ["{'check': 'check_dead_start'}", "{'check': 3, 'arguments': {'': 'function', 'place': float('inf')}}"]
+    row = graded([f"{LINE}line.send({call})\nline.receive()" for call in calls] + SOLVED)
+    assert (row.status, row.count("right")) == ("ran", 4)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +134,24 @@ def test_time_is_up_for_a_function_too(graded: Callable[..., Grade]):
     assert "code cell 5" in row.words
 
 
+def test_a_notebook_cannot_grant_itself_more_time(graded: Callable[..., Grade]):
+    again = "import time\nfor _ in range(8):\n    time.sleep(0.5)\n    line.send({'walls': {'files': True}})"
+    row = graded([SOLVED[0], LINE + again], limits=Limits(seconds=1.5, memory_gib=1))
+    assert (row.status, row.count("right")) == ("time", 1)
+
+
 REFUSED = {
     "write": "open({outside!r}, 'w')",
     "through a link": "import os\nos.symlink({folder!r}, 'link')\nopen('link/new', 'w')",
+    "database": "import sqlite3\nsqlite3.connect({outside!r} + '.db')",
+    "database by address": "import sqlite3\nsqlite3.connect('file:' + {outside!r} + '%20.db?mode=rwc', uri=True)",
     "remove": "import os\nos.remove({kept!r})",
     "remove from a folder": "import os\nos.remove('kept', dir_fd=os.open({folder!r}, os.O_RDONLY))",
     "rename": "import os\nos.rename({kept!r}, {outside!r})",
     "program": "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(1)'])",
     "shell": "!touch {outside}",
+    "program without an event": "import multiprocessing.util as u\n"
+    "u.spawnv_passfds(b'/bin/touch', [b'/bin/touch', {outside!r}.encode()], [])",
     "fork": "import os\nos.fork()",
     "process": "import multiprocessing\nmultiprocessing.get_context('fork').Process(target=print).start()",
     "network": "import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=5)",
@@ -141,6 +185,13 @@ def test_what_leaves_the_folder_is_refused_and_reported_and_the_rest_is_graded(
     assert not [p for p in psutil.process_iter() if p.ppid() == os.getpid() and p.status() == psutil.STATUS_ZOMBIE]
 
 
+def test_a_database_of_its_own_is_a_notebooks_to_keep(graded: Callable[..., Grade]):
+    places = ["'mine.db'", "':memory:'", "'file:too.db', uri=True", "'file::memory:?cache=shared', uri=True"]
+    cells = [f"import sqlite3\nsqlite3.connect({place}).execute('create table t (x)')" for place in places]
+    row = graded([*cells, *ONE])
+    assert (row.errors, row.refused, row.count("right")) == ([], [], 1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a wall of Linux")
 def test_where_linux_has_walls_code_below_python_does_not_get_out_either(tmp_path: Path, graded: Callable[..., Grade]):
     outside = tmp_path / "new"
@@ -170,3 +221,18 @@ def test_a_fork_bomb_below_python_is_ended(graded: Callable[..., Grade]):
     row = graded([*ONE, bomb])
     assert (row.status, row.count("right")) == ("programs", 1)
     assert row.seconds < 15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who inherits an orphan is Linux's to say")
+@pytest.mark.parametrize("wait", [0, 0.3], ids=["at once", "when it was seen"])
+def test_what_leaves_its_group_and_outlives_the_notebook_is_ended(wait: float, graded: Callable[..., Grade]):
+    name = f"left{os.getpid()}"
+    leaving = (
+        "import ctypes, os, time\nlibc = ctypes.CDLL(None)\nif libc.fork() == 0:\n"
+        f"    libc.setsid()\n    libc.prctl(15, {name.encode()!r})\n    time.sleep(60)\n"
+        f"time.sleep({wait})\nos._exit(0)"
+    )
+    row = graded([*ONE, leaving])
+    assert (row.status, row.count("right")) == ("left", 1)
+    there = [process for process in psutil.process_iter(["name"]) if process.info["name"] == name]
+    assert not psutil.wait_procs(there, timeout=5)[1]
