@@ -23,7 +23,7 @@ from lora_lab.files import write_atomically, write_json
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import adapted_layers, fingerprint, refuse_adapted, report_of, shapes_of, take_out
 from lora_lab.methods.base import Method, Report
-from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, WRONG_BASE, Refused
+from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, TOO_MANY, WRONG_BASE, Refused
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.safe_file import TensorFile, read_config
@@ -205,10 +205,12 @@ def check_shapes(
 
 
 def _fault_of_keys(expected: Iterable[str], there: Iterable[str]) -> str:
-    """Renamed, where what is missing and what is too much end alike; else missing."""
+    """Renamed, where what is missing and what is too much end alike; else missing, or too many."""
     lacking, more = set(expected) - set(there), set(there) - set(expected)
     renamed = lacking and more and {plain_key(key) for key in lacking} == {plain_key(key) for key in more}
-    return RENAMED if renamed or (more and not any(known_key(key) for key in more)) else MISSING
+    if renamed or (more and not any(known_key(key) for key in more)):
+        return RENAMED
+    return MISSING if lacking else TOO_MANY
 
 
 def _fault_of_shape(key: str, has: tuple[int, ...], needs: tuple[int, ...]) -> str:

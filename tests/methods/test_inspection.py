@@ -248,6 +248,10 @@ FAULTY = {
     "kohya's words": (renamed("lora_A", "lora_down"), faults.RENAMED),
     "one more model.": (renamed("model.roberta", "model.model.roberta"), faults.RENAMED),
     "half the tensors": (edited(lambda t: dict(sorted(t.items())[:6])), faults.MISSING),
+    "a tensor of another layer": (
+        edited(lambda t: t.update({"base_model.model.roberta.pooler.dense.weight": torch.ones(2)})),
+        faults.TOO_MANY,
+    ),
     "NaN": (edited(lambda t: {k: v * torch.nan for k, v in t.items()}), faults.NOT_FINITE),
     "whole numbers": (edited(lambda t: {k: v.int() for k, v in t.items()}), faults.WRONG_DTYPE),
     "another rank in the config": (config_with(r=3), faults.SETTINGS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import nn
 
@@ -154,7 +156,15 @@ def test_pefts_all_linear_takes_berts_pooler_in_and_is_loaded_with_it(base, tmp_
 
 
 @pytest.mark.parametrize(
-    ("kind", "targets"), [("llama", ["embed_tokens", "q_proj"]), ("gpt2", ["wte"]), ("phi3", ["embed_tokens"])]
+    ("kind", "targets"),
+    [
+        ("llama", ["embed_tokens", "q_proj"]),
+        ("gpt2", ["wte"]),
+        ("phi3", ["embed_tokens"]),
+        ("phi3", ["lm_head", "qkv_proj"]),
+        ("phi3", ["lm_head", "embed_tokens"]),
+        ("llama", ["lm_head"]),
+    ],
 )
 def test_embeddings_load_with_the_copy_of_the_base_that_peft_writes(kind, targets, tmp_path):
     theirs = peft_model(tiny(kind), kind, targets)
@@ -163,12 +173,25 @@ def test_embeddings_load_with_the_copy_of_the_base_that_peft_writes(kind, target
     assert_the_same(ours, theirs)
 
 
-def test_an_embedding_that_differs_from_the_base_is_refused(tmp_path):
-    other = tiny("llama")
-    other.model.embed_tokens.weight.data.mul_(2)
-    save_peft(peft_model(other, "llama", ["embed_tokens"]), tmp_path)
-    with pytest.raises(ValueError, match=r"brings its own model\.embed_tokens, which differs"):
-        load_adapter(tiny("llama"), tmp_path)
+@pytest.mark.parametrize("path", ["model.embed_tokens", "lm_head"])
+def test_an_embedding_or_lm_head_that_differs_from_the_base_is_refused(path, tmp_path):
+    other = tiny("phi3")
+    other.get_submodule(path).weight.data.mul_(2)
+    save_peft(peft_model(other, "phi3", [path.split(".")[-1]]), tmp_path)
+    with pytest.raises(ValueError, match=rf"brings its own {path}, which differs"):
+        load_adapter(tiny("phi3"), tmp_path)
+
+
+def test_the_bias_of_an_lm_head_is_compared_as_well(tmp_path):
+    config = transformers.PhiConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    base = transformers.PhiForCausalLM(config).eval()
+    other, again = copy.deepcopy(base), copy.deepcopy(base)
+    save_peft(peft_model(base, "phi", ["lm_head"]), tmp_path)
+    load_adapter(again, tmp_path)
+    torch.testing.assert_close(logits(again), logits(base), **CLOSE)
+    other.lm_head.bias.data.add_(1)
+    with pytest.raises(ValueError, match="brings its own lm_head, which differs"):
+        load_adapter(other, tmp_path)
 
 
 # ---- our files, loaded by PEFT
