@@ -181,9 +181,8 @@ def _check_config(config: Mapping[str, Any], layout: Layout, written: Mapping[st
 
 def check_base(model: nn.Module, own: Mapping[str, Any], path: str | Path) -> None:
     """Raises: Refused for an adapter whose header, `own`, says that it was trained on other weights than `model`'s."""
-    made_for = own.get("base_fingerprint")
-    half = any(p.dtype == torch.float16 for p in model.parameters())  # fp16 rounds otherwise: no fingerprint
-    if made_for and not half and made_for != fingerprint(model):
+    made_for, here = own.get("base_fingerprint"), fingerprint(model)
+    if made_for and here and made_for != here:  # "": a base in fp16
         said = f"the adapter in {path} was trained on another base model: its weights differ from this one's"
         raise Refused(said, WRONG_BASE)
 

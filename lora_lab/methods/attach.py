@@ -176,12 +176,15 @@ def shapes_of(model: nn.Module) -> nn.Module:
 
 def fingerprint(model: nn.Module) -> str:
     """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
-    one fingerprint in fp32 and in bf16, and quantised. Adapters and heads do not count.
+    one fingerprint in fp32 and in bf16, and quantised. Adapters and heads do not count. "" of a base in fp16, which
+    rounds otherwise: its checkpoint cannot be told from its numbers.
     """
     if coded_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # what it was before it was quantised
-    digest = sha256()
-    for name, parameter in sorted(_base_matrices(model)):
+    digest, matrices = sha256(), sorted(_base_matrices(model))
+    if any(parameter.dtype == torch.float16 for _, parameter in matrices):
+        return ""
+    for name, parameter in matrices:
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         if parameter.is_meta or isinstance(parameter, FakeTensor):
             continue  # only a shape, as in a trace of memory: there are no numbers to tell checkpoints apart by

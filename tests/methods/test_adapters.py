@@ -68,6 +68,14 @@ def test_an_adapter_of_an_fp32_base_loads_on_the_same_base_in_bf16(tmp_path):
     torch.testing.assert_close(logits(again), logits(model), rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_adapter_of_an_fp16_base_loads_on_the_same_base_in_any_dtype(dtype, tmp_path):
+    model, again = tiny("roberta").half(), tiny("roberta").to(dtype)
+    ROBERTA.attach(model)
+    load_adapter(again, save_adapter(model, tmp_path))
+    load_adapter(tiny("roberta").half(), save_adapter(again, tmp_path / "again"))
+
+
 def test_saving_again_replaces_the_old_adapter(tmp_path):
     save_adapter(adapted("roberta", LoRA(rank=2, targets=("o",))), tmp_path)
     save_adapter(adapted("roberta"), tmp_path)
