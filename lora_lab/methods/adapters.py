@@ -24,6 +24,7 @@ from lora_lab.methods.attach import adapted_layers, fingerprint, refuse_adapted,
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, TOO_MANY, WRONG_BASE, Refused
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
+from lora_lab.methods.layouts.base import left_to_base
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.safe_file import TensorFile, read_config
 from lora_lab.methods.safe_json import parse_object
@@ -153,7 +154,10 @@ def _fits(model: nn.Module, method: Method, layout: Layout, file: AdapterFile) -
     if "method" in file.own:
         _check_config(file.config, layout, layout.config(shapes, report), file.path)
     expected = {key: tuple(t.shape) for key, t in layout.tensors(shapes, report).items()}
-    check_shapes(expected, {k: s for k, s in file.tensors.shapes.items() if k not in layout.copies(report)}, file.path)
+    there, copies = file.tensors.shapes, layout.copies(report)
+    left = set() if "method" in file.own else left_to_base(file.config, report, expected, there)
+    expected = {key: shape for key, shape in expected.items() if key not in left}
+    check_shapes(expected, {key: shape for key, shape in there.items() if key not in copies}, file.path)
     return report
 
 

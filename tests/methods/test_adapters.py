@@ -220,6 +220,13 @@ BROKEN = {
 }
 # Only in a file of PEFT's: ours says these things in its header too.
 BROKEN_PEFT = {
+    "half a head that the config leaves out": (
+        lambda folder: (
+            config_with(modules_to_save=None)(folder),
+            tensors_with(lambda t: t.pop("base_model.model.classifier.dense.bias"))(folder),
+        ),
+        "lacks 1 of 12",
+    ),
     "no rank": (config_with(r=None), "has no 'r'"),
     "no alpha": (config_with(lora_alpha=None), "has no 'lora_alpha'"),
     "a rank of 0": (config_with(r=0), "rank must be"),

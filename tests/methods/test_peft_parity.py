@@ -147,6 +147,20 @@ def test_target_modules_as_list_as_regular_expression_and_all_linear(targets, tm
     assert_the_same(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [peft.LoraConfig(target_modules=["query"]), peft.IA3Config(target_modules=["query"], feedforward_modules=[])],
+)
+def test_on_a_finished_classifier_the_head_may_be_left_to_the_base(config, tmp_path):
+    theirs = peft.get_peft_model(tiny("roberta"), config).eval()
+    randomise(theirs)
+    ours, again = tiny("roberta"), tiny("roberta")
+    load_adapter(ours, save_peft(theirs, tmp_path / "theirs"))
+    torch.testing.assert_close(logits(ours), logits(theirs), **CLOSE)
+    load_adapter(again, save_adapter(ours, tmp_path / "ours"))
+    assert torch.equal(logits(again), logits(ours))
+
+
 def test_pefts_all_linear_takes_berts_pooler_in_and_is_loaded_with_it(base, tmp_path):
     theirs = peft_model(base("minilm"), "minilm", "all-linear")
     ours = base("minilm")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -69,9 +69,23 @@ def head_tensors(model: nn.Module, prefix: str = PREFIX) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def fill_heads(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = PREFIX) -> None:
-    """The inverse of `head_tensors`."""
+    """The inverse of `head_tensors`; a head that the file leaves to the base stays as the base has it."""
     for key, value in head_tensors(model, prefix).items():
-        value.copy_(tensors[key])
+        if key in tensors:
+            value.copy_(tensors[key])
+
+
+def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str], there: Container[str]) -> set[str]:
+    """Those of the keys that belong to a head of which a file of PEFT's brings nothing, nor says that it would.
+
+    So it is after training on a finished classifier: with no task_type PEFT saves the head only where it is told to.
+    """
+    saved = tuple(config.get("modules_to_save") or ())
+    left: set[str] = set()
+    for name in (name for name, _ in report.heads if not name.endswith(saved)):
+        own = {key for key in keys if key.startswith((f"{PREFIX}{name}.", f"base_model.{name}."))}
+        left |= own if not any(key in there for key in own) else set()
+    return left
 
 
 def common_config(model: nn.Module, report: Report) -> dict[str, Any]:
