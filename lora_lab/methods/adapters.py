@@ -24,7 +24,7 @@ from lora_lab.methods.attach import adapted_layers, fingerprint, refuse_adapted,
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, TOO_MANY, WRONG_BASE, Refused
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
-from lora_lab.methods.layouts.base import left_to_base
+from lora_lab.methods.layouts.base import check_saved, left_to_base
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.safe_file import TensorFile, read_config
 from lora_lab.methods.safe_json import parse_object
@@ -140,6 +140,7 @@ def _plain(text: str) -> str:
 def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
     """What our header says, where there is one, else what PEFT's config does. Raises: BadValue, NotFound."""
     layout = layout_for(file.config)
+    check_saved(file.config)
     layout.check(file.config)
     if "method" not in file.own:
         return layout.method(file.config, model), layout

@@ -8,9 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lora_lab.errors import BadValue
 from lora_lab.layers import TrainedCopy
 from lora_lab.methods.attach import adapted_layers
 from lora_lab.methods.base import Method, Report
+from lora_lab.methods.heads import HEADS
 
 PREFIX = "base_model.model."
 
@@ -73,6 +75,14 @@ def fill_heads(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = PR
     for key, value in head_tensors(model, prefix).items():
         if key in tensors:
             value.copy_(tensors[key])
+
+
+def check_saved(config: Mapping[str, Any]) -> None:
+    """Raises BadValue for a config that says that something else than a head was trained as a whole."""
+    others = [name for name in config.get("modules_to_save") or () if name.split(".")[0] not in HEADS]
+    if others:
+        said = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
+        raise BadValue(f"{said}: merge it in PEFT first")
 
 
 def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str], there: Container[str]) -> set[str]:
