@@ -17,6 +17,7 @@ from torch import nn
 from lora_lab import LoRA, load_adapter, save_adapter
 from lora_lab.methods.attach import lora_layers
 from lora_lab.methods.base import Report
+from lora_lab.methods.on_base import answer_of
 from tests.conftest import logits, randomise, tiny
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -330,3 +331,30 @@ def test_an_adapter_of_q_and_v_leaves_k_unchanged_here_and_in_peft(kind, tmp_pat
         for y, old in zip(after, before, strict=True):
             assert torch.equal(y[..., slice(*width)], old[..., slice(*width)])
             assert not torch.allclose(y[..., : width[0]], old[..., : width[0]], atol=1e-3)
+
+
+T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+BERT = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "task"),
+    [
+        ("T5ForConditionalGeneration", T5, "Seq2SeqLM"),
+        ("T5Model", T5, "FeatureExtraction"),
+        ("BertForQuestionAnswering", BERT, "QuestionAnswering"),
+        ("BertForTokenClassification", BERT, "TokenClassification"),
+        ("BertModel", BERT, "FeatureExtraction"),
+    ],
+)
+def test_pefts_class_for_the_task_loads_our_file_with_its_base(kind, size, task, tmp_path):
+    made = getattr(transformers, kind)
+    made(made.config_class(**size)).save_pretrained(tmp_path / "base")
+    ours = made.from_pretrained(tmp_path / "base").eval()
+    ours_with(ours, LoRA(rank=2))
+    save_adapter(ours, tmp_path / "ours")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".*(missing|unexpected).*keys.*")
+        theirs = getattr(peft, f"AutoPeftModelFor{task}").from_pretrained(tmp_path / "ours").eval()
+    torch.testing.assert_close(answer_of(theirs), answer_of(ours), **CLOSE)

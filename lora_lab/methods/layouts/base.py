@@ -100,15 +100,23 @@ def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str],
 
 def common_config(model: nn.Module, report: Report) -> dict[str, Any]:
     """What every config says: the kind of task, the heads, the name of the base."""
-    heads = [name for name, _ in report.heads]
+    heads, task = [name for name, _ in report.heads], _task_type(model, report)
+    usual = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # as PEFT writes it
     return {
-        "task_type": "SEQ_CLS" if heads else _task_type(model),
-        "modules_to_save": list(dict.fromkeys([*heads, "classifier", "score"])) if heads else None,
+        "task_type": task,
+        "modules_to_save": list(dict.fromkeys([*heads, *usual])) or None,
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None) or None,
         "inference_mode": True,
     }
 
 
-def _task_type(model: nn.Module) -> str:
+def _task_type(model: nn.Module, report: Report) -> str:
+    """PEFT's word for it, which decides the class of transformers that `AutoPeftModel...` takes."""
     name = type(model).__name__
-    return "CAUSAL_LM" if name.endswith(("ForCausalLM", "LMHeadModel")) else "FEATURE_EXTRACTION"
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return "CAUSAL_LM"
+    if name.endswith("ForConditionalGeneration") and getattr(model.config, "is_encoder_decoder", False):
+        return "SEQ_2_SEQ_LM"
+    known = {"ForTokenClassification": "TOKEN_CLS", "ForQuestionAnswering": "QUESTION_ANS"}
+    other = next((task for ending, task in known.items() if name.endswith(ending)), "SEQ_CLS")
+    return other if report.heads else "FEATURE_EXTRACTION"
