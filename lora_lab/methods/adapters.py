@@ -72,7 +72,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
         planned = _fits(model, method, layout, file)
         file.tensors.check_finite()
     with _or_as_it_was(model):
-        made = layout.lighter(method).attach(model)
+        made = layout.attach(layout.lighter(method), model)
         report = replace(planned, base_fingerprint=made.base_fingerprint)
         model.lora_lab_report = report  # type: ignore[assignment]
         layout.check_copies(model, report, file.tensors)
@@ -151,7 +151,7 @@ def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
 def _fits(model: nn.Module, method: Method, layout: Layout, file: AdapterFile) -> Report:
     """Attach the method to a model of shapes, which takes no memory; the report of it, once all in the file fits."""
     shapes = shapes_of(model)
-    report = method.attach(shapes)
+    report = layout.attach(method, shapes)
     if "method" in file.own:
         _check_config(file.config, layout, layout.config(shapes, report), file.path)
     expected = {key: tuple(t.shape) for key, t in layout.tensors(shapes, report).items()}

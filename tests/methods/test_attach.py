@@ -329,3 +329,9 @@ def test_nothing_is_named_where_every_part_is_known(kind, method):
     with warnings.catch_warnings():
         warnings.simplefilter("error", LabWarning)
         method.attach(tiny(kind))
+
+
+def test_a_rank_that_only_some_layers_can_hold_names_the_way_out():
+    with pytest.raises(BadValue, match=r"rank 20 is above .*k_proj .* at most 16; .*rank_pattern=\{\"k\": 16\}"):
+        LoRA(rank=20, targets="q,k").attach(tiny("llama"))
+    LoRA(rank=20, targets="q,k", rank_pattern={"k": 16}).attach(tiny("llama"))

@@ -47,6 +47,10 @@ class Layout(Protocol):
         """Raises BadValue for a config that says what this method does not compute."""
         return
 
+    def attach(self, method: Method, model: nn.Module) -> Report:
+        """Attach a method that was trained already."""
+        return method.attach(model)
+
     def lighter(self, method: Method) -> Method:
         """The method without what no file holds, and what a loaded one therefore does not need."""
         return method

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, is_conv1d
-from lora_lab.methods.attach import adapted_layers, sites_of
-from lora_lab.methods.base import Report
+from lora_lab.methods.attach import adapted_layers, attach_lora, sites_of
+from lora_lab.methods.base import Method, Report
 from lora_lab.methods.layouts.base import PREFIX, Layout, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, peft_from_lora
 from lora_lab.methods.layouts.targets import layer_names
@@ -73,6 +73,10 @@ class LoRALayout(Layout):
 
     def method(self, config: Mapping[str, Any], model: nn.Module) -> LoRA:
         return lora_from_peft(config, sites_of(model))
+
+    def attach(self, method: Method, model: nn.Module) -> Report:
+        assert isinstance(method, LoRA)
+        return attach_lora(model, method, method.place(sites_of(model), trained=True))
 
     @torch.no_grad()
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
