@@ -6,10 +6,13 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import peft
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -94,6 +97,25 @@ def test_the_file_is_in_pefts_layout(tmp_path):
     assert sorted(config["target_modules"]) == ["query", "value"]
     assert config["modules_to_save"] == ["classifier", "score"]
     assert not set(config) - {f.name for f in peft.LoraConfig.__dataclass_fields__.values()}  # PEFT knows every field
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.one_of(st.floats(1e-30, 1e30), st.integers(1, 100)),
+    st.sampled_from([1, 3, 7]),
+    st.sampled_from(["roberta", "gpt2"]),
+    st.booleans(),
+)
+def test_the_config_says_the_scaling_of_every_alpha(alpha, rank, kind, rslora):
+    model, method = tiny(kind), LoRA(rank=rank, alpha=alpha, rslora=rslora)
+    report = method.attach(model)
+    with TemporaryDirectory() as folder:
+        config = json.loads((save_adapter(model, folder) / CONFIG).read_text())
+    said = config["lora_alpha"] / (config["r"] ** 0.5 if rslora else config["r"])
+    assert said == pytest.approx(report.placements[0].scaling, rel=1e-8, abs=0)
+    assert config["alpha_pattern"] == {}
+    if kind == "roberta" and isinstance(alpha, int):
+        assert isinstance(config["lora_alpha"], int)
 
 
 def test_a_sliced_adapter_is_written_as_blocks_with_zeros_for_k(tmp_path):
