@@ -238,6 +238,8 @@ BROKEN = {
     ),
     "trained biases": (config_with(bias="all"), "trained with bias='all'"),
     "PiSSA": (config_with(init_lora_weights="pissa_niter_4"), "changes the base weight too"),
+    "LoRA-GA": (config_with(init_lora_weights="lora_ga"), "changes the base weight too"),
+    "KaSA": (config_with(kasa_config={"beta": 1e-4}), "trained with kasa_config"),
     "another kind of adapter": (config_with(peft_type="XLORA"), "peft_type is 'XLORA'; only .*LORA"),
 }
 # Only in a file of PEFT's: ours says these things in its header too.

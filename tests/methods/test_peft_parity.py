@@ -116,6 +116,7 @@ OPTIONS = {
     "alpha_pattern": {"alpha_pattern": {"value": 32}, "rank_pattern": {"query": 2}},
     "patterns with rsLoRA": {"use_rslora": True, "rank_pattern": {"query": 2}, "alpha_pattern": {"layer.0.*key": 5}},
     "dropout": {"lora_dropout": 0.1},
+    "orthogonal start": {"init_lora_weights": "orthogonal"},
     "one layer": {"layers_to_transform": [1]},
     "one layer as a number": {"layers_to_transform": 0},
     "without one module": {"exclude_modules": ["layer.0.attention.self.query"]},

@@ -32,8 +32,10 @@ _PLAIN = {
     "use_bdlora": (None, False),
     "arrow_config": (None,),
     "megatron_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
 }
-_SPECIAL_INITS = ("pissa", "olora", "corda", "loftq")  # these change the base weight as well
+_SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these change the base weight as well
 
 
 def check_options(config: Mapping[str, Any]) -> None:
