@@ -105,14 +105,26 @@ def _read(name: str, value: Any) -> Any:
     return _pattern(name, value) if name.endswith("_pattern") else value
 
 
-def _pattern(name: str, text: str) -> dict[str, int]:
-    """{"q": 4, "down": 16} from "q=4,down=16"."""
+def _pattern(name: str, text: str) -> dict[str, float]:
+    """{"q": 4, "down": 16} from "q=4,down=16"; an alpha may have a fraction."""
+    what, number = ("alpha", _float) if name == "alpha_pattern" else ("rank", _int)
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    for target, _, number in pairs:
-        if not (target.strip() and number.strip().isdigit()):
-            option = name.replace("_", "-")
-            raise BadValue(f"--{option} is target=rank with commas between, for example q=4,down=16, not '{text}'")
-    return {target.strip(): int(number) for target, _, number in pairs}
+    found = {target.strip(): number(value) for target, _, value in pairs}
+    if "" in found or None in found.values():
+        option = name.replace("_", "-")
+        raise BadValue(f"--{option} is target={what} with commas between, for example q=4,down=16, not '{text}'")
+    return {target: value for target, value in found.items() if value is not None}
+
+
+def _int(text: str) -> int | None:
+    return int(text) if text.strip().isdecimal() else None
+
+
+def _float(text: str) -> float | None:
+    try:
+        return _int(text) or float(text)
+    except ValueError:
+        return None
 
 
 def _usual_targets(architecture: Architecture) -> str:

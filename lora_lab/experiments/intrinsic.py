@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
 from lora_lab.files import read_json, write_json
-from lora_lab.methods.attach import HEADS, put
+from lora_lab.methods.attach import put
 from lora_lab.methods.full import HeadOnly
+from lora_lab.methods.heads import HEADS
 from lora_lab.switched import AdaptedLayer
 from lora_lab.training.lane import Lane
 from lora_lab.training.recipe import Recipe

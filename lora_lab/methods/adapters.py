@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
@@ -23,8 +22,9 @@ from lora_lab.files import write_atomically, write_json
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import adapted_layers, fingerprint, refuse_adapted, report_of, shapes_of, take_out
 from lora_lab.methods.base import Method, Report
-from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, WRONG_BASE, Refused
+from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, TOO_MANY, WRONG_BASE, Refused
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
+from lora_lab.methods.layouts.base import check_saved, left_to_base
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.safe_file import TensorFile, read_config
 from lora_lab.methods.safe_json import parse_object
@@ -72,7 +72,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
         planned = _fits(model, method, layout, file)
         file.tensors.check_finite()
     with _or_as_it_was(model):
-        made = layout.lighter(method).attach(model)
+        made = layout.attach(layout.lighter(method), model)
         report = replace(planned, base_fingerprint=made.base_fingerprint)
         model.lora_lab_report = report  # type: ignore[assignment]
         layout.check_copies(model, report, file.tensors)
@@ -140,6 +140,7 @@ def _plain(text: str) -> str:
 def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
     """What our header says, where there is one, else what PEFT's config does. Raises: BadValue, NotFound."""
     layout = layout_for(file.config)
+    check_saved(file.config)
     layout.check(file.config)
     if "method" not in file.own:
         return layout.method(file.config, model), layout
@@ -150,11 +151,14 @@ def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
 def _fits(model: nn.Module, method: Method, layout: Layout, file: AdapterFile) -> Report:
     """Attach the method to a model of shapes, which takes no memory; the report of it, once all in the file fits."""
     shapes = shapes_of(model)
-    report = method.attach(shapes)
+    report = layout.attach(method, shapes)
     if "method" in file.own:
         _check_config(file.config, layout, layout.config(shapes, report), file.path)
     expected = {key: tuple(t.shape) for key, t in layout.tensors(shapes, report).items()}
-    check_shapes(expected, {k: s for k, s in file.tensors.shapes.items() if k not in layout.copies(report)}, file.path)
+    there, copies = file.tensors.shapes, layout.copies(report)
+    left = set() if "method" in file.own else left_to_base(file.config, report, expected, there)
+    expected = {key: shape for key, shape in expected.items() if key not in left}
+    check_shapes(expected, {key: shape for key, shape in there.items() if key not in copies}, file.path)
     return report
 
 
@@ -181,9 +185,8 @@ def _check_config(config: Mapping[str, Any], layout: Layout, written: Mapping[st
 
 def check_base(model: nn.Module, own: Mapping[str, Any], path: str | Path) -> None:
     """Raises: Refused for an adapter whose header, `own`, says that it was trained on other weights than `model`'s."""
-    made_for = own.get("base_fingerprint")
-    half = any(p.dtype == torch.float16 for p in model.parameters())  # fp16 rounds otherwise: no fingerprint
-    if made_for and not half and made_for != fingerprint(model):
+    made_for, here = own.get("base_fingerprint"), fingerprint(model)
+    if made_for and here and made_for != here:  # "": a base in fp16
         said = f"the adapter in {path} was trained on another base model: its weights differ from this one's"
         raise Refused(said, WRONG_BASE)
 
@@ -205,10 +208,12 @@ def check_shapes(
 
 
 def _fault_of_keys(expected: Iterable[str], there: Iterable[str]) -> str:
-    """Renamed, where what is missing and what is too much end alike; else missing."""
+    """Renamed, where what is missing and what is too much end alike; else missing, or too many."""
     lacking, more = set(expected) - set(there), set(there) - set(expected)
     renamed = lacking and more and {plain_key(key) for key in lacking} == {plain_key(key) for key in more}
-    return RENAMED if renamed or (more and not any(known_key(key) for key in more)) else MISSING
+    if renamed or (more and not any(known_key(key) for key in more)):
+        return RENAMED
+    return MISSING if lacking else TOO_MANY
 
 
 def _fault_of_shape(key: str, has: tuple[int, ...], needs: tuple[int, ...]) -> str:

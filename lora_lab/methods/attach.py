@@ -18,12 +18,10 @@ from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALayer, TrainedCopy, is_conv1d, out_by_in
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.beside import Ahead
+from lora_lab.methods.heads import HEADS, heads_of, warn_of_others
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_variants import made
 from lora_lab.switched import AdaptedLayer, Switched
-
-# What transformers calls the part of a classification model that no checkpoint brings: it starts random, so it trains.
-HEADS = ("pre_classifier", "classifier", "score")
 
 
 def sites_of(model: nn.Module) -> list[Site]:
@@ -43,11 +41,6 @@ def sites_of(model: nn.Module) -> list[Site]:
                 in_features, out_features = out_features, in_features
             sites += sites_of_layer(name, in_features, out_features, kind, widths)
     return sites
-
-
-def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The model's own classification head(s), by name; none on a language model."""
-    return [(name, module) for name, module in model.named_children() if name in HEADS]
 
 
 def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement]) -> Report:
@@ -138,6 +131,7 @@ def coded_layers(model: nn.Module) -> list[Any]:
 def train_heads(model: nn.Module) -> tuple[tuple[str, int], ...]:
     """Put a trained copy beside each head; returns their names and numbers."""
     heads = heads_of(model)
+    warn_of_others(model)
     for name, head in heads:
         put(model, name, _awake_as(TrainedCopy(head, _fp32_copy(head)), head))
     return tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
@@ -176,12 +170,15 @@ def shapes_of(model: nn.Module) -> nn.Module:
 
 def fingerprint(model: nn.Module) -> str:
     """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
-    one fingerprint in fp32 and in bf16, and quantised. Adapters and heads do not count.
+    one fingerprint in fp32 and in bf16, and quantised. Adapters and heads do not count. "" of a base in fp16, which
+    rounds otherwise: its checkpoint cannot be told from its numbers.
     """
     if coded_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # what it was before it was quantised
-    digest = sha256()
-    for name, parameter in sorted(_base_matrices(model)):
+    digest, matrices = sha256(), sorted(_base_matrices(model))
+    if any(parameter.dtype == torch.float16 for _, parameter in matrices):
+        return ""
+    for name, parameter in matrices:
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         if parameter.is_meta or isinstance(parameter, FakeTensor):
             continue  # only a shape, as in a trace of memory: there are no numbers to tell checkpoints apart by

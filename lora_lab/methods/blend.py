@@ -27,7 +27,8 @@ Weighted = Mapping[str, tuple[nn.Module, float]]  # by name, a model that carrie
 def blended(base: nn.Module, parts: Weighted) -> nn.Module:
     """`base`, a plain model, with the weighted sum of the parts' adapters attached; heads are averaged.
 
-    Raises: BadValue for no parts, for an adapter that is no sum of thin products, and for heads without a mean.
+    Raises: BadValue for no parts, for parts that hold heads alone, for an adapter that is no sum of thin products, and
+    for heads without a mean.
     """
     if not parts:
         raise BadValue("a blend needs at least one adapter and its weight")
@@ -35,6 +36,8 @@ def blended(base: nn.Module, parts: Weighted) -> nn.Module:
     paths = list(dict.fromkeys(path for pairs, _ in found for path in pairs))
     sums = {path: _sum([(*pairs[path], weight) for pairs, weight in found if path in pairs]) for path in paths}
     ranks = {path: len(a) for path, (a, _) in sums.items()}
+    if not ranks:
+        raise BadValue("none of these adapters changes a layer: there is nothing to add up")
     most = max(ranks.values())
     method = LoRA(rank=most, alpha=most, targets=tuple(paths), rank_pattern=ranks, alpha_pattern=ranks)  # scaling 1
     method.attach(base)

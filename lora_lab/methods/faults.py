@@ -19,6 +19,7 @@ NOT_FINITE = "numbers that are none"
 WRONG_DTYPE = "no floating-point numbers"
 RENAMED = "keys renamed"
 MISSING = "tensors missing"
+TOO_MANY = "tensors too many"
 WRONG_BASE = "wrong base"
 ZERO_B = "B is all zero"
 SOME_ZERO = "B is zero in some layers"
@@ -40,6 +41,8 @@ REMEDIES = {
     WRONG_DTYPE: "save the adapter in fp32 or bf16",
     RENAMED: "rename the keys to base_model.model.<module>.lora_A.weight: unwrap the model before it is saved",
     MISSING: "save again from the whole model; in sharded training gather the parts first",
+    TOO_MANY: "save it again without what is no adapter of this base: in PEFT with save_embedding_layers=False, and "
+    "with target_modules that name every adapted layer",
     WRONG_BASE: "load the very base that it was trained on",
     ZERO_B: "the adapter was saved untrained: save after training, from the model that trained",
     SOME_ZERO: "inspect it with --base to see whether the model uses these layers",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.accounting.plan import Plan
-from lora_lab.accounting.sites import Site, choose, match
+from lora_lab.accounting.sites import ROLES, Site, choose, match
 from lora_lab.errors import BadValue
 from lora_lab.methods import lora_count
 from lora_lab.methods.base import Placement, Report, register
@@ -105,20 +105,23 @@ class LoRA(Counted):
         named = {"dora": self.dora, "pissa": self.init == "pissa", "freeze_a": self.freeze_a, ratio: bool(ratio)}
         return tuple(name for name, used in named.items() if used)
 
-    def place(self, sites: Sequence[Site]) -> tuple[Placement, ...]:
+    def place(self, sites: Sequence[Site], *, trained: bool = False) -> tuple[Placement, ...]:
         """Where the adapters go among a model's sites, with the rank and scaling of each.
 
+        trained     they come from a file, and PEFT trains any rank; more than a layer can hold is waste, yet no mistake
         Raises: NotFound for a target or pattern that matches nothing; BadValue for a rank above a layer's size.
         """
         chosen = choose(self.targets, sites)
         ranks = _by_site(self.rank_pattern, chosen, self.rank)
         alphas = _by_site(self.alpha_pattern, chosen, self.alpha)
         for site in chosen:
-            if ranks[site] > site.max_rank:
-                shape = f"{site.in_features} x {site.out_features}"
-                raise BadValue(
-                    f"rank {ranks[site]:g} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
+            if ranks[site] > site.max_rank and not (trained and self.init != "pissa"):
+                shape, here = (
+                    f"{site.in_features} x {site.out_features}",
+                    site.role if site.role in ROLES else site.name,
                 )
+                said = f"rank {ranks[site]:g} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
+                raise BadValue(f'{said}; give it less than the others with rank_pattern={{"{here}": {site.max_rank}}}')
             self._check_variants(site)
         return tuple(self._placement(s, int(ranks[s]), alphas[s]) for s in chosen)
 

@@ -60,6 +60,7 @@ def file_bytes(method: Places, architecture: Architecture) -> int:
     """Bytes of the adapter_model.safetensors that `save_adapter` writes, header and trained head included.
 
     A fused layer costs more there than trains: PEFT knows no slices (see `methods/adapters.py`).
+    On a base in fp16, which has no fingerprint to write, 16 bytes less.
     """
     own = json.dumps({"method": method.settings(), "base_fingerprint": _FINGERPRINT})
     return safetensors_bytes(dict(_tensors(method, architecture)), {"format": "pt", "lora_lab": own})

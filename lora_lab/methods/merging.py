@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -134,7 +135,7 @@ def _to_merge(model: nn.Module) -> Parts:
 
 
 def _merged(model: nn.Module, parts: Parts, fp32: bool) -> MergeReport:
-    before, rounded = _bytes(model), list[Rounding]()
+    before, rounded, dtypes = _bytes(model), list[Rounding](), {name: t.dtype for name, t in _numbers(model)}
     untied, dequantised = _stand_in(model, parts)
     done: list[Switched] = [part for _, part in parts]
     try:
@@ -144,8 +145,14 @@ def _merged(model: nn.Module, parts: Parts, fp32: bool) -> MergeReport:
             part.merge(watch=_noting(name, rounded))
     except BaseException:
         _unmerge(model, done)
+        for name, tensor in _numbers(model):
+            tensor.data = tensor.data.to(dtypes[name])
         raise
     return MergeReport(tuple(rounded), tuple(untied), tuple(dequantised), _bytes(model) - before)
+
+
+def _numbers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
 
 
 def _noting(name: str, rounded: list[Rounding]) -> Callable[[Tensor, Tensor], None]:

@@ -57,9 +57,19 @@ def answer_of(model: nn.Module) -> Tensor:
     config: Any = model.config
     place = next(model.parameters()).device
     ids = torch.randint(0, config.vocab_size, (2, TOKENS), generator=generator).to(place)
-    out = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    answer: Tensor = out.logits if hasattr(out, "logits") else out.last_hidden_state
+    both = _both(config, ids) if getattr(config, "is_encoder_decoder", False) else {"input_ids": ids}
+    out = model(attention_mask=torch.ones_like(ids), **both)
+    answer: Tensor = out[0]  # where an answer begins, of a model that looks for one
     return answer.float()
+
+
+def _both(config: Any, ids: Tensor) -> dict[str, Tensor]:
+    """For encoder and decoder alike, each row with one end: there BART's and T5's classifiers read."""
+    end = config.eos_token_id
+    if isinstance(end, int):
+        ids = torch.where(ids == end, (end + 1) % config.vocab_size, ids)
+        ids[:, -1] = end
+    return {"input_ids": ids, "decoder_input_ids": ids}
 
 
 def _compare(found: Inspection, before: Tensor, after: Tensor) -> None:

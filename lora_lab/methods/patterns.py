@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from time import process_time
+from typing import Any
 
 import regex
 
@@ -30,13 +31,21 @@ class Matcher:
 
     def whole(self, pattern: str, name: str) -> bool:
         """Whether the pattern fits all of the name, as `re.fullmatch`."""
+        return self._match(pattern, name) is not None
+
+    def last_group(self, pattern: str, name: str) -> str | None:
+        """What the pattern's last group takes of the name, where the pattern fits all of it."""
+        found = self._match(pattern, name)
+        return found[found.re.groups] if found else None
+
+    def _match(self, pattern: str, name: str) -> Any:
         if not isinstance(pattern, str) or len(pattern) > LONGEST or _ODD.search(pattern) or not _small(pattern):
             raise BadValue(f"{str(pattern)[:60]!r} is no pattern for the names of modules: name them one by one")
         begun = process_time()
         try:
             if self.left <= 0:
                 raise TimeoutError
-            return regex.fullmatch(pattern, name, timeout=self.left) is not None
+            return regex.fullmatch(pattern, name, timeout=self.left)
         except TimeoutError as error:
             raise BadValue(f"the pattern {pattern[:60]!r} takes too long: name the modules one by one") from error
         except (regex.error, RecursionError, OverflowError) as error:

@@ -14,8 +14,9 @@ from torch.utils.hooks import RemovableHandle
 
 from lora_lab.errors import BadValue
 from lora_lab.layers import TrainedCopy
-from lora_lab.methods.attach import fingerprint, heads_of, numbers_of, put, refuse_adapted
+from lora_lab.methods.attach import fingerprint, numbers_of, put, refuse_adapted
 from lora_lab.methods.base import Report
+from lora_lab.methods.heads import heads_of
 from lora_lab.methods.probe import Probe
 
 AT_EVERY_TOKEN = "score"  # the name of a head that transformers asks at every token
@@ -75,7 +76,8 @@ def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
 def attach_probe(model: nn.Module, method: Probe) -> Report:
     """Freeze `model` and put a `PooledHead` in the place of its last head."""
     refuse_adapted(model)
-    heads, config = heads_of(model), getattr(model, "config", None)
+    heads = [(name, head) for name, head in heads_of(model) if name != "qa_outputs"]  # it finds the ends of an answer
+    config = getattr(model, "config", None)
     if not heads or config is None:
         raise BadValue('the probe needs a classifier: load_model("minilm", num_labels=2)')
     numbers, base = numbers_of(model), fingerprint(model)

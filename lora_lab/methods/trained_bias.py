@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
 from lora_lab.layers import is_conv1d
-from lora_lab.methods.attach import attach_beside, heads_of, refuse_adapted
+from lora_lab.methods.attach import attach_beside, refuse_adapted
 from lora_lab.methods.base import Report
 from lora_lab.methods.beside import Beside, Own
 from lora_lab.methods.bitfit import BitFit
+from lora_lab.methods.heads import heads_of
 from lora_lab.switched import Fold, Mergeable
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.adapters import CONFIG, AdapterFile
-from lora_lab.methods.attach import HEADS
+from lora_lab.methods.heads import HEADS
 from lora_lab.methods.safe_file import read_config
 from lora_lab.training.models import local_name
 

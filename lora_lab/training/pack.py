@@ -18,8 +18,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import heads_of, put
+from lora_lab.methods.attach import put
 from lora_lab.methods.base import Report
+from lora_lab.methods.heads import heads_of
 from lora_lab.methods.packed import Stream, Table, can_pack, pack, share
 from lora_lab.methods.probe import Probe
 from lora_lab.methods.shared_start import share_start

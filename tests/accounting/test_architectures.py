@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import heads_of, sites_of
+from lora_lab.methods.attach import sites_of
+from lora_lab.methods.heads import heads_of
 from tests.accounting.conftest import CLASSIFIERS, SMALL, real_model, small_config
 
 CASES = [(case, labels) for case in SMALL for labels in (None, 3) if labels is None or case in CLASSIFIERS]

@@ -47,6 +47,7 @@ def recipes(monkeypatch):
         ("", LoRA()),
         ("--rank 4 --alpha 8 --targets k --lora-dropout 0.1 --rslora", LoRA(4, 8, ("k",), 0.1, True)),
         ("--rank-pattern q=2,v=3", LoRA(rank_pattern={"q": 2, "v": 3})),
+        ("--alpha-pattern q=0.5,v=32,k=1e-3", LoRA(alpha_pattern={"q": 0.5, "v": 32, "k": 1e-3})),
         ("--method bitfit", BitFit()),
         ("--method prompt --tokens 40 --init random", PromptTuning(tokens=40, init="random")),
         ("--method bottleneck --size 8 --placement lin", Bottleneck(size=8, placement="lin")),
@@ -93,6 +94,11 @@ def test_qlora_is_lora_on_all_linear_layers_of_a_base_in_4_bits(recipes):
         ("train --method bitfit --rank 2", "bitfit has no option 'rank'"),
         ("train --method bitfitt", "unknown method 'bitfitt'"),
         ("train --rank-pattern q:4", "--rank-pattern is target=rank"),
+        ("train --rank-pattern q=0.5", "--rank-pattern is target=rank"),
+        ("train --rank-pattern =4", "--rank-pattern is target=rank"),
+        ("train --alpha-pattern q=much", "--alpha-pattern is target=alpha"),
+        ("train --alpha-pattern q=-1", "alpha must be a number above 0"),
+        ("train --alpha-pattern q=nan", "alpha must be a number above 0"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(recipes, words, reason):

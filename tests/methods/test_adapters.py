@@ -6,10 +6,13 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import peft
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -68,6 +71,14 @@ def test_an_adapter_of_an_fp32_base_loads_on_the_same_base_in_bf16(tmp_path):
     torch.testing.assert_close(logits(again), logits(model), rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_adapter_of_an_fp16_base_loads_on_the_same_base_in_any_dtype(dtype, tmp_path):
+    model, again = tiny("roberta").half(), tiny("roberta").to(dtype)
+    ROBERTA.attach(model)
+    load_adapter(again, save_adapter(model, tmp_path))
+    load_adapter(tiny("roberta").half(), save_adapter(again, tmp_path / "again"))
+
+
 def test_saving_again_replaces_the_old_adapter(tmp_path):
     save_adapter(adapted("roberta", LoRA(rank=2, targets=("o",))), tmp_path)
     save_adapter(adapted("roberta"), tmp_path)
@@ -86,6 +97,25 @@ def test_the_file_is_in_pefts_layout(tmp_path):
     assert sorted(config["target_modules"]) == ["query", "value"]
     assert config["modules_to_save"] == ["classifier", "score"]
     assert not set(config) - {f.name for f in peft.LoraConfig.__dataclass_fields__.values()}  # PEFT knows every field
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.one_of(st.floats(1e-30, 1e30), st.integers(1, 100)),
+    st.sampled_from([1, 3, 7]),
+    st.sampled_from(["roberta", "gpt2"]),
+    st.booleans(),
+)
+def test_the_config_says_the_scaling_of_every_alpha(alpha, rank, kind, rslora):
+    model, method = tiny(kind), LoRA(rank=rank, alpha=alpha, rslora=rslora)
+    report = method.attach(model)
+    with TemporaryDirectory() as folder:
+        config = json.loads((save_adapter(model, folder) / CONFIG).read_text())
+    said = config["lora_alpha"] / (config["r"] ** 0.5 if rslora else config["r"])
+    assert said == pytest.approx(report.placements[0].scaling, rel=1e-8, abs=0)
+    assert config["alpha_pattern"] == {}
+    if kind == "roberta" and isinstance(alpha, int):
+        assert isinstance(config["lora_alpha"], int)
 
 
 def test_a_sliced_adapter_is_written_as_blocks_with_zeros_for_k(tmp_path):
@@ -208,10 +238,19 @@ BROKEN = {
     ),
     "trained biases": (config_with(bias="all"), "trained with bias='all'"),
     "PiSSA": (config_with(init_lora_weights="pissa_niter_4"), "changes the base weight too"),
+    "LoRA-GA": (config_with(init_lora_weights="lora_ga"), "changes the base weight too"),
+    "KaSA": (config_with(kasa_config={"beta": 1e-4}), "trained with kasa_config"),
     "another kind of adapter": (config_with(peft_type="XLORA"), "peft_type is 'XLORA'; only .*LORA"),
 }
 # Only in a file of PEFT's: ours says these things in its header too.
 BROKEN_PEFT = {
+    "half a head that the config leaves out": (
+        lambda folder: (
+            config_with(modules_to_save=None)(folder),
+            tensors_with(lambda t: t.pop("base_model.model.classifier.dense.bias"))(folder),
+        ),
+        "lacks 1 of 12",
+    ),
     "no rank": (config_with(r=None), "has no 'r'"),
     "no alpha": (config_with(lora_alpha=None), "has no 'lora_alpha'"),
     "a rank of 0": (config_with(r=0), "rank must be"),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_lab import LoRA, detach, disabled, merge, unmerge
-from lora_lab.errors import BadValue, LabError
+from lora_lab import LoRA, Probe, PromptTuning, detach, disabled, merge, unmerge
+from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.layers import LoRAEmbedding, TrainedCopy
 from lora_lab.methods.attach import adapted_layers, is_adapted, lora_layers, report_of, sites_of
 from tests.conftest import logits, randomise, snapshot, tiny
@@ -284,3 +286,52 @@ def test_without_an_adapter_there_is_nothing_to_do(call):
     with pytest.raises(BadValue, match="carries no adapter; attach one first"):
         call(model)
     assert snapshot(model) == before
+
+
+# ---- heads of other tasks
+
+SIZE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+BART = {
+    "vocab_size": 96, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "head"),
+    [
+        ("BertForQuestionAnswering", SIZE, "qa_outputs"),
+        ("BertForTokenClassification", SIZE, "classifier"),
+        ("BartForSequenceClassification", BART, "classification_head"),
+    ],
+)
+def test_the_head_of_another_task_trains_too(kind, size, head):
+    made = getattr(transformers, kind)
+    model = made(made.config_class(**size)).eval()
+    report = LoRA(rank=2).attach(model)
+    assert [name for name, _ in report.heads] == [head]
+    assert all(p.requires_grad for p in model.get_submodule(f"{head}.trained").parameters())
+    detach(model)
+    if head == "qa_outputs":
+        with pytest.raises(BadValue, match="the probe needs a classifier"):
+            Probe().attach(model)
+
+
+def test_what_would_stay_random_is_named():
+    model = transformers.DebertaV2ForSequenceClassification(transformers.DebertaV2Config(**SIZE, pooler_hidden_size=32))
+    with pytest.warns(LabWarning, match="pooler of this DebertaV2ForSequenceClassification .* stays frozen"):
+        LoRA(rank=2, targets=("query_proj",)).attach(model)
+
+
+@pytest.mark.parametrize("kind", [*TINY, "bert"])
+@pytest.mark.parametrize("method", [LoRA(rank=2), PromptTuning(tokens=2)])
+def test_nothing_is_named_where_every_part_is_known(kind, method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LabWarning)
+        method.attach(tiny(kind))
+
+
+def test_a_rank_that_only_some_layers_can_hold_names_the_way_out():
+    with pytest.raises(BadValue, match=r"rank 20 is above .*k_proj .* at most 16; .*rank_pattern=\{\"k\": 16\}"):
+        LoRA(rank=20, targets="q,k").attach(tiny("llama"))
+    LoRA(rank=20, targets="q,k", rank_pattern={"k": 16}).attach(tiny("llama"))

@@ -15,6 +15,7 @@ from lora_lab import (
     BitFit,
     Bottleneck,
     FullFineTuning,
+    HeadOnly,
     LoRA,
     Probe,
     PromptTuning,
@@ -381,3 +382,10 @@ def test_a_model_holds_one_bank_or_one_adapter():
             AdapterBank(model)
     with pytest.raises(BadValue, match=r"bank\.save.*bank\.close\(\)"):
         merge(bank.model)
+
+
+def test_heads_alone_are_no_sum():
+    bank, _ = banked("roberta", HeadOnly(), HeadOnly())
+    with pytest.raises(BadValue, match="none of these adapters changes a layer: there is nothing to add up"):
+        bank.blend({"a.0": 0.5, "a.1": 0.5}, "c")
+    assert bank.names == ("a.0", "a.1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -135,6 +137,37 @@ def test_no_false_alarm_on_our_variants(method, tmp_path):
         assert names(ours(tmp_path, "roberta", method)) == []
 
 
+T5 = {"vocab_size": 40, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+BERT = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+BART = {
+    "vocab_size": 8, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("T5ForConditionalGeneration", T5),
+        ("T5Model", T5),
+        ("T5EncoderModel", T5),
+        ("BartForSequenceClassification", BART),
+        ("BertForQuestionAnswering", BERT),
+        ("BertForTokenClassification", BERT),
+    ],
+)
+def test_no_false_alarm_on_models_of_other_tasks(kind, size, tmp_path):
+    torch.manual_seed(0)
+    made = getattr(transformers, kind)
+    base = made(made.config_class(**size)).eval()
+    model = copy.deepcopy(base)
+    LoRA(rank=2).attach(model)
+    randomise(model)
+    found = inspect_adapter(save_adapter(model, tmp_path), base)
+    assert found.problems == []
+    assert found.does_something
+
+
 # ---- what it says
 
 
@@ -248,6 +281,10 @@ FAULTY = {
     "kohya's words": (renamed("lora_A", "lora_down"), faults.RENAMED),
     "one more model.": (renamed("model.roberta", "model.model.roberta"), faults.RENAMED),
     "half the tensors": (edited(lambda t: dict(sorted(t.items())[:6])), faults.MISSING),
+    "a tensor of another layer": (
+        edited(lambda t: t.update({"base_model.model.roberta.pooler.dense.weight": torch.ones(2)})),
+        faults.TOO_MANY,
+    ),
     "NaN": (edited(lambda t: {k: v * torch.nan for k, v in t.items()}), faults.NOT_FINITE),
     "whole numbers": (edited(lambda t: {k: v.int() for k, v in t.items()}), faults.WRONG_DTYPE),
     "another rank in the config": (config_with(r=3), faults.SETTINGS),
@@ -288,8 +325,6 @@ def test_another_base_is_named(tmp_path):
 
 
 def test_a_layer_that_the_forward_never_uses_is_named(tmp_path):
-    import transformers
-
     torch.manual_seed(0)
     size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
     model = transformers.BertModel(transformers.BertConfig(vocab_size=96, **size)).eval()

@@ -201,6 +201,21 @@ def test_a_nan_in_the_adapter_is_refused_before_it_ruins_the_base():
     assert distance(weights(model), before) == 0
 
 
+@pytest.mark.parametrize("way", [merge, merge_for_good])
+@pytest.mark.parametrize(
+    ("kind", "targets"), [("bert", "q,v"), ("llama", "q,embed"), ("llama", "q,lm_head"), ("phi3", "q,v")]
+)
+def test_a_merge_in_fp32_that_fails_leaves_the_model_in_its_dtype(kind, targets, way):
+    model = trained(kind, LoRA(rank=4, targets=targets), torch.bfloat16)
+    before, dtypes = weights(model), {name: t.dtype for name, t in model.state_dict().items()}
+    _lora(model)[-1][1].lora_B.data.fill_(torch.inf)
+    with pytest.raises(BadValue, match="the adapter holds NaN or infinity"):
+        way(model, fp32=True)
+    assert {name: t.dtype for name, t in model.state_dict().items()} == dtypes
+    assert distance(weights(model), before) <= 1e-3  # a rounding of bf16 where a number is small beside its update
+    assert not any(layer.merged for _, layer in _lora(model))
+
+
 # ---- tied and quantised weights
 
 

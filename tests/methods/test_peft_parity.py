@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import nn
 
 from lora_lab import LoRA, load_adapter, save_adapter
 from lora_lab.methods.attach import lora_layers
 from lora_lab.methods.base import Report
+from lora_lab.methods.on_base import answer_of
 from tests.conftest import logits, randomise, tiny
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -113,6 +116,7 @@ OPTIONS = {
     "alpha_pattern": {"alpha_pattern": {"value": 32}, "rank_pattern": {"query": 2}},
     "patterns with rsLoRA": {"use_rslora": True, "rank_pattern": {"query": 2}, "alpha_pattern": {"layer.0.*key": 5}},
     "dropout": {"lora_dropout": 0.1},
+    "orthogonal start": {"init_lora_weights": "orthogonal"},
     "one layer": {"layers_to_transform": [1]},
     "one layer as a number": {"layers_to_transform": 0},
     "without one module": {"exclude_modules": ["layer.0.attention.self.query"]},
@@ -145,6 +149,20 @@ def test_target_modules_as_list_as_regular_expression_and_all_linear(targets, tm
     assert_the_same(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [peft.LoraConfig(target_modules=["query"]), peft.IA3Config(target_modules=["query"], feedforward_modules=[])],
+)
+def test_on_a_finished_classifier_the_head_may_be_left_to_the_base(config, tmp_path):
+    theirs = peft.get_peft_model(tiny("roberta"), config).eval()
+    randomise(theirs)
+    ours, again = tiny("roberta"), tiny("roberta")
+    load_adapter(ours, save_peft(theirs, tmp_path / "theirs"))
+    torch.testing.assert_close(logits(ours), logits(theirs), **CLOSE)
+    load_adapter(again, save_adapter(ours, tmp_path / "ours"))
+    assert torch.equal(logits(again), logits(ours))
+
+
 def test_pefts_all_linear_takes_berts_pooler_in_and_is_loaded_with_it(base, tmp_path):
     theirs = peft_model(base("minilm"), "minilm", "all-linear")
     ours = base("minilm")
@@ -154,7 +172,15 @@ def test_pefts_all_linear_takes_berts_pooler_in_and_is_loaded_with_it(base, tmp_
 
 
 @pytest.mark.parametrize(
-    ("kind", "targets"), [("llama", ["embed_tokens", "q_proj"]), ("gpt2", ["wte"]), ("phi3", ["embed_tokens"])]
+    ("kind", "targets"),
+    [
+        ("llama", ["embed_tokens", "q_proj"]),
+        ("gpt2", ["wte"]),
+        ("phi3", ["embed_tokens"]),
+        ("phi3", ["lm_head", "qkv_proj"]),
+        ("phi3", ["lm_head", "embed_tokens"]),
+        ("llama", ["lm_head"]),
+    ],
 )
 def test_embeddings_load_with_the_copy_of_the_base_that_peft_writes(kind, targets, tmp_path):
     theirs = peft_model(tiny(kind), kind, targets)
@@ -163,12 +189,25 @@ def test_embeddings_load_with_the_copy_of_the_base_that_peft_writes(kind, target
     assert_the_same(ours, theirs)
 
 
-def test_an_embedding_that_differs_from_the_base_is_refused(tmp_path):
-    other = tiny("llama")
-    other.model.embed_tokens.weight.data.mul_(2)
-    save_peft(peft_model(other, "llama", ["embed_tokens"]), tmp_path)
-    with pytest.raises(ValueError, match=r"brings its own model\.embed_tokens, which differs"):
-        load_adapter(tiny("llama"), tmp_path)
+@pytest.mark.parametrize("path", ["model.embed_tokens", "lm_head"])
+def test_an_embedding_or_lm_head_that_differs_from_the_base_is_refused(path, tmp_path):
+    other = tiny("phi3")
+    other.get_submodule(path).weight.data.mul_(2)
+    save_peft(peft_model(other, "phi3", [path.split(".")[-1]]), tmp_path)
+    with pytest.raises(ValueError, match=rf"brings its own {path}, which differs"):
+        load_adapter(tiny("phi3"), tmp_path)
+
+
+def test_the_bias_of_an_lm_head_is_compared_as_well(tmp_path):
+    config = transformers.PhiConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    base = transformers.PhiForCausalLM(config).eval()
+    other, again = copy.deepcopy(base), copy.deepcopy(base)
+    save_peft(peft_model(base, "phi", ["lm_head"]), tmp_path)
+    load_adapter(again, tmp_path)
+    torch.testing.assert_close(logits(again), logits(base), **CLOSE)
+    other.lm_head.bias.data.add_(1)
+    with pytest.raises(ValueError, match="brings its own lm_head, which differs"):
+        load_adapter(other, tmp_path)
 
 
 # ---- our files, loaded by PEFT
@@ -293,3 +332,30 @@ def test_an_adapter_of_q_and_v_leaves_k_unchanged_here_and_in_peft(kind, tmp_pat
         for y, old in zip(after, before, strict=True):
             assert torch.equal(y[..., slice(*width)], old[..., slice(*width)])
             assert not torch.allclose(y[..., : width[0]], old[..., : width[0]], atol=1e-3)
+
+
+T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+BERT = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "task"),
+    [
+        ("T5ForConditionalGeneration", T5, "Seq2SeqLM"),
+        ("T5Model", T5, "FeatureExtraction"),
+        ("BertForQuestionAnswering", BERT, "QuestionAnswering"),
+        ("BertForTokenClassification", BERT, "TokenClassification"),
+        ("BertModel", BERT, "FeatureExtraction"),
+    ],
+)
+def test_pefts_class_for_the_task_loads_our_file_with_its_base(kind, size, task, tmp_path):
+    made = getattr(transformers, kind)
+    made(made.config_class(**size)).save_pretrained(tmp_path / "base")
+    ours = made.from_pretrained(tmp_path / "base").eval()
+    ours_with(ours, LoRA(rank=2))
+    save_adapter(ours, tmp_path / "ours")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".*(missing|unexpected).*keys.*")
+        theirs = getattr(peft, f"AutoPeftModelFor{task}").from_pretrained(tmp_path / "ours").eval()
+    torch.testing.assert_close(answer_of(theirs), answer_of(ours), **CLOSE)

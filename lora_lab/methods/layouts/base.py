@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from lora_lab.errors import BadValue
 from lora_lab.layers import TrainedCopy
 from lora_lab.methods.attach import adapted_layers
 from lora_lab.methods.base import Method, Report
+from lora_lab.methods.heads import HEADS
 
 PREFIX = "base_model.model."
 
@@ -45,6 +47,10 @@ class Layout(Protocol):
         """Raises BadValue for a config that says what this method does not compute."""
         return
 
+    def attach(self, method: Method, model: nn.Module) -> Report:
+        """Attach a method that was trained already."""
+        return method.attach(model)
+
     def lighter(self, method: Method) -> Method:
         """The method without what no file holds, and what a loaded one therefore does not need."""
         return method
@@ -69,22 +75,52 @@ def head_tensors(model: nn.Module, prefix: str = PREFIX) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def fill_heads(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = PREFIX) -> None:
-    """The inverse of `head_tensors`."""
+    """The inverse of `head_tensors`; a head that the file leaves to the base stays as the base has it."""
     for key, value in head_tensors(model, prefix).items():
-        value.copy_(tensors[key])
+        if key in tensors:
+            value.copy_(tensors[key])
+
+
+def check_saved(config: Mapping[str, Any]) -> None:
+    """Raises BadValue for a config that says that something else than a head was trained as a whole."""
+    others = [name for name in config.get("modules_to_save") or () if name.split(".")[0] not in HEADS]
+    if others:
+        said = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
+        raise BadValue(f"{said}: merge it in PEFT first")
+
+
+def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str], there: Container[str]) -> set[str]:
+    """Those of the keys that belong to a head of which a file of PEFT's brings nothing, nor says that it would.
+
+    So it is after training on a finished classifier: with no task_type PEFT saves the head only where it is told to.
+    """
+    saved = tuple(config.get("modules_to_save") or ())
+    left: set[str] = set()
+    for name in (name for name, _ in report.heads if not name.endswith(saved)):
+        own = {key for key in keys if key.startswith((f"{PREFIX}{name}.", f"base_model.{name}."))}
+        left |= own if not any(key in there for key in own) else set()
+    return left
 
 
 def common_config(model: nn.Module, report: Report) -> dict[str, Any]:
     """What every config says: the kind of task, the heads, the name of the base."""
-    heads = [name for name, _ in report.heads]
+    heads, task = [name for name, _ in report.heads], _task_type(model, report)
+    usual = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # as PEFT writes it
     return {
-        "task_type": "SEQ_CLS" if heads else _task_type(model),
-        "modules_to_save": list(dict.fromkeys([*heads, "classifier", "score"])) if heads else None,
+        "task_type": task,
+        "modules_to_save": list(dict.fromkeys([*heads, *usual])) or None,
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None) or None,
         "inference_mode": True,
     }
 
 
-def _task_type(model: nn.Module) -> str:
+def _task_type(model: nn.Module, report: Report) -> str:
+    """PEFT's word for it, which decides the class of transformers that `AutoPeftModel...` takes."""
     name = type(model).__name__
-    return "CAUSAL_LM" if name.endswith(("ForCausalLM", "LMHeadModel")) else "FEATURE_EXTRACTION"
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return "CAUSAL_LM"
+    if name.endswith("ForConditionalGeneration") and getattr(model.config, "is_encoder_decoder", False):
+        return "SEQ_2_SEQ_LM"
+    known = {"ForTokenClassification": "TOKEN_CLS", "ForQuestionAnswering": "QUESTION_ANS"}
+    other = next((task for ending, task in known.items() if name.endswith(ending)), "SEQ_CLS")
+    return other if report.heads else "FEATURE_EXTRACTION"

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, is_conv1d
-from lora_lab.methods.attach import adapted_layers, sites_of
-from lora_lab.methods.base import Report
+from lora_lab.methods.attach import adapted_layers, attach_lora, sites_of
+from lora_lab.methods.base import Method, Report
 from lora_lab.methods.layouts.base import PREFIX, Layout, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, peft_from_lora
 from lora_lab.methods.layouts.targets import layer_names
@@ -74,6 +74,10 @@ class LoRALayout(Layout):
     def method(self, config: Mapping[str, Any], model: nn.Module) -> LoRA:
         return lora_from_peft(config, sites_of(model))
 
+    def attach(self, method: Method, model: nn.Module) -> Report:
+        assert isinstance(method, LoRA)
+        return attach_lora(model, method, method.place(sites_of(model), trained=True))
+
     @torch.no_grad()
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         for path, layers in _by_module(model).items():
@@ -88,19 +92,25 @@ class LoRALayout(Layout):
         fill_heads(model, tensors)
 
     def copies(self, report: Report) -> set[str]:
-        return {key for p in report.placements if p.site.kind == "embedding" for key in _copy_keys(p.site.module)}
+        return {key for path in _copied(report) for key in _copy_keys(path)}
 
     def check_copies(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        """PEFT also writes the frozen weight of an adapted embedding: take it if it is this base's own, else refuse."""
-        for site in (p.site for p in report.placements if p.site.kind == "embedding"):
-            own: Tensor = innermost(model.get_submodule(site.module)).weight  # type: ignore[assignment]
-            for copied in (tensors[key] for key in _copy_keys(site.module) if key in tensors):
-                if not (copied.shape == own.shape and torch.equal(copied.to(own), own)):
-                    raise BadValue(f"the adapter brings its own {site.module}, which differs from this base model's")
+        """PEFT also writes what an adapted embedding or lm_head had: take it if it is this base's own, else refuse."""
+        for path in _copied(report):
+            frozen = innermost(model.get_submodule(path))
+            for key, name in ((key, name) for key, name in _copy_keys(path).items() if key in tensors):
+                own, copied = getattr(frozen, name, None), tensors[key]
+                if own is None or copied.shape != own.shape or not torch.equal(copied.to(own), own):
+                    raise BadValue(f"the adapter brings its own {path}, which differs from this base model's")
 
 
-def _copy_keys(module: str) -> tuple[str, str]:
-    return f"{PREFIX}{module}.base_layer.weight", f"{PREFIX}{module}.weight"
+def _copied(report: Report) -> list[str]:
+    """The modules whose frozen weight PEFT writes as well: it fears that the vocabulary has grown."""
+    return [p.site.module for p in report.placements if p.site.kind == "embedding" or p.site.role == "head"]
+
+
+def _copy_keys(module: str) -> dict[str, str]:
+    return {f"{PREFIX}{module}.{between}{name}": name for between in ("base_layer.", "") for name in ("weight", "bias")}
 
 
 def _by_module(model: nn.Module) -> dict[str, list[LoRALayer]]:

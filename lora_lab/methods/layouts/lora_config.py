@@ -9,6 +9,7 @@ q and v of one c_attn    one adapter on c_attn of rank r_q + r_v (PEFT has no sl
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -31,8 +32,10 @@ _PLAIN = {
     "use_bdlora": (None, False),
     "arrow_config": (None,),
     "megatron_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
 }
-_SPECIAL_INITS = ("pissa", "olora", "corda", "loftq")  # these change the base weight as well
+_SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these change the base weight as well
 
 
 def check_options(config: Mapping[str, Any]) -> None:
@@ -73,18 +76,18 @@ def peft_from_lora(
 
     `modules` are all sites' modules of the model, needed to write short names; transposed: the layers are Conv1D.
     """
-    alphas = {m: scaling * (rank**0.5 if method.rslora else rank) for m, (rank, scaling) in fused.items()}
+    alphas = {m: _whole(scaling * (rank**0.5 if method.rslora else rank)) for m, (rank, scaling) in fused.items()}
     rank = Counter(rank for rank, _ in fused.values()).most_common(1)[0][0]
     alpha = Counter(alphas.values()).most_common(1)[0][0]
     return {
         "peft_type": "LORA",
         "r": rank,
-        "lora_alpha": _whole(alpha),
+        "lora_alpha": alpha,
         "lora_dropout": method.dropout,
         "use_rslora": method.rslora,
         "target_modules": shortest_names(fused, modules),
         "rank_pattern": {m: r for m, (r, _) in fused.items() if r != rank},
-        "alpha_pattern": {m: _whole(a) for m, a in alphas.items() if a != alpha},
+        "alpha_pattern": {m: a for m, a in alphas.items() if a != alpha},
         "fan_in_fan_out": transposed,
         "bias": "none",
         "init_lora_weights": method.init if method.init == "gaussian" else True,  # PiSSA's file holds its start
@@ -100,6 +103,5 @@ def values_by_pattern(pattern: Mapping[str, Any] | None, modules: Iterable[str],
 
 
 def _whole(alpha: float) -> float:
-    """16.0 -> 16: PEFT writes whole alphas as integers."""
-    rounded = round(alpha, 6)
-    return int(rounded) if rounded == int(rounded) else alpha
+    """16.000000000000004 -> 16: PEFT writes whole alphas as integers."""
+    return round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-9) else alpha

@@ -44,10 +44,8 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
         names = [s.module for s in whole if s in choose([ALL_LINEAR], sites) or s.role == "pooler"]
     else:
         names = fitting(wanted, [s.module for s in whole])
-    layers = config.get("layers_to_transform")
-    layers = [layers] if isinstance(layers, int) else layers
     left_out = set(fitting(excluded, names)) if excluded else ()
-    names = [n for n in names if n not in left_out and (not layers or _layer(n) in layers)]
+    names = _in_layers(config, [name for name in names if name not in left_out])
     if not names:
         raise NotFound(
             f"target_modules {wanted!r} match no layer of this model: is it the base the adapter was made for?"
@@ -70,9 +68,22 @@ def _ends(name: str) -> Iterator[str]:
     return (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
 
 
-def _layer(name: str) -> int | None:
-    numbers = re.findall(r"\.(\d+)(?=\.)", name)
-    return int(numbers[-1]) if numbers else None
+def _in_layers(config: Mapping[str, Any], names: list[str]) -> list[str]:
+    """Those of the names that stand in the layers that layers_to_transform counts; all where it says nothing."""
+    layers, patterns = config.get("layers_to_transform"), config.get("layers_pattern") or []
+    layers = [layers] if isinstance(layers, int) else layers
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    matcher = Matcher()
+    return [name for name in names if _layer(name, patterns, matcher) in layers] if layers else names
+
+
+def _layer(name: str, patterns: Sequence[str], matcher: Matcher) -> int | None:
+    """The first number in the path, or that behind the list of layers that a pattern names."""
+    if not patterns:
+        number = re.search(r"\.(\d+)\.", name)
+        return int(number[1]) if number else None
+    found = (matcher.last_group(rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*", name) for pattern in patterns)
+    return next((int(number) for number in found if number), None)
 
 
 def layer_names(model: nn.Module) -> set[str]:
