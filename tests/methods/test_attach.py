@@ -6,11 +6,12 @@ import copy
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_lab import LoRA, detach, disabled, merge, unmerge
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.layers import LoRAEmbedding, TrainedCopy
 from lora_lab.methods.attach import adapted_layers, is_adapted, lora_layers, report_of, sites_of
 from tests.conftest import logits, randomise, snapshot, tiny
@@ -105,6 +106,18 @@ def test_the_count_equals_the_real_parameters_at_every_rank(rank, kind, targets)
     report = LoRA(rank=rank, targets=targets).attach(model)
     sizes = [rank * (p.site.in_features + p.site.out_features) for p in report.placements]
     assert trainable(model) - report.head_parameters == sum(sizes)
+
+
+@pytest.mark.parametrize("kind", ["CodeGen", "GPTBigCode"])
+def test_a_fused_layer_in_an_order_of_its_own_is_adapted_as_a_whole_or_not_at_all(kind):
+    # CodeGen holds four blocks of (q, v, k), GPTBigCode q, k and v head by head: as wide as a plain concatenation.
+    more = {"rotary_dim": 4} if kind == "CodeGen" else {"multi_query": False}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=96, n_embd=32, n_layer=1, n_head=4, **more)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    leaf = "qkv_proj" if kind == "CodeGen" else "c_attn"
+    with pytest.raises(NotFound, match=f"'q' matches no layer.*within {leaf}.*name '{leaf}'"):
+        LoRA(rank=2, targets=("q",)).attach(model)
+    assert [p.site.rows for p in LoRA(rank=2, targets=(leaf,)).attach(model).placements] == [None]
 
 
 def test_a_head_trains_as_an_fp32_copy_beside_its_frozen_original():
