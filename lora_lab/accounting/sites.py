@@ -32,7 +32,7 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
     (r"(self\.key|key_proj|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k)", "k"),
     (r"(self\.value|value_proj|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v)", "v"),
     (
-        r"(attention\.output\.dense|attn\.c_proj|o_proj|out_lin|self_attn\.out_proj|SelfAttention\.o|EncDecAttention\.o)",
+        r"(attention\.output\.dense|attn\.c_proj|o_proj|out_lin|(self_|encoder_)?attn\.out_proj|(SelfAttention|EncDecAttention)\.o)",
         "o",
     ),
     (r"(attn\.c_attn|qkv_proj)", "q k v"),
@@ -43,7 +43,7 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
     (r"(word_embeddings|embed_tokens|wte)", "embed"),
     (r"(position_embeddings|token_type_embeddings|embed_positions|wpe|relative_attention_bias)", "position"),
     (r"(pooler\.dense)", "pooler"),
-    (r"(classifier(\.\w+)?|pre_classifier|score|lm_head|qa_outputs)", "head"),
+    (r"(classifier(\.\w+)?|pre_classifier|score|lm_head(\.decoder)?|predictions\.decoder|qa_outputs)", "head"),
 )
 
 # The model_types whose fused layers were read and are plain concatenations in the order above. Others interleave them
