@@ -119,6 +119,7 @@ class LoRAEmbedding(LoRALayer):
 
     Shapes: tokens (...) -> y (..., d); lora_embedding_A (rank, vocabulary); lora_embedding_B (d, rank).
     Here A starts at zero and B random, the other way round, as in loralib and PEFT: a token never seen keeps A = 0.
+    A has a column for each token, so new tokens are added (`resize_token_embeddings`) before a method is attached.
     """
 
     def __init__(self, base_layer: nn.Embedding, rank: int, scaling: float) -> None:

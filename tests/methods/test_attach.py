@@ -10,7 +10,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_lab import LoRA, detach, disabled, merge, unmerge
+from lora_lab import IA3, LoRA, detach, disabled, merge, unmerge
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.layers import LoRAEmbedding, TrainedCopy
 from lora_lab.methods.attach import adapted_layers, is_adapted, lora_layers, report_of, sites_of
@@ -152,6 +152,17 @@ def test_right_after_attaching_the_output_is_the_same_to_the_bit(kind, targets):
     before = logits(model)
     LoRA(rank=4, targets=targets).attach(model)
     assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("method", [LoRA(targets="down"), LoRA(targets="all-linear"), IA3()], ids=["down", "all", "ia3"])
+def test_a_model_that_asks_its_layer_for_the_dtype_of_its_weight_runs(method):
+    size = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=96, **size)).eval()
+    ids = torch.arange(6).unsqueeze(0)
+    with torch.no_grad():
+        before = model(input_ids=ids, labels=ids).logits
+        method.attach(model)
+        assert torch.equal(model(input_ids=ids, labels=ids).logits, before)
 
 
 @pytest.mark.parametrize(("name", "labels"), [("minilm", 2), ("smollm2", None)])
