@@ -236,6 +236,13 @@ def test_a_trained_copy_answers_in_fp32_and_can_be_switched_off():
     assert torch.equal(copy(x), head(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_trained_copy_in_fewer_bits_still_answers_in_fp32(dtype):
+    copy = TrainedCopy(nn.Linear(IN, 2), nn.Linear(IN, 2)).to(dtype)
+    x = torch.randn(3, IN).to(dtype)
+    assert torch.equal(copy(x), copy.trained(x).float())
+
+
 # ---- the start
 
 

@@ -10,7 +10,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_lab import IA3, LoRA, detach, disabled, merge, unmerge
+from lora_lab import IA3, LoRA, Probe, detach, disabled, merge, unmerge
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.layers import LoRAEmbedding, TrainedCopy
 from lora_lab.methods.attach import adapted_layers, is_adapted, lora_layers, report_of, sites_of
@@ -154,7 +154,9 @@ def test_right_after_attaching_the_output_is_the_same_to_the_bit(kind, targets):
     assert torch.equal(logits(model), before)
 
 
-@pytest.mark.parametrize("method", [LoRA(targets="down"), LoRA(targets="all-linear"), IA3()], ids=["down", "all", "ia3"])
+@pytest.mark.parametrize(
+    "method", [LoRA(targets="down"), LoRA(targets="all-linear"), IA3()], ids=["down", "all", "ia3"]
+)
 def test_a_model_that_asks_its_layer_for_the_dtype_of_its_weight_runs(method):
     size = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
     model = transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=96, **size)).eval()
@@ -202,6 +204,17 @@ def test_disabled_gives_the_bases_own_output_its_head_too(kind, merged):
     torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
     assert {layer.merged for layer in lora_layers(model)} == {merged}
     assert not torch.allclose(adapted, base, atol=1e-2)
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=4), Probe()], ids=["lora", "probe"])
+def test_a_model_cast_after_attaching_still_answers_about_the_same(method):
+    model = tiny("roberta")
+    method.attach(model)
+    randomise(model)
+    before = logits(model)
+    after = logits(model.to(torch.bfloat16))
+    assert after.dtype == torch.float32
+    torch.testing.assert_close(after, before, rtol=0.1, atol=0.1)
 
 
 def test_disabled_may_keep_the_trained_head():
