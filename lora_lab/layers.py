@@ -119,6 +119,7 @@ class LoRAEmbedding(LoRALayer):
 
     Shapes: tokens (...) -> y (..., d); lora_embedding_A (rank, vocabulary); lora_embedding_B (d, rank).
     Here A starts at zero and B random, the other way round, as in loralib and PEFT: a token never seen keeps A = 0.
+    A has a column for each token, so new tokens are added (`resize_token_embeddings`) before a method is attached.
     """
 
     def __init__(self, base_layer: nn.Embedding, rank: int, scaling: float) -> None:
@@ -153,7 +154,7 @@ class LoRAEmbedding(LoRALayer):
 class TrainedCopy(AdaptedLayer):
     """A layer trained as a whole beside its frozen original: the classifier head, which starts random.
 
-    The copy is fp32, whatever the base's dtype, and so are its outputs: a loss wants exact logits.
+    The copy starts in fp32, whatever the base's dtype, and its outputs are always: a loss wants exact logits.
     """
 
     def __init__(self, base_layer: nn.Module, trained: nn.Module) -> None:
@@ -162,7 +163,13 @@ class TrainedCopy(AdaptedLayer):
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """The trained copy's answer, in fp32; switched off, the frozen layer's."""
-        return self.trained(x.float(), *args, **kwargs) if self.active else self.base_layer(x, *args, **kwargs)
+        return in_its_dtype(self.trained, x, *args, **kwargs) if self.active else self.base_layer(x, *args, **kwargs)
+
+
+def in_its_dtype(head: nn.Module, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+    """What a head answers, in fp32; it is asked in the dtype of its weights, which `model.to(bfloat16)` may change."""
+    dtype = next((p.dtype for p in head.parameters()), torch.float32)
+    return head(x.to(dtype), *args, **kwargs).float()  # type: ignore[no-any-return]
 
 
 def initialise_A(lora_A: Tensor, init: str) -> None:

@@ -53,6 +53,16 @@ class AdaptedLayer(Switched):
         model.set_submodule(path, self.base_layer)
 
     @property
+    def weight(self) -> Tensor:
+        """The frozen layer's: model code asks the layer that it knows for it, T5 to learn what dtype to send there."""
+        return innermost(self).weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Likewise the frozen layer's."""
+        return innermost(self).bias  # type: ignore[return-value]
+
+    @property
     def active(self) -> bool:
         """Whether the forward pass has to add anything to the frozen layer."""
         return self.enabled and not self.merged

@@ -136,6 +136,17 @@ def test_a_step_too_small_for_bf16_is_not_lost():
     assert (before.bfloat16() * 1.001 == before.bfloat16()).all()  # what bf16 would have made of it
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_asks_an_adapted_layer_for_its_weight_gets_the_frozen_one_which_counts_once(kind):
+    frozen = base(kind)
+    outer = LoRALinear(LoRALinear(frozen, RANK, SCALING, rows=(0, 6)), RANK, SCALING, rows=(12, 18))
+    assert outer.weight is frozen.weight
+    assert outer.bias is frozen.bias
+    assert sum(p is frozen.weight for p in outer.parameters()) == 1
+    own = {name for name in outer.state_dict() if "lora" not in name}
+    assert own == {f"base_layer.base_layer.{name}" for name in frozen.state_dict()}
+
+
 # ---- embeddings
 
 
@@ -223,6 +234,13 @@ def test_a_trained_copy_answers_in_fp32_and_can_be_switched_off():
     assert torch.equal(copy(x), copy.trained(x.float()))
     copy.enabled = False
     assert torch.equal(copy(x), head(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_trained_copy_in_fewer_bits_still_answers_in_fp32(dtype):
+    copy = TrainedCopy(nn.Linear(IN, 2), nn.Linear(IN, 2)).to(dtype)
+    x = torch.randn(3, IN).to(dtype)
+    assert torch.equal(copy(x), copy.trained(x).float())
 
 
 # ---- the start

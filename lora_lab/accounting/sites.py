@@ -32,7 +32,7 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
     (r"(self\.key|key_proj|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k)", "k"),
     (r"(self\.value|value_proj|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v)", "v"),
     (
-        r"(attention\.output\.dense|attn\.c_proj|o_proj|out_lin|self_attn\.out_proj|SelfAttention\.o|EncDecAttention\.o)",
+        r"(attention\.output\.dense|attn\.c_proj|o_proj|out_lin|(self_|encoder_)?attn\.out_proj|(SelfAttention|EncDecAttention)\.o)",
         "o",
     ),
     (r"(attn\.c_attn|qkv_proj)", "q k v"),
@@ -43,8 +43,12 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
     (r"(word_embeddings|embed_tokens|wte)", "embed"),
     (r"(position_embeddings|token_type_embeddings|embed_positions|wpe|relative_attention_bias)", "position"),
     (r"(pooler\.dense)", "pooler"),
-    (r"(classifier(\.\w+)?|pre_classifier|score|lm_head|qa_outputs)", "head"),
+    (r"(classifier(\.\w+)?|pre_classifier|score|lm_head(\.decoder)?|predictions\.decoder|qa_outputs)", "head"),
 )
+
+# The model_types whose fused layers were read and are plain concatenations in the order above. Others interleave them
+# by head (GPTBigCode, MiniMax) or order them otherwise (CodeGen), and no width tells.
+PLAIN_FUSED = ("gpt2", "gpt3", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,9 @@ def sites_of_layer(
 ) -> list[Site]:
     """The whole layer as one site and, where it is a fused one, a site for each of its slices.
 
-    `widths` gives the outputs of each role in this model (q: heads x head size, ...). A layer whose widths do not
-    add up to its outputs is no plain concatenation, so it gets no slices rather than wrong ones.
+    `widths` gives the outputs of each role in this model (q: heads x head size, ...), {} for a model whose fused
+    layers are no plain concatenations (`PLAIN_FUSED` lists those that are). Where they do not add up to the layer's
+    outputs it gets no slices rather than wrong ones.
     """
     roles = roles_of(module) if kind == "linear" else roles_of(module) or ("embed",)
     whole = Site(module, "+".join(roles) or "other", in_features, out_features, kind)
@@ -128,7 +133,10 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
     """
     found = [site for site in sites if _fits(target, site) or (slices and _fits_path(target, site))]
     if not found:
-        raise NotFound(f"target '{target}' matches no layer of this model; nearest: {nearest(target, _names(sites))}")
+        fused = [site.module.rpartition(".")[2] for site in sites if target in site.role.split("+")]
+        why = f"; it lies within {fused[0]}, whose order is not known here, so name '{fused[0]}'" if fused else ""
+        why = why or f"; nearest: {nearest(target, _names(sites))}"
+        raise NotFound(f"target '{target}' matches no layer of this model{why}")
     return found
 
 

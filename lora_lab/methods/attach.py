@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from lora_lab.accounting.sites import Site, sites_of_layer
+from lora_lab.accounting.sites import PLAIN_FUSED, Site, sites_of_layer
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALayer, TrainedCopy, is_conv1d, out_by_in
 from lora_lab.methods.base import Method, Placement, Report
@@ -267,10 +267,10 @@ def _kind(module: nn.Module) -> str:
 
 
 def _role_widths(model: nn.Module) -> dict[str, int]:
-    """Outputs of each role in the fused layers of this model, from its config; {} where it has none."""
+    """Outputs of each role in the fused layers of this model, from its config; {} where they cannot be told apart."""
     config = getattr(model, "config", None)
     heads = getattr(config, "num_attention_heads", None)
-    if not heads:
+    if not heads or getattr(config, "model_type", "") not in PLAIN_FUSED:
         return {}
     head_size = getattr(config, "head_dim", None) or int(getattr(config, "hidden_size", 0)) // heads
     kv = (getattr(config, "num_key_value_heads", None) or heads) * head_size

@@ -31,10 +31,12 @@ class DoRALinear(LoRALinear):
     Source: Liu et al. 2024, equations 5 and 11.
     """
 
+    _norms_when_merged: Tensor  # a buffer, so that it follows the model to another device; no part of a checkpoint
+
     def __init__(self, base_layer: nn.Module, rank: int, scaling: float, **options: Any) -> None:
         super().__init__(base_layer, rank, scaling, **options)
         self.lora_magnitude_vector = nn.Parameter(self.row_norms())
-        self._norms_when_merged: Tensor = self.lora_magnitude_vector.detach()
+        self.register_buffer("_norms_when_merged", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base_layer(x)

@@ -164,7 +164,7 @@ def _noting(name: str, rounded: list[Rounding]) -> Callable[[Tensor, Tensor], No
 
 def _stand_in(model: nn.Module, parts: Parts) -> tuple[list[str], list[str]]:
     """Put plain layers of their own in the place of frozen ones that are tied or quantised; returns their names."""
-    owners = Counter(id(m.weight) for m in model.modules() if isinstance(getattr(m, "weight", None), nn.Parameter))
+    owners = Counter(id(p) for m in model.modules() for name, p in m._parameters.items() if name == "weight")
     untied, dequantised = [], []
     for name, part in parts:
         base = part.base_layer

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy
+from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy, in_its_dtype
 from lora_lab.methods.attach import adapted_layers, put, report_of, switched
 from lora_lab.methods.beside import Ahead, Beside, PackedAhead, PackedBeside
 from lora_lab.switched import AdaptedLayer
@@ -199,14 +199,14 @@ class PackedHead(AdaptedLayer):
         self.drops = any(isinstance(m, nn.Dropout) and m.p for m in self.heads.modules())
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = zip(self.heads, x.float().chunk(len(self.heads)), self.streams, strict=True)
+        parts = zip(self.heads, x.chunk(len(self.heads)), self.streams, strict=True)
         return torch.cat([self._answer(head, part, stream) for head, part, stream in parts])
 
     def _answer(self, head: nn.Module, part: Tensor, stream: Stream) -> Tensor:
         if not (self.drops and self.training):
-            return head(part)  # type: ignore[no-any-return]
+            return in_its_dtype(head, part)
         with stream.drawing():
-            return head(part)  # type: ignore[no-any-return]
+            return in_its_dtype(head, part)
 
 
 def _by_slot(lanes: Sequence[nn.Module]) -> dict[Slot, list[LoRALinear | None]]:

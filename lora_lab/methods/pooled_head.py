@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import TrainedCopy
+from lora_lab.layers import TrainedCopy, in_its_dtype
 from lora_lab.methods.attach import fingerprint, numbers_of, put, refuse_adapted
 from lora_lab.methods.base import Report
 from lora_lab.methods.heads import heads_of
@@ -53,7 +53,7 @@ class PooledHead(TrainedCopy):
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        logits: Tensor = self.trained(self.features())
+        logits = in_its_dtype(self.trained, self.features())
         return logits.unsqueeze(1).expand(-1, x.shape[1], -1) if self.every_token else logits
 
 

@@ -78,8 +78,8 @@ class EncodedPrompt(SoftPrompt):
 def attach_prompt(model: nn.Module, method: PromptTuning) -> Report:
     """Freeze `model`, hang the prompt before its embeddings, and put a trained copy beside each head."""
     refuse_two_stacks(model, "prompt tuning")
-    table: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
-    return attach_ahead(model, method, NAME, lambda: SoftPrompt(_start(table, method)))
+    embed: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
+    return attach_ahead(model, method, NAME, lambda: SoftPrompt(_start(embed, method)))
 
 
 def attach_encoded(model: nn.Module, method: PTuning) -> Report:
@@ -91,11 +91,18 @@ def attach_encoded(model: nn.Module, method: PTuning) -> Report:
     return attach_ahead(model, method, NAME, lambda: EncodedPrompt(method.tokens, hidden, width, table.device))
 
 
-def _start(table: Tensor, method: PromptTuning) -> Tensor:
-    """(tokens, hidden): vectors of random tokens, or random vectors as large as those of tokens."""
+@torch.no_grad()
+def _start(embed: nn.Embedding, method: PromptTuning) -> Tensor:
+    """(tokens, hidden): vectors of random tokens, or random vectors as large as those of tokens.
+
+    The layer is called, for its answers need not be rows of its table: Gemma's are sqrt(hidden) times as large.
+    """
+    tokens, d = embed.weight.shape
+    where = embed.weight.device
     if method.init == "vocabulary":
-        return table[torch.randint(0, len(table), (method.tokens,), device=table.device)]
-    return torch.randn(method.tokens, table.shape[1], device=table.device) * table.float().std()
+        return embed(torch.randint(0, tokens, (method.tokens,), device=where))  # type: ignore[no-any-return]
+    every = embed(torch.arange(tokens, device=where))
+    return torch.randn(method.tokens, d, device=where) * every.float().std()
 
 
 def before_embeddings(model: Any, call: Call, vectors: Tensor) -> Call:

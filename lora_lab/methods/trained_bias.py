@@ -27,7 +27,13 @@ class TrainedBias(Beside, Mergeable):
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__(base_layer)
         frozen: Tensor = base_layer.bias  # type: ignore[assignment]
-        self.bias = nn.Parameter(frozen.detach().to(torch.float32, copy=True))
+        own = nn.Parameter(frozen.detach().to(torch.float32, copy=True))
+        self._parameters["bias"] = own  # not by assignment, which a property of that name refuses
+
+    @property
+    def bias(self) -> Tensor:
+        """The trained one: (out,) in fp32."""
+        return self._parameters["bias"]  # type: ignore[return-value]
 
     def after(self, y: Tensor, own: Own) -> Tensor:
         frozen: Tensor = self.base_layer.bias  # type: ignore[assignment]

@@ -11,8 +11,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_lab import LoRA, Probe, PromptTuning, detach, disabled, merge, unmerge
-from lora_lab.errors import BadValue, LabError, LabWarning
+from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, merge, unmerge
+from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.layers import LoRAEmbedding, TrainedCopy
 from lora_lab.methods.attach import adapted_layers, is_adapted, lora_layers, report_of, sites_of
 from tests.conftest import logits, randomise, snapshot, tiny
@@ -109,6 +109,18 @@ def test_the_count_equals_the_real_parameters_at_every_rank(rank, kind, targets)
     assert trainable(model) - report.head_parameters == sum(sizes)
 
 
+@pytest.mark.parametrize("kind", ["CodeGen", "GPTBigCode"])
+def test_a_fused_layer_in_an_order_of_its_own_is_adapted_as_a_whole_or_not_at_all(kind):
+    # CodeGen holds four blocks of (q, v, k), GPTBigCode q, k and v head by head: as wide as a plain concatenation.
+    more = {"rotary_dim": 4} if kind == "CodeGen" else {"multi_query": False}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=96, n_embd=32, n_layer=1, n_head=4, **more)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    leaf = "qkv_proj" if kind == "CodeGen" else "c_attn"
+    with pytest.raises(NotFound, match=f"'q' matches no layer.*within {leaf}.*name '{leaf}'"):
+        LoRA(rank=2, targets=("q",)).attach(model)
+    assert [p.site.rows for p in LoRA(rank=2, targets=(leaf,)).attach(model).placements] == [None]
+
+
 def test_a_head_trains_as_an_fp32_copy_beside_its_frozen_original():
     model = tiny("roberta").bfloat16()
     report = LoRA(rank=2).attach(model)
@@ -141,6 +153,19 @@ def test_right_after_attaching_the_output_is_the_same_to_the_bit(kind, targets):
     before = logits(model)
     LoRA(rank=4, targets=targets).attach(model)
     assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize(
+    "method", [LoRA(targets="down"), LoRA(targets="all-linear"), IA3()], ids=["down", "all", "ia3"]
+)
+def test_a_model_that_asks_its_layer_for_the_dtype_of_its_weight_runs(method):
+    size = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=96, **size)).eval()
+    ids = torch.arange(6).unsqueeze(0)
+    with torch.no_grad():
+        before = model(input_ids=ids, labels=ids).logits
+        method.attach(model)
+        assert torch.equal(model(input_ids=ids, labels=ids).logits, before)
 
 
 @pytest.mark.parametrize(("name", "labels"), [("minilm", 2), ("smollm2", None)])
@@ -180,6 +205,17 @@ def test_disabled_gives_the_bases_own_output_its_head_too(kind, merged):
     torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
     assert {layer.merged for layer in lora_layers(model)} == {merged}
     assert not torch.allclose(adapted, base, atol=1e-2)
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=4), Probe()], ids=["lora", "probe"])
+def test_a_model_cast_after_attaching_still_answers_about_the_same(method):
+    model = tiny("roberta")
+    method.attach(model)
+    randomise(model)
+    before = logits(model)
+    after = logits(model.to(torch.bfloat16))
+    assert after.dtype == torch.float32
+    torch.testing.assert_close(after, before, rtol=0.1, atol=0.1)
 
 
 def test_disabled_may_keep_the_trained_head():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import transformers
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.errors import BadValue, NotFound
@@ -14,10 +15,13 @@ from lora_lab.methods.full import FullFineTuning, HeadOnly
 from lora_lab.methods.heads import heads_of
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.memory import memory
 from lora_lab.methods.params import params
 from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.prompt import PromptTuning
+from lora_lab.methods.quantized import quantize_model
 from tests.accounting.conftest import CLASSIFIERS, SMALL, real_model, small_config
+from tests.conftest import tiny
 
 ALL = ("q", "k", "v", "o")
 
@@ -100,6 +104,29 @@ def test_a_published_count_that_follows(printed, model, method, count):
 def test_a_published_count_that_does_not_follow(printed, model, method, count):
     assert params(model, method).trainable == count
     assert not agrees(printed, count)
+
+
+BERT = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+
+
+@pytest.mark.parametrize("name", ["LlamaModel", "BertForTokenClassification", "BertForMaskedLM"])
+def test_a_loaded_model_that_is_not_what_its_config_is_read_as_is_refused_by_name(name):
+    made = getattr(transformers, name)
+    model = made(made.config_class(**BERT))
+    real = sum(p.numel() for p in model.parameters())
+    for ask in (params, memory):
+        with pytest.raises(BadValue, match=f"{name} holds {real:,} parameters.*attach the method"):
+            ask(model, LoRA(rank=2))
+
+
+def test_a_loaded_model_is_counted_plain_quantised_and_adapted():
+    model = tiny("bert")
+    counts = [params(model, LoRA(rank=2))]
+    quantize_model(model)
+    counts.append(params(model, LoRA(rank=2)))
+    LoRA(rank=4).attach(model)
+    counts.append(params(model, LoRA(rank=2)))
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_bitfit_of_roberta_is_that_of_the_model_with_a_head_and_no_pooler():

@@ -85,6 +85,16 @@ def test_merged_answers_the_same_and_unmerged_the_weights_are_back(method, kind)
     torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_unmerging_needs_goes_where_the_model_goes(method):
+    model = trained("roberta", METHODS[method])
+    held = set(model.state_dict())
+    merge(model)
+    assert set(model.state_dict()) == held  # and is no part of a checkpoint
+    unmerge(model.to("meta"))  # stands for any other device: every machine has it
+    assert not any(layer.merged for _, layer in adapted_layers(model))
+
+
 @pytest.mark.parametrize(("method", "kind"), [(m, k) for m, k in FITTING if k in ("roberta", "gpt2", "phi3")])
 def test_a_hundred_cycles_do_not_drift(method, kind):
     model = trained(kind, METHODS[method])
