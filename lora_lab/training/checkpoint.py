@@ -77,8 +77,6 @@ def restore(pack: Pack, path: Path) -> None:
         _set_tensors(lane, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
         _set_told(lane, told[lane.recipe.hash])
     pack.step, pack.peak_bytes = header["step"], header["peak_bytes"]
-    if pack.size == 1:
-        pack.lanes[0].stream.go_on()
 
 
 def _header(path: Path) -> dict[str, Any]:
