@@ -20,10 +20,12 @@ from lora_lab.preflight.findings import Finding, green, red
 
 GIB = 2**30
 NEEDED_MEMORY = 7 * GIB  # an "8 GB" machine shows 7.6, less what its graphics take
-NEEDED_FREE_MEMORY = 2 * GIB
+NEEDED_FREE_MEMORY = 35 * 10**8  # what a lesson may take, `room.KERNEL`
+NEEDED_LIMIT = 4 * 10**9  # in a container without system and browser: a lesson, and Jupyter's server
 NEEDED_DISK = 4 * GIB  # packages 1.6, models and data 0.7, runs, and room for what pip unpacks
 DEEPEST = 170  # letters that the longest path of an installed package adds to the folder's
 WINDOWS_LIMIT = 260
+PORTS = 50  # that lora-lab tries, from the one that it is told on
 SYNCED = ("onedrive", "dropbox", "google drive", "googledrive", "icloud", "mobile documents", "nextcloud", "box sync")
 
 
@@ -69,18 +71,27 @@ def check_platform(
     return green("platform", found)
 
 
-def check_memory(total: int | None, free: int | None) -> Finding:
-    """Memory in bytes: the machine's, or a container's limit, and what is free of it now; None where nobody tells."""
+def check_memory(total: int | None, free: int | None, limit: int | None = None) -> Finding:
+    """Memory in bytes: the machine's, and what is free of it now; None where nobody tells.
+
+    limit   what a container may use, as on a hub; its system and browser take their memory elsewhere
+    """
     if total is None or free is None:
         return green("memory", "not known before the lab is installed; 8 GB are needed")
     found = f"{total / GIB:.1f} GiB, of which {free / GIB:.1f} free"
-    if total < NEEDED_MEMORY:
+    if limit is not None and limit <= total:
+        found = f"{limit / GIB:.1f} GiB is the limit of this container"
+        if limit < NEEDED_LIMIT:
+            remedy = "ask for a larger limit, on a hub of who runs it: c.Spawner.mem_limit, docs/install.md"
+            return red("memory", f"{found}, and {NEEDED_LIMIT / GIB:.1f} are needed", remedy)
+    elif total < NEEDED_MEMORY:
         return red(
             "memory",
             f"{found}: the lessons are made for 8 GB",
             "share a machine with a neighbour, or use Binder or a hub",
         )
     if free < NEEDED_FREE_MEMORY:
+        found = f"{found}; {NEEDED_FREE_MEMORY / GIB:.1f} must be free for the largest lesson"
         return red("memory", found, "close other programs and browser tabs, or restart the machine before the course")
     return green("memory", found)
 
@@ -121,14 +132,23 @@ def check_path(
     return green("path", folder)
 
 
-def check_port(port: int, take: Callable[[int], None] | None = None) -> Finding:
+def check_port(port: int, take: Callable[[int], None] | None = None, call: Callable[[], None] | None = None) -> Finding:
     """Whether a port of this machine is free, and whether the machine lets itself be called."""
+    take = take or take_port
     try:
-        (take or take_and_call)(port)
+        (call or call_itself)()
     except OSError as error:
-        remedy = f"close the other program, often another JupyterLab, or start with: lora-lab --port {port + 1}"
-        return red("port", f"port {port} of this machine cannot be used: {error.strerror or error}", remedy)
-    return green("port", f"{port} is free")
+        remedy = "let Python be called at 127.0.0.1 by this machine itself: its firewall or virus scanner stops that"
+        return red("port", f"this machine cannot call itself: {error.strerror or error}", remedy)
+    if (error := _refused(take, port)) is None:
+        return green("port", f"{port} is free")
+    found = f"port {port} of this machine cannot be used: {error.strerror or error}"
+    other = next((one for one in range(port, min(port + PORTS, 65536)) if _refused(take, one) is None), None)
+    if other is None:
+        remedy = "close other programs, or start with: lora-lab --port 0, which takes any"
+        return red("port", f"{found}, and none of the next {PORTS - 1}", remedy)
+    by_itself = f"nothing has to be done: lora-lab takes the next one by itself, as with lora-lab --port {other}"
+    return red("port", found, f"{by_itself}; for {port}, close the other program, often another JupyterLab")
 
 
 def check_browser(find: Callable[[], object] = webbrowser.get) -> Finding:
@@ -149,7 +169,8 @@ def check_browser(find: Callable[[], object] = webbrowser.get) -> Finding:
 def look(folder: Path, assets: Path, port: int = 8888, *, assets_there: bool = False) -> list[Finding]:
     """Every check of this file, on this machine; where the assets are there, only a folder for work is looked at."""
     python = check_python(sys.version_info[:3], 64 if sys.maxsize > 2**32 else 32, platform.python_implementation())
-    findings = [python, look_at_platform(), check_memory(*memory()), *look_at_folder(folder, assets_there=assets_there)]
+    findings = [python, look_at_platform(), check_memory(*memory(), container_limit())]
+    findings += look_at_folder(folder, assets_there=assets_there)
     if not assets_there and assets != folder:
         findings += [_disk(assets, False), check_writable(assets)]
     return [*findings, check_port(port), check_browser()]
@@ -187,10 +208,22 @@ def write_and_remove(folder: Path) -> None:
         file.flush()
 
 
-def take_and_call(port: int) -> None:
-    """Take a port, then call another: a firewall that stops a machine's call to itself is seen. Raises: OSError."""
+def take_port(port: int) -> None:
+    """Take a port of this machine, and give it back. Raises: OSError."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", port))
+
+
+def _refused(take: Callable[[int], None], port: int) -> OSError | None:
+    try:
+        take(port)
+    except OSError as error:
+        return error
+    return None
+
+
+def call_itself() -> None:
+    """Let this machine call itself, which a firewall may stop. Raises: OSError."""
     with socket.socket() as server:  # any other: a port that was called stays taken for a minute
         server.bind(("127.0.0.1", 0))
         server.listen(1)

@@ -40,6 +40,7 @@ from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import Task, load_task
+from lora_lab.training.turns import turn
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # of each lane of one pack
 Keep = Callable[[Lane, Run], None]
@@ -59,10 +60,12 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
 class Pack:
     """Everything that some runs need, laid out: base model, lanes, tokenizer, encoded data.
 
+    One is made or run at a time in a process, see `turns`.
     Raises: BadValue, NotFound for what is wrong with a recipe, before any training; BadValue for recipes that differ in
     more than OWN.
     """
 
+    @turn()
     def __init__(
         self, recipes: Sequence[Recipe], *, callbacks: Callable[[Recipe], Sequence[Callback]] | None = None,
         download: bool = False,
@@ -103,10 +106,13 @@ class Pack:
         if self.size > 1:
             self._pack()
 
+    @turn()
     def run(self, keep: Keep = lambda lane, run: None, stop: threading.Event | None = None) -> list[Run]:
         """Train all lanes and score each once on the test split; `keep` hears of each run as soon as it is there."""
         self._keep, self._runs = keep, list[Run]()
         device.forget_peak(self.device)
+        if self.size == 1:
+            self.lanes[0].stream.go_on()  # others may have drawn since it was made
         if isinstance(self.lanes[0].recipe.method, Probe):
             fit_probe(self, stop=stop)
         else:

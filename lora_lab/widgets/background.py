@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from lora_lab.errors import LabError
+from lora_lab.training.turns import waits
 
 PAINTS_PER_SECOND = 4
 
@@ -26,6 +27,7 @@ class Background:
 
     def start(self) -> None:
         """Work in the background and return at once."""
+        self._stop.clear()  # of a Stop that came when there was nothing to end
         self.state = "starting"
         self._thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
         self._thread.start()
@@ -33,6 +35,11 @@ class Background:
     def stop(self) -> None:
         """Ask the work to end after its present step."""
         self._stop.set()
+
+    @property
+    def doing(self) -> str:
+        """`state`, or that another training has to end before it goes on."""
+        return "waiting for the other training" if waits(self._thread) else self.state
 
     @property
     def alive(self) -> bool:
@@ -54,7 +61,7 @@ class Background:
         except Exception as error:  # a thread's exception would vanish unseen
             self.error, self.state = f"{type(error).__name__}: {error}", "failed"
         finally:
-            self._stop.clear()  # here, so that a Stop right after a Start is not lost
+            self._stop.clear()  # not at the beginning: a Stop right after a Start is not to be lost
 
     def _work(self) -> None:
         raise NotImplementedError

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_lab import room
 from lora_lab.preflight import machine
 from lora_lab.preflight.machine import GIB
 
@@ -23,6 +24,14 @@ def refuse(number: int):
     return refused
 
 
+def taken(*ports: int):
+    def take(port: int) -> None:
+        if port in ports:
+            refuse(errno.EADDRINUSE)()
+
+    return take
+
+
 def no_browser() -> None:
     raise webbrowser.Error("could not locate runnable browser")
 
@@ -32,7 +41,9 @@ WELL = {
     "linux": lambda: machine.check_platform("Linux", "x86_64", libc=("glibc", "2.31")),
     "windows": lambda: machine.check_platform("Windows", "AMD64"),
     "mac": lambda: machine.check_platform("Darwin", "arm64", release="15.1"),
-    "memory": lambda: machine.check_memory(int(7.6 * GIB), 3 * GIB),
+    "memory": lambda: machine.check_memory(int(7.6 * GIB), room.KERNEL),
+    "a hub's container": lambda: machine.check_memory(4 * GIB, 4 * GIB, limit=4 * GIB),
+    "a limit above what is there": lambda: machine.check_memory(8 * GIB, 4 * GIB, limit=64 * GIB),
     "disk": lambda: machine.check_disk(5 * GIB, "/home"),
     "path": lambda: machine.check_path("C:\\lora-lab", system="Windows"),
     "long path, Windows set to it": lambda: machine.check_path("C:\\" + "a" * 200, system="Windows", long_paths=True),
@@ -57,6 +68,17 @@ FAULTS = {
     "old linux": (lambda: machine.check_platform("Linux", "x86_64", libc=("glibc", "2.17")), "2.28", "2019"),
     "little memory": (lambda: machine.check_memory(4 * GIB, 3 * GIB), "4.0 GiB", "share a machine"),
     "full memory": (lambda: machine.check_memory(16 * GIB, GIB), "1.0 free", "close other programs"),
+    "memory for most lessons": (
+        lambda: machine.check_memory(8 * GIB, room.KERNEL - 1),
+        "3.3 must be free",
+        "close other programs",
+    ),
+    "little in a container": (
+        lambda: machine.check_memory(2 * GIB, 2 * GIB, limit=2 * GIB),
+        "2.0 GiB is the limit of this container, and 3.7 are needed",
+        "ask for a larger limit",
+    ),
+    "little below a limit": (lambda: machine.check_memory(4 * GIB, 4 * GIB, limit=64 * GIB), "8 GB", "share a machine"),
     "no disk": (lambda: machine.check_disk(GIB // 2, "/home"), "0.5 GiB free", "free 3.5 GiB more"),
     "read-only home": (
         lambda: machine.check_writable(Path("/home/ann"), refuse(errno.EROFS)),
@@ -79,7 +101,10 @@ FAULTS = {
         "move it out",
     ),
     "long path": (lambda: machine.check_path("C:\\" + "a" * 100, system="Windows"), "260", "at most 90 letters"),
-    "port taken": (lambda: machine.check_port(8888, refuse(errno.EADDRINUSE)), "in use", "--port 8889"),
+    "port taken": (lambda: machine.check_port(8888, taken(8888)), "in use", "--port 8889"),
+    "several ports taken": (lambda: machine.check_port(8888, taken(8888, 8889)), "in use", "--port 8890"),
+    "all ports taken": (lambda: machine.check_port(8888, refuse(errno.EADDRINUSE)), "none of the next 49", "--port"),
+    "firewall": (lambda: machine.check_port(8888, call=refuse(errno.ECONNREFUSED)), "cannot call itself", "firewall"),
     "no browser": (lambda: machine.check_browser(no_browser), "none", "--no-browser"),
 }
 
@@ -100,6 +125,10 @@ def test_a_planted_fault_is_found_and_its_remedy_named(what: str):
     assert remedy in finding.remedy
 
 
+def test_what_must_be_free_is_what_a_lesson_may_take():
+    assert machine.NEEDED_FREE_MEMORY == room.KERNEL < machine.NEEDED_LIMIT  # beside Jupyter's server, in a container
+
+
 def test_what_nobody_tells_is_not_called_a_fault():
     assert machine.check_memory(None, None).green
 
@@ -116,7 +145,9 @@ def test_a_port_that_is_taken_is_found_for_real_and_looking_leaves_it_free():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
-        assert not machine.check_port(port).green
+        found = machine.check_port(port)
+        assert not found.green
+        assert "takes the next one by itself" in found.remedy
     assert machine.check_port(port).green
     assert machine.check_port(port).green
 
