@@ -13,9 +13,9 @@ from lora_lab.experiments.subspace import Factors, factors, product_factors
 from lora_lab.layers import LoRALinear, out_by_in
 from lora_lab.methods.attach import adapted_layers, report_of, sites_of
 from lora_lab.training.models import load_model
-from lora_lab.training.pack import seed_everything
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
+from lora_lab.training.seeds import seed_everything
 from lora_lab.training.tasks import load_task
 from lora_lab.training.train import open_adapter
 

@@ -140,9 +140,9 @@ def check_port(port: int, take: Callable[[int], None] | None = None, call: Calla
     except OSError as error:
         remedy = "let Python be called at 127.0.0.1 by this machine itself: its firewall or virus scanner stops that"
         return red("port", f"this machine cannot call itself: {error.strerror or error}", remedy)
-    if (error := _refused(take, port)) is None:
+    if (refused := _refused(take, port)) is None:
         return green("port", f"{port} is free")
-    found = f"port {port} of this machine cannot be used: {error.strerror or error}"
+    found = f"port {port} of this machine cannot be used: {refused.strerror or refused}"
     other = next((one for one in range(port, min(port + PORTS, 65536)) if _refused(take, one) is None), None)
     if other is None:
         remedy = "close other programs, or start with: lora-lab --port 0, which takes any"

@@ -6,14 +6,11 @@ What the recipes of a pack have in common (`key`) is done once; what they differ
 from __future__ import annotations
 
 import json
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -39,6 +36,7 @@ from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
+from lora_lab.training.seeds import seed_everything
 from lora_lab.training.tasks import Task, load_task
 from lora_lab.training.turns import turn
 
@@ -298,10 +296,3 @@ class Pack:
 def _feed(lane: Lane) -> tuple[int, int]:
     """Equal for lanes that train on the same rows at every step."""
     return lane.recipe.seed, lane.recipe.subset
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators that training draws from: torch on all devices, numpy, Python."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
