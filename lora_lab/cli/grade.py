@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from lora_lab.grading.folder import Grade
 
 
 @click.command()
@@ -25,18 +31,29 @@ def grade(
 
     A guard against accidents and mischief, not a sandbox: see docs/teach.md.
     """
-    from pathlib import Path
-
+    from lora_lab.errors import BadValue
     from lora_lab.files import write_atomically
     from lora_lab.grading import folder, lessons
 
     known = [lessons.lesson_of(Path(lesson))] if lesson else None
     limits = folder.Limits(seconds, memory, full)
-    rows = folder.grade(path, limits=limits, jobs=jobs, known=known, say=lambda words: print(words, file=sys.stderr))
-    if table:
-        write_atomically(Path(table), folder.as_csv(rows).encode("utf-8-sig"))  # so that Excel knows its letters
-    if as_json:
-        print(json.dumps({"notebooks": [row.to_json() for row in rows]}))
-        return
+
+    def write(rows: list[Grade]) -> None:
+        if table:
+            write_atomically(Path(table), folder.as_csv(rows).encode("utf-8-sig"))  # so that Excel knows its letters
+
+    def keep(rows: list[Grade]) -> None:
+        with suppress(BadValue):  # Excel has it open, for one: the end tries again, and says so
+            write(rows)
+
+    def say(words: str) -> None:
+        print(words, file=sys.stderr)
+
+    rows = folder.grade(path, limits=limits, jobs=jobs, known=known, say=say, keep=keep)
+    print(json.dumps({"notebooks": [row.to_json() for row in rows]}) if as_json else _in_words(rows))
+    write(rows)
+
+
+def _in_words(rows: list[Grade]) -> str:
     right, asked = sum(row.count("right") for row in rows), sum(len(row.checks) for row in rows)
-    print(f"{len(rows)} notebook{'s' * (len(rows) != 1)}: {right} of {asked} checks right")
+    return f"{len(rows)} notebook{'s' * (len(rows) != 1)}: {right} of {asked} checks right"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -72,10 +73,11 @@ class Grade:
 
 def grade(
     path: str | Path, *, limits: Limits = Limits(), jobs: int = 1, known: Sequence[Lesson] | None = None,
-    say: Callable[[str], None] = lambda words: None,
+    say: Callable[[str], None] = lambda words: None, keep: Callable[[list[Grade]], None] = lambda rows: None,
 ) -> list[Grade]:  # fmt: skip
     """Grade a notebook, or every one below a folder, each in a fresh process. `known`: other lessons than the lab's.
 
+    After each notebook `say` is given its row in words, and `keep` all rows that there are.
     Raises: NotFound where there is no notebook.
     """
     top = Path(path).resolve()
@@ -83,11 +85,14 @@ def grade(
     if not notebooks:
         raise NotFound(f"there is no notebook in {path}: give a file or a folder of .ipynb files")
     root, known = (top.parent if top.is_file() else top), known if known is not None else lessons()
-    processes = _processes()
+    processes, rows, lock = _processes(), dict[Path, Grade](), threading.Lock()
 
     def one(notebook: Path) -> Grade:
-        row = _graded(notebook, root, limits, processes, known)
-        say(in_words(row))
+        row = _graded_or_failed(notebook, root, limits, processes, known)
+        with lock:
+            rows[notebook] = row
+            say(in_words(row))
+            keep([rows[other] for other in notebooks if other in rows])
         return row
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -97,6 +102,15 @@ def grade(
 def _notebooks(folder: Path) -> list[Path]:
     found = (path for path in folder.rglob("*.ipynb") if path.is_file())
     return sorted(path for path in found if not set(path.relative_to(folder).parts[:-1]) & set(PASSED_OVER))
+
+
+def _graded_or_failed(notebook: Path, root: Path, *how: Any) -> Grade:
+    """Its row, whatever happens: the others of its class are graded all the same."""
+    try:
+        return _graded(notebook, root, *how)
+    except Exception as error:
+        words = f"the grader stopped with {type(error).__name__}: {error}"
+        return Grade(notebook.relative_to(root).as_posix(), "failed", words=words[:300])
 
 
 def _graded(notebook: Path, root: Path, limits: Limits, processes: int, known: Sequence[Lesson]) -> Grade:

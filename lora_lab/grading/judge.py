@@ -44,8 +44,8 @@ class Judge:
             return Verdict(False, "a check was called within a check"), None
         self._depth += 1
         try:
-            arguments = decode(message["arguments"], self._function)
-            by_name = decode(message["by_name"], self._function)
+            arguments = decode(message.get("arguments"), self._function)
+            by_name = decode(message.get("by_name"), self._function)
             if not isinstance(arguments, tuple) or not isinstance(by_name, dict):
                 return Verdict(False, "the answer cannot be sent to the judge: give plain numbers and texts"), None
             asked = (e for e in self.lesson.exercises if e.is_asked_by(name, arguments, by_name))

@@ -101,18 +101,31 @@ class Session:
         message = self._receive()
         if ("cell" in message or "ran" in message) and len(self.began) <= len(self.job.cells):
             self.began.append(time.monotonic())
-        if "cell" in message:
-            self.at_cell = int(message["cell"])
-        if "error" in message and len(self.errors) <= len(self.job.cells):
-            self.errors.append(dict(message["error"]))
-        if "refused" in message and len(self.refused) < 100:
-            self.refused.append(str(message["refused"])[:300])
+        try:
+            self._note(message)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:  # the student's, whatever their shape
+            self.status = "garbled"
+            raise Gone from error
         if "walls" in message:
             self.walls = dict(message["walls"])
             self._deadline = time.monotonic() + self.job.seconds  # from here on it is the notebook's time
         if "check" in message:
             self._send({"verdict": self.judge.hear(message)})
         return message
+
+    def _note(self, message: dict[str, Any]) -> None:
+        """Take the news of a message down. Raises: what Python does for news that are of no such shape."""
+        if "cell" in message:
+            self.at_cell = self._cell(message["cell"])
+        if "error" in message and len(self.errors) <= len(self.job.cells):
+            error = message["error"]
+            words = {name: str(error[name])[:300] for name in ("type", "words")}
+            self.errors.append({"cell": self._cell(error["cell"]), **words})
+        if "refused" in message and len(self.refused) < 100:
+            self.refused.append(str(message["refused"])[:300])
+
+    def _cell(self, number: Any) -> int:
+        return range(len(self.job.cells)).index(int(number))
 
     def _receive(self) -> dict[str, Any]:
         try:

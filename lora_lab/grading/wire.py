@@ -82,7 +82,7 @@ def decode(value: Any, function: Callable[[int], Any]) -> Any:
     """
     try:
         return _decoded(value, function)
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError) as error:
+    except Exception as error:  # the student's text: numpy, torch and pandas refuse it in ways of their own
         raise BadValue(f"an answer came damaged ({type(error).__name__})") from error
 
 

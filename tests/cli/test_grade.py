@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_lab.grading import folder
 from tests.grading.conftest import OPEN, SOLVED, hand_in, notebook
 
 
@@ -33,6 +34,31 @@ def test_a_folder_becomes_one_json_object_and_a_table(lora_lab: Callable, handed
     assert [line["right"] for line in lines] == ["4", "1"]
     assert lines[1]["handed out: checks.check_dead_start(...)"] == "not yet"
     assert "ada/first.ipynb: 4 of 4 right; ran" in done.stderr
+
+
+def test_what_was_graded_before_it_was_stopped_is_in_the_table(
+    lora_lab: Callable, handed_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("ada", "bob"):
+        hand_in(tmp_path / "class", f"{name}/first")
+    in_words, table = folder.in_words, tmp_path / "class.csv"
+
+    def stopped_at_bob(row: folder.Grade) -> str:
+        if row.file.startswith("bob"):
+            raise KeyboardInterrupt
+        return in_words(row)
+
+    monkeypatch.setattr(folder, "in_words", stopped_at_bob)
+    assert lora_lab("grade", str(tmp_path / "class"), "--lesson", handed_out, "--csv", str(table)).returncode == 130
+    assert [line["file"] for line in csv.DictReader(table.read_text("utf-8-sig").splitlines())] == ["ada/first.ipynb"]
+
+
+def test_a_table_that_cannot_be_written_does_not_cost_the_grades(lora_lab: Callable, handed_out: str, tmp_path: Path):
+    (tmp_path / "taken").mkdir()
+    words = ("--lesson", handed_out, "--csv", str(tmp_path / "taken"), "--json")
+    done = lora_lab("grade", str(hand_in(tmp_path, "mine")), *words)
+    assert json.loads(done.stdout)["notebooks"][0]["right"] == 4
+    assert (done.returncode, "cannot write" in done.stderr) == (2, True)
 
 
 def test_one_notebook_in_words(lora_lab: Callable, handed_out: str, tmp_path: Path):

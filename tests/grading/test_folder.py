@@ -86,6 +86,25 @@ def test_what_cannot_be_read_or_known_has_its_row_too(tmp_path: Path, lesson: Le
         grade(tmp_path / "nowhere", known=[lesson])
 
 
+def test_a_notebook_that_the_grader_fails_on_has_its_row_and_the_others_stand(
+    tmp_path: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("ada/mine", "bob/mine", "eve/mine"):
+        hand_in(tmp_path, name)
+    (tmp_path / "bob" / "data.csv").write_text("text,label")
+
+    def full(*paths: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lora_lab.grading.folder.shutil.copy", full)
+    monkeypatch.setattr("lora_lab.grading.folder._what_is_known_of_the_machine", lambda own: None)
+    kept: list[list[str]] = []
+    rows = grade(tmp_path, known=[lesson], keep=lambda rows: kept.append([row.status for row in rows]))
+    assert [(row.status, row.count("right")) for row in rows] == [("ran", 4), ("failed", 0), ("ran", 4)]
+    assert "No space left" in rows[1].words
+    assert kept == [["ran"], ["ran", "failed"], ["ran", "failed", "ran"]]
+
+
 def test_files_beside_a_notebook_can_be_read_and_other_notebooks_cannot(tmp_path: Path, lesson: Lesson):
     (tmp_path / "mine.txt").write_text("b")
     other = hand_in(tmp_path, "other")

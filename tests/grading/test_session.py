@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lora_lab.grading.folder import Grade, Limits
+from lora_lab.grading.folder import Grade, Limits, as_csv
 from tests.grading.conftest import OPEN, SETUP, SOLVED
 
 ONE = [SOLVED[1]]
@@ -73,6 +73,28 @@ def test_a_function_that_fails_or_leaves_is_a_wrong_answer(graded: Callable[...,
 
 def test_a_function_that_calls_checks_is_answered(graded: Callable[..., Grade]):
     assert verdicts(graded([OPEN[0].replace("...", "return checks.check_detour_cost(detour_cost)")]))[0] == "not right"
+
+
+LINE = (
+    "held = [cell.cell_contents for cell in checks.check_dead_start.__closure__]\n"
+    "line = next(one for one in held if hasattr(one, 'send'))\n"
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["{'cell': 'x'}", "{'cell': 10**4299}", "{'cell': float('inf')}", "{'error': 3}", "{'error': {'cell': 'x'}}"],
+)
+def test_a_message_of_another_shape_ends_its_own_notebook_alone(message: str, graded: Callable[..., Grade]):
+    row = graded([SOLVED[0], f"{LINE}line.send({message})", SOLVED[1]])
+    assert (row.status, row.count("right"), row.count("absent")) == ("garbled", 1, 3)
+    assert "garbled" in as_csv([row])
+
+
+def test_a_call_that_lacks_its_answer_is_no_answer(graded: Callable[..., Grade]):
+    calls = ["{'check': 'check_dead_start'}", "{'check': 3, 'arguments': {'': 'function', 'place': float('inf')}}"]
+    row = graded([f"{LINE}line.send({call})\nline.receive()" for call in calls] + SOLVED)
+    assert (row.status, row.count("right")) == ("ran", 4)
 
 
 @pytest.mark.parametrize(
