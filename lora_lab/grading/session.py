@@ -106,7 +106,7 @@ class Session:
         except (ValueError, TypeError, KeyError, OverflowError) as error:  # the student's, whatever their shape
             self.status = "garbled"
             raise Gone from error
-        if "walls" in message:
+        if "walls" in message and not self.walls:  # once, before the first cell: later ones are the notebook's own
             self.walls = dict(message["walls"])
             self._deadline = time.monotonic() + self.job.seconds  # from here on it is the notebook's time
         if "check" in message:

@@ -122,6 +122,12 @@ def test_time_is_up_for_a_function_too(graded: Callable[..., Grade]):
     assert "code cell 5" in row.words
 
 
+def test_a_notebook_cannot_grant_itself_more_time(graded: Callable[..., Grade]):
+    again = "import time\nfor _ in range(8):\n    time.sleep(0.5)\n    line.send({'walls': {'files': True}})"
+    row = graded([SOLVED[0], LINE + again], limits=Limits(seconds=1.5, memory_gib=1))
+    assert (row.status, row.count("right")) == ("time", 1)
+
+
 REFUSED = {
     "write": "open({outside!r}, 'w')",
     "through a link": "import os\nos.symlink({folder!r}, 'link')\nopen('link/new', 'w')",
