@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.grading import landlock
+from lora_lab.training.assets import shipped
 
 FILE_BYTES = 2**30  # of one file
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -66,9 +67,9 @@ class _Guard:
 
     def __init__(self, folder: Path, private: Path, report: Callable[[str], None]) -> None:
         self.folder, self.private, self.report, self.own = realpath(folder), realpath(private), report, os.getpid()
-        lab = Path(__file__).parents[2]
-        readable = (folder, sys.prefix, sys.base_prefix, lab, os.environ.get("LORA_LAB_HOME", sys.prefix))
-        self.readable = tuple(realpath(place) for place in readable)
+        lab = (Path(__file__).parents[1], shipped("data"), os.environ.get("LORA_LAB_HOME", sys.prefix))
+        readable = [realpath(place) for place in (folder, sys.prefix, sys.base_prefix, *lab)]
+        self.readable = [place for place in readable if not _inside(self.private, place)]
         self.rules = dict.fromkeys(CHANGES, self.changed) | dict.fromkeys(NETWORK, self.reached)
         self.rules |= dict.fromkeys(PROGRAMS, self.started) | dict.fromkeys(READS, self.looked)
         self.rules |= {"open": self.opened, "os.kill": self.signalled, "os.killpg": self.signalled}

@@ -105,7 +105,11 @@ def test_a_notebook_that_the_grader_fails_on_has_its_row_and_the_others_stand(
     assert kept == [["ran"], ["ran", "failed"], ["ran", "failed", "ran"]]
 
 
-def test_files_beside_a_notebook_can_be_read_and_other_notebooks_cannot(tmp_path: Path, lesson: Lesson):
+@pytest.mark.parametrize("home", ["elsewhere", "."], ids=["a class of its own", "a class within the lab's folder"])
+def test_files_beside_a_notebook_can_be_read_and_other_notebooks_cannot(
+    home: str, tmp_path: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path / home))
     (tmp_path / "mine.txt").write_text("b")
     other = hand_in(tmp_path, "other")
     cells = ['checks.check_dead_start(open("mine.txt").read())', f"open({str(other)!r})"]
