@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,16 @@ from types import TracebackType
 import psutil
 
 
-def taken(pid: int) -> tuple[int, int]:
-    """Bytes resident in a process, with what is its own of all that it started; and how many those are."""
+def taken(pid: int, seen: set[psutil.Process] | None = None) -> tuple[int, int]:
+    """Bytes resident in a process, with what is its own of all that it started; and how many those are.
+
+    They are added to `seen`: when their parent ends they have another, and could not be found any more.
+    """
     try:
         process = psutil.Process(pid)
         family = process.children(recursive=True)
+        if seen is not None:
+            seen.update(family)
         own = sum(one.memory_full_info().uss for one in family)  # a fork shares most of its pages
         return process.memory_info().rss + own, len(family)
     except psutil.Error:
@@ -52,13 +58,12 @@ def wall(pid: int, limit: int) -> bool:
     return True
 
 
-def end(pid: int) -> None:
-    """End a process, its group and whatever it has started."""
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        family = []
+def end(pid: int, seen: Iterable[psutil.Process] = ()) -> None:
+    """End a process, its group and whatever it has started, with those that `taken` has seen."""
+    known = set(seen)
+    with suppress(psutil.Error):
+        known.add(psutil.Process(pid))
+    family = {one for start in known for one in _family(start)}
     if sys.platform != "win32":
         try:
             if os.getpgid(pid) == pid:  # it leads a group of its own by now
@@ -66,10 +71,22 @@ def end(pid: int) -> None:
         except OSError:
             pass
     for one in family:
-        try:
+        with suppress(psutil.Error):
             one.kill()
-        except psutil.Error:
-            continue
+
+
+def end_children(pid: int, spared: Collection[int | None]) -> None:
+    """End all that a process has started, or inherited as Linux's reaper of orphans, but for some."""
+    with suppress(psutil.Error):
+        for child in psutil.Process(pid).children():
+            if child.pid not in spared:
+                end(child.pid)
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 @dataclass

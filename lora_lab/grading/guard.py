@@ -25,6 +25,7 @@ NETWORK = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "
            "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")  # fmt: skip
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty",
             "os.startfile", "os.startfile/2", "pty.spawn", "_winapi.CreateProcess")  # fmt: skip
+UNHEARD = (("_posixsubprocess", "fork_exec"), ("subprocess", "_fork_exec"))  # start programs without any event
 READS = ("os.listdir", "os.scandir")
 NOWHERE = (os.path.realpath(os.devnull), os.devnull, "\\\\.\\nul")
 
@@ -58,7 +59,11 @@ def enclose(folder: Path, private: Path, report: Callable[[str], None]) -> dict[
     Returns which walls are Linux's own. Cannot be undone.
     """
     walls = {"network": landlock.without_network(), "files": landlock.only_write_in(folder)}
-    sys.addaudithook(_Guard(folder, private, report))
+    hook = _Guard(folder, private, report)
+    sys.addaudithook(hook)
+    for module, name in UNHEARD:
+        if module in sys.modules:
+            setattr(sys.modules[module], name, lambda *arguments, **by_name: hook.started("fork_exec", arguments))
     return walls
 
 

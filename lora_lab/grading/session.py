@@ -7,13 +7,15 @@ import multiprocessing
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import psutil
 
-from lora_lab.grading.family import end, taken
+from lora_lab.grading.family import end, end_children, taken
 from lora_lab.grading.judge import Judge
 from lora_lab.grading.kernel import Job, serve
 from lora_lab.grading.lessons import Lesson
@@ -24,6 +26,7 @@ DISK = 2**30  # bytes that stay free, or half of what was
 CHILDREN = 8  # programs that a notebook may have running, however it started them
 START = 120  # seconds for the process to begin, which elsewhere than on Linux imports everything anew
 LOOK = 0.05  # seconds between two looks of the watch
+_STARTING = threading.Lock()  # held while a student's process is one that nobody knows yet
 
 
 class Gone(BaseException):
@@ -47,6 +50,8 @@ class Session:
     judge: Judge = field(init=False)
     _line: Connection = field(init=False)
     _deadline: float = 0.0
+    _ended: bool = False  # the student's process, by itself or by the watch
+    _seen: set[psutil.Process] = field(default_factory=set)  # whatever the student's process was seen to have started
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.lesson, self._ask)
@@ -56,11 +61,13 @@ class Session:
         context = _context()
         self._line, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, self.job), daemon=True)
-        process.start()
+        with _STARTING:
+            process.start()
+            server = _parent(process.pid)
         theirs.close()
         over = threading.Event()
         self._deadline = (begun := time.monotonic()) + START
-        watch = threading.Thread(target=self._watch, args=(process.pid, over), daemon=True)
+        watch = threading.Thread(target=self._watch, args=(process, server, over), daemon=True)
         watch.start()
         try:
             self._listen()
@@ -69,8 +76,9 @@ class Session:
         finally:
             over.set()
             watch.join()
-            end(process.pid)
+            end(process.pid, self._seen)
             process.join(10)
+            _end_orphans(server)
             self._line.close()
             self.seconds = time.monotonic() - begun
         return self
@@ -129,6 +137,7 @@ class Session:
 
     def _receive(self) -> dict[str, Any]:
         try:
+            self._wait()
             message = json.loads(self._line.recv_bytes(LARGEST))
             if not isinstance(message, dict):
                 raise ValueError("no object")
@@ -139,28 +148,59 @@ class Session:
             self.status = "garbled"
             raise Gone from error
 
+    def _wait(self) -> None:
+        """Until something comes; of a process that has ended no longer, as what outlives it may hold its line open."""
+        ended = False
+        while not self._line.poll(LOOK):
+            if ended:
+                raise EOFError
+            ended = self._ended
+
     def _send(self, message: dict[str, Any]) -> None:
         try:
             self._line.send_bytes(json.dumps(message).encode())
         except OSError as error:
             raise Gone from error
 
-    def _watch(self, pid: int, over: threading.Event) -> None:
-        """End the process when its time is up, or it has taken more memory or started more than it may."""
-        least = min(DISK, psutil.disk_usage(str(self.job.folder)).free // 2)
+    def _watch(self, process: BaseProcess, server: int | None, over: threading.Event) -> None:
+        """End the process when its time is up, or it has taken more than it may; and with it whatever it started."""
+        least, pid = min(DISK, self._free() // 2), process.pid or 0
         while not over.wait(LOOK):
-            used, children = taken(pid)
-            self.peak_bytes = max(self.peak_bytes, used)
-            reasons = {
-                "time": time.monotonic() > self._deadline,
-                "programs": children > CHILDREN,
-                "memory": used > self.job.memory + BESIDE,
-                "disk": psutil.disk_usage(str(self.job.folder)).free < least,
-            }
-            if reason := next((name for name, holds in reasons.items() if holds), None):
+            if reason := self._reason(pid, least):
                 self.status = reason
-                end(pid)
+            if reason or not process.is_alive():
+                end(pid, self._seen)
+                _end_orphans(server)
+                self._ended = True
                 return
+
+    def _reason(self, pid: int, least: int) -> str | None:
+        """Why the process has to be ended, if it has to."""
+        used, children = taken(pid, self._seen)
+        self.peak_bytes = max(self.peak_bytes, used)
+        reasons = {
+            "time": time.monotonic() > self._deadline,
+            "programs": children > CHILDREN,
+            "memory": used > self.job.memory + BESIDE,
+            "disk": self._free() < least,
+        }
+        return next((name for name, holds in reasons.items() if holds), None)
+
+    def _free(self) -> int:
+        return int(psutil.disk_usage(str(self.job.folder.parent)).free)  # the folder itself is the notebook's to remove
+
+
+def _parent(pid: int) -> int | None:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).ppid()
+    return None
+
+
+def _end_orphans(server: int | None) -> None:
+    """End what outlived its student's process: on Linux it is now a child of the process that those are copies of."""
+    if sys.platform == "linux" and server is not None:
+        with _STARTING:
+            end_children(server, {process.pid for process in multiprocessing.active_children()})
 
 
 def _context() -> Any:

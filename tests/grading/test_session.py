@@ -136,6 +136,8 @@ REFUSED = {
     "rename": "import os\nos.rename({kept!r}, {outside!r})",
     "program": "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(1)'])",
     "shell": "!touch {outside}",
+    "program without an event": "import multiprocessing.util as u\n"
+    "u.spawnv_passfds(b'/bin/touch', [b'/bin/touch', {outside!r}.encode()], [])",
     "fork": "import os\nos.fork()",
     "process": "import multiprocessing\nmultiprocessing.get_context('fork').Process(target=print).start()",
     "network": "import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=5)",
@@ -198,3 +200,18 @@ def test_a_fork_bomb_below_python_is_ended(graded: Callable[..., Grade]):
     row = graded([*ONE, bomb])
     assert (row.status, row.count("right")) == ("programs", 1)
     assert row.seconds < 15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who inherits an orphan is Linux's to say")
+@pytest.mark.parametrize("wait", [0, 0.3], ids=["at once", "when it was seen"])
+def test_what_leaves_its_group_and_outlives_the_notebook_is_ended(wait: float, graded: Callable[..., Grade]):
+    name = f"left{os.getpid()}"
+    leaving = (
+        "import ctypes, os, time\nlibc = ctypes.CDLL(None)\nif libc.fork() == 0:\n"
+        f"    libc.setsid()\n    libc.prctl(15, {name.encode()!r})\n    time.sleep(60)\n"
+        f"time.sleep({wait})\nos._exit(0)"
+    )
+    row = graded([*ONE, leaving])
+    assert (row.status, row.count("right")) == ("left", 1)
+    there = [process for process in psutil.process_iter(["name"]) if process.info["name"] == name]
+    assert not psutil.wait_procs(there, timeout=5)[1]
