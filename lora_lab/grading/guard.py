@@ -10,6 +10,7 @@ from collections.abc import Callable
 from os.path import realpath
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from lora_lab.grading import landlock
 from lora_lab.training.assets import shipped
@@ -27,6 +28,7 @@ PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.sp
             "os.startfile", "os.startfile/2", "pty.spawn", "_winapi.CreateProcess")  # fmt: skip
 UNHEARD = (("_posixsubprocess", "fork_exec"), ("subprocess", "_fork_exec"))  # start programs without any event
 READS = ("os.listdir", "os.scandir")
+NO_FILE = ("", ":memory:")  # names of a database
 NOWHERE = (os.path.realpath(os.devnull), os.devnull, "\\\\.\\nul")
 
 
@@ -77,7 +79,8 @@ class _Guard:
         self.readable = [place for place in readable if not _inside(self.private, place)]
         self.rules = dict.fromkeys(CHANGES, self.changed) | dict.fromkeys(NETWORK, self.reached)
         self.rules |= dict.fromkeys(PROGRAMS, self.started) | dict.fromkeys(READS, self.looked)
-        self.rules |= {"open": self.opened, "os.kill": self.signalled, "os.killpg": self.signalled}
+        self.rules |= {"open": self.opened, "sqlite3.connect": self.connected}
+        self.rules |= dict.fromkeys(("os.kill", "os.killpg"), self.signalled)
         self.rules |= dict.fromkeys(("resource.setrlimit", "resource.prlimit"), self.loosened)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -98,6 +101,13 @@ class _Guard:
             self.refuse(f"write {where}")
         if self._others(where):
             self.refuse(f"read {where}")
+
+    def connected(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """A database is opened by C, which has no audit hook; its name may be a path or file:PATH?more."""
+        name = os.fsdecode(arguments[0])
+        for path in (name, unquote(urlsplit(name).path) if name.startswith("file:") else name):
+            if path not in NO_FILE and not self._own(where := _place(path)):
+                self.refuse(f"write {where}")
 
     def changed(self, event: str, arguments: tuple[Any, ...]) -> None:
         count, descriptors = CHANGES[event]

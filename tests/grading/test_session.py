@@ -131,6 +131,8 @@ def test_a_notebook_cannot_grant_itself_more_time(graded: Callable[..., Grade]):
 REFUSED = {
     "write": "open({outside!r}, 'w')",
     "through a link": "import os\nos.symlink({folder!r}, 'link')\nopen('link/new', 'w')",
+    "database": "import sqlite3\nsqlite3.connect({outside!r} + '.db')",
+    "database by address": "import sqlite3\nsqlite3.connect('file:' + {outside!r} + '%20.db?mode=rwc', uri=True)",
     "remove": "import os\nos.remove({kept!r})",
     "remove from a folder": "import os\nos.remove('kept', dir_fd=os.open({folder!r}, os.O_RDONLY))",
     "rename": "import os\nos.rename({kept!r}, {outside!r})",
@@ -169,6 +171,13 @@ def test_what_leaves_the_folder_is_refused_and_reported_and_the_rest_is_graded(
     assert [name for number, name in enumerate(REFUSED) if number not in failed] in ([], ["shell"])
     assert len(row.refused) >= len(REFUSED) - 1
     assert not [p for p in psutil.process_iter() if p.ppid() == os.getpid() and p.status() == psutil.STATUS_ZOMBIE]
+
+
+def test_a_database_of_its_own_is_a_notebooks_to_keep(graded: Callable[..., Grade]):
+    places = ["'mine.db'", "':memory:'", "'file:too.db', uri=True", "'file::memory:?cache=shared', uri=True"]
+    cells = [f"import sqlite3\nsqlite3.connect({place}).execute('create table t (x)')" for place in places]
+    row = graded([*cells, *ONE])
+    assert (row.errors, row.refused, row.count("right")) == ([], [], 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a wall of Linux")
