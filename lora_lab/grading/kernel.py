@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,9 +19,10 @@ from typing import Any
 
 from lora_lab.errors import BadValue
 from lora_lab.grading import guard
-from lora_lab.grading.wire import decode, encode
+from lora_lab.grading.wire import LARGEST, decode, encode
 
 MOST_FILES = 4096  # numbers of open files that are closed at the start
+REST = 2**16  # bytes of a message that are no answer
 REPORTED = 20  # refusals that are sent; more say nothing new
 
 
@@ -125,9 +126,10 @@ def _asking(name: str, line: Line) -> Callable[..., Any]:
 
     def check(*arguments: Any, **by_name: Any) -> Verdict:
         functions: list[Callable[..., Any]] = []
-        asked = {"arguments": _sent(arguments, functions), "by_name": _sent(by_name, functions)}
+        sent = _sent([*arguments, *by_name.values()], functions)
+        in_order, named = sent[: len(arguments)], zip(by_name, sent[len(arguments) :], strict=True)
         with line.lock:
-            line.send({"check": name, **asked})
+            line.send({"check": name, "arguments": _tuple(in_order), "by_name": {"": "dict", "of": list(named)}})
             while "verdict" not in (answer := line.receive()):
                 line.send(_value(functions[answer["call"]], answer))
         return Verdict(*answer["verdict"])
@@ -136,12 +138,29 @@ def _asking(name: str, line: Line) -> Callable[..., Any]:
     return check
 
 
-def _sent(value: Any, functions: list[Callable[..., Any]]) -> Any:
-    """An answer as it crosses; one that cannot, such as a list that holds itself, as something of that name."""
+def _sent(values: Iterable[Any], functions: list[Callable[..., Any]]) -> list[Any]:
+    """Answers of one message as they cross; one that cannot, or that has no room in it, as something of that name."""
+    sent, room = [], LARGEST - REST
+    for value in values:
+        crossing, size = _encoded(value, functions)
+        if size > room:
+            crossing, size = {"": "other", "type": "an answer that is too large"}, 0
+        sent.append(crossing)
+        room -= size
+    return sent
+
+
+def _encoded(value: Any, functions: list[Callable[..., Any]]) -> tuple[Any, int]:
+    """An answer as it crosses, and its size; a list that holds itself, for one, cannot."""
     try:
-        return encode(value, functions)
+        crossing = encode(value, functions)
+        return crossing, len(json.dumps(crossing))
     except (RecursionError, MemoryError, ValueError, TypeError, OverflowError):
-        return {"": "other", "type": "an answer that cannot be sent"}
+        return {"": "other", "type": "an answer that cannot be sent"}, 0
+
+
+def _tuple(sent: list[Any]) -> dict[str, Any]:
+    return {"": "tuple", "of": sent}
 
 
 def _value(function: Callable[..., Any], asked: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +170,8 @@ def _value(function: Callable[..., Any], asked: dict[str, Any]) -> dict[str, Any
         value = function(*arguments)
     except BaseException as error:  # also sys.exit(): the judge waits for an answer
         return {"raised": type(error).__name__, "words": str(error)[:300]}
-    return {"value": _sent(value, []), "after": _sent(arguments, [])}
+    sent = _sent([value, *arguments], [])
+    return {"value": sent[0], "after": _tuple(sent[1:])}
 
 
 def _no_function(place: int) -> Any:

@@ -71,6 +71,18 @@ def test_a_function_that_fails_or_leaves_is_a_wrong_answer(graded: Callable[...,
     assert verdicts(leaving) == ["not right", "right", "right", "right"]
 
 
+def test_an_answer_that_is_too_large_is_a_wrong_one_and_the_rest_is_graded(graded: Callable[..., Grade]):
+    large = "import numpy as np\nlarge = np.zeros((3300, 1000))"
+    by_name = "checks.check_diagnosis(diagnosis={'A': large, 'D': 'truncated file'})"
+    returned = OPEN[0].replace("...", "return large")
+    row = graded([large, returned, SOLVED[1], "checks.check_adam_gib(large)", by_name])
+    assert (row.status, row.errors) == ("ran", [])
+    assert [(check["verdict"], check["calls"]) for check in row.checks] == [
+        ("not right", 1), ("right", 1), ("not right", 1), ("absent", 0),
+    ]  # fmt: skip
+    assert "too large" in row.checks[2]["words"]
+
+
 def test_a_function_that_calls_checks_is_answered(graded: Callable[..., Grade]):
     assert verdicts(graded([OPEN[0].replace("...", "return checks.check_detour_cost(detour_cost)")]))[0] == "not right"
 
