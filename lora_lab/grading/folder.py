@@ -170,17 +170,11 @@ def _copy(folder: Path, place: Path) -> None:
     place.mkdir()
     left = BESIDE
     for path in sorted(folder.iterdir()):
-        left -= _size(path)
         if path.suffix == ".ipynb" or path.name in PASSED_OVER or path.name.startswith(".") or path.is_symlink():
             continue
-        if left < 0:
-            break
-        if path.is_file():
+        if path.is_file() and (size := path.stat().st_size) <= left:
             shutil.copy(path, place)
-
-
-def _size(path: Path) -> int:
-    return path.lstat().st_size if path.is_file() else 0
+            left -= size
 
 
 def _row(name: str, session: Session) -> Grade:

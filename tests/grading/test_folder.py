@@ -119,6 +119,19 @@ def test_files_beside_a_notebook_can_be_read_and_other_notebooks_cannot(
     assert row.refused == [f"read {other}"]
 
 
+def test_only_what_is_copied_counts_towards_how_much_may_be(
+    tmp_path: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lora_lab.grading.folder.BESIDE", 100)
+    hand_in(tmp_path, "a")
+    (tmp_path / "b_too_large.txt").write_text("b" * 101)
+    (tmp_path / "mine.txt").write_text("b")
+    hand_in(tmp_path, "z", ['checks.check_dead_start(open("mine.txt").read())', "open('b_too_large.txt')"])
+    _, row = grade(tmp_path, known=[lesson])
+    assert row.count("right") == 1
+    assert [error["type"] for error in row.errors] == ["FileNotFoundError"]
+
+
 def test_a_cell_of_the_table_is_never_a_formula(graded: Callable[..., Grade]):
     row = graded(["raise type('=1+1\\x1b[2J', (Exception,), {})"])
     row.file = "=HYPERLINK('x').ipynb"
