@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import threading
@@ -13,18 +12,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import psutil
 
 from lora_lab import predictions
 from lora_lab.errors import LabError, NotFound
 from lora_lab.grading import table
+from lora_lab.grading.environ import environment
 from lora_lab.grading.judge import WORDS
 from lora_lab.grading.kernel import Job
 from lora_lab.grading.lessons import Cell, Exercise, Lesson, cells_of, lessons, recognise
 from lora_lab.grading.session import Session
-from lora_lab.training import device
-from lora_lab.training.assets import home
 
 GIB = 2**30
 BESIDE = 100 * 2**20  # bytes of other files that are copied along with a notebook
@@ -137,32 +134,7 @@ def _graded(notebook: Path, root: Path, limits: Limits, processes: int, known: S
 def _job(cells: Sequence[Cell], place: Path, root: Path, limits: Limits, processes: int) -> Job:
     code = [cell.source for cell in cells if cell.code]
     memory = int(limits.memory_gib * GIB)
-    return Job(code, place, root, _environment(place, limits.full), memory, limits.seconds, processes)
-
-
-def _what_is_known_of_the_machine(own: dict[str, str]) -> None:
-    """Lay what was measured of this machine where the notebook's process looks for it: else each would measure anew."""
-    device.measured(device.pick_device())
-    known = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json"
-    for folder in (Path(own["XDG_CACHE_HOME"]), Path(own["HOME"]) / "Library" / "Caches"):  # Linux, macOS
-        (folder / "lora_lab").mkdir(parents=True)
-        if known.is_file():
-            shutil.copy(known, folder / "lora_lab")
-
-
-def _environment(place: Path, full: bool) -> dict[str, str]:
-    """The grader's environment, with a home and a place for temporary files inside the copy: nothing is shared."""
-    from matplotlib import get_cachedir
-
-    own = {name: str(place / f".{name.lower()}") for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "IPYTHONDIR")}
-    for folder in own.values():
-        Path(folder).mkdir(exist_ok=True)
-    _what_is_known_of_the_machine(own)
-    fixed = {"LORA_LAB_HEADLESS": "1", "LORA_LAB_HOME": str(home()), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
-             "MPLCONFIGDIR": get_cachedir(), "FAST": "" if full else "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
-    windows = {"TEMP": own["TMPDIR"], "TMP": own["TMPDIR"], "USERPROFILE": own["HOME"]} if os.name == "nt" else {}
-    inductor = {"TORCHINDUCTOR_CACHE_DIR": str(place / ".torch")}  # which torch makes in the common /tmp, even unused
-    return {**os.environ, **own, **fixed, **inductor, **windows}
+    return Job(code, place, root, environment(place, limits.full), memory, limits.seconds, processes)
 
 
 def _copy(folder: Path, place: Path) -> None:

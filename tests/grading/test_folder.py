@@ -97,7 +97,7 @@ def test_a_notebook_that_the_grader_fails_on_has_its_row_and_the_others_stand(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lora_lab.grading.folder.shutil.copy", full)
-    monkeypatch.setattr("lora_lab.grading.folder._what_is_known_of_the_machine", lambda own: None)
+    monkeypatch.setattr("lora_lab.grading.environ._what_is_known_of_the_machine", lambda own: None)
     kept: list[list[str]] = []
     rows = grade(tmp_path, known=[lesson], keep=lambda rows: kept.append([row.status for row in rows]))
     assert [(row.status, row.count("right")) for row in rows] == [("ran", 4), ("failed", 0), ("ran", 4)]
@@ -130,6 +130,18 @@ def test_only_what_is_copied_counts_towards_how_much_may_be(
     _, row = grade(tmp_path, known=[lesson])
     assert row.count("right") == 1
     assert [error["type"] for error in row.errors] == ["FileNotFoundError"]
+
+
+def test_the_teachers_secrets_are_not_in_the_notebooks_environment(
+    graded: Callable[..., Grade], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_TOKEN", "b")
+    monkeypatch.setenv("HTTPS_PROXY", "http://ada:b@proxy")
+    monkeypatch.setenv("LORA_LAB_STUDENT", "b")
+    row = graded([f"import os\nchecks.check_dead_start(os.environ[{name!r}])" for name in ("LORA_LAB_STUDENT", "PATH")])
+    assert (row.checks[1]["calls"], row.errors) == (2, [])
+    row = graded([f"import os\nos.environ[{name!r}]" for name in ("HF_TOKEN", "HTTPS_PROXY")])
+    assert [error["type"] for error in row.errors] == ["KeyError"] * 2
 
 
 def test_a_cell_of_the_table_is_never_a_formula(graded: Callable[..., Grade]):
