@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab.experiments.results import row
 from lora_lab.training.runs import FINISHED, Run, Store, is_record
 
 
@@ -36,7 +38,7 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     store.check_writable()
     for file in sorted(file for folder in sources for file in folder.rglob("*.json") if is_record(file)):
         try:
-            run = Store(file.parent).read(file.stem)
+            run = _read(file)
         except LabError as error:
             unreadable[str(file)] = str(error)
             continue
@@ -47,6 +49,16 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
         _take(store, file, run)
         taken += 1
     return Collected(taken, repeated, unreadable)
+
+
+def _read(file: Path) -> Run:
+    """A run that the frame of all can show. Raises: BadValue for one that would keep it from being shown."""
+    run = Store(file.parent).read(file.stem)
+    try:
+        row(json.loads(json.dumps(run.to_json(), allow_nan=False)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadValue(f"{file} is not a run of lora_lab ({error!r}); move it out of the store") from error
+    return run
 
 
 def _take(store: Store, file: Path, run: Run) -> None:

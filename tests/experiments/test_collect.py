@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_a_finished_run_stands_before_a_failed_one_and_the_unreadable_is_named(t
     found = collect([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
     assert Store(tmp_path / "all").find(done.recipe).status == "done"
     assert list(found.unreadable) == [str(tmp_path / "b" / "0123456789ab.json")]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"history": {}}, {"history": {"validation": [3]}}, {"metrics": None}, {"metrics": {"accuracy": float("nan")}}],
+    ids=str,
+)
+def test_a_record_that_no_frame_can_show_is_named_and_the_others_are_shown(damage, tiny_encoder, opinions, tmp_path):
+    sweep(Grid(lr=[1e-2, 1e-3]).recipes(tiny_encoder, opinions, **SHARED), tmp_path / "ada")
+    bad, _ = sorted((tmp_path / "ada").glob("*.json"))
+    bad.write_text(json.dumps(json.loads(bad.read_text()) | damage))
+    found = collect([tmp_path / "ada"], tmp_path / "all")
+    assert (found.taken, list(found.unreadable)) == (1, [str(bad)])
+    assert len(load(tmp_path / "all")) == 1
 
 
 def test_a_folder_that_is_not_there_or_holds_the_result_is_refused(tmp_path):
