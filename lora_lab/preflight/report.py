@@ -34,16 +34,30 @@ def write_letter(findings: Iterable[Finding], wanted: Path) -> tuple[dict[str, A
 def collected(folder: Path) -> str:
     """A line for each file that was sent back (*.json in the folder), the red ones first, with what is red.
 
-    Raises: NotFound where there is none.
+    A damaged file is red. Raises: NotFound where there is none.
     """
-    told = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
-    letters = {name: one for name, one in told.items() if isinstance(one.get("findings"), list)}
-    if not letters:
+    told = {path.name: words for path in sorted(folder.glob("*.json")) if (words := _read(path))}
+    if not told:
         raise NotFound(f"no file of lora-lab doctor --preflight lies in {folder}")
-    width = max(map(len, letters))
-    lines = []
-    for name, one in sorted(letters.items(), key=lambda pair: bool(pair[1].get("green"))):
-        wrong = [f"{found['name']} ({found['found']})" for found in one["findings"] if not found["green"]]
-        lines.append(f"{name:{width}}  {'ok ' if not wrong else 'RED'}  {one['system']}  {'; '.join(wrong)}".rstrip())
-    ready = sum(bool(one.get("green")) for one in letters.values())
-    return "\n".join([*lines, f"{ready} of {len(letters)} are ready"])
+    width = max(map(len, told))
+    lines = [f"{name:{width}}  {words}".rstrip() for name, words in sorted(told.items(), key=lambda pair: _ok(pair[1]))]
+    return "\n".join([*lines, f"{sum(map(_ok, told.values()))} of {len(told)} are ready"])
+
+
+def _read(path: Path) -> str:
+    """What a letter says, in words; none where it is a file of another kind."""
+    try:
+        return _in_words(read_json(path))
+    except (BadValue, KeyError, TypeError):  # cut off on its way, or changed by hand
+        return "RED  cannot be read: ask for it again"
+
+
+def _in_words(one: dict[str, Any]) -> str:
+    if not isinstance(one.get("findings"), list):
+        return ""
+    wrong = [f"{found['name']} ({found['found']})" for found in one["findings"] if not found["green"]]
+    return f"{'RED' if wrong else 'ok '}  {one['system']}  {'; '.join(wrong)}"
+
+
+def _ok(words: str) -> bool:
+    return words.startswith("ok")
