@@ -46,7 +46,8 @@ def seed_of(student: str = "") -> int:
     Capitals, and the spaces around and between the words, do not matter.
     """
     name = " ".join((student or os.environ.get("LORA_LAB_STUDENT", "")).casefold().split())
-    number = int.from_bytes(sha256(unicodedata.normalize("NFKC", name).encode()).digest()[:8], "big")
+    letters = unicodedata.normalize("NFKC", name).encode(errors="surrogatepass")  # the system's name may be no UTF-8
+    number = int.from_bytes(sha256(letters).digest()[:8], "big")
     return 1 + number % 999_999 if name else 0
 
 

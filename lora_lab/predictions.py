@@ -37,7 +37,7 @@ def log(what: str, guess: float | None, found: float, unit: str, *, fast: bool) 
     with suppress(OSError):
         file = os.open(FILE, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
         try:
-            os.write(file, (json.dumps(line, ensure_ascii=False) + "\n").encode())
+            os.write(file, (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="replace"))
         finally:
             os.close(file)
 

@@ -47,6 +47,12 @@ def test_a_log_that_cannot_be_written_does_not_stop_a_lesson(notebook: Path):
     assert "you said 80%" in lesson.compare("accuracy", 80, 82.5, "%")
 
 
+def test_a_name_that_is_no_utf_8_is_kept_as_far_as_it_can_be(notebook: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LORA_LAB_STUDENT", "Jos\udce9")
+    lesson.compare("accuracy", 80, 82.5, "%")
+    assert [row["student"] for row in predictions.lines(notebook)] == ["Jos?"]
+
+
 def line(**given) -> str:
     return json.dumps({"lesson": "04", "what": "accuracy", "guess": None, "found": 82.5, "unit": "%", **given})
 
