@@ -24,10 +24,10 @@ from lora_lab.training.lane import Lane
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import Run, Store, failed
+from lora_lab.training.turns import turn
 
 Note = Callable[[str, dict[str, Any]], None]
 RETRIES = 2  # of a pack that raised; one whose worker died is run again by the scheduler itself
-_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _keep(store: Store, shipped: Shipped) -> Run:
 def train_pack(settings: Sequence[Mapping[str, Any]], halving: bool) -> list[Shipped]:
     """On a worker: train a pack and return what came of it. One that cannot be laid out is tried run by run."""
     recipes = [recipe_from(one) for one in settings]
-    with _one_at_a_time:
+    with turn():
         try:
             return _trained(recipes, halving)
         except LabError as error:

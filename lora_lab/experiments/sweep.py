@@ -34,6 +34,7 @@ from lora_lab.training.progress import SweepBar, sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, failed
 from lora_lab.training.tasks import load_task
+from lora_lab.training.turns import turn
 
 LOCK = ".sweep.lock"
 Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to say of it
@@ -123,9 +124,10 @@ def sweep(
         else:
             make = partial(pack, callbacks=watch, download=download)
             for group, path in plan:
-                if stop is not None and stop.is_set():
-                    break
-                _run_pack(kept, group, path, halving, choosing, tell, stop, make)
+                with turn(stop):
+                    if stop is not None and stop.is_set():
+                        break
+                    _run_pack(kept, group, path, halving, choosing, tell, stop, make)
         found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
     runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
     return Swept(runs, tuple(len(group) for group, _ in plan), len(had), time.perf_counter() - started)

@@ -80,8 +80,6 @@ def restore(pack: Pack, path: Path) -> None:
         _set_told(lane, told[lane.recipe.hash])
     pack.step, pack.peak_bytes = header["step"], header["peak_bytes"]
     pack.started -= header.get("seconds", 0.0)  # what it took before counts, too
-    if pack.size == 1:
-        pack.lanes[0].stream.go_on()
 
 
 def _header(path: Path) -> dict[str, Any]:

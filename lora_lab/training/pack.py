@@ -39,6 +39,7 @@ from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import Task, load_task
+from lora_lab.training.turns import turn
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # of each lane of one pack
 Keep = Callable[[Lane, Run], None]
@@ -62,6 +63,7 @@ class Pack:
     more than OWN.
     """
 
+    @turn()
     def __init__(
         self, recipes: Sequence[Recipe], *, callbacks: Callable[[Recipe], Sequence[Callback]] | None = None,
         download: bool = False,
@@ -102,10 +104,13 @@ class Pack:
         if self.size > 1:
             self._pack()
 
+    @turn()
     def run(self, keep: Keep = lambda lane, run: None, stop: threading.Event | None = None) -> list[Run]:
         """Train all lanes and score each once on the test split; `keep` hears of each run as soon as it is there."""
         self._keep, self._runs = keep, list[Run]()
         device.forget_peak(self.device)
+        if self.size == 1:
+            self.lanes[0].stream.go_on()  # others may have drawn since it was made
         if isinstance(self.lanes[0].recipe.method, Probe):
             fit_probe(self, stop=stop)
         else:

@@ -29,6 +29,7 @@ from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import Task, load_task
+from lora_lab.training.turns import turn
 
 
 def train(
@@ -48,8 +49,9 @@ def train(
     callbacks   called with a `Progress` after every step, like the bar that shows the time to go
     stop        set it from another thread to end training after the current step; the run is scored all the same
     download    allow the model hub to be asked
+    It waits while another thread trains, as that of a panel does, for both draw from one stream of random numbers.
     Raises: BadValue, NotFound for what the recipe asks in vain, before anything is written; Failed when training
-    diverges, after the failure is recorded.
+    diverges, after the failure is recorded, or where `stop` is set while it waits.
     """
     if isinstance(recipe, str):
         if task is None:
@@ -58,7 +60,9 @@ def train(
     elif task or method or fields:
         raise BadValue("give train either a Recipe or its parts, not both")
     kept = Store(store) if isinstance(store, str | Path) else store
-    with progress_bar(recipe.steps) as bar:
+    with turn(stop) as mine, progress_bar(recipe.steps) as bar:
+        if not mine:
+            raise Failed("stopped while it waited for another training to end: call it again")
         return _train(Bench(recipe, download=download, callbacks=[bar, *callbacks]), kept, stop)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from lora_lab.errors import LabError
+from lora_lab.training.turns import waits
 
 PAINTS_PER_SECOND = 4
 
@@ -33,6 +34,11 @@ class Background:
     def stop(self) -> None:
         """Ask the work to end after its present step."""
         self._stop.set()
+
+    @property
+    def doing(self) -> str:
+        """`state`, or that another training has to end before it goes on."""
+        return "waiting for the other training" if waits(self._thread) else self.state
 
     @property
     def alive(self) -> bool:

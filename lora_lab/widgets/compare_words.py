@@ -28,7 +28,7 @@ def standing(live: LiveCompare) -> str:
         return f"{cannot(live.error)} {number}.{found}"
     if live.alive:
         keeps = "Stop keeps what has finished; a kernel interrupt does not stop it."
-        return f"<b>{live.state}</b>: {number}. {escape(live.words)}.{found} {keeps}"
+        return f"<b>{live.doing}</b>: {number}. {escape(live.words)}.{found} {keeps}"
     if live.state == "ready":
         return f"<b>ready</b>: {len(live.methods)} methods. Press Start; what is in the store is not trained again."
     resumes = " Start goes on with the rest." if live.state == "stopped" else ""

@@ -12,6 +12,7 @@ from lora_lab.training.mind import Mind, changed_mind
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.train import Bench, keep, keep_failure
+from lora_lab.training.turns import turn
 from lora_lab.widgets.background import Background
 
 
@@ -19,7 +20,7 @@ from lora_lab.widgets.background import Background
 class LiveRun(Background):
     """One training run and what is known of it so far. Read from any thread; written by the training thread.
 
-    A stopped run is scored and kept as "stopped".
+    A stopped run is scored and kept as "stopped"; one that was stopped while another trained has no `run`.
     state   "ready", "starting", "loading", "training", "scoring", then "done", "stopped" or "failed"
     """
 
@@ -52,6 +53,13 @@ class LiveRun(Background):
         return (time.monotonic() - self._started) / done * (self.recipe.steps - done)
 
     def _work(self) -> None:
+        with turn(self._stop) as mine:
+            if mine:
+                self._train()
+            else:
+                self.state = "stopped"
+
+    def _train(self) -> None:
         self.state = "loading"
         bench = Bench(self.recipe, callbacks=[self.progress.append])
         self._lane = bench.lane

@@ -23,7 +23,7 @@ def standing(live: LiveSweep) -> str:
         return f"{cannot(live.error)} {words}"
     if live.alive:
         keeps = "Stop keeps what has finished; a kernel interrupt does not stop it."
-        return f"<b>{live.state}</b>{_at_work(live)}. {words} {_so_far(live)}{keeps}"
+        return f"<b>{live.doing}</b>{_at_work(live)}. {words} {_so_far(live)}{keeps}"
     state = live.state if counts["left"] else "done"
     resumes = " Start trains what is left." if counts["left"] else ""
     return f"<b>{state}</b>: {words}{resumes} {escape(live.finding) or _so_far(live)}".strip()

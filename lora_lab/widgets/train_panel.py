@@ -116,7 +116,8 @@ class TrainPanel(Panel):
         if self.live is None:
             raise BadValue("nothing has been trained yet: press Start in the panel above, then run this cell again")
         if self.live.run is None:
-            reason = self.live.error or "it is still at work; run this cell again when the panel says done"
+            stopped = self.live.state == "stopped" and "it was stopped before it began; press Start"
+            reason = self.live.error or stopped or "it is still at work; run this cell again when the panel says done"
             raise BadValue(f"the run has no result: {reason}")
         return self.live.run
 

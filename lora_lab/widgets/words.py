@@ -16,8 +16,12 @@ def standing(live: LiveRun) -> tuple[str, str]:
     """The picture's title and the words beside it: where a run stands, or what came of it."""
     if live.error:
         return "The run failed", cannot(live.error)
-    if live.state in ("ready", "starting", "loading"):
+    if live.doing in ("ready", "starting", "loading"):
         return "Loading", "<b>loading</b> the model and the texts"
+    if live.doing != live.state:
+        return "Waiting", f"<b>{live.doing}</b> of this notebook to end; Stop gives up."
+    if live.state == "stopped" and live.run is None:
+        return "Stopped", "<b>stopped</b> before it began: another training was at work. Start begins it anew."
     return _going_on(live) if live.run is None else _finished(live, live.run)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_lab.experiments.compare import compare
+from lora_lab.training.turns import turn
 from lora_lab.widgets.compare_panel import ComparePanel
 from lora_lab.widgets.live_compare import LiveCompare
 from lora_lab.widgets.panel import plain
@@ -32,3 +33,14 @@ def test_stopped_and_started_again_it_is_what_compare_gives(tiny_encoder: str, o
     assert panel.result().to_json() == whole  # found, not trained again
     assert "done : 2 of 2 methods. " in plain(panel.words.value)
     assert "LoRA r8 q,v" in plain(panel.table.value)
+
+
+def test_beside_another_training_it_waits_and_stop_gives_up(tiny_encoder: str, opinions: str, tmp_path: Path):  # noqa: F811
+    live = LiveCompare(tiny_encoder, opinions, ("head",), tmp_path, TERMS)
+    with turn():  # this thread trains
+        live.start()
+        while live.doing != "waiting for the other training":
+            assert live.alive
+        live.stop()
+        live.wait(60)
+    assert (live.state, live.done) == ("stopped", 0)

@@ -18,6 +18,7 @@ from lora_lab.experiments.choice import free, ranked
 from lora_lab.experiments.grid import Grid, numbers
 from lora_lab.experiments.sweep import sweep
 from lora_lab.training.runs import Store
+from lora_lab.training.turns import turn
 from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
 from lora_lab.widgets.panel import plain
 from lora_lab.widgets.sweep_panel import SweepPanel
@@ -261,6 +262,16 @@ def test_two_sweeps_on_one_store_are_told_apart_in_words(make: Make, watched: No
     until(lambda: "another sweep works on" in plain(second.words.value))
     first.stop()
     until(lambda: not first.live.alive)
+
+
+def test_beside_another_training_it_waits_and_stop_gives_up(make: Make, watched: None):
+    panel = make()
+    with turn():  # this thread trains
+        panel.start()
+        until(lambda: "waiting for the other training" in plain(panel.words.value))
+        panel.stop()
+        until(lambda: "stopped : 0 done, 8 left" in plain(panel.words.value))
+    assert not panel.start_button.disabled
 
 
 def test_a_store_with_a_broken_record_is_told_and_trained_into(make: Make, tmp_path: Path):

@@ -17,6 +17,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
 from lora_lab.training import guard
 from lora_lab.training.runs import Store
+from lora_lab.training.turns import turn
 from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.panel import plain
 from lora_lab.widgets.train_panel import TrainPanel
@@ -149,6 +150,17 @@ def test_start_returns_at_once_and_stop_keeps_what_was_learned(reviews: str, tmp
     assert Path(run.adapter, "adapter_model.safetensors").is_file()
     assert panel.start_button.disabled is False
     assert panel.stop_button.disabled is True
+
+
+def test_beside_another_training_it_waits_and_stop_gives_up(panel: TrainPanel):
+    with turn():  # this thread trains
+        panel.start_button.click()
+        until(lambda: "waiting for the other training" in plain(panel.words.value))
+        panel.stop_button.click()
+        until(lambda: "stopped before it began" in plain(panel.words.value))
+    assert not panel.start_button.disabled
+    with pytest.raises(BadValue, match="before it began; press Start"):
+        panel.result()
 
 
 def test_reset_clears_the_curve_and_keeps_the_run(trained: TrainPanel):
