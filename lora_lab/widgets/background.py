@@ -27,6 +27,7 @@ class Background:
 
     def start(self) -> None:
         """Work in the background and return at once."""
+        self._stop.clear()  # of a Stop that came when there was nothing to end
         self.state = "starting"
         self._thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
         self._thread.start()
@@ -60,7 +61,7 @@ class Background:
         except Exception as error:  # a thread's exception would vanish unseen
             self.error, self.state = f"{type(error).__name__}: {error}", "failed"
         finally:
-            self._stop.clear()  # here, so that a Stop right after a Start is not lost
+            self._stop.clear()  # not at the beginning: a Stop right after a Start is not to be lost
 
     def _work(self) -> None:
         raise NotImplementedError
