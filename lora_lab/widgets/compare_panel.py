@@ -18,7 +18,7 @@ from lora_lab.widgets.class_panel import button, choice
 from lora_lab.widgets.compare_tables import tables
 from lora_lab.widgets.compare_words import standing, table, verdicts
 from lora_lab.widgets.live_compare import LiveCompare
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, put_back, wrapped
 from lora_lab.widgets.words import cannot
 
 PICTURES = {
@@ -59,6 +59,7 @@ class ComparePanel(Panel):
         self.terms = {"batch": batch, **terms}
         self.live: LiveCompare | None = None
         self._drawn: Any = None  # what the table and the pictures show
+        self._started: list[tuple[W.Widget, Any]] = []  # the controls, as they were at Start
         self._make_controls(methods, seeds, rates, steps)
         self._arrange()
         self._settings_changed()
@@ -96,6 +97,7 @@ class ComparePanel(Panel):
         live = self.live
         if live is None or live.alive:
             return
+        self._started = [(control, control.value) for control in self._controls]
         if headless():
             live.work()
             self._paint()
@@ -110,7 +112,10 @@ class ComparePanel(Panel):
     # ---- painting
 
     def _settings_changed(self, _: object = None) -> None:
-        """Other methods or terms: another comparison, of which the store may have a part."""
+        """Other methods or terms, while none is at work: another comparison, of which the store may have a part."""
+        if self.live and self.live.alive:
+            put_back(self._started)
+            return
         with self.lock:
             terms = {**self.terms, "seeds": self.seeds.value, "rates": self.rates.value, "steps": self.steps.value}
             try:
@@ -136,7 +141,7 @@ class ComparePanel(Panel):
     def _paint_buttons(self, live: LiveCompare | None) -> None:
         busy = bool(live and live.alive)
         self.start_button.disabled, self.stop_button.disabled = busy or live is None, not busy
-        for control in (*self.boxes, self.more, self.seeds, self.rates, self.steps):
+        for control in self._controls:
             control.disabled = busy
 
     def _paint_found(self, live: LiveCompare) -> None:
@@ -168,7 +173,8 @@ class ComparePanel(Panel):
         self.rates = W.BoundedIntText(rates, min=1, max=10, description="rates", layout=W.Layout(width="150px"))
         self.steps = W.Dropdown(options=sorted({*STEPS, steps}), value=steps, description="steps")
         self.steps.layout.width = "170px"
-        for control in (*self.boxes, self.more, self.seeds, self.rates, self.steps):
+        self._controls = (*self.boxes, self.more, self.seeds, self.rates, self.steps)
+        for control in self._controls:
             control.observe(self._settings_changed, "value")
 
     def _arrange(self) -> None:

@@ -10,6 +10,7 @@ import base64
 import html
 import re
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import ipywidgets as W
@@ -55,6 +56,12 @@ class Panel(W.VBox):
 def wrapped(*widgets: W.Widget) -> W.Box:
     """Widgets side by side that flow onto the next line where the notebook is narrow."""
     return W.Box(widgets, layout=W.Layout(display="flex", flex_flow="row wrap", width="100%", align_items="center"))
+
+
+def put_back(values: Iterable[tuple[W.Widget, Any]]) -> None:
+    """Give controls the values that they had: a change that was on its way when Start was pressed comes too late."""
+    for control, value in values:
+        control.value = value
 
 
 def side_by_side(*pictures: W.Widget) -> W.Box:

@@ -24,7 +24,7 @@ from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.class_panel import HEAT, MapPanel, button, cells_table, choice, drawing, offer
 from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
-from lora_lab.widgets.panel import FULL_WIDTH, escape, side_by_side, wrapped
+from lora_lab.widgets.panel import FULL_WIDTH, escape, put_back, side_by_side, wrapped
 from lora_lab.widgets.shown import Shown
 from lora_lab.widgets.sweep_words import map_words, seeds_tables, seeds_words, standing
 from lora_lab.widgets.words import cannot
@@ -73,6 +73,7 @@ class SweepPanel(MapPanel):
         self.known, self.trouble = self._known()
         self.live: LiveSweep | None = None
         self._drawn: list[Any] = [None, None]  # what the map and the curves show
+        self._started: list[tuple[W.Widget, Any]] = []  # the fields, as they were at Start
         choices = targets if isinstance(targets, str) else "; ".join(targets)
         values = {"rank": rank, "alpha": alpha, "lr": lr, "seed": seed, "targets": choices, "steps": steps}
         self.fields = {name: _field(name, value) for name, value in values.items()}
@@ -124,6 +125,7 @@ class SweepPanel(MapPanel):
         live = self.live
         if live is None or live.alive:
             return
+        self._started = [(field, field.value) for field in self.fields.values()]
         if headless():
             live.work()
             self._paint()
@@ -138,7 +140,10 @@ class SweepPanel(MapPanel):
     # ---- what is shown
 
     def _grid_changed(self, _: object = None) -> None:
-        """Another grid: its axes, filled with what is known of it; where it cannot be, one sentence."""
+        """Another grid, where none is at work: its axes, with what is known of it; where it cannot be, one sentence."""
+        if self.live and self.live.alive:
+            put_back(self._started)
+            return
         with self.lock:
             try:
                 self.live = LiveSweep(self.recipes(), self.store, self.metric, self.known)

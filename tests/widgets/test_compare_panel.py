@@ -147,6 +147,22 @@ def test_start_returns_at_once_stop_keeps_and_start_goes_on(compare: Compare, wa
     assert panel.result()
 
 
+def test_a_change_that_comes_while_it_compares_is_put_back(compare: Compare, watched: None):
+    panel = ComparePanel(methods=METHODS)
+    first, compare.gate = compare.gate, threading.Event()
+    panel.start()
+    live = panel.live
+    panel.seeds.value = 7  # was on its way when Start was pressed
+    panel.boxes[0].value = False
+    assert panel.live is live
+    assert (panel.seeds.value, panel.boxes[0].value) == (2, True)
+    panel.stop()  # still ends it
+    until(lambda: "stopped" in panel.words.value and not panel.start_button.disabled)
+    compare.gate = first
+    panel.seeds.value = 3
+    assert panel.live is not live
+
+
 def test_a_failure_is_shown_in_words_and_what_was_found_stays(compare: Compare, watched: None):
     panel = ComparePanel(methods=METHODS)
     compare.trained, compare.error = ["probe", "prompt", "lora"], "<b>no room</b>"

@@ -274,6 +274,21 @@ def test_beside_another_training_it_waits_and_stop_gives_up(make: Make, watched:
     assert not panel.start_button.disabled
 
 
+def test_a_change_that_comes_while_it_sweeps_is_put_back(make: Make, watched: None):
+    panel = make()
+    with turn():  # so that it is at work for as long as this takes
+        panel.start()
+        live = panel.live
+        panel.fields["steps"].value = "100"  # was on its way when Start was pressed
+        panel.fields["rank"].value = "none"
+        assert panel.live is live
+        assert [panel.fields[name].value for name in ("steps", "rank")] == ["6", "1,4"]
+        panel.stop()  # still ends it
+        until(lambda: "stopped" in panel.words.value)
+    panel.fields["steps"].value = "100"
+    assert panel.live is not live
+
+
 def test_a_store_with_a_broken_record_is_told_and_trained_into(make: Make, tmp_path: Path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "0123456789ab.json").write_text("{}")
