@@ -24,6 +24,7 @@ NEEDED_FREE_MEMORY = 2 * GIB
 NEEDED_DISK = 4 * GIB  # packages 1.6, models and data 0.7, runs, and room for what pip unpacks
 DEEPEST = 170  # letters that the longest path of an installed package adds to the folder's
 WINDOWS_LIMIT = 260
+PORTS = 50  # that lora-lab tries, from the one that it is told on
 SYNCED = ("onedrive", "dropbox", "google drive", "googledrive", "icloud", "mobile documents", "nextcloud", "box sync")
 
 
@@ -121,14 +122,23 @@ def check_path(
     return green("path", folder)
 
 
-def check_port(port: int, take: Callable[[int], None] | None = None) -> Finding:
+def check_port(port: int, take: Callable[[int], None] | None = None, call: Callable[[], None] | None = None) -> Finding:
     """Whether a port of this machine is free, and whether the machine lets itself be called."""
+    take = take or take_port
     try:
-        (take or take_and_call)(port)
+        (call or call_itself)()
     except OSError as error:
-        remedy = f"close the other program, often another JupyterLab, or start with: lora-lab --port {port + 1}"
-        return red("port", f"port {port} of this machine cannot be used: {error.strerror or error}", remedy)
-    return green("port", f"{port} is free")
+        remedy = "let Python be called at 127.0.0.1 by this machine itself: its firewall or virus scanner stops that"
+        return red("port", f"this machine cannot call itself: {error.strerror or error}", remedy)
+    if (refused := _refused(take, port)) is None:
+        return green("port", f"{port} is free")
+    found = f"port {port} of this machine cannot be used: {refused.strerror or refused}"
+    other = next((one for one in range(port, min(port + PORTS, 65536)) if _refused(take, one) is None), None)
+    if other is None:
+        remedy = "close other programs, or start with: lora-lab --port 0, which takes any"
+        return red("port", f"{found}, and none of the next {PORTS - 1}", remedy)
+    by_itself = f"nothing has to be done: lora-lab takes the next one by itself, as with lora-lab --port {other}"
+    return red("port", found, f"{by_itself}; for {port}, close the other program, often another JupyterLab")
 
 
 def check_browser(find: Callable[[], object] = webbrowser.get) -> Finding:
@@ -187,10 +197,22 @@ def write_and_remove(folder: Path) -> None:
         file.flush()
 
 
-def take_and_call(port: int) -> None:
-    """Take a port, then call another: a firewall that stops a machine's call to itself is seen. Raises: OSError."""
+def take_port(port: int) -> None:
+    """Take a port of this machine, and give it back. Raises: OSError."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", port))
+
+
+def _refused(take: Callable[[int], None], port: int) -> OSError | None:
+    try:
+        take(port)
+    except OSError as error:
+        return error
+    return None
+
+
+def call_itself() -> None:
+    """Let this machine call itself, which a firewall may stop. Raises: OSError."""
     with socket.socket() as server:  # any other: a port that was called stays taken for a minute
         server.bind(("127.0.0.1", 0))
         server.listen(1)

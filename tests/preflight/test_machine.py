@@ -23,6 +23,14 @@ def refuse(number: int):
     return refused
 
 
+def taken(*ports: int):
+    def take(port: int) -> None:
+        if port in ports:
+            refuse(errno.EADDRINUSE)()
+
+    return take
+
+
 def no_browser() -> None:
     raise webbrowser.Error("could not locate runnable browser")
 
@@ -79,7 +87,10 @@ FAULTS = {
         "move it out",
     ),
     "long path": (lambda: machine.check_path("C:\\" + "a" * 100, system="Windows"), "260", "at most 90 letters"),
-    "port taken": (lambda: machine.check_port(8888, refuse(errno.EADDRINUSE)), "in use", "--port 8889"),
+    "port taken": (lambda: machine.check_port(8888, taken(8888)), "in use", "--port 8889"),
+    "several ports taken": (lambda: machine.check_port(8888, taken(8888, 8889)), "in use", "--port 8890"),
+    "all ports taken": (lambda: machine.check_port(8888, refuse(errno.EADDRINUSE)), "none of the next 49", "--port"),
+    "firewall": (lambda: machine.check_port(8888, call=refuse(errno.ECONNREFUSED)), "cannot call itself", "firewall"),
     "no browser": (lambda: machine.check_browser(no_browser), "none", "--no-browser"),
 }
 
@@ -116,7 +127,9 @@ def test_a_port_that_is_taken_is_found_for_real_and_looking_leaves_it_free():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
-        assert not machine.check_port(port).green
+        found = machine.check_port(port)
+        assert not found.green
+        assert "takes the next one by itself" in found.remedy
     assert machine.check_port(port).green
     assert machine.check_port(port).green
 
