@@ -20,7 +20,8 @@ from lora_lab.preflight.findings import Finding, green, red
 
 GIB = 2**30
 NEEDED_MEMORY = 7 * GIB  # an "8 GB" machine shows 7.6, less what its graphics take
-NEEDED_FREE_MEMORY = 2 * GIB
+NEEDED_FREE_MEMORY = 35 * 10**8  # what a lesson may take, `room.KERNEL`
+NEEDED_LIMIT = 4 * 10**9  # in a container without system and browser: a lesson, and Jupyter's server
 NEEDED_DISK = 4 * GIB  # packages 1.6, models and data 0.7, runs, and room for what pip unpacks
 DEEPEST = 170  # letters that the longest path of an installed package adds to the folder's
 WINDOWS_LIMIT = 260
@@ -70,18 +71,27 @@ def check_platform(
     return green("platform", found)
 
 
-def check_memory(total: int | None, free: int | None) -> Finding:
-    """Memory in bytes: the machine's, or a container's limit, and what is free of it now; None where nobody tells."""
+def check_memory(total: int | None, free: int | None, limit: int | None = None) -> Finding:
+    """Memory in bytes: the machine's, and what is free of it now; None where nobody tells.
+
+    limit   what a container may use, as on a hub; its system and browser take their memory elsewhere
+    """
     if total is None or free is None:
         return green("memory", "not known before the lab is installed; 8 GB are needed")
     found = f"{total / GIB:.1f} GiB, of which {free / GIB:.1f} free"
-    if total < NEEDED_MEMORY:
+    if limit is not None and limit <= total:
+        found = f"{limit / GIB:.1f} GiB is the limit of this container"
+        if limit < NEEDED_LIMIT:
+            remedy = "ask for a larger limit, on a hub of who runs it: c.Spawner.mem_limit, docs/install.md"
+            return red("memory", f"{found}, and {NEEDED_LIMIT / GIB:.1f} are needed", remedy)
+    elif total < NEEDED_MEMORY:
         return red(
             "memory",
             f"{found}: the lessons are made for 8 GB",
             "share a machine with a neighbour, or use Binder or a hub",
         )
     if free < NEEDED_FREE_MEMORY:
+        found = f"{found}; {NEEDED_FREE_MEMORY / GIB:.1f} must be free for the largest lesson"
         return red("memory", found, "close other programs and browser tabs, or restart the machine before the course")
     return green("memory", found)
 
@@ -159,7 +169,8 @@ def check_browser(find: Callable[[], object] = webbrowser.get) -> Finding:
 def look(folder: Path, assets: Path, port: int = 8888, *, assets_there: bool = False) -> list[Finding]:
     """Every check of this file, on this machine; where the assets are there, only a folder for work is looked at."""
     python = check_python(sys.version_info[:3], 64 if sys.maxsize > 2**32 else 32, platform.python_implementation())
-    findings = [python, look_at_platform(), check_memory(*memory()), *look_at_folder(folder, assets_there=assets_there)]
+    findings = [python, look_at_platform(), check_memory(*memory(), container_limit())]
+    findings += look_at_folder(folder, assets_there=assets_there)
     if not assets_there and assets != folder:
         findings += [_disk(assets, False), check_writable(assets)]
     return [*findings, check_port(port), check_browser()]

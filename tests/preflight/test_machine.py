@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_lab import room
 from lora_lab.preflight import machine
 from lora_lab.preflight.machine import GIB
 
@@ -40,7 +41,9 @@ WELL = {
     "linux": lambda: machine.check_platform("Linux", "x86_64", libc=("glibc", "2.31")),
     "windows": lambda: machine.check_platform("Windows", "AMD64"),
     "mac": lambda: machine.check_platform("Darwin", "arm64", release="15.1"),
-    "memory": lambda: machine.check_memory(int(7.6 * GIB), 3 * GIB),
+    "memory": lambda: machine.check_memory(int(7.6 * GIB), room.KERNEL),
+    "a hub's container": lambda: machine.check_memory(4 * GIB, 4 * GIB, limit=4 * GIB),
+    "a limit above what is there": lambda: machine.check_memory(8 * GIB, 4 * GIB, limit=64 * GIB),
     "disk": lambda: machine.check_disk(5 * GIB, "/home"),
     "path": lambda: machine.check_path("C:\\lora-lab", system="Windows"),
     "long path, Windows set to it": lambda: machine.check_path("C:\\" + "a" * 200, system="Windows", long_paths=True),
@@ -65,6 +68,17 @@ FAULTS = {
     "old linux": (lambda: machine.check_platform("Linux", "x86_64", libc=("glibc", "2.17")), "2.28", "2019"),
     "little memory": (lambda: machine.check_memory(4 * GIB, 3 * GIB), "4.0 GiB", "share a machine"),
     "full memory": (lambda: machine.check_memory(16 * GIB, GIB), "1.0 free", "close other programs"),
+    "memory for most lessons": (
+        lambda: machine.check_memory(8 * GIB, room.KERNEL - 1),
+        "3.3 must be free",
+        "close other programs",
+    ),
+    "little in a container": (
+        lambda: machine.check_memory(2 * GIB, 2 * GIB, limit=2 * GIB),
+        "2.0 GiB is the limit of this container, and 3.7 are needed",
+        "ask for a larger limit",
+    ),
+    "little below a limit": (lambda: machine.check_memory(4 * GIB, 4 * GIB, limit=64 * GIB), "8 GB", "share a machine"),
     "no disk": (lambda: machine.check_disk(GIB // 2, "/home"), "0.5 GiB free", "free 3.5 GiB more"),
     "read-only home": (
         lambda: machine.check_writable(Path("/home/ann"), refuse(errno.EROFS)),
@@ -109,6 +123,10 @@ def test_a_planted_fault_is_found_and_its_remedy_named(what: str):
     assert not finding.green
     assert found in finding.found
     assert remedy in finding.remedy
+
+
+def test_what_must_be_free_is_what_a_lesson_may_take():
+    assert machine.NEEDED_FREE_MEMORY == room.KERNEL < machine.NEEDED_LIMIT  # beside Jupyter's server, in a container
 
 
 def test_what_nobody_tells_is_not_called_a_fault():
