@@ -3,6 +3,8 @@
 # A folder `wheelhouse` in this one or beside it, or the one that LORA_LAB_WHEELHOUSE names, is installed from without
 # network (docs/install.md); else pip's index is asked. To set it up anew, delete .venv.
 param([switch]$DryRun, [Parameter(ValueFromRemainingArguments = $true)][string[]]$Words = @())
+$Named = $env:LORA_LAB_WHEELHOUSE
+if ($Named) { $Named = [IO.Path]::Combine($PWD.ProviderPath, $Named) }  # as seen from where it was typed
 Set-Location -LiteralPath $PSScriptRoot
 $env:PYTHONUTF8 = "1"
 $Lab = Join-Path $PSScriptRoot ".venv\Scripts\python.exe"
@@ -15,7 +17,13 @@ function Invoke-Step([string]$Program, [string[]]$Arguments) {
 }
 
 function Find-Python {
-    foreach ($Version in "-3.11", "-3.12", "-3.13", "-3.14") {
+    $Versions = @()
+    if ($Wheelhouse) {  # those that it is for: the installer takes no other
+        $Locks = Get-ChildItem -LiteralPath $Wheelhouse -Filter "windows-3.*.txt"
+        $Versions += @($Locks | ForEach-Object { $_.BaseName -replace "^windows", "" })
+    }
+    $Versions += "-3.11", "-3.12", "-3.13", "-3.14"
+    foreach ($Version in $Versions) {
         if (-not (Get-Command py -ErrorAction SilentlyContinue)) { break }
         $Found = & py $Version -c "import sys; print(sys.executable)"
         if ($LASTEXITCODE -eq 0) { return $Found }
@@ -26,7 +34,17 @@ function Find-Python {
     }
 }
 
-$Wheelhouse = @($env:LORA_LAB_WHEELHOUSE, "wheelhouse", "..\wheelhouse") |
+function Test-Environment {  # one without pip, or of an older Python, is made anew
+    if (-not (Test-Path -LiteralPath $Lab)) { return $false }
+    & $Lab -c "import sys, pip; sys.exit(sys.version_info < (3, 11))" 2>$null
+    return $LASTEXITCODE -eq 0
+}
+
+if ($Named -and -not (Test-Path -LiteralPath (Join-Path $Named "install.py"))) {
+    Write-Output "start: LORA_LAB_WHEELHOUSE is $Named, which holds no install.py: name a wheelhouse's folder, or unset it"
+    exit 1
+}
+$Wheelhouse = @($Named, "wheelhouse", "..\wheelhouse") |
     Where-Object { $_ -and (Test-Path -LiteralPath (Join-Path $_ "install.py")) } | Select-Object -First 1
 
 if (-not (Test-Path -LiteralPath $Stamp)) {
@@ -38,7 +56,7 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
     if ($Wheelhouse) {
         Invoke-Step $Python @((Join-Path $Wheelhouse "install.py"), "--to", ".", "--no-assets")
     } else {
-        Invoke-Step $Python @("-m", "venv", ".venv")
+        if (-not (Test-Environment)) { Invoke-Step $Python @("-m", "venv", "--clear", ".venv") }
         Invoke-Step $Lab @("-m", "pip", "install", "--disable-pip-version-check", "-q", "-e", ".")
         if (-not $DryRun) { New-Item -ItemType File -Path $Stamp -Force | Out-Null }
     }

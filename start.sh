@@ -4,6 +4,10 @@
 # A folder `wheelhouse` in this one or beside it, or the one that LORA_LAB_WHEELHOUSE names, is installed from without
 # network (docs/install.md); else pip's index is asked. To set it up anew, delete .venv.
 set -eu
+case "${LORA_LAB_WHEELHOUSE:-}" in
+    "" | /*) ;;
+    *) LORA_LAB_WHEELHOUSE=$PWD/$LORA_LAB_WHEELHOUSE ;; # as seen from where it was typed
+esac
 cd -- "$(dirname -- "$0")"
 
 dry=
@@ -20,8 +24,22 @@ run() {
     fi
 }
 
+# Those that the wheelhouse is for: the installer takes no other.
+pythons_of_wheelhouse() {
+    [ -n "$wheelhouse" ] || return 0
+    case "$(uname -s)" in
+        Darwin) kind=macos-arm64 ;;
+        *) kind=linux ;;
+    esac
+    for lock in "$wheelhouse/$kind"-3.*.txt; do
+        version=${lock##*-}
+        [ ! -f "$lock" ] || echo "python${version%.txt}"
+    done
+}
+
 find_python() {
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3.14 python3 python; do
+    usual="python3.11 python3.12 python3.13 python3.14 python3 python"
+    for candidate in ${PYTHON:+"$PYTHON"} $(pythons_of_wheelhouse) $usual; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return
@@ -32,6 +50,10 @@ find_python() {
 }
 
 find_wheelhouse() {
+    if [ -n "${LORA_LAB_WHEELHOUSE:-}" ] && [ ! -f "$LORA_LAB_WHEELHOUSE/install.py" ]; then
+        echo "start: LORA_LAB_WHEELHOUSE is $LORA_LAB_WHEELHOUSE, which holds no install.py: name a wheelhouse's folder, or unset it" >&2
+        exit 1
+    fi
     for folder in ${LORA_LAB_WHEELHOUSE:+"$LORA_LAB_WHEELHOUSE"} wheelhouse ../wheelhouse; do
         if [ -f "$folder/install.py" ]; then
             echo "$folder"
@@ -47,7 +69,10 @@ if [ ! -f .venv/.lab ]; then
     if [ -n "$wheelhouse" ]; then
         run "$python" "$wheelhouse/install.py" --to . --no-assets
     else
-        run "$python" -m venv .venv
+        # One without pip, as Debian leaves it that lacks python3-venv, or of an older Python is made anew.
+        if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            run "$python" -m venv --clear .venv
+        fi
         run .venv/bin/python -m pip install --disable-pip-version-check -q -e .
         run touch .venv/.lab
     fi

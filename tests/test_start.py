@@ -31,19 +31,23 @@ def fake(folder: Path, name: str, code: int) -> None:
     (folder / "bin" / name).chmod(0o755)
 
 
-def start(clone: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def start(clone: Path, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     tools = clone.parent / "bin"
-    for tool in ("sh", "dirname", "touch"):
+    for tool in ("sh", "dirname", "touch", "uname"):
         if not (tools / tool).exists():
             (tools / tool).symlink_to(shutil.which(tool) or tool)
     return subprocess.run(
-        ["sh", str(clone / "start.sh"), *words], env={"PATH": str(tools), **environment}, capture_output=True, text=True
+        ["sh", str(clone / "start.sh"), *words],
+        env={"PATH": str(tools), **environment},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
     )
 
 
 def test_without_a_wheelhouse_pips_index_is_asked(clone: Path):
     assert start(clone, "--dry-run", "demo", "--steps", "9").stdout.splitlines() == [
-        "would run: python3.12 -m venv .venv",
+        "would run: python3.12 -m venv --clear .venv",
         "would run: .venv/bin/python -m pip install --disable-pip-version-check -q -e .",
         "would run: touch .venv/.lab",
         "would run: .venv/bin/python -m lora_lab fetch",
@@ -52,17 +56,55 @@ def test_without_a_wheelhouse_pips_index_is_asked(clone: Path):
     assert [path.name for path in clone.iterdir()] == ["start.sh"]  # dry is dry
 
 
-@pytest.mark.parametrize("place", ["wheelhouse", "../wheelhouse", "../Räder für alle"])
-def test_a_wheelhouse_within_beside_or_named_is_installed_from(clone: Path, place: str):
-    house = clone / place
-    house.mkdir()
-    (house / "install.py").write_text("")
-    named = {} if "wheelhouse" in place else {"LORA_LAB_WHEELHOUSE": place}
-    assert start(clone, "--dry-run", **named).stdout.splitlines() == [
-        f"would run: python3.12 {place}/install.py --to . --no-assets",
+def wheelhouse(folder: Path, *locks: str) -> Path:
+    folder.mkdir()
+    for name in ("install.py", *locks):
+        (folder / name).write_text("")
+    return folder
+
+
+def installed_from(place: str | Path, python: str = "python3.12") -> list[str]:
+    return [
+        f"would run: {python} {place}/install.py --to . --no-assets",
         f"would run: .venv/bin/python -m lora_lab fetch --from {place}/assets",
         "would run: .venv/bin/python -m lora_lab",
     ]
+
+
+@pytest.mark.parametrize("place", ["wheelhouse", "../wheelhouse"])
+def test_a_wheelhouse_within_or_beside_is_installed_from(clone: Path, place: str):
+    wheelhouse(clone / place)
+    assert start(clone, "--dry-run").stdout.splitlines() == installed_from(place)
+
+
+def test_a_wheelhouse_is_named_as_seen_from_where_it_is_typed(clone: Path, tmp_path: Path):
+    house = wheelhouse(tmp_path / "Räder für alle")
+    for named in (str(house), house.name):
+        done = start(clone, "--dry-run", cwd=tmp_path, LORA_LAB_WHEELHOUSE=named)
+        assert done.stdout.splitlines() == installed_from(house)
+
+
+def test_a_named_folder_that_is_no_wheelhouse_is_said_and_no_network_asked(clone: Path, tmp_path: Path):
+    wheelhouse(clone / "wheelhouse")
+    done = start(clone, "--dry-run", cwd=tmp_path, LORA_LAB_WHEELHOUSE="stick")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"LORA_LAB_WHEELHOUSE is {tmp_path}/stick, which holds no install.py" in done.stderr
+
+
+@pytest.mark.parametrize("there", ["python3.11", "python3.13"])
+def test_the_python_is_one_that_the_wheelhouse_is_for(clone: Path, there: str):
+    kind, other = ("macos-arm64", "linux") if os.uname().sysname == "Darwin" else ("linux", "macos-arm64")
+    wheelhouse(clone / "wheelhouse", f"{kind}-3.12.txt", f"{other}-3.13.txt", "windows-3.11.txt")
+    fake(clone.parent, there, code=0)
+    assert start(clone, "--dry-run").stdout.splitlines() == installed_from("wheelhouse")
+    assert start(clone, "--dry-run", PYTHON=there).stdout.splitlines() == installed_from("wheelhouse", there)
+
+
+@pytest.mark.parametrize(("code", "made"), [(0, False), (1, True)])
+def test_an_environment_that_works_is_kept_and_one_without_pip_made_anew(clone: Path, code: int, made: bool):
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    fake(clone / ".venv", "python", code)
+    assert ("would run: python3.12 -m venv --clear .venv" in start(clone, "--dry-run").stdout) == made
 
 
 def test_what_is_set_up_is_only_opened(clone: Path):

@@ -94,12 +94,23 @@ def fitting(house: Path, where: str | None = None, python: str | None = None) ->
 
 
 def make_venv(folder: Path) -> Path:
-    """A virtual environment without pip, which the lock brings (Debian's Python cannot make one with); its python."""
+    """A virtual environment without pip, which the lock brings (Debian's Python cannot make one with); its python.
+
+    One of another Python that is there is made anew: the wheels are for this one.
+    """
     place = folder / ".venv"
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
-        venv.create(place, with_pip=False, symlinks=os.name != "nt")
+    if not _is_this_python(python):
+        venv.create(place, with_pip=False, symlinks=os.name != "nt", clear=True)
     return python
+
+
+def _is_this_python(python: Path) -> bool:
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip() == this_python()
+    except OSError:  # not there, or the Python that it was made of is gone
+        return False
 
 
 def pip_words(house: Path, target: Target) -> list[str]:

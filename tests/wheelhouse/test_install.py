@@ -77,6 +77,20 @@ def test_it_installs_into_a_folder_with_blanks_and_without_an_index(here: Path, 
     install.install(here, folder, assets=False)  # once more does no harm
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a program of lines for sh")
+def test_an_environment_of_another_python_is_made_anew_and_one_of_this_is_kept(tmp_path: Path):
+    old = tmp_path / ".venv" / "bin" / "python"
+    old.parent.mkdir(parents=True)
+    old.write_text("#!/bin/sh\necho 3.10\n")
+    old.chmod(0o755)
+    python = install.make_venv(tmp_path)
+    found = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
+    assert found.stdout == f"{tmp_path / '.venv'}\n"
+    (tmp_path / ".venv" / "kept").write_text("")
+    assert install.make_venv(tmp_path) == python
+    assert (tmp_path / ".venv" / "kept").exists()
+
+
 def test_a_damaged_copy_is_refused_before_anything_is_made(here: Path, tmp_path: Path):
     (here / "wheels" / "plain-1.0-py3-none-any.whl").write_bytes(b"half")
     with pytest.raises(Failed, match=r"plain-1\.0.*has 4 bytes.*copy the folder once more"):
