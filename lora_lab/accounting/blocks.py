@@ -20,6 +20,7 @@ MLP_IN: Label = ("activations", "inputs of the MLP", "T·d·b")
 MLP: Label = ("activations", "inside the MLP", "T·f·b each")
 DOWN_IN: Label = ("activations", "inputs of down", "T·f·b")
 
+ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "silu", "swish", "relu", "gelu_new")  # which are modelled as they are
 
 Block = Callable[[Operations, Value, "Layer"], Value]
 Attention = Callable[[Value, Value, Value, int, int], Value]
@@ -77,7 +78,7 @@ def bert(on: Operations, x: Value, layer: Layer) -> Value:
     y = layer.linear(on, on.attention(q, k, v, heads, heads), "o", NORM_INPUT)
     before, x = x, on.layer_norm(on.add(on.dropout(y, on.p), x, NORM_INPUT), MLP_IN)
     up = layer.linear(on, x, "up", MLP)
-    inner = on.pointwise_of(up, DOWN_IN)
+    inner = activated(on, up, layer, DOWN_IN)
     y = on.dropout(layer.linear(on, inner, "down", NORM_INPUT), on.p)
     out = on.layer_norm(on.add(y, x, NORM_INPUT), ATTENTION_IN)
     on.run_again = [[before, x, inner, y, out], [before, x, inner, layer.unpacked(on, "down")]]
@@ -97,20 +98,28 @@ def gpt2(on: Operations, x: Value, layer: Layer) -> Value:
     before, x = x, on.add(attended, x, NORM_INPUT)
     normed = on.layer_norm(x, MLP_IN)
     inner = layer.linear(on, normed, "up", MLP)
-    inner = gelu_new(on, inner) if layer.architecture.activation == "gelu_new" else on.pointwise_of(inner, DOWN_IN)
+    inner = activated(on, inner, layer, DOWN_IN)
     y = layer.linear(on, inner, "down", HIDDEN)
     on.variables = [[before, x, normed, inner, y, layer.unpacked(on, "down")]]
     on.run_again = [[*moment, attended] for moment in layer.as_far_as_down(on)]
     return on.add(x, on.dropout(y, on.p), NORM_INPUT)
 
 
-def gelu_new(on: Operations, x: Value) -> Value:
+def activated(on: Operations, x: Value, layer: Layer, label: Label) -> Value:
+    """The MLP's activation of x: one operation, but for the one that transformers writes out."""
+    name = layer.architecture.activation
+    if name == "gelu_new":
+        return gelu_new(on, x, label)
+    return on.pointwise(x, label) if name == "relu" else on.pointwise_of(x, label)
+
+
+def gelu_new(on: Operations, x: Value, label: Label) -> Value:
     """0.5 x (1 + tanh(c (x + 0.044715 x^3))), operation by operation."""
     half = on.scale(x, MLP)
     cube = on.op(x.size, [x], [x], temporary=2 * x.size)
     inner = on.scale(on.add(x, on.scale(cube)))
     tanh = on.pointwise(inner, MLP)
-    return on.multiply(half, on.op(x.size, [tanh], alias=True, label=MLP), DOWN_IN)
+    return on.multiply(half, on.op(x.size, [tanh], alias=True, label=MLP), label)
 
 
 def llama(
@@ -158,8 +167,8 @@ def gated(on: Operations, x: Value, layer: Layer) -> Value:
     if "gate+up" in layer.modules:
         fused = layer.linear(on, x, "gate+up", MLP)
         gate, up = on.split(fused, [fused.size // 2] * 2)
-        return on.multiply(up, on.pointwise_of(gate, MLP), DOWN_IN)
-    gate = on.pointwise_of(layer.linear(on, x, "gate", MLP), MLP)
+        return on.multiply(up, activated(on, gate, layer, MLP), DOWN_IN)
+    gate = activated(on, layer.linear(on, x, "gate", MLP), layer, MLP)
     return on.multiply(gate, layer.linear(on, x, "up", MLP), DOWN_IN)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.blocks import BLOCKS, HIDDEN, Layer
+from lora_lab.accounting.blocks import ACTIVATIONS, BLOCKS, HIDDEN, Layer
 from lora_lab.accounting.ends import ENCODERS, classification_head, embeddings, language_head
 from lora_lab.accounting.estimates import Estimate, Term
 from lora_lab.accounting.kin import KIN
@@ -98,6 +98,8 @@ class _Step:
             )
         if self.setup.checkpointing and self.setup.adapter_dtype == "fp32" and self.setup.width != 4:
             notes.append("adapters multiplied in fp32 beside checkpointing: up to 6 % low on small models; trace it")
+        if self.a.activation not in ACTIVATIONS:
+            notes.append(f"{self.a.activation} counts as one operation; if it is several, up to 25 % low: trace it")
         if self.plan.outside:
             notes.append(
                 "adapters on embeddings or the head count with their weights and states; what they keep does not"

@@ -50,7 +50,7 @@ def check_dead_start(answer: str | None) -> Verdict:
         "b": "each gradient has the *other* matrix as a factor; with both zero, both gradients are zero, for ever",
         "c": "the update starts at zero either way; the question is whether it can ever leave zero",
     }
-    letter = str(answer).strip().lower()
+    letter = str(answer).strip(" .,:;()'\"").lower()
     if letter not in replies:
         return Verdict(False, f"answer with one of {', '.join(replies)}")
     return Verdict(letter == "b", replies[letter])

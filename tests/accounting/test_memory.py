@@ -123,6 +123,26 @@ def test_closed_form_within_one_percent_of_the_trace(
     assert predicted.peak == pytest.approx(trace(fields, method, setup).peak, rel=0.01)
 
 
+SIZE = {"heads": 4, "kv_heads": 2, "head_dim": 32, "layers": 2, "inner": 320, "vocabulary": 500}
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "relu"])
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_an_activation_keeps_what_its_operations_keep(family, activation):
+    fields = {**config(family, SIZE), "hidden_act": activation}
+    method, setup = LoRA(rank=4, targets="all-linear"), Setup(batch=2, seq=64, dtype="fp32")
+    architecture = Architecture.from_config(fields)
+    predicted = estimate(architecture, method.plan(architecture), setup)
+    assert predicted.peak == pytest.approx(trace(fields, method, setup).peak, rel=0.01)
+    assert not any(activation in note for note in predicted.notes)
+
+
+def test_an_activation_that_may_be_several_operations_is_named_in_a_note():
+    architecture = Architecture.from_config({**config("bert", SIZE), "hidden_act": "quick_gelu"})
+    predicted = estimate(architecture, LoRA().plan(architecture), Setup())
+    assert any("quick_gelu counts as one operation" in note and "trace it" in note for note in predicted.notes)
+
+
 GRID = [
     ("phi3", "full", {}),
     ("phi3", "lora", {"padded": True}),

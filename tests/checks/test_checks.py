@@ -81,6 +81,7 @@ WRONG = [
     ("lora_forward", (lambda x, W, A, B, alpha: (x @ W.T).T,), "has shape"),
     ("dead_start", ("a",), "look at them"),
     ("dead_start", ("d",), "answer with one of"),
+    ("dead_start", ("a).",), "look at them"),
     ("wrong_fan_in", (lambda d, r: d / r,), "square root"),
     ("wrong_fan_in", (lambda d, r: math.sqrt(r / d),), "other way round"),
     ("detour_cost", (lambda i, o, r: i * o,), "W's own cost"),
