@@ -75,7 +75,7 @@ def end(pid: int, seen: Iterable[psutil.Process] = ()) -> None:
             one.kill()
 
 
-def end_children(pid: int, spared: Collection[int]) -> None:
+def end_children(pid: int, spared: Collection[int | None]) -> None:
     """End all that a process has started, or inherited as Linux's reaper of orphans, but for some."""
     with suppress(psutil.Error):
         for child in psutil.Process(pid).children():

@@ -200,7 +200,7 @@ def _end_orphans(server: int | None) -> None:
     """End what outlived its student's process: on Linux it is now a child of the process that those are copies of."""
     if sys.platform == "linux" and server is not None:
         with _STARTING:
-            end_children(server, {one.pid for one in multiprocessing.active_children() if one.pid is not None})
+            end_children(server, {process.pid for process in multiprocessing.active_children()})
 
 
 def _context() -> Any:

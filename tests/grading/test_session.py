@@ -72,7 +72,7 @@ def test_a_function_that_fails_or_leaves_is_a_wrong_answer(graded: Callable[...,
 
 
 def test_an_answer_that_is_too_large_is_a_wrong_one_and_the_rest_is_graded(graded: Callable[..., Grade]):
-    large = "import numpy as np\nlarge = np.zeros((5000, 1000))"
+    large = "import numpy as np\nlarge = np.zeros((3300, 1000))"
     by_name = "checks.check_diagnosis(diagnosis={'A': large, 'D': 'truncated file'})"
     returned = OPEN[0].replace("...", "return large")
     row = graded([large, returned, SOLVED[1], "checks.check_adam_gib(large)", by_name])

@@ -185,18 +185,6 @@ def test_a_damaged_file_has_its_line_and_the_others_theirs(text: str, tmp_path: 
     assert (second.startswith("ada.json  ok "), last) == (True, "1 of 2 are ready")
 
 
-@pytest.mark.parametrize(
-    "text",
-    ['{"findings": [', '{"findings": [{"green": false}], "system": "Linux"}', '{"findings": []}', '{"findings": [3]}'],
-)
-def test_a_damaged_file_has_its_line_and_the_others_theirs(text: str, tmp_path: Path):
-    report.write_letter([green("python", "3.11")], tmp_path / "ada.json")
-    (tmp_path / "bob.json").write_text(text)
-    first, second, last = report.collected(tmp_path).splitlines()
-    assert first == "bob.json  RED  cannot be read: ask for it again"
-    assert (second.startswith("ada.json  ok "), last) == (True, "1 of 2 are ready")
-
-
 def test_it_says_something_where_torch_is_broken(tmp_path: Path):
     """A torch that cannot be imported, as without Microsoft's runtime: every other check still runs."""
     (tmp_path / "torch").mkdir()
