@@ -27,10 +27,9 @@ from lora_lab.switched import AdaptedLayer, Switched
 def sites_of(model: nn.Module) -> list[Site]:
     """Every place for an adapter in a model, in the model's order; the head, which trains as a whole, has none.
 
-    Raises: BadValue when the model carries an adapter already.
+    Raises: BadValue when the model carries an adapter already, or when another library made its linear layers.
     """
-    if is_adapted(model):
-        raise BadValue("this model carries an adapter already; take it out first with detach(model)")
+    refuse_adapted(model)
     widths, heads = _role_widths(model), [name for name, _ in heads_of(model)]
     sites: list[Site] = []
     for name, module in model.named_modules():
@@ -40,7 +39,19 @@ def sites_of(model: nn.Module) -> list[Site]:
             if kind == "embedding":  # a table of `vocabulary` rows: tokens in, vectors out
                 in_features, out_features = out_features, in_features
             sites += sites_of_layer(name, in_features, out_features, kind, widths)
+    if not any(site.kind == "linear" and site.role not in ("head", "pooler") for site in sites):
+        _refuse_foreign(model)
     return sites
+
+
+def _refuse_foreign(model: nn.Module) -> None:
+    """Raises BadValue naming linear layers of another library's kind, bitsandbytes' for example."""
+    foreign = next((type(m).__name__ for m in model.modules() if isinstance(m, nn.Linear) and not _kind(m)), None)
+    if foreign:
+        raise BadValue(
+            f"the linear layers of this model are {foreign}, beside which no adapter is put: "
+            "load it plain, or in 4 bits with load_model(name, dtype='nf4')"
+        )
 
 
 def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement]) -> Report:

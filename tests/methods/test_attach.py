@@ -315,6 +315,19 @@ def test_attaching_twice_is_refused_and_keeps_the_first():
     assert report_of(model) is report
 
 
+class Linear4bit(torch.nn.Linear):
+    """As bitsandbytes calls its own."""
+
+
+def test_linear_layers_of_another_library_are_named():
+    model = tiny("llama")
+    for module in model.model.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = Linear4bit
+    with pytest.raises(BadValue, match=r"are Linear4bit.*load it plain.*dtype='nf4'"):
+        LoRA(rank=2).attach(model)
+
+
 @pytest.mark.parametrize("call", [merge, unmerge, detach, report_of])
 def test_without_an_adapter_there_is_nothing_to_do(call):
     model = tiny("llama")
