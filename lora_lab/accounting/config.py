@@ -11,6 +11,7 @@ from typing import Any
 from lora_lab.errors import BadValue
 
 _MISSING = object()
+MOST, MOST_LAYERS = 10**9, 10**4  # of anything, and of layers, each of which is written down
 
 
 class Config:
@@ -30,6 +31,8 @@ class Config:
             raise BadValue(f"the config of {self.name} lacks '{field}', which it needs: add it to config.json")
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise BadValue(f"'{field}' of {self.name} must be a whole number of at least {least}, not {value!r}")
+        if value > (most := MOST_LAYERS if "layer" in field else MOST):
+            raise BadValue(f"'{field}' of {self.name} must be at most {most:,}: no model has as many")
         return value
 
     def flag(self, field: str, default: bool) -> bool:

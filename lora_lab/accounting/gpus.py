@@ -115,6 +115,8 @@ CARDS = (
     _board("B200 192 GB", 192, 179, Peaks(2250, 2250, 75), 1000),
 )
 
+LARGEST = 1_000_000  # GB that one may ask for
+
 
 def cards() -> tuple[Card, ...]:
     """All cards, the smallest memory first."""
@@ -147,10 +149,10 @@ def card(name: str) -> Card:
 def of_size(gigabytes: float) -> Card:
     """A card of so many GB, as its maker writes them: 24 means 24 GiB. No more is known of it than that.
 
-    Raises: BadValue unless the number is above 0.
+    Raises: BadValue unless the number is above 0 and at most a million.
     """
-    if not 0 < gigabytes < float("inf"):
-        raise BadValue(f"a card's memory must be above 0 GB, not {gigabytes!r}")
+    if not 0 < gigabytes <= LARGEST:
+        raise BadValue(f"a card's memory must be above 0 GB and at most {LARGEST:,}, not {gigabytes!r}")
     size = int(gigabytes * GIB)
     return Card(f"{gigabytes:g} GB card", size, max(0, size - DRIVER), Peaks(), 0.0, "any")
 

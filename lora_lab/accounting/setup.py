@@ -87,7 +87,7 @@ class Setup:
             return 1
         kind, _, n = self.shard.partition(":")
         one_of("the kind of shard", kind, SHARDS)
-        if not n.isdigit() or int(n) < 1:
+        if not (n.isascii() and n.isdecimal()) or int(n) < 1:  # ² is a digit, and no number
             raise BadValue(f"shard is kind:devices, such as fsdp:8, not {self.shard!r}")
         return int(n)
 

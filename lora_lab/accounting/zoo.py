@@ -55,12 +55,16 @@ def _from_file(model: str, num_labels: int | None) -> Architecture:
 
 
 def _config_file(model: str) -> Path:
-    given = Path(model).expanduser()
-    if given.is_file():
-        return given
-    if (given / "config.json").is_file():
-        return given / "config.json"
-    if given.is_dir():
+    try:
+        given = Path(model).expanduser()
+        if given.is_file():
+            return given
+        if (given / "config.json").is_file():
+            return given / "config.json"
+        folder = given.is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, of a user unknown here, or with a zero in it: no path
+        folder = False
+    if folder:
         raise NotFound(f"the folder {model} holds no config.json; give the folder of a model")
     cached = _in_hub_cache(model)
     if cached is None:
@@ -78,6 +82,6 @@ def _in_hub_cache(model: str) -> Path | None:
 
     try:
         found = try_to_load_from_cache(model, "config.json")
-    except HFValidationError:  # not the form of a hub id
+    except (HFValidationError, OSError, ValueError):  # not the form of a hub id
         return None
     return Path(found) if isinstance(found, str) else None

@@ -116,6 +116,8 @@ def test_a_needed_field_that_is_missing_is_named(field):
     [
         ({"model_type": "lama"}, "unknown model_type 'lama'.*llama"),
         ({"model_type": 7}, "model_type"),
+        ({"num_hidden_layers": 10**9}, "'num_hidden_layers' of mine must be at most 10,000"),
+        ({"hidden_size": 10**10}, "'hidden_size' of mine must be at most 1,000,000,000"),
         ({"hidden_size": -64}, "'hidden_size' of mine must be a whole number of at least 1, not -64"),
         ({"hidden_size": "64"}, "'hidden_size'.*not '64'"),
         ({"hidden_size": True}, "'hidden_size'"),

@@ -86,6 +86,12 @@ def test_an_unknown_name_names_the_nearest():
         zoo.architecture("not / a :: hub id")
 
 
+@pytest.mark.parametrize("name", ["~nobodyhere/x", "x" * 300, f"maker/{'x' * 300}", "a\0b"])
+def test_a_name_that_cannot_be_a_path_is_an_unknown_one(name):
+    with pytest.raises(NotFound, match="nearest there"):
+        zoo.architecture(name)
+
+
 def test_a_folder_without_a_config_and_a_damaged_one(tmp_path):
     with pytest.raises(NotFound, match=r"holds no config\.json"):
         zoo.architecture(tmp_path)
