@@ -56,6 +56,8 @@ class LoRALinear(LoRALayer):
     Shapes: x (..., in_features) -> y (..., out_features); lora_A (rank, in_features); lora_B (out, rank).
     `rows = (start, stop)` updates only those outputs: the q or the v part of a fused q-k-v layer. Wrapping a wrapped
     layer adds a second update, so that q and v of one fused layer are two LoRALinear, one around the other.
+    lora_B lies transposed in memory: what asks for one dense piece, as torch's `parameters_to_vector` and safetensors'
+    `save_file` do, takes `lora_B.contiguous()`; `save_adapter` does so itself.
     Source: Hu et al. 2021, section 4.1.
     """
 
@@ -93,11 +95,13 @@ class LoRALinear(LoRALayer):
 
     def _add(self, y: Tensor, h: Tensor, b: Tensor) -> Tensor:
         # addmm adds into the base layer's output and scales on the fly: no second (tokens, out) tensor is made.
+        # Not so on a view, where in place would cost a copy in backward, or where a hook may have kept that output.
+        apart = y._is_view() or bool(self.base_layer._forward_hooks)
         if self.rows:
-            y = y.clone() if y._is_view() else y
+            y = y.clone() if apart else y
             y[:, slice(*self.rows)].addmm_(h, b.t(), alpha=self.scaling)
             return y
-        add_into = y.addmm if y._is_view() else y.addmm_  # in place on a view would cost a copy in backward
+        add_into = y.addmm if apart else y.addmm_
         return add_into(h, b.t(), alpha=self.scaling)
 
     def delta_weight(self) -> Tensor:

@@ -136,6 +136,17 @@ def test_a_step_too_small_for_bf16_is_not_lost():
     assert (before.bfloat16() * 1.001 == before.bfloat16()).all()  # what bf16 would have made of it
 
 
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hook_on_the_frozen_layer_sees_its_own_output(kind, rows):
+    layer, x, seen = trained(LoRALinear(base(kind), RANK, SCALING, rows=rows)), torch.randn(5, IN), []
+    own = layer.base_layer(x)
+    layer.base_layer.register_forward_hook(lambda module, given, y: seen.append(y))
+    y = layer(x)
+    assert torch.equal(seen[0], own)
+    torch.testing.assert_close(y, by_hand(layer, x))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_asks_an_adapted_layer_for_its_weight_gets_the_frozen_one_which_counts_once(kind):
     frozen = base(kind)
