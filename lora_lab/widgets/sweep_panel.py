@@ -179,16 +179,20 @@ class SweepPanel(MapPanel):
         with self.lock:
             live = self.live
             busy = bool(live and live.alive)
-            self.start_button.disabled, self.stop_button.disabled = busy or live is None, not busy
-            for field in self.fields.values():
-                field.disabled = busy
             if live is None:
                 self.words.value = "<b>nothing to start</b>: mend the grid first."
-                return
-            self.bar.max, self.bar.value = len(live.recipes), len(live.recipes) - live.counts()["left"]
-            self.words.value = standing(live)
-            self._paint_map(live, self._chosen())
-            self._paint_curves(live, self._chosen())
+            else:
+                self.bar.max, self.bar.value = len(live.recipes), len(live.recipes) - live.counts()["left"]
+                self.words.value = standing(live)
+            self._paint_buttons(busy)  # after the words: whoever may press Start again has read how it ended
+            if live is not None:
+                self._paint_map(live, self._chosen())
+                self._paint_curves(live, self._chosen())
+
+    def _paint_buttons(self, busy: bool) -> None:
+        self.start_button.disabled, self.stop_button.disabled = busy or self.live is None, not busy
+        for field in self.fields.values():
+            field.disabled = busy
 
     def _paint_map(self, live: LiveSweep, chosen: Cell | None) -> None:
         """The map, the table and the cells' buttons; left alone while no result has come and nothing was chosen."""
