@@ -58,6 +58,14 @@ def loaded() -> Callable[..., nn.Module]:
     return fresh
 
 
+# Sizes of models that `tiny` does not make.
+BERT = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+BART = {
+    "vocab_size": 96, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+}  # fmt: skip
+
+
 def tiny(kind: str) -> nn.Module:
     """A small random model of an architecture, the same at every call."""
     torch.manual_seed(0)

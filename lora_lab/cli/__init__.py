@@ -208,10 +208,9 @@ def _recipe(options: dict[str, Any]) -> Any:
 
 def _summary(run: Any) -> str:
     """A finished run as a table."""
-    where = run.environment
-    from lora_lab.training.evaluate import main_metric
+    from lora_lab.training.metrics import main_metric
 
-    metric = main_metric(run.metrics)
+    where, metric = run.environment, main_metric(run.metrics)
     validated = [f"{r['step']:>6}  {r[metric]:>10.4g}" for r in run.history["validation"]]
     return "\n".join(
         [

@@ -100,11 +100,11 @@ def describe(swept: Any) -> str:
 
 def summary(runs: Any) -> str:
     """Cells of the grid with their seeds. Accuracies in per cent; perplexities as they are."""
+    from lora_lab.training.metrics import main_metric
+
     done = runs.finished
     if not len(done):
         return "no finished run"
-    from lora_lab.training.evaluate import main_metric
-
     metric = main_metric(done.frame)
     factor = 100 if metric == "accuracy" else 1
     keys = [name for name in ("method", "targets", "rank", "alpha", "lr") if done.frame[name].notna().all()]

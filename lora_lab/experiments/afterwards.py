@@ -17,6 +17,7 @@ from lora_lab.methods.adapters import load_adapter
 from lora_lab.training import device
 from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.models import load_model, load_tokenizer
+from lora_lab.training.own_file import fingerprint
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import load_task
@@ -32,7 +33,7 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
         model, tokenizer = _base(recipe, download)
         return {"perplexity": perplexity_on(model, tokenizer, forgetting, rows=EVERY)}
 
-    asked = (recipe.model, recipe.base_dtype, recipe.device, recipe.attention, _identity(forgetting))
+    asked = (recipe.model, recipe.base_dtype, recipe.device, recipe.attention, fingerprint(forgetting) or forgetting)
     name = f"before-{Path(forgetting).stem}-{_digest(*asked)}.json"
     return float(remembered(folder / name, made)["perplexity"])
 
@@ -59,14 +60,8 @@ def afterwards(run: Run, forgetting: str | None, prompts: int, folder: Path, *, 
             found |= generation.scored(model, tokenizer, task, prompts=prompts)
         return {**found, "seconds": time.perf_counter() - started}
 
-    kind = f"{Path(forgetting).stem}-{_digest(_identity(forgetting))}" if forgetting else "none"
+    kind = f"{Path(forgetting).stem}-{_digest(fingerprint(forgetting) or forgetting)}" if forgetting else "none"
     return remembered(folder / f"{run.recipe.hash}-{kind}-{prompts}.json", made)
-
-
-def _identity(forgetting: str) -> str:
-    """A text of one's own may have the name of another in another folder, or have changed."""
-    file = Path(forgetting)
-    return sha256(file.read_bytes()).hexdigest() if file.is_file() else forgetting
 
 
 def _digest(*asked: str) -> str:

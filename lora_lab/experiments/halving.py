@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lora_lab.training.evaluate import goodness
 from lora_lab.training.lane import Lane
+from lora_lab.training.metrics import goodness
 
 STATUS = "halved"
 

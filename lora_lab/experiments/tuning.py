@@ -20,7 +20,7 @@ from typing import Any
 from lora_lab.errors import Failed
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
-from lora_lab.training.evaluate import main_metric
+from lora_lab.training.metrics import main_metric
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run
 

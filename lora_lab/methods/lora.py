@@ -116,10 +116,8 @@ class LoRA(Counted):
         alphas = _by_site(self.alpha_pattern, chosen, self.alpha)
         for site in chosen:
             if ranks[site] > site.max_rank and not (trained and self.init != "pissa"):
-                shape, here = (
-                    f"{site.in_features} x {site.out_features}",
-                    site.role if site.role in ROLES else site.name,
-                )
+                shape = f"{site.in_features} x {site.out_features}"
+                here = site.role if site.role in ROLES else site.name
                 said = f"rank {ranks[site]:g} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
                 raise BadValue(f'{said}; give it less than the others with rank_pattern={{"{here}": {site.max_rank}}}')
             self._check_variants(site)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,19 +152,3 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
         "macro_f1": float(np.mean([f1(predicted == c, labels == c) for c in range(logits.shape[-1])])),
         "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
     }
-
-
-def main_metric(metrics: Mapping[str, Any]) -> str:
-    """The one of them that models are chosen by: a correlation where the task has one, accuracy, or perplexity."""
-    return next(name for name in ("matthews", "pearson", "accuracy", "perplexity") if name in metrics)
-
-
-def goodness(metrics: Mapping[str, float]) -> float:
-    """The main metric, higher is better: minus the perplexity."""
-    name = main_metric(metrics)
-    return -metrics[name] if name == "perplexity" else metrics[name]
-
-
-def better(metrics: Mapping[str, float], than: Mapping[str, float]) -> bool:
-    """Whether a validation is better than another, by the main metric."""
-    return goodness(metrics) > goodness(than)

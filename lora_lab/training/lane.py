@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lora_lab.errors import LabWarning
 from lora_lab.methods.packed import Stream
 from lora_lab.training.early_warnings import gradient_warning, rate_warning
-from lora_lab.training.evaluate import better
+from lora_lab.training.metrics import better
 from lora_lab.training.recipe import Recipe
 
 

@@ -7,7 +7,8 @@ scipy's, with which the tests compare.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -58,3 +59,19 @@ OF_CLASSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 def also(names: Iterable[str], predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """Those of the metrics named that are of classes and not measured anyway; class 1 is the one that is looked for."""
     return {name: OF_CLASSES[name](predicted, true) for name in names if name in OF_CLASSES}
+
+
+def main_metric(metrics: Mapping[str, Any]) -> str:
+    """The one of them that models are chosen by: a correlation where the task has one, accuracy, or perplexity."""
+    return next(name for name in ("matthews", "pearson", "accuracy", "perplexity") if name in metrics)
+
+
+def goodness(metrics: Mapping[str, float]) -> float:
+    """The main metric, higher is better: minus the perplexity."""
+    name = main_metric(metrics)
+    return -metrics[name] if name == "perplexity" else metrics[name]
+
+
+def better(metrics: Mapping[str, float], than: Mapping[str, float]) -> bool:
+    """Whether a validation is better than another, by the main metric."""
+    return goodness(metrics) > goodness(than)

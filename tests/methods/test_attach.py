@@ -15,7 +15,7 @@ from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, merge, un
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.layers import LoRAEmbedding, TrainedCopy
 from lora_lab.methods.attach import adapted_layers, is_adapted, lora_layers, report_of, sites_of
-from tests.conftest import logits, randomise, snapshot, tiny
+from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 TINY = ("gpt2", "roberta", "phi3", "llama")
 
@@ -339,18 +339,12 @@ def test_without_an_adapter_there_is_nothing_to_do(call):
 
 # ---- heads of other tasks
 
-SIZE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
-BART = {
-    "vocab_size": 96, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-}  # fmt: skip
-
 
 @pytest.mark.parametrize(
     ("kind", "size", "head"),
     [
-        ("BertForQuestionAnswering", SIZE, "qa_outputs"),
-        ("BertForTokenClassification", SIZE, "classifier"),
+        ("BertForQuestionAnswering", BERT, "qa_outputs"),
+        ("BertForTokenClassification", BERT, "classifier"),
         ("BartForSequenceClassification", BART, "classification_head"),
     ],
 )
@@ -367,7 +361,7 @@ def test_the_head_of_another_task_trains_too(kind, size, head):
 
 
 def test_what_would_stay_random_is_named():
-    model = transformers.DebertaV2ForSequenceClassification(transformers.DebertaV2Config(**SIZE, pooler_hidden_size=32))
+    model = transformers.DebertaV2ForSequenceClassification(transformers.DebertaV2Config(**BERT, pooler_hidden_size=32))
     with pytest.warns(LabWarning, match="pooler of this DebertaV2ForSequenceClassification .* stays frozen"):
         LoRA(rank=2, targets=("query_proj",)).attach(model)
 

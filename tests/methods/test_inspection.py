@@ -25,7 +25,7 @@ from lora_lab.methods.adapters import CONFIG, OLD_WEIGHTS, WEIGHTS
 from lora_lab.methods.attach import lora_layers
 from lora_lab.methods.inspection import inspect_adapter, product_norm, stored_rounding
 from lora_lab.methods.layouts.keys import known_key, plain_key
-from tests.conftest import randomise, snapshot, tiny
+from tests.conftest import BART, BERT, randomise, snapshot, tiny
 from tests.methods.test_adapters import config_with, header_with
 from tests.methods.test_every_method import FITTING, attached
 
@@ -138,11 +138,6 @@ def test_no_false_alarm_on_our_variants(method, tmp_path):
 
 
 T5 = {"vocab_size": 40, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
-BERT = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
-BART = {
-    "vocab_size": 8, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -151,7 +146,7 @@ BART = {
         ("T5ForConditionalGeneration", T5),
         ("T5Model", T5),
         ("T5EncoderModel", T5),
-        ("BartForSequenceClassification", BART),
+        ("BartForSequenceClassification", {**BART, "vocab_size": 8}),
         ("BertForQuestionAnswering", BERT),
         ("BertForTokenClassification", BERT),
     ],

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from lora_lab import LoRA
 from lora_lab.training.batches import Row, collate
-from lora_lab.training.evaluate import better, classification_metrics, evaluate, lane_losses, loss_of
+from lora_lab.training.evaluate import classification_metrics, evaluate, lane_losses, loss_of
 from tests.conftest import randomise, tiny
 from tests.training.conftest import rows
 
@@ -144,11 +144,3 @@ def test_scoring_is_in_eval_mode_and_leaves_every_module_in_its_own():
     before = {name: module.training for name, module in model.named_modules()}
     assert evaluate(model, rows(5), pad=1).metrics == expected
     assert {name: module.training for name, module in model.named_modules()} == before
-
-
-def test_better_means_more_accurate_or_less_perplexed():
-    assert better({"accuracy": 0.8, "loss": 9}, {"accuracy": 0.7, "loss": 1})
-    assert not better({"accuracy": 0.8}, {"accuracy": 0.8})
-    assert better({"perplexity": 10}, {"perplexity": 11})
-    assert not better({"perplexity": math.nan}, {"perplexity": 11})
-    assert better({"pearson": 0.5, "loss": 9}, {"pearson": 0.4, "loss": 1})

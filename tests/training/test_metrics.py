@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from lora_lab.training.metrics import also, f1, matthews, pearson, regression_metrics, spearman
+from lora_lab.training.metrics import also, better, f1, matthews, pearson, regression_metrics, spearman
 
 BITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
 NUMBERS = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=40)
@@ -38,3 +40,12 @@ def test_correlations_are_scipys(rows):
 def test_a_constant_prediction_is_worth_nothing():
     constant, true = np.ones(4), np.array([0.0, 1.0, 2.0, 3.0])
     assert pearson(constant, true) == spearman(constant, true) == matthews(constant, true > 1) == 0.0
+
+
+def test_better_means_more_accurate_or_less_perplexed():
+    assert better({"accuracy": 0.8, "loss": 9}, {"accuracy": 0.7, "loss": 1})
+    assert not better({"accuracy": 0.8}, {"accuracy": 0.8})
+    assert better({"perplexity": 10}, {"perplexity": 11})
+    assert not better({"perplexity": math.nan}, {"perplexity": 11})
+    assert better({"pearson": 0.5, "loss": 9}, {"pearson": 0.4, "loss": 1})
+    assert better({"matthews": 0.2, "accuracy": 0.6}, {"matthews": 0.0, "accuracy": 0.7})  # CoLA's own comes first

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Stored = str | Path | None  # a folder of runs; None for ours
 KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # what runs that are compared have in common
-OTHERS = ("method", "targets", "rank", "alpha", "dropout", "rslora", "init", "warmup", "weight_decay", "max_length")
 NORMAL_95 = 1.96
 
 
@@ -194,8 +193,12 @@ class Cells:
 
     def _check_seeds(self, cell: pd.DataFrame) -> None:
         """Raises: BadValue for runs of one seed that differ in something else: they are no seeds of one setting."""
+        from lora_lab.experiments.results import METHOD, SETTINGS
+        from lora_lab.training.recipe import LATER
+
         if cell["seed"].duplicated().any():
-            differ = [name for name in OTHERS if name in cell and cell[name].astype(str).nunique() > 1]
+            others = [name for name in ("method", "targets", *METHOD, *SETTINGS, *LATER) if name != "seed"]
+            differ = [name for name in others if cell[name].astype(str).nunique() > 1] or ["the method's own options"]
             raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not in their seed alone: sort them")
 
     def runs(self, frame: pd.DataFrame) -> Any:
