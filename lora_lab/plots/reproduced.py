@@ -1,4 +1,4 @@
-"""A surrogate in one picture: every seed a dot, the mean a line, and in words what the paper says."""
+"""A surrogate in one picture: every seed or round a dot, their middle a line, and in words what the paper says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def picture(found: Mapping[str, Any], reference: Mapping[str, Any] | None = None
     made, axes = new_axes(8.2, 1.9 + 0.27 * len(rows))
     for place, row in enumerate(rows):
         _behind(axes, place, row["name"], reference)
-        _draw(axes, place, row["yours"], COLOURS[found["standing"]])
+        _draw(axes, place, row["yours"], COLOURS[found["standing"]], rounds=_in_rounds(found))
     axes.set_yticks(range(len(rows)), [_named(row, found) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     if found["line"] is not None:
@@ -49,7 +49,8 @@ def place_of(item: str) -> str:
 
 def in_words(found: Mapping[str, Any]) -> str:
     """The picture for those who do not see it."""
-    middles = "; ".join(f"{_named(row, found)} {middle(row['yours']):.4g}" for row in found["rows"] if row["yours"])
+    rows, rounds = [row for row in found["rows"] if row["yours"]], _in_rounds(found)
+    middles = "; ".join(f"{_named(row, found)} {middle(row['yours'], rounds=rounds):.4g}" for row in rows)
     return f"{headline(found)}. {found['axis']}: {middles}."
 
 
@@ -59,15 +60,20 @@ def _named(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return row["name"] if unit == found["axis"] else f"{row['name']} ({unit})"
 
 
-def middle(values: Sequence[float]) -> float:
-    """The mean of seeds; the median of many rounds, among which some were disturbed."""
-    return median(values) if len(values) > MANY else fmean(values)
+def middle(values: Sequence[float], *, rounds: bool = False) -> float:
+    """The mean of seeds; the median of rounds, some of which were disturbed, as the rules take it: however few."""
+    return median(values) if rounds or len(values) > MANY else fmean(values)
 
 
-def _draw(axes: Any, place: int, values: Sequence[float], colour: str) -> None:
+def _in_rounds(found: Mapping[str, Any]) -> bool:
+    return "rounds" in found["sizes"]
+
+
+def _draw(axes: Any, place: int, values: Sequence[float], colour: str, *, rounds: bool) -> None:
     many = len(values) > MANY
     axes.scatter(values, [place] * len(values), s=10 if many else 22, color=BLUE, alpha=0.25 if many else 0.8, zorder=3)
-    axes.plot([middle(values)] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2.4, zorder=4)
+    at = middle(values, rounds=rounds)
+    axes.plot([at, at], [place - 0.32, place + 0.32], color=colour, linewidth=2.4, zorder=4)
 
 
 def _behind(axes: Any, place: int, name: str, reference: Mapping[str, Any] | None) -> None:
@@ -98,6 +104,6 @@ def _below(found: Mapping[str, Any], reference: Mapping[str, Any] | None) -> str
     if reference and any(row["yours"] and row["name"] in rows for row in reference["rows"]):
         made = reference["environment"]
         behind = f" Diamonds: the reference ({made['hardware']}, {made['date']})."
-    each = "a round" if "rounds" in found["sizes"] else "a seed"
+    each = "a round" if _in_rounds(found) else "a seed"
     dashed = "" if found["line"] is None else " Dashed: the baseline."
     return f"Each dot is {each}; {sizes}.{dashed}{behind}"

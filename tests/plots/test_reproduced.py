@@ -38,3 +38,13 @@ def test_a_row_says_its_unit_where_it_is_not_that_of_the_axis():
     made = picture(weighed)
     assert [label.get_text() for label in made.axes[0].get_yticklabels()] == ["A (MiB)", "B"]
     assert "A (MiB) 1.1; B 1.1" in made.alt
+
+
+@pytest.mark.parametrize(("sizes", "middle"), [({"rounds": 3}, 1.1), ({"seeds": 3}, 2.0)])
+def test_the_line_of_rounds_is_their_median_as_the_rule_takes_it_and_that_of_seeds_their_mean(sizes, middle):
+    disturbed = found("A") | {"sizes": sizes}
+    disturbed["rows"][0]["yours"] = [0.9, 1.1, 4.0]
+    made = picture(disturbed)
+    lines = [list(line.get_xdata()) for line in made.axes[0].lines]
+    assert [middle, middle] in lines
+    assert f"A {middle:.4g}." in made.alt
