@@ -97,8 +97,16 @@ def _wide(rows: Sequence[Mapping[str, Any]]) -> bool:
     return min(values, default=0.0) > 0 and max(values) > WIDE * min(values)
 
 
+def _sizes(found: Mapping[str, Any]) -> dict[str, Any]:
+    """As planned, but the rounds that there are: an item that its minutes ended has fewer."""
+    sizes, there = dict(found["sizes"]), max((len(row["yours"]) for row in found["rows"]), default=0)
+    if _in_rounds(found) and there < sizes["rounds"]:
+        sizes["rounds"] = f"{there} of {sizes['rounds']} planned"
+    return sizes
+
+
 def _below(found: Mapping[str, Any], reference: Mapping[str, Any] | None) -> str:
-    sizes = ", ".join(f"{name} {value}" for name, value in found["sizes"].items() if not isinstance(value, list))
+    sizes = ", ".join(f"{name} {value}" for name, value in _sizes(found).items() if not isinstance(value, list))
     behind = ""
     rows = {row["name"] for row in found["rows"] if row["yours"]}
     if reference and any(row["yours"] and row["name"] in rows for row in reference["rows"]):

@@ -48,3 +48,8 @@ def test_the_line_of_rounds_is_their_median_as_the_rule_takes_it_and_that_of_see
     lines = [list(line.get_xdata()) for line in made.axes[0].lines]
     assert [middle, middle] in lines
     assert f"A {middle:.4g}." in made.alt
+
+
+@pytest.mark.parametrize(("planned", "said"), [(2, "rounds 2."), (26, "rounds 2 of 26 planned.")])
+def test_an_item_that_its_minutes_ended_says_how_many_rounds_there_are(planned: int, said: str):
+    assert said in picture(found("A") | {"sizes": {"rounds": planned}}).axes[0].get_xlabel()
