@@ -381,7 +381,7 @@ assert list(by_optimizer.values()) == sorted(by_optimizer.values(), reverse=True
 assert peaks["20 prompt vectors"] < peaks["LoRA r32"] < peaks["200 prompt vectors"]  # each vector is one more token in every layer
 
 # %% [markdown]
-# Twenty vectors: a little less; 200: more, though they are an eighth of LoRA's numbers. Hugging Face's PEFT team measured the same on a GPU: 22.7 GiB for 200 vectors, 20.8 for LoRA r32 (their figures are *reserved* memory and
+# Twenty vectors: a little less; 200: more, though they are a fifteenth of LoRA's numbers. Hugging Face's PEFT team measured the same on a GPU: 22.7 GiB for 200 vectors, 20.8 for LoRA r32 (their figures are *reserved* memory and
 # include fp32 copies). Few parameters are not little memory.
 #
 # ## What this accountant does not know
