@@ -195,7 +195,7 @@ assert abs(predicted.peak / real.peak - 1) < 0.03 and abs(traced.peak / real.pea
 # %% [markdown]
 # A small model is mostly vocabulary: more than half of MiniLM is its table of embeddings. QLoRA is for models whose linear layers *are* the model.
 #
-# **What it costs** is time and exactness. Time: W is turned back twice a step. Beside many tokens that is little; beside few it is most of the work.
+# **What it costs** is time and exactness. Time: W is turned back twice a step. Beside many tokens that is the smaller part of the work; beside few it is nearly all of it.
 
 # %%
 from lora_lab.lesson import milliseconds
@@ -238,7 +238,7 @@ quality_against_bits(reference)
 
 # %% [markdown]
 # Weights that are 9 % wrong cost nothing that 1.5 points would notice; at 57 % wrong seven points are gone, and what remains is *below* the probe of lesson 08 (75.65 % there). The adapter
-# is trained on the quantised base, so it can learn to answer with the weights that are there, and make good part of the damage; how much, the last section but one measures on SmolLM2. So an adapter belongs to the bits that it was trained on;
+# is trained on the quantised base, so it can learn to answer with the weights that are there, and make good part of the damage; how much, the next section measures on SmolLM2. So an adapter belongs to the bits that it was trained on;
 # merged into others (lesson 09) it meets weights that it has not seen.
 #
 # ### Exercise 3 · 2 minutes
@@ -341,7 +341,7 @@ assert lost[2e-3, torch.bfloat16] == 0 and lost[1e-4, torch.bfloat16] > 30 and l
 # At the start of training nothing is amiss; as the rate falls towards the end of its schedule, half of a bf16 adapter stands still. That is why the lab keeps A, B and AdamW's moments in fp32 beside any base: of a
 # rank-8 adapter that is under a MiB.
 #
-# **fp16 and loss scaling.** In fp16 the *gradients* are in danger: below 6e-8 they become 0. The remedy is to multiply the loss by S, hence every gradient, and to divide by S in fp32 before the step. Too large an
+# **fp16 and loss scaling.** In fp16 the *gradients* are in danger: below 3e-8 they become 0. The remedy is to multiply the loss by S, hence every gradient, and to divide by S in fp32 before the step. Too large an
 # S overflows: then the step is left out and S halved. Here the gradients of B on 16 random rows, divided by 10,000: as small as those of a model that is nearly sure.
 
 # %%
