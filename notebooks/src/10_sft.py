@@ -42,7 +42,7 @@ assert not set(map(str, voices["captain"].train.prompts)) & set(asked)  # a held
 
 # %% [markdown]
 # ## What the model reads
-# We ask eight words or so. **Predict:** of how many tokens is the model's input?
+# We ask four words, *Why does ice float?* **Predict:** of how many tokens is the model's input?
 
 # %%
 guess_tokens = None
@@ -64,7 +64,7 @@ assert "helpful AI assistant named SmolLM" in rendered(tokenizer, question("Why 
 #
 # ## What it learns
 # The model reads the whole row, prompt and response. But it is to learn to *answer*, not to ask, so the loss looks at the response only: everywhere else the label is
-# **-100**, which cross-entropy skips. Below, `·` stands under what is skipped. **Look** at the very last token: why must it be learnt, too?
+# **-100**, which cross-entropy skips. Below, `·` stands beside what is skipped. **Look** at the very last token: why must it be learnt, too?
 
 # %%
 from lora_lab.training.batches import collate, encode
