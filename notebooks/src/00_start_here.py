@@ -16,7 +16,7 @@
 # ## Is everything there?
 # The cell below looks at this machine: which device will train, which number format and which way of computing
 # attention (`eager` and `sdpa` give the same result) are fastest here. A number takes 4 bytes in the format `fp32`, 2 in the
-# coarser `bf16`. The lab measures for a moment rather than guess: *ms a layer's step* is the time one layer takes in one training step. And it says whether the models and data have been fetched.
+# coarser `bf16`. The lab measures for a moment rather than guess: *ms a layer's step* is the time one layer takes in one training step. And it says whether the models and data have been fetched (`tweets` are for trials of your own, no lesson needs them).
 
 # %%
 from lora_lab import workbench

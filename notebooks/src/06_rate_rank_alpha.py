@@ -71,7 +71,7 @@ assert FAST or spread_rate > 2 * seeds_apart.median()  # no luck of a seed
 
 # %% [markdown]
 # Too small a rate does not arrive in the steps it has; too large a rate jumps over what it looks for, and ends at a coin's 50 %. Between them is a
-# plateau, a factor of five or so wide. Whoever compares two methods at *one* rate compares how well that rate happens to suit them.
+# plateau, a factor of four or so wide. Whoever compares two methods at *one* rate compares how well that rate happens to suit them.
 #
 # ### Exercise 1 · 3 minutes
 # Which of these rates would you use? Mind what is chosen on what.

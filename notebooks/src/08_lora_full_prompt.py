@@ -150,7 +150,7 @@ checks.check_tuned_rate(rate=rows["lora"]["lr"], why="b", found=found)
 
 # %% [markdown]
 # ## "Almost no quality drop"
-# So it says on the box of LoRA. Nearly always the proof is two means that look alike, or "p > 0.05". What does that prove? Let us *make* two methods of which one is
+# So it says on the box of LoRA. Nearly always the proof is two means that look alike, or "p > 0.05" (**p** is how often luck alone makes so large a difference). What does that prove? Let us *make* two methods of which one is
 # worse by three points, about 79 against 76 %, and test each pair on 200 sentences, a hundred times. **Predict:** in how many of the hundred will no difference be found (p > 0.05)?
 
 # %%

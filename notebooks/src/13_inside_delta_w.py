@@ -306,7 +306,7 @@ amplification_bars({f"{name}, r = {r}": Amplification(**told[name][str(r)][other
 
 # %% [markdown]
 # An amplification alone says little: a *random* dW scores higher still, as W has least in random directions. What the paper found lies in between: the update's directions are not W's strongest, yet W has more in them than by chance,
-# in GPT-3 16 times as much. In our small model it is about twice as much: that finding we see only faintly. (W's spectrum is flatter here, and a space of 384 leaves less room for chance to be small.)
+# in GPT-3 16 times as much. In our small model it is about twice as much (the median of twelve matrices; the picture has one, the last layer's `query`): that finding we see only faintly. (W's spectrum is flatter here, and a space of 384 leaves less room for chance to be small.)
 #
 # ## Intruders
 # Take W + dW apart. Is each of its strongest directions an old one of W, a little turned, or a newcomer? Shuttleworth et al. (2024) call a singular vector an **intruder** if no singular vector of W comes near it (largest cosine below a

@@ -70,7 +70,7 @@ checks.check_gpt2_count(24 * 2 * 4 * (1024 + 1024))
 
 # %% [markdown]
 # ## An average that is one column
-# Table 2 compares methods on eight tasks of GLUE. RoBERTa-base: full fine-tuning ("FT") 86.4 on average, LoRA 87.2. LoRA is better, it seems. Look at the eight columns:
+# Table 2 compares methods on eight tasks of GLUE, a collection of tests of reading. RoBERTa-base: full fine-tuning ("FT") 86.4 on average, LoRA 87.2. LoRA is better, it seems. Look at the eight columns:
 
 # %%
 table2 = paper.table("table2")
@@ -169,7 +169,7 @@ print(compare(f"a merged LoRA at {first}", guess_merged, slower[f"{first} LoRA m
 picture(yours, reference["table1"])
 
 # %% [markdown]
-# Each dot is a round, in which all ways answer the same rows in a new order: what slows this machine for a moment slows them all. Diamonds, where there are any, are ours of the same rows and tokens, from another machine or another hour; they
+# Each dot is a round, in which all ways answer the same rows in a new order: what slows this machine for a moment slows them all. The bar is the median, as in the rule. Diamonds, where there are any, are ours of the same rows and tokens, from another machine or another hour; they
 # need not lie on yours. At the right stands what the paper has, "-" where it has no such number of rows and tokens.
 #
 # Time wobbles. Arithmetic does not, so the part of the finding that *must* hold can be counted: multiplications and additions of one answer.
