@@ -86,7 +86,7 @@ assert {len(group) for _, group in runs.frame.groupby(["targets", "lr"])} == {le
 
 # %% [markdown]
 # ## The rate of each, chosen on validation
-# The lines are means of the seeds, the dots the seeds themselves. Where a line still rises at its right end, the best rate was not tried:
+# The lines are means of the seeds, the dots the seeds themselves. Where a line is highest at one of its ends, a better rate may lie beyond:
 # the choice is at the **edge** of the grid, and may be better than it looks.
 
 # %%
@@ -136,7 +136,7 @@ assert all(v.more_seeds is None and v.more_rows is None for v in said.values() i
 # A colleague has one seed of each and says: "all-linear got 79.1 %, q,v got 78.2 %, so all-linear is better." The test has 2,000 sentences.
 # Which reply is right?
 #
-# - **a** Right: 0.9 points are more than the standard error of 0.9.
+# - **a** Right: 0.9 points are a whole standard error of such an accuracy.
 # - **b** The two standard errors overlap, so they are equal.
 # - **c** One pair of runs on 2,000 sentences tells differences of about two points; this one is undecided.
 
