@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lora_lab.plots.described import in_words
+
 # Okabe and Ito's colours, which the colour-blind tell apart; the lightest are darkened until a thin line in them is
 # seen on white, even on a weak projector (contrast 3:1 and more; tests/plots/test_colours.py holds both).
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
@@ -38,13 +40,15 @@ def curve(label: str, history: dict[str, list[Any]], metric: str) -> Curve:
 class Picture(Figure):
     """A figure that a notebook shows by itself: matplotlib's own is only shown once pyplot has been set up for it.
 
-    alt     what is to be seen, in words: beside the picture in a notebook's file, and its alternative text on a page
+    alt     what is to be seen, in words: beside the picture in a notebook's file, and its alternative text on a page;
+            made from what is drawn where nothing better is given
     """
 
     alt: str = ""
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        return ({"text/plain": self.alt}, {"image/png": {"alt": self.alt}}) if self.alt else ({}, {})
+        alt = self.alt or in_words(self)
+        return {"text/plain": alt}, {"image/png": {"alt": alt}}
 
     def _repr_png_(self) -> bytes:  # the name IPython looks for
         buffer = io.BytesIO()
@@ -65,7 +69,7 @@ class TrainingFigure:
             axes.grid(color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
         (self.raw,) = self.loss_axes.plot([], [], color=BLUE, alpha=0.3, linewidth=0.8)
-        (self.smooth,) = self.loss_axes.plot([], [], color=BLUE, linewidth=2)
+        (self.smooth,) = self.loss_axes.plot([], [], color=BLUE, linewidth=2, label="this run, smoothed")
         (self.points,) = self.metric_axes.plot(
             [], [], color=BLUE, marker="o", markersize=4, linewidth=2, label="this run"
         )

@@ -173,6 +173,8 @@ def towers_picture(towers: Sequence[Tower], cards: Sequence[Line], title: str) -
     """One picture of these towers."""
     figure = TowerFigure(len(towers))
     figure.show(towers, cards, title)
+    heights = (f"{t.name} {three_figures(t.peak / GIB)} GiB" if t.parts else f"{t.name} cannot be said" for t in towers)
+    figure.figure.alt = f"{title}. {'; '.join(heights)}."
     return figure.figure
 
 

@@ -50,6 +50,7 @@ class Panel(W.VBox):
         data = {**data, "text/plain": self.describe()}
         if self.picture.value:
             data["image/png"] = base64.b64encode(bytes(self.picture.value)).decode()
+            metadata = {**metadata, "image/png": {"alt": data["text/plain"]}}
         return data, metadata
 
 

@@ -55,8 +55,9 @@ def test_another_matrix_from_the_menu_and_a_rank_that_fits_it():
 
 
 def test_a_saved_notebook_shows_the_picture_and_the_words():
-    data, _ = RankPanel("update", rank=2)._repr_mimebundle_()
+    data, metadata = RankPanel("update", rank=2)._repr_mimebundle_()
     assert "Rank 2 of 384 keeps 82.7% of the energy" in data["text/plain"]
+    assert metadata["image/png"]["alt"] == data["text/plain"]
     pixels = imread(io.BytesIO(base64.b64decode(data["image/png"])))
     assert (pixels[:, :, 3] == 1).all()  # opaque: it reads on a dark theme too
     assert pixels.std() > 0.05

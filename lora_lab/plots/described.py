@@ -1,0 +1,50 @@
+"""A figure in words, for whoever does not see it: its titles, and where each named line begins, turns and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def in_words(figure: Figure) -> str:
+    """Titles and values of a figure as it is drawn; what no legend names is left out, a heat map is its range."""
+    suptitle = figure.get_suptitle()
+    said = [suptitle, *(text.get_text() for text in figure.texts if text.get_text() != suptitle)]
+    for axes in figure.axes:
+        values = "; ".join([*_lines(axes), *_maps(axes)])
+        said += [axes.get_title() or axes.get_title("left"), values and f"{_what(axes)}: {values}"]
+    return " ".join(f"{' '.join(part.split()).rstrip('.')}." for part in said if part)
+
+
+def _what(axes: Any) -> str:
+    return f"{axes.get_ylabel()} over {axes.get_xlabel()}"
+
+
+def _lines(axes: Any) -> Iterator[str]:
+    for line in axes.lines:
+        points = np.array([line.get_xdata(), line.get_ydata()], float)
+        points = points[:, np.isfinite(points).all(0)]
+        if points.size and not line.get_label().startswith("_"):  # matplotlib's own name of a line without one
+            yield f"{line.get_label()} ({_course(*points)})"
+
+
+def _course(xs: np.ndarray, ys: np.ndarray) -> str:
+    """The ends of a line, and its highest and lowest point where they lie between."""
+    inside = [("highest ", int(ys.argmax())), ("lowest ", int(ys.argmin()))]
+    turns = [(word, i) for word, i in inside if ys[i] not in (ys[0], ys[-1])]
+    places = [("", 0), *sorted(turns, key=lambda turn: turn[1]), *([("", len(xs) - 1)] if len(xs) > 1 else [])]
+    return ", ".join(f"{word}{_short(ys[i])} at {_short(xs[i])}" for word, i in places)
+
+
+def _maps(axes: Any) -> Iterator[str]:
+    for image in axes.images:
+        cells = np.asarray(image.get_array().filled(np.nan), float)
+        if cells.ndim == 2 and np.isfinite(cells).any():
+            yield f"from {_short(np.nanmin(cells))} to {_short(np.nanmax(cells))}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,0 +1,48 @@
+"""Every picture has a text alternative: what is drawn, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_lab.plots import Picture
+from lora_lab.plots.towers import Tower, towers_picture
+
+
+def alt(picture: Picture) -> str:
+    data, metadata = picture._repr_mimebundle_()
+    assert data["text/plain"] == metadata["image/png"]["alt"]
+    return data["text/plain"]
+
+
+def drawn() -> Picture:
+    picture = Picture()
+    axes = picture.subplots()
+    axes.set(title="A finding:\nit turns", xlabel="rank", ylabel="accuracy (%)")
+    axes.plot([1, 2, 4], [70, 80.25, 75], label="q,v")
+    axes.plot([1, 2], [1, 1])
+    axes.axhline(float("nan"), label="your guess")
+    return picture
+
+
+def test_a_line_is_told_by_its_ends_and_where_it_turns():
+    expected = "A finding: it turns. accuracy (%) over rank: q,v (70 at 1, highest 80.2 at 2, 75 at 4)."
+    assert alt(drawn()) == expected
+
+
+def test_own_words_come_first():
+    picture = drawn()
+    picture.alt = "It turns at 2."
+    assert alt(picture) == "It turns at 2."
+
+
+def test_a_heat_map_is_told_by_its_range():
+    picture = Picture()
+    picture.subplots().imshow([[1, float("nan")], [3000, 2]])
+    assert "from 1 to 3,000" in alt(picture)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"), [({"weights": 2**33, "optimizer": 2**30}, "9.00 GiB"), ({}, "cannot be said")]
+)
+def test_towers_are_told_by_their_heights(parts: dict[str, int], words: str):
+    assert alt(towers_picture([Tower("full", parts)], [], "One card")) == f"One card. full {words}."
