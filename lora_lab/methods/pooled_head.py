@@ -20,6 +20,7 @@ from lora_lab.methods.heads import heads_of
 from lora_lab.methods.probe import Probe
 
 AT_EVERY_TOKEN = "score"  # the name of a head that transformers asks at every token
+NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # of the class of a model that gives no class to a whole text
 
 
 class PooledHead(TrainedCopy):
@@ -76,6 +77,12 @@ def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
 def attach_probe(model: nn.Module, method: Probe) -> Report:
     """Freeze `model` and put a `PooledHead` in the place of its last head."""
     refuse_adapted(model)
+    kind = type(model).__name__
+    if any(word in kind for word in NOT_OF_A_TEXT):
+        raise BadValue(
+            f"the probe gives each text one class, which a {kind} does not: load_model(name, num_labels=2) does; "
+            "or train another method, such as BitFit()"
+        )
     heads = [(name, head) for name, head in heads_of(model) if name != "qa_outputs"]  # it finds the ends of an answer
     config = getattr(model, "config", None)
     if not heads or config is None:

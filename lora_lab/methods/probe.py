@@ -65,7 +65,7 @@ class Probe(Counted):
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model and put W and b, zero until they are solved for, in the place of its head.
 
-        Raises: BadValue for a model without a classification head, or that carries an adapter already.
+        Raises: BadValue for a model without a head that classifies texts, or that carries an adapter already.
         """
         from lora_lab.methods import pooled_head  # imports torch
 

@@ -107,6 +107,16 @@ def test_what_carries_no_classifier_or_an_adapter_already_is_refused_and_left_al
         Probe().attach(model)
 
 
+@pytest.mark.parametrize("kind", ["BertForTokenClassification", "LlamaForTokenClassification", "BertForMultipleChoice"])
+def test_a_model_that_gives_no_class_to_a_whole_text_is_refused_and_left_alone(kind):
+    made = getattr(transformers, kind)
+    model = made(made.config_class(**SIZE)).eval()
+    before = snapshot(model)
+    with pytest.raises(BadValue, match=f"one class, which a {kind} does not"):
+        Probe().attach(model)
+    assert snapshot(model) == before
+
+
 def test_it_is_counted_and_read_back_from_its_settings():
     counted = params("minilm", Probe(), num_labels=2)
     assert (counted.trainable, counted.head, counted.adapter_bytes) == (0, 770, 4 * 770)
