@@ -121,6 +121,7 @@ class LoRALinear(LoRALayer):
 class LoRAEmbedding(LoRALayer):
     """y = E[token] + scaling * B A[:, token]: the same idea where the input is a token's number, not a vector.
 
+    Gemma's layer multiplies what it reads by a number of its own, sqrt(d): then the update is multiplied as well.
     Shapes: tokens (...) -> y (..., d); lora_embedding_A (rank, vocabulary); lora_embedding_B (d, rank).
     Here A starts at zero and B random, the other way round, as in loralib and PEFT: a token never seen keeps A = 0.
     A has a column for each token, so new tokens are added (`resize_token_embeddings`) before a method is attached.
@@ -141,7 +142,8 @@ class LoRAEmbedding(LoRALayer):
             return y
         padding: int | None = self.base_layer.padding_idx  # type: ignore[assignment]
         h = F.embedding(tokens, self.lora_embedding_A.t(), padding)  # (..., rank)
-        return y + (F.linear(h, self.lora_embedding_B) * self.scaling).to(y.dtype)
+        scaling = self.scaling * scale_of(self.base_layer)
+        return y + (F.linear(h, self.lora_embedding_B) * scaling).to(y.dtype)
 
     def delta_weight(self) -> Tensor:
         """(scaling * B A)^T, (vocabulary, d), in fp32."""
@@ -196,6 +198,18 @@ def out_by_in(layer: nn.Module) -> Tensor:
     layer = innermost(layer)
     weight: Tensor = layer.weight  # type: ignore[assignment]
     return weight.t() if is_conv1d(layer) else weight
+
+
+def is_scaled_embedding(layer: nn.Module) -> bool:
+    """Whether this is an embedding that computes embed_scale * E[token], as Gemma's and BART's do, and nothing more."""
+    plain = isinstance(layer, nn.Embedding) and len(list(layer.parameters())) == 1
+    return plain and type(layer).__name__.endswith("ScaledWordEmbedding")
+
+
+def scale_of(embedding: nn.Module) -> Tensor | float:
+    """What an embedding multiplies a vector of its table by, rounded as it rounds it: 1 of a plain one."""
+    scale = getattr(embedding, "embed_scale", 1.0)
+    return scale.to(embedding.weight.dtype) if isinstance(scale, Tensor) else scale  # type: ignore[arg-type, return-value]
 
 
 def is_conv1d(layer: nn.Module) -> bool:

@@ -92,6 +92,9 @@ def tiny(kind: str) -> nn.Module:
     if kind == "llama":
         config = transformers.LlamaConfig(**size, num_key_value_heads=2, tie_word_embeddings=True)
         return transformers.LlamaForCausalLM(config).eval()
+    if kind == "gemma2":  # whose embedding multiplies by sqrt(hidden_size)
+        config = transformers.Gemma2Config(**size, num_key_value_heads=2, head_dim=8)
+        return transformers.Gemma2ForCausalLM(config).eval()
     raise ValueError(kind)
 
 

@@ -32,7 +32,6 @@ class Family:
     qk_norm: bool = False
     fused: bool = False
     sinks: bool = False
-    scaled_embedding: bool = False  # Gemma's own class of embedding, which no adapter is attached to
     norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
     activation: tuple[str, str] = ("hidden_act", "silu")
     mixture: Callable[[Config, Dimensions], Mixture] | None = None
@@ -72,11 +71,8 @@ def decoder(config: Config, classify: bool, family: Family) -> Architecture:
     attention = _latent_attention(config, sizes) if latent else _attention(config, sizes, family)
     parts = [*attention, *_feed_forward(config, sizes, family, mixture), *(norm(n, sizes.hidden) for n in family.norms)]
     vocabulary, tied = config.number("vocab_size"), config.flag("tie_word_embeddings", family.tied)
-    table = embedding("model.embed_tokens", vocabulary, sizes.hidden)
-    if family.scaled_embedding:
-        table = Module(table.name, "embed", "embedding", vocabulary, sizes.hidden, site=False)
     modules = (
-        table,
+        embedding("model.embed_tokens", vocabulary, sizes.hidden),
         *stack("model.layers", range(sizes.layers), parts),
         norm("model.norm", sizes.hidden),
         *(() if classify else (Module("lm_head", "head", "linear", sizes.hidden, vocabulary, tied=tied),)),
@@ -224,7 +220,7 @@ _GEMMA_NORMS = (
     "post_feedforward_layernorm",
 )
 _TANH = ("hidden_activation", "gelu_pytorch_tanh")
-_GEMMA = {"kv_heads": 4, "head_dim": 256, "tied": True, "scaled_embedding": True}
+_GEMMA = {"kv_heads": 4, "head_dim": 256, "tied": True}
 
 _KIN: dict[str, Family] = {
     "llama": Family(mlp_bias=True),

@@ -242,6 +242,7 @@ def test_full_fine_tuning_trains_all_but_the_head_that_counts_apart(case, labels
         ("gpt2", 2, LoRA(rank=2, rank_pattern={"q": 5})),
         ("phi3", None, LoRA(rank=3, targets=("q", "gate", "down"))),
         ("llama", None, LoRA(rank=3, targets=("*.1.*", "embed", "lm_head"))),
+        ("gemma2", None, LoRA(rank=3, targets=("q", "embed"))),
         ("t5", None, LoRA(rank=2)),
         ("mixtral", None, LoRA(rank=2)),
     ],

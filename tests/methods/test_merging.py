@@ -35,7 +35,7 @@ METHODS = {
 KINDS = ("bert", "roberta", "gpt2", "phi3", "llama")
 FITTING = [(m, k) for m in METHODS for k in KINDS if not (m in ("bitfit", "head") and k in ("phi3", "llama"))]
 FITTING = [pair for pair in FITTING if pair != ("head", "gpt2")]
-EMBEDDING = {"bert": "word_embeddings", "gpt2": "wte", "llama": "embed_tokens"}
+EMBEDDING = {"bert": "word_embeddings", "gpt2": "wte", "llama": "embed_tokens", "gemma2": "embed_tokens"}
 
 
 def trained(kind: str, method, dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -180,6 +180,7 @@ def test_pefts_all_linear_takes_berts_pooler_in_and_is_loaded_with_it(base, tmp_
         ("phi3", ["lm_head", "qkv_proj"]),
         ("phi3", ["lm_head", "embed_tokens"]),
         ("llama", ["lm_head"]),
+        ("gemma2", ["embed_tokens"]),
     ],
 )
 def test_embeddings_load_with_the_copy_of_the_base_that_peft_writes(kind, targets, tmp_path):
@@ -258,7 +259,7 @@ def test_peft_reads_our_file_of_a_real_model_and_writes_the_same_tensors(base, k
     assert all(torch.equal(mine[key], other[key]) for key in mine)
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3", "gemma2"])
 def test_peft_reads_our_adapter_of_an_embedding(kind, tmp_path):
     ours = tiny(kind)
     ours_with(ours, LoRA(rank=4, targets=("embed", "o") if kind != "gpt2" else ("wte", "o")))
