@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_lab.errors import BadValue, LabError, NotFound
-from lora_lab.experiments.results import row
+from lora_lab.errors import BadValue, Changed, LabError, NotFound
+from lora_lab.experiments.results import records, row
 from lora_lab.training.runs import FINISHED, Run, Store, is_record
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What was found: runs taken into the store, records that stood there twice, and what could not be read and why."""
+    """What was found: runs taken into the store, records that stood there twice, and what was passed over and why."""
 
     taken: int
     repeated: int
@@ -25,8 +25,9 @@ class Collected:
 def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores below the folders. Of one recipe a finished run is kept, else the first.
 
-    A file that is no run is passed over and named. Raises: NotFound for a folder that is not there, BadValue where
-    `into` lies within one of them or cannot be written.
+    Passed over and named: a file that is no run, and a run of one's own file that held something else when the runs
+    taken before were made, though their recipes are alike. Raises: NotFound for a folder that is not there, BadValue
+    where `into` lies within one of them, cannot be written or holds what is no run.
     """
     store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0
     sources = [Path(folder) for folder in folders]
@@ -36,9 +37,11 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
         if Path(into).resolve().is_relative_to(folder.resolve()):
             raise BadValue(f"{into} lies within {folder}, which is collected from: choose another place")
     store.check_writable()
+    held = _held(store)
     for file in sorted(file for folder in sources for file in folder.rglob("*.json") if is_record(file)):
         try:
             run = _read(file)
+            _check_same_data(run, held)
         except LabError as error:
             unreadable[str(file)] = str(error)
             continue
@@ -51,11 +54,25 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     return Collected(taken, repeated, unreadable)
 
 
+def _held(store: Store) -> dict[str, str]:
+    """What files of one's own held when the runs of a store were made, by task."""
+    found = ((record["recipe"].get("task"), record.get("environment") or {}) for record in records(store.folder))
+    return {task: environment["data"] for task, environment in found if environment.get("data")}
+
+
+def _check_same_data(run: Run, held: dict[str, str]) -> None:
+    """Raises: Changed for a run of a file that held something else than that of the runs before it."""
+    task, data = run.recipe.task, run.environment.get("data")
+    if data and held.setdefault(task, data) != data:
+        raise Changed(f"{task} held something else there than where the runs before it were made: collect it apart")
+
+
 def _read(file: Path) -> Run:
     """A run that the frame of all can show. Raises: BadValue for one that would keep it from being shown."""
     run = Store(file.parent).read(file.stem)
     try:
-        row(json.loads(json.dumps(run.to_json(), allow_nan=False)))
+        record = json.loads(json.dumps(run.to_json(), allow_nan=False))
+        row(record), record["environment"].get("data")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadValue(f"{file} is not a run of lora_lab ({error!r}); move it out of the store") from error
     return run

@@ -132,8 +132,9 @@ class ClassPanel(MapPanel):
         if laptops == {self.folder}:
             return Store(self.folder), "one store"
         found = collect([self.folder], self.into)
-        unreadable = f" ({len(found.unreadable)} records could not be read)" if found.unreadable else ""
-        return Store(self.into), f"{len(laptops)} laptop{'s' * (len(laptops) != 1)}{unreadable}"
+        why = "could not be read or are of a file that differs: lora-lab collect names them"
+        without = f" ({len(found.unreadable)} records {why})" if found.unreadable else ""
+        return Store(self.into), f"{len(laptops)} laptop{'s' * (len(laptops) != 1)}{without}"
 
     def _paint(self, _: object = None) -> None:
         with self.lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lora_lab import BadValue, Grid, NotFound, Store, sweep
 from lora_lab.experiments.collect import collect
 from lora_lab.experiments.grid import share
 from lora_lab.experiments.results import from_store, load
+from lora_lab.training.runs import failed
 from tests.training.conftest import PLAIN
 
 SHARED = {"steps": 2, "batch": 4, "validations": 1, **PLAIN}
@@ -42,6 +44,18 @@ def test_a_finished_run_stands_before_a_failed_one_and_the_unreadable_is_named(t
     found = collect([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
     assert Store(tmp_path / "all").find(done.recipe).status == "done"
     assert list(found.unreadable) == [str(tmp_path / "b" / "0123456789ab.json")]
+
+
+def test_runs_of_a_file_that_differs_between_laptops_are_not_mixed(tiny_encoder, opinions, tmp_path):
+    for name, data, seed in (("ada", "of ada", 0), ("ben", "of ben", 0), ("cem", "of ada", 0), ("old", None, 1)):
+        for recipe in Grid(lr=[1e-2, 1e-3], seed=seed).recipes(tiny_encoder, opinions, **SHARED):
+            Store(tmp_path / name).add(replace(failed(recipe, ""), status="done", environment={"data": data}))
+    found = collect([tmp_path / name for name in ("ada", "ben", "old")], tmp_path / "all")
+    assert (found.taken, found.repeated) == (4, 0)
+    assert {Path(file).parent.name for file in found.unreadable} == {"ben"}
+    assert all("held something else" in reason for reason in found.unreadable.values())
+    later = collect([tmp_path / "ben", tmp_path / "cem"], tmp_path / "all")  # what the store has counts then too
+    assert (later.taken, later.repeated, len(later.unreadable)) == (0, 2, 2)
 
 
 @pytest.mark.parametrize(
