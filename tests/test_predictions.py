@@ -53,6 +53,12 @@ def test_a_name_that_is_no_utf_8_is_kept_as_far_as_it_can_be(notebook: Path, mon
     assert [row["student"] for row in predictions.lines(notebook)] == ["Jos?"]
 
 
+def test_a_text_may_hold_what_unicode_calls_the_end_of_a_line(notebook: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LORA_LAB_STUDENT", "Ada\u2028L.\x85")
+    lesson.compare("accuracy", 80, 82.5, "%")
+    assert [row["student"] for row in predictions.lines(notebook)] == ["Ada\u2028L.\x85"]
+
+
 def line(**given) -> str:
     return json.dumps({"lesson": "04", "what": "accuracy", "guess": None, "found": 82.5, "unit": "%", **given})
 
