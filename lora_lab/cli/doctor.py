@@ -46,5 +46,5 @@ def _preflight(out: str | None, folder: Path, port: int, as_json: bool) -> None:
     told, path = write_letter(findings, Path(out or FILE).expanduser().absolute())
     print(json.dumps(told) if as_json else f"{words(findings)}\nto be sent back, without names: {path}")
     if not told["green"]:
-        count = sum(not one.green for one in findings)
+        count = sum(one.in_the_way for one in findings)
         raise Failed(f"{count} of {len(findings)} red: do what stands beside each, then run this once more")

@@ -1,4 +1,4 @@
-"""What a check finds: green or red, in words, with the remedy; and the words without anybody's name in them.
+"""What a check finds: green, red or a note, in words, with the remedy; and the words without anybody's name in them.
 
 Only the standard library is used here and in `machine.py`: they run out of the wheel, before anything is installed.
 """
@@ -17,12 +17,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: its name, whether all is well, what was found, and what to do where it is not."""
+    """One check: its name, whether all is well, what was found, and what to do where it is not.
+
+    harmless   it is not as it should be, and yet the lab runs without anything being done
+    """
 
     name: str
     green: bool
     found: str
     remedy: str = ""
+    harmless: bool = False
+
+    @property
+    def in_the_way(self) -> bool:
+        """Whether something has to be done about it."""
+        return not (self.green or self.harmless)
 
 
 def green(name: str, found: str) -> Finding:
@@ -35,11 +44,17 @@ def red(name: str, found: str, remedy: str) -> Finding:
     return Finding(name, False, found, remedy)
 
 
+def note(name: str, found: str, remedy: str) -> Finding:
+    """Worth knowing, and in nobody's way."""
+    return Finding(name, False, found, remedy, harmless=True)
+
+
 def words(findings: Iterable[Finding]) -> str:
-    """The findings for a person, a line each, and what to do below the red ones."""
+    """The findings for a person, a line each, and what to do below those that are not green."""
     lines = []
     for one in findings:
-        lines.append(f"{'ok ' if one.green else 'RED'}  {one.name:10}  {one.found}")
+        mark = "RED" if one.in_the_way else "ok " if one.green else "(!)"
+        lines.append(f"{mark}  {one.name:10}  {one.found}")
         if not one.green:
             lines.append(f"     {'':10}  -> {one.remedy}")
     return "\n".join(lines)
@@ -53,7 +68,7 @@ def letter(findings: Iterable[Finding], lab: str, date: str) -> dict[str, Any]:
         "date": date,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "green": all(one.green for one in every),
+        "green": not any(one.in_the_way for one in every),
         "findings": [asdict(one) for one in every],
     }
     return anonymous(told, private_words())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from lora_lab.preflight.findings import Finding, green, red
+from lora_lab.preflight.findings import Finding, green, note, red
 
 GIB = 2**30
 NEEDED_MEMORY = 7 * GIB  # an "8 GB" machine shows 7.6, less what its graphics take
@@ -148,7 +148,7 @@ def check_port(port: int, take: Callable[[int], None] | None = None, call: Calla
         remedy = "close other programs, or start with: lora-lab --port 0, which takes any"
         return red("port", f"{found}, and none of the next {PORTS - 1}", remedy)
     by_itself = f"nothing has to be done: lora-lab takes the next one by itself, as with lora-lab --port {other}"
-    return red("port", found, f"{by_itself}; for {port}, close the other program, often another JupyterLab")
+    return note("port", found, f"{by_itself}; for {port}, close the other program, often another JupyterLab")
 
 
 def check_browser(find: Callable[[], object] = webbrowser.get) -> Finding:

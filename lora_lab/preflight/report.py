@@ -62,5 +62,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _in_words(one: Mapping[str, Any]) -> str:
-    wrong = [f"{found['name']} ({found['found']})" for found in one["findings"] if not found["green"]]
+    told = [found for found in one["findings"] if not (found["green"] or found.get("harmless"))]
+    wrong = [f"{found['name']} ({found['found']})" for found in told]
     return f"{'ok ' if one['green'] else 'RED'}  {one['system']}  {'; '.join(wrong)}"

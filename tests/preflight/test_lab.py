@@ -11,7 +11,7 @@ import pytest
 
 from lora_lab.errors import NotFound
 from lora_lab.preflight import findings, lab, report, ten_seconds
-from lora_lab.preflight.findings import green, red
+from lora_lab.preflight.findings import green, note, red
 from tests.cli.conftest import lora_lab  # noqa: F401  the command line, as a fixture
 
 
@@ -160,12 +160,13 @@ def test_the_command_prints_writes_and_exits_by_what_was_found(well, lora_lab, m
 
 
 def test_forty_files_become_one_table(lora_lab, tmp_path: Path):  # noqa: F811
-    report.write_letter([green("python", "3.11")], tmp_path / "ann.json")
+    report.write_letter([green("python", "3.11"), note("port", "taken", "")], tmp_path / "ann.json")
     report.write_letter([red("disk", "0.5 GiB free", "free some")], tmp_path / "bob.json")
     (tmp_path / "other.json").write_text("{}")
     lines = lora_lab("doctor", "--collect", str(tmp_path)).stdout.splitlines()
     assert lines[0].startswith("bob.json")
     assert "disk (0.5 GiB free)" in lines[0]
+    assert lines[1].rstrip().endswith(platform.machine())  # a note is no reason to go and look
     assert lines[-1] == "1 of 2 are ready"
     found = json.loads(lora_lab("doctor", "--collect", str(tmp_path), "--json").stdout)["files"]
     assert [(name, one["green"]) for name, one in found.items()] == [("bob.json", False), ("ann.json", True)]

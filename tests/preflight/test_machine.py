@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lora_lab import room
-from lora_lab.preflight import machine
+from lora_lab.preflight import findings, machine
 from lora_lab.preflight.machine import GIB
 
 
@@ -121,6 +121,7 @@ def test_a_planted_fault_is_found_and_its_remedy_named(what: str):
     check, found, remedy = FAULTS[what]
     finding = check()
     assert not finding.green
+    assert finding.in_the_way == (what not in ("port taken", "several ports taken"))
     assert found in finding.found
     assert remedy in finding.remedy
 
@@ -148,6 +149,8 @@ def test_a_port_that_is_taken_is_found_for_real_and_looking_leaves_it_free():
         found = machine.check_port(port)
         assert not found.green
         assert "takes the next one by itself" in found.remedy
+        assert findings.words([found]).startswith("(!)")  # nothing has to be done, so the machine is ready
+        assert findings.letter([found], "1", "today")["green"]
     assert machine.check_port(port).green
     assert machine.check_port(port).green
 
