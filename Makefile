@@ -3,7 +3,7 @@
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
 BIN := .venv/bin
-FITS := import sys, pip; sys.exit(sys.version_info < (3, 11))
+HAS = $(BIN)/python -c 'import sys, $(1); sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
 
@@ -54,11 +54,12 @@ wheelhouse: .venv/.lab
 fetch: .venv/.lab
 	$(BIN)/lora-lab fetch
 
-# A .venv without pip, as Debian leaves one that lacks python3-venv, or of an older Python is made anew.
+# A .venv without pip, as uv makes one, gets it and keeps what else is in it; where it cannot, or is of an older Python,
+# it is made anew.
 # A second `pip install -e .` would ask the network again, hence the stamps.
 .venv/.lab: pyproject.toml
 	@echo "installing into .venv, once: some minutes without a word, and 2 GB of disk (more with CUDA)"
-	$(BIN)/python -c '$(FITS)' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(call HAS,pip) || if $(call HAS,ensurepip); then $(BIN)/python -m ensurepip; else $(PYTHON) -m venv --clear .venv; fi
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
 	@touch $@
 

@@ -34,9 +34,9 @@ function Find-Python {
     }
 }
 
-function Test-Environment {  # one without pip, or of an older Python, is made anew
+function Test-Environment([string]$Module) {
     if (-not (Test-Path -LiteralPath $Lab)) { return $false }
-    & $Lab -c "import sys, pip; sys.exit(sys.version_info < (3, 11))" 2>$null
+    & $Lab -c "import sys, $Module; sys.exit(sys.version_info < (3, 11))" 2>$null
     return $LASTEXITCODE -eq 0
 }
 
@@ -56,7 +56,12 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
     if ($Wheelhouse) {
         Invoke-Step $Python @((Join-Path $Wheelhouse "install.py"), "--to", ".", "--no-assets")
     } else {
-        if (-not (Test-Environment)) { Invoke-Step $Python @("-m", "venv", "--clear", ".venv") }
+        # One without pip, as uv makes it, gets it and keeps what else is in it; where it cannot, or is of an older
+        # Python, it is made anew.
+        if (-not (Test-Environment "pip")) {
+            if (Test-Environment "ensurepip") { Invoke-Step $Lab @("-m", "ensurepip") }
+            else { Invoke-Step $Python @("-m", "venv", "--clear", ".venv") }
+        }
         Invoke-Step $Lab @("-m", "pip", "install", "--disable-pip-version-check", "-q", "-e", ".")
         if (-not $DryRun) { New-Item -ItemType File -Path $Stamp -Force | Out-Null }
     }

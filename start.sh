@@ -24,6 +24,10 @@ run() {
     fi
 }
 
+has() {
+    .venv/bin/python -c "import sys, $1; sys.exit(sys.version_info < (3, 11))" 2>/dev/null
+}
+
 # Those that the wheelhouse is for: the installer takes no other.
 pythons_of_wheelhouse() {
     [ -n "$wheelhouse" ] || return 0
@@ -69,9 +73,10 @@ if [ ! -f .venv/.lab ]; then
     if [ -n "$wheelhouse" ]; then
         run "$python" "$wheelhouse/install.py" --to . --no-assets
     else
-        # One without pip, as Debian leaves it that lacks python3-venv, or of an older Python is made anew.
-        if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            run "$python" -m venv --clear .venv
+        # One without pip, as uv makes it, gets it and keeps what else is in it; where it cannot, or is of an older
+        # Python, it is made anew.
+        if ! has pip; then
+            if has ensurepip; then run .venv/bin/python -m ensurepip; else run "$python" -m venv --clear .venv; fi
         fi
         run .venv/bin/python -m pip install --disable-pip-version-check -q -e .
         run touch .venv/.lab

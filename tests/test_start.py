@@ -107,6 +107,15 @@ def test_an_environment_that_works_is_kept_and_one_without_pip_made_anew(clone: 
     assert ("would run: python3.12 -m venv --clear .venv" in start(clone, "--dry-run").stdout) == made
 
 
+def test_one_without_pip_gets_it_and_keeps_what_is_in_it(clone: Path):
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    fake(clone / ".venv", "python", 0)
+    (clone / ".venv/bin/python").write_text('#!/bin/sh\ncase "$*" in *", pip;"*) exit 1 ;; esac')
+    made = start(clone, "--dry-run").stdout
+    assert made.startswith("would run: .venv/bin/python -m ensurepip\n")
+    assert "--clear" not in made
+
+
 def test_what_is_set_up_is_only_opened(clone: Path):
     (clone / ".venv").mkdir()
     (clone / ".venv" / ".lab").write_text("")
