@@ -98,13 +98,27 @@ def describe(swept: Any) -> str:
     return "\n".join([summary(swept), *failures, end])
 
 
+def alike(runs: Any) -> dict[str, Any]:
+    """The finished runs of one model, task and length together, which may be compared; most first, each with a name."""
+    found: dict[str, list[Any]] = {}
+    for run in runs.finished.runs:
+        of = run.recipe
+        found.setdefault(f"{of.model} on {of.task}, {of.steps} steps of {of.batch} rows", []).append(run)
+    return {name: type(runs)(tuple(found[name])) for name in sorted(found, key=lambda name: -len(found[name]))}
+
+
 def summary(runs: Any) -> str:
-    """Cells of the grid with their seeds. Accuracies in per cent; perplexities as they are."""
+    """Cells of the grid with their seeds; a table for each model, task and length where there are several."""
+    groups = alike(runs)
+    if len(groups) < 2:
+        return _table(*groups.values()) if groups else "no finished run"
+    return "\n".join(f"\n{number}: {name}\n{_table(groups[name])}" for number, name in enumerate(groups, 1))
+
+
+def _table(done: Any) -> str:
+    """Accuracies in per cent; perplexities as they are."""
     from lora_lab.training.metrics import main_metric
 
-    done = runs.finished
-    if not len(done):
-        return "no finished run"
     metric = main_metric(done.frame)
     factor = 100 if metric == "accuracy" else 1
     keys = [name for name in ("method", "targets", "rank", "alpha", "lr") if done.frame[name].notna().all()]
@@ -140,14 +154,15 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
 
 
 def _pictures(runs: Any, out: str) -> list[str]:
-    """Pictures of what was collected, as files."""
+    """Pictures of what was collected, as files: rank.png, and rank_2.png where there is a second table."""
     from pathlib import Path
 
     from lora_lab.plots import sweeps
 
     made = []
-    for name, picture in sweeps.pictures(runs.finished.frame).items():
-        path = Path(out) / f"{name}.png"
-        picture.savefig(path, dpi=150)
-        made.append(str(path))
+    for number, group in enumerate(alike(runs).values(), 1):
+        for name, picture in sweeps.pictures(group.frame).items():
+            path = Path(out) / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
+            picture.savefig(path, dpi=150)
+            made.append(str(path))
     return made

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from lora_lab import Grid, Store
+from lora_lab.training.runs import failed
 from tests.training.conftest import opinions, tiny_encoder  # noqa: F401
 
 CHEAP = ["--steps", "3", "--batch", "4", "--validations", "1", "--dtype", "fp32", "--attention", "eager"]
@@ -58,6 +61,20 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(lora_lab, small,
     assert (tmp_path / "all" / "rank.png").stat().st_size > 10_000
     answer = json.loads(lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"), "--json").stdout)
     assert (answer["runs"], answer["taken"], answer["repeated"], len(answer["frame"])) == (2, 0, 2, 2)
+
+
+def test_runs_of_two_tasks_are_not_averaged(lora_lab, tmp_path):
+    for model, task, metrics in (("minilm", "rt", {"accuracy": 0.8}), ("smollm2", "kjv", {"perplexity": 9.0})):
+        for recipe in Grid(rank=[1, 2]).recipes(model, task):
+            done = replace(failed(recipe, ""), status="done", metrics=metrics)
+            Store(tmp_path / "class").add(
+                replace(done, history={**done.history, "validation": [{"step": 1, **metrics}]})
+            )
+    answer = lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all")).stdout
+    assert answer.index("1: minilm on rt") < answer.index("80.0") < answer.index("2: smollm2 on kjv")
+    assert answer.index("mean perplexity") < answer.index(" 9.0")
+    assert "nan" not in answer
+    assert (tmp_path / "all" / "rank_2.png").is_file()
 
 
 def test_a_laptop_beyond_the_grid_has_nothing_to_do(lora_lab, tmp_path):
