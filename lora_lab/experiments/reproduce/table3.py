@@ -11,7 +11,7 @@ from lora_lab.experiments.reproduce.compared import Compared
 from lora_lab.experiments.reproduce.trained import Scores
 from lora_lab.experiments.statistics import verdicts_of
 
-SHOWN = {"bleu": ("BLEU", 1), "nist": ("NIST", 1), "rouge_l": ("ROUGE-L", 100), "slot_errors": ("slot errors (%)", 100)}
+SHOWN = {"bleu": ("BLEU", 1), "nist": ("NIST", 1), "rouge_l": ("ROUGE-L", 1), "slot_errors": ("slot errors (%)", 100)}
 COLUMNS = ("BLEU", "NIST", "ROUGE-L")
 IN_PAPER = {"full": "FT", "lora": "LoRA", "prefix": "PreLayer"}
 

@@ -6,11 +6,14 @@ Cases stand in one test for each item: a test more costs more than the case.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lora_lab.experiments import paper
+from lora_lab.experiments.compare import Result
 from lora_lab.experiments.reproduce import (
     NAMES,
     fig3,
@@ -28,6 +31,8 @@ from lora_lab.experiments.reproduce import (
 )  # fmt: skip
 from lora_lab.experiments.reproduce.base import Judged, by_verdicts, in_every
 from lora_lab.experiments.statistics import verdict
+from lora_lab.experiments.text_scores import text_scores
+from lora_lab.methods.lora import LoRA
 
 ROWS = 2000
 
@@ -114,6 +119,15 @@ def test_writing():
             ("undecided", made(1.0, 1.0)),  # no better than a prefix
         ],
     )
+
+
+def test_what_is_written_is_shown_in_the_papers_units():
+    found = ({**text_scores(["the cat sat on the mat"], [["the cat sat on the mat"]]), "slot_errors": 0.25},)
+    result = Result(LoRA(), runs=(SimpleNamespace(metrics={}),), found=found)
+    shown = {row.name: row.yours for row in table3.ITEM.rows(SimpleNamespace(results=[result]))}
+    assert [shown[f"{name}, lora"] for name in ("BLEU", "ROUGE-L", "slot errors (%)")] == [
+        pytest.approx((value,)) for value in (100, 100, 25)
+    ]
 
 
 def test_which_matrices():
