@@ -56,11 +56,11 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
 
     if steps is not None and minutes is not None:
         raise BadValue("give --steps or --minutes, not both")
-    if minutes is not None and not minutes > 0:
+    if minutes is not None and not 0 < minutes < 1e6:
         raise BadValue(f"--minutes is the time that all of it may take, above 0, not {minutes:g}")
     out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
     how = {name: options.pop(name) for name in ("again", "download")}
-    say, steps = _sayer(), steps or 400
+    say, steps = _sayer(), 400 if steps is None else steps
     if minutes is not None:
         steps = _budget(minutes, model, task, methods, out, say, how["download"], dict(options))
     found = run(model, task, methods, out, say=say, steps=steps, **how, **options).to_json()

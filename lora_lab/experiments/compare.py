@@ -30,7 +30,7 @@ from lora_lab.experiments.afterwards import afterwards, before, remembered
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.costs import NOTHING, costs_of
 from lora_lab.experiments.results import scores_of
-from lora_lab.experiments.statistics import Verdict, verdicts
+from lora_lab.experiments.statistics import Verdict, check_margin, verdicts
 from lora_lab.experiments.sweep import sweep
 from lora_lab.experiments.tuning import GROWTH, RATES, SEEDS, Tuning, axis_of, tune
 from lora_lab.files import write_json
@@ -84,6 +84,7 @@ class Terms:
         load_tokenizer(self.model, download=download)
         columns = {own: self.fields[name] for own, name in _COLUMNS.items() if name in self.fields}
         task = load_task(self.task, max_length=self.fields.get("max_length"), **columns)
+        check_margin(self.margin, shares=task.num_labels is not None)
         if task.num_labels is not None and (self.forgetting or self.prompts):
             raise BadValue(f"forgetting and prompts are of language models; {self.task} is classification")
         if task.metric == "pearson":

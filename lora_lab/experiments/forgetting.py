@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments.results import by_name
-from lora_lab.experiments.statistics import Verdict, verdicts_of
+from lora_lab.experiments.statistics import Verdict, check_margin, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
 from lora_lab.training.batches import Row, encode
@@ -215,11 +215,12 @@ def forgetting(
     rows        held-out texts of the other kind, read at every validation
     fields      further ones of every recipe
     how         as `sweep` takes it: stop, note, size, callbacks
-    Raises: BadValue for a task with labels, no method, two that are called the same, or no run that finished; as
-    `sweep`.
+    Raises: BadValue for a task with labels, no method, two that are called the same, a margin of 0, or no run that
+    finished; as `sweep`.
     """
     if validations < 1:
         raise BadValue(f"forgetting reads the other text at each validation: at least 1, not {validations}")
+    check_margin(margin, shares=False)
     named, tokenizer, numbers = by_name(methods), load_tokenizer(model), list(seeds)
     for text in (task, other):
         held_out(text, rows, tokenizer)  # refused now rather than by each run

@@ -21,7 +21,7 @@ import pandas as pd
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments.results import by_name, scores_of
-from lora_lab.experiments.statistics import Verdict, verdicts_of
+from lora_lab.experiments.statistics import Verdict, check_margin, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
 from lora_lab.training.recipe import Recipe
@@ -150,13 +150,15 @@ def little(
     steps     the same for every method and size
     fields    further ones of every recipe, such as max_length
     how       as `sweep` takes it: stop, note, size, callbacks
-    Raises: BadValue for a task without labels, no method, two that are called the same, too many examples; as `sweep`.
+    Raises: BadValue for a task without labels, no method, two that are called the same, too many examples, a margin
+    that is none; as `sweep`.
     """
     named, data = by_name(methods), load_task(task)
     if subsets < 1:
         raise BadValue(f"subsets must be at least 1, not {subsets}")
     if not data.labels:
         raise BadValue(f"task {task} has no labels; little data asks for accuracy, on a task such as rt")
+    check_margin(margin, shares=True)
     total, shared = len(data.train), {"steps": steps, "batch": batch, "validations": 0} | dict(fields or {})
     sizes = sorted({size if 0 < size != total else 0 for size in examples}, key=lambda size: size or total)
 

@@ -155,6 +155,12 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
+def check_margin(margin: float, *, shares: bool) -> None:
+    """Raises: BadValue for a margin that is none; of `shares` of right answers it is below 1."""
+    if not 0 < margin < (1 if shares else math.inf):
+        raise BadValue(f"margin {margin} is none; give a share above 0 and below 1, such as 0.015 for 1.5 points")
+
+
 class Pair:
     """Two methods before the verdict: their mean difference, and where the difference of one row in one run varies."""
 
@@ -163,8 +169,7 @@ class Pair:
         if self.rows != b.shape[1]:
             raise BadValue(f"{self.rows:,} rows against {b.shape[1]:,}; score both methods on the same test rows")
         self.correctness = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
-        if not 0 < margin < (1 if self.correctness else math.inf):
-            raise BadValue(f"margin {margin} is none; give a share above 0 and below 1, such as 0.015 for 1.5 points")
+        check_margin(margin, shares=self.correctness)
         by_row = a.mean(0) - b.mean(0)
         self.difference, size = float(by_row.mean()), np.abs(by_row)
         self.share = float(size.mean()) if self.correctness else math.inf  # of rows that differ

@@ -60,6 +60,8 @@ def test_minutes_become_steps(run, small, tmp_path, monkeypatch):
         (["--methods", "lora", "--prompts", "4"], "of language models"),
         (["--methods", "lora", "--task", "rtt"], "no task or file 'rtt'"),
         (["--methods", "lora", "--minutes", "0"], "minutes"),
+        (["--methods", "lora", "--minutes", "inf"], "not inf"),
+        (["--methods", "lora", "--steps", "0"], "steps must be"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(run, words, says, small, tmp_path):

@@ -152,6 +152,7 @@ def test_stopped_it_leaves_the_rest_to_the_next_call(compared, tiny_encoder, opi
 def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encoder, opinions, tmp_path):
     refused = {"seeds": (0, "seeds must"), "rates": (0, "rates must"), "steps": (0, "steps must")}
     refused |= {"forgetting": ("shakespeare", "of language models"), "prompts": (4, "of language models")}
+    refused |= {"margin": (1.5, "such as 0.015 for 1.5 points")}
     for name, (value, says) in refused.items():
         with pytest.raises(BadValue, match=says):
             compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**SMALL, name: value})
