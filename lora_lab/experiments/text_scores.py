@@ -32,10 +32,14 @@ _PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nl
 def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """All scores of texts, each with one or more references.
 
-    Raises: BadValue for no texts, or a text without references; or where a package is missing, naming the pip extra.
+    Raises: BadValue for no texts, or a text without references that say something; or where a package is missing,
+    naming the pip extra.
     """
     if not texts or len(texts) != len(references) or not all(references):
         raise BadValue(f"scores need texts with references: there are {len(texts)} and {len(references)}")
+    for known in references:
+        if isinstance(known, str) or not any(one.strip() for one in known):
+            raise BadValue(f"the references of a text are a list of texts that say something, not {known!r}")
     check_installed()
     return {
         "bleu": bleu(texts, references),

@@ -81,6 +81,9 @@ def test_texts_and_references_must_pair_up():
     for texts, references in (([], []), (["a"], []), (["a"], [[]])):
         with pytest.raises(BadValue, match="scores need texts with references"):
             text_scores(texts, references)
+    for known in (TEXT, ["", " "]):  # a text alone would be taken for a list of letters
+        with pytest.raises(BadValue, match="a list of texts that say something"):
+            text_scores([TEXT], [known])
 
 
 @pytest.mark.parametrize(

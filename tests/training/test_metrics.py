@@ -40,6 +40,7 @@ def test_correlations_are_scipys(rows):
 def test_a_constant_prediction_is_worth_nothing():
     constant, true = np.ones(4), np.array([0.0, 1.0, 2.0, 3.0])
     assert pearson(constant, true) == spearman(constant, true) == matthews(constant, true > 1) == 0.0
+    assert pearson(np.full(3, 0.1), np.full(3, 0.1)) == 0.0  # whose mean is not quite 0.1
 
 
 def test_better_means_more_accurate_or_less_perplexed():
