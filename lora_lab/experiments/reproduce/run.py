@@ -101,18 +101,22 @@ def title(one: Item) -> str:
 
 def _kept(one: Item, place: Place, again: bool) -> Found | None:
     """The result that is there already, for the same minutes and without an error."""
-    file = place.folder / "result.json"
-    if again or not file.is_file():
+    found = None if again else _measured(place)
+    if not found or found["budget_minutes"] != place.minutes:
         return None
-    found = read_json(file)
-    right = found.get("version") == VERSION and found.get("budget_minutes") == place.minutes and not found["error"]
-    if right:
-        place.say(f"{found['standing']}, as found before")
-    return found if right else None
+    place.say(f"{found['standing']}, as found before")
+    return found
+
+
+def _measured(place: Place) -> Found | None:
+    """The result that is there already, for whatever minutes, and without an error."""
+    file = place.folder / "result.json"
+    found = read_json(file) if file.is_file() else {}
+    return found if found.get("version") == VERSION and not found["error"] else None
 
 
 def _made(one: Item, place: Place) -> Found:
-    """Plan, run, judge, write. Whatever goes wrong becomes the result's `error`."""
+    """Plan, run, judge, write. Whatever goes wrong becomes the result's `error`, which replaces nothing measured."""
     started, plan, judged, rows = time.perf_counter(), Plan({}, 0.0), Judged("undecided", "it was not run"), []
     error = None
     try:
@@ -143,6 +147,9 @@ def _made(one: Item, place: Place) -> Found:
         "seconds": time.perf_counter() - started,
         "environment": environment(),
     }
+    if error and _measured(place):
+        place.say("the result that is there stays as it is")
+        return result
     write_json(place.folder / "result.json", result)
     return read_json(place.folder / "result.json")
 

@@ -11,7 +11,7 @@ from lora_lab.experiments import paper
 from lora_lab.experiments.reproduce import NAMES, item, items
 from lora_lab.experiments.reproduce.base import LATE, Item, Judged, Plan, Row
 from lora_lab.experiments.reproduce.report import write_report
-from lora_lab.experiments.reproduce.run import planned, reproduce
+from lora_lab.experiments.reproduce.run import kept, planned, reproduce
 from lora_lab.lesson import reference_reproductions
 from lora_lab.plots.reproduced import picture
 
@@ -103,6 +103,16 @@ def test_what_fails_is_recorded_and_the_rest_go_on(tmp_path):
     broken.fails = None
     assert reproduce([broken, sound], tmp_path)[0]["error"] is None  # tried again
     assert sound.ran == 1
+
+
+def test_what_fails_takes_nothing_away_that_was_measured(tmp_path):
+    one = Made()
+    (found,) = reproduce([one], tmp_path)
+    (short,) = reproduce([one], tmp_path, minutes=0.5)
+    one.fails = Failed("the time is over")
+    (late,) = reproduce([one], tmp_path, again=True)
+    assert (short["error"], late["error"]) == ("too few minutes", "the time is over")
+    assert kept(tmp_path) == [found]
 
 
 def test_too_few_minutes_are_said_and_no_reason_to_stop(tmp_path):
