@@ -57,7 +57,10 @@ def _said(value: Any) -> str:
 def _method(words: str) -> Method:
     """One method from "prompt:tokens=10:init=random"."""
     name, *options = words.strip().split(":")
-    settings = dict(_setting(name, option) for option in options)
+    given = [_setting(name, option) for option in options]
+    for option in (settings := dict(given)):
+        if [other for other, _ in given].count(option) > 1:
+            raise BadValue(f"'{words.strip()}' gives {option} twice: which of them?")
     return method_from({"name": name.strip(), **settings})
 
 

@@ -66,9 +66,8 @@ class LoRA(Counted):
     freeze_a: bool = False
 
     def __post_init__(self) -> None:
-        targets = self.targets.split(",") if isinstance(self.targets, str) else self.targets
         set_field = object.__setattr__  # the dataclass is frozen; this only brings the arguments into one form
-        set_field(self, "targets", tuple(t.strip() for t in targets if t.strip()))
+        set_field(self, "targets", _names(self.targets))
         set_field(self, "rank_pattern", _pairs(self.rank_pattern))
         set_field(self, "alpha_pattern", _pairs(self.alpha_pattern))
         for rank in (self.rank, *dict(self.rank_pattern).values()):
@@ -189,8 +188,19 @@ def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], def
     return value
 
 
+def _names(targets: Any) -> tuple[str, ...]:
+    given = targets.split(",") if isinstance(targets, str) else targets
+    try:
+        return tuple(one.strip() for one in given if one.strip())
+    except (TypeError, AttributeError):
+        raise BadValue(f"targets are roles, names or patterns, such as 'q,v', not {targets!r}") from None
+
+
 def _pairs(pattern: Pattern | Mapping[str, float]) -> Pattern:
-    return tuple(pattern.items()) if isinstance(pattern, Mapping) else tuple((str(t), v) for t, v in pattern)
+    try:
+        return tuple(pattern.items()) if isinstance(pattern, Mapping) else tuple((str(t), v) for t, v in pattern)
+    except (TypeError, ValueError):
+        raise BadValue(f"a pattern says which target has which number, such as {{'q': 4}}, not {pattern!r}") from None
 
 
 def _is_number(value: object) -> bool:
