@@ -161,8 +161,7 @@ class Comparison:
             **{"model": t.model, "task": t.task, "steps": t.steps, "batch": t.batch, "metric": self.task.metric},
             **{"margin": t.margin, "seeds": list(range(t.seeds)), "tuning_seeds": list(SEEDS), "growth": t.growth},
             "rates": {one.label: axis_of(one.method).grid(t.rates) for one in self.results},
-            "seconds": self.seconds,
-            "environment": environment,
+            **{"seconds": self.seconds, "environment": environment},
             "methods": [self._row(one) for one in self.results],
         }
 
