@@ -127,6 +127,7 @@ def test_papers_runs_are_the_protocols(run, protocol, tmp_path):
         (["--scale", "paper"], "one table at a time"),
         (["table3", "--scale", "paper"], "--model-path"),
         (["table3", "--scale", "paper", "--model-path", "m"], "--data"),
+        (["table3", "--scale", "paper", "--minutes", "5"], "--minutes is of --scale laptop"),
         (["--model-path", "m"], "of --scale paper"),
         (["table3", "--scale", "paper", "--steps-limit", "0"], "'--steps-limit': 0"),
         (["table3", "--scale", "paper", "--seeds", "0"], "'--seeds': 0"),
