@@ -90,9 +90,12 @@ def _sayer() -> Callable[[str], None]:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """A comparison as a table, a line for each method, and below it what may be said of each."""
+    """A comparison as a table, a line for each method, and below it what may be said of each.
+
+    Accuracies in per cent, correlations times 100 as papers print them; perplexities as they are.
+    """
     metric = found["metric"]
-    factor = 100 if metric == "accuracy" else 1
+    factor = 1 if metric == "perplexity" else 100
     head = ["method", "tuned to", f"mean {metric}", "std", "each seed", "trained", "head", "file bytes"]
     head += ["predicted MiB", "measured MiB", "s a run", "tokens added"]
     lines = [head, *(_line(one, metric, factor) for one in found["methods"])]
@@ -150,9 +153,10 @@ def _more(found: dict[str, Any]) -> list[str]:
 
 def _terms(found: dict[str, Any]) -> str:
     """What all had in common, in one line."""
+    judged = "; verdicts are of right and wrong answers, in points of accuracy" * (found["metric"] == "matthews")
     return (
         f"{found['model']} on {found['task']}: {found['steps']} steps of {found['batch']} rows; rates tuned on "
         f"validation with seed {', '.join(map(str, found['tuning_seeds']))}, at most {found['growth']} more at an end; "
         f"{len(found['seeds'])} other seeds scored once on the test rows; a run's seconds are its share of its pack; "
-        f"{found['seconds']:.0f} s in all"
+        f"{found['seconds']:.0f} s in all{judged}"
     )

@@ -116,11 +116,11 @@ def summary(runs: Any) -> str:
 
 
 def _table(done: Any) -> str:
-    """Accuracies in per cent; perplexities as they are."""
+    """Accuracies in per cent, correlations times 100 as papers print them; perplexities as they are."""
     from lora_lab.training.metrics import main_metric
 
     metric = main_metric(done.frame)
-    factor = 100 if metric == "accuracy" else 1
+    factor = 1 if metric == "perplexity" else 100
     keys = [name for name in ("method", "targets", "rank", "alpha", "lr") if done.frame[name].notna().all()]
     lines = ["  ".join([f"{' '.join(keys):<44}", "seeds", f"mean {metric}", "each"])]
     for names, cell in done.frame.groupby(keys, sort=False):

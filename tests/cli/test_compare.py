@@ -10,6 +10,8 @@ import pytest
 
 from lora_lab.cli.compare import describe
 from lora_lab.experiments import budget
+from lora_lab.files import read_json
+from lora_lab.training.assets import shipped
 from tests.training.conftest import opinions, tiny_encoder, tiny_models  # noqa: F401
 
 CHEAP = ["--batch", "4", "--rates", "2", "--growth", "0", "--seeds", "2", "--dtype", "fp32", "--attention", "eager"]
@@ -78,3 +80,11 @@ def test_methods_that_all_fail_are_a_failure(run, small, tmp_path):
     assert done.returncode == 1
     assert "rank 33 is above" in json.loads(done.stdout)["methods"][0]["error"]
     assert "no method came to anything" in done.stderr
+
+
+def test_a_correlation_is_told_as_papers_print_it_and_what_the_verdicts_are_of():
+    found = read_json(shipped("data/results/compare/minilm_rt.json"))
+    found |= {"metric": "matthews", "methods": [{**one, "matthews": one["accuracy"]} for one in found["methods"]]}
+    told = describe(found)
+    assert f"{100 * found['methods'][0]['accuracy']['mean']:.1f}" in told.splitlines()[1].split()
+    assert told.endswith("in points of accuracy")
