@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from lora_lab.checks.verdict import Verdict, attempt, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, attempt, choice, not_yet, number, unsolved
 
 LEVELS = (-1.0, -0.5, -0.1, 0.0, 0.2, 0.4, 1.0)
 SCALED = (-1.0, -0.74, -0.76, -0.31, -0.29, -0.06, -0.04, 0.09, 0.11, 0.31, 0.29, 0.69, 0.71, 1.0)
@@ -30,24 +29,23 @@ def check_codes(codes: Callable[[Any, Any], Any]) -> Verdict:
     given = _list(answer)
     if given is None or len(given) != len(SCALED):
         return Verdict(False, f"a code for each of the {len(SCALED)} numbers is wanted, in the shape of `scaled`")
-    near = [_nearest(x) for x in SCALED]
+    distances = np.abs(np.subtract.outer(SCALED, LEVELS))
+    near = distances.argmin(1).tolist()
     if given == near:
         return Verdict(True, "the nearest level; ties do not matter, for either side is as near")
+    below, above = np.searchsorted(LEVELS, SCALED, "right") - 1, np.searchsorted(LEVELS, SCALED, "left")
     unsigned = "distances without their sign: take abs() before the smallest is looked for"
-    hints: dict[str, list[Any]] = {
-        "those are the levels themselves; the code is the number of the level, 0 to 15": [LEVELS[c] for c in near],
-        "that is the level at or below: look whether the one above is nearer": [_below(x) for x in SCALED],
-        "that is the level at or above: look whether the one below is nearer": [_above(x) for x in SCALED],
-        "that is the farthest level: argmin, not argmax": [_farthest(x) for x in SCALED],
-        unsigned: [0] * len(SCALED),
-        f"{unsigned} ": [len(LEVELS) - 1] * len(SCALED),
-    }
+    hints = [
+        ("those are the levels themselves; the code is the number of the level, 0 to 15", np.take(LEVELS, near)),
+        ("that is the level at or below: look whether the one above is nearer", below),
+        ("that is the level at or above: look whether the one below is nearer", above),
+        ("that is the farthest level: argmin, not argmax", distances.argmax(1)),
+        (unsigned, 0),
+        (unsigned, len(LEVELS) - 1),
+    ]
     first = next(place for place, pair in enumerate(zip(given, near, strict=True)) if pair[0] != pair[1])
-    found = next((hint for hint, wrong in hints.items() if np.allclose(given, wrong)), None)
-    return Verdict(
-        False,
-        (found or "").strip() or f"{SCALED[first]} lies nearest to level number {near[first]}, {LEVELS[near[first]]}",
-    )
+    hint = f"{SCALED[first]} lies nearest to level number {near[first]}, {LEVELS[near[first]]}"
+    return Verdict(False, next((words for words, wrong in hints if np.allclose(given, wrong)), hint))
 
 
 def check_bits_per_weight(bits: float | None) -> Verdict:
@@ -82,12 +80,7 @@ def check_bf16_step(step: float | None) -> Verdict:
 
 def check_three_bits_said(answer: str | None) -> Verdict:
     """Lesson 11: what may be said of 3 bits against 16."""
-    if unsolved(answer):
-        return not_yet("put a letter in place of ...")
-    letter = str(answer).strip(" .,:;()'\"").lower()
-    if letter not in REPLIES:
-        return Verdict(False, f"answer with one of {', '.join(REPLIES)}")
-    return Verdict(letter == "c", REPLIES[letter])
+    return choice(answer, "c", REPLIES)
 
 
 def _list(answer: Any) -> list[float] | None:
@@ -95,23 +88,3 @@ def _list(answer: Any) -> list[float] | None:
         return [float(x) for x in (answer.flatten().tolist() if hasattr(answer, "flatten") else answer)]
     except (TypeError, ValueError):
         return None
-
-
-def _nearest(x: float) -> int:
-    return _first(LEVELS, lambda level: abs(level - x))
-
-
-def _farthest(x: float) -> int:
-    return _first(LEVELS, lambda level: -abs(level - x))
-
-
-def _first(levels: Sequence[float], cost: Callable[[float], float]) -> int:
-    return min(range(len(levels)), key=lambda n: cost(levels[n]))
-
-
-def _below(x: float) -> int:
-    return max(n for n, level in enumerate(LEVELS) if level <= x or math.isclose(level, x))
-
-
-def _above(x: float) -> int:
-    return min(n for n, level in enumerate(LEVELS) if level >= x or math.isclose(level, x))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lora_lab.checks.verdict import Verdict, not_yet, unsolved
+from lora_lab.checks.verdict import Verdict, choice, not_yet, unsolved
 from lora_lab.errors import nearest
 from lora_lab.experiments.broken import PATIENTS
 from lora_lab.methods import faults
@@ -47,9 +47,4 @@ def check_first_look(answer: Any) -> Verdict:
         "b": "yes: B leaves zero in the very first step wherever a gradient arrives; one line, and four days are safe",
         "c": "memory says that something is computed, not that it learns: in C it was low because gradients were cut",
     }
-    if unsolved(answer):
-        return not_yet("put a letter in place of ...")
-    letter = str(answer).strip(" .,:;()'\"").lower()
-    if letter not in replies:
-        return Verdict(False, f"answer with one of {', '.join(replies)}")
-    return Verdict(letter == "b", replies[letter])
+    return choice(answer, "b", replies)

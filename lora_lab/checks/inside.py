@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, choice, matched, not_yet, number, unsolved, values_of
 from lora_lab.experiments.microscope import Views
 
 SHOWN = {
@@ -44,14 +44,14 @@ def check_smallest_rank(rank: int | None, views: Views, name: str = "full", poin
 def check_phi(phi: Callable[[Any, Any], Any]) -> Verdict:
     """Lesson 13: phi of two sets of orthonormal columns, (d, i) and (d, j), as a function of the two."""
     cases = [_columns(i, j, seed) for seed, (i, j) in enumerate(((1, 1), (2, 5), (4, 3)))]
-    values = [attempt(phi, *case) for case in cases]
-    if stopped := next((value for value in values if isinstance(value, Verdict)), None):
-        return stopped
+    values = values_of(phi, cases)
+    if isinstance(values, Verdict):
+        return values
     if any(np.ndim(value) for value in values):
         return Verdict(False, "one number is wanted: add up the squares of all entries of U1^T U2")
     squares = [(float(((u.T @ v) ** 2).sum()), u.shape[1], v.shape[1]) for u, v in cases]
-    if close(values, [s / min(i, j) for s, i, j in squares]):
-        return Verdict(True, "the sum of all squared cosines over the smaller number of directions: 0 to 1")
+    right = [s / min(i, j) for s, i, j in squares]
+    why = "the sum of all squared cosines over the smaller number of directions: 0 to 1"
     near = {
         "that is not yet divided by the smaller number of directions": [s for s, _, _ in squares],
         "divide by the *smaller* of i and j: then 1 means that one lies in the other": [
@@ -67,7 +67,7 @@ def check_phi(phi: Callable[[Any, Any], Any]) -> Verdict:
         ],
     }
     wrong = "for one direction each it is the squared cosine between them; try that first"
-    return Verdict(False, next((why for why, other in near.items() if close(values, other)), wrong))
+    return matched(values, right, why, near, wrong)
 
 
 def check_chance(chance: float | None) -> Verdict:
@@ -108,12 +108,7 @@ def check_amplification(factor: float | None, chance: float | None) -> Verdict:
 
 def check_what_is_shown(answer: str | None) -> Verdict:
     """Lesson 13: which of four sentences the microscope does not support."""
-    if unsolved(answer):
-        return not_yet("put a letter in place of ...")
-    letter = str(answer).strip(" .,:;()'\"").lower()
-    if letter not in SHOWN:
-        return Verdict(False, f"answer with one of {', '.join(SHOWN)}")
-    return Verdict(letter == "a", SHOWN[letter])
+    return choice(answer, "a", SHOWN)
 
 
 def _columns(i: int, j: int, seed: int, d: int = 9) -> tuple[np.ndarray, np.ndarray]:

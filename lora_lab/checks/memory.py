@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from lora_lab.checks.verdict import Verdict, not_yet, unsolved
+from lora_lab.checks.verdict import Verdict, matched, not_yet, unsolved
 
 _GIB, _GB, _MB, _MIB = 2**30, 10**9, 10**6, 2**20
 _LLAMA_3_8B = 8_030_261_248  # parameters
@@ -99,21 +99,17 @@ def check_recompute(full: float | None, lora: float | None) -> Verdict:
         return not_yet("put a number in place of each ...")
     if not isinstance(full, Real) or not isinstance(lora, Real):
         return Verdict(False, "two numbers are wanted, such as 1.1 and 1.2")
-    given = (float(full), float(lora))
     near = {
-        (4 / 3, 3 / 2): "",
-        (3 / 2, 4 / 3): "the other way round: full fine-tuning already does three forwards' worth, LoRA two",
-        (4 / 3, 4 / 3): "LoRA's backward makes no gradients of frozen weights: its step is 2 forwards' worth, not 3",
-        (3 / 2, 3 / 2): "full fine-tuning's backward costs two forwards, so its step is worth three",
-        (4, 3): "those are forwards' worth in all: divide by those of the step without checkpointing",
-        (2, 2): "only forward is run again, not the whole step",
-        (1 / 3, 1 / 2): "that is what is added: 1 + that is the factor",
-        (100 / 3, 50): "factors, not per cent: 1 + a share",
+        "the other way round: full fine-tuning already does three forwards' worth, LoRA two": (3 / 2, 4 / 3),
+        "LoRA's backward makes no gradients of frozen weights: its step is 2 forwards' worth, not 3": (4 / 3, 4 / 3),
+        "full fine-tuning's backward costs two forwards, so its step is worth three": (3 / 2, 3 / 2),
+        "those are forwards' worth in all: divide by those of the step without checkpointing": (4, 3),
+        "only forward is run again, not the whole step": (2, 2),
+        "that is what is added: 1 + that is the factor": (1 / 3, 1 / 2),
+        "factors, not per cent: 1 + a share": (100 / 3, 50),
     }
-    for pair, why in near.items():
-        if all(math.isclose(g, p, rel_tol=0.02) for g, p in zip(given, pair, strict=True)):
-            return Verdict(False, why) if why else Verdict(True, "3 -> 4 and 2 -> 3: LoRA pays the larger share")
-    return Verdict(False, "count in forwards what a step costs, and what it costs with one forward more; divide")
+    wrong = "count in forwards what a step costs, and what it costs with one forward more; divide"
+    return matched((full, lora), (4 / 3, 3 / 2), "3 -> 4 and 2 -> 3: LoRA pays the larger share", near, wrong, 0.02)
 
 
 def _close(answer: Any, right: float, hints: Mapping[float, str], why: str, within: float = 2e-3) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lora_lab.checks.verdict import Verdict, attempt, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, attempt, choice, not_yet, number, unsolved
 
 SERVING = {
     "a": "three copies of the model are three times its memory, and a batch can hold no row of another customer's",
@@ -68,9 +68,4 @@ def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
 
 def check_serving(answer: str | None) -> Verdict:
     """Lesson 09: how to serve customers who each have an adapter and write at the same time."""
-    if unsolved(answer):
-        return not_yet("put a letter in place of ...")
-    letter = str(answer).strip(" .,:;()'\"").lower()
-    if letter not in SERVING:
-        return Verdict(False, f"answer with one of {', '.join(SERVING)}")
-    return Verdict(letter == "c", SERVING[letter])
+    return choice(answer, "c", SERVING)

@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, unsolved
+from lora_lab.checks.verdict import Verdict, choice, matched, not_yet, unsolved, values_of
 
 
 def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
     """Lesson 01: the share of the energy in the first r singular values, as a function of (s, r)."""
     cases = [(np.array([3.0, 2.0, 1.0]), 1), (np.array([5.0, 4.0, 2.0, 1.0]), 3), (np.array([2.0, 2.0]), 2)]
-    values = [attempt(energy, *case) for case in cases]
-    if stopped := next((v for v in values if isinstance(v, Verdict)), None):
-        return stopped
+    values = values_of(energy, cases)
+    if isinstance(values, Verdict):
+        return values
     if any(np.ndim(value) for value in values):
         return Verdict(False, "you return a list of shares: add them up")
     squares = [(s**2, r) for s, r in cases]
-    if close(values, [e[:r].sum() / e.sum() for e, r in squares]):
-        return Verdict(True, "squares of the first r over squares of all: of 3, 2, 1 the first holds 9 / 14")
+    right = [e[:r].sum() / e.sum() for e, r in squares]
+    why = "squares of the first r over squares of all: of 3, 2, 1 the first holds 9 / 14"
     near = {
         "those are sums of s: energy is the sum of s squared": [s[:r].sum() / s.sum() for s, r in cases],
         "that is the energy itself: divide by the sum of all squares": [e[:r].sum() for e, r in squares],
@@ -36,23 +36,17 @@ def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
         "that is its square root: of the energy no root is taken": [(e[:r].sum() / e.sum()) ** 0.5 for e, r in squares],
         "a share lies between 0 and 1, not in per cent": [100 * e[:r].sum() / e.sum() for e, r in squares],
     }
-    wrong = "try s = [3, 2, 1] and r = 1 by hand: 9 / (9 + 4 + 1)"
-    return Verdict(False, next((why for why, other in near.items() if close(values, other)), wrong))
+    return matched(values, right, why, near, "try s = [3, 2, 1] and r = 1 by hand: 9 / (9 + 4 + 1)")
 
 
 def check_update_shows(answer: str | None) -> Verdict:
     """Lesson 01: what the singular values of a trained rank-8 update show, and what they do not."""
-    if unsolved(answer):
-        return not_yet("put a letter in place of ...")
     replies = {
         "a": "B A of rank 8 can have no ninth singular value, whatever the task needs: that was built in",
         "b": "at most 8 is built in; that the 8 are so uneven was found out, in this run, on this task",
         "c": "W was not touched, and it is far from low rank: look at the table of the 24 weights",
     }
-    letter = str(answer).strip(" .,:;()'\"").lower()
-    if letter not in replies:
-        return Verdict(False, f"answer with one of {', '.join(replies)}")
-    return Verdict(letter == "b", replies[letter])
+    return choice(answer, "b", replies)
 
 
 def check_factor_shapes(a: Any, b: Any) -> Verdict:
@@ -82,11 +76,11 @@ def check_factor_shapes(a: Any, b: Any) -> Verdict:
 def check_training_bytes(function: Callable[[int, int], float]) -> Verdict:
     """Lesson 01: bytes of weights, gradients and Adam's state in fp32, as a function of (parameters, trained)."""
     cases = [(1000, 1000), (22_000_000, 74_000), (10, 0)]
-    values = [attempt(function, *case) for case in cases]
-    if stopped := next((v for v in values if isinstance(v, Verdict)), None):
-        return stopped
-    if close(values, [4 * p + 12 * t for p, t in cases]):
-        return Verdict(True, "4 bytes for each parameter, and 4 + 8 more for each that trains: 16 against 4")
+    values = values_of(function, cases)
+    if isinstance(values, Verdict):
+        return values
+    right = [4 * p + 12 * t for p, t in cases]
+    why = "4 bytes for each parameter, and 4 + 8 more for each that trains: 16 against 4"
     near = {
         "every parameter is counted at 16 bytes, but a frozen one has neither gradient nor state": [
             16 * p for p, _ in cases
@@ -100,4 +94,4 @@ def check_training_bytes(function: Callable[[int, int], float]) -> Verdict:
         "those are numbers; in fp32 each has 4 bytes": [p + 3 * t for p, t in cases],
     }
     wrong = "a parameter has 4 bytes; one that trains has 4 for its gradient and 8 for Adam's state on top"
-    return Verdict(False, next((why for why, other in near.items() if close(values, other)), wrong))
+    return matched(values, right, why, near, wrong)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, matched, not_yet, number, unsolved, values_of
 
 
 def check_chosen_rate(rate: float | None, frame: pd.DataFrame) -> Verdict:
@@ -78,14 +78,13 @@ def check_same_rate(rate: float | None) -> Verdict:
 def check_best_error(error: Callable[[Any, int], float]) -> Verdict:
     """Lesson 06: the least relative error of a rank-r matrix against one with singular values s, as f(s, r)."""
     cases = [(np.array([3.0, 2.0, 1.0]), 1), (np.array([5.0, 4.0, 2.0, 1.0]), 2), (np.array([2.0, 2.0, 2.0]), 2)]
-    values = [attempt(error, *case) for case in cases]
-    if stopped := next((v for v in values if isinstance(v, Verdict)), None):
-        return stopped
+    values = values_of(error, cases)
+    if isinstance(values, Verdict):
+        return values
     if any(np.ndim(value) for value in values):
         return Verdict(False, "you return a list: add up what is left out")
-    if close(values, [_tail(s, r) for s, r in cases]):
-        return Verdict(True, "the tail, as a length: of 8 equal values, 6 still leave half, 7 a third, and 8 nothing")
-    near: dict[str, Callable[[np.ndarray, int], float]] = {
+    why = "the tail, as a length: of 8 equal values, 6 still leave half, 7 a third, and 8 nothing"
+    mistakes: dict[str, Callable[[np.ndarray, int], float]] = {
         "that is a share of the energy: a length is its square root": lambda s, r: _tail(s, r) ** 2,
         "that is what is kept: left out are those after the r-th, s[r:]": lambda s, r: (1 - _tail(s, r) ** 2) ** 0.5,
         "that is the energy kept; asked is the length of what is left out": lambda s, r: 1 - _tail(s, r) ** 2,
@@ -98,7 +97,8 @@ def check_best_error(error: Callable[[Any, int], float]) -> Verdict:
         "a share lies between 0 and 1, not in per cent": lambda s, r: 100 * _tail(s, r),
     }
     wrong = "try s = [3, 2, 1] and r = 1 by hand: the square root of (4 + 1) / (9 + 4 + 1)"
-    return Verdict(False, next((why for why, f in near.items() if close(values, [f(*c) for c in cases])), wrong))
+    near = {words: [mistake(*case) for case in cases] for words, mistake in mistakes.items()}
+    return matched(values, [_tail(s, r) for s, r in cases], why, near, wrong)
 
 
 def _tail(s: np.ndarray, r: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_lab.checks.verdict import Verdict, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, choice, not_yet, number, unsolved
 
 RULES = {
     "a": "a higher mean is luck half the time where nothing differs: a rule needs to be able to say undecided",
@@ -47,12 +47,7 @@ def check_without_rte(answer: float | None) -> Verdict:
 
 def check_beforehand(answer: str | None) -> Verdict:
     """Lesson 14: which of four is a rule stated beforehand."""
-    if unsolved(answer):
-        return not_yet("put a letter in place of the ...")
-    letter = str(answer).strip(" .,:;()'\"").lower()
-    if letter not in RULES:
-        return Verdict(False, f"answer with one of {', '.join(RULES)}")
-    return Verdict(letter == "b", RULES[letter])
+    return choice(answer, "b", RULES, "put a letter in place of the ...")
 
 
 def check_luck(answer: float | None) -> Verdict:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
-from lora_lab.checks.verdict import Verdict, attempt, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, choice, not_yet, number, unsolved, values_of
 
 WHY = {
     "a": "validation has fewer sentences than test, 500 against 2,000: its figures are noisier, not better",
@@ -34,12 +34,12 @@ def check_tuned_rate(rate: float | None, why: str | None, found: Mapping[str, An
         return Verdict(False, f"{method} was not tried at {float(rate):g}; rates tried: {', '.join(map(_rate, tried))}")
     if not math.isclose(tried[own], max(tried.values())):
         return Verdict(False, f"at {own:g} validation reaches {tried[own]:.1%}, at another rate more: take the highest")
-    letter = _letter(str(why))
-    if letter not in WHY:
+    reason = choice(why, "b", WHY)
+    if reason.words not in WHY.values():
         return Verdict(False, f"the rate is right; answer why with one of {', '.join(WHY)}")
-    if letter != "b":
-        return Verdict(False, f"the rate is right, the reason is not: {WHY[letter]}")
-    return Verdict(True, f"{own:g}, with {tried[own]:.1%} on validation, {WHY['b']}")
+    if not reason.passed:
+        return Verdict(False, f"the rate is right, the reason is not: {reason.words}")
+    return Verdict(True, f"{own:g}, with {tried[own]:.1%} on validation, {reason.words}")
 
 
 def _rate(rate: float) -> str:
@@ -66,9 +66,9 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
     """Lesson 08: whether an interval from low to high shows equivalence within a margin, as f(low, high, margin)."""
     ends = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
     cases = [*((low, high, 0.015) for low, high in ends), (-0.03, 0.03, 0.05)]
-    answers = [attempt(rule, *case) for case in cases]
-    if stopped := next((answer for answer in answers if isinstance(answer, Verdict)), None):
-        return stopped
+    answers = values_of(rule, cases)
+    if isinstance(answers, Verdict):
+        return answers
     if answers == [_inside(*case) for case in cases]:
         return Verdict(True, "both ends inside the margin: an interval of 0.2 to 1.2 points is equivalent at 1.5 too")
     near: dict[str, Callable[[float, float, float], bool]] = {
@@ -95,13 +95,4 @@ def _inside(low: float, high: float, margin: float) -> bool:
 
 def check_not_equal(answer: str | None) -> Verdict:
     """Lesson 08: what "p = 0.4" on 200 sentences allows to say of two methods."""
-    if unsolved(answer):
-        return not_yet("put a letter in place of ...")
-    letter = _letter(str(answer))
-    if letter not in P_REPLIES:
-        return Verdict(False, f"answer with one of {', '.join(P_REPLIES)}")
-    return Verdict(letter == "c", P_REPLIES[letter])
-
-
-def _letter(answer: str) -> str:
-    return answer.strip(" .,:;()'\"").lower()
+    return choice(answer, "c", P_REPLIES)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
-from typing import Any
+from collections.abc import Callable
 
-from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, matched, not_yet, number, unsolved, values_of
 
 _GB = 10**9
 
@@ -15,11 +13,11 @@ _GB = 10**9
 def check_break_even_rank(rank: Callable[[int, int], float]) -> Verdict:
     """Lesson 03: the rank at which A and B hold as many numbers as W, as a function of (d_in, d_out)."""
     cases = [(4096, 4096), (8192, 1024), (384, 1536), (1000, 10)]
-    values = [attempt(rank, *case) for case in cases]
-    if stopped := next((v for v in values if isinstance(v, Verdict)), None):
-        return stopped
-    if close(values, [i * o / (i + o) for i, o in cases]):
-        return Verdict(True, "r (d_in + d_out) = d_in d_out, solved for r; where d_in = d_out = d that is d / 2")
+    values = values_of(rank, cases)
+    if isinstance(values, Verdict):
+        return values
+    right = [i * o / (i + o) for i, o in cases]
+    why = "r (d_in + d_out) = d_in d_out, solved for r; where d_in = d_out = d that is d / 2"
     whole = "as a whole number: it need not be one, so do not round or cut it off"
     square = "is right for square weights only: write r (d_in + d_out) = d_in d_out and solve for r"
     near: dict[str, list[float]] = {
@@ -45,7 +43,7 @@ def check_break_even_rank(rank: Callable[[int, int], float]) -> Verdict:
         ],
     }
     wrong = "try 1000 x 10 by hand: W has 10,000 numbers, each rank costs 1,010, so it is a little below 10"
-    return Verdict(False, next((why for why, other in near.items() if close(values, other)), wrong))
+    return matched(values, right, why, near, wrong)
 
 
 def check_qv_count(answer: float | None) -> Verdict:
@@ -70,7 +68,8 @@ def check_qv_count(answer: float | None) -> Verdict:
         "outputs x r; inputs and outputs are added",
     }
     fallback = "layers x rank x (inputs + outputs of q, and inputs + outputs of v)"
-    return _number(answer, right, hints, fallback, f"80 layers x 8 x (8192 + 8192 + 8192 + 1024) = {right:,}")
+    why = f"80 layers x 8 x (8192 + 8192 + 8192 + 1024) = {right:,}"
+    return number(answer, right, hints, why, fallback=fallback)
 
 
 def check_times_fewer(answer: float | None) -> Verdict:
@@ -89,7 +88,7 @@ def check_times_fewer(answer: float | None) -> Verdict:
     }
     why = f"about {right:.0f}, against {full / lora:.0f} without the head: the head is two thirds of what trains"
     fallback = "(all that trains in full fine-tuning) / (adapter + head)"
-    return _number(answer, right, hints, fallback, why, within=0.01)  # with or without the pooler's numbers on top
+    return number(answer, right, hints, why, 0.01, fallback)  # with or without the pooler's numbers on top
 
 
 def check_file_size(mb: float | None, mib: float | None) -> Verdict:
@@ -105,8 +104,7 @@ def check_file_size(mb: float | None, mib: float | None) -> Verdict:
     def sizes(size: float) -> list[float]:
         return [numbers * size / 10**6, numbers * size / 2**20]
 
-    if _near(given, sizes(2), 0.004):
-        return Verdict(True, f"{sizes(2)[0]:.0f} MB and {sizes(2)[1]:.0f} MiB are the same bytes, 4.9 % apart in name")
+    why = f"{sizes(2)[0]:.0f} MB and {sizes(2)[1]:.0f} MiB are the same bytes, 4.9 % apart in name"
     near: dict[str, list[float]] = {
         "the other way round: 2^20 is larger than 10^6, so a size has fewer MiB than MB": sizes(2)[::-1],
         "that is fp32, 4 bytes a number; bf16 has 2": sizes(4),
@@ -118,19 +116,17 @@ def check_file_size(mb: float | None, mib: float | None) -> Verdict:
         "those are GB and GiB: M stands for 10**6, and Mi for 2**20": [numbers * 2 / 10**9, numbers * 2 / 2**30],
     }
     wrong = f"{numbers:,} numbers x 2 bytes = {2 * numbers:,} bytes; divide by 10**6 and by 2**20"
-    return Verdict(False, next((why for why, other in near.items() if _near(given, other, 0.004)), wrong))
+    return matched(given, sizes(2), why, near, wrong, 0.004)  # MiB beside MB must show
 
 
 def check_storage(total: Callable[[int, float, float], float]) -> Verdict:
     """Lesson 03: bytes on disk for n tasks, as a function of (n, bytes of the base, bytes of one adapter)."""
     cases = [(100, 350 * _GB, 35 * 10**6), (7, 16 * _GB, 84 * 10**6), (1, 45 * 10**6, 301_776)]
-    values = [attempt(total, *case) for case in cases]
-    if stopped := next((v for v in values if isinstance(v, Verdict)), None):
-        return stopped
-    if _near(values, [b + n * a for n, b, a in cases], 1e-5):
-        return Verdict(
-            True, "one base and n adapters: for GPT-3 and 100 tasks 353.5 GB, where 100 models are 35,000 GB"
-        )
+    values = values_of(total, cases)
+    if isinstance(values, Verdict):
+        return values
+    right = [b + n * a for n, b, a in cases]
+    why = "one base and n adapters: for GPT-3 and 100 tasks 353.5 GB, where 100 models are 35,000 GB"
     near: dict[str, list[float]] = {
         "the base is stored once, whatever the number of tasks": [n * (b + a) for n, b, a in cases],
         "those are n whole models: the base is shared": [n * b for n, b, a in cases],
@@ -141,21 +137,4 @@ def check_storage(total: Callable[[int, float, float], float]) -> Verdict:
         ],
     }
     wrong = "one base, and an adapter for each task, added up"
-    return Verdict(False, next((why for why, other in near.items() if _near(values, other, 1e-5)), wrong))
-
-
-def _number(
-    answer: Any, right: float, hints: Mapping[Any, str], fallback: str, why: str, within: float = 1e-6
-) -> Verdict:
-    """As `number`, with a hint of its own for what is none of the usual mistakes."""
-    every = dict(hints)
-    if isinstance(answer, Real):
-        every.setdefault(answer, fallback)  # the last one, and every number is near itself
-    return number(answer, right, every, why, within)
-
-
-def _near(values: Sequence[Any], right: Sequence[float], within: float) -> bool:
-    """As `close`, with a share of one's own: an adapter beside its base must show, and so must MiB beside MB."""
-    return all(
-        isinstance(v, Real) and math.isclose(float(v), r, rel_tol=within) for v, r in zip(values, right, strict=True)
-    )
+    return matched(values, right, why, near, wrong, 1e-5)  # an adapter beside its base must show

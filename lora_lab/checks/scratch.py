@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, unsolved
+from lora_lab.checks.verdict import Verdict, attempt, choice, matched, values_of
 
 
 def check_lora_forward(forward: Callable[..., Any]) -> Verdict:
@@ -43,45 +43,39 @@ def check_lora_forward(forward: Callable[..., Any]) -> Verdict:
 
 def check_dead_start(answer: str | None) -> Verdict:
     """Lesson 02: what happens when A and B both start at zero."""
-    if unsolved(answer):
-        return not_yet("which of the letters is it?")
     replies = {
         "a": "it would be slow if the gradients were small; look at them: A's has B as a factor, B's has A",
         "b": "each gradient has the *other* matrix as a factor; with both zero, both gradients are zero, for ever",
         "c": "the update starts at zero either way; the question is whether it can ever leave zero",
     }
-    letter = str(answer).strip(" .,:;()'\"").lower()
-    if letter not in replies:
-        return Verdict(False, f"answer with one of {', '.join(replies)}")
-    return Verdict(letter == "b", replies[letter])
+    return choice(answer, "b", replies, "which of the letters is it?")
 
 
 def check_wrong_fan_in(factor: Callable[[int, int], float]) -> Verdict:
     """Lesson 02: how many times too large A is when it is scaled by its rank r, not by its d inputs."""
     cases = [(384, 8), (1024, 4), (4096, 64)]
-    values = [attempt(factor, d, r) for d, r in cases]
-    first = values[0]
-    if isinstance(first, Verdict):
-        return first
-    if close(values, [math.sqrt(d / r) for d, r in cases]):
-        return Verdict(True, f"sqrt(d / r): for d = 384 and r = 8 that is {math.sqrt(48):.1f}")
-    if close(values, [d / r for d, r in cases]):
-        return Verdict(False, "that is the ratio of the fan-ins; the bound goes with 1 over their square root")
-    if close(values, [math.sqrt(r / d) for d, r in cases]):
-        return Verdict(False, "the other way round: dividing by the smaller number makes A larger")
-    return Verdict(False, "compare the bounds: 1/sqrt(d), as it should be, and 1/sqrt(r), as it came out")
+    values = values_of(factor, cases)
+    if isinstance(values, Verdict):
+        return values
+    why = f"sqrt(d / r): for d = 384 and r = 8 that is {math.sqrt(48):.1f}"
+    near = {
+        "that is the ratio of the fan-ins; the bound goes with 1 over their square root": [d / r for d, r in cases],
+        "the other way round: dividing by the smaller number makes A larger": [math.sqrt(r / d) for d, r in cases],
+    }
+    wrong = "compare the bounds: 1/sqrt(d), as it should be, and 1/sqrt(r), as it came out"
+    return matched(values, [math.sqrt(d / r) for d, r in cases], why, near, wrong)
 
 
 def check_detour_cost(cost: Callable[[int, int, int], int]) -> Verdict:
     """Lesson 02: multiplications that the detour through A and B costs a token."""
     cases = [(384, 384, 8), (768, 3072, 4), (4096, 1024, 16)]
-    values = [attempt(cost, *case) for case in cases]
-    if isinstance(values[0], Verdict):
-        return values[0]
-    if close(values, [r * (i + o) for i, o, r in cases]):
-        return Verdict(True, "r d_in to go down and r d_out to come up: the same as the number of parameters")
-    if close(values, [i * o for i, o, r in cases]):
-        return Verdict(False, "that is W's own cost; the detour goes through r numbers")
-    if close(values, [r * i * o for i, o, r in cases]):
-        return Verdict(False, "that is forming B A first; applied one after the other it is far less")
-    return Verdict(False, "count: A has r x d_in numbers, each used once a token; B likewise")
+    values = values_of(cost, cases)
+    if isinstance(values, Verdict):
+        return values
+    why = "r d_in to go down and r d_out to come up: the same as the number of parameters"
+    near = {
+        "that is W's own cost; the detour goes through r numbers": [i * o for i, o, _ in cases],
+        "that is forming B A first; applied one after the other it is far less": [r * i * o for i, o, r in cases],
+    }
+    wrong = "count: A has r x d_in numbers, each used once a token; B likewise"
+    return matched(values, [r * (i + o) for i, o, r in cases], why, near, wrong)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_lab.checks.verdict import Verdict, attempt, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, attempt, choice, not_yet, number, unsolved
 from lora_lab.errors import LabError
 from lora_lab.experiments.styles import BASE
 from lora_lab.training.pairs import LEAST, read
@@ -61,12 +61,7 @@ def check_adapters_per_base(count: float | None, sizes: Mapping[str, int]) -> Ve
 
 def check_style_or_knowledge(answer: str | None) -> Verdict:
     """Lesson 10: how a shop's prices get into the answers of a chat model."""
-    if unsolved(answer):
-        return not_yet("put a letter in place of ...")
-    letter = str(answer).strip(" .,:;()'\"").lower()
-    if letter not in REPLIES:
-        return Verdict(False, f"answer with one of {', '.join(REPLIES)}")
-    return Verdict(letter == "b", REPLIES[letter])
+    return choice(answer, "b", REPLIES)
 
 
 def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:

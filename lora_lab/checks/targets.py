@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 
-from lora_lab.checks.verdict import Verdict, not_yet, unsolved
+from lora_lab.checks.verdict import Verdict, choice, matched, not_yet, unsolved
 
 BUDGET, SQUARE, WIDE = 27_648, 768, 1_920  # numbers a layer; numbers a rank of a 384 x 384 and of a 384 x 1536 matrix
 
@@ -18,33 +17,22 @@ def check_equal_budget(qv: float | None, everything: float | None) -> Verdict:
         return Verdict(False, "two numbers are wanted, such as 3 and 5")
     right = (BUDGET / (2 * SQUARE), BUDGET / (4 * SQUARE + 2 * WIDE))
     near = {
-        right: "",
-        (
-            BUDGET / SQUARE,
-            right[1],
-        ): "there are two matrices, and each has both A and B: 384 + 384 numbers a rank",
-        (right[0], BUDGET / (6 * SQUARE)): "up and down are wider: 384 + 1536 numbers a rank, not 768",
-        (right[0], BUDGET / (4 * SQUARE)): "that is attention alone: up and down are two more",
-        (right[0], BUDGET / (4 * SQUARE + WIDE)): "that is five matrices: up and down are two",
-        (right[1], right[0]): "the other way round: what is spread over more matrices has the smaller rank",
-        (BUDGET / (2 * 384 * 384), right[1]): "those would be whole matrices: an adapter has r (in + out) numbers",
+        "there are two matrices, and each has both A and B: 384 + 384 numbers a rank": (BUDGET / SQUARE, right[1]),
+        "up and down are wider: 384 + 1536 numbers a rank, not 768": (right[0], BUDGET / (6 * SQUARE)),
+        "that is attention alone: up and down are two more": (right[0], BUDGET / (4 * SQUARE)),
+        "that is five matrices: up and down are two": (right[0], BUDGET / (4 * SQUARE + WIDE)),
+        "the other way round: what is spread over more matrices has the smaller rank": right[::-1],
+        "those would be whole matrices: an adapter has r (in + out) numbers": (BUDGET / (2 * 384 * 384), right[1]),
     }
-    for pair, why in near.items():
-        if all(math.isclose(float(g), p, rel_tol=1e-3) for g, p in zip((qv, everything), pair, strict=True)):
-            return Verdict(False, why) if why else Verdict(True, "18 (768 + 768) = 4 (4 x 768 + 2 x 1,920) = 27,648")
-    return Verdict(False, "divide the budget by what one rank costs on all the chosen matrices together")
+    wrong = "divide the budget by what one rank costs on all the chosen matrices together"
+    return matched((qv, everything), right, "18 (768 + 768) = 4 (4 x 768 + 2 x 1,920) = 27,648", near, wrong)
 
 
 def check_one_pair(answer: str | None) -> Verdict:
     """Lesson 07: what one pair of runs, 0.9 points apart on 2,000 rows, allows to say."""
-    if unsolved(answer):
-        return not_yet("put a letter in place of ...")
     replies = {
         "a": "0.9 is the standard error of one accuracy; a difference needs about twice its own to be told from luck",
         "b": "overlapping bars show no equality: the same sentences were answered, and equality has a test of its own",
         "c": "and it says nothing of other seeds: for that, several of each are needed",
     }
-    letter = str(answer).strip(" .,:;()'\"").lower()
-    if letter not in replies:
-        return Verdict(False, f"answer with one of {', '.join(replies)}")
-    return Verdict(letter == "c", replies[letter])
+    return choice(answer, "c", replies)

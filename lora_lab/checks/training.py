@@ -5,25 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from lora_lab.checks.verdict import Verdict, attempt, close, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, matched, not_yet, number, unsolved, values_of
 
 
 def check_standard_error(error: Callable[[float, int], float]) -> Verdict:
     """Lesson 04: the standard error of an accuracy p measured on n rows."""
     cases = [(0.82, 2000), (0.5, 100), (0.9, 872)]
-    values = [attempt(error, p, n) for p, n in cases]
-    if isinstance(values[0], Verdict):
-        return values[0]
-    if close(values, [math.sqrt(p * (1 - p) / n) for p, n in cases]):
-        return Verdict(
-            True,
-            f"at 82 % on 2,000 rows {math.sqrt(0.82 * 0.18 / 2000) * 100:.2f} points, as luck often brings",
-        )
-    if close(values, [p * (1 - p) / n for p, n in cases]):
-        return Verdict(False, "that is the variance: take its square root")
-    if close(values, [math.sqrt(p * (1 - p)) for p, n in cases]):
-        return Verdict(False, "that is the spread of one row, right or wrong; the mean of n rows spreads less")
-    return Verdict(False, "each row is right with probability p: variance p (1 - p), and the mean of n has 1/n of it")
+    values = values_of(error, cases)
+    if isinstance(values, Verdict):
+        return values
+    right = [math.sqrt(p * (1 - p) / n) for p, n in cases]
+    near = {
+        "that is the variance: take its square root": [p * (1 - p) / n for p, n in cases],
+        "that is the spread of one row, right or wrong; the mean of n rows spreads less": [
+            math.sqrt(p * (1 - p)) for p, _ in cases
+        ],
+    }
+    wrong = "each row is right with probability p: variance p (1 - p), and the mean of n has 1/n of it"
+    return matched(
+        values, right, f"at 82 % on 2,000 rows {100 * right[0]:.2f} points, as luck often brings", near, wrong
+    )
 
 
 def check_rows_needed(rows: float | None) -> Verdict:

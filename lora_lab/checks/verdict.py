@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -22,16 +22,43 @@ class Verdict:
         return f"{ {True: 'right', False: 'not right', None: 'not yet'}[self.passed] }: {self.words}"
 
 
-def number(answer: Any, right: float, hints: Mapping[Any, str], why: str, within: float = 1e-6) -> Verdict:
+def number(
+    answer: Any, right: float, hints: Mapping[Any, str], why: str, within: float = 1e-6, fallback: str = "not that"
+) -> Verdict:
     """Right within a relative error, and then why; else the hint beside the wrong number that it is nearly."""
     if not isinstance(answer, Real):
         return Verdict(False, f"a number is wanted, not {type(answer).__name__}")
     answer = float(answer)
     if math.isclose(answer, right, rel_tol=within):
         return Verdict(True, why)
-    return Verdict(
-        False, next((h for value, h in hints.items() if math.isclose(answer, value, rel_tol=0.02)), "not that")
-    )
+    known = (hint for value, hint in hints.items() if math.isclose(answer, value, rel_tol=0.02))
+    return Verdict(False, next(known, fallback))
+
+
+def choice(answer: Any, right: str, replies: Mapping[str, str], hint: str = "put a letter in place of ...") -> Verdict:
+    """Right for one of the letters, and a reply to each; `hint` while there is none."""
+    if unsolved(answer):
+        return not_yet(hint)
+    given = str(answer).strip(" .,:;()'\"").lower()
+    if given not in replies:
+        return Verdict(False, f"answer with one of {', '.join(replies)}")
+    return Verdict(given == right, replies[given])
+
+
+def values_of(function: Callable[..., Any], cases: Iterable[Sequence[Any]]) -> list[Any] | Verdict:
+    """What a student's function returns for each case, or the first verdict of `attempt`."""
+    values = [attempt(function, *case) for case in cases]
+    return next((value for value in values if isinstance(value, Verdict)), values)
+
+
+def matched(
+    values: Sequence[Any], right: Sequence[float], why: str, near: Mapping[str, Sequence[float]], fallback: str,
+    within: float = 1e-3,
+) -> Verdict:  # fmt: skip
+    """Right where all values are, and then why; else the words beside the wrong ones that they are, or `fallback`."""
+    if close(values, right, within):
+        return Verdict(True, why)
+    return Verdict(False, next((words for words, wrong in near.items() if close(values, wrong, within)), fallback))
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -56,11 +83,10 @@ def _hint(error: Exception) -> str:
     return ""
 
 
-def close(values: Sequence[Any], right: Sequence[float]) -> bool:
-    """Whether all are numbers, and the right ones to a thousandth."""
-    return all(
-        isinstance(v, Real) and math.isclose(float(v), r, rel_tol=1e-3) for v, r in zip(values, right, strict=True)
-    )
+def close(values: Sequence[Any], right: Sequence[float], within: float = 1e-3) -> bool:
+    """Whether all are numbers, and the right ones within a relative error."""
+    pairs = zip(values, right, strict=True)
+    return all(isinstance(v, Real) and math.isclose(float(v), r, rel_tol=within) for v, r in pairs)
 
 
 def unsolved(answer: object) -> bool:
