@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,10 @@ from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
 from lora_lab.cli.predictions import predictions
 from lora_lab.cli.reproduce import reproduce
+from lora_lab.cli.shared import DOWNLOAD, JSON, say, together
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.cli.wheelhouse import wheelhouse
 from lora_lab.errors import Failed, LabError, LabWarning
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
 def main() -> None:
@@ -46,33 +44,30 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _say("stopped")
+        say("stopped")
         sys.exit(130)
     except BrokenPipeError:
         os._exit(0)  # the reader went away, as `| head` does
     except click.ClickException as error:
-        _say(f"lora-lab: {' '.join(error.format_message().split())}")
+        say(f"lora-lab: {' '.join(error.format_message().split())}")
         sys.exit(2)
     except LabError as error:
-        _say(f"lora-lab: {error}")
+        say(f"lora-lab: {error}")
         sys.exit(1 if isinstance(error, Failed) else 2)
     except Exception as error:
         if os.environ.get("LORA_LAB_DEBUG"):
             raise
-        _say(f"lora-lab: {type(error).__name__}: {error} (LORA_LAB_DEBUG=1 shows where)")
+        say(f"lora-lab: {type(error).__name__}: {error} (LORA_LAB_DEBUG=1 shows where)")
         sys.exit(1)
 
 
-def lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The workbench's options, which work with the word `lab` and without it."""
-    for option in (
-        click.option("--check", is_flag=True, help="Start it, see that it answers, stop it."),
-        click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True),
-        click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any."),
-        click.option("--no-browser", is_flag=True, help="Start the server and print its address only."),
-    ):
-        command = option(command)
-    return command
+lab_options = together(
+    click.option("--no-browser", is_flag=True, help="Start the server and print its address only."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any."),
+    click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True),
+    click.option("--check", is_flag=True, help="Start it, see that it answers, stop it."),
+)
+"""The workbench's options, which work with the word `lab` and without it."""
 
 
 @click.group(invoke_without_command=True)
@@ -85,19 +80,10 @@ def commands(context: click.Context, /, **options: Any) -> None:
         context.invoke(lab, **options)
 
 
-commands.add_command(params)
-commands.add_command(memory)
-commands.add_command(sweep)
-commands.add_command(collect)
-commands.add_command(compare)
-commands.add_command(claims)
-commands.add_command(merge)
-commands.add_command(inspect)
-commands.add_command(reproduce)
-commands.add_command(wheelhouse)
-commands.add_command(doctor)
-commands.add_command(grade)
-commands.add_command(predictions)
+for command in (
+    params, memory, sweep, collect, compare, claims, merge, inspect, reproduce, wheelhouse, doctor, grade, predictions,
+):  # fmt: skip
+    commands.add_command(command)
 
 
 @commands.command()
@@ -106,7 +92,7 @@ def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
     """Open the workbench in JupyterLab, with the lessons copied into your folder."""
     from lora_lab import workbench
 
-    workbench.open_lab(folder, port=port, browser=not no_browser, check=check, say=_say)
+    workbench.open_lab(folder, port=port, browser=not no_browser, check=check, say=say)
 
 
 @commands.command()
@@ -117,7 +103,7 @@ def show(out: str, port: int, no_browser: bool) -> None:
     """Show the three main panels on a projector, without code (needs the extra `show`)."""
     from lora_lab import projector
 
-    projector.show(out, port=port, browser=not no_browser, say=_say)
+    projector.show(out, port=port, browser=not no_browser, say=say)
 
 
 @commands.command()
@@ -130,19 +116,19 @@ def fetch(check: bool, tweets: bool, source: str | None) -> None:
 
     wanted = [name for name, asset in assets.ASSETS.items() if tweets or not asset.opt_in]
     if not check:
-        got = assets.fetch(wanted, _say, Path(source).expanduser().absolute() if source else None)
-        _say(f"{len(got)} fetched, {len(wanted) - len(got)} already there, in {assets.home()}")
+        got = assets.fetch(wanted, say, Path(source).expanduser().absolute() if source else None)
+        say(f"{len(got)} fetched, {len(wanted) - len(got)} already there, in {assets.home()}")
         return
     problems = [f"{name} {problem}" for name in wanted if (problem := assets.problem_with(name, hashes=True))]
     if problems:
         raise Failed(f"{'; '.join(problems)}; run: lora-lab fetch")
-    _say(f"all {len(wanted)} assets are whole, in {assets.home()}")
+    say(f"all {len(wanted)} assets are whole, in {assets.home()}")
 
 
 @commands.command()
 @recipe_options()
 @click.option("--out", default="runs", show_default=True, help="The store: records and adapters.")
-@click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+@DOWNLOAD
 @JSON
 def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
     """Train one adapter, score it on held-out data and keep it."""
@@ -163,7 +149,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @click.option("--dtype", default="auto")
 @click.option("--attention", default="auto")
 @click.option("--device", "device_name", default="auto")
-@click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+@DOWNLOAD
 @click.option("--prompts", default=64, show_default=True, help="Answers generated, where the task has meanings to say.")
 @click.option(
     "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as for E2E."
@@ -230,14 +216,10 @@ def _metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
-
-
 def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
     """Our own warnings as one sentence; others are for those who write programs."""
     if issubclass(category, LabWarning):
-        _say(f"lora-lab: warning: {message}")
+        say(f"lora-lab: warning: {message}")
 
 
 def _print(what: Any, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lora_lab.cli.shared import JSON
 from lora_lab.errors import BadValue
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("claim", required=False)
 @click.option("--set", "changes", multiple=True, metavar="PREMISE=VALUE", help="Change a premise; may be repeated.")
 @click.option("--store", default=None, help="A folder of your own runs, for a claim that is judged by runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@JSON
 def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_json: bool) -> None:
     """The verdict on CLAIM, an id or a number such as 6b; of all claims when left out."""
     from lora_lab.experiments.claims import judge, judge_all

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lora_lab.cli.options import recipe_options
+from lora_lab.cli.shared import DOWNLOAD, JSON, together, with_minutes
 from lora_lab.errors import BadValue, Failed
 
 OWN = ("method", "lr", "seed", "validations", "patience", "steps", "batch")  # what a comparison says in its own way
 EVERY = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 
 
-def compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a comparison has besides a recipe's options."""
-    for option in reversed(
-        [
-            click.option(
-                "--methods", default=EVERY, show_default=True, help="With settings: lora:rank=4:targets=q+v,full."
-            ),
-            click.option("--rates", type=int, default=4, show_default=True, help="Tried for each method."),
-            click.option("--growth", type=int, default=2, show_default=True, help="More where the best is at an end."),
-            click.option("--seeds", type=int, default=5, show_default=True, help="Final runs of each method."),
-            click.option("--steps", type=int, default=None, help="Of every run; 400 when left out."),
-            click.option("--minutes", type=float, default=None, help="In place of steps: what all may take."),
-            click.option("--margin", type=float, default=0.015, show_default=True, help="Within it is equivalent."),
-            click.option("--forgetting", default=None, help="A text such as shakespeare, read before and after."),
-            click.option("--prompts", type=int, default=0, help="Texts to be generated and scored."),
-            click.option("--out", default="compared", show_default=True, help="The folder of runs and comparison."),
-            click.option("--again", is_flag=True, help="Run failed ones once more."),
-            click.option("--download", is_flag=True, help="Allow the model hub to be asked."),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
-        ]
-    ):
-        command = option(command)
-    return command
+compare_options = together(
+    click.option("--methods", default=EVERY, show_default=True, help="With settings: lora:rank=4:targets=q+v,full."),
+    click.option("--rates", type=int, default=4, show_default=True, help="Tried for each method."),
+    click.option("--growth", type=int, default=2, show_default=True, help="More where the best is at an end."),
+    click.option("--seeds", type=int, default=5, show_default=True, help="Final runs of each method."),
+    click.option("--steps", type=int, default=None, help="Of every run; 400 when left out."),
+    click.option("--minutes", type=float, default=None, help="In place of steps: what all may take."),
+    click.option("--margin", type=float, default=0.015, show_default=True, help="Within it is equivalent."),
+    click.option("--forgetting", default=None, help="A text such as shakespeare, read before and after."),
+    click.option("--prompts", type=int, default=0, help="Texts to be generated and scored."),
+    click.option("--out", default="compared", show_default=True, help="The folder of runs and comparison."),
+    click.option("--again", is_flag=True, help="Run failed ones once more."),
+    DOWNLOAD,
+    JSON,
+)
+"""What a comparison has besides a recipe's options."""
 
 
 @click.command()
@@ -60,7 +51,7 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
         raise BadValue(f"--minutes is the time that all of it may take, above 0, not {minutes:g}")
     out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
     how = {name: options.pop(name) for name in ("again", "download")}
-    say, steps = _sayer(), 400 if steps is None else steps
+    say, steps = with_minutes(), 400 if steps is None else steps
     if minutes is not None:
         steps = _budget(minutes, model, task, methods, out, say, how["download"], dict(options))
     found = run(model, task, methods, out, say=say, steps=steps, **how, **options).to_json()
@@ -77,16 +68,6 @@ def _budget(
     from lora_lab.experiments.contenders import contenders
 
     return steps_within(minutes, terms_of(model, task, options), contenders(methods), Path(out), say, download=download)
-
-
-def _sayer() -> Callable[[str], None]:
-    """Progress on stderr, with the minutes since the start."""
-    started = time.perf_counter()
-
-    def say(words: str) -> None:
-        print(f"{(time.perf_counter() - started) / 60:6.1f} min  {words}", file=sys.stderr, flush=True)
-
-    return say
 
 
 def describe(found: dict[str, Any]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
 
+from lora_lab.cli.shared import JSON, say
 from lora_lab.errors import Failed
 
 
@@ -19,7 +19,7 @@ from lora_lab.errors import Failed
 @click.option("--dir", "folder", default=".", show_default=True, help="With --preflight: where the lab will be used.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="With --preflight.")
 @click.option("--collect", default=None, help="A folder of files that were sent back: one table of them.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@JSON
 def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: str | None, as_json: bool) -> None:
     """What this machine has and how the lab will use it."""
     if preflight:
@@ -42,7 +42,7 @@ def _preflight(out: str | None, folder: Path, port: int, as_json: bool) -> None:
     from lora_lab.preflight.lab import preflight
     from lora_lab.preflight.report import FILE, write_letter
 
-    findings = preflight(folder, port, say=lambda said: print(said, file=sys.stderr, flush=True))
+    findings = preflight(folder, port, say=say)
     told, path = write_letter(findings, Path(out or FILE).expanduser().absolute())
     print(json.dumps(told) if as_json else f"{words(findings)}\nto be sent back, without names: {path}")
     if not told["green"]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from lora_lab.cli.shared import JSON, say
 
 if TYPE_CHECKING:
     from lora_lab.grading.folder import Grade
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--full", is_flag=True, help="Train at full length; else FAST=1, an illustration of each training.")
 @click.option("--lesson", default=None, help="The notebook as it was handed out, where it is no lesson of the lab.")
 @click.option("--csv", "table", default=None, help="Also write a table with a line for each notebook to this file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@JSON
 def grade(
     path: str, seconds: float, memory: float, jobs: int, full: bool, lesson: str | None, table: str | None,
     as_json: bool,
@@ -45,9 +46,6 @@ def grade(
     def keep(rows: list[Grade]) -> None:
         with suppress(BadValue):  # Excel has it open, for one: the end tries again, and says so
             write(rows)
-
-    def say(words: str) -> None:
-        print(words, file=sys.stderr)
 
     rows = folder.grade(path, limits=limits, jobs=jobs, known=known, say=say, keep=keep)
     print(json.dumps({"notebooks": [row.to_json() for row in rows]}) if as_json else _in_words(rows))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lora_lab.cli.shared import DOWNLOAD, JSON
+
 if TYPE_CHECKING:
     from lora_lab.methods.inspection import Inspection
 
@@ -17,8 +19,8 @@ LINES = 24  # of norms; --json has them all
 @click.argument("adapter")
 @click.option("--base", default=None, help="The model that it was trained on: a bundled name, a folder or a hub id.")
 @click.option("--dtype", default="fp32", show_default=True, help="Load the base in fp32, bf16 or fp16.")
-@click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@DOWNLOAD
+@JSON
 def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json: bool) -> None:
     """Say what is in the folder ADAPTER, whether it does anything to the base, and name what is wrong with it."""
     from lora_lab.training.inspecting import inspect_folder

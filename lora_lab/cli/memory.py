@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import click
 from lora_lab.accounting.units import GIB
 from lora_lab.cli.memory_answer import Answer, Question, describe
 from lora_lab.cli.method import method_options, take_method
+from lora_lab.cli.shared import JSON, together
 from lora_lab.errors import BadValue, LabError
 
 if TYPE_CHECKING:
@@ -23,38 +23,33 @@ if TYPE_CHECKING:
 SETUP = ("batch", "seq", "dtype", "adapter_dtype", "optimizer", "checkpointing", "dropout", "padded", "outputs_kept")
 
 
-def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that make a set-up and name a card; their defaults are the set-up's own."""
-    for option in reversed(
-        [
-            click.option("--batch", type=int, default=1, show_default=True, help="Rows."),
-            click.option("--seq", type=int, default=512, show_default=True, help="Tokens a row, padding included."),
-            click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32."),
-            click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (PEFT's way) or bf16."),
-            click.option("--optimizer", default="adamw", show_default=True, help="adamw, -foreach, -fused, -8bit; sgd"),
-            click.option("--checkpointing", is_flag=True, help="Keep each layer's input only, and run layers twice."),
-            click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own."),
-            click.option("--padded", is_flag=True, help="Rows of unequal length: attention gets a mask."),
-            click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values to the end."),
-            click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
-            click.option("--double-quant/--no-double-quant", default=True, help="Of qlora."),
-            click.option("--device", default=None, help="Whose kernels: cuda or cpu; the card's own when left out."),
-            click.option("--gpu", default=None, help="A card by name: 4090, a100 80, '16 gb laptop'."),
-            click.option("--gpu-gb", type=float, default=None, help="A card by its memory in GB."),
-            click.option("--num-labels", type=int, default=None, help="Classes of an encoder's head; 2 when left out."),
-            click.option("--trace", is_flag=True, help="Follow the step over fake tensors: exact, in seconds."),
-            click.option("--inference", is_flag=True, help="Generation instead of training: weights and cache."),
-        ]
-    ):
-        command = option(command)
-    return command
+setup_options = together(
+    click.option("--batch", type=int, default=1, show_default=True, help="Rows."),
+    click.option("--seq", type=int, default=512, show_default=True, help="Tokens a row, padding included."),
+    click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32."),
+    click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (PEFT's way) or bf16."),
+    click.option("--optimizer", default="adamw", show_default=True, help="adamw, -foreach, -fused, -8bit; sgd"),
+    click.option("--checkpointing", is_flag=True, help="Keep each layer's input only, and run layers twice."),
+    click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own."),
+    click.option("--padded", is_flag=True, help="Rows of unequal length: attention gets a mask."),
+    click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values to the end."),
+    click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
+    click.option("--double-quant/--no-double-quant", default=True, help="Of qlora."),
+    click.option("--device", default=None, help="Whose kernels: cuda or cpu; the card's own when left out."),
+    click.option("--gpu", default=None, help="A card by name: 4090, a100 80, '16 gb laptop'."),
+    click.option("--gpu-gb", type=float, default=None, help="A card by its memory in GB."),
+    click.option("--num-labels", type=int, default=None, help="Classes of an encoder's head; 2 when left out."),
+    click.option("--trace", is_flag=True, help="Follow the step over fake tensors: exact, in seconds."),
+    click.option("--inference", is_flag=True, help="Generation instead of training: weights and cache."),
+)
+"""The options that make a set-up and name a card; their defaults are the set-up's own."""
 
 
 @click.command()
 @click.argument("model")
 @method_options()
 @setup_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@JSON
 def memory(model: str, as_json: bool, **options: Any) -> None:
     """How much memory a training step of MODEL needs, term by term, and whether a card has it.
 

@@ -6,6 +6,8 @@ import json
 
 import click
 
+from lora_lab.cli.shared import DOWNLOAD, JSON
+
 
 @click.command()
 @click.argument("adapter")
@@ -14,8 +16,8 @@ import click
 @click.option(
     "--dtype", default=None, help="fp32, bf16, fp16; the base's own when left out; nf4 for the numbers of a 4-bit base."
 )
-@click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@DOWNLOAD
+@JSON
 def merge(adapter: str, base: str | None, out: str, dtype: str | None, download: bool, as_json: bool) -> None:
     """Write ADAPTER merged into its base, a plain transformers checkpoint with its tokenizer.
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lora_lab.cli.shared import Command
 from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY, Method, method_from
 
 if TYPE_CHECKING:
     from lora_lab.accounting.architectures import Architecture
 
-Command = Callable[..., Any]
 OTHER_NAMES = {"dropout": "lora_dropout"}  # `memory` has a --dropout of its own, the model's
 HELP = {
     "rank": "Columns of B, rows of A",

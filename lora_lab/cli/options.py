@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import click
 
 from lora_lab.cli.method import method_options
+from lora_lab.cli.shared import Command
 
-Command = Callable[..., Any]
 TASK_NAMES = "rt, imdb, tweets; smollm2: kjv, shakespeare, restaurants, captain, json, preacher;"
 
 

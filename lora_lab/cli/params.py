@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lora_lab.cli.method import method_options, take_method
+from lora_lab.cli.shared import JSON
 
 if TYPE_CHECKING:
     from lora_lab.accounting.parameters import ParameterCount, Row
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @method_options()
 @click.option("--num-labels", type=int, default=None, help="Count the model for sequence classification.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@JSON
 def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
     """How many parameters a method would train on MODEL, module by module.
 

@@ -6,11 +6,13 @@ import json
 
 import click
 
+from lora_lab.cli.shared import JSON
+
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False), default=".")
 @click.option("--csv", "table", default=None, help="Write every guess as a line of this file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@JSON
 def predictions(folder: str, table: str | None, as_json: bool) -> None:
     """Gather the logs of guesses (predictions.jsonl) below FOLDER: by student, lesson and question."""
     from pathlib import Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from lora_lab.cli.reproduce_paper import paper_options, refuse_at_laptop_scale, reproduce_paper
+from lora_lab.cli.shared import JSON, with_minutes
 from lora_lab.errors import Failed
 
 
@@ -23,7 +23,7 @@ from lora_lab.errors import Failed
 @click.option("--out", default="reproduced", show_default=True, help="The folder of runs, results and report.")
 @click.option("--again", is_flag=True, help="Measure and judge anew what has a result; finished runs are kept.")
 @paper_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@JSON
 def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Do tables and figures of Hu et al. 2021 again: table1 table2 ... fig3 fig4 section4_2, or all of them.
 
@@ -58,17 +58,14 @@ def _run(wanted: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, An
     from lora_lab.files import write_atomically
     from lora_lab.plots.reproduced import picture
 
-    out, started = Path(options["out"]), time.perf_counter()
-
-    def say(words: str) -> None:
-        print(f"{(time.perf_counter() - started) / 60:6.1f} min  {words}", file=sys.stderr, flush=True)
+    out = Path(options["out"])
 
     def after(results: Sequence[Mapping[str, Any]]) -> None:
         if results[-1]["rows"]:
             write_atomically(out / f"{results[-1]['item']}.png", picture(results[-1])._repr_png_())
         write_report(kept(out), out)  # with those of earlier calls
 
-    return run(wanted, out, minutes=options["minutes"], again=options["again"], say=say, after=after)
+    return run(wanted, out, minutes=options["minutes"], again=options["again"], say=with_minutes(), after=after)
 
 
 def described(found: Mapping[str, Any]) -> str:

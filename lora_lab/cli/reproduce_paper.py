@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
+from lora_lab.cli.shared import together
 from lora_lab.errors import BadValue
 
 PLANNED = ("model", "task", "row", "variant", "gpu", "model_path", "data")
@@ -15,26 +16,21 @@ RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_
 COUNT = click.IntRange(min=1)
 
 
-def paper_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What only --scale paper takes."""
-    for option in reversed(
-        [
-            click.option("--model", default=None, help="paper: one model of the table, such as gpt2-medium."),
-            click.option("--task", default=None, help="paper: one task of the table, such as rte."),
-            click.option("--row", default=None, help="paper: one row of the table; LoRA when left out of a run."),
-            click.option("--variant", default=None, help="paper: the paper's settings, or repo for its scripts'."),
-            click.option("--gpu", default=None, help="paper: the card that time and memory are predicted for."),
-            click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
-            click.option("--data", default=None, help="paper: the folder of GLUE's or E2E's files."),
-            click.option("--seeds", type=COUNT, default=None, help="paper: how many; the paper's when left out."),
-            click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after so many: a rehearsal."),
-            click.option("--prompts", type=COUNT, default=None, help="paper: say only so many of the test's meanings."),
-            click.option("--start", default=None, help="paper: the MNLI run's adapter, where a task begins from it."),
-            click.option("--download", is_flag=True, help="paper: allow the model hub to be asked."),
-        ]
-    ):
-        command = option(command)
-    return command
+paper_options = together(
+    click.option("--model", default=None, help="paper: one model of the table, such as gpt2-medium."),
+    click.option("--task", default=None, help="paper: one task of the table, such as rte."),
+    click.option("--row", default=None, help="paper: one row of the table; LoRA when left out of a run."),
+    click.option("--variant", default=None, help="paper: the paper's settings, or repo for its scripts'."),
+    click.option("--gpu", default=None, help="paper: the card that time and memory are predicted for."),
+    click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
+    click.option("--data", default=None, help="paper: the folder of GLUE's or E2E's files."),
+    click.option("--seeds", type=COUNT, default=None, help="paper: how many; the paper's when left out."),
+    click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after so many: a rehearsal."),
+    click.option("--prompts", type=COUNT, default=None, help="paper: say only so many of the test's meanings."),
+    click.option("--start", default=None, help="paper: the MNLI run's adapter, where a task begins from it."),
+    click.option("--download", is_flag=True, help="paper: allow the model hub to be asked."),
+)
+"""What only --scale paper takes."""
 
 
 def refuse_at_laptop_scale(options: Mapping[str, Any]) -> None:

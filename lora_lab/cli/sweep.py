@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
+from lora_lab.cli.shared import DOWNLOAD, JSON, together
 from lora_lab.errors import BadValue
 
 GRID = ("rank", "alpha", "targets", "lr", "seed")
 LISTS: dict[str, type] = {"lr": float, "seed": int}  # what every method can be swept over
 
 
-def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The grid's own options; those that all recipes share are `train`'s."""
-    for option in reversed(
-        [
-            click.option("--rank", default=None, help="Lora's, with commas: 1,2,4,8; 8 when left out."),
-            click.option("--alpha", default=None, help="With commas: 8,16."),
-            click.option("--alpha-rule", default=None, help="fixed:16 (when left out), rank, 2rank, sqrt or sqrt:4."),
-            click.option("--targets", multiple=True, help="q,v when left out; give it again for another choice."),
-            click.option("--lr", default="2e-3", show_default=True, help="With commas: 1e-3,2e-3."),
-            click.option("--seed", default="0", show_default=True, help="With commas, or 0-4."),
-        ]
-    ):
-        command = option(command)
-    return command
+sweep_options = together(
+    click.option("--rank", default=None, help="Lora's, with commas: 1,2,4,8; 8 when left out."),
+    click.option("--alpha", default=None, help="With commas: 8,16."),
+    click.option("--alpha-rule", default=None, help="fixed:16 (when left out), rank, 2rank, sqrt or sqrt:4."),
+    click.option("--targets", multiple=True, help="q,v when left out; give it again for another choice."),
+    click.option("--lr", default="2e-3", show_default=True, help="With commas: 1e-3,2e-3."),
+    click.option("--seed", default="0", show_default=True, help="With commas, or 0-4."),
+)
+"""The grid's own options; those that all recipes share are `train`'s."""
 
 
 @click.command()
@@ -45,8 +40,8 @@ def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--dask", default=None, help="Address of a Dask scheduler, whose workers take the packs.")
 @click.option("--share", "part", default=None, help="i/n: only laptop i's share of the grid.")
-@click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@DOWNLOAD
+@JSON
 def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download: bool, **options: Any) -> None:
     """Train every combination of rates and seeds, of lora also of ranks, alphas and targets, side by side.
 
@@ -71,7 +66,7 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
 @click.command()
 @click.argument("folders", nargs=-1, required=True)
 @click.option("--out", default="collected", show_default=True, help="The store that gets all of them.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@JSON
 def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
     """Merge the stores below some FOLDERS into one, with a table and a picture of what the class found."""
     from lora_lab.experiments.collect import collect as merge

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lora_lab.cli.shared import JSON, say
 from lora_lab.errors import Failed
 
 
@@ -22,7 +22,7 @@ from lora_lab.errors import Failed
 @click.option("--tweets", is_flag=True, help="Also the tweets, which hold abuse.")
 @click.option("--upgrade", is_flag=True, help="Choose the newest versions anew.")
 @click.option("--check", is_flag=True, help="Read every byte that is there and compare; fetch nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@JSON
 def wheelhouse(
     out: str, platforms: tuple[str, ...], pythons: tuple[str, ...], check: bool, as_json: bool, **wishes: Any
 ) -> None:
@@ -37,7 +37,7 @@ def wheelhouse(
     else:
         where = platforms or (targets.this_platform() or "",)
         wanted = [targets.Target(one, python) for one in where for python in pythons or (targets.this_python(),)]
-        manifest = gather.gather(folder, wanted, gather.Wishes(**wishes), _say)
+        manifest = gather.gather(folder, wanted, gather.Wishes(**wishes), say)
     print(json.dumps(manifest) if as_json else describe(folder, manifest))
 
 
@@ -54,7 +54,3 @@ def describe(folder: Path, manifest: dict[str, Any]) -> str:
     lines += [f"models and data: {len(assets)} packages, {sum(assets) / 1e6:,.0f} MB"]
     lines += [f"in all {len(sizes)} files, {sum(sizes.values()) / 1e6:,.0f} MB, in {folder}"]
     return "\n".join([*lines, "copy the folder to a stick or a shared drive; HOWTO.txt in it says how to install"])
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)

@@ -1,0 +1,36 @@
+"""What commands share: options of several, groups of options, and words on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+DOWNLOAD = click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator; --help names them in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def say(words: str) -> None:
+    """Words for whoever watches: stdout is the answer's."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def with_minutes() -> Callable[[str], None]:
+    """`say`, with the minutes since now before each line."""
+    started = time.perf_counter()
+    return lambda words: say(f"{(time.perf_counter() - started) / 60:6.1f} min  {words}")
