@@ -11,6 +11,7 @@ from matplotlib.ticker import NullLocator
 from lora_lab.experiments.bits import SIXTEEN, Curve, bits_of, short
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, RED, Picture
 from lora_lab.plots.beside import titled
+from lora_lab.plots.compared import new_axes, tidy
 
 OUTCOMES = {"better": (GREEN, "^"), "equivalent": (BLUE, "o"), "undecided": (ORANGE, "s"), "worse": (RED, "v")}
 
@@ -20,8 +21,7 @@ def levels_among_weights(scaled: np.ndarray, levels: Mapping[str, np.ndarray], e
 
     scaled   any shape, -1 to 1; levels, errors: by the name of a format; an error is relative, |W - W'| / |W|
     """
-    picture = Picture(figsize=(6.4, 3.6), dpi=110, layout="constrained", facecolor="white")
-    above, below = picture.subplots(2, 1, sharex=True, height_ratios=(3, 0.5 * len(levels)))
+    picture, (above, below) = new_axes(6.4, 3.6, 2, 1, sharex=True, height_ratios=(3, 0.5 * len(levels)))
     above.hist(scaled.ravel(), bins=81, range=(-1.01, 1.01), color=GREY, density=True)
     above.set(ylabel="weights (density)", facecolor="white")
     for place, marks in enumerate(levels.values()):
@@ -42,8 +42,7 @@ def quality_against_bits(found: Curve, beside: Curve | None = None, title: str =
 
     beside   further runs, such as a live one, drawn as crosses
     """
-    picture = Picture(figsize=(6.8, 4.2), dpi=110, layout="constrained", facecolor="white")
-    axes = picture.subplots()
+    picture, axes = new_axes(6.8, 4.2)
     rows = found.table()
     bits, means = [row["bits"] for row in rows], [100 * row["mean"] for row in rows]
     axes.plot(bits, means, color=GREY, linewidth=1.2, zorder=1)
@@ -56,10 +55,7 @@ def quality_against_bits(found: Curve, beside: Curve | None = None, title: str =
     axes.set_xticks(bits, [f"{short(row['dtype'])}\n{row['bits']:.3g}" for row in rows])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="the base's linear layers: bits a weight, scales included (log)", ylabel="test accuracy (%)")
-    axes.set_facecolor("white")
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     axes.legend(*_once(axes), fontsize=8, frameon=False, loc="lower right")
     titled(picture, [title or headline(found)])
     picture.alt = f"Test accuracy against bits a weight. {found}"

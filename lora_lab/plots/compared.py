@@ -35,10 +35,10 @@ SHARES = ("accuracy", "macro_f1", "slot_errors")
 LOWER = ("perplexity", "slot_errors", "loss")
 
 
-def new_axes(width: float, height: float) -> tuple[Picture, Any]:
-    """A picture of one pair of axes, inches wide and high."""
+def new_axes(width: float, height: float, *grid: int, **how: Any) -> tuple[Picture, Any]:
+    """A picture of so many inches and its axes, one pair or, as `subplots` takes them, a grid of rows and columns."""
     picture = Picture(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
-    return picture, picture.subplots()
+    return picture, picture.subplots(*grid, **how)
 
 
 def finish(axes: Any, title: str, below: str, grid: str = "both") -> None:

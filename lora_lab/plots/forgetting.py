@@ -9,6 +9,7 @@ import pandas as pd
 from lora_lab.experiments.forgetting import Forgetting
 from lora_lab.plots import GREY, Picture
 from lora_lab.plots.beside import name_ends, titled
+from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.plots.sweeps import COLOURS, MARKERS
 
 
@@ -17,8 +18,7 @@ def forgetting_path(found: Forgetting, title: str = "", width: float = 6.4) -> P
 
     Methods are compared along a vertical line: equal learning. `width` in inches.
     """
-    picture = Picture(figsize=(width, 4.2), dpi=110, layout="constrained", facecolor="white")
-    axes = picture.subplots()
+    picture, axes = new_axes(width, 4.2)
     axes.axhline(found.base, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
     paths = {name: found.frame[found.frame["method"] == name] for name in found.runs}
     ends = [_draw(axes, name, path, place) for place, (name, path) in enumerate(paths.items()) if len(path)]
@@ -27,10 +27,8 @@ def forgetting_path(found: Forgetting, title: str = "", width: float = 6.4) -> P
     axes.invert_xaxis()
     axes.margins(x=0.03)
     axes.set(xlabel=f"validation loss on {found.task} (nats per token),\nfalling to the right")
-    axes.set(ylabel=f"perplexity on {found.other}", facecolor="white")
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(ylabel=f"perplexity on {found.other}")
+    tidy(axes)
     titled(picture, [title] if title else headline(found))
     name_ends(axes, [*ends, ("before tuning", GREY, axes.get_xlim()[1], found.base)])
     return picture

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from lora_lab.experiments.intrinsic import ENOUGH, Point, intrinsic_dimension
 from lora_lab.plots import BLUE, GREY, ORANGE, Picture
 from lora_lab.plots.beside import titled
-from lora_lab.plots.compared import tidy
+from lora_lab.plots.compared import new_axes, tidy
 
 
 def intrinsic_picture(
@@ -19,8 +19,7 @@ def intrinsic_picture(
     length   of that run, for its name: "200 steps"
     others   (numbers that train, accuracy) of other methods by name, such as LoRA: crosses
     """
-    picture = Picture(figsize=(6.4, 3.9), dpi=110, layout="constrained", facecolor="white")
-    axes = picture.subplots()
+    picture, axes = new_axes(6.4, 3.9)
     ds, ys = [point.d for point in points], [100 * point.metrics["accuracy"] for point in points]
     axes.plot(ds, ys, "o-", color=BLUE, markersize=5, label="random subspace of d numbers, and the head")
     for name, (count, accuracy) in others.items():

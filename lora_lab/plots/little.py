@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator
 from lora_lab.experiments.little import Little
 from lora_lab.plots import Picture
 from lora_lab.plots.beside import name_ends, titled
+from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.plots.sweeps import COLOURS, MARKERS
 
 APART = 1.09  # methods stand side by side at a size: each by this factor to the right of the one before
@@ -19,17 +20,14 @@ APART = 1.09  # methods stand side by side at a size: each by this factor to the
 
 def accuracy_by_examples(found: Little, title: str = "", width: float = 6.4) -> Picture:
     """The picture of `little`; the title says what the verdicts are unless another is given. `width` in inches."""
-    picture = Picture(figsize=(width, 4.2), dpi=110, layout="constrained", facecolor="white")
-    axes = picture.subplots()
+    picture, axes = new_axes(width, 4.2)
     ends = [_draw(axes, group, place, len(found.methods)) for place, group in enumerate(_groups(found)) if len(group)]
     axes.set_xscale("log")
     axes.set_xticks(found.sizes, [found.size_name(size).replace(" ", "\n") for size in found.sizes])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(found.sizes[0] / 1.4, found.sizes[-1] * 1.4)
-    axes.set(xlabel="training examples (log)", ylabel="test accuracy (%)", facecolor="white")
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel="training examples (log)", ylabel="test accuracy (%)")
+    tidy(axes)
     titled(picture, [title] if title else headline(found))
     name_ends(axes, ends)
     return picture

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from matplotlib.ticker import FuncFormatter
 
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
+from lora_lab.plots.compared import new_axes
 
 _STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (RED, "D"), (PURPLE, "v"))
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -24,8 +25,7 @@ def times_fewer(
     named: models whose size is marked below the upper edge, as (name, parameters); at most five series.
     note: stands above the legend.
     """
-    picture = Picture(figsize=(7.2, 4.6), dpi=110, layout="constrained", facecolor="white")
-    axes = picture.subplots()
+    picture, axes = new_axes(7.2, 4.6)
     axes.axhspan(*band, color="#e4e4e4", label=f"{band[0]:,.0f} to {band[1]:,.0f} times")
     for (label, points), (colour, marker) in zip(series.items(), _STYLES, strict=False):
         xs, ys = zip(*sorted(points), strict=True)

@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from lora_lab.plots import BLUE, GREY, Picture
 from lora_lab.plots.beside import titled
+from lora_lab.plots.compared import new_axes
 
 
 def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -> Picture:
@@ -42,9 +43,7 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
 def file_sizes(sizes: Mapping[str, int]) -> Picture:
     """Bars on a scale of powers of ten, the base's first."""
     names, values = list(sizes), list(sizes.values())
-    picture = Picture(figsize=(7, 0.9 + 0.3 * len(names)), dpi=110, layout="constrained")
-    picture.set_facecolor("white")
-    axes = picture.subplots()
+    picture, axes = new_axes(7, 0.9 + 0.3 * len(names))
     axes.barh(names, values, color=[GREY, *[BLUE] * (len(names) - 1)], height=0.6)
     axes.invert_yaxis()
     axes.set(

@@ -12,7 +12,7 @@ from lora_lab.accounting.low_rank import rank_for_energy
 from lora_lab.experiments.subspace import Amplification, Intruders, expected_phi, spread_of_phi
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
 from lora_lab.plots.beside import titled
-from lora_lab.plots.compared import tidy
+from lora_lab.plots.compared import new_axes, tidy
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["white", "#9ccbe8", BLUE, "#002b45"])
 SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "white", BLUE])
@@ -26,8 +26,7 @@ def phi_maps(grids: Mapping[str, np.ndarray], d: int, title: str = "", sides: tu
     grids   each (k1, k2), as `phi_grid` gives them, of directions in R^d
     sides   what i and j count
     """
-    picture = Picture(figsize=(8.6, 0.9 + 1.75 * len(grids)), dpi=110, layout="constrained", facecolor="white")
-    rows = picture.subplots(len(grids), 3, squeeze=False)
+    picture, rows = new_axes(8.6, 0.9 + 1.75 * len(grids), len(grids), 3, squeeze=False)
     for axes, (name, grid) in zip(rows, grids.items(), strict=True):
         chance = expected_phi(d, *grid.shape)
         _heat(picture, axes[0], grid, f"{name}: phi", HEAT, 0, 1)
@@ -56,8 +55,7 @@ def spectra(values: Mapping[str, np.ndarray], chance: np.ndarray, title: str = "
 
     values   by name, largest first; chance: those of a random matrix of that shape
     """
-    picture = Picture(figsize=(8.6, 3.4), dpi=110, layout="constrained", facecolor="white")
-    left, right = picture.subplots(1, 2)
+    picture, (left, right) = new_axes(8.6, 3.4, 1, 2)
     drawn = {**values, "random, equal norm": chance}
     for place, (name, s) in enumerate(drawn.items()):
         last = place == len(drawn) - 1
@@ -84,8 +82,7 @@ def amplification_bars(found: Mapping[str, Amplification], title: str = "") -> P
 
     found   by what stands below the bars
     """
-    picture = Picture(figsize=(1.8 + 1.5 * len(found), 3.9), dpi=110, layout="constrained", facecolor="white")
-    axes = picture.subplots()
+    picture, axes = new_axes(1.8 + 1.5 * len(found), 3.9)
     at = np.arange(len(found))
     bars = (
         ("in_weight", "W's own strongest", GREY, ".."),
@@ -119,8 +116,7 @@ def intruder_dots(found: Mapping[str, Sequence[Intruders]], title: str = "") -> 
 
     found   by name, the last being chance: a random update of equal norm
     """
-    picture = Picture(figsize=(1.2 + 2.3 * len(found), 3.3), dpi=110, layout="constrained", facecolor="white")
-    places = picture.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    picture, (places,) = new_axes(1.2 + 2.3 * len(found), 3.3, 1, len(found), sharey=True, squeeze=False)
     for axes, (place, (name, several)) in zip(places, enumerate(found.items()), strict=True):
         colour, marker = LOOKS[place % 5]
         for one in several:

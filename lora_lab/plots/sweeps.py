@@ -17,11 +17,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, smoothed
+from lora_lab.plots.compared import new_axes, tidy
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
 MARKERS = "os^Dv<>p"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))  # of lines without markers
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark: also in grey
+SIZE = (6.4, 3.8)  # inches
 SMALLEST = 4.5  # points: the smallest letters that are written
 NAMES = {
     "accuracy": "test accuracy (%)",
@@ -63,9 +65,8 @@ def heat_map(frame: pd.DataFrame, down: str, across: str, metric: str = "", titl
     """A cell for each pair of values: the mean over seeds in the cell, and how many seeds; empty cells are to come."""
     metric = metric or metric_of(frame, "validation_")
     rows, columns = sorted(frame[down].unique()), sorted(frame[across].unique())
-    picture = Picture(figsize=(1.6 + 0.95 * len(columns), 1.5 + 0.5 * len(rows)), dpi=110, layout="constrained")
-    picture.set_facecolor("white")
-    draw_heat(picture.subplots(), frame, down, across, metric, rows, columns, title)
+    picture, axes = new_axes(1.6 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
+    draw_heat(axes, frame, down, across, metric, rows, columns, title)
     return picture
 
 
@@ -103,7 +104,7 @@ def mark_cell(axes: Any, row: int, column: int) -> None:
 
 def rate_curves(frame: pd.DataFrame, by: str = "rank", metric: str = "", title: str = "") -> Picture:
     """Quality over the learning rate, a line of means for each rank and a dot for each seed."""
-    picture, axes = _axes()
+    picture, axes = new_axes(*SIZE)
     draw_rates(axes, frame, by, metric or metric_of(frame, "validation_"), title)
     return picture
 
@@ -125,7 +126,7 @@ def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str 
 
 def against_rank(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
     """Every seed as a dot over its rank, means joined; where rates vary, at the one that validates best for a rank."""
-    picture, axes = _axes()
+    picture, axes = new_axes(*SIZE)
     draw_ranks(axes, frame, metric or metric_of(frame), title)
     return picture
 
@@ -148,7 +149,7 @@ def draw_ranks(axes: Any, frame: pd.DataFrame, metric: str, title: str = "", siz
 def pareto(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
     """Quality against the parameters that train: every run a dot, and the line of what nothing smaller beats."""
     metric = metric or metric_of(frame)
-    picture, axes = _axes()
+    picture, axes = new_axes(*SIZE)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
     for number, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
         style = {"color": COLOURS[number % 8], "marker": MARKERS[number % 8]}
@@ -170,11 +171,6 @@ def best_rate(frame: pd.DataFrame, by: Sequence[str] = ("method", "targets", "ra
     means = frame.groupby([*keys, "lr"], as_index=False)[metric].mean()
     places = means.groupby(keys)[metric].idxmin() if "perplexity" in metric else means.groupby(keys)[metric].idxmax()
     return frame.merge(means.loc[places, [*keys, "lr"]], on=[*keys, "lr"])
-
-
-def _axes() -> tuple[Picture, Any]:
-    picture = Picture(figsize=(6.4, 3.8), dpi=110, layout="constrained", facecolor="white")
-    return picture, picture.subplots()
 
 
 def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int, label: str, aside: float = 1) -> None:
@@ -264,9 +260,7 @@ def short(value: Any) -> str:
 def _finish(axes: Any, several: int, title: str, size: float = 9) -> None:
     """Title, letters of one size, a grid behind the lines, and a legend where there is more than one line."""
     axes.set_title(title, fontsize=size + 1)
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     axes.tick_params(labelsize=size)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_size(size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from lora_lab.experiments.microscope import Seen, Views
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
 from lora_lab.plots.beside import titled
-from lora_lab.plots.compared import tidy
+from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.plots.sheet import Sheet
 
 LOOKS = (
@@ -26,8 +26,7 @@ TICKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
 
 def microscope_picture(views: Views, names: Sequence[str] = (), title: str = "") -> Picture:
     """All that was seen, as two curves a specimen: accuracy and energy kept over the rank."""
-    picture = Picture(figsize=(8.6, 3.8), dpi=110, layout="constrained", facecolor="white")
-    left, right = picture.subplots(1, 2)
+    picture, (left, right) = new_axes(8.6, 3.8, 1, 2)
     shown = list(names or views.ranks)
     draw_accuracy(left, views, shown)
     draw_energy(right, views, shown)
@@ -57,37 +56,17 @@ def draw_accuracy(
     axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "", *, scales: bool = True
 ) -> None:
     """Accuracy over rank; the base with the trained head is the left end. A ring marks a rank of the chosen one."""
-    for name, (colour, marker, line) in _looks(views, names).items():
-        ranks, accuracies, _ = views.curve(name)
-        axes.plot(
-            *_extended(views, name, ranks, [100 * a for a in accuracies]), color=colour, marker=marker, linestyle=line,
-            markersize=4, linewidth=2.4 if name == chosen else 1.3, label=name,
-        )  # fmt: skip
+    _draw(axes, views, names, lambda seen: 100 * views.accuracy(seen), rank, chosen, scales)
     axes.axhline(100 * _majority(views), color=GREY, linestyle=":", linewidth=1, label="the commoner class, always")
-    if rank is not None:
-        _mark(axes, views.at(chosen, rank), rank, lambda seen: 100 * views.accuracy(seen))
-    axes.set(ylabel=f"accuracy (%), {len(views.sentences.texts)} sentences", xlabel="rank that every matrix is cut to")
-    if scales:
-        _ranks(axes)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(ylabel=f"accuracy (%), {len(views.sentences.texts)} sentences")
 
 
 def draw_energy(
     axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "", *, scales: bool = True
 ) -> None:
     """The share of the update's sum of squares that is kept."""
-    for name, (colour, marker, line) in _looks(views, names).items():
-        ranks, _, energies = views.curve(name)
-        axes.plot(
-            *_extended(views, name, ranks, [100 * e for e in energies]), color=colour, marker=marker, linestyle=line,
-            markersize=4, linewidth=2.4 if name == chosen else 1.3,
-        )  # fmt: skip
-    if rank is not None:
-        _mark(axes, views.at(chosen, rank), rank, lambda seen: 100 * seen.energy)
-    axes.set(ylabel="energy kept (%)", xlabel="rank that every matrix is cut to", ylim=(-3, 103))
-    if scales:
-        _ranks(axes)
-    axes.spines[["top", "right"]].set_visible(False)
+    _draw(axes, views, names, lambda seen: 100 * seen.energy, rank, chosen, scales)
+    axes.set(ylabel="energy kept (%)", ylim=(-3, 103))
 
 
 def microscope_sheet() -> Sheet:
@@ -115,15 +94,31 @@ def paint(sheet: Sheet, views: Views, names: Sequence[str], rank: int, chosen: s
     return sheet.paint(kind, left, right)
 
 
+def _draw(
+    axes: Any, views: Views, names: Sequence[str], value: Callable[[Seen], float], rank: int | None, chosen: str,
+    scales: bool,
+) -> None:  # fmt: skip
+    """A value over the rank, a line a specimen."""
+    for name, (colour, marker, line) in _looks(views, names).items():
+        seen = _in_order(views, name)
+        ends = _extended(views, name, [one.rank for one in seen], [value(one) for one in seen])
+        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 2.4 if name == chosen else 1.3}
+        axes.plot(*ends, linestyle=line, label=name, **style)
+    if rank is not None:
+        _mark(axes, views.at(chosen, rank), rank, value)
+    axes.set(xlabel="rank that every matrix is cut to")
+    if scales:
+        _ranks(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _looks(views: Views, names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     """A specimen looks the same whichever others are shown."""
-    all_of_them: Mapping[str, tuple[str, str, str]] = {
-        name: LOOKS[n % len(LOOKS)] for n, name in enumerate(views.ranks)
-    }
+    all_of_them = {name: LOOKS[n % len(LOOKS)] for n, name in enumerate(views.ranks)}
     return {name: all_of_them[name] for name in names if views.seen.get(name)}
 
 
-def _mark(axes: Any, seen: Seen | None, rank: int, value: Any) -> None:
+def _mark(axes: Any, seen: Seen | None, rank: int, value: Callable[[Seen], float]) -> None:
     axes.axvline(rank, color=GREY, linewidth=0.8)
     if seen is not None:
         axes.plot(
