@@ -25,6 +25,7 @@ from lora_lab.plots import BLUE, GREY, RED, sweeps
 from lora_lab.plots.sheet import Sheet
 from lora_lab.training.runs import FINISHED, Store
 from lora_lab.widgets.class_words import counted, guessed, guesses_table, picture_words, scaled
+from lora_lab.widgets.controls import button, choice, offer
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, scrolling, wrapped
 from lora_lab.widgets.words import cannot
 
@@ -265,25 +266,3 @@ def _line(cell: Any, row: pd.Series, values: Sequence[float], metric: str) -> st
     mean = said(row["mean"], metric) if values else "to come"
     each = " ".join(said(value, metric) for value in values)
     return f"<tr><td>{escape(label(cell))}</td><td>{len(values)}{failed}</td><td>{mean}</td><td>{each}</td></tr>"
-
-
-def button(name: str, icon: str, tooltip: str, does: Callable[[object], None]) -> W.Button:
-    """A button of the panels' usual width."""
-    made = W.Button(description=name, icon=icon, tooltip=tooltip, layout=W.Layout(width="90px"))
-    made.on_click(does)
-    return made
-
-
-def choice(name: str, options: Sequence[Any], does: Callable[[object], None]) -> W.Dropdown:
-    """A menu of the panels' usual width."""
-    style, layout = {"description_width": "60px"}, W.Layout(width="270px")
-    made = W.Dropdown(options=options, description=name, style=style, layout=layout)
-    made.observe(does, "value")
-    return made
-
-
-def offer(choice: W.Dropdown, options: Sequence[tuple[str, Any]]) -> None:
-    """Other options; what was chosen stays where it is still there."""
-    values, before = [value for _, value in options], choice.value
-    choice.options = options
-    choice.value = before if before in values else values[0]

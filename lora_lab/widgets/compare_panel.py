@@ -14,9 +14,9 @@ from lora_lab.methods import REGISTRY
 from lora_lab.plots.methods import picture
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
-from lora_lab.widgets.class_panel import button, choice
 from lora_lab.widgets.compare_tables import tables
 from lora_lab.widgets.compare_words import standing, table, verdicts
+from lora_lab.widgets.controls import button, choice
 from lora_lab.widgets.live_compare import LiveCompare
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, put_back, wrapped
 from lora_lab.widgets.words import cannot

@@ -5,7 +5,6 @@ It needs no torch until "measure here" is pressed: everything else follows from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as W
@@ -24,6 +23,7 @@ from lora_lab.methods.prompt import PromptTuning
 from lora_lab.plots.towers import Tower, TowerFigure, lines
 from lora_lab.training.watching import headless
 from lora_lab.widgets import memory_words as words
+from lora_lab.widgets.controls import slider
 from lora_lab.widgets.memory_measure import StepMeasured
 from lora_lab.widgets.panel import Panel, escape, plain, wrapped
 
@@ -65,9 +65,10 @@ class MemoryPanel(Panel):
         self.figure, self.cards = TowerFigure(len(METHODS)), lines(gpus.cards())
         self.measuring: StepMeasured | None = None
         self.model = W.Dropdown(options=models(model), value=model, description="model", layout=_wide("230px"))
-        self.batch = _slider("batch", BATCHES, batch)
-        self.seq = _slider("sequence", LENGTHS, seq)
-        self.rank = _slider("rank", RANKS, rank)
+        look = {"label": "64px", "width": "270px"}
+        self.batch = slider("batch", BATCHES, batch, **look)
+        self.seq = slider("sequence", LENGTHS, seq, **look)
+        self.rank = slider("rank", RANKS, rank, **look)
         self.dtype = _choice("dtype", BYTES, dtype, "150px")
         self.optimizer = _choice("optimizer", OPTIMIZERS, optimizer, "220px")
         self.targets = _choice("targets", TARGETS, targets, "180px")
@@ -238,10 +239,3 @@ def _choice(name: str, options: Any, value: str, width: str) -> W.Dropdown:
     return W.Dropdown(
         options=list(options), value=value, description=name, layout=_wide(width), style={"description_width": "64px"}
     )
-
-
-def _slider(name: str, stops: Sequence[int], value: int) -> W.SelectionSlider:
-    """A slider over the stops; a start between two of them is added."""
-    options = [(f"{stop:,}", stop) for stop in sorted({*stops, value})]
-    style = {"description_width": "64px"}
-    return W.SelectionSlider(options=options, value=value, description=name, style=style, layout=_wide("270px"))

@@ -10,6 +10,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
+from lora_lab.widgets.controls import slider
 from lora_lab.widgets.panel import boxes_to_tick
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -68,10 +69,3 @@ class MethodControls:
         """LoRA's own controls, where it is chosen."""
         for control in (self.rank, self.alpha, self.targets):
             control.layout.display = None if self.name.value == LoRA.name else "none"
-
-
-def slider(name: str, stops: Sequence[float], value: float, form: str) -> W.SelectionSlider:
-    """A slider over these stops; a value between two of them is added."""
-    options = [(form.format(stop), stop) for stop in sorted({*stops, value})]
-    style, layout = {"description_width": "90px"}, W.Layout(width="290px")
-    return W.SelectionSlider(options=options, value=value, description=name, style=style, layout=layout)

@@ -9,6 +9,7 @@ from lora_lab.experiments.microscope import RANKS, Microscope, Views
 from lora_lab.plots import truncation as pictures
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
+from lora_lab.widgets.controls import button
 from lora_lab.widgets.live_microscope import LiveLooks
 from lora_lab.widgets.microscope_words import curves_tables, curves_words, flipped_table, look_words, standing
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
@@ -34,12 +35,10 @@ class MicroscopePanel(Panel):
         wide = W.Layout(width="400px")
         self.rank = W.SelectionSlider(options=stops, value=rank, description="rank", layout=wide)
         self.which = W.Dropdown(options=names, value=names[0], description="update", layout=W.Layout(width="330px"))
-        self.stop_button = W.Button(description="Stop", icon="stop", disabled=True, tooltip="end after this look")
-        self.stop_button.layout.width = "90px"
+        self.stop_button = button("Stop", "stop", "end after this look", self.stop, disabled=True)
         self.table = W.HTML(layout=FULL_WIDTH)
         self.rank.observe(self._moved, "value")
         self.which.observe(self._moved, "value")
-        self.stop_button.on_click(self.stop)
         self.arrange(wrapped(self.which, self.rank, self.stop_button), self.words, self.picture, self.table)
         self._moved()
 

@@ -17,6 +17,7 @@ from lora_lab.accounting.parameters import ParameterCount, Row, count
 from lora_lab.accounting.sites import ALL_LINEAR, ROLES
 from lora_lab.errors import LabError
 from lora_lab.methods.lora import LoRA
+from lora_lab.widgets.controls import slider
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, boxes_to_tick, escape, plain, scrolling, side_by_side, wrapped
 from lora_lab.widgets.savings_picture import SavingsFigure, role_names, short_names
 from lora_lab.widgets.shown import Shown, Table
@@ -43,8 +44,8 @@ class SavingsPanel(Panel):
         self.dots = Shown()
         for image in (self.picture, self.dots):  # side by side where there is room for both
             image.layout = W.Layout(flex="1 1 320px", min_width="0", max_width="430px")
-        self.d = _slider("d (layer of d x d)", SIZES, d)
-        self.rank = _slider("rank r", RANKS, rank)
+        self.d = slider("d (layer of d x d)", SIZES, d, label="110px", width="330px")
+        self.rank = slider("rank r", RANKS, rank, label="110px", width="330px")
         self.model = W.Dropdown(options=sorted({*zoo.names(), model}), value=model, description="model")
         self.target_box = W.Box(layout=W.Layout(display="flex", flex_flow="row wrap"))
         self._offer(targets)
@@ -185,12 +186,3 @@ def _roles(architecture: Architecture) -> list[str]:
     """The roles that a target may name on this model, in the usual order; embeddings are left to code."""
     there = {slot.site.role for slot in architecture.slots}
     return [role for role in ROLES if role in there and role != "embed"]
-
-
-def _slider(name: str, stops: Sequence[int], value: int) -> W.SelectionSlider:
-    """A slider over the stops; a start between two of them is added."""
-    options = [(f"{stop:,}", stop) for stop in sorted({*stops, value})]
-    style = {"description_width": "110px"}
-    return W.SelectionSlider(
-        options=options, value=value, description=name, style=style, layout=W.Layout(width="330px")
-    )

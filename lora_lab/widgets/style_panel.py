@@ -14,6 +14,7 @@ from lora_lab.plots import styles as pictures
 from lora_lab.training.pairs import VOICES
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
+from lora_lab.widgets.controls import button
 from lora_lab.widgets.live_styles import LiveAnswers
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, wrapped
 from lora_lab.widgets.shown import Table
@@ -48,14 +49,10 @@ class StylePanel(Panel):
         wide = W.Layout(width="430px")
         self.offer = W.Dropdown(options=offered, description="held out", layout=wide)
         self.line = W.Text(value=offered[0], description="question", layout=wide, continuous_update=False)
-        self.ask_button = W.Button(description="Ask", icon="comment", button_style="primary", tooltip="all answer")
-        self.stop_button = W.Button(description="Stop", icon="stop", disabled=True, tooltip="end after this token")
-        for button in (self.ask_button, self.stop_button):
-            button.layout.width = "90px"
+        self.ask_button = button("Ask", "comment", "all answer", self.ask, button_style="primary")
+        self.stop_button = button("Stop", "stop", "end after this token", self.stop, disabled=True)
         self.columns = W.HTML(layout=FULL_WIDTH)
         self.offer.observe(self._offered, "value")
-        self.ask_button.on_click(self.ask)
-        self.stop_button.on_click(self.stop)
         controls = (wrapped(self.offer), wrapped(self.line, self.ask_button, self.stop_button))
         drawn = pictures.file_sizes(self.sizes)
         self.picture.show(drawn._repr_png_(), drawn.alt, sizes_table(self.sizes))

@@ -22,7 +22,8 @@ from lora_lab.training.runs import Store
 from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
-from lora_lab.widgets.class_panel import HEAT, MapPanel, button, cells_table, choice, drawing, offer
+from lora_lab.widgets.class_panel import HEAT, MapPanel, cells_table, drawing
+from lora_lab.widgets.controls import button, choice, offer
 from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
 from lora_lab.widgets.panel import FULL_WIDTH, escape, put_back, side_by_side, wrapped
 from lora_lab.widgets.shown import Shown

@@ -22,8 +22,9 @@ from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
+from lora_lab.widgets.controls import button, slider
 from lora_lab.widgets.live import LiveRun
-from lora_lab.widgets.method_controls import MethodControls, slider
+from lora_lab.widgets.method_controls import MethodControls
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
 from lora_lab.widgets.words import cannot, curve_tables, curve_words, mind_table, standing
 
@@ -213,15 +214,10 @@ class TrainPanel(Panel):
         self.guess = W.IntSlider(70, 50, 100, description="your guess", style={"description_width": "90px"})
         self.guess.add_class("lora-typed")
         self._show_guess()
-        self.start_button = W.Button(description="Start", icon="play", button_style="primary", tooltip="train")
-        self.stop_button = W.Button(description="Stop", icon="stop", disabled=True, tooltip="end after this step")
-        self.reset_button = W.Button(description="Reset", icon="undo", tooltip="clear the curve")
-        for button in (self.start_button, self.stop_button, self.reset_button):
-            button.layout.width = "90px"
+        self.start_button = button("Start", "play", "train", self.start, button_style="primary")
+        self.stop_button = button("Stop", "stop", "end after this step", self.stop, disabled=True)
+        self.reset_button = button("Reset", "undo", "clear the curve", self.reset)
         self.bar = W.IntProgress(min=0, max=1, layout=W.Layout(width="160px"))
-        self.start_button.on_click(self.start)
-        self.stop_button.on_click(self.stop)
-        self.reset_button.on_click(self.reset)
 
     def _show_guess(self) -> None:
         low, high, at, unit = (50, 100, 70, "%") if self.metric == "accuracy" else (1, 60, 20, "perplexity")

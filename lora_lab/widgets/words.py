@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lora_lab.experiments.choice import said
 from lora_lab.plots import Curve, smoothed
 from lora_lab.training.mind import Mind
 from lora_lab.training.runs import Run
@@ -37,7 +38,7 @@ def curve_tables(live: Curve, earlier: Sequence[Curve], metric: str) -> Iterator
     steps = sorted({*scored, *live.steps[-1:]})
     if steps:
         at = {step: f"{losses[place]:.3f}" for place, step in enumerate(live.steps)}
-        lines = [(f"{s:,}", at.get(s, "-"), shown(scored[s], metric) if s in scored else "-") for s in steps]
+        lines = [(f"{s:,}", at.get(s, "-"), said(scored[s], metric) if s in scored else "-") for s in steps]
         yield Table("this run", ("step", *head), lines)
     ends = [(run.label, f"{smoothed(run.losses)[-1]:.3f}", _last(run, metric)) for run in earlier if len(run.losses)]
     if ends:
@@ -45,7 +46,7 @@ def curve_tables(live: Curve, earlier: Sequence[Curve], metric: str) -> Iterator
 
 
 def _last(run: Curve, metric: str) -> str:
-    return shown(run.validation[-1][1], metric) if run.validation else "-"
+    return said(run.validation[-1][1], metric) if run.validation else "-"
 
 
 def mind_table(mind: Mind) -> str:
@@ -69,14 +70,9 @@ def cannot(sentence: str) -> str:
     return f"<span style='color:var(--jp-error-color1, #b00020)'><b>cannot do that:</b> {escape(sentence)}</span>"
 
 
-def shown(value: float, metric: str) -> str:
-    """A metric as people write it: 82.0% or 17.3."""
-    return f"{value:.1%}" if metric == "accuracy" else f"{value:.1f}"
-
-
 def _going_on(live: LiveRun) -> tuple[str, str]:
     points, metric = live.curve().validation, live.metric
-    value = f"{metric} {shown(points[-1][1], metric)} on validation" if points else "not validated yet"
+    value = f"{metric} {said(points[-1][1], metric)} on validation" if points else "not validated yet"
     left = live.seconds_left()
     eta = f", about {left:.0f} s to go on this machine" if left is not None else ""
     words = f"<b>{live.state}</b>: step {len(live.progress)} of {live.recipe.steps}, {value}{eta}"
@@ -84,7 +80,7 @@ def _going_on(live: LiveRun) -> tuple[str, str]:
 
 
 def _finished(live: LiveRun, run: Run) -> tuple[str, str]:
-    metric, value = live.metric, shown(run.metrics[live.metric], live.metric)
+    metric, value = live.metric, said(run.metrics[live.metric], live.metric)
     words = (
         f"<b>{live.state}</b> after {run.seconds:.0f} s: {metric} <b>{value}</b> on held-out test rows, "
         f"{_miss(run.metrics[metric], live.guess, metric)}. "
@@ -104,4 +100,4 @@ def _miss(measured: float, guess: float | None, metric: str) -> str:
         return "without a guess of yours"
     off = measured - guess
     by = f"{abs(off) * 100:.1f} points" if metric == "accuracy" else f"{abs(off):.1f}"
-    return f"your guess was {shown(guess, metric)}, {by} too {'low' if off > 0 else 'high'}"
+    return f"your guess was {said(guess, metric)}, {by} too {'low' if off > 0 else 'high'}"
