@@ -6,10 +6,11 @@ A config leaves out what it does not need to say, so a field may have a default.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from lora_lab.errors import BadValue
 
+T = TypeVar("T")
 _MISSING = object()
 MOST, MOST_LAYERS = 10**9, 10**4  # of anything, and of layers, each of which is written down
 
@@ -37,19 +38,11 @@ class Config:
 
     def flag(self, field: str, default: bool) -> bool:
         """true or false. Raises BadValue for anything else."""
-        value = self.fields.get(field)
-        value = default if value is None else value
-        if not isinstance(value, bool):
-            raise BadValue(f"'{field}' of {self.name} must be true or false, not {value!r}")
-        return value
+        return self._of(field, default, bool, "true or false")
 
     def text(self, field: str, default: str) -> str:
         """A string. Raises BadValue for anything else."""
-        value = self.fields.get(field)
-        value = default if value is None else value
-        if not isinstance(value, str):
-            raise BadValue(f"'{field}' of {self.name} must be a string, not {value!r}")
-        return value
+        return self._of(field, default, str, "a string")
 
     def layer_numbers(self, field: str) -> tuple[int, ...]:
         """A list of layers' numbers; () when absent. Raises BadValue for anything else."""
@@ -90,3 +83,10 @@ class Config:
         if heads % kv:
             raise BadValue(f"{heads} attention heads of {self.name} cannot share {kv} num_key_value_heads evenly")
         return kv
+
+    def _of(self, field: str, default: T, kind: type[T], wanted: str) -> T:
+        value = self.fields.get(field)
+        value = default if value is None else value
+        if not isinstance(value, kind):
+            raise BadValue(f"'{field}' of {self.name} must be {wanted}, not {value!r}")
+        return value

@@ -196,14 +196,8 @@ class Operations(Tape):
 
         rows   norms per token: 1, or the number of heads where each head is normed
         """
-        size32, per_row = x.size // self.b * 4, 4 * self.tokens * rows
-        x32 = self.cast(x, size32, ("activations", "inputs of norms in fp32", "4·T·d"))
-        squares = self.op(size32, [x32], [x32], temporary=2 * size32)
-        stats = Storage(per_row, ("activations", "statistics of norms", "4·T"))
-        rstd = self.op(per_row, [self.op(per_row, [squares])], [stats], inside=stats)
         normed_label = ("activations", "normed inputs", "T·d·b")
-        scaled = self.op(size32, [x32, rstd], [x32, rstd], temporary=size32, label=normed_label)
-        normed = self.cast(scaled, x.size, normed_label)
+        normed = self.cast(self._divided_by_rms(x, rows, normed_label), x.size, normed_label)
         if not self.trains:
             return self.scale(normed, label)
         gain = x.size // (self.tokens * rows)
@@ -211,19 +205,22 @@ class Operations(Tape):
 
     def gemma_norm(self, x: Value, label: Label, rows: int = 1) -> Value:
         """Gemma's RMSNorm: the gain, 1 + w, is applied in fp32 as well, and only the result cast back."""
+        normed = self._divided_by_rms(x, rows, ("activations", "normed inputs in fp32", "4·T·d"))
+        gain = x.size // (self.tokens * rows)
+        small = Storage(gain // self.b * 4, ("activations", "gains of norms", "4·d"))
+        keeps: list[Value | Storage] = [small, normed] if self.trains else [small]
+        temporary, weights = (normed.size, gain) if self.trains else (0, 0)
+        scaled = self.op(normed.size, [normed], keeps, weights=weights, temporary=temporary, label=label)
+        return self.cast(scaled, x.size, label)
+
+    def _divided_by_rms(self, x: Value, rows: int, label: Label) -> Value:
+        """x / rms(x) in fp32, as every RMSNorm begins."""
         size32, per_row = x.size // self.b * 4, 4 * self.tokens * rows
         x32 = self.cast(x, size32, ("activations", "inputs of norms in fp32", "4·T·d"))
         squares = self.op(size32, [x32], [x32], temporary=2 * size32)
         stats = Storage(per_row, ("activations", "statistics of norms", "4·T"))
         rstd = self.op(per_row, [self.op(per_row, [squares])], [stats], inside=stats)
-        label32 = ("activations", "normed inputs in fp32", "4·T·d")
-        normed = self.op(size32, [x32, rstd], [x32, rstd], temporary=size32, label=label32)
-        gain = x.size // (self.tokens * rows)
-        small = Storage(gain // self.b * 4, ("activations", "gains of norms", "4·d"))
-        keeps: list[Value | Storage] = [small, normed] if self.trains else [small]
-        temporary, weights = (size32, gain) if self.trains else (0, 0)
-        scaled = self.op(size32, [normed], keeps, weights=weights, temporary=temporary, label=label)
-        return self.cast(scaled, x.size, label)
+        return self.op(size32, [x32, rstd], [x32, rstd], temporary=size32, label=label)
 
     def rotate(self, x: Value) -> Value:
         """Rotary positions: x cos + (x with halves swapped) sin; only the tables are kept, once for all layers."""

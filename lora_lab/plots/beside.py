@@ -25,7 +25,7 @@ def name_ends(axes: Any, ends: Sequence[tuple[str, str, float, float]], size: fl
         )  # fmt: skip
 
 
-def spread(at: Sequence[float], gap: float, room: float) -> list[float]:
+def spread(at: Sequence[float], gap: float, room: float = 1.0) -> list[float]:
     """Places as near to those asked for as a gap between neighbours allows, in the same order, within 0 to room."""
     order = sorted(range(len(at)), key=lambda n: at[n])
     groups: list[list[int]] = []

@@ -22,6 +22,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from lora_lab.accounting.gpus import Card, usable
 from lora_lab.accounting.units import GIB, three_figures
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
+from lora_lab.plots.beside import spread
 
 STYLES = {
     "weights": (GREY, ""),
@@ -73,16 +74,6 @@ def near(towers: Sequence[Tower], cards: Sequence[Line]) -> list[Line]:
     for peak in (t.peak for t in towers if t.parts):
         found.update([c for c in cards if c.bytes < peak][-1:] + [c for c in cards if peak <= c.bytes <= top][:1])
     return sorted(found, key=lambda c: c.bytes)[-LINES:]
-
-
-def spread(places: Sequence[float], apart: float, top: float = 1.0) -> list[float]:
-    """Rising places moved as little as needed to lie `apart`, none above `top`; for labels that must not overlap."""
-    moved: list[float] = []
-    for place in places:
-        moved.append(max(place, moved[-1] + apart) if moved else place)
-    for i in reversed(range(len(moved))):
-        moved[i] = min(moved[i], top if i == len(moved) - 1 else moved[i + 1] - apart)
-    return moved
 
 
 class TowerFigure:

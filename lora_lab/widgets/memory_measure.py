@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,61 +10,39 @@ import psutil
 
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.units import GIB
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue
 from lora_lab.methods.memory import memory
+from lora_lab.widgets.background import Background
 
 TOKENS = 2048  # in a batch; more takes a laptop's CPU minutes
 ROOM = 1.25  # what a process takes above its tensors on a CPU: 15 to 21 % was seen
 
 
 @dataclass
-class StepMeasured:
+class StepMeasured(Background):
     """One real step on this machine's CPU, and what came of it. Written by the measuring thread, read from any.
 
     conditions   fields of Setup; the device is always the CPU
+    done         called where it was measured, when all is known
     """
 
     model: str
     name: str
     method: Any
     conditions: Mapping[str, Any]
-    error: str = ""
+    done: Callable[[], None] = lambda: None
     predicted: Estimate | None = None
     traced: Estimate | None = None
     measured: Estimate | None = None
 
     def __post_init__(self) -> None:
+        super().__init__()
         self.conditions = {**self.conditions, "device": "cpu"}
-        self._thread: threading.Thread | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread is at work."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def start(self, done: Callable[[], None]) -> None:
-        """Measure in the background, then call `done` there; returns at once."""
-
-        def run() -> None:
-            self.work()
-            done()
-
-        self._thread = threading.Thread(target=run, name="lora-lab-measure", daemon=True)
-        self._thread.start()
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait for the thread to end."""
-        if self._thread:
-            self._thread.join(seconds)
 
     def work(self) -> None:
-        """Predict, trace and measure, in this thread. An error becomes one sentence in `error`."""
-        try:
-            self._work()
-        except LabError as error:
-            self.error = str(error)
-        except Exception as error:  # a thread's exception would vanish unseen
-            self.error = f"{type(error).__name__}: {error}"
+        """Predict, trace and measure, in this thread, then call `done`. An error becomes one sentence in `error`."""
+        super().work()
+        self.done()
 
     def describe(self) -> str:
         """What was measured, in words."""

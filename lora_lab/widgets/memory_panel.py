@@ -118,14 +118,14 @@ class MemoryPanel(Panel):
             return
         name = self.method.value
         method, changes = self.method_of(name)
-        self.measuring = StepMeasured(self.model.value, name, method, {**self.conditions, **changes})
+        conditions = {**self.conditions, **changes}
+        self.measuring = StepMeasured(self.model.value, name, method, conditions, self._measured)
         self.measured.value = "<b>measuring</b>: the model is built, two steps are taken, the second one counts."
         self.measure_button.disabled = True
         if headless():
             self.measuring.work()
-            self._measured()
         else:
-            self.measuring.start(self._measured)
+            self.measuring.start()
 
     def _measured(self) -> None:
         """Show what came of it; called in the measuring thread."""
