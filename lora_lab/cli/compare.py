@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lora_lab.cli.options import recipe_options
-from lora_lab.cli.shared import DOWNLOAD, JSON, together, with_minutes
+from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, together, with_minutes
 from lora_lab.errors import BadValue, Failed
 
 OWN = ("method", "lr", "seed", "validations", "patience", "steps", "batch")  # what a comparison says in its own way
@@ -80,9 +80,7 @@ def describe(found: dict[str, Any]) -> str:
     head = ["method", "tuned to", f"mean {metric}", "std", "each seed", "trained", "head", "file bytes"]
     head += ["predicted MiB", "measured MiB", "s a run", "tokens added"]
     lines = [head, *(_line(one, metric, factor) for one in found["methods"])]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*table, "", *_verdicts(found), *_more(found), _terms(found)])
+    return "\n".join([*aligned(lines), "", *_verdicts(found), *_more(found), _terms(found)])
 
 
 def _line(one: dict[str, Any], metric: str, factor: int) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lora_lab.cli.method import method_options, take_method
-from lora_lab.cli.shared import JSON
+from lora_lab.cli.shared import JSON, aligned
 
 if TYPE_CHECKING:
     from lora_lab.accounting.parameters import ParameterCount, Row
@@ -41,7 +40,7 @@ def describe(count: ParameterCount) -> str:
     head = f", and {count.head:,} in the task's head" if count.head else ""
     return "\n".join(
         [
-            *_aligned(cells),
+            *aligned(cells, "<<" + ">" * (len(_HEAD) - 2)),
             "",
             f"{count.model}: {count.total:,} parameters",
             f"{count.method} trains {trained}{head}",
@@ -58,14 +57,3 @@ def _cells(row: Row) -> list[str]:
     numbers = (row.in_features, row.out_features, row.count, row.full, row.trained)
     rank = row.break_even_rank
     return [row.name, row.role, *(f"{n:,}" for n in numbers), "" if rank is None else f"{rank:,.1f}"]
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Words to the left, numbers to the right."""
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    sides = ["<", "<", *">" * (len(widths) - 2)]
-    shape = list(zip(sides, widths, strict=True))
-    return [
-        "  ".join(f"{cell:{side}{width}}" for cell, (side, width) in zip(line, shape, strict=True)).rstrip()
-        for line in cells
-    ]
