@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from lora_lab.methods.base import Method, Report
 from lora_lab.methods.heads import HEADS
 
 PREFIX = "base_model.model."
+T = TypeVar("T", bound=nn.Module)
 
 
 class Layout(Protocol):
@@ -62,6 +63,15 @@ class Layout(Protocol):
     def check_copies(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         """Raises: BadValue where such a weight is not the base's own."""
         return
+
+
+def by_module(model: nn.Module, kind: type[T]) -> dict[str, list[T]]:
+    """The adapted layers of a kind around each module: more than one where it is a fused one."""
+    found: dict[str, list[T]] = {}
+    for name, layer in adapted_layers(model):
+        if isinstance(layer, kind):
+            found.setdefault(name.replace(".base_layer", ""), []).append(layer)
+    return found
 
 
 def head_tensors(model: nn.Module, prefix: str = PREFIX) -> dict[str, Tensor]:

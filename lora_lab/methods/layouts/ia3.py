@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.layers import is_conv1d
-from lora_lab.methods.attach import adapted_layers, sites_of
+from lora_lab.methods.attach import sites_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.ia3 import IA3
-from lora_lab.methods.layouts.base import PREFIX, Layout, common_config, fill_heads, head_tensors
+from lora_lab.methods.layouts.base import PREFIX, Layout, by_module, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.targets import fitting, layer_names, matched, required, shortest_names
 from lora_lab.methods.trained_factor import TrainedFactor
 from lora_lab.switched import innermost
@@ -31,7 +31,7 @@ class IA3Layout(Layout):
 
     def tensors(self, model: nn.Module, report: Report) -> dict[str, Tensor]:
         tensors = {}
-        for path, factors in _by_module(model).items():
+        for path, factors in by_module(model, TrainedFactor).items():
             whole = torch.stack([factor.whole(factor.factor) for factor in factors]).prod(
                 0
             )  # slices: 1 where another one is
@@ -39,7 +39,7 @@ class IA3Layout(Layout):
         return tensors | head_tensors(model)
 
     def config(self, model: nn.Module, report: Report) -> dict[str, Any]:
-        found = _by_module(model)
+        found = by_module(model, TrainedFactor)
         on_input = [path for path, factors in found.items() if factors[0].on_input]
         targets, feedforward = _names(list(found), on_input, layer_names(model))
         return {
@@ -60,20 +60,11 @@ class IA3Layout(Layout):
 
     @torch.no_grad()
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        for path, factors in _by_module(model).items():
+        for path, factors in by_module(model, TrainedFactor).items():
             whole = tensors[f"{PREFIX}{path}.ia3_l"].flatten()
             for factor in factors:
                 factor.factor.copy_(whole[slice(*factor.rows)] if factor.rows and not factor.on_input else whole)
         fill_heads(model, tensors)
-
-
-def _by_module(model: nn.Module) -> dict[str, list[TrainedFactor]]:
-    """The factors at each module: more than one where it is a fused one."""
-    found: dict[str, list[TrainedFactor]] = {}
-    for path, layer in adapted_layers(model):
-        if isinstance(layer, TrainedFactor):
-            found.setdefault(path.replace(".base_layer", ""), []).append(layer)
-    return found
 
 
 def _names(modules: list[str], on_input: list[str], every: set[str]) -> tuple[list[str], list[str]]:

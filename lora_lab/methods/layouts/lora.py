@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, is_conv1d
-from lora_lab.methods.attach import adapted_layers, attach_lora, sites_of
+from lora_lab.methods.attach import attach_lora, sites_of
 from lora_lab.methods.base import Method, Report
-from lora_lab.methods.layouts.base import PREFIX, Layout, common_config, fill_heads, head_tensors
+from lora_lab.methods.layouts.base import PREFIX, Layout, by_module, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, peft_from_lora
 from lora_lab.methods.layouts.targets import layer_names
 from lora_lab.methods.lora import LoRA
@@ -115,10 +115,7 @@ def _copy_keys(module: str) -> dict[str, str]:
 
 def _by_module(model: nn.Module) -> dict[str, list[LoRALayer]]:
     """The LoRA layers around each module, in the order of their rows."""
-    around: dict[str, list[LoRALayer]] = {}
-    for name, layer in adapted_layers(model):
-        if isinstance(layer, LoRALayer):
-            around.setdefault(name.replace(".base_layer", ""), []).append(layer)
+    around = by_module(model, LoRALayer)  # type: ignore[type-abstract]  # only asked of by isinstance
     return {path: sorted(layers, key=lambda x: getattr(x, "rows", None) or (0, 0)) for path, layers in around.items()}
 
 
