@@ -28,6 +28,7 @@ from lora_lab.methods.layouts.base import check_saved, left_to_base
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.safe_file import TensorFile, read_config
 from lora_lab.methods.safe_json import parse_object
+from lora_lab.methods.wrapped import inside
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
@@ -40,6 +41,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     The file holds what trains: after full fine-tuning that is the whole model.
     Raises: BadValue when the model carries no adapter, when it is merged or when the folder cannot be written.
     """
+    model = inside(model)
     report, folder = report_of(model), Path(path)
     if any(layer.merged for _, layer in adapted_layers(model)):
         raise BadValue(
@@ -65,8 +67,8 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     as it was.
     """
     with sound(path):
-        file = AdapterFile(path)
         refuse_adapted(model)
+        file = AdapterFile(path)
         check_base(model, file.own, path)
         method, layout = method_in(file, model)
         planned = _fits(model, method, layout, file)

@@ -21,6 +21,7 @@ from lora_lab.methods.beside import Ahead
 from lora_lab.methods.heads import HEADS, heads_of, warn_of_others
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_variants import made
+from lora_lab.methods.wrapped import be_called, refuse_wrapped
 from lora_lab.switched import AdaptedLayer, Switched
 
 
@@ -108,7 +109,8 @@ def attach_whole(model: nn.Module, method: Method) -> Report:
 
 
 def refuse_adapted(model: nn.Module) -> None:
-    """Raises BadValue when the model carries an adapter already."""
+    """Raises BadValue when the model carries an adapter already, is no model, or is inside a wrapper of torch's."""
+    refuse_wrapped(model)
     if is_adapted(model):
         raise BadValue("this model carries an adapter already; take it out first with detach(model)")
 
@@ -263,9 +265,16 @@ def _awake_as(part: AdaptedLayer, layer: nn.Module) -> AdaptedLayer:
 
 
 def put(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Set a submodule by its path."""
+    """Set a submodule by its path. Raises: BadValue for a model that is that layer itself."""
     parent, _, leaf = path.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    if not leaf:
+        raise BadValue(
+            "this model is a single layer, in whose place nothing can stand: put it into nn.Sequential(layer)"
+        )
+    holder = model.get_submodule(parent)
+    setattr(holder, leaf, module)
+    if isinstance(module, AdaptedLayer):
+        be_called(holder, module)
 
 
 def _kind(module: nn.Module) -> str:

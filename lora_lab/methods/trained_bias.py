@@ -60,4 +60,8 @@ def attach_biases(model: nn.Module, method: BitFit) -> Report:
     for path, module in biased:
         if not (isinstance(module, nn.Linear | nn.LayerNorm) or is_conv1d(module)):
             raise BadValue(f"bitfit knows no way beside the bias of {path}, a {type(module).__name__}; use lora")
+        if isinstance(model.get_submodule(path.rpartition(".")[0]), nn.MultiheadAttention):
+            raise BadValue(
+                f"bitfit knows no way beside the bias of {path}, which torch reads and never calls; use lora"
+            )
     return attach_beside(model, method, [(path, TrainedBias) for path, _ in biased])

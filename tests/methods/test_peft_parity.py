@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lora_lab import LoRA, load_adapter, save_adapter
+from lora_lab.errors import BadValue
 from lora_lab.methods.attach import lora_layers
 from lora_lab.methods.base import Report
 from lora_lab.methods.on_base import answer_of
@@ -360,3 +361,9 @@ def test_pefts_class_for_the_task_loads_our_file_with_its_base(kind, size, task,
         warnings.filterwarnings("error", message=".*(missing|unexpected).*keys.*")
         theirs = getattr(peft, f"AutoPeftModelFor{task}").from_pretrained(tmp_path / "ours").eval()
     torch.testing.assert_close(answer_of(theirs), answer_of(ours), **CLOSE)
+
+
+def test_an_adapter_of_pefts_has_none_of_ours_beside_its_a_and_b():
+    model = peft.get_peft_model(tiny("llama"), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(BadValue, match=r"an adapter of PEFT's.*merge_and_unload"):
+        LoRA(rank=2, targets="all-linear").attach(model)
