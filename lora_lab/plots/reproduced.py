@@ -55,9 +55,9 @@ def in_words(found: Mapping[str, Any]) -> str:
 
 
 def _named(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """A row's name, with its unit where that is not the axis's: one item weighs, times and counts at once."""
+    """A row's name, with its unit where neither it nor the axis says it: one item weighs, times and counts at once."""
     unit = row.get("unit", found["axis"])
-    return row["name"] if unit == found["axis"] else f"{row['name']} ({unit})"
+    return row["name"] if unit == found["axis"] or unit in row["name"] else f"{row['name']} ({unit})"
 
 
 def middle(values: Sequence[float], *, rounds: bool = False) -> float:
