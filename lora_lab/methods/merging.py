@@ -61,6 +61,8 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     before = _bytes(model)
     for path, layer in quantised:
         put(model, path, _plain(layer, _dtype(model)))
+    if stood_in:
+        _untie_the_others(model)
     grown = _bytes(model) - before
     take_out(model)
     if quantised or stood_in:
@@ -206,6 +208,16 @@ def _say_tied(model: nn.Module, tied: bool) -> None:
         known.tie_word_embeddings = tied
 
 
+def _untie_the_others(model: nn.Module) -> None:
+    """Where a checkpoint's config says untied, each layer brings its own weight: BART has four that shared one."""
+    config, seen = getattr(model, "config", None), set[int]()
+    for module in model.modules() if getattr(config, "tie_word_embeddings", None) is False else ():
+        weight = module._parameters.get("weight")
+        if weight is not None and id(weight) in seen:
+            module.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
+        seen.add(id(weight))
+
+
 def _settled(path: str, part: Switched) -> list[Rounding]:
     """Let the trained copy of a head be the head itself, in the base's dtype."""
     if not isinstance(part, TrainedCopy):
@@ -235,6 +247,8 @@ def _plain(layer: Any, dtype: torch.dtype) -> nn.Module:
 
 def _restore_conv1d(model: nn.Module) -> None:
     """Where the model's class has a Conv1D, put one again for a plain linear layer: a checkpoint has (in, out)."""
+    if not hasattr(model, "save_pretrained"):  # no model of transformers': no such checkpoint, and no config to ask
+        return
     with torch.device("meta"):
         skeleton = type(model)(model.config)
     for path, wanted in skeleton.named_modules():
@@ -246,7 +260,8 @@ def _restore_conv1d(model: nn.Module) -> None:
 
 def _dtype(model: nn.Module) -> torch.dtype:
     """Of the base's own numbers that are not quantised."""
-    return next(p.dtype for p in model.parameters() if p.is_floating_point() and not p.requires_grad)
+    frozen = (p.dtype for p in model.parameters() if p.is_floating_point() and not p.requires_grad)
+    return next(frozen, torch.float32)  # of layers without a bias nothing is left that is not quantised
 
 
 def _bytes(model: nn.Module) -> int:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -19,7 +20,7 @@ from lora_lab.methods.lora_variants import DoRALinear
 from lora_lab.methods.merge_report import rounding_of
 from lora_lab.methods.quantized import quantize_model
 from lora_lab.switched import innermost
-from tests.conftest import logits, randomise, snapshot, tiny
+from tests.conftest import BART, logits, randomise, snapshot, tiny
 
 FP32 = 1e-6  # relative
 METHODS = {
@@ -255,6 +256,29 @@ def test_untied_in_fp32_they_are_tied_again_in_fp32():
     unmerge(model)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert innermost(model.lm_head).weight is innermost(model.model.embed_tokens).weight
+
+
+def test_of_four_layers_that_share_a_weight_a_checkpoint_brings_each_its_own(tmp_path):
+    torch.manual_seed(0)
+    model = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)).eval()
+    LoRA(rank=4, targets="lm_head").attach(model)
+    randomise(model)
+    adapted = logits(model)
+    merge_for_good(model)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(type(model).from_pretrained(tmp_path).eval()), adapted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_quantised_model_of_plain_torch_is_merged_for_good():
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 8, bias=False))
+    quantize_model(model)
+    LoRA(rank=2, targets="all-linear").attach(model)
+    randomise(model)
+    x = torch.randn(2, 64)
+    adapted = model(x)
+    assert len(merge_for_good(model).dequantised) == 2
+    torch.testing.assert_close(model(x), adapted, rtol=1e-4, atol=1e-4)
+    assert [type(m) for m in model] == [nn.Linear, nn.ReLU, nn.Linear]
 
 
 def quantised(kind: str, method) -> nn.Module:
