@@ -19,9 +19,19 @@ Call = dict[str, Any]  # a model's keyword arguments
 
 
 def refuse_two_stacks(model: nn.Module, what: str) -> None:
-    """Raises BadValue for a model with an encoder and a decoder."""
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise BadValue(f"{what} is for a model with one stack of layers; use lora on {type(model).__name__}")
+    """Raises BadValue for a model with an encoder and a decoder, and for one without a table of tokens."""
+    config, name = getattr(model, "config", None), type(model).__name__
+    if getattr(config, "is_encoder_decoder", False):
+        raise BadValue(f"{what} is for a model with one stack of layers; use lora on {name}")
+    if config is None or not hasattr(model, "get_input_embeddings") or not _has_table(model):
+        raise BadValue(f"{what} is for a transformers model that reads tokens, and {name} is none; use lora")
+
+
+def _has_table(model: Any) -> bool:
+    try:
+        return isinstance(model.get_input_embeddings().weight, Tensor)
+    except (AttributeError, NotImplementedError):  # pictures or sounds go in
+        return False
 
 
 def under_way(call: Call) -> bool:

@@ -61,13 +61,20 @@ def attach_prefix(model: nn.Module, method: PrefixTuning) -> Report:
 def shape_of(model: Any, method: PrefixTuning) -> tuple[int, int, int, int, int]:
     """(layers, tokens, 2, kv_heads, head_dim). Raises: BadValue for a model whose layers take no keys and values."""
     config = model.config
-    if _cache_name(model) is None or getattr(config, "kv_lora_rank", None):
+    heads = getattr(config, "num_attention_heads", None)
+    if _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
         raise BadValue(f"{type(model).__name__} takes no keys and values from outside; use prompt tuning there")
     if method.form != "keys-values":
         raise BadValue("a prefix of activations can be counted, not trained: leave form at keys-values")
-    heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return config.num_hidden_layers, method.tokens, 2, getattr(config, "num_key_value_heads", None) or heads, head_dim
+    return config.num_hidden_layers, method.tokens, 2, _kv_heads(config, heads), head_dim
+
+
+def _kv_heads(config: Any, heads: int) -> int:
+    """Falcon and GPTBigCode have no field for it, but a word for one key and value that all heads share."""
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
+        return 1
+    return getattr(config, "num_key_value_heads", None) or heads
 
 
 def before_keys(model: Any, call: Call, vectors: Tensor) -> Call:

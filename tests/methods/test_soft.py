@@ -330,3 +330,36 @@ def test_what_a_prefix_does_not_fit_is_said_in_one_sentence():
     model.train().gradient_checkpointing_enable()
     with pytest.raises(BadValue, match="leave checkpointing out"):
         model(**given())
+
+
+@every_method
+def test_a_model_that_reads_no_tokens_is_refused_in_one_sentence(name):
+    for model in (nn.Sequential(nn.Linear(4, 4)), transformers.ViTModel(PICTURES)):
+        before = snapshot(model)
+        with pytest.raises(BadValue, match=r"for a transformers model that reads tokens, and .* is none; use lora"):
+            METHODS[name].attach(model)
+        assert snapshot(model) == before
+
+
+PICTURES = transformers.ViTConfig(
+    hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=4, patch_size=2
+)
+
+
+def test_a_prefix_has_one_key_and_value_where_all_heads_share_it():
+    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = transformers.FalconForCausalLM(transformers.FalconConfig(**size, eos_token_id=2, bos_token_id=1)).eval()
+    before = logits(model)
+    assert PrefixTuning(tokens=3).attach(model).adapter_parameters == 2 * 3 * 2 * 1 * 8
+    assert not torch.equal(logits(model), before)
+
+
+def test_a_model_without_heads_of_attention_takes_a_prompt_and_no_prefix(tmp_path):
+    made = transformers.MambaConfig(vocab_size=96, hidden_size=16, num_hidden_layers=1, state_size=4)
+    model = transformers.MambaForCausalLM(made).eval()
+    with pytest.raises(BadValue, match="takes no keys and values from outside"):
+        PrefixTuning(tokens=3).attach(model)
+    fresh = share(model)
+    PromptTuning(tokens=3).attach(model)
+    load_adapter(fresh, save_adapter(model, tmp_path))
+    assert torch.equal(fresh.soft_prompt.prompt, model.soft_prompt.prompt)

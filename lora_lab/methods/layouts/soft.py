@@ -42,7 +42,7 @@ class SoftLayout(Layout):
     def config(self, model: nn.Module, report: Report) -> dict[str, Any]:
         method, base = report.method, model.config
         assert isinstance(method, PromptTuning | PTuning | PrefixTuning)
-        heads, width = base.num_attention_heads, base.hidden_size  # type: ignore[union-attr]
+        heads, width = getattr(base, "num_attention_heads", None), base.hidden_size  # type: ignore[union-attr]
         own: dict[str, Any] = {}
         if isinstance(method, PrefixTuning):
             *_, heads, size = shape_of(model, method)
