@@ -13,7 +13,7 @@ from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.plan import Plan, Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
-from lora_lab.methods.params import architecture_of
+from lora_lab.methods.params import architecture_of, own_config
 
 
 def memory(model: Any, method: Plans, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
@@ -46,5 +46,5 @@ def config_of(model: Any) -> dict[str, Any]:
         raise BadValue("an Architecture cannot be traced: name the model, or give its folder or config.json")
     if isinstance(model, str | Path):
         return zoo.config(model)
-    fields: dict[str, Any] = model.config.to_dict()
+    fields: dict[str, Any] = own_config(model).to_dict()
     return fields

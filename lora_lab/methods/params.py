@@ -28,13 +28,21 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
         return model
     if isinstance(model, str | Path):
         return zoo.architecture(model, num_labels)
-    config, asked = model.config, num_labels
+    config, asked = own_config(model), num_labels
     if type(model).__name__.endswith("ForSequenceClassification"):
         num_labels = config.num_labels
     architecture = Architecture.from_config(config.to_dict(), type(model).__name__, num_labels)
     if asked is None:
         _compare(architecture, model)
     return architecture
+
+
+def own_config(model: Any) -> Any:
+    """The config of a loaded model. Raises: BadValue for one that has none."""
+    if not hasattr(getattr(model, "config", None), "to_dict"):
+        said = f"a {type(model).__name__} has no config of transformers' to be counted from"
+        raise BadValue(f"{said}: attach the method and read its report")
+    return model.config
 
 
 def _compare(architecture: Architecture, model: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import transformers
+from torch import nn
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.errors import BadValue, NotFound
@@ -306,3 +307,9 @@ def test_settings_make_the_method_again(name):
     method = REGISTRY[name]()
     assert method.name == name
     assert method_from(method.settings()) == method
+
+
+@pytest.mark.parametrize("ask", [params, lambda *of: memory(*of, batch=2, seq=8), lambda *of: memory(*of, trace=True)])
+def test_a_model_of_plain_torch_is_counted_by_attaching(ask):
+    with pytest.raises(BadValue, match=r"a Sequential has no config .*: attach the method and read its report"):
+        ask(nn.Sequential(nn.Linear(4, 4)), LoRA(rank=2, targets="all-linear"))
