@@ -215,3 +215,8 @@ def scale_of(embedding: nn.Module) -> Tensor | float:
 def is_conv1d(layer: nn.Module) -> bool:
     """Whether this is GPT-2's linear layer, which stores its weight as (in, out). By name: no need to import it."""
     return type(layer).__name__ == "Conv1D"
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Whether it computes W x + b and no more, as far as known: Falcon's own class only writes that otherwise."""
+    return type(layer) is nn.Linear or is_conv1d(layer) or type(layer).__name__ == "FalconLinear"

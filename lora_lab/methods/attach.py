@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from lora_lab.accounting.sites import PLAIN_FUSED, Site, sites_of_layer
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALayer, TrainedCopy, is_conv1d, is_scaled_embedding, out_by_in
+from lora_lab.layers import LoRALayer, TrainedCopy, is_linear, is_scaled_embedding, out_by_in
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.beside import Ahead
 from lora_lab.methods.heads import HEADS, heads_of, warn_of_others
@@ -281,7 +281,7 @@ def _kind(module: nn.Module) -> str:
     """The kind of site a module is, or "" for none. Exact types: a subclass may do more than W x + b,
     unless it says that it does not.
     """
-    if type(module) is nn.Linear or is_conv1d(module) or getattr(module, "plain_linear", False):
+    if is_linear(module) or getattr(module, "plain_linear", False):
         return "linear"
     return "embedding" if type(module) is nn.Embedding or is_scaled_embedding(module) else ""
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lora_lab.accounting.four_bit import OUTSIDE
 from lora_lab.errors import BadValue
-from lora_lab.layers import is_conv1d, out_by_in
+from lora_lab.layers import is_linear, out_by_in
 from lora_lab.methods import bnb
 from lora_lab.methods.attach import fingerprint, put, refuse_adapted
 from lora_lab.methods.quantize import Quantized, format_of, quantize
@@ -123,16 +123,12 @@ def quantize_model(model: nn.Module, name: str = "nf4", *, fast: bool = True) ->
 
 def quantizable(model: nn.Module) -> list[str]:
     """The paths of a plain model's linear layers, those outside its layers (head, pooler) not among them."""
-    return [path for path, module in model.named_modules() if _is_linear(module) and not _outside(path)]
+    return [path for path, module in model.named_modules() if is_linear(module) and not _outside(path)]
 
 
 def is_quantized(model: nn.Module) -> bool:
     """Whether any layer of the model is held in a few bits."""
     return any(isinstance(module, QuantizedLinear) for module in model.modules())
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return type(module) is nn.Linear or is_conv1d(module)
 
 
 def _outside(path: str) -> bool:

@@ -378,3 +378,17 @@ def test_a_rank_that_only_some_layers_can_hold_names_the_way_out():
     with pytest.raises(BadValue, match=r"rank 20 is above .*k_proj .* at most 16; .*rank_pattern=\{\"k\": 16\}"):
         LoRA(rank=20, targets="q,k").attach(tiny("llama"))
     LoRA(rank=20, targets="q,k", rank_pattern={"k": 16}).attach(tiny("llama"))
+
+
+def test_falcons_own_linear_class_is_linear():
+    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = transformers.FalconForCausalLM(transformers.FalconConfig(**size, eos_token_id=2, bos_token_id=1)).eval()
+    before = logits(model)
+    report = LoRA(rank=2, targets="all-linear").attach(model)
+    assert len(report.placements) == 4
+    assert torch.equal(logits(model), before)
+    randomise(model)
+    adapted = logits(model)
+    assert not torch.allclose(adapted, before, atol=1e-3)
+    merge(model)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
