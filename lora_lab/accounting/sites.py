@@ -41,7 +41,10 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
     (r"(intermediate\.dense|mlp\.c_fc|up_proj|ffn\.lin1|fc1|wi_1|wi)", "up"),
     (r"(output\.dense|mlp\.c_proj|down_proj|ffn\.lin2|fc2|wo)", "down"),
     (r"(word_embeddings|embed_tokens|wte)", "embed"),
-    (r"(position_embeddings|token_type_embeddings|embed_positions|wpe|relative_attention_bias)", "position"),
+    (
+        r"(position_embeddings|token_type_embeddings|embed_positions|wpe|relative_attention_bias|rel_embeddings)",
+        "position",
+    ),
     (r"(pooler\.dense)", "pooler"),
     (r"(classifier(\.\w+)?|pre_classifier|score|lm_head(\.decoder)?|predictions\.decoder|qa_outputs)", "head"),
 )
@@ -135,7 +138,8 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
     if not found:
         fused = [site.module.rpartition(".")[2] for site in sites if target in site.role.split("+")]
         why = f"; it lies within {fused[0]}, whose order is not known here, so name '{fused[0]}'" if fused else ""
-        why = why or f"; nearest: {nearest(target, _names(sites))}"
+        near = f"nearest: {nearest(target, _names(sites))}" if sites else "it has no linear layer and no embedding"
+        why = why or f"; {near}"
         raise NotFound(f"target '{target}' matches no layer of this model{why}")
     return found
 

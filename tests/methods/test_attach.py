@@ -392,3 +392,14 @@ def test_falcons_own_linear_class_is_linear():
     assert not torch.allclose(adapted, before, atol=1e-3)
     merge(model)
     torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_table_that_deberta_never_calls_is_not_among_its_embeddings():
+    config = transformers.DebertaV2Config(**BERT, relative_attention=True, pos_att_type=["c2p", "p2c"])
+    report = LoRA(rank=2, targets=("embed",)).attach(transformers.DebertaV2Model(config))
+    assert [p.site.module for p in report.placements] == ["embeddings.word_embeddings"]
+
+
+def test_where_there_is_no_site_no_name_is_near():
+    with pytest.raises(NotFound, match="matches no layer of this model; it has no linear layer and no embedding"):
+        LoRA(rank=2, targets="all-linear").attach(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1)))
