@@ -82,8 +82,8 @@ class RankPanel(anywidget.AnyWidget):
         bundle: Any = super()._repr_mimebundle_(**kwargs) or {}
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         png = rank_picture(self._matrix, self.approximation(), self.values, self.baseline, self.rank, self.grey)
-        shown = base64.b64encode(png).decode()
-        return {**data, "image/png": shown, "text/plain": self.describe()}, metadata
+        shown, words = base64.b64encode(png).decode(), self.describe()
+        return {**data, "image/png": shown, "text/plain": words}, {**metadata, "image/png": {"alt": words}}
 
     # ---- what changes
 
