@@ -298,16 +298,17 @@ def rebuilt():
 
 
 # %%
-def seconds(way, repeats=7):
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        way().sum().backward()
-        times.append(time.perf_counter() - start)
-    return min(times)  # the least disturbed
+def seconds(*ways, rounds=9):
+    times = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:  # in turn: whatever else the machine does meets all alike
+            start = time.perf_counter()
+            way().sum().backward()
+            times[way].append(time.perf_counter() - start)
+    return [min(times[way]) for way in ways]  # the least disturbed of each
 
 
-slow, fast = seconds(rebuilt), seconds(detour)
+slow, fast = seconds(rebuilt, detour)
 print(f"rebuilt {1e3 * slow:.1f} ms, detour {1e3 * fast:.1f} ms")
 print(compare("rebuilt / detour", guess_factor, slow / fast))
 
