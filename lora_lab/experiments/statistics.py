@@ -101,8 +101,8 @@ class Verdict:
         return f"{size}{alone}{f'; Holm over {self.pairs} pairs' if self.pairs > 1 else ''}"
 
     def _more(self) -> str:
-        found = {"seeds": self.more_seeds, "rows": self.more_rows}
-        ways = [f"{float(f'{n:.2g}'):,.0f} more {of}" for of, n in found.items() if n]
+        found = {"seed": self.more_seeds, "row": self.more_rows}
+        ways = [f"{float(f'{n:.2g}'):,.0f} more {of}{'s' * (n != 1)}" for of, n in found.items() if n]
         tell = f"about {' or '.join(ways)} would tell" if ways else "it takes far more rows and seeds to tell"
         return f"; {tell}" if self.outcome == "undecided" else ""
 

@@ -198,6 +198,7 @@ def test_sentences():
         "about 4 more seeds or 1,200 more rows would tell"
     )
     assert str(replace(close, more_seeds=None)).endswith("; about 1,200 more rows would tell")
+    assert str(replace(close, more_seeds=1, more_rows=None)).endswith("; about 1 more seed would tell")
     assert "Holm over 4 pairs" in str(replace(one, pairs=4))
     assert (
         str(replace(one, correctness=False)) == "better by 0.023 (95 % interval 0.009 to 0.037; 5 seeds x 2,000 rows)"

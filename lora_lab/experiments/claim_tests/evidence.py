@@ -86,8 +86,8 @@ def proportions(a: float, b: float, rows: int) -> Interval:
 
 def more_of(seeds: int | None, rows: int | None) -> str:
     """What would decide a comparison of runs: so many more seeds or test rows, as `statistics.verdict` counts them."""
-    wanted = {"seeds": seeds, "test rows": rows}
-    ways = [f"about {float(f'{n:.2g}'):,.0f} more {what}" for what, n in wanted.items() if n]
+    wanted = {"seed": seeds, "test row": rows}
+    ways = [f"about {float(f'{n:.2g}'):,.0f} more {what}{'s' * (n != 1)}" for what, n in wanted.items() if n]
     return " or ".join(ways) if ways else "far more seeds and test rows"
 
 
