@@ -191,7 +191,8 @@ assert count["base"] < count["LoRA beside"] < count["bottleneck L"] < count["bot
 # **Stop here** if time is short: you have read tables with their faults, and done one again. The rest looks at our results of the others, and at how much luck a rule lets through.
 #
 # ## Choose a table
-# Put any of these names in `NAME`, run the three cells again, and read the three columns. **Before you look:** will the finding hold on a small model?
+# Put any of these names in `NAME`, run the three cells again, and read the three columns; do not miss `table2`, the sentence that everybody repeats. **Before you look:** will the finding hold on a
+# small model?
 
 # %%
 print({name: one["standing"] for name, one in reference.items()})
