@@ -25,7 +25,7 @@ def _what(axes: Any) -> str:
 
 def _lines(axes: Any) -> Iterator[str]:
     for line in axes.lines:
-        points = np.array([line.get_xdata(), line.get_ydata()], float)
+        points = np.array(line.get_data(orig=False), float)  # numbers, also where the axis has names
         points = points[:, np.isfinite(points).all(0)]
         if points.size and not line.get_label().startswith("_"):  # matplotlib's own name of a line without one
             yield f"{line.get_label()} ({_course(*points)})"
@@ -41,7 +41,7 @@ def _course(xs: np.ndarray, ys: np.ndarray) -> str:
 
 def _maps(axes: Any) -> Iterator[str]:
     for image in axes.images:
-        cells = np.asarray(image.get_array().filled(np.nan), float)
+        cells = image.get_array().astype(float).filled(np.nan)
         if cells.ndim == 2 and np.isfinite(cells).any():
             yield f"from {_short(np.nanmin(cells))} to {_short(np.nanmax(cells))}"
 

@@ -41,6 +41,15 @@ def test_a_heat_map_is_told_by_its_range():
     assert "from 1 to 3,000" in alt(picture)
 
 
+def test_names_along_an_axis_and_whole_numbers_are_no_hindrance():
+    picture = Picture()
+    left, right = picture.subplots(1, 2)
+    left.plot(["q", "v"], [1, 2], label="each")
+    right.imshow([[1, 2], [3, 4]])
+    assert "each (1 at 0, 2 at 1)" in alt(picture)
+    assert "from 1 to 4" in alt(picture)
+
+
 @pytest.mark.parametrize(
     ("parts", "words"), [({"weights": 2**33, "optimizer": 2**30}, "9.00 GiB"), ({}, "cannot be said")]
 )
