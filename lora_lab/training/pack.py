@@ -20,6 +20,7 @@ from lora_lab.methods.base import Report
 from lora_lab.methods.heads import heads_of
 from lora_lab.methods.packed import Stream, Table, can_pack, pack, share
 from lora_lab.methods.probe import Probe
+from lora_lab.methods.read_once import read_once
 from lora_lab.methods.shared_start import share_start
 from lora_lab.methods.warm import attach_from
 from lora_lab.training import device
@@ -285,7 +286,8 @@ class Pack:
         """Lay the lanes side by side; those that are left of a larger pack keep their places in a row."""
         models, streams = [lane.model for lane in self.lanes], [lane.stream for lane in self.lanes]
         self.model, self.table = pack(self.base, models, streams, self.table.room if self.table else None)
-        share_start(self.model, len(self.lanes))
+        if not read_once(self.model):
+            share_start(self.model, len(self.lanes))
         for lane, numbers, gradients in zip(self.lanes, self.table.numbers, self.table.gradients, strict=True):
             lane.adopt(numbers, gradients)
 
