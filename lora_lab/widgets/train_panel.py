@@ -138,7 +138,7 @@ class TrainPanel(Panel):
         """The run that the controls describe, and axes for it. Raises: BadValue for what cannot be or does not fit."""
         recipe = self.recipe()
         check_memory(recipe)
-        self.live = LiveRun(recipe, self.store, self.metric, self.guessed)
+        self.live = LiveRun(recipe, self.store, self.metric, self.guessed if self._guess_made else None)
         self._new_figure()
         return self.live
 
@@ -213,6 +213,7 @@ class TrainPanel(Panel):
     def _make_buttons(self) -> None:
         self.guess = W.IntSlider(70, 50, 100, description="your guess", style={"description_width": "90px"})
         self.guess.add_class("lora-typed")
+        self.guess.observe(self._guess_moved, "value")
         self._show_guess()
         self.start_button = button("Start", "play", "train", self.start, button_style="primary")
         self.stop_button = button("Stop", "stop", "end after this step", self.stop, disabled=True)
@@ -224,6 +225,10 @@ class TrainPanel(Panel):
         self.guess.min, self.guess.max = 0, max(high, self.guess.max)  # never a moment with min above max
         self.guess.value, self.guess.min, self.guess.max = at, low, high
         self.guess.description = f"guess ({unit})"
+        self._guess_made = False  # where the slider begins is nobody's guess
+
+    def _guess_moved(self, _: object) -> None:
+        self._guess_made = True
 
     def _model_changed(self, change: Any) -> None:
         tasks = _tasks(change["new"], None)

@@ -97,7 +97,7 @@ def _kept(run: Run) -> str:
 
 def _miss(measured: float, guess: float | None, metric: str) -> str:
     if guess is None:
-        return "without a guess of yours"
+        return "no guess was made (its slider was not moved)"
     off = measured - guess
     by = f"{abs(off) * 100:.1f} points" if metric == "accuracy" else f"{abs(off):.1f}"
     return f"your guess was {said(guess, metric)}, {by} too {'low' if off > 0 else 'high'}"

@@ -38,7 +38,9 @@ SavingsPanel("llama-3-8b", d=4096, rank=8)
 """,
     "train": """
 from lora_lab.widgets.train_panel import TrainPanel
-TrainPanel("minilm", "rt", steps=400).show()
+panel = TrainPanel("minilm", "rt", steps=400)
+panel.guess.value = 75
+panel.show()
 """,
     "memory": """
 from lora_lab.widgets.memory_panel import MemoryPanel

@@ -21,7 +21,7 @@ from lora_lab.training.turns import turn
 from lora_lab.widgets.live import LiveRun
 from lora_lab.widgets.panel import plain
 from lora_lab.widgets.train_panel import TrainPanel
-from lora_lab.widgets.words import mind_table
+from lora_lab.widgets.words import mind_table, standing
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def trained(reviews: str, tmp_path_factory: pytest.TempPathFactory) -> TrainPanel:
     """A panel whose cell ran with nobody watching, long enough to change its mind about something."""
-    return TrainPanel(task=reviews, steps=80, store=str(tmp_path_factory.mktemp("runs"))).show()
+    panel = TrainPanel(task=reviews, steps=80, store=str(tmp_path_factory.mktemp("runs")))
+    panel.guess.value = 71
+    return panel.show()
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -176,7 +178,7 @@ def test_the_headless_cell_trains_and_says_what_came_of_it(trained: TrainPanel):
     assert len(run.history["loss"]) == 80
     words = plain(trained.words.value)
     assert f"accuracy {run.metrics['accuracy']:.1%} on held-out test rows" in words
-    assert "your guess was 70.0%" in words
+    assert "your guess was 71.0%" in words
 
 
 def test_the_curve_has_the_validations_of_the_record_from_before_training_on(trained: TrainPanel):
@@ -223,6 +225,16 @@ def test_the_guess_and_the_metric_are_those_of_the_start(trained: TrainPanel):
     trained.guess.value = 99
     trained._paint()
     assert trained.words.value == before
+
+
+def test_a_guess_whose_slider_nobody_moved_is_no_guess(trained: TrainPanel):
+    fresh = TrainPanel(task=trained.task.value, steps=20, store=str(trained.store.folder))
+    assert fresh._prepare().guess is None
+    fresh.guess.value = 64
+    assert fresh._prepare().guess == 0.64
+    done = replace(trained.live, guess=None)
+    done.state = trained.live.state
+    assert "no guess was made" in standing(done)[1] and "your guess" not in standing(done)[1]
 
 
 def test_a_stopped_run_does_not_take_a_finished_ones_place(trained: TrainPanel):
