@@ -27,14 +27,18 @@ HINTS = {
 
 def check_diagnosis(diagnosis: Mapping[str, Any] | None) -> Verdict:
     """Lesson 12: the fault of each patient, as {"A": "truncated file", ...}. Says of each wrong one where to look."""
+    if not isinstance(diagnosis, Mapping) and not unsolved(diagnosis):
+        return Verdict(False, 'write a name for each letter: {"A": "truncated file", ...}')
     if unsolved(diagnosis) or not diagnosis or any(unsolved(given) for given in diagnosis.values()):
         return not_yet("a name for each letter; the names are in the list above")
+    names = {name.lower(): name for name in NAMES}
     for letter, given in diagnosis.items():
         if letter not in PATIENTS:
             return Verdict(False, f"there is no patient {letter!r}; there are {', '.join(PATIENTS)}")
-        if given not in NAMES:
+        if str(given).strip().lower() not in names:
             return Verdict(False, f"{letter}: no fault is called {given!r}; nearest: {nearest(str(given), NAMES, 2)}")
-    wrong = [letter for letter, given in diagnosis.items() if given != PATIENTS[letter].fault]
+    named = {letter: names[str(given).strip().lower()] for letter, given in diagnosis.items()}
+    wrong = [letter for letter, given in named.items() if given != PATIENTS[letter].fault]
     if wrong:
         return Verdict(False, "; ".join(f"{letter}: {HINTS[PATIENTS[letter].fault]}" for letter in wrong))
     return Verdict(True, "; ".join(f"{letter}: {PATIENTS[letter].fault}" for letter in diagnosis))

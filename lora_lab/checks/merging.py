@@ -49,7 +49,9 @@ def check_lost_update(size: float | None) -> Verdict:
         2**-10: "that is a quarter of the step: half a step is asked",
         2**-24: "that is fp32's half step; bf16 keeps 8 bits of the number, not 24",
     }
-    return number(size, 2**-9, hints, "half a step: an update of 0.0019 of 0.75 is gone, and many are smaller", 0.03)
+    why = "half a step: an update of 0.0019 of 0.75 is gone, and many are smaller"
+    fallback = "from 0.5 to 1 the numbers are 2**-8 apart: how far must the sum get to be nearer to the next?"
+    return number(size, 2**-9, hints, why, 0.03, fallback)
 
 
 def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
@@ -63,7 +65,9 @@ def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
         40.0: "nearly: the forty adapters take some room, too",
         (base + 40 * adapter) / base: "that is what the forty adapters add to one base",
     }
-    return number(times, right, hints, f"{right:.0f} times: a merged model brings the whole base again", 0.02)
+    why = f"{right:.0f} times: a merged model brings the whole base again"
+    fallback = "forty merged models, each as large as the base, over one base and forty adapters"
+    return number(times, right, hints, why, 0.02, fallback)
 
 
 def check_serving(answer: str | None) -> Verdict:

@@ -28,6 +28,8 @@ def check_lora_forward(forward: Callable[..., Any]) -> Verdict:
         "the update is not multiplied by alpha / r": base + update,
         "the update is multiplied by alpha, but not divided by the rank (A has r rows)": base + alpha * update,
         "the update is multiplied by r / alpha: the other way round": base + 3 / alpha * update,
+        "the update is divided by the number of inputs: the rank is the number of A's rows, A.shape[0]": base
+        + alpha / 12 * update,
         "only the frozen part is there: add (alpha / r) B A x": base,
         "only the update is there: add it to W x": alpha / 3 * update,
     }
@@ -36,9 +38,8 @@ def check_lora_forward(forward: Callable[..., Any]) -> Verdict:
         return Verdict(
             True, "W x plus alpha / r times B (A x); in rows, x @ A.T @ B.T: first down to r numbers, then up"
         )
-    return Verdict(
-        False, next((why for why, y in near.items() if torch.allclose(said, y, atol=1e-5)), "the values differ")
-    )
+    differ = "the values differ: with x, A and B all one and W all zero, each y is alpha times the number of inputs"
+    return Verdict(False, next((why for why, y in near.items() if torch.allclose(said, y, atol=1e-5)), differ))
 
 
 def check_dead_start(answer: str | None) -> Verdict:
@@ -61,6 +62,7 @@ def check_wrong_fan_in(factor: Callable[[int, int], float]) -> Verdict:
     near = {
         "that is the ratio of the fan-ins; the bound goes with 1 over their square root": [d / r for d, r in cases],
         "the other way round: dividing by the smaller number makes A larger": [math.sqrt(r / d) for d, r in cases],
+        "that is right for d = 384 and r = 8 alone: write it with d and r": [math.sqrt(48)] * 3,
     }
     wrong = "compare the bounds: 1/sqrt(d), as it should be, and 1/sqrt(r), as it came out"
     return matched(values, [math.sqrt(d / r) for d, r in cases], why, near, wrong)
@@ -75,6 +77,10 @@ def check_detour_cost(cost: Callable[[int, int, int], int]) -> Verdict:
     why = "r d_in to go down and r d_out to come up: the same as the number of parameters"
     near = {
         "that is W's own cost; the detour goes through r numbers": [i * o for i, o, _ in cases],
+        "that is W's cost and the detour's together; the detour alone is asked": [
+            i * o + r * (i + o) for i, o, r in cases
+        ],
+        "right for a square layer only: A meets d_in numbers, B gives d_out": [2 * r * i for i, o, r in cases],
         "that is forming B A first; applied one after the other it is far less": [r * i * o for i, o, r in cases],
     }
     wrong = "count: A has r x d_in numbers, each used once a token; B likewise"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from lora_lab.checks.verdict import Verdict, not_yet, number, unsolved
 
@@ -13,13 +14,15 @@ def check_trainable_parameters(answer: int | None) -> Verdict:
     if unsolved(answer):
         return not_yet("layers x targets x rank x (inputs + outputs)")
     hints = {
-        right // 2: "that is A alone, or B alone: LoRA trains both",
+        right // 2: "half of it: A alone, or B alone, or one of q and v alone: A and B train beside both",
+        2 * right: "twice too many: q and v are two of the attention's four, and A and B are counted once each",
         right // 6: "that is one layer: the model has six",
         right // 12: "that is one matrix: there are two in each of the six layers",
         right + 770: "that counts the head too; the adapter alone is asked for",
         6 * 2 * 384 * 384: "that is W itself: LoRA leaves it frozen and trains A and B",
     }
-    return number(answer, right, hints, f"6 layers x 2 matrices x 8 x (384 + 384) = {right:,}")
+    why = f"6 layers x 2 matrices x 8 x (384 + 384) = {right:,}"
+    return number(answer, right, hints, why, fallback="layers x targets x rank x (inputs + outputs)")
 
 
 _CONTRADICTIONS = {
@@ -31,20 +34,34 @@ _CONTRADICTIONS = {
 
 
 CONTRADICTIONS = {frozenset(pair): why for pair, why in _CONTRADICTIONS.items()}
+_CONSISTENT = {
+    frozenset((1, 6)): "W is frozen while A and B train; it is folded after that",
+    frozenset((2, 6)): "with the shapes of (2) it is A B that is d x d, as (6) wants it",
+}
 
 
 def check_contradictions(pairs: Iterable[tuple[int, int]] | None) -> Verdict:
     """Lesson 00: the pairs of sentences in the text on LoRA that cannot both hold."""
-    pairs = list(pairs or ()) if not unsolved(pairs) else []
-    if any(isinstance(pair, int) for pair in pairs):
-        return Verdict(None, "write pairs in braces: {(1, 2), (3, 4)}")
-    if not (given := {frozenset(pair) for pair in pairs}):
+    if unsolved(pairs) or not pairs:
         return not_yet("four pairs of sentences do not go together; write them as {(1, 2), ...}")
+    if (given := _pairs(pairs)) is None:
+        return Verdict(None, "write pairs in braces: {(1, 2), (3, 4)}")
     wrong, missing = given - CONTRADICTIONS.keys(), CONTRADICTIONS.keys() - given
     found = "; ".join(why for pair, why in CONTRADICTIONS.items() if pair in given)
     if wrong:
         names = ", ".join(" and ".join(map(str, sorted(pair))) for pair in wrong)
-        return Verdict(False, f"{names} do go together: read them once more" + (f". Found: {found}" if found else ""))
+        why = "; ".join(_CONSISTENT[pair] for pair in _CONSISTENT if pair in wrong) or "read them once more"
+        return Verdict(False, f"{names} do go together: {why}" + (f". Found: {found}" if found else ""))
     if missing:
         return Verdict(False, f"found {len(given)} of {len(CONTRADICTIONS)}: {found}")
     return Verdict(True, found)
+
+
+def _pairs(answer: Any) -> set[frozenset[int]] | None:
+    """The pairs of numbers that an answer consists of, or None where it is something else."""
+    try:
+        pairs = [tuple(pair) for pair in answer]
+    except TypeError:
+        return None
+    good = all(len(pair) == 2 and all(isinstance(one, int) for one in pair) for pair in pairs)
+    return {frozenset(pair) for pair in pairs} if good else None

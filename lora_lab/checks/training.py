@@ -20,6 +20,9 @@ def check_standard_error(error: Callable[[float, int], float]) -> Verdict:
         "that is the spread of one row, right or wrong; the mean of n rows spreads less": [
             math.sqrt(p * (1 - p)) for p, _ in cases
         ],
+        "that is in points; p is a share, so its error is one, too": [100 * error for error in right],
+        "that is half of a 95 % interval: the standard error is what 1.96 stands before": [1.96 * e for e in right],
+        "the n belongs under the root as well": [math.sqrt(p * (1 - p)) / n for p, n in cases],
     }
     wrong = "each row is right with probability p: variance p (1 - p), and the mean of n has 1/n of it"
     return matched(
@@ -37,13 +40,15 @@ def check_rows_needed(rows: float | None) -> Verdict:
         (1.96 + 0.84) ** 2 * 0.10 / 0.02**2: "that is for two points: half the difference needs four times the rows",
         (1.96 + 0.84) * 0.10 / 0.01**2: "the 1.96 + 0.84 is squared",
     }
-    return number(rows, right, hints, f"about {right:,.0f}: our 2,000 tell two points apart, no less", within=0.02)
+    why = f"about {right:,.0f}: our 2,000 tell two points apart, no less"
+    return number(rows, right, hints, why, within=0.02, fallback="both in shares: 0.10 and a difference of 0.01")
 
 
 def check_largest_change(name: str | None, shares: dict[str, float]) -> Verdict:
     """Lesson 04: the layer whose weight the adapter changed most, relative to the weight's own size."""
     if unsolved(name):
         return not_yet("take the name with the largest value from the table above")
+    name = str(name).strip()
     if name not in shares:
         return Verdict(False, f"no layer is called {name!r}; the names are the keys of the table")
     top = max(shares, key=shares.__getitem__)

@@ -47,9 +47,11 @@ def check_own_card(text: str | None, changes: dict[str, Any] | None) -> Verdict:
     """Lesson 15: a card of one's own, and one changed premise that turns its verdict."""
     if unsolved(text) or unsolved(changes):
         return not_yet("write a card, and a premise that turns its verdict: {'gpu_gb': 24}")
+    if not isinstance(changes, dict):
+        return Verdict(False, 'write what you change as {"name": value}')
     try:
         own = card_from(str(text), "your card")
-        before, after = judge(own), judge(own, **(changes or {}))
+        before, after = judge(own), judge(own, **changes)
     except LabError as error:
         return Verdict(False, str(error))
     if not own.limits or not own.prediction:

@@ -37,11 +37,15 @@ WRONG = [
     ("trainable_parameters", (74498,), "the head too"),
     ("lora_forward", (lambda x, W, A, B, alpha: x @ W.T + 2 * (x @ A.T @ B.T),), "the values differ"),
     ("trainable_parameters", (36864,), "A alone, or B alone"),
+    ("trainable_parameters", (36864,), "one of q and v alone"),
+    ("trainable_parameters", (147456,), "two of the attention's four"),
+    ("trainable_parameters", (384,), "layers x targets"),
     ("trainable_parameters", (12288,), "six"),
     ("trainable_parameters", (1769472,), "frozen"),
     ("trainable_parameters", ("many",), "a number is wanted"),
     ("contradictions", ({(1, 8)},), "1 and 8 do go together"),
     ("contradictions", ({(2, 3)},), "found 1 of 4"),
+    ("contradictions", ({(1, 6), (2, 3)},), "1 and 6 do go together: W is frozen while A and B train"),
     ("energy", (lambda s, r: s[:r].sum() / s.sum(),), "s squared"),
     ("energy", (lambda s, r: (s[:r] ** 2).sum(),), "divide by"),
     ("energy", (lambda s, r: (s[r:] ** 2).sum() / (s**2).sum(),), "what is lost"),
@@ -77,21 +81,30 @@ WRONG = [
     ("training_bytes", (lambda p, t: p,), "on top"),
     ("lora_forward", (lambda x, W, A, B, alpha: x @ W.T,), "only the frozen part"),
     ("lora_forward", (lambda x, W, A, B, alpha: x @ W.T + alpha * (x @ A.T @ B.T),), "not divided by the rank"),
+    ("lora_forward", (lambda x, W, A, B, alpha: x @ W.T + alpha / A.shape[1] * (x @ A.T @ B.T),), "A's rows"),
     ("lora_forward", (lambda x, W, A, B, alpha: W @ x,), "it stops with RuntimeError"),
     ("lora_forward", (lambda x, W, A, B, alpha: (x @ W.T).T,), "has shape"),
     ("dead_start", ("a",), "look at them"),
     ("dead_start", ("d",), "answer with one of"),
     ("dead_start", ("a).",), "look at them"),
     ("wrong_fan_in", (lambda d, r: d / r,), "square root"),
+    ("wrong_fan_in", (lambda d, r: 48**0.5,), "write it with d and r"),
     ("wrong_fan_in", (lambda d, r: math.sqrt(r / d),), "other way round"),
     ("detour_cost", (lambda i, o, r: i * o,), "W's own cost"),
+    ("detour_cost", (lambda i, o, r: i * o + r * (i + o),), "together"),
+    ("detour_cost", (lambda i, o, r: 2 * r * i,), "square layer"),
     ("detour_cost", (lambda i, o, r: r * i * o,), "forming B A first"),
     ("standard_error", (lambda p, n: p * (1 - p) / n,), "square root"),
+    ("standard_error", (lambda p, n: 100 * math.sqrt(p * (1 - p) / n),), "in points"),
+    ("standard_error", (lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n),), "95 % interval"),
+    ("standard_error", (lambda p, n: math.sqrt(p * (1 - p)) / n,), "under the root"),
     ("standard_error", (lambda p, n: math.sqrt(p * (1 - p)),), "spread of one row"),
     ("rows_needed", (78.4,), "not in per cent"),
     ("rows_needed", (1960,), "two points"),
+    ("rows_needed", (784,), "in shares"),
     ("largest_change", ("layer.0.query", SHARES), "there is a larger one"),
     ("largest_change", ("layer.9", SHARES), "no layer is called"),
+    ("largest_change", (["layer.5.value"], SHARES), "no layer is called"),
 ]
 
 
@@ -118,8 +131,9 @@ def test_a_letter_may_come_with_its_punctuation(answer: str):
     assert check("update_shows", (answer,)).passed
 
 
-def test_pairs_without_braces_are_asked_for_braces():
-    assert "braces" in check("contradictions", ((2, 3),)).words
+@pytest.mark.parametrize("answer", [(2, 3), {(2, 3, 6)}, {("2", "3")}, {"23": 1}, 5])
+def test_what_is_no_set_of_pairs_is_asked_for_pairs(answer: object):
+    assert "braces" in check("contradictions", (answer,)).words
 
 
 @pytest.mark.parametrize("name", UNSOLVED)

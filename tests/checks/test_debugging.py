@@ -15,11 +15,16 @@ WRONG = [
     ("diagnosis", ({**TRUE, "C": "B is all zero"},), "C: B is zero, and did anything else learn"),
     ("diagnosis", ({"A": "truncated file", "D": "empty file"},), "A: look at the header.*D: compare the bytes"),
     ("diagnosis", ({"A": "empty fil"},), "nearest: empty file"),
+    ("diagnosis", (["empty file"],), "a name for each letter"),
     ("diagnosis", ({"Z": "empty file"},), "there is no patient 'Z'"),
     ("first_look", ("a",), "the head alone"),
     ("first_look", ("c",), "memory"),
     ("first_look", ("x",), "one of a, b, c"),
 ]
+
+
+def test_a_fault_may_be_written_with_a_capital():
+    assert checks.check_diagnosis({"A": "Empty file ", "B": "b is all zero"}).passed is True
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -22,6 +22,7 @@ WRONG = [
     ("turned", ("8", "true", "gpu_gb"), "change one premise"),
     ("own_card", (TEXT, {"rank": 4}), "still true"),
     ("own_card", (TEXT, {"ranks": 4}), "nearest: rank"),
+    ("own_card", (TEXT, "rank"), "write what you change"),
     ("own_card", ("statement: mine", {"rank": 4}), "lacks the field 'id'"),
     ("own_card", (TEXT.replace("limits: memory only", "limits: ''"), {"bits": 16}), "what it does not show"),
 ]
