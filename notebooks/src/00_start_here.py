@@ -4,7 +4,7 @@
 # **Goal.** In the next 20 minutes you train your first LoRA adapter on a real pretrained model with real data, and see on
 # your own machine what it costs and what it brings.
 #
-# **Time box.** 20 minutes, of which this machine trains for about one. **Stop here** marks tell you where you may leave without losing the thread.
+# **Time box.** 20 minutes, of which the machine trains for one or two; the cell that trains says how long yours will take. **Stop here** marks tell you where you may leave without losing the thread.
 #
 # **How to use a lesson.** Run the cells from the top with Shift+Enter. Where it says **Predict**, write your guess down
 # before you run the next cell: a surprise teaches only those who expected something else. Where it says **Exercise**,
@@ -15,7 +15,7 @@
 # %% [markdown]
 # ## Is everything there?
 # The cell below looks at this machine: which device will train, which number format and which way of computing
-# attention (`eager` and `sdpa` give the same result) are fastest here. A number takes 4 bytes in the format `fp32`, 2 in the
+# attention (`eager` and `sdpa` give the same result but for rounding) are fastest here. A number takes 4 bytes in the format `fp32`, 2 in the
 # coarser `bf16`. The lab measures for a moment rather than guess: *ms a layer's step* is the time one layer takes in one training step. And it says whether the models and data have been fetched (`tweets` are for trials of your own, no lesson needs them).
 
 # %%
@@ -70,6 +70,8 @@ print(run.metrics)
 
 # %% [markdown]
 # ## Compare
+# `accuracy` is the share of right answers. `macro_f1` weighs the two classes alike, which matters where one of them is rare; here they are
+# about equally frequent, and it hardly differs. `loss` is the error that training makes smaller.
 
 # %%
 print(compare("share that trained", guess_share, 100 * run.trainable / run.total, "%"))
@@ -113,13 +115,15 @@ assert sizes["adapter_model.safetensors"] >= 4 * run.trainable  # the numbers ar
 # %% [markdown]
 # ## Does it come back?
 # We load the base model anew, put the adapter beside it, and score it. Equal accuracy does not prove that every number came
-# back, but a missing part would very likely change it.
+# back, but a missing part would very likely change it. (Our own run was made on another machine, which rounds otherwise: there an answer or two
+# may turn.)
 
 # %%
 from lora_lab import evaluate_adapter
 
 again = evaluate_adapter(run.adapter, "rt")
-assert again["accuracy"] == run.metrics["accuracy"]
+may_differ = 0.005 if Path(run.adapter).name == "minilm-rt-r8" else 0  # ours, made on another machine
+assert abs(again["accuracy"] - run.metrics["accuracy"]) <= may_differ
 again
 
 # %% [markdown]
