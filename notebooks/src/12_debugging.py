@@ -125,7 +125,7 @@ checks.check_diagnosis({"B": "B is all zero", "C": "gradient was cut", "G": "def
 # - **C** had **gradient checkpointing** on, which throws away what a layer computes and computes it again in the backward pass, to save memory. In its older form ("reentrant") a layer whose
 #   *input* needs no gradient is taken for one that needs none at all. With everything frozen but the adapters inside, no input needs one. The head comes after, and learns.
 #   (Version 5 of `transformers` mends this when one asks *it* for checkpointing. We switch the mending off, as it is for whoever has an older version or a loop of his own.)
-# - **G**: alpha stayed at 8 while the rank went from 8 to 128. The update is multiplied by 8/128 = 1/16, not by 2.
+# - **G**: alpha stayed at 8 while the rank went from 8 to 128. The update is multiplied by 8/128 = 1/16; it was 8/8 = 1 before, and of the sound one it is 16/8 = 2.
 # - **J** went on after the loss became NaN (not a number), and saved.
 
 # %%
@@ -307,6 +307,7 @@ for name, content in tricks.items():
     except BadValue as error:
         reasons[name] = str(error).split("safetensors file: ")[1]
     print(f"{name}: {reasons.get(name)}")
+folders["A"] = patient("A")  # as it was, for whoever runs an earlier cell again
 assert reasons.keys() == tricks.keys()
 
 # %% [markdown]
