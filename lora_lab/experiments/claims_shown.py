@@ -62,9 +62,9 @@ may turn:
 
     lora-lab claims one_24gb_card --set gpu_gb=48
 
-**true**: it held in every case that was tried. **false**: in none, or, of a claim that is made for all cases alike, not
-in one of them. **depends**: in some; the setting that makes the difference is named. **undecided**: the evidence here
-cannot tell; the command says what could. Lesson 15 is about these cards.
+**true**: it held in every case that was tried. **false**: it failed in every case; or, where it is made for all cases
+alike, in at least one. **depends**: it held in some and failed in others; the setting that makes the difference is
+named. **undecided**: the evidence here cannot tell; the command says what could. Lesson 15 is about these cards.
 
 This page is written by `python -m lora_lab.experiments.claims_shown docs/claims.md`.
 """

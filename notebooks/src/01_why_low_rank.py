@@ -267,7 +267,7 @@ checks.check_factor_shapes(shape_A, shape_B)
 #
 # ## Why train few numbers at all? Bytes
 # A number in **fp32** has 4 bytes, in **bf16** 2. Training needs more than the weight itself: each step computes a **gradient**, one
-# number a weight; and **Adam**, the usual optimizer, keeps two more for each (a running mean of the gradient, and of its square).
+# number a weight (in which direction, and how strongly, the error changes with it); and **Adam**, the usual optimizer, keeps two more for each (a running mean of the gradient, and of its square).
 # **Predict.** How many bytes does training one weight in fp32 take, all in all?
 
 # %%

@@ -54,7 +54,7 @@ assert d * d / (2 * d * r) == d / (2 * r) == 256
 # pair has as many numbers as $W$, and above that LoRA trains *more* than full fine-tuning would. That rank is called the
 # **break-even rank**.
 #
-# **Do this:** drag `d` and `rank r` in the panel. On the left, find the rank at which the blue line meets the grey one. Then
+# **Do this:** drag `d` and `rank r` in the panel. On the left, find the rank at which LoRA's line (blue, rising) meets the dashed one (grey, level). Then
 # choose llama-2-70b in the menu: on the right are its layers. Tick `all-linear`. For which of them is the blue dot, which
 # says what trains, nearest to the grey square, which says what is frozen?
 
@@ -477,6 +477,6 @@ table([{"model": c.model, "base, MB in bf16": c.total * 2 / 1e6, "adapter, MB in
 #   the narrow side decides.
 # - Adapting everything at rank 16 is 0.3 % of a 70B. "100 to 1,000 times" is right for some sizes and ranks.
 # - Equal counts can be different adapters. Ask what is counted: the head, the experts, MB or MiB, and which rank.
-# - The file shrinks by thousands. The memory of training does not: lesson 05 says by how much.
+# - The file shrinks by hundreds, of large models by thousands. The memory of training does not: lesson 05 says by how much.
 #
 # **Next:** lesson 04 trains one of these adapters while you watch.

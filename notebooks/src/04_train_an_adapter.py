@@ -35,7 +35,7 @@ guess_accuracy = None  # a number between 0 and 100
 guess_changed = None  # a number between 0 and 100
 
 # %% [markdown]
-# Move the **rank** and watch the line below the sliders: it counts what would train. Set the guess, leave model and task as
+# Move the **rank** and watch the line below the sliders: it counts what would train. Move the guess (a slider that nobody moved counts as no guess), leave model and task as
 # they are, and press **Start**. You can go on reading while it trains; **Stop** ends it early and keeps what was learned.
 
 # %%
@@ -133,7 +133,7 @@ checks.check_rows_needed(rows_needed)
 
 # %% [markdown]
 # If a slider moves the accuracy by half a point, one run before and one after cannot tell whether it did anything: the answer
-# is *undecided*, not *equal*. Another seed moves it again. Lessons 06 to 08 use many runs for this reason.
+# is *undecided*, not *equal*. Another **seed** (another random start, another order of the sentences) moves it again. Lessons 06 to 08 use many runs for this reason.
 #
 # **Stop here** if time is short. The rest looks inside.
 #

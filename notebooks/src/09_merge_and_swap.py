@@ -4,7 +4,7 @@
 # **Goal.** Put an adapter into the weights and take it out again; know what that costs in fp32 and in bf16; test the slogan "no added latency"; and see why a model is
 # *merged* or *hot-swappable*, not both at once.
 #
-# **Time box.** 45 minutes, of which this machine trains one; the first code cell says how long. **Before this:** lesson 02 (LoRA by hand), 04 (training).
+# **Time box.** 45 minutes, of which this machine trains for one or two; the first code cell says how long. Taking the times of "No added latency" needs some seconds on a fast machine and minutes on a slow one. **Before this:** lesson 02 (LoRA by hand), 04 (training).
 
 # %%
 from pathlib import Path
@@ -164,7 +164,7 @@ assert lost["bf16"][7] > 0.5 > 0.1 > lost["bf16"][0] and all(a > b for a, b in z
 rounding_picture([own * f for f in shrink], lost, own)
 
 # %% [markdown]
-# Of an update of a thousandth of the weight, bf16 turns more than half into noise. Beside its base the same adapter loses nothing, as A and B are kept in fp32. So: **merge in fp32**, `merge(model, fp32=True)`, and
+# Of an update of a thousandth of the weight, bf16 turns more than half into noise. Beside its base the same update is not rounded, as A and B are kept in fp32. So: **merge in fp32**, `merge(model, fp32=True)`, and
 # round the result only if you must, knowing what it costs. Into a base of *4 bits* one cannot merge at all without turning it back first (lesson 11).
 #
 # ## "No added latency"
@@ -300,7 +300,7 @@ checks.check_serving("c")
 # | time of a forward pass | the base's own | somewhat more |
 # | change the adapter | rewrite the weights | set a name |
 # | several in one batch | no | yes |
-# | rounding | of each weight, in bf16 | none |
+# | rounding of the update | in bf16, with each weight | none: A and B stay in fp32 |
 # | file | as large as the base | thin |
 #
 # "No latency" is of the left column, "swap in a moment" of the right one. *Both at once is not to be had.*

@@ -4,7 +4,7 @@
 # **Goal.** Collect what people say about LoRA, give your own verdict on each sentence, and set the machine's beside it. Then turn verdicts by changing what they rest on, and
 # write a card of your own. This is the end of the course.
 #
-# **Time box.** 45 minutes. **This machine** trains nothing for long: counting, reading our stored runs, and a few small layers; the slowest cell takes about half a minute.
+# **Time box.** 45 minutes. **This machine** trains nothing for long: counting, reading our stored runs, and a few small layers; every cell answers within seconds.
 # **Before this:** whatever you have done of lessons 00 to 14. What you have not met, guess.
 
 # %%
