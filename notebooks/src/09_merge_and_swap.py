@@ -76,7 +76,8 @@ report = merge(model)
 merged = model(**batch).logits
 print(report)
 print(compare("answers that changed", guess_changed, int((merged.argmax(1) != beside.argmax(1)).sum()), f"of {sentences}"))
-print("equal to the bit:", torch.equal(merged, beside), f"(you said {guess_equal}); largest difference {(merged - beside).abs().max():.1e}")
+you_said = "nothing" if guess_equal is None else guess_equal
+print("equal to the bit:", torch.equal(merged, beside), f"(you said {you_said}); largest difference {(merged - beside).abs().max():.1e}")
 assert torch.equal(merged.argmax(1), beside.argmax(1)) and (merged - beside).abs().max() < 1e-4
 
 # %% [markdown]
