@@ -209,13 +209,16 @@ def _say_tied(model: nn.Module, tied: bool) -> None:
 
 
 def _untie_the_others(model: nn.Module) -> None:
-    """Where a checkpoint's config says untied, each layer brings its own weight: BART has four that shared one."""
+    """Where a checkpoint's config says untied, each layer brings its own weight: BART has four that shared one.
+
+    So it is with a bias: BERT's language model ties that of its decoder to one that stands beside it.
+    """
     config, seen = getattr(model, "config", None), set[int]()
     for module in model.modules() if getattr(config, "tie_word_embeddings", None) is False else ():
-        weight = module._parameters.get("weight")
-        if weight is not None and id(weight) in seen:
-            module.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
-        seen.add(id(weight))
+        for name, own in module._parameters.items():
+            if own is not None and id(own) in seen:
+                setattr(module, name, nn.Parameter(own.detach().clone(), requires_grad=own.requires_grad))
+            seen.add(id(own))
 
 
 def _settled(path: str, part: Switched) -> list[Rounding]:

@@ -20,7 +20,7 @@ from lora_lab.methods.lora_variants import DoRALinear
 from lora_lab.methods.merge_report import rounding_of
 from lora_lab.methods.quantized import quantize_model
 from lora_lab.switched import innermost
-from tests.conftest import BART, logits, randomise, snapshot, tiny
+from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 FP32 = 1e-6  # relative
 METHODS = {
@@ -262,6 +262,18 @@ def test_of_four_layers_that_share_a_weight_a_checkpoint_brings_each_its_own(tmp
     torch.manual_seed(0)
     model = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)).eval()
     LoRA(rank=4, targets="lm_head").attach(model)
+    randomise(model)
+    adapted = logits(model)
+    merge_for_good(model)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(type(model).from_pretrained(tmp_path).eval()), adapted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_bias_that_was_tied_with_the_embeddings_is_in_the_checkpoint_too(tmp_path):
+    torch.manual_seed(0)
+    model = transformers.BertForMaskedLM(transformers.BertConfig(**BERT)).eval()
+    model.cls.predictions.bias.data.normal_()  # zeros at the start, which a checkpoint without it would have as well
+    LoRA(rank=4, targets="embed").attach(model)
     randomise(model)
     adapted = logits(model)
     merge_for_good(model)
