@@ -137,6 +137,17 @@ def test_a_saved_encoder_answers_as_before_and_takes_its_head_along(kind, name, 
     assert torch.equal(logits(again), logits(other))
 
 
+def test_pefts_prefix_on_an_encoder_has_other_positions_and_is_refused(tmp_path):
+    base = made("bert").bert  # with a head PEFT takes none
+    adapted = peft.get_peft_model(base, PEERS["prefix"](task_type="FEATURE_EXTRACTION"))
+    adapted.save_pretrained(tmp_path)
+    plain = made("bert").bert
+    before = snapshot(plain)
+    with pytest.raises(BadValue, match="positions"):
+        load_adapter(plain, tmp_path)
+    assert snapshot(plain) == before
+
+
 def test_a_file_for_a_prompt_of_another_length_leaves_the_model_as_it_was(tmp_path):
     save_adapter(ours("gpt2", "prompt"), tmp_path)
     config = tmp_path / "adapter_config.json"

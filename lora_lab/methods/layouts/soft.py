@@ -22,7 +22,7 @@ from lora_lab.methods.layouts.base import Layout, common_config, fill_heads, hea
 from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.prompt import PromptTuning
 from lora_lab.methods.ptuning import PTuning
-from lora_lab.methods.soft_prefix import SoftPrefix, shape_of
+from lora_lab.methods.soft_prefix import SoftPrefix, is_encoder, shape_of
 from lora_lab.methods.soft_prompt import EncodedPrompt, SoftPrompt
 
 KEY, HEAD = "prompt_embeddings", "base_model."
@@ -65,6 +65,11 @@ class SoftLayout(Layout):
         if not isinstance(tokens, int):
             raise BadValue("adapter_config.json has no num_virtual_tokens, so its prompt's length is unknown")
         if kind == KINDS["prefix"]:
+            if is_encoder(model):
+                raise BadValue(
+                    "PEFT's prefix on an encoder moves the text's positions, lora_lab's does not, so the answers would "
+                    "differ: train the prefix here, or use this file with PEFT"
+                )
             return PrefixTuning(tokens=tokens)
         if kind == KINDS["ptuning"]:
             return PTuning(tokens=tokens, hidden=config.get("encoder_hidden_size"))
