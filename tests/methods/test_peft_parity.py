@@ -200,6 +200,13 @@ def test_an_embedding_or_lm_head_that_differs_from_the_base_is_refused(path, tmp
         load_adapter(tiny("phi3"), tmp_path)
 
 
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_an_adapter_that_peft_has_tied_is_refused_by_the_options_name(target, tmp_path):
+    save_peft(peft_model(tiny("llama"), "llama", [target], ensure_weight_tying=True), tmp_path)
+    with pytest.raises(BadValue, match="ensure_weight_tying=True"):
+        load_adapter(tiny("llama"), tmp_path)
+
+
 def test_the_bias_of_an_lm_head_is_compared_as_well(tmp_path):
     config = transformers.PhiConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
     base = transformers.PhiForCausalLM(config).eval()

@@ -18,7 +18,7 @@ A = [A; A0] and B = [B, -B0], where A0 and B0 are what A and B started as. DoRA 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, is_conv1d
 from lora_lab.methods.attach import attach_lora, sites_of
-from lora_lab.methods.base import Method, Report
+from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.layouts.base import PREFIX, Layout, by_module, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, peft_from_lora
 from lora_lab.methods.layouts.targets import layer_names
@@ -72,7 +72,12 @@ class LoRALayout(Layout):
         check_options(config)
 
     def method(self, config: Mapping[str, Any], model: nn.Module) -> LoRA:
-        return lora_from_peft(config, sites_of(model))
+        sites = sites_of(model)
+        method = lora_from_peft(config, sites)
+        if config.get("ensure_weight_tying") and _is_tied(model) and _copied(method.place(sites, trained=True)):
+            said = "the adapter was trained with ensure_weight_tying=True beside tied embeddings, which"
+            raise BadValue(f"{said} lora_lab does not compute: merge it in PEFT first")
+        return method
 
     def attach(self, method: Method, model: nn.Module) -> Report:
         assert isinstance(method, LoRA)
@@ -92,11 +97,11 @@ class LoRALayout(Layout):
         fill_heads(model, tensors)
 
     def copies(self, report: Report) -> set[str]:
-        return {key for path in _copied(report) for key in _copy_keys(path)}
+        return {key for path in _copied(report.placements) for key in _copy_keys(path)}
 
     def check_copies(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         """PEFT also writes what an adapted embedding or lm_head had: take it if it is this base's own, else refuse."""
-        for path in _copied(report):
+        for path in _copied(report.placements):
             frozen = innermost(model.get_submodule(path))
             for key, name in ((key, name) for key, name in _copy_keys(path).items() if key in tensors):
                 own, copied = getattr(frozen, name, None), tensors[key]
@@ -104,9 +109,15 @@ class LoRALayout(Layout):
                     raise BadValue(f"the adapter brings its own {path}, which differs from this base model's")
 
 
-def _copied(report: Report) -> list[str]:
+def _is_tied(model: Any) -> bool:
+    """Whether what reads the tokens and what answers share a weight."""
+    answers = getattr(model, "get_output_embeddings", lambda: None)()
+    return answers is not None and answers.weight is model.get_input_embeddings().weight
+
+
+def _copied(placements: Iterable[Placement]) -> list[str]:
     """The modules whose frozen weight PEFT writes as well: it fears that the vocabulary has grown."""
-    return [p.site.module for p in report.placements if p.site.kind == "embedding" or p.site.role == "head"]
+    return [p.site.module for p in placements if p.site.kind == "embedding" or p.site.role == "head"]
 
 
 def _copy_keys(module: str) -> dict[str, str]:
