@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,14 +18,14 @@ from typing import Any
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.files import write_atomically, write_json
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import adapted_layers, fingerprint, refuse_adapted, report_of, shapes_of, take_out
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, TOO_MANY, WRONG_BASE, Refused
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
-from lora_lab.methods.layouts.base import check_saved, left_to_base
+from lora_lab.methods.layouts.base import KNOWN, check_saved, left_to_base
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.safe_file import TensorFile, read_config
 from lora_lab.methods.safe_json import parse_object
@@ -145,9 +146,22 @@ def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
     check_saved(file.config)
     layout.check(file.config)
     if "method" not in file.own:
+        _warn_of_unknown(file)
         return layout.method(file.config, model), layout
     method = method_from(file.own["method"])
     return method, layout_of(method)
+
+
+def _warn_of_unknown(file: AdapterFile) -> None:
+    """LabWarning for options of a PEFT newer than those known here: as PEFT itself does, read on without them."""
+    unknown = [option for option, value in file.config.items() if value and option not in KNOWN]
+    if unknown:
+        said = _plain(f"the config of the adapter in {file.path} sets {', '.join(sorted(unknown))}")
+        warnings.warn(
+            f"{said}, which lora_lab does not know: if that changes what PEFT computes, the answers here are others",
+            LabWarning,
+            stacklevel=4,
+        )
 
 
 def _fits(model: nn.Module, method: Method, layout: Layout, file: AdapterFile) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import LoRA, detach, load_adapter, merge, save_adapter, unmerge
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.methods.adapters import CONFIG, WEIGHTS
 from lora_lab.methods.attach import fingerprint
 from tests.conftest import logits, randomise, snapshot, tiny
@@ -240,6 +241,7 @@ BROKEN = {
     "PiSSA": (config_with(init_lora_weights="pissa_niter_4"), "changes the base weight too"),
     "LoRA-GA": (config_with(init_lora_weights="lora_ga"), "changes the base weight too"),
     "KaSA": (config_with(kasa_config={"beta": 1e-4}), "trained with kasa_config"),
+    "VeLoRA": (config_with(velora_config={"num_groups": 4}), "trained with velora_config"),
     "another kind of adapter": (config_with(peft_type="XLORA"), "peft_type is 'XLORA'; only .*LORA"),
 }
 # Only in a file of PEFT's: ours says these things in its header too.
@@ -317,6 +319,17 @@ def test_a_broken_file_is_refused_with_the_reason_and_the_model_left_as_it_was(f
 
 def test_the_unbroken_files_load(files):
     for folder in files.values():
+        load_adapter(tiny("roberta"), folder)
+
+
+def test_an_option_that_is_not_known_here_is_said_and_one_that_is_off_is_not(files, tmp_path):
+    folder = copy_of(files["theirs"], tmp_path)
+    config_with(use_newest=False, newest_config={})(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_adapter(tiny("roberta"), folder)
+    config_with(use_newest=True)(folder)
+    with pytest.warns(LabWarning, match="sets use_newest, which lora_lab does not know"):
         load_adapter(tiny("roberta"), folder)
 
 

@@ -34,6 +34,7 @@ _PLAIN = {
     "megatron_config": (None,),
     "kasa_config": (None,),
     "monteclora_config": (None,),
+    "velora_config": (None,),
 }
 _SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these change the base weight as well
 
