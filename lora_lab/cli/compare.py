@@ -71,28 +71,27 @@ def _budget(
 
 
 def describe(found: dict[str, Any]) -> str:
-    """A comparison as a table, a line for each method, and below it what may be said of each.
+    """A comparison as a table, a line for each method, and below it what may be said of each."""
+    from lora_lab.training.metrics import factor
 
-    Accuracies in per cent, correlations times 100 as papers print them; perplexities as they are.
-    """
     metric = found["metric"]
-    factor = 1 if metric == "perplexity" else 100
+    times = factor(metric)
     head = ["method", "tuned to", f"mean {metric}", "std", "each seed", "trained", "head", "file bytes"]
     head += ["predicted MiB", "measured MiB", "s a run", "tokens added"]
-    lines = [head, *(_line(one, metric, factor) for one in found["methods"])]
+    lines = [head, *(_line(one, metric, times) for one in found["methods"])]
     return "\n".join([*aligned(lines), "", *_verdicts(found), *_more(found), _terms(found)])
 
 
-def _line(one: dict[str, Any], metric: str, factor: int) -> list[str]:
+def _line(one: dict[str, Any], metric: str, times: int) -> list[str]:
     score, tried = one[metric], one["tried"]
     name = next((key for key in tried[0] if key != "validation"), "") if tried else ""
     tuned = one["lr"] if one["lr"] is not None else one["settings"].get(name)
     return [
         one["label"],
         f"{name} {tuned:g}{' (edge)' if one['edge'] else ''}" if name and tuned is not None else "-",
-        _number(score["mean"], factor, 1),
-        _number(score["std"], factor, 1),
-        " ".join(_number(value, factor, 1) for value in score["each"]),
+        _number(score["mean"], times, 1),
+        _number(score["std"], times, 1),
+        " ".join(_number(value, times, 1) for value in score["each"]),
         *(f"{one[key]:,}" if one[key] is not None else "-" for key in ("trainable", "head", "file_bytes")),
         *(_number(one[key], 2**-20, 1) for key in ("predicted_bytes", "peak_bytes")),
         _number(one["seconds"], 1, 1),

@@ -94,9 +94,12 @@ def describe(swept: Any) -> str:
 
 
 def alike(runs: Any) -> dict[str, Any]:
-    """The finished runs of one model, task and length together, which may be compared; most first, each with a name."""
+    """The finished runs of one model, task and length together, which may be compared; most first, each with a name.
+
+    Those that were validated only, for choosing a rate, have no score to be told.
+    """
     found: dict[str, list[Any]] = {}
-    for run in runs.finished.runs:
+    for run in (run for run in runs.finished.runs if run.metrics):
         of = run.recipe
         found.setdefault(f"{of.model} on {of.task}, {of.steps} steps of {of.batch} rows", []).append(run)
     return {name: type(runs)(tuple(found[name])) for name in sorted(found, key=lambda name: -len(found[name]))}
@@ -106,22 +109,22 @@ def summary(runs: Any) -> str:
     """Cells of the grid with their seeds; a table for each model, task and length where there are several."""
     groups = alike(runs)
     if len(groups) < 2:
-        return _table(*groups.values()) if groups else "no finished run"
+        return _table(*groups.values()) if groups else "no finished run that was scored on the test rows"
     return "\n".join(f"\n{number}: {name}\n{_table(groups[name])}" for number, name in enumerate(groups, 1))
 
 
 def _table(done: Any) -> str:
-    """Accuracies in per cent, correlations times 100 as papers print them; perplexities as they are."""
-    from lora_lab.training.metrics import main_metric
+    """Runs that may be compared as lines, one for each cell; accuracies in per cent."""
+    from lora_lab.training.metrics import factor, main_metric
 
     metric = main_metric(done.frame)
-    factor = 1 if metric == "perplexity" else 100
+    times = factor(metric)
     keys = [name for name in ("method", "targets", "rank", "alpha", "lr") if done.frame[name].notna().all()]
     lines = ["  ".join([f"{' '.join(keys):<44}", "seeds", f"mean {metric}", "each"])]
     for names, cell in done.frame.groupby(keys, sort=False):
-        each = " ".join(f"{factor * value:.1f}" for value in cell[metric])
+        each = " ".join(f"{times * value:.1f}" for value in cell[metric])
         words = " ".join(f"{n:g}" if isinstance(n, float) else str(n) for n in names)
-        lines.append(f"{words:<44}  {len(cell):>5}  {factor * cell[metric].mean():>{len(metric) + 5}.1f}  {each}")
+        lines.append(f"{words:<44}  {len(cell):>5}  {times * cell[metric].mean():>{len(metric) + 5}.1f}  {each}")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from lora_lab.errors import LabError
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import verdict
+from lora_lab.training.metrics import factor
 from lora_lab.training.runs import FINISHED, Run, Store
 
 CELL = ("targets", "rank", "alpha", "lr")
@@ -71,8 +72,8 @@ def label(values: Iterable[Any], names: Iterable[str] = CELL) -> str:
 
 
 def said(value: float, metric: str) -> str:
-    """A metric as people write it: 82.0% or 17.3."""
-    return f"{value:.1%}" if metric == "accuracy" else f"{value:.1f}"
+    """A metric as people write it: 82.0% or 17.3; a correlation of 0.571 is 57.1."""
+    return f"{factor(metric) * value:.1f}{'%' if metric == 'accuracy' else ''}"
 
 
 def _on_test(frame: pd.DataFrame, store: Store, cells: Sequence[Cell], metric: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture
+from lora_lab.training.metrics import factor
 
 Found = Mapping[str, Any]
 LOOKS = {  # colour by family, marker by method
@@ -27,11 +28,12 @@ LOOKS = {  # colour by family, marker by method
 NAMES = {
     "accuracy": "accuracy (%)",
     "macro_f1": "macro F1 (%)",
+    "matthews": "Matthews' correlation x 100",
     "perplexity": "perplexity (lower is better)",
     "slot_errors": "slot errors (%, lower is better)",
     "bleu": "BLEU (0 to 100)",
 }
-SHARES = ("accuracy", "macro_f1", "slot_errors")
+SHARES = ("accuracy", "macro_f1", "slot_errors")  # whose differences are points
 LOWER = ("perplexity", "slot_errors", "loss")
 
 
@@ -121,4 +123,4 @@ def trainable(row: Found) -> int:
 
 def scaled(value: float, metric: str) -> float:
     """A metric as it is drawn: shares in per cent."""
-    return 100 * value if metric in SHARES else value
+    return factor(metric) * value

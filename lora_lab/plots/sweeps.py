@@ -18,6 +18,7 @@ from matplotlib.ticker import NullLocator
 
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, smoothed
 from lora_lab.plots.compared import new_axes, tidy
+from lora_lab.training.metrics import factor, main_metric
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
 MARKERS = "os^Dv<>p"
@@ -30,6 +31,10 @@ NAMES = {
     "validation_accuracy": "validation accuracy (%)",
     "perplexity": "test perplexity",
     "validation_perplexity": "validation perplexity",
+    "matthews": "test Matthews' correlation x 100",
+    "validation_matthews": "validation Matthews' correlation x 100",
+    "pearson": "test Pearson's correlation x 100",
+    "validation_pearson": "validation Pearson's correlation x 100",
     "lr": "learning rate",
     "rank": "rank r",
     "alpha": "alpha",
@@ -39,14 +44,17 @@ NAMES = {
 
 
 def metric_of(frame: pd.DataFrame, split: str = "") -> str:
-    """accuracy, or perplexity where that is what was measured; of a split: validation_accuracy."""
-    return f"{split}{'accuracy' if 'accuracy' in frame else 'perplexity'}"
+    """What runs are judged by: accuracy, perplexity or a correlation; of a split: validation_accuracy."""
+    return f"{split}{main_metric(dict.fromkeys(name.removeprefix('validation_') for name in frame))}"
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
-    """Those of the pictures that these runs vary enough for, by name."""
+    """Those of the pictures that these runs vary enough for, by name.
+
+    None where rates vary and no run was validated: a rate is not chosen on the test rows.
+    """
     made: dict[str, Picture] = {}
-    if frame.empty:
+    if frame.empty or (frame["lr"].nunique() > 1 and metric_of(frame, "validation_") not in frame):
         return made
     varies = {name for name in ("rank", "alpha", "lr") if name in frame and frame[name].nunique() > 1}
     if {"alpha", "lr"} <= varies:
@@ -154,7 +162,7 @@ def pareto(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
     for number, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
         style = {"color": COLOURS[number % 8], "marker": MARKERS[number % 8]}
         axes.scatter(group["adapter_parameters"], _scaled(group, metric), s=22, label=str(targets), **style)
-    means = chosen.groupby("adapter_parameters")[metric].mean().sort_index() * _factor(metric)
+    means = chosen.groupby("adapter_parameters")[metric].mean().sort_index() * factor(metric)
     front = means.cummin() if "perplexity" in metric else means.cummax()
     axes.step(
         front.index, front.values, where="post", color=GREY, linewidth=1.2, linestyle="--", label="best mean so far"
@@ -168,7 +176,7 @@ def best_rate(frame: pd.DataFrame, by: Sequence[str] = ("method", "targets", "ra
     """The runs at the rate whose mean validation is best, for each choice of `by`: never chosen on test."""
     metric = metric_of(frame, "validation_")
     keys = [name for name in by if frame[name].notna().all()]
-    means = frame.groupby([*keys, "lr"], as_index=False)[metric].mean()
+    means = frame.groupby([*keys, "lr"], as_index=False)[metric].mean().dropna()
     places = means.groupby(keys)[metric].idxmin() if "perplexity" in metric else means.groupby(keys)[metric].idxmax()
     return frame.merge(means.loc[places, [*keys, "lr"]], on=[*keys, "lr"])
 
@@ -177,7 +185,7 @@ def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int,
     """A line of means through the runs' dots, which are drawn a factor `aside` of their place."""
     colour, marker = COLOURS[number % 8], MARKERS[number % 8]
     axes.scatter(aside * group[across], _scaled(group, metric), s=16, color=colour, marker=marker, alpha=0.6)
-    means = group.groupby(across)[metric].mean() * _factor(metric)
+    means = group.groupby(across)[metric].mean() * factor(metric)
     axes.plot(means.index, means.values, color=colour, marker=marker, markersize=4, linewidth=1.5, label=label)
 
 
@@ -191,7 +199,7 @@ def _cells(
         found = frame.groupby([down, across])[metric].agg(["mean", "count"]).reset_index()
         for r, c, mean, n in found.itertuples(index=False):
             if r in at and c in where:
-                means[at[r], where[c]], counts[at[r], where[c]] = mean * _factor(metric), n
+                means[at[r], where[c]], counts[at[r], where[c]] = mean * factor(metric), n
     return means, counts
 
 
@@ -243,11 +251,7 @@ def _best(means: np.ndarray, rows: Any, columns: Any, down: str, across: str, me
 
 
 def _scaled(group: pd.DataFrame, metric: str) -> Any:
-    return group[metric] * _factor(metric)
-
-
-def _factor(metric: str) -> float:
-    return 100 if "accuracy" in metric else 1
+    return group[metric] * factor(metric)
 
 
 def short(value: Any) -> str:
@@ -278,7 +282,7 @@ def draw_seeds(axes: Any, curves: Sequence[Curve], what: str, title: str = "") -
         else:
             points = np.array(run.validation, float).reshape(-1, 2)
             style = {"marker": MARKERS[number % 8], "markersize": 3.5, "linewidth": 1.4}
-            axes.plot(points[:, 0], points[:, 1] * _factor(what), color=colour, label=run.label, **style)
+            axes.plot(points[:, 0], points[:, 1] * factor(what), color=colour, label=run.label, **style)
     axes.set(xlabel="step" if what == "loss" else "", ylabel="training loss" if what == "loss" else NAMES[what])
     if not curves:
         axes.set(xticks=[], yticks=[])

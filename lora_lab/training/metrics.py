@@ -52,6 +52,7 @@ def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, flo
     }
 
 
+SHARES = ("accuracy", "macro_f1", "f1", "matthews", "pearson", "spearman", "slot_errors")  # between -1 and 1
 OF_CLASSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "matthews": matthews,
     "f1": lambda predicted, true: f1(predicted == 1, true == 1),
@@ -66,6 +67,14 @@ def also(names: Iterable[str], predicted: np.ndarray, true: np.ndarray) -> dict[
 def main_metric(metrics: Mapping[str, Any]) -> str:
     """The one of them that models are chosen by: a correlation where the task has one, accuracy, or perplexity."""
     return next(name for name in ("matthews", "pearson", "accuracy", "perplexity") if name in metrics)
+
+
+def factor(metric: str) -> int:
+    """By what a metric is multiplied where people read it: shares and correlations by 100, as papers print them.
+
+    Perplexities, losses and BLEU stay as they are. "validation_accuracy" is told as "accuracy" is.
+    """
+    return 100 if metric.removeprefix("validation_") in SHARES else 1
 
 
 def goodness(metrics: Mapping[str, float]) -> float:

@@ -23,6 +23,7 @@ from lora_lab.experiments.collect import collect
 from lora_lab.experiments.results import load
 from lora_lab.plots import BLUE, GREY, RED, sweeps
 from lora_lab.plots.sheet import Sheet
+from lora_lab.training.metrics import factor
 from lora_lab.training.runs import FINISHED, Store
 from lora_lab.widgets.class_words import counted, guessed, guesses_table, picture_words, scaled
 from lora_lab.widgets.controls import button, choice, offer
@@ -119,7 +120,9 @@ class ClassPanel(MapPanel):
             self.guesses = guesses(self.folder)
             others = f" {left_out:,} of them of another model, task or length are left out." if left_out else ""
             self.arrived = f"{len(found):,} runs from {laptops}.{others}"
-            metric = next((m for m in ("accuracy", "perplexity") if f"validation_{m}" in self.runs), None)
+            metric = next(
+                (m for m in ("matthews", "pearson", "accuracy", "perplexity") if f"validation_{m}" in self.runs), None
+            )
             if self.runs.empty or metric is None:
                 self.runs = self.runs.iloc[:0]
                 self.words.value = f"<b>{self.arrived}</b> Nothing to show yet: press Refresh when runs have arrived."
@@ -189,9 +192,9 @@ def guesses(folder: Path) -> list[tuple[str, float]]:
 def draw_spread(axes: Any, frame: pd.DataFrame, cells: Sequence[Cell], metric: str) -> None:
     """The best cells, one below the other: each seed a dot, their mean a bar."""
     done = frame[frame["status"].isin(FINISHED)]
-    groups, factor = dict(list(done.groupby(list(CELL))[f"validation_{metric}"])), 100 if metric == "accuracy" else 1
+    groups = dict(list(done.groupby(list(CELL))[f"validation_{metric}"]))
     for place, cell in enumerate(cells):
-        values = factor * groups.get(cell, pd.Series(dtype=float))
+        values = factor(metric) * groups.get(cell, pd.Series(dtype=float))
         axes.plot(values, np.full(len(values), place), "o", color=BLUE, alpha=0.6, markersize=7)
         axes.plot([values.mean()], [place], "|", color=RED, markersize=20, markeredgewidth=3)
     names = [label(cell[1:], CELL[1:]) for cell in cells]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lora_lab.experiments.choice import Cell, label, said
+from lora_lab.training.metrics import factor
 from lora_lab.widgets.panel import escape
 from lora_lab.widgets.shown import Table
 
@@ -45,7 +46,7 @@ def picture_words(view: str, metric: str, best: Cell) -> str:
 
 def scaled(value: float, metric: str) -> float:
     """As it is drawn: an accuracy in per cent, whether it was given so or as a share."""
-    return 100 * value if metric == "accuracy" and value <= 1 else value
+    return factor(metric) * value if value <= 1 else value
 
 
 def _written(guess: float, metric: str) -> str:

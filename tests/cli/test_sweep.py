@@ -77,6 +77,17 @@ def test_runs_of_two_tasks_are_not_averaged(lora_lab, tmp_path):
     assert (tmp_path / "all" / "rank_2.png").is_file()
 
 
+def test_runs_that_were_validated_only_for_choosing_a_rate_are_counted_and_not_told(lora_lab, tmp_path):
+    for seed, metrics in ((0, {}), (1, {"accuracy": 0.8})):
+        for recipe in Grid(seed=seed).recipes("minilm", "rt"):
+            Store(tmp_path / "compared").add(replace(failed(recipe, ""), status="done", metrics=metrics))
+    answer = lora_lab("collect", str(tmp_path / "compared"), "--out", str(tmp_path / "all"))
+    assert answer.returncode == 0, answer.stderr
+    assert "2 runs in" in answer.stdout
+    assert "80.0" in answer.stdout
+    assert "nan" not in answer.stdout
+
+
 def test_a_laptop_beyond_the_grid_has_nothing_to_do(lora_lab, tmp_path):
     words = ["sweep", *CHEAP, "--rank", "1,2", "--share", "3/40", "--out", str(tmp_path / "runs")]
     done = lora_lab(*words)

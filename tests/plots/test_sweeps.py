@@ -131,3 +131,19 @@ def test_only_pictures_that_the_runs_vary_enough_for_are_made():
     assert set(sweeps.pictures(frame())) == {"rank_lr", "lr_curves", "rank", "pareto"}
     assert set(sweeps.pictures(frame(ranks=(4,)))) == {"rank"}
     assert sweeps.pictures(frame().iloc[:0]) == {}
+
+
+def test_correlations_are_drawn_and_told_times_100_and_rates_are_chosen_by_them():
+    cola = frame().rename(columns={"accuracy": "matthews", "validation_accuracy": "validation_matthews"})
+    assert texts(sweeps.heat_map(cola.assign(accuracy=0.6), "rank", "lr")) == ["72.0", "73.0", "75.0", "76.0"]
+    stsb = frame().rename(columns={"accuracy": "pearson", "validation_accuracy": "validation_pearson"})
+    assert set(sweeps.pictures(stsb)) == {"rank_lr", "lr_curves", "rank", "pareto"}
+    assert set(sweeps.best_rate(stsb)["lr"]) == {2e-3}
+
+
+def test_runs_that_were_never_validated_are_not_chosen_by_their_test_rows():
+    never = frame().drop(columns="validation_accuracy")
+    assert sweeps.pictures(never) == {}
+    assert set(sweeps.pictures(never[never["lr"] == 1e-3])) == {"rank", "pareto"}
+    some = frame().assign(validation_accuracy=lambda runs: runs["validation_accuracy"].where(runs["rank"] == 4))
+    assert set(sweeps.best_rate(some)["rank"]) == {4}

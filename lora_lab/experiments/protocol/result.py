@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_lab.experiments.protocol.given import PaperRecipe
+from lora_lab.training.metrics import factor
 from lora_lab.training.runs import Run
 
-SHARES = ("accuracy", "f1", "matthews", "pearson", "spearman")  # between -1 and 1; the paper prints them times 100
 LOWER = ("perplexity", "loss")
 
 
@@ -112,7 +112,7 @@ def _told(one: OfSeed) -> dict[str, Any]:
 
 
 def _printed(name: str, value: float) -> float:
-    return 100 * value if name in SHARES else value
+    return factor(name) * value
 
 
 def _lines(result: Result) -> Iterator[str]:
