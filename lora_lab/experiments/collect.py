@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import orjson
 
 from lora_lab.errors import BadValue, Changed, LabError, NotFound
 from lora_lab.experiments.results import records, row
@@ -25,9 +29,10 @@ class Collected:
 def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores below the folders. Of one recipe a finished run is kept, else the first.
 
-    Passed over and named: a file that is no run, and a run of one's own file that held something else when the runs
-    taken before were made, though their recipes are alike. Raises: NotFound for a folder that is not there, BadValue
-    where `into` lies within one of them, cannot be written or holds what is no run.
+    Passed over and named: a file that is no run, and a run of one's own file that held something else there than where
+    the store's runs were made or, where it has none of that file, most of the others.
+    Raises: NotFound for a folder that is not there, BadValue where `into` lies within one of them, cannot be written or
+    holds what is no run.
     """
     store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0
     sources = [Path(folder) for folder in folders]
@@ -37,8 +42,9 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
         if Path(into).resolve().is_relative_to(folder.resolve()):
             raise BadValue(f"{into} lies within {folder}, which is collected from: choose another place")
     store.check_writable()
-    held = _held(store)
-    for file in sorted(file for folder in sources for file in folder.rglob("*.json") if is_record(file)):
+    files = sorted(file for folder in sources for file in folder.rglob("*.json") if is_record(file))
+    held = _mostly(files) | _held(store)
+    for file in files:
         try:
             run = _read(file)
             _check_same_data(run, held)
@@ -60,11 +66,22 @@ def _held(store: Store) -> dict[str, str]:
     return {task: environment["data"] for task, environment in found if environment.get("data")}
 
 
+def _mostly(files: Iterable[Path]) -> dict[str, str]:
+    """What each file of one's own held for most of these runs; of equally many, for the first."""
+    found: dict[str, Counter[str]] = {}
+    for file in files:
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # named where it is read as a run
+            record = orjson.loads(file.read_bytes())
+            if data := record["environment"].get("data"):
+                found.setdefault(record["recipe"]["task"], Counter())[data] += 1
+    return {task: counts.most_common(1)[0][0] for task, counts in found.items()}
+
+
 def _check_same_data(run: Run, held: dict[str, str]) -> None:
-    """Raises: Changed for a run of a file that held something else than that of the runs before it."""
+    """Raises: Changed for a run of a file that held something else than that of the runs that are kept."""
     task, data = run.recipe.task, run.environment.get("data")
     if data and held.setdefault(task, data) != data:
-        raise Changed(f"{task} held something else there than where the runs before it were made: collect it apart")
+        raise Changed(f"{task} held something else there than where the runs kept here were made: collect it apart")
 
 
 def _read(file: Path) -> Run:
