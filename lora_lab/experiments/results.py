@@ -117,9 +117,11 @@ class Runs:
     def scores(self) -> np.ndarray:
         """(seeds, rows): 1 where a run is right about a test row, else 0; of language models minus the row's loss.
 
-        Raises: BadValue for a run that kept no predictions.
+        Raises: BadValue for a run that kept no predictions, and where no run finished.
         """
-        return np.stack([scores_of(run) for run in self._by_seed()])
+        if not (runs := self._by_seed()):
+            raise BadValue(f"none of these {len(self)} runs finished, so there is nothing to judge; see their `error`")
+        return np.stack([scores_of(run) for run in runs])
 
     def _by_seed(self) -> list[Run]:
         return sorted(self.finished.runs, key=lambda run: run.recipe.seed)

@@ -201,7 +201,7 @@ class Pair:
         """How probably equals differ as much: exact McNemar's for one run each, else a t-test's."""
         if any(self.one_right):
             return float(binomtest(*self.one_right).pvalue)
-        return 2 * _tail(abs(self.difference) / self.error(), *self.parts(self.rows))
+        return min(1.0, 2 * _tail(abs(self.difference) / self.error(), *self.parts(self.rows)))
 
     def p_equivalence(self) -> float:
         """How probably two that are the margin apart lie as close: the larger of two one-sided tests."""
@@ -274,6 +274,8 @@ def _runs(values: Answers, name: str) -> np.ndarray:
     """The runs as floats (seeds, rows). Raises: BadValue for what is neither answers nor scores."""
     try:
         runs = np.atleast_2d(np.asarray(getattr(values, "scores", values)))
+    except BadValue:  # which is a ValueError too: runs say for themselves why they have no scores
+        raise
     except ValueError:
         raise BadValue(f"{name} has runs of unlike length; score every seed on the same test rows") from None
     if runs.ndim != 2 or not runs.size:

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from lora_lab import BadValue, LoRA, Recipe, Run, Store
-from lora_lab.experiments.results import from_store, load
+from lora_lab.experiments.results import Runs, from_store, load
+from lora_lab.experiments.statistics import verdict
 
 
 def run(**fields) -> Run:
@@ -67,3 +68,10 @@ def test_ten_thousand_runs_are_a_frame_in_two_seconds(tmp_path):
     frame = load(tmp_path)
     assert time.process_time() - start < 2
     assert frame["seed"].nunique() == 10_000
+
+
+def test_runs_that_cannot_be_judged_say_why_also_to_a_verdict():
+    with pytest.raises(BadValue, match="kept no predictions; score it again"):
+        verdict(Runs((run(),)), Runs((run(seed=1),)))
+    with pytest.raises(BadValue, match="none of these 0 runs finished"):
+        verdict(Runs(()), Runs(()))

@@ -307,3 +307,8 @@ def test_outcome_intervals_and_p_values_agree(pair, margin):
 def test_torch_is_not_imported():
     code = "import sys, lora_lab.experiments.statistics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_scores_that_are_one_number_throughout_are_equivalent_and_no_p_is_above_1():
+    same = verdict(np.full((3, 50), 1.5), np.full((3, 50), 1.5))
+    assert (same.outcome, same.p_difference) == ("equivalent", 1.0)
