@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from lora_lab.errors import BadValue, nearest
+from lora_lab.errors import BadValue
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
@@ -98,6 +98,6 @@ class Setup:
 
 
 def one_of(name: str, value: object, known: Collection[str]) -> None:
-    """Raises: BadValue naming the nearest values there are."""
+    """Raises: BadValue naming the values there are."""
     if value not in known:
-        raise BadValue(f"{name} must be one of {nearest(str(value), known)}, not {value!r}")
+        raise BadValue(f"{name} must be one of {', '.join(known)}, not {value!r}")

@@ -34,7 +34,7 @@ setup_options = together(
     click.option("--padded", is_flag=True, help="Rows of unequal length: attention gets a mask."),
     click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values to the end."),
     click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
-    click.option("--double-quant/--no-double-quant", default=True, help="Of qlora."),
+    click.option("--double-quant/--no-double-quant", default=None, help="Of qlora: yes when left out."),
     click.option("--device", default=None, help="Whose kernels: cuda or cpu; the card's own when left out."),
     click.option("--gpu", default=None, help="A card by name: 4090, a100 80, '16 gb laptop'."),
     click.option("--gpu-gb", type=float, default=None, help="A card by its memory in GB."),
@@ -117,15 +117,26 @@ def _question(model: str, options: dict[str, Any]) -> Question:
     if labels is not None and architecture.task == "causal":
         raise BadValue(f"the memory of {architecture.name} with a classifier is not modelled; leave out --num-labels")
     device = options.pop("device") or (card.device if card else "cuda")
-    double = options.pop("double_quant")
-    name = options["method"]
-    quantised = "none" if name != "qlora" else "nf4" if double else "nf4-single"
+    name, quantised = options["method"], _quantised(options["method"], options.pop("double_quant"), options["dtype"])
     own = {name: options.pop(name) for name in (*SETUP, "shard")}
     setup = Setup(**own, device=device, quantised=quantised)
     method = take_method(options, architecture)
     plan = method.plan(architecture)
     check_length(architecture, plan, setup)
     return Question(name, architecture, method, plan, setup, labels or 2, card)
+
+
+def _quantised(method: str, double: bool | None, dtype: str) -> str:
+    """The form of the frozen linear layers. Raises: BadValue for what only qlora has, or is told by the method."""
+    from lora_lab.accounting.setup import BYTES, QUANTISED_BITS
+
+    if dtype in QUANTISED_BITS:
+        raise BadValue(
+            f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: a base in 4 bits is --method qlora here"
+        )
+    if method != "qlora" and double is not None:
+        raise BadValue(f"only qlora quantises its constants, not {method}: leave --double-quant out, or --method qlora")
+    return "none" if method != "qlora" else "nf4-single" if double is False else "nf4"
 
 
 def _card(name: str | None, gigabytes: float | None) -> Card | None:
@@ -149,7 +160,9 @@ def _notes(question: Question, max_seq: int | None, *, generates: bool = False) 
         notes += gpus.notes(card, dtype)
     if card is not None and card.peak(dtype) and not generates:
         notes.append(f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed")
-    if max_seq and a.positions and max_seq > a.positions:
+    if a.positions and question.setup.seq > a.positions:
+        notes.append(f"{question.setup.seq:,} tokens a row are more than {a.name} was trained for: {a.positions:,}")
+    elif max_seq and a.positions and max_seq > a.positions:
         notes.append(f"memory would allow {max_seq:,} tokens a row, but {a.name} was trained for {a.positions:,}")
     return tuple(notes)
 

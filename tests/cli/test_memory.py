@@ -118,6 +118,11 @@ def test_the_table_reads_in_words_with_units():
     assert "TFLOP" in words
 
 
+def test_rows_longer_than_the_model_was_trained_for_are_told():
+    told = "20,000 tokens a row are more than llama-3-8b was trained for: 8,192"
+    assert told in answer("llama-3-8b", "--seq", "20000")["notes"]
+
+
 def test_without_a_card_every_card_is_named_on_one_side():
     lines = run("llama-2-7b").stdout.splitlines()
     fitting, failing = (next(line for line in lines if line.startswith(word)) for word in ("fits", "does not fit"))
@@ -174,7 +179,12 @@ def config(tmp_path: Path):
         (["roberta-base", "--seq", "513"], "above the 512 tokens"),
         (["gpt2", "--method", "prompt", "--tokens", "20", "--seq", "1010"], "above the 1004 tokens"),
         (["gpt2", "--rank", "769"], "at most 768"),
-        (["gpt2", "--dtype", "int8"], "dtype must be one of"),
+        (
+            ["gpt2", "--dtype", "nf4"],
+            "dtype must be one of fp32, bf16, fp16, not 'nf4': a base in 4 bits is --method qlora",
+        ),
+        (["gpt2", "--no-double-quant"], "only qlora quantises its constants, not lora"),
+        (["gpt2", "--shard", "ddp:8"], "the kind of shard must be one of zero1, zero2, zero3, fsdp, not 'ddp'"),
         (["gpt2", "--optimizer", "adam"], "adamw"),
         (["gpt2", "--shard", "fsdp"], "fsdp:8"),
         (["gpt2", "--gpu", "4091"], "no card '4091'"),
