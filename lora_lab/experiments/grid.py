@@ -92,9 +92,9 @@ class Grid:
         return [self.targets] if one else _list("targets", self.targets)
 
     def _method(self, rank: int, alpha: Any, targets: Any) -> LoRA:
-        number = alpha_of(alpha, rank) if isinstance(alpha, str) else alpha
         assert isinstance(self.method, LoRA)
-        return replace(self.method, rank=rank, alpha=number, targets=targets)
+        method = replace(self.method, rank=rank, targets=targets)  # first: a rule reads a rank that can be
+        return replace(method, alpha=alpha_of(alpha, rank) if isinstance(alpha, str) else alpha)
 
 
 def _list(name: str, values: Values) -> list[Any]:
@@ -110,7 +110,7 @@ def share(recipes: Sequence[Recipe], words: str) -> list[Recipe]:
     Raises: BadValue for anything else.
     """
     i, _, n = words.partition("/")
-    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise BadValue(f"share is i/n with i from 1 to n, such as 3/40, not '{words}'")
     return list(recipes[int(i) - 1 :: int(n)])
 

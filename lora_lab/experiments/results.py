@@ -69,7 +69,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
             version = record["version"]
             if version <= VERSION:
                 record["recipe"]["method"]["name"], record["history"]["validation"], record["metrics"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadValue(f"{file} is not a run of lora_lab ({error!r}); move it out of the store") from error
         if version > VERSION:
             raise BadValue(f"{file} is a record of version {version}; this lora_lab reads {VERSION}: update it")

@@ -60,7 +60,7 @@ def test_shares_add_up_and_none_is_much_larger(n, count):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-@pytest.mark.parametrize("words", ["0/4", "5/4", "1", "a/b", "1/0", "-1/3"])
+@pytest.mark.parametrize("words", ["0/4", "5/4", "1", "a/b", "1/0", "-1/3", "²/3"])
 def test_a_share_is_i_of_n(words):
     with pytest.raises(BadValue, match="i/n"):
         share([], words)
@@ -73,3 +73,9 @@ def test_a_recipe_that_cannot_be_is_found_before_anything_is_loaded():
     with pytest.raises(NotFound, match="'q_proj' matches no layer"):
         check(Grid(targets="q_proj").recipes("minilm", "rt"))
     check(Grid().recipes("a-model-that-is-nowhere", "rt"))  # loading will tell
+
+
+@pytest.mark.parametrize("rank", [-4, None])
+def test_a_rank_that_cannot_be_is_named_also_where_alpha_follows_from_it(rank):
+    with pytest.raises(BadValue, match="rank must be a whole number"):
+        Grid(rank=rank, alpha="sqrt").recipes("minilm", "rt")

@@ -57,6 +57,10 @@ def test_what_is_no_run_and_what_is_newer_are_told_apart(tmp_path):
     file.write_text("[]")
     with pytest.raises(BadValue, match="move it out"):
         load(tmp_path)
+    file.unlink()
+    file.mkdir()  # nor is it a file
+    with pytest.raises(BadValue, match="move it out"):
+        load(tmp_path)
 
 
 def test_ten_thousand_runs_are_a_frame_in_two_seconds(tmp_path):
