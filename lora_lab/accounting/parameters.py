@@ -93,7 +93,7 @@ class ParameterCount:
             return ()
         return (
             f"{experts:,} of these stand in experts, counted as one adapter each; transformers 5 keeps a layer's "
-            "experts in one tensor, to which no adapter can be attached",
+            "experts in one tensor, to which this lab attaches none; PEFT 0.21 adapts it as a whole, and counts more",
         )
 
     def to_json(self) -> dict[str, Any]:

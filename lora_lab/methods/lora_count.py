@@ -1,7 +1,8 @@
 """LoRA counted from an architecture alone: rows of the table, and its file to the byte. No torch.
 
 Experts count as one adapter each where gate, up or down are targets, although transformers 5 keeps the experts of a
-layer in one tensor, to which no adapter can be attached; all-linear means what can be attached to and leaves them out.
+layer in one tensor, to which this lab attaches none; all-linear means what it attaches to and leaves them out. PEFT
+0.21 adapts that tensor, on Mixtral's all-linear the router too: gate and up share an adapter of twice the rank there.
 """
 
 from __future__ import annotations
