@@ -45,7 +45,7 @@ NAMES = {
 
 def metric_of(frame: pd.DataFrame, split: str = "") -> str:
     """What runs are judged by: accuracy, perplexity or a correlation; of a split: validation_accuracy."""
-    return f"{split}{main_metric(dict.fromkeys(name.removeprefix('validation_') for name in frame))}"
+    return f"{split}{main_metric(dict.fromkeys(str(name).removeprefix('validation_') for name in frame))}"
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
