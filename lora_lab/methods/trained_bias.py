@@ -57,6 +57,8 @@ def attach_biases(model: nn.Module, method: BitFit) -> Report:
         for path, module in model.named_modules()
         if module._parameters.get("bias") is not None and path.split(".")[0] not in heads
     ]
+    if not biased:  # a head alone would train, under bitfit's name
+        raise BadValue("bitfit finds nothing to train in this model, which has no biases; use lora or ia3")
     for path, module in biased:
         if not (isinstance(module, nn.Linear | nn.LayerNorm) or is_conv1d(module)):
             raise BadValue(f"bitfit knows no way beside the bias of {path}, a {type(module).__name__}; use lora")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from lora_lab import detach, disabled, load_adapter, params, save_adapter
@@ -181,6 +182,16 @@ def test_on_a_model_that_it_does_not_fit_it_says_so_in_one_sentence(name, kind):
     with pytest.raises(BadValue, match=DOES_NOT_FIT[name, kind]) as caught:
         method_of(name).attach(model)
     assert "\n" not in str(caught.value)
+    assert snapshot(model) == before
+
+
+def test_bitfit_does_not_stand_for_a_head_alone_where_the_model_has_no_biases():
+    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(**size, intermediate_size=64, num_labels=3)
+    model = transformers.LlamaForSequenceClassification(config).eval()
+    before = snapshot(model)
+    with pytest.raises(BadValue, match="finds nothing to train"):
+        method_of("bitfit").attach(model)
     assert snapshot(model) == before
 
 
