@@ -27,6 +27,12 @@ def test_bleu_by_hand():
     assert bleu(["A B C D x"], [["a b c d e"]]) == bleu(["a b c d x"], [["a b c d e"]])
 
 
+def test_spaced_full_stops_as_e2e_has_them_set_off_no_warning(caplog):
+    text = "The Quince is a cheap pub ."
+    assert bleu([text] * 100, [[text]] * 100) == pytest.approx(100)
+    assert not caplog.records
+
+
 def test_rouge_l_by_hand():
     """Longest common subsequence a c d of 4 and 3 words: precision 3/4, recall 1; the nearer reference counts."""
     assert rouge_l(["a b c d"], [["x y", "a c d"]]) == pytest.approx(100 * 2 * 0.75 / 1.75)
