@@ -95,7 +95,7 @@ def _line(one: dict[str, Any], metric: str, times: int) -> list[str]:
         *(f"{one[key]:,}" if one[key] is not None else "-" for key in ("trainable", "head", "file_bytes")),
         *(_number(one[key], 2**-20, 1) for key in ("predicted_bytes", "peak_bytes")),
         _number(one["seconds"], 1, 1),
-        str(one["added_tokens"]),
+        "-" if one["added_tokens"] is None else str(one["added_tokens"]),
     ]
 
 
@@ -116,7 +116,7 @@ def _more(found: dict[str, Any]) -> list[str]:
     """What was forgotten, and scores of what was written."""
     lines = []
     for one in found["methods"]:
-        if "forgetting" in one:
+        if "forgetting" in one and one["runs"]:
             f = one["forgetting"]
             each = " ".join(f"{value:.1f}" for value in f["after"]["each"])
             lines.append(f"{one['label']}: perplexity on {f['task']} {f['before']:.1f} before, {each} after")

@@ -82,6 +82,19 @@ def test_methods_that_all_fail_are_a_failure(run, small, tmp_path):
     assert "no method came to anything" in done.stderr
 
 
+def test_of_a_method_that_failed_the_table_has_strokes_and_nothing_that_it_forgot():
+    found = read_json(shipped("data/results/compare/minilm_rt.json"))
+    failed = dict.fromkeys(found["methods"][0]) | {
+        **{"label": "prefix", "settings": {}, "tried": [], "against": {}, "runs": [], "error": "does not fit"},
+        **{found["metric"]: {"mean": None, "std": None, "n": 0, "each": []}},
+        "forgetting": {"task": "shakespeare", "before": 9.0, "after": {"each": []}},
+    }
+    told = describe(found | {"methods": [found["methods"][0], failed]})
+    assert set(told.splitlines()[2].split()) == {"prefix", "-"}
+    assert "prefix: does not fit" in told
+    assert "shakespeare" not in told
+
+
 def test_a_correlation_is_told_as_papers_print_it_and_what_the_verdicts_are_of():
     found = read_json(shipped("data/results/compare/minilm_rt.json"))
     found |= {"metric": "matthews", "methods": [{**one, "matthews": one["accuracy"]} for one in found["methods"]]}
