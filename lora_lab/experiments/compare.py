@@ -35,6 +35,7 @@ from lora_lab.experiments.sweep import sweep
 from lora_lab.experiments.tuning import GROWTH, RATES, SEEDS, Tuning, axis_of, tune
 from lora_lab.files import write_json
 from lora_lab.methods.base import Method
+from lora_lab.training.device import dtype_to_train
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run
@@ -43,6 +44,7 @@ from lora_lab.training.tasks import Task, load_task
 MARGIN = 0.015  # 1.5 points of accuracy; of language models 0.015 nats a token
 OPPONENTS = ("full", "probe")  # whom every method is judged against
 APART = ("seconds", "forgetting", "n")  # numbers that `afterwards` finds which are no metric of the task
+_COLUMNS = {"text": "text_column", "label": "label_column"}  # of `load_task`, and the recipes' names for them
 Say = Callable[[str], None]
 
 
@@ -71,9 +73,10 @@ class Terms:
                 raise BadValue(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
 
     def recipe(self, method: Method) -> Recipe:
-        """A method's recipe, its rate still to be tuned."""
+        """A method's recipe, its rate still to be tuned. `dtype` is that of frozen bases."""
         own = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
-        return Recipe(self.model, self.task, method, **own)
+        made = Recipe(self.model, self.task, method, **own)
+        return replace(made, dtype=dtype_to_train(made.dtype)) if method.within else made
 
     def final(self, tuning: Tuning, method: Method) -> list[Recipe]:
         """The recipes that are scored, at the tuned rate."""
@@ -94,9 +97,6 @@ class Terms:
         if self.forgetting and load_task(self.forgetting).num_labels is not None:
             raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {self.forgetting}")
         return task
-
-
-_COLUMNS = {"text": "text_column", "label": "label_column"}
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,12 @@ def split_dtype(dtype: str) -> tuple[str, str]:
     return "", dtype
 
 
+def dtype_to_train(dtype: str) -> str:
+    """The dtype of weights that train where frozen ones have `dtype`: fp32. "auto" stays, as what is no dtype does."""
+    quantised, computed = split_dtype(dtype)
+    return "fp32" if quantised or computed in DTYPES else dtype
+
+
 def choose(tokens: int, *, device: str = AUTO, dtype: str = AUTO, attention: str = AUTO) -> Choice:
     """The fastest way to train on sequences of about `tokens` tokens on this machine.
 
