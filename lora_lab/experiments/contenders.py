@@ -50,18 +50,28 @@ def _is_changed(method: Method, field: Any) -> bool:
 
 def _said(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _method(words: str) -> Method:
     """One method from "prompt:tokens=10:init=random"."""
-    name, *options = words.strip().split(":")
+    name, *options = (part.strip() for part in words.split(":"))
+    if name == "qlora":
+        raise BadValue(f"a comparison has one dtype for all frozen bases: write {_lora_for(options)} and --dtype nf4")
     given = [_setting(name, option) for option in options]
     for option in (settings := dict(given)):
         if [other for other, _ in given].count(option) > 1:
             raise BadValue(f"'{words.strip()}' gives {option} twice: which of them?")
-    return method_from({"name": name.strip(), **settings})
+    if "name" in settings:
+        raise BadValue(f"a method's name stands first, as in lora:rank=4, not behind it as in '{words.strip()}'")
+    return method_from({"name": name, **settings})
+
+
+def _lora_for(options: Sequence[str]) -> str:
+    """What "qlora" with these settings is as lora: on all linear layers unless told otherwise."""
+    told = any(option.startswith("targets") for option in options)
+    return ":".join(["lora", *options, *([] if told else ["targets=all-linear"])])
 
 
 def _setting(name: str, words: str) -> tuple[str, Any]:

@@ -63,9 +63,11 @@ def one_of(what: str, value: object, known: tuple[str, ...]) -> None:
         raise BadValue(f"{what} must be one of {', '.join(known)}, not {value!r}")
 
 
-def words(value: tuple[str, ...] | str) -> tuple[str, ...]:
-    """Targets as a tuple, from "k,v" as from ("k", "v")."""
-    given = value.split(",") if isinstance(value, str) else value
+def words(value: tuple[str, ...] | str | None) -> tuple[str, ...]:
+    """Targets as a tuple, from "k,v" as from ("k", "v"); none of None. Raises: BadValue for what is no words."""
+    given = value.split(",") if isinstance(value, str) else () if value is None else value
+    if not isinstance(given, list | tuple) or not all(isinstance(word, str) for word in given):
+        raise BadValue(f"targets are words with commas between, such as 'k,v', not {value!r}")
     return tuple(word.strip() for word in given if word.strip())
 
 

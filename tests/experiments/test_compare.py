@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab import BadValue, LoRA, NotFound, Store
+from lora_lab import IA3, BadValue, LoRA, NotFound, Store
 from lora_lab.errors import Changed
 from lora_lab.experiments.compare import compare, spread, terms_of
 from lora_lab.experiments.contenders import contenders, label
@@ -35,6 +35,8 @@ def test_contenders_are_named_with_their_settings():
     assert found == [LoRA(), LoRA(rank=4, targets=("q", "k", "v"), rslora=True, alpha=8.5)]
     assert [label(one) for one in found] == ["LoRA r8 q,v", "LoRA r4 q,k,v alpha 8.5 rslora True"]
     assert contenders(["lora:rank=2", LoRA()]) == [LoRA(rank=2), LoRA()]
+    (outputs,) = contenders("ia3:targets=q:feedforward=none")
+    assert (outputs, label(outputs)) == (IA3(targets=("q",), feedforward=()), "ia3 targets q feedforward none")
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,10 @@ def test_contenders_are_named_with_their_settings():
         ("lora:targets=4", "such as 'q,v', not 4"),
         ("lora:rank_pattern=q", "not 'q'"),
         ("lora,lora:rank=8", "named twice"),
+        ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
+        ("qlora:targets=q+v", "write lora:targets=q.v and --dtype nf4"),
+        ("lora:name=full", "name stands first"),
+        ("ia3:targets=4", "such as 'k,v', not 4"),
         (" , ", "at least one method"),
     ],
 )
@@ -233,6 +239,11 @@ def facts(one: dict) -> dict:
 def test_full_fine_tuning_is_computed_in_fp32_where_the_rest_may_be_in_less():
     assert terms_of("minilm", "rt", {}).recipe(contenders("full")[0]).base_dtype == "fp32"
     assert terms_of("minilm", "rt", {}).recipe(LoRA()).base_dtype == "auto"
+    for dtype in ("bf16", "nf4", "fp32"):
+        terms = terms_of("minilm", "rt", {"dtype": dtype})
+        assert terms.recipe(contenders("full")[0]).base_dtype == "fp32"
+        assert terms.recipe(LoRA()).base_dtype == dtype
+    assert terms_of("minilm", "rt", {"dtype": "fp99"}).recipe(contenders("full")[0]).dtype == "fp99"  # to be refused
 
 
 def test_spread():
