@@ -82,7 +82,7 @@ def before_keys(model: Any, call: Call, vectors: Tensor) -> Call:
 
     vectors: (rows, layers, tokens, 2, kv_heads, head_dim)
     """
-    if model.training and getattr(model, "is_gradient_checkpointing", False):
+    if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise BadValue("checkpointing drops the cache, and the prefix with it: leave checkpointing out")
     tokens, encoder = vectors.shape[2], is_encoder(model)
     if not under_way(call):

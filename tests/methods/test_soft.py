@@ -326,6 +326,14 @@ def test_a_prefix_moves_the_answers_a_little_at_the_start():
     assert 0 < (logits(model) - before).abs().max() < 0.01
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_training_a_prefix_asks_nothing_that_transformers_gives_up():
+    model = tiny("gpt2")
+    PrefixTuning(tokens=2).attach(model)
+    logits(model.train()).sum().backward()
+    assert model.soft_prefix.keys_values.grad.any()
+
+
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable")  # it has another name in later releases
 def test_what_a_prefix_does_not_fit_is_said_in_one_sentence():
     size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
