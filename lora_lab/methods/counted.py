@@ -37,7 +37,7 @@ class Counted:
 
     def plan(self, architecture: Architecture) -> Plan:
         """What trains, as far as memory depends on it. Raises: as `count`."""
-        unknown = f"the memory of {self.name} is not modelled yet; lora, qlora, full, prompt, bitfit and head are"
+        unknown = f"the memory of {self.name} is not modelled yet; trace follows it step by step"
         return Plan(self.count(architecture), unknown=unknown)
 
     def settings(self) -> dict[str, Any]:

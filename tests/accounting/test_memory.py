@@ -308,7 +308,7 @@ def test_bitfit_needs_biases():
 def test_what_is_not_modelled_is_refused_not_guessed():
     with pytest.raises(BadValue, match="not modelled"):
         memory("t5-base", LoRA())
-    with pytest.raises(BadValue, match="not modelled yet"):
+    with pytest.raises(BadValue, match="not modelled yet; trace follows it"):
         memory("minilm", PrefixTuning())
     for targets in ("embed", "lm_head"):
         with pytest.raises(BadValue, match="alone is not modelled"):
