@@ -58,7 +58,8 @@ def execute(notebook: NotebookNode, folder: str, seconds: int = 600) -> Notebook
         cell.metadata.pop("execution", None)  # times of day
         if cell.cell_type != "code":
             continue
-        cell.outputs = [_still(output) for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+        outputs = [_still(output) for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+        cell.outputs = _joined(outputs)
     return notebook
 
 
@@ -74,6 +75,17 @@ def _still(output: NotebookNode) -> NotebookNode:
     """A saved widget shows nothing without its kernel: keep the picture, if it has one, and the words beside it."""
     output.get("data", {}).pop(WIDGET, None)
     return output
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """What was printed in a row as one piece: where a kernel happened to cut it, a page would begin a new block."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        if joined and "text" in output and joined[-1].get("name", "") == output.get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def main(arguments: list[str]) -> None:

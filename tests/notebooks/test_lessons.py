@@ -34,6 +34,13 @@ def words_of(notebook: nbformat.NotebookNode) -> list[str]:
     return [output["data"].get("text/plain", "") for output in outputs if "data" in output]
 
 
+def test_what_is_printed_in_a_row_is_one_block_and_a_picture_keeps_its_place(tmp_path):
+    said = "import sys\nfor n in 1, 2:\n    print(n, flush=True); print('x', file=sys.stderr, flush=True)\n"
+    cell = nbformat.v4.new_code_cell(said + "display('a picture')\nprint(3)")
+    (done,) = build.execute(nbformat.v4.new_notebook(cells=[cell]), str(tmp_path)).cells
+    assert [one.get("text") for one in done.outputs] == ["1\n2\n", None, "3\n"]
+
+
 @every_lesson
 @both_ways
 def test_a_lesson_runs_from_top_to_bottom(source: Path, solved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
