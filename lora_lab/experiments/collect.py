@@ -6,11 +6,8 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import orjson
 
 from lora_lab.errors import BadValue, Changed, LabError, NotFound
 from lora_lab.experiments.results import records, row
@@ -42,11 +39,15 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
         if Path(into).resolve().is_relative_to(folder.resolve()):
             raise BadValue(f"{into} lies within {folder}, which is collected from: choose another place")
     store.check_writable()
-    files = sorted(file for folder in sources for file in folder.rglob("*.json") if is_record(file))
-    held = _mostly(files) | _held(store)
-    for file in files:
+    runs = dict[Path, Run]()
+    for file in sorted(file for folder in sources for file in folder.rglob("*.json") if is_record(file)):
         try:
-            run = _read(file)
+            runs[file] = _read(file)
+        except LabError as error:
+            unreadable[str(file)] = str(error)
+    held = _mostly(runs.values()) | _held(store)
+    for file, run in runs.items():
+        try:
             _check_same_data(run, held)
         except LabError as error:
             unreadable[str(file)] = str(error)
@@ -66,14 +67,12 @@ def _held(store: Store) -> dict[str, str]:
     return {task: environment["data"] for task, environment in found if environment.get("data")}
 
 
-def _mostly(files: Iterable[Path]) -> dict[str, str]:
+def _mostly(runs: Iterable[Run]) -> dict[str, str]:
     """What each file of one's own held for most of these runs; of equally many, for the first."""
     found: dict[str, Counter[str]] = {}
-    for file in files:
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # named where it is read as a run
-            record = orjson.loads(file.read_bytes())
-            if data := record["environment"].get("data"):
-                found.setdefault(record["recipe"]["task"], Counter())[data] += 1
+    for run in runs:
+        if data := run.environment.get("data"):
+            found.setdefault(run.recipe.task, Counter())[data] += 1
     return {task: counts.most_common(1)[0][0] for task, counts in found.items()}
 
 

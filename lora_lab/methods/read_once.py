@@ -38,7 +38,8 @@ class ReadOnce(nn.Module):
         if len(self.kept) + len(new) > ROWS:
             self.kept, new = {}, {key: row for row, key in enumerate(keys)}
         if new:
-            self._read(list(new), input_ids[list(new.values())], attention_mask[list(new.values())])
+            rows = list(new.values())
+            self._read(list(new), input_ids[rows], attention_mask[rows])
         hidden, pooled = zip(*(self.kept[key] for key in keys), strict=True)
         together = None if pooled[0] is None else torch.stack(pooled)  # type: ignore[arg-type]
         return BaseModelOutputWithPooling(last_hidden_state=torch.stack(hidden), pooler_output=together)  # type: ignore[arg-type]

@@ -258,15 +258,19 @@ def test_untied_in_fp32_they_are_tied_again_in_fp32():
     assert innermost(model.lm_head).weight is innermost(model.model.embed_tokens).weight
 
 
+def assert_a_checkpoint_answers_as_it_did(model, folder):
+    randomise(model)
+    adapted = logits(model)
+    merge_for_good(model)
+    model.save_pretrained(folder)
+    torch.testing.assert_close(logits(type(model).from_pretrained(folder).eval()), adapted, rtol=1e-4, atol=1e-4)
+
+
 def test_of_four_layers_that_share_a_weight_a_checkpoint_brings_each_its_own(tmp_path):
     torch.manual_seed(0)
     model = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)).eval()
     LoRA(rank=4, targets="lm_head").attach(model)
-    randomise(model)
-    adapted = logits(model)
-    merge_for_good(model)
-    model.save_pretrained(tmp_path)
-    torch.testing.assert_close(logits(type(model).from_pretrained(tmp_path).eval()), adapted, rtol=1e-4, atol=1e-4)
+    assert_a_checkpoint_answers_as_it_did(model, tmp_path)
 
 
 def test_a_bias_that_was_tied_with_the_embeddings_is_in_the_checkpoint_too(tmp_path):
@@ -274,11 +278,7 @@ def test_a_bias_that_was_tied_with_the_embeddings_is_in_the_checkpoint_too(tmp_p
     model = transformers.BertForMaskedLM(transformers.BertConfig(**BERT)).eval()
     model.cls.predictions.bias.data.normal_()  # zeros at the start, which a checkpoint without it would have as well
     LoRA(rank=4, targets="embed").attach(model)
-    randomise(model)
-    adapted = logits(model)
-    merge_for_good(model)
-    model.save_pretrained(tmp_path)
-    torch.testing.assert_close(logits(type(model).from_pretrained(tmp_path).eval()), adapted, rtol=1e-4, atol=1e-4)
+    assert_a_checkpoint_answers_as_it_did(model, tmp_path)
 
 
 def test_a_quantised_model_of_plain_torch_is_merged_for_good():
