@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +33,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTIONS = ("eager", "sdpa")
 LENGTHS = (32, 256)  # tokens: a sentence and a page
 AUTO = "auto"
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -233,11 +235,12 @@ def _fastest_dtype(times: dict[str, float], tokens: int) -> str:
 
 
 def _cpu_name() -> str:
-    """The processor as its maker calls it where Linux tells, else as the platform does."""
+    """The processor as its maker calls it, and what it has for bf16, for makers call several kinds alike; by Linux."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text(), re.MULTILINE))
+        flags = facts.get("flags", facts.get("Features", "")).split()
+        if "model name" in facts:
+            return " ".join([facts["model name"].strip(), *sorted(flag for flag in flags if flag.endswith("bf16"))])
     return platform.processor() or platform.machine()
 
 

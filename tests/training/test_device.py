@@ -154,6 +154,18 @@ def test_a_measurement_is_made_once_a_machine_and_remembered(timed, tmp_path):
     assert json.loads((tmp_path / "cache" / "machine.json").read_text()) == {device.describe("cpu"): first}
 
 
+@pytest.mark.parametrize("flags", ["flags\t\t: fpu avx512_bf16 amx_bf16", "Features\t: asimd bf16"])
+def test_processors_of_one_name_that_multiply_bf16_differently_are_measured_apart(timed, tmp_path, monkeypatch, flags):
+    facts = tmp_path / "cpuinfo"
+    monkeypatch.setattr(device, "CPU_FACTS", facts)
+    facts.write_text("processor\t: 0\nmodel name\t: Maker(R) Server\nflags\t\t: fpu\n\nprocessor\t: 1\n")
+    timed(SLOW_BF16)
+    assert choose(30).dtype == "fp32"
+    facts.write_text(f"processor\t: 0\nmodel name\t: Maker(R) Server\n{flags}\npower management:\n")
+    timed(FAST_BF16)
+    assert choose(30).dtype == "bf16"
+
+
 def test_another_device_is_measured_anew(timed, cuda):
     calls = timed(SLOW_BF16)
     device.measured("cpu")
