@@ -238,7 +238,8 @@ assert whole["peak_bytes"] / own["peak_bytes"] < whole["trainable"] / own["train
 memory(reference)
 
 # %% [markdown]
-# The count shrinks by hundreds, memory by far less: weights and activations stay (lesson 05). And now the soft prompt, which trains a tenth of LoRA's numbers. Is it the cheaper one?
+# The count shrinks by hundreds, memory by far less: weights and activations stay (lesson 05). The seconds flatter LoRA: its runs share one frozen model side by side, in bf16 where this
+# machine is faster at that, while full fine-tuning trains alone and in fp32, as bf16 would round its small updates away. And now the soft prompt, which trains a tenth of LoRA's numbers. Is it the cheaper one?
 #
 # ### Exercise 4 · 2 minutes
 # A sentence of `rt` has 27 tokens on average. By how many per cent do 20 soft tokens lengthen it?
