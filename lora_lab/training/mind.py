@@ -64,8 +64,8 @@ def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
     if not task.labels or bench.recipe.method.within:
         return None
     with disabled(bench.model, keep_head=True):
-        without = bench.judged("validation")
-    with_adapter = bench.judged("validation")
+        (without,) = bench.score("validation")
+    (with_adapter,) = bench.score("validation")
     before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
     changed = np.flatnonzero(before != after)
     surest = sorted(changed, key=lambda i: -_margin(with_adapter, int(i)))[:examples]
