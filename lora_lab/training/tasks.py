@@ -33,6 +33,7 @@ from lora_lab.training.assets import asset_path
 from lora_lab.training.chat import Prompt
 from lora_lab.training.meanings import Meaning
 from lora_lab.training.restaurants import Example
+from lora_lab.training.text_files import text_of
 
 SPLITS = ("train", "validation", "test")
 HUB_ID = r"[\w-]+/[\w-]+"  # owner and name
@@ -274,7 +275,7 @@ def _pairs_of(rows: Sequence[glue.Example]) -> Split:
 
 def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
     if path.suffix.lower() == ".txt":
-        rows, labels = pd.DataFrame({"text": passages(own_file.text_of(path))}, dtype=str), list[str]()
+        rows, labels = pd.DataFrame({"text": passages(text_of(path))}, dtype=str), list[str]()
     else:
         rows, labels = own_file.labelled(path, text, label)
     rows = _unique(rows)

@@ -115,12 +115,29 @@ def test_lines_that_the_download_of_qqp_broke_are_passed_over_and_no_others(tmp_
     [
         ("rte", "0\ta\tb\tmaybe", "'maybe' is none of entailment, not_entailment"),
         ("sst-2", "fine\t2", "'2' is none of 0, 1"),
+        ("sst-2", "fine\t²", "'²' is none of 0, 1"),
         ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tmuch", "'much' is no number"),
+        ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tnan", "'nan' is no number"),
     ],
 )
 def test_a_label_that_is_none_names_its_line(tmp_path, task, line, sentence):
     with pytest.raises(BadValue, match=rf"train.tsv, line 2: {sentence}"):
         written(tmp_path, task, [FORMS[task][0], line])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("sentence,label\n", "is empty: it holds no row of CoLA"),
+        ("sentence,label\nThem, goes.,0\n", "line 2 has 3 fields and the header 2"),
+        ('sentence,label\n"Them goes.,0\nHe goes.,1\n', "line 2 opens a quotation mark that nothing closes"),
+        ("sentence,label\nThem goes.\n", "line 2 has no label; CoLA needs sentence, label"),
+    ],
+)
+def test_a_table_that_is_none_says_why(tmp_path, content, sentence):
+    (tmp_path / "validation.csv").write_text(content)
+    with pytest.raises(BadValue, match=rf"validation.csv.*{sentence}"):
+        load_task(f"glue:cola:{tmp_path}")
 
 
 def test_a_hidden_label_is_refused(tmp_path):
