@@ -6,9 +6,11 @@ import json
 
 import pytest
 
-from lora_lab import load_task
+from lora_lab import load_task, train
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.batches import encode
+from lora_lab.training.lengths import typical_tokens
+from lora_lab.training.mind import mind_of
 from lora_lab.training.models import load_tokenizer
 
 MORE = "b\tb\tp\tp"
@@ -96,6 +98,7 @@ def test_the_hubs_columns_are_read_too(tmp_path, task, label, ending):
 def test_pairs_are_encoded_as_the_tokenizer_joins_them(tmp_path):
     task = written(tmp_path, "rte", FORMS["rte"][:2])
     tokenizer = load_tokenizer("minilm")
+    assert typical_tokens(task) == len("Ann ran." + "Ann moved.") // 4
     (row,) = encode(task.train, task, tokenizer)
     assert list(row.tokens) == tokenizer("Ann ran.", "Ann moved.")["input_ids"]
     (cut,) = encode(task.train, load_task(task.name, max_length=6), tokenizer)
@@ -138,6 +141,16 @@ def test_a_table_that_is_none_says_why(tmp_path, content, sentence):
     (tmp_path / "validation.csv").write_text(content)
     with pytest.raises(BadValue, match=rf"validation.csv.*{sentence}"):
         load_task(f"glue:cola:{tmp_path}")
+
+
+def test_a_number_leaves_no_classes_to_change_ones_mind_between(tmp_path, recipe):
+    header, line, *_ = FORMS["sts-b"]
+    (tmp_path / "data").mkdir()
+    written(tmp_path / "data", "sts-b", [header, line, line.replace("1.250", "4.0")])
+    run = train(recipe(task=f"glue:sts-b:{tmp_path / 'data'}", batch=2, steps=2), store=tmp_path / "runs")
+    assert "pearson" in run.metrics
+    with pytest.raises(BadValue, match="has no classes to change one's mind between"):
+        mind_of(run)
 
 
 def test_a_hidden_label_is_refused(tmp_path):
