@@ -99,8 +99,10 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
     for _ in range(steps):
         if not queue:
             order = rng.sample(list(rows), len(rows))
-            pools = (order[i : i + POOL * batch] for i in range(0, len(order), POOL * batch))
-            queue = [b for pool in pools for b in _shuffled(_cut(_by_length(pool), batch), same)]
+            for pool in _cut(order, POOL * batch):
+                batches = _cut(_by_length(pool), batch)
+                same.shuffle(batches)
+                queue += batches
             queue.reverse()
         yield queue.pop()
 
@@ -138,8 +140,3 @@ def _by_length(rows: Sequence[Row]) -> list[Row]:
 
 def _cut(rows: Sequence[Row], batch: int) -> list[list[Row]]:
     return [list(rows[i : i + batch]) for i in range(0, len(rows), batch)]
-
-
-def _shuffled(batches: list[list[Row]], rng: random.Random) -> list[list[Row]]:
-    rng.shuffle(batches)
-    return batches

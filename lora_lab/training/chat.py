@@ -18,7 +18,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+
+from lora_lab.errors import BadValue
 
 ROLES = ("system", "user", "assistant")
 MARK = "ANSWER"  # stands where an answer would, to see what the template puts behind it
@@ -47,7 +50,10 @@ def question(text: str) -> Chat:
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
-    """The chat as the model reads it, up to where its answer begins."""
+    """The chat as the model reads it, up to where its answer begins.
+
+    Raises: BadValue for turns that the model's template does not take: some know no system, some no user twice running.
+    """
     if not tokenizer.chat_template:
         return "".join(f"{role}: {text}\n" for role, text in chat.turns) + "assistant:\n"
     return _templated(tokenizer, chat.turns, answer_follows=True)
@@ -80,4 +86,8 @@ def _templated(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], *, answer_follows: bool = False
 ) -> str:
     messages = [{"role": role, "content": text} for role, text in turns]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows))
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows))
+    except TemplateError as error:
+        roles = ", ".join(role for role, _ in turns)
+        raise BadValue(f"this model's chat template does not take the turns {roles}: {error}") from error

@@ -12,10 +12,11 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -108,33 +109,32 @@ def pick_device() -> str:
 
 def measured(device: str) -> dict[str, float]:
     """Seconds for one layer's step by "dtype/attention/tokens", timed once per machine and then remembered."""
-    memory = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json"
-    machine = describe(device)
+    wanted = {key(*kind) for kind in product(candidate_dtypes(device), ATTENTIONS, LENGTHS)}
+    return remembered("machine.json", device, wanted, lambda: measure(device))
+
+
+def remembered(file: str, device: str, wanted: Iterable[str], take: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What was measured of this machine, by name: from a file of the user's cache, else taken now and kept there.
+
+    wanted   the names that must be there, or all is taken anew
+    """
+    memory, machine = Path(platformdirs.user_cache_dir("lora_lab")) / file, describe(device)
     try:
         known = read_json(memory)
     except BadValue:
         known = {}
-    if not _complete(known.get(machine), device):
-        known[machine] = measure(device)
-        with suppress(BadValue):  # a home that cannot be written to: measure again next time
+    if not (isinstance(known.get(machine), dict) and set(wanted) <= known[machine].keys()):
+        known[machine] = take()
+        with suppress(BadValue):  # a home that cannot be written to: measured again next time
             write_json(memory, known)
-    times: dict[str, float] = known[machine]
-    return times
-
-
-def _complete(times: Any, device: str) -> bool:
-    wanted = {key(name, a, tokens) for name in candidate_dtypes(device) for a in ATTENTIONS for tokens in LENGTHS}
-    return isinstance(times, dict) and wanted <= times.keys()
+    found: dict[str, float] = known[machine]
+    return found
 
 
 def measure(device: str) -> dict[str, float]:
     """Time a frozen transformer layer, forward and backward, in every dtype and attention that works here."""
-    times: dict[str, float] = {}
-    for name in candidate_dtypes(device):
-        for attention in ATTENTIONS:
-            for tokens in LENGTHS:
-                times[key(name, attention, tokens)] = time_layer(device, DTYPES[name], attention, tokens)
-    return times
+    kinds = product(candidate_dtypes(device), ATTENTIONS, LENGTHS)
+    return {key(name, a, tokens): time_layer(device, DTYPES[name], a, tokens) for name, a, tokens in kinds}
 
 
 def candidate_dtypes(device: str) -> list[str]:

@@ -12,14 +12,14 @@ the .txt form is the one in which Hu et al. 2021 trained on it.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.training.meanings import Meaning, meaning_of, parse
 from lora_lab.training.restaurants import Example
+from lora_lab.training.text_files import csv_rows, text_of
 
 FILES = {
     "train": ("train.txt", "trainset.csv", "train.csv"),
@@ -46,20 +46,26 @@ def read_hub(name: str, *, download: bool = False) -> dict[str, list[Example]]:
     """
     import pandas as pd
 
-    tables = {split: _hub_file(name, split, download) for split in FILES}
+    files = {split: _hub_file(name, split, download) for split in FILES}
     try:
-        return {split: _grouped(_records(pd.read_parquet(file), file)) for split, file in tables.items()}
+        tables = {split: pd.read_parquet(file) for split, file in files.items()}
     except ImportError as error:
         raise BadValue(f"the hub's tables need pyarrow to be read: pip install 'lora-lab[hub]' ({error})") from error
+    return {
+        split: _grouped(_rows(list(table.columns), enumerate(table.to_dict("records"), 1), files[split]))
+        for split, table in tables.items()
+    }
 
 
 def read_file(file: Path) -> list[Example]:
-    """The examples of one .txt or .csv file, in the file's order. Raises: BadValue, naming the line."""
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            return _grouped(_csv_pairs(lines, file) if file.suffix == ".csv" else _txt_pairs(lines, file))
-    except UnicodeDecodeError as error:
-        raise BadValue(f"{file} is no text in UTF-8: {error}") from error
+    """The examples of one .txt or .csv file, in the file's order.
+
+    Raises: BadValue for a file that holds none, and, naming the line, for one that is none.
+    """
+    examples = _grouped(_rows(*csv_rows(file), str(file)) if file.suffix == ".csv" else _lines(file))
+    if not examples:
+        raise BadValue(f"{file} is empty: it holds no meaning and what it is in words")
+    return examples
 
 
 def _read_split(folder: Path, split: str) -> list[Example]:
@@ -69,23 +75,27 @@ def _read_split(folder: Path, split: str) -> list[Example]:
     return read_file(found) if found else []
 
 
-def _txt_pairs(lines: Iterable[str], file: Path) -> Iterator[tuple[Meaning, str]]:
-    for number, line in enumerate(lines, 1):
+def _lines(file: Path) -> Iterator[tuple[Meaning, str]]:
+    for number, line in enumerate(text_of(file).split("\n"), 1):
         if line.strip():
             meaning, bars, reference = line.partition("||")
             if not (bars and reference.strip()):
                 raise BadValue(f"{file}, line {number}: there is no ||reference after the meaning")
-            yield _checked(_piped, meaning, file, number), reference.strip()
+            yield _checked(_piped, meaning, str(file), number), reference.strip()
 
 
-def _csv_pairs(lines: Iterable[str], file: Path) -> Iterator[tuple[Meaning, str]]:
-    reader = csv.DictReader(lines)
-    if not {"mr", "ref"} <= set(reader.fieldnames or ()):
-        raise BadValue(f"{file} needs the columns mr and ref; it has {', '.join(reader.fieldnames or ()) or 'none'}")
-    for row in reader:
-        if not (row["ref"] or "").strip():
-            raise BadValue(f"{file}, line {reader.line_num}: the column ref is empty")
-        yield _checked(parse, row["mr"], file, reader.line_num), row["ref"].strip()
+def _rows(
+    names: Sequence[str], rows: Iterable[tuple[int, Mapping[Any, Any]]], file: str
+) -> Iterator[tuple[Meaning, str]]:
+    """Of a file with columns, or of a table of the hub's."""
+    columns = next((both for both in _COLUMNS if set(both) <= set(names)), None)
+    if columns is None:
+        raise BadValue(f"{file} needs the columns mr and ref; it has {', '.join(map(str, names)) or 'none'}")
+    for number, row in rows:
+        meaning, reference = ((row.get(name) or "").strip() for name in columns)
+        if not reference:
+            raise BadValue(f"{file}, line {number}: the column {columns[1]} is empty")
+        yield _checked(parse, meaning, file, number), reference
 
 
 def _piped(text: str) -> Meaning:
@@ -97,7 +107,7 @@ def _piped(text: str) -> Meaning:
     return meaning_of({slot: value.replace("£ ", "£").replace(" - ", "-") for slot, value in slots.items()})
 
 
-def _checked(read: Callable[[str], Meaning], text: str, file: Path, number: int) -> Meaning:
+def _checked(read: Callable[[str], Meaning], text: str, file: str, number: int) -> Meaning:
     try:
         return read(text)
     except BadValue as error:
@@ -110,14 +120,6 @@ def _grouped(pairs: Iterable[tuple[Meaning, str]]) -> list[Example]:
     for meaning, reference in pairs:
         groups.setdefault(meaning, {})[reference] = None
     return [Example(meaning, tuple(references)) for meaning, references in groups.items()]
-
-
-def _records(table: Any, file: str) -> Iterator[tuple[Meaning, str]]:
-    names = next((names for names in _COLUMNS if set(names) <= set(table.columns)), None)
-    if names is None:
-        raise BadValue(f"{file} is not E2E: it has the columns {', '.join(map(str, table.columns))}, not mr and ref")
-    for number, (meaning, reference) in enumerate(zip(table[names[0]], table[names[1]], strict=True), 1):
-        yield _checked(parse, meaning, Path(file), number), reference.strip()
 
 
 def _hub_file(name: str, split: str, download: bool) -> str:

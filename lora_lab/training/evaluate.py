@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import log_softmax  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional as F
 
 from lora_lab.training.batches import Batch, Row, scoring_batches
 from lora_lab.training.metrics import also, f1, regression_metrics
+from lora_lab.training.models import answering
 
 ROWS = 32  # scored at once
 PACKED_ROWS = 128  # of all lanes together
@@ -79,46 +81,41 @@ def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     )
 
 
-def evaluate(model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str = "cpu") -> Score:
+def evaluate(
+    model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str = "cpu", judged_by: Sequence[str] = ()
+) -> Score:
     """Score a model on rows, in eval mode, and leave it in the mode it was in.
 
     Classification: accuracy, macro_f1 (the mean of the classes' F1), loss in nats per row. Language modelling:
     loss in nats per token over all tokens, perplexity = exp(loss). Labels that are numbers: pearson, spearman, and the
-    mean squared error as loss.
+    mean squared error as loss. `judged_by` names those beside them that a task of classes is judged by.
     """
-    return evaluate_lanes(model, rows, pad, device, 1)[0]
+    return evaluate_lanes(model, rows, pad, device, 1, judged_by)[0]
 
 
 @torch.inference_mode()
-def evaluate_lanes(model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, lanes: int) -> list[Score]:
+def evaluate_lanes(
+    model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, lanes: int, judged_by: Sequence[str] = ()
+) -> list[Score]:
     """As `evaluate`, of a model that answers for several lanes at once: each scores all rows."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     by_place: list[list[Any]] = [[None] * len(rows) for _ in range(lanes)]
-    for batch in scoring_batches(rows, rows_at_once(model, rows, lanes), pad):
-        moved = batch.repeated(lanes).to(device)
-        values = _row_values(logits_of(model, moved), moved.labels)
-        for number, value in enumerate(values):
-            lane, row = divmod(number, len(batch.places))
-            by_place[lane][batch.places[row]] = value
-    for module in training:
-        module.training = True
-    return [_score(np.array(values), [row.label for row in rows]) for values in by_place]
+    with answering(model):
+        for batch in scoring_batches(rows, rows_at_once(model, rows, lanes), pad):
+            moved = batch.repeated(lanes).to(device)
+            values = _row_values(logits_of(model, moved), moved.labels)
+            for number, value in enumerate(values):
+                lane, row = divmod(number, len(batch.places))
+                by_place[lane][batch.places[row]] = value
+    return [_score(np.array(values), [row.label for row in rows], judged_by) for values in by_place]
 
 
-def _score(values: np.ndarray, labels: Sequence[float | None]) -> Score:
+def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequence[str]) -> Score:
     if labels[0] is None:
-        return Score(perplexity(values), values[:, 0] / values[:, 1])
+        return Score(perplexity(values), values[:, 0] / values[:, 1].clip(1))  # a row of one token predicts none
+    true = np.array(labels)
     if isinstance(labels[0], float):
-        return Score(regression_metrics(values[:, 0], np.array(labels)), values[:, 0])
-    return Score(classification_metrics(values, np.array(labels)), values)
-
-
-def judged_by(names: Sequence[str], score: Score, rows: Sequence[Row]) -> Score:
-    """The score with those metrics beside it that a task is judged by."""
-    if not names:
-        return score
-    return replace(score, metrics=score.metrics | also(names, score.predictions, np.array([r.label for r in rows])))
+        return Score(regression_metrics(values[:, 0], true), values[:, 0])
+    return Score(classification_metrics(values, true) | also(judged_by, values.argmax(-1), true), values)
 
 
 def rows_at_once(model: torch.nn.Module, rows: Sequence[Row], lanes: int = 1) -> int:
@@ -144,9 +141,7 @@ def perplexity(sums_and_tokens: np.ndarray) -> dict[str, float]:
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy, macro F1 and cross-entropy from logits (rows, classes) and labels (rows,)."""
-    predicted = logits.argmax(-1)
-    shifted = logits - logits.max(-1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    predicted, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
     return {
         "accuracy": float((predicted == labels).mean()),
         "macro_f1": float(np.mean([f1(predicted == c, labels == c) for c in range(logits.shape[-1])])),

@@ -24,7 +24,7 @@ from transformers import (
 
 from lora_lab.errors import BadValue
 from lora_lab.training.chat import Prompt, end_of_turn, prompt_ids
-from lora_lab.training.models import is_causal, quiet
+from lora_lab.training.models import answering, is_causal, quiet
 
 ROWS = 32  # answers, or beams, that grow side by side
 
@@ -66,15 +66,12 @@ def generate(
     if not is_causal(model):
         raise BadValue(f"{type(model).__name__} does not predict the next token; generating needs a causal model")
     answers = [""] * len(prompts)
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    for places, ids in _batches(tokenizer, prompts, max(1, ROWS // decoding.beams)):
-        new = _answers(model, tokenizer, ids, decoding)
-        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-        for place, text in zip(places, texts, strict=True):
-            answers[place] = text.strip()
-    for module in training:
-        module.training = True
+    with answering(model):
+        for places, ids in _batches(tokenizer, prompts, max(1, ROWS // decoding.beams)):
+            new = _answers(model, tokenizer, ids, decoding)
+            texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+            for place, text in zip(places, texts, strict=True):
+                answers[place] = text.strip()
     return answers
 
 

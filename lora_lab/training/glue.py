@@ -12,14 +12,15 @@ Source: Wang et al. 2018, "GLUE: A Multi-Task Benchmark and Analysis Platform fo
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.training.text_files import csv_rows, json_rows, text_of
 
 PREFIX = "glue:"
 HIDDEN = -1  # the hub's label of a row whose label is not public
@@ -106,13 +107,14 @@ def asked_for(name: str) -> tuple[GlueTask, Path]:
 def read(task: GlueTask, folder: Path, split: str) -> list[Example]:
     """The rows of a split, "train" or "dev"; [] for training where there is no file.
 
-    Raises: NotFound for a folder without dev files; BadValue, naming the line, for one that is no row of the task.
+    Raises: NotFound for a folder without dev files; BadValue for a file that holds nothing, and, naming the line, for
+    one that is no row of the task.
     """
     stems = {"train": (("train",),), "dev": (task.dev, task.validation)}[split]
     for some in stems:
         files = [_file(folder, stem) for stem in some]
         if all(files):
-            return [row for file in files if file for row in _rows(task, file)]
+            return [row for file in files if file for row in _examples(task, file)]
     if split == "train":
         return []
     raise NotFound(f"the folder {folder} lacks {' or '.join(f'{stem}.tsv' for stem in task.dev)} of {task.folder}")
@@ -122,34 +124,26 @@ def _file(folder: Path, stem: str) -> Path | None:
     return next((f for ending in ("tsv", "jsonl", "csv") if (f := folder / f"{stem}.{ending}").is_file()), None)
 
 
-def _rows(task: GlueTask, file: Path) -> Iterator[Example]:
-    """Raises: BadValue for a file that is no text in UTF-8."""
-    reader = {".tsv": _tsv, ".jsonl": _jsonl, ".csv": _csv}[file.suffix]
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            for number, cells in reader(task, lines, file):
-                yield _example(task, cells, file, number)
-    except UnicodeDecodeError as error:
-        raise BadValue(f"{file} is no text in UTF-8: {error}") from error
-
-
-def _example(task: GlueTask, cells: Sequence[Any], file: Path, number: int) -> Example:
-    """From the texts and the label, as they stand in the file."""
-    *texts, label = cells
-    second = str(texts[1]).strip() if len(texts) > 1 else None
-    return Example(str(texts[0]).strip(), second, _label(task, label, file, number))
+def _examples(task: GlueTask, file: Path) -> list[Example]:
+    found = []
+    for number, (*texts, label) in _tsv(task, file) if file.suffix == ".tsv" else _hub(task, file):
+        first, *more = (str(text).strip() for text in texts)
+        found.append(Example(first, more[0] if more else None, _label(task, label, file, number)))
+    if not found:
+        raise BadValue(f"{file} is empty: it holds no row of {task.folder}")
+    return found
 
 
 def _label(task: GlueTask, label: Any, file: Path, number: int) -> float:
     written = str(label).strip()
     if task.is_number:
-        try:
-            return float(written)
-        except ValueError:
-            raise BadValue(f"{file}, line {number}: '{written}' is no number between two texts") from None
+        with suppress(ValueError):
+            if math.isfinite(value := float(written)):
+                return value
+        raise BadValue(f"{file}, line {number}: '{written}' is no number between two texts")
     if written in task.labels:
         return task.labels.index(written)
-    if written.isdigit() and int(written) < len(task.labels):  # the hub's tables hold the class's number
+    if written.isdecimal() and int(written) < len(task.labels):  # the hub's tables hold the class's number
         return int(written)
     raise BadValue(f"{file}, line {number}: '{written}' is none of {', '.join(task.labels)}")
 
@@ -157,11 +151,11 @@ def _label(task: GlueTask, label: Any, file: Path, number: int) -> float:
 # ---- one reader for each form: (line, the texts' cells and the label's)
 
 
-def _tsv(task: GlueTask, lines: Iterable[str], file: Path) -> Iterator[tuple[int, list[str]]]:
+def _tsv(task: GlueTask, file: Path) -> Iterator[tuple[int, list[str]]]:
     """Lines cut at tabs and nothing else; a first line that holds the columns' names is their header."""
     places: Sequence[int] = task.places
-    for number, line in enumerate(lines, 1):
-        cells = line.rstrip("\r\n").split("\t")
+    for number, line in enumerate(text_of(file).split("\n"), 1):
+        cells = line.split("\t")
         if number == 1 and set(task.texts) <= set(cells):
             places = [cells.index(name) for name in task.texts]
             continue
@@ -174,26 +168,14 @@ def _tsv(task: GlueTask, lines: Iterable[str], file: Path) -> Iterator[tuple[int
             raise BadValue(f"{file}, line {number}: it has {len(cells)} columns, {task.folder}'s lines have more")
 
 
-def _jsonl(task: GlueTask, lines: Iterable[str], file: Path) -> Iterator[tuple[int, list[Any]]]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise BadValue(f"{file}, line {number} is no JSON: {error}") from error
-            yield number, _named(task, row if isinstance(row, dict) else {}, file, number)
-
-
-def _csv(task: GlueTask, lines: Iterable[str], file: Path) -> Iterator[tuple[int, list[Any]]]:
-    reader = csv.DictReader(lines)
-    for row in reader:
-        yield reader.line_num, _named(task, row, file, reader.line_num)
-
-
-def _named(task: GlueTask, row: Mapping[str, Any], file: Path, number: int) -> list[Any]:
-    missing = [name for name in task.hub if row.get(name) is None]
-    if missing:
-        raise BadValue(f"{file}, line {number} has no {missing[0]}; {task.folder} needs {', '.join(task.hub)}")
-    if row[task.hub[-1]] in (HIDDEN, str(HIDDEN)):
-        raise BadValue(f"{file}, line {number}: the label is hidden, as in GLUE's test sets; give train and validation")
-    return [row[name] for name in task.hub]
+def _hub(task: GlueTask, file: Path) -> Iterator[tuple[int, list[Any]]]:
+    """Rows with the hub's columns."""
+    for number, row in json_rows(file, *task.hub) if file.suffix == ".jsonl" else csv_rows(file)[1]:
+        missing = [name for name in task.hub if row.get(name) is None]
+        if missing:
+            raise BadValue(f"{file}, line {number} has no {missing[0]}; {task.folder} needs {', '.join(task.hub)}")
+        if row[task.hub[-1]] in (HIDDEN, str(HIDDEN)):
+            raise BadValue(
+                f"{file}, line {number}: the label is hidden, as in GLUE's test sets; give train and validation"
+            )
+        yield number, [row[name] for name in task.hub]

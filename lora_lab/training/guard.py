@@ -76,8 +76,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
         wanted = need.bytes()
     except LabError:
         return
-    where = choice.device if choice else _choice(recipe, need.setup.seq).device
-    free = free_bytes(where)
+    free = free_bytes(need.setup.device)
     if wanted > free:
         raise BadValue(_refusal(recipe, need, wanted, free))
 
@@ -85,7 +84,8 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     """What the accountant needs to know of a recipe. Raises: whatever is wrong with it, or not modelled."""
     length, labels = _task_facts(recipe)
-    choice = choice or _choice(recipe, length)
+    wanted = {"device": recipe.device, "dtype": recipe.base_dtype, "attention": recipe.attention}
+    choice = choice or device.choose(length, **wanted)
     a = zoo.architecture(recipe.model, labels)
     if labels is not None and a.task != "encoder":
         raise BadValue("the memory of a causal classifier is not modelled")
@@ -106,15 +106,11 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
 
 
 def free_bytes(where: str) -> int:
-    """Bytes that a run can still take on cuda, mps or cpu: what other programs hold is not among them."""
+    """Bytes that a run can still take on cuda, else on the machine: what other programs hold is not among them."""
     if where != "cuda":
         return int(psutil.virtual_memory().available)
     free, _ = torch.cuda.mem_get_info()
     return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # reserved but empty is ours
-
-
-def _choice(recipe: Recipe, tokens: int) -> device.Choice:
-    return device.choose(tokens, device=recipe.device, dtype=recipe.base_dtype, attention=recipe.attention)
 
 
 def _task_facts(recipe: Recipe) -> tuple[int, int | None]:

@@ -15,8 +15,8 @@ from lora_lab.training.tasks import Task
 def typical_tokens(task: Task) -> int:
     """About how long the task's texts are in tokens (4 characters each), for choosing attention and dtype."""
     split = task.train if task.train.texts else task.test
-    sample = [*split.texts[:200], *split.prompts[:200]]
-    return min(task.max_length, sum(map(len, sample)) // (4 * min(200, len(split))))
+    few = split.at(range(min(200, len(split))))
+    return min(task.max_length, sum(map(len, [*few.texts, *few.seconds, *few.prompts])) // (4 * len(few)))
 
 
 def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:

@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from lora_lab.switched import AdaptedLayer, Switched
-from lora_lab.training.batches import Batch
 from lora_lab.training.evaluate import lane_losses, logits_of
 from lora_lab.training.lane import Lane
 from lora_lab.training.recipe import Recipe
 
-
-class Lanes(Protocol):
-    """Runs that train side by side: a model that answers for all of them, rows of the first lane first."""
-
-    model: nn.Module
-    lanes: list[Lane]
-
-    def batches(self) -> Iterator[tuple[int, Batch]]:
-        """The number of each step still to come, and equally many rows of every lane that still trains."""
-        ...
-
-    def validate(self) -> list[dict[str, float]]:
-        """The metrics of each lane on the validation split."""
-        ...
-
-    def before(self) -> list[dict[str, float]]:
-        """The same before the first update."""
-        ...
-
-    def clear_gradients(self) -> None:
-        """Make room for those of the next step."""
-        ...
-
-    def leave(self, ended: Sequence[Lane]) -> None:
-        """Go on without these."""
-        ...
-
-    def validated(self, step: int) -> None:
-        """Hear that every lane has been validated."""
-        ...
+if TYPE_CHECKING:
+    from lora_lab.training.pack import Pack
 
 
-def fit(runs: Lanes, *, stop: threading.Event | None = None) -> None:
-    """Train all lanes, one batch of each a step, until the last of them has ended.
+def fit(runs: Pack, *, stop: threading.Event | None = None) -> None:
+    """Train all lanes, one batch of each a step, until the last of them has ended; `Pack` says what is asked of it.
 
     A lane whose loss or gradient is no longer a number ends as failed; the others go on, for no lane's rows meet
     another's.
@@ -76,7 +47,7 @@ def fit(runs: Lanes, *, stop: threading.Event | None = None) -> None:
     runs.model.eval()
 
 
-def _all_ended(runs: Lanes) -> bool:
+def _all_ended(runs: Pack) -> bool:
     """Whether nothing trains any more; where only some have ended, they leave, and the others train on."""
     ended = [lane for lane in runs.lanes if lane.ended]
     if len(ended) == len(runs.lanes):
@@ -87,7 +58,7 @@ def _all_ended(runs: Lanes) -> bool:
     return False
 
 
-def _note(runs: Lanes, step: int, validates: bool) -> None:
+def _note(runs: Pack, step: int, validates: bool) -> None:
     """What each lane has come to; where this step is validated, with metrics."""
     found: Sequence[dict[str, float] | None] = runs.validate() if validates else [None] * len(runs.lanes)
     for lane, metrics in zip(runs.lanes, found, strict=True):

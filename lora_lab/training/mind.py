@@ -39,8 +39,8 @@ class Mind:
 def mind_of(run: Run, examples: int = 6) -> Mind:
     """The changes of mind of a finished run, from its saved adapter.
 
-    Raises: BadValue where no adapter was kept, where the base itself trained, and for a language model, which has no
-    classes.
+    Raises: BadValue where no adapter was kept, where the base itself trained, and for a task without classes: text, or
+    a number that is predicted.
     """
     if run.adapter is None:
         raise BadValue("this run kept no adapter to look into")
@@ -51,21 +51,21 @@ def mind_of(run: Run, examples: int = 6) -> Mind:
     load_adapter(bench.model, run.adapter)
     mind = changed_mind(bench, examples)
     if mind is None:
-        raise BadValue("a language model has no classes to change its mind between")
+        raise BadValue(f"{run.recipe.task} has no classes to change one's mind between")
     return mind
 
 
 def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
     """Score the validation split with the adapter and without it.
 
-    None for language modelling, which has no classes, and where the base itself trained: nothing can be off.
+    None for a task without classes, and where the base itself trained: nothing can be off.
     """
     task = bench.task
-    if not task.labels or bench.recipe.method.within:
+    if len(task.labels) < 2 or bench.recipe.method.within:
         return None
     with disabled(bench.model, keep_head=True):
-        without = bench.judged("validation")
-    with_adapter = bench.judged("validation")
+        (without,) = bench.score("validation")
+    (with_adapter,) = bench.score("validation")
     before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
     changed = np.flatnonzero(before != after)
     surest = sorted(changed, key=lambda i: -_margin(with_adapter, int(i)))[:examples]

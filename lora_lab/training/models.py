@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.accounting.setup import QUANTISED_BITS
@@ -127,6 +128,18 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def answering(model: nn.Module) -> Iterator[None]:
+    """The model as it answers, without dropout; however the block ends, each module is in its own mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _source(name: str) -> str:
     if name in BUNDLED:
         return str(asset_path(name))
@@ -159,18 +172,16 @@ def _pad_token_id(config: Any) -> int | None:
 
 def _formats(dtype: str | torch.dtype) -> tuple[str, torch.dtype | str]:
     """The format of linear layers that are quantised, "" for none; the dtype of all the rest."""
-    quantised, computed = split_dtype(dtype) if isinstance(dtype, str) else ("", dtype)
-    return quantised, _torch_dtype("fp32" if quantised and computed == AUTO else computed)
-
-
-def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype | str:
     if isinstance(dtype, torch.dtype):
-        return dtype
+        return "", dtype
     if dtype == STORED:
-        return "auto"  # transformers' word for it
-    if dtype not in DTYPES:
-        raise BadValue(f"dtype must be one of {', '.join([*DTYPES, *QUANTISED_BITS])}, not '{dtype}'")
-    return DTYPES[dtype]
+        return "", "auto"  # transformers' word for it
+    quantised, computed = split_dtype(dtype)
+    if quantised and computed == AUTO:
+        computed = "fp32"
+    if computed not in DTYPES:
+        raise BadValue(f"dtype must be one of {', '.join([*DTYPES, *QUANTISED_BITS])}, not '{computed}'")
+    return quantised, DTYPES[computed]
 
 
 def _known_attention(attention: str | None) -> str | None:

@@ -1,9 +1,7 @@
-"""A file of one's own: the text of a .txt, or the labelled texts of a .csv or .jsonl with columns of any name."""
+"""A file of one's own: the labelled texts of a .csv or .jsonl with columns of any name, and whether it has changed."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable
 from hashlib import sha256
@@ -12,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from lora_lab.errors import BadValue, Changed, NotFound
+from lora_lab.training.text_files import csv_rows, json_rows
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".txt")
 
@@ -36,10 +35,10 @@ def labelled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     text, label    what these columns are called in the file
     Raises: NotFound for a column that is not there, BadValue for a file that holds no classes.
     """
-    table = _table(path)
+    table = _table(path, text, label)
     for column in (text, label):
         if column not in table:
-            raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns))}")
+            raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns)) or 'nothing'}")
     table = table[table[text].notna() & table[label].notna()]
     names = table[label].astype(str).str.strip()
     if (names == "").any():
@@ -60,38 +59,10 @@ def sorted_labels(values: Iterable[str]) -> list[str]:
     return sorted(labels, key=int) if all(re.fullmatch(r"-?\d+", v) for v in labels) else sorted(labels)
 
 
-def text_of(path: Path) -> str:
-    """What a file says, without the mark that Windows puts before it. Raises: BadValue where it is not in UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except ValueError as error:
-        raise BadValue(f"{path} is no text in UTF-8: save it as that, in Excel as 'CSV UTF-8'") from error
-
-
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
-            return pd.read_json(io.StringIO(text_of(path)), lines=True, dtype=False)
-        if path.suffix.lower() == ".csv":
-            _check_widths(path)
-            return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except BadValue:
-        raise
-    except (ValueError, csv.Error) as error:
-        raise BadValue(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
+def _table(path: Path, text: str, label: str) -> pd.DataFrame:
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return pd.DataFrame([row for _, row in json_rows(path, text, label)], dtype=object)  # so that 1 stays 1
+    if path.suffix.lower() == ".csv":
+        names, rows = csv_rows(path)
+        return pd.DataFrame([row for _, row in rows], columns=names, dtype=object)
     raise BadValue(f"{path} is no .csv, .jsonl or .txt file")
-
-
-def _check_widths(path: Path) -> None:
-    """Raises: BadValue for a row with more fields than the header, of whose first ones pandas may make an index."""
-    csv.field_size_limit(2**31 - 1)  # a text may be long
-    lines = csv.reader(io.StringIO(text_of(path)))
-    rows = filter(None, lines)
-    header = next(rows, [])
-    for row in rows:
-        if 1 < len(header) < len(row):  # with one field no comma divides the header: it is a column that is missing
-            line = lines.line_num - sum(field.count("\n") for field in row)
-            raise BadValue(
-                f"{path}, line {line} has {len(row)} fields and the header {len(header)}: put a text with commas in "
-                'quotes, "like, this", and end no line with a comma'
-            )

@@ -27,7 +27,7 @@ from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import Batch, Row, collate, encode, training_rows, width_of
 from lora_lab.training.draws import drawn
-from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes, judged_by
+from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes
 from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.guard import check_memory
 from lora_lab.training.lane import Callback, Lane, Progress
@@ -192,8 +192,8 @@ class Pack:
 
     def score(self, split: str) -> list[Score]:
         """Score a split with all lanes as they are now."""
-        scores = evaluate_lanes(self.model, self.rows_of(split), self.pad, self.device, len(self.lanes))
-        return [judged_by(self.task.metrics, score, self.rows_of(split)) for score in scores]
+        rows, lanes = self.rows_of(split), len(self.lanes)
+        return evaluate_lanes(self.model, rows, self.pad, self.device, lanes, self.task.metrics)
 
     def rows_of(self, split: str) -> list[Row]:
         """A split as tokens; the test split is encoded when it is asked for."""
@@ -246,9 +246,7 @@ class Pack:
 
     def _alone(self, lane: Lane, split: str) -> Score:
         """The score of one lane of a pack, as a model of its own."""
-        lane.model.eval()
-        score = evaluate(lane.model, self.rows_of(split), self.pad, self.device)
-        return judged_by(self.task.metrics, score, self.rows_of(split))
+        return evaluate(lane.model, self.rows_of(split), self.pad, self.device, self.task.metrics)
 
     # ---- laying out
 

@@ -20,7 +20,7 @@ from typing import Any
 from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
 from lora_lab.training.chat import ROLES, Chat, question
-from lora_lab.training.own_file import text_of
+from lora_lab.training.text_files import json_rows
 
 VOICES = ("captain", "json", "preacher")
 SPLITS = ("train", "validation", "test")
@@ -47,7 +47,7 @@ def holds_pairs(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8-sig") as lines:
             first = json.loads(next((line for line in lines if line.strip()), "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(first, dict) and bool({"response", "messages"} & first.keys())
 
@@ -58,27 +58,16 @@ def read(path: Path, seed: int = 0) -> dict[str, list[Pair]]:
     Raises: BadValue, with the line, for what is no pair; for fewer than ten of them, or three different questions; for
     splits given only in part.
     """
-    lines = [(n, line) for n, line in enumerate(text_of(path).split("\n"), 1) if line.strip()]
-    rows = [_row(line, f"{path}, line {n}") for n, line in lines]
-    pairs = [_pair(row, f"{path}, line {n}") for (n, _), row in zip(lines, rows, strict=True)]
+    rows = json_rows(path, "prompt", "response")
+    pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]
     if len(pairs) < LEAST:
         raise BadValue(f"{path} holds {len(pairs)} pairs; at least {LEAST} are needed to train, validate and test")
-    named = [row.get("split") for row in rows]
+    named = [row.get("split") for _, row in rows]
     splits = _drawn(pairs, seed, path) if set(named) == {None} else named
     if set(splits) != set(SPLITS):
         found = ", ".join(sorted({str(split) for split in splits}))
         raise BadValue(f"{path}: 'split' must hold {', '.join(SPLITS)}, each and no other; it has {found}")
     return {name: [pair for pair, split in zip(pairs, splits, strict=True) if split == name] for name in SPLITS}
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadValue(f"{where} is no JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise BadValue(f'{where} is no object such as {{"prompt": ..., "response": ...}}')
-    return row
 
 
 def _pair(row: Mapping[str, Any], where: str) -> Pair:

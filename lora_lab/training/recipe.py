@@ -86,6 +86,9 @@ class Recipe:
             value = getattr(self, name)
             if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):
                 raise BadValue(f"{name} must be a number from {low} to {high}, not {value!r}")
+        for name, hint in (("dropout", "; a rate is a method's own, such as LoRA(dropout=0.1)"), ("token_mean", "")):
+            if getattr(self, name) not in (False, True):
+                raise BadValue(f"{name} must be True or False, not {getattr(self, name)!r}{hint}")
         if self.patience and not self.validations:
             raise BadValue("patience counts validations: give at least one, or patience 0")
         if self.lr == 0:

@@ -11,7 +11,7 @@ are in `wordings.py`.
 What is said of a place apart from its name and its neighbour is its *profile*. The profiles of validation and test
 are not met in training, nor those of one in the other. All draws come from `random()` of generators seeded by strings,
 which Python keeps the same between versions. `python -m lora_lab.training.restaurants` writes the two held-out splits
-into data/restaurants, to be read; training's are made when they are needed.
+into data/restaurants, to be read; what a task holds is made when it is needed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from lora_lab.training.assets import shipped
-from lora_lab.training.meanings import SLOTS, Meaning, meaning_of, parse
+from lora_lab.training.meanings import SLOTS, Meaning, meaning_of
 from lora_lab.training.wordings import (
     ADJECTIVES,
     LANDMARKS,
@@ -66,14 +65,6 @@ def make(split: str) -> list[Example]:
             known.add(meaning)
             examples.append(Example(meaning, _references(meaning, rng)))
     return examples
-
-
-def read(split: str) -> list[Example]:
-    """The examples of a split: training's from the grammar, the others from the files that ship."""
-    if split == "train":
-        return make(split)
-    lines = shipped(f"data/restaurants/{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Example(parse(one["meaning"]), tuple(one["references"])) for one in map(json.loads, lines)]
 
 
 def profile(meaning: Meaning) -> tuple[tuple[str, str], ...]:

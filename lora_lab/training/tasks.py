@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -31,13 +31,12 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.training import e2e, glue, own_file, pairs, restaurants
 from lora_lab.training.assets import asset_path
 from lora_lab.training.chat import Prompt
-from lora_lab.training.meanings import Meaning
 from lora_lab.training.restaurants import Example
+from lora_lab.training.text_files import text_of
 
 SPLITS = ("train", "validation", "test")
 HUB_ID = r"[\w-]+/[\w-]+"  # owner and name
 SHORTEST = 4  # tokens: two of them are an encoder's own marks, and below two its tokenizer does not cut at all
-T = TypeVar("T")
 VALIDATED = 100  # meanings; E2E has 547, and they are scored again and again
 
 
@@ -61,11 +60,7 @@ class Split:
     def at(self, places: Sequence[int]) -> Split:
         """The texts at these places, in their order, each with all that belongs to it."""
         columns = (self.texts, self.labels, self.prompts, self.references, self.seconds)
-        return Split(*(_at(column, places) for column in columns))  # type: ignore[arg-type]
-
-
-def _at(column: tuple[T, ...], places: Sequence[int]) -> tuple[T, ...]:
-    return tuple(column[n] for n in places if column)
+        return Split(*(tuple(column[n] for n in places if column) for column in columns))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ def load_task(
         rows = _unique(known.read())
         return _task(name, rows, known.labels, max_length or known.max_length, known.held_out, seed)
     if name == "restaurants":
-        return _generation(name, {split: restaurants.read(split) for split in SPLITS}, max_length)
+        return _generation(name, {split: restaurants.make(split) for split in SPLITS}, max_length)
     if name in pairs.VOICES:
         return _chats(name, pairs.voice(name), max_length)
     if name.startswith(glue.PREFIX):
@@ -236,13 +231,9 @@ def _generation(name: str, examples: Mapping[str, Sequence[Example]], max_length
 
 
 def _answers(pairs: Sequence[tuple[Example, str]]) -> Split:
-    prompts = tuple(prompt_of(example.meaning) for example, _ in pairs)
+    """Each prompt is a meaning in E2E's form, on a line of its own."""
+    prompts = tuple(f"{example.meaning}\n" for example, _ in pairs)
     return Split(tuple(text for _, text in pairs), (), prompts, tuple(example.references for example, _ in pairs))
-
-
-def prompt_of(meaning: Meaning) -> str:
-    """What stands before the answer: the meaning in E2E's form, on a line of its own."""
-    return f"{meaning}\n"
 
 
 def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: int | None) -> Task:
@@ -274,7 +265,7 @@ def _pairs_of(rows: Sequence[glue.Example]) -> Split:
 
 def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
     if path.suffix.lower() == ".txt":
-        rows, labels = pd.DataFrame({"text": passages(own_file.text_of(path))}, dtype=str), list[str]()
+        rows, labels = pd.DataFrame({"text": passages(text_of(path))}, dtype=str), list[str]()
     else:
         rows, labels = own_file.labelled(path, text, label)
     rows = _unique(rows)

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 
-import platformdirs
-
-from lora_lab.errors import BadValue
-from lora_lab.files import read_json, write_json
 from lora_lab.training import device
 
 TOKENS = (256, 512, 1024, 2048, 4096, 8192)
@@ -30,17 +24,11 @@ def best_speed(where: str) -> float:
 @lru_cache(maxsize=4)
 def speeds(where: str) -> dict[int, float]:
     """Tokens a second by tokens a step; kept on this machine."""
-    memory = Path(platformdirs.user_cache_dir("lora_lab")) / "throughput.json"
-    machine = device.describe(where)
-    try:
-        known = read_json(memory)
-    except BadValue:
-        known = {}
-    if machine not in known:
-        known[machine] = {str(tokens): speed(where, tokens) for tokens in TOKENS}
-        with suppress(BadValue):  # a home that cannot be written to: measured again next time
-            write_json(memory, known)
-    return {int(tokens): float(value) for tokens, value in known[machine].items()}
+    names = {str(tokens): tokens for tokens in TOKENS}
+    found = device.remembered(
+        "throughput.json", where, names, lambda: {name: speed(where, tokens) for name, tokens in names.items()}
+    )
+    return {tokens: found[name] for name, tokens in names.items()}
 
 
 def speed(where: str, tokens: int) -> float:

@@ -18,7 +18,7 @@ from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import encode
-from lora_lab.training.evaluate import Score, evaluate, judged_by
+from lora_lab.training.evaluate import evaluate
 from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.lane import Callback
 from lora_lab.training.lengths import check_fits, typical_tokens
@@ -116,10 +116,6 @@ class Bench(Pack):
         self.lane.fail(reason)
         return self.record(self.lane, None)
 
-    def judged(self, split: str) -> Score:
-        """The score of a split with the model as it is now."""
-        return self.score(split)[0]
-
 
 @dataclass(frozen=True)
 class Opened:
@@ -132,8 +128,8 @@ class Opened:
     def metrics(self) -> dict[str, float]:
         """Those of the test split."""
         rows = encode(self.task.test, self.task, self.tokenizer)
-        score = evaluate(self.model, rows, int(self.tokenizer.pad_token_id), str(self.model.device))
-        return judged_by(self.task.metrics, score, rows).metrics
+        pad, device = int(self.tokenizer.pad_token_id), str(self.model.device)
+        return evaluate(self.model, rows, pad, device, self.task.metrics).metrics
 
 
 def open_adapter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,19 +46,47 @@ def make_wheel(folder: Path, files: dict[str, str]) -> str:
 FILES = {"toy/data/words.txt": "one two three", "toy/data/more.txt": "four", "toy/__init__.py": "raise SystemExit(9)"}
 
 
-@pytest.fixture
-def shop(tmp_path, monkeypatch, empty_home) -> Callable[..., None]:
-    """pip's only source is a folder with one wheel; `shop(lock=..., prepare=...)` changes what is asked of it."""
-    line = make_wheel(tmp_path / "wheels", FILES)
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory) -> tuple[Path, str]:
+    """A folder with one wheel, and the wheel's line for the lock."""
+    folder = tmp_path_factory.mktemp("wheels")
+    return folder, make_wheel(folder, FILES)
 
-    def change(lock: str = line, prepare: Callable[[Path], None] = lambda folder: None) -> None:
-        monkeypatch.setattr(assets, "lock", lambda: {"toy-data": lock})
-        monkeypatch.setattr(assets, "ASSETS", {NAME: Asset("toy-data", ("*/data/*.txt",), prepare)})
+
+def opened(wheels: tuple[Path, str], patch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """pip's only source is the wheel's folder; what comes back changes what is asked of it."""
+    patch.setenv("PIP_FIND_LINKS", str(wheels[0]))
+    patch.setenv("PIP_NO_INDEX", "1")
+
+    def change(lock: str = wheels[1], prepare: Callable[[Path], None] = lambda folder: None) -> None:
+        patch.setattr(assets, "lock", lambda: {"toy-data": lock})
+        patch.setattr(assets, "ASSETS", {NAME: Asset("toy-data", ("*/data/*.txt",), prepare)})
 
     change()
     return change
+
+
+@pytest.fixture
+def shop(wheels, monkeypatch, empty_home) -> Callable[..., None]:
+    """`shop(lock=..., prepare=...)`: pip finds one wheel and nothing else."""
+    return opened(wheels, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def fetched(wheels, tmp_path_factory) -> Path:
+    """A home into which the wheel was fetched, once for all tests that only look at what lies there."""
+    home = tmp_path_factory.mktemp("fetched") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORA_LAB_HOME", str(home))
+        opened(wheels, patch)
+        fetch([NAME], print)
+    return home
+
+
+@pytest.fixture
+def there(shop, fetched, empty_home) -> Path:
+    """A home of one's own that is like it."""
+    return Path(shutil.copytree(fetched, empty_home))
 
 
 def said() -> tuple[list[str], Callable[[str], None]]:
@@ -78,37 +107,31 @@ def test_fetching_unpacks_the_data_and_the_licence_and_no_code(shop, empty_home)
     assert [p.name for p in empty_home.iterdir()] == [NAME]  # no scratch is left
     assert "toy: fetching toy-data" in words[0]
     assert "toy" not in sys.modules
-
-
-def test_what_is_fetched_can_be_read_by_all(shop, empty_home):
-    fetch([NAME], print)
     assert (empty_home / NAME).stat().st_mode & 0o777 == 0o755
-    assert {file.stat().st_mode & 0o777 for file in (empty_home / NAME).iterdir()} == {0o644}
+    assert {file.stat().st_mode & 0o777 for file in (empty_home / NAME).iterdir()} == {0o644}  # all may read
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_mtime_ns, p.stat().st_ino) for p in [folder, *folder.rglob("*")]}
 
 
-def test_a_second_fetch_does_nothing_and_needs_no_package(shop, empty_home, monkeypatch, tmp_path):
-    fetch([NAME], print)
-    before = tree(empty_home)
+def test_a_second_fetch_does_nothing_and_needs_no_package(there, monkeypatch, tmp_path):
+    before = tree(there)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
     words, say = said()
     assert fetch([NAME], say) == []
     assert words == []
-    assert tree(empty_home) == before
+    assert tree(there) == before
 
 
-def test_reading_writes_nothing_so_a_home_may_be_read_only(shop, empty_home):
-    fetch([NAME], print)
-    for path in (*(empty_home / NAME).iterdir(), empty_home / NAME, empty_home):
+def test_reading_writes_nothing_so_a_home_may_be_read_only(there):
+    for path in (*(there / NAME).iterdir(), there / NAME, there):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    before = tree(empty_home)
+    before = tree(there)
     assert problem_with(NAME, hashes=True) == ""
-    assert asset_path(NAME) == empty_home / NAME
+    assert asset_path(NAME) == there / NAME
     assert fetch([NAME], print) == []
-    assert tree(empty_home) == before
+    assert tree(there) == before
 
 
 def test_models_and_texts_are_read_from_a_home_that_nobody_may_write_to(tmp_path, monkeypatch):
@@ -122,10 +145,9 @@ def test_models_and_texts_are_read_from_a_home_that_nobody_may_write_to(tmp_path
     assert tree(home / "minilm") | tree(home / "reviews") == before
 
 
-def test_packages_of_a_folder_are_fetched_without_an_index(shop, empty_home, monkeypatch, tmp_path):
+def test_packages_of_a_folder_are_fetched_without_an_index(shop, wheels, empty_home, monkeypatch, tmp_path):
     """As from a wheelhouse; its name may hold blanks, at which pip's own setting would be cut in two."""
-    house = tmp_path / "Räder für alle"
-    (tmp_path / "wheels").rename(house)
+    house = Path(shutil.copytree(wheels[0], tmp_path / "Räder für alle"))
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_NO_INDEX", "")
     assert fetch([NAME], print, house) == [NAME]
@@ -207,23 +229,20 @@ def lose(folder: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), False, "is missing"),
     ],
 )
-def test_damage_is_seen(shop, empty_home, damage, hashes, problem):
-    fetch([NAME], print)
-    damage(empty_home / NAME)
+def test_damage_is_seen(there, damage, hashes, problem):
+    damage(there / NAME)
     assert problem_with(NAME, hashes=hashes) == problem
 
 
-def test_a_damaged_asset_names_the_command_and_is_fetched_anew(shop, empty_home):
-    fetch([NAME], print)
-    lose(empty_home / NAME)
+def test_a_damaged_asset_names_the_command_and_is_fetched_anew(there):
+    lose(there / NAME)
     with pytest.raises(NotFound, match=r"^the asset 'toy' is damaged \(words\.txt\); run: lora-lab fetch$"):
         asset_path(NAME)
     assert fetch([NAME], print) == [NAME]
     assert problem_with(NAME, hashes=True) == ""
 
 
-def test_another_version_than_the_lock_is_fetched_anew(shop, empty_home):
-    fetch([NAME], print)
+def test_another_version_than_the_lock_is_seen(there, shop):
     shop(lock="toy-data==2.0 --hash=sha256:" + "0" * 64)
     assert problem_with(NAME) == "is toy-data==1.0, not toy-data==2.0"
 
@@ -246,9 +265,8 @@ def test_what_the_lock_asks_for_is_what_is_here():
         assert problem_with(name, hashes=name in ("minilm", "kjv")) == ""
 
 
-def test_fetch_reads_every_byte_and_mends_what_only_the_hash_betrays(shop, empty_home):
-    fetch([NAME], lambda words: None)
-    (empty_home / NAME / "words.txt").write_text("ONE two three")  # the size is the same
+def test_fetch_reads_every_byte_and_mends_what_only_the_hash_betrays(there):
+    (there / NAME / "words.txt").write_text("ONE two three")  # the size is the same
     assert problem_with(NAME) == ""
     assert fetch([NAME], lambda words: None) == [NAME]
-    assert (empty_home / NAME / "words.txt").read_text() == "one two three"
+    assert (there / NAME / "words.txt").read_text() == "one two three"

@@ -63,7 +63,7 @@ def test_the_order_is_not_touched_by_other_draws_of_random_numbers():
 
 
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6))
-def test_a_batch_is_as_wide_as_its_longest_row_in_steps_of_8(lengths):
+def test_a_batch_is_as_wide_as_its_longest_row_in_whole_steps(lengths):
     data = [Row([7] * length, 0, place) for place, length in enumerate(lengths)]
     batch = collate(data, pad=3)
     assert batch.input_ids.shape[1] % STEP == 0

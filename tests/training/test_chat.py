@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lora_lab import load_task, load_tokenizer
+from lora_lab.errors import BadValue
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.chat import Chat, end_of_turn, prompt_ids, question, rendered
 
@@ -43,6 +44,13 @@ def test_a_system_turn_of_one_s_own_takes_the_place_of_the_template_s(smollm2):
     own = rendered(smollm2, Chat((("system", "Be brief."), ("user", "Why?"))))
     assert "SmolLM" not in own
     assert own.endswith("<|im_start|>assistant\n")
+
+
+def test_turns_that_a_template_refuses_are_named():
+    strict = load_tokenizer("smollm2")
+    strict.chat_template = "{{ raise_exception('System role not supported') }}"  # as Gemma's says it
+    with pytest.raises(BadValue, match="does not take the turns system, user: System role not supported"):
+        prompt_ids(strict, [Chat((("system", "Be brief."), ("user", "Why?")))])
 
 
 def test_a_tokenizer_without_template_gets_a_plain_one(letters):

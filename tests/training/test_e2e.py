@@ -89,6 +89,11 @@ def test_a_folder_without_a_test_file_is_refused(folder):
         ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
         ("a.csv", "mr,ref\nname[A],\n", "a.csv, line 2: the column ref is empty"),
         ("a.csv", "mr,ref\nname A,b\n", r"a.csv, line 2: 'name A' is no meaning"),
+        ("a.csv", "ref,mr\nb\n", r"a.csv, line 2: the meaning '' names no place"),
+        ("a.csv", "mr,ref\nname[A],Well, it is.\n", "a.csv, line 2 has 3 fields and the header 2: put a text with"),
+        ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),
+        ("a.csv", "mr,ref\n", "a.csv is empty"),
+        ("a.txt", "\n", "a.txt is empty"),
     ],
 )
 def test_what_is_no_example_names_file_and_line(tmp_path, name, content, words):

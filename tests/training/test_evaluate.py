@@ -50,6 +50,13 @@ def test_perplexity_is_over_all_tokens_not_the_mean_of_rows():
     assert score.predictions is score.by_row
 
 
+def test_a_row_that_predicts_no_token_weighs_nothing_and_is_no_nan():
+    data = [Row([5], None, 0), Row([5, 6, 7], None, 1)]
+    score = evaluate(Uniform(), data, pad=0)
+    np.testing.assert_allclose(score.by_row, [0, math.log(VOCABULARY)], rtol=1e-6)
+    assert score.metrics["loss"] == pytest.approx(math.log(VOCABULARY), rel=1e-6)
+
+
 def test_the_training_loss_of_a_row_is_the_mean_over_its_own_tokens():
     batch = collate([Row([5, 6, 7], None, 0), Row([5, 6, 7, 8, 9], None, 1)], pad=0)
     logits = torch.randn(*batch.input_ids.shape, VOCABULARY)
@@ -144,3 +151,11 @@ def test_scoring_is_in_eval_mode_and_leaves_every_module_in_its_own():
     before = {name: module.training for name, module in model.named_modules()}
     assert evaluate(model, rows(5), pad=1).metrics == expected
     assert {name: module.training for name, module in model.named_modules()} == before
+    model.classifier.register_forward_pre_hook(lambda *_: _interrupted())
+    with pytest.raises(KeyboardInterrupt):  # as of a cell
+        evaluate(model, rows(5), pad=1)
+    assert {name: module.training for name, module in model.named_modules()} == before
+
+
+def _interrupted() -> None:
+    raise KeyboardInterrupt

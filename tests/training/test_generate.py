@@ -10,7 +10,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods.merging import disabled
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.generate import GREEDY, PAPER, Decoding, generate
+from lora_lab.training.generate import Decoding, generate
 from tests.conftest import randomise
 
 PROMPTS = ["name[A]\n", "name[Quince], area[riverside]\n", "name[The Paper Heron]\n", "x"]
@@ -83,11 +83,6 @@ def test_one_beam_is_greedy_and_ten_find_no_less_likely_answers(causal):
     assert likelihood(beams) >= likelihood(greedy) - 1e-4
 
 
-def test_the_papers_settings_are_its_own():
-    assert (PAPER.beams, PAPER.length_penalty, PAPER.no_repeat_ngram) == (10, 0.9, 4)
-    assert (GREEDY.beams, GREEDY.no_repeat_ngram) == (1, 0)
-
-
 def test_no_tokens_come_twice_in_an_answer_though_they_may_stand_in_the_prompt(causal):
     model, tokenizer = causal
     loop = tokenizer("ab")["input_ids"][-2:]
@@ -108,11 +103,18 @@ def test_no_tokens_come_twice_in_an_answer_though_they_may_stand_in_the_prompt(c
     assert len({once[i : i + 4] for i in range(len(once) - 3)}) == len(once) - 3
 
 
-def test_the_model_is_left_in_its_mode(causal):
+def test_the_model_is_left_in_its_mode_even_where_an_answer_is_broken_off(causal):
     model, tokenizer = causal
     model.train()
     generate(model, tokenizer, PROMPTS[:1], SHORT)
-    assert model.training
+    assert all(module.training for module in model.modules())
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    model.lm_head.register_forward_hook(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate(model, tokenizer, PROMPTS[:1], SHORT)
     assert all(module.training for module in model.modules())
 
 

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
-from lora_lab import load_task
+from lora_lab import load_task, train
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.batches import encode
+from lora_lab.training.lengths import typical_tokens
+from lora_lab.training.mind import mind_of
 from lora_lab.training.models import load_tokenizer
 
 MORE = "b\tb\tp\tp"
@@ -96,6 +98,7 @@ def test_the_hubs_columns_are_read_too(tmp_path, task, label, ending):
 def test_pairs_are_encoded_as_the_tokenizer_joins_them(tmp_path):
     task = written(tmp_path, "rte", FORMS["rte"][:2])
     tokenizer = load_tokenizer("minilm")
+    assert typical_tokens(task) == len("Ann ran." + "Ann moved.") // 4
     (row,) = encode(task.train, task, tokenizer)
     assert list(row.tokens) == tokenizer("Ann ran.", "Ann moved.")["input_ids"]
     (cut,) = encode(task.train, load_task(task.name, max_length=6), tokenizer)
@@ -115,12 +118,39 @@ def test_lines_that_the_download_of_qqp_broke_are_passed_over_and_no_others(tmp_
     [
         ("rte", "0\ta\tb\tmaybe", "'maybe' is none of entailment, not_entailment"),
         ("sst-2", "fine\t2", "'2' is none of 0, 1"),
+        ("sst-2", "fine\t²", "'²' is none of 0, 1"),
         ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tmuch", "'much' is no number"),
+        ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tnan", "'nan' is no number"),
     ],
 )
 def test_a_label_that_is_none_names_its_line(tmp_path, task, line, sentence):
     with pytest.raises(BadValue, match=rf"train.tsv, line 2: {sentence}"):
         written(tmp_path, task, [FORMS[task][0], line])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("sentence,label\n", "is empty: it holds no row of CoLA"),
+        ("sentence,label\nThem, goes.,0\n", "line 2 has 3 fields and the header 2"),
+        ('sentence,label\n"Them goes.,0\nHe goes.,1\n', "line 2 opens a quotation mark that nothing closes"),
+        ("sentence,label\nThem goes.\n", "line 2 has no label; CoLA needs sentence, label"),
+    ],
+)
+def test_a_table_that_is_none_says_why(tmp_path, content, sentence):
+    (tmp_path / "validation.csv").write_text(content)
+    with pytest.raises(BadValue, match=rf"validation.csv.*{sentence}"):
+        load_task(f"glue:cola:{tmp_path}")
+
+
+def test_a_number_leaves_no_classes_to_change_ones_mind_between(tmp_path, recipe):
+    header, line, *_ = FORMS["sts-b"]
+    (tmp_path / "data").mkdir()
+    written(tmp_path / "data", "sts-b", [header, line, line.replace("1.250", "4.0")])
+    run = train(recipe(task=f"glue:sts-b:{tmp_path / 'data'}", batch=2, steps=2), store=tmp_path / "runs")
+    assert "pearson" in run.metrics
+    with pytest.raises(BadValue, match="has no classes to change one's mind between"):
+        mind_of(run)
 
 
 def test_a_hidden_label_is_refused(tmp_path):

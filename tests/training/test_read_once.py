@@ -67,5 +67,5 @@ def test_a_sweep_over_heads_keeps_files_that_answer_as_they_did(recipe, tmp_path
 
     one, two = sweep([recipe(method=HeadOnly(), lr=1e-2, seed=seed) for seed in (0, 1)], tmp_path).runs
     for run in (one, two):
-        found = evaluate_adapter(run.adapter, run.recipe.task, model=run.recipe.model, max_length=run.recipe.max_length)
+        found = evaluate_adapter(run.adapter, run.recipe.task, dtype="fp32", attention="eager", device_name="cpu")
         assert found["loss"] == pytest.approx(run.metrics["loss"], abs=1e-5)

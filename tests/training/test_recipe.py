@@ -33,6 +33,14 @@ def test_an_impossible_value_is_refused_by_name(name, value):
         Recipe("minilm", "rt", **{name: value})
 
 
+def test_the_bases_dropout_is_no_rate():
+    """In other configs it is one; taken for True it would switch on all of the base's."""
+    with pytest.raises(BadValue, match=r"^dropout must be True or False, not 0.1; .* LoRA\(dropout=0.1\)"):
+        Recipe("minilm", "rt", dropout=0.1)
+    with pytest.raises(BadValue, match=r"^token_mean must be True or False, not 'yes'$"):
+        Recipe("minilm", "rt", token_mean="yes")
+
+
 def test_patience_needs_validations():
     with pytest.raises(BadValue, match="patience counts validations"):
         Recipe("minilm", "rt", patience=2, validations=0)

@@ -22,11 +22,10 @@ def made() -> dict[str, list[Example]]:
     return {split: restaurants.make(split) for split in SIZES}
 
 
-def test_the_grammar_writes_the_files_that_ship(made, tmp_path):
+def test_the_grammar_writes_the_files_that_ship(tmp_path):
     restaurants.write(tmp_path)
     for split in ("validation", "test"):
         assert (tmp_path / f"{split}.jsonl").read_bytes() == shipped(f"data/restaurants/{split}.jsonl").read_bytes()
-        assert restaurants.read(split) == made[split]
 
 
 def test_training_is_the_same_on_every_machine(made):
