@@ -27,6 +27,7 @@ from lora_lab.training.runs import Run, Store, failed
 from lora_lab.training.turns import turn
 
 Note = Callable[[str, dict[str, Any]], None]
+TIMEOUT = 5  # seconds in which a scheduler answers
 RETRIES = 2  # of a pack that raised; one whose worker died is run again by the scheduler itself
 
 
@@ -48,7 +49,7 @@ def connect(address: str) -> Any:
     except ImportError:
         raise BadValue("--dask needs Dask: pip install 'lora-lab[dask]'") from None
     try:
-        return Client(address, timeout=5)  # type: ignore[no-untyped-call]
+        return Client(address, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise BadValue(f"no Dask scheduler answers at {address}: start one with dask scheduler ({error})") from error
 
@@ -60,18 +61,16 @@ def run_on(
     """Send every pack to the cluster and keep each result as it comes back; a pack that fails is recorded as failed."""
     from dask.distributed import as_completed
 
-    sent = {_send(client, pack, halving): pack for pack in packs}
+    sent = {
+        client.submit(train_pack, [recipe.settings() for recipe in pack], halving, pure=False, retries=RETRIES): pack
+        for pack in packs
+    }
     for future in as_completed(list(sent)):  # type: ignore[no-untyped-call]
         for run in _arrived(future, sent[future], store):
             note("run", {"run": run})
         if stop is not None and stop.is_set():
             client.cancel([f for f in sent if not f.done()])
             break
-
-
-def _send(client: Any, pack: Sequence[Recipe], halving: bool) -> Any:
-    settings = [recipe.settings() for recipe in pack]
-    return client.submit(train_pack, settings, halving, pure=False, retries=RETRIES)
 
 
 def _arrived(future: Any, pack: Sequence[Recipe], store: Store) -> list[Run]:
@@ -95,25 +94,13 @@ def _keep(store: Store, shipped: Shipped) -> Run:
 
 
 def train_pack(settings: Sequence[Mapping[str, Any]], halving: bool) -> list[Shipped]:
-    """On a worker: train a pack and return what came of it. One that cannot be laid out is tried run by run."""
-    recipes = [recipe_from(one) for one in settings]
+    """On a worker: train a pack and return what came of it."""
     with turn():
-        try:
-            return _trained(recipes, halving)
-        except LabError as error:
-            if len(recipes) == 1:
-                return [Shipped(failed(recipes[0], str(error)), {})]
-        return [shipped for recipe in recipes for shipped in _alone(recipe, halving)]
-
-
-def _alone(recipe: Recipe, halving: bool) -> list[Shipped]:
-    try:
-        return _trained([recipe], halving)
-    except LabError as error:
-        return [Shipped(failed(recipe, str(error)), {})]
+        return _trained([recipe_from(one) for one in settings], halving)
 
 
 def _trained(recipes: Sequence[Recipe], halving: bool) -> list[Shipped]:
+    """What came of each; a pack that cannot be trained is tried run by run."""
     shipped: list[Shipped] = []
 
     def keep(lane: Lane, run: Run) -> None:
@@ -121,7 +108,12 @@ def _trained(recipes: Sequence[Recipe], halving: bool) -> list[Shipped]:
             saved = save_adapter(lane.model, folder) if run.error is None else Path(folder)
             shipped.append(Shipped(run, {file.name: file.read_bytes() for file in saved.iterdir()}))
 
-    pack = Pack(recipes)
-    pack.judge = keep_better_half if halving else pack.judge
-    pack.run(keep)
+    try:
+        pack = Pack(recipes)
+        pack.judge = keep_better_half if halving else pack.judge
+        pack.run(keep)
+    except LabError as error:
+        if len(recipes) == 1:
+            return [Shipped(failed(recipes[0], str(error)), {})]
+        return [one for recipe in recipes for one in _trained([recipe], halving)]
     return shipped

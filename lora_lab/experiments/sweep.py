@@ -102,6 +102,8 @@ def sweep(
     started = time.perf_counter()
     if choosing and client is not None:
         raise BadValue("a cluster's runs are scored and kept whole: choose on this machine, without client")
+    if client is not None and pack is not Pack:
+        raise BadValue("a cluster's packs measure what every run does and no more: run this here, without client")
     wanted = list(dict.fromkeys(what.recipes(model, task, **fields) if isinstance(what, Grid) else what))
     if not wanted:
         raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
@@ -228,23 +230,16 @@ def _run_pack(
     pack.written = lambda p: checkpoint.write(p, where)
 
     pack.scores_stopped, pack.choosing = False, choosing
-    keep = keep_choice if choosing else keep_run
-    pack.run(lambda lane, run: note("run", {"run": keep(store, lane, run)}), stop)
+    pack.run(lambda lane, run: note("run", {"run": _keep(store, lane, run, choosing)}), stop)
     if pack.stopped:  # goes on next time
         checkpoint.write(pack, where)
     else:
         where.unlink(missing_ok=True)
 
 
-def keep_run(store: Store, lane: Lane, run: Run) -> Run:
-    """Save a lane's adapter, then the record that names it."""
-    if run.error is None:
+def _keep(store: Store, lane: Lane, run: Run, choosing: bool) -> Run:
+    """Save a lane's adapter, unless it was trained for choosing alone, then the record that names it."""
+    if run.error is None and not choosing:
         run = replace(run, adapter=str(save_adapter(lane.model, store.adapter_folder(run.recipe))))
-    store.add(run)
-    return run
-
-
-def keep_choice(store: Store, lane: Lane, run: Run) -> Run:
-    """Keep the record alone: what was validated for choosing is not used for anything else."""
     store.add(run)
     return run

@@ -71,6 +71,7 @@ def test_a_worker_that_dies_has_its_pack_run_again_elsewhere(cluster, tiny_encod
     client.close()
 
 
-def test_nobody_at_the_address_is_one_sentence():
+def test_nobody_at_the_address_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("lora_lab.experiments.cluster.TIMEOUT", 1)
     with pytest.raises(BadValue, match="no Dask scheduler answers at"):
         connect("tcp://127.0.0.1:1")
