@@ -28,7 +28,7 @@ from lora_lab.methods.quantized import quantizable
 from lora_lab.training.device import split_dtype
 from lora_lab.training.models import load_model
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED, Store
+from lora_lab.training.runs import Store
 
 SIXTEEN = "bf16"  # what the others are judged against: the same arithmetic, nothing quantised
 CURVE = (SIXTEEN, "int8+bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16")
@@ -107,10 +107,9 @@ def bits_curve(
     shared: dict[str, Any] = {"lr": lr, "steps": steps, "batch": batch, "validations": 0} | dict(fields or {})
     trained = method or LoRA()
     wanted = {d: [Recipe(model, task, trained, seed=s, dtype=d, **shared) for s in range(seeds)] for d in dtypes}
-    kept = store if isinstance(store, Store) else Store(store)
-    sweep([recipe for recipes in wanted.values() for recipe in recipes], kept, **how)
-    found = {d: [run for r in recipes if (run := kept.find(r)) is not None] for d, recipes in wanted.items()}
-    return Curve({d: Runs(tuple(run for run in runs if run.status in FINISHED)) for d, runs in found.items()}, margin)
+    swept = sweep([recipe for recipes in wanted.values() for recipe in recipes], store, **how)
+    runs = {run.recipe: run for run in swept.finished.runs}
+    return Curve({d: Runs(tuple(runs[r] for r in recipes if r in runs)) for d, recipes in wanted.items()}, margin)
 
 
 def weight_errors(formats: Sequence[str], model: str = "minilm") -> dict[str, float]:

@@ -33,7 +33,7 @@ from lora_lab.training.lane import Lane
 from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED, Run, Store
+from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import load_task
 
 ROWS = 32  # texts of the other kind
@@ -120,9 +120,9 @@ class Forgetting:
         """
         found = {}
         for name in self.others:
-            paths = [[r["loss"] for r in _records(run)] for run in (*self.runs[name], *self.runs[self.against])]
-            level = max(map(min, paths))
-            if self.runs[name] and self.runs[self.against] and level < min(path[0] for path in paths):
+            pair = self.runs[name], self.runs[self.against]
+            paths = [[r["loss"] for r in _records(run)] for runs in pair for run in runs]
+            if all(pair) and (level := max(map(min, paths))) < min(path[0] for path in paths):
                 found[name] = level
         return found
 
@@ -158,6 +158,9 @@ class Forgetting:
         return "\n".join([first + whole, *full])
 
     def _line(self, name: str) -> str:
+        for one in (name, self.against):
+            if not self.runs[one]:
+                return f"{name} and {self.against} are not compared: {one} has no finished run"
         if name not in self.verdicts:
             return f"{name} and {self.against} come to no common loss below where they began: train longer"
         outcome, at = self.verdicts[name].outcome, f"at a loss of {self.levels[name]:.3f} on {self.task}"
@@ -189,7 +192,8 @@ def at_loss(run: Run, level: float) -> np.ndarray:
             share = (before["loss"] - level) / (before["loss"] - after["loss"])
             was, now = np.array(before["other_losses"]), np.array(after["other_losses"])
             return was + share * (now - was)
-    raise BadValue(f"the run {run.recipe.hash} never comes to a loss of {level:.3f}; its lowest is {_lowest(run):.3f}")
+    lowest = min(record["loss"] for record in records)
+    raise BadValue(f"the run {run.recipe.hash} never comes to a loss of {level:.3f}; its lowest is {lowest:.3f}")
 
 
 def forgetting(
@@ -232,7 +236,7 @@ def forgetting(
     watching, source = partial(Remembering, other=other, rows=rows), _source(other, rows)
     every = [recipe for recipes in wanted.values() for recipe in recipes]
     swept = sweep(every, store, pack=watching, serves=lambda run: run.environment.get("other") == source, **how)
-    runs = {run.recipe: run for run in swept.runs if run.status in FINISHED}
+    runs = {run.recipe: run for run in swept.finished.runs}
     if not runs:
         raise BadValue(f"no run finished: {next((run.error for run in swept.runs if run.error), 'stopped')}")
     where = next(iter(runs.values())).environment
@@ -258,7 +262,3 @@ def _told(score: Score) -> dict[str, Any]:
 def _records(run: Run) -> list[dict[str, Any]]:
     """Its validations, those that read the other text."""
     return [record for record in run.history["validation"] if "other_losses" in record]
-
-
-def _lowest(run: Run) -> float:
-    return min(record["loss"] for record in _records(run))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from lora_lab.experiments.statistics import Verdict, check_margin, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED, Run, Store
+from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import load_task
 
 SIZES = (50, 100, 500, 0)  # 0 is all
@@ -38,6 +38,7 @@ Place = tuple[str, int]  # a method as it is called, and how many examples
 class Little:
     """Runs by method and size, in the order of the subsets (of all texts: of the seeds), and what they come to.
 
+    runs      that have finished, None in the place of one that has not
     against   the method that the others are compared with
     total     texts that `all` is
     """
@@ -58,7 +59,7 @@ class Little:
             | {"accuracy": run.metrics["accuracy"], "hash": run.recipe.hash}
             for (name, size), runs in self.runs.items()
             for number, run in enumerate(runs)
-            if _done(run)
+            if run is not None
         ]
         return pd.DataFrame(lines, columns=["method", "examples", "all", "subset", "accuracy", "hash"])
 
@@ -100,7 +101,7 @@ class Little:
     def _pair(self, place: Place) -> tuple[np.ndarray, np.ndarray] | None:
         """Right and wrong answers of a method and of `against` (subsets, rows), from the subsets that both have."""
         own, other = self.runs[place], self.runs[self.against, place[1]]
-        both = [(a, b) for a, b in zip(own, other, strict=True) if _done(a) and _done(b)]
+        both = [(a, b) for a, b in zip(own, other, strict=True) if a is not None and b is not None]
         if not both:
             return None
         a, b = (np.stack([scores_of(run) for run in runs]) for runs in zip(*both, strict=True))
@@ -160,7 +161,7 @@ def little(
         raise BadValue(f"task {task} has no labels; little data asks for accuracy, on a task such as rt")
     check_margin(margin, shares=True)
     total, shared = len(data.train), {"steps": steps, "batch": batch, "validations": 0} | dict(fields or {})
-    sizes = sorted({size if 0 < size != total else 0 for size in examples}, key=lambda size: size or total)
+    sizes = sorted({0 if size == total else size for size in examples}, key=lambda size: size or total)
 
     def recipe(method: Method, size: int, number: int) -> Recipe:
         draw: dict[str, Any] = {"examples": size, "subset": number} if size else {}
@@ -169,15 +170,11 @@ def little(
 
     places = [(name, method, size) for name, method in named.items() for size in sizes]
     wanted = {(name, size): [recipe(method, size, n) for n in range(subsets)] for name, method, size in places}
-    kept = store if isinstance(store, Store) else Store(store)
-    sweep([recipe for recipes in wanted.values() for recipe in recipes], kept, **how)
-    found = {(name, size or total): [kept.find(r) for r in recipes] for (name, size), recipes in wanted.items()}
+    swept = sweep([recipe for recipes in wanted.values() for recipe in recipes], store, **how)
+    runs = {run.recipe: run for run in swept.finished.runs}
+    found = {(name, size or total): [runs.get(r) for r in recipes] for (name, size), recipes in wanted.items()}
     against = FLOOR if FLOOR in named else next(iter(named))
     return Little(found, against, total, margin)
-
-
-def _done(run: Run | None) -> TypeGuard[Run]:
-    return run is not None and run.status in FINISHED
 
 
 def _and(words: Sequence[str]) -> str:

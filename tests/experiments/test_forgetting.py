@@ -155,6 +155,13 @@ def test_methods_without_a_common_loss_are_not_compared():
     assert "prompt 20 and full come to no common loss" in str(found)
 
 
+def test_a_method_of_which_no_run_finished_is_named():
+    found = replace(made({"full": 0.2, "head": 0.1, "lora r8": 0.1}), against="head")
+    found = replace(found, runs=found.runs | {"head": [], "full": []})
+    assert found.verdicts == {}
+    assert "lora r8 and head are not compared: head has no finished run" in str(found)
+
+
 def test_other_text_that_became_easier_is_not_called_forgotten():
     assert "It rose for none: nothing was forgotten here." in str(made({"full": -0.2, "lora r8": -0.1}))
 
@@ -167,5 +174,7 @@ def test_what_cannot_be_is_refused(told, opinions, tiny_encoder, texts):
         told(margin=0)
     with pytest.raises(BadValue, match="at each validation"):
         told(validations=0)
+    with pytest.raises(BadValue, match="run this here, without client"):
+        told(client=object())
     with pytest.raises(BadValue, match="at least one method"):
         forgetting({}, **texts)

@@ -72,6 +72,8 @@ def test_a_draw_that_one_method_has_not_finished_is_left_out_of_the_pair(told):
 def test_what_cannot_be_is_refused(told, tmp_path):
     with pytest.raises(BadValue, match="has 56 training texts, not 57"):
         told(examples=[57], store=tmp_path)
+    with pytest.raises(BadValue, match="examples must be a whole number of at least 0, not -8"):
+        told(examples=[-8], store=tmp_path)
     with pytest.raises(BadValue, match=r"margin 1\.5 is none"):
         told(margin=1.5, store=tmp_path)
     with pytest.raises(BadValue, match="at least one method"):
