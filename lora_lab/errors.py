@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -31,6 +32,18 @@ class Failed(LabError):
 
 class LabWarning(UserWarning):
     """Something that will go wrong later and can be mended now."""
+
+
+def in_a_sentence(error: Exception) -> str:
+    """What went wrong, to be recorded while other work goes on.
+
+    Raises: the error itself where it is none of the lab's and LORA_LAB_DEBUG is set, to show where it comes from.
+    """
+    if isinstance(error, LabError):
+        return str(error)
+    if os.environ.get("LORA_LAB_DEBUG"):
+        raise error
+    return f"{type(error).__name__}: {error}"
 
 
 def nearest(word: str, options: Iterable[str], n: int = 3) -> str:

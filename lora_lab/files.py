@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,13 @@ def refuse_foreign(target: Path, marker: str) -> None:
     ours = {marker, *(named if isinstance(named, list) else [])}
     if foreign := sorted(found - ours):
         raise BadValue(f"the folder {target} is not empty: {foreign[0]} in it is not ours; choose another folder")
+
+
+def remembered(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a file holds, made and written first where there is none. Raises: as `read_json`, and as `make`."""
+    if not file.is_file():
+        write_json(file, make())
+    return read_json(file)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,8 +10,6 @@ import pandas as pd
 from lora_lab.accounting.low_rank import rank_for_energy
 from lora_lab.errors import BadValue
 from lora_lab.experiments.subspace import (
-    INTRUDER,
-    TOP,
     Amplification,
     Intruders,
     amplification,
@@ -72,19 +70,10 @@ def amplified(updates: Updates, rank: int) -> dict[str, Amplification]:
     return {name: amplification(one.weight, one.factors, rank) for name, one in updates.items()}
 
 
-def intruding(updates: Updates, *, top: int = TOP, threshold: float = INTRUDER) -> dict[str, Intruders]:
-    """Intruders of W + dW in each matrix."""
-    return {n: intruders(one.weight, one.matrix, top=top, threshold=threshold) for n, one in updates.items()}
-
-
-def intruding_by_chance(
-    updates: Updates, *, seed: int = 0, top: int = TOP, threshold: float = INTRUDER
-) -> dict[str, Intruders]:
-    """The same with Gaussian numbers of dW's norm in the place of dW."""
-    return {
-        name: intruders(one.weight, random_like(one.matrix, seed), top=top, threshold=threshold)
-        for name, one in updates.items()
-    }
+def intruding(updates: Updates, *, by_chance: bool = False) -> dict[str, Intruders]:
+    """Intruders of W + dW in each matrix; by chance, with Gaussian numbers of dW's norm in the place of dW."""
+    added = {name: random_like(one.matrix) if by_chance else one.matrix for name, one in updates.items()}
+    return {name: intruders(one.weight, added[name]) for name, one in updates.items()}
 
 
 def _common(first: Mapping[str, object], second: Mapping[str, object]) -> list[str]:

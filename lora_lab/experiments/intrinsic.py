@@ -14,16 +14,15 @@ full fine-tuning reaches. Nothing here is of low rank: it is a random subspace o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
-from lora_lab.files import read_json, write_json
+from lora_lab.files import remembered
 from lora_lab.methods.attach import put
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.heads import HEADS
@@ -103,17 +102,14 @@ def at_dimension(d: int, recipe: Recipe) -> Point:
     return Point(d, run.metrics, run.seconds)
 
 
-def dimensions(ds: Sequence[int], recipe: Recipe, kept: Path | None = None) -> list[Point]:
-    """A point for each d, smallest first; those in the file `kept` are read, new ones are added to it."""
-    told: dict[str, Any] = read_json(kept) if kept and kept.is_file() else {}
-    mine = told.setdefault(_headed(recipe).hash, {})
-    for d in sorted(ds):
-        if str(d) not in mine:
-            point = at_dimension(d, recipe)
-            mine[str(d)] = {"metrics": point.metrics, "seconds": point.seconds}
-            if kept:
-                write_json(kept, told)
-    return [Point(d, **mine[str(d)]) for d in sorted(ds)]
+def dimensions(ds: Sequence[int], recipe: Recipe, folder: Path) -> list[Point]:
+    """A point for each d, smallest first; those that the folder has are read, and new ones are kept there."""
+    name = _headed(recipe).hash
+
+    def point(d: int) -> Point:
+        return Point(**remembered(folder / f"{name}-{d}.json", lambda: asdict(at_dimension(d, recipe))))
+
+    return [point(d) for d in sorted(ds)]
 
 
 def intrinsic_dimension(points: Sequence[Point], full: float, share: float = ENOUGH) -> int | None:

@@ -16,14 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.experiments.inside import (
-    amplified,
-    intruding,
-    intruding_by_chance,
-    shared_a,
-    shared_rows,
-    sizes,
-)
+from lora_lab.experiments.inside import amplified, intruding, shared_a, shared_rows, sizes
 from lora_lab.experiments.intrinsic import DIMENSIONS, dimensions
 from lora_lab.experiments.microscope import Microscope
 from lora_lab.experiments.subspace import Intruders, factors, random_like
@@ -72,7 +65,7 @@ def made(
     told = {name: _told(run) for name, run in found.items()}
     same = earlier and all(earlier["runs"].get(name) == told[name] for name in ("full", "lora"))
     views = earlier["views"] if earlier and same else looked(found["full"], found["lora"], sentences)
-    points = dimensions(ds, INTRINSIC, store.folder / "intrinsic" / "points.json") if ds else []
+    points = dimensions(ds, INTRINSIC, store.folder / "intrinsic") if ds else []
     return {
         "environment": found["full"].environment | {"measured": device.environment(device.choose(64))["date"]},
         "runs": told,
@@ -111,7 +104,7 @@ def insides(updates: Mapping[str, Mapping[str, Update]], runs: Mapping[str, Reci
             for n, u in both.items()
         },
         "intruders": {n: _cosines(intruding(u)) for n, u in tuned.items()}
-        | {f"random like {n}": _cosines(intruding_by_chance(u)) for n, u in both.items()},
+        | {f"random like {n}": _cosines(intruding(u, by_chance=True)) for n, u in both.items()},
     }
 
 

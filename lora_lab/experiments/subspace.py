@@ -102,17 +102,7 @@ def phi_grid(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     if first.shape[0] != second.shape[0]:
         raise BadValue(f"directions of {first.shape[0]} and of {second.shape[0]} numbers live in different spaces")
     shared = np.square(first.T @ second).cumsum(0).cumsum(1)
-    return shared / _smaller(*shared.shape)
-
-
-def phi(a1: Any, a2: Any, i: int, j: int) -> float:
-    """phi(A1, A2, i, j) for A1 (r1, d) and A2 (r2, d). Raises: BadValue for i or j that A1 or A2 has not."""
-    grid = phi_grid(directions(a1), directions(a2))
-    if not (1 <= i <= grid.shape[0] and 1 <= j <= grid.shape[1]):
-        raise BadValue(
-            f"phi({i}, {j}) asks for directions that are not there: i is 1 to {grid.shape[0]}, j 1 to {grid.shape[1]}"
-        )
-    return float(grid[i - 1, j - 1])
+    return shared / np.minimum(*_counts(*shared.shape))
 
 
 def expected_phi(d: int, k1: int, k2: int) -> np.ndarray:
@@ -241,7 +231,3 @@ def _array(matrix: Any) -> np.ndarray:
 def _counts(k1: int, k2: int) -> tuple[np.ndarray, np.ndarray]:
     """i as a column and j as a row, from 1."""
     return np.arange(1, k1 + 1)[:, None], np.arange(1, k2 + 1)[None, :]
-
-
-def _smaller(k1: int, k2: int) -> np.ndarray:
-    return np.minimum(*_counts(k1, k2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,15 +11,7 @@ import pytest
 from lora_lab import FullFineTuning, LoRA
 from lora_lab.errors import BadValue
 from lora_lab.experiments import microscope_reference
-from lora_lab.experiments.inside import (
-    above_chance,
-    amplified,
-    intruding,
-    intruding_by_chance,
-    shared_a,
-    shared_rows,
-    sizes,
-)
+from lora_lab.experiments.inside import above_chance, amplified, intruding, shared_a, shared_rows, sizes
 from lora_lab.experiments.microscope import views_from
 from lora_lab.experiments.subspace import product_factors, random_directions
 from lora_lab.experiments.updates import Update, a_at_start, updates_of
@@ -65,9 +58,11 @@ def test_amplification_and_intruders_of_each_matrix():
     b, a = 100 * new[:, None], new[None]
     updates = {"q": Update("q", weight, product_factors(b, a), a, b)}
     assert amplified(updates, 1)["q"].factor == pytest.approx(100 / (new @ weight @ new))
-    assert intruding(updates, top=3)["q"].count >= 1
-    assert intruding(updates, top=3, threshold=0.01)["q"].count == 0
-    assert len(intruding_by_chance(updates, top=3)["q"].cosines) == 3
+    found, chance = intruding(updates)["q"], intruding(updates, by_chance=True)["q"]
+    assert found.count >= 1
+    assert replace(found, threshold=0.01).count == 0
+    assert len(chance.cosines) == len(found.cosines) == 10
+    assert not np.allclose(chance.cosines, found.cosines)
 
 
 def test_a_before_training_is_what_a_run_begins_with(recipe, tmp_path):

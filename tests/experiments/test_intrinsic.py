@@ -11,8 +11,6 @@ from lora_lab.errors import BadValue
 from lora_lab.experiments.intrinsic import UNIT, InSubspace, Point, dimensions, intrinsic_dimension, put_into_subspace
 from tests.conftest import logits, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def subspaced(d: int, seed: int = 0):
     model = copy.deepcopy(tiny("bert"))
@@ -67,11 +65,11 @@ def test_a_d_that_cannot_be_is_refused(d: int):
 
 
 def test_points_are_trained_once_and_read_ever_after(recipe, tmp_path, monkeypatch):
-    found = dimensions((50, 0), recipe(steps=3), tmp_path / "points.json")
+    found = dimensions((50, 0), recipe(steps=3), tmp_path)
     assert [point.d for point in found] == [0, 50]
     assert found[0].metrics != found[1].metrics
     monkeypatch.setattr("lora_lab.experiments.intrinsic.at_dimension", lambda *_: pytest.fail("trained again"))
-    assert dimensions((0, 50), recipe(steps=3), tmp_path / "points.json") == found
+    assert dimensions((0, 50), recipe(steps=3), tmp_path) == found
 
 
 def test_the_intrinsic_dimension_is_the_first_to_reach_the_bar():

@@ -15,7 +15,6 @@ from lora_lab.experiments.subspace import (
     expected_phi,
     factors,
     intruders,
-    phi,
     phi_grid,
     product_factors,
     random_directions,
@@ -36,14 +35,15 @@ def test_phi_is_its_definition(i: int, j: int):
     u1, u2 = np.linalg.svd(a1)[2].T[:, :i], np.linalg.svd(a2)[2].T[:, :j]
     values = np.linalg.svd(u1.T @ u2, compute_uv=False)
     p = min(i, j)
-    assert phi(a1, a2, i, j) == pytest.approx(np.linalg.norm(u1.T @ u2) ** 2 / p)
-    assert phi(a1, a2, i, j) == pytest.approx(1 - (p - (values**2).sum()) / p)  # 1 - D^2 / p, and not (1 - D^2) / p
+    found = phi_grid(directions(a1), directions(a2))[i - 1, j - 1]
+    assert found == pytest.approx(np.linalg.norm(u1.T @ u2) ** 2 / p)
+    assert found == pytest.approx(1 - (p - (values**2).sum()) / p)  # 1 - D^2 / p, and not (1 - D^2) / p
 
 
 def test_of_two_equal_sizes_phi_is_one_minus_the_projection_distance():
-    a1, a2 = gaussian(3, 12), gaussian(3, 12)
-    p1, p2 = (d @ d.T for d in (directions(a1), directions(a2)))
-    assert phi(a1, a2, 3, 3) == pytest.approx(1 - np.linalg.norm(p1 - p2) ** 2 / 2 / 3)
+    u1, u2 = directions(gaussian(3, 12)), directions(gaussian(3, 12))
+    p1, p2 = u1 @ u1.T, u2 @ u2.T
+    assert phi_grid(u1, u2)[-1, -1] == pytest.approx(1 - np.linalg.norm(p1 - p2) ** 2 / 2 / 3)
 
 
 @settings(max_examples=30, deadline=None)
@@ -139,7 +139,6 @@ def test_a_random_update_has_the_norm_and_no_aim():
 @pytest.mark.parametrize(
     ("call", "why"),
     [
-        (lambda: phi(gaussian(2, 5), gaussian(3, 5), 3, 1), "i is 1 to 2"),
         (lambda: phi_grid(gaussian(4, 1), gaussian(5, 1)), "different spaces"),
         (lambda: product_factors(gaussian(4, 3), gaussian(2, 4)), "do not fit"),
         (lambda: factors(gaussian(4)), "rows and columns"),
