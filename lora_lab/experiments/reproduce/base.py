@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lora_lab.errors import LabError
+from lora_lab.errors import Failed
 from lora_lab.experiments.statistics import Verdict
 
 Standing = Literal["holds", "fails", "undecided"]
@@ -78,6 +78,15 @@ class Place:
         finally:
             late.cancel()
 
+    def rounds(self, wanted: int, least: int) -> Iterator[int]:
+        """The numbers of so many rounds, fewer where the time is over. Raises: Failed where it is before the least."""
+        for number in range(wanted):
+            if self.stop.is_set():
+                if number < least:
+                    raise Failed(f"the time is over after {number} rounds, {least} are needed: give it more minutes")
+                return
+            yield number
+
 
 class Item(ABC):
     """One table or figure of the paper and its surrogate.
@@ -122,6 +131,10 @@ class Item(ABC):
     def judge(self, found: Any) -> Judged:
         """The rule applied."""
 
+    def folder(self, place: Place) -> Path:
+        """Where its plan and its runs are kept, or those of all items that share them."""
+        return place.folder.parent / (self.store or self.name)
+
     def published(self, table: Any) -> Mapping[str, str]:
         """The paper's figures in words, by the name of a row, from its `Table`."""
         return {}
@@ -154,8 +167,3 @@ def in_every(found: Collection[bool], least: int, words: str) -> Judged:
 def in_words(sizes: Mapping[str, Any]) -> str:
     """Sizes as a list: "steps 120, seeds 3"."""
     return ", ".join(f"{name} {value}" for name, value in sizes.items())
-
-
-def said(error: Exception) -> str:
-    """An error in one sentence."""
-    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"

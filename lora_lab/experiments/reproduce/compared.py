@@ -8,10 +8,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import starmap
 from typing import Any, ClassVar
 
-from lora_lab.errors import BadValue, Failed
-from lora_lab.experiments.budget import LEAST, SAFE, Timing, timed
+from lora_lab.errors import Failed
+from lora_lab.experiments.budget import Timing, timed
 from lora_lab.experiments.compare import Comparison, Terms, compare
 from lora_lab.experiments.contenders import contenders
 from lora_lab.experiments.reproduce import fit
@@ -73,14 +74,10 @@ class Compared(Item):
     def _sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
         task = self.terms().loaded()
         tests = len(task.test) / len(task.validation)
-        for rates, growth, seeds in LADDER:
+
+        def with_these(rates: int, growth: int, seeds: int) -> tuple[dict[str, int], float, float]:
             terms = self.terms(1, rates, growth, seeds)
             fixed, slope = sum(t.fixed(terms, tests) for t in timings), sum(t.slope(terms) for t in timings)
-            steps = int((SAFE * 60 * minutes - fixed) / max(slope, 1e-9))
-            if steps >= self.enough:
-                break
-        if steps < LEAST:
-            raise BadValue(fit.too_few(minutes, (fixed + LEAST * slope) / SAFE))
-        steps = min(steps, fit.MOST)
-        sizes = {"steps": steps, "rates": rates, "growth": growth, "seeds": seeds}
-        return Plan(sizes, fixed + steps * slope)
+            return {"rates": rates, "growth": growth, "seeds": seeds}, fixed, slope
+
+        return fit.within(minutes, starmap(with_these, LADDER), self.enough)

@@ -8,16 +8,13 @@ head, embeddings, optimizer and the gaps between take about 0.6 more (measured).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 
 from lora_lab.accounting import zoo
 from lora_lab.errors import BadValue
-from lora_lab.experiments.budget import LEAST, SAFE, TIMED, Timing, pack_timed
+from lora_lab.experiments.budget import LEAST, SAFE, Timing
 from lora_lab.experiments.plan import LEAST as LANES
-from lora_lab.experiments.plan import packs
 from lora_lab.experiments.reproduce.base import Plan
-from lora_lab.experiments.tuning import SEEDS as TUNING
 from lora_lab.training import device
 from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.recipe import Recipe
@@ -42,34 +39,34 @@ def quick(recipe: Recipe) -> Timing:
     return Timing(LOAD, step, len(task.validation) * tokens * seconds / 3)
 
 
-def real(recipes: Sequence[Recipe]) -> Timing:
-    """The timing of one lane in the first pack that these recipes make: it takes some steps."""
-    timed = [replace(one, steps=TIMED, validations=1, seed=TUNING[0]) for one in recipes]
-    return pack_timed(packs(timed)[0])
-
-
 def sized(recipes: int, minutes: float, timing: Timing, task: Task, enough: int = ENOUGH) -> Plan:
-    """Steps and seeds of so many different recipes within the minutes: as many seeds as leave enough steps.
+    """Steps and seeds of so many different recipes: as many seeds as leave enough steps. Raises: as `within`."""
+    tests = len(task.test) / len(task.validation) * timing.validation
 
-    enough    steps that are worth a seed less
+    def with_seeds(seeds: int) -> tuple[dict[str, int], float, float]:
+        runs = seeds * recipes
+        return {"seeds": seeds}, (1 + runs // LANES) * timing.load + runs * tests, runs * timing.step
+
+    return within(minutes, map(with_seeds, SEEDS), enough)
+
+
+def within(minutes: float, ladder: Iterable[tuple[dict[str, int], float, float]], enough: int) -> Plan:
+    """The first sizes that leave enough steps, else the last, each with its seconds without a step and of a step.
+
+    enough    steps that are worth a seed or a rate less
     Raises: BadValue where not even LEAST steps fit.
     """
-    tests = len(task.test) / len(task.validation) * timing.validation
-    for seeds in SEEDS:
-        runs = seeds * recipes
-        fixed = (1 + runs // LANES) * timing.load + runs * tests
-        steps = int((SAFE * 60 * minutes - fixed) / (runs * max(timing.step, 1e-9)))
+    for sizes, fixed, slope in ladder:
+        steps = int((SAFE * 60 * minutes - fixed) / max(slope, 1e-9))
+        made = {"steps": min(steps, MOST), **sizes}
         if steps >= enough:
             break
     if steps < LEAST:
-        raise BadValue(too_few(minutes, (fixed + LEAST * runs * timing.step) / SAFE))
-    steps = min(steps, MOST)
-    return Plan({"steps": steps, "seeds": seeds}, fixed + runs * steps * timing.step)
-
-
-def too_few(minutes: float, seconds: float) -> str:
-    """What to say where the minutes do not do for LEAST steps of two seeds, which take so many seconds."""
-    return f"{minutes:g} minutes are too few on this machine: {LEAST} steps of two seeds take about {seconds / 60:.1f}"
+        needed = (fixed + LEAST * slope) / SAFE / 60
+        raise BadValue(
+            f"{minutes:g} minutes are too few on this machine: {LEAST} steps of two seeds take about {needed:.1f}"
+        )
+    return Plan(made, fixed + made["steps"] * slope)
 
 
 def _layers(model: str, task: Task) -> float:

@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import fmean, quantiles, stdev
 from typing import Any
 
+from lora_lab.experiments.paper import markdown_table
 from lora_lab.experiments.reproduce.base import in_words
 from lora_lab.files import write_atomically
 
-PIPE = r"\|"  # within a cell
 FEW = 8  # values that are all written out
 SIGNS = {"holds": "the finding **holds** here", "fails": "the finding **fails** here", "undecided": "**undecided**"}
 HEAD = """# The paper, done again on a laptop
@@ -31,9 +31,11 @@ def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
 
 def summary(results: Sequence[Mapping[str, Any]]) -> str:
     """One line for each item."""
-    head = [["item", "what", "verdict", "minutes"], ["---"] * 4]
-    lines = [[_link(one), one["title"], _standing(one), f"{one['seconds'] / 60:.1f}"] for one in results]
-    return f"{_table([*head, *lines])}\n"
+    lines = [
+        (f"[{one['item']}](#{one['item']})", one["title"], _standing(one), f"{one['seconds'] / 60:.1f}")
+        for one in results
+    ]
+    return f"{markdown_table(('item', 'what', 'verdict', 'minutes'), lines)}\n"
 
 
 def section(one: Mapping[str, Any]) -> str:
@@ -75,12 +77,11 @@ def spread(values: Sequence[float]) -> str:
 
 
 def _rows(one: Mapping[str, Any]) -> str:
-    head = [["", "published", "expected", "yours", "unit"], ["---"] * 5]
     lines = [
-        [row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"]]
+        (row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"])
         for row in one["rows"]
     ]
-    return _table([*head, *lines])
+    return markdown_table(("", "published", "expected", "yours", "unit"), lines)
 
 
 def _standing(one: Mapping[str, Any]) -> str:
@@ -93,13 +94,5 @@ def _where(one: Mapping[str, Any]) -> str:
     return f"{sizes}{', ' * bool(sizes)}{made['hardware']}, {made['date']}, lora_lab {made['lora_lab']}"
 
 
-def _link(one: Mapping[str, Any]) -> str:
-    return f"[{one['item']}](#{one['item']})"
-
-
 def _number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cell.replace('|', PIPE) for cell in line)} |" for line in lines)

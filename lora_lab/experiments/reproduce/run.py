@@ -1,6 +1,6 @@
 """Items run one after another, each into a folder of its own, each result written the moment it is there.
 
-    FOLDER/table6/plan.json      sizes that were chosen for so many minutes: a second call has the same
+    FOLDER/table6/plan-38.json   sizes that were chosen for so many minutes: a second call has the same
     FOLDER/table6/runs/          the store of its runs
     FOLDER/table6/result.json    rows, finding, rule, verdict; a second call reads it and is done
 
@@ -9,18 +9,17 @@ It may be killed at any moment; the same call goes on where it was. An item that
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, in_a_sentence
 from lora_lab.experiments import paper
 from lora_lab.experiments.reproduce import NAMES
-from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Say, in_words, said
-from lora_lab.files import read_json, write_json
+from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Say, in_words
+from lora_lab.files import read_json, remembered, write_json
 from lora_lab.training import device
 from lora_lab.training.runs import Store
 
@@ -89,7 +88,7 @@ def _planned(one: Item, minutes: float) -> Found:
     try:
         plan = one.expected(minutes)
     except LabError as error:
-        return told | {"sizes": {}, "words": "", "minutes": 0.0, "error": said(error)}
+        return told | {"sizes": {}, "words": "", "minutes": 0.0, "error": str(error)}
     sizes = {"sizes": dict(plan.sizes), "words": in_words(plan.sizes)}
     return told | sizes | {"minutes": round(plan.seconds / 60, 2), "error": None}
 
@@ -126,9 +125,7 @@ def _made(one: Item, place: Place) -> Found:
             found = one.run(plan, place)
         rows, judged = one.rows(found), one.judge(found)
     except Exception as failure:  # whatever it is: the other items' hours are not to be lost with it
-        if os.environ.get("LORA_LAB_DEBUG") and not isinstance(failure, LabError):
-            raise
-        error = said(failure)
+        error = in_a_sentence(failure)
     place.say(error or f"{judged.standing}: {judged.words}")
     table = paper.table(one.name)
     published, others = (one.published(table), one.others(table)) if rows else ({}, {})
@@ -145,7 +142,7 @@ def _made(one: Item, place: Place) -> Found:
         "discrepancies": list(table.discrepancies),
         **{"budget_minutes": place.minutes, "sizes": dict(plan.sizes), "planned_seconds": plan.seconds},
         "seconds": time.perf_counter() - started,
-        "environment": environment(),
+        "environment": device.environment(device.choose(device.LENGTHS[0])),
     }
     if error and _measured(place):
         place.say("the result that is there stays as it is")
@@ -155,17 +152,11 @@ def _made(one: Item, place: Place) -> Found:
 
 
 def _plan(one: Item, place: Place) -> Plan:
-    """The plan that the folder has for these minutes, else a new one."""
-    file = place.folder / "plan.json"
-    if file.is_file():
-        kept: Mapping[str, Any] = read_json(file)
-        if kept.get("minutes") == place.minutes:
-            return Plan(kept["sizes"], kept["seconds"])
-    plan = one.plan(place)
-    write_json(file, {"minutes": place.minutes, "sizes": dict(plan.sizes), "seconds": plan.seconds})
-    return plan
+    """The plan that there is for these minutes, one for all items that share their runs; else a new one."""
 
+    def made() -> dict[str, Any]:
+        plan = one.plan(place)
+        return {"sizes": dict(plan.sizes), "seconds": plan.seconds}
 
-def environment() -> dict[str, Any]:
-    """Where and when: versions and hardware."""
-    return device.environment(device.choose(device.LENGTHS[0]))
+    kept = remembered(one.folder(place) / f"plan-{place.minutes:g}.json", made)
+    return Plan(kept["sizes"], kept["seconds"])

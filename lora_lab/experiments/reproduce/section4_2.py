@@ -81,9 +81,7 @@ class Costly(Item):
         }
         files = {name: one.file_bytes(architecture) for name, one in METHODS.items()}
         ways, took = self._ready(setup), {name: list[float]() for name in METHODS}
-        for number in range(plan.sizes["rounds"]):
-            if place.stop.is_set():
-                break
+        for number in place.rounds(plan.sizes["rounds"], LEAST):
             for name in sorted(ways, reverse=bool(number % 2)):  # in turn first
                 started = time.perf_counter()
                 ways[name]()

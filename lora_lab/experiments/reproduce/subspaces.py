@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import ClassVar
 
-from lora_lab.experiments.afterwards import remembered
 from lora_lab.experiments.reproduce.base import Judged, Place, Plan
 from lora_lab.experiments.reproduce.trained import Scores, Trained
 from lora_lab.experiments.updates import Update, updates_of
@@ -23,22 +22,12 @@ TOO_FEW = 4  # seeds below which nothing is decided: three that agree are luck i
 
 
 class Subspaces(Trained):
-    """A subclass looks at `Updates`, in `rows` and `looked`; the runs are those of all such items."""
+    """A subclass looks at `Updates`, in `rows` and `judge`; the runs are those of all such items."""
 
     store: ClassVar[str] = "subspaces"
     minutes = 20.0
     enough = 40
     methods: ClassVar[Mapping[str, Method]] = {f"rank {r}": LoRA(rank=r) for r in RANKS}
-
-    def plan(self, place: Place) -> Plan:
-        """One plan for all items that look at these runs, and for these minutes."""
-
-        def made() -> dict[str, object]:
-            plan = super(Subspaces, self).plan(place)
-            return {"sizes": dict(plan.sizes), "seconds": plan.seconds}
-
-        kept = remembered(place.folder.parent / self.store / f"plan-{place.minutes:g}.json", made)
-        return Plan(kept["sizes"], kept["seconds"])
 
     def run(self, plan: Plan, place: Place) -> Updates:  # type: ignore[override]  # what is looked at are the updates
         runs = super().run(plan, place)

@@ -84,12 +84,11 @@ class Latency(Item):
         models, cells = ways(self.model), plan.sizes["cells"]
         inputs = {cell_name(*cell): _inputs(*cell) for cell in cells}
         found: dict[str, dict[str, list[float]]] = {cell: {way: [] for way in models} for cell in inputs}
-        for number in range(-1, plan.sizes["rounds"]):  # the first warms up
-            if place.stop.is_set():
-                break
+        for ids in inputs.values():
+            _turn(models, ids, seed=0)  # warms up
+        for number in place.rounds(plan.sizes["rounds"], LEAST):
             for cell, ids in inputs.items():
-                took = _turn(models, ids, seed=number)
-                for way, seconds in took.items() if number >= 0 else ():
+                for way, seconds in _turn(models, ids, seed=number).items():
                     found[cell][way].append(seconds)
         return found
 

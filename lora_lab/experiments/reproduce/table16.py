@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from lora_lab.errors import Failed
-from lora_lab.experiments.budget import Timing
+from lora_lab.experiments.budget import Timing, pack_timed
 from lora_lab.experiments.little import Little, little
 from lora_lab.experiments.reproduce import fit
 from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Row
@@ -49,14 +49,14 @@ class LittleData(Item):
         return self._sized(minutes, [fit.quick(self._recipe(one)) for one in RATES])
 
     def plan(self, place: Place) -> Plan:
-        return self._sized(place.minutes, [fit.real([self._recipe(one)]) for one in RATES])
+        return self._sized(place.minutes, [pack_timed([self._recipe(one)]) for one in RATES])
 
     def run(self, plan: Plan, place: Place) -> Little:
         found = little(
             RATES, model=self.model, task=self.task, examples=self.sizes, subsets=plan.sizes["seeds"],
             steps=plan.sizes["steps"], batch=8, store=place.folder / "runs", fields=self.fields, stop=place.stop,
         )  # fmt: skip
-        if any(run is None for runs in found.runs.values() for run in runs):
+        if place.stop.is_set():
             raise Failed("the time is over before every run was done; the same call goes on where it was")
         return found
 

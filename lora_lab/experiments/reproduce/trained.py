@@ -14,13 +14,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lora_lab.errors import Failed
+from lora_lab.experiments.budget import pack_timed
+from lora_lab.experiments.plan import packs
 from lora_lab.experiments.reproduce import fit
 from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Row
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED, Run
+from lora_lab.training.runs import Run
 from lora_lab.training.tasks import load_task
 
 Scores = Mapping[str, np.ndarray]  # by name: (seeds, rows), right or wrong, or minus the loss of a row
@@ -50,19 +52,17 @@ class Trained(Item):
         return fit.sized(len(self.methods), minutes, fit.quick(first), load_task(self.task), self.enough)
 
     def plan(self, place: Place) -> Plan:
-        timing = fit.real([own for _, own in self._base(1)])
+        timing = pack_timed(packs([own for _, own in self._base(1)])[0])
         return fit.sized(len(self.methods), place.minutes, timing, load_task(self.task), self.enough)
 
     def run(self, plan: Plan, place: Place) -> dict[str, list[Run]]:
         recipes = self.recipes(plan)
-        store = place.folder.parent / (self.store or self.name) / "runs"
-        swept = sweep([one for own in recipes.values() for one in own], store, stop=place.stop)
-        found = {run.recipe.hash: run for run in swept.runs if run.status in FINISHED}
-        wrong = [run.error for run in swept.runs if run.error]
-        if missing := sum(one.hash not in found for own in recipes.values() for one in own):
-            why = wrong[0] if wrong else "the time is over; the same call goes on where it was"
-            raise Failed(f"{missing} runs are missing: {why}")
-        return {name: [found[one.hash] for one in own] for name, own in recipes.items()}
+        swept = sweep([one for own in recipes.values() for one in own], self.folder(place) / "runs", stop=place.stop)
+        found = {run.recipe: run for run in swept.finished.runs}
+        if missing := sum(one not in found for own in recipes.values() for one in own):
+            why = next((run.error for run in swept.runs if run.error), None)
+            raise Failed(f"{missing} runs are missing: {why or 'the time is over; the same call goes on where it was'}")
+        return {name: [found[one] for one in own] for name, own in recipes.items()}
 
     def rows(self, found: Mapping[str, list[Run]]) -> list[Row]:
         return [Row(name, tuple(map(self.figure, runs)), self.axis) for name, runs in found.items()]

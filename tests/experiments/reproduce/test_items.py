@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, Failed
 from lora_lab.experiments import paper
 from lora_lab.experiments.budget import Timing
-from lora_lab.experiments.reproduce import fit, item, section4_2, table2, table5, table7, table16
+from lora_lab.experiments.reproduce import fit, item, section4_2, table1, table2, table5, table7, table16
 from lora_lab.experiments.reproduce.base import Place, Plan
 from lora_lab.experiments.reproduce.run import reproduce
 from lora_lab.experiments.subspace import amplification
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.tasks import load_task
-from tests.training.conftest import PLAIN, opinions, tiny_causal, tiny_encoder, tiny_models  # noqa: F401
+from tests.training.conftest import PLAIN
 
 
 @pytest.fixture
-def small(tiny_encoder, opinions, monkeypatch):  # noqa: F811
+def small(tiny_encoder, opinions, monkeypatch):
     """Table 5 on a tiny model and task."""
     monkeypatch.setattr(fit, "best_speed", lambda where: 1e6)
     return table5.WhichMatrices(tiny_encoder, opinions, **PLAIN)
@@ -52,7 +52,7 @@ def test_real_steps_are_timed_and_become_a_plan(small, tmp_path):
     assert plan.seconds < 6 * 60
 
 
-def test_methods_are_compared_within_the_minutes(tiny_encoder, opinions, tmp_path, monkeypatch):  # noqa: F811
+def test_methods_are_compared_within_the_minutes(tiny_encoder, opinions, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "best_speed", lambda where: 1e7)
     monkeypatch.setattr(table2.Methods, "methods", "full,lora")
     monkeypatch.setattr(table2.Methods, "published", lambda *_: {})
@@ -66,7 +66,7 @@ def test_methods_are_compared_within_the_minutes(tiny_encoder, opinions, tmp_pat
         one._sized(0.01, [Timing(1, 1, 1)])
 
 
-def test_little_data_is_drawn_and_judged(tiny_encoder, opinions, tmp_path, monkeypatch):  # noqa: F811
+def test_little_data_is_drawn_and_judged(tiny_encoder, opinions, tmp_path, monkeypatch):
     monkeypatch.setattr(table16.LittleData, "published", lambda *_: {})
     one = table16.LittleData(tiny_encoder, opinions, sizes=(8, 0), **PLAIN)
     monkeypatch.setattr(one, "plan", lambda place: Plan({"steps": 2, "seeds": 1}, 1.0))
@@ -76,7 +76,7 @@ def test_little_data_is_drawn_and_judged(tiny_encoder, opinions, tmp_path, monke
     assert len(found["rows"]) == 8
 
 
-def test_costs_are_measured(tmp_path, tiny_causal):  # noqa: F811
+def test_costs_are_measured(tmp_path, tiny_causal):
     one = section4_2.Costly(tiny_causal)
     assert one.expected(1).sizes["rounds"] >= section4_2.LEAST
     found = one.run(Plan({"rounds": 3}, 1.0), Place(tmp_path, 1))
@@ -88,7 +88,7 @@ def test_costs_are_measured(tmp_path, tiny_causal):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["table7", "fig3", "fig4"])
-def test_subspaces_are_trained_once_and_looked_at(tiny_encoder, opinions, tmp_path, monkeypatch, name):  # noqa: F811
+def test_subspaces_are_trained_once_and_looked_at(tiny_encoder, opinions, tmp_path, monkeypatch, name):
     from lora_lab.experiments.reproduce import subspaces
 
     small_ranks = {"rank 4": LoRA(rank=2), "rank 8": LoRA(rank=4), "rank 64": LoRA(rank=8)}
@@ -104,23 +104,25 @@ def test_subspaces_are_trained_once_and_looked_at(tiny_encoder, opinions, tmp_pa
 
 
 @pytest.mark.parametrize(("step", "steps", "seeds"), [(0.01, 400, 5), (0.1, 120, 4), (0.5, 48, 2)])
-def test_seeds_give_way_to_steps(opinions, step, steps, seeds):  # noqa: F811
+def test_seeds_give_way_to_steps(opinions, step, steps, seeds):
     plan = fit.sized(10, 10, Timing(0, step, 0), load_task(opinions))
     assert plan.sizes == {"steps": steps, "seeds": seeds}
     assert plan.seconds <= 600
 
 
-def test_too_few_minutes_name_how_many(opinions):  # noqa: F811
+def test_too_few_minutes_name_how_many(opinions):
     with pytest.raises(BadValue, match="two seeds take about"):
         fit.sized(10, 1, Timing(1, 5, 1), load_task(opinions))
 
 
-def test_latency_is_measured(tmp_path, monkeypatch, tiny_encoder):  # noqa: F811
-    import lora_lab.experiments.reproduce.table1 as it
-
-    monkeypatch.setattr(it, "SIZE", 8)
-    one = it.Latency(tiny_encoder)
-    monkeypatch.setattr(one, "expected", lambda minutes: Plan({"rounds": 7, "cells": [[1, 8], [2, 16]]}, 1.0))
+def test_latency_is_measured_and_too_few_rounds_are_not_judged(tmp_path, monkeypatch, tiny_encoder):
+    monkeypatch.setattr(table1, "SIZE", 8)
+    one, plan = table1.Latency(tiny_encoder), Plan({"rounds": 7, "cells": [[1, 8], [2, 16]]}, 1.0)
+    monkeypatch.setattr(one, "expected", lambda minutes: plan)
     (found,) = reproduce([one], tmp_path)
     assert found["error"] is None
     assert [len(row["yours"]) for row in found["rows"]] == [7] * 8
+    late = Place(tmp_path, 1)
+    late.stop.set()
+    with pytest.raises(Failed, match="over after 0 rounds, 6 are needed"):
+        one.run(plan, late)
