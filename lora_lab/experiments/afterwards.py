@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments.forgetting import perplexity_on
-from lora_lab.files import read_json, write_json
+from lora_lab.files import remembered
 from lora_lab.methods.adapters import load_adapter
 from lora_lab.training import device
 from lora_lab.training.lengths import typical_tokens
@@ -66,13 +65,6 @@ def afterwards(run: Run, forgetting: str | None, prompts: int, folder: Path, *, 
 
 def _digest(*asked: str) -> str:
     return sha256("\n".join(asked).encode()).hexdigest()[:12]
-
-
-def remembered(file: Path, make: Callable[[], Values]) -> Values:
-    """What a file holds, made and written first where there is none."""
-    if not file.is_file():
-        write_json(file, make())
-    return read_json(file)
 
 
 def _base(recipe: Recipe, download: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

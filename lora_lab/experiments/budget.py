@@ -22,12 +22,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from lora_lab.errors import BadValue, LabError
-from lora_lab.experiments.afterwards import afterwards, remembered
+from lora_lab.experiments.afterwards import afterwards
 from lora_lab.experiments.compare import Terms
 from lora_lab.experiments.contenders import label
 from lora_lab.experiments.plan import packs
 from lora_lab.experiments.sweep import sweep
-from lora_lab.experiments.tuning import SEEDS, axis_of
+from lora_lab.experiments.tuning import SEED, axis_of
+from lora_lab.files import remembered
 from lora_lab.methods.base import Method
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import Task
@@ -90,11 +91,10 @@ def _steps(minutes: float, terms: Terms, methods: Sequence[Method], say: Callabl
 
 def timed(terms: Terms, method: Method, task: Task, say: Callable[[str], None], download: bool) -> Timing | None:
     """The timing of a method; None where it does not fit the model, which the comparison will say."""
-    axis, base = axis_of(method), replace(terms.recipe(method), steps=TIMED, validations=1, seed=SEEDS[0])
+    axis, base = axis_of(method), terms.recipe(method)
     try:
         lanes = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
-        found = pack_timed(lanes, download)
-        found = replace(found, later=_later(terms, lanes[0], download))
+        found = replace(pack_timed(lanes, download), later=_later(terms, lanes[0], download))
     except LabError as error:
         say(f"{label(method)}: not timed: {error}")
         return None
@@ -102,10 +102,10 @@ def timed(terms: Terms, method: Method, task: Task, say: Callable[[str], None], 
     return found
 
 
-def pack_timed(lanes: Sequence[Recipe], download: bool = False) -> Timing:
-    """A few steps of a pack, into a store that is thrown away."""
-    stamps = [time.perf_counter()]
-    watched = lanes[0].hash
+def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
+    """The timing of a lane in a pack: a few steps of it, into a store that is thrown away."""
+    lanes = [replace(one, steps=TIMED, validations=1, seed=SEED) for one in pack]
+    watched, stamps = lanes[0].hash, [time.perf_counter()]
     with TemporaryDirectory() as folder:
         swept = sweep(
             lanes, folder, choosing=True, size=len(lanes), download=download,

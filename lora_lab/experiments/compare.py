@@ -13,7 +13,6 @@ It may be killed at any moment: the same call goes on where it was, and gives wh
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,15 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.errors import BadValue, Changed, LabError, LabWarning
-from lora_lab.experiments.afterwards import afterwards, before, remembered
+from lora_lab.errors import BadValue, Changed, LabWarning, in_a_sentence
+from lora_lab.experiments.afterwards import afterwards, before
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.costs import NOTHING, costs_of
+from lora_lab.experiments.generation import check_scorable
 from lora_lab.experiments.results import scores_of
 from lora_lab.experiments.statistics import Verdict, check_margin, verdicts
 from lora_lab.experiments.sweep import sweep
-from lora_lab.experiments.tuning import GROWTH, RATES, SEEDS, Tuning, axis_of, tune
-from lora_lab.files import write_json
+from lora_lab.experiments.tuning import GROWTH, RATES, SEED, Tuning, axis_of, tune
+from lora_lab.files import remembered, write_json
 from lora_lab.methods.base import Method
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.models import load_tokenizer
@@ -68,7 +68,7 @@ class Terms:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least, most in (("rates", 1, 50), ("growth", 0, 50), ("seeds", 1, SEEDS[0]), ("prompts", 0, 10**6)):
+        for name, least, most in (("rates", 1, 50), ("growth", 0, 50), ("seeds", 1, SEED), ("prompts", 0, 10**6)):
             if not least <= getattr(self, name) <= most:
                 raise BadValue(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
 
@@ -90,6 +90,8 @@ class Terms:
         check_margin(self.margin, shares=task.num_labels is not None)
         if task.num_labels is not None and (self.forgetting or self.prompts):
             raise BadValue(f"forgetting and prompts are of language models; {self.task} is classification")
+        if self.prompts:
+            check_scorable(task)
         if task.metric == "pearson":
             raise BadValue(f"{self.task} is judged by a correlation, of which there is no verdict by rows and seeds")
         if task.validation is task.test:
@@ -142,8 +144,9 @@ class Comparison:
         scores = {one.label: self._scores(one) for one in self.results if one.runs}
         judged: dict[str, dict[str, Verdict]] = {name: {} for name in scores}
         for opponent in OPPONENTS:
-            own = next((one.label for one in self.results if one.method.name == opponent and one.runs), None)
-            if own is not None and len(scores) > 1:
+            there = [one.label for one in self.results if one.method.name == opponent and one.runs]
+            if there and len(scores) > 1:
+                own = opponent if opponent in there else there[0]  # "full" rather than "full top 2"
                 for name, found in verdicts(scores, own, self.terms.margin).items():
                     judged[name][opponent] = found
         return judged
@@ -159,7 +162,7 @@ class Comparison:
         environment = {k: v for k, v in runs[0].environment.items() if k != "pack"} if runs else {}
         return {
             **{"model": t.model, "task": t.task, "steps": t.steps, "batch": t.batch, "metric": self.task.metric},
-            **{"margin": t.margin, "seeds": list(range(t.seeds)), "tuning_seeds": list(SEEDS), "growth": t.growth},
+            **{"margin": t.margin, "seeds": list(range(t.seeds)), "tuning_seeds": [SEED], "growth": t.growth},
             "rates": {one.label: axis_of(one.method).grid(t.rates) for one in self.results},
             **{"seconds": self.seconds, "environment": environment},
             "methods": [self._row(one) for one in self.results],
@@ -228,12 +231,13 @@ def compare(
         agreed.recipe(one)  # raises for terms that cannot be
     out, how = Path(store), {"again": again, "download": download, "stop": stop}
     results = tuple(_result(agreed, one, data.metric, out, say, how) for one in entered)
+    if stop is not None and stop.is_set():
+        return Comparison(agreed, data, results)
     base = None
     if agreed.forgetting:
         base = before(agreed.recipe(entered[0]), agreed.forgetting, out / "afterwards", download=download)
     made = Comparison(agreed, data, results, base)
-    if stop is None or not stop.is_set():
-        write_json(out / "comparison.json", made.to_json())
+    write_json(out / "comparison.json", made.to_json())
     return made
 
 
@@ -249,10 +253,10 @@ def _result(terms: Terms, method: Method, metric: str, out: Path, say: Say, how:
     try:
         result = _tuned(terms, result, out, say, how)
         result = _trained(terms, result, metric, out, say, how)
+    except Changed:
+        raise
     except Exception as error:  # whatever it is: the other methods' half an hour is not to be lost with it
-        if isinstance(error, Changed) or (os.environ.get("LORA_LAB_DEBUG") and not isinstance(error, LabError)):
-            raise
-        words = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        words = in_a_sentence(error)
         say(f"{result.label}: failed: {words}")
         return replace(result, error=words)
     return result

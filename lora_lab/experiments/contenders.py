@@ -36,16 +36,13 @@ def contenders(given: str | Iterable[str | Method]) -> list[Method]:
 
 def label(method: Method) -> str:
     """A method in a few words, different for different settings: "LoRA r8 q,v", "prompt tokens 10"."""
-    changed = {f.name: getattr(method, f.name) for f in fields(method) if _is_changed(method, f)}  # type: ignore[arg-type]
+    settings = {f.name: (getattr(method, f.name), f.default) for f in fields(method)}  # type: ignore[arg-type]
+    changed = {name: value for name, (value, usual) in settings.items() if value != usual}
     name: str = method.name
     if isinstance(method, LoRA):
         name = f"LoRA r{method.rank} {','.join(method.targets)}"
         changed = {k: v for k, v in changed.items() if k not in ("rank", "targets")}
     return " ".join([name, *(f"{k} {_said(v)}" for k, v in changed.items())])
-
-
-def _is_changed(method: Method, field: Any) -> bool:
-    return bool(getattr(method, field.name) != field.default)
 
 
 def _said(value: Any) -> str:

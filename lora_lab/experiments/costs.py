@@ -7,15 +7,16 @@ beside the accountant's closed form for the same step.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.memory import estimate
 from lora_lab.errors import LabError
 from lora_lab.training.guard import Need, need_of
 from lora_lab.training.measure import measure
 from lora_lab.training.recipe import Recipe
 
+T = TypeVar("T")
 NOTHING: dict[str, Any] = dict.fromkeys(
     ("adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens")
 )
@@ -33,35 +34,26 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         need = need_of(recipe)
     except LabError:
         return NOTHING
-    predicted, measured = _predicted(need), _measured(recipe, need)
+    predicted = _known(lambda: estimate(need.architecture, need.plan, need.setup, labels=need.labels))
     return {
-        "adapter_bytes": _file_bytes(recipe, need),
+        "adapter_bytes": _known(lambda: int(recipe.method.file_bytes(need.architecture))),  # type: ignore[attr-defined]
         "predicted_bytes": predicted and predicted.peak,
         "predicted_parts": predicted and dict(predicted.categories),
-        "peak_bytes": measured,
+        "peak_bytes": _known(lambda: _measured(recipe, need), (LabError, RuntimeError, AttributeError, TypeError)),
         "added_tokens": need.plan.prompt,
     }
 
 
-def _file_bytes(recipe: Recipe, need: Need) -> int | None:
+def _known(ask: Callable[[], T], wrong: tuple[type[Exception], ...] = (LabError,)) -> T | None:
+    """The answer; None where there is none."""
     try:
-        return int(recipe.method.file_bytes(need.architecture))  # type: ignore[attr-defined]
-    except LabError:
+        return ask()
+    except wrong:
         return None
 
 
-def _predicted(need: Need) -> Estimate | None:
-    try:
-        return estimate(need.architecture, need.plan, need.setup, labels=need.labels)
-    except LabError:
-        return None
-
-
-def _measured(recipe: Recipe, need: Need) -> int | None:
-    """A method that does not train in steps, or whose step the follower cannot take, has no figure."""
+def _measured(recipe: Recipe, need: Need) -> int:
+    """Raises: whatever it may for a method that does not train in steps, or whose step the follower cannot take."""
     setup = need.setup
     conditions = {name: getattr(setup, name) for name in ("batch", "seq", "dtype", "optimizer", "padded", "device")}
-    try:
-        return measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak
-    except (LabError, RuntimeError, AttributeError, TypeError):
-        return None
+    return measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak

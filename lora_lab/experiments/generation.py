@@ -29,20 +29,17 @@ def scored(
     task: Task,
     prompts: int = PROMPTS,
     decoding: Decoding = GREEDY,
-    split: str = "test",
 ) -> dict[str, Any]:
-    """What a model answers to the first `prompts` meanings of a split, and how good that is.
+    """What a model answers to the first `prompts` meanings of the test split, and how good that is.
 
     Returns slot_errors (errors over slots, see `slot_errors.py`), bleu, chrf, rouge_l, nist; n, the number of answers;
     kinds, how many slots are right, missing, wrong, added; and texts: meaning, text and slots of each answer.
     Raises: BadValue for a task without meanings, for fewer than one prompt, or where a package that scores is missing.
     """
-    rows = getattr(task, split)
-    if not rows.prompts:
-        raise BadValue(f"{task.name} has no meanings to be said; a task such as restaurants has")
+    check_scorable(task)
     if prompts < 1:
         raise BadValue(f"prompts must be at least 1, not {prompts}")
-    check_installed()
+    rows: Any = task.test  # its prompts are meanings, and no chats
     asked, references = rows.prompts[:prompts], rows.references[:prompts]
     texts = generate(model, tokenizer, asked, decoding)
     meanings = [parse(prompt) for prompt in asked]
@@ -56,6 +53,13 @@ def scored(
         "kinds": kinds_of(judged),
         "texts": [{"meaning": str(meaning), "text": text, "slots": dict(j.slots)} for meaning, text, j in each],
     }
+
+
+def check_scorable(task: Task) -> None:
+    """Raises: BadValue for a task without meanings, or where a package that scores is missing."""
+    if not task.generates:
+        raise BadValue(f"{task.name} has no meanings to be said; a task such as restaurants has")
+    check_installed()
 
 
 def evaluated(

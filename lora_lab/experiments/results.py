@@ -22,6 +22,7 @@ from lora_lab.training.tasks import TASKS, Task, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")
+SIZES = {"rank": "r", "tokens": "", "size": ""}  # of which a method has one, and what stands before it in its name
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
 
 
@@ -168,10 +169,10 @@ def from_store(store: str | Path | Store) -> Runs:
 
 
 def called(method: Method) -> str:
-    """A method's name and, where it has one, its rank or number of tokens: "lora r8", "prompt 20", "head"."""
+    """A method's name and, where it has one, its rank, tokens or size: "lora r8", "prompt 20", "head"."""
     settings = method.settings()
-    size = f" r{settings['rank']}" if "rank" in settings else f" {settings['tokens']}" if "tokens" in settings else ""
-    return f"{method.name}{size}"
+    sizes = (f" {sign}{settings[name]}" for name, sign in SIZES.items() if name in settings)
+    return f"{method.name}{next(sizes, '')}"
 
 
 def by_name(methods: Iterable[Method]) -> dict[str, Method]:

@@ -4,8 +4,8 @@ A method that was given another method's rate, or fewer tries, looks worse than 
 grid around rates that are sensible for it, and where the best lies at an end of its grid, `growth` more rates beyond
 that end. A best rate that is at the end of even those is called an edge: a better one may lie beyond.
 
-Seeds of tuning are none of the final ones, so what was chosen by luck is not scored with the same luck. The test split
-is never looked at here.
+The seed of tuning is none of the final ones, so what was chosen by luck is not scored with the same luck. The test
+split is never looked at here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from lora_lab.errors import Failed
@@ -22,9 +21,9 @@ from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
 from lora_lab.training.metrics import main_metric
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED, Run
+from lora_lab.training.runs import FINISHED
 
-SEEDS = (1000,)  # of the runs that choose
+SEED = 1000  # of the runs that choose
 RATES, GROWTH = 4, 2  # rates of a grid, and those that may be added at one end
 
 
@@ -82,7 +81,7 @@ def axis_of(method: Method) -> Axis:
 
 @dataclass(frozen=True)
 class Tried:
-    """One value, with the mean validation metric and loss over the tuning seeds; None where a run failed."""
+    """One value, with the validation metric and the loss of its run; None where that failed."""
 
     value: float
     validation: float | None = None
@@ -121,7 +120,6 @@ def tune(
     *,
     rates: int = RATES,
     growth: int = GROWTH,
-    seeds: Sequence[int] = SEEDS,
     **how: Any,
 ) -> Tuning:
     """Choose the rate of the recipe's method (or what is tuned of it), on validation.
@@ -132,41 +130,27 @@ def tune(
     Raises: as `sweep`; Failed when every value failed.
     """
     axis = axis_of(recipe.method)
-    found = _tried(recipe, axis, axis.grid(rates), seeds, store, how)
+    found = _tried(recipe, axis, axis.grid(rates), store, how)
     if rates > 1 and growth and found.edge:
         above = found.best == found.tried[-1]
-        more = _tried(recipe, axis, axis.beyond(rates, growth, above=above), seeds, store, how, fail=False)
+        more = _tried(recipe, axis, axis.beyond(rates, growth, above=above), store, how, fail=False)
         tried = (*found.tried, *more.tried) if above else (*more.tried, *found.tried)
         found = replace(found, tried=tried, seconds=found.seconds + more.seconds)
     return found
 
 
 def _tried(
-    recipe: Recipe, axis: Axis, values: Sequence[float], seeds: Sequence[int], store: str | Path, how: dict[str, Any],
-    fail: bool = True,
-) -> Tuning:  # fmt: skip
-    """Values, each with all tuning seeds: validated once, at the end."""
-    cells = {v: [replace(axis.set(recipe, v), seed=seed, validations=1) for seed in seeds] for v in values}
-    swept = sweep([one for cell in cells.values() for one in cell], store, choosing=True, **how)
-    runs = {run.recipe: run for run in swept.runs}
-    if any(one not in runs for cell in cells.values() for one in cell):
+    recipe: Recipe, axis: Axis, values: Sequence[float], store: str | Path, how: dict[str, Any], fail: bool = True
+) -> Tuning:
+    """A run of each value, validated once, at the end."""
+    asked = [replace(axis.set(recipe, value), seed=SEED, validations=1) for value in values]
+    swept = sweep(asked, store, choosing=True, **how)
+    if len(swept) < len(asked):
         raise Failed("stopped before every value was tried; the same call goes on where it was")
-    finished = [run for run in swept.runs if run.status in FINISHED]
-    if fail and not finished:
+    last = [run.history["validation"][-1] if run.status in FINISHED else None for run in swept.runs]
+    if fail and not any(last):
         raise Failed(swept.runs[0].error or "no run finished")
-    metric = main_metric(_last(finished[0])) if finished else "accuracy"
-    tried = tuple(_mean(value, [runs[one] for one in cell], metric) for value, cell in cells.items())
+    metric = next((main_metric(one) for one in last if one), "accuracy")
+    pairs = zip(values, last, strict=True)
+    tried = tuple(Tried(value, one[metric], one["loss"]) if one else Tried(value) for value, one in pairs)
     return Tuning(axis, tried, metric, sum(run.seconds for run in swept.runs))
-
-
-def _mean(value: float, runs: Sequence[Run], metric: str) -> Tried:
-    if any(run.status not in FINISHED for run in runs):
-        return Tried(value)
-    scores = [_last(run) for run in runs]
-    return Tried(value, fmean(s[metric] for s in scores), fmean(s["loss"] for s in scores))
-
-
-def _last(run: Run) -> dict[str, float]:
-    """The validation at the end of training."""
-    found: dict[str, float] = run.history["validation"][-1]
-    return found

@@ -11,11 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lora_lab import IA3, BadValue, LoRA, NotFound, Store
 from lora_lab.errors import Changed
-from lora_lab.experiments.compare import compare, spread, terms_of
+from lora_lab.experiments.compare import Comparison, Result, compare, spread, terms_of
 from lora_lab.experiments.contenders import contenders, label
 from tests.training.conftest import PLAIN
 
@@ -122,6 +123,15 @@ def test_every_method_is_judged_against_full_and_the_probe(compared):
     assert "2 seeds x 16 rows; Holm over 3 pairs" in verdict["words"]
 
 
+def test_the_opponent_is_full_fine_tuning_and_not_a_part_of_it(monkeypatch):
+    monkeypatch.setattr(Comparison, "_scores", lambda *_: np.random.default_rng(0).random((2, 50)))
+    results = tuple(Result(method, runs=(None,)) for method in contenders("full:top=2,full,lora"))
+    judged = Comparison(terms_of("minilm", "rt", {}), None, results).verdicts
+    assert {name: set(found) for name, found in judged.items()} == {
+        "full top 2": {"full"}, "full": set(), "LoRA r8 q,v": {"full"}
+    }  # fmt: skip
+
+
 def test_the_same_again_trains_nothing_and_gives_the_same(compared, tiny_encoder, opinions):
     found, out, _ = compared
     before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.json")}
@@ -170,7 +180,7 @@ def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encode
     assert not (tmp_path / "out").exists()
 
 
-def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_path):
+def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_path, monkeypatch):
     texts = {name: tmp_path / f"{name}.txt" for name in ("psalms", "plays")}
     for name, file in texts.items():
         file.write_text("\n\n".join(f"{name} {n} " + f"{name[: n % 5]} and so on " * 40 for n in range(24)))
@@ -185,6 +195,13 @@ def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_pat
         assert all(value != forgotten["before"] for value in forgotten["after"]["each"])
         assert one["edge"]  # one rate is no grid
         assert one["perplexity"]["mean"] < 400
+    with pytest.raises(BadValue, match="has no meanings to be said"):  # before anything is trained
+        compare(tiny_causal, str(texts["psalms"]), "lora", tmp_path / "written", **terms, prompts=2)
+    assert not (tmp_path / "written").exists()
+    stop = threading.Event()
+    stop.set()
+    monkeypatch.setattr("lora_lab.experiments.compare.before", lambda *_, **__: pytest.fail("read after the stop"))
+    compare(tiny_causal, str(texts["psalms"]), "lora", tmp_path / "stopped", stop=stop, **terms)
 
 
 def test_what_another_model_made_of_another_text_is_not_taken_for_this_ones(tmp_path, monkeypatch):
