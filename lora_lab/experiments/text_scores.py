@@ -6,26 +6,21 @@
     nist     n-grams of up to five words weighted by how much they tell, from 0 up (Doddington 2002; nltk)
 
 Case does not count for BLEU and NIST, as in the E2E challenge's own script; its other details differ, so figures
-compare within the lab and only roughly with the paper's. METEOR and CIDEr need Java tools: PUBLISHED has the paper's.
+compare within the lab and only roughly with the paper's. METEOR and CIDEr need Java tools: `published` has the paper's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import zip_longest
-from types import ModuleType
 
 from lora_lab.errors import BadValue
+from lora_lab.experiments.paper import table
 
 NAMES = ("bleu", "chrf", "rouge_l", "nist")
-# On E2E's test set, GPT-2 medium, as published: Hu et al. 2021, table 3.
-PUBLISHED = {
-    "full fine-tuning, 354.92 M": {"bleu": 68.2, "nist": 8.62, "meteor": 46.2, "rouge_l": 71.0, "cider": 2.47},
-    "AdapterL, 0.37 M": {"bleu": 66.3, "nist": 8.41, "meteor": 45.0, "rouge_l": 69.8, "cider": 2.40},
-    "prefix-layer, 0.35 M": {"bleu": 69.7, "nist": 8.81, "meteor": 46.1, "rouge_l": 71.4, "cider": 2.49},
-    "LoRA, 0.35 M": {"bleu": 70.4, "nist": 8.85, "meteor": 46.8, "rouge_l": 71.8, "cider": 2.53},
-}
+PRINTED = {"bleu": "BLEU", "nist": "NIST", "meteor": "MET", "rouge_l": "ROUGE-L", "cider": "CIDEr"}  # in table 3
 _PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nltk"}
 
 
@@ -51,31 +46,39 @@ def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> di
 
 def published() -> str:
     """The paper's own figures on E2E as a table, METEOR and CIDEr among them, which are not computed here."""
-    columns = list(next(iter(PUBLISHED.values())))
-    lines = [f"{'published for GPT-2 medium on E2E':34}{''.join(f'{name:>9}' for name in columns)}"]
-    lines += [f"{name:34}{''.join(f'{row[c]:9g}' for c in columns)}" for name, row in PUBLISHED.items()]
+    rows = [row for row in table("table3").records() if row["model"] == "GPT-2 M"]
+    lines = [f"{'published for GPT-2 medium on E2E':34}{''.join(f'{name:>9}' for name in PRINTED)}"]
+    lines += [
+        f"{row['method']}, {row['trainable']}".ljust(34) + "".join(f"{row[column]:9g}" for column in PRINTED.values())
+        for row in rows
+    ]
     return "\n".join([*lines, "(Hu et al. 2021, table 3, by E2E's own script)"])
 
 
 def check_installed() -> None:
     """Raises: BadValue, naming the pip extra, where a package that scores is missing."""
-    for module in _PACKAGES:
-        _package(module)
+    for name in missing_packages():
+        raise BadValue(f"scores of generated text need {name}, which is missing: pip install 'lora-lab[metrics]'")
+
+
+def missing_packages() -> list[str]:
+    """Those that score and are not installed, as pip calls them."""
+    return [name for module, name in _PACKAGES.items() if find_spec(module) is None]
 
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus BLEU, 0 to 100. `force` changes no number: it spares E2E's spaced full stops a warning each time."""
-    return float(_package("sacrebleu").corpus_bleu(list(texts), _streams(references), lowercase=True, force=True).score)
+    corpus_bleu = import_module("sacrebleu").corpus_bleu
+    return float(corpus_bleu(list(texts), _streams(references), lowercase=True, force=True).score)
 
 
 def chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus chrF, 0 to 100."""
-    return float(_package("sacrebleu").corpus_chrf(list(texts), _streams(references)).score)
+    return float(import_module("sacrebleu").corpus_chrf(list(texts), _streams(references)).score)
 
 
 def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Mean ROUGE-L F1 against each text's nearest reference, 0 to 100."""
-    _package("rouge_score")
     scorer = import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
     each = [
         scorer.score_multi(list(known), text)["rougeL"].fmeasure for text, known in zip(texts, references, strict=True)
@@ -85,7 +88,6 @@ def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 
 def nist(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus NIST of n-grams up to five words, fewer where no text has as many."""
-    _package("nltk"), _package("sacrebleu")
     words = import_module("sacrebleu.tokenizers.tokenizer_13a").Tokenizer13a()
     split = [words(text.lower()).split() for text in texts]
     known = [[words(text.lower()).split() for text in some] for some in references]
@@ -96,13 +98,3 @@ def nist(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 def _streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
     """First references, second references, ...; None where a text has fewer."""
     return [list(stream) for stream in zip_longest(*references)]
-
-
-def _package(module: str) -> ModuleType:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        name = _PACKAGES[module]
-        raise BadValue(
-            f"scores of generated text need {name}, which is missing: pip install 'lora-lab[metrics]'"
-        ) from error

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from lora_lab.experiments.paper import table
 from lora_lab.experiments.protocol.given import Given, PaperRecipe, published_in
+from lora_lab.experiments.text_scores import PRINTED
 
 MODELS = {"gpt2-medium": "GPT-2 M", "gpt2-large": "GPT-2 L"}
-PRINTED = {"bleu": "BLEU", "nist": "NIST", "rouge_l": "ROUGE-L", "meteor": "MET", "cider": "CIDEr"}
 METRICS = ("bleu", "nist", "rouge_l")  # the others need Java
 README = "the repository's command for E2E"
 TABLE = "Table 11"

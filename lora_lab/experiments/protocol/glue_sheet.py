@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lora_lab.experiments.paper import Cell, Table, table
+from lora_lab.experiments.paper import Cell, table
 from lora_lab.experiments.protocol.given import Given, PaperRecipe, published_in
 
 TASKS = ("mnli", "sst-2", "mrpc", "cola", "qnli", "qqp", "rte", "sts-b")
@@ -106,13 +106,9 @@ def _recipe(
         "table2", row, model, task, variant, {**settings, "seeds": SEEDS}, metrics,
         published={metrics[0]: published_in(record, PRINTED[task])},
         warm="mnli" if task in WARM and row in ("LoRA", "FT") else "",
-        expected=_expected(results, row, PRINTED[task]),
+        expected=results.expected.get(PRINTED[task], "") if row == "LoRA" else "",
         notes=tuple(_notes(row, model, task, variant)),
     )  # fmt: skip
-
-
-def _expected(results: Table, row: str, task: str) -> str:
-    return results.expected.get(task, "") if row == "LoRA" else ""
 
 
 def _notes(row: str, model: str, task: str, variant: str) -> Iterator[str]:

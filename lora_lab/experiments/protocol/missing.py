@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from lora_lab.errors import LabError
 from lora_lab.experiments.protocol.given import PaperRecipe
 from lora_lab.experiments.protocol.made import not_run
+from lora_lab.experiments.text_scores import missing_packages
 from lora_lab.training.models import BUNDLED, load_tokenizer
 from lora_lab.training.tasks import Task, load_task
 
@@ -20,7 +20,6 @@ HUB = {
     "gpt2-medium": "openai-community/gpt2-medium",
     "gpt2-large": "openai-community/gpt2-large",
 }
-SCORERS = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nltk"}
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,8 @@ def _data(recipe: PaperRecipe, task: Task | str) -> Iterator[Missing]:
 
 
 def _packages(recipe: PaperRecipe) -> Iterator[Missing]:
-    for module, name in SCORERS.items() if recipe.task == "e2e" else ():
-        if find_spec(module) is None:
-            yield Missing(f"the package {name}", "pip install 'lora-lab[metrics]'")
+    for name in missing_packages() if recipe.task == "e2e" else ():
+        yield Missing(f"the package {name}", "pip install 'lora-lab[metrics]'")
 
 
 def _gpu() -> Iterator[Missing]:

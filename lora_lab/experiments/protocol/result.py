@@ -15,16 +15,8 @@ LOWER = ("perplexity", "loss")
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """A validation: after which update, and the metrics."""
-
-    step: int
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class OfSeed:
-    """A seed's run.
+    """A seed's run, with two of its validations: `step`, after which update, and the metrics.
 
     best     the epoch with the best dev figure, which is what the paper reports; so chosen it is a little too good
     last     the last epoch: nothing was chosen by the figure itself
@@ -33,8 +25,8 @@ class OfSeed:
 
     seed: int
     run: Run
-    best: Epoch
-    last: Epoch
+    best: Mapping[str, float]
+    last: Mapping[str, float]
     answers: Mapping[str, float]
 
 
@@ -75,7 +67,7 @@ class Result:
         """A metric of every seed, as the paper prints it. What a language model says is scored after the last epoch."""
         if self.recipe.task == "e2e":
             return [one.answers[name] for one in self.seeds if name in one.answers] if which == "last" else []
-        return [_printed(name, getattr(one, which).metrics[name]) for one in self.seeds]
+        return [factor(name) * getattr(one, which)[name] for one in self.seeds]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without any text of the data."""
@@ -92,27 +84,19 @@ class Result:
 
 def of_seed(run: Run, metric: str, answers: Mapping[str, float]) -> OfSeed:
     """A run as the paper reads it: its validations but the one before training, the best and the last of them."""
-    epochs = [
-        Epoch(row["step"], {name: value for name, value in row.items() if name != "step"})
-        for row in run.history["validation"]
-        if row["step"]
-    ]
+    epochs = [row for row in run.history["validation"] if row["step"]]
     sign = -1 if metric in LOWER else 1
-    best = max(epochs, key=lambda epoch: sign * epoch.metrics[metric])  # the first of equals
+    best = max(epochs, key=lambda epoch: sign * epoch[metric])  # the first of equals
     return OfSeed(run.recipe.seed, run, best, epochs[-1], answers)
 
 
 def _told(one: OfSeed) -> dict[str, Any]:
     run = one.run
     kept = {name: getattr(run, name) for name in ("adapter_parameters", "head_parameters", "seconds", "peak_bytes")}
-    epochs = {which: {"step": e.step, **e.metrics} for which, e in (("best", one.best), ("last", one.last))}
     hashed = {"seed": one.seed, "hash": run.recipe.hash, "settings": run.recipe.settings()}
-    return {**hashed, **kept, **epochs, "answers": dict(one.answers), "validation": run.history["validation"],
+    found = {"best": dict(one.best), "last": dict(one.last), "answers": dict(one.answers)}
+    return {**hashed, **kept, **found, "validation": run.history["validation"],
             "environment": run.environment, "warnings": run.warnings}  # fmt: skip
-
-
-def _printed(name: str, value: float) -> float:
-    return factor(name) * value
 
 
 def _lines(result: Result) -> Iterator[str]:

@@ -21,7 +21,7 @@ from lora_lab.experiments.protocol.given import PaperRecipe
 from lora_lab.experiments.protocol.made import batches_of, decoding_of, method_of, not_run, steps_of, warmup_of
 from lora_lab.experiments.protocol.missing import task_name
 from lora_lab.experiments.protocol.result import Result, of_seed
-from lora_lab.experiments.protocol.sheets import one
+from lora_lab.experiments.protocol.sheets import recipes as known
 from lora_lab.experiments.sweep import sweep
 from lora_lab.experiments.text_scores import check_installed
 from lora_lab.files import read_json, write_json
@@ -71,7 +71,7 @@ def run(
     Raises: NotFound, BadValue for what is not there or cannot be, before anything is trained.
     """
     _check_counts(seeds=seeds, steps_limit=steps_limit, max_length=max_length, prompts=prompts)
-    recipe = one(table, variant=variant, model=model, task=task, row=row)
+    recipe = known(table, variant=variant, model=model, task=task, row=row)[0]
     if why := not_run(recipe):
         raise BadValue(f"{recipe.title} is planned here but not run: {why}")
     if recipe.task == "e2e":

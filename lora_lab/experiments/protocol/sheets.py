@@ -30,11 +30,6 @@ def recipes(
     return found
 
 
-def one(table: str, *, variant: str = "paper", model: str | None, task: str | None, row: str = "LoRA") -> PaperRecipe:
-    """The one recipe that is meant: the table's first model and task where they are not named. Raises: as `recipes`."""
-    return recipes(table, variant=variant, model=model, task=task, row=row)[0]
-
-
 def _all(table: str, variant: str) -> Iterator[PaperRecipe]:
     if table == "table3":
         return e2e_sheet.recipes(variant)

@@ -11,13 +11,6 @@ import torch
 import transformers
 from tokenizers.processors import RobertaProcessing
 
-PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # nothing to measure
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_models(one_thread):
-    """All of them on one thread."""
-
 
 def letters(special: list[str]) -> tokenizers.Tokenizer:
     """A byte a token, as RoBERTa's and GPT-2's own tokenizers begin."""

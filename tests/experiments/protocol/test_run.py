@@ -13,8 +13,7 @@ from lora_lab.experiments.protocol import plan, run
 from lora_lab.training import loop
 from lora_lab.training.generate import Decoding
 from lora_lab.training.runs import Store
-
-from .conftest import PLAIN
+from tests.training.conftest import PLAIN
 
 SHORT = Decoding(max_new_tokens=4)
 
@@ -35,8 +34,8 @@ def test_cola_is_trained_by_the_recipe_and_judged_by_matthews(cola):
         assert (made.lr, made.batch, made.method.rank, made.method.alpha) == (4e-4, 32, 8, 8)
         assert (made.dropout, made.weight_decay, made.clip, made.max_length) == (True, 0.0, 1.0, 512)
         epochs = [row for row in seed.run.history["validation"] if row["step"]]
-        assert seed.best.metrics["matthews"] == max(row["matthews"] for row in epochs)
-        assert seed.last.metrics["matthews"] == epochs[-1]["matthews"] == seed.run.metrics["matthews"]
+        assert seed.best["matthews"] == max(row["matthews"] for row in epochs)
+        assert seed.last["matthews"] == epochs[-1]["matthews"] == seed.run.metrics["matthews"]
     row = result.over_seeds()[0]
     assert row["best"] >= row["last"]
     assert (row["metric"], row["published"]) == ("matthews", "63.4±1.2")
@@ -94,7 +93,7 @@ def test_sts_b_is_a_number_and_mnli_starts_it(roberta, glue, tmp_path):
     options = {"task": "sts-b", "model_path": roberta, "data": glue, "seeds": 1, "steps_limit": 2, **PLAIN}
     warm = run("table2", out=tmp_path, start=start, **options)
     cold = run("table2", out=tmp_path, **options)
-    assert {"pearson", "spearman", "loss"} == set(warm.seeds[0].last.metrics)
+    assert {"step", "pearson", "spearman", "loss"} == set(warm.seeds[0].last)
     assert warm.seeds[0].run.history["loss"] != cold.seeds[0].run.history["loss"]
     assert "starts anew" in str(cold)
     assert "starts anew" not in str(warm)
