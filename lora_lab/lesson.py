@@ -92,14 +92,9 @@ def reference_comparison(name: str) -> dict[str, Any]:
 
     Raises: NotFound, naming those there are.
     """
-    from lora_lab.files import read_json
-    from lora_lab.training.assets import shipped
+    from lora_lab.experiments.claim_tests.evidence import comparison
 
-    folder = shipped("data/results/compare")
-    there = sorted(path.stem for path in folder.glob("*.json"))
-    if name not in there:
-        raise NotFound(f"no reference comparison is called '{name}'; there are {', '.join(there) or 'none'}")
-    return read_json(folder / f"{name}.json")
+    return comparison(name)
 
 
 def reference_styles() -> dict[str, Any]:

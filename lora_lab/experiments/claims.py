@@ -118,21 +118,14 @@ class Verdict:
         return card | own | lists | {"premises": dict(self.premises), "figures": dict(self.figures)}
 
 
-def load_cards(folder: str | Path | None = None) -> dict[str, Card]:
-    """The cards of a folder (those that come with the lab when left out) by id, in the order of their numbers.
-
-    Raises: BadValue for a card with a field missing or unknown, or an experiment that there is not.
-    """
-    return dict(_shipped() if folder is None else _loaded(Path(folder)))
+def load_cards() -> dict[str, Card]:
+    """The cards that come with the lab by id, in the order of their numbers."""
+    return dict(_shipped())
 
 
 @cache
 def _shipped() -> dict[str, Card]:
-    return _loaded(shipped("data/claims"))
-
-
-def _loaded(folder: Path) -> dict[str, Card]:
-    cards = [card_from(file.read_text(encoding="utf-8"), file.stem) for file in folder.glob("*.yaml")]
+    cards = [card_from(file.read_text(encoding="utf-8"), file.stem) for file in shipped("data/claims").glob("*.yaml")]
     return {card.id: card for card in sorted(cards, key=lambda card: place(card.number))}
 
 
@@ -176,7 +169,7 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
 
     store  a folder of your own finished runs, for an experiment that reads runs; ours when left out
     Raises: NotFound for an unknown card; BadValue for a premise that the card has not, with the nearest, or a value
-    that it cannot have.
+    that it, or the experiment, cannot have.
     """
     one = card(of) if isinstance(of, str) else of
     premises = {name: _taken(one, name, changed.get(name, p.value)) for name, p in one.all_premises.items()}
@@ -187,8 +180,14 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
     reads = STORE in inspect.signature(run).parameters
     if store is not None and not reads:
         raise BadValue(f"claim {one.id} is not judged by finished runs: leave the store out")
-    found = run(**premises, **({STORE: store} if reads else {}))
-    other = tuple(name for name, p in one.all_premises.items() if premises[name] != _listed_as(p.value, p.value))
+    other = tuple(name for name, p in one.all_premises.items() if premises[name] != p.value)
+    try:
+        found = run(**premises, **({STORE: store} if reads else {}))
+    except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, BadValue) or not other:
+            raise
+        words = ", ".join(f"{name} {said(premises[name])}" for name in other)
+        raise BadValue(f"claim {one.id} cannot be tried with {words}: {error}") from error
     figures = {"cases": len(found.cases), "hold": sum(c.holds is True for c in found.cases), **found.figures}
     said_so = (found.word, found.because, figures, found.evidence, found.on, found.would_tell)
     return Verdict(one, *said_so, premises, other, found.cases)
@@ -285,7 +284,3 @@ def _like(example: Any, value: Any, what: str) -> Any:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _listed_as(value: Value, like: Value) -> Value:
-    return _as_list(value) if isinstance(like, list) else value

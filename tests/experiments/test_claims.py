@@ -253,6 +253,21 @@ def test_a_premise_that_cannot_be_is_one_sentence(changes, words):
         judge("one_24gb_card", **changes)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("swapping_is_free", {"adapters": 0}),
+        ("swapping_is_free", {"adapters": 2.5}),
+        ("adapter_in_fp16", {"steps": 0}),
+        ("shapes", {"d": -1}),
+        ("one_24gb_card", {"gpu_gb": "nan"}),
+    ],
+)
+def test_a_premise_that_an_experiment_cannot_have_is_named(name, changes):
+    with pytest.raises(BadValue, match=f"{name}.*{next(iter(changes))}|memory"):
+        judge(name, **changes)
+
+
 def test_an_unknown_claim_names_the_nearest():
     with pytest.raises(NotFound, match="one_24gb_card"):
         judge("one_24gb")

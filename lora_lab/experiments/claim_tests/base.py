@@ -12,10 +12,12 @@ The word is not the experiment's to choose: it follows from the cases.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal, TypeVar
+
+from lora_lab.errors import BadValue, nearest
 
 Word = Literal["true", "false", "depends", "undecided"]
 WORDS: tuple[Word, ...] = ("true", "false", "depends", "undecided")
@@ -130,6 +132,13 @@ def said(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check_known(given: Iterable[str], known: Collection[str], what: str) -> None:
+    """Raises: BadValue for a word that is none of these, with the nearest."""
+    for word in given:
+        if word not in known:
+            raise BadValue(f"{what} are {said(list(known))}, not '{word}'; nearest: {nearest(word, known)}")
 
 
 def roles(targets: str) -> tuple[str, ...]:

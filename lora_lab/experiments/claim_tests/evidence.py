@@ -66,13 +66,9 @@ class Interval:
         return f"{by} {unit} ({self.level} %: {low} to {high})"
 
 
+@cache
 def published(name: str) -> dict[str, Any]:
     """A file of data/claims/evidence."""
-    return _published(name)
-
-
-@cache
-def _published(name: str) -> dict[str, Any]:
     text = shipped(f"data/claims/evidence/{name}.yaml").read_text(encoding="utf-8")
     found: dict[str, Any] = yaml.safe_load(text)
     return found

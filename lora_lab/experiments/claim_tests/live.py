@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lora_lab.errors import BadValue, nearest
-from lora_lab.experiments.claim_tests.base import Case, Finding, experiment, said
+from lora_lab.experiments.claim_tests.base import Case, Finding, check_known, experiment, said
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,10 +50,9 @@ def swapping_is_free(ways: list[str], adapters: int, d: int, rank: int, extra: f
 
     ways: "merged" (the first adapter is in the weight) and "beside" (each stands beside it).
     """
+    check_known(ways, ("merged", "beside"), "ways")
     cases = []
     for way in ways:
-        if way not in ("merged", "beside"):
-            raise BadValue(f"ways are merged and beside, not '{way}'")
         with _one_thread():
             wrong, more = _served(way, adapters, d, rank)
         found = f"{wrong} of {adapters} adapters' rows answered wrongly, {more:+.1%} arithmetic"
@@ -89,8 +87,8 @@ def one_and_the_same(methods: list[str], objectives: list[str], steps: int) -> F
     methods: "lora" and "full"; objectives: "sft" (the response's tokens), "text" (all tokens), "preference" (one answer
     before another). Each pair trains one small layer with the same code; only the two arguments differ.
     """
-    _known(methods, ("lora", "full"), "methods")
-    _known(objectives, tuple(LOSSES), "objectives")
+    check_known(methods, ("lora", "full"), "methods")
+    check_known(objectives, LOSSES, "objectives")
     forbidden = [(m, o) for m in methods for o in objectives if (m == "lora") != (o == "sft")]
     if not forbidden:
         why = "nothing here could tell the two apart"
@@ -108,15 +106,15 @@ def one_and_the_same(methods: list[str], objectives: list[str], steps: int) -> F
 # ---- layers
 
 
-def _adapted(dtype: str, d: int, rank: int, update: float, seed: int = 0) -> tuple[LoRALinear, Tensor]:
+def _adapted(dtype: str, d: int, rank: int, update: float) -> tuple[LoRALinear, Tensor]:
     """A random frozen layer with an adapter whose update is so long beside the weight, and inputs (ROWS, d)."""
     import torch
     from torch import nn
 
     from lora_lab.layers import LoRALinear
 
-    _known([dtype], DTYPES, "dtypes")
-    torch.manual_seed(seed)
+    check_known([dtype], DTYPES, "dtypes")
+    torch.manual_seed(0)
     numbers = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
     layer = LoRALinear(_quantised(nn.Linear(d, d, bias=False), dtype).to(numbers).requires_grad_(False), rank, 2.0)
     nn.init.normal_(layer.lora_B)
@@ -256,13 +254,6 @@ def _trained(method: str, objective: str, steps: int) -> tuple[float, float]:
         loss.backward()
         optimizer.step()
     return losses[0], losses[-1]
-
-
-def _known(given: list[str], known: tuple[str, ...], what: str) -> None:
-    """Raises: BadValue for a word that is none of these, with the nearest."""
-    for word in given:
-        if word not in known:
-            raise BadValue(f"{what} are {', '.join(known)}, not '{word}'; nearest: {nearest(word, known)}")
 
 
 @contextmanager

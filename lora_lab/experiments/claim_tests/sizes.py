@@ -16,7 +16,7 @@ from lora_lab.accounting.plan import Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
 from lora_lab.errors import BadValue
-from lora_lab.experiments.claim_tests.base import Case, Finding, experiment, roles, said
+from lora_lab.experiments.claim_tests.base import Case, Finding, check_known, experiment, roles, said
 from lora_lab.experiments.claim_tests.evidence import published
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
@@ -75,9 +75,7 @@ def footprint(
         "states": lambda method: state_bytes * count(a, method).trainable,
         "peak": lambda method: peak(model, method, step).peak,
     }
-    for what in counted:
-        if what not in weigh:
-            raise BadValue(f"counted is {said(list(weigh))}, not '{what}'")
+    check_known(counted, weigh, "the things counted")
     sizes = {what: (weigh[what](full), weigh[what](lora)) for what in counted}
     cases = [
         Case(
@@ -161,9 +159,7 @@ def prompt_is_lighter(
             work(zoo.architecture(model), method.plan(zoo.architecture(model)), setup).total
         ),
     }
-    for what in counted:
-        if what not in weigh:
-            raise BadValue(f"counted is {said(list(weigh))}, not '{what}'")
+    check_known(counted, weigh, "the things counted")
     cases = []
     for what, model in ((what, model) for what in counted for model in models):
         own, other = (weigh[what](model, method) for method in (prompt, lora))
