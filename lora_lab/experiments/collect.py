@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_lab.errors import BadValue, Changed, LabError, NotFound
+from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.experiments.results import records, row
 from lora_lab.training.runs import FINISHED, Run, Store, is_record
 
@@ -47,10 +47,10 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
             unreadable[str(file)] = str(error)
     held = _mostly(runs.values()) | _held(store)
     for file, run in runs.items():
-        try:
-            _check_same_data(run, held)
-        except LabError as error:
-            unreadable[str(file)] = str(error)
+        task, data = run.recipe.task, run.environment.get("data")
+        if data and held.setdefault(task, data) != data:
+            words = f"{task} held something else there than where the runs kept here were made: collect it apart"
+            unreadable[str(file)] = words
             continue
         had = store.find(run.recipe)
         if had is not None and (had.status in FINISHED or run.status not in FINISHED):
@@ -76,13 +76,6 @@ def _mostly(runs: Iterable[Run]) -> dict[str, str]:
     return {task: counts.most_common(1)[0][0] for task, counts in found.items()}
 
 
-def _check_same_data(run: Run, held: dict[str, str]) -> None:
-    """Raises: Changed for a run of a file that held something else than that of the runs that are kept."""
-    task, data = run.recipe.task, run.environment.get("data")
-    if data and held.setdefault(task, data) != data:
-        raise Changed(f"{task} held something else there than where the runs kept here were made: collect it apart")
-
-
 def _read(file: Path) -> Run:
     """A run that the frame of all can show. Raises: BadValue for one that would keep it from being shown."""
     run = Store(file.parent).read(file.stem)
@@ -100,8 +93,4 @@ def _take(store: Store, file: Path, run: Run) -> None:
     target = store.adapter_folder(run.recipe)
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
-    store.add(_moved(run, target))
-
-
-def _moved(run: Run, folder: Path) -> Run:
-    return replace(run, adapter=str(folder) if (folder / "adapter_config.json").is_file() else None)
+    store.add(replace(run, adapter=str(target) if (target / "adapter_config.json").is_file() else None))

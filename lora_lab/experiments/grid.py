@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -62,16 +62,11 @@ class Grid:
         """The recipes, seeds innermost; `fields` are those that all share. Raises: as the recipe does."""
         if not isinstance(self.method, LoRA):
             return self._of_another(model, task, fields)
-        axes = [
-            _list("rank", self.rank),
-            self._alphas(),
-            _list("lr", self.lr),
-            self._targets(),
-            _list("seed", self.seed),
-        ]
+        adapters = product(self._targets(), _list("rank", self.rank), self._alphas())
+        rates, seeds = _list("lr", self.lr), _list("seed", self.seed)
         made = (
             Recipe(model, task, self._method(rank, alpha, targets), lr=lr, seed=seed, **fields)
-            for targets, rank, alpha, lr, seed in product(axes[3], axes[0], axes[1], axes[2], axes[4])
+            for (targets, rank, alpha), lr, seed in product(adapters, rates, seeds)
         )
         return list(dict.fromkeys(made))  # rules may meet: alpha = r and alpha = 2r / 2
 
@@ -120,21 +115,13 @@ def check(recipes: Iterable[Recipe]) -> None:
 
     Raises: BadValue or NotFound with the first one's reason. A model that the accountant does not know is let through.
     """
-    for recipe in _different(recipes):
+    for recipe in {(r.model, r.task, r.method): r for r in recipes}.values():
         try:
             labels = len(TASKS[recipe.task].labels) or None if recipe.task in TASKS else None
             architecture = zoo.architecture(recipe.model, labels)
         except LabError:
             return  # no config here, or a family that cannot be counted: loading will tell
         recipe.method.trained(architecture)
-
-
-def _different(recipes: Iterable[Recipe]) -> Iterator[Recipe]:
-    """One recipe for each model and method."""
-    seen: dict[Any, Recipe] = {}
-    for recipe in recipes:
-        seen.setdefault((recipe.model, recipe.task, recipe.method), recipe)
-    return iter(seen.values())
 
 
 def numbers(name: str, text: str, kind: type) -> list[Any]:

@@ -124,11 +124,11 @@ def speakers(bank: AdapterBank) -> tuple[str, ...]:
 
 
 def perplexities(
-    bank: AdapterBank, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], split: str = "test", rows: int = 0
+    bank: AdapterBank, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], rows: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Of each adapter, and of the base, on each task's answers: {adapter: {task: perplexity}}. `rows` 0 takes all."""
+    """Of each adapter, and of the base, on each task's test answers: {adapter: {task: perplexity}}. `rows` 0: all."""
     device, pad = str(bank.model.device), int(tokenizer.pad_token_id)
-    encoded = {task.name: encode(getattr(task, split), task, tokenizer)[: rows or None] for task in tasks}
+    encoded = {task.name: encode(task.test, task, tokenizer)[: rows or None] for task in tasks}
     table: dict[str, dict[str, float]] = {}
     for name in speakers(bank):
         with speaking(bank, name):

@@ -17,8 +17,6 @@ from lora_lab.training.runs import Store
 from lora_lab.training.train import train
 from tests.conftest import logits, randomise, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def base():

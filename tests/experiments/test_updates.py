@@ -14,8 +14,6 @@ from lora_lab.experiments.updates import updates_between, updates_of_adapter
 from lora_lab.methods.attach import lora_layers
 from tests.conftest import randomise, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize(("kind", "count"), [("bert", 4), ("gpt2", 4)])
 def test_an_adapter_s_updates_are_what_its_layers_add(kind: str, count: int):
