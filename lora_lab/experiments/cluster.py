@@ -58,7 +58,10 @@ def run_on(
     client: Any, packs: Sequence[Sequence[Recipe]], store: Store, *, halving: bool, note: Note,
     stop: threading.Event | None,
 ) -> None:  # fmt: skip
-    """Send every pack to the cluster and keep each result as it comes back; a pack that fails is recorded as failed."""
+    """Send every pack to the cluster and keep each result as it comes back; a pack that fails is recorded as failed.
+
+    Once `stop` is set no pack is waited for, and those that have come back are kept all the same.
+    """
     from dask.distributed import as_completed
 
     sent = {
@@ -66,11 +69,10 @@ def run_on(
         for pack in packs
     }
     for future in as_completed(list(sent)):  # type: ignore[no-untyped-call]
-        for run in _arrived(future, sent[future], store):
+        for run in [] if future.cancelled() else _arrived(future, sent[future], store):
             note("run", {"run": run})
         if stop is not None and stop.is_set():
             client.cancel([f for f in sent if not f.done()])
-            break
 
 
 def _arrived(future: Any, pack: Sequence[Recipe], store: Store) -> list[Run]:

@@ -260,11 +260,10 @@ def test_a_premise_that_cannot_be_is_one_sentence(changes, words):
         ("swapping_is_free", {"adapters": 2.5}),
         ("adapter_in_fp16", {"steps": 0}),
         ("shapes", {"d": -1}),
-        ("one_24gb_card", {"gpu_gb": "nan"}),
     ],
 )
 def test_a_premise_that_an_experiment_cannot_have_is_named(name, changes):
-    with pytest.raises(BadValue, match=f"{name}.*{next(iter(changes))}|memory"):
+    with pytest.raises(BadValue, match=f"claim {name} cannot be tried with {next(iter(changes))} "):
         judge(name, **changes)
 
 

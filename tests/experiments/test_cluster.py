@@ -6,11 +6,14 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from lora_lab import BadValue, Grid, sweep
-from lora_lab.experiments.cluster import connect
+from lora_lab import BadValue, Grid, Recipe, Store, sweep
+from lora_lab.experiments.cluster import Shipped, connect, run_on
+from lora_lab.training.recipe import recipe_from
+from lora_lab.training.runs import failed
 from tests.training.conftest import PLAIN
 
 SAME = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status", "adapter_parameters"]
@@ -69,6 +72,42 @@ def test_a_worker_that_dies_has_its_pack_run_again_elsewhere(cluster, tiny_encod
     assert {run.status for run in swept.runs} == {"done", "failed"}
     assert swept.failed == 4  # those that diverge, and no other
     client.close()
+
+
+class Sent:
+    """A pack that a worker has trained, or is still training."""
+
+    def __init__(self, settings, trained: bool) -> None:
+        self.settings, self.trained, self.status = settings, trained, "finished"
+
+    def done(self) -> bool:
+        return self.trained or self.cancelled()
+
+    def cancelled(self) -> bool:
+        return self.status == "cancelled"
+
+    def result(self) -> list[Shipped]:
+        return [Shipped(failed(recipe_from(one), "of a worker"), {}) for one in self.settings]
+
+
+def test_what_has_come_back_when_it_is_stopped_is_kept(tmp_path, monkeypatch):
+    sent: list[Sent] = []
+
+    def submit(_, settings, halving, **how):
+        sent.append(Sent(settings, trained=len(sent) < 2))
+        return sent[-1]
+
+    def cancel(futures) -> None:
+        for future in futures:
+            future.status = "cancelled"
+
+    monkeypatch.setattr("dask.distributed.as_completed", iter)
+    packs, stop = [[Recipe("minilm", "rt", seed=seed)] for seed in range(4)], threading.Event()
+    stop.set()
+    client = SimpleNamespace(submit=submit, cancel=cancel)
+    run_on(client, packs, Store(tmp_path), halving=False, note=lambda *_: None, stop=stop)
+    assert sorted(run.recipe.seed for run in Store(tmp_path).runs()) == [0, 1]
+    assert [one.status for one in sent] == ["finished", "finished", "cancelled", "cancelled"]
 
 
 def test_nobody_at_the_address_is_one_sentence(monkeypatch):
