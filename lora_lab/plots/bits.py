@@ -37,7 +37,7 @@ def levels_among_weights(scaled: np.ndarray, levels: Mapping[str, np.ndarray], e
     return picture
 
 
-def quality_against_bits(found: Curve, beside: Curve | None = None, title: str = "") -> Picture:
+def quality_against_bits(found: Curve, beside: Curve | None = None) -> Picture:
     """Test accuracy against bits a weight: each seed a dot, the means joined, marked by the verdict against 16 bits.
 
     beside   further runs, such as a live one, drawn as crosses
@@ -57,7 +57,7 @@ def quality_against_bits(found: Curve, beside: Curve | None = None, title: str =
     axes.set(xlabel="the base's linear layers: bits a weight, scales included (log)", ylabel="test accuracy (%)")
     tidy(axes)
     axes.legend(*_once(axes), fontsize=8, frameon=False, loc="lower right")
-    titled(picture, [title or headline(found)])
+    titled(picture, [headline(found)])
     picture.alt = f"Test accuracy against bits a weight. {found}"
     return picture
 

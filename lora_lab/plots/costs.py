@@ -14,7 +14,7 @@ from lora_lab.plots.towers import STYLES
 MARK = "#111111"  # what was measured
 
 
-def memory(found: Found, title: str = "") -> Picture:
+def memory(found: Found) -> Picture:
     """A tower for each method, as high as the bytes predicted, by category where known; what was measured as a mark."""
     rows = sorted(found["methods"], key=_height, reverse=True)
     unit, size = ("GiB (2^30 bytes)", GIB) if max(map(_height, rows)) > 1.5 * GIB else ("MiB (2^20 bytes)", MIB)
@@ -23,7 +23,7 @@ def memory(found: Found, title: str = "") -> Picture:
         _tower(axes, place, row, size)
     axes.set_xticks(range(len(rows)), [fill(label_of(row), 10) for row in rows], fontsize=7.5)
     axes.set(ylabel=unit, xlim=(-0.6, len(rows) - 0.4), ylim=(0, 1.12 * max(map(_height, rows)) / size))
-    said = title or _memory_said(rows)
+    said = _memory_said(rows)
     finish(axes, said, "towers: predicted at the peak of a step; black bars: measured in a real one", "y")
     _legend(axes, rows)
     picture.alt = f"{said}. " + " ".join(f"{label_of(row)}: {_bytes_said(row)}." for row in rows)
@@ -75,7 +75,7 @@ def _bytes_said(row: Found) -> str:
     return ", ".join(said) or "not modelled and not measured"
 
 
-def times(found: Found, title: str = "") -> Picture:
+def times(found: Found) -> Picture:
     """Seconds of a run for each method, as bars from the fastest to the slowest, with the tokens that it adds."""
     rows = sorted((row for row in found["methods"] if row.get("seconds")), key=lambda row: row["seconds"])
     picture, axes = new_axes(6.4, 1.2 + 0.3 * len(rows))
@@ -88,6 +88,6 @@ def times(found: Found, title: str = "") -> Picture:
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.35 * rows[-1]["seconds"]))
     ratio = rows[-1]["seconds"] / rows[0]["seconds"]
     said = f"A run of {label_of(rows[-1])} takes {ratio:.1f} times as long as one of {label_of(rows[0])}"
-    finish(axes, title or said, "seconds a run, mean over the seeds", "x")
-    picture.alt = f"{title or said}. " + " ".join(f"{label_of(row)}: {row['seconds']:.3g} s." for row in rows)
+    finish(axes, said, "seconds a run, mean over the seeds", "x")
+    picture.alt = f"{said}. " + " ".join(f"{label_of(row)}: {row['seconds']:.3g} s." for row in rows)
     return picture

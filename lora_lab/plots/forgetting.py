@@ -13,7 +13,7 @@ from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.plots.sweeps import COLOURS, MARKERS
 
 
-def forgetting_path(found: Forgetting, title: str = "", width: float = 6.4) -> Picture:
+def forgetting_path(found: Forgetting, width: float = 6.4) -> Picture:
     """The other text's perplexity over the own validation loss, which falls to the right as training goes on.
 
     Methods are compared along a vertical line: equal learning. `width` in inches.
@@ -29,8 +29,9 @@ def forgetting_path(found: Forgetting, title: str = "", width: float = 6.4) -> P
     axes.set(xlabel=f"validation loss on {found.task} (nats per token),\nfalling to the right")
     axes.set(ylabel=f"perplexity on {found.other}")
     tidy(axes)
-    titled(picture, [title] if title else headline(found))
+    titled(picture, headline(found))
     name_ends(axes, [*ends, ("before tuning", GREY, axes.get_xlim()[1], found.base)])
+    picture.alt = in_words(found)
     return picture
 
 

@@ -18,8 +18,8 @@ from lora_lab.plots.sweeps import COLOURS, MARKERS
 APART = 1.09  # methods stand side by side at a size: each by this factor to the right of the one before
 
 
-def accuracy_by_examples(found: Little, title: str = "", width: float = 6.4) -> Picture:
-    """The picture of `little`; the title says what the verdicts are unless another is given. `width` in inches."""
+def accuracy_by_examples(found: Little, width: float = 6.4) -> Picture:
+    """The picture of `little`; the title says what the verdicts are. `width` in inches."""
     picture, axes = new_axes(width, 4.2)
     ends = [_draw(axes, group, place, len(found.methods)) for place, group in enumerate(_groups(found)) if len(group)]
     axes.set_xscale("log")
@@ -28,8 +28,9 @@ def accuracy_by_examples(found: Little, title: str = "", width: float = 6.4) -> 
     axes.set_xlim(found.sizes[0] / 1.4, found.sizes[-1] * 1.4)
     axes.set(xlabel="training examples (log)", ylabel="test accuracy (%)")
     tidy(axes)
-    titled(picture, [title] if title else headline(found))
+    titled(picture, headline(found))
     name_ends(axes, ends)
+    picture.alt = in_words(found)
     return picture
 
 

@@ -69,7 +69,7 @@ def _best_mean(found: Found) -> str:
 # ---- quality
 
 
-def quality(found: Found, reference: Found | None = None, title: str = "") -> Picture:
+def quality(found: Found, reference: Found | None = None) -> Picture:
     """Test quality against the numbers that train (log), every seed a dot, the mean a bar with the method's name."""
     metric = found["metric"]
     picture, axes = new_axes(7.2, 4.4)
@@ -80,9 +80,9 @@ def quality(found: Found, reference: Found | None = None, title: str = "") -> Pi
     whole_powers(axes)
     seeds = max((len(each_of(row, metric)) for row in found["methods"]), default=0)
     what = f"every seed a dot (at most {seeds}), the mean a bar; each method at the rate that validation chose"
-    finish(axes, title or finding(found), f"{what}{behind_words(reference)}")
+    finish(axes, finding(found), f"{what}{behind_words(reference)}")
     _name_means(axes, means, behind, found["methods"], reference)
-    picture.alt = f"{title or finding(found)}. {in_words(found)}"
+    picture.alt = f"{finding(found)}. {in_words(found)}"
     return picture
 
 
@@ -119,7 +119,7 @@ def _name_means(
 # ---- rates
 
 
-def rate_curves(found: Found, reference: Found | None = None, title: str = "") -> Picture:
+def rate_curves(found: Found, reference: Found | None = None) -> Picture:
     """A small picture for each method: validation over the rates tried (log), the others pale, the chosen ringed."""
     rows, metric = [row for row in found["methods"] if tried_of(row)], found["metric"]
     across = min(len(rows), 5)
@@ -136,7 +136,7 @@ def rate_curves(found: Found, reference: Found | None = None, title: str = "") -
         if row["method"] in old:
             _rate_line(axes, old[row["method"]], metric, color=PALE, linewidth=2.5, linestyle=":", zorder=2)
         _own_rates(axes, row, metric)
-    said, width = title or _rates_said(rows), picture.get_figwidth()
+    said, width = _rates_said(rows), picture.get_figwidth()
     picture.suptitle(fill(capital(said), int(11.8 * width)), fontsize=10)
     below = f"learning rate (log); the ring is the one that validation chose{behind_words(reference)}"
     picture.supxlabel(fill(below, int(13 * width)), fontsize=8)

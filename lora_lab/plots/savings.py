@@ -9,24 +9,20 @@ from matplotlib.ticker import FuncFormatter
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
 from lora_lab.plots.compared import new_axes
 
+CLAIMED = (100, 1000)  # times fewer: claim 3
 _STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (RED, "D"), (PURPLE, "v"))
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def times_fewer(
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    title: str,
-    band: tuple[float, float] = (100, 1000),
-    named: Iterable[tuple[str, float]] = (),
-    note: str = "",
+    series: Mapping[str, Sequence[tuple[float, float]]], title: str, named: Iterable[tuple[str, float]] = ()
 ) -> Picture:
-    """Points (parameters of the model, full / trained) of each adapter, and a band that somebody claimed.
+    """Points (parameters of the model, full / trained) of each adapter, and the band that is often claimed.
 
     named: models whose size is marked below the upper edge, as (name, parameters); at most five series.
-    note: stands above the legend.
     """
     picture, axes = new_axes(7.2, 4.6)
-    axes.axhspan(*band, color="#e4e4e4", label=f"{band[0]:,.0f} to {band[1]:,.0f} times")
+    axes.axhspan(*CLAIMED, color="#e4e4e4", label="100 to 1,000 times")
     for (label, points), (colour, marker) in zip(series.items(), _STYLES, strict=False):
         xs, ys = zip(*sorted(points), strict=True)
         axes.plot(xs, ys, color=colour, marker=marker, markersize=5, linestyle="", label=label)
@@ -40,7 +36,7 @@ def times_fewer(
         axes.annotate(name, (size, 34 * highest), rotation=90, fontsize=8, ha="right", va="top", color="#444444")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize=10.5, loc="left")
-    picture.legend(title=note or None, fontsize=8, title_fontsize=8, loc="outside lower center", ncols=3, frameon=False)
+    picture.legend(fontsize=8, loc="outside lower center", ncols=3, frameon=False)
     return picture
 
 

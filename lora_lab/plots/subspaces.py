@@ -20,7 +20,7 @@ LOOKS = ((BLUE, "o"), (RED, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"))
 SIGMAS = 3  # standard deviations above chance that are called more than chance
 
 
-def phi_maps(grids: Mapping[str, np.ndarray], d: int, title: str = "", sides: tuple[str, str] = ("i", "j")) -> Picture:
+def phi_maps(grids: Mapping[str, np.ndarray], d: int, sides: tuple[str, str] = ("i", "j")) -> Picture:
     """phi(i, j) of each named pair, a row each: measured, what chance gives, and what is left of it.
 
     grids   each (k1, k2), as `phi_grid` gives them, of directions in R^d
@@ -36,7 +36,7 @@ def phi_maps(grids: Mapping[str, np.ndarray], d: int, title: str = "", sides: tu
     for axes in rows[-1]:
         axes.set_xlabel(sides[1], fontsize=8)
     said = [f"{name}: {shared_words(grid, d)}" for name, grid in grids.items()]
-    titled(picture, [title] if title else said)
+    titled(picture, said)
     picture.alt = f"Heat maps of phi, of its chance level and of the difference. {'; '.join(said)}."
     return picture
 
@@ -50,7 +50,7 @@ def shared_words(grid: np.ndarray, d: int) -> str:
     return f"strongest with strongest {first:.2f} (chance {low:.3f}), {size} {last:.2f} (chance {high:.2f}): {above}"
 
 
-def spectra(values: Mapping[str, np.ndarray], chance: np.ndarray, title: str = "") -> Picture:
+def spectra(values: Mapping[str, np.ndarray], chance: np.ndarray) -> Picture:
     """Singular values of some updates, each over its own norm, and how fast their energy adds up.
 
     values   by name, largest first; chance: those of a random matrix of that shape
@@ -72,12 +72,12 @@ def spectra(values: Mapping[str, np.ndarray], chance: np.ndarray, title: str = "
         _small(axes)
     right.legend(fontsize=8, frameon=False, loc="lower right")
     said = ", ".join(f"{name}: {rank_for_energy(s, 0.9)}" for name, s in drawn.items())
-    titled(picture, [title or f"Directions for 90 % of the energy: {said}"])
+    titled(picture, [f"Directions for 90 % of the energy: {said}"])
     picture.alt = f"Spectra of updates and of a random matrix. Directions for 90 % of the energy: {said}."
     return picture
 
 
-def amplification_bars(found: Mapping[str, Amplification], title: str = "") -> Picture:
+def amplification_bars(found: Mapping[str, Amplification]) -> Picture:
     """Table 7 as bars: how much of W lies in the directions of dW, in W's own strongest, in random ones.
 
     found   by what stands below the bars
@@ -106,12 +106,12 @@ def amplification_bars(found: Mapping[str, Amplification], title: str = "") -> P
     )
     more = sum(one.in_update > one.in_random for one in found.values())
     finding = f"W has more in dW's directions than in random ones in {more} of {len(found)} cases, most in its own"
-    titled(picture, [title or finding])
-    picture.alt = f"{title or finding}. Bars of ||U^T W V||. Amplification: {said}."
+    titled(picture, [finding])
+    picture.alt = f"{finding}. Bars of ||U^T W V||. Amplification: {said}."
     return picture
 
 
-def intruder_dots(found: Mapping[str, Sequence[Intruders]], title: str = "") -> Picture:
+def intruder_dots(found: Mapping[str, Sequence[Intruders]]) -> Picture:
     """How well W knew the strongest directions of W + dW: largest cosine of each, over its number; one dot a matrix.
 
     found   by name, the last being chance: a random update of equal norm
@@ -128,7 +128,7 @@ def intruder_dots(found: Mapping[str, Sequence[Intruders]], title: str = "") -> 
     places[0].set_ylabel("largest |cosine| with one of W's", fontsize=8)
     said = "; ".join(f"{name}: {_counted(several)}" for name, several in found.items())
     threshold = next(iter(found.values()))[0].threshold
-    titled(picture, [title or f"Intruders (below {threshold:g}) among the strongest directions of W + dW: {said}"])
+    titled(picture, [f"Intruders (below {threshold:g}) among the strongest directions of W + dW: {said}"])
     picture.alt = f"Largest cosines by number of the singular vector. Intruders below {threshold:g}: {said}."
     return picture
 

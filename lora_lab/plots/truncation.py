@@ -24,7 +24,7 @@ LOOKS = (
 TICKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
 
 
-def microscope_picture(views: Views, names: Sequence[str] = (), title: str = "") -> Picture:
+def microscope_picture(views: Views, names: Sequence[str] = ()) -> Picture:
     """All that was seen, as two curves a specimen: accuracy and energy kept over the rank."""
     picture, (left, right) = new_axes(8.6, 3.8, 1, 2)
     shown = list(names or views.ranks)
@@ -32,7 +32,7 @@ def microscope_picture(views: Views, names: Sequence[str] = (), title: str = "")
     draw_energy(right, views, shown)
     picture.legend(*left.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     said = "; ".join(line for name in shown if (line := enough(views, name)))
-    titled(picture, [title or said])
+    titled(picture, [said])
     picture.alt = f"Accuracy and energy kept against rank. {said}."
     return picture
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from lora_lab.experiments.forgetting import Forgetting
-from lora_lab.plots.forgetting import forgetting_path, in_words
+from lora_lab.plots.forgetting import forgetting_path
 from tests.experiments.test_forgetting import made
 
 
@@ -45,7 +45,7 @@ def test_names_touch_neither_each_other_nor_the_edge_and_the_title_is_the_findin
 
 
 def test_the_picture_in_words_says_what_is_drawn_and_every_verdict(found):
-    words = in_words(found)
+    words = forgetting_path(found).alt
     assert "9 runs" in words
     assert "2.000, 2.900" in words
     assert all(str(one) in words for one in found.verdicts.values())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lora_lab import LoRA, Recipe, load_task
 from lora_lab.experiments.little import Little
 from lora_lab.plots.beside import spread
-from lora_lab.plots.little import accuracy_by_examples, in_words
+from lora_lab.plots.little import accuracy_by_examples
 from lora_lab.training.runs import Run
 
 NAMES = ("probe", "lora r8", "head")
@@ -59,7 +59,7 @@ def test_names_stand_beside_the_lines_and_touch_neither_each_other_nor_the_edge(
 
 
 def test_the_picture_in_words_says_what_is_drawn_and_every_verdict(found):
-    words = in_words(found)
+    words = accuracy_by_examples(found).alt
     assert "4 dots for each method and number" in words
     assert all(str(one) in words for one in found.verdicts.values())
 
