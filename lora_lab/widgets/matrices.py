@@ -10,7 +10,7 @@ from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.training.assets import asset_path, shipped
 
-SIZE = 256
+SIZE, LARGEST = 256, 1024  # rows of those made here, and of one that is given
 ROLES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}
 SOURCES = {
     "picture": "a picture, drawn by formula",
@@ -35,19 +35,19 @@ def matrix_of(source: str) -> np.ndarray:
 
 
 @cache
-def picture(size: int = SIZE) -> np.ndarray:
-    """A sky, a sun with rings, hills and four letters; between -1 (black) and 1 (white), mean 0. Shape (size, size).
+def picture() -> np.ndarray:
+    """A sky, a sun with rings, hills and four letters; between -1 (black) and 1 (white), mean 0. Shape (SIZE, SIZE).
 
     The mean is taken out, as else the first singular value would only say how bright the picture is.
     """
-    y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
+    y, x = np.mgrid[0 : 1 : SIZE * 1j, 0 : 1 : SIZE * 1j]
     drawn = 0.9 - 0.7 * y
     distance = np.hypot(x - 0.72, y - 0.27)
     drawn = np.where(distance < 0.2, 0.65 + 0.35 * np.cos(distance * 150), drawn)
     for height, wave, shade in ((0.62, 9, 0.42), (0.72, 14, 0.26), (0.84, 6, 0.1)):
         ridge = height + 0.05 * np.sin(wave * x + 9 * height)
         drawn = np.where(y > ridge, shade + 0.1 * np.sin(90 * (y - ridge)), drawn)
-    _write("LoRA", drawn, at=(size // 8, size // 16), dot=max(1, size // 51))
+    _write("LoRA", drawn, top=32, left=16, dot=5)
     drawn -= drawn.mean()
     return _frozen(drawn / np.abs(drawn).max())
 
@@ -65,12 +65,12 @@ def weight(layer: int = 0, role: str = "q") -> np.ndarray:
 
 
 @cache
-def update(layer: int = 0, role: str = "q", run: str = "minilm-rt-r8") -> np.ndarray:
-    """What the adapter of a shipped run added to such a weight: dW = (alpha / r) B A, shape (out, in).
+def update(layer: int = 0, role: str = "q") -> np.ndarray:
+    """What the adapter of the shipped run added to such a weight: dW = (alpha / r) B A, shape (out, in).
 
     Raises: NotFound for a layer and role that the run did not adapt.
     """
-    folder = shipped(f"data/results/{run}")
+    folder = shipped("data/results/minilm-rt-r8")
     config = read_json(folder / "adapter_config.json")
     name = f"base_model.model.bert.encoder.layer.{layer}.attention.{ROLES.get(role, role)}"
     a, b = _tensors(str(folder / "adapter_model.safetensors"), f"{name}.lora_A.weight", f"{name}.lora_B.weight")
@@ -78,28 +78,26 @@ def update(layer: int = 0, role: str = "q", run: str = "minilm-rt-r8") -> np.nda
 
 
 @cache
-def noise(size: int = SIZE, seed: int = 0) -> np.ndarray:
-    """Independent normal numbers, shape (size, size): no structure whatever."""
-    return _frozen(np.random.default_rng(seed).normal(size=(size, size)))
+def noise() -> np.ndarray:
+    """Independent normal numbers, shape (SIZE, SIZE): no structure whatever."""
+    return _frozen(np.random.default_rng(0).normal(size=(SIZE, SIZE)))
 
 
-def checked(matrix: np.ndarray, largest: int = 1024) -> np.ndarray:
+def checked(matrix: np.ndarray) -> np.ndarray:
     """A matrix that a browser can redraw while one drags. Raises: BadValue, with the part to take, for a larger one."""
     matrix = np.asarray(matrix)
-    if matrix.ndim == 2 and max(matrix.shape) > largest:
+    if matrix.ndim == 2 and max(matrix.shape) > LARGEST:
         raise BadValue(f"{matrix.shape} is too large to redraw while you drag; take a part: matrix[:512, :512]")
     return matrix
 
 
-def _write(text: str, canvas: np.ndarray, at: tuple[int, int], dot: int) -> None:
-    """Letters in black dots, from the corner `at` on."""
-    top, left = at
+def _write(text: str, canvas: np.ndarray, top: int, left: int, dot: int) -> None:
+    """Letters in black dots of so many pixels, from a corner on."""
     for number, letter in enumerate(text):
         dots = np.array([[c == "#" for c in row] for row in LETTERS[letter]])
         mask = np.kron(dots, np.ones((dot, dot), bool))
         start = left + number * 6 * dot
-        area = canvas[top : top + mask.shape[0], start : start + mask.shape[1]]
-        area[mask[: area.shape[0], : area.shape[1]]] = 0.0
+        canvas[top : top + mask.shape[0], start : start + mask.shape[1]][mask] = 0.0
 
 
 def _tensors(path: str, *names: str) -> list[np.ndarray]:
