@@ -6,9 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-import nbformat
-
 from lora_lab.training.assets import shipped
+from tests.e2e.conftest import write_notebook
 
 PANELS = {
     "rank": """
@@ -65,7 +64,7 @@ ClaimCard()
 }
 
 
-def write(folder: Path, name: str = "everyone.ipynb") -> str:
+def write(folder: Path) -> str:
     """Write the notebook and what its cells read into a folder. Returns its name."""
     results = shipped("data/results")
     shutil.copytree(results / "sweeps" / "rate_rank_alpha", folder / "school" / "ada" / "runs")
@@ -76,8 +75,4 @@ def write(folder: Path, name: str = "everyone.ipynb") -> str:
     for voice in ("captain", "preacher"):  # what they say is written below them; their files' sizes are read
         (folder / "voices" / voice).mkdir(parents=True)
         shutil.copy(results / "minilm-rt-r8" / "adapter_model.safetensors", folder / "voices" / voice)
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in PANELS.values()]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    nbformat.write(notebook, folder / name)
-    return name
+    return write_notebook(folder / "everyone.ipynb", PANELS.values())

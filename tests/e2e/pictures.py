@@ -14,12 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
 from PIL import Image, ImageChops
 from playwright.sync_api import Locator, sync_playwright
 
 from lora_lab.training.assets import shipped
-from tests.e2e.conftest import BROWSER_FLAGS, Lab, Watched, running
+from tests.e2e import everyone
+from tests.e2e.conftest import BROWSER_FLAGS, Lab, Watched, running, write_notebook
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 MOST_BYTES = 120_000
@@ -27,11 +27,7 @@ TALLEST = 1_150  # pixels: a panel's long tables end below the frame
 PATIENCE = 1_800_000  # milliseconds for a cell, on a slow machine
 LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # a seed and an invented guess each
 
-PANELS = {
-    "rank": """
-from lora_lab.widgets.rank_panel import RankPanel
-RankPanel("picture", rank=8)
-""",
+PANELS = everyone.PANELS | {
     "savings": """
 from lora_lab.widgets.savings_panel import SavingsPanel
 SavingsPanel("llama-3-8b", d=4096, rank=8)
@@ -41,10 +37,6 @@ from lora_lab.widgets.train_panel import TrainPanel
 panel = TrainPanel("minilm", "rt", steps=400)
 panel.guess.value = 75
 panel.show()
-""",
-    "memory": """
-from lora_lab.widgets.memory_panel import MemoryPanel
-MemoryPanel("llama-3-8b")
 """,
     "sweep": """
 from lora_lab.widgets.sweep_panel import SweepPanel
@@ -80,14 +72,10 @@ from lora_lab.lesson import reference_microscope
 from lora_lab.widgets.microscope_panel import MicroscopePanel
 MicroscopePanel(views_from(reference_microscope()["views"]), rank=2)
 """,
-    "claim": """
-from lora_lab.widgets.claim_card import ClaimCard
-ClaimCard("one_24gb_card")
-""",
 }
 
 
-def write_notebook(folder: Path) -> str:
+def write(folder: Path) -> str:
     """A notebook with a cell for each panel, and beside it what the cells read. Returns its name."""
     runs = shipped("data/results") / "sweeps" / "rate_rank_alpha"
     shutil.copytree(runs, folder / "sweep")
@@ -99,11 +87,7 @@ def write_notebook(folder: Path) -> str:
             if json.loads(record.read_text(encoding="utf-8"))["recipe"]["seed"] == seed:
                 shutil.copy(record, own)
                 shutil.copytree(record.with_suffix(""), own / record.stem)
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in PANELS.values()]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    nbformat.write(notebook, folder / "panels.ipynb")
-    return "panels.ipynb"
+    return write_notebook(folder / "panels.ipynb", PANELS.values())
 
 
 def photographed(panel: Locator) -> bytes:
@@ -128,7 +112,7 @@ def main(*wanted: str) -> None:
         guard, folder = Path(scratch, "guard"), Path(scratch, "panels")
         guard.mkdir()
         folder.mkdir()
-        notebook = write_notebook(folder)
+        notebook = write(folder)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER_FLAGS)
         with running(guard, folder, LORA_LAB_HEADLESS="1") as lab:
             page = browser.new_page(viewport={"width": 1460, "height": 3000})

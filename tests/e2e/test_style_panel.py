@@ -6,8 +6,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import Lab, Watched
-from tests.e2e.test_sweep_panels import _opened, _shown
+from tests.e2e.conftest import Lab, Watched, shown
 
 CELL = """
 import torch
@@ -27,10 +26,10 @@ StylePanel(folders, questions=("Why is the sky blue?",), longest=40).show()
 
 
 def test_all_voices_answer_side_by_side_and_stop_ends_them(lab: Lab, watched: Watched) -> None:
-    panel = _opened(lab, watched, "voices.ipynb", CELL)
+    panel = watched.opened("voices.ipynb", CELL)
     expect(panel).to_contain_text("then press Ask", timeout=60_000)
     expect(panel).to_contain_text("captain (0.", timeout=10_000)  # its file's size stands beside its name
-    assert _shown(panel)
+    assert shown(panel)
     panel.get_by_role("button", name="Ask").click()
     expect(panel).to_contain_text(re.compile(r"answering: [1-9]\d* tokens a voice"), timeout=180_000)
     expect(panel.get_by_role("button", name="Ask")).to_be_disabled()

@@ -6,10 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
-import nbformat
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import expect
 
-from tests.e2e.conftest import Lab, Watched
+from tests.e2e.conftest import Lab, Watched, shown
 
 OPINIONS = "text,label\n" + "".join(
     f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
@@ -25,27 +24,10 @@ ClassPanel("class")
 """
 
 
-def _opened(lab: Lab, watched: Watched, name: str, cell: str) -> Locator:
-    """A notebook with this one cell, run; its panel."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip())])
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    nbformat.write(notebook, lab.folder / name)
-    page = watched.open(name)
-    page.locator(".jp-Cell .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
-    panel = page.locator(".jp-OutputArea .widget-vbox").first
-    panel.wait_for(timeout=120_000)
-    return panel
-
-
-def _shown(panel: Locator) -> bool:
-    return bool(panel.locator(".lora-shown img").first.evaluate("img => img.complete && img.naturalWidth > 100"))
-
-
 def test_a_sweep_is_started_stopped_resumed_and_then_shown_to_the_class(lab: Lab, watched: Watched) -> None:
     folder: Path = lab.folder / "class"
     (lab.folder / "opinions.csv").write_text(OPINIONS)
-    panel = _opened(lab, watched, "sweep.ipynb", SWEEP)
+    panel = watched.opened("sweep.ipynb", SWEEP)
     expect(panel).to_contain_text("8 runs of minilm", timeout=60_000)
     panel.get_by_role("button", name="Start").click()
     expect(panel).to_contain_text(re.compile(r"step \d+ of 60"), timeout=120_000)
@@ -54,7 +36,7 @@ def test_a_sweep_is_started_stopped_resumed_and_then_shown_to_the_class(lab: Lab
     panel.get_by_role("button", name="Start").click()
     expect(panel).to_contain_text(re.compile(r"done: 8 done, 0 left, 0 failed"), timeout=180_000)
     expect(panel).to_contain_text("Validation chooses")
-    assert _shown(panel)
+    assert shown(panel)
     cell = panel.get_by_role("button", name=re.compile(r"^2, 0\.004: ")).first
     cell.click()  # a click on a cell shows its curves
     expect(cell).to_have_class(re.compile("mod-primary"), timeout=20_000)
@@ -62,10 +44,10 @@ def test_a_sweep_is_started_stopped_resumed_and_then_shown_to_the_class(lab: Lab
 
     shutil.copytree(folder / "ada", folder / "grace")
     (folder / "grace" / "guess.json").write_text('{"name": "Grace", "guess": 81}')
-    projector = _opened(lab, watched, "class.ipynb", CLASS)
+    projector = watched.opened("class.ipynb", CLASS)
     expect(projector).to_contain_text("8 runs from 2 laptops", timeout=60_000)
     expect(projector).to_contain_text("Grace's 81%")
-    assert _shown(projector)
+    assert shown(projector)
     (folder / "grace" / "guess.json").write_text('{"name": "Grace", "guess": 99}')
     projector.get_by_role("button", name="Refresh").click()
     expect(projector).to_contain_text("Grace's 99%", timeout=60_000)
