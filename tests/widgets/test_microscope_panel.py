@@ -11,6 +11,7 @@ from lora_lab.errors import BadValue
 from lora_lab.experiments.microscope import Microscope, Seen, Sentences, Views
 from lora_lab.widgets.microscope_panel import MicroscopePanel
 from lora_lab.widgets.panel import plain
+from tests.widgets.conftest import until
 
 
 @pytest.fixture
@@ -80,8 +81,7 @@ class Slow(Microscope):
         return self.views.seen.setdefault(name, {}).setdefault(rank, self.all_seen[name][rank])
 
 
-def test_looks_are_taken_in_the_background_those_asked_for_first_and_stop_stops(views: Views, monkeypatch):
-    monkeypatch.delenv("LORA_LAB_HEADLESS")
+def test_looks_are_taken_in_the_background_those_asked_for_first_and_stop_stops(views: Views, watched: None):
     scope = Slow(views)
     panel = MicroscopePanel(scope, rank=0)
     panel.which.value = "lora"
@@ -102,10 +102,3 @@ def test_with_nobody_watching_all_is_seen_when_it_returns(views: Views):
     assert panel.result().left == 0
     assert "80.0%" in panel.words.value
     assert bytes(panel.picture.value).startswith(b"\x89PNG")
-
-
-def until(true, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.02)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from lora_lab import LoRA, load_model, save_adapter
@@ -12,6 +10,7 @@ from lora_lab.widgets.panel import plain
 from lora_lab.widgets.style_panel import StylePanel, columns, judged
 from tests.conftest import randomise
 from tests.training.conftest import tiny_causal, tiny_models  # noqa: F401
+from tests.widgets.conftest import until
 
 GOOD = '{"topic": "sky", "answer": "Blue.", "steps": [], "certainty": "high"}'
 
@@ -39,8 +38,7 @@ def test_with_nobody_watching_the_first_question_is_answered(panel: StylePanel):
     assert bytes(panel.picture.value).startswith(b"\x89PNG")
 
 
-def test_ask_answers_in_a_thread_what_is_typed_and_the_same_again(panel: StylePanel, monkeypatch):
-    monkeypatch.delenv("LORA_LAB_HEADLESS")
+def test_ask_answers_in_a_thread_what_is_typed_and_the_same_again(panel: StylePanel, watched: None):
     with pytest.raises(BadValue, match="press Ask in the panel"):
         panel.show().answers()
     with pytest.raises(BadValue, match="press Ask in the panel"):
@@ -101,10 +99,3 @@ def test_answers_are_shown_never_interpreted():
 def test_an_answer_is_judged_where_its_voice_has_a_measure(name: str, text: str, words: str):
     assert judged(name, text).startswith(words)
     assert bool(judged(name, text)) == bool(words)
-
-
-def until(true, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.02)

@@ -23,6 +23,7 @@ from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
 from lora_lab.widgets.panel import plain
 from lora_lab.widgets.sweep_panel import SweepPanel
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
+from tests.widgets.conftest import until
 
 Make = Callable[..., SweepPanel]
 
@@ -43,19 +44,6 @@ def swept(tiny_encoder: str, opinions: str, tmp_path_factory: pytest.TempPathFac
     """A panel whose cell ran with nobody watching."""
     fields = {"rank": (1, 4), "lr": (1e-3, 1e-2), "seed": (0, 1), "steps": 60, "validations": 3, **PLAIN}
     return SweepPanel(tiny_encoder, opinions, store=str(tmp_path_factory.mktemp("runs")), **fields).show()
-
-
-@pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody is there to press buttons."""
-    monkeypatch.delenv("LORA_LAB_HEADLESS")
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 # ---- the fields

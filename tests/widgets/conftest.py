@@ -1,0 +1,22 @@
+"""What the panels' tests share: somebody who watches, and patience."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody is there to press buttons."""
+    monkeypatch.delenv("LORA_LAB_HEADLESS")
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for what a thread brings about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
