@@ -65,17 +65,8 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
 def write_page(folder: Path, store: Path) -> Path:
     """The notebook whose outputs are the page."""
     sources = PANELS.format(store=str(store)).strip().split("\n---\n")
-    cells: list[dict[str, Any]] = [
-        {
-            "cell_type": "code",
-            "execution_count": None,
-            "metadata": {},
-            "outputs": [],
-            "source": source,
-            "id": f"panel-{n}",
-        }
-        for n, source in enumerate(sources)
-    ]
+    empty: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    cells = [{**empty, "source": source, "id": f"panel-{n}"} for n, source in enumerate(sources)]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
     page = folder / "panels.ipynb"
