@@ -10,15 +10,27 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image  # comes with matplotlib
 
 from lora_lab.plots.described import in_words
+from lora_lab.training.metrics import factor
 
 # Okabe and Ito's colours, which the colour-blind tell apart; the lightest are darkened until a thin line in them is
 # seen on white, even on a weak projector (contrast 3:1 and more; tests/plots/test_colours.py holds both).
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
 SKY, BLACK = "#3399DD", "#000000"
 PALE = "#949494"  # what stands behind: a reference
-UNITS = {"accuracy": "validation accuracy (%)", "perplexity": "validation perplexity"}
+METRICS = {
+    "accuracy": "accuracy (%)",
+    "matthews": "Matthews' correlation x 100",
+    "pearson": "Pearson's correlation x 100",
+}
+
+
+def metric_name(column: str) -> str:
+    """A metric of runs as it stands at an axis: "validation_accuracy" is "validation accuracy (%)"."""
+    metric = column.removeprefix("validation_")
+    return f"{'test' if metric == column else 'validation'} {METRICS.get(metric, metric)}"
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,11 @@ class Picture(Figure):
     """
 
     alt: str = ""
+    canvas: FigureCanvasAgg
+
+    def __init__(self, *args: Any, **how: Any) -> None:
+        super().__init__(*args, **how)
+        FigureCanvasAgg(self)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
         alt = self.alt or in_words(self)
@@ -52,19 +69,29 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:  # the name IPython looks for
         buffer = io.BytesIO()
-        FigureCanvasAgg(self).print_png(buffer)
+        self.canvas.print_png(buffer)
         return buffer.getvalue()
+
+
+def encoded(*pictures: Picture) -> bytes:
+    """A PNG of pictures of one height side by side; opaque, compressed little, because somebody waits for it."""
+    for picture in pictures:
+        picture.canvas.draw()
+    pixels = np.hstack([np.asarray(picture.canvas.buffer_rgba()) for picture in pictures])
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[:, :, :3])).save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
 
 
 class TrainingFigure:
     """Two axes, loss and validation metric, whose artists are moved, not made anew, while a run goes on."""
 
     def __init__(self, metric: str, steps: int, width: float = 7.2) -> None:
-        self.metric, self.scale, self.steps = metric, 100 if metric == "accuracy" else 1, steps
+        self.scale, self.steps = factor(metric), steps
         self.figure = Picture(figsize=(width, 3.4), dpi=130, layout="constrained", facecolor="white")
-        self.canvas = FigureCanvasAgg(self.figure)
         self.loss_axes, self.metric_axes = self.figure.subplots(1, 2)
-        for axes, name in ((self.loss_axes, "training loss (nats)"), (self.metric_axes, UNITS[metric])):
+        validated = metric_name(f"validation_{metric}")
+        for axes, name in ((self.loss_axes, "training loss (nats)"), (self.metric_axes, validated)):
             axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * steps), facecolor="white")
             axes.grid(color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
@@ -98,12 +125,6 @@ class TrainingFigure:
             axes.autoscale_view(scalex=False)
         self._legend(guess is not None)
         self.figure.suptitle(title, fontsize=11)
-
-    def png(self) -> bytes:
-        """The picture as it is now; compressed little, because it is drawn several times a second."""
-        buffer = io.BytesIO()
-        self.canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
-        return buffer.getvalue()
 
     def _legend(self, with_guess: bool) -> None:
         handles, labels = self.metric_axes.get_legend_handles_labels()

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture
+from lora_lab.plots import BLACK, BLUE, GREEN, GREY, METRICS, ORANGE, PURPLE, RED, SKY, Picture
 from lora_lab.training.metrics import factor
 
 Found = Mapping[str, Any]
@@ -26,9 +26,8 @@ LOOKS = {  # colour by family, marker by method
     "ia3": (PURPLE, "*"),
 }
 NAMES = {
-    "accuracy": "accuracy (%)",
+    **METRICS,
     "macro_f1": "macro F1 (%)",
-    "matthews": "Matthews' correlation x 100",
     "perplexity": "perplexity (lower is better)",
     "slot_errors": "slot errors (%, lower is better)",
     "bleu": "BLEU (0 to 100)",

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -29,7 +28,7 @@ def name_dots(
     size            of the letters, in points
     The axes' limits and scales are to be final, for what is free depends on them.
     """
-    FigureCanvasAgg(axes.figure).draw()  # a constrained layout finds its place only now
+    axes.figure.canvas.draw()  # a constrained layout finds its place only now
     taken = [_round(axes, place) for place in (*dots, *avoid)]
     frame, made = axes.get_window_extent(), []
     for number, (dot, name) in enumerate(zip(dots, names, strict=True)):

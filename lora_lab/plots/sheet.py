@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image  # comes with matplotlib
-
-from lora_lab.plots import Picture
+from lora_lab.plots import Picture, encoded
 
 
-class Sheet:
+class Sheet(Picture):
     """Axes at fixed places that are painted again and again: a layout that is found anew each time is half the cost.
 
     places    (left, bottom, width, height) of each axes, in shares of the figure
     """
 
     def __init__(self, width: float, height: float, *places: tuple[float, float, float, float]) -> None:
-        self.figure = Picture(figsize=(width, height), dpi=100, facecolor="white")
-        self.canvas = FigureCanvasAgg(self.figure)
-        self.axes: list[Any] = [self.figure.add_axes(place) for place in places]
+        super().__init__(figsize=(width, height), dpi=100, facecolor="white")
+        for place in places:
+            self.add_axes(place)
         self.kind: object = None
 
     def paint(self, kind: object, *draw: Callable[[Any], None]) -> bytes:
@@ -30,13 +25,13 @@ class Sheet:
 
         kind    equal for pictures whose axes have the same scales and ticks, which are then kept: most of the cost
         """
+        kept, self.kind = kind is not None and kind == self.kind, None  # of what fails half-way nothing is kept
         for axes, one in zip(self.axes, draw, strict=True):
-            _wipe(axes) if kind == self.kind and kind is not None else axes.clear()
+            _wipe(axes) if kept else axes.clear()
             axes.set_facecolor("white")
             axes.spines[:].set_visible(True)
             one(axes)
         self.kind = kind
-        self.canvas.draw()
         return encoded(self)
 
 
@@ -46,10 +41,3 @@ def _wipe(axes: Any) -> None:
     for artist in [artist for kind in drawn for artist in kind]:
         artist.remove()
     axes.relim()
-
-
-def encoded(*sheets: Sheet) -> bytes:
-    """A PNG of sheets of one height side by side, as painted last; opaque, compressed little."""
-    buffer, pixels = io.BytesIO(), np.hstack([np.asarray(sheet.canvas.buffer_rgba()) for sheet in sheets])
-    Image.fromarray(np.ascontiguousarray(pixels[:, :, :3])).save(buffer, "png", compress_level=1)
-    return buffer.getvalue()

@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, smoothed
+from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, metric_name, smoothed
 from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.training.metrics import factor, main_metric
 
@@ -26,21 +26,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))  # of lines without markers
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark: also in grey
 SIZE = (6.4, 3.8)  # inches
 SMALLEST = 4.5  # points: the smallest letters that are written
-NAMES = {
-    "accuracy": "test accuracy (%)",
-    "validation_accuracy": "validation accuracy (%)",
-    "perplexity": "test perplexity",
-    "validation_perplexity": "validation perplexity",
-    "matthews": "test Matthews' correlation x 100",
-    "validation_matthews": "validation Matthews' correlation x 100",
-    "pearson": "test Pearson's correlation x 100",
-    "validation_pearson": "validation Pearson's correlation x 100",
-    "lr": "learning rate",
-    "rank": "rank r",
-    "alpha": "alpha",
-    "targets": "targets",
-    "adapter_parameters": "parameters of the adapter",
-}
+SETTINGS = {"lr": "learning rate", "rank": "rank r"}  # as they stand at an axis
 
 
 def metric_of(frame: pd.DataFrame, split: str = "") -> str:
@@ -69,9 +55,9 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     return made or {"rank": against_rank(frame)}
 
 
-def heat_map(frame: pd.DataFrame, down: str, across: str, metric: str = "", title: str = "") -> Picture:
+def heat_map(frame: pd.DataFrame, down: str, across: str, title: str = "") -> Picture:
     """A cell for each pair of values: the mean over seeds in the cell, and how many seeds; empty cells are to come."""
-    metric = metric or metric_of(frame, "validation_")
+    metric = metric_of(frame, "validation_")
     rows, columns = sorted(frame[down].unique()), sorted(frame[across].unique())
     picture, axes = new_axes(1.6 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
     draw_heat(axes, frame, down, across, metric, rows, columns, title)
@@ -96,9 +82,9 @@ def draw_heat(
         _name_ticks(axis, values, size, room)
     axes.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(columns) - 0.5, color="white", linewidth=1)  # between cells,
     axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color="white", linewidth=1)  # also empty ones
-    axes.set_xlabel(NAMES.get(across, across), fontsize=size + 1)
-    axes.set_ylabel(NAMES.get(down, down), fontsize=size + 1)
-    title = title or f"{NAMES.get(metric, metric)}: {_best(means, rows, columns, down, across, metric)}{_each(counts)}"
+    axes.set_xlabel(SETTINGS.get(across, across), fontsize=size + 1)
+    axes.set_ylabel(SETTINGS.get(down, down), fontsize=size + 1)
+    title = title or f"{metric_name(metric)}: {_best(means, rows, columns, down, across, metric)}{_each(counts)}"
     wide = 0.58 * (size + 1) * len(title) > _points(axes)[0] + 3 * size
     axes.set_title(title.replace(": ", ":\n") if wide else title, fontsize=size + 1)
 
@@ -110,10 +96,10 @@ def mark_cell(axes: Any, row: int, column: int) -> None:
     )
 
 
-def rate_curves(frame: pd.DataFrame, by: str = "rank", metric: str = "", title: str = "") -> Picture:
+def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Picture:
     """Quality over the learning rate, a line of means for each rank and a dot for each seed."""
     picture, axes = new_axes(*SIZE)
-    draw_rates(axes, frame, by, metric or metric_of(frame, "validation_"), title)
+    draw_rates(axes, frame, by, metric_of(frame, "validation_"), title)
     return picture
 
 
@@ -122,9 +108,9 @@ def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str 
     several = frame[by].nunique()
     for number, (value, group) in enumerate(frame.groupby(by)):
         aside = 1.02 ** (number - (several - 1) / 2)  # dots of one rate beside each other, not on top
-        _line(axes, group, "lr", metric, number, f"{NAMES.get(by, by)} {short(value)}", aside)
-    axes.set(xscale="log", xlabel=NAMES["lr"] + " (log)", ylabel=NAMES[metric])
-    title = title or f"{NAMES[metric]} over the learning rate, by {NAMES.get(by, by)}"
+        _line(axes, group, "lr", metric, number, f"{SETTINGS.get(by, by)} {short(value)}", aside)
+    axes.set(xscale="log", xlabel="learning rate (log)", ylabel=metric_name(metric))
+    title = title or f"{metric_name(metric)} over the learning rate, by {SETTINGS.get(by, by)}"
     rates = sorted(frame["lr"].unique())
     if len(rates) < 9:  # the rates that there are, not powers of ten that nobody trained at
         axes.set_xticks(rates, [short(rate) for rate in rates])
@@ -148,15 +134,15 @@ def draw_ranks(axes: Any, frame: pd.DataFrame, metric: str, title: str = "", siz
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, [short(r) for r in ranks])
     axes.minorticks_off()
-    axes.set(xlabel="rank r (log)", ylabel=NAMES[metric])
+    axes.set(xlabel="rank r (log)", ylabel=metric_name(metric))
     tuned = ", each rank at its own best rate" if frame["lr"].nunique() > 1 else ""
-    title = title or f"{NAMES[metric]} against rank, every seed a dot{tuned}"
+    title = title or f"{metric_name(metric)} against rank, every seed a dot{tuned}"
     _finish(axes, chosen["targets"].nunique(), title, size)
 
 
-def pareto(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
+def pareto(frame: pd.DataFrame) -> Picture:
     """Quality against the parameters that train: every run a dot, and the line of what nothing smaller beats."""
-    metric = metric or metric_of(frame)
+    metric = metric_of(frame)
     picture, axes = new_axes(*SIZE)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
     for number, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
@@ -167,8 +153,8 @@ def pareto(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
     axes.step(
         front.index, front.values, where="post", color=GREY, linewidth=1.2, linestyle="--", label="best mean so far"
     )
-    axes.set(xscale="log", xlabel=NAMES["adapter_parameters"] + " (log)", ylabel=NAMES[metric])
-    _finish(axes, 2, title or "Quality against what trains, every seed a dot")
+    axes.set(xscale="log", xlabel="parameters of the adapter (log)", ylabel=metric_name(metric))
+    _finish(axes, 2, "Quality against what trains, every seed a dot")
     return picture
 
 
@@ -283,7 +269,7 @@ def draw_seeds(axes: Any, curves: Sequence[Curve], what: str, title: str = "") -
             points = np.array(run.validation, float).reshape(-1, 2)
             style = {"marker": MARKERS[number % 8], "markersize": 3.5, "linewidth": 1.4}
             axes.plot(points[:, 0], points[:, 1] * factor(what), color=colour, label=run.label, **style)
-    axes.set(xlabel="step" if what == "loss" else "", ylabel="training loss" if what == "loss" else NAMES[what])
+    axes.set(xlabel="step" if what == "loss" else "", ylabel="training loss" if what == "loss" else metric_name(what))
     if not curves:
         axes.set(xticks=[], yticks=[])
     _finish(axes, len(curves) if what != "loss" and len(curves) < 9 else 0, title, size=8)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from lora_lab.errors import LabError
 from lora_lab.training.turns import waits
+from lora_lab.training.watching import headless
 
 PAINTS_PER_SECOND = 4
 
@@ -65,6 +66,15 @@ class Background:
 
     def _work(self) -> None:
         raise NotImplementedError
+
+
+def begin(live: Background, paint: Callable[[], None]) -> None:
+    """All of it here and now where nobody watches (LORA_LAB_HEADLESS=1), else as `start_painted`."""
+    if headless():
+        live.work()
+        paint()
+    else:
+        start_painted(live, paint)
 
 
 def start_painted(live: Background, paint: Callable[[], None]) -> None:

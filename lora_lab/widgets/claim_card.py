@@ -10,8 +10,7 @@ from lora_lab.errors import LabError
 from lora_lab.experiments.claim_tests import said
 from lora_lab.experiments.claims import Premise, card, judge, load_cards
 from lora_lab.experiments.claims_shown import card_html
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
-from lora_lab.widgets.words import cannot
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, cannot, wrapped
 
 
 class ClaimCard(Panel):

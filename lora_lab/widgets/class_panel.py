@@ -18,17 +18,16 @@ import numpy as np
 import pandas as pd
 
 from lora_lab.errors import LabError, NotFound
-from lora_lab.experiments.choice import CELL, Cell, conclusion, free, label, ranked, said
+from lora_lab.experiments.choice import CELL, Cell, conclusion, free, is_cell, label, ranked, said
 from lora_lab.experiments.collect import collect
 from lora_lab.experiments.results import load
-from lora_lab.plots import BLUE, GREY, RED, sweeps
+from lora_lab.plots import BLUE, GREY, RED, metric_name, sweeps
 from lora_lab.plots.sheet import Sheet
-from lora_lab.training.metrics import factor
+from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.runs import FINISHED, Store
 from lora_lab.widgets.class_words import counted, guessed, guesses_table, picture_words, scaled
 from lora_lab.widgets.controls import button, choice, offer
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, scrolling, wrapped
-from lora_lab.widgets.words import cannot
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, cannot, escape, tabled, wrapped
 
 HEAT = {"alpha x rate": "alpha", "rank x rate": "rank", "targets x rate": "targets"}  # what stands over the rate
 LINES = {"against rank": ("rank", "lr", "targets"), "over the rate": ("rank", "lr")}
@@ -120,14 +119,14 @@ class ClassPanel(MapPanel):
             self.guesses = guesses(self.folder)
             others = f" {left_out:,} of them of another model, task or length are left out." if left_out else ""
             self.arrived = f"{len(found):,} runs from {laptops}.{others}"
-            metric = next(
-                (m for m in ("matthews", "pearson", "accuracy", "perplexity") if f"validation_{m}" in self.runs), None
-            )
-            if self.runs.empty or metric is None:
+            known = map(str, self.runs.dropna(axis="columns", how="all"))  # columns may be of runs that are left out
+            validated = {name.removeprefix("validation_"): 0 for name in known if name.startswith("validation_")}
+            if not validated:
                 self.runs = self.runs.iloc[:0]
                 self.words.value = f"<b>{self.arrived}</b> Nothing to show yet: press Refresh when runs have arrived."
                 return
-            self.metric, self.said = metric, conclusion(self.runs, self.store, metric)
+            self.metric = main_metric(validated)
+            self.said = conclusion(self.runs, self.store, self.metric)
             self._frame_changed()
 
     def _collected(self) -> tuple[Store, str]:
@@ -199,7 +198,7 @@ def draw_spread(axes: Any, frame: pd.DataFrame, cells: Sequence[Cell], metric: s
         axes.plot([values.mean()], [place], "|", color=RED, markersize=20, markeredgewidth=3)
     names = [label(cell[1:], CELL[1:]) for cell in cells]
     axes.set_yticks(range(len(cells)), names, fontsize=LARGE - 3)
-    axes.set(ylim=(len(cells) - 0.5, -0.5), xlabel=sweeps.NAMES[f"validation_{metric}"])
+    axes.set(ylim=(len(cells) - 0.5, -0.5), xlabel=metric_name(f"validation_{metric}"))
     _tidy(axes, "spread over seeds, best cells first")
 
 
@@ -210,7 +209,7 @@ def draw_guesses(axes: Any, guesses: Sequence[float], measured: float | None, me
     axes.plot(values, heights, "o", color=GREY, markersize=9)
     if measured is not None:
         axes.axvline(scaled(measured, metric), color=RED, linewidth=3)
-    axes.set(ylim=(-0.8, max(heights, default=0) + 0.8), yticks=[], xlabel=sweeps.NAMES[metric])
+    axes.set(ylim=(-0.8, max(heights, default=0) + 0.8), yticks=[], xlabel=metric_name(metric))
     _tidy(axes, f"{counted(values)} (dots) and the measured value (line)")
 
 
@@ -223,7 +222,7 @@ def _tidy(axes: Any, title: str) -> None:
 
 def test_of(frame: pd.DataFrame, cell: Cell, metric: str) -> float | None:
     """The mean test metric of a cell's finished runs."""
-    own = (frame[list(CELL)] == list(cell)).all(axis=1) & frame["status"].isin(FINISHED)
+    own = is_cell(frame, cell) & frame["status"].isin(FINISHED)
     return float(frame.loc[own, metric].mean()) if own.any() else None
 
 
@@ -258,14 +257,13 @@ def cells_table(part: pd.DataFrame, cells: pd.DataFrame, metric: str) -> str:
     each = done.groupby(list(CELL))[f"validation_{metric}"].agg(list).to_dict()
     shown = cells.head(MOST_LINES)
     lines = [_line(cell, row, each.get(cell, []), metric) for cell, row in shown.iterrows()]
+    head = ("cell", "seeds", f"mean {metric} on validation", "each seed")
     more = f"<p>and {len(cells) - len(shown):,} cells more</p>" if len(cells) > len(shown) else ""
-    head = f"<tr><th>cell</th><th>seeds</th><th>mean {metric} on validation</th><th>each seed</th></tr>"
-    whole = f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>{more}"
-    return scrolling("cells, best first", whole, "max-height:300px; overflow:auto")
+    return tabled("cells, best first", head, lines, style="max-height:300px; overflow:auto") + more
 
 
-def _line(cell: Any, row: pd.Series, values: Sequence[float], metric: str) -> str:
+def _line(cell: Any, row: pd.Series, values: Sequence[float], metric: str) -> tuple[str, str, str, str]:
     failed = f", {row['failed']:.0f} failed" if row["failed"] else ""
     mean = said(row["mean"], metric) if values else "to come"
     each = " ".join(said(value, metric) for value in values)
-    return f"<tr><td>{escape(label(cell))}</td><td>{len(values)}{failed}</td><td>{mean}</td><td>{each}</td></tr>"
+    return escape(label(cell)), f"{len(values)}{failed}", mean, each

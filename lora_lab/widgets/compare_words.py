@@ -7,15 +7,13 @@ from statistics import fmean
 from typing import Any
 
 from lora_lab.accounting.units import binary
-from lora_lab.plots.compared import Found, each_of, label_of, name_of, rate_said, scaled, trainable
+from lora_lab.plots.compared import LOWER, Found, each_of, label_of, name_of, rate_said, scaled, trainable
 from lora_lab.plots.methods import finding
 from lora_lab.widgets.live_compare import LiveCompare
-from lora_lab.widgets.panel import escape, scrolling
-from lora_lab.widgets.words import cannot
+from lora_lab.widgets.panel import cannot, escape, tabled
 
-STYLE = "line-height:1.4;font-size:12px"
 HEADS = (
-    "method", "rate", "each seed", "against full fine-tuning", "against probe", "trains", "file", "memory predicted",
+    "rate", "each seed", "against full fine-tuning", "against probe", "trains", "file", "memory predicted",
     "measured", "seconds", "tokens added",
 )  # fmt: skip
 
@@ -39,19 +37,16 @@ def table(found: Found) -> str:
     """A line for each method, best mean first: what it found, with every seed, and what it costs."""
     metric = found["metric"]
     rows = sorted(found["methods"], key=lambda row: _place(row, metric))
-    heads = "".join(f"<th>{head}</th>" for head in ("method", f"test {name_of(metric)}", *HEADS[1:]))
-    lines = "".join(
-        f"<tr>{''.join(f'<td style=white-space:nowrap>{cell}</td>' for cell in _cells(row, metric))}</tr>"
-        for row in rows
-    )
+    heads = ("method", f"test {name_of(metric)}", *HEADS)
+    lines = [_cells(row, metric) for row in rows]
     rates = max((len(row.get("tried") or ()) for row in rows), default=0)
     seeds = f"{len(found['seeds'])} seed{'s' * (len(found['seeds']) != 1)}"
     terms = (
         f"{found['model']} on {found['task']}, {found['steps']} steps of {found['batch']} rows; each rate chosen on "
         f"validation from at most {rates} tried; test scored once a run, {seeds} of each method."
     )
-    whole = f"<table style='{STYLE}'><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
-    return f"<p>{escape(terms)}</p>{scrolling('methods, best first', whole)}"
+    look = {"cells": "white-space:nowrap", "style": "overflow-x:auto; font-size:12px"}
+    return f"<p>{escape(terms)}</p>{tabled('methods, best first', heads, lines, **look)}"
 
 
 def _cells(row: Mapping[str, Any], metric: str) -> list[str]:
@@ -89,7 +84,7 @@ def _verdict(row: Mapping[str, Any], other: str) -> str:
 def _place(row: Mapping[str, Any], metric: str) -> float:
     values = each_of(row, metric)
     mean = fmean(values) if values else float("inf")
-    return mean if metric in ("perplexity", "slot_errors") or not values else -mean
+    return mean if metric in LOWER or not values else -mean
 
 
 def verdicts(found: Found) -> str:

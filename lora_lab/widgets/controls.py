@@ -23,6 +23,29 @@ def choice(name: str, options: Sequence[Any], does: Callable[[object], None]) ->
     return made
 
 
+class Ticks(W.Box):
+    """Boxes to tick. changed: called after each tick."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__(layout=W.Layout(display="flex", flex_flow="row wrap"))
+        self._changed = changed
+
+    def offer(self, names: Sequence[str], ticked: Sequence[str]) -> None:
+        """Other boxes, those of `ticked` ticked."""
+        widths = {name: "72px" if len(name) < 8 else "110px" for name in names}
+        self.children = [
+            W.Checkbox(value=name in ticked, description=name, indent=False, layout=W.Layout(width=width))
+            for name, width in widths.items()
+        ]
+        for box in self.children:
+            box.observe(lambda _: self._changed(), "value")
+
+    @property
+    def ticked(self) -> tuple[str, ...]:
+        """The names that are ticked."""
+        return tuple(box.description for box in self.children if box.value)
+
+
 def offer(choice: W.Dropdown, options: Sequence[tuple[str, Any]]) -> None:
     """Other options; what was chosen stays where it is still there."""
     values, before = [value for _, value in options], choice.value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +23,12 @@ class StepMeasured(Background):
     """One real step on this machine's CPU, and what came of it. Written by the measuring thread, read from any.
 
     conditions   fields of Setup; the device is always the CPU
-    done         called where it was measured, when all is known
     """
 
     model: str
     name: str
     method: Any
     conditions: Mapping[str, Any]
-    done: Callable[[], None] = lambda: None
     predicted: Estimate | None = None
     traced: Estimate | None = None
     measured: Estimate | None = None
@@ -38,11 +36,6 @@ class StepMeasured(Background):
     def __post_init__(self) -> None:
         super().__init__()
         self.conditions = {**self.conditions, "device": "cpu"}
-
-    def work(self) -> None:
-        """Predict, trace and measure, in this thread, then call `done`. An error becomes one sentence in `error`."""
-        super().work()
-        self.done()
 
     def describe(self) -> str:
         """What was measured, in words."""

@@ -5,6 +5,7 @@ It needs no torch until "measure here" is pressed: everything else follows from 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import ipywidgets as W
@@ -20,9 +21,10 @@ from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.memory import memory, plan_of
 from lora_lab.methods.prompt import PromptTuning
-from lora_lab.plots.towers import Tower, TowerFigure, lines
+from lora_lab.plots.towers import Tower, draw_towers, lines, tower_sheet
 from lora_lab.training.watching import headless
 from lora_lab.widgets import memory_words as words
+from lora_lab.widgets.background import begin
 from lora_lab.widgets.controls import slider
 from lora_lab.widgets.memory_measure import StepMeasured
 from lora_lab.widgets.panel import Panel, escape, plain, wrapped
@@ -62,7 +64,7 @@ class MemoryPanel(Panel):
         for name, value, known in (("method", method, METHODS), ("targets", targets, tuple(TARGETS))):
             if value not in known:
                 raise BadValue(f"{name} must be one of {', '.join(known)}, not {value!r}")
-        self.figure, self.cards = TowerFigure(len(METHODS)), lines(gpus.cards())
+        self.sheet, self.cards = tower_sheet(), lines(gpus.cards())
         self.measuring: StepMeasured | None = None
         self.model = W.Dropdown(options=models(model), value=model, description="model", layout=_wide("230px"))
         look = {"label": "64px", "width": "270px"}
@@ -118,23 +120,15 @@ class MemoryPanel(Panel):
             return
         name = self.method.value
         method, changes = self.method_of(name)
-        conditions = {**self.conditions, **changes}
-        self.measuring = StepMeasured(self.model.value, name, method, conditions, self._measured)
-        self.measured.value = "<b>measuring</b>: the model is built, two steps are taken, the second one counts."
-        self.measure_button.disabled = True
-        if headless():
-            self.measuring.work()
-        else:
-            self.measuring.start()
+        self.measuring = StepMeasured(self.model.value, name, method, {**self.conditions, **changes})
+        begin(self.measuring, self._paint_measured)
 
-    def _measured(self) -> None:
-        """Show what came of it; called in the measuring thread."""
+    def _paint_measured(self) -> None:
+        """What came of the measuring, or that it goes on."""
         with self.lock:
             step = self.measuring
-            if step and step.predicted and step.traced and step.measured:
-                self.measured.value = words.compared(step.predicted, step.traced, step.measured, step.describe())
-            elif step:
-                self.measured.value = f"<b>not measured:</b> {escape(step.error)}."
+            if step:
+                self.measured.value = words.standing(step)
             self._offer_measuring()
 
     # ---- painting
@@ -145,8 +139,8 @@ class MemoryPanel(Panel):
             estimates, refused = self._estimates()
             towers = [Tower(n, estimates[n].categories if n in estimates else {}) for n in METHODS]
             title = f"{words.finding(self.model.value, towers, self.cards)}\n{self._settings()}"
-            self.figure.show(towers, self.cards, title)
-            self.picture.show(self.figure.png(), words.towers_words(title, towers))
+            png = self.sheet.paint("towers", partial(draw_towers, towers=towers, cards=self.cards, title=title))
+            self.picture.show(png, words.towers_words(title, towers))
             self.towers.value = words.towers_table(towers, refused, self.cards)
             self._explain(estimates, refused)
             self._offer_measuring()
@@ -188,7 +182,7 @@ class MemoryPanel(Panel):
         return f"{step}; LoRA: rank {self.rank.value} on {self.targets.value}"
 
     def _offer_measuring(self) -> None:
-        busy = bool(self.measuring and self.measuring.alive and not (self.measuring.error or self.measuring.measured))
+        busy = bool(self.measuring and self.measuring.alive)
         there = self.model.value in BUNDLED
         self.measure_button.disabled = busy or not there
         self.hint.value = "" if there else f"a real step is offered for {' and '.join(BUNDLED)}"

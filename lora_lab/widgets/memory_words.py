@@ -8,8 +8,10 @@ from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.setup import QUANTISED_BITS
 from lora_lab.accounting.units import binary
 from lora_lab.plots.towers import STYLES, Line, Tower
-from lora_lab.widgets.panel import escape, scrolling
+from lora_lab.widgets.memory_measure import StepMeasured
+from lora_lab.widgets.panel import escape, tabled
 
+CELLS = "padding-right:12px; white-space:nowrap"
 LETTERS = (
     "T = batch x sequence, tokens; S = sequence; B = batch; b = bytes of a number; L = layers; d = width of the model; "
     "f = width inside the MLP; V = vocabulary; r = rank; q, kv = widths of queries and of keys"
@@ -139,33 +141,27 @@ def towers_words(title: str, towers: Sequence[Tower]) -> str:
 
 def towers_table(towers: Sequence[Tower], refused: Mapping[str, str], cards: Sequence[Line]) -> str:
     """The picture as a table: a line a method, GiB by category, and the smallest card; what is refused, with why."""
-    head = ["method", *STYLES, "peak", "smallest card"]
     rows = []
     for tower in towers:
         if tower.name in refused:
-            rows.append(f"<tr>{_cell(tower.name)}<td colspan='{len(head) - 1}'>{escape(refused[tower.name])}</td></tr>")
+            rows.append([tower.name, refused[tower.name]])
             continue
         card = smallest(tower.peak, cards)
-        cells = [tower.name, *(binary(tower.parts[c]) if tower.parts.get(c) else "0" for c in STYLES)]
-        rows.append(
-            "<tr>"
-            + "".join(map(_cell, [*cells, binary(tower.peak), card.name.partition(":")[0] if card else "none"]))
-            + "</tr>"
-        )
-    return table("memory by method and category", head, "".join(rows))
+        sizes = [binary(tower.parts[c]) if tower.parts.get(c) else "0" for c in STYLES]
+        rows.append([tower.name, *sizes, binary(tower.peak), card.name.partition(":")[0] if card else "none"])
+    return _table("memory by method and category", ("method", *STYLES, "peak", "smallest card"), rows)
 
 
 def terms_table(estimate: Estimate) -> str:
     """Each term of an estimate, the largest first: bytes, share, category, what it is in words, formula."""
     rows = []
     for term in sorted(estimate.terms, key=lambda term: -term.bytes):
-        words = IN_WORDS.get(term.symbol, BY_CATEGORY.get(term.category, ""))
-        cells = (binary(term.bytes), f"{term.bytes / estimate.peak:.1%}", term.category)
-        told = f"<td style='{_FLOWING}; min-width:170px'><b>{escape(term.symbol)}</b>: {escape(words)}</td>"
-        formula = f"<td style='{_FLOWING}; min-width:90px'>{escape(term.formula)}</td>"
-        rows.append("<tr>" + "".join(map(_cell, cells)) + told + formula + "</tr>")
+        words = escape(IN_WORDS.get(term.symbol, BY_CATEGORY.get(term.category, "")))
+        told = f"<b>{escape(term.symbol)}</b>: {words}"
+        sizes = (binary(term.bytes), f"{term.bytes / estimate.peak:.1%}", term.category)
+        rows.append((*map(escape, sizes), _flowing(told, 170), _flowing(escape(term.formula), 90)))
     head = ("bytes", "share", "category", "term, in words", "formula")
-    return table("terms of the chosen method", head, "".join(rows))
+    return tabled("terms of the chosen method", head, rows, cells=CELLS)
 
 
 def moments_words(estimate: Estimate) -> str:
@@ -174,32 +170,35 @@ def moments_words(estimate: Estimate) -> str:
     return f"<p style='line-height:1.4'>{escape(LETTERS)}.<br>Moments of the step: {moments}.</p>"
 
 
+def standing(step: StepMeasured) -> str:
+    """What came of a real step, or that it is being taken."""
+    if step.alive:
+        return "<b>measuring</b>: the model is built, two steps are taken, the second one counts."
+    if step.predicted and step.traced and step.measured:
+        return compared(step.predicted, step.traced, step.measured, step.describe())
+    return f"<b>not measured:</b> {escape(step.error)}."
+
+
 def compared(predicted: Estimate, traced: Estimate, measured: Estimate, what: str) -> str:
     """Predicted, traced and measured side by side, with what is left between them."""
     rows = []
     for estimate, how in ((predicted, "closed form"), (traced, "fake tensors"), (measured, "a real step, here")):
         off = estimate.peak - measured.peak
         residual = "" if estimate is measured else f"{off:+,} bytes ({off / measured.peak:+.4%})"
-        cells = (estimate.mode, how, f"{estimate.peak:,}", binary(estimate.peak), estimate.at, residual)
-        rows.append("<tr>" + "".join(map(_cell, cells)) + "</tr>")
+        rows.append((estimate.mode, how, f"{estimate.peak:,}", binary(estimate.peak), estimate.at, residual))
     head = ("estimate", "how", "bytes at the peak", "size", "at", "beside measured")
     verdict = "to the byte" if traced.peak == measured.peak else f"but for {abs(traced.peak - measured.peak):,} bytes"
     resident = f" The whole process holds {binary(measured.process)}." if measured.process else ""
     return (
         f"<b>measured</b>: {escape(what)}. The trace agrees {verdict}, the closed form within "
-        f"{abs(predicted.peak - measured.peak):,} bytes.{resident}"
-        + table("predicted beside measured", head, "".join(rows))
+        f"{abs(predicted.peak - measured.peak):,} bytes.{resident}" + _table("predicted beside measured", head, rows)
     )
 
 
-def table(name: str, head: Sequence[str], rows: str) -> str:
-    """A table that scrolls by itself where the page is narrow."""
-    top = "".join(f"<th style='text-align:left; padding-right:12px'>{escape(name)}</th>" for name in head)
-    return scrolling(name, f"<table style='margin:0'><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>")
+def _table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tabled(name, head, [[escape(cell) for cell in row] for row in rows], cells=CELLS)
 
 
-_FLOWING = "padding-right:12px; text-align:left; white-space:normal; line-height:1.35"
-
-
-def _cell(text: str) -> str:
-    return f"<td style='padding-right:12px; white-space:nowrap; text-align:left'>{escape(text)}</td>"
+def _flowing(markup: str, least: int) -> str:
+    """What may be broken, in a column of so many pixels at least."""
+    return f"<div style='white-space:normal; line-height:1.35; min-width:{least}px'>{markup}</div>"

@@ -10,7 +10,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
-from lora_lab.widgets.controls import slider
+from lora_lab.widgets.controls import Ticks, slider
 from lora_lab.widgets.panel import boxes_to_tick
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -34,7 +34,7 @@ class MethodControls:
         )
         self.rank = slider("rank", RANKS, lora.rank, "{:d}")
         self.alpha = slider("alpha", ALPHAS, lora.alpha, "{:g}")
-        self.target_box = W.Box(layout=W.Layout(display="flex", flex_flow="row wrap"))
+        self.target_box = Ticks(self._heard)
         self.targets = boxes_to_tick("targets", self.target_box)
         for control in (self.name, self.rank, self.alpha):
             control.observe(self._heard, "value")
@@ -45,23 +45,15 @@ class MethodControls:
         """The method that the controls describe. Raises: BadValue for one that cannot be."""
         if self.name.value != LoRA.name:
             return self._given if self._given.name == self.name.value else REGISTRY[self.name.value]()
-        targets = tuple(box.description for box in self.target_box.children if box.value)
-        if not targets:
+        if not self.target_box.ticked:
             raise BadValue("tick at least one target: without one, LoRA has no layer to sit beside")
-        return LoRA(rank=self.rank.value, alpha=self.alpha.value, targets=targets)
+        return LoRA(rank=self.rank.value, alpha=self.alpha.value, targets=self.target_box.ticked)
 
     def show_roles(self, roles: Sequence[str], ticked: Sequence[str] = ("q", "v")) -> None:
         """The targets of another model."""
-        narrow = W.Layout(width="72px")
-        boxes = [
-            W.Checkbox(value=role in ticked, description=role, indent=False, layout=narrow)
-            for role in dict.fromkeys([*roles, *ticked])
-        ]
-        for box in boxes:
-            box.observe(self._heard, "value")
-        self.target_box.children = boxes
+        self.target_box.offer([*roles, *ticked], ticked)
 
-    def _heard(self, _: object) -> None:
+    def _heard(self, _: object = None) -> None:
         self._show()
         self._changed()
 

@@ -11,17 +11,20 @@ from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.controls import button
 from lora_lab.widgets.live_microscope import LiveLooks
+from lora_lab.widgets.live_panel import LivePanel
 from lora_lab.widgets.microscope_words import curves_tables, curves_words, flipped_table, look_words, standing
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
+from lora_lab.widgets.panel import FULL_WIDTH, wrapped
 
 
-class MicroscopePanel(Panel):
+class MicroscopePanel(LivePanel):
     """Choose an update, drag the rank: accuracy, energy kept and flipped sentences follow at once.
 
     scope   a `Microscope`, whose looks are taken in the background while one plays; or `Views` that ship with the lab
     rank    where the slider starts
     Raises: BadValue for a rank that the slider has not.
     """
+
+    live: LiveLooks
 
     def __init__(self, scope: Microscope | Views, rank: int = 4) -> None:
         super().__init__("The truncation microscope", least=600)
@@ -45,17 +48,10 @@ class MicroscopePanel(Panel):
     def show(self) -> MicroscopePanel:
         """The panel, its looks begun. With nobody watching (LORA_LAB_HEADLESS=1) all are taken before it returns."""
         if headless():
-            self.live.work()
-            self._paint()
-            if self.live.error:
-                raise BadValue(self.live.error)
+            self.work_here(self.live)
         elif self.live.state in ("ready", "stopped") and not self.live.alive:
             start_painted(self.live, self._paint)
         return self
-
-    def stop(self, _: object = None) -> None:
-        """End the looking after the present look; what was seen stays."""
-        self.live.stop()
 
     def result(self) -> Views:
         """What has been seen. Raises: BadValue, telling what to do, while looks are still to come."""
@@ -69,7 +65,7 @@ class MicroscopePanel(Panel):
         self.live.wanted = (self.which.value, self.rank.value)
         self._paint()
 
-    def _paint(self) -> None:
+    def _paint(self, _: object = None) -> None:
         with self.lock:
             views, name, rank = self.live.views, self.which.value, self.rank.value
             self.stop_button.disabled = not self.live.alive

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from lora_lab.experiments.microscope import Seen, Views
 from lora_lab.plots.truncation import enough
 from lora_lab.widgets.live_microscope import LiveLooks
-from lora_lab.widgets.panel import escape, scrolling
+from lora_lab.widgets.panel import cannot, escape, tabled
 from lora_lab.widgets.shown import Table
-from lora_lab.widgets.words import cannot
 
 MOST = 5  # sentences shown
 
@@ -45,13 +44,9 @@ def flipped_table(views: Views, name: str, rank: int) -> str:
     if cut is None or whole is None or not places:
         return ""
     called = asked.names.__getitem__
-    rows = "".join(
-        f"<tr><td style='text-align:left'>{escape(asked.texts[n])}</td><td>{escape(called(asked.labels[n]))}</td>"
-        f"<td>{escape(called(whole.answers[n]))}</td><td>{escape(called(cut.answers[n]))}</td></tr>"
-        for n in places
-    )
-    head = "<th style='text-align:left'>sentence that flips</th><th>label</th><th>nothing cut</th><th>cut</th>"
-    return scrolling("sentences that flip", f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+    rows = [(asked.texts[n], called(asked.labels[n]), called(whole.answers[n]), called(cut.answers[n])) for n in places]
+    head = ("sentence that flips", "label", "nothing cut", "cut")
+    return tabled("sentences that flip", head, [[escape(cell) for cell in row] for row in rows])
 
 
 def curves_words(views: Views, rank: int) -> str:

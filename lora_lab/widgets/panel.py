@@ -10,7 +10,7 @@ import base64
 import html
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import ipywidgets as W
@@ -43,26 +43,27 @@ class Panel(W.VBox):
         """The panel in plain words, for a notebook that is read and not run."""
         return f"{self.title}. {plain(self.words.value)}"
 
+    def still(self) -> bytes:
+        """What a saved notebook shows, as a PNG; empty for nothing."""
+        return bytes(self.picture.value)
+
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The live widget and, beside it, a picture that a saved notebook still shows when no kernel runs."""
-        bundle = super()._repr_mimebundle_(**kwargs) or {}
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        data = {**data, "text/plain": self.describe()}
-        if self.picture.value:
-            data["image/png"] = base64.b64encode(bytes(self.picture.value)).decode()
-            metadata = {**metadata, "image/png": {"alt": data["text/plain"]}}
-        return data, metadata
+        return with_picture(super()._repr_mimebundle_(**kwargs), self.still(), self.describe())
+
+
+def with_picture(bundle: Any, png: bytes, words: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A live widget's bundle and, beside it, a picture and words that a saved notebook shows when no kernel runs."""
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+    data = {**data, "text/plain": words}
+    if png:
+        data["image/png"] = base64.b64encode(png).decode()
+        metadata = {**metadata, "image/png": {"alt": words}}
+    return data, metadata
 
 
 def wrapped(*widgets: W.Widget) -> W.Box:
     """Widgets side by side that flow onto the next line where the notebook is narrow."""
     return W.Box(widgets, layout=W.Layout(display="flex", flex_flow="row wrap", width="100%", align_items="center"))
-
-
-def put_back(values: Iterable[tuple[W.Widget, Any]]) -> None:
-    """Give controls the values that they had: a change that was on its way when Start was pressed comes too late."""
-    for control, value in values:
-        control.value = value
 
 
 def side_by_side(*pictures: W.Widget) -> W.Box:
@@ -80,6 +81,30 @@ def boxes_to_tick(name: str, box: W.Box) -> W.Box:
 def scrolling(name: str, markup: str, style: str = "overflow-x:auto") -> str:
     """Markup that is wider than a narrow notebook: it scrolls by itself, with the arrow keys too."""
     return f"<div role='region' tabindex='0' aria-label='{escape(name)}' style='{style}'>{markup}</div>"
+
+
+def tabled(
+    name: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, cells: str = "", style: str = "overflow-x:auto"
+) -> str:
+    """A table as `scrolling` markup. Head and cells are markup, so whoever has data in them escapes it.
+
+    rows     the last cell of one that is too short takes the rest of its line
+    cells    the style of each cell
+    """
+    top = "".join(f"<th>{one}</th>" for one in head)
+    body = "".join(f"<tr>{''.join(_cells(row, len(head), cells))}</tr>" for row in rows)
+    return scrolling(name, f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>", style)
+
+
+def _cells(row: Sequence[str], width: int, style: str) -> Iterator[str]:
+    for place, cell in enumerate(row, 1):
+        how = f"colspan='{width - place + 1}'" if place == len(row) < width else f"style='{style}'"
+        yield f"<td {how}>{cell}</td>"
+
+
+def cannot(sentence: str) -> str:
+    """An error, in words and not by colour alone."""
+    return f"<span style='color:var(--jp-error-color1, #b00020)'><b>cannot do that:</b> {escape(sentence)}</span>"
 
 
 def escape(text: str) -> str:

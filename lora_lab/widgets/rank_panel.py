@@ -5,7 +5,6 @@ The factors go to the browser once; `rank_panel.js` multiplies them there, so dr
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lora_lab.accounting import low_rank
 from lora_lab.accounting.parameters import break_even_rank
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.widgets.matrices import SOURCES, checked, matrix_of
+from lora_lab.widgets.panel import with_picture
 from lora_lab.widgets.rank_picture import rank_picture
 
 YOURS = "your matrix"
@@ -78,12 +78,9 @@ class RankPanel(anywidget.AnyWidget):
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The live view and, beside it, a picture and words that a saved notebook shows when no kernel runs."""
-        bundle: Any = super()._repr_mimebundle_(**kwargs) or {}
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        png = rank_picture(self._matrix, self.approximation(), self.values, self.baseline, self.rank, self.grey)
-        shown, words = base64.b64encode(png).decode(), self.describe()
-        return {**data, "image/png": shown, "text/plain": words}, {**metadata, "image/png": {"alt": words}}
+        cut = self.approximation()
+        png = rank_picture(self._matrix, cut, self.values, self.baseline, self.rank, self.limit, self.grey)
+        return with_picture(super()._repr_mimebundle_(**kwargs), png, self.describe())
 
     # ---- what changes
 

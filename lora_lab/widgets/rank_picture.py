@@ -17,12 +17,15 @@ SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "white", ORANGE])  #
 
 
 def rank_picture(
-    matrix: np.ndarray, cut: np.ndarray, values: Sequence[float], baseline: Sequence[float], rank: int, grey: bool
-) -> bytes:
-    """Original, cut at r, what is missing, and both spectra, as a PNG with a white face."""
+    matrix: np.ndarray, cut: np.ndarray, values: Sequence[float], baseline: Sequence[float], rank: int, limit: float,
+    grey: bool,
+) -> bytes:  # fmt: skip
+    """Original, cut at r, what is missing, and both spectra, as a PNG with a white face.
+
+    limit   the entry that is drawn in full colour
+    """
     figure = Picture(figsize=(9.6, 2.9), dpi=110, layout="constrained", facecolor="white")
     axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.35])
-    limit = float(np.quantile(np.abs(matrix), 1 if grey else 0.99)) or 1.0
     titles = (f"original, {matrix.shape[0]} x {matrix.shape[1]}", f"cut at rank {rank}", "what is missing")
     rows = np.arange(0, len(matrix), _apart(len(matrix)))
     for place, shown, title in zip(axes, (matrix, cut, matrix - cut), titles, strict=False):

@@ -5,9 +5,8 @@ It needs no torch: everything is counted from the model's config.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import ipywidgets as W
 
@@ -17,9 +16,10 @@ from lora_lab.accounting.parameters import ParameterCount, Row, count
 from lora_lab.accounting.sites import ALL_LINEAR, ROLES
 from lora_lab.errors import LabError
 from lora_lab.methods.lora import LoRA
-from lora_lab.widgets.controls import slider
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, boxes_to_tick, escape, plain, scrolling, side_by_side, wrapped
-from lora_lab.widgets.savings_picture import SavingsFigure, role_names, short_names
+from lora_lab.plots import encoded
+from lora_lab.widgets.controls import Ticks, slider
+from lora_lab.widgets.panel import FULL_WIDTH, Panel, boxes_to_tick, escape, plain, side_by_side, tabled, wrapped
+from lora_lab.widgets.savings_picture import draw_layer, draw_model, role_names, sheets, short_names
 from lora_lab.widgets.shown import Shown, Table
 
 SIZES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6144, 8192, 12288, 16384)
@@ -39,7 +39,7 @@ class SavingsPanel(Panel):
     ) -> None:
         super().__init__("What LoRA saves", least=0)
         zoo.architecture(model)  # a wrong name is loud here, not in a callback
-        self.figure = SavingsFigure()
+        self.sheets = sheets()
         self.table = W.HTML(layout=FULL_WIDTH)
         self.dots = Shown()
         for image in (self.picture, self.dots):  # side by side where there is room for both
@@ -47,7 +47,7 @@ class SavingsPanel(Panel):
         self.d = slider("d (layer of d x d)", SIZES, d, label="110px", width="330px")
         self.rank = slider("rank r", RANKS, rank, label="110px", width="330px")
         self.model = W.Dropdown(options=sorted({*zoo.names(), model}), value=model, description="model")
-        self.target_box = W.Box(layout=W.Layout(display="flex", flex_flow="row wrap"))
+        self.target_box = Ticks(self._ticked)
         self._offer(targets)
         self.d.observe(self._paint, "value")
         self.rank.observe(self._paint, "value")
@@ -62,47 +62,45 @@ class SavingsPanel(Panel):
     @property
     def targets(self) -> tuple[str, ...]:
         """The roles that are ticked; all-linear stands for itself."""
-        ticked = tuple(box.description for box in self.target_box.children if box.value)
+        ticked = self.target_box.ticked
         return (ALL_LINEAR,) if ALL_LINEAR in ticked else ticked
 
     def counted(self) -> ParameterCount:
         """What the chosen LoRA trains on the chosen model. Raises: BadValue or NotFound where it cannot be."""
         return count(zoo.architecture(self.model.value), LoRA(rank=self.rank.value, targets=self.targets))
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        return {**data, "image/png": base64.b64encode(self.figure.png()).decode()}, metadata  # both halves
+    def still(self) -> bytes:
+        """Both pictures in one."""
+        return encoded(*self.sheets)
 
     # ---- painting
 
     def _paint(self, _: object = None) -> None:
         """Bring picture, words and table to what the controls say."""
         with self.lock:
-            self.figure.show_layer(self.d.value, self.rank.value)
-            layer = layer_words(self.d.value, self.rank.value)
+            d, rank, model, rows = self.d.value, self.rank.value, f"{self.model.value} (cannot be)", list[Row]()
+            layer, dots = layer_words(d, rank), ""
             try:
                 counted = self.counted()
             except LabError as error:
                 self.words.value = f"{layer}<br><b>{escape(self.model.value)}:</b> {escape(str(error))}."
-                self.table.value = dots = ""
-                self.figure.show_model(f"{self.model.value} (cannot be)", [])
+                self.table.value = ""
             else:
-                rows = shown(counted.modules)
+                model, rows = counted.model, shown(counted.modules)
                 self.words.value = f"{layer}<br>{model_words(counted, self.targets)}"
                 self.table.value = layer_table(rows)
-                self.figure.show_model(counted.model, rows)
-                dots = dots_words(counted.model, rows)
-            curve, points = self.figure.halves()
-            self.picture.show(
-                curve, plain(layer.replace("<sup>2</sup>", "²")), layer_numbers(self.d.value, self.rank.value)
-            )
-            self.dots.show(points, dots)
+                dots = dots_words(model, rows)
+            left, right = self.sheets
+            curve = left.paint("layer", partial(draw_layer, d=d, rank=rank))
+            self.picture.show(curve, plain(layer.replace("<sup>2</sup>", "²")), layer_numbers(d, rank))
+            kinds = model, *(row.name for row in rows)
+            self.dots.show(right.paint(kinds, partial(draw_model, model=model, rows=rows)), dots)
 
     def _model_changed(self, _: object) -> None:
         self._offer(self.wanted)
         self._paint()
 
-    def _ticked(self, _: object) -> None:
+    def _ticked(self) -> None:
         self.wanted = self.targets
         self._paint()
 
@@ -110,12 +108,7 @@ class SavingsPanel(Panel):
         """The roles that this model has, those ticked that were ticked last; all-linear where it has none of them."""
         self.wanted = tuple(ticked)
         roles = [*_roles(zoo.architecture(self.model.value)), ALL_LINEAR]
-        widths = {role: W.Layout(width="110px" if role == ALL_LINEAR else "72px") for role in roles}
-        chosen = [role for role in roles if role in ticked] or [ALL_LINEAR]
-        boxes = [W.Checkbox(value=r in chosen, description=r, indent=False, layout=widths[r]) for r in roles]
-        for box in boxes:
-            box.observe(self._ticked, "value")
-        self.target_box.children = boxes
+        self.target_box.offer(roles, [role for role in roles if role in ticked] or [ALL_LINEAR])
 
 
 def layer_words(d: int, rank: int) -> str:
@@ -159,21 +152,17 @@ def shown(rows: Sequence[Row]) -> list[Row]:
 def layer_table(rows: Sequence[Row]) -> str:
     """One line for each kind of layer: what it does, its name, shape, number, full, trained, share, break-even rank."""
     names = ("role", "layer", "in x out", "how many", "full, with biases", "LoRA trains", "share", "break-even rank")
-    head = "".join(f"<th style='text-align:left; padding-right:12px'>{name}</th>" for name in names)
-    lines = "".join(map(_line, role_names(rows), short_names([row.name for row in rows]), rows))
-    return scrolling("kinds of layers", f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>")
+    lines = map(_line, role_names(rows), short_names([row.name for row in rows]), rows)
+    return tabled("kinds of layers", names, lines, cells="padding-right:12px; white-space:nowrap")
 
 
-def _line(role: str, name: str, row: Row) -> str:
+def _line(role: str, name: str, row: Row) -> Sequence[str]:
     even = row.break_even_rank
-    cells = (
+    return (
         escape(role), escape(name), f"{row.in_features:,} x {row.out_features:,}", f"{row.count:,}", f"{row.full:,}",
         f"{row.trained:,}" if row.trained else "frozen", _share(row),
         "none" if even is None else f"{even:,.0f}",
     )  # fmt: skip
-    return (
-        "<tr>" + "".join(f"<td style='padding-right:12px; white-space:nowrap'>{cell}</td>" for cell in cells) + "</tr>"
-    )
 
 
 def _share(row: Row) -> str:

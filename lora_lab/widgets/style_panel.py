@@ -15,15 +15,15 @@ from lora_lab.training.pairs import VOICES
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.controls import button
+from lora_lab.widgets.live_panel import LivePanel
 from lora_lab.widgets.live_styles import LiveAnswers
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, escape, wrapped
+from lora_lab.widgets.panel import FULL_WIDTH, cannot, escape, wrapped
 from lora_lab.widgets.shown import Table
-from lora_lab.widgets.words import cannot
 
 COLUMN = "flex:1 1 190px;min-width:0;border-top:3px solid #0072B2;padding:4px 6px;overflow-wrap:anywhere"
 
 
-class StylePanel(Panel):
+class StylePanel(LivePanel):
     """Ask one question; all voices answer at once, in one batch in which each row has its own adapter.
 
     adapters    folders by name; an answer under the name of a bundled voice is judged, too
@@ -31,6 +31,8 @@ class StylePanel(Panel):
     longest     tokens of an answer at most
     Raises: NotFound for a folder that is no adapter, BadValue for none.
     """
+
+    live: LiveAnswers
 
     def __init__(
         self,
@@ -65,10 +67,7 @@ class StylePanel(Panel):
         """The panel, ready for Ask. With nobody watching (LORA_LAB_HEADLESS=1) the first question is answered."""
         if headless():
             self.live.ask(self.line.value)
-            self.live.work()
-            self._paint()
-            if self.live.error:
-                raise BadValue(self.live.error)
+            self.work_here(self.live)
         return self
 
     def ask(self, _: object = None) -> None:
@@ -80,10 +79,6 @@ class StylePanel(Panel):
             return
         self.live.ask(self.line.value.strip())
         start_painted(self.live, self._paint)
-
-    def stop(self, _: object = None) -> None:
-        """End the answers where they are."""
-        self.live.stop()
 
     def answers(self) -> dict[str, str]:
         """What each has said, the base first. Raises: BadValue, telling what to press, while nothing was asked."""
@@ -107,7 +102,7 @@ class StylePanel(Panel):
     def _offered(self, _: object) -> None:
         self.line.value = self.offer.value
 
-    def _paint(self) -> None:
+    def _paint(self, _: object = None) -> None:
         with self.lock:
             busy = self.live.alive
             self.ask_button.disabled, self.stop_button.disabled = busy, not busy

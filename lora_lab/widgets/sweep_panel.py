@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -15,20 +14,18 @@ from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.choice import CELL, Cell, free, label, ranked, said
 from lora_lab.experiments.grid import RULES, Grid, check, numbers
 from lora_lab.experiments.sweep import Swept
-from lora_lab.plots import sweeps
-from lora_lab.plots.sheet import Sheet, encoded
+from lora_lab.plots import encoded, sweeps
+from lora_lab.plots.sheet import Sheet
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Store
 from lora_lab.training.tasks import load_task
-from lora_lab.training.watching import headless
-from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.class_panel import HEAT, MapPanel, cells_table, drawing
-from lora_lab.widgets.controls import button, choice, offer
+from lora_lab.widgets.controls import choice, offer
+from lora_lab.widgets.live_panel import ResumedPanel
 from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
-from lora_lab.widgets.panel import FULL_WIDTH, escape, put_back, side_by_side, wrapped
+from lora_lab.widgets.panel import FULL_WIDTH, cannot, escape, side_by_side, wrapped
 from lora_lab.widgets.shown import Shown
 from lora_lab.widgets.sweep_words import map_words, seeds_tables, seeds_words, standing
-from lora_lab.widgets.words import cannot
 
 FIELDS = {  # what is typed, and an example of it
     "rank": "1,2,4,8",
@@ -42,7 +39,7 @@ BEST = ("the best so far", ())  # for a drop-down, None would be no choice at al
 MOST_BUTTONS, MOST_COLUMNS = 64, 8  # with more cells a map has only the drop-down
 
 
-class SweepPanel(MapPanel):
+class SweepPanel(ResumedPanel, MapPanel):
     """Start, stop and resume a sweep; a map fills, and a chosen cell shows the curves of its seeds.
 
     The arguments are where the fields start; `fields` are settings that all runs share, such as validations=4.
@@ -51,6 +48,8 @@ class SweepPanel(MapPanel):
     store     the folder of finished runs, which are not run again; it is read once
     Raises: NotFound for a task that is not there.
     """
+
+    live: LiveSweep | None = None
 
     def __init__(
         self,
@@ -72,12 +71,11 @@ class SweepPanel(MapPanel):
         text, label_ = fields.get("text_column", "text"), fields.get("label_column", "label")
         self.metric = load_task(task, text=text, label=label_).metric
         self.known, self.trouble = self._known()
-        self.live: LiveSweep | None = None
         self._drawn: list[Any] = [None, None]  # what the map and the curves show
-        self._started: list[tuple[W.Widget, Any]] = []  # the fields, as they were at Start
         choices = targets if isinstance(targets, str) else "; ".join(targets)
         values = {"rank": rank, "alpha": alpha, "lr": lr, "seed": seed, "targets": choices, "steps": steps}
         self.fields = {name: _field(name, value) for name, value in values.items()}
+        self.controls = tuple(self.fields.values())
         self.map = Sheet(4.6, 4.2, (0.15, 0.19, 0.82, 0.71))
         self.curves = Sheet(4.2, 4.2, (0.19, 0.56, 0.78, 0.35), (0.19, 0.12, 0.78, 0.34))
         self._arrange()
@@ -107,43 +105,19 @@ class SweepPanel(MapPanel):
 
     def show(self) -> SweepPanel:
         """The panel, ready for Start. With nobody watching (LORA_LAB_HEADLESS=1) it sweeps here and now."""
-        if headless():
-            self.recipes()  # what cannot be is raised here, not only said
-            self.start()
-            if self.live and self.live.error:
-                raise BadValue(self.live.error)
-        return self
+        return self.show_when(self.recipes)
 
     def result(self) -> Swept:
         """The runs of the last sweep. Raises: BadValue, telling what to press, while there are none."""
         if self.live is None or self.live.swept is None:
-            reason = (self.live and self.live.error) or "press Start in the panel above, then run this cell again"
-            raise BadValue(f"there is no finished sweep: {reason}")
+            raise self.nothing_yet("sweep")
         return self.live.swept
-
-    def start(self, _: object = None) -> None:
-        """Begin the sweep, or go on with it; does nothing while one is going on."""
-        live = self.live
-        if live is None or live.alive:
-            return
-        self._started = [(field, field.value) for field in self.fields.values()]
-        if headless():
-            live.work()
-            self._paint()
-            return
-        start_painted(live, self._paint)
-
-    def stop(self, _: object = None) -> None:
-        """End the sweep after its present step; what has finished is kept, Start goes on with the rest."""
-        if self.live and self.live.alive:
-            self.live.stop()
 
     # ---- what is shown
 
     def _grid_changed(self, _: object = None) -> None:
         """Another grid, where none is at work: its axes, with what is known of it; where it cannot be, one sentence."""
-        if self.live and self.live.alive:
-            put_back(self._started)
+        if self._too_late():
             return
         with self.lock:
             try:
@@ -175,25 +149,15 @@ class SweepPanel(MapPanel):
 
     # ---- painting
 
-    def _paint(self, _: object = None) -> None:
-        """Bring pictures, words and buttons to the sweep's present state; what has not changed is left alone."""
-        with self.lock:
-            live = self.live
-            busy = bool(live and live.alive)
-            if live is None:
-                self.words.value = "<b>nothing to start</b>: mend the grid first."
-            else:
-                self.bar.max, self.bar.value = len(live.recipes), len(live.recipes) - live.counts()["left"]
-                self.words.value = standing(live)
-            self._paint_buttons(busy)  # after the words: whoever may press Start again has read how it ended
-            if live is not None:
-                self._paint_map(live, self._chosen())
-                self._paint_curves(live, self._chosen())
-
-    def _paint_buttons(self, busy: bool) -> None:
-        self.start_button.disabled, self.stop_button.disabled = busy or self.live is None, not busy
-        for field in self.fields.values():
-            field.disabled = busy
+    def _paint_state(self) -> None:
+        live = self.live
+        if live is None:
+            self.words.value = "<b>nothing to start</b>: mend the grid first."
+            return
+        self.bar.max, self.bar.value = len(live.recipes), len(live.recipes) - live.counts()["left"]
+        self.words.value = standing(live)
+        self._paint_map(live, self._chosen())
+        self._paint_curves(live, self._chosen())
 
     def _paint_map(self, live: LiveSweep, chosen: Cell | None) -> None:
         """The map, the table and the cells' buttons; left alone while no result has come and nothing was chosen."""
@@ -226,12 +190,9 @@ class SweepPanel(MapPanel):
         live = self.live
         return self.cell.value or (live.best() or live.at_work() if live else None)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """As every panel's, with both pictures in one."""
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        if "image/png" in data:
-            data["image/png"] = base64.b64encode(encoded(self.map, self.curves)).decode()
-        return data, metadata
+    def still(self) -> bytes:
+        """Both pictures in one."""
+        return encoded(self.map, self.curves) if self.picture.value else b""
 
     # ---- controls
 
@@ -244,18 +205,15 @@ class SweepPanel(MapPanel):
 
     def _arrange(self) -> None:
         self.count, self.table = W.HTML(layout=FULL_WIDTH), W.HTML(layout=FULL_WIDTH)
-        self.start_button = button("Start", "play", "train what is not there yet", self.start)
-        self.stop_button = button("Stop", "stop", "end after this step; Start goes on", self.stop)
-        self.bar = W.IntProgress(min=0, max=1, layout=W.Layout(width="160px"))
         self.cell = choice("curves of", [BEST], self._paint)
         self.cell_picture = Shown(layout=W.Layout(max_width="100%"))
         self.button_box, self.buttons = W.GridBox(), dict[Cell, W.Button]()
-        for field in self.fields.values():
+        for field in self.controls:
             field.observe(self._grid_changed, "value")
         self.arrange(
-            wrapped(*self.fields.values()),
+            wrapped(*self.controls),
             self.count,
-            wrapped(self.start_button, self.stop_button, self.bar),
+            self._make_buttons("train what is not there yet"),
             self.words,
             wrapped(self.view, self.where, self.cell),
             side_by_side(self.picture, self.cell_picture),

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from lora_lab.experiments.choice import Cell, label, said
 from lora_lab.plots import Curve, smoothed
 from lora_lab.widgets.live_sweep import LiveSweep
-from lora_lab.widgets.panel import escape
+from lora_lab.widgets.panel import cannot, escape
 from lora_lab.widgets.shown import Table
-from lora_lab.widgets.words import cannot
 
 LOSSES = 8  # of each seed, in the table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as W
@@ -13,9 +12,10 @@ from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.params import params
-from lora_lab.plots import Curve, TrainingFigure, curve
+from lora_lab.plots import Curve, TrainingFigure, curve, encoded
 from lora_lab.training.assets import problem_with
 from lora_lab.training.guard import check_memory
+from lora_lab.training.metrics import factor
 from lora_lab.training.pairs import VOICES
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
@@ -24,25 +24,30 @@ from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
 from lora_lab.widgets.controls import button, slider
 from lora_lab.widgets.live import LiveRun
+from lora_lab.widgets.live_panel import LivePanel
 from lora_lab.widgets.method_controls import MethodControls
-from lora_lab.widgets.panel import FULL_WIDTH, Panel, wrapped
-from lora_lab.widgets.words import cannot, curve_tables, curve_words, mind_table, standing
+from lora_lab.widgets.panel import FULL_WIDTH, cannot, wrapped
+from lora_lab.widgets.words import curve_tables, curve_words, mind_table, standing
 
 TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare", *VOICES)}
+CLASSES = {"rt": 2, "imdb": 2, "tweets": 3, **dict.fromkeys(TASKS["smollm2"])}  # without reading their texts
 ROLES = {"minilm": ("q", "k", "v", "o", "up", "down"), "smollm2": ("q", "k", "v", "o", "gate", "up", "down")}
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 STEPS = (20, 50, 100, 200, 400, 800)
 EARLIER = 3  # runs drawn behind the live one
 
 
-class TrainPanel(Panel):
+class TrainPanel(LivePanel):
     """Train an adapter while you watch: LoRA, or any other method.
 
     The arguments are where the controls start; a value between two stops of a slider is added to it.
     validations  how often the validation rows are scored on the way
     method       in the place of LoRA(rank, alpha, targets)
     store        the folder of finished runs, whose curves are drawn behind the live one
+    Raises: NotFound for a task that is not there.
     """
+
+    live: LiveRun | None = None
 
     def __init__(
         self,
@@ -62,7 +67,7 @@ class TrainPanel(Panel):
     ) -> None:
         super().__init__("Train an adapter")
         self.store, self.batch, self.seed, self.validations = Store(store), batch, seed, validations
-        self.live: LiveRun | None = None
+        self._judged = {name: (classes, "accuracy" if classes else "perplexity") for name, classes in CLASSES.items()}
         self._make_controls(model, task, lr, steps)
         chosen = method or LoRA(rank=rank, alpha=alpha, targets=tuple(targets))
         self.controls = MethodControls(chosen, ROLES.get(model, ("q", "v")), self._count_anew)
@@ -91,25 +96,30 @@ class TrainPanel(Panel):
         return Recipe(self.model.value, self.task.value, method, **numbers)
 
     @property
+    def judged(self) -> tuple[int | None, str]:
+        """The chosen task's number of classes, None for language modelling, and the metric that it is judged by."""
+        name = self.task.value
+        if name not in self._judged:
+            task = load_task(name)
+            self._judged[name] = task.num_labels, task.metric
+        return self._judged[name]
+
+    @property
     def metric(self) -> str:
         """What the chosen task is judged by."""
-        return "accuracy" if _classes(self.task.value) else "perplexity"
+        return self.judged[1]
 
     @property
     def guessed(self) -> float:
         """The guess in the metric's own unit: a share for accuracy, a number for perplexity."""
-        return self.guess.value / 100 if self.metric == "accuracy" else float(self.guess.value)
+        return self.guess.value / factor(self.metric)
 
     # ---- what the buttons do
 
     def show(self) -> TrainPanel:
         """The panel, ready for Start. With nobody watching (LORA_LAB_HEADLESS=1) it trains here and now."""
         if headless():
-            live = self._prepare()
-            live.work()
-            self._paint()
-            if live.error:
-                raise BadValue(live.error)
+            self.work_here(self._prepare())
         return self
 
     def result(self) -> Run:
@@ -142,11 +152,6 @@ class TrainPanel(Panel):
         self._new_figure()
         return self.live
 
-    def stop(self, _: object = None) -> None:
-        """End the run after its present step; what it has learned is scored and kept."""
-        if self.live:
-            self.live.stop()
-
     def reset(self, _: object = None) -> None:
         """Stop, and clear the curve; finished runs stay in the store and are drawn behind the next."""
         self.stop()
@@ -158,7 +163,7 @@ class TrainPanel(Panel):
 
     # ---- painting
 
-    def _paint(self) -> None:
+    def _paint(self, _: object = None) -> None:
         """Bring picture, words and buttons to the run's present state."""
         with self.lock:
             live = self.live
@@ -168,7 +173,7 @@ class TrainPanel(Panel):
                 control.disabled = busy
             if live is None:
                 return
-            self.bar.value, self.bar.max = len(live.progress), live.recipe.steps
+            self.bar.max, self.bar.value = live.recipe.steps, len(live.progress)
             title, words = standing(live)
             self._draw(live.curve(), title, live.guess)
             self.words.value = words
@@ -179,7 +184,7 @@ class TrainPanel(Panel):
         """The curves as they are, in the picture, its words and its tables."""
         self.figure.show(live, title, guess)
         self.picture.show(
-            self.figure.png(), curve_words(title, self.metric), *curve_tables(live, self.earlier, self.metric)
+            encoded(self.figure.figure), curve_words(title, self.metric), *curve_tables(live, self.earlier, self.metric)
         )
 
     def _new_figure(self) -> None:
@@ -221,7 +226,8 @@ class TrainPanel(Panel):
         self.bar = W.IntProgress(min=0, max=1, layout=W.Layout(width="160px"))
 
     def _show_guess(self) -> None:
-        low, high, at, unit = (50, 100, 70, "%") if self.metric == "accuracy" else (1, 60, 20, "perplexity")
+        named = {"accuracy": (50, 100, 70, "%"), "perplexity": (1, 60, 20, "perplexity")}
+        low, high, at, unit = named.get(self.metric, (0, 100, 50, f"{self.metric} x 100"))
         self.guess.min, self.guess.max = 0, max(high, self.guess.max)  # never a moment with min above max
         self.guess.value, self.guess.min, self.guess.max = at, low, high
         self.guess.description = f"guess ({unit})"
@@ -255,7 +261,7 @@ class TrainPanel(Panel):
     def _counted(self) -> str:
         try:
             method = self.recipe().method
-            count = params(self.model.value, method, _classes(self.task.value))
+            count = params(self.model.value, method, self.judged[0])
         except LabError as error:
             return cannot(str(error))
         total = count.total + (0 if method.within else count.trainable)
@@ -278,10 +284,3 @@ def _tasks(model: str, chosen: str | None) -> list[str]:
     """The tasks that suit a model and are there; the tweets only where they were asked for."""
     tasks = [t for t in TASKS.get(model, ("rt",)) if t != "tweets" or not problem_with("tweets")]
     return [*tasks, chosen] if chosen and chosen not in tasks else tasks
-
-
-def _classes(task: str) -> int | None:
-    """Of a bundled task without reading its texts; a file of one's own is read."""
-    if task in TASKS["smollm2"]:
-        return None
-    return load_task(task).num_labels if Path(task).is_file() else 3 if task == "tweets" else 2

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from lora_lab.experiments.choice import said
 from lora_lab.plots import Curve, smoothed
+from lora_lab.training.metrics import factor
 from lora_lab.training.mind import Mind
 from lora_lab.training.runs import Run
 from lora_lab.widgets.live import LiveRun
-from lora_lab.widgets.panel import escape
+from lora_lab.widgets.panel import cannot, escape, tabled
 from lora_lab.widgets.shown import Table
 
 
@@ -52,22 +53,13 @@ def _last(run: Curve, metric: str) -> str:
 def mind_table(mind: Mind) -> str:
     """What the adapter does to the model's answers, in words and as a table."""
     worse = mind.changed - mind.for_the_better
-    rows = "".join(
-        f"<tr><td style='text-align:left'>{escape(c.text)}</td><td>{escape(c.truth)}</td>"
-        f"<td>{escape(c.without)}</td><td>{escape(c.with_adapter)}</td></tr>"
-        for c in mind.examples
-    )
+    rows = [[escape(one) for one in (c.text, c.truth, c.without, c.with_adapter)] for c in mind.examples]
     return (
         f"<p>On {mind.rows} validation rows the same head gets {mind.without['accuracy']:.1%} with the adapter off and "
         f"{mind.with_adapter['accuracy']:.1%} with it on: it changed its mind on {mind.changed}, {mind.for_the_better} "
-        f"for the better and {worse} not. The surest of them:</p><table><thead><tr><th>text</th><th>label</th>"
-        f"<th>adapter off</th><th>adapter on</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"for the better and {worse} not. The surest of them:</p>"
+        + tabled("changes of mind", ("text", "label", "adapter off", "adapter on"), rows)
     )
-
-
-def cannot(sentence: str) -> str:
-    """An error, in words and not by colour alone."""
-    return f"<span style='color:var(--jp-error-color1, #b00020)'><b>cannot do that:</b> {escape(sentence)}</span>"
 
 
 def _going_on(live: LiveRun) -> tuple[str, str]:
@@ -99,5 +91,5 @@ def _miss(measured: float, guess: float | None, metric: str) -> str:
     if guess is None:
         return "no guess was made (its slider was not moved)"
     off = measured - guess
-    by = f"{abs(off) * 100:.1f} points" if metric == "accuracy" else f"{abs(off):.1f}"
+    by = f"{factor(metric) * abs(off):.1f}{' points' * (factor(metric) > 1)}"
     return f"your guess was {said(guess, metric)}, {by} too {'low' if off > 0 else 'high'}"

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from lora_lab.plots import Curve, sweeps
-from lora_lab.plots.sheet import Sheet, encoded
+from lora_lab.plots import Curve, encoded, sweeps
+from lora_lab.plots.sheet import Sheet
 
 
 def frame(ranks: tuple[int, ...] = (1, 4), rates: tuple[float, ...] = (1e-3, 2e-3), seeds: int = 2) -> pd.DataFrame:
@@ -118,6 +118,21 @@ def test_a_picture_painted_again_is_that_of_a_new_sheet():
     again = used.paint("heat", lambda axes: heat(axes, 8))
     assert again == fresh.paint("heat", lambda axes: heat(axes, 8))
     assert used.paint("rates", rates) == Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)).paint("rates", rates)
+
+
+def test_what_fails_half_way_leaves_no_scales_behind():
+    def heat(axes: Any) -> None:
+        sweeps.draw_heat(axes, frame(), "rank", "lr", "validation_accuracy", [1, 4], [1e-3, 2e-3])
+
+    def half(axes: Any) -> None:
+        axes.set_xscale("log")
+        raise ValueError("no data")
+
+    used, fresh = (Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)) for _ in range(2))
+    used.paint("heat", heat)
+    with pytest.raises(ValueError, match="no data"):
+        used.paint("rates", half)
+    assert used.paint("heat", heat) == fresh.paint("heat", heat)
 
 
 def test_sheets_side_by_side_make_one_opaque_picture():

@@ -13,7 +13,19 @@ from matplotlib.image import imread
 from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.accounting.gpus import cards, usable
 from lora_lab.accounting.units import GIB
-from lora_lab.plots.towers import APART, STYLES, Tower, TowerFigure, lines, near, peaks_picture, spread
+from lora_lab.plots import Picture
+from lora_lab.plots.sheet import Sheet
+from lora_lab.plots.towers import (
+    APART,
+    STYLES,
+    Tower,
+    draw_towers,
+    lines,
+    near,
+    peaks_picture,
+    spread,
+    tower_sheet,
+)
 from lora_lab.plots.towers import towers_picture as picture
 
 CARDS = lines(cards())
@@ -23,10 +35,10 @@ def tower(name: str, gib: float) -> Tower:
     return Tower(name, {"weights": int(gib * GIB)})
 
 
-def boxes(figure: TowerFigure) -> list:
+def boxes(figure: Picture) -> list:
     """The extents of the cards' labels in pixels."""
     figure.canvas.draw()
-    return [label.get_window_extent() for label in figure.labels if label.get_visible()]
+    return [label.get_window_extent() for label in figure.axes[0].texts if " GB: " in label.get_text()]
 
 
 def overlap(extents: list) -> list:
@@ -57,8 +69,7 @@ def test_of_the_cards_those_next_to_a_tower_are_drawn():
     [(61.8, 18, 8.3, 17.9), (515, 140, 45.7, 139.6), (75, 39, 29, 38), (15.1, 14.9), (3000, 800, 250, 180), (9, 9)],
 )
 def test_labels_of_cards_do_not_overlap_and_stay_in_the_picture(heights: tuple[float, ...]):
-    figure = TowerFigure(5)
-    figure.show([tower(str(i), gib) for i, gib in enumerate(heights)], CARDS, "")
+    figure = picture([tower(str(i), gib) for i, gib in enumerate(heights)], CARDS, "")
     extents = boxes(figure)
     assert extents
     assert not overlap(extents)
@@ -77,14 +88,14 @@ def test_any_towers_leave_labels_apart(heights: list[float]):
 
 def test_a_tower_is_as_high_as_its_bytes_and_stacked_in_order():
     estimate = memory("llama-3-8b", LoRA(), batch=1, seq=512)
-    figure = TowerFigure(2)
-    figure.show([Tower("LoRA", estimate.categories), Tower("?")], CARDS, "a finding")
-    first = [figure.bars[name][0] for name in STYLES]
+    (axes,) = picture([Tower("LoRA", estimate.categories), Tower("?")], CARDS, "a finding").axes
+    first = axes.patches[: len(STYLES)]
     assert sum(bar.get_height() for bar in first) * GIB == pytest.approx(estimate.peak)
     assert [bar.get_y() for bar in first] == sorted(bar.get_y() for bar in first)
-    assert [t.get_text() for t in figure.totals] == ["18.0", "cannot\nbe said"]
-    assert figure.title.get_text() == "a finding"
-    assert figure.axes.get_ylabel().startswith("GiB")
+    said = [text.get_text() for text in axes.texts]
+    assert said[:2] == ["18.0", "cannot\nbe said"]
+    assert said[-1] == "a finding"
+    assert axes.get_ylabel().startswith("GiB")
 
 
 def test_every_category_of_an_estimate_has_a_colour_and_a_hatch_of_its_own():
@@ -93,14 +104,13 @@ def test_every_category_of_an_estimate_has_a_colour_and_a_hatch_of_its_own():
     assert len({colour for colour, _ in STYLES.values()}) == len({hatch for _, hatch in STYLES.values()}) == len(STYLES)
 
 
-def test_repainting_moves_the_artists_and_adds_none():
-    figure = TowerFigure(3)
-    figure.show([tower("a", 18), tower("b", 62), tower("c", 5)], CARDS, "one")
-    count, first = len(figure.axes.get_children()), figure.png()
-    figure.show([tower("a", 30)], CARDS, "two")
-    assert len(figure.axes.get_children()) == count
-    assert figure.png() != first
-    assert [t.get_visible() for t in figure.totals] == [True, False, False]
+def test_towers_painted_over_others_are_those_of_a_new_sheet():
+    def painted(sheet: Sheet, *towers: Tower) -> bytes:
+        return sheet.paint("towers", lambda axes: draw_towers(axes, towers, CARDS, f"{len(towers)} towers"))
+
+    used = tower_sheet()
+    assert painted(used, tower("a", 18), tower("b", 62), tower("c", 5)) != painted(used, tower("a", 30))
+    assert painted(used, tower("a", 30)) == painted(tower_sheet(), tower("a", 30))
 
 
 def test_the_picture_is_opaque_and_a_notebook_shows_it(tmp_path):

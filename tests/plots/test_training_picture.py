@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab.plots import Curve, TrainingFigure, smoothed, training_picture
+from lora_lab.plots import Curve, TrainingFigure, encoded, smoothed, training_picture
 
 RUN = Curve("rank 8", [1, 2, 3, 4], [0.7, 0.6, 0.5, 0.4], [(2, 0.6), (4, 0.8)])
 LONGER = Curve("an earlier run", list(range(1, 9)), [0.7] * 8, [(4, 0.7), (8, 0.9)])
@@ -44,11 +44,11 @@ def test_a_longer_earlier_run_does_not_stretch_the_live_ones_axes():
 def test_repainting_moves_the_artists_and_adds_none():
     picture = TrainingFigure("accuracy", steps=4)
     picture.show(RUN, "one", guess=0.7)
-    artists, first = len(picture.metric_axes.lines), picture.png()
+    artists, first = len(picture.metric_axes.lines), encoded(picture.figure)
     picture.show(Curve("rank 8", [1], [0.7], []), "two", guess=0.7)
     assert len(picture.metric_axes.lines) == artists
     assert len(picture.figure.legends) == 1
-    assert picture.png() != first
+    assert encoded(picture.figure) != first
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.integers(1, 30))

@@ -121,6 +121,15 @@ def test_runs_of_another_task_or_length_are_left_out_and_counted(classroom: Path
     assert words.startswith("19 runs from 4 laptops. 1 of them of another model, task or length are left out.")
 
 
+def test_the_metric_is_that_of_the_runs_that_are_shown(classroom: Path, grid: list[Recipe]):
+    history = {"step": [1], "loss": [0.5], "lr": [1e-3], "validation": [{"step": 1, "matthews": 0.4}]}
+    other = Run(replace(grid[0], steps=2), {"matthews": 0.4}, history, 8, 2, 100, 1.0, 1, {})
+    Store(classroom / "laptop4" / "runs").add(other)
+    panel = ClassPanel(classroom)
+    assert panel.metric == "accuracy"
+    assert "Validation chooses" in plain(panel.words.value)
+
+
 def test_the_picture_is_large_opaque_and_follows_the_view(classroom: Path):
     panel = ClassPanel(classroom)
     pixels = imread(io.BytesIO(panel.picture.value))

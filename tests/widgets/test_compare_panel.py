@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from lora_lab.widgets.compare_panel import PICTURES, ComparePanel
 from lora_lab.widgets.compare_words import table
 from lora_lab.widgets.panel import plain
 from tests.comparisons import comparison
+from tests.widgets.conftest import until
 
 METHODS = ("probe", "prompt", "lora", "full")
 
@@ -65,19 +65,6 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
     made = Compare()
     monkeypatch.setattr(live_compare, "compare", made)
     return made
-
-
-@pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody is there to press buttons."""
-    monkeypatch.delenv("LORA_LAB_HEADLESS")
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_the_headless_cell_compares_and_says_what_came_of_it(compare: Compare):
@@ -205,6 +192,15 @@ def test_a_saved_notebook_shows_a_picture_and_the_words():
         assert pixels.shape[2] == 3 or pixels[:, :, 3].min() == 1  # opaque: it reads on a dark theme too
         seen.add(panel.picture.alt)
     assert len(seen) == len(PICTURES)
+
+
+def test_of_what_nothing_is_known_no_other_picture_is_shown():
+    panel = ComparePanel(methods=METHODS).show()
+    for row in panel.live.found["methods"]:
+        row["seconds"] = None
+    assert panel.picture.value
+    panel.view.value = "time of a run"
+    assert (panel.picture.value, panel.picture.alt) == (b"", "")
 
 
 def test_a_tick_without_news_paints_nothing():
