@@ -52,20 +52,16 @@ def enough(views: Views, name: str, share: float = 0.9) -> str:
     return f"{name}: rank {first.rank} has {share:.0%} of the gain, with {first.energy:.0%} of the energy"
 
 
-def draw_accuracy(
-    axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "", *, scales: bool = True
-) -> None:
+def draw_accuracy(axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "") -> None:
     """Accuracy over rank; the base with the trained head is the left end. A ring marks a rank of the chosen one."""
-    _draw(axes, views, names, lambda seen: 100 * views.accuracy(seen), rank, chosen, scales)
+    _draw(axes, views, names, lambda seen: 100 * views.accuracy(seen), rank, chosen)
     axes.axhline(100 * _majority(views), color=GREY, linestyle=":", linewidth=1, label="the commoner class, always")
     axes.set(ylabel=f"accuracy (%), {len(views.sentences.texts)} sentences")
 
 
-def draw_energy(
-    axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "", *, scales: bool = True
-) -> None:
+def draw_energy(axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "") -> None:
     """The share of the update's sum of squares that is kept."""
-    _draw(axes, views, names, lambda seen: 100 * seen.energy, rank, chosen, scales)
+    _draw(axes, views, names, lambda seen: 100 * seen.energy, rank, chosen)
     axes.set(ylabel="energy kept (%)", ylim=(-3, 103))
 
 
@@ -74,30 +70,27 @@ def microscope_sheet() -> Sheet:
     return Sheet(8.6, 3.7, (0.075, 0.27, 0.39, 0.63), (0.57, 0.27, 0.39, 0.63))
 
 
-def paint(sheet: Sheet, views: Views, names: Sequence[str], rank: int, chosen: str) -> bytes:
+def paint(sheet: Sheet, views: Views, rank: int, chosen: str) -> bytes:
     """The panel's picture: both curves with a ring at the present rank, as a PNG."""
-    looks = sum(map(len, views.seen.values()))
-    kind = (looks, tuple(names))  # while nothing new is seen the axes stay, and only lines and rings are drawn
-    scales = kind != sheet.kind
+    names, looks = list(views.ranks), sum(map(len, views.seen.values()))
 
     def left(axes: Any) -> None:
-        draw_accuracy(axes, views, names, rank, chosen, scales=scales)
+        draw_accuracy(axes, views, names, rank, chosen)
         axes.set_title("accuracy", fontsize=10)
         axes.legend(  # below, where it hides no curve
             fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(1.13, -0.18), ncols=3
         )
 
     def right(axes: Any) -> None:
-        draw_energy(axes, views, names, rank, chosen, scales=scales)
+        draw_energy(axes, views, names, rank, chosen)
         axes.set_title("energy kept", fontsize=10)
 
-    return sheet.paint(kind, left, right)
+    return sheet.paint(looks, left, right)  # while nothing new is seen only lines and rings are drawn
 
 
 def _draw(
-    axes: Any, views: Views, names: Sequence[str], value: Callable[[Seen], float], rank: int | None, chosen: str,
-    scales: bool,
-) -> None:  # fmt: skip
+    axes: Any, views: Views, names: Sequence[str], value: Callable[[Seen], float], rank: int | None, chosen: str
+) -> None:
     """A value over the rank, a line a specimen."""
     for name, (colour, marker, line) in _looks(views, names).items():
         seen = _in_order(views, name)
@@ -107,7 +100,7 @@ def _draw(
     if rank is not None:
         _mark(axes, views.at(chosen, rank), rank, value)
     axes.set(xlabel="rank that every matrix is cut to")
-    if scales:
+    if axes.get_xscale() != "symlog":  # else the sheet has kept it
         _ranks(axes)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -71,5 +71,5 @@ class MicroscopePanel(LivePanel):
             self.stop_button.disabled = not self.live.alive
             self.words.value = standing(self.live) + look_words(views, name, rank)
             self.table.value = flipped_table(views, name, rank)
-            png = pictures.paint(self.sheet, views, list(views.ranks), rank, name)
+            png = pictures.paint(self.sheet, views, rank, name)
             self.picture.show(png, curves_words(views, rank), *curves_tables(views))

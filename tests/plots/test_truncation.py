@@ -50,8 +50,8 @@ def test_nothing_seen_is_an_empty_picture(views: Views):
 
 def test_the_panel_s_picture_rings_the_present_rank(views: Views):
     sheet = microscope_sheet()
-    first = paint(sheet, views, list(views.ranks), 2, "full")
+    first = paint(sheet, views, 2, "full")
     rings = [line for line in sheet.axes[0].lines if line.get_markersize() == 11]
     assert [tuple(map(float, (ring.get_xdata()[0], ring.get_ydata()[0]))) for ring in rings] == [(2.0, 80.0)]
-    assert paint(sheet, views, list(views.ranks), 0, "full") != first
-    assert paint(sheet, views, list(views.ranks), 16, "full").startswith(b"\x89PNG")  # a rank that was not looked at
+    assert paint(sheet, views, 0, "full") != first
+    assert paint(sheet, views, 16, "full").startswith(b"\x89PNG")  # a rank that was not looked at
