@@ -16,12 +16,12 @@ from tests.e2e.pictures import MOST_BYTES, PANELS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
-BASES = {"Panel", "MapPanel", "Named", "Shown"}  # what panels are made of
+BASES = {"Panel", "MapPanel", "LivePanel", "ResumedPanel", "Named", "Shown"}  # what panels are made of
 CLASSES = {
     match["name"]: file
     for file in sorted((ROOT / "lora_lab" / "widgets").glob("*.py"))
     for match in re.finditer(
-        r"^class (?P<name>\w+)\((?:\w*Panel|anywidget\.AnyWidget)\)", file.read_text(encoding="utf-8"), re.MULTILINE
+        r"^class (?P<name>\w+)\((?:\w*Panel|anywidget\.AnyWidget)[,)]", file.read_text(encoding="utf-8"), re.MULTILINE
     )
     if match["name"] not in BASES
 }
