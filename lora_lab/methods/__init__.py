@@ -39,4 +39,4 @@ def method_from(settings: Mapping[str, Any]) -> Method:
         if option not in known:
             has = f"nearest: {nearest(option, known)}" if known else "it has none"
             raise BadValue(f"{cls.name} has no option '{option}'; {has}")
-    return cls(**options)
+    return cls(**options)  # type: ignore[call-arg]  # each has its own

@@ -21,7 +21,7 @@ from torch import nn
 from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.files import write_atomically, write_json
 from lora_lab.methods import method_from
-from lora_lab.methods.attach import adapted_layers, fingerprint, refuse_adapted, report_of, shapes_of, take_out
+from lora_lab.methods.attach import adapted_layers, fingerprint, or_as_it_was, refuse_adapted, report_of, shapes_of
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, TOO_MANY, WRONG_BASE, Refused
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
@@ -74,7 +74,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
         method, layout = method_in(file, model)
         planned = _fits(model, method, layout, file)
         file.tensors.check_finite()
-    with _or_as_it_was(model):
+    with or_as_it_was(model):
         made = layout.attach(layout.lighter(method), model)
         report = replace(planned, base_fingerprint=made.base_fingerprint)
         model.lora_lab_report = report  # type: ignore[assignment]
@@ -176,19 +176,6 @@ def _fits(model: nn.Module, method: Method, layout: Layout, file: AdapterFile) -
     expected = {key: shape for key, shape in expected.items() if key not in left}
     check_shapes(expected, {key: shape for key, shape in there.items() if key not in copies}, file.path)
     return report
-
-
-@contextmanager
-def _or_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Take out again what was attached inside the block, if anything goes wrong there."""
-    trained = [(p, p.requires_grad) for p in model.parameters()]
-    try:
-        yield
-    except BaseException:
-        take_out(model)
-        for parameter, requires_grad in trained:
-            parameter.requires_grad_(requires_grad)
-        raise
 
 
 def _check_config(config: Mapping[str, Any], layout: Layout, written: Mapping[str, Any], path: str | Path) -> None:

@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -57,30 +58,31 @@ def _refuse_foreign(model: nn.Module) -> None:
 
 def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement]) -> Report:
     """Freeze `model`, put a LoRA layer at each placement and a trained copy beside each head."""
-    with _attaching(model) as (numbers, base):
-        for placement in placements:
-            _wrap(model, placement, method)
-        report = Report(method, tuple(placements), train_heads(model), numbers, base)
-    return _reported(model, report)
+    parts = [(p.site.module, partial(made, placement=p, method=method)) for p in placements]
+    return attach_beside(model, method, parts, placements)
 
 
 def attach_beside(
-    model: nn.Module, method: Method, parts: Sequence[tuple[str, Callable[[nn.Module], AdaptedLayer]]]
+    model: nn.Module,
+    method: Method,
+    parts: Sequence[tuple[str, Callable[[nn.Module], AdaptedLayer]]],
+    placements: Sequence[Placement] = (),
 ) -> Report:
     """Freeze `model`, put a part around the layer at each path, and a trained copy beside each head.
 
-    parts   (path, what makes the part of the layer that stands there): two at one path go one around the other
+    parts        (path, what makes the part of the layer that stands there): two at one path go one around the other
+    placements   the same for the report, of parts with a rank
     Raises: BadValue when the model carries an adapter already, or when nothing would train.
     """
-    refuse_adapted(model)
-    if not parts and not heads_of(model):
-        raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
-    with _attaching(model) as (numbers, base):
-        for path, made in parts:
+
+    def put_in() -> None:
+        if not parts and not heads_of(model):
+            raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
+        for path, around in parts:
             layer = model.get_submodule(path)
-            put(model, path, _awake_as(made(layer), layer))
-        report = Report(method, (), train_heads(model), numbers, base, parts=parts_of(model))
-    return _reported(model, report)
+            put(model, path, _awake_as(around(layer), layer))
+
+    return _attached(model, method, put_in, placements)
 
 
 def attach_ahead(model: nn.Module, method: Method, name: str, made: Callable[[], Ahead]) -> Report:
@@ -88,11 +90,28 @@ def attach_ahead(model: nn.Module, method: Method, name: str, made: Callable[[],
 
     Raises: BadValue when the model carries an adapter already.
     """
+    return _attached(model, method, lambda: made().train(model.training).hang(model, name))
+
+
+def _attached(
+    model: nn.Module, method: Method, put_in: Callable[[], None], placements: Sequence[Placement] = ()
+) -> Report:
+    """The base frozen, in it what `put_in` puts there, and a trained copy beside each head."""
     refuse_adapted(model)
-    with _attaching(model) as (numbers, base):
-        made().train(model.training).hang(model, name)
-        report = Report(method, (), train_heads(model), numbers, base, parts=parts_of(model))
-    return _reported(model, report)
+    numbers, base, heads = numbers_of(model), fingerprint(model), heads_of(model)
+    with or_as_it_was(model):
+        model.requires_grad_(False)
+        put_in()
+        warn_of_others(model)
+        for name, head in heads:
+            put(model, name, _awake_as(TrainedCopy(head, _fp32_copy(head)), head))
+    parts = () if placements else parts_of(model)
+    return _reported(model, Report(method, tuple(placements), _sizes(heads), numbers, base, parts))
+
+
+def _sizes(heads: Sequence[tuple[str, nn.Module]]) -> tuple[tuple[str, int], ...]:
+    """Numbers in each head."""
+    return tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
 
 
 def attach_whole(model: nn.Module, method: Method) -> Report:
@@ -101,11 +120,9 @@ def attach_whole(model: nn.Module, method: Method) -> Report:
     if coded_layers(model):
         raise BadValue("codes of a few bits cannot train: load the base in fp32 or bf16, or train lora beside it")
     model.requires_grad_(True)
-    numbers = numbers_of(model)
-    heads = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads_of(model))
+    numbers, heads = numbers_of(model), _sizes(heads_of(model))
     own = numbers - sum(count for _, count in heads)
-    parts = (("every weight", own),)
-    return _reported(model, Report(method, (), heads, numbers, fingerprint(model), parts=parts, within=True))
+    return _reported(model, Report(method, (), heads, numbers, fingerprint(model), (("every weight", own),)))
 
 
 def refuse_adapted(model: nn.Module) -> None:
@@ -116,17 +133,15 @@ def refuse_adapted(model: nn.Module) -> None:
 
 
 @contextmanager
-def _attaching(model: nn.Module) -> Iterator[tuple[int, str]]:
-    """The base frozen, its size and its fingerprint; should anything go wrong inside, the model as it was."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    numbers, base = numbers_of(model), fingerprint(model)
-    model.requires_grad_(False)
+def or_as_it_was(model: nn.Module) -> Iterator[None]:
+    """If anything goes wrong inside the block, take out what was put in; what trained before trains again."""
+    trained = [(p, p.requires_grad) for p in model.parameters()]
     try:
-        yield numbers, base
-    except Exception:
+        yield
+    except BaseException:
         take_out(model)
-        for parameter in trained:
-            parameter.requires_grad_(True)
+        for parameter, requires_grad in trained:
+            parameter.requires_grad_(requires_grad)
         raise
 
 
@@ -139,15 +154,6 @@ def numbers_of(model: nn.Module) -> int:
 def coded_layers(model: nn.Module) -> list[Any]:
     """The layers whose weights are held as codes of a few bits, see `methods/quantized.py`."""
     return [module for module in model.modules() if hasattr(module, "dequantized")]
-
-
-def train_heads(model: nn.Module) -> tuple[tuple[str, int], ...]:
-    """Put a trained copy beside each head; returns their names and numbers."""
-    heads = heads_of(model)
-    warn_of_others(model)
-    for name, head in heads:
-        put(model, name, _awake_as(TrainedCopy(head, _fp32_copy(head)), head))
-    return tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
 
 
 def _reported(model: nn.Module, report: Report) -> Report:
@@ -248,12 +254,6 @@ def take_out(model: nn.Module) -> None:
 def lora_layers(model: nn.Module) -> list[LoRALayer]:
     """Every LoRA layer of a model, heads not among them."""
     return [layer for _, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
-
-
-def _wrap(model: nn.Module, placement: Placement, method: LoRA) -> None:
-    path = placement.site.module
-    layer = model.get_submodule(path)
-    put(model, path, _awake_as(made(layer, placement, method), layer))
 
 
 def _awake_as(part: AdaptedLayer, layer: nn.Module) -> AdaptedLayer:

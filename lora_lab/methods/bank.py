@@ -29,6 +29,7 @@ from lora_lab.methods.attach import adapted_layers, put, refuse_adapted, report_
 from lora_lab.methods.base import Report
 from lora_lab.methods.blend import blended
 from lora_lab.methods.mixed import BankedLayer, Choice, Name, Rows, lora_around
+from lora_lab.methods.options import is_number
 from lora_lab.methods.packed import share
 
 
@@ -102,7 +103,7 @@ class AdapterBank:
         """
         self._free(name)
         for part, weight in weights.items():
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            if not is_number(weight) or not math.isfinite(weight):
                 raise BadValue(f"the weight of '{self._known(part)}' must be a finite number, not {weight!r}")
         alone = blended(share(self._plain), {part: (self._alone[self._known(part)], w) for part, w in weights.items()})
         self._hold(name, alone)
@@ -141,7 +142,7 @@ class AdapterBank:
 
         Raises: NotFound for an unknown name.
         """
-        self._choice.now = self._known(name)
+        self._choice.now = self._known_or_base(name)
 
     @contextmanager
     def mixed(self, names: Sequence[Name]) -> Iterator[None]:
@@ -153,7 +154,7 @@ class AdapterBank:
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list with the adapter of each row, not {names!r}")
-        rows = tuple(self._known(name) for name in names)
+        rows = tuple(self._known_or_base(name) for name in names)
         if rows != self._rows.names:  # the same as last time: what the layers picked for them still holds
             self._rows = Rows(rows)
         before, self._choice.now = self._choice.now, self._rows
@@ -167,15 +168,20 @@ class AdapterBank:
     # ---- inside
 
     def _check_rows(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = [*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
+        # What a decoder goes on with while it generates; what its encoder had read comes as hidden states then.
+        names = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
+        given = [*args, *(kwargs.get(name) for name in names)]
         rows = next(len(value) for value in given if isinstance(value, torch.Tensor))
         if isinstance(self._choice.now, Rows) and rows != len(self._choice.now.names):
             raise BadValue(
                 f"the batch has {rows} rows, but mixed was given {len(self._choice.now.names)} names: one a row"
             )
 
-    def _known(self, name: Any) -> Any:
-        if name is not None and name not in self._alone:
+    def _known_or_base(self, name: Name) -> Name:
+        return None if name is None else self._known(name)
+
+    def _known(self, name: str) -> str:
+        if name not in self._alone:
             there = f"nearest: {nearest(str(name), self._alone)}" if self._alone else "it is empty"
             raise NotFound(f"the bank holds no adapter '{name}'; {there}")
         return name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.parameters import FP32, Row
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import Site
 
@@ -40,7 +40,6 @@ class Report:
     base_parameters: int  # the model as it came, its head included
     base_fingerprint: str = ""  # of the frozen weights, before anything was merged into them
     parts: tuple[tuple[str, int], ...] = ()  # (where, numbers) of what trains without a rank
-    within: bool = False  # whether those are the base's own weights
 
     @property
     def adapter_parameters(self) -> int:
@@ -61,7 +60,7 @@ class Report:
     def total(self) -> int:
         """The model with its adapters; a head counts once."""
         frozen = sum(p.frozen for p in self.placements)
-        return self.base_parameters + frozen + (0 if self.within else self.adapter_parameters)
+        return self.base_parameters + frozen + (0 if self.method.within else self.adapter_parameters)
 
     def __str__(self) -> str:
         others = [*((name, "part", count) for name, count in self.parts), *((n, "head", c) for n, c in self.heads)]
@@ -71,49 +70,52 @@ class Report:
             site = p.site
             shape = f"{site.in_features:6} {site.out_features:6}"
             lines.append(f"{site.name:{width}}  {site.role:5} {shape}  {p.rank:4} {p.parameters:8,}")
-        how = {"part": "" if not self.within else "as it is", "head": "as a whole"}
+        how = {"part": "" if not self.method.within else "as it is", "head": "as a whole"}
         lines += [f"{name:{width}}  {role}  {how[role]:>19} {count:8,}" for name, role, count in others]
         share = self.trainable / self.total
         return "\n".join([*lines, f"{self.trainable:,} of {self.total:,} parameters train ({share:.2%})"])
 
 
-class Method(Protocol):
-    """What is trained. Frozen dataclasses: a method can be made and counted without importing torch."""
+class Method:
+    """What is trained: a frozen dataclass, so that it can be made and counted without importing torch.
+
+    It says in `trained` what trains, and in `attach` how that is put into a model; the rest follows.
+
+    packs          whether runs of it can train side by side on one frozen base
+    lanes_differ   the settings in which such runs may differ
+    within         whether the base's own weights train
+    """
 
     name: ClassVar[str]
-    lanes_differ: ClassVar[tuple[str, ...]]  # the settings in which such runs may differ
-    within: ClassVar[bool]  # whether the base's own weights train
-
-    def __init__(self, **options: Any) -> None: ...
-
-    @property
-    def packs(self) -> bool:
-        """Whether runs of it can train side by side on one frozen base."""
-        ...
+    packs: ClassVar[bool] = False
+    lanes_differ: ClassVar[tuple[str, ...]] = ()
+    within: ClassVar[bool] = False
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """A row for everything that trains, the task's head not among it."""
-        ...
-
-    def count(self, architecture: Architecture) -> int:
-        """Parameters that train, the task's head not among them."""
-        ...
-
-    def file_bytes(self, architecture: Architecture) -> int:
-        """Bytes of the file that keeps what was trained, the task's head with it."""
-        ...
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """What trains, as far as memory depends on it."""
-        ...
+        raise NotImplementedError
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the base, add what trains, report it. The model is left as it was when this raises."""
-        ...
+        raise NotImplementedError
+
+    def count(self, architecture: Architecture) -> int:
+        """Parameters that train, the task's head not among them."""
+        return sum(row.trained for row in self.trained(architecture))
+
+    def file_bytes(self, architecture: Architecture) -> int:
+        """Bytes of the trained numbers and the head in fp32; a file's header would come on top."""
+        return FP32 * (self.count(architecture) + architecture.head_parameters)
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """What trains, as far as memory depends on it. Raises: as `count`."""
+        unknown = f"the memory of {self.name} is not modelled yet; trace follows it step by step"
+        return Plan(self.count(architecture), unknown=unknown)
 
     def settings(self) -> dict[str, Any]:
-        """The method as a plain mapping, which `method_from` reads back."""
-        ...
+        """{"name": ..., ...}: plain values that JSON can hold, which `method_from` reads back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {"name": self.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 REGISTRY: dict[str, type[Method]] = {}  # every method by the name that the command line and the files use

@@ -18,9 +18,6 @@ from torch import Tensor, nn
 
 from lora_lab.switched import AdaptedLayer, Switched
 
-__all__ = ["Ahead", "Beside", "Switched"]
-
-
 Own = Mapping[str, Tensor]  # what trains beside a layer, by its name there: (lanes, *shape)
 
 

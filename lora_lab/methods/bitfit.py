@@ -12,8 +12,7 @@ from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row, row_of
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, register
-from lora_lab.methods.counted import Counted
+from lora_lab.methods.base import Method, Report, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True)
-class BitFit(Counted):
+class BitFit(Method):
     """All biases, those of the norms among them."""
 
     name: ClassVar[str] = "bitfit"

@@ -20,9 +20,9 @@ from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.accounting.plan import Funnel, Plan
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, register
-from lora_lab.methods.counted import Counted, layers_within, one_of, whole
+from lora_lab.methods.base import Method, Report, register
 from lora_lab.methods.lora_count import layer_of, layered
+from lora_lab.methods.options import layers_within, one_of, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ PER_LAYER = {"houlsby": (2, 0), "lin": (1, 1), "pfeiffer": (1, 0)}  # adapters, 
 
 @register
 @dataclass(frozen=True)
-class Bottleneck(Counted):
+class Bottleneck(Method):
     """Bottlenecks of `size` numbers.
 
     layernorms   trained layer norms in each layer; None: as many as the placement has
@@ -56,14 +56,19 @@ class Bottleneck(Counted):
         if self.layers is not None:
             whole("layers", self.layers)
 
+    @property
+    def norms(self) -> int:
+        """Trained layer norms in each layer."""
+        return PER_LAYER[self.placement][1] if self.layernorms is None else self.layernorms
+
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """The way down, the way up and the norms. Raises: BadValue for a size above the model's width."""
         layers, d = self.layers or architecture.layers, architecture.hidden
         layers_within("layers", layers, architecture)
         self.check_width(d)
-        adapters, norms = PER_LAYER[self.placement]
+        adapters, norms = PER_LAYER[self.placement][0], self.norms
         rows = [_row("down", d, self.size, layers * adapters), _row("up", self.size, d, layers * adapters)]
-        if norms := norms if self.layernorms is None else self.layernorms:
+        if norms:
             numbers = layers * norms * 2 * d
             rows.append(Row("adapter.layer_norm", "norm", 1, d, layers * norms, 0, numbers, matrix=False))
         return tuple(rows)
@@ -84,8 +89,7 @@ class Bottleneck(Counted):
 
     def plan(self, architecture: Architecture) -> Plan:
         """The bottlenecks of each layer, as far as memory depends on them. Raises: as `trained`."""
-        numbers, (adapters, usual) = self.count(architecture), PER_LAYER[self.placement]
-        norm = bool(usual if self.layernorms is None else self.layernorms)
+        numbers, adapters, norm = self.count(architecture), PER_LAYER[self.placement][0], bool(self.norms)
         first, d = architecture.layers - (self.layers or architecture.layers), architecture.hidden
         after = ("o", "down")[-adapters:]
         places = [s for s in architecture.slots if s.module.key in after and not s.module.expert]

@@ -9,8 +9,8 @@ from lora_lab.accounting.architectures import Architecture, Module
 from lora_lab.accounting.parameters import Row, row_of
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, register
-from lora_lab.methods.counted import Counted, layers_within, whole
+from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.options import layers_within, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True)
-class FullFineTuning(Counted):
+class FullFineTuning(Method):
     """Everything trains; with `top` only the last so many layers, without embeddings and final norm.
 
     Source: Hu et al. 2021, table 3 (FT and FT-Top2). Raises: BadValue for an impossible value.
@@ -63,7 +63,7 @@ class FullFineTuning(Counted):
 
 @register
 @dataclass(frozen=True)
-class HeadOnly(Counted):
+class HeadOnly(Method):
     """The model stays frozen and only the task's head trains: the least that fine-tuning can be."""
 
     name: ClassVar[str] = "head"

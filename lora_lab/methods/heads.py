@@ -30,5 +30,5 @@ def warn_of_others(model: nn.Module) -> None:
         warnings.warn(
             f"{said}: it stays frozen, random if no checkpoint brought it; to adapt it name its layers as targets",
             LabWarning,
-            stacklevel=5,
+            stacklevel=6,
         )

@@ -8,18 +8,18 @@ Source: Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.accounting.architectures import Architecture, Slot
 from lora_lab.accounting.parameters import Row
 from lora_lab.accounting.plan import Factor, Plan
-from lora_lab.accounting.sites import choose
+from lora_lab.accounting.sites import Site, choose
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, register
-from lora_lab.methods.counted import Counted, words
-from lora_lab.methods.lora_count import layered, slot_row
+from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.lora_count import layered, rows
+from lora_lab.methods.options import words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True)
-class IA3(Counted):
+class IA3(Method):
     """Factors at the targets, on the input of those that `feedforward` names and on the output of the others.
 
     Targets are roles, as everywhere. Raises: BadValue for none, or for a feedforward that is no target.
@@ -46,12 +46,26 @@ class IA3(Counted):
             if target not in self.targets:
                 raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")
 
+    def place(self, sites: Sequence[Site]) -> list[tuple[Site, bool]]:
+        """Where the factors go among a model's sites, and whether each is on the input there.
+
+        Raises: NotFound for a target that matches nothing; BadValue for one that is no linear layer, and for a slice
+        of a fused layer among the feedforward ones.
+        """
+        on_input = set(choose(self.feedforward, sites)) if self.feedforward else set()
+        chosen = choose(self.targets, sites)
+        for site in chosen:
+            if site.kind != "linear":
+                said = f"ia3 is for linear layers, and {site.name} is an {site.kind}"
+                raise BadValue(f"{said}: leave it out of the targets")
+            if site in on_input and site.rows is not None:
+                said = f"{site.name} shares its input with the rest of the layer"
+                raise BadValue(f"{said}, so no factor there is its own: leave {site.role} out of feedforward")
+        return [(site, site in on_input) for site in chosen]
+
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """A vector at each site. Raises: NotFound for a target that matches nothing."""
-        numbers: Counter[Row] = Counter()
-        for slot, factor in self._factors(architecture):
-            numbers[slot_row(slot, architecture)] += factor.numbers * slot.times
-        return tuple(replace(row, trained=n) for row, n in numbers.items())
+        """A vector at each site. Raises: as `place`."""
+        return rows([(slot, factor.numbers) for slot, factor in self._factors(architecture)], architecture)
 
     def plan(self, architecture: Architecture) -> Plan:
         """The factors of each layer, as far as memory depends on them. Raises: as `trained`."""
@@ -60,8 +74,7 @@ class IA3(Counted):
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put a factor at each target, give a classification head a copy that trains.
 
-        Raises: NotFound for a target that matches nothing; BadValue for one that is no linear layer, and when the model
-        carries an adapter already.
+        Raises: as `place`, and BadValue when the model carries an adapter already.
         """
         from lora_lab.methods import trained_factor  # imports torch
 
@@ -69,9 +82,7 @@ class IA3(Counted):
 
     def _factors(self, architecture: Architecture) -> list[tuple[Slot, Factor]]:
         slots = {slot.site: slot for slot in architecture.slots}
-        on_input = set(choose(self.feedforward, list(slots))) if self.feedforward else set()
-        sites = choose(self.targets, list(slots))
         return [
-            (slots[s], Factor(0, s.in_features, s.out_features, s.rows is not None, on_input=s in on_input))
-            for s in sites
+            (slots[s], Factor(0, s.in_features, s.out_features, s.rows is not None, on_input=on_input))
+            for s, on_input in self.place(list(slots))
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
@@ -17,8 +17,8 @@ from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import ROLES, Site, choose, match
 from lora_lab.errors import BadValue
 from lora_lab.methods import lora_count
-from lora_lab.methods.base import Placement, Report, register
-from lora_lab.methods.counted import Counted
+from lora_lab.methods.base import Method, Placement, Report, register
+from lora_lab.methods.options import is_number, one_of, whole, words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +31,7 @@ LATER = ("dora", "lr_ratio", "freeze_a")
 
 @register
 @dataclass(frozen=True)
-class LoRA(Counted):
+class LoRA(Method):
     """W + scaling * B A on the chosen layers, everything else frozen.
 
     rank            columns of B and rows of A; at least 1, at most min(in, out) of each layer
@@ -67,26 +67,21 @@ class LoRA(Counted):
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the dataclass is frozen; this only brings the arguments into one form
-        set_field(self, "targets", _names(self.targets))
+        set_field(self, "targets", words(self.targets))
         set_field(self, "rank_pattern", _pairs(self.rank_pattern))
         set_field(self, "alpha_pattern", _pairs(self.alpha_pattern))
         for rank in (self.rank, *dict(self.rank_pattern).values()):
-            if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-                raise BadValue(f"rank must be a whole number of at least 1, not {rank!r}")
+            whole("rank", rank)
         for alpha in (self.alpha, *dict(self.alpha_pattern).values()):
-            if not (_is_number(alpha) and 0 < alpha <= 1e30):  # above 3.4e38 it is no fp32 number
+            if not (is_number(alpha) and 0 < alpha <= 1e30):  # above 3.4e38 it is no fp32 number
                 said = f"alpha must be a number above 0, not {alpha!r}"
                 raise BadValue(f"{said}: it scales the update by alpha / rank, and above 1e30 it would overflow")
-        if not (_is_number(self.dropout) and 0 <= self.dropout < 1):
+        if not (is_number(self.dropout) and 0 <= self.dropout < 1):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
-        if self.init not in INITS:
-            raise BadValue(f"init must be one of {', '.join(INITS)}, not {self.init!r}")
-        self._check_later()
-
-    def _check_later(self) -> None:
-        if not (_is_number(self.lr_ratio) and 0 < self.lr_ratio < math.inf):
+        one_of("init", self.init, INITS)
+        if not (is_number(self.lr_ratio) and 0 < self.lr_ratio < math.inf):
             raise BadValue(f"lr_ratio must be a number above 0, not {self.lr_ratio!r}: B's rate is lr_ratio times A's")
-        for name in ("dora", "freeze_a"):
+        for name in ("rslora", "dora", "freeze_a"):
             if not isinstance(getattr(self, name), bool):
                 raise BadValue(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.dora and self.init == "pissa":
@@ -143,15 +138,10 @@ class LoRA(Counted):
         """What the update is multiplied by: alpha / rank, or with rslora alpha / sqrt(rank)."""
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
-    def count(self, where: Sequence[Site] | Architecture) -> int:
-        """Parameters in the adapters on a model with these sites, or of this architecture; the head not among them."""
-        if isinstance(where, Architecture):
-            return sum(row.trained for row in self.trained(where))
-        return sum(p.parameters for p in self.place(where))
-
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """What trains at each kind of module; an expert has an adapter of its own. Raises: as `place`."""
-        return lora_count.rows(self, architecture)
+        found = lora_count.placed(self, architecture)
+        return lora_count.rows([(slot, placement.parameters) for slot, placement in found], architecture)
 
     def file_bytes(self, architecture: Architecture) -> int:
         """Bytes of the adapter's file, header and trained head included. Raises: as `place`."""
@@ -159,7 +149,7 @@ class LoRA(Counted):
 
     def plan(self, architecture: Architecture) -> Plan:
         """The adapters of each layer, as far as memory depends on them. Raises: as `place`."""
-        return lora_count.plan(self, architecture, self.dropout)
+        return lora_count.plan(self, architecture)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, wrap the chosen layers, and give a classification head a copy that trains.
@@ -173,12 +163,10 @@ class LoRA(Counted):
 
     def settings(self) -> dict[str, Any]:
         """{"name": "lora", "rank": 8, ...}: plain values that JSON can hold."""
-        values = asdict(self)
-        values["targets"] = list(self.targets)
-        values["rank_pattern"], values["alpha_pattern"] = dict(self.rank_pattern), dict(self.alpha_pattern)
+        values = super().settings()
+        values |= {"rank_pattern": dict(self.rank_pattern), "alpha_pattern": dict(self.alpha_pattern)}
         plain = {f.name: f.default for f in fields(self) if f.name in LATER}
-        values = {name: value for name, value in values.items() if name not in plain or value != plain[name]}
-        return {"name": self.name, **values}
+        return {name: value for name, value in values.items() if name not in plain or value != plain[name]}
 
 
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:
@@ -188,20 +176,8 @@ def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], def
     return value
 
 
-def _names(targets: Any) -> tuple[str, ...]:
-    given = targets.split(",") if isinstance(targets, str) else targets
-    try:
-        return tuple(one.strip() for one in given if one.strip())
-    except (TypeError, AttributeError):
-        raise BadValue(f"targets are roles, names or patterns, such as 'q,v', not {targets!r}") from None
-
-
 def _pairs(pattern: Pattern | Mapping[str, float]) -> Pattern:
     try:
         return tuple(pattern.items()) if isinstance(pattern, Mapping) else tuple((str(t), v) for t, v in pattern)
     except (TypeError, ValueError):
         raise BadValue(f"a pattern says which target has which number, such as {{'q': 4}}, not {pattern!r}") from None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,47 +9,33 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from lora_lab.accounting.architectures import Architecture, Slot
 from lora_lab.accounting.parameters import Row, row_of, safetensors_bytes, slice_rows
 from lora_lab.accounting.plan import Adapter, LayerPlan, Plan
-from lora_lab.accounting.sites import Site
 from lora_lab.methods.base import Placement
+
+if TYPE_CHECKING:
+    from lora_lab.methods.lora import LoRA
 
 # As in `methods/adapters.py`, which imports torch; a test holds the two together.
 _PREFIX = "base_model.model."
 _FINGERPRINT = "0" * 16
 
 
-class Places(Protocol):
-    """A method that puts a pair of matrices at each of some sites."""
-
-    def place(self, sites: Sequence[Site]) -> tuple[Placement, ...]: ...
-
-    def settings(self) -> dict[str, Any]: ...
-
-    def file_rank(self, rank: int) -> int: ...
-
-    @property
-    def dora(self) -> bool: ...
-
-    @property
-    def variants(self) -> tuple[str, ...]: ...
-
-
-def rows(method: Places, architecture: Architecture) -> tuple[Row, ...]:
-    """What trains at each kind of module, or slice of one. Raises: as `LoRA.place`."""
+def rows(parts: Iterable[tuple[Slot, int]], architecture: Architecture) -> tuple[Row, ...]:
+    """A row for each kind of module, or slice of one, from the numbers that train at each slot."""
     numbers: Counter[Row] = Counter()
-    for slot, placement in _placed(method, architecture):
-        numbers[slot_row(slot, architecture)] += placement.parameters * slot.times
+    for slot, trained in parts:
+        numbers[_row(slot, architecture)] += trained * slot.times
     return tuple(replace(row, trained=n) for row, n in numbers.items())
 
 
-def slot_row(slot: Slot, architecture: Architecture) -> Row:
+def _row(slot: Slot, architecture: Architecture) -> Row:
     """The row that a site belongs to: its module's, or its slice's."""
     if slot.site.rows is None:
         return row_of(slot.module)
@@ -57,7 +43,7 @@ def slot_row(slot: Slot, architecture: Architecture) -> Row:
     return next(row for row in slices if row.role == slot.site.role)
 
 
-def file_bytes(method: Places, architecture: Architecture) -> int:
+def file_bytes(method: LoRA, architecture: Architecture) -> int:
     """Bytes of the adapter_model.safetensors that `save_adapter` writes, header and trained head included.
 
     A fused layer costs more there than trains: PEFT knows no slices (see `methods/adapters.py`).
@@ -67,14 +53,14 @@ def file_bytes(method: Places, architecture: Architecture) -> int:
     return safetensors_bytes(dict(_tensors(method, architecture)), {"format": "pt", "lora_lab": own})
 
 
-def plan(method: Places, architecture: Architecture, dropout: float) -> Plan:
+def plan(method: LoRA, architecture: Architecture) -> Plan:
     """The adapters of each layer by the module they stand beside; those outside the layers only as a number."""
-    placed = _placed(method, architecture)
+    found = placed(method, architecture)
     return replace(
-        layered([(slot, _adapter(p)) for slot, p in placed], architecture),
-        parameters=sum(p.parameters * slot.times for slot, p in placed),
-        kept=sum(_kept(method, p) * slot.times for slot, p in placed),
-        dropout=dropout,
+        layered([(slot, _adapter(p)) for slot, p in found], architecture),
+        parameters=sum(p.parameters * slot.times for slot, p in found),
+        kept=sum(_kept(method, p) * slot.times for slot, p in found),
+        dropout=method.dropout,
         unknown=_unknown(method),
     )
 
@@ -85,13 +71,13 @@ def _adapter(placement: Placement) -> Adapter:
     return Adapter(placement.rank, site.in_features, site.out_features, sliced, frozen)
 
 
-def _kept(method: Places, placement: Placement) -> int:
+def _kept(method: LoRA, placement: Placement) -> int:
     """Numbers beside the base that do not train: a frozen A, and what PiSSA's A and B started as."""
     start = placement.site.lora_parameters(method.file_rank(placement.rank) - placement.rank)
     return placement.frozen + start
 
 
-def _unknown(method: Places) -> str:
+def _unknown(method: LoRA) -> str:
     """Why the closed form does not state a variant's memory; that of the others is as LoRA's, or known."""
     named = [name for name in method.variants if name in ("dora", "pissa")]
     return f"the memory of lora with {' and '.join(named)} is not modelled; trace follows it step by step" * bool(named)
@@ -117,14 +103,15 @@ def layer_of(slot: Slot) -> int:
     return int(slot.site.module[slot.module.name.index("*") :].partition(".")[0])
 
 
-def _placed(method: Places, architecture: Architecture) -> list[tuple[Slot, Placement]]:
+def placed(method: LoRA, architecture: Architecture) -> list[tuple[Slot, Placement]]:
+    """Where the adapters go. Raises: as `LoRA.place`."""
     slots = {slot.site: slot for slot in architecture.slots}
     return [(slots[placement.site], placement) for placement in method.place(list(slots))]
 
 
-def _tensors(method: Places, architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _tensors(method: LoRA, architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Key and shape of every tensor in the file."""
-    for path, group in groupby(_placed(method, architecture), key=lambda pair: pair[0].site.module):
+    for path, group in groupby(placed(method, architecture), key=lambda pair: pair[0].site.module):
         together = list(group)
         slot, rank = together[0][0], sum(method.file_rank(placement.rank) for _, placement in together)
         ends = ("embedding_A", "embedding_B") if slot.site.kind == "embedding" else ("A.weight", "B.weight")

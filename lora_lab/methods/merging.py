@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -118,7 +119,7 @@ def detach(model: nn.Module) -> None:
 
 def _refuse_within(model: nn.Module) -> None:
     report = getattr(model, "lora_lab_report", None)
-    if isinstance(report, Report) and report.within:
+    if isinstance(report, Report) and report.method.within:
         raise BadValue(
             f"{report.method.name} trains the base's own weights, so there is nothing to take out; load the base anew"
         )
@@ -144,7 +145,7 @@ def _merged(model: nn.Module, parts: Parts, fp32: bool) -> MergeReport:
         if fp32:
             model.float()
         for name, part in parts:
-            part.merge(watch=_noting(name, rounded))
+            part.merge(watch=partial(_note, rounded, name))
     except BaseException:
         _unmerge(model, done)
         for name, tensor in _numbers(model):
@@ -153,15 +154,12 @@ def _merged(model: nn.Module, parts: Parts, fp32: bool) -> MergeReport:
     return MergeReport(tuple(rounded), tuple(untied), tuple(dequantised), _bytes(model) - before)
 
 
+def _note(rounded: list[Rounding], name: str, frozen: Tensor, new: Tensor) -> None:
+    rounded.append(rounding_of(_path(name), frozen, new))
+
+
 def _numbers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return chain(model.named_parameters(), model.named_buffers())
-
-
-def _noting(name: str, rounded: list[Rounding]) -> Callable[[Tensor, Tensor], None]:
-    def note(frozen: Tensor, new: Tensor) -> None:
-        rounded.append(rounding_of(_path(name), frozen, new))
-
-    return note
 
 
 def _stand_in(model: nn.Module, parts: Parts) -> tuple[list[str], list[str]]:

@@ -135,7 +135,7 @@ class BankedLayer(AdaptedLayer):
 
     def _mixed(self, x: Tensor, rows: Rows) -> Tensor:
         """All rows at once."""
-        _check_rows(x.shape[:-1].numel() % len(rows.names) == 0, x)
+        _check_rows(len(x) == len(rows.names) or (x.dim() == 2 and len(x) % len(rows.names) == 0), x)
         y: Tensor = self.base_layer(x.reshape(-1, x.shape[-1]))  # (rows * tokens, out)
         if self._stack is None or not self._stack.fits(y):
             pairs = {name: pair_of(lora_around(way)) for name, way in self._ways.items() if name not in self._other}

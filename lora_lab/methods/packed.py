@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_lab.errors import BadValue
 from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy, in_its_dtype
 from lora_lab.methods.attach import adapted_layers, put, report_of, switched
 from lora_lab.methods.beside import Ahead, Beside, PackedAhead, PackedBeside
@@ -53,7 +54,9 @@ def pack(
     lanes     each with a method of the same kind attached; their parameters become views into the table returned
     streams   the random numbers of each lane
     room      that of an earlier table, whose rows then keep their meaning though some lanes have left
+    Raises: BadValue for a base whose layers read more than the lanes' rows.
     """
+    _check_reads_rows(base, lanes)
     model, slots = share(base), _by_slot(lanes)
     room = room or _room(slots)
     others = [_others(lane) for lane in lanes]
@@ -68,6 +71,14 @@ def pack(
             _alias(parameters[name], *(t[k] for t in both(block)))
     _pack_others(model, lanes, streams, blocks)
     return model, table
+
+
+def _check_reads_rows(base: nn.Module, lanes: Sequence[nn.Module]) -> None:
+    """Raises BadValue where lanes adapt DeBERTa's layers, which read its table of relative positions as well."""
+    adapted = (part for lane in lanes for _, part in adapted_layers(lane) if not isinstance(part, TrainedCopy))
+    if getattr(getattr(base, "config", None), "relative_attention", False) and any(True for _ in adapted):
+        said = f"the layers of this {type(base).__name__} also read its table of relative positions"
+        raise BadValue(f"{said}, which is no run's own: train its runs one after the other, with --solo")
 
 
 def _pack_others(
@@ -253,6 +264,6 @@ def _alias(parameter: Tensor, numbers: Tensor, gradients: Tensor) -> None:
 
 def can_pack(model: nn.Module) -> bool:
     """Whether what is attached to a lane can stand in a pack: a method that packs, no adapted embedding, all fp32."""
+    embeddings = any(isinstance(layer, LoRAEmbedding) for _, layer in adapted_layers(model))
     whole = all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
-    whole = whole and report_of(model).method.packs
-    return whole and not any(isinstance(layer, LoRAEmbedding) for _, layer in adapted_layers(model))
+    return report_of(model).method.packs and whole and not embeddings

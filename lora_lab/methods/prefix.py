@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, register
-from lora_lab.methods.counted import Counted, layers_within, one_of, whole
+from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.options import layers_within, one_of, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,7 @@ FORMS = ("keys-values", "activations")
 
 @register
 @dataclass(frozen=True)
-class PrefixTuning(Counted):
+class PrefixTuning(Method):
     """`tokens` learned positions in front of every layer. Raises: BadValue for an impossible value."""
 
     name: ClassVar[str] = "prefix"

@@ -20,8 +20,8 @@ from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import FP32, Row
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, register
-from lora_lab.methods.counted import Counted
+from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.options import is_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +31,7 @@ NO_STEP = "the probe takes no training step, its memory is that of reading each 
 
 @register
 @dataclass(frozen=True)
-class Probe(Counted):
+class Probe(Method):
     """Logistic regression with the penalty l2 / 2 |W|^2 against the sum of losses: the one thing to tune.
 
     scikit-learn's C is 1 / l2; with two classes, for which it keeps one row of W in the place of two, 2 / l2.
@@ -43,8 +43,7 @@ class Probe(Counted):
     l2: float = 1.0
 
     def __post_init__(self) -> None:
-        number = isinstance(self.l2, int | float) and not isinstance(self.l2, bool)
-        if not (number and 0 < self.l2 < math.inf):
+        if not (is_number(self.l2) and 0 < self.l2 < math.inf):
             raise BadValue(f"l2 must be a number above 0, not {self.l2!r}: without a penalty W may grow for ever")
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
 from lora_lab.accounting.plan import Plan
-from lora_lab.methods.base import Report, register
-from lora_lab.methods.counted import Counted, one_of, whole
+from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.options import one_of, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ INITS = ("vocabulary", "random")
 
 @register
 @dataclass(frozen=True)
-class PromptTuning(Counted):
+class PromptTuning(Method):
     """`tokens` vectors of the model's width, starting as those of real tokens ("vocabulary") or at random.
 
     Raises: BadValue for an impossible value.

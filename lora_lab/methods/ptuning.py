@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import FP32, Row
 from lora_lab.accounting.plan import Plan
-from lora_lab.methods.base import Report, register
-from lora_lab.methods.counted import Counted, whole
+from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.options import whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True)
-class PTuning(Counted):
+class PTuning(Method):
     """`tokens` vectors through a network `hidden` wide, as wide as the model when None.
 
     Raises: BadValue for an impossible value.

@@ -18,7 +18,7 @@ from lora_lab.accounting.four_bit import OUTSIDE
 from lora_lab.errors import BadValue
 from lora_lab.layers import is_linear, out_by_in
 from lora_lab.methods import bnb
-from lora_lab.methods.attach import fingerprint, put, refuse_adapted
+from lora_lab.methods.attach import coded_layers, fingerprint, put, refuse_adapted
 from lora_lab.methods.quantize import Quantized, format_of, quantize
 
 
@@ -109,7 +109,7 @@ def quantize_model(model: nn.Module, name: str = "nf4", *, fast: bool = True) ->
     """
     format_of(name)
     refuse_adapted(model)
-    if is_quantized(model):
+    if coded_layers(model):
         raise BadValue("this model is quantised already; load it anew for another format")
     found = quantizable(model)
     if not found:
@@ -123,13 +123,5 @@ def quantize_model(model: nn.Module, name: str = "nf4", *, fast: bool = True) ->
 
 def quantizable(model: nn.Module) -> list[str]:
     """The paths of a plain model's linear layers, those outside its layers (head, pooler) not among them."""
-    return [path for path, module in model.named_modules() if is_linear(module) and not _outside(path)]
-
-
-def is_quantized(model: nn.Module) -> bool:
-    """Whether any layer of the model is held in a few bits."""
-    return any(isinstance(module, QuantizedLinear) for module in model.modules())
-
-
-def _outside(path: str) -> bool:
-    return bool(set(path.split(".")) & set(OUTSIDE))
+    linear = (path for path, module in model.named_modules() if is_linear(module))
+    return [path for path in linear if set(path.split(".")).isdisjoint(OUTSIDE)]

@@ -38,10 +38,10 @@ DIMENSIONS = 4
 LIKELY = 100_000_000  # bytes of the largest header that the safetensors library reads
 CHUNK = 1 << 18  # numbers looked at together
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-OTHERS = {
-    "BOOL": ("bool", 1), "U8": ("uint8", 1), "I8": ("int8", 1), "I16": ("int16", 2), "U16": ("uint16", 2),
-    "I32": ("int32", 4), "U32": ("uint32", 4), "I64": ("int64", 8), "U64": ("uint64", 8),
-    "F8_E4M3": ("float8_e4m3fn", 1), "F8_E5M2": ("float8_e5m2", 1),
+DTYPES = FLOATS | {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
+    "I32": torch.int32, "U32": torch.uint32, "I64": torch.int64, "U64": torch.uint64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
 
 
@@ -150,8 +150,8 @@ class TensorFile(Mapping[str, Tensor]):
     def _check_float(self, key: str) -> None:
         dtype = self.entries[key].dtype
         if dtype not in FLOATS:
-            named = OTHERS[dtype][0]
-            raise Refused(f"{self._said(key)} holds {named} values; adapters are {', '.join(FLOATS)}", WRONG_DTYPE)
+            said = f"{self._said(key)} holds {DTYPES[dtype]} values; adapters are {', '.join(FLOATS)}"
+            raise Refused(said, WRONG_DTYPE)
 
     def _fill(self, tensor: Tensor, begin: int) -> None:
         """Read straight into the tensor's memory; the file is opened anew, so it may have changed since."""
@@ -197,13 +197,13 @@ def _entry(key: str, told: Any, start: int) -> Entry:
     if not isinstance(told, dict) or told.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"its header does not give dtype, shape and data_offsets of {key}")
     dtype, shape, offsets = told["dtype"], told["shape"], told["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in FLOATS | OTHERS:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{key} has the unknown dtype {str(dtype)[:20]!r}")
     if not _counts(shape) or len(shape) > DIMENSIONS or 0 in shape:
         raise ValueError(f"{key} has the impossible shape {str(shape)[:60]}")
     if not _counts(offsets) or len(offsets) != 2:
         raise ValueError(f"{key} has the impossible place {str(offsets)[:60]}")
-    size = math.prod(shape) * (FLOATS[dtype].itemsize if dtype in FLOATS else OTHERS[dtype][1])
+    size = math.prod(shape) * DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != size:
         raise ValueError(f"{key} of shape {shape} has {size:,} bytes, its place {offsets[1] - offsets[0]:,}")
     return Entry(dtype, tuple(shape), start + offsets[0], size)

@@ -86,11 +86,7 @@ def share_start(model: nn.Module, lanes: int) -> None:
     for name in ("query", "key", "value"):
         layer = getattr(attention, name)
         if type(innermost(layer)) is nn.Linear and type(layer).__name__ in ("Linear", "PackedLoRA"):
-            _wrap(attention, name, layer, body.embeddings)
-
-
-def _wrap(attention: nn.Module, name: str, layer: nn.Module, start: SharedEmbeddings) -> None:
-    if isinstance(layer, AdaptedLayer):
-        layer.base_layer = SharedProduct(layer.base_layer, start)
-    else:
-        put(attention, name, SharedProduct(layer, start))
+            if isinstance(layer, AdaptedLayer):
+                layer.base_layer = SharedProduct(layer.base_layer, body.embeddings)
+            else:
+                put(attention, name, SharedProduct(layer, body.embeddings))

@@ -39,8 +39,19 @@ class SoftPrefix(Ahead):
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
         return self.keys_values.to(dtype).expand(rows, -1, -1, -1, -1, -1)  # (rows, layers, tokens, 2, heads, dim)
 
-    def prepend(self, model: nn.Module, call: Call, vectors: Tensor) -> Call:
-        return before_keys(model, call, vectors)
+    def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
+        """With a cache that holds the prefix, and a mask and positions that tell of it; vectors as above."""
+        if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+            raise BadValue("checkpointing drops the cache, and the prefix with it: leave checkpointing out")
+        tokens, encoder = vectors.shape[2], is_encoder(model)
+        if not under_way(call):
+            name = str(_cache_name(model))
+            new = EncoderCache() if encoder else DynamicCache(config=model.config)
+            call[name] = _filled(call.get(name) or new, vectors)
+        lengthen_mask(call, tokens)
+        if not encoder:
+            move_positions(call, tokens)
+        return call
 
 
 class EncoderCache(DynamicCache):
@@ -75,27 +86,6 @@ def _kv_heads(config: Any, heads: int) -> int:
     if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
         return 1
     return getattr(config, "num_key_value_heads", None) or heads
-
-
-def before_keys(model: Any, call: Call, vectors: Tensor) -> Call:
-    """A model's keyword arguments with a cache that holds the prefix, and a mask and positions that tell of it.
-
-    vectors: (rows, layers, tokens, 2, kv_heads, head_dim)
-    """
-    if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        raise BadValue("checkpointing drops the cache, and the prefix with it: leave checkpointing out")
-    tokens, encoder = vectors.shape[2], is_encoder(model)
-    if not under_way(call):
-        name = str(_cache_name(model))
-        call[name] = _filled(call.get(name) or _new(model, encoder), vectors)
-    lengthen_mask(call, tokens)
-    if not encoder:
-        move_positions(call, tokens)
-    return call
-
-
-def _new(model: Any, encoder: bool) -> DynamicCache:
-    return EncoderCache() if encoder else DynamicCache(config=model.config)
 
 
 def _filled(cache: Any, vectors: Tensor) -> Any:

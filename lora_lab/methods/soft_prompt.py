@@ -42,8 +42,21 @@ class SoftPrompt(Ahead):
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
         return self.made().to(dtype).expand(rows, -1, -1)  # (rows, tokens, hidden)
 
-    def prepend(self, model: nn.Module, call: Call, vectors: Tensor) -> Call:
-        return before_embeddings(model, call, vectors)
+    def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
+        """With vectors (rows, tokens, hidden) ahead of the embeddings, and all else as long."""
+        tokens = vectors.shape[1]
+        if under_way(call):
+            lengthen_mask(call, tokens)
+            move_positions(call, tokens)
+            return call
+        ids, embedded = call.pop("input_ids", None), call.get("inputs_embeds")
+        if embedded is None:
+            embedded = model.get_input_embeddings()(ids)  # (rows, tokens, hidden)
+        call["inputs_embeds"] = torch.cat([vectors, embedded], dim=1)
+        _lengthen(call, embedded.shape[:2], tokens)
+        if hasattr(model, "score"):  # a causal classifier, which reads the last token and cannot find it without ids
+            _pad_left(call)
+        return call
 
 
 class EncodedPrompt(SoftPrompt):
@@ -103,23 +116,6 @@ def _start(embed: nn.Embedding, method: PromptTuning) -> Tensor:
         return embed(torch.randint(0, tokens, (method.tokens,), device=where))  # type: ignore[no-any-return]
     every = embed(torch.arange(tokens, device=where))
     return torch.randn(method.tokens, d, device=where) * every.float().std()
-
-
-def before_embeddings(model: Any, call: Call, vectors: Tensor) -> Call:
-    """A model's keyword arguments with vectors (rows, p, hidden) ahead of the embeddings, and all else as long."""
-    tokens = vectors.shape[1]
-    if under_way(call):
-        lengthen_mask(call, tokens)
-        move_positions(call, tokens)
-        return call
-    ids, embedded = call.pop("input_ids", None), call.get("inputs_embeds")
-    if embedded is None:
-        embedded = model.get_input_embeddings()(ids)  # (rows, tokens, hidden)
-    call["inputs_embeds"] = torch.cat([vectors, embedded], dim=1)
-    _lengthen(call, embedded.shape[:2], tokens)
-    if hasattr(model, "score"):  # a causal classifier, which reads the last token and cannot find it without ids
-        _pad_left(call)
-    return call
 
 
 def _lengthen(call: Call, shape: torch.Size, tokens: int) -> None:

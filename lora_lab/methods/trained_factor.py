@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.accounting.sites import choose
-from lora_lab.errors import BadValue
 from lora_lab.layers import out_by_in
 from lora_lab.methods.attach import attach_beside, sites_of
 from lora_lab.methods.base import Report
@@ -69,11 +67,6 @@ class TrainedFactor(Beside, Mergeable):
 
 def attach_factors(model: nn.Module, method: IA3) -> Report:
     """Freeze `model`, put a factor at each target and a trained copy beside each head."""
-    sites = sites_of(model)
-    on_input = set(choose(method.feedforward, sites)) if method.feedforward else set()
-    chosen = choose(method.targets, sites)
-    for site in chosen:
-        if site.kind != "linear":
-            raise BadValue(f"ia3 is for linear layers, and {site.name} is an {site.kind}: leave it out of the targets")
-    parts = [(s.module, partial(TrainedFactor, on_input=s in on_input, rows=s.rows)) for s in chosen]
+    placed = method.place(sites_of(model))
+    parts = [(site.module, partial(TrainedFactor, on_input=on_input, rows=site.rows)) for site, on_input in placed]
     return attach_beside(model, method, parts)

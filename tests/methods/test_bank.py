@@ -5,6 +5,7 @@ from __future__ import annotations
 import peft
 import pytest
 import torch
+import transformers
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -27,8 +28,9 @@ from lora_lab import (
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.layers import LoRALayer, is_conv1d
 from lora_lab.methods.attach import fingerprint
+from lora_lab.methods.packed import share
 from lora_lab.methods.quantized import quantize_model
-from tests.conftest import randomise, snapshot, tiny
+from tests.conftest import BART, BERT, randomise, snapshot, tiny
 from tests.methods.test_peft_parity import peft_model, save_peft
 
 TARGETS = {
@@ -338,6 +340,8 @@ def test_names_are_known_single_and_words(tmp_path):
     for wrong in (bank.use, bank.remove, bank.report):
         with pytest.raises(NotFound, match="no adapter 'captan'; nearest: captain"):
             wrong("captan")
+        with pytest.raises(NotFound, match="no adapter 'None'"):  # the base, which answers, but is none to be removed
+            wrong(None) if wrong != bank.use else wrong("None")
     with pytest.raises(NotFound, match="nearest: captain"), bank.mixed(["captan"]):
         pass
     with pytest.raises(BadValue, match="already"):
@@ -373,6 +377,38 @@ def test_a_layer_that_is_not_row_by_row_is_refused_in_a_mixed_batch_alone():
     assert torch.equal(answers(bank.model), answers(alone["a.0"]))
     with bank.mixed(["a.0", "a.1"] * 3), pytest.raises(BadValue, match="not row by row"):
         answers(bank.model)
+
+
+def test_debertas_positions_are_no_rows_of_a_mixed_batch():
+    """Its layers read a table of 2 x 128 positions as well, which could be taken for six rows or for two."""
+    config = transformers.DebertaV2Config(
+        **BERT, relative_attention=True, pos_att_type=["c2p", "p2c"], share_att_key=True, max_relative_positions=129
+    )
+    base = transformers.DebertaV2Model(config).eval()
+    bank, adapted = AdapterBank(share(base)), share(base)
+    LoRA(2, targets="q,k").attach(adapted)
+    randomise(adapted)
+    bank.add("a", adapted)
+    with bank.mixed(["a", None] * 3), pytest.raises(BadValue, match="not row by row"):
+        bank.model(input_ids=IDS)
+
+
+def test_rows_of_a_model_with_two_stacks_go_on_with_their_own_adapters():
+    base = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)).eval()
+    alone: dict[str | None, nn.Module] = {None: share(base)}
+    bank = AdapterBank(share(base))
+    for n, targets in enumerate(("q,v", "all-linear")):
+        alone[f"a.{n}"] = share(base)
+        LoRA(2, targets=targets).attach(alone[f"a.{n}"])
+        randomise(alone[f"a.{n}"], n)
+        bank.add(f"a.{n}", alone[f"a.{n}"])
+    names = ["a.1", None, "a.0"] * 2
+    how = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    with bank.mixed(names):
+        together = bank.model.generate(IDS, attention_mask=torch.ones_like(IDS), **how)
+    for n, name in enumerate(names):
+        row = IDS[n : n + 1]
+        assert torch.equal(alone[name].generate(row, attention_mask=torch.ones_like(row), **how)[0], together[n])
 
 
 def test_a_model_holds_one_bank_or_one_adapter():

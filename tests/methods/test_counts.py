@@ -8,7 +8,7 @@ from torch import nn
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.methods import REGISTRY, method_from
+from lora_lab.methods import method_from
 from lora_lab.methods.adapters import save_adapter
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
@@ -300,13 +300,6 @@ def test_what_cannot_be_is_one_sentence(make, words):
     with pytest.raises((BadValue, NotFound), match=words) as error:
         make()
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", REGISTRY)
-def test_settings_make_the_method_again(name):
-    method = REGISTRY[name]()
-    assert method.name == name
-    assert method_from(method.settings()) == method
 
 
 @pytest.mark.parametrize("ask", [params, lambda *of: memory(*of, batch=2, seq=8), lambda *of: memory(*of, trace=True)])

@@ -14,7 +14,6 @@ from lora_lab import detach, disabled, load_adapter, params, save_adapter
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.base import Method
-from lora_lab.methods.counted import Counted
 from lora_lab.methods.packed import Stream, pack, share
 from tests.conftest import logits, randomise, snapshot, tiny
 
@@ -37,8 +36,7 @@ DOES_NOT_FIT = {
     ("probe", "gpt2"): "needs a classifier",
     ("probe", "llama"): "needs a classifier",
 }
-TRAINED = [name for name, method in REGISTRY.items() if method.attach is not Counted.attach]
-FITTING = [(name, kind) for name in TRAINED for kind in KINDS if (name, kind) not in DOES_NOT_FIT]
+FITTING = [(name, kind) for name in REGISTRY for kind in KINDS if (name, kind) not in DOES_NOT_FIT]
 
 
 def method_of(name: str) -> Method:

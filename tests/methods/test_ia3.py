@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lora_lab import IA3, load_adapter, save_adapter
+from lora_lab import IA3, load_adapter, params, save_adapter
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.methods.adapters import WEIGHTS
 from tests.conftest import logits, randomise, snapshot, tiny
@@ -71,11 +71,21 @@ def test_factors_of_k_and_v_leave_q_alone_in_a_fused_layer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "words"),
-    [(IA3(targets=("embed",), feedforward=()), "an embedding"), (IA3(targets=("gate",), feedforward=()), "'gate'")],
+    ("kind", "method", "words"),
+    [
+        ("bert", IA3(targets=("embed",), feedforward=()), "an embedding"),
+        ("bert", IA3(targets=("gate",), feedforward=()), "'gate'"),
+        (
+            "phi3",
+            IA3(targets="k,up", feedforward="up"),
+            r"\[up\] shares its input .* up out of feedforward",
+        ),
+    ],
 )
-def test_a_target_that_cannot_be_is_refused(method, words):
-    model, before = tiny("bert"), snapshot(tiny("bert"))
+def test_a_target_that_cannot_be_is_refused_and_not_counted(kind, method, words):
+    model, before = tiny(kind), snapshot(tiny(kind))
+    with pytest.raises((BadValue, NotFound), match=words):
+        params(model, method)
     with pytest.raises((BadValue, NotFound), match=words):
         method.attach(model)
     assert snapshot(model) == before

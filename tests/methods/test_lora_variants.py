@@ -173,6 +173,7 @@ def test_an_embedding_is_refused_before_anything_is_touched(method):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"rslora": "no"}, "rslora must be True or False"),
         ({"dora": "yes"}, "dora must be True or False"),
         ({"freeze_a": 1}, "freeze_a must be True or False"),
         ({"lr_ratio": 0}, "lr_ratio must be a number above 0"),

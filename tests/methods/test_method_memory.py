@@ -14,7 +14,6 @@ from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.bottleneck import Bottleneck
-from lora_lab.methods.counted import Counted
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.probe import NO_STEP, Probe
 from lora_lab.training.measure import measure
@@ -50,7 +49,7 @@ class Described:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
-@pytest.mark.parametrize("name", [name for name, kind in REGISTRY.items() if kind.attach is not Counted.attach])
+@pytest.mark.parametrize("name", REGISTRY)
 def test_a_trace_of_every_method_equals_a_real_step_to_the_byte(name, family, dtype):
     if family == "gpt2" and name in NEEDS_A_HEAD:
         return

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lora_lab import LoRA, PromptTuning
+from lora_lab import LoRA
+from lora_lab.errors import BadValue
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import PackedLoRA, Stream, pack, share
 from lora_lab.switched import AdaptedLayer
-from tests.conftest import randomise, tiny
+from tests.conftest import BERT, randomise, tiny
 
 TARGETS = {
     "roberta": ["q,v", "all-linear", "k", "o,up", "*.0.*.query"],
@@ -97,14 +99,18 @@ def _ranks(lanes, layer: PackedLoRA) -> list[int]:
     return ranks
 
 
-@pytest.mark.parametrize("method", [BitFit(), HeadOnly(), PromptTuning(tokens=5)], ids=lambda m: m.name)
-def test_other_methods_that_share_a_frozen_base_pack_too(method):
-    lanes, _, answers, grads, together = alone_and_together(tiny("roberta"), [method] * 3)
-    for model, answer, gradient, part in zip(lanes, answers, grads, together, strict=True):
-        assert torch.allclose(part, answer, rtol=1e-4, atol=1e-5)
-        for own, other in zip(gradient, gradients(model), strict=True):
-            assert torch.allclose(other, own, rtol=1e-3, atol=1e-5)
-    assert not torch.equal(answers[0], answers[1])
+DEBERTA = {**BERT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
+
+
+def test_debertas_layers_read_positions_too_so_that_only_its_heads_pack():
+    """A table of 2 x 128 positions, which could be taken for rows of two lanes."""
+    config = transformers.DebertaV2Config(**DEBERTA, max_relative_positions=128, norm_rel_ebd="layer_norm")
+    base = transformers.DebertaV2ForSequenceClassification(config).eval()
+    for method in (LoRA(2, targets=("query_proj", "value_proj")), BitFit()):
+        with pytest.raises(BadValue, match=r"relative positions, which is no run's own: .* with --solo"):
+            alone_and_together(base, [method] * 2)
+    _, _, answers, _, together = alone_and_together(base, [HeadOnly()] * 2)
+    torch.testing.assert_close(together, answers)
 
 
 def test_a_lanes_parameters_are_views_so_that_an_update_of_one_is_an_update_of_the_pack():

@@ -150,6 +150,39 @@ def test_target_modules_as_list_as_regular_expression_and_all_linear(targets, tm
     assert_the_same(ours, theirs)
 
 
+def test_a_target_named_in_full_is_not_bound_to_the_layers_to_transform(tmp_path):
+    targets = ["roberta.encoder.layer.0.attention.self.query", "value"]
+    theirs = peft_model(tiny("roberta"), "roberta", targets, layers_to_transform=[1])
+    ours = tiny("roberta")
+    report = load_adapter(ours, save_peft(theirs, tmp_path))
+    places = [placement.site.module.removeprefix("roberta.encoder.layer.") for placement in report.placements]
+    assert places == ["0.attention.self.query", "1.attention.self.value"]
+    assert_the_same(ours, theirs)
+
+
+class Routed(nn.Module):
+    """A layer that is called as we call the role of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mlp = nn.ModuleDict({"gate": nn.Linear(8, 4), "gate_proj": nn.Linear(8, 4)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mlp["gate"](x) * self.mlp["gate_proj"](x)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [peft.LoraConfig(target_modules=["gate"]), peft.IA3Config(target_modules=["gate"], feedforward_modules=[])],
+)
+def test_a_layer_whose_name_is_our_word_for_a_role_is_itself(config, tmp_path):
+    theirs, ours, x = peft.get_peft_model(Routed(), config).eval(), Routed(), torch.randn(3, 8)
+    randomise(theirs)
+    load_adapter(ours, save_peft(theirs, tmp_path))
+    torch.testing.assert_close(ours(x), theirs(x), **CLOSE)
+
+
 @pytest.mark.parametrize(
     "config",
     [peft.LoraConfig(target_modules=["query"]), peft.IA3Config(target_modules=["query"], feedforward_modules=[])],

@@ -13,11 +13,11 @@ from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import trace
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear, out_by_in
-from lora_lab.methods.attach import fingerprint, numbers_of
+from lora_lab.methods.attach import coded_layers, fingerprint, numbers_of
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.memory import memory
 from lora_lab.methods.quantize import quantize
-from lora_lab.methods.quantized import QuantizedLinear, is_quantized, quantize_model
+from lora_lab.methods.quantized import QuantizedLinear, quantize_model
 from lora_lab.training.measure import measure
 from tests.conftest import logits, randomise, tiny
 
@@ -97,7 +97,7 @@ def test_heads_and_embeddings_stay_and_the_count_does_too():
     model = tiny("bert")
     numbers, known = numbers_of(model), fingerprint(model)
     assert quantize_model(model) == 2 * 6
-    assert is_quantized(model)
+    assert len(coded_layers(model)) == 2 * 6
     assert type(model.classifier) is nn.Linear
     assert type(model.bert.pooler.dense) is nn.Linear
     assert numbers_of(model) == numbers

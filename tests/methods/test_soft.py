@@ -14,8 +14,8 @@ from torch import nn
 from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.methods.memory import memory
-from lora_lab.methods.merging import detach, disabled
-from lora_lab.methods.packed import Stream, pack, share
+from lora_lab.methods.merging import detach
+from lora_lab.methods.packed import share
 from lora_lab.methods.params import params
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import Row
@@ -239,46 +239,6 @@ def test_an_encoders_text_keeps_its_positions_beside_a_prefix():
     model(**given(1, 64))
     with pytest.raises((IndexError, RuntimeError)):
         ours("bert", "prompt")(**given(1, 64))
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert", "roberta"])
-@every_method
-def test_switched_off_and_taken_out_it_is_the_base_and_only_the_new_part_trains(kind, name):
-    model = made(kind)
-    before, answer = snapshot(model), logits(model)
-    METHODS[name].attach(model)
-    frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    logits(model).square().sum().backward()
-    optimizer.step()
-    assert not torch.equal(logits(model)[..., :1], answer[..., :1]) or name == "prefix"
-    assert all(torch.equal(p, frozen[n]) for n, p in model.named_parameters() if n in frozen)
-    with disabled(model):
-        assert torch.equal(logits(model), answer)
-    detach(model)
-    model.requires_grad_(True)
-    assert snapshot(model) == before
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "roberta"])
-@every_method
-def test_lanes_side_by_side_answer_and_learn_as_alone(kind, name):
-    base, call = tiny(kind), given(6)
-    lanes = [share(base) for _ in range(3)]
-    for seed, lane in enumerate(lanes):
-        METHODS[name].attach(lane)
-        randomise(lane, seed)
-    answers = [lane(**{k: v[2 * n : 2 * n + 2] for k, v in call.items()}).logits for n, lane in enumerate(lanes)]
-    sum(answer.square().sum() for answer in answers).backward()
-    alone = [[p.grad.clone() for p in lane.parameters() if p.requires_grad] for lane in lanes]
-    packed, table = pack(base, lanes, [Stream(n) for n in range(3)])
-    table.gradients.zero_()
-    together = packed(**call).logits
-    together.square().sum().backward()
-    torch.testing.assert_close(together, torch.cat(answers), **CLOSE)
-    for lane, gradients in zip(lanes, alone, strict=True):
-        own = [p.grad for p in lane.parameters() if p.requires_grad]
-        torch.testing.assert_close(own, gradients, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])

@@ -7,12 +7,13 @@ PEFT knows no slices of a fused layer: k and v of GPT-2's c_attn are one ia3_l t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lora_lab.accounting.sites import ROLES
 from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import sites_of
 from lora_lab.methods.base import Report
@@ -55,7 +56,7 @@ class IA3Layout(Layout):
         sites = sites_of(model)
         modules, wanted = matched(config, sites), required(config, "feedforward_modules") or []
         on_input = _peft_feedforward(wanted, modules)
-        targets, feedforward = _names(modules, on_input, {site.module for site in sites})
+        targets, feedforward = _names(modules, on_input, {site.module for site in sites}, taken=ROLES)
         return IA3(targets=tuple(targets), feedforward=tuple(feedforward))
 
     @torch.no_grad()
@@ -67,10 +68,12 @@ class IA3Layout(Layout):
         fill_heads(model, tensors)
 
 
-def _names(modules: list[str], on_input: list[str], every: set[str]) -> tuple[list[str], list[str]]:
+def _names(
+    modules: list[str], on_input: list[str], every: set[str], taken: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """Short names of the targets and of those on whose input the factor is, which have to be among the targets'."""
-    feedforward = shortest_names(on_input, every)
-    others = shortest_names([m for m in modules if m not in on_input], every)
+    feedforward = shortest_names(on_input, every, taken)
+    others = shortest_names([m for m in modules if m not in on_input], every, taken)
     return [*others, *feedforward], feedforward
 
 

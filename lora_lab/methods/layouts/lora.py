@@ -26,15 +26,18 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, is_conv1d
-from lora_lab.methods.attach import attach_lora, sites_of
+from lora_lab.layers import LoRALayer, LoRALinear, is_conv1d
+from lora_lab.methods.attach import attach_lora, own_parameters, sites_of
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.layouts.base import PREFIX, Layout, by_module, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, peft_from_lora
 from lora_lab.methods.layouts.targets import layer_names
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.lora_variants import DoRALinear, file_pair, fill_pair
+from lora_lab.methods.lora_variants import file_pair, fill_pair
 from lora_lab.switched import innermost
+
+# Named in PEFT's files as in the layer; A and B of a linear layer end in ".weight" there.
+AS_THEY_ARE = ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 
 
 class LoRALayout(Layout):
@@ -48,14 +51,10 @@ class LoRALayout(Layout):
     def tensors(self, model: nn.Module, report: Report) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for path, layers in _by_module(model).items():
-            if isinstance(layers[0], LoRAEmbedding):
-                tensors[f"{PREFIX}{path}.lora_embedding_A"] = layers[0].lora_embedding_A
-                tensors[f"{PREFIX}{path}.lora_embedding_B"] = layers[0].lora_embedding_B
-            else:
-                a, b = one_for_all_slices([layer for layer in layers if isinstance(layer, LoRALinear)])
-                tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"] = a, b
-            if isinstance(layers[0], DoRALinear):
-                tensors[f"{PREFIX}{path}.lora_magnitude_vector"] = layers[0].lora_magnitude_vector
+            key = f"{PREFIX}{path}."
+            tensors |= {key + name: p for name, p in own_parameters(layers[0]) if name in AS_THEY_ARE}
+            if slices := [layer for layer in layers if isinstance(layer, LoRALinear)]:
+                tensors[f"{key}lora_A.weight"], tensors[f"{key}lora_B.weight"] = one_for_all_slices(slices)
         return tensors | head_tensors(model)
 
     def config(self, model: nn.Module, report: Report) -> dict[str, Any]:
@@ -86,14 +85,12 @@ class LoRALayout(Layout):
     @torch.no_grad()
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         for path, layers in _by_module(model).items():
-            if isinstance(layers[0], LoRAEmbedding):
-                layers[0].lora_embedding_A.copy_(tensors[f"{PREFIX}{path}.lora_embedding_A"])
-                layers[0].lora_embedding_B.copy_(tensors[f"{PREFIX}{path}.lora_embedding_B"])
-            else:
-                slices = [layer for layer in layers if isinstance(layer, LoRALinear)]
-                _split(slices, tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"])
-            if isinstance(layers[0], DoRALinear):
-                layers[0].lora_magnitude_vector.copy_(tensors[f"{PREFIX}{path}.lora_magnitude_vector"])
+            key = f"{PREFIX}{path}."
+            for name, p in own_parameters(layers[0]):
+                if name in AS_THEY_ARE:
+                    p.copy_(tensors[key + name])
+            if slices := [layer for layer in layers if isinstance(layer, LoRALinear)]:
+                _split(slices, tensors[f"{key}lora_A.weight"], tensors[f"{key}lora_B.weight"])
         fill_heads(model, tensors)
 
     def copies(self, report: Report) -> set[str]:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lora_lab.accounting.sites import Site
+from lora_lab.accounting.sites import ROLES, Site
 from lora_lab.errors import BadValue
 from lora_lab.methods.layouts.targets import matched, required, shortest_names
 from lora_lab.methods.lora import LoRA
@@ -61,7 +61,7 @@ def lora_from_peft(config: Mapping[str, Any], sites: Sequence[Site]) -> LoRA:
     return LoRA(
         rank=rank,
         alpha=alpha,
-        targets=tuple(shortest_names(modules, (s.module for s in sites))),
+        targets=tuple(shortest_names(modules, (s.module for s in sites), taken=ROLES)),
         dropout=config.get("lora_dropout") or 0.0,
         rslora=bool(config.get("use_rslora")),
         dora=bool(config.get("use_dora")),
@@ -92,7 +92,6 @@ def peft_from_lora(
         "fan_in_fan_out": transposed,
         "bias": "none",
         "init_lora_weights": method.init if method.init == "gaussian" else True,  # PiSSA's file holds its start
-        "inference_mode": True,
         **({"use_dora": True} if method.dora else {}),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,18 +14,21 @@ from lora_lab.layers import is_conv1d
 from lora_lab.methods.patterns import Matcher
 
 
-def shortest_names(chosen: Iterable[str], all_modules: Iterable[str]) -> list[str]:
-    """The shortest endings that name exactly the chosen modules: ["query", "value"] rather than twelve paths."""
+def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Collection[str] = ()) -> list[str]:
+    """The shortest endings that name exactly the chosen modules: ["query", "value"] rather than twelve paths.
+
+    taken   words that would mean something else
+    """
     chosen, others = list(chosen), set(all_modules)
     others -= set(chosen)
-    return list(dict.fromkeys(_shortest_ending(path, others) for path in chosen))
+    return list(dict.fromkeys(_shortest_ending(path, others, taken) for path in chosen))
 
 
-def _shortest_ending(path: str, others: Iterable[str]) -> str:
+def _shortest_ending(path: str, others: Iterable[str], taken: Collection[str]) -> str:
     parts = path.split(".")
     for n in range(1, len(parts) + 1):
         ending = ".".join(parts[-n:])
-        if not any(f".{other}".endswith(f".{ending}") for other in others):
+        if ending not in taken and not any(f".{other}".endswith(f".{ending}") for other in others):
             return ending
     return path
 
@@ -58,23 +61,18 @@ def fitting(wanted: str | Sequence[str], names: Iterable[str]) -> list[str]:
     if isinstance(wanted, str):
         matcher = Matcher()
         return [name for name in names if matcher.whole(wanted, name)]
-    ends = set(wanted)
-    return [name for name in names if not ends.isdisjoint(_ends(name))]
-
-
-def _ends(name: str) -> Iterator[str]:
-    """a.b.c: c, b.c and a.b.c."""
-    parts = name.split(".")
-    return (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+    ends = tuple(f".{end}" for end in wanted)
+    return [name for name in names if f".{name}".endswith(ends)]
 
 
 def _in_layers(config: Mapping[str, Any], names: list[str]) -> list[str]:
-    """Those of the names that stand in the layers that layers_to_transform counts; all where it says nothing."""
+    """Those of the names that layers_to_transform lets through: all without it, and any that a target gives in full."""
+    full = () if isinstance(config["target_modules"], str) else config["target_modules"]
     layers, patterns = config.get("layers_to_transform"), config.get("layers_pattern") or []
     layers = [layers] if isinstance(layers, int) else layers
     patterns = [patterns] if isinstance(patterns, str) else patterns
     matcher = Matcher()
-    return [name for name in names if _layer(name, patterns, matcher) in layers] if layers else names
+    return [name for name in names if not layers or name in full or _layer(name, patterns, matcher) in layers]
 
 
 def _layer(name: str, patterns: Sequence[str], matcher: Matcher) -> int | None:
@@ -88,11 +86,9 @@ def _layer(name: str, patterns: Sequence[str], matcher: Matcher) -> int | None:
 
 def layer_names(model: nn.Module) -> set[str]:
     """The paths of all modules that PEFT could wrap, in a model that may be adapted already."""
-    return {name.replace(".base_layer", "") for name, m in model.named_modules() if _could_be_target(m)}
-
-
-def _could_be_target(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | nn.Embedding) or is_conv1d(module)
+    modules = model.named_modules()
+    found = [name for name, m in modules if isinstance(m, nn.Linear | nn.Embedding) or is_conv1d(m)]
+    return {name.replace(".base_layer", "") for name in found}
 
 
 def required(config: Mapping[str, Any], key: str) -> Any:

@@ -1,0 +1,43 @@
+"""What methods check their options with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.errors import BadValue
+
+
+def whole(what: str, value: object, least: int = 1) -> int:
+    """A whole number of at least `least`. Raises BadValue that says what it is for."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadValue(f"{what} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def one_of(what: str, value: object, known: tuple[str, ...]) -> None:
+    """Raises BadValue unless `value` is one of the known words."""
+    if value not in known:
+        raise BadValue(f"{what} must be one of {', '.join(known)}, not {value!r}")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number, which True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """Targets as a tuple, from "k,v" as from ("k", "v"); none of None. Raises: BadValue for what is no words."""
+    given = value.split(",") if isinstance(value, str) else () if value is None else value
+    try:
+        return tuple(word.strip() for word in given if word.strip())
+    except (TypeError, AttributeError):
+        raise BadValue(f"targets are roles, names or patterns, such as 'q,v', not {value!r}") from None
+
+
+def layers_within(what: str, wanted: int, architecture: Architecture) -> None:
+    """Raises BadValue when a method wants more layers than there are, or a stack of layers that is not one."""
+    if architecture.task == "seq2seq":
+        raise BadValue(f"{what} is for a model with one stack of layers; {architecture.name} has two")
+    if wanted > architecture.layers:
+        raise BadValue(f"{what} is {wanted}, but {architecture.name} has {architecture.layers} layers")
