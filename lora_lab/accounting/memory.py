@@ -141,7 +141,7 @@ class _Step:
         on = self.operations()
         x = self.hidden(needs_grad)
         if self.encoder:
-            loss = classification_head(on, x, self.a, self.labels, self.plan.head)
+            loss = classification_head(on, x, self.a, self.labels)
         else:
             loss = language_head(on, x, self.a, self.plan.prompt)
         return Piece(on.kept(), on.backward(loss), True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lora_lab.accounting.architectures import Architecture, Module, head_modules
+from lora_lab.accounting.architectures import Architecture, Module, task_head
 from lora_lab.accounting.operations import bytes_per_weight
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.setup import BYTES, Setup
@@ -61,8 +61,9 @@ def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
     """The steady part of a step."""
     b = setup.width
     quantised = _quantised_numbers(a) if setup.quantised != "none" else 0
-    total = _total(a, labels)
-    head = _head(a, labels) if plan.head and not plan.everything else 0
+    head = sum(m.parameters for m in task_head(a, labels))
+    total = _total(a, head)
+    head = 0 if plan.everything else head  # beside a frozen base it trains in fp32
     own = 4 if setup.adapter_dtype == "auto" else BYTES[setup.adapter_dtype]
     numbers = total if plan.everything else plan.parameters
     trained = numbers * (b if plan.everything else own) + head * 4
@@ -115,14 +116,10 @@ def _buffers(a: Architecture) -> int:
     return 2 * 8 * a.positions if a.task == "encoder" else 0
 
 
-def _head(a: Architecture, labels: int) -> int:
-    return a.head(labels) if a.task == "encoder" and not a.head_parameters else a.head_parameters
-
-
-def _total(a: Architecture, labels: int) -> int:
+def _total(a: Architecture, head: int) -> int:
     """Numbers of the model that trains: an encoder with its head, for which RoBERTa gives up its pooler."""
     pooler = sum(m.parameters for m in a.modules if m.role == "pooler") if "roberta" in a.model_type else 0
-    return a.total - a.head_parameters - pooler + _head(a, labels)
+    return a.total - a.head_parameters - pooler + head
 
 
 def _copies(m: Module) -> int:
@@ -143,12 +140,12 @@ def _tensors(a: Architecture, plan: Plan, labels: int, width: int, *, once: bool
 
     A head beside a frozen base trains in fp32 whatever `width` is.
     """
-    head = [n for m in _head_modules(a, labels) for n in (m.weight, m.biases) if n]
+    head = [n for m in task_head(a, labels) for n in (m.weight, m.biases) if n]
     if plan.everything:
         each = (m for m in a.modules if not m.tied and not m.in_task_head)
         found = [n for m in each for _ in range(1 if once else _copies(m)) for n in _numbers(m) if n]
         return [(n, width) for n in [*found, *head]]
-    return [(n, width) for n in _own(a, plan, once)] + [(n, 4) for n in head if plan.head]
+    return [(n, width) for n in _own(a, plan, once)] + [(n, 4) for n in head]
 
 
 def _own(a: Architecture, plan: Plan, once: bool) -> list[int]:
@@ -159,10 +156,3 @@ def _own(a: Architecture, plan: Plan, once: bool) -> list[int]:
     layers = {id(layer): layer for layer in plan.layers}.values() if once else plan.layers
     inside = [n for layer in layers for _, some in layer for x in some for n in x.tensors]
     return inside or list(plan.tensors) or [plan.parameters] * (plan.parameters > 0)
-
-
-def _head_modules(a: Architecture, labels: int) -> tuple[Module, ...]:
-    """The head of the task: the model's own, or an encoder's."""
-    if a.head_parameters or a.task != "encoder":
-        return tuple(m for m in a.modules if m.in_task_head)
-    return head_modules(a, labels)
