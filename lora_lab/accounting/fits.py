@@ -45,20 +45,15 @@ def check_length(a: Architecture, plan: Plan, setup: Setup) -> None:
         raise BadValue(f"seq {setup.seq} is above the {most} tokens that {a.name} can read{beside}")
 
 
-def largest_batch(a: Architecture, plan: Plan, setup: Setup, available: int, *, labels: int = 2) -> int | None:
-    """The most rows, of the set-up's length, whose step fits in `available` bytes; None when a single one does not.
+def largest(
+    field: str, setup: Setup, estimated: Callable[[Setup], Estimate], available: int, limit: int | None = None
+) -> int | None:
+    """The most rows ("batch"), or tokens a row ("seq"), with which a step fits; None when not even 1 does.
 
-    Raises: BadValue as `estimate`.
+    estimated  the memory of a set-up: `partial(estimate, a, plan)`. What it raises is raised
+    limit      of tokens: what `longest` says
     """
-    return most(lambda n: fits(estimate(a, plan, replace(setup, batch=n), labels=labels), available))
-
-
-def longest_sequence(a: Architecture, plan: Plan, setup: Setup, available: int, *, labels: int = 2) -> int | None:
-    """The most tokens a row, at the set-up's batch, whose step fits; at most what learned positions allow.
-
-    None when a single token does not fit. Raises: BadValue as `estimate`.
-    """
-    return most(lambda n: fits(estimate(a, plan, replace(setup, seq=n), labels=labels), available), longest(a, plan))
+    return most(lambda n: fits(estimated(replace(setup, **{field: n})), available), limit)
 
 
 def most(fit: Callable[[int], bool], limit: int | None = None) -> int | None:

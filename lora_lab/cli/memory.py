@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import click
 
+from lora_lab.accounting import gpus, zoo
+from lora_lab.accounting.compute import UTILISATION, Work, work
+from lora_lab.accounting.fits import check_length
+from lora_lab.accounting.inference import inference
+from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.setup import BYTES, QUANTISED_BITS, Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.cli.memory_answer import Answer, Question, describe
 from lora_lab.cli.method import method_options, take_method
-from lora_lab.cli.shared import JSON, together
+from lora_lab.cli.shared import JSON, tell, together
 from lora_lab.errors import BadValue, LabError
-
-if TYPE_CHECKING:
-    from lora_lab.accounting.compute import Work
-    from lora_lab.accounting.estimates import Estimate
-    from lora_lab.accounting.gpus import Card
 
 SETUP = ("batch", "seq", "dtype", "adapter_dtype", "optimizer", "checkpointing", "dropout", "padded", "outputs_kept")
 
@@ -56,62 +56,34 @@ def memory(model: str, as_json: bool, **options: Any) -> None:
     MODEL is a name of the zoo (llama-2-70b), a folder, a config.json or a hub id that is in the local cache.
     """
     answer = _answer(model, options)
-    print(json.dumps(answer.to_json(), allow_nan=False) if as_json else describe(answer))
+    tell(answer.to_json() if as_json else describe(answer))
 
 
 def _answer(model: str, options: dict[str, Any]) -> Answer:
-    trace, inference = options.pop("trace"), options.pop("inference")
+    traced, generates = options.pop("trace"), options.pop("inference")
     question = _question(model, options)
-    if trace and inference:
+    if traced and generates:
         raise BadValue("--trace follows a training step; leave out --inference, or --trace")
-    if inference:
-        return _generation(question)
-    return _training(question, _traced(model, question) if trace else None)
+    a, plan, setup, labels = question.architecture, question.plan, question.setup, question.labels
+    estimated = partial(inference, a, plan=plan) if generates else partial(estimate, a, plan, labels=labels)
+    if traced:
+        from lora_lab.accounting.trace import trace  # imports torch
 
-
-def _training(question: Question, traced: Estimate | None) -> Answer:
-    from lora_lab.accounting.fits import largest_batch, longest_sequence
-    from lora_lab.accounting.memory import estimate
-
-    asked = (question.architecture, question.plan, question.setup)
-    found = traced or estimate(*asked, labels=question.labels)
-    rows, tokens = question.search(largest_batch), question.search(longest_sequence)
-    return Answer(question, found, _work(question), rows, tokens, (*found.notes, *_notes(question, tokens)))
-
-
-def _generation(question: Question) -> Answer:
-    from lora_lab.accounting.fits import fits, longest, most
-    from lora_lab.accounting.inference import inference
-
-    a, plan, setup, available = question.architecture, question.plan, question.setup, question.available
-    found = inference(a, setup, plan)
-    rows = tokens = None
-    if available is not None:
-        rows = most(lambda n: fits(inference(a, replace(setup, batch=n), plan), available)) or 0
-        tokens = most(lambda n: fits(inference(a, replace(setup, seq=n), plan), available), longest(a, plan)) or 0
-    return Answer(question, found, None, rows, tokens, (*found.notes, *_notes(question, tokens, generates=True)))
-
-
-def _traced(model: str, question: Question) -> Estimate:
-    from lora_lab.accounting import zoo
-    from lora_lab.accounting.trace import trace  # imports torch
-
-    return trace(zoo.config(model), question.method, question.setup, num_labels=question.labels)
+        found = trace(zoo.config(model), question.method, setup, num_labels=labels)
+    else:
+        found = estimated(setup)
+    rows, tokens = (question.largest(field, estimated) for field in ("batch", "seq"))
+    notes = (*found.notes, *_notes(question, tokens, generates=generates))
+    return Answer(question, found, None if generates else _work(question), rows, tokens, notes)
 
 
 def _work(question: Question) -> Work | None:
-    from lora_lab.accounting.compute import work
-
     with suppress(LabError):
         return work(question.architecture, question.plan, question.setup, labels=question.labels)
     return None
 
 
 def _question(model: str, options: dict[str, Any]) -> Question:
-    from lora_lab.accounting import zoo
-    from lora_lab.accounting.fits import check_length
-    from lora_lab.accounting.setup import Setup
-
     labels, card = options.pop("num_labels"), _card(options.pop("gpu"), options.pop("gpu_gb"))
     architecture = zoo.architecture(model, labels)
     if labels is not None and architecture.task == "causal":
@@ -128,8 +100,6 @@ def _question(model: str, options: dict[str, Any]) -> Question:
 
 def _quantised(method: str, double: bool | None, dtype: str) -> str:
     """The form of the frozen linear layers. Raises: BadValue for what only qlora has, or is told by the method."""
-    from lora_lab.accounting.setup import BYTES, QUANTISED_BITS
-
     if dtype in QUANTISED_BITS:
         raise BadValue(
             f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: a base in 4 bits is --method qlora here"
@@ -139,21 +109,16 @@ def _quantised(method: str, double: bool | None, dtype: str) -> str:
     return "none" if method != "qlora" else "nf4-single" if double is False else "nf4"
 
 
-def _card(name: str | None, gigabytes: float | None) -> Card | None:
-    from lora_lab.accounting.gpus import card, of_size
-
+def _card(name: str | None, gigabytes: float | None) -> gpus.Card | None:
     if name is not None and gigabytes is not None:
         raise BadValue("give a card by --gpu or its memory by --gpu-gb, not both")
     if name is not None:
-        return card(name)
-    return None if gigabytes is None else of_size(gigabytes)
+        return gpus.card(name)
+    return None if gigabytes is None else gpus.of_size(gigabytes)
 
 
 def _notes(question: Question, max_seq: int | None, *, generates: bool = False) -> tuple[str, ...]:
     """What the figures leave out or assume, in sentences."""
-    from lora_lab.accounting import gpus
-    from lora_lab.accounting.compute import UTILISATION
-
     a, card, dtype = question.architecture, question.card, question.setup.dtype
     notes = ["compile, autocast, offload and chunked losses are not in it", _beside(question)]
     if card is not None:

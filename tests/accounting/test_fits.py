@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -10,15 +11,7 @@ from hypothesis import strategies as st
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning
 from lora_lab.accounting import zoo
-from lora_lab.accounting.fits import (
-    check_length,
-    fits,
-    largest_batch,
-    largest_model,
-    longest,
-    longest_sequence,
-    most,
-)
+from lora_lab.accounting.fits import check_length, fits, largest, largest_model, longest, most
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.setup import Setup
@@ -38,19 +31,16 @@ def test_most_lands_on_the_edge(edge, limit):
 def test_one_more_row_or_token_would_not_fit(name, method, checkpointing):
     a, setup = zoo.architecture(name), Setup(seq=128, checkpointing=checkpointing)
     plan, room = method.plan(a), 100 * GIB
-    rows = largest_batch(a, plan, setup, room)
-    assert fits(estimate(a, plan, replace(setup, batch=rows)), room)
-    assert not fits(estimate(a, plan, replace(setup, batch=rows + 1)), room)
-    tokens = longest_sequence(a, plan, setup, room)
-    assert fits(estimate(a, plan, replace(setup, seq=tokens)), room)
-    assert tokens == longest(a, plan) or not fits(estimate(a, plan, replace(setup, seq=tokens + 1)), room)
+    for field, limit in (("batch", None), ("seq", longest(a, plan))):
+        found = largest(field, setup, partial(estimate, a, plan), room, limit)
+        assert fits(estimate(a, plan, replace(setup, **{field: found})), room)
+        assert found == limit or not fits(estimate(a, plan, replace(setup, **{field: found + 1})), room)
 
 
 def test_nothing_fits_where_a_single_row_does_not():
     a = zoo.architecture("llama-2-70b")
-    plan = LoRA().plan(a)
-    assert largest_batch(a, plan, Setup(), 24 * GIB) is None
-    assert longest_sequence(a, plan, Setup(), 24 * GIB) is None
+    for field in ("batch", "seq"):
+        assert largest(field, Setup(), partial(estimate, a, LoRA().plan(a)), 24 * GIB) is None
 
 
 @pytest.mark.parametrize(
@@ -60,7 +50,7 @@ def test_learned_positions_end_and_rotary_ones_do_not(name, tokens):
     a = zoo.architecture(name)
     assert longest(a) == tokens
     if tokens:
-        assert longest_sequence(a, LoRA().plan(a), Setup(), 1000 * GIB) == tokens
+        assert largest("seq", Setup(), partial(estimate, a, LoRA().plan(a)), 1000 * GIB, longest(a)) == tokens
         assert longest(a, PromptTuning(20).plan(a)) == tokens - 20
         with pytest.raises(BadValue, match="beside a prompt of 20"):
             check_length(a, PromptTuning(20).plan(a), Setup(seq=tokens - 19))
