@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MethodType
 from typing import Any, Protocol
 from unittest import mock
@@ -29,6 +29,10 @@ from lora_lab.accounting.tracker import OPTIMIZER, Tracker
 from lora_lab.errors import BadValue
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DROPOUTS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "attention_dropout"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+)  # what families call it
 STEPS = 2
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 NOT_TRACED = ("deberta-v2", "t5")  # one asks for values that fake tensors lack, the other for two stacks of tokens
@@ -61,8 +65,8 @@ def trace(config: Mapping[str, Any], method: Attaches, setup: Setup, *, num_labe
         )
     if not hasattr(method, "attach"):
         raise BadValue("this method can be counted, but nothing attaches it to a model yet, so it cannot be traced")
-    kernels = cuda_kernels if setup.device == "cuda" else _as_they_are
-    with FakeTensorMode(allow_non_fake_inputs=True), kernels(), _plain_masks():
+    kernels = cuda_kernels() if setup.device == "cuda" else nullcontext()
+    with FakeTensorMode(allow_non_fake_inputs=True), kernels, plain_masks():
         return follow(build(config, setup, num_labels), method, setup, mode="traced")
 
 
@@ -73,10 +77,7 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
         fields["model_type"] = "gpt2"  # the same layers, larger
     known = transformers.AutoConfig.for_model(**fields)
     known.use_cache = False
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
-        if hasattr(known, name):
-            setattr(known, name, setup.dropout)
-    for name in ("attention_dropout", "classifier_dropout"):
+    for name in DROPOUTS:
         if hasattr(known, name):
             setattr(known, name, setup.dropout)
     known.num_labels = num_labels
@@ -188,19 +189,10 @@ def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
     return torch.optim.AdamW(trained, lr=1e-4, foreach=foreach, fused=fused or None)
 
 
-@contextmanager
-def _as_they_are() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _plain_masks() -> Iterator[None]:
+def plain_masks() -> AbstractContextManager[Any]:
     """transformers asks the *values* of positions whether rows are packed; fake ones have none, and ours are not."""
-    with mock.patch.object(
-        masking_utils, "find_packed_sequence_indices", _not_packed
-    ):  # a Mock would keep its arguments
-        yield
+    return mock.patch.object(masking_utils, "find_packed_sequence_indices", _none)  # a Mock would keep its arguments
 
 
-def _not_packed(position_ids: Tensor) -> None:
+def _none(position_ids: Tensor) -> None:
     return None
