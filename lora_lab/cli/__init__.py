@@ -6,7 +6,6 @@ Exit 0: done. 2: bad input, one sentence on stderr. 1: failed on the way. Import
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import warnings
@@ -28,7 +27,7 @@ from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
 from lora_lab.cli.predictions import predictions
 from lora_lab.cli.reproduce import reproduce
-from lora_lab.cli.shared import DOWNLOAD, JSON, say, together
+from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.cli.wheelhouse import wheelhouse
 from lora_lab.errors import Failed, LabError, LabWarning
@@ -136,7 +135,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 
     recipe = _recipe(options)
     run = train_run(recipe, store=out, download=download)
-    _print(run.to_json() if as_json else _summary(run), as_json)
+    tell(run.to_json() if as_json else _summary(run))
 
 
 @commands.command()
@@ -163,7 +162,7 @@ def evaluate(adapter: str, task: str, decoding: str, as_json: bool, **options: A
 
     metrics = evaluated(adapter, task, decoding=PAPER if decoding == "paper" else GREEDY, **options)
     beside = f"\n{published()}" if "bleu" in metrics and task != "restaurants" else ""
-    _print({"metrics": metrics} if as_json else _metrics(metrics) + beside, as_json)
+    tell({"metrics": metrics} if as_json else _metrics(metrics) + beside)
 
 
 @commands.command()
@@ -220,7 +219,3 @@ def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> No
     """Our own warnings as one sentence; others are for those who write programs."""
     if issubclass(category, LabWarning):
         say(f"lora-lab: warning: {message}")
-
-
-def _print(what: Any, as_json: bool) -> None:
-    print(json.dumps(what, allow_nan=False) if as_json else what)
