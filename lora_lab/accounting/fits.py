@@ -7,7 +7,8 @@ closed form takes under a millisecond; a search takes a few dozen of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
@@ -70,41 +71,17 @@ def most(fit: Callable[[int], bool], limit: int | None = None) -> int | None:
     return low
 
 
-@dataclass(frozen=True)
-class Largest:
-    """The largest model that fits, its estimate, and the models that were passed over, each with the reason.
-
-    name and estimate are None when none fits.
-    """
-
-    name: str | None
-    estimate: Estimate | None
-    skipped: dict[str, str]
-
-
-def largest_model(
-    method: Plans, setup: Setup, available: int, *, names: Iterable[str] | None = None, labels: int = 2
-) -> Largest:
-    """The model with the most parameters, of the zoo or of `names`, that the method can train in `available` bytes.
+def largest_model(method: Plans, setup: Setup, available: int, names: Iterable[str]) -> str | None:
+    """The model of these with the most parameters that the method can train in `available` bytes; None where none fits.
 
     Models whose memory is not modelled, that lack the method's targets or cannot read rows so long are passed over.
     """
-    best: tuple[int, str, Estimate] | None = None
-    skipped: dict[str, str] = {}
-    for name in zoo.names() if names is None else names:
-        try:
-            parameters, found = _tried(name, method, setup, labels)
-        except LabError as error:
-            skipped[name] = str(error)
-            continue
-        if fits(found, available) and (best is None or parameters > best[0]):
-            best = (parameters, name, found)
-    return Largest(best[1], best[2], skipped) if best else Largest(None, None, skipped)
-
-
-def _tried(name: str, method: Plans, setup: Setup, labels: int) -> tuple[int, Estimate]:
-    """A model's parameters and its estimate. Raises: whatever stands against it."""
-    a = zoo.architecture(name)
-    plan = method.plan(a)
-    check_length(a, plan, setup)
-    return a.total, estimate(a, plan, setup, labels=labels)
+    fitting: dict[str, int] = {}
+    for name in names:
+        a = zoo.architecture(name)
+        with suppress(LabError):
+            plan = method.plan(a)
+            check_length(a, plan, setup)
+            if fits(estimate(a, plan, setup), available):
+                fitting[name] = a.total
+    return max(fitting, key=lambda name: fitting[name], default=None)
