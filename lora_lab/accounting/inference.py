@@ -6,10 +6,10 @@ cache = 2 · L · kv_heads · head_dim · b · B · S        a key and a value p
 from __future__ import annotations
 
 from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.estimates import Estimate, Term
+from lora_lab.accounting.estimates import NOTES, Estimate, Term
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.setup import BYTES, Setup
-from lora_lab.accounting.states import states
+from lora_lab.accounting.states import States
 from lora_lab.errors import BadValue
 
 SLIDING = ("gemma2", "gemma3_text", "gpt_oss", "mistral")
@@ -40,8 +40,7 @@ def inference(a: Architecture, setup: Setup, plan: Plan | None = None) -> Estima
     if setup.shard:
         raise BadValue("generation is estimated on one device; leave out shard")
     numbers = setup.batch * a.vocabulary
-    steady = states(a, plan, setup, labels=2).steady()  # as in training; the optimizer is left out
-    kept = {label: size for label, size in steady.items() if label[0] == "weights"} | {
+    kept = States(a, plan, setup, labels=2).weights | {  # as in training
         ("cache", "keys and values", "2·L·kv_heads·head_dim·b·B·S"): cache,
         ("logits", "the next token's logits", "B·V·b"): setup.width * numbers,
         ("logits", "the next token's logits in fp32", "4·B·V"): 4 * numbers * (setup.width != 4),
@@ -53,7 +52,10 @@ def inference(a: Architecture, setup: Setup, plan: Plan | None = None) -> Estima
 
 def _notes(a: Architecture, setup: Setup) -> tuple[str, ...]:
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
-    notes = [f"reading all {setup.tokens:,} tokens at once would take about {wide / 2**20:,.0f} MiB more for a moment"]
+    notes = [
+        *NOTES,
+        f"reading all {setup.tokens:,} tokens at once would take about {wide / 2**20:,.0f} MiB more for a moment",
+    ]
     if a.model_type in SLIDING:
         notes.append("layers with a sliding window keep less of a long past than is counted here")
     return tuple(notes)

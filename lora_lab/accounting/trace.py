@@ -11,6 +11,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import MethodType
 from typing import Any, Protocol
 from unittest import mock
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from transformers import masking_utils
 
-from lora_lab.accounting.estimates import Estimate, Term
+from lora_lab.accounting.estimates import NOTES, Estimate, Term
 from lora_lab.accounting.four_bit import quantise
 from lora_lab.accounting.kernels import cuda_kernels
 from lora_lab.accounting.setup import Setup
@@ -63,11 +64,10 @@ def trace(config: Mapping[str, Any], method: Attaches, setup: Setup, *, num_labe
         raise BadValue(
             "experts run as one grouped product, which PyTorch has in bf16 alone: trace them so, unquantised"
         )
-    if not hasattr(method, "attach"):
-        raise BadValue("this method can be counted, but nothing attaches it to a model yet, so it cannot be traced")
     kernels = cuda_kernels() if setup.device == "cuda" else nullcontext()
     with FakeTensorMode(allow_non_fake_inputs=True), kernels, plain_masks():
-        return follow(build(config, setup, num_labels), method, setup, mode="traced")
+        found = follow(build(config, setup, num_labels), method, setup, mode="traced")
+    return replace(found, notes=NOTES)
 
 
 def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
@@ -120,7 +120,7 @@ def prepare(model: nn.Module, method: Attaches, setup: Setup) -> torch.optim.Opt
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, setup: Setup, tracker: Tracker | None = None) -> None:
     """Forward, loss, backward, optimizer step, each told to the tracker; all rows are full, so nothing is padded."""
-    tell = tracker.enter if tracker else _nobody
+    tell = tracker.enter if tracker else lambda phase: None
     tell("forward")
     where = next(model.parameters()).device
     ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=where)
@@ -147,10 +147,6 @@ def _mask(setup: Setup, model: nn.Module) -> Tensor:
     prefix = own["soft_prefix.keys_values"].shape[1] if "soft_prefix.keys_values" in own else 0
     asks, where = prompt + setup.seq, next(model.parameters()).device
     return torch.ones(setup.batch, 1, asks, prefix + asks, dtype=torch.bool, device=where)
-
-
-def _nobody(phase: str) -> None:
-    pass
 
 
 def _set_adapters(model: nn.Module, setup: Setup) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -73,14 +74,10 @@ def _answer(model: str, options: dict[str, Any]) -> Answer:
     else:
         found = estimated(setup)
     rows, tokens = (question.largest(field, estimated) for field in ("batch", "seq"))
-    notes = (*found.notes, *_notes(question, tokens, generates=generates))
-    return Answer(question, found, None if generates else _work(question), rows, tokens, notes)
-
-
-def _work(question: Question) -> Work | None:
-    with suppress(LabError):
-        return work(question.architecture, question.plan, question.setup, labels=question.labels)
-    return None
+    done = None
+    with suppress(LabError):  # not modelled, perhaps, where the memory is
+        done = None if generates else work(a, plan, setup, labels=labels)
+    return Answer(question, found, done, rows, tokens, (*found.notes, *_notes(question, done, tokens)))
 
 
 def _question(model: str, options: dict[str, Any]) -> Question:
@@ -117,25 +114,17 @@ def _card(name: str | None, gigabytes: float | None) -> gpus.Card | None:
     return None if gigabytes is None else gpus.of_size(gigabytes)
 
 
-def _notes(question: Question, max_seq: int | None, *, generates: bool = False) -> tuple[str, ...]:
-    """What the figures leave out or assume, in sentences."""
-    a, card, dtype = question.architecture, question.card, question.setup.dtype
-    notes = ["compile, autocast, offload and chunked losses are not in it", _beside(question)]
-    if card is not None:
-        notes += gpus.notes(card, dtype)
-    if card is not None and card.peak(dtype) and not generates:
-        notes.append(f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed")
-    if a.positions and question.setup.seq > a.positions:
-        notes.append(f"{question.setup.seq:,} tokens a row are more than {a.name} was trained for: {a.positions:,}")
+def _notes(question: Question, work: Work | None, max_seq: int | None) -> Iterator[str]:
+    """What the figures rest on besides what the estimate says of itself, in sentences."""
+    a, card, setup = question.architecture, question.card, question.setup
+    if card is not None and question.available is not None:
+        yield f"of {card.memory / GIB:g} GiB, {question.available / GIB:.2f} GiB are counted on for the step"
+        yield from gpus.notes(card, setup.dtype)
+    elif setup.device == "cpu":
+        yield "Python with torch, about 0.5 GiB, comes on top"
+    if work is not None and card is not None and card.peak(setup.dtype):
+        yield f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed"
+    if a.positions and setup.seq > a.positions:
+        yield f"{setup.seq:,} tokens a row are more than {a.name} was trained for: {a.positions:,}"
     elif max_seq and a.positions and max_seq > a.positions:
-        notes.append(f"memory would allow {max_seq:,} tokens a row, but {a.name} was trained for {a.positions:,}")
-    return tuple(notes)
-
-
-def _beside(question: Question) -> str:
-    """What else takes memory: of a card named, how much is left; without one, what comes on top."""
-    if question.card is not None and question.available is not None:
-        return f"of {question.card.memory / GIB:g} GiB, {question.available / GIB:.2f} GiB are counted on for the step"
-    if question.setup.device == "cpu":
-        return "Python with torch, about 0.5 GiB, comes on top"
-    return "the CUDA context, about 0.8 GiB, comes on top"
+        yield f"memory would allow {max_seq:,} tokens a row, but {a.name} was trained for {a.positions:,}"

@@ -217,9 +217,10 @@ def test_a_trace_equals_a_real_step_to_the_byte(model, name, checkpointing, one_
     assert real.process > real.peak / 4
 
 
-def test_bert_with_lora_and_checkpointing_is_no_longer_low():
-    setup = {"batch": 8, "seq": 128, "dtype": "fp32", "checkpointing": True}
-    predicted, traced = (memory("minilm", LoRA(), trace=t, **setup).peak for t in (False, True))
+@pytest.mark.parametrize(("rank", "options"), [(8, {"checkpointing": True}), (64, {"adapter_dtype": "bf16"})], ids=str)
+def test_bert_with_lora_is_no_longer_low(rank, options):
+    setup = {"batch": 8, "seq": 128, "dtype": "fp32", **options}
+    predicted, traced = (memory("minilm", LoRA(rank=rank), trace=t, **setup).peak for t in (False, True))
     assert predicted == pytest.approx(traced, rel=0.002)
 
 

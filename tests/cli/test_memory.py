@@ -148,6 +148,8 @@ def test_a_trace_answers_in_the_same_shape():
     traced, predicted = answer(*words, "--trace"), answer(*words)
     assert (traced["mode"], predicted["mode"]) == ("traced", "predicted")
     assert set(traced) == set(predicted)
+    assert traced["notes"] == predicted["notes"]
+    assert len(set(traced["notes"])) == len(traced["notes"]) > 2
     assert traced["peak_bytes"] == pytest.approx(predicted["peak_bytes"], rel=0.01)
     assert traced["max_batch"] == predicted["max_batch"]
 
