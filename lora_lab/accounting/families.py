@@ -112,8 +112,6 @@ def _deberta_extras(config: Config, shape: Architecture, encoder: str) -> list[M
 def _encoder(config: Config, token_types: int) -> Architecture:
     """The dimensions that encoders have in common, the family's own number of token types; the modules come after."""
     hidden, heads = config.number("hidden_size"), config.number("num_attention_heads")
-    if hidden % heads:
-        raise BadValue(f"the hidden size {hidden} of {config.name} is no multiple of its {heads} attention heads")
     return Architecture(
         name=config.name,
         model_type=config.text("model_type", ""),
@@ -123,7 +121,7 @@ def _encoder(config: Config, token_types: int) -> Architecture:
         intermediate=config.number("intermediate_size"),
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // heads,
+        head_dim=config.per_head(hidden, heads),
         vocabulary=config.number("vocab_size"),
         positions=config.number("max_position_embeddings", 512),
         tied=config.flag("tie_word_embeddings", True),
@@ -154,8 +152,6 @@ def gpt2(config: Config, classify: bool) -> Architecture:
     if config.flag("add_cross_attention", False):
         raise BadValue(f"{config.name} attends to an encoder beside it, which cannot be counted; try gpt2-medium")
     d, heads, layers = config.number("n_embd"), config.number("n_head"), config.number("n_layer")
-    if d % heads:
-        raise BadValue(f"the hidden size {d} of {config.name} is no multiple of its {heads} attention heads")
     inner, vocabulary = config.number("n_inner", 4 * d), config.number("vocab_size")
     positions, tied = config.number("n_positions", 1024), config.flag("tie_word_embeddings", True)
     parts = (
@@ -174,8 +170,8 @@ def gpt2(config: Config, classify: bool) -> Architecture:
         *(() if classify else (Module("lm_head", "head", "linear", d, vocabulary, tied=tied),)),
     )
     return Architecture(
-        config.name, config.text("model_type", ""), "causal", layers, d, inner, heads, heads, d // heads, vocabulary,
-        positions, tied, config.text("activation_function", "gelu_new"), modules=modules,
+        config.name, config.text("model_type", ""), "causal", layers, d, inner, heads, heads, config.per_head(d, heads),
+        vocabulary, positions, tied, config.text("activation_function", "gelu_new"), modules=modules,
     )  # fmt: skip
 
 

@@ -131,10 +131,10 @@ def fetch(check: bool, tweets: bool, source: str | None) -> None:
 @JSON
 def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
     """Train one adapter, score it on held-out data and keep it."""
+    from lora_lab.training.recipe import Recipe
     from lora_lab.training.train import train as train_run
 
-    recipe = _recipe(options)
-    run = train_run(recipe, store=out, download=download)
+    run = train_run(Recipe(method=take_method(options), **options), store=out, download=download)
     tell(run.to_json() if as_json else _summary(run))
 
 
@@ -182,13 +182,6 @@ def demo(steps: int, out: str) -> None:
     picture = plots.training_picture(plots.curve("demo", run.history, "accuracy"), "accuracy", title)
     picture.savefig(Path(out) / "demo.png", dpi=150)
     print(f"{_summary(run)}\npicture     {Path(out) / 'demo.png'}")
-
-
-def _recipe(options: dict[str, Any]) -> Any:
-    """The recipe that the options describe."""
-    from lora_lab.training.recipe import Recipe
-
-    return Recipe(method=take_method(options), **options)
 
 
 def _summary(run: Any) -> str:
