@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
@@ -54,7 +55,12 @@ def largest(
     estimated  the memory of a set-up: `partial(estimate, a, plan)`. What it raises is raised
     limit      of tokens: what `longest` says
     """
-    return most(lambda n: fits(estimated(replace(setup, **{field: n})), available), limit)
+
+    def fit(n: int) -> bool:
+        changed: dict[str, Any] = {field: n}
+        return fits(estimated(replace(setup, **changed)), available)
+
+    return most(fit, limit)
 
 
 def most(fit: Callable[[int], bool], limit: int | None = None) -> int | None:

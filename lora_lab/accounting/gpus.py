@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound, nearest
 
+STANDING = "memory"
+"""Where all figures of the cards come from: data sheets as remembered, none confirmed."""
+
 CONTEXT = 8 * GIB // 10
 """Bytes that CUDA's context and the libraries' workspaces take on a card before the first tensor: about 0.8 GiB."""
 
