@@ -151,7 +151,7 @@ def _settings(recipe: Any) -> dict[str, str]:
 
 def _word(value: Any) -> str:
     if isinstance(value, list):
-        value = ",".join(value)
+        value = ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else "-" if value in (None, "") else str(value)
 
 
