@@ -113,13 +113,13 @@ class Architecture:
     head_dim: int
     vocabulary: int
     positions: int
-    token_types: int
     tied: bool
     activation: str
-    qk_norm: bool
-    experts: int
-    experts_per_token: int
-    modules: tuple[Module, ...]
+    token_types: int = 0
+    qk_norm: bool = False
+    experts: int = 0
+    experts_per_token: int = 0
+    modules: tuple[Module, ...] = ()
 
     @staticmethod
     def from_config(config: Mapping[str, Any], name: str = "", num_labels: int | None = None) -> Architecture:
@@ -183,6 +183,12 @@ _SITE_KINDS = {"linear": "linear", "conv1d": "linear", "embedding": "embedding"}
 
 def _kind(module: Module) -> str:
     return "expert" if module.expert else _SITE_KINDS[module.kind]
+
+
+def task_head(architecture: Architecture, labels: int) -> tuple[Module, ...]:
+    """The head of a task: the model's own, of an encoder that has none the one that it would get. Raises: as `head`."""
+    own = tuple(module for module in architecture.modules if module.in_task_head)
+    return own if own or architecture.task != "encoder" else head_modules(architecture, labels)
 
 
 def head_modules(architecture: Architecture, num_labels: int) -> tuple[Module, ...]:

@@ -1,4 +1,4 @@
-"""How much arithmetic a training step is, and what that means in seconds and watt-hours.
+"""How much arithmetic a training step is, and what that means in seconds.
 
 A linear layer of N = d_in d_out numbers over T tokens is a product of 2 N T floating-point operations (FLOPs):
 
@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-from lora_lab.accounting.architectures import Architecture, Module, head_modules
+from lora_lab.accounting.architectures import Architecture, Module, task_head
 from lora_lab.accounting.gpus import Card
 from lora_lab.accounting.plan import Adapter, LayerPlan, Plan
 from lora_lab.accounting.setup import Setup
@@ -112,21 +112,14 @@ def _check(a: Architecture, plan: Plan) -> None:
         raise BadValue(f"the arithmetic of {a.name}'s relative positions is not modelled; use roberta-large")
 
 
-def gain(a: Architecture, full: Plan, other: Plan, setup: Setup) -> float:
-    """How many times less arithmetic `other` is than `full`: at most about 1.5 for LoRA. Raises: as `work`."""
-    return work(a, full, setup).total / work(a, other, setup).total
-
-
 # ---- a layer, per token
 
 
 def _layer(a: Architecture, plan: Plan, layer: LayerPlan, number: int, flows: bool, seq: int) -> tuple[Work, bool]:
     """One layer's FLOPs a token, its forward in `again`, and whether a gradient is wanted of its output."""
     adapters, stages, entering = dict(layer), _stages(a, number), flows
-    total = _attention(a, stages, adapters, flows, plan.prefix, seq)
-    for stage, modules in enumerate(stages):
-        if stage == STAGES["o"]:  # attention has brought the prefix in
-            flows = flows or plan.prefix > 0
+    total = _attention(a, stages, adapters, flows, seq)
+    for modules in stages:
         for module, times in modules:
             squeeze = UNFOLDED.get(module.key)
             wanted = entering or squeeze in adapters if squeeze else flows
@@ -168,15 +161,14 @@ def _adapter(adapter: Adapter, flows: bool) -> int:
 
 
 def _attention(
-    a: Architecture, stages: Stages, adapters: dict[str, tuple[Adapter, ...]], flows: bool, prefix: int, seq: int
+    a: Architecture, stages: Stages, adapters: dict[str, tuple[Adapter, ...]], flows: bool, seq: int
 ) -> Work:
     """Two products forward; backward those of the scores and of q, k and v as far as their gradients are wanted."""
     output = next(module for module, _ in stages[STAGES["o"]] if module.key == "o")
-    scores = 2 * (seq + prefix) * a.heads * a.head_dim
-    sums = 2 * (seq + prefix) * output.in_features  # a value may be narrower than a key, as DeepSeek's
+    scores = 2 * seq * a.heads * a.head_dim
+    sums = 2 * seq * output.in_features  # a value may be narrower than a key, as DeepSeek's
     fused = flows or "q+k+v" in adapters
     q, k, v = (fused or bool(MAKERS[role] & adapters.keys()) for role in "qkv")
-    k, v = k or prefix > 0, v or prefix > 0
     return Work(attention=scores * (1 + q + k) + sums * (1 + (q or k) + v), again=scores + sums)
 
 
@@ -188,7 +180,7 @@ def _head(a: Architecture, plan: Plan, setup: Setup, labels: int, flows: bool) -
     tokens = setup.batch * (setup.seq + plan.prompt)
     total = Work()
     for module in _head_chain(a, labels):
-        trains = plan.everything or (module.in_task_head and plan.head)
+        trains = plan.everything or module.in_task_head
         per_row = a.task == "encoder"
         total += _linear(module, (), flows, trains=False) * (setup.batch if per_row else tokens)
         total += Work(weights=2 * module.weight * trains) * (setup.batch if per_row else tokens)
@@ -199,12 +191,11 @@ def _head(a: Architecture, plan: Plan, setup: Setup, labels: int, flows: bool) -
 def _head_chain(a: Architecture, labels: int) -> Iterator[Module]:
     """The matrices after the layers, in order."""
     roles = ("pooler",) if a.model_type not in ("roberta", "xlm-roberta") else ()
-    yield from (m for m in a.modules if not m.numbers and m.role in (*roles, "head") and m.kind in MATRICES)
-    if a.task == "encoder" and not a.head_parameters:
-        yield from head_modules(a, labels)
+    yield from (m for m in a.modules if m.role in (*roles, "head") and not m.in_task_head)
+    yield from task_head(a, labels)
 
 
-# ---- seconds and energy
+# ---- seconds
 
 
 def rate(card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> float:
@@ -223,8 +214,3 @@ def rate(card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> f
 def run_seconds(step: Work, steps: int, flops_per_second: float) -> float:
     """Seconds of a run: FLOPs of its steps / FLOP/s. Loading, validation and waiting for data are not in it."""
     return steps * step.total / flops_per_second
-
-
-def energy(seconds: float, watts: float) -> float:
-    """Watt-hours of a card at full load for so long; the machine around it takes about as much again at most."""
-    return seconds * watts / 3600

@@ -62,13 +62,12 @@ class Config:
         return tuple(value or ())
 
     def head_size(self, hidden: int, heads: int, default: int | None = None) -> int:
-        """`head_dim` where the config (or its family) says so, else hidden / heads.
-
-        Raises: BadValue when the heads do not divide the hidden size and no head_dim is given.
-        """
+        """`head_dim` where the config (or its family) says so, else hidden / heads. Raises: as `per_head`."""
         said = self.fields.get("head_dim", default)  # null is not absent: it means hidden / heads
-        if said is not None:
-            return self.number("head_dim", default)
+        return self.per_head(hidden, heads) if said is None else self.number("head_dim", default)
+
+    def per_head(self, hidden: int, heads: int) -> int:
+        """hidden / heads. Raises: BadValue when the heads do not divide the hidden size."""
         if hidden % heads:
             raise BadValue(f"the hidden size {hidden} of {self.name} is no multiple of its {heads} attention heads")
         return hidden // heads

@@ -7,7 +7,8 @@ A layer is attention, a feed-forward part and norms; a family is a choice of tho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 
 from lora_lab.accounting.architectures import Architecture, Module
 from lora_lab.accounting.config import Config
@@ -32,21 +33,10 @@ class Family:
     qk_norm: bool = False
     fused: bool = False
     sinks: bool = False
+    latent: bool = False  # attention through a latent, as DeepSeek's
     norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
     activation: tuple[str, str] = ("hidden_act", "silu")
-    mixture: Callable[[Config, Dimensions], Mixture] | None = None
-
-
-@dataclass(frozen=True)
-class Dimensions:
-    """The sizes that a layer is made from."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
+    mixture: Callable[[Config, Architecture], Mixture] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,59 +50,55 @@ class Mixture:
     router: str = "gate"
     bias: bool = False
     shared: int = 0  # width of the expert that every token visits
-    extra: tuple[Module, ...] = field(default=())
 
 
 def decoder(config: Config, classify: bool, family: Family) -> Architecture:
     """A decoder of this family; with `classify` without the language model's head."""
-    sizes = _sizes(config, family)
-    mixture = family.mixture(config, sizes) if family.mixture else None
-    latent = config.fields.get("model_type") == "deepseek_v3"
-    attention = _latent_attention(config, sizes) if latent else _attention(config, sizes, family)
-    parts = [*attention, *_feed_forward(config, sizes, family, mixture), *(norm(n, sizes.hidden) for n in family.norms)]
-    vocabulary, tied = config.number("vocab_size"), config.flag("tie_word_embeddings", family.tied)
+    shape = _dimensions(config, family)
+    mixture = family.mixture(config, shape) if family.mixture else None
+    attention = _latent_attention(config, shape) if family.latent else _attention(config, shape, family)
+    parts = [*attention, *_feed_forward(config, shape, family, mixture), *(norm(n, shape.hidden) for n in family.norms)]
+    head = Module("lm_head", "head", "linear", shape.hidden, shape.vocabulary, tied=shape.tied)
     modules = (
-        embedding("model.embed_tokens", vocabulary, sizes.hidden),
-        *stack("model.layers", range(sizes.layers), parts),
-        norm("model.norm", sizes.hidden),
-        *(() if classify else (Module("lm_head", "head", "linear", sizes.hidden, vocabulary, tied=tied),)),
+        embedding("model.embed_tokens", shape.vocabulary, shape.hidden),
+        *stack("model.layers", range(shape.layers), parts),
+        norm("model.norm", shape.hidden),
+        *(() if classify else (head,)),
     )
-    return Architecture(
-        name=config.name,
-        model_type=config.text("model_type", ""),
-        task="causal",
-        layers=sizes.layers,
-        hidden=sizes.hidden,
-        intermediate=sizes.intermediate,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim,
-        vocabulary=vocabulary,
-        positions=config.number("max_position_embeddings", 0, least=0),
-        token_types=0,
-        tied=tied,
-        activation=config.text(*family.activation),
-        qk_norm=family.qk_norm,
-        experts=mixture.experts if mixture else 0,
-        experts_per_token=mixture.per_token if mixture else 0,
-        modules=modules,
-    )
+    if mixture:
+        shape = replace(shape, experts=mixture.experts, experts_per_token=mixture.per_token)
+    return replace(shape, modules=modules)
 
 
-def _sizes(config: Config, family: Family) -> Dimensions:
+def _dimensions(config: Config, family: Family) -> Architecture:
+    """The dimensions alone; the modules are made from them."""
     hidden, heads = config.number("hidden_size"), config.number("num_attention_heads")
-    if config.fields.get("model_type") == "deepseek_v3":  # one latent serves every head, which then has its own keys
+    if family.latent:  # one latent serves every head, which then has its own keys
         head_dim = config.number("qk_nope_head_dim", 128) + config.number("qk_rope_head_dim", 64)
         kv_heads = heads
     else:
         head_dim = config.head_size(hidden, heads, family.head_dim)
         kv_heads = config.key_value_heads(heads, family.kv_heads)
-    inner, layers = config.number("intermediate_size"), config.number("num_hidden_layers")
-    return Dimensions(hidden, inner, layers, heads, kv_heads, head_dim)
+    return Architecture(
+        name=config.name,
+        model_type=config.text("model_type", ""),
+        task="causal",
+        layers=config.number("num_hidden_layers"),
+        hidden=hidden,
+        intermediate=config.number("intermediate_size"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocabulary=config.number("vocab_size"),
+        positions=config.number("max_position_embeddings", 0, least=0),
+        tied=config.flag("tie_word_embeddings", family.tied),
+        activation=config.text(*family.activation),
+        qk_norm=family.qk_norm,
+    )
 
 
-def _attention(config: Config, sizes: Dimensions, family: Family) -> list[Module]:
-    d, q, kv = sizes.hidden, sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
+def _attention(config: Config, shape: Architecture, family: Family) -> list[Module]:
+    d, q, kv = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     bias = family.qkv_bias is None and config.flag("attention_bias", family.attention_bias)
     output = Module("self_attn.o_proj", "o", "linear", q, d, bias)
     if family.fused:
@@ -121,25 +107,25 @@ def _attention(config: Config, sizes: Dimensions, family: Family) -> list[Module
     modules = [Module(f"self_attn.{r}_proj", r, "linear", d, width, qkv_bias) for r, width in widths.items()]
     modules.append(output)
     if family.qk_norm:
-        modules += [norm(f"self_attn.{r}_norm", sizes.head_dim) for r in "qk"]
+        modules += [norm(f"self_attn.{r}_norm", shape.head_dim) for r in "qk"]
     if family.sinks:
-        modules.append(Module("self_attn.sinks", "other", "other", 1, sizes.heads))
+        modules.append(Module("self_attn.sinks", "other", "other", 1, shape.heads))
     return modules
 
 
-def _latent_attention(config: Config, sizes: Dimensions) -> list[Module]:
+def _latent_attention(config: Config, shape: Architecture) -> list[Module]:
     """Multi-head latent attention: tokens are squeezed into a small latent, and heads unfold it. DeepSeek-V3."""
-    d, heads, bias = sizes.hidden, sizes.heads, config.flag("attention_bias", False)
+    d, heads, bias = shape.hidden, shape.heads, config.flag("attention_bias", False)
     nope, rope = config.number("qk_nope_head_dim", 128), config.number("qk_rope_head_dim", 64)
     latent, value = config.number("kv_lora_rank", 512), config.number("v_head_dim", 128)
     if "q_lora_rank" in config.fields and config.fields["q_lora_rank"] is None:
-        queries = [Module("self_attn.q_proj", "q", "linear", d, heads * sizes.head_dim)]
+        queries = [Module("self_attn.q_proj", "q", "linear", d, heads * shape.head_dim)]
     else:
         small = config.number("q_lora_rank", 1536)
         queries = [
             Module("self_attn.q_a_proj", "other", "linear", d, small, bias),
             norm("self_attn.q_a_layernorm", small),
-            Module("self_attn.q_b_proj", "other", "linear", small, heads * sizes.head_dim),
+            Module("self_attn.q_b_proj", "other", "linear", small, heads * shape.head_dim),
         ]
     return [
         *queries,
@@ -150,19 +136,19 @@ def _latent_attention(config: Config, sizes: Dimensions) -> list[Module]:
     ]
 
 
-def _feed_forward(config: Config, sizes: Dimensions, family: Family, mixture: Mixture | None) -> list[Module]:
+def _feed_forward(config: Config, shape: Architecture, family: Family, mixture: Mixture | None) -> list[Module]:
     if family.fused:
-        d, inner = sizes.hidden, sizes.intermediate
+        d, inner = shape.hidden, shape.intermediate
         fused = Module("mlp.gate_up_proj", "gate+up", "linear", d, 2 * inner)
         return [fused, Module("mlp.down_proj", "down", "linear", inner, d)]
     bias = family.mlp_bias and config.flag("mlp_bias", False)
-    dense = tuple(n for n in range(sizes.layers) if mixture is None or n not in mixture.numbers)
-    modules = _gated("mlp", sizes, sizes.intermediate, dense, bias) if dense else []
-    return modules + (_experts(sizes, mixture) if mixture and mixture.numbers else [])
+    dense = tuple(n for n in range(shape.layers) if mixture is None or n not in mixture.numbers)
+    modules = _gated("mlp", shape, shape.intermediate, dense, bias) if dense else []
+    return modules + (_experts(shape, mixture) if mixture and mixture.numbers else [])
 
 
-def _gated(path: str, sizes: Dimensions, width: int, numbers: tuple[int, ...], bias: bool = False) -> list[Module]:
-    d = sizes.hidden
+def _gated(path: str, shape: Architecture, width: int, numbers: tuple[int, ...], bias: bool = False) -> list[Module]:
+    d = shape.hidden
     return [
         Module(f"{path}.gate_proj", "gate", "linear", d, width, bias, numbers=numbers),
         Module(f"{path}.up_proj", "up", "linear", d, width, bias, numbers=numbers),
@@ -170,38 +156,38 @@ def _gated(path: str, sizes: Dimensions, width: int, numbers: tuple[int, ...], b
     ]
 
 
-def _experts(sizes: Dimensions, mixture: Mixture) -> list[Module]:
-    d, width, numbers, count = sizes.hidden, mixture.width, mixture.numbers, mixture.experts
+def _experts(shape: Architecture, mixture: Mixture) -> list[Module]:
+    d, width, numbers, count = shape.hidden, mixture.width, mixture.numbers, mixture.experts
     shapes: Iterable[tuple[str, int, int]] = (("gate", d, width), ("up", d, width), ("down", width, d))
     router = Module(f"mlp.{mixture.router}", "router", "other", d, count, mixture.bias, numbers=numbers, site=False)
     experts = [
         Module(f"mlp.experts.*.{r}_proj", r, "linear", i, o, mixture.bias, count, numbers, site=False)
         for r, i, o in shapes
     ]
-    shared = _gated("mlp.shared_experts", sizes, mixture.shared, numbers) if mixture.shared else []
+    shared = _gated("mlp.shared_experts", shape, mixture.shared, numbers) if mixture.shared else []
     return [router, *experts, *shared]
 
 
-def _mixtral(config: Config, sizes: Dimensions) -> Mixture:
+def _mixtral(config: Config, shape: Architecture) -> Mixture:
     experts = config.number("num_local_experts", 8)
-    return Mixture(tuple(range(sizes.layers)), experts, _per_token(config, experts, 2), sizes.intermediate)
+    return Mixture(tuple(range(shape.layers)), experts, _per_token(config, experts, 2), shape.intermediate)
 
 
-def _gpt_oss(config: Config, sizes: Dimensions) -> Mixture:
-    experts, every = config.number("num_local_experts", 128), tuple(range(sizes.layers))
-    return Mixture(every, experts, _per_token(config, experts, 4), sizes.intermediate, router="router", bias=True)
+def _gpt_oss(config: Config, shape: Architecture) -> Mixture:
+    experts, every = config.number("num_local_experts", 128), tuple(range(shape.layers))
+    return Mixture(every, experts, _per_token(config, experts, 4), shape.intermediate, router="router", bias=True)
 
 
-def _qwen3_moe(config: Config, sizes: Dimensions) -> Mixture:
+def _qwen3_moe(config: Config, shape: Architecture) -> Mixture:
     experts = config.number("num_experts", config.number("num_local_experts", 128))
     step, dense = config.number("decoder_sparse_step", 1), config.layer_numbers("mlp_only_layers")
-    numbers = tuple(n for n in range(sizes.layers) if n not in dense and (n + 1) % step == 0)
+    numbers = tuple(n for n in range(shape.layers) if n not in dense and (n + 1) % step == 0)
     return Mixture(numbers, experts, _per_token(config, experts, 8), config.number("moe_intermediate_size", 768))
 
 
-def _deepseek_v3(config: Config, sizes: Dimensions) -> Mixture:
+def _deepseek_v3(config: Config, shape: Architecture) -> Mixture:
     experts, width = config.number("n_routed_experts", 256), config.number("moe_intermediate_size", 2048)
-    numbers = tuple(range(config.number("first_k_dense_replace", 3, least=0), sizes.layers))
+    numbers = tuple(range(config.number("first_k_dense_replace", 3, least=0), shape.layers))
     shared = width * config.number("n_shared_experts", 1, least=0)
     return Mixture(numbers, experts, _per_token(config, experts, 8), width, shared=shared)
 
@@ -232,13 +218,9 @@ _KIN: dict[str, Family] = {
     "phi3": Family(qkv_bias=False, fused=True),
     "mixtral": Family(kv_heads=8, qkv_bias=False, mixture=_mixtral),
     "qwen3_moe": Family(kv_heads=4, qk_norm=True, mixture=_qwen3_moe),
-    "deepseek_v3": Family(mixture=_deepseek_v3),
+    "deepseek_v3": Family(latent=True, mixture=_deepseek_v3),
     "gpt_oss": Family(kv_heads=8, head_dim=64, attention_bias=True, sinks=True, mixture=_gpt_oss),
 }
 
 
-def _builder(family: Family) -> Callable[[Config, bool], Architecture]:
-    return lambda config, classify: decoder(config, classify, family)
-
-
-FAMILIES = {name: _builder(family) for name, family in _KIN.items()}
+FAMILIES = {name: partial(decoder, family=family) for name, family in _KIN.items()}

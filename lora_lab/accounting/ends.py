@@ -47,18 +47,18 @@ def language_head(on: Operations, x: Value, a: Architecture, prompt: int) -> Val
     return on.op(4, [log_p], [log_p])
 
 
-def classification_head(on: Operations, x: Value, a: Architecture, labels: int, trains: bool) -> Value:
+def classification_head(on: Operations, x: Value, a: Architecture, labels: int) -> Value:
     """The first token's hidden state, a dense layer with tanh, the logits of each class, cross-entropy.
 
-    `trains`: a head beside a frozen base trains, in fp32. Slicing one token keeps the storage of all of them.
+    The head trains, beside a frozen base in fp32. Slicing one token keeps the storage of all of them.
     """
     rows, b = on.setup.batch, on.b
-    dense = on.trains or (trains and a.model_type != "bert")  # BERT's pooler is pretrained and stays frozen
+    dense = on.trains or a.model_type != "bert"  # BERT's pooler is pretrained and stays frozen
     width = b if on.trains else 4
     first = on.op(rows * a.hidden * b, [x], inside=x.storage)
     keeps = [first] if dense else []
     pooled = on.op(rows * a.hidden * b, [first], keeps, weights=a.hidden * (a.hidden + 1) * width * dense)
     tanh = on.pointwise(pooled, ("activations", "the head's input", "B·d·b"))
-    scores = on.op(rows * labels * 4, [tanh], [tanh], weights=labels * (a.hidden + 1) * width * (on.trains or trains))
+    scores = on.op(rows * labels * 4, [tanh], [tanh], weights=labels * (a.hidden + 1) * width)
     kept = Storage(rows * labels * 4, ("logits", "logits of the classes", "4·B·classes"))
     return on.op(4, [scores], [kept])

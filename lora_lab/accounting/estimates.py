@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NOTES = (
+    "compile, autocast, offload and chunked losses are not in it: this is eager PyTorch with transformers' models",
+    "bytes of live tensors; a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation come on top",
+)
+"""What a predicted and a traced figure leave out."""
+
 
 @dataclass(frozen=True)
 class Term:

@@ -35,7 +35,7 @@ def build(fields: Mapping[str, Any], name: str, num_labels: int | None) -> Archi
 def bert(config: Config, classify: bool) -> Architecture:
     """BERT; with `classify` as transformers nests it under the task's head: bert.encoder.layer.*"""
     prefix = "bert." if classify else ""
-    shape = _encoder(config, {})
+    shape = _encoder(config, token_types=2)
     d, embed = shape.hidden, f"{prefix}embeddings"
     modules = (
         embedding(f"{embed}.word_embeddings", shape.vocabulary, d),
@@ -60,7 +60,7 @@ def roberta(config: Config, classify: bool) -> Architecture:
 
 def deberta_v2(config: Config, classify: bool) -> Architecture:
     """DeBERTa-v2 and v3: relative positions, and for a task a pooler of its own."""
-    shape = _encoder(config, {"vocab_size": 128100, "type_vocab_size": 0})
+    shape = _encoder(config, token_types=0)
     d, prefix = shape.hidden, "deberta." if classify else ""
     if config.number("embedding_size", d) != d:
         raise BadValue(f"'embedding_size' of {config.name} differs from its hidden size, which cannot be counted")
@@ -109,11 +109,9 @@ def _deberta_extras(config: Config, shape: Architecture, encoder: str) -> list[M
     return modules
 
 
-def _encoder(config: Config, defaults: Mapping[str, int]) -> Architecture:
-    """The dimensions that encoders have in common; the modules come after."""
+def _encoder(config: Config, token_types: int) -> Architecture:
+    """The dimensions that encoders have in common, the family's own number of token types; the modules come after."""
     hidden, heads = config.number("hidden_size"), config.number("num_attention_heads")
-    if hidden % heads:
-        raise BadValue(f"the hidden size {hidden} of {config.name} is no multiple of its {heads} attention heads")
     return Architecture(
         name=config.name,
         model_type=config.text("model_type", ""),
@@ -123,16 +121,12 @@ def _encoder(config: Config, defaults: Mapping[str, int]) -> Architecture:
         intermediate=config.number("intermediate_size"),
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // heads,
+        head_dim=config.per_head(hidden, heads),
         vocabulary=config.number("vocab_size"),
         positions=config.number("max_position_embeddings", 512),
-        token_types=config.number("type_vocab_size", defaults.get("type_vocab_size", 2), least=0),
         tied=config.flag("tie_word_embeddings", True),
         activation=config.text("hidden_act", "gelu"),
-        qk_norm=False,
-        experts=0,
-        experts_per_token=0,
-        modules=(),
+        token_types=config.number("type_vocab_size", token_types, least=0),
     )
 
 
@@ -158,8 +152,6 @@ def gpt2(config: Config, classify: bool) -> Architecture:
     if config.flag("add_cross_attention", False):
         raise BadValue(f"{config.name} attends to an encoder beside it, which cannot be counted; try gpt2-medium")
     d, heads, layers = config.number("n_embd"), config.number("n_head"), config.number("n_layer")
-    if d % heads:
-        raise BadValue(f"the hidden size {d} of {config.name} is no multiple of its {heads} attention heads")
     inner, vocabulary = config.number("n_inner", 4 * d), config.number("vocab_size")
     positions, tied = config.number("n_positions", 1024), config.flag("tie_word_embeddings", True)
     parts = (
@@ -178,8 +170,8 @@ def gpt2(config: Config, classify: bool) -> Architecture:
         *(() if classify else (Module("lm_head", "head", "linear", d, vocabulary, tied=tied),)),
     )
     return Architecture(
-        config.name, config.text("model_type", ""), "causal", layers, d, inner, heads, heads, d // heads, vocabulary,
-        positions, 0, tied, config.text("activation_function", "gelu_new"), False, 0, 0, modules,
+        config.name, config.text("model_type", ""), "causal", layers, d, inner, heads, heads, config.per_head(d, heads),
+        vocabulary, positions, tied, config.text("activation_function", "gelu_new"), modules=modules,
     )  # fmt: skip
 
 
@@ -202,7 +194,7 @@ def t5(config: Config, classify: bool) -> Architecture:
     act = "gelu_new" if act == "gated-gelu" else act.removeprefix("gated-")
     return Architecture(
         config.name, "t5", "seq2seq", layers, d, ff, heads, heads, head_dim, vocabulary,
-        0, 0, True, act, False, 0, 0, tuple(modules),
+        0, True, act, modules=tuple(modules),
     )  # fmt: skip
 
 

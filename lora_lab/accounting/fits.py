@@ -7,7 +7,9 @@ closed form takes under a millisecond; a search takes a few dozen of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
@@ -45,20 +47,20 @@ def check_length(a: Architecture, plan: Plan, setup: Setup) -> None:
         raise BadValue(f"seq {setup.seq} is above the {most} tokens that {a.name} can read{beside}")
 
 
-def largest_batch(a: Architecture, plan: Plan, setup: Setup, available: int, *, labels: int = 2) -> int | None:
-    """The most rows, of the set-up's length, whose step fits in `available` bytes; None when a single one does not.
+def largest(
+    field: str, setup: Setup, estimated: Callable[[Setup], Estimate], available: int, limit: int | None = None
+) -> int | None:
+    """The most rows ("batch"), or tokens a row ("seq"), with which a step fits; None when not even 1 does.
 
-    Raises: BadValue as `estimate`.
+    estimated  the memory of a set-up: `partial(estimate, a, plan)`. What it raises is raised
+    limit      of tokens: what `longest` says
     """
-    return most(lambda n: fits(estimate(a, plan, replace(setup, batch=n), labels=labels), available))
 
+    def fit(n: int) -> bool:
+        changed: dict[str, Any] = {field: n}
+        return fits(estimated(replace(setup, **changed)), available)
 
-def longest_sequence(a: Architecture, plan: Plan, setup: Setup, available: int, *, labels: int = 2) -> int | None:
-    """The most tokens a row, at the set-up's batch, whose step fits; at most what learned positions allow.
-
-    None when a single token does not fit. Raises: BadValue as `estimate`.
-    """
-    return most(lambda n: fits(estimate(a, plan, replace(setup, seq=n), labels=labels), available), longest(a, plan))
+    return most(fit, limit)
 
 
 def most(fit: Callable[[int], bool], limit: int | None = None) -> int | None:
@@ -75,41 +77,17 @@ def most(fit: Callable[[int], bool], limit: int | None = None) -> int | None:
     return low
 
 
-@dataclass(frozen=True)
-class Largest:
-    """The largest model that fits, its estimate, and the models that were passed over, each with the reason.
-
-    name and estimate are None when none fits.
-    """
-
-    name: str | None
-    estimate: Estimate | None
-    skipped: dict[str, str]
-
-
-def largest_model(
-    method: Plans, setup: Setup, available: int, *, names: Iterable[str] | None = None, labels: int = 2
-) -> Largest:
-    """The model with the most parameters, of the zoo or of `names`, that the method can train in `available` bytes.
+def largest_model(method: Plans, setup: Setup, available: int, names: Iterable[str]) -> str | None:
+    """The model of these with the most parameters that the method can train in `available` bytes; None where none fits.
 
     Models whose memory is not modelled, that lack the method's targets or cannot read rows so long are passed over.
     """
-    best: tuple[int, str, Estimate] | None = None
-    skipped: dict[str, str] = {}
-    for name in zoo.names() if names is None else names:
-        try:
-            parameters, found = _tried(name, method, setup, labels)
-        except LabError as error:
-            skipped[name] = str(error)
-            continue
-        if fits(found, available) and (best is None or parameters > best[0]):
-            best = (parameters, name, found)
-    return Largest(best[1], best[2], skipped) if best else Largest(None, None, skipped)
-
-
-def _tried(name: str, method: Plans, setup: Setup, labels: int) -> tuple[int, Estimate]:
-    """A model's parameters and its estimate. Raises: whatever stands against it."""
-    a = zoo.architecture(name)
-    plan = method.plan(a)
-    check_length(a, plan, setup)
-    return a.total, estimate(a, plan, setup, labels=labels)
+    fitting: dict[str, int] = {}
+    for name in names:
+        a = zoo.architecture(name)
+        with suppress(LabError):
+            plan = method.plan(a)
+            check_length(a, plan, setup)
+            if fits(estimate(a, plan, setup), available):
+                fitting[name] = a.total
+    return max(fitting, key=lambda name: fitting[name], default=None)

@@ -1,10 +1,9 @@
-"""Cards to train on, from a laptop's to a data centre's: memory, peaks, watts, and what of the memory is left to use.
+"""Cards to train on, from a laptop's to a data centre's: memory, peaks, and what of the memory is left to use.
 
 The makers' "24 GB" on a graphics card means 24 GiB, and so it does here; torch sees less of it, by a little on a card
 for games and by a sixteenth where a part of the memory holds error correction. Peaks are of dense products, without the
-doubling for sparse matrices, at the data sheet's board power: fp16 and bf16 with sums in fp32, and fp32 without TF32,
-as PyTorch multiplies unless told otherwise. All figures are data sheets and `torch.cuda` as remembered: none was looked
-up again or measured here, and each card says so in `standing`.
+doubling for sparse matrices: fp16 and bf16 with sums in fp32, and fp32 without TF32, as PyTorch multiplies unless told
+otherwise. All figures are data sheets and `torch.cuda` as remembered: none was looked up again or measured here.
 """
 
 from __future__ import annotations
@@ -13,6 +12,9 @@ from dataclasses import dataclass, replace
 
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound, nearest
+
+STANDING = "memory"
+"""Where all figures of the cards come from: data sheets as remembered, none confirmed."""
 
 CONTEXT = 8 * GIB // 10
 """Bytes that CUDA's context and the libraries' workspaces take on a card before the first tensor: about 0.8 GiB."""
@@ -36,83 +38,73 @@ panel; the rest is for the kernels and threads of the first step.
 
 
 @dataclass(frozen=True)
-class Peaks:
-    """10^12 operations a second in each dtype; None where it is not known, or nobody would train so."""
-
-    fp16: float | None = None
-    bf16: float | None = None
-    fp32: float | None = None
-
-
-@dataclass(frozen=True)
 class Card:
     """A place to train.
 
     name      as its maker writes it
     memory    bytes, nominal: an RTX 4090's 24 GB are 24 GiB, 24 * 2**30
     seen      bytes that torch reports: `torch.cuda.get_device_properties(0).total_memory`; of a CPU the nominal ones
-    peaks     10^12 operations a second by dtype, dense
-    watts     the board's, or the processor's, at full load
+    half      10^12 operations a second in fp16, and in bf16 where there is such arithmetic; None where it is not known
+    fp32      10^12 operations a second in fp32; None where it is not known
     where     laptop, desktop or data centre
     device    whose kernels it runs: cuda or cpu
     bf16      whether it has bf16 arithmetic; where not, PyTorch emulates it slowly
     flash     whether it runs flash attention
-    standing  where the figures come from; "memory" is a data sheet remembered and not confirmed
     """
 
     name: str
     memory: int
     seen: int
-    peaks: Peaks
-    watts: float
+    half: float | None
+    fp32: float | None
     where: str
     device: str = "cuda"
     bf16: bool = True
     flash: bool = True
-    standing: str = "memory"
 
     def peak(self, dtype: str) -> float | None:
         """Operations a second in fp16, bf16 or fp32; None where it is not known."""
-        found: float | None = getattr(self.peaks, dtype)
+        found = self.fp32 if dtype == "fp32" else None if dtype == "bf16" and not self.bf16 else self.half
         return found and found * 1e12
 
 
-def _laptop(gigabytes: int, fp32: float, watts: float) -> Card:
+def _laptop(gigabytes: int, fp32: float) -> Card:
     """A laptop that trains on its processor, which rarely has bf16 arithmetic."""
     size = gigabytes * GIB
     name = f"{gigabytes} GB laptop, CPU"
-    return Card(name, size, size, Peaks(fp32=fp32), watts, "laptop", "cpu", bf16=False, flash=False)
+    return Card(name, size, size, None, fp32, "laptop", "cpu", bf16=False, flash=False)
 
 
-def _plain(name: str, gigabytes: int, peaks: Peaks, watts: float, where: str = "desktop") -> Card:
+def _plain(name: str, gigabytes: int, half: float, fp32: float, where: str = "desktop") -> Card:
     """A card for games: no error correction, so that torch sees all but what the driver keeps."""
-    return Card(name, gigabytes * GIB, gigabytes * GIB - DRIVER, peaks, watts, where)
+    return Card(name, gigabytes * GIB, gigabytes * GIB - DRIVER, half, fp32, where)
 
 
-def _board(name: str, gigabytes: int, seen: float, peaks: Peaks, watts: float, where: str = "data centre") -> Card:
+def _board(name: str, gigabytes: int, seen: float, half: float, fp32: float, where: str = "data centre") -> Card:
     """A card with error correction; `seen` in GiB."""
-    return Card(name, gigabytes * GIB, int(seen * GIB), peaks, watts, where)
+    return Card(name, gigabytes * GIB, int(seen * GIB), half, fp32, where)
 
 
+# Name, GB, of boards the GiB seen, then 10^12 operations a second in 16 bits and in fp32.
 CARDS = (
-    _laptop(8, 0.2, 15),
-    _laptop(16, 0.4, 28),
-    _plain("RTX 4060 Laptop 8 GB", 8, Peaks(23, 23, 11.6), 80, "laptop"),
-    _plain("RTX 4060 8 GB", 8, Peaks(30, 30, 15.1), 115),
-    _plain("RTX 3060 12 GB", 12, Peaks(25, 25, 12.7), 170),
-    replace(_board("T4 16 GB", 16, 14.6, Peaks(65, None, 8.1), 70), bf16=False, flash=False),
-    _plain("RTX 3090 24 GB", 24, Peaks(71, 71, 35.6), 350),
-    _plain("RTX 4090 24 GB", 24, Peaks(165, 165, 82.6), 450),
-    _board("L4 24 GB", 24, 22.2, Peaks(121, 121, 30.3), 72),
-    _board("A10G 24 GB", 24, 22.2, Peaks(70, 70, 31.2), 300),
-    _plain("RTX 5090 32 GB", 32, Peaks(209, 209, 104.8), 575),
-    _board("A100 40 GB", 40, 39.4, Peaks(312, 312, 19.5), 400),
-    _board("L40S 48 GB", 48, 44.5, Peaks(362, 362, 91.6), 350),
-    _board("RTX A6000 48 GB", 48, 47.5, Peaks(155, 155, 38.7), 300, "desktop"),
-    _board("A100 80 GB", 80, 79.2, Peaks(312, 312, 19.5), 400),
-    _board("H100 80 GB", 80, 79.2, Peaks(989, 989, 66.9), 700),
-    _board("H200 141 GB", 141, 139.8, Peaks(989, 989, 66.9), 700),
-    _board("B200 192 GB", 192, 179, Peaks(2250, 2250, 75), 1000),
+    _laptop(8, 0.2),
+    _laptop(16, 0.4),
+    _plain("RTX 4060 Laptop 8 GB", 8, 23, 11.6, "laptop"),
+    _plain("RTX 4060 8 GB", 8, 30, 15.1),
+    _plain("RTX 3060 12 GB", 12, 25, 12.7),
+    replace(_board("T4 16 GB", 16, 14.6, 65, 8.1), bf16=False, flash=False),
+    _plain("RTX 3090 24 GB", 24, 71, 35.6),
+    _plain("RTX 4090 24 GB", 24, 165, 82.6),
+    _board("L4 24 GB", 24, 22.2, 121, 30.3),
+    _board("A10G 24 GB", 24, 22.2, 70, 31.2),
+    _plain("RTX 5090 32 GB", 32, 209, 104.8),
+    _board("A100 40 GB", 40, 39.4, 312, 19.5),
+    _board("L40S 48 GB", 48, 44.5, 362, 91.6),
+    _board("RTX A6000 48 GB", 48, 47.5, 155, 38.7, "desktop"),
+    _board("A100 80 GB", 80, 79.2, 312, 19.5),
+    _board("H100 80 GB", 80, 79.2, 989, 66.9),
+    _board("H200 141 GB", 141, 139.8, 989, 66.9),
+    _board("B200 192 GB", 192, 179, 2250, 75),
 )
 
 LARGEST = 1_000_000  # GB that one may ask for
@@ -135,15 +127,20 @@ def card(name: str) -> Card:
 
     Raises: NotFound when none does, BadValue when several do; both name cards.
     """
-    words = name.lower().replace("-", " ").split()
+    words = _words(name)
     found = [one for one in CARDS if all(word in one.name.lower() for word in words)]
-    whole = [one for one in found if set(words) <= set(one.name.lower().replace(",", "").split())]
-    found = whole or found
+    whole = [one for one in found if words <= _words(one.name)]
+    exact = [one for one in whole if words == _words(one.name)]  # all words of one card's name may be in another's
+    found = exact or whole or found
     if not found or not words:
         raise NotFound(f"no card '{name}'; nearest: {nearest(name, [one.name for one in cards()])}; or give --gpu-gb")
     if len(found) > 1:
         raise BadValue(f"'{name}' could be {' or '.join(one.name for one in found)}; write more of its name")
     return found[0]
+
+
+def _words(name: str) -> set[str]:
+    return set(name.lower().replace("-", " ").replace(",", " ").split())
 
 
 def of_size(gigabytes: float) -> Card:
@@ -154,7 +151,7 @@ def of_size(gigabytes: float) -> Card:
     if not 0 < gigabytes <= LARGEST:
         raise BadValue(f"a card's memory must be above 0 GB and at most {LARGEST:,}, not {gigabytes!r}")
     size = int(gigabytes * GIB)
-    return Card(f"{gigabytes:g} GB card", size, max(0, size - DRIVER), Peaks(), 0.0, "any")
+    return Card(f"{gigabytes:g} GB card", size, max(0, size - DRIVER), None, None, "any")
 
 
 def notes(card: Card, dtype: str) -> tuple[str, ...]:

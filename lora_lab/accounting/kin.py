@@ -115,7 +115,10 @@ def latent(on: Operations, x: Value, layer: Layer) -> Value:
 def latent_attention(on: Operations, x: Value, layer: Layer) -> Value:
     """q and k are put together from a part without positions and a rotated one; v is a part of what kv_b makes."""
     a, m = layer.architecture, layer.modules
-    q = layer.linear(on, x, "q", QKV) if "q" in m else _unfolded(on, x, layer, "q_a_proj", "q_b_proj")
+    if "q" in m:
+        q = layer.linear(on, x, "q", QKV)
+    else:
+        q = layer.linear(on, on.rms_norm(layer.linear(on, x, "q_a_proj", QKV), QKV), "q_b_proj", QKV)
     small = layer.linear(on, x, "kv_a_proj_with_mqa", QKV)
     latent_width = m["kv_b_proj"].in_features
     narrow, rotary = on.split(
@@ -129,10 +132,6 @@ def latent_attention(on: Operations, x: Value, layer: Layer) -> Value:
         y = on.attention(q, k, v, a.heads, a.heads)
         return on.scale(y, ("activations", "attention's output", "T·q·b")) if on.flash else y
     return on.attention(q, k, v, a.heads, a.heads, width=value)
-
-
-def _unfolded(on: Operations, x: Value, layer: Layer, narrow: str, wide: str) -> Value:
-    return layer.linear(on, on.rms_norm(layer.linear(on, x, narrow, QKV), QKV), wide, QKV)
 
 
 def plainly(on: Operations, gate: Value, up: Value) -> Value:

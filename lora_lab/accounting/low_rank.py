@@ -87,7 +87,7 @@ def _checked(matrix: np.ndarray) -> np.ndarray:
         )
     if not np.issubdtype(matrix.dtype, np.number) or not np.isfinite(matrix).all():
         raise BadValue("the matrix holds something that is no finite number; look with np.isfinite(matrix)")
-    return matrix
+    return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix  # which LAPACK has no routine for
 
 
 def _fits(s: np.ndarray, rank: int) -> None:

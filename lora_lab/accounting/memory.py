@@ -15,12 +15,12 @@ from typing import Any
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.blocks import ACTIVATIONS, BLOCKS, HIDDEN, Layer
 from lora_lab.accounting.ends import ENCODERS, classification_head, embeddings, language_head
-from lora_lab.accounting.estimates import Estimate, Term
+from lora_lab.accounting.estimates import NOTES, Estimate, Term
 from lora_lab.accounting.kin import KIN
 from lora_lab.accounting.operations import Operations
 from lora_lab.accounting.plan import Adapter, LayerPlan, Plan
 from lora_lab.accounting.setup import Setup
-from lora_lab.accounting.states import states
+from lora_lab.accounting.states import States
 from lora_lab.accounting.tape import IN_FLIGHT, VARIABLES, Label, Parts, Profile, Storage, Value
 from lora_lab.errors import BadValue, nearest
 
@@ -50,10 +50,6 @@ def estimate(a: Architecture, plan: Plan, setup: Setup, *, labels: int = 2) -> E
 
 MODELLED = BLOCKS | KIN
 WRITTEN_OUT = ("gemma2", "gpt_oss")  # attention without a fused kernel
-NOTES = (
-    "eager PyTorch with transformers' models; not modelled: compile, a loss in chunks, offload, autocast",
-    "bytes of live tensors; a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation come on top",
-)
 GATHERED: Label = ("weights", "gathered from the other devices", "both ends of the model and one layer")
 LATER: Label = ("gradients", "weights of the later layers", "bytes that train there")
 TIED: Label = ("gradients", "the tied embedding: the head's and the sum", "2·V·d·b")
@@ -79,7 +75,7 @@ class _Step:
         self.a, self.plan, self.setup, self.labels = a, plan, setup, labels
         self.encoder = a.model_type in ENCODERS
         self.tokens = setup.batch * (setup.seq + plan.prompt)
-        self.states = states(a, plan, setup, labels)
+        self.states = States(a, plan, setup, labels)
 
     def estimate(self) -> Estimate:
         moments = self.moments()
@@ -141,7 +137,7 @@ class _Step:
         on = self.operations()
         x = self.hidden(needs_grad)
         if self.encoder:
-            loss = classification_head(on, x, self.a, self.labels, self.plan.head)
+            loss = classification_head(on, x, self.a, self.labels)
         else:
             loss = language_head(on, x, self.a, self.plan.prompt)
         return Piece(on.kept(), on.backward(loss), True)
@@ -192,7 +188,7 @@ class _Step:
 
     def gathered(self) -> Parts:
         """The weights that are whole on each device though they are sharded: both ends of the model, and one layer."""
-        if self.states.sharded not in ("zero3", "fsdp"):
+        if not self.states.all_divided:
             return {}
         numbers = sum(m.parameters * m.each for m in self.a.modules if not m.numbers or self.a.layers - 1 in m.numbers)
         return {GATHERED: numbers * self.setup.width}

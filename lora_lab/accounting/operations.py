@@ -66,8 +66,8 @@ class Operations(Tape):
         """x times a trained factor for each number: x is kept; the factor's gradient is as large as x until summed."""
         (numbers,) = part.tensors
         copied = ("activations", "factors in the base's dtype", "width·b")
-        factor = self.op(numbers * self.b, [], weights=numbers * self._own, label=copied)
-        keeps = [x, factor] if x.needs_grad and self._own != self.b else [x]
+        factor = self.op(numbers * self.b, [], weights=numbers * self.setup.own_width, label=copied)
+        keeps = [x, factor] if x.needs_grad and self.setup.own_width != self.b else [x]
         return self.op(x.size, [x, factor], keeps, temporary=x.size, label=x.storage.label)
 
     def _funnel(self, y: Value, part: Funnel) -> Value:
@@ -75,43 +75,35 @@ class Operations(Tape):
         label = ("activations", "inside the bottlenecks", "T·r·b each")
         *_, down, down_bias, up, up_bias = part.tensors
         x = self._normed(y, part.rows) if part.norm else y
-        h = self._thin(x, down + down_bias, self._own, self.tokens * part.rank * self.b, "down")
+        h = self._thin(x, down + down_bias, self.tokens * part.rank * self.b, "down")
         h = self.pointwise_of(h, label)
-        return self.add(y, self._thin(h, up + up_bias, self._own, y.size, "up"))
+        return self.add(y, self._thin(h, up + up_bias, y.size, "up"))
 
     def _normed(self, y: Value, d: int) -> Value:
         """A norm that trains in fp32 beside a base of any dtype: its input is kept in fp32."""
         label = ("activations", "inputs of the bottlenecks, normed", "T·d·b")
         wide = self.cast(y, 4 * self.tokens * d, ("activations", "inputs of norms in fp32", "4·T·d"))
         stats = Storage(8 * self.tokens, ("activations", "statistics of norms", "8·T"))
-        normed = self.op(wide.size, [wide], [wide, stats], weights=2 * d * self._own, label=label)
+        normed = self.op(wide.size, [wide], [wide, stats], weights=2 * d * self.setup.own_width, label=label)
         return self.cast(normed, y.size, label)
 
-    @property
-    def _own(self) -> int:
-        """Bytes of a number that trains beside a frozen base."""
-        return 4 if self.setup.adapter_dtype == "auto" else BYTES[self.setup.adapter_dtype]
-
     def _adapter(self, x: Value, y: Value, adapter: Adapter, conv1d: bool) -> Value:
-        kind, b = self.setup.adapter_dtype, self.b
-        if kind == "fp32" and b != 4:
+        if self.setup.adapter_dtype == "fp32" and self.b != 4:
             return self._adapter_in_fp32(x, y, adapter)
-        own = 4 if kind == "auto" else b  # bytes of a number in A and B themselves
         x = self._adapter_dropout(x)
         a = adapter.rank * adapter.in_features
-        h = self._thin(x, a, own, self.tokens * adapter.rank * b, "A", frozen=adapter.frozen)
+        h = self._thin(x, a, self.tokens * adapter.rank * self.b, "A", frozen=adapter.frozen)
         if adapter.sliced:  # written into a slice of y: backward copies the whole gradient, then the slice's
-            grown = self._thin(h, adapter.rank * adapter.rows, own, self.tokens * adapter.rows * b, "B")
+            grown = self._thin(h, adapter.rank * adapter.rows, self.tokens * adapter.rows * self.b, "B")
             return self.op(y.size, [y, grown], inside=y.storage)
         out = Storage(y.size) if conv1d else y.storage  # Conv1D's output is a view, and a view is not added to in place
-        grown = self._thin(h, adapter.rank * adapter.rows, own, y.size, "B", inside=out)
+        grown = self._thin(h, adapter.rank * adapter.rows, y.size, "B", inside=out)
         return self.op(y.size, [y, grown], alias=True, inside=out) if y.needs_grad else grown
 
     def _thin(
         self,
         x: Value,
         numbers: int,
-        own: int,
         size: int,
         which: str,
         inside: Storage | None = None,
@@ -123,8 +115,8 @@ class Operations(Tape):
         A frozen matrix wants no gradient, so x is not kept for it.
         """
         label = ("activations", f"{which} x of the adapters", "T·r·b")
-        weights, inputs = (0, []) if frozen else (numbers * own, [x])
-        if own == self.b:
+        weights, inputs = (0, []) if frozen else (numbers * self.setup.own_width, [x])
+        if self.setup.own_width == self.b:
             return self.op(size, [x], inputs, weights=weights, label=label, inside=inside)
         copied = ("activations", f"{which} in the base's dtype", "r·width·b")
         matrix = self.op(numbers * self.b, [], weights=weights, label=copied)
@@ -254,7 +246,7 @@ class Operations(Tape):
 
     def _bias(self, d: int) -> int:
         """Bytes of a bias's gradient: one that trains beside the frozen one is in fp32."""
-        return d * (self.b if self.trains else self._own) if self.biases else 0
+        return d * (self.b if self.trains else self.setup.own_width) if self.biases else 0
 
 
 def bytes_per_weight(setup: Setup) -> float:

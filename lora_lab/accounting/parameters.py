@@ -9,6 +9,7 @@ Source: Hu et al. 2021, section 4.2.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -169,7 +170,7 @@ def slice_rows(module: Module, widths: Mapping[str, int]) -> list[Row]:
     ]
 
 
-def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str], itemsize: int = FP32) -> int:
+def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> int:
     """Bytes of a safetensors file with these fp32 tensors: 8 for the header's length, the header, the numbers.
 
     The header is JSON, filled with spaces to a multiple of 8; it names each tensor's type, shape and place, in the
@@ -178,18 +179,11 @@ def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[st
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
     for name, shape in sorted(tensors.items()):
-        stop = start + _numbers(shape) * itemsize
+        stop = start + math.prod(shape) * FP32
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
         start = stop
     length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
     return 8 + length + -length % 8 + start
-
-
-def _numbers(shape: Sequence[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
 
 
 @dataclass(frozen=True)

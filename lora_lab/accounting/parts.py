@@ -22,9 +22,6 @@ def norm(name: str, width: int, *, bias: bool = False) -> Module:
 def stack(path: str, numbers: Iterable[int], parts: Iterable[Module]) -> tuple[Module, ...]:
     """The parts of one layer, named below `path`, in each of these layers; parts that say their own keep them."""
     every = tuple(numbers)
-    return tuple(_placed(path, part, part.numbers or every) for part in parts)
-
-
-def _placed(path: str, part: Module, numbers: tuple[int, ...]) -> Module:
+    placed = ((part, part.numbers or every) for part in parts)
     # `count` says how often a part stands in one layer (its experts) until it is placed into the layers.
-    return replace(part, name=f"{path}.*.{part.name}", numbers=numbers, count=part.count * len(numbers))
+    return tuple(replace(x, name=f"{path}.*.{x.name}", numbers=n, count=x.count * len(n)) for x, n in placed)

@@ -70,7 +70,7 @@ LayerPlan = tuple[tuple[str, tuple[Adapter, ...]], ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """What trains.
+    """What trains, a task's head besides.
 
     everything     all weights of the model
     biases         its biases, in fp32 beside the frozen ones
@@ -79,10 +79,9 @@ class Plan:
     outside        numbers in adapters outside the layers, on embeddings or the head
     dropout        on the adapters' inputs
     prompt         tokens put before each row
-    tensors        numbers in each tensor that trains outside the layers' plan; () for one tensor
     prefix         keys and values put before those of each row, in every layer
-    parameters     numbers that train, the task's head not among them
-    head           whether the task's head trains too
+    tensors        numbers in each tensor that trains outside the layers' plan; () for one tensor
+    parameters     numbers that train, a task's head not among them
     unknown        why memory cannot be stated for this method; "" when it can
     """
 
@@ -94,9 +93,8 @@ class Plan:
     outside: int = 0
     dropout: float = 0.0
     prompt: int = 0
-    tensors: tuple[int, ...] = ()
     prefix: int = 0
-    head: bool = True
+    tensors: tuple[int, ...] = ()
     unknown: str = ""
 
 

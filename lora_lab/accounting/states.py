@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
-from lora_lab.accounting.architectures import Architecture, Module, head_modules
+from lora_lab.accounting.architectures import Architecture, Module, task_head
 from lora_lab.accounting.operations import bytes_per_weight
 from lora_lab.accounting.plan import Plan
-from lora_lab.accounting.setup import BYTES, Setup
+from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.tape import Label
 
 WEIGHTS: Label = ("weights", "base", "numbers · b")
@@ -20,75 +19,54 @@ STEP: Label = ("temporaries", "the optimizer's arithmetic", "2 · largest parame
 SMALL = 4096  # numbers: bitsandbytes keeps the moments of smaller parameters in fp32
 
 
-@dataclass(frozen=True)
 class States:
-    """Bytes of weights, of what trains, and of the optimizer, on one of `devices` devices.
+    """Bytes of weights, of what trains and of the optimizer, on one of the devices that they are divided over."""
 
-    sharded   what is divided over them: "" nothing, zero1 the optimizer, zero2 gradients too, zero3 or fsdp weights too
-    """
+    def __init__(self, a: Architecture, plan: Plan, setup: Setup, labels: int) -> None:
+        self.sharded, self.devices = setup.shard.partition(":")[0], setup.devices
+        quantised = _quantised_numbers(a) if setup.quantised != "none" else 0
+        head = sum(m.parameters for m in task_head(a, labels))
+        total = _total(a, head)
+        width = setup.width if plan.everything else setup.own_width  # of what trains but for a head, which is in fp32
+        if plan.everything:
+            added, self.trained = 0, total * width
+        else:
+            added = (plan.parameters + plan.kept) * width + head * 4
+            self.trained = plan.parameters * width + head * 4
+        weights = {
+            WEIGHTS: (total - quantised) * setup.width + _buffers(a),
+            _quantised_as(setup): round(quantised * bytes_per_weight(setup)),
+            ADAPTERS: added,
+        }
+        self.weights = {label: size // (self.devices if self.all_divided else 1) for label, size in weights.items()}
+        moments, states, self.step = MOMENTS, 2 * self.trained, 0
+        if setup.optimizer == "sgd":
+            states = 0
+        elif setup.optimizer == "adamw-8bit":
+            numbers = [n for n, _ in _tensors(a, plan, labels, width)]
+            moments, states = EIGHT_BIT, round(sum(n * (2 + 8 / 256) if n >= SMALL else n * 8 for n in numbers))
+        elif setup.optimizer == "adamw-foreach":
+            self.step = self.trained
+        elif setup.optimizer == "adamw":
+            self.step = _loop(_tensors(a, plan, labels, width, once=True))
+        self.optimizer = {moments: states // self.devices}
 
-    base: int
-    quantised: int
-    quantised_as: Label
-    added: int
-    trained: int
-    optimizer: int
-    eight_bit: bool
-    stepping_extra: int
-    devices: int = 1
-    sharded: str = ""
+    @property
+    def all_divided(self) -> bool:
+        """Whether the weights are divided over the devices too, as zero3 and fsdp do."""
+        return self.sharded in ("zero3", "fsdp")
 
     def steady(self) -> dict[Label, int]:
         """Weights and optimizer, which live from the first moment to the last."""
-        weights = self.devices if self.sharded in ("zero3", "fsdp") else 1
-        return {
-            WEIGHTS: self.base // weights,
-            self.quantised_as: self.quantised // weights,
-            ADAPTERS: self.added // weights,
-            EIGHT_BIT if self.eight_bit else MOMENTS: self.optimizer // self.devices,
-        }
+        return self.weights | self.optimizer
 
     def spread(self, gradients: int) -> int:
-        """Gradients that have been made, as far as this device keeps them."""
-        return gradients // self.devices if self.sharded in ("zero2", "zero3", "fsdp") else gradients
+        """Gradients that have been made, as far as this device keeps them: zero1 divides the optimizer alone."""
+        return gradients // self.devices if self.all_divided or self.sharded == "zero2" else gradients
 
     def stepping(self) -> dict[Label, int]:
         """What the optimizer's step adds."""
-        return {GRADIENTS: self.spread(self.trained), STEP: self.stepping_extra // self.devices}
-
-
-def states(a: Architecture, plan: Plan, setup: Setup, labels: int) -> States:
-    """The steady part of a step."""
-    b = setup.width
-    quantised = _quantised_numbers(a) if setup.quantised != "none" else 0
-    total = _total(a, labels)
-    head = _head(a, labels) if plan.head and not plan.everything else 0
-    own = 4 if setup.adapter_dtype == "auto" else BYTES[setup.adapter_dtype]
-    numbers = total if plan.everything else plan.parameters
-    trained = numbers * (b if plan.everything else own) + head * 4
-    added = (0 if plan.everything else (plan.parameters + plan.kept) * own) + head * 4
-    extra = trained if setup.optimizer == "adamw-foreach" else 0
-    if setup.optimizer == "adamw":
-        extra = _loop(_tensors(a, plan, labels, b if plan.everything else own, once=True))
-    optimizer = 2 * trained
-    if setup.optimizer == "adamw-8bit":
-        numbers_of = [n for n, _ in _tensors(a, plan, labels, b if plan.everything else own)]
-        optimizer = round(sum(n * (2 + 8 / 256) if n >= SMALL else n * 8 for n in numbers_of))
-    if setup.optimizer == "sgd":
-        optimizer = 0
-    kind = setup.shard.partition(":")[0]
-    return States(
-        base=(total - quantised) * b + _buffers(a),
-        quantised=round(quantised * bytes_per_weight(setup)),
-        quantised_as=_quantised_as(setup),
-        added=added,
-        trained=trained,
-        optimizer=optimizer,
-        eight_bit=setup.optimizer == "adamw-8bit",
-        stepping_extra=extra,
-        devices=setup.devices,
-        sharded=kind,
-    )
+        return {GRADIENTS: self.spread(self.trained), STEP: self.step // self.devices}
 
 
 def _quantised_as(setup: Setup) -> Label:
@@ -115,14 +93,10 @@ def _buffers(a: Architecture) -> int:
     return 2 * 8 * a.positions if a.task == "encoder" else 0
 
 
-def _head(a: Architecture, labels: int) -> int:
-    return a.head(labels) if a.task == "encoder" and not a.head_parameters else a.head_parameters
-
-
-def _total(a: Architecture, labels: int) -> int:
+def _total(a: Architecture, head: int) -> int:
     """Numbers of the model that trains: an encoder with its head, for which RoBERTa gives up its pooler."""
     pooler = sum(m.parameters for m in a.modules if m.role == "pooler") if "roberta" in a.model_type else 0
-    return a.total - a.head_parameters - pooler + _head(a, labels)
+    return a.total - a.head_parameters - pooler + head
 
 
 def _copies(m: Module) -> int:
@@ -143,12 +117,12 @@ def _tensors(a: Architecture, plan: Plan, labels: int, width: int, *, once: bool
 
     A head beside a frozen base trains in fp32 whatever `width` is.
     """
-    head = [n for m in _head_modules(a, labels) for n in (m.weight, m.biases) if n]
+    head = [n for m in task_head(a, labels) for n in (m.weight, m.biases) if n]
     if plan.everything:
         each = (m for m in a.modules if not m.tied and not m.in_task_head)
         found = [n for m in each for _ in range(1 if once else _copies(m)) for n in _numbers(m) if n]
         return [(n, width) for n in [*found, *head]]
-    return [(n, width) for n in _own(a, plan, once)] + [(n, 4) for n in head if plan.head]
+    return [(n, width) for n in _own(a, plan, once)] + [(n, 4) for n in head]
 
 
 def _own(a: Architecture, plan: Plan, once: bool) -> list[int]:
@@ -159,10 +133,3 @@ def _own(a: Architecture, plan: Plan, once: bool) -> list[int]:
     layers = {id(layer): layer for layer in plan.layers}.values() if once else plan.layers
     inside = [n for layer in layers for _, some in layer for x in some for n in x.tensors]
     return inside or list(plan.tensors) or [plan.parameters] * (plan.parameters > 0)
-
-
-def _head_modules(a: Architecture, labels: int) -> tuple[Module, ...]:
-    """The head of the task: the model's own, or an encoder's."""
-    if a.head_parameters or a.task != "encoder":
-        return tuple(m for m in a.modules if m.in_task_head)
-    return head_modules(a, labels)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import MethodType
 from typing import Any, Protocol
 from unittest import mock
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from transformers import masking_utils
 
-from lora_lab.accounting.estimates import Estimate, Term
+from lora_lab.accounting.estimates import NOTES, Estimate, Term
 from lora_lab.accounting.four_bit import quantise
 from lora_lab.accounting.kernels import cuda_kernels
 from lora_lab.accounting.setup import Setup
@@ -29,6 +30,10 @@ from lora_lab.accounting.tracker import OPTIMIZER, Tracker
 from lora_lab.errors import BadValue
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DROPOUTS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "attention_dropout"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+)  # what families call it
 STEPS = 2
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 NOT_TRACED = ("deberta-v2", "t5")  # one asks for values that fake tensors lack, the other for two stacks of tokens
@@ -59,11 +64,10 @@ def trace(config: Mapping[str, Any], method: Attaches, setup: Setup, *, num_labe
         raise BadValue(
             "experts run as one grouped product, which PyTorch has in bf16 alone: trace them so, unquantised"
         )
-    if not hasattr(method, "attach"):
-        raise BadValue("this method can be counted, but nothing attaches it to a model yet, so it cannot be traced")
-    kernels = cuda_kernels if setup.device == "cuda" else _as_they_are
-    with FakeTensorMode(allow_non_fake_inputs=True), kernels(), _plain_masks():
-        return follow(build(config, setup, num_labels), method, setup, mode="traced")
+    kernels = cuda_kernels() if setup.device == "cuda" else nullcontext()
+    with FakeTensorMode(allow_non_fake_inputs=True), kernels, plain_masks():
+        found = follow(build(config, setup, num_labels), method, setup, mode="traced")
+    return replace(found, notes=NOTES)
 
 
 def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
@@ -73,10 +77,7 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
         fields["model_type"] = "gpt2"  # the same layers, larger
     known = transformers.AutoConfig.for_model(**fields)
     known.use_cache = False
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
-        if hasattr(known, name):
-            setattr(known, name, setup.dropout)
-    for name in ("attention_dropout", "classifier_dropout"):
+    for name in DROPOUTS:
         if hasattr(known, name):
             setattr(known, name, setup.dropout)
     known.num_labels = num_labels
@@ -119,7 +120,7 @@ def prepare(model: nn.Module, method: Attaches, setup: Setup) -> torch.optim.Opt
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, setup: Setup, tracker: Tracker | None = None) -> None:
     """Forward, loss, backward, optimizer step, each told to the tracker; all rows are full, so nothing is padded."""
-    tell = tracker.enter if tracker else _nobody
+    tell = tracker.enter if tracker else lambda phase: None
     tell("forward")
     where = next(model.parameters()).device
     ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=where)
@@ -146,10 +147,6 @@ def _mask(setup: Setup, model: nn.Module) -> Tensor:
     prefix = own["soft_prefix.keys_values"].shape[1] if "soft_prefix.keys_values" in own else 0
     asks, where = prompt + setup.seq, next(model.parameters()).device
     return torch.ones(setup.batch, 1, asks, prefix + asks, dtype=torch.bool, device=where)
-
-
-def _nobody(phase: str) -> None:
-    pass
 
 
 def _set_adapters(model: nn.Module, setup: Setup) -> None:
@@ -188,19 +185,10 @@ def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
     return torch.optim.AdamW(trained, lr=1e-4, foreach=foreach, fused=fused or None)
 
 
-@contextmanager
-def _as_they_are() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _plain_masks() -> Iterator[None]:
+def plain_masks() -> AbstractContextManager[Any]:
     """transformers asks the *values* of positions whether rows are packed; fake ones have none, and ours are not."""
-    with mock.patch.object(
-        masking_utils, "find_packed_sequence_indices", _not_packed
-    ):  # a Mock would keep its arguments
-        yield
+    return mock.patch.object(masking_utils, "find_packed_sequence_indices", _none)  # a Mock would keep its arguments
 
 
-def _not_packed(position_ids: Tensor) -> None:
+def _none(position_ids: Tensor) -> None:
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,7 +36,6 @@ class Tracker(TorchDispatchMode):
         self.phase_peaks: dict[str, int] = {}
         self.peak_phase = self.phase
         self._known: dict[int, tuple[int, str, Any]] = {}  # storage -> bytes, category, weak reference
-        self.watchers: list[Callable[[str, int], None]] = []  # called with each operation's name and the live bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -44,8 +43,6 @@ class Tracker(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 self._add(leaf)
         self._note_peak()
-        for watch in self.watchers:
-            watch(str(func), self.live)
         return out
 
     def enter(self, phase: str) -> None:

@@ -21,4 +21,4 @@ def binary(count: float) -> str:
 def decimal(count: float) -> str:
     """So many bytes of a file: in GB, MB or kB, the largest of which there is at least one."""
     unit, name = next((pair for pair in DECIMAL if count >= pair[0]), (1, "bytes"))
-    return f"{count / unit:,.3g} {name}" if count / unit < 1000 else f"{count / unit:,.0f} {name}"
+    return f"{count / unit:,.3g} {name}" if count / unit < 999.5 else f"{count / unit:,.0f} {name}"

@@ -6,7 +6,6 @@ Exit 0: done. 2: bad input, one sentence on stderr. 1: failed on the way. Import
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import warnings
@@ -28,7 +27,7 @@ from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
 from lora_lab.cli.predictions import predictions
 from lora_lab.cli.reproduce import reproduce
-from lora_lab.cli.shared import DOWNLOAD, JSON, say, together
+from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.cli.wheelhouse import wheelhouse
 from lora_lab.errors import Failed, LabError, LabWarning
@@ -132,11 +131,11 @@ def fetch(check: bool, tweets: bool, source: str | None) -> None:
 @JSON
 def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
     """Train one adapter, score it on held-out data and keep it."""
+    from lora_lab.training.recipe import Recipe
     from lora_lab.training.train import train as train_run
 
-    recipe = _recipe(options)
-    run = train_run(recipe, store=out, download=download)
-    _print(run.to_json() if as_json else _summary(run), as_json)
+    run = train_run(Recipe(method=take_method(options), **options), store=out, download=download)
+    tell(run.to_json() if as_json else _summary(run))
 
 
 @commands.command()
@@ -163,7 +162,7 @@ def evaluate(adapter: str, task: str, decoding: str, as_json: bool, **options: A
 
     metrics = evaluated(adapter, task, decoding=PAPER if decoding == "paper" else GREEDY, **options)
     beside = f"\n{published()}" if "bleu" in metrics and task != "restaurants" else ""
-    _print({"metrics": metrics} if as_json else _metrics(metrics) + beside, as_json)
+    tell({"metrics": metrics} if as_json else _metrics(metrics) + beside)
 
 
 @commands.command()
@@ -183,13 +182,6 @@ def demo(steps: int, out: str) -> None:
     picture = plots.training_picture(plots.curve("demo", run.history, "accuracy"), "accuracy", title)
     picture.savefig(Path(out) / "demo.png", dpi=150)
     print(f"{_summary(run)}\npicture     {Path(out) / 'demo.png'}")
-
-
-def _recipe(options: dict[str, Any]) -> Any:
-    """The recipe that the options describe."""
-    from lora_lab.training.recipe import Recipe
-
-    return Recipe(method=take_method(options), **options)
 
 
 def _summary(run: Any) -> str:
@@ -220,7 +212,3 @@ def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> No
     """Our own warnings as one sentence; others are for those who write programs."""
     if issubclass(category, LabWarning):
         say(f"lora-lab: warning: {message}")
-
-
-def _print(what: Any, as_json: bool) -> None:
-    print(json.dumps(what, allow_nan=False) if as_json else what)

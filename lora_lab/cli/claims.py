@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_lab.cli.shared import JSON
+from lora_lab.cli.shared import JSON, tell
 from lora_lab.errors import BadValue
 
 if TYPE_CHECKING:
@@ -28,10 +27,10 @@ def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_js
             raise BadValue("--set and --store are for one claim: name it, for example one_24gb_card")
         verdicts = judge_all()
         whole = {"claims": [one.to_json() for one in verdicts.values()]}
-        print(json.dumps(whole, allow_nan=False) if as_json else "\n".join(map(_line, verdicts.values())))
+        tell(whole if as_json else "\n".join(map(_line, verdicts.values())))
         return
     found = judge(claim, store=store, **_pairs(changes))
-    print(json.dumps(found.to_json(), allow_nan=False) if as_json else describe(found))
+    tell(found.to_json() if as_json else describe(found))
 
 
 def describe(found: Verdict) -> str:

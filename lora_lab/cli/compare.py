@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lora_lab.cli.options import recipe_options
-from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, together, with_minutes
+from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell, together, with_minutes
 from lora_lab.errors import BadValue, Failed
 
 OWN = ("method", "lr", "seed", "validations", "patience", "steps", "batch")  # what a comparison says in its own way
@@ -55,7 +54,7 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     if minutes is not None:
         steps = _budget(minutes, model, task, methods, out, say, how["download"], dict(options))
     found = run(model, task, methods, out, say=say, steps=steps, **how, **options).to_json()
-    print(json.dumps(found, allow_nan=False) if as_json else describe(found))
+    tell(found if as_json else describe(found))
     if all(one["error"] and not one["runs"] for one in found["methods"]):
         raise Failed(f"no method came to anything: {found['methods'][0]['error']}")
 

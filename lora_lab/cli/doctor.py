@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from lora_lab.cli.shared import JSON, say
+from lora_lab.cli.shared import JSON, say, tell
 from lora_lab.errors import Failed
 
 
@@ -28,12 +27,12 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
         from lora_lab.preflight.report import collected, letters_in
 
         letters = letters_in(Path(collect))
-        print(json.dumps({"files": letters}) if as_json else collected(letters))
+        tell({"files": letters} if as_json else collected(letters))
     else:
         from lora_lab import workbench
 
         facts = workbench.examine()
-        print(json.dumps(facts, allow_nan=False) if as_json else workbench.describe(facts))
+        tell(facts if as_json else workbench.describe(facts))
 
 
 def _preflight(out: str | None, folder: Path, port: int, as_json: bool) -> None:
@@ -43,8 +42,8 @@ def _preflight(out: str | None, folder: Path, port: int, as_json: bool) -> None:
     from lora_lab.preflight.report import FILE, write_letter
 
     findings = preflight(folder, port, say=say)
-    told, path = write_letter(findings, Path(out or FILE).expanduser().absolute())
-    print(json.dumps(told) if as_json else f"{words(findings)}\nto be sent back, without names: {path}")
-    if not told["green"]:
+    letter, path = write_letter(findings, Path(out or FILE).expanduser().absolute())
+    tell(letter if as_json else f"{words(findings)}\nto be sent back, without names: {path}")
+    if not letter["green"]:
         count = sum(one.in_the_way for one in findings)
         raise Failed(f"{count} of {len(findings)} red: do what stands beside each, then run this once more")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lora_lab.cli.shared import JSON, say
+from lora_lab.cli.shared import JSON, say, tell
 
 if TYPE_CHECKING:
     from lora_lab.grading.folder import Grade
@@ -48,7 +47,7 @@ def grade(
             write(rows)
 
     rows = folder.grade(path, limits=limits, jobs=jobs, known=known, say=say, keep=keep)
-    print(json.dumps({"notebooks": [row.to_json() for row in rows]}) if as_json else _in_words(rows))
+    tell({"notebooks": [row.to_json() for row in rows]} if as_json else _in_words(rows))
     write(rows)
 
 

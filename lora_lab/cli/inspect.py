@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_lab.cli.shared import DOWNLOAD, JSON
+from lora_lab.cli.shared import DOWNLOAD, JSON, tell
 
 if TYPE_CHECKING:
     from lora_lab.methods.inspection import Inspection
@@ -26,7 +25,7 @@ def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json:
     from lora_lab.training.inspecting import inspect_folder
 
     found = inspect_folder(adapter, base, dtype=dtype, download=download)
-    print(json.dumps(found.to_json(), allow_nan=False) if as_json else describe(found))
+    tell(found.to_json() if as_json else describe(found))
 
 
 def describe(found: Inspection) -> str:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import click
 
+from lora_lab.accounting import gpus, zoo
+from lora_lab.accounting.compute import UTILISATION, Work, work
+from lora_lab.accounting.fits import check_length
+from lora_lab.accounting.inference import inference
+from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.setup import BYTES, QUANTISED_BITS, Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.cli.memory_answer import Answer, Question, describe
 from lora_lab.cli.method import method_options, take_method
-from lora_lab.cli.shared import JSON, together
+from lora_lab.cli.shared import JSON, tell, together
 from lora_lab.errors import BadValue, LabError
-
-if TYPE_CHECKING:
-    from lora_lab.accounting.compute import Work
-    from lora_lab.accounting.estimates import Estimate
-    from lora_lab.accounting.gpus import Card
 
 SETUP = ("batch", "seq", "dtype", "adapter_dtype", "optimizer", "checkpointing", "dropout", "padded", "outputs_kept")
 
@@ -56,62 +57,30 @@ def memory(model: str, as_json: bool, **options: Any) -> None:
     MODEL is a name of the zoo (llama-2-70b), a folder, a config.json or a hub id that is in the local cache.
     """
     answer = _answer(model, options)
-    print(json.dumps(answer.to_json(), allow_nan=False) if as_json else describe(answer))
+    tell(answer.to_json() if as_json else describe(answer))
 
 
 def _answer(model: str, options: dict[str, Any]) -> Answer:
-    trace, inference = options.pop("trace"), options.pop("inference")
+    traced, generates = options.pop("trace"), options.pop("inference")
     question = _question(model, options)
-    if trace and inference:
+    if traced and generates:
         raise BadValue("--trace follows a training step; leave out --inference, or --trace")
-    if inference:
-        return _generation(question)
-    return _training(question, _traced(model, question) if trace else None)
+    a, plan, setup, labels = question.architecture, question.plan, question.setup, question.labels
+    estimated = partial(inference, a, plan=plan) if generates else partial(estimate, a, plan, labels=labels)
+    if traced:
+        from lora_lab.accounting.trace import trace  # imports torch
 
-
-def _training(question: Question, traced: Estimate | None) -> Answer:
-    from lora_lab.accounting.fits import largest_batch, longest_sequence
-    from lora_lab.accounting.memory import estimate
-
-    asked = (question.architecture, question.plan, question.setup)
-    found = traced or estimate(*asked, labels=question.labels)
-    rows, tokens = question.search(largest_batch), question.search(longest_sequence)
-    return Answer(question, found, _work(question), rows, tokens, (*found.notes, *_notes(question, tokens)))
-
-
-def _generation(question: Question) -> Answer:
-    from lora_lab.accounting.fits import fits, longest, most
-    from lora_lab.accounting.inference import inference
-
-    a, plan, setup, available = question.architecture, question.plan, question.setup, question.available
-    found = inference(a, setup, plan)
-    rows = tokens = None
-    if available is not None:
-        rows = most(lambda n: fits(inference(a, replace(setup, batch=n), plan), available)) or 0
-        tokens = most(lambda n: fits(inference(a, replace(setup, seq=n), plan), available), longest(a, plan)) or 0
-    return Answer(question, found, None, rows, tokens, (*found.notes, *_notes(question, tokens, generates=True)))
-
-
-def _traced(model: str, question: Question) -> Estimate:
-    from lora_lab.accounting import zoo
-    from lora_lab.accounting.trace import trace  # imports torch
-
-    return trace(zoo.config(model), question.method, question.setup, num_labels=question.labels)
-
-
-def _work(question: Question) -> Work | None:
-    from lora_lab.accounting.compute import work
-
-    with suppress(LabError):
-        return work(question.architecture, question.plan, question.setup, labels=question.labels)
-    return None
+        found = trace(zoo.config(model), question.method, setup, num_labels=labels)
+    else:
+        found = estimated(setup)
+    rows, tokens = (question.largest(field, estimated) for field in ("batch", "seq"))
+    done = None
+    with suppress(LabError):  # not modelled, perhaps, where the memory is
+        done = None if generates else work(a, plan, setup, labels=labels)
+    return Answer(question, found, done, rows, tokens, (*found.notes, *_notes(question, done, tokens)))
 
 
 def _question(model: str, options: dict[str, Any]) -> Question:
-    from lora_lab.accounting import zoo
-    from lora_lab.accounting.fits import check_length
-    from lora_lab.accounting.setup import Setup
-
     labels, card = options.pop("num_labels"), _card(options.pop("gpu"), options.pop("gpu_gb"))
     architecture = zoo.architecture(model, labels)
     if labels is not None and architecture.task == "causal":
@@ -128,8 +97,6 @@ def _question(model: str, options: dict[str, Any]) -> Question:
 
 def _quantised(method: str, double: bool | None, dtype: str) -> str:
     """The form of the frozen linear layers. Raises: BadValue for what only qlora has, or is told by the method."""
-    from lora_lab.accounting.setup import BYTES, QUANTISED_BITS
-
     if dtype in QUANTISED_BITS:
         raise BadValue(
             f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: a base in 4 bits is --method qlora here"
@@ -139,38 +106,25 @@ def _quantised(method: str, double: bool | None, dtype: str) -> str:
     return "none" if method != "qlora" else "nf4-single" if double is False else "nf4"
 
 
-def _card(name: str | None, gigabytes: float | None) -> Card | None:
-    from lora_lab.accounting.gpus import card, of_size
-
+def _card(name: str | None, gigabytes: float | None) -> gpus.Card | None:
     if name is not None and gigabytes is not None:
         raise BadValue("give a card by --gpu or its memory by --gpu-gb, not both")
     if name is not None:
-        return card(name)
-    return None if gigabytes is None else of_size(gigabytes)
+        return gpus.card(name)
+    return None if gigabytes is None else gpus.of_size(gigabytes)
 
 
-def _notes(question: Question, max_seq: int | None, *, generates: bool = False) -> tuple[str, ...]:
-    """What the figures leave out or assume, in sentences."""
-    from lora_lab.accounting import gpus
-    from lora_lab.accounting.compute import UTILISATION
-
-    a, card, dtype = question.architecture, question.card, question.setup.dtype
-    notes = ["compile, autocast, offload and chunked losses are not in it", _beside(question)]
-    if card is not None:
-        notes += gpus.notes(card, dtype)
-    if card is not None and card.peak(dtype) and not generates:
-        notes.append(f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed")
-    if a.positions and question.setup.seq > a.positions:
-        notes.append(f"{question.setup.seq:,} tokens a row are more than {a.name} was trained for: {a.positions:,}")
+def _notes(question: Question, work: Work | None, max_seq: int | None) -> Iterator[str]:
+    """What the figures rest on besides what the estimate says of itself, in sentences."""
+    a, card, setup = question.architecture, question.card, question.setup
+    if card is not None and question.available is not None:
+        yield f"of {card.memory / GIB:g} GiB, {question.available / GIB:.2f} GiB are counted on for the step"
+        yield from gpus.notes(card, setup.dtype)
+    elif setup.device == "cpu":
+        yield "Python with torch, about 0.5 GiB, comes on top"
+    if work is not None and card is not None and card.peak(setup.dtype):
+        yield f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed"
+    if a.positions and setup.seq > a.positions:
+        yield f"{setup.seq:,} tokens a row are more than {a.name} was trained for: {a.positions:,}"
     elif max_seq and a.positions and max_seq > a.positions:
-        notes.append(f"memory would allow {max_seq:,} tokens a row, but {a.name} was trained for {a.positions:,}")
-    return tuple(notes)
-
-
-def _beside(question: Question) -> str:
-    """What else takes memory: of a card named, how much is left; without one, what comes on top."""
-    if question.card is not None and question.available is not None:
-        return f"of {question.card.memory / GIB:g} GiB, {question.available / GIB:.2f} GiB are counted on for the step"
-    if question.setup.device == "cpu":
-        return "Python with torch, about 0.5 GiB, comes on top"
-    return "the CUDA context, about 0.8 GiB, comes on top"
+        yield f"memory would allow {max_seq:,} tokens a row, but {a.name} was trained for {a.positions:,}"

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lora_lab.accounting import fits
+from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.compute import Work, rate, run_seconds
+from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.gpus import Card, cards, usable
+from lora_lab.accounting.plan import Plan
+from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary
 from lora_lab.errors import LabError
-
-if TYPE_CHECKING:
-    from lora_lab.accounting.architectures import Architecture
-    from lora_lab.accounting.compute import Work
-    from lora_lab.accounting.estimates import Estimate
-    from lora_lab.accounting.gpus import Card
-    from lora_lab.accounting.plan import Plan
-    from lora_lab.accounting.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,15 @@ class Question:
     @property
     def available(self) -> int | None:
         """Bytes that the card leaves for the step."""
-        from lora_lab.accounting.gpus import usable
-
         return usable(self.card) if self.card else None
 
-    def search(self, find: Callable[..., int | None]) -> int | None:
-        """The most of something that fits the card, 0 when nothing does; None without a card or closed form."""
+    def largest(self, field: str, estimated: Callable[[Setup], Estimate]) -> int | None:
+        """The most rows or tokens that fit the card, 0 when nothing does; None without a card or closed form."""
         if self.available is None:
             return None
+        limit = fits.longest(self.architecture, self.plan) if field == "seq" else None
         with suppress(LabError):  # a trace may have answered what the closed form does not model
-            return find(self.architecture, self.plan, self.setup, self.available, labels=self.labels) or 0
+            return fits.largest(field, self.setup, estimated, self.available, limit) or 0
         return None
 
 
@@ -67,8 +65,6 @@ class Answer:
     @property
     def seconds(self) -> float | None:
         """Seconds a step on the card at 40 % of its peak; None where the peak or the arithmetic is not known."""
-        from lora_lab.accounting.compute import rate, run_seconds
-
         card, dtype = self.question.card, self.question.setup.dtype
         return run_seconds(self.work, 1, rate(card, dtype=dtype)) if card and card.peak(dtype) and self.work else None
 
@@ -139,8 +135,6 @@ def _moments(estimate: Estimate) -> Iterator[str]:
 
 def _room(answer: Answer) -> Iterator[str]:
     """Whether the card named has room; without one, which cards have."""
-    from lora_lab.accounting.gpus import cards, usable
-
     question = answer.question
     if question.card is not None:
         yield _verdict(answer, question.card)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from lora_lab.cli.shared import DOWNLOAD, JSON
+from lora_lab.cli.shared import DOWNLOAD, JSON, tell
 
 
 @click.command()
@@ -28,4 +26,4 @@ def merge(adapter: str, base: str | None, out: str, dtype: str | None, download:
     from lora_lab.training.merged import write_merged
 
     written = write_merged(adapter, out, base=base, dtype=dtype, download=download)
-    print(json.dumps(written.to_json(), allow_nan=False) if as_json else written)
+    tell(written.to_json() if as_json else str(written))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lora_lab.cli.method import method_options, take_method
-from lora_lab.cli.shared import JSON, aligned
+from lora_lab.cli.shared import JSON, aligned, tell
 
 if TYPE_CHECKING:
     from lora_lab.accounting.parameters import ParameterCount, Row
@@ -28,7 +27,7 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 
     architecture = zoo.architecture(model, num_labels)
     count = parameters.count(architecture, take_method(options, architecture))
-    print(json.dumps(count.to_json(), allow_nan=False) if as_json else describe(count))
+    tell(count.to_json() if as_json else describe(count))
 
 
 def describe(count: ParameterCount) -> str:

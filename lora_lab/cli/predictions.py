@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from lora_lab.cli.shared import JSON
+from lora_lab.cli.shared import JSON, tell
 
 
 @click.command()
@@ -25,4 +23,4 @@ def predictions(folder: str, table: str | None, as_json: bool) -> None:
     if table:
         lines = [[row[name] for name in logs.COLUMNS] for row in rows]
         write_atomically(Path(table), as_csv(logs.COLUMNS, lines).encode("utf-8-sig"))
-    print(json.dumps({"predictions": rows}) if as_json else logs.summary(rows))
+    tell({"predictions": rows} if as_json else logs.summary(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from lora_lab.cli.reproduce_paper import paper_options, refuse_at_laptop_scale, reproduce_paper
-from lora_lab.cli.shared import JSON, with_minutes
+from lora_lab.cli.shared import JSON, tell, with_minutes
 from lora_lab.errors import Failed
 
 
@@ -40,13 +39,13 @@ def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, 
     if dry_run:
         plans = planned(wanted, options["minutes"])
         found = {"scale": scale, "items": plans, "minutes": sum(one["minutes"] for one in plans)}
-        print(json.dumps(found, allow_nan=False) if as_json else described(found))
+        tell(found if as_json else described(found))
         return
     started = time.perf_counter()
     results = _run(wanted, options)
     report = str(Path(options["out"]) / "report.md")
     found = {"scale": scale, "items": results, "report": report, "seconds": time.perf_counter() - started}
-    print(json.dumps(found, allow_nan=False) if as_json else told(found))
+    tell(found if as_json else told(found))
     if all(one["error"] for one in results):
         raise Failed(f"no item came to anything: {results[0]['error']}")
 

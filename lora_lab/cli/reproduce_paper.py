@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from lora_lab.cli.shared import together
+from lora_lab.cli.shared import tell, together
 from lora_lab.errors import BadValue
 
 PLANNED = ("model", "task", "row", "variant", "gpu", "model_path", "data")
@@ -51,7 +50,7 @@ def reproduce_paper(names: Sequence[str], dry_run: bool, as_json: bool, options:
     if dry_run:
         plans = [one for table in tables for one in protocol.plan(table, **_given(options, PLANNED))]
         found = {"scale": "paper", "items": [one.to_json() for one in plans]}
-        print(json.dumps(found, allow_nan=False) if as_json else "\n\n".join(map(str, plans)))
+        tell(found if as_json else "\n\n".join(map(str, plans)))
         return
     if len(tables) > 1:
         raise BadValue(f"--scale paper runs one table at a time: name one of {', '.join(tables)}, or add --dry-run")
@@ -59,7 +58,7 @@ def reproduce_paper(names: Sequence[str], dry_run: bool, as_json: bool, options:
         if not options[name]:
             raise BadValue(f"--scale paper needs --{name.replace('_', '-')}, {what}; --dry-run says what is missing")
     result = protocol.run(tables[0], out=options["out"], **_given(options, RUN))
-    print(json.dumps({"scale": "paper", **result.to_json()}, allow_nan=False) if as_json else result)
+    tell({"scale": "paper", **result.to_json()} if as_json else str(result))
 
 
 def _given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

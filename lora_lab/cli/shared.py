@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,11 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 def say(words: str) -> None:
     """Words for whoever watches: stdout is the answer's."""
     print(words, file=sys.stderr, flush=True)
+
+
+def tell(answer: dict[str, Any] | str) -> None:
+    """The answer, on stdout: of a dictionary one JSON object, else the words."""
+    print(json.dumps(answer, allow_nan=False) if isinstance(answer, dict) else answer)
 
 
 def with_minutes() -> Callable[[str], None]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from typing import Any
 
 import click
 
 from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
-from lora_lab.cli.shared import DOWNLOAD, JSON, together
+from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together
 from lora_lab.errors import BadValue
 
 GRID = ("rank", "alpha", "targets", "lr", "seed")
 LISTS: dict[str, type] = {"lr": float, "seed": int}  # what every method can be swept over
+USUAL = ("method", "targets", "rank", "alpha", "lr")  # by which a line of the table is known
+TOLD = ("model", "task", "steps", "batch", "seed")  # above the table, or by the number of runs
 
 
 sweep_options = together(
@@ -56,11 +59,11 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
     recipes = _recipes(options)
     whole, recipes = len(recipes), grid.share(recipes, part) if part else recipes
     if not recipes:  # more laptops than runs: nothing is wrong
-        print(json.dumps(Swept(()).to_json()) if as_json else f"share {part} of {whole} runs is empty: nothing to do")
+        tell(Swept(()).to_json() if as_json else f"share {part} of {whole} runs is empty: nothing to do")
         return
     client = connect(dask) if dask else None
     swept = run(recipes, out, client=client, download=download, **how)
-    print(json.dumps(swept.to_json(), allow_nan=False) if as_json else describe(swept))
+    tell(swept.to_json() if as_json else describe(swept))
 
 
 @click.command()
@@ -77,7 +80,7 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
     table, pictures = runs.frame, _pictures(runs, out)
     answer = {"runs": len(runs), "taken": found.taken, "repeated": found.repeated, "unreadable": found.unreadable}
     if as_json:
-        print(json.dumps(answer | {"pictures": pictures, "frame": json.loads(table.to_json(orient="records"))}))
+        tell(answer | {"pictures": pictures, "frame": json.loads(table.to_json(orient="records"))})
         return
     for file, reason in found.unreadable.items():
         print(f"passed over {file}: {reason}", file=sys.stderr)
@@ -114,18 +117,42 @@ def summary(runs: Any) -> str:
 
 
 def _table(done: Any) -> str:
-    """Runs that may be compared as lines, one for each cell; accuracies in per cent."""
+    """Runs that may be compared as lines, one for each cell: recipes that differ in their seed alone.
+
+    A cell is told by the usual settings, and by every other one that differs among the runs of a method.
+    """
     from lora_lab.training.metrics import factor, main_metric
 
     metric = main_metric(done.frame)
-    times = factor(metric)
-    keys = [name for name in ("method", "targets", "rank", "alpha", "lr") if done.frame[name].notna().all()]
+    by_hash = {run.recipe.hash: run for run in done.runs}
+    runs = [by_hash[name] for name in done.frame["hash"]]  # in the frame's order
+    told = [(_settings(run.recipe), run.metrics[metric]) for run in runs]
+    seen = {(name, one["method"], word) for one, _ in told for name, word in one.items()}
+    times_seen = Counter((name, method) for name, method, _ in seen)
+    differ = [name for (name, _), times in times_seen.items() if times > 1]
+    keys = [name for name in dict.fromkeys((*USUAL, *sorted(differ))) if any(name in one for one, _ in told)]
+    cells: dict[str, list[float]] = {}
+    for one, value in told:
+        cells.setdefault(" ".join(one.get(name, "-") for name in keys), []).append(factor(metric) * value)
     lines = ["  ".join([f"{' '.join(keys):<44}", "seeds", f"mean {metric}", "each"])]
-    for names, cell in done.frame.groupby(keys, sort=False):
-        each = " ".join(f"{times * value:.1f}" for value in cell[metric])
-        words = " ".join(f"{n:g}" if isinstance(n, float) else str(n) for n in names)
-        lines.append(f"{words:<44}  {len(cell):>5}  {times * cell[metric].mean():>{len(metric) + 5}.1f}  {each}")
+    for words, cell in cells.items():
+        each = " ".join(f"{value:.1f}" for value in cell)
+        lines.append(f"{words:<44}  {len(cell):>5}  {sum(cell) / len(cell):>{len(metric) + 5}.1f}  {each}")
     return "\n".join(lines)
+
+
+def _settings(recipe: Any) -> dict[str, str]:
+    """What a recipe says and its table does not, in words; the base's own dropout under another name than lora's."""
+    own = {name: value for name, value in vars(recipe).items() if name not in ("method", *TOLD)}
+    method = recipe.method.settings()
+    values = {"base_dropout": own.pop("dropout"), "method": method.pop("name")} | own | method
+    return {name: _word(value) for name, value in values.items()}
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else "-" if value in (None, "") else str(value)
 
 
 def _recipes(options: dict[str, Any]) -> list[Any]:

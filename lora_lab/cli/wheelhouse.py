@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lora_lab.cli.shared import JSON, say
+from lora_lab.cli.shared import JSON, say, tell
 from lora_lab.errors import Failed
 
 
@@ -38,7 +37,7 @@ def wheelhouse(
         where = platforms or (targets.this_platform() or "",)
         wanted = [targets.Target(one, python) for one in where for python in pythons or (targets.this_python(),)]
         manifest = gather.gather(folder, wanted, gather.Wishes(**wishes), say)
-    print(json.dumps(manifest) if as_json else describe(folder, manifest))
+    tell(manifest if as_json else describe(folder, manifest))
 
 
 def describe(folder: Path, manifest: dict[str, Any]) -> str:

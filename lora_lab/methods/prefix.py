@@ -10,11 +10,12 @@ numbers, so that the model's answers move a little at once: an empty prefix woul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
 from lora_lab.methods.options import layers_within, one_of, whole
@@ -49,6 +50,10 @@ class PrefixTuning(Method):
         width = self._width(architecture)
         numbers = architecture.layers * self.tokens * width
         return (Row("prefix", "prefix", self.tokens, width, architecture.layers, 0, numbers, matrix=False),)
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """Tokens in the cache before each row's own; the memory of a step is not modelled."""
+        return replace(super().plan(architecture), prefix=self.tokens)
 
     def _width(self, architecture: Architecture) -> int:
         if self.form == "activations":

@@ -150,6 +150,5 @@ def _smaller_model(recipe: Recipe, need: Need, free: int) -> Iterator[str]:
     own = need.architecture
     smaller = [n for n in zoo.names() if (a := zoo.architecture(n)).task == own.task and a.total < own.total]
     room = int(free / (1 + CPU_GAPS))
-    found = largest_model(recipe.method, need.setup, room, names=smaller)  # type: ignore[arg-type]
-    if found.name:
-        yield f"a smaller model such as {found.name}"
+    if found := largest_model(recipe.method, need.setup, room, smaller):  # type: ignore[arg-type]
+        yield f"a smaller model such as {found}"

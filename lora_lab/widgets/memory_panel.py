@@ -12,8 +12,8 @@ import ipywidgets as W
 
 from lora_lab.accounting import gpus, zoo
 from lora_lab.accounting.estimates import Estimate
-from lora_lab.accounting.fits import check_length, largest_batch
-from lora_lab.accounting.memory import MODELLED
+from lora_lab.accounting.fits import check_length, largest
+from lora_lab.accounting.memory import MODELLED, estimate
 from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods.bitfit import BitFit
@@ -173,7 +173,8 @@ class MemoryPanel(Panel):
             return ""
         method, changes = self.method_of(name)
         a = zoo.architecture(self.model.value)
-        rows = largest_batch(a, plan_of(method, a), Setup(**self.conditions, **changes), card.bytes)
+        step = partial(estimate, a, plan_of(method, a))
+        rows = largest("batch", Setup(**self.conditions, **changes), step, card.bytes)
         return f"At {self.seq.value:,} tokens a row it takes a batch of up to {rows or 0:,}."
 
     def _settings(self) -> str:

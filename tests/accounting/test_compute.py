@@ -13,14 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lora_lab import FullFineTuning, LoRA, PrefixTuning, PromptTuning
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.compute import (
-    UTILISATION,
-    energy,
-    gain,
-    rate,
-    run_seconds,
-    work,
-)
+from lora_lab.accounting.compute import UTILISATION, rate, run_seconds, work
 from lora_lab.accounting.gpus import card, of_size
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
@@ -129,21 +122,25 @@ def test_full_is_three_products_and_lora_two_and_a_little():
     assert 1.9 < products(LoRA()) < 2.01  # nothing flows back through the first layer's q, k, v
 
 
+def gain(name: str, lora: LoRA, setup: Setup) -> float:
+    """How many times less arithmetic it is than full fine-tuning."""
+    a = zoo.architecture(name)
+    return work(a, FullFineTuning().plan(a), setup).total / work(a, lora.plan(a), setup).total
+
+
 @pytest.mark.parametrize(("name", "measured"), [("llama-2-7b", 1.47), ("llama-2-13b", 1.44), ("llama-2-70b", 1.44)])
 def test_the_bound_agrees_with_what_nemo_measured(name, measured):
     """LoRA's tokens per second over full fine-tuning's, by NeMo 24.12 in FP8, which packs rows of 4,096 tokens.
 
     The bound is 1.5 without attention's own products, which cost both the same.
     """
-    a = zoo.architecture(name)
-    found = gain(a, FullFineTuning().plan(a), LoRA(targets="all-linear").plan(a), Setup(seq=4096))
+    found = gain(name, LoRA(targets="all-linear"), Setup(seq=4096))
     assert found == pytest.approx(measured, rel=0.05)
     assert found < 1.5
 
 
 def test_gpt3_at_short_rows_could_gain_more_than_the_papers_third():
-    a = zoo.architecture("gpt3-175b")
-    found = gain(a, FullFineTuning().plan(a), LoRA(rank=4).plan(a), Setup(seq=512))
+    found = gain("gpt3-175b", LoRA(rank=4), Setup(seq=512))
     assert 43.1 / 32.5 < found < 1.52  # 43.1 and 32.5 tokens per second
 
 
@@ -158,21 +155,19 @@ def test_what_is_not_known_is_refused():
     with pytest.raises(BadValue, match="two stacks"):
         work(a, FullFineTuning().plan(a), Setup())
     gpt2 = zoo.architecture("gpt2")
-    if PrefixTuning().plan(gpt2).unknown:
-        with pytest.raises(BadValue, match="arithmetic of prefix"):
-            work(gpt2, PrefixTuning().plan(gpt2), Setup())
+    with pytest.raises(BadValue, match="arithmetic of prefix"):
+        work(gpt2, PrefixTuning().plan(gpt2), Setup())
 
 
-def test_seconds_and_watt_hours_follow_from_the_share_of_the_peak():
+def test_seconds_follow_from_the_share_of_the_peak():
     a = zoo.architecture("llama-2-7b")
     step, a100 = work(a, LoRA().plan(a), Setup(seq=4096)), card("a100 80")
     seconds = run_seconds(step, 10, rate(a100))
     assert seconds == 10 * step.total / (312e12 * UTILISATION)
-    assert energy(3600, a100.watts) == a100.watts
     assert run_seconds(step, 1, step.total / 2) == 2
 
 
-def test_impossible_shares_times_and_peaks_are_refused():
+def test_impossible_shares_and_peaks_are_refused():
     for call in (lambda: rate(card("t4"), 0), lambda: rate(card("t4"), 1.2), lambda: rate(of_size(24))):
         with pytest.raises(BadValue):
             call()

@@ -16,11 +16,10 @@ def test_the_smallest_comes_first_and_every_card_once():
 
 
 @pytest.mark.parametrize("one", CARDS, ids=lambda one: one.name)
-def test_every_card_keeps_something_back_and_says_where_it_stands(one):
+def test_every_card_keeps_something_back_and_is_found_by_its_name(one):
     assert 0 < usable(one) < one.memory
-    assert one.where in ("laptop", "desktop", "data centre")
-    assert one.standing == "memory"
     assert f"{one.memory // GIB} GB" in one.name
+    assert card(one.name) is one
 
 
 def test_24_gb_leaves_what_a_card_of_that_size_has_been_seen_to_give():

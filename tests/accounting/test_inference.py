@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_lab import LoRA
+from lora_lab import LoRA, PrefixTuning, PromptTuning
 from lora_lab.accounting import zoo
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.inference import cache_bytes, inference
@@ -45,6 +45,12 @@ def test_an_adapter_that_is_not_merged_comes_on_top_and_nf4_shrinks():
     # LitGPT measured 4.26 GB for nf4-dq and 13.52 GB for bf16, a short prompt's cache included.
     assert inference(a, setup).categories["weights"] / 1e9 == pytest.approx(4.26 - 0.3, abs=0.3)
     assert plain.peak / 1e9 == pytest.approx(13.52, abs=0.3)
+
+
+@pytest.mark.parametrize("method", [PromptTuning(20), PrefixTuning(20)], ids=lambda m: m.name)
+def test_what_stands_before_the_tokens_is_in_the_cache_too(method):
+    a, setup = zoo.architecture("llama-3.2-1b"), Setup(batch=3, seq=100)
+    assert inference(a, setup, method.plan(a)).categories["cache"] == cache_bytes(a, 3, 120)
 
 
 @pytest.mark.parametrize("name", ["bert-base", "t5-base", "deepseek-v3"])

@@ -74,6 +74,11 @@ def test_at_break_even_the_factors_are_as_large_as_the_matrix():
     assert low_rank.stored((1536, 384), 5) == 5 * 1920
 
 
+def test_a_weight_in_half_precision_has_its_singular_values():
+    matrix = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float16)
+    assert low_rank.spectrum(matrix) == pytest.approx(low_rank.spectrum(matrix.astype(float)), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

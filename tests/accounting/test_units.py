@@ -16,6 +16,7 @@ def test_the_largest_unit_of_which_there_is_one():
         "515 GiB", "61.8 GiB", "8.34 GiB", "896 MiB", "0.10 KiB",
     ]  # fmt: skip
     assert [decimal(n) for n in (140e9, 37_748_736, 4_200, 999)] == ["140 GB", "37.7 MB", "4.2 kB", "999 bytes"]
+    assert decimal(999_600) == "1,000 kB"
 
 
 @given(st.integers(1024, 10**15), st.sampled_from((binary, decimal)))

@@ -58,7 +58,7 @@ def follow(model: nn.Module, setup: Setup) -> Estimate:
 def _masks() -> Iterator[None]:
     """Masks as rows of unequal length have them, which transformers would find out from their values."""
     with ExitStack() as stack:
-        stack.enter_context(trace._plain_masks())
+        stack.enter_context(trace.plain_masks())
         stack.enter_context(mock.patch.object(trace, "_mask", _rows))  # PEFT puts its virtual tokens before these
         stack.enter_context(mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", _never))
         yield

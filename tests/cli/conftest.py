@@ -21,7 +21,7 @@ class Done:
 
 
 @pytest.fixture
-def lora_lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def lora_lab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """`lora_lab("sweep", "--rank", "4")`: the command, run to its end."""
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the command line sets
 
@@ -29,6 +29,6 @@ def lora_lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         monkeypatch.setattr("sys.argv", ["lora-lab", *words])
         with pytest.raises(SystemExit) as left:
             cli.main()
-        return Done(int(left.value.code or 0), *capsys.readouterr())
+        return Done(int(left.value.code or 0), *capfd.readouterr())
 
     return command

@@ -6,35 +6,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from lora_lab import __version__, cli, workbench
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How a command ended and what it said."""
-
-    code: int
-    out: str
-    err: str
+from lora_lab import __version__, workbench
+from tests.cli.conftest import Done
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capfd) -> Callable[..., Answer]:
+def command(lora_lab, tmp_path, monkeypatch) -> Callable[..., Done]:
     """`command("train", "--rank", "0")`: the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["lora-lab", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Answer(end.value.code, *capfd.readouterr())
-
-    return run
+    return lora_lab
 
 
 @pytest.fixture
@@ -46,10 +30,9 @@ def opinions(tmp_path_factory) -> str:
     return str(file)
 
 
-def process(*arguments: str, folder: Path) -> Answer:
+def process(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it, in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "lora_lab", *arguments], capture_output=True, text=True, cwd=folder)
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return subprocess.run([sys.executable, "-m", "lora_lab", *arguments], capture_output=True, text=True, cwd=folder)
 
 
 BAD = {
@@ -102,40 +85,40 @@ BAD = {
 def test_bad_input_is_one_sentence_on_stderr_exit_2_and_nothing_written(command, tmp_path, arguments, sentence):
     for extra in ([], ["--json"]) if arguments[0] == "train" and "--rank" in arguments else ([],):
         answer = command(*arguments, *extra)
-        assert sentence in answer.err
-        assert answer.err.startswith("lora-lab: ")
-        assert answer.err.count("\n") == 1
-        assert (answer.code, answer.out) == (2, "")
+        assert sentence in answer.stderr
+        assert answer.stderr.startswith("lora-lab: ")
+        assert answer.stderr.count("\n") == 1
+        assert (answer.returncode, answer.stdout) == (2, "")
         assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_asset_is_one_sentence_that_names_the_command(command, monkeypatch, tmp_path):
     monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path / "home"))
     answer = command("train")
-    assert (answer.code, answer.out) == (2, "")
-    assert answer.err == "lora-lab: the asset 'reviews' is missing; run: lora-lab fetch\n"
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "lora-lab: the asset 'reviews' is missing; run: lora-lab fetch\n"
 
 
 def test_verifying_an_empty_home_fails_and_names_the_command(command, monkeypatch, tmp_path):
     monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path / "home"))
     answer = command("fetch", "--check")
-    assert (answer.code, answer.out) == (1, "")
-    assert "minilm is missing" in answer.err
-    assert "kjv is missing" in answer.err
-    assert "run: lora-lab fetch" in answer.err
-    assert "tweets" not in answer.err  # opt-in
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "minilm is missing" in answer.stderr
+    assert "kjv is missing" in answer.stderr
+    assert "run: lora-lab fetch" in answer.stderr
+    assert "tweets" not in answer.stderr  # opt-in
 
 
 def test_fetching_what_is_there_does_nothing(command):
     answer = command("fetch")
-    assert (answer.code, answer.out) == (0, "")
-    assert answer.err.startswith("0 fetched, 5 already there")
+    assert (answer.returncode, answer.stdout) == (0, "")
+    assert answer.stderr.startswith("0 fetched, 5 already there")
 
 
 def test_what_fails_on_the_way_is_exit_1(command, tmp_path, opinions):
     answer = command("train", "--task", opinions, "--lr", "1e30", "--steps", "3", "--json")
-    assert (answer.code, answer.out) == (1, "")
-    assert "lower the rate (lr was 1e+30)" in answer.err
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "lower the rate (lr was 1e+30)" in answer.stderr
     (record,) = (tmp_path / "runs").glob("*.json")
     assert json.loads(record.read_text())["status"] == "failed"
 
@@ -146,7 +129,7 @@ def test_an_interrupt_says_so_and_exits_as_shells_expect(command, monkeypatch):
 
     monkeypatch.setattr(workbench, "examine", interrupted)
     answer = command("doctor")
-    assert (answer.code, answer.out, answer.err.strip()) == (130, "", "stopped")
+    assert (answer.returncode, answer.stdout, answer.stderr.strip()) == (130, "", "stopped")
 
 
 def test_an_error_of_ours_is_one_line_that_says_how_to_see_more(command, monkeypatch):
@@ -155,21 +138,21 @@ def test_an_error_of_ours_is_one_line_that_says_how_to_see_more(command, monkeyp
 
     monkeypatch.setattr(workbench, "examine", broken)
     answer = command("doctor")
-    assert (answer.code, answer.out) == (1, "")
-    assert answer.err == "lora-lab: RuntimeError: a bug (LORA_LAB_DEBUG=1 shows where)\n"
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr == "lora-lab: RuntimeError: a bug (LORA_LAB_DEBUG=1 shows where)\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
 def test_help_and_version_go_to_stdout(command, arguments):
     answer = command(*arguments)
-    assert (answer.code, answer.err) == (0, "")
-    assert (__version__ if arguments == ["--version"] else "Usage: ") in answer.out
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert (__version__ if arguments == ["--version"] else "Usage: ") in answer.stdout
 
 
 def test_doctor_prints_the_contracts_keys_as_one_json_object(tmp_path):
     answer = process("doctor", "--json", folder=tmp_path)
-    facts = json.loads(answer.out)
-    assert answer.code == 0
+    facts = json.loads(answer.stdout)
+    assert answer.returncode == 0
     assert {"python", "torch", "device", "dtype", "attention", "threads", "memory_bytes", "assets"} <= facts.keys()
     assert facts["memory_bytes"] > 2**30
     assert {name for name, asset in facts["assets"].items() if asset["ok"]} >= {"minilm", "smollm2", "reviews"}
@@ -177,17 +160,17 @@ def test_doctor_prints_the_contracts_keys_as_one_json_object(tmp_path):
 
 def test_doctor_says_the_same_for_a_person(command):
     answer = command("doctor")
-    assert (answer.code, answer.err) == (0, "")
-    assert "trains on" in answer.out
-    assert "minilm" in answer.out
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "trains on" in answer.stdout
+    assert "minilm" in answer.stdout
 
 
 def test_train_prints_a_run_as_one_json_object_and_evaluate_agrees(tmp_path, command, opinions):
     options = "--model minilm --method lora --rank 8 --alpha 16 --targets q,v --lr 2e-3 --steps 3 --batch 16 --seed 0"
     answer = process("train", *options.split(), "--task", opinions, "--out", "store", "--json", folder=tmp_path)
-    assert answer.code == 0, answer.err
-    run = json.loads(answer.out)  # one object and nothing else
-    assert answer.out.count("\n") == 1
+    assert answer.returncode == 0, answer.stderr
+    run = json.loads(answer.stdout)  # one object and nothing else
+    assert answer.stdout.count("\n") == 1
     wanted = "recipe metrics history adapter_parameters head_parameters trainable total seconds peak_bytes adapter"
     assert {*wanted.split(), "environment"} <= run.keys()
     assert (run["adapter_parameters"], run["head_parameters"], run["trainable"]) == (73_728, 770, 74_498)
@@ -195,7 +178,7 @@ def test_train_prints_a_run_as_one_json_object_and_evaluate_agrees(tmp_path, com
     assert run["recipe"]["method"] == {**run["recipe"]["method"], "name": "lora", "rank": 8, "targets": ["q", "v"]}
     assert (tmp_path / run["adapter"] / "adapter_model.safetensors").is_file()
     again = command("evaluate", run["adapter"], "--task", opinions, "--json")
-    assert json.loads(again.out)["metrics"] == pytest.approx(run["metrics"])
+    assert json.loads(again.stdout)["metrics"] == pytest.approx(run["metrics"])
 
 
 @pytest.mark.parametrize(
@@ -203,7 +186,7 @@ def test_train_prints_a_run_as_one_json_object_and_evaluate_agrees(tmp_path, com
 )
 def test_a_variant_of_lora_trains_and_its_adapter_scores_the_same(command, opinions, words, trains):
     options = ["--steps", "2", "--validations", "1", "--task", opinions, "--out", "store", "--json"]
-    run = json.loads(command("train", *words.split(), *options).out)
+    run = json.loads(command("train", *words.split(), *options).stdout)
     assert run["adapter_parameters"] == trains
     again = command("evaluate", run["adapter"], "--task", opinions, "--json")
-    assert json.loads(again.out)["metrics"] == pytest.approx(run["metrics"])
+    assert json.loads(again.stdout)["metrics"] == pytest.approx(run["metrics"])

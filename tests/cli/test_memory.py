@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,6 @@ def run(*words: str) -> Result:
 
 def answer(*words: str) -> dict:
     return json.loads(run(*words, "--json").stdout)
-
-
-def failed(*words: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, for its exit code."""
-    done = subprocess.run([sys.executable, "-m", "lora_lab", "memory", *words], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, ""), done
-    return done
 
 
 # GiB, traced for bf16 over two steps with bf16 adapters (PEFT: with fp32 ones), foreach for full; memory.md.
@@ -154,19 +148,10 @@ def test_a_trace_answers_in_the_same_shape():
     traced, predicted = answer(*words, "--trace"), answer(*words)
     assert (traced["mode"], predicted["mode"]) == ("traced", "predicted")
     assert set(traced) == set(predicted)
+    assert traced["notes"] == predicted["notes"]
+    assert len(set(traced["notes"])) == len(traced["notes"]) > 2
     assert traced["peak_bytes"] == pytest.approx(predicted["peak_bytes"], rel=0.01)
     assert traced["max_batch"] == predicted["max_batch"]
-
-
-@pytest.fixture
-def config(tmp_path: Path):
-    """`config(model_type=...)`: the path of a config.json."""
-
-    def write(**fields: object) -> str:
-        (tmp_path / "config.json").write_text(json.dumps(fields))
-        return str(tmp_path)
-
-    return write
 
 
 @pytest.mark.parametrize(
@@ -202,8 +187,9 @@ def config(tmp_path: Path):
         (["minilm", "--init", "pissa"], "the memory of lora with pissa is not modelled; trace follows it"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_2(words: list[str], said: str):
-    done = failed(*words)
+def test_bad_input_is_one_sentence_and_exit_2(words: list[str], said: str, lora_lab: Callable):
+    done = lora_lab("memory", *words)
+    assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -216,8 +202,11 @@ def test_bad_input_is_one_sentence_and_exit_2(words: list[str], said: str):
         ({"hidden_size": 2}, "model_type"),
     ],
 )
-def test_a_config_that_cannot_be_read_is_one_sentence(config, fields: dict, said: str):
-    assert said in failed(config(**fields)).stderr
+def test_a_config_that_cannot_be_read_is_one_sentence(tmp_path: Path, fields: dict, said: str, lora_lab: Callable):
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    done = lora_lab("memory", str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
 
 
 def test_it_answers_without_torch_in_well_under_a_second():

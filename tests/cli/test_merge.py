@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from lora_lab import LoRA, cli, save_adapter
+from lora_lab import LoRA, save_adapter
 from lora_lab.training.models import load_model
 from tests.conftest import randomise, tiny
 
@@ -25,18 +24,11 @@ def adapter(tmp_path) -> list[str]:
     return ["merge", str(tmp_path / "adapter"), "--base", str(tmp_path / "base")]
 
 
-def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["lora-lab", *arguments])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    return (done.value.code or 0, *capsys.readouterr())
-
-
-def test_json_is_one_object_with_what_rounding_took(adapter, tmp_path, monkeypatch, capsys):
+def test_json_is_one_object_with_what_rounding_took(adapter, tmp_path, lora_lab):
     out = str(tmp_path / "out")
-    code, printed, _ = run(monkeypatch, capsys, *adapter, "--out", out, "--dtype", "bf16", "--json")
-    answer = json.loads(printed)
-    assert code == 0
+    done = lora_lab(*adapter, "--out", out, "--dtype", "bf16", "--json")
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0
     assert answer["out"] == out
     assert answer["loads_as"] == "AutoModelForSequenceClassification"
     assert answer["dtype"] == "bf16"
@@ -46,20 +38,20 @@ def test_json_is_one_object_with_what_rounding_took(adapter, tmp_path, monkeypat
     assert "merge in fp32 to keep them" in answer["words"]
 
 
-def test_in_words_it_says_how_to_load_it(adapter, tmp_path, monkeypatch, capsys):
-    code, printed, _ = run(monkeypatch, capsys, *adapter, "--out", str(tmp_path / "out"))
-    assert code == 0
-    assert "rounds nothing beyond the sum itself" in printed
-    assert f'AutoModelForSequenceClassification.from_pretrained("{tmp_path / "out"}")' in printed
+def test_in_words_it_says_how_to_load_it(adapter, tmp_path, lora_lab):
+    done = lora_lab(*adapter, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0
+    assert "rounds nothing beyond the sum itself" in done.stdout
+    assert f'AutoModelForSequenceClassification.from_pretrained("{tmp_path / "out"}")' in done.stdout
 
 
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [(["--out", "."], "is not empty"), ([], "Missing option '--out'"), (["--out", "x", "--dtype", "int5"], "int5")],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(adapter, more, sentence, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_one_sentence_and_exit_code_2(adapter, more, sentence, tmp_path, monkeypatch, lora_lab):
     monkeypatch.chdir(tmp_path)
-    code, printed, said = run(monkeypatch, capsys, *adapter, *more)
-    assert (code, printed) == (2, "")
-    assert sentence in said
-    assert said.count("\n") == 1
+    done = lora_lab(*adapter, *more)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -4,52 +4,46 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lora_lab import cli, experiments
+from lora_lab import experiments
 from lora_lab.experiments import reproduce
 from tests.experiments.reproduce.test_run import Made, Other
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """`run("table6", "--dry-run")`: exit code, stdout, stderr."""
+def run(monkeypatch, lora_lab):
+    """`run("table6", "--dry-run")`."""
     monkeypatch.setattr(
         reproduce, "items", lambda names: [Made()] if names != ("tabel6",) else reproduce.item("tabel6")
     )
-
-    def command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["lora-lab", "reproduce", *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return (int(left.value.code or 0), *capsys.readouterr())
-
-    return command
+    return partial(lora_lab, "reproduce")
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path):
-    code, out, _ = run("--dry-run", "--json", "--out", str(tmp_path / "out"))
-    found = json.loads(out)
-    assert code == 0
+    done = run("--dry-run", "--json", "--out", str(tmp_path / "out"))
+    found = json.loads(done.stdout)
+    assert done.returncode == 0
     assert found["items"][0] | {"item": "table6", "minutes": 2.0, "budget_minutes": 2.0} == found["items"][0]
     assert found["minutes"] == 2.0
     assert not (tmp_path / "out").exists()
-    assert "steps 200" in run("--dry-run", "--out", str(tmp_path / "out"))[1]
+    assert "steps 200" in run("--dry-run", "--out", str(tmp_path / "out")).stdout
 
 
 def test_results_report_and_picture(run, tmp_path):
-    code, out, err = run("table6", "--json", "--out", str(tmp_path))
-    found = json.loads(out)
-    assert code == 0, err
+    done = run("table6", "--json", "--out", str(tmp_path))
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
     assert found["items"][0]["standing"] == "holds"
     assert found["scale"] == "laptop"
     assert (tmp_path / "report.md").is_file()
     assert (tmp_path / "table6.png").read_bytes().startswith(b"\x89PNG")
-    assert "The rule: Two is equal to two." in err
-    assert "holds" in run("table6", "--out", str(tmp_path))[1]
-    assert run("--out", str(tmp_path / "table6.png" / "below"))[0] == 2
+    assert "The rule: Two is equal to two." in done.stderr
+    assert "holds" in run("table6", "--out", str(tmp_path)).stdout
+    assert run("--out", str(tmp_path / "table6.png" / "below")).returncode == 2
 
 
 def test_the_report_keeps_what_earlier_calls_found(run, tmp_path, monkeypatch):
@@ -71,10 +65,10 @@ def test_the_report_keeps_what_earlier_calls_found(run, tmp_path, monkeypatch):
     ],
 )
 def test_what_cannot_be_is_one_sentence(run, tmp_path, words, code, says):
-    found = run(*words, "--out", str(tmp_path))
-    assert found[0] == code
-    assert says in found[2]
-    assert "Traceback" not in found[2]
+    done = run(*words, "--out", str(tmp_path))
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # ---- --scale paper
@@ -107,17 +101,17 @@ def protocol(monkeypatch):
 
 
 def test_papers_plans_are_the_protocols(run, protocol):
-    code, out, _ = run("--scale", "paper", "--dry-run", "--variant", "repo", "--json")
-    assert code == 0
-    assert json.loads(out)["items"] == [{"table": "table2"}, {"table": "table3"}]
+    done = run("--scale", "paper", "--dry-run", "--variant", "repo", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["items"] == [{"table": "table2"}, {"table": "table3"}]
     assert protocol.asked == [("plan", table, {"variant": "repo"}) for table in protocol.TABLES]
 
 
 def test_papers_runs_are_the_protocols(run, protocol, tmp_path):
     words = ("--model-path", "m", "--data", "d", "--seeds", "1", "--out", str(tmp_path), "--json")
-    code, out, _ = run("table3", "--scale", "paper", *words)
-    assert code == 0
-    assert json.loads(out) == {"scale": "paper", "table": "table3"}
+    done = run("table3", "--scale", "paper", *words)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {"scale": "paper", "table": "table3"}
     assert protocol.asked == [("run", "table3", {"model_path": "m", "data": "d", "seeds": 1, "out": str(tmp_path)})]
 
 
@@ -134,6 +128,6 @@ def test_papers_runs_are_the_protocols(run, protocol, tmp_path):
     ],
 )
 def test_what_the_protocol_lacks_is_one_sentence(run, protocol, words, says):
-    code, _, err = run(*words)
-    assert code == 2
-    assert says in err
+    done = run(*words)
+    assert done.returncode == 2
+    assert says in done.stderr

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
-from lora_lab import Grid, Store
+from lora_lab import FullFineTuning, Grid, PromptTuning, Recipe, Store
 from lora_lab.training.runs import failed
 from tests.training.conftest import opinions, tiny_encoder  # noqa: F401
 
 CHEAP = ["--steps", "3", "--batch", "4", "--validations", "1", "--dtype", "fp32", "--attention", "eager"]
-
-
-def run(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "lora_lab", *words], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -26,9 +20,9 @@ def small(tiny_encoder, opinions):  # noqa: F811
     return ["--model", tiny_encoder, "--task", opinions, *CHEAP]
 
 
-def test_json_has_the_contracts_keys_and_nothing_else_is_on_stdout(small, tmp_path):
+def test_json_has_the_contracts_keys_and_nothing_else_is_on_stdout(lora_lab, small, tmp_path):
     words = ["sweep", *small, "--rank", "1,2", "--lr", "1e-3,2e-3", "--seed", "0-1", "--out", str(tmp_path), "--json"]
-    done = run(*words)
+    done = lora_lab(*words)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found) >= {"runs", "packs", "skipped", "failed", "seconds"}
@@ -37,7 +31,7 @@ def test_json_has_the_contracts_keys_and_nothing_else_is_on_stdout(small, tmp_pa
         (rank, lr, seed) for rank in (1, 2) for lr in (1e-3, 2e-3) for seed in (0, 1)
     }
     assert all("accuracy" in r["metrics"] and len(r["history"]["loss"]) == 3 for r in found["runs"])
-    again = json.loads(run(*words, "--solo").stdout)
+    again = json.loads(lora_lab(*words, "--solo").stdout)
     assert (again["packs"], again["skipped"]) == ([], 8)
 
 
@@ -61,6 +55,40 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(lora_lab, small,
     assert (tmp_path / "all" / "rank.png").stat().st_size > 10_000
     answer = json.loads(lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"), "--json").stdout)
     assert (answer["runs"], answer["taken"], answer["repeated"], len(answer["frame"])) == (2, 0, 2, 2)
+
+
+def told(lora_lab, tmp_path, accuracies: dict[Recipe, float]) -> list[str]:
+    """The table of these runs, but for its head."""
+    for recipe, accuracy in accuracies.items():
+        done = replace(failed(recipe, ""), status="done", metrics={"accuracy": accuracy})
+        Store(tmp_path / "class").add(
+            replace(done, history={**done.history, "validation": [{"step": 1, "accuracy": accuracy}]})
+        )
+    lines = lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all")).stdout.splitlines()
+    return [" ".join(line.split()) for line in lines if not line.startswith("picture")][1:]
+
+
+def test_ranks_are_not_averaged_because_somebody_ran_a_method_that_has_none(lora_lab, tmp_path):
+    full = Recipe("minilm", "rt", FullFineTuning())
+    lora = dict(zip(Grid(rank=[1, 8]).recipes("minilm", "rt"), (0.7, 0.8), strict=True))
+    head, *lines = told(lora_lab, tmp_path, {full: 0.6, **lora})
+    assert head.startswith("method targets rank alpha lr seeds")
+    assert lines == [
+        "full - - - 0.002 1 60.0 60.0", "lora q,v 1 16 0.002 1 70.0 70.0", "lora q,v 8 16 0.002 1 80.0 80.0",
+    ]  # fmt: skip
+
+
+def test_a_line_is_of_runs_that_differ_in_their_seed_alone(lora_lab, tmp_path):
+    recipes = {
+        Recipe("minilm", "rt", PromptTuning(tokens=4)): 0.6, Recipe("minilm", "rt", PromptTuning(tokens=40)): 0.8,
+        Recipe("minilm", "rt", PromptTuning(tokens=40), seed=1): 0.9,
+        Recipe("minilm", "rt", PromptTuning(tokens=40), examples=50): 0.5,
+    }  # fmt: skip
+    head, *lines = told(lora_lab, tmp_path, recipes)
+    assert head.startswith("method lr examples tokens seeds")
+    assert {line.partition(" 0.002 ")[2] for line in lines} == {
+        "0 4 1 60.0 60.0", "0 40 2 85.0 80.0 90.0", "50 40 1 50.0 50.0",
+    }  # fmt: skip
 
 
 def test_runs_of_two_tasks_are_not_averaged(lora_lab, tmp_path):

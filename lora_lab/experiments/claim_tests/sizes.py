@@ -9,7 +9,7 @@ from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.compute import rate, run_seconds, work
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.fits import fits
-from lora_lab.accounting.gpus import Card, card, of_size, usable
+from lora_lab.accounting.gpus import STANDING, Card, card, of_size, usable
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.parameters import count
 from lora_lab.accounting.plan import Plans
@@ -203,7 +203,7 @@ def hours_and_one_card(
         cases.append(Case({"method": row["method"], "model": row["model"]}, good, found))
     evidence = (
         PREDICTED,
-        f"arithmetic at {utilisation:.0%} of the peak on the card's data sheet, from {one.standing}",
+        f"arithmetic at {utilisation:.0%} of the peak on the card's data sheet, from {STANDING}",
     )
     return Finding(
         tuple(cases),
