@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.checks.verdict import Verdict, attempt, choice, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, attempt, choice, number
 
 LEVELS = (-1.0, -0.5, -0.1, 0.0, 0.2, 0.4, 1.0)
 SCALED = (-1.0, -0.74, -0.76, -0.31, -0.29, -0.06, -0.04, 0.09, 0.11, 0.31, 0.29, 0.69, 0.71, 1.0)
@@ -50,8 +50,6 @@ def check_codes(codes: Callable[[Any, Any], Any]) -> Verdict:
 
 def check_bits_per_weight(bits: float | None) -> Verdict:
     """Lesson 11: what NF4 with double quantisation takes of a weight, everything included."""
-    if unsolved(bits):
-        return not_yet("put a number in place of ...")
     hints = {
         4.5: "that is with fp32 scales: here a scale takes 8 bits, and its own scale 32 bits for 256 of them",
         4.125: "nearly: the scales of the scales are missing, 32 bits for 64 x 256 weights",
@@ -66,8 +64,6 @@ def check_bits_per_weight(bits: float | None) -> Verdict:
 
 def check_bf16_step(step: float | None) -> Verdict:
     """Lesson 11: the smallest power of two that can be added to 1 in bf16 and is not lost."""
-    if unsolved(step):
-        return not_yet("put a number in place of ..., such as 2**-3")
     hints = {
         2**-8: "1 + 2^-8 lies just between two neighbours, and a tie goes to the even one, which is 1: it is lost",
         2**-9: "that is a quarter of the distance to the next number above 1",
@@ -75,7 +71,8 @@ def check_bf16_step(step: float | None) -> Verdict:
         2**-23: "that is fp32's: bf16 keeps only seven bits behind the point",
         2**-16: "sixteen bits are the whole number, sign and exponent among them: seven are behind the point",
     }
-    return number(step, 2**-7, hints, "seven bits behind the point: the next number above 1 is 1 + 2^-7 = 1.0078")
+    why = "seven bits behind the point: the next number above 1 is 1 + 2^-7 = 1.0078"
+    return number(step, 2**-7, hints, why, hint="put a number in place of ..., such as 2**-3")
 
 
 def check_three_bits_said(answer: str | None) -> Verdict:

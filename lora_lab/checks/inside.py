@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from lora_lab.checks.verdict import Verdict, choice, matched, not_yet, number, unsolved, values_of
+from lora_lab.checks.verdict import Verdict, choice, function, not_yet, number, unsolved
 from lora_lab.experiments.microscope import Views
 
 SHOWN = {
@@ -24,7 +25,7 @@ def check_smallest_rank(rank: int | None, views: Views, name: str = "full", poin
     if unsolved(rank):
         return not_yet("drag the slider of the panel, then put the rank in place of ...")
     seen, whole = views.seen.get(name, {}), views.whole(name)
-    if whole is None or rank not in seen:
+    if whole is None or not isinstance(rank, Real) or rank not in seen:
         ranks = ", ".join(map(str, sorted(seen)))
         return Verdict(False, f"the slider has no rank {rank} of this update that was looked at; it has {ranks}")
     lost = {r: 100 * (views.accuracy(whole) - views.accuracy(one)) for r, one in sorted(seen.items())}
@@ -44,37 +45,34 @@ def check_smallest_rank(rank: int | None, views: Views, name: str = "full", poin
 def check_phi(phi: Callable[[Any, Any], Any]) -> Verdict:
     """Lesson 13: phi of two sets of orthonormal columns, (d, i) and (d, j), as a function of the two."""
     cases = [_columns(i, j, seed) for seed, (i, j) in enumerate(((1, 1), (2, 5), (4, 3)))]
-    values = values_of(phi, cases)
-    if isinstance(values, Verdict):
-        return values
-    if any(np.ndim(value) for value in values):
-        return Verdict(False, "one number is wanted: add up the squares of all entries of U1^T U2")
-    squares = [(float(((u.T @ v) ** 2).sum()), u.shape[1], v.shape[1]) for u, v in cases]
-    right = [s / min(i, j) for s, i, j in squares]
-    why = "the sum of all squared cosines over the smaller number of directions: 0 to 1"
-    near = {
-        "that is not yet divided by the smaller number of directions": [s for s, _, _ in squares],
-        "divide by the *smaller* of i and j: then 1 means that one lies in the other": [
-            s / max(i, j) for s, i, j in squares
-        ],
-        "that is the norm: phi takes its square": [s**0.5 / min(i, j) for s, i, j in squares],
-        "divide by one of the two numbers, not by both": [s / (i * j) for s, i, j in squares],
-        "divide by the number of columns, not of rows": [
-            s / u.shape[0] for (s, _, _), (u, _) in zip(squares, cases, strict=True)
-        ],
-        "cosines can be negative: square them before they are added": [
-            float((u.T @ v).sum()) / min(u.shape[1], v.shape[1]) for u, v in cases
-        ],
+
+    def added(u: np.ndarray, v: np.ndarray) -> float:
+        return float(((u.T @ v) ** 2).sum())
+
+    def smaller(u: np.ndarray, v: np.ndarray) -> int:
+        return min(u.shape[1], v.shape[1])
+
+    near: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+        "that is not yet divided by the smaller number of directions": added,
+        "divide by the *smaller* of i and j: then 1 means that one lies in the other": lambda u, v: (
+            added(u, v) / max(u.shape[1], v.shape[1])
+        ),
+        "that is the norm: phi takes its square": lambda u, v: added(u, v) ** 0.5 / smaller(u, v),
+        "divide by one of the two numbers, not by both": lambda u, v: added(u, v) / (u.shape[1] * v.shape[1]),
+        "divide by the number of columns, not of rows": lambda u, v: added(u, v) / len(u),
+        "cosines can be negative: square them before they are added": lambda u, v: (
+            float((u.T @ v).sum()) / smaller(u, v)
+        ),
     }
+    why = "the sum of all squared cosines over the smaller number of directions: 0 to 1"
     wrong = "for one direction each it is the squared cosine between them; try that first"
-    return matched(values, right, why, near, wrong)
+    several = "one number is wanted: add up the squares of all entries of U1^T U2"
+    return function(phi, cases, lambda u, v: added(u, v) / smaller(u, v), why, near, wrong, several=several)
 
 
 def check_chance(chance: float | None) -> Verdict:
     """Lesson 13: phi of 8 directions and 64 random ones, in a space of 384."""
-    if unsolved(chance):
-        return not_yet("put a number in place of ...")
-    hints: Mapping[Any, str] = {
+    hints = {
         8 / 384: "that is what *one* direction finds among 8: here 8 directions look among 64",
         64 / 12288: "that is GPT-3's, with d = 12,288; MiniLM's vectors have 384 numbers",
         8 * 64 / 384: "that is the sum of the squares: phi divides it by the smaller number, 8",

@@ -7,36 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.checks.verdict import Verdict, choice, matched, not_yet, unsolved, values_of
+from lora_lab.checks.verdict import Verdict, choice, function, not_yet, unsolved
 
 
 def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
     """Lesson 01: the share of the energy in the first r singular values, as a function of (s, r)."""
     cases = [(np.array([3.0, 2.0, 1.0]), 1), (np.array([5.0, 4.0, 2.0, 1.0]), 3), (np.array([2.0, 2.0]), 2)]
-    values = values_of(energy, cases)
-    if isinstance(values, Verdict):
-        return values
-    if any(np.ndim(value) for value in values):
-        return Verdict(False, "you return a list of shares: add them up")
-    squares = [(s**2, r) for s, r in cases]
-    right = [e[:r].sum() / e.sum() for e, r in squares]
     why = "squares of the first r over squares of all: of 3, 2, 1 the first holds 9 / 14"
-    near = {
-        "those are sums of s: energy is the sum of s squared": [s[:r].sum() / s.sum() for s, r in cases],
-        "that is the energy itself: divide by the sum of all squares": [e[:r].sum() for e, r in squares],
-        "that is what is lost: take the first r, s[:r], not those after them": [
-            e[r:].sum() / e.sum() for e, r in squares
-        ],
-        "that is the share of the r-th alone: sum the first r": [e[r - 1] / e.sum() for e, r in squares],
-        "those are r + 1 of them: s[:r] already ends after the r-th": [e[: r + 1].sum() / e.sum() for e, r in squares],
-        "those are r - 1 of them: s[:r] already ends after the r-th": [e[: r - 1].sum() / e.sum() for e, r in squares],
-        "that is the sum of the first r values: square each, and divide by the sum of all squares": [
-            s[:r].sum() for s, r in cases
-        ],
-        "that is its square root: of the energy no root is taken": [(e[:r].sum() / e.sum()) ** 0.5 for e, r in squares],
-        "a share lies between 0 and 1, not in per cent": [100 * e[:r].sum() / e.sum() for e, r in squares],
+    unsquared = "that is the sum of the first r values: square each, and divide by the sum of all squares"
+    near: dict[str, Callable[[np.ndarray, int], float]] = {
+        "those are sums of s: energy is the sum of s squared": lambda s, r: s[:r].sum() / s.sum(),
+        "that is the energy itself: divide by the sum of all squares": lambda s, r: (s[:r] ** 2).sum(),
+        "that is what is lost: take the first r, s[:r], not those after them": lambda s, r: 1 - _share(s, r),
+        "that is the share of the r-th alone: sum the first r": lambda s, r: s[r - 1] ** 2 / (s**2).sum(),
+        "those are r + 1 of them: s[:r] already ends after the r-th": lambda s, r: _share(s, r + 1),
+        "those are r - 1 of them: s[:r] already ends after the r-th": lambda s, r: _share(s, r - 1),
+        unsquared: lambda s, r: s[:r].sum(),
+        "that is its square root: of the energy no root is taken": lambda s, r: _share(s, r) ** 0.5,
+        "a share lies between 0 and 1, not in per cent": lambda s, r: 100 * _share(s, r),
     }
-    return matched(values, right, why, near, "try s = [3, 2, 1] and r = 1 by hand: 9 / (9 + 4 + 1)")
+    wrong = "try s = [3, 2, 1] and r = 1 by hand: 9 / (9 + 4 + 1)"
+    return function(energy, cases, _share, why, near, wrong, several="you return a list of shares: add them up")
+
+
+def _share(s: np.ndarray, r: int) -> float:
+    return float((s[:r] ** 2).sum() / (s**2).sum())
 
 
 def check_update_shows(answer: str | None) -> Verdict:
@@ -73,25 +68,19 @@ def check_factor_shapes(a: Any, b: Any) -> Verdict:
     return Verdict(False, near.get(given, "B A must be 1536 x 384, with only r = 8 numbers between them"))
 
 
-def check_training_bytes(function: Callable[[int, int], float]) -> Verdict:
+def check_training_bytes(total: Callable[[int, int], float]) -> Verdict:
     """Lesson 01: bytes of weights, gradients and Adam's state in fp32, as a function of (parameters, trained)."""
     cases = [(1000, 1000), (22_000_000, 74_000), (10, 0)]
-    values = values_of(function, cases)
-    if isinstance(values, Verdict):
-        return values
-    right = [4 * p + 12 * t for p, t in cases]
     why = "4 bytes for each parameter, and 4 + 8 more for each that trains: 16 against 4"
-    near = {
-        "every parameter is counted at 16 bytes, but a frozen one has neither gradient nor state": [
-            16 * p for p, _ in cases
-        ],
-        "the frozen weights are missing: they must be there to compute with": [16 * t for _, t in cases],
-        "4 bytes for each trained parameter are missing: its gradient, or one of Adam's two numbers": [
-            4 * p + 8 * t for p, t in cases
-        ],
-        "Adam's state is missing: two numbers of 4 bytes for each that trains": [4 * p + 4 * t for p, t in cases],
-        "the trained weights are among the parameters: they are counted twice": [4 * p + 16 * t for p, t in cases],
-        "those are numbers; in fp32 each has 4 bytes": [p + 3 * t for p, t in cases],
+    near: dict[str, Callable[[int, int], float]] = {
+        "every parameter is counted at 16 bytes, but a frozen one has neither gradient nor state": lambda p, t: 16 * p,
+        "the frozen weights are missing: they must be there to compute with": lambda p, t: 16 * t,
+        "4 bytes for each trained parameter are missing: its gradient, or one of Adam's two numbers": lambda p, t: (
+            4 * p + 8 * t
+        ),
+        "Adam's state is missing: two numbers of 4 bytes for each that trains": lambda p, t: 4 * p + 4 * t,
+        "the trained weights are among the parameters: they are counted twice": lambda p, t: 4 * p + 16 * t,
+        "those are numbers; in fp32 each has 4 bytes": lambda p, t: p + 3 * t,
     }
     wrong = "a parameter has 4 bytes; one that trains has 4 for its gradient and 8 for Adam's state on top"
-    return matched(values, right, why, near, wrong)
+    return function(total, cases, lambda p, t: 4 * p + 12 * t, why, near, wrong)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_lab.checks.verdict import Verdict, matched, not_yet, number, unsolved, values_of
+from lora_lab.checks.verdict import Verdict, function, not_yet, number, unsolved
 
 
 def check_chosen_rate(rate: float | None, frame: pd.DataFrame) -> Verdict:
@@ -45,8 +45,6 @@ def _why_not(chosen: float, frame: pd.DataFrame, validation: pd.Series) -> str:
 
 def check_first_step(moved: float | None) -> Verdict:
     """Lesson 06: how far AdamW's first step at rate 2e-3 moves a number of B whose gradient is 3."""
-    if unsolved(moved):
-        return not_yet("put a number in place of ...")
     hints = {
         2e-3 * 3: "that is plain gradient descent, rate x gradient; Adam divides by the root of its second moment",
         2e-3 / 3: "divide once: the first moment is the gradient, 3, and the root of the second is 3 as well",
@@ -62,8 +60,6 @@ def check_first_step(moved: float | None) -> Verdict:
 
 def check_same_rate(rate: float | None) -> Verdict:
     """Lesson 06: the rate at alpha 64 that makes the same first step as 2e-3 at alpha 16, both at rank 8."""
-    if unsolved(rate):
-        return not_yet("put a rate in place of ...")
     hints = {
         2e-3 * 4: "the other way: alpha is four times as large, so the same step takes a smaller rate",
         2e-3: "then the first step would be four times as long: alpha stands before B A",
@@ -72,19 +68,15 @@ def check_same_rate(rate: float | None) -> Verdict:
         2e-3 / 32: "the rank is the same in both, and so cancels",
         2e-3 * 2: "the rank is the same in both, and so cancels",
     }
-    return number(rate, 5e-4, hints, "16 x 2e-3 = 64 x 5e-4: it is the product that says how far it goes", 5e-3)
+    why = "16 x 2e-3 = 64 x 5e-4: it is the product that says how far it goes"
+    return number(rate, 5e-4, hints, why, 5e-3, hint="put a rate in place of ...")
 
 
 def check_best_error(error: Callable[[Any, int], float]) -> Verdict:
     """Lesson 06: the least relative error of a rank-r matrix against one with singular values s, as f(s, r)."""
     cases = [(np.array([3.0, 2.0, 1.0]), 1), (np.array([5.0, 4.0, 2.0, 1.0]), 2), (np.array([2.0, 2.0, 2.0]), 2)]
-    values = values_of(error, cases)
-    if isinstance(values, Verdict):
-        return values
-    if any(np.ndim(value) for value in values):
-        return Verdict(False, "you return a list: add up what is left out")
     why = "the tail, as a length: of 8 equal values, 6 still leave half, 7 a third, and 8 nothing"
-    mistakes: dict[str, Callable[[np.ndarray, int], float]] = {
+    near: dict[str, Callable[[np.ndarray, int], float]] = {
         "that is a share of the energy: a length is its square root": lambda s, r: _tail(s, r) ** 2,
         "that is what is kept: left out are those after the r-th, s[r:]": lambda s, r: (1 - _tail(s, r) ** 2) ** 0.5,
         "that is the energy kept; asked is the length of what is left out": lambda s, r: 1 - _tail(s, r) ** 2,
@@ -97,8 +89,7 @@ def check_best_error(error: Callable[[Any, int], float]) -> Verdict:
         "a share lies between 0 and 1, not in per cent": lambda s, r: 100 * _tail(s, r),
     }
     wrong = "try s = [3, 2, 1] and r = 1 by hand: the square root of (4 + 1) / (9 + 4 + 1)"
-    near = {words: [mistake(*case) for case in cases] for words, mistake in mistakes.items()}
-    return matched(values, [_tail(s, r) for s, r in cases], why, near, wrong)
+    return function(error, cases, _tail, why, near, wrong, several="you return a list: add up what is left out")
 
 
 def _tail(s: np.ndarray, r: int) -> float:
@@ -107,8 +98,6 @@ def _tail(s: np.ndarray, r: int) -> float:
 
 def check_sqrt_alpha(alpha: float | None) -> Verdict:
     """Lesson 06: alpha at rank 64 by the root rule that has alpha 16 at rank 8."""
-    if unsolved(alpha):
-        return not_yet("put a number in place of ...")
     right = 16 * math.sqrt(8)
     hints = {
         128: "that keeps alpha / r, the rule 2r; here alpha grows with the root of r",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_lab.checks.verdict import Verdict, choice, not_yet, number, unsolved
+from lora_lab.checks.verdict import Verdict, choice, number
 
 RULES = {
     "a": "a higher mean is luck half the time where nothing differs: a rule needs to be able to say undecided",
@@ -15,8 +15,6 @@ ANSWER = "put a number in place of the ..."
 
 def check_gpt2_count(answer: int | None) -> Verdict:
     """Lesson 14: numbers of LoRA of rank 4 on q and v in GPT-2 medium, 24 layers of width 1,024."""
-    if unsolved(answer):
-        return not_yet(ANSWER)
     one = 4 * (1024 + 1024)
     hints = {
         24 * one: "that is one matrix a layer, or A alone: q and v are two, and each has A and B",
@@ -27,13 +25,11 @@ def check_gpt2_count(answer: int | None) -> Verdict:
         24 * 2 * 1024**2: "those are the matrices themselves: of them LoRA trains none",
     }
     why = "24 layers x 2 matrices x 4 x (1,024 + 1,024) = 393,216: the 0.35M of table 3 follows from no rank"
-    return number(answer, 24 * 2 * one, hints, why)
+    return number(answer, 24 * 2 * one, hints, why, hint=ANSWER)
 
 
 def check_without_rte(answer: float | None) -> Verdict:
     """Lesson 14: LoRA's mean less full fine-tuning's on RoBERTa-base, over the seven tasks besides RTE, in points."""
-    if unsolved(answer):
-        return not_yet(ANSWER)
     hints = {
         0.8 / 7: "the other way round: LoRA less full fine-tuning",
         0.8875: "that is with RTE: leave its column out of both rows, and divide by seven",
@@ -42,7 +38,7 @@ def check_without_rte(answer: float | None) -> Verdict:
         -0.8: "that is the sum over the seven tasks: divide by seven",
     }
     why = "87.33 less 87.44 = -0.11 points: LoRA's lead of 0.9 is RTE alone, whose runs started from MNLI's adapter"
-    return number(answer, -0.8 / 7, hints, why, 0.05)
+    return number(answer, -0.8 / 7, hints, why, 0.05, hint=ANSWER)
 
 
 def check_beforehand(answer: str | None) -> Verdict:
@@ -52,8 +48,6 @@ def check_beforehand(answer: str | None) -> Verdict:
 
 def check_luck(answer: float | None) -> Verdict:
     """Lesson 14: how probably five coins fall alike, on either side."""
-    if unsolved(answer):
-        return not_yet(ANSWER)
     hints = {
         0.5**5: "that is one of the two sides: all tails decides, too",
         2 * 0.5**3: "that is three seeds",
@@ -63,4 +57,5 @@ def check_luck(answer: float | None) -> Verdict:
         1 - 2 * 0.5**5: "that is how probably it stays undecided",
         0.05: "that is the level of other tests; here it follows from the coins",
     }
-    return number(answer, 2 * 0.5**5, hints, "2 x (1/2)^5 = 1/16: what chance alone decides in six of a hundred", 0.01)
+    why = "2 x (1/2)^5 = 1/16: what chance alone decides in six of a hundred"
+    return number(answer, 2 * 0.5**5, hints, why, 0.01, hint=ANSWER)

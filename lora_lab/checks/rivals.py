@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
-from lora_lab.checks.verdict import Verdict, choice, not_yet, number, unsolved, values_of
+from lora_lab.checks.verdict import Verdict, choice, function, not_yet, number, unsolved
 
 WHY = {
     "a": "validation has fewer sentences than test, 500 against 2,000: its figures are noisier, not better",
@@ -31,7 +31,8 @@ def check_tuned_rate(rate: float | None, why: str | None, found: Mapping[str, An
         return Verdict(False, f"a rate is wanted, a number, not {type(rate).__name__}")
     own = next((lr for lr in tried if math.isclose(lr, float(rate), rel_tol=1e-3)), None)
     if own is None:
-        return Verdict(False, f"{method} was not tried at {float(rate):g}; rates tried: {', '.join(map(_rate, tried))}")
+        there = ", ".join(f"{lr:g}" for lr in tried)
+        return Verdict(False, f"{method} was not tried at {float(rate):g}; rates tried: {there}")
     if not math.isclose(tried[own], max(tried.values())):
         return Verdict(False, f"at {own:g} validation reaches {tried[own]:.1%}, at another rate more: take the highest")
     reason = choice(why, "b", WHY)
@@ -42,14 +43,8 @@ def check_tuned_rate(rate: float | None, why: str | None, found: Mapping[str, An
     return Verdict(True, f"{own:g}, with {tried[own]:.1%} on validation, {reason.words}")
 
 
-def _rate(rate: float) -> str:
-    return f"{rate:g}"
-
-
 def check_added_share(percent: float | None) -> Verdict:
     """Lesson 08: by how many per cent 20 soft tokens lengthen a sentence of 27."""
-    if unsolved(percent):
-        return not_yet("put a number in place of ...")
     hints = {
         100 * 20 / 47: "that is the prompt's share of the longer row: compare with the 27 that there were",
         100 * 47 / 27: "that is the new length in per cent of the old: asked is what is added",
@@ -66,11 +61,7 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
     """Lesson 08: whether an interval from low to high shows equivalence within a margin, as f(low, high, margin)."""
     ends = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
     cases = [*((low, high, 0.015) for low, high in ends), (-0.03, 0.03, 0.05)]
-    answers = values_of(rule, cases)
-    if isinstance(answers, Verdict):
-        return answers
-    if answers == [_inside(*case) for case in cases]:
-        return Verdict(True, "both ends inside the margin: an interval of 0.2 to 1.2 points is equivalent at 1.5 too")
+    why = "both ends inside the margin: an interval of 0.2 to 1.2 points is equivalent at 1.5 too"
     near: dict[str, Callable[[float, float, float], bool]] = {
         "that zero is in the interval says only that no difference was found: a wide one has zero in it, too": (
             lambda low, high, margin: low < 0 < high
@@ -86,7 +77,7 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
         "the other way round: inside, not outside": lambda low, high, margin: not _inside(low, high, margin),
     }
     hint = "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end sticks out"
-    return Verdict(False, next((w for w, f in near.items() if answers == [f(*case) for case in cases]), hint))
+    return function(rule, cases, _inside, why, near, hint)
 
 
 def _inside(low: float, high: float, margin: float) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lora_lab.checks.verdict import Verdict, attempt, choice, matched, values_of
+from lora_lab.checks.verdict import Verdict, attempt, choice, function
 
 
 def check_lora_forward(forward: Callable[..., Any]) -> Verdict:
@@ -16,7 +16,7 @@ def check_lora_forward(forward: Callable[..., Any]) -> Verdict:
     torch.manual_seed(0)
     x, w = torch.randn(5, 12), torch.randn(7, 12)
     a, b, alpha = torch.randn(3, 12), torch.randn(7, 3), 7.0
-    said = attempt(forward, x, w, a, b, alpha)
+    said = attempt(forward, *(one.clone() for one in (x, w, a, b)), alpha)
     if isinstance(said, Verdict):
         return said
     if tuple(getattr(said, "shape", ())) != (5, 7):
@@ -55,33 +55,25 @@ def check_dead_start(answer: str | None) -> Verdict:
 def check_wrong_fan_in(factor: Callable[[int, int], float]) -> Verdict:
     """Lesson 02: how many times too large A is when it is scaled by its rank r, not by its d inputs."""
     cases = [(384, 8), (1024, 4), (4096, 64)]
-    values = values_of(factor, cases)
-    if isinstance(values, Verdict):
-        return values
     why = f"sqrt(d / r): for d = 384 and r = 8 that is {math.sqrt(48):.1f}"
-    near = {
-        "that is the ratio of the fan-ins; the bound goes with 1 over their square root": [d / r for d, r in cases],
-        "the other way round: dividing by the smaller number makes A larger": [math.sqrt(r / d) for d, r in cases],
-        "that is right for d = 384 and r = 8 alone: write it with d and r": [math.sqrt(48)] * 3,
+    near: dict[str, Callable[[int, int], float]] = {
+        "that is the ratio of the fan-ins; the bound goes with 1 over their square root": lambda d, r: d / r,
+        "the other way round: dividing by the smaller number makes A larger": lambda d, r: math.sqrt(r / d),
+        "that is right for d = 384 and r = 8 alone: write it with d and r": lambda d, r: math.sqrt(48),
     }
     wrong = "compare the bounds: 1/sqrt(d), as it should be, and 1/sqrt(r), as it came out"
-    return matched(values, [math.sqrt(d / r) for d, r in cases], why, near, wrong)
+    return function(factor, cases, lambda d, r: math.sqrt(d / r), why, near, wrong)
 
 
 def check_detour_cost(cost: Callable[[int, int, int], int]) -> Verdict:
     """Lesson 02: multiplications that the detour through A and B costs a token."""
     cases = [(384, 384, 8), (768, 3072, 4), (4096, 1024, 16)]
-    values = values_of(cost, cases)
-    if isinstance(values, Verdict):
-        return values
     why = "r d_in to go down and r d_out to come up: the same as the number of parameters"
-    near = {
-        "that is W's own cost; the detour goes through r numbers": [i * o for i, o, _ in cases],
-        "that is W's cost and the detour's together; the detour alone is asked": [
-            i * o + r * (i + o) for i, o, r in cases
-        ],
-        "right for a square layer only: A meets d_in numbers, B gives d_out": [2 * r * i for i, o, r in cases],
-        "that is forming B A first; applied one after the other it is far less": [r * i * o for i, o, r in cases],
+    near: dict[str, Callable[[int, int, int], float]] = {
+        "that is W's own cost; the detour goes through r numbers": lambda i, o, r: i * o,
+        "that is W's cost and the detour's together; the detour alone is asked": lambda i, o, r: i * o + r * (i + o),
+        "right for a square layer only: A meets d_in numbers, B gives d_out": lambda i, o, r: 2 * r * i,
+        "that is forming B A first; applied one after the other it is far less": lambda i, o, r: r * i * o,
     }
     wrong = "count: A has r x d_in numbers, each used once a token; B likewise"
-    return matched(values, [r * (i + o) for i, o, r in cases], why, near, wrong)
+    return function(cost, cases, lambda i, o, r: r * (i + o), why, near, wrong)

@@ -11,8 +11,6 @@ from lora_lab.checks.verdict import Verdict, not_yet, number, unsolved
 def check_trainable_parameters(answer: int | None) -> Verdict:
     """Lesson 00: parameters of LoRA of rank 8 on q and v of minilm's 6 layers, each 384 x 384."""
     right = 6 * 2 * 8 * (384 + 384)
-    if unsolved(answer):
-        return not_yet("layers x targets x rank x (inputs + outputs)")
     hints = {
         right // 2: "half of it: A alone, or B alone, or one of q and v alone: A and B train beside both",
         2 * right: "twice too many: q and v are two of the attention's four, and A and B are counted once each",
@@ -22,18 +20,16 @@ def check_trainable_parameters(answer: int | None) -> Verdict:
         6 * 2 * 384 * 384: "that is W itself: LoRA leaves it frozen and trains A and B",
     }
     why = f"6 layers x 2 matrices x 8 x (384 + 384) = {right:,}"
-    return number(answer, right, hints, why, fallback="layers x targets x rank x (inputs + outputs)")
+    count = "layers x targets x rank x (inputs + outputs)"
+    return number(answer, right, hints, why, fallback=count, hint=count)
 
 
-_CONTRADICTIONS = {
-    (2, 3): "if A is d x r and B is r x d, then B A is r x r, not d x d",
-    (3, 6): "B A and A B are different matrices; with the shapes of (2) it is A B that is d x d",
-    (4, 5): '"usually all four" and "by default only q and v" cannot both describe the habit',
-    (6, 7): "merging writes into W, so W has changed; to swap in another adapter it must be unmerged first",
+CONTRADICTIONS = {
+    frozenset((2, 3)): "if A is d x r and B is r x d, then B A is r x r, not d x d",
+    frozenset((3, 6)): "B A and A B are different matrices; with the shapes of (2) it is A B that is d x d",
+    frozenset((4, 5)): '"usually all four" and "by default only q and v" cannot both describe the habit',
+    frozenset((6, 7)): "merging writes into W, so W has changed; to swap in another adapter it must be unmerged first",
 }
-
-
-CONTRADICTIONS = {frozenset(pair): why for pair, why in _CONTRADICTIONS.items()}
 _CONSISTENT = {
     frozenset((1, 6)): "W is frozen while A and B train; it is folded after that",
     frozenset((2, 6)): "with the shapes of (2) it is A B that is d x d, as (6) wants it",

@@ -48,8 +48,6 @@ def check_loss_mask(mask: Callable[[list[int], int], list[int] | None]) -> Verdi
 
 def check_adapters_per_base(count: float | None, sizes: Mapping[str, int]) -> Verdict:
     """Lesson 10: how many files of one adapter weigh as much as the base's file."""
-    if unsolved(count):
-        return not_yet("put a number in place of ...")
     one = next(size for name, size in sizes.items() if name != BASE)
     hints = {
         one / sizes[BASE]: "that is an adapter's share of the base: turn it round",
@@ -68,7 +66,7 @@ def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
     """Lesson 10: a list of pairs of one's own, as they would stand in a file of JSON lines."""
     if unsolved(pairs) or not pairs:
         return not_yet(f"write at least {LEAST} pairs into the list")
-    if not all(isinstance(pair, Mapping) for pair in pairs):
+    if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):
         return Verdict(False, 'every pair is a dict such as {"prompt": "Why?", "response": "Because."}')
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "own.jsonl"

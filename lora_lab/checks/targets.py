@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
-from lora_lab.checks.verdict import Verdict, choice, matched, not_yet, unsolved
+from lora_lab.checks.verdict import Verdict, choice, numbers
 
 BUDGET, SQUARE, WIDE = 27_648, 768, 1_920  # numbers a layer; numbers a rank of a 384 x 384 and of a 384 x 1536 matrix
 
 
 def check_equal_budget(qv: float | None, everything: float | None) -> Verdict:
     """Lesson 07: ranks of equal budget on q, v and on all six matrices of a MiniLM layer."""
-    if unsolved(qv) or unsolved(everything):
-        return not_yet("put a number in place of each ...")
-    if not isinstance(qv, Real) or not isinstance(everything, Real):
-        return Verdict(False, "two numbers are wanted, such as 3 and 5")
     right = (BUDGET / (2 * SQUARE), BUDGET / (4 * SQUARE + 2 * WIDE))
     near = {
         "there are two matrices, and each has both A and B: 384 + 384 numbers a rank": (BUDGET / SQUARE, right[1]),
@@ -25,7 +19,7 @@ def check_equal_budget(qv: float | None, everything: float | None) -> Verdict:
         "those would be whole matrices: an adapter has r (in + out) numbers": (BUDGET / (2 * 384 * 384), right[1]),
     }
     wrong = "divide the budget by what one rank costs on all the chosen matrices together"
-    return matched((qv, everything), right, "18 (768 + 768) = 4 (4 x 768 + 2 x 1,920) = 27,648", near, wrong)
+    return numbers((qv, everything), right, "18 (768 + 768) = 4 (4 x 768 + 2 x 1,920) = 27,648", near, wrong)
 
 
 def check_one_pair(answer: str | None) -> Verdict:

@@ -5,43 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from lora_lab.checks.verdict import Verdict, matched, not_yet, number, unsolved, values_of
+from lora_lab.checks.verdict import Verdict, function, not_yet, number, unsolved
 
 
 def check_standard_error(error: Callable[[float, int], float]) -> Verdict:
     """Lesson 04: the standard error of an accuracy p measured on n rows."""
     cases = [(0.82, 2000), (0.5, 100), (0.9, 872)]
-    values = values_of(error, cases)
-    if isinstance(values, Verdict):
-        return values
-    right = [math.sqrt(p * (1 - p) / n) for p, n in cases]
-    near = {
-        "that is the variance: take its square root": [p * (1 - p) / n for p, n in cases],
-        "that is the spread of one row, right or wrong; the mean of n rows spreads less": [
-            math.sqrt(p * (1 - p)) for p, _ in cases
-        ],
-        "that is in points; p is a share, so its error is one, too": [100 * error for error in right],
-        "that is half of a 95 % interval: the standard error is what 1.96 stands before": [1.96 * e for e in right],
-        "the n belongs under the root as well": [math.sqrt(p * (1 - p)) / n for p, n in cases],
+
+    def right(p: float, n: int) -> float:
+        return math.sqrt(p * (1 - p) / n)
+
+    near: dict[str, Callable[[float, int], float]] = {
+        "that is the variance: take its square root": lambda p, n: right(p, n) ** 2,
+        "that is the spread of one row, right or wrong; the mean of n rows spreads less": lambda p, n: right(p, 1),
+        "that is in points; p is a share, so its error is one, too": lambda p, n: 100 * right(p, n),
+        "that is half of a 95 % interval: the standard error is what 1.96 stands before": lambda p, n: (
+            1.96 * right(p, n)
+        ),
+        "the n belongs under the root as well": lambda p, n: right(p, 1) / n,
     }
     wrong = "each row is right with probability p: variance p (1 - p), and the mean of n has 1/n of it"
-    return matched(
-        values, right, f"at 82 % on 2,000 rows {100 * right[0]:.2f} points, as luck often brings", near, wrong
-    )
+    why = f"at 82 % on 2,000 rows {100 * right(0.82, 2000):.2f} points, as luck often brings"
+    return function(error, cases, right, why, near, wrong)
 
 
 def check_rows_needed(rows: float | None) -> Verdict:
     """Lesson 04: test rows that tell two adapters 1 point apart, when they disagree on 10 % of the rows."""
     right = (1.96 + 0.84) ** 2 * 0.10 / 0.01**2
-    if unsolved(rows):
-        return not_yet("n = (1.96 + 0.84)^2 x share of rows they disagree on / difference^2")
     hints = {
         (1.96 + 0.84) ** 2 * 10 / 1**2: "in shares, not in per cent: 0.10 and 0.01",
         (1.96 + 0.84) ** 2 * 0.10 / 0.02**2: "that is for two points: half the difference needs four times the rows",
         (1.96 + 0.84) * 0.10 / 0.01**2: "the 1.96 + 0.84 is squared",
     }
     why = f"about {right:,.0f}: our 2,000 tell two points apart, no less"
-    return number(rows, right, hints, why, within=0.02, fallback="both in shares: 0.10 and a difference of 0.01")
+    fallback = "both in shares: 0.10 and a difference of 0.01"
+    hint = "n = (1.96 + 0.84)^2 x share of rows they disagree on / difference^2"
+    return number(rows, right, hints, why, 0.02, fallback, hint)
 
 
 def check_largest_change(name: str | None, shares: dict[str, float]) -> Verdict:

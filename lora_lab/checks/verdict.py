@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
-
-from lora_lab.errors import LabError
 
 
 @dataclass(frozen=True)
@@ -23,16 +22,47 @@ class Verdict:
 
 
 def number(
-    answer: Any, right: float, hints: Mapping[Any, str], why: str, within: float = 1e-6, fallback: str = "not that"
-) -> Verdict:
-    """Right within a relative error, and then why; else the hint beside the wrong number that it is nearly."""
+    answer: Any, right: float, hints: Mapping[Any, str], why: str, within: float = 1e-6, fallback: str = "",
+    hint: str = "put a number in place of ...",
+) -> Verdict:  # fmt: skip
+    """Right within a relative error or its own rounding, and then why; `hint` while there is none.
+
+    Else the words beside the wrong number that it is nearly, unless the right one is nearer; else `fallback`, or how
+    far off it is.
+    """
+    if unsolved(answer):
+        return not_yet(hint)
     if not isinstance(answer, Real):
         return Verdict(False, f"a number is wanted, not {type(answer).__name__}")
-    answer = float(answer)
-    if math.isclose(answer, right, rel_tol=within):
+    given = _as_float(answer)
+    if math.isclose(given, right, rel_tol=within) or math.isclose(given, right, abs_tol=_rounding(given)):
         return Verdict(True, why)
-    known = (hint for value, hint in hints.items() if math.isclose(answer, value, rel_tol=0.02))
-    return Verdict(False, next(known, fallback))
+    wrong = min(hints, key=lambda one: abs(given - one))
+    if math.isclose(given, wrong, rel_tol=0.01) and abs(given - wrong) <= abs(given - right):
+        return Verdict(False, hints[wrong])
+    return Verdict(False, fallback or _how_far(given, right))
+
+
+def _as_float(number: Real) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # whole numbers of Python's have no largest one
+        return math.inf
+
+
+def _rounding(given: float) -> float:
+    """Half a unit of the last decimal of an answer that was rounded to one or two decimals; at least three figures."""
+    return next((0.5 * 10**-n for n in (1, 2) if given == round(given, n) and given * 10**n >= 100), 0.0)
+
+
+def _how_far(given: float, right: float) -> str:
+    factor = given / right
+    if not 0 < factor < math.inf:
+        return f"not that: it is a finite number {'above' if right > 0 else 'below'} zero"
+    if 0.97 < factor < 1.03:
+        return "nearly: give one more digit, or write the formula and let Python compute"
+    words = f"{factor:,.3g} times too large" if factor > 1 else f"{1 / factor:,.3g} times too small"
+    return f"not that: it is {words}"
 
 
 def choice(answer: Any, right: str, replies: Mapping[str, str], hint: str = "put a letter in place of ...") -> Verdict:
@@ -45,28 +75,54 @@ def choice(answer: Any, right: str, replies: Mapping[str, str], hint: str = "put
     return Verdict(given == right, replies[given])
 
 
-def values_of(function: Callable[..., Any], cases: Iterable[Sequence[Any]]) -> list[Any] | Verdict:
-    """What a student's function returns for each case, or the first verdict of `attempt`."""
-    values = [attempt(function, *case) for case in cases]
-    return next((value for value in values if isinstance(value, Verdict)), values)
-
-
-def matched(
-    values: Sequence[Any], right: Sequence[float], why: str, near: Mapping[str, Sequence[float]], fallback: str,
-    within: float = 1e-3,
+def numbers(
+    answers: Sequence[Any], right: Sequence[float], why: str, near: Mapping[str, Sequence[float]], fallback: str,
+    within: float = 1e-3, hint: str = "put a number in place of each ...",
 ) -> Verdict:  # fmt: skip
-    """Right where all values are, and then why; else the words beside the wrong ones that they are, or `fallback`."""
-    if close(values, right, within):
+    """Two numbers, right where both are, and then why; else the words beside the wrong pair they are, or `fallback`."""
+    if any(map(unsolved, answers)):
+        return not_yet(hint)
+    if not all(isinstance(answer, Real) for answer in answers):
+        return Verdict(False, "two numbers are wanted, such as 3 and 5")
+    return _matched(answers, right, why, near, fallback, within)
+
+
+def function(
+    given: Callable[..., Any], cases: Sequence[Sequence[Any]], right: Callable[..., float], why: str,
+    near: Mapping[str, Callable[..., float]], fallback: str, within: float = 1e-3,
+    several: str = "the function is to return one number, not several",
+) -> Verdict:  # fmt: skip
+    """A function that is right in every case, and then why; else the words beside the wrong function that it is.
+
+    several   what is said where it returns a list
+    """
+    values = [attempt(given, *deepcopy(case)) for case in cases]  # a function may change what it is given
+    for value in values:
+        if isinstance(value, Verdict):
+            return value
+    if any(hasattr(value, "__len__") and not isinstance(value, str) for value in values):
+        return Verdict(False, several)
+    wrong = {words: [one(*case) for case in cases] for words, one in near.items()}
+    return _matched(values, [right(*case) for case in cases], why, wrong, fallback, within)
+
+
+def _matched(
+    values: Sequence[Any], right: Sequence[float], why: str, near: Mapping[str, Sequence[float]], fallback: str,
+    within: float,
+) -> Verdict:  # fmt: skip
+    def are(others: Sequence[float]) -> bool:
+        pairs = zip(values, others, strict=True)
+        return all(isinstance(v, Real) and math.isclose(_as_float(v), other, rel_tol=within) for v, other in pairs)
+
+    if are(right):
         return Verdict(True, why)
-    return Verdict(False, next((words for words, wrong in near.items() if close(values, wrong, within)), fallback))
+    return Verdict(False, next((words for words, wrong in near.items() if are(wrong)), fallback))
 
 
-def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
     """What a student's function returns, or a verdict: unsolved when it returns None, wrong when it raises."""
     try:
-        value = function(*arguments)
-    except LabError:
-        raise
+        value = given(*arguments)
     except Exception as error:
         return Verdict(False, f"it stops with {type(error).__name__}: {error}{_hint(error)}")
     if unsolved(value):
@@ -81,12 +137,6 @@ def _hint(error: Exception) -> str:
     if isinstance(error, IndexError):
         return " (s[r] is one number, the one after the r-th; s[:r] are the first r)"
     return ""
-
-
-def close(values: Sequence[Any], right: Sequence[float], within: float = 1e-3) -> bool:
-    """Whether all are numbers, and the right ones within a relative error."""
-    pairs = zip(values, right, strict=True)
-    return all(isinstance(v, Real) and math.isclose(float(v), r, rel_tol=within) for v, r in pairs)
 
 
 def unsolved(answer: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from lora_lab.checks.verdict import Verdict, not_yet, unsolved
 from lora_lab.errors import LabError
@@ -32,7 +32,7 @@ def check_turned(claim: str, to: str, changes: dict[str, Any] | None) -> Verdict
     """Lesson 15: one changed premise that turns the verdict on a claim to the word `to`."""
     if unsolved(changes):
         return not_yet('a premise and its new value: {"rank": 16}')
-    if not isinstance(changes, dict) or len(changes) != 1:
+    if not _is_changes(changes) or len(changes) != 1:
         return Verdict(False, 'change one premise, and write it as {"name": value}')
     try:
         found = judge(claim, **changes)
@@ -47,7 +47,7 @@ def check_own_card(text: str | None, changes: dict[str, Any] | None) -> Verdict:
     """Lesson 15: a card of one's own, and one changed premise that turns its verdict."""
     if unsolved(text) or unsolved(changes):
         return not_yet("write a card, and a premise that turns its verdict: {'gpu_gb': 24}")
-    if not isinstance(changes, dict):
+    if not _is_changes(changes):
         return Verdict(False, 'write what you change as {"name": value}')
     try:
         own = card_from(str(text), "your card")
@@ -59,3 +59,8 @@ def check_own_card(text: str | None, changes: dict[str, Any] | None) -> Verdict:
     if before.word == after.word:
         return Verdict(False, f"with {changes} it is still {after.word}; a premise that turns nothing is no premise")
     return Verdict(True, f"{before.words} as you wrote it; {after.words} with {changes}")
+
+
+def _is_changes(changes: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it says what premises change, and not how `judge` goes about it."""
+    return isinstance(changes, dict) and all(isinstance(name, str) and name not in ("of", "store") for name in changes)

@@ -1,8 +1,6 @@
-"""The checks of lesson 10 pass a right answer, name the mistake in the wrong ones, and wait for an unsolved one."""
+"""The checks of lesson 10: answers for `test_checks`."""
 
 from __future__ import annotations
-
-import pytest
 
 from lora_lab import checks
 
@@ -32,28 +30,10 @@ WRONG = [
     ("own_pairs", (PAIRS[:9],), "your list holds 9 pairs; at least 10"),
     ("own_pairs", ([*PAIRS, {"prompt": "x"}],), "pair 13 has no text in 'response'"),
     ("own_pairs", (["x"] * 12,), "every pair is a dict"),
+    ("own_pairs", (5,), "every pair is a dict"),
     ("own_pairs", ([*PAIRS, {"prompt": "x", "response": object()}],), "texts only"),
 ]
 
 
-@pytest.mark.parametrize("name", RIGHT)
-def test_a_right_answer_passes_and_hears_why(name: str):
-    verdict = getattr(checks, f"check_{name}")(*RIGHT[name])
-    assert verdict.passed is True
-    assert len(verdict.words) > 20
-
-
-@pytest.mark.parametrize(("name", "arguments", "why"), WRONG)
-def test_a_wrong_answer_hears_what_is_wrong(name: str, arguments: tuple, why: str):
-    verdict = getattr(checks, f"check_{name}")(*arguments)
-    assert verdict.passed is False
-    assert why in verdict.words
-
-
-@pytest.mark.parametrize("nothing", [None, ...])
-def test_an_unsolved_exercise_is_not_yet_solved_and_no_error(nothing: object):
-    assert checks.check_loss_mask(lambda tokens, prompt: nothing).passed is None
-    assert checks.check_adapters_per_base(nothing, SIZES).passed is None
-    assert checks.check_style_or_knowledge(nothing).passed is None
-    assert checks.check_own_pairs(nothing).passed is None
+def test_a_list_without_pairs_is_not_yet_one():
     assert checks.check_own_pairs([]).passed is None
