@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lora_lab.errors import printable
+
 FILE = "predictions.jsonl"
 LARGEST = 4 * 2**20
 """Bytes that are read of one file."""
@@ -86,7 +88,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         middle = f"{min(guesses):,.4g} to {max(guesses):,.4g}, half below {median(guesses):,.4g}" if guesses else "-"
         was = f"{median(found):,.4g}{unit}" if found else "-"
         name = ": ".join(part for part in asked if part)
-        said.append(f"{name}: {len(guesses)} of {len(here)} guessed, {middle}; it was {was}")
+        said.append(printable(f"{name}: {len(guesses)} of {len(here)} guessed, {middle}; it was {was}"))
     return "\n".join(said) or "no prediction was logged"
 
 

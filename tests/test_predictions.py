@@ -73,18 +73,20 @@ def test_a_class_is_gathered_and_first_attempts_are_told_from_later_ones(tmp_pat
             line(guess=float("nan")),
             line(what="changed", guess=10, found=5),
         ],
-        "eve": [line(guess=60, student="x" * 1000)],
+        "eve": [line(guess=60, student="x" * 1000), line(what="\x1b[2J", found=1)],
     }.items():
         (tmp_path / student).mkdir()
         (tmp_path / student / predictions.FILE).write_text("\n".join(texts))
     rows = predictions.read(tmp_path)
     assert [(row["file"].split("/")[0], row["attempt"], row["guess"]) for row in rows] == [
         ("ada", 1, 80), ("ada", 2, 82.5), ("bob", 1, None), ("bob", 2, None), ("bob", 1, 10), ("eve", 1, 60),
+        ("eve", 1, None),
     ]  # fmt: skip
     assert max(len(row["student"]) for row in rows) == 200
     assert predictions.summary(rows).splitlines() == [
         "04: accuracy: 2 of 3 guessed, 60 to 80, half below 70; it was 82.5 %",
         "04: changed: 1 of 1 guessed, 10 to 10, half below 10; it was 5 %",
+        "04:  [2J: 0 of 1 guessed, -; it was 1 %",  # no command to the terminal of who reads it
     ]
 
 

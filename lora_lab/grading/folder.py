@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from lora_lab import predictions
-from lora_lab.errors import LabError, NotFound
+from lora_lab.errors import LabError, NotFound, printable
 from lora_lab.grading import table
 from lora_lab.grading.environ import environment
 from lora_lab.grading.judge import WORDS
@@ -199,7 +199,7 @@ def in_words(row: Grade) -> str:
     counts = f"{row.count('right')} of {len(row.checks)} right" if row.checks else "not graded"
     more = [f"{row.count(word)} {word}" for word in ("not right", "not yet", ABSENT) if row.count(word)]
     notes = [*([row.words] if row.words else []), *row.refused[:1]]
-    return "; ".join([f"{row.file}: {counts}", *more, f"{row.status}, {row.seconds:.1f} s", *notes])
+    return printable("; ".join([f"{row.file}: {counts}", *more, f"{row.status}, {row.seconds:.1f} s", *notes]))
 
 
 def as_csv(rows: Sequence[Grade]) -> str:

@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lora_lab.errors import printable
+
 FORMULAS = ("=", "+", "-", "@")
 
 
@@ -23,5 +25,5 @@ def safe(value: Any) -> Any:
     """A text that no spreadsheet takes for a formula and no terminal for a command; other values as they are."""
     if not isinstance(value, str):
         return value
-    plain = "".join(letter if letter.isprintable() else " " for letter in value)
+    plain = printable(value)
     return f"'{plain}" if plain.startswith(FORMULAS) else plain

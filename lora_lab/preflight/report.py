@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab import __version__
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue, NotFound, printable
 from lora_lab.files import read_json, write_json
 from lora_lab.preflight.findings import Finding, letter
 
@@ -45,7 +45,7 @@ def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
 def collected(letters: Mapping[str, Mapping[str, Any]]) -> str:
     """A line for each file that was sent back, with what is red."""
     width = max(map(len, letters))
-    lines = [f"{name:{width}}  {_in_words(one)}".rstrip() for name, one in letters.items()]
+    lines = [printable(f"{name:{width}}  {_in_words(one)}".rstrip()) for name, one in letters.items()]
     return "\n".join([*lines, f"{sum(bool(one['green']) for one in letters.values())} of {len(letters)} are ready"])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lora_lab.errors import NotFound
-from lora_lab.grading.folder import Grade, Limits, as_csv, grade
+from lora_lab.grading.folder import Grade, Limits, as_csv, grade, in_words
 from lora_lab.grading.lessons import Lesson
 from tests.grading.conftest import OPEN, SETUP, SOLVED, hand_in, notebook
 
@@ -144,12 +144,13 @@ def test_the_teachers_secrets_are_not_in_the_notebooks_environment(
     assert [error["type"] for error in row.errors] == ["KeyError"] * 2
 
 
-def test_a_cell_of_the_table_is_never_a_formula(graded: Callable[..., Grade]):
+def test_a_cell_of_the_table_is_never_a_formula_nor_a_row_in_words_a_terminals_command(graded: Callable[..., Grade]):
     row = graded(["raise type('=1+1\\x1b[2J', (Exception,), {})"])
     row.file = "=HYPERLINK('x').ipynb"
+    row.refused = ["write \x1b[2J"]
     line = as_csv([row]).splitlines()[1]
     assert line.startswith("'=HYPERLINK")
-    assert "\x1b" not in line
+    assert "\x1b" not in line + in_words(row)
 
 
 def test_what_is_guessed_while_it_runs_is_in_the_row(graded: Callable[..., Grade]):

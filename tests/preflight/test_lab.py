@@ -186,6 +186,11 @@ def test_a_damaged_file_has_its_line_and_the_others_theirs(text: str, tmp_path: 
     assert (second.startswith("ada.json  ok "), last) == (True, "1 of 2 are ready")
 
 
+def test_what_was_sent_back_is_no_command_to_the_terminal(tmp_path: Path):
+    report.write_letter([red("disk", "\x1b[2J", "free some")], tmp_path / "eve.json")
+    assert "\x1b" not in report.collected(report.letters_in(tmp_path))
+
+
 def test_it_says_something_where_torch_is_broken(tmp_path: Path):
     """A torch that cannot be imported, as without Microsoft's runtime: every other check still runs."""
     (tmp_path / "torch").mkdir()
