@@ -66,10 +66,13 @@ def facts_of(path: Path) -> dict[str, Any]:
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    """The manifest of a wheelhouse. Raises: BadValue when the folder is none."""
+    """The manifest of a wheelhouse. Raises: BadValue when the folder is none, or was not finished."""
     if not (folder / MANIFEST).is_file():
         raise BadValue(f"{folder} is not a wheelhouse: it has no {MANIFEST}; make one with: lora-lab wheelhouse")
-    return read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST)
+    if not manifest.get("targets") or not manifest.get("files"):
+        raise BadValue(f"{folder} was not finished: run lora-lab wheelhouse for it once more")
+    return manifest
 
 
 def problems(folder: Path, wanted: Iterable[str] | None = None) -> list[str]:

@@ -78,7 +78,7 @@ def _prepare(folder: Path) -> None:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
         raise BadValue(f"{folder} holds something else: choose an empty folder or a new one with --out")
     if not (folder / MANIFEST).is_file():
-        write_json(folder / MANIFEST, {"lab": __version__, "targets": [], "files": {}})
+        write_json(folder / MANIFEST, {"lab": __version__, "targets": {}, "files": {}})
     for name in (WHEELS, ASSETS):
         (folder / name).mkdir(exist_ok=True)
 

@@ -51,7 +51,7 @@ def main(house: Path, arguments: Sequence[str] | None = None) -> None:
             print(words(machine.look(folder, folder)))
             return
         install(house, folder, assets=not chosen.no_assets)
-    except LabError as error:
+    except (LabError, OSError) as error:
         sys.exit(f"install: {error}")
 
 
@@ -87,7 +87,7 @@ def fitting(house: Path, where: str | None = None, python: str | None = None) ->
     if pythons:
         use = f"run install.py with Python {' or '.join(pythons)}, or ask for a wheelhouse with --python {python}"
         raise BadValue(f"this is Python {python}, and the folder has no wheels for it here: {use}")
-    there = "; ".join(target.words for target in held) or "nothing: it was not finished"
+    there = "; ".join(target.words for target in held)
     finding = machine.look_at_platform()
     why = finding.remedy or "ask for a wheelhouse for this machine: lora-lab wheelhouse --platform"
     raise BadValue(f"this folder is for {there}, and this machine is {finding.found}: {why}")

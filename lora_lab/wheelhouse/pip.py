@@ -52,10 +52,10 @@ def download(target: Target, lock: Path, wheels: Path) -> None:
     _pip(["download", *exactly, *target.options], f"get the wheels for {target.words}", target)
 
 
-def download_torch(target: Target, index: str, wheels: Path, wanted: str = "torch>=2.6") -> str:
+def download_torch(target: Target, index: str, wheels: Path) -> str:
     """Get torch from an index of its own, for the CPU; returns the pin for it, such as torch==2.9.0+cpu."""
     with tempfile.TemporaryDirectory(dir=wheels) as scratch:
-        there = ["download", "--no-deps", "--index-url", index, "-d", scratch, *target.options, wanted]
+        there = ["download", "--no-deps", "--index-url", index, "-d", scratch, *target.options, "torch>=2.6"]
         _pip(there, f"get torch for {target.words} at --torch-index", target)
         (wheel,) = Path(scratch).glob("torch-*.whl")
         wheel.replace(wheels / wheel.name)

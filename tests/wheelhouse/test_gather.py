@@ -90,6 +90,13 @@ def test_it_goes_on_where_it_was(house: Path, shop: Path, monkeypatch: pytest.Mo
     assert not (wheels / "plain-0.9-py3-none-any.whl").exists()
 
 
+def test_one_that_was_stopped_at_the_start_is_no_wheelhouse_yet(tmp_path: Path, lora_lab: Callable):  # noqa: F811
+    with pytest.raises(BadValue, match="not the lab's wheel"):
+        gather.gather(tmp_path, [LINUX], gather.Wishes(wheel=tmp_path / "other.whl"), silent)
+    done = lora_lab("wheelhouse", "--out", str(tmp_path), "--check")
+    assert (done.returncode, "was not finished: run lora-lab wheelhouse" in done.stderr) == (2, True)
+
+
 def test_what_is_there_and_whole_is_not_fetched_again(house: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     own = next((house / "wheels").glob("lora_lab-*.whl"))
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))  # no network

@@ -115,6 +115,17 @@ def test_a_full_disk_is_said_before_anything_is_made(here: Path, tmp_path: Path,
     assert not (tmp_path / "lab").exists()
 
 
+def test_an_environment_that_cannot_be_made_is_one_sentence(here: Path, tmp_path: Path, monkeypatch):
+    """On Windows a Python that is running cannot be replaced."""
+
+    def in_use(*_: object, **__: object) -> None:
+        raise PermissionError(13, "in use", "python.exe")
+
+    monkeypatch.setattr(install.venv, "create", in_use)
+    with pytest.raises(SystemExit, match=r"install: .*in use.*python\.exe"):
+        install.main(here, ["--to", str(tmp_path / "lab"), "--no-assets"])
+
+
 def test_preflight_of_the_stick_installs_nothing(here: Path, tmp_path: Path, capsys):
     install.main(here, ["--preflight", "--to", str(tmp_path / "lab")])
     assert "ok   python" in capsys.readouterr().out
