@@ -14,7 +14,7 @@ import tempfile
 import webbrowser
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from lora_lab.preflight.findings import Finding, green, note, red
 
@@ -123,7 +123,7 @@ def check_path(
     above = folder.lower()
     service = next((name for name in SYNCED if name in above), None)
     drives = [value for key, value in (environment or {}).items() if key.startswith("OneDrive") and value]
-    if service or any(above.startswith(drive.lower()) for drive in drives):
+    if service or any(PureWindowsPath(folder).is_relative_to(drive) for drive in drives):
         remedy = "move it out, such as to C:\\lora-lab: each installed file would be copied, and locked meanwhile"
         return red("path", f"{folder} lies in a folder that is synchronised ({service or 'OneDrive'})", remedy)
     if system == "Windows" and not long_paths and len(folder) + DEEPEST > WINDOWS_LIMIT:
@@ -237,10 +237,10 @@ def memory() -> tuple[int | None, int | None]:
     with suppress(ImportError):
         import psutil
 
-        seen = psutil.virtual_memory()
-        limit = container_limit()
-        total = min(seen.total, limit or seen.total)
-        return total, min(seen.available, total)
+        seen, limit = psutil.virtual_memory(), container_limit()
+        if limit is None or limit > seen.total:
+            return seen.total, seen.available
+        return limit, max(0, min(seen.available, limit - container_use()))
     with suppress(ValueError, OSError, AttributeError):  # before anything is installed; Windows has no sysconf
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return total, total
@@ -254,6 +254,15 @@ def container_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
             limit = int((root / name).read_text())
             return limit if limit < 2**50 else None
     return None
+
+
+def container_use(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """The memory that the programs of a container hold, in bytes, without files that are only kept at hand."""
+    for name, held in (("memory.stat", ("anon", "shmem")), ("memory/memory.stat", ("total_rss", "total_shmem"))):
+        with suppress(OSError, ValueError):
+            told = dict(line.split() for line in (root / name).read_text().splitlines())
+            return sum(int(told.get(one, 0)) for one in held)
+    return 0
 
 
 def long_paths() -> bool:

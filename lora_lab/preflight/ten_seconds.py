@@ -15,8 +15,8 @@ from typing import Any
 from lora_lab.errors import Failed
 
 
-def train_for(seconds: float, model: str = "minilm", task: str = "rt", most: int = 400) -> dict[str, Any]:
-    """Train an adapter for so long, score nothing, keep nothing.
+def train_for(seconds: float, most: int = 400) -> dict[str, Any]:
+    """Train an adapter of minilm on rt for so long, or so many steps; score nothing, keep nothing.
 
     Returns steps, seconds (of training alone), the first and the last loss in nats, and bytes in use at the end.
     Raises: Failed when the loss is no number.
@@ -33,7 +33,7 @@ def train_for(seconds: float, model: str = "minilm", task: str = "rt", most: int
         if time.perf_counter() - started[0] > seconds:
             stop.set()
 
-    bench = Bench(Recipe(model, task, steps=most, examples=512, validations=0), callbacks=[note])
+    bench = Bench(Recipe("minilm", "rt", steps=most, examples=512, validations=0), callbacks=[note])
     started[0] = time.perf_counter()
     fit(bench, stop=stop)
     if not losses or not math.isfinite(losses[-1]):

@@ -47,6 +47,9 @@ WELL = {
     "disk": lambda: machine.check_disk(5 * GIB, "/home"),
     "path": lambda: machine.check_path("C:\\lora-lab", system="Windows"),
     "long path, Windows set to it": lambda: machine.check_path("C:\\" + "a" * 200, system="Windows", long_paths=True),
+    "beside a renamed onedrive": lambda: machine.check_path(
+        "D:\\Skylab", system="Windows", environment={"OneDrive": "D:\\Sky"}
+    ),
     "long path elsewhere": lambda: machine.check_path("/home/" + "a" * 200, system="Linux"),
     "browser": lambda: machine.check_browser(lambda: None),
 }
@@ -91,7 +94,7 @@ FAULTS = {
         "C:\\lora-lab",
     ),
     "renamed onedrive": (
-        lambda: machine.check_path("D:\\Sky\\lab", system="Windows", environment={"OneDriveCommercial": "D:\\Sky"}),
+        lambda: machine.check_path("D:\\Sky\\lab", system="Windows", environment={"OneDriveCommercial": "d:\\sky"}),
         "synchronised",
         "move it out",
     ),
@@ -160,6 +163,18 @@ def test_a_containers_limit_counts_and_no_limit_does_not(tmp_path: Path):
     assert machine.container_limit(tmp_path) == 2 * GIB
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.container_limit(tmp_path) is None
+
+
+def test_what_a_containers_programs_hold_is_not_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert machine.container_use(tmp_path) == 0
+    (tmp_path / "memory.stat").write_text(f"anon {GIB}\nfile {3 * GIB}\nshmem {GIB // 2}\n")
+    assert machine.container_use(tmp_path) == 1.5 * GIB
+    (tmp_path / "old" / "memory").mkdir(parents=True)
+    (tmp_path / "old" / "memory" / "memory.stat").write_text(f"rss 5\ntotal_rss {GIB}\n")
+    assert machine.container_use(tmp_path / "old") == GIB
+    monkeypatch.setattr(machine, "container_limit", lambda: 4 * 10**6)  # less than any machine has
+    monkeypatch.setattr(machine, "container_use", lambda: 3 * 10**6)
+    assert machine.memory() == (4 * 10**6, 10**6)
 
 
 def test_every_kind_of_thing_is_looked_at(tmp_path: Path):
