@@ -107,9 +107,11 @@ def examine() -> dict[str, Any]:
 
     choice = device.choose(tokens=device.LENGTHS[0])
     long = device.choose(tokens=device.LENGTHS[1])
-    assets = {name: {"ok": not (problem := problem_with(name)), "problem": problem} for name in ASSETS}
-    for name, asset in ASSETS.items():
-        assets[name]["opt_in"] = asset.opt_in
+    assets = {
+        name: {"ok": not (problem := problem_with(name)), "problem": problem, "opt_in": asset.opt_in}
+        for name, asset in ASSETS.items()
+    }
+    place, own = home(), Path.home()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -121,7 +123,7 @@ def examine() -> dict[str, Any]:
         "memory_bytes": device.memory_bytes(choice.device),
         "hardware": device.describe(choice.device),
         "measured": device.measured(choice.device),
-        "home": str(home()).replace(str(Path.home()), "~"),
+        "home": str(Path("~", place.relative_to(own)) if place.is_relative_to(own) else place),
         "assets": assets,
     }
 

@@ -95,7 +95,9 @@ def test_the_server_listens_on_this_machine_alone_behind_a_token(tmp_path: Path)
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(workbench, "problem_with", lambda name: "is missing" if name == "tweets" else "")
+    monkeypatch.setattr(Path, "home", lambda: Path("/"))  # as in a container, for a user without one
     facts = workbench.examine()
+    assert facts["home"] == f"~{assets.home()}"
     assert facts["assets"]["minilm"]["ok"] is True
     assert facts["assets"]["tweets"]["ok"] is False
     assert re.search(r"tweets +is missing; to get it: lora-lab fetch --tweets", workbench.describe(facts))
