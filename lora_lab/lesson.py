@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lora_lab.errors import NotFound
+from lora_lab.files import read_json, write_atomically
 from lora_lab.predictions import log
+from lora_lab.training.assets import shipped
 
 if TYPE_CHECKING:
     from lora_lab.experiments.claims import Verdict as Claimed
@@ -77,13 +80,11 @@ def reference(name: str) -> Run:
 
     Raises: NotFound, naming those there are.
     """
-    from lora_lab.training.assets import shipped
     from lora_lab.training.runs import Store
 
     folder = shipped("data/results")
-    there = sorted(path.stem for path in folder.glob("*.json"))
-    if name not in there:
-        raise NotFound(f"no reference run is called '{name}'; there are {', '.join(there)}")
+    adapters = (path.name for path in folder.glob("*/"))
+    _must_be_there(name, (one for one in adapters if (folder / f"{one}.json").is_file()), "run")
     return replace(Store(folder).read(name), adapter=str(folder / name))
 
 
@@ -99,9 +100,6 @@ def reference_comparison(name: str) -> dict[str, Any]:
 
 def reference_styles() -> dict[str, Any]:
     """Three voices on smollm2 that ship with the lab, measured; recipes, where and when are in it."""
-    from lora_lab.files import read_json
-    from lora_lab.training.assets import shipped
-
     return read_json(shipped("data/results/styles/smollm2.json"))
 
 
@@ -110,16 +108,12 @@ def reference_microscope() -> dict[str, Any]:
 
     `experiments.microscope.views_from` makes of its "views" what the microscope's panel shows.
     """
-    from lora_lab.files import read_json
-    from lora_lab.training.assets import shipped
-
     return read_json(shipped("data/results/microscope/minilm_rt.json"))
 
 
 def reference_reproductions() -> dict[str, dict[str, Any]]:
     """What `lora-lab reproduce` found for us, by item, as it wrote it; sizes, where and when are in each."""
     from lora_lab.experiments.reproduce.run import kept
-    from lora_lab.training.assets import shipped
 
     return {found["item"]: found for found in kept(shipped("data/results/reproduce"))}
 
@@ -143,7 +137,6 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
         return task
     import pandas as pd
 
-    from lora_lab.files import write_atomically
     from lora_lab.training.pairs import VOICES
     from lora_lab.training.tasks import load_task
 
@@ -158,11 +151,6 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
 
 def _few_pairs(voice: str, folder: Path, rows: int) -> str:
     """A file with so many pairs to train on and a fourth as many for validation, and for test."""
-    import json
-
-    from lora_lab.files import write_atomically
-    from lora_lab.training.assets import shipped
-
     few: dict[str, list[str]] = {}
     for line in shipped(f"data/styles/{voice}.jsonl").read_text(encoding="utf-8").splitlines():
         few.setdefault(json.loads(line)["split"], []).append(line)
@@ -178,18 +166,22 @@ def catch_up(name: str, store: Path) -> str:
     """
     from lora_lab.experiments.collect import collect
     from lora_lab.experiments.results import records
-    from lora_lab.training.assets import shipped
 
     folder = shipped("data/results/sweeps")
-    there = sorted(path.name for path in folder.glob("*") if path.is_dir())
-    if name not in there:
-        raise NotFound(f"no reference sweep is called '{name}'; there are {', '.join(there) or 'none'}")
+    _must_be_there(name, (path.name for path in folder.glob("*/")), "sweep")
     collect([folder / name], store)
     made = [record["environment"] for record in records(folder / name)]
     dates = sorted({environment["date"] for environment in made})
     hardware = ", ".join(sorted({str(environment["hardware"]) for environment in made}))
     number = f"{len(made)} run{'s' * (len(made) != 1)}"
     return f"{number} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep finds them done"
+
+
+def _must_be_there(name: str, there: Iterable[str], what: str) -> None:
+    """Raises NotFound, naming those there are, where this is none of them."""
+    names = sorted(there)
+    if name not in names:
+        raise NotFound(f"no reference {what} is called '{name}'; there are {', '.join(names) or 'none'}")
 
 
 def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -11,7 +11,6 @@ import torch
 from lora_lab import LoRA, Recipe, Run, Store, lesson, load_task, sweep
 from lora_lab.errors import NotFound
 from lora_lab.layers import LoRALinear
-from lora_lab.training import assets
 
 
 @pytest.mark.parametrize(
@@ -53,8 +52,9 @@ def test_the_time_to_train_grows_with_the_steps():
 
 
 def test_an_unknown_reference_names_those_there_are():
-    with pytest.raises(NotFound, match="minilm-rt-r8"):
-        lesson.reference("nothing")
+    for name in ("nothing", "lesson_times"):  # what else lies there is no run
+        with pytest.raises(NotFound, match=f"no reference run is called '{name}'; there are minilm-rt-r8$"):
+            lesson.reference(name)
 
 
 def test_a_reference_comparison_is_read_from_what_ships():
@@ -88,8 +88,7 @@ def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.Monk
     Store(shipped / "rates").add(
         Run(recipe, {"accuracy": 0.5}, {"step": [], "loss": [], "lr": [], "validation": []}, 1, 1, 9, 0.0, 0, made)
     )
-    real = assets.shipped
-    monkeypatch.setattr(assets, "shipped", lambda path: shipped if path == "data/results/sweeps" else real(path))
+    monkeypatch.setattr(lesson, "shipped", lambda path: shipped)
     words = lesson.catch_up("rates", tmp_path / "own")
     assert words == "1 run of ours, made on a laptop from 2026-01-02 to 2026-01-02; a sweep finds them done"
     swept = sweep([recipe], tmp_path / "own")
