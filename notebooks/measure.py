@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from build import caught_up, chosen, target
+
 from lora_lab.files import read_json, write_json
 from lora_lab.grading.folder import Limits, grade
 from lora_lab.grading.lessons import Cell, cells_of
@@ -33,19 +35,14 @@ def to_the_stop_mark(cells: list[Cell]) -> int:
     return sum(cell.code for cell in cells[:mark])
 
 
-def caught_up(path: Path, folder: Path) -> Path:
-    """A copy of a lesson that takes the runs that ship with the lab where it offers to."""
-    notebook = read_json(path)
-    for cell in notebook["cells"]:
-        cell["source"] = "".join(cell["source"]).replace("# print(catch_up(", "print(catch_up(")
-    write_json(folder / path.name, notebook)
-    return folder / path.name
-
-
 def measured(path: Path, limits: Limits) -> dict[str, Any]:
     """One solved lesson, run from top to bottom."""
+    notebook = read_json(path)
+    for cell in notebook["cells"]:
+        cell["source"] = caught_up("".join(cell["source"]))
     with tempfile.TemporaryDirectory() as folder:
-        (row,) = grade(caught_up(path, Path(folder)), limits=limits)
+        write_json(Path(folder) / path.name, notebook)
+        (row,) = grade(folder, limits=limits)
     stop = to_the_stop_mark(cells_of(path))
     return {
         "seconds": round(sum(row.cell_seconds), 1),
@@ -68,13 +65,12 @@ def main(arguments: list[str]) -> None:
     """Measure what the arguments ask for."""
     fast = "--fast" in arguments
     limits = Limits(seconds=6 * 3600, memory_gib=16, full=not fast)
-    for prefix in [a for a in arguments if not a.startswith("--")] or [""]:
-        for path in sorted(HERE.glob(f"solutions/{prefix}*.ipynb")):
-            found = measured(path, limits)
-            print(path.stem, {name: value for name, value in found.items() if name != "cells"}, flush=True)
-            if not fast:
-                known = read_json(RESULTS) if RESULTS.is_file() else {}
-                write_json(RESULTS, dict(sorted({**known, path.stem: found}.items())))
+    for source in chosen(arguments):
+        found = measured(target(source, solved=True), limits)
+        print(source.stem, {name: value for name, value in found.items() if name != "cells"}, flush=True)
+        if not fast:
+            known = read_json(RESULTS) if RESULTS.is_file() else {}
+            write_json(RESULTS, dict(sorted({**known, source.stem: found}.items())))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jupytext
+from build import built, caught_up, chosen
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
@@ -35,13 +35,6 @@ from lora_lab.training import device
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "data" / "results" / "lesson_memory.json"
 FEW = "import lora_lab.lesson as _lesson; _lesson.steps = lambda full, fast=3: min(full, 3)"
-
-
-def solved(source: Path) -> NotebookNode:
-    """A lesson with its solutions in place of its exercises."""
-    notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
-    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("title") != "exercise"]
-    return notebook
 
 
 def watched(notebook: NotebookNode, limit: int | None = None, *, seconds: int = 1800) -> Watch:
@@ -66,10 +59,10 @@ def errors_of(notebook: NotebookNode) -> list[str]:
 
 def measured(source: Path, length: str) -> dict[str, Any]:
     """What a lesson takes, and what stands beside every measurement: when, where, with which versions."""
-    notebook, began = solved(source), time.monotonic()
+    notebook, began = built(source, solved=True), time.monotonic()
     if length == "full":
         for cell in notebook.cells:
-            cell.source = cell.source.replace("# print(catch_up(", "print(catch_up(")
+            cell.source = caught_up(cell.source)
     if length == "wide":
         notebook.cells.insert(0, new_code_cell(FEW))
     watch = watched(notebook)
@@ -89,17 +82,13 @@ def main(arguments: list[str]) -> None:
     """Measure what the arguments ask for, and keep it beside what is known."""
     length = next((a.removeprefix("--") for a in arguments if a in ("--full", "--wide")), "fast")
     os.environ |= {"LORA_LAB_HEADLESS": "1", "HF_HUB_OFFLINE": "1", "FAST": "1" if length == "fast" else ""}
-    for prefix in [a for a in arguments if not a.startswith("--")] or [""]:
-        for source in sorted(HERE.glob(f"src/{prefix}*.py")):
-            found = measured(source, length)
-            print(
-                f"{source.stem}: {found['peak_bytes'] / 1e9:.2f} GB {length}, {found['seconds']} s",
-                found["errors"],
-                flush=True,
-            )
-            known = read_json(RESULTS) if RESULTS.is_file() else {}
-            known[source.stem] = {**known.get(source.stem, {}), length: found}
-            write_json(RESULTS, dict(sorted(known.items())))
+    for source in chosen(arguments):
+        found = measured(source, length)
+        words = f"{source.stem}: {found['peak_bytes'] / 1e9:.2f} GB {length}, {found['seconds']} s"
+        print(words, found["errors"], flush=True)
+        known = read_json(RESULTS) if RESULTS.is_file() else {}
+        known[source.stem] = {**known.get(source.stem, {}), length: found}
+        write_json(RESULTS, dict(sorted(known.items())))
 
 
 if __name__ == "__main__":

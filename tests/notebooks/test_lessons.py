@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import nbformat
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.notebooks import build
 
-
-def _build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks" / "build.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build = _build()
 SOURCES = build.lessons()
 both_ways = pytest.mark.parametrize("solved", [False, True], ids=["unsolved", "solved"])
 every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -39,6 +26,13 @@ def test_what_is_printed_in_a_row_is_one_block_and_a_picture_keeps_its_place(tmp
     cell = nbformat.v4.new_code_cell(said + "display('a picture')\nprint(3)")
     (done,) = build.execute(nbformat.v4.new_notebook(cells=[cell]), str(tmp_path)).cells
     assert [one.get("text") for one in done.outputs] == ["1\n2\n", None, "3\n"]
+
+
+def test_a_beginning_that_no_lesson_has_is_said_and_builds_nothing():
+    assert [source.stem[:2] for source in build.chosen(["--no-run", "05", "01"])] == ["05", "01"]
+    assert build.chosen(["--no-run"]) == SOURCES
+    with pytest.raises(SystemExit, match="no lesson begins with '99'; there are 00_start_here"):
+        build.chosen(["05", "99"])
 
 
 @every_lesson

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_code_cell, new_notebook
 
 from lora_lab import room
+from tests.notebooks import ROOT, build, memory
 
-ROOT = Path(__file__).parents[2]
-
-
-def _memory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("memory", ROOT / "notebooks" / "memory.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-memory = _memory()
-SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
+SOURCES = build.lessons()
 PAGE = (ROOT / "docs" / "small_machines.md").read_text(encoding="utf-8")
 every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
@@ -46,7 +32,7 @@ def test_nothing_is_recorded_that_is_no_lesson():
 
 @every_lesson
 def test_every_lesson_says_in_its_first_cell_what_memory_it_takes(source: Path):
-    cells = [cell.source for cell in memory.solved(source).cells if cell.cell_type == "code"]
+    cells = [cell.source for cell in build.built(source, solved=True).cells if cell.cell_type == "code"]
     assert f'print(room_for("{source.stem[:2]}"))' in cells[0]
 
 
@@ -89,7 +75,7 @@ def test_linux_refuses_a_lesson_what_is_too_much():
 def test_a_lesson_runs_within_what_8_gb_leave_it(source: Path, monkeypatch: pytest.MonkeyPatch):
     """Whether its claims hold is for other tests: with other work beside it a claim about time may not."""
     monkeypatch.setenv("FAST", "1")
-    notebook = memory.solved(source)
+    notebook = build.built(source, solved=True)
     watch = memory.watched(notebook, limit=room.KERNEL)
     print(f"{source.stem}: {watch.peak / 1e9:.2f} GB")
     assert not watch.exceeded
