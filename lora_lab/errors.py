@@ -46,12 +46,12 @@ def in_a_sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def printable(text: str) -> str:
-    """A stranger's text on one line, as it may be shown: a blank for each letter that a terminal would act upon."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 def nearest(word: str, options: Iterable[str], n: int = 3) -> str:
     """The options most like `word`, for "did you mean": "query, key" or, where nothing is alike, all of them."""
     names = sorted(set(options))
     return ", ".join(get_close_matches(word, names, n, cutoff=0.5) or names)
+
+
+def printable(text: str) -> str:
+    """A stranger's text on one line, as it may be shown: a blank for each letter that a terminal would act upon."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
