@@ -59,20 +59,17 @@ def _in_full(value: float, digits: int = 4) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
 
 
-def eta(training_steps: int, layers: int = 6) -> str:
+def eta(training_steps: int) -> str:
     """About how long a run of minilm on rt takes on this machine, from the speed that was measured on it."""
     from lora_lab.training import device
 
     choice = device.choose(tokens=device.LENGTHS[0])
     times = device.measured(choice.device)
     speed = device.key(choice.dtype, choice.attention, device.LENGTHS[0])
-    a_step = layers * times.get(speed, max(times.values()))  # a dtype that is only used by order is not timed
-    seconds = (
-        5 + 1.6 * a_step * training_steps
-    )  # 5 s to load; head, embeddings, optimizer and validation: about 0.6 more
-    return f"about {seconds:.0f} s for {training_steps} steps on this machine" + (
-        " (FAST: an illustration)" if FAST else ""
-    )
+    a_step = 6 * times.get(speed, max(times.values()))  # six layers; a dtype that is only used by order is not timed
+    seconds = 5 + 1.6 * a_step * training_steps  # 5 s to load; head, embeddings, optimizer, validation: about 0.6 more
+    illustration = " (FAST: an illustration)" if FAST else ""
+    return f"about {seconds:.0f} s for {training_steps} steps on this machine{illustration}"
 
 
 def reference(name: str) -> Run:

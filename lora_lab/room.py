@@ -58,15 +58,11 @@ def peak(lesson: str) -> Peak:
     name = next((name for name in sorted(records) if name.startswith(lesson)), None)
     if name is None:
         raise NotFound(f"no lesson is called '{lesson}'; measured were {', '.join(sorted(records))}")
-    found = [
-        Peak(one["peak_bytes"], LENGTHS[length], one["date"], one["hardware"]) for length, one in records[name].items()
-    ]
-    graded = _records("lesson_times").get(
-        name
-    )  # as long as a student's, in the grader's process: without Jupyter's part
-    if graded:
-        found.append(Peak(graded["peak_mib"] * 2**20, LENGTHS["full"], graded["date"], graded["hardware"]))
-    return max(found, key=lambda one: one.bytes)
+    found = [(one["peak_bytes"], LENGTHS[length], one) for length, one in records[name].items()]
+    if graded := _records("lesson_times").get(name):  # as long as a student's; the grader is without Jupyter's part
+        found.append((graded["peak_mib"] * 2**20, LENGTHS["full"], graded))
+    size, how, record = max(found, key=lambda one: one[0])
+    return Peak(size, how, record["date"], record["hardware"])
 
 
 def room_for(lesson: str) -> str:
@@ -101,9 +97,9 @@ def _records(name: str) -> dict[str, dict]:
     return read_json(file) if file.is_file() else {}
 
 
-def _largest(count: int = 3) -> str:
-    """The lessons that take most, in words."""
-    most = sorted(((peak(name).bytes, name) for name in lessons()), reverse=True)[:count]
+def _largest() -> str:
+    """The three lessons that take most, in words."""
+    most = sorted(((peak(name).bytes, name) for name in lessons()), reverse=True)[:3]
     return "lessons " + ", ".join(f"{name[:2]} ({_gb(size)})" for size, name in most)
 
 

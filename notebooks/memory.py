@@ -37,14 +37,14 @@ RESULTS = HERE.parent / "data" / "results" / "lesson_memory.json"
 FEW = "import lora_lab.lesson as _lesson; _lesson.steps = lambda full, fast=3: min(full, 3)"
 
 
-def watched(notebook: NotebookNode, limit: int | None = None, *, seconds: int = 1800) -> Watch:
+def watched(notebook: NotebookNode, limit: int | None = None) -> Watch:
     """Run every cell in a kernel of its own and in an empty folder; above `limit` bytes the kernel is ended.
 
     A cell that fails ends nothing, see `errors_of`. The environment is the caller's: FAST, LORA_LAB_HEADLESS.
     Raises: as nbclient, DeadKernelError for a kernel that was ended.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        client = NotebookClient(notebook, timeout=seconds, allow_errors=True, resources={"metadata": {"path": folder}})
+        client = NotebookClient(notebook, timeout=1800, allow_errors=True, resources={"metadata": {"path": folder}})
         with client.setup_kernel(), Watch(client.km.provisioner.pid, limit) as watch:
             for number, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, number)

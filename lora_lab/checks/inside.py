@@ -20,26 +20,22 @@ SHOWN = {
 }
 
 
-def check_smallest_rank(rank: int | None, views: Views, name: str = "full", points: float = 3) -> Verdict:
-    """Lesson 13: the smallest rank of those on the slider that loses no more than so many points of accuracy."""
+def check_smallest_rank(rank: int | None, views: Views) -> Verdict:
+    """Lesson 13: the smallest rank on the slider that cuts full fine-tuning's update and loses 3 points at most."""
     if unsolved(rank):
         return not_yet("drag the slider of the panel, then put the rank in place of ...")
-    seen, whole = views.seen.get(name, {}), views.whole(name)
+    seen, whole = views.seen.get("full", {}), views.whole("full")
     if whole is None or not isinstance(rank, Real) or rank not in seen:
         ranks = ", ".join(map(str, sorted(seen)))
         return Verdict(False, f"the slider has no rank {rank} of this update that was looked at; it has {ranks}")
     lost = {r: 100 * (views.accuracy(whole) - views.accuracy(one)) for r, one in sorted(seen.items())}
-    first = next(r for r, points_lost in lost.items() if points_lost <= points + 1e-9)
-    if rank == first:
-        kept = seen[rank].energy
-        return Verdict(
-            True, f"it loses {lost[rank]:.1f} points, and keeps {kept:.0%} of the energy: these are two things"
-        )
-    if lost[rank] > points + 1e-9:
-        return Verdict(False, f"at rank {rank} it loses {lost[rank]:.1f} points, more than {points:g}: go higher")
-    return Verdict(
-        False, f"rank {rank} loses {lost[rank]:.1f} points, which is little enough, but a smaller one does as well"
-    )
+    enough = 3 + 1e-9
+    if lost[rank] > enough:
+        return Verdict(False, f"at rank {rank} it loses {lost[rank]:.1f} points, more than 3: go higher")
+    words = f"loses {lost[rank]:.1f} points"
+    if rank != next(r for r, points in lost.items() if points <= enough):
+        return Verdict(False, f"rank {rank} {words}, which is little enough, but a smaller one does as well")
+    return Verdict(True, f"it {words}, and keeps {seen[rank].energy:.0%} of the energy: these are two things")
 
 
 def check_phi(phi: Callable[[Any, Any], Any]) -> Verdict:
@@ -109,7 +105,7 @@ def check_what_is_shown(answer: str | None) -> Verdict:
     return choice(answer, "a", SHOWN)
 
 
-def _columns(i: int, j: int, seed: int, d: int = 9) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of orthonormal columns of R^d."""
+def _columns(i: int, j: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of orthonormal columns of nine numbers."""
     draw = np.random.default_rng(seed)
-    return np.linalg.qr(draw.standard_normal((d, i)))[0], np.linalg.qr(draw.standard_normal((d, j)))[0]
+    return np.linalg.qr(draw.standard_normal((9, i)))[0], np.linalg.qr(draw.standard_normal((9, j)))[0]

@@ -21,18 +21,18 @@ P_REPLIES = {
 }
 
 
-def check_tuned_rate(rate: float | None, why: str | None, found: Mapping[str, Any], method: str = "lora") -> Verdict:
-    """Lesson 08: the rate that validation chose for a method of a comparison, and why validation does."""
+def check_tuned_rate(rate: float | None, why: str | None, found: Mapping[str, Any]) -> Verdict:
+    """Lesson 08: the rate that validation chose for LoRA in a comparison, and why validation does."""
     if unsolved(rate) or unsolved(why):
         return not_yet("put a rate and a letter in place of the ...")
-    row: dict[str, Any] = next((row for row in found["methods"] if row["method"] == method), {})
+    row: dict[str, Any] = next((row for row in found["methods"] if row["method"] == "lora"), {})
     tried = {one["lr"]: one["validation"] for one in row.get("tried", ()) if one.get("validation") is not None}
     if not isinstance(rate, Real):
         return Verdict(False, f"a rate is wanted, a number, not {type(rate).__name__}")
     own = next((lr for lr in tried if math.isclose(lr, float(rate), rel_tol=1e-3)), None)
     if own is None:
         there = ", ".join(f"{lr:g}" for lr in tried)
-        return Verdict(False, f"{method} was not tried at {float(rate):g}; rates tried: {there}")
+        return Verdict(False, f"lora was not tried at {float(rate):g}; rates tried: {there}")
     if not math.isclose(tried[own], max(tried.values())):
         return Verdict(False, f"at {own:g} validation reaches {tried[own]:.1%}, at another rate more: take the highest")
     reason = choice(why, "b", WHY)
