@@ -16,7 +16,7 @@ from lora_lab.grading.folder import Grade, Limits, as_csv, grade, in_words
 from lora_lab.grading.lessons import Lesson
 from tests.grading.conftest import OPEN, SETUP, SOLVED, hand_in, notebook
 
-SECONDS = 8
+SECONDS = 5
 BOMB = "import numpy as np\nkept = []\nwhile True:\n    kept.append(np.zeros(2**25))"
 OUTSIDE = "open('TARGET', 'w').write('I was here')"
 KINDS: dict[str, tuple[list[str], list[str]]] = {
