@@ -61,13 +61,15 @@ def target(source: Path, *, solved: bool) -> Path:
     return HERE / ("solutions" if solved else ".") / f"{source.stem}.ipynb"
 
 
-def execute(notebook: NotebookNode, folder: str, seconds: int = 600) -> NotebookNode:
-    """Run every cell with nobody watching, in `folder`; the first error ends it."""
+def execute(notebook: NotebookNode, folder: str) -> NotebookNode:
+    """Run every cell with nobody watching, in `folder`; the first error ends it.
+
+    The kernel is then ended at once: to take leave of torch and what it has loaded takes some seconds.
+    """
     os.environ["LORA_LAB_HEADLESS"] = "1"
-    client = NotebookClient(
-        notebook, timeout=seconds, resources={"metadata": {"path": folder}}, store_widget_state=False
-    )
-    client.execute()
+    where = {"metadata": {"path": folder}}
+    how = {"timeout": 600, "store_widget_state": False, "shutdown_kernel": "immediate"}
+    NotebookClient(notebook, resources=where, **how).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day
         if cell.cell_type != "code":
