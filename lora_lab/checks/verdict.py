@@ -38,7 +38,7 @@ def number(
     if math.isclose(given, right, rel_tol=within) or math.isclose(given, right, abs_tol=_rounding(given)):
         return Verdict(True, why)
     wrong = min(hints, key=lambda one: abs(given - one))
-    if math.isclose(given, wrong, rel_tol=0.01) and abs(given - wrong) <= abs(given - right):
+    if math.isclose(given, wrong, rel_tol=0.02) and abs(given - wrong) <= abs(given - right):
         return Verdict(False, hints[wrong])
     return Verdict(False, fallback or _how_far(given, right))
 

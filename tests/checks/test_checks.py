@@ -185,6 +185,19 @@ def test_a_hint_is_given_where_it_is_nearer_than_the_right_answer_and_nearer_tha
     assert "4 bits are the codes alone" in check("nf4_gib", (32.85,)).words
 
 
+@pytest.mark.parametrize(
+    ("name", "answer", "why"),
+    [
+        ("added_share", 43, "share of the longer row"),
+        ("sqrt_alpha", 0.7, "alpha / r, the scaling"),
+        ("gpt2_count", 200_000, "one matrix a layer"),
+        ("adam_gib", 130, "those are GB"),
+    ],
+)
+def test_a_wrong_number_that_is_rounded_has_its_hint_too(name: str, answer: float, why: str):
+    assert why in check(name, (answer,)).words
+
+
 def test_an_answer_that_is_rounded_to_three_figures_is_right():
     assert check("bits_per_weight", (4.13,)).passed
     assert "scales of the scales" in check("bits_per_weight", (4.12,)).words
