@@ -48,7 +48,8 @@ class Panel(W.VBox):
         return bytes(self.picture.value)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return with_picture(super()._repr_mimebundle_(**kwargs), self.still(), self.describe())
+        with self.lock:  # it may be drawn while it is shown once more
+            return with_picture(super()._repr_mimebundle_(**kwargs), self.still(), self.describe())
 
 
 def with_picture(bundle: Any, png: bytes, words: str) -> tuple[dict[str, Any], dict[str, Any]]:

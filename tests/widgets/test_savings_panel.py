@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -144,3 +145,17 @@ def test_every_model_of_the_zoo_can_be_chosen(panel: SavingsPanel):
     for model in zoo.names():
         panel.model.value = model
         assert " train (" in plain(panel.words.value), model
+
+
+def test_no_thread_paints_while_a_panel_is_shown(panel: SavingsPanel, monkeypatch: pytest.MonkeyPatch):
+    free: list[bool] = []
+
+    def still() -> bytes:
+        another = threading.Thread(target=lambda: free.append(panel.lock.acquire(blocking=False)))
+        another.start()
+        another.join()
+        return b""
+
+    monkeypatch.setattr(panel, "still", still)
+    panel._repr_mimebundle_()
+    assert free == [False]
