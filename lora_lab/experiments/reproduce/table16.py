@@ -56,7 +56,7 @@ class LittleData(Item):
             RATES, model=self.model, task=self.task, examples=self.sizes, subsets=plan.sizes["seeds"],
             steps=plan.sizes["steps"], batch=8, store=place.folder / "runs", fields=self.fields, stop=place.stop,
         )  # fmt: skip
-        if place.stop.is_set():
+        if place.stop.is_set() and any(run is None for runs in found.runs.values() for run in runs):
             raise Failed("the time is over before every run was done; the same call goes on where it was")
         return found
 

@@ -76,6 +76,14 @@ def test_little_data_is_drawn_and_judged(tiny_encoder, opinions, tmp_path, monke
     assert len(found["rows"]) == 8
 
 
+def test_little_data_that_is_late_with_its_last_run_is_done(tiny_encoder, opinions, tmp_path):
+    one = table16.LittleData(tiny_encoder, opinions, sizes=(8,), max_length=64, **PLAIN)
+    plan, late = Plan({"steps": 1, "seeds": 1}, 1.0), Place(tmp_path, 1)
+    one.run(plan, late)
+    late.stop.set()
+    assert all(len(row.yours) == 1 for row in one.rows(one.run(plan, late)))
+
+
 def test_costs_are_measured(tmp_path, tiny_causal):
     one = section4_2.Costly(tiny_causal)
     assert one.expected(1).sizes["rounds"] >= section4_2.LEAST
