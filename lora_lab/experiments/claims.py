@@ -183,7 +183,7 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
     other = tuple(name for name, p in one.all_premises.items() if premises[name] != p.value)
     try:
         found = run(**premises, **({STORE: store} if reads else {}))
-    except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, BadValue) or not other:
             raise
         words = ", ".join(f"{name} {said(premises[name])}" for name in other)

@@ -260,6 +260,7 @@ def test_a_premise_that_cannot_be_is_one_sentence(changes, words):
         ("swapping_is_free", {"adapters": 2.5}),
         ("adapter_in_fp16", {"steps": 0}),
         ("shapes", {"d": -1}),
+        ("shapes", {"d": 10**15}),
     ],
 )
 def test_a_premise_that_an_experiment_cannot_have_is_named(name, changes):
