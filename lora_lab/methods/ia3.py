@@ -55,7 +55,7 @@ class IA3(Method):
         on_input = set(choose(self.feedforward, sites)) if self.feedforward else set()
         chosen = choose(self.targets, sites)
         for site in chosen:
-            if site.kind != "linear":
+            if site.kind not in ("linear", "expert"):  # an expert's can be counted, and no real model has it as a site
                 said = f"ia3 is for linear layers, and {site.name} is an {site.kind}"
                 raise BadValue(f"{said}: leave it out of the targets")
             if site in on_input and site.rows is not None:

@@ -264,6 +264,12 @@ def test_ia3_counts_one_factor_for_each_number(case):
     assert IA3(targets="k,v", feedforward=()).count(architecture) == architecture.layers * 2 * kv
 
 
+def test_ia3_counts_a_factor_for_the_numbers_of_every_expert():
+    counted = params("mixtral-8x7b", IA3())
+    assert counted.trainable == 32 * (2 * 1024 + 8 * 14_336)
+    assert any("PEFT 0.21 adapts it as a whole" in note for note in counted.notes)
+
+
 def test_prompt_and_prefix_follow_the_models_own_width():
     assert params("t5-base", PromptTuning(tokens=7)).trainable == 7 * 768
     assert params("gemma-2-2b", PrefixTuning(tokens=3)).trainable == 26 * 3 * 2 * 4 * 256
