@@ -64,5 +64,5 @@ def _table(path: Path, text: str, label: str) -> pd.DataFrame:
         return pd.DataFrame([row for _, row in json_rows(path, text, label)], dtype=object)  # so that 1 stays 1
     if path.suffix.lower() == ".csv":
         names, rows = csv_rows(path)
-        return pd.DataFrame([row for _, row in rows], columns=names, dtype=object)
+        return pd.DataFrame([row for _, row in rows], columns=names, dtype=object).fillna("")  # of a short row
     raise BadValue(f"{path} is no .csv, .jsonl or .txt file")

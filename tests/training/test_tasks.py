@@ -230,6 +230,7 @@ def test_plain_text_is_language_modelling(tmp_path):
             "train, validation, test, each and no other; it has test, train",
         ),
         ("own.csv", "text,label\na,1\nb,0\nc, \n", BadValue, "'label' is empty in 1 rows"),
+        ("own.csv", "text,label\na,1\nb,0\nc\n", BadValue, "'label' is empty in 1 rows"),
         ("own.jsonl", '{"text": "a"', BadValue, "own.jsonl, line 1 is no JSON"),
         ("own.jsonl", '{"text": "a", "label": 1}\n\nnot json', BadValue, "own.jsonl, line 3 is no JSON"),
         ("own.jsonl", "[" * 100_000, BadValue, "own.jsonl, line 1 is no JSON"),
