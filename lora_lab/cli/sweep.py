@@ -144,7 +144,7 @@ def _table(done: Any) -> str:
 def _settings(recipe: Any) -> dict[str, str]:
     """What a recipe says and its table does not, in words; the base's own dropout under another name than lora's."""
     own = {name: value for name, value in vars(recipe).items() if name not in ("method", *TOLD)}
-    method = recipe.method.settings()
+    method = vars(recipe.method) | recipe.method.settings()  # which leave out what is as it always was, as dora=False
     values = {"base_dropout": own.pop("dropout"), "method": method.pop("name")} | own | method
     return {name: _word(value) for name, value in values.items()}
 

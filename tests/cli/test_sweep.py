@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lora_lab import FullFineTuning, Grid, PromptTuning, Recipe, Store
+from lora_lab import FullFineTuning, Grid, LoRA, PromptTuning, Recipe, Store
 from lora_lab.training.runs import failed
 from tests.training.conftest import opinions, tiny_encoder  # noqa: F401
 
@@ -89,6 +89,13 @@ def test_a_line_is_of_runs_that_differ_in_their_seed_alone(lora_lab, tmp_path):
     assert {line.partition(" 0.002 ")[2] for line in lines} == {
         "0 4 1 60.0 60.0", "0 40 2 85.0 80.0 90.0", "50 40 1 50.0 50.0",
     }  # fmt: skip
+
+
+def test_a_variant_of_lora_has_a_line_of_its_own_beside_plain_lora(lora_lab, tmp_path):
+    recipes = {Recipe("minilm", "rt", LoRA()): 0.6, Recipe("minilm", "rt", LoRA(dora=True)): 0.8}
+    head, *lines = told(lora_lab, tmp_path, recipes)
+    assert head.startswith("method targets rank alpha lr dora seeds")
+    assert set(lines) == {"lora q,v 8 16 0.002 False 1 60.0 60.0", "lora q,v 8 16 0.002 True 1 80.0 80.0"}
 
 
 def test_runs_of_two_tasks_are_not_averaged(lora_lab, tmp_path):
