@@ -9,6 +9,7 @@ from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import FP32, Row
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import Site
+from lora_lab.errors import BadValue
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,7 +98,7 @@ class Method:
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the base, add what trains, report it. The model is left as it was when this raises."""
-        raise NotImplementedError
+        raise BadValue(f"{self.name} can be counted, not trained: its class has no attach")
 
     def count(self, architecture: Architecture) -> int:
         """Parameters that train, the task's head not among them."""
