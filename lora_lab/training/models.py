@@ -176,7 +176,7 @@ def _formats(dtype: str | torch.dtype) -> tuple[str, torch.dtype | str]:
         return "", dtype
     if dtype == STORED:
         return "", "auto"  # transformers' word for it
-    quantised, computed = split_dtype(dtype)
+    quantised, computed = split_dtype(str(dtype))  # whatever it is: it is named below
     if quantised and computed == AUTO:
         computed = "fp32"
     if computed not in DTYPES:

@@ -114,6 +114,7 @@ def test_a_bundled_model_that_is_not_fetched_names_the_command(empty_home, name)
     [
         ({"dtype": "fp8"}, "dtype must be one of fp32, bf16, fp16, nf4, nf4-single, int8, int4, nf3, nf2, not 'fp8'"),
         ({"dtype": "nf4+stored"}, "dtype must be one of fp32, bf16, fp16, nf4.* not 'stored'"),
+        ({"dtype": None}, "dtype must be one of fp32, bf16, fp16, nf4.* not 'None'"),
         ({"attention": "flash"}, "attention must be one of eager, sdpa, not 'flash'"),
         ({"num_labels": 0}, "num_labels must be at least 1, not 0"),
     ],
