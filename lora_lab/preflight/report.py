@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -56,7 +57,8 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(one.get("findings"), list):
             return {}
         _in_words(one)
-    except (BadValue, KeyError, TypeError):  # cut off on its way, or changed by hand
+        json.dumps(one, allow_nan=False)  # as it is told with --json
+    except (BadValue, KeyError, TypeError, ValueError):  # cut off on its way, or changed by hand
         return {"green": False, "system": "cannot be read: ask for it again", "findings": []}
     return one
 

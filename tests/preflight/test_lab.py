@@ -176,7 +176,13 @@ def test_forty_files_become_one_table(lora_lab, tmp_path: Path):  # noqa: F811
 
 @pytest.mark.parametrize(
     "text",
-    ['{"findings": [', '{"findings": [{"green": false}], "system": "Linux"}', '{"findings": []}', '{"findings": [3]}'],
+    [
+        '{"findings": [',
+        '{"findings": [{"green": false}], "system": "Linux"}',
+        '{"findings": []}',
+        '{"findings": [3]}',
+        '{"findings": [], "green": true, "system": "Linux", "peak": NaN}',
+    ],
 )
 def test_a_damaged_file_has_its_line_and_the_others_theirs(text: str, tmp_path: Path):
     report.write_letter([green("python", "3.11")], tmp_path / "ada.json")
