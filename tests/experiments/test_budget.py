@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import count
+from types import SimpleNamespace
+
 import pytest
 
-from lora_lab import BadValue, LoRA
+from lora_lab import BadValue, LoRA, Recipe
 from lora_lab.experiments import budget
 from lora_lab.experiments.budget import SAFE, Timing, steps_within
 from lora_lab.experiments.compare import Terms
@@ -27,6 +31,15 @@ def test_methods_are_timed_for_real_and_the_steps_are_kept(terms, tmp_path):
     assert f"{steps} steps each" in said[2]
     assert steps_within(60, terms, METHODS, tmp_path, said.append) == steps
     assert len(said) == 4  # nothing was timed again
+
+
+def test_runs_that_cannot_train_side_by_side_have_their_steps_to_themselves(tiny_encoder, opinions, monkeypatch):
+    """As DeBERTa's, whose sweep trains one after the other."""
+    lanes = [Recipe(tiny_encoder, opinions, LoRA(rank=2), lr=rate, batch=4, **PLAIN) for rate in (1e-3, 2e-3)]
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=partial(next, count())))  # a step, a second
+    assert budget.pack_timed(lanes).step == 1 / 2
+    monkeypatch.setattr("lora_lab.training.pack.can_pack", lambda model: False)
+    assert budget.pack_timed(lanes).step == 1
 
 
 def test_the_time_is_divided_among_all_runs(terms, tmp_path, monkeypatch):
