@@ -40,8 +40,9 @@ class IA3(Method):
     feedforward: tuple[str, ...] = ("down",)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", words(self.targets))
-        object.__setattr__(self, "feedforward", words(self.feedforward))
+        for name in ("targets", "feedforward"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, () if value is None else words(value, such_as="k,v"))
         for target in self.feedforward:
             if target not in self.targets:
                 raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")

@@ -26,13 +26,13 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def words(value: Any) -> tuple[str, ...]:
-    """Targets as a tuple, from "k,v" as from ("k", "v"); none of None. Raises: BadValue for what is no words."""
-    given = value.split(",") if isinstance(value, str) else () if value is None else value
+def words(value: Any, such_as: str = "q,v") -> tuple[str, ...]:
+    """Targets as a tuple, from "k,v" as from ("k", "v"). Raises: BadValue for what is no words."""
     try:
+        given = value.split(",") if isinstance(value, str) else value
         return tuple(word.strip() for word in given if word.strip())
     except (TypeError, AttributeError):
-        raise BadValue(f"targets are roles, names or patterns, such as 'q,v', not {value!r}") from None
+        raise BadValue(f"targets are roles, names or patterns, such as '{such_as}', not {value!r}") from None
 
 
 def layers_within(what: str, wanted: int, architecture: Architecture) -> None:

@@ -30,6 +30,7 @@ SITES = [
         ({"rank": True}, "rank must be"),
         ({"rank": "8"}, "rank must be"),
         ({"rank_pattern": {"q": 0}}, "rank must be"),
+        ({"targets": None}, "targets are roles, names or patterns, such as .q,v., not None"),
         ({"alpha": 0}, "alpha must be a number above 0, not 0"),
         ({"alpha": 1e39}, "above 1e30 it would overflow"),
         ({"alpha": -1}, "alpha must be"),
