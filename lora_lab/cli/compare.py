@@ -63,8 +63,8 @@ def _budget(
     minutes: float, model: str, task: str, methods: str, out: str, say: Any, download: bool, options: Any
 ) -> int:
     from lora_lab.experiments.budget import steps_within
-    from lora_lab.experiments.compare import terms_of
     from lora_lab.experiments.contenders import contenders
+    from lora_lab.experiments.terms import terms_of
 
     return steps_within(minutes, terms_of(model, task, options), contenders(methods), Path(out), say, download=download)
 

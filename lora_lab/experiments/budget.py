@@ -23,10 +23,10 @@ from tempfile import TemporaryDirectory
 
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.afterwards import afterwards
-from lora_lab.experiments.compare import Terms
 from lora_lab.experiments.contenders import label
 from lora_lab.experiments.plan import packs
 from lora_lab.experiments.sweep import sweep
+from lora_lab.experiments.terms import Terms
 from lora_lab.experiments.tuning import SEED, axis_of
 from lora_lab.files import remembered
 from lora_lab.methods.base import Method

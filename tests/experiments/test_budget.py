@@ -11,7 +11,7 @@ import pytest
 from lora_lab import BadValue, LoRA, Recipe
 from lora_lab.experiments import budget
 from lora_lab.experiments.budget import SAFE, Timing, steps_within
-from lora_lab.experiments.compare import Terms
+from lora_lab.experiments.terms import Terms
 from tests.training.conftest import PLAIN
 
 METHODS = [LoRA(rank=2), LoRA(targets="c_attn")]  # the second fits no BERT

@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 
 from lora_lab.errors import Failed
 from lora_lab.experiments.budget import Timing, timed
-from lora_lab.experiments.compare import Comparison, Terms, compare
+from lora_lab.experiments.compare import Comparison, compare
 from lora_lab.experiments.contenders import contenders
 from lora_lab.experiments.reproduce import fit
 from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Row
 from lora_lab.experiments.reproduce.trained import Scores
 from lora_lab.experiments.results import Runs
+from lora_lab.experiments.terms import Terms
 
 LADDER = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2))  # rates, growth, seeds
 
