@@ -68,14 +68,10 @@ def test_ten_thousand_runs_are_a_frame_in_two_seconds(tmp_path):
     text = json.dumps(run().to_json(), indent=1)
     for seed in range(10_000):
         (tmp_path / f"{seed:012x}.json").write_text(text.replace('"seed": 0', f'"seed": {seed}'))
-    assert load(tmp_path)["seed"].nunique() == 10_000
-
-    def seconds() -> float:
-        start = time.process_time()  # not the clock on the wall: other programs may be busy
-        load(tmp_path)
-        return time.process_time() - start
-
-    assert any(seconds() < 2 for _ in range(3))  # a neighbour on the same core slows all; it does not stay for ever
+    start = time.process_time()  # not the clock on the wall: other programs may be busy
+    frame = load(tmp_path)
+    assert time.process_time() - start < 2
+    assert frame["seed"].nunique() == 10_000
 
 
 def test_methods_are_called_by_their_sizes():

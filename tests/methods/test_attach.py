@@ -8,11 +8,13 @@ import warnings
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, merge, unmerge
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.layers import LoRAEmbedding, TrainedCopy
-from lora_lab.methods.attach import adapted_layers, lora_layers, report_of, sites_of
+from lora_lab.methods.attach import adapted_layers, is_adapted, lora_layers, report_of, sites_of
 from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 TINY = ("gpt2", "roberta", "phi3", "llama")
@@ -98,6 +100,15 @@ def test_the_report_counts_what_really_trains(kind, targets):
     assert f"{report.trainable:,} of {report.total:,} parameters train" in str(report)
 
 
+@settings(deadline=None, max_examples=15)
+@given(rank=st.integers(1, 16), kind=st.sampled_from(TINY), targets=st.sampled_from(["q", "q,v", "down", "v,o"]))
+def test_the_count_equals_the_real_parameters_at_every_rank(rank, kind, targets):
+    model = tiny(kind)
+    report = LoRA(rank=rank, targets=targets).attach(model)
+    sizes = [rank * (p.site.in_features + p.site.out_features) for p in report.placements]
+    assert trainable(model) - report.head_parameters == sum(sizes)
+
+
 @pytest.mark.parametrize("kind", ["CodeGen", "GPTBigCode"])
 def test_a_fused_layer_in_an_order_of_its_own_is_adapted_as_a_whole_or_not_at_all(kind):
     # CodeGen holds four blocks of (q, v, k), GPTBigCode q, k and v head by head: as wide as a plain concatenation.
@@ -166,6 +177,22 @@ def test_a_bundled_model_too_answers_the_same_to_the_bit(loaded, name, labels):
         assert torch.equal(logits(model), before)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "roberta", "llama"])
+def test_training_leaves_every_base_weight_as_it_was_to_the_bit(kind):
+    model = tiny(kind)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    LoRA(rank=4, targets=("q", "v", "down")).attach(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        logits(model).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = {name.replace(".base_layer", ""): p for name, p in model.named_parameters() if not p.requires_grad}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(layer.lora_B.abs().min() > 0 for layer in lora_layers(model))  # it did train
+
+
 @pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("kind", ["gpt2", "roberta", "phi3", "llama"])
 def test_disabled_gives_the_bases_own_output_its_head_too(kind, merged):
@@ -205,6 +232,48 @@ def test_disabled_is_undone_after_an_error():
     with pytest.raises(KeyError), disabled(model):
         raise KeyError
     assert torch.equal(logits(model), adapted)
+
+
+# ---- merging
+
+
+@pytest.mark.parametrize("targets", ["q,v", "all-linear", "q,k,v,o,down"])
+@pytest.mark.parametrize("kind", TINY)
+def test_merged_answers_as_unmerged_and_comes_apart_again(kind, targets):
+    model = attached(kind, LoRA(rank=4, targets=targets))
+    adapted = logits(model)
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    merge(model)
+    merge(model)  # a second time changes nothing
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
+    unmerge(model)
+    unmerge(model)
+    for name, parameter in model.named_parameters():
+        assert (parameter - weights[name]).norm() <= 1e-6 * weights[name].norm()
+
+
+def test_an_untied_embedding_merges():
+    model = attached("roberta", LoRA(rank=4, targets=("word_embeddings", "q")))
+    adapted = logits(model)
+    merge(model)
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
+
+
+# ---- taking it out
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("kind", TINY)
+def test_detach_gives_the_model_back(kind, merged):
+    model, original = attached(kind, LoRA(rank=4, targets=("q", "v", "o"))), tiny(kind)
+    if merged:
+        merge(model)
+    detach(model)
+    assert [name for name, _ in model.named_modules()] == [name for name, _ in original.named_modules()]
+    assert not is_adapted(model)
+    assert trainable(model) == 0
+    torch.testing.assert_close(logits(model), logits(original), rtol=1e-5, atol=1e-5 if merged else 0)
+    LoRA(rank=2).attach(model)  # and it can be adapted anew
 
 
 # ---- mistakes

@@ -10,7 +10,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods.merging import disabled
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.generate import Decoding, generate
+from lora_lab.training.generate import GREEDY, PAPER, Decoding, generate
 from tests.conftest import randomise
 
 PROMPTS = ["name[A]\n", "name[Quince], area[riverside]\n", "name[The Paper Heron]\n", "x"]
@@ -81,6 +81,11 @@ def test_one_beam_is_greedy_and_ten_find_no_less_likely_answers(causal):
     greedy, beams = (generate(model, tokenizer, [PROMPTS[1]], Decoding(beams=n, max_new_tokens=4))[0] for n in (1, 10))
     assert len(greedy) == len(beams) == 4
     assert likelihood(beams) >= likelihood(greedy) - 1e-4
+
+
+def test_the_papers_settings_are_its_own():
+    assert (PAPER.beams, PAPER.length_penalty, PAPER.no_repeat_ngram) == (10, 0.9, 4)
+    assert (GREEDY.beams, GREEDY.no_repeat_ngram) == (1, 0)
 
 
 def test_no_tokens_come_twice_in_an_answer_though_they_may_stand_in_the_prompt(causal):
