@@ -70,8 +70,7 @@ def _digest(*asked: str) -> str:
 def _base(recipe: Recipe, download: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base model as the recipe's run had it."""
     task = load_task(recipe.task, max_length=recipe.max_length)
-    wanted = {"device": recipe.device, "dtype": recipe.base_dtype, "attention": recipe.attention}
-    choice = device.choose(typical_tokens(task), **wanted)
+    choice = device.choose(typical_tokens(task), **recipe.computed)
     model = load_model(
         recipe.model, task.num_labels, dtype=choice.load_as, attention=choice.attention, download=download
     )

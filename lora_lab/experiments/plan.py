@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lora_lab.accounting.fits import most
 from lora_lab.errors import LabError
+from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
 from lora_lab.training.guard import free_bytes, need_of
 from lora_lab.training.pack import key
@@ -48,6 +49,10 @@ def _fitting(group: Sequence[Recipe]) -> int:
     try:
         need = need_of(largest)
         own = TRAINED_BYTES * need.plan.parameters
+        if need.plan.unknown:
+            need = need_of(
+                replace(largest, method=FullFineTuning())
+            )  # whose step takes more than that of any frozen base
         free = ROOM * free_bytes(need.setup.device)
         return most(lambda k: need.bytes(batch=k * largest.batch) + (k - 1) * own <= free, MOST) or 1
     except LabError:

@@ -29,11 +29,13 @@ from torch.nn import functional as F
 from lora_lab.accounting.setup import QUANTISED_BITS
 from lora_lab.errors import BadValue
 from lora_lab.files import read_json, write_json
+from lora_lab.training.products import products_in
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTIONS = ("eager", "sdpa")
 LENGTHS = (32, 256)  # tokens: a sentence and a page
 AUTO = "auto"
+ROUNDED = "fp32 by bf16"  # the name under which fp32 numbers with products in bf16 are timed
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
@@ -42,12 +44,14 @@ class Choice:
     """Where and how to compute: `device` for torch, `dtype` of the frozen base, `attention` for transformers.
 
     quantised   the format of the base's linear layers, such as nf4, which compute in `dtype`; "" for none
+    products    what training rounds fp32 numbers to before it multiplies them, see `training/products.py`
     """
 
     device: str
     dtype: str
     attention: str
     quantised: str = ""
+    products: str = "fp32"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -74,11 +78,14 @@ def dtype_to_train(dtype: str) -> str:
     return "fp32" if quantised or computed in DTYPES else dtype
 
 
-def choose(tokens: int, *, device: str = AUTO, dtype: str = AUTO, attention: str = AUTO) -> Choice:
+def choose(
+    tokens: int, *, device: str = AUTO, dtype: str = AUTO, attention: str = AUTO, products: str = "fp32"
+) -> Choice:
     """The fastest way to train on sequences of about `tokens` tokens on this machine.
 
     What is not "auto" is kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION override "auto" for a machine.
-    A dtype "nf4" is a base in 4 bits that computes in the fastest dtype, "nf4+fp32" in fp32.
+    A dtype "nf4" is a base in 4 bits that computes in the fastest dtype, "nf4+fp32" in fp32. With products "auto" those
+    of fp32 numbers may be rounded to bf16, unless LORA_LAB_DTYPE asks for a dtype.
     Raises: BadValue for an unknown name or a device that is not there.
     """
     quantised, dtype = split_dtype(dtype)
@@ -86,14 +93,18 @@ def choose(tokens: int, *, device: str = AUTO, dtype: str = AUTO, attention: str
     if device != "cpu" and device not in available_devices():
         raise BadValue(f"device {device} is not there; this machine has {', '.join(available_devices())}")
     wanted_dtype, wanted_attention = _given("dtype", dtype, DTYPES), _given("attention", attention, ATTENTIONS)
-    if wanted_dtype and wanted_attention:
+    may_round = products == AUTO and device == "cpu" and _given("dtype", AUTO, DTYPES) is None
+    if wanted_dtype and wanted_attention and not may_round:
         return Choice(device, wanted_dtype, wanted_attention, quantised)
     times = measured(device)
     length = min(LENGTHS, key=lambda n: abs(n - tokens))
-    best_dtype = wanted_dtype or _fastest_dtype(times, length)
+    attentions = (wanted_attention,) if wanted_attention else ATTENTIONS
+    best_dtype = wanted_dtype or _faster("bf16", times, length)
     timed_as = best_dtype if key(best_dtype, "eager", length) in times else "fp32"  # fp16 is never timed
-    best_attention = wanted_attention or min(ATTENTIONS, key=lambda a: times[key(timed_as, a, length)])
-    return Choice(device, best_dtype, best_attention, quantised)
+    if may_round and best_dtype == "fp32":
+        timed_as = _faster(ROUNDED, times, length, attentions)
+    best_attention = min(attentions, key=lambda a: times[key(timed_as, a, length)])
+    return Choice(device, best_dtype, best_attention, quantised, "bf16" if timed_as == ROUNDED else "fp32")
 
 
 def available_devices() -> list[str]:
@@ -109,7 +120,7 @@ def pick_device() -> str:
 
 def measured(device: str) -> dict[str, float]:
     """Seconds for one layer's step by "dtype/attention/tokens", timed once per machine and then remembered."""
-    wanted = {key(*kind) for kind in product(candidate_dtypes(device), ATTENTIONS, LENGTHS)}
+    wanted = {key(*kind) for kind in product(timed(device), ATTENTIONS, LENGTHS)}
     return remembered("machine.json", device, wanted, lambda: measure(device))
 
 
@@ -133,8 +144,17 @@ def remembered(file: str, device: str, wanted: Iterable[str], take: Callable[[],
 
 def measure(device: str) -> dict[str, float]:
     """Time a frozen transformer layer, forward and backward, in every dtype and attention that works here."""
-    kinds = product(candidate_dtypes(device), ATTENTIONS, LENGTHS)
-    return {key(name, a, tokens): time_layer(device, DTYPES[name], a, tokens) for name, a, tokens in kinds}
+    found = {}
+    for name, attention, tokens in product(timed(device), ATTENTIONS, LENGTHS):
+        with products_in("bf16" if name == ROUNDED else "fp32"):
+            dtype = DTYPES.get(name, torch.float32)
+            found[key(name, attention, tokens)] = time_layer(device, dtype, attention, tokens)
+    return found
+
+
+def timed(device: str) -> list[str]:
+    """What is timed: dtypes, and on a CPU fp32 with products in bf16."""
+    return [*candidate_dtypes(device), *([ROUNDED] if device == "cpu" else [])]
 
 
 def candidate_dtypes(device: str) -> list[str]:
@@ -213,6 +233,7 @@ def environment(choice: Choice) -> dict[str, Any]:
         "device": choice.device,
         "dtype": choice.dtype,
         "attention": choice.attention,
+        **({"products": choice.products} if choice.products != choice.dtype == "fp32" else {}),
         **({"quantised": choice.quantised} if choice.quantised else {}),
     }
 
@@ -228,10 +249,10 @@ def _given(what: str, value: str, known: Any) -> str | None:
     return value
 
 
-def _fastest_dtype(times: dict[str, float], tokens: int) -> str:
-    """bf16 only where it saves a tenth or more: below that its rounding buys nothing."""
-    best = {name: min(times.get(key(name, a, tokens), float("inf")) for a in ATTENTIONS) for name in ("fp32", "bf16")}
-    return "bf16" if best["bf16"] < 0.9 * best["fp32"] else "fp32"
+def _faster(name: str, times: dict[str, float], tokens: int, attentions: Iterable[str] = ATTENTIONS) -> str:
+    """`name` where it saves a tenth or more of fp32's time, for below that its rounding buys nothing; else fp32."""
+    best = {one: min(times.get(key(one, a, tokens), float("inf")) for a in attentions) for one in ("fp32", name)}
+    return name if best[name] < 0.9 * best["fp32"] else "fp32"
 
 
 def _cpu_name() -> str:

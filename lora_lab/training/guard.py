@@ -84,8 +84,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     """What the accountant needs to know of a recipe. Raises: whatever is wrong with it, or not modelled."""
     length, labels = _task_facts(recipe)
-    wanted = {"device": recipe.device, "dtype": recipe.base_dtype, "attention": recipe.attention}
-    choice = choice or device.choose(length, **wanted)
+    choice = choice or device.choose(length, **recipe.computed)
     a = zoo.architecture(recipe.model, labels)
     if labels is not None and a.task != "encoder":
         raise BadValue("the memory of a causal classifier is not modelled")

@@ -11,6 +11,7 @@ from torch import nn
 from lora_lab.switched import AdaptedLayer, Switched
 from lora_lab.training.evaluate import lane_losses, logits_of
 from lora_lab.training.lane import Lane
+from lora_lab.training.products import products_in
 from lora_lab.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ def fit(runs: Pack, *, stop: threading.Event | None = None) -> None:
     training_mode(runs.model, base_dropout=recipe.dropout)
     over = _all_ended(runs)  # lanes may come back from the disk as they ended
     for step, batch in () if over else runs.batches():
-        losses = lane_losses(
-            logits_of(runs.model, batch), batch.labels, len(runs.lanes),
-            smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
-        )  # fmt: skip
-        losses.sum().backward()
+        with products_in(runs.choice.products):
+            losses = lane_losses(
+                logits_of(runs.model, batch), batch.labels, len(runs.lanes),
+                smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
+            )  # fmt: skip
+            losses.sum().backward()
         for lane, loss in zip(runs.lanes, losses.tolist(), strict=True):
             lane.update(step, loss)
         runs.clear_gradients()

@@ -76,12 +76,11 @@ class Pack:
             raise BadValue("these recipes cannot train side by side: they differ in more than a lane may")
         text, label = first.text_column, first.label_column
         self.task: Task = load_task(first.task, max_length=first.max_length, text=text, label=label, download=download)
-        wanted = {"device": first.device, "dtype": first.base_dtype, "attention": first.attention}
         if not self.task.train.texts:
             raise BadValue(
                 f"{first.task} has nothing to train on: there is no train.txt or trainset.csv in it, nor a train.tsv"
             )
-        self.choice = device.choose(typical_tokens(self.task), **wanted)
+        self.choice = device.choose(typical_tokens(self.task), **first.computed)
         places = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
             check_memory(recipe, self.choice)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from lora_lab.training.loop import end_all
 if TYPE_CHECKING:
     from lora_lab.training.pack import Pack
 
+Solution = tuple[np.ndarray, np.ndarray, float]  # W, b, and the mean loss there
 TOLERANCE = 1e-8  # of the gradient of the mean loss, where the search ends
 ROUNDS = 5000
 
@@ -40,14 +42,14 @@ def fit_probe(pack: Pack, *, stop: threading.Event | None = None) -> None:
     wants no validation. Set `stop` to end while texts are read: nothing is then solved.
     """
     (lane,) = pack.lanes
-    found = _features_once(pack, stop)
-    if found is None:
+    kept = _read_once(pack, stop)
+    if kept is None:
         end_all(pack.lanes, "stopped")
         return
-    labels, recipe = np.array([row.label for row in pack.rows["train"]]), lane.recipe
+    recipe = lane.recipe
     assert isinstance(recipe.method, Probe)
     try:
-        weight, bias, loss = solve(found, labels, int(pack.base.config.num_labels), recipe.method.l2)
+        weight, bias, loss = kept.solved(int(pack.base.config.num_labels), recipe.method.l2)
     except Failed as error:
         lane.fail(str(error))
         return
@@ -57,20 +59,38 @@ def fit_probe(pack: Pack, *, stop: threading.Event | None = None) -> None:
     lane.end("done")
 
 
-def _features_once(pack: Pack, stop: threading.Event | None) -> np.ndarray | None:
-    """Those of the training texts; the last ones are kept, for penalties and seeds read the same texts."""
+@dataclass(frozen=True)
+class Read:
+    """Training texts that a frozen model has read: their features and labels, and what was solved for them so far."""
+
+    of: tuple[Any, ...]
+    features: np.ndarray
+    labels: np.ndarray
+    solutions: dict[tuple[int, float], Solution] = field(default_factory=dict)
+
+    def solved(self, classes: int, l2: float) -> Solution:
+        """As `solve`, once for each penalty: no seed changes it."""
+        asked = classes, l2
+        if asked not in self.solutions:
+            self.solutions[asked] = solve(self.features, self.labels, *asked)
+        return self.solutions[asked]
+
+
+def _read_once(pack: Pack, stop: threading.Event | None) -> Read | None:
+    """The training texts read; the last ones are kept, for penalties and seeds read the same texts."""
     global _kept
     mark = (pack.choice, *(float(p.double().sum()) for p in pack.base.base_model.parameters()))  # type: ignore[operator, union-attr]
-    of = (mark, [row.tokens for row in pack.rows["train"]])
-    if _kept is None or _kept[0] != of or (stop is not None and stop.is_set()):
-        found = features(pack.model, pack.rows["train"], pack.pad, pack.device, stop=stop)
+    rows = pack.rows["train"]
+    of = (mark, [(row.tokens, row.label) for row in rows])
+    if _kept is None or _kept.of != of or (stop is not None and stop.is_set()):
+        found = features(pack.model, rows, pack.pad, pack.device, stop=stop)
         if found is None:
             return None
-        _kept = (of, found)
-    return _kept[1]
+        _kept = Read(of, found, np.array([row.label for row in rows]))
+    return _kept
 
 
-_kept: tuple[Any, np.ndarray] | None = None
+_kept: Read | None = None
 
 
 @torch.inference_mode()
@@ -97,7 +117,7 @@ def features(
     return found
 
 
-def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:
+def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> Solution:
     """The W (classes, d) and b (classes,) of `methods/probe.py`'s minimum, and the mean loss there in nats.
 
     z (rows, d) and labels (rows,). Raises: Failed where the features are no finite numbers, or no minimum is found.

@@ -115,6 +115,12 @@ class Recipe:
         """The dtype to load the base in: a weight that trains is fp32, in bf16 a small step would be lost on it."""
         return "fp32" if self.method.within and self.dtype == "auto" else self.dtype
 
+    @property
+    def computed(self) -> dict[str, str]:
+        """What `device.choose` is asked for. Where full fine-tuning's dtype is left to it, products may be rounded."""
+        products = "auto" if self.method.within and self.dtype == "auto" else "fp32"
+        return {"device": self.device, "dtype": self.base_dtype, "attention": self.attention, "products": products}
+
     def describe(self) -> str:
         """A short line for legends and logs: what differs between runs most often."""
         few = [f"{self.examples} examples, subset {self.subset}"] if self.examples else []

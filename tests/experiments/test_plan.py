@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lora_lab import Grid, LoRA, Recipe
+from lora_lab import Grid, LoRA, PrefixTuning, Recipe
 from lora_lab.experiments import plan
 from lora_lab.experiments.plan import pack_size, packs
 from lora_lab.training.pack import key
@@ -57,3 +57,14 @@ def test_speed_decides_where_memory_does_not(monkeypatch):
         monkeypatch.setattr(plan, "rewarding_tokens", lambda where, tokens=tokens: tokens)
         found.append(pack_size(recipes))
     assert found == [plan.LEAST, 16, plan.MOST]
+
+
+def test_what_has_no_closed_form_is_packed_by_what_full_fine_tuning_would_take(monkeypatch):
+    prefixes = [Recipe("minilm", "rt", PrefixTuning(), seed=seed) for seed in range(8)]
+    sizes = []
+    for gib in (0.1, 1.5, 100):
+        monkeypatch.setattr(plan, "free_bytes", lambda where, gib=gib: int(gib * 2**30))
+        sizes.append(pack_size(prefixes))
+    assert sizes[0] == 1
+    assert 1 < sizes[1] < 8
+    assert sizes[2] == 8

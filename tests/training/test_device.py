@@ -65,6 +65,52 @@ def test_bf16_is_chosen_only_where_it_is_clearly_faster(timed, seconds, dtype):
     assert choose(30).dtype == dtype
 
 
+@pytest.fixture
+def fast_products(monkeypatch):
+    """`fast_products(0.4)`: a layer with products in bf16 takes that share of fp32's time, written out alone."""
+
+    def fake(share: float) -> None:
+        def time_layer(where, dtype, attention, tokens):
+            rounds = torch.get_float32_matmul_precision() == "medium"
+            return {"eager": 1.0, "sdpa": 0.9}[attention] * (share if rounds and attention == "eager" else 1.0)
+
+        monkeypatch.setattr(device, "time_layer", time_layer)
+
+    return fake
+
+
+def test_products_are_rounded_only_where_that_is_asked_for_and_clearly_faster(fast_products):
+    fast_products(0.4)
+    assert choose(30, dtype="fp32", products="auto") == Choice("cpu", "fp32", "eager", products="bf16")
+    assert choose(30, dtype="fp32") == Choice("cpu", "fp32", "sdpa")
+    assert choose(30, dtype="fp32", attention="eager", products="auto").products == "bf16"
+    assert choose(30, dtype="fp32", attention="sdpa", products="auto").products == "fp32"
+    assert choose(30, dtype="bf16", products="auto").products == "fp32"
+
+
+def test_products_that_save_less_than_a_tenth_stay_exact(fast_products):
+    fast_products(0.85)
+    assert choose(30, dtype="fp32", products="auto") == Choice("cpu", "fp32", "sdpa")
+
+
+def test_a_dtype_that_the_environment_asks_for_keeps_products_exact(fast_products, monkeypatch):
+    fast_products(0.4)
+    monkeypatch.setenv("LORA_LAB_DTYPE", "fp32")
+    assert choose(30, dtype="fp32", products="auto") == Choice("cpu", "fp32", "sdpa")
+
+
+def test_a_gpus_products_stay_exact(timed, cuda):
+    timed(SLOW_BF16)
+    assert choose(30, dtype="fp32", products="auto").products == "fp32"
+    assert device.ROUNDED not in device.timed("cuda")
+
+
+def test_rounded_products_are_named_in_the_record():
+    assert device.environment(Choice("cpu", "fp32", "eager", products="bf16"))["products"] == "bf16"
+    assert "products" not in device.environment(Choice("cpu", "fp32", "eager"))
+    assert "products" not in device.environment(Choice("cpu", "bf16", "eager"))
+
+
 @pytest.mark.parametrize(("tokens", "attention"), [(10, "eager"), (32, "eager"), (200, "sdpa"), (4000, "sdpa")])
 def test_attention_is_chosen_for_the_length_of_the_texts(timed, tokens, attention):
     timed(SLOW_BF16)
@@ -148,9 +194,9 @@ def test_a_device_that_is_not_there_is_refused(name):
 def test_a_measurement_is_made_once_a_machine_and_remembered(timed, tmp_path):
     calls = timed(SLOW_BF16)
     first = device.measured("cpu")
-    assert len(calls) == 8
+    assert len(calls) == 12
     assert device.measured("cpu") == first
-    assert len(calls) == 8
+    assert len(calls) == 12
     assert json.loads((tmp_path / "cache" / "machine.json").read_text()) == {device.describe("cpu"): first}
 
 
@@ -189,12 +235,13 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(timed, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert choose(30).dtype == "bf16"
     assert choose(30).dtype == "bf16"
-    assert len(calls) == 16  # measured each time, for nothing is remembered
+    assert len(calls) == 24  # measured each time, for nothing is remembered
 
 
 def test_the_real_measurement_times_every_dtype_attention_and_length():
     times = device.measure("cpu")
-    assert times.keys() == {key(d, a, n) for d in ("fp32", "bf16") for a in device.ATTENTIONS for n in LENGTHS}
+    kinds = ("fp32", "bf16", device.ROUNDED)
+    assert times.keys() == {key(d, a, n) for d in kinds for a in device.ATTENTIONS for n in LENGTHS}
     assert all(0 < seconds < 10 for seconds in times.values())
 
 
