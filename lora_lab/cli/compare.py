@@ -27,6 +27,7 @@ compare_options = together(
     click.option("--prompts", type=int, default=0, help="Texts to be generated and scored."),
     click.option("--out", default="compared", show_default=True, help="The folder of runs and comparison."),
     click.option("--again", is_flag=True, help="Run failed ones once more."),
+    click.option("--workers", type=click.IntRange(1), default=None, help="Methods at once; found when left out."),
     DOWNLOAD,
     JSON,
 )
@@ -49,7 +50,7 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     if minutes is not None and not 0 < minutes < 1e6:
         raise BadValue(f"--minutes is the time that all of it may take, above 0, not {minutes:g}")
     out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
-    how = {name: options.pop(name) for name in ("again", "download")}
+    how = {name: options.pop(name) for name in ("again", "download", "workers")}
     say, steps = with_minutes(), 400 if steps is None else steps
     if minutes is not None:
         steps = _budget(minutes, model, task, methods, out, say, how["download"], dict(options))

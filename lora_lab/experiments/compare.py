@@ -16,25 +16,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 
-from lora_lab.errors import Changed, in_a_sentence
+from lora_lab.errors import BadValue, Changed, in_a_sentence
 from lora_lab.experiments.afterwards import afterwards, before
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.costs import NOTHING, costs_of
 from lora_lab.experiments.results import scores_of
 from lora_lab.experiments.statistics import Verdict, verdicts
-from lora_lab.experiments.sweep import sweep
+from lora_lab.experiments.sweep import locked, sweep
 from lora_lab.experiments.terms import Terms, terms_of
 from lora_lab.experiments.tuning import SEED, Tuning, axis_of, tune
+from lora_lab.experiments.workers import each, worth
 from lora_lab.files import remembered, write_json
 from lora_lab.methods.base import Method
-from lora_lab.training.runs import FINISHED, Run
+from lora_lab.training.runs import FINISHED, Run, Store
 from lora_lab.training.tasks import Task
 
 OPPONENTS = ("full", "probe")  # whom every method is judged against
@@ -153,6 +154,7 @@ def compare(
     again: bool = False,
     download: bool = False,
     stop: threading.Event | None = None,
+    workers: int | None = 1,
     **terms: Any,
 ) -> Comparison:
     """Compare methods on a task: compare("minilm", "rt", "probe,lora,lora:rank=1,full", steps=200, seeds=5).
@@ -162,6 +164,8 @@ def compare(
     say      hears of each step, for progress
     again    run what failed once more
     stop     set it to end after the present step: what is returned lacks the rest, with which the same call goes on
+    workers  methods at once, each in a process with its share of the cores, which nobody can `stop`; None for as many
+             as pay. A script must call this below `if __name__ == "__main__":`, for processes read it again.
     terms    the fields of `Terms` and, beyond them, of the recipes
     Raises: BadValue, NotFound for what cannot be, before anything is trained; Changed as `sweep`. A method that fails,
     or does not fit the model, is recorded with its reason, and the rest go on.
@@ -171,7 +175,7 @@ def compare(
     for one in entered:
         agreed.recipe(one)  # raises for terms that cannot be
     out, how = Path(store), {"again": again, "download": download, "stop": stop}
-    results = tuple(_result(agreed, one, data.metric, out, say, how) for one in entered)
+    results = _every(agreed, entered, data.metric, out, say, how, workers)
     if stop is not None and stop.is_set():
         return Comparison(agreed, data, results)
     base = None
@@ -182,8 +186,27 @@ def compare(
     return made
 
 
-def _result(terms: Terms, method: Method, metric: str, out: Path, say: Say, how: dict[str, Any]) -> Result:
+def _every(
+    terms: Terms, methods: Sequence[Method], metric: str, out: Path, say: Say, how: dict[str, Any], workers: int | None
+) -> tuple[Result, ...]:
+    """All methods' results, in their order. Raises: BadValue for processes that are to be stopped."""
+    recipes = [terms.recipe(one) for one in methods]
+    if workers is None:
+        workers = 1 if how["stop"] else worth(recipes, len(methods) * (terms.rates + terms.seeds) * terms.steps)
+    if workers > 1 and how["stop"]:
+        raise BadValue("stop is heard within one process: leave workers at 1")
+    if workers > 1:
+        say(f"{workers} methods at once, each in a process of its own")
+    for store in (out / "tuning", out / "runs"):
+        Store(store).check_writable()
+    work = partial(_result, terms, metric, out, how)
+    with locked(out / "tuning"), locked(out / "runs"):  # for all of the methods, each of which has a part of them
+        return tuple(each(work, methods, workers, say, long=lambda one: bool(one.within)))
+
+
+def _result(terms: Terms, metric: str, out: Path, how: dict[str, Any], method: Method, say: Say) -> Result:
     """One method from its tuning to what it forgot; how far it came where something failed."""
+    how = how | {"part": terms.recipe(method).hash}
     result = Result(method)
     try:
         result = _tuned(terms, result, out, say, how)

@@ -80,6 +80,7 @@ def sweep(
     download: bool = False,
     pack: Callable[..., Pack] = Pack,
     serves: Callable[[Run], bool] = lambda run: True,
+    part: str = "",
     **fields: Any,
 ) -> Swept:
     """Make all runs that the store does not have yet: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
@@ -96,6 +97,7 @@ def sweep(
     callbacks   for each recipe, called with every step of it
     pack        what lays runs side by side: a `Pack` that measures more than others do, on this machine
     serves      whether a run that the store has needs no running again: it has what this `pack` measures
+    part        a name of this sweep's own, with which it shares the store with others of other recipes and other names
     Raises: BadValue, NotFound for a grid that cannot be, a store that cannot be written or that another sweep works on,
     Changed where the store has runs that one's own file made when it held something else; before anything is trained.
     """
@@ -112,10 +114,10 @@ def sweep(
         _check_there(wanted, download)
     kept = store if isinstance(store, Store) else Store(store)
     kept.check_writable()
-    with locked(kept.folder), sweep_bar() as bar:
+    with locked(kept.folder, part), sweep_bar() as bar:
         had = _kept(kept, wanted, [*([] if again else ["failed"]), *(["halved"] if halving else [])], serves)
         left = [recipe for recipe in wanted if recipe.hash not in had]
-        _tidy(kept, left)
+        _tidy(kept, left, part)
         plan = list(_plan(kept, left, 1 if solo else size, resume=client is None))
         tell, watch = _watched(bar, note, callbacks)
         bar.left(left)
@@ -158,9 +160,9 @@ def _check_there(recipes: Sequence[Recipe], download: bool) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The store for oneself. Raises: BadValue when another sweep works on it."""
-    lock = FileLock(folder / LOCK)
+def locked(folder: Path, part: str = "") -> Iterator[None]:
+    """The store, or a part of it, for oneself. Raises: BadValue when another sweep works on it."""
+    lock = FileLock(folder / f"{LOCK}{part}")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -171,12 +173,12 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _tidy(store: Store, left: Sequence[Recipe]) -> None:
+def _tidy(store: Store, left: Sequence[Recipe], part: str) -> None:
     """Take away what a process left half written of these runs when it was killed; no sweep is writing them now.
 
     Nothing else that begins with a dot: the folder may be a project's, or somebody's home.
     """
-    files = [*(store.folder / checkpoint.FOLDER).glob(".*.safetensors.*")]
+    files = [] if part else [*(store.folder / checkpoint.FOLDER).glob(".*.safetensors.*")]  # a part's may be others'
     for recipe in left:
         files += [*store.folder.glob(f".{recipe.hash}.json.*"), *store.adapter_folder(recipe).glob(".*")]
     for file in filter(Path.is_file, files):
