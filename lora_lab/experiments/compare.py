@@ -130,6 +130,8 @@ class Comparison:
             "head": run.head_parameters if run else None,
             **one.costs,
             "file_bytes": _size(run) if run else None,
+            "dtype": run.environment["dtype"] if run else None,
+            "products": run.environment.get("products", run.environment["dtype"]) if run else None,
             "seconds": fmean(run.seconds for run in one.runs) if one.runs else None,
             "against": {name: {"kind": v.outcome, "words": str(v)} for name, v in judged.items()},
             "runs": [run.recipe.hash for run in one.runs],

@@ -28,7 +28,7 @@ KEYS = {
 }  # fmt: skip
 ROW = {
     "method", "label", "settings", "lr", "edge", "tried", "accuracy", "trainable", "head", "adapter_bytes",
-    "predicted_bytes", "peak_bytes", "seconds", "added_tokens", "against", "runs",
+    "predicted_bytes", "peak_bytes", "dtype", "products", "seconds", "added_tokens", "against", "runs",
 }  # fmt: skip
 
 
@@ -252,6 +252,27 @@ def again(model: str, task: str, out: str) -> None:
 def facts(one: dict) -> dict:
     """What must not depend on when it was killed."""
     return {name: value for name, value in one.items() if name != "seconds"}
+
+
+def test_methods_compared_at_once_come_out_as_one_after_another(compared, tiny_encoder, opinions, tmp_path):
+    alone, _, _ = compared
+    heard: list[str] = []
+    found = compare(tiny_encoder, opinions, METHODS, tmp_path, workers=2, say=heard.append, **SMALL)
+    assert [plain(one) for one in found.to_json()["methods"]] == [plain(one) for one in alone["methods"]]
+    assert heard[0] == "2 methods at once, each in a process of its own"
+    assert any("tuning lr over" in words for words in heard)
+    again = compare(tiny_encoder, opinions, METHODS, tmp_path, **SMALL)  # everything is there: nothing is trained
+    assert [facts(one) for one in again.to_json()["methods"]] == [facts(one) for one in found.to_json()["methods"]]
+
+
+def plain(one: dict) -> dict:
+    """What must not depend on how many threads multiply: not the last digits of a loss."""
+    return {name: one[name] for name in ("label", "lr", "trainable", "runs", "error", "file_bytes", "peak_bytes")}
+
+
+def test_stopping_needs_one_process(tiny_encoder, opinions, tmp_path):
+    with pytest.raises(BadValue, match="leave workers at 1"):
+        compare(tiny_encoder, opinions, METHODS, tmp_path, workers=2, stop=threading.Event(), **SMALL)
 
 
 def test_full_fine_tuning_is_computed_in_fp32_where_the_rest_may_be_in_less():

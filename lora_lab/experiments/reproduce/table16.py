@@ -21,7 +21,10 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import load_task
 
 RATES: dict[Method, float] = {LoRA(): 2e-3, FullFineTuning(): 1e-4, PrefixTuning(): 0.1, PromptTuning(): 1e-2}
-"""Each method's rate, tuned on validation with all of rt before (data/results/compare/minilm_rt.json)."""
+"""Each method's rate, tuned on validation with all of rt before in a comparison of 2026-11-25.
+
+That of 2026-11-26 (data/results/compare/minilm_rt.json) chose 0.032 for both prompts and prefixes.
+"""
 SIZES = (100, 1000, 0)
 IN_PAPER = {"lora r8": "LoRA", "full": "FT", "prefix 20": "PrefixLayer", "prompt 20": "PrefixEmbed"}
 COLUMNS = {100: "MNLI-100", 1000: "MNLI-1k", 0: "MNLI-392k"}

@@ -1,0 +1,129 @@
+"""Processes of their own: results in order, what they say is heard, none outlives its parent, and when they pay."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from lora_lab import BadValue, LoRA, Recipe
+from lora_lab.errors import Failed
+from lora_lab.experiments import plan, workers
+from lora_lab.experiments.workers import each, worth
+from lora_lab.methods.full import FullFineTuning
+from lora_lab.training import device
+
+GIB = 2**30
+
+
+def whoami(item: int, say) -> tuple[int, int, int, float]:
+    """The item, the process, its threads, and its share of the memory."""
+    say(f"item {item}")
+    return item, os.getpid(), torch.get_num_threads(), plan.ROOM
+
+
+def dies(item: int, say) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleeps(item: Path, say) -> None:
+    item.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def refuses(item: int, say) -> None:
+    raise BadValue(f"not {item}")
+
+
+def test_items_come_back_in_order_from_processes_that_share_cores_and_memory():
+    heard: list[str] = []
+    found = each(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2)
+    assert [item for item, *_ in found] == [3, 1, 2]
+    assert os.getpid() not in {process for _, process, *_ in found}
+    assert {threads for *_, threads, _ in found} == {max(1, torch.get_num_threads() // 2)}
+    assert {room for *_, room in found} == {plan.ROOM / 2}
+    assert sorted(heard) == ["item 1", "item 2", "item 3"]
+
+
+def test_one_at_a_time_is_here():
+    assert each(whoami, [1], 1, print, long=bool)[0][1:3] == (os.getpid(), torch.get_num_threads())
+
+
+def test_what_is_raised_there_is_raised_here():
+    with pytest.raises(BadValue, match="not 5"):
+        each(refuses, [5], 2, print, long=bool)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_process_that_is_killed_is_said_in_a_sentence():
+    with pytest.raises(Failed, match="killed, perhaps for want of memory: the same call with 1 worker goes on"):
+        each(dies, [1, 2], 2, print, long=bool)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+    words = [sys.executable, "-c", "from tests.experiments.test_workers import *; sleeping(*sys.argv[1:])"]
+    parent, files = subprocess.Popen([*words, str(tmp_path)]), [tmp_path / "a", tmp_path / "b"]
+    _until(lambda: all(file.exists() and file.read_text() for file in files))
+    parent.kill()
+    parent.wait()
+    _until(lambda: not any(_runs(int(file.read_text())) for file in files))
+
+
+def sleeping(folder: str) -> None:
+    """Two processes that sleep, for a parent that is to be killed."""
+    each(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool)
+
+
+def _runs(process: int) -> bool:
+    return psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+
+
+def _until(there) -> None:
+    deadline = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """`machine(cores=4, gib=16)`."""
+
+    def fake(cores: int, gib: float, where: str = "cpu") -> None:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+        monkeypatch.setattr(workers, "free_bytes", lambda where: int(gib * GIB))
+        monkeypatch.setattr(device, "choose", lambda tokens, **_: device.Choice(where, "fp32", "eager"))
+
+    return fake
+
+
+RECIPES = [Recipe("minilm", "rt", LoRA()), Recipe("minilm", "rt", FullFineTuning()), Recipe("minilm", "rt", LoRA(4))]
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "steps", "found"),
+    [
+        (2, 16, 40_000, 2), (8, 64, 40_000, 3), (1, 16, 40_000, 1), (2, 1.5, 40_000, 1), (2, 16, 400, 1),
+    ],
+)  # fmt: skip
+def test_processes_are_as_many_as_cores_recipes_and_memory_allow(machine, cores, gib, steps, found):
+    machine(cores, gib)
+    assert worth(RECIPES, steps) == found
+
+
+def test_on_a_gpu_one_process_has_all_of_it(machine):
+    machine(8, 64, "cuda")
+    assert worth(RECIPES, 40_000) == 1
+
+
+def test_what_nobody_can_count_runs_in_one_process(machine):
+    machine(8, 64)
+    assert worth([Recipe("no-such-model", "rt", LoRA())] * 3, 40_000) == 1
