@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
+import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 
-from lora_lab.errors import Failed, LabError
+from lora_lab.errors import Failed, LabError, LabWarning
 from lora_lab.experiments import plan
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
@@ -50,12 +52,12 @@ def each(
     said = context.SimpleQueue()
     teller = threading.Thread(target=_tell, args=(said, say), daemon=True)
     teller.start()
-    threads = max(1, torch.get_num_threads() // count)
+    threads, others = max(1, torch.get_num_threads() // count), set(multiprocessing.active_children())
     try:
         with ProcessPoolExecutor(count, context, _begin, (said, threads, count)) as pool:
             long_first = sorted(range(len(items)), key=lambda i: not long(items[i]))
             futures = {i: pool.submit(_in_process, work, items[i]) for i in long_first}
-            return [futures[i].result() for i in range(len(items))]
+            return _results([futures[i] for i in range(len(items))], others)
     except BrokenProcessPool:
         raise Failed(
             "a process was killed, perhaps for want of memory: the same call with 1 worker goes on where it was"
@@ -63,6 +65,18 @@ def each(
     finally:
         said.put(None)
         teller.join()
+
+
+def _results(futures: Sequence[Future[Out]], others: set[Any]) -> list[Out]:
+    """Of all, in their order; with the first error, or an interrupt here, all processes but `others` end at once."""
+    try:
+        for ended in wait(futures, return_when=FIRST_EXCEPTION).done:
+            ended.result()
+        return [future.result() for future in futures]
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
+        raise
 
 
 def worth(recipes: Sequence[Recipe], steps: int) -> int:
@@ -96,10 +110,18 @@ def _begin(said: Any, threads: int, count: int) -> None:
     """In a new process: its share of cores and memory, and an end with the process that started it."""
     global _said
     _said = said
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
+    warnings.showwarning = _warned
     torch.set_num_threads(threads)
     plan.ROOM /= count
     os.environ["LORA_LAB_HEADLESS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _warned(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Ours are heard where all is heard; another library's say nothing of the work."""
+    if issubclass(category, LabWarning):
+        _said.put(f"warning: {message}")
 
 
 def _end_with_parent() -> None:

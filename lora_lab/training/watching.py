@@ -12,5 +12,5 @@ def headless() -> bool:
 
 
 def watched() -> bool:
-    """Whether a person is there to see a bar: a terminal, or a notebook that does not run headless."""
-    return ("ipykernel" in sys.modules and not headless()) or sys.stderr.isatty()
+    """Whether a person is there to see a bar: a terminal or a notebook, if it does not run headless."""
+    return not headless() and ("ipykernel" in sys.modules or sys.stderr.isatty())

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from lora_lab import BadValue, LoRA, Recipe
-from lora_lab.errors import Failed
+from lora_lab.errors import Failed, LabWarning
 from lora_lab.experiments import plan, workers
 from lora_lab.experiments.workers import each, worth
 from lora_lab.methods.full import FullFineTuning
@@ -26,6 +27,9 @@ GIB = 2**30
 def whoami(item: int, say) -> tuple[int, int, int, float]:
     """The item, the process, its threads, and its share of the memory."""
     say(f"item {item}")
+    if item == 3:
+        warnings.warn("mind it", LabWarning, stacklevel=2)
+        warnings.warn("a library's own", UserWarning, stacklevel=2)
     return item, os.getpid(), torch.get_num_threads(), plan.ROOM
 
 
@@ -38,27 +42,45 @@ def sleeps(item: Path, say) -> None:
     time.sleep(600)
 
 
-def refuses(item: int, say) -> None:
-    raise BadValue(f"not {item}")
-
-
-def test_items_come_back_in_order_from_processes_that_share_cores_and_memory():
+def test_items_come_back_in_order_from_processes_that_share_cores_and_memory_and_are_heard():
     heard: list[str] = []
     found = each(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2)
     assert [item for item, *_ in found] == [3, 1, 2]
     assert os.getpid() not in {process for _, process, *_ in found}
     assert {threads for *_, threads, _ in found} == {max(1, torch.get_num_threads() // 2)}
     assert {room for *_, room in found} == {plan.ROOM / 2}
-    assert sorted(heard) == ["item 1", "item 2", "item 3"]
+    assert sorted(heard) == ["item 1", "item 2", "item 3", "warning: mind it"]
 
 
 def test_one_at_a_time_is_here():
     assert each(whoami, [1], 1, print, long=bool)[0][1:3] == (os.getpid(), torch.get_num_threads())
 
 
-def test_what_is_raised_there_is_raised_here():
-    with pytest.raises(BadValue, match="not 5"):
-        each(refuses, [5], 2, print, long=bool)
+def sleeps_or_refuses(item: Path, say) -> None:
+    if item.name == "refused":
+        while not item.with_name("slept").exists():
+            time.sleep(0.05)
+        raise BadValue("not this one")
+    sleeps(item, say)
+
+
+def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
+    items = [tmp_path / "slept", tmp_path / "refused"]
+    with pytest.raises(BadValue, match="not this one"):
+        each(sleeps_or_refuses, items, 2, print, long=lambda item: True)
+    assert not _runs(int(items[0].read_text()))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
+def test_an_interrupt_ends_all_processes_at_once(tmp_path):
+    words = [sys.executable, "-c", "from tests.experiments.test_workers import *; sleeping(*sys.argv[1:])"]
+    parent = subprocess.Popen([*words, str(tmp_path)], start_new_session=True, stderr=subprocess.PIPE)
+    files = [tmp_path / "a", tmp_path / "b"]
+    _until(lambda: all(file.exists() and file.read_text() for file in files))
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal's Ctrl-C
+    _, said = parent.communicate(timeout=60)
+    assert said.count(b"Traceback") == 1  # the parent's own
+    assert not any(_runs(int(file.read_text())) for file in files)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
