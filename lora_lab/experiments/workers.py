@@ -118,7 +118,7 @@ def _begin(said: Any, threads: int, count: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _warned(message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _warned(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Ours are heard where all is heard; another library's say nothing of the work."""
     if issubclass(category, LabWarning):
         _said.put(f"warning: {message}")
