@@ -14,6 +14,7 @@ from torch import nn
 
 from lora_lab import Recipe, load_tokenizer
 from lora_lab.training.batches import Batch, Row, collate, training_rows
+from lora_lab.training.device import Choice
 from lora_lab.training.lane import Lane
 
 PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # nothing to measure
@@ -40,6 +41,7 @@ class Alone:
     def __init__(self, recipe: Recipe, model: nn.Module, batches, validate, callbacks=()) -> None:
         self.model, self.lanes = model, [Lane(recipe, model, callbacks)]
         self.given, self.measure = batches, validate
+        self.choice = Choice("cpu", "fp32", "eager")
 
     def batches(self):
         return enumerate(self.given, 1)
