@@ -9,7 +9,7 @@ from lora_lab.accounting.fits import most
 from lora_lab.errors import LabError
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
-from lora_lab.training.guard import free_bytes, need_of
+from lora_lab.training.guard import Need, free_bytes, need_of
 from lora_lab.training.pack import key
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.throughput import rewarding_tokens
@@ -30,6 +30,15 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None) -> list[list[Re
 def pack_size(group: Sequence[Recipe]) -> int:
     """Lanes that fit the free memory and that are still worth adding; at least one."""
     return max(1, min(MOST, len(group), _fitting(group), _rewarding(group[0])))
+
+
+def need_at_most(recipe: Recipe) -> Need:
+    """A recipe's need; of a method that is not modelled full fine-tuning's, which is more than any frozen base's.
+
+    Raises: as `need_of`.
+    """
+    need = need_of(recipe)
+    return need_of(replace(recipe, method=FullFineTuning())) if need.plan.unknown else need
 
 
 def _alike(group: Iterable[Recipe]) -> list[Recipe]:

@@ -16,16 +16,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 
 from lora_lab.errors import Failed, LabError, LabWarning
 from lora_lab.experiments import plan
-from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
-from lora_lab.training.guard import free_bytes, need_of
+from lora_lab.training.guard import free_bytes
 from lora_lab.training.recipe import Recipe
 
 Item = TypeVar("Item")
@@ -92,13 +90,10 @@ def worth(recipes: Sequence[Recipe], steps: int) -> int:
 
 
 def _step_bytes(recipe: Recipe) -> int:
-    """At the peak of a step; of what is not modelled no more than full fine-tuning's."""
-    for one in (recipe, replace(recipe, method=FullFineTuning())):
-        try:
-            return need_of(one).bytes()
-        except LabError:
-            continue
-    return 2**62  # nobody knows: one process
+    try:
+        return plan.need_at_most(recipe).bytes()
+    except LabError:
+        return 2**62  # nobody knows: one process
 
 
 def _tell(said: Any, say: Say) -> None:

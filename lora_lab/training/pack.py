@@ -24,6 +24,7 @@ from lora_lab.methods.read_once import read_once
 from lora_lab.methods.shared_start import share_start
 from lora_lab.methods.warm import attach_from
 from lora_lab.training import device
+from lora_lab.training.allocator import keep_freed_memory
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import Batch, Row, collate, encode, training_rows, width_of
 from lora_lab.training.draws import drawn
@@ -71,7 +72,7 @@ class Pack:
     ) -> None:  # fmt: skip
         first, self.started, self.download = recipes[0], time.perf_counter(), download
         if len(recipes) > 1:
-            device.keep_freed_memory()
+            keep_freed_memory()
         if len({key(recipe) for recipe in recipes}) > 1:
             raise BadValue("these recipes cannot train side by side: they differ in more than a lane may")
         text, label = first.text_column, first.label_column

@@ -114,9 +114,7 @@ def test_two_methods_are_compared_through_a_third_no_more_exactly_than_it_allows
     found = comparison("minilm_rt")
     direct, through = compared(found, "lora", "full"), compared(found, "prompt", "lora")
     mean = {row["method"]: row["accuracy"]["mean"] for row in found["methods"]}
-    assert through.difference == pytest.approx(
-        mean["prompt"] - mean["lora"], abs=1.1e-3
-    )  # of two rounded to 0.1 points
+    assert through.difference == pytest.approx(mean["prompt"] - mean["lora"], abs=1e-3)
     assert through.high - through.low > direct.high - direct.low
     back = compared(found, "full", "lora")
     assert (back.low, back.high) == pytest.approx((-direct.high, -direct.low))
