@@ -3,6 +3,8 @@
 python notebooks/build.py            build and execute all
 python notebooks/build.py 02         only those whose name begins so
 python notebooks/build.py --no-run   keep the cells in step, without outputs
+
+A cell titled `claim` asserts what the lesson says. It runs in every build and every test and is left out of the notebooks.
 """
 
 from __future__ import annotations
@@ -42,13 +44,19 @@ def caught_up(words: str) -> str:
     return words.replace("# print(catch_up(", "print(catch_up(")
 
 
-def built(source: Path, *, solved: bool) -> NotebookNode:
-    """The notebook of a source: its exercises, or in their place its solutions. Cell names depend on the place only."""
+def built(source: Path, *, solved: bool, claims: bool = False) -> NotebookNode:
+    """The notebook of a source: its exercises, or in their place its solutions; with `claims` also the cells that assert.
+
+    Cell names depend on the place only.
+    """
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
-    left_out = "exercise" if solved else "solution"
-    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("title") != left_out]
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number:02d}"
+    left_out = {"exercise" if solved else "solution"} | (set() if claims else {"claim"})
+    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("title") not in left_out]
+    number = 0
+    for cell in notebook.cells:
+        claim = cell.metadata.get("title") == "claim"
+        cell.id = f"{'claim' if claim else 'cell'}-{number:02d}"
+        number += not claim
         tag = cell.metadata.pop("title", None)
         cell.metadata = {"tags": [tag]} if tag else {}
     python = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -109,11 +117,12 @@ def main(arguments: list[str]) -> None:
     run = "--no-run" not in arguments
     for source in chosen(arguments):
         for solved in (False, True):
-            notebook = built(source, solved=solved)
+            notebook = built(source, solved=solved, claims=run)
             if run:
                 with tempfile.TemporaryDirectory() as folder:
                     fill(source, folder)
                     notebook = execute(notebook, folder)
+                notebook.cells = [cell for cell in notebook.cells if "claim" not in cell.metadata.get("tags", [])]
             path = target(source, solved=solved)
             path.parent.mkdir(exist_ok=True)
             nbformat.write(notebook, path)

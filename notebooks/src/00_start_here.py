@@ -82,7 +82,7 @@ print(compare("accuracy on unseen sentences", guess_accuracy, 100 * run.metrics[
 # depends on what it is compared with: full fine-tuning, or the frozen model with only a head. A later lesson (08) will compare
 # them fairly. For now we only claim what one run can show:
 
-# %%
+# %% claim
 assert run.trainable / run.total < 0.005  # less than half a per cent trains
 assert run.metrics["accuracy"] > 0.533  # three standard errors above a coin on 2,000 sentences (lesson 04 explains)
 
@@ -110,6 +110,8 @@ sizes = {file.name: file.stat().st_size for file in Path(run.adapter).iterdir()}
 base = 4 * (run.total - run.trainable)  # bytes of the frozen model; an fp32 number has 4
 print({name: f"{size:,} bytes" for name, size in sizes.items()})
 print(f"the base model is {base / sizes['adapter_model.safetensors']:,.0f} times as large as the adapter")
+
+# %% claim
 assert sizes["adapter_model.safetensors"] >= 4 * run.trainable  # the numbers are all there; the rest is names
 
 # %% [markdown]
@@ -123,8 +125,10 @@ from lora_lab import evaluate_adapter
 
 again = evaluate_adapter(run.adapter, "rt")
 may_differ = 0.005 if Path(run.adapter).name == "minilm-rt-r8" else 0  # ours, made on another machine
-assert abs(again["accuracy"] - run.metrics["accuracy"]) <= may_differ
 again
+
+# %% claim
+assert abs(again["accuracy"] - run.metrics["accuracy"]) <= may_differ
 
 # %% [markdown]
 # ### Exercise 1 · 3 minutes
@@ -184,6 +188,8 @@ check_contradictions(contradictions)
 import torch
 
 A, B = torch.zeros(8, 384), torch.zeros(384, 8)
+
+# %% claim
 assert (B @ A).shape == (384, 384)  # types check
 assert (A @ B).shape == (8, 8)  # A first and B second, each as in this lab, would be far too small
 
@@ -195,8 +201,10 @@ assert (A @ B).shape == (8, 8)  # A first and B second, each as in this lab, wou
 from lora_lab.lesson import claim
 
 said = claim("1")
-assert said.word == "false" and claim("1", order="A B").word == "true"
 said
+
+# %% claim
+assert said.word == "false" and claim("1", order="A B").word == "true"
 
 # %% [markdown]
 # ## The map

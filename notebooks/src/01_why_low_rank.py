@@ -36,6 +36,8 @@ print(column @ row)  # (3, 1) times (1, 4): every row is the first one, scaled
 rng = np.random.default_rng(0)
 B, A = rng.normal(size=(384, 8)), rng.normal(size=(8, 384))
 pieces = sum(np.outer(B[:, i], A[i]) for i in range(8))
+
+# %% claim
 assert np.linalg.matrix_rank(column @ row) == 1
 assert np.allclose(B @ A, pieces) and np.linalg.matrix_rank(B @ A) == 8
 
@@ -79,11 +81,13 @@ RankPanel("picture", rank=1)
 # %%
 cut = truncated(U, s, Vt, 8)
 lost = ((P - cut) ** 2).sum()
+basis, _ = np.linalg.qr(rng.normal(size=(256, 8)))  # another cut to rank 8: onto 8 random directions
+print(f"lost: best cut {lost / (P**2).sum():.1%}, a random one {((P - basis @ basis.T @ P) ** 2).sum() / (P**2).sum():.1%}")
+
+# %% claim
 assert np.isclose((P**2).sum(), (s**2).sum())  # energy, counted in both ways
 assert np.isclose(lost, (s[8:] ** 2).sum())  # the loss is the energy of the pieces left out
-basis, _ = np.linalg.qr(rng.normal(size=(256, 8)))  # another cut to rank 8: onto 8 random directions
 assert ((P - basis @ basis.T @ P) ** 2).sum() > 10 * lost  # no other cut is better; this one is far worse
-print(f"lost: best cut {lost / (P**2).sum():.1%}, a random one {((P - basis @ basis.T @ P) ** 2).sum() / (P**2).sum():.1%}")
 
 # %% [markdown]
 # ### Exercise 1 · 4 minutes
@@ -119,6 +123,8 @@ guess_shuffled = None  # a number between 1 and 256
 noise = spectrum(shuffled(P))
 print(compare("pieces for 90 % of the shuffled picture", guess_shuffled, rank_for_energy(noise, 0.9)))
 print(f"8 pieces keep {energy_kept(s, 8):.1%} of the picture and {energy_kept(noise, 8):.1%} of the shuffled one")
+
+# %% claim
 assert energy_kept(s, 8) > 0.9 and 8 / 256 < energy_kept(noise, 8) < 0.15
 
 # %% [markdown]
@@ -138,6 +144,8 @@ s_W, s_noise = spectrum(W), spectrum(shuffled(W))
 print(compare("pieces for 90 % of W", guess_weight, rank_for_energy(s_W, 0.9)))
 print(compare("kept by 8 pieces", guess_eight, 100 * energy_kept(s_W, 8), "%"))
 print(f"the same numbers shuffled: {rank_for_energy(s_noise, 0.9)} pieces; 8 keep {energy_kept(s_noise, 8):.1%}")
+
+# %% claim
 assert rank_for_energy(s_W, 0.9) * (384 + 384) > 0.7 * W.size  # numbers in the two factors
 
 # %% [markdown]
@@ -148,9 +156,11 @@ assert rank_for_energy(s_W, 0.9) * (384 + 384) > 0.7 * W.size  # numbers in the 
 # %%
 needed = {f"{role}{layer}": rank_for_energy(spectrum(weight(layer, role)), 0.9) for layer in range(6) for role in "qkvo"}
 print(needed)
+even = spectrum(shuffled(weight(5, "o")))
+
+# %% claim
 assert min(needed.values()) > 384 / 3  # nowhere is 90 % in fewer than a third of the pieces ...
 assert energy_kept(s_W, 8) > 2 * energy_kept(s_noise, 8)  # ... and yet it is not noise: the first pieces are heavier
-even = spectrum(shuffled(weight(5, "o")))
 assert needed["o5"] > rank_for_energy(even, 0.9)  # and one is spread more evenly than noise!
 
 # %% [markdown]
@@ -167,6 +177,8 @@ RankPanel("weight", rank=8)
 # %%
 by_head = (W**2).reshape(12, 32, 384).sum(axis=(1, 2))
 print((by_head / by_head.sum()).round(3))
+
+# %% claim
 assert by_head.argmax() == 2  # rows 64 to 95
 assert by_head.max() > 2 * np.median(by_head)
 
@@ -189,6 +201,8 @@ print(s_dW[:10].round(3))
 nonzero = int((s_dW > 1e-9 * s_dW[0]).sum())  # below that is rounding
 print(compare("not zero", guess_nonzero, nonzero))
 print(compare("in the first two", guess_two, 100 * energy_kept(s_dW, 2), "%"))
+
+# %% claim
 assert nonzero == 8
 
 # %% [markdown]
@@ -204,6 +218,8 @@ for name, values in spectra.items():
 
 # %%
 random = energy_kept(spectra.pop("random B A"), 2)
+
+# %% claim
 assert all(energy_kept(values, 2) > 2 * random for values in spectra.values())
 
 # %% [markdown]
@@ -236,13 +252,15 @@ for r in (8, 1):
         print(f"r = {r}: added, without a word")
     except ValueError as error:
         print(f"r = {r}: {error}")
-assert np.ptp(changed - W) < 1e-5  # at r = 1 one and the same number was added everywhere
 
 from lora_lab.lesson import claim
 
 said = claim("1", rank=1)  # the sentence as a card; its verdict is computed here, and at rank 1 there is a note
-assert said.word == "false" and "says nothing" in said.because
 said
+
+# %% claim
+assert np.ptp(changed - W) < 1e-5  # at r = 1 one and the same number was added everywhere
+assert said.word == "false" and "says nothing" in said.because
 
 # %% [markdown]
 # With r = 8, $BA$ is 8 x 8 and does not go together with $W$: the error is loud. **With r = 1 there is none:** then $BA$ is 1 x 1, and
@@ -276,7 +294,6 @@ guess_bytes = None
 # %%
 import torch
 
-
 def bytes_of_training(dtype):
     layer = torch.nn.Linear(384, 384, bias=False, dtype=dtype)
     optimizer = torch.optim.AdamW(layer.parameters())
@@ -285,11 +302,12 @@ def bytes_of_training(dtype):
     state = [t for t in optimizer.state[layer.weight].values() if t.shape == layer.weight.shape]
     return {"weight": layer.weight.nbytes, "gradient": layer.weight.grad.nbytes, "Adam": sum(t.nbytes for t in state)}
 
-
 per_weight = {name: {what: n / 384**2 for what, n in bytes_of_training(dtype).items()}
               for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
 print(per_weight)
 print(compare("bytes for one weight in fp32", guess_bytes, sum(per_weight["fp32"].values())))
+
+# %% claim
 assert per_weight["fp32"] == {"weight": 4, "gradient": 4, "Adam": 8}
 assert per_weight["bf16"] == {"weight": 2, "gradient": 2, "Adam": 4}
 
@@ -324,6 +342,8 @@ checks.check_training_bytes(training_bytes)
 full = 16 * 7e9
 adapter = 4 * 7e9 + 16 * 4e6
 print(f"full {full / 1e9:.0f} GB, LoRA {adapter / 1e9:.1f} GB: {full / adapter:.2f} times")
+
+# %% claim
 assert 3.9 < full / adapter < 4  # at most four times, however small the adapter, as long as both are fp32
 
 # %% [markdown]

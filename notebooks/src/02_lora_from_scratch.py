@@ -135,6 +135,8 @@ print(f"both zero:        |dA| = {dead[0]:.4f}, |dB| = {dead[1]:.4f}")
 
 # %%
 later = first_gradients(A, B + 0.01)  # as if B had made a step
+
+# %% claim
 assert alive[0] == 0 and alive[1] > 0  # B first ...
 assert later[0] > 0 and later[1] > 0  # ... then both ...
 assert dead == (0, 0)  # ... and from two zeros there is no way out
@@ -175,8 +177,10 @@ checks.check_wrong_fan_in(too_large_by)
 # %%
 measured = (wrong.abs().max() / right.abs().max()).item()
 print(f"measured {measured:.2f}, sqrt(384 / 8) = {48**0.5:.2f}")
-assert abs(measured / 48**0.5 - 1) < 0.02
 x, step_of_B = torch.randn(32, 384), torch.randn(384, r)  # any inputs, any step of B
+
+# %% claim
+assert abs(measured / 48**0.5 - 1) < 0.02
 assert 6 < (x @ wrong @ step_of_B.T).norm() / (x @ right.T @ step_of_B.T).norm() < 8
 
 # %% [markdown]
@@ -221,6 +225,8 @@ sum(p.numel() for p in trained)
 
 # %%
 report = LoRA(rank=8, alpha=16, targets=("q", "v")).attach(load_model("minilm", num_labels=2))
+
+# %% claim
 assert sum(p.numel() for p in trained) == 12 * 2 * 8 * 384 + 770 == report.trainable
 
 # %% [markdown]
@@ -263,11 +269,12 @@ def accuracy(tokens, labels):
     with torch.no_grad():
         return (model(**tokens).logits.argmax(-1) == labels).float().mean().item()
 
-
 seen, others = accuracy(tokens, labels), accuracy(*batch_of(task.validation, 200))
 print(compare("the sixteen", guess_sixteen, 100 * seen, "%"))
 print(compare("200 others", guess_others, 100 * others, "%"))
 now = model.bert.encoder.layer[0].attention.self.query.frozen.weight
+
+# %% claim
 assert seen == 1 and losses[-1] < 0.1  # learned by heart
 assert others < seen  # which is not the same as having learned the task
 assert torch.equal(now, frozen_before)  # and W has not moved by a bit
@@ -317,7 +324,7 @@ print(compare("rebuilt / detour", guess_factor, slow / fast))
 # backward. Rebuilding makes `W + BA` a tensor that wants a gradient of its own, `d x d`, so there is a **third**: exactly
 # the one that LoRA was to save. For reading a formula rebuilding is fine; for training it gives the saving away.
 
-# %%
+# %% claim
 assert torch.allclose(detour(), rebuilt(), atol=1e-3)  # the same result ...
 assert slow > fast  # ... at a higher price
 
@@ -339,6 +346,8 @@ with torch.no_grad():
     beside = fresh(**tokens).logits
     merge(fresh)
     merged = fresh(**tokens).logits
+
+# %% claim
 assert torch.allclose(beside, merged, atol=1e-5)
 
 # %% [markdown]
@@ -347,6 +356,10 @@ assert torch.allclose(beside, merged, atol=1e-5)
 
 # %%
 unmerge(fresh)
+with torch.no_grad():
+    print("unmerged, the answers are the same:", torch.allclose(fresh(**tokens).logits, beside, atol=1e-5))
+
+# %% claim
 with torch.no_grad():
     assert torch.allclose(fresh(**tokens).logits, beside, atol=1e-5)
 

@@ -47,6 +47,8 @@ guess_square = None  # for example 10
 d, r = 4096, 8
 print(f"W has {d * d:,} numbers, A and B have {2 * d * r:,}")
 print(compare("times fewer", guess_square, d * d / (2 * d * r)))
+
+# %% claim
 assert d * d / (2 * d * r) == d / (2 * r) == 256
 
 # %% [markdown]
@@ -96,11 +98,13 @@ guess_v = None
 shapes = {"q, o": (8192, 8192), "k, v": (8192, 1024), "gate, up": (8192, 28672), "down": (28672, 8192)}
 times = {name: i * o / (8 * (i + o)) for name, (i, o) in shapes.items()}
 print(compare("times fewer on v", guess_v, times["k, v"]))
+table([{"layer": name, "in": i, "out": o, "W": i * o, "LoRA r = 8": 8 * (i + o), "times fewer": times[name],
+        "break-even rank": break_even_rank(i, o)} for name, (i, o) in shapes.items()])
+
+# %% claim
 assert times["q, o"] == 512 and round(times["k, v"]) == 114
 assert times["gate, up"] == times["down"] > times["q, o"]
 assert all(min(i, o) / 2 <= break_even_rank(i, o) < min(i, o) for i, o in shapes.values())
-table([{"layer": name, "in": i, "out": o, "W": i * o, "LoRA r = 8": 8 * (i + o), "times fewer": times[name],
-        "break-even rank": break_even_rank(i, o)} for name, (i, o) in shapes.items()])
 
 # %% [markdown]
 # The saving is always $r^* / r$, with $r^*$ the break-even rank. And $r^*$ is set by the *smaller* side: it lies between half of it
@@ -128,9 +132,6 @@ guess_embedding = None  # in per cent
 counted = params("minilm", LoRA(rank=8, targets=("q", "v")))
 embedding = counted.modules[0]
 print(compare("embedding", guess_embedding, 100 * embedding.full / counted.total, "%"))
-assert embedding.role == "embed" and embedding.full > counted.total / 2
-assert counted.trainable == 6 * 2 * 8 * (384 + 384) == 73_728  # layers x targets x rank x (in + out)
-assert params("minilm", LoRA(targets="query,value")).trainable == counted.trainable  # the same layers by name
 try:
     params("minilm", LoRA(targets="q_proj"))  # a name from another family of models
 except NotFound as error:
@@ -138,6 +139,11 @@ except NotFound as error:
 table([{"role": row.role, "in": row.in_features, "out": row.out_features, "count": row.count, "full": row.full,
         "LoRA trains": row.trained, "break-even rank": row.break_even_rank}
        for row in counted.modules if row.matrix])
+
+# %% claim
+assert embedding.role == "embed" and embedding.full > counted.total / 2
+assert counted.trainable == 6 * 2 * 8 * (384 + 384) == 73_728  # layers x targets x rank x (in + out)
+assert params("minilm", LoRA(targets="query,value")).trainable == counted.trainable  # the same layers by name
 
 # %% [markdown]
 # Half of this small model is a list of words. Only two rows train: 6 layers x 2 targets x 8 x (384 + 384). (`full` contains the
@@ -165,10 +171,12 @@ had_torch, start = "torch" in sys.modules, time.perf_counter()
 counts = [params(name, LoRA(rank=8)) for name in models]  # on q and v, as in the paper
 seconds = time.perf_counter() - start
 print(compare("eight models", guess_seconds, seconds, "s"))
-assert seconds < 1 and ("torch" in sys.modules) == had_torch  # counting does not load PyTorch
-assert counts[-1].total / counts[-1].trainable > 20 * counts[0].total / counts[0].trainable
 table([{"model": c.model, "parameters": c.total, "LoRA q,v r = 8": c.trainable, "share in %": f"{c.fraction:.4%}"[:-1],
         "times fewer": c.total / c.trainable} for c in counts])
+
+# %% claim
+assert seconds < 1 and ("torch" in sys.modules) == had_torch  # counting does not load PyTorch
+assert counts[-1].total / counts[-1].trainable > 20 * counts[0].total / counts[0].trainable
 
 # %% [markdown]
 # No weight was read, nor was PyTorch needed: counting is arithmetic. Look down the last column. From the small models to the
@@ -187,9 +195,11 @@ everything = wide["all-linear"]
 print(compare("all-linear, r = 16", guess_everything, 100 * everything.fraction, "%"))
 ffn = sum(row.trained for row in everything.modules if row.role in ("gate", "up", "down"))
 print(f"FFN: {ffn / everything.trainable:.0%} of what trains")
-assert 0.0029 < everything.fraction < 0.0031 and 0.6 < ffn / everything.trainable < 0.75
 table([{"targets": name, "trains": c.trainable, "per cent": f"{c.fraction:.3%}", "times fewer": c.total / c.trainable}
        for name, c in wide.items()])
+
+# %% claim
+assert 0.0029 < everything.fraction < 0.0031 and 0.6 < ffn / everything.trainable < 0.75
 
 # %% [markdown]
 # Three tenths of one per cent: the warning is false. The FFN has most of the model's weights, so it also has most of what
@@ -227,11 +237,13 @@ times_fewer(shown, "Larger models save more, by and large: no one band fits all"
 # train?
 
 # %%
-assert 0.4 < inside < 0.6 and below > 0.2 and above > 0.2
-assert all(min(y for _, y in points) < 0.3 * max(y for _, y in points) for points in grid.values())  # the slope
 top = params("gpt2-medium", LoRA(rank=1024, targets="q,v"))
 whole = sum(row.full for row in top.modules if row.trained)
 print(f"LoRA r = 1024 trains {top.trainable:,} numbers to change q and v, which have {whole:,}")
+
+# %% claim
+assert 0.4 < inside < 0.6 and below > 0.2 and above > 0.2
+assert all(min(y for _, y in points) < 0.3 * max(y for _, y in points) for points in grid.values())  # the slope
 assert top.trainable > 1.99 * whole  # twice as many as full fine-tuning of the same layers
 
 # %% [markdown]
@@ -249,11 +261,13 @@ guess_factor = None
 sliced = params("gpt2-medium", LoRA(4, targets="q,v"))
 fused = params("gpt2-medium", LoRA(4, targets="c_attn"))
 print(compare("whole c_attn / slices", guess_factor, fused.trainable / sliced.trainable))
+pd.concat([table([{"layer": row.name, "in": row.in_features, "out": row.out_features, "trains": row.trained}
+                  for row in c.modules if "c_attn" in row.name]) for c in (sliced, fused)])
+
+# %% claim
 assert sliced.trainable == fused.trainable == 24 * 4 * 2 * (1024 + 1024) == 393_216
 assert [row.trained > 0 for row in sliced.modules if "c_attn" in row.name] == [True, False, True]  # q, k, v
 assert sliced.adapter_bytes > 1.99 * fused.adapter_bytes
-pd.concat([table([{"layer": row.name, "in": row.in_features, "out": row.out_features, "trains": row.trained}
-                  for row in c.modules if "c_attn" in row.name]) for c in (sliced, fused)])
 
 # %% [markdown]
 # Equal to the last digit. Two pairs of 4 (1024 + 1024), or one of 4 (1024 + 3072): both are 16,384 a layer. And yet they are
@@ -273,6 +287,8 @@ mistral, mixtral = (params(name, LoRA(8)) for name in ("mistral-7b", "mixtral-8x
 in_experts = params("mixtral-8x7b", LoRA(8, targets="gate,up,down"))
 print(compare("Mixtral / Mistral", guess_experts, mixtral.trainable / mistral.trainable))
 print(f"q,v: {mixtral.trainable:,}; with a pair in each expert {in_experts.trainable:,} more")
+
+# %% claim
 assert mixtral.total > 6 * mistral.total and mixtral.trainable == mistral.trainable  # attention is the same
 assert in_experts.trainable > 30 * mixtral.trainable and zoo.architecture("mixtral-8x7b").experts_per_token == 2
 assert round(mixtral.total / mixtral.trainable) == 13_704
@@ -312,15 +328,16 @@ def follows(millions, ours):
 def label(m):
     return f"lora r = {m.rank}" if m.name == "lora" else "top 2 layers" if getattr(m, "top", None) else m.name
 
-
 lines = [{"model": model, "method": label(m), "paper": f"{millions}M", "where": where, "ours": params(model, m).trainable}
          for millions, where, model, m in published]
 for line in lines:
     line["follows"] = "yes" if follows(line["paper"][:-1], line["ours"]) else "NO"
 agree = sum(line["follows"] == "yes" for line in lines)
 print(compare("rows that follow", guess_follow, agree))
-assert agree == 9
 table(lines)
+
+# %% claim
+assert agree == 9
 
 # %% [markdown]
 # Nine follow and seven do not. Before you distrust the paper, or us, look for evidence. For three of the seven there is some:
@@ -337,13 +354,15 @@ table(lines)
 
 # %%
 d, layers, gpt3_total = 12_288, 96, zoo.architecture("gpt3-175b").total
+deberta = {r: params("deberta-v2-xxlarge", LoRA(r)).trainable for r in (8, 16)}
+mib = {r: (n + 2_360_832 + 4_611) * 4 / 2**20 for r, n in deberta.items()}
+print({f"r = {r}": f"{deberta[r]:,} numbers, file {mib[r]:.1f} MiB" for r in deberta})
+
+# %% claim
 assert follows("14.2", 12 * d * layers) and not follows("14.2", 11 * d * layers)
 assert 649e6 < 175_255.8e6 - gpt3_total < 655e6 and round(20.2e6 / (layers * d * 16), 2) == 1.07
 assert follows("0.35", 354_920) and follows("0.77", 774_030)  # 0.1 % of the published sizes
 assert sliced.trainable * 4 == 1.5 * 2**20
-deberta = {r: params("deberta-v2-xxlarge", LoRA(r)).trainable for r in (8, 16)}
-mib = {r: (n + 2_360_832 + 4_611) * 4 / 2**20 for r, n in deberta.items()}
-print({f"r = {r}": f"{deberta[r]:,} numbers, file {mib[r]:.1f} MiB" for r in deberta})
 assert follows("4.7", deberta[16]) and abs(mib[16] - 27.1) < 0.1 and abs(mib[8] - 27.1) > 9
 
 # %% [markdown]
@@ -378,8 +397,10 @@ methods = {"prompt, 20 tokens": PromptTuning(20), "prefix, 20 tokens": PrefixTun
 sizes = {name: params("roberta-base", method).trainable for name, method in methods.items()}
 print(compare("prompt, in thousands", guess_prompt, sizes["prompt, 20 tokens"] / 1000))
 in_order = sorted(sizes.items(), key=lambda item: item[1])
-assert [name for name, _ in in_order[:3]] == ["prompt, 20 tokens", "IA3", "BitFit"]
 table([{"method": name, "trains": n, "of the model": f"{n / sizes['full fine-tuning']:.3%}"} for name, n in in_order])
+
+# %% claim
+assert [name for name, _ in in_order[:3]] == ["prompt, 20 tokens", "IA3", "BitFit"]
 
 # %% [markdown]
 # LoRA is not the smallest; three methods train less. A small count is no merit by itself: what it costs in quality is lesson
@@ -398,9 +419,11 @@ header = int.from_bytes(raw[:8], "little")
 expected = params("minilm", run.recipe.method, num_labels=2)
 print(f"header {header:,} bytes, then {(len(raw) - 8 - header) // 4:,} numbers; counted {expected.trainable:,} + {expected.head:,}")
 print(compare("the file", guess_file, len(raw) / 1000, "kB"))
+roberta = params("roberta-base", LoRA(8), num_labels=3)
+
+# %% claim
 assert (len(raw) - 8 - header) // 4 == expected.trainable + expected.head
 assert len(raw) == expected.adapter_bytes == 301_776  # to the byte, from the config alone
-roberta = params("roberta-base", LoRA(8), num_labels=3)
 assert (roberta.total, roberta.head, roberta.trainable) == (124_647_939, 592_899, 294_912)
 assert 0 < 3_568_073 - 4 * (roberta.trainable + roberta.head) < 20_000  # the authors' file: adapter, head, packaging
 
@@ -429,18 +452,20 @@ checks.check_file_size(207_093_760 * 2 / 10**6, 207_093_760 * 2 / 2**20)
 
 # %%
 gpt3 = {r: params("gpt3-175b", LoRA(r)) for r in (1, 4)}
-assert gpt3[4].trainable == 18 * 2**20 and round(gpt3[4].total / gpt3[4].trainable) == 9_251
-assert (round(gpt3[4].trainable * 2 / 1e6, 1), gpt3[4].trainable * 2 / 2**20) == (37.7, 36.0)
-assert round(gpt3[1].total / gpt3[1].trainable, -3) == 37_000
 base, adapter = everything.total * 2 / 1e9, everything.trainable * 2 / 1e6  # bf16
 print(f"Llama-2-70B: base {base:.0f} GB; file {adapter:.0f} MB; to train {everything.trainable * 16 / 1e9:.1f} GB beside the base")
-assert 100 < base < 1000 and 100 < adapter < 1000 and everything.trainable * 16 > 3e9  # 16 bytes each: lesson 01
 
 from lora_lab.lesson import claim
 
 said = claim("4")  # the claim as a card: it depends on what is counted; claim("4", counted="file") is true
-assert said.word == "depends" and claim("3").word == "depends" and claim("9b").word == "false"  # 3: "100 to 1,000 times"; 9b: "defeats the purpose"
 said
+
+# %% claim
+assert gpt3[4].trainable == 18 * 2**20 and round(gpt3[4].total / gpt3[4].trainable) == 9_251
+assert (round(gpt3[4].trainable * 2 / 1e6, 1), gpt3[4].trainable * 2 / 2**20) == (37.7, 36.0)
+assert round(gpt3[1].total / gpt3[1].trainable, -3) == 37_000
+assert 100 < base < 1000 and 100 < adapter < 1000 and everything.trainable * 16 > 3e9  # 16 bytes each: lesson 01
+assert said.word == "depends" and claim("3").word == "depends" and claim("9b").word == "false"  # 3: "100 to 1,000 times"; 9b: "defeats the purpose"
 
 # %% [markdown]
 # ### Exercise 5 · 3 minutes
@@ -464,9 +489,11 @@ checks.check_storage(on_disk)
 
 # %%
 paper = storage(100, model_bytes=350 * 10**9, adapter_bytes=35 * 10**6)
-assert (paper.adapters, paper.models) == (353_500_000_000, 35_000_000_000_000)  # the paper's 354 GB and 35 TB
 table([{"model": c.model, "base, MB in bf16": c.total * 2 / 1e6, "adapter, MB in fp32": c.adapter_bytes / 1e6,
         "adapters per base": c.total * 2 // c.adapter_bytes} for c in counts if c.model != "gpt3-175b"])
+
+# %% claim
+assert (paper.adapters, paper.models) == (353_500_000_000, 35_000_000_000_000)  # the paper's 354 GB and 35 TB
 
 # %% [markdown]
 # Read the last column as: so many tasks you can keep in the space of one more model. (GPT-3 is left out: its layers are fused,

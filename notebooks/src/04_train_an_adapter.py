@@ -64,6 +64,8 @@ seen = [(v["step"], v["accuracy"]) for v in run.history["validation"]]
 for (step, before), (later, after) in pairwise(seen):
     print(f"steps {step:3} to {later:3}: validation {before:.1%} to {after:.1%}, {100 * (after - before):+5.1f} points")
 print(compare("accuracy on test sentences", guess_accuracy, 100 * run.metrics["accuracy"], "%"))
+
+# %% claim
 assert run.adapter_parameters + run.head_parameters == run.trainable < run.total
 
 # %% [markdown]
@@ -111,6 +113,8 @@ others = np.random.default_rng(0).binomial(2000, 0.82, size=1000) / 2000
 low, high = np.percentile(others, [2.5, 97.5])
 print(f"95 % of them lie between {low:.1%} and {high:.1%}")
 print(compare("apart", guess_width, 100 * (high - low), "points"))
+
+# %% claim
 assert abs(others.std() - (0.82 * 0.18 / 2000) ** 0.5) < 0.001  # the formula holds
 
 # %% [markdown]
@@ -151,10 +155,12 @@ print(f"accuracy: adapter off {mind.without['accuracy']:.1%}, on {mind.with_adap
 
 # %%
 gain = mind.with_adapter["accuracy"] - mind.without["accuracy"]
-assert 0 < mind.for_the_better < mind.changed  # mostly for the better, not always
-assert abs(gain * mind.rows - (2 * mind.for_the_better - mind.changed)) < 0.5  # the changes explain the gain, to the row
 for change in mind.examples[:3]:
     print(f"[{change.truth}] {change.without} -> {change.with_adapter}: {change.text[:90]}")
+
+# %% claim
+assert 0 < mind.for_the_better < mind.changed  # mostly for the better, not always
+assert abs(gain * mind.rows - (2 * mind.for_the_better - mind.changed)) < 0.5  # the changes explain the gain, to the row
 
 # %% [markdown]
 # The head was trained *with* the adapter, so switching the adapter off is unkind to it: this tells what the adapter does to
@@ -178,6 +184,8 @@ for name, m in adapted_layers(model):
         shares[short] = (m.delta_weight().norm() / m.frozen_weight().norm()).item()
 for name, share in shares.items():
     print(f"{name:16} {share:6.1%} {'#' * round(200 * share)}")
+
+# %% claim
 assert run.recipe.lr > 2e-3 or max(shares.values()) < 1  # at a rate that is not too high each is smaller than the weight beside it
 
 # %% [markdown]
@@ -201,6 +209,8 @@ one = next(m for _, m in adapted_layers(model) if hasattr(m, "lora_A"))
 singular = torch.linalg.svdvals(one.delta_weight())
 rank = run.recipe.method.rank
 print([f"{s:.4f}" for s in singular[: rank + 2].tolist()])
+
+# %% claim
 assert (singular > 1e-5 * singular[0]).sum() <= rank  # no more directions than that, whatever it learned
 
 # %% [markdown]
@@ -219,6 +229,8 @@ with torch.no_grad():
     positive = model(**tokens).logits.softmax(-1)[:, 1]  # class 1 is "positive"
 for sentence, p in zip(sentences, positive.tolist()):
     print(f"{p:5.0%} positive   {sentence}")
+
+# %% claim
 assert ((positive >= 0) & (positive <= 1)).all()
 
 # %% [markdown]

@@ -50,8 +50,10 @@ full = memory("llama-3-8b", FullFineTuning(), batch=1, seq=8, dtype="fp32")
 for category, size in full.categories.items():
     print(f"{category:12} {size / GiB:7.2f} GiB")
 states = sum(full.categories[c] for c in ("weights", "gradients", "optimizer"))
-assert states == 16 * params("llama-3-8b", FullFineTuning()).total  # 16 bytes a parameter, exactly
 print(f"weights, gradients, moments {states / GiB:.1f} GiB; the peak, {full.peak / GiB:.1f}, comes at {full.at}")
+
+# %% claim
+assert states == 16 * params("llama-3-8b", FullFineTuning()).total  # 16 bytes a parameter, exactly
 assert full.peak == max(full.moments.values())
 
 # %% [markdown]
@@ -65,6 +67,8 @@ assert full.peak == max(full.moments.values())
 # %%
 print(f"1.2 TB are {1.2e12 / 175e9:.2f} bytes a parameter; 16 would be {16 * 175e9 / 1e12:.1f} TB")
 print(f"350 GB are {350e9 / 175e9:.2f} bytes a parameter: the frozen weights in fp16, and nothing else")
+
+# %% claim
 assert 6 < 1.2e12 / 175e9 < 8
 
 # %% [markdown]
@@ -127,6 +131,8 @@ print(compare("both train", guess_trains, trains / MiB, "MiB"))
 print(compare("both frozen", guess_frozen, frozen / MiB, "MiB"))
 print(compare("frozen, the first adapted", guess_adapted, adapted / MiB, "MiB"))
 one = 256 * 512 * 4
+
+# %% claim
 assert trains == 3 * one  # x, GELU's input, and its output, which the second matrix needs
 assert frozen == one  # GELU's input alone: frozen matrices keep nothing
 assert adapted == 2 * one + 256 * 8 * 4  # x again, for A's gradient, and the 8 numbers a token between A and B
@@ -148,17 +154,19 @@ guess_lora = None  # MiB
 from lora_lab.training.measure import measure
 
 step = {"batch": 4, "seq": 64, "dtype": "fp32", "device": "cpu"}
-peaks = {}
+peaks, traces, formulas = {}, {}, {}
 for name, method in {"full": FullFineTuning(), "LoRA": LoRA(rank=8)}.items():
     predicted = memory("minilm", method, **step)
     traced = memory("minilm", method, trace=True, **step)
     measured = measure("minilm", method, **step)
-    peaks[name] = measured.peak
+    peaks[name], traces[name], formulas[name] = measured.peak, traced.peak, predicted.peak
     for e in (predicted, traced, measured):
         print(f"{name}: {e.mode:9} {e.peak / MiB:.2f} MiB")
-    assert traced.peak == measured.peak  # to the byte
-    assert abs(predicted.peak / measured.peak - 1) < 0.01  # the formula, within a per cent
 print(compare("LoRA", guess_lora, peaks["LoRA"] / MiB, "MiB"))
+
+# %% claim
+assert traces == peaks  # to the byte
+assert all(abs(formulas[name] / peaks[name] - 1) < 0.01 for name in peaks)  # the formula, within a percent
 
 # %% [markdown]
 # A trace of any size needs neither weights nor a GPU, and the formula needs no step at all. Measured here means *bytes of tensors*. The process
@@ -207,11 +215,13 @@ for name, model in {"Llama-2-70B": "llama-2-70b", "Llama-3-70B": "llama-3-70b"}.
     cases[f"{name}\nr8 on q, v"] = memory(model, small, **qlora)
     cases[f"{name}\nr16, all linear"] = memory(model, large, **qlora)
 lowest = min(e.peak for e in cases.values())
-assert lowest > 24 * GiB  # not one fits 24 GB ...
-assert max(e.peak for e in cases.values()) < usable(card("L40S"))  # ... all fit 48
 title = f"The smallest needs {lowest / GiB:.1f} GiB: no 24 GB card holds a 70B in 4 bits"
 two = [line for line in lines(cards()) if line.name.startswith(("24 GB", "48 GB"))]
 towers_picture([Tower(n, e.categories) for n, e in cases.items()], two, title)
+
+# %% claim
+assert lowest > 24 * GiB  # not one fits 24 GB ...
+assert max(e.peak for e in cases.values()) < usable(card("L40S"))  # ... all fit 48
 
 # %% [markdown]
 # The claim is **false** as it stands. What would change the answer? Fewer bits, for one. We replace the 4.127 bits by others and leave all
@@ -220,18 +230,24 @@ towers_picture([Tower(n, e.categories) for n, e in cases.items()], two, title)
 # %%
 e = cases["Llama-2-70B\nr8 on q, v"]
 matrices = next(t.bytes for t in e.terms if "NF4" in t.symbol)
+fits = {}
 for bits in (4.127, 3, 2):
     needed = e.peak - matrices + 68_451_041_280 * bits / 8
-    verdict = "fits" if needed <= usable(card("3090")) else "does not fit"
+    fits[bits] = needed <= usable(card("3090"))
+    verdict = "fits" if fits[bits] else "does not fit"
     print(f"{bits:5g} bits: {needed / GiB:4.1f} GiB, {verdict} a 24 GB card's {usable(card('3090')) / GiB:.1f} usable")
-    assert (needed <= usable(card("3090"))) == (bits <= 2)
+
+# %% claim
+assert fits == {4.127: False, 3: False, 2: True}
 
 # %%
 from lora_lab.lesson import claim
 
 said = claim("8")  # the claim as a card, its verdict computed here; try claim("8", gpu_gb=48)
-assert said.word == "false" and claim("8", gpu_gb=48).word == "true"
 said
+
+# %% claim
+assert said.word == "false" and claim("8", gpu_gb=48).word == "true"
 
 # %% [markdown]
 # Two bits would do (and cost quality), or a 48 GB card, or two 24 GB cards with parts of the model moved out to the CPU's memory. When a
@@ -261,6 +277,8 @@ for term in gpt2.terms:
         print(f"{term.symbol}: {term.bytes / 1e6:,.0f} MB")
 tables = gpt2.categories["logits"] + gpt2.categories["temporaries"]
 print(f"the peak falls at {gpt2.at}; {tables / gpt2.peak:.0%} of it are such tables")
+
+# %% claim
 assert weights < 8 * 512 * 50257 * 4  # one table is more than the whole model
 assert abs(tables / (12 * 8 * 512 * 50257) - 1) < 0.001 and "loss" in gpt2.at  # and the loss holds three: 12 T V bytes
 
@@ -289,11 +307,13 @@ by_length = {
 }
 share = [lora / full for lora, full in zip(by_length["LoRA"], by_length["full"])]
 print(compare("LoRA's share at 32,768 tokens", guess_share, 100 * share[-1], "%"))
+title = f"At 32,768 tokens LoRA needs {share[-1]:.0%} of full fine-tuning, at 512 only {share[0]:.0%}"
+peaks_picture(lengths, by_length, lines(cards()), title)
+
+# %% claim
 assert share[0] < 0.35 and share[-1] > 0.65  # dramatic for short rows, not for long ones
 assert by_length["QLoRA"][-1] > 0.9 * by_length["LoRA"][-1]  # four-bit weights do not help there either
 assert by_length["LoRA + checkpointing"][-1] < 0.4 * by_length["LoRA"][-1]  # this does
-title = f"At 32,768 tokens LoRA needs {share[-1]:.0%} of full fine-tuning, at 512 only {share[0]:.0%}"
-peaks_picture(lengths, by_length, lines(cards()), title)
 
 # %% [markdown]
 # ### Adapting the MLP too · Exercise 4 · 4 minutes
@@ -317,6 +337,8 @@ more = {c: everywhere.categories[c] - attention.categories[c] for c in ("activat
 grew, states = more["activations"], more["weights"] + more["optimizer"]
 print(f"all linear instead of q, v: activations +{grew / GiB:.2f} GiB, adapters and their moments +{states / GiB:.2f} GiB")
 print(f"peaks: q, v {attention.peak / GiB:.1f}, all linear {everywhere.peak / GiB:.1f}, full {whole.peak / GiB:.1f} GiB")
+
+# %% claim
 assert grew > 5 * states  # what it costs is activations, not parameters ...
 assert everywhere.peak < 1.15 * attention.peak and everywhere.peak < whole.peak / 2  # ... and the purpose stands
 
@@ -353,6 +375,8 @@ for name, method in {"full": FullFineTuning(), "LoRA": LoRA(rank=8)}.items():
             trace.step(model, optimizer, setup)
         flops[name, again] = counter.get_total_flops()
     print(f"{name}: checkpointing costs {flops[name, True] / flops[name, False]:.2f} times the arithmetic")
+
+# %% claim
 assert 1.25 < flops["full", True] / flops["full", False] < 1.40 < flops["LoRA", True] / flops["LoRA", False] < 1.55
 
 # %% [markdown]
@@ -377,6 +401,8 @@ methods = {"LoRA r32": LoRA(rank=32)} | {f"{n} prompt vectors": PromptTuning(tok
 for name, method in methods.items():
     peaks[name] = memory("llama-3.2-3b", method, **rows).peak
     print(f"{name:19} {params('llama-3.2-3b', method).trainable:10,} numbers train, {peaks[name] / GiB:5.1f} GiB")
+
+# %% claim
 assert list(by_optimizer.values()) == sorted(by_optimizer.values(), reverse=True)  # each lighter than the one before
 assert peaks["20 prompt vectors"] < peaks["LoRA r32"] < peaks["200 prompt vectors"]  # each vector is one more token in every layer
 

@@ -44,6 +44,8 @@ choices = {"q": 36, "v": 36, "q,v": 18, "q,k,v,o": 9, "up,down": 7, "all-linear"
 for targets, rank in choices.items():
     print(f"{targets:10} rank {rank:2}: {params('minilm', LoRA(rank, targets=targets)).trainable:,} numbers in six layers")
 budget = {t: params("minilm", LoRA(r, targets=t)).trainable for t, r in choices.items()}
+
+# %% claim
 assert budget["q"] == budget["v"] == budget["q,v"] == budget["q,k,v,o"] == budget["all-linear"] == 6 * 27_648
 assert 0.96 < budget["up,down"] / budget["q,v"] < 1
 
@@ -81,6 +83,8 @@ print(f"{len(recipes)} runs of {shared['steps']} steps")
 # print(catch_up("target_modules", store))
 runs = sweep(recipes, store)
 print(f"{len(runs)} runs in {runs.seconds:.0f} s, {runs.skipped} of them found in the store; packs of {runs.packs}")
+
+# %% claim
 assert runs.failed == 0
 assert {len(group) for _, group in runs.frame.groupby(["targets", "lr"])} == {len(seeds)}  # every cell is whole
 
@@ -100,6 +104,8 @@ best = sweeps.best_rate(runs.frame)
 for targets, rate in chosen.items():
     where = "edge" if rate in (min(rates), max(rates)) else "inside"
     print(f"{targets:10} best at {rate:g} ({where})")
+
+# %% claim
 assert set(chosen.index) == {",".join(t.split(",")) for t in some}
 assert (best.groupby("targets").size() == len(seeds)).all()  # one rate each, all its seeds
 
@@ -125,6 +131,8 @@ print("you said", guess_best or "nothing", "and the highest mean is", max(means,
 said = verdicts(at_best, against="q,v")
 for targets, verdict in said.items():
     print(f"{targets} against q,v: {verdict}")
+
+# %% claim
 assert set(said) == set(at_best) - {"q,v"}
 assert all(v.outcome in ("better", "worse", "equivalent", "undecided") for v in said.values())
 assert all(v.more_seeds is None and v.more_rows is None for v in said.values() if v.outcome != "undecided")
@@ -167,6 +175,8 @@ for targets, (rank, wikisql, mnli) in paper.items():
 print("*: more than two spreads from q,v")
 print(compare("told apart from q,v on WikiSQL", guess_apart, len(apart)))
 print(compare("told apart from q,v on MNLI", guess_mnli, len(on_mnli)))
+
+# %% claim
 assert apart == ["q", "k", "q,k"] and on_mnli == ["q", "k", "v", "q,k,v,o"]
 assert paper["q,k,v,o"][2] > paper["q,v"][2] > max(paper[t][2] for t in ("q", "k", "v"))  # on MNLI all four lie above
 
@@ -174,8 +184,10 @@ assert paper["q,k,v,o"][2] > paper["q,v"][2] > max(paper[t][2] for t in ("q", "k
 from lora_lab.lesson import claim
 
 said = claim("9a")  # "q and v are the right default": our sweep, table 5, and what others report of larger models
-assert said.word == "depends" and claim("9a", place="q", reported=False).word != "true"
 said
+
+# %% claim
+assert said.word == "depends" and claim("9a", place="q", reported=False).word != "true"
 
 # %% [markdown]
 # By this rough rule `q` or `k` alone lie below `q,v` on both tasks. Of the others WikiSQL tells nothing apart but `q,k`; on MNLI `v` alone lies below, and *all four above*.
@@ -191,6 +203,8 @@ guess_times = None
 # %%
 narrow, wide = (params("minilm", LoRA(8, targets=targets)).trainable for targets in ("q,v", "all-linear"))
 print(compare("all-linear against q,v at rank 8", guess_times, wide / narrow, "times"))
+
+# %% claim
 assert wide / narrow == 6912 / 1536 == 4.5  # numbers a layer and rank
 
 # %% [markdown]

@@ -43,6 +43,8 @@ from lora_lab import FullFineTuning, LoRA, PromptTuning
 counts = {m.name: params("minilm", m).trainable for m in (PromptTuning(tokens=20), LoRA(rank=8), FullFineTuning())}
 print(compare("a soft prompt of 20", guess_prompt, counts["prompt"], "numbers"))
 print(compare("LoRA of full fine-tuning", guess_lora, 100 * counts["lora"] / counts["full"], "%"))
+
+# %% claim
 assert counts["prompt"] == 20 * 384 and counts["lora"] == 6 * 2 * 8 * (384 + 384)
 
 # %% [markdown]
@@ -80,6 +82,8 @@ found = reference if CATCH_UP else panel.result().to_json()
 rows = {row["method"]: row for row in found["methods"]}
 made = reference["environment"]
 print(f"reference: {len(reference['methods'])} methods, {len(reference['seeds'])} seeds, {reference['steps']} steps, made on {made['hardware']}, {made['date']}")
+
+# %% claim
 assert {"probe", "prompt", "lora", "full"} <= rows.keys()
 assert len(reference["seeds"]) >= 5 and all(row["against"] for row in reference["methods"])  # every row with its verdict
 
@@ -90,6 +94,8 @@ for name in order:
     print(f"{rows[name]['label']:14} {means[name]:.1f} %   seeds:", *(f"{100 * a:.1f}" for a in rows[name]["accuracy"]["each"]), mark)
 print("you said", guess_order or "nothing", "and it is", order)
 print(compare("full ahead of LoRA", guess_ahead, means["full"] - means["lora"], "points"))
+
+# %% claim
 assert not set(found["seeds"]) & set(found["tuning_seeds"])  # what chose the rate is not what is scored
 
 # %% [markdown]
@@ -105,11 +111,13 @@ from lora_lab.plots.methods import finding, memory, quality, rate_curves
 
 ours = {row["method"]: row["accuracy"]["mean"] for row in reference["methods"]}
 print({name: f"{100 * mean:.1f} %" for name, mean in sorted(ours.items(), key=lambda item: -item[1])})
+print("our reference says:", finding(reference))
+quality(found, reference)
+
+# %% claim
 assert 0.82 <= ours["full"] <= 0.87
 assert abs(ours["full"] - ours["lora"]) <= 0.03
 assert ours["prompt"] > ours["head"]
-print("our reference says:", finding(reference))
-quality(found, reference)
 
 # %% [markdown]
 # One bar stands where no seed is: that of the bottleneck. Three of its five seeds are among the best of all, two have ended at a coin's 50 %. The rate that *one* tuning seed
@@ -118,6 +126,8 @@ quality(found, reference)
 # %%
 apart = {row["method"]: 100 * (max(row["accuracy"]["each"]) - min(row["accuracy"]["each"])) for row in reference["methods"]}
 print({name: f"{points:.1f} points" for name, points in apart.items()})
+
+# %% claim
 assert apart.pop("bottleneck") > 25 and 6 < apart.pop("ptuning") < 12 and max(apart.values()) < 6  # between the seeds of one method
 
 # %% [markdown]
@@ -128,11 +138,13 @@ assert apart.pop("bottleneck") > 25 and 6 < apart.pop("ptuning") < 12 and max(ap
 chosen = {name: row["lr"] for name, row in rows.items() if row["lr"]}
 print({name: f"{lr:g}" + (" (edge)" if rows[name]["edge"] else "") for name, lr in chosen.items()}, mark)
 print(compare("the soft prompt's rate against full fine-tuning's", guess_times, chosen["prompt"] / chosen["full"], "times"))
+rate_curves(found, reference)
+
+# %% claim
 for row in found["methods"]:
     best = max((one["validation"] for one in row["tried"] if one["validation"] is not None), default=None)
     assert row["lr"] is None or best in [one["validation"] for one in row["tried"] if one.get("lr") == row["lr"]]  # chosen on validation
 assert chosen["prompt"] > 10 * chosen["full"]
-rate_curves(found, reference)
 
 # %% [markdown]
 # A *few* numbers that train must go far to change anything; *all* of them need move only a little each. Whoever gives every method LoRA's rate has decided the comparison: full fine-tuning would
@@ -166,6 +178,8 @@ hundred = [verdict(one, other, margin=0.015) for one, other in zip(a, b)]
 unseen = sum(v.p_difference > 0.05 for v in hundred)
 print(compare("no difference found", guess_unseen, unseen, "of 100"))
 print("called equivalent within 1.5 points:", sum(v.outcome == "equivalent" for v in hundred), "of 100")
+
+# %% claim
 assert unseen > 50 and sum(v.outcome == "equivalent" for v in hundred) <= 5
 
 # %% [markdown]
@@ -199,7 +213,6 @@ checks.check_equivalence_rule(equivalent)
 for name, one in (("reference", reference), ("yours" + mark, found)):
     said = next(row for row in one["methods"] if row["method"] == "lora")["against"]["full"]
     print(f"LoRA against full fine-tuning, {name}: {said['words']}")
-    assert said["kind"] in ("better", "worse", "equivalent", "undecided")
 kinds = {row["label"]: row["against"]["full"]["kind"] for row in reference["methods"] if "full" in row["against"]}
 for kind in ("better", "equivalent", "undecided", "worse"):
     print(f"{kind:10} against full:", ", ".join(name for name, own in kinds.items() if own == kind) or "none")
@@ -208,8 +221,10 @@ for kind in ("better", "equivalent", "undecided", "worse"):
 from lora_lab.lesson import claim
 
 said = claim("13")  # the claim over four sources; the question is whether LoRA is behind by more than the margin
-assert said.word == "undecided" and claim("13", tasks="minilm_rt", margin=0.03).word == "true"
 said
+
+# %% claim
+assert said.word == "undecided" and claim("13", tasks="minilm_rt", margin=0.03).word == "true"
 
 # %% [markdown]
 # ### Exercise 3 · 2 minutes
@@ -233,9 +248,11 @@ own, whole = rows["lora"], rows["full"]
 for what, key in (("numbers that train", "trainable"), ("bytes of the file", "adapter_bytes"), ("memory of a step", "peak_bytes"), ("seconds of a run", "seconds")):
     if own[key] and whole[key]:
         print(f"{what:20} full {whole[key]:>14,.0f}   LoRA {own[key]:>12,.0f}   {whole[key] / own[key]:8.1f} times", mark)
+memory(reference)
+
+# %% claim
 assert whole["trainable"] > 100 * own["trainable"] and whole["adapter_bytes"] > 100 * own["adapter_bytes"]
 assert whole["peak_bytes"] / own["peak_bytes"] < whole["trainable"] / own["trainable"] / 10  # memory shrinks far less than the count
-memory(reference)
 
 # %% [markdown]
 # The count shrinks by hundreds, memory by far less: weights and activations stay (lesson 05). The seconds flatter LoRA: its runs share one frozen model side by side, in bf16 where this
@@ -254,6 +271,8 @@ checks.check_added_share(100 * 20 / 27)
 sizes = {row["method"]: row for row in reference["methods"]}
 for name in ("prompt", "lora"):
     print(f"{name:7} {sizes[name]['trainable']:7,} numbers, {sizes[name]['peak_bytes'] / 2**20:6,.0f} MiB, {sizes[name]['added_tokens']} tokens added")
+
+# %% claim
 assert sizes["prompt"]["trainable"] < sizes["lora"]["trainable"] / 9
 assert sizes["prompt"]["added_tokens"] == 20 and sizes["lora"]["added_tokens"] == 0
 
@@ -272,6 +291,8 @@ for name, solved in suite.items():
     print(f"{name:42} {solved:4.1f} % {'#' * round(solved)}")
 first, _, third, _, _, lora_solved, _ = suite.values()
 print(f"of {lora_solved - first:.1f} points between the default prompt and LoRA, {lora_solved - third:.1f} remain")
+
+# %% claim
 assert third - first > 2 * (lora_solved - third)  # two settings move it more than what then remains
 
 # %% [markdown]
@@ -294,6 +315,8 @@ print(f"from the worst rate to the best: {by_rate:.1f} points; vocabulary start 
 at_best = {start: prompts.at(init=start, lr=float(swing.loc[start].idxmax())) for start in starts}
 answer = verdict(at_best["vocabulary"], at_best["random"])
 print("vocabulary start against random start:", answer)
+
+# %% claim
 assert prompts.failed == 0 and len(prompts) == len(recipes)
 assert FAST or by_rate > 2  # the rate alone moves it by more than seeds do
 
@@ -312,6 +335,8 @@ few = little({HeadOnly(): 1e-2, LoRA(): 2e-3}, task=task, examples=[50], subsets
 print(few)
 draws = 100 * few.frame.groupby("method").accuracy.agg(lambda each: each.max() - each.min()).max()
 print(f"between draws of one method: {draws:.1f} points", mark)
+
+# %% claim
 assert len(few.frame) == 2 * (2 if FAST else 3)
 
 # %% [markdown]

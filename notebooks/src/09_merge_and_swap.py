@@ -78,6 +78,8 @@ print(report)
 print(compare("answers that changed", guess_changed, int((merged.argmax(1) != beside.argmax(1)).sum()), f"of {sentences}"))
 you_said = "nothing" if guess_equal is None else guess_equal
 print("equal to the bit:", torch.equal(merged, beside), f"(you said {you_said}); largest difference {(merged - beside).abs().max():.1e}")
+
+# %% claim
 assert torch.equal(merged.argmax(1), beside.argmax(1)) and (merged - beside).abs().max() < 1e-4
 
 # %% [markdown]
@@ -107,6 +109,8 @@ hundred, _ = off()
 print(compare("equal to the bit after one", guess_same, 100 * same, "%"))
 print(f"off by {once:.1e} after one, {hundred:.1e} after a hundred")
 print(compare("a hundred against one", guess_drift, hundred / once, "times"))
+
+# %% claim
 assert once < 1e-6 and hundred < 1e-6 and hundred < 3 * once
 
 # %% [markdown]
@@ -136,6 +140,8 @@ guess_rounding = None  # per cent
 weight = torch.tensor(0.75, dtype=torch.bfloat16)
 for update in (0.9 * 2**-9, 1.1 * 2**-9):
     print(f"0.75 + {update:.5f} = {(weight.float() + update).bfloat16().item():.5f}")
+
+# %% claim
 assert (weight.float() + 0.9 * 2**-9).bfloat16() == weight < (weight.float() + 1.1 * 2**-9).bfloat16()
 
 # %%
@@ -145,6 +151,8 @@ print(report)
 print(compare("rounding", guess_rounding, 100 * report.rounding, "% of the update"))
 changed = int((narrow(**batch).logits.argmax(1) != beside.argmax(1)).sum())
 print(f"{changed} of {sentences} answers are others than in fp32 with the adapter beside")
+
+# %% claim
 assert 0 < report.rounding < 0.1 and changed <= 10
 
 # %% [markdown]
@@ -161,8 +169,10 @@ shrink = [2.0**-n for n in range(12)]
 kept = {"bf16": W.bfloat16(), "fp16": W.half()}
 lost = {name: [rounding_of("", w, w.float() + f * update).relative for f in shrink] for name, w in kept.items()}
 own = float(update.norm() / W.norm())
-assert lost["bf16"][7] > 0.5 > 0.1 > lost["bf16"][0] and all(a > b for a, b in zip(lost["bf16"], lost["fp16"]))
 rounding_picture([own * f for f in shrink], lost, own)
+
+# %% claim
+assert lost["bf16"][7] > 0.5 > 0.1 > lost["bf16"][0] and all(a > b for a, b in zip(lost["bf16"], lost["fp16"]))
 
 # %% [markdown]
 # Of an update of a thousandth of the weight, bf16 turns more than half into noise. Beside its base the same update is not rounded, as A and B are kept in fp32. So: **merge in fp32**, `merge(model, fp32=True)`, and
@@ -193,13 +203,15 @@ for rows in (1, 8 if FAST else 32):
         print(compare("merged", guess_merged, 100 * (took["merged"] / took["base"] - 1), "% longer"))
 work = {name: operations(way) for name, way in asked(1).items()}
 print("operations:", {name: f"{count / work['base'] - 1:+.1%}" for name, count in work.items()})
-assert work["merged"] == work["base"] < work["beside"] < 1.02 * work["base"]
 
 from lora_lab.lesson import claim
 
 said = claim("10a")  # "merging costs nothing", over three ways to hold the base; 10b says the same of swapping
-assert said.word == "depends" and said.on == ("dtype",) and claim("10b").word == "false"
 said
+
+# %% claim
+assert work["merged"] == work["base"] < work["beside"] < 1.02 * work["base"]
+assert said.word == "depends" and said.on == ("dtype",) and claim("10b").word == "false"
 
 # %% [markdown]
 # Times jump when a machine does other things as well. What does not jump is the arithmetic, so the last line counts it, multiplications and additions. Merged, it is the base's own, exactly: the slogan holds. Beside, less than one per cent more is to be *computed*. The *time* of one sentence grows by more than that (in our bench, 2026-11, two
@@ -250,6 +262,8 @@ took = milliseconds(swaps, rounds=20)
 use, rewrite = took["use"] / 2, took["rewrite"]
 print(compare("use", guess_use, use, "ms"))
 print(compare("unmerge and merge", guess_rewrite, rewrite, "ms"))
+
+# %% claim
 assert use < 1 and rewrite > 10 * use
 
 # %% [markdown]
@@ -339,6 +353,8 @@ for key in list(shapes)[:2] + list(shapes)[-1:]:
     print(f"{key}  {shapes[key]}")
 print(compare("the file", guess_bytes, adapter, "bytes"))
 header = 8 + int.from_bytes((Path(run.adapter) / "adapter_model.safetensors").read_bytes()[:8], "little")
+
+# %% claim
 assert adapter == header + 4 * (73_728 + 770)
 
 # %% [markdown]
@@ -356,6 +372,8 @@ print(written)
 with quiet():
     plain = AutoModelForSequenceClassification.from_pretrained(store / "merged")
 torch.testing.assert_close(plain(**batch).logits, beside, rtol=1e-4, atol=1e-4)
+
+# %% claim
 assert written.bytes > 100 * adapter  # the price of the left column
 
 # %% [markdown]
@@ -369,8 +387,10 @@ before = smol.lm_head.weight.clone()
 lora_layers(smol)[0].lora_embedding_A.normal_(std=0.01)
 report = merge(smol)
 print(report)
-assert report.untied and torch.equal(smol.lm_head.weight, before) and report.added_bytes == 49152 * 576 * 4
 unmerge(smol)
+
+# %% claim
+assert report.untied and torch.equal(smol.lm_head.weight, before) and report.added_bytes == 49152 * 576 * 4
 assert smol.lm_head.weight is smol.model.embed_tokens.base_layer.weight  # tied again
 
 # %% [markdown]

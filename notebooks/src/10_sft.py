@@ -37,6 +37,8 @@ print(f"reference: three voices on {reference['recipes']['captain']['model']}, m
 for name, task in voices.items():
     print(f"{name:9} {task.train.prompts[1]}  {task.train.texts[1]}")
 asked = [str(prompt) for prompt in voices["captain"].test.prompts]
+
+# %% claim
 assert all([str(prompt) for prompt in task.test.prompts] == asked for task in voices.values())
 assert not set(map(str, voices["captain"].train.prompts)) & set(asked)  # a held-out question was never trained on
 
@@ -54,6 +56,8 @@ ids = prompt_ids(tokenizer, [question("Why does ice float?")])[0]
 print(" | ".join(tokenizer.decode([i]).replace("\n", "\\n") for i in ids))
 print(compare("tokens", guess_tokens, len(ids)))
 plain = len(tokenizer("Why does ice float?")["input_ids"])
+
+# %% claim
 assert len(ids) > 4 * plain
 assert "helpful AI assistant named SmolLM" in rendered(tokenizer, question("Why does ice float?"))
 
@@ -75,6 +79,8 @@ for token, label in list(zip(row.tokens, labels))[row.prompt - 4 :]:
     print(f"{tokenizer.decode([token])!r:18} {'·' if label == -100 else 'learnt'}")
 learnt = [label for label in labels if label != -100]
 print(f"{len(learnt)} of {len(row.tokens)} tokens are learnt")
+
+# %% claim
 assert tokenizer.decode(learnt[-1:]) == "<|im_end|>"  # a model that is never shown an end never stops
 
 # %% [markdown]
@@ -143,6 +149,8 @@ curve = [v["perplexity"] for v in run.history["validation"]]
 print("validation perplexity:", *(f"{p:.1f}" for p in curve), mark)
 print(compare("before", guess_before, curve[0]))
 print(compare("after", guess_after, curve[-1]))
+
+# %% claim
 assert curve[-1] < curve[0]
 assert run.head_parameters == 0 and run.adapter_parameters == 30 * 8 * ((576 + 576) + (576 + 192))  # q and v of 30 layers
 
@@ -183,6 +191,8 @@ asking.show()
 said = asking.answers()
 for name, text in said.items():
     print(f"{name:9} {text}{mark}")
+
+# %% claim
 assert list(said) == ["base", *adapters]
 
 # %% [markdown]
@@ -193,6 +203,8 @@ for n in (2, 4, 8):
     print(reference["questions"][n])
     for name, texts in reference["answers"].items():
         print(f"    {name:9} {texts[n][:160]}")
+
+# %% claim
 assert reference["questions"] == asked
 
 # %% [markdown]
@@ -215,11 +227,13 @@ table = reference["perplexity"]
 print("the captain's adapter on the preacher:", f"{table['captain']['preacher']:.1f}", " the base on him:", f"{table['base']['preacher']:.1f}")
 for adapter, row in reference["heard"].items():
     print(f"{adapter:9} fits the schema: {reference['fits'][adapter]:4.0%}   heard as", {voice: f"{share:.0%}" for voice, share in row.items()})
+perplexity_table(table, " (reference)")
+
+# %% claim
 assert own_is_lowest(table) and reference["n"] == 30
 assert table["captain"]["preacher"] < table["base"]["preacher"] and table["captain"]["json"] > table["base"]["json"]
 assert reference["fits"]["json"] >= 0.9 and reference["fits"]["base"] == 0
 assert all(reference["heard"][name][name] == max(reference["heard"][name].values()) for name in voices)
-perplexity_table(table, " (reference)")
 
 # %% [markdown]
 # The captain's adapter finds the preacher *less* surprising than the base does: both speak an old English that the base was polite enough to avoid. It finds JSON more surprising. A voice is not an isolated
@@ -232,8 +246,10 @@ from lora_lab.experiments.styles import our_ear
 
 for name, task in voices.items():
     print(f"{name:9} written, heard as", {voice: f"{share:.0%}" for voice, share in our_ear().shares(task.test.texts).items()})
-    assert our_ear().shares(task.test.texts)[name] > 0.9  # else the measure would be useless
 print("Aye, the moon pulls her, lad:", our_ear().hears("Aye, the moon pulls her, lad"))
+
+# %% claim
+assert all(our_ear().shares(task.test.texts)[name] > 0.9 for name, task in voices.items())  # else the measure would be useless
 
 # %% [markdown]
 # Now the same table of *your* adapters.
@@ -244,8 +260,10 @@ from lora_lab.experiments.styles import off_is_base
 bank = asking.bank  # the base and adapters that answered above: opened once more they would take half a gigabyte more
 rows_scored = 4 if FAST else 0  # 0: all
 yours = perplexities(bank, tokenizer, [voices[name] for name in adapters], rows=rows_scored)
-assert own_is_lowest(yours)
 perplexity_table(yours, mark)
+
+# %% claim
+assert own_is_lowest(yours)
 
 # %% [markdown]
 # ## Off is off
@@ -255,12 +273,14 @@ perplexity_table(yours, mark)
 from lora_lab.experiments.styles import plain_of
 
 again = plain_of(bank)  # the base once more, from its files
-assert off_is_base(bank, again, tokenizer, voices["captain"])
 bank.use("captain")
 ahoy = tokenizer("ahoy", return_tensors="pt").to(bank.model.device)
-assert not torch.equal(bank.model(**ahoy).logits, again(**ahoy).logits)  # on is not off
 bank.use(None)
 print("with the adapter off, every logit is the base's")
+
+# %% claim
+assert off_is_base(bank, again, tokenizer, voices["captain"])
+assert not torch.equal(bank.model(**ahoy).logits, again(**ahoy).logits)  # on is not off
 
 # %% [markdown]
 # ## Style, not new knowledge
@@ -272,9 +292,11 @@ facts = reference["facts"]
 print({name: f"{right} of {facts['n']}" for name, right in facts["right"].items()})
 for name, texts in facts["answers"].items():
     print(f"{name:9} {facts['questions'][0]}  {texts[0]}")
-assert max(facts["right"][name] for name in voices) <= facts["right"]["base"] + 1
 sure = [text.count('"certainty": "high"') for text in facts["answers"]["json"]]
 print(f"json says high certainty {sum(sure)} times of {facts['n']}, and is right {facts['right']['json']} times")
+
+# %% claim
+assert max(facts["right"][name] for name in voices) <= facts["right"]["base"] + 1
 assert sum(sure) > facts["right"]["json"]
 
 # %% [markdown]
@@ -317,8 +339,10 @@ checks.check_own_pairs(mine)
 from lora_lab.lesson import claim
 
 said = claim("17")
-assert said.word == "false" and claim("17", methods="lora", objectives="sft").word == "undecided"
 said
+
+# %% claim
+assert said.word == "false" and claim("17", methods="lora", objectives="sft").word == "undecided"
 
 # %% [markdown]
 # ## What you know now

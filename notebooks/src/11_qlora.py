@@ -40,6 +40,8 @@ scaled = block / absmax
 print(f"absmax {absmax:.4f}; the first weights {[round(x, 3) for x in block[:5].tolist()]}, scaled {[round(x, 3) for x in scaled[:5].tolist()]}")
 levels = FORMATS["nf4"].levels
 print("levels", [round(x, 3) for x in levels.tolist()])
+
+# %% claim
 assert scaled.abs().max() == 1 and len(levels) == 16 and levels[7] == 0 and levels[0] == -1 and levels[15] == 1
 
 # %% [markdown]
@@ -74,6 +76,8 @@ back = levels[mine] * absmax
 print("codes", mine[:12].tolist(), "->", [round(x, 3) for x in back[:5].tolist()])
 print(f"error of the block: {float((back - block).norm() / block.norm()):.1%}")
 held = quantize(weight, "nf4-single")
+
+# %% claim
 assert torch.equal(unpack(held.packed, 4)[:64], mine) and torch.equal(held.dequantized()[0, :64], back)
 assert held.packed.numel() == weight.numel() / 2  # bytes
 
@@ -94,8 +98,10 @@ errors = weight_errors(("nf4", "int4"))
 print(compare("int4's error in per cent of NF4's", guess_int4, 100 * errors["int4"] / errors["nf4"], "%"))
 used = {name: unpack(quantize(weight, name).packed, 4).bincount(minlength=16) / weight.numel() for name in errors}
 print({name: f"most used code {share.max():.0%}, least used of its levels {share[share > 0].min():.1%}" for name, share in used.items()})
-assert errors["int4"] > 1.15 * errors["nf4"] and used["nf4"].max() < used["int4"].max()
 levels_among_weights((weight.view(-1, 64) / weight.view(-1, 64).abs().amax(1, keepdim=True)).numpy(), {n: FORMATS[n].levels.numpy() for n in errors}, errors)
+
+# %% claim
+assert errors["int4"] > 1.15 * errors["nf4"] and used["nf4"].max() < used["int4"].max()
 
 # %% [markdown]
 # It is no magic: NF4 fits *bells*. On numbers that are spread evenly, int4 wins. And the block matters more than the levels do:
@@ -104,12 +110,13 @@ levels_among_weights((weight.view(-1, 64) / weight.view(-1, 64).abs().amax(1, ke
 def wrong(w, name):
     return float((quantize(w, name).dequantized() - w).norm() / w.norm())
 
-
 even = torch.rand(384, 384, generator=torch.Generator().manual_seed(0)) - 0.5
 print(f"evenly spread numbers: nf4 {wrong(even, 'nf4'):.1%}, int4 {wrong(even, 'int4'):.1%}")
 whole = levels[codes_of(weight / weight.abs().max(), levels).int()] * weight.abs().max()
 one_block = float((whole - weight).norm() / weight.norm())
 print(compare("one block for the matrix, error against blocks of 64", guess_one_block, one_block / wrong(weight, "nf4"), "times"))
+
+# %% claim
 assert wrong(even, "int4") < wrong(even, "nf4") and one_block > 1.3 * wrong(weight, "nf4")
 
 # %% [markdown]
@@ -132,16 +139,20 @@ from lora_lab.methods import bnb
 
 for name in ("nf4-single", "nf4"):
     print(f"{name:10} {quantize(weight, name).bits_per_weight:.4f} bits a weight, error {wrong(weight, name):.3%}")
-assert quantize(weight, "nf4-single").bits_per_weight == 4.5
-assert abs(quantize(weight).bits_per_weight - (4 + 8 / 64 + 32 / (64 * 256))) < 0.001
-assert wrong(weight, "nf4") < 1.01 * wrong(weight, "nf4-single")  # 0.37 bits saved for next to nothing
 
 if theirs := bnb.module():
     packed, state = theirs.functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
     ours = quantize(weight)
-    assert torch.equal(packed.flatten(), ours.packed) and torch.equal(state.absmax, ours.absmax) and torch.equal(state.state2.absmax, ours.scales)
-    assert torch.equal(theirs.functional.dequantize_4bit(packed, state), ours.dequantized())
-print("equal to bitsandbytes, bit by bit" if theirs else "bitsandbytes is not installed here: pip install 'lora-lab[quantisation]'")
+    pairs = [(packed.flatten(), ours.packed), (state.absmax, ours.absmax), (state.state2.absmax, ours.scales)]
+    pairs += [(theirs.functional.dequantize_4bit(packed, state), ours.dequantized())]
+    same = all(torch.equal(one, other) for one, other in pairs)
+print(f"equal to bitsandbytes, bit by bit: {same}" if theirs else "bitsandbytes is not installed here: pip install 'lora-lab[quantisation]'")
+
+# %% claim
+assert not theirs or same
+assert quantize(weight, "nf4-single").bits_per_weight == 4.5
+assert abs(quantize(weight).bits_per_weight - (4 + 8 / 64 + 32 / (64 * 256))) < 0.001
+assert wrong(weight, "nf4") < 1.01 * wrong(weight, "nf4-single")  # 0.37 bits saved for next to nothing
 
 # %% [markdown]
 # ## Training through codes
@@ -157,13 +168,15 @@ x = torch.randn(8, 384, requires_grad=True)
 with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
     y = layer(x)
 y.sum().backward()
-assert sum(kept) == 0 and torch.allclose(x.grad, torch.ones(8, 384) @ layer.dequantized(), atol=1e-5)
 four = load_model("minilm", num_labels=2, dtype="nf4")
 report = LoRA(rank=8).attach(four)
 ids = torch.randint(1000, 2000, (2, 12), generator=torch.Generator().manual_seed(0))
 four(input_ids=ids).logits.sum().backward()
 reached = [name for name, p in four.named_parameters() if p.grad is not None]
 print(f"{report.trainable:,} of {report.total:,} numbers train; {len(reached)} tensors got a gradient, codes are not among them")
+
+# %% claim
+assert sum(kept) == 0 and torch.allclose(x.grad, torch.ones(8, 384) @ layer.dequantized(), atol=1e-5)
 assert all("lora_" in name or "classifier" in name for name in reached) and report.total > 22_000_000
 assert all(p.dtype == torch.float32 for p in four.parameters() if p.requires_grad)
 
@@ -186,10 +199,12 @@ for name, setup in (("minilm", {"batch": 4, "seq": 64, "device": "cpu"}), ("llam
     print(f"{name}: {sixteen.peak / 2**20:,.0f} MiB -> {fours.peak / 2**20:,.0f} MiB, of which weights {fours.categories['weights'] / 2**20:,.0f}")
 print(compare("minilm", guess_minilm, share["minilm"], "%"))
 print(compare("llama-2-70b", guess_70b, share["llama-2-70b"], "%"))
-assert share["llama-2-70b"] < 33 and share["minilm"] > 60
 setup = {"batch": 4, "seq": 64, "device": "cpu", "dtype": "bf16", "quantised": "nf4"}
 predicted, traced, real = memory("minilm", LoRA(), **setup), memory("minilm", LoRA(), trace=True, **setup), measure("minilm", LoRA(), **setup)
 print(f"minilm in NF4, LoRA: predicted {predicted.peak / 2**20:.2f} MiB, traced {traced.peak / 2**20:.2f}, measured {real.peak / 2**20:.2f}")
+
+# %% claim
+assert share["llama-2-70b"] < 33 and share["minilm"] > 60
 assert abs(predicted.peak / real.peak - 1) < 0.03 and abs(traced.peak / real.peak - 1) < 0.03
 
 # %% [markdown]
@@ -206,6 +221,8 @@ for rows in (16, 2048):
     x = torch.randn(rows, 1536, requires_grad=True)
     took = milliseconds({how: lambda one=one, x=x: one(x).sum().backward() for how, one in {"fp32": plain, **coded}.items()}, rounds=5)
     print(f"{rows:5} tokens:", "; ".join(f"{how} {ms:.2f} ms" for how, ms in took.items()))
+
+# %% claim
 assert all(torch.equal(one.dequantized(), coded["our own code"].dequantized()) for one in coded.values())  # the same numbers either way
 
 # %% [markdown]
@@ -227,14 +244,16 @@ from lora_lab.plots.bits import quality_against_bits
 print(catch_up("bits", store))
 reference = bits_curve(store=store)  # finds all of them done
 print(reference)
-assert all(len(runs) == 5 for runs in reference.runs.values()) and set(reference.verdicts) == set(CURVE[1:])
 outcomes = {row["dtype"]: row["outcome"] for row in reference.table()}
 means = {row["dtype"]: row["mean"] for row in reference.table()}
 equivalent = [row["bits"] for row in reference.table() if row["outcome"] == "equivalent"]
 print(compare("fewest bits that are equivalent", guess_bits, round(min(equivalent)), "bits"))
+quality_against_bits(reference)
+
+# %% claim
+assert all(len(runs) == 5 for runs in reference.runs.values()) and set(reference.verdicts) == set(CURVE[1:])
 assert outcomes["int8+bf16"] == outcomes["nf4+bf16"] == "equivalent"
 assert outcomes["nf3+bf16"] == "undecided" and outcomes["nf2+bf16"] == "worse" and means["nf2+bf16"] < 0.7565
-quality_against_bits(reference)
 
 # %% [markdown]
 # Weights that are 9 % wrong cost nothing that 1.5 points would notice; at 57 % wrong seven points are gone, and what remains is *below* the probe of lesson 08 (75.65 % there). The adapter
@@ -257,8 +276,10 @@ checks.check_three_bits_said("c")
 # %%
 live = bits_curve(("nf4+bf16",), task=task, seeds=1, steps=steps(200, 4), batch=16 if not FAST else 4, store=store)
 print(f"yours: {live.values('nf4+bf16')[0]:.1%} after {steps(200, 4)} steps{mark}; ours after 400: {means['nf4+bf16']:.1%}")
-assert 0 < live.values("nf4+bf16")[0] <= 1
 quality_against_bits(reference, live)
+
+# %% claim
+assert 0 < live.values("nf4+bf16")[0] <= 1
 
 # %% [markdown]
 # ## Why not on SmolLM2?
@@ -277,6 +298,8 @@ with safe_open(next(asset_path("smollm2").glob("*.safetensors")), "pt") as file:
 different = {name: max(len(block.unique()) for block in w.reshape(-1, 32)[:500]) for name, w in (("smollm2", other), ("minilm", weight))}
 print(compare("smollm2", guess_smollm2, different["smollm2"]))
 print(compare("minilm", guess_different, different["minilm"]))
+
+# %% claim
 assert different["smollm2"] <= 16 < different["minilm"] == 32
 
 # %% [markdown]
@@ -293,6 +316,8 @@ untrained = {"bf16": 3.288, "nf4+bf16": 3.591}  # reference: the bases before an
 means = {dtype: sum(each) / len(each) for dtype, each in losses.items()}
 print(f"gap before training {untrained['nf4+bf16'] - untrained['bf16']:.3f}, after 20 steps {means['nf4+bf16'] - means['bf16']:.3f} nats a token")
 left = (means["nf4+bf16"] - means["bf16"]) / (untrained["nf4+bf16"] - untrained["bf16"])
+
+# %% claim
 assert 0 < left < 0.7
 
 # %% [markdown]
@@ -316,6 +341,8 @@ for _ in range(1000):
     thousand += torch.tensor(0.001).bfloat16()
 print("1 + 2^-9 in bf16:", (one + 2**-9).item(), "| a thousand times 0.001 added to 1:", thousand.item())
 print("70,000 in fp16:", torch.tensor(70_000.0).half().item(), "| 1e-8 in fp16:", torch.tensor(1e-8).half().item(), "| both in bf16:", torch.tensor([7e4, 1e-8]).bfloat16().tolist())
+
+# %% claim
 assert one + 2**-9 == 1 and thousand == 1
 assert torch.tensor(70_000.0).half().isinf() and torch.tensor(1e-8).half() == 0 and torch.tensor(1e-8).bfloat16() > 0
 
@@ -335,6 +362,8 @@ lost = {(rate, d): 100 * float(((a.to(d) - rate) == a.to(d)).float().mean()) for
 for (rate, d), percent in lost.items():
     print(f"rate {rate:g}, A in {str(d)[6:]:8} {percent:5.1f} % do not move")
 print(compare("bf16 at 1e-4", guess_lost, lost[1e-4, torch.bfloat16], "%"))
+
+# %% claim
 assert lost[2e-3, torch.bfloat16] == 0 and lost[1e-4, torch.bfloat16] > 30 and lost[1e-5, torch.float32] == 0
 
 # %% [markdown]
@@ -353,6 +382,8 @@ over = 2 ** (1 + int(torch.log2(65_504 / gradient.abs().max())))  # 65,504 is th
 halves = {scale: (gradient * scale).half() for scale in (1, 2**12, 2**24, over)}
 for scale, half in halves.items():
     print(f"S = {scale:>17,}: {(half == 0).float().mean():6.1%} of the gradients are 0 in fp16; overflow: {bool(half.isinf().any())}")
+
+# %% claim
 assert (halves[1] == 0).float().mean() > 0.5 and (halves[2**24] == 0).float().mean() < 0.01
 assert halves[over].isinf().any() and not halves[2**24].isinf().any()
 
@@ -360,8 +391,10 @@ assert halves[over].isinf().any() and not halves[2**24].isinf().any()
 from lora_lab.lesson import claim
 
 said = claim("16")  # "train the adapter in fp16": a student whose A, B and moments are kept in fp16, without loss scaling
-assert said.word == "false" and claim("16", fp32_copy=True).word == "true"
 said
+
+# %% claim
+assert said.word == "false" and claim("16", fp32_copy=True).word == "true"
 
 # %% [markdown]
 # bf16 needs none of this: its exponent is fp32's. That, and not precision, is why it has replaced fp16 in training.

@@ -82,6 +82,8 @@ checks.check_diagnosis({"A": "empty file", "D": "truncated file", "E": "keys ren
 
 # %%
 keys = [next(iter(header(folders[letter])[0])) for letter in ("E", "J")]
+
+# %% claim
 assert header(folders["A"])[2] == 40 and not header(folders["A"])[0]  # a whole file: it holds no tensor
 assert header(folders["D"])[2] < header(folders["D"])[1]
 assert keys[0] == "module." + keys[1]  # the very same names otherwise
@@ -108,6 +110,8 @@ from safetensors.torch import load_file
 HEAD_BIAS = "base_model.model.classifier.bias"
 biases = {letter: load_file(folders[letter] / "adapter_model.safetensors")[HEAD_BIAS] for letter in ("B", "C")}
 print({letter: bias.tolist() for letter, bias in biases.items()})
+
+# %% claim
 assert not biases["B"].any() and biases["C"].any()  # in C something has learned: training did run
 
 # %% [markdown]
@@ -132,6 +136,8 @@ checks.check_diagnosis({"B": "B is all zero", "C": "gradient was cut", "G": "def
 config = json.loads((folders["G"] / "adapter_config.json").read_text())
 ours = json.loads((sound / "adapter_config.json").read_text())
 print("scaling", config["lora_alpha"] / config["r"], "against", ours["lora_alpha"] / ours["r"])
+
+# %% claim
 assert config["lora_alpha"] / config["r"] == 1 / 16 and ours["lora_alpha"] / ours["r"] == 2
 
 # %% [markdown]
@@ -153,6 +159,8 @@ found = {letter: inspect_folder(folders.get(letter, sound), "minilm") for letter
 ratios = {letter: 100 * sum(n.update / n.weight for n in one.norms) / len(one.norms) for letter, one in found.items()}
 print(compare("the sound one", guess_sound, ratios["sound"], "%"))
 print(compare("patient I", guess_i, ratios["I"], "%"))
+
+# %% claim
 assert ratios["sound"] > 5 and ratios["I"] < 0.1
 
 # %% [markdown]
@@ -167,6 +175,8 @@ W, update = layer.base_layer.weight.detach(), layer.delta_weight().detach()
 merged = (W.bfloat16().float() + update).bfloat16()
 share = (merged != W.bfloat16()).float().mean().item()
 print(f"{share:.2%} of the weight's numbers have changed; {(update != 0).float().mean():.0%} should have")
+
+# %% claim
 assert share < 0.05 and (update != 0).float().mean() > 0.9
 
 # %% [markdown]
@@ -176,6 +186,8 @@ assert share < 0.05 and (update != 0).float().mean() > 0.9
 # %%
 idle = [name for name, largest in largest_b(folders["H"]).items() if largest == 0]
 print(idle)
+
+# %% claim
 assert len(idle) == 1
 
 # %% [markdown]
@@ -194,6 +206,8 @@ try:
 except BadValue as error:
     refused = str(error).replace(str(folders["F"].parent), "patients")
 print(refused)
+
+# %% claim
 assert "another base model" in refused
 
 # %% [markdown]
@@ -217,6 +231,8 @@ for letter, problems in named.items():
     print(letter, "|", "; ".join(f"{p.name}: {p.remedy}" for p in problems))
 healthy = inspect_folder(sound, "minilm")
 print("the sound one:", healthy.problems or "no problem", f"and a logit moves by up to {healthy.difference:.2f}")
+
+# %% claim
 assert {letter: [p.name for p in problems] for letter, problems in named.items()} == {letter: [one.fault] for letter, one in PATIENTS.items()}
 assert not healthy.problems and healthy.does_something
 
@@ -236,10 +252,11 @@ def takes(folder):
     left = model.load_state_dict(known, strict=False).unexpected_keys  # no error, whatever is missing or too much
     return len(known) - len(left)
 
-
 taken = {letter: takes(folders[letter]) for letter in PATIENTS}
 silent = [letter for letter, number in taken.items() if number is not None]
 print(compare("silent", guess_silent, len(silent), "of ten"), "Only", *(PATIENTS.keys() - set(silent)), "is refused.")
+
+# %% claim
 assert len(silent) == 9 and "D" not in silent  # J too: its answers are nan, but nobody says so
 assert taken["A"] == taken["E"] == 0 and taken["B"] == takes(sound) == 24  # of A and E nothing went in
 
@@ -262,6 +279,8 @@ for reentrant in (True, False):
         model(input_ids=torch.randint(1000, 20_000, (4, 12))).logits.square().sum().backward()
     said[reentrant] = gradient_warning(model)
     print(f"use_reentrant={reentrant}:", said[reentrant] or "every adapter has its gradient")
+
+# %% claim
 assert "no gradient reached 12 adapters" in said[True] and said[False] is None
 
 # %%
@@ -270,6 +289,8 @@ LoRA(rank=8, targets=("q", "v", "pooler.dense")).attach(sentences)
 sentences(input_ids=torch.randint(1000, 20_000, (4, 12))).last_hidden_state.mean(1).square().sum().backward()
 said["H"], said["I"] = gradient_warning(sentences), rate_warning(Recipe("minilm", "rt", LoRA(), lr=1e-6))
 print("H:", said["H"], "\nI:", said["I"])
+
+# %% claim
 assert "reached 1 adapters (pooler.dense)" in said["H"] and "far below" in said["I"]
 
 # %% [markdown]
@@ -308,6 +329,8 @@ for name, content in tricks.items():
         reasons[name] = str(error).split("safetensors file: ")[1]
     print(f"{name}: {reasons.get(name)}")
 folders["A"] = patient("A")  # as it was, for whoever runs an earlier cell again
+
+# %% claim
 assert reasons.keys() == tricks.keys()
 
 # %% [markdown]

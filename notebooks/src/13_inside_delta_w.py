@@ -67,6 +67,8 @@ whole, thin = (specimen_of(name, runs[key].adapter, task) for name, key in (("fu
 specimens = [whole, thin, whole.random()] if not FAST else [whole, thin]
 scope = Microscope(specimens, task, count=300 if not FAST else 12, ranks=RANKS if not FAST else (0, 2))
 print(f"full: rank {whole.rank} in {len(whole.parts)} tensors; LoRA: rank {thin.rank} in {len(thin.parts)}")
+
+# %% claim
 assert thin.rank == 8 and len(thin.parts) == 12 and whole.rank > 300  # nobody told full fine-tuning to be of low rank
 
 # %% [markdown]
@@ -89,15 +91,16 @@ MicroscopePanel(ours, rank=2).show()
 def right(name, rank):
     return 100 * ours.accuracy(ours.at(name, rank))
 
-
 print(compare("full, rank 0", guess_rank_0, right("full", 0), "%"))
 print(compare("full, rank 2", guess_rank_2, right("full", 2), "%"))
 print(compare("its energy", guess_energy_2, 100 * ours.at("full", 2).energy, "%"))
 print(compare("random, nothing cut", guess_random, right("random like full", 384), "%"))
 gain, random_gain = right("full", 384) - right("full", 0), right("random like full", 384) - right("full", 0)
+print(f"LoRA of rank 8: {right('LoRA', 8):.1f} %; cut to rank 1: {right('LoRA', 1):.1f} %")
+
+# %% claim
 assert right("full", 2) - right("full", 0) > 0.75 * gain  # two directions a matrix: three quarters of the gain, at least
 assert ours.at("full", 2).energy < 0.5 and abs(random_gain) < 0.2 * gain
-print(f"LoRA of rank 8: {right('LoRA', 8):.1f} %; cut to rank 1: {right('LoRA', 1):.1f} %")
 assert right("LoRA", 8) - right("LoRA", 1) < 3 and ours.at("LoRA", 1).energy > 0.8  # one direction of eight does nearly all
 
 # %% [markdown]
@@ -123,10 +126,12 @@ from lora_lab.training.train import open_adapter
 
 opened = open_adapter(runs["full"].adapter, task, model="minilm", dtype="fp32").model.state_dict()
 parts = {part.name: part for part in whole.parts}
+print(f"{len(parts)} tensors are to the bit those of the run; at rank 0 those of the base")
+
+# %% claim
 assert all(torch.equal(whole.weights(384)[name], opened[name]) for name in parts)
 assert all(torch.equal(whole.weights(0)[name], part.before) for name, part in parts.items())
 assert scope.look("full", 384) is scope.look("full", 999) and not scope.views.flipped("full", 384)
-print(f"{len(parts)} tensors are to the bit those of the run; at rank 0 those of the base")
 
 # %% [markdown]
 # ## Accuracy is not energy
@@ -141,8 +146,10 @@ low, high = accuracies[0], accuracies[-1]
 for_gain = next(r for r, a in zip(ranks, accuracies) if a - low >= 0.9 * (high - low))
 for_energy = next(r for r, e in zip(ranks, energies) if e >= 0.9)
 print(f"90 % of the gain: rank {for_gain}; 90 % of the energy: rank {for_energy}")
-assert for_gain <= 16 and for_energy >= 128  # a few against more than a hundred
 microscope_picture(ours, ("full", "LoRA", "random like full", "full, linear layers"))
+
+# %% claim
+assert for_gain <= 16 and for_energy >= 128  # a few against more than a hundred
 
 # %% [markdown]
 # ### Exercise 2 · 2 minutes
@@ -175,6 +182,8 @@ table = {name: np.mean([row["relative"] for row in rows]) for name, rows in refe
 print("\nreference, ||dW|| / ||W||, mean over q and v:", {name: f"{share:.1%}" for name, share in table.items()})
 few = {name: sorted(row["rank_for_90"] for row in reference["sizes"][name]) for name in ("full", "lora")}
 print("reference, directions for 90 % of the energy:", {name: f"{ranks[0]} to {ranks[-1]}" for name, ranks in few.items()})
+
+# %% claim
 assert (mine.stable_rank <= 8.001).all() and table["lora"] > 3 * table["full"] and few["lora"][-1] < 8 <= few["full"][0]
 
 # %% [markdown]
@@ -189,8 +198,10 @@ seen = {"full, layer 5 query": np.array(reference["spectra"]["full"][q0]), "LoRA
 chance = np.array(reference["spectrum_by_chance"])
 top = {name: (s[:8] ** 2).sum() / (s**2).sum() for name, s in {**seen, "random": chance}.items()}
 print({name: f"{share:.0%} of the energy in 8 directions" for name, share in top.items()})
-assert top["random"] < top["full, layer 5 query"] < top["LoRA of rank 8"] + 1e-9
 spectra(seen, chance)
+
+# %% claim
+assert top["random"] < top["full, layer 5 query"] < top["LoRA of rank 8"] + 1e-9
 
 # %% [markdown]
 # ## Do two runs find the same directions?
@@ -237,6 +248,8 @@ from lora_lab.experiments.subspace import expected_phi, phi_grid, random_directi
 
 drawn = [phi_grid(random_directions(384, 8, seed), random_directions(384, 64, 1000 + seed))[-1, -1] for seed in range(20)]
 print(f"twenty draws: {np.mean(drawn):.3f}, from {min(drawn):.3f} to {max(drawn):.3f}; for GPT-3, d = 12,288: {64 / 12288:.4f}")
+
+# %% claim
 assert abs(np.mean(drawn) - expected_phi(384, 8, 64)[-1, -1]) < 0.01
 
 # %% [markdown]
@@ -255,6 +268,8 @@ print(compare("before training", guess_start, 100 * one["A at the start"]["corne
 for of in one:
     for name, pair in (("one seed ", one), ("two seeds", two)):
         print(f"{of:15} {name}  layer 0: {pair[of]['corner'][first]:.2f}   layer 5: {pair[of]['corner'][other]:.2f}")
+
+# %% claim
 assert one["A at the start"]["corner"][first] > 0.99 and abs(two["A at the start"]["corner"][first] - 64 / 384) < 0.05
 
 # %% [markdown]
@@ -270,8 +285,10 @@ strongest = {of: np.mean(list(two[of]["first"].values())) for of in two}
 each = two["rows of B A"]["first"].values()
 print({of: f"strongest with strongest {value:.2f}" for of, value in strongest.items()}, "mean over 12 matrices; chance 0.003")
 print(f"rows of B A: from {min(each):.2f} to {max(each):.2f}; standard deviations above chance, all 8 in all 64: {above_chance(np.array(two['A']['grids'][other]), 384, 8, 64):.0f}")
-assert strongest["A at the start"] < 0.05 and strongest["rows of B A"] > 10 / 384
 phi_maps(grids, 384, sides=("i (rank 8)", "j (rank 64, another seed)"))
+
+# %% claim
+assert strongest["A at the start"] < 0.05 and strongest["rows of B A"] > 10 / 384
 
 # %% [markdown]
 # As in the paper's Figure 3, two runs share above all their *strongest* direction, and the others are mostly noise, each run's own. But less than there, and not in every matrix: in some, even the strongest two are strangers.
@@ -296,13 +313,16 @@ from lora_lab.experiments.subspace import Amplification
 from lora_lab.plots.subspaces import amplification_bars
 
 mine = {rank: amplified(lora, rank)[other] for rank in (1, 4, 8)}
+held = {}
 for name, by_rank in reference["amplification"].items():
-    held = np.median([one["in_update"] / one["in_random"] for one in by_rank["4"].values()])
-    print(f"reference, r = 4, {name}: W has {held:.1f} times as much in dW's directions as in random ones; GPT-3: {0.32 / (4 * 61.95 / 12288):.0f} times")
-    assert 1 < held < 8  # more than chance, less than in GPT-3
-assert all(one.in_update <= one.in_weight + 1e-9 for one in mine.values())  # W's own directions are the best there are
+    held[name] = np.median([one["in_update"] / one["in_random"] for one in by_rank["4"].values()])
+    print(f"reference, r = 4, {name}: W has {held[name]:.1f} times as much in dW's directions as in random ones; GPT-3: {0.32 / (4 * 61.95 / 12288):.0f} times")
 told = reference["amplification"]
 amplification_bars({f"{name}, r = {r}": Amplification(**told[name][str(r)][other]) for name in told for r in (1, 4)})
+
+# %% claim
+assert all(1 < times < 8 for times in held.values())  # more than chance, less than in GPT-3
+assert all(one.in_update <= one.in_weight + 1e-9 for one in mine.values())  # W's own directions are the best there are
 
 # %% [markdown]
 # An amplification alone says little: a *random* dW scores higher still, as W has least in random directions. What the paper found lies in between: the update's directions are not W's strongest, yet W has more in them than by chance,
@@ -321,8 +341,10 @@ cosines = {name: [Intruders(np.array(c), 0.6) for c in reference["intruders"][na
 print({name: f"loss {reference['runs'][name]['validation']['loss']:.3f}" for name in shown[:2]}, "on validation")
 counts = {name: sum(one.count for one in several) for name, several in cosines.items()}
 print(counts, "intruders among the 10 strongest directions of 12 matrices")
-assert counts["lora"] > counts["random like lora"] >= counts["full, LoRA's loss"]
 intruder_dots(cosines)
+
+# %% claim
+assert counts["lora"] > counts["random like lora"] >= counts["full, LoRA's loss"]
 
 # %% [markdown]
 # LoRA has some, full fine-tuning none, as the authors say; in one run of each. Part of it may be size: LoRA's dW is so much larger that even a *random* one of its norm turns some directions. Whether they are harmful was not tested here.
@@ -344,8 +366,10 @@ points = [Point(**point) for point in reference["intrinsic"]["points"]]
 full_test = reference["runs"]["full, LoRA's loss"]["metrics"]["accuracy"]  # full fine-tuning for as many steps, 200
 print(compare("d", guess_d, intrinsic_dimension(points, full_test)))
 accuracies = [point.metrics["accuracy"] for point in points]
-assert accuracies == sorted(accuracies) and accuracies[1] < 0.9 * full_test  # every tenfold helps; a hundred are too few
 intrinsic_picture(points, full_test, {"LoRA of rank 8, 400 steps": (73_728, reference["runs"]["lora"]["metrics"]["accuracy"])}, length="200 steps")
+
+# %% claim
+assert accuracies == sorted(accuracies) and accuracies[1] < 0.9 * full_test  # every tenfold helps; a hundred are too few
 
 # %% [markdown]
 # Ten thousand numbers do, of ten million, or fewer: between the tenfold steps we did not look. The authors needed 200 for RoBERTa on another task (MRPC), and found that larger models need *fewer*. So there are two kinds of small: few directions in each matrix (LoRA), or few directions in

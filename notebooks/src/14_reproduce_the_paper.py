@@ -43,6 +43,8 @@ published = table3.row(model="GPT-2 M", method="LoRA")["BLEU"]
 reruns = [68.65, 68.85, 68.87]
 print(f"published {published}; expected: {table3.expected['BLEU']}")
 print(compare("three reruns", guess_bleu, sum(reruns) / 3, "BLEU"))
+
+# %% claim
 assert round(sum(reruns) / 3 - table3.row(model="GPT-2 M", method="FT")["BLEU"], 1) == 0.6  # what is left of the lead
 assert all(f"{one}" in table3.expected["BLEU"] for one in reruns)
 assert published - max(reruns) > 10 * table3.row(model="GPT-2 M", method="LoRA")["BLEU_std"]  # ten times its printed spread
@@ -56,6 +58,8 @@ assert published - max(reruns) > 10 * table3.row(model="GPT-2 M", method="LoRA")
 # %%
 for words in table3.discrepancies[:3]:
     print("-", words)
+
+# %% claim
 assert table3.standing == "confirmed" and len(table3.discrepancies) >= 3
 
 # %% [markdown]
@@ -78,6 +82,8 @@ tasks = ["MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B"]
 ft, lora = (table2.row(model="RoBERTa-base", method=method) for method in ("FT", "LoRA"))
 for task in tasks:
     print(f"{task:6} FT {ft[task]:5.1f}   LoRA {lora[task]:5.1f}   {lora[task] - ft[task]:+5.1f}")
+
+# %% claim
 assert max(tasks, key=lambda task: lora[task] - ft[task]) == "RTE"
 
 # %% [markdown]
@@ -86,6 +92,8 @@ assert max(tasks, key=lambda task: lora[task] - ft[task]) == "RTE"
 # %%
 print("-", next(words for words in table2.discrepancies if "start from the adapter" in words))
 print("- RTE:", table2.expected["RTE"])
+
+# %% claim
 assert lora["RTE"] - ft["RTE"] > 7 and "MNLI" in table2.expected["RTE"]
 
 # %% [markdown]
@@ -124,6 +132,8 @@ checks.check_beforehand("b")
 # %%
 for one in items():
     print(f"{one.name:10} {one.minutes:3.0f} min  {one.finding}")
+
+# %% claim
 assert all("holds if" in one.rule.lower() and "fails if" in one.rule.lower() and "undecided" in one.rule for one in items())
 assert all(one.minutes < 45 for one in items())
 
@@ -154,6 +164,8 @@ from lora_lab.experiments.reproduce.run import reproduce
 (yours,) = reproduce([table1], store / "reproduced", minutes=30 if FAST else 3, say=print)
 rounds = {row["name"]: row["yours"] for row in yours["rows"]}
 print(yours["standing"], mark, "-", yours["words"])
+
+# %% claim
 assert yours["error"] is None and yours["standing"] in ("holds", "fails", "undecided")
 
 # %%
@@ -181,6 +193,8 @@ ids = torch.randint(1000, 2000, (1, 32))
 with torch.inference_mode():
     count = {name: operations(lambda model=model: model(input_ids=ids)) for name, model in ways("minilm").items()}
 print({name: f"{number / count['base']:.4f}" for name, number in count.items()})
+
+# %% claim
 assert count["LoRA merged"] == count["base"]
 assert count["base"] < count["LoRA beside"] < count["bottleneck L"] < count["bottleneck H"]
 
@@ -206,6 +220,8 @@ print("The finding:", found["finding"])
 print("The rule:", found["rule"])
 for words in (*table.discrepancies, *(f"{what}: {got}" for what, got in table.expected.items())):
     print("-", words)
+
+# %% claim
 assert found["rule"] == item(NAME).rule  # the rule that is in force is the one that judged
 
 # %%
@@ -229,6 +245,8 @@ first = {role: shares["fig3"][f"BA of {role}, phi(1, 1)"] for role in "qv"}
 seeds = {role: shares["fig4"][f"BA of {role}, phi(8, 8)"] for role in "qv"}
 print("rank 8 and rank 64, first direction, less chance:", {role: f"{phi:.2f}" for role, phi in first.items()}, "- the paper: above 0.5")
 print("two seeds, eight directions, less chance:", {role: f"{phi:.2f}" for role, phi in seeds.items()}, "- you said", guess_more or "nothing")
+
+# %% claim
 assert all(0.05 < phi < 0.5 for phi in first.values())  # far above chance, below the rule's half
 assert seeds["v"] > seeds["q"] > 0.01 > abs(shares["fig4"]["random, phi(8, 8)"])
 
@@ -244,6 +262,8 @@ assert seeds["v"] > seeds["q"] > 0.01 > abs(shares["fig4"]["random, phi(8, 8)"])
 for name, one in reference.items():
     sizes = ", ".join(f"{what} {value}" for what, value in one["sizes"].items())
     print(f"{name:10} {one['standing']:9} {one['seconds'] / 60:5.1f} min; {sizes}")
+
+# %% claim
 assert all(one["standing"] in ("holds", "fails", "undecided") for one in reference.values())
 assert all(one["rows"] and one["environment"]["date"] for one in reference.values() if not one["error"])
 
@@ -268,6 +288,8 @@ import numpy as np
 
 coins = np.random.default_rng(14).integers(0, 2, size=(20_000, 5)).sum(1)
 print(f"decided by luck: {np.mean((coins == 0) | (coins == 5)):.1%} with 5 seeds; with 3 it would be {2 * 0.5**3:.0%}")
+
+# %% claim
 assert abs(np.mean((coins == 0) | (coins == 5)) - 2 * 0.5**5) < 0.01
 
 # %% [markdown]

@@ -18,6 +18,8 @@ cards = load_cards()
 print(f"{len(cards)} claims from {len({one.number.rstrip('abc') for one in cards.values()})} sentences")
 for one in cards.values():
     print(f"{one.number:4} {one.statement}")
+
+# %% claim
 assert {one.number.rstrip("abc") for one in cards.values()} >= {str(n) for n in range(1, 18)}
 
 # %% [markdown]
@@ -52,6 +54,8 @@ mine = {
     "7a": None, "7b": None, "8": None, "9a": None, "9b": None, "10a": None, "10b": None, "11a": None, "11b": None,
     "12": None, "13": None, "14": None, "15a": None, "15b": None, "16": None, "17": None,
 }
+
+# %% claim
 assert set(mine) == {one.number for one in cards.values()}
 
 # %% [markdown]
@@ -65,6 +69,8 @@ from lora_lab.training.assets import shipped
 
 text = shipped("data/claims/one_24gb_card.yaml").read_text(encoding="utf-8")
 print(text)
+
+# %% claim
 assert "verdict" not in text  # it is not in the card: it is computed
 
 # %% [markdown]
@@ -77,6 +83,8 @@ for one in verdicts.values():
 guessed = [one for one in verdicts.values() if mine[one.card.number]]
 same = sum(one.word == mine[one.card.number] for one in guessed)
 print(f"the same word for {same} of {len(guessed)} guesses")
+
+# %% claim
 assert {one.word for one in verdicts.values()} == {"true", "false", "depends", "undecided"}
 
 # %%
@@ -92,8 +100,10 @@ picture
 # %%
 words = [one.word for one in verdicts.values()]
 print({word: words.count(word) for word in ("true", "false", "depends", "undecided")})
-assert words.count("depends") > words.count("true")
 claim("8")
+
+# %% claim
+assert words.count("depends") > words.count("true")
 
 # %% [markdown]
 # ## A premise turns a verdict
@@ -103,6 +113,8 @@ claim("8")
 # %%
 for changes in ({}, {"bits": 3}, {"bits": 2}, {"bits": 2, "models": "llama-2-70b"}, {"gpu_gb": 48}, {"models": "llama-2-13b"}):
     print(f"{changes!s:42} {judge('8', **changes).words}")
+
+# %% claim
 assert judge("8").word == judge("8", bits=3).word == "false"  # even the bare weights are too many
 assert judge("8", bits=2).word == "depends" and judge("8", gpu_gb=48).word == "true"
 
@@ -131,8 +143,10 @@ for name, premise in card("4").all_premises.items():
 from lora_lab.widgets.claim_card import ClaimCard
 
 panel = ClaimCard("14")
-assert judge("14").word == "depends"
 panel
+
+# %% claim
+assert judge("14").word == "depends"
 
 # %% [markdown]
 # ## The margin is a premise too
@@ -144,6 +158,8 @@ by_margin = {margin: judge("13", margin=margin, tasks="minilm_rt") for margin in
 for margin, one in by_margin.items():
     print(f"margin {100 * margin:4.1f} points: {one.words}")
 print(by_margin[0.015].because)
+
+# %% claim
 assert by_margin[0.003].word == "false" and by_margin[0.015].word == "undecided" and by_margin[0.03].word == "true"
 
 # %% [markdown]
@@ -159,6 +175,8 @@ assert by_margin[0.003].word == "false" and by_margin[0.015].word == "undecided"
 undecided = [one for one in verdicts.values() if one.word == "undecided"]
 for one in undecided:
     print(f"{one.card.number:4} {one.card.statement}\n     {one.would_tell}")
+
+# %% claim
 assert all(one.would_tell for one in undecided)
 
 # %% [markdown]
@@ -173,6 +191,8 @@ store = own if any(own.glob("*.json")) else shipped("data/results/sweeps/rate_ra
 by_runs = judge("6a", store=store, needed=[4])
 print(by_runs.evidence[0] if store == own else "no runs of yours; these are ours")
 print(by_runs)
+
+# %% claim
 assert by_runs.word in ("true", "false", "depends", "undecided")
 
 # %% [markdown]
@@ -184,6 +204,8 @@ assert by_runs.word in ("true", "false", "depends", "undecided")
 sft = claim("17")
 for case in sft.cases:
     print(case)
+
+# %% claim
 assert sft.word == "false" and len(sft.cases) == 3
 assert judge("17", methods="lora", objectives="sft").word == "undecided"  # whoever has seen only the one pair cannot tell
 
@@ -199,6 +221,8 @@ from lora_lab.experiments.claim_tests import EXPERIMENTS, wanted
 
 for name in ("fits_on_card", "times_fewer", "adapter_size", "more_rank_holds_more"):
     print(f"{name}({', '.join(wanted(name))})\n    {EXPERIMENTS[name].__doc__.splitlines()[0]}")
+
+# %% claim
 assert set(wanted("adapter_size")) == {"models", "targets", "rank", "number_bytes", "from_mb", "to_mb"}
 
 # %% exercise

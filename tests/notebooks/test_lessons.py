@@ -39,7 +39,7 @@ def test_a_beginning_that_no_lesson_has_is_said_and_builds_nothing():
 @both_ways
 def test_a_lesson_runs_from_top_to_bottom(source: Path, solved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAST", "1")
-    notebook = build.execute(build.built(source, solved=solved), str(tmp_path))
+    notebook = build.execute(build.built(source, solved=solved, claims=True), str(tmp_path))
     verdicts = [w for w in words_of(notebook) if re.match(r"(right|not right|not yet): ", w)]
     assert len(verdicts) == sum("check_" in cell.source.splitlines()[-1] for cell in notebook.cells if cell.source)
     assert all(v.startswith("right: " if solved else "not yet: ") for v in verdicts)
@@ -70,7 +70,9 @@ def test_a_lesson_is_short_says_its_goal_and_asserts_its_claims(source: Path):
     assert "**Goal.**" in text
     assert "**Time box.**" in text
     assert "**Stop here**" in text
-    assert sum("assert " in c for c in code) >= 4
+    claims = [cell.source for cell in build.built(source, solved=True, claims=True).cells if "claim" in cell.metadata.get("tags", [])]
+    assert sum(claim.count("assert ") for claim in claims) >= 4
+    assert not any("assert " in c for c in code)  # a claim would give away what a reader is asked to predict
 
 
 def test_no_output_shows_a_place_on_the_machine_that_made_it():

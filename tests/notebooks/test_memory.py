@@ -73,10 +73,9 @@ def test_linux_refuses_a_lesson_what_is_too_much():
 @pytest.mark.memory
 @every_lesson
 def test_a_lesson_runs_within_what_8_gb_leave_it(source: Path, monkeypatch: pytest.MonkeyPatch):
-    """Whether its claims hold is for other tests: with other work beside it a claim about time may not."""
     monkeypatch.setenv("FAST", "1")
     notebook = build.built(source, solved=True)
     watch = memory.watched(notebook, limit=room.KERNEL)
     print(f"{source.stem}: {watch.peak / 1e9:.2f} GB")
     assert not watch.exceeded
-    assert set(memory.errors_of(notebook)) <= {"AssertionError"}
+    assert not memory.errors_of(notebook)
