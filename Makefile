@@ -7,7 +7,7 @@ HAS = $(BIN)/python -c 'import sys, $(1); sys.exit(sys.version_info < (3, 11))' 
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
 
-.PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch api pictures
+.PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch numbers api pictures
 
 lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
@@ -38,6 +38,10 @@ reference: fetch
 
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+# The numbers that lessons and pages quote, from the stored runs, into data/quoted.json and the text.
+numbers: .venv/.test
+	$(BIN)/python docs/quoted.py
 
 # The reference of every name, from its docstring, into build/api.
 api: .venv/.test

@@ -4,7 +4,7 @@ python notebooks/build.py            build and execute all
 python notebooks/build.py 02         only those whose name begins so
 python notebooks/build.py --no-run   keep the cells in step, without outputs
 
-A cell titled `claim` asserts what the lesson says. It runs in every build and every test and is left out of the notebooks.
+A cell titled `claim` asserts what the lesson says. It runs in builds and tests and is left out of the notebooks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def caught_up(words: str) -> str:
 
 
 def built(source: Path, *, solved: bool, claims: bool = False) -> NotebookNode:
-    """The notebook of a source: its exercises, or in their place its solutions; with `claims` also the cells that assert.
+    """The notebook of a source: its exercises, or in their place its solutions; with `claims` also its assertions.
 
     Cell names depend on the place only.
     """

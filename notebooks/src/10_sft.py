@@ -273,14 +273,17 @@ assert own_is_lowest(yours)
 from lora_lab.experiments.styles import plain_of
 
 again = plain_of(bank)  # the base once more, from its files
-bank.use("captain")
 ahoy = tokenizer("ahoy", return_tensors="pt").to(bank.model.device)
+bank.use("captain")
+print("with the captain on, the logits are the base's:", torch.equal(bank.model(**ahoy).logits, again(**ahoy).logits))
 bank.use(None)
-print("with the adapter off, every logit is the base's")
+print("with no adapter on, the logits are the base's:", off_is_base(bank, again, tokenizer, voices["captain"]))
 
 # %% claim
 assert off_is_base(bank, again, tokenizer, voices["captain"])
+bank.use("captain")
 assert not torch.equal(bank.model(**ahoy).logits, again(**ahoy).logits)  # on is not off
+bank.use(None)
 
 # %% [markdown]
 # ## Style, not new knowledge

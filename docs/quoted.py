@@ -1,0 +1,98 @@
+"""Numbers that text quotes from stored runs: `python docs/quoted.py` writes data/quoted.json and updates the text.
+
+A text quotes a number by its name in a comment right behind it, which no page shows: `80.9<!--compare.lora-->`. The
+script replaces what stands before each comment. `tests/docs/test_quoted.py` holds both to the stored runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from lora_lab.experiments.results import load
+from lora_lab.experiments.ridge import best_rate_slopes
+from lora_lab.files import read_json, write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+NUMBERS = ROOT / "data" / "quoted.json"
+RESULTS = ROOT / "data" / "results"
+QUOTE = re.compile(r"[^\s*(|`>]+(?=<!--([\w.+-]+)-->)")
+
+
+def numbers() -> dict[str, str]:
+    """Every number that a text may quote, by name, as it is written; all from data/results."""
+    return {**comparison(), **rates(), **targets(), **reproduced()}
+
+
+def comparison() -> dict[str, str]:
+    """Lesson 08: each method of the reference comparison, in percent, and its verdict against full fine-tuning."""
+    found: dict[str, str] = {}
+    for row in read_json(RESULTS / "compare" / "minilm_rt.json")["methods"]:
+        name = f"compare.{row['method'] if row['label'] != 'LoRA r8 all-linear' else 'lora-all-linear'}"
+        found[name] = f"{100 * row['accuracy']['mean']:.1f}"
+        found[f"{name}.rate"] = f"{row['lr']:g}" if row["lr"] else "none"
+        found[f"{name}.apart"] = f"{100 * (max(row['accuracy']['each']) - min(row['accuracy']['each'])):.1f}"
+        if verdict := row["against"].get("full"):
+            found[f"{name}.against-full"] = verdict["kind"]
+    found["compare.lora.behind"] = f"{float(found['compare.full']) - float(found['compare.lora']):.1f}"
+    return found
+
+
+def rates() -> dict[str, str]:
+    """Lesson 06: how the best rate moves with alpha (from 4 to 64) and with rank, at the lesson's 200 steps."""
+    runs = load(RESULTS / "sweeps" / "rate_rank_alpha")
+    runs = runs[runs.dtype == "auto"]  # four runs ask whether the dtype makes a run collapse
+    alpha = best_rate_slopes(runs)["alpha"]
+    rank = best_rate_slopes(runs[(runs.alpha == 16) & (runs["rank"] != 64)], ["rank"])["rank"]
+    by_rate = 100 * runs[(runs["rank"] == 8) & (runs.alpha == 16)].groupby("lr").accuracy.mean()
+    return {
+        "rates.alpha-slope": f"{-alpha.slope:.2f}",
+        "rates.alpha-slope.low": f"{-alpha.high:.2f}",
+        "rates.alpha-slope.high": f"{-alpha.low:.2f}",
+        "rates.fall": f"{16**-alpha.slope:.1f}",
+        "rates.fall.low": f"{16**-alpha.high:.1f}",
+        "rates.fall.high": f"{16**-alpha.low:.1f}",
+        "rates.rank-slope": f"{rank.slope:+.2f}",
+        "rates.rank-slope.low": f"{rank.low:+.2f}",
+        "rates.rank-slope.high": f"{rank.high:+.2f}",
+        "rates.spread": f"{by_rate.max() - by_rate.min():.0f}",
+    }
+
+
+def targets() -> dict[str, str]:
+    """Lesson 07: each choice of matrices at its best rate by validation, in percent of the test sentences."""
+    runs = load(RESULTS / "sweeps" / "target_modules")
+    best = runs.groupby(["targets", "lr"])[["validation_accuracy", "accuracy"]].mean().reset_index()
+    best = best.loc[best.groupby("targets").validation_accuracy.idxmax()]
+    return {f"targets.{one.targets.replace(',', '+')}": f"{100 * one.accuracy:.1f}" for one in best.itertuples()}
+
+
+def reproduced() -> dict[str, str]:
+    """Lesson 14: the outcome of each item of `lora-lab reproduce`, and how many have which."""
+    found = {file.parent.name: read_json(file)["standing"] for file in sorted(RESULTS.glob("reproduce/*/result.json"))}
+    count = pd.Series(found).value_counts()
+    outcomes = {f"reproduce.{item}": outcome.replace(" ", "\N{NO-BREAK SPACE}") for item, outcome in found.items()}
+    return {**outcomes, **{f"reproduce.n.{outcome.replace(' ', '-')}": str(n) for outcome, n in count.items()}}
+
+
+def texts() -> list[Path]:
+    """The files that may quote."""
+    return [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("notebooks/src/*.py"))]
+
+
+def filled(text: str, found: dict[str, str]) -> str:
+    """The text with each quoted number replaced by the one of its name. Raises: KeyError for a name that is none."""
+    return QUOTE.sub(lambda quote: found[quote[1]], text)
+
+
+if __name__ == "__main__":
+    found = numbers()
+    write_atomically(NUMBERS, f"{json.dumps(found, indent=1, ensure_ascii=False)}\n".encode())
+    for path in texts():
+        before = path.read_text(encoding="utf-8")
+        if (after := filled(before, found)) != before:
+            path.write_text(after, encoding="utf-8", newline="\n")
+            print(path.relative_to(ROOT))

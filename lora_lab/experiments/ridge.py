@@ -1,0 +1,63 @@
+"""How the best learning rate moves with alpha and rank: its slope in octaves of rate for each octave of the setting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lora_lab.errors import BadValue
+
+LEARNED = 0.55
+"""A cell whose mean test accuracy is below this has not learned or has collapsed; it tells nothing about the best rate."""
+
+
+class Slope(NamedTuple):
+    """d log2(best rate) / d log2(setting), with its 95 % interval.
+
+    At -1 the setting times the rate decides, at -1/2 the setting times the square of the rate, at 0 the rate alone.
+    """
+
+    slope: float
+    low: float
+    high: float
+
+
+def best_rate_slopes(
+    runs: pd.DataFrame, settings: Sequence[str] = ("alpha", "rank"), draws: int = 1000, rows: int = 2000
+) -> dict[str, Slope]:
+    r"""Fit accuracy = h - c (log2 lr - m - sum_s k_s log2 s)^2 to the cells that learned; return k_s for each setting.
+
+    Each combination of settings has a height h of its own, and all share the curvature c. The interval is a bootstrap
+    over the seeds of each cell, with the noise of `rows` test rows added. `runs` is a frame with the columns `lr`,
+    `accuracy` and those of `settings`; all else must be equal.
+
+    Raises: BadValue where fewer than two combinations have learned at three rates or more.
+    """
+    by = [*settings, "lr"]
+    learned = runs[runs.groupby(by).accuracy.transform("mean") > LEARNED]
+    rates = learned.groupby(list(settings)).lr.nunique()
+    if (rates >= 3).sum() < 2:
+        raise BadValue(f"{len(runs)} runs have no two values of {', '.join(settings)} that learned at three rates each")
+    kept = learned.groupby(by).accuracy.apply(np.array)
+    s = np.log2(np.array(kept.index.tolist(), dtype=float))  # (cells, settings + 1), the rate last
+    x, s = s[:, -1:], s[:, :-1]
+    heights = (np.unique(s, axis=0, return_inverse=True)[1].reshape(-1, 1) == np.arange(len(rates))).astype(float)
+    weights = np.sqrt(kept.map(len).to_numpy())
+    design = np.c_[x * x, x * s, x, heights] * weights[:, None]
+
+    def vertex(means: np.ndarray) -> np.ndarray:
+        solved = np.linalg.lstsq(design, means * weights, rcond=None)[0]
+        return -solved[1 : 1 + len(settings)] / (2 * solved[0])
+
+    random = np.random.default_rng(0)
+    drawn = []
+    for _ in range(draws):
+        means = np.array([random.choice(cell, len(cell)).mean() for cell in kept])
+        noise = np.sqrt(means * (1 - means) / rows) / weights
+        drawn.append(vertex(means + noise * random.standard_normal(len(means))))
+    ends = np.percentile(drawn, [2.5, 97.5], axis=0).T
+    found = vertex(np.array([cell.mean() for cell in kept]))
+    return {name: Slope(float(k), *map(float, end)) for name, k, end in zip(settings, found, ends, strict=True)}

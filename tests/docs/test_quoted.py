@@ -1,0 +1,41 @@
+"""Numbers that lessons and pages quote are those of the stored runs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from lora_lab.files import read_json
+
+SCRIPT = Path(__file__).parents[2] / "docs" / "quoted.py"
+spec = importlib.util.spec_from_file_location("quoted", SCRIPT)
+assert spec
+assert spec.loader
+quoted = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(quoted)
+
+
+@pytest.fixture(scope="module")
+def numbers() -> dict[str, str]:
+    return quoted.numbers()
+
+
+def test_the_generated_file_is_what_the_stored_runs_give(numbers: dict[str, str]):
+    assert read_json(quoted.NUMBERS) == numbers
+
+
+@pytest.mark.parametrize("path", quoted.texts(), ids=lambda path: path.name)
+def test_a_text_quotes_the_numbers_of_the_stored_runs(path: Path, numbers: dict[str, str]):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<!--") >= len(quoted.QUOTE.findall(text))
+    assert quoted.filled(text, numbers) == text
+
+
+def test_a_stale_number_is_replaced_and_an_unknown_name_is_an_error():
+    assert (
+        quoted.filled("**80.1<!--a.b-->** % (9<!--c-->)", {"a.b": "81", "c": "10"}) == "**81<!--a.b-->** % (10<!--c-->)"
+    )
+    with pytest.raises(KeyError):
+        quoted.filled("1<!--x-->", {})
