@@ -11,7 +11,7 @@ import pandas as pd
 from lora_lab.errors import BadValue
 
 LEARNED = 0.55
-"""A cell whose mean test accuracy is below this has not learned or has collapsed; it tells nothing about the best rate."""
+"""A cell whose mean test accuracy is below this has not learned, or collapsed: it tells nothing about the best rate."""
 
 
 class Slope(NamedTuple):
