@@ -46,8 +46,8 @@ REMEDIES = {
     WRONG_BASE: "load the very base that it was trained on",
     ZERO_B: "the adapter was saved untrained: save after training, from the model that trained",
     SOME_ZERO: "inspect it with --base to see whether the model uses these layers",
-    CUT: "with gradient checkpointing use use_reentrant=False, or model.enable_input_require_grads(); and check after the "
-    "first backward pass that B has a gradient",
+    CUT: "with gradient checkpointing use use_reentrant=False, or model.enable_input_require_grads(); and check after "
+    "the first backward pass that B has a gradient",
     UNUSED: "leave the layer out of the targets: it costs memory and never learns",
     LOW_ALPHA: "keep alpha / rank when the rank changes, or use rsLoRA; then tune the rate again",
     ROUNDED: "keep the adapter, and the weight it is merged into, in fp32",
