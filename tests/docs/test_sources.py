@@ -14,8 +14,8 @@ SOURCES = json.loads((ROOT / "data" / "sources.json").read_text(encoding="utf-8"
 FIELDS = {"id", "link", "title", "what", "n", "self_selected", "read"}
 READ = ("in full", "in part", "abstract only", "not opened")
 QUOTING = (
-    "README.md", "CITATION.cff", "data/README.md", "data/*/README.md", "data/results/*/README.md", "data/claims/**/*.yaml",
-    "data/paper/*.json", "docs/*.md", "notebooks/src/*.py", "lora_lab/**/*.py",
+    "README.md", "CITATION.cff", "data/README.md", "data/*/README.md", "data/results/*/README.md",
+    "data/claims/**/*.yaml", "data/paper/*.json", "docs/*.md", "notebooks/src/*.py", "lora_lab/**/*.py",
 )  # fmt: skip
 FILES = sorted({path.relative_to(ROOT).as_posix() for pattern in QUOTING for path in ROOT.glob(pattern)})
 OURS = ("http://127.0.0.1", "http://www.w3.org")
