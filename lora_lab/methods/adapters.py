@@ -64,10 +64,10 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     before the model is touched. So a hostile file costs at most what its own size would: see `safe_file`.
 
     Raises: NotFound for a missing file or a layer that the model lacks; BadValue for a file that is truncated, not
-    safetensors, made for another base, or has missing, unexpected or wrongly shaped tensors. The model is then
-    as it was.
+    safetensors, made for another base, or has missing, unexpected or wrongly shaped tensors, and for a model that
+    cannot be copied. The model is then as it was.
     """
-    with sound(path):
+    with legible():
         refuse_adapted(model)
         file = AdapterFile(path)
         check_base(model, file.own, path)
@@ -85,7 +85,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
 
 def method_saved_in(path: str | Path, model: nn.Module) -> Method:
     """The method of the adapter in the folder `path`, for a plain model. Raises: as `load_adapter`."""
-    with sound(path):
+    with legible():
         return method_in(AdapterFile(path), model)[0]
 
 
@@ -100,11 +100,12 @@ class AdapterFile:
 
     def __init__(self, path: str | Path) -> None:
         folder = Path(path)
-        self.path, self.config = folder, read_config(folder, CONFIG)
-        _refuse_pickle(folder)
-        self.tensors = TensorFile(folder, WEIGHTS)
-        ours = self.tensors.metadata.get("lora_lab", "{}")
-        self.own = parse_object(ours, f"lora_lab's part of the header of {folder / WEIGHTS}")
+        with sound(path):
+            self.path, self.config = folder, read_config(folder, CONFIG)
+            _refuse_pickle(folder)
+            self.tensors = TensorFile(folder, WEIGHTS)
+            ours = self.tensors.metadata.get("lora_lab", "{}")
+            self.own = parse_object(ours, f"lora_lab's part of the header of {folder / WEIGHTS}")
 
 
 def _refuse_pickle(folder: Path) -> None:
@@ -119,8 +120,8 @@ def _refuse_pickle(folder: Path) -> None:
 
 
 @contextmanager
-def sound(path: str | Path) -> Iterator[None]:
-    """Whatever a damaged config sets off inside the block is one sentence, a short one, and only of letters.
+def legible() -> Iterator[None]:
+    """What is refused inside the block is said in one short sentence of printable characters.
 
     What stands in a file is quoted in it, and a terminal obeys some characters.
     """
@@ -129,10 +130,19 @@ def sound(path: str | Path) -> Iterator[None]:
     except LabError as error:
         error.args = (_plain(str(error)),)
         raise
-    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError, re.error) as error:
-        # RuntimeError is torch's word for a shape that cannot be; RecursionError is one too.
-        said = f"{type(error).__name__}: {_plain(str(error))}"
-        raise Refused(f"the config of the adapter in {path} is damaged: {said}", SETTINGS) from error
+
+
+@contextmanager
+def sound(path: str | Path) -> Iterator[None]:
+    """Around what reads a file: whatever a damaged config sets off is said as `legible` says it."""
+    with legible():
+        try:
+            yield
+        except LabError:
+            raise
+        except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError, re.error) as error:
+            said = f"{type(error).__name__}: {_plain(str(error))}"
+            raise Refused(f"the config of the adapter in {path} is damaged: {said}", SETTINGS) from error
 
 
 def _plain(text: str) -> str:
@@ -142,14 +152,15 @@ def _plain(text: str) -> str:
 
 def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
     """What our header says, where there is one, else what PEFT's config does. Raises: BadValue, NotFound."""
-    layout = layout_for(file.config)
-    check_saved(file.config)
-    layout.check(file.config)
-    if "method" not in file.own:
-        _warn_of_unknown(file)
-        return layout.method(file.config, model), layout
-    method = method_from(file.own["method"])
-    return method, layout_of(method)
+    with sound(file.path):
+        layout = layout_for(file.config)
+        check_saved(file.config)
+        layout.check(file.config)
+        if "method" not in file.own:
+            _warn_of_unknown(file)
+            return layout.method(file.config, model), layout
+        method = method_from(file.own["method"])
+        return method, layout_of(method)
 
 
 def _warn_of_unknown(file: AdapterFile) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.adapters import AdapterFile, check_base, check_shapes, method_in, sound
+from lora_lab.methods.adapters import AdapterFile, check_base, check_shapes, legible, method_in
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.layouts import layout_of
 from lora_lab.methods.layouts.base import head_prefixes
@@ -20,7 +20,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
 
     Raises: NotFound, BadValue as `load_adapter`; BadValue for an adapter of another method, rank, alpha or target.
     """
-    with sound(path):
+    with legible():
         file = AdapterFile(path)
         check_base(model, file.own, path)
         saved, layout = method_in(file, model)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 
 import peft
 import pytest
@@ -256,6 +257,7 @@ BROKEN_PEFT = {
     "no rank": (config_with(r=None), "has no 'r'"),
     "no alpha": (config_with(lora_alpha=None), "has no 'lora_alpha'"),
     "a rank of 0": (config_with(r=0), "rank must be"),
+    "a rank that no tensor can have": (config_with(r=10**17), "rank must be at most"),
     "a rank in words": (config_with(r="eight"), "rank must be"),
     "another rank": (config_with(r=3), r"has shape \(4, 32\), this model needs \(3, 32\)"),
     "dropout above 1": (config_with(lora_dropout=1.5), "dropout must be"),
@@ -361,6 +363,25 @@ def test_a_head_of_another_number_of_classes_is_refused(files):
     model = tiny("roberta")
     model.classifier.out_proj = nn.Linear(32, 5)
     assert_refused(model, files["ours"], r"out_proj\.\w+ has shape \(3.*needs \(5")
+
+
+def test_a_model_that_cannot_be_copied_is_called_so(files):
+    model = tiny("roberta")
+    model.lock = Lock()
+    assert_refused(model, files["ours"], r"this RobertaForSequenceClassification cannot be copied \(TypeError: .*lock")
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, RuntimeError, LookupError])
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_a_mistake_in_our_own_code_is_not_blamed_on_the_file(files, whose, error, monkeypatch):
+    def mistaken(*_, **__):
+        raise error("a mistake of ours")
+
+    monkeypatch.setattr(LoRA, "place", mistaken)
+    before, model = snapshot(tiny("roberta")), tiny("roberta")
+    with pytest.raises(error, match=r"^'?a mistake of ours'?$"):
+        load_adapter(model, files[whose])
+    assert snapshot(model) == before
 
 
 def test_an_adapter_does_not_load_on_top_of_another(files):
