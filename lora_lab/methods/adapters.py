@@ -10,11 +10,12 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
@@ -72,15 +73,23 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
         file = AdapterFile(path)
         check_base(model, file.own, path)
         method, layout = method_in(file, model)
-        planned = _fits(model, method, layout, file)
+        with _drawing_nothing(model):
+            planned = _fits(model, method, layout, file)
         file.tensors.check_finite()
-    with or_as_it_was(model):
+    with or_as_it_was(model), _drawing_nothing(model):
         made = layout.attach(layout.lighter(method), model)
         report = replace(planned, base_fingerprint=made.base_fingerprint)
         model.lora_lab_report = report  # type: ignore[assignment]
         layout.check_copies(model, report, file.tensors)
         layout.fill(model, report, file.tensors)
     return report
+
+
+def _drawing_nothing(model: nn.Module) -> AbstractContextManager[None]:
+    """After the block torch's random numbers go on as if none had been drawn: a file brings its own numbers."""
+    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    kind = next((device.type for device in devices), None)
+    return torch.random.fork_rng(devices, device_type=kind)  # type: ignore[no-any-return]
 
 
 def method_saved_in(path: str | Path, model: nn.Module) -> Method:

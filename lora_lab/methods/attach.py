@@ -56,9 +56,9 @@ def _refuse_foreign(model: nn.Module) -> None:
         )
 
 
-def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement]) -> Report:
-    """Freeze `model`, put a LoRA layer at each placement and a trained copy beside each head."""
-    parts = [(p.site.module, partial(made, placement=p, method=method)) for p in placements]
+def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement], *, to_fill: bool = False) -> Report:
+    """Freeze `model`, put a LoRA layer at each placement and a trained copy beside each head; `to_fill` as `made`."""
+    parts = [(p.site.module, partial(made, placement=p, method=method, to_fill=to_fill)) for p in placements]
     return attach_beside(model, method, parts, placements)
 
 

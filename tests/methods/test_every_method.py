@@ -131,6 +131,14 @@ def test_what_is_saved_answers_the_same_when_loaded(name, kind, tmp_path):
 
 
 @every
+def test_loading_draws_no_random_numbers(name, kind, tmp_path):
+    save_adapter(attached(name, kind), tmp_path)
+    again, before = tiny(kind), torch.get_rng_state()
+    load_adapter(again, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every
 def test_a_file_that_lacks_a_number_is_refused(name, kind, tmp_path):
     model, again = attached(name, kind), tiny(kind)
     randomise(model)

@@ -62,7 +62,7 @@ class Layout(Protocol):
         return
 
     def attach(self, method: Method, model: nn.Module) -> Report:
-        """Attach a method that was trained already."""
+        """Attach a method that was trained already, to be filled from its file."""
         return method.attach(model)
 
     def lighter(self, method: Method) -> Method:
