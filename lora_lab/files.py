@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from lora_lab.errors import BadValue
@@ -19,25 +20,24 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises: BadValue when the folder cannot be written to.
     """
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            _write_and_move(handle, temporary, path, content)
+            _write_new(temporary, content)
+            os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:  # no such folder, no right to it, disk full, or on Windows: somebody has the file open
         raise BadValue(f"cannot write into {path.parent}: {error.strerror}; choose another folder") from error
 
 
-def _write_and_move(handle: int, temporary: str, path: Path, content: bytes) -> None:
-    with os.fdopen(handle, "wb") as file:
+def _write_new(path: Path, content: bytes) -> None:
+    with open(path, "xb") as file:  # unlike tempfile's, it has the permissions that the umask leaves
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)  # mkstemp makes it private; a classroom shares its folder
-    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,8 +64,9 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
         yield folder
         files = sorted(p.name for p in folder.iterdir())
         write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
-        for path in (folder, *folder.iterdir()):  # mkdtemp, and safetensors, make them private
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        allowed = folder.stat().st_mode & 0o777  # what the umask leaves; safetensors makes its files private
+        for path in folder.iterdir():
+            path.chmod(allowed if path.is_dir() else allowed & 0o666)
         refuse_foreign(target, marker)  # once more: it may have taken minutes
         if target.exists():
             target.replace(earlier)
