@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -33,6 +33,49 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise BadValue(f"cannot write into {path.parent}: {error.strerror}; choose another folder") from error
 
 
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files that belong together, by name, so that new ones never stand beside old ones.
+
+    The last one is taken away first and comes last: where a process is killed on the way, it is missing. So let the
+    last be the file without which nobody reads the others.
+    Raises: BadValue when the folder cannot be written to; what was there is then there again.
+    """
+    mark = token_hex(4)
+    new = {name: folder / f".{name}.{mark}" for name in contents}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, content in contents.items():
+                _write_new(new[name], content)
+            _move_together(folder, new)
+        finally:
+            for path in new.values():
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise BadValue(f"cannot write into {folder}: {error.strerror}; choose another folder") from error
+
+
+def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
+    """Move files to their names in the folder; if that fails, what was there before is moved back."""
+    *others, last = new
+    earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
+    there = [name for name in (last, *others) if (folder / name).exists()]
+    try:
+        for name in there:
+            os.replace(folder / name, earlier[name])
+        for name, path in new.items():
+            os.replace(path, folder / name)
+    except BaseException:
+        for name in new:
+            if earlier[name].exists():
+                os.replace(earlier[name], folder / name)
+            elif name not in there:
+                (folder / name).unlink(missing_ok=True)
+        raise
+    for name in there:
+        earlier[name].unlink()
+
+
 def _write_new(path: Path, content: bytes) -> None:
     with open(path, "xb") as file:  # unlike tempfile's, it has the permissions that the umask leaves
         file.write(content)
@@ -42,7 +85,12 @@ def _write_new(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON that a person can read, atomically."""
-    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_atomically(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """A value as JSON that a person can read."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 @contextmanager

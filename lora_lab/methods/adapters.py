@@ -20,7 +20,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from lora_lab.errors import BadValue, LabError, LabWarning
-from lora_lab.files import write_atomically, write_json
+from lora_lab.files import as_json, write_together
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import adapted_layers, fingerprint, or_as_it_was, refuse_adapted, report_of, shapes_of
 from lora_lab.methods.base import Method, Report
@@ -40,7 +40,8 @@ LONGEST_SENTENCE = 600  # of an error: a file must not fill the terminal
 def save_adapter(model: nn.Module, path: str | Path) -> Path:
     """Write what a method trained in the model, and the head, into the folder `path`; returns that folder.
 
-    The file holds what trains: after full fine-tuning that is the whole model.
+    The file holds what trains: after full fine-tuning that is the whole model. An adapter that is there already is
+    replaced as a whole.
     Raises: BadValue when the model carries no adapter, when it is merged or when the folder cannot be written.
     """
     model = inside(model)
@@ -53,8 +54,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     own = {"method": report.method.settings(), "base_fingerprint": report.base_fingerprint}
     layout = layout_of(report.method)
     tensors = {key: t.detach().cpu().contiguous() for key, t in layout.tensors(model, report).items()}
-    write_atomically(folder / WEIGHTS, safetensors_bytes(tensors, {"format": "pt", "lora_lab": json.dumps(own)}))
-    write_json(folder / CONFIG, layout.config(model, report))
+    weights = safetensors_bytes(tensors, {"format": "pt", "lora_lab": json.dumps(own)})
+    write_together(folder, {WEIGHTS: weights, CONFIG: as_json(layout.config(model, report))})
     return folder
 
 
