@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from lora_lab.errors import BadValue
@@ -19,30 +20,77 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises: BadValue when the folder cannot be written to.
     """
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            _write_and_move(handle, temporary, path, content)
+            _write_new(temporary, content)
+            os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:  # no such folder, no right to it, disk full, or on Windows: somebody has the file open
         raise BadValue(f"cannot write into {path.parent}: {error.strerror}; choose another folder") from error
 
 
-def _write_and_move(handle: int, temporary: str, path: Path, content: bytes) -> None:
-    with os.fdopen(handle, "wb") as file:
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files that belong together, by name, so that new ones never stand beside old ones.
+
+    The last one is taken away first and comes last: where a process is killed on the way, it is missing. So let the
+    last be the file without which nobody reads the others.
+    Raises: BadValue when the folder cannot be written to; what was there is then there again.
+    """
+    mark = token_hex(4)
+    new = {name: folder / f".{name}.{mark}" for name in contents}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, content in contents.items():
+                _write_new(new[name], content)
+            _move_together(folder, new)
+        finally:
+            for path in new.values():
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise BadValue(f"cannot write into {folder}: {error.strerror}; choose another folder") from error
+
+
+def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
+    """Move files to their names in the folder; if that fails, what was there before is moved back."""
+    *others, last = new
+    earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
+    there = [name for name in (last, *others) if (folder / name).exists()]
+    try:
+        for name in there:
+            os.replace(folder / name, earlier[name])
+        for name, path in new.items():
+            os.replace(path, folder / name)
+    except BaseException:
+        for name in new:
+            if earlier[name].exists():
+                os.replace(earlier[name], folder / name)
+            elif name not in there:
+                (folder / name).unlink(missing_ok=True)
+        raise
+    for name in there:
+        earlier[name].unlink()
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    with open(path, "xb") as file:  # unlike tempfile's, it has the permissions that the umask leaves
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)  # mkstemp makes it private; a classroom shares its folder
-    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON that a person can read, atomically."""
-    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_atomically(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """A value as JSON that a person can read."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 @contextmanager
@@ -64,8 +112,9 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
         yield folder
         files = sorted(p.name for p in folder.iterdir())
         write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
-        for path in (folder, *folder.iterdir()):  # mkdtemp, and safetensors, make them private
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        allowed = folder.stat().st_mode & 0o777  # what the umask leaves; safetensors makes its files private
+        for path in folder.iterdir():
+            path.chmod(allowed if path.is_dir() else allowed & 0o666)
         refuse_foreign(target, marker)  # once more: it may have taken minutes
         if target.exists():
             target.replace(earlier)

@@ -96,7 +96,7 @@ class LoRALinear(LoRALayer):
     def _add(self, y: Tensor, h: Tensor, b: Tensor) -> Tensor:
         # addmm adds into the base layer's output and scales on the fly: no second (tokens, out) tensor is made.
         # Not so on a view, where in place would cost a copy in backward, or where a hook may have kept that output.
-        apart = y._is_view() or bool(self.base_layer._forward_hooks)
+        apart = y._is_view() or is_heard(self.base_layer)
         if self.rows:
             y = y.clone() if apart else y
             y[:, slice(*self.rows)].addmm_(h, b.t(), alpha=self.scaling)
@@ -210,6 +210,11 @@ def scale_of(embedding: nn.Module) -> Tensor | float:
     """What an embedding multiplies a vector of its table by, rounded as it rounds it: 1 of a plain one."""
     scale = getattr(embedding, "embed_scale", 1.0)
     return scale.to(embedding.weight.dtype) if isinstance(scale, Tensor) else scale  # type: ignore[arg-type, return-value]
+
+
+def is_heard(layer: nn.Module) -> bool:
+    """Whether a forward hook is told this layer's output, and may keep it: then nothing is added to it in place."""
+    return bool(layer._forward_hooks)
 
 
 def is_conv1d(layer: nn.Module) -> bool:

@@ -15,12 +15,27 @@ from lora_lab.errors import BadValue
 from lora_lab.files import read_json, whole_folder, write_atomically, write_json
 
 
-def test_a_file_is_written_into_a_new_folder_and_readable_by_all(tmp_path):
+def test_a_file_is_written_into_a_new_folder(tmp_path):
     path = tmp_path / "new" / "file"
     write_atomically(path, b"content")
     assert path.read_bytes() == b"content"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_who_may_read_what_is_written_is_what_the_umask_says(umask, folder, file, tmp_path):
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom lora_lab.files import whole_folder, write_atomically\n"
+        f"os.umask({umask})\nhere = Path(sys.argv[1])\nwrite_atomically(here / 'record', b'')\n"
+        "with whole_folder(here / 'out', 'marker.json') as new:\n"
+        "    (new / 'inner').mkdir()\n"
+        "    os.close(os.open(new / 'private', os.O_CREAT, 0o600))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    wanted = {"record": file, "out": folder, "inner": folder, "private": file, "marker.json": file}
+    assert modes == wanted
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_no_rubbish(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ so full fine-tuning is three products a layer, 6 N T, and LoRA two and a little,
 not get cheaper: 4 S d_q forward, twice that backward, for either. With checkpointing the layers' forward is done twice;
 torch stops the second at the last tensor that backward wants, which may spare a layer's last product of that.
 
-Against this bound: "LoRA Without Regret" (Schulman 2025) states about 2/3 of the FLOPs; NeMo 24.12 measured 1.47, 1.44
+Against this bound: "LoRA Without Regret" (Schulman 2025) states about 2/3 of the FLOPs; NeMo 24.07 measured 1.47, 1.44
 and 1.44 times full fine-tuning's tokens per second on Llama-2 7B, 13B and 70B; Hu et al. 2021 report 43.1 against 32.5
 tokens/s on GPT-3, 1.33 times.
 

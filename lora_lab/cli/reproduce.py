@@ -20,6 +20,7 @@ from lora_lab.errors import Failed
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes; train nothing.")
 @click.option("--minutes", type=float, default=None, help="What each item may take, in place of its own budget.")
 @click.option("--out", default="reproduced", show_default=True, help="The folder of runs, results and report.")
+@click.option("--rejudge", is_flag=True, help="Judge the results in --out by today's rules; train nothing.")
 @click.option("--again", is_flag=True, help="Measure and judge anew what has a result; finished runs are kept.")
 @paper_options
 @JSON
@@ -52,7 +53,7 @@ def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, 
 
 def _run(wanted: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
     from lora_lab.experiments.reproduce.report import write_report
-    from lora_lab.experiments.reproduce.run import kept
+    from lora_lab.experiments.reproduce.run import kept, rejudge
     from lora_lab.experiments.reproduce.run import reproduce as run
     from lora_lab.files import write_atomically
     from lora_lab.plots.reproduced import picture
@@ -64,6 +65,8 @@ def _run(wanted: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, An
             write_atomically(out / f"{results[-1]['item']}.png", picture(results[-1])._repr_png_())
         write_report(kept(out), out)  # with those of earlier calls
 
+    if options["rejudge"]:
+        return rejudge(wanted, out, after)
     return run(wanted, out, minutes=options["minutes"], again=options["again"], say=with_minutes(), after=after)
 
 
@@ -80,7 +83,7 @@ def described(found: Mapping[str, Any]) -> str:
 def told(found: Mapping[str, Any]) -> str:
     """What came of it, a line for each item."""
     lines = [
-        f"{one['item']:11} {'not run' if one['error'] else one['standing']:9}  {one['error'] or one['words']}"
+        f"{one['item']:11} {'not run' if one['error'] else one['standing']:10}  {one['error'] or one['words']}"
         for one in found["items"]
     ]
     return "\n".join([*lines, f"report      {found['report']}"])

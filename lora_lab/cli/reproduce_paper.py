@@ -43,7 +43,7 @@ def reproduce_paper(names: Sequence[str], dry_run: bool, as_json: bool, options:
     """Print plans, or run one table and print what came of it. Raises: as `protocol.plan` and `protocol.run`."""
     from lora_lab.experiments import protocol
 
-    for name in ("minutes", "again"):
+    for name in ("minutes", "again", "rejudge"):
         if options[name] not in (None, False):
             raise BadValue(f"--{name} is of --scale laptop: the paper's protocol takes what it takes; leave it out")
     tables = list(dict.fromkeys(names or protocol.TABLES))

@@ -18,8 +18,8 @@ from typing import Any
 
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.halving import keep_better_half
-from lora_lab.files import write_atomically
-from lora_lab.methods.adapters import save_adapter
+from lora_lab.files import write_together
+from lora_lab.methods.adapters import CONFIG, save_adapter
 from lora_lab.training.lane import Lane
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
@@ -88,8 +88,8 @@ def _arrived(future: Any, pack: Sequence[Recipe], store: Store) -> list[Run]:
 
 def _keep(store: Store, shipped: Shipped) -> Run:
     folder, run = store.adapter_folder(shipped.run.recipe), shipped.run
-    for name, content in shipped.files.items():
-        write_atomically(folder / name, content)
+    if shipped.files:
+        write_together(folder, shipped.files)
     run = replace(run, adapter=str(folder) if shipped.files else None)
     store.add(run)
     return run
@@ -108,7 +108,8 @@ def _trained(recipes: Sequence[Recipe], halving: bool) -> list[Shipped]:
     def keep(lane: Lane, run: Run) -> None:
         with tempfile.TemporaryDirectory() as folder:
             saved = save_adapter(lane.model, folder) if run.error is None else Path(folder)
-            shipped.append(Shipped(run, {file.name: file.read_bytes() for file in saved.iterdir()}))
+            files = sorted(saved.iterdir(), key=lambda file: file.name == CONFIG)  # the config last: see _keep
+            shipped.append(Shipped(run, {file.name: file.read_bytes() for file in files}))
 
     try:
         pack = Pack(recipes)

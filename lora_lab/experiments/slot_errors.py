@@ -2,8 +2,8 @@
 
     slot error rate = (missing + wrong + added) / slots that were to be said
 
-Sources: Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", the rate ERR; Dušek,
-Novikova and Rieser 2020, E2E's findings, count the same three kinds. A slot of a text is at most one error.
+After Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", the rate ERR, and Dušek et al.
+2020, E2E's findings, which were not read here. A slot of a text is at most one error.
 
 Names are looked for as they are written, and then hidden, so that "Raja Indian Cuisine" is no cuisine. Other slots have
 a pattern for each *level*: "cheap" and "less than £20" are one level, as are "high" and "5 out of 5", because people

@@ -115,7 +115,8 @@ def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
     many seeds as a, seed i of both is a pair (same data order); else the seeds of each vary on their own, and a single
     one as much as the other's.
     Raises: BadValue for other rows in b than in a, empty arrays, NaN, integers besides 0 and 1, a margin of 0.
-    Source: Cochran 1964 (Biometrics 20), McNemar 1947, Schuirmann 1987; Bouthillier et al. 2021 on seeds.
+    Source: textbook methods named for Cochran 1964, McNemar 1947 and Schuirmann 1987, which were not read here;
+    Bouthillier et al. 2021 on seeds.
     """
     pair = Pair(_runs(a, "a"), _runs(b, "b"), margin)
     return pair.judged(pair.p_difference(), pair.p_equivalence())
@@ -146,7 +147,8 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = 0
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """p-values (n,) corrected for being n: the smallest times n, the next times n - 1, ..., none below one before it.
 
-    Source: Holm 1979. Equal to statsmodels' `multipletests`, which collects garbage at each call: 0.2 s beside torch.
+    Source: Holm 1979 (not read here). Equal to statsmodels' `multipletests`, which collects garbage at each call: 0.2 s
+    beside torch.
     """
     p, n = np.asarray(p_values, dtype=float), len(p_values)
     order = np.argsort(p)

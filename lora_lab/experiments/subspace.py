@@ -49,7 +49,7 @@ class Factors:
 
     @property
     def effective_rank(self) -> float:
-        """exp of the entropy of the singular values' shares of their sum. Source: Roy and Vetterli 2007."""
+        """exp of the entropy of the singular values' shares of their sum: Roy and Vetterli 2007 (not read here)."""
         if not self._acts:
             return 0.0
         shares = self.values[self.values > 0] / self.values.sum()

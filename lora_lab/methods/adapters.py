@@ -10,16 +10,17 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from lora_lab.errors import BadValue, LabError, LabWarning
-from lora_lab.files import write_atomically, write_json
+from lora_lab.files import as_json, write_together
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import adapted_layers, fingerprint, or_as_it_was, refuse_adapted, report_of, shapes_of
 from lora_lab.methods.base import Method, Report
@@ -39,7 +40,8 @@ LONGEST_SENTENCE = 600  # of an error: a file must not fill the terminal
 def save_adapter(model: nn.Module, path: str | Path) -> Path:
     """Write what a method trained in the model, and the head, into the folder `path`; returns that folder.
 
-    The file holds what trains: after full fine-tuning that is the whole model.
+    The file holds what trains: after full fine-tuning that is the whole model. An adapter that is there already is
+    replaced as a whole.
     Raises: BadValue when the model carries no adapter, when it is merged or when the folder cannot be written.
     """
     model = inside(model)
@@ -52,8 +54,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     own = {"method": report.method.settings(), "base_fingerprint": report.base_fingerprint}
     layout = layout_of(report.method)
     tensors = {key: t.detach().cpu().contiguous() for key, t in layout.tensors(model, report).items()}
-    write_atomically(folder / WEIGHTS, safetensors_bytes(tensors, {"format": "pt", "lora_lab": json.dumps(own)}))
-    write_json(folder / CONFIG, layout.config(model, report))
+    weights = safetensors_bytes(tensors, {"format": "pt", "lora_lab": json.dumps(own)})
+    write_together(folder, {WEIGHTS: weights, CONFIG: as_json(layout.config(model, report))})
     return folder
 
 
@@ -64,17 +66,18 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     before the model is touched. So a hostile file costs at most what its own size would: see `safe_file`.
 
     Raises: NotFound for a missing file or a layer that the model lacks; BadValue for a file that is truncated, not
-    safetensors, made for another base, or has missing, unexpected or wrongly shaped tensors. The model is then
-    as it was.
+    safetensors, made for another base, or has missing, unexpected or wrongly shaped tensors, and for a model that
+    cannot be copied. The model is then as it was.
     """
-    with sound(path):
+    with legible():
         refuse_adapted(model)
         file = AdapterFile(path)
         check_base(model, file.own, path)
         method, layout = method_in(file, model)
-        planned = _fits(model, method, layout, file)
+        with _drawing_nothing(model):
+            planned = _fits(model, method, layout, file)
         file.tensors.check_finite()
-    with or_as_it_was(model):
+    with or_as_it_was(model), _drawing_nothing(model):
         made = layout.attach(layout.lighter(method), model)
         report = replace(planned, base_fingerprint=made.base_fingerprint)
         model.lora_lab_report = report  # type: ignore[assignment]
@@ -83,9 +86,16 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     return report
 
 
+def _drawing_nothing(model: nn.Module) -> AbstractContextManager[None]:
+    """After the block torch's random numbers go on as if none had been drawn: a file brings its own numbers."""
+    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    kind = next((device.type for device in devices), None)
+    return torch.random.fork_rng(devices, device_type=kind)  # type: ignore[no-any-return]
+
+
 def method_saved_in(path: str | Path, model: nn.Module) -> Method:
     """The method of the adapter in the folder `path`, for a plain model. Raises: as `load_adapter`."""
-    with sound(path):
+    with legible():
         return method_in(AdapterFile(path), model)[0]
 
 
@@ -100,11 +110,12 @@ class AdapterFile:
 
     def __init__(self, path: str | Path) -> None:
         folder = Path(path)
-        self.path, self.config = folder, read_config(folder, CONFIG)
-        _refuse_pickle(folder)
-        self.tensors = TensorFile(folder, WEIGHTS)
-        ours = self.tensors.metadata.get("lora_lab", "{}")
-        self.own = parse_object(ours, f"lora_lab's part of the header of {folder / WEIGHTS}")
+        with sound(path):
+            self.path, self.config = folder, read_config(folder, CONFIG)
+            _refuse_pickle(folder)
+            self.tensors = TensorFile(folder, WEIGHTS)
+            ours = self.tensors.metadata.get("lora_lab", "{}")
+            self.own = parse_object(ours, f"lora_lab's part of the header of {folder / WEIGHTS}")
 
 
 def _refuse_pickle(folder: Path) -> None:
@@ -119,8 +130,8 @@ def _refuse_pickle(folder: Path) -> None:
 
 
 @contextmanager
-def sound(path: str | Path) -> Iterator[None]:
-    """Whatever a damaged config sets off inside the block is one sentence, a short one, and only of letters.
+def legible() -> Iterator[None]:
+    """What is refused inside the block is said in one short sentence of printable characters.
 
     What stands in a file is quoted in it, and a terminal obeys some characters.
     """
@@ -129,10 +140,19 @@ def sound(path: str | Path) -> Iterator[None]:
     except LabError as error:
         error.args = (_plain(str(error)),)
         raise
-    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError, re.error) as error:
-        # RuntimeError is torch's word for a shape that cannot be; RecursionError is one too.
-        said = f"{type(error).__name__}: {_plain(str(error))}"
-        raise Refused(f"the config of the adapter in {path} is damaged: {said}", SETTINGS) from error
+
+
+@contextmanager
+def sound(path: str | Path) -> Iterator[None]:
+    """Around what reads a file: whatever a damaged config sets off is said as `legible` says it."""
+    with legible():
+        try:
+            yield
+        except LabError:
+            raise
+        except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError, re.error) as error:
+            said = f"{type(error).__name__}: {_plain(str(error))}"
+            raise Refused(f"the config of the adapter in {path} is damaged: {said}", SETTINGS) from error
 
 
 def _plain(text: str) -> str:
@@ -142,14 +162,15 @@ def _plain(text: str) -> str:
 
 def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
     """What our header says, where there is one, else what PEFT's config does. Raises: BadValue, NotFound."""
-    layout = layout_for(file.config)
-    check_saved(file.config)
-    layout.check(file.config)
-    if "method" not in file.own:
-        _warn_of_unknown(file)
-        return layout.method(file.config, model), layout
-    method = method_from(file.own["method"])
-    return method, layout_of(method)
+    with sound(file.path):
+        layout = layout_for(file.config)
+        check_saved(file.config)
+        layout.check(file.config)
+        if "method" not in file.own:
+            _warn_of_unknown(file)
+            return layout.method(file.config, model), layout
+        method = method_from(file.own["method"])
+        return method, layout_of(method)
 
 
 def _warn_of_unknown(file: AdapterFile) -> None:

@@ -56,9 +56,9 @@ def _refuse_foreign(model: nn.Module) -> None:
         )
 
 
-def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement]) -> Report:
-    """Freeze `model`, put a LoRA layer at each placement and a trained copy beside each head."""
-    parts = [(p.site.module, partial(made, placement=p, method=method)) for p in placements]
+def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement], *, to_fill: bool = False) -> Report:
+    """Freeze `model`, put a LoRA layer at each placement and a trained copy beside each head; `to_fill` as `made`."""
+    parts = [(p.site.module, partial(made, placement=p, method=method, to_fill=to_fill)) for p in placements]
     return attach_beside(model, method, parts, placements)
 
 
@@ -180,11 +180,20 @@ def report_of(model: nn.Module) -> Report:
 
 
 def shapes_of(model: nn.Module) -> nn.Module:
-    """The model with shapes in the place of its weights: attaching to it costs nothing, whatever is attached."""
+    """The model with shapes in the place of its weights: attaching to it costs nothing, whatever is attached.
+
+    Raises: BadValue for a model that cannot be copied.
+    """
     memo: dict[int, object] = {id(b): b.data.to("meta") for b in model.buffers()}
     for p in model.parameters():
         memo[id(p)] = nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad)
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever the objects that the model holds raise
+        raise BadValue(
+            f"an adapter is tried on a copy of the model first, and this {type(model).__name__} cannot be copied "
+            f"({type(error).__name__}: {error}): take out of it what copy.deepcopy cannot copy"
+        ) from error
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -100,6 +100,8 @@ class PackedBeside(AdaptedLayer):
         self.before, self.after, self.own = lane.before, lane.after, own
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not self.active:
+            return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
         y: Tensor = self.base_layer(_by_lanes(self.before, x, self.own), *args, **kwargs)
         return _by_lanes(self.after, y, self.own)
 

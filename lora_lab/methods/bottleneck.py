@@ -8,7 +8,8 @@
     pfeiffer    1                   0                      AdapterP, AdapterDrop
 
     L_adapters (2 d r + r + d) + 2 L_norms d               section 5.1
-Sources: Houlsby et al. 2019, Lin et al. 2020, Pfeiffer et al. 2021, Rueckle et al. 2020 (AdapterDrop).
+Sources: Houlsby et al. 2019, Pfeiffer et al. 2021, Rueckle et al. 2020 (AdapterDrop); Lin et al. 2020 as Hu et al.
+describe it (not read here).
 """
 
 from __future__ import annotations

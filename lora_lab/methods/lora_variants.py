@@ -9,6 +9,7 @@ LoRA+ (Hayou et al. 2024) is a matter of the optimizer alone and stands in `trai
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,9 +106,15 @@ class PiSSALinear(LoRALinear):
     start_A: Tensor
     start_B: Tensor
 
-    def __init__(self, base_layer: nn.Module, rank: int, scaling: float, **options: Any) -> None:
+    def __init__(
+        self, base_layer: nn.Module, rank: int, scaling: float, *, decompose: bool = True, **options: Any
+    ) -> None:
         super().__init__(base_layer, rank, scaling, **options)
-        a, b = principal(_numbers_of(self), rank, scaling)
+        weight = _numbers_of(self)
+        if decompose:
+            a, b = principal(weight, rank, scaling)
+        else:  # to be filled from a file; both lie transposed in memory, as those that `principal` gives do
+            a, b = (torch.zeros(m.shape[::-1], device=weight.device).t() for m in (self.lora_A, self.lora_B))
         self.register_buffer("start_A", a)
         self.register_buffer("start_B", b)
         with torch.no_grad():
@@ -139,13 +146,15 @@ def principal(weight: Tensor, rank: int, scaling: float) -> tuple[Tensor, Tensor
     return roots.unsqueeze(1) * vt[:rank], u[:, :rank] * roots
 
 
-def made(layer: nn.Module, placement: Placement, method: LoRA) -> LoRALayer:
-    """The layer that `method` puts around `layer`."""
+def made(layer: nn.Module, placement: Placement, method: LoRA, *, to_fill: bool = False) -> LoRALayer:
+    """The layer that `method` puts around `layer`; with `to_fill`, its numbers will come from a file."""
     rank, scaling = placement.rank, placement.scaling
     if isinstance(layer, nn.Embedding):
         return LoRAEmbedding(layer, rank, scaling)
-    kind = DoRALinear if method.dora else PiSSALinear if method.init == "pissa" else LoRALinear
-    wrapped = kind(layer, rank, scaling, dropout=method.dropout, init=method.init, rows=placement.site.rows)
+    kind: Any = DoRALinear if method.dora else LoRALinear
+    if method.init == "pissa":
+        kind = partial(PiSSALinear, decompose=not to_fill)
+    wrapped: LoRALinear = kind(layer, rank, scaling, dropout=method.dropout, init=method.init, rows=placement.site.rows)
     wrapped.lora_A.requires_grad_(not method.freeze_a)
     return wrapped
 

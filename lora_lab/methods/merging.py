@@ -28,6 +28,7 @@ from lora_lab.layers import TrainedCopy, is_conv1d
 from lora_lab.methods.attach import put, report_of, switched, take_out
 from lora_lab.methods.base import Report
 from lora_lab.methods.merge_report import MergeReport, Rounding, rounding_of
+from lora_lab.methods.packed import PackedHead
 from lora_lab.switched import AdaptedLayer, Mergeable, Switched
 
 Parts = list[tuple[str, Mergeable]]
@@ -93,7 +94,7 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
     Raises: BadValue where the base itself trained.
     """
     _refuse_within(model)
-    parts = [(name, m) for name, m in switched(model) if not (keep_head and isinstance(m, TrainedCopy))]
+    parts = [(name, m) for name, m in switched(model) if not (keep_head and isinstance(m, TrainedCopy | PackedHead))]
     merged = [(name, part) for name, part in parts if isinstance(part, Mergeable) and part.merged]
     before = [(part, part.enabled) for _, part in parts]
     try:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear
+from lora_lab.layers import LoRALinear, is_heard
 from lora_lab.methods.layouts.lora import one_for_all_slices
 from lora_lab.methods.lora_variants import DoRALinear
 from lora_lab.switched import AdaptedLayer
@@ -142,8 +142,9 @@ class BankedLayer(AdaptedLayer):
             self._stack = Stack(pairs, y)
         picked, inputs = self._stack.of(rows, self.choice.room), x.shape[-1]  # (groups, R, in + out)
         grouped = x.reshape(len(picked), -1, inputs).to(y.dtype)
-        y.view(len(picked), -1, y.shape[-1]).baddbmm_(thin(grouped, picked[..., :inputs]), picked[..., inputs:])
-        return y.view(*x.shape[:-1], -1)
+        by_group = y.view(len(picked), -1, y.shape[-1])
+        add_into = by_group.baddbmm if is_heard(self.base_layer) else by_group.baddbmm_
+        return add_into(thin(grouped, picked[..., :inputs]), picked[..., inputs:]).view(*x.shape[:-1], y.shape[-1])
 
     def _each(self, x: Tensor, rows: Rows, *args: Any, **kwargs: Any) -> Tensor:
         """Adapter by adapter: for heads, and for what is no sum of a frozen layer's output and a product."""

@@ -7,11 +7,16 @@ from typing import Any
 from lora_lab.accounting.architectures import Architecture
 from lora_lab.errors import BadValue
 
+MOST = 10**9
+"""Of a size: a tensor with two sides of this can still be described, and no model is as large."""
+
 
 def whole(what: str, value: object, least: int = 1) -> int:
-    """A whole number of at least `least`. Raises BadValue that says what it is for."""
+    """A whole number of at least `least` and at most MOST. Raises BadValue that says what it is for."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BadValue(f"{what} must be a whole number of at least {least}, not {value!r}")
+    if value > MOST:
+        raise BadValue(f"{what} must be at most {MOST:,}, not {value!r}")
     return value
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy, in_its_dtype
+from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy, in_its_dtype, is_heard
 from lora_lab.methods.attach import adapted_layers, put, report_of, switched
 from lora_lab.methods.beside import Ahead, Beside, PackedAhead, PackedBeside
 from lora_lab.switched import AdaptedLayer
@@ -176,6 +176,8 @@ class PackedLoRA(AdaptedLayer):
         self.streams, self.drops = streams, any(isinstance(d, nn.Dropout) for d in self.dropouts)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.active:
+            return self.base_layer(x)  # type: ignore[no-any-return]
         lanes = len(self.A)
         y = self.base_layer(x.reshape(-1, self.in_features)).view(lanes, -1, self.out_features)  # (K, tokens, out)
         a, b = self.A.to(y.dtype), (self.scaling * self.B).to(y.dtype)
@@ -185,7 +187,8 @@ class PackedLoRA(AdaptedLayer):
             y = y.clone()
             y[..., slice(*self.rows)].baddbmm_(h, b)
         else:
-            add_into = y.baddbmm if torch.is_grad_enabled() else y.baddbmm_  # in place where there is no backward
+            apart = torch.is_grad_enabled() or is_heard(self.base_layer)  # else in place
+            add_into = y.baddbmm if apart else y.baddbmm_
             y = add_into(h, b)
         return y.view(*x.shape[:-1], self.out_features)
 
@@ -207,9 +210,12 @@ class PackedHead(AdaptedLayer):
     def __init__(self, heads: Sequence[TrainedCopy], streams: Sequence[Stream]) -> None:
         super().__init__(heads[0].base_layer)
         self.heads, self.streams = nn.ModuleList(head.trained for head in heads), streams
+        self.frozen = nn.ModuleList(head.base_layer for head in heads)  # lanes of different seeds have different ones
         self.drops = any(isinstance(m, nn.Dropout) and m.p for m in self.heads.modules())
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.active:
+            return torch.cat([head(part) for head, part in zip(self.frozen, x.chunk(len(self.frozen)), strict=True)])
         parts = zip(self.heads, x.chunk(len(self.heads)), self.streams, strict=True)
         return torch.cat([self._answer(head, part, stream) for head, part, stream in parts])
 

@@ -4,7 +4,8 @@
 
     attention -> o -> [bottleneck] -> + -> norm -> up -> down -> [bottleneck] -> + -> norm        an encoder's layer
 
-W_up starts at zero, so at the start nothing changes. Source: Houlsby et al. 2019, figure 2; Lin et al. 2020, section 3.
+W_up starts at zero, so at the start nothing changes. Source: Houlsby et al. 2019; Lin et al. 2020 (not
+read here).
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import nn
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.adapters import AdapterFile, check_base, check_shapes, method_in, sound
+from lora_lab.methods.adapters import AdapterFile, check_base, check_shapes, legible, method_in
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.layouts import layout_of
-from lora_lab.methods.layouts.base import PREFIX
+from lora_lab.methods.layouts.base import head_prefixes
 
 FREE = ("dropout", "init", "lr_ratio", "freeze_a")  # of training alone: they may differ
 
@@ -20,16 +20,16 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
 
     Raises: NotFound, BadValue as `load_adapter`; BadValue for an adapter of another method, rank, alpha or target.
     """
-    with sound(path):
+    with legible():
         file = AdapterFile(path)
         check_base(model, file.own, path)
         saved, layout = method_in(file, model)
         _check_alike(method, saved, path)
         report = method.attach(model)
-        heads = tuple(f"{PREFIX}{name}." for name, _ in report.heads)
+        heads = tuple(prefix for name, _ in report.heads for prefix in head_prefixes(name))
         own = layout_of(method).tensors(model, report)
-        wanted = {key: tuple(t.shape) for key, t in own.items() if not key.startswith(heads or "-")}
-        check_shapes(wanted, {k: s for k, s in file.tensors.shapes.items() if not k.startswith(heads or "-")}, path)
+        wanted = {key: tuple(t.shape) for key, t in own.items() if not key.startswith(heads)}
+        check_shapes(wanted, {k: s for k, s in file.tensors.shapes.items() if not k.startswith(heads)}, path)
         file.tensors.check_finite()
     layout.fill(model, report, own | {key: file.tensors[key] for key in wanted})
     return report

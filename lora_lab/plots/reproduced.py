@@ -10,7 +10,8 @@ from typing import Any
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, RED, Picture
 from lora_lab.plots.compared import finish, new_axes
 
-COLOURS = {"holds": GREEN, "fails": RED, "undecided": GREY}
+COLOURS = {"holds": GREEN, "fails": RED, "undecided": GREY, "not tested": GREY}
+SAID = {"holds": "holds", "fails": "does not hold", "undecided": "is undecided", "not tested": "was not tested"}
 WIDE = 50  # times
 MANY = 12  # values of a row above which they are drawn paler: rounds, not seeds
 
@@ -37,8 +38,7 @@ def picture(found: Mapping[str, Any], reference: Mapping[str, Any] | None = None
 
 def headline(found: Mapping[str, Any]) -> str:
     """What the picture says: the verdict on the finding, and that it is a surrogate."""
-    standing = {"holds": "holds", "fails": "does not hold", "undecided": "is undecided"}[found["standing"]]
-    return f"{place_of(found['item'])}, a surrogate: “{found['finding']}” {standing} here"
+    return f"{place_of(found['item'])}, a surrogate: “{found['finding']}” {SAID[found['standing']]} here"
 
 
 def place_of(item: str) -> str:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
 from lora_lab.training.chat import Prompt, end_of_turn, prompt_ids
-from lora_lab.training.models import is_causal
+from lora_lab.training.models import answering, is_causal
 
 
 def side_by_side(
@@ -17,7 +17,8 @@ def side_by_side(
 ) -> Iterator[list[str]]:
     """The texts of all rows so far, after each token, greedily; in the end all have ended or are long enough.
 
-    Every row reads the same prompt; who answers for which row is the caller's affair (`AdapterBank.mixed`).
+    Every row reads the same prompt; who answers for which row is the caller's affair (`AdapterBank.mixed`). The model
+    is left in the mode it was in, between tokens too.
     Raises: BadValue for no rows or a model that does not predict the next token.
     """
     if rows < 1 or not is_causal(model):
@@ -26,9 +27,8 @@ def side_by_side(
     ids = torch.tensor(prompt_ids(tokenizer, [prompt]) * rows, device=model.device)  # (rows, tokens)
     grown: list[list[int]] = [[] for _ in range(rows)]
     open_rows, cache = set(range(rows)), None
-    model.eval()
     for _ in range(max_new_tokens):
-        with torch.inference_mode():
+        with answering(model), torch.inference_mode():
             out = model(input_ids=ids, past_key_values=cache, use_cache=True)
         cache, likeliest = out.past_key_values, out.logits[:, -1].argmax(-1).tolist()
         for row in sorted(open_rows):

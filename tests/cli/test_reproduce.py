@@ -43,6 +43,10 @@ def test_results_report_and_picture(run, tmp_path):
     assert (tmp_path / "table6.png").read_bytes().startswith(b"\x89PNG")
     assert "The rule: Two is equal to two." in done.stderr
     assert "holds" in run("table6", "--out", str(tmp_path)).stdout
+    (tmp_path / "report.md").unlink()
+    judged = run("--rejudge", "--json", "--out", str(tmp_path))
+    assert json.loads(judged.stdout)["items"] == found["items"]
+    assert (tmp_path / "report.md").is_file()
     assert run("--out", str(tmp_path / "table6.png" / "below")).returncode == 2
 
 
@@ -62,6 +66,7 @@ def test_the_report_keeps_what_earlier_calls_found(run, tmp_path, monkeypatch):
         (["--minutes", "0"], 2, "above 0"),
         (["--scale", "moon"], 2, "moon"),
         (["--minutes", "0.5"], 1, "too few minutes"),
+        (["--rejudge"], 2, "no result of these items"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(run, tmp_path, words, code, says):
@@ -122,6 +127,7 @@ def test_papers_runs_are_the_protocols(run, protocol, tmp_path):
         (["table3", "--scale", "paper"], "--model-path"),
         (["table3", "--scale", "paper", "--model-path", "m"], "--data"),
         (["table3", "--scale", "paper", "--minutes", "5"], "--minutes is of --scale laptop"),
+        (["table3", "--scale", "paper", "--rejudge"], "--rejudge is of --scale laptop"),
         (["--model-path", "m"], "of --scale paper"),
         (["table3", "--scale", "paper", "--steps-limit", "0"], "'--steps-limit': 0"),
         (["table3", "--scale", "paper", "--seeds", "0"], "'--seeds': 0"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 
 import peft
 import pytest
@@ -19,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import LoRA, detach, load_adapter, merge, save_adapter, unmerge
-from lora_lab.errors import BadValue, LabError, LabWarning
+from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.methods.adapters import CONFIG, WEIGHTS
 from lora_lab.methods.attach import fingerprint
 from tests.conftest import logits, randomise, snapshot, tiny
@@ -85,6 +88,66 @@ def test_saving_again_replaces_the_old_adapter(tmp_path):
     save_adapter(adapted("roberta"), tmp_path)
     assert load_adapter(tiny("roberta"), tmp_path).method == ROBERTA
     assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, WEIGHTS]
+
+
+@pytest.fixture
+def replacing(monkeypatch) -> Callable[[int, bool], list[int]]:
+    """`os.replace` that fails at its call of this number, and from then on if it says so, as when a machine stops."""
+    replace = os.replace
+
+    def failing(call: int, ever_after: bool) -> list[int]:
+        calls: list[int] = []
+
+        def moved(source: Path, target: Path) -> None:
+            calls.append(len(calls) + 1)
+            if len(calls) == call or (ever_after and len(calls) > call):
+                raise OSError(5, "the machine stops")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", moved)
+        return calls
+
+    return failing
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_saving_that_fails_leaves_the_old_adapter(call, replacing, tmp_path):
+    old = LoRA(rank=2, targets=("o",))
+    save_adapter(adapted("roberta", old), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    calls = replacing(call, False)
+    try:
+        save_adapter(adapted("roberta"), tmp_path)
+    except BadValue:
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    else:
+        assert len(calls) < call  # there were no more moves than that
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_saving_that_is_cut_off_never_leaves_weights_of_one_adapter_beside_the_config_of_another(
+    call, replacing, tmp_path
+):
+    old = LoRA(rank=2, targets=("o",))
+    save_adapter(adapted("roberta", old), tmp_path)
+    replacing(call, True)
+    with suppress(BadValue):
+        save_adapter(adapted("roberta"), tmp_path)
+    again = tiny("roberta")
+    try:
+        method = load_adapter(again, tmp_path).method
+    except NotFound:
+        return  # none is there
+    assert method in (old, ROBERTA)
+    assert torch.equal(logits(again), logits(adapted("roberta", method)))
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_saving_that_fails_in_an_empty_folder_leaves_it_empty(call, replacing, tmp_path):
+    replacing(call, False)
+    with pytest.raises(BadValue, match="the machine stops"):
+        save_adapter(adapted("roberta"), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_is_in_pefts_layout(tmp_path):
@@ -256,6 +319,7 @@ BROKEN_PEFT = {
     "no rank": (config_with(r=None), "has no 'r'"),
     "no alpha": (config_with(lora_alpha=None), "has no 'lora_alpha'"),
     "a rank of 0": (config_with(r=0), "rank must be"),
+    "a rank that no tensor can have": (config_with(r=10**17), "rank must be at most"),
     "a rank in words": (config_with(r="eight"), "rank must be"),
     "another rank": (config_with(r=3), r"has shape \(4, 32\), this model needs \(3, 32\)"),
     "dropout above 1": (config_with(lora_dropout=1.5), "dropout must be"),
@@ -361,6 +425,25 @@ def test_a_head_of_another_number_of_classes_is_refused(files):
     model = tiny("roberta")
     model.classifier.out_proj = nn.Linear(32, 5)
     assert_refused(model, files["ours"], r"out_proj\.\w+ has shape \(3.*needs \(5")
+
+
+def test_a_model_that_cannot_be_copied_is_called_so(files):
+    model = tiny("roberta")
+    model.lock = Lock()
+    assert_refused(model, files["ours"], r"this RobertaForSequenceClassification cannot be copied \(TypeError: .*lock")
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, RuntimeError, LookupError])
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_a_mistake_in_our_own_code_is_not_blamed_on_the_file(files, whose, error, monkeypatch):
+    def mistaken(*_, **__):
+        raise error("a mistake of ours")
+
+    monkeypatch.setattr(LoRA, "place", mistaken)
+    before, model = snapshot(tiny("roberta")), tiny("roberta")
+    with pytest.raises(error, match=r"^'?a mistake of ours'?$"):
+        load_adapter(model, files[whose])
+    assert snapshot(model) == before
 
 
 def test_an_adapter_does_not_load_on_top_of_another(files):

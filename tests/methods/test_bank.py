@@ -120,6 +120,19 @@ def test_what_one_batch_picked_is_written_over_by_the_next_in_inference_mode_or_
         torch.testing.assert_close(together.clone(), row_by_row(alone, names), **CLOSE)
 
 
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_hook_that_keeps_a_frozen_layers_output_keeps_the_frozen_layers(kind):
+    bank, alone = banked(kind, LoRA(3, targets="all-linear"))
+    layers = [m for m in bank.model.modules() if isinstance(m, nn.Linear) or is_conv1d(m)]
+    heard = []
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, args, out: heard.append((layer, args, out, out.clone())))
+    with bank.mixed(["a.0"] * 6):
+        torch.testing.assert_close(answers(bank.model), answers(alone["a.0"]), **CLOSE)
+    assert heard
+    assert all(torch.equal(out, then) for _, _, out, then in heard)
+
+
 def test_methods_that_are_no_low_rank_sum_mix_too():
     bank, alone = banked(
         "bert", LoRA(2), LoRA(2, dora=True), LoRA(2, init="pissa"), IA3(), BitFit(), Bottleneck(size=4)

@@ -131,6 +131,14 @@ def test_what_is_saved_answers_the_same_when_loaded(name, kind, tmp_path):
 
 
 @every
+def test_loading_draws_no_random_numbers(name, kind, tmp_path):
+    save_adapter(attached(name, kind), tmp_path)
+    again, before = tiny(kind), torch.get_rng_state()
+    load_adapter(again, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every
 def test_a_file_that_lacks_a_number_is_refused(name, kind, tmp_path):
     model, again = attached(name, kind), tiny(kind)
     randomise(model)
@@ -172,6 +180,21 @@ def test_packed_it_learns_what_it_learns_alone(name, kind):
     for model, lane in zip(alone, lanes, strict=True):
         torch.testing.assert_close(logits(lane), logits(model), rtol=1e-5, atol=1e-5)
         assert not torch.equal(logits(lane), logits(attached(name, kind, seed=1)))
+
+
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in FITTING if REGISTRY[n].packs])
+def test_switched_off_a_pack_answers_as_the_base_does_in_every_lane(name, kind):
+    base, rows = tiny(kind), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
+    lanes = [attached(name, kind, share(base), seed) for seed in (1, 2)]
+    for seed, lane in enumerate(lanes):
+        randomise(lane, seed)
+    packed, _ = pack(base, lanes, [Stream(1), Stream(2)])
+    given = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+    trained, plain = packed(**given).logits, tiny(kind)(**given).logits
+    with disabled(packed):
+        torch.testing.assert_close(packed(**given).logits, plain, rtol=1e-6, atol=1e-6)
+    assert torch.equal(packed(**given).logits, trained)
+    assert not torch.allclose(trained[:, -plain.shape[1] :], plain, atol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "kind"), DOES_NOT_FIT)

@@ -317,6 +317,18 @@ def test_pissas_file_is_a_lora_of_twice_the_rank_on_the_original_base(kind, meth
     torch.testing.assert_close(logits(again), logits(ours), **CLOSE)
 
 
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_pissas_file_loads_without_decomposing_the_weights_again(kind, tmp_path, monkeypatch):
+    model, again = tiny(kind), tiny(kind)
+    PISSA.attach(model)
+    randomise(model)
+    save_adapter(model, tmp_path)
+    monkeypatch.setattr(torch.linalg, "svd", lambda *_, **__: pytest.fail("a singular value decomposition"))
+    load_adapter(again, tmp_path)
+    assert torch.equal(logits(again), logits(model))
+    assert snapshot(again) == snapshot(model)
+
+
 def test_pissa_takes_the_largest_part_of_the_weight():
     layer = PiSSALinear(nn.Linear(12, 9), 3, 2.0)
     values = torch.linalg.svdvals(layer.frozen_weight())

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lora_lab import LoRA
+from lora_lab import LoRA, disabled
 from lora_lab.errors import BadValue
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
@@ -125,6 +125,38 @@ def test_a_lanes_parameters_are_views_so_that_an_update_of_one_is_an_update_of_t
     after = packed(input_ids=ids(2)).logits
     assert torch.equal(before[:3], after[:3])
     assert not torch.allclose(before[3:], after[3:], atol=1e-3)
+
+
+def test_switched_off_each_lane_has_the_head_of_its_own_seed():
+    base, bases = tiny("roberta"), []
+    for seed in (1, 2):
+        bases.append(share(base))
+        torch.manual_seed(seed)
+        bases[-1].classifier = type(base.classifier)(base.config).eval()
+    lanes = [lane(one, LoRA(2), seed) for seed, one in enumerate(bases)]
+    packed, _ = pack(base, lanes, [Stream(0), Stream(1)])
+    parts = ids(2).chunk(2)
+    with disabled(packed):
+        plain = [one(input_ids=part).logits for one, part in zip(bases, parts, strict=True)]
+        torch.testing.assert_close(packed(input_ids=ids(2)).logits, torch.cat(plain))
+    with disabled(packed, keep_head=True):
+        apart = []
+        for model, part in zip(lanes, parts, strict=True):
+            with disabled(model, keep_head=True):
+                apart.append(model(input_ids=part).logits)
+        torch.testing.assert_close(packed(input_ids=ids(2)).logits, torch.cat(apart))
+
+
+@torch.no_grad()
+def test_a_hook_that_keeps_a_frozen_layers_output_keeps_the_frozen_layers():
+    base = tiny("roberta")
+    packed, _ = pack(base, [lane(base, LoRA(2), k) for k in range(2)], [Stream(0), Stream(1)])
+    heard = []
+    for layer in (m for m in packed.modules() if isinstance(m, nn.Linear)):
+        layer.register_forward_hook(lambda layer, args, out: heard.append((out, out.clone())))
+    packed(input_ids=ids(2))
+    assert heard
+    assert all(torch.equal(out, then) for out, then in heard)
 
 
 def test_a_share_takes_no_memory_and_is_adapted_alone():

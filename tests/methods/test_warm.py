@@ -7,7 +7,18 @@ import torch
 import transformers
 from torch import nn
 
-from lora_lab import FullFineTuning, LoRA, load_adapter, save_adapter
+from lora_lab import (
+    IA3,
+    BitFit,
+    Bottleneck,
+    FullFineTuning,
+    LoRA,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    load_adapter,
+    save_adapter,
+)
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.warm import attach_from
 from tests.conftest import logits, randomise, tiny
@@ -90,3 +101,22 @@ def test_another_base_is_refused(mnli):
         attach_from(LoRA(rank=4, alpha=8), model, mnli[0])
     with pytest.raises(NotFound):
         attach_from(LoRA(rank=4, alpha=8), roberta(2), "/nowhere")
+
+
+@pytest.mark.parametrize("labels", [3, 2])
+@pytest.mark.parametrize(
+    "method",
+    [PromptTuning(tokens=3), PTuning(tokens=3), PrefixTuning(tokens=3), IA3(), BitFit(), Bottleneck(size=4)],
+    ids=lambda method: method.name,
+)
+def test_every_method_leaves_the_head_behind(method, labels, tmp_path):
+    first, second = roberta(3), roberta(labels)
+    method.attach(first)
+    randomise(first)
+    save_adapter(first, tmp_path)
+    own = {name: p.clone() for name, p in second.classifier.named_parameters()}
+    attach_from(method, second, tmp_path)
+    head = dict(second.classifier.trained.named_parameters())
+    assert all(torch.equal(head[name], own[name]) for name in own)
+    first.classifier.trained = second.classifier.trained  # with one head, the two models answer alike
+    torch.testing.assert_close(logits(second), logits(first))

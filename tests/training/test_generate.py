@@ -11,6 +11,7 @@ from lora_lab.methods.merging import disabled
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.generate import GREEDY, PAPER, Decoding, generate
+from lora_lab.training.stream import side_by_side
 from tests.conftest import randomise
 
 PROMPTS = ["name[A]\n", "name[Quince], area[riverside]\n", "name[The Paper Heron]\n", "x"]
@@ -53,6 +54,18 @@ def test_greedy_answers_are_those_made_by_hand_one_prompt_at_a_time(causal, meth
         assert answers != base
         with disabled(model):
             assert generate(model, tokenizer, PROMPTS, SHORT) == base
+
+
+def test_answers_side_by_side_are_without_dropout_and_leave_the_model_in_its_mode(causal):
+    model, tokenizer = causal
+    model.eval()
+    wanted = list(side_by_side(model, tokenizer, PROMPTS[0], 2, 5))
+    LoRA(rank=4, targets=("q", "v"), dropout=0.9).attach(model)
+    model.train().lm_head.eval()
+    modes = [module.training for module in model.modules()]
+    for texts, same in zip(side_by_side(model, tokenizer, PROMPTS[0], 2, 5), wanted, strict=True):
+        assert texts == same
+        assert [module.training for module in model.modules()] == modes
 
 
 def test_an_answer_ends_at_the_end_of_text(causal):

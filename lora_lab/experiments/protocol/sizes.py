@@ -22,5 +22,5 @@ def source(task: str) -> str:
     """Where the number of a task's training rows stands, and how sure it is."""
     if task == "e2e":
         return f"published: {E2E_CARD}"
-    sure = "" if task in READ else "; there rounded to thousands, the last digits from memory"
+    sure = "" if task in READ else "; there rounded to thousands, the last digits as others count them"
     return f"published: {CARD}{sure}"

@@ -105,7 +105,7 @@ def checkpoints() -> Iterator[Recomputed]:
 
 
 def steps() -> Iterator[Recomputed]:
-    """Steps of table 11 on E2E. Its 42,061 training lines are a count from memory; the paper says about 42,000."""
+    """Steps of table 11 on E2E. Its 42,061 training lines are its card's count; the paper says about 42,000."""
     row = table("table11").row(task="E2E")
     taken = ceil(42_061 * _number(row["epochs"]) / _number(row["batch"]))
     words = f"42,061 rows x {row['epochs']} epochs / {row['batch']}"

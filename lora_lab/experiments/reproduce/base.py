@@ -3,7 +3,10 @@
     plan      sizes that fit the minutes on this machine, said before anything starts
     found     whatever was measured
     rows      published | expected | yours, with every seed
-    judged    the paper's finding by a rule stated beforehand: holds, fails, undecided
+    judged    the paper's finding by a rule: holds, fails, undecided, or not tested
+
+A rule has two parts. `untested` says why the runs cannot test the finding: too short, no better than the floor. `judge`
+applies the rule proper. Both see only what result.json holds (`Kept`), so a result can be judged again by a new rule.
 
 The models are small and the data others than the paper's: a *surrogate*. Its figures are not to equal the published
 ones; asked is only whether what the paper found is found here, too.
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +25,9 @@ from typing import Any, ClassVar, Literal
 from lora_lab.errors import Failed
 from lora_lab.experiments.statistics import Verdict
 
-Standing = Literal["holds", "fails", "undecided"]
+Standing = Literal["holds", "fails", "undecided", "not tested"]
+Wanted = Literal["better", "no worse", "equal", "worse", "no better"]
+Pairs = Mapping[str, tuple[str, str, Wanted]]
 Say = Callable[[str], None]
 LATE = 1.03  # an item that takes so many times its minutes is stopped; the same call goes on with it
 
@@ -31,12 +36,23 @@ LATE = 1.03  # an item that takes so many times its minutes is stopped; the same
 class Row:
     """One line of a table: yours with every seed, in `unit`.
 
-    What the paper prints, and what independent people got, comes from its table: `published` and `others` of the item.
+    What the paper prints, and what others reported, comes from its table: `published` and `others` of the item.
+    `predictions` is a hash of what each seed's run predicts on the test rows: equal ones are one run, not luck.
     """
 
     name: str
     yours: tuple[float, ...]
     unit: str
+    predictions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What result.json holds for a rule: figures by row, sizes, and verdicts as `kept_verdict` writes them."""
+
+    rows: Mapping[str, Sequence[float]]
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,11 +110,12 @@ class Item(ABC):
     name      also the paper's table that it stands beside, see `experiments/paper.py`
     title     what is done here, on what
     finding   what the paper found, in a sentence
-    rule      by which it holds, fails or stays undecided, fixed before anything is run
+    rule      when it is tested, and by what it holds, fails or stays undecided, fixed before anything is run
     minutes   what it may take unless told otherwise
     limits    what makes it a surrogate, and what it cannot say
     axis      what its figures are, with their unit; line: where on it nothing is (chance, equality), to be drawn
     store     the folder of its runs, where items share them: the first trains for all
+    pairs     the comparisons of the rule: the names of two methods, and what the first must be for the finding
     """
 
     name: ClassVar[str]
@@ -110,6 +127,7 @@ class Item(ABC):
     axis: ClassVar[str] = "test accuracy (%)"
     line: ClassVar[float | None] = None
     store: ClassVar[str] = ""
+    pairs: ClassVar[Pairs] = {}
 
     @abstractmethod
     def expected(self, minutes: float) -> Plan:
@@ -127,9 +145,25 @@ class Item(ABC):
     def rows(self, found: Any) -> list[Row]:
         """The table, without the paper's side."""
 
-    @abstractmethod
-    def judge(self, found: Any) -> Judged:
-        """The rule applied."""
+    def verdicts(self, found: Any) -> Mapping[str, Verdict]:
+        """By the names of `pairs`."""
+        return {}
+
+    def untested(self, kept: Kept) -> str:
+        """Why these runs do not test the finding; empty where they do."""
+        return ""
+
+    def judge(self, kept: Kept) -> Judged:
+        """The rule applied to runs that test the finding."""
+        return all_of({name: by_verdict(kept.verdicts[name], wanted) for name, (_, _, wanted) in self.pairs.items()})
+
+    def judged(self, kept: Kept) -> Judged:
+        """The whole rule. What it needs and is not there leaves the finding not tested."""
+        try:
+            reason, judged = self.untested(kept), self.judge(kept)
+        except KeyError as missing:
+            return Judged("not tested", f"{missing.args[0]} is not recorded")
+        return Judged("not tested", f"{reason}. Not judged: {judged.words}") if reason else judged
 
     def folder(self, place: Place) -> Path:
         """Where its plan and its runs are kept, or those of all items that share them."""
@@ -140,28 +174,56 @@ class Item(ABC):
         return {}
 
     def others(self, table: Any) -> Mapping[str, str]:
-        """What independent people got, in words, by the name of a row, from the paper's `Table`."""
+        """What others reported, in words, by the name of a row, from the paper's `Table`."""
         return {}
 
 
-def by_verdicts(found: Mapping[str, Verdict], hoped: Collection[str], refuted: Collection[str]) -> Judged:
-    """Holds where every verdict is one of the hoped, fails where any is one of the refuted, else undecided."""
-    outcomes = [one.outcome for one in found.values()]
-    standing: Standing = "undecided"
-    if any(outcome in refuted for outcome in outcomes):
-        standing = "fails"
-    elif outcomes and all(outcome in hoped for outcome in outcomes):
-        standing = "holds"
-    return Judged(standing, "; ".join(f"{name}: {one}" for name, one in found.items()))
+def kept_verdict(found: Verdict) -> dict[str, Any]:
+    """A verdict as JSON, with the interval that its words show: 90 % where it is equivalence, else 95 %."""
+    ends = (found.low, found.high) if found.outcome == "equivalent" else (found.low95, found.high95)
+    told = {"outcome": found.outcome, "difference": found.difference, "low": ends[0], "high": ends[1]}
+    return {**told, "margin": found.margin, "words": str(found)}
+
+
+def by_verdict(kept: Mapping[str, Any], wanted: Wanted) -> Judged:
+    """Whether a verdict is what a finding wants; it fails where the whole interval contradicts the finding.
+
+    better      holds if better, fails if worse or equivalent
+    no worse    holds if better or equivalent, fails if worse by more than the margin
+    equal       holds if equivalent, fails if apart by more than the margin
+    "worse" and "no better" are the same of the second against the first.
+    """
+    outcome, margin, sign = kept["outcome"], kept["margin"], 1
+    if wanted in ("worse", "no better"):
+        outcome, sign = {"better": "worse", "worse": "better"}.get(outcome, outcome), -1
+    low, high = sorted((sign * kept["low"], sign * kept["high"]))
+    beyond = {"worse": high < -margin, "better": low > margin}.get(outcome, False)
+    holds, fails = {
+        "better": (outcome == "better", outcome in ("worse", "equivalent")),
+        "no worse": (outcome in ("better", "equivalent"), outcome == "worse" and beyond),
+        "equal": (outcome == "equivalent", beyond),
+    }[{"worse": "better", "no better": "no worse"}.get(wanted, wanted)]
+    unsure = outcome in ("better", "worse") and not (holds or fails)
+    words = f"{kept['words']}{', but not certainly by more than the margin' if unsure else ''}"
+    return part(holds, fails, words)
+
+
+def part(holds: bool, fails: bool, words: str) -> Judged:
+    """A part of a finding."""
+    return Judged("holds" if holds else "fails" if fails else "undecided", words)
+
+
+def all_of(parts: Mapping[str, Judged]) -> Judged:
+    """Holds where every part does, fails where one does, else undecided."""
+    found = {one.standing for one in parts.values()}
+    return part(found == {"holds"}, "fails" in found, "; ".join(f"{name}: {one.words}" for name, one in parts.items()))
 
 
 def in_every(found: Collection[bool], least: int, words: str) -> Judged:
-    """Holds where it is so in all of at least `least` independent cases, fails where in none of them."""
-    if len(found) < least:
-        return Judged("undecided", f"{words}; {len(found)} cases are too few, {least} would do")
-    yes = sum(found)
-    standing: Standing = "holds" if yes == len(found) else "fails" if not yes else "undecided"
-    return Judged(standing, f"{words}; so in {yes} of {len(found)} cases")
+    """Holds where it is true in all of at least `least` seeds, or pairs of seeds, fails where in none of them."""
+    yes, enough = sum(found), len(found) >= least
+    said = f"{words}: true in {yes} of {len(found)}{'' if enough else f', and {least} are needed'}"
+    return part(enough and yes == len(found), enough and not yes, said)
 
 
 def in_words(sizes: Mapping[str, Any]) -> str:

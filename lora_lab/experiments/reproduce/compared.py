@@ -5,8 +5,7 @@ rates, growth, seeds    of each method, as many as leave enough steps; all metho
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import starmap
 from typing import Any, ClassVar
@@ -16,30 +15,28 @@ from lora_lab.experiments.budget import Timing, timed
 from lora_lab.experiments.compare import Comparison, compare
 from lora_lab.experiments.contenders import contenders
 from lora_lab.experiments.reproduce import fit
-from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Row
-from lora_lab.experiments.reproduce.trained import Scores
+from lora_lab.experiments.reproduce.base import Item, Kept, Place, Plan, Row
+from lora_lab.experiments.reproduce.trained import marks, unseen
 from lora_lab.experiments.results import Runs
+from lora_lab.experiments.statistics import Verdict, verdicts_of
 from lora_lab.experiments.terms import Terms
 
 LADDER = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2))  # rates, growth, seeds
 
 
 class Compared(Item):
-    """A subclass says which methods, as `compare` takes them, and judges their `Scores` by method name."""
+    """A subclass says which methods, as `compare` takes them, and which `pairs`, by method name, the rule compares."""
 
     methods: ClassVar[str]
-    enough: ClassVar[int] = fit.ENOUGH  # steps that are worth a rate or a seed less
+    enough: ClassVar[int] = fit.ONE_PASS  # steps that are worth a rate or a seed less
     model: str
     task: str
+    most: ClassVar[int] = fit.MOST
     batch: int = 16
     prompts: int = 0
 
     def __init__(self, model: str = "", task: str = "", **fields: Any) -> None:
         self.model, self.task, self.fields = model or self.model, task or self.task, fields
-
-    @abstractmethod
-    def verdict(self, scores: Scores) -> Judged:
-        """The rule applied to the answers; with one tuned rate, and seeds, for each method."""
 
     def terms(self, steps: int = 1, rates: int = 1, growth: int = 0, seeds: int = 1) -> Terms:
         """What all methods share."""
@@ -66,11 +63,18 @@ class Compared(Item):
             raise Failed("; ".join(wrong))
         return made
 
-    def judge(self, found: Comparison) -> Judged:
-        return self.verdict({one.method.name: Runs(one.runs).scores for one in found.results})
+    def verdicts(self, found: Comparison) -> Mapping[str, Verdict]:
+        runs = {one.method.name: Runs(one.runs) for one in found.results}
+        return verdicts_of({name: (runs[a], runs[b]) for name, (a, b, _) in self.pairs.items()})
+
+    def untested(self, kept: Kept) -> str:
+        return unseen(kept, self.batch, self.task)
 
     def rows(self, found: Comparison) -> list[Row]:
-        return [Row(one.label, tuple(100 * v for v in one.values("accuracy")), self.axis) for one in found.results]
+        return [
+            Row(one.label, tuple(100 * v for v in one.values("accuracy")), self.axis, marks(one.runs))
+            for one in found.results
+        ]
 
     def _sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
         task = self.terms().loaded()
@@ -81,4 +85,4 @@ class Compared(Item):
             fixed, slope = sum(t.fixed(terms, tests) for t in timings), sum(t.slope(terms) for t in timings)
             return {"rates": rates, "growth": growth, "seeds": seeds}, fixed, slope
 
-        return fit.within(minutes, starmap(with_these, LADDER), self.enough)
+        return fit.within(minutes, starmap(with_these, LADDER), self.enough, self.most)

@@ -26,6 +26,7 @@ BESIDES = 1.6  # the whole step over its layers
 FULL = 1.5  # three products a matrix in place of two
 LOAD = 5.0  # seconds to lay out a pack, about
 ENOUGH, MOST = 100, 400  # steps that are worth a seed less, and beyond which seeds are worth more
+ONE_PASS = 377  # steps of 16 that see each training row of rt once, which a finding takes to be tested
 SEEDS = (5, 4, 3, 2)  # one says nothing of others
 WRITING = 2.0  # seconds of an answer that a small language model writes, about
 
@@ -39,7 +40,7 @@ def quick(recipe: Recipe) -> Timing:
     return Timing(LOAD, step, len(task.validation) * tokens * seconds / 3)
 
 
-def sized(recipes: int, minutes: float, timing: Timing, task: Task, enough: int = ENOUGH) -> Plan:
+def sized(recipes: int, minutes: float, timing: Timing, task: Task, enough: int = ENOUGH, most: int = MOST) -> Plan:
     """Steps and seeds of so many different recipes: as many seeds as leave enough steps. Raises: as `within`."""
     tests = len(task.test) / len(task.validation) * timing.validation
 
@@ -47,18 +48,18 @@ def sized(recipes: int, minutes: float, timing: Timing, task: Task, enough: int 
         runs = seeds * recipes
         return {"seeds": seeds}, (1 + runs // LANES) * timing.load + runs * tests, runs * timing.step
 
-    return within(minutes, map(with_seeds, SEEDS), enough)
+    return within(minutes, map(with_seeds, SEEDS), enough, most)
 
 
-def within(minutes: float, ladder: Iterable[tuple[dict[str, int], float, float]], enough: int) -> Plan:
+def within(minutes: float, ladder: Iterable[tuple[dict[str, int], float, float]], enough: int, most: int) -> Plan:
     """The first sizes that leave enough steps, else the last, each with its seconds without a step and of a step.
 
-    enough    steps that are worth a seed or a rate less
+    enough    steps that are worth a seed or a rate less; most: beyond which none is taken
     Raises: BadValue where not even LEAST steps fit.
     """
     for sizes, fixed, slope in ladder:
         steps = int((SAFE * 60 * minutes - fixed) / max(slope, 1e-9))
-        made = {"steps": min(steps, MOST), **sizes}
+        made = {"steps": min(steps, most), **sizes}
         if steps >= enough:
             break
     if steps < LEAST:

@@ -12,12 +12,14 @@ from lora_lab.experiments.reproduce.base import in_words
 from lora_lab.files import write_atomically
 
 FEW = 8  # values that are all written out
-SIGNS = {"holds": "the finding **holds** here", "fails": "the finding **fails** here", "undecided": "**undecided**"}
+SIGNS = {one: f"the finding **{one}** here" for one in ("holds", "fails")}
+SIGNS |= {one: f"**{one}**" for one in ("undecided", "not tested")}
+RULED = {"before": "Rule, written before the run", "after": "Rule, written after this run and applied to its figures"}
 HEAD = """# The paper, done again on a laptop
 
-Surrogates of Hu et al. 2021 (arXiv 2106.09685v2): small models, other data. Their figures are not to equal the
-published ones; asked is whether what the paper *found* is found here, by a rule that stood before anything was run.
-Every seed is shown.
+Surrogates of Hu et al. 2021 (arXiv 2106.09685v2): small models, other data. Their figures cannot equal the published
+ones. The question is whether a *finding* of the paper is found here, and a rule answers it: it holds, it fails, it is
+undecided, or it was not tested, because the runs were too short or learned too little to tell. Every seed is shown.
 """
 
 
@@ -33,7 +35,7 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
     """One line for each item."""
     lines = [
         (f"[{one['item']}](#{one['item']})", one["title"], _standing(one), f"{one['seconds'] / 60:.1f}")
-        for one in results
+        for one in sorted(results, key=lambda one: list(SIGNS).index(one["standing"]))
     ]
     return f"{markdown_table(('item', 'what', 'verdict', 'minutes'), lines)}\n"
 
@@ -41,18 +43,18 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
 def section(one: Mapping[str, Any]) -> str:
     """One item in full."""
     notes = [f"- *The paper's table:* {words}" for words in one["discrepancies"]]
-    expected = [f"- *Independent people got* {name}: {words}" for name, words in one["expected"].items()]
+    expected = [f"- *Reported by others:* {name}: {words}" for name, words in one["expected"].items()]
     return "\n".join(
         [
             f"## {one['item']}\n\n### {one['title']}\n",
             f"- *Stands beside:* {one['source']}",
             f"- *Finding:* {one['finding']}",
-            f"- *Rule, stated beforehand:* {one['rule']}",
+            f"- *{RULED[one.get('ruled', 'before')]}:* {one['rule']}",
             f"- *Verdict:* {_standing(one)}. {one['error'] or one['words']}",
             f"- *Limits:* {one['limits']}",
             *expected,
             *notes,
-            f"- *The last call took* {one['seconds'] / 60:.1f} of {one['budget_minutes']:g} minutes; {_where(one)}",
+            f"- *Took* {one['seconds'] / 60:.1f} min (budget {one['budget_minutes']:g}); {_where(one)}",
             "",
             *([_rows(one), "", f"![{alt(one)}]({one['item']}.png)", ""] if one["rows"] else []),
         ]

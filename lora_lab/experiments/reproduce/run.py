@@ -5,6 +5,7 @@
     FOLDER/table6/result.json    rows, finding, rule, verdict; a second call reads it and is done
 
 It may be killed at any moment; the same call goes on where it was. An item that fails is recorded, the rest go on.
+`rejudged` applies the rules now in force to results that are there, from the figures that they hold.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from lora_lab.errors import BadValue, LabError, in_a_sentence
 from lora_lab.experiments import paper
 from lora_lab.experiments.reproduce import NAMES
-from lora_lab.experiments.reproduce.base import Item, Judged, Place, Plan, Say, in_words
+from lora_lab.experiments.reproduce.base import Item, Judged, Kept, Place, Plan, Row, Say, in_words, kept_verdict
 from lora_lab.files import read_json, remembered, write_json
 from lora_lab.training import device
 from lora_lab.training.runs import Store
@@ -116,30 +117,23 @@ def _measured(place: Place) -> Found | None:
 
 def _made(one: Item, place: Place) -> Found:
     """Plan, run, judge, write. Whatever goes wrong becomes the result's `error`, which replaces nothing measured."""
-    started, plan, judged, rows = time.perf_counter(), Plan({}, 0.0), Judged("undecided", "it was not run"), []
-    error = None
+    started, plan, judged = time.perf_counter(), Plan({}, 0.0), Judged("undecided", "it was not run")
+    rows, verdicts, error = list[Row](), dict[str, Found](), None
     try:
         plan = _plan(one, place)
         place.say(f"{plan}; the finding: {one.finding} The rule: {one.rule}")
         with place.limited():
             found = one.run(plan, place)
-        rows, judged = one.rows(found), one.judge(found)
+        rows = one.rows(found)
+        verdicts = {name: kept_verdict(verdict) for name, verdict in one.verdicts(found).items()}
+        judged = one.judged(Kept({row.name: row.yours for row in rows}, plan.sizes, verdicts))
     except Exception as failure:  # whatever it is: the other items' hours are not to be lost with it
         error = in_a_sentence(failure)
     place.say(error or f"{judged.standing}: {judged.words}")
-    table = paper.table(one.name)
-    published, others = (one.published(table), one.others(table)) if rows else ({}, {})
     result = {
-        **{"version": VERSION, "item": one.name, "title": title(one), "scale": "laptop", "source": table.source},
-        **{"finding": one.finding, "rule": one.rule, "limits": one.limits, "axis": one.axis},
-        "line": one.line,
-        **{"standing": judged.standing, "words": judged.words, "error": error},
-        "rows": [
-            {**asdict(row), "published": published.get(row.name, ""), "expected": others.get(row.name, "")}
-            for row in rows
-        ],
-        "expected": dict(table.expected),
-        "discrepancies": list(table.discrepancies),
+        **{"version": VERSION, "item": one.name, "scale": "laptop", "ruled": "before"},
+        **_told(one, [asdict(row) for row in rows]),
+        **{"standing": judged.standing, "words": judged.words, "error": error, "verdicts": verdicts},
         **{"budget_minutes": place.minutes, "sizes": dict(plan.sizes), "planned_seconds": plan.seconds},
         "seconds": time.perf_counter() - started,
         "environment": device.environment(device.choose(device.LENGTHS[0])),
@@ -149,6 +143,40 @@ def _made(one: Item, place: Place) -> Found:
         return result
     write_json(place.folder / "result.json", result)
     return read_json(place.folder / "result.json")
+
+
+def _told(one: Item, rows: list[Found]) -> Found:
+    """What an item and the paper's table say of rows, today."""
+    table = paper.table(one.name)
+    published, others = (one.published(table), one.others(table)) if rows else ({}, {})
+    beside = [{"published": published.get(row["name"], ""), "expected": others.get(row["name"], "")} for row in rows]
+    return {
+        **{"title": title(one), "source": table.source, "finding": one.finding, "rule": one.rule, "limits": one.limits},
+        **{"axis": one.axis, "line": one.line, "rows": [{**row, **own} for row, own in zip(rows, beside, strict=True)]},
+        **{"expected": dict(table.expected), "discrepancies": list(table.discrepancies)},
+    }
+
+
+def rejudged(one: Item, found: Found) -> Found:
+    """A result by the item's present rule, from the figures that it holds; `ruled` says that the rule came after."""
+    kept = Kept({row["name"]: row["yours"] for row in found["rows"]}, found["sizes"], found.get("verdicts", {}))
+    judged = Judged(found["standing"], found["words"]) if found["error"] else one.judged(kept)
+    ruled = found.get("ruled", "before") if found["rule"] == one.rule else "after"
+    standing = {"ruled": ruled, "standing": judged.standing, "words": judged.words}
+    return {**found, **_told(one, found["rows"]), **standing}
+
+
+def rejudge(items: Iterable[Item], folder: str | Path, after: After = lambda results: None) -> list[Found]:
+    """Judge anew, and write, what these items have in a folder: nothing is trained. Raises: BadValue for none there."""
+    there, results = {found["item"]: found for found in kept(folder)}, list[Found]()
+    for one in items:
+        if one.name in there:
+            results.append(rejudged(one, there[one.name]))
+            write_json(Path(folder) / one.name / "result.json", results[-1])
+            after(results)
+    if not results:
+        raise BadValue(f"there is no result of these items in {folder}; give the --out of a finished run")
+    return results
 
 
 def _plan(one: Item, place: Place) -> Plan:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import ClassVar
 
-from lora_lab.experiments.reproduce.base import Judged, Place, Plan
-from lora_lab.experiments.reproduce.trained import Scores, Trained
+from lora_lab.experiments.reproduce.base import Place, Plan
+from lora_lab.experiments.reproduce.trained import Trained
 from lora_lab.experiments.updates import Update, updates_of
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
@@ -32,9 +32,6 @@ class Subspaces(Trained):
     def run(self, plan: Plan, place: Place) -> Updates:  # type: ignore[override]  # what is looked at are the updates
         runs = super().run(plan, place)
         return {name: [updates_of(one) for one in own] for name, own in runs.items()}
-
-    def verdict(self, scores: Scores) -> Judged:
-        raise NotImplementedError("the updates are judged, not the answers")
 
 
 def over_layers(found: Mapping[str, Update], role: str, value: Callable[[str], float]) -> float:

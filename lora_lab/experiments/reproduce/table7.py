@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from lora_lab.experiments.reproduce.base import Judged, Row, in_every
+import numpy as np
+
+from lora_lab.experiments.reproduce.base import Judged, Kept, Row, all_of, in_every
 from lora_lab.experiments.reproduce.subspaces import TOO_FEW, Subspaces, Updates, over_layers
-from lora_lab.experiments.subspace import Amplification, amplification
+from lora_lab.experiments.reproduce.trained import SEEN
+from lora_lab.experiments.subspace import amplification
 from lora_lab.experiments.updates import Update
 
 RANKS = (4, 64)
@@ -27,15 +30,18 @@ Measured = Mapping[int, list[dict[str, float]]]  # by rank: of each seed, by wha
 class Amplified(Subspaces):
     name = "table7"
     title = "What an update amplifies: Wq of minilm, LoRA of rank 4 and 64 on rt"
-    finding = "An update amplifies directions that the weight has but does not favour, and a low rank does so more."
+    finding = (
+        "An update amplifies directions that W has more of than of random ones, and less of than of its strongest."
+    )
     rule = (
-        "In a seed, by means over the layers' Wq: W has more in dW's directions than in random ones and less than in "
-        "its own strongest, at both ranks, and the amplification at rank 4 is above that at rank 64. Holds if it is "
-        f"so in every one of at least {TOO_FEW} seeds, fails if it is so in none, else undecided."
+        f"Tested if {SEEN}. In a seed, by means over the layers' Wq, at rank 4 and at rank 64: ||U'WV|| of dW is above "
+        "that by chance and below that of W; and the amplification, ||dW|| over ||U'WV|| of dW, is above 1. Holds if "
+        f"both are true in every one of at least {TOO_FEW} seeds, fails if one is true in none, else undecided."
     )
     limits = (
         "Six layers of width 384 in place of layer 48 of 96 of width 12,288: a random direction finds (12,288 / 384) = "
-        "32 times as much of W by chance here, and amplification is that much less pure."
+        "32 times as much of W by chance here. That rank 4 amplifies more than rank 64 is not judged: random ones do "
+        "too, and more than the update's own, for there is less of W in them."
     )
     axis = "Frobenius norm, or its ratio"
 
@@ -47,8 +53,18 @@ class Amplified(Subspaces):
             for words, name in SHOWN.values()
         ]
 
-    def judge(self, found: Updates) -> Judged:  # type: ignore[override]
-        return judged(amplified(found))
+    def judge(self, kept: Kept) -> Judged:
+        of = {r: {n: np.array(kept.rows[f"rank {r}, {words}"]) for words, n in SHOWN.values()} for r in RANKS}
+        between = [(one["in_random"] < one["in_update"]) & (one["in_update"] < one["in_weight"]) for one in of.values()]
+        factors = ", ".join(
+            f"{one['factor'].mean():.2g} at rank {r} (by chance {(one['update'] / one['in_random']).mean():.2g})"
+            for r, one in of.items()
+        )
+        found = in_every(list(np.all(between, 0)), TOO_FEW, "between chance and W's own strongest")
+        larger = in_every(
+            list(np.all([one["factor"] > 1 for one in of.values()], 0)), TOO_FEW, f"{factors}, above 1 at both"
+        )
+        return all_of({"||U'WV||": found, "amplification": larger})
 
     def published(self, table: Any) -> Mapping[str, str]:
         return {f"rank {r}, {words}": f"{table.row(rank=r)[c]:g}" for r in RANKS for c, (words, _) in SHOWN.items()}
@@ -56,26 +72,16 @@ class Amplified(Subspaces):
 
 def amplified(found: Updates) -> Measured:
     """By rank and seed: each of `SHOWN`, the mean over the layers' Wq."""
-
     return {rank: [_means(seed, rank) for seed in found[f"rank {rank}"]] for rank in RANKS}
 
 
 def _means(seed: Mapping[str, Update], rank: int) -> dict[str, float]:
     each = {name: amplification(update.weight, update.factors, rank) for name, update in seed.items()}
-    return {what: over_layers(seed, "q", _of(each, what)) for _, what in SHOWN.values()}
 
+    def mean(what: str) -> float:
+        return over_layers(seed, "q", lambda layer: float(getattr(each[layer], what)))
 
-def _of(each: Mapping[str, Amplification], what: str) -> Callable[[str], float]:
-    return lambda layer: float(getattr(each[layer], what))
-
-
-def judged(measured: Measured) -> Judged:
-    """The rule."""
-    pairs = list(zip(measured[4], measured[64], strict=True))
-    between = [all(s["in_random"] < s["in_update"] < s["in_weight"] for s in pair) for pair in pairs]
-    more = [low["factor"] > high["factor"] for low, high in pairs]
-    words = "between chance and W's own strongest, and amplified more at rank 4 than at 64"
-    return in_every([a and b for a, b in zip(between, more, strict=True)], TOO_FEW, words)
+    return {what: mean(what) for _, what in SHOWN.values()}
 
 
 ITEM = Amplified()

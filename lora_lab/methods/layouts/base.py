@@ -62,7 +62,7 @@ class Layout(Protocol):
         return
 
     def attach(self, method: Method, model: nn.Module) -> Report:
-        """Attach a method that was trained already."""
+        """Attach a method that was trained already, to be filled from its file."""
         return method.attach(model)
 
     def lighter(self, method: Method) -> Method:
@@ -104,6 +104,11 @@ def fill_heads(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = PR
             value.copy_(tensors[key])
 
 
+def head_prefixes(head: str) -> tuple[str, str]:
+    """How the keys of a head begin: in most files, and in those of prompts and prefixes."""
+    return f"{PREFIX}{head}.", f"base_model.{head}."
+
+
 def check_saved(config: Mapping[str, Any]) -> None:
     """Raises BadValue for a config that says that something else than a head was trained as a whole."""
     others = [name for name in config.get("modules_to_save") or () if name.split(".")[0] not in HEADS]
@@ -120,7 +125,7 @@ def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str],
     saved = tuple(config.get("modules_to_save") or ())
     left: set[str] = set()
     for name in (name for name, _ in report.heads if not name.endswith(saved)):
-        own = {key for key in keys if key.startswith((f"{PREFIX}{name}.", f"base_model.{name}."))}
+        own = {key for key in keys if key.startswith(head_prefixes(name))}
         left |= own if not any(key in there for key in own) else set()
     return left
 

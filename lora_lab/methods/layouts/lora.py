@@ -80,7 +80,7 @@ class LoRALayout(Layout):
 
     def attach(self, method: Method, model: nn.Module) -> Report:
         assert isinstance(method, LoRA)
-        return attach_lora(model, method, method.place(sites_of(model), trained=True))
+        return attach_lora(model, method, method.place(sites_of(model), trained=True), to_fill=True)
 
     @torch.no_grad()
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:

@@ -67,6 +67,9 @@ def test_beam_search_differs_in_the_length_penalty_alone():
 def test_three_tasks_start_from_mnli_and_the_restricted_setting_does_not():
     assert {r.task for r in recipes("table2", row="LoRA") if r.warm == "mnli"} == {"mrpc", "rte", "sts-b"}
     assert not any(r.warm for r in recipes("table2", row="LoRA dagger"))
+    copied = [r for r in recipes("table2", row="FT") if r.task in ("mrpc", "rte", "sts-b")]
+    assert not any(r.warm for r in copied)  # the figures that the paper copied were got without
+    assert all(any("no start from MNLI" in note for note in r.notes) for r in copied)
 
 
 def test_rank_8_on_deberta_is_said_not_to_be_what_the_table_counts():

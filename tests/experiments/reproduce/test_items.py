@@ -28,6 +28,8 @@ def test_an_item_that_trains_goes_on_where_it_was(small, tmp_path, monkeypatch):
     (found,) = reproduce([small], tmp_path)
     assert found["error"] is None
     assert {row["name"]: len(row["yours"]) for row in found["rows"]} == dict.fromkeys(small.methods, 2)
+    assert all(len(row["predictions"]) == 2 for row in found["rows"])
+    assert found["verdicts"].keys() == small.pairs.keys()
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "table5" / "runs").glob("*.json")}
     assert len(stamps) == 14
     (again,) = reproduce([small], tmp_path, again=True)
@@ -108,7 +110,7 @@ def test_subspaces_are_trained_once_and_looked_at(tiny_encoder, opinions, tmp_pa
     assert found["error"] is None
     assert (tmp_path / "subspaces" / "runs").is_dir()
     assert all(len(row["yours"]) >= 2 for row in found["rows"])
-    assert found["standing"] == "undecided"  # two seeds
+    assert found["standing"] == "not tested"  # two steps
 
 
 @pytest.mark.parametrize(("step", "steps", "seeds"), [(0.01, 400, 5), (0.1, 120, 4), (0.5, 48, 2)])
@@ -116,6 +118,7 @@ def test_seeds_give_way_to_steps(opinions, step, steps, seeds):
     plan = fit.sized(10, 10, Timing(0, step, 0), load_task(opinions))
     assert plan.sizes == {"steps": steps, "seeds": seeds}
     assert plan.seconds <= 600
+    assert fit.sized(1, 600, Timing(0, 0.01, 0), load_task(opinions), most=1523).sizes["steps"] == 1523
 
 
 def test_too_few_minutes_name_how_many(opinions):

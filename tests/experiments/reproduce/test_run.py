@@ -11,7 +11,7 @@ from lora_lab.experiments import paper
 from lora_lab.experiments.reproduce import NAMES, item, items
 from lora_lab.experiments.reproduce.base import LATE, Item, Judged, Plan, Row
 from lora_lab.experiments.reproduce.report import write_report
-from lora_lab.experiments.reproduce.run import kept, planned, reproduce
+from lora_lab.experiments.reproduce.run import kept, planned, rejudge, rejudged, reproduce
 from lora_lab.lesson import reference_reproductions
 from lora_lab.plots.reproduced import picture
 
@@ -45,7 +45,10 @@ class Made(Item):
     def rows(self, found):
         return [Row("q r1", tuple(found), "%"), Row("own", (), "%")]
 
-    def judge(self, found):
+    def untested(self, kept):
+        return "one seed is not enough" if len(kept.rows["q r1"]) < 2 else ""
+
+    def judge(self, kept):
         return Judged("holds", "they are two")
 
     def published(self, table):
@@ -66,7 +69,7 @@ def test_a_result_holds_everything_that_a_reader_needs(tmp_path):
     one = Made()
     (found,) = reproduce([one], tmp_path)
     assert found == json.loads((tmp_path / "table6" / "result.json").read_text())
-    mine = {"name": "q r1", "yours": [2.0, 2.5], "unit": "%"}
+    mine = {"name": "q r1", "yours": [2.0, 2.5], "unit": "%", "predictions": []}
     assert found["rows"][0] == {**mine, "published": "90.7", "expected": "more"}
     assert (found["standing"], found["words"], found["error"]) == ("holds", "they are two", None)
     assert found["sizes"] == {"steps": 200}
@@ -135,6 +138,29 @@ def test_the_report_tells_finding_rule_verdict_and_discrepancies(tmp_path):
     assert "![" in text.split("## table6")[1].split("## table5")[0]
 
 
+def test_a_result_is_judged_again_by_a_new_rule_from_the_figures_that_it_holds(tmp_path, monkeypatch):
+    (found,) = reproduce([Made()], tmp_path)
+    assert rejudge([Made(), Other()], tmp_path) == [found]
+    monkeypatch.setattr(Made, "rule", "Two is more than three.")
+    monkeypatch.setattr(Made, "judge", lambda self, kept: Judged("fails", f"{kept.rows['q r1']}, {kept.sizes}"))
+    (again,) = rejudge([Made()], tmp_path)
+    assert (again["standing"], again["words"], again["ruled"]) == ("fails", "[2.0, 2.5], {'steps': 200}", "after")
+    assert {name for name in found if found[name] != again[name]} == {"standing", "words", "ruled", "rule"}
+    assert kept(tmp_path) == [again]
+    assert "written after this run" in write_report([again], tmp_path).read_text()
+    with pytest.raises(BadValue, match="no result"):
+        rejudge([Other()], tmp_path)
+
+
+def test_what_does_not_pass_its_check_is_not_tested_and_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(Made, "run", lambda self, plan, place: [2.0])
+    (found,) = reproduce([Made()], tmp_path)
+    assert found["standing"] == "not tested"
+    assert found["words"] == "one seed is not enough. Not judged: they are two"
+    assert "**not tested**. one seed" in write_report([found], tmp_path).read_text()
+    assert "was not tested" in picture(found).alt
+
+
 def test_the_picture_says_surrogate_and_finding(tmp_path):
     (found,) = reproduce([Made()], tmp_path)
     made = picture(found, reference=found)
@@ -178,6 +204,7 @@ def test_what_ships_was_judged_by_the_rules_in_force():
     assert shipped
     for name, found in shipped.items():
         one = item(name)
-        assert (found["finding"], found["rule"]) == (one.finding, one.rule)
+        judged = rejudged(one, found)
+        assert all(found[part] == judged[part] for part in ("finding", "rule", "limits", "standing", "words"))
         assert found["environment"]["date"]
         assert found["error"] or found["rows"]
