@@ -71,7 +71,7 @@ def targets() -> dict[str, str]:
 
 
 def inside() -> dict[str, str]:
-    """Lesson 13: the reference's updates, ||dW|| / ||W|| as a mean over q and v, in percent, and its intrinsic curve."""
+    """Lesson 13: ||dW|| / ||W|| of the reference over q and v, and its intrinsic curve, in percent."""
     found = read_json(RESULTS / "microscope" / "minilm_rt.json")
     shares = {name: sum(row["relative"] for row in rows) / len(rows) for name, rows in found["sizes"].items()}
     points = {f"inside.d-{one['d']}": one["metrics"]["accuracy"] for one in found["intrinsic"]["points"]}
