@@ -40,7 +40,7 @@ def intrinsic_picture(
         xlabel="d, numbers that move the layers (log; 0: the head alone)", ylabel="test accuracy (%)", xlim=(-1, None)
     )
     tidy(axes)
-    axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.legend(fontsize=7, frameon=False, loc="lower right" if floors else "best", borderaxespad=0.2, labelspacing=0.3)
     found = intrinsic_dimension(points, full)
     tried = f"{min(ds):,} to {max(ds):,}"
     said = f"d = {found:,} is the first of {tried}" if found is not None else f"no d of {tried} is enough"

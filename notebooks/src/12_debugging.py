@@ -149,10 +149,10 @@ assert config["lora_alpha"] / config["r"] == 1 / 16 and ours["lora_alpha"] / our
 # An adapter is a *difference*: it means something only on the weights that it was trained on. And the difference has a size, $\lVert \tfrac{\alpha}{r} BA \rVert$, to be
 # compared with $\lVert W \rVert$. A number in **bf16** has 8 bits of precision: near 1 the next number is 1.0078, so a change of less than about 0.004 leaves it where it is.
 #
-# **Predict.** By how many per cent of W has our sound adapter changed its layers, in the mean? And patient I, trained with a rate of one millionth?
+# **Predict.** By how many percent of W has our sound adapter changed its layers, in the mean? And patient I, trained with a rate of one millionth?
 
 # %%
-guess_sound, guess_i = None, None  # per cent
+guess_sound, guess_i = None, None  # percent
 
 # %%
 from lora_lab.training.inspecting import inspect_folder

@@ -50,7 +50,7 @@ print({name: f"{run.metrics['accuracy']:.1%} of the test sentences" for name, ru
 # 1. **full**: the dW of full fine-tuning, of every matrix.
 # 2. **LoRA**: that of rank 8 on `q` and `v`.
 # 3. **random like full**: Gaussian numbers in place of full's dW, of *equal norm in every matrix*, with full's trained head. As large, and without any aim: what a claim of low rank is held against. (Its singular values
-#    are nearly equal, full's are not: it is a control of the same size, not of the same spectrum.)
+#    fall off slowly, full's fast: it is a control of the same size, not of the same spectrum.)
 #
 # Each keeps the head it was trained with, at every rank: so **rank 0 is the base model with the trained head**. Full fine-tuning also moves things that are no matrices of a layer. A bias or a norm is a vector, a matrix of
 # one row, so its change is there from rank 1 on; an embedding table is cut like the others. You can leave all that out: *full, linear layers* cuts the layers alone and leaves the rest as the base has it.
@@ -58,8 +58,8 @@ print({name: f"{run.metrics['accuracy']:.1%} of the test sentences" for name, ru
 # **Predict**, before you look (of the reference's 500 validation sentences; nothing cut: 84.8<!--inside.full.right--> % are right). At rank 0? At rank **2**? And what share of its energy does rank 2 keep?
 
 # %%
-guess_rank_0, guess_rank_2, guess_energy_2 = None, None, None  # per cent each
-guess_random = None  # per cent right with the random update, nothing cut
+guess_rank_0, guess_rank_2, guess_energy_2 = None, None, None  # percent each
+guess_random = None  # percent right with the random update, nothing cut
 
 # %%
 from lora_lab.experiments.microscope import RANKS, Microscope, views_from
@@ -163,7 +163,7 @@ assert for_gain <= 16 and for_energy >= 128  # a few against more than a hundred
 # The rest of dW is not nothing, it is just not needed for these answers. (A likely reason: Adam moves every weight by about as much a step, whether its gradient says something or is noise.)
 #
 # Others have measured the energy on a larger model. Biderman et al. (2024) trained Llama-2-7B in full on code and on math: to hold 90 % of the variance of its dW takes a rank 10 to 100 times that of a usual LoRA
-# (one model; we read their paper in part). Ours agrees. They also report that LoRA learns less than full fine-tuning there. Whether a few directions would do on such a task, this microscope has not looked.
+# (one model; we read their paper in part). Ours agrees. They also report that in continued pretraining there LoRA learns less than full fine-tuning. Whether a few directions would do on such a task, this microscope has not looked.
 #
 # ### Exercise 2 · 2 minutes
 # Which of these does the microscope **not** support?
@@ -271,13 +271,13 @@ print(f"twenty draws: {np.mean(drawn):.3f}, from {min(drawn):.3f} to {max(drawn)
 assert abs(np.mean(drawn) - expected_phi(384, 8, 64)[-1, -1]) < 0.01
 
 # %% [markdown]
-# One sixth, from nothing! In GPT-3 it was half a per cent, and the paper could neglect it; anyone who repeats its Figure 3 on a small model and forgets this will find "shared directions" everywhere.
+# One sixth, from nothing! In GPT-3 it was half a percent, and the paper could neglect it; anyone who repeats its Figure 3 on a small model and forgets this will find "shared directions" everywhere.
 #
 # ## Two runs of ours
-# **Predict:** the first `query` of two LoRAs, rank 8 and rank 64, *the same seed*. How much of A's eight directions lies in the 64, in per cent, **before** any training?
+# **Predict:** the first `query` of two LoRAs, rank 8 and rank 64, *the same seed*. How much of A's eight directions lies in the 64, in percent, **before** any training?
 
 # %%
-guess_start = None  # per cent
+guess_start = None  # percent
 
 # %%
 first, other = "bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.5.attention.self.query"
