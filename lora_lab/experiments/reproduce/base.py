@@ -186,23 +186,23 @@ def kept_verdict(found: Verdict) -> dict[str, Any]:
 
 
 def by_verdict(kept: Mapping[str, Any], wanted: Wanted) -> Judged:
-    """Whether a verdict is what a finding wants; it fails where the whole interval contradicts the finding.
+    """Whether a verdict is what a finding wants; it fails where the whole interval lies beyond the margin against it.
 
-    better      holds if better, fails if worse or equivalent
+    better      holds if better, fails if worse by more than the margin
     no worse    holds if better or equivalent, fails if worse by more than the margin
     equal       holds if equivalent, fails if apart by more than the margin
     "worse" and "no better" are the same of the second against the first.
     """
-    outcome, margin, sign = kept["outcome"], kept["margin"], 1
-    if wanted in ("worse", "no better"):
-        outcome, sign = {"better": "worse", "worse": "better"}.get(outcome, outcome), -1
-    low, high = sorted((sign * kept["low"], sign * kept["high"]))
-    beyond = {"worse": high < -margin, "better": low > margin}.get(outcome, False)
-    holds, fails = {
-        "better": (outcome == "better", outcome in ("worse", "equivalent")),
-        "no worse": (outcome in ("better", "equivalent"), outcome == "worse" and beyond),
-        "equal": (outcome == "equivalent", beyond),
-    }[{"worse": "better", "no better": "no worse"}.get(wanted, wanted)]
+    outcome, margin = kept["outcome"], kept["margin"]
+    below, above = kept["high"] < -margin, kept["low"] > margin  # the whole interval
+    holding, fails = {
+        "better": (("better",), below),
+        "no worse": (("better", "equivalent"), below),
+        "equal": (("equivalent",), below or above),
+        "worse": (("worse",), above),
+        "no better": (("worse", "equivalent"), above),
+    }[wanted]
+    holds = outcome in holding
     unsure = outcome in ("better", "worse") and not (holds or fails)
     words = f"{kept['words']}{', but not certainly by more than the margin' if unsure else ''}"
     return part(holds, fails, words)

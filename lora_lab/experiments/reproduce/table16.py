@@ -45,8 +45,8 @@ class LittleData(Item):
         f"Tested if every run of LoRA, full and prefix tuning on all of the examples is {CLEAR:g} points above chance: "
         "else its rate or the steps cannot train it. At 100 examples, by the same draws and test rows (margin 1.5 "
         "points, Holm over all sizes and methods): holds if full fine-tuning is worse than or equivalent to LoRA and "
-        "prefix tuning is worse, fails if full fine-tuning is better by more than the margin (the whole 95 % "
-        "interval), or prefix tuning better or equivalent, else undecided."
+        "prefix tuning is worse, fails if either is better by more than the margin (the whole 95 % interval), else "
+        "undecided."
     )
     minutes = 26.0
     limits = (

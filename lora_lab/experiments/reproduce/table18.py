@@ -20,8 +20,8 @@ class RankAndLoss(Trained):
     finding = "The loss falls from rank 1 to rank 16, and is flat from 16 to 64."
     rule = (
         f"Tested if {SEEN}. By the loss of each test sentence (margin 0.015 nats a token, Holm over the two): holds if "
-        "rank 16 is better than rank 1 and rank 64 equivalent to 16, fails if rank 16 is worse than or equivalent to "
-        "1, or 64 apart from 16 by more than the margin (the whole 95 % interval), else undecided."
+        "rank 16 is better than rank 1 and rank 64 equivalent to 16, fails if rank 16 is worse than 1, or 64 apart "
+        "from 16, by more than the margin (the whole 95 % interval), else undecided."
     )
     minutes = 28.0
     limits = (

@@ -22,9 +22,8 @@ class Writing(Compared):
     rule = (
         f"Tested if {SEEN}. By the loss of each test sentence, which every run scores once (margin 0.015 nats a token, "
         "Holm over the two): holds if LoRA is equivalent to or better than full fine-tuning and better than prefix "
-        "tuning, fails if it is worse than full fine-tuning by more than the margin (the whole 95 % interval), or "
-        "worse than or equivalent to prefix tuning, else undecided. BLEU, NIST, ROUGE-L and slot errors are shown, not "
-        "judged: a score of one whole text has no rows to compare."
+        "tuning, fails if it is worse than either by more than the margin (the whole 95 % interval), else undecided. "
+        "BLEU, NIST, ROUGE-L and slot errors are shown, not judged: a score of one whole text has no rows to compare."
     )
     minutes = 40.0
     limits = (

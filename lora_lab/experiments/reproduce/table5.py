@@ -37,8 +37,8 @@ class WhichMatrices(Trained):
     finding = "At one budget of parameters, q and v together at rank 4 do better than q alone or k alone at rank 8."
     rule = (
         f"Tested if {LEARNED}. q,v at rank 4 against q alone and against k alone at rank 8, on the same test rows: "
-        "holds if better than both, fails if worse than or equivalent to either (margin 1.5 points, Holm over the "
-        "two), else undecided."
+        "holds if better than both, fails if worse than either by more than the margin (1.5 points, the whole 95 % "
+        "interval, Holm over the two), else undecided."
     )
     minutes = 28.0
     limits = (

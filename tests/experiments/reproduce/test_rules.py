@@ -56,14 +56,14 @@ def check(name: str, cases: Iterable[tuple[str, Kept]]) -> None:
 @pytest.mark.parametrize(
     ("wanted", "holds", "fails"),
     [
-        ("better", [BETTER, AHEAD], [WORSE, BEHIND, EVEN]),
+        ("better", [BETTER, AHEAD], [WORSE]),
         ("no worse", [BETTER, AHEAD, EVEN], [WORSE]),
         ("equal", [EVEN], [BETTER, WORSE]),
-        ("worse", [WORSE, BEHIND], [BETTER, AHEAD, EVEN]),
+        ("worse", [WORSE, BEHIND], [BETTER]),
         ("no better", [WORSE, BEHIND, EVEN], [BETTER]),
     ],
 )
-def test_a_finding_fails_only_where_the_whole_interval_contradicts_it(wanted, holds, fails):
+def test_a_finding_fails_only_where_the_whole_interval_lies_beyond_the_margin(wanted, holds, fails):
     for one in (BETTER, WORSE, EVEN, BEHIND, AHEAD, OPEN):
         standing = "holds" if one in holds else "fails" if one in fails else "undecided"
         assert by_verdict(one, wanted).standing == standing
@@ -108,7 +108,8 @@ def test_writing():
         "table3",
         [
             ("holds", made(EVEN, BETTER)),
-            ("fails", made(EVEN, EVEN)),  # no better than a prefix
+            ("fails", made(EVEN, WORSE)),
+            ("undecided", made(EVEN, EVEN)),  # it may still be a little better than a prefix
             ("fails", made(WORSE, BETTER)),
             ("undecided", made(BEHIND, BETTER)),
             ("not tested", made(WORSE, BETTER, steps=48)),
@@ -128,9 +129,9 @@ def test_what_is_written_is_shown_in_the_papers_units():
 @pytest.mark.parametrize(
     ("name", "cases"),
     [
-        ("table5", {"holds": (BETTER, AHEAD), "fails": (BETTER, EVEN), "undecided": (BETTER, OPEN)}),
+        ("table5", {"holds": (BETTER, AHEAD), "fails": (BETTER, WORSE), "undecided": (BETTER, EVEN)}),
         ("table6", {"holds": (EVEN, BETTER), "fails": (EVEN, WORSE), "undecided": (EVEN, BEHIND)}),
-        ("table18", {"holds": (BETTER, EVEN), "fails": (EVEN, EVEN), "undecided": (BETTER, BEHIND)}),
+        ("table18", {"holds": (BETTER, EVEN), "fails": (WORSE, EVEN), "undecided": (BETTER, BEHIND)}),
     ],
 )
 def test_rows_at_one_rate(name, cases):
@@ -156,7 +157,7 @@ def test_little_data():
         [
             ("holds", made(EVEN, WORSE)),
             ("fails", made(BETTER, WORSE)),
-            ("fails", made(WORSE, EVEN)),
+            ("fails", made(WORSE, BETTER)),
             ("undecided", made(AHEAD, WORSE)),
             ("undecided", made(EVEN, OPEN)),
             ("not tested", made(EVEN, WORSE, level=59.0)),  # prefix tuning learns nothing with all of the examples
