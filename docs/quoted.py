@@ -19,12 +19,12 @@ from lora_lab.files import read_json, write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ROOT / "data" / "quoted.json"
 RESULTS = ROOT / "data" / "results"
-QUOTE = re.compile(r"[^\s*(|`>]+(?=<!--([\w.+-]+)-->)")
+QUOTE = re.compile(r"(?:[^\s*(|`>]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)")
 
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; all from data/results."""
-    return {**comparison(), **rates(), **targets(), **reproduced()}
+    return {**comparison(), **rates(), **targets(), **inside(), **reproduced()}
 
 
 def comparison() -> dict[str, str]:
@@ -68,6 +68,16 @@ def targets() -> dict[str, str]:
     best = runs.groupby(["targets", "lr"])[["validation_accuracy", "accuracy"]].mean().reset_index()
     best = best.loc[best.groupby("targets").validation_accuracy.idxmax()]
     return {f"targets.{one.targets.replace(',', '+')}": f"{100 * one.accuracy:.1f}" for one in best.itertuples()}
+
+
+def inside() -> dict[str, str]:
+    """Lesson 13: ||dW|| / ||W|| of the reference over q and v, and its intrinsic curve, in percent."""
+    found = read_json(RESULTS / "microscope" / "minilm_rt.json")
+    shares = {name: sum(row["relative"] for row in rows) / len(rows) for name, rows in found["sizes"].items()}
+    points = {f"inside.d-{one['d']}": one["metrics"]["accuracy"] for one in found["intrinsic"]["points"]}
+    right = {"inside.full.right": found["runs"]["full"]["validation"]["accuracy"]}
+    numbers = {**{f"inside.{name}.relative": shares[name] for name in ("full", "lora")}, **points, **right}
+    return {name: f"{100 * value:.1f}" for name, value in numbers.items()}
 
 
 def reproduced() -> dict[str, str]:

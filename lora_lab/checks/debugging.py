@@ -45,10 +45,12 @@ def check_diagnosis(diagnosis: Mapping[str, Any] | None) -> Verdict:
 
 
 def check_first_look(answer: Any) -> Verdict:
-    """Lesson 12: what to look at first after the first step of a training that is to last four days."""
+    """Lesson 12: what to look at in the first step, at rate 0, of a training that is to last four days."""
     replies = {
-        "a": "the loss falls in the first steps by the head alone, as patient C shows: it proves little",
-        "b": "yes: B leaves zero in the very first step wherever a gradient arrives; one line, and four days are safe",
-        "c": "memory says that something is computed, not that it learns: in C it was low because gradients were cut",
+        "a": "at rate 0 nothing is learned, and later the loss falls by the head alone, too, as in patient C",
+        "b": "at rate 0 nothing moves: B stays zero in a sound run, too. What would move it, once the rate rises?",
+        "c": "a sound run has one in every layer, at rate 0, too; C and H do not. What goes wrong later, in the file "
+        "or by NaN, it cannot show",
+        "d": "memory says that something is computed, not that it learns: in C it was low because gradients were cut",
     }
-    return choice(answer, "b", replies)
+    return choice(answer, "c", replies)

@@ -12,8 +12,8 @@ from lora_lab.checks.verdict import Verdict, choice, function, not_yet, number, 
 from lora_lab.experiments.microscope import Views
 
 SHOWN = {
-    "a": "its rank is full and its energy is spread over a hundred directions: few of them do the *work*, which says "
-    "more about the task than a low rank would, and is not the same",
+    "a": "its rank is full and its energy is spread over a hundred directions. That few of them do the *work* of this "
+    "task is another statement",
     "b": "that is supported: the curve of accuracy is all but flat after the first few ranks",
     "c": "that is supported: equal norm, the same head, and hardly a sentence is answered better than at rank 0",
     "d": "that is supported: rank 0 is the base with the trained head, and it is near a coin's 50 %",

@@ -6,9 +6,9 @@ from lora_lab.checks.verdict import Verdict, choice, number
 
 RULES = {
     "a": "a higher mean is luck half the time where nothing differs: a rule needs to be able to say undecided",
-    "b": "margin, rows and all three outcomes stand before the first run, so no result can move them",
+    "b": "margin, rows and outcomes stand before the first run, so no result can move them",
     "c": "a margin that is chosen when the interval is known fits every interval: it was to be fixed beforehand",
-    "d": "equal figures are not to be had from another model and other data; asked is whether the finding holds",
+    "d": "another model on other data cannot have equal figures; the question is whether the finding holds",
 }
 ANSWER = "put a number in place of the ..."
 
@@ -37,7 +37,7 @@ def check_without_rte(answer: float | None) -> Verdict:
         -0.1: "divide by seven tasks, not by eight",
         -0.8: "that is the sum over the seven tasks: divide by seven",
     }
-    why = "87.33 less 87.44 = -0.11 points: LoRA's lead of 0.9 is RTE alone, whose runs started from MNLI's adapter"
+    why = "87.33 - 87.44 = -0.11 points: LoRA's lead of 0.9 is RTE alone. Where did those runs start?"
     return number(answer, -0.8 / 7, hints, why, 0.05, hint=ANSWER)
 
 
@@ -57,5 +57,5 @@ def check_luck(answer: float | None) -> Verdict:
         1 - 2 * 0.5**5: "that is how probably it stays undecided",
         0.05: "that is the level of other tests; here it follows from the coins",
     }
-    why = "2 x (1/2)^5 = 1/16: what chance alone decides in six of a hundred"
+    why = "2 x (1/2)^5 = 1/16, if the seeds are independent: chance alone decides in six of a hundred"
     return number(answer, 2 * 0.5**5, hints, why, 0.01, hint=ANSWER)

@@ -47,8 +47,8 @@ def check_own_card(text: str | None, changes: dict[str, Any] | None) -> Verdict:
     """Lesson 15: a card of one's own, and one changed premise that turns its verdict."""
     if unsolved(text) or unsolved(changes):
         return not_yet("write a card, and a premise that turns its verdict: {'gpu_gb': 24}")
-    if not _is_changes(changes):
-        return Verdict(False, 'write what you change as {"name": value}')
+    if not _is_changes(changes) or len(changes) != 1:
+        return Verdict(False, 'change one premise, and write it as {"name": value}')
     try:
         own = card_from(str(text), "your card")
         before, after = judge(own), judge(own, **changes)
@@ -57,7 +57,7 @@ def check_own_card(text: str | None, changes: dict[str, Any] | None) -> Verdict:
     if not own.limits or not own.prediction:
         return Verdict(False, "a card says what must be found (prediction) and what it does not show (limits)")
     if before.word == after.word:
-        return Verdict(False, f"with {changes} it is still {after.word}; a premise that turns nothing is no premise")
+        return Verdict(False, f"with {changes} it is still {after.word}; change one that turns it")
     return Verdict(True, f"{before.words} as you wrote it; {after.words} with {changes}")
 
 

@@ -15,11 +15,11 @@ PICKLE = "a pickle"
 DAMAGED = "damaged file"
 OUTSIDE = "file outside its folder"
 SETTINGS = "damaged settings"
-NOT_FINITE = "numbers that are none"
-WRONG_DTYPE = "no floating-point numbers"
+NOT_FINITE = "NaN values"
+WRONG_DTYPE = "not floating-point"
 RENAMED = "keys renamed"
 MISSING = "tensors missing"
-TOO_MANY = "tensors too many"
+TOO_MANY = "extra tensors"
 WRONG_BASE = "wrong base"
 ZERO_B = "B is all zero"
 SOME_ZERO = "B is zero in some layers"
@@ -46,10 +46,10 @@ REMEDIES = {
     WRONG_BASE: "load the very base that it was trained on",
     ZERO_B: "the adapter was saved untrained: save after training, from the model that trained",
     SOME_ZERO: "inspect it with --base to see whether the model uses these layers",
-    CUT: "with gradient checkpointing use use_reentrant=False, or model.enable_input_require_grads(); and see that B "
-    "changes in the first step",
+    CUT: "with gradient checkpointing use use_reentrant=False, or model.enable_input_require_grads(); and check after "
+    "the first backward pass that B has a gradient",
     UNUSED: "leave the layer out of the targets: it costs memory and never learns",
-    LOW_ALPHA: "set alpha with the rank (alpha = 2 rank is usual), or use rsLoRA; then tune the rate anew",
+    LOW_ALPHA: "keep alpha / rank when the rank changes, or use rsLoRA; then tune the rate again",
     ROUNDED: "keep the adapter, and the weight it is merged into, in fp32",
     NO_EFFECT: "see whether B is zero, and whether the base is the right one",
 }

@@ -50,7 +50,7 @@ def gradient_warning(model: nn.Module) -> str | None:
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         why = "gradient checkpointing cuts it: pass use_reentrant=False, or call model.enable_input_require_grads()"
     places = few([path.replace(".base_layer", "") for path in layers])
-    return f"no gradient reached {len(layers)} adapters ({places}), so they will not learn: {why}"
+    return f"no gradient reached {len(layers)} adapter{'s' * (len(layers) > 1)} ({places}), which will not learn: {why}"
 
 
 def _gradients(part: nn.Module) -> Iterator[Tensor | None]:

@@ -75,7 +75,7 @@ checks.check_diagnosis({"A": "empty file", "D": "truncated file", "E": "keys ren
 # %% [markdown]
 # How each comes about:
 #
-# - **A.** A script replaced the model's `state_dict` so that only the adapter be saved; a newer library did that filtering itself, and filtered the filtered: nothing was left, and it was saved.
+# - **A.** A script replaced the model's `state_dict` so that only the adapter would be saved. A newer library did that filtering itself and filtered once more: nothing was left, and that was saved.
 # - **D.** The disk or the connection ended before the file did. A format without a header would be read happily, and be noise.
 # - **E.** On several GPUs the model is wrapped, and the wrapper's name (`module.`) stands in front of each key. `torch.compile` leaves `_orig_mod.`, a live PEFT model `.default`.
 #   A loader that skips what it does not know loads *nothing*, and says so in a warning among fifty others.
@@ -90,8 +90,9 @@ assert keys[0] == "module." + keys[1]  # the very same names otherwise
 
 # %% [markdown]
 # ## Two: look at the numbers
-# Lesson 02: `B` starts at zero, and Adam's first step moves every number that gets a gradient by about the learning rate. So **the largest number of B** tells whether a layer has
-# learned at all. Zero after training means that no gradient ever came.
+# Lesson 02: `B` starts at zero, and each step of Adam moves a number that gets a gradient by about the learning rate. So **the largest number of B** tells whether a layer has
+# learned at all. Zero after training means that no gradient ever reached it, or that the file holds an adapter that was never trained. (PiSSA and OLoRA start B at other values; for them this
+# look says nothing.)
 
 # %%
 for letter in ["sound", "B", "C", "G", "H", "I", "J"]:
@@ -122,14 +123,15 @@ assert not biases["B"].any() and biases["C"].any()  # in C something has learned
 checks.check_diagnosis({"B": ..., "C": ..., "G": ..., "J": ...})
 
 # %% solution
-checks.check_diagnosis({"B": "B is all zero", "C": "gradient was cut", "G": "default alpha at high rank", "J": "numbers that are none"})
+checks.check_diagnosis({"B": "B is all zero", "C": "gradient was cut", "G": "default alpha at high rank", "J": "NaN values"})
 
 # %% [markdown]
 # - **B** was saved before it was trained, or from another object than the one that trained: two models of one name in a notebook do that.
 # - **C** had **gradient checkpointing** on, which throws away what a layer computes and computes it again in the backward pass, to save memory. In its older form ("reentrant") a layer whose
 #   *input* needs no gradient is taken for one that needs none at all. With everything frozen but the adapters inside, no input needs one. The head comes after, and learns.
-#   (Version 5 of `transformers` mends this when one asks *it* for checkpointing. We switch the mending off, as it is for whoever has an older version or a loop of his own.)
-# - **G**: alpha stayed at 8 while the rank went from 8 to 128. The update is multiplied by 8/128 = 1/16; it was 8/8 = 1 before, and of the sound one it is 16/8 = 2.
+#   (Version 5 of `transformers` fixes this when you ask *it* for checkpointing. We switch the fix off, as you would have it with an older version or your own loop.)
+# - **G**: alpha stayed at 8 while the rank went from 8 to 128. The update is multiplied by 8/128 = 1/16; before, it was 8/8 = 1, and for the sound one it is 16/8 = 2. When you change the rank,
+#   keep alpha / r, and then tune the rate again. (No ratio is right for everybody: lesson 06.)
 # - **J** went on after the loss became NaN (not a number), and saved.
 
 # %%
@@ -147,10 +149,10 @@ assert config["lora_alpha"] / config["r"] == 1 / 16 and ours["lora_alpha"] / our
 # An adapter is a *difference*: it means something only on the weights that it was trained on. And the difference has a size, $\lVert \tfrac{\alpha}{r} BA \rVert$, to be
 # compared with $\lVert W \rVert$. A number in **bf16** has 8 bits of precision: near 1 the next number is 1.0078, so a change of less than about 0.004 leaves it where it is.
 #
-# **Predict.** By how many per cent of W has our sound adapter changed its layers, in the mean? And patient I, trained with a rate of one millionth?
+# **Predict.** By how many percent of W has our sound adapter changed its layers, in the mean? And patient I, trained with a rate of one millionth?
 
 # %%
-guess_sound, guess_i = None, None  # per cent
+guess_sound, guess_i = None, None  # percent
 
 # %%
 from lora_lab.training.inspecting import inspect_folder
@@ -192,7 +194,7 @@ assert len(idle) == 1
 
 # %% [markdown]
 # A BERT has a *pooler*, one more layer that reads the first token. It is computed at every call, but a mean over the tokens never looks at it. So an adapter there costs memory and never gets
-# a gradient. `all-linear` in some libraries takes it in.
+# a gradient. In some libraries `all-linear` includes it.
 #
 # ### Patient F: a colleague's adapter
 # Every number is sound, shapes and names fit. Our own files hold a *fingerprint* of the base: a hash of the first numbers of each matrix. PEFT's hold only a name, and a name can be given twice.
@@ -262,8 +264,8 @@ assert taken["A"] == taken["E"] == 0 and taken["B"] == takes(sound) == 24  # of 
 
 # %% [markdown]
 # ## While it can still be helped
-# Three of the ten, C, H and I, could have been found *in the first step*. Here is C's training once more, for one step, with the question that our training loop asks: after `backward`, has each adapter a gradient?
-# Then H's; and I's rate, which is held against what is usual.
+# Three of the ten, C, H and I, could have been found *in the first step*. Here is C's training once more, for one step, with the question that our training loop asks: after `backward`, does each adapter have a gradient?
+# (At the start that is B's: A's is zero as long as B is.) Then H's; and I's rate, compared with what is usual.
 
 # %%
 from lora_lab import Recipe
@@ -275,7 +277,7 @@ for reentrant in (True, False):
     LoRA(rank=8).attach(model)
     checkpointing(model, reentrant=reentrant)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch does warn, too; can you tell what of?
+        warnings.simplefilter("ignore")  # torch warns, too; can you tell what about?
         model(input_ids=torch.randint(1000, 20_000, (4, 12))).logits.square().sum().backward()
     said[reentrant] = gradient_warning(model)
     print(f"use_reentrant={reentrant}:", said[reentrant] or "every adapter has its gradient")
@@ -291,23 +293,27 @@ said["H"], said["I"] = gradient_warning(sentences), rate_warning(Recipe("minilm"
 print("H:", said["H"], "\nI:", said["I"])
 
 # %% claim
-assert "reached 1 adapters (pooler.dense)" in said["H"] and "far below" in said["I"]
+assert "reached 1 adapter (pooler.dense)" in said["H"] and "far below" in said["I"]
 
 # %% [markdown]
 # ### Exercise 4 · 1 minute
-# You start a training of four days. What do you look at after its first step?
+# You start a training of four days, with the linear warm-up that Hugging Face's trainer uses: the rate of its first step is 0. What do you look at in that step?
 #
 # - **a** whether the loss has fallen,
 # - **b** whether B has left zero in every layer,
-# - **c** whether memory is in use.
+# - **c** whether B has a gradient in every layer,
+# - **d** whether memory is in use.
 
 # %% exercise
-checks.check_first_look(...)  # "a", "b" or "c"
+checks.check_first_look(...)  # "a", "b", "c" or "d"
 
 # %% solution
-checks.check_first_look("b")
+checks.check_first_look("c")
 
 # %% [markdown]
+# The first step cannot show what goes wrong later: when the adapter is saved, copied or loaded (A, B, D, E, F), or when the loss becomes NaN (J). So save after a few steps, too, load that file into a fresh
+# base, and see that it does something.
+#
 # ## Files from strangers
 # A broken file is an accident. A hostile one is made to look like an adapter: a pickle under another name, a header that promises a tensor of millions of gigabytes, a config whose
 # pattern for the targets takes years to match. `load_adapter` believes none of it: sizes are held against the file's own, the method is tried on a model of mere shapes, every number is looked at,
@@ -328,7 +334,7 @@ for name, content in tricks.items():
     except BadValue as error:
         reasons[name] = str(error).split("safetensors file: ")[1]
     print(f"{name}: {reasons.get(name)}")
-folders["A"] = patient("A")  # as it was, for whoever runs an earlier cell again
+folders["A"] = patient("A")  # as it was, in case you run an earlier cell again
 
 # %% claim
 assert reasons.keys() == tricks.keys()
@@ -336,8 +342,8 @@ assert reasons.keys() == tricks.keys()
 # %% [markdown]
 # ## What you know now
 # 1. **First the file's size**, then its keys, then the largest number of B, then its effect on the base. Each takes a second.
-# 2. **A loss that falls proves little**: a head can do that alone. That B left zero in every layer proves that gradients arrive.
+# 2. **A loss that falls proves little**: a head can do that alone. Ask after the first `backward` whether B has a gradient in every layer.
 # 3. **An adapter belongs to one base.** Write down which, by its numbers and not by its name.
-# 4. **Load strictly.** Whatever a loader skips in silence, somebody will look for during days.
+# 4. **Load strictly.** Whatever a loader skips silently, somebody will spend days looking for.
 #
 # **Next:** lesson 13 looks into an update that does something.

@@ -46,7 +46,7 @@ checks.check_word("undecided", True, True, True, None)
 
 # %% [markdown]
 # ## Predict
-# **Give your verdict on each claim** before the machine does: "true", "false", "depends" or "undecided". None is no guess.
+# **Give your verdict on each claim** before the machine does: "true", "false", "depends" or "undecided". None means no guess.
 
 # %%
 mine = {
@@ -60,8 +60,8 @@ assert set(mine) == {one.number for one in cards.values()}
 
 # %% [markdown]
 # ## What a card is
-# A **card** holds a claim in a form that can be tried: who says it; a **prediction**, what must be found if it is right; its **premises**, the numbers and choices it rests on; an
-# **experiment**, the name of a function; a **margin** where something is compared; and its **limits**, what a verdict on it does not show. It holds *no verdict*. Here is one as it lies in
+# A **card** holds a claim in a form that you can test: who says it (most are common sentences for which we quote nobody, and are marked so); a **prediction**, what must be found if it is right; its **premises**,
+# the numbers and choices it rests on; an **experiment**, the name of a function; a **margin** where something is compared; and its **limits**, what a verdict on it does not show. It holds *no verdict*. Here is one as it lies in
 # `data/claims`, a text file that you can read and change:
 
 # %%
@@ -74,7 +74,7 @@ print(text)
 assert "verdict" not in text  # it is not in the card: it is computed
 
 # %% [markdown]
-# Now all of them. For each card its experiment is made: counted, read from stored runs and published tables, or done here and now.
+# Now all of them. Each card's experiment is run: counted, read from stored runs and published tables, or done live.
 
 # %%
 verdicts = judge_all(cards)
@@ -94,8 +94,11 @@ picture = sheet(verdicts, mine)
 picture
 
 # %% [markdown]
-# *In words:* most of these sentences are neither true nor false. They are said without their conditions, and the condition is what one has to know. Look where you and the machine
+# *In words:* most of these sentences are neither true nor false. They are said without their conditions, and the condition is what you need to know. Look where you and the machine
 # differ, and ask a card for its reasons: `claim("14")` shows everything, the folded list has every case.
+#
+# Two of the *false* are strict. **1** fails by the order of two letters alone. **10b** fails because "no cost" is taken at its word: any arithmetic beyond the base's counts (its premise `extra` is 0), and with `claim("10b", extra=0.1)`
+# it *depends*. Whether such strictness is fair to a sentence is for you to judge; a card lets you change it.
 
 # %%
 words = [one.word for one in verdicts.values()]
@@ -107,7 +110,7 @@ assert words.count("depends") > words.count("true")
 
 # %% [markdown]
 # ## A premise turns a verdict
-# "A single 24 GB card fine-tunes a 70B" is false: 35 GiB are wanted and 22 are to be had. It is not false for ever. What would make it true? **Predict** for each line below, before you run
+# "A single 24 GB card fine-tunes a 70B" is false: it needs 35 GiB at least, and the card has 22 to use. It is not false forever. What would make it true? **Predict** for each line below, before you run
 # it, which word comes.
 
 # %%
@@ -135,9 +138,9 @@ for name, premise in card("4").all_premises.items():
     print(f"{name:13} {premise.value!s:28} {premise.means}")
 
 # %% [markdown]
-# Said of the *file* it is true. Said of the memory that training needs it is not: the frozen base must be there (lesson 05). Two people may argue for an hour and mean two things by one word.
+# Said of the *file* it is true. Said of the memory that training needs it is not: the frozen base has to be in memory, too (lesson 05). Two people may argue for an hour and mean two things by one word.
 #
-# Try others. Choose a claim, change what it rests on, and watch the word. (The panel makes the experiment anew at each change; those that train a layer take a second or two.)
+# Try others. Choose a claim, change what it rests on, and watch the word. (The panel runs the experiment again at each change; those that train a layer take a second or two.)
 
 # %%
 from lora_lab.widgets.claim_card import ClaimCard
@@ -150,8 +153,8 @@ assert judge("14").word == "depends"
 
 # %% [markdown]
 # ## The margin is a premise too
-# "Almost no quality drop" (13). How much is *almost*? **Predict** the word at four margins, from 0.3 to 10 points. A margin chosen *after* one has seen the figures can
-# give any verdict one likes, so ours was fixed beforehand, at 1.5 points.
+# "Almost no quality drop" (13). How much is *almost*? **Predict** the word at four margins, from 0.3 to 10 points. A margin chosen *after* you have seen the figures can
+# give any verdict you like, so ours was fixed in advance: 0.015, which is 1.5 points of accuracy (and 0.015 nats a token, 1.5 % of the perplexity, where a case compares losses).
 
 # %%
 by_margin = {margin: judge("13", margin=margin, tasks="minilm_rt") for margin in (0.003, 0.015, 0.03, 0.1)}
@@ -160,16 +163,17 @@ for margin, one in by_margin.items():
 print(by_margin[0.015].because)
 
 # %% claim
-assert by_margin[0.003].word == "false" and by_margin[0.015].word == "undecided" and by_margin[0.03].word == "true"
+words = [one.word for one in by_margin.values()]
+assert words[-1] == "true" and words[0] != "true" and words == sorted(words, key=("false", "undecided", "true").index)
 
 # %% [markdown]
-# One set of runs, three words. That LoRA is *behind* here is settled (the interval leaves zero out); whether it is behind by *more than we care about* is not. The two are different
-# questions, and "almost no drop" asks the second.
+# One set of runs, and the word turns with the margin. In lesson 08 the same runs make LoRA *worse<!--compare.lora.against-full-->* than full fine-tuning: there the question is whether it is behind at all.
+# Here it is whether LoRA is behind by *more than we care about*. "Almost no drop" asks the second.
 #
 # **Stop here** if time is short. You have given your verdicts and know how the machine comes to its own.
 #
 # ## Undecided, and what would decide it
-# The three undecided claims say what they lack. "About 14 more seeds" is not "more research is needed": you can make them, with the commands of lesson 06.
+# The undecided claims say what they lack. "About so many more seeds" is not "more research is needed": you can train them, with the commands of lesson 06.
 
 # %%
 undecided = [one for one in verdicts.values() if one.word == "undecided"]
@@ -197,24 +201,25 @@ assert by_runs.word in ("true", "false", "depends", "undecided")
 
 # %% [markdown]
 # ## "LoRA is SFT" (17)
-# A claim about words can be tried as well. If two words mean one thing, neither goes without the other. **Supervised fine-tuning** (SFT) names an *objective*: make the responses of given
-# examples likely. **LoRA** names *what trains*. So we train a small layer by LoRA for two other objectives, and in full for SFT, with one piece of code. **Say** which of the three will not learn.
+# A claim about words can be tested, too. If two words mean one thing, neither goes without the other. **Supervised fine-tuning** (SFT) names an *objective*: make the responses of given
+# examples likely. **LoRA** names *what trains*. So we train a small layer by LoRA for two other objectives, and in full for SFT, with one piece of code. **Predict** for each of the three whether it learns: whether its loss falls by a tenth at least.
 
 # %%
 sft = claim("17")
 for case in sft.cases:
     print(case)
+print("judged by LoRA for SFT alone:", judge("17", methods="lora", objectives="sft").words)
 
 # %% claim
 assert sft.word == "false" and len(sft.cases) == 3
-assert judge("17", methods="lora", objectives="sft").word == "undecided"  # whoever has seen only the one pair cannot tell
+assert judge("17", methods="lora", objectives="sft").word == "undecided"  # from the one pair nobody can tell
 
 # %% [markdown]
-# All three learn. But look at the last line of the cell: for somebody who has only ever seen LoRA *used for* SFT nothing tells the two apart. That is how the sentence came about.
+# All three learn. (One small layer and made-up answers: enough to tell two words apart, and no more.) But look at the last line: to somebody who has only ever seen LoRA *used for* SFT the two look the same. That may be how the sentence came about.
 #
 # ### Exercise 3 · 10 minutes
-# Write a card of your own: a sentence that you have heard or believed. Fill in the text; each experiment that is there can test many sentences (`EXPERIMENTS`, below, with the premises each asks for). Then
-# name one changed premise that turns your verdict. *A claim that no premise can turn is no claim about the world.*
+# Write a card of your own: a sentence that you have heard or believed. Fill in the text; each experiment can test many sentences (`EXPERIMENTS`, below, with the premises each asks for). Then
+# change **one** premise so that your verdict turns. (Some sentences no fact about a model can turn: 1 is about notation, 6c is a theorem. Choose one about models, memory or files.)
 
 # %%
 from lora_lab.experiments.claim_tests import EXPERIMENTS, wanted
@@ -234,7 +239,7 @@ checks.check_own_card(my_card, my_change)
 my_card = """
 id: fits_an_email
 number: "18"
-statement: An adapter fits into an e-mail.
+statement: An adapter fits into an email.
 said_by: me
 source: a colleague, over lunch
 prediction: A and B take at most 25 MB.
@@ -250,14 +255,14 @@ margin: null
 limits: The numbers only. Whether the colleague has the base model is another question.
 lessons: []
 """
-my_change = {"targets": "all-linear", "rank": 64}
+my_change = {"targets": "all-linear"}
 checks.check_own_card(my_card, my_change)
 
 # %% [markdown]
 # ## The end, and what you can do now
 # - Read a sentence about LoRA and ask: of which model, which matrices, which rank, which length, how many bits, *what is counted*?
-# - Turn it into a prediction that could fail, with a margin fixed beforehand.
-# - Let the evidence say one of four words, and bear *undecided*.
+# - Turn it into a prediction that could fail, with a margin fixed in advance.
+# - Let the evidence say one of four words, and live with *undecided*.
 #
 # `lora-lab claims` prints all of this at the command line, `lora-lab claims 8 --set gpu_gb=48` one of them; `docs/claims.md` lists them. A new card is a text file in `data/claims`; a new experiment is one
 # function. If you can make one of our verdicts turn with evidence, we would like to see it.

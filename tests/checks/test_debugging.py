@@ -7,7 +7,7 @@ from lora_lab.checks.debugging import HINTS, NAMES
 from lora_lab.experiments.broken import PATIENTS
 
 TRUE = {letter: one.fault for letter, one in PATIENTS.items()}
-RIGHT = {"diagnosis": (TRUE,), "first_look": ("B",)}
+RIGHT = {"diagnosis": (TRUE,), "first_look": ("C",)}
 WRONG = [
     ("diagnosis", ({**TRUE, "C": "B is all zero"},), "C: B is zero, and did anything else learn"),
     (
@@ -19,8 +19,9 @@ WRONG = [
     ("diagnosis", (["empty file"],), "a name for each letter"),
     ("diagnosis", ({"Z": "empty file"},), "there is no patient 'Z'"),
     ("first_look", ("a",), "the head alone"),
-    ("first_look", ("c",), "memory"),
-    ("first_look", ("x",), "one of a, b, c"),
+    ("first_look", ("b",), "at rate 0 nothing moves"),
+    ("first_look", ("d",), "memory"),
+    ("first_look", ("x",), "one of a, b, c, d"),
 ]
 
 

@@ -23,8 +23,9 @@ WRONG = [
     ("turned", ("6", "true", {"store": "runs"}), "change one premise"),
     ("own_card", (TEXT, {"rank": 4}), "still true"),
     ("own_card", (TEXT, {"ranks": 4}), "nearest: rank"),
-    ("own_card", (TEXT, "rank"), "write what you change"),
-    ("own_card", (TEXT, {4: "rank"}), "write what you change"),
+    ("own_card", (TEXT, {"bits": 16, "rank": 4}), "change one premise"),
+    ("own_card", (TEXT, "rank"), "change one premise"),
+    ("own_card", (TEXT, {4: "rank"}), "change one premise"),
     ("own_card", ("statement: mine", {"rank": 4}), "lacks the field 'id'"),
     ("own_card", (TEXT.replace("limits: memory only", "limits: ''"), {"bits": 16}), "what it does not show"),
 ]

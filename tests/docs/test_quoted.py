@@ -37,5 +37,7 @@ def test_a_stale_number_is_replaced_and_an_unknown_name_is_an_error():
     assert (
         quoted.filled("**80.1<!--a.b-->** % (9<!--c-->)", {"a.b": "81", "c": "10"}) == "**81<!--a.b-->** % (10<!--c-->)"
     )
+    two_words = quoted.filled("it is fails<!--x-->", {"x": "not\N{NO-BREAK SPACE}tested"})
+    assert quoted.filled(two_words, {"x": "holds"}) == "it is holds<!--x-->"
     with pytest.raises(KeyError):
         quoted.filled("1<!--x-->", {})

@@ -113,6 +113,12 @@ def test_the_claims_of_the_course_are_all_there():
     assert numbers == sorted(numbers, key=claims.place)
 
 
+@pytest.mark.parametrize("name", CARDS)
+def test_a_common_sentence_is_marked_so_where_nobody_is_quoted_for_it(name):
+    card = CARDS[name]
+    assert (card.said_by == "a common sentence") == card.source.startswith("no source quoted")
+
+
 def test_the_page_is_that_of_the_cards(verdicts):
     """docs/claims.md: python -m lora_lab.experiments.claims_shown docs/claims.md"""
     page = Path(__file__).parents[2] / "docs" / "claims.md"

@@ -55,6 +55,17 @@ def test_checkpointing_that_cuts_the_gradient_is_named():
     assert all(layer.lora_B.grad is None for layer in lora_layers(model))
 
 
+def test_a_first_step_at_rate_0_has_its_gradients_though_b_stays_zero():
+    """As with a linear warm-up that starts from 0: B alone would say that a sound run is broken."""
+    model = tiny("roberta").train()
+    LoRA(rank=2).attach(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    transformers.get_linear_schedule_with_warmup(optimizer, num_warmup_steps=10, num_training_steps=100)
+    assert backward(model) is None
+    optimizer.step()
+    assert not any(layer.lora_B.any() for layer in lora_layers(model))
+
+
 @pytest.mark.parametrize("mend", ["reentrant", "inputs"])
 def test_what_the_warning_advises_helps(mend):
     model = tiny("roberta").train()
@@ -72,7 +83,7 @@ def test_a_layer_that_the_model_does_not_use_is_named():
     LoRA(rank=2, targets=("q", "pooler.dense")).attach(model)
     model(input_ids=torch.ones(1, 4, dtype=torch.long)).last_hidden_state.square().sum().backward()
     said = gradient_warning(model)
-    assert "no gradient reached 1 adapters (pooler.dense)" in said
+    assert "no gradient reached 1 adapter (pooler.dense)" in said
     assert "leave these layers out" in said
 
 
