@@ -209,7 +209,7 @@ assert FAST or (chosen.lr.nunique() == 1 and fit.low < 0 < fit.high)  # at one a
 
 # %% [markdown]
 # In our runs ranks 1, 8 and 32 all choose the *same* rate. From all of them the best rate goes with rank to the power +0.02<!--rates.rank-slope--> (95 % interval
-# -0.07<!--rates.rank-slope.low--> to +0.14<!--rates.rank-slope.high-->): with alpha fixed, another rank needs no new search for the rate. (Schulman 2025, *LoRA Without Regret*, reports the same for
+# -0.07<!--rates.rank-slope.low--> to +0.14<!--rates.rank-slope.high-->): with alpha fixed, another rank between 1 and 32 needs no new search for the rate. (Schulman 2025, *LoRA Without Regret*, reports the same for
 # language models: less than a factor of 2 between ranks 4 and 512.)
 #
 # Is rank 32 better than rank 1? Do not read it off the dots: overlapping dots do not show that two things are equal, nor does a gap between two means
