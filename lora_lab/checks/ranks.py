@@ -38,7 +38,8 @@ def check_update_shows(answer: str | None) -> Verdict:
     """Lesson 01: what the singular values of a trained rank-8 update show, and what they do not."""
     replies = {
         "a": "B A of rank 8 can have no ninth singular value, whatever the task needs: that was built in",
-        "b": "at most 8 is built in; that the 8 are so uneven was found out, in this run, on this task",
+        "b": "at most 8 is built in; that they are uneven was found out, in this run, on this task, but for q of "
+        "layer 5, whose one piece the architecture makes: only [CLS] reaches the head",
         "c": "W was not touched, and it is far from low rank: look at the table of the 24 weights",
     }
     return choice(answer, "b", replies)

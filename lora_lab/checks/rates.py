@@ -75,7 +75,7 @@ def check_same_rate(rate: float | None) -> Verdict:
 def check_best_error(error: Callable[[Any, int], float]) -> Verdict:
     """Lesson 06: the least relative error of a rank-r matrix against one with singular values s, as f(s, r)."""
     cases = [(np.array([3.0, 2.0, 1.0]), 1), (np.array([5.0, 4.0, 2.0, 1.0]), 2), (np.array([2.0, 2.0, 2.0]), 2)]
-    why = "the tail, as a length: of 8 equal values, 6 still leave half, 7 a third, and 8 nothing"
+    why = "the tail, as a length: of s = [3, 2, 1] rank 1 leaves the root of 5 / 14, and rank 3 nothing"
     near: dict[str, Callable[[np.ndarray, int], float]] = {
         "that is a share of the energy: a length is its square root": lambda s, r: _tail(s, r) ** 2,
         "that is what is kept: left out are those after the r-th, s[r:]": lambda s, r: (1 - _tail(s, r) ** 2) ** 0.5,

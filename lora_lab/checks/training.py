@@ -25,7 +25,7 @@ def check_standard_error(error: Callable[[float, int], float]) -> Verdict:
         "the n belongs under the root as well": lambda p, n: right(p, 1) / n,
     }
     wrong = "each row is right with probability p: variance p (1 - p), and the mean of n has 1/n of it"
-    why = f"at 82 % on 2,000 rows {100 * right(0.82, 2000):.2f} points, as luck often brings"
+    why = f"at 82 % on 2,000 rows {100 * right(0.82, 2000):.2f} points: the usual scatter"
     return function(error, cases, right, why, near, wrong)
 
 
@@ -37,7 +37,7 @@ def check_rows_needed(rows: float | None) -> Verdict:
         (1.96 + 0.84) ** 2 * 0.10 / 0.02**2: "that is for two points: half the difference needs four times the rows",
         (1.96 + 0.84) * 0.10 / 0.01**2: "the 1.96 + 0.84 is squared",
     }
-    why = f"about {right:,.0f}: our 2,000 tell two points apart, no less"
+    why = f"about {right:,.0f}: our 2,000 rows resolve two points, nothing smaller"
     fallback = "both in shares: 0.10 and a difference of 0.01"
     hint = "n = (1.96 + 0.84)^2 x share of rows they disagree on / difference^2"
     return number(rows, right, hints, why, 0.02, fallback, hint)

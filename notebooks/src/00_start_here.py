@@ -2,21 +2,21 @@
 # # 00 · Start here
 #
 # **Goal.** In the next 20 minutes you train your first LoRA adapter on a real pretrained model with real data, and see on
-# your own machine what it costs and what it brings.
+# your own machine what it costs and what you get.
 #
 # **Time box.** 20 minutes, of which the machine trains for one or two; the cell that trains says how long yours will take. **Stop here** marks tell you where you may leave without losing the thread.
 #
 # **How to use a lesson.** Run the cells from the top with Shift+Enter. Where it says **Predict**, write your guess down
 # before you run the next cell: a surprise teaches only those who expected something else. Where it says **Exercise**,
 # replace the `...` and run the cell; the check tells you what is wrong, and why. Where an output is marked
-# *(illustration)* it comes from a run cut short (`FAST=1`, as in the lab's own tests): it shows what a thing looks like, not what is so. A word in bold is explained where it stands first;
+# *(illustration)* it comes from a run cut short (`FAST=1`, as in the lab's own tests): it shows the format, not a result. A word in bold is explained where it stands first;
 # `docs/glossary.md` in the lab's repository has them all, in English and Chinese.
 
 # %% [markdown]
 # ## Is everything there?
 # The cell below looks at this machine: which device will train, which number format and which way of computing
-# attention (`eager` and `sdpa` give the same result but for rounding) are fastest here. A number takes 4 bytes in the format `fp32`, 2 in the
-# coarser `bf16`. The lab measures for a moment rather than guess: *ms a layer's step* is the time one layer takes in one training step. And it says whether the models and data have been fetched (`tweets` are for trials of your own, no lesson needs them).
+# attention (`eager` and `sdpa` give the same result up to rounding) are fastest here. A number takes 4 bytes in the format `fp32`, 2 in the
+# coarser `bf16`. The lab measures for a moment rather than guess: *ms a layer's step* is milliseconds per layer per training step. And it says whether the models and data have been fetched (`tweets` are for trials of your own, no lesson needs them).
 
 # %%
 from lora_lab import workbench
@@ -44,11 +44,11 @@ print(room_for("00"))
 # %% [markdown]
 # ## Predict
 # The model is `minilm`, an **encoder** (it reads a sentence and turns it into vectors) of 22.7 million parameters. The task is `rt`: is this sentence from a film review
-# positive or negative? A coin gets 50 %.
+# positive or negative? Guessing gets 50 %.
 #
 # We train an adapter of rank 8 on `q` and `v`, and a fresh classifier on top (the **head**).
-# 1. What share of the model's parameters will train, in per cent?
-# 2. How many of 2,000 sentences it has never seen will it get right, in per cent?
+# 1. What percentage of the model's parameters will train?
+# 2. What percentage of 2,000 sentences it has never seen will it get right?
 
 # %%
 guess_share = None  # a number between 0 and 100
@@ -56,9 +56,9 @@ guess_accuracy = None  # a number between 0 and 100
 
 # %% [markdown]
 # ## Run
-# Four things make a **recipe**: a model, a task, a method, and how to train. A **run** is a recipe carried out, with all that came of it. A **step** learns from 16 sentences; `lr`, the
-# **learning rate**, says how far each step moves the numbers. The bar shows the time to go. On the way a part of the sentences
-# is answered as a check, `validations` times. `steps(200, 80)` is 200, or 80 when the lab itself is tested. *(No time to train? Write `run = reference("minilm-rt-r8")` in place of the `train` line.)*
+# Four things make a **recipe**: a model, a task, a method, and how to train. A **run** is one execution of a recipe plus everything it produced. A **step** learns from 16 sentences; `lr`, the
+# **learning rate**, says how far each step moves the numbers. The bar shows the time to go. Along the way the
+# model is checked `validations` times on sentences it does not train on. `steps(200, 80)` is 200, or 80 when the lab itself is tested. *(No time to train? Write `run = reference("minilm-rt-r8")` in place of the `train` line.)*
 
 # %%
 from lora_lab import LoRA, train
@@ -78,12 +78,12 @@ print(compare("share that trained", guess_share, 100 * run.trainable / run.total
 print(compare("accuracy on unseen sentences", guess_accuracy, 100 * run.metrics["accuracy"], "%"))
 
 # %% [markdown]
-# A third of one per cent of the parameters has been trained, and the model is well above the coin. Is it *good*? That
+# A third of one percent of the parameters has been trained, and the model is well above guessing. Is it *good*? That
 # depends on what it is compared with: full fine-tuning, or the frozen model with only a head. A later lesson (08) will compare
 # them fairly. For now we only claim what one run can show:
 
 # %% claim
-assert run.trainable / run.total < 0.005  # less than half a per cent trains
+assert run.trainable / run.total < 0.005  # less than half a percent trains
 assert run.metrics["accuracy"] > 0.533  # three standard errors above a coin on 2,000 sentences (lesson 04 explains)
 
 # %%
@@ -96,7 +96,7 @@ picture
 # %% [markdown]
 # *In words:* the left picture is the **training loss**, the error on the 16 sentences of each step. It is noisy, since each
 # step sees other sentences; the thick line is a mean over 25 steps. The right picture is the accuracy on **validation**
-# sentences, which are not trained on: they watch on the way. The **test** sentences are scored once, at the end of a run.
+# sentences, which are only used to monitor training. The **test** sentences are scored once, at the end of a run.
 #
 # ## What is in the file?
 # An adapter is saved in the layout of the PEFT library, so it can leave this lab (the lab's tests load each in the other).
@@ -117,8 +117,8 @@ assert sizes["adapter_model.safetensors"] >= 4 * run.trainable  # the numbers ar
 # %% [markdown]
 # ## Does it come back?
 # We load the base model anew, put the adapter beside it, and score it. Equal accuracy does not prove that every number came
-# back, but a missing part would very likely change it. (Our own run was made on another machine, which rounds otherwise: there an answer or two
-# may turn.)
+# back, but a missing part would very likely change it. (Our own run was made on another machine, which rounds differently, so one or two
+# answers may flip.)
 
 # %%
 from lora_lab import evaluate_adapter
@@ -132,7 +132,7 @@ assert abs(again["accuracy"] - run.metrics["accuracy"]) <= may_differ
 
 # %% [markdown]
 # ### Exercise 1 · 3 minutes
-# `minilm` has 6 layers. In each, `q` and `v` are 384 x 384. How many parameters has an adapter of rank 8 on these?
+# `minilm` has 6 layers. In each, `q` and `v` are 384 x 384. How many parameters does a rank-8 adapter on these have?
 # Work it out by hand: `A` is 8 x 384, `B` is 384 x 8.
 
 # %% exercise
@@ -188,14 +188,15 @@ check_contradictions(contradictions)
 import torch
 
 A, B = torch.zeros(8, 384), torch.zeros(384, 8)
+print("B A:", tuple((B @ A).shape), " A B:", tuple((A @ B).shape))
 
 # %% claim
 assert (B @ A).shape == (384, 384)  # types check
 assert (A @ B).shape == (8, 8)  # A first and B second, each as in this lab, would be far too small
 
 # %% [markdown]
-# A sentence that can be tried is a **claim**. In this lab claims are cards: who says it, what must be found if it is right, what it rests on. The verdict
-# stands in no card; it is computed when you ask, and may turn when you change what the claim rests on. You will meet more of them; lesson 15 has all.
+# A sentence you can test is a **claim**. In this lab claims are cards: who says it, what must be found if it is right, what it rests on. Verdicts are not
+# stored: they are computed when you ask, and can change when you change the assumptions. You will meet more of them; lesson 15 has all.
 
 # %%
 from lora_lab.lesson import claim
@@ -210,7 +211,7 @@ assert said.word == "false" and claim("1", order="A B").word == "true"
 # ## The map
 # | lesson | you will |
 # |---|---|
-# | 01 why_low_rank | see what rank is, and whose rank LoRA means |
+# | 01 why_low_rank | see what rank is, and which matrix LoRA assumes to be low-rank |
 # | **02 lora_from_scratch** | write LoRA by hand on a real weight, and find out why `B` starts at zero |
 # | 03 parameter_savings | count what trains, on models up to 405B |
 # | **04 train_an_adapter** | move the sliders, press Start, and see what the adapter changed its mind about |
@@ -226,4 +227,4 @@ assert said.word == "false" and claim("1", order="A B").word == "true"
 # | 14 reproduce_the_paper | set published, expected and your own figures side by side |
 # | 15 verdicts | judge what people say about LoRA, and see the machine judge it |
 #
-# They build on each other in this order; each says which it needs. **Next:** 01 and 02 if you like to know what is inside, 04 if you like to see it move first.
+# They build on each other in this order; each says which it needs. **Next:** 01 and 02 if you want to know what is inside, 04 if you want to see it move first.

@@ -5,7 +5,7 @@
 # cut, and say exactly which matrix LoRA takes to be of low rank.
 #
 # **Time box.** 50 minutes. **You need** to know how a matrix is multiplied, and the words of lesson 00 (fine-tuning, adapter, LoRA,
-# MiniLM). Nothing is trained: this machine answers at once.
+# MiniLM). Nothing is trained: this machine answers at once, but for one cell that reads 100 sentences.
 
 # %%
 import numpy as np
@@ -54,10 +54,12 @@ assert np.allclose(B @ A, pieces) and np.linalg.matrix_rank(B @ A) == 8
 # Stop after `r` pieces, and you have the best matrix of rank `r` that there is; what is lost is the energy of the pieces left
 # out (Eckart and Young, 1936). Here is a matrix of 256 x 256 that you can judge by eye: a picture.
 #
-# **Predict.** How many of its 256 pieces hold 90 % of its energy?
+# **Predict.** How many of its 256 pieces hold 90 % of its energy? And how many, if the very same numbers are shuffled, each to a
+# random place?
 
 # %%
 guess_picture = None  # a number between 1 and 256
+guess_shuffled = None  # the same
 
 # %%
 P = picture()  # 256 x 256, from -1 (black) to 1 (white)
@@ -72,10 +74,10 @@ print(compare("pieces for 90 % of the picture", guess_picture, rank_for_energy(s
 RankPanel("picture", rank=1)
 
 # %% [markdown]
-# A smooth sky needs one piece; whatever is in line with the edges (the strokes of the L) is cheap; rings and slanted hills
-# are dear. *Low rank* is a statement about rows that resemble each other, not about what a person finds simple.
+# A smooth sky needs one piece; anything aligned with rows and columns (the strokes of the L) is cheap; rings and slanted hills
+# are expensive. *Low rank* is a statement about rows that resemble each other, not about what a person finds simple.
 #
-# Is the loss what the theorem says? We test it against the numbers. And was it a good cut? We set another one beside it: the picture
+# Is the error what the theorem says? We test it against the numbers. And was it a good cut? We set another one beside it: the picture
 # projected onto eight random directions.
 
 # %%
@@ -111,13 +113,9 @@ checks.check_energy(energy)
 
 # %% [markdown]
 # ## Compared with what?
-# "8 of 256 pieces keep 94 %" sounds like much. A number alone is no evidence; we need to know what a matrix *without*
-# structure would give. Take the very same numbers and shuffle their places: equal energy, no structure.
-#
-# **Predict.** How many pieces of the shuffled picture hold 90 %? Put your number into the cell, then run it.
-
-# %%
-guess_shuffled = None  # a number between 1 and 256
+# "8 of 256 pieces keep 94 %" sounds like a lot. A number alone is no evidence; we need to know what a matrix *without*
+# structure would give. So take the very same numbers and shuffle their places: equal energy, no structure. You guessed above how
+# many of its pieces hold 90 %.
 
 # %%
 noise = spectrum(shuffled(P))
@@ -215,14 +213,50 @@ spectra = {f"{role} of layer {layer}": spectrum(update(layer, role)) for layer, 
 spectra["random B A"] = spectrum(B @ A)
 for name, values in spectra.items():
     print(f"{name:<14}", *(f"{energy_kept(values, r):6.1%}" for r in (1, 2, 4)))
-
-# %%
 random = energy_kept(spectra.pop("random B A"), 2)
 
 # %% claim
 assert all(energy_kept(values, 2) > 2 * random for values in spectra.values())
 
 # %% [markdown]
+# One row stands out: `q` of layer 5 has everything in its first piece. Before we ask what that says about the task, look at the
+# architecture. The head reads the vector of a single token, `[CLS]`, which stands before every sentence. So in the *last* layer only the
+# query of `[CLS]` reaches the answer, and no other token sends a gradient to `q`. In the layers below, all tokens do. What does `[CLS]`
+# bring to layer 5?
+
+# %%
+import torch
+
+from lora_lab import load_adapter, load_model, load_task, load_tokenizer
+from lora_lab.lesson import reference
+
+
+def alike(x):
+    x = torch.nn.functional.normalize(x, dim=1)
+    return ((x @ x.T).sum().item() - len(x)) / (len(x) ** 2 - len(x))  # the mean cosine of two different rows
+
+
+model = load_model("minilm", num_labels=2)
+load_adapter(model, reference("minilm-rt-r8").adapter)  # the run whose updates these are
+words = load_tokenizer("minilm")(list(load_task("rt").validation.texts[:100]), padding=True, return_tensors="pt")
+with torch.no_grad():
+    inputs = model(**words, output_hidden_states=True).hidden_states  # inputs[5] enters layer 5
+cls, others = inputs[5][:, 0], inputs[5][:, 1:][words.attention_mask[:, 1:].bool()]
+print(f"entering layer 5, mean cosine of two [CLS] {alike(cls):.3f}, of two other tokens {alike(others):.2f}")
+signs = [np.sign(inputs[layer][:, 0].mean(0).numpy()) / 384**0.5 for layer in range(6)]
+overlap = [float(abs(decompose(update(layer, "q"))[2][0] @ signs[layer])) for layer in range(6)]
+print("first input direction of q against the signs of [CLS], by layer:", np.round(overlap, 2).tolist())
+
+# %% claim
+assert alike(cls) > 0.98 > 0.5 > alike(others)
+assert overlap[5] > 0.5 > 0.2 > max(overlap[:5])
+
+# %% [markdown]
+# `[CLS]` is almost the same vector in every sentence. So each gradient of `A` here is a column times *this one* row, and each gradient of
+# `B` a column times the same $(Ax)^\top$. Adam divides every number of a gradient by its size and leaves little but the sign. So the
+# rows of `A` all move along the signs of `[CLS]`, which is where the first direction of `q` points in layer 5 and in no other. One
+# piece in this row is built in, as the zeros after the eighth are. (It does not explain `v` of layer 5: all tokens go through that one.)
+#
 # ### Exercise 2 · 3 minutes
 # What have we shown?
 #
@@ -263,12 +297,12 @@ assert np.ptp(changed - W) < 1e-5  # at r = 1 one and the same number was added 
 assert said.word == "false" and "says nothing" in said.because
 
 # %% [markdown]
-# With r = 8, $BA$ is 8 x 8 and does not go together with $W$: the error is loud. **With r = 1 there is none:** then $BA$ is 1 x 1, and
+# With r = 8, $BA$ is 8 x 8 and cannot be added to $W$: the error is loud. **With r = 1 there is none:** then $BA$ is 1 x 1, and
 # numpy and PyTorch add that one number to every entry of $W$. Errors of shape that pass in silence are the expensive ones.
 #
 # ### Exercise 3 · 3 minutes
 # In this lab, as in the paper's text and in PEFT's files, $y = Wx + \frac{\alpha}{r} BAx$. A layer takes 384 numbers and gives 1,536, so
-# `W` is 1536 x 384 (out x in). Which shapes have `A` and `B` at rank 8? Follow `x`: it meets `A` first.
+# `W` is 1536 x 384 (out x in). What shapes do `A` and `B` have at rank 8? Follow `x`: it meets `A` first.
 
 # %% exercise
 shape_A = ...  # (rows, columns)
@@ -281,7 +315,7 @@ shape_B = (1536, 8)
 checks.check_factor_shapes(shape_A, shape_B)
 
 # %% [markdown]
-# **Stop here** if time is short: you know what the rank is, and whose rank is meant. What follows asks what it saves.
+# **Stop here** if time is short: you know what the rank is, and which matrix LoRA assumes to be low-rank. What follows asks what it saves.
 #
 # ## Why train few numbers at all? Bytes
 # A number in **fp32** has 4 bytes, in **bf16** 2. Training needs more than the weight itself: each step computes a **gradient**, one
@@ -292,8 +326,6 @@ checks.check_factor_shapes(shape_A, shape_B)
 guess_bytes = None
 
 # %%
-import torch
-
 def bytes_of_training(dtype):
     layer = torch.nn.Linear(384, 384, bias=False, dtype=dtype)
     optimizer = torch.optim.AdamW(layer.parameters())
@@ -312,8 +344,8 @@ assert per_weight["fp32"] == {"weight": 4, "gradient": 4, "Adam": 8}
 assert per_weight["bf16"] == {"weight": 2, "gradient": 2, "Adam": 4}
 
 # %% [markdown]
-# Four times the weight, in either format. (In practice one often trains with weights in bf16 and keeps Adam's state in fp32:
-# then it is more than four times.) A frozen weight has neither gradient nor state: it costs its own bytes and no more.
+# Four times the weight, in either format. (In practice one often trains with weights in bf16 and keeps Adam's state, and a copy of the
+# weights, in fp32: then it is more than four times.) A frozen weight has neither gradient nor state: it costs its own bytes and no more.
 #
 # ### Exercise 4 · 4 minutes
 # A model has `parameters` numbers in fp32 in all; `trained` of them, counted among these, train with Adam. How many bytes do weights,

@@ -6,7 +6,7 @@
 #
 # **Time box.** 45 minutes. **You need** PyTorch a little: tensors, `@`, `backward()`.
 #
-# **This machine** trains for some seconds in the last third; everything before answers at once.
+# **This machine** trains for some seconds in the last third; every cell before that is instant.
 
 # %%
 import time
@@ -135,6 +135,7 @@ print(f"both zero:        |dA| = {dead[0]:.4f}, |dB| = {dead[1]:.4f}")
 
 # %%
 later = first_gradients(A, B + 0.01)  # as if B had made a step
+print(f"after a step of B: |dA| = {later[0]:.4f}, |dB| = {later[1]:.4f}")
 
 # %% claim
 assert alive[0] == 0 and alive[1] > 0  # B first ...
@@ -146,7 +147,8 @@ assert dead == (0, 0)  # ... and from two zeros there is no way out
 # Each row of `A` sums over the 384 inputs, so its entries should be about $1/\sqrt{384}$; then each number in `A x`
 # is of the same order as those in `x`, whatever the width. PyTorch calls the number of inputs the **fan-in**, and
 # `nn.init.kaiming_uniform_` looks it up: with `a=5**0.5` its bound is exactly $1/\sqrt{\text{fan-in}}$. Hand it a matrix of the
-# other orientation, (in, r) as some texts write it, and it takes `r` = 8 for the fan-in.
+# other orientation, (in, r) as some texts write it, and it takes `r` = 8 for the fan-in. (The paper draws `A` from a Gaussian, section 4.1;
+# its code, loralib, and PEFT by default draw it with `kaiming_uniform_`, as we do here.)
 
 # %%
 right, wrong = torch.empty(r, 384), torch.empty(384, r)
@@ -178,14 +180,16 @@ checks.check_wrong_fan_in(too_large_by)
 measured = (wrong.abs().max() / right.abs().max()).item()
 print(f"measured {measured:.2f}, sqrt(384 / 8) = {48**0.5:.2f}")
 x, step_of_B = torch.randn(32, 384), torch.randn(384, r)  # any inputs, any step of B
+farther = ((x @ wrong @ step_of_B.T).norm() / (x @ right.T @ step_of_B.T).norm()).item()
+print(f"the same step of B moves y {farther:.1f} times as far")
 
 # %% claim
 assert abs(measured / 48**0.5 - 1) < 0.02
-assert 6 < (x @ wrong @ step_of_B.T).norm() / (x @ right.T @ step_of_B.T).norm() < 8
+assert 6 < farther < 8
 
 # %% [markdown]
-# Nothing crashes when `A` is seven times too large. But one and the same step of `B` now moves `y` about seven times as far (the
-# last line of the cell has tried it), so the learning rate that was right may be too high. No error tells you; look at the numbers.
+# Nothing crashes when `A` is seven times too large. But one and the same step of `B` now moves `y` about seven times as far,
+# so the learning rate that was right may be too high. No error tells you; look at the numbers.
 #
 # **Stop here** if you must: the mathematics is complete. What follows puts it into a real model.
 #
@@ -194,7 +198,7 @@ assert 6 < (x @ wrong @ step_of_B.T).norm() / (x @ right.T @ step_of_B.T).norm()
 
 
 # %%
-class TinyLoRA(nn.Module):
+class MyLoRA(nn.Module):
     def __init__(self, frozen, rank=8, alpha=16):
         super().__init__()
         self.frozen, self.scaling = frozen, alpha / rank
@@ -214,30 +218,31 @@ class TinyLoRA(nn.Module):
 model.requires_grad_(False)
 for block in model.bert.encoder.layer:
     attention = block.attention.self
-    attention.query, attention.value = TinyLoRA(attention.query), TinyLoRA(attention.value)
+    attention.query, attention.value = MyLoRA(attention.query), MyLoRA(attention.value)
 model.classifier.requires_grad_(True)
 trained = [p for p in model.parameters() if p.requires_grad]
 sum(p.numel() for p in trained)
 
 # %% [markdown]
-# Twelve wrapped layers of $2 \cdot 8 \cdot 384$, and a head of 2 x 384 weights and 2 biases: does that fit? And does the lab's own
+# Twelve wrapped layers of $2 \cdot 8 \cdot 384$, and a head of 2 x 384 weights and 2 biases: does the count add up? And does the lab's own
 # LoRA train as many?
 
 # %%
 report = LoRA(rank=8, alpha=16, targets=("q", "v")).attach(load_model("minilm", num_labels=2))
+print(f"by hand {12 * 2 * 8 * 384 + 770:,}, the lab {report.trainable:,}")
 
 # %% claim
 assert sum(p.numel() for p in trained) == 12 * 2 * 8 * 384 + 770 == report.trainable
 
 # %% [markdown]
 # ## Train it: the loop, by hand
-# Sixteen real sentences, again and again. **Predict:** how many of the sixteen will be right in the end, and how many of 200
-# *other* sentences, in per cent? (A **tokenizer** cuts sentences into tokens and numbers them.)
+# Sixteen real sentences, again and again. **Predict:** what percentage of the sixteen will be right in the end, and what percentage of
+# 200 *other* sentences? (A **tokenizer** cuts sentences into tokens and numbers them.)
 
 # %%
 print(eta(steps(40)))
-guess_sixteen = None  # a number between 0 and 100
-guess_others = None  # a number between 0 and 100
+guess_sixteen = None  # percent, between 0 and 100
+guess_others = None  # percent
 
 # %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
@@ -273,6 +278,7 @@ seen, others = accuracy(tokens, labels), accuracy(*batch_of(task.validation, 200
 print(compare("the sixteen", guess_sixteen, 100 * seen, "%"))
 print(compare("200 others", guess_others, 100 * others, "%"))
 now = model.bert.encoder.layer[0].attention.self.query.frozen.weight
+print("W is what it was, to the bit:", torch.equal(now, frozen_before))
 
 # %% claim
 assert seen == 1 and losses[-1] < 0.1  # learned by heart
@@ -322,7 +328,7 @@ print(compare("rebuilt / detour", guess_factor, slow / fast))
 # %% [markdown]
 # Count the large products, each `tokens * d * d`. The detour needs **two**: `x W` forward, and the gradient to `x`
 # backward. Rebuilding makes `W + BA` a tensor that wants a gradient of its own, `d x d`, so there is a **third**: exactly
-# the one that LoRA was to save. For reading a formula rebuilding is fine; for training it gives the saving away.
+# the one that LoRA was to save, and its result takes memory, too. For reading a formula rebuilding is fine; for training it gives the saving away.
 
 # %% claim
 assert torch.allclose(detour(), rebuilt(), atol=1e-3)  # the same result ...
@@ -346,13 +352,14 @@ with torch.no_grad():
     beside = fresh(**tokens).logits
     merge(fresh)
     merged = fresh(**tokens).logits
+print(f"merged or beside: the logits differ by at most {(beside - merged).abs().max():.0e}")
 
 # %% claim
 assert torch.allclose(beside, merged, atol=1e-5)
 
 # %% [markdown]
 # Here the sticky-note picture breaks: a merged note is no longer a note. `W` is now another matrix, and to put another
-# adapter beside it you must first take this one out again. Merged *and* swappable is not to be had at once.
+# adapter beside it you must first take this one out again. You cannot have both at once, merged and swappable.
 
 # %%
 unmerge(fresh)
@@ -365,7 +372,8 @@ with torch.no_grad():
 
 # %% [markdown]
 # ## What you know now
-# - $y = Wx + \frac{\alpha}{r} B A x$, with `A` (r, in) and `B` (out, r). In the other order, `A B` is r x r: no update of `W`.
+# - $y = Wx + \frac{\alpha}{r} B A x$, with `A` (r, in) and `B` (out, r). In the other order, `A B` is not defined unless
+#   in = out, and then it is r x r: no update of `W`.
 # - `B` = 0 keeps the model as it was; `A` random lets `B` move; from two zeros neither moves.
 # - `A`'s scale is set by its number of inputs, not by the rank.
 # - Training goes through the detour; merging is for afterwards.

@@ -44,6 +44,8 @@ print(room_for("03"))
 
 # %%
 guess_square = None  # for example 10
+
+# %%
 d, r = 4096, 8
 print(f"W has {d * d:,} numbers, A and B have {2 * d * r:,}")
 print(compare("times fewer", guess_square, d * d / (2 * d * r)))
@@ -90,11 +92,13 @@ checks.check_break_even_rank(break_even)
 # **value** `v`; the layer `o` carries the result on. Newer models let several queries share one key and one value
 # (**grouped-query attention**, GQA). In Llama-2-70B, `q` is 8192 x 8192, but `k` and `v` only have 1,024 outputs.
 #
-# "LoRA of rank 8 on a 70B trains $d / 2r = 8192 / 16 = 512$ times fewer": so you will read. **Predict.** How many times fewer
-# on `v`?
+# "LoRA of rank 8 on a 70B trains $d / 2r = 8192 / 16 = 512$ times fewer": you will often read this. **Predict.** How many times
+# fewer on `v`?
 
 # %%
 guess_v = None
+
+# %%
 shapes = {"q, o": (8192, 8192), "k, v": (8192, 1024), "gate, up": (8192, 28672), "down": (28672, 8192)}
 times = {name: i * o / (8 * (i + o)) for name, (i, o) in shapes.items()}
 print(compare("times fewer on v", guess_v, times["k, v"]))
@@ -124,14 +128,13 @@ assert all(min(i, o) / 2 <= break_even_rank(i, o) < min(i, o) for i, o in shapes
 # vector into an answer, and BERT's `pooler`, a layer below it. A
 # target that matches nothing is an error, never a silent zero.
 #
-# **Predict.** The first row of the table is the **embedding**, which holds a vector for each of 30,522 words. No adapter of
-# ours touches it. What share of the model is that, in per cent?
+# The first row of the table is the **embedding**, which holds a vector for each of 30,522 words. No adapter of ours touches it. What
+# share of the model is that?
 
 # %%
-guess_embedding = None  # in per cent
 counted = params("minilm", LoRA(rank=8, targets=("q", "v")))
 embedding = counted.modules[0]
-print(compare("embedding", guess_embedding, 100 * embedding.full / counted.total, "%"))
+print(f"embedding: {embedding.full / counted.total:.1%} of the model")
 try:
     params("minilm", LoRA(targets="q_proj"))  # a name from another family of models
 except NotFound as error:
@@ -150,8 +153,8 @@ assert params("minilm", LoRA(targets="query,value")).trainable == counted.traina
 # biases, one number for each output. The norms, which rescale a vector and hold no matrix, are left out.)
 #
 # ### Exercise 2 · 4 minutes
-# Llama-2-70B has 80 layers. `q` takes 8,192 numbers and gives 8,192; `v` takes 8,192 and gives 1,024. How many parameters has
-# LoRA of rank 8 on `q` and `v`? Work it out from the shapes; do not call `params`.
+# Llama-2-70B has 80 layers. `q` takes 8,192 numbers and gives 8,192; `v` takes 8,192 and gives 1,024. How many parameters does
+# LoRA of rank 8 on `q` and `v` have? Work it out from the shapes; do not call `params`.
 
 # %% exercise
 checks.check_qv_count(...)  # a number, or a product of numbers
@@ -161,16 +164,15 @@ checks.check_qv_count(80 * 8 * ((8192 + 8192) + (8192 + 1024)))
 
 # %% [markdown]
 # ## From 22 million to 405 billion
-# Llama-3.1-405B has about 800 GB of weights, at 2 bytes a number. We want to know what LoRA would train on it. **Predict.** How
-# many seconds will *this machine* need to count the eight models below?
+# Llama-3.1-405B has about 800 GB of weights, at 2 bytes a number. We want to know what LoRA would train on it. Can *this machine*
+# count that?
 
 # %%
-guess_seconds = None
 models = ["minilm", "roberta-base", "smollm2", "llama-3.2-1b", "llama-3-8b", "llama-2-70b", "gpt3-175b", "llama-3.1-405b"]
 had_torch, start = "torch" in sys.modules, time.perf_counter()
 counts = [params(name, LoRA(rank=8)) for name in models]  # on q and v, as in the paper
 seconds = time.perf_counter() - start
-print(compare("eight models", guess_seconds, seconds, "s"))
+print(f"eight models in {seconds:.2f} s")
 table([{"model": c.model, "parameters": c.total, "LoRA q,v r = 8": c.trainable, "share in %": f"{c.fraction:.4%}"[:-1],
         "times fewer": c.total / c.trainable} for c in counts])
 
@@ -185,34 +187,34 @@ assert counts[-1].total / counts[-1].trainable > 20 * counts[0].total / counts[0
 #
 # ## "Adapting everything defeats the purpose"
 # The paper adapts attention alone and leaves the FFN for later work. A popular warning goes further: put LoRA on all layers,
-# and you are almost back at full fine-tuning. **Predict.** LoRA of rank 16 on *every* linear layer of Llama-2-70B trains how
-# many per cent of its parameters?
+# and you are almost back at full fine-tuning. **Predict.** LoRA of rank 16 on *every* linear layer of Llama-2-70B trains what
+# percentage of its parameters?
 
 # %%
-guess_everything = None  # in per cent
+guess_everything = None  # percent
+
+# %%
 wide = {targets: params("llama-2-70b", LoRA(16, targets=targets)) for targets in ("q,v", "q,k,v,o", "all-linear")}
 everything = wide["all-linear"]
 print(compare("all-linear, r = 16", guess_everything, 100 * everything.fraction, "%"))
 ffn = sum(row.trained for row in everything.modules if row.role in ("gate", "up", "down"))
 print(f"FFN: {ffn / everything.trainable:.0%} of what trains")
-table([{"targets": name, "trains": c.trainable, "per cent": f"{c.fraction:.3%}", "times fewer": c.total / c.trainable}
+table([{"targets": name, "trains": c.trainable, "percent": f"{c.fraction:.3%}", "times fewer": c.total / c.trainable}
        for name, c in wide.items()])
 
 # %% claim
 assert 0.0029 < everything.fraction < 0.0031 and 0.6 < ffn / everything.trainable < 0.75
 
 # %% [markdown]
-# Three tenths of one per cent: the warning is false. The FFN has most of the model's weights, so it also has most of what
+# Three tenths of one percent: the warning is false. The FFN has most of the model's weights, so it also has most of what
 # trains, about two thirds. But each of its layers only gets a pair that is about 400 times smaller than itself. Whether
 # adapting the FFN makes a *better* model is another question, and one for experiments: lesson 07.
 #
 # ## "100 to 1,000 times fewer"
 # Another sentence that you will meet everywhere. We can try it on all models that the lab knows, times two choices of targets,
-# times four ranks. (Mixtures of experts come later.) **Predict.** What share of these cases lies between 100 and 1,000, in per
-# cent?
+# times four ranks. (Mixtures of experts come later.) What share of these cases lies between 100 and 1,000?
 
 # %%
-guess_band = None  # in per cent
 dense = [name for name in zoo.names() if not zoo.architecture(name).experts]
 grid = {}
 for targets in ("q,v", "all-linear"):
@@ -221,25 +223,13 @@ for targets in ("q,v", "all-linear"):
         grid[f"{targets}, r = {rank}"] = [(c.total, c.total / c.trainable) for c in cases]
 values = pd.Series([fewer for points in grid.values() for _, fewer in points])
 inside, below, above = values.between(100, 1000).mean(), (values < 100).mean(), (values > 1000).mean()
-print(f"{len(values)} cases, from {values.min():.0f} to {values.max():,.0f} times: {below:.0%} below, {above:.0%} above")
-print(compare("inside", guess_band, 100 * inside, "%"))
+print(f"{len(values)} cases, from {values.min():.0f} to {values.max():,.0f} times: {below:.0%} below, {inside:.0%} inside, {above:.0%} above")
 shown = {name: grid[name] for name in ("q,v, r = 4", "q,v, r = 8", "all-linear, r = 16", "all-linear, r = 64")}
 some = [(c.model, c.total) for c in counts if c.model not in ("smollm2", "gpt3-175b")]  # names that do not collide
-times_fewer(shown, "Larger models save more, by and large: no one band fits all", named=some)
-
-# %% [markdown]
-# About half are inside; the rest lies on either side. (Take another grid, and you get another share. That is the point.) The
-# sentence has the right order of magnitude for a model of some billions at a usual rank. What is general is the trend, drawn here for
-# four of the eight settings: larger models save more, though not each one more than the next smaller.
-#
-# Now the other end. In table 18 of the LoRA paper (Hu et al. 2021) the authors raise the rank on GPT-2 medium, whose layers are
-# 1,024 wide, up to $r = 1024$. **Think before you run:** where is the break-even rank, and what did the last row of that table
-# train?
-
-# %%
 top = params("gpt2-medium", LoRA(rank=1024, targets="q,v"))
 whole = sum(row.full for row in top.modules if row.trained)
-print(f"LoRA r = 1024 trains {top.trainable:,} numbers to change q and v, which have {whole:,}")
+print(f"GPT-2 medium: LoRA r = 1024 trains {top.trainable:,} numbers to change q and v, which have {whole:,}")
+times_fewer(shown, "Larger models tend to save more: no one band fits all", named=some)
 
 # %% claim
 assert 0.4 < inside < 0.6 and below > 0.2 and above > 0.2
@@ -247,20 +237,25 @@ assert all(min(y for _, y in points) < 0.3 * max(y for _, y in points) for point
 assert top.trainable > 1.99 * whole  # twice as many as full fine-tuning of the same layers
 
 # %% [markdown]
-# A "low-rank adapter" of twice the size of what it adapts. It is a fair experiment, only not a saving.
+# About half are inside; the rest lies on either side. (Take another grid, and you get another share. That is the point.) The
+# sentence has the right order of magnitude for a model of some billions at a usual rank. What is general is the trend, drawn here for
+# four of the eight settings: larger models save more, though not each one more than the next smaller.
+#
+# Now the other end. In table 18 of the LoRA paper (Hu et al. 2021) the authors raise the rank on GPT-2 medium, whose layers are
+# 1,024 wide, up to $r = 1024$. The break-even rank is 512. So the last row of that table trains a "low-rank adapter" of twice the size of
+# what it adapts (the last line above the picture). It is a fair experiment, just not a saving.
 #
 # **Stop here** if time is short: you can count now. What follows are traps, the paper's own numbers, and bytes.
 #
 # ## Trap 1: the fused layer
 # GPT-2 keeps `q`, `k` and `v` in one **fused** layer, `c_attn`, 1024 -> 3072. LoRA on `q` and `v` means two pairs, each on a
-# *slice* of its outputs. A library that knows no slices puts one pair on all of `c_attn`. **Predict.** By what factor do the
-# counts differ, at $r = 4$ for both?
+# *slice* of its outputs. A library that knows no slices puts one pair on all of `c_attn`. By what factor do the counts differ, at
+# $r = 4$ for both?
 
 # %%
-guess_factor = None
 sliced = params("gpt2-medium", LoRA(4, targets="q,v"))
 fused = params("gpt2-medium", LoRA(4, targets="c_attn"))
-print(compare("whole c_attn / slices", guess_factor, fused.trainable / sliced.trainable))
+print(f"slices {sliced.trainable:,}, whole c_attn {fused.trainable:,}")
 pd.concat([table([{"layer": row.name, "in": row.in_features, "out": row.out_features, "trains": row.trained}
                   for row in c.modules if "c_attn" in row.name]) for c in (sliced, fused)])
 
@@ -279,10 +274,12 @@ assert sliced.adapter_bytes > 1.99 * fused.adapter_bytes
 #
 # ## Trap 2: experts
 # A **mixture of experts** has several FFNs in each layer and sends a token through a few of them. Mixtral has eight, uses two,
-# and is 6.4 times as large as Mistral-7B. **Predict.** How many times larger is its adapter, on `q` and `v` at the same rank?
+# and is 6.4 times as large as Mistral-7B. **Predict.** How many times as large is its adapter, on `q` and `v` at the same rank?
 
 # %%
 guess_experts = None
+
+# %%
 mistral, mixtral = (params(name, LoRA(8)) for name in ("mistral-7b", "mixtral-8x7b"))
 in_experts = params("mixtral-8x7b", LoRA(8, targets="gate,up,down"))
 print(compare("Mixtral / Mistral", guess_experts, mixtral.trainable / mistral.trainable))
@@ -301,11 +298,10 @@ assert round(mixtral.total / mixtral.trainable) == 13_704
 # ## The paper's counts beside ours
 # Published trainable parameters, in millions, from tables 2, 3, 4 and 15 of Hu et al. 2021. Ours come from the configs, with
 # the ranks that the paper's appendix states. The other methods: **BitFit** trains only the biases; a **bottleneck** (AdapterH)
-# puts small extra layers in; **prompt** and **prefix** tuning learn made-up tokens, at the input or in each layer. **Predict.**
-# How many of our sixteen counts match the printed figure, rounded or cut off?
+# puts small extra layers in; **prompt** and **prefix** tuning learn made-up tokens, at the input or in each layer. Do our sixteen
+# counts match the printed figures, rounded or cut off?
 
 # %%
-guess_follow = None  # of 16
 published = [
     ("0.3", "table 2", "roberta-base", LoRA(8)), ("0.8", "table 2", "roberta-large", LoRA(8)),
     ("4.7", "table 2", "deberta-v2-xxlarge", LoRA(8)), ("0.35", "table 3", "gpt2-medium", LoRA(4)),
@@ -331,16 +327,25 @@ def label(m):
 lines = [{"model": model, "method": label(m), "paper": f"{millions}M", "where": where, "ours": params(model, m).trainable}
          for millions, where, model, m in published]
 for line in lines:
-    line["follows"] = "yes" if follows(line["paper"][:-1], line["ours"]) else "NO"
-agree = sum(line["follows"] == "yes" for line in lines)
-print(compare("rows that follow", guess_follow, agree))
+    line["matches"] = "yes" if follows(line["paper"][:-1], line["ours"]) else "NO"
+agree = sum(line["matches"] == "yes" for line in lines)
+print(f"{agree} of {len(lines)} match")
+d, layers, gpt3_total = 12_288, 96, zoo.architecture("gpt3-175b").total
+deberta = {r: params("deberta-v2-xxlarge", LoRA(r)).trainable for r in (8, 16)}
+mib = {r: (n + 2_360_832 + 4_611) * 4 / 2**20 for r, n in deberta.items()}
+print("DeBERTa:", {f"r = {r}": f"{deberta[r]:,} numbers, file {mib[r]:.1f} MiB" for r in deberta})
 table(lines)
 
 # %% claim
 assert agree == 9
+assert follows("14.2", 12 * d * layers) and not follows("14.2", 11 * d * layers)
+assert 649e6 < 175_255.8e6 - gpt3_total < 655e6 and round(20.2e6 / (layers * d * 16), 2) == 1.07
+assert follows("0.35", 354_920) and follows("0.77", 774_030)  # 0.1 % of the published sizes
+assert sliced.trainable * 4 == 1.5 * 2**20
+assert follows("4.7", deberta[16]) and abs(mib[16] - 27.1) < 0.1 and abs(mib[8] - 27.1) > 9
 
 # %% [markdown]
-# Nine follow and seven do not. Before you distrust the paper, or us, look for evidence. For three of the seven there is some:
+# Nine match, seven do not. Before you distrust the paper, or us, look for evidence. For three of the seven there is some:
 #
 # - **GPT-2's 0.35M and 0.77M** are 0.1 % of the two models. So they look like a budget, not like a count. The authors' file for
 #   GPT-2 medium is given as 1.5 MB, and 393,216 numbers of 4 bytes are 1.5 x 2^20 bytes exactly. So theirs seems to have had
@@ -351,21 +356,7 @@ assert agree == 9
 # **354.92M** for all of GPT-2 medium may be a slip in one digit: we get 354.82M, and the larger model agrees. For the other
 # three we know no reason. GPT-3's total is some 650 million above our count. BitFit's is 12 numbers for each layer and unit of
 # width, where such a layer has 11 biases. The prefix row is 7 % above the formula of the paper's own section 5.1.
-
-# %%
-d, layers, gpt3_total = 12_288, 96, zoo.architecture("gpt3-175b").total
-deberta = {r: params("deberta-v2-xxlarge", LoRA(r)).trainable for r in (8, 16)}
-mib = {r: (n + 2_360_832 + 4_611) * 4 / 2**20 for r, n in deberta.items()}
-print({f"r = {r}": f"{deberta[r]:,} numbers, file {mib[r]:.1f} MiB" for r in deberta})
-
-# %% claim
-assert follows("14.2", 12 * d * layers) and not follows("14.2", 11 * d * layers)
-assert 649e6 < 175_255.8e6 - gpt3_total < 655e6 and round(20.2e6 / (layers * d * 16), 2) == 1.07
-assert follows("0.35", 354_920) and follows("0.77", 774_030)  # 0.1 % of the published sizes
-assert sliced.trainable * 4 == 1.5 * 2**20
-assert follows("4.7", deberta[16]) and abs(mib[16] - 27.1) < 0.1 and abs(mib[8] - 27.1) > 9
-
-# %% [markdown]
+#
 # ## What no row counts: the head
 # To classify, a model needs a **head**: new layers from its last vector to the classes. It starts random, so it trains whatever
 # the method. None of the paper's rows counts it (one of the authors says so in the code's issue tracker). RoBERTa-base's head
@@ -385,17 +376,15 @@ checks.check_times_fewer(124_647_939 / (294_912 + 592_899))
 # %% [markdown]
 # ## Methods side by side
 # All on RoBERTa-base, with settings that are usual. **IA3** learns one factor for each number of `k`, `v` and the FFN's middle.
-# `pfeiffer` and `houlsby` are bottlenecks, one or two in each layer. **Predict.** A prompt of 20 made-up tokens, each a vector
-# as wide as the model (768): how many numbers?
+# `pfeiffer` and `houlsby` are bottlenecks, one or two in each layer. A prompt here is 20 made-up tokens, each a vector as wide as the
+# model (768).
 
 # %%
-guess_prompt = None  # in thousands
 methods = {"prompt, 20 tokens": PromptTuning(20), "prefix, 20 tokens": PrefixTuning(20), "BitFit": BitFit(), "IA3": IA3(),
            "LoRA q,v r = 8": LoRA(8), "LoRA all-linear r = 16": LoRA(16, targets="all-linear"),
            "bottleneck 48, pfeiffer": Bottleneck(48, "pfeiffer"), "bottleneck 64, houlsby": Bottleneck(64),
            "the two top layers": FullFineTuning(top=2), "full fine-tuning": FullFineTuning()}
 sizes = {name: params("roberta-base", method).trainable for name, method in methods.items()}
-print(compare("prompt, in thousands", guess_prompt, sizes["prompt, 20 tokens"] / 1000))
 in_order = sorted(sizes.items(), key=lambda item: item[1])
 table([{"method": name, "trains": n, "of the model": f"{n / sizes['full fine-tuning']:.3%}"} for name, n in in_order])
 
@@ -408,18 +397,18 @@ assert [name for name, _ in in_order[:3]] == ["prompt, 20 tokens", "IA3", "BitFi
 #
 # ## Bytes: the file
 # An adapter's file in the **safetensors** format is: 8 bytes that give the length of a header, the header (names, shapes,
-# places, as text), then the numbers, 4 bytes each in fp32. All of that follows from the config. **Predict.** How many bytes has
-# the file of a MiniLM adapter, `q` and `v`, rank 8, with a head of 770 numbers?
+# places, as text), then the numbers, 4 bytes each in fp32. All of that follows from the config. So we can say how
+# many bytes the file of a MiniLM adapter has, `q` and `v`, rank 8, with a head of 770 numbers, before we look.
 
 # %%
-guess_file = None  # in kB, 1,000 bytes
 run = reference("minilm-rt-r8")  # it comes with the lab
 raw = Path(run.adapter, "adapter_model.safetensors").read_bytes()
 header = int.from_bytes(raw[:8], "little")
 expected = params("minilm", run.recipe.method, num_labels=2)
 print(f"header {header:,} bytes, then {(len(raw) - 8 - header) // 4:,} numbers; counted {expected.trainable:,} + {expected.head:,}")
-print(compare("the file", guess_file, len(raw) / 1000, "kB"))
+print(f"the file {len(raw):,} bytes; counted from the config {expected.adapter_bytes:,}")
 roberta = params("roberta-base", LoRA(8), num_labels=3)
+print(f"RoBERTa-base: adapter and head {4 * (roberta.trainable + roberta.head):,} bytes, the authors' file 3,568,073")
 
 # %% claim
 assert (len(raw) - 8 - header) // 4 == expected.trainable + expected.head
@@ -428,7 +417,7 @@ assert (roberta.total, roberta.head, roberta.trainable) == (124_647_939, 592_899
 assert 0 < 3_568_073 - 4 * (roberta.trainable + roberta.head) < 20_000  # the authors' file: adapter, head, packaging
 
 # %% [markdown]
-# The last line of that cell is the evidence on the head: the authors' file of RoBERTa-base for MNLI has 3,568,073 bytes. An
+# The last line is the evidence on the head: the authors' file of RoBERTa-base for MNLI has 3,568,073 bytes. An
 # adapter of 294,912 numbers takes a third of that. With the head it fits, up to 17 kB of packaging.
 #
 # ### Exercise 4 · 3 minutes
@@ -452,6 +441,7 @@ checks.check_file_size(207_093_760 * 2 / 10**6, 207_093_760 * 2 / 2**20)
 
 # %%
 gpt3 = {r: params("gpt3-175b", LoRA(r)) for r in (1, 4)}
+print({f"GPT-3, r = {r}": f"{c.total / c.trainable:,.0f} times fewer" for r, c in gpt3.items()})
 base, adapter = everything.total * 2 / 1e9, everything.trainable * 2 / 1e6  # bf16
 print(f"Llama-2-70B: base {base:.0f} GB; file {adapter:.0f} MB; to train {everything.trainable * 16 / 1e9:.1f} GB beside the base")
 
@@ -496,7 +486,7 @@ table([{"model": c.model, "base, MB in bf16": c.total * 2 / 1e6, "adapter, MB in
 assert (paper.adapters, paper.models) == (353_500_000_000, 35_000_000_000_000)  # the paper's 354 GB and 35 TB
 
 # %% [markdown]
-# Read the last column as: so many tasks you can keep in the space of one more model. (GPT-3 is left out: its layers are fused,
+# The last column says how many adapters fit in the space of one more model. (GPT-3 is left out: its layers are fused,
 # so its file is twice its count.)
 #
 # ## What you know now

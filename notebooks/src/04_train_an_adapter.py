@@ -27,8 +27,8 @@ print(room_for("04"))
 # - A model that gives both answers the same probability has a loss of $\ln 2 = 0.69$, and is right half the time.
 #
 # ## Predict, then press Start
-# Two guesses first. In the end, how many test sentences will be right, in per cent? And: with the adapter switched off again,
-# but the trained head kept, on how many per cent of the sentences will the answer be another one?
+# Two guesses first. In the end, what percentage of the test sentences will be right? And: with the adapter switched off again,
+# but the trained head kept, what percentage of answers will change?
 
 # %%
 guess_accuracy = None  # a number between 0 and 100
@@ -119,7 +119,7 @@ assert abs(others.std() - (0.82 * 0.18 / 2000) ** 0.5) < 0.001  # the formula ho
 
 # %% [markdown]
 # ### Exercise 2 · 4 minutes
-# When two adapters answer the *same* sentences it is only those on which they differ that decide. Suppose two
+# When two adapters answer the *same* sentences, only those they disagree on matter. Suppose two
 # adapters disagree on 10 % of the rows. We want luck to fool us in no more than 5 % of the cases where there is no difference,
 # and to notice a true difference $\delta$ in 80 % of the cases where there is one; these two wishes give the 1.96 and the 0.84:
 #
@@ -169,7 +169,7 @@ assert abs(gain * mind.rows - (2 * mind.for_the_better - mind.changed)) < 0.5  #
 # ## Where in the model is the change?
 # Each update is a matrix, $\Delta W = \frac{\alpha}{r} B A$. We load the adapter again and compare the size of each update
 # with the size of the weight that it sits beside. (Size: the **Frobenius norm**, the square root of the sum of squares.)
-# **Predict:** is the largest change, for the weight's size, near the input (layer 0) or near the output (layer 5)? In a `query` or in a `value`?
+# **Predict:** is the largest change, relative to the weight, near the input (layer 0) or near the output (layer 5)? In a `query` or in a `value`?
 
 # %%
 from lora_lab import load_adapter, load_model
@@ -177,11 +177,12 @@ from lora_lab.methods.attach import adapted_layers
 
 model = load_model("minilm", num_labels=2)
 load_adapter(model, run.adapter)
-shares = {}
-for name, m in adapted_layers(model):
-    if hasattr(m, "lora_A"):  # the head has none
-        short = name.replace("bert.encoder.", "").replace("attention.self.", "")
-        shares[short] = (m.delta_weight().norm() / m.frozen_weight().norm()).item()
+adapted = {
+    name.replace("bert.encoder.", "").replace("attention.self.", ""): m
+    for name, m in adapted_layers(model)
+    if hasattr(m, "lora_A")  # the head has none
+}
+shares = {name: (m.delta_weight().norm() / m.frozen_weight().norm()).item() for name, m in adapted.items()}
 for name, share in shares.items():
     print(f"{name:16} {share:6.1%} {'#' * round(200 * share)}")
 
@@ -190,7 +191,7 @@ assert run.recipe.lr > 2e-3 or max(shares.values()) < 1  # at a rate that is not
 
 # %% [markdown]
 # ### Exercise 3 · 2 minutes
-# Which layer's weight has changed most, for its size? Write its name as the table has it, in quotes.
+# Which layer's weight has changed most, relative to its size? Write its name as the table has it, in quotes.
 
 # %% exercise
 checks.check_largest_change(..., shares)
@@ -199,13 +200,33 @@ checks.check_largest_change(..., shares)
 checks.check_largest_change(max(shares, key=shares.get), shares)
 
 # %% [markdown]
+# Why there? A change is large where `A` and `B` are long, or where their `r` pieces (a column of `B` times a row of `A`) point the same
+# way and so add up. The length of $BA$ over that of `A` times that of `B` tells the two apart: it is 1 where all pieces are one.
+
+# %%
+together = {}
+for name, m in adapted.items():
+    A, B = m.lora_A.detach(), m.lora_B.detach()
+    together[name] = ((B @ A).norm() / (A.norm() * B.norm())).item()
+    print(f"{name:16} |A| {A.norm():.2f}, |B| {B.norm():.2f}, |BA| / (|A| |B|) {together[name]:.2f}")
+
+# %% claim
+from lora_lab.lesson import FAST
+
+assert FAST or run.recipe.lr > 2e-3 or min(together["layer.5.query"], together["layer.5.value"]) > max(list(together.values())[:10])
+
+# %% [markdown]
+# In our run `A` and `B` of layer 5 are about as long as elsewhere, but their pieces point the same way. For `query` we know why, and it is not
+# the task: the head reads only `[CLS]`, so in the last layer only the query of `[CLS]` gets a gradient, and its input is almost the same vector
+# for every sentence (measured in lesson 01). All eight pieces are pushed the same way, step after step.
+#
 # The **singular values** of a matrix say how strongly it acts along each of its main directions; how many are not zero is its
 # **rank**. Here are the first of one update.
 
 # %%
 import torch
 
-one = next(m for _, m in adapted_layers(model) if hasattr(m, "lora_A"))
+one = next(iter(adapted.values()))
 singular = torch.linalg.svdvals(one.delta_weight())
 rank = run.recipe.method.rank
 print([f"{s:.4f}" for s in singular[: rank + 2].tolist()])
@@ -214,11 +235,11 @@ print([f"{s:.4f}" for s in singular[: rank + 2].tolist()])
 assert (singular > 1e-5 * singular[0]).sum() <= rank  # no more directions than that, whatever it learned
 
 # %% [markdown]
-# At most `rank` numbers, then zeros (but for rounding). Whether the update of *full* fine-tuning is of low rank too is the question
+# At most `rank` numbers, then zeros (up to rounding). Whether the update of *full* fine-tuning is of low rank too is the question
 # of lesson 13.
 #
 # ## Your own sentences
-# Change them and run the cell again. Try irony, a double negation, a sentence about something else than films.
+# Change them and run the cell again. Try irony, a double negation, a sentence that is not about films.
 
 # %%
 from lora_lab import load_tokenizer

@@ -145,6 +145,10 @@ def test_a_right_answer_passes_and_hears_why(name: str):
     assert len(verdict.words) > 20
 
 
+def test_what_the_architecture_makes_is_not_called_a_finding_about_the_task():
+    assert "layer 5" in checks.check_update_shows("b").words
+
+
 @pytest.mark.parametrize("number", [np.int64(73728), np.float32(73728), 73728.0])
 def test_a_number_of_any_kind_is_a_number(number: float):
     assert check("trainable_parameters", (number,)).passed

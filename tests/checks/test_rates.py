@@ -91,6 +91,12 @@ def test_rates_that_tie_are_both_right():
     assert all(checks.check_chosen_rate(rate, tied).passed for rate in SEEDS.lr.unique())
 
 
+def test_the_bound_does_not_give_away_what_rank_7_of_8_misses():
+    words = check("best_error", RIGHT["best_error"]).words
+    assert "7" not in words
+    assert "third" not in words
+
+
 def test_the_root_rule_is_the_grids():
     assert math.isclose(alpha_of("sqrt", 64), RIGHT["sqrt_alpha"][0])
     assert math.isclose(alpha_of("sqrt", 8), 16)

@@ -75,6 +75,13 @@ def test_a_lesson_is_short_says_its_goal_and_asserts_its_claims(source: Path):
     assert not any("assert " in c for c in code)  # a claim would give away what a reader is asked to predict
 
 
+@every_lesson
+def test_a_guess_is_made_before_the_cell_that_answers_it(source: Path):
+    for cell in build.built(source, solved=True).cells:
+        made = cell.cell_type == "code" and re.search(r"^guess\w*(, guess\w*)* = ", cell.source, re.MULTILINE)
+        assert not (made and "compare(" in cell.source), cell.source
+
+
 def test_no_output_shows_a_place_on_the_machine_that_made_it():
     for source in SOURCES:
         for solved in (False, True):
