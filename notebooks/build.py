@@ -1,6 +1,6 @@
-"""Build the lessons: one source in py:percent, two notebooks (exercises open, and solved), executed headless.
+"""Build the lessons from one source in py:percent: exercises without outputs, and solved notebooks, executed.
 
-python notebooks/build.py            build and execute all
+python notebooks/build.py            build all, at full length; with FAST=1 only as an illustration
 python notebooks/build.py 02         only those whose name begins so
 python notebooks/build.py --no-run   keep the cells in step, without outputs
 
@@ -117,8 +117,8 @@ def main(arguments: list[str]) -> None:
     run = "--no-run" not in arguments
     for source in chosen(arguments):
         for solved in (False, True):
-            notebook = built(source, solved=solved, claims=run)
-            if run:
+            notebook = built(source, solved=solved, claims=run and solved)
+            if run and solved:
                 with tempfile.TemporaryDirectory() as folder:
                     fill(source, folder)
                     notebook = execute(notebook, folder)
