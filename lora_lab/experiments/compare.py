@@ -133,7 +133,7 @@ class Comparison:
             "dtype": run.environment["dtype"] if run else None,
             "products": run.environment.get("products", run.environment["dtype"]) if run else None,
             "seconds": fmean(run.seconds for run in one.runs) if one.runs else None,
-            "against": {name: {"kind": v.outcome, "words": str(v)} for name, v in judged.items()},
+            "against": {name: v.to_json() for name, v in judged.items()},
             "runs": [run.recipe.hash for run in one.runs],
             "error": one.error,
         }

@@ -122,6 +122,11 @@ def test_every_method_is_judged_against_full_and_the_probe(compared):
     assert verdict["kind"] in ("better", "worse", "equivalent", "undecided")
     assert verdict["words"].startswith(verdict["kind"])
     assert "2 seeds x 16 rows; Holm over 3 pairs" in verdict["words"]
+    accuracies = [rows[name]["accuracy"]["mean"] for name in ("lora", "full")]
+    assert verdict["difference"] == pytest.approx(accuracies[0] - accuracies[1])
+    for one, level in zip(verdict["intervals"], (90, 95), strict=True):
+        assert one["level"] == level
+        assert one["low"] <= verdict["difference"] <= one["high"]
 
 
 def test_the_opponent_is_full_fine_tuning_and_not_a_part_of_it(monkeypatch):
