@@ -142,7 +142,7 @@ class TrainPanel(LivePanel):
             self.words.value = cannot(str(error))
             return
         self.table.value = ""
-        start_painted(live, self._paint)
+        start_painted(live, self._paint, self.tell)
 
     def _prepare(self) -> LiveRun:
         """The run that the controls describe, and axes for it. Raises: BadValue for what cannot be or does not fit."""
