@@ -51,7 +51,6 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
     It may be stopped or killed at any time: the same command goes on where it was.
     """
     from lora_lab.experiments import grid
-    from lora_lab.experiments.cluster import connect
     from lora_lab.experiments.sweep import Swept
     from lora_lab.experiments.sweep import sweep as run
 
@@ -61,7 +60,11 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
     if not recipes:  # more laptops than runs: nothing is wrong
         tell(Swept(()).to_json() if as_json else f"share {part} of {whole} runs is empty: nothing to do")
         return
-    client = connect(dask) if dask else None
+    client = None
+    if dask:
+        from lora_lab.experiments.cluster import connect
+
+        client = connect(dask)
     swept = run(recipes, out, client=client, download=download, **how)
     tell(swept.to_json() if as_json else describe(swept))
 

@@ -98,7 +98,9 @@ def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[str, pd.
     """The runs with the same hidden settings, and those settings in words; all of them where nothing is hidden."""
     if names := _hidden(frame, shown) if len(frame) else []:
         for values, part in frame.groupby(names, dropna=False):
-            told = [(name, value) for name, value in zip(names, values, strict=True) if not pd.isna(value)]
+            told = [
+                (name, value) for name, value in zip(names, values, strict=True) if value is not None and value == value
+            ]
             yield ", ".join(short(v) if n == "other" else f"{n} {short(v)}" for n, v in told), part
     elif len(frame):
         yield "", frame
@@ -218,10 +220,11 @@ def pareto(frame: pd.DataFrame) -> Picture:
     picture, axes = new_axes(*SIZE)
     chosen = best_rate(frame, (*COSTS, "rank")) if frame["lr"].nunique() > 1 else frame
     names = [name for name in ("method", "targets") if _varies(frame, name)] or ["targets"]
-    for number, (values, group) in enumerate(chosen.groupby(names, dropna=False)):
+    for number, (values, group) in enumerate(chosen.assign(targets=chosen["targets"].fillna("-")).groupby(names)):
         style = {"color": COLOURS[number % 8], "marker": MARKERS[number % 8]}
-        label = " ".join("-" if pd.isna(value) else value for value in values)
-        axes.scatter(group["adapter_parameters"], _scaled(group, metric), s=22, label=label, **style)
+        axes.scatter(
+            group["adapter_parameters"], _scaled(group, metric), s=22, label=" ".join(map(str, values)), **style
+        )
     means = (chosen.groupby(list(COSTS), dropna=False)[metric].mean() * factor(metric)).groupby("adapter_parameters")
     front = means.min().cummin() if "perplexity" in metric else means.max().cummax()
     axes.step(

@@ -36,7 +36,7 @@ class LiveCompare(Background):
 
     def _work(self) -> None:
         self.state = "comparing"
-        how = {"say": self._say, "stop": self._stop, "note": self._note}
+        how: dict[str, Any] = {"say": self._say, "stop": self._stop, "note": self._note}
         compare(self.model, self.task, self.methods, self.store, **how, **self.terms)
         self.state = "stopped" if self._stop.is_set() else "done"
 
