@@ -105,9 +105,7 @@ def test_no_worse_is_the_whole_interval_on_one_side(difference, half, margin):
 def with_verdicts(**intervals: list[dict[str, float]]) -> dict[str, Any]:
     """A comparison of methods that says of each what its interval against full fine-tuning is."""
     score = {"mean": 0.8, "n": 5}
-    rows = [
-        {"method": name, "accuracy": score, "against": {"full": verdict(kept)}} for name, kept in intervals.items()
-    ]
+    rows = [{"method": name, "accuracy": score, "against": {"full": verdict(kept)}} for name, kept in intervals.items()]
     rows.append({"method": "full", "accuracy": score, "against": {}})
     return {"task": "rt", "metric": "accuracy", "methods": rows}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from lora_lab.experiments.compare import compare
 from lora_lab.training.turns import turn
 from lora_lab.widgets import live_compare
@@ -16,10 +18,10 @@ TERMS = {"steps": 6, "batch": 8, "rates": 2, "growth": 0, "seeds": 1, **PLAIN}
 
 
 def test_stopped_and_started_again_it_is_what_compare_gives(
-    tiny_encoder: str,
-    opinions: str,
+    tiny_encoder: str,  # noqa: F811
+    opinions: str,  # noqa: F811
     tmp_path: Path,
-    monkeypatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ):
     live = LiveCompare(tiny_encoder, opinions, ("head", "lora"), tmp_path / "live", TERMS)
     live.start()
