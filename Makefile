@@ -53,6 +53,7 @@ pictures: .venv/.test fetch
 
 # For a class: FOR="--platform windows --platform linux --python 3.11", see docs/install.md
 wheelhouse: .venv/.lab
+	@$(BIN)/python -c "import uv" 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -q -e '.[wheelhouse]'
 	$(BIN)/lora-lab wheelhouse $(FOR)
 
 fetch: .venv/.lab

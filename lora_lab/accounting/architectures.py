@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from lora_lab.accounting.sites import Site, sites_of_layer
+from lora_lab.accounting.sites import ROLES, Site, sites_of_layer
 from lora_lab.errors import BadValue
 
 # What a task adds on top of a pretrained model: it starts random and trains whatever the method.
@@ -162,6 +162,12 @@ class Architecture:
             if (module.site and not module.in_task_head and module.kind in _SITE_KINDS) or module.expert
             for site in sites_of_layer(path, module.in_features, module.out_features, _kind(module), self.widths)
         )
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles that a target may name on this model, in the usual order; embeddings are left to code."""
+        there = {slot.site.role for slot in self.slots}
+        return [role for role in ROLES if role in there and role != "embed"]
 
     @property
     def widths(self) -> dict[str, int]:

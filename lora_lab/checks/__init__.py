@@ -1,32 +1,65 @@
 """Checks of the exercises: they say what is wrong and why, never only that it is; unsolved they say "not yet".
 
-One file a lesson, over `verdict`; a lesson says `from lora_lab import checks` and `checks.check_x(answer)`. Whatever is
-called `check_...` in one of these files is a check.
+One file a lesson, over `verdict`; a lesson says `from lora_lab import checks` and `checks.check_x(answer)`. A check's
+file is imported when the check is first used, so that no lesson waits for what only another one needs.
 """
+# ruff: noqa: F403
 
-from lora_lab.checks import (
-    bits,
-    debugging,
-    inside,
-    memory,
-    merging,
-    ranks,
-    rates,
-    reproducing,
-    rivals,
-    savings,
-    scratch,
-    start,
-    styles,
-    targets,
-    training,
-    verdicts,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lora_lab.checks.verdict import Verdict
 
-_LESSONS = (start, ranks, scratch, savings, training, memory, rates, targets, rivals, merging, styles, bits, debugging,
-            inside, reproducing, verdicts)  # fmt: skip
-_CHECKS = {name: check for one in _LESSONS for name, check in vars(one).items() if name.startswith("check_")}
-globals().update(_CHECKS)
+if TYPE_CHECKING:  # for editors
+    from lora_lab.checks.bits import *
+    from lora_lab.checks.debugging import *
+    from lora_lab.checks.inside import *
+    from lora_lab.checks.memory import *
+    from lora_lab.checks.merging import *
+    from lora_lab.checks.ranks import *
+    from lora_lab.checks.rates import *
+    from lora_lab.checks.reproducing import *
+    from lora_lab.checks.rivals import *
+    from lora_lab.checks.savings import *
+    from lora_lab.checks.scratch import *
+    from lora_lab.checks.start import *
+    from lora_lab.checks.styles import *
+    from lora_lab.checks.targets import *
+    from lora_lab.checks.training import *
+    from lora_lab.checks.verdicts import *
 
-__all__ = ["Verdict", *_CHECKS]
+_LESSONS = {  # a lesson's file, and the checks in it without "check_"
+    "start": "trainable_parameters contradictions",
+    "ranks": "energy update_shows factor_shapes training_bytes",
+    "scratch": "lora_forward dead_start wrong_fan_in detour_cost",
+    "savings": "break_even_rank qv_count times_fewer file_size storage",
+    "training": "standard_error rows_needed largest_change",
+    "memory": "adam_gib nf4_gib logits_mb down_gib recompute",
+    "rates": "chosen_rate first_step same_rate best_error sqrt_alpha",
+    "targets": "equal_budget one_pair",
+    "rivals": "tuned_rate added_share equivalence_rule not_equal",
+    "merging": "merged_weight lost_update forty_copies serving",
+    "styles": "loss_mask adapters_per_base style_or_knowledge own_pairs",
+    "bits": "codes bits_per_weight bf16_step three_bits_said",
+    "debugging": "diagnosis first_look",
+    "inside": "smallest_rank phi chance amplification what_is_shown",
+    "reproducing": "gpt2_count without_rte beforehand luck",
+    "verdicts": "word turned own_card",
+}
+_HOME = {f"check_{name}": lesson for lesson, names in _LESSONS.items() for name in names.split()}
+
+__all__ = ["Verdict", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lora_lab.checks' has no attribute '{name}'")
+    value = getattr(import_module(f"lora_lab.checks.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -51,7 +51,6 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
     It may be stopped or killed at any time: the same command goes on where it was.
     """
     from lora_lab.experiments import grid
-    from lora_lab.experiments.cluster import connect
     from lora_lab.experiments.sweep import Swept
     from lora_lab.experiments.sweep import sweep as run
 
@@ -61,7 +60,11 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
     if not recipes:  # more laptops than runs: nothing is wrong
         tell(Swept(()).to_json() if as_json else f"share {part} of {whole} runs is empty: nothing to do")
         return
-    client = connect(dask) if dask else None
+    client = None
+    if dask:
+        from lora_lab.experiments.cluster import connect
+
+        client = connect(dask)
     swept = run(recipes, out, client=client, download=download, **how)
     tell(swept.to_json() if as_json else describe(swept))
 
@@ -85,7 +88,8 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
     for file, reason in found.unreadable.items():
         print(f"passed over {file}: {reason}", file=sys.stderr)
     print(f"{len(runs)} runs in {out}: {found.taken} taken, {found.repeated} there already\n{summary(runs)}")
-    print("\n".join(f"picture  {path}" for path in pictures))
+    for path in pictures:
+        print(f"picture  {path}")
 
 
 def describe(swept: Any) -> str:
@@ -179,15 +183,27 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
 
 
 def _pictures(runs: Any, out: str) -> list[str]:
-    """Pictures of what was collected, as files: rank.png, and rank_2.png where there is a second table."""
+    """Pictures of what was collected, as files: rank.png, and rank_2.png where there is a second table.
+
+    Runs that differ in a setting that a picture does not show have a file of their own: rank_alpha_16.png.
+    """
     from pathlib import Path
 
     from lora_lab.plots import sweeps
 
     made = []
     for number, group in enumerate(alike(runs).values(), 1):
-        for name, picture in sweeps.pictures(group.frame).items():
+        for name, picture in sweeps.pictures(_with_other(group)).items():
             path = Path(out) / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
             picture.savefig(path, dpi=150)
             made.append(str(path))
     return made
+
+
+def _with_other(runs: Any) -> Any:
+    """The frame, and in a column `other` the settings that have none of their own and differ: "dora True, tokens 4"."""
+    frame, told = runs.frame, {run.recipe.hash: _settings(run.recipe) for run in runs.runs}
+    names = [name for name in dict.fromkeys(name for one in told.values() for name in one) if name not in frame]
+    names = [name for name in names if len({one.get(name) for one in told.values()}) > 1]
+    words = [", ".join(f"{name} {told[one][name]}" for name in names if name in told[one]) for one in frame["hash"]]
+    return frame.assign(other=words)

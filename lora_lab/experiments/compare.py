@@ -27,6 +27,7 @@ from lora_lab.errors import BadValue, Changed, in_a_sentence
 from lora_lab.experiments.afterwards import afterwards, before
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.costs import NOTHING, costs_of
+from lora_lab.experiments.plan import ROOM
 from lora_lab.experiments.results import scores_of
 from lora_lab.experiments.statistics import Verdict, verdicts
 from lora_lab.experiments.sweep import locked, sweep
@@ -133,7 +134,7 @@ class Comparison:
             "dtype": run.environment["dtype"] if run else None,
             "products": run.environment.get("products", run.environment["dtype"]) if run else None,
             "seconds": fmean(run.seconds for run in one.runs) if one.runs else None,
-            "against": {name: {"kind": v.outcome, "words": str(v)} for name, v in judged.items()},
+            "against": {name: v.to_json() for name, v in judged.items()},
             "runs": [run.recipe.hash for run in one.runs],
             "error": one.error,
         }
@@ -156,6 +157,7 @@ def compare(
     again: bool = False,
     download: bool = False,
     stop: threading.Event | None = None,
+    note: Callable[[Comparison], None] | None = None,
     workers: int | None = 1,
     **terms: Any,
 ) -> Comparison:
@@ -166,6 +168,7 @@ def compare(
     say      hears of each step, for progress
     again    run what failed once more
     stop     set it to end after the present step: what is returned lacks the rest, with which the same call goes on
+    note     hears of each method that is finished: gets the comparison of those there are by then
     workers  methods at once, each in a process with its share of the cores, which nobody can `stop`; None for as many
              as pay. A script must call this below `if __name__ == "__main__":`, for processes read it again.
     terms    the fields of `Terms` and, beyond them, of the recipes
@@ -177,20 +180,32 @@ def compare(
     for one in entered:
         agreed.recipe(one)  # raises for terms that cannot be
     out, how = Path(store), {"again": again, "download": download, "stop": stop}
-    results = _every(agreed, entered, data.metric, out, say, how, workers)
+
+    def made_of(results: Iterable[Result]) -> Comparison:
+        base = None
+        if agreed.forgetting:  # measured once, then read from a file
+            base = before(agreed.recipe(entered[0]), agreed.forgetting, out / "afterwards", download=download)
+        return Comparison(agreed, data, tuple(results), base)
+
+    finished: dict[int, Result] = {}
+
+    def take(number: int, result: Result) -> None:
+        if note and not (stop is not None and stop.is_set()):  # a method that was stopped may lack some of its runs
+            finished[number] = result
+            note(made_of(finished[one] for one in sorted(finished)))
+
+    results = _every(agreed, entered, data.metric, out, say, how, workers, take)
     if stop is not None and stop.is_set():
         return Comparison(agreed, data, results)
-    base = None
-    if agreed.forgetting:
-        base = before(agreed.recipe(entered[0]), agreed.forgetting, out / "afterwards", download=download)
-    made = Comparison(agreed, data, results, base)
+    made = made_of(results)
     write_json(out / "comparison.json", made.to_json())
     return made
 
 
 def _every(
-    terms: Terms, methods: Sequence[Method], metric: str, out: Path, say: Say, how: dict[str, Any], workers: int | None
-) -> tuple[Result, ...]:
+    terms: Terms, methods: Sequence[Method], metric: str, out: Path, say: Say, how: dict[str, Any], workers: int | None,
+    take: Callable[[int, Result], None],
+) -> tuple[Result, ...]:  # fmt: skip
     """All methods' results, in their order. Raises: BadValue for processes that are to be stopped."""
     recipes = [terms.recipe(one) for one in methods]
     if workers is None:
@@ -199,11 +214,12 @@ def _every(
         raise BadValue("stop is heard within one process: leave workers at 1")
     if workers > 1:
         say(f"{workers} methods at once, each in a process of its own")
+        how = how | {"room": ROOM / workers}  # each with its share of the free memory
     for store in (out / "tuning", out / "runs"):
         Store(store).check_writable()
     work = partial(_result, terms, metric, out, how)
     with locked(out / "tuning"), locked(out / "runs"):  # for all of the methods, each of which has a part of them
-        return tuple(each(work, methods, workers, say, long=lambda one: bool(one.within)))
+        return tuple(each(work, methods, workers, say, long=lambda one: bool(one.within), done=take))
 
 
 def _result(terms: Terms, metric: str, out: Path, how: dict[str, Any], method: Method, say: Say) -> Result:

@@ -19,17 +19,20 @@ TRAINED_BYTES = 16  # of a number that trains in fp32: itself, its gradient, Ada
 ROOM = 0.8  # share of the free memory that a pack may take
 
 
-def packs(recipes: Sequence[Recipe], *, size: int | None = None) -> list[list[Recipe]]:
-    """The recipes in groups that train side by side, in their own order; `size` lanes at most, found when None."""
+def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
+    """The recipes in groups that train side by side, in their own order; `size` lanes at most, found when None.
+
+    room    share of the free memory that a pack may take
+    """
     groups: dict[object, list[Recipe]] = {}
     for recipe in recipes:
         groups.setdefault(key(recipe), []).append(recipe)
-    return [part for group in groups.values() for part in _cut(_alike(group), size or pack_size(group))]
+    return [part for group in groups.values() for part in _cut(_alike(group), size or pack_size(group, room))]
 
 
-def pack_size(group: Sequence[Recipe]) -> int:
+def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
     """Lanes that fit the free memory and that are still worth adding; at least one."""
-    return max(1, min(MOST, len(group), _fitting(group), _rewarding(group[0])))
+    return max(1, min(MOST, len(group), _fitting(group, room), _rewarding(group[0])))
 
 
 def need_at_most(recipe: Recipe) -> Need:
@@ -52,7 +55,7 @@ def _cut(group: list[Recipe], size: int) -> list[list[Recipe]]:
     return [group[len(group) * i // number : len(group) * (i + 1) // number] for i in range(number)]
 
 
-def _fitting(group: Sequence[Recipe]) -> int:
+def _fitting(group: Sequence[Recipe], room: float) -> int:
     """Lanes whose step fits: activations as of so many times the rows, and each lane's own numbers."""
     largest = max(group, key=lambda recipe: recipe.method.settings().get("rank") or 0)
     try:
@@ -62,7 +65,7 @@ def _fitting(group: Sequence[Recipe]) -> int:
             need = need_of(
                 replace(largest, method=FullFineTuning())
             )  # whose step takes more than that of any frozen base
-        free = ROOM * free_bytes(need.setup.device)
+        free = room * free_bytes(need.setup.device)
         return most(lambda k: need.bytes(batch=k * largest.batch) + (k - 1) * own <= free, MOST) or 1
     except LabError:
         return 4  # not modelled: a pack of a size that rarely does harm

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -90,6 +90,15 @@ class Verdict:
             said = f" within {self._say(self.margin, ' points')}{ahead if self.p_difference < LEVEL else ''}"
             interval = f"90 % interval {self._say(self.low)} to {self._say(self.high)}"
         return f"{self.outcome}{said} ({interval}; {self._size()}){self._more()}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as `kind`, the sentence, and the numbers it rests on: shares where `points`, else scores."""
+        ends = {90: (self.low, self.high), 95: (self.low95, self.high95)}
+        return {
+            **{"kind": self.outcome, "words": str(self)},
+            **{"difference": self.difference, "margin": self.margin, "points": self.correctness},
+            "intervals": [{"level": level, "low": low, "high": high} for level, (low, high) in ends.items()],
+        }
 
     def _say(self, value: float, unit: str = "") -> str:
         return f"{100 * value:z.1f}{unit}" if self.correctness else f"{value:z.3g}"

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.halving import keep_better_half
-from lora_lab.experiments.plan import packs
+from lora_lab.experiments.plan import ROOM, packs
 from lora_lab.experiments.results import Runs
 from lora_lab.methods.adapters import save_adapter
 from lora_lab.training import checkpoint
@@ -73,6 +73,7 @@ def sweep(
     choosing: bool = False,
     again: bool = False,
     size: int | None = None,
+    room: float = ROOM,
     client: Any = None,
     stop: threading.Event | None = None,
     note: Note = lambda event, facts: None,
@@ -91,6 +92,7 @@ def sweep(
     choosing    for choosing a rate: runs are validated, never scored on the test split, and keep no adapter
     again       run failed ones once more
     size        lanes a pack at most; from memory and speed when None
+    room        share of the free memory that a pack may take
     client      a Dask `Client`: packs go to its workers, see `experiments/cluster.py`
     stop        set it to end after the present step: what has finished is kept, the rest goes on next time
     note        hears "plan", "pack", "run" and what belongs to them, for progress
@@ -118,7 +120,7 @@ def sweep(
         had = _kept(kept, wanted, [*([] if again else ["failed"]), *(["halved"] if halving else [])], serves)
         left = [recipe for recipe in wanted if recipe.hash not in had]
         _tidy(kept, left, part)
-        plan = list(_plan(kept, left, 1 if solo else size, resume=client is None))
+        plan = list(_plan(kept, left, 1 if solo else size, room, resume=client is None))
         tell, watch = _watched(bar, note, callbacks)
         bar.left(left)
         tell("plan", {"packs": [len(group) for group, _ in plan], "skipped": len(had), "runs": len(left)})
@@ -196,7 +198,7 @@ def _kept(store: Store, wanted: Sequence[Recipe], statuses: Sequence[str], serve
 
 
 def _plan(
-    store: Store, left: Sequence[Recipe], size: int | None, *, resume: bool
+    store: Store, left: Sequence[Recipe], size: int | None, room: float, *, resume: bool
 ) -> Iterator[tuple[list[Recipe], Path | None]]:
     """Packs to run, those first that were broken off, with their checkpoints."""
     open_, taken = {recipe.hash: recipe for recipe in left}, set[str]()
@@ -205,7 +207,7 @@ def _plan(
         if own:
             taken.update(r.hash for r in own)
             yield own, one.path
-    for pack in packs([recipe for recipe in left if recipe.hash not in taken], size=size):
+    for pack in packs([recipe for recipe in left if recipe.hash not in taken], size=size, room=room):
         yield pack, None
 
 

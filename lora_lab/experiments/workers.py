@@ -14,7 +14,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -36,26 +36,32 @@ _said: Any = None  # in a process: where what it says goes
 
 
 def each(
-    work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
-) -> list[Out]:
+    work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool],
+    done: Callable[[int, Out], None] = lambda number, result: None,
+) -> list[Out]:  # fmt: skip
     """work(item, say) of every item, `count` at once, each in a process of its own; with 1 here, one after another.
 
     work    a function that can be pickled, as must be items and results
     long    items that are begun first, so that no process waits for another that is at the longest of all
+    done    hears, here, of each result as it comes, with its item's number
     Raises: whatever `work` does; Failed where a process was killed.
     """
     if count == 1:
-        return [work(item, say) for item in items]
+        results = []
+        for number, item in enumerate(items):
+            results.append(work(item, say))
+            done(number, results[-1])
+        return results
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads of torch hangs
     said = context.SimpleQueue()
     teller = threading.Thread(target=_tell, args=(said, say), daemon=True)
     teller.start()
     threads, others = max(1, torch.get_num_threads() // count), set(multiprocessing.active_children())
     try:
-        with ProcessPoolExecutor(count, context, _begin, (said, threads, count)) as pool:
+        with ProcessPoolExecutor(count, context, _begin, (said, threads)) as pool:
             long_first = sorted(range(len(items)), key=lambda i: not long(items[i]))
             futures = {i: pool.submit(_in_process, work, items[i]) for i in long_first}
-            return _results([futures[i] for i in range(len(items))], others)
+            return _results([futures[i] for i in range(len(items))], others, done)
     except BrokenProcessPool:
         raise Failed(
             "a process was killed, perhaps for want of memory: the same call with 1 worker goes on where it was"
@@ -65,11 +71,12 @@ def each(
         teller.join()
 
 
-def _results(futures: Sequence[Future[Out]], others: set[Any]) -> list[Out]:
+def _results(futures: Sequence[Future[Out]], others: set[Any], done: Callable[[int, Out], None]) -> list[Out]:
     """Of all, in their order; with the first error, or an interrupt here, all processes but `others` end at once."""
+    numbers = {future: number for number, future in enumerate(futures)}
     try:
-        for ended in wait(futures, return_when=FIRST_EXCEPTION).done:
-            ended.result()
+        for ended in as_completed(futures):
+            done(numbers[ended], ended.result())
         return [future.result() for future in futures]
     except BaseException:
         for child in set(multiprocessing.active_children()) - others:
@@ -101,14 +108,13 @@ def _tell(said: Any, say: Say) -> None:
         say(words)
 
 
-def _begin(said: Any, threads: int, count: int) -> None:
-    """In a new process: its share of cores and memory, and an end with the process that started it."""
+def _begin(said: Any, threads: int) -> None:
+    """In a new process: its share of the cores, and an end with the process that started it."""
     global _said
     _said = said
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
     warnings.showwarning = _warned
     torch.set_num_threads(threads)
-    plan.ROOM /= count
     os.environ["LORA_LAB_HEADLESS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

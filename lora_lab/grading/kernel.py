@@ -114,6 +114,8 @@ def _replace_checks(line: Line) -> None:
     """Put in the place of each check, wherever it may be imported from, one that asks the judge."""
     from lora_lab import checks
 
+    for name in checks.__all__:
+        getattr(checks, name)  # imports its file: one that came later would bring the check itself
     places = [module for name, module in sys.modules.items() if f"{name}.".startswith(f"{checks.__name__}.")]
     for module in places:
         for name in [name for name in vars(module) if name.startswith("check_")]:

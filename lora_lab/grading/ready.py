@@ -12,11 +12,15 @@ import sys
 import warnings
 from importlib import import_module
 
+from lora_lab import checks
+
 _INHERIT_ORPHANS = 36
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
-for _name in ("IPython.core.interactiveshell", "matplotlib.figure", "lora_lab.checks", "lora_lab.grading.kernel"):
+for _name in ("IPython.core.interactiveshell", "matplotlib.figure", "lora_lab.grading.kernel"):
     import_module(_name)
+for _name in checks.__all__:
+    getattr(checks, _name)  # imports its file
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(_INHERIT_ORPHANS, 1, 0, 0, 0)
     warnings.filterwarnings("ignore", "forkserver: waitpid returned unexpected pid")  # such an orphan, ended

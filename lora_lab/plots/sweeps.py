@@ -6,7 +6,9 @@ Every seed is drawn, not only a mean. Titles say what was found, and nothing tha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from textwrap import fill
 from typing import Any
 
@@ -16,9 +18,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
+from lora_lab.errors import BadValue
+from lora_lab.experiments import results
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, metric_name, smoothed
 from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.training.metrics import factor, main_metric
+from lora_lab.training.recipe import LATER
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
 MARKERS = "os^Dv<>p"
@@ -27,6 +32,10 @@ HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b
 SIZE = (6.4, 3.8)  # inches
 SMALLEST = 4.5  # points: the smallest letters that are written
 SETTINGS = {"lr": "learning rate", "rank": "rank r"}  # as they stand at an axis
+RANKS, COSTS = ("rank", "targets"), ("adapter_parameters", "method", "targets")  # what a picture's points are told by
+EVERY = ("method", "targets", *results.METHOD, *results.SETTINGS, *LATER, "base_dropout", "other")
+TOLD = [name for name in EVERY if name not in ("lr", "seed")]  # shown or said; a rate is shown or chosen
+Draw = Callable[[pd.DataFrame], Picture]
 
 
 def metric_of(frame: pd.DataFrame, split: str = "") -> str:
@@ -37,26 +46,82 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     """Those of the pictures that these runs vary enough for, by name.
 
+    Runs that differ in a setting that a picture does not show have pictures of their own, with the setting in title and
+    name. What the frame has no column for may stand in words in a column `other`.
     None where rates vary and no run was validated: a rate is not chosen on the test rows.
     """
     made: dict[str, Picture] = {}
     if frame.empty or (frame["lr"].nunique() > 1 and metric_of(frame, "validation_") not in frame):
         return made
-    varies = {name for name in ("rank", "alpha", "lr") if name in frame and frame[name].nunique() > 1}
-    if {"alpha", "lr"} <= varies:
-        made["alpha_lr"] = heat_map(frame, "alpha", "lr")
-    if {"rank", "lr"} <= varies:
-        made["rank_lr"] = heat_map(frame, "rank", "lr")
-        made["lr_curves"] = rate_curves(frame)
-    if "rank" in varies:
-        made["rank"] = against_rank(frame)
-    if frame["adapter_parameters"].nunique() > 1:
-        made["pareto"] = pareto(frame)
-    return made or {"rank": against_rank(frame)}
+    ranked = frame[frame["rank"].notna()]
+    lines = [name for name in ("rank", "targets", "alpha") if _varies(ranked, name)] or ["method"]
+    line = min(lines, key=lambda name: len(_hidden(ranked, (name, "lr"))))  # of which the fewest pictures are made
+
+    def add(name: str, runs: pd.DataFrame, shown: Sequence[str], varying: Sequence[str], draw: Draw) -> None:
+        for words, part in _parts(runs, shown):
+            if all(_varies(part, column) for column in varying):
+                picture = draw(part)
+                if words:
+                    axes = picture.axes[0]
+                    axes.set_title(f"{axes.get_title()}\n{fill(words, 80)}", fontsize=axes.title.get_fontsize())
+                key = re.sub(r"[^\w.=-]+", "_", f"{name} {words}".strip())[:100]
+                made[f"{key}_{len(made)}" if key in made else key] = picture
+
+    add("alpha_lr", ranked, ("alpha", "lr"), ("alpha", "lr"), partial(heat_map, down="alpha", across="lr"))
+    add("rank_lr", ranked, ("rank", "lr"), ("rank", "lr"), partial(heat_map, down="rank", across="lr"))
+    add("lr_curves", ranked, (line, "lr"), ("lr",), partial(rate_curves, by=line))
+    add("lr_methods", frame[frame["rank"].isna()], ("method", "lr"), ("lr",), partial(rate_curves, by="method"))
+    add("rank", ranked, RANKS, ("rank",), against_rank)
+    add("pareto", frame, COSTS, ("adapter_parameters",), pareto)
+    if not made:  # a single cell, or several of which no picture shows the difference
+        add("rank", ranked, RANKS, (), against_rank)
+    return made
+
+
+def _varies(frame: pd.DataFrame, name: str) -> bool:
+    return name in frame and frame[name].nunique() > 1
+
+
+def _hidden(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
+    """Settings that differ among runs which a picture of these columns draws as seeds of one point.
+
+    An alpha that follows from the rank is not hidden where the rank is shown.
+    """
+    shown = [name for name in shown if name in frame]
+    points = frame.groupby(shown, dropna=False)
+    return [
+        name for name in TOLD if name in frame and name not in shown and points[name].nunique(dropna=False).max() > 1
+    ]
+
+
+def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The runs with the same hidden settings, and those settings in words; all of them where nothing is hidden."""
+    if names := _hidden(frame, shown) if len(frame) else []:
+        for values, part in frame.groupby(names, dropna=False):
+            told = [
+                (name, value) for name, value in zip(names, values, strict=True) if value is not None and value == value
+            ]
+            yield ", ".join(short(v) if n == "other" else f"{n} {short(v)}" for n, v in told), part
+    elif len(frame):
+        yield "", frame
+
+
+def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
+    """Raises: BadValue where runs of one point differ in more than their seed: they would be taken for seeds."""
+    names = _hidden(frame, shown)
+    cell = [name for name in ("seed", *shown) if name in frame]
+    if not names and "seed" in frame and frame.duplicated(cell).any():
+        names = ["an option that has no column"]
+    if names:
+        raise BadValue(f"runs with the same {' and '.join(shown)} differ in {' and '.join(names)}: choose those of one")
 
 
 def heat_map(frame: pd.DataFrame, down: str, across: str, title: str = "") -> Picture:
-    """A cell for each pair of values: the mean over seeds in the cell, and how many seeds; empty cells are to come."""
+    """A cell for each pair of values: the mean over seeds in the cell, and how many seeds; empty cells are to come.
+
+    Raises: BadValue for runs of one cell that differ in more than their seed.
+    """
+    _check_shown(frame, (down, across))
     metric = metric_of(frame, "validation_")
     rows, columns = sorted(frame[down].unique()), sorted(frame[across].unique())
     picture, axes = new_axes(1.6 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
@@ -97,7 +162,8 @@ def mark_cell(axes: Any, row: int, column: int) -> None:
 
 
 def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Picture:
-    """Quality over the learning rate, a line of means for each rank and a dot for each seed."""
+    """Quality over the learning rate, a line of means for each rank and a dot for each seed. Raises: as `heat_map`."""
+    _check_shown(frame, (by, "lr"))
     picture, axes = new_axes(*SIZE)
     draw_rates(axes, frame, by, metric_of(frame, "validation_"), title)
     return picture
@@ -110,7 +176,7 @@ def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str 
         aside = 1.02 ** (number - (several - 1) / 2)  # dots of one rate beside each other, not on top
         _line(axes, group, "lr", metric, number, f"{SETTINGS.get(by, by)} {short(value)}", aside)
     axes.set(xscale="log", xlabel="learning rate (log)", ylabel=metric_name(metric))
-    title = title or f"{metric_name(metric)} over the learning rate, by {SETTINGS.get(by, by)}"
+    title = title or f"{metric_name(metric)} over the learning rate{f', by {SETTINGS.get(by, by)}' * (several > 1)}"
     rates = sorted(frame["lr"].unique())
     if len(rates) < 9:  # the rates that there are, not powers of ten that nobody trained at
         axes.set_xticks(rates, [short(rate) for rate in rates])
@@ -119,7 +185,11 @@ def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str 
 
 
 def against_rank(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
-    """Every seed as a dot over its rank, means joined; where rates vary, at the one that validates best for a rank."""
+    """Every seed as a dot over its rank, means joined; where rates vary, at the one that validates best for a rank.
+
+    Raises: as `heat_map`.
+    """
+    _check_shown(frame, (*RANKS, "lr"))
     picture, axes = new_axes(*SIZE)
     draw_ranks(axes, frame, metric or metric_of(frame), title)
     return picture
@@ -141,15 +211,22 @@ def draw_ranks(axes: Any, frame: pd.DataFrame, metric: str, title: str = "", siz
 
 
 def pareto(frame: pd.DataFrame) -> Picture:
-    """Quality against the parameters that train: every run a dot, and the line of what nothing smaller beats."""
+    """Quality against the parameters that train: every run a dot, and the line of what nothing smaller beats.
+
+    Raises: as `heat_map`.
+    """
+    _check_shown(frame, (*COSTS, "lr"))
     metric = metric_of(frame)
     picture, axes = new_axes(*SIZE)
-    chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
-    for number, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
+    chosen = best_rate(frame, (*COSTS, "rank")) if frame["lr"].nunique() > 1 else frame
+    names = [name for name in ("method", "targets") if _varies(frame, name)] or ["targets"]
+    for number, (values, group) in enumerate(chosen.assign(targets=chosen["targets"].fillna("-")).groupby(names)):
         style = {"color": COLOURS[number % 8], "marker": MARKERS[number % 8]}
-        axes.scatter(group["adapter_parameters"], _scaled(group, metric), s=22, label=str(targets), **style)
-    means = chosen.groupby("adapter_parameters")[metric].mean().sort_index() * factor(metric)
-    front = means.cummin() if "perplexity" in metric else means.cummax()
+        axes.scatter(
+            group["adapter_parameters"], _scaled(group, metric), s=22, label=" ".join(map(str, values)), **style
+        )
+    means = (chosen.groupby(list(COSTS), dropna=False)[metric].mean() * factor(metric)).groupby("adapter_parameters")
+    front = means.min().cummin() if "perplexity" in metric else means.max().cummax()
     axes.step(
         front.index, front.values, where="post", color=GREY, linewidth=1.2, linestyle="--", label="best mean so far"
     )
@@ -161,10 +238,10 @@ def pareto(frame: pd.DataFrame) -> Picture:
 def best_rate(frame: pd.DataFrame, by: Sequence[str] = ("method", "targets", "rank")) -> pd.DataFrame:
     """The runs at the rate whose mean validation is best, for each choice of `by`: never chosen on test."""
     metric = metric_of(frame, "validation_")
-    keys = [name for name in by if frame[name].notna().all()]
-    means = frame.groupby([*keys, "lr"], as_index=False)[metric].mean().dropna()
-    places = means.groupby(keys)[metric].idxmin() if "perplexity" in metric else means.groupby(keys)[metric].idxmax()
-    return frame.merge(means.loc[places, [*keys, "lr"]], on=[*keys, "lr"])
+    choice = frame.groupby([name for name in by if name in frame], dropna=False).ngroup()  # a method may have no rank
+    means = frame.groupby([choice, frame["lr"]])[metric].mean().dropna().groupby(level=0)
+    best = means.idxmin() if "perplexity" in metric else means.idxmax()
+    return frame[pd.MultiIndex.from_arrays([choice, frame["lr"]]).isin(best)].reset_index(drop=True)
 
 
 def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int, label: str, aside: float = 1) -> None:
@@ -242,7 +319,7 @@ def _scaled(group: pd.DataFrame, metric: str) -> Any:
 
 def short(value: Any) -> str:
     """A setting as it stands at an axis: 0.0023, 16 or q,v."""
-    if not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return str(value)
     return f"{value:g}" if len(f"{value:g}") < 7 else f"{value:.2g}"
 

@@ -1,6 +1,6 @@
 """Make a wheelhouse: every wheel for the chosen machines, the lab's own, the models and data, and an installer.
 
-    folder -> the lab's wheel -> what it needs, by pip -> a lock -> the files of the lock -> a manifest
+    folder -> the lab's wheel -> what it needs, by uv -> a lock -> the files of the lock -> a manifest
 
 It may be stopped at any time: the same command goes on where it was, and keeps the versions that it had chosen.
 Several machines share one folder, since most wheels are the same for all of them.
@@ -50,8 +50,8 @@ class Wishes:
 def gather(folder: Path, targets: Sequence[Target], wishes: Wishes, say: Say) -> dict[str, Any]:
     """Fill the folder for these machines, beside those it is for already; returns the manifest.
 
-    Raises: BadValue for a folder with other things in it, or where torch would bring CUDA; Failed where pip cannot get
-    something, naming it and the machine.
+    Raises: BadValue for a folder with other things in it, or where torch would bring CUDA; Failed where uv or pip
+    cannot get something, naming it and the machine.
     """
     _prepare(folder)
     own = _own_wheel(folder / WHEELS, wishes.wheel)
@@ -100,7 +100,7 @@ def _still_fits(lock: Path, own: Path) -> bool:
 
 
 def _choose(target: Target, own: Path, lock: Path, wishes: Wishes, say: Say) -> None:
-    """Let pip choose the versions, and write them down with their hashes."""
+    """Let uv choose the versions, and write them down with their hashes."""
     say("      choosing versions")
     wheels = own.parent
     pinned = [pip.download_torch(target, wishes.torch_index, wheels)] if wishes.torch_index else []

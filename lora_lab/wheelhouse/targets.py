@@ -1,4 +1,4 @@
-"""The kinds of machine that a wheelhouse is for: a platform and a Python, and what pip has to be told of them.
+"""The kinds of machine that a wheelhouse is for: a platform and a Python, and what pip and uv have to be told of them.
 
 Only the standard library is used here: the installer runs it out of the lab's wheel before anything is installed.
 """
@@ -16,20 +16,13 @@ from lora_lab.errors import BadValue, nearest
 # A wheel's tag names the oldest system that it runs on: on Linux the C library (2.28 is Debian 10, Ubuntu 18.10, RHEL
 # 8), on macOS the release. pip takes each tag that it is given, so older ones are named too.
 GLIBC = (28, 27, 26, 24, 17, 12, 5)
-PLATFORMS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
-    "linux": (
-        (*(f"manylinux_2_{minor}_x86_64" for minor in GLIBC), "manylinux2014_x86_64", "linux_x86_64"),
-        {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
-    ),
-    "windows": (
-        ("win_amd64",),
-        {"os_name": "nt", "sys_platform": "win32", "platform_system": "Windows", "platform_machine": "AMD64"},
-    ),
-    "macos-arm64": (
-        ("macosx_14_0_arm64",),  # pip adds the older ones by itself
-        {"os_name": "posix", "sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
-    ),
+PLATFORMS: Mapping[str, tuple[str, ...]] = {
+    "linux": (*(f"manylinux_2_{minor}_x86_64" for minor in GLIBC), "manylinux2014_x86_64", "linux_x86_64"),
+    "windows": ("win_amd64",),
+    "macos-arm64": ("macosx_14_0_arm64",),  # pip adds the older ones by itself
 }
+UV = {"linux": "x86_64-manylinux_2_28", "windows": "x86_64-pc-windows-msvc", "macos-arm64": "aarch64-apple-darwin"}
+MACOS = "14.0"  # the oldest, which uv is told apart from the platform
 NAMES = {"linux": "Linux (x86-64)", "windows": "Windows (x86-64)", "macos-arm64": "macOS 14 or newer (Apple silicon)"}
 
 
@@ -62,16 +55,13 @@ class Target:
     @property
     def options(self) -> list[str]:
         """What makes pip look for this machine's wheels, in place of those of the machine it runs on."""
-        tags, _ = PLATFORMS[self.platform]
-        chosen = [word for tag in tags for word in ("--platform", tag)]
+        chosen = [word for tag in PLATFORMS[self.platform] for word in ("--platform", tag)]
         return [*chosen, "--python-version", self.python, "--implementation", "cp", "--only-binary=:all:"]
 
     @property
-    def markers(self) -> dict[str, str]:
-        """What conditions in requirements (`; sys_platform == "win32"`) are to see; see `pip_elsewhere`."""
-        _, environment = PLATFORMS[self.platform]
-        python = {"python_version": self.python, "python_full_version": f"{self.python}.0"}
-        return {**environment, **python, "implementation_name": "cpython", "platform_python_implementation": "CPython"}
+    def uv_options(self) -> list[str]:
+        """What makes uv choose for this machine, conditions such as `; sys_platform == "win32"` included."""
+        return ["--python-platform", UV[self.platform], "--python-version", self.python, "--only-binary", ":all:"]
 
 
 def named(name: str) -> Target:

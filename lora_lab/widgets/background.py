@@ -68,26 +68,34 @@ class Background:
         raise NotImplementedError
 
 
-def begin(live: Background, paint: Callable[[], None]) -> None:
+def begin(live: Background, paint: Callable[[], None], tell: Callable[[str], None]) -> None:
     """All of it here and now where nobody watches (LORA_LAB_HEADLESS=1), else as `start_painted`."""
     if headless():
         live.work()
         paint()
     else:
-        start_painted(live, paint)
+        start_painted(live, paint, tell)
 
 
-def start_painted(live: Background, paint: Callable[[], None]) -> None:
-    """Start it, and paint several times a second for as long as it is at work, and once more in the end."""
+def start_painted(live: Background, paint: Callable[[], None], tell: Callable[[str], None]) -> None:
+    """Start it, and paint several times a second for as long as it is at work, and once more in the end.
+
+    tell    shows the first error of `paint` beside what is painted; the work and the painting go on
+    """
     live.start()
-    threading.Thread(target=_pump, args=(live, paint), name="lora-lab-paint", daemon=True).start()
+    threading.Thread(target=_pump, args=(live, paint, tell), name="lora-lab-paint", daemon=True).start()
 
 
-def _pump(live: Background, paint: Callable[[], None]) -> None:
-    try:
-        while live.alive:
+def _pump(live: Background, paint: Callable[[], None], tell: Callable[[str], None]) -> None:
+    trouble = ""
+    while True:
+        last = not live.alive
+        try:
             paint()
-            time.sleep(1 / PAINTS_PER_SECOND)
-    finally:  # whatever went wrong with a picture, the buttons work again
-        live.wait()
-        paint()
+        except Exception as error:  # the next point may be painted again, and a thread's exception would vanish unseen
+            trouble = trouble or f"{type(error).__name__}: {error}"
+        if trouble:
+            tell(trouble)
+        if last:
+            return
+        time.sleep(1 / PAINTS_PER_SECOND)

@@ -13,8 +13,7 @@ from lora_lab.widgets.background import Background
 class LiveCompare(Background):
     """Methods that are compared one after the other, and what is known so far. Read from any thread.
 
-    Each method is one more call of `compare` on the same store, which finds the earlier ones done: so the table grows
-    a method at a time, and a Start after a Stop goes on where it was.
+    The table grows a method at a time, and a Start after a Stop goes on where it was.
 
     methods   words as `experiments.contenders` takes them: "probe", "lora:rank=1"
     terms     steps, seeds, rates and what else `compare` takes
@@ -37,15 +36,12 @@ class LiveCompare(Background):
 
     def _work(self) -> None:
         self.state = "comparing"
-        for n in range(1, len(self.methods) + 1):
-            made = compare(
-                self.model, self.task, self.methods[:n], self.store, say=self._say, stop=self._stop, **self.terms
-            )
-            if self._stop.is_set():  # this method may lack some of its runs
-                self.state = "stopped"
-                return
-            self.comparison, self.found, self.version = made, made.to_json(), self.version + 1
-        self.state = "done"
+        how: dict[str, Any] = {"say": self._say, "stop": self._stop, "note": self._note}
+        compare(self.model, self.task, self.methods, self.store, **how, **self.terms)
+        self.state = "stopped" if self._stop.is_set() else "done"
+
+    def _note(self, made: Comparison) -> None:
+        self.comparison, self.found, self.version = made, made.to_json(), self.version + 1
 
     def _say(self, words: str) -> None:
         self.words = words

@@ -61,7 +61,7 @@ class ResumedPanel(LivePanel):
         if self.live is None or self.live.alive:
             return
         self._started = [(control, control.value) for control in self.controls]
-        begin(self.live, self._paint)
+        begin(self.live, self._paint, self.tell)
 
     def nothing_yet(self, what: str) -> BadValue:
         """The error that tells what to press, while there is no result."""

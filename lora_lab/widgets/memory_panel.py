@@ -121,7 +121,7 @@ class MemoryPanel(Panel):
         name = self.method.value
         method, changes = self.method_of(name)
         self.measuring = StepMeasured(self.model.value, name, method, {**self.conditions, **changes})
-        begin(self.measuring, self._paint_measured)
+        begin(self.measuring, self._paint_measured, self.tell)
 
     def _paint_measured(self) -> None:
         """What came of the measuring, or that it goes on."""

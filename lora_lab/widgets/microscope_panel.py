@@ -50,7 +50,7 @@ class MicroscopePanel(LivePanel):
         if headless():
             self.work_here(self.live)
         elif self.live.state in ("ready", "stopped") and not self.live.alive:
-            start_painted(self.live, self._paint)
+            start_painted(self.live, self._paint, self.tell)
         return self
 
     def result(self) -> Views:

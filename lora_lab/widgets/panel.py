@@ -39,6 +39,13 @@ class Panel(W.VBox):
         """The panel's rows, from above."""
         self.children = [*widgets, Named(title=self.title, layout=W.Layout(margin="0"))]
 
+    def tell(self, trouble: str) -> None:
+        """Add to the words, where it is not there yet, that something could not be painted."""
+        words = f" <b>painting failed</b> ({escape(trouble)}); the work itself goes on."
+        with self.lock:
+            if words not in self.words.value:
+                self.words.value += words
+
     def describe(self) -> str:
         """The panel in plain words, for a notebook that is read and not run."""
         return f"{self.title}. {plain(self.words.value)}"

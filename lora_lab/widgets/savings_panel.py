@@ -11,9 +11,8 @@ from functools import partial
 import ipywidgets as W
 
 from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.parameters import ParameterCount, Row, count
-from lora_lab.accounting.sites import ALL_LINEAR, ROLES
+from lora_lab.accounting.sites import ALL_LINEAR
 from lora_lab.errors import LabError
 from lora_lab.methods.lora import LoRA
 from lora_lab.plots import encoded
@@ -107,7 +106,7 @@ class SavingsPanel(Panel):
     def _offer(self, ticked: Sequence[str]) -> None:
         """The roles that this model has, those ticked that were ticked last; all-linear where it has none of them."""
         self.wanted = tuple(ticked)
-        roles = [*_roles(zoo.architecture(self.model.value)), ALL_LINEAR]
+        roles = [*zoo.architecture(self.model.value).roles, ALL_LINEAR]
         self.target_box.offer(roles, [role for role in roles if role in ticked] or [ALL_LINEAR])
 
 
@@ -169,9 +168,3 @@ def _share(row: Row) -> str:
     if not row.trained:
         return "0%"
     return f"{row.trained / row.full:.2%}" if row.full else "new"
-
-
-def _roles(architecture: Architecture) -> list[str]:
-    """The roles that a target may name on this model, in the usual order; embeddings are left to code."""
-    there = {slot.site.role for slot in architecture.slots}
-    return [role for role in ROLES if role in there and role != "embed"]

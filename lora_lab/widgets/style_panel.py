@@ -78,7 +78,7 @@ class StylePanel(LivePanel):
             self.words.value = cannot("type a question first")
             return
         self.live.ask(self.line.value.strip())
-        start_painted(self.live, self._paint)
+        start_painted(self.live, self._paint, self.tell)
 
     def answers(self) -> dict[str, str]:
         """What each has said, the base first. Raises: BadValue, telling what to press, while nothing was asked."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as W
 
+from lora_lab.accounting import zoo
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods.base import Method
@@ -18,7 +20,7 @@ from lora_lab.training.guard import check_memory
 from lora_lab.training.metrics import factor
 from lora_lab.training.pairs import VOICES
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Run, Store
+from lora_lab.training.runs import Run, Store, is_record
 from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import start_painted
@@ -31,7 +33,6 @@ from lora_lab.widgets.words import curve_tables, curve_words, mind_table, standi
 
 TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare", *VOICES)}
 CLASSES = {"rt": 2, "imdb": 2, "tweets": 3, **dict.fromkeys(TASKS["smollm2"])}  # without reading their texts
-ROLES = {"minilm": ("q", "k", "v", "o", "up", "down"), "smollm2": ("q", "k", "v", "o", "gate", "up", "down")}
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 STEPS = (20, 50, 100, 200, 400, 800)
 EARLIER = 3  # runs drawn behind the live one
@@ -67,10 +68,11 @@ class TrainPanel(LivePanel):
     ) -> None:
         super().__init__("Train an adapter")
         self.store, self.batch, self.seed, self.validations = Store(store), batch, seed, validations
+        self._read: dict[tuple[str, int], Run | None] = {}  # by name, and when it was written
         self._judged = {name: (classes, "accuracy" if classes else "perplexity") for name, classes in CLASSES.items()}
         self._make_controls(model, task, lr, steps)
         chosen = method or LoRA(rank=rank, alpha=alpha, targets=tuple(targets))
-        self.controls = MethodControls(chosen, ROLES.get(model, ("q", "v")), self._count_anew)
+        self.controls = MethodControls(chosen, _roles(model), self._count_anew)
         self.controls.name.observe(self._usual_rate, "value")
         self._make_buttons()
         self.count, self.table = W.HTML(layout=FULL_WIDTH), W.HTML(layout=FULL_WIDTH)
@@ -142,7 +144,7 @@ class TrainPanel(LivePanel):
             self.words.value = cannot(str(error))
             return
         self.table.value = ""
-        start_painted(live, self._paint)
+        start_painted(live, self._paint, self.tell)
 
     def _prepare(self) -> LiveRun:
         """The run that the controls describe, and axes for it. Raises: BadValue for what cannot be or does not fit."""
@@ -193,13 +195,24 @@ class TrainPanel(LivePanel):
             self.figure.add_earlier(self.earlier)
 
     def _earlier(self) -> list[Curve]:
-        """Curves of the last finished runs on the same model and task."""
-        try:
-            runs = self.store.runs()
-        except LabError:
-            return []  # a record that cannot be read is no reason not to train
-        same = [r for r in runs if (r.recipe.model, r.recipe.task) == (self.model.value, self.task.value) and r.metrics]
-        return [curve(r.recipe.describe(), r.history, self.metric) for r in same[-EARLIER:]]
+        """Curves of the last finished runs on the same model and task, the newest last."""
+        files, found = filter(is_record, self.store.folder.glob("*.json")), list[Run]()
+        for written, name in sorted(((file.stat().st_mtime_ns, file.stem) for file in files), reverse=True):
+            run = self._kept(name, written)
+            if run and (run.recipe.model, run.recipe.task) == (self.model.value, self.task.value) and run.metrics:
+                found.append(run)
+            if len(found) == EARLIER:
+                break
+        return [curve(run.recipe.describe(), run.history, self.metric) for run in reversed(found)]
+
+    def _kept(self, name: str, written: int) -> Run | None:
+        """A run of the store without its predictions, read once; None for a record that cannot be read."""
+        if (name, written) not in self._read:
+            try:
+                self._read[name, written] = replace(self.store.read(name), predictions=None)
+            except LabError:
+                self._read[name, written] = None  # no reason not to train
+        return self._read[name, written]
 
     # ---- controls
 
@@ -239,7 +252,7 @@ class TrainPanel(LivePanel):
     def _model_changed(self, change: Any) -> None:
         tasks = _tasks(change["new"], None)
         self.task.options, self.task.value = tasks, tasks[0]
-        self.controls.show_roles(ROLES.get(change["new"], ("q", "v")))
+        self.controls.show_roles(_roles(change["new"]))
         self._show_guess()
         self._settings_changed()
 
@@ -278,6 +291,14 @@ class TrainPanel(LivePanel):
             rate = axis.value(1)
             self.lr.options = [(f"{stop:g}", stop) for stop in sorted({*RATES, rate})]
             self.lr.value = rate
+
+
+def _roles(model: str) -> Sequence[str]:
+    """The roles that a target may name on a model; of one that cannot be counted the usual two."""
+    try:
+        return zoo.architecture(model).roles
+    except LabError:
+        return ("q", "v")
 
 
 def _tasks(model: str, chosen: str | None) -> list[str]:

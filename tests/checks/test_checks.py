@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
+from pkgutil import iter_modules
 
 import numpy as np
 import pytest
@@ -176,6 +178,16 @@ def test_a_wrong_answer_hears_what_is_wrong(name: str, arguments: tuple, why: st
     verdict = check(name, arguments)
     assert verdict.passed is False
     assert why in verdict.words
+
+
+def test_every_check_of_a_lessons_file_is_there_and_none_besides():
+    files = [import_module(f"lora_lab.checks.{one.name}") for one in iter_modules(checks.__path__)]
+    there = {name: one for file in files for name, one in vars(file).items() if name.startswith("check_")}
+    assert set(checks.__all__) == {"Verdict", *there}
+    assert all(getattr(checks, name) is one for name, one in there.items())
+    assert set(checks.__all__) <= set(dir(checks))
+    with pytest.raises(AttributeError, match="check_nothing"):
+        checks.check_nothing  # noqa: B018
 
 
 def test_every_check_is_tested():

@@ -96,6 +96,9 @@ def test_a_variant_of_lora_has_a_line_of_its_own_beside_plain_lora(lora_lab, tmp
     head, *lines = told(lora_lab, tmp_path, recipes)
     assert head.startswith("method targets rank alpha lr dora seeds")
     assert set(lines) == {"lora q,v 8 16 0.002 False 1 60.0 60.0", "lora q,v 8 16 0.002 True 1 80.0 80.0"}
+    told(lora_lab, tmp_path, {Recipe("minilm", "rt", LoRA(rank=2, dora=dora)): 0.7 for dora in (False, True)})
+    pictures = {path.name for path in (tmp_path / "all").glob("rank*.png")}
+    assert pictures == {"rank_dora_False.png", "rank_dora_True.png"}
 
 
 def test_runs_of_two_tasks_are_not_averaged(lora_lab, tmp_path):

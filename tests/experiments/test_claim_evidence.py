@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from lora_lab import FullFineTuning, LoRA, Recipe, Store
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments.claim_tests.evidence import Interval, compared, comparison, interval_of, proportions
+from lora_lab.experiments.claim_tests.evidence import Interval, compared, comparison, proportions
 from lora_lab.experiments.claim_tests.printed import methods_on_gpt3, places_on_gpt3, ranks_on_gpt3
 from lora_lab.experiments.claims import judge
 from lora_lab.methods.base import Method
@@ -101,13 +102,47 @@ def test_no_worse_is_the_whole_interval_on_one_side(difference, half, margin):
     assert (interval.no_worse(margin) is False) == (difference + half < -margin)
 
 
-def test_the_sentence_of_a_verdict_gives_its_interval():
-    found = interval_of("worse by 1.4 points (95 % interval -2.3 to -0.4; 5 seeds x 2,000 rows)")
-    assert (found.low, found.high) == pytest.approx((-0.023, -0.004))
-    nats = interval_of("equivalent within 0.1 (90 % interval -0.05 to -0.01; 2 seeds)")
-    assert (nats.points, nats.level, str(nats)) == (False, 90, "-0.030 nats a token (90 %: -0.050 to -0.010)")
-    with pytest.raises(BadValue, match="no interval"):
-        interval_of("better")
+def with_verdicts(**intervals: list[dict[str, float]]) -> dict[str, Any]:
+    """A comparison of methods that says of each what its interval against full fine-tuning is."""
+    score = {"mean": 0.8, "n": 5}
+    rows = [{"method": name, "accuracy": score, "against": {"full": verdict(kept)}} for name, kept in intervals.items()]
+    rows.append({"method": "full", "accuracy": score, "against": {}})
+    return {"task": "rt", "metric": "accuracy", "methods": rows}
+
+
+def verdict(intervals: list[dict[str, float]]) -> dict[str, Any]:
+    words = "equivalent within 1.5 points (90 % interval -0.01 to 3e-05; 5 seeds x 2,000 rows)"
+    return {"kind": "equivalent", "words": words, "difference": -0.005, "points": True, "intervals": intervals}
+
+
+def test_the_numbers_of_a_verdict_are_read_and_not_its_words():
+    """As digits of words "3e-05" was read as 3."""
+    found = with_verdicts(lora=[{"level": 95, "low": -0.0001, "high": 3e-7}])
+    interval = compared(found, "lora", "full")
+    assert (interval.difference, interval.low, interval.high, interval.level) == (-0.005, -0.0001, 3e-7, 95)
+    found["methods"][0]["against"]["full"] = {"kind": "worse", "words": "worse by 1.4 points (95 % interval -2 to -1)"}
+    with pytest.raises(BadValue, match="keeps no interval of 'lora' against 'full'"):
+        compared(found, "lora", "full")
+
+
+def test_every_verdict_that_ships_with_the_lab_has_its_numbers():
+    for name in ("minilm_rt", "smollm2_kjv", "smollm2_restaurants"):
+        for row in comparison(name)["methods"]:
+            for said in row["against"].values():
+                (interval,) = said["intervals"]
+                side = {"better": interval["low"] > 0, "worse": interval["high"] < 0}
+                assert side.get(said["kind"], interval["low"] <= 0 <= interval["high"])
+                assert interval["low"] < said["difference"] < interval["high"]
+
+
+def test_intervals_of_two_levels_make_one_of_the_lower():
+    at_90, at_95 = ({"level": level, "low": -0.02, "high": 0.01} for level in (90, 95))
+    found = with_verdicts(lora=[at_90, at_95], prompt=[at_95], ia3=[at_90])
+    assert compared(found, "lora", "ia3").level == compared(found, "ia3", "lora").level == 90
+    assert compared(found, "ia3", "prompt").level == compared(found, "prompt", "ia3").level == 90
+    assert compared(found, "full", "prompt").level == 95
+    with pytest.raises(BadValue, match="different units"):
+        Interval(0, -1, 1).minus(Interval(0, -1, 1, points=False))
 
 
 def test_two_methods_are_compared_through_a_third_no_more_exactly_than_it_allows():

@@ -16,6 +16,7 @@ import pytest
 
 from lora_lab import IA3, BadValue, LoRA, NotFound, Store
 from lora_lab.errors import Changed
+from lora_lab.experiments import plan
 from lora_lab.experiments.compare import Comparison, Result, compare, spread
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.terms import terms_of
@@ -122,6 +123,11 @@ def test_every_method_is_judged_against_full_and_the_probe(compared):
     assert verdict["kind"] in ("better", "worse", "equivalent", "undecided")
     assert verdict["words"].startswith(verdict["kind"])
     assert "2 seeds x 16 rows; Holm over 3 pairs" in verdict["words"]
+    accuracies = [rows[name]["accuracy"]["mean"] for name in ("lora", "full")]
+    assert verdict["difference"] == pytest.approx(accuracies[0] - accuracies[1])
+    for one, level in zip(verdict["intervals"], (90, 95), strict=True):
+        assert one["level"] == level
+        assert one["low"] <= verdict["difference"] <= one["high"]
 
 
 def test_the_opponent_is_full_fine_tuning_and_not_a_part_of_it(monkeypatch):
@@ -257,12 +263,38 @@ def facts(one: dict) -> dict:
 def test_methods_compared_at_once_come_out_as_one_after_another(compared, tiny_encoder, opinions, tmp_path):
     alone, _, _ = compared
     heard: list[str] = []
-    found = compare(tiny_encoder, opinions, METHODS, tmp_path, workers=2, say=heard.append, **SMALL)
+    notes: list[Comparison] = []
+    found = compare(tiny_encoder, opinions, METHODS, tmp_path, workers=2, say=heard.append, note=notes.append, **SMALL)
+    assert [len(one.results) for one in notes] == [1, 2, 3, 4]
+    assert notes[-1].to_json() == found.to_json()  # in the order of the methods, whichever came first
     assert [plain(one) for one in found.to_json()["methods"]] == [plain(one) for one in alone["methods"]]
     assert heard[0] == "2 methods at once, each in a process of its own"
     assert any("tuning lr over" in words for words in heard)
     again = compare(tiny_encoder, opinions, METHODS, tmp_path, **SMALL)  # everything is there: nothing is trained
     assert [facts(one) for one in again.to_json()["methods"]] == [facts(one) for one in found.to_json()["methods"]]
+
+
+def test_methods_at_once_share_the_memory(tiny_encoder, opinions, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("lora_lab.experiments.compare.each", lambda work, *a, **k: asked.append(work) or [])
+    for workers in (1, 2):
+        compare(tiny_encoder, opinions, METHODS, tmp_path, workers=workers, **SMALL)
+    rooms = [work.args[3].get("room", plan.ROOM) for work in asked]
+    assert rooms == [plan.ROOM, plan.ROOM / 2]
+
+
+def test_each_method_that_is_finished_is_told_and_one_that_was_stopped_is_not(tiny_encoder, opinions, tmp_path):
+    stop, told = threading.Event(), []
+
+    def note(made: Comparison) -> None:
+        told.append([one.label for one in made.results])
+        if len(told) == 2:
+            stop.set()
+
+    found = compare(tiny_encoder, opinions, METHODS, tmp_path, stop=stop, note=note, **SMALL)
+    assert told == [["probe"], ["probe", "LoRA r2 q,v"]]
+    assert len(found.results) == 4
+    assert not (tmp_path / "comparison.json").exists()
 
 
 def plain(one: dict) -> dict:

@@ -49,6 +49,15 @@ def test_less_memory_makes_smaller_packs_down_to_one(monkeypatch):
     assert len(set(sizes)) > 2
 
 
+def test_a_share_of_the_memory_makes_packs_as_that_much_memory_would(monkeypatch):
+    recipes = Grid(rank=8, seed=range(40)).recipes("minilm", "rt", batch=16)
+    monkeypatch.setattr(plan, "free_bytes", lambda where: 2 * 2**30)
+    half = [len(pack) for pack in packs(recipes, room=plan.ROOM / 2)]
+    whole = [len(pack) for pack in packs(recipes)]
+    monkeypatch.setattr(plan, "free_bytes", lambda where: 2**30)
+    assert half == [len(pack) for pack in packs(recipes)] != whole
+
+
 def test_speed_decides_where_memory_does_not(monkeypatch):
     recipes = Grid(seed=range(40)).recipes("minilm", "rt", batch=8)
     monkeypatch.setattr(plan, "free_bytes", lambda where: 2**40)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from lora_lab.errors import BadValue
 from lora_lab.plots import Curve, encoded, sweeps
 from lora_lab.plots.sheet import Sheet
 
@@ -142,10 +145,75 @@ def test_sheets_side_by_side_make_one_opaque_picture():
     assert imread(io.BytesIO(encoded(left, right))).shape == (200, 700, 3)
 
 
+def lines(picture: Any) -> dict[str, list[float]]:
+    return {line.get_label(): list(line.get_ydata()) for line in picture.axes[0].lines}
+
+
 def test_only_pictures_that_the_runs_vary_enough_for_are_made():
     assert set(sweeps.pictures(frame())) == {"rank_lr", "lr_curves", "rank", "pareto"}
-    assert set(sweeps.pictures(frame(ranks=(4,)))) == {"rank"}
+    assert set(sweeps.pictures(frame(ranks=(4,)))) == {"lr_curves"}
+    assert set(sweeps.pictures(frame(ranks=(4,), rates=(1e-3,)))) == {"rank"}
     assert sweeps.pictures(frame().iloc[:0]) == {}
+
+
+def test_a_sweep_over_rates_alone_has_a_curve_over_the_rate():
+    picture = sweeps.pictures(frame(ranks=(4,), rates=(1e-3, 2e-3, 4e-3)))["lr_curves"]
+    assert list(lines(picture).values()) == [pytest.approx([75.05, 76.05, 78.05])]
+    assert len(np.concatenate([dots.get_offsets() for dots in picture.axes[0].collections])) == 6
+
+
+def two(name: str, a: Any, b: Any, **how: Any) -> pd.DataFrame:
+    """The runs twice, 10 points better the second time, with two values of a setting."""
+    better = frame(**how).assign(**{name: b})
+    better[["accuracy", "validation_accuracy"]] += 0.1
+    return pd.concat([frame(**how).assign(**{name: a}), better], ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "a", "b"),
+    [("alpha", 8, 32), ("init", None, "pissa"), ("examples", 0, 50), ("other", "dora False", "dora True")],
+)
+def test_runs_that_differ_in_a_setting_that_is_not_shown_are_not_drawn_as_seeds(name: str, a: Any, b: Any):
+    both = two(name, a, b)
+    made = sweeps.pictures(both)
+    for kind in ("rank_lr", "lr_curves", "rank", "pareto"):
+        apart = [made[key] for key in made if re.fullmatch(rf"{kind}(_(alpha|init|examples|dora)_.*)?", key)]
+        titles = [picture.axes[0].get_title() for picture in apart]
+        assert (len(apart), sum(str(b) in title for title in titles)) == (2, 1)
+    first = sorted(float(texts(picture)[0]) for key, picture in made.items() if key.startswith("rank_lr"))
+    assert first == [72.0, 82.0]
+    heat = partial(sweeps.heat_map, down="rank", across="lr")
+    for draw in (heat, sweeps.rate_curves, sweeps.against_rank, sweeps.pareto):
+        with pytest.raises(BadValue, match=f"differ in {name}"):
+            draw(both)
+
+
+def test_runs_of_one_seed_that_differ_in_nothing_that_the_frame_tells_are_not_taken_for_seeds():
+    both = two("seed", 0, 0, seeds=1)
+    with pytest.raises(BadValue, match="option that has no column"):
+        sweeps.heat_map(both, "rank", "lr")
+
+
+def test_an_alpha_that_follows_from_the_rank_is_shown_with_it():
+    ruled = frame().assign(alpha=lambda runs: 2 * runs["rank"])
+    assert set(sweeps.pictures(ruled)) >= {"rank_lr", "lr_curves", "rank", "pareto"}
+
+
+def test_methods_without_a_rank_have_a_curve_over_the_rate_each_and_their_own_rate():
+    plain = [
+        frame(ranks=(ten,)).assign(method=name, rank=np.nan, targets=None) for ten, name in enumerate(("bitfit", "ia3"))
+    ]
+    made = sweeps.pictures(pd.concat(plain, ignore_index=True))
+    assert set(made) == {"lr_methods", "pareto"}
+    assert lines(made["lr_methods"]) == {
+        "method bitfit": pytest.approx([71.05, 72.05]),
+        "method ia3": pytest.approx([72.05, 73.05]),
+    }
+    beside = pd.concat([frame(), *plain], ignore_index=True)
+    assert set(sweeps.pictures(beside)) == {"rank_lr", "lr_curves", "lr_methods", "rank", "pareto"}
+    best = sweeps.best_rate(beside)
+    assert set(best["lr"]) == {2e-3}
+    assert len(best) == 8  # two ranks and two methods, two seeds each
 
 
 def test_correlations_are_drawn_and_told_times_100_and_rates_are_chosen_by_them():

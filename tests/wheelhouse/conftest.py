@@ -19,11 +19,15 @@ WINDOWS, LINUX, MAC = Target("windows", "3.12"), Target("linux", "3.11"), Target
 
 
 def wheel(
-    folder: Path, name: str, needs: tuple[str, ...] = (), tag: str = "py3-none-any", version: str = "1.0"
-) -> Path:
+    folder: Path, name: str, needs: tuple[str, ...] = (), tag: str = "py3-none-any", version: str = "1.0",
+    python: str = ">=3",
+) -> Path:  # fmt: skip
     """A wheel of one module that holds nothing; its bytes differ with its tag."""
     path, facts = folder / f"{name}-{version}-{tag}.whl", f"{name}-{version}.dist-info"
-    about = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}", *(f"Requires-Dist: {one}" for one in needs)]
+    about = [
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: {python}",
+        *(f"Requires-Dist: {one}" for one in needs),
+    ]
     files = {
         f"{name}/__init__.py": f"TAG = '{tag}'\n",
         f"{facts}/METADATA": "\n".join(about) + "\n",

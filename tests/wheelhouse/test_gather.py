@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,69 @@ def names(folder: Path, target: Target) -> set[str]:
 def test_each_machine_gets_what_it_needs_and_not_what_this_one_needs(gathered: Path):
     assert names(gathered, WINDOWS) == {"lora_lab", "plain", "speed", "console"}
     assert names(gathered, LINUX) == {"lora_lab", "plain", "speed", "shell", "old"}
+
+
+def test_nothing_of_pips_insides_is_used():
+    """They change with any release of pip."""
+    code = "".join(path.read_text(encoding="utf-8") for path in Path(pip.__file__).parent.glob("*.py"))
+    assert not re.findall(r"pip\._\w+", code)
+
+
+@pytest.mark.parametrize(
+    ("target", "needed"),
+    [(WINDOWS, {"amd", "late"}), (LINUX, {"intel", "early"}), (MAC, {"silicon", "early"})],
+)
+def test_conditions_are_read_for_the_other_machine_and_an_older_version_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target, needed: set[str]
+):
+    """And only pip's own settings say where: here its file, as its user writes it."""
+    needs = [
+        'amd; platform_machine == "AMD64"',
+        'intel; platform_machine == "x86_64"',
+        'silicon; platform_machine == "arm64"',
+    ]
+    needs += ['late; python_version >= "3.12"', 'early; python_full_version < "3.12"', "asks", "asked<2", "bound"]
+    for version in ("0.5", "1.0", "2.0"):
+        wheel(tmp_path, "bound", version=version)
+    for name in ("amd", "intel", "silicon", "early"):
+        wheel(tmp_path, name)
+    wheel(tmp_path, "late", python=">=3.12")  # whatever Python runs this
+    wheel(tmp_path, "asks", ("asked>=2",), version="2.0")
+    wheel(tmp_path, "asks", ("asked>=1",), version="1.0")
+    wheel(tmp_path, "asked", version="2.0")
+    wheel(tmp_path, "asked", version="1.0")
+    (tmp_path / "own wheel").mkdir()
+    own = wheel(tmp_path / "own wheel", "lora_lab", tuple(needs), version="0.1.0")
+    here = f"python_version == '{target.python}'"  # a constraint for that Python, and one for all others
+    bounds = tmp_path / "bounds.txt"
+    bounds.write_text(f"bound<2; {here}\nbound<1; {here.replace('==', '!=')}\n")
+    settings = f"no-index = true\nfind-links = {tmp_path}\nconstraint = {bounds}\n"
+    (tmp_path / "pip.conf").write_text(f"[global]\n{settings}")
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONSTRAINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    lock = contents.lock_of(pip.resolve(target, own, own.parent))
+    locked = tmp_path / f"{target.name}.txt"
+    locked.write_text("".join(f"{one}\n" for one in lock))
+    pip.download(target, locked, own.parent)
+    assert len(list(own.parent.glob("*.whl"))) == len(lock)
+    assert {(one.name, one.version) for one in lock} == {
+        *((name, "1.0") for name in needed), ("asks", "1.0"), ("asked", "1.0"), ("bound", "1.0"), ("lora_lab", "0.1.0"),
+    }  # fmt: skip
+
+
+def test_without_uv_it_is_said_how_to_get_it(only_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pip, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadValue, match=r"pip install 'lora-lab\[wheelhouse\]'"):
+        gather.gather(tmp_path / "house", [LINUX], wishes(only_source), silent)
+
+
+def test_uvs_reason_is_one_line():
+    old = "  × No solution found:\n  ╰─▶ Because speed has no wheels\n      and more.\n\nhint: try"
+    assert pip.reason(old) == "No solution found: Because speed has no wheels and more"
+    assert pip.reason("error: No solution\n  cause: Because of it.\n\nhint: x") == "No solution Because of it"
+    assert pip.reason("") == "no reason given"
 
 
 def test_each_machine_gets_the_wheel_that_was_built_for_it(gathered: Path):
@@ -131,6 +195,14 @@ def test_torch_from_another_index_is_pinned(only_source: Path, tmp_path: Path, m
     target.mkdir()
     assert pip.download_torch(LINUX, index.parent.as_uri(), target) == "torch==2.9.0+cpu"
     assert [path.name for path in target.iterdir()] == [made.name]
+
+
+def test_a_pinned_torch_is_taken_from_the_folder_in_place_of_a_newer_one(only_source: Path, tmp_path: Path):
+    wheel(tmp_path, "torch", version="2.9.0+cpu", tag="cp311-cp311-linux_x86_64")
+    wheel(tmp_path, "torch", version="2.10.0", tag="cp311-cp311-manylinux_2_28_x86_64")
+    own = wheel(tmp_path, "lora_lab", ("torch>=2.6",), version="0.1.0")
+    lock = contents.lock_of(pip.resolve(LINUX, own, tmp_path, ["torch==2.9.0+cpu"]))
+    assert [(one.name, one.version) for one in lock] == [("lora_lab", "0.1.0"), ("torch", "2.9.0+cpu")]
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
-from lora_lab.widgets.background import Background
+import pytest
+
+from lora_lab.widgets import background
+from lora_lab.widgets.background import Background, start_painted
+from lora_lab.widgets.panel import Panel, plain
 
 
 class Counting(Background):
@@ -39,3 +44,46 @@ def test_a_stop_right_after_a_start_ends_it_and_the_next_run_is_whole():
     live.start()
     live.wait(10)
     assert live.state == "done"
+
+
+def painted(paint) -> tuple[Counting, Panel]:
+    """The work to its end and a panel that `paint(panel, number)` paints, at the first point as number 1."""
+    live, panel, numbers = Counting(), Panel("Count"), iter(range(1, 1000))
+
+    def point() -> None:
+        panel.words.value = f"<b>{live.state}</b>"
+        paint(next(numbers))
+
+    start_painted(live, point, panel.tell)
+    for thread in [one for one in threading.enumerate() if one.name == "lora-lab-paint"]:
+        thread.join(20)
+    return live, panel
+
+
+def test_a_point_that_cannot_be_painted_is_told_and_the_next_ones_are_painted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(background, "PAINTS_PER_SECOND", 100)
+    done = []
+
+    def paint(number: int) -> None:
+        if number == 2:
+            raise ValueError("no <room>")
+        done.append(number)
+
+    live, panel = painted(paint)
+    assert live.state == "done"
+    assert done[:2] == [1, 3]
+    assert len(done) > 3
+    assert plain(panel.words.value).startswith("done")
+    assert plain(panel.words.value).count("ValueError: no <room>") == 1
+
+
+def test_what_can_never_be_painted_says_why_and_the_work_goes_on_to_its_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(background, "PAINTS_PER_SECOND", 100)
+
+    def paint(number: int) -> None:
+        raise ValueError(f"point {number}")
+
+    live, panel = painted(paint)
+    assert live.state == "done"
+    assert panel.words.value.count("painting failed") == 1
+    assert "point 1" in panel.words.value

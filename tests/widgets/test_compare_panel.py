@@ -45,19 +45,26 @@ class Compare:
 
     def __call__(
         self, model: str, task: str, methods: Sequence[str], store: Any, *, say: Callable[[str], None],
-        stop: threading.Event, **terms: Any,
+        stop: threading.Event, note: Callable[[Made], None], **terms: Any,
     ) -> Made:  # fmt: skip
         self.calls.append(tuple(methods))
         self.terms = {"model": model, "task": task, "store": store, **terms}
-        if methods[-1] not in self.trained:
-            say(f"{methods[-1]}: tuning")
-            while not self.gate.wait(0.01) and not stop.is_set():
-                pass
-            if self.error:
-                raise Failed(self.error)
-            if not stop.is_set():
-                self.trained.append(methods[-1])
+        for n, method in enumerate(methods, 1):
+            if method not in self.trained:
+                self._train(method, say, stop)
+            if stop.is_set():
+                break
+            note(Made(methods[:n], terms["seeds"]))
         return Made(methods, terms["seeds"])
+
+    def _train(self, method: str, say: Callable[[str], None], stop: threading.Event) -> None:
+        say(f"{method}: tuning")
+        while not self.gate.wait(0.01) and not stop.is_set():
+            pass
+        if self.error:
+            raise Failed(self.error)
+        if not stop.is_set():
+            self.trained.append(method)
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from lora_lab.experiments.compare import compare
 from lora_lab.training.turns import turn
+from lora_lab.widgets import live_compare
 from lora_lab.widgets.compare_panel import ComparePanel
 from lora_lab.widgets.live_compare import LiveCompare
 from lora_lab.widgets.panel import plain
@@ -14,15 +17,27 @@ from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  
 TERMS = {"steps": 6, "batch": 8, "rates": 2, "growth": 0, "seeds": 1, **PLAIN}
 
 
-def test_stopped_and_started_again_it_is_what_compare_gives(tiny_encoder: str, opinions: str, tmp_path: Path):  # noqa: F811
+def test_stopped_and_started_again_it_is_what_compare_gives(
+    tiny_encoder: str,  # noqa: F811
+    opinions: str,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
     live = LiveCompare(tiny_encoder, opinions, ("head", "lora"), tmp_path / "live", TERMS)
     live.start()
     live.stop()  # before the first step
     live.wait(120)
     assert (live.state, live.error, live.done) == ("stopped", "", 0)
     assert not (tmp_path / "live" / "comparison.json").exists()
+    calls, seen = [], []
+    monkeypatch.setattr(live_compare, "compare", lambda *a, **k: calls.append(a) or compare(*a, **k))
+    monkeypatch.setattr(
+        live, "_say", lambda words: seen.append((live.done, (tmp_path / "live" / "comparison.json").exists()))
+    )
     live.work()
     assert (live.state, live.error, live.done) == ("done", "", 2)
+    assert len(calls) == 1
+    assert dict.fromkeys(seen) == {(0, False): None, (1, False): None}  # seen to grow, and written when it is whole
     whole = compare(tiny_encoder, opinions, "head,lora", tmp_path / "live", **TERMS).to_json()
     assert live.found == whole
     assert all(len(row["accuracy"]["each"]) == 1 and row["error"] is None for row in whole["methods"])

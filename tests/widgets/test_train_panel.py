@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,36 @@ def test_reset_clears_the_curve_and_keeps_the_run(trained: TrainPanel):
     other.reset()
     assert "ready" in other.words.value
     assert len(Store(trained.store.folder).runs()) == 1
+
+
+def test_a_record_is_read_once_and_one_that_is_damaged_is_passed_over(trained: TrainPanel, tmp_path: Path, monkeypatch):
+    folder = tmp_path / "runs"
+    shutil.copytree(trained.store.folder, folder)
+    read, reads = Store.read, []
+    monkeypatch.setattr(Store, "read", lambda store, name: reads.append(name) or read(store, name))
+    panel = TrainPanel(task=trained.task.value, steps=20, store=str(folder))
+    for steps in (50, 100, 200):
+        panel.steps.value = steps
+    panel.task.value = panel.task.options[0]
+    panel.task.value = trained.task.value
+    assert len(reads) == 1
+    (folder / "0123456789ab.json").write_text("{")
+    panel.steps.value = 400
+    assert (len(panel.earlier), len(reads)) == (1, 2)
+    Store(folder).add(replace(trained.result(), recipe=replace(trained.result().recipe, seed=5)))
+    panel.steps.value = 800
+    assert [one.label for one in panel.earlier] == [trained.result().recipe.describe(), panel.earlier[1].label]
+    assert "seed 5" in panel.earlier[1].label
+    assert len(reads) == 3
+
+
+def test_a_model_of_ones_own_offers_the_roles_that_it_has(tiny_encoder: str, tmp_path: Path):  # noqa: F811
+    panel = TrainPanel(tiny_encoder, "rt", store=str(tmp_path / "runs"))
+    assert [box.description for box in panel.controls.target_box.children] == ["q", "k", "v", "o", "up", "down"]
+    assert panel.controls.target_box.ticked == ("q", "v")
+    panel.model.value = "smollm2"
+    panel.model.value = tiny_encoder
+    assert [box.description for box in panel.controls.target_box.children] == ["q", "k", "v", "o", "up", "down"]
 
 
 GLUE = {  # a line of train.tsv and dev.tsv, without a header

@@ -10,9 +10,8 @@ An interval is all that a claim about quality is judged by, whatever it comes fr
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,7 @@ NORMAL_95 = 1.96
 class Interval:
     """A difference of quality, a - b, and where it lies; shares of right answers, or nats a token. Higher is better.
 
-    level  of the interval in per cent: 90 where runs were judged here, as equivalence is; 95 where one was printed
+    level  of the interval in percent: 90 where runs were judged here, as equivalence is; 95 where one was printed
     """
 
     difference: float
@@ -54,10 +53,19 @@ class Interval:
         """Whether a is worse at all; None where the interval has 0 in it."""
         return True if self.high < 0 else False if self.low > 0 else None
 
+    def __neg__(self) -> Interval:
+        """b - a."""
+        return replace(self, difference=-self.difference, low=-self.high, high=-self.low)
+
     def minus(self, other: Interval) -> Interval:
-        """(a - c) - (b - c) = a - b, as wide as both together: no narrower than the truth."""
-        ends = self.low - other.high, self.high - other.low
-        return Interval(self.difference - other.difference, *ends, other.would_tell, other.points, other.level)
+        """(a - c) - (b - c) = a - b, as wide as both together: no narrower than the truth at the lower of both levels.
+
+        Raises: BadValue where one counts points and the other nats.
+        """
+        if self.points != other.points:
+            raise BadValue(f"{self} and {other} have different units and cannot be subtracted")
+        low, high, level = self.low - other.high, self.high - other.low, min(self.level, other.level)
+        return Interval(self.difference - other.difference, low, high, other.would_tell, self.points, level)
 
     def __str__(self) -> str:
         scale, unit = (100, "points") if self.points else (1, "nats a token")
@@ -115,23 +123,29 @@ def row_of(found: Mapping[str, Any], method: str) -> dict[str, Any]:
 
 
 def compared(found: Mapping[str, Any], method: str, against: str) -> Interval:
-    """method - against, from what the comparison says of each against full fine-tuning or of the two directly."""
+    """method - against, from what the comparison says of the two directly or of each against full fine-tuning.
+
+    Raises: NotFound for a method that was not trained; BadValue where the numbers of a verdict are missing.
+    """
     row, other = row_of(found, method), row_of(found, against)
     if against in row["against"]:
-        return interval_of(row["against"][against]["words"])
+        return _interval(found, row, against)
     if method in other["against"]:
-        return Interval(0, 0, 0).minus(interval_of(other["against"][method]["words"]))
-    return interval_of(row["against"]["full"]["words"]).minus(interval_of(other["against"]["full"]["words"]))
+        return -_interval(found, other, method)
+    return _interval(found, row, "full").minus(_interval(found, other, "full"))
 
 
-def interval_of(words: str) -> Interval:
-    """The interval in the sentence of a statistical verdict. Raises: BadValue where there is none."""
-    found = re.search(r"(\d+) % interval (-?[\d.]+) to (-?[\d.]+)", words)
-    if not found:
-        raise BadValue(f"no interval stands in: {words}")
-    points = " points" in words
-    low, high = (float(end) / (100 if points else 1) for end in found.groups()[1:])
-    return Interval((low + high) / 2, low, high, "more seeds", points, int(found[1]))
+def _interval(found: Mapping[str, Any], row: Mapping[str, Any], against: str) -> Interval:
+    """The interval that a verdict keeps as numbers: at 90 % where it has that, as `judged` gives, else at 95 %."""
+    verdict = row["against"].get(against, {})
+    if not verdict.get("intervals"):
+        raise BadValue(
+            f"the comparison on {found['task']} keeps no interval of '{row['method']}' against '{against}': "
+            "make it again with lora-lab compare"
+        )
+    kept = min(verdict["intervals"], key=lambda one: one["level"])
+    ends = kept["low"], kept["high"]
+    return Interval(verdict["difference"], *ends, "more seeds", verdict["points"], kept["level"])
 
 
 def made_by(found: Mapping[str, Any], name: str) -> str:

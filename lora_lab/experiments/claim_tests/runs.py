@@ -19,12 +19,10 @@ from lora_lab.experiments.claim_tests.evidence import (
     published,
 )
 from lora_lab.experiments.claim_tests.printed import (
-    TABLE_4,
-    TABLE_5,
-    TABLE_6,
     metamath,
     methods_on_gpt3,
     places_on_gpt3,
+    printed_in,
     ranks_on_gpt3,
 )
 
@@ -55,7 +53,7 @@ def rank_is_enough(
     ]
     cases += [_known_update(need, rank, error) for need in needed]
     known = "the singular values of an update, here and now"
-    return Finding(tuple(cases), (cells.made, *([TABLE_6] if printed else []), known))
+    return Finding(tuple(cases), (cells.made, *([printed_in("table6")] if printed else []), known))
 
 
 def _known_update(need: int, rank: int, error: float) -> Case:
@@ -104,7 +102,7 @@ def no_place_is_better(place: str, reported: bool, margin: float, store: Stored 
     for instead, i in (places_on_gpt3(place) if store is None else {}).items():
         settings = {"model": "GPT-3", "instead": instead}
         cases.append(Case(settings, i.no_worse(margin), f"{place} minus it {i}", i.would_tell))
-        evidence = [cells.made, TABLE_5]
+        evidence = [cells.made, printed_in("table5")]
     if reported:
         others = published("places")
         cases += [Case({"model": one["model"]}, False, f"{one['better']} ({one['who']})") for one in others["rows"]]
@@ -153,7 +151,7 @@ def differences(a: str, b: str, tasks: list[str], store: Stored) -> tuple[dict[s
             evidence.append(f"{published(task)['source']}; {published(task)['standing']}")
         elif task == "gpt3":
             found |= methods_on_gpt3(a, b)
-            evidence.append(TABLE_4)
+            evidence.append(printed_in("table4"))
         else:
             found[task] = compared(comparison(task), a, b)
             evidence.append(made_by(comparison(task), task))
