@@ -51,7 +51,7 @@ def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """Every checkpoint that can be read. One that is damaged, or that a newer version wrote, is renamed, with a warning.
+    """Every checkpoint that can be read; one that is damaged or of a newer version is renamed, with a warning.
 
     Raises: BadValue where the disk does not give one up; it stays as it is.
     """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from tests.conftest import tiny
 
 from lora_lab.accounting.kernels import cuda_kernels
 from lora_lab.accounting.trace import plain_masks
+from tests.conftest import tiny
 
 
 def step_of_packed_rows() -> list[torch.Tensor]:

@@ -69,7 +69,8 @@ def test_each_lane_of_a_pack_reads_pairs_as_its_model_does_alone(recipe, pairs, 
         own = lane.model.eval()(**asked(tiny_encoder)).logits
         torch.testing.assert_close(answer, own, atol=1e-5, rtol=1e-5)
     uneven = collate([*rows[2:4], *rows[3:1:-1], *rows[2:4]], pack.pad)  # lanes whose tokens are alike, types apart
-    for lane, answer, places in zip(pack.lanes, logits_of(pack.model, uneven).chunk(3), ([2, 3], [3, 2], [2, 3])):
+    answers, order = logits_of(pack.model, uneven).chunk(3), ([2, 3], [3, 2], [2, 3])
+    for lane, answer, places in zip(pack.lanes, answers, order, strict=True):
         own = lane.model(**{name: given[places] for name, given in asked(tiny_encoder).items()}).logits
         torch.testing.assert_close(answer, own, atol=1e-5, rtol=1e-5)
 
