@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import click
@@ -93,7 +94,7 @@ def describe(swept: Any) -> str:
     failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
     sizes = ", ".join(map(str, swept.packs)) or "none"
     end = f"{len(swept)} runs, {swept.skipped} of them from before; packs of {sizes}; {swept.seconds:.0f} s"
-    return "\n".join([summary(swept), *failures, end])
+    return "\n".join([summary(swept), *failures, end, *swept.notes])
 
 
 def alike(runs: Any) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def _table(done: Any) -> str:
     metric = main_metric(done.frame)
     by_hash = {run.recipe.hash: run for run in done.runs}
     runs = [by_hash[name] for name in done.frame["hash"]]  # in the frame's order
-    told = [(_settings(run.recipe), run.metrics[metric]) for run in runs]
+    told = [(_settings(run.recipe) | {"trained_in": _word(run.dtype)}, run.metrics[metric]) for run in runs]
     seen = {(name, one["method"], word) for one, _ in told for name, word in one.items()}
     times_seen = Counter((name, method) for name, method, _ in seen)
     differ = [name for (name, _), times in times_seen.items() if times > 1]
@@ -178,6 +179,13 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
     return grid.recipes(options.pop("model"), options.pop("task"), **options)
 
 
+def _of_one_dtype(frame: Any) -> list[Any]:
+    """The frame itself, or in parts where runs of one method were trained in unlike dtypes, which share no picture."""
+    if frame.groupby("method")["run_dtype"].nunique().max() < 2:
+        return [frame]
+    return [part for _, part in frame.groupby("run_dtype", dropna=False)]
+
+
 def _pictures(runs: Any, out: str) -> list[str]:
     """Pictures of what was collected, as files: rank.png, and rank_2.png where there is a second table."""
     from pathlib import Path
@@ -185,8 +193,8 @@ def _pictures(runs: Any, out: str) -> list[str]:
     from lora_lab.plots import sweeps
 
     made = []
-    for number, group in enumerate(alike(runs).values(), 1):
-        for name, picture in sweeps.pictures(group.frame).items():
+    for number, frame in enumerate(chain.from_iterable(_of_one_dtype(g.frame) for g in alike(runs).values()), 1):
+        for name, picture in sweeps.pictures(frame).items():
             path = Path(out) / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
             picture.savefig(path, dpi=150)
             made.append(str(path))
