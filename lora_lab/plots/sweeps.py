@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
+from lora_lab.experiments.results import mixed_dtypes, warn_of
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, metric_name, smoothed
 from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.training.metrics import factor, main_metric
@@ -59,6 +60,7 @@ def heat_map(frame: pd.DataFrame, down: str, across: str, title: str = "") -> Pi
     """A cell for each pair of values: the mean over seeds in the cell, and how many seeds; empty cells are to come."""
     metric = metric_of(frame, "validation_")
     rows, columns = sorted(frame[down].unique()), sorted(frame[across].unique())
+    _warn_of_dtypes(frame)
     picture, axes = new_axes(1.6 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
     draw_heat(axes, frame, down, across, metric, rows, columns, title)
     return picture
@@ -98,6 +100,7 @@ def mark_cell(axes: Any, row: int, column: int) -> None:
 
 def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Picture:
     """Quality over the learning rate, a line of means for each rank and a dot for each seed."""
+    _warn_of_dtypes(frame)
     picture, axes = new_axes(*SIZE)
     draw_rates(axes, frame, by, metric_of(frame, "validation_"), title)
     return picture
@@ -120,6 +123,7 @@ def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str 
 
 def against_rank(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
     """Every seed as a dot over its rank, means joined; where rates vary, at the one that validates best for a rank."""
+    _warn_of_dtypes(frame)
     picture, axes = new_axes(*SIZE)
     draw_ranks(axes, frame, metric or metric_of(frame), title)
     return picture
@@ -143,6 +147,7 @@ def draw_ranks(axes: Any, frame: pd.DataFrame, metric: str, title: str = "", siz
 def pareto(frame: pd.DataFrame) -> Picture:
     """Quality against the parameters that train: every run a dot, and the line of what nothing smaller beats."""
     metric = metric_of(frame)
+    _warn_of_dtypes(frame)
     picture, axes = new_axes(*SIZE)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
     for number, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
@@ -173,6 +178,13 @@ def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int,
     axes.scatter(aside * group[across], _scaled(group, metric), s=16, color=colour, marker=marker, alpha=0.6)
     means = group.groupby(across)[metric].mean() * factor(metric)
     axes.plot(means.index, means.values, color=colour, marker=marker, markersize=4, linewidth=1.5, label=label)
+
+
+def _warn_of_dtypes(frame: pd.DataFrame) -> None:
+    """LabWarning where means would be over runs that asked for the same and were trained in unlike dtypes."""
+    if "run_dtype" in frame:
+        for _, alike in frame.groupby(["model", "task", "method", "dtype"]):
+            warn_of(mixed_dtypes(alike["run_dtype"].dropna()))
 
 
 def _cells(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lora_lab import FullFineTuning, LoRA, Recipe, Store, sweep, verdict
@@ -16,6 +17,7 @@ from lora_lab.experiments import sweep as sweeping
 from lora_lab.experiments.claim_tests.evidence import Cells
 from lora_lab.experiments.collect import collect
 from lora_lab.experiments.results import Runs, from_store, load
+from lora_lab.plots.sweeps import against_rank
 from lora_lab.training.device import Choice, environment
 from lora_lab.training.runs import Run
 from lora_lab.widgets.class_panel import ClassPanel
@@ -110,6 +112,16 @@ def test_the_classs_map_and_the_evidence_for_a_claim_are_of_one_dtype(two_stores
     cells = Cells(tmp_path / "all", "")
     assert len(cells.frame) == 3
     assert cells.made.endswith("in bf16; 2 in another dtype are left out")
+
+
+def test_a_picture_of_means_warns(two_stores):
+    ada, ben = two_stores
+    frame = load(ada)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LabWarning)
+        against_rank(frame)
+    with pytest.warns(LabWarning, match="unlike dtypes"):
+        against_rank(pd.concat([frame, load(ben)]))
 
 
 def test_a_sweep_says_that_it_would_train_what_it_found_in_another_dtype(two_stores, monkeypatch):
