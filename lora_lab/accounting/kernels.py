@@ -7,7 +7,8 @@ activations with them and 2.1 GiB with these.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -15,6 +16,23 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+_ONE_THREAD = threading.RLock()
+
+
+@contextmanager
+def replaced(owner: Any, name: str, ours: Callable[..., Any]) -> Iterator[None]:
+    """Inside the block, `owner.name` is `ours` for this thread; for the others, which may be training, it stays as it
+    is. A second thread that wants to replace something waits until the first is done.
+    """
+    with _ONE_THREAD:
+        real, here = getattr(owner, name), threading.get_ident()
+
+        def function(*args: Any, **options: Any) -> Any:
+            return (ours if threading.get_ident() == here else real)(*args, **options)
+
+        with mock.patch.object(owner, name, function):
+            yield
 
 
 @contextmanager
@@ -24,7 +42,7 @@ def cuda_kernels() -> Iterator[None]:
     The functions are replaced rather than caught by a mode: checkpointing runs them again inside backward, where
     function modes are not active.
     """
-    with mock.patch.object(F, "dropout", _dropout), mock.patch.object(F, "scaled_dot_product_attention", _attention):
+    with replaced(F, "dropout", _dropout), replaced(F, "scaled_dot_product_attention", _attention):
         yield
 
 

@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import MethodType
 from typing import Any, Protocol
-from unittest import mock
 
 import torch
 import transformers
@@ -24,7 +23,7 @@ from transformers import masking_utils
 
 from lora_lab.accounting.estimates import NOTES, Estimate, Term
 from lora_lab.accounting.four_bit import quantise
-from lora_lab.accounting.kernels import cuda_kernels
+from lora_lab.accounting.kernels import cuda_kernels, replaced
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.tracker import OPTIMIZER, Tracker
 from lora_lab.errors import BadValue
@@ -187,7 +186,7 @@ def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
 
 def plain_masks() -> AbstractContextManager[Any]:
     """transformers asks the *values* of positions whether rows are packed; fake ones have none, and ours are not."""
-    return mock.patch.object(masking_utils, "find_packed_sequence_indices", _none)  # a Mock would keep its arguments
+    return replaced(masking_utils, "find_packed_sequence_indices", _none)
 
 
 def _none(position_ids: Tensor) -> None:

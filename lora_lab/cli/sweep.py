@@ -97,7 +97,7 @@ def describe(swept: Any) -> str:
     failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
     sizes = ", ".join(map(str, swept.packs)) or "none"
     end = f"{len(swept)} runs, {swept.skipped} of them from before; packs of {sizes}; {swept.seconds:.0f} s"
-    return "\n".join([summary(swept), *failures, end])
+    return "\n".join([summary(swept), *failures, end, *swept.notes])
 
 
 def alike(runs: Any) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _table(done: Any) -> str:
     metric = main_metric(done.frame)
     by_hash = {run.recipe.hash: run for run in done.runs}
     runs = [by_hash[name] for name in done.frame["hash"]]  # in the frame's order
-    told = [(_settings(run.recipe), run.metrics[metric]) for run in runs]
+    told = [(_settings(run.recipe) | {"trained_in": _word(run.dtype)}, run.metrics[metric]) for run in runs]
     seen = {(name, one["method"], word) for one, _ in told for name, word in one.items()}
     times_seen = Counter((name, method) for name, method, _ in seen)
     differ = [name for (name, _), times in times_seen.items() if times > 1]

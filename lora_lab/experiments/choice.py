@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from lora_lab.errors import LabError
-from lora_lab.experiments.results import Runs
+from lora_lab.experiments.results import Runs, mixed_dtypes
 from lora_lab.experiments.statistics import verdict
 from lora_lab.training.metrics import factor
 from lora_lab.training.runs import FINISHED, Run, Store
@@ -59,6 +59,8 @@ def conclusion(frame: pd.DataFrame, store: Store, metric: str) -> str:
     mean = f"{said(cells['mean'].iloc[0], metric)} on validation, {n} seed{'s' * (n != 1)}"
     so_far = "So far validation" if (frame["status"] == "to come").any() else "Validation"
     words = f"{so_far} chooses {label(best)} ({mean}){_edge(frame, best)}."
+    if mixed := mixed_dtypes(frame.loc[frame["status"].isin(FINISHED), "run_dtype"].dropna()):
+        words = f"Careful: {mixed}. {words}"
     try:
         return f"{words} {_on_test(frame, store, names[:2], metric)}"
     except LabError as error:

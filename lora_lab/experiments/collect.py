@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_lab.errors import BadValue, LabError, NotFound
-from lora_lab.experiments.results import records, row
+from lora_lab.experiments.results import records, row, unlike, warn_of
 from lora_lab.training.runs import FINISHED, Run, Store, is_record
 
 
@@ -27,7 +27,8 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores below the folders. Of one recipe a finished run is kept, else the first.
 
     Passed over and named: a file that is no run, and a run of one's own file that held something else there than where
-    the store's runs were made or, where it has none of that file, most of the others.
+    the store's runs were made or, where it has none of that file, most of the others. Runs
+    whose recipes are alike and whose dtypes are not are all kept, with a LabWarning: `run_dtype` tells them apart.
     Raises: NotFound for a folder that is not there, BadValue where `into` lies within one of them, cannot be written or
     holds what is no run.
     """
@@ -58,6 +59,7 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
             continue
         _take(store, file, run)
         taken += 1
+    warn_of(unlike(store.runs()))
     return Collected(taken, repeated, unreadable)
 
 

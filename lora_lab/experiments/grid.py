@@ -12,6 +12,7 @@ from lora_lab.accounting import zoo
 from lora_lab.errors import BadValue, LabError, nearest
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.options import make_plain
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS
 
@@ -57,6 +58,9 @@ class Grid:
     seed: Values = 0
     targets: Values = "q,v"
     method: Method = field(default_factory=LoRA)
+
+    def __post_init__(self) -> None:
+        make_plain(self)
 
     def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
         """The recipes, seeds innermost; `fields` are those that all share. Raises: as the recipe does."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -154,7 +154,7 @@ def shortest(task: str, model: str, count: int) -> tuple[list[Row], Sentences, i
     rows = sorted(encode(data.validation, data, tokenizer), key=lambda row: (len(row.tokens), row.place))[:count]
     split = data.validation.at([row.place for row in rows])
     asked = Sentences(split.texts, np.array(split.labels), data.labels, tuple(row.place for row in rows))
-    rows = [Row(row.tokens, row.label, place) for place, row in enumerate(rows)]
+    rows = [replace(row, place=place) for place, row in enumerate(rows)]
     return rows, asked, int(tokenizer.pad_token_id)
 
 

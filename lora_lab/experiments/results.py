@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,12 +14,12 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.errors import BadValue, LabWarning, NotFound, nearest
 from lora_lab.methods.base import Method
 from lora_lab.training.assets import home
 from lora_lab.training.own_file import check_unchanged
 from lora_lab.training.recipe import LATER, Recipe
-from lora_lab.training.runs import FINISHED, VERSION, Run, Store, is_record
+from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, is_record
 from lora_lab.training.tasks import TASKS, Task, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
@@ -35,6 +37,7 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
         **{name: recipe[name] for name in SETTINGS},
         **{name: recipe.get(name, 0) for name in LATER},
         "base_dropout": recipe["dropout"],  # the model's own; `dropout` is the adapter's
+        "run_dtype": dtype_of(record.get("environment") or {}),  # what "auto" came to; `dtype` is the recipe's
         "method": method["name"],
         **{name: method.get(name) for name in METHOD},
         "targets": ",".join(method.get("targets") or ()) or None,
@@ -127,7 +130,43 @@ class Runs:
         return np.stack([scores_of(run) for run in runs])
 
     def _by_seed(self) -> list[Run]:
+        warn_of(mixed_dtypes(run.dtype for run in self.finished.runs))
         return sorted(self.finished.runs, key=lambda run: run.recipe.seed)
+
+
+def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
+    """A sentence where runs were trained in unlike dtypes, "" where all are alike; None is of one that never began."""
+    counts = Counter(filter(None, dtypes))
+    if len(counts) < 2:
+        return ""
+    told = " and ".join(f"{count} in {dtype}" for dtype, count in counts.most_common())
+    return (
+        f"these runs were trained in unlike dtypes, {told}: compare those of one, as with at(run_dtype=...), or train "
+        "all of them in one, such as dtype='fp32'"
+    )
+
+
+def of_one_dtype(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of the dtype that most runs were trained in, and of those that never began."""
+    if frame.empty:
+        return frame
+    most = frame["run_dtype"].mode()[:1]
+    return frame[frame["run_dtype"].isna() | frame["run_dtype"].isin(most)]
+
+
+def unlike(runs: Iterable[Run]) -> str:
+    """As `mixed_dtypes`, of runs whose recipes asked for the same; full fine-tuning asks for another than LoRA."""
+    groups: dict[Any, list[str | None]] = {}
+    for run in runs:
+        asked = run.recipe.model, run.recipe.task, run.recipe.max_length, *run.recipe.computed.values()
+        groups.setdefault(asked, []).append(run.dtype)
+    return next(filter(None, map(mixed_dtypes, groups.values())), "")
+
+
+def warn_of(sentence: str) -> None:
+    """LabWarning with the sentence, where there is one."""
+    if sentence:
+        warnings.warn(sentence, LabWarning, stacklevel=4)
 
 
 def scores_of(run: Run, task: Task | None = None) -> np.ndarray:

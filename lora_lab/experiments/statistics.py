@@ -127,6 +127,7 @@ def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
     Source: textbook methods named for Cochran 1964, McNemar 1947 and Schuirmann 1987, which were not read here;
     Bouthillier et al. 2021 on seeds.
     """
+    _warn_of_dtypes(a, b)
     pair = Pair(_runs(a, "a"), _runs(b, "b"), margin)
     return pair.judged(pair.p_difference(), pair.p_equivalence())
 
@@ -147,6 +148,8 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = 0
 
     For comparisons that make one statement together and yet have no one opponent. Raises: BadValue as `verdict`.
     """
+    for a, b in pairs.values():
+        _warn_of_dtypes(a, b)
     made = [Pair(_runs(a, f"{name}"), _runs(b, f"what {name} meets"), margin) for name, (a, b) in pairs.items()]
     differ, equal = holm([one.p_difference() for one in made]), holm([one.p_equivalence() for one in made])
     judged = [one.judged(float(p), float(q), len(made)) for one, p, q in zip(made, differ, equal, strict=True)]
@@ -279,6 +282,15 @@ def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
 def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
     """The fewest more that decide with POWER, None where `limit` does not."""
     return (most(lambda n: decided(n) < POWER, limit) or 0) + 1 if decided(limit) >= POWER else None
+
+
+def _warn_of_dtypes(*sides: Answers) -> None:
+    """LabWarning where runs that asked for the same were trained in unlike dtypes: it may be these that differ."""
+    runs = [run for side in sides for run in getattr(side, "runs", ())]
+    if runs:
+        from lora_lab.experiments.results import unlike, warn_of
+
+        warn_of(unlike(runs))
 
 
 def _runs(values: Answers, name: str) -> np.ndarray:

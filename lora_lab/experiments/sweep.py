@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,17 +24,19 @@ from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.halving import keep_better_half
 from lora_lab.experiments.plan import ROOM, packs
-from lora_lab.experiments.results import Runs
+from lora_lab.experiments.results import Runs, unlike, warn_of
 from lora_lab.methods.adapters import save_adapter
 from lora_lab.training import checkpoint
+from lora_lab.training.device import AUTO, choose, environment, split_dtype
 from lora_lab.training.draws import drawn
 from lora_lab.training.lane import Callback, Lane
+from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.own_file import check_unchanged, fingerprint
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import SweepBar, sweep_bar
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED, Run, Store, failed
+from lora_lab.training.runs import FINISHED, Run, Store, dtype_of, failed
 from lora_lab.training.tasks import load_task
 from lora_lab.training.turns import turn
 
@@ -49,6 +52,7 @@ class Swept(Runs):
     packs: tuple[int, ...] = ()
     skipped: int = 0
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()  # on the runs that the store had
 
     @property
     def failed(self) -> int:
@@ -59,7 +63,7 @@ class Swept(Runs):
         """As `lora-lab sweep --json` prints it."""
         runs = [run.to_json() for run in self.runs]
         counts = {"skipped": self.skipped, "failed": self.failed, "seconds": self.seconds}
-        return {"runs": runs, "packs": list(self.packs), **counts}
+        return {"runs": runs, "packs": list(self.packs), "notes": list(self.notes), **counts}
 
 
 def sweep(
@@ -119,6 +123,7 @@ def sweep(
     with locked(kept.folder, part), sweep_bar() as bar:
         had = _kept(kept, wanted, [*([] if again else ["failed"]), *(["halved"] if halving else [])], serves)
         left = [recipe for recipe in wanted if recipe.hash not in had]
+        notes = _otherwise(had.values(), download) if client is None else ()
         _tidy(kept, left, part)
         plan = list(_plan(kept, left, 1 if solo else size, room, resume=client is None))
         tell, watch = _watched(bar, note, callbacks)
@@ -137,7 +142,8 @@ def sweep(
                     _run_pack(kept, group, path, halving, choosing, tell, stop, make)
         found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
     runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
-    return Swept(runs, tuple(len(group) for group, _ in plan), len(had), time.perf_counter() - started)
+    warn_of(unlike(runs))
+    return Swept(runs, tuple(len(group) for group, _ in plan), len(had), time.perf_counter() - started, notes)
 
 
 def _watched(bar: SweepBar, note: Note, callbacks: Watch | None) -> tuple[Note, Watch]:
@@ -187,14 +193,42 @@ def _tidy(store: Store, left: Sequence[Recipe], part: str) -> None:
         file.unlink(missing_ok=True)
 
 
-def _kept(store: Store, wanted: Sequence[Recipe], statuses: Sequence[str], serves: Callable[[Run], bool]) -> set[str]:
-    """Hashes of those that need no running. Raises: Changed where one was made when one's own file was another."""
+def _kept(
+    store: Store, wanted: Sequence[Recipe], statuses: Sequence[str], serves: Callable[[Run], bool]
+) -> dict[str, Run]:
+    """Those that need no running, by hash. Raises: Changed where one was made when one's own file was another."""
     now = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
     found = ((recipe.hash, store.find(recipe)) for recipe in wanted)
     ended = [(name, run) for name, run in found if run is not None and run.status in (*FINISHED, *statuses)]
     for _, run in ended:
         check_unchanged(run.recipe.task, run.environment.get("data"), now[run.recipe.task])
-    return {name for name, run in ended if run.status in statuses or serves(run)}
+    return {name: run for name, run in ended if run.status in statuses or serves(run)}
+
+
+def _otherwise(had: Iterable[Run], download: bool) -> tuple[str, ...]:
+    """What is to be said of runs whose dtype was left to a machine that took another than this one would."""
+    now, found = dict[Any, str | None](), Counter[tuple[str, str]]()
+    for run in had:
+        recipe, computed = run.recipe, run.recipe.computed
+        if run.dtype is None or AUTO not in (split_dtype(computed["dtype"])[1], computed["products"]):
+            continue
+        asked = recipe.task, recipe.text_column, recipe.label_column, recipe.max_length, *computed.values()
+        if asked not in now:
+            now[asked] = _dtype_now(recipe, download)
+        if (here := now[asked]) not in (None, run.dtype):
+            found[run.dtype, str(here)] += 1
+    return tuple(
+        f"{count} of the runs from before were trained in {then}, and this machine would train them in {here}"
+        for (then, here), count in found.items()
+    )
+
+
+def _dtype_now(recipe: Recipe, download: bool) -> str | None:
+    text, label = recipe.text_column, recipe.label_column
+    with suppress(LabError):  # a device that is not here trains nothing, and what it has trained is there already
+        task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
+        return dtype_of(environment(choose(typical_tokens(task), **recipe.computed)))
+    return None
 
 
 def _plan(

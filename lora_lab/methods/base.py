@@ -10,6 +10,7 @@ from lora_lab.accounting.parameters import FP32, Row
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import Site
 from lora_lab.errors import BadValue
+from lora_lab.methods.options import make_plain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,6 +92,10 @@ class Method:
     packs: ClassVar[bool] = False
     lanes_differ: ClassVar[tuple[str, ...]] = ()
     within: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """A subclass that checks its options calls this first: `LoRA(rank=np.int64(8))` is `LoRA(rank=8)`."""
+        make_plain(self)
 
     def trained(self, architecture: Architecture) -> tuple[Row, ...]:
         """A row for everything that trains, the task's head not among it."""

@@ -50,6 +50,7 @@ class Bottleneck(Method):
     layers: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole("size", self.size)
         one_of("placement", self.placement, tuple(PER_LAYER))
         if self.layernorms is not None:

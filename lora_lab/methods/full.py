@@ -30,6 +30,7 @@ class FullFineTuning(Method):
     top: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.top is not None:
             whole("top", self.top)
 

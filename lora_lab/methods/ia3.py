@@ -40,6 +40,7 @@ class IA3(Method):
     feedforward: tuple[str, ...] = ("down",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("targets", "feedforward"):
             value = getattr(self, name)
             object.__setattr__(self, name, () if value is None else words(value, such_as="k,v"))

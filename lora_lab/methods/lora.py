@@ -66,6 +66,7 @@ class LoRA(Method):
     freeze_a: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         set_field = object.__setattr__  # the dataclass is frozen; this only brings the arguments into one form
         set_field(self, "targets", words(self.targets))
         set_field(self, "rank_pattern", _pairs(self.rank_pattern))

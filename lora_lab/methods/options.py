@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from lora_lab.accounting.architectures import Architecture
@@ -9,6 +11,21 @@ from lora_lab.errors import BadValue
 
 MOST = 10**9
 """Of a size: a tensor with two sides of this can still be described, and no model is as large."""
+
+
+def plain(value: Any) -> Any:
+    """Numbers of NumPy as Python's own, so that they are checked, written and hashed like these; all else as it is."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: plain(own) for name, own in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def make_plain(options: Any) -> None:
+    """Bring the fields of a dataclass, which may be frozen, to Python's own numbers."""
+    for field in fields(options):
+        object.__setattr__(options, field.name, plain(getattr(options, field.name)))
 
 
 def whole(what: str, value: object, least: int = 1) -> int:

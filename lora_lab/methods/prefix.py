@@ -38,6 +38,7 @@ class PrefixTuning(Method):
     form: str = "keys-values"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole("tokens", self.tokens)
         one_of("form", self.form, FORMS)
 

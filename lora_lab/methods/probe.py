@@ -43,6 +43,7 @@ class Probe(Method):
     l2: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (is_number(self.l2) and 0 < self.l2 < math.inf):
             raise BadValue(f"l2 must be a number above 0, not {self.l2!r}: without a penalty W may grow for ever")
 

@@ -38,6 +38,7 @@ class PromptTuning(Method):
     init: str = "vocabulary"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole("tokens", self.tokens)
         one_of("init", self.init, INITS)
 

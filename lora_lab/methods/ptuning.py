@@ -37,6 +37,7 @@ class PTuning(Method):
     hidden: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole("tokens", self.tokens)
         if self.hidden is not None:
             whole("hidden", self.hidden)

@@ -19,6 +19,7 @@ from lora_lab.methods.packed import PackedHead
 from lora_lab.methods.shared_start import KINDS
 
 ROWS = 50_000  # kept at most; with 384 numbers a state these are 150 MB
+Key = tuple[tuple[int, ...], tuple[int, ...]]  # a row's tokens, and which text of a pair each is of
 States = tuple[Tensor, Tensor | None]  # of rows or of one: first hidden state (..., 1, d), pooled state (..., d)
 
 
@@ -28,25 +29,29 @@ class ReadOnce(nn.Module):
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
-        self.kept: dict[tuple[int, ...], States] = {}
+        self.kept: dict[Key, States] = {}
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> BaseModelOutputWithPooling:
-        """input_ids, attention_mask (rows, tokens), padded on the right -> states of the rows, without gradients."""
-        lengths = attention_mask.sum(1).tolist()
-        keys = [tuple(ids[:n]) for ids, n in zip(input_ids.tolist(), lengths, strict=True)]
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **_: Any
+    ) -> BaseModelOutputWithPooling:
+        """Each (rows, tokens), padded on the right -> states of the rows, without gradients."""
+        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        read = zip(input_ids.tolist(), types.tolist(), attention_mask.sum(1).tolist(), strict=True)
+        keys = [(tuple(ids[:n]), tuple(own[:n])) for ids, own, n in read]
         new = {key: row for row, key in enumerate(keys) if key not in self.kept}
         if len(self.kept) + len(new) > ROWS:
             self.kept, new = {}, {key: row for row, key in enumerate(keys)}
         if new:
             rows = list(new.values())
-            self._read(list(new), input_ids[rows], attention_mask[rows])
+            given = {} if token_type_ids is None else {"token_type_ids": token_type_ids[rows]}
+            self._read(list(new), input_ids=input_ids[rows], attention_mask=attention_mask[rows], **given)
         hidden, pooled = zip(*(self.kept[key] for key in keys), strict=True)
         together = None if pooled[0] is None else torch.stack(pooled)  # type: ignore[arg-type]
         return BaseModelOutputWithPooling(last_hidden_state=torch.stack(hidden), pooler_output=together)  # type: ignore[arg-type]
 
-    def _read(self, keys: list[tuple[int, ...]], input_ids: Tensor, attention_mask: Tensor) -> None:
+    def _read(self, keys: list[Key], **given: Tensor) -> None:
         with torch.inference_mode(False), torch.no_grad():  # what was kept while scoring is trained on as well
-            found = self.body(input_ids=input_ids, attention_mask=attention_mask)
+            found = self.body(**given)
         hidden, pooled = found.last_hidden_state[:, :1], found.pooler_output
         for row, key in enumerate(keys):
             self.kept[key] = hidden[row], None if pooled is None else pooled[row]

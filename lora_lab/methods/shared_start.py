@@ -37,16 +37,19 @@ class SharedEmbeddings(nn.Module):
         """The table of words, which is asked for from outside where a soft prompt goes before it."""
         return self.embeddings.word_embeddings  # type: ignore[return-value]
 
-    def forward(self, input_ids: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """input_ids (K·rows, tokens) -> (K·rows, tokens, d)."""
+    def forward(self, input_ids: Tensor | None = None, token_type_ids: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """input_ids and token_type_ids (K·rows, tokens) -> (K·rows, tokens, d)."""
         if input_ids is None:
             self.first = list(range(self.lanes))
-            return self.embeddings(input_ids=input_ids, **kwargs)  # type: ignore[no-any-return]
-        parts = input_ids.chunk(self.lanes)
+            return self.embeddings(token_type_ids=token_type_ids, **kwargs)  # type: ignore[no-any-return]
+        read = input_ids if token_type_ids is None else torch.stack([input_ids, token_type_ids], dim=1)
+        parts = read.chunk(self.lanes)
         self.first = [next(j for j in range(k + 1) if torch.equal(parts[j], parts[k])) for k in range(self.lanes)]
-        if not self.alike or any(isinstance(value, Tensor) and len(value) > 1 for value in kwargs.values()):
-            return self.embeddings(input_ids=input_ids, **kwargs)  # type: ignore[no-any-return]
-        return self.embeddings(input_ids=parts[0], **kwargs).repeat(self.lanes, 1, 1)  # type: ignore[no-any-return]
+        if self.alike and not any(isinstance(value, Tensor) and len(value) > 1 for value in kwargs.values()):
+            ids, types = (None if t is None else t.chunk(self.lanes)[0] for t in (input_ids, token_type_ids))
+            once: Tensor = self.embeddings(input_ids=ids, token_type_ids=types, **kwargs)
+            return once.repeat(self.lanes, 1, 1)
+        return self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids, **kwargs)  # type: ignore[no-any-return]
 
 
 class SharedProduct(nn.Module):

@@ -141,5 +141,7 @@ def _pad_left(call: Call) -> None:
     places = (torch.arange(length, device=mask.device) + last.unsqueeze(1) + 1) % length  # (rows, length)
     embedded = call["inputs_embeds"]
     call["inputs_embeds"] = embedded.gather(1, places.unsqueeze(2).expand_as(embedded))
+    if call.get("token_type_ids") is not None:
+        call["token_type_ids"] = call["token_type_ids"].gather(1, places)
     call["attention_mask"] = mask = mask.gather(1, places)
     call["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)

@@ -20,6 +20,7 @@ from matplotlib.ticker import NullLocator
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments import results
+from lora_lab.experiments.results import mixed_dtypes, warn_of
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, metric_name, smoothed
 from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.training.metrics import factor, main_metric
@@ -33,7 +34,7 @@ SIZE = (6.4, 3.8)  # inches
 SMALLEST = 4.5  # points: the smallest letters that are written
 SETTINGS = {"lr": "learning rate", "rank": "rank r"}  # as they stand at an axis
 RANKS, COSTS = ("rank", "targets"), ("adapter_parameters", "method", "targets")  # what a picture's points are told by
-EVERY = ("method", "targets", *results.METHOD, *results.SETTINGS, *LATER, "base_dropout", "other")
+EVERY = ("method", "targets", *results.METHOD, *results.SETTINGS, *LATER, "base_dropout", "run_dtype", "other")
 TOLD = [name for name in EVERY if name not in ("lr", "seed")]  # shown or said; a rate is shown or chosen
 Draw = Callable[[pd.DataFrame], Picture]
 
@@ -107,8 +108,14 @@ def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[str, pd.
 
 
 def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
-    """Raises: BadValue where runs of one point differ in more than their seed: they would be taken for seeds."""
+    """LabWarning where runs of one point were trained in unlike dtypes.
+
+    Raises: BadValue where they differ in another setting than their seed: they would be taken for seeds.
+    """
     names = _hidden(frame, shown)
+    if "run_dtype" in names:
+        names.remove("run_dtype")
+        warn_of(mixed_dtypes(frame["run_dtype"].dropna()))
     cell = [name for name in ("seed", *shown) if name in frame]
     if not names and "seed" in frame and frame.duplicated(cell).any():
         names = ["an option that has no column"]

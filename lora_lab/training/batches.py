@@ -7,12 +7,13 @@ and the CPU's matrix kernels, which are made anew for each shape, are reused; st
 
 from __future__ import annotations
 
+import inspect
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
@@ -28,36 +29,52 @@ class Row:
     """A text as tokens, with its label (a class, a number to be predicted, None in language modelling) and its place in
     the split.
 
-    The first `prompt` of the tokens are given: they are read, but not learnt.
+    The first `prompt` of the tokens are given: they are read, but not learnt. `types` says which text of a pair each
+    token is of, as BERT's tokenizer numbers them; empty where all are of the first.
     """
 
     tokens: Sequence[int]
     label: float | None
     place: int
     prompt: int = 0
+    types: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Shapes: input_ids and attention_mask (rows, tokens); labels (rows,), or (rows, tokens) with -100 where padded or
-    where a prompt stands.
+    """Shapes: input_ids, attention_mask and token_type_ids (rows, tokens), the last None where no row is a pair; labels
+    (rows,), or (rows, tokens) with -100 where padded or where a prompt stands.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     places: tuple[int, ...]
+    token_type_ids: Tensor | None = None
 
     def to(self, device: str) -> Batch:
         """The same batch on another device."""
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device), self.places)
+        return self._each(lambda t: t.to(device))
 
     def repeated(self, times: int) -> Batch:
         """All rows over and over: one set for each lane of a pack."""
-        if times == 1:
-            return self
-        ids, mask, labels = (torch.cat([t] * times) for t in (self.input_ids, self.attention_mask, self.labels))
-        return Batch(ids, mask, labels, self.places)
+        return self if times == 1 else self._each(lambda t: torch.cat([t] * times))
+
+    def inputs(self, model: nn.Module) -> dict[str, Tensor]:
+        """What `model` is called with; the types of tokens only where it has a table of them."""
+        given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        if self.token_type_ids is not None and _takes_types(model):
+            given["token_type_ids"] = self.token_type_ids
+        return given
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        types = None if self.token_type_ids is None else change(self.token_type_ids)
+        return Batch(change(self.input_ids), change(self.attention_mask), change(self.labels), self.places, types)
+
+
+def _takes_types(model: nn.Module) -> bool:
+    takes = "token_type_ids" in inspect.signature(model.forward).parameters
+    return takes and getattr(getattr(model, "config", None), "type_vocab_size", 2) > 1
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -68,9 +85,11 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
     if split.prompts:
         return _answers(split, task, tokenizer)
     pairs = [list(split.seconds)] if split.seconds else []
-    tokens = tokenizer(list(split.texts), *pairs, truncation=True, max_length=task.max_length)["input_ids"]
+    found = tokenizer(list(split.texts), *pairs, truncation=True, max_length=task.max_length)
+    tokens, types = found["input_ids"], found.get("token_type_ids", [()] * len(split))
     labels: Sequence[float | None] = split.labels or [None] * len(split)
-    return [Row(t, label, place) for place, (t, label) in enumerate(zip(tokens, labels, strict=True))]
+    columns = zip(tokens, labels, types, strict=True)
+    return [Row(t, label, place, types=own if any(own) else ()) for place, (t, label, own) in enumerate(columns)]
 
 
 def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -126,7 +145,16 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
             labels[i, : row.prompt] = -100
     else:
         labels = torch.tensor([row.label for row in rows])
-    return Batch(input_ids, mask, labels, tuple(row.place for row in rows))
+    return Batch(input_ids, mask, labels, tuple(row.place for row in rows), _types(rows, width))
+
+
+def _types(rows: Sequence[Row], width: int) -> Tensor | None:
+    if not any(row.types for row in rows):
+        return None
+    types = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        types[i, : len(row.types)] = torch.tensor(row.types, dtype=torch.long)
+    return types
 
 
 def width_of(rows: Sequence[Row]) -> int:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, LabWarning, in_a_sentence
 from lora_lab.files import write_atomically
 from lora_lab.training.lane import Lane
 from lora_lab.training.own_file import check_unchanged
@@ -49,15 +51,31 @@ def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """Every checkpoint that can be read; one that is damaged is as good as none, and is taken away."""
+    """Every checkpoint that can be read; one that is damaged or of a newer version is renamed, with a warning.
+
+    Raises: BadValue where the disk does not give one up; it stays as it is.
+    """
     found = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
         try:
             header = _header(file)
             found.append(Unfinished(file, header["step"], tuple(recipe_from(one["recipe"]) for one in header["lanes"])))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-            file.unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue  # another sweep of this store has just finished it
+        except OSError as error:
+            raise BadValue(f"cannot read the checkpoint {file} ({error}): try again, or move it away") from error
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            why, aside = in_a_sentence(error), _set_aside(file)
+            said = f"the checkpoint {file} cannot be used ({why}): it is kept as {aside.name}, and its runs begin anew"
+            warnings.warn(said, LabWarning, stacklevel=2)
     return found
+
+
+def _set_aside(file: Path) -> Path:
+    """Rename a checkpoint so that no sweep looks at it, and none that was set aside earlier is replaced."""
+    names = (file.with_suffix(f".unreadable{n or ''}") for n in count())
+    aside = next(name for name in names if not name.exists())
+    return file.rename(aside)
 
 
 def write(pack: Pack, path: Path) -> None:

@@ -41,7 +41,7 @@ class Score:
 
 def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
     """The model's fp32 logits: (rows, classes), or (rows, tokens, vocabulary) of a language model."""
-    logits: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    logits: Tensor = model(**batch.inputs(model)).logits
     if logits.dim() == 3:
         logits = logits[:, -batch.input_ids.shape[1] :]  # what stands before them belongs to a soft prompt
     return logits.float()

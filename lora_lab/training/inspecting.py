@@ -7,8 +7,7 @@ from pathlib import Path
 
 from lora_lab.errors import LabError
 from lora_lab.methods.inspection import Inspection, inspect_adapter
-from lora_lab.training.models import load_model
-from lora_lab.training.named import labels_of
+from lora_lab.training.named import base_for, labels_of
 
 
 def inspect_folder(
@@ -24,7 +23,7 @@ def inspect_folder(
     first = inspect_adapter(path)  # what cannot be read needs no base
     if first.format is None:
         return first
-    return inspect_adapter(path, load_model(base, _labels(path), dtype=dtype, download=download))
+    return inspect_adapter(path, base_for(path, base, _labels(path), dtype=dtype, download=download))
 
 
 def _labels(path: str | Path) -> int | None:

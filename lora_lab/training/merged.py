@@ -24,8 +24,8 @@ from lora_lab.methods.adapters import load_adapter
 from lora_lab.methods.merge_report import SHORT, MergeReport
 from lora_lab.methods.merging import merge_for_good
 from lora_lab.methods.on_base import answer_of
-from lora_lab.training.models import STORED, is_causal, load_model, load_tokenizer, quiet
-from lora_lab.training.named import base_named_in, labels_of
+from lora_lab.training.models import STORED, auto_class, load_tokenizer, quiet
+from lora_lab.training.named import base_for, base_named_in, labels_of
 
 MARKER = "lora_lab_merge.json"
 AGREE = 1e-3  # ||difference|| / ||answer|| that one model may show when it is loaded a second time
@@ -84,7 +84,7 @@ def write_merged(
     if target in (Path(name).expanduser().resolve(), source.expanduser().resolve()):
         raise BadValue(f"{out} is what is to be merged: choose another folder to write into")
     refuse_foreign(target, MARKER)
-    model = load_model(name, labels, dtype=dtype or STORED, download=download)
+    model = base_for(source, name, labels, dtype=dtype or STORED, download=download)
     method = load_adapter(model, source).method.name
     beside = answer_of(model)
     report = merge_for_good(model)
@@ -93,8 +93,8 @@ def write_merged(
         difference = _difference(folder, model, beside)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         written = MergedCheckpoint(
-            str(out), name, str(adapter), method, _auto_class(model), SHORT[str(model.dtype)], size, tokenizer,
-            difference, report,
+            str(out), name, str(adapter), method, auto_class(type(model).__name__, model.config),
+            SHORT[str(model.dtype)], size, tokenizer, difference, report,
         )  # fmt: skip
         write_json(folder / MARKER, written.to_json())
     return written
@@ -119,15 +119,11 @@ def _difference(folder: Path, model: PreTrainedModel, beside: Tensor) -> float:
     """
     merged = answer_of(model)
     with quiet():
-        loaded = getattr(transformers, _auto_class(model)).from_pretrained(folder, local_files_only=True)
+        loaded = getattr(transformers, auto_class(type(model).__name__, model.config)).from_pretrained(
+            folder, local_files_only=True
+        )
     plain = answer_of(loaded)
     off = float((plain - merged).norm() / merged.norm())
     if not off <= AGREE:
         raise Failed(f"what was written answers otherwise in plain transformers, {off:.2g} away; nothing is kept")
     return float((plain - beside).norm() / beside.norm())
-
-
-def _auto_class(model: PreTrainedModel) -> str:
-    if type(model).__name__.endswith("ForSequenceClassification"):
-        return "AutoModelForSequenceClassification"
-    return "AutoModelForCausalLM" if is_causal(model) else "AutoModel"

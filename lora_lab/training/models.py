@@ -33,9 +33,10 @@ def load_model(
     dtype: str | torch.dtype = "fp32",
     attention: str | None = None,
     download: bool = False,
+    body: bool = False,
 ) -> PreTrainedModel:
-    """A plain transformers model, in eval mode on the CPU: a classifier when `num_labels` is given, else as it came
-    (a causal language model, or an encoder without a head).
+    """A plain transformers model, in eval mode on the CPU: a classifier when `num_labels` is given, else what its
+    config says that it is (a language model, causal, masked or from text to text; or an encoder without a head).
 
     name        "minilm", "smollm2", a folder with a checkpoint, or a hub id
     dtype       of all weights: "fp32", "bf16", "fp16", a torch dtype, or "stored" for that of the checkpoint; "nf4",
@@ -43,6 +44,7 @@ def load_model(
                 and the arithmetic in fp32, or in bf16 as "nf4+bf16"
     attention   "eager" or "sdpa"; transformers' own choice when None
     download    allow the hub to be asked; without it only files on this machine are read
+    body        leave out the head of a masked or text-to-text language model
     Raises: NotFound for a model that is not on this machine, naming what is; BadValue for a checkpoint that is damaged
     or lacks weights which would then be random. No code from a checkpoint is run, and nothing is unpickled.
     """
@@ -50,7 +52,7 @@ def load_model(
     options: dict[str, Any] = {"local_files_only": not download, "trust_remote_code": False}  # None would ask the user
     with quiet(), _one_sentence(name, download):
         config = transformers.AutoConfig.from_pretrained(source, **options)
-        loader = _loader(config, num_labels)
+        loader = getattr(transformers, _loader(config, num_labels, body))
         if num_labels is not None:
             config.num_labels = num_labels
             config.pad_token_id = _pad_token_id(config)
@@ -151,14 +153,26 @@ def _source(name: str) -> str:
     return name
 
 
-def _loader(config: Any, num_labels: int | None) -> Any:
+def auto_class(made_as: str, config: Any) -> str:
+    """The class of transformers whose `from_pretrained` gives a model of the class `made_as`, its head included."""
+    if made_as.endswith("ForSequenceClassification"):
+        return "AutoModelForSequenceClassification"
+    if made_as.endswith(("ForCausalLM", "LMHeadModel")):
+        return "AutoModelForCausalLM"
+    for name in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
+        known = getattr(transformers, name)._model_mapping
+        if type(config) in known and getattr(known[type(config)], "__name__", "") == made_as:
+            return name
+    return "AutoModel"
+
+
+def _loader(config: Any, num_labels: int | None, body: bool) -> str:
     if num_labels is not None:
         if num_labels < 1:
             raise BadValue(f"num_labels must be at least 1, not {num_labels}")
-        return transformers.AutoModelForSequenceClassification
-    made_as = (getattr(config, "architectures", None) or [""])[0]
-    causal = made_as.endswith(("ForCausalLM", "LMHeadModel"))
-    return transformers.AutoModelForCausalLM if causal else transformers.AutoModel
+        return "AutoModelForSequenceClassification"
+    found = auto_class((getattr(config, "architectures", None) or [""])[0], config)
+    return "AutoModel" if found == "AutoModelForSequenceClassification" or body else found
 
 
 def _pad_token_id(config: Any) -> int | None:

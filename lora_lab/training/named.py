@@ -1,14 +1,18 @@
-"""What an adapter's folder says of its base, before any model is loaded: its name, and how many classes it had."""
+"""What an adapter's folder says of its base: its name, how many classes it had, and whether it had a head."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.adapters import CONFIG, AdapterFile
 from lora_lab.methods.heads import HEADS
+from lora_lab.methods.layouts.base import PREFIX
 from lora_lab.methods.safe_file import read_config
-from lora_lab.training.models import local_name
+from lora_lab.training.models import load_model, local_name
 
 
 def base_named_in(folder: str | Path, option: str) -> str:
@@ -33,6 +37,18 @@ def labels_of(folder: str | Path) -> int | None:
     shapes = AdapterFile(folder).tensors.shapes
     heads = [key for key in shapes if _is_head(key)]
     return shapes[heads[-1]][0] if heads else None
+
+
+def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) -> PreTrainedModel:
+    """The base of an adapter, with its language-modelling head unless the adapter was made for the body alone.
+
+    Options and what it raises: as `load_model`, and as `labels_of`.
+    """
+    model = load_model(name, labels, **options)
+    keys = [key.removeprefix(PREFIX) for key in AdapterFile(folder).tensors.shapes if key.startswith(PREFIX)]
+    if labels is None and keys and not any(hasattr(model, key.split(".")[0]) for key in keys):
+        return load_model(name, body=True, **options)  # BertModel says encoder.layer, BertForMaskedLM bert.encoder
+    return model
 
 
 def _is_head(key: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,13 +106,13 @@ def features(
         raise BadValue("this model carries no probe; attach one first: Probe().attach(model)")
     model.eval()
     base: nn.Module = model.base_model  # type: ignore[assignment]
-    numbered = [Row(row.tokens, row.label, number) for number, row in enumerate(rows)]
+    numbered = [replace(row, place=number) for number, row in enumerate(rows)]
     found = np.empty((len(rows), int(head.trained.in_features)))  # type: ignore[arg-type]
     for batch in scoring_batches(numbered, ROWS, pad):
         if stop is not None and stop.is_set():
             return None
         moved = batch.to(device)
-        base(input_ids=moved.input_ids, attention_mask=moved.attention_mask)
+        base(**moved.inputs(base))
         found[list(batch.places)] = head.features().cpu().numpy()
     return found
 

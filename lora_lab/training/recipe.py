@@ -13,6 +13,7 @@ from lora_lab.errors import BadValue, nearest
 from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.options import make_plain
 
 # Fields that the first records lack: left out where they are 0, False or "", so that a hash stays.
 LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
@@ -67,6 +68,7 @@ class Recipe:
     start: str = ""
 
     def __post_init__(self) -> None:
+        make_plain(self)
         least_of = {"steps": 1, "batch": 1, "seed": 0, "validations": 0, "patience": 0, "examples": 0, "subset": 0}
         for name, least in least_of.items():
             value = getattr(self, name)
@@ -87,8 +89,10 @@ class Recipe:
             if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):
                 raise BadValue(f"{name} must be a number from {low} to {high}, not {value!r}")
         for name, hint in (("dropout", "; a rate is a method's own, such as LoRA(dropout=0.1)"), ("token_mean", "")):
-            if getattr(self, name) not in (False, True):
-                raise BadValue(f"{name} must be True or False, not {getattr(self, name)!r}{hint}")
+            value = getattr(self, name)
+            if value not in (False, True):
+                raise BadValue(f"{name} must be True or False, not {value!r}{hint}")
+            object.__setattr__(self, name, bool(value))  # 1 is True, and has its hash
         if self.patience and not self.validations:
             raise BadValue("patience counts validations: give at least one, or patience 0")
         if self.lr == 0:

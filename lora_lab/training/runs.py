@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,27 @@ class Run:
         """Parameters that trained: adapters and heads."""
         return self.adapter_parameters + self.head_parameters
 
+    @property
+    def dtype(self) -> str | None:
+        """What it was trained in, whatever its recipe left open, see `dtype_of`; None where it never began."""
+        return dtype_of(self.environment)
+
     def to_json(self) -> dict[str, Any]:
         """The record as `lora-lab train --json` prints it, without the predictions."""
         values = {name: value for name, value in self.__dict__.items() if name not in ("predictions", "recipe")}
         return {"version": VERSION, "hash": self.recipe.hash, "recipe": self.recipe.settings(), **values} | {
             "trainable": self.trainable
         }
+
+
+def dtype_of(environment: Mapping[str, Any]) -> str | None:
+    """The arithmetic that a run's environment tells of: bf16, nf4+bf16, or "fp32 by bf16" with products in bf16."""
+    dtype = environment.get("dtype")
+    if dtype is None:
+        return None
+    products, quantised = environment.get("products", dtype), environment.get("quantised")
+    computed = dtype if products == dtype else f"{dtype} by {products}"
+    return f"{quantised}+{computed}" if quantised else str(computed)
 
 
 def is_record(file: Path) -> bool:

@@ -20,7 +20,7 @@ import pandas as pd
 from lora_lab.errors import LabError, NotFound
 from lora_lab.experiments.choice import CELL, Cell, conclusion, free, is_cell, label, ranked, said
 from lora_lab.experiments.collect import collect
-from lora_lab.experiments.results import load
+from lora_lab.experiments.results import load, of_one_dtype
 from lora_lab.plots import BLUE, GREY, RED, metric_name, sweeps
 from lora_lab.plots.sheet import Sheet
 from lora_lab.training.metrics import factor, main_metric
@@ -115,9 +115,12 @@ class ClassPanel(MapPanel):
             except LabError as error:
                 self.words.value = cannot(str(error))
                 return
-            self.runs, left_out = comparable(found)
+            alike, left_out = comparable(found)
+            self.runs = of_one_dtype(alike)
             self.guesses = guesses(self.folder)
             others = f" {left_out:,} of them of another model, task or length are left out." if left_out else ""
+            if unlike := len(alike) - len(self.runs):
+                others += f" {unlike:,} are left out that were trained in another dtype than most."
             self.arrived = f"{len(found):,} runs from {laptops}.{others}"
             known = map(str, self.runs.dropna(axis="columns", how="all"))  # columns may be of runs that are left out
             validated = {name.removeprefix("validation_"): 0 for name in known if name.startswith("validation_")}

@@ -29,12 +29,13 @@ class Facts(NamedTuple):
     validation: float | None = None
     test: float | None = None
     error: str | None = None
+    dtype: str | None = None
 
 
 def facts_in(store: Store, metric: str) -> dict[str, Facts]:
     """Every run of a store by its hash. Raises: BadValue for a record that cannot be read."""
     frame = load(store.folder)
-    names = ("status", f"validation_{metric}", metric, "error")
+    names = ("status", f"validation_{metric}", metric, "error", "run_dtype")
     columns = [frame[name] if name in frame else [None] * len(frame) for name in names]
     return {name: Facts(*values) for name, *values in zip(frame["hash"], *columns, strict=True)}
 
@@ -84,6 +85,7 @@ class LiveSweep(Background):
             validation, test = np.array([f[1:3] for f in facts], float).T
             metrics = {f"validation_{self.metric}": validation, self.metric: test}
             words = {"status": [f.status for f in facts], "error": [f.error for f in facts]}
+            words |= {"run_dtype": [f.dtype for f in facts]}
             frame = self._lines.assign(**words, **metrics)  # type: ignore[arg-type]
             self._frame = version, frame, next(iter(eligible(ranked(frame, self.metric))), None)
         return self._frame
@@ -163,7 +165,7 @@ class LiveSweep(Background):
     def _take(self, run: Run) -> None:
         found = row(run.to_json())
         validation, test = found.get(f"validation_{self.metric}"), found.get(self.metric)
-        self.known[run.recipe.hash] = Facts(run.status, validation, test, run.error)
+        self.known[run.recipe.hash] = Facts(run.status, validation, test, run.error, run.dtype)
         self.version += 1
 
     def _has(self, name: str) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, Grid, LoRA, NotFound, Recipe
+from lora_lab import BadValue, Grid, LoRA, NotFound, PromptTuning, Recipe
 from lora_lab.experiments.grid import alpha_of, check, share
 
 
@@ -19,6 +20,17 @@ def test_every_combination_comes_once():
     assert {(r.method.rank, r.method.alpha, r.lr, r.seed) for r in recipes if r.method.targets == ("k",)} == {
         (rank, alpha, lr, seed) for rank in (1, 2) for alpha in (8, 16) for lr in (1e-3, 2e-3) for seed in range(3)
     }
+
+
+@pytest.mark.parametrize("alpha", ["2rank", np.array([8, 16])], ids=str)
+def test_values_of_numpy_make_the_same_recipes(alpha):
+    ranks, rates, seeds = np.arange(1, 4), np.array([1e-3, 2e-3]), [np.int64(0), np.int64(1)]
+    found = Grid(rank=ranks, alpha=alpha, lr=rates, seed=seeds).recipes("m", "t", steps=np.int64(5))
+    plain = alpha if isinstance(alpha, str) else alpha.tolist()
+    wanted = Grid(rank=[1, 2, 3], alpha=plain, lr=[1e-3, 2e-3], seed=[0, 1]).recipes("m", "t", steps=5)
+    assert [one.hash for one in found] == [one.hash for one in wanted]
+    with pytest.raises(BadValue, match="is lora's"):
+        Grid(rank=ranks, method=PromptTuning()).recipes("m", "t")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_lab import LoRA, Recipe, train
 from lora_lab.errors import BadValue
 from lora_lab.training.draws import drawn
 from lora_lab.training.tasks import Split, Task, load_task
+from tests.training.conftest import PLAIN
 
 
 def made(*labels: int) -> Task:
@@ -43,3 +47,24 @@ def test_a_draw_that_cannot_be_says_why():
         drawn(made(0, 1, 0, 1), 5)
     with pytest.raises(BadValue, match="2 examples of made hold no 'c'"):
         drawn(made(0, 1, 2), 2)
+
+
+def rare(folder: Path, split: str) -> str:
+    """A CSV of 40 texts with a column `split`, one of whose labels only a text of this split has."""
+    rows = [f"text {n},{'ab'[n % 2]},{'train' if n < 20 else 'validation' if n < 30 else 'test'}" for n in range(40)]
+    file = folder / "own.csv"
+    file.write_text("\n".join(["text,label,split", *rows, f"a rare text,odd,{split}"]))
+    return str(file)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_label_that_no_training_text_has_is_refused_before_a_model_is_loaded(split, tmp_path):
+    recipe = Recipe("there is no such model", rare(tmp_path, split), LoRA(rank=1), **PLAIN)
+    with pytest.raises(BadValue, match=f"'odd', which a {split} text is: .*'split'"):
+        train(recipe)
+    assert len(load_task(recipe.task).labels) == 3  # it can be scored
+
+
+def test_a_label_that_training_texts_have_alone_is_none_of_them(tmp_path):
+    task = load_task(rare(tmp_path, "train"))
+    assert len(drawn(task, 0)) == 21

@@ -12,11 +12,13 @@ import transformers
 from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PromptTuning, load_adapter, save_adapter
 from lora_lab.errors import BadValue, Failed, LabError, NotFound
 from lora_lab.methods.attach import is_adapted
+from lora_lab.methods.on_base import answer_of
 from lora_lab.training import merged
 from lora_lab.training.assets import asset_path
+from lora_lab.training.inspecting import inspect_folder
 from lora_lab.training.merged import MARKER, write_merged
 from lora_lab.training.models import load_model
-from tests.conftest import logits, randomise, tiny
+from tests.conftest import BART, BERT, logits, randomise, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 AUTO = {
@@ -70,6 +72,57 @@ def test_plain_transformers_reads_what_was_written_and_agrees(kind, method, tmp_
     assert written.loads_as == AUTO[kind].__name__
     assert written.difference < 1e-5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base", "out"]  # no scratch is left
+
+
+T5 = {
+    "vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 4,
+    "decoder_start_token_id": 0, "tie_word_embeddings": False,
+}  # fmt: skip
+WITH_HEADS = {
+    "t5": (transformers.T5ForConditionalGeneration, transformers.T5Config(**T5), "AutoModelForSeq2SeqLM"),
+    "bart": (transformers.BartForConditionalGeneration, transformers.BartConfig(**BART), "AutoModelForSeq2SeqLM"),
+    "bert": (transformers.BertForMaskedLM, transformers.BertConfig(**BERT), "AutoModelForMaskedLM"),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", WITH_HEADS)
+def test_the_head_of_another_language_model_is_in_the_checkpoint(kind, tmp_path, silent):
+    cls, config, auto = WITH_HEADS[kind]
+    torch.manual_seed(0)
+    cls(config).eval().save_pretrained(tmp_path / "base")
+    model = load_model(str(tmp_path / "base"))
+    assert type(model) is cls
+    LoRA(rank=2, targets="q,v").attach(model)
+    randomise(model)
+    save_adapter(model, tmp_path / "adapter")
+    written = write_merged(tmp_path / "adapter", tmp_path / "out", base=str(tmp_path / "base"))
+    assert written.loads_as == auto
+    plain, info = getattr(transformers, auto).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    base = cls.from_pretrained(tmp_path / "base").state_dict()
+    changed = {name for name, value in plain.state_dict().items() if not torch.equal(value, base[name])}
+    assert base.keys() == plain.state_dict().keys()
+    assert changed == {f"{site.module}.weight" for site in (p.site for p in model.lora_lab_report.placements)}
+    torch.testing.assert_close(answer_of(plain), answer_of(model), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_an_adapter_of_the_body_alone_is_merged_into_the_body(tmp_path, silent):
+    torch.manual_seed(0)
+    whole = transformers.BertForMaskedLM(transformers.BertConfig(**BERT))
+    whole.bert = transformers.BertModel(whole.config)  # with a pooler, as BERT's own checkpoint has
+    whole.save_pretrained(tmp_path / "base")
+    model = transformers.BertModel.from_pretrained(tmp_path / "base").eval()
+    LoRA(rank=2, targets="q,v").attach(model)
+    randomise(model)
+    save_adapter(model, tmp_path / "adapter")
+    base = str(tmp_path / "base")
+    written = write_merged(tmp_path / "adapter", tmp_path / "out", base=base)
+    assert written.loads_as == "AutoModel"
+    assert inspect_folder(tmp_path / "adapter", base).does_something
+    plain = transformers.AutoModel.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(answer_of(plain), answer_of(model), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_lab import LoRA, Recipe, train
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, LabWarning
 from lora_lab.training import checkpoint
 from lora_lab.training.pack import Pack, key
 from tests.training.conftest import PLAIN
@@ -144,15 +144,35 @@ def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_pa
         assert run.metrics == whole[run.recipe].metrics
 
 
-def test_a_checkpoint_of_other_runs_is_refused_and_a_damaged_one_is_none(recipe, tmp_path):
+def test_a_checkpoint_of_other_runs_is_refused(recipe, tmp_path):
     pack = Pack([recipe(), recipe(seed=1)])
     file = checkpoint.path_of(tmp_path, [lane.recipe for lane in pack.lanes])
     checkpoint.write(pack, file)
     assert [set(one.recipes) for one in checkpoint.unfinished(tmp_path)] == [{recipe(), recipe(seed=1)}]
     with pytest.raises(BadValue, match="holds no run"):
         checkpoint.restore(Pack([recipe(seed=2)]), file)
-    file.write_bytes(file.read_bytes()[:200])
-    assert checkpoint.unfinished(tmp_path) == []
+
+
+def test_a_checkpoint_that_cannot_be_read_is_kept_and_named(recipe, tmp_path):
+    pack = Pack([recipe()])
+    file = checkpoint.path_of(tmp_path, [recipe()])
+    checkpoint.write(pack, file)
+    whole = file.read_bytes()
+    for content in (whole[:200], whole.replace(b'\\"warmup\\"', b'\\"warmer\\"')):  # damaged, of another version
+        file.write_bytes(content)
+        with pytest.warns(LabWarning, match=file.name):
+            assert checkpoint.unfinished(tmp_path) == []
+        assert checkpoint.unfinished(tmp_path) == []  # and is spoken of once
+        assert content in [kept.read_bytes() for kept in file.parent.iterdir()]
+    assert len(list(file.parent.iterdir())) == 2
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_up_is_left_alone(recipe, tmp_path):
+    file = checkpoint.path_of(tmp_path, [recipe()])
+    file.mkdir(parents=True)  # opening it is an OSError
+    with pytest.raises(BadValue, match=file.name):
+        checkpoint.unfinished(tmp_path)
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_the_peak_and_the_seconds_of_a_lane_are_its_pack_s(recipe):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_lab import IA3, FullFineTuning, LoRA, PromptTuning, Recipe
 from lora_lab.errors import BadValue
+from lora_lab.methods import REGISTRY, method_from
 from lora_lab.training.recipe import recipe_from
 
 RECIPE = Recipe("minilm", "rt", LoRA(rank=4, rank_pattern={"v": 2}), lr=1e-3, steps=50, seed=3)
@@ -148,3 +152,34 @@ def test_fields_that_came_later_change_no_hash_at_their_defaults():
     assert [recipe_from(recipe.settings()) for recipe in made] == made
     with pytest.raises(BadValue, match="label_smoothing must be a number from 0 to 1"):
         Recipe("minilm", "rt", label_smoothing=1.5)
+
+
+def test_numbers_of_numpy_are_pythons_own():
+    ours = Recipe("minilm", "rt", LoRA(rank=4, rank_pattern={"v": 2}), lr=0.5, steps=50, seed=3, dropout=True)
+    method = LoRA(rank=np.int64(4), alpha=np.float64(16), rslora=np.bool_(False), rank_pattern={"v": np.int32(2)})
+    numbers = {"lr": np.float32(0.5), "steps": np.int16(50), "seed": np.array(3), "dropout": np.bool_(True)}
+    given = Recipe("minilm", "rt", method, **numbers)
+    assert given == ours
+    assert given.hash == ours.hash
+    assert json.loads(json.dumps(given.settings())) == ours.settings()
+    with pytest.raises(BadValue, match=r"^seed must be a whole number of at least 0, not \[0, 1\]"):
+        Recipe("minilm", "rt", seed=np.arange(2))
+    with pytest.raises(BadValue, match=r"^steps must be"):
+        Recipe("minilm", "rt", steps=np.bool_(True))
+
+
+OPTIONS = {"rank": 8, "tokens": 8, "size": 8, "top": 1, "hidden": 8, "l2": 2}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_methods_take_numbers_of_numpy(name):
+    known = {field.name for field in fields(REGISTRY[name])} & OPTIONS.keys()
+    ours, given = ({"name": name, **{n: make(OPTIONS[n]) for n in known}} for make in (int, np.int64))
+    assert method_from(given) == method_from(ours)
+    assert Recipe("minilm", "rt", method_from(given)).hash == Recipe("minilm", "rt", method_from(ours)).hash
+
+
+@pytest.mark.parametrize("name", ["dropout", "token_mean"])
+def test_one_is_true_and_has_its_hash(name):
+    for number, value in ((1, True), (0, False), (1.0, True)):
+        assert Recipe("minilm", "rt", **{name: number}).hash == Recipe("minilm", "rt", **{name: value}).hash

@@ -162,7 +162,7 @@ class Cells:
     """The runs of a store that are of one kind, and the seeds of a setting at its own best rate."""
 
     def __init__(self, store: str | Path | None, ours: str) -> None:
-        from lora_lab.experiments.results import load
+        from lora_lab.experiments.results import load, of_one_dtype
         from lora_lab.training.runs import FINISHED, Store
 
         self.folder = Path(store) if store else shipped(f"data/results/sweeps/{ours}")
@@ -172,8 +172,10 @@ class Cells:
         if not len(frame):
             raise NotFound(f"there are no finished runs in {self.name}; sweep first, or leave the store out for ours")
         kinds = frame[KIND].astype(str).agg(" ".join, axis=1)
-        of_one = kinds == kinds.mode().iloc[0]
-        self.frame, self.store = frame[of_one].assign(validation_score=_score), Store(self.folder)
+        frame = frame[kinds == kinds.mode().iloc[0]]
+        of_one = of_one_dtype(frame)  # where the recipes left it to the machine
+        self.others = len(frame) - len(of_one)
+        self.frame, self.store = of_one.assign(validation_score=_score), Store(self.folder)
 
     def values(self, column: str) -> list[Any]:
         """What there is of a setting, sorted."""
@@ -228,7 +230,8 @@ class Cells:
         """Where the runs lie, how many, and their kind."""
         first = self.frame.iloc[0]
         kind = f"{first['model']} on {first['task']}, {first['steps']} steps of {first['batch']}"
-        return f"{self.name}: {len(self.frame)} runs of {kind}"
+        others = f", in {first['run_dtype']}; {self.others} in another dtype are left out" if self.others else ""
+        return f"{self.name}: {len(self.frame)} runs of {kind}{others}"
 
 
 def _score(frame: pd.DataFrame) -> pd.Series:
