@@ -235,7 +235,8 @@ assert said.word == "undecided" and claim("13", tasks="minilm_rt", margin=0.03).
 
 # %% [markdown]
 # **Which LoRA?** What our comparison says of LoRA is about rank 8 on `q` and `v`, the paper's choice. QLoRA's figure 2 and LoRA Without Regret report attention alone to be the weaker variant (lesson 07). So our reference
-# has LoRA of the same rank on all linear layers, too; `q,v` has 80.9<!--compare.lora--> %, full fine-tuning 82.3<!--compare.full--> %. (It trains 4.5 times as many numbers, so this compares two recipes, not two places at one
+# has LoRA of the same rank on all linear layers, too: ?<!--compare.lora-all-linear--> %, where `q,v` has 80.9<!--compare.lora--> % and full fine-tuning 82.3<!--compare.full--> %. The verdict on it against full
+# fine-tuning is *?<!--compare.lora-all-linear.against-full-->*, on `q,v` it is *worse<!--compare.lora.against-full-->*. (It trains 4.5 times as many numbers, so this compares two recipes, not two places at one
 # budget.) Whatever you say about "LoRA" from such a table, say which one, on which task and after how many steps.
 #
 # ### Exercise 3 · 2 minutes
