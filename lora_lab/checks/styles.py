@@ -15,7 +15,7 @@ from lora_lab.training.pairs import LEAST, read
 
 IGNORED = -100  # the label that cross-entropy skips
 REPLIES = {
-    "a": "prices change: pairs would teach those of the day of training, and nobody can look up what the model has kept",
+    "a": "prices change: pairs would teach those of the day of training, and nobody can look up what the model kept",
     "b": "facts that change belong in the prompt, where they can be looked up and corrected; a style can be trained",
     "c": "a higher rank has more room, but what it keeps is still the price of the day of training",
 }
