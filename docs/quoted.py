@@ -63,11 +63,21 @@ def rates() -> dict[str, str]:
 
 
 def targets() -> dict[str, str]:
-    """Lesson 07: each choice of matrices at its best rate by validation, in percent of the test sentences."""
+    """Lesson 07: each choice of matrices at its best rate by validation, in percent of the test sentences.
+
+    targets.dead: runs at the highest rate that end at chance, below 55 %; targets.dead.v: those of v.
+    """
     runs = load(RESULTS / "sweeps" / "target_modules")
+    highest = runs[runs.lr == runs.lr.max()]
+    dead = highest[highest.accuracy < 0.55]
     best = runs.groupby(["targets", "lr"])[["validation_accuracy", "accuracy"]].mean().reset_index()
     best = best.loc[best.groupby("targets").validation_accuracy.idxmax()]
-    return {f"targets.{one.targets.replace(',', '+')}": f"{100 * one.accuracy:.1f}" for one in best.itertuples()}
+    return {
+        **{f"targets.{one.targets.replace(',', '+')}": f"{100 * one.accuracy:.1f}" for one in best.itertuples()},
+        "targets.dead": str(len(dead)),
+        "targets.dead.of": str(len(highest)),
+        "targets.dead.v": str((dead.targets == "v").sum()),
+    }
 
 
 def inside() -> dict[str, str]:

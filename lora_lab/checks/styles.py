@@ -15,9 +15,9 @@ from lora_lab.training.pairs import LEAST, read
 
 IGNORED = -100  # the label that cross-entropy skips
 REPLIES = {
-    "a": "a style says old things in a new way; prices were never in the base, and a few pairs do not put them there",
-    "b": "facts belong into the prompt, where they can be looked up and changed; a style belongs into the adapter",
-    "c": "rank is room for change, not a store that is filled with facts by asking for form",
+    "a": "prices change: pairs would teach those of the day of training, and nobody can look up what the model kept",
+    "b": "facts that change belong in the prompt, where they can be looked up and corrected; a style can be trained",
+    "c": "a higher rank has more room, but what it keeps is still the price of the day of training",
 }
 
 

@@ -76,7 +76,7 @@ def _draw(axes: Any, row: Mapping[str, Any]) -> None:
     """One dtype: its seeds as small dots, its mean in the mark of its verdict."""
     colour, marker = OUTCOMES.get(row["outcome"], ("#222222", "D"))
     axes.scatter([row["bits"]] * len(row["each"]), [100 * y for y in row["each"]], s=16, color=colour, alpha=0.5)
-    name = row["outcome"] or ("what the others are judged by" if row["dtype"] == SIXTEEN else "alone")
+    name = row["outcome"] or ("reference (bf16)" if row["dtype"] == SIXTEEN else "alone")
     axes.scatter([row["bits"]], [100 * row["mean"]], s=64, color=colour, marker=marker, zorder=3, label=name)
 
 

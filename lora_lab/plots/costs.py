@@ -61,7 +61,7 @@ def _memory_said(rows: Sequence[Found]) -> str:
     known = [row for row in rows if row.get("predicted_bytes")]
     if len(known) < 2:
         return "Peak memory of a training step"
-    by_name = {row["method"]: row for row in known}
+    by_name = {row["method"]: row for row in reversed(known)}  # of several the first
     most, least = (f(known, key=lambda row: row["predicted_bytes"]) for f in (max, min))
     if {"full", "lora"} <= by_name.keys():  # the two that a reader asks about
         most, least = by_name["full"], by_name["lora"]

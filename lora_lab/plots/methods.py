@@ -43,18 +43,18 @@ KINDS = ("quality", "rates", "memory", "time")
 
 def finding(found: Found) -> str:
     """One sentence: what the verdicts say of LoRA against full fine-tuning; without them, who has the best mean."""
-    rows = {row["method"]: row for row in reversed(found["methods"])}
+    rows = {row["method"]: row for row in reversed(found["methods"])}  # of several the first
     verdict = ((rows.get("lora") or {}).get("against") or {}).get("full")
     if not verdict or "full" not in rows:
         return _best_mean(found)
-    share = trainable(rows["lora"]) / max(1, trainable(rows["full"]))
-    costs = f"{100 * share:.2g} % of its parameters"
+    lora = label_of(rows["lora"])
+    costs = f"{100 * trainable(rows['lora']) / max(1, trainable(rows['full'])):.2g} % of the parameters"
     within = f" within {scaled(found['margin'], found['metric']):g} points" if found["metric"] in SHARES else ""
     return {
-        "equivalent": f"LoRA is equivalent to full fine-tuning{within} at {costs}",
-        "better": f"LoRA is better than full fine-tuning, at {costs}",
-        "worse": f"Full fine-tuning is better than LoRA, which trains {costs}",
-    }.get(verdict["kind"], f"LoRA at {costs} against full fine-tuning: undecided")
+        "equivalent": f"{lora} is equivalent to full fine-tuning{within} at {costs}",
+        "better": f"{lora} is better than full fine-tuning, at {costs}",
+        "worse": f"Full fine-tuning is better than {lora}, which trains {costs}",
+    }.get(verdict["kind"], f"{lora} ({costs}) vs full fine-tuning: undecided")
 
 
 def _best_mean(found: Found) -> str:
@@ -129,12 +129,12 @@ def rate_curves(found: Found, reference: Found | None = None) -> Picture:
     grid = picture.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(rows) :]:
         axes.set_visible(False)
-    old = {row["method"]: row for row in (reference or {"methods": []})["methods"]}
+    old = {label_of(row): row for row in (reference or {"methods": []})["methods"]}
     for axes, row in zip(grid.flat, rows, strict=False):
         for other in rows:
             _rate_line(axes, other, metric, color="#dddddd", linewidth=0.8, zorder=1)
-        if row["method"] in old:
-            _rate_line(axes, old[row["method"]], metric, color=PALE, linewidth=2.5, linestyle=":", zorder=2)
+        if label_of(row) in old:
+            _rate_line(axes, old[label_of(row)], metric, color=PALE, linewidth=2.5, linestyle=":", zorder=2)
         _own_rates(axes, row, metric)
     said, width = _rates_said(rows), picture.get_figwidth()
     picture.suptitle(fill(capital(said), int(11.8 * width)), fontsize=10)
@@ -172,8 +172,9 @@ def _rates_said(rows: Sequence[Found]) -> str:
         return "No rate has been chosen yet"
     low, high = min(chosen, key=chosen.__getitem__), max(chosen, key=chosen.__getitem__)
     times = chosen[high] / chosen[low]
-    said = f"{high} takes a rate {times:,.0f} times that of {low}" if times >= 1.5 else "All take about the same rate"
-    return f"{said}; at the edge of what was tried: {', '.join(edges)}" if edges else said
+    alike = "All have about the same best rate"
+    said = f"best rate of {high}: {times:,.0f} times that of {low}" if times >= 1.5 else alike
+    return f"{said}; at the edge of the grid: {', '.join(edges)}" if edges else said
 
 
 def picture(kind: str, found: Found, reference: Found | None = None) -> Picture | None:

@@ -2,7 +2,7 @@
 # # 08 · LoRA, full fine-tuning, a soft prompt
 #
 # **Goal.** Compare methods so that somebody else could believe it: each at its own rate, over several seeds, with costs beside quality and a verdict that may
-# be "undecided". Then test three sentences that everyone repeats: "almost no quality drop", "prompt tuning is weaker", "LoRA forgets less".
+# be "undecided". Then test two sentences that everyone repeats: "almost no quality drop" and "prompt tuning is weaker".
 #
 # **Time box.** 60 minutes. This machine trains during some of them; the first code cell says how long.
 # **Before this:** lesson 04 (training), 05 (memory), 06 (the rate comes first).
@@ -22,7 +22,7 @@ print(room_for("08"))
 
 # %% [markdown]
 # ## Four ways to teach a model a task
-# All four begin with the same MiniLM, which never saw a review's label, and end with a **head**: a small layer from what the model says of a sentence to two classes.
+# All four begin with the same MiniLM, which never saw a review's label, and end with a **head**: a small layer that maps the model's representation of a sentence to two classes.
 #
 # | | what trains | the model itself |
 # |---|---|---|
@@ -51,15 +51,17 @@ assert counts["prompt"] == 20 * 384 and counts["lora"] == 6 * 2 * 8 * (384 + 384
 # ## What makes a comparison fair
 # - **The same** base model, sentences, order of sentences for a seed, number of steps, head. The last step counts, not the luckiest.
 # - **A rate of its own for each**, chosen on the *validation* sentences from equally many. Where the best one is the last of its row, more are tried; if even the last of
-#   those is best, the row says **edge**: it may be better than it looks.
+#   those is best, the row says **edge**: it may be better than it looks. One tuning seed and 500 sentences choose, for every method alike: an accuracy on 500 sentences has a standard
+#   error of almost two points, so each of these rates is a noisy choice.
 # - **Seeds** that were not used for choosing. The *test* sentences are scored once, at the end.
 # - **Costs** beside quality: numbers that train, file, memory, seconds, added tokens.
 #
-# **Predict** the order, best first. By how many points of accuracy will full fine-tuning be ahead of LoRA (negative: behind)? And the rates: how many times larger will the soft prompt's
-# be than full fine-tuning's?
+# **Predict** the order, best first. By how many points of accuracy will full fine-tuning be ahead of LoRA (negative: behind)? Which word will the verdict on LoRA against full
+# fine-tuning be in your run: better, worse, equivalent or undecided? And the rates: how many times larger will the soft prompt's be than full fine-tuning's?
 
 # %%
 guess_order = []  # for example ["lora", "full", "prompt", "probe"]
+guess_word = None  # for example "worse"
 guess_ahead, guess_times = None, None  # points; times
 
 # %% [markdown]
@@ -79,7 +81,7 @@ panel.show()
 # %%
 CATCH_UP = False
 found = reference if CATCH_UP else panel.result().to_json()
-rows = {row["method"]: row for row in found["methods"]}
+rows = {row["method"]: row for row in reversed(found["methods"])}  # of two LoRAs the first: on q and v
 made = reference["environment"]
 print(f"reference: {len(reference['methods'])} methods, {len(reference['seeds'])} seeds, {reference['steps']} steps, made on {made['hardware']}, {made['date']}")
 
@@ -100,39 +102,38 @@ assert not set(found["seeds"]) & set(found["tuning_seeds"])  # what chose the ra
 
 # %% [markdown]
 # ## The reference behind yours
-# Pale: our comparison, all ten methods. Names in grey are methods that you did not run: `head` (only the head), `bitfit` (biases), `ia3` (factors), `bottleneck` (small layers in between),
-# `prefix` and `ptuning` (other soft prompts). Where your dots lie off the pale ones of the same mark, seeds, steps or the machine did that.
+# Pale: our comparison, ten methods, and LoRA a second time on all linear layers. Names in grey are rows that you did not run: `head` (only the head), `bitfit` (biases), `ia3`
+# (factors), `bottleneck` (small layers in between), `prefix` and `ptuning` (other soft prompts). If your dots are not where ours are, the seeds, the number of steps or the machine made
+# the difference.
 #
-# Before a comparison is used, look whether it can be right at all. Ours was to meet three conditions, written down beforehand: full fine-tuning between 82 and 87 %, LoRA within three
-# points of it, and a soft prompt above a mere head.
+# Before you use a comparison, check that it is plausible. A soft prompt trains the head as well, so it should beat the head alone; and full fine-tuning should beat the probe, which
+# changes nothing. A comparison that fails there has a bug, not a finding.
 
 # %%
 from lora_lab.plots.methods import finding, memory, quality, rate_curves
 
-ours = {row["method"]: row["accuracy"]["mean"] for row in reference["methods"]}
+ours = {row["label"]: row["accuracy"]["mean"] for row in reference["methods"]}
 print({name: f"{100 * mean:.1f} %" for name, mean in sorted(ours.items(), key=lambda item: -item[1])})
 print("our reference says:", finding(reference))
 quality(found, reference)
 
 # %% claim
-assert 0.82 <= ours["full"] <= 0.87
-assert abs(ours["full"] - ours["lora"]) <= 0.03
-assert ours["prompt"] > ours["head"]
+assert ours["full"] > ours["probe"] and ours["prompt"] > ours["head"]
 
 # %% [markdown]
-# One bar stands where no seed is: that of the bottleneck. Three of its five seeds are among the best of all, two have ended at a coin's 50 %. The rate that *one* tuning seed
-# liked was too large for some others. A mean alone would have hidden that, and so the verdict on it is "undecided". The seeds of P-tuning, too, lie far from one another; those of the others do not.
+# Look at the seeds before you look at a mean. Where they lie tens of points apart, some have ended at a coin's 50 %: the rate that the *one* tuning seed liked was too large for them. The bar of
+# such a mean sits where no seed is, and the verdict cannot be anything but "undecided".
 
 # %%
-apart = {row["method"]: 100 * (max(row["accuracy"]["each"]) - min(row["accuracy"]["each"])) for row in reference["methods"]}
+apart = {row["label"]: 100 * (max(row["accuracy"]["each"]) - min(row["accuracy"]["each"])) for row in reference["methods"]}
 print({name: f"{points:.1f} points" for name, points in apart.items()})
 
 # %% claim
-assert apart.pop("bottleneck") > 25 and 6 < apart.pop("ptuning") < 12 and max(apart.values()) < 6  # between the seeds of one method
+assert max(apart.values()) > 5 and apart["LoRA r8 q,v"] < 3 and apart["full"] < 3  # between the seeds of one method
 
 # %% [markdown]
 # ## A rate for each
-# One small picture a method; the ring is what validation chose. Look how far apart the rings are.
+# One small picture per method; the ring is what validation chose. Look how far apart the rings are.
 
 # %%
 chosen = {name: row["lr"] for name, row in rows.items() if row["lr"]}
@@ -147,8 +148,13 @@ for row in found["methods"]:
 assert chosen["prompt"] > 10 * chosen["full"]
 
 # %% [markdown]
-# A *few* numbers that train must go far to change anything; *all* of them need move only a little each. Whoever gives every method LoRA's rate has decided the comparison: full fine-tuning would
-# be torn apart at it, and a soft prompt would hardly move. (The probe has no rate: it has one best solution, which is computed.)
+# In our reference full fine-tuning chose 0.0001<!--compare.full.rate-->, LoRA 0.002<!--compare.lora.rate--> and the soft prompt 0.032<!--compare.prompt.rate-->. If you give every method LoRA's
+# rate, you have decided the comparison in advance. (The probe has no rate: it has one best solution, which is computed.)
+#
+# Why does LoRA want a larger rate? Not because so few numbers train: then rank 1 would want a far larger one than rank 512. In lesson 06 the best rate hardly moves with the rank (by +0.02<!--rates.rank-slope--> octaves per octave of rank; 95 %: -0.07<!--rates.rank-slope.low--> to +0.14<!--rates.rank-slope.high-->), and *LoRA Without
+# Regret* (Schulman 2025) reports the same for ranks 4 to 512. What counts is how the numbers enter: as a *product*, $\frac{\alpha}{r} B A$, that starts at B = 0. One factor's step is worth what the
+# other factor and alpha make of it, and a larger alpha lowers the best rate (lesson 06). That report finds about ten times full fine-tuning's rate; ours is one of four rates, chosen by one
+# seed, so do not read our ratio to the digit.
 #
 # ### Exercise 1 · 3 minutes
 # Which rate did validation choose for LoRA, and why was it not the test sentences that chose?
@@ -162,7 +168,7 @@ checks.check_tuned_rate(rate=rows["lora"]["lr"], why="b", found=found)
 
 # %% [markdown]
 # ## "Almost no quality drop"
-# So it says on the box of LoRA. Nearly always the proof is two means that look alike, or "p > 0.05" (**p** is how often luck alone makes so large a difference). What does that prove? Let us *make* two methods of which one is
+# That is what it says on the tin. Nearly always the proof is two means that look alike, or "p > 0.05" (**p** is how often luck alone would make so large a difference if there were none). What does that prove? Let us *make* two methods of which one is
 # worse by three points, about 79 against 76 %, and test each pair on 200 sentences, a hundred times. **Predict:** in how many of the hundred will no difference be found (p > 0.05)?
 
 # %%
@@ -207,12 +213,13 @@ def equivalent(low, high, margin):
 checks.check_equivalence_rule(equivalent)
 
 # %% [markdown]
-# Now the claim, once for our reference and once for your own runs. **Say first** which of the four it will be for yours: better, worse, equivalent, undecided.
+# Now the claim, once for our reference and once for your own runs.
 
 # %%
 for name, one in (("reference", reference), ("yours" + mark, found)):
-    said = next(row for row in one["methods"] if row["method"] == "lora")["against"]["full"]
-    print(f"LoRA against full fine-tuning, {name}: {said['words']}")
+    for row in (row for row in one["methods"] if row["method"] == "lora"):
+        print(f"{row['label']} against full fine-tuning, {name}: {row['against']['full']['words']}")
+print("you said", guess_word or "nothing", "and yours is", rows["lora"]["against"]["full"]["kind"])
 kinds = {row["label"]: row["against"]["full"]["kind"] for row in reference["methods"] if "full" in row["against"]}
 for kind in ("better", "equivalent", "undecided", "worse"):
     print(f"{kind:10} against full:", ", ".join(name for name, own in kinds.items() if own == kind) or "none")
@@ -227,6 +234,11 @@ said
 assert said.word == "undecided" and claim("13", tasks="minilm_rt", margin=0.03).word == "true"
 
 # %% [markdown]
+# **Which LoRA?** What our comparison says of LoRA is about rank 8 on `q` and `v`, the paper's choice. QLoRA's figure 2 and LoRA Without Regret report attention alone to be the weaker variant (lesson 07). So our reference
+# has LoRA of the same rank on all linear layers, too: 80.9<!--compare.lora-all-linear--> %, where `q,v` has 80.9<!--compare.lora--> % and full fine-tuning 82.3<!--compare.full--> %. The verdict on it against full
+# fine-tuning is *worse<!--compare.lora-all-linear.against-full-->*, on `q,v` it is *worse<!--compare.lora.against-full-->*. (It trains 4.5 times as many numbers, so this compares two recipes, not two places at one
+# budget.) Whatever you say about "LoRA" from such a table, say which one, on which task and after how many steps.
+#
 # ### Exercise 3 · 2 minutes
 # A paper compares two methods on 200 sentences: 80 and 77 %, p = 0.4. "There is no significant difference, so they are equal." Which reply is right?
 # - **a** Yes: p > 0.05 means that there is no difference. **b** Yes, and the larger p is, the more alike they are. **c** No: the interval is to lie inside a margin.
@@ -238,7 +250,7 @@ checks.check_not_equal(...)  # "a", "b" or "c"
 checks.check_not_equal("c")
 
 # %% [markdown]
-# **Stop here** if time is short. You have compared fairly and know what a verdict may say; the rest looks at what full fine-tuning and soft prompts cost, at luck, little data and forgetting.
+# **Stop here** if time is short. You have compared fairly and know what a verdict may say; the rest looks at what full fine-tuning and soft prompts cost, at luck and little data.
 #
 # ## Where full fine-tuning wins, and what it pays
 # Any method that stands under *worse* above has lost against full fine-tuning, beyond luck and after correction for the many comparisons. The price of full fine-tuning:
@@ -268,7 +280,7 @@ checks.check_added_share(...)
 checks.check_added_share(100 * 20 / 27)
 
 # %%
-sizes = {row["method"]: row for row in reference["methods"]}
+sizes = {row["method"]: row for row in reversed(reference["methods"])}
 for name in ("prompt", "lora"):
     print(f"{name:7} {sizes[name]['trainable']:7,} numbers, {sizes[name]['peak_bytes'] / 2**20:6,.0f} MiB, {sizes[name]['added_tokens']} tokens added")
 
@@ -277,7 +289,7 @@ assert sizes["prompt"]["trainable"] < sizes["lora"]["trainable"] / 9
 assert sizes["prompt"]["added_tokens"] == 20 and sizes["lora"]["added_tokens"] == 0
 
 # %% [markdown]
-# Fewest numbers is not least memory, nor least time: the added tokens pass through every layer, in training *and ever after*, while LoRA can be merged (lesson 09) and then costs nothing. PEFT's own
+# The fewest trainable numbers does not mean the least memory, or the least time: the added tokens pass through every layer, in training *and in use*, while LoRA can be merged (lesson 09) and then costs nothing. PEFT's own
 # suite (one 3B model, 200 soft tokens) reports 22.7 GiB for the prompt and 20.8 for LoRA.
 #
 # ## "Prompt tuning is weaker"
@@ -305,14 +317,15 @@ rates, starts = ([1e-3, 1e-1] if FAST else [1e-3, 1e-2, 1e-1]), ("random", "voca
 how = {"steps": terms["steps"], "batch": 8, "validations": 1}
 recipes = [Recipe("minilm", task, PromptTuning(20, init=start), lr=lr, seed=seed, **how) for start in starts for lr in rates for seed in range(terms["seeds"])]
 prompts = sweep(recipes, store / "prompts")
+chosen_rate = prompts.frame.groupby(["init", "lr"]).validation_accuracy.mean().unstack().idxmax(axis=1)  # of each start, on validation
 swing = prompts.frame.groupby(["init", "lr"]).accuracy.mean().unstack()
 (100 * swing).round(1)
 
 # %%
 by_rate = 100 * (swing.max(axis=1) - swing.min(axis=1)).max()
-best = {start: swing.loc[start].max() for start in starts}
-print(f"from the worst rate to the best: {by_rate:.1f} points; vocabulary start minus random start, each at its best rate: {100 * (best['vocabulary'] - best['random']):+.1f}{mark}")
-at_best = {start: prompts.at(init=start, lr=float(swing.loc[start].idxmax())) for start in starts}
+at_best = {start: prompts.at(init=start, lr=float(chosen_rate[start])) for start in starts}
+ahead = 100 * (at_best["vocabulary"].accuracy.mean() - at_best["random"].accuracy.mean())
+print(f"from the worst rate to the best: {by_rate:.1f} points; vocabulary start minus random start, each at the rate that validation chose: {ahead:+.1f}{mark}")
 answer = verdict(at_best["vocabulary"], at_best["random"])
 print("vocabulary start against random start:", answer)
 
@@ -321,8 +334,7 @@ assert prompts.failed == 0 and len(prompts) == len(recipes)
 assert FAST or by_rate > 2  # the rate alone moves it by more than seeds do
 
 # %% [markdown]
-# (A look, not a judgement: the two rates above were picked on the test sentences, which exercise 1 forbids; with validation it would be a choice.) A sentence such as "prompt tuning reaches so much" means little
-# without its rate and its start. The same holds for IA3 above, and for LoRA in lesson 06.
+# A sentence such as "prompt tuning reaches so much" means little without its rate and its start. The same holds for IA3 above, and for LoRA in lesson 06.
 #
 # ## Little data
 # With 50 sentences in place of 6,000, is there still something to gain over the head? Three draws of 50, the same for both methods. **Say** how far apart the draws of one method will lie, in points.
@@ -343,9 +355,15 @@ assert len(few.frame) == 2 * (2 if FAST else 3)
 # Set the two figures beside each other: where draws of *one* method lie as far apart as the methods do, one draw says nothing. The paper's table 16 is to be read with that in mind. `little` draws the whole curve,
 # from 50 sentences to all, over ten draws: `help(little)`.
 #
-# ## "LoRA forgets less" · optional
-# **Forgetting**: how much worse a language model predicts text of *another* kind after tuning (the title is that of Biderman et al. 2024: "LoRA learns less and forgets less"). The rival explanation is that LoRA simply *learns* less, so `forgetting` compares where both have come to the same loss. This trains SmolLM2 and takes some
-# minutes: set `FORGET = True`. The suite above gives a warning beforehand (one run of each): the loss on other text rose by 0.05 with LoRA r32, by 0.03 with full fine-tuning at its small rate, and by 0.74 with the default prompt.
+# ## Forgetting · an experiment of your own
+# **Forgetting** is how much worse a language model predicts text of *another* kind after tuning. This lab has no result on it, only what others report:
+# - Biderman et al. 2024 ("LoRA learns less and forgets less"; one model, Llama-2-7B, on code and mathematics). In continued pretraining LoRA stayed clearly below full fine-tuning at every rank they tried. On code
+#   instructions rank 256 matched it, ranks 16 and 64 did not. LoRA forgot less of what the base could do, the less the smaller the rank. Mostly both lie on one frontier, on which whoever learns more forgets
+#   more; in code some of their LoRA models forgot less for about as much learning.
+# - PEFT's suite, above (one run each): the loss on other text rose by 0.05 with LoRA r32, by 0.03 with full fine-tuning at its small rate, and by 0.74 with the default prompt.
+#
+# So the fair question is what is forgotten for *equal* learning: `forgetting` compares where both have come to the same loss. It trains SmolLM2 and takes some minutes: set `FORGET = True`. One seed shows how it
+# is done; it decides nothing.
 
 # %%
 FORGET = False
@@ -359,7 +377,8 @@ if FORGET:
 # ## What you know now
 # - A comparison needs a rate for each, seeds, test once, and costs beside quality. At *one* rate you compare how well it suits each.
 # - "Not significantly different" is not "equal". Equality is shown by an interval inside a margin fixed beforehand; until then it is undecided.
-# - What trains fewest numbers is not cheapest: a soft prompt makes every sentence longer, for ever.
+# - What trains fewest numbers is not cheapest: a soft prompt makes every sentence longer, in training and in use.
+# - A verdict on "LoRA" is one on its rank, matrices and rate; `q,v` is the weaker choice in two reports.
 # - In PEFT's suite rate and start move prompt tuning by more than what is then left between it and LoRA: a single figure for it says little.
 # - On little data look first how far apart the draws of one method lie.
 #

@@ -2,7 +2,7 @@
 # # 10 · Supervised fine-tuning in three voices
 #
 # **Goal.** Teach a small chat model three ways of speaking from questions with answers: see what it reads and what it learns, tune one voice live, swap voices
-# on one base, and measure that they are told apart. And find out what was *not* taught.
+# on one base, and measure whether they are told apart. And find out what such a tuning does to what the model knows.
 #
 # **Time box.** 60 minutes. **Before this:** lesson 04 (training); 09 helps. **This machine** needs more memory than in other lessons; the first code cells say how much, and measure how long a step takes.
 
@@ -27,7 +27,7 @@ print(f"reference: three voices on {reference['recipes']['captain']['model']}, m
 # %% [markdown]
 # ## The words
 # - **Supervised fine-tuning** (SFT) goes on training a language model on pairs: a **prompt**, and the **response** that we wish for. It is still next-token
-#   prediction; only the texts are chosen, and only the response counts.
+#   prediction; the texts are chosen, and by convention only the response counts in the loss. (Training on the prompts as well is SFT, too.)
 # - SmolLM2-135M-*Instruct* has been through that once, with some 460,000 conversations (its makers' *smol-smoltalk*): it answers questions politely. We use 180.
 # - A **chat template** is the layout in which such a model has read all its conversations: who speaks, where a turn ends.
 # - The pairs are ours, written for this lesson: the *same* 240 everyday questions answered by a ship's captain, by a strict writer of JSON and by a King James
@@ -63,11 +63,11 @@ assert "helpful AI assistant named SmolLM" in rendered(tokenizer, question("Why 
 
 # %% [markdown]
 # Most of it is the template's: `<|im_start|>` and `<|im_end|>` mark the turns, and the template slips in a **system prompt of its own** where we give none. A model tuned *with* this
-# layout and asked *without* it (or the other way round) is asked in a language that it was not taught: a common cause of "my fine-tune does nothing". The template
+# layout and asked *without* it (or the other way round) is addressed in a format it was never trained on: a common cause of "my fine-tune does nothing". The template
 # comes with the tokenizer, so nobody needs to type it.
 #
 # ## What it learns
-# The model reads the whole row, prompt and response. But it is to learn to *answer*, not to ask, so the loss looks at the response only: everywhere else the label is
+# The model reads the whole row, prompt and response. Here it is to learn to *answer*, not to ask, so the loss looks at the response only: everywhere else the label is
 # **-100**, which cross-entropy skips. Below, `·` stands beside what is skipped. **Look** at the very last token: why must it be learnt, too?
 
 # %%
@@ -119,7 +119,12 @@ for prompt, text in zip(some, before):
 # %% [markdown]
 # ## Train one voice
 # **Predict** two perplexities of the captain's *held-out* answers. (Perplexity: between how many tokens the model hesitates, on average; 1 is certainty.) Before training, and after it?
-# Validation chose the learning rate for our reference; what it tried:
+
+# %%
+guess_before, guess_after = None, None
+
+# %% [markdown]
+# Validation chose the learning rate for our reference. What it tried, with the perplexity on the validation pairs, and how long your own run will take:
 
 # %%
 for name, tried in reference["tried"].items():
@@ -130,7 +135,6 @@ with torch.inference_mode():
     base(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
 n, forward = steps(reference["recipes"]["captain"]["steps"], 6), time.perf_counter() - began
 print(f"{n} steps of 4 pairs: about {4 * forward * n:.0f} s here, and as long again for validation")  # a step is about 3 forwards and what is around them
-guess_before, guess_after = None, None
 
 # %% [markdown]
 # Press **Start** and read on while the curve falls. The panel offers the other voices, too: `json`, `preacher`, and the plain-text styles `kjv` and `shakespeare`.
@@ -213,7 +217,7 @@ assert reference["questions"] == asked
 # ## Are they told apart?
 # Reading a few good answers convinces everybody of everything. Three measures, fixed beforehand, on all 30 held-out questions:
 # 1. **Form.** Of the JSON voice's answers at least 90 % must parse and fit the schema (four keys, the right types).
-# 2. **Likelihood.** Each adapter scores each voice's written answers. Each voice must be likeliest to its *own* adapter.
+# 2. **Likelihood.** Each adapter scores each voice's written answers. Each voice must be most likely under its *own* adapter.
 # 3. **Words.** An *ear* counts words: from the *training* answers it has learnt how often each voice says "ye", "hath" or "certainty", and names the voice that a new answer's
 #    words fit best. What share of each adapter's answers does it take for the right voice?
 #
@@ -236,10 +240,10 @@ assert reference["fits"]["json"] >= 0.9 and reference["fits"]["base"] == 0
 assert all(reference["heard"][name][name] == max(reference["heard"][name].values()) for name in voices)
 
 # %% [markdown]
-# The captain's adapter finds the preacher *less* surprising than the base does: both speak an old English that the base was polite enough to avoid. It finds JSON more surprising. A voice is not an isolated
-# switch. Read *columns*: along a row texts differ, and a strict form is easier to foresee than a sermon: the JSON column is low for its adapter because half of its tokens are braces and keys, not because that voice is learnt best.
-# The ear is cruder: it must name one of its three voices, of the base's plain answers, too, and words are not wit. Before such a measure is used, look how often it is right where the truth is known: on the
-# *written* held-out answers.
+# The captain's adapter finds the preacher *less* surprising than the base does, and JSON more surprising. A voice is not an isolated switch. (Perhaps because captain and preacher share old words; that is a guess, which nothing
+# here tests.) Read *columns*: along a row the texts differ, and a strict form is easier to predict than a sermon, so a low number for JSON does not mean that this voice is learned best.
+# The ear is cruder: it has to pick one of the three voices even for the base's plain answers, and it counts words, not wit. Before you use such a measure, look how often it is right where the truth is known: on
+# the *written* held-out answers.
 
 # %%
 from lora_lab.experiments.styles import our_ear
@@ -286,8 +290,8 @@ assert not torch.equal(bank.model(**ahoy).logits, again(**ahoy).logits)  # on is
 bank.use(None)
 
 # %% [markdown]
-# ## Style, not new knowledge
-# Do our voices *know* more than the base? Twelve questions with a one-word answer that none of the voices was trained on. **Predict** how many each gets right, out of twelve. And the
+# ## What do they know?
+# Twelve questions with a one-word answer, on facts that none of the voices was trained on. Does a voice keep what the base knows? **Predict** how many each gets right, out of twelve. And the
 # JSON voice says how certain it is: how often will it say "high"?
 
 # %%
@@ -303,8 +307,11 @@ assert max(facts["right"][name] for name in voices) <= facts["right"]["base"] + 
 assert sum(sure) > facts["right"]["json"]
 
 # %% [markdown]
-# The answers come from the base, in costume; some get lost on the way (and with twelve questions one more or less says nothing). A hundred and eighty pairs teach *how* to answer. "Certainty: high" was learnt as
-# a *form*, because most written answers have it: a tuned model that sounds sure has learnt to sound sure. So say **style**, not **knowledge**.
+# No voice answers more of them than the base, and it could not well: nothing in its pairs was about them. So this test does not show that LoRA cannot learn facts; to show that, one would train on facts and ask for them in other
+# words. (LoRA Without Regret, Schulman 2025, reports that what fits depends on the number of trained parameters and the amount of data.) It shows less: a new way of speaking brings no knowledge with it. Whether some is lost,
+# twelve questions cannot tell. And "certainty: high" is a *form* that most written answers have: a tuned model that sounds sure has learned to sound sure.
+#
+# What to do with facts is decided on other grounds: they change, and in a prompt you can look them up, correct them and cite them.
 #
 # ### Exercise 3 · 2 minutes
 # A shop wants its chat model to quote the right prices, in a friendly tone. Where do the prices go?
@@ -336,7 +343,7 @@ checks.check_own_pairs(mine)
 
 # %% [markdown]
 # ## "LoRA is SFT"
-# So one reads. You have done both at once in this lesson. Are they one thing? The card trains one small layer in each of the ways that would be impossible if they were.
+# You will read that. You have done both at once in this lesson. Are they one thing? The card trains one small layer in each of the ways that would be impossible if they were.
 
 # %%
 from lora_lab.lesson import claim
@@ -352,6 +359,6 @@ assert said.word == "false" and claim("17", methods="lora", objectives="sft").wo
 # - SFT is next-token prediction on chosen pairs, through the model's own chat template, with the loss on the response and on the token that ends it.
 # - 180 pairs and an adapter of two megabytes are enough for a voice; one base carries many, and swapping moves no weight.
 # - "Told apart" needs a measure fixed beforehand: form, likelihood by columns, words; and held-out questions.
-# - With the adapter off the base is back, to the bit. What was added is style; facts belong into the prompt.
+# - With the adapter off the base is back, bit for bit. A style can go into an adapter; facts that change belong in the prompt.
 #
 # **Next:** lesson 11 makes the base that carries the voices smaller: four bits a weight.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lora_lab import FullFineTuning, LoRA, Recipe, Store
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments.claim_tests.evidence import Interval, compared, comparison, proportions
+from lora_lab.experiments.claim_tests.evidence import Interval, compared, comparison, proportions, row_of
 from lora_lab.experiments.claim_tests.printed import methods_on_gpt3, places_on_gpt3, ranks_on_gpt3
 from lora_lab.experiments.claims import judge
 from lora_lab.methods.base import Method
@@ -156,6 +156,13 @@ def test_two_methods_are_compared_through_a_third_no_more_exactly_than_it_allows
     assert (back.low, back.high) == pytest.approx((-direct.high, -direct.low))
     with pytest.raises(NotFound, match="nearest: lora"):
         compared(found, "loras", "full")
+
+
+def test_of_two_rows_of_a_method_a_claim_is_judged_by_the_first():
+    found = comparison("minilm_rt")
+    lora = row_of(found, "lora")
+    twice = {**found, "methods": [*found["methods"], {**lora, "label": "LoRA r8 all-linear"}]}
+    assert row_of(twice, "lora")["label"] == lora["label"] == "LoRA r8 q,v"
 
 
 def test_one_run_of_each_tells_little():

@@ -117,6 +117,7 @@ def test_the_claims_of_the_course_are_all_there():
 def test_a_common_sentence_is_marked_so_where_nobody_is_quoted_for_it(name):
     card = CARDS[name]
     assert (card.said_by == "a common sentence") == card.source.startswith("no source quoted")
+    assert "widespread" not in card.source
 
 
 def test_the_page_is_that_of_the_cards(verdicts):
@@ -169,9 +170,11 @@ TURNED = [
     ("rate_above_full", {"times": 100}, "false"),
     ("q_and_v", {}, "depends"),
     ("q_and_v", {"reported": False}, "true"),
-    ("merging_is_free", {}, "depends"),
-    ("merging_is_free", {"dtypes": "fp32"}, "true"),
-    ("merging_is_free", {"dtypes": "bf16"}, "false"),
+    ("q_and_v", {"place": "q"}, "false"),
+    ("q_and_v", {"place": "all-linear"}, "undecided"),
+    ("merging_is_free", {}, "true"),
+    ("merging_is_free", {"dtypes": "bf16"}, "true"),
+    ("merging_is_free", {"merged": False}, "false"),
     ("swapping_is_free", {}, "false"),
     ("swapping_is_free", {"extra": 0.1}, "depends"),
     ("swapping_is_free", {"adapters": 1, "ways": "merged"}, "true"),
@@ -187,7 +190,9 @@ TURNED = [
     ("no_quality_drop", {}, "undecided"),
     ("no_quality_drop", {"tasks": "minilm_rt", "margin": 0.03}, "true"),
     ("no_quality_drop", {"tasks": "minilm_rt", "margin": 0.003}, "false"),
-    ("adapter_in_fp16", {}, "false"),
+    ("adapter_in_fp16", {}, "depends"),
+    ("adapter_in_fp16", {"epsilons": 1e-8}, "false"),
+    ("adapter_in_fp16", {"epsilons": 1e-3}, "true"),
     ("adapter_in_fp16", {"fp32_copy": True}, "true"),
     ("adapter_in_fp16", {"dtype": "fp32"}, "true"),
     ("lora_is_sft", {}, "false"),
@@ -228,6 +233,30 @@ def test_a_changed_premise_changes_the_verdict(name, changes, word):
     verdict = judge(name, **changes)
     assert verdict.word == word
     assert set(verdict.changed) == set(changes)
+
+
+def test_a_study_is_one_case_whatever_it_compares():
+    """Table 5 has six other choices on two tasks, and our sweep five others: that makes two cases, not seventeen."""
+    found = judge("q_and_v")
+    studies = [case.settings["study"] for case in found.cases]
+    assert len(set(studies)) == len(studies) == 4
+    assert found.on == ("study",)
+    assert all("%:" in case.found for case in found.cases if case.holds)  # an interval, held against the margin
+    one = judge("q_and_v", place="all-linear")  # which no report speaks against, and which table 5 does not have
+    assert len(one.cases) == 1
+
+
+def test_what_rounding_takes_is_told_and_does_not_decide_about_latency():
+    found = judge("merging_is_free", dtypes=["fp32", "bf16"], update=0.005)
+    assert found.word == "true"
+    assert re.search(r"Rounding .* fp32 \S+; bf16 0\.[1-9]", found.because)  # a tenth of the update and more
+
+
+def test_in_fp16_the_default_eps_of_adamw_is_zero_and_ends_in_nan():
+    by_eps = {case.settings["eps"]: case for case in judge("adapter_in_fp16").cases}
+    assert "NaN" in by_eps[1e-8].found
+    assert all("NaN" not in by_eps[eps].found for eps in (1e-4, 1e-3))
+    assert judge("adapter_in_fp16").on == ("eps",)
 
 
 def test_a_24_gb_card_lacks_what_lesson_05_says():

@@ -36,16 +36,26 @@ def overlaps(figure: Any, texts: list[Any]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("equivalent", "LoRA is equivalent to full fine-tuning within 1.5 points at 0.33 % of its parameters"),
-        ("better", "LoRA is better than full fine-tuning, at 0.33 %"),
-        ("worse", "Full fine-tuning is better than LoRA, which trains 0.33 %"),
-        ("undecided", "LoRA at 0.33 % of its parameters against full fine-tuning: undecided"),
+        ("equivalent", "LoRA r8 q,v is equivalent to full fine-tuning within 1.5 points at 0.33 % of the parameters"),
+        ("better", "LoRA r8 q,v is better than full fine-tuning, at 0.33 %"),
+        ("worse", "Full fine-tuning is better than LoRA r8 q,v, which trains 0.33 %"),
+        ("undecided", "LoRA r8 q,v (0.33 % of the parameters) vs full fine-tuning: undecided"),
     ],
 )
 def test_a_title_says_what_the_verdict_allows_and_no_more(kind: str, said: str):
     found = comparison(kind=kind)
     assert finding(found).startswith(said)
     assert said.split()[0] in quality(found).get_suptitle().replace("\n", " ")
+
+
+def test_a_second_row_of_a_method_is_another_method():
+    """LoRA on other matrices is not taken for the first one, in a title or behind a live curve."""
+    found, wide = comparison("lora", "full", kind="worse"), comparison("lora", "full", kind="equivalent")["methods"][0]
+    wide |= {"label": "LoRA r8 all-linear", "tried": [{"lr": 1e-2, "validation": 0.5}]}
+    both = {**found, "methods": [found["methods"][0], wide, found["methods"][1]]}
+    assert finding(both).startswith("Full fine-tuning is better than LoRA r8 q,v")
+    lora = next(axes for axes in rate_curves(found, both).axes if axes.get_title().startswith("LoRA r8 q,v"))
+    assert all(1e-2 not in line.get_xdata() for line in lora.lines)
 
 
 def test_without_a_verdict_no_equality_is_claimed():
@@ -132,9 +142,9 @@ def test_a_rate_at_the_edge_is_said_in_the_picture_and_in_words():
     figure = rate_curves(comparison())
     titles = [axes.get_title() for axes in figure.axes]
     assert [title for title in titles if "edge" in title] == ["prompt 20, random\n0.05, edge"]
-    assert "at the edge of what was tried: prompt 20, random" in figure.alt
+    assert "at the edge of the grid: prompt 20, random" in figure.alt
     assert "full fine-tuning: 5e-5 of 4 rates" in figure.alt
-    assert "takes a rate 1,000 times that of full fine-tuning" in figure.alt
+    assert "1,000 times that of full fine-tuning" in figure.alt
 
 
 # ---- costs

@@ -82,7 +82,9 @@ def test_the_headless_cell_compares_and_says_what_came_of_it(compare: Compare):
         "max_length": 64,
     }  # fmt: skip
     words = plain(panel.words.value)
-    assert words.startswith("done : 4 of 4 methods. LoRA is equivalent to full fine-tuning within 1.5 points at 0.33 %")
+    assert words.startswith(
+        "done : 4 of 4 methods. LoRA r8 q,v is equivalent to full fine-tuning within 1.5 points at 0.33 %"
+    )
     assert [row["method"] for row in panel.result().to_json()["methods"]] == list(METHODS)
 
 
@@ -190,7 +192,7 @@ def test_a_method_that_failed_has_its_reason_in_the_table():
 def test_a_saved_notebook_shows_a_picture_and_the_words():
     panel = ComparePanel(methods=METHODS, reference=comparison()).show()
     data, _ = panel._repr_mimebundle_()
-    assert "LoRA is equivalent" in data["text/plain"]
+    assert "LoRA r8 q,v is equivalent" in data["text/plain"]
     seen = set()
     for view in PICTURES:
         panel.view.value = view

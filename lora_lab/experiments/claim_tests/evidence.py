@@ -115,8 +115,8 @@ def comparison(name: str) -> dict[str, Any]:
 
 
 def row_of(found: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """The row of a method that was trained. Raises: NotFound naming those there are."""
-    rows = {row["method"]: row for row in found["methods"] if row[found["metric"]]["n"]}
+    """The row of a method that was trained, the first of several. Raises: NotFound naming those there are."""
+    rows = {row["method"]: row for row in reversed(found["methods"]) if row[found["metric"]]["n"]}
     if method not in rows:
         raise NotFound(f"the comparison on {found['task']} has no '{method}'; nearest: {nearest(method, rows)}")
     return dict(rows[method])

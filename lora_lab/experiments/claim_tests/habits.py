@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lora_lab.experiments.claim_tests.base import Case, Finding, experiment, said
-from lora_lab.experiments.claim_tests.evidence import Cells, Stored, comparison, made_by, published
+from lora_lab.experiments.claim_tests.evidence import Cells, Stored, comparison, made_by, published, row_of
 from lora_lab.experiments.claim_tests.runs import SWEEP, usual_alpha
 from lora_lab.experiments.paper import table
 
@@ -55,8 +55,7 @@ def rate_above_full(times: float) -> Finding:
 
 def _ratio_here(name: str, times: float) -> Case:
     """The rates that validation chose in one of our comparisons."""
-    rows = {row["method"]: row for row in comparison(name)["methods"]}
-    lora, full = rows["lora"], rows["full"]
+    lora, full = (row_of(comparison(name), method) for method in ("lora", "full"))
     edge = " (an edge of what was tried)" if lora["edge"] or full["edge"] else ""
     ratio = lora["lr"] / full["lr"]
     return Case(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_lab.accounting.low_rank import error_left
-from lora_lab.experiments.claim_tests.base import Case, Finding, experiment
+from lora_lab.experiments.claim_tests.base import Case, Finding, experiment, roles
 from lora_lab.experiments.claim_tests.evidence import (
     Cells,
     Interval,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lora_lab.experiments.statistics import Verdict
 
 SWEEP, PLACES = "rate_rank_alpha", "target_modules"
+ATTENTION = {"q", "k", "v", "o"}
 USUAL_MARGIN = 0.015
 
 
@@ -90,32 +92,41 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
     """At one budget and each at its own rate: is no other choice of matrices better by the margin or more?
 
+    A study is one case, however many choices and tasks it compares: the claim holds in it against all of them or not.
     That each of several intervals lies inside the margin needs no correction (all must, together); that one of them is
-    better needs Holm's. reported: count what others say they found on larger models as cases.
+    better needs Holm's. reported: count what others say they found on larger models, against attention alone, as cases.
     """
     from lora_lab.experiments.statistics import verdicts
 
     cells, own = Cells(store, PLACES), place.replace("+", ",")
     at_best = {targets: cells.best(targets=targets)[1] for targets in {*cells.values("targets"), own}}
-    model, said = str(cells.frame.iloc[0]["model"]), verdicts(at_best, own, margin)
-    cases, evidence = [_elsewhere(model, targets, said[targets], place) for targets in sorted(said)], [cells.made]
-    for instead, i in (places_on_gpt3(place) if store is None else {}).items():
-        settings = {"model": "GPT-3", "instead": instead}
-        cases.append(Case(settings, i.no_worse(margin), f"{place} minus it {i}", i.would_tell))
-        evidence = [cells.made, printed_in("table5")]
-    if reported:
+    first, said = cells.frame.iloc[0], verdicts(at_best, own, margin)
+    ours = {targets.replace(",", "+"): _not_better(said[targets]) for targets in sorted(said)}
+    cases, evidence = [_study(f"{first['model']} on {first['task']}", place, ours)], [cells.made]
+    if printed := places_on_gpt3(place) if store is None else {}:
+        table5 = {other: (i.no_worse(margin), -i) for other, i in printed.items()}
+        cases.append(_study("GPT-3, attention alone", place, table5))
+        evidence.append(printed_in("table5"))
+    if reported and {*roles(place)} <= ATTENTION:
         others = published("places")
-        cases += [Case({"model": one["model"]}, False, f"{one['better']} ({one['who']})") for one in others["rows"]]
+        cases += [Case({"study": one["model"]}, False, f"{one['better']} ({one['who']})") for one in others["rows"]]
         evidence.append(f"data/claims/evidence/places.yaml: {others['standing']}")
     return Finding(tuple(cases), tuple(evidence))
 
 
-def _elsewhere(model: str, targets: str, found: Verdict, place: str) -> Case:
-    """Another choice of matrices, which `found` judges against the claimed one."""
-    interval, better = judged(found), found.outcome == "better" and found.low > found.margin
-    holds = True if found.high < found.margin else False if better else None
-    settings = {"model": model, "instead": targets.replace(",", "+")}
-    return Case(settings, holds, f"it minus {place} {interval}", interval.would_tell)
+def _not_better(found: Verdict) -> tuple[bool | None, Interval]:
+    """Whether another choice of matrices, which `found` judges against the claimed one, is not better by the margin."""
+    better = found.outcome == "better" and found.low > found.margin
+    return True if found.high < found.margin else False if better else None, judged(found)
+
+
+def _study(name: str, place: str, others: Mapping[str, tuple[bool | None, Interval]]) -> Case:
+    """A study as one case, and of the other choices in it the one that decides: the one that may be best."""
+    outcomes = {holds for holds, _ in others.values()}
+    holds = False if False in outcomes else None if None in outcomes else True
+    instead, i = max(((o, i) for o, (each, i) in others.items() if each is holds), key=lambda one: one[1].high)
+    verb = {True: "is not better by the margin, nor is any other", False: "is better", None: "may be better"}[holds]
+    return Case({"study": name}, holds, f"{instead} {verb}: it minus {place} {i}", i.would_tell)
 
 
 @experiment
