@@ -37,6 +37,15 @@ def comparison() -> dict[str, str]:
         found[f"{name}.apart"] = f"{100 * (max(row['accuracy']['each']) - min(row['accuracy']['each'])):.1f}"
         if verdict := row["against"].get("full"):
             found[f"{name}.against-full"] = verdict["kind"]
+    for name in ("lora", "lora-all-linear"):
+        found[f"compare.{name}.times-full"] = (
+            f"{float(found[f'compare.{name}.rate']) / float(found['compare.full.rate']):.0f}"
+        )
+    rows = read_json(RESULTS / "compare" / "minilm_rt.json")["methods"]
+    (direct,) = (row["against"]["lora"] for row in rows if "lora" in row["against"])
+    found["compare.lora-all-linear.against-lora"] = direct["kind"]
+    for end in ("low", "high"):
+        found[f"compare.lora-all-linear.against-lora.{end}"] = f"{100 * direct['intervals'][0][end]:.1f}"
     found["compare.lora.behind"] = f"{float(found['compare.full']) - float(found['compare.lora']):.1f}"
     return found
 

@@ -180,7 +180,7 @@ assert all(abs(formulas[name] / peaks[name] - 1) < 0.01 for name in peaks)  # th
 # AdamW's moments too (8 bytes per parameter). What percentage does it need at 32,768 tokens?
 #
 # Then choose a model and move the sliders. Each line is a card's *usable* memory: its size minus CUDA's 0.8 GiB and 3 % fragmentation (a 24 GB card shows
-# programs 23.6 GiB). Below, **explain** takes one method apart. BitFit trains biases, and Llama has none. Find out: which slider brings LoRA's tower nearest to that of
+# programs 23.6 GiB; these three figures are from memory, not measured here). Below, **explain** takes one method apart. BitFit trains biases, and Llama has none. Find out: which slider brings LoRA's tower nearest to that of
 # full fine-tuning, and at what share does it stop? For `minilm` and `smollm2`, **Measure here** takes the step for real.
 
 # %%

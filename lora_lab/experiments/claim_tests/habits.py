@@ -44,7 +44,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float, store: Store
 @experiment
 def rate_above_full(times: float) -> Finding:
     """Is LoRA's rate at least so many times that of full fine-tuning, where both were chosen?"""
-    cases = [_ratio_here(name, times) for name in COMPARISONS]
+    cases = [case for name in COMPARISONS for case in _ratios_here(name, times)]
     rates = published("rates")
     rows = [(row["model"], row["lora"] / row["full"], row["who"]) for row in _rates() if "full" in row]
     rows += [(row["model"], row["times"], row["who"]) for row in rates["ratios"]]
@@ -53,16 +53,15 @@ def rate_above_full(times: float) -> Finding:
     return Finding(tuple(cases), (*made, f"data/claims/evidence/rates.yaml: {rates['standing']}"))
 
 
-def _ratio_here(name: str, times: float) -> Case:
-    """The rates that validation chose in one of our comparisons."""
-    lora, full = (row_of(comparison(name), method) for method in ("lora", "full"))
-    edge = " (an edge of what was tried)" if lora["edge"] or full["edge"] else ""
-    ratio = lora["lr"] / full["lr"]
-    return Case(
-        {"model": comparison(name)["model"]},
-        ratio >= times,
-        f"{lora['lr']:g} against {full['lr']:g}{edge}, {ratio:.3g} times",
-    )
+def _ratios_here(name: str, times: float) -> list[Case]:
+    """The rates that validation chose in one of our comparisons, for each LoRA in it."""
+    found, full, cases = comparison(name), row_of(comparison(name), "full"), []
+    for lora in (row for row in found["methods"] if row["method"] == "lora"):
+        edge = " (an edge of what was tried)" if lora["edge"] or full["edge"] else ""
+        ratio = lora["lr"] / full["lr"]
+        words = f"{lora['label']}: {lora['lr']:g} against {full['lr']:g}{edge}, {ratio:.3g} times"
+        cases.append(Case({"model": found["model"]}, ratio >= times, words))
+    return cases
 
 
 @experiment
