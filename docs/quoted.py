@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 
@@ -96,7 +97,11 @@ def inside() -> dict[str, str]:
     points = {f"inside.d-{one['d']}": one["metrics"]["accuracy"] for one in found["intrinsic"]["points"]}
     right = {"inside.full.right": found["runs"]["full"]["validation"]["accuracy"]}
     numbers = {**{f"inside.{name}.relative": shares[name] for name in ("full", "lora")}, **points, **right}
-    return {name: f"{100 * value:.1f}" for name, value in numbers.items()}
+    held = {  # how much more of W lies in dW's directions than in random ones, at r = 4
+        f"inside.{name}.held": f"{median(one['in_update'] / one['in_random'] for one in by_rank['4'].values()):.1f}"
+        for name, by_rank in found["amplification"].items()
+    }
+    return {**{name: f"{100 * value:.1f}" for name, value in numbers.items()}, **held}
 
 
 def reproduced() -> dict[str, str]:

@@ -371,8 +371,8 @@ print(compare("bf16 at 1e-4", guess_lost, lost[1e-4, torch.bfloat16], "%"))
 assert lost[2e-3, torch.bfloat16] == 0 and lost[1e-4, torch.bfloat16] > 30 and lost[1e-5, torch.float32] == 0
 
 # %% [markdown]
-# At 2e-3, the rate that this adapter was trained at, all of A still moves in bf16. But a rate falls towards the end of its schedule, and at 1e-4, where large models often *begin*, half of a bf16 adapter stands
-# still from the first step. That is why the lab keeps A, B and AdamW's moments in fp32 beside any base: for a rank-8 adapter that is under 1 MiB.
+# At 2e-3, the rate that this adapter was trained at, all of A still moves in bf16. But a rate falls towards the end of its schedule, and at 1e-4, where large models often *begin*, half of this trained A would stand
+# still. That is why the lab keeps A, B and AdamW's moments in fp32 beside any base: for MiniLM's rank-8 adapter on `q` and `v` that is under 1 MiB.
 #
 # **fp16 and loss scaling.** In fp16 the *gradients* are in danger: below 3e-8 they become 0. The remedy is to multiply the loss by S, hence every gradient, and to divide by S in fp32 before the step. Too large an
 # S overflows: then the step is skipped and S is halved. Here the gradients of B on 16 random rows, divided by 10,000: as small as those of a model that is nearly sure.
@@ -422,7 +422,7 @@ assert said.word == "depends" and said.on == ("eps",) and claim("16", fp32_copy=
 # than fp16 can hold, so what it is divided by is eps and little else. At 1e-3 it trains. (A larger eps slows fp32 down, as the card shows; at its default fp32 is the best of all.) Or keep fp32 copies and scale the loss, as mixed
 # precision does; then eps does not matter so.
 #
-# bf16 has fp32's exponent, so it needs neither loss scaling nor another eps. That, and not precision, is why it has replaced fp16 in training.
+# bf16 has fp32's exponent, so it needs neither loss scaling nor another eps. That, and not precision, is its advantage in training.
 #
 # ## What you know now
 # - NF4: 16 levels at quantiles of a bell, blocks of 64 with an absmax each, which are quantised again: 4 + 8/64 + 32/16,384 = **4.127 bits**.

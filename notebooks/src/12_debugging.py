@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · Debugging: why does my adapter do nothing?
 #
-# **Goal.** Ten adapters that fail as adapters have failed for others. Find out what is wrong with each by looking: at the file, at its numbers, at what it
+# **Goal.** Ten adapters that fail, each in its own way. Find out what is wrong with each by looking: at the file, at its numbers, at what it
 # does to its base. Then let `lora-lab inspect` do the same, and see what training can say in its *first* step.
 #
 # **Time box.** 50 minutes. This machine trains a few steps here and there; every cell answers within seconds.
@@ -34,7 +34,7 @@ print("\nthe faults, in the order of the alphabet:", ", ".join(sorted(NAMES)))
 # %% [markdown]
 # ## The silent failure
 # A program that crashes says where. An adapter that fails mostly says nothing: the model answers, fluently, as the base model would, for LoRA begins as *no change at all*
-# and every mistake that stops it from learning, or from being loaded, leaves it there. People have found out after days.
+# and every mistake that stops it from learning, or from being loaded, leaves it there. It can take days to find out.
 #
 # **Predict.** Of these ten, how many load without any complaint into a loader that is not strict, one that takes the tensors it knows and leaves the others?
 
@@ -45,7 +45,7 @@ guess_silent = None  # 0 to 10
 # ## One: look at the file
 # A safetensors file is simple on purpose: eight bytes that say how long the header is, a header in JSON (each tensor's type, shape and place), then the numbers, without gaps. So a file
 # can be examined without loading anything. (The older `adapter_model.bin` was a **pickle**, a small program that Python *runs* to get the numbers. One from a stranger can do
-# anything on your machine; it is not opened here, ever. The famous adapter of 443 bytes was such a file, with an empty table in it.)
+# anything on your machine; it is not opened here, ever. It can also hold an empty table, and load without a word.)
 
 
 # %%
@@ -194,7 +194,7 @@ assert len(idle) == 1
 
 # %% [markdown]
 # A BERT has a *pooler*, one more layer that reads the first token. It is computed at every call, but a mean over the tokens never looks at it. So an adapter there costs memory and never gets
-# a gradient. In some libraries `all-linear` includes it.
+# a gradient. PEFT's `all-linear` includes it.
 #
 # ### Patient F: a colleague's adapter
 # Every number is sound, shapes and names fit. Our own files hold a *fingerprint* of the base: a hash of the first numbers of each matrix. PEFT's hold only a name, and a name can be given twice.

@@ -114,7 +114,7 @@ assert words.count("depends") > words.count("true")
 # it, which word comes.
 
 # %%
-for changes in ({}, {"bits": 3}, {"bits": 2}, {"bits": 2, "models": "llama-2-70b"}, {"gpu_gb": 48}, {"models": "llama-2-13b"}):
+for changes in ({"bits": 3}, {"bits": 2}, {"bits": 2, "models": "llama-2-70b"}, {"gpu_gb": 48}, {"models": "llama-2-13b"}):
     print(f"{changes!s:42} {judge('8', **changes).words}")
 
 # %% claim
@@ -173,7 +173,7 @@ assert words[-1] == "true" and words[0] != "true" and words == sorted(words, key
 # **Stop here** if time is short. You have given your verdicts and know how the machine comes to its own.
 #
 # ## Undecided, and what would decide it
-# The undecided claims say what they lack. "About so many more seeds" is not "more research is needed": you can train them, with the commands of lesson 06.
+# The undecided claims say what they lack. Where that is seeds of our own small models, you can train them, with the commands of lesson 06. The 3B suite and GPT-3 others would have to run, or publish seed by seed.
 
 # %%
 undecided = [one for one in verdicts.values() if one.word == "undecided"]
@@ -202,7 +202,7 @@ assert by_runs.word in ("true", "false", "depends", "undecided")
 # %% [markdown]
 # ## "LoRA is SFT" (17)
 # A claim about words can be tested, too. If two words mean one thing, neither goes without the other. **Supervised fine-tuning** (SFT) names an *objective*: make the responses of given
-# examples likely. **LoRA** names *what trains*. So we train a small layer by LoRA for two other objectives, and in full for SFT, with one piece of code. **Predict** for each of the three whether it learns: whether its loss falls by a tenth at least.
+# examples likely. **LoRA** names *what trains*. So we train a small layer by LoRA for two other objectives, and in full for SFT, with one piece of code. Does each of the three learn, so that its loss falls by a tenth at least?
 
 # %%
 sft = claim("17")

@@ -14,6 +14,7 @@ from lora_lab.files import write_atomically
 FEW = 8  # values that are all written out
 SIGNS = {one: f"the finding **{one}** here" for one in ("holds", "fails")}
 SIGNS |= {one: f"**{one}**" for one in ("undecided", "not tested")}
+SHARED = ", without the training that it shares with other items"
 RULED = {"before": "Rule, written before the run", "after": "Rule, written after this run and applied to its figures"}
 HEAD = """# The paper, done again on a laptop
 
@@ -54,7 +55,8 @@ def section(one: Mapping[str, Any]) -> str:
             f"- *Limits:* {one['limits']}",
             *expected,
             *notes,
-            f"- *Took* {one['seconds'] / 60:.1f} min (budget {one['budget_minutes']:g}); {_where(one)}",
+            f"- *Took* {one['seconds'] / 60:.1f} min{SHARED if one.get('shares') else ''} "
+            f"(budget {one['budget_minutes']:g}); {_where(one)}",
             "",
             *([_rows(one), "", f"![{alt(one)}]({one['item']}.png)", ""] if one["rows"] else []),
         ]

@@ -152,7 +152,12 @@ def _told(one: Item, rows: list[Found]) -> Found:
     beside = [{"published": published.get(row["name"], ""), "expected": others.get(row["name"], "")} for row in rows]
     return {
         **{"title": title(one), "source": table.source, "finding": one.finding, "rule": one.rule, "limits": one.limits},
-        **{"axis": one.axis, "line": one.line, "rows": [{**row, **own} for row, own in zip(rows, beside, strict=True)]},
+        **{
+            "axis": one.axis,
+            "line": one.line,
+            "shares": one.store,
+            "rows": [{**row, **own} for row, own in zip(rows, beside, strict=True)],
+        },
         **{"expected": dict(table.expected), "discrepancies": list(table.discrepancies)},
     }
 

@@ -42,9 +42,10 @@ class WhichMatrices(Trained):
     )
     minutes = 28.0
     limits = (
-        "MiniLM (22.7 M parameters) and rt in place of GPT-3 and WikiSQL or MNLI; one rate for all rows and alpha 16, "
-        "as the paper has one of each. v alone and o alone are shown, not judged: that q and v together are the best "
-        "choice is no part of the finding here."
+        "MiniLM (22.7 M parameters) and rt in place of GPT-3 and WikiSQL or MNLI; one rate for all rows, as in the "
+        "paper, and alpha 16 (its alpha for GPT-3 is not printed), so alpha / r is 4 for q,v and 2 for one matrix. "
+        "v alone and o alone are shown, not judged: that q and v together are the best choice is no part of the "
+        "finding here."
     )
     methods: ClassVar[Mapping[str, Method]] = {name_of(t, r): lora(t, r) for t, r in CELLS.items()}
     pairs: ClassVar[Pairs] = {f"q,v r4 against {one}": ("q,v r4", one, "better") for one in ("q r8", "k r8")}
