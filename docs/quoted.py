@@ -25,7 +25,7 @@ QUOTE = re.compile(r"(?:[^\s*(|`>]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)")
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; all from data/results."""
-    return {**comparison(), **rates(), **targets(), **inside(), **reproduced()}
+    return {**comparison(), **rates(), **targets(), **inside(), **reproduced(), **rehearsed()}
 
 
 def comparison() -> dict[str, str]:
@@ -110,6 +110,21 @@ def reproduced() -> dict[str, str]:
     count = pd.Series(found).value_counts()
     outcomes = {f"reproduce.{item}": outcome.replace(" ", "\N{NO-BREAK SPACE}") for item, outcome in found.items()}
     return {**outcomes, **{f"reproduce.n.{outcome.replace(' ', '-')}": str(n) for outcome, n in count.items()}}
+
+
+def rehearsed() -> dict[str, str]:
+    """docs/protocol.md: the rehearsal of the paper's protocol for E2E on SmolLM2."""
+    found = read_json(RESULTS / "protocol" / "e2e_smollm2.json")
+    run = found["seeds"][0]
+    return {
+        "protocol.steps": f"{found['steps']}",
+        "protocol.of": f"{found['full_steps']:,}",
+        "protocol.before": f"{run['validation'][0]['perplexity']:.1f}",
+        "protocol.after": f"{run['last']['perplexity']:.1f}",
+        "protocol.bleu": f"{run['answers']['bleu']:.1f}",
+        "protocol.rouge-l": f"{run['answers']['rouge_l']:.1f}",
+        "protocol.slots": f"{100 * run['answers']['slot_errors']:.0f}",
+    }
 
 
 def texts() -> list[Path]:
