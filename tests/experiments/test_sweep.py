@@ -251,7 +251,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_what_was_there_stays(grid, tmp
     def full(*_) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lora_lab.files._write_and_move", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(BadValue, match="No space left on device"):
         sweep(recipes, tmp_path)
     monkeypatch.undo()
