@@ -14,7 +14,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -59,9 +59,18 @@ def each(
     threads, others = max(1, torch.get_num_threads() // count), set(multiprocessing.active_children())
     try:
         with ProcessPoolExecutor(count, context, _begin, (said, threads)) as pool:
-            long_first = sorted(range(len(items)), key=lambda i: not long(items[i]))
-            futures = {i: pool.submit(_in_process, work, items[i]) for i in long_first}
-            return _results([futures[i] for i in range(len(items))], others, done)
+            try:
+                long_first = sorted(range(len(items)), key=lambda i: not long(items[i]))
+                numbers = {pool.submit(_in_process, work, items[i]): i for i in long_first}
+                for ended in as_completed(numbers):
+                    done(numbers[ended], ended.result())
+                return [ended.result() for ended in sorted(numbers, key=lambda future: numbers[future])]
+            except (
+                BaseException
+            ):  # the first error, or an interrupt here: all end at once, or leaving would wait for them
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()
+                raise
     except BrokenProcessPool:
         raise Failed(
             "a process was killed, perhaps for want of memory: the same call with 1 worker goes on where it was"
@@ -69,19 +78,6 @@ def each(
     finally:
         said.put(None)
         teller.join()
-
-
-def _results(futures: Sequence[Future[Out]], others: set[Any], done: Callable[[int, Out], None]) -> list[Out]:
-    """Of all, in their order; with the first error, or an interrupt here, all processes but `others` end at once."""
-    numbers = {future: number for number, future in enumerate(futures)}
-    try:
-        for ended in as_completed(futures):
-            done(numbers[ended], ended.result())
-        return [future.result() for future in futures]
-    except BaseException:
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
-        raise
 
 
 def worth(recipes: Sequence[Recipe], steps: int) -> int:
