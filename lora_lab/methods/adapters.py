@@ -89,8 +89,8 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
 def _drawing_nothing(model: nn.Module) -> AbstractContextManager[None]:
     """After the block torch's random numbers go on as if none had been drawn: a file brings its own numbers."""
     devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
-    kind = next((device.type for device in devices), None)
-    return torch.random.fork_rng(devices, device_type=kind)  # type: ignore[no-any-return]
+    kind = next((device.type for device in devices), "cuda")  # without devices it is not asked for
+    return torch.random.fork_rng([one for one in devices if one.type == kind], device_type=kind)  # type: ignore[no-any-return]
 
 
 def method_saved_in(path: str | Path, model: nn.Module) -> Method:
