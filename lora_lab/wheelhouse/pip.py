@@ -105,11 +105,8 @@ def _as_pip_is_set() -> tuple[list[str], dict[str, str]]:
     if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
         options.append("--no-index")
     secure = {"SSL_CERT_FILE": settings.get("cert", ""), "ALL_PROXY": settings.get("proxy", "")}
-    system = {
-        "UV_SYSTEM_CERTS": "1",
-        "UV_NATIVE_TLS": "1",
-        "MACOSX_DEPLOYMENT_TARGET": MACOS,
-    }  # an older uv knows the second
+    certificates = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}  # an older uv knows the second name only
+    system = {**certificates, "MACOSX_DEPLOYMENT_TARGET": MACOS}
     return options, {name: value for name, value in {**secure, **system}.items() if value}
 
 
