@@ -20,7 +20,7 @@ from lora_lab.files import read_json, write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ROOT / "data" / "quoted.json"
 RESULTS = ROOT / "data" / "results"
-QUOTE = re.compile(r"(?:[^\s*(|`>]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)")
+QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)")
 
 
 def numbers() -> dict[str, str]:
@@ -133,7 +133,7 @@ def texts() -> list[Path]:
 
 
 def filled(text: str, found: dict[str, str]) -> str:
-    """The text with each quoted number replaced by the one of its name. Raises: KeyError for a name that is none."""
+    """The text with each quoted number replaced by the one of its name. Raises: KeyError for an unknown name."""
     return QUOTE.sub(lambda quote: found[quote[1]], text)
 
 

@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -72,8 +73,10 @@ def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
             elif name not in there:
                 (folder / name).unlink(missing_ok=True)
         raise
-    for name in there:
-        earlier[name].unlink()
+    for name in new:  # also those that an earlier call was killed before it took away
+        for path in folder.glob(f".{escape(name)}.*.earlier"):
+            with suppress(OSError):  # on Windows somebody may have it open; the new files are in place
+                path.unlink()
 
 
 def _write_new(path: Path, content: bytes) -> None:

@@ -1,6 +1,6 @@
 """Build the lessons from one source in py:percent: exercises without outputs, and solved notebooks, executed.
 
-python notebooks/build.py            build all, at full length; with FAST=1 only as an illustration
+python notebooks/build.py            build all, at full length; FAST=1: a short version
 python notebooks/build.py 02         only those whose name begins so
 python notebooks/build.py --no-run   keep the cells in step, without outputs
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lora_lab.errors import BadValue
-from lora_lab.files import read_json, whole_folder, write_atomically, write_json
+from lora_lab.files import read_json, whole_folder, write_atomically, write_json, write_together
 
 
 def test_a_file_is_written_into_a_new_folder(tmp_path):
@@ -50,6 +50,25 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_rubbish(tmp_path, monk
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_written_although_an_earlier_one_cannot_be_taken_away(tmp_path, monkeypatch):
+    """On Windows a file cannot be deleted while somebody has it open."""
+    write_together(tmp_path, {"a": b"old", "b": b"old"})
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.name.endswith(".earlier"):
+            raise PermissionError(13, "in use")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        write_together(tmp_path, {"a": b"new", "b": b"new"})
+    assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"new", b"new"]
+    assert len(list(tmp_path.iterdir())) == 4
+    write_together(tmp_path, {"a": b"newest", "b": b"newest"})
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
 def test_a_folder_that_cannot_take_its_place_leaves_the_earlier_one_there(tmp_path, monkeypatch):

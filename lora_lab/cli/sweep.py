@@ -185,7 +185,8 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
 def _pictures(runs: Any, out: str) -> list[str]:
     """Pictures of what was collected, as files: rank.png, and rank_2.png where there is a second table.
 
-    Runs that differ in a setting that a picture does not show have a file of their own: rank_alpha_16.png.
+    Runs that differ in a setting that a picture does not show have a file of their own: rank_alpha_16.png; those with
+    more runs than any others keep the plain name.
     """
     from pathlib import Path
 

@@ -27,8 +27,8 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores below the folders. Of one recipe a finished run is kept, else the first.
 
     Passed over and named: a file that is no run, and a run of one's own file that held something else there than where
-    the store's runs were made or, where it has none of that file, most of the others. Runs
-    whose recipes are alike and whose dtypes are not are all kept, with a LabWarning: `run_dtype` tells them apart.
+    the store's runs were made or, where it has none of that file, most of the others. Runs whose recipes are alike and
+    whose dtypes are not are all kept, with a LabWarning: `run_dtype` tells them apart.
     Raises: NotFound for a folder that is not there, BadValue where `into` lies within one of them, cannot be written or
     holds what is no run.
     """

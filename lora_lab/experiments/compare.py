@@ -165,10 +165,10 @@ def compare(
 
     methods  words or methods, see `contenders`
     store    a folder for tuning, runs, and comparison.json
-    say      hears of each step, for progress
+    say      is called with each step in words, for progress
     again    run what failed once more
     stop     set it to end after the present step: what is returned lacks the rest, with which the same call goes on
-    note     hears of each method that is finished: gets the comparison of those there are by then
+    note     is called after each method that is finished, with the comparison of those there are by then
     workers  methods at once, each in a process with its share of the cores, which nobody can `stop`; None for as many
              as pay. A script must call this below `if __name__ == "__main__":`, for processes read it again.
     terms    the fields of `Terms` and, beyond them, of the recipes
@@ -181,10 +181,11 @@ def compare(
         agreed.recipe(one)  # raises for terms that cannot be
     out, how = Path(store), {"again": again, "download": download, "stop": stop}
 
+    base = None
+    if agreed.forgetting and not (stop is not None and stop.is_set()):  # while no process has the cores
+        base = before(agreed.recipe(entered[0]), agreed.forgetting, out / "afterwards", download=download)
+
     def made_of(results: Iterable[Result]) -> Comparison:
-        base = None
-        if agreed.forgetting:  # measured once, then read from a file
-            base = before(agreed.recipe(entered[0]), agreed.forgetting, out / "afterwards", download=download)
         return Comparison(agreed, data, tuple(results), base)
 
     finished: dict[int, Result] = {}

@@ -31,10 +31,11 @@ def best_rate_slopes(
     r"""Fit accuracy = h - c (log2 lr - m - sum_s k_s log2 s)^2 to the cells that learned; return k_s for each setting.
 
     Each combination of settings has a height h of its own, and all share the curvature c. The interval is a bootstrap
-    over the seeds of each cell, with the noise of `rows` test rows added. `runs` is a frame with the columns `lr`,
-    `accuracy` and those of `settings`; all else must be equal.
+    over the seeds of each cell, with the noise of `rows` test rows added; draws without a peak are left
+    out. `runs` is a frame with the columns `lr`, `accuracy` and those of `settings`; all else must be equal.
 
-    Raises: BadValue where fewer than two combinations have learned at three rates or more.
+    Raises: BadValue where fewer than two combinations have learned at three rates or more, where a setting does not
+    vary or varies only with another, and where accuracy has no peak over the rate.
     """
     by = [*settings, "lr"]
     learned = runs[runs.groupby(by).accuracy.transform("mean") > LEARNED]
@@ -47,17 +48,21 @@ def best_rate_slopes(
     heights = (np.unique(s, axis=0, return_inverse=True)[1].reshape(-1, 1) == np.arange(len(rates))).astype(float)
     weights = np.sqrt(kept.map(len).to_numpy())
     design = np.c_[x * x, x * s, x, heights] * weights[:, None]
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise BadValue(f"{' and '.join(settings)} cannot be told apart in {len(runs)} runs: vary each by itself")
 
-    def vertex(means: np.ndarray) -> np.ndarray:
+    def vertex(means: np.ndarray) -> np.ndarray | None:
         solved = np.linalg.lstsq(design, means * weights, rcond=None)[0]
-        return -solved[1 : 1 + len(settings)] / (2 * solved[0])
+        return None if solved[0] >= 0 else -solved[1 : 1 + len(settings)] / (2 * solved[0])
 
+    found = vertex(np.array([cell.mean() for cell in kept]))
+    if found is None:
+        raise BadValue(f"accuracy has no peak over the rates of {len(runs)} runs: add rates below and above the best")
     random = np.random.default_rng(0)
     drawn = []
     for _ in range(draws):
         means = np.array([random.choice(cell, len(cell)).mean() for cell in kept])
         noise = np.sqrt(means * (1 - means) / rows) / weights
         drawn.append(vertex(means + noise * random.standard_normal(len(means))))
-    ends = np.percentile(drawn, [2.5, 97.5], axis=0).T
-    found = vertex(np.array([cell.mean() for cell in kept]))
+    ends = np.percentile([one for one in drawn if one is not None], [2.5, 97.5], axis=0).T
     return {name: Slope(float(k), *map(float, end)) for name, k, end in zip(settings, found, ends, strict=True)}

@@ -6,8 +6,8 @@
     nist     n-grams of up to five words weighted by how much they tell, from 0 up (Doddington 2002; nltk)
 
 Case does not count for BLEU and NIST, as in the E2E challenge's own script; its other details differ, so figures
-compare within the lab and only roughly with the paper's. Of the papers named all but the first were not read here;
-the packages are what computes. METEOR and CIDEr need Java tools: `published` has the paper's.
+compare within the lab and only roughly with the paper's. All papers but the first were not read here; the packages do
+the computing. METEOR and CIDEr need Java tools: `published` has the paper's.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def each(
 
     work    a function that can be pickled, as must be items and results
     long    items that are begun first, so that no process waits for another that is at the longest of all
-    done    hears, here, of each result as it comes, with its item's number
+    done    is called here with each result as it comes, and its item's number
     Raises: whatever `work` does; Failed where a process was killed.
     """
     if count == 1:

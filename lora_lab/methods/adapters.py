@@ -26,7 +26,7 @@ from lora_lab.methods.attach import adapted_layers, fingerprint, or_as_it_was, r
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, TOO_MANY, WRONG_BASE, Refused
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
-from lora_lab.methods.layouts.base import KNOWN, check_saved, left_to_base
+from lora_lab.methods.layouts.base import KNOWN, PREFIX, check_saved, left_to_base
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.safe_file import TensorFile, read_config
 from lora_lab.methods.safe_json import parse_object
@@ -72,6 +72,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     with legible():
         refuse_adapted(model)
         file = AdapterFile(path)
+        _refuse_for_body(model, file)
         check_base(model, file.own, path)
         method, layout = method_in(file, model)
         with _drawing_nothing(model):
@@ -89,8 +90,8 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
 def _drawing_nothing(model: nn.Module) -> AbstractContextManager[None]:
     """After the block torch's random numbers go on as if none had been drawn: a file brings its own numbers."""
     devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
-    kind = next((device.type for device in devices), None)
-    return torch.random.fork_rng(devices, device_type=kind)  # type: ignore[no-any-return]
+    kind = next((device.type for device in devices), "cuda")  # without devices it is not asked for
+    return torch.random.fork_rng([one for one in devices if one.type == kind], device_type=kind)  # type: ignore[no-any-return]
 
 
 def method_saved_in(path: str | Path, model: nn.Module) -> Method:
@@ -205,6 +206,15 @@ def _check_config(config: Mapping[str, Any], layout: Layout, written: Mapping[st
         if config.get(option) != written.get(option):
             said = f"{CONFIG} in {path} says {option}={config.get(option)!r}"
             raise Refused(f"{said}, but the adapter was saved with {written.get(option)!r}", SETTINGS)
+
+
+def _refuse_for_body(model: nn.Module, file: AdapterFile) -> None:
+    """Raises: Refused for an adapter whose names are all those of the model without its head."""
+    parts = {key.removeprefix(PREFIX).split(".")[0] for key in file.tensors.shapes if key.startswith(PREFIX)}
+    inner = getattr(model, getattr(model, "base_model_prefix", "") or "-", None)
+    if isinstance(inner, nn.Module) and all(hasattr(inner, one) and not hasattr(model, one) for one in parts) and parts:
+        said = f"the adapter in {file.path} was made for {type(inner).__name__}, the model without its head"
+        raise Refused(f"{said}: load that with load_model(..., body=True)", WRONG_BASE)
 
 
 def check_base(model: nn.Module, own: Mapping[str, Any], path: str | Path) -> None:

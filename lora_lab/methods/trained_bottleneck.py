@@ -4,8 +4,7 @@
 
     attention -> o -> [bottleneck] -> + -> norm -> up -> down -> [bottleneck] -> + -> norm        an encoder's layer
 
-W_up starts at zero, so at the start nothing changes. Source: Houlsby et al. 2019; Lin et al. 2020 (not
-read here).
+W_up starts at zero, so at the start nothing changes. Source: Houlsby et al. 2019; Lin et al. 2020 (not read here).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from textwrap import fill
@@ -18,7 +19,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, LabWarning
 from lora_lab.experiments import results
 from lora_lab.experiments.results import mixed_dtypes, warn_of
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, metric_name, smoothed
@@ -48,10 +49,12 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     """Those of the pictures that these runs vary enough for, by name.
 
     Runs that differ in a setting that a picture does not show have pictures of their own, with the setting in title and
-    name. What the frame has no column for may stand in words in a column `other`.
+    name; those with more runs than any others keep the plain name. What the frame has no column for may stand in words
+    in a column `other`. LabWarning for runs that are in no picture, as too few share their settings.
     None where rates vary and no run was validated: a rate is not chosen on the test rows.
     """
     made: dict[str, Picture] = {}
+    frame, drawn = frame.reset_index(drop=True), set[int]()
     if frame.empty or (frame["lr"].nunique() > 1 and metric_of(frame, "validation_") not in frame):
         return made
     ranked = frame[frame["rank"].notna()]
@@ -59,14 +62,18 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     line = min(lines, key=lambda name: len(_hidden(ranked, (name, "lr"))))  # of which the fewest pictures are made
 
     def add(name: str, runs: pd.DataFrame, shown: Sequence[str], varying: Sequence[str], draw: Draw) -> None:
-        for words, part in _parts(runs, shown):
-            if all(_varies(part, column) for column in varying):
-                picture = draw(part)
-                if words:
-                    axes = picture.axes[0]
-                    axes.set_title(f"{axes.get_title()}\n{fill(words, 80)}", fontsize=axes.title.get_fontsize())
-                key = re.sub(r"[^\w.=-]+", "_", f"{name} {words}".strip())[:100]
-                made[f"{key}_{len(made)}" if key in made else key] = picture
+        parts = [one for one in _parts(runs, shown) if all(_varies(one[1], column) for column in varying)]
+        sizes = [len(part) for _, part in parts]
+        for told, part in parts:
+            picture = draw(part)
+            drawn.update(part.index)
+            if told:
+                axes, words = picture.axes[0], ", ".join(told)
+                axes.set_title(f"{axes.get_title()}\n{fill(words, 80)}", fontsize=axes.title.get_fontsize())
+            apart = [one for one in told if not all(one in other for other, _ in parts)]
+            plain = len(part) == max(sizes) and sizes.count(len(part)) == 1
+            key = re.sub(r"[^\w.=-]+", "_", name if plain else " ".join([name, *apart]))[:100]
+            made[f"{key}_{len(made)}" if key in made else key] = picture
 
     add("alpha_lr", ranked, ("alpha", "lr"), ("alpha", "lr"), partial(heat_map, down="alpha", across="lr"))
     add("rank_lr", ranked, ("rank", "lr"), ("rank", "lr"), partial(heat_map, down="rank", across="lr"))
@@ -76,6 +83,9 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     add("pareto", frame, COSTS, ("adapter_parameters",), pareto)
     if not made:  # a single cell, or several of which no picture shows the difference
         add("rank", ranked, RANKS, (), against_rank)
+    if made and len(drawn) < len(frame):
+        said = f"{len(frame) - len(drawn)} of {len(frame)} runs are in no picture: too few share their settings"
+        warnings.warn(said, LabWarning, stacklevel=2)
     return made
 
 
@@ -95,16 +105,16 @@ def _hidden(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
     ]
 
 
-def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[list[str], pd.DataFrame]]:
     """The runs with the same hidden settings, and those settings in words; all of them where nothing is hidden."""
     if names := _hidden(frame, shown) if len(frame) else []:
         for values, part in frame.groupby(names, dropna=False):
             told = [
                 (name, value) for name, value in zip(names, values, strict=True) if value is not None and value == value
             ]
-            yield ", ".join(short(v) if n == "other" else f"{n} {short(v)}" for n, v in told), part
+            yield [short(v) if n == "other" else f"{n} {short(v)}" for n, v in told], part
     elif len(frame):
-        yield "", frame
+        yield [], frame
 
 
 def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
@@ -116,7 +126,7 @@ def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
     if "run_dtype" in names:
         names.remove("run_dtype")
         warn_of(mixed_dtypes(frame["run_dtype"].dropna()))
-    cell = [name for name in ("seed", *shown) if name in frame]
+    cell = [name for name in ("seed", "run_dtype", *shown) if name in frame]
     if not names and "seed" in frame and frame.duplicated(cell).any():
         names = ["an option that has no column"]
     if names:

@@ -53,7 +53,7 @@ def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
 def unfinished(store: Path) -> list[Unfinished]:
     """Every checkpoint that can be read; one that is damaged or of a newer version is renamed, with a warning.
 
-    Raises: BadValue where the disk does not give one up; it stays as it is.
+    Raises: BadValue where the disk does not give one up, or does not let it be renamed; it stays as it is.
     """
     found = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
@@ -65,7 +65,14 @@ def unfinished(store: Path) -> list[Unfinished]:
         except OSError as error:
             raise BadValue(f"cannot read the checkpoint {file} ({error}): try again, or move it away") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            why, aside = in_a_sentence(error), _set_aside(file)
+            why = in_a_sentence(error)
+            try:
+                aside = _set_aside(file)
+            except FileNotFoundError:
+                continue  # another sweep has just set it aside
+            except OSError as refused:
+                said = f"the checkpoint {file} cannot be used ({why}), nor renamed ({refused}): move it away"
+                raise BadValue(said) from refused
             said = f"the checkpoint {file} cannot be used ({why}): it is kept as {aside.name}, and its runs begin anew"
             warnings.warn(said, LabWarning, stacklevel=2)
     return found

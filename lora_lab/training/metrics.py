@@ -16,8 +16,8 @@ import numpy as np
 def matthews(predicted: np.ndarray, true: np.ndarray) -> float:
     """Matthews' correlation of two classes, -1 to 1; (rows,) of 0 and 1 each.
 
-    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)). Source: Matthews 1975 (not read
-    here); CoLA is judged by it.
+    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)). Source: Matthews 1975 (not read here); CoLA is judged
+    by it.
     """
     return pearson((predicted == 1).astype(float), (true == 1).astype(float))  # which it is, of two 0-1 columns
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def load_model(
                 and the arithmetic in fp32, or in bf16 as "nf4+bf16"
     attention   "eager" or "sdpa"; transformers' own choice when None
     download    allow the hub to be asked; without it only files on this machine are read
-    body        leave out the head of a masked or text-to-text language model
+    body        leave out the head of a masked or text-to-text language model, as is done where a checkpoint has none
     Raises: NotFound for a model that is not on this machine, naming what is; BadValue for a checkpoint that is damaged
     or lacks weights which would then be random. No code from a checkpoint is run, and nothing is unpickled.
     """
@@ -66,6 +66,9 @@ def load_model(
             **options,
         )
     random = [key for key in info["missing_keys"] if key.split(".")[0] not in HEADS]
+    if random and not body and _lacks_only_head(model, info["missing_keys"]):
+        del model
+        return load_model(name, dtype=dtype, attention=attention, download=download, body=True)
     if random:
         raise BadValue(
             f"the checkpoint of '{name}' lacks {len(random)} weights ({random[0]}, ...), which would be random"
@@ -75,6 +78,27 @@ def load_model(
         quantize_model(model.eval(), quantised)
         model.to(computed)  # the rest
     return model.eval()
+
+
+def _lacks_only_head(model: PreTrainedModel, missing: Collection[str]) -> bool:
+    """Whether a masked or text-to-text language model lacks its head, all of it and nothing else."""
+    if auto_class(type(model).__name__, model.config) not in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
+        return False
+    inside = f"{model.base_model_prefix}."
+    head = {key for key, _ in model.named_parameters() if not key.startswith(inside)}  # a tied one is its first owner's
+    return bool(head) and head <= set(missing) and not any(key.startswith(inside) for key in missing)
+
+
+def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
+    """The model that `load_model(name)` takes the config's word for, as shapes without numbers, which takes no memory.
+
+    Raises: as `load_model`.
+    """
+    with quiet(), _one_sentence(name, download):
+        options = {"local_files_only": not download, "trust_remote_code": False}
+        config = transformers.AutoConfig.from_pretrained(_source(name), **options)
+        with torch.device("meta"):
+            return getattr(transformers, _loader(config, None, body=False)).from_config(config)  # type: ignore[no-any-return]
 
 
 def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:

@@ -12,7 +12,7 @@ from lora_lab.methods.adapters import CONFIG, AdapterFile
 from lora_lab.methods.heads import HEADS
 from lora_lab.methods.layouts.base import PREFIX
 from lora_lab.methods.safe_file import read_config
-from lora_lab.training.models import load_model, local_name
+from lora_lab.training.models import load_model, local_name, shapes_of_model
 
 
 def base_named_in(folder: str | Path, option: str) -> str:
@@ -44,11 +44,13 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
 
     Options and what it raises: as `load_model`, and as `labels_of`.
     """
-    model = load_model(name, labels, **options)
+    if labels is not None:
+        return load_model(name, labels, **options)
     keys = [key.removeprefix(PREFIX) for key in AdapterFile(folder).tensors.shapes if key.startswith(PREFIX)]
-    if labels is None and keys and not any(hasattr(model, key.split(".")[0]) for key in keys):
-        return load_model(name, body=True, **options)  # BertModel says encoder.layer, BertForMaskedLM bert.encoder
-    return model
+    whole = shapes_of_model(name, download=options.get("download", False))
+    # BertModel says encoder.layer, BertForMaskedLM bert.encoder
+    body = bool(keys) and not any(hasattr(whole, key.split(".")[0]) for key in keys)
+    return load_model(name, body=body, **options)
 
 
 def _is_head(key: str) -> bool:

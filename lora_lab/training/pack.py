@@ -107,7 +107,7 @@ class Pack:
 
     @turn()
     def run(self, keep: Keep = lambda lane, run: None, stop: threading.Event | None = None) -> list[Run]:
-        """Train all lanes and score each once on the test split; `keep` hears of each run as soon as it is there."""
+        """Train all lanes and score each once on the test split; `keep` is called with each run at once."""
         self._keep, self._runs = keep, list[Run]()
         device.forget_peak(self.device)
         if self.size == 1:

@@ -50,9 +50,10 @@ class Wishes:
 def gather(folder: Path, targets: Sequence[Target], wishes: Wishes, say: Say) -> dict[str, Any]:
     """Fill the folder for these machines, beside those it is for already; returns the manifest.
 
-    Raises: BadValue for a folder with other things in it, or where torch would bring CUDA; Failed where uv or pip
-    cannot get something, naming it and the machine.
+    Raises: BadValue without uv, for a folder with other things in it, or where torch would bring CUDA; Failed where uv
+    or pip cannot get something, naming it and the machine.
     """
+    pip.uv()  # before anything is written or downloaded
     _prepare(folder)
     own = _own_wheel(folder / WHEELS, wishes.wheel)
     for number, target in enumerate(targets, 1):

@@ -70,19 +70,32 @@ def _choose(target: Target, wheel: Path, wheels: Path, pinned: Sequence[str], ch
     asked, pins = chosen.with_name("asked.txt"), chosen.with_name("pins.txt")
     asked.write_text(f"lora-lab @ {wheel.absolute().as_uri()}\n", encoding="utf-8")
     pins.write_text("".join(f"{one}\n" for one in pinned), encoding="utf-8")
-    uv = [sys.executable, "-m", "uv"] if find_spec("uv") else [shutil.which("uv")]
-    if uv[-1] is None:
-        raise BadValue("uv, which chooses the versions, is not installed: pip install 'lora-lab[wheelhouse]'")
     options, environment = _as_pip_is_set()
     plain = ["-q", "--color", "never", "--no-config", "--no-python-downloads", "--python", sys.executable]
     listed = ["--no-header", "--no-annotate", "--no-emit-package", "lora-lab", "-o", str(chosen)]
     where = [*options, "--find-links", str(wheels), "--constraints", str(pins)]
-    _run([*uv, "pip", "compile", str(asked), *plain, *listed, *where, *target.uv_options], "uv", what, environment)
+    _run([*uv(), "pip", "compile", str(asked), *plain, *listed, *where, *target.uv_options], "uv", what, environment)
+
+
+def uv() -> list[str]:
+    """How uv is run. Raises: BadValue where it is not installed."""
+    if find_spec("uv"):
+        return [sys.executable, "-m", "uv"]
+    if found := shutil.which("uv"):
+        return [found]
+    raise BadValue("uv, which chooses the versions, is not installed: pip install 'lora-lab[wheelhouse]'")
 
 
 def _as_pip_is_set() -> tuple[list[str], dict[str, str]]:
-    """Where pip's user has it look for packages, as options and environment of uv, which reads no settings of pip's."""
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], stdout=subprocess.PIPE, encoding="utf-8")
+    """Where pip's user has it look for packages, as options and environment of uv, which reads no settings of pip's.
+
+    Raises: Failed where pip cannot read them.
+    """
+    how: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}  # else a pipe has Windows' own encoding
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], env=environment, **how)
+    if listed.returncode:
+        raise Failed(f"pip could not list its settings: {last_word(listed.stderr)}; mend its file or take it away")
     settings: dict[str, str] = {}
     for section in ("global", "install", ":env:"):  # each goes before the one above
         found = re.findall(rf"^{section}\.(\S+?)=(.+)$", listed.stdout, re.MULTILINE)
@@ -92,7 +105,8 @@ def _as_pip_is_set() -> tuple[list[str], dict[str, str]]:
     if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
         options.append("--no-index")
     secure = {"SSL_CERT_FILE": settings.get("cert", ""), "ALL_PROXY": settings.get("proxy", "")}
-    system = {"UV_SYSTEM_CERTS": "1", "MACOSX_DEPLOYMENT_TARGET": MACOS}
+    certificates = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}  # an older uv knows the second name only
+    system = {**certificates, "MACOSX_DEPLOYMENT_TARGET": MACOS}
     return options, {name: value for name, value in {**secure, **system}.items() if value}
 
 

@@ -22,7 +22,7 @@ PLATFORMS: Mapping[str, tuple[str, ...]] = {
     "macos-arm64": ("macosx_14_0_arm64",),  # pip adds the older ones by itself
 }
 UV = {"linux": "x86_64-manylinux_2_28", "windows": "x86_64-pc-windows-msvc", "macos-arm64": "aarch64-apple-darwin"}
-MACOS = "14.0"  # the oldest, which uv is told apart from the platform
+MACOS = "14.0"  # the oldest, uv takes it separately
 NAMES = {"linux": "Linux (x86-64)", "windows": "Windows (x86-64)", "macos-arm64": "macOS 14 or newer (Apple silicon)"}
 
 

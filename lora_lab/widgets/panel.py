@@ -41,7 +41,7 @@ class Panel(W.VBox):
 
     def tell(self, trouble: str) -> None:
         """Add to the words, where it is not there yet, that something could not be painted."""
-        words = f" <b>painting failed</b> ({escape(trouble)}); the work itself goes on."
+        words = f" <b>painting failed</b> ({escape(trouble)})."
         with self.lock:
             if words not in self.words.value:
                 self.words.value += words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -196,8 +197,11 @@ class TrainPanel(LivePanel):
 
     def _earlier(self) -> list[Curve]:
         """Curves of the last finished runs on the same model and task, the newest last."""
-        files, found = filter(is_record, self.store.folder.glob("*.json")), list[Run]()
-        for written, name in sorted(((file.stat().st_mtime_ns, file.stem) for file in files), reverse=True):
+        files, found = list[tuple[int, str]](), list[Run]()
+        for file in filter(is_record, self.store.folder.glob("*.json")):
+            with suppress(OSError):  # taken away since
+                files.append((file.stat().st_mtime_ns, file.stem))
+        for written, name in sorted(files, reverse=True):
             run = self._kept(name, written)
             if run and (run.recipe.model, run.recipe.task) == (self.model.value, self.task.value) and run.metrics:
                 found.append(run)

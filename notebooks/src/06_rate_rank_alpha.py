@@ -152,15 +152,19 @@ heat_map(ridge.frame, "alpha", "lr", title=f"Rank 8, validation accuracy (%){mar
 # %%
 import pandas as pd
 
+from lora_lab.errors import BadValue
 from lora_lab.experiments.ridge import best_rate_slopes
 
 best = best_rate(ridge.frame, by=["alpha"]).groupby("alpha").lr.first()
 print("best cells:", {f"alpha {alpha:g}": float(lr) for alpha, lr in best.items()}, f"; exercise 1, with more seeds: {chosen_by.idxmax():g}")
 if not FAST:  # two rates make no curve
     own = pd.concat([by_rate.frame, ridge.frame]).drop_duplicates(["alpha", "lr", "seed"])
-    fit = best_rate_slopes(own, ["alpha"])["alpha"]
-    print(f"fit to {len(own)} runs: the best rate goes with alpha to the power {fit.slope:.2f} (95 % interval {fit.low:.2f} to {fit.high:.2f})")
-    print(compare("from alpha 4 to 64 the best rate falls", guess_fall, 16**-fit.slope, "times"))
+    try:
+        fit = best_rate_slopes(own, ["alpha"])["alpha"]
+        print(f"fit to {len(own)} runs: the best rate goes with alpha to the power {fit.slope:.2f} (95 % interval {fit.low:.2f} to {fit.high:.2f})")
+        print(compare("from alpha 4 to 64 the best rate falls", guess_fall, 16**-fit.slope, "times"))
+    except BadValue as error:
+        print("no fit:", error)
 cell = ridge.frame.groupby(["alpha", "lr"]).validation_accuracy.mean()
 same, double = abs(cell[16, 5e-4] - cell[4, 5e-4]), abs(cell[16, 5e-4] - cell.get((4, 1e-3), cell[4, 2e-3]))
 print(f"alpha 16 against 4: {100 * same:.1f} points apart at one rate, {100 * double:.1f} if alpha 4 has the double rate{mark}")
@@ -200,8 +204,11 @@ spread_rank = 100 * (chosen.accuracy.max() - chosen.accuracy.min())
 print(chosen.round(4))
 print(compare("between the best rank and the worst", guess_rank, spread_rank, "points"))
 if not FAST:
-    fit = best_rate_slopes(by_rank.frame, ["rank"])["rank"]
-    print(f"the best rate goes with rank to the power {fit.slope:+.2f} (95 % interval {fit.low:+.2f} to {fit.high:+.2f})")
+    try:
+        fit = best_rate_slopes(by_rank.frame, ["rank"])["rank"]
+        print(f"the best rate goes with rank to the power {fit.slope:+.2f} (95 % interval {fit.low:+.2f} to {fit.high:+.2f})")
+    except BadValue as error:
+        print("no fit:", error)
 
 # %% claim
 assert FAST or spread_rank < spread_rate / 3  # the rate matters more than the rank

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_the_generated_file_is_what_the_stored_runs_give(numbers: dict[str, str]
 @pytest.mark.parametrize("path", quoted.texts(), ids=lambda path: path.name)
 def test_a_text_quotes_the_numbers_of_the_stored_runs(path: Path, numbers: dict[str, str]):
     text = path.read_text(encoding="utf-8")
-    assert text.count("<!--") >= len(quoted.QUOTE.findall(text))
+    assert re.findall(r"<!--([\w.+-]+)-->", text) == [quote[1] for quote in quoted.QUOTE.finditer(text)]
     assert quoted.filled(text, numbers) == text
 
 
@@ -37,6 +38,8 @@ def test_a_stale_number_is_replaced_and_an_unknown_name_is_an_error():
     assert (
         quoted.filled("**80.1<!--a.b-->** % (9<!--c-->)", {"a.b": "81", "c": "10"}) == "**81<!--a.b-->** % (10<!--c-->)"
     )
+    assert quoted.filled("[80<!--x--> %](a.md), n=80<!--x-->", {"x": "81"}) == "[81<!--x--> %](a.md), n=81<!--x-->"
+    assert quoted.filled("*worse<!--x-->*", {"x": "better"}) == "*better<!--x-->*"
     two_words = quoted.filled("it is fails<!--x-->", {"x": "not\N{NO-BREAK SPACE}tested"})
     assert quoted.filled(two_words, {"x": "holds"}) == "it is holds<!--x-->"
     with pytest.raises(KeyError):

@@ -205,6 +205,12 @@ def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_pat
     with pytest.raises(BadValue, match="has no meanings to be said"):  # before anything is trained
         compare(tiny_causal, str(texts["psalms"]), "lora", tmp_path / "written", **terms, prompts=2)
     assert not (tmp_path / "written").exists()
+    order: list[str] = []
+    with monkeypatch.context() as patch:  # the cores are not shared with the methods' processes
+        patch.setattr("lora_lab.experiments.compare.before", lambda *_, **__: order.append("before") or 2.0)
+        patch.setattr("lora_lab.experiments.compare._result", lambda *given: order.append("work") or Result(given[4]))
+        compare(tiny_causal, str(texts["psalms"]), "lora", tmp_path / "ordered", **terms)
+    assert order == ["before", "work"]
     stop = threading.Event()
     stop.set()
     monkeypatch.setattr("lora_lab.experiments.compare.before", lambda *_, **__: pytest.fail("read after the stop"))

@@ -50,3 +50,26 @@ def test_one_value_alone_has_no_slope():
     frame = made(0)
     with pytest.raises(BadValue, match="alpha"):
         best_rate_slopes(frame[frame.alpha == 16], ["alpha"])
+
+
+def test_settings_that_do_not_vary_apart_have_no_slopes():
+    frame = made(-0.5)
+    with pytest.raises(BadValue, match="rank"):
+        best_rate_slopes(frame[frame["rank"] == 8])
+    tied = frame[frame["rank"] == 8].assign(rank=lambda runs: runs.alpha / 2)
+    with pytest.raises(BadValue, match="told apart"):
+        best_rate_slopes(tied)
+    assert best_rate_slopes(tied, ["alpha"], draws=20)["alpha"].slope == pytest.approx(-0.5, abs=0.05)
+
+
+def test_runs_without_a_best_rate_have_no_slope():
+    frame = made(-0.5)
+    with pytest.raises(BadValue, match="peak"):
+        best_rate_slopes(frame.assign(accuracy=1.4 - frame.accuracy), draws=2)
+
+
+def test_draws_that_open_upward_are_left_out():
+    frame = made(0, seeds=2)
+    frame["accuracy"] = 0.7 + (frame.accuracy - frame.accuracy.mean()) / 30
+    found = best_rate_slopes(frame, ["alpha"], draws=200, rows=200)["alpha"]
+    assert found.low < found.high

@@ -58,6 +58,20 @@ def test_what_was_saved_comes_back(kind, method, tmp_path):
     assert snapshot(again) == snapshot(model)
 
 
+def test_torch_is_told_which_random_numbers_to_keep(tmp_path, monkeypatch):
+    save_adapter(adapted("roberta"), tmp_path)
+    asked, fork = [], torch.random.fork_rng
+
+    def older(devices, *, device_type="cuda"):  # torch 2.6 takes no None here
+        asked.append((list(devices), device_type))
+        return fork(devices, device_type=device_type)
+
+    monkeypatch.setattr(torch.random, "fork_rng", older)
+    load_adapter(tiny("roberta"), tmp_path)
+    assert asked
+    assert all(devices == [] and device_type == "cuda" for devices, device_type in asked)
+
+
 def test_a_head_travels_with_its_adapter_and_detaching_leaves_it_behind(tmp_path):
     model, again = adapted("roberta"), tiny("roberta")
     save_adapter(model, tmp_path)

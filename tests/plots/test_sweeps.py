@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, LabWarning
 from lora_lab.plots import Curve, encoded, sweeps
 from lora_lab.plots.sheet import Sheet
 
@@ -192,6 +192,26 @@ def test_runs_of_one_seed_that_differ_in_nothing_that_the_frame_tells_are_not_ta
     both = two("seed", 0, 0, seeds=1)
     with pytest.raises(BadValue, match="option that has no column"):
         sweeps.heat_map(both, "rank", "lr")
+
+
+def test_equal_seeds_in_two_dtypes_are_drawn_with_a_warning():
+    both = two("run_dtype", "bf16", "fp32")
+    with pytest.warns(LabWarning, match="bf16"):
+        sweeps.heat_map(both, "rank", "lr")
+
+
+def test_the_most_runs_keep_the_plain_names_and_a_few_others_are_spoken_of():
+    probes = frame(ranks=(4,), rates=(2e-3,), seeds=1).assign(clip=0.0, dtype="fp32")
+    runs = pd.concat([frame().assign(clip=1.0, dtype="auto"), probes])
+    with pytest.warns(LabWarning, match="1 of 9 runs are in no picture"):
+        made = sweeps.pictures(runs)
+    assert set(made) == {"rank_lr", "lr_curves", "rank", "pareto"}
+    assert "clip 1" in made["rank_lr"].axes[0].get_title()
+    more = pd.concat([runs, frame(seeds=3).assign(alpha=32, clip=1.0, dtype="auto")])
+    with pytest.warns(LabWarning):
+        made = sweeps.pictures(more)
+    assert {"rank_lr", "rank_lr_alpha_16", "rank", "rank_alpha_16"} <= set(made)
+    assert "alpha 32" in made["rank_lr"].axes[0].get_title()
 
 
 def test_an_alpha_that_follows_from_the_rank_is_shown_with_it():

@@ -108,7 +108,7 @@ def test_the_head_of_another_language_model_is_in_the_checkpoint(kind, tmp_path,
 
 
 @torch.no_grad()
-def test_an_adapter_of_the_body_alone_is_merged_into_the_body(tmp_path, silent):
+def test_an_adapter_of_the_body_alone_is_merged_into_the_body(tmp_path, silent, monkeypatch):
     torch.manual_seed(0)
     whole = transformers.BertForMaskedLM(transformers.BertConfig(**BERT))
     whole.bert = transformers.BertModel(whole.config)  # with a pooler, as BERT's own checkpoint has
@@ -118,7 +118,13 @@ def test_an_adapter_of_the_body_alone_is_merged_into_the_body(tmp_path, silent):
     randomise(model)
     save_adapter(model, tmp_path / "adapter")
     base = str(tmp_path / "base")
-    written = write_merged(tmp_path / "adapter", tmp_path / "out", base=base)
+    with pytest.raises(BadValue, match="body=True"):
+        load_adapter(load_model(base), tmp_path / "adapter")
+    load_adapter(load_model(base, body=True), tmp_path / "adapter")
+    masked = transformers.AutoModelForMaskedLM
+    with monkeypatch.context() as patch:  # the model that is not needed is not loaded
+        patch.setattr(masked, "from_pretrained", lambda *_, **__: pytest.fail("two models at once"))
+        written = write_merged(tmp_path / "adapter", tmp_path / "out", base=base)
     assert written.loads_as == "AutoModel"
     assert inspect_folder(tmp_path / "adapter", base).does_something
     plain = transformers.AutoModel.from_pretrained(tmp_path / "out")

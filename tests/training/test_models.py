@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from lora_lab import load_model, load_tokenizer
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.training.models import is_causal, local_name, quiet
+from tests.conftest import BERT
 
 
 def copy(source: str, target: Path) -> Path:
@@ -155,6 +156,32 @@ def test_a_checkpoint_that_lacks_weights_is_refused_rather_than_filled_at_random
     del tensors["encoder.layer.1.attention.self.query.weight"]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     assert_refused(folder, "lacks 1 weights .*query.* which would be random")
+
+
+@pytest.fixture
+def headless(tmp_path) -> Path:
+    """A checkpoint of BERT's body whose config speaks of a language model."""
+    transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(tmp_path / "body")
+    config = json.loads((tmp_path / "body" / "config.json").read_text())
+    (tmp_path / "body" / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    return tmp_path / "body"
+
+
+def test_a_checkpoint_without_the_head_that_its_config_names_is_the_body(headless):
+    assert type(load_model(str(headless))) is transformers.BertModel
+    tensors = {f"bert.{key}": t for key, t in load_file(headless / "model.safetensors").items()}
+    tensors["cls.predictions.transform.dense.bias"] = torch.zeros(BERT["hidden_size"])
+    save_file(tensors, headless / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadValue, match=r"lacks .* weights .*cls.* which would be random"):  # a part of a head is none
+        load_model(str(headless))
+
+
+def test_a_checkpoint_that_lacks_more_than_its_head_is_refused(headless):
+    tensors = load_file(headless / "model.safetensors")
+    del tensors["encoder.layer.0.attention.self.query.weight"]
+    save_file(tensors, headless / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadValue, match="would be random"):
+        load_model(str(headless))
 
 
 def test_pickled_weights_are_not_opened(tiny_encoder, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +166,23 @@ def test_a_checkpoint_that_cannot_be_read_is_kept_and_named(recipe, tmp_path):
         assert checkpoint.unfinished(tmp_path) == []  # and is spoken of once
         assert content in [kept.read_bytes() for kept in file.parent.iterdir()]
     assert len(list(file.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError(13, "in use")])
+def test_a_damaged_checkpoint_that_cannot_be_renamed(tmp_path, recipe, monkeypatch, error):
+    file = checkpoint.path_of(tmp_path, [recipe()])
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"damaged")
+
+    def rename(*_):
+        raise error
+
+    monkeypatch.setattr(Path, "rename", rename)
+    if isinstance(error, FileNotFoundError):  # another sweep was quicker
+        assert checkpoint.unfinished(tmp_path) == []
+    else:
+        with pytest.raises(BadValue, match="in use"):
+            checkpoint.unfinished(tmp_path)
 
 
 def test_a_checkpoint_that_the_disk_does_not_give_up_is_left_alone(recipe, tmp_path):

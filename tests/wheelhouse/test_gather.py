@@ -89,6 +89,7 @@ def test_without_uv_it_is_said_how_to_get_it(only_source: Path, tmp_path: Path, 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BadValue, match=r"pip install 'lora-lab\[wheelhouse\]'"):
         gather.gather(tmp_path / "house", [LINUX], wishes(only_source), silent)
+    assert not (tmp_path / "house").exists()
 
 
 def test_uvs_reason_is_one_line():
@@ -210,6 +211,28 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path):
     with pytest.raises(BadValue, match="something else"):
         gather.gather(tmp_path, [LINUX], gather.Wishes(), silent)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_settings_of_pip_with_other_letters_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own, odd = tmp_path / "own", tmp_path / "Räder"
+    own.mkdir()
+    odd.mkdir()
+    wheel(odd, "plain")
+    (tmp_path / "pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {odd}\n", encoding="utf-8")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONSTRAINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")  # as a pipe is on Windows
+    monkeypatch.setenv("PYTHONUTF8", "1")
+    report = pip.resolve(LINUX, wheel(own, "lora_lab", ("plain",), version="0.1.0"), own)
+    assert {one["metadata"]["name"] for one in report["install"]} == {"lora_lab", "plain"}
+
+
+def test_settings_of_pip_that_cannot_be_read_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "pip.conf").write_text("find-links = there\n")  # no section
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    with pytest.raises(Failed, match="settings"):
+        pip.resolve(LINUX, wheel(tmp_path, "lora_lab", version="0.1.0"), tmp_path)
 
 
 def test_another_file_is_not_taken_for_the_labs_wheel(tmp_path: Path):

@@ -87,3 +87,4 @@ def test_what_can_never_be_painted_says_why_and_the_work_goes_on_to_its_end(monk
     assert live.state == "done"
     assert panel.words.value.count("painting failed") == 1
     assert "point 1" in panel.words.value
+    assert "goes on" not in panel.words.value  # it has ended

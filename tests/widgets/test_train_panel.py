@@ -180,6 +180,7 @@ def test_a_record_is_read_once_and_one_that_is_damaged_is_passed_over(trained: T
     panel.task.value = trained.task.value
     assert len(reads) == 1
     (folder / "0123456789ab.json").write_text("{")
+    (folder / "ba9876543210.json").symlink_to(folder / "nowhere")  # a file that goes as it is looked at
     panel.steps.value = 400
     assert (len(panel.earlier), len(reads)) == (1, 2)
     Store(folder).add(replace(trained.result(), recipe=replace(trained.result().recipe, seed=5)))

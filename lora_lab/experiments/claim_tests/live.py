@@ -22,7 +22,7 @@ ROWS = 64
 
 @experiment
 def merging_is_free(merged: bool, dtypes: list[str], d: int, rank: int, update: float) -> Finding:
-    """Does an adapted layer do the base's arithmetic and no more? What merging rounds off is told and decides nothing.
+    """Does an adapted layer do the base's arithmetic and no more? What merging rounds off is reported but not judged.
 
     merged  whether the update is in the weight; else it stands beside it
     update  length of the update as a share of the weight's

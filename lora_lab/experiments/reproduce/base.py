@@ -46,13 +46,31 @@ class Row:
     predictions: tuple[str, ...] = ()
 
 
+class NotRecorded(Exception):
+    """A rule asked for what result.json does not hold; its only argument is the name."""
+
+
+class _Recorded(dict[str, Any]):
+    """Raises: NotRecorded, in place of KeyError, which might as well be a mistake in a rule."""
+
+    def __missing__(self, name: str) -> Any:
+        raise NotRecorded(name)
+
+
 @dataclass(frozen=True)
 class Kept:
-    """What result.json holds for a rule: figures by row, sizes, and verdicts as `kept_verdict` writes them."""
+    """What result.json holds for a rule: figures by row, sizes, and verdicts as `kept_verdict` writes them.
+
+    Each raises NotRecorded for a name that it does not hold.
+    """
 
     rows: Mapping[str, Sequence[float]]
     sizes: Mapping[str, Any] = field(default_factory=dict)
     verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "sizes", "verdicts"):
+            object.__setattr__(self, name, _Recorded(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -159,10 +177,12 @@ class Item(ABC):
 
     def judged(self, kept: Kept) -> Judged:
         """The whole rule. What it needs and is not there leaves the finding not tested."""
+        reason = ""
         try:
-            reason, judged = self.untested(kept), self.judge(kept)
-        except KeyError as missing:
-            return Judged("not tested", f"{missing.args[0]} is not recorded")
+            reason = self.untested(kept)
+            judged = self.judge(kept)
+        except NotRecorded as missing:
+            return Judged("not tested", reason or f"{missing} is not recorded")
         return Judged("not tested", f"{reason}. Not judged: {judged.words}") if reason else judged
 
     def folder(self, place: Place) -> Path:
@@ -204,8 +224,10 @@ def by_verdict(kept: Mapping[str, Any], wanted: Wanted) -> Judged:
     }[wanted]
     holds = outcome in holding
     unsure = outcome in ("better", "worse") and not (holds or fails)
-    words = f"{kept['words']}{', but not certainly by more than the margin' if unsure else ''}"
-    return part(holds, fails, words)
+    also = ", but not certainly by more than the margin" if unsure else ""
+    if outcome == "equivalent" and not holds and wanted in ("better", "worse"):
+        also = f", so not {wanted} by more than the margin"
+    return part(holds, fails, f"{kept['words']}{also}")
 
 
 def part(holds: bool, fails: bool, words: str) -> Judged:

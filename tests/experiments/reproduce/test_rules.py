@@ -68,8 +68,25 @@ def test_a_finding_fails_only_where_the_whole_interval_lies_beyond_the_margin(wa
         standing = "holds" if one in holds else "fails" if one in fails else "undecided"
         assert by_verdict(one, wanted).standing == standing
     assert "more than the margin" in by_verdict(BEHIND, "no worse").words
+    assert "not better by more than the margin" in by_verdict(EVEN, "better").words
+    assert "not worse by more than the margin" in by_verdict(EVEN, "worse").words
+    assert "more than the margin" in by_verdict(BEHIND, "better").words
+    assert "more than the margin" not in by_verdict(EVEN, "equal").words
     assert by_verdict(said("worse", -0.03, -0.0151), "no worse").standing == "fails"
     assert by_verdict(said("worse", -0.03, -0.0149), "no worse").standing == "undecided"
+
+
+def test_runs_that_do_not_test_a_finding_say_so_although_records_are_missing_and_a_mistake_in_a_rule_is_one():
+    short = item("table6").judged(Kept({}, {"steps": 1}))
+    assert (short.standing, "saw" in short.words) == ("not tested", True)
+    lacking = item("table6").judged(Kept({}, {"steps": 2000}))
+    assert (lacking.standing, "is not recorded" in lacking.words) == ("not tested", True)
+    broken = {name: {"outcome": "better"} for name in item("table6").pairs}
+    with pytest.raises(KeyError):
+        item("table6").judge(Kept({}, {}, broken))
+    full = kept("table6", EVEN, EVEN)
+    with pytest.raises(KeyError):
+        item("table6").judged(Kept(full.rows, full.sizes, broken))
 
 
 def test_what_all_rules_are_made_of():
