@@ -59,7 +59,8 @@ def test_an_unknown_reference_names_those_there_are():
 
 def test_a_reference_comparison_is_read_from_what_ships():
     assert lesson.reference_comparison("minilm_rt")["model"] == "minilm"
-    with pytest.raises(NotFound, match="no reference comparison is called 'other'; there are minilm_rt, minilm_rt_all_linear, smollm2_kjv"):
+    there = "minilm_rt, minilm_rt_all_linear, smollm2_kjv"
+    with pytest.raises(NotFound, match=f"no reference comparison is called 'other'; there are {there}"):
         lesson.reference_comparison("other")
 
 
