@@ -102,7 +102,8 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path):
 
 
 def sleeping(folder: str) -> None:
-    """Two processes that sleep, for a parent that is to be killed."""
+    """Two processes that sleep, for a parent that is to be killed or interrupted."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests were started in the background
     each(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool)
 
 
