@@ -31,7 +31,8 @@ def numbers() -> dict[str, str]:
 def comparison() -> dict[str, str]:
     """Lesson 08: each method of the reference comparison, in percent, and its verdict against full fine-tuning."""
     found: dict[str, str] = {}
-    for row in read_json(RESULTS / "compare" / "minilm_rt.json")["methods"]:
+    rows = read_json(RESULTS / "compare" / "minilm_rt.json")["methods"]
+    for row in rows:
         name = f"compare.{row['method'] if row['label'] != 'LoRA r8 all-linear' else 'lora-all-linear'}"
         found[name] = f"{100 * row['accuracy']['mean']:.1f}"
         found[f"{name}.rate"] = f"{row['lr']:g}" if row["lr"] else "none"
@@ -42,12 +43,10 @@ def comparison() -> dict[str, str]:
         found[f"compare.{name}.times-full"] = (
             f"{float(found[f'compare.{name}.rate']) / float(found['compare.full.rate']):.0f}"
         )
-    rows = read_json(RESULTS / "compare" / "minilm_rt.json")["methods"]
     (direct,) = (row["against"]["lora"] for row in rows if "lora" in row["against"])
     found["compare.lora-all-linear.against-lora"] = direct["kind"]
     for end in ("low", "high"):
         found[f"compare.lora-all-linear.against-lora.{end}"] = f"{100 * direct['intervals'][0][end]:.1f}"
-    found["compare.lora.behind"] = f"{float(found['compare.full']) - float(found['compare.lora']):.1f}"
     return found
 
 
@@ -91,7 +90,10 @@ def targets() -> dict[str, str]:
 
 
 def inside() -> dict[str, str]:
-    """Lesson 13: ||dW|| / ||W|| of the reference over q and v, and its intrinsic curve, in percent."""
+    """Lesson 13, in percent: ||dW|| / ||W|| of the reference over q and v, its intrinsic curve, what full gets right.
+
+    inside.NAME.held: how much more of W lies in dW's directions than in random ones, as a factor.
+    """
     found = read_json(RESULTS / "microscope" / "minilm_rt.json")
     shares = {name: sum(row["relative"] for row in rows) / len(rows) for name, rows in found["sizes"].items()}
     points = {f"inside.d-{one['d']}": one["metrics"]["accuracy"] for one in found["intrinsic"]["points"]}

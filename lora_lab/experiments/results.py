@@ -135,14 +135,14 @@ class Runs:
 
 
 def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
-    """A sentence where runs were trained in unlike dtypes, "" where all are alike; None is of one that never began."""
+    """A sentence where runs were trained in different dtypes, else ""; None stands for a run that never began."""
     counts = Counter(filter(None, dtypes))
     if len(counts) < 2:
         return ""
     told = " and ".join(f"{count} in {dtype}" for dtype, count in counts.most_common())
     return (
-        f"these runs were trained in unlike dtypes, {told}: compare those of one, as with at(run_dtype=...), or train "
-        "all of them in one, such as dtype='fp32'"
+        f"these runs were trained in different dtypes, {told}: compare runs of one dtype, as with "
+        "at(run_dtype=...), or train all of them in one, such as dtype='fp32'"
     )
 
 

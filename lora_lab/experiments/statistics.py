@@ -285,7 +285,7 @@ def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
 
 
 def _warn_of_dtypes(*sides: Answers) -> None:
-    """LabWarning where runs that asked for the same were trained in unlike dtypes: it may be these that differ."""
+    """LabWarning where runs that asked for the same were trained in different dtypes: it may be these that differ."""
     runs = [run for side in sides for run in getattr(side, "runs", ())]
     if runs:
         from lora_lab.experiments.results import unlike, warn_of

@@ -118,7 +118,7 @@ def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[list[str
 
 
 def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
-    """LabWarning where runs of one point were trained in unlike dtypes.
+    """LabWarning where runs of one point were trained in different dtypes.
 
     Raises: BadValue where they differ in another setting than their seed: they would be taken for seeds.
     """

@@ -95,10 +95,10 @@ def test_runs_of_one_dtype_are_pooled_as_ever(two_stores):
 def test_scores_accuracies_and_verdicts_over_unlike_dtypes_warn(two_stores, tmp_path):
     runs = Runs(tuple(one for store in two_stores for one in Store(store).runs()))
     for pooled in (lambda: runs.accuracy, lambda: runs.scores, lambda: verdict(runs, runs)):
-        with pytest.warns(LabWarning, match="unlike dtypes"):
+        with pytest.warns(LabWarning, match="different dtypes"):
             pooled()
     a, b = (Runs(tuple(run(seed, one, lr=lr) for seed in range(2))) for lr, one in ((1e-3, BF16), (2e-3, FP32)))
-    with pytest.warns(LabWarning, match="unlike dtypes"):
+    with pytest.warns(LabWarning, match="different dtypes"):
         verdict(a, b)
     assert len(runs.at(run_dtype="bf16")) == 3
 
@@ -120,7 +120,7 @@ def test_a_picture_of_means_warns(two_stores):
     with warnings.catch_warnings():
         warnings.simplefilter("error", LabWarning)
         against_rank(frame)
-    with pytest.warns(LabWarning, match="unlike dtypes"):
+    with pytest.warns(LabWarning, match="different dtypes"):
         against_rank(pd.concat([frame, load(ben)]))
 
 
