@@ -159,7 +159,7 @@ assert 0 < report.rounding < 0.1 and changed <= 10
 # That is little, because *this* adapter is large: it trained at a high rate on a small model. What of a gentler one? We take one of its matrices, make its update smaller and smaller, and merge.
 
 # %%
-from lora_lab.methods.attach import lora_layers
+from lora_lab.methods.lora import lora_layers
 from lora_lab.methods.merge_report import rounding_of
 from lora_lab.plots.merging import rounding_picture
 
