@@ -14,7 +14,8 @@ import torch
 from lora_lab import checks, load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
 from lora_lab.room import room_for
-from lora_lab.training.models import quiet, weight_bytes
+from lora_lab.training.models import weight_bytes
+from lora_lab.training.quiet import quiet
 
 torch.set_grad_enabled(False)  # nearly everything below only answers
 store, mark, sentences = workplace("09"), " (illustration)" if FAST else "", 40 if FAST else 200
