@@ -18,7 +18,8 @@ import transformers
 from torch import nn
 
 from lora_lab.methods import bnb
-from lora_lab.training.models import load_model, quiet
+from lora_lab.training.models import load_model
+from lora_lab.training.quiet import quiet
 
 # Minutes in one file each: begun last, one of the two processes would wait for the other.
 LONG = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")

@@ -20,7 +20,8 @@ from lora_lab.methods import faults
 from lora_lab.methods.adapters import WEIGHTS, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.assets import shipped
-from lora_lab.training.models import load_model, quiet
+from lora_lab.training.models import load_model
+from lora_lab.training.quiet import quiet
 
 SOUND = "minilm-rt-r8"
 

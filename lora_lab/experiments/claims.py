@@ -7,6 +7,7 @@ A card holds no verdict. Its premises are the arguments of its experiment; chang
 
 from __future__ import annotations
 
+import html
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from lora_lab.training.assets import shipped
 
 Value = bool | int | float | str | list[Any]
 MARGIN = "margin"
+MARKS: Mapping[str, str] = {"true": "✓", "false": "✗", "depends": "◐", "undecided": "?"}  # not by colour alone
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,6 @@ class Verdict:
         return f"{self.card}\n{self}\nNot shown: {self.card.limits}"
 
     def _repr_html_(self) -> str:  # the name IPython looks for
-        from lora_lab.experiments.claims_shown import card_html
-
         return card_html(self)
 
     def to_json(self) -> dict[str, Any]:
@@ -201,6 +201,37 @@ def judge_all(cards: Mapping[str, Card] | None = None) -> dict[str, Verdict]:
 def listed(names: Sequence[str]) -> str:
     """a, b and c."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+# ---- a verdict as it is read in a notebook: everything in it is text
+
+
+def card_html(verdict: Verdict) -> str:
+    """A card with its verdict."""
+    one, e = verdict.card, html.escape
+    premises = "; ".join(f"{name} = {said(value)}" for name, value in verdict.premises.items())
+    lines = {
+        "Predicts": one.prediction,
+        "Premises": premises,
+        "Found": verdict.because,
+        "Would decide": verdict.would_tell,
+        "Evidence": "; ".join(verdict.evidence),
+        "Not shown": one.limits,
+    }
+    rows = "".join(f"<div><b>{name}:</b> {e(text)}</div>" for name, text in lines.items() if text)
+    head = f"<div>Claim {e(one.number)}, {e(one.said_by)}: <b>“{e(one.statement)}”</b></div>"
+    word = f"<div style='font-size:120%'><b>{MARKS[verdict.word]} {e(verdict.words)}</b></div>"
+    box = "border:1px solid #767676;padding:8px 12px;max-width:900px"
+    return f"<div style='{box}'>{head}{word}{rows}{_cases(verdict)}</div>"
+
+
+def _cases(verdict: Verdict) -> str:
+    """Every case in a list that is folded, where there are several."""
+    if len(verdict.cases) < 2:
+        return ""
+    names = {True: "holds", False: "fails", None: "cannot be told"}
+    items = "".join(f"<li>{names[case.holds]}: {html.escape(str(case))}</li>" for case in verdict.cases)
+    return f"<details><summary>all {len(verdict.cases)} cases</summary><ul>{items}</ul></details>"
 
 
 # ---- reading a card

@@ -6,7 +6,6 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -16,12 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from lora_lab.accounting.sites import PLAIN_FUSED, Site, sites_of_layer
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALayer, TrainedCopy, is_linear, is_scaled_embedding, out_by_in
+from lora_lab.layers import TrainedCopy, is_linear, is_scaled_embedding, out_by_in
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.beside import Ahead
 from lora_lab.methods.heads import HEADS, heads_of, warn_of_others
-from lora_lab.methods.lora import LoRA
-from lora_lab.methods.lora_variants import made
 from lora_lab.methods.wrapped import be_called, refuse_wrapped
 from lora_lab.switched import AdaptedLayer, Switched
 
@@ -54,12 +51,6 @@ def _refuse_foreign(model: nn.Module) -> None:
             f"the linear layers of this model are {foreign}, beside which no adapter is put: "
             "load it plain, or in 4 bits with load_model(name, dtype='nf4')"
         )
-
-
-def attach_lora(model: nn.Module, method: LoRA, placements: Sequence[Placement], *, to_fill: bool = False) -> Report:
-    """Freeze `model`, put a LoRA layer at each placement and a trained copy beside each head; `to_fill` as `made`."""
-    parts = [(p.site.module, partial(made, placement=p, method=method, to_fill=to_fill)) for p in placements]
-    return attach_beside(model, method, parts, placements)
 
 
 def attach_beside(
@@ -258,11 +249,6 @@ def take_out(model: nn.Module) -> None:
         part.take_out(model, path)
     if hasattr(model, "lora_lab_report"):
         del model.lora_lab_report
-
-
-def lora_layers(model: nn.Module) -> list[LoRALayer]:
-    """Every LoRA layer of a model, heads not among them."""
-    return [layer for _, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
 
 
 def _awake_as(part: AdaptedLayer, layer: nn.Module) -> AdaptedLayer:

@@ -15,6 +15,7 @@ describe it (not read here).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
@@ -85,9 +86,22 @@ class Bottleneck(Method):
 
         Raises: BadValue where no place is found, a setting does not fit, or the model carries an adapter already.
         """
-        from lora_lab.methods import trained_bottleneck  # imports torch
+        from lora_lab.methods import attach, trained_bottleneck  # imports torch
 
-        return trained_bottleneck.attach_bottlenecks(model, self)
+        adapters, norms = PER_LAYER[self.placement][0], self.norms
+        if norms not in (0, adapters):
+            raise BadValue(
+                f"layernorms={norms} can be counted, not trained: each of the {adapters} bottlenecks of a layer has a "
+                f"norm (layernorms={adapters}) or none has (0)"
+            )
+        places = trained_bottleneck.ends_of_parts(model, ("o", "down")[-adapters:])
+        wanted = self.layers or len(places)
+        if wanted > len(places):
+            raise BadValue(f"layers is {wanted}, but this model has {len(places)} layers")
+        chosen = [site for number in sorted(places)[-wanted:] for site in places[number]]
+        self.check_width(chosen[0].out_features)
+        around = partial(trained_bottleneck.TrainedBottleneck, size=self.size, norm=bool(norms))
+        return attach.attach_beside(model, self, [(site.module, around) for site in chosen])
 
     def plan(self, architecture: Architecture) -> Plan:
         """The bottlenecks of each layer, as far as memory depends on them. Raises: as `trained`."""

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from lora_lab.errors import BadValue, LabError, NotFound
 
@@ -82,6 +83,48 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.where}): {self.why}. {self.remedy[0].upper()}{self.remedy[1:]}."
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The update of one module: its rank and scaling, ||scaling B A||_F, and ||W||_F of the base's weight."""
+
+    module: str
+    rank: int
+    scaling: float
+    update: float
+    weight: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the ratio among them."""
+        ratio = self.update / self.weight if self.weight else None
+        return {**self.__dict__, "ratio": ratio}
+
+
+@dataclass
+class Inspection:
+    """All that was found; None where it cannot be known, as nothing of a truncated file can."""
+
+    adapter: str
+    format: str | None = None
+    kind: str | None = None
+    dtype: str | None = None
+    bytes: int | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    scaling: float | None = None
+    targets: list[str] | str | None = None
+    parameters: int | None = None
+    head: int | None = None
+    norms: list[Norm] = field(default_factory=list)
+    does_something: bool | None = None
+    difference: float | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `lora-lab inspect --json` prints it."""
+        lists = {name: [one.to_json() for one in getattr(self, name)] for name in ("norms", "problems")}
+        return {**self.__dict__, **lists}
 
 
 def problem_of(error: LabError, where: str) -> Problem:

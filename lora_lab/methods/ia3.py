@@ -78,9 +78,9 @@ class IA3(Method):
 
         Raises: as `place`, and BadValue when the model carries an adapter already.
         """
-        from lora_lab.methods import trained_factor  # imports torch
+        from lora_lab.methods import attach, trained_factor  # imports torch
 
-        return trained_factor.attach_factors(model, self)
+        return trained_factor.attach_factors(model, self, self.place(attach.sites_of(model)))
 
     def _factors(self, architecture: Architecture) -> list[tuple[Slot, Factor]]:
         slots = {slot.site: slot for slot in architecture.slots}

@@ -9,9 +9,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.adapters import WEIGHTS, AdapterFile, sound
-from lora_lab.methods.faults import Problem, Refused, few, problem_of
+from lora_lab.methods.faults import Inspection, Norm, Problem, Refused, few, problem_of
 from lora_lab.methods.heads import HEADS
 from lora_lab.methods.layouts.base import PREFIX
 from lora_lab.methods.layouts.keys import known_key
@@ -30,48 +28,6 @@ HIGH_RANK, LOW_SCALING = 32, 1 / 8  # QLoRA's r = 64 with alpha = 16 is a choice
 HALF = (torch.float16, torch.bfloat16)
 ROWS, SAMPLE = 512, 100_000  # of a matrix at a time; numbers that tell how much it was rounded
 ROUNDING = 0.01  # of a matrix, relative: fp16 has 0.0002 for ordinary numbers, bf16 0.002
-
-
-@dataclass(frozen=True)
-class Norm:
-    """The update of one module: its rank and scaling, ||scaling B A||_F, and ||W||_F of the base's weight."""
-
-    module: str
-    rank: int
-    scaling: float
-    update: float
-    weight: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, the ratio among them."""
-        ratio = self.update / self.weight if self.weight else None
-        return {**self.__dict__, "ratio": ratio}
-
-
-@dataclass
-class Inspection:
-    """All that was found; None where it cannot be known, as nothing of a truncated file can."""
-
-    adapter: str
-    format: str | None = None
-    kind: str | None = None
-    dtype: str | None = None
-    bytes: int | None = None
-    rank: int | None = None
-    alpha: float | None = None
-    scaling: float | None = None
-    targets: list[str] | str | None = None
-    parameters: int | None = None
-    head: int | None = None
-    norms: list[Norm] = field(default_factory=list)
-    does_something: bool | None = None
-    difference: float | None = None
-    problems: list[Problem] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """As `lora-lab inspect --json` prints it."""
-        lists = {name: [one.to_json() for one in getattr(self, name)] for name in ("norms", "problems")}
-        return {**self.__dict__, **lists}
 
 
 def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspection:

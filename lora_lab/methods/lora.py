@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.accounting.architectures import Architecture
@@ -22,6 +23,8 @@ from lora_lab.methods.options import is_number, one_of, whole, words
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from lora_lab.layers import LoRALayer
 
 Pattern = tuple[tuple[str, float], ...]
 INITS = ("kaiming", "gaussian", "pissa")
@@ -157,10 +160,17 @@ class LoRA(Method):
 
         Raises: as `place`, and BadValue when the model carries an adapter already.
         """
-        from lora_lab.methods import attach  # imports torch
+        return self.attach_layers(model)
 
-        placements = self.place(attach.sites_of(model))
-        return attach.attach_lora(model, self, placements)
+    def attach_layers(self, model: nn.Module, *, to_fill: bool = False) -> Report:
+        """As `attach`; with `to_fill`, the adapter has been trained, and its numbers will come from a file."""
+        from lora_lab.methods import attach, lora_variants  # imports torch
+
+        placements = self.place(attach.sites_of(model), trained=to_fill)
+        options = {name: getattr(self, name) for name in ("dropout", "init", "dora", "freeze_a")}
+        around = partial(lora_variants.made, **options, to_fill=to_fill)
+        parts = [(p.site.module, partial(around, placement=p)) for p in placements]
+        return attach.attach_beside(model, self, parts, placements)
 
     def settings(self) -> dict[str, Any]:
         """{"name": "lora", "rank": 8, ...}: plain values that JSON can hold."""
@@ -168,6 +178,14 @@ class LoRA(Method):
         values |= {"rank_pattern": dict(self.rank_pattern), "alpha_pattern": dict(self.alpha_pattern)}
         plain = {f.name: f.default for f in fields(self) if f.name in LATER}
         return {name: value for name, value in values.items() if name not in plain or value != plain[name]}
+
+
+def lora_layers(model: nn.Module) -> list[LoRALayer]:
+    """Every LoRA layer of a model, heads not among them."""
+    from lora_lab.layers import LoRALayer
+    from lora_lab.methods.attach import adapted_layers  # imports torch, as LoRALayer does
+
+    return [layer for _, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
 
 
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear
 from lora_lab.methods.base import Placement
-from lora_lab.methods.lora import LoRA
 from lora_lab.switched import Fold, innermost
 
 
@@ -146,16 +145,18 @@ def principal(weight: Tensor, rank: int, scaling: float) -> tuple[Tensor, Tensor
     return roots.unsqueeze(1) * vt[:rank], u[:, :rank] * roots
 
 
-def made(layer: nn.Module, placement: Placement, method: LoRA, *, to_fill: bool = False) -> LoRALayer:
-    """The layer that `method` puts around `layer`; with `to_fill`, its numbers will come from a file."""
+def made(
+    layer: nn.Module, placement: Placement, *, dropout: float, init: str, dora: bool, freeze_a: bool, to_fill: bool
+) -> LoRALayer:
+    """The layer that LoRA puts around `layer`; with `to_fill`, its numbers will come from a file."""
     rank, scaling = placement.rank, placement.scaling
     if isinstance(layer, nn.Embedding):
         return LoRAEmbedding(layer, rank, scaling)
-    kind: Any = DoRALinear if method.dora else LoRALinear
-    if method.init == "pissa":
+    kind: Any = DoRALinear if dora else LoRALinear
+    if init == "pissa":
         kind = partial(PiSSALinear, decompose=not to_fill)
-    wrapped: LoRALinear = kind(layer, rank, scaling, dropout=method.dropout, init=method.init, rows=placement.site.rows)
-    wrapped.lora_A.requires_grad_(not method.freeze_a)
+    wrapped: LoRALinear = kind(layer, rank, scaling, dropout=dropout, init=init, rows=placement.site.rows)
+    wrapped.lora_A.requires_grad_(not freeze_a)
     return wrapped
 
 

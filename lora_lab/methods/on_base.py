@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,10 @@ from lora_lab.layers import LoRALayer
 from lora_lab.methods import faults
 from lora_lab.methods.adapters import AdapterFile, load_adapter
 from lora_lab.methods.attach import adapted_layers, own_parameters, take_out
-from lora_lab.methods.faults import Problem, few, problem_of
+from lora_lab.methods.faults import Inspection, Problem, few, problem_of
 from lora_lab.methods.merge_report import MergeReport, Rounding, rounding_of
 from lora_lab.methods.merging import disabled
 from lora_lab.switched import innermost
-
-if TYPE_CHECKING:
-    from lora_lab.methods.inspection import Inspection
 
 TOKENS = 12
 LOST = 0.5  # of the update, when it is merged into a half-precision weight

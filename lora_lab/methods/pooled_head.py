@@ -15,9 +15,8 @@ from torch.utils.hooks import RemovableHandle
 from lora_lab.errors import BadValue
 from lora_lab.layers import TrainedCopy, in_its_dtype
 from lora_lab.methods.attach import fingerprint, numbers_of, put, refuse_adapted
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Method, Report
 from lora_lab.methods.heads import heads_of
-from lora_lab.methods.probe import Probe
 
 AT_EVERY_TOKEN = "score"  # the name of a head that transformers asks at every token
 NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # of the class of a model that gives no class to a whole text
@@ -74,7 +73,7 @@ def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return torch.bmm(weights.unsqueeze(1), hidden.float()).squeeze(1)
 
 
-def attach_probe(model: nn.Module, method: Probe) -> Report:
+def attach_probe(model: nn.Module, method: Method) -> Report:
     """Freeze `model` and put a `PooledHead` in the place of its last head."""
     refuse_adapted(model)
     kind = type(model).__name__

@@ -71,4 +71,6 @@ class PrefixTuning(Method):
         """
         from lora_lab.methods import soft_prefix  # imports torch
 
-        return soft_prefix.attach_prefix(model, self)
+        if self.form != "keys-values":
+            raise BadValue("a prefix of activations can be counted, not trained: leave form at keys-values")
+        return soft_prefix.attach_prefix(model, self, tokens=self.tokens)

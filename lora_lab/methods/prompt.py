@@ -58,4 +58,4 @@ class PromptTuning(Method):
         """
         from lora_lab.methods import soft_prompt  # imports torch
 
-        return soft_prompt.attach_prompt(model, self)
+        return soft_prompt.attach_prompt(model, self, tokens=self.tokens, vocabulary=self.init == "vocabulary")

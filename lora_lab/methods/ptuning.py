@@ -67,4 +67,4 @@ class PTuning(Method):
         """
         from lora_lab.methods import soft_prompt  # imports torch
 
-        return soft_prompt.attach_encoded(model, self)
+        return soft_prompt.attach_encoded(model, self, tokens=self.tokens, width=self.hidden)

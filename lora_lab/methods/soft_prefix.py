@@ -19,9 +19,8 @@ from transformers import DynamicCache
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import attach_ahead
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Method, Report
 from lora_lab.methods.beside import Ahead
-from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.soft import CACHE, Call, lengthen_mask, move_positions, refuse_two_stacks, under_way
 
 NAME = "soft_prefix"
@@ -62,23 +61,21 @@ class EncoderCache(DynamicCache):
         return 0
 
 
-def attach_prefix(model: nn.Module, method: PrefixTuning) -> Report:
+def attach_prefix(model: nn.Module, method: Method, *, tokens: int) -> Report:
     """Freeze `model`, hang the prefix at it, and put a trained copy beside each head."""
     refuse_two_stacks(model, "prefix tuning")
-    shape, device = shape_of(model, method), next(model.parameters()).device
+    shape, device = shape_of(model, tokens), next(model.parameters()).device
     return attach_ahead(model, method, NAME, lambda: SoftPrefix(torch.randn(shape, device=device) * START))
 
 
-def shape_of(model: Any, method: PrefixTuning) -> tuple[int, int, int, int, int]:
+def shape_of(model: Any, tokens: int) -> tuple[int, int, int, int, int]:
     """(layers, tokens, 2, kv_heads, head_dim). Raises: BadValue for a model whose layers take no keys and values."""
     config = model.config
     heads = getattr(config, "num_attention_heads", None)
     if _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
         raise BadValue(f"{type(model).__name__} takes no keys and values from outside; use prompt tuning there")
-    if method.form != "keys-values":
-        raise BadValue("a prefix of activations can be counted, not trained: leave form at keys-values")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return config.num_hidden_layers, method.tokens, 2, _kv_heads(config, heads), head_dim
+    return config.num_hidden_layers, tokens, 2, _kv_heads(config, heads), head_dim
 
 
 def _kv_heads(config: Any, heads: int) -> int:

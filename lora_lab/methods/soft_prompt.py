@@ -9,20 +9,16 @@ first position is then the prompt's first vector. Sources: Lester et al. 2021; L
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import attach_ahead
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Method, Report
 from lora_lab.methods.beside import Ahead
-from lora_lab.methods.prompt import PromptTuning
 from lora_lab.methods.soft import Call, lengthen_mask, longer, move_positions, refuse_two_stacks, under_way
-
-if TYPE_CHECKING:
-    from lora_lab.methods.ptuning import PTuning
 
 NAME = "soft_prompt"
 NO_LABEL = -100  # what cross-entropy leaves out
@@ -88,34 +84,36 @@ class EncodedPrompt(SoftPrompt):
         self.prompt.requires_grad_(False)
 
 
-def attach_prompt(model: nn.Module, method: PromptTuning) -> Report:
-    """Freeze `model`, hang the prompt before its embeddings, and put a trained copy beside each head."""
+def attach_prompt(model: nn.Module, method: Method, *, tokens: int, vocabulary: bool) -> Report:
+    """Freeze `model`, hang the prompt before its embeddings, and put a trained copy beside each head.
+
+    vocabulary   start as real tokens' vectors, else at random
+    """
     refuse_two_stacks(model, "prompt tuning")
     embed: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
-    return attach_ahead(model, method, NAME, lambda: SoftPrompt(_start(embed, method)))
+    return attach_ahead(model, method, NAME, lambda: SoftPrompt(_start(embed, tokens, vocabulary)))
 
 
-def attach_encoded(model: nn.Module, method: PTuning) -> Report:
-    """The same with a prompt that a small network makes."""
+def attach_encoded(model: nn.Module, method: Method, *, tokens: int, width: int | None) -> Report:
+    """The same with a prompt that a network `width` wide makes, as wide as the model when None."""
     refuse_two_stacks(model, "P-tuning")
     table: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
     hidden = table.shape[1]
-    width = method.hidden or hidden
-    return attach_ahead(model, method, NAME, lambda: EncodedPrompt(method.tokens, hidden, width, table.device))
+    return attach_ahead(model, method, NAME, lambda: EncodedPrompt(tokens, hidden, width or hidden, table.device))
 
 
 @torch.no_grad()
-def _start(embed: nn.Embedding, method: PromptTuning) -> Tensor:
+def _start(embed: nn.Embedding, tokens: int, vocabulary: bool) -> Tensor:
     """(tokens, hidden): vectors of random tokens, or random vectors as large as those of tokens.
 
     The layer is called, for its answers need not be rows of its table: Gemma's are sqrt(hidden) times as large.
     """
-    tokens, d = embed.weight.shape
+    known, d = embed.weight.shape
     where = embed.weight.device
-    if method.init == "vocabulary":
-        return embed(torch.randint(0, tokens, (method.tokens,), device=where))  # type: ignore[no-any-return]
-    every = embed(torch.arange(tokens, device=where))
-    return torch.randn(method.tokens, d, device=where) * every.float().std()
+    if vocabulary:
+        return embed(torch.randint(0, known, (tokens,), device=where))  # type: ignore[no-any-return]
+    every = embed(torch.arange(known, device=where))
+    return torch.randn(tokens, d, device=where) * every.float().std()
 
 
 def _lengthen(call: Call, shape: torch.Size, tokens: int) -> None:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from lora_lab.errors import BadValue
 from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import attach_beside, refuse_adapted
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Method, Report
 from lora_lab.methods.beside import Beside, Own
-from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.heads import heads_of
 from lora_lab.switched import Fold, Mergeable
 
@@ -48,7 +47,7 @@ class TrainedBias(Beside, Mergeable):
         return [(self.base_layer.bias, self._was)]  # type: ignore[list-item]
 
 
-def attach_biases(model: nn.Module, method: BitFit) -> Report:
+def attach_biases(model: nn.Module, method: Method) -> Report:
     """Freeze `model` and put a trained bias beside every frozen one, the head's apart, which trains as a whole."""
     refuse_adapted(model)
     heads = [name for name, _ in heads_of(model)]

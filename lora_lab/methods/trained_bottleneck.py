@@ -10,7 +10,6 @@ W_up starts at zero, so at the start nothing changes. Source: Houlsby et al. 201
 from __future__ import annotations
 
 import re
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,8 @@ from torch.nn import functional as F
 from lora_lab.accounting.sites import Site
 from lora_lab.errors import BadValue
 from lora_lab.layers import out_by_in
-from lora_lab.methods.attach import attach_beside, sites_of
-from lora_lab.methods.base import Report
+from lora_lab.methods.attach import sites_of
 from lora_lab.methods.beside import Beside, Own
-from lora_lab.methods.bottleneck import PER_LAYER, Bottleneck
 
 
 class TrainedBottleneck(Beside):
@@ -57,26 +54,7 @@ def _normed(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.stack([F.layer_norm(part, weight.shape[1:], w, b) for part, w, b in lanes]).to(y.dtype)
 
 
-def attach_bottlenecks(model: nn.Module, method: Bottleneck) -> Report:
-    """Freeze `model`, put the bottlenecks where the placement wants them and a trained copy beside each head."""
-    adapters, norms = PER_LAYER[method.placement][0], method.norms
-    if norms not in (0, adapters):
-        raise BadValue(
-            f"layernorms={norms} can be counted, not trained: each of the {adapters} bottlenecks of a layer has a norm "
-            f"(layernorms={adapters}) or none has (0)"
-        )
-    places = _places(model, ("o", "down") if adapters == 2 else ("down",))
-    wanted = method.layers or len(places)
-    if wanted > len(places):
-        raise BadValue(f"layers is {wanted}, but this model has {len(places)} layers")
-    chosen = [site for number in sorted(places)[-wanted:] for site in places[number]]
-    method.check_width(chosen[0].out_features)
-    return attach_beside(
-        model, method, [(s.module, partial(TrainedBottleneck, size=method.size, norm=bool(norms))) for s in chosen]
-    )
-
-
-def _places(model: nn.Module, roles: tuple[str, ...]) -> dict[int, list[Site]]:
+def ends_of_parts(model: nn.Module, roles: tuple[str, ...]) -> dict[int, list[Site]]:
     """By layer, the linear layers that end its parts: attention (o) and feed-forward (down)."""
     sites = [site for site in sites_of(model) if site.role in roles and site.kind == "linear" and site.rows is None]
     places: dict[int, list[Site]] = {}

@@ -8,17 +8,18 @@ All factors start at 1, so at the start nothing changes. In PEFT's files l is ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_lab.accounting.sites import Site
 from lora_lab.layers import out_by_in
-from lora_lab.methods.attach import attach_beside, sites_of
-from lora_lab.methods.base import Report
+from lora_lab.methods.attach import attach_beside
+from lora_lab.methods.base import Method, Report
 from lora_lab.methods.beside import Beside, Own
-from lora_lab.methods.ia3 import IA3
 from lora_lab.switched import Fold, Mergeable, innermost
 
 
@@ -65,8 +66,7 @@ class TrainedFactor(Beside, Mergeable):
         return scaled if bias is None else [*scaled, (bias[rows], self.factor)]
 
 
-def attach_factors(model: nn.Module, method: IA3) -> Report:
-    """Freeze `model`, put a factor at each target and a trained copy beside each head."""
-    placed = method.place(sites_of(model))
+def attach_factors(model: nn.Module, method: Method, placed: Sequence[tuple[Site, bool]]) -> Report:
+    """Freeze `model`, put a factor at each place, on the input or the output, and a trained copy beside each head."""
     parts = [(site.module, partial(TrainedFactor, on_input=on_input, rows=site.rows)) for site, on_input in placed]
     return attach_beside(model, method, parts)

@@ -21,7 +21,6 @@ def train_for(seconds: float, most: int = 400) -> dict[str, Any]:
     Raises: Failed when the loss is no number.
     """
     from lora_lab.training import device
-    from lora_lab.training.loop import fit
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.train import Bench
 
@@ -34,7 +33,7 @@ def train_for(seconds: float, most: int = 400) -> dict[str, Any]:
 
     bench = Bench(Recipe("minilm", "rt", steps=most, examples=512, validations=0), callbacks=[note])
     started[0] = time.perf_counter()
-    fit(bench, stop=stop)
+    bench.fit(stop)
     if not losses or not math.isfinite(losses[-1]):
         raise Failed("the loss is no number")
     took = time.perf_counter() - started[0]

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from lora_lab.errors import LabError
-from lora_lab.methods.inspection import Inspection, inspect_adapter
+from lora_lab.methods.faults import Inspection
+from lora_lab.methods.inspection import inspect_adapter
 from lora_lab.training.named import base_for, labels_of
 
 

@@ -133,6 +133,13 @@ class Lane:
                 self.optimizer.step()
                 self.history.progress.append(Progress(step, recipe.steps, loss, rate))
 
+    def clear_gradients(self) -> None:
+        """In a pack they are views, so they are filled with zeros; alone they are given back."""
+        if self.row is not None and self.row.grad is not None:
+            self.row.grad.zero_()
+        else:
+            self.model.zero_grad()
+
     def note(self, metrics: dict[str, float] | None) -> None:
         """Take down the validation of the last update, if there was one, and tell those who watch."""
         last = self.history.progress[-1]
@@ -198,3 +205,9 @@ class Lane:
         if not finite:
             self.fail(f"the {what} became {value} at step {step}: lower the rate (lr was {self.recipe.lr:g})")
         return finite
+
+
+def end_all(lanes: Sequence[Lane], status: str) -> None:
+    """Say of all that have not ended yet how they did."""
+    for lane in lanes:
+        lane.end(status)

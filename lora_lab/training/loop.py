@@ -3,77 +3,86 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
 from lora_lab.switched import AdaptedLayer, Switched
+from lora_lab.training.batches import Batch
 from lora_lab.training.evaluate import lane_losses, logits_of
-from lora_lab.training.lane import Lane
+from lora_lab.training.lane import Lane, end_all
 from lora_lab.training.products import products_in
 from lora_lab.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    from lora_lab.training.pack import Pack
+Validate = Callable[[], Sequence[dict[str, float]]]  # the metrics of each lane
+Leave = Callable[[Sequence[Lane]], tuple[nn.Module, Sequence[Lane]]]
 
 
-def fit(runs: Pack, *, stop: threading.Event | None = None) -> None:
-    """Train all lanes, one batch of each a step, until the last of them has ended; `Pack` says what is asked of it.
+def fit(
+    model: nn.Module,
+    lanes: Sequence[Lane],
+    batches: Iterable[tuple[int, Batch]],
+    validate: Validate,
+    *,
+    before: Validate | None = None,
+    validated: Callable[[int], None] = lambda step: None,
+    leave: Leave | None = None,
+    products: str = "fp32",
+    stop: threading.Event | None = None,
+) -> None:
+    """Train all lanes, one batch of each a step, until the last of them has ended.
 
+    model       answers for all lanes, whose rows stand one under the other in a batch
+    batches     the steps still to come: (step, batch)
+    before      as `validate`, before the first step
+    validated   called after a validation, with its step
+    leave       called with lanes that have ended while others train on: the model and the lanes that are left; a lane
+                alone needs none
+    products    as in `products_in`
     A lane whose loss or gradient is no longer a number ends as failed; the others go on, for no lane's rows meet
     another's.
     """
-    if runs.lanes[0].recipe.validations and not any(lane.history.progress for lane in runs.lanes):
-        for lane, metrics in zip(runs.lanes, runs.before(), strict=True):
-            lane.history.before = metrics
-    recipe = runs.lanes[0].recipe
-    training_mode(runs.model, base_dropout=recipe.dropout)
-    over = _all_ended(runs)  # lanes may come back from the disk as they ended
-    for step, batch in () if over else runs.batches():
-        with products_in(runs.choice.products):
+    recipe = lanes[0].recipe
+    if recipe.validations and not any(lane.history.progress for lane in lanes):
+        for lane, untrained in zip(lanes, (before or validate)(), strict=True):
+            lane.history.before = untrained
+    training_mode(model, base_dropout=recipe.dropout)
+    model, lanes = _remaining(model, lanes, leave)  # lanes may come back from the disk as they ended
+    for step, batch in () if all(lane.ended for lane in lanes) else batches:
+        with products_in(products):
             losses = lane_losses(
-                logits_of(runs.model, batch), batch.labels, len(runs.lanes),
+                logits_of(model, batch), batch.labels, len(lanes),
                 smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
             )  # fmt: skip
             losses.sum().backward()
-        for lane, loss in zip(runs.lanes, losses.tolist(), strict=True):
+        for lane, loss in zip(lanes, losses.tolist(), strict=True):
             lane.update(step, loss)
-        runs.clear_gradients()
-        _note(runs, step, validates_at(step, recipe))
+            lane.clear_gradients()
+        validates = validates_at(step, recipe)
+        found: Sequence[dict[str, float] | None] = validate() if validates else [None] * len(lanes)
+        for lane, metrics in zip(lanes, found, strict=True):
+            if not lane.ended:
+                lane.note(metrics)
+        if validates:
+            validated(step)
         if stop is not None and stop.is_set():
-            end_all(runs.lanes, "stopped")
-        if _all_ended(runs):
+            end_all(lanes, "stopped")
+        model, lanes = _remaining(model, lanes, leave)
+        if all(lane.ended for lane in lanes):
             break
-    end_all(runs.lanes, "done")
-    runs.model.eval()
+    end_all(lanes, "done")
+    model.eval()
 
 
-def _all_ended(runs: Pack) -> bool:
-    """Whether nothing trains any more; where only some have ended, they leave, and the others train on."""
-    ended = [lane for lane in runs.lanes if lane.ended]
-    if len(ended) == len(runs.lanes):
-        return True
-    if ended:
-        runs.leave(ended)
-        training_mode(runs.model, base_dropout=runs.lanes[0].recipe.dropout)
-    return False
-
-
-def _note(runs: Pack, step: int, validates: bool) -> None:
-    """What each lane has come to; where this step is validated, with metrics."""
-    found: Sequence[dict[str, float] | None] = runs.validate() if validates else [None] * len(runs.lanes)
-    for lane, metrics in zip(runs.lanes, found, strict=True):
-        if not lane.ended:
-            lane.note(metrics)
-    if validates:
-        runs.validated(step)
-
-
-def end_all(lanes: Sequence[Lane], status: str) -> None:
-    """Say of all that have not ended yet how they did."""
-    for lane in lanes:
-        lane.end(status)
+def _remaining(model: nn.Module, lanes: Sequence[Lane], leave: Leave | None) -> tuple[nn.Module, Sequence[Lane]]:
+    """Where only some lanes have ended, they leave, and the others train on."""
+    ended = [lane for lane in lanes if lane.ended]
+    if len(ended) in (0, len(lanes)):
+        return model, lanes
+    assert leave is not None
+    model, lanes = leave(ended)
+    training_mode(model, base_dropout=lanes[0].recipe.dropout)
+    return model, lanes
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:

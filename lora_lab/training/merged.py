@@ -24,8 +24,9 @@ from lora_lab.methods.adapters import load_adapter
 from lora_lab.methods.merge_report import SHORT, MergeReport
 from lora_lab.methods.merging import merge_for_good
 from lora_lab.methods.on_base import answer_of
-from lora_lab.training.models import STORED, auto_class, load_tokenizer, quiet
+from lora_lab.training.models import STORED, auto_class, load_tokenizer
 from lora_lab.training.named import base_for, base_named_in, labels_of
+from lora_lab.training.quiet import quiet
 
 MARKER = "lora_lab_merge.json"
 AGREE = 1e-3  # ||difference|| / ||answer|| that one model may show when it is loaded a second time

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from lora_lab.methods.heads import HEADS
 from lora_lab.methods.quantized import quantize_model
 from lora_lab.training.assets import asset_path
 from lora_lab.training.device import ATTENTIONS, AUTO, DTYPES, split_dtype
+from lora_lab.training.quiet import quiet
 
 # The bundled models, with the name that the rest of the world knows them by; adapter files name that one.
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -135,23 +135,6 @@ def is_causal(model: PreTrainedModel) -> bool:
 def local_name(hub_id: str) -> str:
     """The bundled name of a hub id that is bundled, else the id itself."""
     return next((name for name, known in BUNDLED.items() if known == hub_id), hub_id)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and advice, which end up in lessons and in --json output."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -112,10 +112,7 @@ class Pack:
         device.forget_peak(self.device)
         if self.size == 1:
             self.lanes[0].stream.go_on()  # others may have drawn since it was made
-        if isinstance(self.lanes[0].recipe.method, Probe):
-            fit_probe(self, stop=stop)
-        else:
-            fit(self, stop=stop)
+        self.fit(stop)
         if self.stopped and not self.scores_stopped:
             if ended := [lane for lane in self.lanes if lane.status != "stopped"]:
                 self.leave(ended)
@@ -125,6 +122,17 @@ class Pack:
         for lane, score in zip(self.lanes, scores, strict=True):
             self._finish(lane, score)
         return self._runs
+
+    def fit(self, stop: threading.Event | None = None) -> None:
+        """Train all lanes, and score none on the test split."""
+        first = self.lanes[0]
+        if isinstance(first.recipe.method, Probe):
+            fit_probe(first, self.rows["train"], self.pad, self.choice, self.validate, stop=stop)
+            return
+        fit(
+            self.model, self.lanes, self.batches(), self.validate,
+            before=self.before, validated=self.validated, leave=self.leave, products=self.choice.products, stop=stop,
+        )  # fmt: skip
 
     @property
     def stopped(self) -> bool:
@@ -174,19 +182,13 @@ class Pack:
         self.judge([lane for lane in self.lanes if not lane.ended], step)
         self.written(self)
 
-    def clear_gradients(self) -> None:
-        """In a pack the lanes' gradients are views, so they are filled with zeros; alone they are given back."""
-        if self.table is None:
-            self.model.zero_grad()
-        else:
-            self.table.gradients.zero_()
-
-    def leave(self, ended: Sequence[Lane]) -> None:
-        """Score and keep what has ended, and go on with the others."""
+    def leave(self, ended: Sequence[Lane]) -> tuple[nn.Module, list[Lane]]:
+        """Score and keep what has ended, and go on with the others: the model and the lanes that are left."""
         for lane in ended:
             self._finish(lane, None if lane.error or self.choosing else self._alone(lane, "test"))
         self.lanes = [lane for lane in self.lanes if lane not in ended]
         self._pack()
+        return self.model, self.lanes
 
     # ---- scores and records
 

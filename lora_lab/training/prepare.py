@@ -11,7 +11,7 @@ def gguf_to_safetensors(folder: Path) -> None:
     """Unpack SmolLM2's 4-bit file into fp32 safetensors with its tokenizer: half a minute once, 0.1 s ever after."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from lora_lab.training.models import quiet
+    from lora_lab.training.quiet import quiet
 
     file = next(folder.glob("*.gguf"))
     with quiet():

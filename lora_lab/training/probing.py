@@ -9,9 +9,9 @@ whose hidden states differ in size; W and b are then written down for the featur
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,39 +23,43 @@ from lora_lab.errors import BadValue, Failed
 from lora_lab.methods.pooled_head import pooled_head_of
 from lora_lab.methods.probe import Probe
 from lora_lab.training.batches import Row, scoring_batches
+from lora_lab.training.device import Choice
 from lora_lab.training.evaluate import ROWS
-from lora_lab.training.lane import Progress
-from lora_lab.training.loop import end_all
-
-if TYPE_CHECKING:
-    from lora_lab.training.pack import Pack
+from lora_lab.training.lane import Lane, Progress
 
 Solution = tuple[np.ndarray, np.ndarray, float]  # W, b, and the mean loss there
 TOLERANCE = 1e-8  # of the gradient of the mean loss, where the search ends
 ROUNDS = 5000
 
 
-def fit_probe(pack: Pack, *, stop: threading.Event | None = None) -> None:
-    """What `loop.fit` is to the other methods: solve the probe of a pack of one, in the place of all its steps.
+def fit_probe(
+    lane: Lane,
+    rows: Sequence[Row],
+    pad: int,
+    choice: Choice,
+    validate: Callable[[], Sequence[dict[str, float]]],
+    *,
+    stop: threading.Event | None = None,
+) -> None:
+    """What `loop.fit` is to the other methods: solve a lane's probe on its training rows, in the place of all steps.
 
     Its history has one entry, at the recipe's last step, with a rate of 0; it is validated there, unless the recipe
     wants no validation. Set `stop` to end while texts are read: nothing is then solved.
     """
-    (lane,) = pack.lanes
-    kept = _read_once(pack, stop)
-    if kept is None:
-        end_all(pack.lanes, "stopped")
-        return
-    recipe = lane.recipe
+    model, recipe = lane.model, lane.recipe
     assert isinstance(recipe.method, Probe)
+    kept = _read_once(model, rows, pad, choice, stop)
+    if kept is None:
+        lane.end("stopped")
+        return
     try:
-        weight, bias, loss = kept.solved(int(pack.base.config.num_labels), recipe.method.l2)
+        weight, bias, loss = kept.solved(int(model.config.num_labels), recipe.method.l2)  # type: ignore[union-attr, arg-type]
     except Failed as error:
         lane.fail(str(error))
         return
-    write(pack.model, weight, bias)
+    write(model, weight, bias)
     lane.history.progress = [Progress(recipe.steps, recipe.steps, loss, 0.0)]
-    lane.note(pack.validate()[0] if recipe.validations else None)
+    lane.note(validate()[0] if recipe.validations else None)
     lane.end("done")
 
 
@@ -76,14 +80,15 @@ class Read:
         return self.solutions[asked]
 
 
-def _read_once(pack: Pack, stop: threading.Event | None) -> Read | None:
+def _read_once(
+    model: nn.Module, rows: Sequence[Row], pad: int, choice: Choice, stop: threading.Event | None
+) -> Read | None:
     """The training texts read; the last ones are kept, for penalties and seeds read the same texts."""
     global _kept
-    mark = (pack.choice, *(float(p.double().sum()) for p in pack.base.base_model.parameters()))  # type: ignore[operator, union-attr]
-    rows = pack.rows["train"]
+    mark = (choice, *(float(p.double().sum()) for p in model.base_model.parameters()))  # type: ignore[operator, union-attr]
     of = (mark, [(row.tokens, row.label) for row in rows])
     if _kept is None or _kept.of != of or (stop is not None and stop.is_set()):
-        found = features(pack.model, rows, pack.pad, pack.device, stop=stop)
+        found = features(model, rows, pad, choice.device, stop=stop)
         if found is None:
             return None
         _kept = Read(of, found, np.array([row.label for row in rows]))

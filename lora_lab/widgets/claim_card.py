@@ -8,8 +8,7 @@ import ipywidgets as W
 
 from lora_lab.errors import LabError
 from lora_lab.experiments.claim_tests import said
-from lora_lab.experiments.claims import Premise, card, judge, load_cards
-from lora_lab.experiments.claims_shown import card_html
+from lora_lab.experiments.claims import Premise, card, card_html, judge, load_cards
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, cannot, wrapped
 
 

@@ -14,7 +14,8 @@ import torch
 from lora_lab import checks, load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
 from lora_lab.room import room_for
-from lora_lab.training.models import quiet, weight_bytes
+from lora_lab.training.models import weight_bytes
+from lora_lab.training.quiet import quiet
 
 torch.set_grad_enabled(False)  # nearly everything below only answers
 store, mark, sentences = workplace("09"), " (illustration)" if FAST else "", 40 if FAST else 200
@@ -159,7 +160,7 @@ assert 0 < report.rounding < 0.1 and changed <= 10
 # That is little, because *this* adapter is large: it trained at a high rate on a small model. What of a gentler one? We take one of its matrices, make its update smaller and smaller, and merge.
 
 # %%
-from lora_lab.methods.attach import lora_layers
+from lora_lab.methods.lora import lora_layers
 from lora_lab.methods.merge_report import rounding_of
 from lora_lab.plots.merging import rounding_picture
 

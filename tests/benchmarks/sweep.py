@@ -102,7 +102,7 @@ def steps(lanes: int, batch: int, **fields: Any) -> tuple[float, float]:
         losses.sum().backward()
         for lane, loss in zip(pack.lanes, losses.tolist(), strict=True):
             lane.update(step, loss)
-        pack.clear_gradients()
+            lane.clear_gradients()
 
     once()
     took = sorted(seconds(once) for _ in range(9))[4]

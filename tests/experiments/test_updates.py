@@ -11,7 +11,7 @@ import torch
 from lora_lab import LoRA
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.updates import updates_between, updates_of_adapter
-from lora_lab.methods.attach import lora_layers
+from lora_lab.methods.lora import lora_layers
 from tests.conftest import randomise, tiny
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, merge, unmerge
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.layers import LoRAEmbedding, TrainedCopy
-from lora_lab.methods.attach import adapted_layers, is_adapted, lora_layers, report_of, sites_of
+from lora_lab.methods.attach import adapted_layers, is_adapted, report_of, sites_of
+from lora_lab.methods.lora import lora_layers
 from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 TINY = ("gpt2", "roberta", "phi3", "llama")

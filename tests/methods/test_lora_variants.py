@@ -18,7 +18,8 @@ from lora_lab.accounting.architectures import Architecture
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods import method_from
-from lora_lab.methods.attach import fingerprint, lora_layers
+from lora_lab.methods.attach import fingerprint
+from lora_lab.methods.lora import lora_layers
 from lora_lab.methods.lora_variants import DoRALinear, PiSSALinear
 from lora_lab.methods.memory import memory
 from lora_lab.methods.packed import can_pack

@@ -16,8 +16,8 @@ from torch import nn
 
 from lora_lab import LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import lora_layers
 from lora_lab.methods.base import Report
+from lora_lab.methods.lora import lora_layers
 from lora_lab.methods.on_base import answer_of
 from tests.conftest import logits, randomise, tiny
 

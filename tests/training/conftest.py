@@ -14,8 +14,8 @@ from torch import nn
 
 from lora_lab import Recipe, load_tokenizer
 from lora_lab.training.batches import Batch, Row, collate, training_rows
-from lora_lab.training.device import Choice
 from lora_lab.training.lane import Lane
+from lora_lab.training.loop import fit
 
 PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # nothing to measure
 
@@ -35,30 +35,11 @@ def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad
     return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
 
 
-class Alone:
-    """One lane on batches and validations of a test's own: the least that the loop works on."""
-
-    def __init__(self, recipe: Recipe, model: nn.Module, batches, validate, callbacks=()) -> None:
-        self.model, self.lanes = model, [Lane(recipe, model, callbacks)]
-        self.given, self.measure = batches, validate
-        self.choice = Choice("cpu", "fp32", "eager")
-
-    def batches(self):
-        return enumerate(self.given, 1)
-
-    def validate(self):
-        return [self.measure()]
-
-    before = validate
-
-    def clear_gradients(self):
-        self.model.zero_grad()
-
-    def leave(self, ended):
-        raise AssertionError("a lane alone ends the loop")
-
-    def validated(self, step):
-        pass
+def fit_alone(recipe: Recipe, model: nn.Module, batches, validate, callbacks=(), stop=None) -> Lane:
+    """Train one lane on batches and validations of a test's own."""
+    lane = Lane(recipe, model, callbacks)
+    fit(model, [lane], enumerate(batches, 1), lambda: [validate()], stop=stop)
+    return lane
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,12 +12,12 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_lab import LoRA, Recipe
-from lora_lab.methods.attach import lora_layers
+from lora_lab.methods.lora import lora_layers
 from lora_lab.switched import AdaptedLayer
 from lora_lab.training.lane import History, Progress
-from lora_lab.training.loop import fit, validates_at
+from lora_lab.training.loop import validates_at
 from tests.conftest import tiny
-from tests.training.conftest import Alone, rows, training_batches
+from tests.training.conftest import fit_alone, rows, training_batches
 
 
 def setting(**changes) -> Recipe:
@@ -31,9 +31,7 @@ def lane_of(recipe: Recipe, model: nn.Module | None = None, validate=None, callb
         recipe.method.attach(model)
     torch.manual_seed(recipe.seed)
     batches = training_batches(rows(24), recipe.batch, recipe.steps, recipe.seed, pad=1)
-    runs = Alone(recipe, model, batches, validate or (lambda: {"accuracy": 0.5}), callbacks)
-    fit(runs, stop=stop)
-    return runs.lanes[0]
+    return fit_alone(recipe, model, batches, validate or (lambda: {"accuracy": 0.5}), callbacks, stop)
 
 
 def run(*arguments, **options) -> History:
@@ -136,7 +134,7 @@ def test_slices_around_one_layer_are_all_in_training_mode():
     recipe.method.attach(model)
     layers = [module for module in model.modules() if isinstance(module, AdaptedLayer)]
     batches = training_batches(rows(4, labels=None), 4, 1, 0, pad=0)
-    fit(Alone(recipe, model, batches, lambda: seen.extend(layer.training for layer in layers) or {"perplexity": 2.0}))
+    fit_alone(recipe, model, batches, lambda: seen.extend(layer.training for layer in layers) or {"perplexity": 2.0})
     assert seen == [False] * 4 + [True] * 4  # before training, then while it goes on
 
 

@@ -25,8 +25,7 @@ from lora_lab.errors import BadValue, Failed, LabError, NotFound
 from lora_lab.methods.adapters import CONFIG, WEIGHTS
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.loop import fit
-from tests.training.conftest import PLAIN, Alone, training_batches
+from tests.training.conftest import PLAIN, fit_alone, training_batches
 
 
 def test_a_run_trains_scores_and_keeps_record_adapter_and_predictions(recipe, tmp_path):
@@ -79,7 +78,7 @@ def test_smollm2_learns_the_language_of_the_bible(loaded):
     recipe = Recipe("smollm2", "kjv", LoRA(rank=8), lr=2e-3, steps=6, batch=4, validations=1)
     recipe.method.attach(model)
     before = evaluate(model, held_out[:8], pad).metrics
-    fit(Alone(recipe, model, training_batches(data, 4, 6, seed=0, pad=pad), lambda: before))
+    fit_alone(recipe, model, training_batches(data, 4, 6, seed=0, pad=pad), lambda: before)
     assert evaluate(model, held_out[:8], pad).metrics["perplexity"] < 0.95 * before["perplexity"]
 
 

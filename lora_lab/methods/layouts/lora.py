@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALayer, LoRALinear, is_conv1d
-from lora_lab.methods.attach import attach_lora, own_parameters, sites_of
+from lora_lab.methods.attach import own_parameters, sites_of
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.layouts.base import PREFIX, Layout, by_module, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, peft_from_lora
@@ -80,7 +80,7 @@ class LoRALayout(Layout):
 
     def attach(self, method: Method, model: nn.Module) -> Report:
         assert isinstance(method, LoRA)
-        return attach_lora(model, method, method.place(sites_of(model), trained=True), to_fill=True)
+        return method.attach_layers(model, to_fill=True)
 
     @torch.no_grad()
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:

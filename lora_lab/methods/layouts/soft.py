@@ -45,7 +45,7 @@ class SoftLayout(Layout):
         heads, width = getattr(base, "num_attention_heads", None), base.hidden_size  # type: ignore[union-attr]
         own: dict[str, Any] = {}
         if isinstance(method, PrefixTuning):
-            *_, heads, size = shape_of(model, method)
+            *_, heads, size = shape_of(model, method.tokens)
             width, own = heads * size, {"prefix_projection": False, "encoder_hidden_size": heads * size}
         elif isinstance(method, PTuning):
             own = {"encoder_reparameterization_type": "MLP", "encoder_hidden_size": method.hidden or width}
