@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.blocks import ACTIVATIONS, BLOCKS, HIDDEN, Layer
 from lora_lab.accounting.ends import ENCODERS, classification_head, embeddings, language_head
 from lora_lab.accounting.estimates import NOTES, Estimate, Term
 from lora_lab.accounting.kin import KIN
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.operations import Operations
 from lora_lab.accounting.plan import Adapter, LayerPlan, Plan
 from lora_lab.accounting.setup import Setup

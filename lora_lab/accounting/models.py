@@ -243,8 +243,8 @@ def _zoo_modules() -> dict[str, Architecture]:
 def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
     """The architecture of a model that is named, loaded, or described already.
 
-    model   a name of the zoo, a folder, a config.json, a hub id in the local cache, an `Architecture`, or a transformers
-            model, which is described as it is
+    model   a name of the zoo, a folder, a config.json, a hub id in the local cache, an `Architecture`, or a model of
+            transformers', which is described as it is
     With `num_labels` a named model is the one for sequence classification, its head included.
     Raises: NotFound, with the nearest names, for an unknown name; BadValue for a config that transformers cannot build.
     """
@@ -350,7 +350,8 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
         raise BadValue(f"the config of {name} lacks 'model_type', which says how to read the rest")
     family = "gpt2" if family == "gpt3" else family  # the same layers, larger
     if family not in CONFIG_MAPPING:
-        raise BadValue(f"unknown model_type '{family}'; nearest that transformers knows: {nearest(family, CONFIG_MAPPING)}")
+        known = nearest(family, CONFIG_MAPPING)
+        raise BadValue(f"unknown model_type '{family}'; nearest that transformers knows: {known}")
     for field, value in values.items():
         if ("layer" in field or "expert" in field) and isinstance(value, int) and value > MOST:
             raise BadValue(f"'{field}' of {name} must be at most {MOST:,}, not {value:,}: no model has as many")
@@ -483,7 +484,7 @@ def _rows(path: str, module: nn.Module, seen: set[int]) -> Iterator[Module]:
     """
     from lora_lab.layers import is_conv1d, out_by_in, site_kind
 
-    own = {name: p for name, p in module.named_parameters(recurse=False)}
+    own = dict(module.named_parameters(recurse=False))
     new = {name for name, p in own.items() if id(p) not in seen}
     seen |= {id(p) for p in own.values()}
     kind = site_kind(module)

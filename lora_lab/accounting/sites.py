@@ -54,8 +54,6 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
 PLAIN_FUSED = ("gpt2", "gpt3", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
 
 
-
-
 def widths_of(model_type: str, heads: int, kv_heads: int, head_dim: int, intermediate: int) -> dict[str, int]:
     """Outputs of each role within a fused layer of this kind of model; {} where its order is not known to be plain."""
     if model_type not in PLAIN_FUSED or not heads:

@@ -75,8 +75,6 @@ def shape_of(model: Any, method: PrefixTuning) -> tuple[int, int, int, int, int]
     heads = getattr(config, "num_attention_heads", None)
     if _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
         raise BadValue(f"{type(model).__name__} takes no keys and values from outside; use prompt tuning there")
-    if method.form != "keys-values":
-        raise BadValue("a prefix of activations can be counted, not trained: leave form at keys-values")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     return config.num_hidden_layers, method.tokens, 2, _kv_heads(config, heads), head_dim
 

@@ -59,12 +59,7 @@ def _normed(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def attach_bottlenecks(model: nn.Module, method: Bottleneck) -> Report:
     """Freeze `model`, put the bottlenecks where the placement wants them and a trained copy beside each head."""
-    adapters, norms = PER_LAYER[method.placement][0], method.norms
-    if norms not in (0, adapters):
-        raise BadValue(
-            f"layernorms={norms} can be counted, not trained: each of the {adapters} bottlenecks of a layer has a norm "
-            f"(layernorms={adapters}) or none has (0)"
-        )
+    adapters, norms = PER_LAYER[method.placement]
     places = _places(model, ("o", "down") if adapters == 2 else ("down",))
     wanted = method.layers or len(places)
     if wanted > len(places):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.models import Architecture
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import sites_of
 from lora_lab.methods.heads import heads_of

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lora_lab import LoRA, params
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.accounting.trace import trace
 from lora_lab.errors import BadValue, NotFound

@@ -6,7 +6,7 @@ import pytest
 import transformers
 from torch import nn
 
-from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.models import Architecture
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import method_from
 from lora_lab.methods.adapters import save_adapter

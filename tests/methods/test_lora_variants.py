@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import LoRA, Recipe, detach, disabled, load_adapter, merge, params, save_adapter, unmerge
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.models import Architecture, architecture_of
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods import method_from
@@ -40,7 +39,7 @@ VARIANTS = {
     "pissa, freeze_a": LoRA(rank=3, init="pissa", freeze_a=True, rslora=True),
     "dora, freeze_a": LoRA(rank=3, dora=True, freeze_a=True),
 }
-ARCHITECTURE = zoo.architecture("minilm", 2)
+ARCHITECTURE = architecture_of("minilm", 2)
 each = pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import trace
 from lora_lab.errors import BadValue
