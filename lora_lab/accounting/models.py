@@ -330,9 +330,6 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
             raise BadValue(f"num_labels must be a whole number of at least 1, not {num_labels!r}")
         config.num_labels = num_labels
     made = auto_class(config, classify=num_labels is not None)
-    if type(config) not in made._model_mapping:
-        without = "; leave num_labels out" if num_labels is not None else ""
-        raise BadValue(f"transformers has no {made.__name__} of model_type '{config.model_type}'{without}")
     with _in_one_sentence(name), torch.device("meta"):
         built: nn.Module = made.from_config(config, attn_implementation="eager")
     return built
@@ -371,13 +368,21 @@ def task_of(config: Any) -> str:
 
 
 def auto_class(config: Any, *, classify: bool) -> Any:
-    """The class of transformers whose `from_config` builds the model that is counted."""
+    """The class of transformers whose `from_config` builds the model that is counted.
+
+    Raises: BadValue where it has none for sequence classification.
+    """
     import transformers
 
+    names = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
+    name = "AutoModelForSequenceClassification" if classify else names.get(task_of(config), "AutoModel")
+    made = getattr(transformers, name)
+    if type(config) in made._model_mapping:
+        return made
     if classify:
-        return transformers.AutoModelForSequenceClassification
-    made = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}.get(task_of(config), "AutoModel")
-    return getattr(transformers, made)
+        kind = config.model_type
+        raise BadValue(f"transformers has no model for sequence classification of type '{kind}'; leave num_labels out")
+    return transformers.AutoModel
 
 
 @contextmanager
@@ -405,11 +410,8 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
     their makers count them: gate, up and down of each expert.
     Raises: BadValue for a model without a config of transformers'.
     """
-    if not hasattr(getattr(model, "config", None), "to_dict"):
-        said = f"a {type(model).__name__} has no config of transformers' to be counted from"
-        raise BadValue(f"{said}: attach the method and read its report")
+    config = own_config(model).get_text_config()
     modules = tuple(_grouped(model))
-    config: Any = model.config.get_text_config()  # type: ignore[union-attr,operator]
 
     def number(*names: str) -> int:
         """The first of these that the config states as a number; 0 if none."""
@@ -444,6 +446,14 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
     )
 
 
+def own_config(model: Any) -> Any:
+    """The config of a loaded model. Raises: BadValue for one that has none."""
+    if not hasattr(getattr(model, "config", None), "to_dict"):
+        said = f"a {type(model).__name__} has no config of transformers' to be counted from"
+        raise BadValue(f"{said}: attach the method and read its report")
+    return model.config
+
+
 def _stated(config: Any, name: str) -> Any:
     try:
         return getattr(config, name, None)
@@ -452,26 +462,23 @@ def _stated(config: Any, name: str) -> Any:
 
 
 def _grouped(model: nn.Module) -> list[Module]:
-    """The kinds of modules, each in its place among those of its layer."""
+    """The kinds of modules, each where it comes among those of its layer."""
     order: list[Module] = []
     places: dict[Module, list[int]] = {}
     seen: set[int] = set()
-    last = -1
+    last, layer = -1, ""
     for path, module in model.named_modules():
-        numbers = [part for part in path.split(".") if part.isdecimal()]
+        number = next((part for part in path.split(".") if part.isdecimal()), "")
         for one in _rows(path, module, seen):
-            kind = replace(one, name=re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", one.name, count=1)) if numbers else one
+            kind = replace(one, name=re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", one.name, count=1))
+            here = f"{kind.name.partition('*')[0]}*{number}" if number else kind.name
             if kind not in places:
+                stack = (n for n, k in enumerate(order) if number and k.name.startswith(here.partition("*")[0]))
+                order.insert(last + 1 if here == layer else next(stack, len(order)), kind)
                 places[kind] = []
-                beside = last >= 0 and bool(numbers) and _stack(order[last]) == _stack(kind)
-                order.insert(last + 1 if beside else len(order), kind)  # behind what came before it in its own layer
-            last = order.index(kind)
-            places[kind] += [int(numbers[0])] if numbers else []
+            last, layer = order.index(kind), here
+            places[kind] += [int(number)] if number else []
     return [replace(kind, numbers=tuple(places[kind]), count=kind.count * max(1, len(places[kind]))) for kind in order]
-
-
-def _stack(module: Module) -> str:
-    return module.name.partition("*")[0]
 
 
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}

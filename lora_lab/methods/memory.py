@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.memory import estimate
-from lora_lab.accounting.models import Architecture, architecture_of, config_of, describe, meta_model
+from lora_lab.accounting.models import Architecture, architecture_of, config_of, describe, meta_model, own_config
 from lora_lab.accounting.plan import Plan, Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
@@ -61,7 +61,5 @@ def _config(model: Any) -> dict[str, Any]:
     """The fields of a model's config.json. Raises: NotFound for an unknown name, BadValue for what has no config."""
     if isinstance(model, str | Path):
         return config_of(model)
-    if not hasattr(getattr(model, "config", None), "to_dict"):
-        raise BadValue(f"{type(model).__name__} is no model that can be traced: give its name, folder or config.json")
-    fields: dict[str, Any] = model.config.to_dict()
+    fields: dict[str, Any] = own_config(model).to_dict()
     return fields

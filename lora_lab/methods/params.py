@@ -8,15 +8,16 @@ added up.
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_lab.accounting.models import Architecture, Module, architecture_of, meta_model
+from lora_lab.accounting.models import Architecture, Module, architecture_of, meta_model, own_config
 from lora_lab.accounting.parameters import FP32, ParameterCount, Row, safetensors_bytes, table
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods.base import Method
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
@@ -70,7 +71,7 @@ def plain(model: Any, num_labels: int | None = None) -> nn.Module:
     from lora_lab.methods.attach import shapes_of, take_out
 
     if num_labels is not None:
-        return meta_model(model.config.to_dict(), num_labels)
+        return meta_model(own_config(model).to_dict(), num_labels)
     plain = shapes_of(model)
     take_out(plain)
     return plain
@@ -85,7 +86,9 @@ def _attached(
     from lora_lab.methods.attach import own_parameters, switched
 
     modules = dict(architecture.paths())
-    report = method.attach(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LabWarning)  # of what would stay frozen: nothing is trained here
+        report = method.attach(model)
     for path, part in switched(model):
         own = {name: p for name, p in own_parameters(part) if p.requires_grad and not isinstance(part, TrainedCopy)}
         if module := modules.get(path.replace(".base_layer", "")):

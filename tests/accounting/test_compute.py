@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from lora_lab import FullFineTuning, LoRA, PrefixTuning, PromptTuning
 from lora_lab.accounting.compute import UTILISATION, rate, run_seconds, work
 from lora_lab.accounting.gpus import card, of_size
-from lora_lab.accounting.models import Architecture, architecture_of
+from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
+from tests.accounting.conftest import described
 
 ENCODERS = ("bert", "roberta")
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop")
@@ -86,7 +87,7 @@ def real_step(family: str, method: Any, *, checkpointing: bool = False) -> tuple
     with FlopCounterMode(display=False, custom_mapping=in_place) as counter, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model(input_ids=ids, labels=ids[:, 0] if family in ENCODERS else ids).loss.backward()
-    a = Architecture.from_config(config.to_dict(), family, 3 if family in ENCODERS else None)
+    a = described(config.to_dict(), 3 if family in ENCODERS else None)
     setup = Setup(batch=2, seq=24, dtype="fp32", checkpointing=checkpointing)
     return counter.get_total_flops(), work(a, method.plan(a), setup, labels=3).total
 

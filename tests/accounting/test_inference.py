@@ -7,10 +7,10 @@ import torch
 
 from lora_lab import LoRA, PrefixTuning, PromptTuning
 from lora_lab.accounting.inference import cache_bytes, inference
-from lora_lab.accounting.models import Architecture, architecture_of
+from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
-from tests.accounting.conftest import real_model, small_config
+from tests.accounting.conftest import described, real_model, small_config
 
 
 @pytest.mark.parametrize("case", ["gpt2", "llama", "mistral", "qwen2", "qwen3", "phi3"])
@@ -21,7 +21,7 @@ def test_the_cache_of_a_real_model_to_the_byte(case, rows, tokens):
     with torch.no_grad():
         cache = model(torch.ones(rows, tokens, dtype=torch.long), use_cache=True).past_key_values
     held = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
-    assert cache_bytes(Architecture.from_config(config), rows, tokens, "fp32") == held
+    assert cache_bytes(described(config), rows, tokens, "fp32") == held
 
 
 def test_the_sum_is_weights_cache_and_one_tokens_logits():

@@ -103,8 +103,8 @@ def test_a_folder_without_a_config_and_a_damaged_one(tmp_path):
 @pytest.mark.parametrize("model", ["llama-3.1-405b", "no/such"])
 def test_no_torch_is_needed(model):
     code = (
-        "import sys, lora_lab.accounting.zoo as z\n"
-        f"try: z.architecture({model!r})\n"
+        "import sys, lora_lab.accounting.models as z\n"
+        f"try: z.architecture_of({model!r})\n"
         "except LookupError: pass\n"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
