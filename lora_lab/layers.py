@@ -225,3 +225,13 @@ def is_conv1d(layer: nn.Module) -> bool:
 def is_linear(layer: nn.Module) -> bool:
     """Whether it computes W x + b and no more, as far as known: Falcon's own class only writes that otherwise."""
     return type(layer) is nn.Linear or is_conv1d(layer) or type(layer).__name__ == "FalconLinear"
+
+
+def site_kind(layer: nn.Module) -> str:
+    """What an adapter could be put beside: "linear", "embedding", or "" for nothing.
+
+    Exact types: a subclass may do more than W x + b, unless it says that it does not.
+    """
+    if is_linear(layer) or getattr(layer, "plain_linear", False):
+        return "linear"
+    return "embedding" if type(layer) is nn.Embedding or is_scaled_embedding(layer) else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lora_lab.accounting.architectures import Architecture, Module
+from lora_lab.accounting.models import Architecture, Module
 from lora_lab.accounting.operations import Operations
 from lora_lab.accounting.plan import Adapter, LayerPlan
 from lora_lab.accounting.tape import Label, Storage, Value

@@ -27,8 +27,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-from lora_lab.accounting.architectures import Architecture, Module, task_head
 from lora_lab.accounting.gpus import Card
+from lora_lab.accounting.models import Architecture, Module, task_head
 from lora_lab.accounting.plan import Adapter, LayerPlan, Plan
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.blocks import NORM_INPUT
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.operations import Operations
 from lora_lab.accounting.tape import Label, Storage, Value
 

@@ -299,7 +299,7 @@ def _deep(curves: Sequence[Curve], depth: Depth, layers: int) -> Curve:
     cut = same
     if stretch:
         run = next((i for i in range(same - stretch) if b.ops[same - 1 - i] != b.ops[same - 1 - i - stretch]), same - stretch)
-        cut = same - min(run, max(stretch, run // 2))
+        cut = same - (run + stretch) // 2  # as far from either end as can be
     if stretch < 0 or a.ops[cut:] != b.ops[cut + stretch :] or (stretch and run < stretch):
         raise NoFit("the order of operations does not repeat layer by layer")
     late = np.concatenate([b.values[:cut], b.values[cut + stretch :]])

@@ -11,10 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.models import Architecture, architecture_of
 from lora_lab.accounting.plan import Plan, Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue, LabError
@@ -84,7 +83,7 @@ def largest_model(method: Plans, setup: Setup, available: int, names: Iterable[s
     """
     fitting: dict[str, int] = {}
     for name in names:
-        a = zoo.architecture(name)
+        a = architecture_of(name)
         with suppress(LabError):
             plan = method.plan(a)
             check_length(a, plan, setup)

@@ -5,8 +5,8 @@ cache = 2 · L · kv_heads · head_dim · b · B · S        a key and a value p
 
 from __future__ import annotations
 
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.estimates import NOTES, Estimate, Term
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.setup import BYTES, Setup
 from lora_lab.accounting.states import States

@@ -22,10 +22,9 @@ import numpy as np
 import platformdirs
 from tqdm import tqdm
 
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.fit import Fit, NoFit, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
+from lora_lab.accounting.models import architecture_of, config_of, describe, meta_model, zoo
 from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.errors import BadValue
 from lora_lab.files import write_atomically
@@ -110,7 +109,8 @@ def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2,
     """
     conditions = Setup(**setup)
     conditions.check_modelled()
-    name, config = _named(model)
+    name = str(model) if isinstance(model, str | Path) and str(model) in zoo() else ""
+    config = config_of(model)
     check_length(config, method, conditions)
     if not trace:
         try:
@@ -119,15 +119,6 @@ def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2,
             return traced(config, method, conditions, num_labels)
         return evaluated(found, config, method, conditions)
     return traced(config, method, conditions, num_labels)
-
-
-def _named(model: Any) -> tuple[str, dict[str, Any]]:
-    """A model's name in the zoo, or "", and the fields of its config.json."""
-    if isinstance(model, str | Path):
-        return (str(model) if str(model) in zoo.zoo() else ""), zoo.config(model)
-    if not hasattr(getattr(model, "config", None), "to_dict"):
-        raise BadValue(f"a {type(model).__name__} has no config of transformers' to be counted from")
-    return "", model.config.to_dict()
 
 
 # ---- which fit
@@ -323,7 +314,8 @@ def _estimate(
 
 def gathered(config: Mapping[str, Any], setup: Setup) -> int:
     """Bytes of the weights that are whole on each device though they are sharded: both ends and one layer."""
-    a = Architecture.from_config(config)
+    name = next((name for name, known in zoo().items() if known == config), None)
+    a = architecture_of(name) if name else describe(meta_model(config))
     numbers = sum(m.parameters * m.each for m in a.modules if not m.numbers or a.layers - 1 in m.numbers)
     return numbers * setup.width
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-from lora_lab.accounting.architectures import Architecture, Module
+from lora_lab.accounting.models import Architecture, Module
 from lora_lab.errors import BadValue
 
 FP32 = 4  # bytes of a number in an adapter's file, whatever the base's precision
@@ -47,23 +47,6 @@ class Row:
         values = {key: value for key, value in asdict(self).items() if key != "matrix"}
         rank = self.break_even_rank
         return values | {"break_even_rank": None if rank is None else round(rank, 2)}
-
-
-class Counting(Protocol):
-    """What the accountant asks of a method."""
-
-    @property
-    def name(self) -> str:
-        """As on the command line: "lora"."""
-        ...
-
-    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """A row for everything that trains, named as the module or slice that it belongs to."""
-        ...
-
-    def file_bytes(self, architecture: Architecture) -> int:
-        """Bytes of the file that keeps what was trained, the task's head with it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -119,55 +102,27 @@ def break_even_rank(in_features: int, out_features: int) -> float:
     return in_features * out_features / (in_features + out_features)
 
 
-def count(architecture: Architecture, method: Counting) -> ParameterCount:
-    """What `method` trains on `architecture`, in all and for each kind of module.
+def table(architecture: Architecture, trained: Mapping[tuple[Module, str], int]) -> tuple[Row, ...]:
+    """Every kind of module in the model's order, with what trains there.
 
-    Raises: as the method does, for a target that matches nothing or a rank above a layer's size.
-    """
-    trained = method.trained(architecture)
-    return ParameterCount(
-        model=architecture.name,
-        method=method.name,
-        total=architecture.total,
-        trainable=sum(row.trained for row in trained),
-        head=architecture.head_parameters,
-        adapter_bytes=method.file_bytes(architecture),
-        modules=table(architecture, trained),
-    )
-
-
-def table(architecture: Architecture, trained: Iterable[Row]) -> tuple[Row, ...]:
-    """Every kind of module in the model's order, what trains filled in, and after them what a method adds.
-
+    trained   numbers by module and, where it is a slice of a fused one that trains, the slice's role, else ""
     A fused layer stands as its slices where a slice trains. The column `full` sums to the model's total.
     """
-    by_name = {row.name: row for row in trained}
     rows: list[Row] = []
     for module in architecture.modules:
-        slices = slice_rows(module, architecture.widths)
-        own = slices if any(row.name in by_name for row in slices) else [row_of(module)]
-        rows += [by_name.pop(row.name, row) for row in own if row.full or row.name in by_name]
-    return (*rows, *(replace(row, full=0) for row in by_name.values()))  # what it stands on was counted above
-
-
-def row_of(module: Module, trained: int = 0) -> Row:
-    """The row of a whole module."""
-    size, matrix = module.parameters * module.count, module.kind not in ("norm", "other")
-    inputs, outputs = module.in_features, module.out_features
-    return Row(module.name, module.role, inputs, outputs, module.count, size, trained, matrix)
-
-
-def slice_rows(module: Module, widths: Mapping[str, int]) -> list[Row]:
-    """A row for each slice of a fused module, [] for any other."""
-    roles = module.role.split("+")
-    if len(roles) < 2:
-        return []
-    whole = row_of(module)
-    sizes = {role: widths[role] * (module.in_features + module.bias) * module.count for role in roles}
-    return [
-        replace(whole, name=f"{module.name}[{role}]", role=role, out_features=widths[role], full=sizes[role])
-        for role in roles
-    ]
+        size, matrix = module.parameters * module.count, module.kind not in ("norm", "other")
+        inputs, outputs, whole = module.in_features, module.out_features, trained.get((module, ""), 0)
+        row = Row(module.name, module.role, inputs, outputs, module.count, size, whole, matrix)
+        roles = [role for role in module.role.split("+") if any((module, r) in trained for r in module.role.split("+"))]
+        for role in roles:
+            width, numbers = architecture.widths.get(role, 0), trained.get((module, role), 0)
+            full = width * (inputs + module.bias) * module.count
+            rows.append(Row(f"{module.name}[{role}]", role, inputs, width, module.count, full, numbers))
+        if not roles and (row.full or whole):
+            rows.append(row)
+        elif roles and whole:
+            rows.append(replace(row, full=0))  # what it stands on was counted with the slices
+    return tuple(rows)
 
 
 def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.models import Architecture
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from lora_lab.accounting.architectures import Architecture, Module, task_head
+from lora_lab.accounting.models import Architecture, Module, task_head
 from lora_lab.accounting.operations import bytes_per_weight
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.setup import Setup

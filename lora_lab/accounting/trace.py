@@ -7,7 +7,6 @@ states yet.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch._subclasses import FakeTensorMode
 
 from lora_lab.accounting.fit import Depth, NoFit, Run
 from lora_lab.accounting.kernels import EightBitAdamW, FusedAdamW, MasterWeights, quantise, stand_ins
+from lora_lab.accounting.models import auto_class, known_config, task_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.tracker import OPTIMIZER, Moment, Tracker
 from lora_lab.errors import BadValue
@@ -55,20 +55,13 @@ def no_data(setup: Setup) -> Iterator[None]:
 
 def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
     """The model of a config in the set-up's dtype, its dropout set; random weights, or none inside `no_data`."""
-    fields = copy.deepcopy(dict(config))
-    if fields.get("model_type") == "gpt3":
-        fields["model_type"] = "gpt2"  # the same layers, larger
-    known = transformers.AutoConfig.for_model(**fields)
+    known = known_config(config)
     known.use_cache = False
     for name in DROPOUTS:
         if hasattr(known, name):
             setattr(known, name, setup.dropout)
     known.num_labels = num_labels
-    encoder = known.model_type in ("bert", "roberta", "xlm-roberta", "deberta", "deberta-v2")
-    loaders: list[Any] = [transformers.AutoModelForSequenceClassification]
-    if not encoder:
-        loaders = [transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM, *loaders]
-    loader = next((one for one in loaders if type(known) in one._model_mapping), loaders[-1])
+    loader = auto_class(known, classify=task_of(known) == "encoder")
     attention = "sdpa" if loader._model_mapping[type(known)]._supports_sdpa else "eager"
     made = loader.from_config(known, dtype=DTYPES[setup.dtype], attn_implementation=attention)
     if not known.is_encoder_decoder:

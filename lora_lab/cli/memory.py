@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from lora_lab.accounting import gpus, zoo
+from lora_lab.accounting import gpus
 from lora_lab.accounting.compute import UTILISATION, Work, work
 from lora_lab.accounting.fits import check_length
 from lora_lab.accounting.inference import inference
 from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.models import architecture_of, config_of
 from lora_lab.accounting.setup import BYTES, QUANTISED_BITS, Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.cli.memory_answer import Answer, Question, describe
@@ -70,7 +71,7 @@ def _answer(model: str, options: dict[str, Any]) -> Answer:
     if traced:
         from lora_lab.accounting.trace import trace  # imports torch
 
-        found = trace(zoo.config(model), question.method, setup, num_labels=labels)
+        found = trace(config_of(model), question.method, setup, num_labels=labels)
     else:
         found = estimated(setup)
     rows, tokens = (question.largest(field, estimated) for field in ("batch", "seq"))
@@ -82,7 +83,7 @@ def _answer(model: str, options: dict[str, Any]) -> Answer:
 
 def _question(model: str, options: dict[str, Any]) -> Question:
     labels, card = options.pop("num_labels"), _card(options.pop("gpu"), options.pop("gpu_gb"))
-    architecture = zoo.architecture(model, labels)
+    architecture = architecture_of(model, labels)
     if labels is not None and architecture.task == "causal":
         raise BadValue(f"the memory of {architecture.name} with a classifier is not modelled; leave out --num-labels")
     device = options.pop("device") or (card.device if card else "cuda")

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lora_lab.accounting import fits
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.compute import Work, rate, run_seconds
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.gpus import Card, cards, usable
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary

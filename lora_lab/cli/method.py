@@ -14,7 +14,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY, Method, method_from
 
 if TYPE_CHECKING:
-    from lora_lab.accounting.architectures import Architecture
+    from lora_lab.accounting.models import Architecture
 
 OTHER_NAMES = {"dropout": "lora_dropout"}  # `memory` has a --dropout of its own, the model's
 HELP = {
@@ -31,13 +31,10 @@ HELP = {
     "freeze_a": "LoRA-FA: only B trains",
     "tokens": "How many stand ahead of each row",
     "layers": "The topmost so many only",
-    "top": "The topmost so many layers only",
     "l2": "Penalty on the classifier's weights",
     "hidden": "Width of the network that makes the prompt; the model's when left out",
-    "form": "What stands ahead: keys-values or activations",
     "size": "Numbers in the bottleneck",
     "placement": "Where bottlenecks stand: houlsby, pfeiffer or lin",
-    "layernorms": "Norms that train in each layer",
     "feedforward": "Targets whose input is scaled, not the output",
 }
 

@@ -23,10 +23,10 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 
     MODEL is a name of the zoo (llama-3.1-405b), a folder, a config.json or a hub id that is in the local cache.
     """
-    from lora_lab.accounting import parameters, zoo
+    from lora_lab.accounting.models import architecture_of
+    from lora_lab.methods.params import params as counted
 
-    architecture = zoo.architecture(model, num_labels)
-    count = parameters.count(architecture, take_method(options, architecture))
+    count = counted(model, take_method(options, architecture_of(model, num_labels)), num_labels)
     tell(count.to_json() if as_json else describe(count))
 
 

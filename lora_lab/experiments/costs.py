@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from lora_lab.accounting.memory import estimate
 from lora_lab.errors import LabError
+from lora_lab.methods.params import params
 from lora_lab.training.guard import Need, need_of
 from lora_lab.training.measure import measure
 from lora_lab.training.recipe import Recipe
@@ -36,7 +37,7 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         return NOTHING
     predicted = _known(lambda: estimate(need.architecture, need.plan, need.setup, labels=need.labels))
     return {
-        "adapter_bytes": _known(lambda: int(recipe.method.file_bytes(need.architecture))),  # type: ignore[attr-defined]
+        "adapter_bytes": _known(lambda: params(recipe.model, recipe.method, need.labels).adapter_bytes),
         "predicted_bytes": predicted and predicted.peak,
         "predicted_parts": predicted and dict(predicted.categories),
         "peak_bytes": _known(lambda: _measured(recipe, need), (LabError, RuntimeError, AttributeError, TypeError)),

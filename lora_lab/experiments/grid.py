@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, LabError, nearest
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.options import make_plain
+from lora_lab.methods.params import params
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS
 
@@ -122,10 +123,10 @@ def check(recipes: Iterable[Recipe]) -> None:
     for recipe in {(r.model, r.task, r.method): r for r in recipes}.values():
         try:
             labels = len(TASKS[recipe.task].labels) or None if recipe.task in TASKS else None
-            architecture = zoo.architecture(recipe.model, labels)
+            architecture_of(recipe.model, labels)
         except LabError:
             return  # no config here, or a family that cannot be counted: loading will tell
-        recipe.method.trained(architecture)
+        params(recipe.model, recipe.method, labels)
 
 
 def numbers(name: str, text: str, kind: type) -> list[Any]:

@@ -35,8 +35,10 @@ def method_from(settings: Mapping[str, Any]) -> Method:
     options = dict(settings)
     cls = method_class(str(options.pop("name", "")))
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for option in options:
-        if option not in known:
+    for option, value in list(options.items()):
+        if option in cls.retired and value == cls.retired[option]:
+            del options[option]
+        elif option not in known:
             has = f"nearest: {nearest(option, known)}" if known else "it has none"
             raise BadValue(f"{cls.name} has no option '{option}'; {has}")
     return cls(**options)  # type: ignore[call-arg]  # each has its own

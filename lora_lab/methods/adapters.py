@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as safetensors_bytes
-from torch import nn
+from torch import Tensor, nn
 
 from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.files import as_json, write_together
@@ -50,13 +50,19 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         raise BadValue(
             "the adapter is merged into its base, whose own weights are then not there: unmerge(model) first"
         )
-    # What PEFT's config has no field for travels in the weights' header, where PEFT does not look.
-    own = {"method": report.method.settings(), "base_fingerprint": report.base_fingerprint}
-    layout = layout_of(report.method)
-    tensors = {key: t.detach().cpu().contiguous() for key, t in layout.tensors(model, report).items()}
-    weights = safetensors_bytes(tensors, {"format": "pt", "lora_lab": json.dumps(own)})
-    write_together(folder, {WEIGHTS: weights, CONFIG: as_json(layout.config(model, report))})
+    tensors, metadata = file_of(model, report)
+    weights = safetensors_bytes({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata)
+    write_together(folder, {WEIGHTS: weights, CONFIG: as_json(layout_of(report.method).config(model, report))})
     return folder
+
+
+def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of `adapter_model.safetensors`, of a model that may be on the meta device.
+
+    What PEFT's config has no field for travels in the metadata, where PEFT does not look.
+    """
+    own = {"method": report.method.settings(), "base_fingerprint": report.base_fingerprint}
+    return layout_of(report.method).tensors(model, report), {"format": "pt", "lora_lab": json.dumps(own)}
 
 
 def load_adapter(model: nn.Module, path: str | Path) -> Report:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from lora_lab.accounting.sites import PLAIN_FUSED, Site, sites_of_layer
+from lora_lab.accounting.models import HEADS
+from lora_lab.accounting.sites import PLAIN_FUSED, Site, sites_of_layer, widths_of
 from lora_lab.errors import BadValue
-from lora_lab.layers import TrainedCopy, is_linear, is_scaled_embedding, out_by_in
+from lora_lab.layers import TrainedCopy, out_by_in, site_kind
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.beside import Ahead
-from lora_lab.methods.heads import HEADS, heads_of, warn_of_others
+from lora_lab.methods.heads import heads_of, warn_of_others
 from lora_lab.methods.wrapped import be_called, refuse_wrapped
 from lora_lab.switched import AdaptedLayer, Switched
 
@@ -32,7 +33,7 @@ def sites_of(model: nn.Module) -> list[Site]:
     widths, heads = _role_widths(model), [name for name, _ in heads_of(model)]
     sites: list[Site] = []
     for name, module in model.named_modules():
-        kind = _kind(module)
+        kind = site_kind(module)
         if kind and name.split(".")[0] not in heads:
             out_features, in_features = out_by_in(module).shape
             if kind == "embedding":  # a table of `vocabulary` rows: tokens in, vectors out
@@ -45,7 +46,7 @@ def sites_of(model: nn.Module) -> list[Site]:
 
 def _refuse_foreign(model: nn.Module) -> None:
     """Raises BadValue naming linear layers of another library's kind, bitsandbytes' for example."""
-    foreign = next((type(m).__name__ for m in model.modules() if isinstance(m, nn.Linear) and not _kind(m)), None)
+    foreign = next((type(m).__name__ for m in model.modules() if isinstance(m, nn.Linear) and not site_kind(m)), None)
     if foreign:
         raise BadValue(
             f"the linear layers of this model are {foreign}, beside which no adapter is put: "
@@ -272,22 +273,12 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
         be_called(holder, module)
 
 
-def _kind(module: nn.Module) -> str:
-    """The kind of site a module is, or "" for none. Exact types: a subclass may do more than W x + b,
-    unless it says that it does not.
-    """
-    if is_linear(module) or getattr(module, "plain_linear", False):
-        return "linear"
-    return "embedding" if type(module) is nn.Embedding or is_scaled_embedding(module) else ""
-
-
 def _role_widths(model: nn.Module) -> dict[str, int]:
     """Outputs of each role in the fused layers of this model, from its config; {} where they cannot be told apart."""
-    config = getattr(model, "config", None)
-    heads = getattr(config, "num_attention_heads", None)
-    if not heads or getattr(config, "model_type", "") not in PLAIN_FUSED:
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "model_type", "") not in PLAIN_FUSED:
         return {}
-    head_size = getattr(config, "head_dim", None) or int(getattr(config, "hidden_size", 0)) // heads
-    kv = (getattr(config, "num_key_value_heads", None) or heads) * head_size
-    mlp = getattr(config, "intermediate_size", None) or 0
-    return {"q": heads * head_size, "k": kv, "v": kv, "gate": mlp, "up": mlp}
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads, inner = (getattr(config, name, None) for name in ("num_key_value_heads", "intermediate_size"))
+    return widths_of(config.model_type, heads, kv_heads or heads, head_dim, inner or 0)

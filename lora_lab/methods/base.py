@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.parameters import FP32, Row
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import Site
-from lora_lab.errors import BadValue
 from lora_lab.methods.options import make_plain
 
 if TYPE_CHECKING:
@@ -79,49 +78,40 @@ class Report:
 
 
 class Method:
-    """What is trained: a frozen dataclass, so that it can be made and counted without importing torch.
+    """What is trained: a frozen dataclass, so that it can be made without importing torch.
 
-    It says in `trained` what trains, and in `attach` how that is put into a model; the rest follows.
+    It says in `attach` how that is put into a model; the rest follows.
 
     packs          whether runs of it can train side by side on one frozen base
     lanes_differ   the settings in which such runs may differ
     within         whether the base's own weights train
+    retired        options that there once were, at their defaults: recipes made with them keep their hashes
     """
 
     name: ClassVar[str]
     packs: ClassVar[bool] = False
     lanes_differ: ClassVar[tuple[str, ...]] = ()
     within: ClassVar[bool] = False
+    retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
         """A subclass that checks its options calls this first: `LoRA(rank=np.int64(8))` is `LoRA(rank=8)`."""
         make_plain(self)
 
-    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """A row for everything that trains, the task's head not among it."""
-        raise NotImplementedError
-
     def attach(self, model: nn.Module) -> Report:
         """Freeze the base, add what trains, report it. The model is left as it was when this raises."""
-        raise BadValue(f"{self.name} can be counted, not trained: its class has no attach")
-
-    def count(self, architecture: Architecture) -> int:
-        """Parameters that train, the task's head not among them."""
-        return sum(row.trained for row in self.trained(architecture))
-
-    def file_bytes(self, architecture: Architecture) -> int:
-        """Bytes of the trained numbers and the head in fp32; a file's header would come on top."""
-        return FP32 * (self.count(architecture) + architecture.head_parameters)
+        raise NotImplementedError
 
     def plan(self, architecture: Architecture) -> Plan:
-        """What trains, as far as memory depends on it. Raises: as `count`."""
+        """What trains, as far as memory depends on it. Raises: as `attach`."""
         unknown = f"the memory of {self.name} is not modelled yet; trace follows it step by step"
-        return Plan(self.count(architecture), unknown=unknown)
+        return Plan(0, unknown=unknown)
 
     def settings(self) -> dict[str, Any]:
         """{"name": ..., ...}: plain values that JSON can hold, which `method_from` reads back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return {"name": self.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {"name": self.name, **values, **self.retired}
 
 
 REGISTRY: dict[str, type[Method]] = {}  # every method by the name that the command line and the files use

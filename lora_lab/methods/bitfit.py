@@ -5,11 +5,10 @@ Source: Ben-Zaken et al. 2022. GPT-3's row in Hu et al. (14.2M) is 12 d a layer;
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.parameters import Row, row_of
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
@@ -26,16 +25,12 @@ class BitFit(Method):
     name: ClassVar[str] = "bitfit"
     packs: ClassVar[bool] = True
 
-    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """A row for each kind of module with a bias. Raises: BadValue when the model has none, as Llama."""
-        biased = [m for m in architecture.modules if m.bias and not m.in_task_head]
-        if not biased:
-            raise BadValue(f"{architecture.name} has no biases that BitFit could train; use lora or ia3")
-        return tuple(replace(row_of(m), trained=m.biases * m.count) for m in biased)
-
     def plan(self, architecture: Architecture) -> Plan:
-        """Every bias, in its place. Raises: as `count`."""
-        return Plan(self.count(architecture), biases=True)
+        """Every bias, in its place."""
+        numbers = sum(m.biases * m.count for m in architecture.modules if not m.in_task_head)
+        if not numbers:
+            raise BadValue(f"{architecture.name} has no biases that BitFit could train; use lora or ia3")
+        return Plan(numbers, biases=True)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put a bias of its own beside each frozen one, give a classification head a trained copy.

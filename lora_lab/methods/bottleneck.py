@@ -14,12 +14,12 @@ describe it (not read here).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Funnel, Plan
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
@@ -37,44 +37,24 @@ PER_LAYER = {"houlsby": (2, 0), "lin": (1, 1), "pfeiffer": (1, 0)}  # adapters, 
 class Bottleneck(Method):
     """Bottlenecks of `size` numbers.
 
-    layernorms   trained layer norms in each layer; None: as many as the placement has
-    layers       how many of the topmost layers have adapters (AdapterDrop leaves the lower ones out); None: all
+    layers   how many of the topmost layers have adapters (AdapterDrop leaves the lower ones out); None: all
     Raises: BadValue for an impossible value.
     """
 
     name: ClassVar[str] = "bottleneck"
     packs: ClassVar[bool] = True
+    retired: ClassVar[Mapping[str, Any]] = {"layernorms": None}
 
     size: int = 64
     placement: str = "houlsby"
-    layernorms: int | None = None
     layers: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("size", self.size)
         one_of("placement", self.placement, tuple(PER_LAYER))
-        if self.layernorms is not None:
-            whole("layernorms", self.layernorms, least=0)
         if self.layers is not None:
             whole("layers", self.layers)
-
-    @property
-    def norms(self) -> int:
-        """Trained layer norms in each layer."""
-        return PER_LAYER[self.placement][1] if self.layernorms is None else self.layernorms
-
-    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """The way down, the way up and the norms. Raises: BadValue for a size above the model's width."""
-        layers, d = self.layers or architecture.layers, architecture.hidden
-        layers_within("layers", layers, architecture)
-        self.check_width(d)
-        adapters, norms = PER_LAYER[self.placement][0], self.norms
-        rows = [_row("down", d, self.size, layers * adapters), _row("up", self.size, d, layers * adapters)]
-        if norms:
-            numbers = layers * norms * 2 * d
-            rows.append(Row("adapter.layer_norm", "norm", 1, d, layers * norms, 0, numbers, matrix=False))
-        return tuple(rows)
 
     def check_width(self, width: int) -> None:
         """Raises BadValue for a size above the model's width."""
@@ -88,12 +68,7 @@ class Bottleneck(Method):
         """
         from lora_lab.methods import attach, trained_bottleneck  # imports torch
 
-        adapters, norms = PER_LAYER[self.placement][0], self.norms
-        if norms not in (0, adapters):
-            raise BadValue(
-                f"layernorms={norms} can be counted, not trained: each of the {adapters} bottlenecks of a layer has a "
-                f"norm (layernorms={adapters}) or none has (0)"
-            )
+        adapters, norms = PER_LAYER[self.placement]
         places = trained_bottleneck.ends_of_parts(model, ("o", "down")[-adapters:])
         wanted = self.layers or len(places)
         if wanted > len(places):
@@ -104,21 +79,23 @@ class Bottleneck(Method):
         return attach.attach_beside(model, self, [(site.module, around) for site in chosen])
 
     def plan(self, architecture: Architecture) -> Plan:
-        """The bottlenecks of each layer, as far as memory depends on them. Raises: as `trained`."""
-        numbers, adapters, norm = self.count(architecture), PER_LAYER[self.placement][0], bool(self.norms)
-        first, d = architecture.layers - (self.layers or architecture.layers), architecture.hidden
+        """The bottlenecks of each layer, as far as memory depends on them. Raises: as `attach`."""
+        (adapters, norms), d = PER_LAYER[self.placement], architecture.hidden
+        layers_within("layers", self.layers or 1, architecture)
+        self.check_width(d)
+        layers = self.layers or architecture.layers
+        numbers = layers * (adapters * (2 * d * self.size + self.size + d) + norms * 2 * d)
         after = ("o", "down")[-adapters:]
         places = [s for s in architecture.slots if s.module.key in after and not s.module.expert]
         found = layered(
-            [(s, Funnel(self.size, s.site.in_features, d, norm=norm)) for s in places if layer_of(s) >= first],
+            [
+                (s, Funnel(self.size, s.site.in_features, d, norm=bool(norms)))
+                for s in places
+                if layer_of(s) >= architecture.layers - layers
+            ],
             architecture,
         )
         if found.parameters != numbers:
-            what = "with these norms" if norm else f"behind the experts of {architecture.name}"
-            return Plan(numbers, unknown=f"the memory of bottlenecks {what} is not modelled; use one norm each or none")
+            what = f"behind the experts of {architecture.name}"
+            return Plan(numbers, unknown=f"the memory of bottlenecks {what} is not modelled")
         return found
-
-
-def _row(way: str, inputs: int, outputs: int, count: int) -> Row:
-    numbers = count * (inputs * outputs + outputs)
-    return Row(f"adapter.{way}", "adapter", inputs, outputs, count, 0, numbers, matrix=False)

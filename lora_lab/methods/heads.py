@@ -6,11 +6,9 @@ import warnings
 
 from torch import nn
 
+from lora_lab.accounting.models import HEADS
 from lora_lab.errors import LabWarning
 from lora_lab.switched import Switched
-
-# What transformers calls the part of a task's model that no checkpoint brings: it starts random, so it trains.
-HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_outputs")
 
 
 def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.architectures import Architecture, Slot
-from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.models import Architecture, Slot
 from lora_lab.accounting.plan import Factor, Plan
 from lora_lab.accounting.sites import Site, choose
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
-from lora_lab.methods.lora_count import layered, rows
+from lora_lab.methods.lora_count import layered
 from lora_lab.methods.options import words
 
 if TYPE_CHECKING:
@@ -65,12 +64,8 @@ class IA3(Method):
                 raise BadValue(f"{said}, so no factor there is its own: leave {site.role} out of feedforward")
         return [(site, site in on_input) for site in chosen]
 
-    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """A vector at each site. Raises: as `place`."""
-        return rows([(slot, factor.numbers) for slot, factor in self._factors(architecture)], architecture)
-
     def plan(self, architecture: Architecture) -> Plan:
-        """The factors of each layer, as far as memory depends on them. Raises: as `trained`."""
+        """The factors of each layer, as far as memory depends on them. Raises: as `place`."""
         return layered(self._factors(architecture), architecture)
 
     def attach(self, model: nn.Module) -> Report:

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lora_lab.accounting.models import HEADS
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.adapters import WEIGHTS, AdapterFile, sound
 from lora_lab.methods.faults import Inspection, Norm, Problem, Refused, few, problem_of
-from lora_lab.methods.heads import HEADS
 from lora_lab.methods.layouts.base import PREFIX
 from lora_lab.methods.layouts.keys import known_key
 from lora_lab.methods.layouts.lora_config import values_by_pattern

@@ -12,8 +12,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.models import Architecture, Slot
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import ROLES, Site, choose, match
 from lora_lab.errors import BadValue
@@ -142,14 +141,10 @@ class LoRA(Method):
         """What the update is multiplied by: alpha / rank, or with rslora alpha / sqrt(rank)."""
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
-    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """What trains at each kind of module; an expert has an adapter of its own. Raises: as `place`."""
-        found = lora_count.placed(self, architecture)
-        return lora_count.rows([(slot, placement.parameters) for slot, placement in found], architecture)
-
-    def file_bytes(self, architecture: Architecture) -> int:
-        """Bytes of the adapter's file, header and trained head included. Raises: as `place`."""
-        return lora_count.file_bytes(self, architecture)
+    def placed(self, architecture: Architecture) -> list[tuple[Slot, Placement]]:
+        """Where the adapters go on a described model; an expert has one of its own. Raises: as `place`."""
+        slots = {slot.site: slot for slot in architecture.slots}
+        return [(slots[placement.site], placement) for placement in self.place(list(slots))]
 
     def plan(self, architecture: Architecture) -> Plan:
         """The adapters of each layer, as far as memory depends on them. Raises: as `place`."""

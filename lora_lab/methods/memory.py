@@ -6,14 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.models import Architecture, architecture_of, config_of, describe, meta_model, own_config
 from lora_lab.accounting.plan import Plan, Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
-from lora_lab.methods.params import architecture_of, own_config
+from lora_lab.methods.params import plain
 
 
 def memory(model: Any, method: Plans, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
@@ -27,11 +26,11 @@ def memory(model: Any, method: Plans, *, trace: bool = False, num_labels: int = 
     """
     conditions = Setup(**setup)
     if not trace:
-        architecture = architecture_of(model)
+        architecture = _modelled(model)
         return estimate(architecture, plan_of(method, architecture), conditions, labels=num_labels)
     from lora_lab.accounting.trace import trace as follow  # imports torch
 
-    return follow(config_of(model), method, conditions, num_labels=num_labels)  # type: ignore[arg-type]
+    return follow(_config(model), method, conditions, num_labels=num_labels)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=64)
@@ -40,11 +39,27 @@ def plan_of(method: Any, architecture: Architecture) -> Plan:
     return method.plan(architecture)
 
 
-def config_of(model: Any) -> dict[str, Any]:
-    """The fields of a model's config.json. Raises: NotFound for an unknown name, BadValue for an `Architecture`."""
-    if isinstance(model, Architecture):
-        raise BadValue("an Architecture cannot be traced: name the model, or give its folder or config.json")
+def _modelled(model: Any) -> Architecture:
+    """The architecture of a model that memory is computed for.
+
+    Raises: BadValue for a loaded model of a class with another head, or none, than the one built from its config.
+    """
+    if isinstance(model, str | Path | Architecture):
+        return architecture_of(model)
+    held = architecture_of(plain(model))
+    labels = model.config.num_labels if held.head_parameters else None
+    built = describe(meta_model(model.config.to_dict(), labels), held.name)
+    if held.total != built.total:
+        raise BadValue(
+            f"{held.name} holds {held.total:,} parameters, where the class that is modelled has {built.total:,}: "
+            "give its config.json, or trace a model of its class"
+        )
+    return built
+
+
+def _config(model: Any) -> dict[str, Any]:
+    """The fields of a model's config.json. Raises: NotFound for an unknown name, BadValue for what has no config."""
     if isinstance(model, str | Path):
-        return zoo.config(model)
+        return config_of(model)
     fields: dict[str, Any] = own_config(model).to_dict()
     return fields

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.models import Architecture
 from lora_lab.errors import BadValue
 
 MOST = 10**9

@@ -1,60 +1,121 @@
-"""`params(model, method)`: what a method would train on a model that is named, described or loaded."""
+"""`params(model, method)`: what a method would train on a model that is named or loaded.
+
+LoRA is placed on the described sites, exactly as on the real ones, and full fine-tuning trains every row; neither takes
+torch for a model of the zoo. Every other method is attached to the model on the meta device, and what trains there is
+added up.
+"""
 
 from __future__ import annotations
 
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.parameters import Counting, ParameterCount, count
-from lora_lab.errors import BadValue
+from lora_lab.accounting.models import Architecture, Module, architecture_of, meta_model, own_config
+from lora_lab.accounting.parameters import FP32, ParameterCount, Row, safetensors_bytes, table
+from lora_lab.errors import BadValue, LabWarning
+from lora_lab.methods.base import Method
+from lora_lab.methods.full import FullFineTuning
+from lora_lab.methods.lora import LoRA
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# As in `methods/layouts/base.py` and `methods/adapters.py`, which import torch; a test holds them together.
+_PREFIX = "base_model.model."
+_FINGERPRINT = "0" * 16
 
 
-def params(model: Any, method: Counting, num_labels: int | None = None) -> ParameterCount:
-    """The parameters that `method` trains on `model`, from its config alone.
+def params(model: Any, method: Method, num_labels: int | None = None) -> ParameterCount:
+    """The parameters that `method` trains on `model`, in all and for each kind of module.
 
-    model: a name of the zoo, a folder, a config.json, a cached hub id, an `Architecture`, or a transformers model.
-    With `num_labels` a named model is the one for sequence classification.
-    Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an impossible value, and for
-    a loaded model of a class that holds more or less than its config says.
+    model   a name of the zoo, a folder, a config.json, a cached hub id, or a transformers model, adapted or not
+    With `num_labels` it is the model for sequence classification.
+    Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an impossible value.
     """
-    return count(architecture_of(model, num_labels), method)
+    if not isinstance(model, str | Path | Architecture):
+        model = plain(model, num_labels)
+    architecture = architecture_of(model, num_labels)
+    head, added = architecture.head_parameters, list[Row]()
+    trained: Counter[tuple[Module, str]] = Counter()
+    if isinstance(method, LoRA):
+        for slot, placement in method.placed(architecture):
+            trained[slot.module, slot.site.role if slot.site.rows else ""] += placement.parameters * slot.times
+        own = {"method": method.settings(), "base_fingerprint": _FINGERPRINT}
+        size = safetensors_bytes(dict(_tensors(method, architecture)), {"format": "pt", "lora_lab": json.dumps(own)})
+    elif isinstance(method, FullFineTuning):
+        trained.update({(m, ""): m.parameters * m.count for m in architecture.modules if not m.in_task_head})
+        size = FP32 * (trained.total() + head)
+    elif isinstance(model, Architecture):
+        raise BadValue(f"{method.name} is counted by attaching it: give the model's name in place of its Architecture")
+    else:
+        made = meta_model(model, num_labels) if isinstance(model, str | Path) else model
+        head, size = _attached(made, method, architecture, trained, added)
+    return ParameterCount(
+        model=architecture.name,
+        method=method.name,
+        total=architecture.total,
+        trainable=trained.total() + sum(row.trained for row in added),
+        head=head,
+        adapter_bytes=size,
+        modules=(*table(architecture, trained), *added),
+    )
 
 
-def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
-    """The architecture of what `params` may be asked about. Raises: as `zoo.architecture`, and as `params`."""
-    if isinstance(model, Architecture):
-        return model
-    if isinstance(model, str | Path):
-        return zoo.architecture(model, num_labels)
-    config, asked = own_config(model), num_labels
-    if type(model).__name__.endswith("ForSequenceClassification"):
-        num_labels = config.num_labels
-    architecture = Architecture.from_config(config.to_dict(), type(model).__name__, num_labels)
-    if asked is None:
-        _compare(architecture, model)
-    return architecture
+def plain(model: Any, num_labels: int | None = None) -> nn.Module:
+    """A loaded model on the meta device, without the adapter that it may carry."""
+    from lora_lab.methods.attach import shapes_of, take_out
+
+    if num_labels is not None:
+        return meta_model(own_config(model).to_dict(), num_labels)
+    plain = shapes_of(model)
+    take_out(plain)
+    return plain
 
 
-def own_config(model: Any) -> Any:
-    """The config of a loaded model. Raises: BadValue for one that has none."""
-    if not hasattr(getattr(model, "config", None), "to_dict"):
-        said = f"a {type(model).__name__} has no config of transformers' to be counted from"
-        raise BadValue(f"{said}: attach the method and read its report")
-    return model.config
+def _attached(
+    model: nn.Module, method: Method, architecture: Architecture, trained: Counter[tuple[Module, str]], added: list[Row]
+) -> tuple[int, int]:
+    """Attach the method and note what trains where; numbers in the heads, and bytes of the file."""
+    from lora_lab.layers import TrainedCopy
+    from lora_lab.methods.adapters import file_of
+    from lora_lab.methods.attach import own_parameters, switched
+
+    modules = dict(architecture.paths())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LabWarning)  # of what would stay frozen: nothing is trained here
+        report = method.attach(model)
+    for path, part in switched(model):
+        own = {name: p for name, p in own_parameters(part) if p.requires_grad and not isinstance(part, TrainedCopy)}
+        if module := modules.get(path.replace(".base_layer", "")):
+            trained[module, ""] += sum(p.numel() for p in own.values())
+            continue
+        for name, p in own.items():
+            inputs = p.shape[0] if p.dim() > 1 else 1
+            row = Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel(), matrix=False)
+            added.append(row)
+    tensors, metadata = file_of(model, report)
+    return report.head_parameters, safetensors_bytes({key: t.shape for key, t in tensors.items()}, metadata)
 
 
-def _compare(architecture: Architecture, model: Any) -> None:
-    """Raises BadValue for a class with another head, or none, than the one that is counted from a config."""
-    from lora_lab.methods.attach import numbers_of  # torch is there already: the model is one of its
-
-    if not all(weight.is_floating_point() for weight in model.parameters()):
-        return  # bitsandbytes' packed codes, whose number says nothing
-    report = getattr(model, "lora_lab_report", None)
-    numbers = report.base_parameters if report else numbers_of(model)
-    if numbers != architecture.total:
-        raise BadValue(
-            f"{architecture.name} holds {numbers:,} parameters, where its config is read as {architecture.total:,}: "
-            "it is none of the classes counted here, so attach the method and read its report, or give its config.json"
-        )
+def _tensors(method: LoRA, architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Key and shape of every tensor in LoRA's file; a fused layer costs more there than trains: `layouts/lora.py`."""
+    for path, group in groupby(method.placed(architecture), key=lambda pair: pair[0].site.module):
+        together = list(group)
+        slot, rank = together[0][0], sum(method.file_rank(placement.rank) for _, placement in together)
+        ends = ("embedding_A", "embedding_B") if slot.site.kind == "embedding" else ("A.weight", "B.weight")
+        for expert in range(slot.times):
+            key = f"{_PREFIX}{path.replace('*', str(expert))}.lora_"
+            yield f"{key}{ends[0]}", (rank, slot.module.in_features)
+            yield f"{key}{ends[1]}", (slot.module.out_features, rank)
+            if method.dora:
+                yield f"{key}magnitude_vector", (slot.module.out_features,)
+    for module in architecture.modules:
+        if module.in_task_head:
+            yield f"{_PREFIX}{module.name}.weight", (module.out_features, module.in_features)
+            if module.bias:
+                yield f"{_PREFIX}{module.name}.bias", (module.out_features,)

@@ -16,8 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.parameters import FP32, Row
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
@@ -47,20 +46,9 @@ class Probe(Method):
         if not (is_number(self.l2) and 0 < self.l2 < math.inf):
             raise BadValue(f"l2 must be a number above 0, not {self.l2!r}: without a penalty W may grow for ever")
 
-    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """Nothing but the head, which counts apart. Raises: BadValue for a model that no head is put on."""
-        if architecture.task != "encoder" and not architecture.head_parameters:
-            raise BadValue(f"{architecture.name} has no head of a task to put a probe on; give num_labels")
-        return ()
-
-    def file_bytes(self, architecture: Architecture) -> int:
-        """Bytes of W and b in fp32, whatever head the model itself would have."""
-        classes = [m.out_features for m in architecture.modules if m.in_task_head][-1:]
-        return FP32 * sum(classes) * (architecture.hidden + 1)
-
     def plan(self, architecture: Architecture) -> Plan:
-        """No step, so no closed form of one. Raises: as `trained`."""
-        return Plan(self.count(architecture), unknown=NO_STEP)
+        """No step, so no closed form of one."""
+        return Plan(0, unknown=NO_STEP)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model and put W and b, zero until they are solved for, in the place of its head.

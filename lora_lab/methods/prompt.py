@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Plan
 from lora_lab.methods.base import Method, Report, register
 from lora_lab.methods.options import one_of, whole
@@ -42,14 +41,9 @@ class PromptTuning(Method):
         whole("tokens", self.tokens)
         one_of("init", self.init, INITS)
 
-    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """One table: tokens x hidden."""
-        d = architecture.hidden
-        return (Row("prompt_embeddings", "prompt", self.tokens, d, 1, 0, self.tokens * d, matrix=False),)
-
     def plan(self, architecture: Architecture) -> Plan:
         """Tokens before each row, which lengthen it."""
-        return Plan(self.count(architecture), prompt=self.tokens)
+        return Plan(self.tokens * architecture.hidden, prompt=self.tokens)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put a soft prompt before its embeddings, give a classification head a copy that trains.

@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.architectures import Architecture
-from lora_lab.accounting.parameters import FP32, Row
+from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Plan
 from lora_lab.methods.base import Method, Report, register
 from lora_lab.methods.options import whole
@@ -42,23 +41,12 @@ class PTuning(Method):
         if self.hidden is not None:
             whole("hidden", self.hidden)
 
-    def trained(self, architecture: Architecture) -> tuple[Row, ...]:
-        """The network's input, tokens x d, and its three layers with their biases."""
-        d = architecture.hidden
-        h = self.hidden or d
-        sizes = {"encoder.0": (d, h), "encoder.2": (h, h), "encoder.4": (h, d)}
-        layers = (Row(name, "prompt", i, o, 1, 0, i * o + o, matrix=False) for name, (i, o) in sizes.items())
-        return (Row("prompt_embeddings", "prompt", self.tokens, d, 1, 0, self.tokens * d, matrix=False), *layers)
-
     def plan(self, architecture: Architecture) -> Plan:
         """Tokens before each row, and the network that makes them, tensor by tensor."""
         d, prompt = architecture.hidden, self.tokens
         h = self.hidden or d
-        return Plan(self.count(architecture), prompt=prompt, tensors=(prompt * d, d * h, h, h * h, h, h * d, d))
-
-    def file_bytes(self, architecture: Architecture) -> int:
-        """Bytes of the finished vectors and the head in fp32: the network stays behind."""
-        return FP32 * (self.tokens * architecture.hidden + architecture.head_parameters)
+        tensors = (prompt * d, d * h, h, h * h, h, h * d, d)
+        return Plan(sum(tensors), prompt=prompt, tensors=tensors)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put the network's outcome before its embeddings, give a head a copy that trains.

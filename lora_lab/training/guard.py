@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.fits import largest_model, longest, most
 from lora_lab.accounting.gpus import FRAGMENTATION, PROCESS
 from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.models import Architecture, architecture_of, zoo_names
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.setup import BYTES, Setup
 from lora_lab.accounting.units import GIB
@@ -85,7 +84,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     """What the accountant needs to know of a recipe. Raises: whatever is wrong with it, or not modelled."""
     length, labels = _task_facts(recipe)
     choice = choice or device.choose(length, **recipe.computed)
-    a = zoo.architecture(recipe.model, labels)
+    a = architecture_of(recipe.model)
     if labels is not None and a.task != "encoder":
         raise BadValue("the memory of a causal classifier is not modelled")
     plan = recipe.method.plan(a)  # type: ignore[attr-defined]
@@ -147,7 +146,7 @@ def _remedies(recipe: Recipe, need: Need, free: int) -> Iterator[str]:
 def _smaller_model(recipe: Recipe, need: Need, free: int) -> Iterator[str]:
     """The largest of the zoo's smaller models of the same kind that would fit."""
     own = need.architecture
-    smaller = [n for n in zoo.names() if (a := zoo.architecture(n)).task == own.task and a.total < own.total]
+    smaller = [n for n in zoo_names() if (a := architecture_of(n)).task == own.task and a.total < own.total]
     room = int(free / (1 + CPU_GAPS))
     if found := largest_model(recipe.method, need.setup, room, smaller):  # type: ignore[arg-type]
         yield f"a smaller model such as {found}"

@@ -14,10 +14,10 @@ import psutil
 import torch
 
 from lora_lab.accounting.estimates import Estimate, Term
+from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import STEPS, Attaches, build, follow, prepare, step
 from lora_lab.errors import BadValue
-from lora_lab.methods.memory import config_of
 from lora_lab.methods.quantized import quantize_model
 
 ALLOCATED = "torch.cuda.max_memory_allocated over the second step"

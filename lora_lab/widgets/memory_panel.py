@@ -10,10 +10,11 @@ from typing import Any
 
 import ipywidgets as W
 
-from lora_lab.accounting import gpus, zoo
+from lora_lab.accounting import gpus
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.fits import check_length, largest
 from lora_lab.accounting.memory import MODELLED, estimate
+from lora_lab.accounting.models import architecture_of, zoo_names
 from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods.bitfit import BitFit
@@ -102,7 +103,7 @@ class MemoryPanel(Panel):
     def estimate(self, name: str) -> Estimate:
         """The prediction for a tower. Raises: LabError where it cannot be made, saying why."""
         method, changes = self.method_of(name)
-        a = zoo.architecture(self.model.value)
+        a = architecture_of(self.model.value)
         check_length(a, plan_of(method, a), Setup(**self.conditions))
         return memory(a, method, **self.conditions, **changes)
 
@@ -172,7 +173,7 @@ class MemoryPanel(Panel):
         if card is None:
             return ""
         method, changes = self.method_of(name)
-        a = zoo.architecture(self.model.value)
+        a = architecture_of(self.model.value)
         step = partial(estimate, a, plan_of(method, a))
         rows = largest("batch", Setup(**self.conditions, **changes), step, card.bytes)
         return f"At {self.seq.value:,} tokens a row it takes a batch of up to {rows or 0:,}."
@@ -219,8 +220,8 @@ class MemoryPanel(Panel):
 
 def models(model: str) -> list[str]:
     """The models of the zoo whose activations are modelled. Raises: NotFound or BadValue for a `model` that is not."""
-    known = [name for name in zoo.names() if zoo.architecture(name).model_type in MODELLED]
-    a = zoo.architecture(model)
+    known = [name for name in zoo_names() if architecture_of(name).model_type in MODELLED]
+    a = architecture_of(model)
     if a.model_type not in MODELLED:
         raise BadValue(f"the activations of {model} are not modelled; choose one of {', '.join(known)}")
     return sorted({*known, model})

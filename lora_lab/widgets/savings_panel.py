@@ -10,11 +10,12 @@ from functools import partial
 
 import ipywidgets as W
 
-from lora_lab.accounting import zoo
-from lora_lab.accounting.parameters import ParameterCount, Row, count
+from lora_lab.accounting.models import architecture_of, zoo_names
+from lora_lab.accounting.parameters import ParameterCount, Row
 from lora_lab.accounting.sites import ALL_LINEAR
 from lora_lab.errors import LabError
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.params import params
 from lora_lab.plots import encoded
 from lora_lab.widgets.controls import Ticks, slider
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, boxes_to_tick, escape, plain, side_by_side, tabled, wrapped
@@ -37,7 +38,7 @@ class SavingsPanel(Panel):
         self, model: str = "llama-3-8b", *, d: int = 4096, rank: int = 8, targets: Sequence[str] = ("q", "v")
     ) -> None:
         super().__init__("What LoRA saves", least=0)
-        zoo.architecture(model)  # a wrong name is loud here, not in a callback
+        architecture_of(model)  # a wrong name is loud here, not in a callback
         self.sheets = sheets()
         self.table = W.HTML(layout=FULL_WIDTH)
         self.dots = Shown()
@@ -45,7 +46,7 @@ class SavingsPanel(Panel):
             image.layout = W.Layout(flex="1 1 320px", min_width="0", max_width="430px")
         self.d = slider("d (layer of d x d)", SIZES, d, label="110px", width="330px")
         self.rank = slider("rank r", RANKS, rank, label="110px", width="330px")
-        self.model = W.Dropdown(options=sorted({*zoo.names(), model}), value=model, description="model")
+        self.model = W.Dropdown(options=sorted({*zoo_names(), model}), value=model, description="model")
         self.target_box = Ticks(self._ticked)
         self._offer(targets)
         self.d.observe(self._paint, "value")
@@ -66,7 +67,7 @@ class SavingsPanel(Panel):
 
     def counted(self) -> ParameterCount:
         """What the chosen LoRA trains on the chosen model. Raises: BadValue or NotFound where it cannot be."""
-        return count(zoo.architecture(self.model.value), LoRA(rank=self.rank.value, targets=self.targets))
+        return params(self.model.value, LoRA(rank=self.rank.value, targets=self.targets))
 
     def still(self) -> bytes:
         """Both pictures in one."""
@@ -106,7 +107,7 @@ class SavingsPanel(Panel):
     def _offer(self, ticked: Sequence[str]) -> None:
         """The roles that this model has, those ticked that were ticked last; all-linear where it has none of them."""
         self.wanted = tuple(ticked)
-        roles = [*zoo.architecture(self.model.value).roles, ALL_LINEAR]
+        roles = [*architecture_of(self.model.value).roles, ALL_LINEAR]
         self.target_box.offer(roles, [role for role in roles if role in ticked] or [ALL_LINEAR])
 
 

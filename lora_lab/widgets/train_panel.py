@@ -9,7 +9,7 @@ from typing import Any
 
 import ipywidgets as W
 
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods.base import Method
@@ -300,7 +300,7 @@ class TrainPanel(LivePanel):
 def _roles(model: str) -> Sequence[str]:
     """The roles that a target may name on a model; of one that cannot be counted the usual two."""
     try:
-        return zoo.architecture(model).roles
+        return architecture_of(model).roles
     except LabError:
         return ("q", "v")
 

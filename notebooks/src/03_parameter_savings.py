@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from lora_lab import BitFit, Bottleneck, FullFineTuning, IA3, LoRA, NotFound, PrefixTuning, PromptTuning, checks, params
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import architecture_of, zoo_names
 from lora_lab.accounting.parameters import break_even_rank, storage
 from lora_lab.lesson import compare, reference
 from lora_lab.plots.savings import times_fewer
@@ -215,7 +215,7 @@ assert 0.0029 < everything.fraction < 0.0031 and 0.6 < ffn / everything.trainabl
 # times four ranks. (Mixtures of experts come later.) What share of these cases lies between 100 and 1,000?
 
 # %%
-dense = [name for name in zoo.names() if not zoo.architecture(name).experts]
+dense = [name for name in zoo_names() if not architecture_of(name).experts]
 grid = {}
 for targets in ("q,v", "all-linear"):
     for rank in (4, 8, 16, 64):
@@ -287,7 +287,7 @@ print(f"q,v: {mixtral.trainable:,}; with a pair in each expert {in_experts.train
 
 # %% claim
 assert mixtral.total > 6 * mistral.total and mixtral.trainable == mistral.trainable  # attention is the same
-assert in_experts.trainable > 30 * mixtral.trainable and zoo.architecture("mixtral-8x7b").experts_per_token == 2
+assert in_experts.trainable > 30 * mixtral.trainable and architecture_of("mixtral-8x7b").experts_per_token == 2
 assert round(mixtral.total / mixtral.trainable) == 13_704
 
 # %% [markdown]
@@ -330,7 +330,7 @@ for line in lines:
     line["matches"] = "yes" if follows(line["paper"][:-1], line["ours"]) else "NO"
 agree = sum(line["matches"] == "yes" for line in lines)
 print(f"{agree} of {len(lines)} match")
-d, layers, gpt3_total = 12_288, 96, zoo.architecture("gpt3-175b").total
+d, layers, gpt3_total = 12_288, 96, architecture_of("gpt3-175b").total
 deberta = {r: params("deberta-v2-xxlarge", LoRA(r)).trainable for r in (8, 16)}
 mib = {r: (n + 2_360_832 + 4_611) * 4 / 2**20 for r, n in deberta.items()}
 print("DeBERTa:", {f"r = {r}": f"{deberta[r]:,} numbers, file {mib[r]:.1f} MiB" for r in deberta})

@@ -380,14 +380,15 @@ checks.check_recompute(full=4 / 3, lora=3 / 2)
 # %%
 from torch.utils.flop_counter import FlopCounterMode
 
-from lora_lab.accounting import trace, zoo
+from lora_lab.accounting import trace
+from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 
 flops = {}
 for name, method in {"full": FullFineTuning(), "LoRA": LoRA(rank=8)}.items():
     for again in (False, True):
         setup = Setup(batch=2, seq=64, dtype="fp32", device="cpu", checkpointing=again)
-        model = trace.build(zoo.config("minilm"), setup)  # the real model's shapes, with random weights
+        model = trace.build(config_of("minilm"), setup)  # the real model's shapes, with random weights
         optimizer = trace.prepare(model, method, setup)
         with FlopCounterMode(display=False) as counter:
             trace.step(model, optimizer, setup)

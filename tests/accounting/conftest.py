@@ -8,6 +8,8 @@ import pytest
 import torch
 import transformers
 
+from lora_lab.accounting.models import Architecture, describe, meta_model
+
 # Odd sizes, so that no two of them agree by chance.
 SMALL: dict[str, dict[str, Any]] = {
     "bert": {"hidden_size": 36, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 50},
@@ -127,6 +129,11 @@ def real_model(config: dict[str, Any], num_labels: int | None = None, device: st
         auto = transformers.AutoModel if "bert" in config["model_type"] else transformers.AutoModelForCausalLM
     with torch.device(device):
         return auto.from_config(made)
+
+
+def described(config: dict[str, Any], num_labels: int | None = None) -> Architecture:
+    """The architecture of that config."""
+    return describe(meta_model(config, num_labels))
 
 
 @pytest.fixture(scope="module", autouse=True)

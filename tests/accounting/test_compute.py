@@ -11,12 +11,12 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from lora_lab import FullFineTuning, LoRA, PrefixTuning, PromptTuning
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.compute import UTILISATION, rate, run_seconds, work
 from lora_lab.accounting.gpus import card, of_size
+from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
+from tests.accounting.conftest import described
 
 ENCODERS = ("bert", "roberta")
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop")
@@ -87,7 +87,7 @@ def real_step(family: str, method: Any, *, checkpointing: bool = False) -> tuple
     with FlopCounterMode(display=False, custom_mapping=in_place) as counter, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model(input_ids=ids, labels=ids[:, 0] if family in ENCODERS else ids).loss.backward()
-    a = Architecture.from_config(config.to_dict(), family, 3 if family in ENCODERS else None)
+    a = described(config.to_dict(), 3 if family in ENCODERS else None)
     setup = Setup(batch=2, seq=24, dtype="fp32", checkpointing=checkpointing)
     return counter.get_total_flops(), work(a, method.plan(a), setup, labels=3).total
 
@@ -110,7 +110,7 @@ def test_checkpointing_adds_at_most_one_forward_of_the_layers(family, method):
 
 def products(method: Any, **setup: Any) -> float:
     """Linear products of a step of Llama-2-7B, in units of one product over all tokens."""
-    a, conditions = zoo.architecture("llama-2-7b"), Setup(**setup)
+    a, conditions = architecture_of("llama-2-7b"), Setup(**setup)
     found = work(a, method.plan(a), conditions)
     linear = sum(m.weight * m.count for m in a.modules if m.kind == "linear")
     return (found.total - found.attention) / (2 * linear * conditions.tokens)
@@ -124,7 +124,7 @@ def test_full_is_three_products_and_lora_two_and_a_little():
 
 def gain(name: str, lora: LoRA, setup: Setup) -> float:
     """How many times less arithmetic it is than full fine-tuning."""
-    a = zoo.architecture(name)
+    a = architecture_of(name)
     return work(a, FullFineTuning().plan(a), setup).total / work(a, lora.plan(a), setup).total
 
 
@@ -145,22 +145,22 @@ def test_gpt3_at_short_rows_could_gain_more_than_the_papers_third():
 
 
 def test_experts_count_as_often_as_a_token_uses_them():
-    a = zoo.architecture("mixtral-8x7b")
+    a = architecture_of("mixtral-8x7b")
     forward = work(a, FullFineTuning().plan(a), Setup()).forward
     assert forward / (2 * 512) == pytest.approx(12.75e9, rel=0.02)  # of 46.7e9
 
 
 def test_what_is_not_known_is_refused():
-    a = zoo.architecture("t5-base")
+    a = architecture_of("t5-base")
     with pytest.raises(BadValue, match="two stacks"):
         work(a, FullFineTuning().plan(a), Setup())
-    gpt2 = zoo.architecture("gpt2")
+    gpt2 = architecture_of("gpt2")
     with pytest.raises(BadValue, match="arithmetic of prefix"):
         work(gpt2, PrefixTuning().plan(gpt2), Setup())
 
 
 def test_seconds_follow_from_the_share_of_the_peak():
-    a = zoo.architecture("llama-2-7b")
+    a = architecture_of("llama-2-7b")
     step, a100 = work(a, LoRA().plan(a), Setup(seq=4096)), card("a100 80")
     seconds = run_seconds(step, 10, rate(a100))
     assert seconds == 10 * step.total / (312e12 * UTILISATION)

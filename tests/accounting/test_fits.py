@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning
-from lora_lab.accounting import zoo
 from lora_lab.accounting.fits import check_length, fits, largest, largest_model, longest, most
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import MODELLED, estimate
+from lora_lab.accounting.models import architecture_of, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound
@@ -30,7 +30,7 @@ def test_most_lands_on_the_edge(edge, limit):
 @pytest.mark.parametrize("method", [LoRA(), FullFineTuning(), PromptTuning()], ids=lambda m: m.name)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_one_more_row_or_token_would_not_fit(name, method, checkpointing):
-    a, setup = zoo.architecture(name), Setup(seq=128, checkpointing=checkpointing)
+    a, setup = architecture_of(name), Setup(seq=128, checkpointing=checkpointing)
     plan, room = method.plan(a), 100 * GIB
     for field, limit in (("batch", None), ("seq", longest(a, plan))):
         found = largest(field, setup, partial(estimate, a, plan), room, limit)
@@ -39,7 +39,7 @@ def test_one_more_row_or_token_would_not_fit(name, method, checkpointing):
 
 
 def test_nothing_fits_where_a_single_row_does_not():
-    a = zoo.architecture("llama-2-70b")
+    a = architecture_of("llama-2-70b")
     for field in ("batch", "seq"):
         assert largest(field, Setup(), partial(estimate, a, LoRA().plan(a)), 24 * GIB) is None
 
@@ -48,7 +48,7 @@ def test_nothing_fits_where_a_single_row_does_not():
     ("name", "tokens"), [("gpt2", 1024), ("bert-base", 512), ("roberta-base", 512), ("llama-3-8b", None)]
 )
 def test_learned_positions_end_and_rotary_ones_do_not(name, tokens):
-    a = zoo.architecture(name)
+    a = architecture_of(name)
     assert longest(a) == tokens
     if tokens:
         assert largest("seq", Setup(), partial(estimate, a, LoRA().plan(a)), 1000 * GIB, longest(a)) == tokens
@@ -58,7 +58,7 @@ def test_learned_positions_end_and_rotary_ones_do_not(name, tokens):
 
 
 def test_the_largest_model_that_lora_trains_on_24_gb():
-    room, sizes = usable(card("4090")), {name: zoo.architecture(name) for name in zoo.names()}
+    room, sizes = usable(card("4090")), {name: architecture_of(name) for name in zoo_names()}
     name = largest_model(LoRA(), Setup(seq=512), room, sizes)
     assert name == "qwen3-8b" or sizes[name].total > 7e9
     assert fits(estimate(sizes[name], LoRA().plan(sizes[name]), Setup(seq=512)), room)
@@ -76,7 +76,7 @@ def test_models_that_cannot_read_rows_so_long_are_not_modelled_or_lack_the_targe
 def test_quantising_and_checkpointing_let_a_larger_model_in_and_full_a_smaller_one():
     room, setup = 48 * GIB, Setup(seq=512)
     sizes = [
-        zoo.architecture(largest_model(method, conditions, room, zoo.names())).total
+        architecture_of(largest_model(method, conditions, room, zoo_names())).total
         for method, conditions in (
             (FullFineTuning(), setup),
             (LoRA(), setup),
@@ -85,4 +85,4 @@ def test_quantising_and_checkpointing_let_a_larger_model_in_and_full_a_smaller_o
     ]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[1] < sizes[2]
-    assert largest_model(LoRA(), setup, 2**20, zoo.names()) is None
+    assert largest_model(LoRA(), setup, 2**20, zoo_names()) is None

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from lora_lab import LoRA, PrefixTuning, PromptTuning
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.inference import cache_bytes, inference
+from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
-from tests.accounting.conftest import real_model, small_config
+from tests.accounting.conftest import described, real_model, small_config
 
 
 @pytest.mark.parametrize("case", ["gpt2", "llama", "mistral", "qwen2", "qwen3", "phi3"])
@@ -22,11 +21,11 @@ def test_the_cache_of_a_real_model_to_the_byte(case, rows, tokens):
     with torch.no_grad():
         cache = model(torch.ones(rows, tokens, dtype=torch.long), use_cache=True).past_key_values
     held = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
-    assert cache_bytes(Architecture.from_config(config), rows, tokens, "fp32") == held
+    assert cache_bytes(described(config), rows, tokens, "fp32") == held
 
 
 def test_the_sum_is_weights_cache_and_one_tokens_logits():
-    a = zoo.architecture("llama-3-8b")
+    a = architecture_of("llama-3-8b")
     found = inference(a, Setup(batch=2, seq=1000))
     assert found.categories == {
         "weights": a.total * 2,
@@ -38,7 +37,7 @@ def test_the_sum_is_weights_cache_and_one_tokens_logits():
 
 
 def test_an_adapter_that_is_not_merged_comes_on_top_and_nf4_shrinks():
-    a = zoo.architecture("llama-2-7b")
+    a = architecture_of("llama-2-7b")
     plain, setup = inference(a, Setup()), Setup(quantised="nf4")
     beside = inference(a, Setup(), LoRA().plan(a))
     assert beside.peak - plain.peak == 4 * 4_194_304
@@ -49,17 +48,17 @@ def test_an_adapter_that_is_not_merged_comes_on_top_and_nf4_shrinks():
 
 @pytest.mark.parametrize("method", [PromptTuning(20), PrefixTuning(20)], ids=lambda m: m.name)
 def test_what_stands_before_the_tokens_is_in_the_cache_too(method):
-    a, setup = zoo.architecture("llama-3.2-1b"), Setup(batch=3, seq=100)
+    a, setup = architecture_of("llama-3.2-1b"), Setup(batch=3, seq=100)
     assert inference(a, setup, method.plan(a)).categories["cache"] == cache_bytes(a, 3, 120)
 
 
 @pytest.mark.parametrize("name", ["bert-base", "t5-base", "deepseek-v3"])
 def test_what_has_no_such_cache_is_refused(name):
     with pytest.raises(BadValue, match=name):
-        inference(zoo.architecture(name), Setup())
+        inference(architecture_of(name), Setup())
 
 
 def test_sharding_is_refused_and_windows_are_noted():
     with pytest.raises(BadValue, match="one device"):
-        inference(zoo.architecture("llama-2-7b"), Setup(shard="fsdp:2"))
-    assert any("sliding window" in note for note in inference(zoo.architecture("gemma-2-9b"), Setup()).notes)
+        inference(architecture_of("llama-2-7b"), Setup(shard="fsdp:2"))
+    assert any("sliding window" in note for note in inference(architecture_of("gemma-2-9b"), Setup()).notes)

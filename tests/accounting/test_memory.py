@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lora_lab import LoRA, params
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.accounting.trace import trace
@@ -20,6 +19,7 @@ from lora_lab.methods.memory import memory
 from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.prompt import PromptTuning
 from lora_lab.training.measure import measure
+from tests.accounting.conftest import described
 
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*")
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
@@ -118,7 +118,7 @@ def test_closed_form_within_one_percent_of_the_trace(
     fields, method = config(family, size, tied), method_of(name, rank, targets)
     quantised = "nf4" if name == "qlora" else "none"
     setup = Setup(batch=batch, seq=seq, dtype=dtype, checkpointing=checkpointing, quantised=quantised)
-    architecture = Architecture.from_config(fields)
+    architecture = described(fields)
     predicted = estimate(architecture, method.plan(architecture), setup)
     assert predicted.peak == pytest.approx(trace(fields, method, setup).peak, rel=0.01)
 
@@ -131,14 +131,14 @@ SIZE = {"heads": 4, "kv_heads": 2, "head_dim": 32, "layers": 2, "inner": 320, "v
 def test_an_activation_keeps_what_its_operations_keep(family, activation):
     fields = {**config(family, SIZE), "hidden_act": activation}
     method, setup = LoRA(rank=4, targets="all-linear"), Setup(batch=2, seq=64, dtype="fp32")
-    architecture = Architecture.from_config(fields)
+    architecture = described(fields)
     predicted = estimate(architecture, method.plan(architecture), setup)
     assert predicted.peak == pytest.approx(trace(fields, method, setup).peak, rel=0.01)
     assert not any(activation in note for note in predicted.notes)
 
 
 def test_an_activation_that_may_be_several_operations_is_named_in_a_note():
-    architecture = Architecture.from_config({**config("bert", SIZE), "hidden_act": "quick_gelu"})
+    architecture = described({**config("bert", SIZE), "hidden_act": "quick_gelu"})
     predicted = estimate(architecture, LoRA().plan(architecture), Setup())
     assert any("quick_gelu counts as one operation" in note and "trace it" in note for note in predicted.notes)
 
@@ -188,7 +188,7 @@ GRID = [
 def test_other_methods_and_options_within_three_percent(family, name, options):
     size = {"layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 64, "inner": 768, "vocabulary": 2000}
     fields, setup = config(family, size), Setup(**{"batch": 2, "seq": 192, **options})
-    architecture = Architecture.from_config(fields)
+    architecture = described(fields)
     special = {"bitfit": BitFit(), "head": HeadOnly(), "lora-dropout": LoRA(rank=4, dropout=0.1)}
     special |= {"frozen a, dropout": LoRA(rank=4, freeze_a=True, dropout=0.1)}
     special |= {"frozen a": LoRA(rank=8, freeze_a=True, targets="all-linear")}
@@ -314,8 +314,6 @@ def test_what_is_not_modelled_is_refused_not_guessed():
     for targets in ("embed", "lm_head"):
         with pytest.raises(BadValue, match="alone is not modelled"):
             memory("smollm2", LoRA(targets=targets))
-    with pytest.raises(BadValue, match="leave top out"):
-        memory("minilm", FullFineTuning(top=2))
     for family in ("gemma-2-2b", "gpt-oss-20b"):
         with pytest.raises(BadValue, match="leave dropout at 0"):
             memory(family, LoRA(), dropout=0.1)

@@ -9,7 +9,7 @@ import sys
 import huggingface_hub.file_download as hub
 import pytest
 
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import architecture_of, zoo, zoo_names
 from lora_lab.errors import BadValue, NotFound
 
 OFFICIAL = {
@@ -56,55 +56,55 @@ OFFICIAL = {
 
 
 def test_every_total_is_the_official_one():
-    assert {name: zoo.architecture(name).total for name in zoo.names()} == OFFICIAL
+    assert {name: architecture_of(name).total for name in zoo_names()} == OFFICIAL
 
 
 def test_a_folder_and_a_file_are_read(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(zoo.zoo()["gpt2"]))
+    (tmp_path / "config.json").write_text(json.dumps(zoo()["gpt2"]))
     for place in (tmp_path, tmp_path / "config.json", str(tmp_path)):
-        assert zoo.architecture(place).total == OFFICIAL["gpt2"]
-    assert zoo.architecture(tmp_path, num_labels=2).head_parameters == 2 * 768
+        assert architecture_of(place).total == OFFICIAL["gpt2"]
+    assert architecture_of(tmp_path, num_labels=2).head_parameters == 2 * 768
 
 
 def test_a_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--maker--model" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text(json.dumps(zoo.zoo()["smollm2"]))
+    (snapshot / "config.json").write_text(json.dumps(zoo()["smollm2"]))
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("abc")
-    assert zoo.architecture("maker/model").total == OFFICIAL["smollm2"]
-    assert zoo.architecture("maker/model").name == "model"
+    assert architecture_of("maker/model").total == OFFICIAL["smollm2"]
+    assert architecture_of("maker/model").name == "model"
     with pytest.raises(NotFound, match="no hub id in the local cache"):
-        zoo.architecture("maker/another")
+        architecture_of("maker/another")
 
 
 def test_an_unknown_name_names_the_nearest():
     with pytest.raises(NotFound, match=r"'lama-2-70b'.*llama-2-70b"):
-        zoo.architecture("lama-2-70b")
+        architecture_of("lama-2-70b")
     with pytest.raises(NotFound, match="nearest there"):
-        zoo.architecture("not / a :: hub id")
+        architecture_of("not / a :: hub id")
 
 
 @pytest.mark.parametrize("name", ["~nobodyhere/x", "x" * 300, f"maker/{'x' * 300}", "a\0b"])
 def test_a_name_that_cannot_be_a_path_is_an_unknown_one(name):
     with pytest.raises(NotFound, match="nearest there"):
-        zoo.architecture(name)
+        architecture_of(name)
 
 
 def test_a_folder_without_a_config_and_a_damaged_one(tmp_path):
     with pytest.raises(NotFound, match=r"holds no config\.json"):
-        zoo.architecture(tmp_path)
+        architecture_of(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"')
     with pytest.raises(BadValue, match="not readable as JSON"):
-        zoo.architecture(tmp_path)
+        architecture_of(tmp_path)
 
 
 @pytest.mark.parametrize("model", ["llama-3.1-405b", "no/such"])
 def test_no_torch_is_needed(model):
     code = (
-        "import sys, lora_lab.accounting.zoo as z\n"
-        f"try: z.architecture({model!r})\n"
+        "import sys, lora_lab.accounting.models as z\n"
+        f"try: z.architecture_of({model!r})\n"
         "except LookupError: pass\n"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )

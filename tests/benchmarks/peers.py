@@ -9,7 +9,8 @@ import torch
 from accelerate.commands.estimate import estimate_training_usage
 from accelerate.utils import calculate_maximum_sizes
 
-from lora_lab.accounting import trace, zoo
+from lora_lab.accounting import trace
+from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 from tests.benchmarks.metamath import CONDITIONS, FITTED, LONGEST, Run, model, runs
 
@@ -26,7 +27,7 @@ MISSING = "fitcheck-llm is not installed: pip install fitcheck-llm"
 def accelerate() -> int:
     """What `accelerate estimate-memory` prints for training this model with Adam in bf16: it knows no method."""
     with torch.device("meta"):
-        empty = trace.build(zoo.config(model()), Setup(dtype="fp32"))
+        empty = trace.build(config_of(model()), Setup(dtype="fp32"))
     total, _ = calculate_maximum_sizes(empty)
     return max(estimate_training_usage(total, "bfloat16").values())
 
@@ -67,7 +68,7 @@ def _training(run: Run, seq: int) -> Any:
 
 @cache
 def _model() -> Any:
-    config = zoo.config(model())
+    config = config_of(model())
     return config_parser.ModelConfig(
         name=model(),
         num_params=_parameters(),

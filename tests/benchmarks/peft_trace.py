@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from transformers import masking_utils
 
-from lora_lab.accounting import trace, zoo
+from lora_lab.accounting import trace
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.kernels import cuda_kernels
+from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 
 
@@ -34,7 +35,7 @@ def peft_model(name: str, config: Mapping[str, Any], setup: Setup) -> nn.Module:
     """A model of the zoo with PEFT's layers on it, on the meta device; without a configuration everything trains."""
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        base = trace.build(zoo.config(name), setup)
+        base = trace.build(config_of(name), setup)
         if not config:
             return base
         fields = {key: value for key, value in config.items() if key != "peft_type"}

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from lora_lab import LoRA, Recipe
-from lora_lab.accounting import zoo
 from lora_lab.accounting.compute import work
+from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.experiments.plan import pack_size
 from lora_lab.training import device
@@ -106,7 +106,7 @@ def steps(lanes: int, batch: int, **fields: Any) -> tuple[float, float]:
 
     once()
     took = sorted(seconds(once) for _ in range(9))[4]
-    a, rows = zoo.architecture("minilm", 2), lanes * batch
+    a, rows = architecture_of("minilm", 2), lanes * batch
     done = work(a, LoRA(8).plan(a), Setup(batch=rows, seq=given.input_ids.shape[1], dtype="fp32")).total
     return took, done / took
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_lab import FullFineTuning, LoRA, checks, memory, params
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import architecture_of
 
 GIB, GB, N = 2**30, 10**9, 8_030_261_248
 LAYERS, REST = 68_451_041_280, 525_606_912
@@ -85,6 +85,6 @@ def test_the_numbers_within_the_checks_are_the_accountants():
     quantised = sum(size for symbol, size in base.items() if "added" not in symbol)
     assert check("nf4_gib", (quantised / GIB,)).passed
     assert params("llama-2-70b", LoRA()).total == LAYERS + REST
-    assert check("logits_mb", (4 * 8 * 512 * zoo.architecture("gpt2").vocabulary / 1e6,)).passed
+    assert check("logits_mb", (4 * 8 * 512 * architecture_of("gpt2").vocabulary / 1e6,)).passed
     kept = {t.symbol: t.bytes for t in memory("llama-3-8b", LoRA(targets=("down",)), seq=1000).terms}
     assert check("down_gib", (kept["inputs of down"] / GIB,)).passed

@@ -36,7 +36,6 @@ def test_the_table_reads(lora_lab):
         (["roberta-base", "--method", "bitfit", "--num-labels", "3"], 102_144),
         (["gpt3-175b", "--method", "prompt", "--tokens", "264"], 3_244_032),
         (["gpt2-medium", "--method", "bottleneck", "--size", "6", "--placement", "lin"], 368_784),
-        (["gpt2-medium", "--method", "full", "--top", "2"], 25_192_448),
         (["gpt2", "--rank", "4", "--rank-pattern", "q=2"], 12 * (2 + 4) * 2 * 768),
         (["llama-3.2-3b", "--method", "ia3"], 286_720),
         (["roberta-base", "--dora", "--lr-ratio", "16"], 294_912 + 24 * 768),

@@ -22,7 +22,6 @@ KINDS = ("bert", "roberta", "gpt2", "llama")
     "method",
     [
         Bottleneck(size=4),
-        Bottleneck(size=4, layernorms=2),
         Bottleneck(size=4, placement="lin"),
         Bottleneck(size=4, placement="pfeiffer"),
         Bottleneck(size=4, placement="pfeiffer", layers=1),
@@ -73,7 +72,6 @@ def test_on_a_bf16_base_it_stays_in_fp32_itself():
     [
         (lambda: tiny("bert"), Bottleneck(size=33), "at most 32"),
         (lambda: tiny("bert"), Bottleneck(size=4, layers=3), "has 2 layers"),
-        (lambda: tiny("bert"), Bottleneck(size=4, layernorms=1), "can be counted, not trained"),
         (lambda: real_model(small_config("mixtral"), None, device="cpu"), Bottleneck(size=2), "finds no place"),
         (lambda: real_model(small_config("t5"), None, device="cpu"), Bottleneck(size=2), "finds no place"),
     ],

@@ -6,7 +6,6 @@ import pytest
 import transformers
 from torch import nn
 
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import method_from
 from lora_lab.methods.adapters import save_adapter
@@ -21,7 +20,7 @@ from lora_lab.methods.params import params
 from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.prompt import PromptTuning
 from lora_lab.methods.quantized import quantize_model
-from tests.accounting.conftest import CLASSIFIERS, SMALL, real_model, small_config
+from tests.accounting.conftest import CLASSIFIERS, SMALL, described, real_model, small_config
 from tests.conftest import tiny
 
 ALL = ("q", "k", "v", "o")
@@ -32,7 +31,6 @@ FOLLOWS = [
     ("0.8M", "roberta-large", LoRA(rank=8), 786_432),
     ("4.7M", "deberta-v2-xxlarge", LoRA(rank=16), 4_718_592),
     ("774.03M", "gpt2-large", FullFineTuning(), 774_030_080),
-    ("25.19M", "gpt2-medium", FullFineTuning(top=2), 25_192_448),
     ("0.37M", "gpt2-medium", Bottleneck(size=6, placement="lin"), 368_784),
     ("11.09M", "gpt2-medium", Bottleneck(size=224, placement="lin"), 11_089_152),
     ("0.88M", "gpt2-large", Bottleneck(size=8, placement="lin"), 875_808),
@@ -73,16 +71,10 @@ DOES_NOT_FOLLOW = [
     ("0.77M", "gpt2-large", LoRA(rank=4), 737_280),
     ("354.92M", "gpt2-medium", FullFineTuning(), 354_823_168),
     ("11.09M", "gpt2-medium", Bottleneck(size=112), 11_064_576),
-    ("0.35M", "gpt2-medium", PrefixTuning(tokens=14, form="activations"), 344_064),
     ("3.0M", "roberta-large", Bottleneck(size=64, placement="pfeiffer"), 3_171_840),  # 3.0 x 2^20 weights alone
     ("6.0M", "roberta-large", Bottleneck(size=64), 6_343_680),
     ("1500.0M", "deberta-v2-xxlarge", FullFineTuning(), 1_564_549_632),
     ("175255.8M", "gpt3-175b", FullFineTuning(), 174_604_259_328),
-    ("5.1M", "gpt3-175b", PrefixTuning(tokens=4, form="activations"), 4_718_592),
-    ("10.1M", "gpt3-175b", PrefixTuning(tokens=8, form="activations"), 9_437_184),
-    ("20.2M", "gpt3-175b", PrefixTuning(tokens=16, form="activations"), 18_874_368),
-    ("44.1M", "gpt3-175b", PrefixTuning(tokens=36, form="activations"), 42_467_328),
-    ("76.1M", "gpt3-175b", PrefixTuning(tokens=64, form="activations"), 75_497_472),
     ("14.2M", "gpt3-175b", BitFit(), 12_988_416),  # 11 d a layer and one last norm; 14.2M is 12 d a layer
 ]
 
@@ -111,13 +103,15 @@ BERT = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attent
 
 
 @pytest.mark.parametrize("name", ["LlamaModel", "BertForTokenClassification", "BertForMaskedLM"])
-def test_a_loaded_model_that_is_not_what_its_config_is_read_as_is_refused_by_name(name):
+def test_a_loaded_model_of_another_class_is_counted_as_it_is(name):
     made = getattr(transformers, name)
     model = made(made.config_class(**BERT))
     real = sum(p.numel() for p in model.parameters())
-    for ask in (params, memory):
-        with pytest.raises(BadValue, match=f"{name} holds {real:,} parameters.*attach the method"):
-            ask(model, LoRA(rank=2))
+    counted = params(model, LoRA(rank=2))
+    assert counted.total == sum(row.full for row in counted.modules) == real
+    assert counted.trainable == LoRA(rank=2).attach(model).adapter_parameters
+    with pytest.raises(BadValue, match=f"{name} holds {real:,} parameters"):
+        memory(made(made.config_class(**BERT)), LoRA(rank=2))
 
 
 def test_a_loaded_model_is_counted_plain_quantised_and_adapted():
@@ -141,7 +135,8 @@ def test_bitfit_of_roberta_is_that_of_the_model_with_a_head_and_no_pooler():
 )
 def test_heads_that_the_paper_does_not_count(model, method, labels, head):
     counted = params(model, method, labels)
-    assert (counted.trainable, counted.head, counted.adapter_bytes) == (0, head, 4 * head)
+    assert (counted.trainable, counted.head) == (0, head)
+    assert 0 < counted.adapter_bytes - 4 * head < 1000  # the header
 
 
 @pytest.mark.parametrize("tokens_rank", [8, 32, 64])
@@ -178,7 +173,7 @@ def test_lora_counts_what_attaching_reports(case, targets):
     labels = 3 if case in CLASSIFIERS else None
     method = LoRA(rank=2, targets=targets)
     model = real_model(small_config(case), labels)
-    architecture = Architecture.from_config(small_config(case), "", labels)
+    architecture = described(small_config(case), labels)
     try:
         report = method.attach(model)
     except NotFound:
@@ -194,7 +189,7 @@ def test_lora_counts_what_attaching_reports(case, targets):
 @pytest.mark.parametrize("case", ["bert", "gpt2", "phi3", "llama"])
 def test_ranks_that_differ_count_the_same(case):
     method = LoRA(rank=3, targets=("q", "v", "down"), rank_pattern={"q": 1, "*.1.*": 2})
-    counted = params(Architecture.from_config(small_config(case)), method)
+    counted = params(described(small_config(case)), method)
     assert counted.trainable == method.attach(real_model(small_config(case))).adapter_parameters
 
 
@@ -205,22 +200,19 @@ def test_every_expert_has_an_adapter_of_its_own():
     assert params("mixtral-8x7b", narrower).trainable == 32 * 8 * (4 + 4 + 2) * (4096 + 14_336)
 
 
-@pytest.mark.parametrize("case", SMALL)
-@pytest.mark.parametrize("labels", [None, 2])
-def test_bitfit_counts_every_bias_of_the_real_model(case, labels):
-    if labels and case not in CLASSIFIERS:
-        pytest.skip("no classification head for T5 here")
+@pytest.mark.parametrize("case", ["bert", "roberta", "gpt2", "qwen2", "llama", "mistral", "t5"])
+def test_bitfit_counts_every_bias_of_the_real_model(case):
+    labels = None if case == "t5" else 2
     model = real_model(small_config(case), labels)
-    architecture = Architecture.from_config(small_config(case), "", labels)
     heads = [name for name, _ in heads_of(model)]
     biases = [
         p.numel() for name, p in model.named_parameters() if name.endswith("bias") and name.split(".")[0] not in heads
     ]
     if not biases:
         with pytest.raises(BadValue, match="no biases"):
-            BitFit().count(architecture)
+            params(model, BitFit())
     else:
-        assert BitFit().count(architecture) == sum(biases)
+        assert params(model, BitFit()).trainable == sum(biases)
 
 
 @pytest.mark.parametrize("labels", [None, 2])
@@ -251,27 +243,21 @@ def test_full_fine_tuning_trains_all_but_the_head_that_counts_apart(case, labels
 def test_the_file_to_the_byte(case, labels, method, tmp_path):
     model = real_model(small_config(case), labels, device="cpu")
     method.attach(model)
-    counted = params(Architecture.from_config(small_config(case), num_labels=labels), method)
+    counted = params(described(small_config(case), num_labels=labels), method)
     written = save_adapter(model, tmp_path) / "adapter_model.safetensors"
     assert counted.adapter_bytes == written.stat().st_size
 
 
 @pytest.mark.parametrize("case", ["bert", "gpt2", "gemma2"])
 def test_ia3_counts_one_factor_for_each_number(case):
-    architecture = Architecture.from_config(small_config(case))
+    architecture, model = described(small_config(case)), real_model(small_config(case))
     kv, ff = architecture.kv_heads * architecture.head_dim, architecture.intermediate
-    assert IA3().count(architecture) == architecture.layers * (2 * kv + ff)
-    assert IA3(targets="k,v", feedforward=()).count(architecture) == architecture.layers * 2 * kv
-
-
-def test_ia3_counts_a_factor_for_the_numbers_of_every_expert():
-    counted = params("mixtral-8x7b", IA3())
-    assert counted.trainable == 32 * (2 * 1024 + 8 * 14_336)
-    assert any("PEFT 0.21 adapts it as a whole" in note for note in counted.notes)
+    assert params(model, IA3()).trainable == architecture.layers * (2 * kv + ff)
+    assert params(model, IA3(targets="k,v", feedforward=())).trainable == architecture.layers * 2 * kv
 
 
 def test_prompt_and_prefix_follow_the_models_own_width():
-    assert params("t5-base", PromptTuning(tokens=7)).trainable == 7 * 768
+    assert params("gpt2", PromptTuning(tokens=7)).trainable == 7 * 768
     assert params("gemma-2-2b", PrefixTuning(tokens=3)).trainable == 26 * 3 * 2 * 4 * 256
 
 
@@ -281,24 +267,19 @@ def test_prompt_and_prefix_follow_the_models_own_width():
         (lambda: PromptTuning(tokens=0), "tokens must be a whole number"),
         (lambda: PromptTuning(init="zeros"), "init must be one of vocabulary, random"),
         (lambda: PrefixTuning(tokens=True), "tokens"),
-        (lambda: PrefixTuning(form="other"), "form must be one of"),
         (lambda: Bottleneck(size=-1), "size"),
         (lambda: Bottleneck(placement="h"), "placement must be one of houlsby"),
-        (lambda: Bottleneck(layernorms=-1), "layernorms"),
         (lambda: Bottleneck(layers=0), "layers"),
-        (lambda: FullFineTuning(top=0), "top"),
         (lambda: IA3(targets=("k",)), "feedforward names 'down'"),
         (lambda: params("gpt2", Bottleneck(size=769)), "at most 768"),
         (lambda: params("gpt2", Bottleneck(layers=13)), "has 12 layers"),
-        (lambda: params("gpt2", FullFineTuning(top=13)), "has 12 layers"),
-        (lambda: params("t5-base", FullFineTuning(top=2)), "one stack"),
         (lambda: params("t5-base", PrefixTuning()), "one stack"),
         (lambda: params("deepseek-v3", PrefixTuning()), "use prompt tuning"),
         (lambda: params("llama-2-7b", BitFit()), "no biases"),
         (lambda: params("smollm2", LoRA(rank=193)), r"rank 193 is above .*v_proj \(576 x 192\) .*at most 192"),
         (lambda: params("gpt2", LoRA(targets=("gate",))), "'gate' matches no layer"),
         (lambda: method_from({"name": "loar"}), "unknown method 'loar'; known: lora"),
-        (lambda: method_from({"name": "full", "rank": 3}), "full has no option 'rank'; nearest: top"),
+        (lambda: method_from({"name": "full", "rank": 3}), "full has no option 'rank'; it has none"),
         (lambda: method_from({"name": "bitfit", "rank": 3}), "bitfit has no option 'rank'; it has none"),
     ],
 )

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import LoRA, Recipe, detach, disabled, load_adapter, merge, params, save_adapter, unmerge
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
+from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods import method_from
@@ -26,7 +25,7 @@ from lora_lab.methods.packed import can_pack
 from lora_lab.training.lane import Lane
 from lora_lab.training.measure import measure
 from lora_lab.training.pack import key
-from tests.accounting.conftest import real_model, small_config
+from tests.accounting.conftest import described, real_model, small_config
 from tests.conftest import logits, randomise, snapshot, tiny
 from tests.methods.test_peft_parity import CLOSE, TASK, assert_the_same, gradients, load_peft, peft_model, save_peft
 
@@ -41,7 +40,7 @@ VARIANTS = {
     "pissa, freeze_a": LoRA(rank=3, init="pissa", freeze_a=True, rslora=True),
     "dora, freeze_a": LoRA(rank=3, dora=True, freeze_a=True),
 }
-ARCHITECTURE = zoo.architecture("minilm", 2)
+ARCHITECTURE = architecture_of("minilm", 2)
 each = pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)
 
 
@@ -111,8 +110,8 @@ def test_the_file_is_as_large_as_counted(method, kind, tmp_path):
         method = replace(method, targets={"gpt2": ("c_attn",), "phi3": ("qkv_proj", "o")}.get(kind, ("q", "v")))
     method.attach(model)
     folder = save_adapter(model, tmp_path)
-    architecture = Architecture.from_config(config, type(model).__name__, labels)
-    assert method.file_bytes(architecture) == (folder / WEIGHTS).stat().st_size
+    architecture = described(config, labels)
+    assert params(architecture, method).adapter_bytes == (folder / WEIGHTS).stat().st_size
 
 
 @each
@@ -431,8 +430,7 @@ def test_a_frozen_a_saves_the_inputs_and_its_own_gradient_and_moments():
     setup = {"batch": 32, "seq": 128, "dtype": "fp32", "device": "cpu"}
     plain, frozen = (memory("minilm", LoRA(targets="all-linear", freeze_a=f), **setup) for f in (False, True))
     assert frozen.peak < 0.9 * plain.peak
-    trained = LoRA(targets="all-linear").count(ARCHITECTURE) - LoRA(targets="all-linear", freeze_a=True).count(
-        ARCHITECTURE
-    )
+    every, half = (params("minilm", LoRA(targets="all-linear", freeze_a=f)).trainable for f in (False, True))
+    trained = every - half
     assert plain.categories["optimizer"] - frozen.categories["optimizer"] == 2 * 4 * trained
     assert plain.categories["weights"] == frozen.categories["weights"]

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import trace
@@ -17,6 +16,7 @@ from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.probe import NO_STEP, Probe
 from lora_lab.training.measure import measure
+from tests.accounting.conftest import described
 from tests.accounting.test_memory import config, sizes
 
 NEEDS_A_HEAD = ("head", "probe")  # which the step of a language model lacks
@@ -27,7 +27,6 @@ BESIDE = [
     Bottleneck(size=16),
     Bottleneck(size=8, placement="pfeiffer"),
     Bottleneck(size=8, placement="lin", layers=1),
-    Bottleneck(size=8, layernorms=2),
 ]
 OPTIONS = [
     {"padded": True, "outputs_kept": True},
@@ -65,7 +64,7 @@ def test_a_trace_of_every_method_equals_a_real_step_to_the_byte(name, family, dt
 
 def closed(method: Method, fields: dict, setup: Setup) -> int:
     """The peak by the closed form."""
-    architecture = Architecture.from_config(fields)
+    architecture = described(fields)
     return estimate(architecture, method.plan(architecture), setup).peak
 
 
@@ -93,7 +92,7 @@ def test_the_norms_of_bottlenecks_count_also_where_the_layer_inside_is_narrow(fa
     """7 % low once: the norms' backward, and no longer the wide layer's, is the peak."""
     size = {"layers": 2, "heads": 8, "kv_heads": 8, "head_dim": 64, "inner": 1024, "vocabulary": 512}
     fields, setup = config(family, size), Setup(batch=4, seq=65, dtype="bf16", checkpointing=True)
-    method = Bottleneck(size=8, layernorms=2)
+    method = Bottleneck(size=8, placement="lin")
     assert closed(method, fields, setup) == pytest.approx(trace(fields, method, setup).peak, rel=0.03)
 
 
@@ -107,15 +106,10 @@ def test_other_conditions_within_three_percent(family, method, options):
 
 
 def test_what_is_not_modelled_is_refused_with_a_note():
-    bert = Architecture.from_config(config("bert", SIZE), num_labels=2)
-    refused = {
-        Probe(): NO_STEP,
-        Bottleneck(size=8, layernorms=1): "norm",
-    }
-    for method, note in refused.items():
-        with pytest.raises(BadValue, match=note):
-            estimate(bert, method.plan(bert), Setup())
-    mixtral = Architecture.from_config(config("mixtral", SIZE))
+    bert = described(config("bert", SIZE), num_labels=2)
+    with pytest.raises(BadValue, match=NO_STEP):
+        estimate(bert, Probe().plan(bert), Setup())
+    mixtral = described(config("mixtral", SIZE))
     with pytest.raises(BadValue, match="experts"):
         estimate(mixtral, Bottleneck(size=8).plan(mixtral), Setup())
     for method in (IA3(), Bottleneck(size=8)):
@@ -134,7 +128,7 @@ def test_a_probe_needs_no_more_than_its_head_where_a_step_is_traced_all_the_same
 def test_the_optimizer_holds_two_moments_of_all_that_trains_and_of_nothing_else(name):
     options = {"bottleneck": {"size": 8}, "lora": {"rank": 4}}.get(name, {})
     fields, method = config("bert", SIZE), method_from({"name": name, **options})
-    architecture = Architecture.from_config(fields, num_labels=2)
-    moments = 2 * 4 * (method.count(architecture) + architecture.head_parameters)
+    architecture = described(fields, num_labels=2)
+    moments = 2 * 4 * (method.plan(architecture).parameters + architecture.head_parameters)
     counters = trace(fields, method, Setup(batch=1, seq=8)).categories["optimizer"] - moments
     assert 0 < counters <= 4 * 100  # AdamW counts its steps in 4 bytes a tensor

@@ -302,8 +302,6 @@ def test_what_a_prefix_does_not_fit_is_said_in_one_sentence():
     with pytest.raises(BadValue, match="takes no keys and values from outside; use prompt tuning there"):
         PrefixTuning().attach(deberta)
     assert snapshot(deberta) == before
-    with pytest.raises(BadValue, match="counted, not trained"):
-        PrefixTuning(form="activations").attach(tiny("gpt2"))
     model = tiny("gpt2")
     PrefixTuning(tokens=3).attach(model)
     model.train().gradient_checkpointing_enable()

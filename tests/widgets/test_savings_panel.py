@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from lora_lab import LoRA, params
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import zoo_names
 from lora_lab.errors import NotFound
 from lora_lab.widgets.panel import plain
 from lora_lab.widgets.savings_panel import SavingsPanel, layer_words, shown
@@ -142,7 +142,7 @@ def test_a_start_between_two_stops_and_an_unknown_model():
 
 
 def test_every_model_of_the_zoo_can_be_chosen(panel: SavingsPanel):
-    for model in zoo.names():
+    for model in zoo_names():
         panel.model.value = model
         assert " train (" in plain(panel.words.value), model
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.low_rank import error_left, spectrum
-from lora_lab.accounting.parameters import Row, count
+from lora_lab.accounting.models import Architecture, architecture_of, zoo_names
+from lora_lab.accounting.parameters import Row
 from lora_lab.errors import BadValue
 from lora_lab.experiments.claim_tests.base import Case, Finding, experiment, roles, said
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.params import params
 
 COUNTED = "counted by the accountant from the models' configs, here and now"
 ORDERS = ("B A", "A B")
@@ -50,7 +50,7 @@ def _drawn(rng: np.random.Generator, shape: str, d: int, rank: int) -> np.ndarra
 @experiment
 def two_d_r(models: list[str], targets: str, rank: int) -> Finding:
     """Does each adapted matrix go from d^2 numbers to 2 d r, d being the model's width, and are those fewer?"""
-    cases = [_matrix(zoo.architecture(m), row, rank) for m in models for row in _adapted(m, targets, rank)]
+    cases = [_matrix(architecture_of(m), row, rank) for m in models for row in _adapted(m, targets, rank)]
     return Finding(
         tuple(cases),
         (COUNTED,),
@@ -59,7 +59,7 @@ def two_d_r(models: list[str], targets: str, rank: int) -> Finding:
 
 
 def _adapted(model: str, targets: str, rank: int) -> list[Row]:
-    return [row for row in count(zoo.architecture(model), LoRA(rank, targets=roles(targets))).modules if row.trained]
+    return [row for row in params(model, LoRA(rank, targets=roles(targets))).modules if row.trained]
 
 
 def _matrix(a: Architecture, row: Row, rank: int) -> Case:
@@ -85,22 +85,22 @@ def times_fewer(models: list[str], targets: list[str], ranks: list[int], low: fl
 
 
 def _fewer(model: str, targets: str, rank: int, low: float, high: float) -> tuple[Case, float]:
-    a = zoo.architecture(model)
-    ratio = a.total / LoRA(rank, targets=roles(targets)).count(a)
+    a = architecture_of(model)
+    ratio = a.total / params(a, LoRA(rank, targets=roles(targets))).trainable
     settings = {"model": model, "targets": targets, "rank": rank}
     return Case(settings, low <= ratio <= high, f"{ratio:,.0f} times fewer"), ratio
 
 
 def _models(names: list[str]) -> list[str]:
     """Names of the zoo; "dense" stands for all that are no mixtures of experts."""
-    dense = [name for name in zoo.names() if not zoo.architecture(name).experts]
+    dense = [name for name in zoo_names() if not architecture_of(name).experts]
     return [model for name in names for model in (dense if name == "dense" else [name])]
 
 
 @experiment
 def everything_is_full(models: list[str], targets: str, rank: int, share: float) -> Finding:
     """Do adapters on all these matrices train at least this share of the model, as full fine-tuning trains it all?"""
-    counted = [count(zoo.architecture(model), LoRA(rank, targets=roles(targets))) for model in models]
+    counted = [params(model, LoRA(rank, targets=roles(targets))) for model in models]
     cases = [
         Case({"model": c.model}, c.fraction >= share, f"{c.trainable:,} of {c.total:,} train, {c.fraction:.2%}")
         for c in counted

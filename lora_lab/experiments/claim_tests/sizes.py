@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.compute import rate, run_seconds, work
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.fits import fits
 from lora_lab.accounting.gpus import STANDING, Card, card, of_size, usable
 from lora_lab.accounting.memory import estimate
-from lora_lab.accounting.parameters import count
+from lora_lab.accounting.models import Architecture, architecture_of
 from lora_lab.accounting.plan import Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
@@ -20,6 +18,7 @@ from lora_lab.experiments.claim_tests.base import Case, Finding, check_known, ex
 from lora_lab.experiments.claim_tests.evidence import published
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.params import params
 from lora_lab.methods.prompt import PromptTuning
 
 PREDICTED = "the accountant's closed form for one training step, in bf16 with AdamW, here and now"
@@ -54,7 +53,7 @@ def format_of(bits: int) -> str:
 
 def peak(model: str, method: Plans, setup: Setup) -> Estimate:
     """The estimate of a step. Raises: as `memory`."""
-    a = zoo.architecture(model)
+    a = architecture_of(model)
     return estimate(a, method.plan(a), setup)
 
 
@@ -68,11 +67,11 @@ def footprint(
     counted: "file", "states" (weight, gradient, moments of what trains), "peak" (the whole step, base included).
     Units: bytes of a number in the file and of its states; GB and MB are powers of ten.
     """
-    a, lora, full = zoo.architecture(model), LoRA(rank, targets=roles(targets)), FullFineTuning()
+    a, lora, full = architecture_of(model), LoRA(rank, targets=roles(targets)), FullFineTuning()
     step = Setup(1, 512, checkpointing=True)
     weigh: dict[str, Callable[[LoRA | FullFineTuning], int]] = {
-        "file": lambda method: number_bytes * count(a, method).trainable,
-        "states": lambda method: state_bytes * count(a, method).trainable,
+        "file": lambda method: number_bytes * params(a, method).trainable,
+        "states": lambda method: state_bytes * params(a, method).trainable,
         "peak": lambda method: peak(model, method, step).peak,
     }
     check_known(counted, weigh, "the things counted")
@@ -119,8 +118,8 @@ def adapter_size(
 ) -> Finding:
     """Do the numbers of A and B take between so many MB and so many, at so many bytes each?"""
     cases = []
-    for a, wide in ((zoo.architecture(model), wide) for model in models for wide in targets):
-        size = number_bytes * count(a, LoRA(rank, targets=roles(wide))).trainable
+    for a, wide in ((architecture_of(model), wide) for model in models for wide in targets):
+        size = number_bytes * params(a, LoRA(rank, targets=roles(wide))).trainable
         cases.append(Case({"model": a.name, "targets": wide}, from_mb * 1e6 <= size <= to_mb * 1e6, decimal(size)))
     return Finding(tuple(cases), ("counted by the accountant, here and now",))
 
@@ -129,7 +128,7 @@ def adapter_size(
 def only_a_and_b(models: list[str], labels: int, targets: str, rank: int) -> Finding:
     """Does an adapter hold A and B and nothing more? With labels, the model is one for classification."""
     cases = [
-        _beside(zoo.architecture(model, labels if zoo.architecture(model).task == "encoder" else None), targets, rank)
+        _beside(architecture_of(model, labels if architecture_of(model).task == "encoder" else None), targets, rank)
         for model in models
     ]
     note = "Rank, alpha and targets stand in a file of their own: without them A and B cannot be used."
@@ -137,7 +136,7 @@ def only_a_and_b(models: list[str], labels: int, targets: str, rank: int) -> Fin
 
 
 def _beside(a: Architecture, targets: str, rank: int) -> Case:
-    counted = count(a, LoRA(rank, targets=roles(targets)))
+    counted = params(a, LoRA(rank, targets=roles(targets)))
     kind = "classifier" if counted.head else "language model"
     found = f"{counted.trainable:,} numbers in A and B, {counted.head:,} in the trained head"
     return Case({"kind of model": kind, "model": a.name}, counted.head == 0, found)
@@ -153,10 +152,10 @@ def prompt_is_lighter(
     """
     prompt, lora, setup = PromptTuning(tokens=tokens), LoRA(rank, targets=roles(targets)), Setup(batch, seq)
     weigh: dict[str, Callable[[str, Plans], int]] = {
-        "numbers": lambda model, method: method.plan(zoo.architecture(model)).parameters,
+        "numbers": lambda model, method: method.plan(architecture_of(model)).parameters,
         "memory": lambda model, method: peak(model, method, setup).peak,
         "arithmetic": lambda model, method: (
-            work(zoo.architecture(model), method.plan(zoo.architecture(model)), setup).total
+            work(architecture_of(model), method.plan(architecture_of(model)), setup).total
         ),
     }
     check_known(counted, weigh, "the things counted")
@@ -214,7 +213,7 @@ def hours_and_one_card(
 def _lora_hours(
     model: str, one: Card, bits: int, tokens: int, hours: float, utilisation: float, batch: int, seq: int
 ) -> Case:
-    a, method = zoo.architecture(model), LoRA()
+    a, method = architecture_of(model), LoRA()
     setup = Setup(batch, seq, quantised=format_of(bits), checkpointing=True)
     took = run_seconds(work(a, method.plan(a), setup), -(-tokens // setup.tokens), rate(one, utilisation)) / 3600
     needed, room = estimate(a, method.plan(a), setup).peak, usable(one)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lora_lab.accounting import zoo
-from lora_lab.accounting.architectures import Architecture
 from lora_lab.accounting.compute import UTILISATION, rate, run_seconds, work
 from lora_lab.accounting.gpus import Card, card, usable
 from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.models import Architecture, architecture_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.experiments.protocol import sizes
@@ -112,7 +111,7 @@ def _dry(
     rows = _rows(recipe, task)
     steps = steps_of(recipe, rows.value)
     labels = labels_of(recipe)
-    a = zoo.architecture(recipe.model, labels)
+    a = architecture_of(recipe.model, labels)
     whole, plan = _modelled(a), method_of(recipe).plan(a)  # type: ignore[attr-defined]
     own, together = (_setup(recipe, batch, dtype) for batch in (recipe["batch"], recipe.batch))
     step = work(whole, plan, together, labels=labels or 2)

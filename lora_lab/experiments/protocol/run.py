@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.generation import scored
 from lora_lab.experiments.protocol import sizes
@@ -191,7 +191,7 @@ def _otherwise_said(recipe: PaperRecipe, task: Task, prompts: int | None, say: D
 def _same_model(path: str, name: str) -> bool:
     """Whether the model in a folder has the layers and the sizes of the one that the recipe names."""
     try:
-        given, wanted = zoo.architecture(path), zoo.architecture(name)
+        given, wanted = architecture_of(path), architecture_of(name)
     except LabError:
         return False
     return (given.model_type, given.layers, given.hidden, given.total) == (

@@ -6,18 +6,18 @@ follow from table 10. Sizes that the paper does not state (SOUGHT) are those tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from lora_lab.accounting.parameters import Counting
+from lora_lab.accounting.models import Architecture, architecture_of
 from lora_lab.experiments.paper import Cell, Table, table
 from lora_lab.experiments.recomputed.base import Recomputed
+from lora_lab.methods.base import Method
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.params import params
-from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.prompt import PromptTuning
 
 Row = dict[str, Cell]
@@ -28,26 +28,48 @@ ZOO = {
     "GPT-2 M": "gpt2-medium", "GPT-2 L": "gpt2-large",
 }  # fmt: skip
 
+
+class Formula(NamedTuple):
+    """What the lab does not train, counted as the paper describes it."""
+
+    words: str
+    count: Callable[[Architecture], int]
+
+
+def pre_layer(tokens: int) -> Formula:
+    """PreLayer: an activation for each layer and token, L d_model (l_p + l_i) in section 5.1."""
+    return Formula(f"prefix of {tokens} tokens", lambda a: a.layers * a.hidden * tokens)
+
+
+def top_layers(top: int) -> Formula:
+    """FT-Top2: every weight of the topmost layers, without embeddings and final norm."""
+
+    def count(a: Architecture) -> int:
+        return sum(m.parameters * m.each * sum(n >= a.layers - top for n in m.numbers) for m in a.modules)
+
+    return Formula(f"the {top} topmost layers", count)
+
+
 # Sizes that no table states, found by trying: (model, method, as printed) -> what comes nearest.
-SOUGHT: dict[tuple[Cell, ...], Counting] = {
+SOUGHT: dict[tuple[Cell, ...], Method | Formula] = {
     ("RoBERTa-base", "AdapterDrop", "0.9M"): Bottleneck(size=48, placement="pfeiffer"),
     ("RoBERTa-base", "AdapterDrop", "0.3M"): Bottleneck(size=48, placement="pfeiffer", layers=4),
     ("GPT-2 M", "AdapterL", "0.37M"): Bottleneck(size=6, placement="lin"),
     ("GPT-2 M", "AdapterL", "11.09M"): Bottleneck(size=224, placement="lin"),
     ("GPT-2 M", "AdapterL", "11M"): Bottleneck(size=224, placement="lin"),
     ("GPT-2 M", "AdapterH", "11.09M"): Bottleneck(size=112),
-    ("GPT-2 M", "PreLayer", "0.35M"): PrefixTuning(tokens=14, form="activations"),
+    ("GPT-2 M", "PreLayer", "0.35M"): pre_layer(14),
     ("GPT-2 L", "AdapterL", "0.88M"): Bottleneck(size=8, placement="lin"),
     ("GPT-2 L", "AdapterL", "23.00M"): Bottleneck(size=248, placement="lin"),
     ("GPT-2 L", "AdapterL", "23M"): Bottleneck(size=248, placement="lin"),
-    ("GPT-2 L", "PreLayer", "0.77M"): PrefixTuning(tokens=17, form="activations"),
+    ("GPT-2 L", "PreLayer", "0.77M"): pre_layer(17),
 }
 
 
 class Counted(NamedTuple):
     """What a row trains: methods side by side, on a model, and where their settings are from."""
 
-    methods: tuple[Counting, ...]
+    methods: tuple[Method | Formula, ...]
     source: str
     num_labels: int | None = None
 
@@ -78,9 +100,15 @@ def targets(weights: Cell) -> tuple[str, ...]:
 
 
 def _count(one: Table, index: int, model: str, what: Counted) -> Recomputed:
-    found = [params(model, method, what.num_labels).trainable for method in what.methods]
+    found = [_trained(model, method, what.num_labels) for method in what.methods]
     words = f"{' and '.join(_words(m) for m in what.methods)} on {model}; {what.source}"
     return Recomputed(one.name, index, "trainable", str(one.column("trainable")[index]), words, sum(found))
+
+
+def _trained(model: str, method: Method | Formula, num_labels: int | None) -> int:
+    if isinstance(method, Formula):
+        return method.count(architecture_of(model))
+    return params(model, method, num_labels).trainable
 
 
 def _small(row: Row) -> Counted:
@@ -121,19 +149,19 @@ def _of_table4(row: Row) -> Counted:
 def _of_grid(row: Row) -> Counted:
     """What a row of table 15 trains on GPT-3."""
     tokens = _whole(row["lp"] or 0) + _whole(row["li"] or 0)
-    parts: dict[str, Counting] = {}
+    parts: dict[str, Method | Formula] = {}
     if row["rank"] is not None:
         parts["LoRA"] = LoRA(rank=_whole(row["rank"]), targets=targets(row["weights"]))
     if row["method"] in ("PreEmbed", "LoRA+PE"):
         parts["PE"] = PromptTuning(tokens)
     if row["method"] in ("PreLayer", "LoRA+PL"):
-        parts["PL"] = PrefixTuning(tokens, form="activations")
+        parts["PL"] = pre_layer(tokens)
     if row["bottleneck"] is not None:
         parts["H"] = Bottleneck(size=_whole(row["bottleneck"]))
     return Counted(tuple(parts.values()) or (WHOLE[str(row["method"])],), "settings of table 15")
 
 
-def _words(method: Counting) -> str:
+def _words(method: Method | Formula) -> str:
     """LoRA of rank 8 on q, v."""
     match method:
         case LoRA():
@@ -141,10 +169,12 @@ def _words(method: Counting) -> str:
         case Bottleneck():
             where = f", in {method.layers} layers" if method.layers else ""
             return f"bottlenecks of {method.size} ({method.placement}{where})"
-        case PrefixTuning() | PromptTuning():
+        case PromptTuning():
             return f"{method.name} of {method.tokens} tokens"
         case FullFineTuning():
-            return f"the {method.top} topmost layers" if method.top else "every weight"
+            return "every weight"
+        case Formula():
+            return method.words
     return "every bias"
 
 
@@ -153,4 +183,4 @@ def _whole(cell: Cell) -> int:
     return cell
 
 
-WHOLE: dict[str, Counting] = {"FT": FullFineTuning(), "FT-Top2": FullFineTuning(top=2), "BitFit": BitFit()}
+WHOLE: dict[str, Method | Formula] = {"FT": FullFineTuning(), "FT-Top2": top_layers(2), "BitFit": BitFit()}

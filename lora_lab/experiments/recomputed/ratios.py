@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import ceil
 from statistics import mean
 
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.parameters import FP32, storage
 from lora_lab.experiments.paper import Cell, table
 from lora_lab.experiments.recomputed.base import Recomputed
@@ -52,7 +52,7 @@ def amplification() -> Iterator[Recomputed]:
 
     U and V random with r columns each: every entry of U^T W V has the mean square ||W||^2 / d^2, and there are r^2.
     """
-    d = zoo.architecture(GPT3).hidden
+    d = architecture_of(GPT3).hidden
     for i, row in enumerate(table("table7").records()):
         times = _number(row["norm_dW"]) / _number(row["UWV_of_dW"])
         words = f"{row['norm_dW']} / {row['UWV_of_dW']}"

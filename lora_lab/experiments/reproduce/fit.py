@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue
 from lora_lab.experiments.budget import LEAST, SAFE, Timing
 from lora_lab.experiments.plan import LEAST as LANES
@@ -72,6 +72,6 @@ def within(minutes: float, ladder: Iterable[tuple[dict[str, int], float, float]]
 
 def _layers(model: str, task: Task) -> float:
     """How many layers of the timed one's size the matrices are; a language model's head is one of them."""
-    architecture = zoo.architecture(model, task.num_labels)
+    architecture = architecture_of(model, task.num_labels)
     matrices = sum(m.weight * m.count for m in architecture.modules if m.kind in ("linear", "conv1d"))
     return float(matrices / LAYER)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_lab.accounting import zoo
+from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, prepare, step
 from lora_lab.errors import BadValue
@@ -19,6 +19,7 @@ from lora_lab.experiments.reproduce.table1 import Interval
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.memory import memory
+from lora_lab.methods.params import params
 from lora_lab.training.measure import measure
 
 METHODS = {"full": FullFineTuning(), "LoRA": LoRA(rank=4)}
@@ -79,11 +80,11 @@ class Costly(Item):
         return self._sized(minutes, time.perf_counter() - started)
 
     def run(self, plan: Plan, place: Place) -> Costs:
-        setup, architecture = Setup(batch=ROWS, seq=TOKENS, dtype="fp32"), zoo.architecture(self.model)
+        setup = Setup(batch=ROWS, seq=TOKENS, dtype="fp32")
         peaks = {
             name: measure(self.model, one, batch=ROWS, seq=TOKENS, dtype="fp32").peak for name, one in METHODS.items()
         }
-        files = {name: one.file_bytes(architecture) for name, one in METHODS.items()}
+        files = {name: params(self.model, one).adapter_bytes for name, one in METHODS.items()}
         ways, took = self._ready(setup), {name: list[float]() for name in METHODS}
         for number in place.rounds(plan.sizes["rounds"], LEAST):
             for name in sorted(ways, reverse=bool(number % 2)):  # in turn first
@@ -122,7 +123,7 @@ class Costly(Item):
         """For each method: a step that can be taken again and again, once taken."""
         ways = {}
         for name, method in METHODS.items():
-            model = build(zoo.config(self.model), setup)
+            model = build(config_of(self.model), setup)
             optimizer = prepare(model, method, setup)
             ways[name] = lambda model=model, optimizer=optimizer: step(model, optimizer, setup)
             ways[name]()
@@ -138,7 +139,7 @@ class Costly(Item):
 def predicted() -> dict[str, float]:
     """GB for GPT-3, by the accountant: the peak of a step, and the file in fp16."""
     peaks = {name: memory(BIG, one, batch=1, seq=2048, dtype="fp16").peak for name, one in METHODS.items()}
-    numbers = {name: one.count(zoo.architecture(BIG)) for name, one in METHODS.items()}
+    numbers = {name: params(BIG, one).trainable for name, one in METHODS.items()}
     found = {f"GPT-3 memory, {name}": size / GB for name, size in peaks.items()}
     return found | {f"GPT-3 file, {name}": 2 * n / GB for name, n in numbers.items()}
 
