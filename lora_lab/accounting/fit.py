@@ -26,7 +26,7 @@ import numpy as np
 from lora_lab.accounting.setup import OPTIMIZERS, Setup
 
 PERIODS = 4  # of layers in the shallowest trace: the first and last differ, and two alike are left in between
-RANKS = (4, 6, 3)  # two to fit, one held out
+RANKS = (2, 4, 3)  # two to fit, one held out
 
 
 class NoFit(Exception):  # noqa: N818  # not an error: the caller traces the case itself
@@ -99,6 +99,7 @@ class Curve:
     ops: list[str]
     paths: list[str]
     values: np.ndarray
+    steps: list[Any]  # the operation and what it changes, label by label, at the first point
     cut: int = 0
     stretch: int = 0
     inserted: int = 0
@@ -285,7 +286,8 @@ def _curve(run: Run, phase: str, labels: Sequence[Any], basis: np.ndarray) -> Cu
         coefficients = np.round(coefficients * 8) / 8
         if np.abs(np.moveaxis(coefficients @ basis.T, -1, 0) - values).max() > 0.5:
             raise NoFit(f"in {phase} the live bytes are no polynomial in batch and length")
-    return Curve(ops, paths, coefficients)
+    changes = np.diff(values[0], axis=0, prepend=values[0, :1])
+    return Curve(ops, paths, coefficients, [(op, *change) for op, change in zip(ops, changes.tolist(), strict=True)])
 
 
 def _deep(curves: Sequence[Curve], depth: Depth, layers: int) -> Curve:
@@ -293,21 +295,22 @@ def _deep(curves: Sequence[Curve], depth: Depth, layers: int) -> Curve:
     if len(curves) == 1:
         return curves[0]
     a, b = curves
-    stretch = len(b.ops) - len(a.ops)
-    periods = (layers - depth.shallow[0]) // depth.period
-    same = next((i for i, (x, y) in enumerate(zip(a.ops, b.ops, strict=False)) if x != y), len(a.ops))
-    cut = same
-    if stretch:
-        run = next((i for i in range(same - stretch) if b.ops[same - 1 - i] != b.ops[same - 1 - i - stretch]), same - stretch)
+    stretch, cut = len(b.ops) - len(a.ops), len(a.ops)
+    repeats = a.ops == b.ops
+    if stretch > 0:
+        same = next((i for i, (x, y) in enumerate(zip(a.steps, b.steps, strict=False)) if x != y), len(a.ops))
+        before = same - stretch
+        run = next((i for i in range(before) if b.steps[same - 1 - i] != b.steps[before - 1 - i]), before)
         cut = same - (run + stretch) // 2  # as far from either end as can be
-    if stretch < 0 or a.ops[cut:] != b.ops[cut + stretch :] or (stretch and run < stretch):
+        repeats = run >= stretch and a.steps[cut:] == b.steps[cut + stretch :]
+    if not repeats:
         raise NoFit("the order of operations does not repeat layer by layer")
+    periods = (layers - depth.shallow[0]) // depth.period
     late = np.concatenate([b.values[:cut], b.values[cut + stretch :]])
     values = a.values + (late - a.values) * periods
     more = periods * depth.period
-    paths = [*a.paths[:cut], *(_later(path, more) for path in a.paths[cut:])]
     paths = [x if x == y else _later(x, more) for x, y in zip(a.paths, [*b.paths[:cut], *b.paths[cut + stretch :]], strict=True)]
-    return Curve(a.ops, paths, values, cut, stretch, periods)
+    return Curve(a.ops, paths, values, a.steps, cut, stretch, periods)
 
 
 def _later(path: str, more: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -112,12 +113,13 @@ def _hold_codes(module: nn.Module, name: str, weight: Tensor, form: str) -> None
     numbers, double = weight.numel(), not form.endswith("-single")
     blocks = numbers // BLOCK
     delattr(module, name)
-    codes = torch.empty(numbers * QUANTISED_BITS[form] // 8, dtype=torch.uint8)
+    empty = partial(torch.empty, device=weight.device)
+    codes = empty(numbers * QUANTISED_BITS[form] // 8, dtype=torch.uint8)
     module.register_parameter(f"{name}_codes", nn.Parameter(codes, requires_grad=False))
-    module.register_buffer(f"{name}_absmax", torch.empty(blocks, dtype=torch.uint8 if double else torch.float32))
+    module.register_buffer(f"{name}_absmax", empty(blocks, dtype=torch.uint8 if double else torch.float32))
     if double:
-        module.register_buffer(f"{name}_absmax_scales", torch.empty(blocks // NESTED, dtype=torch.float32))
-    module.register_buffer(name, torch.empty((1,) * weight.dim(), dtype=weight.dtype).expand(weight.shape))
+        module.register_buffer(f"{name}_absmax_scales", empty(blocks // NESTED, dtype=torch.float32))
+    module.register_buffer(name, empty((1,) * weight.dim(), dtype=weight.dtype).expand(weight.shape))
 
 
 class FourBitLinear(nn.Linear):

@@ -326,7 +326,7 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
     from lora_lab.accounting.allocator import reserved
 
     with trace.no_data(setup):
-        tracker = trace.follow(trace.build(config, setup, num_labels), method, setup)
+        tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
     return replace(of_tracker(tracker, "traced", config, setup), reserved=reserved(tracker.events))
 
 

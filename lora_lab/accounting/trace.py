@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import MethodType
 from typing import Any, Protocol
@@ -46,15 +46,21 @@ class Attaches(Protocol):
 
 @contextmanager
 def no_data(setup: Setup) -> Iterator[None]:
-    """Inside the block, models and tensors are made without data, and kernels keep what the set-up's device keeps."""
+    """Inside the block, `empty` models have no data, and kernels keep what the set-up's device keeps."""
     # A fake tensor knows that it is on a CPU, so it picks a CPU's kernels; meta tensors are twice as fast.
-    empty = torch.device("meta") if setup.device == "cuda" else FakeTensorMode(allow_non_fake_inputs=True)
-    with empty, stand_ins(cuda=setup.device == "cuda"):
+    fake = nullcontext() if setup.device == "cuda" else FakeTensorMode(allow_non_fake_inputs=True)
+    with fake, stand_ins(cuda=setup.device == "cuda"):
         yield
 
 
+def empty(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
+    """`build` without data, inside `no_data`."""
+    with torch.device("meta") if setup.device == "cuda" else nullcontext():
+        return build(config, setup, num_labels)
+
+
 def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
-    """The model of a config in the set-up's dtype, its dropout set; random weights, or none inside `no_data`."""
+    """The model of a config in the set-up's dtype, its dropout set; random weights, see `empty`."""
     known = known_config(config)
     known.use_cache = False
     for name in DROPOUTS:
@@ -188,8 +194,7 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 
 def depth_of(config: Mapping[str, Any]) -> Depth:
     """How a model's layers repeat. Raises: NoFit for two stacks of layers, or layers that do not repeat."""
-    with torch.device("meta"):
-        model = build(config, Setup())
+    model = empty(config, Setup())
     known: Any = model.config
     if known.is_encoder_decoder:
         raise NoFit("an encoder and a decoder are traced together, case by case")
@@ -198,7 +203,7 @@ def depth_of(config: Mapping[str, Any]) -> Depth:
     if stack is None:
         raise NoFit("its layers are no list of modules")
     kinds = getattr(known, "layer_types", None) or [""] * n
-    signs = [(kind, *((name, p.shape) for name, p in m.named_parameters())) for kind, m in zip(kinds, stack, strict=True)]
+    signs: list[Any] = [(kind, *((name, p.shape) for name, p in m.named_parameters())) for kind, m in zip(kinds, stack, strict=True)]
     for period in range(1, n // 2 + 1):
         irregular = max((i + 1 for i in range(n - period) if signs[i] != signs[i + period]), default=0)
         if irregular + period <= n // 2:
@@ -235,7 +240,7 @@ def record(
 ) -> Run:
     """Steps of one model at each (batch, tokens), without any optimizer's states, and each optimizer's own step."""
     with no_data(setup):
-        model = build(config, setup, num_labels)
+        model = empty(config, setup, num_labels)
         base = prepare(model, method, setup)
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         phases: dict[str, list[list[Moment]]] = {}

@@ -129,7 +129,7 @@ class Tracker(TorchDispatchMode):
             self._changed = False
 
     def _label(self, tensor: Tensor) -> Label:
-        if self.vocabulary and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
+        if tensor.is_floating_point() and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
             return LOGITS, block(self._path)
         return ACTIVATIONS if self.phase == "forward" else TEMPORARIES, block(self._path)
 
