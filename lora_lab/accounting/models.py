@@ -264,8 +264,14 @@ def _described(model: str, num_labels: int | None, changed: int | None) -> Archi
     return describe(meta_model(model, num_labels), _name(model))
 
 
-def config_of(model: str | Path) -> dict[str, Any]:
-    """The fields of the config behind a name, as in its config.json. Raises: NotFound; BadValue for a damaged file."""
+def config_of(model: Any) -> dict[str, Any]:
+    """The fields of the config of a model that is named or loaded, as in its config.json.
+
+    Raises: NotFound for an unknown name; BadValue for a damaged file, and for a model without a config.
+    """
+    if not isinstance(model, str | Path):
+        fields: dict[str, Any] = own_config(model).to_dict()
+        return fields
     return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
 
 
