@@ -74,5 +74,5 @@ def test_a_method_without_attach_says_so():
     class Counted(Method):
         name = "counted"
 
-    with pytest.raises(BadValue, match="counted can be counted, not trained: its class has no attach"):
+    with pytest.raises(BadValue, match="counted cannot be attached: its class has no attach"):
         Counted().attach(tiny("gpt2"))

@@ -15,6 +15,7 @@ is downloaded here, and no weights are read.
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import re
 import warnings
@@ -264,8 +265,14 @@ def _described(model: str, num_labels: int | None, changed: int | None) -> Archi
     return describe(meta_model(model, num_labels), _name(model))
 
 
-def config_of(model: str | Path) -> dict[str, Any]:
-    """The fields of the config behind a name, as in its config.json. Raises: NotFound; BadValue for a damaged file."""
+def config_of(model: Any) -> dict[str, Any]:
+    """The fields of the config of a model that is named or loaded, as in its config.json.
+
+    Raises: NotFound for an unknown name; BadValue for a damaged file, and for a model without a config.
+    """
+    if not isinstance(model, str | Path):
+        fields: dict[str, Any] = own_config(model).to_dict()
+        return fields
     return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
 
 
@@ -318,21 +325,34 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
     With `num_labels` a model for sequence classification; else a language model, or an encoder without any head.
     Raises: NotFound for an unknown name; BadValue, in one sentence, for a config that transformers cannot build.
     """
-    import torch
-
     if isinstance(model, str | Path):
         name, values = _name(str(model)), config_of(model)
     else:
         name, values = "this model", dict(model)
-    config = known_config(values, name)
-    if num_labels is not None:
-        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
-            raise BadValue(f"num_labels must be a whole number of at least 1, not {num_labels!r}")
-        config.num_labels = num_labels
-    made = auto_class(config, classify=num_labels is not None)
-    with _in_one_sentence(name), torch.device("meta"):
-        built: nn.Module = made.from_config(config, attn_implementation="eager")
+    with _uncollected():
+        import torch
+
+        config = known_config(values, name)
+        if num_labels is not None:
+            if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
+                raise BadValue(f"num_labels must be a whole number of at least 1, not {num_labels!r}")
+            config.num_labels = num_labels
+        made = auto_class(config, classify=num_labels is not None)
+        with _in_one_sentence(name), torch.device("meta"):
+            built: nn.Module = made.from_config(config, attn_implementation="eager")
     return built
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's garbage collector, which takes a quarter of the time that importing transformers takes."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:

@@ -32,14 +32,15 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
     (r"(self\.key|key_proj|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k)", "k"),
     (r"(self\.value|value_proj|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v)", "v"),
     (
-        r"(attention\.output\.dense|attn\.c_proj|o_proj|out_lin|(self_|encoder_)?attn\.out_proj|(SelfAttention|EncDecAttention)\.o)",
+        r"(attention\.output\.dense|(self_)?attention\.dense|self_attn\.dense|attn\.c_proj|o_proj|out_lin|"
+        r"(self_|encoder_)?attn\.out_proj|(SelfAttention|EncDecAttention)\.o)",
         "o",
     ),
-    (r"(attn\.c_attn|qkv_proj)", "q k v"),
+    (r"(attn\.c_attn|qkv_proj|query_key_value)", "q k v"),
     (r"gate_up_proj", "gate up"),
     (r"(gate_proj|wi_0)", "gate"),
-    (r"(intermediate\.dense|mlp\.c_fc|up_proj|ffn\.lin1|fc1|wi_1|wi)", "up"),
-    (r"(output\.dense|mlp\.c_proj|down_proj|ffn\.lin2|fc2|wo)", "down"),
+    (r"(intermediate\.dense|mlp\.c_fc|up_proj|ffn\.lin1|fc1|dense_h_to_4h|wi_1|wi)", "up"),
+    (r"(output\.dense|mlp\.c_proj|down_proj|ffn\.lin2|fc2|dense_4h_to_h|wo)", "down"),
     (r"(word_embeddings|embed_tokens|wte)", "embed"),
     (
         r"(position_embeddings|token_type_embeddings|embed_positions|wpe|relative_attention_bias|rel_embeddings)",
@@ -51,7 +52,7 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
 
 # The model_types whose fused layers were read and are plain concatenations in the order above. Others interleave them
 # by head (GPTBigCode, MiniMax) or order them otherwise (CodeGen), and no width tells.
-PLAIN_FUSED = ("gpt2", "gpt3", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
+PLAIN_FUSED = ("gpt2", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
 
 
 def widths_of(model_type: str, heads: int, kv_heads: int, head_dim: int, intermediate: int) -> dict[str, int]:

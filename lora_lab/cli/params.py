@@ -1,4 +1,4 @@
-"""The accountants on the command line: what a method would train. No weights are read and no torch is imported."""
+"""`lora-lab params`: what a method would train on a model. No weights are read; a model of the zoo takes no torch."""
 
 from __future__ import annotations
 

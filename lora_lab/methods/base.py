@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import Site
+from lora_lab.errors import BadValue
 from lora_lab.methods.options import make_plain
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Method:
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the base, add what trains, report it. The model is left as it was when this raises."""
-        raise NotImplementedError
+        raise BadValue(f"{self.name} cannot be attached: its class has no attach")
 
     def plan(self, architecture: Architecture) -> Plan:
         """What trains, as far as memory depends on it. Raises: as `attach`."""

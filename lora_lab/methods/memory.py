@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_lab.accounting.estimates import Estimate
 from lora_lab.accounting.memory import estimate
-from lora_lab.accounting.models import Architecture, architecture_of, config_of, describe, meta_model, own_config
+from lora_lab.accounting.models import Architecture, architecture_of, config_of, describe, meta_model
 from lora_lab.accounting.plan import Plan, Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
@@ -30,7 +30,7 @@ def memory(model: Any, method: Plans, *, trace: bool = False, num_labels: int = 
         return estimate(architecture, plan_of(method, architecture), conditions, labels=num_labels)
     from lora_lab.accounting.trace import trace as follow  # imports torch
 
-    return follow(_config(model), method, conditions, num_labels=num_labels)  # type: ignore[arg-type]
+    return follow(config_of(model), method, conditions, num_labels=num_labels)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=64)
@@ -48,18 +48,10 @@ def _modelled(model: Any) -> Architecture:
         return architecture_of(model)
     held = architecture_of(plain(model))
     labels = model.config.num_labels if held.head_parameters else None
-    built = describe(meta_model(model.config.to_dict(), labels), held.name)
+    built = describe(meta_model(config_of(model), labels), held.name)
     if held.total != built.total:
         raise BadValue(
             f"{held.name} holds {held.total:,} parameters, where the class that is modelled has {built.total:,}: "
             "give its config.json, or trace a model of its class"
         )
     return built
-
-
-def _config(model: Any) -> dict[str, Any]:
-    """The fields of a model's config.json. Raises: NotFound for an unknown name, BadValue for what has no config."""
-    if isinstance(model, str | Path):
-        return config_of(model)
-    fields: dict[str, Any] = own_config(model).to_dict()
-    return fields

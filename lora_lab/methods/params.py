@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_lab.accounting.models import Architecture, Module, architecture_of, meta_model, own_config
+from lora_lab.accounting.models import Architecture, Module, architecture_of, config_of, meta_model
 from lora_lab.accounting.parameters import FP32, ParameterCount, Row, safetensors_bytes, table
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods.base import Method
@@ -71,7 +71,7 @@ def plain(model: Any, num_labels: int | None = None) -> nn.Module:
     from lora_lab.methods.attach import shapes_of, take_out
 
     if num_labels is not None:
-        return meta_model(own_config(model).to_dict(), num_labels)
+        return meta_model(config_of(model), num_labels)
     plain = shapes_of(model)
     take_out(plain)
     return plain

@@ -197,8 +197,8 @@ def test_bad_input_is_one_sentence_and_exit_2(words: list[str], said: str, lora_
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model_type": "perceiver", "d_model": 4}, "perceiver"),
-        ({"model_type": "llama", "num_hidden_layers": 2}, "hidden_size"),
+        ({"model_type": "preceiver", "d_model": 4}, "perceiver"),
+        ({"model_type": "llama", "hidden_size": "2"}, "hidden_size"),
         ({"hidden_size": 2}, "model_type"),
     ],
 )

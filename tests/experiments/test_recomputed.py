@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import NotFound
 from lora_lab.experiments import paper
 from lora_lab.experiments.paper import table
 from lora_lab.experiments.recomputed import EXACT, NOT, ROUNDED, frame, recomputed, verdict, why_not
+from lora_lab.experiments.recomputed.counts import pre_layer, top_layers
 from lora_lab.experiments.recomputed.ratios import GLUE
 
 # What does not follow from its description, as printed; each is explained among its table's discrepancies.
@@ -43,6 +45,22 @@ def test_every_number_is_recomputed_or_cannot_be(name):
     open_ = [(i, c) for i, c in cells if (name, i, c) not in done and why_not(one, i, c) is None]
     both = [(i, c) for i, c in cells if (name, i, c) in done and why_not(one, i, c)]
     assert (open_, both) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("formula", "model", "count"),
+    [
+        (top_layers(2), "gpt2-medium", 25_192_448),
+        (pre_layer(14), "gpt2-medium", 344_064),
+        (pre_layer(4), "gpt3-175b", 4_718_592),
+        (pre_layer(8), "gpt3-175b", 9_437_184),
+        (pre_layer(16), "gpt3-175b", 18_874_368),
+        (pre_layer(36), "gpt3-175b", 42_467_328),
+        (pre_layer(64), "gpt3-175b", 75_497_472),
+    ],
+)
+def test_what_the_lab_does_not_train_is_counted_by_a_formula(formula, model, count):
+    assert formula.count(architecture_of(model)) == count
 
 
 def test_a_number_that_nobody_thought_of_is_found():

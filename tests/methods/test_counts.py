@@ -293,3 +293,14 @@ def test_what_cannot_be_is_one_sentence(make, words):
 def test_a_model_of_plain_torch_is_counted_by_attaching(ask):
     with pytest.raises(BadValue, match=r"a Sequential has no config .*: attach the method and read its report"):
         ask(nn.Sequential(nn.Linear(4, 4)), LoRA(rank=2, targets="all-linear"))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"), [("full", "top", 2), ("prefix", "form", "activations"), ("bottleneck", "layernorms", 2)]
+)
+def test_an_option_that_is_gone_is_read_at_its_default_alone(name, option, value):
+    method = method_from({"name": name})
+    assert option in method.settings()  # so that a recipe made with it keeps its hash
+    assert method_from(method.settings()) == method
+    with pytest.raises(BadValue, match=f"no option '{option}'"):
+        method_from({**method.settings(), option: value})

@@ -1,0 +1,64 @@
+"""LoRA's count from a config is PEFT's for the same modules, on many types of models."""
+
+from __future__ import annotations
+
+import peft
+import pytest
+
+from lora_lab import LoRA, params
+from lora_lab.accounting.models import describe, meta_model
+
+SIZE = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+GROUPED = {**SIZE, "num_key_value_heads": 2}
+PADDED = {**GROUPED, "pad_token_id": 0}
+EXPERTS = {
+    "num_hidden_layers": 3, "first_k_dense_replace": 1, "moe_intermediate_size": 26, "n_routed_experts": 8,
+    "n_shared_experts": 2, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "q_lora_rank": 6,
+    "kv_lora_rank": 5, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 7,
+}  # fmt: skip
+TYPES: dict[str, dict] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi", "starcoder2"), GROUPED),
+    **dict.fromkeys(("stablelm", "granite", "cohere"), GROUPED),
+    **dict.fromkeys(("phi3", "olmo2", "glm"), PADDED),
+    "nemotron": {**GROUPED, "head_dim": 8},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 97},
+    "gpt_neox": SIZE,
+    "opt": {**SIZE, "ffn_dim": 48, "word_embed_proj_dim": 16},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 97},
+    "falcon": SIZE,
+    "mixtral": {**GROUPED, "num_local_experts": 3},
+    "deepseek_v3": {**SIZE, "num_key_value_heads": 4, **EXPERTS},
+    "gpt_oss": {**GROUPED, "head_dim": 8, "num_local_experts": 4},
+    **dict.fromkeys(("bert", "roberta"), SIZE),
+    "deberta-v2": {**SIZE, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    "t5": {"d_model": 32, "num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "vocab_size": 97},
+}
+
+
+def theirs(config: dict, targets: list[str] | str, without: str | None = None) -> int:
+    """What PEFT trains on a model of that config."""
+    lora = peft.LoraConfig(r=2, target_modules=targets, exclude_modules=without)
+    model = peft.get_peft_model(meta_model(config), lora)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_same_modules_count_the_same(kind):
+    config = {"model_type": kind, **TYPES[kind]}
+    sites = [s for s in describe(meta_model(config)).sites() if s.kind == "linear" and s.rows is None]
+    attention = [s for s in sites if s.role not in ("head", "pooler") and "mlp" not in s.module]
+    names = list(dict.fromkeys(s.module.rpartition(".")[2] for s in attention))
+    assert params(meta_model(config), LoRA(rank=2, targets=names)).trainable == theirs(config, names) > 0
+    if kind not in ("mixtral", "deepseek_v3"):  # whose experts and router are all-linear too, to PEFT
+        pooler = r".*pooler\.dense" if "bert" in kind else None  # ours leaves it out
+        every = params(meta_model(config), LoRA(rank=2, targets="all-linear")).trainable
+        assert every == theirs(config, "all-linear", pooler)
+
+
+@pytest.mark.parametrize(("kind", "whole"), [("falcon", "query_key_value"), ("bloom", "query_key_value")])
+def test_a_fused_layer_whose_order_is_not_plain_is_named_as_a_whole(kind, whole):
+    config = {"model_type": kind, **TYPES[kind]}
+    with pytest.raises(LookupError, match=f"it lies within {whole}, whose order is not known here"):
+        params(meta_model(config), LoRA(rank=2))
+    assert params(meta_model(config), LoRA(rank=2, targets=(whole,))).trainable == theirs(config, [whole])
