@@ -13,8 +13,10 @@ from statistics import median
 
 import pandas as pd
 
+from lora_lab.experiments.claim_tests.evidence import Cells
 from lora_lab.experiments.results import load
 from lora_lab.experiments.ridge import best_rate_slopes
+from lora_lab.experiments.statistics import verdict
 from lora_lab.files import read_json, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,11 +53,17 @@ def comparison() -> dict[str, str]:
 
 
 def rates() -> dict[str, str]:
-    """Lesson 06: how the best rate moves with alpha (from 4 to 64) and with rank, at the lesson's 200 steps."""
+    """Lesson 06: how the best rate moves with alpha (from 4 to 64) and with rank, at the lesson's 200 steps.
+
+    rates.8-against-1 and the like: the verdict on two ranks, each at its best rate by validation.
+    """
     runs = load(RESULTS / "sweeps" / "rate_rank_alpha")
     runs = runs[runs.dtype == "auto"]  # four runs ask whether the dtype makes a run collapse
     alpha = best_rate_slopes(runs)["alpha"]
     rank = best_rate_slopes(runs[(runs.alpha == 16) & (runs["rank"] != 64)], ["rank"])["rank"]
+    cells = Cells(None, "rate_rank_alpha")
+    best = {r: cells.best(rank=r, alpha=16)[1] for r in (1, 8, 32)}
+    words = {f"rates.{a}-against-{b}": verdict(best[a], best[b]).outcome for a, b in [(8, 1), (8, 32), (32, 1)]}
     by_rate = 100 * runs[(runs["rank"] == 8) & (runs.alpha == 16)].groupby("lr").accuracy.mean()
     return {
         "rates.alpha-slope": f"{-alpha.slope:.2f}",
@@ -68,6 +76,7 @@ def rates() -> dict[str, str]:
         "rates.rank-slope.low": f"{rank.low:+.2f}",
         "rates.rank-slope.high": f"{rank.high:+.2f}",
         "rates.spread": f"{by_rate.max() - by_rate.min():.0f}",
+        **words,
     }
 
 
