@@ -27,7 +27,7 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; all from data/results."""
-    return {**comparison(), **rates(), **targets(), **inside(), **reproduced(), **rehearsed()}
+    return {**comparison(), **rates(), **targets(), **latency(), **inside(), **reproduced(), **rehearsed()}
 
 
 def comparison() -> dict[str, str]:
@@ -98,10 +98,18 @@ def targets() -> dict[str, str]:
     }
 
 
+def latency() -> dict[str, str]:
+    """Lesson 09: how many per cent longer an answer takes with LoRA beside the base, medians of our table 1."""
+    rows = {row["name"]: row["yours"] for row in read_json(RESULTS / "reproduce" / "table1" / "result.json")["rows"]}
+    cells = {"one": "1 x 128 LoRA beside", "many": "32 x 512 LoRA beside"}
+    return {f"latency.{name}": f"{100 * (median(rows[cell]) - 1):.1f}" for name, cell in cells.items()}
+
+
 def inside() -> dict[str, str]:
     """Lesson 13, in percent: ||dW|| / ||W|| of the reference over q and v, its intrinsic curve, what full gets right.
 
     inside.NAME.held: how much more of W lies in dW's directions than in random ones, as a factor.
+    inside.phi: phi(1, 1) of B A's rows, rank 8 in 64, two seeds: the mean over the matrices, and of some of them.
     """
     found = read_json(RESULTS / "microscope" / "minilm_rt.json")
     shares = {name: sum(row["relative"] for row in rows) / len(rows) for name, rows in found["sizes"].items()}
@@ -112,7 +120,12 @@ def inside() -> dict[str, str]:
         f"inside.{name}.held": f"{median(one['in_update'] / one['in_random'] for one in by_rank['4'].values()):.1f}"
         for name, by_rank in found["amplification"].items()
     }
-    return {**{name: f"{100 * value:.1f}" for name, value in numbers.items()}, **held}
+    shared = pd.Series(found["phi"]["8 in 64, two seeds"]["rows of B A"]["first"])
+    last, query = shared.index.str.contains("layer.5.", regex=False), shared.index.str.endswith("query")
+    groups = {"": shared, ".without-5": shared[~last], ".query-5": shared[last & query]}
+    groups[".query-others"] = shared[query & ~last]
+    phi = {f"inside.phi{name}": f"{some.mean():.2f}" for name, some in groups.items()}
+    return {**{name: f"{100 * value:.1f}" for name, value in numbers.items()}, **held, **phi}
 
 
 def reproduced() -> dict[str, str]:
