@@ -411,7 +411,7 @@ assert 0.9 * full_test < accuracies[3] < unmoved["probe"] < accuracies[4] and ac
 #
 # ## What you know now
 # - Full fine-tuning's dW is of full rank, and its energy is spread; yet a few directions in each matrix do nearly all that was learned of this task. That is room enough for LoRA, and it is *not* the same as "dW is of low rank".
-# - A random update of equal size gains 3 points at most, by its interval, where full fine-tuning gains 31: size alone is not what counts.
+# - A random update of equal size gains about 3 points at most (its 95 % interval), where full fine-tuning gains 31: size alone is not what counts.
 # - "90 % of full fine-tuning" is a low mark where a probe is above it. Draw the floor into every such picture.
 # - Shared directions mean something only above chance, and chance is $\max(i, j)/d$: large in a small model. Two runs of one seed share the start of their first A (of all, if their rank is the same). Compare seeds, and the rows of $BA$.
 # - One run of each on one task: whether few directions are enough elsewhere (a language the model has not read, say) is another question; lesson 06 has a task where rank shows.
