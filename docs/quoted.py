@@ -13,8 +13,10 @@ from statistics import median
 
 import pandas as pd
 
+from lora_lab.experiments.claim_tests.evidence import Cells
 from lora_lab.experiments.results import load
 from lora_lab.experiments.ridge import best_rate_slopes
+from lora_lab.experiments.statistics import verdict
 from lora_lab.files import read_json, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +27,7 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; all from data/results."""
-    return {**comparison(), **rates(), **targets(), **inside(), **reproduced(), **rehearsed()}
+    return {**comparison(), **rates(), **targets(), **latency(), **inside(), **reproduced(), **rehearsed()}
 
 
 def comparison() -> dict[str, str]:
@@ -51,11 +53,17 @@ def comparison() -> dict[str, str]:
 
 
 def rates() -> dict[str, str]:
-    """Lesson 06: how the best rate moves with alpha (from 4 to 64) and with rank, at the lesson's 200 steps."""
+    """Lesson 06: how the best rate moves with alpha (from 4 to 64) and with rank, at the lesson's 200 steps.
+
+    rates.8-against-1 and the like: the verdict on two ranks, each at its best rate by validation.
+    """
     runs = load(RESULTS / "sweeps" / "rate_rank_alpha")
     runs = runs[runs.dtype == "auto"]  # four runs ask whether the dtype makes a run collapse
     alpha = best_rate_slopes(runs)["alpha"]
     rank = best_rate_slopes(runs[(runs.alpha == 16) & (runs["rank"] != 64)], ["rank"])["rank"]
+    cells = Cells(None, "rate_rank_alpha")
+    best = {r: cells.best(rank=r, alpha=16)[1] for r in (1, 8, 32)}
+    words = {f"rates.{a}-against-{b}": verdict(best[a], best[b]).outcome for a, b in [(8, 1), (8, 32), (32, 1)]}
     by_rate = 100 * runs[(runs["rank"] == 8) & (runs.alpha == 16)].groupby("lr").accuracy.mean()
     return {
         "rates.alpha-slope": f"{-alpha.slope:.2f}",
@@ -68,6 +76,7 @@ def rates() -> dict[str, str]:
         "rates.rank-slope.low": f"{rank.low:+.2f}",
         "rates.rank-slope.high": f"{rank.high:+.2f}",
         "rates.spread": f"{by_rate.max() - by_rate.min():.0f}",
+        **words,
     }
 
 
@@ -89,10 +98,18 @@ def targets() -> dict[str, str]:
     }
 
 
+def latency() -> dict[str, str]:
+    """Lesson 09: how many per cent longer an answer takes with LoRA beside the base, medians of our table 1."""
+    rows = {row["name"]: row["yours"] for row in read_json(RESULTS / "reproduce" / "table1" / "result.json")["rows"]}
+    cells = {"one": "1 x 128 LoRA beside", "many": "32 x 512 LoRA beside"}
+    return {f"latency.{name}": f"{100 * (median(rows[cell]) - 1):.1f}" for name, cell in cells.items()}
+
+
 def inside() -> dict[str, str]:
     """Lesson 13, in percent: ||dW|| / ||W|| of the reference over q and v, its intrinsic curve, what full gets right.
 
     inside.NAME.held: how much more of W lies in dW's directions than in random ones, as a factor.
+    inside.phi: phi(1, 1) of B A's rows, rank 8 in 64, two seeds: the mean over the matrices, and of some of them.
     """
     found = read_json(RESULTS / "microscope" / "minilm_rt.json")
     shares = {name: sum(row["relative"] for row in rows) / len(rows) for name, rows in found["sizes"].items()}
@@ -103,7 +120,12 @@ def inside() -> dict[str, str]:
         f"inside.{name}.held": f"{median(one['in_update'] / one['in_random'] for one in by_rank['4'].values()):.1f}"
         for name, by_rank in found["amplification"].items()
     }
-    return {**{name: f"{100 * value:.1f}" for name, value in numbers.items()}, **held}
+    shared = pd.Series(found["phi"]["8 in 64, two seeds"]["rows of B A"]["first"])
+    last, query = shared.index.str.contains("layer.5.", regex=False), shared.index.str.endswith("query")
+    groups = {"": shared, ".without-5": shared[~last], ".query-5": shared[last & query]}
+    groups[".query-others"] = shared[query & ~last]
+    phi = {f"inside.phi{name}": f"{some.mean():.2f}" for name, some in groups.items()}
+    return {**{name: f"{100 * value:.1f}" for name, value in numbers.items()}, **held, **phi}
 
 
 def reproduced() -> dict[str, str]:

@@ -12,7 +12,8 @@ from lora_lab.checks.verdict import Verdict, attempt, choice, number
 LEVELS = (-1.0, -0.5, -0.1, 0.0, 0.2, 0.4, 1.0)
 SCALED = (-1.0, -0.74, -0.76, -0.31, -0.29, -0.06, -0.04, 0.09, 0.11, 0.31, 0.29, 0.69, 0.71, 1.0)
 REPLIES = {
-    "a": "undecided is not equal: the interval is neither inside the margin nor, all pairs counted, away from 0",
+    "a": "undecided is not equal: by itself this pair's 90 % interval is inside the margin, but Holm's correction for "
+    "four pairs is made for equivalence, too, and with it neither equal nor different is shown",
     "b": "one of four pairs looks unlike 0 by luck more easily than one of one: that is what Holm's correction is for",
     "c": "and where it says undecided, more seeds or more rows would tell, not a closer look at these",
 }

@@ -25,12 +25,17 @@ HINTS = {
 }
 
 
-def check_diagnosis(diagnosis: Mapping[str, Any] | None) -> Verdict:
-    """Lesson 12: the fault of each patient, as {"A": "truncated file", ...}. Says of each wrong one where to look."""
+def check_diagnosis(diagnosis: Mapping[str, Any] | None, of: str = "") -> Verdict:
+    """Lesson 12: the fault of each patient, as {"A": "truncated file", ...}. Says of each wrong one where to look.
+
+    of: the letters that are asked for; one that is missing is no answer yet.
+    """
     if not isinstance(diagnosis, Mapping) and not unsolved(diagnosis):
         return Verdict(False, 'write a name for each letter: {"A": "truncated file", ...}')
     if unsolved(diagnosis) or not diagnosis or any(unsolved(given) for given in diagnosis.values()):
         return not_yet("a name for each letter; the names are in the list above")
+    if missing := [letter for letter in of if letter not in diagnosis]:
+        return not_yet(f"name {' and '.join(missing)} as well")
     names = {name.lower(): name for name in NAMES}
     for letter, given in diagnosis.items():
         if letter not in PATIENTS:

@@ -80,7 +80,7 @@ def check_down_gib(answer: float | None) -> Verdict:
         2 * 8 * (14336 + 4096) * 32 / _GIB: "that is the adapters themselves; asked is what they make forward keep",
         right * _GIB: "those are bytes: divide by 2^30",
     }
-    why = f"{right:.2f} GiB, more than a hundred times what the adapters themselves hold"
+    why = f"{right:.2f} GiB, about a hundred times what the adapters themselves hold at rank 8"
     return number(answer, right, hints, why, 2e-3, hint=_HINT)
 
 

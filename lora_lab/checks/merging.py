@@ -40,14 +40,16 @@ def check_merged_weight(merged: Callable[[Any, Any, Any, float], Any]) -> Verdic
 
 
 def check_lost_update(size: float | None) -> Verdict:
-    """Lesson 09: the size below which an update of a weight of 0.75 is lost in bf16."""
+    """Lesson 09: the size up to which an update of a weight of 0.75 is lost in bf16."""
     hints = {
         2**-8: "that is the whole step: what is nearer to the old number than half a step goes back to it",
         2**-7: "from 1 to 2 the step is 2**-7; from 0.5 to 1 it is half of that, and half a step is asked",
         2**-10: "that is a quarter of the step: half a step is asked",
         2**-24: "that is fp32's half step; bf16 keeps 8 bits of the number, not 24",
     }
-    why = "half a step: an update of 0.0019 of 0.75 is gone, and many are smaller"
+    why = (
+        "half a step, 0.00195, itself included (a tie goes to the even neighbour, here 0.75); many updates are smaller"
+    )
     fallback = "from 0.5 to 1 the numbers are 2**-8 apart: how far must the sum get to be nearer to the next?"
     return number(size, 2**-9, hints, why, 0.03, fallback)
 

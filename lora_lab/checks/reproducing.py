@@ -38,7 +38,7 @@ def check_without_rte(answer: float | None) -> Verdict:
         -0.8: "that is the sum over the seven tasks: divide by seven",
     }
     why = "87.33 - 87.44 = -0.11 points: LoRA's lead of 0.9 is RTE alone. Where did those runs start?"
-    return number(answer, -0.8 / 7, hints, why, 0.05, hint=ANSWER)
+    return number(answer, -0.8 / 7, hints, why, 0.04, hint=ANSWER)
 
 
 def check_beforehand(answer: str | None) -> Verdict:

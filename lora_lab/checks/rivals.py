@@ -60,6 +60,7 @@ def check_added_share(percent: float | None) -> Verdict:
 def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdict:
     """Lesson 08: whether an interval from low to high shows equivalence within a margin, as f(low, high, margin)."""
     ends = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
+    ends += [(0.005, 0.02), (-0.02, -0.005)]  # narrower than two margins, the middle inside
     cases = [*((low, high, 0.015) for low, high in ends), (-0.03, 0.03, 0.05)]
     why = "both ends inside the margin: an interval of 0.2 to 1.2 points is equivalent at 1.5 too"
     near: dict[str, Callable[[float, float, float], bool]] = {
@@ -71,6 +72,9 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
         ),
         "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
         "that looks at the lower end alone: the upper may be far above": lambda low, high, margin: low > -margin,
+        "narrow and its middle inside, it may still stick out at one end: both ends count": lambda low, high, margin: (
+            high - low < 2 * margin and abs(low + high) / 2 < margin
+        ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
         "the lower end is compared with minus the margin": lambda low, high, margin: low < margin and high < margin,
         "one of the ends is not enough: both": lambda low, high, margin: low > -margin or high < margin,

@@ -37,7 +37,7 @@ def check_rows_needed(rows: float | None) -> Verdict:
         (1.96 + 0.84) ** 2 * 0.10 / 0.02**2: "that is for two points: half the difference needs four times the rows",
         (1.96 + 0.84) * 0.10 / 0.01**2: "the 1.96 + 0.84 is squared",
     }
-    why = f"about {right:,.0f}: our 2,000 rows resolve two points, nothing smaller"
+    why = f"about {right:,.0f}: our 2,000 rows find two points in four of five cases, less more rarely"
     fallback = "both in shares: 0.10 and a difference of 0.01"
     hint = "n = (1.96 + 0.84)^2 x share of rows they disagree on / difference^2"
     return number(rows, right, hints, why, 0.02, fallback, hint)

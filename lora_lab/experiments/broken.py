@@ -174,7 +174,9 @@ PATIENTS: dict[str, Patient] = {
         "trained on four GPUs; on one it is as if it had never been trained", faults.RENAMED, _changed(_wrapped)
     ),
     "F": Patient("a colleague's adapter: 95 % there, a coin's 50 % here", faults.WRONG_BASE, _another_base),
-    "G": Patient("rank 128 in place of 8, everything else as it was, and it learns less", faults.LOW_ALPHA, _high_rank),
+    "G": Patient(
+        "rank 128 in place of 8, everything else as it was; is that what was meant?", faults.LOW_ALPHA, _high_rank
+    ),
     "H": Patient("an adapter for sentence vectors (no head); one layer seems idle", faults.UNUSED, _pooler),
     "I": Patient(
         "a careful rate of 1e-6; its answers move a little, but merged into the bf16 model nothing is left",

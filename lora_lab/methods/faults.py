@@ -50,7 +50,7 @@ REMEDIES = {
     CUT: "with gradient checkpointing use use_reentrant=False, or model.enable_input_require_grads(); and check after "
     "the first backward pass that B has a gradient",
     UNUSED: "leave the layer out of the targets: it costs memory and never learns",
-    LOW_ALPHA: "keep alpha / rank when the rank changes, or use rsLoRA; then tune the rate again",
+    LOW_ALPHA: "ask whether this scale is meant: alpha / rank goes down as the rank goes up; then tune the rate again",
     ROUNDED: "keep the adapter, and the weight it is merged into, in fp32",
     NO_EFFECT: "see whether B is zero, and whether the base is the right one",
 }

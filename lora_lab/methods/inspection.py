@@ -120,7 +120,7 @@ def _judge(found: Inspection, file: AdapterFile, zero: list[str], rounded: list[
         why = f"the numbers of B are so small that {found.dtype} has rounded them by more than {ROUNDING:.0%}"
         found.problems.append(Problem(faults.ROUNDED, few(rounded), why))
     if (found.rank or 0) >= HIGH_RANK and (found.scaling or 1) <= LOW_SCALING:
-        why = f"alpha {found.alpha:g} with rank {found.rank} scales the update by {found.scaling:.3g}"
+        why = f"alpha {found.alpha:g} with rank {found.rank} scales B A by {found.scaling:.3g}"
         found.problems.append(Problem(faults.LOW_ALPHA, "adapter_config.json", why))
 
 

@@ -261,7 +261,7 @@ assert ((positive >= 0) & (positive <= 1)).all()
 #
 # ## What you know now
 # - Training loss is noisy because each step sees other sentences; validation tells what was learned.
-# - An accuracy on 2,000 rows has a standard error of almost a point; a difference below about two points is *undecided*.
+# - An accuracy on 2,000 rows has a standard error of almost a point; a true difference below about two points is often missed (*undecided*).
 # - The adapter changes a share of the answers, not all for the better, by updates that are smaller than the weights beside them
 #   and have at most `r` directions.
 #

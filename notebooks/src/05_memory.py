@@ -258,7 +258,8 @@ assert said.word == "false" and claim("8", gpu_gb=48).word == "true"
 
 # %% [markdown]
 # Two bits would do (and cost quality), or a 48 GB card, or two 24 GB cards with parts of the model moved out to the CPU's memory. The QLoRA
-# paper claims 65B on one *48 GB* card (Dettmers et al. 2023, abstract); for 24 GB we know of popular texts only, no paper. When a
+# paper claims 65B on one *48 GB* card (Dettmers et al. 2023, abstract); for 24 GB
+# we know of one paper, ModuLoRA: 65B "in 2/3/4-bit precision on as little as one 24GB GPU" (Yin et al. 2023, abstract only; the arithmetic above leaves 2 bits). When a
 # claim about memory comes without bits, length, batch and targets, ask for them.
 #
 # ## The term that most calculators forget

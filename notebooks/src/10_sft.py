@@ -308,8 +308,8 @@ assert sum(sure) > facts["right"]["json"]
 
 # %% [markdown]
 # No voice answers more of them than the base, and it could not well: nothing in its pairs was about them. So this test does not show that LoRA cannot learn facts; to show that, one would train on facts and ask for them in other
-# words. (LoRA Without Regret, Schulman 2025, reports that what fits depends on the number of trained parameters and the amount of data.) It shows less: a new way of speaking brings no knowledge with it. Whether some is lost,
-# twelve questions cannot tell. And "certainty: high" is a *form* that most written answers have: a tuned model that sounds sure has learned to sound sure.
+# words. (LoRA Without Regret, Schulman 2025, reports that what fits depends on the number of trained parameters and the amount of data.) It shows less: with these new ways of speaking, none was gained in these twelve questions. Whether some is lost,
+# they cannot tell. And "certainty: high" is a *form* that most written answers have: a tuned model that sounds sure has learned to sound sure.
 #
 # What to do with facts is decided on other grounds: they change, and in a prompt you can look them up, correct them and cite them.
 #

@@ -233,7 +233,7 @@ assert all(torch.equal(one.dequantized(), coded["our own code"].dequantized()) f
 # **Stop here** if time is short. You have NF4 in your hands; the rest asks how few bits are too few, and what the *trained* numbers need.
 #
 # ## Quality against bits
-# Weights are 9 % wrong in NF4. Does the trained model suffer? The same LoRA (rank 8 on q and v), 400 steps of 16, five seeds, one rate; the base in 16, 8, 4, 3 and 2 bits. The weights' errors are below.
+# Weights are 9 % wrong in NF4. Does the trained model suffer? The same LoRA (rank 8 on q and v), 400 steps of 16, five seeds, one rate (16 bits' own); the base in 16, 8, 4, 3 and 2 bits. The weights' errors are below.
 # **Predict** the fewest bits at which accuracy is *equivalent* to that with 16, within 1.5 points.
 
 # %%
@@ -262,12 +262,12 @@ probe = next(row for row in reference_comparison("minilm_rt")["methods"] if row[
 assert means["nf2+bf16"] < probe["accuracy"]["mean"]
 
 # %% [markdown]
-# Weights that are 9 % wrong cost nothing that 1.5 points would notice; at 57 % wrong seven points are gone, and what remains is *below* the probe of lesson 08 (75.8<!--compare.probe--> % there). The adapter
-# is trained on the quantised base, so it can learn to answer with the weights that are there, and undo part of the damage; how much, the next section measures on SmolLM2. So an adapter belongs to the bits that it was trained on;
+# Weights that are 9 % wrong cost nothing that 1.5 points would notice; at 57 % wrong seven points are gone (at 16 bits' own rate; fewer bits might want another, so what is lost at 3 and 2 bits is lost *at most*), and what remains is *below* the probe of lesson 08 (75.8<!--compare.probe--> % there). The adapter
+# is trained on the quantised base, so it can learn to answer with the weights that are there. So an adapter belongs to the bits that it was trained on;
 # merged into others (lesson 09) it meets weights that it has not seen.
 #
 # ### Exercise 3 · 2 minutes
-# Somebody says of 3 bits: "The mean is 0.8 points lower than at 16, and the 95 % interval of this pair leaves out 0, so 3 bits are worse." Our sentence says *undecided*; it has four pairs to answer for (Holm). Which reply is right?
+# Somebody says of 3 bits: "The mean is 0.8 points lower than at 16, and the 95 % interval of this pair leaves out 0, so 3 bits are worse." Our sentence says *undecided*; it has four pairs to answer for, and Holm's correction is made for equivalence as it is for a difference. Which reply is right?
 # - **a** "No, nothing was found, so 3 bits are as good as 16." **b** "Yes, five seeds are enough to compare means." **c** "The verdict decides, with a margin fixed beforehand and all pairs counted."
 
 # %% exercise
@@ -325,7 +325,7 @@ left = (means["nf4+bf16"] - means["bf16"]) / (untrained["nf4+bf16"] - untrained[
 assert 0 < left < 0.7
 
 # %% [markdown]
-# Of the gap that the bases had before training, about half is left after these 20 steps: so far the adapter has undone the other half.
+# Of the gap that the bases had before training, about half is left after these 20 steps. Both have learned the text meanwhile: whether the adapter undid damage, or whether two that learn one text come closer anyway, this cannot tell.
 #
 # ## What trains stays in fp32
 # A frozen weight is read; a trained one is *added to*, a little at a time. There the digits count. **bf16** has 8 bits of exponent, as fp32 has, and 7 bits behind the point; **fp16** has 5 and 10: finer, but it ends at 65,504.

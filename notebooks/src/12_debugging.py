@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · Debugging: why does my adapter do nothing?
 #
-# **Goal.** Ten adapters that fail, each in its own way. Find out what is wrong with each by looking: at the file, at its numbers, at what it
+# **Goal.** Ten adapters that fail or may fail, each in its own way. Find out what is wrong with each by looking: at the file, at its numbers, at what it
 # does to its base. Then let `lora-lab inspect` do the same, and see what training can say in its *first* step.
 #
 # **Time box.** 50 minutes. This machine trains a few steps here and there; every cell answers within seconds.
@@ -67,10 +67,10 @@ for letter in ["sound", "A", "D", "E", "J"]:
 # Three of these four show their fault in that table. Name the faults of **A**, **D** and **E** (the names are in the list at the top).
 
 # %% exercise
-checks.check_diagnosis({"A": ..., "D": ..., "E": ...})
+checks.check_diagnosis({"A": ..., "D": ..., "E": ...}, of="ADE")
 
 # %% solution
-checks.check_diagnosis({"A": "empty file", "D": "truncated file", "E": "keys renamed"})
+checks.check_diagnosis({"A": "empty file", "D": "truncated file", "E": "keys renamed"}, of="ADE")
 
 # %% [markdown]
 # How each comes about:
@@ -120,18 +120,18 @@ assert not biases["B"].any() and biases["C"].any()  # in C something has learned
 # Name the faults of **B**, **C**, **G** and **J**. For G work out what the update is multiplied by (lesson 06) and compare with the sound one's.
 
 # %% exercise
-checks.check_diagnosis({"B": ..., "C": ..., "G": ..., "J": ...})
+checks.check_diagnosis({"B": ..., "C": ..., "G": ..., "J": ...}, of="BCGJ")
 
 # %% solution
-checks.check_diagnosis({"B": "B is all zero", "C": "gradient was cut", "G": "default alpha at high rank", "J": "NaN values"})
+checks.check_diagnosis({"B": "B is all zero", "C": "gradient was cut", "G": "default alpha at high rank", "J": "NaN values"}, of="BCGJ")
 
 # %% [markdown]
 # - **B** was saved before it was trained, or from another object than the one that trained: two models of one name in a notebook do that.
 # - **C** had **gradient checkpointing** on, which throws away what a layer computes and computes it again in the backward pass, to save memory. In its older form ("reentrant") a layer whose
 #   *input* needs no gradient is taken for one that needs none at all. With everything frozen but the adapters inside, no input needs one. The head comes after, and learns.
 #   (Version 5 of `transformers` fixes this when you ask *it* for checkpointing. We switch the fix off, as you would have it with an older version or your own loop.)
-# - **G**: alpha stayed at 8 while the rank went from 8 to 128. The update is multiplied by 8/128 = 1/16; before, it was 8/8 = 1, and for the sound one it is 16/8 = 2. When you change the rank,
-#   keep alpha / r, and then tune the rate again. (No ratio is right for everybody: lesson 06.)
+# - **G**: alpha stayed at 8 while the rank went from 8 to 128. B A is multiplied by 8/128 = 1/16; before, it was by 8/8 = 1, and for the sound one it is by 16/8 = 2. But B A is a sum of 16
+#   times as many pieces, and in lesson 06, at one alpha, ranks 1, 8 and 32 chose the same rate, and 32 was equivalent to 8. So it is something to know rather than a fault: nobody chose it. Tune the rate (lesson 06).
 # - **J** went on after the loss became NaN (not a number), and saved.
 
 # %%
@@ -217,10 +217,10 @@ assert "another base model" in refused
 # Name the last three.
 
 # %% exercise
-checks.check_diagnosis({"F": ..., "H": ..., "I": ...})
+checks.check_diagnosis({"F": ..., "H": ..., "I": ...}, of="FHI")
 
 # %% solution
-checks.check_diagnosis({"F": "wrong base", "H": "layer never used", "I": "dtype loss"})
+checks.check_diagnosis({"F": "wrong base", "H": "layer never used", "I": "dtype loss"}, of="FHI")
 
 # %% [markdown]
 # ## The machine's own diagnosis
@@ -311,7 +311,7 @@ checks.check_first_look(...)  # "a", "b", "c" or "d"
 checks.check_first_look("c")
 
 # %% [markdown]
-# The first step cannot show what goes wrong later: when the adapter is saved, copied or loaded (A, B, D, E, F), or when the loss becomes NaN (J). So save after a few steps, too, load that file into a fresh
+# The first step cannot show what goes wrong later: when the adapter is saved, copied or loaded (A, B, D, E, F), or when the loss becomes NaN (J). (G's scale is in the config before the first step.) So save after a few steps, too, load that file into a fresh
 # base, and see that it does something.
 #
 # ## Files from strangers

@@ -130,7 +130,7 @@ def gain(name: str, lora: LoRA, setup: Setup) -> float:
 
 @pytest.mark.parametrize(("name", "measured"), [("llama-2-7b", 1.47), ("llama-2-13b", 1.44), ("llama-2-70b", 1.44)])
 def test_the_bound_agrees_with_what_nemo_measured(name, measured):
-    """LoRA's tokens per second over full fine-tuning's, by NeMo 24.07 in FP8, which packs rows of 4,096 tokens.
+    """LoRA's tokens per second and GPU over full fine-tuning's, by NeMo 24.07 in FP8, which packs rows of 4,096 tokens.
 
     The bound is 1.5 without attention's own products, which cost both the same.
     """

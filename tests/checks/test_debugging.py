@@ -33,6 +33,13 @@ def test_a_diagnosis_with_a_letter_left_open_is_not_yet_one():
     assert checks.check_diagnosis({"A": ..., "B": "empty file"}).passed is None
 
 
+def test_a_diagnosis_of_fewer_patients_than_are_asked_for_is_not_yet_one():
+    found = checks.check_diagnosis({"A": "empty file"}, of="ADE")
+    assert found.passed is None
+    assert "D and E" in found.words
+    assert checks.check_diagnosis({letter: TRUE[letter] for letter in "ADE"}, of="ADE").passed is True
+
+
 def test_each_fault_has_a_hint_that_does_not_name_it():
     assert set(HINTS) == set(NAMES)
     assert not any(name in hint for name, hint in HINTS.items())

@@ -18,6 +18,7 @@ WRONG = [
     ("without_rte", (0.89,), "leave its column out"),
     ("without_rte", (-0.8,), "divide by seven"),
     ("without_rte", (3,), "below zero"),
+    ("without_rte", (-0.12,), "1.05 times too large"),
     ("beforehand", ("a",), "undecided"),
     ("beforehand", ("c",), "beforehand"),
     ("beforehand", ("e",), "one of a, b, c, d"),

@@ -31,6 +31,11 @@ WRONG = [
     ("added_share", ("many",), "a number is wanted"),
     ("equivalence_rule", (lambda low, high, margin: low < 0 < high,), "no difference was found"),
     ("equivalence_rule", (lambda low, high, margin: abs(low + high) / 2 < margin,), "the middle"),
+    (
+        "equivalence_rule",
+        (lambda low, high, margin: high - low < 2 * margin and abs(low + high) / 2 < margin,),
+        "stick out at one end",
+    ),
     ("equivalence_rule", (lambda low, high, margin: high < margin,), "upper end alone"),
     ("equivalence_rule", (lambda low, high, margin: low > -margin,), "lower end alone"),
     ("equivalence_rule", (lambda low, high, margin: high - low < margin,), "narrower"),

@@ -165,12 +165,13 @@ TURNED = [
     ("rate_band", {}, "depends"),
     ("rate_band", {"at_least_billions": 5}, "true"),
     ("rate_band", {"low": 1e-5, "high": 1e-2}, "true"),
-    ("rate_above_full", {}, "true"),
+    ("rate_above_full", {}, "undecided"),
+    ("rate_above_full", {"times": 1}, "true"),
     ("rate_above_full", {"times": 10}, "depends"),
-    ("rate_above_full", {"times": 100}, "false"),
-    ("q_and_v", {}, "depends"),
+    ("rate_above_full", {"times": 100}, "undecided"),
+    ("q_and_v", {}, "undecided"),
     ("q_and_v", {"reported": False}, "true"),
-    ("q_and_v", {"place": "q"}, "false"),
+    ("q_and_v", {"place": "q", "reported": False}, "false"),
     ("q_and_v", {"place": "all-linear"}, "undecided"),
     ("merging_is_free", {}, "true"),
     ("merging_is_free", {"dtypes": "bf16"}, "true"),
@@ -240,10 +241,28 @@ def test_a_study_is_one_case_whatever_it_compares():
     found = judge("q_and_v")
     studies = [case.settings["study"] for case in found.cases]
     assert len(set(studies)) == len(studies) == 4
-    assert found.on == ("study",)
+    assert [case.holds for case in found.cases] == [True, True, None, None]  # a report in words decides nothing
     assert all("%:" in case.found for case in found.cases if case.holds)  # an interval, held against the margin
     one = judge("q_and_v", place="all-linear")  # which no report speaks against, and which table 5 does not have
     assert len(one.cases) == 1
+
+
+def test_a_rate_is_known_to_its_neighbors_on_the_grid_and_no_better():
+    """All linear layers: 5e-4 against 1e-4, and against 5e-5 with the same validation; SmolLM2's LoRA is on an edge."""
+    at = {times: {case.found: case.holds for case in judge("rate_above_full", times=times).cases} for times in (5, 100)}
+    (wide,) = (found for found in at[5] if "all-linear" in found)
+    (edge,) = (found for found in at[5] if "0.004" in found)
+    assert (at[5][wide], at[100][wide]) == (None, False)
+    assert (at[5][edge], at[100][edge]) == (True, None)  # a better rate may lie above the highest tried
+
+
+@pytest.mark.parametrize(
+    ("name", "edge"), [("no_quality_drop", "LoRA"), ("prompt_is_weaker", "LoRA"), ("alpha_2r_is_best", "alpha 128")]
+)
+def test_a_rate_on_an_edge_asks_for_more_rates(name, edge):
+    found = judge(name)
+    assert f"more rates for {edge}" in found.would_tell
+    assert "rate" in CARDS[name].limits
 
 
 def test_what_rounding_takes_is_told_and_does_not_decide_about_latency():

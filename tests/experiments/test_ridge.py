@@ -73,3 +73,34 @@ def test_draws_that_open_upward_are_left_out():
     frame["accuracy"] = 0.7 + (frame.accuracy - frame.accuracy.mean()) / 30
     found = best_rate_slopes(frame, ["alpha"], draws=200, rows=200)["alpha"]
     assert found.low < found.high
+
+
+def two_seeds(luck: np.random.Generator) -> pd.DataFrame:
+    """Cells of two seeds; the best rate goes with alpha to the power -0.4."""
+    cells = [
+        (alpha, 2.0**x, 0.77 - 0.01 * (x + 9 + 0.4 * np.log2(alpha / 16)) ** 2)
+        for alpha in (4, 16, 64)
+        for x in np.arange(-12.5, -5.5, 0.5)
+    ]
+    frame = pd.DataFrame([cell for cell in cells for _ in range(2)], columns=["alpha", "lr", "accuracy"])
+    return frame.assign(accuracy=frame.accuracy + 0.02 * luck.standard_normal(len(frame)))
+
+
+def test_the_interval_is_as_wide_as_two_seeds_a_cell_make_it():
+    many = [
+        best_rate_slopes(two_seeds(np.random.default_rng(i)), ["alpha"], draws=100, rows=10**9)["alpha"]
+        for i in range(60)
+    ]
+    width = np.mean([one.high - one.low for one in many])
+    assert 0.85 < width / (2 * 1.96 * np.std([one.slope for one in many])) < 1.15
+    assert np.mean([one.low < -0.4 < one.high for one in many]) > 0.8
+
+
+def test_a_cell_of_one_seed_has_the_spread_of_the_others():
+    frame = made(-0.5, seeds=2)
+    once = frame.drop_duplicates(["alpha", "rank", "lr"])
+    some = once[once.alpha != 16].index.union(frame[frame.alpha == 16].index)
+    wide, narrow = (best_rate_slopes(runs, draws=200, rows=10**9)["alpha"] for runs in (frame.loc[some], frame))
+    assert wide.high - wide.low > narrow.high - narrow.low
+    with pytest.raises(BadValue, match="one seed"):
+        best_rate_slopes(once)

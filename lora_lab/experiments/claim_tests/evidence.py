@@ -10,7 +10,7 @@ An interval is all that a claim about quality is judged by, whatever it comes fr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -129,10 +129,18 @@ def compared(found: Mapping[str, Any], method: str, against: str) -> Interval:
     """
     row, other = row_of(found, method), row_of(found, against)
     if against in row["against"]:
-        return _interval(found, row, against)
-    if method in other["against"]:
-        return -_interval(found, other, method)
-    return _interval(found, row, "full").minus(_interval(found, other, "full"))
+        interval = _interval(found, row, against)
+    elif method in other["against"]:
+        interval = -_interval(found, other, method)
+    else:
+        interval = _interval(found, row, "full").minus(_interval(found, other, "full"))
+    edges = [one["label"] for one in (row, other) if one.get("edge")]
+    return replace(interval, would_tell=more_rates(edges) + interval.would_tell)
+
+
+def more_rates(edges: Sequence[str]) -> str:
+    """What is wanted first where the best rate of these was the last of those tried: a better one may lie beyond."""
+    return f"more rates for {' and '.join(edges)}, whose best was the last of those tried, and " if edges else ""
 
 
 def _interval(found: Mapping[str, Any], row: Mapping[str, Any], against: str) -> Interval:
@@ -218,6 +226,10 @@ class Cells:
         from lora_lab.experiments.results import Runs
 
         return Runs(tuple(self.store.read(name) for name in frame["hash"]))
+
+    def on_edge(self, rate: float, **wanted: Any) -> bool:
+        """Whether a rate is the lowest or the highest of those that were tried with these settings."""
+        return rate in self.at(**wanted)["lr"].agg(["min", "max"]).tolist()
 
     def interval(self, a: Any, b: Any, margin: float) -> Interval:
         """a - b over the same test rows, with the 90 % interval of equivalence, as `statistics.verdict` finds it."""

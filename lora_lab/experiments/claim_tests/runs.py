@@ -17,6 +17,7 @@ from lora_lab.experiments.claim_tests.evidence import (
     comparison,
     judged,
     made_by,
+    more_rates,
     published,
 )
 from lora_lab.experiments.claim_tests.printed import (
@@ -83,7 +84,10 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
         rate, runs = cells.best(rank=rank, alpha=alpha)
         i = cells.interval(own, runs, margin)
         settings = {"against": f"alpha {alpha:.3g} at {rate:g}"}
-        cases.append(Case(settings, i.no_worse(margin), f"alpha {own_alpha:g} minus it {i}", i.would_tell))
+        both = ((own_alpha, own_rate), (alpha, rate))
+        edges = [f"alpha {a:.3g}" for a, lr in both if cells.on_edge(lr, rank=rank, alpha=a)]
+        tell = more_rates(edges) + i.would_tell
+        cases.append(Case(settings, i.no_worse(margin), f"alpha {own_alpha:g} minus it {i}", tell))
     note = f"Alpha {own_alpha:g} was best at {own_rate:g} on validation."
     return Finding(tuple(cases), (cells.made,), always=True, note=note)
 
@@ -94,7 +98,8 @@ def no_place_is_better(place: str, reported: bool, margin: float, store: Stored 
 
     A study is one case, however many choices and tasks it compares: the claim holds in it against all of them or not.
     That each of several intervals lies inside the margin needs no correction (all must, together); that one of them is
-    better needs Holm's. reported: count what others say they found on larger models, against attention alone, as cases.
+    better needs Holm's. reported: count what others say they found on larger models as cases: they point against
+    attention alone, but neither has q and v at one budget with figures, so neither decides.
     """
     from lora_lab.experiments.statistics import verdicts
 
@@ -109,7 +114,10 @@ def no_place_is_better(place: str, reported: bool, margin: float, store: Stored 
         evidence.append(printed_in("table5"))
     if reported and {*roles(place)} <= ATTENTION:
         others = published("places")
-        cases += [Case({"study": one["model"]}, False, f"{one['better']} ({one['who']})") for one in others["rows"]]
+        tell = f"{place} against the rest at one budget, in figures of several seeds"
+        cases += [
+            Case({"study": one["model"]}, None, f"{one['better']} ({one['who']})", tell) for one in others["rows"]
+        ]
         evidence.append(f"data/claims/evidence/places.yaml: {others['standing']}")
     return Finding(tuple(cases), tuple(evidence))
 
