@@ -15,6 +15,7 @@ import pytest
 
 from lora_lab import workbench
 from lora_lab.errors import BadValue
+from lora_lab.ports import free_port
 from lora_lab.training import assets
 
 ROOT = Path(__file__).parents[1]
@@ -79,10 +80,10 @@ def test_a_taken_port_is_passed_over_and_many_taken_ports_are_said(monkeypatch: 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        assert workbench.free_port(port) > port
-    monkeypatch.setattr(workbench.socket.socket, "bind", lambda *a: (_ for _ in ()).throw(OSError()))
+        assert free_port(port) > port
+    monkeypatch.setattr(socket.socket, "bind", lambda *a: (_ for _ in ()).throw(OSError()))
     with pytest.raises(BadValue, match="all taken"):
-        workbench.free_port(8888)
+        free_port(8888)
 
 
 def test_the_server_listens_on_this_machine_alone_behind_a_token(tmp_path: Path):

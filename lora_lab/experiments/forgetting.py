@@ -19,43 +19,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
+from lora_lab.experiments.afterwards import ROWS, held_out, perplexity_on
 from lora_lab.experiments.results import by_name
 from lora_lab.experiments.statistics import Verdict, check_margin, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
-from lora_lab.training.batches import Row, encode
-from lora_lab.training.evaluate import Score, evaluate, evaluate_lanes
+from lora_lab.training.evaluate import Score, evaluate_lanes
 from lora_lab.training.lane import Lane
 from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
-from lora_lab.training.tasks import load_task
 
-ROWS = 32  # texts of the other kind
 SAYS = {"better": "forgets less than", "worse": "forgets more than", "equivalent": "forgets as much as"}
-
-
-def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: str, rows: int = ROWS) -> float:
-    """Perplexity of a causal model, with whatever it carries, on the first so many test texts of a task.
-
-    Raises: BadValue for a task with labels; NotFound for one that is not there.
-    """
-    device = str(next(model.parameters()).device)
-    score = evaluate(model, held_out(task, rows, tokenizer), int(tokenizer.pad_token_id), device)
-    return score.metrics["perplexity"]
-
-
-def held_out(task: str, rows: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """The first so many test texts of a language-modelling task, as tokens. Raises: as `perplexity_on`."""
-    data = load_task(task)
-    if data.labels or rows < 1:
-        raise BadValue(f"forgetting asks for running text, at least one row of a task such as shakespeare, not {task}")
-    return encode(data.test.at(range(min(rows, len(data.test)))), data, tokenizer)
 
 
 class Remembering(Pack):

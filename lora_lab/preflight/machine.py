@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 
+from lora_lab.ports import PORTS
 from lora_lab.preflight.findings import Finding, green, note, red
 
 GIB = 2**30
@@ -25,7 +26,6 @@ NEEDED_LIMIT = 4 * 10**9  # in a container without system and browser: a lesson,
 NEEDED_DISK = 4 * GIB  # packages 1.6, models and data 0.7, runs, and room for what pip unpacks
 DEEPEST = 170  # letters that the longest path of an installed package adds to the folder's
 WINDOWS_LIMIT = 260
-PORTS = 50  # that lora-lab tries, from the one that it is told on
 SYNCED = ("onedrive", "dropbox", "google drive", "googledrive", "icloud", "mobile documents", "nextcloud", "box sync")
 
 

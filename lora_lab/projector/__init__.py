@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import Failed, NotFound
+from lora_lab.ports import free_port
 from lora_lab.training.assets import home
-from lora_lab.workbench import free_port
 
 TEMPLATES = Path(__file__).parent  # Voila's own page asks a CDN for its icons, ours does not
 PANELS = """
