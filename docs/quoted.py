@@ -13,8 +13,8 @@ from statistics import median
 
 import pandas as pd
 
+from lora_course.experiments.ridge import best_rate_slopes
 from lora_lab.experiments.results import load
-from lora_lab.experiments.ridge import best_rate_slopes
 from lora_lab.files import read_json, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
