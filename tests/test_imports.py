@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
         "from lora_lab import LoRA; LoRA(rank=4).settings()",
         "from lora_lab import Recipe; Recipe('minilm', 'rt').hash",
         "import lora_lab.cli",
+        "import lora_course.cli",
         "from lora_lab.accounting import sites",
         "from lora_course import checks; dir(checks), checks.Verdict, checks.check_break_even_rank",
         "from lora_course.checks import check_trainable_parameters",
