@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
 GROUP = "lora_lab.plugins"
@@ -45,6 +44,8 @@ note_beside: list[Callable[[str, Mapping[str, float]], str]] = []
 @cache
 def load() -> None:
     """Import the packages that register themselves, once."""
+    from importlib.metadata import entry_points  # 0.1 s, for a name that the lab does not know
+
     for entry in entry_points(group=GROUP):
         entry.load()
 

@@ -7,6 +7,7 @@ A card holds no verdict. Its premises are the arguments of its experiment; chang
 
 from __future__ import annotations
 
+import html
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from lora_lab.training.assets import shipped
 
 Value = bool | int | float | str | list[Any]
 MARGIN = "margin"
+MARKS: Mapping[str, str] = {"true": "✓", "false": "✗", "depends": "◐", "undecided": "?"}  # not by colour alone
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,28 @@ class Verdict:
         return f"{self.card}\n{self}\nNot shown: {self.card.limits}"
 
     def _repr_html_(self) -> str:  # the name IPython looks for
-        from lora_course.claims.shown import card_html
+        one, e = self.card, html.escape
+        lines = {
+            "Predicts": one.prediction,
+            "Premises": "; ".join(f"{name} = {said(value)}" for name, value in self.premises.items()),
+            "Found": self.because,
+            "Would decide": self.would_tell,
+            "Evidence": "; ".join(self.evidence),
+            "Not shown": one.limits,
+        }
+        rows = "".join(f"<div><b>{name}:</b> {e(text)}</div>" for name, text in lines.items() if text)
+        head = f"<div>Claim {e(one.number)}, {e(one.said_by)}: <b>“{e(one.statement)}”</b></div>"
+        word = f"<div style='font-size:120%'><b>{MARKS[self.word]} {e(self.words)}</b></div>"
+        box = "border:1px solid #767676;padding:8px 12px;max-width:900px"
+        return f"<div style='{box}'>{head}{word}{rows}{self._cases_html()}</div>"
 
-        return card_html(self)
+    def _cases_html(self) -> str:
+        """Every case in a list that is folded, where there are several."""
+        if len(self.cases) < 2:
+            return ""
+        names = {True: "holds", False: "fails", None: "cannot be told"}
+        items = "".join(f"<li>{names[case.holds]}: {html.escape(str(case))}</li>" for case in self.cases)
+        return f"<details><summary>all {len(self.cases)} cases</summary><ul>{items}</ul></details>"
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain values."""

@@ -1,47 +1,12 @@
-"""Verdicts on claims as they are read: a card for a notebook, a list for a page. Everything in them is text."""
+"""The verdicts on all claims as a page, docs/claims.md."""
 
 from __future__ import annotations
 
-import html
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lora_course.claims.claim_tests import said
-
-if TYPE_CHECKING:
-    from lora_course.claims.cards import Verdict
-
-MARKS: Mapping[str, str] = {"true": "✓", "false": "✗", "depends": "◐", "undecided": "?"}  # not by colour alone
-
-
-def card_html(verdict: Verdict) -> str:
-    """A card with its verdict."""
-    one, e = verdict.card, html.escape
-    premises = "; ".join(f"{name} = {said(value)}" for name, value in verdict.premises.items())
-    lines = {
-        "Predicts": one.prediction,
-        "Premises": premises,
-        "Found": verdict.because,
-        "Would decide": verdict.would_tell,
-        "Evidence": "; ".join(verdict.evidence),
-        "Not shown": one.limits,
-    }
-    rows = "".join(f"<div><b>{name}:</b> {e(text)}</div>" for name, text in lines.items() if text)
-    head = f"<div>Claim {e(one.number)}, {e(one.said_by)}: <b>“{e(one.statement)}”</b></div>"
-    word = f"<div style='font-size:120%'><b>{MARKS[verdict.word]} {e(verdict.words)}</b></div>"
-    box = "border:1px solid #767676;padding:8px 12px;max-width:900px"
-    return f"<div style='{box}'>{head}{word}{rows}{_cases(verdict)}</div>"
-
-
-def _cases(verdict: Verdict) -> str:
-    """Every case in a list that is folded, where there are several."""
-    if len(verdict.cases) < 2:
-        return ""
-    names = {True: "holds", False: "fails", None: "cannot be told"}
-    items = "".join(f"<li>{names[case.holds]}: {html.escape(str(case))}</li>" for case in verdict.cases)
-    return f"<details><summary>all {len(verdict.cases)} cases</summary><ul>{items}</ul></details>"
+from lora_course.claims.cards import MARKS, Verdict, judge_all
 
 
 def listing(verdicts: Mapping[str, Verdict]) -> str:
@@ -72,8 +37,6 @@ This page is written by `python -m lora_course.claims.shown docs/claims.md`.
 
 def main(file: str) -> None:
     """Write the page."""
-    from lora_course.claims.cards import judge_all
-
     Path(file).write_text(listing(judge_all()), encoding="utf-8")
 
 

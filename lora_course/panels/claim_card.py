@@ -8,7 +8,6 @@ import ipywidgets as W
 
 from lora_course.claims.cards import Premise, card, judge, load_cards
 from lora_course.claims.claim_tests import said
-from lora_course.claims.shown import card_html
 from lora_lab.errors import LabError
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, cannot, wrapped
 
@@ -47,7 +46,7 @@ class ClaimCard(Panel):
     def _paint(self, _: object = None) -> None:
         with self.lock:
             try:
-                self.words.value = card_html(judge(self.claim.value, **self.changes()))
+                self.words.value = judge(self.claim.value, **self.changes())._repr_html_()
             except LabError as error:  # two premises that do not go together
                 self.words.value = cannot(str(error))
 
