@@ -19,8 +19,8 @@
 # coarser `bf16`. The lab measures for a moment rather than guess: *ms a layer's step* is milliseconds per layer per training step. And it says whether the models and data have been fetched (`tweets` are for trials of your own, no lesson needs them).
 
 # %%
-from lora_lab import workbench
 from lora_course.classroom.room import room_for
+from lora_lab import workbench
 
 print(workbench.describe(workbench.examine()))
 print(room_for("00"))
@@ -61,8 +61,8 @@ guess_accuracy = None  # a number between 0 and 100
 # model is checked `validations` times on sentences it does not train on. `steps(200, 80)` is 200, or 80 when the lab itself is tested. *(No time to train? Write `run = reference("minilm-rt-r8")` in place of the `train` line.)*
 
 # %%
-from lora_lab import LoRA, train
 from lora_course.lesson import compare, eta, reference, steps
+from lora_lab import LoRA, train
 
 print(eta(steps(200, 80)))
 run = train("minilm", "rt", LoRA(rank=8, alpha=16, targets=("q", "v")), lr=2e-3, steps=steps(200, 80), validations=steps(8, 2))

@@ -11,9 +11,9 @@
 import numpy as np
 
 from lora_course import checks
-from lora_lab.accounting.low_rank import decompose, energy_kept, rank_for_energy, shuffled, spectrum, truncated
-from lora_course.lesson import compare
 from lora_course.classroom.room import room_for
+from lora_course.lesson import compare
+from lora_lab.accounting.low_rank import decompose, energy_kept, rank_for_energy, shuffled, spectrum, truncated
 from lora_lab.widgets.matrices import picture, update, weight
 from lora_lab.widgets.rank_panel import RankPanel
 
@@ -227,8 +227,8 @@ assert all(energy_kept(values, 2) > 2 * random for values in spectra.values())
 # %%
 import torch
 
-from lora_lab import load_adapter, load_model, load_task, load_tokenizer
 from lora_course.lesson import reference
+from lora_lab import load_adapter, load_model, load_task, load_tokenizer
 
 
 def alike(x):

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from lora_lab import BitFit, Bottleneck, FullFineTuning, IA3, LoRA, NotFound, PrefixTuning, PromptTuning, params
 from lora_course import checks
-from lora_lab.accounting import zoo
-from lora_lab.accounting.parameters import break_even_rank, storage
+from lora_course.classroom.room import room_for
 from lora_course.lesson import compare, reference
 from lora_course.plots.savings import times_fewer
-from lora_course.classroom.room import room_for
+from lora_lab import BitFit, Bottleneck, FullFineTuning, IA3, LoRA, NotFound, PrefixTuning, PromptTuning, params
+from lora_lab.accounting import zoo
+from lora_lab.accounting.parameters import break_even_rank, storage
 from lora_lab.widgets.savings_panel import SavingsPanel
 
 

@@ -9,8 +9,8 @@
 # %%
 # On Colab, first in a cell of its own: %pip install, with the lab's wheel; see docs/install.md
 from lora_course.classroom import colab
-from lora_course.lesson import compare, eta, reference, seed_of, steps
 from lora_course.classroom.room import room_for
+from lora_course.lesson import compare, eta, reference, seed_of, steps
 
 colab.ready()  # elsewhere than on Colab it does nothing
 print(eta(steps(400)))

@@ -16,10 +16,10 @@
 import torch
 from torch import nn
 
-from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_course import checks
-from lora_course.lesson import compare
 from lora_course.classroom.room import room_for
+from lora_course.lesson import compare
+from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 
 GiB, MiB = 2**30, 2**20
 print(room_for("05"))

@@ -16,10 +16,10 @@
 # What a sweep has finished stays in a folder. Interrupt it and run it again: it resumes.
 
 # %%
-from lora_lab import Grid, sweep, verdict
 from lora_course import checks
-from lora_course.lesson import FAST, catch_up, compare, eta, small, steps, workplace
 from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, catch_up, compare, eta, small, steps, workplace
+from lora_lab import Grid, sweep, verdict
 
 store = workplace("06")
 task = small("rt", store, rows=120)
@@ -153,8 +153,8 @@ heat_map(ridge.frame, "alpha", "lr", title=f"Rank 8, validation accuracy (%){mar
 # %%
 import pandas as pd
 
-from lora_lab.errors import BadValue
 from lora_course.experiments.ridge import best_rate_slopes
+from lora_lab.errors import BadValue
 
 best = best_rate(ridge.frame, by=["alpha"]).groupby("alpha").lr.first()
 print("best cells:", {f"alpha {alpha:g}": float(lr) for alpha, lr in best.items()}, f"; exercise 1, with more seeds: {chosen_by.idxmax():g}")

@@ -8,11 +8,11 @@
 # **Before this:** lesson 03 (counting) and 06 (the rate comes first).
 
 # %%
-from lora_lab import Grid, LoRA, params, sweep, verdicts
 from lora_course import checks
-from lora_course.lesson import FAST, catch_up, compare, small, steps, workplace
-from lora_lab.plots import sweeps
 from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, catch_up, compare, small, steps, workplace
+from lora_lab import Grid, LoRA, params, sweep, verdicts
+from lora_lab.plots import sweeps
 
 store = workplace("07")
 task = small("rt", store)

@@ -8,10 +8,10 @@
 # **Before this:** lesson 04 (training), 05 (memory), 06 (the rate comes first).
 
 # %%
-from lora_lab import params, sweep, verdict
 from lora_course import checks
-from lora_course.lesson import FAST, compare, eta, reference_comparison, small, steps, workplace
 from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, eta, reference_comparison, small, steps, workplace
+from lora_lab import params, sweep, verdict
 
 store = workplace("08")
 task = small("rt", store, rows=120)
@@ -345,8 +345,8 @@ assert FAST or by_rate > 2  # the rate alone moves it by more than seeds do
 # With 50 sentences in place of 6,000, is there still something to gain over the head? Three draws of 50, the same for both methods. How far apart do the draws of one method lie?
 
 # %%
-from lora_lab import HeadOnly
 from lora_course.experiments.little import little
+from lora_lab import HeadOnly
 
 few = little({HeadOnly(): 1e-2, LoRA(): 2e-3}, task=task, examples=[50], subsets=2 if FAST else 3, steps=terms["steps"], store=store / "little")
 print(few)

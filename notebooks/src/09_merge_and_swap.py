@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from lora_lab import load_adapter, load_model, load_task, load_tokenizer
 from lora_course import checks
-from lora_course.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
 from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
+from lora_lab import load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.training.models import quiet, weight_bytes
 
 torch.set_grad_enabled(False)  # nearly everything below only answers
@@ -160,9 +160,9 @@ assert 0 < report.rounding < 0.1 and changed <= 10
 # That is little, because *this* adapter is large: it trained at a high rate on a small model. What of a gentler one? We take one of its matrices, make its update smaller and smaller, and merge.
 
 # %%
+from lora_course.plots.merging import rounding_picture
 from lora_lab.methods.attach import lora_layers
 from lora_lab.methods.merge_report import rounding_of
-from lora_course.plots.merging import rounding_picture
 
 layer = lora_layers(model)[0]
 W, update = layer.frozen_weight(), layer.delta_weight()

@@ -11,10 +11,10 @@ import time
 
 import torch
 
-from lora_lab import load_model, load_task, load_tokenizer
 from lora_course import checks
-from lora_course.lesson import FAST, compare, reference_styles, small, steps, workplace
 from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, reference_styles, small, steps, workplace
+from lora_lab import load_model, load_task, load_tokenizer
 
 print(room_for("10"))
 store = workplace("10")
@@ -164,8 +164,8 @@ assert run.head_parameters == 0 and run.adapter_parameters == 30 * 8 * ((576 + 5
 # Tune as many as you have time for in the next cell: choose the voices. How many adapter files weigh as much as the base's one file?
 
 # %%
-from lora_lab import LoRA, train
 from lora_course.experiments.styles import file_sizes
+from lora_lab import LoRA, train
 
 OTHERS = () if FAST else ("json", "preacher")  # take one away if time is short; with FAST=1 there are none
 adapters = {"captain": run.adapter}

@@ -9,10 +9,10 @@
 
 # %%
 import torch
-from lora_lab import LoRA, load_model, memory
 from lora_course import checks
-from lora_course.lesson import FAST, catch_up, compare, eta, reference_comparison, small, steps, workplace
 from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, catch_up, compare, eta, reference_comparison, small, steps, workplace
+from lora_lab import LoRA, load_model, memory
 
 print(room_for("11"))
 store = workplace("11")

@@ -11,10 +11,10 @@
 import numpy as np
 import pandas as pd
 
-from lora_lab import FullFineTuning, LoRA, Recipe, train
 from lora_course import checks
-from lora_course.lesson import FAST, compare, eta, reference_comparison, reference_microscope, small, steps, workplace
 from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, eta, reference_comparison, reference_microscope, small, steps, workplace
+from lora_lab import FullFineTuning, LoRA, Recipe, train
 from lora_lab.training.runs import Store
 
 store = Store(workplace("13"))

@@ -8,11 +8,10 @@
 # **Before this:** lessons 06 to 08 (rates, matrices, fair comparisons) and 13 (inside the update).
 
 # %%
-from lora_course import checks
-from lora_course import paper
-from lora_course.paper.reproduce import item, items
-from lora_course.lesson import FAST, compare, milliseconds, operations, reference_reproductions, workplace
+from lora_course import checks, paper
 from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, milliseconds, operations, reference_reproductions, workplace
+from lora_course.paper.reproduce import item, items
 
 store = workplace("14")
 mark = " (illustration)" if FAST else ""

@@ -10,8 +10,8 @@
 # %%
 from lora_course import checks
 from lora_course.claims.cards import card, judge, judge_all, load_cards
-from lora_course.lesson import claim
 from lora_course.classroom.room import room_for
+from lora_course.lesson import claim
 
 print(room_for("15"))
 cards = load_cards()
