@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from lora_lab import load_task, plugins
@@ -46,11 +43,3 @@ def test_answers_are_scored_by_plugins_too(mine, monkeypatch):
 
 def test_a_note_that_is_empty_is_left_out(mine):
     assert plugins.notes("rt", {}) == ["rt is mine"]
-
-
-def test_the_course_is_found_without_being_imported():
-    """GLUE's files are the course's to read, and the installed package says so."""
-    code = "from lora_lab import load_task; load_task('glue:nothing:.')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "lora_lab.errors.NotFound: " in done.stderr
-    assert "GLUE" in done.stderr

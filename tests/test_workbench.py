@@ -122,6 +122,7 @@ def test_a_wheel_holds_lessons_and_lock_and_nothing_private(installed: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "lora_lab/shipped/data/assets.txt" in names
     assert "lora_lab/shipped/notebooks/04_train_an_adapter.ipynb" in names
+    assert "lora_course/classroom/wheelhouse/stick/install.sh" in names
     assert not [n for n in names if "runs/" in n or "checkpoints" in n or n.startswith("tests/")]
 
 
@@ -135,6 +136,16 @@ def test_the_installed_wheel_opens_the_lessons(installed: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "it answers, and the first lesson is there" in done.stderr
     assert (tmp_path / "my lessons" / "02_lora_from_scratch.ipynb").is_file()
+
+
+def test_the_installed_lab_finds_the_course_by_its_entry_points(installed: Path, tmp_path: Path):
+    """GLUE's files are the course's to read, and so are claims to judge."""
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    code = "from lora_lab import load_task; load_task('glue:nothing:.')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert "NotFound: GLUE has no task 'nothing'" in done.stderr
+    script = [sys.executable, str(next(installed.glob("[bS]*/lora-lab*"))), "claims", "gpt3_memory", "--help"]
+    assert "verdict" in subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, text=True).stdout
 
 
 def test_what_ships_is_found_in_a_clone():
