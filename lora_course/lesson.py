@@ -202,7 +202,7 @@ def operations(way: Callable[[], object]) -> int:
 def claim(name: str, **premises: Any) -> Claimed:
     """A claim's card with the verdict that the machine computes, to be shown; `claim("one_24gb_card", gpu_gb=48)`.
 
-    Raises: as `experiments.claims.judge`.
+    Raises: as `claims.cards.judge`.
     """
     from lora_course.claims.cards import judge
 

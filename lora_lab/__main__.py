@@ -1,4 +1,4 @@
-"""`python -m lora_lab`: the lab's own commands; `lora-lab` and `python -m lora_course` have a course's, too."""
+"""`python -m lora_lab`: the lab's own commands; the script `lora-lab` has those of a course, too."""
 
 from lora_lab.cli import main
 

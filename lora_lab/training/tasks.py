@@ -10,7 +10,7 @@
     FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
                   `pairs.py`), or a .txt for language modelling
 
-Other names are those of installed plugins, see `plugins.py`: `lora_course` reads GLUE's and E2E's own files.
+Other names, such as those of GLUE's and E2E's own files, are read by plugins, see `plugins.py`.
 
 Splits are seeded; a text that stands twice is kept once, so that no test row was trained on. Rates and ranks are
 chosen on `validation`; `test` is scored once, at the end.

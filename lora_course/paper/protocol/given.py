@@ -84,7 +84,7 @@ class PaperRecipe:
 
 
 def published_in(record: Mapping[str, Any], column: str) -> str:
-    """A figure of a record of `experiments/paper.py` with its spread, as printed: "63.4±1.2"."""
+    """A figure of a record of `paper/__init__.py` with its spread, as printed: "63.4±1.2"."""
     spread = record.get(f"{column}_std")
     return f"{record[column]:g}" + ("" if spread is None else f"±{spread:g}")
 

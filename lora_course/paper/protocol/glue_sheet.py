@@ -1,6 +1,6 @@
 """Table 2's runs: GLUE on RoBERTa and DeBERTa, by tables 9 and 10 of the paper and by the scripts of its authors.
 
-The figures stand in data/paper, see `experiments/paper.py`; here they become recipes, each figure with its table.
+The figures stand in data/paper, see `paper/__init__.py`; here they become recipes, each figure with its table.
 """
 
 from __future__ import annotations

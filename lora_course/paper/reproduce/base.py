@@ -125,7 +125,7 @@ class Place:
 class Item(ABC):
     """One table or figure of the paper and its surrogate.
 
-    name      also the paper's table that it stands beside, see `experiments/paper.py`
+    name      also the paper's table that it stands beside, see `paper/__init__.py`
     title     what is done here, on what
     finding   what the paper found, in a sentence
     rule      when it is tested, and by what it holds, fails or stays undecided, fixed before anything is run
