@@ -13,6 +13,7 @@ lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
 
 test: .venv/.test fetch
+	$(BIN)/python -m tests.budgets
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Every lesson in a kernel that is ended where it takes more than an 8 GB machine leaves it: docs/small_machines.md

@@ -66,7 +66,7 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
         if (-not $DryRun) { New-Item -ItemType File -Path $Stamp -Force | Out-Null }
     }
 }
-$Fetch = @("-m", "lora_lab", "fetch")
+$Fetch = @("-m", "lora_course", "fetch")
 if ($Wheelhouse) { $Fetch += @("--from", (Join-Path $Wheelhouse "assets")) }
 Invoke-Step $Lab $Fetch
-Invoke-Step $Lab (@("-m", "lora_lab") + $Words)
+Invoke-Step $Lab (@("-m", "lora_course") + $Words)

@@ -83,8 +83,8 @@ if [ ! -f .venv/.lab ]; then
     fi
 fi
 if [ -n "$wheelhouse" ]; then
-    run .venv/bin/python -m lora_lab fetch --from "$wheelhouse/assets"
+    run .venv/bin/python -m lora_course fetch --from "$wheelhouse/assets"
 else
-    run .venv/bin/python -m lora_lab fetch
+    run .venv/bin/python -m lora_course fetch
 fi
-run .venv/bin/python -m lora_lab "$@"
+run .venv/bin/python -m lora_course "$@"

@@ -15,10 +15,15 @@ from pathlib import Path
 import pdoc
 import pdoc.render
 
+import lora_course
 import lora_lab
 
 # Not of the package's own face: commands, and what starts, installs, looks at or grades another process.
-WITHOUT = ("cli", "colab", "grading", "preflight", "shipped", "wheelhouse", "__main__")
+WITHOUT = (
+    "lora_lab.cli", "lora_lab.shipped", "lora_lab.__main__", "lora_course.cli", "lora_course.__main__",
+    *(f"lora_course.classroom.{name}" for name in ("colab", "grading", "preflight", "wheelhouse")),
+)  # fmt: skip
+OTHERS = tuple(f"{name}." for name in WITHOUT)
 ENTRY = re.compile(r"(?P<indent> *)(?P<name>\S.{0,40}?) {2,}(?P<words>\S.*)")  # "rank    where the slider starts"
 
 
@@ -43,9 +48,12 @@ def as_markdown(docstring: str) -> str:
 
 
 def modules() -> list[str]:
-    """The package and every module of its floors. (pdoc by itself stops at a package that has an `__all__`.)"""
-    found = pkgutil.walk_packages(lora_lab.__path__, "lora_lab.")
-    return ["lora_lab", *(module.name for module in found if module.name.split(".")[1] not in WITHOUT)]
+    """Both packages and every module of theirs. (pdoc by itself stops at a package that has an `__all__`.)"""
+    names = []
+    for package in (lora_lab, lora_course):
+        found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        names += [package.__name__, *(module.name for module in found if not f"{module.name}.".startswith(OTHERS))]
+    return names
 
 
 def build(folder: Path, names: Sequence[str]) -> None:

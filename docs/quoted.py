@@ -13,9 +13,9 @@ from statistics import median
 
 import pandas as pd
 
-from lora_lab.experiments.claim_tests.evidence import Cells
+from lora_course.claims.claim_tests.evidence import Cells
+from lora_course.experiments.ridge import best_rate_slopes
 from lora_lab.experiments.results import load
-from lora_lab.experiments.ridge import best_rate_slopes
 from lora_lab.experiments.statistics import verdict
 from lora_lab.files import read_json, write_atomically
 

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 from lora_lab.errors import BadValue, Failed
 from lora_lab.files import read_json, write_atomically, write_json
-from lora_lab.preflight.machine import PORTS
+from lora_lab.ports import free_port
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
 COPIED = ".lessons.json"  # what was copied into the folder, by hash, so that a student's own work is known from ours
@@ -170,18 +169,6 @@ def _environment(root: Path, token: str) -> dict[str, str]:
     path = os.pathsep.join([str(settings), *([others] if others else [])])
     # The token goes by the environment: the command line can be read by every user of the machine.
     return {**os.environ, "JUPYTER_CONFIG_PATH": path, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
-
-
-def free_port(first: int) -> int:
-    """`first`, or the next port that is free; any free one for 0. Raises: BadValue where PORTS are taken."""
-    for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise BadValue(f"ports {first} to {first + PORTS - 1} are all taken; give another with --port")
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], address: str, token: str, seconds: float = 90) -> None:

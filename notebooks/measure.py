@@ -19,9 +19,9 @@ from typing import Any
 
 from build import caught_up, chosen, target
 
+from lora_course.classroom.grading.folder import Limits, grade
+from lora_course.classroom.grading.lessons import Cell, cells_of
 from lora_lab.files import read_json, write_json
-from lora_lab.grading.folder import Limits, grade
-from lora_lab.grading.lessons import Cell, cells_of
 from lora_lab.training import device
 
 HERE = Path(__file__).resolve().parent

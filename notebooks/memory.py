@@ -8,7 +8,7 @@ Memory depends on how many rows and runs a step has, not on how many steps there
 by side, so a lesson with a sweep takes less; --wide shows what it takes, in a minute in place of half an hour. Claims
 that rest on long training may fail there: the errors of their cells are kept, and the lesson goes on.
 
-Written to data/results/lesson_memory.json, from which the lessons say what they need (lora_lab/room.py).
+Written to data/results/lesson_memory.json, from which the lessons say what they need (lora_course/classroom/room.py).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
+from lora_course.classroom.grading.family import Watch
 from lora_lab.files import read_json, write_json
-from lora_lab.grading.family import Watch
 from lora_lab.training import device
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "data" / "results" / "lesson_memory.json"
-FEW = "import lora_lab.lesson as _lesson; _lesson.steps = lambda full, fast=3: min(full, 3)"
+FEW = "import lora_course.lesson as _lesson; _lesson.steps = lambda full, fast=3: min(full, 3)"
 
 
 def watched(notebook: NotebookNode, limit: int | None = None) -> Watch:

@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import nn
 
+import lora_course  # noqa: F401  registers its tasks and scores
 from lora_lab.methods import bnb
 from lora_lab.training.models import load_model
 from lora_lab.training.quiet import quiet

@@ -20,9 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
         "from lora_lab import LoRA; LoRA(rank=4).settings()",
         "from lora_lab import Recipe; Recipe('minilm', 'rt').hash",
         "import lora_lab.cli",
+        "import lora_course.cli",
         "from lora_lab.accounting import sites",
-        "from lora_lab import checks; dir(checks), checks.Verdict, checks.check_break_even_rank",
-        "from lora_lab.checks import check_trainable_parameters",
+        "from lora_course import checks; dir(checks), checks.Verdict, checks.check_break_even_rank",
+        "from lora_course.checks import check_trainable_parameters",
     ],
 )
 def test_torch_is_not_imported_before_it_is_needed(statement):
@@ -32,13 +33,13 @@ def test_torch_is_not_imported_before_it_is_needed(statement):
 
 
 def test_a_check_imports_its_own_lesson_alone():
-    seen = "sorted(name for name in sys.modules if name.startswith('lora_lab.checks.'))"
-    code = f"import sys; from lora_lab import checks; checks.check_qv_count; print(*{seen})"
+    seen = "sorted(name for name in sys.modules if name.startswith('lora_course.checks.'))"
+    code = f"import sys; from lora_course import checks; checks.check_qv_count; print(*{seen})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["lora_lab.checks.savings", "lora_lab.checks.verdict"]
+    assert done.stdout.split() == ["lora_course.checks.savings", "lora_course.checks.verdict"]
 
 
-@pytest.mark.parametrize("statement", ["from lora_lab.checks import check_word", "import lora_lab.experiments.claims"])
+@pytest.mark.parametrize("statement", ["from lora_course.checks import check_word", "import lora_course.claims.cards"])
 def test_the_papers_tables_are_not_read_before_they_are_needed(statement):
     hook = "lambda event, a: read.append(a[0]) if event == 'open' and 'data/paper' in str(a[0]) else None"
     code = f"import sys; read = []; sys.addaudithook({hook}); {statement}; print(read)"

@@ -50,8 +50,8 @@ def test_without_a_wheelhouse_pips_index_is_asked(clone: Path):
         "would run: python3.12 -m venv --clear .venv",
         "would run: .venv/bin/python -m pip install --disable-pip-version-check -q -e .",
         "would run: touch .venv/.lab",
-        "would run: .venv/bin/python -m lora_lab fetch",
-        "would run: .venv/bin/python -m lora_lab demo --steps 9",
+        "would run: .venv/bin/python -m lora_course fetch",
+        "would run: .venv/bin/python -m lora_course demo --steps 9",
     ]
     assert [path.name for path in clone.iterdir()] == ["start.sh"]  # dry is dry
 
@@ -66,8 +66,8 @@ def wheelhouse(folder: Path, *locks: str) -> Path:
 def installed_from(place: str | Path, python: str = "python3.12") -> list[str]:
     return [
         f"would run: {python} {place}/install.py --to . --no-assets",
-        f"would run: .venv/bin/python -m lora_lab fetch --from {place}/assets",
-        "would run: .venv/bin/python -m lora_lab",
+        f"would run: .venv/bin/python -m lora_course fetch --from {place}/assets",
+        "would run: .venv/bin/python -m lora_course",
     ]
 
 
@@ -120,8 +120,8 @@ def test_what_is_set_up_is_only_opened(clone: Path):
     (clone / ".venv").mkdir()
     (clone / ".venv" / ".lab").write_text("")
     assert start(clone, "--dry-run").stdout.splitlines() == [
-        "would run: .venv/bin/python -m lora_lab fetch",
-        "would run: .venv/bin/python -m lora_lab",
+        "would run: .venv/bin/python -m lora_course fetch",
+        "would run: .venv/bin/python -m lora_course",
     ]
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from lora_lab import workbench
 from lora_lab.errors import BadValue
+from lora_lab.ports import free_port
 from lora_lab.training import assets
 
 ROOT = Path(__file__).parents[1]
@@ -79,10 +80,10 @@ def test_a_taken_port_is_passed_over_and_many_taken_ports_are_said(monkeypatch: 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        assert workbench.free_port(port) > port
-    monkeypatch.setattr(workbench.socket.socket, "bind", lambda *a: (_ for _ in ()).throw(OSError()))
+        assert free_port(port) > port
+    monkeypatch.setattr(socket.socket, "bind", lambda *a: (_ for _ in ()).throw(OSError()))
     with pytest.raises(BadValue, match="all taken"):
-        workbench.free_port(8888)
+        free_port(8888)
 
 
 def test_the_server_listens_on_this_machine_alone_behind_a_token(tmp_path: Path):
@@ -121,6 +122,7 @@ def test_a_wheel_holds_lessons_and_lock_and_nothing_private(installed: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "lora_lab/shipped/data/assets.txt" in names
     assert "lora_lab/shipped/notebooks/04_train_an_adapter.ipynb" in names
+    assert "lora_course/classroom/wheelhouse/stick/install.sh" in names
     assert not [n for n in names if "runs/" in n or "checkpoints" in n or n.startswith("tests/")]
 
 
@@ -134,6 +136,16 @@ def test_the_installed_wheel_opens_the_lessons(installed: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "it answers, and the first lesson is there" in done.stderr
     assert (tmp_path / "my lessons" / "02_lora_from_scratch.ipynb").is_file()
+
+
+def test_the_installed_lab_finds_the_course_by_its_entry_points(installed: Path, tmp_path: Path):
+    """GLUE's files are the course's to read, and so are claims to judge."""
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    code = "from lora_lab import load_task; load_task('glue:nothing:.')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert "NotFound: GLUE has no task 'nothing'" in done.stderr
+    script = [sys.executable, str(next(installed.glob("[bS]*/lora-lab*"))), "claims", "gpt3_memory", "--help"]
+    assert "verdict" in subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, text=True).stdout
 
 
 def test_what_ships_is_found_in_a_clone():

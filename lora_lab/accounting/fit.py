@@ -23,13 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.accounting.setup import OPTIMIZERS, Setup
-
 PERIODS = 4  # of layers in the shallowest trace: the first and last differ, and two alike are left in between
 RANKS = (2, 4, 3)  # two to fit, one held out
 
 
-class NoFit(Exception):  # noqa: N818  # not an error: the caller traces the case itself
+class NoFit(Exception):  # not an error: the caller traces the case itself
     """Why a case cannot be interpolated."""
 
 
@@ -185,9 +183,7 @@ class Fit:
                 coefficients[i, label, monomial] = value
         labels = [(category, where) for category, where in found["labels"]]
         moments = [(phase, path) for phase, path, _ in found["moments"]]
-        return Fit(
-            regime, ranked, labels, moments, coefficients, found["states"], found["trained"], found["flops"]
-        )
+        return Fit(regime, ranked, labels, moments, coefficients, found["states"], found["trained"], found["flops"])
 
 
 def plain(value: float) -> float:
@@ -213,7 +209,8 @@ def fit(run: Callable[..., Run], regime: Regime, depth: Depth, *, ranked: bool) 
     def curves(layers: int) -> dict[str, Curve]:
         return {
             phase: _ranked(
-                [_deep([_curve(runs[r, n], phase, labels, basis) for n in shallow], depth, layers) for r in ranks], ranks
+                [_deep([_curve(runs[r, n], phase, labels, basis) for n in shallow], depth, layers) for r in ranks],
+                ranks,
             )
             for phase in runs[ranks[0], shallow[0]].phases
         }
@@ -237,11 +234,16 @@ def fit(run: Callable[..., Run], regime: Regime, depth: Depth, *, ranked: bool) 
         trained = []
         for kind in kinds:
             size = scalars(lambda one, kind=kind: _size(one, kind), shallow[0])
-            trained.append([*size, *([] if ranked else [0]), scalars(lambda one, kind=kind: _count(one, kind), layers)[0]])
+            trained.append(
+                [*size, *([] if ranked else [0]), scalars(lambda one, kind=kind: _count(one, kind), layers)[0]]
+            )
         inverse = np.linalg.inv(basis)
         flops = {}
         for phase in check.flops:
-            columns = [scalars(lambda one, i=i, phase=phase: float((inverse @ one.flops[phase])[i]), layers) for i in range(len(points))]
+            columns = [
+                scalars(lambda one, i=i, phase=phase: float((inverse @ one.flops[phase])[i]), layers)
+                for i in range(len(points))
+            ]
             flops[phase] = [round(c[k], 3) for k in range(1 + ranked) for c in columns]
         values = np.concatenate([curve.values for curve in own.values()])
         return Fit(regime, ranked, labels, moments, values, states, trained, flops), own
@@ -309,7 +311,10 @@ def _deep(curves: Sequence[Curve], depth: Depth, layers: int) -> Curve:
     late = np.concatenate([b.values[:cut], b.values[cut + stretch :]])
     values = a.values + (late - a.values) * periods
     more = periods * depth.period
-    paths = [x if x == y else _later(x, more) for x, y in zip(a.paths, [*b.paths[:cut], *b.paths[cut + stretch :]], strict=True)]
+    paths = [
+        x if x == y else _later(x, more)
+        for x, y in zip(a.paths, [*b.paths[:cut], *b.paths[cut + stretch :]], strict=True)
+    ]
     return Curve(a.ops, paths, values, a.steps, cut, stretch, periods)
 
 

@@ -209,7 +209,9 @@ def packed(found: Any) -> bytes:
 def _cache_file(config: Mapping[str, Any], key: str) -> Path:
     versions = [version(name) for name in ("torch", "transformers", "lora-lab")]
     said = json.dumps([config, key, versions], sort_keys=True, default=str)
-    return Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{sha256(said.encode()).hexdigest()[:32]}.json.gz"
+    return (
+        Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{sha256(said.encode()).hexdigest()[:32]}.json.gz"
+    )
 
 
 def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, num_labels: int = 2) -> Fit:
@@ -368,7 +370,9 @@ def check_length(config: Mapping[str, Any], method: Any, setup: Setup) -> None:
     most, prompt = longest(config), prompt_of(method)
     if most is not None and setup.seq + prompt > most:
         beside = f" beside a prompt of {prompt}" if prompt else ""
-        raise BadValue(f"seq {setup.seq} is above the {most - prompt} tokens that {config['model_type']} can read{beside}")
+        raise BadValue(
+            f"seq {setup.seq} is above the {most - prompt} tokens that {config['model_type']} can read{beside}"
+        )
 
 
 def largest(

@@ -8,7 +8,7 @@ states yet.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import MethodType
@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
@@ -148,7 +147,9 @@ def optimizer_of(trained: Sequence[Tensor], setup: Setup) -> Any:
             return EightBitAdamW(parameters, {"lr": 1e-4})
         if name == "adamw-fused" and all(p.is_meta for p in parameters):
             return FusedAdamW(parameters, {"lr": 1e-4})
-        return torch.optim.AdamW(parameters, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None)
+        return torch.optim.AdamW(
+            parameters, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None
+        )
 
     return MasterWeights(trained, make) if setup.master_weights else make(trained)
 
@@ -203,7 +204,9 @@ def depth_of(config: Mapping[str, Any]) -> Depth:
     if stack is None:
         raise NoFit("its layers are no list of modules")
     kinds = getattr(known, "layer_types", None) or [""] * n
-    signs: list[Any] = [(kind, *((name, p.shape) for name, p in m.named_parameters())) for kind, m in zip(kinds, stack, strict=True)]
+    signs: list[Any] = [
+        (kind, *((name, p.shape) for name, p in m.named_parameters())) for kind, m in zip(kinds, stack, strict=True)
+    ]
     for period in range(1, n // 2 + 1):
         irregular = max((i + 1 for i in range(n - period) if signs[i] != signs[i + period]), default=0)
         if irregular + period <= n // 2:
@@ -222,7 +225,7 @@ def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
         raise NoFit("its config does not say how many layers there are")
     for name, value in fields.items():
         if isinstance(value, list) and len(value) == was:
-            period = next((p for p in range(1, was) if value[was // 2 :] [: -p or None] == value[was // 2 + p :]), was)
+            period = next((p for p in range(1, was) if value[was // 2 :][: -p or None] == value[was // 2 + p :]), was)
             fields[name] = [value[i] if i < was else value[was - period + (i - was) % period] for i in range(layers)]
     return fields
 

@@ -15,21 +15,15 @@ from typing import Any
 import click
 
 from lora_lab import __version__
-from lora_lab.cli.claims import claims
 from lora_lab.cli.compare import compare
-from lora_lab.cli.doctor import doctor
-from lora_lab.cli.grade import grade
 from lora_lab.cli.inspect import inspect
 from lora_lab.cli.memory import memory
 from lora_lab.cli.merge import merge
 from lora_lab.cli.method import take_method
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.params import params
-from lora_lab.cli.predictions import predictions
-from lora_lab.cli.reproduce import reproduce
 from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
-from lora_lab.cli.wheelhouse import wheelhouse
 from lora_lab.errors import Failed, LabError, LabWarning
 
 
@@ -79,9 +73,7 @@ def commands(context: click.Context, /, **options: Any) -> None:
         context.invoke(lab, **options)
 
 
-for command in (
-    params, memory, sweep, collect, compare, claims, merge, inspect, reproduce, wheelhouse, doctor, grade, predictions,
-):  # fmt: skip
+for command in (params, memory, sweep, collect, compare, merge, inspect):
     commands.add_command(command)
 
 
@@ -95,14 +87,13 @@ def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
 
 
 @commands.command()
-@click.option("--out", default="runs", show_default=True, help="The store of runs that the training panel uses.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any.")
-@click.option("--no-browser", is_flag=True, help="Start the server and print its address only.")
-def show(out: str, port: int, no_browser: bool) -> None:
-    """Show the three main panels on a projector, without code (needs the extra `show`)."""
-    from lora_lab import projector
+@JSON
+def doctor(as_json: bool) -> None:
+    """What this machine has and how the lab will use it."""
+    from lora_lab import workbench
 
-    projector.show(out, port=port, browser=not no_browser, say=say)
+    facts = workbench.examine()
+    tell(facts if as_json else workbench.describe(facts))
 
 
 @commands.command()
@@ -156,13 +147,12 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @JSON
 def evaluate(adapter: str, task: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score a saved adapter, ours or PEFT's, on a task's test split."""
+    from lora_lab import plugins
     from lora_lab.experiments.generation import evaluated
-    from lora_lab.experiments.text_scores import published
     from lora_lab.training.generate import GREEDY, PAPER
 
     metrics = evaluated(adapter, task, decoding=PAPER if decoding == "paper" else GREEDY, **options)
-    beside = f"\n{published()}" if "bleu" in metrics and task != "restaurants" else ""
-    tell({"metrics": metrics} if as_json else _metrics(metrics) + beside)
+    tell({"metrics": metrics} if as_json else "\n".join([_metrics(metrics), *plugins.notes(task, metrics)]))
 
 
 @commands.command()

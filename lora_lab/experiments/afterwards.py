@@ -7,13 +7,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.forgetting import perplexity_on
 from lora_lab.files import remembered
 from lora_lab.methods.adapters import load_adapter
 from lora_lab.training import device
+from lora_lab.training.batches import Row, encode
+from lora_lab.training.evaluate import evaluate
 from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.own_file import fingerprint
@@ -23,6 +25,25 @@ from lora_lab.training.tasks import load_task
 
 Values = dict[str, Any]
 EVERY = 10**9  # test texts, at most
+ROWS = 32  # texts of another kind, where nobody says how many
+
+
+def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: str, rows: int = ROWS) -> float:
+    """Perplexity of a causal model, with whatever it carries, on the first so many test texts of a task.
+
+    Raises: BadValue for a task with labels; NotFound for one that is not there.
+    """
+    device = str(next(model.parameters()).device)
+    score = evaluate(model, held_out(task, rows, tokenizer), int(tokenizer.pad_token_id), device)
+    return score.metrics["perplexity"]
+
+
+def held_out(task: str, rows: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """The first so many test texts of a language-modelling task, as tokens. Raises: as `perplexity_on`."""
+    data = load_task(task)
+    if data.labels or rows < 1:
+        raise BadValue(f"forgetting asks for running text, at least one row of a task such as shakespeare, not {task}")
+    return encode(data.test.at(range(min(rows, len(data.test)))), data, tokenizer)
 
 
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:

@@ -1,7 +1,7 @@
-"""What a tuned model says, scored: slot errors first, then how like the references its sentences are.
+"""What a tuned model says, scored: by the scorers of plugins first, then how like the references its sentences are.
 
-A sentence can be fluent, near its references and wrong about the price, so the slot error rate comes first. The same is
-asked of the model with its adapter switched off, for what was there before.
+A sentence can be fluent, near its references and wrong about the price, so a slot error rate comes first.
+The same is asked of the model with its adapter switched off, for what was there before.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lora_lab import plugins
 from lora_lab.errors import BadValue
-from lora_lab.experiments.slot_errors import kinds_of, matcher_of, slot_errors
-from lora_lab.experiments.text_scores import NAMES, check_installed, text_scores
+from lora_lab.experiments.text_scores import check_installed, text_scores
 from lora_lab.training.generate import GREEDY, Decoding, generate
 from lora_lab.training.meanings import parse
 from lora_lab.training.tasks import Task
 from lora_lab.training.train import open_adapter
 
 PROMPTS = 64
-METRICS = ("slot_errors", *NAMES)
 
 
 def scored(
@@ -32,8 +31,8 @@ def scored(
 ) -> dict[str, Any]:
     """What a model answers to the first `prompts` meanings of the test split, and how good that is.
 
-    Returns slot_errors (errors over slots, see `slot_errors.py`), bleu, chrf, rouge_l, nist; n, the number of answers;
-    kinds, how many slots are right, missing, wrong, added; and texts: meaning, text and slots of each answer.
+    Returns the metrics of plugins' scorers, bleu, chrf, rouge_l, nist; n, the number of answers; the scorers' details;
+    and texts: meaning and text of each answer, with what the scorers say of it.
     Raises: BadValue for a task without meanings, for fewer than one prompt, or where a package that scores is missing.
     """
     check_scorable(task)
@@ -42,16 +41,16 @@ def scored(
     rows: Any = task.test  # its prompts are meanings, and no chats
     asked, references = rows.prompts[:prompts], rows.references[:prompts]
     texts = generate(model, tokenizer, asked, decoding)
-    meanings = [parse(prompt) for prompt in asked]
-    matcher = matcher_of(parse(prompt) for prompt in {*rows.prompts, *task.train.prompts})
-    judged = [matcher.judge(meaning, text) for meaning, text in zip(meanings, texts, strict=True)]
-    each = zip(meanings, texts, judged, strict=True)
+    found = plugins.scores(task, asked, texts)
+    answers = [{"meaning": str(parse(prompt)), "text": text} for prompt, text in zip(asked, texts, strict=True)]
+    for scores in found:
+        answers = [{**answer, **own} for answer, own in zip(answers, scores.each, strict=True)]
     return {
-        "slot_errors": slot_errors(judged),
+        **{name: value for scores in found for name, value in scores.metrics.items()},
         **text_scores(texts, references),
         "n": len(texts),
-        "kinds": kinds_of(judged),
-        "texts": [{"meaning": str(meaning), "text": text, "slots": dict(j.slots)} for meaning, text, j in each],
+        **{name: value for scores in found for name, value in scores.details.items()},
+        "texts": answers,
     }
 
 
@@ -72,4 +71,4 @@ def evaluated(
     if not opened.task.generates:
         return opened.metrics()
     said = scored(opened.model, opened.tokenizer, opened.task, prompts, decoding)
-    return opened.metrics() | {name: said[name] for name in (*METRICS, "n")}
+    return opened.metrics() | {name: value for name, value in said.items() if isinstance(value, int | float)}

@@ -7,7 +7,7 @@
 
 Case does not count for BLEU and NIST, as in the E2E challenge's own script; its other details differ, so figures
 compare within the lab and only roughly with the paper's. All papers but the first were not read here; the packages do
-the computing. METEOR and CIDEr need Java tools: `published` has the paper's.
+the computing. METEOR and CIDEr need Java tools.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from importlib.util import find_spec
 from itertools import zip_longest
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.paper import table
 
 NAMES = ("bleu", "chrf", "rouge_l", "nist")
-PRINTED = {"bleu": "BLEU", "nist": "NIST", "meteor": "MET", "rouge_l": "ROUGE-L", "cider": "CIDEr"}  # in table 3
 _PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nltk"}
 
 
@@ -43,17 +41,6 @@ def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> di
         "rouge_l": rouge_l(texts, references),
         "nist": nist(texts, references),
     }
-
-
-def published() -> str:
-    """The paper's own figures on E2E as a table, METEOR and CIDEr among them, which are not computed here."""
-    rows = [row for row in table("table3").records() if row["model"] == "GPT-2 M"]
-    lines = [f"{'published for GPT-2 medium on E2E':34}{''.join(f'{name:>9}' for name in PRINTED)}"]
-    lines += [
-        f"{row['method']}, {row['trainable']}".ljust(34) + "".join(f"{row[column]:9g}" for column in PRINTED.values())
-        for row in rows
-    ]
-    return "\n".join([*lines, "(Hu et al. 2021, table 3, by E2E's own script)"])
 
 
 def check_installed() -> None:

@@ -9,8 +9,8 @@
     captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; ours
     FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
                   `pairs.py`), or a .txt for language modelling
-    FOLDER        the E2E NLG challenge's files, see `e2e.py`; or their hub id, where the hub may be asked
-    glue:TASK:FOLDER   GLUE's own files, see `glue.py`; held out is its dev set alone, whose labels are known
+
+Other names, such as those of GLUE's and E2E's own files, are read by plugins, see `plugins.py`.
 
 Splits are seeded; a text that stands twice is kept once, so that no test row was trained on. Rates and ranks are
 chosen on `validation`; `test` is scored once, at the end.
@@ -27,15 +27,15 @@ from typing import Any
 
 import pandas as pd
 
+from lora_lab import plugins
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.training import e2e, glue, own_file, pairs, restaurants
+from lora_lab.training import own_file, pairs, restaurants
 from lora_lab.training.assets import asset_path
 from lora_lab.training.chat import Prompt
 from lora_lab.training.restaurants import Example
 from lora_lab.training.text_files import text_of
 
 SPLITS = ("train", "validation", "test")
-HUB_ID = r"[\w-]+/[\w-]+"  # owner and name
 SHORTEST = 4  # tokens: two of them are an encoder's own marks, and below two its tokenizer does not cut at all
 VALIDATED = 100  # meanings; E2E has 547, and they are scored again and again
 
@@ -114,7 +114,7 @@ def load_task(
     label: str = "label",
     download: bool = False,
 ) -> Task:
-    """A bundled task by name, or a task from a file of one's own, or E2E from a folder.
+    """A bundled task by name, a task from a file of one's own, or one that a plugin reads.
 
     seed        decides which rows are held out, where a data set does not say; runs compare only when they share it
     text, label the columns of an own file; a column "split" (train, validation, test) is used where there is one
@@ -128,17 +128,14 @@ def load_task(
         rows = _unique(known.read())
         return _task(name, rows, known.labels, max_length or known.max_length, known.held_out, seed)
     if name == "restaurants":
-        return _generation(name, {split: restaurants.make(split) for split in SPLITS}, max_length)
+        return generation(name, {split: restaurants.make(split) for split in SPLITS}, max_length)
     if name in pairs.VOICES:
         return _chats(name, pairs.voice(name), max_length)
-    if name.startswith(glue.PREFIX):
-        return _glue(name, max_length)
     path = Path(name).expanduser()
-    if name and path.is_dir():
-        return _generation(name, e2e.read_folder(path), max_length)
     if not path.is_file():
-        if re.fullmatch(HUB_ID, name):
-            return _generation(name, e2e.read_hub(name, download=download), max_length)
+        plugged: Task | None = plugins.task(name, max_length=max_length, download=download)
+        if plugged is not None:
+            return plugged
         raise NotFound(
             f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, or "
             "give a .csv, .jsonl or .txt"
@@ -219,8 +216,11 @@ TASKS = {
 # ---- meanings to be said
 
 
-def _generation(name: str, examples: Mapping[str, Sequence[Example]], max_length: int | None) -> Task:
-    """Training has a row for each reference; held out there is one for each meaning, with all its references."""
+def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length: int | None) -> Task:
+    """A task of meanings to be said, from the examples of each split.
+
+    Training has a row for each reference; held out there is one for each meaning, with all its references.
+    """
     train = [(example, text) for example in examples["train"] for text in example.references]
     few = examples["validation"][:: max(1, len(examples["validation"]) // VALIDATED)]
     held_out = {
@@ -243,21 +243,6 @@ def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: in
         for split, some in splits.items()
     }
     return Task(name, (), max_length or 192, made["train"], made["validation"], made["test"])
-
-
-# ---- GLUE
-
-
-def _glue(name: str, max_length: int | None) -> Task:
-    """The labels of GLUE's test sets are not public: its dev set is both what is validated on and what is scored."""
-    asked, folder = glue.asked_for(name)
-    train, dev = (_pairs_of(glue.read(asked, folder, split)) for split in ("train", "dev"))
-    return Task(name, asked.labels, max_length or 128, train, dev, dev, asked.metrics)
-
-
-def _pairs_of(rows: Sequence[glue.Example]) -> Split:
-    seconds = tuple(row.second for row in rows if row.second is not None)
-    return Split(tuple(row.first for row in rows), tuple(row.label for row in rows), seconds=seconds)
 
 
 # ---- a user's own

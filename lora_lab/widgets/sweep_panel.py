@@ -19,10 +19,10 @@ from lora_lab.plots.sheet import Sheet
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Store
 from lora_lab.training.tasks import load_task
-from lora_lab.widgets.class_panel import HEAT, MapPanel, cells_table, drawing
 from lora_lab.widgets.controls import choice, offer
 from lora_lab.widgets.live_panel import ResumedPanel
 from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
+from lora_lab.widgets.map_panel import HEAT, MapPanel, cells_table, drawing
 from lora_lab.widgets.panel import FULL_WIDTH, cannot, escape, side_by_side, wrapped
 from lora_lab.widgets.shown import Shown
 from lora_lab.widgets.sweep_words import map_words, seeds_tables, seeds_words, standing

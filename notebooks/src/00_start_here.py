@@ -19,8 +19,8 @@
 # coarser `bf16`. The lab measures for a moment rather than guess: *ms a layer's step* is milliseconds per layer per training step. And it says whether the models and data have been fetched (`tweets` are for trials of your own, no lesson needs them).
 
 # %%
+from lora_course.classroom.room import room_for
 from lora_lab import workbench
-from lora_lab.room import room_for
 
 print(workbench.describe(workbench.examine()))
 print(room_for("00"))
@@ -61,8 +61,8 @@ guess_accuracy = None  # a number between 0 and 100
 # model is checked `validations` times on sentences it does not train on. `steps(200, 80)` is 200, or 80 when the lab itself is tested. *(No time to train? Write `run = reference("minilm-rt-r8")` in place of the `train` line.)*
 
 # %%
+from lora_course.lesson import compare, eta, reference, steps
 from lora_lab import LoRA, train
-from lora_lab.lesson import compare, eta, reference, steps
 
 print(eta(steps(200, 80)))
 run = train("minilm", "rt", LoRA(rank=8, alpha=16, targets=("q", "v")), lr=2e-3, steps=steps(200, 80), validations=steps(8, 2))
@@ -136,13 +136,13 @@ assert abs(again["accuracy"] - run.metrics["accuracy"]) <= may_differ
 # Work it out by hand: `A` is 8 x 384, `B` is 384 x 8.
 
 # %% exercise
-from lora_lab.checks import check_trainable_parameters
+from lora_course.checks import check_trainable_parameters
 
 adapter_parameters = ...  # a number
 check_trainable_parameters(adapter_parameters)
 
 # %% solution
-from lora_lab.checks import check_trainable_parameters
+from lora_course.checks import check_trainable_parameters
 
 adapter_parameters = 6 * 2 * (8 * 384 + 384 * 8)
 check_trainable_parameters(adapter_parameters)
@@ -169,13 +169,13 @@ run.adapter_parameters  # what the lab counted
 # Optimizer state: numbers that the optimizer keeps for each one it trains.)*
 
 # %% exercise
-from lora_lab.checks import check_contradictions
+from lora_course.checks import check_contradictions
 
 contradictions = ...  # for example {(1, 8), (2, 4), (5, 6)}
 check_contradictions(contradictions)
 
 # %% solution
-from lora_lab.checks import check_contradictions
+from lora_course.checks import check_contradictions
 
 contradictions = {(2, 3), (3, 6), (4, 5), (6, 7)}
 check_contradictions(contradictions)
@@ -199,7 +199,7 @@ assert (A @ B).shape == (8, 8)  # A first and B second, each as in this lab, wou
 # stored: they are computed when you ask, and can change when you change the assumptions. You will meet more of them; lesson 15 has all.
 
 # %%
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("1")
 said

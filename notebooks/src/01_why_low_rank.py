@@ -10,10 +10,10 @@
 # %%
 import numpy as np
 
-from lora_lab import checks
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import compare
 from lora_lab.accounting.low_rank import decompose, energy_kept, rank_for_energy, shuffled, spectrum, truncated
-from lora_lab.lesson import compare
-from lora_lab.room import room_for
 from lora_lab.widgets.matrices import picture, update, weight
 from lora_lab.widgets.rank_panel import RankPanel
 
@@ -227,8 +227,8 @@ assert all(energy_kept(values, 2) > 2 * random for values in spectra.values())
 # %%
 import torch
 
+from lora_course.lesson import reference
 from lora_lab import load_adapter, load_model, load_task, load_tokenizer
-from lora_lab.lesson import reference
 
 
 def alike(x):
@@ -287,7 +287,7 @@ for r in (8, 1):
     except ValueError as error:
         print(f"r = {r}: {error}")
 
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("1", rank=1)  # the sentence as a card; its verdict is computed here, and at rank 1 there is a note
 said

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import compare, eta, steps
 from lora_lab import LoRA, load_model, load_task, load_tokenizer
-from lora_lab import checks
-from lora_lab.lesson import compare, eta, steps
-from lora_lab.room import room_for
 
 print(room_for("02"))
 torch.manual_seed(0)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from lora_lab import BitFit, Bottleneck, FullFineTuning, IA3, LoRA, NotFound, PrefixTuning, PromptTuning, checks, params
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import compare, reference
+from lora_course.plots.savings import times_fewer
+from lora_lab import BitFit, Bottleneck, FullFineTuning, IA3, LoRA, NotFound, PrefixTuning, PromptTuning, params
 from lora_lab.accounting.models import architecture_of, zoo_names
 from lora_lab.accounting.parameters import break_even_rank, storage
-from lora_lab.lesson import compare, reference
-from lora_lab.plots.savings import times_fewer
-from lora_lab.room import room_for
 from lora_lab.widgets.savings_panel import SavingsPanel
 
 
@@ -450,7 +451,7 @@ print({f"GPT-3, r = {r}": f"{c.total / c.trainable:,.0f} times fewer" for r, c i
 base, adapter = everything.total * 2 / 1e9, everything.trainable * 2 / 1e6  # bf16
 print(f"Llama-2-70B: base {base:.0f} GB; file {adapter:.0f} MB; to train {everything.trainable * 16 / 1e9:.1f} GB beside the base")
 
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("4")  # the claim as a card: it depends on what is counted; claim("4", counted="file") is true
 said

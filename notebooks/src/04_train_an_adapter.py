@@ -8,9 +8,9 @@
 
 # %%
 # On Colab, first in a cell of its own: %pip install, with the lab's wheel; see docs/install.md
-from lora_lab import colab
-from lora_lab.lesson import compare, eta, reference, seed_of, steps
-from lora_lab.room import room_for
+from lora_course.classroom import colab
+from lora_course.classroom.room import room_for
+from lora_course.lesson import compare, eta, reference, seed_of, steps
 
 colab.ready()  # elsewhere than on Colab it does nothing
 print(eta(steps(400)))
@@ -79,7 +79,7 @@ assert run.adapter_parameters + run.head_parameters == run.trainable < run.total
 
 
 # %% exercise
-from lora_lab import checks
+from lora_course import checks
 
 
 def standard_error(p, n):
@@ -90,7 +90,7 @@ checks.check_standard_error(standard_error)
 
 
 # %% solution
-from lora_lab import checks
+from lora_course import checks
 
 
 def standard_error(p, n):
@@ -211,7 +211,7 @@ for name, m in adapted.items():
     print(f"{name:16} |A| {A.norm():.2f}, |B| {B.norm():.2f}, |BA| / (|A| |B|) {together[name]:.2f}")
 
 # %% claim
-from lora_lab.lesson import FAST
+from lora_course.lesson import FAST
 
 assert FAST or run.recipe.lr > 2e-3 or min(together["layer.5.query"], together["layer.5.value"]) > max(list(together.values())[:10])
 

@@ -16,9 +16,10 @@
 import torch
 from torch import nn
 
-from lora_lab import FullFineTuning, LoRA, PromptTuning, checks, memory, params
-from lora_lab.lesson import compare
-from lora_lab.room import room_for
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import compare
+from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 
 GiB, MiB = 2**30, 2**20
 print(room_for("05"))
@@ -248,7 +249,7 @@ for bits in (4.127, 3, 2):
 assert fits == {4.127: False, 3: False, 2: True}
 
 # %%
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("8")  # the claim as a card, its verdict computed here; try claim("8", gpu_gb=48)
 said

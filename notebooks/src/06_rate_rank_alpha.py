@@ -16,9 +16,10 @@
 # What a sweep has finished stays in a folder. Interrupt it and run it again: it resumes.
 
 # %%
-from lora_lab import Grid, checks, sweep, verdict
-from lora_lab.lesson import FAST, catch_up, compare, eta, small, steps, workplace
-from lora_lab.room import room_for
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, catch_up, compare, eta, small, steps, workplace
+from lora_lab import Grid, sweep, verdict
 
 store = workplace("06")
 task = small("rt", store, rows=120)
@@ -122,7 +123,7 @@ checks.check_same_rate(same_rate)
 # other after 1, 10 and 100 steps.
 
 # %%
-from lora_lab.experiments.capacity import recover, student, teacher
+from lora_course.experiments.capacity import recover, student, teacher
 
 secret, apart = teacher(rank=8), {}
 for n in (1, 10, 100):
@@ -152,8 +153,8 @@ heat_map(ridge.frame, "alpha", "lr", title=f"Rank 8, validation accuracy (%){mar
 # %%
 import pandas as pd
 
+from lora_course.experiments.ridge import best_rate_slopes
 from lora_lab.errors import BadValue
-from lora_lab.experiments.ridge import best_rate_slopes
 
 best = best_rate(ridge.frame, by=["alpha"]).groupby("alpha").lr.first()
 print("best cells:", {f"alpha {alpha:g}": float(lr) for alpha, lr in best.items()}, f"; exercise 1, with more seeds: {chosen_by.idxmax():g}")
@@ -227,7 +228,7 @@ small_rank, large_rank = (by_rank.at(rank=rank, lr=chosen.lr[rank]) for rank in 
 answer = verdict(large_rank, small_rank, margin=0.015)
 print("rank 32 against rank 1:", answer, mark)
 
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("6a")  # "r = 8 is typically enough", judged by our runs, the paper's table 6 and updates of a known rank
 said
@@ -313,7 +314,7 @@ picture
 guess_coins = None  # percent
 
 # %%
-from lora_lab.experiments.capacity import memorise
+from lora_course.experiments.capacity import memorise
 
 (learned,) = memorise([1], n=16 if FAST else 512, steps=steps(150, 2)).learned
 print(compare("rank 1 gives back", guess_coins, 100 * learned, "%"), mark)

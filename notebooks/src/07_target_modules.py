@@ -8,10 +8,11 @@
 # **Before this:** lesson 03 (counting) and 06 (the rate comes first).
 
 # %%
-from lora_lab import Grid, LoRA, checks, params, sweep, verdicts
-from lora_lab.lesson import FAST, catch_up, compare, small, steps, workplace
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, catch_up, compare, small, steps, workplace
+from lora_lab import Grid, LoRA, params, sweep, verdicts
 from lora_lab.plots import sweeps
-from lora_lab.room import room_for
 
 store = workplace("07")
 task = small("rt", store)
@@ -188,7 +189,7 @@ assert apart == ["q", "k", "q,k"] and on_mnli == ["q", "k", "v", "q,k,v,o"]
 assert paper["q,k,v,o"][2] > paper["q,v"][2] > max(paper[t][2] for t in ("q", "k", "v"))  # on MNLI all four lie above
 
 # %%
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("9a")  # "q and v are the right default": our sweep, table 5, and two reports on larger models, a case each
 said

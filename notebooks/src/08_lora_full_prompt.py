@@ -8,9 +8,10 @@
 # **Before this:** lesson 04 (training), 05 (memory), 06 (the rate comes first).
 
 # %%
-from lora_lab import checks, params, sweep, verdict
-from lora_lab.lesson import FAST, compare, eta, reference_comparison, small, steps, workplace
-from lora_lab.room import room_for
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, eta, reference_comparison, small, steps, workplace
+from lora_lab import params, sweep, verdict
 
 store = workplace("08")
 task = small("rt", store, rows=120)
@@ -229,7 +230,7 @@ for kind in ("better", "equivalent", "undecided", "worse"):
     print(f"{kind:10} against full:", ", ".join(name for name, own in kinds.items() if own == kind) or "none")
 
 # %%
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("13")  # the claim over four sources; the question is whether LoRA is behind by more than the margin
 said
@@ -345,8 +346,8 @@ assert FAST or by_rate > 2  # the rate alone moves it by more than seeds do
 # With 50 sentences in place of 6,000, is there still something to gain over the head? Three draws of 50, the same for both methods. How far apart do the draws of one method lie?
 
 # %%
+from lora_course.experiments.little import little
 from lora_lab import HeadOnly
-from lora_lab.experiments.little import little
 
 few = little({HeadOnly(): 1e-2, LoRA(): 2e-3}, task=task, examples=[50], subsets=2 if FAST else 3, steps=terms["steps"], store=store / "little")
 print(few)
@@ -373,7 +374,7 @@ assert len(few.frame) == 2 * (2 if FAST else 3)
 # %%
 FORGET = False
 if FORGET:
-    from lora_lab.experiments.forgetting import forgetting
+    from lora_course.experiments.forgetting import forgetting
 
     rates_of = {LoRA(): 1e-3, FullFineTuning(): 5e-5}
     print(forgetting(rates_of, task="kjv", other="shakespeare", seeds=[0], steps=steps(60, 4), rows=16, store=store / "forgetting"))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from lora_lab import checks, load_adapter, load_model, load_task, load_tokenizer
-from lora_lab.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
-from lora_lab.room import room_for
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
+from lora_lab import load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.training.models import weight_bytes
 from lora_lab.training.quiet import quiet
 
@@ -160,9 +161,9 @@ assert 0 < report.rounding < 0.1 and changed <= 10
 # That is little, because *this* adapter is large: it trained at a high rate on a small model. What of a gentler one? We take one of its matrices, make its update smaller and smaller, and merge.
 
 # %%
+from lora_course.plots.merging import rounding_picture
 from lora_lab.methods.lora import lora_layers
 from lora_lab.methods.merge_report import rounding_of
-from lora_lab.plots.merging import rounding_picture
 
 layer = lora_layers(model)[0]
 W, update = layer.frozen_weight(), layer.delta_weight()
@@ -206,7 +207,7 @@ for rows in (1, 8 if FAST else 32):
 work = {name: operations(way) for name, way in asked(1).items()}
 print("operations:", {name: f"{count / work['base'] - 1:+.1%}" for name, count in work.items()})
 
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("10a")  # the abstract's sentence, over three ways to hold the base; 10b says the like of swapping
 said

@@ -11,9 +11,10 @@ import time
 
 import torch
 
-from lora_lab import checks, load_model, load_task, load_tokenizer
-from lora_lab.lesson import FAST, compare, reference_styles, small, steps, workplace
-from lora_lab.room import room_for
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, reference_styles, small, steps, workplace
+from lora_lab import load_model, load_task, load_tokenizer
 
 print(room_for("10"))
 store = workplace("10")
@@ -163,8 +164,8 @@ assert run.head_parameters == 0 and run.adapter_parameters == 30 * 8 * ((576 + 5
 # Tune as many as you have time for in the next cell: choose the voices. How many adapter files weigh as much as the base's one file?
 
 # %%
+from lora_course.experiments.styles import file_sizes
 from lora_lab import LoRA, train
-from lora_lab.experiments.styles import file_sizes
 
 OTHERS = () if FAST else ("json", "preacher")  # take one away if time is short; with FAST=1 there are none
 adapters = {"captain": run.adapter}
@@ -186,7 +187,7 @@ checks.check_adapters_per_base(sizes["base"] / sizes["captain"], sizes)
 # Ask a question of yours, too.
 
 # %%
-from lora_lab.widgets.style_panel import StylePanel
+from lora_course.panels.style_panel import StylePanel
 
 asking = StylePanel(adapters, questions=asked, longest=steps(60, 12))
 asking.show()
@@ -224,8 +225,8 @@ assert reference["questions"] == asked
 # **Predict:** is the captain's adapter better or worse than the *base* at the preacher's answers? And at the JSON writer's?
 
 # %%
-from lora_lab.experiments.styles import own_is_lowest, perplexities
-from lora_lab.plots.styles import perplexity_table
+from lora_course.experiments.styles import own_is_lowest, perplexities
+from lora_course.plots.styles import perplexity_table
 
 table = reference["perplexity"]
 print("the captain's adapter on the preacher:", f"{table['captain']['preacher']:.1f}", " the base on him:", f"{table['base']['preacher']:.1f}")
@@ -246,7 +247,7 @@ assert all(reference["heard"][name][name] == max(reference["heard"][name].values
 # the *written* held-out answers.
 
 # %%
-from lora_lab.experiments.styles import our_ear
+from lora_course.experiments.styles import our_ear
 
 for name, task in voices.items():
     print(f"{name:9} written, heard as", {voice: f"{share:.0%}" for voice, share in our_ear().shares(task.test.texts).items()})
@@ -259,7 +260,7 @@ assert all(our_ear().shares(task.test.texts)[name] > 0.9 for name, task in voice
 # Now the same table of *your* adapters.
 
 # %%
-from lora_lab.experiments.styles import off_is_base
+from lora_course.experiments.styles import off_is_base
 
 bank = asking.bank  # the base and adapters that answered above: opened once more they would take half a gigabyte more
 rows_scored = 4 if FAST else 0  # 0: all
@@ -274,7 +275,7 @@ assert own_is_lowest(yours)
 # An adapter stands *beside* the weights. With none in use, does the base answer as it did **before**? Not "about": to the bit.
 
 # %%
-from lora_lab.experiments.styles import plain_of
+from lora_course.experiments.styles import plain_of
 
 again = plain_of(bank)  # the base once more, from its files
 ahoy = tokenizer("ahoy", return_tensors="pt").to(bank.model.device)
@@ -346,7 +347,7 @@ checks.check_own_pairs(mine)
 # You will read that. You have done both at once in this lesson. Are they one thing? The card trains one small layer in each of the ways that would be impossible if they were.
 
 # %%
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("17")
 said

@@ -9,9 +9,10 @@
 
 # %%
 import torch
-from lora_lab import LoRA, checks, load_model, memory
-from lora_lab.lesson import FAST, catch_up, compare, eta, reference_comparison, small, steps, workplace
-from lora_lab.room import room_for
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, catch_up, compare, eta, reference_comparison, small, steps, workplace
+from lora_lab import LoRA, load_model, memory
 
 print(room_for("11"))
 store = workplace("11")
@@ -95,8 +96,8 @@ assert held.packed.numel() == weight.numel() / 2  # bytes
 guess_int4, guess_one_block = None, None  # per cent of NF4's error; times
 
 # %%
-from lora_lab.experiments.bits import weight_errors
-from lora_lab.plots.bits import levels_among_weights
+from lora_course.experiments.bits import weight_errors
+from lora_course.plots.bits import levels_among_weights
 
 errors = weight_errors(("nf4", "int4"))
 print(compare("int4's error in per cent of NF4's", guess_int4, 100 * errors["int4"] / errors["nf4"], "%"))
@@ -217,7 +218,7 @@ assert abs(predicted.peak / real.peak - 1) < 0.03 and abs(traced.peak / real.pea
 # **What it costs** is time and exactness. Time: W is dequantized twice a step. Beside many tokens that is the smaller part of the work; beside few it is nearly all of it.
 
 # %%
-from lora_lab.lesson import milliseconds
+from lora_course.lesson import milliseconds
 
 plain = nn.Linear(1536, 384).requires_grad_(False)
 coded = {"bitsandbytes' kernel" if bnb.module() else "ours": QuantizedLinear(plain), "our own code": QuantizedLinear(plain, fast=False)}
@@ -242,8 +243,8 @@ print({name: f"{error:.1%}" for name, error in errors.items()})
 guess_bits = None  # 8, 4, 3 or 2
 
 # %%
-from lora_lab.experiments.bits import CURVE, bits_curve
-from lora_lab.plots.bits import quality_against_bits
+from lora_course.experiments.bits import CURVE, bits_curve
+from lora_course.plots.bits import quality_against_bits
 
 print(catch_up("bits", store))
 reference = bits_curve(store=store)  # finds all of them done
@@ -357,7 +358,7 @@ assert torch.tensor(70_000.0).half().isinf() and torch.tensor(1e-8).half() == 0 
 guess_lost = None  # per cent
 
 # %%
-from lora_lab.lesson import reference as reference_run
+from lora_course.lesson import reference as reference_run
 from safetensors.torch import load_file
 
 tensors = load_file(f"{reference_run('minilm-rt-r8').adapter}/adapter_model.safetensors")
@@ -408,7 +409,7 @@ for eps in (1e-8, 1e-4):
     print(f"eps {eps:g}, in fp16 {torch.tensor(eps).half().item():g}: A is {ones.tolist()}")
 print("you said", guess_default, "and", guess_larger)
 
-from lora_lab.lesson import claim
+from lora_course.lesson import claim
 
 said = claim("16")  # "train the adapter in fp16": a student whose A, B and moments are kept in fp16, without loss scaling, at three eps
 said

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 
-from lora_lab import LoRA, checks, load_adapter, load_model
-from lora_lab.checks.debugging import NAMES
+from lora_course import checks
+from lora_course.checks.debugging import NAMES
+from lora_course.classroom.room import room_for
+from lora_course.experiments.broken import PATIENTS, checkpointing, largest_b, patient
+from lora_course.lesson import compare
+from lora_lab import LoRA, load_adapter, load_model
 from lora_lab.errors import BadValue
-from lora_lab.experiments.broken import PATIENTS, checkpointing, largest_b, patient
-from lora_lab.lesson import compare
-from lora_lab.room import room_for
 from lora_lab.training.assets import shipped
 
 print(room_for("12"))

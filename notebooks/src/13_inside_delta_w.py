@@ -11,9 +11,10 @@
 import numpy as np
 import pandas as pd
 
-from lora_lab import FullFineTuning, LoRA, Recipe, checks, train
-from lora_lab.lesson import FAST, compare, eta, reference_comparison, reference_microscope, small, steps, workplace
-from lora_lab.room import room_for
+from lora_course import checks
+from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, eta, reference_comparison, reference_microscope, small, steps, workplace
+from lora_lab import FullFineTuning, LoRA, Recipe, train
 from lora_lab.training.runs import Store
 
 store = Store(workplace("13"))
@@ -64,9 +65,9 @@ guess_random = None  # percent right with the random update, nothing cut
 guess_for_gain, guess_for_energy = None, None  # directions, of 384
 
 # %%
-from lora_lab.experiments.microscope import RANKS, Microscope, views_from
-from lora_lab.experiments.truncation import specimen_of
-from lora_lab.widgets.microscope_panel import MicroscopePanel
+from lora_course.experiments.microscope import RANKS, Microscope, views_from
+from lora_course.experiments.truncation import specimen_of
+from lora_course.panels.microscope_panel import MicroscopePanel
 
 whole, thin = (specimen_of(name, runs[key].adapter, task) for name, key in (("full", "full"), ("LoRA", "lora")))
 specimens = [whole, thin, whole.random()] if not FAST else [whole, thin]
@@ -145,7 +146,7 @@ assert scope.look("full", 384) is scope.look("full", 999) and not scope.views.fl
 # Two curves of the same cuts. We looked at powers of two, so each answer lies between two ranks:
 
 # %%
-from lora_lab.plots.truncation import microscope_picture
+from lora_course.plots.truncation import microscope_picture
 
 ranks, accuracies, energies = ours.curve("full")
 low, high = accuracies[0], accuracies[-1]
@@ -183,8 +184,8 @@ checks.check_what_is_shown("a")
 # `relative` $|\Delta W| / |W|$, `rank_for_90` the number of directions that hold 90 % of the energy.
 
 # %%
-from lora_lab.experiments.inside import sizes
-from lora_lab.experiments.updates import updates_of
+from lora_course.experiments.inside import sizes
+from lora_course.experiments.updates import updates_of
 
 lora = updates_of(runs["lora"])
 mine, whose = (pd.DataFrame(reference["sizes"]["lora"]), "reference") if FAST else (sizes(lora), "yours")  # four steps show nothing
@@ -208,7 +209,7 @@ assert (mine.stable_rank <= 8.001).all() and table["lora"] > 3 * table["full"] a
 # The picture shows the extreme case: `query` of the last layer, where full fine-tuning needs the fewest.
 
 # %%
-from lora_lab.plots.subspaces import spectra
+from lora_course.plots.subspaces import spectra
 
 q0 = "bert.encoder.layer.5.attention.self.query"
 seen = {"full, layer 5 query": np.array(reference["spectra"]["full"][q0]), "LoRA of rank 8": np.array(reference["spectra"]["lora"][q0])}
@@ -261,7 +262,7 @@ by_chance = 64 / 384
 checks.check_chance(by_chance)
 
 # %%
-from lora_lab.experiments.subspace import expected_phi, phi_grid, random_directions
+from lora_course.experiments.subspace import expected_phi, phi_grid, random_directions
 
 drawn = [phi_grid(random_directions(384, 8, seed), random_directions(384, 64, 1000 + seed))[-1, -1] for seed in range(20)]
 print(f"twenty draws: {np.mean(drawn):.3f}, from {min(drawn):.3f} to {max(drawn):.3f}; for GPT-3, d = 12,288: {64 / 12288:.4f}")
@@ -294,8 +295,8 @@ assert one["A at the start"]["corner"][first] > 0.99 and abs(two["A at the start
 # long. So compare **two seeds**, and look at the rows of the product $BA$: they are sorted by how strongly the update answers, and what B ignores comes last.
 
 # %%
-from lora_lab.experiments.inside import above_chance
-from lora_lab.plots.subspaces import phi_maps
+from lora_course.experiments.inside import above_chance
+from lora_course.plots.subspaces import phi_maps
 
 grids = {f"{of}, layer 5 query": np.array(two[of]["grids"][other]) for of in ("A", "rows of B A")}
 strongest = {of: np.mean(list(two[of]["first"].values())) for of in two}
@@ -326,9 +327,9 @@ checks.check_amplification(..., ...)
 checks.check_amplification(6.91 / 0.32, 6.91 / (4 * 61.95 / 12288))
 
 # %%
-from lora_lab.experiments.inside import amplified
-from lora_lab.experiments.subspace import Amplification
-from lora_lab.plots.subspaces import amplification_bars
+from lora_course.experiments.inside import amplified
+from lora_course.experiments.subspace import Amplification
+from lora_course.plots.subspaces import amplification_bars
 
 mine = {rank: amplified(lora, rank)[other] for rank in (1, 4, 8)}
 held = {}
@@ -355,8 +356,8 @@ assert all(one.in_update <= one.in_weight + 1e-9 for one in mine.values())  # W'
 # And this LoRA is a hot one, of one rank.
 
 # %%
-from lora_lab.experiments.subspace import Intruders
-from lora_lab.plots.subspaces import intruder_dots
+from lora_course.experiments.subspace import Intruders
+from lora_course.plots.subspaces import intruder_dots
 
 shown = ("full, LoRA's loss", "lora", "random like lora")
 cosines = {name: [Intruders(np.array(c), 0.6) for c in reference["intruders"][name].values()] for name in shown}
@@ -382,8 +383,8 @@ assert counts["lora"] > counts["random like lora"] >= counts["full, LoRA's loss"
 guess_d = None
 
 # %%
-from lora_lab.experiments.intrinsic import Point, intrinsic_dimension
-from lora_lab.plots.intrinsic import intrinsic_picture
+from lora_course.experiments.intrinsic import Point, intrinsic_dimension
+from lora_course.plots.intrinsic import intrinsic_picture
 
 points = [Point(**point) for point in reference["intrinsic"]["points"]]
 full_test = reference["runs"]["full, LoRA's loss"]["metrics"]["accuracy"]  # full fine-tuning for as many steps, 200

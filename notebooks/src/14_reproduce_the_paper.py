@@ -8,11 +8,10 @@
 # **Before this:** lessons 06 to 08 (rates, matrices, fair comparisons) and 13 (inside the update).
 
 # %%
-from lora_lab import checks
-from lora_lab.experiments import paper
-from lora_lab.experiments.reproduce import item, items
-from lora_lab.lesson import FAST, compare, milliseconds, operations, reference_reproductions, workplace
-from lora_lab.room import room_for
+from lora_course import checks, paper
+from lora_course.classroom.room import room_for
+from lora_course.lesson import FAST, compare, milliseconds, operations, reference_reproductions, workplace
+from lora_course.paper.reproduce import item, items
 
 store = workplace("14")
 mark = " (illustration)" if FAST else ""
@@ -195,14 +194,14 @@ paper.table("table1").frame()[["batch", "seq", "FT/LoRA", "AdapterL_slower_%", "
 guess_one_row, guess_large, guess_merged = None, None, None  # percent slower
 
 # %%
-from lora_lab.experiments.reproduce.table1 import GRIDS, Latency, ways
+from lora_course.paper.reproduce.table1 import GRIDS, Latency, ways
 
 table1 = Latency(grids=GRIDS[-1:], most=8) if FAST else item("table1")
 print("The finding:", table1.finding)
 print("The rule:", table1.rule)
 
 # %%
-from lora_lab.experiments.reproduce.run import reproduce
+from lora_course.paper.reproduce.run import reproduce
 
 (yours,) = reproduce([table1], store / "reproduced", minutes=30 if FAST else 3, say=print)
 rounds = {row["name"]: row["yours"] for row in yours["rows"]}
@@ -214,7 +213,7 @@ assert yours["error"] is None and yours["standing"] in ("holds", "fails", "undec
 # %%
 from statistics import median
 
-from lora_lab.plots.reproduced import picture
+from lora_course.plots.reproduced import picture
 
 slower = {name: 100 * (median(ratios) - 1) for name, ratios in rounds.items()}
 (first, *_, last) = dict.fromkeys(name.rsplit(" ", 2)[0] for name in rounds if name.endswith("bottleneck H"))

@@ -8,10 +8,10 @@
 # **Before this:** whatever you have done of lessons 00 to 14. What you have not met, guess.
 
 # %%
-from lora_lab import checks
-from lora_lab.experiments.claims import card, judge, judge_all, load_cards
-from lora_lab.lesson import claim
-from lora_lab.room import room_for
+from lora_course import checks
+from lora_course.claims.cards import card, judge, judge_all, load_cards
+from lora_course.classroom.room import room_for
+from lora_course.lesson import claim
 
 print(room_for("15"))
 cards = load_cards()
@@ -88,7 +88,7 @@ print(f"the same word for {same} of {len(guessed)} guesses")
 assert {one.word for one in verdicts.values()} == {"true", "false", "depends", "undecided"}
 
 # %%
-from lora_lab.plots.verdicts import sheet
+from lora_course.plots.verdicts import sheet
 
 picture = sheet(verdicts, mine)
 picture
@@ -143,7 +143,7 @@ for name, premise in card("4").all_premises.items():
 # Try others. Choose a claim, change what it rests on, and watch the word. (The panel runs the experiment again at each change; those that train a layer take a second or two.)
 
 # %%
-from lora_lab.widgets.claim_card import ClaimCard
+from lora_course.panels.claim_card import ClaimCard
 
 panel = ClaimCard("14")
 panel
@@ -222,7 +222,7 @@ assert judge("17", methods="lora", objectives="sft").word == "undecided"  # from
 # change **one** premise so that your verdict turns. (Some sentences no fact about a model can turn: 1 is about notation, 6c is a theorem. Choose one about models, memory or files.)
 
 # %%
-from lora_lab.experiments.claim_tests import EXPERIMENTS, wanted
+from lora_course.claims.claim_tests import EXPERIMENTS, wanted
 
 for name in ("fits_on_card", "times_fewer", "adapter_size", "more_rank_holds_more"):
     print(f"{name}({', '.join(wanted(name))})\n    {EXPERIMENTS[name].__doc__.splitlines()[0]}")

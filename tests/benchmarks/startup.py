@@ -11,7 +11,7 @@ from statistics import median
 from tests.benchmarks.measure import goal, seconds, table
 
 IMPORT = ["-c", "import lora_lab, sys; sys.exit('torch' in sys.modules)"]  # fails when torch came along
-HELP = ["-m", "lora_lab", "--help"]
+HELP = ["-m", "lora_course", "--help"]
 
 
 def process(arguments: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lora_lab import cli
+from lora_course import cli
 
 
 @dataclass

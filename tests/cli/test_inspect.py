@@ -7,9 +7,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from lora_course.experiments.broken import patient
 from lora_lab.cli.inspect import inspect
 from lora_lab.errors import NotFound
-from lora_lab.experiments.broken import patient
 from lora_lab.training.assets import shipped
 
 SOUND = str(shipped("data/results/minilm-rt-r8"))

@@ -70,6 +70,6 @@ def test_columns_of_a_docstring_become_a_list_and_code_stays(api: ModuleType):
 
 
 def test_every_module_of_the_package_says_what_it_is():
-    for file in (ROOT / "lora_lab").rglob("*.py"):
+    for file in (*(ROOT / "lora_lab").rglob("*.py"), *(ROOT / "lora_course").rglob("*.py")):
         text = file.read_text(encoding="utf-8")
         assert not text.strip() or re.match(r'(#!.*\n)?("""|\'\'\')', text), f"{file} begins without a docstring"

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from lora_lab.cli import commands
+from lora_course.cli import commands
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")))

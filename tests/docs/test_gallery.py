@@ -19,7 +19,8 @@ PAGE = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
 BASES = {"Panel", "MapPanel", "LivePanel", "ResumedPanel", "Named", "Shown"}  # what panels are made of
 CLASSES = {
     match["name"]: file
-    for file in sorted((ROOT / "lora_lab" / "widgets").glob("*.py"))
+    for folder in ("lora_lab/widgets", "lora_course/panels")
+    for file in sorted((ROOT / folder).glob("*.py"))
     for match in re.finditer(
         r"^class (?P<name>\w+)\((?:\w*Panel|anywidget\.AnyWidget)[,)]", file.read_text(encoding="utf-8"), re.MULTILINE
     )

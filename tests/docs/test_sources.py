@@ -15,7 +15,8 @@ FIELDS = {"id", "link", "title", "what", "n", "self_selected", "read"}
 READ = ("in full", "in part", "abstract only", "not opened")
 QUOTING = (
     "README.md", "CITATION.cff", "data/README.md", "data/*/README.md", "data/results/*/README.md",
-    "data/claims/**/*.yaml", "data/paper/*.json", "docs/*.md", "notebooks/src/*.py", "lora_lab/**/*.py",
+    "data/claims/**/*.yaml", "data/paper/*.json", "docs/*.md", "notebooks/src/*.py",
+    "lora_lab/**/*.py", "lora_course/**/*.py",
 )  # fmt: skip
 FILES = sorted({path.relative_to(ROOT).as_posix() for pattern in QUOTING for path in ROOT.glob(pattern)})
 OURS = ("http://127.0.0.1", "http://www.w3.org")

@@ -32,11 +32,11 @@ grid = {"rank": (1, 8, 32), "alpha": 16, "lr": (5e-4, 1e-3, 2e-3, 5e-3), "seed":
 SweepPanel(store="school/ada/runs", **grid)
 """,
     "class": """
-from lora_lab.widgets.class_panel import ClassPanel
+from lora_course.panels.class_panel import ClassPanel
 ClassPanel("school")
 """,
     "compare": """
-from lora_lab.lesson import reference_comparison
+from lora_course.lesson import reference_comparison
 from lora_lab.widgets.compare_panel import ComparePanel
 panel = ComparePanel(store="compared")
 panel.live.found, panel.live.version = reference_comparison("minilm_rt"), 1  # as if it had been compared here
@@ -44,13 +44,13 @@ panel._paint()
 panel
 """,
     "microscope": """
-from lora_lab.experiments.microscope import views_from
-from lora_lab.lesson import reference_microscope
-from lora_lab.widgets.microscope_panel import MicroscopePanel
+from lora_course.experiments.microscope import views_from
+from lora_course.lesson import reference_microscope
+from lora_course.panels.microscope_panel import MicroscopePanel
 MicroscopePanel(views_from(reference_microscope()["views"]))
 """,
     "style": """
-from lora_lab.widgets.style_panel import StylePanel
+from lora_course.panels.style_panel import StylePanel
 panel = StylePanel({"captain": "voices/captain", "preacher": "voices/preacher"})
 panel.live.texts = {name: f"I am {name}, and the sky is blue. " * 4 for name in panel.live.texts}
 panel.live.tokens, panel.live.seconds, panel.live.state = 40, 2.5, "done"
@@ -58,7 +58,7 @@ panel._paint()
 panel
 """,
     "claim": """
-from lora_lab.widgets.claim_card import ClaimCard
+from lora_course.panels.claim_card import ClaimCard
 ClaimCard()
 """,
 }

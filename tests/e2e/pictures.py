@@ -44,13 +44,13 @@ grid = {"rank": (1, 8, 32), "alpha": 16, "lr": (5e-4, 1e-3, 2e-3, 5e-3), "seed":
 SweepPanel(store="sweep", **grid)
 """,
     "class": """
-from lora_lab.widgets.class_panel import ClassPanel
+from lora_course.panels.class_panel import ClassPanel
 panel = ClassPanel("class")
 panel.view.value = "rank x rate"
 panel
 """,
     "compare": """
-from lora_lab.lesson import reference_comparison
+from lora_course.lesson import reference_comparison
 from lora_lab.widgets.compare_panel import ComparePanel
 found = reference_comparison("minilm_rt")
 methods = [row["method"] for row in found["methods"] if "made" not in row] + ["lora:targets=all-linear"]
@@ -61,15 +61,15 @@ panel
 """,
     "style": """
 from lora_lab import LoRA, train
-from lora_lab.widgets.style_panel import StylePanel
+from lora_course.panels.style_panel import StylePanel
 lora = LoRA(rank=8, alpha=16, targets=("q", "v"))
 voices = {name: train("smollm2", name, lora, lr=2e-3, steps=60, batch=4).adapter for name in ("captain", "json")}
 StylePanel(voices, questions=("Why is the sky blue?",), longest=40).show()
 """,
     "microscope": """
-from lora_lab.experiments.microscope import views_from
-from lora_lab.lesson import reference_microscope
-from lora_lab.widgets.microscope_panel import MicroscopePanel
+from lora_course.experiments.microscope import views_from
+from lora_course.lesson import reference_microscope
+from lora_course.panels.microscope_panel import MicroscopePanel
 MicroscopePanel(views_from(reference_microscope()["views"]), rank=2)
 """,
 }

@@ -8,7 +8,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from lora_lab import room
+from lora_course.classroom import room
 from tests.e2e.conftest import Watched
 
 pytestmark = [pytest.mark.memory, pytest.mark.skipif(sys.platform != "linux", reason="shared pages are told on Linux")]

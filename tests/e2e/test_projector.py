@@ -23,7 +23,8 @@ def address(tmp_path: Path) -> Iterator[str]:
     own = (str(tmp_path), str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")]))
     env = {k: v for k, v in os.environ.items() if k != "LORA_LAB_HEADLESS"}
     env |= {"PYTHONPATH": os.pathsep.join(own), "LORA_LAB_GUARD": str(tmp_path / "blocked")}
-    command = [sys.executable, "-m", "lora_lab", "show", "--no-browser", "--port", "0", "--out", str(tmp_path / "runs")]
+    options = ["--no-browser", "--port", "0", "--out", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "lora_course", "show", *options]
     server = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert server.stderr

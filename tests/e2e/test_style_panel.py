@@ -11,7 +11,7 @@ from tests.e2e.conftest import Lab, Watched, shown
 CELL = """
 import torch
 from lora_lab import LoRA, load_model, save_adapter
-from lora_lab.widgets.style_panel import StylePanel
+from lora_course.panels.style_panel import StylePanel
 folders = {}
 for seed, name in enumerate(("captain", "json")):  # untrained voices: what they say does not matter here
     model = load_model("smollm2")

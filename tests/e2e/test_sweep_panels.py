@@ -19,7 +19,7 @@ grid = {"rank": (1, 2), "lr": (1e-3, 4e-3), "seed": (0, 1), "steps": 60, "batch"
 SweepPanel(task="opinions.csv", store="class/ada/runs", **grid).show()
 """
 CLASS = """
-from lora_lab.widgets.class_panel import ClassPanel
+from lora_course.panels.class_panel import ClassPanel
 ClassPanel("class")
 """
 

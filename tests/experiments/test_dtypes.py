@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lora_course.claims.claim_tests.evidence import Cells
+from lora_course.panels.class_panel import ClassPanel
 from lora_lab import FullFineTuning, LoRA, Recipe, Store, sweep, verdict
 from lora_lab.errors import LabWarning
 from lora_lab.experiments import sweep as sweeping
-from lora_lab.experiments.claim_tests.evidence import Cells
 from lora_lab.experiments.collect import collect
 from lora_lab.experiments.results import Runs, from_store, load
 from lora_lab.plots.sweeps import against_rank
 from lora_lab.training.device import Choice, environment
 from lora_lab.training.runs import Run
-from lora_lab.widgets.class_panel import ClassPanel
 from tests.cli.conftest import lora_lab  # noqa: F401  the command line, as a fixture
 
 BF16, FP32 = Choice("cpu", "bf16", "eager"), Choice("cpu", "fp32", "eager")

@@ -12,7 +12,8 @@ from lora_lab import LoRA, disabled, load_model, load_task, load_tokenizer, save
 from lora_lab.cli import commands
 from lora_lab.errors import BadValue
 from lora_lab.experiments import generation
-from lora_lab.experiments.generation import METRICS, evaluated, scored
+from lora_lab.experiments.generation import evaluated, scored
+from lora_lab.experiments.text_scores import NAMES
 from lora_lab.training.generate import Decoding
 from tests.conftest import randomise
 
@@ -71,7 +72,7 @@ def test_evaluate_prints_slot_errors_beside_perplexity(tiny_causal, tmp_path):
         catch_exceptions=False, standalone_mode=False,
     )  # fmt: skip
     metrics = json.loads(found.stdout)["metrics"]
-    assert set(metrics) == {"perplexity", "loss", "n", *METRICS}
+    assert set(metrics) == {"perplexity", "loss", "n", "slot_errors", *NAMES}
     assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
     assert metrics["n"] == 1
     assert metrics["slot_errors"] >= 1

@@ -10,7 +10,7 @@ from nltk.translate.nist_score import corpus_nist
 from rouge_score.rouge_scorer import RougeScorer
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.text_scores import bleu, chrf, nist, published, rouge_l, text_scores
+from lora_lab.experiments.text_scores import bleu, chrf, nist, rouge_l, text_scores
 
 TEXT = "The Quince is a cheap pub by the river."
 
@@ -99,10 +99,3 @@ def test_a_missing_package_names_the_extra(monkeypatch, module, name):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BadValue, match=rf"need {name}, which is missing: pip install 'lora-lab\[metrics\]'$"):
         text_scores([TEXT], [[TEXT]])
-
-
-def test_what_is_not_computed_is_shown_as_published():
-    head, *rows, source = published().splitlines()
-    assert head.split()[-5:] == ["bleu", "nist", "meteor", "rouge_l", "cider"]
-    assert rows[-1].split()[-5:] == ["70.4", "8.85", "46.8", "71.8", "2.53"]
-    assert "Hu et al. 2021, table 3" in source

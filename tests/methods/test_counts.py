@@ -296,7 +296,8 @@ def test_a_model_of_plain_torch_is_counted_by_attaching(ask):
 
 
 @pytest.mark.parametrize(
-    ("name", "option", "value"), [("full", "top", 2), ("prefix", "form", "activations"), ("bottleneck", "layernorms", 2)]
+    ("name", "option", "value"),
+    [("full", "top", 2), ("prefix", "form", "activations"), ("bottleneck", "layernorms", 2)],
 )
 def test_an_option_that_is_gone_is_read_at_its_default_alone(name, option, value):
     method = method_from({"name": name})

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from lora_course.plots import bits, savings, subspaces, truncation
 from lora_lab import plots
-from lora_lab.plots import bits, compared, savings, subspaces, sweeps, towers, truncation
+from lora_lab.plots import compared, sweeps, towers
 
 PALETTE = {name: getattr(plots, name) for name in ("BLUE", "ORANGE", "GREEN", "RED", "PURPLE", "GREY", "SKY", "BLACK")}
 EYES = {

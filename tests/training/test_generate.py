@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lora_course.panels.stream import side_by_side
 from lora_lab import LoRA, PromptTuning, load_model, load_task, load_tokenizer
 from lora_lab.errors import BadValue
 from lora_lab.methods.merging import disabled
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.generate import GREEDY, PAPER, Decoding, generate
-from lora_lab.training.stream import side_by_side
 from tests.conftest import randomise
 
 PROMPTS = ["name[A]\n", "name[Quince], area[riverside]\n", "name[The Paper Heron]\n", "x"]

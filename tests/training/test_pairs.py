@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_course.experiments.styles import misfit
 from lora_lab import load_task
 from lora_lab.errors import BadValue
-from lora_lab.experiments.styles import misfit
 from lora_lab.training.chat import Chat, question
 from lora_lab.training.pairs import SPLITS, VOICES, Pair, read, voice
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from lora_lab.experiments.microscope import Views, views_from
-from lora_lab.lesson import reference_microscope
+from lora_course.experiments.microscope import Views, views_from
+from lora_course.lesson import reference_microscope
+from lora_course.panels.microscope_panel import MicroscopePanel
 from lora_lab.plots import Curve
 from lora_lab.plots.methods import KINDS
 from lora_lab.widgets.compare_tables import tables
 from lora_lab.widgets.memory_panel import METHODS, MemoryPanel
-from lora_lab.widgets.microscope_panel import MicroscopePanel
 from lora_lab.widgets.named import Named
 from lora_lab.widgets.panel import Panel, scrolling
 from lora_lab.widgets.savings_panel import SavingsPanel

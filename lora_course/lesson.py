@@ -1,0 +1,209 @@
+"""What the lessons share: their length, a place for guesses and for runs, a student's seed, runs to catch up with."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from lora_course.predictions import log
+from lora_lab.errors import NotFound
+from lora_lab.files import read_json, write_atomically
+from lora_lab.training.assets import shipped
+
+if TYPE_CHECKING:
+    from lora_course.claims.cards import Verdict as Claimed
+    from lora_lab.training.runs import Run
+
+FAST = os.environ.get("FAST", "") not in ("", "0")
+
+
+def steps(full: int, fast: int = 40) -> int:
+    """How many steps a lesson trains: `full`, or with FAST=1 only enough for an illustration."""
+    return min(full, fast) if FAST else full
+
+
+def compare(what: str, guess: float | None, found: float, unit: str = "") -> str:
+    """A guess beside what was counted or measured, in words; both go into the log of predictions, too."""
+    log(what, guess, found, unit, fast=FAST)
+    unit = f" {unit}" if unit and unit != "%" else unit
+    if guess is None:
+        return f"{what}: {_in_full(found)}{unit}. You made no guess."
+    off = guess - found
+    apart = "" if unit == " times" else unit  # "246 times too low" would read as a factor
+    side = "exactly right" if off == 0 else f"{_in_full(abs(off), 3)}{apart} too {'high' if off > 0 else 'low'}"
+    return f"{what}: you said {_in_full(guess)}{unit}, it is {_in_full(found)}{unit}: {side}."
+
+
+def seed_of(student: str = "") -> int:
+    """A student's own seed, 1 to 999,999, the same on every machine; 0 where neither it nor LORA_LAB_STUDENT names one.
+
+    Capitals, and the spaces around and between the words, do not matter.
+    """
+    name = " ".join((student or os.environ.get("LORA_LAB_STUDENT", "")).casefold().split())
+    letters = unicodedata.normalize("NFKC", name).encode(errors="surrogatepass")  # the system's name may be no UTF-8
+    number = int.from_bytes(sha256(letters).digest()[:8], "big")
+    return 1 + number % 999_999 if name else 0
+
+
+def _in_full(value: float, digits: int = 4) -> str:
+    """Up to ten million every digit before the point, with separators; else `digits` of them."""
+    return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
+
+
+def eta(training_steps: int) -> str:
+    """About how long a run of minilm on rt takes on this machine, from the speed that was measured on it."""
+    from lora_lab.training import device
+
+    choice = device.choose(tokens=device.LENGTHS[0])
+    times = device.measured(choice.device)
+    speed = device.key(choice.dtype, choice.attention, device.LENGTHS[0])
+    a_step = 6 * times.get(speed, max(times.values()))  # six layers; a dtype that is only used by order is not timed
+    seconds = 5 + 1.6 * a_step * training_steps  # 5 s to load; head, embeddings, optimizer, validation: about 0.6 more
+    illustration = " (FAST: an illustration)" if FAST else ""
+    return f"about {seconds:.0f} s for {training_steps} steps on this machine{illustration}"
+
+
+def reference(name: str) -> Run:
+    """A run that ships with the lab, to catch up with; when and where it was made stands in its environment.
+
+    Raises: NotFound, naming those there are.
+    """
+    from lora_lab.training.runs import Store
+
+    folder = shipped("data/results")
+    adapters = (path.name for path in folder.glob("*/"))
+    _must_be_there(name, (one for one in adapters if (folder / f"{one}.json").is_file()), "run")
+    return replace(Store(folder).read(name), adapter=str(folder / name))
+
+
+def reference_comparison(name: str) -> dict[str, Any]:
+    """A comparison that ships with the lab, as `lora-lab compare --json` printed it, with where and when in it.
+
+    Raises: NotFound, naming those there are.
+    """
+    from lora_course.claims.claim_tests.evidence import comparison
+
+    return comparison(name)
+
+
+def reference_styles() -> dict[str, Any]:
+    """Three voices on smollm2 that ship with the lab, measured; recipes, where and when are in it."""
+    return read_json(shipped("data/results/styles/smollm2.json"))
+
+
+def reference_microscope() -> dict[str, Any]:
+    """Five runs of minilm on rt that ship with the lab, cut and looked into; recipes, where and when are in it.
+
+    `experiments.microscope.views_from` makes of its "views" what the microscope's panel shows.
+    """
+    return read_json(shipped("data/results/microscope/minilm_rt.json"))
+
+
+def reference_reproductions() -> dict[str, dict[str, Any]]:
+    """What `lora-lab reproduce` found for us, by item, as it wrote it; sizes, where and when are in each."""
+    from lora_course.paper.reproduce.run import kept
+
+    return {found["item"]: found for found in kept(shipped("data/results/reproduce"))}
+
+
+def workplace(lesson: str) -> Path:
+    """The store of a lesson's sweeps: runs/LESSON, beside the notebook.
+
+    With FAST=1 it belongs to the program that runs the lessons: the unsolved one finds what the solved one has trained.
+    """
+    if not FAST:
+        return Path("runs") / lesson
+    import psutil
+
+    runner = psutil.Process(os.getppid())
+    return Path(tempfile.gettempdir()) / f"lora_lab-{runner.pid}-{runner.create_time():.0f}" / lesson
+
+
+def small(task: str, folder: Path, rows: int = 300) -> str:
+    """The task itself; with FAST=1 a file in the folder that has only so many rows of it, as scoring takes longest."""
+    if not FAST:
+        return task
+    import pandas as pd
+
+    from lora_lab.training.pairs import VOICES
+    from lora_lab.training.tasks import load_task
+
+    if task in VOICES:
+        return _few_pairs(task, folder, rows)
+    file, full = folder / f"{task}.csv", load_task(task)
+    labels = [full.labels[number] for number in full.train.labels[:rows]]
+    table = pd.DataFrame({"text": full.train.texts[:rows], "label": labels})
+    write_atomically(file, table.to_csv(index=False).encode())
+    return str(file)
+
+
+def _few_pairs(voice: str, folder: Path, rows: int) -> str:
+    """A file with so many pairs to train on and a fourth as many for validation, and for test."""
+    few: dict[str, list[str]] = {}
+    for line in shipped(f"data/styles/{voice}.jsonl").read_text(encoding="utf-8").splitlines():
+        few.setdefault(json.loads(line)["split"], []).append(line)
+    kept = [line for split, lines in few.items() for line in lines[: rows if split == "train" else rows // 4]]
+    write_atomically(folder / f"{voice}.jsonl", "\n".join(kept).encode())
+    return str(folder / f"{voice}.jsonl")
+
+
+def catch_up(name: str, store: Path) -> str:
+    """Copy the runs of a sweep that ships with the lab into a store, where a sweep that asks for them finds them done.
+
+    Returns how many there are, and when and where they were made. Raises: NotFound, naming the sweeps there are.
+    """
+    from lora_lab.experiments.collect import collect
+    from lora_lab.experiments.results import records
+
+    folder = shipped("data/results/sweeps")
+    _must_be_there(name, (path.name for path in folder.glob("*/")), "sweep")
+    collect([folder / name], store)
+    made = [record["environment"] for record in records(folder / name)]
+    dates = sorted({environment["date"] for environment in made})
+    hardware = ", ".join(sorted({str(environment["hardware"]) for environment in made}))
+    number = f"{len(made)} run{'s' * (len(made) != 1)}"
+    return f"{number} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep finds them done"
+
+
+def _must_be_there(name: str, there: Iterable[str], what: str) -> None:
+    """Raises NotFound, naming those there are, where this is none of them."""
+    names = sorted(there)
+    if name not in names:
+        raise NotFound(f"no reference {what} is called '{name}'; there are {', '.join(names) or 'none'}")
+
+
+def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """What each way takes: the median of so many rounds, asked in turn, so that a busy moment hits all."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            took[name].append(1e3 * (time.perf_counter() - start))
+    return {name: median(times) for name, times in took.items()}
+
+
+def operations(way: Callable[[], object]) -> int:
+    """Multiplications and additions in the matrix products of what torch does in `way`."""
+    from lora_lab.training import flops
+
+    return flops.operations(way)
+
+
+def claim(name: str, **premises: Any) -> Claimed:
+    """A claim's card with the verdict that the machine computes, to be shown; `claim("one_24gb_card", gpu_gb=48)`.
+
+    Raises: as `claims.cards.judge`.
+    """
+    from lora_course.claims.cards import judge
+
+    return judge(name, **premises)

@@ -1,0 +1,45 @@
+"""The checks of lesson 12: answers for `test_checks`, and the hints beside each fault."""
+
+from __future__ import annotations
+
+from lora_course import checks
+from lora_course.checks.debugging import HINTS, NAMES
+from lora_course.experiments.broken import PATIENTS
+
+TRUE = {letter: one.fault for letter, one in PATIENTS.items()}
+RIGHT = {"diagnosis": (TRUE,), "first_look": ("C",)}
+WRONG = [
+    ("diagnosis", ({**TRUE, "C": "B is all zero"},), "C: B is zero, and did anything else learn"),
+    (
+        "diagnosis",
+        ({"A": "truncated file", "D": "empty file"},),
+        "header: which tensors does it promise?; D: compare the bytes",
+    ),
+    ("diagnosis", ({"A": "empty fil"},), "nearest: empty file"),
+    ("diagnosis", (["empty file"],), "a name for each letter"),
+    ("diagnosis", ({"Z": "empty file"},), "there is no patient 'Z'"),
+    ("first_look", ("a",), "the head alone"),
+    ("first_look", ("b",), "at rate 0 nothing moves"),
+    ("first_look", ("d",), "memory"),
+    ("first_look", ("x",), "one of a, b, c, d"),
+]
+
+
+def test_a_fault_may_be_written_with_a_capital():
+    assert checks.check_diagnosis({"A": "Empty file ", "B": "b is all zero"}).passed is True
+
+
+def test_a_diagnosis_with_a_letter_left_open_is_not_yet_one():
+    assert checks.check_diagnosis({"A": ..., "B": "empty file"}).passed is None
+
+
+def test_a_diagnosis_of_fewer_patients_than_are_asked_for_is_not_yet_one():
+    found = checks.check_diagnosis({"A": "empty file"}, of="ADE")
+    assert found.passed is None
+    assert "D and E" in found.words
+    assert checks.check_diagnosis({letter: TRUE[letter] for letter in "ADE"}, of="ADE").passed is True
+
+
+def test_each_fault_has_a_hint_that_does_not_name_it():
+    assert set(HINTS) == set(NAMES)
+    assert not any(name in hint for name, hint in HINTS.items())

@@ -1,0 +1,50 @@
+"""`lora-lab claims`: one verdict or all, premises changed by hand, and errors that are one sentence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from lora_course.claims.cards import judge
+from lora_lab.cli import commands
+from lora_lab.errors import BadValue, NotFound
+
+
+def told(*arguments: str) -> str:
+    return CliRunner().invoke(commands, ["claims", *arguments], catch_exceptions=False).stdout
+
+
+def test_a_claim_by_number_with_a_premise_changed():
+    found = json.loads(told("8", "--set", "gpu_gb=48", "--json"))
+    assert (found["id"], found["word"], found["changed"]) == ("one_24gb_card", "true", ["gpu_gb"])
+    assert json.loads(told("one_24gb_card", "--json"))["word"] == "false"
+
+
+def test_words_say_what_it_rests_on():
+    said = told("one_24gb_card", "--set", "bits=2")
+    assert "bits = 2" in said
+    assert "depends on model" in said
+    assert "not shown:" in said
+
+
+def test_all_claims_have_a_line_each(monkeypatch):
+    some = {"shapes": judge("shapes"), "larger_r": judge("larger_r")}
+    monkeypatch.setattr("lora_course.claims.cards.judge_all", lambda: some)
+    assert len(told().splitlines()) == 2
+    assert [one["id"] for one in json.loads(told("--json"))["claims"]] == ["shapes", "larger_r"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("8", "--set", "gpu_gb"), BadValue, "premise=value"),
+        (("8", "--set", "gpu=48"), BadValue, "nearest: gpu_gb"),
+        (("--set", "gpu_gb=48"), BadValue, "name it"),
+        (("70b",), NotFound, "nearest"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(arguments, error, words):
+    with pytest.raises(error, match=words):
+        told(*arguments)

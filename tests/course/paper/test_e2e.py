@@ -1,0 +1,125 @@
+"""E2E's own files: both forms, grouped by meaning, and a sentence for what is none of them. All lines are made up."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from lora_course.paper import e2e
+from lora_lab import Recipe, load_task
+from lora_lab.errors import BadValue, Failed, NotFound
+from lora_lab.training.meanings import parse
+from lora_lab.training.train import train
+
+TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is family - friendly .
+name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||A pub for families : Saltmarsh .
+name : Quince | customer rating : 5 out of 5 | area : riverside||Quince has 5 stars and is by the river .
+"""
+CSV = """mr,ref
+"name[Saltmarsh], eatType[pub], priceRange[£20-25], familyFriendly[yes]","Saltmarsh, a pub, is family-friendly."
+"name[Saltmarsh], eatType[pub], priceRange[£20-25], familyFriendly[yes]",A pub for families: Saltmarsh.
+"name[Quince], customer rating[5 out of 5], area[riverside]",Quince has 5 stars.
+"""
+MEANINGS = [
+    parse("name[Saltmarsh], eatType[pub], priceRange[£20-25], familyFriendly[yes]"),
+    parse("name[Quince], customer rating[5 out of 5], area[riverside]"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("train.txt", "valid.txt", "test.txt"):
+        (tmp_path / name).write_text(TXT, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "content"), [("test.txt", TXT), ("devset.csv", CSV), ("bom.csv", "\ufeff" + CSV)])
+def test_both_forms_give_the_same_meanings(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    examples = e2e.read_file(tmp_path / name)
+    assert [example.meaning for example in examples] == MEANINGS
+    assert [len(example.references) for example in examples] == [2, 1]
+
+
+def test_a_folder_is_a_task(folder):
+    task = load_task(str(folder))
+    assert (len(task.train), len(task.validation), len(task.test)) == (3, 2, 2)
+    assert task.generates
+    assert task.test.prompts[0] == f"{MEANINGS[0]}\n"
+    assert task.test.references[0][1] == "A pub for families : Saltmarsh ."
+
+
+def test_a_folder_is_trained_on(folder, tiny_causal):
+    plain = {"device": "cpu", "dtype": "fp32", "attention": "eager"}
+    recipe = Recipe(tiny_causal, str(folder), steps=3, batch=2, lr=1e-2, validations=1, max_length=200, **plain)
+    run = train(recipe, store=None)
+    assert set(run.metrics) == {"perplexity", "loss"}
+    before, after = (validation["perplexity"] for validation in run.history["validation"])
+    assert after < before
+
+
+def test_the_official_names_are_known_too(tmp_path):
+    for name in ("trainset.csv", "devset.csv", "testset_w_refs.csv"):
+        (tmp_path / name).write_text(CSV, encoding="utf-8")
+    assert len(load_task(str(tmp_path)).train) == 3
+
+
+def test_without_a_training_file_a_folder_can_be_scored_on_but_not_trained_on(folder):
+    (folder / "train.txt").unlink()
+    task = load_task(str(folder))
+    assert (len(task.train), len(task.test)) == (0, 2)
+    with pytest.raises(BadValue, match=r"has nothing to train on: there is no train.txt or trainset.csv in it"):
+        train(Recipe("smollm2", str(folder), device="cpu", dtype="fp32", attention="eager"), store=None)
+
+
+def test_a_folder_without_a_test_file_is_refused(folder):
+    (folder / "test.txt").unlink()
+    with pytest.raises(
+        NotFound, match=r"holds none of test.txt, testset_w_refs.csv, test.csv, which test is read from"
+    ):
+        load_task(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.txt", "name : A | area : riverside\n", r"a.txt, line 1: there is no \|\|reference"),
+        ("a.txt", TXT + "name : A | aera : riverside||A .\n", "a.txt, line 4: a meaning has no slot 'aera'"),
+        ("a.txt", "name : A | name : B||A .\n", "line 1: .* a slot stands in it twice"),
+        ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
+        ("a.csv", "mr,ref\nname[A],\n", "a.csv, line 2: the column ref is empty"),
+        ("a.csv", "mr,ref\nname A,b\n", r"a.csv, line 2: 'name A' is no meaning"),
+        ("a.csv", "ref,mr\nb\n", r"a.csv, line 2: the meaning '' names no place"),
+        ("a.csv", "mr,ref\nname[A],Well, it is.\n", "a.csv, line 2 has 3 fields and the header 2: put a text with"),
+        ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),
+        ("a.csv", "mr,ref\n", "a.csv is empty"),
+        ("a.txt", "\n", "a.txt is empty"),
+    ],
+)
+def test_what_is_no_example_names_file_and_line(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(BadValue, match=words):
+        e2e.read_file(tmp_path / name)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"mr,ref\n\xff\xfe,x\n")
+    with pytest.raises(BadValue, match=r"a.csv is no text in UTF-8"):
+        e2e.read_file(tmp_path / "a.csv")
+
+
+def test_the_hub_is_asked_only_when_that_is_allowed():
+    with pytest.raises(NotFound, match=r"no data set 'someone/e2e' on this machine; .*--download"):
+        load_task("someone/e2e")
+    with pytest.raises(Failed, match="the hub did not give 'someone/e2e'"):
+        load_task("someone/e2e", download=True)  # HF_HUB_OFFLINE is set
+
+
+def test_the_hubs_tables_are_read_like_the_files(monkeypatch):
+    asked = []
+    table = pd.DataFrame({"meaning_representation": list(map(str, MEANINGS)), "human_reference": ["One.", "Two."]})
+    monkeypatch.setattr(e2e, "_hub_file", lambda name, split, download: asked.append((name, split, download)) or split)
+    monkeypatch.setattr(pd, "read_parquet", lambda file: table)
+    task = load_task("someone/e2e", download=True)
+    assert asked == [("someone/e2e", split, True) for split in ("train", "validation", "test")]
+    assert task.test.references == (("One.",), ("Two.",))

@@ -1,0 +1,101 @@
+"""The paper's tables as data: all load, a row is found or refused in words, what does not hold is shown with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lora_course import paper
+from lora_course.paper import Table, table
+from lora_course.paper.in_words import document
+from lora_lab.errors import BadValue, NotFound
+
+PROMISED = [*(f"table{n}" for n in range(1, 19)), "fig3", "fig4", "fig8", "section4_2"]
+
+
+def test_every_table_that_was_promised_is_there():
+    assert [name for name in PROMISED if name not in paper.names()] == []
+    assert paper.names()[:18] == tuple(f"table{n}" for n in range(1, 19))
+
+
+@pytest.mark.parametrize("name", paper.names())
+def test_a_table_is_whole(name):
+    one = table(name)
+    assert one.name == name
+    assert one.standing in ("confirmed", "derived", "memory")
+    assert one.title
+    assert one.source
+    assert one.seeds
+    assert all(len(row) == len(one.columns) for row in one.rows)
+    assert len(set(one.columns)) == len(one.columns)
+    assert all(column.removesuffix(paper.SPREAD) in one.columns for column in one.columns)
+
+
+@pytest.mark.parametrize("name", paper.names())
+def test_a_frame_holds_the_rows(name):
+    one = table(name)
+    frame = one.frame(spreads=True)
+    assert tuple(frame.columns) == one.columns
+    assert not any(column.endswith(paper.SPREAD) for column in one.frame())
+    assert one.frame().shape[1] <= 20  # more of them a notebook does not show
+    for row, found in zip(one.rows, frame.itertuples(index=False), strict=True):
+        for value, shown in zip(row, found, strict=True):
+            assert str(shown) in ("", "nan", "<NA>") if value is None else shown == value
+
+
+@pytest.mark.parametrize("name", paper.names())
+def test_what_does_not_hold_is_shown_wherever_a_table_is(name):
+    one = table(name)
+    shown = one._repr_markdown_()
+    assert shown == one.markdown()
+    for sentence in (*one.notes, *one.discrepancies, *one.expected.values()):
+        assert sentence in shown
+
+
+def test_spreads_stand_behind_their_values_with_equal_decimals():
+    shown = table("table3").markdown()
+    assert "| 68.9 ± 0.3 | 8.70 ± 0.04 | 46.1 ± 0.1 | 71.3 ± 0.2 | 2.45 ± 0.02 |" in shown
+    assert "| 2.40 |" in shown
+    assert "_std" not in shown.partition("What others got")[0]
+
+
+def test_a_row_is_found_by_its_values():
+    assert table("table5").row(weights="Wq", rank=8) == {"weights": "Wq", "rank": 8, "WikiSQL": 70.4, "MNLI": 91.0}
+    assert table("table2").row(model="RoBERTa-large", method="LoRA", mark="†")["RTE"] == 85.2
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "words"),
+    [
+        (lambda: table("tabel5"), NotFound, "nearest: table5"),
+        (lambda: table("table5").row(weight="Wq"), NotFound, "no column 'weight'; nearest: weights"),
+        (lambda: table("table5").row(weights="Wx"), NotFound, "there are weights: Wq, Wk"),
+        (lambda: table("table6").row(weights="Wq"), BadValue, "5 rows with weights='Wq'; add rank"),
+        (lambda: table("table6").row(), BadValue, "15 rows with nothing asked; add weights, rank"),
+        (lambda: paper.number("about 2"), BadValue, "no printed number"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(ask, error, words):
+    with pytest.raises(error, match=words) as raised:
+        ask()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("printed", "value"), [("0.35M", 350_000), ("175,255.8M", 175_255_800_000), ("175B", 175e9), ("11K", 11_000)]
+)
+def test_printed_numbers_are_read(printed, value):
+    assert paper.number(printed) == pytest.approx(value)
+
+
+def test_a_pipe_in_a_cell_breaks_no_table():
+    one = Table("x", "t", "s", "memory", "none", ("a",), (("b|c",), (None,)), (), (), {})
+    assert "| b\\|c |\n|  |" in one.markdown()
+
+
+def test_the_page_in_docs_is_what_the_data_say():
+    page = (Path(__file__).parents[3] / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert page == document()  # else: python -m lora_course.paper.in_words docs/paper.md
+    for name in paper.names():
+        assert all(sentence in page for sentence in (*table(name).discrepancies, *table(name).expected.values()))
