@@ -69,8 +69,12 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
 def plain(model: Any, num_labels: int | None = None) -> nn.Module:
     """A loaded model on the meta device, without the adapter that it may carry."""
     from lora_lab.methods.attach import shapes_of, take_out
+    from lora_lab.methods.heads import heads_of
 
-    if num_labels is not None:
+    coded = not all(weight.is_floating_point() for weight in model.parameters())  # bitsandbytes packs two in a byte
+    if coded and num_labels is None and heads_of(model):
+        num_labels = model.config.num_labels
+    if coded or num_labels is not None:
         return meta_model(config_of(model), num_labels)
     plain = shapes_of(model)
     take_out(plain)
