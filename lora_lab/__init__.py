@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
+    from lora_lab.accounting.memory import memory
     from lora_lab.errors import BadValue, LabError, NotFound
     from lora_lab.experiments.compare import compare
     from lora_lab.experiments.grid import Grid
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from lora_lab.methods.full import FullFineTuning, HeadOnly
     from lora_lab.methods.ia3 import IA3
     from lora_lab.methods.lora import LoRA
-    from lora_lab.methods.memory import memory
     from lora_lab.methods.merging import detach, disabled, merge, merge_for_good, unmerge
     from lora_lab.methods.params import params
     from lora_lab.methods.prefix import PrefixTuning
@@ -74,7 +74,7 @@ _HOME = {
     "load_model": "training.models",
     "load_task": "training.tasks",
     "load_tokenizer": "training.models",
-    "memory": "methods.memory",
+    "memory": "accounting.memory",
     "merge": "methods.merging",
     "merge_for_good": "methods.merging",
     "params": "methods.params",

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from lora_lab.accounting.operations import bytes_per_weight
-from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.setup import BYTES, bits_per_weight
 from lora_lab.errors import BadValue
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import Verdict, verdicts
@@ -37,8 +36,7 @@ CURVE = (SIXTEEN, "int8+bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16")
 def bits_of(dtype: str) -> float:
     """Bits that a linear weight of the base takes in a recipe's dtype, its share of the scales included."""
     form, computed = split_dtype(dtype)
-    setup = Setup(quantised=form) if form else Setup(dtype=computed)
-    return 8 * bytes_per_weight(setup)
+    return bits_per_weight(form) if form else 8 * BYTES[computed]
 
 
 def short(dtype: str) -> str:

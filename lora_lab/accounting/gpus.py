@@ -37,6 +37,10 @@ panel; the rest is for the kernels and threads of the first step.
 """
 
 
+UTILISATION = 0.40
+"""Share of a card's peak that a well-run training reaches: 30 to 55 % is reported, less for small models."""
+
+
 @dataclass(frozen=True)
 class Card:
     """A place to train.
@@ -165,3 +169,17 @@ def notes(card: Card, dtype: str) -> tuple[str, ...]:
             "scores, which are not in this figure; use --dtype fp16",
         )
     return (f"{card.name} has no flash attention: PyTorch's memory-efficient kernel keeps as much and is slower",)
+
+
+def seconds(flops: float, card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> float:
+    """Seconds that so many floating-point operations of training take: FLOPs / (the card's peak x the share reached).
+
+    Loading, validation and waiting for data are not in it.
+    Raises: BadValue for a share outside (0, 1] and where the card's peak in the dtype is not known.
+    """
+    if not 0 < utilisation <= 1:
+        raise BadValue(f"utilisation is a share above 0 and at most 1, not {utilisation!r}")
+    peak = card.peak(dtype)
+    if not peak:
+        raise BadValue(f"the peak of a {card.name} in {dtype} is not known; name another card, or measure its FLOP/s")
+    return flops / (peak * utilisation)

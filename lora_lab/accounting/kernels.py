@@ -20,10 +20,8 @@ from torch.nn import functional as F
 from transformers import masking_utils
 from transformers.integrations import moe
 
-from lora_lab.accounting.setup import QUANTISED_BITS
+from lora_lab.accounting.setup import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
 
-BLOCK, NESTED = 64, 256  # numbers that share a scale, scales that share one of their own
-OUTSIDE = ("lm_head", "classifier", "score", "pooler")  # bitsandbytes leaves the head as it is
 _ONE_THREAD = threading.RLock()
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from lora_lab.accounting.fit import Fit, NoFit, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
-from lora_lab.accounting.models import architecture_of, config_of, describe, meta_model, zoo
-from lora_lab.accounting.setup import OPTIMIZERS, Setup
-from lora_lab.errors import BadValue
+from lora_lab.accounting.models import Architecture, architecture_of, config_of, describe, meta_model, zoo
+from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup
+from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
 
 PRESETS = Path(__file__).with_name("presets")
@@ -101,31 +101,84 @@ class Estimate:
 def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
     """The peak of one training step in bytes, when in the step it falls, and every term of it.
 
-    model       as in `params`
+    model       as in `params`, or the fields of a config.json
     trace       follow this very step over tensors without data: seconds instead of microseconds
     num_labels  classes of an encoder's head
     setup       the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
     Raises: NotFound, BadValue as `params` and `Setup`; BadValue for a step that cannot be traced.
     """
-    conditions = Setup(**setup)
-    conditions.check_modelled()
-    name = str(model) if isinstance(model, str | Path) and str(model) in zoo() else ""
-    config = config_of(model)
-    check_length(config, method, conditions)
+    return estimate(model, method, Setup(**setup), num_labels=num_labels, trace=trace)
+
+
+def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trace: bool = False) -> Estimate:
+    """`memory` of a set-up that is there already. Raises: as `memory`."""
+    name, config = _checked(model, method, setup)
     if not trace:
-        try:
-            found = fitted(name, config, method, conditions, num_labels)
-        except NoFit:
-            return traced(config, method, conditions, num_labels)
-        return evaluated(found, config, method, conditions)
-    return traced(config, method, conditions, num_labels)
+        with suppress(NoFit):
+            return evaluated(fitted(name, config, method, setup, num_labels), config, method, setup)
+    return traced(config, method, setup, num_labels)
+
+
+def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Estimate:
+    """The same where a stored fit says it, else a bound from above; in a millisecond either way.
+
+    bound = weights + what trains (gradient, two moments, one temporary) + activations + logits, with
+    T (b (8 d + 5 f) + 8 d) bytes a layer, GPT-2's, the most of the common families, and 12 T V for the loss.
+    Raises: as `memory`, but for what cannot be traced.
+    """
+    name, config = _checked(model, method, setup)
+    with suppress(NoFit):
+        return evaluated(fitted(name, config, method, setup, num_labels, make=False), config, method, setup)
+    a, b = architecture_of(model), setup.width
+    tokens = setup.batch * (setup.seq + prompt_of(method))
+    trained = trained_by(method, a)
+    layer = tokens * (b * (8 * a.hidden + 5 * a.intermediate) + 8 * a.hidden)
+    logits = tokens * a.vocabulary * 12 if a.task == "causal" else 0
+    numbers = {
+        "weights": a.total * b + trained * 4 * (method.name != "full"),
+        "gradients": trained * 4,
+        "optimizer": trained * 8,
+        "activations": layer * (2 if setup.checkpointing else a.layers),
+        "logits": logits,
+        "temporaries": layer + trained * 4,
+    }
+    terms = tuple(Term(category, "bound", None, size) for category, size in numbers.items())
+    peak = sum(numbers.values())
+    return Estimate("bound", peak, "bound", terms, {"bound": peak}, NOTES)
+
+
+def trained_by(method: Any, a: Architecture) -> int:
+    """Numbers that train, at most: LoRA's are placed; no other method beside a frozen base trains a twentieth of it."""
+    if method.within and method.name != "bitfit":
+        return a.total
+    if hasattr(method, "placed"):
+        return sum(placement.parameters * slot.times for slot, placement in method.placed(a))
+    return a.total // 20
+
+
+def _checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
+    """A model's name in the zoo, or "", and its config. Raises: BadValue for what no step could be taken with."""
+    setup.check_modelled()
+    name = str(model) if isinstance(model, str | Path) and str(model) in zoo() else ""
+    config = dict(model) if isinstance(model, Mapping) else config_of(model)
+    check_length(config, method, setup)
+    if name:
+        _placed(name, method)
+    return name, config
+
+
+@lru_cache(maxsize=256)
+def _placed(name: str, method: Any) -> None:
+    """Raises: as the method's `placed` for a target or rank that the model does not have."""
+    if hasattr(method, "placed"):
+        method.placed(architecture_of(name))
 
 
 # ---- which fit
 
 
-def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int) -> Fit:
-    """The fit for a case: shipped, cached, or made now and cached. Raises: NoFit where there can be none."""
+def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int, make: bool = True) -> Fit:
+    """The fit for a case: shipped, cached, or made now and cached. Raises: NoFit where there is none to be had."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
     if name and key in _shipped(name):
@@ -133,6 +186,8 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
     place = _cache_file(config, key)
     found = _read(place)
     if found is None:
+        if not make:
+            raise NoFit("it is not among the stored fits")
         try:
             found = made(config, method, setup, regime, num_labels).pruned().to_json()
         except NoFit as reason:
@@ -327,8 +382,14 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
     from lora_lab.accounting import trace  # imports torch
     from lora_lab.accounting.allocator import reserved
 
-    with trace.no_data(setup):
-        tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
+    try:
+        with trace.no_data(setup):
+            tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        kind, why = config.get("model_type"), " ".join(str(error).split())[:120]
+        raise BadValue(
+            f"a step of {kind} cannot be traced without data ({why}); try bert-base, gpt2 or llama-3.2-1b"
+        ) from error
     return replace(of_tracker(tracker, "traced", config, setup), reserved=reserved(tracker.events))
 
 
@@ -403,3 +464,64 @@ def most(fits: Callable[[int], bool], limit: int | None = None) -> int | None:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str]) -> str | None:
+    """The model of these with the most parameters that the method can train in `available` bytes; None where none fits.
+
+    Models without a stored fit are judged by their bound; those that lack the method's targets are passed over.
+    """
+    fitting: dict[str, int] = {}
+    for name in names:
+        with suppress(LabError):
+            if quick(name, method, setup).peak <= available:
+                fitting[name] = architecture_of(name).total
+    return max(fitting, key=lambda name: fitting[name], default=None)
+
+
+# ---- generation
+
+
+def cache_bytes(a: Architecture, batch: int, seq: int, dtype: str = "bf16") -> int:
+    """Bytes of the keys and values of `seq` tokens in `batch` rows, prompt and answer together: 2 L kv_heads head_dim b B S.
+
+    Exact where every layer attends to all of the past.
+    Raises: BadValue for a model that generates nothing, or whose cache holds a latent instead.
+    """
+    if a.task != "causal":
+        raise BadValue(f"{a.name} does not generate token by token; give a causal model such as llama-3-8b")
+    if any(module.name.endswith(".kv_b_proj") for module in a.modules):
+        raise BadValue(f"{a.name} keeps a latent, not keys and values, and its cache is not modeled; try llama-3-70b")
+    return 2 * a.layers * a.kv_heads * a.head_dim * BYTES[dtype] * batch * seq
+
+
+def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
+    """Memory while the last token of `seq` is generated for `batch` rows; a method's adapter is kept unmerged.
+
+    A soft prompt and a prefix stand in the cache before those tokens. The logits are those of one token, B V b, and in
+    fp32 for sampling.
+    Raises: BadValue for what `cache_bytes` refuses, and for sharding.
+    """
+    from lora_lab.accounting import trace  # imports torch
+
+    if setup.shard:
+        raise BadValue("generation is estimated on one device; leave out shard")
+    a, config = architecture_of(model), config_of(model)
+    ahead = int(method.settings().get("tokens", 0)) if method is not None else 0
+    cache = cache_bytes(a, setup.batch, setup.seq + ahead, setup.dtype)
+    logits = setup.batch * a.vocabulary
+    terms = [Term("weights", part, None, size) for part, size in trace.weights(config, method, setup).items()]
+    terms += [
+        Term("cache", "keys and values", "2·L·kv_heads·head_dim·b·B·S", cache),
+        Term("logits", "the next token's logits", "B·V·b", setup.width * logits),
+    ]
+    if setup.width != 4:
+        terms.append(Term("logits", "the next token's logits in fp32", "4·B·V", 4 * logits))
+    peak, wide = sum(t.bytes for t in terms), setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
+    notes = [
+        *NOTES,
+        f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more for a moment",
+    ]
+    if config.get("sliding_window"):
+        notes.append("layers with a sliding window keep less of a long past than is counted here")
+    return Estimate("predicted", peak, "generation", tuple(terms), {"generation": peak}, tuple(notes))

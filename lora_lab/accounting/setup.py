@@ -11,6 +11,8 @@ BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
 ADAPTERS = ("auto", *BYTES)
 QUANTISED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
+BLOCK, NESTED = 64, 256  # numbers that share a scale, scales that share one of their own
+OUTSIDE = ("lm_head", "classifier", "score", "pooler")  # what bitsandbytes leaves as it is
 QUANTISED = ("none", *QUANTISED_BITS)
 DEVICES = ("cuda", "cpu", "mps")
 SHARDS = ("zero1", "zero2", "zero3", "fsdp")
@@ -108,3 +110,12 @@ def one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raises: BadValue naming the values there are."""
     if value not in known:
         raise BadValue(f"{name} must be one of {', '.join(known)}, not {value!r}")
+
+
+def bits_per_weight(form: str) -> float:
+    """Of a frozen linear weight in a quantized form: its code and, a block of 64, an absmax: fp32, or itself 8 bits.
+
+    NF4: 4 + 32/64 = 4.5 bits; with double quantization 4 + 8/64 + 32/(64 x 256) = 4.127. Dettmers et al. 2023.
+    """
+    absmax = 32 / BLOCK if form.endswith("-single") else 8 / BLOCK + 32 / (BLOCK * NESTED)
+    return QUANTISED_BITS[form] + absmax

@@ -74,12 +74,13 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
     return made
 
 
-def prepare(model: nn.Module, method: Attaches, setup: Setup) -> set[str]:
+def prepare(model: nn.Module, method: Attaches | None, setup: Setup) -> set[str]:
     """Quantize the model, attach the method, set the adapters' dtype; the names of the base's own tensors."""
     if setup.quantised != "none":
         quantise(model, setup.quantised)
     base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    method.attach(model)
+    if method is not None:
+        method.attach(model)
     _set_adapters(model, setup)
     model.train()
     if setup.checkpointing:
@@ -88,6 +89,17 @@ def prepare(model: nn.Module, method: Attaches, setup: Setup) -> set[str]:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
     named = (*model.named_parameters(), *model.named_buffers())
     return {name for name, tensor in named if id(tensor) in base}
+
+
+def weights(config: Mapping[str, Any], method: Attaches | None, setup: Setup) -> dict[str, int]:
+    """Bytes of a model's weights and buffers, by part, its method attached."""
+    with no_data(setup):
+        model = empty(config, setup)
+        base = prepare(model, method, setup)
+        with Tracker() as tracker:
+            tracker.claim_model(model, lambda name: part_of(base, setup, name))
+    live = tracker.moments[-1].live
+    return {where: live[i] for (_, where), i in tracker.labels.items() if live[i]}
 
 
 def part_of(base: set[str], setup: Setup, name: str) -> str:

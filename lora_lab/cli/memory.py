@@ -1,28 +1,34 @@
-"""`lora-lab memory`: what a training step needs, where it goes, which cards it fits. No torch, except for --trace."""
+"""`lora-lab memory`: what a training step needs, where it goes, which cards it fits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import click
 
 from lora_lab.accounting import gpus
-from lora_lab.accounting.compute import UTILISATION, Work, work
-from lora_lab.accounting.fits import check_length
-from lora_lab.accounting.inference import inference
-from lora_lab.accounting.memory import estimate
-from lora_lab.accounting.models import architecture_of, config_of
+from lora_lab.accounting.memory import Estimate, estimate, inference
+from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import BYTES, QUANTISED_BITS, Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.cli.memory_answer import Answer, Question, describe
 from lora_lab.cli.method import method_options, take_method
 from lora_lab.cli.shared import JSON, tell, together
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue
 
-SETUP = ("batch", "seq", "dtype", "adapter_dtype", "optimizer", "checkpointing", "dropout", "padded", "outputs_kept")
+SETUP = (
+    "batch",
+    "seq",
+    "dtype",
+    "adapter_dtype",
+    "optimizer",
+    "checkpointing",
+    "dropout",
+    "padded",
+    "outputs_kept",
+    "master_weights",
+)
 
 
 setup_options = together(
@@ -35,6 +41,7 @@ setup_options = together(
     click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own."),
     click.option("--padded", is_flag=True, help="Rows of unequal length: attention gets a mask."),
     click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values to the end."),
+    click.option("--master-weights", is_flag=True, help="The optimizer keeps fp32 copies of half-precision weights."),
     click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
     click.option("--double-quant/--no-double-quant", default=None, help="Of qlora: yes when left out."),
     click.option("--device", default=None, help="Whose kernels: cuda or cpu; the card's own when left out."),
@@ -66,34 +73,28 @@ def _answer(model: str, options: dict[str, Any]) -> Answer:
     question = _question(model, options)
     if traced and generates:
         raise BadValue("--trace follows a training step; leave out --inference, or --trace")
-    a, plan, setup, labels = question.architecture, question.plan, question.setup, question.labels
-    estimated = partial(inference, a, plan=plan) if generates else partial(estimate, a, plan, labels=labels)
-    if traced:
-        from lora_lab.accounting.trace import trace  # imports torch
 
-        found = trace(config_of(model), question.method, setup, num_labels=labels)
-    else:
-        found = estimated(setup)
+    def estimated(setup: Setup, trace: bool = False) -> Estimate:
+        if generates:
+            return inference(model, setup, question.method)
+        return estimate(model, question.method, setup, num_labels=question.labels, trace=trace)
+
+    found = estimated(question.setup, trace=traced)
     rows, tokens = (question.largest(field, estimated) for field in ("batch", "seq"))
-    done = None
-    with suppress(LabError):  # not modelled, perhaps, where the memory is
-        done = None if generates else work(a, plan, setup, labels=labels)
-    return Answer(question, found, done, rows, tokens, (*found.notes, *_notes(question, done, tokens)))
+    return Answer(question, found, rows, tokens, (*found.notes, *_notes(question, found, tokens)))
 
 
 def _question(model: str, options: dict[str, Any]) -> Question:
     labels, card = options.pop("num_labels"), _card(options.pop("gpu"), options.pop("gpu_gb"))
-    architecture = architecture_of(model, labels)
-    if labels is not None and architecture.task == "causal":
-        raise BadValue(f"the memory of {architecture.name} with a classifier is not modelled; leave out --num-labels")
+    architecture = architecture_of(model)
+    if labels is not None and architecture.task != "encoder":
+        raise BadValue(f"{architecture.name} is counted as a language model, not a classifier; leave out --num-labels")
     device = options.pop("device") or (card.device if card else "cuda")
     name, quantised = options["method"], _quantised(options["method"], options.pop("double_quant"), options["dtype"])
     own = {name: options.pop(name) for name in (*SETUP, "shard")}
     setup = Setup(**own, device=device, quantised=quantised)
     method = take_method(options, architecture)
-    plan = method.plan(architecture)
-    check_length(architecture, plan, setup)
-    return Question(name, architecture, method, plan, setup, labels or 2, card)
+    return Question(name, model, architecture, method, setup, labels or 2, card)
 
 
 def _quantised(method: str, double: bool | None, dtype: str) -> str:
@@ -115,7 +116,7 @@ def _card(name: str | None, gigabytes: float | None) -> gpus.Card | None:
     return None if gigabytes is None else gpus.of_size(gigabytes)
 
 
-def _notes(question: Question, work: Work | None, max_seq: int | None) -> Iterator[str]:
+def _notes(question: Question, found: Estimate, max_seq: int | None) -> Iterator[str]:
     """What the figures rest on besides what the estimate says of itself, in sentences."""
     a, card, setup = question.architecture, question.card, question.setup
     if card is not None and question.available is not None:
@@ -123,8 +124,8 @@ def _notes(question: Question, work: Work | None, max_seq: int | None) -> Iterat
         yield from gpus.notes(card, setup.dtype)
     elif setup.device == "cpu":
         yield "Python with torch, about 0.5 GiB, comes on top"
-    if work is not None and card is not None and card.peak(setup.dtype):
-        yield f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed"
+    if found.flops and card is not None and card.peak(setup.dtype):
+        yield f"seconds assume {gpus.UTILISATION:.0%} of the card's published peak, as remembered and not confirmed"
     if a.positions and setup.seq > a.positions:
         yield f"{setup.seq:,} tokens a row are more than {a.name} was trained for: {a.positions:,}"
     elif max_seq and a.positions and max_seq > a.positions:

@@ -7,12 +7,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lora_lab.accounting import fits
-from lora_lab.accounting.compute import Work, rate, run_seconds
-from lora_lab.accounting.estimates import Estimate
-from lora_lab.accounting.gpus import Card, cards, usable
-from lora_lab.accounting.models import Architecture
-from lora_lab.accounting.plan import Plan
+from lora_lab.accounting.gpus import Card, cards, seconds, usable
+from lora_lab.accounting.memory import Estimate, largest, longest, prompt_of
+from lora_lab.accounting.models import Architecture, config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary
 from lora_lab.errors import LabError
@@ -23,9 +20,9 @@ class Question:
     """What was asked: a model, a method by the name given, and the conditions. `card` is None when no GPU was named."""
 
     name: str
+    model: str
     architecture: Architecture
     method: Any
-    plan: Plan
     setup: Setup
     labels: int
     card: Card | None
@@ -36,22 +33,22 @@ class Question:
         return usable(self.card) if self.card else None
 
     def largest(self, field: str, estimated: Callable[[Setup], Estimate]) -> int | None:
-        """The most rows or tokens that fit the card, 0 when nothing does; None without a card or closed form."""
+        """The most rows or tokens that fit the card, 0 when nothing does; None without a card."""
         if self.available is None:
             return None
-        limit = fits.longest(self.architecture, self.plan) if field == "seq" else None
-        with suppress(LabError):  # a trace may have answered what the closed form does not model
-            return fits.largest(field, self.setup, estimated, self.available, limit) or 0
+        most = longest(config_of(self.model)) if field == "seq" else None
+        limit = most - prompt_of(self.method) if most else None
+        with suppress(LabError):
+            return largest(field, self.setup, estimated, self.available, limit) or 0
         return None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An estimate with what follows from it for a card. `work` is None where the arithmetic is not modelled."""
+    """An estimate with what follows from it for a card."""
 
     question: Question
     estimate: Estimate
-    work: Work | None
     max_batch: int | None
     max_seq: int | None
     notes: tuple[str, ...]
@@ -64,9 +61,10 @@ class Answer:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds a step on the card at 40 % of its peak; None where the peak or the arithmetic is not known."""
+        """Seconds a step on the card at 40 % of its peak; None where the peak or the FLOPs are not known."""
         card, dtype = self.question.card, self.question.setup.dtype
-        return run_seconds(self.work, 1, rate(card, dtype=dtype)) if card and card.peak(dtype) and self.work else None
+        known = card is not None and card.peak(dtype) and self.estimate.flops
+        return seconds(self.estimate.flops or 0, card, dtype=dtype) if card and known else None
 
     def to_json(self) -> dict[str, Any]:
         """The contract's keys, and some more. Units: bytes, seconds, FLOPs."""
@@ -81,13 +79,14 @@ class Answer:
             "at": estimate.at,
             "categories": estimate.categories,
             "terms": [asdict(term) for term in estimate.terms],
-            "moments": estimate.moments,
+            "moments": estimate.phases,
+            "reserved_bytes": estimate.reserved,
             "card": question.card and question.card.name,
             "available_bytes": question.available,
             "fits": self.fits,
             "max_batch": self.max_batch,
             "max_seq": self.max_seq,
-            "flops": self.work and self.work.total,
+            "flops": estimate.flops,
             "seconds": self.seconds,
             "notes": list(self.notes),
         }
@@ -123,14 +122,18 @@ def _parts(estimate: Estimate) -> Iterator[str]:
         yield f"{category:<34} {binary(total):>12}  {total / max(estimate.peak, 1):>4.0%}"
         terms = [term for term in estimate.terms if term.category == category]
         for term in sorted(terms, key=lambda term: -term.bytes):
-            yield f"  {term.symbol:<46} {binary(term.bytes):>12}  = {term.formula}"
+            formula = f"  = {term.formula}" if term.formula else ""
+            yield f"  {term.where or 'the loss':<46} {binary(term.bytes):>12}{formula}"
 
 
 def _moments(estimate: Estimate) -> Iterator[str]:
-    """How much lives at each moment that might have been the peak."""
-    for moment, total in estimate.moments.items():
-        mark = "  <- the peak" if moment == estimate.at else ""
-        yield f"at {moment:<31} {binary(total):>12}{mark}"
+    """The peak of each phase, and what PyTorch's allocator takes for the whole where a trace has simulated it."""
+    top = max(estimate.phases.values(), default=0)
+    for phase, total in estimate.phases.items():
+        mark = "  <- the peak" if total == top else ""
+        yield f"in {phase:<31} {binary(total):>12}{mark}"
+    if estimate.reserved:
+        yield f"{'reserved by the caching allocator':<34} {binary(estimate.reserved):>12}"
 
 
 def _room(answer: Answer) -> Iterator[str]:
@@ -143,9 +146,9 @@ def _room(answer: Answer) -> Iterator[str]:
         for words, wanted in (("fits", True), ("does not fit", False)):
             named = [card.name for card in same if (answer.estimate.peak <= usable(card)) is wanted]
             yield f"{words}: {'; '.join(named) or 'no card of the table'}"
-    if answer.work:
+    if answer.estimate.flops:
         seconds = f", {answer.seconds:.3g} s on this card" if answer.seconds else ""
-        yield f"a step is {answer.work.total / 1e12:,.3g} TFLOP{seconds}"
+        yield f"a step is {answer.estimate.flops / 1e12:,.3g} TFLOP{seconds}"
 
 
 def _verdict(answer: Answer, card: Card) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.memory import estimate, prompt_of
 from lora_lab.errors import LabError
 from lora_lab.methods.params import params
 from lora_lab.training.guard import Need, need_of
@@ -35,13 +35,13 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         need = need_of(recipe)
     except LabError:
         return NOTHING
-    predicted = _known(lambda: estimate(need.architecture, need.plan, need.setup, labels=need.labels))
+    predicted = _known(lambda: estimate(need.model, need.method, need.setup, num_labels=need.labels))
     return {
         "adapter_bytes": _known(lambda: params(recipe.model, recipe.method, need.labels).adapter_bytes),
         "predicted_bytes": predicted and predicted.peak,
         "predicted_parts": predicted and dict(predicted.categories),
         "peak_bytes": _known(lambda: _measured(recipe, need), (LabError, RuntimeError, AttributeError, TypeError)),
-        "added_tokens": need.plan.prompt,
+        "added_tokens": prompt_of(need.method),
     }
 
 

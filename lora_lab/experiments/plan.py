@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lora_lab.accounting.fits import most
+from lora_lab.accounting.memory import most, trained_by
 from lora_lab.errors import LabError
-from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
-from lora_lab.training.guard import Need, free_bytes, need_of
+from lora_lab.training.guard import free_bytes, need_of
 from lora_lab.training.pack import key
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.throughput import rewarding_tokens
@@ -35,15 +34,6 @@ def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
     return max(1, min(MOST, len(group), _fitting(group, room), _rewarding(group[0])))
 
 
-def need_at_most(recipe: Recipe) -> Need:
-    """A recipe's need; of a method that is not modelled full fine-tuning's, which is more than any frozen base's.
-
-    Raises: as `need_of`.
-    """
-    need = need_of(recipe)
-    return need_of(replace(recipe, method=FullFineTuning())) if need.plan.unknown else need
-
-
 def _alike(group: Iterable[Recipe]) -> list[Recipe]:
     """Lanes that adapt the same layers at like ranks stand together: the others' places would be padding."""
     return sorted(group, key=lambda r: (str(r.method.settings().get("targets")), r.method.settings().get("rank") or 0))
@@ -60,15 +50,11 @@ def _fitting(group: Sequence[Recipe], room: float) -> int:
     largest = max(group, key=lambda recipe: recipe.method.settings().get("rank") or 0)
     try:
         need = need_of(largest)
-        own = TRAINED_BYTES * need.plan.parameters
-        if need.plan.unknown:
-            need = need_of(
-                replace(largest, method=FullFineTuning())
-            )  # whose step takes more than that of any frozen base
+        own = TRAINED_BYTES * trained_by(largest.method, need.architecture)
         free = room * free_bytes(need.setup.device)
         return most(lambda k: need.bytes(batch=k * largest.batch) + (k - 1) * own <= free, MOST) or 1
     except LabError:
-        return 4  # not modelled: a pack of a size that rarely does harm
+        return 4  # no estimate: a pack of a size that rarely does harm
 
 
 def _rewarding(recipe: Recipe) -> int:

@@ -27,7 +27,7 @@ from scipy import special  # type: ignore[import-untyped]
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-from lora_lab.accounting.fits import most
+from lora_lab.accounting.memory import most
 from lora_lab.errors import BadValue
 
 

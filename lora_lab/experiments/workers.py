@@ -23,7 +23,7 @@ import torch
 from lora_lab.errors import Failed, LabError, LabWarning
 from lora_lab.experiments import plan
 from lora_lab.training import device
-from lora_lab.training.guard import free_bytes
+from lora_lab.training.guard import free_bytes, need_of
 from lora_lab.training.recipe import Recipe
 
 Item = TypeVar("Item")
@@ -94,7 +94,7 @@ def worth(recipes: Sequence[Recipe], steps: int) -> int:
 
 def _step_bytes(recipe: Recipe) -> int:
     try:
-        return plan.need_at_most(recipe).bytes()
+        return need_of(recipe).bytes()
     except LabError:
         return 2**62  # nobody knows: one process
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from lora_lab.accounting.models import Architecture
-from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import Site
 from lora_lab.errors import BadValue
 from lora_lab.methods.options import make_plain
@@ -102,11 +100,6 @@ class Method:
     def attach(self, model: nn.Module) -> Report:
         """Freeze the base, add what trains, report it. The model is left as it was when this raises."""
         raise BadValue(f"{self.name} cannot be attached: its class has no attach")
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """What trains, as far as memory depends on it. Raises: as `attach`."""
-        unknown = f"the memory of {self.name} is not modelled yet; trace follows it step by step"
-        return Plan(0, unknown=unknown)
 
     def settings(self) -> dict[str, Any]:
         """{"name": ..., ...}: plain values that JSON can hold, which `method_from` reads back."""

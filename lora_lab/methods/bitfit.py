@@ -8,9 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.models import Architecture
-from lora_lab.accounting.plan import Plan
-from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
 
 if TYPE_CHECKING:
@@ -24,13 +21,6 @@ class BitFit(Method):
 
     name: ClassVar[str] = "bitfit"
     packs: ClassVar[bool] = True
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """Every bias, in its place."""
-        numbers = sum(m.biases * m.count for m in architecture.modules if not m.in_task_head)
-        if not numbers:
-            raise BadValue(f"{architecture.name} has no biases that BitFit could train; use lora or ia3")
-        return Plan(numbers, biases=True)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put a bias of its own beside each frozen one, give a classification head a trained copy.

@@ -19,12 +19,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lora_lab.accounting.models import Architecture
-from lora_lab.accounting.plan import Funnel, Plan
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
-from lora_lab.methods.lora_count import layer_of, layered
-from lora_lab.methods.options import layers_within, one_of, whole
+from lora_lab.methods.options import one_of, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,25 +74,3 @@ class Bottleneck(Method):
         self.check_width(chosen[0].out_features)
         around = partial(trained_bottleneck.TrainedBottleneck, size=self.size, norm=bool(norms))
         return attach.attach_beside(model, self, [(site.module, around) for site in chosen])
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """The bottlenecks of each layer, as far as memory depends on them. Raises: as `attach`."""
-        (adapters, norms), d = PER_LAYER[self.placement], architecture.hidden
-        layers_within("layers", self.layers or 1, architecture)
-        self.check_width(d)
-        layers = self.layers or architecture.layers
-        numbers = layers * (adapters * (2 * d * self.size + self.size + d) + norms * 2 * d)
-        after = ("o", "down")[-adapters:]
-        places = [s for s in architecture.slots if s.module.key in after and not s.module.expert]
-        found = layered(
-            [
-                (s, Funnel(self.size, s.site.in_features, d, norm=bool(norms)))
-                for s in places
-                if layer_of(s) >= architecture.layers - layers
-            ],
-            architecture,
-        )
-        if found.parameters != numbers:
-            what = f"behind the experts of {architecture.name}"
-            return Plan(numbers, unknown=f"the memory of bottlenecks {what} is not modelled")
-        return found

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lora_lab.accounting.models import Architecture
-from lora_lab.accounting.plan import Plan
-from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
 
 if TYPE_CHECKING:
@@ -24,10 +21,6 @@ class FullFineTuning(Method):
     within: ClassVar[bool] = True
     retired: ClassVar[Mapping[str, Any]] = {"top": None}
 
-    def plan(self, architecture: Architecture) -> Plan:
-        """Every weight."""
-        return Plan(architecture.total - architecture.head_parameters, everything=True)
-
     def attach(self, model: nn.Module) -> Report:
         """Let every weight train; nothing is added."""
         from lora_lab.methods import attach  # imports torch
@@ -42,12 +35,6 @@ class HeadOnly(Method):
 
     name: ClassVar[str] = "head"
     packs: ClassVar[bool] = True
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """The head alone. Raises: BadValue for a model that no head is put on."""
-        if architecture.task != "encoder" and not architecture.head_parameters:
-            raise BadValue(f"{architecture.name} has no head of a task that could train alone; use lora, or num_labels")
-        return Plan(0)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze everything and give the classification head a copy that trains.

@@ -12,12 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.models import Architecture, Slot
-from lora_lab.accounting.plan import Factor, Plan
 from lora_lab.accounting.sites import Site, choose
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
-from lora_lab.methods.lora_count import layered
 from lora_lab.methods.options import words
 
 if TYPE_CHECKING:
@@ -64,10 +61,6 @@ class IA3(Method):
                 raise BadValue(f"{said}, so no factor there is its own: leave {site.role} out of feedforward")
         return [(site, site in on_input) for site in chosen]
 
-    def plan(self, architecture: Architecture) -> Plan:
-        """The factors of each layer, as far as memory depends on them. Raises: as `place`."""
-        return layered(self._factors(architecture), architecture)
-
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put a factor at each target, give a classification head a copy that trains.
 
@@ -76,10 +69,3 @@ class IA3(Method):
         from lora_lab.methods import attach, trained_factor  # imports torch
 
         return trained_factor.attach_factors(model, self, self.place(attach.sites_of(model)))
-
-    def _factors(self, architecture: Architecture) -> list[tuple[Slot, Factor]]:
-        slots = {slot.site: slot for slot in architecture.slots}
-        return [
-            (slots[s], Factor(0, s.in_features, s.out_features, s.rows is not None, on_input=on_input))
-            for s, on_input in self.place(list(slots))
-        ]

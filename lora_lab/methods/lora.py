@@ -13,10 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.accounting.models import Architecture, Slot
-from lora_lab.accounting.plan import Plan
 from lora_lab.accounting.sites import ROLES, Site, choose, match
 from lora_lab.errors import BadValue
-from lora_lab.methods import lora_count
 from lora_lab.methods.base import Method, Placement, Report, register
 from lora_lab.methods.options import is_number, one_of, whole, words
 
@@ -145,10 +143,6 @@ class LoRA(Method):
         """Where the adapters go on a described model; an expert has one of its own. Raises: as `place`."""
         slots = {slot.site: slot for slot in architecture.slots}
         return [(slots[placement.site], placement) for placement in self.place(list(slots))]
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """The adapters of each layer, as far as memory depends on them. Raises: as `place`."""
-        return lora_count.plan(self, architecture)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, wrap the chosen layers, and give a classification head a copy that trains.

@@ -9,13 +9,11 @@ attention to itself. Source: Li & Liang 2021.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lora_lab.accounting.models import Architecture
-from lora_lab.accounting.plan import Plan
 from lora_lab.methods.base import Method, Report, register
-from lora_lab.methods.options import layers_within, whole
+from lora_lab.methods.options import whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,14 +33,6 @@ class PrefixTuning(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("tokens", self.tokens)
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """Tokens in the cache before each row's own; the memory of a step is not modelled."""
-        layers_within("prefix", 1, architecture)
-        width = 2 * architecture.kv_heads * architecture.head_dim
-        return replace(
-            super().plan(architecture), parameters=architecture.layers * self.tokens * width, prefix=self.tokens
-        )
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, hand every layer a prefix, give a classification head a copy that trains.

@@ -16,8 +16,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.models import Architecture
-from lora_lab.accounting.plan import Plan
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
 from lora_lab.methods.options import is_number
@@ -45,10 +43,6 @@ class Probe(Method):
         super().__post_init__()
         if not (is_number(self.l2) and 0 < self.l2 < math.inf):
             raise BadValue(f"l2 must be a number above 0, not {self.l2!r}: without a penalty W may grow for ever")
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """No step, so no closed form of one."""
-        return Plan(0, unknown=NO_STEP)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model and put W and b, zero until they are solved for, in the place of its head.

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.models import Architecture
-from lora_lab.accounting.plan import Plan
 from lora_lab.methods.base import Method, Report, register
 from lora_lab.methods.options import one_of, whole
 
@@ -40,10 +38,6 @@ class PromptTuning(Method):
         super().__post_init__()
         whole("tokens", self.tokens)
         one_of("init", self.init, INITS)
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """Tokens before each row, which lengthen it."""
-        return Plan(self.tokens * architecture.hidden, prompt=self.tokens)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put a soft prompt before its embeddings, give a classification head a copy that trains.

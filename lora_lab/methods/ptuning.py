@@ -12,8 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.models import Architecture
-from lora_lab.accounting.plan import Plan
 from lora_lab.methods.base import Method, Report, register
 from lora_lab.methods.options import whole
 
@@ -40,13 +38,6 @@ class PTuning(Method):
         whole("tokens", self.tokens)
         if self.hidden is not None:
             whole("hidden", self.hidden)
-
-    def plan(self, architecture: Architecture) -> Plan:
-        """Tokens before each row, and the network that makes them, tensor by tensor."""
-        d, prompt = architecture.hidden, self.tokens
-        h = self.hidden or d
-        tensors = (prompt * d, d * h, h, h * h, h, h * d, d)
-        return Plan(sum(tensors), prompt=prompt, tensors=tensors)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, put the network's outcome before its embeddings, give a head a copy that trains.

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_lab.accounting.operations import BLOCK, NESTED
-from lora_lab.accounting.setup import QUANTISED_BITS
+from lora_lab.accounting.setup import BLOCK, NESTED, QUANTISED_BITS
 from lora_lab.errors import BadValue, nearest
 
 STRIP = 2**16  # numbers that are turned back at a time: whole blocks of blocks, and little memory beside the result

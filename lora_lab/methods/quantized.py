@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.accounting.four_bit import OUTSIDE
+from lora_lab.accounting.setup import OUTSIDE
 from lora_lab.errors import BadValue
 from lora_lab.layers import is_linear, out_by_in
 from lora_lab.methods import bnb

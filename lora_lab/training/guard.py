@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psutil
 import torch
 
-from lora_lab.accounting.fits import largest_model, longest, most
 from lora_lab.accounting.gpus import FRAGMENTATION, PROCESS
-from lora_lab.accounting.memory import estimate
-from lora_lab.accounting.models import Architecture, architecture_of, zoo_names
-from lora_lab.accounting.plan import Plan
+from lora_lab.accounting.memory import Estimate, largest_model, longest, most, prompt_of, quick
+from lora_lab.accounting.models import Architecture, architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import BYTES, Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError
@@ -42,22 +41,31 @@ class Need:
     """A run as the accountant sees it: model, what trains, conditions, and the attention that is used."""
 
     architecture: Architecture
-    plan: Plan
+    model: str
+    method: Any
     setup: Setup
     labels: int
     eager: bool
 
-    def bytes(self, batch: int | None = None, seq: int | None = None) -> int:
-        """Bytes that a step takes here, or one with another batch or seq: the peak, gaps, what is not imported yet."""
+    def estimate(self, batch: int | None = None, seq: int | None = None) -> Estimate:
+        """The step's memory, or that of one with another batch or seq, from a stored fit or as a bound."""
         setup = replace(self.setup, batch=batch or self.setup.batch, seq=seq or self.setup.seq)
-        peak = estimate(self.architecture, self.plan, setup, labels=self.labels).peak + self.scores(setup)
+        return quick(self.model, self.method, setup, num_labels=self.labels)
+
+    def bytes(self, batch: int | None = None, seq: int | None = None) -> int:
+        """Bytes that a step takes here: the peak, gaps between tensors, and what is not imported yet."""
+        setup = replace(self.setup, batch=batch or self.setup.batch, seq=seq or self.setup.seq)
+        found = self.estimate(batch, seq)
+        peak = found.peak + self.scores(setup)
+        if found.mode == "bound":  # which is on the safe side already
+            return peak
         if setup.device == "cuda":
             return int(peak * (1 + FRAGMENTATION))
         return int(peak * (1 + CPU_GAPS)) + max(0, PROCESS - psutil.Process().memory_info().rss)
 
     def scores(self, setup: Setup) -> int:
         """Bytes that eager attention keeps and a fused kernel does not: in each layer B heads S S, in fp32 and in b."""
-        a, tokens = self.architecture, setup.seq + self.plan.prompt
+        a, tokens = self.architecture, setup.seq + prompt_of(self.method)
         return a.layers * setup.batch * a.heads * tokens**2 * (4 + BYTES[setup.dtype]) * self.eager
 
 
@@ -87,7 +95,6 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     a = architecture_of(recipe.model)
     if labels is not None and a.task != "encoder":
         raise BadValue("the memory of a causal classifier is not modelled")
-    plan = recipe.method.plan(a)  # type: ignore[attr-defined]
     on_gpu = choice.device == "cuda"
     setup = Setup(
         batch=recipe.batch,
@@ -100,7 +107,8 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
         device="cuda" if on_gpu else "cpu",
     )
     # With dropout a CPU writes attention out, whatever was chosen; its masks are not modelled, so this is the least.
-    return Need(a, plan, setup, labels or 2, choice.attention == "eager" or (recipe.dropout and not on_gpu))
+    eager = choice.attention == "eager" or (recipe.dropout and not on_gpu)
+    return Need(a, recipe.model, recipe.method, setup, labels or 2, bool(eager))
 
 
 def free_bytes(where: str) -> int:
@@ -134,7 +142,7 @@ def _remedies(recipe: Recipe, need: Need, free: int) -> Iterator[str]:
     """A smaller batch, shorter rows, or where neither helps a smaller model."""
     setup = need.setup
     rows = most(lambda n: need.bytes(batch=n) <= free, setup.batch - 1)
-    steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(need.architecture) or setup.seq) // STEP)
+    steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(config_of(need.model)) or setup.seq) // STEP)
     if rows:
         yield f"batch {rows} at {setup.seq} tokens"
     if steps and steps * STEP < setup.seq:
@@ -148,5 +156,5 @@ def _smaller_model(recipe: Recipe, need: Need, free: int) -> Iterator[str]:
     own = need.architecture
     smaller = [n for n in zoo_names() if (a := architecture_of(n)).task == own.task and a.total < own.total]
     room = int(free / (1 + CPU_GAPS))
-    if found := largest_model(recipe.method, need.setup, room, smaller):  # type: ignore[arg-type]
+    if found := largest_model(recipe.method, need.setup, room, smaller):
         yield f"a smaller model such as {found}"

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import torch
 
-from lora_lab.accounting.estimates import Estimate, Term
+from lora_lab.accounting.memory import Estimate, Term, of_tracker
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
-from lora_lab.accounting.trace import STEPS, Attaches, build, follow, prepare, step
+from lora_lab.accounting.trace import Attaches, build, follow, forward_backward, optimizer_of, prepare
 from lora_lab.errors import BadValue
 from lora_lab.methods.quantized import quantize_model
 
@@ -44,18 +44,22 @@ def measure(model: Any, method: Attaches, *, num_labels: int = 2, **setup: Any) 
     fresh.to(conditions.device)
     if conditions.device == "cuda":
         return _on_cuda(fresh, method, conditions)
-    followed = follow(fresh, method, conditions)
+    followed = of_tracker(follow(fresh, method, conditions), "measured", config_of(model), conditions)
     taken = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
     return replace(followed, reserved=taken, process=psutil.Process().memory_info().rss)
 
 
 def _on_cuda(model: Any, method: Attaches, setup: Setup) -> Estimate:
-    optimizer = prepare(model, method, setup)
-    for _ in range(STEPS):
+    prepare(model, method, setup)
+    optimizer = optimizer_of([p for p in model.parameters() if p.requires_grad], setup)
+    for _ in range(2):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        step(model, optimizer, setup)
+        outputs = forward_backward(model, setup)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        del outputs
     torch.cuda.synchronize()
     peak, free, total = torch.cuda.max_memory_allocated(), *torch.cuda.mem_get_info()
-    term = Term("allocated", "allocated", ALLOCATED, peak)
+    term = Term("allocated", ALLOCATED, None, peak)
     return Estimate("measured", peak, "", (term,), {}, reserved=torch.cuda.max_memory_reserved(), process=total - free)

@@ -8,10 +8,9 @@ from typing import Any
 
 import psutil
 
-from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.memory import Estimate, memory
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue
-from lora_lab.methods.memory import memory
 from lora_lab.widgets.background import Background
 
 TOKENS = 2048  # in a batch; more takes a laptop's CPU minutes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lora_lab.accounting.estimates import Estimate
+from lora_lab.accounting.memory import Estimate, Term
 from lora_lab.accounting.setup import QUANTISED_BITS
 from lora_lab.accounting.units import binary
 from lora_lab.plots.towers import STYLES, Line, Tower
@@ -12,62 +12,31 @@ from lora_lab.widgets.memory_measure import StepMeasured
 from lora_lab.widgets.panel import escape, tabled
 
 CELLS = "padding-right:12px; white-space:nowrap"
-LETTERS = (
-    "T = batch x sequence, tokens; S = sequence; B = batch; b = bytes of a number; L = layers; d = width of the model; "
-    "f = width inside the MLP; V = vocabulary; r = rank; q, kv = widths of queries and of keys"
-)
+LETTERS = "B = batch, S = sequence; the numbers are bytes. A star stands for every layer"
 
-IN_WORDS = {
+IN_WORDS = {  # by the end of the path of the module that a storage was made in
     "base": "the pretrained weights",
     **{
-        f"base's linear layers in {form.upper()}": f"the frozen matrices in {bits} bits each, with the scale of every "
-        "block of 64"
+        f"base in {form}": f"the frozen matrices in {bits} bits each, with the scale of every block of 64"
         for form, bits in QUANTISED_BITS.items()
     },
-    "what is added to the base": "A and B, a prompt, a fresh head: what the method brings along, in fp32",
-    "AdamW's two moments": "for each number that trains, a running mean of its gradient and one of its square",
-    "AdamW's two moments in 8 bits": "the same two, rounded to a byte each",
-    "all gradients": "one number for each number that trains",
-    "weights of the later layers": "gradients already made: backward starts at the last layer",
-    "weights of the piece in hand": "gradients of the layer that backward is in",
-    "the tied embedding: the head's and the sum": "embedding and head are one matrix: its two gradients are added up",
-    "the optimizer's arithmetic": "scratch space of the update",
-    "gradients in flight": "what one operation of backward reads and writes; at the loss: gradients of the logits",
-    "variables of the layer in hand": "what the model's own code still holds in its variables",
-    "token numbers, labels, mask": "the batch itself",
-    "rotary tables": "sines and cosines of the positions, shared by all layers",
-    "the layers' inputs": "what went into a layer; all that checkpointing keeps",
-    "inputs of norms": "a norm needs its input again",
-    "inputs of norms in fp32": "RMSNorm computes in fp32, and keeps that copy",
-    "normed inputs": "kept where the norm's own gain trains",
-    "statistics of norms": "a number or two per token",
-    "inputs of q, k, v": "kept where one of them trains or carries an adapter; frozen matrices keep nothing",
-    "q, k, v": "attention needs all three again",
-    "k, v repeated for each query head": "copies that this attention kernel asks for",
-    "attention's output": "kept by the kernel, and as the input of o",
-    "attention's logarithms": "one number per head and token, from which the kernel rebuilds its table",
-    "attention's scores and weights": "a score for each pair of tokens: this model's attention has no fused kernel",
-    "gains of norms": "the norm's gains in fp32",
-    "normed inputs in fp32": "kept where the norm's own gain trains",
-    "the router": "which experts each token goes to, and how strongly",
-    "tokens of the experts": "each token as often as it has experts, sorted by expert",
-    "gathered from the other devices": "the weights that this device borrows while it computes with them",
-    "attention's masks": "which tokens are padding, in each layer",
-    "inputs of the MLP": "kept where up or gate trains or carries an adapter",
-    "inside the MLP": "the activation function and the product with the gate need their inputs again",
-    "inputs of down": "the product of gate and up, kept where down trains or carries an adapter",
-    "A x of the adapters": "the r numbers a token between A and B",
-    "B x of the adapters": "what B made of them",
-    "A in the base's dtype": "A is fp32 and multiplied in the base's dtype: this is the copy",
-    "B in the base's dtype": "the same for B",
-    "inputs of adapters in fp32": "PEFT's copy of each adapted input",
-    "inputs of adapters after dropout": "the adapter's own, thinned-out input",
-    "dropout masks": "which numbers were dropped: a byte each",
-    "the head's input": "what reaches the last matrix",
-    "logits in the model's dtype": "a score for each word of the vocabulary, at each token",
-    "logits and their logarithms in fp32": "cross-entropy works in fp32: copies of the table of all scores",
-    "logits of the classes": "a score for each class",
-    "outputs that the loop still holds": "logits, keys and values that a variable of the loop keeps alive",
+    "adapters and head": "A and B, a prompt, a fresh head: what the method brings along, in fp32",
+    "states": "for each number that trains, a running mean of its gradient and one of its square",
+    "adapter": "what the adapters compute: their copies of A and B, A x, B A x",
+    "self_attn": "queries, keys, values, and attention's output with its logarithms",
+    "attn": "queries, keys, values, and attention's output with its logarithms",
+    "attention": "queries, keys, values, and attention's output with its logarithms",
+    "mlp": "the wide layers of the MLP and its activation function",
+    "intermediate": "the wide layer of the MLP and its activation function",
+    "output": "the way back from the MLP's width",
+    "input_layernorm": "a norm's input, its statistics, and its output",
+    "post_attention_layernorm": "a norm's input, its statistics, and its output",
+    "ln_1": "a norm's statistics and output",
+    "ln_2": "a norm's statistics and output",
+    "*": "sums of the residual stream, one after each part of a layer",
+    "rotary_emb": "sines and cosines of the positions, shared by all layers",
+    "lm_head": "a score for each word of the vocabulary, at each token",
+    "gathered from the other devices: both ends and one layer": "the weights that this device borrows while it computes with them",
 }
 
 BY_CATEGORY = {
@@ -83,27 +52,29 @@ BY_CATEGORY = {
 def moment(at: str) -> str:
     """When in the step something falls, with the reason in words."""
     why = {
-        "the loss's backward": "right after forward: everything kept is still there, and the loss "
-        "needs its whole table of scores several times over",
+        "backward of the loss": "right after forward: everything kept is still there, and the loss needs its whole table "
+        "of scores several times over",
         "the optimizer's step": "at the end: all gradients are there, and the optimizer works on them",
-        "the embeddings' backward": "at the end of backward: all gradients are there, the embedding's last of all",
-        "1's backward": "when backward reaches the first layer: almost all gradients are there",
-        "2's backward": "near the end of backward: almost all gradients are there",
-        "backward": "when backward enters that layer: everything kept below it is still there",
-        "forward": "at the end of forward, with the layer's own variables on top of all that is kept",
+        "backward of": "everything kept by the layers below is still there, and the gradients of those above",
+        "forward of": "at the end of forward, with the layer's own variables on top of all that is kept",
     }
-    reason = next((words for end, words in why.items() if at.endswith(end)), "")
+    reason = next((words for start, words in why.items() if at.startswith(start)), "")
     return f"{at} ({reason})" if reason else at
+
+
+def in_words(term: Term) -> str:
+    """What a term is for."""
+    end = term.where.rpartition(".")[2] if "." in term.where else term.where
+    return IN_WORDS.get(end, BY_CATEGORY.get(term.category, ""))
 
 
 def conclusion(name: str, estimate: Estimate, cards: Sequence[Line]) -> str:
     """What one method needs, when, what for, and where that fits."""
     top = max(estimate.terms, key=lambda term: term.bytes)
     share = top.bytes / estimate.peak
-    words = IN_WORDS.get(top.symbol, BY_CATEGORY.get(top.category, ""))
     return (
         f"<b>{escape(name)}: {binary(estimate.peak)}</b> at the peak. It falls at {escape(moment(estimate.at))}. "
-        f"The largest term is <i>{escape(top.symbol)}</i>, {binary(top.bytes)} or {share:.0%}: {escape(words)}. "
+        f"The largest term is <i>{escape(top.where or top.category)}</i>, {binary(top.bytes)} or {share:.0%}: {escape(in_words(top))}. "
         f"<b>{escape(fitting(estimate.peak, cards))}</b>."
     )
 
@@ -156,18 +127,17 @@ def terms_table(estimate: Estimate) -> str:
     """Each term of an estimate, the largest first: bytes, share, category, what it is in words, formula."""
     rows = []
     for term in sorted(estimate.terms, key=lambda term: -term.bytes):
-        words = escape(IN_WORDS.get(term.symbol, BY_CATEGORY.get(term.category, "")))
-        told = f"<b>{escape(term.symbol)}</b>: {words}"
+        told = f"<b>{escape(term.where or 'the loss')}</b>: {escape(in_words(term))}"
         sizes = (binary(term.bytes), f"{term.bytes / estimate.peak:.1%}", term.category)
-        rows.append((*map(escape, sizes), _flowing(told, 170), _flowing(escape(term.formula), 90)))
+        rows.append((*map(escape, sizes), _flowing(told, 170), _flowing(escape(term.formula or ""), 90)))
     head = ("bytes", "share", "category", "term, in words", "formula")
     return tabled("terms of the chosen method", head, rows, cells=CELLS)
 
 
 def moments_words(estimate: Estimate) -> str:
     """The candidates for the peak, in the order of the step, and what the letters of the formulas mean."""
-    moments = "; ".join(f"{escape(at)} {binary(n)}" for at, n in estimate.moments.items())
-    return f"<p style='line-height:1.4'>{escape(LETTERS)}.<br>Moments of the step: {moments}.</p>"
+    moments = "; ".join(f"{escape(at)} {binary(n)}" for at, n in estimate.phases.items())
+    return f"<p style='line-height:1.4'>{escape(LETTERS)}.<br>Peaks of the phases: {moments}.</p>"
 
 
 def standing(step: StepMeasured) -> str:
@@ -182,7 +152,11 @@ def standing(step: StepMeasured) -> str:
 def compared(predicted: Estimate, traced: Estimate, measured: Estimate, what: str) -> str:
     """Predicted, traced and measured side by side, with what is left between them."""
     rows = []
-    for estimate, how in ((predicted, "closed form"), (traced, "fake tensors"), (measured, "a real step, here")):
+    for estimate, how in (
+        (predicted, "interpolated"),
+        (traced, "tensors without data"),
+        (measured, "a real step, here"),
+    ):
         off = estimate.peak - measured.peak
         residual = "" if estimate is measured else f"{off:+,} bytes ({off / measured.peak:+.4%})"
         rows.append((estimate.mode, how, f"{estimate.peak:,}", binary(estimate.peak), estimate.at, residual))
@@ -190,7 +164,7 @@ def compared(predicted: Estimate, traced: Estimate, measured: Estimate, what: st
     verdict = "to the byte" if traced.peak == measured.peak else f"but for {abs(traced.peak - measured.peak):,} bytes"
     resident = f" The whole process holds {binary(measured.process)}." if measured.process else ""
     return (
-        f"<b>measured</b>: {escape(what)}. The trace agrees {verdict}, the closed form within "
+        f"<b>measured</b>: {escape(what)}. The trace agrees {verdict}, the prediction within "
         f"{abs(predicted.peak - measured.peak):,} bytes.{resident}" + _table("predicted beside measured", head, rows)
     )
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from lora_course.claims.claim_tests.base import Case, Finding, check_known, experiment, roles, said
 from lora_course.claims.claim_tests.evidence import published
-from lora_lab.accounting.compute import rate, run_seconds, work
-from lora_lab.accounting.estimates import Estimate
-from lora_lab.accounting.fits import fits
-from lora_lab.accounting.gpus import STANDING, Card, card, of_size, usable
-from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.gpus import STANDING, Card, card, of_size, seconds, usable
+from lora_lab.accounting.memory import Estimate, estimate
 from lora_lab.accounting.models import Architecture, architecture_of
-from lora_lab.accounting.plan import Plans
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
 from lora_lab.errors import BadValue
@@ -21,7 +18,7 @@ from lora_lab.methods.lora import LoRA
 from lora_lab.methods.params import params
 from lora_lab.methods.prompt import PromptTuning
 
-PREDICTED = "the accountant's closed form for one training step, in bf16 with AdamW, here and now"
+PREDICTED = "the accountant's prediction for one training step, in bf16 with AdamW, here and now"
 FORMATS = {16: "none", 8: "int8", 4: "nf4", 3: "nf3", 2: "nf2"}
 
 
@@ -38,7 +35,7 @@ def fits_on_card(
     peaks = {model: peak(model, method, setup) for model in models}
     each = " on each" if cards > 1 else ""
     cases = [
-        Case({"model": m}, fits(e, room), f"{binary(e.peak)}{each}, usable {binary(room)}") for m, e in peaks.items()
+        Case({"model": m}, e.peak <= room, f"{binary(e.peak)}{each}, usable {binary(room)}") for m, e in peaks.items()
     ]
     figures = {f"{model}, GiB": round(e.peak / 2**30, 1) for model, e in peaks.items()}
     return Finding(tuple(cases), (PREDICTED,), figures=figures | {"usable, GiB": round(room / 2**30, 1)})
@@ -51,10 +48,9 @@ def format_of(bits: int) -> str:
     return FORMATS[bits]
 
 
-def peak(model: str, method: Plans, setup: Setup) -> Estimate:
+def peak(model: str, method: Any, setup: Setup) -> Estimate:
     """The estimate of a step. Raises: as `memory`."""
-    a = architecture_of(model)
-    return estimate(a, method.plan(a), setup)
+    return estimate(model, method, setup)
 
 
 @experiment
@@ -151,12 +147,10 @@ def prompt_is_lighter(
     counted: "numbers", "memory" (the peak), "arithmetic" (FLOPs).
     """
     prompt, lora, setup = PromptTuning(tokens=tokens), LoRA(rank, targets=roles(targets)), Setup(batch, seq)
-    weigh: dict[str, Callable[[str, Plans], int]] = {
-        "numbers": lambda model, method: method.plan(architecture_of(model)).parameters,
+    weigh: dict[str, Callable[[str, Any], int]] = {
+        "numbers": lambda model, method: params(model, method).trainable,
         "memory": lambda model, method: peak(model, method, setup).peak,
-        "arithmetic": lambda model, method: (
-            work(architecture_of(model), method.plan(architecture_of(model)), setup).total
-        ),
+        "arithmetic": lambda model, method: peak(model, method, setup).flops or 0,
     }
     check_known(counted, weigh, "the things counted")
     cases = []
@@ -191,7 +185,7 @@ def hours_and_one_card(
         cases.append(
             Case(
                 {"method": "full", "model": model},
-                not fits(full, usable(one)),
+                full.peak > usable(one),
                 f"{binary(full.peak)}, usable {binary(usable(one))} on one {one.name}",
             )
         )
@@ -213,9 +207,9 @@ def hours_and_one_card(
 def _lora_hours(
     model: str, one: Card, bits: int, tokens: int, hours: float, utilisation: float, batch: int, seq: int
 ) -> Case:
-    a, method = architecture_of(model), LoRA()
     setup = Setup(batch, seq, quantised=format_of(bits), checkpointing=True)
-    took = run_seconds(work(a, method.plan(a), setup), -(-tokens // setup.tokens), rate(one, utilisation)) / 3600
-    needed, room = estimate(a, method.plan(a), setup).peak, usable(one)
+    step = peak(model, LoRA(), setup)
+    took = seconds(-(-tokens // setup.tokens) * (step.flops or 0), one, utilisation) / 3600
+    needed, room = step.peak, usable(one)
     found = f"{binary(needed)}, usable {binary(room)} on one {one.name}, {took:.2g} h"
     return Case({"method": "lora", "model": model}, needed <= room and took <= hours, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from lora_course.paper.protocol.given import Given, PaperRecipe
 from lora_course.paper.protocol.made import labels_of, method_of, steps_of
 from lora_course.paper.protocol.missing import Missing, missing, task_at
 from lora_course.paper.protocol.sheets import recipes
-from lora_lab.accounting.compute import UTILISATION, rate, run_seconds, work
-from lora_lab.accounting.gpus import Card, card, usable
+from lora_lab.accounting.gpus import UTILISATION, Card, card, seconds, usable
 from lora_lab.accounting.memory import estimate
-from lora_lab.accounting.models import Architecture, architecture_of
+from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
+from lora_lab.methods.params import params
 from lora_lab.training.tasks import Task
 
 CARD = "A100 40 GB"
@@ -111,16 +111,17 @@ def _dry(
     rows = _rows(recipe, task)
     steps = steps_of(recipe, rows.value)
     labels = labels_of(recipe)
-    a = architecture_of(recipe.model, labels)
-    whole, plan = _modelled(a), method_of(recipe).plan(a)  # type: ignore[attr-defined]
-    own, together = (_setup(recipe, batch, dtype) for batch in (recipe["batch"], recipe.batch))
-    step = work(whole, plan, together, labels=labels or 2)
-    peaks = [estimate(whole, plan, setup, labels=labels or 2).peak for setup in (own, together)]
+    method, config = method_of(recipe), config_of(recipe.model)
+    like = config | {"model_type": LIKE[config["model_type"]]} if config["model_type"] in LIKE else None
+    own, together = (
+        estimate(like or recipe.model, method, _setup(recipe, batch, dtype), num_labels=labels or 2)
+        for batch in (recipe["batch"], recipe.batch)
+    )
     return Dry(
-        recipe=recipe, rows=rows, steps=steps, trainable=plan.parameters,
-        card=where.name, dtype=dtype, utilisation=utilisation, memory=peaks[0], together=peaks[1],
-        usable=usable(where), seconds=run_seconds(step, steps, rate(where, utilisation, dtype)),
-        at_least=whole is not a, missing=missing(recipe, model_path, task),
+        recipe=recipe, rows=rows, steps=steps, trainable=params(recipe.model, method).trainable,
+        card=where.name, dtype=dtype, utilisation=utilisation, memory=own.peak, together=together.peak,
+        usable=usable(where), seconds=seconds(steps * (together.flops or 0), where, utilisation, dtype),
+        at_least=like is not None, missing=missing(recipe, model_path, task),
     )  # fmt: skip
 
 
@@ -136,11 +137,6 @@ def _setup(recipe: PaperRecipe, batch: int, dtype: str) -> Setup:
     return Setup(
         batch=batch, seq=recipe["max_length"], dtype=dtype, optimizer="adamw-fused", padded=True, dropout=dropout
     )
-
-
-def _modelled(a: Architecture) -> Architecture:
-    """The architecture, or the nearest one that is modelled, which takes less."""
-    return replace(a, model_type=LIKE[a.model_type]) if a.model_type in LIKE else a
 
 
 def _lines(dry: Dry) -> Iterator[str]:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Row, all_of, part
 from lora_course.paper.reproduce.table1 import Interval
+from lora_lab.accounting.memory import memory
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
-from lora_lab.accounting.trace import build, prepare, step
+from lora_lab.accounting.trace import build, forward_backward, optimizer_of, prepare
 from lora_lab.errors import BadValue
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.memory import memory
 from lora_lab.methods.params import params
 from lora_lab.training.measure import measure
 
@@ -124,8 +125,9 @@ class Costly(Item):
         ways = {}
         for name, method in METHODS.items():
             model = build(config_of(self.model), setup)
-            optimizer = prepare(model, method, setup)
-            ways[name] = lambda model=model, optimizer=optimizer: step(model, optimizer, setup)
+            prepare(model, method, setup)
+            optimizer = optimizer_of([p for p in model.parameters() if p.requires_grad], setup)
+            ways[name] = partial(one_step, model, optimizer, setup)
             ways[name]()
         return ways
 
@@ -134,6 +136,13 @@ class Costly(Item):
         if rounds < LEAST:
             raise BadValue(f"{minutes:g} minutes are too few: {LEAST} rounds take about {11 * a_round / 60:.1f}")
         return Plan({"rounds": rounds}, (rounds + 6) * a_round)
+
+
+def one_step(model: Any, optimizer: Any, setup: Setup) -> None:
+    """Forward, backward and the optimizer's step."""
+    forward_backward(model, setup)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def predicted() -> dict[str, float]:

@@ -1,0 +1,75 @@
+"""Write the fits that ship: `python -m lora_lab.accounting.presets [MODEL ...]`, a file for each model of the zoo.
+
+A fit holds for every batch, length, rank and optimizer, so a few for each model answer most of what is asked: full
+fine-tuning, LoRA on q and v and on all linear layers, the same on a base in 4 bits, and a soft prompt, with and
+without checkpointing, one row at a time and several. The two models that ship as weights also have the fits that a
+run's memory check asks for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lora_lab.accounting.fit import NoFit
+from lora_lab.accounting.memory import PRESETS, key_of, made, packed, regime_of
+from lora_lab.accounting.models import architecture_of, config_of, zoo_names
+from lora_lab.accounting.setup import Setup
+from lora_lab.errors import BadValue, LabError
+
+LORA = {"name": "lora"}, {"name": "lora", "targets": ["all-linear"]}
+HERE = ("minilm", "smollm2")  # what trains on a laptop
+SMALL = (*HERE, "bert-base", "roberta-base", "gpt2")  # what is asked about in fp32 as well
+
+
+def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
+    """A method's settings and a set-up, of each fit that a model ships with."""
+    for kept in (False, True):
+        for batch in (1, 2):
+            step: dict[str, Any] = {"batch": batch, "seq": 64, "checkpointing": kept}
+            for method in ({"name": "full"}, *LORA, {"name": "prompt"}):
+                yield method, Setup(**step)
+                if name in SMALL:
+                    yield method, Setup(**step, dtype="fp32")
+            if name not in SMALL:
+                for method in LORA:
+                    yield method, Setup(**step, quantised="nf4")
+    if name in HERE:
+        others = ("head", "bitfit", "ia3", "prefix", "bottleneck", "ptuning")
+        for method in ({"name": "full"}, *LORA, *({"name": other} for other in ("prompt", *others))):
+            for dtype in ("fp32", "bf16"):
+                for device in ("cpu", "cuda"):
+                    yield method, Setup(batch=2, seq=64, dtype=dtype, device=device, padded=True)
+
+
+def write(name: str, folder: Path = PRESETS) -> str:
+    """Make a model's fits anew and write its file."""
+    from lora_lab.methods import method_from
+
+    config, fits, missing = config_of(name), {}, []
+    for settings, setup in cases(name):
+        try:
+            method = method_from(settings)
+            regime = regime_of(config, method, setup)
+            fits[key_of(method, setup, regime, 2)] = made(config, method, setup, regime).pruned().to_json()
+        except (NoFit, LabError, BadValue) as reason:
+            missing.append(f"{settings}, {setup}: {reason}")
+    folder.mkdir(exist_ok=True)
+    content = packed(fits)
+    (folder / f"{name}.json.gz").write_bytes(content)
+    return "\n".join([f"{name}: {len(fits)} fits, {len(content):,} bytes", *missing])
+
+
+def main(names: list[str]) -> None:
+    """Write the files of these models, or of all of one stack of layers."""
+    chosen = names or [name for name in zoo_names() if architecture_of(name).task != "seq2seq"]
+    with ProcessPoolExecutor() as pool:
+        for said in pool.map(write, chosen):
+            print(said, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
