@@ -182,6 +182,8 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
     if name and key in _shipped(name):
+        if "error" in _shipped(name)[key]:
+            raise BadValue(_shipped(name)[key]["error"])
         return _parsed(name, key)
     place = _cache_file(config, key)
     found = _read(place)
@@ -350,7 +352,7 @@ def _estimate(
         divided = np.array([category in SHARDED[kind] for category, _ in labels])
         live = live / np.where(divided, setup.devices, 1)
         if "weights" in SHARDED[kind]:
-            labels = [*labels, ("weights", "gathered from the other devices: both ends and one layer")]
+            labels = [*labels, ("weights", "gathered from the other devices")]
             live = np.concatenate([live, np.full((len(live), 1), gathered(config, setup))], axis=1)
     totals = live.sum(axis=1)
     top = int(totals.argmax())

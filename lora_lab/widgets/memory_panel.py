@@ -1,6 +1,7 @@
 """The memory tower: where a training step's memory goes, method beside method, against the cards that there are.
 
-It needs no torch until "measure here" is pressed: everything else follows from the model's config.
+Stored fits answer at once and without torch. What has none yet is drawn as a bound, dashed in words, while a thread
+traces it; "measure here" takes a real step.
 """
 
 from __future__ import annotations
@@ -11,21 +12,18 @@ from typing import Any
 import ipywidgets as W
 
 from lora_lab.accounting import gpus
-from lora_lab.accounting.estimates import Estimate
-from lora_lab.accounting.fits import check_length, largest
-from lora_lab.accounting.memory import MODELLED, estimate
+from lora_lab.accounting.memory import Estimate, estimate, largest, quick
 from lora_lab.accounting.models import architecture_of, zoo_names
 from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.memory import memory, plan_of
 from lora_lab.methods.prompt import PromptTuning
 from lora_lab.plots.towers import Tower, draw_towers, lines, tower_sheet
 from lora_lab.training.watching import headless
 from lora_lab.widgets import memory_words as words
-from lora_lab.widgets.background import begin
+from lora_lab.widgets.background import Background, begin
 from lora_lab.widgets.controls import slider
 from lora_lab.widgets.memory_measure import StepMeasured
 from lora_lab.widgets.panel import Panel, escape, plain, wrapped
@@ -38,6 +36,7 @@ RANKS = tuple(2**n for n in range(9))
 TARGETS = {"q, v": ("q", "v"), "all linear": ("all-linear",)}
 SCROLLS = W.Layout(width="auto", overflow="auto")  # a table wider than a narrow notebook scrolls by itself
 TOKENS = 20  # of the soft prompt
+Step = tuple[str, Any, Setup]
 
 
 class MemoryPanel(Panel):
@@ -67,6 +66,8 @@ class MemoryPanel(Panel):
                 raise BadValue(f"{name} must be one of {', '.join(known)}, not {value!r}")
         self.sheet, self.cards = tower_sheet(), lines(gpus.cards())
         self.measuring: StepMeasured | None = None
+        self.tracing: Traced | None = None
+        self.traced: dict[Step, Estimate | LabError] = {}  # what no stored fit says
         self.model = W.Dropdown(options=models(model), value=model, description="model", layout=_wide("230px"))
         look = {"label": "64px", "width": "270px"}
         self.batch = slider("batch", BATCHES, batch, **look)
@@ -101,11 +102,16 @@ class MemoryPanel(Panel):
         return made, {"quantised": "nf4"} if name == "QLoRA" else {}
 
     def estimate(self, name: str) -> Estimate:
-        """The prediction for a tower. Raises: LabError where it cannot be made, saying why."""
+        """The prediction for a tower, a bound while its fit is made. Raises: LabError where there is none, saying why."""
+        step = self._step(name)
+        found = self.traced.get(step) or quick(*step)
+        if isinstance(found, LabError):
+            raise found
+        return found
+
+    def _step(self, name: str) -> Step:
         method, changes = self.method_of(name)
-        a = architecture_of(self.model.value)
-        check_length(a, plan_of(method, a), Setup(**self.conditions))
-        return memory(a, method, **self.conditions, **changes)
+        return self.model.value, method, Setup(**self.conditions, **changes)
 
     # ---- what the button does
 
@@ -145,6 +151,20 @@ class MemoryPanel(Panel):
             self.towers.value = words.towers_table(towers, refused, self.cards)
             self._explain(estimates, refused)
             self._offer_measuring()
+            bounds = [name for name, found in estimates.items() if found.mode == "bound"]
+        if bounds:
+            self._trace(bounds)
+
+    def _trace(self, names: list[str]) -> None:
+        """Trace what these towers lack in the background, then paint again; one thread at a time does it."""
+        if not (self.tracing and self.tracing.alive):
+            self.tracing = Traced([self._step(name) for name in names], self.traced)
+            begin(self.tracing, self._paint_traced, self.tell)
+
+    def _paint_traced(self) -> None:
+        """The towers, once they are traced."""
+        if self.tracing and not self.tracing.alive and self.tracing.done:
+            self._paint()
 
     def _estimates(self) -> tuple[dict[str, Estimate], dict[str, str]]:
         found, refused = {}, {}
@@ -173,8 +193,7 @@ class MemoryPanel(Panel):
         if card is None:
             return ""
         method, changes = self.method_of(name)
-        a = architecture_of(self.model.value)
-        step = partial(estimate, a, plan_of(method, a))
+        step = partial(quick, self.model.value, method)
         rows = largest("batch", Setup(**self.conditions, **changes), step, card.bytes)
         return f"At {self.seq.value:,} tokens a row it takes a batch of up to {rows or 0:,}."
 
@@ -218,13 +237,26 @@ class MemoryPanel(Panel):
         return f"{super().describe()} {plain(self.measured.value)}".strip()
 
 
+class Traced(Background):
+    """Estimates of some steps, or why there are none, into `found`."""
+
+    def __init__(self, asked: list[Step], found: dict[Step, Estimate | LabError]) -> None:
+        super().__init__()
+        self.asked, self.found, self.done = asked, found, False
+
+    def _work(self) -> None:
+        for step in self.asked:
+            try:
+                self.found[step] = estimate(*step)
+            except LabError as error:
+                self.found[step] = error
+        self.done = True
+
+
 def models(model: str) -> list[str]:
-    """The models of the zoo whose activations are modelled. Raises: NotFound or BadValue for a `model` that is not."""
-    known = [name for name in zoo_names() if architecture_of(name).model_type in MODELLED]
-    a = architecture_of(model)
-    if a.model_type not in MODELLED:
-        raise BadValue(f"the activations of {model} are not modelled; choose one of {', '.join(known)}")
-    return sorted({*known, model})
+    """The models of the zoo with one stack of layers, and `model`. Raises: NotFound or BadValue for one that is not."""
+    architecture_of(model)
+    return sorted({*(name for name in zoo_names() if architecture_of(name).task != "seq2seq"), model})
 
 
 def _wide(width: str) -> W.Layout:

@@ -36,7 +36,8 @@ IN_WORDS = {  # by the end of the path of the module that a storage was made in
     "*": "sums of the residual stream, one after each part of a layer",
     "rotary_emb": "sines and cosines of the positions, shared by all layers",
     "lm_head": "a score for each word of the vocabulary, at each token",
-    "gathered from the other devices: both ends and one layer": "the weights that this device borrows while it computes with them",
+    "gathered from the other devices": "the weights that this device borrows while it computes with them",
+    "bound": "at most; the exact figure is being traced",
 }
 
 BY_CATEGORY = {
@@ -52,8 +53,8 @@ BY_CATEGORY = {
 def moment(at: str) -> str:
     """When in the step something falls, with the reason in words."""
     why = {
-        "backward of the loss": "right after forward: everything kept is still there, and the loss needs its whole table "
-        "of scores several times over",
+        "backward of the loss": "right after forward: everything kept is still there, and the loss needs its whole "
+        "table of scores several times over",
         "the optimizer's step": "at the end: all gradients are there, and the optimizer works on them",
         "backward of": "everything kept by the layers below is still there, and the gradients of those above",
         "forward of": "at the end of forward, with the layer's own variables on top of all that is kept",
@@ -74,7 +75,8 @@ def conclusion(name: str, estimate: Estimate, cards: Sequence[Line]) -> str:
     share = top.bytes / estimate.peak
     return (
         f"<b>{escape(name)}: {binary(estimate.peak)}</b> at the peak. It falls at {escape(moment(estimate.at))}. "
-        f"The largest term is <i>{escape(top.where or top.category)}</i>, {binary(top.bytes)} or {share:.0%}: {escape(in_words(top))}. "
+        f"The largest term is <i>{escape(top.where or top.category)}</i>, "
+        f"{binary(top.bytes)} or {share:.0%}: {escape(in_words(top))}. "
         f"<b>{escape(fitting(estimate.peak, cards))}</b>."
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
+from lora_lab.methods.memory import memory
 from torch import nn
 
 from lora_lab.errors import BadValue, NotFound
@@ -16,7 +17,6 @@ from lora_lab.methods.full import FullFineTuning, HeadOnly
 from lora_lab.methods.heads import heads_of
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.memory import memory
 from lora_lab.methods.params import params
 from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.prompt import PromptTuning
