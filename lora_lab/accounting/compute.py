@@ -14,8 +14,8 @@ not get cheaper: 4 S d_q forward, twice that backward, for either. With checkpoi
 torch stops the second at the last tensor that backward wants, which may spare a layer's last product of that.
 
 Against this bound: "LoRA Without Regret" (Schulman 2025) states about 2/3 of the FLOPs; NeMo 24.07 measured 1.47, 1.44
-and 1.44 times full fine-tuning's tokens per second and GPU on Llama-2 7B, 13B and 70B (the last two with LoRA on 8 and
-full on 16 GPUs); Hu et al. 2021 report 43.1 against 32.5 tokens/s per V100 on GPT-3, 1.33 times.
+and 1.44 times full fine-tuning's tokens per second on Llama-2 7B, 13B and 70B; Hu et al. 2021 report 43.1 against 32.5
+tokens/s on GPT-3, 1.33 times.
 
 Counted are the products that eager attention does, a causal mask's half included; fused kernels skip that half but make
 the scores once more in backward. Norms, activations and the optimizer are not products and take a percent or two.

@@ -25,7 +25,6 @@ class Setup:
     dtype          of the base's weights and of the activations: fp32, bf16, fp16
     adapter_dtype  of what trains beside a frozen base. auto: fp32, multiplied in the base's dtype, as this lab trains;
                    bf16: all in bf16; fp32: multiplied in fp32 too, as PEFT does, which copies each adapted input
-    master_weights the optimizer keeps an fp32 copy of every half-precision weight that trains, and steps that
     optimizer      adamw (parameter by parameter), adamw-foreach (PyTorch's default on a GPU), adamw-fused,
                    adamw-8bit (bitsandbytes), sgd (without momentum)
     checkpointing  keep only each block's input, and run the block again in backward
@@ -53,7 +52,6 @@ class Setup:
     outputs_kept: bool = False
     device: str = "cuda"
     shard: str = ""
-    master_weights: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch", "seq"):

@@ -1,38 +1,41 @@
-"""One training step followed storage by storage: over tensors without data for any model, or on a real one.
+"""One training step followed storage by storage: over fake tensors for any model, or on a real one.
 
-A meta tensor has a shape and a dtype and no numbers, so a model of 70 billion is built, trained for two steps and
-followed on a laptop, without weights and without a GPU. The second step counts: in the first the optimizer has no
-states yet.
+A fake tensor has a shape and a dtype and no numbers, so a 70-billion model is built, trained for two steps and
+followed on a laptop: no weights, no GPU. The second step is the one that counts, for in the first the optimizer has
+no states yet. What the kernels keep differs between devices; `kernels` puts a GPU's in the place of the CPU's.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import MethodType
 from typing import Any, Protocol
 
-import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from transformers import masking_utils
 
-from lora_lab.accounting.fit import Depth, NoFit, Run
-from lora_lab.accounting.kernels import EightBitAdamW, FusedAdamW, MasterWeights, quantise, stand_ins
-from lora_lab.accounting.models import auto_class, known_config, task_of
+from lora_lab.accounting.estimates import NOTES, Estimate, Term
+from lora_lab.accounting.four_bit import quantise
+from lora_lab.accounting.kernels import cuda_kernels, replaced
 from lora_lab.accounting.setup import Setup
-from lora_lab.accounting.tracker import OPTIMIZER, Moment, Tracker
+from lora_lab.accounting.tracker import OPTIMIZER, Tracker
 from lora_lab.errors import BadValue
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "attention_dropout"),
-    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout_rate", "hidden_dropout", "resid_dropout", "embed_dropout"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
 )  # what families call it
+STEPS = 2
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
-STEP = "the optimizer's step"
+NOT_TRACED = ("deberta-v2", "t5")  # one asks for values that fake tensors lack, the other for two stacks of tokens
 
 
 class Attaches(Protocol):
@@ -43,42 +46,67 @@ class Attaches(Protocol):
         ...
 
 
-@contextmanager
-def no_data(setup: Setup) -> Iterator[None]:
-    """Inside the block, `empty` models have no data, and kernels keep what the set-up's device keeps."""
-    # A fake tensor knows that it is on a CPU, so it picks a CPU's kernels; meta tensors are twice as fast.
-    fake = nullcontext() if setup.device == "cuda" else FakeTensorMode(allow_non_fake_inputs=True)
-    with fake, stand_ins(cuda=setup.device == "cuda"):
-        yield
+def trace(config: Mapping[str, Any], method: Attaches, setup: Setup, *, num_labels: int = 2) -> Estimate:
+    """The peak of a training step over fake tensors, exact to the byte for eager PyTorch with transformers' models.
 
-
-def empty(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
-    """`build` without data, inside `no_data`."""
-    with torch.device("meta") if setup.device == "cuda" else nullcontext():
-        return build(config, setup, num_labels)
+    config      as in config.json; a classifier is built for an encoder, a language model else
+    Raises: BadValue for a set-up that is not traced (sharding, 8-bit optimizer, MoE with data-dependent routing).
+    """
+    setup.check_modelled()
+    if setup.shard or setup.optimizer == "adamw-8bit":
+        raise BadValue("a trace follows one device and PyTorch's own optimizers; leave out shard and adamw-8bit")
+    if config.get("model_type") in NOT_TRACED:
+        raise BadValue(f"a step of {config['model_type']} cannot be traced; try bert-base, gpt2 or llama-3.2-1b")
+    if any("experts" in field and value for field, value in config.items()) and (
+        setup.dtype != "bf16" or setup.quantised != "none"
+    ):
+        raise BadValue(
+            "experts run as one grouped product, which PyTorch has in bf16 alone: trace them so, unquantised"
+        )
+    kernels = cuda_kernels() if setup.device == "cuda" else nullcontext()
+    with FakeTensorMode(allow_non_fake_inputs=True), kernels, plain_masks():
+        found = follow(build(config, setup, num_labels), method, setup, mode="traced")
+    return replace(found, notes=NOTES)
 
 
 def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
-    """The model of a config in the set-up's dtype, its dropout set; random weights, see `empty`."""
-    known = known_config(config)
+    """The model of a config, in the set-up's dtype, its dropout set; random weights, or fake ones in a fake mode."""
+    fields = copy.deepcopy(dict(config))
+    if fields.get("model_type") == "gpt3":
+        fields["model_type"] = "gpt2"  # the same layers, larger
+    known = transformers.AutoConfig.for_model(**fields)
     known.use_cache = False
     for name in DROPOUTS:
         if hasattr(known, name):
             setattr(known, name, setup.dropout)
     known.num_labels = num_labels
-    loader = auto_class(known, classify=task_of(known) == "encoder")
+    causal = type(known) in transformers.AutoModelForCausalLM._model_mapping
+    encoder = known.model_type in ("bert", "roberta", "xlm-roberta", "deberta", "deberta-v2")
+    loader = transformers.AutoModelForCausalLM if causal and not encoder else None
+    loader = loader or transformers.AutoModelForSequenceClassification
     attention = "sdpa" if loader._model_mapping[type(known)]._supports_sdpa else "eager"
     made = loader.from_config(known, dtype=DTYPES[setup.dtype], attn_implementation=attention)
-    if not known.is_encoder_decoder:
-        made.loss_type = made.loss_type or "ForCausalLM"  # GPT-2's name does not say it, and then it warns
+    made.loss_type = made.loss_type or "ForCausalLM"  # which GPT-2's name does not say, and then it is warned of
     return made
 
 
-def prepare(model: nn.Module, method: Attaches, setup: Setup) -> set[str]:
-    """Quantize the model, attach the method, set the adapters' dtype; the names of the base's own tensors."""
+def follow(model: nn.Module, method: Attaches, setup: Setup, *, mode: str = "measured") -> Estimate:
+    """Attach the method, take two steps, and report the second. On a real model the steps are real ones."""
+    optimizer = prepare(model, method, setup)
+    with Tracker(getattr(model.config, "vocab_size", 0)) as tracker:
+        tracker.claim_model(model)
+        for _ in range(STEPS):
+            tracker.forget_peak()
+            step(model, optimizer, setup, tracker)
+    formula = "live bytes of tensors, followed storage by storage"
+    terms = tuple(Term(category, category, formula, size) for category, size in tracker.at_peak.items())
+    return Estimate(mode, tracker.peak, tracker.peak_phase, terms, tracker.phase_peaks)
+
+
+def prepare(model: nn.Module, method: Attaches, setup: Setup) -> torch.optim.Optimizer:
+    """The model as the set-up wants it, the method attached, and the optimizer of what trains."""
     if setup.quantised != "none":
         quantise(model, setup.quantised)
-    base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     method.attach(model)
     _set_adapters(model, setup)
     model.train()
@@ -86,33 +114,11 @@ def prepare(model: nn.Module, method: Attaches, setup: Setup) -> set[str]:
         with warnings.catch_warnings():  # it has another name in later releases
             warnings.simplefilter("ignore", FutureWarning)
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
-    named = (*model.named_parameters(), *model.named_buffers())
-    return {name for name, tensor in named if id(tensor) in base}
+    return optimizer_of([p for p in model.parameters() if p.requires_grad], setup.optimizer)
 
 
-def part_of(base: set[str], setup: Setup, name: str) -> str:
-    """Which part of the model a parameter belongs to."""
-    if name not in base:
-        return "adapters and head"
-    return f"base in {setup.quantised}" if "_codes" in name or "_absmax" in name else "base"
-
-
-def follow(model: nn.Module, method: Attaches, setup: Setup) -> Tracker:
-    """Attach the method, take two steps, and follow the second; on a real model the steps are real ones."""
-    base = prepare(model, method, setup)
-    optimizer = optimizer_of([p for p in model.parameters() if p.requires_grad], setup)
-    with Tracker(getattr(model.config, "vocab_size", 0)) as tracker:
-        tracker.claim_model(model, lambda name: part_of(base, setup, name))
-        for _ in range(2):
-            tracker.restart()
-            outputs = forward_backward(model, setup, tracker)
-            step(optimizer, tracker)
-            del outputs
-    return tracker
-
-
-def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = None) -> Any:
-    """Forward, loss, backward; rows are full, so nothing is padded. What the loop's variables still hold comes back."""
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, setup: Setup, tracker: Tracker | None = None) -> None:
+    """Forward, loss, backward, optimizer step, each told to the tracker; all rows are full, so nothing is padded."""
     tell = tracker.enter if tracker else lambda phase: None
     tell("forward")
     where = next(model.parameters()).device
@@ -124,34 +130,13 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
     loss: Tensor = (outputs or model(input_ids=ids, labels=labels, **padding)).loss
     tell("backward")
     loss.backward()
-    return outputs
-
-
-def step(optimizer: Any, tracker: Tracker, phase: str = STEP) -> None:
-    """The optimizer's step, its states claimed, and the gradients dropped."""
-    tracker.enter(phase)
+    del loss, ids, labels, padding
+    tell("the optimizer's step")
     optimizer.step()
-    states = (value for state in optimizer.state.values() for value in state.values())
-    tracker.claim((value for value in states if isinstance(value, Tensor)), OPTIMIZER, "states")
+    if tracker:
+        states = (value for state in optimizer.state.values() for value in state.values())
+        tracker.claim((value for value in states if isinstance(value, Tensor)), OPTIMIZER)
     optimizer.zero_grad(set_to_none=True)
-
-
-def optimizer_of(trained: Sequence[Tensor], setup: Setup) -> Any:
-    """The optimizer in the form that the set-up names."""
-    name = setup.optimizer
-
-    def make(parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-        if name == "sgd":
-            return torch.optim.SGD(parameters, lr=1e-4, foreach=False)
-        if name == "adamw-8bit":
-            return EightBitAdamW(parameters, {"lr": 1e-4})
-        if name == "adamw-fused" and all(p.is_meta for p in parameters):
-            return FusedAdamW(parameters, {"lr": 1e-4})
-        return torch.optim.AdamW(
-            parameters, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None
-        )
-
-    return MasterWeights(trained, make) if setup.master_weights else make(trained)
 
 
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
@@ -174,15 +159,13 @@ def _set_adapters(model: nn.Module, setup: Setup) -> None:
             if trains and parameter.dtype != DTYPES[setup.adapter_dtype]:
                 other = parameter.detach().to(DTYPES[setup.adapter_dtype])
                 setattr(module, name, nn.Parameter(other, requires_grad=parameter.requires_grad))
-        if setup.adapter_dtype != "fp32":
-            continue
-        if getattr(module, "rows", None):
+        if setup.adapter_dtype == "fp32" and getattr(module, "rows", None):
             raise BadValue(
                 "PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or leave adapter_dtype out"
             )
-        if hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector"):
+        if setup.adapter_dtype == "fp32" and (hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector")):
             raise BadValue("dora and pissa are traced as the lab multiplies them: leave adapter_dtype out")
-        if any(name == "lora_A" for name, _ in own):
+        if setup.adapter_dtype == "fp32" and any(name == "lora_A" for name, _ in own):
             module.forward = MethodType(_in_fp32, module)  # type: ignore[assignment]
 
 
@@ -193,104 +176,18 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
     return (y + nn.functional.linear(h, layer.lora_B) * layer.scaling).to(y.dtype)
 
 
-def depth_of(config: Mapping[str, Any]) -> Depth:
-    """How a model's layers repeat. Raises: NoFit for two stacks of layers, or layers that do not repeat."""
-    model = empty(config, Setup())
-    known: Any = model.config
-    if known.is_encoder_decoder:
-        raise NoFit("an encoder and a decoder are traced together, case by case")
-    n = known.num_hidden_layers
-    stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
-    if stack is None:
-        raise NoFit("its layers are no list of modules")
-    kinds = getattr(known, "layer_types", None) or [""] * n
-    signs: list[Any] = [
-        (kind, *((name, p.shape) for name, p in m.named_parameters())) for kind, m in zip(kinds, stack, strict=True)
-    ]
-    for period in range(1, n // 2 + 1):
-        irregular = max((i + 1 for i in range(n - period) if signs[i] != signs[i + period]), default=0)
-        if irregular + period <= n // 2:
-            return Depth(n, irregular, period)
-    return Depth(n, 0, n)
+def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
+    """PyTorch's optimizer in the form that the set-up names."""
+    if name == "sgd":
+        return torch.optim.SGD(trained, lr=1e-4, foreach=False)
+    foreach, fused = name == "adamw-foreach", name == "adamw-fused"
+    return torch.optim.AdamW(trained, lr=1e-4, foreach=foreach, fused=fused or None)
 
 
-def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """The config of a model with so many layers; lists with an entry for each layer get shorter, or repeat."""
-    fields = dict(config)
-    for own in ("num_hidden_layers", "n_layer", "num_layers"):
-        if own in fields:
-            was, fields[own] = fields[own], layers
-            break
-    else:
-        raise NoFit("its config does not say how many layers there are")
-    for name, value in fields.items():
-        if isinstance(value, list) and len(value) == was:
-            period = next((p for p in range(1, was) if value[was // 2 :][: -p or None] == value[was // 2 + p :]), was)
-            fields[name] = [value[i] if i < was else value[was - period + (i - was) % period] for i in range(layers)]
-    return fields
+def plain_masks() -> AbstractContextManager[Any]:
+    """transformers asks the *values* of positions whether rows are packed; fake ones have none, and ours are not."""
+    return replaced(masking_utils, "find_packed_sequence_indices", _none)
 
 
-# ---- what a fit asks for: several points of one model, every optimizer at once
-
-
-def record(
-    config: Mapping[str, Any],
-    method: Attaches,
-    setup: Setup,
-    points: Sequence[tuple[int, int]],
-    optimizers: Sequence[str],
-    num_labels: int = 2,
-) -> Run:
-    """Steps of one model at each (batch, tokens), without any optimizer's states, and each optimizer's own step."""
-    with no_data(setup):
-        model = empty(config, setup, num_labels)
-        base = prepare(model, method, setup)
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        phases: dict[str, list[list[Moment]]] = {}
-        flops: dict[str, list[int]] = {"forward": [], "backward": []}
-        states: dict[str, int] = {}
-
-        def give_back(trained: Any, gradients: Sequence[Tensor | None]) -> None:
-            for (_, p), gradient in zip(trained, gradients, strict=True):
-                p.grad = gradient
-
-        def note() -> None:
-            by_phase: dict[str, list[Moment]] = {}
-            for moment in tracker.moments:
-                by_phase.setdefault(moment.phase, []).append(moment)
-            for phase, moments in by_phase.items():
-                phases.setdefault(phase, []).append(moments)
-            tracker.restart()
-
-        with Tracker(getattr(model.config, "vocab_size", 0)) as tracker:
-            tracker.claim_model(model, lambda name: part_of(base, setup, name))
-            forward_backward(model, replace(setup, batch=points[0][0], seq=points[0][1]), tracker)
-            for number, (batch, seq) in enumerate(points):
-                give_back(trained, [None] * len(trained))
-                tracker.restart()
-                outputs = forward_backward(model, replace(setup, batch=batch, seq=seq), tracker)
-                for phase in flops:
-                    flops[phase].append(tracker.flops.get(phase, 0))
-                note()
-                for name in optimizers if number == 0 or setup.outputs_kept else ():
-                    optimizer = optimizer_of([p for _, p in trained], replace(setup, optimizer=name))
-                    gradients = [p.grad for _, p in trained]
-                    step(optimizer, tracker)
-                    give_back(trained, gradients)
-                    tracker.restart()
-                    step(optimizer, tracker, phase=f"{STEP}: {name}")
-                    states[name] = tracker.live(OPTIMIZER)
-                    give_back(trained, gradients)
-                    del optimizer, gradients
-                    tracker.moments = [m for m in tracker.moments if m.phase.startswith(STEP)]
-                    note()
-                del outputs
-    size = len(tracker.labels)
-    made = {}
-    for phase, runs in phases.items():
-        ops = [m.op for m in runs[0]]
-        if any([m.op for m in other] != ops for other in runs):
-            raise NoFit(f"in {phase} the order of operations depends on batch and length")
-        live = np.array([[(*m.live, *(0,) * (size - len(m.live))) for m in one] for one in runs], dtype=float)
-        made[phase] = (ops, [m.path for m in runs[0]], live)
-    return Run(list(tracker.labels), made, states, [(name, p.numel()) for name, p in trained], flops)
+def _none(position_ids: Tensor) -> None:
+    return None

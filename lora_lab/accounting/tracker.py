@@ -1,178 +1,109 @@
-"""Which bytes are live, and what they are for: exact on real tensors and on tensors that hold no data.
+"""Which bytes are live, and what they are for: exact, on real tensors and on fake ones that hold nothing.
 
-Every tensor has a storage, and several tensors may share one. The tracker sees every operation, follows the storages
-that come out of it, and hears through a weak reference when each is freed. The sum over what is live is therefore what
-an allocator would have handed out, without rounding, caching or fragmentation.
+Every tensor lives in a storage, and several tensors may share one. The tracker is told of every operation, follows the
+storages that come out of it, and hears through a weak reference when each is freed. Sums over what lives are therefore
+what an allocator would have handed out, without rounding, caching or fragmentation.
 """
 
 from __future__ import annotations
 
-import re
 import weakref
-from collections.abc import Callable, Iterable
-from functools import cache, wraps
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
+ACTIVATIONS, TEMPORARIES, LOGITS = "activations", "temporaries", "logits"
 WEIGHTS, GRADIENTS, OPTIMIZER = "weights", "gradients", "optimizer"
-ACTIVATIONS, LOGITS, TEMPORARIES = "activations", "logits", "temporaries"
-CATEGORIES = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, TEMPORARIES)
-Label = tuple[str, str]  # (category, where)
-
-
-class Moment(NamedTuple):
-    """The state after one operation: bytes by label, in the order of `Tracker.labels`."""
-
-    phase: str
-    op: str
-    path: str  # of the module that is running, or whose backward is
-    live: tuple[int, ...]
 
 
 class Tracker(TorchDispatchMode):
-    """Inside the block, `moments` grows by one entry whenever the live bytes change, `flops` by every matrix product.
+    """Inside the block, `live` is the bytes alive now, `peak` the most there were, `at_peak` their categories then.
 
-    A storage born in "forward" is an activation, later a temporary, unless its last size is the vocabulary (logits) or
-    `claim` says what it is for. It is also labelled with the module it was born in: "model.layers.*.mlp".
+    What is born belongs to the phase it is born in ("forward": activations, else temporaries), unless it has the
+    vocabulary as its last size (logits) or is claimed by `claim` (weights, gradients, optimizer states).
     """
 
     def __init__(self, vocabulary: int = 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.vocabulary, self.phase = vocabulary, "build"
-        self.labels: dict[Label, int] = {}
-        self.moments: list[Moment] = []
-        self.flops: dict[str, int] = {}
-        self.events: list[tuple[int, int]] = []  # (storage's number, bytes) when it is born, (number, 0) when freed
-        self._live: list[int] = []
-        self._known: dict[int, tuple[int, int, int, Any]] = {}  # storage -> bytes, label, number, weak reference
-        self._paths: list[str] = [""]  # of the modules whose forward is running, innermost last
-        self._path_of: dict[int, str] = {}  # autograd's sequence number -> path of the module that made the node
-        self._path, self._changed, self._born = "", False, 0
+        self.live = self.peak = 0
+        self.by_category: Counter[str] = Counter()
+        self.at_peak: dict[str, int] = {}
+        self.phase_peaks: dict[str, int] = {}
+        self.peak_phase = self.phase
+        self._known: dict[int, tuple[int, str, Any]] = {}  # storage -> bytes, category, weak reference
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self._path = self._where()
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._add(leaf)
-        self._note(str(func))
-        if (count := flop_registry.get(func._overloadpacket)) is not None:
-            self.flops[self.phase] = self.flops.get(self.phase, 0) + count(*args, **(kwargs or {}), out_val=out)
+        self._note_peak()
         return out
 
-    @property
-    def peak(self) -> Moment:
-        """The first of the moments with the most live bytes."""
-        return max(self.moments, key=lambda moment: sum(moment.live))
-
-    def live(self, category: str) -> int:
-        """Bytes of a category that are alive now."""
-        return sum(self._live[i] for (name, _), i in self.labels.items() if name == category)
-
     def enter(self, phase: str) -> None:
-        """Everything from here on belongs to this phase."""
-        self.phase, self._path = phase, ""
+        """What follows belongs to this phase."""
+        self.phase = phase
 
-    def restart(self) -> None:
-        """Forget the moments and FLOPs so far; what is live stays live."""
-        self.moments, self.flops, self._changed = [], {}, True
-
-    def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
-        """Label tensors, whenever they were made; those made before the tracker started count from now on."""
+    def claim(self, tensors: Iterable[Tensor], category: str) -> None:
+        """Say what tensors are for, whenever they were made; those made before the tracker began count from now on."""
         for tensor in tensors:
-            self._move(tensor, (category, where))
-        self._note("claim")
+            self._move(tensor, category)
+        self._note_peak()
 
-    def claim_model(self, model: nn.Module, where: Callable[[str], str]) -> None:
-        """Claim parameters and buffers as weights, each gradient once it exists, and learn which module is running.
+    def claim_model(self, model: nn.Module) -> None:
+        """Claim a model's parameters and buffers as weights, and each gradient as soon as it is there."""
+        self.claim([*model.parameters(), *model.buffers()], WEIGHTS)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._claim_gradient)
 
-        where   part of the model, "base" or "adapters", by the name of a parameter or buffer
-        """
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            self._move(tensor, (WEIGHTS, where(name)))
-            if tensor.requires_grad:
-                label = (GRADIENTS, where(name))
-                tensor.register_post_accumulate_grad_hook(lambda p, label=label: self._move(p.grad, label))
-        for path, module in model.named_modules():
-            # No forward hook: an adapted layer copies an output that a hook might keep.
-            own = f"{path}.adapter" if hasattr(module, "base_layer") else path.replace(".base_layer", "")
-            module.forward = self._followed(module.forward, own)
-        self._note("claim")
+    def forget_peak(self) -> None:
+        """Begin anew: the peak is what lives now."""
+        self.peak, self.at_peak, self.phase_peaks, self.peak_phase = 0, {}, {}, self.phase
+        self._note_peak()
 
-    def _followed(self, forward: Callable[..., Any], path: str) -> Callable[..., Any]:
-        @wraps(forward)
-        def inner(*args: Any, **kwargs: Any) -> Any:
-            self._paths.append(path)
-            try:
-                return forward(*args, **kwargs)
-            finally:
-                self._paths.pop()
+    def _claim_gradient(self, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            self._move(parameter.grad, GRADIENTS)
 
-        return inner
+    def _category(self, tensor: Tensor) -> str:
+        if self.vocabulary and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
+            return LOGITS
+        return ACTIVATIONS if self.phase == "forward" else TEMPORARIES
 
-    def _where(self) -> str:
-        """The module of the current operation; in backward, the one whose forward made the node that is running."""
-        node = torch._C._current_autograd_node()
-        if node is None or len(self._paths) > 1:  # forward, or run again under checkpointing
-            self._path_of[torch.autograd._get_sequence_nr() - 1] = self._paths[-1]  # type: ignore[attr-defined]
-            return self._paths[-1]
-        return self._path_of.get(node._sequence_nr(), self._path)
-
-    def _note(self, op: str) -> None:
-        if self._changed:
-            self.moments.append(Moment(self.phase, op, self._path, tuple(self._live)))
-            self._changed = False
-
-    def _label(self, tensor: Tensor) -> Label:
-        if tensor.is_floating_point() and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
-            return LOGITS, block(self._path)
-        return ACTIVATIONS if self.phase == "forward" else TEMPORARIES, block(self._path)
-
-    def _add(self, tensor: Tensor, label: Label | None = None) -> None:
+    def _add(self, tensor: Tensor, category: str | None = None) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._known or size == 0:
             return
-        number, self._born = self._born, self._born + 1
-        index = self._index(label or self._label(tensor))
-        self._known[key] = (size, index, number, weakref.ref(storage, lambda _: self._free(key)))
-        self.events.append((number, size))
-        self._live[index] += size
-        self._changed = True
+        category = category or self._category(tensor)
+        self._known[key] = (size, category, weakref.ref(storage, lambda _: self._free(key)))
+        self._count(category, size)
 
     def _free(self, key: int) -> None:
-        size, index, number, _ = self._known.pop(key)
-        self.events.append((number, 0))
-        self._live[index] -= size
-        self._changed = True
+        size, category, _ = self._known.pop(key)
+        self._count(category, -size)
 
-    def _move(self, tensor: Any, label: Label) -> None:
-        known = self._known.get(tensor.untyped_storage()._cdata)
-        if known is None:
-            self._add(tensor, label)
+    def _move(self, tensor: Tensor, category: str) -> None:
+        key = tensor.untyped_storage()._cdata
+        if key not in self._known:
+            self._add(tensor, category)
             return
-        size, old, number, reference = known
-        index = self._index(label)
-        self._known[tensor.untyped_storage()._cdata] = (size, index, number, reference)
-        self._live[old] -= size
-        self._live[index] += size
-        self._changed = True
+        size, old, reference = self._known[key]
+        self._known[key] = (size, category, reference)
+        self.by_category[old] -= size
+        self.by_category[category] += size
 
-    def _index(self, label: Label) -> int:
-        if label not in self.labels:
-            self.labels[label] = len(self.labels)
-            self._live.append(0)
-        return self.labels[label]
+    def _count(self, category: str, size: int) -> None:
+        self.live += size
+        self.by_category[category] += size
 
-
-@cache
-def block(path: str) -> str:
-    """The part of the model that a module belongs to: "model.layers.3.mlp.up_proj" is in "model.layers.*.mlp"."""
-    within = re.match(r"(.*?)\.(\d+)(\.[a-zA-Z_]\w*)?", path)
-    part = f"{within[1]}.*{within[3] or ''}" if within else path
-    return f"{part}.adapter" if path.endswith(".adapter") and not part.endswith(".adapter") else part
+    def _note_peak(self) -> None:
+        self.phase_peaks[self.phase] = max(self.phase_peaks.get(self.phase, 0), self.live)
+        if self.live > self.peak:
+            self.peak, self.peak_phase, self.at_peak = self.live, self.phase, dict(+self.by_category)
