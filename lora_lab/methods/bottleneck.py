@@ -23,7 +23,7 @@ from lora_lab.accounting.models import Architecture
 from lora_lab.accounting.plan import Funnel, Plan
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
-from lora_lab.methods.lora_count import layer_of, layered
+from lora_lab.methods.layered import layer_of, layered
 from lora_lab.methods.options import layers_within, one_of, whole
 
 if TYPE_CHECKING:

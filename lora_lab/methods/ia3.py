@@ -17,7 +17,7 @@ from lora_lab.accounting.plan import Factor, Plan
 from lora_lab.accounting.sites import Site, choose
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
-from lora_lab.methods.lora_count import layered
+from lora_lab.methods.layered import layered
 from lora_lab.methods.options import words
 
 if TYPE_CHECKING:

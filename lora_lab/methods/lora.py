@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.accounting.models import Architecture, Slot
-from lora_lab.accounting.plan import Plan
+from lora_lab.accounting.plan import Adapter, Plan
 from lora_lab.accounting.sites import ROLES, Site, choose, match
 from lora_lab.errors import BadValue
-from lora_lab.methods import lora_count
 from lora_lab.methods.base import Method, Placement, Report, register
+from lora_lab.methods.layered import layered
 from lora_lab.methods.options import is_number, one_of, whole, words
 
 if TYPE_CHECKING:
@@ -148,7 +148,20 @@ class LoRA(Method):
 
     def plan(self, architecture: Architecture) -> Plan:
         """The adapters of each layer, as far as memory depends on them. Raises: as `place`."""
-        return lora_count.plan(self, architecture)
+        found = self.placed(architecture)
+        named = " and ".join(name for name in self.variants if name in ("dora", "pissa"))
+        return replace(
+            layered([(slot, _adapter(placement)) for slot, placement in found], architecture),
+            parameters=sum(placement.parameters * slot.times for slot, placement in found),
+            kept=sum(self._kept(placement) * slot.times for slot, placement in found),
+            dropout=self.dropout,
+            unknown=f"the memory of lora with {named} is not modelled; trace follows it step by step" * bool(named),
+        )
+
+    def _kept(self, placement: Placement) -> int:
+        """Numbers beside the base that do not train: a frozen A, and what PiSSA's A and B started as."""
+        more = self.file_rank(placement.rank) - placement.rank
+        return placement.frozen + placement.site.lora_parameters(more)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, wrap the chosen layers, and give a classification head a copy that trains.
@@ -181,6 +194,11 @@ def lora_layers(model: nn.Module) -> list[LoRALayer]:
     from lora_lab.methods.attach import adapted_layers  # imports torch, as LoRALayer does
 
     return [layer for _, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
+
+
+def _adapter(placement: Placement) -> Adapter:
+    site = placement.site
+    return Adapter(placement.rank, site.in_features, site.out_features, site.rows is not None, placement.frozen > 0)
 
 
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:
