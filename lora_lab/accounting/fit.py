@@ -15,10 +15,9 @@ accepted only if one more trace, at another batch, length and rank and two perio
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -199,52 +198,39 @@ def fit(run: Callable[..., Run], regime: Regime, depth: Depth, *, ranked: bool) 
     Raises: NoFit where the order of operations depends on b, t or the rank, or the held-out trace disagrees.
     """
     *points, held = regime.points()
-    shallow, ranks = depth.shallow, RANKS[:2] if ranked else (None,)
+    shallow = depth.shallow
+    ranks: tuple[int | None, ...] = RANKS[:2] if ranked else (None,)
     runs = {(r, n): run(points, n, r) for r in ranks for n in shallow}
     deepest = shallow[-1] + 2 * depth.period if len(shallow) > 1 else shallow[-1]
     check = run([held], deepest, RANKS[2] if ranked else None)
     labels = sorted({label for one in (*runs.values(), check) for label in one.labels})
     basis = np.array([regime.basis(*point) for point in points])
 
-    def curves(layers: int) -> dict[str, Curve]:
-        return {
-            phase: _ranked(
-                [_deep([_curve(runs[r, n], phase, labels, basis) for n in shallow], depth, layers) for r in ranks],
-                ranks,
-            )
-            for phase in runs[ranks[0], shallow[0]].phases
-        }
-
-    def scalars(of: Callable[[Run], float], layers: int) -> list[float]:
+    def linear(of: Callable[[Run], float], layers: int) -> list[float]:
         """A number that is linear in layers and rank: [at rank 0, more for each rank]."""
         found = []
         for r in ranks:
-            first, *more = [of(runs[r, n]) for n in shallow]
-            found.append(first + sum(more and [(more[0] - first) * (layers - shallow[0]) / depth.period]))
-        if not ranked:
+            first, *deeper = [of(runs[r, n]) for n in shallow]
+            found.append(first + sum((one - first) * (layers - shallow[0]) / depth.period for one in deeper))
+        if len(found) == 1:
             return found
-        slope = (found[1] - found[0]) / (ranks[1] - ranks[0])  # type: ignore[operator]
-        return [found[0] - ranks[0] * slope, slope]  # type: ignore[operator]
+        slope = (found[1] - found[0]) / (RANKS[1] - RANKS[0])
+        return [found[0] - RANKS[0] * slope, slope]
 
     def made(layers: int) -> tuple[Fit, dict[str, Curve]]:
-        own = curves(layers)
-        moments = [(phase, path) for phase, curve in own.items() for path in curve.paths]
-        states = {name: scalars(lambda one, name=name: one.states[name], layers) for name in check.states}
-        kinds = Counter(re.sub(r"\.\d+\.", ".*.", name) for name, _ in runs[ranks[0], shallow[-1]].trained)
-        trained = []
-        for kind in kinds:
-            size = scalars(lambda one, kind=kind: _size(one, kind), shallow[0])
-            trained.append(
-                [*size, *([] if ranked else [0]), scalars(lambda one, kind=kind: _count(one, kind), layers)[0]]
-            )
-        inverse = np.linalg.inv(basis)
+        own = {}
+        for phase in check.phases:
+            by_rank = [_deep([_curve(runs[r, n], phase, labels, basis) for n in shallow], depth, layers) for r in ranks]
+            own[phase] = _ranked(by_rank)
+        states = {name: linear(partial(_state, name), layers) for name in check.states}
+        kinds = dict.fromkeys(_kind(name) for name, _ in runs[ranks[0], shallow[-1]].trained)
+        sizes = [[*linear(partial(_size, kind), shallow[0]), 0][:2] for kind in kinds]
+        trained = [[*size, linear(partial(_count, kind), layers)[0]] for size, kind in zip(sizes, kinds, strict=True)]
         flops = {}
         for phase in check.flops:
-            columns = [
-                scalars(lambda one, i=i, phase=phase: float((inverse @ one.flops[phase])[i]), layers)
-                for i in range(len(points))
-            ]
-            flops[phase] = [round(c[k], 3) for k in range(1 + ranked) for c in columns]
+            monomials = [linear(partial(_flops, phase, row), layers) for row in np.linalg.inv(basis)]
+            flops[phase] = [round(one[k], 3) for k in range(len(monomials[0])) for one in monomials]
+        moments = [(phase, path) for phase, curve in own.items() for path in curve.paths]
         values = np.concatenate([curve.values for curve in own.values()])
         return Fit(regime, ranked, labels, moments, values, states, trained, flops), own
 
@@ -261,12 +247,24 @@ def fit(run: Callable[..., Run], regime: Regime, depth: Depth, *, ranked: bool) 
     return made(depth.layers)
 
 
-def _size(run: Run, kind: str) -> int:
-    return next(numbers for name, numbers in run.trained if re.sub(r"\.\d+\.", ".*.", name) == kind)
+def _kind(name: str) -> str:
+    return re.sub(r"\.\d+\.", ".*.", name)
 
 
-def _count(run: Run, kind: str) -> int:
-    return sum(re.sub(r"\.\d+\.", ".*.", name) == kind for name, _ in run.trained)
+def _size(kind: str, run: Run) -> float:
+    return next(numbers for name, numbers in run.trained if _kind(name) == kind)
+
+
+def _count(kind: str, run: Run) -> float:
+    return sum(_kind(name) == kind for name, _ in run.trained)
+
+
+def _state(optimizer: str, run: Run) -> float:
+    return run.states[optimizer]
+
+
+def _flops(phase: str, row: np.ndarray, run: Run) -> float:
+    return float(row @ run.flops[phase])
 
 
 def _spread(live: np.ndarray, own: Sequence[Any], labels: Sequence[Any]) -> np.ndarray:
@@ -311,10 +309,8 @@ def _deep(curves: Sequence[Curve], depth: Depth, layers: int) -> Curve:
     late = np.concatenate([b.values[:cut], b.values[cut + stretch :]])
     values = a.values + (late - a.values) * periods
     more = periods * depth.period
-    paths = [
-        x if x == y else _later(x, more)
-        for x, y in zip(a.paths, [*b.paths[:cut], *b.paths[cut + stretch :]], strict=True)
-    ]
+    others = [*b.paths[:cut], *b.paths[cut + stretch :]]  # where these differ, a layer counts from the model's end
+    paths = [x if x == y else _later(x, more) for x, y in zip(a.paths, others, strict=True)]
     return Curve(a.ops, paths, values, a.steps, cut, stretch, periods)
 
 
@@ -322,12 +318,12 @@ def _later(path: str, more: int) -> str:
     return re.sub(r"\.(\d+)(?=\.|$)", lambda found: f".{int(found[1]) + more}", path, count=1)
 
 
-def _ranked(curves: Sequence[Curve], ranks: Sequence[Any]) -> Curve:
+def _ranked(curves: Sequence[Curve]) -> Curve:
     """Coefficients at rank 0, and after them those of the rank."""
     if len(curves) == 1:
         return curves[0]
     a, b = curves
     if a.ops != b.ops:
         raise NoFit("the order of operations depends on the rank")
-    slope = (b.values - a.values) / (ranks[1] - ranks[0])
-    return replace(a, values=np.concatenate([a.values - ranks[0] * slope, slope], axis=-1))
+    slope = (b.values - a.values) / (RANKS[1] - RANKS[0])
+    return replace(a, values=np.concatenate([a.values - RANKS[0] * slope, slope], axis=-1))

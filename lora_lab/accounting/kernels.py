@@ -51,11 +51,15 @@ def stand_ins(cuda: bool) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(replaced(masking_utils, "find_packed_sequence_indices", lambda position_ids: None))
-        stack.enter_context(replaced(moe, "_grouped_mm", lambda x, weight, offs: _GroupedProduct.apply(x, weight)))
+        stack.enter_context(replaced(moe, "_grouped_mm", _grouped))
         if cuda:
             stack.enter_context(replaced(F, "dropout", _dropout))
             stack.enter_context(replaced(F, "scaled_dot_product_attention", _attention))
         yield
+
+
+def _grouped(x: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
+    return _GroupedProduct.apply(x, weight)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -182,9 +186,9 @@ def _one_expert(weight: Tensor) -> Tensor:
 
 
 class EightBitAdamW(torch.optim.Optimizer):
-    """The states of bitsandbytes' AdamW: a byte a moment and a scale per 256; fp32 for parameters below 4,096 numbers."""
+    """The states of bitsandbytes' AdamW: a byte a moment, a scale per 256; fp32 for fewer than 4,096 numbers."""
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
             if not self.state[p]:
                 small = p.numel() < 4096
@@ -198,7 +202,7 @@ class EightBitAdamW(torch.optim.Optimizer):
 class FusedAdamW(torch.optim.Optimizer):
     """The states of PyTorch's fused AdamW: two moments and a counter each, and no temporaries."""
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
             if not self.state[p]:
                 moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}

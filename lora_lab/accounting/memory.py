@@ -2,7 +2,7 @@
 
 `memory(model, method, batch=, seq=, ...)` looks for a fit (see `fit.py`) among those that ship, then in this user's
 cache; it makes one where there is none, and traces the very case where none is possible. Fits are in presets/, one
-file for each model of the zoo, written by `python -m lora_lab.accounting.presets`.
+file for each model of the zoo, written by `python docs/presets.py`.
 """
 
 from __future__ import annotations
@@ -204,10 +204,12 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     """Rows alone or several, and between which lengths the same operations run. Raises: NoFit for a few tokens."""
     prompt, last = prompt_of(method), longest(config) or 0
-    edges = {config.get("sliding_window"), config.get("attention_chunk_size")} - {None}
+    edges = [edge for name in ("sliding_window", "attention_chunk_size") if (edge := config.get(name))]
     low = 32 if not last or last >= 160 else 8
     high = last - prompt if last else 0
-    for edge in sorted(int(e) - prompt for e in edges if int(e) > prompt):  # a mask is made from the window's length on
+    for edge in sorted(
+        int(edge) - prompt for edge in edges if int(edge) > prompt
+    ):  # a mask is made from the window's length on
         if setup.seq >= edge:
             low = max(low, edge)
         else:
@@ -455,7 +457,7 @@ def largest(
 
 
 def most(fits: Callable[[int], bool], limit: int | None = None) -> int | None:
-    """The largest n >= 1 (and <= limit) for which `fits` holds, when it holds up to some n and no further; else None."""
+    """The largest n >= 1 (and <= limit) for which `fits` holds, if it holds up to some n and no further; else None."""
     if (limit is not None and limit < 1) or not fits(1):
         return None
     low, high = 1, 2
@@ -485,9 +487,9 @@ def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str
 
 
 def cache_bytes(a: Architecture, batch: int, seq: int, dtype: str = "bf16") -> int:
-    """Bytes of the keys and values of `seq` tokens in `batch` rows, prompt and answer together: 2 L kv_heads head_dim b B S.
+    """Bytes of the keys and values of `seq` tokens in `batch` rows, prompt and answer together.
 
-    Exact where every layer attends to all of the past.
+    2 L kv_heads head_dim b B S: exact where every layer attends to all of the past.
     Raises: BadValue for a model that generates nothing, or whose cache holds a latent instead.
     """
     if a.task != "causal":

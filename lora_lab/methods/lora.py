@@ -177,11 +177,6 @@ def lora_layers(model: nn.Module) -> list[LoRALayer]:
     return [layer for _, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
 
 
-def _adapter(placement: Placement) -> Adapter:
-    site = placement.site
-    return Adapter(placement.rank, site.in_features, site.out_features, site.rows is not None, placement.frozen > 0)
-
-
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:
     value = dict.fromkeys(chosen, default)
     for target, special in reversed(_pairs(pattern)):  # the first that fits is written last, so it counts

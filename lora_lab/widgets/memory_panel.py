@@ -102,7 +102,7 @@ class MemoryPanel(Panel):
         return made, {"quantised": "nf4"} if name == "QLoRA" else {}
 
     def estimate(self, name: str) -> Estimate:
-        """The prediction for a tower, a bound while its fit is made. Raises: LabError where there is none, saying why."""
+        """The prediction for a tower, or a bound while it is traced. Raises: LabError where there is none."""
         step = self._step(name)
         found = self.traced.get(step) or quick(*step)
         if isinstance(found, LabError):

@@ -1,4 +1,4 @@
-"""Write the fits that ship: `python -m lora_lab.accounting.presets [MODEL ...]`, a file for each model of the zoo.
+"""Write the fits that ship: `python docs/presets.py [MODEL ...]`, a file for each model of the zoo.
 
 A fit holds for every batch, length, rank and optimizer, so a few for each model answer most of what is asked: full
 fine-tuning, LoRA on q and v and on all linear layers, the same on a base in 4 bits, and a soft prompt, with and
@@ -19,8 +19,9 @@ from lora_lab.accounting.memory import PRESETS, key_of, made, packed, regime_of
 from lora_lab.accounting.models import architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import LabError
+from lora_lab.methods import method_from
 
-LORA = {"name": "lora"}, {"name": "lora", "targets": ["all-linear"]}
+LORA: tuple[dict[str, Any], ...] = {"name": "lora"}, {"name": "lora", "targets": ["all-linear"]}
 HERE = ("minilm", "smollm2")  # what trains on a laptop
 SMALL = (*HERE, "bert-base", "roberta-base", "gpt2")  # what is asked about in fp32 as well
 
@@ -47,8 +48,6 @@ def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
 
 def write(name: str, folder: Path = PRESETS) -> str:
     """Make a model's fits anew and write its file."""
-    from lora_lab.methods import method_from
-
     config, fits, missing = config_of(name), {}, []
     for settings, setup in cases(name):
         try:
