@@ -52,6 +52,8 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
         size = FP32 * (trained.total() + head)
     elif isinstance(model, Architecture):
         raise BadValue(f"{method.name} is counted by attaching it: give the model's name in place of its Architecture")
+    elif method.name in ("head", "probe") and not head:
+        raise BadValue(f"{method.name} trains the head of a task, and {architecture.name} has none: give num_labels")
     else:
         made = meta_model(model, num_labels) if isinstance(model, str | Path) else model
         head, size = _attached(made, method, architecture, trained, added)
