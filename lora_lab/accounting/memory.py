@@ -123,7 +123,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     """The same where a stored fit says it, else a bound from above; in a millisecond either way.
 
     bound = weights + what trains (gradient, two moments, one temporary) + activations + logits, with
-    T (b (8 d + 5 f) + 8 d) bytes a layer, GPT-2's, the most of the common families, and 12 T V for the loss.
+    T (b (10 d + 6 f) + 16 d) bytes a layer, more than any of the common families keeps, and 12 T V for the loss.
     Raises: as `memory`, but for what cannot be traced.
     """
     name, config = _checked(model, method, setup)
@@ -132,7 +132,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + prompt_of(method))
     trained = trained_by(method, a)
-    layer = tokens * (b * (8 * a.hidden + 5 * a.intermediate) + 8 * a.hidden)
+    layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
     logits = tokens * a.vocabulary * 12 if a.task == "causal" else 0
     numbers = {
         "weights": a.total * b + trained * 4 * (method.name != "full"),
@@ -160,7 +160,7 @@ def _checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]
     """A model's name in the zoo, or "", and its config. Raises: BadValue for what no step could be taken with."""
     setup.check_modelled()
     name = str(model) if isinstance(model, str | Path) and str(model) in zoo() else ""
-    config = dict(model) if isinstance(model, Mapping) else config_of(model)
+    config = config_of(model)
     check_length(config, method, setup)
     if name:
         _placed(name, method)
@@ -389,7 +389,7 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
     try:
         with trace.no_data(setup):
             tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
-    except (RuntimeError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
         kind, why = config.get("model_type"), " ".join(str(error).split())[:120]
         raise BadValue(
             f"a step of {kind} cannot be traced without data ({why}); try bert-base, gpt2 or llama-3.2-1b"
