@@ -278,7 +278,7 @@ def config_of(model: Any) -> dict[str, Any]:
 
 def _name(model: str) -> str:
     """What a model is called in answers: its folder, or the last part of its hub id."""
-    path = Path(model)
+    path = Path(model).expanduser()
     return path.parent.name if path.is_file() else model.rstrip("/").rsplit("/", 1)[-1]
 
 

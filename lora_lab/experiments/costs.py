@@ -35,9 +35,10 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         need = need_of(recipe)
     except LabError:
         return NOTHING
+    labels = need.labels if need.architecture.task == "encoder" else None
     predicted = _known(lambda: estimate(need.architecture, need.plan, need.setup, labels=need.labels))
     return {
-        "adapter_bytes": _known(lambda: params(recipe.model, recipe.method, need.labels).adapter_bytes),
+        "adapter_bytes": _known(lambda: params(recipe.model, recipe.method, labels).adapter_bytes),
         "predicted_bytes": predicted and predicted.peak,
         "predicted_parts": predicted and dict(predicted.categories),
         "peak_bytes": _known(lambda: _measured(recipe, need), (LabError, RuntimeError, AttributeError, TypeError)),

@@ -52,6 +52,8 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
         size = FP32 * (trained.total() + head)
     elif isinstance(model, Architecture):
         raise BadValue(f"{method.name} is counted by attaching it: give the model's name in place of its Architecture")
+    elif method.name in ("head", "probe") and not head:
+        raise BadValue(f"{method.name} trains the head of a task, and {architecture.name} has none: give num_labels")
     else:
         made = meta_model(model, num_labels) if isinstance(model, str | Path) else model
         head, size = _attached(made, method, architecture, trained, added)
@@ -69,8 +71,12 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
 def plain(model: Any, num_labels: int | None = None) -> nn.Module:
     """A loaded model on the meta device, without the adapter that it may carry."""
     from lora_lab.methods.attach import shapes_of, take_out
+    from lora_lab.methods.heads import heads_of
 
-    if num_labels is not None:
+    coded = not all(weight.is_floating_point() for weight in model.parameters())  # bitsandbytes packs two in a byte
+    if coded and num_labels is None and heads_of(model):
+        num_labels = model.config.num_labels
+    if coded or num_labels is not None:
         return meta_model(config_of(model), num_labels)
     plain = shapes_of(model)
     take_out(plain)

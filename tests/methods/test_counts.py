@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import transformers
 from torch import nn
 
@@ -122,6 +123,13 @@ def test_a_loaded_model_is_counted_plain_quantised_and_adapted():
     LoRA(rank=4).attach(model)
     counts.append(params(model, LoRA(rank=2)))
     assert counts[0] == counts[1] == counts[2]
+
+
+def test_a_model_in_codes_of_another_library_is_counted_from_its_config():
+    model = tiny("bert")
+    layer = model.bert.encoder.layer[0].attention.self.query
+    layer.weight = nn.Parameter(torch.zeros(layer.weight.numel() // 2, 1, dtype=torch.uint8), requires_grad=False)
+    assert params(model, LoRA(rank=2)) == params(tiny("bert"), LoRA(rank=2))
 
 
 def test_bitfit_of_roberta_is_that_of_the_model_with_a_head_and_no_pooler():
