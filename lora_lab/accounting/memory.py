@@ -42,6 +42,7 @@ SHARDED = {  # which categories each kind of sharding divides
     "zero3": ("optimizer", "gradients", "weights"),
     "fsdp": ("optimizer", "gradients", "weights"),
 }
+UNTRACEABLE = (RuntimeError, NotImplementedError, TypeError, AttributeError)  # a step that looks at its numbers
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
 SMALL, SCALED = 4096, 256  # bitsandbytes: numbers below which moments stay in fp32, numbers that share a scale
 
@@ -192,7 +193,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
             raise NoFit("it is not among the stored fits")
         try:
             found = made(config, method, setup, regime, num_labels).pruned().to_json()
-        except NoFit as reason:
+        except (NoFit, *UNTRACEABLE) as reason:
             found = {"refused": str(reason)}
         with suppress(BadValue):  # a cache that cannot be written is no reason to stop
             write_atomically(place, packed(found))
@@ -364,7 +365,7 @@ def _estimate(
         phases[phase] = max(phases.get(phase, 0), round(total))
     said = list(formulas(top)) if formulas and not kind else []
     terms = [
-        Term(*label, said[i] if i < len(said) else None, round(value))
+        Term(*label, (said[i] or None) if i < len(said) else None, round(value))
         for i, (label, value) in enumerate(zip(labels, live[top], strict=True))
         if round(value)
     ]
@@ -389,7 +390,7 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
     try:
         with trace.no_data(setup):
             tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
-    except (RuntimeError, NotImplementedError, TypeError) as error:
+    except UNTRACEABLE as error:
         kind, why = config.get("model_type"), " ".join(str(error).split())[:120]
         raise BadValue(
             f"a step of {kind} cannot be traced without data ({why}); try bert-base, gpt2 or llama-3.2-1b"
