@@ -42,7 +42,6 @@ SHARDED = {  # which categories each kind of sharding divides
     "zero3": ("optimizer", "gradients", "weights"),
     "fsdp": ("optimizer", "gradients", "weights"),
 }
-UNTRACEABLE = (RuntimeError, NotImplementedError, TypeError, AttributeError)  # a step that looks at its numbers
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
 SMALL, SCALED = 4096, 256  # bitsandbytes: numbers below which moments stay in fp32, numbers that share a scale
 
@@ -193,7 +192,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
             raise NoFit("it is not among the stored fits")
         try:
             found = made(config, method, setup, regime, num_labels).pruned().to_json()
-        except (NoFit, *UNTRACEABLE) as reason:
+        except (NoFit, RuntimeError, NotImplementedError, TypeError, AttributeError) as reason:
             found = {"refused": str(reason)}
         with suppress(BadValue):  # a cache that cannot be written is no reason to stop
             write_atomically(place, packed(found))
@@ -390,7 +389,7 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
     try:
         with trace.no_data(setup):
             tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
-    except UNTRACEABLE as error:
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
         kind, why = config.get("model_type"), " ".join(str(error).split())[:120]
         raise BadValue(
             f"a step of {kind} cannot be traced without data ({why}); try bert-base, gpt2 or llama-3.2-1b"
