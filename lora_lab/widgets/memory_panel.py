@@ -1,6 +1,6 @@
 """The memory tower: where a training step's memory goes, method beside method, against the cards that there are.
 
-Stored fits answer at once and without torch. What has none yet is drawn as a bound, which picture and words say, while a thread
+Stored fits answer at once and without torch. What has none yet is drawn as a bound, and said to be one, while a thread
 traces it; "measure here" takes a real step.
 """
 
