@@ -223,7 +223,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
             raise NoFit("it is not among the stored fits")
         try:
             found = made(config, method, setup, regime, num_labels).pruned().to_json()
-        except NoFit as reason:
+        except (NoFit, RuntimeError, NotImplementedError, TypeError, AttributeError) as reason:
             found = {"refused": str(reason)}
         with suppress(BadValue):  # a cache that cannot be written is no reason to stop
             write_atomically(place, packed(found))
@@ -395,7 +395,7 @@ def _estimate(
         phases[phase] = max(phases.get(phase, 0), round(total))
     said = list(formulas(top)) if formulas and not kind else []
     terms = [
-        Term(*label, said[i] if i < len(said) else None, round(value))
+        Term(*label, (said[i] or None) if i < len(said) else None, round(value))
         for i, (label, value) in enumerate(zip(labels, live[top], strict=True))
         if round(value)
     ]

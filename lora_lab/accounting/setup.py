@@ -101,7 +101,7 @@ class Setup:
         return int(n)
 
     def check_modelled(self) -> None:
-        """Raises: BadValue for a device whose kernels neither the closed form nor the trace knows."""
+        """Raises: BadValue for a device whose kernels a trace does not know."""
         if self.device == "mps":
             raise BadValue("what Apple's kernels keep is not modelled: measure a step there, or ask for device cpu")
 

@@ -127,7 +127,8 @@ class Tracker(TorchDispatchMode):
         """The module of the current operation; in backward, the one whose forward made the node that is running."""
         node = torch._C._current_autograd_node()
         if node is None or len(self._paths) > 1:  # forward, or run again under checkpointing
-            self._path_of[torch.autograd._get_sequence_nr() - 1] = self._paths[-1]  # type: ignore[attr-defined]
+            number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
+            self._path_of.setdefault(number, self._paths[-1])  # what makes no node must not take the last one's place
             return self._paths[-1]
         return self._path_of.get(node._sequence_nr(), self._path)
 

@@ -48,7 +48,7 @@ setup_options = together(
     click.option("--gpu", default=None, help="A card by name: 4090, a100 80, '16 gb laptop'."),
     click.option("--gpu-gb", type=float, default=None, help="A card by its memory in GB."),
     click.option("--num-labels", type=int, default=None, help="Classes of an encoder's head; 2 when left out."),
-    click.option("--trace", is_flag=True, help="Follow the step over fake tensors: exact, in seconds."),
+    click.option("--trace", is_flag=True, help="Follow this very step over tensors without data: seconds."),
     click.option("--inference", is_flag=True, help="Generation instead of training: weights and cache."),
 )
 """The options that make a set-up and name a card; their defaults are the set-up's own."""

@@ -2,7 +2,7 @@
 
 A run's own `peak_bytes` is that of a process which trains a pack and has trained others before, so it says nothing of
 one method alone. Here one real step of the recipe is followed tensor by tensor, with its longest batch, and stands
-beside the accountant's closed form for the same step.
+beside the accountant's prediction for the same step.
 """
 
 from __future__ import annotations

@@ -44,23 +44,20 @@ class StepMeasured(Background):
         return f"{self.name} on {self.model}, {where}, with this machine's CPU"
 
     def _work(self) -> None:
-        predicted = memory(self.model, self.method, **self.conditions)
-        self._check(predicted)
-        from lora_lab.training.measure import measure  # imports torch
-
-        measured = measure(self.model, self.method, **self.conditions)
-        self.traced = memory(self.model, self.method, trace=True, **self.conditions)
-        self.predicted, self.measured = predicted, measured
-
-    def _check(self, predicted: Estimate) -> None:
-        """Raises: BadValue for a step that takes this machine too much memory or a student too much patience."""
+        """Raises: BadValue for a step that takes a student too much patience or this machine too much memory."""
         tokens = self.conditions["batch"] * self.conditions["seq"]
         if tokens > TOKENS:
             raise BadValue(
                 f"a real step of {tokens:,} tokens takes a laptop's CPU minutes: lower batch or sequence to {TOKENS:,}"
             )
+        predicted = memory(self.model, self.method, **self.conditions)
         wanted, free = ROOM * predicted.peak, psutil.virtual_memory().available
         if wanted > free:
             raise BadValue(
                 f"that needs about {wanted / GIB:.1f} GiB here and {free / GIB:.1f} GiB are free: lower batch"
             )
+        from lora_lab.training.measure import measure  # imports torch
+
+        measured = measure(self.model, self.method, **self.conditions)
+        self.traced = memory(self.model, self.method, trace=True, **self.conditions)
+        self.predicted, self.measured = predicted, measured

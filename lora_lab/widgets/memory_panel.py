@@ -1,6 +1,6 @@
 """The memory tower: where a training step's memory goes, method beside method, against the cards that there are.
 
-Stored fits answer at once and without torch. What has none yet is drawn as a bound, dashed in words, while a thread
+Stored fits answer at once and without torch. What has none yet is drawn as a bound, and said to be one, while a thread
 traces it; "measure here" takes a real step.
 """
 
@@ -144,14 +144,17 @@ class MemoryPanel(Panel):
         """Bring picture, words and tables to what the controls say."""
         with self.lock:
             estimates, refused = self._estimates()
-            towers = [Tower(n, estimates[n].categories if n in estimates else {}) for n in METHODS]
+            bounds = [name for name, found in estimates.items() if found.mode == "bound"]
+            towers = [
+                Tower(n + words.AT_MOST * (n in bounds), estimates[n].categories if n in estimates else {})
+                for n in METHODS
+            ]
             title = f"{words.finding(self.model.value, towers, self.cards)}\n{self._settings()}"
             png = self.sheet.paint("towers", partial(draw_towers, towers=towers, cards=self.cards, title=title))
             self.picture.show(png, words.towers_words(title, towers))
             self.towers.value = words.towers_table(towers, refused, self.cards)
             self._explain(estimates, refused)
             self._offer_measuring()
-            bounds = [name for name, found in estimates.items() if found.mode == "bound"]
         if bounds:
             self._trace(bounds)
 

@@ -12,6 +12,7 @@ from lora_lab.widgets.memory_measure import StepMeasured
 from lora_lab.widgets.panel import escape, tabled
 
 CELLS = "padding-right:12px; white-space:nowrap"
+AT_MOST = "\nat most"  # behind the name of a tower that is a bound
 LETTERS = "B = batch, S = sequence; the numbers are bytes. A star stands for every layer"
 
 IN_WORDS = {  # by the end of the path of the module that a storage was made in
@@ -34,10 +35,16 @@ IN_WORDS = {  # by the end of the path of the module that a storage was made in
     "ln_1": "a norm's statistics and output",
     "ln_2": "a norm's statistics and output",
     "*": "sums of the residual stream, one after each part of a layer",
+    "norm": "the last norm's statistics and output",
+    "ln_f": "the last norm's statistics and output",
+    "LayerNorm": "a norm's statistics and output",
+    "embed_tokens": "the tokens as vectors",
+    "wte": "the tokens as vectors",
+    "embeddings": "the tokens as vectors",
     "rotary_emb": "sines and cosines of the positions, shared by all layers",
     "lm_head": "a score for each word of the vocabulary, at each token",
     "gathered from the other devices": "the weights that this device borrows while it computes with them",
-    "bound": "at most; the exact figure is being traced",
+    "bound": "at most",
 }
 
 BY_CATEGORY = {
@@ -71,6 +78,11 @@ def in_words(term: Term) -> str:
 
 def conclusion(name: str, estimate: Estimate, cards: Sequence[Line]) -> str:
     """What one method needs, when, what for, and where that fits."""
+    if estimate.mode == "bound":
+        return (
+            f"<b>{escape(name)}: at most {binary(estimate.peak)}</b>; the exact figure is being traced. "
+            f"<b>{escape(fitting(estimate.peak, cards))}</b>."
+        )
     top = max(estimate.terms, key=lambda term: term.bytes)
     share = top.bytes / estimate.peak
     return (
@@ -98,6 +110,8 @@ def finding(model: str, towers: Sequence[Tower], cards: Sequence[Line]) -> str:
     """The picture's title: how far LoRA comes down from full fine-tuning, and what that means for a card."""
     by_name = {t.name: t.peak for t in towers if t.parts}
     full, lora = by_name.get("full"), by_name.get("LoRA")
+    if any(t.name.endswith(AT_MOST) for t in towers):
+        return f"{model}: exact figures are being traced, and until then these are upper bounds"
     if not full or not lora:
         return f"{model}: its memory cannot be said"
     card = smallest(lora, cards)
@@ -109,7 +123,7 @@ def finding(model: str, towers: Sequence[Tower], cards: Sequence[Line]) -> str:
 def towers_words(title: str, towers: Sequence[Tower]) -> str:
     """The picture in words, for those who cannot see it; the table below it has the categories."""
     heights = ", ".join(f"{t.name} {binary(t.peak)}" if t.parts else f"{t.name} cannot be said" for t in towers)
-    return f"Towers of memory, a method each. {title.replace(chr(10), '. ')}. Peaks: {heights}."
+    return f"Towers of memory, a method each. {title.replace(chr(10), '. ')}. Peaks: {heights.replace(chr(10), ' ')}."
 
 
 def towers_table(towers: Sequence[Tower], refused: Mapping[str, str], cards: Sequence[Line]) -> str:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from lora_lab import LoRA
+from lora_lab.accounting.memory import memory
 from lora_lab.methods.full import FullFineTuning
-from lora_lab.methods.memory import memory
 from tests.benchmarks.measure import seconds
 
 METHODS = {"LoRA r8": LoRA(rank=8), "full": FullFineTuning()}

@@ -17,8 +17,8 @@ from tests.benchmarks import accountant, metamath, peers, peft_trace
 from tests.benchmarks.measure import goal, table
 from tests.benchmarks.metamath import CONDITIONS, FAMILY, FITTED, Run, runs
 
-NAMES = ("closed form", "trace", "accelerate", "fitcheck", "fitcheck, own length", "weights + 16 B")
-HEAD = ["run", "measured GB", "closed GB", "%", "traced GB", "%", *(f"{name} %" for name in NAMES[2:])]
+NAMES = ("prediction", "trace", "accelerate", "fitcheck", "fitcheck, own length", "weights + 16 B")
+HEAD = ["run", "measured GB", "predicted GB", "%", "traced GB", "%", *(f"{name} %" for name in NAMES[2:])]
 SUMMARY = ["estimator", "runs predicted", "median % off", "median % off where all predict", "most % off", "in"]
 QUICK = ("full fine-tuning", FITTED, *FAMILY, "DoRA r32", "IA3", "LN tuning", "prefix tuning", "LoKr r32")
 GOAL = 3.0  # percent
@@ -71,7 +71,7 @@ def lines(quick: bool) -> list[Line]:
     own = peers.fitcheck_length() if peers.estimator else seq
     for run in runs().values():
         said = (
-            metamath.closed(run, seq),
+            metamath.predicted(run, seq),
             traced(run) if not quick or run.name in QUICK else None,
             peers.accelerate(),
             peers.fitcheck(run, seq),
@@ -103,13 +103,13 @@ def summary(found: Iterable[Line]) -> list[list[str]]:
 def verdicts(found: list[Line]) -> str:
     """What came of the goal, and what is not explained."""
     by_name = {line.run.name: line for line in found}
-    family = max(abs(by_name[name].error("closed form")) for name in FAMILY)
-    words = f"LoRA family ({', '.join(FAMILY)}), largest error of the closed form in percent"
+    family = max(abs(by_name[name].error("prediction")) for name in FAMILY)
+    words = f"LoRA family ({', '.join(FAMILY)}), largest error of the prediction in percent"
     return "\n".join([goal(words, family, GOAL, 1), f"- unexplained: {_unexplained(found)}. {RESERVED}"])
 
 
 def _unexplained(found: list[Line]) -> str:
-    errors = {line.run.name: line.error("closed form") or line.error("trace") or 0.0 for line in found}
+    errors = {line.run.name: line.error("prediction") or line.error("trace") or 0.0 for line in found}
     return ", ".join(f"{name} {error:+.1f} %" for name, error in errors.items() if abs(error) > GOAL) or "nothing"
 
 
@@ -119,7 +119,7 @@ def introduction() -> str:
     return " ".join(
         [
             f"Llama-3.2-3B, bf16, batch 4. Longest batch fitted to {FITTED}: {seq} tokens (error left "
-            f"{first.error(metamath.closed(first, seq)):+.2f} %); all other rows are predictions. "
+            f"{first.error(metamath.predicted(first, seq)):+.2f} %); all other rows are predictions. "
             "Traces are of PEFT's own layers, all of them.",
             f"accelerate says {peers.accelerate() / 1e9:.2f} GB whatever the method, and so does the rule of thumb "
             f"weights x 4 ({peers.weights_times_four() / 1e9:.2f} GB).",

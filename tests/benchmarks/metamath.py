@@ -1,4 +1,4 @@
-"""The 18 GPU runs of PEFT's MetaMathQA suite, and what the closed form says of them. One unknown is fitted."""
+"""The 18 GPU runs of PEFT's MetaMathQA suite, and what the accountant predicts of them. One unknown is fitted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab import LoRA
+from lora_lab.accounting.memory import memory
 from lora_lab.files import read_json
 from lora_lab.methods.full import FullFineTuning
-from lora_lab.methods.memory import memory
 from lora_lab.methods.prompt import PromptTuning
 
 FILE = Path(__file__).parents[2] / "data" / "reference" / "peft_metamath.json"
@@ -49,9 +49,9 @@ class Run:
             return PromptTuning(tokens=config["num_virtual_tokens"], init="random")
         return None
 
-    def error(self, predicted: float) -> float:
+    def error(self, said: float) -> float:
         """Percent by which a prediction in bytes is too high."""
-        return 100 * (predicted / self.reserved - 1)
+        return 100 * (said / self.reserved - 1)
 
 
 @cache
@@ -66,13 +66,13 @@ def model() -> str:
     return read_json(FILE)["model"]
 
 
-def closed(run: Run, seq: int) -> int | None:
-    """The closed form's peak in bytes; None for a method that the lab does not have."""
+def predicted(run: Run, seq: int) -> int | None:
+    """The predicted peak in bytes; None for a method that the lab does not have."""
     return None if run.method is None else memory(model(), run.method, seq=seq, **CONDITIONS).peak
 
 
 @cache
 def length() -> int:
-    """Tokens in the longest batch, padding included: what brings the closed form nearest to the first LoRA run."""
+    """Tokens in the longest batch, padding included: what brings the prediction nearest to the first LoRA run."""
     first = runs()[FITTED]
-    return min(range(64, LONGEST + 1), key=lambda seq: abs(closed(first, seq) - first.reserved))
+    return min(range(64, LONGEST + 1), key=lambda seq: abs(predicted(first, seq) - first.reserved))

@@ -1,7 +1,7 @@
 """A step of PEFT's own layers followed storage by storage, over a model without numbers.
 
-PEFT swaps tensors in ways that fake tensors refuse, so the model lies on the meta device instead: shapes as well, and
-the same operations. The lab's tracker, GPU kernels and training step are used as they are.
+The model lies on the meta device: shapes, and the same operations. The lab's tracker, GPU kernels and training step are
+used as they are.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 from transformers import masking_utils
 
 from lora_lab.accounting import trace
-from lora_lab.accounting.estimates import Estimate
-from lora_lab.accounting.kernels import cuda_kernels
+from lora_lab.accounting.allocator import reserved
+from lora_lab.accounting.memory import Estimate, of_tracker
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 
@@ -49,17 +50,18 @@ def trainable(model: nn.Module) -> int:
 
 
 def follow(model: nn.Module, setup: Setup) -> Estimate:
-    """The peak of the second of two steps."""
-    with cuda_kernels(), _masks(), warnings.catch_warnings():
+    """The peak of the second of two steps, and what the allocator takes for both."""
+    setup = replace(setup, adapter_dtype="auto")  # PEFT has set it already
+    with trace.no_data(setup), _masks(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return trace.follow(model, Attached(), setup, mode="traced")
+        tracker = trace.follow(model, Attached(), setup)
+    return replace(of_tracker(tracker, "traced", {}, setup), reserved=reserved(tracker.events))
 
 
 @contextmanager
 def _masks() -> Iterator[None]:
     """Masks as rows of unequal length have them, which transformers would find out from their values."""
     with ExitStack() as stack:
-        stack.enter_context(trace.plain_masks())
         stack.enter_context(mock.patch.object(trace, "_mask", _rows))  # PEFT puts its virtual tokens before these
         stack.enter_context(mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", _never))
         yield

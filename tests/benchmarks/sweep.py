@@ -15,10 +15,7 @@ from typing import Any
 
 import torch
 
-from lora_lab import LoRA, Recipe
-from lora_lab.accounting.compute import work
-from lora_lab.accounting.models import architecture_of
-from lora_lab.accounting.setup import Setup
+from lora_lab import LoRA, Recipe, memory
 from lora_lab.experiments.plan import pack_size
 from lora_lab.training import device
 from lora_lab.training.evaluate import logits_of, loss_of
@@ -106,9 +103,8 @@ def steps(lanes: int, batch: int, **fields: Any) -> tuple[float, float]:
 
     once()
     took = sorted(seconds(once) for _ in range(9))[4]
-    a, rows = architecture_of("minilm", 2), lanes * batch
-    done = work(a, LoRA(8).plan(a), Setup(batch=rows, seq=given.input_ids.shape[1], dtype="fp32")).total
-    return took, done / took
+    setup = {"batch": lanes * batch, "seq": given.input_ids.shape[1], "dtype": "fp32", "device": "cpu", "padded": True}
+    return took, (memory("minilm", LoRA(8), **setup).flops or 0) / took
 
 
 def peak() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -73,8 +74,10 @@ def test_json_holds_the_contracts_keys_and_sums():
     assert set(found) >= CONTRACT
     assert (found["mode"], found["fits"], found["max_batch"]) == ("predicted", None, None)
     assert sum(found["categories"].values()) == sum(term["bytes"] for term in found["terms"]) == found["peak_bytes"]
-    assert all(set(term) == {"category", "symbol", "formula", "bytes"} for term in found["terms"])
-    assert max(found["moments"].values()) == found["moments"][found["at"]] == found["peak_bytes"]
+    assert all(set(term) == {"category", "where", "formula", "bytes"} for term in found["terms"])
+    assert max(found["moments"].values()) == found["moments"]["backward"] == found["peak_bytes"]
+    assert found["at"].startswith("backward of ")
+    assert found["reserved_bytes"] is None  # a trace simulates the allocator
 
 
 def test_a_card_says_whether_it_fits_and_the_largest_batch():
@@ -104,9 +107,10 @@ def test_single_quantisation_takes_more():
 
 def test_the_table_reads_in_words_with_units():
     words = run("llama-2-7b", "--gpu", "t4").stdout
-    assert "llama-2-7b, lora, 1 x 512 tokens, bf16, adamw: 14.9 GiB at the loss's backward (predicted)" in words
+    assert "llama-2-7b, lora, 1 x 512 tokens, bf16, adamw: 14.9 GiB at backward of the loss (predicted)" in words
     assert "does not fit on T4 16 GB (13.4 GiB to use); not even batch 1" in words
-    assert "= 4·T·d" in words
+    assert "model.layers.*.mlp" in words
+    assert re.search(r"the loss +\d+ MiB  = 384,000 · S", words)  # 12 bytes for each word of the vocabulary
     assert "<- the peak" in words
     assert "note: compile, autocast" in words
     assert "TFLOP" in words
@@ -148,9 +152,11 @@ def test_a_trace_answers_in_the_same_shape():
     traced, predicted = answer(*words, "--trace"), answer(*words)
     assert (traced["mode"], predicted["mode"]) == ("traced", "predicted")
     assert set(traced) == set(predicted)
+    assert traced["reserved_bytes"] > traced["peak_bytes"]
+    assert {term["formula"] for term in traced["terms"]} == {None}
     assert traced["notes"] == predicted["notes"]
     assert len(set(traced["notes"])) == len(traced["notes"]) > 2
-    assert traced["peak_bytes"] == pytest.approx(predicted["peak_bytes"], rel=0.01)
+    assert traced["peak_bytes"] == pytest.approx(predicted["peak_bytes"], rel=0.001)
     assert traced["max_batch"] == predicted["max_batch"]
 
 
@@ -180,11 +186,8 @@ def test_a_trace_answers_in_the_same_shape():
         (["gpt2", "--gpu-gb", "24", "--gpu", "4090"], "not both"),
         (["gpt2", "--method", "full", "--lora-dropout", "0.1"], "no option 'dropout'"),
         (["gpt2", "--num-labels", "2"], "leave out --num-labels"),
-        (["t5-base"], "not modelled"),
         (["bert-base", "--inference"], "does not generate"),
         (["gpt2", "--inference", "--trace"], "leave out --inference"),
-        (["minilm", "--dora"], "the memory of lora with dora is not modelled; trace follows it"),
-        (["minilm", "--init", "pissa"], "the memory of lora with pissa is not modelled; trace follows it"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(words: list[str], said: str, lora_lab: Callable):

@@ -68,7 +68,7 @@ def test_speed_decides_where_memory_does_not(monkeypatch):
     assert found == [plan.LEAST, 16, plan.MOST]
 
 
-def test_what_has_no_closed_form_is_packed_by_what_full_fine_tuning_would_take(monkeypatch):
+def test_a_method_that_adds_no_rank_is_packed_by_its_memory_too(monkeypatch):
     prefixes = [Recipe("minilm", "rt", PrefixTuning(), seed=seed) for seed in range(8)]
     sizes = []
     for gib in (0.1, 1.5, 100):

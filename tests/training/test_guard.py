@@ -11,6 +11,7 @@ import pytest
 
 from lora_lab import LoRA, PromptTuning, Recipe
 from lora_lab.accounting.gpus import PROCESS
+from lora_lab.accounting.memory import prompt_of
 from lora_lab.errors import BadValue
 from lora_lab.training import guard
 from lora_lab.training.batches import STEP
@@ -60,7 +61,7 @@ def test_the_length_that_is_offered_fits(free):
 
 
 def test_where_no_batch_helps_a_smaller_model_is_offered_or_none_said_to_be(free):
-    free(450)
+    free(300)
     assert "no model" in refused(Recipe("smollm2", "kjv"))  # the smallest causal model there is
     big = Recipe("bert-base", "rt", batch=1)
     assert "a smaller model such as minilm" in refused(big)
@@ -95,7 +96,7 @@ def test_what_the_recipe_says_is_what_is_asked():
     plain = need_of(Recipe("minilm", "rt", batch=4, max_length=61), FP32)
     assert (plain.setup.batch, plain.setup.seq, plain.setup.device, plain.labels) == (4, 62, "cpu", 2)
     assert need_of(Recipe("minilm", "rt", dropout=True), FP32).bytes() > need_of(Recipe("minilm", "rt"), FP32).bytes()
-    assert need_of(Recipe("minilm", "rt", PromptTuning(8)), FP32).plan.prompt == 8
+    assert prompt_of(need_of(Recipe("minilm", "rt", PromptTuning(8)), FP32).method) == 8
 
 
 def test_eager_attention_keeps_its_scores():
