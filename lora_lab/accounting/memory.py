@@ -187,9 +187,10 @@ def _check_class(model: Any) -> None:
     """Raises: BadValue for a loaded model of another class than those that a config is built as."""
     import transformers
 
-    loaders = (transformers.AutoModel, transformers.AutoModelForSequenceClassification)
-    if task_of(model.config) != "encoder":
-        loaders = (*loaders, transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM)
+    if task_of(model.config) == "encoder":
+        loaders = (transformers.AutoModel, transformers.AutoModelForSequenceClassification)
+    else:
+        loaders = (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM)
     built = [
         loader._model_mapping[type(model.config)] for loader in loaders if type(model.config) in loader._model_mapping
     ]

@@ -160,7 +160,7 @@ def test_master_weights_are_an_fp32_copy_of_what_trains_in_half_precision():
 
 
 def test_the_allocator_reserves_what_a_real_one_would():
-    """A tensor takes multiples of 512 bytes; small ones share 2 MiB, those below 10 MiB 20 MiB, larger ones do not share."""
+    """Multiples of 512 bytes; small tensors share 2 MiB, those below 10 MiB 20 MiB, larger ones have their own."""
     mib = 2**20
     assert reserved([(0, 1)]) == 2 * mib
     assert reserved([(i, 512) for i in range(4096)]) == 2 * mib

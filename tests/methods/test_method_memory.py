@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from lora_lab import params
 from lora_lab.accounting.memory import memory, traced
 from lora_lab.accounting.setup import Setup
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.training.measure import measure
-from tests.accounting.conftest import described
 from tests.accounting.test_memory import config
 
 NEEDS_A_HEAD = ("head", "probe")  # which the step of a language model lacks
@@ -54,7 +54,7 @@ def test_a_probe_needs_no_more_than_its_head_where_a_step_is_traced_all_the_same
 def test_the_optimizer_holds_two_moments_of_all_that_trains_and_of_nothing_else(name):
     options = {"bottleneck": {"size": 8}, "lora": {"rank": 4}}.get(name, {})
     fields, method = config("bert", SIZE), method_from({"name": name, **options})
-    architecture = described(fields, num_labels=2)
-    moments = 2 * 4 * (method.plan(architecture).parameters + architecture.head_parameters)
+    counted = params(fields, method, num_labels=2)
+    moments = 2 * 4 * (counted.trainable + counted.head)
     counters = traced(fields, method, Setup(batch=1, seq=8)).categories["optimizer"] - moments
     assert 0 < counters <= 4 * 100  # AdamW counts its steps in 4 bytes a tensor
