@@ -24,8 +24,17 @@ from tqdm import tqdm
 
 from lora_lab.accounting.fit import Fit, NoFit, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
-from lora_lab.accounting.models import Architecture, architecture_of, config_of, describe, meta_model, zoo
-from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup
+from lora_lab.accounting.models import (
+    Architecture,
+    architecture_of,
+    config_of,
+    describe,
+    known_config,
+    meta_model,
+    task_of,
+    zoo,
+)
+from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup, bits_per_weight
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
 
@@ -42,6 +51,7 @@ SHARDED = {  # which categories each kind of sharding divides
     "zero3": ("optimizer", "gradients", "weights"),
     "fsdp": ("optimizer", "gradients", "weights"),
 }
+EDGES = ("sliding_window", "attention_chunk_size")  # lengths from which on other operations run
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
 SMALL, SCALED = 4096, 256  # bitsandbytes: numbers below which moments stay in fp32, numbers that share a scale
 
@@ -123,7 +133,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     """The same where a stored fit says it, else a bound from above; in a millisecond either way.
 
     bound = weights + what trains (gradient, two moments, one temporary) + activations + logits, with
-    T (b (8 d + 5 f) + 8 d) bytes a layer, GPT-2's, the most of the common families, and 12 T V for the loss.
+    T (b (10 d + 6 f) + 16 d) bytes a layer, more than any of the common families keeps, and 12 T V for the loss.
     Raises: as `memory`, but for what cannot be traced.
     """
     name, config = _checked(model, method, setup)
@@ -132,10 +142,12 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + prompt_of(method))
     trained = trained_by(method, a)
-    layer = tokens * (b * (8 * a.hidden + 5 * a.intermediate) + 8 * a.hidden)
+    layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
     logits = tokens * a.vocabulary * 12 if a.task == "causal" else 0
+    coded = sum(m.weight * m.count for m in a.modules if m.numbers and m.kind in ("linear", "conv1d"))
+    spared = coded * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
     numbers = {
-        "weights": a.total * b + trained * 4 * (method.name != "full"),
+        "weights": a.total * b - int(spared) + trained * 4 * (method.name != "full"),
         "gradients": trained * 4,
         "optimizer": trained * 8,
         "activations": layer * (2 if setup.checkpointing else a.layers),
@@ -160,11 +172,31 @@ def _checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]
     """A model's name in the zoo, or "", and its config. Raises: BadValue for what no step could be taken with."""
     setup.check_modelled()
     name = str(model) if isinstance(model, str | Path) and str(model) in zoo() else ""
-    config = dict(model) if isinstance(model, Mapping) else config_of(model)
+    config = config_of(model)
+    if hasattr(model, "config"):
+        _check_class(model)
     check_length(config, method, setup)
     if name:
         _placed(name, method)
-    return name, config
+        return name, config
+    known = known_config(config)  # which has the defaults of what a config leaves out
+    return "", config | {edge: value for edge in EDGES if (value := getattr(known, edge, None))}
+
+
+def _check_class(model: Any) -> None:
+    """Raises: BadValue for a loaded model of another class than those that a config is built as."""
+    import transformers
+
+    if task_of(model.config) == "encoder":
+        loaders = (transformers.AutoModel, transformers.AutoModelForSequenceClassification)
+    else:
+        loaders = (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM)
+    built = [
+        loader._model_mapping[type(model.config)] for loader in loaders if type(model.config) in loader._model_mapping
+    ]
+    if not isinstance(model, tuple(built)):
+        names = " or ".join(dict.fromkeys(one.__name__ for one in built))
+        raise BadValue(f"the memory of a {type(model).__name__} is not known, that of {names} is: give its config.json")
 
 
 @lru_cache(maxsize=256)
@@ -204,7 +236,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     """Rows alone or several, and between which lengths the same operations run. Raises: NoFit for a few tokens."""
     prompt, last = prompt_of(method), longest(config) or 0
-    edges = [edge for name in ("sliding_window", "attention_chunk_size") if (edge := config.get(name))]
+    edges = [edge for name in EDGES if (edge := config.get(name))]
     low = 32 if not last or last >= 160 else 8
     high = last - prompt if last else 0
     for edge in sorted(

@@ -244,13 +244,15 @@ def _zoo_modules() -> dict[str, Architecture]:
 def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
     """The architecture of a model that is named, loaded, or described already.
 
-    model   a name of the zoo, a folder, a config.json, a hub id in the local cache, an `Architecture`, or a model of
-            transformers', which is described as it is
+    model   a name of the zoo, a folder, a config.json or its fields, a hub id in the local cache, an `Architecture`, or
+            a model of transformers', which is described as it is
     With `num_labels` a named model is the one for sequence classification, its head included.
     Raises: NotFound, with the nearest names, for an unknown name; BadValue for a config that transformers cannot build.
     """
     if isinstance(model, Architecture):
         return model
+    if isinstance(model, Mapping):
+        return describe(meta_model(model, num_labels), str(model.get("model_type", "")))
     if not isinstance(model, str | Path):
         return describe(model)
     if num_labels is None and str(model) in zoo():
@@ -266,10 +268,12 @@ def _described(model: str, num_labels: int | None, changed: int | None) -> Archi
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """The fields of the config of a model that is named or loaded, as in its config.json.
+    """The fields of the config of a model that is named or loaded, as in its config.json, or those fields themselves.
 
     Raises: NotFound for an unknown name; BadValue for a damaged file, and for a model without a config.
     """
+    if isinstance(model, Mapping):
+        return dict(model)
     if not isinstance(model, str | Path):
         fields: dict[str, Any] = own_config(model).to_dict()
         return fields

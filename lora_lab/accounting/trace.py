@@ -66,6 +66,8 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
         if hasattr(known, name):
             setattr(known, name, setup.dropout)
     known.num_labels = num_labels
+    if known.is_encoder_decoder and getattr(known, "decoder_start_token_id", None) is None:
+        known.decoder_start_token_id = known.pad_token_id  # T5's and BART's own; a bare config leaves it out
     loader = auto_class(known, classify=task_of(known) == "encoder")
     attention = "sdpa" if loader._model_mapping[type(known)]._supports_sdpa else "eager"
     made = loader.from_config(known, dtype=DTYPES[setup.dtype], attn_implementation=attention)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +33,11 @@ _FINGERPRINT = "0" * 16
 def params(model: Any, method: Method, num_labels: int | None = None) -> ParameterCount:
     """The parameters that `method` trains on `model`, in all and for each kind of module.
 
-    model   a name of the zoo, a folder, a config.json, a cached hub id, or a transformers model, adapted or not
+    model   a name of the zoo, a folder, a config.json or its fields, a cached hub id, or a transformers model
     With `num_labels` it is the model for sequence classification.
     Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an impossible value.
     """
-    if not isinstance(model, str | Path | Architecture):
+    if not isinstance(model, str | Path | Mapping | Architecture):
         model = plain(model, num_labels)
     architecture = architecture_of(model, num_labels)
     head, added = architecture.head_parameters, list[Row]()
@@ -55,7 +55,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     elif method.name in ("head", "probe") and not head:
         raise BadValue(f"{method.name} trains the head of a task, and {architecture.name} has none: give num_labels")
     else:
-        made = meta_model(model, num_labels) if isinstance(model, str | Path) else model
+        made = meta_model(model, num_labels) if isinstance(model, str | Path | Mapping) else model
         head, size = _attached(made, method, architecture, trained, added)
     return ParameterCount(
         model=architecture.name,

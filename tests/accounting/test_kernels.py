@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from lora_lab.accounting.kernels import cuda_kernels
-from lora_lab.accounting.trace import plain_masks
+from lora_lab.accounting.kernels import stand_ins
 from tests.conftest import tiny
 
 
@@ -23,13 +22,13 @@ def step_of_packed_rows() -> list[torch.Tensor]:
 
 def test_another_thread_trains_as_ever_while_one_traces(silent):
     alone = step_of_packed_rows()
-    with ThreadPoolExecutor(1) as other, cuda_kernels(), plain_masks():
+    with ThreadPoolExecutor(1) as other, stand_ins(cuda=True):
         beside = other.submit(step_of_packed_rows).result(timeout=60)
     assert all(torch.equal(one, two) for one, two in zip(alone, beside, strict=True))
 
 
 def test_the_tracing_thread_has_the_kernels_of_a_gpu():
     q = torch.empty(1, 2, 8, 16, device="meta", requires_grad=True)
-    with cuda_kernels():
+    with stand_ins(cuda=True):
         kept = torch.nn.functional.scaled_dot_product_attention(q, q, q).grad_fn.name()
     assert "Efficient" in kept

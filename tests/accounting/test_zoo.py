@@ -9,7 +9,8 @@ import sys
 import huggingface_hub.file_download as hub
 import pytest
 
-from lora_lab.accounting.models import architecture_of, zoo, zoo_names
+from lora_lab.accounting.memory import EDGES
+from lora_lab.accounting.models import architecture_of, config_of, known_config, zoo, zoo_names
 from lora_lab.errors import BadValue, NotFound
 
 OFFICIAL = {
@@ -110,3 +111,11 @@ def test_no_torch_is_needed(model):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_window_that_transformers_would_fill_in_is_stated(name):
+    """Fits are looked up without torch, so what their regimes depend on stands in the zoo itself."""
+    config, known = config_of(name), known_config(config_of(name))
+    for edge in EDGES:
+        assert config.get(edge) == getattr(known, edge, None)

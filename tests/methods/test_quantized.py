@@ -8,14 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from lora_lab import LoRA, load_adapter, load_model, save_adapter
-from lora_lab.accounting.setup import Setup
-from lora_lab.accounting.trace import trace
+from lora_lab import LoRA, load_adapter, load_model, memory, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear, out_by_in
 from lora_lab.methods.attach import coded_layers, fingerprint, numbers_of
 from lora_lab.methods.full import FullFineTuning
-from lora_lab.methods.memory import memory
 from lora_lab.methods.quantize import quantize
 from lora_lab.methods.quantized import QuantizedLinear, quantize_model
 from lora_lab.training.measure import measure
@@ -159,5 +156,7 @@ def test_qlora_on_smollm2_needs_what_was_predicted():
 
 def test_other_widths_are_predicted_and_traced_alike():
     config = tiny("llama").config.to_dict() | {"hidden_size": 64, "intermediate_size": 128}
-    weights = [trace(config, LoRA(), Setup(quantised=name)).categories["weights"] for name in ("nf2", "nf4", "int8")]
+    weights = [
+        memory(config, LoRA(), trace=True, quantised=name).categories["weights"] for name in ("nf2", "nf4", "int8")
+    ]
     assert weights == sorted(weights)

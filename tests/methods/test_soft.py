@@ -11,9 +11,8 @@ import torch
 import transformers
 from torch import nn
 
-from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, save_adapter
+from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, memory, save_adapter
 from lora_lab.errors import BadValue
-from lora_lab.methods.memory import memory
 from lora_lab.methods.merging import detach
 from lora_lab.methods.packed import share
 from lora_lab.methods.params import params
