@@ -9,8 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from lora_course import paper
 from lora_course.paper import reproduce
-from lora_lab import experiments
 from tests.course.paper.reproduce.test_run import Made, Other
 
 
@@ -100,7 +100,7 @@ class Protocol(ModuleType):
 @pytest.fixture
 def protocol(monkeypatch):
     made = Protocol()
-    monkeypatch.setattr(experiments, "protocol", made, raising=False)
+    monkeypatch.setattr(paper, "protocol", made, raising=False)
     monkeypatch.setitem(sys.modules, "lora_course.paper.protocol", made)
     return made
 
