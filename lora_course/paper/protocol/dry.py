@@ -113,11 +113,9 @@ def _dry(
     labels = labels_of(recipe)
     method, config = method_of(recipe), config_of(recipe.model)
     like = None
-    if config["model_type"] in LIKE:  # RoBERTa keeps two of its positions for padding
-        like = config | {
-            "model_type": LIKE[config["model_type"]],
-            "max_position_embeddings": config["max_position_embeddings"] + 2,
-        }
+    if config["model_type"] in LIKE:
+        positions = config["max_position_embeddings"] + 2  # RoBERTa keeps two for padding
+        like = config | {"model_type": LIKE[config["model_type"]], "max_position_embeddings": positions}
     own, together = (
         estimate(like or recipe.model, method, _setup(recipe, batch, dtype), num_labels=labels or 2)
         for batch in (recipe["batch"], recipe.batch)
