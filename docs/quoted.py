@@ -11,10 +11,14 @@ import re
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pandas as pd
+from safetensors.numpy import load_file
 
 from lora_course.claims.claim_tests.evidence import Cells
 from lora_course.experiments.ridge import best_rate_slopes
+from lora_course.experiments.updates import a_at_start
+from lora_course.lesson import reference
 from lora_lab.experiments.results import load
 from lora_lab.experiments.statistics import verdict
 from lora_lab.files import read_json, write_atomically
@@ -109,6 +113,7 @@ def inside() -> dict[str, str]:
     """Lesson 13, in percent: ||dW|| / ||W|| of the reference over q and v, its intrinsic curve, what full gets right.
 
     inside.NAME.held: how much more of W lies in dW's directions than in random ones, as a factor.
+    inside.a-moved: |A - A at the start| / |A at the start| of the adapter that ships, least and most of its matrices.
     inside.phi: phi(1, 1) of B A's rows, rank 8 in 64, two seeds: the mean over the matrices, and of some of them.
     """
     found = read_json(RESULTS / "microscope" / "minilm_rt.json")
@@ -125,7 +130,14 @@ def inside() -> dict[str, str]:
     groups = {"": shared, ".without-5": shared[~last], ".query-5": shared[last & query]}
     groups[".query-others"] = shared[query & ~last]
     phi = {f"inside.phi{name}": f"{some.mean():.2f}" for name, some in groups.items()}
-    return {**{name: f"{100 * value:.1f}" for name, value in numbers.items()}, **held, **phi}
+    run = reference("minilm-rt-r8")
+    trained = load_file(f"{run.adapter}/adapter_model.safetensors")
+    ways = [
+        np.linalg.norm(trained[f"base_model.model.{name}.lora_A.weight"] - a) / np.linalg.norm(a)
+        for name, a in a_at_start(run.recipe).items()
+    ]
+    moved = {"inside.a-moved.least": f"{min(ways):.1f}", "inside.a-moved.most": f"{max(ways):.1f}"}
+    return {**{name: f"{100 * value:.1f}" for name, value in numbers.items()}, **held, **phi, **moved}
 
 
 def reproduced() -> dict[str, str]:

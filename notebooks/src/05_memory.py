@@ -184,7 +184,7 @@ assert predictions == traces == peaks  # to the byte
 # **Predict** before you touch the panel. On Llama-3-8B, one row of 512 tokens, LoRA needs 29 % of what full fine-tuning needs where all is in bf16,
 # AdamW's moments too (8 bytes per parameter). What percentage does it need at 32,768 tokens?
 #
-# Then choose a model and move the sliders. Each line is a card's *usable* memory: its size minus CUDA's 0.8 GiB and 3 % fragmentation (a 24 GB card shows
+# Then choose a model and move the sliders. Each line is a card's *usable* memory: its size minus CUDA's 0.8 GiB and 3 % fragmentation (an RTX 3090 of 24 GB shows
 # programs 23.6 GiB; these three figures are from memory, not measured here). Below, **explain** takes one method apart. BitFit trains biases, and Llama has none. Find out: which slider brings LoRA's tower nearest to that of
 # full fine-tuning, and at what share does it stop? For `minilm` and `smollm2`, **Measure here** takes the step for real.
 
@@ -433,8 +433,8 @@ assert list(by_optimizer.values()) == sorted(by_optimizer.values(), reverse=True
 assert peaks["20 prompt vectors"] < peaks["LoRA r32"] < peaks["200 prompt vectors"]  # each vector is one more token in every layer
 
 # %% [markdown]
-# Twenty vectors: a little less; 200: more, though they are a fifteenth of LoRA's numbers. Hugging Face's PEFT team measured the same on a GPU: 22.7 GiB for 200 vectors, 20.8 for LoRA r32 (their figures are *reserved* memory and
-# include fp32 copies). Few parameters are not little memory.
+# Twenty vectors: a little less; 200: more, though they are a fifteenth of LoRA's numbers. Hugging Face's PEFT team measured the second on a GPU: 22.7 GiB for 200 vectors, 20.8 for LoRA r32 (their figures are *reserved* memory, with
+# adapters in fp32). Few parameters are not little memory.
 #
 # ## What this accountant does not know
 # - `torch.compile`, losses in chunks, offloading to the CPU's memory and autocast (half precision chosen operation by operation) change what is kept. They are not modelled.

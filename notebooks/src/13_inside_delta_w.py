@@ -291,8 +291,8 @@ for of in one:
 assert one["A at the start"]["corner"][first] > 0.99 and abs(two["A at the start"]["corner"][first] - 64 / 384) < 0.05
 
 # %% [markdown]
-# All of it. The seed's first numbers fill the first A: those of rank 8 *are* the first eight rows of those of rank 64. It is no finding about training at all, and a trained A still shares much with its start, though it has moved about as far as it is
-# long. So compare **two seeds**, and look at the rows of the product $BA$: they are sorted by how strongly the update answers, and what B ignores comes last.
+# All of it. The seed's first numbers fill the first A: those of rank 8 *are* the first eight rows of those of rank 64. It is no finding about training at all, and a trained A still shares much with its start, though in the adapter that ships it
+# has moved by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its length. So compare **two seeds**, and look at the rows of the product $BA$: they are sorted by how strongly the update answers, and what B ignores comes last.
 
 # %%
 from lora_course.experiments.inside import above_chance
@@ -408,7 +408,7 @@ assert 0.9 * full_test < accuracies[3] < unmoved["probe"] < accuracies[4] and ac
 # The authors report that 200 numbers reach the mark for RoBERTa on MRPC, and that larger models need *fewer* (Aghajanyan et al. 2020; we read the abstract). The mark has the same weakness there: 68 % of MRPC's pairs are paraphrases (Wang et al. 2018, their note on MRPC),
 # so a model that always says yes is right in 68 %.
 #
-# Still, there are two kinds of small: few directions in each matrix (LoRA), or few directions in all. Low rank is the one that also saves memory and time: a random subspace has to be expanded to all weights in every step.
+# Still, there are two kinds of small: few directions in each matrix (LoRA), or few directions in all. Low rank is the one that also saves memory: a random subspace has to be expanded to all weights in every step.
 #
 # ## What you know now
 # - Full fine-tuning's dW is of full rank, and its energy is spread; yet a few directions in each matrix do nearly all that was learned of this task. That is room enough for LoRA, and it is *not* the same as "dW is of low rank".

@@ -31,7 +31,7 @@ print(room_for("14"))
 # Where published and expected differ, a number of yours near the expected one is no surprise. Here is the paper's Table 3, GPT-2 turning restaurant records into sentences (E2E).
 # The measure that is quoted most is **BLEU**: how many short runs of words an answer shares with what people wrote, from 0 to 100. For LoRA on GPT-2 medium the table has 70.4, plus or minus 0.1.
 #
-# **Predict.** Three people ran the commands of the authors' README and posted what came out. What did they get, on average?
+# **Predict.** Three people posted what they got, in a thread about this figure (read in November 2026; later posts may exist). Two of them say that they followed the authors' README. What did the three get, on average?
 
 # %%
 guess_bleu = None  # BLEU
@@ -52,7 +52,7 @@ assert published - max(reruns) > 10 * table3.row(model="GPT-2 M", method="LoRA")
 # %% [markdown]
 # More than one and a half points lower, three times, and the printed ± 0.1 (three seeds) is far too narrow to explain it. So does the README lead to 68.8? **Look at who tells.** The three wrote in a thread about *missing* 70.4
 # (microsoft/LoRA issue 165). People who got 70.4 had no reason to write there: such reports are **self-selected**. In another thread a user succeeds after weeks, without giving a number, and an author says that many others got the
-# published numbers from the checkpoints (issue 60). Three reports show that the README does not always lead to 70.4. They don't say what you get on average.
+# published numbers from the checkpoints (issue 60). The two by the README show that it does not always lead to 70.4. They don't say what you get on average.
 #
 # And LoRA's lead? The table has 68.2 for full fine-tuning, so it may look as if the lead of 2.2 points shrinks to 0.6. That cannot be said: the 68.2 is copied from another paper, and none of the three reran full fine-tuning. A rerun
 # minus a copied number is no difference (lesson 08). Whether the *finding* holds, "as good as full fine-tuning, with a thousandth of the parameters", these threads cannot say.
@@ -242,7 +242,7 @@ assert count["base"] < count["LoRA beside"] < count["bottleneck L"] < count["bot
 
 # %% [markdown]
 # A merged LoRA is the base in arithmetic, to the last multiplication. Bottlenecks add a few percent of arithmetic. In the paper's table they add far more than that in *time* where the batch is small (H 30 % at one row): small
-# layers run one after another, and each has to be waited for; on a GPU that weighs most. Whether this machine shows it too, the verdict above has said.
+# layers run one after another, and each has to be waited for. Whether this machine shows it too, the verdict above has said.
 #
 # **Stop here** if time is short: you have read tables with their faults, and done one again. The rest looks at our results of the others, and at how much luck a rule lets through.
 #

@@ -173,7 +173,7 @@ assert words[-1] == "true" and words[0] != "true" and words == sorted(words, key
 # **Stop here** if time is short. You have given your verdicts and know how the machine comes to its own.
 #
 # ## Undecided, and what would decide it
-# The undecided claims say what they lack. Where that is seeds of our own small models, you can train them, with the commands of lesson 06 (5b) and 08 (7b, 11b, 13). The 3B suite, GPT-3 and what 9a lacks others would have to run, or publish seed by seed.
+# The undecided claims say what they lack. Where that is rates and seeds of our own small models, you can train them, with the commands of lesson 06 (5b) and 08 (7b, 11b, 13). The 3B suite, GPT-3 and what 9a lacks others would have to run, or publish seed by seed.
 
 # %%
 undecided = [one for one in verdicts.values() if one.word == "undecided"]

@@ -7,6 +7,7 @@ import torch
 import transformers
 from torch import nn
 
+from lora_lab import memory
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import method_from
 from lora_lab.methods.adapters import save_adapter

@@ -16,7 +16,7 @@ SIGNS = {one: f"the finding **{one}** here" for one in ("holds", "fails")}
 SIGNS |= {one: f"**{one}**" for one in ("undecided", "not tested")}
 SHARED = ", without the training that it shares with other items"
 RULED = {"before": "Rule, written before the run", "after": "Rule, written after this run and applied to its figures"}
-HEAD = """# The paper, done again on a laptop
+HEAD = """# The paper, done again at laptop scale
 
 Surrogates of Hu et al. 2021 (arXiv 2106.09685v2): small models, other data. Their figures cannot equal the published
 ones. The question is whether a *finding* of the paper is found here, and a rule answers it: it holds, it fails, it is

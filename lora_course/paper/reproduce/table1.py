@@ -59,8 +59,8 @@ class Latency(Item):
     )
     minutes = 8.0
     limits = (
-        "A CPU and MiniLM in place of a Quadro RTX8000 and GPT-2 medium: on a GPU a small layer's start weighs more "
-        "beside its arithmetic than here. The paper has no row for LoRA beside the base."
+        "A CPU and MiniLM in place of a Quadro RTX8000 and GPT-2 medium: on a GPU a small layer's start may weigh "
+        "more beside its arithmetic than here (not measured). The paper has no row for LoRA beside the base."
     )
     axis = "time against the base (1 is equal)"
     line = 1.0
