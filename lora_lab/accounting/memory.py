@@ -52,6 +52,7 @@ SHARDED = {  # which categories each kind of sharding divides
     "fsdp": ("optimizer", "gradients", "weights"),
 }
 EDGES = ("sliding_window", "attention_chunk_size")  # lengths from which on other operations run
+SHORT = 8  # tokens of the shortest rows that are interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
 SMALL, SCALED = 4096, 256  # bitsandbytes: numbers below which moments stay in fp32, numbers that share a scale
 
@@ -247,8 +248,8 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
         else:
             high = min(high or edge, edge - 1)
             break
-    if setup.seq < 8:
-        raise NoFit("rows of fewer than 8 tokens are traced one by one")
+    if setup.seq < SHORT:
+        raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
     return Regime(setup.batch == 1, low, high)
 
 
@@ -475,7 +476,7 @@ def check_length(config: Mapping[str, Any], method: Any, setup: Setup) -> None:
 def largest(
     field: str, setup: Setup, estimated: Callable[[Setup], Estimate], available: int, limit: int | None = None
 ) -> int | None:
-    """The most rows ("batch"), or tokens a row ("seq"), with which a step fits; None when not even 1 does.
+    """The most rows ("batch") or tokens a row ("seq") with which a step fits; None when not even 1, or 8 tokens, do.
 
     estimated  the memory of a set-up. What it raises is raised
     limit      of tokens: what `longest` says
@@ -485,6 +486,9 @@ def largest(
         changed: dict[str, Any] = {field: n}
         return estimated(replace(setup, **changed)).peak <= available
 
+    if field == "seq" and (limit is None or limit >= SHORT):  # shorter rows would each be traced
+        beyond = most(lambda n: fits(n + SHORT - 1), limit and limit - SHORT + 1)
+        return beyond and beyond + SHORT - 1
     return most(fits, limit)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lora_lab.accounting.gpus import Card, cards, seconds, usable
-from lora_lab.accounting.memory import Estimate, largest, longest, prompt_of
+from lora_lab.accounting.memory import SHORT, Estimate, largest, longest, prompt_of
 from lora_lab.accounting.models import Architecture, config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary
@@ -154,8 +154,8 @@ def _room(answer: Answer) -> Iterator[str]:
 def _verdict(answer: Answer, card: Card) -> str:
     found = "fits" if answer.fits else "does not fit"
     most = [
-        f"{what} at most {most:,}" if most else f"not even {what} 1"
-        for what, most in (("batch", answer.max_batch), ("seq", answer.max_seq))
+        f"{what} at most {most:,}" if most else f"not even {what} {least}"
+        for what, most, least in (("batch", answer.max_batch, 1), ("seq", answer.max_seq, SHORT))
         if most is not None
     ]
     room = binary(answer.question.available or 0)

@@ -134,7 +134,7 @@ def towers_table(towers: Sequence[Tower], refused: Mapping[str, str], cards: Seq
             rows.append([tower.name, refused[tower.name]])
             continue
         card = smallest(tower.peak, cards)
-        sizes = [binary(tower.parts[c]) if tower.parts.get(c) else "0" for c in STYLES]
+        sizes = [binary(tower.parts[c]) if tower.parts.get(c, 0) >= 1024 else "0" for c in STYLES]
         rows.append([tower.name, *sizes, binary(tower.peak), card.name.partition(":")[0] if card else "none"])
     return _table("memory by method and category", ("method", *STYLES, "peak", "smallest card"), rows)
 

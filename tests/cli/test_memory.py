@@ -213,7 +213,7 @@ def test_a_config_that_cannot_be_read_is_one_sentence(tmp_path: Path, fields: di
 
 
 def test_it_answers_without_torch_in_well_under_a_second():
-    words = ["memory", "llama-3.1-405b", "--json", "--gpu", "h200"]
+    words = ["memory", "llama-3-8b", "--json", "--gpu", "h200"]
     script = (
         "import sys; from lora_lab.cli import commands; "
         f"commands({words}, standalone_mode=False); assert 'torch' not in sys.modules"
@@ -224,7 +224,20 @@ def test_it_answers_without_torch_in_well_under_a_second():
     assert time.perf_counter() - started < 3  # 0.3 s where nothing else runs
 
 
-def test_the_variants_of_lora_are_traced_where_the_formula_does_not_know_them():
+@pytest.mark.parametrize("more", [[], ["--optimizer", "adamw-8bit"], ["--shard", "fsdp:4"]], ids=str)
+def test_a_trace_knows_every_option_and_agrees_to_the_byte(more: list[str]):
+    words = ["minilm", "--method", "full", "--batch", "2", "--seq", "64", *more]
+    traced, predicted = answer(*words, "--trace"), answer(*words)
+    assert traced["peak_bytes"] == predicted["peak_bytes"]
+    assert traced["at"] == predicted["at"]
+
+
+def test_master_weights_and_their_gradients_take_more():
+    words = ["minilm", "--method", "full", "--batch", "2", "--seq", "64", "--trace"]
+    assert answer(*words, "--master-weights")["peak_bytes"] > 1.5 * answer(*words)["peak_bytes"]
+
+
+def test_the_variants_of_lora_have_their_own_figures():
     tiny = ["minilm", "--batch", "2", "--seq", "16"]
     plain = answer(*tiny, "--trace")["peak_bytes"]
     assert answer(*tiny, "--dora", "--trace")["peak_bytes"] > plain

@@ -8,8 +8,8 @@ from typing import Any
 from lora_course.claims.claim_tests.base import Case, Finding, check_known, experiment, roles, said
 from lora_course.claims.claim_tests.evidence import published
 from lora_lab.accounting.gpus import STANDING, Card, card, of_size, seconds, usable
-from lora_lab.accounting.memory import Estimate, estimate
-from lora_lab.accounting.models import Architecture, architecture_of
+from lora_lab.accounting.memory import Estimate, estimate, longest
+from lora_lab.accounting.models import Architecture, architecture_of, config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
 from lora_lab.errors import BadValue
@@ -87,9 +87,12 @@ def footprint(
 def times_less_memory(
     models: list[str], targets: str, rank: int, seqs: list[int], batch: int, checkpointing: bool, times: float
 ) -> Finding:
-    """Is the peak of a step of full fine-tuning at least so many times LoRA's?"""
+    """Is the peak of a step of full fine-tuning at least so many times LoRA's? For the models that read such rows."""
     cases, ratios = [], []
-    for model, seq in ((model, seq) for model in models for seq in seqs):
+    pairs = [(model, seq) for model in models for seq in seqs if seq <= (longest(config_of(model)) or seq)]
+    if not pairs:
+        raise BadValue(f"rows of {said(seqs)} tokens are longer than {said(models)} can read")
+    for model, seq in pairs:
         setup = Setup(batch, seq, checkpointing=checkpointing)
         full, lora = (
             peak(model, method, setup).peak for method in (FullFineTuning(), LoRA(rank, targets=roles(targets)))

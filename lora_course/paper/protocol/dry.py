@@ -112,7 +112,10 @@ def _dry(
     steps = steps_of(recipe, rows.value)
     labels = labels_of(recipe)
     method, config = method_of(recipe), config_of(recipe.model)
-    like = config | {"model_type": LIKE[config["model_type"]]} if config["model_type"] in LIKE else None
+    like = None
+    if config["model_type"] in LIKE:
+        positions = config["max_position_embeddings"] + 2  # RoBERTa keeps two for padding
+        like = config | {"model_type": LIKE[config["model_type"]], "max_position_embeddings": positions}
     own, together = (
         estimate(like or recipe.model, method, _setup(recipe, batch, dtype), num_labels=labels or 2)
         for batch in (recipe["batch"], recipe.batch)
