@@ -147,13 +147,14 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     logits = tokens * a.vocabulary * 12 if a.task == "causal" else 0
     coded = sum(m.weight * m.count for m in a.modules if m.numbers and m.kind in ("linear", "conv1d"))
     spared = coded * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
+    own = b if method.within else 4  # bytes of a number that trains
     numbers = {
-        "weights": a.total * b - int(spared) + trained * 4 * (method.name != "full"),
-        "gradients": trained * 4,
-        "optimizer": trained * 8,
+        "weights": a.total * b - int(spared) + trained * own * (not method.within),
+        "gradients": trained * own,
+        "optimizer": trained * own * 2,
         "activations": layer * (2 if setup.checkpointing else a.layers),
         "logits": logits,
-        "temporaries": layer + trained * 4,
+        "temporaries": layer + trained * own,
     }
     terms = tuple(Term(category, "bound", None, size) for category, size in numbers.items())
     peak = sum(numbers.values())
@@ -219,19 +220,28 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
             raise BadValue(_shipped(name)[key]["error"])
         return _parsed(name, key)
     place = _cache_file(config, key)
-    found = _read(place)
+    found = _kept(place)
     if found is None:
         if not make:
             raise NoFit("it is not among the stored fits")
         try:
-            found = made(config, method, setup, regime, num_labels).pruned().to_json()
+            content = made(config, method, setup, regime, num_labels).pruned().to_json()
         except (NoFit, RuntimeError, NotImplementedError, TypeError, AttributeError) as reason:
-            found = {"refused": str(reason)}
+            content = {"refused": str(reason)}
         with suppress(BadValue):  # a cache that cannot be written is no reason to stop
-            write_atomically(place, packed(found))
-    if "refused" in found:
-        raise NoFit(found["refused"])
-    return Fit.from_json(found)
+            write_atomically(place, packed(content))
+        _kept.cache_clear()
+        found = content["refused"] if "refused" in content else Fit.from_json(content)
+    if isinstance(found, str):
+        raise NoFit(found)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _kept(place: Path) -> Fit | str | None:
+    """A fit of this user's cache, or why there can be none; None where it was not tried."""
+    content = _read(place)
+    return content and (content["refused"] if "refused" in content else Fit.from_json(content))
 
 
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
@@ -240,9 +250,7 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     edges = [edge for name in EDGES if (edge := config.get(name))]
     low = 32 if not last or last >= 160 else 8
     high = last - prompt if last else 0
-    for edge in sorted(
-        int(edge) - prompt for edge in edges if int(edge) > prompt
-    ):  # a mask is made from the window's length on
+    for edge in sorted(int(edge) - prompt for edge in edges if int(edge) > prompt):  # from it on, a mask is made
         if setup.seq >= edge:
             low = max(low, edge)
         else:
