@@ -204,7 +204,7 @@ assert (mine.stable_rank <= 8.001).all() and table["lora"] > 3 * table["full"] a
 # LoRA's dW is several times *larger* than full's: two kinds of matrices do the work of all of them, at a rate twenty times as high (we did not test which of the two matters). And most of it lies in one direction or two.
 #
 # **Keep this in mind for the rest of the lesson: our LoRA is a hot one.** Its update has 18.6<!--inside.lora.relative--> % of W's norm in q and v, full's has 2.0<!--inside.full.relative--> %. Validation chose the rate, 2e-3 with alpha / r = 2,
-# on this small model; the paper uses 2e-4 on GPT-2 and GPT-3. Spectra, intruders and rounding (lesson 09) are those of so large an update, and we have looked at no gentler one.
+# on this small model; the paper uses 2e-4 on GPT-2 and GPT-3. Spectra and intruders are those of so large an update, and we have looked at no gentler one (for rounding, lesson 09 has).
 #
 # The picture shows the extreme case: `query` of the last layer, where full fine-tuning needs the fewest.
 

@@ -92,7 +92,7 @@ for task in tasks:
 assert max(tasks, key=lambda task: lora[task] - ft[task]) == "RTE"
 
 # %% [markdown]
-# One column of eight stands out: RTE, which has 277 pairs of sentences to score on.
+# One column of eight stands out: RTE, the task with the fewest rows to train on.
 #
 # ### Exercise 2 · 3 minutes
 # By how many points is LoRA ahead of full fine-tuning **over the seven other tasks**, on average? (Negative: behind.)
@@ -145,7 +145,7 @@ assert all(by_lora < by_ft for _, by_ft, by_lora in pairs)
 # started from MNLI as well. For RoBERTa the source of those numbers says that it did not (fairseq issues 1166 and 1332).
 #
 # Mind what kind of evidence this is. The † rows also fix length and batch, so the pairs from the pretrained model are not perfectly alike. FT's numbers are medians of five seeds from another team's code, without a spread. LoRA's
-# spread on RTE is large, so one pair alone decides little. And for RoBERTa-base, whose average we began with, nobody has told what full fine-tuning gets from MNLI. DeBERTa's full fine-tuning *does* start from MNLI, by its README: there LoRA is ahead of the printed
+# spread on RTE is large, so one pair alone decides little. And for RoBERTa-base, whose average we began with, we found nobody who tells what full fine-tuning gets from MNLI. DeBERTa's full fine-tuning *does* start from MNLI, by its README: there LoRA is ahead of the printed
 # figures on all three tasks, and of the README's own only on RTE. But it took two threads to turn a lead into a lag:
 # **to read a table, read where its numbers come from.**
 #
@@ -355,7 +355,7 @@ assert abs(np.mean((coins == 0) | (coins == 5)) - 2 * 0.5**5) < 0.01
 #
 # ## What you know now
 # - Three columns: published, expected, yours. Of the middle one ask who told it, and why they wrote.
-# - An average can mislead: one column of eight accounts for RoBERTa-base's lead, and there the two starts differ. For RoBERTa-large, with the same start, LoRA is behind in all six pairs; for DeBERTa it is not.
+# - An average can mislead: one column of eight accounts for RoBERTa-base's lead, and there the two starts differ. For RoBERTa-large, with the same start, LoRA is behind in all six pairs; for DeBERTa it is ahead of the printed figures, and of its README's own only on RTE.
 # - A surrogate tests a *finding*, by a rule. In your run it is there first. "Undecided" and "not tested" are among its four answers.
 # - What must hold can be counted (a merged LoRA's arithmetic), what is measured scatters: rounds and seeds are shown, all of them.
 # - Seeds that all agree may be luck: five coins do so once in sixteen times, pairs that share seeds perhaps more often. And on a small model chance is large (lesson 13): take it off.
