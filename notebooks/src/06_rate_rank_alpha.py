@@ -30,7 +30,7 @@ print(f"The first sweep, one run after another: {eta(how['steps'] * len(rates) *
 print(room_for("06"))
 
 # %% [markdown]
-# **Short of time?** All runs of this lesson come with the lab as well, with five seeds. Take the `#` away, and every sweep below finds its runs done; the
+# **Short of time?** The runs of this lesson's sweeps come with the lab as well: five seeds for rate and rank, two for alpha and its rules, one for each suspect. Take the `#` away, and every sweep below finds its runs done; the
 # line says when they were made, and on which machine. Otherwise all you see is trained here.
 
 # %%

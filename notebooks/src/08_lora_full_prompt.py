@@ -23,7 +23,7 @@ print(room_for("08"))
 
 # %% [markdown]
 # ## Four ways to teach a model a task
-# All four begin with the same MiniLM, which never saw a review's label, and end with a **head**: a small layer that maps the model's representation of a sentence to two classes.
+# All four begin with the same MiniLM and end with a **head**: a small layer that maps the model's representation of a sentence to two classes.
 #
 # | | what trains | the model itself |
 # |---|---|---|
@@ -337,7 +337,7 @@ print("vocabulary start against random start:", answer)
 
 # %% claim
 assert prompts.failed == 0 and len(prompts) == len(recipes)
-assert FAST or by_rate > 2  # the rate alone moves it by more than seeds do
+assert FAST or by_rate > 2  # the rate alone moves it by more than two points
 
 # %% [markdown]
 # A sentence such as "prompt tuning reaches so much" means little without its rate and its start. The same holds for IA3 above, and for LoRA in lesson 06.
