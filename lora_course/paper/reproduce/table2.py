@@ -25,9 +25,9 @@ class Methods(Compared):
     )
     minutes = 38.0
     limits = (
-        "One task of film reviews in place of eight of GLUE, MiniLM in place of RoBERTa; SST-2 comes from the same "
-        "corpus as rt. The head of all methods trains and is in none of the counts, as in the paper. In the results "
-        "that ship, BitFit's three accuracies are equal. A look for a shared state found none, and the predictions "
+        "One task of film reviews in place of eight of GLUE, MiniLM in place of RoBERTa. "
+        "The head of all methods trains and is in none of the counts, as in the paper. In the results "
+        "that ship, BitFit's three accuracies are equal. Why is not known: the predictions "
         "were not kept; now a hash of each run's predictions is."
     )
     methods = "full,bitfit,bottleneck,lora,head"
