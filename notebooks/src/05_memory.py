@@ -267,7 +267,7 @@ assert said.word == "false" and claim("8", gpu_gb=48).word == "true"
 # we know of one paper, ModuLoRA: 65B "in 2/3/4-bit precision on as little as one 24GB GPU" (Yin et al. 2023, abstract only; the arithmetic above leaves 2 bits). When a
 # claim about memory comes without bits, length, batch and targets, ask for them.
 #
-# ## The term that most calculators forget
+# ## A term that is easily forgotten
 # A language model ends in **logits**: a score for *each word of the vocabulary* at *each token*. Cross-entropy, the loss, works on them in fp32,
 # and its backward holds three such tables at once: 12 T V bytes for T tokens and V words.
 #
@@ -297,7 +297,7 @@ assert weights < 8 * 512 * 50257 * 4  # one table is more than the whole model
 assert abs(tables / (12 * 8 * 512 * 50257) - 1) < 0.001 and "loss" in gpt2.at  # and the loss holds three: 12 T V bytes
 
 # %% [markdown]
-# No adapter helps with this: LoRA leaves the head and its table as they are. Computing the loss in chunks of tokens does.
+# No adapter helps with this: LoRA leaves the head and its table as they are. Computing the loss in chunks of c tokens, backward included, would make it 12 c V bytes (by arithmetic: this lab does not model it).
 #
 # ## "Dramatically less memory"?
 # LoRA takes away gradients and moments. It keeps the weights, the logits and most activations. You guessed LoRA's share at 32,768 tokens

@@ -145,7 +145,7 @@ assert all(v.more_seeds is None and v.more_rows is None for v in said.values() i
 # lesson 08, LoRA on `q,v` is at 80.9<!--compare.lora--> % (there at rank 8 and alpha 16); here it is at 77.3<!--targets.q+v--> %. The rates are a factor of two apart, and the
 # highest is over a cliff for most choices: at 4e-3, 17<!--targets.dead--> of 30<!--targets.dead.of--> runs end at chance, with `v` alone 5<!--targets.dead.v--> of 5.
 # One of all-linear's five seeds at 1e-3 had begun to learn and fell back to chance, which pulls its curve down there. And `alpha = 2 r` is another alpha for each choice, from 8
-# (all-linear) to 72 (`q` or `v`). The best rate falls as alpha grows (lesson 06), so the same three rates do not suit all choices alike. The verdicts
+# (all-linear) to 72 (`q` or `v`). The best rate falls as alpha grows (lesson 06), so the same three rates need not suit all choices alike (five of the six chose the same one). The verdicts
 # are about such runs, not about matrices in general.
 #
 # ### Exercise 2 · 4 minutes
@@ -163,7 +163,7 @@ checks.check_one_pair(...)  # "a", "b" or "c"
 checks.check_one_pair("c")
 
 # %% [markdown]
-# **Stop here** if time is short. What follows sets the paper beside this, and shows the comparison that most people run.
+# **Stop here** if time is short. What follows sets the paper beside this, and shows a comparison that is easily run.
 #
 # ## The paper's table
 # Hu et al. 2021, table 5: GPT-3 175B, 18.9 million trained numbers ("18M": lesson 03) whatever the choice. It gives 0.5 points (WikiSQL) and 0.1 (MNLI) as the usual
@@ -202,7 +202,7 @@ assert said.word == "undecided" and claim("9a", reported=False).word == "true" a
 # and *all four matrices together* lie above it. So "q and v are best" is not in the table. And the feed-forward part was not tried at all. (Two spreads are a rule of
 # thumb, not a test: the table has one figure per choice.)
 #
-# **What most people follow today is two other studies.** Both are of larger models, both are reported by their authors alone, and neither text gives a figure that could be held
+# **Two studies of larger models are often cited against that.** No repetition of either is known to us, and neither text gives a figure that could be held
 # against a margin:
 # - *QLoRA* (Dettmers et al. 2023, figure 2; LLaMA-7B on Alpaca): adapters on `q` and `v` did not match full fine-tuning; adapters on all linear layers were needed. The
 #   budget was not held equal.
@@ -212,7 +212,7 @@ assert said.word == "undecided" and claim("9a", reported=False).word == "true" a
 # Our sweep cannot tell `up,down` from `q,v` on MiniLM. The card counts each study as one case, however many cells its table has. In our sweep and in table 5 no other choice is better by the margin;
 # the two reports point the other way, but neither sets `q,v` against the rest at one budget, so the verdict is *undecided*.
 #
-# ## The comparison that most people run
+# ## A comparison that is easily run
 # "I switched from q,v to all-linear, and it got better." At the same *rank*, that is. **Predict.** At rank 8, how many times more numbers does
 # all-linear train than `q,v`?
 

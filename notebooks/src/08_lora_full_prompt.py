@@ -124,7 +124,7 @@ quality(found, reference)
 assert ours["full"] > ours["probe"] and ours["prompt"] > ours["head"]
 
 # %% [markdown]
-# Look at the seeds before you look at a mean. Where they lie tens of points apart, some have ended at a coin's 50 %: the rate that the *one* tuning seed liked was too large for them. The bar of
+# Look at the seeds before you look at a mean. Where they lie tens of points apart, some have ended at a coin's 50 %: the rate that the *one* tuning seed liked may be too large for them (no run at a smaller one was made). The bar of
 # such a mean sits where no seed is, and the verdict cannot be anything but "undecided".
 
 # %%
@@ -172,7 +172,7 @@ checks.check_tuned_rate(rate=rows["lora"]["lr"], why="b", found=found)
 
 # %% [markdown]
 # ## "Almost no quality drop"
-# That is what it says on the tin. Nearly always the proof is two means that look alike, or "p > 0.05" (**p** is how often luck alone would make so large a difference if there were none). What does that prove? Let us *make* two methods of which one is
+# That is what it says on the tin. The proof offered for it may be two means that look alike, or "p > 0.05" (**p** is how often luck alone would make so large a difference if there were none). What does that prove? Let us *make* two methods of which one is
 # worse by three points, about 79 against 76 %, and test each pair on 200 sentences, a hundred times. **Predict:** in how many of the hundred will no difference be found (p > 0.05)?
 
 # %%
