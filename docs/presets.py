@@ -52,7 +52,7 @@ def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup, int]]:
     """The cases of a model's file as it is, those of claims and of the paper's runs among them."""
     for key in json.loads(gzip.decompress((PRESETS / f"{name}.json.gz").read_bytes())):
         options, conditions, (one_row, low, _), labels = json.loads(key)
-        options |= {"dropout": 0.1} if options.get("dropout") else {}
+        options |= {"dropout": 0.1 * options["dropout"]} if "dropout" in options else {}
         conditions |= {"dropout": 0.1} if conditions.get("dropout") else {}
         yield options, Setup(batch=1 if one_row else 2, seq=low, **conditions), labels
 
