@@ -24,6 +24,7 @@ import numpy as np
 
 PERIODS = 4  # of layers in the shallowest trace: the first and last differ, and two alike are left in between
 RANKS = (2, 4, 3)  # two to fit, one held out
+STEP = "the optimizer's step"  # the phase after "forward" and "backward"
 
 
 class NoFit(Exception):  # not an error: the caller traces the case itself
@@ -65,7 +66,6 @@ class Depth:
     @property
     def shallow(self) -> list[int]:
         """The depths to trace: two, a period apart, that end as the model does; a model's own where it is shallow."""
-        # No shallower than a few layers either: where the last differ from those before, they are not the first.
         n = self.irregular + PERIODS * self.period
         n += (self.layers - self.irregular) % self.period
         return [n, n + self.period] if self.layers > n + self.period else [self.layers]
@@ -190,11 +190,10 @@ def plain(value: float) -> float:
     return int(value) if value == int(value) else float(value)
 
 
-def fit(run: Callable[..., Run], regime: Regime, depth: Depth, *, ranked: bool) -> tuple[Fit, dict[str, Curve]]:
+def fit(run: Callable[..., Run], regime: Regime, depth: Depth, *, ranked: bool) -> Fit:
     """Trace, interpolate, and check against a held-out trace.
 
     run   (points, layers, rank) -> Run; the rank is None unless `ranked`
-    Returns: the fit, and the curves by phase, whose `full()` are the whole timeline.
     Raises: NoFit where the order of operations depends on b, t or the rank, or the held-out trace disagrees.
     """
     *points, held = regime.points()
@@ -244,7 +243,7 @@ def fit(run: Callable[..., Run], regime: Regime, depth: Depth, *, ranked: bool) 
         off = np.abs(found - real).max()
         if off > 0.5:
             raise NoFit(f"in {phase} the held-out trace is {off:,.0f} bytes off")
-    return made(depth.layers)
+    return made(depth.layers)[0]
 
 
 def _kind(name: str) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -22,7 +22,7 @@ import numpy as np
 import platformdirs
 from tqdm import tqdm
 
-from lora_lab.accounting.fit import Fit, NoFit, Regime, Run
+from lora_lab.accounting.fit import STEP, Fit, NoFit, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
 from lora_lab.accounting.models import (
     Architecture,
@@ -44,7 +44,6 @@ NOTES = (
     "bytes of live tensors; a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation come on top",
 )
 """What a predicted and a traced figure leave out."""
-STEP = "the optimizer's step"
 SHARDED = {  # which categories each kind of sharding divides
     "zero1": ("optimizer",),
     "zero2": ("optimizer", "gradients"),
@@ -131,7 +130,7 @@ def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trac
 
 
 def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Estimate:
-    """The same where a stored fit says it, else a bound from above; in a millisecond either way.
+    """The same where a stored fit says it, else a bound from above: nothing is traced.
 
     bound = weights + what trains (gradient, two moments, one temporary) + activations + logits, with
     T (b (10 d + 6 f) + 16 d) bytes a layer, more than any of the common families keeps, and 12 T V for the loss.
@@ -226,7 +225,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
             raise NoFit("it is not among the stored fits")
         try:
             content = made(config, method, setup, regime, num_labels).pruned().to_json()
-        except (NoFit, RuntimeError, NotImplementedError, TypeError, AttributeError) as reason:
+        except NoFit as reason:
             content = {"refused": str(reason)}
         with suppress(BadValue):  # a cache that cannot be written is no reason to stop
             write_atomically(place, packed(content))
@@ -315,7 +314,10 @@ def _cache_file(config: Mapping[str, Any], key: str) -> Path:
 
 
 def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, num_labels: int = 2) -> Fit:
-    """A fresh fit, with a progress bar. Raises: NoFit where the case cannot be interpolated."""
+    """A fresh fit, with a progress bar.
+
+    Raises: NoFit where the case cannot be interpolated; BadValue for a model whose step cannot be traced.
+    """
     from lora_lab.accounting import trace  # imports torch
 
     depth = trace.depth_of(config)
@@ -325,11 +327,29 @@ def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, n
 
         def run(points: Sequence[tuple[int, int]], layers: int, rank: int | None) -> Run:
             own = method if rank is None else replace(method, rank=rank)
-            found = trace.record(trace.at_depth(config, layers), own, setup, points, optimizers, num_labels)
-            bar.update()
-            return found
+            try:
+                with traceable(config):
+                    return trace.record(trace.at_depth(config, layers), own, setup, points, optimizers, num_labels)
+            except LabError as error:
+                if rank is None:
+                    raise
+                raise NoFit(f"at rank {rank}: {error}") from error  # the method's own may do: its trace will say
+            finally:
+                bar.update()
 
-        return interpolate(run, regime, depth, ranked=ranked(method))[0]
+        return interpolate(run, regime, depth, ranked=ranked(method))
+
+
+@contextmanager
+def traceable(config: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever is raised where a model asks for values, which tensors without data lack, as one sentence."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+        kind, why = config.get("model_type"), " ".join(str(error).split())[:120]
+        raise BadValue(
+            f"a step of {kind} cannot be traced without data ({why}); try bert-base, gpt2 or llama-3.2-1b"
+        ) from error
 
 
 def _stepped(optimizer: str) -> str:
@@ -427,14 +447,8 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
     from lora_lab.accounting import trace  # imports torch
     from lora_lab.accounting.allocator import reserved
 
-    try:
-        with trace.no_data(setup):
-            tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
-    except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
-        kind, why = config.get("model_type"), " ".join(str(error).split())[:120]
-        raise BadValue(
-            f"a step of {kind} cannot be traced without data ({why}); try bert-base, gpt2 or llama-3.2-1b"
-        ) from error
+    with traceable(config), trace.no_data(setup):
+        tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
     return replace(of_tracker(tracker, "traced", config, setup), reserved=reserved(tracker.events))
 
 

@@ -82,11 +82,6 @@ class Module:
         return self.out_features if self.bias else 0
 
     @property
-    def key(self) -> str:
-        """What it is called within its layer: its role, or the end of its name where it has none."""
-        return self.name.rpartition(".")[2] if self.role == "other" else self.role
-
-    @property
     def expert(self) -> bool:
         """Whether it occurs once for each expert of a layer."""
         return self.name.count("*") == 2
@@ -131,9 +126,6 @@ class Architecture:
     vocabulary: int
     positions: int
     tied: bool
-    activation: str
-    token_types: int = 0
-    qk_norm: bool = False
     experts: int = 0
     experts_per_token: int = 0
     modules: tuple[Module, ...] = ()
@@ -208,18 +200,6 @@ def _numbers(written: Any) -> tuple[int, ...]:
 
 def _kind(module: Module) -> str:
     return "expert" if module.expert else "embedding" if module.kind == "embedding" else "linear"
-
-
-def task_head(architecture: Architecture, labels: int) -> tuple[Module, ...]:
-    """The head of a task: the model's own, of an encoder without one the one that it would get."""
-    own, hidden = tuple(module for module in architecture.modules if module.in_task_head), architecture.hidden
-    if own or architecture.task != "encoder":
-        return own
-    out = Module("classifier", "head", "linear", hidden, labels, bias=True)
-    if architecture.model_type not in ("roberta", "xlm-roberta"):
-        return (out,)
-    dense = Module("classifier.dense", "head", "linear", hidden, hidden, bias=True)
-    return (dense, replace(out, name="classifier.out_proj"))
 
 
 # The zoo, and every other way of naming a model: a folder, a config.json, a hub id that is cached.
@@ -446,7 +426,6 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
         return next((m.out_features for m in modules if m.role in roles), 0)
 
     hidden, heads = number("hidden_size"), number("num_attention_heads")
-    activations = (getattr(config, n, None) for n in ("hidden_activation", "hidden_act", "activation_function"))
     experts = next((m.each for m in modules if m.expert), 0)
     return Architecture(
         name=name or type(model).__name__,
@@ -461,9 +440,6 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
         vocabulary=number("vocab_size"),
         positions=number("max_position_embeddings"),
         tied=bool(getattr(config, "tie_word_embeddings", False)),
-        activation=next((a for a in activations if a), getattr(config, "dense_act_fn", "")),
-        token_types=number("type_vocab_size"),
-        qk_norm=any(m.name.endswith(".q_norm") for m in modules),
         experts=experts,
         experts_per_token=number("num_experts_per_tok") if experts else 0,
         modules=modules,

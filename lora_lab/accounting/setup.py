@@ -85,11 +85,6 @@ class Setup:
         return BYTES[self.dtype]
 
     @property
-    def own_width(self) -> int:
-        """Bytes of a number that trains beside a frozen base."""
-        return 4 if self.adapter_dtype == "auto" else BYTES[self.adapter_dtype]
-
-    @property
     def devices(self) -> int:
         """Over how many devices the states are divided; 1 without sharding."""
         if not self.shard:

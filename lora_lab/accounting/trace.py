@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-from lora_lab.accounting.fit import Depth, NoFit, Run
+from lora_lab.accounting.fit import STEP, Depth, NoFit, Run
 from lora_lab.accounting.kernels import EightBitAdamW, FusedAdamW, MasterWeights, quantise, stand_ins
 from lora_lab.accounting.models import auto_class, known_config, task_of
 from lora_lab.accounting.setup import Setup
@@ -32,7 +32,6 @@ DROPOUTS = (
     *("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout_rate", "hidden_dropout", "resid_dropout", "embed_dropout"),
 )  # what families call it
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
-STEP = "the optimizer's step"
 
 
 class Attaches(Protocol):

@@ -73,11 +73,6 @@ class Tracker(TorchDispatchMode):
             self.flops[self.phase] = self.flops.get(self.phase, 0) + count(*args, **(kwargs or {}), out_val=out)
         return out
 
-    @property
-    def peak(self) -> Moment:
-        """The first of the moments with the most live bytes."""
-        return max(self.moments, key=lambda moment: sum(moment.live))
-
     def live(self, category: str) -> int:
         """Bytes of a category that are alive now."""
         return sum(self._live[i] for (name, _), i in self.labels.items() if name == category)

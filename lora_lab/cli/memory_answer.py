@@ -103,7 +103,7 @@ def describe(answer: Answer) -> str:
     asked = where if estimate.at == "generation" else f"{where}, {how}"
     return "\n".join(
         [
-            f"{question.architecture.name}, {question.name}, {asked}: {binary(estimate.peak)} at {estimate.at} "
+            f"{question.architecture.name}, {question.name}, {asked}: {binary(estimate.peak)} during {estimate.at} "
             f"({estimate.mode})",
             "",
             *_parts(estimate),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from lora_lab.accounting.models import Architecture
 from lora_lab.errors import BadValue
 
 MOST = 10**9
@@ -55,11 +54,3 @@ def words(value: Any, such_as: str = "q,v") -> tuple[str, ...]:
         return tuple(word.strip() for word in given if word.strip())
     except (TypeError, AttributeError):
         raise BadValue(f"targets are roles, names or patterns, such as '{such_as}', not {value!r}") from None
-
-
-def layers_within(what: str, wanted: int, architecture: Architecture) -> None:
-    """Raises BadValue when a method wants more layers than there are, or a stack of layers that is not one."""
-    if architecture.task == "seq2seq":
-        raise BadValue(f"{what} is for a model with one stack of layers; {architecture.name} has two")
-    if wanted > architecture.layers:
-        raise BadValue(f"{what} is {wanted}, but {architecture.name} has {architecture.layers} layers")

@@ -86,7 +86,7 @@ def conclusion(name: str, estimate: Estimate, cards: Sequence[Line]) -> str:
     top = max(estimate.terms, key=lambda term: term.bytes)
     share = top.bytes / estimate.peak
     return (
-        f"<b>{escape(name)}: {binary(estimate.peak)}</b> at the peak. It falls at {escape(moment(estimate.at))}. "
+        f"<b>{escape(name)}: {binary(estimate.peak)}</b> at the peak. It falls during {escape(moment(estimate.at))}. "
         f"The largest term is <i>{escape(top.where or top.category)}</i>, "
         f"{binary(top.bytes)} or {share:.0%}: {escape(in_words(top))}. "
         f"<b>{escape(fitting(estimate.peak, cards))}</b>."

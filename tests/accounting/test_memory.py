@@ -264,6 +264,13 @@ def test_a_bound_answers_at_once_and_is_above_the_figure(tmp_path, monkeypatch):
             assert exact.peak <= found.peak <= 2.5 * exact.peak, (family, method)
 
 
+def test_a_layer_too_small_for_the_ranks_of_a_fit_is_traced():
+    narrow = config("llama", {**SIZE, "heads": 2, "kv_heads": 1, "head_dim": 2})
+    assert memory(narrow, LoRA(rank=1, targets=("k",)), batch=2, seq=32).mode == "traced"
+    with pytest.raises(BadValue, match="rank 3 is above"):
+        memory(narrow, LoRA(rank=3, targets=("k",)), batch=2, seq=32)
+
+
 def test_a_fit_is_kept_and_read_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = memory(config("gpt2", SIZE), LoRA(rank=2), batch=2, seq=64)
@@ -276,12 +283,12 @@ def test_a_shipped_fit_answers_in_under_a_millisecond_without_torch():
     code = (
         "import sys, time; from lora_lab import LoRA, memory; "
         "ask = lambda n: memory('llama-3-8b', LoRA(rank=n), batch=n, seq=100 * n).peak; ask(2); "
-        "t = time.perf_counter(); [ask(2 + n % 7) for n in range(200)]; "
-        "print((time.perf_counter() - t) / 200, 'torch' in sys.modules)"
+        "took = lambda: (time.perf_counter(), [ask(2 + n % 7) for n in range(100)], time.perf_counter()); "
+        "print(min(t - s for s, _, t in (took() for _ in range(5))) / 100, 'torch' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert said[1] == "False"
-    assert float(said[0]) < 0.003  # 0.3 ms on a quiet machine
+    assert float(said[0]) < 0.001
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

@@ -107,7 +107,7 @@ def test_single_quantisation_takes_more():
 
 def test_the_table_reads_in_words_with_units():
     words = run("llama-2-7b", "--gpu", "t4").stdout
-    assert "llama-2-7b, lora, 1 x 512 tokens, bf16, adamw: 14.9 GiB at backward of the loss (predicted)" in words
+    assert "llama-2-7b, lora, 1 x 512 tokens, bf16, adamw: 14.9 GiB during backward of the loss (predicted)" in words
     assert "does not fit on T4 16 GB (13.4 GiB to use); not even batch 1" in words
     assert "model.layers.*.mlp" in words
     assert re.search(r"the loss +\d+ MiB  = 384,000 · S", words)  # 12 bytes for each word of the vocabulary

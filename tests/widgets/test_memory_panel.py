@@ -52,7 +52,9 @@ def test_a_tower_a_method_is_what_the_accountant_says(panel: MemoryPanel):
 
 def test_the_conclusion_names_peak_moment_largest_term_and_card(panel: MemoryPanel):
     words = plain(panel.words.value)
-    assert words.startswith("LoRA on llama-3-8b: 18.0 GiB at the peak. It falls at backward of the loss (right after")
+    assert words.startswith(
+        "LoRA on llama-3-8b: 18.0 GiB at the peak. It falls during backward of the loss (right after"
+    )
     assert "The largest term is base , 15.0 GiB or 83%: the pretrained weights" in words
     assert "The smallest card that it fits is 24 GB: RTX 3090" in words
     assert "LoRA needs 18.0 GiB, 29% of full fine-tuning's 61.8 GiB; 24 GB are enough" in panel.picture.alt
