@@ -16,17 +16,6 @@ NEEDS_A_HEAD = ("head", "probe")  # which the step of a language model lacks
 SIZE = {"layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 16, "inner": 64, "vocabulary": 96}
 
 
-class Described:
-    """A model as `measure` asks for it: by its config."""
-
-    def __init__(self, fields: dict) -> None:
-        self.config = self
-        self.fields = fields
-
-    def to_dict(self) -> dict:
-        return self.fields
-
-
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 @pytest.mark.parametrize("name", REGISTRY)
@@ -37,7 +26,7 @@ def test_a_trace_of_every_method_equals_a_real_step_to_the_byte(name, family, dt
     setup = {"batch": 2, "seq": 24, "device": "cpu", "dtype": dtype}
     if name == "bottleneck":
         method = Bottleneck(size=8)  # 64 are more than the model is wide
-    real = measure(Described(fields), method, **setup)
+    real = measure(fields, method, **setup)
     found = memory(fields, method, trace=True, **setup)
     assert found.peak == real.peak
     assert found.categories == real.categories
