@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.accounting.fit import NoFit
-from lora_lab.accounting.memory import PRESETS, key_of, made, packed, regime_of
+from lora_lab.accounting.memory import PRESETS, compact, key_of, made, packed, regime_of
 from lora_lab.accounting.models import architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import LabError
@@ -73,7 +73,7 @@ def write(name: str, folder: Path = PRESETS) -> str:
         except NoFit as reason:
             missing.append(f"{settings}, {setup}: {reason}")
     folder.mkdir(exist_ok=True)
-    content = packed(fits)
+    content = packed({key: compact(fit) for key, fit in fits.items()})
     (folder / f"{name}.json.gz").write_bytes(content)
     return "\n".join([f"{name}: {len(fits)} fits, {len(content):,} bytes", *missing])
 

@@ -8,9 +8,8 @@ with them and 2.1 GiB with these. Everything here computes shapes, not values.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -20,7 +19,8 @@ from torch.nn import functional as F
 from transformers import masking_utils
 from transformers.integrations import moe
 
-from lora_lab.accounting.setup import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
+from lora_lab.methods import quantized
+from lora_lab.methods.quantize import BLOCK, NESTED, Quantized, format_of
 
 _ONE_THREAD = threading.RLock()
 
@@ -43,23 +43,24 @@ def replaced(owner: Any, name: str, ours: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """Inside the block, this thread's masks and expert products ask for no values; with `cuda`, attention and dropout
-    keep what they keep on a GPU.
+    """Inside the block, masks, expert products and quantized weights ask for no values in this thread; with `cuda`,
+    attention and dropout keep what they keep on a GPU.
 
     Functions are replaced rather than caught by a mode: checkpointing runs them again inside backward, where function
     modes are not active.
     """
+    ours: list[tuple[Any, str, Callable[..., Any]]] = [
+        (masking_utils, "find_packed_sequence_indices", lambda position_ids: None),
+        (moe, "_grouped_mm", lambda x, weight, offs: _GroupedProduct.apply(x, weight)),  # type: ignore[no-untyped-call]
+        (quantized, "quantize", _codes),
+        (quantized.QuantizedLinear, "dequantized", _dequantized),
+    ]
+    if cuda:
+        ours += [(F, "dropout", _dropout), (F, "scaled_dot_product_attention", _attention)]
     with ExitStack() as stack:
-        stack.enter_context(replaced(masking_utils, "find_packed_sequence_indices", lambda position_ids: None))
-        stack.enter_context(replaced(moe, "_grouped_mm", _grouped))
-        if cuda:
-            stack.enter_context(replaced(F, "dropout", _dropout))
-            stack.enter_context(replaced(F, "scaled_dot_product_attention", _attention))
+        for owner, name, function in ours:
+            stack.enter_context(replaced(owner, name, function))
         yield
-
-
-def _grouped(x: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
-    return _GroupedProduct.apply(x, weight)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -82,76 +83,44 @@ def _attention(
     if k.shape[1] != q.shape[1]:
         times = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
-    mask = None if attn_mask is None else _additive(attn_mask, q.dtype).expand(*q.shape[:3], k.shape[2])
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
+        attn_mask = attn_mask.expand(*q.shape[:3], k.shape[2])
     efficient: Any = torch.ops.aten._scaled_dot_product_efficient_attention
-    return efficient(q, k, v, mask, True, dropout_p, is_causal, scale=scale)[0]
+    return efficient(q, k, v, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
 
 
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    if mask.dtype != torch.bool:
-        return mask
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, float("-inf"))
+# ---- weights in a few bits, and experts
 
 
-# ---- weights in a few bits
+def _codes(weight: Tensor, name: str) -> Quantized:
+    """The storages that `quantize` fills with codes and scales."""
+    form, blocks = format_of(name), -(-weight.numel() // BLOCK)
+    codes = weight.new_empty(blocks * BLOCK * form.bits // 8, dtype=torch.uint8)
+    if not form.double:
+        return Quantized(form, weight.shape, codes, weight.new_empty(blocks, dtype=torch.float32))
+    scales, offset = (weight.new_empty(n, dtype=torch.float32) for n in (-(-blocks // NESTED), 1))
+    return Quantized(form, weight.shape, codes, weight.new_empty(blocks, dtype=torch.uint8), scales, offset[0])
 
 
-def quantise(model: nn.Module, form: str) -> None:
-    """Put a stand-in in the place of every linear layer and every expert tensor inside the model's layers."""
-    for name, module in list(model.named_modules()):
-        if set(name.split(".")) & set(OUTSIDE):
-            continue
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, FourBitLinear(module, form))
-        else:
-            for tensor_name, tensor in list(module.named_parameters(recurse=False)):
-                if tensor.dim() == 3:
-                    _hold_codes(module, tensor_name, tensor, form)
+def _dequantized(layer: quantized.QuantizedLinear, dtype: torch.dtype = torch.float32) -> Tensor:
+    """bitsandbytes writes the weight in one go."""
+    return layer.packed.new_empty(layer.out_features, layer.in_features, dtype=dtype)
 
 
-def _hold_codes(module: nn.Module, name: str, weight: Tensor, form: str) -> None:
-    """The storages that bitsandbytes keeps in the place of a weight, and under its old name a tensor of its shape."""
-    numbers, double = weight.numel(), not form.endswith("-single")
-    blocks = numbers // BLOCK
-    delattr(module, name)
-    empty = partial(torch.empty, device=weight.device)
-    codes = empty(numbers * QUANTISED_BITS[form] // 8, dtype=torch.uint8)
-    module.register_parameter(f"{name}_codes", nn.Parameter(codes, requires_grad=False))
-    module.register_buffer(f"{name}_absmax", empty(blocks, dtype=torch.uint8 if double else torch.float32))
-    if double:
-        module.register_buffer(f"{name}_absmax_scales", empty(blocks // NESTED, dtype=torch.float32))
-    module.register_buffer(name, empty((1,) * weight.dim(), dtype=weight.dtype).expand(weight.shape))
-
-
-class FourBitLinear(nn.Linear):
-    """y = W x + b with W in a few bits: x (..., in) -> y (..., out). Each product makes the whole W for a moment."""
-
-    plain_linear = True  # an adapter may stand beside it
-
-    def __init__(self, linear: Any, form: str) -> None:
-        nn.Module.__init__(self)  # not Linear's, which would make the whole weight
-        weight = linear.weight if isinstance(linear, nn.Linear) else linear.weight.t()
-        self.out_features, self.in_features = weight.shape
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        _hold_codes(self, "weight", weight, form)
-        self.bias = linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _Product.apply(x, self.weight_codes, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return y
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, codes: Tensor, shaped: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(codes, shaped)
-        return F.linear(x, torch.empty_like(shaped, memory_format=torch.contiguous_format), bias)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        _, shaped = ctx.saved_tensors
-        return gradients[0] @ torch.empty_like(shaped, memory_format=torch.contiguous_format), None, None, None
+def quantise(model: nn.Module, name: str) -> None:
+    """Quantize the linear layers, and every expert tensor, whose codes get its old name's place in memory."""
+    quantized.quantize_model(model, name)
+    for module in list(model.modules()):
+        for own, weight in list(module.named_parameters(recurse=False)):
+            if weight.dim() == 3:
+                held = _codes(weight, name)
+                delattr(module, own)
+                for part in ("packed", "absmax", "scales"):
+                    module.register_buffer(f"{own}_{part}", getattr(held, part))
+                shaped = weight.new_empty(1, dtype=weight.dtype).view(1, 1, 1).expand(weight.shape)
+                module.register_buffer(own, shaped)
 
 
 class _GroupedProduct(torch.autograd.Function):
@@ -180,63 +149,3 @@ class _GroupedProduct(torch.autograd.Function):
 def _one_expert(weight: Tensor) -> Tensor:
     coded = weight.untyped_storage().nbytes() < weight.numel()
     return weight.new_empty(weight.shape[1:]) if coded else weight[0]
-
-
-# ---- optimizers that PyTorch lacks, or has for real GPUs alone
-
-
-class EightBitAdamW(torch.optim.Optimizer):
-    """The states of bitsandbytes' AdamW: a byte a moment, a scale per 256; fp32 for fewer than 4,096 numbers."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
-            if not self.state[p]:
-                small = p.numel() < 4096
-                moment = torch.zeros_like(p, dtype=torch.float32 if small else torch.uint8)
-                self.state[p] = {"state1": moment, "state2": torch.zeros_like(moment)}
-                if not small:
-                    scales = p.new_zeros(-(-p.numel() // 256), dtype=torch.float32)
-                    self.state[p] |= {"absmax1": scales, "absmax2": torch.zeros_like(scales)}
-
-
-class FusedAdamW(torch.optim.Optimizer):
-    """The states of PyTorch's fused AdamW: two moments and a counter each, and no temporaries."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
-            if not self.state[p]:
-                moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
-                self.state[p] = {**moments, "step": p.new_zeros((), dtype=torch.float32)}
-
-
-class MasterWeights:
-    """Another optimizer on fp32 copies of half-precision weights: p.grad is widened, the copy stepped, p rewritten."""
-
-    def __init__(self, trained: Sequence[Tensor], make: Callable[[Sequence[Tensor]], torch.optim.Optimizer]) -> None:
-        self.trained = trained
-        self.masters = [p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in trained]
-        self.optimizer = make(self.masters)
-        self.param_groups = self.optimizer.param_groups
-
-    @property
-    def state(self) -> dict[Any, Any]:
-        """The states, and the copies themselves."""
-        copies = [m for p, m in zip(self.trained, self.masters, strict=True) if m is not p]
-        return {**self.optimizer.state, None: dict(enumerate(copies))}
-
-    def step(self) -> None:
-        """All gradients widened at once, as a foreach copy does; then the step, and the weights written back."""
-        for p, master in zip(self.trained, self.masters, strict=True):
-            if master is not p and p.grad is not None:
-                master.grad = p.grad.float()
-        self.optimizer.step()
-        with torch.no_grad():
-            for p, master in zip(self.trained, self.masters, strict=True):
-                if master is not p:
-                    p.copy_(master)
-                    master.grad = None
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients of the weights."""
-        for p in self.trained:
-            p.grad = None

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -22,19 +22,17 @@ import numpy as np
 import platformdirs
 from tqdm import tqdm
 
-from lora_lab.accounting.fit import STEP, Fit, NoFit, Regime, Run
+from lora_lab.accounting.fit import STEP, Fit, NoFit, Point, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
-from lora_lab.accounting.models import (
-    Architecture,
-    architecture_of,
-    config_of,
-    describe,
-    known_config,
-    meta_model,
-    task_of,
-    zoo,
+from lora_lab.accounting.models import Architecture, architecture_of, config_of, known_config, task_of, zoo
+from lora_lab.accounting.setup import (
+    BYTES,
+    SHARDED,
+    Setup,
+    bits_per_weight,
+    optimizer_states,
+    optimizer_temporaries,
 )
-from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup, bits_per_weight
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
 
@@ -44,16 +42,12 @@ NOTES = (
     "bytes of live tensors; a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation come on top",
 )
 """What a predicted and a traced figure leave out."""
-SHARDED = {  # which categories each kind of sharding divides
-    "zero1": ("optimizer",),
-    "zero2": ("optimizer", "gradients"),
-    "zero3": ("optimizer", "gradients", "weights"),
-    "fsdp": ("optimizer", "gradients", "weights"),
-}
 EDGES = ("sliding_window", "attention_chunk_size")  # lengths from which on other operations run
 SHORT = 8  # tokens of the shortest rows that are interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
-SMALL, SCALED = 4096, 256  # bitsandbytes: numbers below which moments stay in fp32, numbers that share a scale
+LEARNED_POSITIONS = {
+    "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "gpt3": 1024, "opt": 2048,
+}  # fmt: skip  # and their length where a config leaves it out
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ class Moment:
 class Estimate:
     """The peak of a step, when it falls, and what is live then.
 
-    mode      predicted (interpolated), traced (tensors without data) or measured
+    mode      predicted (interpolated), traced (tensors without data), bound (from above) or measured
     phases    the peak of each phase
     flops     floating-point operations of the step's products; None where they were not counted
     reserved  what PyTorch's caching allocator takes from the device: simulated by a trace, measured on a GPU
@@ -121,7 +115,7 @@ def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2,
 
 
 def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trace: bool = False) -> Estimate:
-    """`memory` of a set-up that is there already. Raises: as `memory`."""
+    """`memory` of a setup that is there already. Raises: as `memory`."""
     name, config = _checked(model, method, setup)
     if not trace:
         with suppress(NoFit):
@@ -132,7 +126,7 @@ def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trac
 def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Estimate:
     """The same where a stored fit says it, else a bound from above: nothing is traced.
 
-    bound = weights + what trains (gradient, two moments, one temporary) + activations + logits, with
+    bound = weights + what trains (gradient, optimizer, one temporary) + activations + logits, with
     T (b (10 d + 6 f) + 16 d) bytes a layer, more than any of the common families keeps, and 12 T V for the loss.
     Raises: as `memory`, but for what cannot be traced.
     """
@@ -141,19 +135,17 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
         return evaluated(fitted(name, config, method, setup, num_labels, make=False), config, method, setup)
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + prompt_of(method))
-    trained = trained_by(method, a)
+    trained, own = trained_by(method, a), b if method.within else 4  # bytes of a number that trains
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
-    logits = tokens * a.vocabulary * 12 if a.task == "causal" else 0
     coded = sum(m.weight * m.count for m in a.modules if m.numbers and m.kind in ("linear", "conv1d"))
     spared = coded * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
-    own = b if method.within else 4  # bytes of a number that trains
     numbers = {
         "weights": a.total * b - int(spared) + trained * own * (not method.within),
         "gradients": trained * own,
-        "optimizer": trained * own * 2,
+        "optimizer": sum(optimizer_states(trained, own, setup)),
         "activations": layer * (2 if setup.checkpointing else a.layers),
-        "logits": logits,
-        "temporaries": layer + trained * own,
+        "logits": tokens * a.vocabulary * 12 * (a.task == "causal"),
+        "temporaries": layer + max(trained * own, sum(optimizer_temporaries([(trained, own, 1)], setup)) // 2),
     }
     terms = tuple(Term(category, "bound", None, size) for category, size in numbers.items())
     peak = sum(numbers.values())
@@ -171,7 +163,8 @@ def trained_by(method: Any, a: Architecture) -> int:
 
 def _checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
     """A model's name in the zoo, or "", and its config. Raises: BadValue for what no step could be taken with."""
-    setup.check_modelled()
+    if setup.device == "mps":
+        raise BadValue("what Apple's kernels keep is not modeled: measure a step there, or ask for device cpu")
     name = str(model) if isinstance(model, str | Path) and str(model) in zoo() else ""
     config = config_of(model)
     if hasattr(model, "config"):
@@ -188,16 +181,14 @@ def _check_class(model: Any) -> None:
     """Raises: BadValue for a loaded model of another class than those that a config is built as."""
     import transformers
 
-    if task_of(model.config) == "encoder":
-        loaders = (transformers.AutoModel, transformers.AutoModelForSequenceClassification)
-    else:
-        loaders = (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM)
-    built = [
-        loader._model_mapping[type(model.config)] for loader in loaders if type(model.config) in loader._model_mapping
-    ]
-    if not isinstance(model, tuple(built)):
-        names = " or ".join(dict.fromkeys(one.__name__ for one in built))
-        raise BadValue(f"the memory of a {type(model).__name__} is not known, that of {names} is: give its config.json")
+    names = ("AutoModel", "AutoModelForSequenceClassification")
+    if task_of(model.config) != "encoder":
+        names = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
+    known = [getattr(transformers, name)._model_mapping.get(type(model.config), None) for name in names]
+    classes = [one for one in known if one]
+    if not isinstance(model, tuple(classes)):
+        said = " or ".join(dict.fromkeys(one.__name__ for one in classes))
+        raise BadValue(f"the memory of a {type(model).__name__} is not known, that of {said} is: give its config.json")
 
 
 @lru_cache(maxsize=256)
@@ -214,58 +205,93 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
     """The fit for a case: shipped, cached, or made now and cached. Raises: NoFit where there is none to be had."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
-    if name and key in _shipped(name):
-        if "error" in _shipped(name)[key]:
-            raise BadValue(_shipped(name)[key]["error"])
-        return _parsed(name, key)
-    place = _cache_file(config, key)
-    found = _kept(place)
+    found = _stored(PRESETS / f"{name}.json.gz", key, regime)
+    cached = PRESETS if found else _cache_file(config)
+    found = found or _stored(cached, key, regime)
+    if found is None and not make:
+        raise NoFit("it is not among the stored fits")
     if found is None:
-        if not make:
-            raise NoFit("it is not among the stored fits")
         try:
-            content = made(config, method, setup, regime, num_labels).pruned().to_json()
+            found = made(config, method, setup, regime, num_labels).pruned()
+            content: Any = found.to_json()
         except NoFit as reason:
-            content = {"refused": str(reason)}
+            found, content = reason, {"refused": str(reason)}
         with suppress(BadValue):  # a cache that cannot be written is no reason to stop
-            write_atomically(place, packed(content))
-        _kept.cache_clear()
-        found = content["refused"] if "refused" in content else Fit.from_json(content)
-    if isinstance(found, str):
-        raise NoFit(found)
+            write_atomically(cached, packed(_read(cached) | {key: compact(content)}))
+    if isinstance(found, Exception):
+        raise found
     return found
 
 
+def _stored(path: Path, key: str, regime: Regime) -> Fit | Exception | None:
+    """A fit of a file, or why there can be none; None where the file has neither."""
+    try:
+        return _parsed(path, path.stat().st_mtime_ns, key, regime)
+    except OSError:
+        return None
+
+
 @lru_cache(maxsize=256)
-def _kept(place: Path) -> Fit | str | None:
-    """A fit of this user's cache, or why there can be none; None where it was not tried."""
-    content = _read(place)
-    return content and (content["refused"] if "refused" in content else Fit.from_json(content))
+def _parsed(path: Path, changed: int, key: str, regime: Regime) -> Fit | Exception | None:
+    text = _read(path).get(key)
+    if text is None:
+        return None
+    found = json.loads(text)
+    if "moments" in found:
+        return Fit.from_json(found, regime)
+    return BadValue(found["error"]) if "error" in found else NoFit(found["refused"])
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Fits as JSON texts by their keys: parsing all of a file for one takes longer than the rest of an answer."""
+    try:
+        found: dict[str, str] = json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, ValueError, EOFError):  # none there, or none that is whole
+        return {}
+    return found
+
+
+def packed(fits: Mapping[str, str]) -> bytes:
+    """The file of some fits; the same bytes every time."""
+    return gzip.compress(compact(fits).encode(), mtime=0)
+
+
+def compact(found: Any) -> str:
+    """JSON as short as it can be."""
+    return json.dumps(found, separators=(",", ":"))
+
+
+def _cache_file(config: Mapping[str, Any]) -> Path:
+    versions = [version(name) for name in ("torch", "transformers", "lora-lab")]
+    said = json.dumps([config, versions], sort_keys=True, default=str)
+    folder = Path(platformdirs.user_cache_dir("lora_lab")) / "memory"
+    return folder / f"{sha256(said.encode()).hexdigest()[:32]}.json.gz"
 
 
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     """Rows alone or several, and between which lengths the same operations run. Raises: NoFit for a few tokens."""
+    if setup.seq < SHORT:
+        raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
     prompt, last = prompt_of(method), longest(config) or 0
-    edges = [edge for name in EDGES if (edge := config.get(name))]
     low = 32 if not last or last >= 160 else 8
     high = last - prompt if last else 0
-    for edge in sorted(int(edge) - prompt for edge in edges if int(edge) > prompt):  # from it on, a mask is made
+    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]
+    for edge in sorted(edge for edge in edges if edge > 0):  # from it on, a mask is made
         if setup.seq >= edge:
             low = max(low, edge)
         else:
             high = min(high or edge, edge - 1)
             break
-    if setup.seq < SHORT:
-        raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
-    return Regime(setup.batch == 1, low, high)
+    ranked = hasattr(method, "rank") and not method.settings().get("rank_pattern")
+    return Regime(setup.batch == 1, low, high, ranked)
 
 
 def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
-    """What a fit holds for, as JSON: everything that memory depends on but batch, length, rank and optimizer."""
-    options = {k: v for k, v in method.settings().items() if k not in (*FREE, *(["rank"] if ranked(method) else []))}
+    """What a fit holds for, as JSON: all that memory depends on but batch, length, rank, optimizer and sharding."""
+    options = {k: v for k, v in method.settings().items() if k not in (*FREE, *(["rank"] if regime.ranked else []))}
     if "dropout" in options:
         options["dropout"] = options["dropout"] > 0
-    free = ("batch", "seq", "shard", *(() if setup.outputs_kept else ("optimizer",)))
+    free = ("batch", "seq", "shard", "optimizer", "master_weights")
     conditions = {f.name: getattr(setup, f.name) for f in fields(setup) if f.name not in free}
     conditions |= {"dropout": setup.dropout > 0, "dtype": "bf16" if setup.dtype == "fp16" else setup.dtype}
     plain = {f.name: f.default for f in fields(setup)} | {"dropout": False}
@@ -273,44 +299,9 @@ def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
     return json.dumps([options, conditions, [regime.one_row, regime.low, regime.high], num_labels])
 
 
-def ranked(method: Any) -> bool:
-    """Whether one rank holds for all of a method's layers, so that it can be a variable."""
-    return hasattr(method, "rank") and not method.settings().get("rank_pattern")
-
-
 def prompt_of(method: Any) -> int:
     """Tokens that a method puts ahead of every row."""
     return int(method.settings().get("tokens", 0)) if method.name in ("prompt", "ptuning") else 0
-
-
-@cache
-def _shipped(name: str) -> dict[str, Any]:
-    return _read(PRESETS / f"{name}.json.gz") or {}
-
-
-@cache
-def _parsed(name: str, key: str) -> Fit:
-    return Fit.from_json(_shipped(name)[key])
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, ValueError, EOFError):  # none there, or none that is whole
-        return None
-
-
-def packed(found: Any) -> bytes:
-    """JSON as short as it can be; the same bytes every time."""
-    return gzip.compress(json.dumps(found, separators=(",", ":")).encode(), mtime=0)
-
-
-def _cache_file(config: Mapping[str, Any], key: str) -> Path:
-    versions = [version(name) for name in ("torch", "transformers", "lora-lab")]
-    said = json.dumps([config, key, versions], sort_keys=True, default=str)
-    return (
-        Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{sha256(said.encode()).hexdigest()[:32]}.json.gz"
-    )
 
 
 def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, num_labels: int = 2) -> Fit:
@@ -321,23 +312,20 @@ def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, n
     from lora_lab.accounting import trace  # imports torch
 
     depth = trace.depth_of(config)
-    optimizers = [_stepped(setup.optimizer)] if setup.outputs_kept else [o for o in OPTIMIZERS if o != "adamw-8bit"]
-    traces = (2 if ranked(method) else 1) * len(depth.shallow) + 1
-    with tqdm(total=traces, desc=f"tracing {method.name}", leave=False, delay=1) as bar:
+    with tqdm(total=len(depth.shallow) + 1, desc=f"tracing {method.name}", leave=False, delay=1) as bar:
 
-        def run(points: Sequence[tuple[int, int]], layers: int, rank: int | None) -> Run:
-            own = method if rank is None else replace(method, rank=rank)
+        def record(layers: int, points: list[Point]) -> Run:
             try:
                 with traceable(config):
-                    return trace.record(trace.at_depth(config, layers), own, setup, points, optimizers, num_labels)
+                    return trace.record(trace.at_depth(config, layers), method, setup, points, num_labels)
             except LabError as error:
-                if rank is None:
+                if not regime.ranked:
                     raise
-                raise NoFit(f"at rank {rank}: {error}") from error  # the method's own may do: its trace will say
+                raise NoFit(str(error)) from error  # the method's own rank may do: its trace will say
             finally:
                 bar.update()
 
-        return interpolate(run, regime, depth, ranked=ranked(method))
+        return interpolate(record, regime, depth)
 
 
 @contextmanager
@@ -352,94 +340,31 @@ def traceable(config: Mapping[str, Any]) -> Iterator[None]:
         ) from error
 
 
-def _stepped(optimizer: str) -> str:
-    """Whose step a fit has: bitsandbytes' takes no temporaries either, and its states are computed from sizes."""
-    return "adamw-fused" if optimizer == "adamw-8bit" else optimizer
-
-
-# ---- a fit at a point
+# ---- from moments to an estimate
 
 
 def evaluated(fit: Fit, config: Mapping[str, Any], method: Any, setup: Setup) -> Estimate:
-    """What a fit says of a set-up."""
-    rank = method.rank if fit.ranked else 0
-    vector, name = fit.vector(setup.batch, setup.seq, rank), _stepped(setup.optimizer)
-    states = _linear(fit.states[name], rank)
-    if setup.optimizer == "adamw-8bit":
-        states = sum(_eight_bit(a + b * rank) * count for a, b, count in fit.trained)
-    labels = [*fit.labels, ("optimizer", "states")]
-    rows = [i for phase in ("forward", "backward", f"{STEP}: {name}") for i in fit.by_phase.get(phase, ())]
-    live = np.concatenate([fit.coefficients[rows] @ vector, np.zeros((len(rows), 1))], axis=1)
-    own = fit.labels.index(("optimizer", "states")) if ("optimizer", "states") in fit.labels else -1
-    live[:, own] = states
-    moments = [fit.moments[i] for i in rows]
-    flops = round(sum(np.array(values) @ vector for values in fit.flops.values()))
-    monomials = fit.coefficients[rows]
-    if fit.ranked:
-        half = monomials.shape[-1] // 2
-        monomials = monomials[..., :half] + rank * monomials[..., half:]
+    """What a fit says of a setup."""
+    rank = method.rank if fit.regime.ranked else 0
+    vector = fit.regime.vector((setup.batch, setup.seq, rank))
+    weights = [(number + slope * rank, width, count) for number, slope, width, count in fit.trained]
+    live = np.concatenate([fit.coefficients @ vector, np.zeros((len(fit.moments), 2))], axis=1)
+    live[:, -2] = sum(count * sum(optimizer_states(number, width, setup)) for number, width, count in weights)
+    live[[phase == STEP for phase, _ in fit.moments], -1] = sum(optimizer_temporaries(weights, setup))
+    labels = [*fit.labels, ("optimizer", "states"), ("temporaries", STEP)]
+    basis = len(vector) // (1 + fit.regime.ranked)
     names = ("", "S", "S²") if fit.regime.one_row else ("", "B", "S", "B·S", "B·S²", "S²")
-    return _estimate("predicted", moments, labels, live, config, setup, flops, lambda i: _formulas(monomials[i], names))
 
+    def formulas(moment: int) -> list[str]:
+        """Each label's polynomial in words: "4,194,304 · B·S"."""
+        rows = fit.coefficients[moment]
+        rows = rows[:, :basis] + (rank * rows[:, basis:] if fit.regime.ranked else 0)
+        parts = ([(value, name) for value, name in zip(row, names, strict=True) if value] for row in rows)
+        said = (" + ".join(f"{value:,.0f}{' · ' if name else ''}{name}" for value, name in part) for part in parts)
+        return [one.replace("+ -", "- ") for one in said]
 
-def _linear(values: Sequence[float], rank: int) -> float:
-    return values[0] + (values[1] * rank if len(values) > 1 else 0)
-
-
-def _eight_bit(numbers: float) -> float:
-    return 8 * numbers if numbers < SMALL else 2 * (numbers + 4 * -(-numbers // SCALED))
-
-
-def _formulas(monomials: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Each label's polynomial in words: "4,194,304 · B·S"."""
-    found = []
-    for row in monomials:
-        parts = [f"{value:,.0f}{' · ' if name else ''}{name}" for value, name in zip(row, names, strict=True) if value]
-        found.append(" + ".join(parts).replace("+ -", "- "))
-    return found
-
-
-def _estimate(
-    mode: str,
-    moments: Sequence[tuple[str, str]],
-    labels: Sequence[tuple[str, str]],
-    live: np.ndarray,
-    config: Mapping[str, Any],
-    setup: Setup,
-    flops: int,
-    formulas: Callable[[int], Sequence[str]] | None = None,
-) -> Estimate:
-    """The peak of some moments, (moments, labels) bytes, after sharding."""
-    kind, _, _ = setup.shard.partition(":")
-    if kind:
-        divided = np.array([category in SHARDED[kind] for category, _ in labels])
-        live = live / np.where(divided, setup.devices, 1)
-        if "weights" in SHARDED[kind]:
-            labels = [*labels, ("weights", "gathered from the other devices")]
-            live = np.concatenate([live, np.full((len(live), 1), gathered(config, setup))], axis=1)
-    totals = live.sum(axis=1)
-    top = int(totals.argmax())
-    phases: dict[str, int] = {}
-    for (phase, _), total in zip(moments, totals, strict=True):
-        phase = phase.partition(":")[0]
-        phases[phase] = max(phases.get(phase, 0), round(total))
-    said = list(formulas(top)) if formulas and not kind else []
-    terms = [
-        Term(*label, (said[i] or None) if i < len(said) else None, round(value))
-        for i, (label, value) in enumerate(zip(labels, live[top], strict=True))
-        if round(value)
-    ]
-    phase, path = moments[top]
-    at = phase.partition(":")[0] if phase.startswith(STEP) else f"{phase} of {path or 'the loss'}"
-    return Estimate(mode, sum(term.bytes for term in terms), at, tuple(terms), phases, NOTES, flops)
-
-
-def gathered(config: Mapping[str, Any], setup: Setup) -> int:
-    """Bytes of the weights that are whole on each device though they are sharded: both ends and one layer."""
-    name = next((name for name, known in zoo().items() if known == config), None)
-    a = architecture_of(name) if name else describe(meta_model(config))
-    numbers = sum(m.parameters * m.each for m in a.modules if not m.numbers or a.layers - 1 in m.numbers)
-    return numbers * setup.width
+    flops = round(float(np.array(fit.flops) @ vector))
+    return _estimate("predicted", fit.moments, labels, live, config, setup, flops, formulas)
 
 
 def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2) -> Estimate:
@@ -454,14 +379,46 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
 
 def of_tracker(tracker: Any, mode: str, config: Mapping[str, Any], setup: Setup) -> Estimate:
     """What a tracker has seen of a step."""
-    labels, moments = list(tracker.labels), tracker.moments
-    live = np.array([(*m.live, *(0,) * (len(labels) - len(m.live))) for m in moments], dtype=float)
-    flops = sum(tracker.flops.values())
-    found = _estimate(mode, [(m.phase, m.path) for m in moments], labels, live, config, setup, flops)
-    columns = {category: [i for i, label in enumerate(labels) if label[0] == category] for category, _ in labels}
-    sums = {category: live[:, own].sum(axis=1).astype(int).tolist() for category, own in columns.items()}
-    timeline = [Moment(m.phase, m.path, {c: sums[c][i] for c in sums}) for i, m in enumerate(moments)]
+    labels, moments = list(tracker.labels), [(m.phase, m.path) for m in tracker.moments]
+    live = np.array([(*m.live, *(0,) * (len(labels) - len(m.live))) for m in tracker.moments], dtype=float)
+    found = _estimate(mode, moments, labels, live, config, setup, tracker.flops)
+    categories = dict.fromkeys(category for category, _ in labels)
+    sums = {c: live[:, [own == c for own, _ in labels]].sum(axis=1).astype(int).tolist() for c in categories}
+    timeline = [Moment(*moment, {c: sums[c][i] for c in sums}) for i, moment in enumerate(moments)]
     return replace(found, timeline=tuple(timeline))
+
+
+def _estimate(
+    mode: str,
+    moments: Sequence[tuple[str, str]],
+    labels: Sequence[tuple[str, str]],
+    live: np.ndarray,
+    config: Mapping[str, Any],
+    setup: Setup,
+    flops: int,
+    formulas: Callable[[int], Sequence[str]] = lambda moment: (),
+) -> Estimate:
+    """The peak of some moments, (moments, labels) bytes, after sharding."""
+    kind = setup.shard.partition(":")[0]
+    if kind:
+        live = live / np.where([category in SHARDED[kind] for category, _ in labels], setup.devices, 1)
+        if "weights" in SHARDED[kind]:  # each device also gathers both ends and one layer
+            a = architecture_of(next((name for name, known in zoo().items() if known == config), config))
+            whole = sum(m.parameters * m.each for m in a.modules if not m.numbers or a.layers - 1 in m.numbers)
+            labels = [*labels, ("weights", "gathered from the other devices")]
+            live = np.concatenate([live, np.full((len(live), 1), whole * setup.width)], axis=1)
+    totals = live.sum(axis=1)
+    top = int(totals.argmax())
+    phases = {p: round(max(t for (q, _), t in zip(moments, totals, strict=True) if q == p)) for p, _ in moments}
+    said = [*(formulas(top) if not kind else ()), *[""] * len(labels)]
+    terms = [
+        Term(*label, formula or None, round(value))
+        for label, formula, value in zip(labels, said, live[top], strict=False)
+        if round(value)
+    ]
+    phase, path = moments[top]
+    at = phase if phase == STEP else f"{phase} of {path or 'the loss'}"
+    return Estimate(mode, sum(term.bytes for term in terms), at, tuple(terms), phases, NOTES, flops)
 
 
 # ---- what fits
@@ -476,22 +433,16 @@ def longest(config: Mapping[str, Any]) -> int | None:
     if kind not in LEARNED_POSITIONS:
         return None
     positions = int(config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind])
-    return positions - OFFSET * (kind in ("roberta", "xlm-roberta"))
-
-
-LEARNED_POSITIONS = {
-    "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "gpt3": 1024, "opt": 2048,
-}  # fmt: skip  # and their length where a config leaves it out
-OFFSET = 2  # rows of RoBERTa's table of positions that no token uses: they belong to padding
+    return positions - 2 * (kind in ("roberta", "xlm-roberta"))  # two rows of their tables belong to padding
 
 
 def check_length(config: Mapping[str, Any], method: Any, setup: Setup) -> None:
     """Raises: BadValue for rows longer than the model's table of positions."""
-    most, prompt = longest(config), prompt_of(method)
-    if most is not None and setup.seq + prompt > most:
+    last, prompt = longest(config), prompt_of(method)
+    if last is not None and setup.seq + prompt > last:
         beside = f" beside a prompt of {prompt}" if prompt else ""
         raise BadValue(
-            f"seq {setup.seq} is above the {most - prompt} tokens that {config['model_type']} can read{beside}"
+            f"seq {setup.seq} is above the {last - prompt} tokens that {config['model_type']} can read{beside}"
         )
 
 
@@ -500,7 +451,7 @@ def largest(
 ) -> int | None:
     """The most rows ("batch") or tokens a row ("seq") with which a step fits; None when not even 1, or 8 tokens, do.
 
-    estimated  the memory of a set-up. What it raises is raised
+    estimated  the memory of a setup. What it raises is raised
     limit      of tokens: what `longest` says
     """
 
@@ -508,10 +459,9 @@ def largest(
         changed: dict[str, Any] = {field: n}
         return estimated(replace(setup, **changed)).peak <= available
 
-    if field == "seq" and (limit is None or limit >= SHORT):  # shorter rows would each be traced
-        beyond = most(lambda n: fits(n + SHORT - 1), limit and limit - SHORT + 1)
-        return beyond and beyond + SHORT - 1
-    return most(fits, limit)
+    least = SHORT if field == "seq" and (limit is None or limit >= SHORT) else 1  # shorter rows would each be traced
+    beyond = most(lambda n: fits(n + least - 1), limit and limit - least + 1)
+    return beyond and beyond + least - 1
 
 
 def most(fits: Callable[[int], bool], limit: int | None = None) -> int | None:
@@ -572,18 +522,14 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     ahead = int(method.settings().get("tokens", 0)) if method is not None else 0
     cache = cache_bytes(a, setup.batch, setup.seq + ahead, setup.dtype)
     logits = setup.batch * a.vocabulary
-    terms = [Term("weights", part, None, size) for part, size in trace.weights(config, method, setup).items()]
-    terms += [
+    terms = (
+        *(Term("weights", part, None, size) for part, size in trace.weights(config, method, setup).items()),
         Term("cache", "keys and values", "2·L·kv_heads·head_dim·b·B·S", cache),
         Term("logits", "the next token's logits", "B·V·b", setup.width * logits),
-    ]
-    if setup.width != 4:
-        terms.append(Term("logits", "the next token's logits in fp32", "4·B·V", 4 * logits))
+        *([Term("logits", "the next token's logits in fp32", "4·B·V", 4 * logits)] if setup.width != 4 else []),
+    )
     peak, wide = sum(t.bytes for t in terms), setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
-    notes = [
-        *NOTES,
-        f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more for a moment",
-    ]
-    if config.get("sliding_window"):
-        notes.append("layers with a sliding window keep less of a long past than is counted here")
-    return Estimate("predicted", peak, "generation", tuple(terms), {"generation": peak}, tuple(notes))
+    more = f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more for a moment"
+    window = "layers with a sliding window keep less of a long past than is counted here"
+    notes = (*NOTES, more, *([window] if config.get("sliding_window") else []))
+    return Estimate("predicted", peak, "generation", terms, {"generation": peak}, notes)

@@ -19,18 +19,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-WEIGHTS, GRADIENTS, OPTIMIZER = "weights", "gradients", "optimizer"
-ACTIVATIONS, LOGITS, TEMPORARIES = "activations", "logits", "temporaries"
-CATEGORIES = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, TEMPORARIES)
+CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "temporaries")
 Label = tuple[str, str]  # (category, where)
 
 
-def _in_place(_: Any, x: Any, y: Any, **more: Any) -> int:
+def _addmm_(_: Any, x: Any, y: Any, **more: Any) -> int:
     return 2 * x[0] * x[1] * y[1]  # type: ignore[no-any-return]
 
 
 # FLOPs of operations by the shapes of their tensors. The lab's LoRA adds in place, which PyTorch's counter leaves out.
-FLOPS = {**flop_registry, torch.ops.aten.addmm_: shape_wrapper(_in_place)}
+FLOPS = {**flop_registry, torch.ops.aten.addmm_: shape_wrapper(_addmm_)}
 
 
 class Moment(NamedTuple):
@@ -46,7 +44,7 @@ class Tracker(TorchDispatchMode):
     """Inside the block, `moments` grows by one entry whenever the live bytes change, `flops` by every matrix product.
 
     A storage born in "forward" is an activation, later a temporary, unless its last size is the vocabulary (logits) or
-    `claim` says what it is for. It is also labelled with the module it was born in: "model.layers.*.mlp".
+    `claim` says what it is for. Its label also names the module it was born in: "model.layers.*.mlp".
     """
 
     def __init__(self, vocabulary: int = 0) -> None:
@@ -54,7 +52,7 @@ class Tracker(TorchDispatchMode):
         self.vocabulary, self.phase = vocabulary, "build"
         self.labels: dict[Label, int] = {}
         self.moments: list[Moment] = []
-        self.flops: dict[str, int] = {}
+        self.flops = 0
         self.events: list[tuple[int, int]] = []  # (storage's number, bytes) when it is born, (number, 0) when freed
         self._live: list[int] = []
         self._known: dict[int, tuple[int, int, int, Any]] = {}  # storage -> bytes, label, number, weak reference
@@ -67,47 +65,44 @@ class Tracker(TorchDispatchMode):
         self._path = self._where()
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._add(leaf)
+                self._follow(leaf)
         self._note(str(func))
         if (count := FLOPS.get(func._overloadpacket)) is not None:
-            self.flops[self.phase] = self.flops.get(self.phase, 0) + count(*args, **(kwargs or {}), out_val=out)
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
         return out
 
-    def live(self, category: str) -> int:
-        """Bytes of a category that are alive now."""
-        return sum(self._live[i] for (name, _), i in self.labels.items() if name == category)
-
     def enter(self, phase: str) -> None:
-        """Everything from here on belongs to this phase."""
-        self.phase, self._path = phase, ""
+        """Everything from here on belongs to this phase, whose first moment is now."""
+        self.phase, self._path, self._changed = phase, "", True
+        self._note("enter")
 
     def restart(self) -> None:
         """Forget the moments and FLOPs so far; what is live stays live."""
-        self.moments, self.flops, self._changed = [], {}, True
+        self.moments, self.flops = [], 0
 
     def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
         """Label tensors, whenever they were made; those made before the tracker started count from now on."""
         for tensor in tensors:
-            self._move(tensor, (category, where))
+            self._follow(tensor, (category, where))
         self._note("claim")
 
-    def claim_model(self, model: nn.Module, where: Callable[[str], str]) -> None:
+    def claim_model(self, model: nn.Module, part_of: Callable[[str], str]) -> None:
         """Claim parameters and buffers as weights, each gradient once it exists, and learn which module is running.
 
-        where   part of the model, "base" or "adapters", by the name of a parameter or buffer
+        part_of   part of the model, "base" or "adapters", by the name of a parameter or buffer
         """
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            self._move(tensor, (WEIGHTS, where(name)))
+            self._follow(tensor, ("weights", part_of(name)))
             if tensor.requires_grad:
-                label = (GRADIENTS, where(name))
-                tensor.register_post_accumulate_grad_hook(lambda p, label=label: self._move(p.grad, label))
+                label = ("gradients", part_of(name))
+                tensor.register_post_accumulate_grad_hook(lambda p, label=label: self._follow(p.grad, label))
         for path, module in model.named_modules():
             # No forward hook: an adapted layer copies an output that a hook might keep.
             own = f"{path}.adapter" if hasattr(module, "base_layer") else path.replace(".base_layer", "")
-            module.forward = self._followed(module.forward, own)
+            module.forward = self._running(module.forward, own)
         self._note("claim")
 
-    def _followed(self, forward: Callable[..., Any], path: str) -> Callable[..., Any]:
+    def _running(self, forward: Callable[..., Any], path: str) -> Callable[..., Any]:
         @wraps(forward)
         def inner(*args: Any, **kwargs: Any) -> Any:
             self._paths.append(path)
@@ -132,20 +127,24 @@ class Tracker(TorchDispatchMode):
             self.moments.append(Moment(self.phase, op, self._path, tuple(self._live)))
             self._changed = False
 
-    def _label(self, tensor: Tensor) -> Label:
-        if tensor.is_floating_point() and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
-            return LOGITS, block(self._path)
-        return ACTIVATIONS if self.phase == "forward" else TEMPORARIES, block(self._path)
-
-    def _add(self, tensor: Tensor, label: Label | None = None) -> None:
+    def _follow(self, tensor: Any, label: Label | None = None) -> None:
+        """Count a storage from its first tensor on; with a label, also move one that is counted already."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known or size == 0:
+        known = self._known.get(key)
+        if size == 0 or (known and not label):
             return
-        number, self._born = self._born, self._born + 1
-        index = self._index(label or self._label(tensor))
-        self._known[key] = (size, index, number, weakref.ref(storage, lambda _: self._free(key)))
-        self.events.append((number, size))
+        index = self.labels.setdefault(label or self._label(tensor), len(self.labels))
+        if index == len(self._live):
+            self._live.append(0)
+        if known:
+            _, old, number, reference = known
+            self._live[old] -= size
+        else:
+            number, self._born = self._born, self._born + 1
+            reference = weakref.ref(storage, lambda _: self._free(key))
+            self.events.append((number, size))
+        self._known[key] = (size, index, number, reference)
         self._live[index] += size
         self._changed = True
 
@@ -155,23 +154,10 @@ class Tracker(TorchDispatchMode):
         self._live[index] -= size
         self._changed = True
 
-    def _move(self, tensor: Any, label: Label) -> None:
-        known = self._known.get(tensor.untyped_storage()._cdata)
-        if known is None:
-            self._add(tensor, label)
-            return
-        size, old, number, reference = known
-        index = self._index(label)
-        self._known[tensor.untyped_storage()._cdata] = (size, index, number, reference)
-        self._live[old] -= size
-        self._live[index] += size
-        self._changed = True
-
-    def _index(self, label: Label) -> int:
-        if label not in self.labels:
-            self.labels[label] = len(self.labels)
-            self._live.append(0)
-        return self.labels[label]
+    def _label(self, tensor: Tensor) -> Label:
+        if tensor.is_floating_point() and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
+            return "logits", block(self._path)
+        return "activations" if self.phase == "forward" else "temporaries", block(self._path)
 
 
 @cache

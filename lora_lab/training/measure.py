@@ -7,33 +7,36 @@ keeps its own account, of what it handed out ("allocated") and of what it took f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 from lora_lab.accounting.memory import Estimate, Term, of_tracker
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
-from lora_lab.accounting.trace import Attaches, build, follow, forward_backward, optimizer_of, prepare
+from lora_lab.accounting.trace import build, follow, forward_backward, prepare
 from lora_lab.errors import BadValue
 from lora_lab.methods.quantized import quantize_model
 
 ALLOCATED = "torch.cuda.max_memory_allocated over the second step"
 
 
-def measure(model: Any, method: Attaches, *, num_labels: int = 2, **setup: Any) -> Estimate:
+def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Estimate:
     """The peak of a real training step on this machine; `device` is cpu, cuda or mps.
 
     peak      bytes of tensors alive at once (cuda: allocated, rounded up by the allocator to 512 bytes a tensor)
     reserved  bytes that a GPU's allocator took from the driver (mps: holds after the step); None on a CPU
     process   bytes of this process in memory after the step (cuda: of the device in use by anyone)
     Quantised layers are this lab's own, real ones.
-    Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, or a GPU that is not there.
+    Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, master weights, or a GPU that is not there.
     """
     conditions = Setup(**{"device": "cpu", **setup})
-    if conditions.shard or conditions.optimizer == "adamw-8bit":
+    if conditions.shard or conditions.optimizer == "adamw-8bit" or conditions.master_weights:
         raise BadValue("measured are steps on one device with PyTorch's own optimizers")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[conditions.device]:
@@ -44,14 +47,22 @@ def measure(model: Any, method: Attaches, *, num_labels: int = 2, **setup: Any) 
     fresh.to(conditions.device)
     if conditions.device == "cuda":
         return _on_cuda(fresh, method, conditions)
-    followed = of_tracker(follow(fresh, method, conditions), "measured", config_of(model), conditions)
+    tracker = follow(fresh, method, conditions, partial(optimizer_of, name=conditions.optimizer))
+    followed = of_tracker(tracker, "measured", config_of(model), conditions)
     taken = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
     return replace(followed, reserved=taken, process=psutil.Process().memory_info().rss)
 
 
-def _on_cuda(model: Any, method: Attaches, setup: Setup) -> Estimate:
+def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
+    """PyTorch's optimizer in the form that a setup names."""
+    if name == "sgd":
+        return torch.optim.SGD(trained, lr=1e-4, foreach=False)
+    return torch.optim.AdamW(trained, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None)
+
+
+def _on_cuda(model: Any, method: Any, setup: Setup) -> Estimate:
     prepare(model, method, setup)
-    optimizer = optimizer_of([p for p in model.parameters() if p.requires_grad], setup)
+    optimizer = optimizer_of([p for p in model.parameters() if p.requires_grad], setup.optimizer)
     for _ in range(2):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from lora_lab.accounting import memory as accountant
 from lora_lab.accounting.allocator import Allocator, reserved
 from lora_lab.accounting.memory import memory, quick
 from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.trace import build, follow
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
@@ -104,6 +107,43 @@ def test_a_trace_equals_a_real_step_to_the_byte(model, name, checkpointing, one_
     assert traced.peak == real.peak
     assert traced.categories == real.categories
     assert real.process > real.peak / 4
+
+
+@pytest.mark.parametrize("method", [FullFineTuning(), ALL], ids=lambda m: m.name)
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw-foreach", "adamw-fused", "sgd"])
+def test_every_phase_of_a_step_is_that_of_pytorchs_optimizer(optimizer, method):
+    setup = {"batch": 1, "seq": 8, "device": "cpu", "optimizer": optimizer}  # so that the step itself makes the peak
+    real, traced = (ask(config("llama", SIZE), method, **setup) for ask in (measure, partial(memory, trace=True)))
+    assert real.phases == traced.phases
+    assert real.categories == traced.categories
+
+
+class MasterWeights:
+    """AdamW on fp32 copies: gradients are widened, the copies stepped, the weights rewritten."""
+
+    def __init__(self, trained):
+        self.trained, self.copies = trained, [p.detach().float() for p in trained]
+        self.optimizer = torch.optim.AdamW(self.copies, foreach=True)
+        self.state = {}
+
+    def step(self):
+        for p, copy in zip(self.trained, self.copies, strict=True):
+            copy.grad = p.grad.float()
+        self.optimizer.step()
+        self.state = {**self.optimizer.state, None: dict(enumerate(self.copies))}
+        for p, copy in zip(self.trained, self.copies, strict=True):
+            p.data.copy_(copy)
+            copy.grad = None
+
+
+def test_master_weights_take_what_a_real_step_on_copies_takes():
+    setup = Setup(batch=1, seq=8, device="cpu", optimizer="adamw-foreach", master_weights=True)
+    model = build(config("llama", SIZE), setup)
+    tracker = follow(model, FullFineTuning(), setup, MasterWeights)
+    real = accountant.of_tracker(tracker, "measured", config("llama", SIZE), setup)
+    traced = accountant.estimate(config("llama", SIZE), FullFineTuning(), setup, trace=True)
+    assert real.peak == traced.peak
+    assert real.categories == traced.categories
 
 
 @pytest.mark.gpu

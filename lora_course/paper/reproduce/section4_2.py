@@ -16,12 +16,12 @@ from lora_course.paper.reproduce.table1 import Interval
 from lora_lab.accounting.memory import memory
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
-from lora_lab.accounting.trace import build, forward_backward, optimizer_of, prepare
+from lora_lab.accounting.trace import build, forward_backward, prepare
 from lora_lab.errors import BadValue
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.params import params
-from lora_lab.training.measure import measure
+from lora_lab.training.measure import measure, optimizer_of
 
 METHODS = {"full": FullFineTuning(), "LoRA": LoRA(rank=4)}
 IN_PAPER = {"GPT-3 memory": "memory to train", "GPT-3 file": "checkpoint", "speed": "training speed"}
@@ -126,7 +126,7 @@ class Costly(Item):
         for name, method in METHODS.items():
             model = build(config_of(self.model), setup)
             prepare(model, method, setup)
-            optimizer = optimizer_of([p for p in model.parameters() if p.requires_grad], setup)
+            optimizer = optimizer_of([p for p in model.parameters() if p.requires_grad], setup.optimizer)
             ways[name] = partial(one_step, model, optimizer, setup)
             ways[name]()
         return ways
