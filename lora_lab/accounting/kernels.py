@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import masking_utils
 from transformers.integrations import moe
 
-from lora_lab.accounting.setup import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
+from lora_lab.methods.formats import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
 
 _ONE_THREAD = threading.RLock()
 

@@ -34,9 +34,11 @@ from lora_lab.accounting.models import (
     task_of,
     zoo,
 )
+from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup, bits_per_weight
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
+from lora_lab.methods.lora import LoRA
 
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
@@ -164,8 +166,8 @@ def trained_by(method: Any, a: Architecture) -> int:
     """Numbers that train, at most: LoRA's are placed; no other method beside a frozen base trains a twentieth of it."""
     if method.within and method.name != "bitfit":
         return a.total
-    if hasattr(method, "placed"):
-        return sum(placement.parameters * slot.times for slot, placement in method.placed(a))
+    if isinstance(method, LoRA):
+        return params(a, method).trainable
     return a.total // 20
 
 
@@ -202,9 +204,9 @@ def _check_class(model: Any) -> None:
 
 @lru_cache(maxsize=256)
 def _placed(name: str, method: Any) -> None:
-    """Raises: as the method's `placed` for a target or rank that the model does not have."""
-    if hasattr(method, "placed"):
-        method.placed(architecture_of(name))
+    """Raises: as the method's `place` for a target or rank that the model does not have."""
+    if isinstance(method, LoRA):
+        method.place([slot.site for slot in architecture_of(name).slots])
 
 
 # ---- which fit

@@ -27,9 +27,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_lab.accounting.sites import ROLES, Site, roles_of, sites_of_layer, widths_of
 from lora_lab.errors import BadValue, NotFound, nearest, printable
 from lora_lab.files import read_json
+from lora_lab.methods.targets import HEADS, ROLES, Site, roles_of, sites_of_layer, widths_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 ZOO = Path(__file__).with_name("zoo.json")
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 
-# What transformers calls the part of a task's model that no checkpoint brings: it starts random, so it trains.
-HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_outputs")
 MOST = 10**4  # layers, or experts in a layer: each is built as an object
 
 

@@ -6,13 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from lora_lab.errors import BadValue
+from lora_lab.methods.formats import BLOCK, NESTED, QUANTISED_BITS
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
 ADAPTERS = ("auto", *BYTES)
-QUANTISED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
-BLOCK, NESTED = 64, 256  # numbers that share a scale, scales that share one of their own
-OUTSIDE = ("lm_head", "classifier", "score", "pooler")  # what bitsandbytes leaves as it is
 QUANTISED = ("none", *QUANTISED_BITS)
 DEVICES = ("cuda", "cpu", "mps")
 SHARDS = ("zero1", "zero2", "zero3", "fsdp")

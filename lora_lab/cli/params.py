@@ -10,7 +10,7 @@ from lora_lab.cli.method import method_options, take_method
 from lora_lab.cli.shared import JSON, aligned, tell
 
 if TYPE_CHECKING:
-    from lora_lab.accounting.parameters import ParameterCount, Row
+    from lora_lab.accounting.params import ParameterCount, Row
 
 
 @click.command()
@@ -24,7 +24,7 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
     MODEL is a name of the zoo (llama-3.1-405b), a folder, a config.json or a hub id that is in the local cache.
     """
     from lora_lab.accounting.models import architecture_of
-    from lora_lab.methods.params import params as counted
+    from lora_lab.accounting.params import params as counted
 
     count = counted(model, take_method(options, architecture_of(model, num_labels)), num_labels)
     tell(count.to_json() if as_json else describe(count))

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from lora_lab.accounting.models import HEADS
-from lora_lab.accounting.sites import PLAIN_FUSED, Site, sites_of_layer, widths_of
 from lora_lab.errors import BadValue
 from lora_lab.layers import TrainedCopy, out_by_in, site_kind
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.beside import Ahead
 from lora_lab.methods.heads import heads_of, warn_of_others
+from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer, widths_of
 from lora_lab.methods.wrapped import be_called, refuse_wrapped
 from lora_lab.switched import AdaptedLayer, Switched
 

@@ -13,7 +13,7 @@ import numpy as np
 import traitlets as T
 
 from lora_lab.accounting import low_rank
-from lora_lab.accounting.parameters import break_even_rank
+from lora_lab.accounting.params import break_even_rank
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.widgets.matrices import SOURCES, checked, matrix_of
 from lora_lab.widgets.panel import with_picture

@@ -11,11 +11,10 @@ from functools import partial
 import ipywidgets as W
 
 from lora_lab.accounting.models import architecture_of, zoo_names
-from lora_lab.accounting.parameters import ParameterCount, Row
-from lora_lab.accounting.sites import ALL_LINEAR
+from lora_lab.accounting.params import ParameterCount, Row, params
 from lora_lab.errors import LabError
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
+from lora_lab.methods.targets import ALL_LINEAR
 from lora_lab.plots import encoded
 from lora_lab.widgets.controls import Ticks, slider
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, boxes_to_tick, escape, plain, side_by_side, tabled, wrapped

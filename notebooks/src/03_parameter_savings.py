@@ -19,7 +19,7 @@ from lora_course.lesson import compare, reference
 from lora_course.plots.savings import times_fewer
 from lora_lab import BitFit, Bottleneck, FullFineTuning, IA3, LoRA, NotFound, PrefixTuning, PromptTuning, params
 from lora_lab.accounting.models import architecture_of, zoo_names
-from lora_lab.accounting.parameters import break_even_rank, storage
+from lora_lab.accounting.params import break_even_rank, storage
 from lora_lab.widgets.savings_panel import SavingsPanel
 
 

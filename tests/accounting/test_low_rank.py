@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lora_lab.accounting import low_rank
-from lora_lab.accounting.parameters import break_even_rank
+from lora_lab.accounting.params import break_even_rank
 from lora_lab.errors import BadValue
 
 sizes = st.integers(1, 9)

@@ -11,11 +11,11 @@ import pytest
 import transformers
 
 from lora_lab.accounting.models import Architecture, architecture_of, describe, meta_model, zoo_names
+from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import sites_of
 from lora_lab.methods.heads import heads_of
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 from tests.accounting.conftest import CLASSIFIERS, SMALL, described, real_model, small_config
 
 CASES = [(case, labels) for case in SMALL for labels in (None, 3) if labels is None or case in CLASSIFIERS]
@@ -59,9 +59,8 @@ def test_the_zoo_as_shipped_is_the_model_built_anew_and_attaching_meets_the_same
     assert shipped.sites() == sites_of(model)
     method = LoRA(rank=2, targets="all-linear")
     report, counted = method.attach(model), params(name, method)
-    assert [(slot.site.name, p.parameters) for slot, p in method.placed(shipped)] == [
-        (p.site.name, p.parameters) for p in report.placements
-    ]
+    placed = method.place([slot.site for slot in shipped.slots if slot.module.site])
+    assert placed == report.placements
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert counted.trainable == report.adapter_parameters == trains
 

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from lora_lab.accounting.models import architecture_of, zoo_names
-from lora_lab.accounting.parameters import break_even_rank, safetensors_bytes, storage, table
+from lora_lab.accounting.params import break_even_rank, params, safetensors_bytes, storage, table
 from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 
 SIZES = st.integers(1, 5000)
 

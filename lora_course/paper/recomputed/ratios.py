@@ -10,10 +10,9 @@ from lora_course.paper import Cell, table
 from lora_course.paper.recomputed.base import Recomputed
 from lora_course.paper.recomputed.counts import GPT3
 from lora_lab.accounting.models import architecture_of
-from lora_lab.accounting.parameters import FP32, storage
+from lora_lab.accounting.params import FP32, params, storage
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 
 GLUE = ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B")
 FP16 = 2  # bytes of a number

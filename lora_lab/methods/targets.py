@@ -23,6 +23,8 @@ from lora_lab.errors import BadValue, NotFound, nearest
 
 ROLES = ("q", "k", "v", "o", "gate", "up", "down", "embed")
 ALL_LINEAR = "all-linear"
+# What transformers calls the part of a task's model that no checkpoint brings: it starts random, so it trains.
+HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_outputs")
 _NOT_IN_ALL_LINEAR = ("head", "pooler", "embed")
 
 # The end of a module's path -> its role(s); several roles mean one fused layer, in that order along its outputs.
@@ -88,7 +90,7 @@ class Site:
         return min(self.in_features, self.out_features)
 
     def lora_parameters(self, rank: int) -> int:
-        """Numbers in A and B together: rank (in + out). Source: Hu et al. 2021, section 4.2."""
+        """Numbers in A and B together: rank (in + out). Source: Hu et al. 2021, section 5.1."""
         return rank * (self.in_features + self.out_features)
 
 
