@@ -146,7 +146,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     trained = trained_by(method, a)
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
     logits = tokens * a.vocabulary * 12 if a.task == "causal" else 0
-    coded = sum(m.weight * m.count for m in a.modules if m.numbers and m.kind in ("linear", "conv1d"))
+    coded = sum(m.weight * m.count for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
     spared = coded * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
     own = b if method.within else 4  # bytes of a number that trains
     numbers = {
@@ -206,7 +206,7 @@ def _check_class(model: Any) -> None:
 def _placed(name: str, method: Any) -> None:
     """Raises: as the method's `place` for a target or rank that the model does not have."""
     if isinstance(method, LoRA):
-        method.place([slot.site for slot in architecture_of(name).slots])
+        method.place(list(architecture_of(name).sites))
 
 
 # ---- which fit
@@ -440,7 +440,7 @@ def gathered(config: Mapping[str, Any], setup: Setup) -> int:
     """Bytes of the weights that are whole on each device though they are sharded: both ends and one layer."""
     name = next((name for name, known in zoo().items() if known == config), None)
     a = architecture_of(name) if name else describe(meta_model(config))
-    numbers = sum(m.parameters * m.each for m in a.modules if not m.numbers or a.layers - 1 in m.numbers)
+    numbers = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
     return numbers * setup.width
 
 

@@ -1,9 +1,9 @@
-"""What trains, counted: the whole, each kind of module, the break-even rank, and the bytes that keeping it takes.
+"""What a method trains on a model, counted: in all, for each kind of module, and the bytes that keeping it takes.
 
     full:  d_in d_out            LoRA:  r (d_in + d_out)            break-even:  r* = d_in d_out / (d_in + d_out)
 
 A square layer of d x d has r* = d / 2: below that rank an adapter has fewer numbers than the weight it changes.
-Source: Hu et al. 2021, section 5.1, which has it for square layers: 2 d r.
+Source: Hu et al. 2021, section 5.1, which counts square layers: 2 d r.
 
 LoRA is placed on the described sites, exactly as on the real ones, and full fine-tuning trains every row; neither takes
 torch for a model of the zoo. Every other method is attached to the model on the meta device, and what trains there is
@@ -16,13 +16,12 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lora_lab.accounting.models import Architecture, Module, Slot, architecture_of, config_of, meta_model
+from lora_lab.accounting.models import Architecture, architecture_of, config_of, meta_model
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods.base import Method, Placement
 from lora_lab.methods.full import FullFineTuning
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 
 FP32 = 4  # bytes of a number in an adapter's file, whatever the base's precision
 # As in `methods/layouts/base.py` and `methods/adapters.py`, which import torch; a test holds them together.
-_PREFIX = "base_model.model."
-_FINGERPRINT = "0" * 16
+PREFIX = "base_model.model."
+FINGERPRINT = "0" * 16
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Row:
     out_features: int
     count: int
     full: int
-    trained: int = 0
+    trained: int
     matrix: bool = True  # one number for each input and output, so that a rank makes sense
 
     @property
@@ -61,8 +60,8 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain values, the break-even rank to two decimals."""
-        values = {key: value for key, value in asdict(self).items() if key != "matrix"}
-        rank = self.break_even_rank
+        values, rank = asdict(self), self.break_even_rank
+        del values["matrix"]
         return values | {"break_even_rank": None if rank is None else round(rank, 2)}
 
 
@@ -99,14 +98,9 @@ class ParameterCount:
 
     def to_json(self) -> dict[str, Any]:
         """The count as plain values."""
-        values = {key: getattr(self, key) for key in ("model", "method", "total", "trainable", "head")}
+        values = {key: getattr(self, key) for key in ("model", "method", "total", "trainable", "head", "fraction")}
         rows = [row.to_json() for row in self.modules]
-        return values | {
-            "fraction": self.fraction,
-            "adapter_bytes": self.adapter_bytes,
-            "modules": rows,
-            "notes": list(self.notes),
-        }
+        return values | {"adapter_bytes": self.adapter_bytes, "modules": rows, "notes": list(self.notes)}
 
 
 def break_even_rank(in_features: int, out_features: int) -> float:
@@ -119,69 +113,6 @@ def break_even_rank(in_features: int, out_features: int) -> float:
     return in_features * out_features / (in_features + out_features)
 
 
-def table(architecture: Architecture, trained: Mapping[tuple[Module, str], int]) -> tuple[Row, ...]:
-    """Every kind of module in the model's order, with what trains there.
-
-    trained   numbers by module and, where it is a slice of a fused one that trains, the slice's role, else ""
-    A fused layer stands as its slices where a slice trains. The column `full` sums to the model's total.
-    """
-    rows: list[Row] = []
-    for module in architecture.modules:
-        size, matrix = module.parameters * module.count, module.kind not in ("norm", "other")
-        inputs, outputs, whole = module.in_features, module.out_features, trained.get((module, ""), 0)
-        row = Row(module.name, module.role, inputs, outputs, module.count, size, whole, matrix)
-        roles = [role for role in module.role.split("+") if any((module, r) in trained for r in module.role.split("+"))]
-        for role in roles:
-            width, numbers = architecture.widths.get(role, 0), trained.get((module, role), 0)
-            full = width * (inputs + module.bias) * module.count
-            rows.append(Row(f"{module.name}[{role}]", role, inputs, width, module.count, full, numbers))
-        if not roles and (row.full or whole):
-            rows.append(row)
-        elif roles and whole:
-            rows.append(replace(row, full=0))  # what it stands on was counted with the slices
-    return tuple(rows)
-
-
-def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> int:
-    """Bytes of a safetensors file with these fp32 tensors: 8 for the header's length, the header, the numbers.
-
-    The header is JSON, filled with spaces to a multiple of 8; it names each tensor's type, shape and place, in the
-    order of their names. Source: the format's own description.
-    """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    start = 0
-    for name, shape in sorted(tensors.items()):
-        stop = start + math.prod(shape) * FP32
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
-        start = stop
-    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
-    return 8 + length + -length % 8 + start
-
-
-@dataclass(frozen=True)
-class Storage:
-    """Bytes that n tasks take: one base and an adapter each, or a whole model each."""
-
-    n: int
-    adapters: int
-    models: int
-
-    @property
-    def times(self) -> float:
-        """How many times as much the models take."""
-        return self.models / self.adapters
-
-
-def storage(n: int, model_bytes: int, adapter_bytes: int) -> Storage:
-    """What keeping n fine-tuned variants takes, with adapters on one base and as n models of their own.
-
-    Units: bytes. Raises: BadValue for a negative number of tasks or no bytes at all.
-    """
-    if n < 1 or model_bytes < 1 or adapter_bytes < 0:
-        raise BadValue(f"storage needs at least one task and a model of at least one byte, not {n} and {model_bytes}")
-    return Storage(n, model_bytes + n * adapter_bytes, n * model_bytes)
-
-
 def params(model: Any, method: Method, num_labels: int | None = None) -> ParameterCount:
     """The parameters that `method` trains on `model`, in all and for each kind of module.
 
@@ -191,39 +122,27 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     """
     if not isinstance(model, str | Path | Mapping | Architecture):
         model = plain(model, num_labels)
-    architecture = architecture_of(model, num_labels)
-    head, added = architecture.head_parameters, list[Row]()
-    trained: Counter[tuple[Module, str]] = Counter()
+    a = architecture_of(model, num_labels)
+    head, trained, added = a.head_parameters, Counter[str](), list[Row]()
     if isinstance(method, LoRA):
-        for slot, placement in _placed(method, architecture):
-            trained[slot.module, slot.site.role if slot.site.rows else ""] += placement.parameters * slot.times
-        own = {"method": method.settings(), "base_fingerprint": _FINGERPRINT}
-        size = safetensors_bytes(dict(_tensors(method, architecture)), {"format": "pt", "lora_lab": json.dumps(own)})
+        placements = method.place(list(a.sites))
+        for placement in placements:
+            trained[placement.site.name] += placement.parameters * a.sites[placement.site].count
+        own = {"method": method.settings(), "base_fingerprint": FINGERPRINT}
+        metadata = {"format": "pt", "lora_lab": json.dumps(own)}
+        size = safetensors_bytes(_file(method, placements, a), metadata)
     elif isinstance(method, FullFineTuning):
-        trained.update({(m, ""): m.parameters * m.count for m in architecture.modules if not m.in_task_head})
+        trained.update({m.name: m.parameters * m.count for m in a.modules if not m.in_task_head})
         size = FP32 * (trained.total() + head)
     elif isinstance(model, Architecture):
         raise BadValue(f"{method.name} is counted by attaching it: give the model's name in place of its Architecture")
     elif method.name in ("head", "probe") and not head:
-        raise BadValue(f"{method.name} trains the head of a task, and {architecture.name} has none: give num_labels")
+        raise BadValue(f"{method.name} trains the head of a task, and {a.name} has none: give num_labels")
     else:
         made = meta_model(model, num_labels) if isinstance(model, str | Path | Mapping) else model
-        head, size = _attached(made, method, architecture, trained, added)
-    return ParameterCount(
-        model=architecture.name,
-        method=method.name,
-        total=architecture.total,
-        trainable=trained.total() + sum(row.trained for row in added),
-        head=head,
-        adapter_bytes=size,
-        modules=(*table(architecture, trained), *added),
-    )
-
-
-def _placed(method: LoRA, architecture: Architecture) -> list[tuple[Slot, Placement]]:
-    """Where the adapters go; an expert has one of its own. Raises: as LoRA's `place`."""
-    slots = {slot.site: slot for slot in architecture.slots}
-    return [(slots[placement.site], placement) for placement in method.place(list(slots))]
+        head, size = _attached(made, method, a, trained, added)
+    rows = (*table(a, trained), *added)
+    return ParameterCount(a.name, method.name, a.total, sum(row.trained for row in rows), head, size, rows)
 
 
 def plain(model: Any, num_labels: int | None = None) -> nn.Module:
@@ -242,44 +161,103 @@ def plain(model: Any, num_labels: int | None = None) -> nn.Module:
 
 
 def _attached(
-    model: nn.Module, method: Method, architecture: Architecture, trained: Counter[tuple[Module, str]], added: list[Row]
+    model: nn.Module, method: Method, a: Architecture, trained: Counter[str], added: list[Row]
 ) -> tuple[int, int]:
     """Attach the method and note what trains where; numbers in the heads, and bytes of the file."""
     from lora_lab.layers import TrainedCopy
     from lora_lab.methods.adapters import file_of
     from lora_lab.methods.attach import own_parameters, switched
 
-    modules = dict(architecture.paths())
+    known = {module.name for module in a.modules}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LabWarning)  # of what would stay frozen: nothing is trained here
         report = method.attach(model)
     for path, part in switched(model):
-        own = {name: p for name, p in own_parameters(part) if p.requires_grad and not isinstance(part, TrainedCopy)}
-        if module := modules.get(path.replace(".base_layer", "")):
-            trained[module, ""] += sum(p.numel() for p in own.values())
-            continue
-        for name, p in own.items():
-            inputs = p.shape[0] if p.dim() > 1 else 1
-            row = Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel(), matrix=False)
-            added.append(row)
+        at = path.replace(".base_layer", "")
+        for name, p in own_parameters(part):
+            if p.requires_grad and at in known and not isinstance(part, TrainedCopy):
+                trained[at] += p.numel()
+            elif p.requires_grad and not isinstance(part, TrainedCopy):
+                inputs = p.shape[0] if p.dim() > 1 else 1
+                outputs = p.numel() // inputs
+                added.append(Row(f"{path}.{name}", method.name, inputs, outputs, 1, 0, p.numel(), matrix=False))
     tensors, metadata = file_of(model, report)
     return report.head_parameters, safetensors_bytes({key: t.shape for key, t in tensors.items()}, metadata)
 
 
-def _tensors(method: LoRA, architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
+    """Every kind of module in the model's order, with what trains there.
+
+    trained   numbers by path, "h.0.attn.c_attn[q]" where it is a slice of a fused layer that trains
+    A fused layer stands as its slices where a slice trains. The column `full` sums to the model's total.
+    """
+    rows: list[Row] = []
+    for m, paths in a.kinds.items():
+        count, whole = m.count * len(paths), sum(trained.get(path, 0) for path in paths)
+        full, roles = m.parameters * count, m.role.split("+") if "+" in m.role else []
+        slices = {role: [f"{path}[{role}]" for path in paths] for role in roles}
+        if any(name in trained for names in slices.values() for name in names):
+            for role, names in slices.items():
+                width, numbers = a.widths[role], sum(trained.get(name, 0) for name in names)
+                share = full * width // m.out_features
+                rows.append(Row(f"{m.name}[{role}]", role, m.in_features, width, count, share, numbers))
+            full = 0  # it was counted with the slices
+        if full or whole:
+            matrix = m.kind != "other"
+            rows.append(Row(m.name, m.role, m.in_features, m.out_features, count, full, whole, matrix))
+    return tuple(rows)
+
+
+def _file(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dict[str, tuple[int, ...]]:
     """Key and shape of every tensor in LoRA's file; a fused layer costs more there than trains: `layouts/lora.py`."""
-    for path, group in groupby(_placed(method, architecture), key=lambda pair: pair[0].site.module):
-        together = list(group)
-        slot, rank = together[0][0], sum(method.file_rank(placement.rank) for _, placement in together)
-        ends = ("embedding_A", "embedding_B") if slot.site.kind == "embedding" else ("A.weight", "B.weight")
-        for expert in range(slot.times):
-            key = f"{_PREFIX}{path.replace('*', str(expert))}.lora_"
-            yield f"{key}{ends[0]}", (rank, slot.module.in_features)
-            yield f"{key}{ends[1]}", (slot.module.out_features, rank)
+    shapes: dict[str, tuple[int, ...]] = {}
+    ranks: Counter[str] = Counter()
+    for placement in placements:
+        site, m = placement.site, a.sites[placement.site]
+        ranks[site.module] += method.file_rank(placement.rank)
+        ends = ("embedding_A", "embedding_B") if site.kind == "embedding" else ("A.weight", "B.weight")
+        for expert in range(m.count):
+            key = f"{PREFIX}{site.module.replace('*', str(expert))}.lora_"
+            shapes[key + ends[0]] = (ranks[site.module], m.in_features)
+            shapes[key + ends[1]] = (m.out_features, ranks[site.module])
             if method.dora:
-                yield f"{key}magnitude_vector", (slot.module.out_features,)
-    for module in architecture.modules:
-        if module.in_task_head:
-            yield f"{_PREFIX}{module.name}.weight", (module.out_features, module.in_features)
-            if module.bias:
-                yield f"{_PREFIX}{module.name}.bias", (module.out_features,)
+                shapes[f"{key}magnitude_vector"] = (m.out_features,)
+    for m in a.modules:
+        if m.in_task_head:
+            shapes[f"{PREFIX}{m.name}.weight"] = (m.out_features, m.in_features)
+            if m.parameters > m.weight:
+                shapes[f"{PREFIX}{m.name}.bias"] = (m.out_features,)
+    return shapes
+
+
+def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> int:
+    """Bytes of a safetensors file with these fp32 tensors: 8 for the header's length, the header, the numbers.
+
+    The header is JSON, filled with spaces to a multiple of 8; it names each tensor's type, shape and place, in the
+    order of their names. Source: the format's own description.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    start = 0
+    for name, shape in sorted(tensors.items()):
+        stop = start + math.prod(shape) * FP32
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
+        start = stop
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + length + -length % 8 + start
+
+
+class Storage(NamedTuple):
+    """Bytes that n tasks take: one base and an adapter each, or a whole model each."""
+
+    adapters: int
+    models: int
+
+
+def storage(n: int, model_bytes: int, adapter_bytes: int) -> Storage:
+    """What keeping n fine-tuned variants takes, with adapters on one base and as n models of their own.
+
+    Units: bytes. Raises: BadValue for a negative number of tasks or no bytes at all.
+    """
+    if n < 1 or model_bytes < 1 or adapter_bytes < 0:
+        raise BadValue(f"storage needs at least one task and a model of at least one byte, not {n} and {model_bytes}")
+    return Storage(model_bytes + n * adapter_bytes, n * model_bytes)

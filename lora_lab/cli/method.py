@@ -126,7 +126,7 @@ def _float(text: str) -> float | None:
 
 def _usual_targets(architecture: Architecture) -> str:
     """q,v, or what comes nearest where attention has a latent between: the layers that unfold q, k and v from it."""
-    if {"q", "v"} <= {site.role for site in architecture.sites()}:
+    if {"q", "v"} <= set(architecture.roles):
         return "q,v"
     unfolding = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if _has(architecture, name)]
     targets = ",".join(unfolding) or "all-linear"

@@ -57,14 +57,6 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
 PLAIN_FUSED = ("gpt2", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
 
 
-def widths_of(model_type: str, heads: int, kv_heads: int, head_dim: int, intermediate: int) -> dict[str, int]:
-    """Outputs of each role within a fused layer of this kind of model; {} where its order is not known to be plain."""
-    if model_type not in PLAIN_FUSED or not heads:
-        return {}
-    kv = kv_heads * head_dim
-    return {"q": heads * head_dim, "k": kv, "v": kv, "gate": intermediate, "up": intermediate}
-
-
 @dataclass(frozen=True)
 class Site:
     """One place for an adapter: a layer, or the rows of a fused layer's output that have one role.

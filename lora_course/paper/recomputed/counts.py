@@ -45,7 +45,7 @@ def top_layers(top: int) -> Formula:
     """FT-Top2: every weight of the topmost layers, without embeddings and final norm."""
 
     def count(a: Architecture) -> int:
-        return sum(m.parameters * m.each * sum(n >= a.layers - top for n in m.numbers) for m in a.modules)
+        return sum(m.parameters * m.count for m in a.modules if m.layer is not None and m.layer >= a.layers - top)
 
     return Formula(f"the {top} topmost layers", count)
 
