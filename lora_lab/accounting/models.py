@@ -1,15 +1,9 @@
 """A model's dimensions and every module that holds parameters, read off transformers' own model without any weights.
 
     config.json  ->  the model on torch's "meta" device (shapes, no numbers)  ->  Architecture
-                       model.embed_tokens                  49152 x  576
-                       model.layers.0.self_attn.q_proj       576 x  576    role q
-                       model.layers.0.self_attn.k_proj       576 x  192    role k
-                       ...
-                       total 134,515,008
 
-Well-known models have names: `zoo.json` holds their configs, in transformers' field names. Their descriptions ship in
-`zoo_modules.json`, written by `python -m lora_lab.accounting.models`, so that looking one up imports no torch. Nothing
-is downloaded here, and no weights are read.
+`zoo.json` holds the configs of well-known models. Their descriptions ship in `zoo_modules.json`, written by
+`python docs/zoo.py`, so that looking one up imports no torch. Nothing is downloaded here.
 """
 
 from __future__ import annotations
@@ -20,20 +14,19 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_lab.errors import BadValue, NotFound, nearest, printable
 from lora_lab.files import read_json
+from lora_lab.methods.options import whole
 from lora_lab.methods.targets import HEADS, ROLES, Site, roles_of, sites_of_layer
 
 if TYPE_CHECKING:
     from torch import nn
 
-ZOO = Path(__file__).with_name("zoo.json")
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 MOST = 10**4  # layers, or experts in a layer: each is built as an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # a layer's number in a path: a part of it that is all digits
@@ -95,7 +88,6 @@ class Architecture:
     vocabulary: int
     positions: int
     experts: int
-    experts_per_token: int
     widths: Mapping[str, int]
     modules: tuple[Module, ...]
 
@@ -103,11 +95,6 @@ class Architecture:
     def total(self) -> int:
         """Parameters of the whole model; tied weights count once."""
         return sum(m.parameters * m.count for m in self.modules)
-
-    @property
-    def head_parameters(self) -> int:
-        """Parameters of the head that a task added; 0 when no num_labels was given."""
-        return sum(m.parameters for m in self.modules if m.in_task_head)
 
     @cached_property
     def sites(self) -> dict[Site, Module]:
@@ -125,28 +112,9 @@ class Architecture:
         there = {site.role for site in self.sites}
         return [role for role in ROLES if role in there and role != "embed"]
 
-    @cached_property
-    def kinds(self) -> dict[Module, list[str]]:
-        """The modules that are alike in all layers, as one with * for the layer's number, and the paths of each."""
-        found: dict[Module, list[str]] = {}
-        for m in self.modules:
-            found.setdefault(replace(m, name=LAYER.sub("*", m.name, count=1)), []).append(m.name)
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """The description as plain values: modules as [first layer, number of layers like it, rows with # for it]."""
-        runs: list[list[Any]] = []
-        for layer, group in groupby(self.modules, key=lambda m: m.layer):
-            rows = [[LAYER.sub("#", m.name, count=1), *astuple(m)[1:]] for m in group]
-            if runs and runs[-1][2] == rows:
-                runs[-1][1] += 1
-            else:
-                runs.append([layer or 0, 1, rows])
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"modules": runs}
-
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Architecture:
-        """The inverse of `to_json`."""
+        """What `docs/zoo.py` wrote: modules are [first layer, number of layers like it, rows with # for its number]."""
         layers = ((first + n, rows) for first, times, rows in values["modules"] for n in range(times))
         modules = (Module(row[0].replace("#", str(n)), *row[1:]) for n, rows in layers for row in rows)
         return Architecture(**{**values, "modules": tuple(modules)})
@@ -157,18 +125,18 @@ class Architecture:
 
 @cache
 def zoo() -> dict[str, dict[str, Any]]:
-    """The configs of well-known models by name; treat them as constants."""
-    return read_json(ZOO)
+    """The configs of well-known models by name, in the zoo's order; treat them as constants."""
+    return read_json(ZOO_MODULES.with_name("zoo.json"))
 
 
 def zoo_names() -> list[str]:
-    """The names of the zoo, in its order."""
+    """The names of the zoo."""
     return list(zoo())
 
 
 @cache
-def _descriptions() -> dict[str, Any]:
-    return read_json(ZOO_MODULES)
+def _shipped(name: str) -> Architecture:
+    return Architecture.from_json(read_json(ZOO_MODULES)[name])
 
 
 def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
@@ -181,22 +149,19 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
     """
     if isinstance(model, Architecture):
         return model
-    if not isinstance(model, str | Path | Mapping):
+    if isinstance(model, Mapping):
+        return describe(meta_model(model, num_labels), _name(model))
+    if not isinstance(model, str | Path):
         return describe(model)
     if num_labels is None and str(model) in zoo():
         return _shipped(str(model))
-    return _described(_name(model), json.dumps(config_of(model), default=str), num_labels)
-
-
-@cache
-def _shipped(name: str) -> Architecture:
-    return Architecture.from_json(_descriptions()[name])
+    return _described(str(model), num_labels, json.dumps(config_of(model)))
 
 
 @lru_cache(maxsize=64)
-def _described(name: str, config: str, num_labels: int | None) -> Architecture:
-    """Kept once made: a slider asks for the same one again and again."""
-    return describe(_built(name, json.loads(config), num_labels), name)
+def _described(model: str, num_labels: int | None, config: str) -> Architecture:
+    """Kept while its config stays as it is: a slider asks for the same one again and again."""
+    return describe(meta_model(model, num_labels), _name(model))
 
 
 def config_of(model: Any) -> dict[str, Any]:
@@ -207,8 +172,7 @@ def config_of(model: Any) -> dict[str, Any]:
     if isinstance(model, Mapping):
         return dict(model)
     if not isinstance(model, str | Path):
-        fields: dict[str, Any] = own_config(model).to_dict()
-        return fields
+        return dict(own_config(model).to_dict())
     return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
 
 
@@ -257,17 +221,12 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
     With `num_labels` a model for sequence classification; else a language model, or an encoder without any head.
     Raises: NotFound for an unknown name; BadValue, in one sentence, for a config that transformers cannot build.
     """
-    return _built(_name(model), config_of(model), num_labels)
-
-
-def _built(name: str, values: Mapping[str, Any], num_labels: int | None) -> nn.Module:
     import torch
 
-    config = known_config(values, name)
+    name = _name(model)
+    config = known_config(config_of(model), name)
     if num_labels is not None:
-        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
-            raise BadValue(f"num_labels must be a whole number of at least 1, not {num_labels!r}")
-        config.num_labels = num_labels
+        config.num_labels = whole("num_labels", num_labels)
     made = auto_class(config, classify=num_labels is not None)
     with _in_one_sentence(name), torch.device("meta"):
         built: nn.Module = made.from_config(config, attn_implementation="eager")
@@ -361,7 +320,6 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
         return 0
 
     hidden, heads = number("hidden_size"), number("num_attention_heads")
-    experts = next((m.count for m in modules if m.kind == "expert"), 0)
     return Architecture(
         name=name or type(model).__name__,
         task=task_of(config),
@@ -373,8 +331,7 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
         head_dim=number("qk_head_dim", "head_dim") or (hidden // heads if heads else 0),
         vocabulary=number("vocab_size"),
         positions=number("max_position_embeddings"),
-        experts=experts,
-        experts_per_token=number("num_experts_per_tok") if experts else 0,
+        experts=next((m.count for m in modules if m.kind == "expert"), 0),
         widths=role_widths(model),
         modules=modules,
     )
@@ -420,14 +377,3 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             outputs = p.shape[0] if p.dim() else 1
             numbers = p.numel() + bias * main
             yield Module(at, (main and role) or "other", "other", p.numel() // outputs, outputs, numbers)
-
-
-def write_zoo() -> None:
-    """Describe every model of the zoo anew and write `zoo_modules.json`."""
-    described = {name: describe(meta_model(name), name).to_json() for name in zoo()}
-    lines = [f"{json.dumps(name)}: {json.dumps(values)}" for name, values in described.items()]
-    ZOO_MODULES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-
-
-if __name__ == "__main__":
-    write_zoo()

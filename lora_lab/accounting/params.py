@@ -17,11 +17,11 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from lora_lab.accounting.models import Architecture, architecture_of, config_of, meta_model
+from lora_lab.accounting.models import LAYER, Architecture, Module, architecture_of, config_of, meta_model
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods.base import Method, Placement
 from lora_lab.methods.full import FullFineTuning
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 FP32 = 4  # bytes of a number in an adapter's file, whatever the base's precision
-# As in `methods/layouts/base.py` and `methods/adapters.py`, which import torch; a test holds them together.
-PREFIX = "base_model.model."
-FINGERPRINT = "0" * 16
 
 
 @dataclass(frozen=True)
@@ -123,14 +120,14 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     if not isinstance(model, str | Path | Mapping | Architecture):
         model = plain(model, num_labels)
     a = architecture_of(model, num_labels)
-    head, trained, added = a.head_parameters, Counter[str](), list[Row]()
+    head = sum(m.parameters for m in a.modules if m.in_task_head)
+    trained, added = Counter[str](), list[Row]()
     if isinstance(method, LoRA):
         placements = method.place(list(a.sites))
         for placement in placements:
             trained[placement.site.name] += placement.parameters * a.sites[placement.site].count
-        own = {"method": method.settings(), "base_fingerprint": FINGERPRINT}
-        metadata = {"format": "pt", "lora_lab": json.dumps(own)}
-        size = safetensors_bytes(_file(method, placements, a), metadata)
+        own = json.dumps({"method": method.settings(), "base_fingerprint": "0" * 16})
+        size = safetensors_bytes(_file(method, placements, a), {"format": "pt", "lora_lab": own})
     elif isinstance(method, FullFineTuning):
         trained.update({m.name: m.parameters * m.count for m in a.modules if not m.in_task_head})
         size = FP32 * (trained.total() + head)
@@ -186,13 +183,16 @@ def _attached(
 
 
 def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
-    """Every kind of module in the model's order, with what trains there.
+    """Every kind of module in the model's order, with what trains there: the modules that are alike in all layers.
 
     trained   numbers by path, "h.0.attn.c_attn[q]" where it is a slice of a fused layer that trains
     A fused layer stands as its slices where a slice trains. The column `full` sums to the model's total.
     """
+    kinds: dict[Module, list[str]] = {}
+    for module in a.modules:
+        kinds.setdefault(replace(module, name=LAYER.sub("*", module.name, count=1)), []).append(module.name)
     rows: list[Row] = []
-    for m, paths in a.kinds.items():
+    for m, paths in kinds.items():
         count, whole = m.count * len(paths), sum(trained.get(path, 0) for path in paths)
         full, roles = m.parameters * count, m.role.split("+") if "+" in m.role else []
         slices = {role: [f"{path}[{role}]" for path in paths] for role in roles}
@@ -203,8 +203,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
                 rows.append(Row(f"{m.name}[{role}]", role, m.in_features, width, count, share, numbers))
             full = 0  # it was counted with the slices
         if full or whole:
-            matrix = m.kind != "other"
-            rows.append(Row(m.name, m.role, m.in_features, m.out_features, count, full, whole, matrix))
+            rows.append(Row(m.name, m.role, m.in_features, m.out_features, count, full, whole, m.kind != "other"))
     return tuple(rows)
 
 
@@ -217,16 +216,15 @@ def _file(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dic
         ranks[site.module] += method.file_rank(placement.rank)
         ends = ("embedding_A", "embedding_B") if site.kind == "embedding" else ("A.weight", "B.weight")
         for expert in range(m.count):
-            key = f"{PREFIX}{site.module.replace('*', str(expert))}.lora_"
+            key = f"base_model.model.{site.module.replace('*', str(expert))}.lora_"
             shapes[key + ends[0]] = (ranks[site.module], m.in_features)
             shapes[key + ends[1]] = (m.out_features, ranks[site.module])
             if method.dora:
                 shapes[f"{key}magnitude_vector"] = (m.out_features,)
-    for m in a.modules:
-        if m.in_task_head:
-            shapes[f"{PREFIX}{m.name}.weight"] = (m.out_features, m.in_features)
-            if m.parameters > m.weight:
-                shapes[f"{PREFIX}{m.name}.bias"] = (m.out_features,)
+    for m in (m for m in a.modules if m.in_task_head):
+        shapes[f"base_model.model.{m.name}.weight"] = (m.out_features, m.in_features)
+        if m.parameters > m.weight:
+            shapes[f"base_model.model.{m.name}.bias"] = (m.out_features,)
     return shapes
 
 
@@ -244,20 +242,3 @@ def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[st
         start = stop
     length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
     return 8 + length + -length % 8 + start
-
-
-class Storage(NamedTuple):
-    """Bytes that n tasks take: one base and an adapter each, or a whole model each."""
-
-    adapters: int
-    models: int
-
-
-def storage(n: int, model_bytes: int, adapter_bytes: int) -> Storage:
-    """What keeping n fine-tuned variants takes, with adapters on one base and as n models of their own.
-
-    Units: bytes. Raises: BadValue for a negative number of tasks or no bytes at all.
-    """
-    if n < 1 or model_bytes < 1 or adapter_bytes < 0:
-        raise BadValue(f"storage needs at least one task and a model of at least one byte, not {n} and {model_bytes}")
-    return Storage(model_bytes + n * adapter_bytes, n * model_bytes)
