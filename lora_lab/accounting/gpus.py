@@ -74,14 +74,15 @@ def usable(card: Card) -> int:
 
 
 def card(name: str) -> Card:
-    """The one card whose name holds the words given, in any case and order: "4090", "a100 80".
+    """The one card that has these words in its name, in any case and order: "4090", "a100 80".
 
     Raises: NotFound when none does, BadValue when several do; both name cards.
     """
     words = _words(name)
-    found = [one for one in cards() if words and all(word in one.name.lower() for word in words)]
-    whole = [one for one in found if words <= _words(one.name)]  # all words of one card's name may be in another's
-    found = [one for one in whole if words == _words(one.name)] or whole or found
+    found = [one for one in cards() if words and words <= _words(one.name)]
+    found = [
+        one for one in found if words == _words(one.name)
+    ] or found  # one card's words may all be in another's name
     if not found:
         raise NotFound(f"no card '{name}'; nearest: {nearest(name, [one.name for one in cards()])}; or give --gpu-gb")
     if len(found) > 1:

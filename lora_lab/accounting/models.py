@@ -112,13 +112,6 @@ class Architecture:
         there = {site.role for site in self.sites}
         return [role for role in ROLES if role in there and role != "embed"]
 
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Architecture:
-        """What `docs/zoo.py` wrote: modules are [first layer, number of layers like it, rows with # for its number]."""
-        layers = ((first + n, rows) for first, times, rows in values["modules"] for n in range(times))
-        modules = (Module(row[0].replace("#", str(n)), *row[1:]) for n, rows in layers for row in rows)
-        return Architecture(**{**values, "modules": tuple(modules)})
-
 
 # The zoo, and every other way of naming a model: a folder, a config.json, a hub id that is cached.
 
@@ -136,7 +129,11 @@ def zoo_names() -> list[str]:
 
 @cache
 def _shipped(name: str) -> Architecture:
-    return Architecture.from_json(read_json(ZOO_MODULES)[name])
+    """As `docs/zoo.py` wrote it: modules are [first layer, number of layers like it, rows with # for its number]."""
+    values = read_json(ZOO_MODULES)[name]
+    layers = ((first + n, rows) for first, times, rows in values["modules"] for n in range(times))
+    modules = (Module(row[0].replace("#", str(n)), *row[1:]) for n, rows in layers for row in rows)
+    return Architecture(**{**values, "modules": tuple(modules)})
 
 
 def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
@@ -311,11 +308,10 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
     modules = tuple(_modules(model))
 
     def number(*names: str) -> int:
-        """The first of these that the config states as a number above 0; 0 if none."""
+        """The first of these that the config states; 0 if none."""
         for one in names:
             with suppress(Exception):  # transformers refuses where layers differ, as in Gemma 4's head_dim
-                value = getattr(config, one, None)
-                if isinstance(value, int) and value > 0:
+                if isinstance(value := getattr(config, one, None), int) and value:
                     return value
         return 0
 
@@ -370,7 +366,7 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             role = "norm"
         elif path.endswith((".gate", ".router")):
             role = "router"
-        bias = new.pop("bias").numel() if {"weight", "bias"} <= new.keys() else 0
+        bias = new.pop("bias").numel() if {"weight", "bias"} <= new.keys() else 0  # counts with its weight
         for name, p in new.items():
             main = name == "weight"  # of a norm, a router, a convolution, an embedding that does more
             at = path if main else f"{path}.{name}".removeprefix(".")

@@ -38,7 +38,8 @@ class Row:
     """One kind of module, or one slice of a fused one, all `count` of them together.
 
     `full` numbers stand in the model, `trained` numbers train because of the method: LoRA's beside the weight, a bias
-    within it. What a method adds of its own (a soft prompt) has full 0. Units: numbers.
+    within it. What a method adds of its own (a soft prompt) has full 0. The break-even rank, to two decimals, is None
+    where there is no matrix. Units: numbers.
     """
 
     name: str
@@ -48,18 +49,7 @@ class Row:
     count: int
     full: int
     trained: int
-    matrix: bool = True  # one number for each input and output, so that a rank makes sense
-
-    @property
-    def break_even_rank(self) -> float | None:
-        """The rank at which A and B hold as many numbers as the weight; None where there is no matrix."""
-        return break_even_rank(self.in_features, self.out_features) if self.matrix else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as plain values, the break-even rank to two decimals."""
-        values, rank = asdict(self), self.break_even_rank
-        del values["matrix"]
-        return values | {"break_even_rank": None if rank is None else round(rank, 2)}
+    break_even_rank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,9 +85,7 @@ class ParameterCount:
 
     def to_json(self) -> dict[str, Any]:
         """The count as plain values."""
-        values = {key: getattr(self, key) for key in ("model", "method", "total", "trainable", "head", "fraction")}
-        rows = [row.to_json() for row in self.modules]
-        return values | {"adapter_bytes": self.adapter_bytes, "modules": rows, "notes": list(self.notes)}
+        return asdict(self) | {"fraction": self.fraction, "notes": list(self.notes)}
 
 
 def break_even_rank(in_features: int, out_features: int) -> float:
@@ -177,7 +165,7 @@ def _attached(
             elif p.requires_grad and not isinstance(part, TrainedCopy):
                 inputs = p.shape[0] if p.dim() > 1 else 1
                 outputs = p.numel() // inputs
-                added.append(Row(f"{path}.{name}", method.name, inputs, outputs, 1, 0, p.numel(), matrix=False))
+                added.append(Row(f"{path}.{name}", method.name, inputs, outputs, 1, 0, p.numel()))
     tensors, metadata = file_of(model, report)
     return report.head_parameters, safetensors_bytes({key: t.shape for key, t in tensors.items()}, metadata)
 
@@ -199,11 +187,12 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
         if any(name in trained for names in slices.values() for name in names):
             for role, names in slices.items():
                 width, numbers = a.widths[role], sum(trained.get(name, 0) for name in names)
-                share = full * width // m.out_features
-                rows.append(Row(f"{m.name}[{role}]", role, m.in_features, width, count, share, numbers))
+                share, rank = full * width // m.out_features, round(break_even_rank(m.in_features, width), 2)
+                rows.append(Row(f"{m.name}[{role}]", role, m.in_features, width, count, share, numbers, rank))
             full = 0  # it was counted with the slices
         if full or whole:
-            rows.append(Row(m.name, m.role, m.in_features, m.out_features, count, full, whole, m.kind != "other"))
+            even = None if m.kind == "other" else round(break_even_rank(m.in_features, m.out_features), 2)
+            rows.append(Row(m.name, m.role, m.in_features, m.out_features, count, full, whole, even))
     return tuple(rows)
 
 

@@ -32,8 +32,8 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 
 def describe(count: ParameterCount) -> str:
     """A count as a table and its totals. Units: parameters; the file's in bytes and MiB."""
-    rest = [row for row in count.modules if not (row.matrix or row.trained)]
-    cells = [_HEAD, *(_cells(row) for row in count.modules if row.matrix or row.trained)]
+    rest = [row for row in count.modules if not (row.break_even_rank or row.trained)]
+    cells = [_HEAD, *(_cells(row) for row in count.modules if row.break_even_rank or row.trained)]
     cells.append(["norms and others", "", "", "", "", f"{sum(row.full for row in rest):,}", "0", ""])
     trained = f"{count.trainable:,} parameters ({count.fraction:.4%})"
     head = f", and {count.head:,} in the task's head" if count.head else ""

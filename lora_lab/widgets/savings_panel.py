@@ -145,7 +145,7 @@ def model_words(counted: ParameterCount, targets: Sequence[str]) -> str:
 
 def shown(rows: Sequence[Row]) -> list[Row]:
     """The matrices within the layers, and whatever else trains."""
-    return [row for row in rows if row.trained or (row.matrix and row.role not in NO_DOT)]
+    return [row for row in rows if row.trained or (row.break_even_rank and row.role not in NO_DOT)]
 
 
 def layer_table(rows: Sequence[Row]) -> str:

@@ -142,7 +142,7 @@ except NotFound as error:
     print(error)
 table([{"role": row.role, "in": row.in_features, "out": row.out_features, "count": row.count, "full": row.full,
         "LoRA trains": row.trained, "break-even rank": row.break_even_rank}
-       for row in counted.modules if row.matrix])
+       for row in counted.modules if row.break_even_rank])
 
 # %% claim
 assert embedding.role == "embed" and embedding.full > counted.total / 2
