@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -20,28 +21,25 @@ CONTEXT, DRIVER, SYSTEM, PROCESS = 8 * GIB // 10, 4 * GIB // 10, 3 * GIB, GIB //
 
 @dataclass(frozen=True)
 class Card:
-    """A place to train, named as its maker writes it.
+    """A place to train, named as its maker writes it: a laptop, desktop or data centre's; its `device` is cuda or cpu.
 
-    memory, seen   bytes: nominal (24 GB are 24 * 2**30), and as `torch.cuda.get_device_properties(0).total_memory`
-    half, fp32     10^12 operations a second in fp16 (and bf16) and in fp32; None where not known
-    where          laptop, desktop or data centre
-    bf16, flash    whether it has bf16 arithmetic, which PyTorch else emulates slowly, and flash attention
+    memory   bytes, nominal: the 24 GB of an RTX 4090 are 24 * 2**30
+    seen     bytes as torch reports them: `torch.cuda.get_device_properties(0).total_memory`
+    peaks    10^12 operations a second by dtype, as far as known; none in bf16 where PyTorch emulates it
+    lacks    by dtype, what such a step has to do without, in a sentence
     """
 
     name: str
     memory: int
     seen: int
-    half: float | None = None
-    fp32: float | None = None
     where: str = "any"
     device: str = "cuda"
-    bf16: bool = True
-    flash: bool = True
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     def peak(self, dtype: str) -> float | None:
         """Operations a second in fp16, bf16 or fp32; None where it is not known."""
-        found = self.fp32 if dtype == "fp32" else None if dtype == "bf16" and not self.bf16 else self.half
-        return found and found * 1e12
+        return self.peaks[dtype] * 1e12 if dtype in self.peaks else None
 
 
 @cache
@@ -80,9 +78,7 @@ def card(name: str) -> Card:
     """
     words = _words(name)
     found = [one for one in cards() if words and words <= _words(one.name)]
-    found = [
-        one for one in found if words == _words(one.name)
-    ] or found  # one card's words may all be in another's name
+    found = [one for one in found if words == _words(one.name)] or found  # all its words may be in another's name
     if not found:
         raise NotFound(f"no card '{name}'; nearest: {nearest(name, [one.name for one in cards()])}; or give --gpu-gb")
     if len(found) > 1:
@@ -92,18 +88,6 @@ def card(name: str) -> Card:
 
 def _words(name: str) -> set[str]:
     return set(name.lower().replace("-", " ").replace(",", " ").split())
-
-
-def notes(card: Card, dtype: str) -> tuple[str, ...]:
-    """What a card lacks for a step in this dtype, in sentences."""
-    if card.flash or (card.device == "cpu" and dtype == "fp32"):
-        return ()
-    if card.device == "cpu":
-        return (f"few laptops' processors have fast {dtype} arithmetic; fp32 is the usual choice there",)
-    if card.bf16 or dtype != "bf16":
-        return (f"{card.name} has no flash attention: PyTorch's memory-efficient kernel keeps as much and is slower",)
-    said = f"{card.name} has no bf16 arithmetic: PyTorch emulates it slowly, and attention then writes out its scores"
-    return (f"{said}, which are not in this figure; use --dtype fp16",)
 
 
 def seconds(flops: float, card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> float:

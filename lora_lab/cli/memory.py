@@ -121,7 +121,8 @@ def _notes(question: Question, found: Estimate, max_seq: int | None) -> Iterator
     a, card, setup = question.architecture, question.card, question.setup
     if card is not None and question.available is not None:
         yield f"of {card.memory / GIB:g} GiB, {question.available / GIB:.2f} GiB are counted on for the step"
-        yield from gpus.notes(card, setup.dtype)
+        if setup.dtype in card.lacks:
+            yield card.lacks[setup.dtype]
     elif setup.device == "cpu":
         yield "Python with torch, about 0.5 GiB, comes on top"
     if found.flops and card is not None and card.peak(setup.dtype):
