@@ -21,6 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from lora_lab.accounting.memory import memory
+    from lora_lab.accounting.params import params
     from lora_lab.errors import BadValue, LabError, NotFound
     from lora_lab.experiments.compare import compare
     from lora_lab.experiments.grid import Grid
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from lora_lab.methods.ia3 import IA3
     from lora_lab.methods.lora import LoRA
     from lora_lab.methods.merging import detach, disabled, merge, merge_for_good, unmerge
-    from lora_lab.methods.params import params
     from lora_lab.methods.prefix import PrefixTuning
     from lora_lab.methods.probe import Probe
     from lora_lab.methods.prompt import PromptTuning
@@ -77,7 +77,7 @@ _HOME = {
     "memory": "accounting.memory",
     "merge": "methods.merging",
     "merge_for_good": "methods.merging",
-    "params": "methods.params",
+    "params": "accounting.params",
     "save_adapter": "methods.adapters",
     "sweep": "experiments.sweep",
     "train": "training.train",

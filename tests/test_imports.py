@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
         "from lora_lab import Recipe; Recipe('minilm', 'rt').hash",
         "import lora_lab.cli",
         "import lora_course.cli",
-        "from lora_lab.accounting import sites",
+        "from lora_lab.methods import targets",
         "from lora_course import checks; dir(checks), checks.Verdict, checks.check_break_even_rank",
         "from lora_course.checks import check_trainable_parameters",
     ],

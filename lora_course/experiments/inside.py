@@ -19,8 +19,8 @@ from lora_course.experiments.subspace import (
     spread_of_phi,
 )
 from lora_course.experiments.updates import Update
-from lora_lab.accounting.low_rank import rank_for_energy
 from lora_lab.errors import BadValue
+from lora_lab.experiments.low_rank import rank_for_energy
 
 Updates = Mapping[str, Update]
 Grids = dict[str, np.ndarray]

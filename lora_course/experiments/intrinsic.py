@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.accounting.models import HEADS
 from lora_lab.errors import BadValue
 from lora_lab.files import remembered
 from lora_lab.methods.attach import put
 from lora_lab.methods.full import HeadOnly
+from lora_lab.methods.targets import HEADS
 from lora_lab.switched import AdaptedLayer
 from lora_lab.training.lane import Lane
 from lora_lab.training.recipe import Recipe

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.accounting.low_rank import decompose, spectrum
 from lora_lab.errors import BadValue
+from lora_lab.experiments.low_rank import decompose, spectrum
 
 INTRUDER = 0.6  # a singular vector is an intruder when no cosine with the old ones reaches this
 TOP = 10  # of the tuned matrix's singular vectors are looked at: further down neighbours mix whatever one adds

@@ -21,10 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from lora_course.experiments.subspace import Factors
-from lora_lab.accounting.models import HEADS
-from lora_lab.accounting.sites import roles_of
 from lora_lab.errors import BadValue
 from lora_lab.methods.merging import merge_for_good
+from lora_lab.methods.targets import HEADS, roles_of
 from lora_lab.training.models import load_model
 from lora_lab.training.train import open_adapter
 

@@ -20,7 +20,8 @@ from transformers import masking_utils
 from transformers.integrations import moe
 
 from lora_lab.methods import quantized
-from lora_lab.methods.quantize import BLOCK, NESTED, Quantized, format_of
+from lora_lab.methods.formats import BLOCK, NESTED
+from lora_lab.methods.quantize import Quantized, format_of
 
 _ONE_THREAD = threading.RLock()
 

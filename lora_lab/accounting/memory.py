@@ -25,16 +25,12 @@ from tqdm import tqdm
 from lora_lab.accounting.fit import STEP, Fit, NoFit, Point, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
 from lora_lab.accounting.models import Architecture, architecture_of, config_of, known_config, task_of, zoo
-from lora_lab.accounting.setup import (
-    BYTES,
-    SHARDED,
-    Setup,
-    bits_per_weight,
-    optimizer_states,
-    optimizer_temporaries,
-)
+from lora_lab.accounting.params import params
+from lora_lab.accounting.setup import BYTES, SHARDED, Setup, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
+from lora_lab.methods.formats import bits_per_weight
+from lora_lab.methods.lora import LoRA
 
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
@@ -137,7 +133,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     tokens = setup.batch * (setup.seq + prompt_of(method))
     trained, own = trained_by(method, a), b if method.within else 4  # bytes of a number that trains
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
-    coded = sum(m.weight * m.count for m in a.modules if m.numbers and m.kind in ("linear", "conv1d"))
+    coded = sum(m.weight * m.count for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
     spared = coded * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
     numbers = {
         "weights": a.total * b - int(spared) + trained * own * (not method.within),
@@ -156,8 +152,8 @@ def trained_by(method: Any, a: Architecture) -> int:
     """Numbers that train, at most: LoRA's are placed; no other method beside a frozen base trains a twentieth of it."""
     if method.within and method.name != "bitfit":
         return a.total
-    if hasattr(method, "placed"):
-        return sum(placement.parameters * slot.times for slot, placement in method.placed(a))
+    if isinstance(method, LoRA):
+        return params(a, method).trainable
     return a.total // 20
 
 
@@ -193,9 +189,9 @@ def _check_class(model: Any) -> None:
 
 @lru_cache(maxsize=256)
 def _placed(name: str, method: Any) -> None:
-    """Raises: as the method's `placed` for a target or rank that the model does not have."""
-    if hasattr(method, "placed"):
-        method.placed(architecture_of(name))
+    """Raises: as the method's `place` for a target or rank that the model does not have."""
+    if isinstance(method, LoRA):
+        method.place(list(architecture_of(name).sites))
 
 
 # ---- which fit
@@ -404,7 +400,7 @@ def _estimate(
         live = live / np.where([category in SHARDED[kind] for category, _ in labels], setup.devices, 1)
         if "weights" in SHARDED[kind]:  # each device also gathers both ends and one layer
             a = architecture_of(next((name for name, known in zoo().items() if known == config), config))
-            whole = sum(m.parameters * m.each for m in a.modules if not m.numbers or a.layers - 1 in m.numbers)
+            whole = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
             labels = [*labels, ("weights", "gathered from the other devices")]
             live = np.concatenate([live, np.full((len(live), 1), whole * setup.width)], axis=1)
     totals = live.sum(axis=1)

@@ -1,58 +1,46 @@
 """A model's dimensions and every module that holds parameters, read off transformers' own model without any weights.
 
     config.json  ->  the model on torch's "meta" device (shapes, no numbers)  ->  Architecture
-                       model.embed_tokens                  1 x   49152 x  576
-                       model.layers.*.self_attn.q_proj    30 x     576 x  576    role q
-                       model.layers.*.self_attn.k_proj    30 x     576 x  192    role k
-                       ...
-                       total 134,515,008
 
-Well-known models have names (`zoo.json` holds their configs, in transformers' field names). Their descriptions ship in
-`zoo_modules.json`, written by `python -m lora_lab.accounting.models`, so that looking one up imports no torch. Nothing
-is downloaded here, and no weights are read.
+`zoo.json` holds the configs of well-known models. Their descriptions ship in `zoo_modules.json`, written by
+`python docs/zoo.py`, so that looking one up imports no torch. Nothing is downloaded here.
 """
 
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_lab.accounting.sites import ROLES, Site, roles_of, sites_of_layer, widths_of
 from lora_lab.errors import BadValue, NotFound, nearest, printable
 from lora_lab.files import read_json
+from lora_lab.methods.options import whole
+from lora_lab.methods.targets import HEADS, ROLES, Site, roles_of, sites_of_layer
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-ZOO = Path(__file__).with_name("zoo.json")
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
-
-# What transformers calls the part of a task's model that no checkpoint brings: it starts random, so it trains.
-HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_outputs")
 MOST = 10**4  # layers, or experts in a layer: each is built as an object
+LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # a layer's number in a path: a part of it that is all digits
+EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
 
 @dataclass(frozen=True)
 class Module:
-    """One kind of module, which occurs `count` times in the model.
+    """One module of the model, or the experts of a layer, which share a tensor in transformers 5: `count` modules.
 
-    name       transformers' path, with * for the layer's number and a second * for the expert's
-    role       q k v o gate up down embed head pooler position norm router other; "q+k+v" for a fused layer
-    kind       linear, conv1d (GPT-2's transposed linear), embedding, norm or other
-    numbers    the layers that hold it; () outside the layers
-    site       whether an adapter can be attached; experts, which share one tensor in transformers 5, take none
-    tied       its weight is another module's, counted there
-    A norm has in_features 1. Units: features and counts in numbers.
+    name         transformers' path; an expert's number is *
+    role         q k v o gate up down embed head pooler position norm router other; "q+k+v" for a fused layer
+    kind         linear or embedding, which take an adapter; expert, which is counted as if it did; or other
+    parameters   numbers in one of the `count`, with its bias; a tied weight counts where it stands first
     """
 
     name: str
@@ -60,11 +48,8 @@ class Module:
     kind: str
     in_features: int
     out_features: int
-    bias: bool = False
+    parameters: int
     count: int = 1
-    numbers: tuple[int, ...] = ()
-    site: bool = True
-    tied: bool = False
 
     @property
     def weight(self) -> int:
@@ -72,38 +57,15 @@ class Module:
         return self.in_features * self.out_features
 
     @property
-    def parameters(self) -> int:
-        """Numbers in one such module that are its own, with its bias."""
-        return (0 if self.tied else self.weight) + self.biases
-
-    @property
-    def biases(self) -> int:
-        """Numbers in one such module's bias."""
-        return self.out_features if self.bias else 0
-
-    @property
-    def expert(self) -> bool:
-        """Whether it occurs once for each expert of a layer."""
-        return self.name.count("*") == 2
+    def layer(self) -> int | None:
+        """The number of the layer that holds it; None outside the layers."""
+        number = LAYER.search(self.name)
+        return int(number.group()) if number else None
 
     @property
     def in_task_head(self) -> bool:
         """Whether it belongs to the head that a task adds."""
         return self.name.split(".")[0] in HEADS
-
-    @property
-    def each(self) -> int:
-        """How often it occurs in one layer: the number of experts, or 1."""
-        return self.count // max(len(self.numbers), 1)
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A site, the module that it is one of, and for how many places it stands: the experts of a layer, else 1."""
-
-    site: Site
-    module: Module
-    times: int
 
 
 @dataclass(frozen=True)
@@ -111,11 +73,11 @@ class Architecture:
     """The dimensions of a model, and its modules in transformers' order.
 
     Sizes are counted in numbers: `hidden` and `head_dim` per token, `positions` and `vocabulary` in rows (positions
-    0: none are stored or none are said), `experts` per layer (0: dense). `task` is encoder, causal or seq2seq.
+    0: none are stored or none are said), `experts` per layer (0: dense). `task` is encoder, causal or seq2seq; `widths`
+    are the outputs of each role in a fused layer, {} where its slices cannot be told apart.
     """
 
     name: str
-    model_type: str
     task: str
     layers: int
     hidden: int
@@ -125,81 +87,30 @@ class Architecture:
     head_dim: int
     vocabulary: int
     positions: int
-    tied: bool
-    experts: int = 0
-    experts_per_token: int = 0
-    modules: tuple[Module, ...] = ()
+    experts: int
+    widths: Mapping[str, int]
+    modules: tuple[Module, ...]
 
     @cached_property
     def total(self) -> int:
         """Parameters of the whole model; tied weights count once."""
         return sum(m.parameters * m.count for m in self.modules)
 
-    @property
-    def head_parameters(self) -> int:
-        """Parameters of the head that a task added; 0 when no num_labels was given."""
-        return sum(m.parameters * m.count for m in self.modules if m.in_task_head)
-
-    def sites(self) -> list[Site]:
-        """Every place for an adapter, in the model's order: what `methods.attach.sites_of` finds in the real model."""
-        return [slot.site for slot in self.slots if slot.module.site]
-
     @cached_property
-    def slots(self) -> tuple[Slot, ...]:
-        """The sites and, as kind "expert", the experts of each layer, which can be counted though not attached to."""
-        return tuple(
-            Slot(site, module, module.each)
-            for path, module in self.paths()
-            if (module.site and not module.in_task_head) or module.expert
-            for site in sites_of_layer(path, module.in_features, module.out_features, _kind(module), self.widths)
-        )
+    def sites(self) -> dict[Site, Module]:
+        """Every place for an adapter with its module: those of `methods.attach.sites_of`, and each layer's experts."""
+        return {
+            site: m
+            for m in self.modules
+            if m.kind != "other" and not m.in_task_head
+            for site in sites_of_layer(m.name, m.in_features, m.out_features, m.kind, self.widths)
+        }
 
     @property
     def roles(self) -> list[str]:
         """The roles that a target may name on this model, in the usual order; embeddings are left to code."""
-        there = {slot.site.role for slot in self.slots}
+        there = {site.role for site in self.sites}
         return [role for role in ROLES if role in there and role != "embed"]
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Outputs of each role in a fused layer, {} where its slices cannot be told apart."""
-        return widths_of(self.model_type, self.heads, self.kv_heads, self.head_dim, self.intermediate)
-
-    def paths(self) -> Iterator[tuple[str, Module]]:
-        """Every module's path with its layer's number in place, in the model's order; experts keep their own *."""
-        for _, stack in groupby(self.modules, key=lambda m: m.name.partition("*")[0] if m.numbers else m.name):
-            together = list(stack)
-            for number in sorted({n for m in together for n in m.numbers}):
-                yield from ((m.name.replace("*", str(number), 1), m) for m in together if number in m.numbers)
-            yield from ((m.name, m) for m in together if not m.numbers)
-
-    def to_json(self) -> dict[str, Any]:
-        """The description as plain values, what is at its default left out."""
-        return _set(self) | {"modules": [_set(m) | _layers(m) for m in self.modules]}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Architecture:
-        """The inverse of `to_json`."""
-        modules = tuple(Module(**{**m, "numbers": _numbers(m.get("numbers", ()))}) for m in values["modules"])
-        return Architecture(**{**values, "modules": modules})
-
-
-def _set(one: Any) -> dict[str, Any]:
-    return {f.name: value for f in fields(one) if (value := getattr(one, f.name)) != f.default}
-
-
-def _layers(module: Module) -> dict[str, Any]:
-    """The numbers of all first n layers as n, others as a list."""
-    n = len(module.numbers)
-    return {"numbers": n if module.numbers == tuple(range(n)) else list(module.numbers)} if n else {}
-
-
-def _numbers(written: Any) -> tuple[int, ...]:
-    return tuple(range(written) if isinstance(written, int) else written)
-
-
-def _kind(module: Module) -> str:
-    return "expert" if module.expert else "embedding" if module.kind == "embedding" else "linear"
 
 
 # The zoo, and every other way of naming a model: a folder, a config.json, a hub id that is cached.
@@ -207,18 +118,22 @@ def _kind(module: Module) -> str:
 
 @cache
 def zoo() -> dict[str, dict[str, Any]]:
-    """The configs of well-known models by name; treat them as constants."""
-    return read_json(ZOO)
+    """The configs of well-known models by name, in the zoo's order; treat them as constants."""
+    return read_json(ZOO_MODULES.with_name("zoo.json"))
 
 
 def zoo_names() -> list[str]:
-    """The names of the zoo, in its order."""
+    """The names of the zoo."""
     return list(zoo())
 
 
 @cache
-def _zoo_modules() -> dict[str, Architecture]:
-    return {name: Architecture.from_json(values) for name, values in read_json(ZOO_MODULES).items()}
+def _shipped(name: str) -> Architecture:
+    """As `docs/zoo.py` wrote it: modules are [first layer, number of layers like it, rows with # for its number]."""
+    values = read_json(ZOO_MODULES)[name]
+    layers = ((first + n, rows) for first, times, rows in values["modules"] for n in range(times))
+    modules = (Module(row[0].replace("#", str(n)), *row[1:]) for n, rows in layers for row in rows)
+    return Architecture(**{**values, "modules": tuple(modules)})
 
 
 def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
@@ -232,18 +147,17 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
     if isinstance(model, Architecture):
         return model
     if isinstance(model, Mapping):
-        return describe(meta_model(model, num_labels), str(model.get("model_type", "")))
+        return describe(meta_model(model, num_labels), _name(model))
     if not isinstance(model, str | Path):
         return describe(model)
     if num_labels is None and str(model) in zoo():
-        return _zoo_modules()[str(model)]
-    file = None if str(model) in zoo() else _config_file(str(model))
-    return _described(str(model), num_labels, file and file.stat().st_mtime_ns)
+        return _shipped(str(model))
+    return _described(str(model), num_labels, json.dumps(config_of(model)))
 
 
 @lru_cache(maxsize=64)
-def _described(model: str, num_labels: int | None, changed: int | None) -> Architecture:
-    """Kept once made: a slider asks for the same one again and again."""
+def _described(model: str, num_labels: int | None, config: str) -> Architecture:
+    """Kept while its config stays as it is: a slider asks for the same one again and again."""
     return describe(meta_model(model, num_labels), _name(model))
 
 
@@ -255,51 +169,46 @@ def config_of(model: Any) -> dict[str, Any]:
     if isinstance(model, Mapping):
         return dict(model)
     if not isinstance(model, str | Path):
-        fields: dict[str, Any] = own_config(model).to_dict()
-        return fields
+        return dict(own_config(model).to_dict())
     return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
 
 
-def _name(model: str) -> str:
-    """What a model is called in answers: its folder, or the last part of its hub id."""
-    path = Path(model).expanduser()
-    return path.parent.name if path.is_file() else model.rstrip("/").rsplit("/", 1)[-1]
+def own_config(model: Any) -> Any:
+    """The config of a loaded model. Raises: BadValue for one that has none."""
+    if not hasattr(getattr(model, "config", None), "to_dict"):
+        said = f"a {type(model).__name__} has no config of transformers' to be counted from"
+        raise BadValue(f"{said}: attach the method and read its report")
+    return model.config
+
+
+def _name(model: str | Path | Mapping[str, Any]) -> str:
+    """What a model is called in answers: its folder, the last part of its hub id, or its type."""
+    if isinstance(model, Mapping):
+        return str(model.get("model_type", "this model"))
+    return Path(model).parent.name if Path(model).name == "config.json" else str(model).rstrip("/").rsplit("/", 1)[-1]
 
 
 def _config_file(model: str) -> Path:
-    try:
-        given = Path(model).expanduser()
-        if given.is_file():
-            return given
-        if (given / "config.json").is_file():
-            return given / "config.json"
-        folder = given.is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long, of a user unknown here, or with a zero in it: no path
-        folder = False
-    if folder:
-        raise NotFound(f"the folder {model} holds no config.json; give the folder of a model")
-    cached = _in_hub_cache(model)
-    if cached is None:
-        raise NotFound(
-            f"no model '{model}': no folder or config.json, no hub id in the local cache, and no name of the zoo; "
-            f"nearest there: {nearest(model.lower(), zoo_names())}"
-        )
-    return cached
-
-
-def _in_hub_cache(model: str) -> Path | None:
-    """The cached config.json of a hub id, or None; nothing is asked of the network."""
     from huggingface_hub import try_to_load_from_cache  # 0.1 s, and only here
-    from huggingface_hub.errors import HFValidationError
 
-    try:
-        found = try_to_load_from_cache(model, "config.json")
-    except (HFValidationError, OSError, ValueError):  # not the form of a hub id
-        return None
-    return Path(found) if isinstance(found, str) else None
+    with suppress(OSError, RuntimeError, ValueError):  # too long, of a user unknown here, or with a zero in it: no path
+        given = Path(model).expanduser()
+        file = given / "config.json" if given.is_dir() else given
+        if file.is_file():
+            return file
+        if given.is_dir():
+            raise NotFound(f"the folder {model} holds no config.json; give the folder of a model")
+    with suppress(OSError, ValueError):  # not the form of a hub id
+        cached = try_to_load_from_cache(model, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+    raise NotFound(
+        f"no model '{model}': no folder or config.json, no hub id in the local cache, and no name of the zoo; "
+        f"nearest there: {nearest(model.lower(), zoo_names())}"
+    )
 
 
-# From a config to transformers' model and from any model to its description: both take torch.
+# From a config to transformers' model, and from any model to its description: both take torch.
 
 
 def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = None) -> nn.Module:
@@ -309,34 +218,16 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
     With `num_labels` a model for sequence classification; else a language model, or an encoder without any head.
     Raises: NotFound for an unknown name; BadValue, in one sentence, for a config that transformers cannot build.
     """
-    if isinstance(model, str | Path):
-        name, values = _name(str(model)), config_of(model)
-    else:
-        name, values = "this model", dict(model)
-    with _uncollected():
-        import torch
+    import torch
 
-        config = known_config(values, name)
-        if num_labels is not None:
-            if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
-                raise BadValue(f"num_labels must be a whole number of at least 1, not {num_labels!r}")
-            config.num_labels = num_labels
-        made = auto_class(config, classify=num_labels is not None)
-        with _in_one_sentence(name), torch.device("meta"):
-            built: nn.Module = made.from_config(config, attn_implementation="eager")
+    name = _name(model)
+    config = known_config(config_of(model), name)
+    if num_labels is not None:
+        config.num_labels = whole("num_labels", num_labels)
+    made = auto_class(config, classify=num_labels is not None)
+    with _in_one_sentence(name), torch.device("meta"):
+        built: nn.Module = made.from_config(config, attn_implementation="eager")
     return built
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without Python's garbage collector, which takes a quarter of the time that importing transformers takes."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
@@ -349,7 +240,6 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
     family = values.get("model_type")
     if not isinstance(family, str):
         raise BadValue(f"the config of {name} lacks 'model_type', which says how to read the rest")
-    family = "gpt2" if family == "gpt3" else family  # the same layers, larger
     if family not in CONFIG_MAPPING:
         known = nearest(family, CONFIG_MAPPING)
         raise BadValue(f"unknown model_type '{family}'; nearest that transformers knows: {known}")
@@ -410,138 +300,76 @@ def _in_one_sentence(name: str) -> Iterator[None]:
 def describe(model: nn.Module, name: str = "") -> Architecture:
     """The architecture of a model of transformers' that carries no adapter, on whatever device it is.
 
-    Modules of equal shape at the same place of several layers are one `Module`. Experts that share a tensor count as
-    their makers count them: gate, up and down of each expert.
     Raises: BadValue for a model without a config of transformers'.
     """
+    from lora_lab.methods.attach import role_widths
+
     config = own_config(model).get_text_config()
-    modules = tuple(_grouped(model))
+    modules = tuple(_modules(model))
 
     def number(*names: str) -> int:
-        """The first of these that the config states as a number; 0 if none."""
-        values = (_stated(config, name) for name in names)
-        return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), 0)
-
-    def first(*roles: str) -> int:
-        return next((m.out_features for m in modules if m.role in roles), 0)
+        """The first of these that the config states; 0 if none."""
+        for one in names:
+            with suppress(Exception):  # transformers refuses where layers differ, as in Gemma 4's head_dim
+                if isinstance(value := getattr(config, one, None), int) and value:
+                    return value
+        return 0
 
     hidden, heads = number("hidden_size"), number("num_attention_heads")
-    experts = next((m.each for m in modules if m.expert), 0)
     return Architecture(
         name=name or type(model).__name__,
-        model_type=config.model_type,
         task=task_of(config),
         layers=number("num_hidden_layers"),
         hidden=hidden,
-        intermediate=number("intermediate_size") or first("up"),
+        intermediate=number("intermediate_size") or next((m.out_features for m in modules if m.role == "up"), 0),
         heads=heads,
         kv_heads=number("num_key_value_heads") or heads,
         head_dim=number("qk_head_dim", "head_dim") or (hidden // heads if heads else 0),
         vocabulary=number("vocab_size"),
         positions=number("max_position_embeddings"),
-        tied=bool(getattr(config, "tie_word_embeddings", False)),
-        experts=experts,
-        experts_per_token=number("num_experts_per_tok") if experts else 0,
+        experts=next((m.count for m in modules if m.kind == "expert"), 0),
+        widths=role_widths(model),
         modules=modules,
     )
 
 
-def own_config(model: Any) -> Any:
-    """The config of a loaded model. Raises: BadValue for one that has none."""
-    if not hasattr(getattr(model, "config", None), "to_dict"):
-        said = f"a {type(model).__name__} has no config of transformers' to be counted from"
-        raise BadValue(f"{said}: attach the method and read its report")
-    return model.config
+def _modules(model: nn.Module) -> Iterator[Module]:
+    """What each module itself holds: a row for a weight with its bias, others parameter by parameter.
 
-
-def _stated(config: Any, name: str) -> Any:
-    try:
-        return getattr(config, name, None)
-    except Exception:  # transformers refuses to name one value where layers differ, as Gemma 4's head_dim
-        return None
-
-
-def _grouped(model: nn.Module) -> list[Module]:
-    """The kinds of modules, each where it comes among those of its layer."""
-    order: list[Module] = []
-    places: dict[Module, list[int]] = {}
-    seen: set[int] = set()
-    last, layer = -1, ""
-    for path, module in model.named_modules():
-        number = next((part for part in path.split(".") if part.isdecimal()), "")
-        for one in _rows(path, module, seen):
-            kind = replace(one, name=re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", one.name, count=1))
-            here = f"{kind.name.partition('*')[0]}*{number}" if number else kind.name
-            if kind not in places:
-                stack = (n for n, k in enumerate(order) if number and k.name.startswith(here.partition("*")[0]))
-                order.insert(last + 1 if here == layer else next(stack, len(order)), kind)
-                places[kind] = []
-            last, layer = order.index(kind), here
-            places[kind] += [int(number)] if number else []
-    return [replace(kind, numbers=tuple(places[kind]), count=kind.count * max(1, len(places[kind]))) for kind in order]
-
-
-EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
-
-
-def _rows(path: str, module: nn.Module, seen: set[int]) -> Iterator[Module]:
-    """What one module itself holds: a row for a weight with its bias, others parameter by parameter.
-
-    `seen` are the parameters that were met before, which this one shares.
+    Experts that share a tensor count as their makers count them: gate, up and down of each expert.
     """
-    from lora_lab.layers import is_conv1d, out_by_in, site_kind
+    from lora_lab.layers import out_by_in, site_kind
 
-    own = dict(module.named_parameters(recurse=False))
-    new = {name for name, p in own.items() if id(p) not in seen}
-    seen |= {id(p) for p in own.values()}
-    kind = site_kind(module)
-    if kind:
-        outputs, inputs = out_by_in(module).shape
-        if kind == "embedding":  # a table of `vocabulary` rows: tokens in, vectors out
-            inputs, outputs = outputs, inputs
-        role = "+".join(roles_of(path)) or ("embed" if kind == "embedding" else "other")
-        bias = getattr(module, "bias", None) is not None and ("bias" in new or "bias" not in own)
-        kind = "conv1d" if is_conv1d(module) else kind
-        yield Module(path, role, kind, inputs, outputs, bias, tied="weight" in own and "weight" not in new)
-        return
-    shared = [name for name in EXPERTS if name in own and own[name].dim() == 3]
-    for name in shared:
-        count, outputs, inputs = own[name].shape
-        if getattr(module, "is_transposed", False):
-            inputs, outputs = outputs, inputs
-        bias = f"{name}_bias" in own
-        for role in EXPERTS[name]:
-            at, out = f"{path}.*.{role}_proj", outputs // len(EXPERTS[name])
-            yield Module(at, role, "linear", inputs, out, bias, count, site=False)
-    rest = {name: p for name, p in own.items() if name in new and name.removesuffix("_bias") not in shared}
-    weight = rest.pop("weight", None)
-    if weight is not None:
-        bias = "bias" in rest and rest["bias"].numel() == weight.shape[0] and bool(rest.pop("bias").numel())
-        yield replace(_weight(path, module, weight), bias=bias)
-    for name, parameter in rest.items():
-        outputs = parameter.shape[0] if parameter.dim() else 1
-        at = f"{path}.{name}".removeprefix(".")
-        yield Module(at, "other", "other", parameter.numel() // max(outputs, 1), outputs, site=False)
-
-
-def _weight(path: str, module: nn.Module, weight: Tensor) -> Module:
-    """A weight beside which no adapter is put: a norm, a router, an embedding that does more, a convolution."""
-    outputs, kind = weight.shape[0] if weight.dim() else 1, type(module).__name__.lower()
-    inputs, role = weight.numel() // max(outputs, 1), "+".join(roles_of(path)) or "other"
-    if weight.dim() == 1 and "norm" in kind:
-        return Module(path, "norm", "norm", 1, outputs, site=False)
-    if "embedding" in kind:
-        return Module(path, role, "embedding", outputs, inputs, site=False)
-    leaf = path.rpartition(".")[2]
-    return Module(path, "router" if leaf in ("gate", "router") else role, "other", inputs, outputs, site=False)
-
-
-def write_zoo() -> None:
-    """Describe every model of the zoo anew and write `zoo_modules.json`."""
-    described = {name: describe(meta_model(name), name).to_json() for name in zoo()}
-    lines = [f"{json.dumps(name)}: {json.dumps(values)}" for name, values in described.items()]
-    ZOO_MODULES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-
-
-if __name__ == "__main__":
-    write_zoo()
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        new = {name: p for name, p in own.items() if id(p) not in seen and p.numel()}
+        seen |= {id(p) for p in own.values()}
+        role, kind = "+".join(roles_of(path)), site_kind(module)
+        if kind:
+            outputs, inputs = out_by_in(module).shape
+            sizes = {"weight": inputs * outputs, "bias": outputs if getattr(module, "bias", None) is not None else 0}
+            numbers = sum(size for name, size in sizes.items() if name in new or name not in own)
+            if kind == "embedding":  # a table of `vocabulary` rows: tokens in, vectors out
+                inputs, outputs, role = outputs, inputs, role or "embed"
+            yield Module(path, role or "other", kind, inputs, outputs, numbers)
+            continue
+        for name in [name for name in EXPERTS if name in new and new[name].dim() == 3]:
+            count, outputs, inputs = new.pop(name).shape
+            if getattr(module, "is_transposed", False):
+                inputs, outputs = outputs, inputs
+            outputs //= len(EXPERTS[name])
+            numbers = outputs * (inputs + (new.pop(f"{name}_bias", None) is not None))
+            for role in EXPERTS[name]:
+                yield Module(f"{path}.*.{role}_proj", role, "expert", inputs, outputs, numbers, count)
+        if "norm" in type(module).__name__.lower():
+            role = "norm"
+        elif path.endswith((".gate", ".router")):
+            role = "router"
+        bias = new.pop("bias").numel() if {"weight", "bias"} <= new.keys() else 0  # counts with its weight
+        for name, p in new.items():
+            main = name == "weight"  # of a norm, a router, a convolution, an embedding that does more
+            at = path if main else f"{path}.{name}".removeprefix(".")
+            outputs = p.shape[0] if p.dim() else 1
+            numbers = p.numel() + bias * main
+            yield Module(at, (main and role) or "other", "other", p.numel() // outputs, outputs, numbers)

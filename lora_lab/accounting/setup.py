@@ -6,12 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from lora_lab.errors import BadValue
+from lora_lab.methods.formats import QUANTISED_BITS
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
-QUANTISED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
-BLOCK, NESTED = 64, 256  # numbers that share a scale, scales that share one of their own
-OUTSIDE = ("lm_head", "classifier", "score", "pooler")  # what bitsandbytes leaves as it is
 SHARDED = {  # which categories each kind of sharding divides
     "zero1": ("optimizer",),
     "zero2": ("optimizer", "gradients"),
@@ -137,12 +135,3 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
         groups = [[n * width for n, width, count in weights for _ in range(count) if width == own] for own in widths]
         return widened + max(groups, key=sum)
     return widened
-
-
-def bits_per_weight(form: str) -> float:
-    """Bits of a frozen linear weight in a quantized form: its code and, per block of 64, an absmax in fp32 or 8 bits.
-
-    NF4: 4 + 32/64 = 4.5 bits; with double quantization 4 + 8/64 + 32/(64 x 256) = 4.127. Dettmers et al. 2023.
-    """
-    absmax = 32 / BLOCK if form.endswith("-single") else 8 / BLOCK + 32 / (BLOCK * NESTED)
-    return QUANTISED_BITS[form] + absmax

@@ -65,7 +65,7 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
         known.decoder_start_token_id = known.pad_token_id  # T5's and BART's own; a bare config leaves it out
     loader = auto_class(known, classify=task_of(known) == "encoder")
     attention = "sdpa" if loader._model_mapping[type(known)]._supports_sdpa else "eager"
-    made: nn.Module = loader.from_config(known, dtype=DTYPES[setup.dtype], attn_implementation=attention)
+    made: Any = loader.from_config(known, dtype=DTYPES[setup.dtype], attn_implementation=attention)
     if not known.is_encoder_decoder:
         made.loss_type = made.loss_type or "ForCausalLM"  # GPT-2's name does not say it, and then it warns
     return made

@@ -10,12 +10,13 @@ import click
 from lora_lab.accounting import gpus
 from lora_lab.accounting.memory import Estimate, estimate, inference
 from lora_lab.accounting.models import architecture_of
-from lora_lab.accounting.setup import BYTES, QUANTISED_BITS, Setup
+from lora_lab.accounting.setup import BYTES, Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.cli.memory_answer import Answer, Question, describe
 from lora_lab.cli.method import method_options, take_method
 from lora_lab.cli.shared import JSON, tell, together
 from lora_lab.errors import BadValue
+from lora_lab.methods.formats import QUANTISED_BITS
 
 SETUP = (
     "batch",
@@ -29,7 +30,6 @@ SETUP = (
     "outputs_kept",
     "master_weights",
 )
-
 
 setup_options = together(
     click.option("--batch", type=int, default=1, show_default=True, help="Rows."),
@@ -121,7 +121,8 @@ def _notes(question: Question, found: Estimate, max_seq: int | None) -> Iterator
     a, card, setup = question.architecture, question.card, question.setup
     if card is not None and question.available is not None:
         yield f"of {card.memory / GIB:g} GiB, {question.available / GIB:.2f} GiB are counted on for the step"
-        yield from gpus.notes(card, setup.dtype)
+        if setup.dtype in card.lacks:
+            yield card.lacks[setup.dtype]
     elif setup.device == "cpu":
         yield "Python with torch, about 0.5 GiB, comes on top"
     if found.flops and card is not None and card.peak(setup.dtype):

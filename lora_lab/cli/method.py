@@ -126,13 +126,10 @@ def _float(text: str) -> float | None:
 
 def _usual_targets(architecture: Architecture) -> str:
     """q,v, or what comes nearest where attention has a latent between: the layers that unfold q, k and v from it."""
-    if {"q", "v"} <= {site.role for site in architecture.sites()}:
+    if {"q", "v"} <= set(architecture.roles):
         return "q,v"
-    unfolding = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if _has(architecture, name)]
+    leaves = {module.name.rpartition(".")[2] for module in architecture.modules}
+    unfolding = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if name in leaves]
     targets = ",".join(unfolding) or "all-linear"
     print(f"{architecture.name} has no layers q and v of their own; counting --targets {targets}", file=sys.stderr)
     return targets
-
-
-def _has(architecture: Architecture, leaf: str) -> bool:
-    return any(module.name.endswith(f".{leaf}") for module in architecture.modules)

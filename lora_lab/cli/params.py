@@ -10,7 +10,7 @@ from lora_lab.cli.method import method_options, take_method
 from lora_lab.cli.shared import JSON, aligned, tell
 
 if TYPE_CHECKING:
-    from lora_lab.accounting.parameters import ParameterCount, Row
+    from lora_lab.accounting.params import ParameterCount, Row
 
 
 @click.command()
@@ -24,7 +24,7 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
     MODEL is a name of the zoo (llama-3.1-405b), a folder, a config.json or a hub id that is in the local cache.
     """
     from lora_lab.accounting.models import architecture_of
-    from lora_lab.methods.params import params as counted
+    from lora_lab.accounting.params import params as counted
 
     count = counted(model, take_method(options, architecture_of(model, num_labels)), num_labels)
     tell(count.to_json() if as_json else describe(count))
@@ -32,8 +32,8 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 
 def describe(count: ParameterCount) -> str:
     """A count as a table and its totals. Units: parameters; the file's in bytes and MiB."""
-    rest = [row for row in count.modules if not (row.matrix or row.trained)]
-    cells = [_HEAD, *(_cells(row) for row in count.modules if row.matrix or row.trained)]
+    rest = [row for row in count.modules if not (row.break_even_rank or row.trained)]
+    cells = [_HEAD, *(_cells(row) for row in count.modules if row.break_even_rank or row.trained)]
     cells.append(["norms and others", "", "", "", "", f"{sum(row.full for row in rest):,}", "0", ""])
     trained = f"{count.trainable:,} parameters ({count.fraction:.4%})"
     head = f", and {count.head:,} in the task's head" if count.head else ""

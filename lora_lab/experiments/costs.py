@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lora_lab.accounting.memory import estimate, prompt_of
+from lora_lab.accounting.params import params
 from lora_lab.errors import LabError
-from lora_lab.methods.params import params
 from lora_lab.training.guard import Need, need_of
 from lora_lab.training.measure import measure
 from lora_lab.training.recipe import Recipe

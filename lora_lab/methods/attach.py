@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from lora_lab.accounting.models import HEADS
-from lora_lab.accounting.sites import PLAIN_FUSED, Site, sites_of_layer, widths_of
 from lora_lab.errors import BadValue
 from lora_lab.layers import TrainedCopy, out_by_in, site_kind
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.beside import Ahead
 from lora_lab.methods.heads import heads_of, warn_of_others
+from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
 from lora_lab.methods.wrapped import be_called, refuse_wrapped
 from lora_lab.switched import AdaptedLayer, Switched
 
@@ -30,7 +29,7 @@ def sites_of(model: nn.Module) -> list[Site]:
     Raises: BadValue when the model carries an adapter already, or when another library made its linear layers.
     """
     refuse_adapted(model)
-    widths, heads = _role_widths(model), [name for name, _ in heads_of(model)]
+    widths, heads = role_widths(model), [name for name, _ in heads_of(model)]
     sites: list[Site] = []
     for name, module in model.named_modules():
         kind = site_kind(module)
@@ -273,12 +272,13 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
         be_called(holder, module)
 
 
-def _role_widths(model: nn.Module) -> dict[str, int]:
+def role_widths(model: nn.Module) -> dict[str, int]:
     """Outputs of each role in the fused layers of this model, from its config; {} where they cannot be told apart."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", "") not in PLAIN_FUSED:
         return {}
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kv_heads, inner = (getattr(config, name, None) for name in ("num_key_value_heads", "intermediate_size"))
-    return widths_of(config.model_type, heads, kv_heads or heads, head_dim, inner or 0)
+    kv = (getattr(config, "num_key_value_heads", None) or heads) * head_dim
+    inner = getattr(config, "intermediate_size", None) or 0
+    return {"q": heads * head_dim, "k": kv, "v": kv, "gate": inner, "up": inner}

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from lora_lab.accounting.sites import Site
 from lora_lab.errors import BadValue
 from lora_lab.methods.options import make_plain
+from lora_lab.methods.targets import Site
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from lora_lab.accounting.setup import BLOCK
+from lora_lab.methods.formats import BLOCK
 from lora_lab.methods.quantize import Quantized
 
 

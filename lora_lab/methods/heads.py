@@ -6,8 +6,8 @@ import warnings
 
 from torch import nn
 
-from lora_lab.accounting.models import HEADS
 from lora_lab.errors import LabWarning
+from lora_lab.methods.targets import HEADS
 from lora_lab.switched import Switched
 
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_lab.accounting.sites import Site, choose
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
 from lora_lab.methods.options import words
+from lora_lab.methods.targets import Site, choose
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lora_lab.accounting.models import HEADS
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.adapters import WEIGHTS, AdapterFile, sound
@@ -23,6 +22,7 @@ from lora_lab.methods.layouts.base import PREFIX
 from lora_lab.methods.layouts.keys import known_key
 from lora_lab.methods.layouts.lora_config import values_by_pattern
 from lora_lab.methods.on_base import effect_of
+from lora_lab.methods.targets import HEADS
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # QLoRA's r = 64 with alpha = 16 is a choice; PEFT's alpha = 8 with it is none
 HALF = (torch.float16, torch.bfloat16)

@@ -12,11 +12,10 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lora_lab.accounting.models import Architecture, Slot
-from lora_lab.accounting.sites import ROLES, Site, choose, match
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Placement, Report, register
 from lora_lab.methods.options import is_number, one_of, whole, words
+from lora_lab.methods.targets import ROLES, Site, choose, match
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,11 +137,6 @@ class LoRA(Method):
     def scaling(self, alpha: float, rank: int) -> float:
         """What the update is multiplied by: alpha / rank, or with rslora alpha / sqrt(rank)."""
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
-
-    def placed(self, architecture: Architecture) -> list[tuple[Slot, Placement]]:
-        """Where the adapters go on a described model; an expert has one of its own. Raises: as `place`."""
-        slots = {slot.site: slot for slot in architecture.slots}
-        return [(slots[placement.site], placement) for placement in self.place(list(slots))]
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, wrap the chosen layers, and give a classification head a copy that trains.

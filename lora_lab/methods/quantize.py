@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_lab.accounting.setup import BLOCK, NESTED, QUANTISED_BITS
 from lora_lab.errors import BadValue, nearest
+from lora_lab.methods.formats import BLOCK, NESTED, QUANTISED_BITS
 
 STRIP = 2**16  # numbers that are turned back at a time: whole blocks of blocks, and little memory beside the result
 STEPS = 65_535  # bitsandbytes finds a scale's code in a table of so many steps on a CPU, and so do we: equal to the bit

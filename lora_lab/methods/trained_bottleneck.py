@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.accounting.sites import Site
 from lora_lab.errors import BadValue
 from lora_lab.layers import out_by_in
 from lora_lab.methods.attach import sites_of
 from lora_lab.methods.beside import Beside, Own
+from lora_lab.methods.targets import Site
 
 
 class TrainedBottleneck(Beside):

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.accounting.sites import Site
 from lora_lab.layers import out_by_in
 from lora_lab.methods.attach import attach_beside
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.beside import Beside, Own
+from lora_lab.methods.targets import Site
 from lora_lab.switched import Fold, Mergeable, innermost
 
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_lab.accounting.setup import QUANTISED_BITS
 from lora_lab.errors import BadValue
 from lora_lab.files import read_json, write_json
+from lora_lab.methods.formats import QUANTISED_BITS
 from lora_lab.training.products import products_in
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

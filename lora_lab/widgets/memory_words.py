@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lora_lab.accounting.memory import Estimate, Term
-from lora_lab.accounting.setup import QUANTISED_BITS
 from lora_lab.accounting.units import binary
+from lora_lab.methods.formats import QUANTISED_BITS
 from lora_lab.plots.towers import STYLES, Line, Tower
 from lora_lab.widgets.memory_measure import StepMeasured
 from lora_lab.widgets.panel import escape, tabled

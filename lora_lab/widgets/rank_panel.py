@@ -12,9 +12,9 @@ import anywidget
 import numpy as np
 import traitlets as T
 
-from lora_lab.accounting import low_rank
-from lora_lab.accounting.parameters import break_even_rank
+from lora_lab.accounting.params import break_even_rank
 from lora_lab.errors import BadValue, NotFound
+from lora_lab.experiments import low_rank
 from lora_lab.widgets.matrices import SOURCES, checked, matrix_of
 from lora_lab.widgets.panel import with_picture
 from lora_lab.widgets.rank_picture import rank_picture
@@ -68,7 +68,7 @@ class RankPanel(anywidget.AnyWidget):
     def describe(self) -> str:
         """The panel in plain words: what a screen reader hears, and what a saved notebook says."""
         s, (m, n), r = np.array(self.values), self.shape, self.rank
-        holds, full = low_rank.stored((m, n), r), m * n
+        holds, full = r * (m + n), m * n
         noise = low_rank.energy_kept(np.array(self.baseline), r)
         return (
             f"The rank of a matrix: {dict(self.choices)[self.source]}, {m} x {n}. Rank {r} of {len(s)} keeps "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
-from lora_lab.accounting.low_rank import energy_kept
+from lora_lab.experiments.low_rank import energy_kept
 from lora_lab.plots import BLUE, GREY, ORANGE, Picture
 
 DECADES = 4  # of the log axis

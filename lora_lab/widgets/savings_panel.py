@@ -11,11 +11,10 @@ from functools import partial
 import ipywidgets as W
 
 from lora_lab.accounting.models import architecture_of, zoo_names
-from lora_lab.accounting.parameters import ParameterCount, Row
-from lora_lab.accounting.sites import ALL_LINEAR
+from lora_lab.accounting.params import ParameterCount, Row, params
 from lora_lab.errors import LabError
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
+from lora_lab.methods.targets import ALL_LINEAR
 from lora_lab.plots import encoded
 from lora_lab.widgets.controls import Ticks, slider
 from lora_lab.widgets.panel import FULL_WIDTH, Panel, boxes_to_tick, escape, plain, side_by_side, tabled, wrapped
@@ -146,7 +145,7 @@ def model_words(counted: ParameterCount, targets: Sequence[str]) -> str:
 
 def shown(rows: Sequence[Row]) -> list[Row]:
     """The matrices within the layers, and whatever else trains."""
-    return [row for row in rows if row.trained or (row.matrix and row.role not in NO_DOT)]
+    return [row for row in rows if row.trained or (row.break_even_rank and row.role not in NO_DOT)]
 
 
 def layer_table(rows: Sequence[Row]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
 
-from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.params import Row
 from lora_lab.plots import BLUE, GREY, ORANGE, RED
 from lora_lab.plots.sheet import Sheet
 

@@ -10,11 +10,11 @@ from typing import Any
 import ipywidgets as W
 
 from lora_lab.accounting.models import architecture_of
+from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 from lora_lab.plots import Curve, TrainingFigure, curve, encoded
 from lora_lab.training.assets import problem_with
 from lora_lab.training.guard import check_memory

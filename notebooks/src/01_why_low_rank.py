@@ -13,7 +13,7 @@ import numpy as np
 from lora_course import checks
 from lora_course.classroom.room import room_for
 from lora_course.lesson import compare
-from lora_lab.accounting.low_rank import decompose, energy_kept, rank_for_energy, shuffled, spectrum, truncated
+from lora_lab.experiments.low_rank import decompose, energy_kept, rank_for_energy, shuffled, spectrum, truncated
 from lora_lab.widgets.matrices import picture, update, weight
 from lora_lab.widgets.rank_panel import RankPanel
 

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from lora_lab.accounting.models import Architecture, describe, meta_model
+from lora_lab.methods.targets import Site
 
 # Odd sizes, so that no two of them agree by chance.
 SMALL: dict[str, dict[str, Any]] = {
@@ -134,6 +135,11 @@ def real_model(config: dict[str, Any], num_labels: int | None = None, device: st
 def described(config: dict[str, Any], num_labels: int | None = None) -> Architecture:
     """The architecture of that config."""
     return describe(meta_model(config, num_labels))
+
+
+def attachable(architecture: Architecture) -> list[Site]:
+    """The sites that a real model has: an expert is counted as one, and takes no adapter."""
+    return [site for site in architecture.sites if site.kind != "expert"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,12 +11,13 @@ import pytest
 import transformers
 
 from lora_lab.accounting.models import Architecture, architecture_of, describe, meta_model, zoo_names
+from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import sites_of
+from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.heads import heads_of
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
-from tests.accounting.conftest import CLASSIFIERS, SMALL, described, real_model, small_config
+from tests.accounting.conftest import CLASSIFIERS, SMALL, attachable, described, real_model, small_config
 
 CASES = [(case, labels) for case in SMALL for labels in (None, 3) if labels is None or case in CLASSIFIERS]
 
@@ -24,9 +25,9 @@ CASES = [(case, labels) for case in SMALL for labels in (None, 3) if labels is N
 def counted_by_module(architecture: Architecture) -> Counter[str]:
     """Numbers that each module of the real model should hold; the experts of a layer, and sinks, where they live."""
     counts: Counter[str] = Counter()
-    for path, module in architecture.paths():
-        holder = path.split(".*")[0].removesuffix(".sinks")
-        counts[holder] += module.parameters * module.each
+    for module in architecture.modules:
+        holder = module.name.split(".*")[0].removesuffix(".sinks")
+        counts[holder] += module.parameters * module.count
     return +counts
 
 
@@ -47,21 +48,19 @@ def test_it_is_the_model_that_transformers_builds(case, labels):
     model, architecture = real_model(config, labels), described(config, labels)
     assert counted_by_module(architecture) == held_by_module(model)
     assert architecture.total == sum(p.numel() for p in model.parameters())
-    assert architecture.sites() == sites_of(model)
-    assert architecture.head_parameters == sum(p.numel() for _, head in heads_of(model) for p in head.parameters())
-    assert Architecture.from_json(json.loads(json.dumps(architecture.to_json()))) == architecture
+    assert attachable(architecture) == sites_of(model)
+    head = sum(p.numel() for _, head in heads_of(model) for p in head.parameters())
+    assert params(architecture, FullFineTuning()).head == head
 
 
 @pytest.mark.parametrize("name", zoo_names())
 def test_the_zoo_as_shipped_is_the_model_built_anew_and_attaching_meets_the_same(name):
     model, shipped = meta_model(name), architecture_of(name)
     assert describe(model, name) == shipped
-    assert shipped.sites() == sites_of(model)
+    assert attachable(shipped) == sites_of(model)
     method = LoRA(rank=2, targets="all-linear")
     report, counted = method.attach(model), params(name, method)
-    assert [(slot.site.name, p.parameters) for slot, p in method.placed(shipped)] == [
-        (p.site.name, p.parameters) for p in report.placements
-    ]
+    assert method.place(attachable(shipped)) == report.placements
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert counted.trainable == report.adapter_parameters == trains
 
@@ -78,7 +77,7 @@ def test_layers_that_differ_keep_the_models_order():
     """Dense first, then experts, and attention of two kinds."""
     for kind in ("afmoe", "qwen3_next", "jamba"):
         model = meta_model({"model_type": kind, "num_hidden_layers": 9})
-        assert describe(model).sites() == sites_of(model)
+        assert attachable(describe(model)) == sites_of(model)
 
 
 @pytest.mark.parametrize("kind", ["gemma4_text", "mamba", "whisper", "modernbert", "falcon_h1"])

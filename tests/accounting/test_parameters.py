@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from lora_lab.accounting.models import architecture_of, zoo_names
-from lora_lab.accounting.parameters import break_even_rank, safetensors_bytes, storage, table
+from lora_lab.accounting.params import break_even_rank, params, safetensors_bytes, table
 from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 
 SIZES = st.integers(1, 5000)
 
@@ -78,12 +77,3 @@ NAMES = st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size
 def test_the_size_of_a_file_to_the_byte(tensors, note):
     real = save({name: torch.zeros(shape) for name, shape in tensors.items()}, {"format": "pt", "note": note})
     assert safetensors_bytes(tensors, {"format": "pt", "note": note}) == len(real)
-
-
-def test_what_a_hundred_tasks_take():
-    kept = storage(100, 350 * 10**9, 35 * 10**6)  # Hu et al. 2021, section 4.2: 350 GB and 35 MB
-    assert kept.adapters == 353_500_000_000
-    assert kept.models == 35 * 10**12
-    assert kept.times == pytest.approx(99.0, abs=0.1)
-    with pytest.raises(BadValue, match="at least one task"):
-        storage(0, 1, 1)

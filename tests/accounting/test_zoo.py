@@ -9,6 +9,7 @@ import sys
 import huggingface_hub.file_download as hub
 import pytest
 
+from lora_lab import LoRA, params
 from lora_lab.accounting.memory import EDGES
 from lora_lab.accounting.models import architecture_of, config_of, known_config, zoo, zoo_names
 from lora_lab.errors import BadValue, NotFound
@@ -64,7 +65,7 @@ def test_a_folder_and_a_file_are_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(zoo()["gpt2"]))
     for place in (tmp_path, tmp_path / "config.json", str(tmp_path)):
         assert architecture_of(place).total == OFFICIAL["gpt2"]
-    assert architecture_of(tmp_path, num_labels=2).head_parameters == 2 * 768
+    assert params(tmp_path, LoRA(), num_labels=2).head == 2 * 768
 
 
 def test_a_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from lora_lab.accounting.low_rank import decompose, truncated
+from lora_lab.experiments.low_rank import decompose, truncated
 from lora_lab.widgets.matrices import picture
 from tests.e2e.conftest import Lab, Watched, watching
 

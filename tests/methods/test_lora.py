@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_lab import LoRA
-from lora_lab.accounting.sites import Site
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import method_class, method_from
+from lora_lab.methods.targets import Site
 
 SITES = [
     Site("layer.0.query", "q", 32, 32),

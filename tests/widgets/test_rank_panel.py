@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from lora_lab.accounting.low_rank import spectrum
 from lora_lab.errors import BadValue, NotFound
+from lora_lab.experiments.low_rank import spectrum
 from lora_lab.widgets import matrices
 from lora_lab.widgets.rank_panel import RankPanel
 from lora_lab.widgets.rank_picture import end_words

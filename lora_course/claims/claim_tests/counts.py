@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from lora_course.claims.claim_tests.base import Case, Finding, experiment, roles, said
-from lora_lab.accounting.low_rank import error_left, spectrum
 from lora_lab.accounting.models import Architecture, architecture_of, zoo_names
-from lora_lab.accounting.parameters import Row
+from lora_lab.accounting.params import Row, params
 from lora_lab.errors import BadValue
+from lora_lab.experiments.low_rank import error_left, spectrum
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 
 COUNTED = "counted by the accountant from the models' configs, here and now"
 ORDERS = ("B A", "A B")

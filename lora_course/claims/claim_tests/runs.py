@@ -26,7 +26,7 @@ from lora_course.claims.claim_tests.printed import (
     printed_in,
     ranks_on_gpt3,
 )
-from lora_lab.accounting.low_rank import error_left
+from lora_lab.experiments.low_rank import error_left
 
 if TYPE_CHECKING:
     from lora_lab.experiments.statistics import Verdict

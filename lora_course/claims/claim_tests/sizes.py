@@ -10,12 +10,12 @@ from lora_course.claims.claim_tests.evidence import published
 from lora_lab.accounting.gpus import STANDING, Card, card, of_size, seconds, usable
 from lora_lab.accounting.memory import Estimate, estimate, longest
 from lora_lab.accounting.models import Architecture, architecture_of, config_of
+from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
 from lora_lab.errors import BadValue
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 from lora_lab.methods.prompt import PromptTuning
 
 PREDICTED = "the accountant's prediction for one training step, in bf16 with AdamW, here and now"

@@ -15,9 +15,9 @@ from lora_course.paper.protocol.sheets import recipes
 from lora_lab.accounting.gpus import UTILISATION, Card, card, seconds, usable
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.models import config_of
+from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
-from lora_lab.methods.params import params
 from lora_lab.training.tasks import Task
 
 CARD = "A100 40 GB"

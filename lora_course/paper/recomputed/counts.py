@@ -12,12 +12,12 @@ from typing import NamedTuple
 from lora_course.paper import Cell, Table, table
 from lora_course.paper.recomputed.base import Recomputed
 from lora_lab.accounting.models import Architecture, architecture_of
+from lora_lab.accounting.params import params
 from lora_lab.methods.base import Method
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 from lora_lab.methods.prompt import PromptTuning
 
 Row = dict[str, Cell]
@@ -45,7 +45,7 @@ def top_layers(top: int) -> Formula:
     """FT-Top2: every weight of the topmost layers, without embeddings and final norm."""
 
     def count(a: Architecture) -> int:
-        return sum(m.parameters * m.each * sum(n >= a.layers - top for n in m.numbers) for m in a.modules)
+        return sum(m.parameters * m.count for m in a.modules if m.layer is not None and m.layer >= a.layers - top)
 
     return Formula(f"the {top} topmost layers", count)
 

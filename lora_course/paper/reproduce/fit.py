@@ -73,5 +73,5 @@ def within(minutes: float, ladder: Iterable[tuple[dict[str, int], float, float]]
 def _layers(model: str, task: Task) -> float:
     """How many layers of the timed one's size the matrices are; a language model's head is one of them."""
     architecture = architecture_of(model, task.num_labels)
-    matrices = sum(m.weight * m.count for m in architecture.modules if m.kind in ("linear", "conv1d"))
+    matrices = sum(m.weight * m.count for m in architecture.modules if m.kind in ("linear", "expert"))
     return float(matrices / LAYER)

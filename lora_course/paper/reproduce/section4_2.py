@@ -15,12 +15,12 @@ from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Ro
 from lora_course.paper.reproduce.table1 import Interval
 from lora_lab.accounting.memory import memory
 from lora_lab.accounting.models import config_of
+from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, forward_backward, prepare
 from lora_lab.errors import BadValue
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 from lora_lab.training.measure import measure, optimizer_of
 
 METHODS = {"full": FullFineTuning(), "LoRA": LoRA(rank=4)}

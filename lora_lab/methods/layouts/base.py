@@ -8,11 +8,11 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lora_lab.accounting.models import HEADS
 from lora_lab.errors import BadValue
 from lora_lab.layers import TrainedCopy
 from lora_lab.methods.attach import adapted_layers
 from lora_lab.methods.base import Method, Report
+from lora_lab.methods.targets import HEADS
 
 PREFIX = "base_model.model."
 # What a config of PEFT may say without a word: each is read here, refused where we do not compute it, or of no weight.

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_lab.accounting.sites import ROLES
 from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import sites_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.layouts.base import PREFIX, Layout, by_module, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.targets import fitting, layer_names, matched, required, shortest_names
+from lora_lab.methods.targets import ROLES
 from lora_lab.methods.trained_factor import TrainedFactor
 from lora_lab.switched import innermost
 

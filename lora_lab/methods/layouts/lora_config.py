@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lora_lab.accounting.sites import ROLES, Site
 from lora_lab.errors import BadValue
 from lora_lab.methods.layouts.targets import matched, required, shortest_names
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.patterns import Matcher
+from lora_lab.methods.targets import ROLES, Site
 
 # Options of PEFT that change what an adapter computes and that we do not have: refused unless they stand at these.
 _PLAIN = {

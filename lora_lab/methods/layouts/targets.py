@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from lora_lab.accounting.sites import ALL_LINEAR, Site, choose
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.layers import is_conv1d
 from lora_lab.methods.patterns import Matcher
+from lora_lab.methods.targets import ALL_LINEAR, Site, choose
 
 
 def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Collection[str] = ()) -> list[str]:

@@ -1,11 +1,9 @@
 """Rank, singular values and energy: how much of a matrix fits through a bottleneck of r numbers. Needs no torch.
 
-Every matrix is a sum of rank-one pictures, a column times a row, the weightiest first:
-
     W = s_1 u_1 v_1^T + s_2 u_2 v_2^T + ...        s_1 >= s_2 >= ... >= 0, the singular values
 
-Stopping after r terms gives the best matrix of rank r there is, and what is lost is the tail of the sum of s_i^2
-(Eckart and Young, 1936, Psychometrika 1, 211-218).
+The first r terms are the best matrix of rank r; what is lost is the tail of the energy, the sum of s_i^2, which is
+also that of all squared entries (Eckart and Young, 1936, Psychometrika 1, 211-218).
 """
 
 from __future__ import annotations
@@ -16,9 +14,8 @@ from lora_lab.errors import BadValue
 
 
 def decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The singular value decomposition W = U diag(s) V^T, without the columns that nothing falls on.
+    """W = U diag(s) V^T. Shapes: (m, n) -> u (m, k), s (k,) falling, vt (k, n), with k = min(m, n).
 
-    Shapes: matrix (m, n); with k = min(m, n): u (m, k), s (k,) falling, vt (k, n).
     Raises: BadValue for what is not a matrix of finite numbers.
     """
     u, s, vt = np.linalg.svd(_checked(matrix), full_matrices=False)
@@ -32,64 +29,45 @@ def spectrum(matrix: np.ndarray) -> np.ndarray:
 
 def truncated(u: np.ndarray, s: np.ndarray, vt: np.ndarray, rank: int) -> np.ndarray:
     """The best matrix of rank r: sum over i <= r of s_i u_i v_i^T, shape (m, n). Raises: BadValue for such a rank."""
-    _fits(s, rank)
+    energy_kept(s, rank)
     return (u[:, :rank] * s[:rank]) @ vt[:rank]
 
 
 def energy_kept(s: np.ndarray, rank: int) -> float:
-    """The share of the energy in the first r terms: sum_{i<=r} s_i^2 / sum_i s_i^2, between 0 and 1.
-
-    The energy, the sum of s_i^2, is also the sum of all squared entries: the Frobenius norm squared.
-    Of a matrix of zeros everything is kept. Raises: BadValue for a rank that s has not.
-    """
-    _fits(s, rank)
+    """The share of the energy in the first r terms, 0 to 1; all of it for a matrix of zeros. Raises: as `truncated`."""
+    if not 0 <= rank <= len(s):
+        raise BadValue(f"rank {rank} cannot be: this matrix has the ranks 0 to {len(s)}")
     return float(_energies(s)[rank])
 
 
 def error_left(s: np.ndarray, rank: int) -> float:
     """The relative error of cutting at r: |W - W_r| / |W| = sqrt(1 - energy kept), in Frobenius norms."""
-    _fits(s, rank)
-    tail, all_of_it = np.square(s[rank:], dtype=float).sum(), np.square(s, dtype=float).sum()
-    return float(np.sqrt(tail / all_of_it)) if all_of_it else 0.0
+    tail, whole = (float(np.square(part, dtype=float).sum()) for part in (s[rank:], s))
+    return float(np.sqrt(tail / whole)) if whole else 0.0
 
 
 def rank_for_energy(s: np.ndarray, share: float) -> int:
     """The smallest rank that keeps at least this share of the energy. Raises: BadValue for a share outside 0 to 1."""
     if not 0 <= share <= 1:
         raise BadValue(f"a share of the energy lies between 0 and 1, not at {share:g}; 90 % is 0.9")
-    enough = _energies(s) >= share - 1e-12  # the sum of all shares is 1 up to rounding
-    return int(np.argmax(enough))
-
-
-def stored(shape: tuple[int, int], rank: int) -> int:
-    """Numbers that two factors of rank r hold in the place of m n: r (m + n)."""
-    rows, columns = shape
-    return rank * (rows + columns)
+    return int(np.argmax(_energies(s) >= share - 1e-12))  # the sum of all shares is 1 up to rounding
 
 
 def shuffled(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
     """The same numbers in random places: as much energy, no structure. What any claim of low rank is held against."""
-    matrix = np.asarray(matrix)
-    return np.random.default_rng(seed).permutation(matrix.ravel()).reshape(matrix.shape)
+    return np.random.default_rng(seed).permutation(np.ravel(matrix)).reshape(np.shape(matrix))
 
 
 def _energies(s: np.ndarray) -> np.ndarray:
     """Shares kept at rank 0, 1, ..., k."""
-    sums = np.concatenate([[0.0], np.cumsum(np.square(s, dtype=float))])
+    sums = np.cumsum([0.0, *np.square(s, dtype=float)])
     return sums / sums[-1] if sums[-1] else np.ones_like(sums)
 
 
 def _checked(matrix: np.ndarray) -> np.ndarray:
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise BadValue(
-            f"a matrix has rows and columns; this has the shape {matrix.shape}: reshape it to two dimensions"
-        )
+        raise BadValue(f"a matrix has rows and columns, and this has the shape {matrix.shape}: give it two dimensions")
     if not np.issubdtype(matrix.dtype, np.number) or not np.isfinite(matrix).all():
         raise BadValue("the matrix holds something that is no finite number; look with np.isfinite(matrix)")
     return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix  # which LAPACK has no routine for
-
-
-def _fits(s: np.ndarray, rank: int) -> None:
-    if not 0 <= rank <= len(s):
-        raise BadValue(f"rank {rank} cannot be: this matrix has the ranks 0 to {len(s)}")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab.accounting.sites import Site, choose, match, roles_of, sites_of_layer
 from lora_lab.errors import BadValue, NotFound
+from lora_lab.methods.targets import Site, choose, match, roles_of, sites_of_layer
 
 GPT2_WIDTHS = {"q": 32, "k": 32, "v": 32}
 

@@ -23,6 +23,8 @@ from lora_lab.errors import BadValue, NotFound, nearest
 
 ROLES = ("q", "k", "v", "o", "gate", "up", "down", "embed")
 ALL_LINEAR = "all-linear"
+# What transformers calls the part of a task's model that no checkpoint brings: it starts random, so it trains.
+HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_outputs")
 _NOT_IN_ALL_LINEAR = ("head", "pooler", "embed")
 
 # The end of a module's path -> its role(s); several roles mean one fused layer, in that order along its outputs.
@@ -55,14 +57,6 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
 PLAIN_FUSED = ("gpt2", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
 
 
-def widths_of(model_type: str, heads: int, kv_heads: int, head_dim: int, intermediate: int) -> dict[str, int]:
-    """Outputs of each role within a fused layer of this kind of model; {} where its order is not known to be plain."""
-    if model_type not in PLAIN_FUSED or not heads:
-        return {}
-    kv = kv_heads * head_dim
-    return {"q": heads * head_dim, "k": kv, "v": kv, "gate": intermediate, "up": intermediate}
-
-
 @dataclass(frozen=True)
 class Site:
     """One place for an adapter: a layer, or the rows of a fused layer's output that have one role.
@@ -88,7 +82,7 @@ class Site:
         return min(self.in_features, self.out_features)
 
     def lora_parameters(self, rank: int) -> int:
-        """Numbers in A and B together: rank (in + out). Source: Hu et al. 2021, section 4.2."""
+        """Numbers in A and B together: rank (in + out). Source: Hu et al. 2021, section 5.1."""
         return rank * (self.in_features + self.out_features)
 
 

@@ -1,0 +1,35 @@
+"""Describe every model of the zoo anew and write `zoo_modules.json`: `python docs/zoo.py`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import astuple, fields
+from itertools import groupby
+from typing import Any
+
+from lora_lab.accounting.models import LAYER, ZOO_MODULES, Architecture, describe, meta_model, zoo_names
+
+
+def plain(a: Architecture) -> dict[str, Any]:
+    """A description as plain values: equal layers that follow each other are one [first, how many, rows], # the number.
+
+    What stands outside the layers is such a one too.
+    """
+    runs: list[list[Any]] = []
+    for layer, group in groupby(a.modules, key=lambda module: module.layer):
+        rows = [[LAYER.sub("#", module.name, count=1), *astuple(module)[1:]] for module in group]
+        if runs and runs[-1][2] == rows:
+            runs[-1][1] += 1
+        else:
+            runs.append([layer or 0, 1, rows])
+    return {field.name: getattr(a, field.name) for field in fields(a)} | {"modules": runs}
+
+
+def main() -> None:
+    """A line for each model."""
+    lines = [f"{json.dumps(name)}: {json.dumps(plain(describe(meta_model(name), name)))}" for name in zoo_names()]
+    ZOO_MODULES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
