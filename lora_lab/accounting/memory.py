@@ -34,7 +34,6 @@ from lora_lab.accounting.models import (
     task_of,
     zoo,
 )
-from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import BYTES, OPTIMIZERS, Setup, bits_per_weight
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
@@ -167,7 +166,7 @@ def trained_by(method: Any, a: Architecture) -> int:
     if method.within and method.name != "bitfit":
         return a.total
     if isinstance(method, LoRA):
-        return params(a, method).trainable
+        return sum(placed.parameters * a.sites[placed.site].count for placed in method.place(list(a.sites)))
     return a.total // 20
 
 
