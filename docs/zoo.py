@@ -1,4 +1,4 @@
-"""Describe every model of the zoo anew and write `zoo_modules.json`: `python docs/zoo.py`."""
+"""Describe every model of the zoo and write `zoo_modules.json`: `python docs/zoo.py`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lora_lab.accounting.models import LAYER, ZOO_MODULES, Architecture, describ
 
 
 def plain(a: Architecture) -> dict[str, Any]:
-    """A description as plain values: equal layers that follow each other are one [first, how many, rows], # the number.
+    """A description as plain values; consecutive equal layers become one [first layer, how many, rows with # for it].
 
-    What stands outside the layers is such a one too.
+    Modules outside the layers are written the same way, as one layer.
     """
     runs: list[list[Any]] = []
     for layer, group in groupby(a.modules, key=lambda module: module.layer):
@@ -26,7 +26,7 @@ def plain(a: Architecture) -> dict[str, Any]:
 
 
 def main() -> None:
-    """A line for each model."""
+    """Write one line per model."""
     lines = [f"{json.dumps(name)}: {json.dumps(plain(describe(meta_model(name), name)))}" for name in zoo_names()]
     ZOO_MODULES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

@@ -1,4 +1,4 @@
-"""Cards to train on: memory, peaks, and what of the memory is left to use. Their figures are in `cards.json`."""
+"""Cards to train on: memory, peak speed, and the memory left for a step. The figures are in `cards.json`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 
-STANDING = "memory"  # where the figures come from: data sheets as remembered, none confirmed
-UTILISATION = 0.40  # share of a card's peak that a well-run training reaches: 30 to 55 % is reported
-FRAGMENTATION = 0.03  # share of the memory that is lost to gaps between tensors; a rule of thumb
-# Bytes: CUDA's context and its libraries' workspaces; what a driver keeps of a card without error correction; a system
-# with a browser, a rule of thumb; Python with torch and transformers (0.36 GiB measured) and a first step's kernels.
+STANDING = "memory"  # source of the figures: data sheets from memory, none confirmed
+UTILISATION = 0.40  # share of a card's peak that good training code reaches: 30 to 55 % is reported
+FRAGMENTATION = 0.03  # share of memory lost to gaps between tensors; a rule of thumb
+# Bytes: CUDA's context and workspaces; the driver's share of a card without error correction; an operating system with
+# a browser (a rule of thumb); Python with torch and transformers (0.36 GiB measured) and the kernels of a first step.
 CONTEXT, DRIVER, SYSTEM, PROCESS = 8 * GIB // 10, 4 * GIB // 10, 3 * GIB, GIB // 2
 
 
 @dataclass(frozen=True)
 class Card:
-    """A place to train, named as its maker writes it: a laptop, desktop or data centre's; its `device` is cuda or cpu.
+    """A graphics card, or a laptop's processor: `where` is laptop, desktop or data centre, `device` cuda or cpu.
 
-    memory   bytes, nominal: the 24 GB of an RTX 4090 are 24 * 2**30
-    seen     bytes as torch reports them: `torch.cuda.get_device_properties(0).total_memory`
-    peaks    10^12 operations a second by dtype, as far as known; none in bf16 where PyTorch emulates it
-    lacks    by dtype, what such a step has to do without, in a sentence
+    memory   nominal bytes: the 24 GB of an RTX 4090 are 24 * 2**30
+    seen     bytes that torch reports: `torch.cuda.get_device_properties(0).total_memory`
+    peaks    10^12 operations per second by dtype, where known; no bf16 where PyTorch emulates it
+    lacks    what the card lacks for a step, by dtype, in a sentence
     """
 
     name: str
@@ -38,28 +38,25 @@ class Card:
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     def peak(self, dtype: str) -> float | None:
-        """Operations a second in fp16, bf16 or fp32; None where it is not known."""
+        """Operations per second in fp16, bf16 or fp32; None if unknown."""
         return self.peaks[dtype] * 1e12 if dtype in self.peaks else None
 
 
 @cache
 def cards() -> tuple[Card, ...]:
-    """All cards, the smallest memory first."""
+    """All cards, smallest memory first."""
     return tuple(_card(**row) for row in read_json(Path(__file__).with_name("cards.json"))["cards"])
 
 
 def _card(name: str, memory: float, seen: float | None = None, **rest: object) -> Card:
-    """A card from sizes in GiB; torch sees all but the driver's part where nothing else is said."""
+    """A card from sizes in GiB. By default torch sees all memory but the driver's share."""
     size = int(memory * GIB)
     kept = 0 if rest.get("device") == "cpu" else DRIVER
     return Card(name, size, int(seen * GIB) if seen else max(0, size - kept), **rest)  # type: ignore[arg-type]
 
 
 def of_size(gigabytes: float) -> Card:
-    """A card of so many GB, as its maker writes them: 24 means 24 GiB. No more is known of it than that.
-
-    Raises: BadValue unless the number is above 0 and at most a million.
-    """
+    """A card known by its nominal memory alone: 24 means 24 GiB. Raises: BadValue unless 0 < gigabytes <= 1,000,000."""
     if not 0 < gigabytes <= 10**6:
         raise BadValue(f"a card's memory must be above 0 GB and at most 1,000,000, not {gigabytes!r}")
     return _card(f"{gigabytes:g} GB card", gigabytes)
@@ -72,9 +69,9 @@ def usable(card: Card) -> int:
 
 
 def card(name: str) -> Card:
-    """The one card that has these words in its name, in any case and order: "4090", "a100 80".
+    """The card with these words in its name, in any case and order: "4090", "a100 80".
 
-    Raises: NotFound when none does, BadValue when several do; both name cards.
+    Raises: NotFound if there is none, BadValue if there are several.
     """
     words = _words(name)
     found = [one for one in cards() if words and words <= _words(one.name)]
@@ -91,10 +88,9 @@ def _words(name: str) -> set[str]:
 
 
 def seconds(flops: float, card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> float:
-    """Seconds that so many floating-point operations of training take: FLOPs / (the card's peak x the share reached).
+    """Seconds of training: FLOPs / (the card's peak x utilization), without loading, validation and waiting for data.
 
-    Loading, validation and waiting for data are not in it.
-    Raises: BadValue for a share outside (0, 1] and where the card's peak in the dtype is not known.
+    Raises: BadValue for a share outside (0, 1], or if the card's peak in this dtype is unknown.
     """
     if not 0 < utilisation <= 1:
         raise BadValue(f"utilisation is a share above 0 and at most 1, not {utilisation!r}")

@@ -25,7 +25,6 @@ from tqdm import tqdm
 from lora_lab.accounting.fit import STEP, Fit, NoFit, Point, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
 from lora_lab.accounting.models import Architecture, architecture_of, config_of, known_config, task_of, zoo
-from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import BYTES, SHARDED, Setup, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
@@ -153,7 +152,7 @@ def trained_by(method: Any, a: Architecture) -> int:
     if method.within and method.name != "bitfit":
         return a.total
     if isinstance(method, LoRA):
-        return params(a, method).trainable
+        return sum(placed.parameters * a.sites[placed.site].count for placed in method.place(list(a.sites)))
     return a.total // 20
 
 

@@ -1,9 +1,9 @@
-"""A model's dimensions and every module that holds parameters, read off transformers' own model without any weights.
+"""A model's dimensions and modules, read from the model that transformers builds, without any weights.
 
     config.json  ->  the model on torch's "meta" device (shapes, no numbers)  ->  Architecture
 
 `zoo.json` holds the configs of well-known models. Their descriptions ship in `zoo_modules.json`, written by
-`python docs/zoo.py`, so that looking one up imports no torch. Nothing is downloaded here.
+`python docs/zoo.py`, so looking one up does not import torch. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 MOST = 10**4  # layers, or experts in a layer: each is built as an object
-LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # a layer's number in a path: a part of it that is all digits
+LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # a layer's number: the part of a path that is all digits
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
 
 @dataclass(frozen=True)
 class Module:
-    """One module of the model, or the experts of a layer, which share a tensor in transformers 5: `count` modules.
+    """A module of the model, or the `count` experts of a layer, which share one tensor in transformers 5.
 
-    name         transformers' path; an expert's number is *
+    name         its path in transformers' model; * stands for an expert's number
     role         q k v o gate up down embed head pooler position norm router other; "q+k+v" for a fused layer
-    kind         linear or embedding, which take an adapter; expert, which is counted as if it did; or other
-    parameters   numbers in one of the `count`, with its bias; a tied weight counts where it stands first
+    kind         linear or embedding: can be adapted; expert: is counted as if it could; other
+    parameters   weight and bias of one module; a tied weight counts at the first module that has it
     """
 
     name: str
@@ -53,28 +53,27 @@ class Module:
 
     @property
     def weight(self) -> int:
-        """Numbers in one weight: in x out."""
+        """Size of the weight: in x out."""
         return self.in_features * self.out_features
 
     @property
     def layer(self) -> int | None:
-        """The number of the layer that holds it; None outside the layers."""
+        """Index of the layer it belongs to; None outside the layers."""
         number = LAYER.search(self.name)
         return int(number.group()) if number else None
 
     @property
     def in_task_head(self) -> bool:
-        """Whether it belongs to the head that a task adds."""
+        """Whether it is part of the head that a task adds."""
         return self.name.split(".")[0] in HEADS
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The dimensions of a model, and its modules in transformers' order.
+    """The dimensions of a model and its modules, in transformers' order.
 
-    Sizes are counted in numbers: `hidden` and `head_dim` per token, `positions` and `vocabulary` in rows (positions
-    0: none are stored or none are said), `experts` per layer (0: dense). `task` is encoder, causal or seq2seq; `widths`
-    are the outputs of each role in a fused layer, {} where its slices cannot be told apart.
+    `task` is encoder, causal or seq2seq. `positions` is the longest input that the config states (0: none), `experts`
+    the number per layer (0: dense), `widths` the outputs of each role in a fused layer ({}: order not known).
     """
 
     name: str
@@ -98,7 +97,7 @@ class Architecture:
 
     @cached_property
     def sites(self) -> dict[Site, Module]:
-        """Every place for an adapter with its module: those of `methods.attach.sites_of`, and each layer's experts."""
+        """Every place for an adapter and its module: those that `methods.attach.sites_of` finds, and the experts."""
         return {
             site: m
             for m in self.modules
@@ -108,7 +107,7 @@ class Architecture:
 
     @property
     def roles(self) -> list[str]:
-        """The roles that a target may name on this model, in the usual order; embeddings are left to code."""
+        """The roles that a panel offers as targets on this model, in the usual order, without embeddings."""
         there = {site.role for site in self.sites}
         return [role for role in ROLES if role in there and role != "embed"]
 
@@ -129,7 +128,7 @@ def zoo_names() -> list[str]:
 
 @cache
 def _shipped(name: str) -> Architecture:
-    """As `docs/zoo.py` wrote it: modules are [first layer, number of layers like it, rows with # for its number]."""
+    """Read what `docs/zoo.py` wrote: modules as [first layer, how many equal layers, rows with # for the index]."""
     values = read_json(ZOO_MODULES)[name]
     layers = ((first + n, rows) for first, times, rows in values["modules"] for n in range(times))
     modules = (Module(row[0].replace("#", str(n)), *row[1:]) for n, rows in layers for row in rows)
@@ -157,7 +156,7 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
 
 @lru_cache(maxsize=64)
 def _described(model: str, num_labels: int | None, config: str) -> Architecture:
-    """Kept while its config stays as it is: a slider asks for the same one again and again."""
+    """Cached while the config is unchanged: a slider asks for the same model again and again."""
     return describe(meta_model(model, num_labels), _name(model))
 
 
@@ -191,14 +190,14 @@ def _name(model: str | Path | Mapping[str, Any]) -> str:
 def _config_file(model: str) -> Path:
     from huggingface_hub import try_to_load_from_cache  # 0.1 s, and only here
 
-    with suppress(OSError, RuntimeError, ValueError):  # too long, of a user unknown here, or with a zero in it: no path
+    with suppress(OSError, RuntimeError, ValueError):  # too long for a path, an unknown ~user, or a null character
         given = Path(model).expanduser()
         file = given / "config.json" if given.is_dir() else given
         if file.is_file():
             return file
         if given.is_dir():
             raise NotFound(f"the folder {model} holds no config.json; give the folder of a model")
-    with suppress(OSError, ValueError):  # not the form of a hub id
+    with suppress(OSError, ValueError):  # not a valid hub id
         cached = try_to_load_from_cache(model, "config.json")
         if isinstance(cached, str):
             return Path(cached)
@@ -212,11 +211,11 @@ def _config_file(model: str) -> Path:
 
 
 def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = None) -> nn.Module:
-    """transformers' model of a config on the meta device: every shape and no numbers, in a fraction of a second.
+    """Build transformers' model of a config on the meta device: all shapes, no data.
 
     model   a name as in `architecture_of`, or the fields of a config.json
-    With `num_labels` a model for sequence classification; else a language model, or an encoder without any head.
-    Raises: NotFound for an unknown name; BadValue, in one sentence, for a config that transformers cannot build.
+    With `num_labels` a model for sequence classification; otherwise a language model, or an encoder without a head.
+    Raises: NotFound for an unknown name; BadValue for a config that transformers cannot build.
     """
     import torch
 
@@ -252,7 +251,7 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
 
 
 def task_of(config: Any) -> str:
-    """seq2seq, causal, or encoder for a model that learned to fill in masked words, or anything else."""
+    """seq2seq, causal, or encoder: a masked language model, or anything else."""
     from transformers.models.auto import modeling_auto as auto
 
     if getattr(config, "is_encoder_decoder", False):
@@ -262,10 +261,7 @@ def task_of(config: Any) -> str:
 
 
 def auto_class(config: Any, *, classify: bool) -> Any:
-    """The class of transformers whose `from_config` builds the model that is counted.
-
-    Raises: BadValue where it has none for sequence classification.
-    """
+    """The auto class of transformers that builds the model. Raises: BadValue if it has no classifier of this type."""
     import transformers
 
     names = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
@@ -281,7 +277,7 @@ def auto_class(config: Any, *, classify: bool) -> Any:
 
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
-    """Whatever transformers raises on the way, a missing package or an impossible value, as one sentence."""
+    """Silence transformers, and re-raise any error (a missing package, an impossible value) as one sentence."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -298,19 +294,16 @@ def _in_one_sentence(name: str) -> Iterator[None]:
 
 
 def describe(model: nn.Module, name: str = "") -> Architecture:
-    """The architecture of a model of transformers' that carries no adapter, on whatever device it is.
-
-    Raises: BadValue for a model without a config of transformers'.
-    """
+    """The architecture of a transformers model without an adapter, on any device. Raises: BadValue without a config."""
     from lora_lab.methods.attach import role_widths
 
     config = own_config(model).get_text_config()
     modules = tuple(_modules(model))
 
     def number(*names: str) -> int:
-        """The first of these that the config states; 0 if none."""
+        """The first of these fields that the config has; 0 if none."""
         for one in names:
-            with suppress(Exception):  # transformers refuses where layers differ, as in Gemma 4's head_dim
+            with suppress(Exception):  # transformers raises where layers differ, as for Gemma 4's head_dim
                 if isinstance(value := getattr(config, one, None), int) and value:
                     return value
         return 0
@@ -334,9 +327,9 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
 
 
 def _modules(model: nn.Module) -> Iterator[Module]:
-    """What each module itself holds: a row for a weight with its bias, others parameter by parameter.
+    """Yield each module's own parameters: a weight together with its bias, any other parameter alone.
 
-    Experts that share a tensor count as their makers count them: gate, up and down of each expert.
+    Experts that share a tensor are counted as their makers do: gate, up and down of each expert.
     """
     from lora_lab.layers import out_by_in, site_kind
 
@@ -350,7 +343,7 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             outputs, inputs = out_by_in(module).shape
             sizes = {"weight": inputs * outputs, "bias": outputs if getattr(module, "bias", None) is not None else 0}
             numbers = sum(size for name, size in sizes.items() if name in new or name not in own)
-            if kind == "embedding":  # a table of `vocabulary` rows: tokens in, vectors out
+            if kind == "embedding":  # the weight has a row per token: tokens in, vectors out
                 inputs, outputs, role = outputs, inputs, role or "embed"
             yield Module(path, role or "other", kind, inputs, outputs, numbers)
             continue
@@ -368,7 +361,7 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             role = "router"
         bias = new.pop("bias").numel() if {"weight", "bias"} <= new.keys() else 0  # counts with its weight
         for name, p in new.items():
-            main = name == "weight"  # of a norm, a router, a convolution, an embedding that does more
+            main = name == "weight"  # of a norm, a router, a convolution, a special embedding
             at = path if main else f"{path}.{name}".removeprefix(".")
             outputs = p.shape[0] if p.dim() else 1
             numbers = p.numel() + bias * main

@@ -1,13 +1,13 @@
-"""What a method trains on a model, counted: in all, for each kind of module, and the bytes that keeping it takes.
+"""Count what a method trains on a model: in total, per kind of module, and in bytes on disk.
 
     full:  d_in d_out            LoRA:  r (d_in + d_out)            break-even:  r* = d_in d_out / (d_in + d_out)
 
-A square layer of d x d has r* = d / 2: below that rank an adapter has fewer numbers than the weight it changes.
-Source: Hu et al. 2021, section 5.1, which counts square layers: 2 d r.
+A square d x d layer has r* = d / 2: below that rank the adapter is smaller than the weight it changes.
+Source: Hu et al. 2021, section 5.1, for square layers: 2 d r.
 
-LoRA is placed on the described sites, exactly as on the real ones, and full fine-tuning trains every row; neither takes
-torch for a model of the zoo. Every other method is attached to the model on the meta device, and what trains there is
-added up.
+LoRA is placed on the sites of the description, as on those of a real model, and full fine-tuning trains every module:
+neither needs torch for a model of the zoo. Any other method is attached to the model on the meta device, and what
+requires a gradient is added up.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ from lora_lab.methods.lora import LoRA
 if TYPE_CHECKING:
     from torch import nn
 
-FP32 = 4  # bytes of a number in an adapter's file, whatever the base's precision
+FP32 = 4  # bytes per number in an adapter file, whatever the precision of the base
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of module, or one slice of a fused one, all `count` of them together.
+    """One kind of module, or one slice of a fused one: all `count` of them together.
 
-    `full` numbers stand in the model, `trained` numbers train because of the method: LoRA's beside the weight, a bias
-    within it. What a method adds of its own (a soft prompt) has full 0. The break-even rank, to two decimals, is None
-    where there is no matrix. Units: numbers.
+    `full` is their parameters in the model, `trained` what the method trains there. What a method adds elsewhere, such
+    as a soft prompt, has full 0. `break_even_rank` has two decimals and is None for what is not a matrix.
     """
 
     name: str
@@ -54,9 +53,9 @@ class Row:
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """How much of a model a method trains. Units: numbers; adapter_bytes in bytes.
+    """How much of a model a method trains, in parameters.
 
-    `total` is the model as it came; `trainable` leaves out the task's `head`, which trains whatever the method.
+    `total` is the model before the method; `trainable` leaves out the task's `head`, which trains with every method.
     """
 
     model: str
@@ -74,7 +73,7 @@ class ParameterCount:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the numbers do not say by themselves, in sentences."""
+        """Caveats, in sentences."""
         experts = sum(row.trained for row in self.modules if ".experts." in row.name)
         if not experts or self.method not in ("lora", "ia3"):
             return ()
@@ -89,20 +88,17 @@ class ParameterCount:
 
 
 def break_even_rank(in_features: int, out_features: int) -> float:
-    """d_in d_out / (d_in + d_out): above this rank LoRA holds more numbers than the weight itself.
-
-    Raises: BadValue for a size below 1.
-    """
+    """d_in d_out / (d_in + d_out): above this rank LoRA is larger than the weight. Raises: BadValue below 1."""
     if in_features < 1 or out_features < 1:
         raise BadValue(f"a weight has at least one input and one output, not {in_features} x {out_features}")
     return in_features * out_features / (in_features + out_features)
 
 
 def params(model: Any, method: Method, num_labels: int | None = None) -> ParameterCount:
-    """The parameters that `method` trains on `model`, in all and for each kind of module.
+    """Count the parameters that `method` trains on `model`, in total and per kind of module.
 
     model   a name of the zoo, a folder, a config.json or its fields, a cached hub id, or a transformers model
-    With `num_labels` it is the model for sequence classification.
+    With `num_labels` the model is the one for sequence classification.
     Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an impossible value.
     """
     if not isinstance(model, str | Path | Mapping | Architecture):
@@ -131,7 +127,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
 
 
 def plain(model: Any, num_labels: int | None = None) -> nn.Module:
-    """A loaded model on the meta device, without the adapter that it may carry."""
+    """A copy of a loaded model on the meta device, without its adapter."""
     from lora_lab.methods.attach import shapes_of, take_out
     from lora_lab.methods.heads import heads_of
 
@@ -148,14 +144,14 @@ def plain(model: Any, num_labels: int | None = None) -> nn.Module:
 def _attached(
     model: nn.Module, method: Method, a: Architecture, trained: Counter[str], added: list[Row]
 ) -> tuple[int, int]:
-    """Attach the method and note what trains where; numbers in the heads, and bytes of the file."""
+    """Attach the method and record what trains where; returns the parameters of the heads and the bytes of the file."""
     from lora_lab.layers import TrainedCopy
     from lora_lab.methods.adapters import file_of
     from lora_lab.methods.attach import own_parameters, switched
 
     known = {module.name for module in a.modules}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LabWarning)  # of what would stay frozen: nothing is trained here
+        warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
         report = method.attach(model)
     for path, part in switched(model):
         at = path.replace(".base_layer", "")
@@ -171,10 +167,10 @@ def _attached(
 
 
 def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
-    """Every kind of module in the model's order, with what trains there: the modules that are alike in all layers.
+    """One row per kind of module, in the model's order: equal modules of different layers share a row.
 
-    trained   numbers by path, "h.0.attn.c_attn[q]" where it is a slice of a fused layer that trains
-    A fused layer stands as its slices where a slice trains. The column `full` sums to the model's total.
+    trained   parameters by path, "h.0.attn.c_attn[q]" for a slice of a fused layer
+    A fused layer is split into its slices if one of them trains. The column `full` sums to the model's total.
     """
     kinds: dict[Module, list[str]] = {}
     for module in a.modules:
@@ -189,7 +185,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
                 width, numbers = a.widths[role], sum(trained.get(name, 0) for name in names)
                 share, rank = full * width // m.out_features, round(break_even_rank(m.in_features, width), 2)
                 rows.append(Row(f"{m.name}[{role}]", role, m.in_features, width, count, share, numbers, rank))
-            full = 0  # it was counted with the slices
+            full = 0  # counted with the slices
         if full or whole:
             even = None if m.kind == "other" else round(break_even_rank(m.in_features, m.out_features), 2)
             rows.append(Row(m.name, m.role, m.in_features, m.out_features, count, full, whole, even))
@@ -197,7 +193,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
 
 
 def _file(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dict[str, tuple[int, ...]]:
-    """Key and shape of every tensor in LoRA's file; a fused layer costs more there than trains: `layouts/lora.py`."""
+    """Key and shape of each tensor in LoRA's file; slices of a fused layer share A and B there (`layouts/lora.py`)."""
     shapes: dict[str, tuple[int, ...]] = {}
     ranks: Counter[str] = Counter()
     for placement in placements:
@@ -218,10 +214,10 @@ def _file(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dic
 
 
 def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> int:
-    """Bytes of a safetensors file with these fp32 tensors: 8 for the header's length, the header, the numbers.
+    """Bytes of a safetensors file with these fp32 tensors: 8 for the header's length, the header, the data.
 
-    The header is JSON, filled with spaces to a multiple of 8; it names each tensor's type, shape and place, in the
-    order of their names. Source: the format's own description.
+    The header is JSON, padded with spaces to a multiple of 8, with each tensor's type, shape and offsets, sorted by
+    name. Source: the safetensors format.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0

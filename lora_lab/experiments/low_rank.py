@@ -1,9 +1,9 @@
-"""Rank, singular values and energy: how much of a matrix fits through a bottleneck of r numbers. Needs no torch.
+"""Rank, singular values and energy: how much of a matrix a product of rank r can hold. Does not need torch.
 
     W = s_1 u_1 v_1^T + s_2 u_2 v_2^T + ...        s_1 >= s_2 >= ... >= 0, the singular values
 
-The first r terms are the best matrix of rank r; what is lost is the tail of the energy, the sum of s_i^2, which is
-also that of all squared entries (Eckart and Young, 1936, Psychometrika 1, 211-218).
+The first r terms are the best approximation of rank r. Its squared error is the tail of the energy, the sum of s_i^2,
+which equals the sum of all squared entries (Eckart and Young, 1936, Psychometrika 1, 211-218).
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def rank_for_energy(s: np.ndarray, share: float) -> int:
 
 
 def shuffled(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The same numbers in random places: as much energy, no structure. What any claim of low rank is held against."""
+    """The same entries in random order: equal energy, no structure. The baseline for any claim of low rank."""
     return np.random.default_rng(seed).permutation(np.ravel(matrix)).reshape(np.shape(matrix))
 
 
 def _energies(s: np.ndarray) -> np.ndarray:
-    """Shares kept at rank 0, 1, ..., k."""
+    """Shares of the energy kept at rank 0, 1, ..., k."""
     sums = np.cumsum([0.0, *np.square(s, dtype=float)])
     return sums / sums[-1] if sums[-1] else np.ones_like(sums)
 
