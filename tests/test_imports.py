@@ -27,7 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
     ],
 )
 def test_torch_is_not_imported_before_it_is_needed(statement):
-    code = f"import sys; {statement}; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    code = (
+        f"import sys; {statement}; print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

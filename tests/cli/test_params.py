@@ -94,7 +94,7 @@ def test_any_config_answers_in_seconds(lora_lab, tmp_path):
 def test_counting_needs_no_torch():
     code = (
         "import sys; from lora_lab import LoRA, params; params('llama-3.1-405b', LoRA());"
-        "print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
