@@ -26,9 +26,9 @@ demo: fetch
 notebooks: .venv/.test fetch
 	$(BIN)/python notebooks/build.py
 
-# The peer in .[bench] may be missing, as it is without a network: its columns then stay empty.
+# The peers in .[bench] may be missing, as they are without a network: their columns then stay empty.
 bench: .venv/.test fetch
-	-@$(BIN)/python -c "import fitcheck" 2>/dev/null || $(BIN)/python -m pip install $(BENCH)
+	-@$(BIN)/python -c "import fitcheck, peft_doctor, torch_preflight" 2>/dev/null || $(BIN)/python -m pip install $(BENCH)
 	$(BIN)/python -m tests.benchmarks
 
 # The reference results of `lora-lab reproduce`: hours, resumable; what ships is results, pictures and report, no runs.

@@ -7,7 +7,7 @@ The rules of c10/cuda/CUDACachingAllocator.cpp, with its default settings:
     larger          it gets a segment of its own, rounded up to 2 MiB
     a free block    the smallest that is large enough is taken, in its own pool; what is left over is split off when it
                     is at least 512 bytes (small pool) or more than 1 MiB (large pool)
-    freeing         joins a block with free neighbors; segments are kept for later
+    freeing         joins a block with free neighbors; segments are kept for later, until `empty_cache`
 
 A real GPU adds its context, workspaces of cuBLAS, and segments given back when memory runs out.
 """
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 MIB = 2**20
 ROUND, SMALL, FAR = 512, MIB, 2**50  # segments lie far apart, so that blocks of different ones never touch
+EMPTY_CACHE = (-1, 0)  # in a history: torch.cuda.empty_cache()
 
 
 class Block(NamedTuple):
@@ -32,7 +33,7 @@ class Block(NamedTuple):
 
 
 class Allocator:
-    """`reserved` is the bytes of all segments so far; `allocated` the bytes in use, rounded up tensor by tensor."""
+    """`reserved` is the bytes of all segments; `allocated` the bytes in use, rounded up tensor by tensor."""
 
     def __init__(self) -> None:
         self.reserved = self.allocated = self.segments = 0
@@ -71,6 +72,13 @@ class Allocator:
             size, address = size + self._remove(before).size, before.address
         self._add(Block(size, address, small, True))
 
+    def empty_cache(self) -> None:
+        """Give back the segments of which no part is in use."""
+        for block in [block for pool in self._pools.values() for block in pool]:
+            if block.address % FAR == 0 and block.address + block.size not in self._starts:
+                self._remove(block)
+                self.reserved -= block.size
+
     def _add(self, block: Block) -> None:
         self._starts[block.address] = self._ends[block.address + block.size] = block
         if block.free:
@@ -84,11 +92,14 @@ class Allocator:
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:
-    """The most bytes reserved over a history of (storage's number, bytes when born or 0 when freed)."""
-    allocator, addresses = Allocator(), dict[int, int]()
+    """The most bytes reserved over a history of (storage's number, bytes when born or 0 when freed) and EMPTY_CACHE."""
+    allocator, addresses, most = Allocator(), dict[int, int](), 0
     for number, size in events:
-        if size:
+        if (number, size) == EMPTY_CACHE:
+            allocator.empty_cache()
+        elif size:
             addresses[number] = allocator.malloc(size)
+            most = max(most, allocator.reserved)
         else:
             allocator.free(addresses.pop(number))
-    return allocator.reserved
+    return most

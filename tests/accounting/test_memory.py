@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lora_lab import LoRA, params
 from lora_lab.accounting import memory as accountant
-from lora_lab.accounting.allocator import Allocator, reserved
+from lora_lab.accounting.allocator import EMPTY_CACHE, Allocator, reserved
 from lora_lab.accounting.memory import memory, quick
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, follow
@@ -210,6 +210,9 @@ def test_the_allocator_reserves_what_a_real_one_would():
     assert reserved([(0, 30 * mib), (0, 0), (1, 10 * mib), (2, 20 * mib)]) == 30 * mib
     # freed neighbors become one block again
     assert reserved([(0, 9 * mib), (1, 9 * mib), (0, 0), (1, 0), (2, 18 * mib)]) == 20 * mib
+    # an emptied cache keeps what is in use, and the segment around it
+    assert reserved([(0, 30 * mib), (0, 0), EMPTY_CACHE, (1, 40 * mib)]) == 40 * mib
+    assert reserved([(0, 9 * mib), (1, 9 * mib), (0, 0), EMPTY_CACHE, (2, 40 * mib)]) == 60 * mib
 
 
 @settings(deadline=None)

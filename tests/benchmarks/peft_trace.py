@@ -1,16 +1,14 @@
-"""A step of PEFT's own layers followed storage by storage, over a model without numbers.
+"""The loop of PEFT's MetaMathQA suite followed storage by storage: PEFT's own layers over a model without numbers.
 
-The model lies on the meta device: shapes, and the same operations. The lab's tracker, GPU kernels and training step are
-used as they are.
+The model lies on the meta device: shapes, and the same operations. Tracker, GPU kernels and allocator are the lab's.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import peft
@@ -19,17 +17,17 @@ from torch import Tensor, nn
 from transformers import masking_utils
 
 from lora_lab.accounting import trace
-from lora_lab.accounting.allocator import reserved
-from lora_lab.accounting.memory import Estimate, of_tracker
+from lora_lab.accounting.allocator import EMPTY_CACHE, reserved
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.tracker import Tracker
 
 
-class Attached:
-    """The method is on the model already."""
+class Followed(NamedTuple):
+    """Bytes allocated at most in the last step, and reserved at most in all."""
 
-    def attach(self, model: nn.Module) -> None:
-        """Nothing to do."""
+    allocated: int
+    reserved: int
 
 
 def peft_model(name: str, config: Mapping[str, Any], setup: Setup) -> nn.Module:
@@ -44,32 +42,31 @@ def peft_model(name: str, config: Mapping[str, Any], setup: Setup) -> nn.Module:
         return peft.get_peft_model(base, kind(task_type="CAUSAL_LM", **fields)).to("meta")
 
 
-def trainable(model: nn.Module) -> int:
-    """Numbers that train."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def follow(model: nn.Module, setup: Setup, lengths: Sequence[int]) -> Followed:
+    """One step a length, in the suite's order; 0 empties the allocator's cache.
 
-
-def follow(model: nn.Module, setup: Setup) -> Estimate:
-    """The peak of the second of two steps, and what the allocator takes for both."""
-    setup = replace(setup, adapter_dtype="auto")  # PEFT has set it already
-    with trace.no_data(setup), _masks(), warnings.catch_warnings():
+    Gradients are dropped when the next step begins, and outputs live until the next ones replace them.
+    """
+    base = sum(p.nbytes for p in model.parameters() if p.dtype == torch.bfloat16)
+    optimizer = trace.optimizer_of([p for p in model.parameters() if p.requires_grad], setup)
+    model.train()
+    masks = mock.patch.object(trace, "_mask", _rows)  # PEFT puts its virtual tokens before these
+    # Of rows of unequal length, as transformers would find out from the values.
+    unequal = mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", return_value=False)
+    with trace.no_data(setup), masks, unequal, warnings.catch_warnings(), Tracker() as tracker:
         warnings.simplefilter("ignore")
-        tracker = trace.follow(model, Attached(), setup)
-    return replace(of_tracker(tracker, "traced", {}, setup), reserved=reserved(tracker.events))
-
-
-@contextmanager
-def _masks() -> Iterator[None]:
-    """Masks as rows of unequal length have them, which transformers would find out from their values."""
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(trace, "_mask", _rows))  # PEFT puts its virtual tokens before these
-        stack.enter_context(mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", _never))
-        yield
+        tracker.events += [(-2, base), (-2, 0)]  # transformers reserves the base's weights in one piece
+        tracker.claim_model(model, lambda name: "model")
+        for seq in lengths:
+            if not seq:
+                tracker.events.append(EMPTY_CACHE)
+                continue
+            tracker.restart()
+            optimizer.zero_grad()
+            outputs = trace.forward_backward(model, replace(setup, seq=seq))  # noqa: F841  # kept
+            optimizer.step()
+    return Followed(max(sum(moment.live) for moment in tracker.moments), reserved(tracker.events))
 
 
 def _rows(setup: Setup, model: nn.Module) -> Tensor:
     return torch.ones(setup.batch, setup.seq, dtype=torch.long, device="meta")
-
-
-def _never(*args: Any, **options: Any) -> bool:
-    return False
