@@ -48,7 +48,7 @@ def follow(model: nn.Module, setup: Setup, lengths: Sequence[int]) -> Followed:
     Gradients are dropped when the next step begins, and outputs live until the next ones replace them.
     """
     base = sum(p.nbytes for p in model.parameters() if p.dtype == torch.bfloat16)
-    optimizer = trace.optimizer_of([p for p in model.parameters() if p.requires_grad], setup)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], foreach=True)
     model.train()
     masks = mock.patch.object(trace, "_mask", _rows)  # PEFT puts its virtual tokens before these
     # Of rows of unequal length, as transformers would find out from the values.
