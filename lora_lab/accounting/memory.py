@@ -41,7 +41,7 @@ EDGES = ("sliding_window", "attention_chunk_size")  # lengths from which on othe
 SHORT = 8  # tokens of the shortest rows that are interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
 LEARNED_POSITIONS = {
-    "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "gpt3": 1024, "opt": 2048,
+    "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
 }  # fmt: skip  # and their length where a config leaves it out
 
 
