@@ -114,6 +114,13 @@ class Fit:
         """(moments, monomials): the sum over labels."""
         return self.coefficients.sum(axis=1)
 
+    def formula(self, row: np.ndarray, rank: int) -> str:
+        """A polynomial in words: "4,194,304 · B·S"."""
+        names = ("", "S", "S²") if self.regime.one_row else ("", "B", "S", "B·S", "B·S²", "S²")
+        values = row[: len(names)] + (rank * row[len(names) :] if self.regime.ranked else 0)
+        said = (f"{n:,.0f} · {name}".rstrip(" ·") for n, name in zip(values, names, strict=True) if n)
+        return " + ".join(said).replace("+ -", "- ")
+
     def pruned(self) -> Fit:
         """Without the moments that another of their phase is never below, at any batch, length and rank."""
         kept: list[int] = []

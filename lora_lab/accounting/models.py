@@ -275,6 +275,18 @@ def auto_class(config: Any, *, classify: bool) -> Any:
     return transformers.AutoModel
 
 
+def check_class(model: Any) -> None:
+    """Raises: BadValue for a loaded model of another class than those that a config is built as."""
+    config = model.config
+    loaders = [
+        auto_class(config, classify=own) for own in ((False, True) if task_of(config) == "encoder" else (False,))
+    ]
+    classes = [loader._model_mapping[type(config)] for loader in loaders]
+    if not isinstance(model, tuple(classes)):
+        said = " or ".join(one.__name__ for one in classes)
+        raise BadValue(f"the memory of a {type(model).__name__} is not known, that of {said} is: give its config.json")
+
+
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
     """Silence transformers, and re-raise any error (a missing package, an impossible value) as one sentence."""
