@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from lora_lab.accounting.fit import STEP, Fit, NoFit, Point, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
 from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
-from lora_lab.accounting.setup import BYTES, SHARDED, Setup, optimizer_states, optimizer_temporaries
+from lora_lab.accounting.setup import SHARDED, Setup, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
 from lora_lab.methods.formats import bits_per_weight
@@ -431,16 +432,11 @@ def largest(
 
 def most(fits: Callable[[int], bool], limit: int | None = None) -> int | None:
     """The largest n >= 1 (and <= limit) for which `fits` holds, if it holds up to some n and no further; else None."""
-    if (limit is not None and limit < 1) or not fits(1):
-        return None
-    low, high = 1, 2
+    high = 1
     while (limit is None or high <= limit) and fits(high):
-        low, high = high, 2 * high
-    high = high if limit is None else min(high, limit + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+        high *= 2
+    beyond = high if limit is None else min(high, limit + 1)
+    return bisect_left(range(beyond), True, lo=high // 2 + 1, key=lambda n: not fits(n)) - 1 or None
 
 
 def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str]) -> str | None:
@@ -459,33 +455,25 @@ def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str
 # ---- generation
 
 
-def cache_bytes(a: Architecture, batch: int, seq: int, dtype: str = "bf16") -> int:
-    """Bytes of the keys and values of `seq` tokens in `batch` rows, prompt and answer together.
-
-    2 L kv_heads head_dim b B S: exact where every layer attends to all of the past.
-    Raises: BadValue for a model that generates nothing, or whose cache holds a latent instead.
-    """
-    if a.task != "causal":
-        raise BadValue(f"{a.name} does not generate token by token; give a causal model such as llama-3-8b")
-    if any(module.name.endswith(".kv_b_proj") for module in a.modules):
-        raise BadValue(f"{a.name} keeps a latent, not keys and values, and its cache is not modeled; try llama-3-70b")
-    return 2 * a.layers * a.kv_heads * a.head_dim * BYTES[dtype] * batch * seq
-
-
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Memory while the last token of `seq` is generated for `batch` rows; a method's adapter is kept unmerged.
 
-    A soft prompt and a prefix stand in the cache before those tokens. The logits are those of one token, B V b, and in
-    fp32 for sampling.
-    Raises: BadValue for what `cache_bytes` refuses, and for sharding.
+    The cache holds the keys and values of all tokens, 2 L kv_heads head_dim b B S, those of a soft prompt or a prefix
+    included: exact where every layer attends to all of the past. The logits are those of one token, B V b, and in fp32
+    for sampling.
+    Raises: BadValue for a model that generates nothing, or whose cache holds a latent instead, and for sharding.
     """
     from lora_lab.accounting import trace  # imports torch
 
     if setup.shard:
         raise BadValue("generation is estimated on one device; leave out shard")
     a, config = architecture_of(model), config_of(model)
+    if a.task != "causal":
+        raise BadValue(f"{a.name} does not generate token by token; give a causal model such as llama-3-8b")
+    if any(module.name.endswith(".kv_b_proj") for module in a.modules):
+        raise BadValue(f"{a.name} keeps a latent, not keys and values, and its cache is not modeled; try llama-3-70b")
     ahead = int(method.settings().get("tokens", 0)) if method is not None else 0
-    cache = cache_bytes(a, setup.batch, setup.seq + ahead, setup.dtype)
+    cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * (setup.seq + ahead)
     logits = setup.batch * a.vocabulary
     terms = (
         *(Term("weights", part, None, size) for part, size in trace.weights(config, method, setup).items()),

@@ -83,10 +83,9 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> set[str]:
 
 
 @contextmanager
-def tracking(
-    model: nn.Module, base: set[str], setup: Setup, labels: dict[Label, int] | None = None
-) -> Iterator[Tracker]:
-    """A tracker over the block that knows the parts of a prepared model."""
+def tracking(model: nn.Module, method: Any, setup: Setup, labels: dict[Label, int] | None = None) -> Iterator[Tracker]:
+    """`prepare`, and over the block a tracker that knows the parts of the model; `labels` of an earlier trace."""
+    base = prepare(model, method, setup)
 
     def part_of(name: str) -> str:
         if name not in base:
@@ -101,10 +100,8 @@ def tracking(
 
 def weights(config: Mapping[str, Any], method: Any, setup: Setup) -> dict[str, int]:
     """Bytes of a model's weights and buffers, by part, its method attached."""
-    with no_data(setup):
-        model = empty(config, setup)
-        with tracking(model, prepare(model, method, setup), setup) as tracker:
-            live = tracker.moments[-1].live
+    with no_data(setup), tracking(empty(config, setup), method, setup) as tracker:
+        live = tracker.moments[-1].live
     return {where: live[i] for (_, where), i in tracker.labels.items() if live[i]}
 
 
@@ -113,11 +110,10 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any = None) -
 
     optimizer   a function of the tensors that train; None for what `setup` says that it keeps, without arithmetic
     """
-    base = prepare(model, method, setup)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    sizes = [(p.numel(), p.element_size(), 1) for p in trained]
-    blank = partial(torch.empty, dtype=torch.uint8, device=trained[0].device)
-    with tracking(model, base, setup) as tracker:
+    with tracking(model, method, setup) as tracker:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        sizes = [(p.numel(), p.element_size(), 1) for p in trained]
+        blank = partial(torch.empty, dtype=torch.uint8, device=trained[0].device)
         made = optimizer(trained) if optimizer else None
         states: list[Tensor] = []
         for _ in range(2):
@@ -220,7 +216,7 @@ def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     was, fields[own] = fields[own], layers
     for name, value in fields.items():
         if isinstance(value, list) and len(value) == was:
-            period = next((p for p in range(1, was) if value[was // 2 :][: -p or None] == value[was // 2 + p :]), was)
+            period = next((p for p in range(1, was) if value[was // 2 : -p] == value[was // 2 + p :]), was)
             fields[name] = [value[i] if i < was else value[was - period + (i - was) % period] for i in range(layers)]
     return fields
 
@@ -233,9 +229,8 @@ def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequenc
     for rank in dict.fromkeys(rank for *_, rank in points):
         with no_data(setup):
             model = empty(config, setup, num_labels)
-            base = prepare(model, replace(method, rank=rank) if rank else method, setup)
-            trained = [p for p in model.parameters() if p.requires_grad]
-            with tracking(model, base, setup, labels) as tracker:
+            with tracking(model, replace(method, rank=rank) if rank else method, setup, labels) as tracker:
+                trained = [p for p in model.parameters() if p.requires_grad]
                 for batch, seq, own_rank in points:
                     if own_rank != rank:
                         continue
