@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from itertools import count
 
 MIB = 2**20
 ROUND, FAR = 512, 2**50  # segments lie far apart, so that blocks of different ones never touch
@@ -26,15 +27,13 @@ class Allocator:
     """`reserved` is the bytes of all segments."""
 
     def __init__(self) -> None:
-        self.reserved = self._made = 0
+        self.reserved = 0
+        self._places = count(FAR, FAR)
         self._segments: dict[int, int] = {}  # address -> bytes, as in the next two
         self._used: dict[int, int] = {}
         self._free: dict[int, int] = {}
         self._ends: dict[int, int] = {}  # where a free block ends -> its address
-        self._pools: dict[bool, list[tuple[int, int]]] = {
-            True: [],
-            False: [],
-        }  # small? -> free (bytes, address), sorted
+        self._pools: tuple[list[tuple[int, int]], ...] = [], []  # large and small free blocks: sorted (bytes, address)
 
     def malloc(self, size: int) -> int:
         """The address of a block of at least so many bytes."""
@@ -47,9 +46,9 @@ class Allocator:
             found = self._take(address)
         else:
             found = 2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
-            self._made, self.reserved = self._made + 1, self.reserved + found
-            address = self._made * FAR
+            address = next(self._places)
             self._segments[address] = found
+            self.reserved += found
         if found - size >= (ROUND if small else MIB + 1):
             self._give(address + size, found - size)
             found = size
