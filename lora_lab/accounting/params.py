@@ -154,8 +154,10 @@ def _attached(
         warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
         report = method.attach(model)
     for path, part in switched(model):
+        if isinstance(part, TrainedCopy):  # a head, which is counted apart
+            continue
         at = path.replace(".base_layer", "")
-        for name, p in [] if isinstance(part, TrainedCopy) else own_parameters(part):
+        for name, p in own_parameters(part):
             inputs = p.shape[0] if p.dim() > 1 else 1
             if p.requires_grad and at in known:
                 trained[at] += p.numel()
