@@ -489,9 +489,6 @@ checks.check_storage(on_disk)
 table([{"model": c.model, "base, MB in bf16": c.total * 2 / 1e6, "adapter, MB in fp32": c.adapter_bytes / 1e6,
         "adapters per base": c.total * 2 // c.adapter_bytes} for c in counts if c.model != "gpt3-175b"])
 
-# %% claim
-assert on_disk(100, 350 * 10**9, 35 * 10**6) == 353_500_000_000  # the paper's 354 GB, in the place of 35 TB
-
 # %% [markdown]
 # The last column says how many adapters fit in the space of one more model. (GPT-3 is left out: its layers are fused,
 # so its file is twice its count.)
