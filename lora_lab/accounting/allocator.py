@@ -16,79 +16,74 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
-from typing import NamedTuple
+from itertools import count
 
 MIB = 2**20
-ROUND, SMALL, FAR = 512, MIB, 2**50  # segments lie far apart, so that blocks of different ones never touch
+ROUND, FAR = 512, 2**50  # segments lie far apart, so that blocks of different ones never touch
 EMPTY_CACHE = (-1, 0)  # in a history: torch.cuda.empty_cache()
 
 
-class Block(NamedTuple):
-    """Part of a segment. Units: bytes."""
-
-    size: int
-    address: int
-    small: bool
-    free: bool
-
-
 class Allocator:
-    """`reserved` is the bytes of all segments; `allocated` the bytes in use, rounded up tensor by tensor."""
+    """`reserved` is the bytes of all segments."""
 
     def __init__(self) -> None:
-        self.reserved = self.allocated = self.segments = 0
-        self._pools: dict[bool, list[Block]] = {True: [], False: []}  # small? -> free blocks, the smallest first
-        self._starts: dict[int, Block] = {}
-        self._ends: dict[int, Block] = {}
+        self.reserved = 0
+        self._places = count(FAR, FAR)
+        self._segments: dict[int, int] = {}  # address -> bytes, as in the next two
+        self._used: dict[int, int] = {}
+        self._free: dict[int, int] = {}
+        self._ends: dict[int, int] = {}  # where a free block ends -> its address
+        self._pools: tuple[list[tuple[int, int]], ...] = [], []  # large and small free blocks: sorted (bytes, address)
 
     def malloc(self, size: int) -> int:
         """The address of a block of at least so many bytes."""
-        size = max(ROUND, -(-size // ROUND) * ROUND)
-        small = size <= SMALL
+        size = -(-size // ROUND) * ROUND
+        small = size <= MIB
         pool = self._pools[small]
-        at = bisect_left(pool, (size,))
+        at = bisect_left(pool, (size, 0))
         if at < len(pool):
-            found = self._remove(pool[at])
+            address = pool[at][1]
+            found = self._take(address)
         else:
-            segment = 2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
-            self.segments, self.reserved = self.segments + 1, self.reserved + segment
-            found = Block(segment, self.segments * FAR, small, True)
-        rest = found.size - size
-        if rest >= ROUND if small else rest > SMALL:
-            self._add(Block(rest, found.address + size, small, True))
-            found = found._replace(size=size)
-        self._add(found._replace(free=False))
-        self.allocated += found.size
-        return found.address
+            found = 2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
+            address = next(self._places)
+            self._segments[address] = found
+            self.reserved += found
+        if found - size >= (ROUND if small else MIB + 1):
+            self._give(address + size, found - size)
+            found = size
+        self._used[address] = found
+        return address
 
     def free(self, address: int) -> None:
         """Give a block back, and join it with its free neighbors."""
-        size, address, small, _ = self._remove(self._starts[address])
-        self.allocated -= size
-        before, behind = self._ends.get(address), self._starts.get(address + size)
-        if behind is not None and behind.free:
-            size += self._remove(behind).size
-        if before is not None and before.free:
-            size, address = size + self._remove(before).size, before.address
-        self._add(Block(size, address, small, True))
+        size = self._used.pop(address)
+        if address + size in self._free:
+            size += self._take(address + size)
+        if address in self._ends:
+            address = self._ends[address]
+            size += self._take(address)
+        self._give(address, size)
 
     def empty_cache(self) -> None:
         """Give back the segments of which no part is in use."""
-        for block in [block for pool in self._pools.values() for block in pool]:
-            if block.address % FAR == 0 and block.address + block.size not in self._starts:
-                self._remove(block)
-                self.reserved -= block.size
+        for address, size in list(self._free.items()):
+            if self._segments.get(address) == size:
+                self._take(address)
+                self.reserved -= self._segments.pop(address)
 
-    def _add(self, block: Block) -> None:
-        self._starts[block.address] = self._ends[block.address + block.size] = block
-        if block.free:
-            insort(self._pools[block.small], block)
+    def _give(self, address: int, size: int) -> None:
+        self._free[address], self._ends[address + size] = size, address
+        insort(self._pool(address), (size, address))
 
-    def _remove(self, block: Block) -> Block:
-        del self._starts[block.address], self._ends[block.address + block.size]
-        if block.free:
-            self._pools[block.small].remove(block)
-        return block
+    def _take(self, address: int) -> int:
+        size = self._free.pop(address)
+        del self._ends[address + size]
+        self._pool(address).remove((size, address))
+        return size
+
+    def _pool(self, address: int) -> list[tuple[int, int]]:
+        return self._pools[self._segments[address - address % FAR] == 2 * MIB]
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:

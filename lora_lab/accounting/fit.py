@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,18 +108,21 @@ class Fit:
     trained: list[list[int]]
     flops: list[float]
 
-    @cached_property
-    def totals(self) -> np.ndarray:
-        """(moments, monomials): the sum over labels."""
-        return self.coefficients.sum(axis=1)
+    def formula(self, row: np.ndarray, rank: int) -> str:
+        """A polynomial in words: "4,194,304 · B·S"."""
+        names = ("", "S", "S²") if self.regime.one_row else ("", "B", "S", "B·S", "B·S²", "S²")
+        values = row[: len(names)] + (rank * row[len(names) :] if self.regime.ranked else 0)
+        said = (f"{n:,.0f} · {name}".rstrip(" ·") for n, name in zip(values, names, strict=True) if n)
+        return " + ".join(said).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
         """Without the moments that another of their phase is never below, at any batch, length and rank."""
         kept: list[int] = []
-        at = self.totals @ self.regime.vector((4, 4096, 64))
+        totals = self.coefficients.sum(axis=1)  # over labels
+        at = totals @ self.regime.vector((4, 4096, 64))
         for i in np.argsort(-at, kind="stable").tolist():
             rivals = [k for k in kept if self.moments[k][0] == self.moments[i][0]]
-            if not (self.totals[rivals] >= self.totals[i]).all(axis=1).any():
+            if not (totals[rivals] >= totals[i]).all(axis=1).any():
                 kept.append(i)
         kept.sort()
         return replace(self, moments=[self.moments[i] for i in kept], coefficients=self.coefficients[kept])

@@ -27,28 +27,12 @@ _ONE_THREAD = threading.RLock()
 
 
 @contextmanager
-def replaced(owner: Any, name: str, ours: Callable[..., Any]) -> Iterator[None]:
-    """Inside the block, `owner.name` is `ours` for this thread; other threads, which may be training, keep theirs.
-
-    A second thread that wants to replace something waits until the first is done.
-    """
-    with _ONE_THREAD:
-        real, here = getattr(owner, name), threading.get_ident()
-
-        def function(*args: Any, **options: Any) -> Any:
-            return (ours if threading.get_ident() == here else real)(*args, **options)
-
-        with mock.patch.object(owner, name, function):
-            yield
-
-
-@contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
     """Inside the block, masks, expert products and quantized weights ask for no values in this thread; with `cuda`,
     attention and dropout keep what they keep on a GPU.
 
     Functions are replaced rather than caught by a mode: checkpointing runs them again inside backward, where function
-    modes are not active.
+    modes are not active. A second thread that wants stand-ins waits until the first is done.
     """
     ours: list[tuple[Any, str, Callable[..., Any]]] = [
         (masking_utils, "find_packed_sequence_indices", lambda position_ids: None),
@@ -58,10 +42,16 @@ def stand_ins(cuda: bool) -> Iterator[None]:
     ]
     if cuda:
         ours += [(F, "dropout", _dropout), (F, "scaled_dot_product_attention", _attention)]
-    with ExitStack() as stack:
+    with _ONE_THREAD, ExitStack() as stack:
         for owner, name, function in ours:
-            stack.enter_context(replaced(owner, name, function))
+            stack.enter_context(mock.patch.object(owner, name, _here(function, getattr(owner, name))))
         yield
+
+
+def _here(ours: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
+    """`ours` in this thread; other threads, which may be training, keep the real one."""
+    here = threading.get_ident()
+    return lambda *args, **options: (ours if threading.get_ident() == here else real)(*args, **options)
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

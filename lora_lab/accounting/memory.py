@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,8 @@ from tqdm import tqdm
 
 from lora_lab.accounting.fit import STEP, Fit, NoFit, Point, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
-from lora_lab.accounting.models import Architecture, architecture_of, config_of, known_config, task_of, zoo
-from lora_lab.accounting.setup import BYTES, SHARDED, Setup, optimizer_states, optimizer_temporaries
+from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
+from lora_lab.accounting.setup import SHARDED, Setup, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
 from lora_lab.methods.formats import bits_per_weight
@@ -114,7 +116,7 @@ def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trac
     name, config = _checked(model, method, setup)
     if not trace:
         with suppress(NoFit):
-            return evaluated(fitted(name, config, method, setup, num_labels), config, method, setup)
+            return predicted(name, config, method, setup, num_labels)
     return traced(config, method, setup, num_labels)
 
 
@@ -127,7 +129,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     """
     name, config = _checked(model, method, setup)
     with suppress(NoFit):
-        return evaluated(fitted(name, config, method, setup, num_labels, make=False), config, method, setup)
+        return predicted(name, config, method, setup, num_labels, make=False)
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + prompt_of(method))
     trained, own = trained_by(method, a), b if method.within else 4  # bytes of a number that trains
@@ -163,27 +165,13 @@ def _checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]
     name = str(model) if isinstance(model, str | Path) and str(model) in zoo() else ""
     config = config_of(model)
     if hasattr(model, "config"):
-        _check_class(model)
+        check_class(model)
     check_length(config, method, setup)
     if name:
         _placed(name, method)
         return name, config
     known = known_config(config)  # which has the defaults of what a config leaves out
     return "", config | {edge: value for edge in EDGES if (value := getattr(known, edge, None))}
-
-
-def _check_class(model: Any) -> None:
-    """Raises: BadValue for a loaded model of another class than those that a config is built as."""
-    import transformers
-
-    names = ("AutoModel", "AutoModelForSequenceClassification")
-    if task_of(model.config) != "encoder":
-        names = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
-    known = [getattr(transformers, name)._model_mapping.get(type(model.config), None) for name in names]
-    classes = [one for one in known if one]
-    if not isinstance(model, tuple(classes)):
-        said = " or ".join(dict.fromkeys(one.__name__ for one in classes))
-        raise BadValue(f"the memory of a {type(model).__name__} is not known, that of {said} is: give its config.json")
 
 
 @lru_cache(maxsize=256)
@@ -200,9 +188,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
     """The fit for a case: shipped, cached, or made now and cached. Raises: NoFit where there is none to be had."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
-    found = _stored(PRESETS / f"{name}.json.gz", key, regime)
-    cached = PRESETS if found else _cache_file(config)
-    found = found or _stored(cached, key, regime)
+    found = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(_cache_file(config), key, regime)
     if found is None and not make:
         raise NoFit("it is not among the stored fits")
     if found is None:
@@ -211,23 +197,18 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
             content: Any = found.to_json()
         except NoFit as reason:
             found, content = reason, {"refused": str(reason)}
+        cached = _cache_file(config)
         with suppress(BadValue):  # a cache that cannot be written is no reason to stop
             write_atomically(cached, packed(_read(cached) | {key: compact(content)}))
+            _stored.cache_clear()
     if isinstance(found, Exception):
         raise found
     return found
 
 
+@lru_cache(maxsize=256)
 def _stored(path: Path, key: str, regime: Regime) -> Fit | Exception | None:
     """A fit of a file, or why there can be none; None where the file has neither."""
-    try:
-        return _parsed(path, path.stat().st_mtime_ns, key, regime)
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=256)
-def _parsed(path: Path, changed: int, key: str, regime: Regime) -> Fit | Exception | None:
     text = _read(path).get(key)
     if text is None:
         return None
@@ -270,13 +251,10 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     prompt, last = prompt_of(method), longest(config) or 0
     low = 32 if not last or last >= 160 else 8
     high = last - prompt if last else 0
-    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]
-    for edge in sorted(edge for edge in edges if edge > 0):  # from it on, a mask is made
-        if setup.seq >= edge:
-            low = max(low, edge)
-        else:
-            high = min(high or edge, edge - 1)
-            break
+    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from them on, a mask is made
+    low = max([low, *(edge for edge in edges if edge <= setup.seq)])
+    above = [edge - 1 for edge in edges if edge > setup.seq]
+    high = min([high, *above] if high else above, default=0)
     ranked = hasattr(method, "rank") and not method.settings().get("rank_pattern")
     return Regime(setup.batch == 1, low, high, ranked)
 
@@ -311,7 +289,7 @@ def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, n
 
         def record(layers: int, points: list[Point]) -> Run:
             try:
-                with traceable(config):
+                with _traceable(config):
                     return trace.record(trace.at_depth(config, layers), method, setup, points, num_labels)
             except LabError as error:
                 if not regime.ranked:
@@ -324,22 +302,25 @@ def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, n
 
 
 @contextmanager
-def traceable(config: Mapping[str, Any]) -> Iterator[None]:
+def _traceable(config: Mapping[str, Any]) -> Iterator[None]:
     """Whatever is raised where a model asks for values, which tensors without data lack, as one sentence."""
     try:
         yield
-    except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
-        kind, why = config.get("model_type"), " ".join(str(error).split())[:120]
-        raise BadValue(
-            f"a step of {kind} cannot be traced without data ({why}); try bert-base, gpt2 or llama-3.2-1b"
-        ) from error
+    except (RuntimeError, TypeError, AttributeError) as error:
+        said = (
+            f"a step of {config.get('model_type')} cannot be traced without data ({' '.join(str(error).split())[:120]})"
+        )
+        raise BadValue(f"{said}; try bert-base, gpt2 or llama-3.2-1b") from error
 
 
 # ---- from moments to an estimate
 
 
-def evaluated(fit: Fit, config: Mapping[str, Any], method: Any, setup: Setup) -> Estimate:
-    """What a fit says of a setup."""
+def predicted(
+    name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2, make: bool = True
+) -> Estimate:
+    """What a fit says of a setup; with `make` one is made where there is none. Raises: as `fitted`."""
+    fit = fitted(name, config, method, setup, num_labels, make)
     rank = method.rank if fit.regime.ranked else 0
     vector = fit.regime.vector((setup.batch, setup.seq, rank))
     weights = [(number + slope * rank, width, count) for number, slope, width, count in fit.trained]
@@ -347,19 +328,9 @@ def evaluated(fit: Fit, config: Mapping[str, Any], method: Any, setup: Setup) ->
     live[:, -2] = sum(count * sum(optimizer_states(number, width, setup)) for number, width, count in weights)
     live[[phase == STEP for phase, _ in fit.moments], -1] = sum(optimizer_temporaries(weights, setup))
     labels = [*fit.labels, ("optimizer", "states"), ("temporaries", STEP)]
-    basis = len(vector) // (1 + fit.regime.ranked)
-    names = ("", "S", "S²") if fit.regime.one_row else ("", "B", "S", "B·S", "B·S²", "S²")
-
-    def formulas(moment: int) -> list[str]:
-        """Each label's polynomial in words: "4,194,304 · B·S"."""
-        rows = fit.coefficients[moment]
-        rows = rows[:, :basis] + (rank * rows[:, basis:] if fit.regime.ranked else 0)
-        parts = ([(value, name) for value, name in zip(row, names, strict=True) if value] for row in rows)
-        said = (" + ".join(f"{value:,.0f}{' · ' if name else ''}{name}" for value, name in part) for part in parts)
-        return [one.replace("+ -", "- ") for one in said]
-
     flops = round(float(np.array(fit.flops) @ vector))
-    return _estimate("predicted", fit.moments, labels, live, config, setup, flops, formulas)
+    said = [] if setup.shard else [fit.formula(row, rank) for row in fit.coefficients[live.sum(axis=1).argmax()]]
+    return _estimate("predicted", fit.moments, labels, live, config, setup, flops, said)
 
 
 def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2) -> Estimate:
@@ -367,7 +338,7 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
     from lora_lab.accounting import trace  # imports torch
     from lora_lab.accounting.allocator import reserved
 
-    with traceable(config), trace.no_data(setup):
+    with _traceable(config), trace.no_data(setup):
         tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
     return replace(of_tracker(tracker, "traced", config, setup), reserved=reserved(tracker.events))
 
@@ -375,7 +346,7 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
 def of_tracker(tracker: Any, mode: str, config: Mapping[str, Any], setup: Setup) -> Estimate:
     """What a tracker has seen of a step."""
     labels, moments = list(tracker.labels), [(m.phase, m.path) for m in tracker.moments]
-    live = np.array([(*m.live, *(0,) * (len(labels) - len(m.live))) for m in tracker.moments], dtype=float)
+    live = tracker.table(tracker.moments)
     found = _estimate(mode, moments, labels, live, config, setup, tracker.flops)
     categories = dict.fromkeys(category for category, _ in labels)
     sums = {c: live[:, [own == c for own, _ in labels]].sum(axis=1).astype(int).tolist() for c in categories}
@@ -391,9 +362,9 @@ def _estimate(
     config: Mapping[str, Any],
     setup: Setup,
     flops: int,
-    formulas: Callable[[int], Sequence[str]] = lambda moment: (),
+    formulas: Sequence[str] = (),
 ) -> Estimate:
-    """The peak of some moments, (moments, labels) bytes, after sharding."""
+    """The peak of some moments, (moments, labels) bytes, after sharding; `formulas` of the first labels."""
     kind = setup.shard.partition(":")[0]
     if kind:
         live = live / np.where([category in SHARDED[kind] for category, _ in labels], setup.devices, 1)
@@ -405,10 +376,9 @@ def _estimate(
     totals = live.sum(axis=1)
     top = int(totals.argmax())
     phases = {p: round(max(t for (q, _), t in zip(moments, totals, strict=True) if q == p)) for p, _ in moments}
-    said = [*(formulas(top) if not kind else ()), *[""] * len(labels)]
     terms = [
-        Term(*label, formula or None, round(value))
-        for label, formula, value in zip(labels, said, live[top], strict=False)
+        Term(label[0], label[1], formula or None, round(value))
+        for label, formula, value in zip_longest(labels, formulas, live[top])
         if round(value)
     ]
     phase, path = moments[top]
@@ -450,27 +420,23 @@ def largest(
     limit      of tokens: what `longest` says
     """
 
+    before = SHORT - 1 if field == "seq" and (limit is None or limit >= SHORT) else 0  # shorter rows: each is traced
+
     def fits(n: int) -> bool:
-        changed: dict[str, Any] = {field: n}
+        changed: dict[str, Any] = {field: n + before}
         return estimated(replace(setup, **changed)).peak <= available
 
-    least = SHORT if field == "seq" and (limit is None or limit >= SHORT) else 1  # shorter rows would each be traced
-    beyond = most(lambda n: fits(n + least - 1), limit and limit - least + 1)
-    return beyond and beyond + least - 1
+    beyond = most(fits, limit and limit - before)
+    return beyond and beyond + before
 
 
 def most(fits: Callable[[int], bool], limit: int | None = None) -> int | None:
     """The largest n >= 1 (and <= limit) for which `fits` holds, if it holds up to some n and no further; else None."""
-    if (limit is not None and limit < 1) or not fits(1):
-        return None
-    low, high = 1, 2
+    high = 1
     while (limit is None or high <= limit) and fits(high):
-        low, high = high, 2 * high
-    high = high if limit is None else min(high, limit + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+        high *= 2
+    beyond = high if limit is None else min(high, limit + 1)
+    return bisect_left(range(beyond), True, lo=high // 2 + 1, key=lambda n: not fits(n)) - 1 or None
 
 
 def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str]) -> str | None:
@@ -489,33 +455,25 @@ def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str
 # ---- generation
 
 
-def cache_bytes(a: Architecture, batch: int, seq: int, dtype: str = "bf16") -> int:
-    """Bytes of the keys and values of `seq` tokens in `batch` rows, prompt and answer together.
-
-    2 L kv_heads head_dim b B S: exact where every layer attends to all of the past.
-    Raises: BadValue for a model that generates nothing, or whose cache holds a latent instead.
-    """
-    if a.task != "causal":
-        raise BadValue(f"{a.name} does not generate token by token; give a causal model such as llama-3-8b")
-    if any(module.name.endswith(".kv_b_proj") for module in a.modules):
-        raise BadValue(f"{a.name} keeps a latent, not keys and values, and its cache is not modeled; try llama-3-70b")
-    return 2 * a.layers * a.kv_heads * a.head_dim * BYTES[dtype] * batch * seq
-
-
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Memory while the last token of `seq` is generated for `batch` rows; a method's adapter is kept unmerged.
 
-    A soft prompt and a prefix stand in the cache before those tokens. The logits are those of one token, B V b, and in
-    fp32 for sampling.
-    Raises: BadValue for what `cache_bytes` refuses, and for sharding.
+    The cache holds the keys and values of all tokens, 2 L kv_heads head_dim b B S, those of a soft prompt or a prefix
+    included: exact where every layer attends to all of the past. The logits are those of one token, B V b, and in fp32
+    for sampling.
+    Raises: BadValue for a model that generates nothing, or whose cache holds a latent instead, and for sharding.
     """
     from lora_lab.accounting import trace  # imports torch
 
     if setup.shard:
         raise BadValue("generation is estimated on one device; leave out shard")
     a, config = architecture_of(model), config_of(model)
+    if a.task != "causal":
+        raise BadValue(f"{a.name} does not generate token by token; give a causal model such as llama-3-8b")
+    if any(module.name.endswith(".kv_b_proj") for module in a.modules):
+        raise BadValue(f"{a.name} keeps a latent, not keys and values, and its cache is not modeled; try llama-3-70b")
     ahead = int(method.settings().get("tokens", 0)) if method is not None else 0
-    cache = cache_bytes(a, setup.batch, setup.seq + ahead, setup.dtype)
+    cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * (setup.seq + ahead)
     logits = setup.batch * a.vocabulary
     terms = (
         *(Term("weights", part, None, size) for part, size in trace.weights(config, method, setup).items()),

@@ -275,6 +275,17 @@ def auto_class(config: Any, *, classify: bool) -> Any:
     return transformers.AutoModel
 
 
+def check_class(model: Any) -> None:
+    """Raises: BadValue for a loaded model of another class than those that a config is built as."""
+    config = model.config
+    kinds = (False, True) if task_of(config) == "encoder" else (False,)
+    known = [auto_class(config, classify=kind)._model_mapping for kind in kinds]
+    classes = [mapping[type(config)] for mapping in known if type(config) in mapping]
+    if not isinstance(model, tuple(classes)):
+        said = " or ".join(one.__name__ for one in classes)
+        raise BadValue(f"the memory of a {type(model).__name__} is not known, that of {said} is: give its config.json")
+
+
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
     """Silence transformers, and re-raise any error (a missing package, an impossible value) as one sentence."""

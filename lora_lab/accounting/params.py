@@ -154,14 +154,15 @@ def _attached(
         warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
         report = method.attach(model)
     for path, part in switched(model):
+        if isinstance(part, TrainedCopy):  # a head, which is counted apart
+            continue
         at = path.replace(".base_layer", "")
         for name, p in own_parameters(part):
-            if p.requires_grad and at in known and not isinstance(part, TrainedCopy):
+            inputs = p.shape[0] if p.dim() > 1 else 1
+            if p.requires_grad and at in known:
                 trained[at] += p.numel()
-            elif p.requires_grad and not isinstance(part, TrainedCopy):
-                inputs = p.shape[0] if p.dim() > 1 else 1
-                outputs = p.numel() // inputs
-                added.append(Row(f"{path}.{name}", method.name, inputs, outputs, 1, 0, p.numel()))
+            elif p.requires_grad:
+                added.append(Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel()))
     tensors, metadata = file_of(model, report)
     return report.head_parameters, safetensors_bytes({key: t.shape for key, t in tensors.items()}, metadata)
 

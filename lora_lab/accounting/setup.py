@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.formats import QUANTISED_BITS
+from lora_lab.methods.options import one_of, whole
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
@@ -65,9 +66,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         for name in ("batch", "seq"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise BadValue(f"{name} must be a whole number of at least 1, not {value!r}")
+            whole(name, getattr(self, name))
         for name, known in KNOWN.items():
             one_of(name, getattr(self, name), known)
         if not 0 <= self.dropout < 1:
@@ -90,16 +89,10 @@ class Setup:
         if not self.shard:
             return 1
         kind, _, n = self.shard.partition(":")
-        one_of("the kind of shard", kind, SHARDED)
+        one_of("the kind of shard", kind, tuple(SHARDED))
         if not (n.isascii() and n.isdecimal()) or int(n) < 1:  # ² is a digit, and no number
             raise BadValue(f"shard is kind:devices, such as fsdp:8, not {self.shard!r}")
         return int(n)
-
-
-def one_of(name: str, value: object, known: Collection[str]) -> None:
-    """Raises: BadValue naming the values there are."""
-    if value not in known:
-        raise BadValue(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
 def optimizer_states(numbers: int, width: int, setup: Setup) -> list[int]:

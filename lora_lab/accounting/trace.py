@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-from lora_lab.accounting.fit import STEP, Depth, NoFit, Point, Run
+from lora_lab.accounting.fit import STEP, Depth, Label, NoFit, Point, Run
 from lora_lab.accounting.kernels import quantise, stand_ins
 from lora_lab.accounting.models import auto_class, known_config, task_of
 from lora_lab.accounting.setup import Setup, optimizer_states, optimizer_temporaries
@@ -27,10 +28,6 @@ from lora_lab.accounting.tracker import Moment, Tracker
 from lora_lab.errors import BadValue
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-DROPOUTS = (
-    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "attention_dropout"),
-    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout_rate", "hidden_dropout", "resid_dropout", "embed_dropout"),
-)  # what families call it
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 CODES = ("packed", "absmax", "scales", "offset")
 
@@ -57,15 +54,14 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
     """The model of a config in the setup's dtype, its dropout set; random weights, see `empty`."""
     known = known_config(config)
     known.use_cache = False
-    for name in DROPOUTS:
-        if hasattr(known, name):
+    for name, value in vars(known).items():
+        if ("dropout" in name or name.endswith("pdrop")) and not isinstance(value, bool):
             setattr(known, name, setup.dropout)
     known.num_labels = num_labels
     if known.is_encoder_decoder and getattr(known, "decoder_start_token_id", None) is None:
         known.decoder_start_token_id = known.pad_token_id  # T5's and BART's own; a bare config leaves it out
     loader = auto_class(known, classify=task_of(known) == "encoder")
-    attention = "sdpa" if loader._model_mapping[type(known)]._supports_sdpa else "eager"
-    made: Any = loader.from_config(known, dtype=DTYPES[setup.dtype], attn_implementation=attention)
+    made: Any = loader.from_config(known, dtype=DTYPES[setup.dtype])
     if not known.is_encoder_decoder:
         made.loss_type = made.loss_type or "ForCausalLM"  # GPT-2's name does not say it, and then it warns
     return made
@@ -87,8 +83,9 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> set[str]:
 
 
 @contextmanager
-def tracking(model: nn.Module, base: set[str], setup: Setup) -> Iterator[Tracker]:
-    """A tracker over the block that knows the parts of a prepared model."""
+def tracking(model: nn.Module, method: Any, setup: Setup, labels: dict[Label, int] | None = None) -> Iterator[Tracker]:
+    """`prepare`, and over the block a tracker that knows the parts of the model; `labels` of an earlier trace."""
+    base = prepare(model, method, setup)
 
     def part_of(name: str) -> str:
         if name not in base:
@@ -96,17 +93,15 @@ def tracking(model: nn.Module, base: set[str], setup: Setup) -> Iterator[Tracker
         coded = name.endswith(CODES) and setup.quantised != "none"
         return f"base in {setup.quantised}" if coded else "base"
 
-    with Tracker(getattr(model.config, "vocab_size", 0)) as tracker:
+    with Tracker(getattr(model.config, "vocab_size", 0), labels) as tracker:
         tracker.claim_model(model, part_of)
         yield tracker
 
 
 def weights(config: Mapping[str, Any], method: Any, setup: Setup) -> dict[str, int]:
     """Bytes of a model's weights and buffers, by part, its method attached."""
-    with no_data(setup):
-        model = empty(config, setup)
-        with tracking(model, prepare(model, method, setup), setup) as tracker:
-            live = tracker.moments[-1].live
+    with no_data(setup), tracking(empty(config, setup), method, setup) as tracker:
+        live = tracker.moments[-1].live
     return {where: live[i] for (_, where), i in tracker.labels.items() if live[i]}
 
 
@@ -115,9 +110,10 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any = None) -
 
     optimizer   a function of the tensors that train; None for what `setup` says that it keeps, without arithmetic
     """
-    base = prepare(model, method, setup)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    with tracking(model, base, setup) as tracker:
+    with tracking(model, method, setup) as tracker:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        sizes = [(p.numel(), p.element_size(), 1) for p in trained]
+        blank = partial(torch.empty, dtype=torch.uint8, device=trained[0].device)
         made = optimizer(trained) if optimizer else None
         states: list[Tensor] = []
         for _ in range(2):
@@ -128,23 +124,13 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any = None) -
                 made.step()
                 states = [v for s in made.state.values() for v in s.values() if isinstance(v, Tensor)]
             else:
-                states = states or [_bytes(n, p) for p in trained for n in optimizer_states(*_size(p), setup)]
-                used = [_bytes(n, trained[0]) for n in optimizer_temporaries([(*_size(p), 1) for p in trained], setup)]
-                tracker.claim(used, "temporaries", STEP)
-                del used
+                states = states or [blank(b) for n, width, _ in sizes for b in optimizer_states(n, width, setup)]
+                tracker.claim([blank(b) for b in optimizer_temporaries(sizes, setup)], "temporaries", STEP)
             tracker.claim(states, "optimizer", "states")
             for p in trained:
                 p.grad = None
             del outputs
     return tracker
-
-
-def _size(p: Tensor) -> tuple[int, int]:
-    return p.numel(), p.element_size()
-
-
-def _bytes(count: int, like: Tensor) -> Tensor:
-    return torch.empty(count, dtype=torch.uint8, device=like.device)
 
 
 def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = None) -> Any:
@@ -230,45 +216,40 @@ def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     was, fields[own] = fields[own], layers
     for name, value in fields.items():
         if isinstance(value, list) and len(value) == was:
-            period = next((p for p in range(1, was) if value[was // 2 :][: -p or None] == value[was // 2 + p :]), was)
+            period = next((p for p in range(1, was) if value[was // 2 : -p] == value[was // 2 + p :]), was)
             fields[name] = [value[i] if i < was else value[was - period + (i - was) % period] for i in range(layers)]
     return fields
 
 
 def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point], num_labels: int = 2) -> Run:
     """Forward and backward of one model at each (batch, tokens, rank), without an optimizer; rank 0: the method's."""
-    stories: list[tuple[dict[Any, int], list[Moment]]] = []
+    labels: dict[Label, int] = {}
+    stories: list[list[Moment]] = []
     numbers, flops = [], []
     for rank in dict.fromkeys(rank for *_, rank in points):
         with no_data(setup):
             model = empty(config, setup, num_labels)
-            base = prepare(model, replace(method, rank=rank) if rank else method, setup)
-            trained = [p for p in model.parameters() if p.requires_grad]
-            with tracking(model, base, setup) as tracker:
+            with tracking(model, replace(method, rank=rank) if rank else method, setup, labels) as tracker:
+                trained = [p for p in model.parameters() if p.requires_grad]
                 for batch, seq, own_rank in points:
                     if own_rank != rank:
                         continue
                     tracker.restart()
                     outputs = forward_backward(model, replace(setup, batch=batch, seq=seq), tracker)
                     tracker.enter(STEP)
-                    stories.append((tracker.labels, tracker.moments))
+                    stories.append(tracker.moments)
                     numbers.append([p.numel() for p in trained])
                     flops.append(tracker.flops)
                     for p in trained:
                         p.grad = None
                     del outputs
-    labels = sorted({label for own, _ in stories for label in own})
     phases = {}
     for phase in ("forward", "backward", STEP):
-        told = [[m for m in moments if m.phase == phase] for _, moments in stories]
+        told = [[m for m in moments if m.phase == phase] for moments in stories]
         ops = [m.op for m in told[0]]
         if any([m.op for m in other] != ops for other in told):
             raise NoFit(f"in {phase} the order of operations depends on batch, length or rank")
-        live = np.zeros((len(points), len(ops), len(labels)))
-        for at, (own, _) in enumerate(stories):
-            columns = [labels.index(label) for label in own]
-            for i, m in enumerate(told[at]):
-                live[at, i, columns[: len(m.live)]] = m.live
+        live = np.array([tracker.table(moments) for moments in told])
         phases[phase] = (ops, [m.path for m in told[0]], live)
     widths = [p.element_size() for p in trained]
-    return Run(labels, phases, widths, np.array(numbers), np.array(flops))
+    return Run(list(labels), phases, widths, np.array(numbers), np.array(flops))

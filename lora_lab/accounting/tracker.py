@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, wraps
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, shape_wrapper
+from torch.utils.flop_counter import flop_registry
 
-CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "temporaries")
-Label = tuple[str, str]  # (category, where)
+from lora_lab.accounting.fit import Label
 
-
-def _addmm_(_: Any, x: Any, y: Any, **more: Any) -> int:
-    return 2 * x[0] * x[1] * y[1]  # type: ignore[no-any-return]
-
-
-# FLOPs of operations by the shapes of their tensors. The lab's LoRA adds in place, which PyTorch's counter leaves out.
-FLOPS = {**flop_registry, torch.ops.aten.addmm_: shape_wrapper(_addmm_)}
+# FLOPs by operation. The lab's LoRA adds in place, which PyTorch's counter leaves out.
+FLOPS = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
 
 
 class Moment(NamedTuple):
@@ -47,10 +42,10 @@ class Tracker(TorchDispatchMode):
     `claim` says what it is for. Its label also names the module it was born in: "model.layers.*.mlp".
     """
 
-    def __init__(self, vocabulary: int = 0) -> None:
+    def __init__(self, vocabulary: int = 0, labels: dict[Label, int] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.vocabulary, self.phase = vocabulary, "build"
-        self.labels: dict[Label, int] = {}
+        self.labels: dict[Label, int] = {} if labels is None else labels  # those of an earlier trace, to go on with
         self.moments: list[Moment] = []
         self.flops = 0
         self.events: list[tuple[int, int]] = []  # (storage's number, bytes) when it is born, (number, 0) when freed
@@ -79,6 +74,10 @@ class Tracker(TorchDispatchMode):
     def restart(self) -> None:
         """Forget the moments and FLOPs so far; what is live stays live."""
         self.moments, self.flops = [], 0
+
+    def table(self, moments: Sequence[Moment]) -> np.ndarray:
+        """Live bytes: (moments, labels)."""
+        return np.array([m.live + (0,) * (len(self.labels) - len(m.live)) for m in moments], dtype=float)
 
     def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
         """Label tensors, whenever they were made; those made before the tracker started count from now on."""
@@ -135,8 +134,7 @@ class Tracker(TorchDispatchMode):
         if size == 0 or (known and not label):
             return
         index = self.labels.setdefault(label or self._label(tensor), len(self.labels))
-        if index == len(self._live):
-            self._live.append(0)
+        self._live += [0] * (len(self.labels) - len(self._live))
         if known:
             _, old, number, reference = known
             self._live[old] -= size

@@ -15,9 +15,9 @@ import psutil
 import torch
 
 from lora_lab.accounting.gpus import FRAGMENTATION, PROCESS
-from lora_lab.accounting.memory import Estimate, largest_model, longest, most, prompt_of, quick
+from lora_lab.accounting.memory import largest_model, longest, most, prompt_of, quick
 from lora_lab.accounting.models import Architecture, architecture_of, config_of, zoo_names
-from lora_lab.accounting.setup import BYTES, Setup
+from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError
 from lora_lab.training import device
@@ -47,26 +47,22 @@ class Need:
     labels: int
     eager: bool
 
-    def estimate(self, batch: int | None = None, seq: int | None = None) -> Estimate:
-        """The step's memory, or that of one with another batch or seq, from a stored fit or as a bound."""
-        setup = replace(self.setup, batch=batch or self.setup.batch, seq=seq or self.setup.seq)
-        return quick(self.model, self.method, setup, num_labels=self.labels)
+    def bytes(self, **changed: Any) -> int:
+        """Bytes that a step takes here: the peak, from a stored fit or as a bound, gaps between tensors, and what is
+        not imported yet.
 
-    def bytes(self, batch: int | None = None, seq: int | None = None) -> int:
-        """Bytes that a step takes here: the peak, gaps between tensors, and what is not imported yet."""
-        setup = replace(self.setup, batch=batch or self.setup.batch, seq=seq or self.setup.seq)
-        found = self.estimate(batch, seq)
-        peak = found.peak + self.scores(setup)
+        changed   fields of the setup, such as another batch
+        """
+        setup, a = replace(self.setup, **changed), self.architecture
+        found = quick(self.model, self.method, setup, num_labels=self.labels)
+        peak, tokens = found.peak, setup.seq + prompt_of(self.method)
+        if self.eager:  # in each layer B heads S S, in fp32 and in the dtype, which a fused kernel does not keep
+            peak += a.layers * setup.batch * a.heads * tokens**2 * (4 + setup.width)
         if found.mode == "bound":  # which is on the safe side already
             return peak
         if setup.device == "cuda":
             return int(peak * (1 + FRAGMENTATION))
         return int(peak * (1 + CPU_GAPS)) + max(0, PROCESS - psutil.Process().memory_info().rss)
-
-    def scores(self, setup: Setup) -> int:
-        """Bytes that eager attention keeps and a fused kernel does not: in each layer B heads S S, in fp32 and in b."""
-        a, tokens = self.architecture, setup.seq + prompt_of(self.method)
-        return a.layers * setup.batch * a.heads * tokens**2 * (4 + BYTES[setup.dtype]) * self.eager
 
 
 def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:

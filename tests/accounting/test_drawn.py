@@ -12,7 +12,7 @@ import pytest
 
 from lora_lab import FullFineTuning, LoRA
 from lora_lab.accounting.fit import NoFit
-from lora_lab.accounting.memory import evaluated, fitted, longest, traced
+from lora_lab.accounting.memory import longest, predicted, traced
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
 from tests.methods.test_peft_counts import TYPES
@@ -51,7 +51,7 @@ def test_drawn_cases_are_predicted_to_the_byte():
     for seed in range(CASES):
         config, method, setup = drawn(seed)
         try:
-            found = evaluated(fitted("", config, method, setup, 2), config, method, setup)
+            found = predicted("", config, method, setup)
         except NoFit as reason:
             refused.append((seed, config["model_type"], str(reason)))
             continue

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from lora_lab import LoRA, PrefixTuning, PromptTuning
-from lora_lab.accounting.memory import cache_bytes, inference
+from lora_lab.accounting.memory import inference
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
-from tests.accounting.conftest import described, real_model, small_config
+from tests.accounting.conftest import real_model, small_config
 
 
 @pytest.mark.parametrize("case", ["gpt2", "llama", "mistral", "qwen2", "qwen3", "phi3"])
@@ -21,7 +21,7 @@ def test_the_cache_of_a_real_model_to_the_byte(case, rows, tokens):
     with torch.no_grad():
         cache = model(torch.ones(rows, tokens, dtype=torch.long), use_cache=True).past_key_values
     held = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
-    assert cache_bytes(described(config), rows, tokens, "fp32") == held
+    assert inference(config, Setup(batch=rows, seq=tokens, dtype="fp32")).categories["cache"] == held
 
 
 def test_the_sum_is_weights_cache_and_one_tokens_logits():
@@ -47,8 +47,8 @@ def test_an_adapter_that_is_not_merged_comes_on_top_and_nf4_shrinks():
 
 @pytest.mark.parametrize("method", [PromptTuning(20), PrefixTuning(20)], ids=lambda m: m.name)
 def test_what_stands_before_the_tokens_is_in_the_cache_too(method):
-    a, setup = architecture_of("llama-3.2-1b"), Setup(batch=3, seq=100)
-    assert inference("llama-3.2-1b", setup, method).categories["cache"] == cache_bytes(a, 3, 120)
+    cached, beside = (inference("llama-3.2-1b", Setup(batch=3, seq=seq), m) for seq, m in ((120, None), (100, method)))
+    assert cached.categories["cache"] == beside.categories["cache"]
 
 
 @pytest.mark.parametrize("name", ["bert-base", "t5-base", "deepseek-v3"])

@@ -11,7 +11,7 @@ from lora_lab import FullFineTuning, LoRA
 from lora_lab.accounting import memory as accountant
 from lora_lab.accounting import trace
 from lora_lab.accounting.fit import Depth, NoFit, Regime
-from lora_lab.accounting.memory import evaluated, fitted, made, memory, traced
+from lora_lab.accounting.memory import made, memory, predicted, traced
 from lora_lab.accounting.setup import Setup
 
 SIZE = {
@@ -45,7 +45,7 @@ LATENT = LoRA(rank=4, targets=("q_b_proj", "kv_b_proj"))
 
 def both(config: dict[str, Any], method: Any, setup: Setup) -> None:
     """The fit and the trace of the very case agree to the byte, term by term. Raises: NoFit where there is no fit."""
-    found = evaluated(fitted("", config, method, setup, 2), config, method, setup)
+    found = predicted("", config, method, setup)
     exact = traced(config, method, setup)
     assert found.categories == exact.categories
     assert found.phases == exact.phases
@@ -84,7 +84,7 @@ def test_a_batch_of_one_row_has_a_fit_of_its_own():
 def test_where_operations_grow_with_the_rows_the_case_itself_is_traced():
     setup = Setup(batch=1, seq=96)
     with pytest.raises(NoFit):
-        fitted("", QWEN3_NEXT, LoRA(rank=2), setup, 2)
+        predicted("", QWEN3_NEXT, LoRA(rank=2), setup)
     assert memory(QWEN3_NEXT, LoRA(rank=2), batch=1, seq=96).mode == "traced"
 
 
