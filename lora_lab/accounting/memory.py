@@ -306,11 +306,12 @@ def _traceable(config: Mapping[str, Any]) -> Iterator[None]:
     """Whatever is raised where a model asks for values, which tensors without data lack, as one sentence."""
     try:
         yield
-    except (RuntimeError, TypeError, AttributeError) as error:
-        said = (
-            f"a step of {config.get('model_type')} cannot be traced without data ({' '.join(str(error).split())[:120]})"
-        )
-        raise BadValue(f"{said}; try bert-base, gpt2 or llama-3.2-1b") from error
+    except LabError:
+        raise
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        said = f"a step of {config.get('model_type')} cannot be traced without data"
+        why = " ".join(str(error).split())[:120]
+        raise BadValue(f"{said} ({why}); try bert-base, gpt2 or llama-3.2-1b") from error
 
 
 # ---- from moments to an estimate

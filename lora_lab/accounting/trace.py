@@ -114,8 +114,7 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any = None) -
         trained = [p for p in model.parameters() if p.requires_grad]
         sizes = [(p.numel(), p.element_size(), 1) for p in trained]
         blank = partial(torch.empty, dtype=torch.uint8, device=trained[0].device)
-        made = optimizer(trained) if optimizer else None
-        states: list[Tensor] = []
+        made, states = optimizer and optimizer(trained), list[Tensor]()
         for _ in range(2):
             tracker.restart()
             outputs = forward_backward(model, setup, tracker)
@@ -137,11 +136,11 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
     """Forward, loss, backward; rows are full, so nothing is padded. What the loop's variables still hold comes back."""
     tell = tracker.enter if tracker else lambda phase: None
     tell("forward")
-    where = next(model.parameters()).device
-    ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=where)
-    classifies = "SequenceClassification" in type(model).__name__
-    labels = torch.zeros(setup.batch, dtype=torch.long, device=where) if classifies else ids.clone()
+    ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
+    labels = ids.new_zeros(setup.batch) if "SequenceClassification" in type(model).__name__ else ids.clone()
     padding = {"attention_mask": _mask(setup, model)} if setup.padded else {}
+    if setup.padded and type(model).__name__.startswith("OPT"):  # which counts positions from a mask of two dimensions
+        padding["position_ids"] = ids.new_zeros(setup.batch, padding["attention_mask"].shape[2])
     outputs = model(input_ids=ids, labels=labels, use_cache=True, **padding) if setup.outputs_kept else None
     loss: Tensor = (outputs or model(input_ids=ids, labels=labels, **padding)).loss
     tell("backward")
