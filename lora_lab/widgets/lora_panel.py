@@ -1,7 +1,7 @@
 """LoRA to scale: one layer with A and B beside it, a whole model as a map, and a toy layer whose numbers flow.
 
-The browser draws and counts (`js/lora_panel.js`); Python sends the shapes of the models' layers. Those of the zoo ship in
-`zoo_layers.json`, written by `python -m lora_lab.widgets.lora_panel`: opening the panel imports no torch.
+The browser draws and counts (`js/lora_panel.js`); Python sends the shapes of the models' layers. Those of the zoo ship
+in `zoo_layers.json`, written by `python -m lora_lab.widgets.lora_panel`, so opening the panel imports no torch.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     Raises: BadValue for an unknown view or an impossible rank; NotFound for an unknown model, layer or target.
     """
 
-    view = T.Unicode("size").tag(sync=True)
+    view = T.Enum(VIEWS, "size").tag(sync=True)
     views = T.List(T.Unicode()).tag(sync=True)
     models = T.Dict().tag(sync=True)  # {name: {"rows": [...]}} as `layers_of` makes them
     model = T.Unicode("").tag(sync=True)
     layer = T.Unicode("").tag(sync=True)
-    d = T.Int(4096).tag(sync=True)
+    d = T.Int(4096, min=1).tag(sync=True)
     rank = T.Int(8).tag(sync=True)
     targets = T.List(T.Unicode()).tag(sync=True)
-    toy_rank = T.Int(2).tag(sync=True)
-    alpha = T.Int(4).tag(sync=True)
+    toy_rank = T.Int(2, min=1, max=4).tag(sync=True)
+    alpha = T.Enum((1, 2, 4, 8), 4).tag(sync=True)
 
     def __init__(
         self, view: str = "size", views: Sequence[str] = VIEWS, *, model: Any = "", layer: str = "", d: int = 4096,
@@ -62,18 +62,17 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         for name in (view, *views):
             if name not in VIEWS:
                 raise BadValue(f"there is no view '{name}': take one of {', '.join(VIEWS)}")
-        own = model if not isinstance(model, str) or (model and model not in zoo_layers()) else None
-        name = model if own is None else architecture_of(own).name or "your model"
-        shown = {name: layers_of(own)} if own is not None else {}
-        for one in zoo_layers() if models is None else dict.fromkeys((*models, *([name] if name and not shown else []))):
-            if one not in zoo_layers():
-                raise NotFound(f"no model '{one}' in the zoo; nearest there: {nearest(one, zoo_layers())}")
-            shown.setdefault(one, zoo_layers()[one])
-        self._own = own  # loaded, or named by a folder
+        named = isinstance(model, str) and (not model or model in zoo_layers())
+        name = model if named else architecture_of(model).name or "your model"
+        offered = dict.fromkeys([*(zoo_layers() if models is None else models), *([name] if named and name else [])])
+        if unknown := [one for one in offered if one not in zoo_layers()]:
+            raise NotFound(f"no model '{unknown[0]}' in the zoo; nearest there: {nearest(unknown[0], zoo_layers())}")
+        shown = {} if named else {name: {"rows": layers_of(model)}}
+        shown |= {one: {"rows": zoo_layers()[one]} for one in offered if one not in shown}
+        self._own = None if named else model
         super().__init__(
-            view=view, views=list(views), models={one: {"rows": rows} for one, rows in shown.items()}, model=name,
-            layer=layer, d=d, rank=rank, targets=list(targets),
-        )  # fmt: skip
+            view=view, views=list(views), models=shown, model=name, layer=layer, d=d, rank=rank, targets=list(targets)
+        )
         m, n = self.shape
         if not 1 <= rank <= min(m, n):
             raise BadValue(f"rank must be 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
@@ -89,23 +88,37 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         for row in self.models[self.model]["rows"]:
             if row["trains"]:
                 layers[row["label"]] = row["out"], row["in"]
-                layers |= {f"{role} of {row['label']}": (wide, row["in"]) for role, wide in row.get("slices", {}).items()}
+            for role, wide in row.get("slices", {}).items():
+                layers[f"{role} of {row['label']}"] = wide, row["in"]
         if self.layer and self.layer not in layers:
             raise NotFound(f"{self.model} has no layer '{self.layer}'; it has {', '.join(layers)}")
         return layers[self.layer or next(iter(layers))]
 
     def counted(self) -> ParameterCount:
-        """What `params` counts for the model, rank and targets that are chosen; the panel shows the same numbers."""
-        own = self._own is not None and self.model == next(iter(self.models))
-        return params(self._own if own else self.model or next(iter(self.models)), LoRA(rank=self.rank, targets=tuple(self.targets)))
+        """What `params` counts for the model, rank and targets that are chosen; the panel shows the same numbers.
+
+        Raises: as `LoRA` and `params`, where no adapter of that rank fits or a target matches nothing.
+        """
+        first = next(iter(self.models))
+        model = self._own if self._own is not None and self.model == first else self.model or first
+        return params(model, LoRA(rank=self.rank, targets=tuple(self.targets)))
 
     def describe(self) -> str:
         """The panel in plain words."""
+        if self.view == "model":
+            name = self.model or next(iter(self.models))
+            rows, where = self.models[name]["rows"], ", ".join(self.targets)
+            total = sum(row["numbers"] for row in rows)
+            trained = self.rank * sum(row["trains"].get(target, 0) for row in rows for target in self.targets)
+            return (
+                f"LoRA to scale: {name} has {total:,} numbers, which stay frozen; LoRA of rank {self.rank:,} on "
+                f"{where} adds {trained:,} ({trained / total:.3%}), which train."
+            )
         m, n = self.shape
         full, trained = m * n, self.rank * (m + n)
         return (
-            f"LoRA to scale: W of {m:,} x {n:,} holds {full:,} numbers and stays frozen; A and B of rank {self.rank:,} hold "
-            f"{trained:,} ({trained / full:.3%}) and train. Stored: W + {trained:,}. Break-even at rank "
+            f"LoRA to scale: W of {m:,} x {n:,} holds {full:,} numbers, which stay frozen; A and B of rank "
+            f"{self.rank:,} add {trained:,} ({trained / full:.3%}), which train. Break-even at rank "
             f"{break_even_rank(n, m):,.0f}."
         )
 
@@ -125,14 +138,14 @@ def layers_of(model: Any) -> list[dict[str, Any]]:
     What no rank fits (norms) is one row, "the rest". All of it comes from `params`.
     """
     architecture = architecture_of(model)
-    rows = {row.name: row for row in params(architecture, LoRA(rank=1, targets=ALL_LINEAR)).modules if row.full}
+    rows = {row.name: row for row in params(architecture, LoRA(rank=1, targets=(ALL_LINEAR,))).modules if row.full}
     trains = {name: {ALL_LINEAR: row.trained} if row.trained else {} for name, row in rows.items()}
     slices: dict[str, dict[str, int]] = {}
     for role in ROLES:
         if not any(role in row.role.split("+") for row in rows.values()):
             continue
         try:
-            found = params(architecture, LoRA(rank=1, targets=role)).modules
+            found = params(architecture, LoRA(rank=1, targets=(role,))).modules
         except NotFound:  # in a fused layer whose order is not known
             continue
         for row in found:

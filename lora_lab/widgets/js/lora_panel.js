@@ -51,7 +51,7 @@ const BODY = `<header><div class="title">LoRA to scale</div>
     <p class="big"></p><p class="words"></p><table class="facts"></table>
   </div>
 </div>
-<details><summary>all numbers of this picture</summary><div class="scrolls" tabindex="0" role="region"
+<details><summary>all numbers of this picture</summary><div class="scrolls" tabindex="0" role="group"
   aria-label="all numbers of this picture"><table></table></div></details>`;
 
 function start(p) {
@@ -314,7 +314,7 @@ function start(p) {
     },
   };
 
-  p.one("details").addEventListener("toggle", () => p.one("details").open && p.fill({ "details table": now.table() }));
+  p.one("details").addEventListener("toggle", () => now.table && fillTable(now.table));
   const svg = p.one(".picture svg");
   const rowAt = (target) => Number(target.closest("[data-row]")?.dataset.row ?? -1);
   svg.addEventListener("pointermove", ({ target, buttons }) => {

@@ -8,7 +8,7 @@
 //          value. `draw()` writes the picture with `p.picture` and the rest with `p.fill`, and returns the conclusion in
 //          words, which a screen reader hears once they stand still.
 
-import CSS from "./panel.css";
+import PANEL_CSS from "./panel.css";
 import { nearest, pastRepeats } from "./controls.js";
 import { clamp, plain } from "./format.js";
 import { followPage } from "./theme.js";
@@ -20,7 +20,7 @@ export function panel({ title, css = "", traits, body, start }) {
   function render({ model, el }) {
     const host = document.createElement("div");
     const root = host.attachShadow({ mode: "open" });
-    const card = document.createElement("section");
+    const card = document.createElement("div");
     const still = matchMedia("(prefers-reduced-motion: reduce)");
     const stops = new Map(); // of the sliders, by name
     let pressed = false; // whether a pointer is down on the card
@@ -36,7 +36,7 @@ export function panel({ title, css = "", traits, body, start }) {
     card.setAttribute("role", "group");
     card.setAttribute("aria-label", title);
     card.innerHTML = `${body}<div class="spoken" role="status"></div>`;
-    root.innerHTML = `<style>${CSS}${css}</style>`;
+    root.innerHTML = `<style>${PANEL_CSS}${css}</style>`;
     root.append(card);
 
     const one = (selector) => card.querySelector(selector);
