@@ -100,8 +100,8 @@ class Panel(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         data = {**data, "text/plain": self.describe()}
-        if headless():  # `make notebooks` takes a picture of it, and the site shows it
-            data[MIME] = self.snapshot()
+        if headless():  # `make notebooks` takes a picture of it, and the site shows it; on one line of the file
+            data[MIME] = json.dumps(self.snapshot(), separators=(",", ":"))
         return data, metadata
 
 
@@ -117,6 +117,11 @@ def scripts(snapshots: list[dict[str, Any]]) -> str:
     files = {one["panel"]: one["file"] for one in snapshots}
     host = (JS / "host.js").read_text(encoding="utf-8")
     return "\n".join([host, *(classic(file, name) for name, file in files.items())])
+
+
+def data_script(name: str, value: Any) -> str:
+    """A large value in a script of its own: a trait that is {"data": name, "src": file} is read from it when needed."""
+    return f"labHost.data({json.dumps(name)}, {json.dumps(value, separators=(',', ':'))});\n"
 
 
 def page(*snapshots: dict[str, Any], title: str = "lora_lab", dark: bool = False) -> str:

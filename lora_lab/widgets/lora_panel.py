@@ -25,6 +25,7 @@ from lora_lab.widgets.base import Panel
 VIEWS = ("size", "model", "start", "steps", "merge", "swap")
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ALL_LINEAR = "all-linear"
+FIRST = "llama-3-8b"  # the model that is shown where none was chosen
 ZOO_LAYERS = Path(__file__).with_name("zoo_layers.json")
 GROUPS = {
     "q": "attention", "k": "attention", "v": "attention", "o": "attention", "gate": "feed-forward",
@@ -94,19 +95,24 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             raise NotFound(f"{self.model} has no layer '{self.layer}'; it has {', '.join(layers)}")
         return layers[self.layer or next(iter(layers))]
 
+    @property
+    def _shown(self) -> str:
+        """The model of the view "model"."""
+        return self.model or (FIRST if FIRST in self.models else next(iter(self.models)))
+
     def counted(self) -> ParameterCount:
         """What `params` counts for the model, rank and targets that are chosen; the panel shows the same numbers.
 
         Raises: as `LoRA` and `params`, where no adapter of that rank fits or a target matches nothing.
         """
         first = next(iter(self.models))
-        model = self._own if self._own is not None and self.model == first else self.model or first
+        model = self._own if self._own is not None and self.model == first else self._shown
         return params(model, LoRA(rank=self.rank, targets=tuple(self.targets)))
 
     def describe(self) -> str:
         """The panel in plain words."""
         if self.view == "model":
-            name = self.model or next(iter(self.models))
+            name = self._shown
             rows, where = self.models[name]["rows"], ", ".join(self.targets)
             total = sum(row["numbers"] for row in rows)
             trained = self.rank * sum(row["trains"].get(target, 0) for row in rows for target in self.targets)

@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lora_lab.errors import NotFound
+from PIL import Image, ImageChops  # comes with matplotlib
+
+from lora_lab.errors import Failed, NotFound
 from lora_lab.widgets.base import page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--hide-scrollbars", "--force-prefers-reduced-motion", "--virtual-time-budget=2000",
+)  # fmt: skip
+TALLEST = 2400  # CSS pixels; what a panel has below is cut off
+COLORS = 128
 
 
-def stills(
-    snapshots: Iterable[dict[str, Any]], *, width: int = 1000, dark: bool = False, scale: float = 1.5
-) -> list[bytes]:
-    """A PNG of each panel, from `Panel.snapshot()`.
+def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, scale: float = 1.5) -> bytes:
+    """A PNG of a panel, from `Panel.snapshot()`.
 
     width   of the panel in CSS pixels; scale: pixels of the picture for each
-    Raises: NotFound where chromium or playwright is missing.
+    Raises: NotFound where there is no chromium; Failed where it takes no picture.
     """
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        raise NotFound("pictures of panels are taken by playwright: pip install playwright") from None
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise NotFound("pictures of panels are taken by chromium, and there is none: install it, or google-chrome")
-    taken = []
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=list(FLAGS))
-        view = chromium.new_page(
-            viewport={"width": width + 24, "height": 900}, device_scale_factor=scale, reduced_motion="reduce"
-        )
-        for snapshot in snapshots:
-            file = Path(folder, "panel.html")
-            file.write_text(page(snapshot, dark=dark), encoding="utf-8")
-            view.goto(file.as_uri())
-            card = view.locator(".lab-panel .card")
-            card.wait_for()
-            view.wait_for_timeout(100)  # the page is laid out, and the panel drawn at its real width
-            taken.append(card.screenshot())
-        chromium.close()
-    return taken
+    with tempfile.TemporaryDirectory() as folder:
+        shown, taken = Path(folder, "panel.html"), Path(folder, "panel.png")
+        shown.write_text(page(snapshot, dark=dark), encoding="utf-8")
+        window = (f"--window-size={width + 24},{TALLEST}", f"--force-device-scale-factor={scale}")
+        command = [browser, *FLAGS, *window, f"--user-data-dir={folder}/profile", f"--screenshot={taken}"]
+        done = subprocess.run([*command, shown.as_uri()], capture_output=True, text=True, timeout=120)
+        if not taken.is_file():
+            raise Failed(f"{browser} took no picture of {snapshot['panel']}: {done.stderr[-300:].strip()}")
+        picture = Image.open(taken).convert("RGB")
+    paper = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
+    card = picture.crop(ImageChops.difference(picture, paper).getbbox())
+    file = io.BytesIO()
+    card.quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return file.getvalue()

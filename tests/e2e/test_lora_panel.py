@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from lora_lab import LoRA, LoRAPanel, params
+from lora_lab.widgets.base import data_script
 from lora_lab.widgets.base import page as page_of
 from lora_lab.widgets.lora_panel import VIEWS
+from lora_lab.widgets.still import still
 from tests.e2e.conftest import Lab, Watched, write_notebook
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
@@ -26,6 +30,11 @@ STEPS = """e => Array.from({ length: 40 }, (_, step) => {
     e.dispatchEvent(new Event('input', { bubbles: true }));
     return Number(e.getRootNode().host.dataset.milliseconds);
 })"""
+FOCUSED = """() => {
+    const e = document.activeElement.shadowRoot?.activeElement ?? document.activeElement;
+    const shown = e.type === 'radio' || e.type === 'checkbox' ? e.parentElement : e; // its label is what is seen
+    return [e.name || e.tagName, parseFloat(getComputedStyle(shown).outlineWidth)];
+}"""
 NOTEBOOK = """
 import ipywidgets as W
 from lora_lab import LoRAPanel
@@ -159,7 +168,7 @@ def test_the_gathered_patch_is_dropped_on_w_by_hand_and_by_key(pages: Pages) -> 
     view.mouse.up()
     expect(panel.locator(".gathered")).to_contain_text("32 of these cover W")
     assert box_of(patch)["x"] == pytest.approx(w["x"], abs=1.5)
-    lift = panel.get_by_role("button", name="lift the patch off")
+    lift = panel.get_by_role("button", name="lift the patch off W")
     lift.press("Enter")
     expect(panel.locator(".gathered")).to_contain_text("drag it onto W")
 
@@ -255,3 +264,34 @@ def test_in_a_notebook_python_hears_and_is_heard(watched: Watched, lab: Lab) -> 
     page.keyboard.press("Shift+Enter")
     expect(panel.locator(".big")).to_contain_text("16×")
     assert not watched.elsewhere
+
+
+def test_tab_goes_through_every_control_each_seen_when_it_has_the_focus(pages: Pages) -> None:
+    view = pages.open(LoRAPanel("model", model="llama-3-8b", models=MODELS))
+    seen = []
+    for _ in range(13):
+        view.keyboard.press("Tab")
+        seen.append(view.evaluate(FOCUSED))
+    names = [name for name, _ in seen]
+    assert names == ["view", "model", *["targets"] * 8, "rank", "drop", "SUMMARY"]
+    assert all(outline >= 2 for _, outline in seen)
+
+
+def test_a_large_value_comes_from_a_script_beside_the_page(pages: Pages, tmp_path: Path) -> None:
+    panel = LoRAPanel(d=64, models=MODELS)
+    snapshot = panel.snapshot()
+    (tmp_path / "layers.js").write_text(data_script("layers", snapshot["state"]["models"]), encoding="utf-8")
+    snapshot["state"] |= {"models": {"data": "layers", "src": "layers.js"}, "model": "gpt2"}
+    (tmp_path / "page.html").write_text(page_of(snapshot), encoding="utf-8")
+    view = pages.browser.new_page()
+    view.goto((tmp_path / "page.html").as_uri())
+    expect(panel_of(view).locator(".facts")).to_contain_text("2,304 × 768")
+    view.close()
+
+
+def test_a_still_is_the_panel_as_it_is(browser: Browser) -> None:
+    wide, narrow = still(LoRAPanel(models=MODELS).snapshot()), still(LoRAPanel("swap").snapshot(), width=360, dark=True)
+    pixels = [np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float) for png in (wide, narrow)]
+    assert [image.shape[1] for image in pixels] == [1500, 540]
+    assert pixels[0].mean() > 200 > 60 > pixels[1].mean()
+    assert max(len(wide), len(narrow)) < 120_000

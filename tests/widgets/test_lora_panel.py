@@ -100,10 +100,9 @@ def test_what_cannot_be_is_said(given: dict, error: type[Exception], words: str)
 def test_a_notebook_that_is_built_keeps_what_a_page_needs():
     data, _ = LoRAPanel(rank=16)._repr_mimebundle_()
     assert data["text/plain"].startswith("LoRA to scale: W of 4,096 x 4,096")
-    snapshot = data[MIME]
+    snapshot = json.loads(data[MIME])
     assert (snapshot["panel"], snapshot["file"], snapshot["state"]["rank"]) == ("LoRAPanel", "lora_panel.js", 16)
     assert not [name for name in snapshot["state"] if name.startswith("_")]
-    assert snapshot == json.loads(json.dumps(snapshot))
 
 
 def test_a_subclass_is_shown_by_the_same_file():

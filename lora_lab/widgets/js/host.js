@@ -37,6 +37,7 @@
     const heard = new Map();
     const listeners = (event) => heard.get(event) ?? heard.set(event, new Set()).get(event);
     return {
+      kernel: false,
       get: (name) => values.get(name),
       set(name, value) {
         if (Object.is(values.get(name), value)) return;

@@ -8,7 +8,7 @@ import { squarify } from "./treemap.js";
 
 const FP32 = 4; // bytes of a number in an adapter's file
 const BF16 = 2; // and of one in most base models'
-const SEEN = 2; // pixels that a sliver has at least, or nobody would see it; the gathered patch is to scale
+const SEEN = 2; // pixels that a sliver has at least, or nobody would see it; the patch is to scale
 const ROWS = 7; // of the table beside the picture
 
 /** What LoRA of a rank trains where on a model: its rows with `trained`, and the sums. Counts are exact. */
@@ -73,7 +73,7 @@ export function drawModel(full, model, counts, patch, over) {
     const kind = `tile${can ? " can" : ""}${over === item.at ? " over" : ""}`;
     parts.push(group(inner, `class="${kind}" data-row="${item.at}"`));
   }
-  const words = ["all adapters, gathered", "drag it onto the model", "the model"];
+  const words = ["all A and B in one patch", "drag it onto the model", "the model"];
   const gathered = drawPatch([left, 0, width, height], counts.share, patch, words);
   if (counts.trained) parts.push(gathered.svg);
   return { svg: parts.join(""), height: height + 16, onto: gathered.onto };
@@ -82,7 +82,7 @@ export function drawModel(full, model, counts, patch, over) {
 /** The layers of a block as faint lines, where there is room for them. */
 function layers([x, y, w, h], many) {
   const long = Math.max(w, h);
-  if (many < 2 || long / many < 4) return "";
+  if (many < 2 || long / many < 5) return "";
   const cuts = Array.from({ length: many - 1 }, (_, i) => ((i + 1) * long) / many);
   const path = cuts.map((at) => (w >= h ? `M${(x + at).toFixed(1)} ${y}v${h}` : `M${x} ${(y + at).toFixed(1)}h${w}`));
   return `<path d="${path.join("")}" class="cuts"/>`;
@@ -108,7 +108,7 @@ function names([x, y, w, h], row) {
 export function tellRow(row) {
   if (!row) {
     return `Area is numbers: choose a block to put an adapter on it, or to take it off. The blue slivers are at least
-      ${SEEN} pixels wide; gathered, they are to scale.`;
+      ${SEEN} pixels wide; in one patch they are to scale.`;
   }
   const name = `<b>${escape(row.label)}</b>`;
   if (!row.in) return `${name}: ${count(row.numbers)} numbers, to which LoRA adds nothing.`;

@@ -24,6 +24,7 @@ const CONTROLS = {
 };
 CONTROLS.steps = CONTROLS.merge = CONTROLS.start;
 const TARGETS = ["q", "k", "v", "o", "gate", "up", "down", "all-linear"];
+const FIRST = "llama-3-8b"; // the model that is shown where none was chosen; as in lora_panel.py
 const WIDTHS = octaves(64, 16384);
 
 const CURVE = `<div class="curve drawn"><svg role="img"></svg></div>`;
@@ -63,7 +64,7 @@ function start(p) {
   // ---- what follows from what was chosen
 
   const names = () => Object.keys(p.get("models"));
-  const modelName = () => (names().includes(p.get("model")) ? p.get("model") : names()[0]);
+  const modelName = () => [p.get("model"), FIRST].find((name) => names().includes(name)) ?? names()[0];
 
   /** The layers of a model that can be looked at: [label, outputs, inputs]; a fused one also slice by slice. */
   function layersOf(model) {
@@ -142,10 +143,10 @@ function start(p) {
     offerModels("a square layer of your own", p.get("models")[p.get("model")] ? p.get("model") : "");
     choices("layer", layer.layers.map(([label, m, n]) => [label, `${label}: ${count(m)} × ${count(n)}`]), layer.layer);
     if (!layer.layer) p.slide("d", { values: WIDTHS, value: p.get("d"), words: count(p.get("d")) });
-    showRank(ranks, layer.r, size.share, "of W");
+    showRank(ranks, layer.r, size.share, "W");
     drawn = drawSize(p.width(), size, ui);
     p.picture(drawn.svg, drawn.height, `W, ${count(size.m)} by ${count(size.n)}, with A above it and B beside it, ${count(size.r)}
-      thick, to scale. Gathered, A and B would cover ${percent(Math.min(1, size.share))} of W.`);
+      thick, to scale. In one patch, A and B would cover ${percent(Math.min(1, size.share))} of W.`);
     const chart = drawCurve(p.width(".curve"), size, ranks);
     p.picture(chart.svg, chart.height, `Numbers over the rank: A and B together rise from ${count(size.m + size.n)}
       at rank 1 and reach the ${count(size.full)} of W at rank ${about(size.even)}.`, ".curve svg");
@@ -164,7 +165,7 @@ function start(p) {
       box.outerHTML = switches("targets", "adapt", roles.map((role) => [role, role])).replace("<fieldset", `<fieldset data-roles="${wanted}"`);
     }
     p.check("targets", targets);
-    showRank(ranks, counts.rank, counts.share, "of the model");
+    showRank(ranks, counts.rank, counts.share, "the model");
     drawn = drawModel(p.width(), model, counts, ui, ui.over);
     p.picture(drawn.svg, drawn.height, `${name} as a map in which area is numbers. Adapters on ${targets.join(", ")} of rank
       ${count(counts.rank)} take ${percent(counts.share)} of it.`);
@@ -202,9 +203,9 @@ function start(p) {
   }
 
   function showRank(ranks, rank, share, whole) {
-    const words = `rank ${count(rank)}, ${percent(share)} ${whole}`;
+    const words = `rank ${count(rank)}, ${percent(share)} of ${whole}`;
     p.slide("rank", { values: ranks, value: rank, words: count(rank), spoken: words });
-    p.one("button[name=drop]").textContent = ui.dropped ? "lift the patch off" : "drop the patch on";
+    p.one("button[name=drop]").textContent = `${ui.dropped ? "lift the patch off" : "drop the patch on"} ${whole}`;
   }
 
   function offerModels(none, chosen) {

@@ -40,7 +40,7 @@ export function drawSize(width, size, patch) {
     height = Math.max(height, cy + R + 26);
     parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick, r));
   }
-  const gathered = drawPatch([x, y, w, h], share, patch, ["A and B, gathered", "drag it onto W", "W"]);
+  const gathered = drawPatch([x, y, w, h], share, patch, ["A and B in one patch", "drag it onto W", "W"]);
   parts.push(gathered.svg, ruler(x, y + h + 26, n, scale, w));
   if (w > 120 && h > 90) {
     parts.push(text(x + 14, y + 30, "W", "m halo"), text(x + 14, y + 49, `${count(m)} × ${count(n)}`, "soft halo"));

@@ -46,6 +46,7 @@ export function panel({ title, css = "", traits, body, start }) {
       get: (name) => model.get(name) ?? traits[name],
       width: (selector = ".picture") => widths.get(one(selector)),
       dark: () => card.classList.contains("dark"),
+      kernel: model.kernel !== false, // false on a page: nothing can be computed there that this file does not compute
 
       /** Set traits together: one redraw. A kernel hears of them when the drag ends. */
       set(values) {
