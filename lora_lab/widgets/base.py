@@ -54,7 +54,7 @@ def module(file: str) -> str:
 
 def classic(file: str, name: str) -> str:
     """The same as a classic script, which a page opened as a file may run: `labPanels[name]` for `js/host.js`."""
-    text = module(file).replace("export default ", f"globalThis.labPanels.{name} = ")
+    text = re.sub("^export default ", f"globalThis.labPanels.{name} = ", module(file), flags=re.M)
     return f"(() => {{\n{text}}})();\n"
 
 
