@@ -67,8 +67,9 @@ export function drawModel(full, model, counts, patch, over) {
     const box = [left + x, y, w, h];
     const adapted = row.trained > 0;
     const inner = [rect(...box, "block frost"), layers(box, row.count)];
-    if (adapted) inner.push(sliver(box, row.trained / row.numbers));
-    inner.push(outline(...box, "rim"), ...names(box, row));
+    const thin = adapted ? sliver(box, row.trained / row.numbers) : null;
+    if (adapted) inner.push(rect(...thin, "train"));
+    inner.push(outline(...box, "rim"), ...names(box, thin ?? [x, y, 0, 0], row));
     const can = Object.keys(row.trains).length > 0;
     const kind = `tile${can ? " can" : ""}${over === item.at ? " over" : ""}`;
     parts.push(group(inner, `class="${kind}" data-row="${item.at}"`));
@@ -88,19 +89,25 @@ function layers([x, y, w, h], many) {
   return `<path d="${path.join("")}" class="cuts"/>`;
 }
 
-/** A and B of a block in the block's own scale, along its shorter side. */
+/** Where A and B of a block lie, in the block's own scale, along its shorter side: [x, y, w, h]. */
 function sliver([x, y, w, h], share) {
   const part = Math.min(1, share);
-  return w >= h ? rect(x, y, Math.max(SEEN, part * w), h, "train") : rect(x, y, w, Math.max(SEEN, part * h), "train");
+  return w >= h ? [x, y, Math.max(SEEN, part * w), h] : [x, y, w, Math.max(SEEN, part * h)];
 }
 
-function names([x, y, w, h], row) {
+/** What a block is called and its shape, beside its sliver; on it where nothing is left. */
+function names([left, top, wide, high], [, , sw, sh], row) {
   const room = 7.2 * row.label.length + 12;
+  const along = wide >= high;
+  const covered = along ? sw > wide - room : sh > high - 20;
+  const [x, y] = covered ? [left, top] : [left + (along ? sw : 0), top + (along ? 0 : sh)];
+  const [w, h] = [left + wide - x, top + high - y];
   if (w < room || h < 20) return [];
+  if (covered) return [text(x + 9, y + 17, escape(row.label), "on strong")];
   const kind = `halo ${row.trained ? "train strong" : ""}`;
-  const lines = [text(x + 9, y + 17, escape(row.label), kind)];
+  const lines = [text(x + 7, y + 17, escape(row.label), kind)];
   const shape = row.in ? `${row.count > 1 ? `${count(row.count)} × ` : ""}${count(row.out)} × ${count(row.in)}` : "";
-  if (h > 40 && w > 6.4 * shape.length + 12) lines.push(text(x + 9, y + 32, shape, "soft small halo"));
+  if (h > 40 && w > 6.4 * shape.length + 12) lines.push(text(x + 7, y + 32, shape, "soft small halo"));
   return lines;
 }
 

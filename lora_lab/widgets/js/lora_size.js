@@ -89,9 +89,10 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
 function ruler(x, y, n, scale, w) {
   const unit = 10 ** Math.floor(Math.log10(0.4 * n));
   const long = [5, 2, 1].map((times) => times * unit).find((length) => length <= 0.45 * n) ?? unit;
-  const from = x + w - long * scale;
+  const from = Math.max(x, x + w - long * scale);
   const bar = `<path d="M${from.toFixed(1)} ${y}v8m0 -4h${(long * scale).toFixed(1)}m0 -4v8" class="edge"/>`;
-  return bar + text(from - 8, y + 8, `${count(long)} numbers`, "soft end");
+  const words = `${count(long)} numbers`;
+  return bar + (from > 120 ? text(from - 8, y + 8, words, "soft end") : text(from + long * scale + 8, y + 8, words, "soft"));
 }
 
 /** What is thinner than a pixel, through a glass: the corner where A ends and B begins, r lines in each. */

@@ -210,7 +210,7 @@ function drawKey({ out, broad }, toy, gone, away) {
     parts.push(group([strips], 'opacity=".8"'));
     parts.push(text(x + (D + spare.A.length) * cell + 12, 62, `A${SUB[other]} B${SUB[other]} waits`, its));
   }
-  parts.push(drawReal(out + 3 * broad - 54, 26, toy.real));
+  if (3 * broad > 220) parts.push(drawReal(out + 3 * broad - 54, 26, toy.real)); // else the formula needs the room
   return parts.join("");
 }
 
