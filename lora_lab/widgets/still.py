@@ -42,7 +42,10 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
             raise Failed(f"{browser} took no picture of {snapshot['panel']}: {done.stderr[-300:].strip()}")
         picture = Image.open(taken).convert("RGB")
     paper = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
-    card = picture.crop(ImageChops.difference(picture, paper).getbbox())
+    drawn = ImageChops.difference(picture, paper).getbbox()
+    if drawn is None:
+        raise Failed(f"{browser} drew nothing of {snapshot['panel']}: open the page that Panel.save writes, and look")
+    card = picture.crop(drawn)
     file = io.BytesIO()
     card.quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()

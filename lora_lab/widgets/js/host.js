@@ -69,6 +69,7 @@
 
   globalThis.labPanels = {};
   globalThis.labHost = { hostModel, data: (name, value) => promised(name).resolve(value) };
+  const AHEAD = 600; // pixels below the window that are made ready
   const near = new IntersectionObserver(
     (seen) => {
       for (const { target } of seen.filter((one) => one.isIntersecting)) {
@@ -76,9 +77,12 @@
         mount(target);
       }
     },
-    { rootMargin: "600px" },
+    { rootMargin: `${AHEAD}px` },
   );
   document.addEventListener("DOMContentLoaded", () => {
-    for (const place of document.querySelectorAll("[data-panel]")) near.observe(place);
+    for (const place of document.querySelectorAll("[data-panel]")) {
+      if (place.getBoundingClientRect().top < innerHeight + AHEAD) mount(place);
+      else near.observe(place);
+    }
   });
 })();

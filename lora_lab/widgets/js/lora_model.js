@@ -131,7 +131,7 @@ export function tellModel(name, counts) {
   const { rows, total, trained, stored, share, rank, targets } = counts;
   if (!trained) return ["<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one.", ""];
   const less = share < 1;
-  const big = `<b>${less ? about(1 / share) : about(share)}×</b> <span>${less ? "fewer" : "as many"} numbers to train</span>`;
+  const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} numbers to train</span>`;
   const fused = stored > trained ? " It holds fused layers whole, so more than trains." : "";
   const experts = rows.some((row) => row.trained && row.group === "experts");
   const each = experts ? " Each expert has an adapter of its own." : "";

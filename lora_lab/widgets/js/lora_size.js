@@ -156,7 +156,7 @@ export function tellSize(size) {
   const [W, A, B] = ["W", "A", "B"].map(letter);
   const half = m === n ? `, half of ${letter("d")}` : "";
   const less = strips < full;
-  const big = less ? [`${about(1 / share)}×`, "fewer numbers to train"] : [`${about(share)}×`, "what W itself would train"];
+  const big = less ? [`${about(1 / share)}×`, "fewer numbers to train"] : [`${about(share)}×`, "as many numbers as W"];
   const rule = less
     ? `At rank ${about(even)}${half}, they would hold as many as ${W}.`
     : `From rank ${about(even)}${half}, LoRA trains no fewer.`;

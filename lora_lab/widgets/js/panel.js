@@ -60,14 +60,17 @@ export function panel({ title, css = "", traits, body, start }) {
         model.save_changes?.();
       },
 
-      redraw() {
+      /** `quietly`, where nobody changed anything: at the start, and when the page's width changes. */
+      redraw(quietly = false) {
         if (busy) return;
         const began = performance.now();
         const words = drawing.draw();
-        clearTimeout(speak);
-        speak = setTimeout(() => {
-          one("[role=status]").textContent = plain(words);
-        }, SPEAK);
+        if (quietly !== true) {
+          clearTimeout(speak);
+          speak = setTimeout(() => {
+            one("[role=status]").textContent = plain(words);
+          }, SPEAK);
+        }
         host.dataset.milliseconds = (performance.now() - began).toFixed(2); // read by tests and benchmarks
       },
 
@@ -196,13 +199,13 @@ export function panel({ title, css = "", traits, body, start }) {
       for (const { target, contentRect } of entries) {
         if (contentRect.width) widths.set(target, Math.floor(contentRect.width)); // 0: it is hidden
       }
-      p.redraw();
+      p.redraw(true);
     });
     for (const drawn of card.querySelectorAll(".drawn")) {
       widths.set(drawn, drawn.clientWidth || 300); // not in a page yet: the observer draws it once more
       sized.observe(drawn);
     }
-    p.redraw();
+    p.redraw(true);
     return () => {
       p.stop();
       clearTimeout(speak);
