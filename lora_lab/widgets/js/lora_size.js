@@ -140,7 +140,7 @@ export function drawCurve(width, size, ranks) {
   parts.push(line(x, y, x, bottom + 22, "ray"), circle(x, y, 5, "train"));
   const flip = x > width * 0.5;
   parts.push(text(x + (flip ? -9 : 9), flip ? bottom - 8 : y + 13, `${sum} = ${count(strips)}`, `train small halo ${flip ? "end" : ""}`));
-  const names = [1, 8, 64, 512, 4096].filter((rank) => rank <= most);
+  const names = [1, 8, 64, 512, 4096].filter((rank) => at(most) - at(rank) > 46).concat(most);
   parts.push(axisBottom(at, names, bottom, count, [9, width - 9]));
   return { svg: parts.join(""), height: bottom + 22 };
 }
