@@ -32,10 +32,6 @@ PANELS = everyone.PANELS | {
 from lora_lab import LoRAPanel
 LoRAPanel("model", model="llama-3-8b", rank=64)
 """,
-    "savings": """
-from lora_lab.widgets.savings_panel import SavingsPanel
-SavingsPanel("llama-3-8b", d=4096, rank=8)
-""",
     "train": """
 from lora_lab.widgets.train_panel import TrainPanel
 panel = TrainPanel("minilm", "rt", steps=400)
