@@ -17,10 +17,9 @@ from lora_course import checks
 from lora_course.classroom.room import room_for
 from lora_course.lesson import compare, reference
 from lora_course.plots.savings import times_fewer
-from lora_lab import BitFit, Bottleneck, FullFineTuning, IA3, LoRA, NotFound, PrefixTuning, PromptTuning, params
+from lora_lab import BitFit, Bottleneck, FullFineTuning, IA3, LoRA, LoRAPanel, NotFound, PrefixTuning, PromptTuning, params
 from lora_lab.accounting.models import architecture_of, zoo_names
 from lora_lab.accounting.params import break_even_rank
-from lora_lab.widgets.savings_panel import SavingsPanel
 
 
 def table(rows):
@@ -59,12 +58,12 @@ assert d * d / (2 * d * r) == d / (2 * r) == 256
 # pair has as many numbers as $W$, and above that LoRA trains *more* than full fine-tuning would. That rank is called the
 # **break-even rank**.
 #
-# **Do this:** drag `d` and `rank r` in the panel. On the left, find the rank at which LoRA's line (blue, rising) meets the dashed one (grey, level). Then
-# choose llama-2-70b in the menu: on the right are its layers. Tick `all-linear`. For which of them is the blue dot, which
-# says what trains, nearest to the grey square, which says what is frozen?
+# **Do this:** drag `width d` and `rank r` in the panel. Find the rank at which the blue line ($A$ and $B$) meets the grey one
+# ($W$), and drag the blue patch onto $W$. Then choose *Model* and llama-2-70b, and adapt `all-linear`. In which blocks does
+# the blue sliver take the largest share? The table below the picture has the shares in numbers.
 
 # %%
-SavingsPanel("minilm", d=384, rank=8)
+LoRAPanel(views=("size", "model"), d=384, rank=8)
 
 # %% [markdown]
 # ### Exercise 1 · 4 minutes

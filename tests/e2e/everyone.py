@@ -14,10 +14,6 @@ PANELS = {
 from lora_lab.widgets.rank_panel import RankPanel
 RankPanel("picture", rank=8)
 """,
-    "savings": """
-from lora_lab.widgets.savings_panel import SavingsPanel
-SavingsPanel("minilm", d=384)
-""",
     "memory": """
 from lora_lab.widgets.memory_panel import MemoryPanel
 MemoryPanel("llama-3-8b")

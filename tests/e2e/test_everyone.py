@@ -41,7 +41,7 @@ def opened(browser: Browser, lab: Lab) -> Iterator[Watched]:
         page = watched.run_all(everyone.write(lab.folder))
         for name in everyone.PANELS:
             panel(page, name).wait_for(timeout=180_000)
-        page.wait_for_function("() => document.querySelectorAll('.lora-panel[aria-label]').length >= 9")
+        page.wait_for_function("() => document.querySelectorAll('.lora-panel[aria-label]').length >= 8")
         page.evaluate(AXE_SCRIPT)
         yield watched
 
@@ -103,7 +103,7 @@ def test_tab_goes_through_every_control_in_order_seen_and_out_again(page: Page, 
     shown.evaluate("e => e.querySelectorAll('[data-key]').forEach(one => delete one.dataset.key)")
 
 
-@pytest.mark.parametrize(("name", "slider"), [("memory", "batch"), ("savings", "rank r"), ("microscope", "rank")])
+@pytest.mark.parametrize(("name", "slider"), [("memory", "batch"), ("microscope", "rank")])
 def test_an_arrow_moves_a_slider_and_the_picture_follows(page: Page, name: str, slider: str) -> None:
     shown = panel(page, name)
     handle, picture = shown.get_by_role("slider", name=slider, exact=True), shown.locator(".lora-shown img").first
