@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lora_lab.training.runs import Run, Store
     from lora_lab.training.tasks import load_task
     from lora_lab.training.train import evaluate_adapter, train
+    from lora_lab.widgets.lora_panel import LoRAPanel
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ _HOME = {
     "IA3": "methods.ia3",
     "LabError": "errors",
     "LoRA": "methods.lora",
+    "LoRAPanel": "widgets.lora_panel",
     "NotFound": "errors",
     "PTuning": "methods.ptuning",
     "PrefixTuning": "methods.prefix",

@@ -9,6 +9,8 @@ A cell titled `claim` asserts what the lesson says. It runs in builds and tests 
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import sys
@@ -19,6 +21,9 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from lora_lab.widgets.base import MIME
+from lora_lab.widgets.still import still
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -87,6 +92,16 @@ def execute(notebook: NotebookNode, folder: str, timeout: int = 600) -> Notebook
     return notebook
 
 
+def photographed(notebook: NotebookNode) -> NotebookNode:
+    """Beside each panel that the browser draws, a picture of it: what the notebook shows without a kernel."""
+    for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
+        if MIME in output.get("data", {}):
+            snapshot = json.loads(output.data[MIME])
+            output.data["image/png"] = base64.b64encode(still(snapshot)).decode()
+            output.metadata["image/png"] = {"alt": snapshot["words"]}
+    return notebook
+
+
 def fill(source: Path, folder: str) -> None:
     """Lay the reference runs of a lesson where its sweeps look for runs: half an hour of training, done before."""
     lesson = source.name[:2]
@@ -122,6 +137,7 @@ def main(arguments: list[str]) -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     fill(source, folder)
                     notebook = execute(notebook, folder, timeout=3600)  # lesson 08 compares four methods in one cell
+                notebook = photographed(notebook)
                 notebook.cells = [cell for cell in notebook.cells if "claim" not in cell.metadata.get("tags", [])]
             path = target(source, solved=solved)
             path.parent.mkdir(exist_ok=True)

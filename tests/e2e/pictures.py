@@ -28,6 +28,10 @@ PATIENCE = 1_800_000  # milliseconds for a cell, on a slow machine
 LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # a seed and an invented guess each
 
 PANELS = everyone.PANELS | {
+    "lora": """
+from lora_lab import LoRAPanel
+LoRAPanel("model", model="llama-3-8b", rank=64)
+""",
     "savings": """
 from lora_lab.widgets.savings_panel import SavingsPanel
 SavingsPanel("llama-3-8b", d=4096, rank=8)
@@ -129,7 +133,7 @@ def _photograph_all(watched: Watched, lab: Lab, notebook: str, wanted: tuple[str
         cell.locator(".cm-content").click()
         page.keyboard.press("Control+Enter")
         panel = cell.locator(".jp-OutputArea-child").last.locator(".jp-OutputArea-output")
-        panel.locator("img, canvas, .widget-html").first.wait_for(timeout=PATIENCE)
+        panel.locator("img, canvas, svg, .widget-html").first.wait_for(timeout=PATIENCE)
         page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=PATIENCE)
         page.wait_for_timeout(2_000)
         (PICTURES / f"{name}.png").write_bytes(photographed(panel))

@@ -1,0 +1,50 @@
+// Numbers as text, written the same way in every panel.
+
+const grouped = new Intl.NumberFormat("en-US");
+
+/** A whole number with separators: 16,777,216. */
+export function count(number) {
+  return grouped.format(number);
+}
+
+/** Three significant digits, never an exponent: 1,234, 256, 20.5, 0.391. */
+export function about(number) {
+  return Math.abs(number) >= 100 ? count(Math.round(number)) : String(Number(number.toPrecision(3)));
+}
+
+/** A share as a percentage: 0.391%. */
+export function percent(share) {
+  return `${about(100 * share)}%`;
+}
+
+/** Bytes in powers of ten: 13.6 MB. */
+export function bytes(number) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const step = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, number)) / 3)));
+  return `${about(number / 1000 ** step)} ${units[step]}`;
+}
+
+/** To the nearest tenth. Round the parts of a sum with it and add those, so that what is shown adds up. */
+export function tenth(number) {
+  return Math.round(10 * number) / 10 + 0; // + 0 turns -0 into 0
+}
+
+/** With so many decimals and a real minus sign; zero is 0. */
+export function decimal(number, places = 1) {
+  const text = number.toFixed(places);
+  return Number(text) === 0 ? "0" : text.replace("-", "−");
+}
+
+export function clamp(number, low = 0, high = 1) {
+  return Math.min(high, Math.max(low, number));
+}
+
+/** The text of a piece of markup. */
+export function plain(markup) {
+  return markup.replace(/<[^>]+>/g, "").replace(/&lt;/g, "<").replace(/&amp;/g, "&");
+}
+
+/** Text that came from outside, as markup. */
+export function escape(text) {
+  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "&quot;");
+}

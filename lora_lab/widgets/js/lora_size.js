@@ -1,0 +1,172 @@
+// One layer to scale: W with A above and B to the right, so that entry (i, j) of the product BA falls onto W's (i, j).
+
+import { letter, nearest, table } from "./controls.js";
+import { about, count, percent } from "./format.js";
+import { axisBottom, circle, curve, group, line, log, outline, rect, text } from "./svg.js";
+
+/** What follows from a layer's shape and a rank. Counts are exact. */
+export function sizes(m, n, r) {
+  const full = m * n;
+  const strips = r * (m + n);
+  return { m, n, r, full, strips, share: strips / full, even: full / (m + n) };
+}
+
+/** { svg, height, rankAt(x), inside(x, y), dock } of the layer; `patch` says where the gathered patch is. */
+export function drawSize(width, size, patch) {
+  const { m, n, r, share } = size;
+  const [left, top, gap, below] = [34, 16, 8, 44];
+  const room = Math.min(width, 580);
+  const across = room - left - gap - 30;
+  const down = Math.min(room, 570) - top - gap - below;
+  const scale = Math.min(across / (n + r), down / (m + r)); // pixels for a row or column
+  const [w, h, thick] = [n * scale, m * scale, r * scale];
+  const strip = Math.max(1, thick);
+  const [x, y] = [left, top + thick + gap];
+  const right = x + w + gap;
+  const parts = [rect(x, y, w, h, "frost"), outline(x, y, w, h, "rule")];
+
+  parts.push(rect(x, y - gap - strip, w, strip, "train"), rect(right, y, strip, h, "train"));
+  if (thick > 14) parts.push(outline(right, y - gap - thick, thick, thick, "rule"));
+  parts.push(text(x - 10, y - gap - strip / 2 + 6, "A", "m train end"));
+  parts.push(text(right + strip + 8, y + h / 2 + 6, "B", "m train"));
+
+  let height = y + h + below;
+  if (thick < 4) {
+    const R = Math.min(62, width * 0.16);
+    const within = w > 4 * R && h > 3.2 * R; // in W where there is room, else beside it or below
+    const beside = !within && width - right > 2 * R + 80;
+    const cx = within ? x + w - R - 18 : beside ? right + R + 60 : x + w - R - 40;
+    const cy = within || beside ? y + R + 18 : y + h + R + 34;
+    height = Math.max(height, cy + R + 26);
+    parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick, r));
+  }
+  const gathered = drawPatch([x, y, w, h], share, patch, ["A and B in one patch", "drag it onto W", "W"]);
+  parts.push(gathered.svg, ruler(x, y + h + 26, n, scale, w));
+  if (w > 120 && h > 90) {
+    parts.push(text(x + 14, y + 30, "W", "m halo"), text(x + 14, y + 49, `${count(m)} × ${count(n)}`, "soft halo"));
+    parts.push(text(x + 14, y + 65, "frozen", "soft halo"));
+  } else {
+    parts.push(text(x + w / 2, y + h / 2 + 6, "W", "m mid"));
+  }
+  const grip = [rect(x + w - 16, y - 16, 32, 32, "touch"), circle(x + w, y, 6, "")];
+  parts.push(group(grip, 'class="grip"'));
+  return {
+    svg: parts.join(""),
+    height,
+    onto: gathered.onto,
+    rankAt: (at) => Math.min(across / ((at - x) / n) - n, down / ((at - x) / n) - m), // with W's corner there
+  };
+}
+
+/**
+ * What A and B hold, as one patch in the shape of the box [x, y, w, h]: it fills the box at break-even. Lifted it lies
+ * across the corner; dropped it fits the corner, and its outline is repeated until the box is full.
+ */
+export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, whole]) {
+  const side = Math.sqrt(Math.min(1, share));
+  const [pw, ph] = [side * w, side * h];
+  const [px, py] = [x + lift[0], y + h - ph + lift[1]];
+  const parts = [];
+  if (dropped && pw >= 4 && share < 1) {
+    const cuts = [];
+    for (let at = pw; at < w - 1; at += pw) cuts.push(`M${(x + at).toFixed(1)} ${y}v${h.toFixed(1)}`);
+    for (let at = ph; at < h - 1; at += ph) cuts.push(`M${x} ${(y + h - at).toFixed(1)}h${w.toFixed(1)}`);
+    parts.push(`<path d="${cuts.join("")}" class="tiles${Math.min(pw, ph) < 9 ? " many" : ""}"/>`);
+  }
+  if (!dropped) parts.push(rect(px + 3, py + 3, pw, ph, "shadow", 'rx="1"'));
+  parts.push(rect(px, py, pw, ph, "patch", 'rx="1"'));
+  const [tw, th] = [Math.max(pw, 30), Math.max(ph, 30)]; // enough for a finger
+  parts.push(rect(px + (pw - tw) / 2, py + (ph - th) / 2, tw, th, "touch"));
+  const beside = pw < 0.5 * w;
+  const [tx, ty] = beside ? [px + pw + 9, Math.min(y + h - 24, py + ph - 22)] : [px + 14, py + ph - 30];
+  const second = dropped ? (share < 1 ? `${about(1 / share)} of these cover ${whole}` : `it covers ${whole}`) : hint;
+  if (w > 140) parts.push(text(tx, ty, name, "halo strong"), text(tx, ty + 15, second, "halo soft"));
+  const onto = (at, up) => at > x && at < x + w && up > y && up < y + h;
+  return { svg: group(parts, 'class="gathered"'), onto };
+}
+
+/** As on a map: how long so many numbers are. */
+function ruler(x, y, n, scale, w) {
+  const unit = 10 ** Math.floor(Math.log10(0.4 * n));
+  const long = [5, 2, 1].map((times) => times * unit).find((length) => length <= 0.45 * n) ?? unit;
+  const from = Math.max(x, x + w - long * scale);
+  const bar = `<path d="M${from.toFixed(1)} ${y}v8m0 -4h${(long * scale).toFixed(1)}m0 -4v8" class="edge"/>`;
+  const words = `${count(long)} numbers`;
+  return bar + (from > 120 ? text(from - 8, y + 8, words, "soft end") : text(from + long * scale + 8, y + 8, words, "soft"));
+}
+
+/** What is thinner than a pixel, through a glass: the corner where A ends and B begins, r lines in each. */
+function lens(cx, cy, R, px, py, thick, r) {
+  const zoom = 2 ** Math.ceil(Math.log2(20 / thick));
+  const wide = thick * zoom;
+  const [ox, oy] = [cx - 2, cy + 2]; // W's corner
+  const inside = [rect(cx - R, cy - R, 2 * R, 2 * R, "paper"), rect(cx - R, oy, ox - cx + R, R, "frost")];
+  inside.push(rect(cx - R, oy - 5 - wide, ox - cx + R, wide, "train"), rect(ox + 5, oy, wide, R, "train"));
+  for (let i = 1; i < r && wide / r >= 1.7; i++) {
+    const at = (i * wide) / r - 0.4;
+    inside.push(rect(cx - R, oy - 5 - wide + at, ox - cx + R, 0.8, "paper"), rect(ox + 5 + at, oy, 0.8, R, "paper"));
+  }
+  const far = Math.hypot(px - cx, py - cy);
+  const turn = Math.acos(Math.min(1, R / far));
+  const aim = Math.atan2(py - cy, px - cx);
+  const tangents = [aim - turn, aim + turn].map((a) => line(px, py, cx + R * Math.cos(a), cy + R * Math.sin(a), "ray"));
+  const glass = `<clipPath id="glass"><circle cx="${cx}" cy="${cy}" r="${R}"/></clipPath>`;
+  return [
+    ...tangents,
+    glass,
+    group(inside, 'clip-path="url(#glass)"'),
+    `<circle cx="${cx}" cy="${cy}" r="${R}" class="edge" stroke-width="1.5"/>`,
+    text(cx, cy + R + 17, `${count(zoom)} times larger`, "soft mid halo"),
+  ].join("");
+}
+
+/** d^2 against 2dr over the rank. The slider below is the axis: a rank stands where the thumb would be. */
+export function drawCurve(width, size, ranks) {
+  const { m, n, r, full, strips, even } = size;
+  const [top, bottom] = [20, 104];
+  const at = (rank) => 9 + ((width - 18) * nearest(ranks, rank)) / Math.max(1, ranks.length - 1);
+  const most = ranks.at(-1);
+  const square = m === n;
+  const up = log([(m + n) * 0.8, Math.max(full, most * (m + n)) * 1.25], [bottom - 6, top]);
+  const ends = ranks.filter((rank) => Number.isInteger(Math.log2(rank)) || rank === most);
+  const [x, y, cut] = [at(r), up(strips), at(even)];
+  const parts = [rect(cut, top, width - 9 - cut, bottom - top, "frost")];
+  parts.push(line(9, up(full), width - 9, up(full), "stroke frozen"));
+  parts.push(line(cut, top - 4, cut, bottom, "edge"));
+  parts.push(text(cut + 4, top - 9, `break-even: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
+  parts.push(curve(ends.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
+  parts.push(text(9, up(full) - 6, `${square ? "d²" : `${d("in")} ${d("out")}`} = ${count(full)}`, "soft small halo"));
+  const sum = square ? "2dr" : `r (${d("in")} + ${d("out")})`;
+  parts.push(line(x, y, x, bottom + 22, "ray"), circle(x, y, 5, "train"));
+  const flip = x > width * 0.5;
+  parts.push(text(x + (flip ? -9 : 9), flip ? bottom - 8 : y + 13, `${sum} = ${count(strips)}`, `train small halo ${flip ? "end" : ""}`));
+  const names = [1, 8, 64, 512, 4096].filter((rank) => rank <= most);
+  parts.push(axisBottom(at, names, bottom, count, [9, width - 9]));
+  return { svg: parts.join(""), height: bottom + 22 };
+}
+
+/** d with an index. */
+function d(index) {
+  return `d<tspan dy="3" font-size="9">${index}</tspan><tspan dy="-3">&#8203;</tspan>`;
+}
+
+/** [headline, sentence, table] in words and numbers. */
+export function tellSize(size) {
+  const { m, n, r, full, strips, even, share } = size;
+  const [W, A, B] = ["W", "A", "B"].map(letter);
+  const half = m === n ? `, half of ${letter("d")}` : "";
+  const less = strips < full;
+  const big = less ? [`${about(1 / share)}×`, "fewer numbers to train"] : [`${about(share)}×`, "as many numbers as W"];
+  const rule = less
+    ? `At rank ${about(even)}${half}, they would hold as many as ${W}.`
+    : `From rank ${about(even)}${half}, LoRA trains no fewer.`;
+  const words = `Stored: ${W} + ${count(strips)}. Trained: ${count(strips)}, which is ${percent(share)} of ${W}. Nothing
+    shrinks: ${W} stays, frozen, and ${A} and ${B} come on top. ${rule}`;
+  const rows = [
+    [W, `${count(m)} × ${count(n)}`, count(full), "0"],
+    [A, `${count(r)} × ${count(n)}`, count(r * n), count(r * n)],
+    [B, `${count(m)} × ${count(r)}`, count(m * r), count(m * r)],
+    ["all", "", count(full + strips), count(strips)],
+  ];
+  return [`<b>${big[0]}</b> <span>${big[1]}</span>`, words, table(["", "shape", "stored", "trained"], rows, 3)];
+}

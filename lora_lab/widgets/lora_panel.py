@@ -1,0 +1,209 @@
+"""LoRA to scale: one layer with A and B beside it, a whole model as a map, and a toy layer whose numbers flow.
+
+The browser draws and counts (`js/lora_panel.js`); Python sends the shapes of the models' layers. Those of the zoo ship
+in `zoo_layers.json`, written by `python -m lora_lab.widgets.lora_panel`, so opening the panel imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import traitlets as T
+
+from lora_lab.accounting.models import architecture_of, zoo_names
+from lora_lab.accounting.parameters import ParameterCount, Row, break_even_rank
+from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.files import read_json
+from lora_lab.methods.lora import LoRA
+from lora_lab.methods.params import params
+from lora_lab.widgets.base import Panel
+
+VIEWS = ("size", "model", "start", "steps", "merge", "swap")
+ROLES = ("q", "k", "v", "o", "gate", "up", "down")
+ALL_LINEAR = "all-linear"
+FIRST = "llama-3-8b"  # the model that is shown where none was chosen
+ZOO_LAYERS = Path(__file__).with_name("zoo_layers.json")
+GROUPS = {
+    "q": "attention", "k": "attention", "v": "attention", "o": "attention", "gate": "feed-forward",
+    "up": "feed-forward", "down": "feed-forward", "embed": "embedding", "position": "embedding", "head": "head",
+}  # fmt: skip
+
+
+class LoRAPanel(Panel, file="lora_panel.js"):
+    """What LoRA adds to one layer and to a whole model, to scale, and how it computes.
+
+    view     what is shown first: "size", "model", "start", "steps", "merge" or "swap"
+    views    those that a reader may go to
+    model    a name of the zoo, a folder, a config, or a model of your own; "" for a square layer of width `d`
+    layer    which of its layers: "q", "down", "q of q+k+v", ...
+    rank, targets    as `LoRA` takes them; a target is a role or all-linear
+    models   the names that the menu offers: the whole zoo unless given
+    Raises: BadValue for an unknown view or an impossible rank; NotFound for an unknown model, layer or target.
+    """
+
+    view = T.Enum(VIEWS, "size").tag(sync=True)
+    views = T.List(T.Unicode()).tag(sync=True)
+    models = T.Dict().tag(sync=True)  # {name: {"rows": [...]}} as `layers_of` makes them
+    model = T.Unicode("").tag(sync=True)
+    layer = T.Unicode("").tag(sync=True)
+    d = T.Int(4096, min=1).tag(sync=True)
+    rank = T.Int(8).tag(sync=True)
+    targets = T.List(T.Unicode()).tag(sync=True)
+    toy_rank = T.Int(2, min=1, max=4).tag(sync=True)
+    alpha = T.Enum((1, 2, 4, 8), 4).tag(sync=True)
+
+    def __init__(
+        self, view: str = "size", views: Sequence[str] = VIEWS, *, model: Any = "", layer: str = "", d: int = 4096,
+        rank: int = 8, targets: Sequence[str] = ("q", "v"), models: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        for name in (view, *views):
+            if name not in VIEWS:
+                raise BadValue(f"there is no view '{name}': take one of {', '.join(VIEWS)}")
+        named = isinstance(model, str) and (not model or model in zoo_layers())
+        name = model if named else architecture_of(model).name or "your model"
+        offered = dict.fromkeys([*(zoo_layers() if models is None else models), *([name] if named and name else [])])
+        if unknown := [one for one in offered if one not in zoo_layers()]:
+            raise NotFound(f"no model '{unknown[0]}' in the zoo; nearest there: {nearest(unknown[0], zoo_layers())}")
+        shown = {} if named else {name: {"rows": layers_of(model)}}
+        shown |= {one: {"rows": zoo_layers()[one]} for one in offered if one not in shown}
+        self._own = None if named else model
+        super().__init__(
+            view=view, views=list(views), models=shown, model=name, layer=layer, d=d, rank=rank, targets=list(targets)
+        )
+        m, n = self.shape
+        if not 1 <= rank <= min(m, n):
+            raise BadValue(f"rank must be 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
+        if view == "model":
+            self.counted()  # an unknown target is loud here
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs) of the one layer that is shown. Raises: NotFound for a layer that the model lacks."""
+        if not self.model:
+            return self.d, self.d
+        layers: dict[str, tuple[int, int]] = {}
+        for row in self.models[self.model]["rows"]:
+            if row["trains"]:
+                layers[row["label"]] = row["out"], row["in"]
+            for role, wide in row.get("slices", {}).items():
+                layers[f"{role} of {row['label']}"] = wide, row["in"]
+        if self.layer and self.layer not in layers:
+            raise NotFound(f"{self.model} has no layer '{self.layer}'; it has {', '.join(layers)}")
+        return layers[self.layer or next(iter(layers))]
+
+    @property
+    def _shown(self) -> str:
+        """The model of the view "model"."""
+        return self.model or (FIRST if FIRST in self.models else next(iter(self.models)))
+
+    def counted(self) -> ParameterCount:
+        """What `params` counts for the model, rank and targets that are chosen; the panel shows the same numbers.
+
+        Raises: as `LoRA` and `params`, where no adapter of that rank fits or a target matches nothing.
+        """
+        first = next(iter(self.models))
+        model = self._own if self._own is not None and self.model == first else self._shown
+        return params(model, LoRA(rank=self.rank, targets=tuple(self.targets)))
+
+    def describe(self) -> str:
+        """The panel in plain words."""
+        if self.view == "model":
+            name = self._shown
+            rows, where = self.models[name]["rows"], ", ".join(self.targets)
+            total = sum(row["numbers"] for row in rows)
+            trained = self.rank * sum(row["trains"].get(target, 0) for row in rows for target in self.targets)
+            return (
+                f"LoRA to scale: {name} has {total:,} numbers, which stay frozen; LoRA of rank {self.rank:,} on "
+                f"{where} adds {trained:,} ({trained / total:.3%}), which train."
+            )
+        m, n = self.shape
+        full, trained = m * n, self.rank * (m + n)
+        return (
+            f"LoRA to scale: W of {m:,} x {n:,} holds {full:,} numbers, which stay frozen; A and B of rank "
+            f"{self.rank:,} add {trained:,} ({trained / full:.3%}), which train. Break-even at rank "
+            f"{break_even_rank(n, m):,.0f}."
+        )
+
+
+@cache
+def zoo_layers() -> dict[str, list[dict[str, Any]]]:
+    """`layers_of` every model of the zoo, as it ships."""
+    layers: dict[str, list[dict[str, Any]]] = read_json(ZOO_LAYERS)
+    return layers
+
+
+def layers_of(model: Any) -> list[dict[str, Any]]:
+    """A model's kinds of modules as plain values: label, group, in, out, count, numbers, and what LoRA may train there.
+
+    trains   {target: numbers at rank 1 in all `count` of them} for each role and all-linear that matches
+    slices   {role: outputs} of a fused layer whose order is known
+    What no rank fits (norms) is one row, "the rest". All of it comes from `params`.
+    """
+    architecture = architecture_of(model)
+    rows = {row.name: row for row in params(architecture, LoRA(rank=1, targets=(ALL_LINEAR,))).modules if row.full}
+    trains = {name: {ALL_LINEAR: row.trained} if row.trained else {} for name, row in rows.items()}
+    slices: dict[str, dict[str, int]] = {}
+    for role in ROLES:
+        if not any(role in row.role.split("+") for row in rows.values()):
+            continue
+        try:
+            found = params(architecture, LoRA(rank=1, targets=(role,))).modules
+        except NotFound:  # in a fused layer whose order is not known
+            continue
+        for row in found:
+            name, _, sliced = row.name.partition("[")
+            if row.trained:
+                trains[name][role] = row.trained
+            if row.trained and sliced:
+                slices.setdefault(name, {})[role] = row.out_features
+    kept = [row for row in rows.values() if row.matrix or row.role == "router" or trains[row.name]]
+    shown = [
+        {
+            "label": label, "group": _group(row), "in": row.in_features, "out": row.out_features, "count": row.count,
+            "numbers": row.full, "trains": trains[row.name],
+        } | ({"slices": slices[row.name]} if row.name in slices else {})
+        for row, label in zip(kept, _labels(kept), strict=True)
+    ]  # fmt: skip
+    rest = sum(row.full for row in rows.values()) - sum(row.full for row in kept)
+    left = {"label": "the rest", "group": "rest", "in": 0, "out": 0, "count": 1, "numbers": rest, "trains": {}}
+    return shown + ([left] if rest else [])
+
+
+def _group(row: Row) -> str:
+    """The part of the model that a kind of module stands with on the map."""
+    if ".experts." in row.name:
+        return "experts"
+    named = GROUPS.get(row.role.split("+")[0])
+    return named or ("attention" if "att" in row.name else "rest")
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """What each row is called: its role and, where several share it, the parts of the path that tell them apart.
+
+    "self_attn.q_proj" -> "q"; "mlp.shared_experts.gate_proj" -> "gate shared_experts"; without a role its own name.
+    """
+    names = {"embed": "embedding", "other": ""}
+    paths = [[part for part in row.name.split(".") if part.isidentifier()] for row in rows]
+    labels = []
+    for row, path in zip(rows, paths, strict=True):
+        alike = [p for p, other in zip(paths, rows, strict=True) if other.role == row.role]
+        own = [part for part in path[:-1] if not all(part in other[:-1] for other in alike)]
+        role = names.get(row.role, row.role)
+        labels.append(" ".join([role, *own]) if role and (own or len(alike) == 1) else path[-1])
+    return [
+        label if labels.count(label) == 1 else ".".join(path[-2:]) for label, path in zip(labels, paths, strict=True)
+    ]
+
+
+def write_zoo() -> None:
+    """Write `zoo_layers.json` anew: the layers of every model of the zoo."""
+    lines = [f"{json.dumps(name)}: {json.dumps(layers_of(name), separators=(',', ':'))}" for name in zoo_names()]
+    ZOO_LAYERS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_zoo()
