@@ -9,7 +9,7 @@ const APART = 46; // pixels between two names at the axis
 /** What a cell is colored: more of the blue for a better mean. The best tenths of the range get most of the ink. */
 export function shade(share, dark) {
   const ink = dark ? 8 + 88 * share ** 1.6 : 5 + 70 * share ** 1.6;
-  return { fill: `color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, over: dark && ink > 58 ? "on" : "ink" };
+  return { fill: `color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, over: dark && ink > 62 ? "on" : "ink" };
 }
 
 /** A rate as people write it. */

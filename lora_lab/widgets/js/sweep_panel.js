@@ -26,14 +26,6 @@ const BODY = `<header><div class="title"></div>
   ${segments("view", "what stands over the rate", [["rank", "rate × rank"], ["alpha", `rate × ${α}`]])}</header>
 <div class="body">
   <div>${drawn("picture")}<p class="key"></p></div>
-  <div class="below">
-    <div class="row trains">${button("run", "", "first")}${button("halt", "Stop")}${button("pick", "")}${button("row", "")}</div>
-    <progress max="1" value="0" aria-label="training"></progress>
-    <p class="doing"></p>
-    <div data-for="predict"><p class="question"></p>
-      ${segments("family", "your prediction", Object.keys(FAMILIES.rank).map((name) => [name, `<span class="${name}"></span>`]))}
-      <p class="fits"></p></div>
-  </div>
   <div class="side">
     <div class="controls">
       ${menu("targets", "adapt")}
@@ -46,6 +38,14 @@ const BODY = `<header><div class="title"></div>
     ${drawn("results")}
     <p class="sub">Training loss over the steps</p>
     ${drawn("curve")}
+  </div>
+  <div class="below">
+    <div class="row trains">${button("run", "", "first")}${button("halt", "Stop")}${button("pick", "")}${button("row", "")}</div>
+    <progress max="1" value="0" aria-label="training"></progress>
+    <p class="doing"></p>
+    <div data-for="predict"><p class="question"></p>
+      ${segments("family", "your prediction", Object.keys(FAMILIES.rank).map((name) => [name, `<span class="${name}"></span>`]))}
+      <p class="fits"></p></div>
   </div>
 </div>
 <p class="about"></p>
@@ -206,7 +206,8 @@ function start(p) {
     if (!told.length) return data.runs.length ? "A first look at rate, rank and α" : "Nothing trained yet: pick cells and run them";
     const [[first, by], ...rest] = told;
     const others = rest.map(([name, value]) => `, ${names[name]} by ${decimal(value)}`).join("");
-    return `${capital(names[first])} moves ${data.metric} by ${points(by, data.unit)}${others}`;
+    const apart = told.length > 1 ? "worst to best cell; each rank and each α at its own best rate" : "worst to best cell";
+    return `${capital(names[first])} moves ${data.metric} by ${points(by, data.unit)}${others} <span class="gloss">${apart}</span>`;
   }
 
   function drawPrediction(view, family) {

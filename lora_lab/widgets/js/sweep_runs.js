@@ -96,8 +96,8 @@ export function tellCell({ cell, chosen, best, live, data, seeds }) {
   const of = `${number(n)} run${n > 1 ? "s" : ""}`;
   if (cell.mean === null) return ["<b>failed</b>", `${of} at ${setting}: none came to an end. The rate is too high.`];
   const big = `<b>${cell.mean.toFixed(1)}${data.unit}</b> <span>${data.metric} on validation</span>`;
-  const interval = cell.low === null ? "" : `, 95% interval ${decimal(cell.low)} to ${decimal(cell.high)}`;
-  const words = [`Mean of ${of} at ${setting}${interval}.`];
+  const interval = cell.low === null || failed === n ? "" : `, 95% interval ${decimal(cell.low)} to ${decimal(cell.high)}`;
+  const words = [`${n > 1 ? `Mean of ${of}` : "One run"} at ${setting}${interval}.`];
   if (failed) words.push(`<strong>${failed === n ? "All" : `${number(failed)} of ${number(n)}`} collapsed</strong>: at this rate a run ends where it began, guessing.`);
   else if (flat) words.push(`<strong>${flat === n ? "All" : `${number(flat)} of ${number(n)}`} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
   if (cell === best) words.push("The best cell of this map.");
