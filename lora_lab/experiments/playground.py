@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import itertools
 import json
 import math
 from collections import Counter
@@ -300,7 +301,7 @@ def shown(
     groups: dict[Cell, list[int]] = {}
     for at, one in enumerate(results):
         groups.setdefault(one.cell, []).append(at)
-    axis = _columns([cell for cell in groups], rates)
+    axis = _columns(list(groups), rates)
     values = {cell: [_worth(results[at], scale) for at in own] for cell, own in groups.items()}
     done = {cell: [value for value in own if value is not None] for cell, own in values.items()}
     means = {cell: fmean(own) for cell, own in done.items() if own}
@@ -356,11 +357,11 @@ class _Axis(NamedTuple):
         return (math.log2(lr) - self.start) / self.wide
 
     def column(self, lr: float) -> int:
-        return round(self.at(lr))
+        return math.floor(self.at(lr) + 0.5)
 
 
 def _columns(cells: Sequence[Cell], more: Iterable[float]) -> _Axis:
-    """As wide as the rates of a row lie apart, and narrower until no two of a row share a column."""
+    """As wide as the rates of a row lie apart, or narrower, so that no two of a row share a column."""
     rows: dict[Any, set[float]] = {}
     for cell in cells:
         rows.setdefault(cell[:3], set()).add(cell.lr)
@@ -368,17 +369,23 @@ def _columns(cells: Sequence[Cell], more: Iterable[float]) -> _Axis:
     if own:
         rows["given"] = set(own)
     logs = [sorted(map(math.log2, rates)) for rates in rows.values()]
-    gaps = [right - left for row in logs for left, right in zip(row, row[1:], strict=False)]
+    gaps = [right - left for row in logs for left, right in itertools.pairwise(row)]
     wide = max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
-    while any(len({round(one / wide) for one in row}) < len(row) for row in logs) and wide > 1 / 32:
+    axis = None
+    while axis is None:
+        every = [_Axis(wide * shift, wide, []) for shift in (0, 0.25, 0.5, 0.75)]
+        apart = [one for one in every if all(len({one.column(2**x) for x in row}) == len(row) for row in logs)]
+        off = {one.start: sum(abs(one.at(cell.lr) - one.column(cell.lr)) for cell in cells) for one in apart}
+        axis = min(apart, key=lambda one: off[one.start], default=None)
         wide /= 2
-    common = Counter([*(cell.lr for cell in cells), *own])
     columns: dict[int, float] = {}
+    common = Counter([*(cell.lr for cell in cells), *own])
     for rate, _ in sorted(common.items(), key=lambda one: one[1]):  # the most common comes last, and stays
-        columns[round(math.log2(rate) / wide)] = rate
+        columns[axis.column(rate)] = rate
     first, last = min(columns, default=0), max(columns, default=0)
-    rates = [columns.get(at, float(f"{2 ** (at * wide):.2g}")) for at in range(first, last + 1)]
-    return _Axis(first * wide, wide, rates)
+    start = axis.start + first * axis.wide
+    rates = [columns.get(at, float(f"{2 ** (axis.start + at * axis.wide):.2g}")) for at in range(first, last + 1)]
+    return _Axis(start, axis.wide, rates)
 
 
 def _worth(one: Result, scale: float) -> float | None:
@@ -444,7 +451,9 @@ def _lines(means: Mapping[Cell, float], axis: _Axis, up: bool) -> dict[str, dict
         for name, rows in parts.items():
             rows = {y: sorted(row) for y, row in rows.items() if len(row) >= 3}
             if len(rows) >= 2:
-                found[down][name] = {family: _fitted(rows, k / axis.wide, axis) | {"k": k} for family, k in families.items()}
+                found[down][name] = {
+                    family: _fitted(rows, k / axis.wide, axis) | {"k": k} for family, k in families.items()
+                }
     return found
 
 

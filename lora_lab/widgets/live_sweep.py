@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,15 +17,16 @@ class LiveSweep(Background):
     """These runs, those that the store lacks trained side by side. Read from any thread; written by the sweeping one.
 
     ended    runs as they come, for whoever shows them to take
-    losses   of each run at work, by the recipe's hash: one of every step so far
+    losses   of each run at work, by the recipe's hash: one of every step so far, NaN of those before a restart
+    earlier  a sweep that was stopped, whose curves go on
     """
 
-    def __init__(self, recipes: Sequence[Recipe], store: Store) -> None:
+    def __init__(self, recipes: Sequence[Recipe], store: Store, earlier: LiveSweep | None = None) -> None:
         super().__init__()
         self.recipes = {recipe.hash: recipe for recipe in recipes}
         self.store = store
         self.ended: deque[Run] = deque()
-        self.losses: dict[str, list[float]] = {}
+        self.losses: dict[str, list[float]] = earlier.losses if earlier else {}
         self.pack: list[Recipe] = []
         self.left = set(self.recipes)
         self._taken, self._began = 0, 0.0
@@ -70,6 +72,7 @@ class LiveSweep(Background):
         def see(progress: Any) -> None:
             self._began = self._began or time.monotonic()
             del own[progress.step - 1 :]  # after a Stop it goes on from its last validation
+            own.extend([math.nan] * (progress.step - 1 - len(own)))
             own.append(progress.loss)
             self._taken += 1
             self.state = "training" if progress.step < progress.steps else "scoring"

@@ -24,7 +24,7 @@ from lora_lab.widgets.base import Panel
 from lora_lab.widgets.live_sweep import LiveSweep
 
 VIEWS = ("rank", "alpha")
-START = {"rank": (1, 8, 64), "alpha": (16.0,), "lr": (5e-4, 1e-3, 2e-3, 4e-3)}  # axes of a map without any run
+START = ((1, 8, 64), (16.0,), (5e-4, 1e-3, 2e-3, 4e-3))  # ranks, alphas and rates of a map without any run
 LENGTH = {"steps": 200, "batch": 8}
 
 
@@ -64,55 +64,34 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         alpha: Iterable[float] | float = (), lr: Iterable[float] | float = (), seed: Iterable[int] | int = (0, 1, 2),
         view: str | None = None, picked: Sequence[Sequence[float]] = (), **fields: Any,
     ) -> None:  # fmt: skip
-        folder = store.folder if isinstance(store, Store) else Path(store) if store is not None else None
-        nested = folder is not None and folder.is_dir() and not any(map(is_record, folder.glob("*.json")))
-        students = nested and any(folder.rglob("*/*.json")) if folder else False
-        own = into if into is not None else folder if folder and not students else "runs"
+        folder = None if store is None else store.folder if isinstance(store, Store) else Path(store)
+        of_students = (
+            folder is not None and not any(map(is_record, folder.glob("*.json"))) and any(folder.rglob("*/*.json"))
+        )
+        own = into or ("runs" if of_students else folder) or "runs"
         self.store = own if isinstance(own, Store) else Store(own)
-        axes = {"rank": _several(rank), "alpha": _several(alpha), "lr": _several(lr)}
-        self.axes = {"ranks": axes["rank"], "alphas": axes["alpha"], "rates": axes["lr"]}
         self.lock, self.work = threading.RLock(), None
+        axes = [_several(values) for values in (rank, alpha, lr)]
         plan = None
         if model or task or fields:
-            first = {name: next(iter(values), START[name][0]) for name, values in axes.items()}
-            method = LoRA(rank=first["rank"], alpha=first["alpha"], targets=targets or "q,v")
-            planned = Recipe(model or "minilm", task or "rt", method, lr=first["lr"], **LENGTH | fields)
-            plan = Playground(planned.settings(), "accuracy", (), {})
-        self.playground = self._found(folder, plan)
+            first = [(*values, *start)[0] for values, start in zip(axes, START, strict=True)]
+            method = LoRA(rank=first[0], alpha=first[1], targets=targets or "q,v")
+            recipe = Recipe(model or "minilm", task or "rt", method, lr=first[2], **LENGTH | fields)
+            plan = Playground(recipe.settings(), "accuracy", (), {})
+        self.playground = _found(folder, self.store, plan)
         if not self.playground.results:
-            self.axes = {
-                name: own or START[axis] for (name, own), axis in zip(self.axes.items(), START, strict=True)
-            }
-        super().__init__(seeds=list(_several(seed)), live={"state": "ready"})
+            axes = [values or start for values, start in zip(axes, START, strict=True)]
+        self.axes = dict(zip(("ranks", "alphas", "rates"), axes, strict=True))
+        super().__init__(seeds=list(_several(seed)), live={"state": "ready"}, picked=[list(cell) for cell in picked])
         self._show()
         offered = self.data["targets"]
         if targets and targets not in offered:
             raise BadValue(f"no runs with targets '{targets}' here; there are {', '.join(offered)}")
         self.targets = targets or max(offered, key=lambda one: sum(c["targets"] == one for c in self.data["cells"]))
-        best = self.best
-        if best is None:
-            middle = {name: values[len(values) // 2] for name, values in (("rank", self.data["ranks"]), ("alpha", self.data["alphas"]), ("lr", self.data["rates"]))}
-            best = Cell(self.targets, **middle)
-        self.rank, self.alpha, self.lr = best.rank, best.alpha, best.lr
-        many = {name: len({c[name] for c in self.data["cells"]} | set(self.axes[f"{name}s"])) for name in VIEWS}
-        self.view = view or max(VIEWS, key=lambda name: many[name])
-        self.picked = [list(cell) for cell in picked]
+        middle = [values[len(values) // 2] for values in (self.data["ranks"], self.data["alphas"], self.data["rates"])]
+        self.rank, self.alpha, self.lr = self.best[1:] if self.best else middle
+        self.view = view or max(VIEWS, key=lambda name: len(self.data[f"{name}s"]))
         self.on_msg(self._heard)
-
-    def _found(self, folder: Path | None, plan: Playground | None) -> Playground:
-        """The runs to begin with."""
-        if folder is None and plan is None:
-            shipped = playground.load()
-            mine = self.store.folder
-            return shipped.plus(playground.records(mine)) if mine.is_dir() else shipped
-        if plan is not None:
-            source = folder if folder is not None else self.store.folder
-            return plan.plus(playground.records(source)) if source.is_dir() else plan
-        assert folder is not None
-        found = playground.read(folder)
-        if found is None:
-            raise BadValue(f"{folder} has no finished run of LoRA; say what to train there, such as task='rt', steps=200")
-        return found
 
     # ---- what a notebook asks
 
@@ -120,10 +99,7 @@ class SweepPanel(Panel, file="sweep_panel.js"):
     def best(self) -> Cell | None:
         """The cell that validation chooses so far; None before there is a result."""
         at = self.data["best"].get(self.targets)
-        if at is None:
-            return None
-        cell = self.data["cells"][at]
-        return Cell(*(cell[name] for name in Cell._fields))
+        return None if at is None else Cell(*(self.data["cells"][at][name] for name in Cell._fields))
 
     def describe(self) -> str:
         """The panel in plain words."""
@@ -144,19 +120,22 @@ class SweepPanel(Panel, file="sweep_panel.js"):
     def run(self) -> None:
         """Train what is picked, in the background; with nobody watching (LORA_LAB_HEADLESS=1) here and now.
 
-        Raises: BadValue where nothing is picked, and headless where it fails.
+        Raises: BadValue where nothing is picked, NotFound or BadValue for what cannot be; headless where it fails.
         """
         if self.work is not None and self.work.alive:
             return
         if not self.picked:
             raise BadValue("nothing is picked: choose untried cells in the map, or set picked=[[rank, alpha, lr], ...]")
-        cells = [Cell(self.targets, int(rank), float(alpha), float(lr)) for rank, alpha, lr in self.picked]
         there = {(one.cell, one.seed) for one in self.playground.results}
-        wanted = [(cell, seed) for cell in cells for seed in self.seeds if (cell, seed) not in there]
+        wanted = [(cell, seed) for cell in map(self._cell, self.picked) for seed in self.seeds]
+        wanted = [one for one in wanted if one not in there]
         if not wanted:
             raise BadValue("all that is picked has been trained: choose cells that are hatched")
         recipes = [self.playground.recipe_of(cell, seed) for cell, seed in wanted]
-        self.work = LiveSweep(recipes, self.store)
+        from lora_lab.experiments.grid import check  # imports transformers, which looking at stored runs does without
+
+        check(recipes)
+        self.work = LiveSweep(recipes, self.store, self.work)
         begin(self.work, self._paint, self._tell)
         if self.work.error and headless():
             raise BadValue(self.work.error)
@@ -195,9 +174,10 @@ class SweepPanel(Panel, file="sweep_panel.js"):
                     self._show()
                     done = {(one.cell, one.seed) for one in self.playground.results}
                     self.picked = [
-                        [rank, alpha, lr] for rank, alpha, lr in self.picked
-                        if any((Cell(self.targets, int(rank), float(alpha), float(lr)), seed) not in done for seed in self.seeds)
-                    ]  # fmt: skip
+                        picked
+                        for picked in self.picked
+                        if any((self._cell(picked), seed) not in done for seed in self.seeds)
+                    ]
                 self.live = self._standing(work, busy)
 
     def _standing(self, work: LiveSweep, busy: bool) -> dict[str, Any]:
@@ -207,15 +187,30 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         for recipe in pack if busy else ():
             cell = playground.cell_of(recipe.settings())
             points = playground.thinned(list(work.losses.get(recipe.hash, ())), width)
-            curves.append([cell.rank, cell.alpha, cell.lr, [round(point, 3) for point in points]])
+            curves.append([cell.rank, cell.alpha, cell.lr, [round(point, 3) if point == point else None for point in points]])
         return {
-            "state": work.doing, "busy": busy, "error": work.error, "share": round(work.share(), 4), "step": work.step(),
-            "left": None if left is None else round(left), "runs": len(work.recipes), "curves": curves,
+            "state": work.doing, "busy": busy, "error": work.error, "curves": curves, "runs": len(work.recipes),
+            "share": round(work.share(), 4), "step": work.step(), "left": None if left is None else round(left),
         }  # fmt: skip
 
     def _show(self) -> None:
-        data, losses = playground.shown(self.playground, **self.axes)
-        self.data, self.losses = data, losses
+        self.data, self.losses = playground.shown(self.playground, **self.axes)
+
+    def _cell(self, picked: Sequence[float]) -> Cell:
+        rank, alpha, lr = picked
+        return Cell(self.targets, int(rank), float(alpha), float(lr))
+
+
+def _found(folder: Path | None, own: Store, plan: Playground | None) -> Playground:
+    """The runs to begin with: those of a plan's kind, of a folder, or those that ship and one's own of their kind."""
+    if folder is not None and plan is None:
+        found = playground.read(folder)
+        if found is None:
+            raise BadValue(f"{folder} has no finished run of LoRA: say what to train there, as in task='rt', steps=200")
+        return found
+    source = folder or own.folder
+    start = plan or playground.load()
+    return start.plus(playground.records(source)) if source.is_dir() else start
 
 
 def _several(values: Any) -> tuple[Any, ...]:

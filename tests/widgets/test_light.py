@@ -7,11 +7,11 @@ import sys
 
 CODE = """
 import sys
-from lora_lab import LoRAPanel
+from lora_lab import LoRAPanel, SweepPanel
 from lora_lab.widgets.memory_panel import MemoryPanel
 from lora_lab.widgets.rank_panel import RankPanel
 from lora_lab.widgets.savings_panel import SavingsPanel
-for panel in (LoRAPanel, SavingsPanel, RankPanel, MemoryPanel):
+for panel in (LoRAPanel, SweepPanel, SavingsPanel, RankPanel, MemoryPanel):
     panel()._repr_mimebundle_()
 panel = MemoryPanel("minilm")
 panel.seq.value = 128

@@ -13,8 +13,9 @@ export function shade(share, dark) {
 }
 
 /** A rate as people write it. */
-export function rateName(rate) {
-  return String(Number(rate.toPrecision(3)));
+export function rateName(rate, digits = 3) {
+  const short = Number(rate.toPrecision(digits));
+  return short < 1e-4 ? short.toExponential() : String(short);
 }
 
 /** `map` is { rows: [{ value, cells }], rates, ... }; see `read` in sweep_panel.js. Gives { svg, height, place }. */
@@ -40,7 +41,7 @@ export function drawMap(width, map) {
   rates.forEach((rate, column) => {
     if ((column - chosen.column) % every) return;
     const own = column === chosen.column ? "mid strong" : "tick mid";
-    parts.push(text(x(column) + w / 2, bottom + 16, rateName(column === chosen.column ? chosen.lr : rate), own));
+    parts.push(text(x(column) + w / 2, bottom + 16, rateName(column === chosen.column ? chosen.lr : rate, 2), own));
   });
   parts.push(text(LEFT + (width - LEFT) / 2, bottom + 34, `learning rate, ${map.at}`, "soft mid"));
   if (line) parts.push(drawLine(line, rows, x, y, w, h, [LEFT, TOP, width - LEFT - 2, bottom - TOP]));

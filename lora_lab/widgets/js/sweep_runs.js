@@ -41,16 +41,17 @@ export function drawLosses(width, curves, { steps, every, range, start, live }) 
   const x = linear([0, steps], [left, right]);
   const y = linear(range, [bottom, top]);
   const at = (i, loss) => [x(Math.min(steps, (i + 0.5) * every)), Math.max(top, y(loss))];
+  const place = (losses) => losses.flatMap((loss, i) => (loss === null ? [] : [at(i, loss)])); // null: before a restart
   const parts = [axisLeft(y, ticks(range, 4), [left, right], (v) => v.toFixed(1))];
   parts.push(axisBottom(x, ticks([0, steps], 4), bottom, count, [left, right]));
   if (start) parts.push(line(left, y(start), right, y(start), "edge"), text(right, y(start) - 5, "at the start", "tick end halo"));
   for (const one of curves) {
-    if (one.length > 1) parts.push(curve(one.map((loss, i) => at(i, loss)), "stroke train faint"));
-    else if (one.length) parts.push(circle(...at(0, one[0]), 3, "train"));
+    const seen = place(one);
+    if (seen.length > 1) parts.push(curve(seen, "stroke train faint"));
   }
-  const mean = smoothed(curves);
-  if (mean.length > 1) parts.push(curve(mean.map((loss, i) => at(i, loss)), "stroke train"));
-  if (live && mean.length) parts.push(circle(...at(mean.length - 1, mean.at(-1)), 4, "train"));
+  const mean = place(smoothed(curves));
+  if (mean.length > 1) parts.push(curve(mean, "stroke train"));
+  if (live && mean.length) parts.push(circle(...mean.at(-1), 4, "train"));
   return { svg: parts.join(""), height: bottom + 20 };
 }
 
@@ -58,12 +59,12 @@ export function drawLosses(width, curves, { steps, every, range, start, live }) 
 function smoothed(curves) {
   const longest = Math.max(0, ...curves.map((one) => one.length));
   const means = Array.from({ length: longest }, (_, i) => {
-    const there = curves.filter((one) => i < one.length);
-    return there.reduce((sum, one) => sum + one[i], 0) / there.length;
+    const there = curves.filter((one) => (one[i] ?? null) !== null);
+    return there.length ? there.reduce((sum, one) => sum + one[i], 0) / there.length : null;
   });
-  return means.map((_, i) => {
-    const near = means.slice(Math.max(0, i - 2), i + 3);
-    return near.reduce((sum, one) => sum + one, 0) / near.length;
+  return means.map((mean, i) => {
+    const near = means.slice(Math.max(0, i - 2), i + 3).filter((one) => one !== null);
+    return mean === null ? null : near.reduce((sum, one) => sum + one, 0) / near.length;
   });
 }
 
