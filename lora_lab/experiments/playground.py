@@ -101,8 +101,8 @@ class Playground:
 
     def recipe_of(self, cell: Cell, seed: int) -> Recipe:
         """The recipe of a run of this cell. Raises: BadValue for one that cannot be."""
-        method = {**self.recipe["method"], **dict(zip(VARIED, (cell.rank, cell.alpha, None), strict=True))}
-        method["targets"] = cell.targets.split(",")
+        own = {"rank": cell.rank, "alpha": cell.alpha, "targets": cell.targets.split(",")}
+        method = {**self.recipe["method"], **own}
         return recipe_from({**self.recipe, "method": method, "lr": cell.lr, "seed": seed})
 
     def plus(self, records: Iterable[tuple[str, Mapping[str, Any]]]) -> Playground:
@@ -125,12 +125,9 @@ class Playground:
 
     def only(self, ranks: Iterable[int] = (), alphas: Iterable[float] = ()) -> Playground:
         """The part with these ranks and alphas; all of them where none is named."""
-        wanted = set(ranks), set(alphas)
-        kept = (
-            one for one in self.results
-            if all(not some or have in some for some, have in zip(wanted, one.cell[1:3], strict=True))
-        )  # fmt: skip
-        return replace(self, results=tuple(kept))
+        own, other = set(ranks), set(alphas)
+        kept = [one for one in self.results if not own or one.cell.rank in own]
+        return replace(self, results=tuple(one for one in kept if not other or one.cell.alpha in other))
 
 
 def every(steps: int) -> int:
@@ -296,53 +293,55 @@ def shown(
     ranks, alphas, rates   values of the axes beside those that were tried: their cells are untried
     Shares are in per cent. Every number that needs statistics is computed here.
     """
-    scale, up = factor(playground.metric), playground.metric != "perplexity"
-    results = playground.results
+    up, results = playground.metric != "perplexity", playground.results
+    values = [None if one.value is None else factor(playground.metric) * one.value for one in results]
     groups: dict[Cell, list[int]] = {}
     for at, one in enumerate(results):
         groups.setdefault(one.cell, []).append(at)
-    axis = _columns(list(groups), rates)
-    values = {cell: [_worth(results[at], scale) for at in own] for cell, own in groups.items()}
-    done = {cell: [value for value in own if value is not None] for cell, own in values.items()}
+    done = {cell: [v for v in (values[at] for at in own) if v is not None] for cell, own in groups.items()}
     means = {cell: fmean(own) for cell, own in done.items() if own}
-    whole = [cell for cell in means if len(done[cell]) == len(groups[cell])]
-    most = max((len(done[cell]) for cell in whole), default=0)
-    fit = [cell for cell in whole if 2 * len(done[cell]) > most]  # a mean of few seeds beside the others' is luck
-    best = {}
-    for targets in dict.fromkeys(cell.targets for cell in groups):
-        own = [cell for cell in fit if cell.targets == targets]
-        best[targets] = max(own, key=lambda cell: means[cell] if up else -means[cell], default=None)
+    best = {targets: _best(means, done, groups, targets, up) for targets in dict.fromkeys(c.targets for c in groups)}
+    axis, names, top = _columns(list(groups), rates), list(groups), _top(results)
     cells = []
-    states = _states(results, means, up)
     for cell, own in groups.items():
-        top = best[cell.targets]
-        cells.append({
-            **cell._asdict(), "column": axis.column(cell.lr), "runs": own,
-            **_interval(done[cell]),
-            "behind": None if top is None or cell == top else _behind(results, groups[top], own, scale, up),
-        })  # fmt: skip
+        first = best[cell.targets]
+        behind = None if first in (None, cell) else _behind(results, values, groups[first], own, up)
+        cells.append(
+            {**cell._asdict(), "column": axis.column(cell.lr), "runs": own, **_interval(done[cell]), "behind": behind}
+        )
     runs = [
-        {"seed": one.seed, "who": one.who, "value": _short(_worth(one, scale)), "state": state}
-        for one, state in zip(results, states, strict=True)
+        {"seed": one.seed, "who": one.who, "value": _short(value), "state": state}
+        for one, value, state in zip(results, values, _states(results, means, up), strict=True)
     ]
-    names = list(groups)
-    top = _top(results)
+    halves = [cell["high"] - cell["mean"] for cell in cells if cell["high"] is not None]
     data = {
         "metric": playground.metric, "unit": "%" if playground.metric == "accuracy" else "", "up": up,
         "steps": playground.recipe["steps"], "every": playground.every, "top": top, "points": POINTS,
         "targets": list(best) or [",".join(playground.recipe["method"]["targets"])],
         "ranks": sorted({*ranks, *(cell.rank for cell in groups)}),
         "alphas": sorted({*map(float, alphas), *(cell.alpha for cell in groups)}),
-        "rates": axis.rates, "start": axis.start, "wide": axis.wide,
-        "cells": cells, "runs": runs,
-        "spread": _short(float(np.median(halves))) if (halves := _halves(cells)) else None,
+        "rates": axis.rates, "start": axis.start, "wide": axis.wide, "cells": cells, "runs": runs,
+        "spread": _short(float(np.median(halves))) if halves else None,
         "best": {targets: names.index(cell) for targets, cell in best.items() if cell is not None},
         "lines": _lines(means, axis, up),
         "moves": {targets: _moves(means, targets, up) for targets in best},
         "about": _about(playground),
     }  # fmt: skip
-    curves = [quantized(one.losses, top) for one in results]
-    return data, np.concatenate(curves).tobytes() if curves else b""
+    return data, b"".join(quantized(one.losses, top).tobytes() for one in results)
+
+
+def _best(
+    means: Mapping[Cell, float],
+    done: Mapping[Cell, list[float]],
+    groups: Mapping[Cell, list[int]],
+    targets: str,
+    up: bool,
+) -> Cell | None:
+    """The best mean of the cells without a failed run and with enough seeds: that of few beside others' is luck."""
+    whole = [c for c in means if c.targets == targets and len(done[c]) == len(groups[c])]
+    most = max((len(done[c]) for c in whole), default=0)
+    fit = [c for c in whole if 2 * len(done[c]) > most]
+    return max(fit, key=lambda c: means[c] if up else -means[c], default=None)
 
 
 class _Axis(NamedTuple):
@@ -388,11 +387,6 @@ def _columns(cells: Sequence[Cell], more: Iterable[float]) -> _Axis:
     return _Axis(start, axis.wide, rates)
 
 
-def _worth(one: Result, scale: float) -> float | None:
-    """A run's value as people write it."""
-    return None if one.value is None else scale * one.value
-
-
 def _interval(values: Sequence[float]) -> dict[str, float | None]:
     """The mean of a cell's seeds and its 95 % interval."""
     if not values:
@@ -401,19 +395,13 @@ def _interval(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": _short(mean), "low": _short(low), "high": _short(high)}
 
 
-def _halves(cells: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Half the width of each cell's interval."""
-    return [cell["high"] - cell["mean"] for cell in cells if cell["high"] is not None]
-
-
 def _behind(
-    results: Sequence[Result], best: Sequence[int], own: Sequence[int], scale: float, up: bool
+    results: Sequence[Result], values: Sequence[float | None], best: Sequence[int], own: Sequence[int], up: bool
 ) -> list[float | None] | None:
     """How far a cell is behind the best, with the 95 % interval over the seeds that both have."""
-    sides = [{(results[at].who, results[at].seed): _worth(results[at], scale) for at in side} for side in (best, own)]
-    both = [(sides[0][name], sides[1][name]) for name in sides[0] if name in sides[1]]
-    apart = [(a - b if up else b - a) for a, b in both if a is not None and b is not None]
-    return [_short(one) for one in mean_interval(apart)] if apart else None
+    first, second = ({(results[at].who, results[at].seed): values[at] for at in side} for side in (best, own))
+    apart = [a - b for name, a in first.items() if a is not None and (b := second.get(name)) is not None]
+    return [_short(one) for one in mean_interval([one if up else -one for one in apart])] if apart else None
 
 
 def _states(results: Sequence[Result], means: Mapping[Cell, float], up: bool) -> list[str]:

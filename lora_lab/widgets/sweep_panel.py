@@ -54,7 +54,7 @@ class SweepPanel(Panel, file="sweep_panel.js"):
     rank = T.Int().tag(sync=True)
     alpha = T.Float().tag(sync=True)
     lr = T.Float().tag(sync=True)
-    picked = T.List().tag(sync=True)
+    picked: T.List = T.List().tag(sync=True)
     seeds = T.List(T.Int()).tag(sync=True)
     guess = T.Dict().tag(sync=True)
 
@@ -70,12 +70,13 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         )
         own = into or ("runs" if of_students else folder) or "runs"
         self.store = own if isinstance(own, Store) else Store(own)
-        self.lock, self.work = threading.RLock(), None
+        self.lock = threading.RLock()
+        self.work: LiveSweep | None = None
         axes = [_several(values) for values in (rank, alpha, lr)]
         plan = None
         if model or task or fields:
             first = [(*values, *start)[0] for values, start in zip(axes, START, strict=True)]
-            method = LoRA(rank=first[0], alpha=first[1], targets=targets or "q,v")
+            method = LoRA(rank=first[0], alpha=first[1], targets=tuple((targets or "q,v").split(",")))
             recipe = Recipe(model or "minilm", task or "rt", method, lr=first[2], **LENGTH | fields)
             plan = Playground(recipe.settings(), "accuracy", (), {})
         self.playground = _found(folder, self.store, plan)
@@ -187,7 +188,9 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         for recipe in pack if busy else ():
             cell = playground.cell_of(recipe.settings())
             points = playground.thinned(list(work.losses.get(recipe.hash, ())), width)
-            curves.append([cell.rank, cell.alpha, cell.lr, [round(point, 3) if point == point else None for point in points]])
+            curves.append(
+                [cell.rank, cell.alpha, cell.lr, [round(point, 3) if point == point else None for point in points]]
+            )
         return {
             "state": work.doing, "busy": busy, "error": work.error, "curves": curves, "runs": len(work.recipes),
             "share": round(work.share(), 4), "step": work.step(), "left": None if left is None else round(left),

@@ -63,7 +63,7 @@ const KEY = {
 const close = (one, other) => Math.abs(one / other - 1) < 1e-6;
 
 function start(p) {
-  const ui = { family: {}, help: false, silent: false };
+  const ui = { family: {}, help: false, asked: {} };
   let seen; // the data that `index` is of
   let index;
   let now; // what is drawn
@@ -273,7 +273,7 @@ function start(p) {
       return `A page cannot train. In the lab (<code>make lab</code>), run <code>from lora_lab import SweepPanel</code> and
         <code>SweepPanel(picked=[${list}])</code>, then press <em>run these</em> there.`;
     }
-    if (ui.silent && !busy) return "The kernel does not answer. If it was restarted, run the panel’s cell again.";
+    if (ui.asked.late && ui.asked.live === live) return "The kernel does not answer. If it was restarted, run the panel’s cell again.";
     if (live.error) return `<strong>It failed.</strong> ${escape(live.error)}`;
     if (busy) {
       const eta = live.left === null || live.left === undefined ? "" : `, about ${count(live.left)} s to go`;
@@ -353,11 +353,11 @@ function start(p) {
       const [rank, alpha, lr] = p.get("picked").find(([r, a, l]) => isPicked(r, a, l));
       if (!isPicked(now.chosen.rank, now.chosen.alpha, now.chosen.lr)) p.set({ rank, alpha, lr });
       p.save();
-      const before = p.get("live");
-      ui.silent = false;
+      const asked = { live: p.get("live"), late: false };
+      ui.asked = asked;
       setTimeout(() => {
-        ui.silent = p.get("live") === before;
-        p.redraw();
+        asked.late = true;
+        p.redraw(true);
       }, PATIENCE);
       return p.send({ do: "run" });
     },
