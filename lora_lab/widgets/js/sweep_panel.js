@@ -68,6 +68,7 @@ function start(p) {
   let index;
   let now; // what is drawn
   let map;
+  let tabled = {}; // what the table shows
 
   // ---- what follows from what was chosen
 
@@ -290,6 +291,7 @@ function start(p) {
   function fillTable() {
     if (!p.one("details").open) return;
     const { data, cells, targets } = now;
+    if (tabled.data === data && tabled.targets === targets) return markRow();
     const sorted = cells.filter((one) => one.targets === targets).sort((a, b) => a.rank - b.rank || a.alpha - b.alpha || a.lr - b.lr);
     const each = (run) => {
       const value = run.value === null ? "failed" : run.value.toFixed(1);
@@ -303,7 +305,14 @@ function start(p) {
       one.runs.map(each).join(", "),
     ];
     const unit = data.unit ? ` (${data.unit})` : "";
-    p.fill({ ".all": table(["cell", `mean${unit}`, "95% interval", "every run"], sorted.map(row), sorted.indexOf(now.cell)) });
+    p.fill({ ".all": table(["cell", `mean${unit}`, "95% interval", "every run"], sorted.map(row)) });
+    tabled = { data, targets, sorted };
+    return markRow();
+  }
+
+  function markRow() {
+    p.one(".all .now")?.classList.remove("now");
+    p.card.querySelectorAll(".all tbody tr")[tabled.sorted.indexOf(now.cell)]?.classList.add("now");
   }
 
   // ---- what controls and pulling do

@@ -44,7 +44,7 @@ export function drawLosses(width, curves, { steps, every, range, start, live }) 
   const place = (losses) => losses.flatMap((loss, i) => (loss === null ? [] : [at(i, loss)])); // null: before a restart
   const parts = [axisLeft(y, ticks(range, 4), [left, right], (v) => v.toFixed(1))];
   parts.push(axisBottom(x, ticks([0, steps], 4), bottom, count, [left, right]));
-  if (start) parts.push(line(left, y(start), right, y(start), "edge"), text(right, y(start) - 5, "at the start", "tick end halo"));
+  if (start) parts.push(line(left, y(start), right, y(start), "edge"));
   for (const one of curves) {
     const seen = place(one);
     if (seen.length > 1) parts.push(curve(seen, "stroke train faint"));
@@ -52,6 +52,7 @@ export function drawLosses(width, curves, { steps, every, range, start, live }) 
   const mean = place(smoothed(curves));
   if (mean.length > 1) parts.push(curve(mean, "stroke train"));
   if (live && mean.length) parts.push(circle(...mean.at(-1), 4, "train"));
+  if (start) parts.push(text(right, y(start) - 5, "at the start", "tick end halo"));
   return { svg: parts.join(""), height: bottom + 20 };
 }
 
