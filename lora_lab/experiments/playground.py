@@ -302,16 +302,23 @@ def shown(
     means = {cell: fmean(own) for cell, own in done.items() if own}
     best = {targets: _best(means, done, groups, targets, up) for targets in dict.fromkeys(c.targets for c in groups)}
     axis, names, top = _columns(list(groups), rates), list(groups), _top(results)
-    cells = []
+    cells, states = [], _states(results, means, up)
     for cell, own in groups.items():
-        first = best[cell.targets]
+        first, several = best[cell.targets], len({states[at] for at in own}) > 1
         behind = None if first in (None, cell) else _behind(results, values, groups[first], own, up)
-        cells.append(
-            {**cell._asdict(), "column": axis.column(cell.lr), "runs": own, **_interval(done[cell]), "behind": behind}
-        )
+        told = {
+            **cell._asdict(),
+            "column": axis.column(cell.lr),
+            "runs": own,
+            **_interval(done[cell]),
+            "behind": behind,
+        }
+        if several:  # runs that collapsed and runs that did not: no interval of Student's describes both
+            told |= {"low": None, "high": None, "behind": behind and [behind[0], None, None]}
+        cells.append(told)
     runs = [
         {"seed": one.seed, "who": one.who, "value": _short(value), "state": state}
-        for one, value, state in zip(results, values, _states(results, means, up), strict=True)
+        for one, value, state in zip(results, values, states, strict=True)
     ]
     halves = [cell["high"] - cell["mean"] for cell in cells if cell["high"] is not None]
     data = {
@@ -347,16 +354,22 @@ def _best(
 class _Axis(NamedTuple):
     """Columns of the map: rates by the logarithm, `wide` octaves each, and the rate that a column is called by."""
 
-    start: float
+    phase: float  # octaves: where a middle of a column lies
     wide: float
-    rates: list[float]
+    first: int = 0
+    rates: Sequence[float] = ()
 
     def at(self, lr: float) -> float:
         """Where a rate lies, in columns: 0 is the middle of the first."""
-        return (math.log2(lr) - self.start) / self.wide
+        return (math.log2(lr) - self.phase) / self.wide - self.first
 
     def column(self, lr: float) -> int:
-        return math.floor(self.at(lr) + 0.5)
+        return math.floor((math.log2(lr) - self.phase) / self.wide + 0.5) - self.first
+
+    @property
+    def start(self) -> float:
+        """The middle of the first column, in octaves."""
+        return self.phase + self.first * self.wide
 
 
 def _columns(cells: Sequence[Cell], more: Iterable[float]) -> _Axis:
@@ -372,19 +385,18 @@ def _columns(cells: Sequence[Cell], more: Iterable[float]) -> _Axis:
     wide = max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
     axis = None
     while axis is None:
-        every = [_Axis(wide * shift, wide, []) for shift in (0, 0.25, 0.5, 0.75)]
+        every = [_Axis(wide * shift, wide) for shift in (0, 0.25, 0.5, 0.75)]
         apart = [one for one in every if all(len({one.column(2**x) for x in row}) == len(row) for row in logs)]
-        off = {one.start: sum(abs(one.at(cell.lr) - one.column(cell.lr)) for cell in cells) for one in apart}
-        axis = min(apart, key=lambda one: off[one.start], default=None)
+        off = {one.phase: sum(abs(one.at(cell.lr) - one.column(cell.lr)) for cell in cells) for one in apart}
+        axis = min(apart, key=lambda one: off[one.phase], default=None)
         wide /= 2
     columns: dict[int, float] = {}
     common = Counter([*(cell.lr for cell in cells), *own])
     for rate, _ in sorted(common.items(), key=lambda one: one[1]):  # the most common comes last, and stays
         columns[axis.column(rate)] = rate
     first, last = min(columns, default=0), max(columns, default=0)
-    start = axis.start + first * axis.wide
-    rates = [columns.get(at, float(f"{2 ** (axis.start + at * axis.wide):.2g}")) for at in range(first, last + 1)]
-    return _Axis(start, axis.wide, rates)
+    rates = [columns.get(at, float(f"{2 ** (axis.phase + at * axis.wide):.2g}")) for at in range(first, last + 1)]
+    return _Axis(axis.phase, axis.wide, first, rates)
 
 
 def _interval(values: Sequence[float]) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ The browser draws (`js/sweep_panel.js`); means, intervals and lines come from `e
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ class SweepPanel(Panel, file="sweep_panel.js"):
             self._tell(str(error))
 
     def _tell(self, trouble: str) -> None:
-        self.live = {**self.live, "error": trouble}
+        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # the same one twice is news, too
 
     def _paint(self) -> None:
         """Bring the browser up to date; called several times a second while something trains."""

@@ -222,3 +222,14 @@ def test_a_perplexity_is_best_where_it_is_lowest():
     best = data["cells"][data["best"]["q,v"]]
     assert best["lr"] == min(RATES, key=lambda lr: abs(math.log2(lr) + 9))
     assert all(cell["behind"] is None or cell["behind"][0] >= 0 for cell in data["cells"])
+
+
+def test_a_cell_of_which_some_runs_collapsed_has_a_mean_and_no_interval():
+    cells = [pg.Cell("q,v", 8, 16.0, lr) for lr in (1e-3, 2e-3)]
+    whole = grid(lambda cell: 0.76 if cell.lr == 1e-3 else 0.7, cells)
+    lost = whole.results[-1]._replace(learned=False, checks=[(200, 0.5)])
+    data, _ = pg.shown(pg.replace(whole, results=(*whole.results[:-1], lost)))
+    best, mixed = data["cells"]
+    assert best["low"] < best["mean"] < best["high"]
+    assert (mixed["low"], mixed["high"], mixed["behind"][1:]) == (None, None, [None, None])
+    assert mixed["mean"] == pytest.approx((70 + 70.1 + 50) / 3, abs=0.01)

@@ -79,7 +79,8 @@ function drawCell(x, y, w, h, cell, map) {
   const parts = [];
   const dots = w >= 34 && h >= 46;
   const words = w >= 34 ? cell.mean.toFixed(1) : w >= 19 ? cell.mean.toFixed(0) : "";
-  parts.push(text(cx, dots ? cy + 1 : cy + 4, words, `mid ${over}${w < 34 ? " small" : ""}${cell.best ? " strong" : ""}`));
+  const kind = `mid over ${over}${w < 34 ? " small" : ""}${cell.best ? " strong" : ""}`;
+  parts.push(text(cx, dots ? cy + 1 : cy + 4, words, kind, `style="stroke: ${fill}"`)); // the line passes behind it
   if (dots) parts.push(drawDots(cx, cy + 14, Math.min(6, (w - 8) / cell.runs.length), cell.runs, over));
   else if (dead) parts.push(cross(left + wide - 6, top + 6, 6, over));
   if (cell.best && dots && w >= 34) parts.push(text(cx, top + 13, "best", `mid tiny ${over}`));

@@ -224,11 +224,12 @@ function start(p) {
     const fit = line[family];
     const order = Object.keys(line).sort((a, b) => line[a].lost - line[b].lost);
     const all = order.map((name) => `${FAMILIES[view][name]} ${decimal(line[name].lost)}`).join(", ");
-    const most = `${view === "rank" ? "rank" : α} ${about(fit.row)}`;
+    const where = `${view === "rank" ? "rank" : α} ${about(fit.row)}`;
+    const most = fit.worst < 0.05 ? "" : `, most at ${where}: ${decimal(fit.worst)}`;
     const noise = data.spread ? ` A cell’s mean is known to ±${decimal(data.spread)}; smaller differences tell nothing.` : "";
-    const yours = `${guess === family ? "Your prediction" : `You predicted “${CHOICES[view][guess]}”. This line`}, ${FAMILIES[view][family]} constant,`;
-    return p.fill({ ".fits": `${yours} loses ${points(fit.lost, data.unit)} on average against tuning each row, most at ${most}:
-      ${decimal(fit.worst)}. All three: ${all}.${noise}` });
+    const constant = family === "alone" ? "one rate for all rows" : `${FAMILIES[view][family]} constant`;
+    const yours = `${guess === family ? "Your prediction" : `You predicted “${CHOICES[view][guess]}”. This line`}, ${constant},`;
+    return p.fill({ ".fits": `${yours} loses ${points(fit.lost, data.unit)} on average against tuning each row${most}. All three: ${all}.${noise}` });
   }
 
   function offerTargets() {

@@ -82,7 +82,7 @@ export function tellCell({ cell, chosen, best, live, data, seeds }) {
   if (live) {
     const step = Math.max(...live.map((one) => one.length)) * data.every;
     const words = step ? `step ${count(Math.min(step, data.steps))} of ${count(data.steps)}` : "about to begin";
-    return [`<b>training</b> <span>${words}</span>`, `${number(live.length)} seed${live.length > 1 ? "s" : ""} at ${setting}.`];
+    return [`<b>training</b> <span>${words}</span>`, capital(`${number(live.length)} seed${live.length > 1 ? "s" : ""} at ${setting}.`)];
   }
   if (!cell) {
     const all = seeds.length;
@@ -100,8 +100,8 @@ export function tellCell({ cell, chosen, best, live, data, seeds }) {
   const big = `<b>${cell.mean.toFixed(1)}${data.unit}</b> <span>${data.metric} on validation</span>`;
   const interval = cell.low === null || failed === n ? "" : `, 95% interval ${decimal(cell.low)} to ${decimal(cell.high)}`;
   const words = [`${n > 1 ? `Mean of ${of}` : "One run"} at ${setting}${interval}.`];
-  if (failed) words.push(`<strong>${failed === n ? "All" : `${number(failed)} of ${number(n)}`} collapsed</strong>: at this rate a run ends where it began, guessing.`);
-  else if (flat) words.push(`<strong>${flat === n ? "All" : `${number(flat)} of ${number(n)}`} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
+  if (failed) words.push(`<strong>${failed === n ? "All" : capital(`${number(failed)} of ${number(n)}`)} collapsed</strong>: at this rate a run ends where it began, guessing.`);
+  else if (flat) words.push(`<strong>${flat === n ? "All" : capital(`${number(flat)} of ${number(n)}`)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
   if (cell === best) words.push("The best cell of this map.");
   else if (cell.behind) words.push(behind(cell.behind, data));
   return [big, capital(words.join(" "))];
@@ -109,7 +109,7 @@ export function tellCell({ cell, chosen, best, live, data, seeds }) {
 
 function behind([mean, low, high], { unit }) {
   const apart = mean < 0 ? `${points(-mean, unit)} ahead of the best cell with enough seeds` : `${points(mean, unit)} behind the best cell`;
-  if (low === null) return `${apart}, from one seed that both have.`;
+  if (low === null) return `${apart}.`;
   const sure = low > 0 ? `(${decimal(low)} to ${decimal(high)})` : `(${decimal(low)} to ${decimal(high)}: it may be as good)`;
   return `${apart} ${sure}.`;
 }
