@@ -66,9 +66,8 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         view: str | None = None, picked: Sequence[Sequence[float]] = (), **fields: Any,
     ) -> None:  # fmt: skip
         folder = None if store is None else store.folder if isinstance(store, Store) else Path(store)
-        of_students = (
-            folder is not None and not any(map(is_record, folder.glob("*.json"))) and any(folder.rglob("*/*.json"))
-        )
+        below = [file for file in folder.rglob("*.json") if is_record(file)] if folder else []
+        of_students = bool(below) and all(file.parent != folder for file in below)
         own = into or ("runs" if of_students else folder) or "runs"
         self.store = own if isinstance(own, Store) else Store(own)
         self.lock = threading.RLock()
