@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lora_lab.training.tasks import load_task
     from lora_lab.training.train import evaluate_adapter, train
     from lora_lab.widgets.lora_panel import LoRAPanel
+    from lora_lab.widgets.sweep_panel import SweepPanel
 
 __version__ = "0.1.0"
 
@@ -68,6 +69,7 @@ _HOME = {
     "Recipe": "training.recipe",
     "Run": "training.runs",
     "Store": "training.runs",
+    "SweepPanel": "widgets.sweep_panel",
     "compare": "experiments.compare",
     "detach": "methods.merging",
     "disabled": "methods.merging",

@@ -169,6 +169,15 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """The mean of independent values, and its 95 % interval: mean +- t[n-1] s / sqrt(n); no interval of one value."""
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return mean, None, None
+    half = float(special.stdtrit(n - 1, 1 - LEVEL / 2) * np.std(values, ddof=1) / math.sqrt(n))
+    return mean, mean - half, mean + half
+
+
 def check_margin(margin: float, *, shares: bool) -> None:
     """Raises: BadValue for a margin that is none; of `shares` of right answers it is below 1."""
     if not 0 < margin < (1 if shares else math.inf):

@@ -22,7 +22,7 @@ from matplotlib.ticker import NullLocator
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.experiments import results
 from lora_lab.experiments.results import mixed_dtypes, warn_of
-from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Curve, Picture, metric_name, smoothed
+from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, metric_name
 from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.recipe import LATER
@@ -350,20 +350,3 @@ def _finish(axes: Any, several: int, title: str, size: float = 9) -> None:
         axis.label.set_size(size)
     if several > 1:
         axes.legend(fontsize=size - 1, frameon=False, loc="best")
-
-
-def draw_seeds(axes: Any, curves: Sequence[Curve], what: str, title: str = "") -> None:
-    """The curves of some seeds: `what` is "loss", smoothed over 25 steps, or the validated metric."""
-    for number, run in enumerate(curves):
-        colour = COLOURS[number % 8]
-        if what == "loss":
-            dashes = DASHES[number % len(DASHES)]
-            axes.plot(run.steps, smoothed(run.losses), color=colour, linestyle=dashes, linewidth=1.4, label=run.label)
-        else:
-            points = np.array(run.validation, float).reshape(-1, 2)
-            style = {"marker": MARKERS[number % 8], "markersize": 3.5, "linewidth": 1.4}
-            axes.plot(points[:, 0], points[:, 1] * factor(what), color=colour, label=run.label, **style)
-    axes.set(xlabel="step" if what == "loss" else "", ylabel="training loss" if what == "loss" else metric_name(what))
-    if not curves:
-        axes.set(xticks=[], yticks=[])
-    _finish(axes, len(curves) if what != "loss" and len(curves) < 9 else 0, title, size=8)

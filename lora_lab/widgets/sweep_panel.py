@@ -1,251 +1,221 @@
-"""The sweep panel: a grid of ranks, alphas and rates that trains side by side, and a map that fills while it does."""
+"""The playground: a map of finished runs over rate, rank and alpha, and what is not tried yet can be trained.
+
+The browser draws (`js/sweep_panel.js`); means, intervals and lines come from `experiments/playground.py`.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from functools import partial
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-import ipywidgets as W
-import pandas as pd
+import traitlets as T
 
-from lora_lab.errors import BadValue, LabError
-from lora_lab.experiments.choice import CELL, Cell, free, label, ranked, said
-from lora_lab.experiments.grid import RULES, Grid, check, numbers
-from lora_lab.experiments.sweep import Swept
-from lora_lab.plots import encoded, sweeps
-from lora_lab.plots.sheet import Sheet
+from lora_lab.errors import BadValue
+from lora_lab.experiments import playground
+from lora_lab.experiments.playground import Cell, Playground
+from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Store
-from lora_lab.training.tasks import load_task
-from lora_lab.widgets.controls import choice, offer
-from lora_lab.widgets.live_panel import ResumedPanel
-from lora_lab.widgets.live_sweep import Facts, LiveSweep, facts_in
-from lora_lab.widgets.map_panel import HEAT, MapPanel, cells_table, drawing
-from lora_lab.widgets.panel import FULL_WIDTH, cannot, escape, side_by_side, wrapped
-from lora_lab.widgets.shown import Shown
-from lora_lab.widgets.sweep_words import map_words, seeds_tables, seeds_words, standing
+from lora_lab.training.runs import Store, is_record
+from lora_lab.training.watching import headless
+from lora_lab.widgets.background import begin
+from lora_lab.widgets.base import Panel
+from lora_lab.widgets.live_sweep import LiveSweep
 
-FIELDS = {  # what is typed, and an example of it
-    "rank": "1,2,4,8",
-    "alpha": "8,16 or fixed:16, rank, 2rank, sqrt",
-    "lr": "5e-4,1e-3",
-    "seed": "0,1,2 or 0-4",
-    "targets": "q,v; all-linear",
-    "steps": "200",
-}
-BEST = ("the best so far", ())  # for a drop-down, None would be no choice at all
-MOST_BUTTONS, MOST_COLUMNS = 64, 8  # with more cells a map has only the drop-down
+VIEWS = ("rank", "alpha")
+START = ((1, 8, 64), (16.0,), (5e-4, 1e-3, 2e-3, 4e-3))  # ranks, alphas and rates of a map without any run
+LENGTH = {"steps": 200, "batch": 8}
 
 
-class SweepPanel(ResumedPanel, MapPanel):
-    """Start, stop and resume a sweep; a map fills, and a chosen cell shows the curves of its seeds.
+class SweepPanel(Panel, file="sweep_panel.js"):
+    """Hundreds of stored runs that answer at once, as a map: rate across, rank or alpha down.
 
-    The arguments are where the fields start; `fields` are settings that all runs share, such as validations=4.
-    alpha     numbers, or a rule such as "2rank" (see `experiments.grid.alpha_of`)
-    targets   "q,v", or several choices: ("q,v", "all-linear")
-    store     the folder of finished runs, which are not run again; it is read once
-    Raises: NotFound for a task that is not there.
+        SweepPanel()                  the runs that ship with the lab, and yours of the same kind in `into`
+        SweepPanel("runs")            your own store, or a folder of students' stores: each run a dot
+        SweepPanel("runs", task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), steps=60)      a store yet to be filled
+
+    store     a store of runs, or a folder with stores below it; None for the runs that ship
+    into      the store that takes what is trained here: `store` where that is one, else "runs"
+    model, task, fields   settings that all runs share; where a store has several kinds, those of the largest
+    rank, alpha, lr       values to offer beside those that were tried; what has no run is hatched
+    seed      the seeds that are trained for each cell
+    view      what stands over the rate: "rank" or "alpha"
+    picked    untried cells to train, [[rank, alpha, lr], ...]
+    guess     what the reader predicted of the best rate: {view: "alone", "root" or "whole"}
+    Raises: NotFound for a folder that is not there, BadValue for a record that cannot be read or an impossible setting.
     """
 
-    live: LiveSweep | None = None
+    data = T.Dict().tag(sync=True)  # what `playground.shown` says
+    losses = T.Bytes().tag(sync=True)
+    live = T.Dict().tag(sync=True)  # of the sweep at work: {state, error, share, step, left, curves}
+    view = T.Enum(VIEWS, "rank").tag(sync=True)
+    targets = T.Unicode().tag(sync=True)
+    rank = T.Int().tag(sync=True)
+    alpha = T.Float().tag(sync=True)
+    lr = T.Float().tag(sync=True)
+    picked: T.List = T.List().tag(sync=True)
+    seeds = T.List(T.Int()).tag(sync=True)
+    guess = T.Dict().tag(sync=True)
 
     def __init__(
-        self,
-        model: str = "minilm",
-        task: str = "rt",
-        *,
-        rank: Sequence[int] | int = (1, 2, 4, 8, 16, 32),
-        alpha: Sequence[float] | float | str = "fixed:16",
-        lr: Sequence[float] | float = (5e-4, 1e-3, 2e-3, 4e-3),
-        seed: Sequence[int] | int = (0,),
-        targets: Sequence[str] | str = "q,v",
-        steps: int = 200,
-        batch: int = 8,
-        store: str = "runs",
-        **fields: Any,
-    ) -> None:
-        super().__init__("Sweep a grid")
-        self.model, self.task, self.store, self.shared = model, task, Store(store), {"batch": batch, **fields}
-        text, label_ = fields.get("text_column", "text"), fields.get("label_column", "label")
-        self.metric = load_task(task, text=text, label=label_).metric
-        self.known, self.trouble = self._known()
-        self._drawn: list[Any] = [None, None]  # what the map and the curves show
-        choices = targets if isinstance(targets, str) else "; ".join(targets)
-        values = {"rank": rank, "alpha": alpha, "lr": lr, "seed": seed, "targets": choices, "steps": steps}
-        self.fields = {name: _field(name, value) for name, value in values.items()}
-        self.controls = tuple(self.fields.values())
-        self.map = Sheet(4.6, 4.2, (0.15, 0.19, 0.82, 0.71))
-        self.curves = Sheet(4.2, 4.2, (0.19, 0.56, 0.78, 0.35), (0.19, 0.12, 0.78, 0.34))
-        self._arrange()
-        self._grid_changed()
+        self, store: str | Path | Store | None = None, *, into: str | Path | Store | None = None,
+        model: str | None = None, task: str | None = None, targets: str | None = None, rank: Iterable[int] | int = (),
+        alpha: Iterable[float] | float = (), lr: Iterable[float] | float = (), seed: Iterable[int] | int = (0, 1, 2),
+        view: str | None = None, picked: Sequence[Sequence[float]] = (), **fields: Any,
+    ) -> None:  # fmt: skip
+        folder = None if store is None else store.folder if isinstance(store, Store) else Path(store)
+        below = [file for file in folder.rglob("*.json") if is_record(file)] if folder else []
+        of_students = bool(below) and all(file.parent != folder for file in below)
+        own = into or ("runs" if of_students else folder) or "runs"
+        self.store = own if isinstance(own, Store) else Store(own)
+        self.lock = threading.RLock()
+        self.work: LiveSweep | None = None
+        axes = [_several(values) for values in (rank, alpha, lr)]
+        plan = None
+        if model or task or fields:
+            first = [(*values, *start)[0] for values, start in zip(axes, START, strict=True)]
+            method = LoRA(rank=first[0], alpha=first[1], targets=tuple((targets or "q,v").split(",")))
+            recipe = Recipe(model or "minilm", task or "rt", method, lr=first[2], **LENGTH | fields)
+            plan = Playground(recipe.settings(), "accuracy", (), {})
+        self.playground = _found(folder, self.store, plan)
+        if not self.playground.results:
+            axes = [values or start for values, start in zip(axes, START, strict=True)]
+        self.axes = dict(zip(("ranks", "alphas", "rates"), axes, strict=True))
+        super().__init__(seeds=list(_several(seed)), live={"state": "ready"}, picked=[list(cell) for cell in picked])
+        self._show()
+        offered = self.data["targets"]
+        if targets and targets not in offered:
+            raise BadValue(f"no runs with targets '{targets}' here; there are {', '.join(offered)}")
+        self.targets = targets or max(offered, key=lambda one: sum(c["targets"] == one for c in self.data["cells"]))
+        middle = [values[len(values) // 2] for values in (self.data["ranks"], self.data["alphas"], self.data["rates"])]
+        self.rank, self.alpha, self.lr = self.best[1:] if self.best else middle
+        self.view = view or max(VIEWS, key=lambda name: len(self.data[f"{name}s"]))
+        self.on_msg(self._heard)
 
-    # ---- what the fields say
+    # ---- what a notebook asks
 
-    def recipes(self) -> list[Recipe]:
-        """The runs that the fields describe. Raises: BadValue, NotFound for what cannot be, in one sentence."""
-        text = {name: field.value.strip() for name, field in self.fields.items()}
-        rule = text["alpha"][:1].isalpha() or text["alpha"] in RULES
-        grid = Grid(
-            rank=numbers("rank", text["rank"], int),
-            alpha=text["alpha"] if rule else numbers("alpha", text["alpha"], float),
-            lr=numbers("lr", text["lr"], float),
-            seed=numbers("seed", text["seed"], int),
-            targets=[part.strip() for part in text["targets"].split(";") if part.strip()],
+    @property
+    def best(self) -> Cell | None:
+        """The cell that validation chooses so far; None before there is a result."""
+        at = self.data["best"].get(self.targets)
+        return None if at is None else Cell(*(self.data["cells"][at][name] for name in Cell._fields))
+
+    def describe(self) -> str:
+        """The panel in plain words."""
+        best = self.best
+        if best is None:
+            return f"The playground: {self.data['about']} Nothing is trained yet."
+        mean, unit = self.data["cells"][self.data["best"][self.targets]]["mean"], self.data["unit"]
+        moves = {"lr": "the rate", "rank": "rank", "alpha": "alpha"}
+        told = [f"{moves[name]} by {value:.1f}" for name, value in self.data["moves"][self.targets].items()]
+        by = f" {self.data['metric']} moves with {', '.join(told)} points." if told and unit else ""
+        return (
+            f"The playground: {self.data['about']} Best on validation: rate {best.lr:g}, rank {best.rank}, "
+            f"alpha {best.alpha:g}, {mean:.1f}{unit}.{by}"
         )
-        steps = numbers("steps", text["steps"], int)
-        if len(steps) > 1:
-            raise BadValue("steps takes one number: runs of unlike length cannot be compared")
-        made = grid.recipes(self.model, self.task, steps=steps[0], **self.shared)
-        check(made)
-        return made
 
-    # ---- what the buttons do
+    # ---- training
 
-    def show(self) -> SweepPanel:
-        """The panel, ready for Start. With nobody watching (LORA_LAB_HEADLESS=1) it sweeps here and now."""
-        return self.show_when(self.recipes)
+    def run(self) -> None:
+        """Train what is picked, in the background; with nobody watching (LORA_LAB_HEADLESS=1) here and now.
 
-    def result(self) -> Swept:
-        """The runs of the last sweep. Raises: BadValue, telling what to press, while there are none."""
-        if self.live is None or self.live.swept is None:
-            raise self.nothing_yet("sweep")
-        return self.live.swept
-
-    # ---- what is shown
-
-    def _grid_changed(self, _: object = None) -> None:
-        """Another grid, where none is at work: its axes, with what is known of it; where it cannot be, one sentence."""
-        if self._too_late():
+        Raises: BadValue where nothing is picked, NotFound or BadValue for what cannot be; headless where it fails.
+        """
+        if self.work is not None and self.work.alive:
             return
-        with self.lock:
-            try:
-                self.live = LiveSweep(self.recipes(), self.store, self.metric, self.known)
-            except LabError as error:
-                self.live, self.count.value = None, cannot(str(error))
-                self._paint()
-                return
-            if self.live.counts()["left"] == 0:
-                self.live.conclude()
-            runs = f"<b>{len(self.live.recipes):,}</b> runs of {escape(self.model)} on {escape(self.task)}"
-            self.count.value = f"{runs}. {self.trouble}"
-            self._frame_changed()
+        if not self.picked:
+            raise BadValue("nothing is picked: choose untried cells in the map, or set picked=[[rank, alpha, lr], ...]")
+        there = {(one.cell, one.seed) for one in self.playground.results}
+        wanted = [(cell, seed) for cell in map(self._cell, self.picked) for seed in self.seeds]
+        wanted = [one for one in wanted if one not in there]
+        if not wanted:
+            raise BadValue("all that is picked has been trained: choose cells that are hatched")
+        recipes = [self.playground.recipe_of(cell, seed) for cell, seed in wanted]
+        from lora_lab.experiments.grid import check  # imports transformers, which looking at stored runs does without
 
-    def frame(self) -> pd.DataFrame:
-        """A line for each run of the grid, also of those to come."""
-        return self.live.frame() if self.live else pd.DataFrame()
+        check(recipes)
+        self.work = LiveSweep(recipes, self.store, self.work)
+        begin(self.work, self._paint, self._tell)
+        if self.work.error and headless():
+            raise BadValue(self.work.error)
 
-    def _part_changed(self, _: object = None) -> None:
-        """Another part of the grid: its cells, to be chosen from."""
-        with self.lock:
-            varying = free(self.frame()) or list(CELL)
-            cells = list(self.part()[list(CELL)].drop_duplicates().itertuples(index=False, name=None))
-            names = [label([v for n, v in zip(CELL, c, strict=True) if n in varying], varying) for c in cells]
-            offer(self.cell, [BEST, *zip(names, cells, strict=True)])
-            self._lay_out_buttons(cells)
-            self._drawn = [None, None]
-            self._paint()
+    def stop(self) -> None:
+        """End the training after its present step; what has finished is kept, and `run` goes on with the rest."""
+        if self.work is not None and self.work.alive:
+            self.work.stop()
 
-    # ---- painting
-
-    def _paint_state(self) -> None:
-        live = self.live
-        if live is None:
-            self.words.value = "<b>nothing to start</b>: mend the grid first."
-            return
-        self.bar.max, self.bar.value = len(live.recipes), len(live.recipes) - live.counts()["left"]
-        self.words.value = standing(live)
-        self._paint_map(live, self._chosen())
-        self._paint_curves(live, self._chosen())
-
-    def _paint_map(self, live: LiveSweep, chosen: Cell | None) -> None:
-        """The map, the table and the cells' buttons; left alone while no result has come and nothing was chosen."""
-        kind = (id(live), self.view.value, self.where.value, live.best() is None)
-        if self._drawn[0] == (drawn := (kind, live.version, chosen)):
-            return
-        part, self._drawn[0] = self.part(), drawn
-        cells = ranked(part, live.metric)
-        png = self.map.paint(kind, drawing(self.view.value, part, live.metric, chosen))
-        self.picture.show(png, map_words(self.view.value, live.metric, live.best()))
-        self.table.value = cells_table(part, cells, live.metric)
-        for cell, one in self.buttons.items():
-            mean = float(cells["mean"][cell])
-            one.description = f"{self.named[cell]}: {'to come' if math.isnan(mean) else said(mean, live.metric)}"
-            one.button_style = "primary" if cell == chosen else ""
-
-    def _paint_curves(self, live: LiveSweep, chosen: Cell | None) -> None:
-        """The curves of the chosen cell; left alone while they are no longer than they were."""
-        curves = live.curves(chosen) if chosen else []
-        if self._drawn[1] == (drawn := (chosen, [len(one.steps) + len(one.validation) for one in curves])):
-            return
-        self._drawn[1] = drawn
-        title, what = label(chosen) if chosen else "no run yet", f"validation_{live.metric}"
-        metric = partial(sweeps.draw_seeds, curves=curves, what=what, title=title)
-        png = self.curves.paint(bool(curves), metric, partial(sweeps.draw_seeds, curves=curves, what="loss"))
-        self.cell_picture.show(png, seeds_words(title, live.metric, curves), *seeds_tables(curves, live.metric))
-
-    def _chosen(self) -> Cell | None:
-        """The cell whose curves are shown; without a choice the best so far, at first one that trains."""
-        live = self.live
-        return self.cell.value or (live.best() or live.at_work() if live else None)
-
-    def still(self) -> bytes:
-        """Both pictures in one."""
-        return encoded(self.map, self.curves) if self.picture.value else b""
-
-    # ---- controls
-
-    def _known(self) -> tuple[dict[str, Facts], str]:
-        """What the store has, and what is wrong with it: a record that cannot be read is no reason not to train."""
+    def _heard(self, _: Any, content: Any, __: Any) -> None:
+        """A button of the browser."""
+        does = content.get("do") if isinstance(content, dict) else None
         try:
-            return facts_in(self.store, self.metric), ""
-        except LabError as error:
-            return {}, cannot(str(error))
+            if does == "run":
+                self.run()
+            elif does == "stop":
+                self.stop()
+        except Exception as error:  # in a message's handler nobody would see it
+            self._tell(str(error))
 
-    def _arrange(self) -> None:
-        self.count, self.table = W.HTML(layout=FULL_WIDTH), W.HTML(layout=FULL_WIDTH)
-        self.cell = choice("curves of", [BEST], self._paint)
-        self.cell_picture = Shown(layout=W.Layout(max_width="100%"))
-        self.button_box, self.buttons = W.GridBox(), dict[Cell, W.Button]()
-        for field in self.controls:
-            field.observe(self._grid_changed, "value")
-        self.arrange(
-            wrapped(*self.controls),
-            self.count,
-            self._make_buttons("train what is not there yet"),
-            self.words,
-            wrapped(self.view, self.where, self.cell),
-            side_by_side(self.picture, self.cell_picture),
-            self.button_box,
-            self.table,
-        )
+    def _tell(self, trouble: str) -> None:
+        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # the same one twice is news, too
 
-    def _lay_out_buttons(self, cells: Sequence[Cell]) -> None:
-        """A button for each cell, where it stands in the heat map: to press with a mouse or with the keyboard."""
-        place, rates = CELL.index(HEAT.get(self.view.value, "rank")), sorted({cell[-1] for cell in cells})
-        rows = sorted({cell[place] for cell in cells}, reverse=True)  # the map's first row is its lowest
-        fits = len(rates) <= MOST_COLUMNS and len(cells) == len(rows) * len(rates) <= MOST_BUTTONS
-        order = sorted(cells, key=lambda cell: (rows.index(cell[place]), cell[-1])) if fits else []
-        self.buttons = {cell: self._cell_button(cell) for cell in order}
-        self.named = {cell: f"{sweeps.short(cell[place])}, {sweeps.short(cell[-1])}" for cell in order}
-        self.button_box.children = list(self.buttons.values())
-        self.button_box.layout.grid_template_columns = f"repeat({len(rates)}, minmax(0, 1fr))"
+    def _paint(self) -> None:
+        """Bring the browser up to date; called several times a second while something trains."""
+        with self.lock:
+            work = self.work
+            if work is None:
+                return
+            busy, came = work.alive, []
+            while work.ended:
+                came.append(("", work.ended.popleft().to_json()))
+            with self.hold_sync():
+                if came:
+                    self.playground = self.playground.plus(came)
+                    self._show()
+                    done = {(one.cell, one.seed) for one in self.playground.results}
+                    self.picked = [
+                        picked
+                        for picked in self.picked
+                        if any((self._cell(picked), seed) not in done for seed in self.seeds)
+                    ]
+                self.live = self._standing(work, busy)
 
-    def _cell_button(self, cell: Cell) -> W.Button:
-        button = W.Button(tooltip=f"curves of {label(cell)}", layout=W.Layout(width="auto", min_width="0"))
-        button.on_click(lambda _: setattr(self.cell, "value", cell))
-        return button
+    def _standing(self, work: LiveSweep, busy: bool) -> dict[str, Any]:
+        left, width = work.seconds_left(), self.playground.every
+        pack = [recipe for recipe in work.pack if recipe.hash in work.left]
+        curves = []
+        for recipe in pack if busy else ():
+            cell = playground.cell_of(recipe.settings())
+            points = playground.thinned(list(work.losses.get(recipe.hash, ())), width)
+            curves.append(
+                [cell.rank, cell.alpha, cell.lr, [round(point, 3) if point == point else None for point in points]]
+            )
+        return {
+            "state": work.doing, "busy": busy, "error": work.error, "curves": curves, "runs": len(work.recipes),
+            "share": round(work.share(), 4), "step": work.step(), "left": None if left is None else round(left),
+        }  # fmt: skip
+
+    def _show(self) -> None:
+        self.data, self.losses = playground.shown(self.playground, **self.axes)
+
+    def _cell(self, picked: Sequence[float]) -> Cell:
+        rank, alpha, lr = picked
+        return Cell(self.targets, int(rank), float(alpha), float(lr))
 
 
-def _field(name: str, value: Any) -> W.Text:
-    several = [value] if isinstance(value, str | int | float) else value
-    text = ",".join(v if isinstance(v, str) else _exact(v) for v in several)
-    style, layout = {"description_width": "60px"}, W.Layout(width="270px")
-    hint = FIELDS[name]
-    return W.Text(value=text, description=name, placeholder=hint, continuous_update=False, style=style, layout=layout)
+def _found(folder: Path | None, own: Store, plan: Playground | None) -> Playground:
+    """The runs to begin with: those of a plan's kind, of a folder, or those that ship and one's own of their kind."""
+    if folder is not None and plan is None:
+        found = playground.read(folder)
+        if found is None:
+            raise BadValue(f"{folder} has no finished run of LoRA: say what to train there, as in task='rt', steps=200")
+        return found
+    source = folder or own.folder
+    start = plan or playground.load()
+    return start.plus(playground.records(source)) if source.is_dir() else start
 
 
-def _exact(value: float) -> str:
-    """The shortest text that reads back as this number."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+def _several(values: Any) -> tuple[Any, ...]:
+    """A single value may stand for several."""
+    return (values,) if isinstance(values, int | float) else tuple(values)

@@ -22,11 +22,6 @@ MemoryPanel("llama-3-8b")
 from lora_lab.widgets.train_panel import TrainPanel
 TrainPanel("minilm", "rt", store="earlier", steps=20)
 """,
-    "sweep": """
-from lora_lab.widgets.sweep_panel import SweepPanel
-grid = {"rank": (1, 8, 32), "alpha": 16, "lr": (5e-4, 1e-3, 2e-3, 5e-3), "seed": (0, 1, 2, 3, 4), "validations": 1}
-SweepPanel(store="school/ada/runs", **grid)
-""",
     "class": """
 from lora_course.panels.class_panel import ClassPanel
 ClassPanel("school")

@@ -39,9 +39,10 @@ panel.guess.value = 75
 panel.show()
 """,
     "sweep": """
-from lora_lab.widgets.sweep_panel import SweepPanel
-grid = {"rank": (1, 8, 32), "alpha": 16, "lr": (5e-4, 1e-3, 2e-3, 5e-3), "seed": range(5), "validations": 1}
-SweepPanel(store="sweep", **grid)
+from lora_lab import SweepPanel
+panel = SweepPanel(view="alpha")
+panel.guess = {"alpha": "root"}
+panel
 """,
     "class": """
 from lora_course.panels.class_panel import ClassPanel
@@ -78,7 +79,6 @@ MicroscopePanel(views_from(reference_microscope()["views"]), rank=2)
 def write(folder: Path) -> str:
     """A notebook with a cell for each panel, and beside it what the cells read. Returns its name."""
     runs = shipped("data/results") / "sweeps" / "rate_rank_alpha"
-    shutil.copytree(runs, folder / "sweep")
     for seed, (name, guess) in enumerate(LAPTOPS.items()):
         own = folder / "class" / name / "runs"
         own.mkdir(parents=True)

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.image import imread
 
 from lora_lab.errors import BadValue, LabWarning
-from lora_lab.plots import Curve, encoded, sweeps
+from lora_lab.plots import encoded, sweeps
 from lora_lab.plots.sheet import Sheet
 
 
@@ -90,21 +90,6 @@ def test_rates_have_a_line_for_each_rank():
     picture = sweeps.rate_curves(frame())
     lines = {line.get_label(): list(line.get_ydata()) for line in picture.axes[0].lines}
     assert lines == {"rank r 1": pytest.approx([72.05, 73.05]), "rank r 4": pytest.approx([75.05, 76.05])}
-
-
-def test_the_curves_of_a_cell_have_a_line_for_each_seed():
-    curves = [Curve(f"seed {n}", [1, 2, 3], [0.7, 0.6, 0.5], [(0, 0.5), (3, 0.8)]) for n in range(3)]
-    sheet = Sheet(4, 4, (0.2, 0.6, 0.7, 0.3), (0.2, 0.1, 0.7, 0.3))
-    for kept in (curves[:1], curves):  # painted again: the first lines are gone
-        sheet.paint(
-            "one",
-            lambda axes, kept=kept: sweeps.draw_seeds(axes, kept, "validation_accuracy", "a cell"),
-            lambda axes, kept=kept: sweeps.draw_seeds(axes, kept, "loss"),
-        )
-    above, below = sheet.axes
-    assert [list(line.get_ydata()) for line in above.lines] == [[50, 80]] * 3
-    assert len(below.lines) == 3
-    assert [text.get_text() for text in above.get_legend().get_texts()] == ["seed 0", "seed 1", "seed 2"]
 
 
 def test_a_picture_painted_again_is_that_of_a_new_sheet():

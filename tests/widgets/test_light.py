@@ -7,10 +7,10 @@ import sys
 
 CODE = """
 import sys
-from lora_lab import LoRAPanel
+from lora_lab import LoRAPanel, SweepPanel
 from lora_lab.widgets.memory_panel import MemoryPanel
 from lora_lab.widgets.rank_panel import RankPanel
-for panel in (LoRAPanel, RankPanel, MemoryPanel):
+for panel in (LoRAPanel, SweepPanel, RankPanel, MemoryPanel):
     panel()._repr_mimebundle_()
 panel = MemoryPanel("minilm")
 panel.seq.value = 128

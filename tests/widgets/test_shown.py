@@ -14,7 +14,6 @@ from lora_lab.widgets.memory_panel import METHODS, MemoryPanel
 from lora_lab.widgets.named import Named
 from lora_lab.widgets.panel import Panel, scrolling
 from lora_lab.widgets.shown import Shown, Table
-from lora_lab.widgets.sweep_words import seeds_tables
 from lora_lab.widgets.words import curve_tables
 from tests.comparisons import comparison
 
@@ -63,15 +62,6 @@ def test_curves_in_numbers_while_a_run_goes_on():
     assert now.rows == [("2", "2.500", "80.0%"), ("3", "2.000", "-")]  # means of what there is so far
     assert before.rows == [("before", "1.500", "75.0%")]
     assert not list(curve_tables(Curve("", [], [], []), [], "accuracy"))
-
-
-def test_the_seeds_of_a_cell_stand_side_by_side():
-    curves = [Curve(f"seed {n}", range(1, 101), [1.0] * 100, [(50, 0.5), (100, 0.6 + n / 10)]) for n in range(2)]
-    scored, losses = seeds_tables(curves, "accuracy")
-    assert scored.rows == [("50", "50.0%", "50.0%"), ("100", "60.0%", "70.0%")]
-    assert losses.rows[-1][1:] == ("1.000", "1.000")
-    assert len(losses.rows) < 12
-    assert not list(seeds_tables([], "accuracy"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -60,6 +60,11 @@ export function panel({ title, css = "", traits, body, start }) {
         model.save_changes?.();
       },
 
+      /** Ask the kernel to do something. It may be gone: nothing comes back from here. */
+      send(content) {
+        model.send?.(content);
+      },
+
       /** `quietly`, where nobody changed anything: at the start, and when the page's width changes. */
       redraw(quietly = false) {
         if (busy) return;
