@@ -111,7 +111,7 @@ def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2,
 
 def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trace: bool = False) -> Estimate:
     """`memory` of a setup that is there already. Raises: as `memory`."""
-    name, config = _checked(model, method, setup)
+    name, config = checked(model, method, setup)
     if not trace:
         with suppress(NoFit):
             return evaluated(fitted(name, config, method, setup, num_labels), config, method, setup)
@@ -125,7 +125,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     T (b (10 d + 6 f) + 16 d) bytes a layer, more than any of the common families keeps, and 12 T V for the loss.
     Raises: as `memory`, but for what cannot be traced.
     """
-    name, config = _checked(model, method, setup)
+    name, config = checked(model, method, setup)
     with suppress(NoFit):
         return evaluated(fitted(name, config, method, setup, num_labels, make=False), config, method, setup)
     a, b = architecture_of(model), setup.width
@@ -156,7 +156,7 @@ def trained_by(method: Any, a: Architecture) -> int:
     return a.total // 20
 
 
-def _checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
+def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
     """A model's name in the zoo, or "", and its config. Raises: BadValue for what no step could be taken with."""
     if setup.device == "mps":
         raise BadValue("what Apple's kernels keep is not modeled: measure a step there, or ask for device cpu")
@@ -201,7 +201,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
     found = _stored(PRESETS / f"{name}.json.gz", key, regime)
-    cached = PRESETS if found else _cache_file(config)
+    cached = PRESETS if found else cache_file(config)
     found = found or _stored(cached, key, regime)
     if found is None and not make:
         raise NoFit("it is not among the stored fits")
@@ -212,7 +212,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
         except NoFit as reason:
             found, content = reason, {"refused": str(reason)}
         with suppress(BadValue):  # a cache that cannot be written is no reason to stop
-            write_atomically(cached, packed(_read(cached) | {key: compact(content)}))
+            write_atomically(cached, packed(read_fits(cached) | {key: compact(content)}))
     if isinstance(found, Exception):
         raise found
     return found
@@ -228,7 +228,7 @@ def _stored(path: Path, key: str, regime: Regime) -> Fit | Exception | None:
 
 @lru_cache(maxsize=256)
 def _parsed(path: Path, changed: int, key: str, regime: Regime) -> Fit | Exception | None:
-    text = _read(path).get(key)
+    text = read_fits(path).get(key)
     if text is None:
         return None
     found = json.loads(text)
@@ -237,7 +237,7 @@ def _parsed(path: Path, changed: int, key: str, regime: Regime) -> Fit | Excepti
     return BadValue(found["error"]) if "error" in found else NoFit(found["refused"])
 
 
-def _read(path: Path) -> dict[str, str]:
+def read_fits(path: Path) -> dict[str, str]:
     """Fits as JSON texts by their keys: parsing all of a file for one takes longer than the rest of an answer."""
     try:
         found: dict[str, str] = json.loads(gzip.decompress(path.read_bytes()))
@@ -256,7 +256,8 @@ def compact(found: Any) -> str:
     return json.dumps(found, separators=(",", ":"))
 
 
-def _cache_file(config: Mapping[str, Any]) -> Path:
+def cache_file(config: Mapping[str, Any]) -> Path:
+    """Where this user's own fits of a model are kept, for these versions of what they depend on."""
     versions = [version(name) for name in ("torch", "transformers", "lora-lab")]
     said = json.dumps([config, versions], sort_keys=True, default=str)
     folder = Path(platformdirs.user_cache_dir("lora_lab")) / "memory"
@@ -299,8 +300,15 @@ def prompt_of(method: Any) -> int:
     return int(method.settings().get("tokens", 0)) if method.name in ("prompt", "ptuning") else 0
 
 
-def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, num_labels: int = 2) -> Fit:
-    """A fresh fit, with a progress bar.
+def made(
+    config: Mapping[str, Any],
+    method: Any,
+    setup: Setup,
+    regime: Regime,
+    num_labels: int = 2,
+    every_layer: bool = False,
+) -> Fit:
+    """A fresh fit, with a progress bar; `every_layer` as in `fit`.
 
     Raises: NoFit where the case cannot be interpolated; BadValue for a model whose step cannot be traced.
     """
@@ -320,7 +328,7 @@ def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, n
             finally:
                 bar.update()
 
-        return interpolate(record, regime, depth)
+        return interpolate(record, regime, depth, every_layer)
 
 
 @contextmanager
