@@ -17,7 +17,16 @@ import numpy as np
 
 from lora_lab.accounting.fit import NUMBER, STEP, Fit, NoFit, Regime, plain
 from lora_lab.accounting.memory import (
-    Moment, cache_file, checked, compact, key_of, made, packed, read_fits, regime_of, traced,
+    Moment,
+    cache_file,
+    checked,
+    compact,
+    key_of,
+    made,
+    packed,
+    read_fits,
+    regime_of,
+    traced,
 )  # fmt: skip
 from lora_lab.accounting.setup import Setup, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue

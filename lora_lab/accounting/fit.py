@@ -154,9 +154,7 @@ def plain(value: float) -> float:
     return int(value) if value == int(value) else round(float(value), 3)
 
 
-def fit(
-    record: Callable[[int, list[Point]], Run], regime: Regime, depth: Depth, every_layer: bool = False
-) -> Fit:
+def fit(record: Callable[[int, list[Point]], Run], regime: Regime, depth: Depth, every_layer: bool = False) -> Fit:
     """Trace, interpolate, and check against a held-out trace.
 
     record        (layers, points) -> Run

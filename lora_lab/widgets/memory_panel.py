@@ -1,4 +1,4 @@
-"""The film of a training step: what is in memory at each moment, method beside method, against the cards that there are.
+"""The film of a training step: what is in memory at each moment, method beside method, against real cards.
 
 The browser evaluates polynomials in batch, length and rank (`js/memory_panel.js`), so every slider answers at once.
 Films of some models ship in `films.json`, written by `python docs/films.py`; opening them imports no torch.
@@ -21,7 +21,7 @@ from lora_lab.accounting import film, gpus
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import OPTIMIZERS, Setup, one_of
 from lora_lab.accounting.units import GIB, binary
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
@@ -51,7 +51,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     batch, seq, rank, optimizer, checkpointing    where the controls start
     card      a card's name, such as "RTX 4090"
     models    the names that the menu offers beside `model`: those that ship unless given
-    conditions    more fields of `Setup`: dtype, device, quantised, ...; with any of them the film is made, not looked up
+    conditions    more fields of `Setup` (dtype, device, ...); with any of them the film is made, not looked up
     What does not ship is traced, with a progress bar, and kept for the next time.
     Raises: as `memory`; BadValue for an unknown name of a method.
     """
@@ -82,6 +82,8 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         named = method if isinstance(method, str) else method.name
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, "checkpointing": checkpointing}
         name = model if isinstance(model, str) else architecture_of(model).name or "your model"
+        if unknown := [one for one in models if one not in SHIPPED]:
+            raise NotFound(f"no films of '{unknown[0]}' ship; those of {', '.join(SHIPPED)} do")
         films = {one: shipped()[one] for one in models}
         if name not in SHIPPED or not isinstance(method, str) or conditions:
             setup = setup_of(model, named, **{**step, **conditions})

@@ -17,6 +17,8 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from tests.e2e.pages import Pages
+
 BROWSER_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -168,3 +170,13 @@ def watching(browser: Browser, lab: Lab) -> Iterator[Watched]:
 def watched(browser: Browser, lab: Lab) -> Iterator[Watched]:
     with watching(browser, lab) as watched:
         yield watched
+
+
+@pytest.fixture
+def pages(browser: Browser, tmp_path: Path) -> Iterator[Pages]:
+    """Pages that asked nothing of others and complained of nothing."""
+    pages = Pages(browser, tmp_path)
+    yield pages
+    for view in pages.opened:
+        view.close()
+    assert not pages.trouble

@@ -18,10 +18,6 @@ RankPanel("picture", rank=8)
 from lora_lab.widgets.savings_panel import SavingsPanel
 SavingsPanel("minilm", d=384)
 """,
-    "memory": """
-from lora_lab.widgets.memory_panel import MemoryPanel
-MemoryPanel("llama-3-8b")
-""",
     "train": """
 from lora_lab.widgets.train_panel import TrainPanel
 TrainPanel("minilm", "rt", store="earlier", steps=20)

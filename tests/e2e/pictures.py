@@ -32,6 +32,10 @@ PANELS = everyone.PANELS | {
 from lora_lab import LoRAPanel
 LoRAPanel("model", model="llama-3-8b", rank=64)
 """,
+    "memory": """
+from lora_lab import MemoryPanel
+MemoryPanel("llama-3-8b", seq=2048, models=["llama-3-8b"])
+""",
     "savings": """
 from lora_lab.widgets.savings_panel import SavingsPanel
 SavingsPanel("llama-3-8b", d=4096, rank=8)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from lora_lab import LoRA, LoRAPanel, params
 from lora_lab.widgets.base import data_script
@@ -20,21 +17,10 @@ from lora_lab.widgets.base import page as page_of
 from lora_lab.widgets.lora_panel import VIEWS
 from lora_lab.widgets.still import still
 from tests.e2e.conftest import Lab, Watched, write_notebook
+from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, move, panel_of
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
 SUM = ("W x", "detour", "y")  # rows of the table: the first two add up to the third
-MILLISECONDS = 8  # of script for a step of a slider
-MOVE = "(e, value) => { e.value = value; e.dispatchEvent(new Event('input', { bubbles: true })) }"
-STEPS = """e => Array.from({ length: 40 }, (_, step) => {
-    e.value = (step * 3) % (Number(e.max) + 1);
-    e.dispatchEvent(new Event('input', { bubbles: true }));
-    return Number(e.getRootNode().host.dataset.milliseconds);
-})"""
-FOCUSED = """() => {
-    const e = document.activeElement.shadowRoot?.activeElement ?? document.activeElement;
-    const shown = e.type === 'radio' || e.type === 'checkbox' ? e.parentElement : e; // its label is what is seen
-    return [e.name || e.tagName, parseFloat(getComputedStyle(shown).outlineWidth)];
-}"""
 NOTEBOOK = """
 import ipywidgets as W
 from lora_lab import LoRAPanel
@@ -46,49 +32,6 @@ W.VBox([W.HBox([one]), two, heard, twin])
 """
 
 
-class Pages:
-    """Pages with panels, opened as files; what they asked of others or complained of is kept."""
-
-    def __init__(self, browser: Browser, folder: Path) -> None:
-        self.browser, self.folder = browser, folder
-        self.opened: list[Page] = []
-        self.trouble: list[str] = []
-
-    def open(self, *panels: LoRAPanel, width: int = 1000, dark: bool = False, still: bool = False) -> Page:
-        file = self.folder / "page.html"
-        file.write_text(page_of(*(panel.snapshot() for panel in panels), dark=dark), encoding="utf-8")
-        view = self.browser.new_page(
-            viewport={"width": width, "height": 900}, reduced_motion="reduce" if still else None
-        )
-        view.on("request", lambda r: self.trouble.append(r.url) if r.url != file.as_uri() else None)
-        view.on("pageerror", lambda error: self.trouble.append(str(error)))
-        view.on("console", lambda said: self.trouble.append(said.text) if said.type == "error" else None)
-        self.opened.append(view)
-        view.goto(file.as_uri())
-        for number in range(len(panels)):
-            panel_of(view, number).wait_for()
-        view.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        return view
-
-
-@pytest.fixture
-def pages(browser: Browser, tmp_path: Path) -> Iterator[Pages]:
-    pages = Pages(browser, tmp_path)
-    yield pages
-    for view in pages.opened:
-        view.close()
-    assert not pages.trouble
-
-
-def panel_of(view: Page, number: int = 0) -> Locator:
-    return view.locator(".lab-panel .card").nth(number)
-
-
-def move(panel: Locator, slider: str, position: int) -> None:
-    """What a drag to a position does; the panel has been drawn again when this returns."""
-    panel.get_by_role("slider", name=slider).evaluate(MOVE, position)
-
-
 def rank_of(panel: Locator) -> int:
     """The rank that the slider says it has."""
     words = panel.get_by_role("slider", name="rank").get_attribute("aria-valuetext") or ""
@@ -97,12 +40,6 @@ def rank_of(panel: Locator) -> int:
 
 def numbers(text: str) -> list[int]:
     return [int(one.replace(",", "")) for one in re.findall(r"\d[\d,]*(?![\d.])", text)]
-
-
-def box_of(shape: Locator) -> dict[str, float]:
-    box = shape.bounding_box()
-    assert box
-    return dict(box)
 
 
 def test_a_slider_changes_what_is_drawn_told_and_counted(pages: Pages) -> None:
@@ -230,11 +167,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark
         panel.locator("details").evaluate("e => e.open = true")
         assert panel.evaluate("e => e.scrollWidth - e.clientWidth") <= 1, VIEWS[number]
     expect(view.get_by_role("cell", name="frozen").first).to_be_visible()
-    view.evaluate(AXE_SCRIPT)
-    found: dict[str, Any] = view.evaluate(
-        "() => axe.run(document.querySelector('main'), { resultTypes: ['violations'] })"
-    )
-    assert not [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
+    assert not axe_finds(view)
 
 
 @pytest.mark.parametrize(

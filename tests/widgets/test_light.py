@@ -7,14 +7,14 @@ import sys
 
 CODE = """
 import sys
-from lora_lab import LoRAPanel
-from lora_lab.widgets.memory_panel import MemoryPanel
+from lora_lab import LoRAPanel, MemoryPanel
 from lora_lab.widgets.rank_panel import RankPanel
 from lora_lab.widgets.savings_panel import SavingsPanel
 for panel in (LoRAPanel, SavingsPanel, RankPanel, MemoryPanel):
     panel()._repr_mimebundle_()
 panel = MemoryPanel("minilm")
-panel.seq.value = 128
+panel.seq = 128
+panel.describe()
 RankPanel("weight")._repr_mimebundle_()
 print([m for m in ("torch", "transformers", "pandas") if m in sys.modules])
 """

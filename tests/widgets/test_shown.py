@@ -10,7 +10,6 @@ from lora_course.panels.microscope_panel import MicroscopePanel
 from lora_lab.plots import Curve
 from lora_lab.plots.methods import KINDS
 from lora_lab.widgets.compare_tables import tables
-from lora_lab.widgets.memory_panel import METHODS, MemoryPanel
 from lora_lab.widgets.named import Named
 from lora_lab.widgets.panel import Panel, scrolling
 from lora_lab.widgets.savings_panel import SavingsPanel
@@ -48,13 +47,6 @@ def test_the_savings_curve_follows_the_slider_in_numbers():
     assert "64 | 49,152" in panel.picture.numbers()
     assert "r = 64" in panel.picture.alt
     assert "q 16.62%" in SavingsPanel("minilm", rank=32).dots.alt  # 2 x 384 x 32 of 384 x 384 + 384
-
-
-def test_the_towers_are_told_in_words():
-    panel = MemoryPanel("llama-3-8b")
-    assert "LoRA needs" in panel.picture.alt
-    for method in METHODS:
-        assert f"{method} " in panel.picture.alt.split("Peaks:")[1]
 
 
 def test_the_microscopes_curves_are_told_rank_by_rank(views: Views):

@@ -1,0 +1,74 @@
+"""What the tests of panels drawn by the browser share: pages opened as files, and what is done there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Browser, Locator, Page
+
+from lora_lab.widgets.base import Panel
+from lora_lab.widgets.base import page as page_of
+
+MILLISECONDS = 8  # of script for a step of a slider
+MOVE = "(e, value) => { e.value = value; e.dispatchEvent(new Event('input', { bubbles: true })) }"
+STEPS = """e => Array.from({ length: 40 }, (_, step) => {
+    e.value = (step * 3) % (Number(e.max) + 1);
+    e.dispatchEvent(new Event('input', { bubbles: true }));
+    return Number(e.getRootNode().host.dataset.milliseconds);
+})"""
+FOCUSED = """() => {
+    const e = document.activeElement.shadowRoot?.activeElement ?? document.activeElement;
+    const shown = e.type === 'radio' || e.type === 'checkbox' ? e.parentElement : e; // its label is what is seen
+    return [e.name || e.tagName, parseFloat(getComputedStyle(shown).outlineWidth)];
+}"""
+
+
+class Pages:
+    """Pages with panels, opened as files; what they asked of others or complained of is kept."""
+
+    def __init__(self, browser: Browser, folder: Path) -> None:
+        self.browser, self.folder = browser, folder
+        self.opened: list[Page] = []
+        self.trouble: list[str] = []
+
+    def open(self, *panels: Panel, width: int = 1000, dark: bool = False, still: bool = False) -> Page:
+        file = self.folder / "page.html"
+        file.write_text(page_of(*(panel.snapshot() for panel in panels), dark=dark), encoding="utf-8")
+        view = self.browser.new_page(
+            viewport={"width": width, "height": 900}, reduced_motion="reduce" if still else None
+        )
+        view.on("request", lambda r: self.trouble.append(r.url) if r.url != file.as_uri() else None)
+        view.on("pageerror", lambda error: self.trouble.append(str(error)))
+        view.on("console", lambda said: self.trouble.append(said.text) if said.type == "error" else None)
+        self.opened.append(view)
+        view.goto(file.as_uri())
+        for number in range(len(panels)):
+            panel_of(view, number).wait_for()
+        view.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return view
+
+
+def panel_of(view: Page, number: int = 0) -> Locator:
+    return view.locator(".lab-panel .card").nth(number)
+
+
+def move(panel: Locator, slider: str, position: int) -> None:
+    """What a drag to a position does; the panel has been drawn again when this returns."""
+    panel.get_by_role("slider", name=slider).evaluate(MOVE, position)
+
+
+def box_of(shape: Locator) -> dict[str, float]:
+    box = shape.bounding_box()
+    assert box
+    return dict(box)
+
+
+def axe_finds(view: Page) -> list[str]:
+    """What is wrong on a page for those who use a keyboard or a screen reader."""
+    view.evaluate(AXE_SCRIPT)
+    found: dict[str, Any] = view.evaluate(
+        "() => axe.run(document.querySelector('main'), { resultTypes: ['violations'] })"
+    )
+    return [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
