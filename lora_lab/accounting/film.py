@@ -66,9 +66,8 @@ def film(fit: Fit) -> dict[str, Any]:
     """
     from lora_lab.accounting.tracker import block  # imports torch
 
-    columns = [CATEGORIES.index(category) for category, _ in fit.labels]
-    live = np.zeros((len(fit.moments), len(CATEGORIES), fit.coefficients.shape[2]))
-    np.add.at(live, (slice(None), columns), fit.coefficients)
+    own = np.eye(len(CATEGORIES))[[CATEGORIES.index(category) for category, _ in fit.labels]]
+    live = np.einsum("mlk,lc->mck", fit.coefficients, own)  # (moments, categories, monomials)
     parts: dict[tuple[str, str], int] = {}
     changes: dict[tuple[float, ...], int] = {}
     moments: list[int] = []

@@ -6,9 +6,9 @@ Films of some models ship in `films.json`, written by `python docs/films.py`; op
 
 from __future__ import annotations
 
-import platform
 import threading
 from collections.abc import Sequence
+from datetime import date
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -65,7 +65,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     checkpointing = T.Bool(False).tag(sync=True)
     optimizer = T.Enum(OPTIMIZERS, "adamw").tag(sync=True)
     card = T.Unicode().tag(sync=True)
-    cards = T.List().tag(sync=True)  # [name, bytes for tensors, device], rising
+    cards: T.List[list[Any]] = T.List().tag(sync=True)  # [name, bytes for tensors, device], rising
     measurable = T.List(T.Unicode()).tag(sync=True)
     asked = T.Int(0).tag(sync=True)  # how often a real step was asked for
     standing = T.Unicode().tag(sync=True)  # of the measuring
@@ -163,7 +163,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             "optimizer": setup.optimizer,
             "checkpointing": shown["checkpointing"],
             "film": film.of_timeline(taken.timeline, setup),
-            "where": f"a step on the CPU of {platform.node() or 'this machine'}, torch {version('torch')}",
+            "where": f"on a CPU, {date.today():%Y-%m-%d}, torch {version('torch')}",
         }
 
 

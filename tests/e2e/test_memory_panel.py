@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, expect
 
 from lora_lab.accounting.film import CATEGORIES, moments
@@ -19,7 +18,7 @@ from lora_lab.accounting.units import binary
 from lora_lab.widgets.base import module
 from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
 from tests.e2e.conftest import Lab, Watched, write_notebook
-from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, box_of, move, panel_of
+from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, move, panel_of
 
 EVALUATE = """([film, points]) => points.map((point) => {
     const found = evaluate(film, point);
@@ -160,11 +159,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark
         panel = panel_of(view, number)
         panel.locator("details").evaluate("e => e.open = true")
         assert panel.evaluate("e => e.scrollWidth - e.clientWidth") <= 1
-    view.evaluate(AXE_SCRIPT)
-    found: dict[str, Any] = view.evaluate(
-        "() => axe.run(document.querySelector('main'), { resultTypes: ['violations'] })"
-    )
-    assert not [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
+    assert not axe_finds(view)
 
 
 @pytest.mark.parametrize("slider", ["tokens a row", "rows in a batch", "rank", "moment"])

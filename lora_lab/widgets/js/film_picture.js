@@ -121,7 +121,8 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
   }
   if (measured) {
     const own = columns(places(measured.film), measured.found.totals, [LEFT, right]);
-    parts.push(`<path d="${area(own, measured.found.live, y, MANY - 1, base)}" class="measured"/>`);
+    const edge = area(own, measured.found.live, y, MANY - 1, base);
+    parts.push(`<path d="${edge.replace(/^(M\S+) \S+?V/, "$1 ").replace(/V[^V]*Z$/, "")}" class="measured"/>`);
   }
 
   const size = (bytes) => (wide ? binary(bytes) : binary(bytes).split(" ")[0]);

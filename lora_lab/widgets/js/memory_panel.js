@@ -10,6 +10,7 @@ import { panel } from "./panel.js";
 
 const FILM = 9000; // milliseconds that a whole step plays
 const [LONGEST, MOST_ROWS, MOST_RANK] = [32768, 128, 256];
+const NARROW = 300; // pixels that a slider's track has at least
 const SEARCHED = 2 ** 20; // rows or tokens up to which the largest that fits is looked for
 const TRAITS = {
   films: {}, model: "", method: "", batch: 1, seq: 512, rank: 8, checkpointing: false, optimizer: "adamw", card: "",
@@ -22,7 +23,7 @@ const OPTIMIZERS = [
 const RANKS = octaves(1, MOST_RANK);
 const ROWS = octaves(1, MOST_ROWS);
 
-const BODY = `<header><div class="title" aria-hidden="true"></div></header>
+const BODY = `<header><div class="title"></div></header>
 <fieldset class="methods drawn" data-for="method"><legend class="spoken">method</legend></fieldset>
 <div class="body">
   <div class="film">
@@ -50,16 +51,19 @@ const BODY = `<header><div class="title" aria-hidden="true"></div></header>
 
 function start(p) {
   const ui = { at: null }; // the place of the column from 0 to 1; null: the peak
-  const kept = new Map(); // what was evaluated last, by film: a scrub or a wider page changes none of it
+  const kept = new Map(); // what was computed last: moving the column or the page's width changes none of it
   let now; // what is drawn
 
   // ---- what follows from what was chosen
 
-  function evaluated(film, point) {
-    const key = JSON.stringify(point);
-    if (kept.get(film)?.key !== key) kept.set(film, { key, found: evaluate(film, point) });
-    return kept.get(film).found;
+  /** What `compute` says, computed anew only when `inputs` are others than the last time. */
+  function memo(name, inputs, compute) {
+    const key = JSON.stringify(inputs);
+    if (kept.get(name)?.key !== key) kept.set(name, { key, value: compute() });
+    return kept.get(name).value;
   }
+
+  const evaluated = (film, point) => memo(film, point, () => evaluate(film, point));
 
   function read() {
     const all = p.get("films");
@@ -100,9 +104,11 @@ function start(p) {
     now = read();
     const { film, found, point, card, cards, lengths, at, edges } = now;
     const measured = measuredOf(now);
-    const acts = film.fixed ? [] : actsOver(film, point, lengths);
+    const chosen = [now.model, now.method, film.checkpointing, point];
+    const acts = memo("acts", chosen, () => (film.fixed ? [] : actsOver(film, point, lengths)));
     offer();
-    drawMethods();
+    memo("methods", [chosen, card, p.get("checkpointing")], drawMethods);
+    p.check("method", [now.method]);
     p.one(".film").classList.toggle("whole", now.method === "full");
     now.drawn = drawFilm(p.width(), film, { found, at, card, cards, measured });
     p.picture(now.drawn.svg, now.drawn.height, alternative());
@@ -112,9 +118,11 @@ function start(p) {
     const title = finding(film, found, point);
     const big = `<b>${binary(found.peak)}</b><span>at the peak of a step of ${tokensWords(point)} ${formatWords(film)}</span>`;
     const words = `${reason(film, found, point)} ${crossings(acts, lengths)}`;
-    p.fill({ ".title": escape(title), ".big": big, ".words": words, ".facts": room(fits), ".standing": standing(measured), ".legend": legend });
+    const facts = memo("room", [chosen, card], () => room(fits));
+    p.fill({ ".title": escape(title), ".big": big, ".words": words, ".facts": facts, ".standing": standing(measured), ".legend": legend });
     if (p.one("details").open) p.fill({ "details table": actsTable(found, at) });
-    if (ui.at !== null) return sceneSaid();
+    const onlyMoved = ui.at !== null && memo("told", [chosen, card], () => ui.at) !== ui.at;
+    if (onlyMoved) return sceneSaid();
     return `${title}. ${binary(found.peak)}. It ${fits ? "fits" : "does not fit"} ${card[0]}. ${words}`;
   }
 
@@ -134,7 +142,7 @@ function start(p) {
     const { film, models, model, cards, card, names } = now;
     const both = p.get("films")[model].some((one) => one.method === film.method && one.checkpointing !== film.checkpointing);
     p.offer([
-      "scrub", "model", "card", "optimizer", ...(names.length > 1 ? ["method"] : []), ...(film.fixed ? [] : ["batch", "seq"]),
+      "scrub", "model", "card", ...(names.length > 1 ? ["method"] : []), ...(film.fixed ? [] : ["batch", "seq", "optimizer"]),
       ...(film.ranked ? ["rank"] : []), ...(both ? ["checkpointing"] : []),
     ]);
     choices("model", models.map((name) => [name, name]), model);
@@ -158,7 +166,7 @@ function start(p) {
 
   /** A small film for each method, on one scale. */
   function drawMethods() {
-    const { names, method, pick, point, card } = now;
+    const { names, pick, point, card } = now;
     const box = p.one(".methods");
     if (box.dataset.names !== names.join()) {
       box.dataset.names = names.join();
@@ -175,7 +183,6 @@ function start(p) {
       label.querySelector("svg").innerHTML = thumbnail(films[i], found[i], 48, topmost, card[1]);
       label.querySelector("b").textContent = `${binary(found[i].peak)} ${fits ? "fits" : "too big"}`;
     });
-    p.check("method", [method]);
   }
 
   function showSliders(acts) {
@@ -193,8 +200,9 @@ function start(p) {
     const band = ({ act, from, to }, i) => {
       const share = (position, end) => (end ? 1 : Math.max(0, position - 0.5) / last);
       const [low, high] = [share(from, false), share(to, i === acts.length - 1)];
-      const tight = high - low < 0.16;
-      return `<i style="left: ${p.along(low)}; width: calc((100% - 18px) * ${high - low})">${tight ? "" : `${i ? "" : "peak: "}${ACTS[act]}`}</i>`;
+      const words = `${i ? "" : "peak: "}${ACTS[act]}`;
+      const fits = (high - low) * NARROW > 6.5 * words.length;
+      return `<i style="left: ${p.along(low)}; width: calc((100% - 18px) * ${high - low})">${fits ? words : ""}</i>`;
     };
     p.fill({ ".acts": `${acts.map(band).join("")}` });
   }
