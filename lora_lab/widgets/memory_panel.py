@@ -32,6 +32,7 @@ from lora_lab.widgets.base import Panel
 FILMS = Path(__file__).with_name("films.json")
 SHIPPED = ("llama-3-8b", "smollm2", "minilm")
 HERE = ("smollm2", "minilm")  # small enough for a real step on a laptop
+CARDS = {"cuda": "RTX 4090", "cpu": "16 GB laptop, CPU"}  # where none was named
 TOKENS = 2048  # of a real step; more takes a laptop's CPU minutes
 ROOM = 1.25  # what a process takes above its tensors on a CPU: 15 to 21 % was seen
 METHODS: dict[str, Any] = {
@@ -49,7 +50,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     model     a name of the zoo, a folder, a config, or a model of your own
     method    a name of METHODS, or any method; a model without films that ship is shown with this one
     batch, seq, rank, optimizer, checkpointing    where the controls start
-    card      a card's name, such as "RTX 4090"
+    card      a card's name, such as "T4"; by default an RTX 4090, or a laptop for models that train on one
     models    the names that the menu offers beside `model`: those that ship unless given
     conditions    more fields of `Setup` (dtype, device, ...); with any of them the film is made, not looked up
     What does not ship is traced, with a progress bar, and kept for the next time.
@@ -73,12 +74,11 @@ class MemoryPanel(Panel, file="memory_panel.js"):
 
     def __init__(
         self, model: Any = "llama-3-8b", method: Any = "LoRA q, v", *, batch: int = 1, seq: int = 512, rank: int = 8,
-        optimizer: str = "adamw", checkpointing: bool = False, card: str = "RTX 4090",
+        optimizer: str = "adamw", checkpointing: bool = False, card: str = "",
         models: Sequence[str] = SHIPPED, **conditions: Any,
     ) -> None:  # fmt: skip
         if isinstance(method, str):
             one_of("method", method, METHODS)
-        chosen = gpus.card(card).name
         named = method if isinstance(method, str) else method.name
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, "checkpointing": checkpointing}
         name = model if isinstance(model, str) else architecture_of(model).name or "your model"
@@ -93,8 +93,14 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             films = {name: shipped()[name], **films}
         else:
             setup_of(model, named, **step)  # what cannot be is loud here
+        device = films[name][0]["device"]
+        chosen = gpus.card(card or CARDS[device])
+        if chosen.device != device:
+            raise BadValue(
+                f"the step of {name} runs on {device}, and {chosen.name} is {chosen.device}: name another card"
+            )
         super().__init__(
-            films=films, model=name, method=named, rank=rank, card=chosen, **step,
+            films=films, model=name, method=named, rank=rank, card=chosen.name, **step,
             cards=[[one.name, gpus.usable(one), one.device] for one in gpus.cards()],
             measurable=[one for one in HERE if one in films],
         )  # fmt: skip

@@ -34,7 +34,7 @@ LoRAPanel("model", model="llama-3-8b", rank=64)
 """,
     "memory": """
 from lora_lab import MemoryPanel
-MemoryPanel("llama-3-8b", seq=2048, models=["llama-3-8b"])
+MemoryPanel("llama-3-8b", "full", batch=2, seq=4096, card="A100 80", models=["llama-3-8b"])
 """,
     "savings": """
 from lora_lab.widgets.savings_panel import SavingsPanel

@@ -71,6 +71,7 @@ def test_other_models_and_methods_are_filmed(own_cache):
         ({"method": "magic"}, BadValue),
         ({"batch": 0}, BadValue),
         ({"card": "no such card"}, NotFound),
+        ({"model": "minilm", "card": "RTX 4090"}, BadValue),
         ({"optimizer": "adam"}, BadValue),
         ({"models": ["no-such-model"]}, NotFound),
     ],

@@ -2,7 +2,7 @@
 
 import { ACTS, CATEGORIES, MANY, openFilm } from "./film.js";
 import { binary, clamp } from "./format.js";
-import { axisLeft, group, hatch, line, linear, rect, text } from "./svg.js";
+import { axisLeft, circle, group, hatch, line, linear, rect, text, ticks } from "./svg.js";
 
 const SHARES = [0.3, 0.2, 0.34, 0.16]; // of the width for each act: they are not to scale in time
 const GIB = 2 ** 30;
@@ -106,9 +106,8 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
   const parts = [hatch("over")];
 
   const unit = topmost < GIB ? 2 ** 20 : GIB;
-  const step = [1, 2, 2.5, 5, 10].map((n) => n * 10 ** Math.floor(Math.log10(topmost / unit / 2))).find((n) => topmost / unit / n <= 6);
-  const ticks = Array.from({ length: Math.floor(topmost / unit / step) + 1 }, (_, i) => i * step * unit);
-  parts.push(axisLeft(y, ticks, [LEFT, right], (value) => String(+(value / unit).toFixed(2))));
+  const ticked = ticks([0, topmost / unit], 6).map((value) => value * unit);
+  parts.push(axisLeft(y, ticked, [LEFT, right], (value) => String(+(value / unit).toFixed(2))));
   parts.push(text(0, TOP - 9, unit === GIB ? "GiB" : "MiB", "tick"));
 
   const shown = columns(edges, found.totals, [LEFT, right]);
@@ -138,7 +137,7 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
   parts.push(cardLines(cards, card, y, topmost, found, [LEFT, right + 14 + column]));
   parts.push(peakMark(xs, found, y, right));
   const cursor = (xs[at] + xs[at + 1]) / 2;
-  parts.push(line(cursor, y(found.totals[at]), cursor, base, "cursor"), `<circle cx="${cursor}" cy="${base}" r="4.5" class="knob"/>`);
+  parts.push(line(cursor, y(found.totals[at]), cursor, base, "cursor"), circle(cursor, base, 4.5, "ink"));
   parts.push(nowColumn(found.live.subarray(at * MANY, at * MANY + MANY), y, base, [right + 14, column], wide));
   const grip = rect(LEFT, TOP, right - LEFT, height + FOOT, "touch", 'data-film="1"');
   const sceneAtX = (px) => sceneAt(edges, clamp((px - LEFT) / (right - LEFT)));
@@ -180,7 +179,8 @@ function nowColumn(live, y, base, [x, width], wide) {
     if (size < 1024) return;
     const [bottom, top] = [y(sum), y(sum + size)];
     parts.push(rect(x, top, width, bottom - top, `area of-${CATEGORIES[c]}`));
-    labels.push({ y: (bottom + top) / 2, words: `${CATEGORIES[c]} <tspan class="soft">${binary(size)}</tspan>`, category: c });
+    const words = `${CATEGORIES[c]} <tspan class="soft">${binary(size)}</tspan>`;
+    labels.push({ y: (bottom + top) / 2, words, category: c });
     sum += size;
   });
   parts.push(text(x + width / 2, base + 32, wide ? binary(sum) : binary(sum).split(" ")[0], "mid tick"));
@@ -195,8 +195,8 @@ function nowColumn(live, y, base, [x, width], wide) {
   }
   labels.forEach(({ y: at, words, category }, i) => {
     const to = lowest[i];
-    parts.push(`<path d="M${x + width} ${at.toFixed(1)}L${x + width + 9} ${to.toFixed(1)}" class="lead"/>`);
-    parts.push(`<rect x="${x + width + 11}" y="${(to - 4).toFixed(1)}" width="8" height="8" class="of-${CATEGORIES[category]}"/>`);
+    parts.push(line(x + width, at, x + width + 9, to, "lead"));
+    parts.push(rect(x + width + 11, to - 4, 8, 8, `of-${CATEGORIES[category]}`));
     parts.push(text(x + width + 23, to + 4, words, "small"));
   });
   return group(parts);

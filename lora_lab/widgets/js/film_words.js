@@ -29,8 +29,11 @@ export function sceneWords(film, at) {
   const { act, part, layer } = scenes[at];
   if (ACTS[act] === "update") return `update: ${UPDATES[part]}`;
   if (part.includes("*")) return `${ACTS[act]}, layer ${layer + 1} of ${layers}, ${partName(part)}`;
-  if (ACTS[act] === "loss") return `loss, ${at - starts[act] + 1} of ${starts[act + 1] - starts[act]}: ${partName(part) || "cross-entropy"}`;
-  return `${ACTS[act]}, ${partName(part) || "the model"}`;
+  const name = partName(part);
+  if (ACTS[act] === "loss") {
+    return `loss, ${at - starts[act] + 1} of ${starts[act + 1] - starts[act]}: ${name || "cross-entropy"}`;
+  }
+  return `${ACTS[act]}, ${name || "the model"}`;
 }
 
 /** Rows and tokens: "2 × 512 tokens". */
@@ -56,11 +59,13 @@ export function finding(film, found, point) {
   const live = found.live.subarray(found.top * MANY, found.top * MANY + MANY);
   const where = { forward: "in forward", loss: "the loss", backward: "in backward", update: "the update" }[ACTS[act]];
   const start = `The peak is ${where}`;
-  if (ACTS[act] === "update") {
+  if (ACTS[act] === "update" && live[GRADIENTS] > 0.1 * live[WEIGHTS]) {
     const states = live[WEIGHTS] + live[OPTIMIZER] + live[GRADIENTS];
-    if (live[GRADIENTS] > 0.1 * live[WEIGHTS]) return `${start}: weights, gradients and the optimizer's states take ${binary(states)}`;
+    return `${start}: weights, gradients and the optimizer's states take ${binary(states)}`;
   }
-  if (live[WEIGHTS] > 0.75 * found.peak) return `${start}, but the weights alone are ${binary(live[WEIGHTS])} of ${binary(found.peak)}`;
+  if (live[WEIGHTS] > 0.75 * found.peak) {
+    return `${start}, but the weights alone are ${binary(live[WEIGHTS])} of ${binary(found.peak)}`;
+  }
   const sizes = [ACTIVATIONS, LOGITS, TEMPORARIES].map((c) => [live[c], CATEGORIES[c]]).sort((a, b) => b[0] - a[0]);
   const large = sizes.filter(([size]) => size > 0.2 * sizes[0][0]);
   const most = large.reduce((sum, [size]) => sum + size, 0);
@@ -80,17 +85,19 @@ export function reason(film, found, point) {
   }
   if (ACTS[act] === "loss") {
     const table = live(LOGITS) > 0
-      ? ` The logits, a score for each word of the vocabulary at each of ${count(point.batch * point.seq)} tokens, exist several times over.`
+      ? ` The logits, a score for each word of the vocabulary at each of ${count(point.batch * point.seq)} tokens, exist
+        several times over.`
       : "";
     return `Forward has just ended: ${kept}.${table}`;
   }
   const where = part.includes("*") ? `layer ${layer + 1}'s ${partName(part)}` : `the ${partName(part) || "model"}`;
   if (ACTS[act] === "forward") return `It falls in ${where}: ${kept}, and what the layer works on comes on top.`;
-  const again = film.checkpointing ? " Checkpointing runs this layer once more and keeps all of it for the moment." : "";
-  const below = layer > 0 && part.includes("*") ? ` by the ${layer === layers - 1 ? "" : "first "}${count(layer)} layers below` : "";
-  return film.checkpointing
-    ? `It falls in ${where}.${again}`
-    : `It falls in ${where}: what was kept${below} is still there, and the gradients of this layer come on top.`;
+  if (film.checkpointing) {
+    return `It falls in ${where}. Checkpointing runs this layer once more and keeps all of it for the moment.`;
+  }
+  const few = layer === layers - 1 ? "" : "first ";
+  const below = layer > 0 && part.includes("*") ? ` by the ${few}${count(layer)} layers below` : "";
+  return `It falls in ${where}: what was kept${below} is still there, and the gradients of this layer come on top.`;
 }
 
 /** How the peak moves with the length, where it does. */
