@@ -41,7 +41,7 @@ def opened(browser: Browser, lab: Lab) -> Iterator[Watched]:
         page = watched.run_all(everyone.write(lab.folder))
         for name in everyone.PANELS:
             panel(page, name).wait_for(timeout=180_000)
-        page.wait_for_function("() => document.querySelectorAll('.lora-panel[aria-label]').length >= 9")
+        page.wait_for_function("() => document.querySelectorAll('.lora-panel[aria-label]').length >= 8")
         page.evaluate(AXE_SCRIPT)
         yield watched
 

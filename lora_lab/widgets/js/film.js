@@ -18,7 +18,7 @@ function unfold(folds, flat = []) {
 }
 
 /**
- * A film ready to be evaluated, made once: `order` has a change for each moment, `ends` where each act ends in it, and
+ * A film ready to be evaluated, made once: `order` has a change for each moment, `acts` the folds of each act, and
  * `scenes` are what the picture shows, { act, part, layer, from, to }: one part of the model at work.
  * Loss is all between the last layer's forward and its backward.
  */
@@ -47,7 +47,13 @@ export function openFilm(film) {
   for (const name of ["complete", "step", "freed"]) scenes.push({ act: UPDATE, part: name, layer: 0 });
   const layers = Math.max(...scenes.map((scene) => scene.layer)) + 1;
   const starts = ACTS.map((_, at) => scenes.findIndex((scene) => scene.act === at));
-  const made = { order, ends, scenes, layers, starts, update };
+  const acts = ACTS.map(() => []); // the folds of each: no repeat goes on in the next
+  let at = 0;
+  for (const one of film.moments) {
+    acts[ends.findIndex((end) => at < end)].push(one);
+    at += unfold([one]).length;
+  }
+  const made = { order, acts, scenes, layers, starts, update };
   opened.set(film, made);
   return made;
 }
@@ -124,24 +130,37 @@ export function evaluate(film, point) {
   return { live, totals, top, tops, peak: totals[top] };
 }
 
-/** { bytes, act } of the peak alone, many times faster. */
+/** How far a stretch of moments rises at most, and in all; what repeats is highest in its first or its last round. */
+function rise(folds, sums, from = 0) {
+  let [most, total] = [-Infinity, 0];
+  for (let i = from; i < folds.length; i++) {
+    if (typeof folds[i] === "number") {
+      total += sums[folds[i]];
+      most = Math.max(most, total);
+    } else {
+      const [times] = folds[i];
+      const round = rise(folds[i], sums, 1);
+      most = Math.max(most, total + round.most, total + (times - 1) * round.total + round.most);
+      total += times * round.total;
+    }
+  }
+  return { most, total };
+}
+
+/** { bytes, act } of the peak alone, many times faster: what repeats is evaluated once. */
 export function peakOf(film, point) {
-  const { order, ends } = openFilm(film);
   const at = monomials(film, point);
   const { states, temporary } = optimizerBytes(film, point);
   const sums = new Float64Array(film.changes.length);
   film.changes.forEach((change, which) => {
     for (let i = 2; i < change.length; i += 3) sums[which] += change[i + 2] * at[change[i + 1]];
   });
-  let [bytes, act, total, moment] = [0, 0, states, 0];
-  ends.forEach((end, which) => {
-    let most = 0;
-    for (; moment < end; moment++) {
-      total += sums[order[moment]];
-      if (total > most) most = total;
-    }
-    if (which === UPDATE) most += temporary;
+  let [bytes, act, total] = [0, 0, states];
+  openFilm(film).acts.forEach((folds, which) => {
+    const up = rise(folds, sums);
+    const most = total + up.most + (which === UPDATE ? temporary : 0);
     if (most > bytes) [bytes, act] = [most, which];
+    total += up.total;
   });
   return { bytes, act };
 }
