@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lora_lab.training.tasks import load_task
     from lora_lab.training.train import evaluate_adapter, train
     from lora_lab.widgets.lora_panel import LoRAPanel
+    from lora_lab.widgets.memory_panel import MemoryPanel
     from lora_lab.widgets.sweep_panel import SweepPanel
 
 __version__ = "0.1.0"
@@ -61,6 +62,7 @@ _HOME = {
     "LabError": "errors",
     "LoRA": "methods.lora",
     "LoRAPanel": "widgets.lora_panel",
+    "MemoryPanel": "widgets.memory_panel",
     "NotFound": "errors",
     "PTuning": "methods.ptuning",
     "PrefixTuning": "methods.prefix",

@@ -156,10 +156,11 @@ def plain(value: float) -> float:
     return int(value) if value == int(value) else round(float(value), 3)
 
 
-def fit(record: Callable[[int, list[Point]], Run], regime: Regime, depth: Depth) -> Fit:
+def fit(record: Callable[[int, list[Point]], Run], regime: Regime, depth: Depth, every_layer: bool = False) -> Fit:
     """Trace, interpolate, and check against a held-out trace.
 
-    record   (layers, points) -> Run
+    record        (layers, points) -> Run
+    every_layer   with the moments of all layers; without, those of layers that never hold the peak are left out
     Raises: NoFit where the order of operations depends on b, t or the rank, or the held-out trace disagrees.
     """
     *points, held = regime.points()
@@ -177,7 +178,7 @@ def fit(record: Callable[[int, list[Point]], Run], regime: Regime, depth: Depth)
         if (off := np.abs(found - real).max()) > 0.5:
             raise NoFit(f"in {phase} the held-out trace is {off:,.0f} bytes off")
 
-    deep = {phase: _deep(both, depth, depth.layers) for phase, both in curves.items()}
+    deep = {phase: _deep(both, depth, depth.layers, every_layer) for phase, both in curves.items()}
     inverse = np.linalg.inv([regime.vector(point) for point in points])
     more = (depth.layers - shallow[0]) / depth.period
     flops, *deeper = (inverse @ run.flops for run in runs)
@@ -254,8 +255,20 @@ def _deep(curves: Sequence[_Curve], depth: Depth, layers: int, spread: bool = Fa
         before, after = values[cut - stretch : cut], values[cut : cut + stretch]
         middle = [before + (after - before) * i / (periods + 1) for i in range(1, periods + 1)]
         values = np.concatenate([values[:cut], *middle, values[cut:]])
+        ends = list(zip(paths[cut - stretch : cut], paths[cut : cut + stretch], strict=True))
+        inserted = [_between(*both, i / (periods + 1)) for i in range(1, periods + 1) for both in ends]
+        paths = [*paths[:cut], *inserted, *paths[cut:]]
     return _Curve(a.ops, paths, values)
 
 
+NUMBER = re.compile(r"\.(\d+)(?=\.|$)")  # of a layer, in a module's path
+
+
 def _later(path: str, more: int) -> str:
-    return re.sub(r"\.(\d+)(?=\.|$)", lambda found: f".{int(found[1]) + more}", path, count=1)
+    return NUMBER.sub(lambda found: f".{int(found[1]) + more}", path, count=1)
+
+
+def _between(before: str, after: str, share: float) -> str:
+    """The path of a module that lies between the same one of two layers."""
+    first, last = NUMBER.search(before), NUMBER.search(after)
+    return _later(before, round((int(last[1]) - int(first[1])) * share)) if first and last else before

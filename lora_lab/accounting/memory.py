@@ -113,7 +113,7 @@ def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2,
 
 def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trace: bool = False) -> Estimate:
     """`memory` of a setup that is there already. Raises: as `memory`."""
-    name, config = _checked(model, method, setup)
+    name, config = checked(model, method, setup)
     if not trace:
         with suppress(NoFit):
             return predicted(name, config, method, setup, num_labels)
@@ -127,7 +127,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     T (b (10 d + 6 f) + 16 d) bytes a layer, more than any of the common families keeps, and 12 T V for the loss.
     Raises: as `memory`, but for what cannot be traced.
     """
-    name, config = _checked(model, method, setup)
+    name, config = checked(model, method, setup)
     with suppress(NoFit):
         return predicted(name, config, method, setup, num_labels, make=False)
     a, b = architecture_of(model), setup.width
@@ -158,7 +158,7 @@ def trained_by(method: Any, a: Architecture) -> int:
     return a.total // 20
 
 
-def _checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
+def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
     """A model's name in the zoo, or "", and its config. Raises: BadValue for what no step could be taken with."""
     if setup.device == "mps":
         raise BadValue("what Apple's kernels keep is not modeled: measure a step there, or ask for device cpu")
@@ -188,7 +188,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
     """The fit for a case: shipped, cached, or made now and cached. Raises: NoFit where there is none to be had."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
-    found = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(_cache_file(config), key, regime)
+    found = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(cache_file(config), key, regime)
     if found is None and not make:
         raise NoFit("it is not among the stored fits")
     if found is None:
@@ -197,9 +197,9 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
             content: Any = found.to_json()
         except NoFit as reason:
             found, content = reason, {"refused": str(reason)}
-        cached = _cache_file(config)
+        cached = cache_file(config)
         with suppress(BadValue):  # a cache that cannot be written is no reason to stop
-            write_atomically(cached, packed(_read(cached) | {key: compact(content)}))
+            write_atomically(cached, packed(read_fits(cached) | {key: compact(content)}))
             _stored.cache_clear()
     if isinstance(found, Exception):
         raise found
@@ -209,7 +209,7 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
 @lru_cache(maxsize=256)
 def _stored(path: Path, key: str, regime: Regime) -> Fit | Exception | None:
     """A fit of a file, or why there can be none; None where the file has neither."""
-    text = _read(path).get(key)
+    text = read_fits(path).get(key)
     if text is None:
         return None
     found = json.loads(text)
@@ -218,7 +218,7 @@ def _stored(path: Path, key: str, regime: Regime) -> Fit | Exception | None:
     return BadValue(found["error"]) if "error" in found else NoFit(found["refused"])
 
 
-def _read(path: Path) -> dict[str, str]:
+def read_fits(path: Path) -> dict[str, str]:
     """Fits as JSON texts by their keys: parsing all of a file for one takes longer than the rest of an answer."""
     try:
         found: dict[str, str] = json.loads(gzip.decompress(path.read_bytes()))
@@ -237,7 +237,8 @@ def compact(found: Any) -> str:
     return json.dumps(found, separators=(",", ":"))
 
 
-def _cache_file(config: Mapping[str, Any]) -> Path:
+def cache_file(config: Mapping[str, Any]) -> Path:
+    """Where this user's own fits of a model are kept, for these versions of what they depend on."""
     versions = [version(name) for name in ("torch", "transformers", "lora-lab")]
     said = json.dumps([config, versions], sort_keys=True, default=str)
     folder = Path(platformdirs.user_cache_dir("lora_lab")) / "memory"
@@ -277,8 +278,15 @@ def prompt_of(method: Any) -> int:
     return int(method.settings().get("tokens", 0)) if method.name in ("prompt", "ptuning") else 0
 
 
-def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, num_labels: int = 2) -> Fit:
-    """A fresh fit, with a progress bar.
+def made(
+    config: Mapping[str, Any],
+    method: Any,
+    setup: Setup,
+    regime: Regime,
+    num_labels: int = 2,
+    every_layer: bool = False,
+) -> Fit:
+    """A fresh fit, with a progress bar; `every_layer` as in `fit`.
 
     Raises: NoFit where the case cannot be interpolated; BadValue for a model whose step cannot be traced.
     """
@@ -298,7 +306,7 @@ def made(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, n
             finally:
                 bar.update()
 
-        return interpolate(record, regime, depth)
+        return interpolate(record, regime, depth, every_layer)
 
 
 @contextmanager

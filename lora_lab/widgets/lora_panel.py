@@ -15,11 +15,10 @@ from typing import Any
 import traitlets as T
 
 from lora_lab.accounting.models import architecture_of, zoo_names
-from lora_lab.accounting.parameters import ParameterCount, Row, break_even_rank
+from lora_lab.accounting.params import ParameterCount, Row, break_even_rank, params
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.params import params
 from lora_lab.widgets.base import Panel
 
 VIEWS = ("size", "model", "start", "steps", "merge", "swap")
@@ -160,7 +159,7 @@ def layers_of(model: Any) -> list[dict[str, Any]]:
                 trains[name][role] = row.trained
             if row.trained and sliced:
                 slices.setdefault(name, {})[role] = row.out_features
-    kept = [row for row in rows.values() if row.matrix or row.role == "router" or trains[row.name]]
+    kept = [row for row in rows.values() if row.break_even_rank or row.role == "router" or trains[row.name]]
     shown = [
         {
             "label": label, "group": _group(row), "in": row.in_features, "out": row.out_features, "count": row.count,

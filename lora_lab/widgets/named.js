@@ -33,11 +33,6 @@ function name(panel) {
       set(readout, "aria-label", `${text(slider.querySelector(".widget-label"))}, typed`);
     }
   }
-  for (const group of panel.querySelectorAll(".widget-toggle-buttons")) {
-    set(group, "role", "group");
-    set(group, "aria-label", text(group.querySelector(".widget-label")));
-    for (const button of group.querySelectorAll("button")) set(button, "aria-pressed", String(button.classList.contains("mod-active")));
-  }
   for (const group of panel.querySelectorAll(".lora-group")) { // boxes to tick, behind their common name
     set(group, "role", "group");
     set(group, "aria-label", text(group.querySelector(".widget-html-content")));

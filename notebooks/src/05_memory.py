@@ -180,21 +180,22 @@ assert predictions == traces == peaks  # to the byte
 #
 # **Stop here** if time is short: you know the terms. What follows uses them.
 #
-# ## The tower
+# ## The film of a step
 # **Predict** before you touch the panel. On Llama-3-8B, one row of 512 tokens, LoRA needs 29 % of what full fine-tuning needs where all is in bf16,
 # AdamW's moments too (8 bytes per parameter). What percentage does it need at 32,768 tokens?
 #
-# Then choose a model and move the sliders. Each line is a card's *usable* memory: its size minus CUDA's 0.8 GiB and 3 % fragmentation (an RTX 3090 of 24 GB shows
-# programs 23.6 GiB; these three figures are from memory, not measured here). Below, **explain** takes one method apart. BitFit trains biases, and Llama has none. Find out: which slider brings LoRA's tower nearest to that of
-# full fine-tuning, and at what share does it stop? For `minilm` and `smollm2`, **Measure here** takes the step for real.
+# The panel shows one step from left to right. Choose a method above it, and pull the line through the picture. Each horizontal line is a card's
+# *usable* memory: its size minus CUDA's 0.8 GiB and 3 % fragmentation (an RTX 3090 of 24 GB shows programs 23.6 GiB; these three figures are from
+# memory, not measured here). Find out: at what length does the peak of full fine-tuning move from the update to the loss? Which slider brings LoRA
+# nearest to full fine-tuning, and at what share does it stop? For `minilm` and `smollm2`, **measure it here** takes the step for real.
 
 # %%
 guess_share = None  # percent
 
 # %%
-from lora_lab.widgets.memory_panel import MemoryPanel
+from lora_lab import MemoryPanel
 
-MemoryPanel("llama-3-8b", batch=1, seq=512, rank=8)
+MemoryPanel("llama-3-8b", "full", batch=1, seq=512, rank=8)
 
 # %% [markdown]
 # ## "A single 24 GB card can fine-tune a 70B model with QLoRA"

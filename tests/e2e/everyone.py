@@ -14,9 +14,6 @@ PANELS = {
 from lora_lab.widgets.rank_panel import RankPanel
 RankPanel("picture", rank=8)
 """,
-    "memory": """
-from lora_lab.widgets.memory_panel import MemoryPanel
-MemoryPanel("llama-3-8b")
 """,
     "train": """
 from lora_lab.widgets.train_panel import TrainPanel

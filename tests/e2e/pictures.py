@@ -32,6 +32,10 @@ PANELS = everyone.PANELS | {
 from lora_lab import LoRAPanel
 LoRAPanel("model", model="llama-3-8b", rank=64)
 """,
+    "memory": """
+from lora_lab import MemoryPanel
+MemoryPanel("llama-3-8b", "full", batch=2, seq=4096, card="A100 80", models=["llama-3-8b"])
+""",
     "train": """
 from lora_lab.widgets.train_panel import TrainPanel
 panel = TrainPanel("minilm", "rt", steps=400)

@@ -78,7 +78,7 @@ def test_a_model_is_counted_as_params_counts_it(pages: Pages, model: str) -> Non
     panel.get_by_text("all numbers of this picture").click()
     expect(panel.locator("details tr").last).to_contain_text("all")
     assert numbers(panel.locator("details tr").last.inner_text())[:2] == [counted.total, counted.trainable]
-    for row in (row for row in counted.modules if row.role == "o" and row.matrix):
+    for row in (row for row in counted.modules if row.role == "o" and row.break_even_rank):
         expect(panel.locator("details tr", has=panel.page.locator("th", has_text=re.compile("^o$")))).to_contain_text(
             f"{row.trained:,}"
         )

@@ -7,13 +7,13 @@ import sys
 
 CODE = """
 import sys
-from lora_lab import LoRAPanel, SweepPanel
-from lora_lab.widgets.memory_panel import MemoryPanel
+from lora_lab import LoRAPanel, MemoryPanel, SweepPanel
 from lora_lab.widgets.rank_panel import RankPanel
 for panel in (LoRAPanel, SweepPanel, RankPanel, MemoryPanel):
     panel()._repr_mimebundle_()
 panel = MemoryPanel("minilm")
-panel.seq.value = 128
+panel.seq = 128
+panel.describe()
 RankPanel("weight")._repr_mimebundle_()
 print([m for m in ("torch", "transformers", "pandas") if m in sys.modules])
 """

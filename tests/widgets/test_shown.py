@@ -10,7 +10,6 @@ from lora_course.panels.microscope_panel import MicroscopePanel
 from lora_lab.plots import Curve
 from lora_lab.plots.methods import KINDS
 from lora_lab.widgets.compare_tables import tables
-from lora_lab.widgets.memory_panel import METHODS, MemoryPanel
 from lora_lab.widgets.named import Named
 from lora_lab.widgets.panel import Panel, scrolling
 from lora_lab.widgets.shown import Shown, Table
@@ -36,13 +35,6 @@ def test_every_panel_is_named_and_its_name_is_its_title():
     assert isinstance(panel.children[-1], Named)
     assert panel.children[-1].title == panel.title != ""
     assert isinstance(panel, Panel)
-
-
-def test_the_towers_are_told_in_words():
-    panel = MemoryPanel("llama-3-8b")
-    assert "LoRA needs" in panel.picture.alt
-    for method in METHODS:
-        assert f"{method} " in panel.picture.alt.split("Peaks:")[1]
 
 
 def test_the_microscopes_curves_are_told_rank_by_rank(views: Views):

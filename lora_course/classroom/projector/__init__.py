@@ -25,7 +25,7 @@ PANELS = """
 from lora_lab.widgets.rank_panel import RankPanel
 RankPanel("picture")
 ---
-from lora_lab.widgets.memory_panel import MemoryPanel
+from lora_lab import MemoryPanel
 MemoryPanel("llama-3-8b")
 ---
 from lora_lab.widgets.train_panel import TrainPanel

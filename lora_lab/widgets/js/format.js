@@ -24,6 +24,14 @@ export function bytes(number) {
   return `${about(number / 1000 ** step)} ${units[step]}`;
 }
 
+/** Bytes of memory, in powers of two: 13.6 GiB. Three digits, those after the point written out. */
+export function binary(number) {
+  const at = number >= 2 ** 30 ? 3 : number >= 2 ** 20 ? 2 : 1;
+  const value = number / 1024 ** at;
+  const digits = value >= 99.95 ? count(Math.round(value)) : value.toFixed(value >= 9.995 ? 1 : 2);
+  return `${digits} ${["", "KiB", "MiB", "GiB"][at]}`;
+}
+
 /** To the nearest tenth. Round the parts of a sum with it and add those, so that what is shown adds up. */
 export function tenth(number) {
   return Math.round(10 * number) / 10 + 0; // + 0 turns -0 into 0

@@ -1,0 +1,40 @@
+"""Write the films that ship with the memory panel: `python docs/films.py [MODEL ...]`; a minute or two for each model.
+
+A film holds for every batch, length and rank, so one for each method, with and without checkpointing, is all there is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+
+from lora_lab.accounting.film import film
+from lora_lab.accounting.memory import compact, made, regime_of
+from lora_lab.accounting.models import config_of
+from lora_lab.files import read_json, write_atomically
+from lora_lab.widgets.memory_panel import FILMS, METHODS, SHIPPED, described, setup_of
+
+
+def case(model: str, name: str, checkpointing: bool) -> dict[str, object]:
+    """One film of a model of the zoo."""
+    config, method, setup = config_of(model), METHODS[name], setup_of(model, name, checkpointing=checkpointing)
+    regime = regime_of(config, method, setup)
+    return described(name, setup) | film(made(config, method, setup, regime, every_layer=True))
+
+
+def main(models: list[str]) -> None:
+    """Make the films of these models anew, or of all that ship; the others stay."""
+    films = read_json(FILMS) if FILMS.exists() else {}
+    with ProcessPoolExecutor(2) as pool:
+        for model in models or SHIPPED:
+            names, kept = zip(*product(METHODS, (False, True)), strict=True)
+            films[model] = list(pool.map(case, [model] * len(names), names, kept))
+            lines = [f"{json.dumps(one)}: {compact(films[one])}" for one in SHIPPED if one in films]
+            write_atomically(FILMS, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+            print(f"{model}: {len(films[model])} films, {len(compact(films[model])):,} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
