@@ -67,7 +67,8 @@ class SweepPanel(ResumedPanel, MapPanel):
         **fields: Any,
     ) -> None:
         super().__init__("Sweep a grid")
-        self.model, self.task, self.store, self.shared = model, task, Store(store), {"batch": batch, **fields}
+        self.model, self.task, self.store = model, task, Store(store)
+        self.shared = {"batch": batch, "validations": 8, **fields}  # as many as a curve needs
         text, label_ = fields.get("text_column", "text"), fields.get("label_column", "label")
         self.metric = load_task(task, text=text, label=label_).metric
         self.known, self.trouble = self._known()
