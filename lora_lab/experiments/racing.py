@@ -10,7 +10,7 @@ nothing. Source: racing, Maron and Moore 1994 (not read here); numbers: tests/be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, TypeVar
@@ -73,7 +73,7 @@ class Race:
     Raises: BadValue for recipes of unlike rows or length, those with other seeds than the rest, and without validation.
     """
 
-    def __init__(self, recipes: Sequence[Recipe], had: Iterable[Run]) -> None:
+    def __init__(self, recipes: Sequence[Recipe]) -> None:
         self.steps, self.recipes = recipes[0].steps, {recipe: configuration(recipe) for recipe in recipes}
         self.seeds = list(dict.fromkeys(recipe.seed for recipe in recipes))
         self.configurations = list(dict.fromkeys(self.recipes.values()))
@@ -89,8 +89,6 @@ class Race:
         self.failed: set[Recipe] = set()
         self.racing: list[int] = []
         self.pauses = False
-        for run in had:
-            self.note(run)
 
     def note(self, run: Run) -> None:
         """A run that has ended."""
@@ -127,7 +125,7 @@ class Race:
             elif self.pauses and step - EVERY < self.steps / 2:
                 lane.end("stopped")
 
-    def choice(self, store: Store, runs: Sequence[Run]) -> Choice:
+    def choice(self, store: Store, runs: Collection[Run]) -> Choice:
         """What these runs, all that were made, say: the best mean on validation, and its rivals."""
         found: dict[Recipe, list[Run]] = {own: [] for own in self.configurations}
         for run in runs:
@@ -142,7 +140,7 @@ class Race:
         ]
         return Choice(tuple(placed[:1] + rivals(store, placed)), tuple(stopped), self._saved(runs))
 
-    def _saved(self, runs: Sequence[Run]) -> dict[str, Any]:
+    def _saved(self, runs: Collection[Run]) -> dict[str, Any]:
         """Against training every run to the end and scoring each; the seconds at what these runs took."""
         every, taken = len(self.recipes), sum(len(run.history["loss"]) for run in runs)
         cut = sum(self.steps - len(run.history["loss"]) for run in runs if run.status == BEHIND)

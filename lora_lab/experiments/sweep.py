@@ -120,6 +120,7 @@ def sweep(
     if not wanted:
         raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
     check(wanted)
+    race = Race(wanted) if choose else None
     if client is None:
         _check_there(wanted, download)
     kept = store if isinstance(store, Store) else Store(store)
@@ -129,7 +130,9 @@ def sweep(
         skipped, sizes = len(had), list[int]()
         notes = _otherwise(had.values(), download) if client is None else ()
         _tidy(kept, [recipe for recipe in wanted if recipe.hash not in had], part)
-        race = Race(wanted, had.values()) if choose else None
+        if race:
+            for run in had.values():
+                race.note(run)
 
         def tell(event: str, facts: dict[str, Any]) -> None:
             if event == "run":
@@ -149,11 +152,13 @@ def sweep(
             return made
 
         for asked in race.stages() if race else [wanted]:
+            if race and stop.is_set():
+                break
             left = [recipe for recipe in asked if recipe.hash not in had]
             plan = list(_plan(kept, left, 1 if solo else size, room, resume=client is None))
             groups = [group for group, _ in plan]
             if race:
-                race.pauses &= len(plan) > 1
+                race.pauses &= len(groups) > 1
             sizes += map(len, groups)
             bar.left(left)
             tell("plan", {"packs": [len(group) for group in groups], "skipped": skipped, "runs": len(left)})
@@ -170,12 +175,12 @@ def sweep(
         choice = None
         if client is None and not stop.is_set():
             checkpoint.forget(kept.folder, wanted)
-            choice = race.choice(kept, list(found.values())) if race else None
-            for run in choice.runs if choice else found.values():
+            tested = race.choice(kept, found.values()).runs if race else found.values()
+            for run in [run for run in tested if run.status == UNSCORED and scored]:
                 with turn(stop):
-                    if run.status == UNSCORED and scored and not stop.is_set():
+                    if not stop.is_set():
                         found[run.recipe.hash] = _scored(kept, run, download)
-            choice = race.choice(kept, list(found.values())) if race else None
+            choice = race.choice(kept, found.values()) if race else None
     runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
     warn_of(unlike(runs))
     return Swept(runs, tuple(sizes), skipped, time.perf_counter() - started, notes, choice)

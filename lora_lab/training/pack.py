@@ -180,13 +180,13 @@ class Pack:
         return [found[lane.recipe.seed] for lane in self.lanes]
 
     def after(self, step: int, validated: bool) -> None:
-        """A judge may end lanes; after a validation, and now and then, it is written down how far all have come."""
+        """It is written down now and then, and after a validation, how far all have come; then a judge may end lanes."""
         if self.size == 1:
             self.lanes[0].stream.note()
-        self.judge([lane for lane in self.lanes if not lane.ended], step)
         if validated or time.perf_counter() > self.written_at + OFTEN:
             self.written(self)
             self.written_at = time.perf_counter()
+        self.judge([lane for lane in self.lanes if not lane.ended], step)
 
     def leave(self, ended: Sequence[Lane]) -> tuple[nn.Module, list[Lane]]:
         """Score and keep what has ended, and go on with the others: the model and the lanes that are left."""

@@ -2,7 +2,7 @@
 
 A grid is all rates of one choice of matrices, rank and alpha: 14 of them, of 3 to 6 rates and 2 or 5 seeds. Each is
 raced with up to three of its seeds, in every order; the same rule runs over the stored training losses, then the best
-mean on validation is taken, of all and of what is left. Larger grids, of which one configuration is taken, stand below: they
+mean on validation is taken, of all and of what is left. Larger grids, of which one is taken too, stand below: they
 share their runs with the 14 and with each other, so no interval is made of them.
 
     regret       test accuracy of what the whole grid chooses - of what is chosen, means over the seeds that were raced

@@ -228,3 +228,5 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(grid, tmp
     with pytest.raises(BadValue, match=says):
         sweep(change(grid()), tmp_path, choose=True)
     assert Store(tmp_path).runs() == []
+    with pytest.raises(BadValue, match="choose on this machine"):
+        sweep(grid(), tmp_path, choose=True, client=object())
