@@ -55,11 +55,7 @@ def behind(curves: Mapping[Key, Sequence[Sequence[float]]], step: int, steps: in
     if way < LED:
         return {}
     gap = max(GAP, WAY * way)
-    return {
-        name: leader
-        for name, loss in now.items()
-        if loss > now[leader] + gap or (loss > start - FLAT and name != leader)
-    }
+    return {name: leader for name, loss in now.items() if loss > min(now[leader] + gap, start - FLAT)}
 
 
 def configuration(recipe: Recipe) -> Recipe:
@@ -105,9 +101,11 @@ class Race:
         laid together for the other half, which is the next list.
         """
         for seeds in self.seeds[:1], self.seeds[1:]:
-            for pauses in True, False:
-                self.racing, self.pauses, over = seeds, pauses, {*self.out, *self.failed}
-                yield [one for one, own in self.recipes.items() if one.seed in self.racing and own not in over]
+            over = {*self.out, *self.failed}
+            stage = [one for one, own in self.recipes.items() if one.seed in seeds and own not in over]
+            for self.pauses in (True, False):
+                self.racing = seeds
+                yield stage
 
     def judge(self, lanes: Sequence[Lane], step: int) -> None:
         """End the lanes of configurations that lie behind, be it behind those of other packs; or pause at half-time."""
@@ -131,14 +129,16 @@ class Race:
         for run in runs:
             found[self.recipes[run.recipe]].append(run)
         whole = [own for own in found.values() if sum(run.status in WHOLE for run in own) == len(self.seeds)]
-        placed = sorted((Placed(tuple(own)) for own in whole), key=lambda one: one.goodness, reverse=True)
-        ended = {own: [run for run in found[own] if run.status == BEHIND] for own in found if own in self.out}
-        stopped = [
+        paired = (sorted(own, key=lambda run: run.recipe.seed) for own in whole)
+        placed = sorted((Placed(tuple(own)) for own in paired), key=lambda one: one.goodness, reverse=True)
+        ended = {own: [run for run in all_ if run.status == BEHIND] for own, all_ in found.items()}
+        stopped = tuple(
             {"recipe": _settings(own), "step": max(len(run.history["loss"]) for run in cut)}
             | {"seeds": [run.recipe.seed for run in cut], "behind": self.out[own]}
             for own, cut in ended.items()
-        ]
-        return Choice(tuple(placed[:1] + rivals(store, placed)), tuple(stopped), self._saved(runs))
+            if cut
+        )
+        return Choice(tuple(placed[:1] + rivals(store, placed)), stopped, self._saved(runs))
 
     def _saved(self, runs: Collection[Run]) -> dict[str, Any]:
         """Against training every run to the end and scoring each; the seconds at what these runs took."""

@@ -180,7 +180,7 @@ class Pack:
         return [found[lane.recipe.seed] for lane in self.lanes]
 
     def after(self, step: int, validated: bool) -> None:
-        """It is written down now and then, and after a validation, how far all have come; then a judge may end lanes."""
+        """How far all have come is written down after a validation, and now and then; then a judge may end lanes."""
         if self.size == 1:
             self.lanes[0].stream.note()
         if validated or time.perf_counter() > self.written_at + OFTEN:

@@ -154,6 +154,7 @@ def test_seeds_come_in_stages_and_what_is_left_of_several_packs_is_laid_together
     assert set(again) < set(begun)  # the second half, of fewer
     assert not list((tmp_path / "unfinished").glob("*"))
     assert {run.recipe.lr for run in swept.runs if run.metrics} == {3e-2}
+    assert set(begun) <= {run.recipe.hash for run in swept.runs}  # also one that a pack after its own left behind
 
 
 @pytest.mark.parametrize("size", [None, 2])
@@ -206,13 +207,17 @@ def test_a_configuration_with_a_seed_that_failed_is_not_chosen_and_trains_no_fur
     assert swept.choice.to_json()["chosen"]["recipe"]["lr"] == 3e-2
 
 
-def test_runs_of_before_whose_validation_rows_were_not_kept_are_rivals(grid, tmp_path):
+def test_runs_of_before_count_and_are_rivals_where_their_validation_rows_were_not_kept(grid, tmp_path):
     recipes = grid(rank=4, lr=[3e-2, 1e-6], seed=0)
-    sweep(recipes, tmp_path)
+    sweep(recipes[1:], tmp_path)
+    first = sweep(recipes, tmp_path, choose=True)
+    assert (first.skipped, first.choice.to_json()["chosen"]["recipe"]["lr"]) == (1, 3e-2)
+    right = {3e-2: 170, 1e-6: 120}  # of 200 rows; the file has eight, which tell nothing
+    for recipe in recipes:
+        Store(tmp_path).add_rows(recipe, "validation", np.arange(200) < right[recipe.lr])
     told = sweep(recipes, tmp_path, choose=True).choice.to_json()
-    assert (len(told["rivals"]), told["stopped"], told["saved"]["steps"]) == (0, [], 0)
-    for file in tmp_path.glob("*/validation.npy"):
-        file.unlink()
+    assert (told["rivals"], told["stopped"], told["saved"]["steps"]) == ([], [], 0)
+    (Store(tmp_path).adapter_folder(recipes[1]) / "validation.npy").unlink()
     assert len(sweep(recipes, tmp_path, choose=True).choice.to_json()["rivals"]) == 1
 
 
