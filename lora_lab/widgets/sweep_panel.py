@@ -67,8 +67,7 @@ class SweepPanel(ResumedPanel, MapPanel):
         **fields: Any,
     ) -> None:
         super().__init__("Sweep a grid")
-        self.model, self.task, self.store = model, task, Store(store)
-        self.shared = {"batch": batch, "validations": 8, **fields}  # as many as a curve needs
+        self.model, self.task, self.store, self.shared = model, task, Store(store), {"batch": batch, **fields}
         text, label_ = fields.get("text_column", "text"), fields.get("label_column", "label")
         self.metric = load_task(task, text=text, label=label_).metric
         self.known, self.trouble = self._known()
@@ -98,7 +97,7 @@ class SweepPanel(ResumedPanel, MapPanel):
         steps = numbers("steps", text["steps"], int)
         if len(steps) > 1:
             raise BadValue("steps takes one number: runs of unlike length cannot be compared")
-        made = grid.recipes(self.model, self.task, steps=steps[0], **self.shared)
+        made = grid.recipes(self.model, self.task, steps=steps[0], **{"validations": 8} | self.shared)
         check(made)
         return made
 
