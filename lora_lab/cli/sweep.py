@@ -32,11 +32,15 @@ sweep_options = together(
 
 
 @click.command()
-@recipe_options(without=GRID)
+@recipe_options(without=(*GRID, "validations"))
 @sweep_options
 @click.option("--out", default="runs", show_default=True, help="The store; what it has is not run again.")
 @click.option("--solo", is_flag=True, help="One run after another in place of packs.")
-@click.option("--halving", is_flag=True, help="At each validation only the better half of a pack goes on.")
+@click.option(
+    "--choose", "--halving", "choose", is_flag=True,
+    help="Find the best: what lies behind stops at half-time, and only the best is tested, with its rivals.",
+)  # fmt: skip
+@click.option("--validations", type=int, default=None, help="Evenly spread; 1 when left out, 8 with --patience.")
 @click.option("--again", is_flag=True, help="Run failed ones once more.")
 @click.option(
     "--pack", "pack_size", type=click.IntRange(1), default=None, help="Runs side by side; found when left out."
@@ -54,7 +58,7 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
     from lora_lab.experiments.sweep import Swept
     from lora_lab.experiments.sweep import sweep as run
 
-    how = {name: options.pop(name) for name in ("solo", "halving", "again")} | {"size": options.pop("pack_size")}
+    how = {name: options.pop(name) for name in ("solo", "choose", "again")} | {"size": options.pop("pack_size")}
     recipes = _recipes(options)
     whole, recipes = len(recipes), grid.share(recipes, part) if part else recipes
     if not recipes:  # more laptops than runs: nothing is wrong
@@ -97,7 +101,8 @@ def describe(swept: Any) -> str:
     failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
     sizes = ", ".join(map(str, swept.packs)) or "none"
     end = f"{len(swept)} runs, {swept.skipped} of them from before; packs of {sizes}; {swept.seconds:.0f} s"
-    return "\n".join([summary(swept), *failures, end, *swept.notes])
+    chosen = [str(swept.choice)] if swept.choice else []
+    return "\n".join([summary(swept), *failures, *chosen, end, *swept.notes])
 
 
 def alike(runs: Any) -> dict[str, Any]:
@@ -178,6 +183,8 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
         )
     elif targets:
         options["targets"] = targets[0]
+    if (validations := options.pop("validations")) is not None:
+        options["validations"] = validations
     grid = Grid(method=take_method(options), **axes)
     return grid.recipes(options.pop("model"), options.pop("task"), **options)
 

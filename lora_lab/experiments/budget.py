@@ -108,7 +108,7 @@ def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
     watched, stamps = lanes[0].hash, [time.perf_counter()]
     with TemporaryDirectory() as folder:
         swept = sweep(
-            lanes, folder, choosing=True, size=len(lanes), download=download,
+            lanes, folder, scored=False, size=len(lanes), download=download,
             callbacks=lambda one: [lambda _: stamps.append(time.perf_counter())] if one.hash == watched else [],
         )  # fmt: skip
     if len(stamps) <= WARM + 1:  # it does not train in steps, or not even so many

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue, LabError
-from lora_lab.experiments.halving import keep_better_half
 from lora_lab.files import write_together
 from lora_lab.methods.adapters import CONFIG, save_adapter
 from lora_lab.training.lane import Lane
@@ -55,8 +54,7 @@ def connect(address: str) -> Any:
 
 
 def run_on(
-    client: Any, packs: Sequence[Sequence[Recipe]], store: Store, *, halving: bool, note: Note,
-    stop: threading.Event | None,
+    client: Any, packs: Sequence[Sequence[Recipe]], store: Store, *, note: Note, stop: threading.Event | None,
 ) -> None:  # fmt: skip
     """Send every pack to the cluster and keep each result as it comes back; a pack that fails is recorded as failed.
 
@@ -65,7 +63,7 @@ def run_on(
     from dask.distributed import as_completed
 
     sent = {
-        client.submit(train_pack, [recipe.settings() for recipe in pack], halving, pure=False, retries=RETRIES): pack
+        client.submit(train_pack, [recipe.settings() for recipe in pack], pure=False, retries=RETRIES): pack
         for pack in packs
     }
     for future in as_completed(list(sent)):  # type: ignore[no-untyped-call]
@@ -95,13 +93,13 @@ def _keep(store: Store, shipped: Shipped) -> Run:
     return run
 
 
-def train_pack(settings: Sequence[Mapping[str, Any]], halving: bool) -> list[Shipped]:
+def train_pack(settings: Sequence[Mapping[str, Any]]) -> list[Shipped]:
     """On a worker: train a pack and return what came of it."""
     with turn():
-        return _trained([recipe_from(one) for one in settings], halving)
+        return _trained([recipe_from(one) for one in settings])
 
 
-def _trained(recipes: Sequence[Recipe], halving: bool) -> list[Shipped]:
+def _trained(recipes: Sequence[Recipe]) -> list[Shipped]:
     """What came of each; a pack that cannot be trained is tried run by run."""
     shipped: list[Shipped] = []
 
@@ -112,11 +110,9 @@ def _trained(recipes: Sequence[Recipe], halving: bool) -> list[Shipped]:
             shipped.append(Shipped(run, {file.name: file.read_bytes() for file in files}))
 
     try:
-        pack = Pack(recipes)
-        pack.judge = keep_better_half if halving else pack.judge
-        pack.run(keep)
+        Pack(recipes).run(keep)
     except LabError as error:
         if len(recipes) == 1:
             return [Shipped(failed(recipes[0], str(error)), {})]
-        return [one for recipe in recipes for one in _trained([recipe], halving)]
+        return [one for recipe in recipes for one in _trained([recipe])]
     return shipped

@@ -69,6 +69,6 @@ def evaluated(
     """
     opened = open_adapter(adapter, task, **options)
     if not opened.task.generates:
-        return opened.metrics()
+        return opened.score().metrics
     said = scored(opened.model, opened.tokenizer, opened.task, prompts, decoding)
-    return opened.metrics() | {name: value for name, value in said.items() if isinstance(value, int | float)}
+    return opened.score().metrics | {name: value for name, value in said.items() if isinstance(value, int | float)}

@@ -64,7 +64,11 @@ class Grid:
         make_plain(self)
 
     def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
-        """The recipes, seeds innermost; `fields` are those that all share. Raises: as the recipe does."""
+        """The recipes, seeds innermost; `fields` are those that all share. Raises: as the recipe does.
+
+        Left out, validations are 1, at the end, for that is what a choice takes; and 8 where there is patience.
+        """
+        fields = {"validations": 8 if fields.get("patience") else 1} | fields
         if not isinstance(self.method, LoRA):
             return self._of_another(model, task, fields)
         adapters = product(self._targets(), _list("rank", self.rank), self._alphas())

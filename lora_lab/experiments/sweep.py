@@ -2,7 +2,7 @@
 
     recipes -> not yet in the store -> unfinished packs first -> packs -> Run by Run into the store -> Runs, a frame
 
-It may be killed at any moment: finished runs are on disk, and the pack in hand goes on from its last validation. One
+It may be killed at any moment: finished runs are on disk, and the pack in hand goes on from its last checkpoint. One
 sweep at a time works on a store; the operating system lets the lock go when its process dies.
 """
 
@@ -22,10 +22,10 @@ from filelock import FileLock, Timeout
 
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.grid import Grid, check
-from lora_lab.experiments.halving import keep_better_half
 from lora_lab.experiments.plan import ROOM, packs
+from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Choice, Race
 from lora_lab.experiments.results import Runs, unlike, warn_of
-from lora_lab.methods.adapters import save_adapter
+from lora_lab.methods.adapters import CONFIG, save_adapter
 from lora_lab.training import checkpoint
 from lora_lab.training.device import AUTO, choose, environment, split_dtype
 from lora_lab.training.draws import drawn
@@ -34,10 +34,11 @@ from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.own_file import check_unchanged, fingerprint
 from lora_lab.training.pack import Pack
-from lora_lab.training.progress import SweepBar, sweep_bar
+from lora_lab.training.progress import sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, dtype_of, failed
 from lora_lab.training.tasks import load_task
+from lora_lab.training.train import open_adapter
 from lora_lab.training.turns import turn
 
 LOCK = ".sweep.lock"
@@ -53,6 +54,7 @@ class Swept(Runs):
     skipped: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()  # on the runs that the store had
+    choice: Choice | None = None
 
     @property
     def failed(self) -> int:
@@ -63,7 +65,8 @@ class Swept(Runs):
         """As `lora-lab sweep --json` prints it."""
         runs = [run.to_json() for run in self.runs]
         counts = {"skipped": self.skipped, "failed": self.failed, "seconds": self.seconds}
-        return {"runs": runs, "packs": list(self.packs), "notes": list(self.notes), **counts}
+        chosen = self.choice.to_json() if self.choice else {}
+        return {"runs": runs, "packs": list(self.packs), "notes": list(self.notes), **counts, **chosen}
 
 
 def sweep(
@@ -73,8 +76,8 @@ def sweep(
     model: str = "minilm",
     task: str = "rt",
     solo: bool = False,
-    halving: bool = False,
-    choosing: bool = False,
+    choose: bool = False,
+    scored: bool = True,
     again: bool = False,
     size: int | None = None,
     room: float = ROOM,
@@ -92,8 +95,9 @@ def sweep(
 
     what        a grid, for which `model`, `task` and `fields` say what all recipes share, or the recipes themselves
     solo        one after another in place of packs, for comparison
-    halving     at each validation but the last, only the better half of a pack goes on
-    choosing    for choosing a rate: runs are validated, never scored on the test split, and keep no adapter
+    choose      find the best configuration: seeds in stages, those that lie behind stop at half-time or later, and only
+                the chosen one and its rivals are scored on the test rows, see `experiments/racing.py`
+    scored      False for choosing a rate: runs are validated, never scored on the test split, and keep no adapter
     again       run failed ones once more
     size        lanes a pack at most; from memory and speed when None
     room        share of the free memory that a pack may take
@@ -108,53 +112,78 @@ def sweep(
     Changed where the store has runs that one's own file made when it held something else; before anything is trained.
     """
     started = time.perf_counter()
-    if choosing and client is not None:
-        raise BadValue("a cluster's runs are scored and kept whole: choose on this machine, without client")
+    if client is not None and (choose or not scored):
+        raise BadValue("a cluster's runs are scored and kept whole: choose on this machine, without client or --dask")
     if client is not None and pack is not Pack:
         raise BadValue("a cluster's packs measure what every run does and no more: run this here, without client")
     wanted = list(dict.fromkeys(what.recipes(model, task, **fields) if isinstance(what, Grid) else what))
     if not wanted:
         raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
     check(wanted)
+    race = Race(wanted) if choose else None
     if client is None:
         _check_there(wanted, download)
     kept = store if isinstance(store, Store) else Store(store)
     kept.check_writable()
     with locked(kept.folder, part), sweep_bar() as bar:
-        had = _kept(kept, wanted, [*([] if again else ["failed"]), *(["halved"] if halving else [])], serves)
-        left = [recipe for recipe in wanted if recipe.hash not in had]
+        had, stop = _kept(kept, wanted, again, choose, serves), stop or threading.Event()
+        skipped, sizes = len(had), list[int]()
         notes = _otherwise(had.values(), download) if client is None else ()
-        _tidy(kept, left, part)
-        plan = list(_plan(kept, left, 1 if solo else size, room, resume=client is None))
-        tell, watch = _watched(bar, note, callbacks)
-        bar.left(left)
-        tell("plan", {"packs": [len(group) for group, _ in plan], "skipped": len(had), "runs": len(left)})
-        if client is not None:
-            from lora_lab.experiments.cluster import run_on
+        _tidy(kept, [recipe for recipe in wanted if recipe.hash not in had], part)
+        if race:
+            for run in had.values():
+                race.note(run)
 
-            run_on(client, [group for group, _ in plan], kept, halving=halving, note=tell, stop=stop)
-        else:
-            make = partial(pack, callbacks=watch, download=download)
-            for group, path in plan:
+        def tell(event: str, facts: dict[str, Any]) -> None:
+            if event == "run":
+                had[facts["run"].recipe.hash] = facts["run"]
+                bar.ended(facts["run"].recipe)
+                if race:
+                    race.note(facts["run"])
+            note(event, facts)
+
+        def watch(recipe: Recipe) -> list[Callback]:
+            return [bar.callback(recipe), *(callbacks(recipe) if callbacks else ())]
+
+        def make(recipes: Sequence[Recipe]) -> Pack:
+            made = pack(recipes, callbacks=watch, download=download)
+            made.scores_stopped, made.scores_untrained, made.scores_test = False, scored, scored and not choose
+            made.judge = race.judge if race else made.judge
+            return made
+
+        for asked in race.stages() if race else [wanted]:
+            if race and stop.is_set():
+                break
+            left = [recipe for recipe in asked if recipe.hash not in had]
+            plan = list(_plan(kept, left, 1 if solo else size, room, resume=client is None))
+            groups = [group for group, _ in plan]
+            if race:
+                race.pauses &= len(groups) > 1
+            sizes += map(len, groups)
+            bar.left(left)
+            tell("plan", {"packs": [len(group) for group in groups], "skipped": skipped, "runs": len(left)})
+            if client is not None:
+                from lora_lab.experiments.cluster import run_on
+
+                run_on(client, groups, kept, note=tell, stop=stop)
+            for group, paths in plan if client is None else ():
                 with turn(stop):
-                    if stop is not None and stop.is_set():
+                    if stop.is_set():
                         break
-                    _run_pack(kept, group, path, halving, choosing, tell, stop, make)
+                    _run_pack(kept, group, paths, tell, stop, make, partial(_keep, kept, scored, race))
         found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
+        choice = None
+        if client is None and not stop.is_set():
+            checkpoint.forget(kept.folder, wanted)
+            tested = race.choice(kept, found.values()).runs if race else found.values()
+            for run in [run for run in tested if run.status == UNSCORED and scored]:
+                with turn(stop):
+                    if not stop.is_set():
+                        found[run.recipe.hash] = _scored(kept, run, download)
+            choice = race.choice(kept, found.values()) if race else None
     runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
     warn_of(unlike(runs))
-    return Swept(runs, tuple(len(group) for group, _ in plan), len(had), time.perf_counter() - started, notes)
-
-
-def _watched(bar: SweepBar, note: Note, callbacks: Watch | None) -> tuple[Note, Watch]:
-    """The caller's own note and callbacks, and the bar told as well."""
-
-    def tell(event: str, facts: dict[str, Any]) -> None:
-        if event == "run":
-            bar.ended(facts["run"].recipe)
-        note(event, facts)
-
-    return tell, lambda recipe: [bar.callback(recipe), *(callbacks(recipe) if callbacks else ())]
+    return Swept(runs, tuple(sizes), skipped, time.perf_counter() - started, notes, choice)
 
 
 def _check_there(recipes: Sequence[Recipe], download: bool) -> None:
@@ -194,15 +223,21 @@ def _tidy(store: Store, left: Sequence[Recipe], part: str) -> None:
 
 
 def _kept(
-    store: Store, wanted: Sequence[Recipe], statuses: Sequence[str], serves: Callable[[Run], bool]
+    store: Store, wanted: Sequence[Recipe], again: bool, choose: bool, serves: Callable[[Run], bool]
 ) -> dict[str, Run]:
     """Those that need no running, by hash. Raises: Changed where one was made when one's own file was another."""
     now = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
-    found = ((recipe.hash, store.find(recipe)) for recipe in wanted)
-    ended = [(name, run) for name, run in found if run is not None and run.status in (*FINISHED, *statuses)]
-    for _, run in ended:
+    hashes = {recipe.hash for recipe in wanted}
+    found = {recipe.hash: run for recipe in wanted if (run := store.find(recipe)) is not None}
+    had = {}
+    for name, run in found.items():
+        stays = {"failed": not again, UNSCORED: (store.adapter_folder(run.recipe) / CONFIG).is_file()}
+        stays[BEHIND] = choose and run.environment.get(BEHIND) in hashes
+        if serves(run) if run.status in FINISHED else stays.get(run.status, False):
+            had[name] = run
+    for run in [*had.values(), *(run for run in found.values() if run.status in FINISHED)]:
         check_unchanged(run.recipe.task, run.environment.get("data"), now[run.recipe.task])
-    return {name: run for name, run in ended if run.status in statuses or serves(run)}
+    return had
 
 
 def _otherwise(had: Iterable[Run], download: bool) -> tuple[str, ...]:
@@ -233,21 +268,25 @@ def _dtype_now(recipe: Recipe, download: bool) -> str | None:
 
 def _plan(
     store: Store, left: Sequence[Recipe], size: int | None, room: float, *, resume: bool
-) -> Iterator[tuple[list[Recipe], Path | None]]:
-    """Packs to run, those first that were broken off, with their checkpoints."""
-    open_, taken = {recipe.hash: recipe for recipe in left}, set[str]()
-    for one in checkpoint.unfinished(store.folder) if resume else ():
-        own = [open_[r.hash] for r in one.recipes if r.hash in open_ and r.hash not in taken]
-        if own:
-            taken.update(r.hash for r in own)
-            yield own, one.path
-    for pack in packs([recipe for recipe in left if recipe.hash not in taken], size=size, room=room):
-        yield pack, None
+) -> Iterator[tuple[list[Recipe], set[Path]]]:
+    """Packs to run, with the checkpoints that their runs go on from; those first that were broken off.
+
+    Runs that were broken off at the same step stand together, whatever packs they were in.
+    """
+    new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path]]()
+    for one in sorted(checkpoint.unfinished(store.folder), key=lambda one: -one.step) if resume else ():
+        for name in {recipe.hash for recipe in one.recipes} & new.keys():
+            at_step.setdefault(one.step, {})[new.pop(name)] = one.path
+    for step in [*at_step, 0]:
+        paths = at_step.get(step, {})
+        together = [recipe for recipe in left if (recipe in paths if paths else recipe.hash in new)]
+        for pack in packs(together, size=size, room=room):
+            yield pack, {paths[recipe] for recipe in pack if paths}
 
 
 def _run_pack(
-    store: Store, recipes: list[Recipe], path: Path | None, halving: bool, choosing: bool, note: Note,
-    stop: threading.Event | None, make: Callable[[Sequence[Recipe]], Pack],
+    store: Store, recipes: list[Recipe], paths: set[Path], note: Note, stop: threading.Event,
+    make: Callable[[Sequence[Recipe]], Pack], keep: Callable[[Lane, Run], Run],
 ) -> None:  # fmt: skip
     """One pack into the store; an error of the pack as a whole is recorded for each of its runs."""
     note("pack", {"recipes": recipes})
@@ -259,25 +298,48 @@ def _run_pack(
             note("run", {"run": store.find(recipes[0])})
             return
         for recipe in recipes:  # perhaps only one of them is at fault
-            _run_pack(store, [recipe], None, halving, choosing, note, stop, make)
+            _run_pack(store, [recipe], set(), note, stop, make, keep)
         return
-    if path is not None:
-        checkpoint.restore(pack, path)
-    where = path or checkpoint.path_of(store.folder, recipes)
-    pack.judge = keep_better_half if halving else pack.judge
+    if paths:
+        checkpoint.restore(pack, *paths)
+    where = checkpoint.path_of(store.folder, recipes)
     pack.written = lambda p: checkpoint.write(p, where)
 
-    pack.scores_stopped, pack.choosing = False, choosing
-    pack.run(lambda lane, run: note("run", {"run": _keep(store, lane, run, choosing)}), stop)
+    pack.run(lambda lane, run: note("run", {"run": keep(lane, run)}), stop)
     if pack.stopped:  # goes on next time
         checkpoint.write(pack, where)
     else:
         where.unlink(missing_ok=True)
 
 
-def _keep(store: Store, lane: Lane, run: Run, choosing: bool) -> Run:
-    """Save a lane's adapter, unless it was trained for choosing alone, then the record that names it."""
-    if run.error is None and not choosing:
+def _keep(store: Store, scored: bool, race: Race | None, lane: Lane, run: Run) -> Run:
+    """Save a lane's adapter, unless it was trained for choosing alone or lies behind, then the record that names it."""
+    if race and run.status == BEHIND:
+        run = replace(run, environment=run.environment | {BEHIND: race.out[race.recipes[run.recipe]]})
+    elif run.error is None and scored:
         run = replace(run, adapter=str(save_adapter(lane.model, store.adapter_folder(run.recipe))))
+        if lane.right is not None:
+            store.add_rows(run.recipe, VALIDATED, lane.right)
+        run = replace(run, status=UNSCORED) if race else run
+    store.add(run)
+    return run
+
+
+def _scored(store: Store, run: Run, download: bool) -> Run:
+    """A run that was trained and validated, with the score of its test rows."""
+    recipe, began = run.recipe, time.perf_counter()
+    opened = open_adapter(
+        store.adapter_folder(recipe), recipe.task, model=recipe.model, dtype=recipe.base_dtype,
+        attention=recipe.attention, device_name=recipe.device, max_length=recipe.max_length,
+        text_column=recipe.text_column, label_column=recipe.label_column, download=download,
+    )  # fmt: skip
+    score = opened.score()
+    status = "done" if run.history["step"][-1] == recipe.steps else "early"
+    took = time.perf_counter() - began
+    environment = run.environment | {SCORING: took}
+    run = replace(
+        run, status=status, metrics=score.metrics, predictions=score.predictions, environment=environment,
+        seconds=run.seconds + took,
+    )  # fmt: skip
     store.add(run)
     return run

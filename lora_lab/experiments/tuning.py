@@ -144,7 +144,7 @@ def _tried(
 ) -> Tuning:
     """A run of each value, validated once, at the end."""
     asked = [replace(axis.set(recipe, value), seed=SEED, validations=1) for value in values]
-    swept = sweep(asked, store, choosing=True, **how)
+    swept = sweep(asked, store, scored=False, **how)
     if len(swept) < len(asked):
         raise Failed("stopped before every value was tried; the same call goes on where it was")
     last = [run.history["validation"][-1] if run.status in FINISHED else None for run in swept.runs]

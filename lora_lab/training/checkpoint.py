@@ -78,6 +78,13 @@ def unfinished(store: Path) -> list[Unfinished]:
     return found
 
 
+def forget(store: Path, recipes: Sequence[Recipe]) -> None:
+    """Take away the checkpoints in which these runs are: all of them have ended."""
+    for one in unfinished(store):
+        if set(one.recipes) & set(recipes):
+            one.path.unlink(missing_ok=True)
+
+
 def _set_aside(file: Path) -> Path:
     """Rename a checkpoint so that no sweep looks at it, and none that was set aside earlier is replaced."""
     names = (file.with_suffix(f".unreadable{n or ''}") for n in count())
@@ -94,23 +101,24 @@ def write(pack: Pack, path: Path) -> None:
     write_atomically(path, save(tensors, {"lora_lab": header}))
 
 
-def restore(pack: Pack, path: Path) -> None:
-    """Bring the lanes of a pack, laid out anew, to where they were.
+def restore(pack: Pack, *paths: Path) -> None:
+    """Bring the lanes of a pack, laid out anew, to where they were; of several packs all were at the same step.
 
-    Raises: BadValue for a lane that is not in it, Changed where one's own file held something else.
+    Raises: BadValue for a lane that is in none, Changed where one's own file held something else.
     """
-    header = _header(path)
-    check_unchanged(pack.task.name, header.get("data"), pack.task.data)
-    told = {one["hash"]: one for one in header["lanes"]}
-    tensors = load_file(path)
-    for lane in pack.lanes:
-        if lane.recipe.hash not in told:
-            raise BadValue(f"{path} holds no run {lane.recipe.hash}: take it away, and the run begins anew")
-        prefix = f"{lane.recipe.hash}."
-        _set_tensors(lane, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-        _set_told(lane, told[lane.recipe.hash])
-    pack.step, pack.peak_bytes = header["step"], header["peak_bytes"]
-    pack.started -= header.get("seconds", 0.0)  # what it took before counts, too
+    left = {lane.recipe.hash: lane for lane in pack.lanes}
+    for path in paths:
+        header, tensors = _header(path), load_file(path)
+        check_unchanged(pack.task.name, header.get("data"), pack.task.data)
+        for told in header["lanes"]:
+            if lane := left.pop(told["hash"], None):
+                prefix = f"{told['hash']}."
+                _set_tensors(lane, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
+                _set_told(lane, told)
+                pack.started -= header.get("seconds", 0.0) / len(header["lanes"])  # what it took before counts, too
+        pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
+    if left:
+        raise BadValue(f"{paths[0]} holds no run {min(left)}: take it away, and the run begins anew")
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -38,6 +38,12 @@ class Score:
         """The chosen class of each row (int64), its predicted number, or, in language modelling, its mean loss."""
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
+    def right(self, rows: Sequence[Row]) -> np.ndarray | None:
+        """(rows,): whether each was answered right; minus the loss of a text; None where labels are numbers."""
+        if self.by_row.ndim == 2:
+            return self.predictions == np.array([row.label for row in rows])
+        return -self.by_row if rows[0].label is None else None
+
 
 def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
     """The model's fp32 logits: (rows, classes), or (rows, tokens, vocabulary) of a language model."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,9 +64,10 @@ class Lane:
 
     model    a plain model with the recipe's method attached; what requires a gradient in it trains
     stream   its random numbers, where it stands in a pack
-    status   "training" until it has ended: "done", "early" by patience, "stopped" by hand, "halved" by a sweep that
-             keeps the better half, or "failed" with `error`
+    status   "training" until it has ended: "done", "early" by patience, "stopped" by hand, "behind" others in a
+             sweep that chooses, or "failed" with `error`
     warnings what was seen in the first step
+    right    of the last validation, as `Score.right`
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Lane:
         self.warnings: list[str] = []
         self.best: dict[str, float] | None = None  # validation so far, and how many there were since
         self.since = 0
+        self.right: np.ndarray | None = None
 
     def adopt(self, numbers: Tensor, gradients: Tensor) -> None:
         """Stand in a pack, or in a smaller one: what trains is a row of its table now. The moments stay."""

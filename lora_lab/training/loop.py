@@ -25,7 +25,7 @@ def fit(
     validate: Validate,
     *,
     before: Validate | None = None,
-    validated: Callable[[int], None] = lambda step: None,
+    after: Callable[[int, bool], None] = lambda step, validated: None,
     leave: Leave | None = None,
     products: str = "fp32",
     stop: threading.Event | None = None,
@@ -35,7 +35,7 @@ def fit(
     model       answers for all lanes, whose rows stand one under the other in a batch
     batches     the steps still to come: (step, batch)
     before      as `validate`, before the first step
-    validated   called after a validation, with its step
+    after       called after every step, with whether it was validated
     leave       called with lanes that have ended while others train on: the model and the lanes that are left; a lane
                 alone needs none
     products    as in `products_in`
@@ -63,8 +63,7 @@ def fit(
         for lane, metrics in zip(lanes, found, strict=True):
             if not lane.ended:
                 lane.note(metrics)
-        if validates:
-            validated(step)
+        after(step, validates)
         if stop is not None and stop.is_set():
             end_all(lanes, "stopped")
         model, lanes = _remaining(model, lanes, leave)

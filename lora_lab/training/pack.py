@@ -43,6 +43,7 @@ from lora_lab.training.tasks import Task, load_task
 from lora_lab.training.turns import turn
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # of each lane of one pack
+OFTEN = 30  # seconds of training that are lost at most where a process is killed
 Keep = Callable[[Lane, Run], None]
 
 
@@ -94,10 +95,11 @@ class Pack:
         for lane in self.lanes:
             lane.callbacks = [self._watch_memory, *(callbacks(lane.recipe) if callbacks else ())]
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
-        self.scores_stopped = True
-        self.choosing = False  # for choosing a rate: only validated, and the test split is not looked at
+        self.scores_stopped, self.scores_untrained = True, True
+        self.scores_test = True  # else the test split is not looked at, and what is kept was validated only
         self.judge: Callable[[Sequence[Lane], int], None] = lambda lanes, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
+        self.written_at = self.started
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
         self.rows["train"], self.draws = self._drawn_rows(places)
         self.table: Table | None = None
@@ -118,7 +120,7 @@ class Pack:
                 self.leave(ended)
             return self._runs
         self.before_scoring()
-        scores = [None] * len(self.lanes) if self.choosing else self.score("test")
+        scores = self.score("test") if self.scores_test else [None] * len(self.lanes)
         for lane, score in zip(self.lanes, scores, strict=True):
             self._finish(lane, score)
         return self._runs
@@ -131,7 +133,7 @@ class Pack:
             return
         fit(
             self.model, self.lanes, self.batches(), self.validate,
-            before=self.before, validated=self.validated, leave=self.leave, products=self.choice.products, stop=stop,
+            before=self.before, after=self.after, leave=self.leave, products=self.choice.products, stop=stop,
         )  # fmt: skip
 
     @property
@@ -161,11 +163,13 @@ class Pack:
 
     def validate(self) -> list[dict[str, float]]:
         """The metrics of the validation split, for the curve and for choosing."""
-        return [score.metrics for score in self.score("validation")]
+        for lane, score in zip(self.lanes, found := self.score("validation"), strict=True):
+            lane.right = score.right(self.rows["validation"])
+        return [score.metrics for score in found]
 
     def before(self) -> list[dict[str, float]]:
         """The same before the first update, where B is zero: lanes of one seed have one head, and answer alike."""
-        if self.choosing:
+        if not self.scores_untrained:
             return [{}] * len(self.lanes)
         if self.size == 1 or any(lane.recipe.method.name != "lora" for lane in self.lanes):
             return self.validate()
@@ -175,17 +179,19 @@ class Pack:
             found[seed] = found.get(seed) or self._alone(lane, "validation").metrics
         return [found[lane.recipe.seed] for lane in self.lanes]
 
-    def validated(self, step: int) -> None:
-        """After a validation: a judge may end lanes, and somebody may write down how far all have come."""
+    def after(self, step: int, validated: bool) -> None:
+        """How far all have come is written down after a validation, and now and then; then a judge may end lanes."""
         if self.size == 1:
             self.lanes[0].stream.note()
+        if validated or time.perf_counter() > self.written_at + OFTEN:
+            self.written(self)
+            self.written_at = time.perf_counter()
         self.judge([lane for lane in self.lanes if not lane.ended], step)
-        self.written(self)
 
     def leave(self, ended: Sequence[Lane]) -> tuple[nn.Module, list[Lane]]:
         """Score and keep what has ended, and go on with the others: the model and the lanes that are left."""
         for lane in ended:
-            self._finish(lane, None if lane.error or self.choosing else self._alone(lane, "test"))
+            self._finish(lane, self._alone(lane, "test") if self.scores_test and not lane.error else None)
         self.lanes = [lane for lane in self.lanes if lane not in ended]
         self._pack()
         return self.model, self.lanes

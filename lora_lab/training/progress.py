@@ -35,8 +35,8 @@ class SweepBar:
         self._seen: dict[str, int] = {}
 
     def left(self, recipes: Sequence[Recipe]) -> None:
-        """These are to be made."""
-        self.bar.total = sum(recipe.steps for recipe in recipes)
+        """These are to be made, beside those that were."""
+        self.bar.total = (self.bar.total or 0) + sum(recipe.steps for recipe in recipes)
         self.bar.refresh()
 
     def ended(self, recipe: Recipe) -> None:

@@ -36,7 +36,8 @@ class Run:
     peak_bytes  most memory seen in use: allocated on a GPU; on a CPU the whole process, looked at after each step
     adapter     the adapter's folder; None when nothing was kept
     warnings    what was seen to go wrong in the first step
-    status      "done", or "stopped" by hand, "early" by patience, "halved" by a sweep, "failed" with `error`
+    status      "done", or "stopped" by hand, "early" by patience, "failed" with `error`; where a sweep
+                chooses also "behind", stopped for that, or "unscored", trained and validated and not yet tested
     """
 
     recipe: Recipe
@@ -121,10 +122,19 @@ class Store:
     def add(self, run: Run) -> None:
         """Keep a run; one of the same recipe is replaced, see `replaces`."""
         if run.predictions is not None:
-            content = io.BytesIO()
-            np.save(content, _small(run.predictions), allow_pickle=False)
-            write_atomically(self.adapter_folder(run.recipe) / "predictions.npy", content.getvalue())
+            self.add_rows(run.recipe, "predictions", run.predictions)
         write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
+
+    def add_rows(self, recipe: Recipe, name: str, values: np.ndarray) -> None:
+        """Keep a value for each row of a split beside a run: STORE/HASH/NAME.npy."""
+        content = io.BytesIO()
+        np.save(content, _small(values), allow_pickle=False)
+        write_atomically(self.adapter_folder(recipe) / f"{name}.npy", content.getvalue())
+
+    def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
+        """The inverse of `add_rows`; None where there are none."""
+        file = self.adapter_folder(recipe) / f"{name}.npy"
+        return np.load(file, allow_pickle=False) if file.is_file() else None
 
     def find(self, recipe: Recipe) -> Run | None:
         """The run of a recipe, None where there is none. Raises: BadValue, as `runs`."""
@@ -146,9 +156,8 @@ class Store:
         known = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
         try:
             run = {name: values[name] for name in known if name not in LATER or name in values}
-            predictions = self.folder / file.stem / "predictions.npy"
-            kept = np.load(predictions, allow_pickle=False) if predictions.is_file() else None
-            return Run(recipe=recipe_from(values["recipe"]), predictions=kept, **run)
+            recipe = recipe_from(values["recipe"])
+            return Run(recipe=recipe, predictions=self.rows(recipe, "predictions"), **run)
         except (KeyError, TypeError, ValueError, EOFError) as error:
             raise BadValue(f"{file} is not a run of lora_lab ({error}); move it out of the store") from error
 

@@ -18,7 +18,7 @@ from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import encode
-from lora_lab.training.evaluate import evaluate
+from lora_lab.training.evaluate import Score, evaluate
 from lora_lab.training.first_token import answer_at_first_token
 from lora_lab.training.lane import Callback
 from lora_lab.training.lengths import check_fits, typical_tokens
@@ -125,11 +125,11 @@ class Opened:
     tokenizer: PreTrainedTokenizerBase
     task: Task
 
-    def metrics(self) -> dict[str, float]:
-        """Those of the test split."""
+    def score(self) -> Score:
+        """The score of the test split."""
         rows = encode(self.task.test, self.task, self.tokenizer)
         pad, device = int(self.tokenizer.pad_token_id), str(self.model.device)
-        return evaluate(self.model, rows, pad, device, self.task.metrics).metrics
+        return evaluate(self.model, rows, pad, device, self.task.metrics)
 
 
 def open_adapter(
@@ -166,4 +166,4 @@ def open_adapter(
 
 def evaluate_adapter(adapter: str | Path, task: str, **options: Any) -> dict[str, float]:
     """The metrics of a saved adapter on a task's test split. Options and what it raises: as `open_adapter`."""
-    return open_adapter(adapter, task, **options).metrics()
+    return open_adapter(adapter, task, **options).score().metrics

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 
 from lora_lab.training.device import describe
-from tests.benchmarks import bank, estimators, merged, panels, startup, step, sweep, train
+from tests.benchmarks import bank, early_exit, estimators, merged, panels, startup, step, sweep, train
 
 PACKAGES = ("lora-lab", "torch", "transformers", "peft", "accelerate")
 
@@ -26,7 +26,7 @@ def main() -> None:
         f"# Benchmarks{' (quick)' if quick else ''}\n\n{datetime.date.today()}; {describe(kind)}; {versions}",
         end="\n\n",
     )
-    for part in (startup, panels, step, merged, bank, train, sweep, estimators):
+    for part in (startup, panels, step, merged, bank, train, sweep, early_exit, estimators):
         print(f"{part.__name__.rpartition('.')[2]} ...", file=sys.stderr)
         print(part.report(quick), end="\n\n", flush=True)
 

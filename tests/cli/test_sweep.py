@@ -35,6 +35,33 @@ def test_json_has_the_contracts_keys_and_nothing_else_is_on_stdout(lora_lab, sma
     assert (again["packs"], again["skipped"]) == ([], 8)
 
 
+@pytest.mark.parametrize("word", ["--choose", "--halving"])
+def test_a_sweep_that_chooses_says_what_it_chose_and_what_that_saved(lora_lab, small, tmp_path, word):
+    words = ["sweep", *small, "--rank", "1,2", "--lr", "1e-3,2e-3", "--seed", "0-1", "--out", str(tmp_path), word]
+    done = lora_lab(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) >= {"chosen", "rivals", "stopped", "saved", "regret_bound", "runs", "packs", "seconds"}
+    assert set(found["chosen"]) == {"recipe", "metric", "validation", "test", "seeds", "runs"}
+    assert set(found["saved"]) == {"steps", "of_steps", "tests", "of_tests", "seconds"}
+    assert (found["stopped"], found["saved"]["of_steps"], set(found["regret_bound"])) == (
+        [],
+        24,
+        {"points", "level", "from"},
+    )
+    assert 2 * (1 + len(found["rivals"])) == sum(bool(run["metrics"]) for run in found["runs"])
+    told = lora_lab(*words).stdout
+    assert "chosen  lora, rank" in told
+    assert "saved   0 of 24 steps" in told
+
+
+def test_the_command_validates_at_the_end_only(lora_lab, small, tmp_path):
+    none = [word for word in small if word not in ("--validations", "1")]
+    for more, at in (([], [0, 3]), (["--patience", "2"], [0, 1, 2, 3])):
+        (run,) = json.loads(lora_lab("sweep", *none, *more, "--out", str(tmp_path), "--json").stdout)["runs"]
+        assert [one["step"] for one in run["history"]["validation"]] == at
+
+
 def test_a_sweep_may_be_of_one_draw_of_few_examples(lora_lab, small, tmp_path):
     done = lora_lab("sweep", *small, "--examples", "12", "--subset", "3", "--out", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
@@ -149,6 +176,7 @@ def test_a_laptop_beyond_the_grid_has_nothing_to_do(lora_lab, tmp_path):
         (["--dask", "tcp://127.0.0.1:1"], "no Dask scheduler answers"),
         (["--subset", "1"], "give examples too"),
         (["--examples", "9999"], "training texts, not 9,999"),
+        (["--choose", "--validations", "0"], "choose goes by validation"),
         (["--method", "full", "--rank", "1,2"], "ranks, alphas and targets is lora's"),
     ],
 )

@@ -93,7 +93,7 @@ class Sent:
 def test_what_has_come_back_when_it_is_stopped_is_kept(tmp_path, monkeypatch):
     sent: list[Sent] = []
 
-    def submit(_, settings, halving, **how):
+    def submit(_, settings, **how):
         sent.append(Sent(settings, trained=len(sent) < 2))
         return sent[-1]
 
@@ -105,7 +105,7 @@ def test_what_has_come_back_when_it_is_stopped_is_kept(tmp_path, monkeypatch):
     packs, stop = [[Recipe("minilm", "rt", seed=seed)] for seed in range(4)], threading.Event()
     stop.set()
     client = SimpleNamespace(submit=submit, cancel=cancel)
-    run_on(client, packs, Store(tmp_path), halving=False, note=lambda *_: None, stop=stop)
+    run_on(client, packs, Store(tmp_path), note=lambda *_: None, stop=stop)
     assert sorted(run.recipe.seed for run in Store(tmp_path).runs()) == [0, 1]
     assert [one.status for one in sent] == ["finished", "finished", "cancelled", "cancelled"]
 

@@ -128,22 +128,6 @@ def test_stop_keeps_what_has_finished_and_the_rest_goes_on_where_it_was(grid, tm
     assert facts(swept.runs) == facts(sweep(recipes, tmp_path / "whole", size=4).runs)
 
 
-def test_halving_ends_the_worse_half_at_each_validation_but_the_last(grid, tmp_path):
-    swept = sweep(grid(lr=[1e-2, 1e-7, 1e-8, 1e-9]), tmp_path, halving=True)
-    ended = sorted(len(run.history["step"]) for run in swept.runs)
-    assert ended == [2, 2, 2, 2, 4, 4, 6, 6]
-    assert [run.status for run in swept.runs].count("halved") == 6
-    assert all("accuracy" in run.metrics for run in swept.runs)
-    assert sweep(grid(lr=[1e-2, 1e-7, 1e-8, 1e-9]), tmp_path).skipped == 2  # a plain sweep trains them to the end
-
-
-def test_a_halving_sweep_is_not_made_twice(grid, tmp_path):
-    recipes = grid(lr=[1e-2, 1e-7])
-    first = sweep(recipes, tmp_path, halving=True)
-    again = sweep(recipes, tmp_path, halving=True)
-    assert (again.packs, facts(again.runs)) == ((), facts(first.runs))
-
-
 def test_a_run_that_ended_at_the_stop_is_kept_and_the_others_go_on(grid, tmp_path, monkeypatch):
     """The first lane ends by patience in the very step in which the sweep is stopped."""
     early, other = grid(lr=1e-2, rank=[1, 4], steps=12, validations=6)

@@ -83,18 +83,18 @@ def test_best_and_edge_follow_the_metric():
     assert (accuracy.best.value, accuracy.edge) == (4e-3, False)
 
 
-@pytest.mark.parametrize("halving", [False, True])
-def test_a_task_that_is_judged_by_a_correlation_is_tuned_and_told_of_by_it(tiny_encoder, tmp_path, halving):
+@pytest.mark.parametrize("choose", [False, True])
+def test_a_task_that_is_judged_by_a_correlation_is_tuned_and_told_of_by_it(tiny_encoder, tmp_path, choose):
     """STS-B has numbers for labels, and no accuracy."""
     for stem in ("train", "validation"):
         rows = [{"sentence1": f"a {n}", "sentence2": f"b {n}", "label": n / 2} for n in range(8)]
         (tmp_path / f"{stem}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task = f"glue:sts-b:{tmp_path}"
     recipes = Grid(lr=[1e-3, 1e-2]).recipes(tiny_encoder, task, steps=4, batch=4, validations=2, **PLAIN)
-    swept = sweep(recipes, tmp_path / "runs", halving=halving)
+    swept = sweep(recipes, tmp_path / "runs", choose=choose)
     assert "mean pearson" in describe(swept)
     assert "pearson on validation" in _summary(swept.runs[0])
-    if not halving:
+    if not choose:
         assert tune(recipes[0], tmp_path / "tuning", rates=2, growth=0).metric == "pearson"
 
 

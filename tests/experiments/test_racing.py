@@ -1,0 +1,237 @@
+"""Choosing: who lies behind stops, a configuration whole, and only the chosen one and its rivals are tested."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_lab import BadValue, Grid, Recipe, Store, sweep
+from lora_lab.experiments import sweep as sweeping
+from lora_lab.experiments.racing import BOUND, EVERY, GAP, LED, behind
+from tests.training.conftest import PLAIN
+
+# ---- the rule, on losses that are made up
+
+
+@st.composite
+def curves(draw):
+    """Training losses of some configurations, (seeds, steps) each: a noise per seed and step that all share."""
+    steps, seeds = draw(st.sampled_from([40, 100, 200])), draw(st.integers(1, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    shared = rng.normal(0, 0.1, (seeds, steps))
+    falls = draw(st.lists(st.floats(-0.1, 0.6), min_size=1, max_size=6))
+    begin = draw(st.sampled_from([0.69, 3.0]))
+    time = np.linspace(0, 1, steps)
+    made = {k: begin - fall * time + shared + rng.normal(0, 0.01, (seeds, steps)) for k, fall in enumerate(falls)}
+    return steps, {k: own.tolist() for k, own in made.items()}
+
+
+@given(curves())
+@settings(max_examples=60, deadline=None)
+def test_nobody_ahead_stops_and_nobody_before_half_time_or_before_anyone_has_learned(made):
+    steps, own = made
+    start = np.mean([np.array(one)[:, :10] for one in own.values()])
+    for step in range(1, steps + 1):
+        now = {k: np.mean(np.array(one)[:, max(0, step - 25) : step]) for k, one in own.items()}
+        stopped, best = behind(own, step, steps), min(now.values())
+        if step < steps / 2 or step >= steps - 1 or step % EVERY or best > start - LED:
+            assert stopped == {}
+        for name, leader in stopped.items():
+            assert now[leader] == pytest.approx(best)
+            assert now[name] > best + 0.9 * GAP - 1e-9  # those that are flat are LED - FLAT behind at least
+        assert len(stopped) < len(own)
+        assert not stopped.keys() & set(stopped.values())
+
+
+@given(curves(), st.integers(5, 19))
+@settings(max_examples=30, deadline=None)
+def test_what_stops_depends_on_no_order_and_not_on_what_is_still_to_come(made, tenth):
+    steps, own = made
+    step = min(10 * tenth, steps)
+    cut = {k: [one[:step] for one in losses] for k, losses in reversed(own.items())}
+    assert behind(cut, step, steps) == behind(own, step, steps)
+
+
+def test_more_than_a_tenth_of_a_nat_and_most_of_the_leaders_way_is_behind():
+    def at(*ends: float, steps: int = 100) -> set[int]:
+        begin = [3.0] * 10
+        return set(behind({k: [begin + [end] * (steps - 10)] for k, end in enumerate(ends)}, 50, steps))
+
+    assert at(2.85, 2.94, 2.96) == {2}
+    assert at(2.0, 2.55, 2.65) == {2}  # 60 % of the way from 3 to 2
+    assert at(2.95, 3.5) == set()  # the leader has learned nothing yet
+
+
+def test_the_bound_is_what_the_stored_sweeps_say():
+    from tests.benchmarks import early_exit
+
+    runs = early_exit.stored()
+    found = [early_exit.replayed(part) for _, part in early_exit.grids(runs)]
+    assert len(found) >= 10
+    assert np.mean([one.regret for one in found]) < 0.2
+    assert np.mean([one.saved for one in found]) > 0.3
+    assert early_exit.bound(runs) == pytest.approx(BOUND, abs=0.005)
+
+
+# ---- a sweep that chooses
+
+
+@pytest.fixture
+def grid(tiny_encoder, opinions):
+    """Three rates, of which one learns soon, one late and one never, with two seeds each."""
+
+    def make(**fields) -> list[Recipe]:
+        axes = {"rank": [1, 4], "lr": [3e-2, 1e-2, 1e-6], "seed": [0, 1]}
+        axes |= {name: fields.pop(name) for name in list(fields) if name in axes}
+        return Grid(**axes).recipes(tiny_encoder, opinions, **{"steps": 60, "batch": 8, **PLAIN, **fields})
+
+    return make
+
+
+def outcome(swept) -> dict[str, tuple]:
+    return {run.recipe.hash: (run.status, len(run.history["step"]), bool(run.metrics)) for run in swept.runs}
+
+
+def means(swept) -> dict[Recipe, float]:
+    """The mean on validation of each configuration, over seeds."""
+    found: dict[Recipe, list[float]] = {}
+    for run in swept.runs:
+        found.setdefault(replace(run.recipe, seed=0), []).append(run.history["validation"][-1]["accuracy"])
+    return {one: float(np.mean(values)) for one, values in found.items()}
+
+
+def test_it_chooses_as_the_whole_grid_does_and_tests_only_the_chosen_and_its_rivals(grid, tmp_path, monkeypatch):
+    scored, score = [], sweeping._scored
+    monkeypatch.setattr(
+        sweeping, "_scored", lambda store, run, *how: scored.append(run.recipe) or score(store, run, *how)
+    )
+    monkeypatch.setattr("lora_lab.training.pack.Pack.rows_of", lambda pack, split: pack.rows[split])  # no test rows
+    swept = sweep(grid(), tmp_path / "chosen", choose=True)
+    told = swept.choice.to_json()
+    finalists = [name for one in (told["chosen"], *told["rivals"]) for name in one["runs"]]
+    assert {recipe.hash for recipe in scored} == set(finalists) == {r.recipe.hash for r in swept.runs if r.metrics}
+    assert len(scored) == len(finalists) < 12
+    monkeypatch.undo()
+    full = sweep(grid(), tmp_path / "full")
+    best = max(means(full).items(), key=lambda pair: pair[1])[0]
+    assert told["chosen"]["recipe"] == {k: v for k, v in best.settings().items() if k != "seed"}
+    assert told["chosen"]["test"] == pytest.approx(
+        np.mean([full.at(hash=name).accuracy for name in told["chosen"]["runs"]])
+    )
+    for one in told["stopped"]:  # with all its seeds, at one step, and the others were not begun
+        own = [run for run in swept.runs if {**one["recipe"], "seed": run.recipe.seed} == run.recipe.settings()]
+        cut = [run for run in own if run.status == "behind"]
+        assert [run.recipe.seed for run in cut] == one["seeds"]
+        assert {len(run.history["step"]) for run in cut} == {one["step"]}
+        assert 30 <= one["step"] < 59
+    assert {one["recipe"]["lr"] for one in told["stopped"]} >= {1e-6}
+    saved = told["saved"]
+    assert saved["of_steps"] - saved["steps"] == sum(len(run.history["step"]) for run in swept.runs)
+    assert (saved["of_tests"] - saved["tests"], saved["of_tests"]) == (len(scored), 12)
+    assert (saved["seconds"] > 0, told["regret_bound"]["points"]) == (True, None)  # nothing is known of such models
+
+
+def test_seeds_come_in_stages_and_what_is_left_of_several_packs_is_laid_together(grid, tmp_path):
+    packs = []
+    swept = sweep(
+        grid(),
+        tmp_path,
+        choose=True,
+        size=2,
+        note=lambda event, facts: event == "pack" and packs.append(facts["recipes"]),
+    )
+    seeds = [{recipe.seed for recipe in pack} for pack in packs]
+    assert seeds == sorted(seeds, key=max)
+    assert [one for one in seeds if len(one) > 1] == []
+    begun = [recipe.hash for pack in packs[:3] for recipe in pack]
+    assert len(set(begun)) == 6
+    again = [recipe.hash for pack in packs[3:] for recipe in pack if recipe.seed == 0]
+    assert set(again) < set(begun)  # the second half, of fewer
+    assert not list((tmp_path / "unfinished").glob("*"))
+    assert {run.recipe.lr for run in swept.runs if run.metrics} == {3e-2}
+    assert set(begun) <= {run.recipe.hash for run in swept.runs}  # also one that a pack after its own left behind
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_choice_that_was_broken_off_goes_on_and_a_whole_one_is_not_made_twice(grid, tmp_path, size):
+    whole = sweep(grid(rank=4), tmp_path / "whole", choose=True, size=size)
+    for many in (25, 80, 45, 20):
+        stop, steps = threading.Event(), []
+
+        def see(progress, steps=steps, stop=stop, many=many) -> None:
+            steps.append(progress.step)
+            if len(steps) > many:
+                stop.set()
+
+        broken = sweep(
+            grid(rank=4), tmp_path / "broken", choose=True, size=size, stop=stop, callbacks=lambda _, see=see: [see]
+        )
+        assert broken.choice is None or not stop.is_set()
+    swept = sweep(grid(rank=4), tmp_path / "broken", choose=True, size=size)
+    told, other = swept.choice.to_json(), whole.choice.to_json()
+    assert (told["chosen"], told["rivals"]) == (other["chosen"], other["rivals"])
+    if size is None:  # else in which step one stops depends on the curves that are known by then
+        assert outcome(swept) == outcome(whole)
+    again = sweep(grid(rank=4), tmp_path / "broken", choose=True, size=size)
+    assert (again.packs, outcome(again), str(again.choice)) == ((), outcome(swept), str(swept.choice))
+
+
+def test_what_was_stopped_is_never_taken_for_a_whole_run(grid, tmp_path):
+    chosen = sweep(grid(), tmp_path, choose=True)
+    cut = [run for run in chosen.runs if run.status == "behind"]
+    assert cut
+    assert len(chosen.finished.runs) == sum(bool(run.metrics) for run in chosen.runs)
+    best, rest = chosen.choice.runs[0].recipe, [run.recipe for run in cut]
+    others = [recipe for recipe in grid() if recipe.lr != best.lr]  # without the one that led
+    alone = sweep(others, tmp_path, choose=True)
+    assert all(run.status != "behind" or run.environment["behind"] in {r.hash for r in others} for run in alone.runs)
+    trained = []
+    plain = sweep(grid(), tmp_path, note=lambda event, facts: event == "run" and trained.append(facts["run"].recipe))
+    assert {run.status for run in plain.runs} == {"done"}
+    assert all(len(run.history["step"]) == 60 and run.metrics for run in plain.runs)
+    assert {recipe for recipe in rest if recipe in others} >= set(trained) & set(others)
+    assert not {run.recipe for run in chosen.runs if run.status == "unscored"} & set(
+        trained
+    )  # scored, not trained again
+
+
+def test_a_configuration_with_a_seed_that_failed_is_not_chosen_and_trains_no_further(grid, tmp_path):
+    swept = sweep([*grid(rank=4), *grid(rank=4, lr=1e30)], tmp_path, choose=True)
+    failed = [run for run in swept.runs if run.status == "failed"]
+    assert [run.recipe.seed for run in failed] == [0]
+    assert swept.choice.to_json()["chosen"]["recipe"]["lr"] == 3e-2
+
+
+def test_runs_of_before_count_and_are_rivals_where_their_validation_rows_were_not_kept(grid, tmp_path):
+    recipes = grid(rank=4, lr=[3e-2, 1e-6], seed=0)
+    sweep(recipes[1:], tmp_path)
+    first = sweep(recipes, tmp_path, choose=True)
+    assert (first.skipped, first.choice.to_json()["chosen"]["recipe"]["lr"]) == (1, 3e-2)
+    right = {3e-2: 170, 1e-6: 120}  # of 200 rows; the file has eight, which tell nothing
+    for recipe in recipes:
+        Store(tmp_path).add_rows(recipe, "validation", np.arange(200) < right[recipe.lr])
+    told = sweep(recipes, tmp_path, choose=True).choice.to_json()
+    assert (told["rivals"], told["stopped"], told["saved"]["steps"]) == ([], [], 0)
+    (Store(tmp_path).adapter_folder(recipes[1]) / "validation.npy").unlink()
+    assert len(sweep(recipes, tmp_path, choose=True).choice.to_json()["rivals"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda own: own[1:], "same seeds"),
+        (lambda own: [*own, *(replace(recipe, steps=30) for recipe in own)], "one model, task and length"),
+        (lambda own: [replace(recipe, validations=0) for recipe in own], "validations=1 or more"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(grid, tmp_path, change, says):
+    with pytest.raises(BadValue, match=says):
+        sweep(change(grid()), tmp_path, choose=True)
+    assert Store(tmp_path).runs() == []
+    with pytest.raises(BadValue, match="choose on this machine"):
+        sweep(grid(), tmp_path, choose=True, client=object())
