@@ -14,7 +14,6 @@ PANELS = {
 from lora_lab.widgets.rank_panel import RankPanel
 RankPanel("picture", rank=8)
 """,
-""",
     "train": """
 from lora_lab.widgets.train_panel import TrainPanel
 TrainPanel("minilm", "rt", store="earlier", steps=20)
