@@ -31,10 +31,8 @@ from lora_lab.errors import Failed, LabError, LabWarning
 
 def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
-    # Importing torch and transformers makes a million objects and little garbage: looking for it takes 1 s of 4, most
-    # of it when Python ends.
-    gc.set_threshold(500_000)
-    atexit.register(gc.freeze)
+    gc.set_threshold(50_000)  # importing torch and transformers makes a million objects and little garbage
+    atexit.register(gc.freeze)  # or Python ends by looking through all of them, which takes 0.5 s
     warnings.showwarning = _warn
     if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe cannot write every letter: \u8a55 in place of it
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python itself does for stderr
