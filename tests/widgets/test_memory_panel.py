@@ -129,7 +129,9 @@ def test_every_model_is_drawn(untraced: None, panel: MemoryPanel, model: str):
 
 
 def test_every_category_has_words_and_a_color():
-    assert set(BY_CATEGORY) == set(STYLES)
+    gpt2 = {"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 31}
+    step = memory(gpt2, FullFineTuning(), batch=1, seq=8, trace=True)
+    assert set(step.timeline[0].bytes) == set(BY_CATEGORY) == set(STYLES)
 
 
 @pytest.mark.parametrize("model", ["minilm", "gpt2", LLAMA], ids=["minilm", "gpt2", "llama"])
