@@ -100,8 +100,8 @@ def _dequantized(layer: quantized.QuantizedLinear, dtype: torch.dtype = torch.fl
     return layer.packed.new_empty(layer.out_features, layer.in_features, dtype=dtype)
 
 
-def quantise(model: nn.Module, name: str) -> None:
-    """Quantize the linear layers, and every expert tensor, whose codes get its old name's place in memory."""
+def quantize_shapes(model: nn.Module, name: str) -> None:
+    """Quantize linear layers and expert tensors; under an expert tensor's name stays a view with its shape."""
     quantized.quantize_model(model, name)
     for module in list(model.modules()):
         for own, weight in list(module.named_parameters(recurse=False)):

@@ -40,6 +40,7 @@ NOTES = (
 )
 """What a predicted and a traced figure leave out."""
 EDGES = ("sliding_window", "attention_chunk_size")  # lengths from which on other operations run
+cached_version = lru_cache(version)  # read from files: 2 ms, which a slider would feel
 SHORT = 8  # tokens of the shortest rows that are interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
 LEARNED_POSITIONS = {
@@ -239,7 +240,7 @@ def compact(found: Any) -> str:
 
 def cache_file(config: Mapping[str, Any]) -> Path:
     """Where this user's own fits of a model are kept, for these versions of what they depend on."""
-    versions = [version(name) for name in ("torch", "transformers", "lora-lab")]
+    versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
     said = json.dumps([config, versions], sort_keys=True, default=str)
     folder = Path(platformdirs.user_cache_dir("lora_lab")) / "memory"
     return folder / f"{sha256(said.encode()).hexdigest()[:32]}.json.gz"
@@ -428,7 +429,6 @@ def largest(
     estimated  the memory of a setup. What it raises is raised
     limit      of tokens: what `longest` says
     """
-
     before = SHORT - 1 if field == "seq" and (limit is None or limit >= SHORT) else 0  # shorter rows: each is traced
 
     def fits(n: int) -> bool:

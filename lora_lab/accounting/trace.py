@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from lora_lab.accounting.fit import STEP, Depth, Label, NoFit, Point, Run
-from lora_lab.accounting.kernels import quantise, stand_ins
+from lora_lab.accounting.kernels import quantize_shapes, stand_ins
 from lora_lab.accounting.models import auto_class, known_config, task_of
 from lora_lab.accounting.setup import Setup, optimizer_states, optimizer_temporaries
 from lora_lab.accounting.tracker import Moment, Tracker
@@ -46,7 +46,7 @@ def empty(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
     with torch.device("meta") if setup.device == "cuda" else nullcontext():
         model = build(config, setup, num_labels)
     if setup.quantised != "none":
-        quantise(model, setup.quantised)
+        quantize_shapes(model, setup.quantised)
     return model
 
 
@@ -114,7 +114,8 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any = None) -
         trained = [p for p in model.parameters() if p.requires_grad]
         sizes = [(p.numel(), p.element_size(), 1) for p in trained]
         blank = partial(torch.empty, dtype=torch.uint8, device=trained[0].device)
-        made, states = optimizer and optimizer(trained), list[Tensor]()
+        made = optimizer(trained) if optimizer else None
+        states: list[Tensor] = []
         for _ in range(2):
             tracker.restart()
             outputs = forward_backward(model, setup, tracker)
@@ -250,5 +251,4 @@ def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequenc
             raise NoFit(f"in {phase} the order of operations depends on batch, length or rank")
         live = np.array([tracker.table(moments) for moments in told])
         phases[phase] = (ops, [m.path for m in told[0]], live)
-    widths = [p.element_size() for p in trained]
-    return Run(list(labels), phases, widths, np.array(numbers), np.array(flops))
+    return Run(list(labels), phases, [p.element_size() for p in trained], np.array(numbers), np.array(flops))

@@ -19,12 +19,13 @@ import traitlets as T
 
 from lora_lab.accounting import film, gpus
 from lora_lab.accounting.models import architecture_of
-from lora_lab.accounting.setup import OPTIMIZERS, Setup, one_of
+from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.accounting.units import GIB, binary
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.options import one_of
 from lora_lab.methods.prompt import PromptTuning
 from lora_lab.training.watching import headless
 from lora_lab.widgets.base import Panel
@@ -78,7 +79,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         models: Sequence[str] = SHIPPED, **conditions: Any,
     ) -> None:  # fmt: skip
         if isinstance(method, str):
-            one_of("method", method, METHODS)
+            one_of("method", method, tuple(METHODS))
         named = method if isinstance(method, str) else method.name
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, "checkpointing": checkpointing}
         name = model if isinstance(model, str) else architecture_of(model).name or "your model"
