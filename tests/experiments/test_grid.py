@@ -55,7 +55,7 @@ def test_an_unknown_rule_is_told_what_there_is(rule, says):
 
 def test_single_values_and_tuples_of_roles_stand_for_themselves():
     (one,) = Grid(rank=4, alpha=8, lr=1e-3, seed=2, targets=("q", "v")).recipes("m", "t", steps=7)
-    assert one == Recipe("m", "t", LoRA(4, 8, ("q", "v")), lr=1e-3, seed=2, steps=7)
+    assert one == Recipe("m", "t", LoRA(4, 8, ("q", "v")), lr=1e-3, seed=2, steps=7, validations=1)
 
 
 @pytest.mark.parametrize("name", ["rank", "alpha", "lr", "seed", "targets"])

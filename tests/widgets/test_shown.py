@@ -12,8 +12,8 @@ from lora_lab.plots.methods import KINDS
 from lora_lab.widgets.compare_tables import tables
 from lora_lab.widgets.named import Named
 from lora_lab.widgets.panel import Panel, scrolling
-from lora_lab.widgets.rank_panel import RankPanel
 from lora_lab.widgets.shown import Shown, Table
+from lora_lab.widgets.train_panel import TrainPanel
 from lora_lab.widgets.words import curve_tables
 from tests.comparisons import comparison
 
@@ -32,7 +32,7 @@ def test_a_picture_its_words_and_its_tables_go_in_one_message(monkeypatch: pytes
 
 
 def test_every_panel_is_named_and_its_name_is_its_title():
-    panel = RankPanel()
+    panel = TrainPanel()
     assert isinstance(panel.children[-1], Named)
     assert panel.children[-1].title == panel.title != ""
     assert isinstance(panel, Panel)
