@@ -157,10 +157,7 @@ class Store:
         return sorted(filter(is_record, there), key=lambda file: file.name)
 
     def runs(self) -> list[Run]:
-        """All runs, oldest first; of a zip file by name.
-
-        Raises: BadValue for a record that a newer version wrote or that is damaged.
-        """
+        """All runs, oldest first; of a zip file by name. Raises: BadValue for a newer record, or a damaged one."""
         files = sorted(self.records(), key=lambda f: f.stat().st_mtime_ns if isinstance(f, Path) else 0)
         return [self.read(file.stem) for file in files]
 
