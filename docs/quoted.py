@@ -61,7 +61,7 @@ def rates() -> dict[str, str]:
 
     rates.8-against-1 and the like: the verdict on two ranks, each at its best rate by validation.
     """
-    runs = load(RESULTS / "sweeps" / "rate_rank_alpha")
+    runs = load(RESULTS / "sweeps" / "rate_rank_alpha.zip")
     runs = runs[runs.dtype == "auto"]  # four runs ask whether the dtype makes a run collapse
     alpha = best_rate_slopes(runs)["alpha"]
     rank = best_rate_slopes(runs[(runs.alpha == 16) & (runs["rank"] != 64)], ["rank"])["rank"]
@@ -89,7 +89,7 @@ def targets() -> dict[str, str]:
 
     targets.dead: runs at the highest rate that end at chance, below 55 %; targets.dead.v: those of v.
     """
-    runs = load(RESULTS / "sweeps" / "target_modules")
+    runs = load(RESULTS / "sweeps" / "target_modules.zip")
     highest = runs[runs.lr == runs.lr.max()]
     dead = highest[highest.accuracy < 0.55]
     best = runs.groupby(["targets", "lr"])[["validation_accuracy", "accuracy"]].mean().reset_index()

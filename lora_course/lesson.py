@@ -165,9 +165,9 @@ def catch_up(name: str, store: Path) -> str:
     from lora_lab.experiments.results import records
 
     folder = shipped("data/results/sweeps")
-    _must_be_there(name, (path.name for path in folder.glob("*/")), "sweep")
-    collect([folder / name], store)
-    made = [record["environment"] for record in records(folder / name)]
+    _must_be_there(name, (path.stem for path in folder.glob("*.zip")), "sweep")
+    collect([study := folder / f"{name}.zip"], store)
+    made = [record["environment"] for record in records(study)]
     dates = sorted({environment["date"] for environment in made})
     hardware = ", ".join(sorted({str(environment["hardware"]) for environment in made}))
     number = f"{len(made)} run{'s' * (len(made) != 1)}"

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -158,7 +159,7 @@ def remembered(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]
     return read_json(file)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
     """Read one JSON object. Raises BadValue when the file holds anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

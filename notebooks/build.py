@@ -106,8 +106,8 @@ def fill(source: Path, folder: str) -> None:
     """Lay the reference runs of a lesson where its sweeps look for runs: half an hour of training, done before."""
     lesson = source.name[:2]
     if lesson in SWEEPS and not os.environ.get("FAST"):
-        runs = HERE.parent / "data" / "results" / "sweeps" / SWEEPS[lesson]
-        shutil.copytree(runs, Path(folder) / "runs" / lesson)
+        runs = HERE.parent / "data" / "results" / "sweeps" / f"{SWEEPS[lesson]}.zip"
+        shutil.unpack_archive(runs, Path(folder) / "runs" / lesson)
 
 
 def _still(output: NotebookNode) -> NotebookNode:

@@ -7,7 +7,6 @@ FOLDER/ada/guess.json                     {"name": "Ada", "guess": 81}
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from lora_lab.experiments.results import load, of_one_dtype
 from lora_lab.plots import BLUE, GREY, RED, metric_name
 from lora_lab.plots.sheet import Sheet
 from lora_lab.training.metrics import factor, main_metric
-from lora_lab.training.runs import FINISHED, Store
+from lora_lab.training.runs import FINISHED, Store, stores
 from lora_lab.widgets.controls import button
 from lora_lab.widgets.map_panel import MapPanel, cells_table, drawing
 from lora_lab.widgets.panel import FULL_WIDTH, cannot, escape, wrapped
@@ -114,11 +113,6 @@ class ClassPanel(MapPanel):
 
 
 # ---- what is read
-
-
-def stores(folder: Path) -> set[Path]:
-    """The folders that hold records of runs."""
-    return {file.parent for file in folder.rglob("*.json") if re.fullmatch("[0-9a-f]{12}", file.stem)}
 
 
 def comparable(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:

@@ -78,7 +78,7 @@ def sweep(out: str, as_json: bool, part: str | None, dask: str | None, download:
 @click.option("--out", default="collected", show_default=True, help="The store that gets all of them.")
 @JSON
 def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Merge the stores below some FOLDERS into one, with a table and a picture of what the class found."""
+    """Merge the stores below some FOLDERS or zip files into one, with a table and a picture of what the class found."""
     from lora_lab.experiments.collect import collect as merge
     from lora_lab.experiments.results import from_store
 

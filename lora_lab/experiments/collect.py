@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.results import records, row, unlike, warn_of
-from lora_lab.training.runs import FINISHED, Run, Store, is_record
+from lora_lab.files import write_atomically
+from lora_lab.training.runs import FINISHED, Run, Store, stores
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Collected:
 
 
 def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
-    """Merge all stores below the folders. Of one recipe a finished run is kept, else the first.
+    """Merge all stores below the folders; a zip file is one. Of one recipe a finished run is kept, else the first.
 
     Passed over and named: a file that is no run, and a run of one's own file that held something else there than where
     the store's runs were made or, where it has none of that file, most of the others. Runs whose recipes are alike and
@@ -34,30 +36,30 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     """
     store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0
     sources = [Path(folder) for folder in folders]
+    there = sorted({one for folder in sources for one in stores(folder)})
     for folder in sources:
-        if not folder.is_dir():
-            raise NotFound(f"there is no folder {folder} to collect from")
         if Path(into).resolve().is_relative_to(folder.resolve()):
             raise BadValue(f"{into} lies within {folder}, which is collected from: choose another place")
     store.check_writable()
-    runs = dict[Path, Run]()
-    for file in sorted(file for folder in sources for file in folder.rglob("*.json") if is_record(file)):
-        try:
-            runs[file] = _read(file)
-        except LabError as error:
-            unreadable[str(file)] = str(error)
-    held = _mostly(runs.values()) | _held(store)
-    for file, run in runs.items():
+    found = dict[str, tuple[Path | zipfile.Path, Run]]()
+    for source in map(Store, there):
+        for file in source.records():
+            try:
+                found[str(file)] = source.files / file.stem, _read(source, file)
+            except (LabError, zipfile.BadZipFile, zlib.error) as error:
+                unreadable[str(file)] = str(error)
+    held = _mostly(run for _, run in found.values()) | _held(store)
+    for name, (beside, run) in found.items():
         task, data = run.recipe.task, run.environment.get("data")
         if data and held.setdefault(task, data) != data:
             words = f"{task} held something else there than where the runs kept here were made: collect it apart"
-            unreadable[str(file)] = words
+            unreadable[name] = words
             continue
         had = store.find(run.recipe)
         if had is not None and (had.status in FINISHED or run.status not in FINISHED):
             repeated += 1
             continue
-        _take(store, file, run)
+        _take(store, beside, run)
         taken += 1
     warn_of(unlike(store.runs()))
     return Collected(taken, repeated, unreadable)
@@ -78,9 +80,9 @@ def _mostly(runs: Iterable[Run]) -> dict[str, str]:
     return {task: counts.most_common(1)[0][0] for task, counts in found.items()}
 
 
-def _read(file: Path) -> Run:
+def _read(store: Store, file: Path | zipfile.Path) -> Run:
     """A run that the frame of all can show. Raises: BadValue for one that would keep it from being shown."""
-    run = Store(file.parent).read(file.stem)
+    run = store.read(file.stem)
     try:
         record = json.loads(json.dumps(run.to_json(), allow_nan=False))
         row(record), record["environment"].get("data")
@@ -89,10 +91,11 @@ def _read(file: Path) -> Run:
     return run
 
 
-def _take(store: Store, file: Path, run: Run) -> None:
+def _take(store: Store, source: Path | zipfile.Path, run: Run) -> None:
     """The adapter and the predictions, then the record, so that what is listed is whole."""
-    source = file.parent / file.stem
     target = store.adapter_folder(run.recipe)
     if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
+        for file in source.iterdir():
+            if file.is_file():
+                write_atomically(target / file.name, file.read_bytes())
     store.add(replace(run, adapter=str(target) if (target / "adapter_config.json").is_file() else None))

@@ -27,13 +27,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue
 from lora_lab.experiments.statistics import mean_interval
 from lora_lab.files import read_json, write_atomically
 from lora_lab.training.assets import shipped
 from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
-from lora_lab.training.runs import FINISHED, dtype_of, is_record
+from lora_lab.training.runs import FINISHED, dtype_of, stores
 
 VERSION = 1
 SHIPPED = "data/results/playground.json"
@@ -153,12 +153,9 @@ def read(folder: str | Path) -> Playground | None:
 
 
 def records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not folder.is_dir():
-        raise NotFound(f"there is no folder {folder}: give a store of runs, or a folder of students' stores")
     from lora_lab.experiments import results  # imports pandas, which shipped runs do without
 
-    stores = sorted({file.parent for file in folder.rglob("*.json") if is_record(file)})
-    for store in stores:
+    for store in sorted(stores(folder)):
         who = "" if store == folder else store.relative_to(folder).parts[0]
         for record in results.records(store):
             yield who, record

@@ -19,7 +19,7 @@ from lora_lab.methods.base import Method
 from lora_lab.training.assets import home
 from lora_lab.training.own_file import check_unchanged
 from lora_lab.training.recipe import LATER, Recipe
-from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, is_record
+from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of
 from lora_lab.training.tasks import TASKS, Task, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
@@ -70,7 +70,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def _each(folder: Path) -> Iterator[dict[str, Any]]:
-    for file in sorted(filter(is_record, folder.glob("*.json")), key=lambda file: file.name):
+    for file in Store(folder).records():
         try:
             record = orjson.loads(file.read_bytes())
             version = record["version"]

@@ -3,13 +3,14 @@
     STORE/3f2a9c1b77e0.json        recipe, metrics, history, counts, seconds, bytes, versions
     STORE/3f2a9c1b77e0/            the adapter, and predictions.npy: what it said of each test row
 
-The JSON is written last and in one step, so a run that is listed is whole.
+The JSON is written last and in one step, so a run that is listed is whole. A zip file of such a folder is read like it.
 """
 
 from __future__ import annotations
 
 import io
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.training.recipe import Recipe, recipe_from
 
@@ -83,9 +84,18 @@ def dtype_of(environment: Mapping[str, Any]) -> str | None:
     return f"{quantised}+{computed}" if quantised else str(computed)
 
 
-def is_record(file: Path) -> bool:
+def is_record(file: Path | zipfile.Path) -> bool:
     """Whether a file is named as records are, by twelve hex digits; in a store there may be other JSON, too."""
-    return len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
+    return file.suffix == ".json" and len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
+
+
+def stores(folder: Path) -> set[Path]:
+    """The stores below a folder, itself included; a zip file is one. Raises: NotFound where neither is there."""
+    if zipfile.is_zipfile(folder):
+        return {folder}
+    if not folder.is_dir():
+        raise NotFound(f"there is no folder {folder}: give a store of runs, or a folder of students' stores")
+    return {file.parent for file in folder.rglob("*.json") if is_record(file)}
 
 
 def failed(recipe: Recipe, reason: str) -> Run:
@@ -95,10 +105,11 @@ def failed(recipe: Recipe, reason: str) -> Run:
 
 
 class Store:
-    """A folder of runs."""
+    """A folder of runs, or a zip file of one, which is read and never written to."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.files = zipfile.Path(self.folder) if zipfile.is_zipfile(self.folder) else self.folder
 
     def check_writable(self) -> None:
         """Fail now rather than after training. Raises: BadValue when the folder cannot be written to."""
@@ -133,22 +144,26 @@ class Store:
 
     def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
         """The inverse of `add_rows`; None where there are none."""
-        file = self.adapter_folder(recipe) / f"{name}.npy"
-        return np.load(file, allow_pickle=False) if file.is_file() else None
+        file = self.files / recipe.hash / f"{name}.npy"
+        return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) if file.is_file() else None
 
     def find(self, recipe: Recipe) -> Run | None:
         """The run of a recipe, None where there is none. Raises: BadValue, as `runs`."""
-        return self.read(recipe.hash) if (self.folder / f"{recipe.hash}.json").is_file() else None
+        return self.read(recipe.hash) if (self.files / f"{recipe.hash}.json").is_file() else None
+
+    def records(self) -> list[Path | zipfile.Path]:
+        """The files that hold its runs, by name."""
+        there = self.files.iterdir() if isinstance(self.files, zipfile.Path) else self.files.glob("*.json")
+        return sorted(filter(is_record, there), key=lambda file: file.name)
 
     def runs(self) -> list[Run]:
-        """All runs, oldest first. Raises: BadValue for a record that a newer version wrote or that is damaged."""
-        there = filter(is_record, self.folder.glob("*.json"))
-        files = sorted(there, key=lambda f: (f.stat().st_mtime_ns, f.name))
+        """All runs, oldest first; of a zip file by name. Raises: BadValue for a newer record, or a damaged one."""
+        files = sorted(self.records(), key=lambda f: f.stat().st_mtime_ns if isinstance(f, Path) else 0)
         return [self.read(file.stem) for file in files]
 
     def read(self, name: str) -> Run:
         """One run by the name of its record. Raises: BadValue, as `runs`."""
-        file = self.folder / f"{name}.json"
+        file = self.files / f"{name}.json"
         values = read_json(file)
         version = values.get("version")
         if isinstance(version, int) and version > VERSION:

@@ -18,7 +18,7 @@ from lora_lab.experiments import playground
 from lora_lab.experiments.playground import Cell, Playground
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Store, is_record
+from lora_lab.training.runs import Store, stores
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import begin
 from lora_lab.widgets.base import Panel
@@ -36,8 +36,8 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         SweepPanel("runs")            your own store, or a folder of students' stores: each run a dot
         SweepPanel("runs", task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), steps=60)      a store yet to be filled
 
-    store     a store of runs, or a folder with stores below it; None for the runs that ship
-    into      the store that takes what is trained here: `store` where that is one, else "runs"
+    store     a store of runs, a zip file of one, or a folder with stores below it; None for the runs that ship
+    into      the store that takes what is trained here: `store` where that is a folder of runs, else "runs"
     model, task, fields   settings that all runs share; where a store has several kinds, those of the largest
     rank, alpha, lr       values to offer beside those that were tried; what has no run is hatched
     seed      the seeds that are trained for each cell
@@ -66,9 +66,9 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         view: str | None = None, picked: Sequence[Sequence[float]] = (), **fields: Any,
     ) -> None:  # fmt: skip
         folder = None if store is None else store.folder if isinstance(store, Store) else Path(store)
-        below = [file for file in folder.rglob("*.json") if is_record(file)] if folder else []
-        of_students = bool(below) and all(file.parent != folder for file in below)
-        own = into or ("runs" if of_students else folder) or "runs"
+        below = stores(folder) if folder and folder.exists() else set()
+        of_students = bool(below) and folder not in below
+        own = into or ("runs" if folder is None or folder.is_file() or of_students else folder)
         self.store = own if isinstance(own, Store) else Store(own)
         self.lock = threading.RLock()
         self.work: LiveSweep | None = None
@@ -213,7 +213,7 @@ def _found(folder: Path | None, own: Store, plan: Playground | None) -> Playgrou
         return found
     source = folder or own.folder
     start = plan or playground.load()
-    return start.plus(playground.records(source)) if source.is_dir() else start
+    return start.plus(playground.records(source)) if source.exists() else start
 
 
 def _several(values: Any) -> tuple[Any, ...]:

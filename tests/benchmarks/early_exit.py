@@ -12,18 +12,18 @@ share their runs with the 14 and with each other, so no interval is made of them
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
-import orjson
 from scipy.stats import beta  # type: ignore[import-untyped]
 
 from lora_lab.experiments import racing
 from lora_lab.experiments.racing import EVERY, behind
+from lora_lab.experiments.results import records
 from tests.benchmarks.measure import table
 
 STORES = Path(__file__).parents[2] / "data" / "results" / "sweeps"
@@ -55,8 +55,7 @@ class Replayed(NamedTuple):
 def stored() -> dict[Cell, dict[int, Stored]]:
     """The runs of lessons 06 and 07, without four that had another dtype or clip."""
     found: dict[Cell, dict[int, Stored]] = {}
-    for file in sorted(STORES.glob("[rt]*/*.json")):
-        record = orjson.loads(file.read_bytes())
+    for record in chain.from_iterable(map(records, sorted(STORES.glob("[rt]*.zip")))):
         recipe, method, last = record["recipe"], record["recipe"]["method"], record["history"]["validation"][-1]
         if (recipe["clip"], recipe["dtype"], recipe["steps"], recipe["batch"]) == (1.0, "auto", 200, 8):
             cell = ",".join(method["targets"]), method["rank"], method["alpha"], recipe["lr"]

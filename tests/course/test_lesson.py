@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from shutil import make_archive
 
 import pytest
 import torch
@@ -84,13 +85,13 @@ def test_fast_takes_a_few_rows_of_the_task_itself(monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    shipped = tmp_path / "shipped"
     recipe = Recipe("minilm", "rt", LoRA(rank=8), steps=2, batch=8)
     made = {"date": "2026-01-02", "hardware": "a laptop"}
-    Store(shipped / "rates").add(
+    Store(tmp_path / "made").add(
         Run(recipe, {"accuracy": 0.5}, {"step": [], "loss": [], "lr": [], "validation": []}, 1, 1, 9, 0.0, 0, made)
     )
-    monkeypatch.setattr(lesson, "shipped", lambda path: shipped)
+    make_archive(str(tmp_path / "rates"), "zip", tmp_path / "made")
+    monkeypatch.setattr(lesson, "shipped", lambda path: tmp_path)
     words = lesson.catch_up("rates", tmp_path / "own")
     assert words == "1 run of ours, made on a laptop from 2026-01-02 to 2026-01-02; a sweep finds them done"
     swept = sweep([recipe], tmp_path / "own")

@@ -18,6 +18,7 @@ from PIL import Image, ImageChops
 from playwright.sync_api import Locator, sync_playwright
 
 from lora_lab.training.assets import shipped
+from lora_lab.training.runs import Store
 from tests.e2e import everyone
 from tests.e2e.conftest import BROWSER_FLAGS, Lab, Watched, running, write_notebook
 
@@ -82,15 +83,12 @@ MicroscopePanel(views_from(reference_microscope()["views"]), rank=2)
 
 def write(folder: Path) -> str:
     """A notebook with a cell for each panel, and beside it what the cells read. Returns its name."""
-    runs = shipped("data/results") / "sweeps" / "rate_rank_alpha"
+    runs = Store(shipped("data/results/sweeps/rate_rank_alpha.zip")).runs()
     for seed, (name, guess) in enumerate(LAPTOPS.items()):
-        own = folder / "class" / name / "runs"
-        own.mkdir(parents=True)
-        (own.parent / "guess.json").write_text(json.dumps({"name": name.capitalize(), "guess": guess}))
-        for record in runs.glob("*.json"):
-            if json.loads(record.read_text(encoding="utf-8"))["recipe"]["seed"] == seed:
-                shutil.copy(record, own)
-                shutil.copytree(record.with_suffix(""), own / record.stem)
+        own = folder / "class" / name
+        for run in (run for run in runs if run.recipe.seed == seed):
+            Store(own / "runs").add(run)
+        (own / "guess.json").write_text(json.dumps({"name": name.capitalize(), "guess": guess}))
     return write_notebook(folder / "panels.ipynb", PANELS.values())
 
 

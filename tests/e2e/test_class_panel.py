@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from playwright.sync_api import expect
 
 from lora_lab.training.assets import shipped
+from lora_lab.training.runs import Store
 from tests.e2e.conftest import Lab, Watched, shown
 
 CLASS = """
@@ -18,12 +18,10 @@ ClassPanel("class")
 
 def test_what_laptops_left_is_shown_and_refreshed(lab: Lab, watched: Watched) -> None:
     folder: Path = lab.folder / "class"
-    records = sorted(shipped("data/results/sweeps/rate_rank_alpha").glob("*.json"))[:8]
+    runs = Store(shipped("data/results/sweeps/rate_rank_alpha.zip")).runs()[:8]
     for name in ("ada", "grace"):
-        (folder / name / "runs").mkdir(parents=True)
-        for record in records:
-            shutil.copy(record, folder / name / "runs")
-            shutil.copytree(record.with_suffix(""), folder / name / "runs" / record.stem)
+        for run in runs:
+            Store(folder / name / "runs").add(run)
     (folder / "grace" / "guess.json").write_text('{"name": "Grace", "guess": 81}')
     projector = watched.opened("class.ipynb", CLASS)
     expect(projector).to_contain_text("8 runs from 2 laptops", timeout=60_000)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from playwright.sync_api import Locator, expect
 
 from lora_lab import SweepPanel
 from lora_lab.training.assets import shipped
+from lora_lab.training.runs import Store
 from tests.e2e.conftest import Lab, Watched, write_notebook
 from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, move, panel_of
 
@@ -177,13 +176,10 @@ def test_a_step_of_a_slider_takes_a_few_milliseconds(pages: Pages, slider: str) 
 
 
 def test_a_class_is_a_dot_for_each_student(pages: Pages, tmp_path: Path) -> None:
-    runs = shipped("data/results/sweeps/rate_rank_alpha")
-    for file in runs.glob("*.json"):
-        recipe = json.loads(file.read_text())["recipe"]
-        if recipe["method"]["rank"] == 8 and recipe["lr"] == 2e-3 and recipe["clip"] and recipe["dtype"] == "auto":
-            folder = tmp_path / "class" / f"student{recipe['seed']}" / "runs"
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, folder)
+    for run in Store(shipped("data/results/sweeps/rate_rank_alpha.zip")).runs():
+        recipe = run.recipe
+        if recipe.method.rank == 8 and recipe.lr == 2e-3 and recipe.clip and recipe.dtype == "auto":
+            Store(tmp_path / "class" / f"student{recipe.seed}" / "runs").add(run)
     python = SweepPanel(tmp_path / "class", into=tmp_path / "mine")
     python.rank, python.alpha = 8, 16.0
     panel = panel_of(pages.open(python))

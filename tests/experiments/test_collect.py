@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,24 @@ def test_forty_shares_collected_are_the_whole(tiny_encoder, opinions, tmp_path):
     assert (Path(run.adapter) / "adapter_model.safetensors").is_file()
     assert run.predictions is not None
     assert collect([tmp_path / "class"], tmp_path / "all").repeated == 48  # again: nothing doubled
+
+
+def test_a_zip_file_is_read_like_the_store_it_holds_and_not_written_to(tiny_encoder, opinions, tmp_path):
+    sweep(Grid(lr=[1e-2, 1e-3]).recipes(tiny_encoder, opinions, **SHARED), tmp_path / "ada")
+    file = Path(shutil.make_archive(str(tmp_path / "ada"), "zip", tmp_path / "ada"))
+    assert load(file).equals(load(tmp_path / "ada"))
+    first, second = Store(file).runs()
+    assert (Store(tmp_path / "ada").find(first.recipe).predictions == first.predictions).all()
+    with pytest.raises(BadValue, match="choose another folder"):
+        Store(file).add(first)
+    assert collect([file], tmp_path / "all").taken == 2
+    assert (tmp_path / "all" / first.recipe.hash / "adapter_model.safetensors").is_file()
+    member = zipfile.ZipFile(file).getinfo(f"{second.recipe.hash}.json")
+    content = bytearray(file.read_bytes())
+    content[member.header_offset + 60 : member.header_offset + 90] = bytes(30)  # within the compressed record
+    file.write_bytes(content)
+    found = collect([file], tmp_path / "rest")
+    assert (found.taken, list(found.unreadable)) == (1, [f"{file}/{member.filename}"])
 
 
 def test_a_finished_run_stands_before_a_failed_one_and_the_unreadable_is_named(tiny_encoder, opinions, tmp_path):

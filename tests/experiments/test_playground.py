@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from lora_lab.experiments import playground as pg
 from lora_lab.experiments.statistics import mean_interval
 from lora_lab.training.assets import shipped
 from lora_lab.training.recipe import recipe_from
+from lora_lab.training.runs import Store
 
-STORE = shipped("data/results/sweeps/rate_rank_alpha")
+STORE = shipped("data/results/sweeps/rate_rank_alpha.zip")
 MOST_BYTES = 200_000
 RATES = [2 ** (octave / 2) for octave in range(-24, -12)]
 
@@ -183,11 +183,10 @@ def test_axes_that_were_asked_for_are_there_though_nothing_was_tried():
 
 
 def test_a_class_is_read_by_student_and_one_kind_of_runs_at_a_time(tmp_path: Path):
-    files = sorted(STORE.glob("*.json"))[:6]
-    for who, part in (("ada", files[:4]), ("grace", files[2:])):
-        (tmp_path / who / "runs").mkdir(parents=True)
-        for file in part:
-            shutil.copy(file, tmp_path / who / "runs")
+    runs = Store(STORE).runs()[:6]
+    for who, part in (("ada", runs[:4]), ("grace", runs[2:])):
+        for run in part:
+            Store(tmp_path / who / "runs").add(run)
     found = pg.read(tmp_path)
     assert found
     assert {one.who for one in found.results} == {"ada", "grace"}

@@ -12,6 +12,7 @@ import pytest
 
 from lora_lab import SweepPanel
 from lora_lab.errors import BadValue, NotFound
+from lora_lab.experiments.collect import collect
 from lora_lab.experiments.sweep import sweep
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
@@ -20,7 +21,7 @@ from lora_lab.widgets.live_sweep import LiveSweep
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
 
-STORE = shipped("data/results/sweeps/rate_rank_alpha")
+STORE = shipped("data/results/sweeps/rate_rank_alpha.zip")
 ALL = [[rank, 16.0, lr] for rank in (1, 4) for lr in (1e-3, 1e-2)]
 Make = Callable[..., SweepPanel]
 
@@ -61,9 +62,12 @@ def test_what_ships_is_shown_where_nothing_else_is_asked_for(tmp_path: Path):
 
 
 def test_a_store_is_shown_as_it_is_and_one_s_own_runs_join_those_that_ship(tmp_path: Path):
-    own = SweepPanel(STORE)
-    assert own.store.folder == STORE
-    assert len(own.data["runs"]) == 112
+    collect([STORE], tmp_path / "own")
+    own = SweepPanel(tmp_path / "own")
+    assert own.store.folder == tmp_path / "own"
+    zipped = SweepPanel(STORE)
+    assert zipped.store.folder == Path("runs")  # a zip file takes no runs
+    assert len(own.data["runs"]) == len(zipped.data["runs"]) == 112
     both = SweepPanel(into=STORE)
     assert len(both.data["runs"]) == 112  # all that ship are among them
     with pytest.raises(NotFound, match="no folder"):

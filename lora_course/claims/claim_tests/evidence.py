@@ -173,17 +173,17 @@ class Cells:
         from lora_lab.experiments.results import load, of_one_dtype
         from lora_lab.training.runs import FINISHED, Store
 
-        self.folder = Path(store) if store else shipped(f"data/results/sweeps/{ours}")
-        self.name = str(store) if store else f"data/results/sweeps/{ours}"
-        frame = load(self.folder) if self.folder.is_dir() else pd.DataFrame()
-        frame = frame[frame["status"].isin(FINISHED)] if len(frame) else frame
+        self.name = str(store or f"data/results/sweeps/{ours}.zip")
+        self.store = Store(store or shipped(self.name))
+        frame = load(self.store.folder)
+        frame = frame[frame["status"].isin(FINISHED)]
         if not len(frame):
             raise NotFound(f"there are no finished runs in {self.name}; sweep first, or leave the store out for ours")
         kinds = frame[KIND].astype(str).agg(" ".join, axis=1)
         frame = frame[kinds == kinds.mode().iloc[0]]
         of_one = of_one_dtype(frame)  # where the recipes left it to the machine
         self.others = len(frame) - len(of_one)
-        self.frame, self.store = of_one.assign(validation_score=_score), Store(self.folder)
+        self.frame = of_one.assign(validation_score=_score)
 
     def values(self, column: str) -> list[Any]:
         """What there is of a setting, sorted."""

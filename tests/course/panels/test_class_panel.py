@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from lora_course.panels.class_panel import ClassPanel, guesses, stores
+from lora_course.panels.class_panel import ClassPanel, guesses
 from lora_lab.errors import NotFound
 from lora_lab.experiments.grid import Grid, share
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Run, Store
+from lora_lab.training.runs import Run, Store, stores
 from lora_lab.training.tasks import load_task
 from lora_lab.widgets.panel import plain
 from tests.training.conftest import opinions  # noqa: F401

@@ -1,0 +1,30 @@
+"""Write a store as the zip file that ships: `python docs/study.py runs/06 data/results/sweeps/rate_rank_alpha.zip`.
+
+It has the records and the predictions, without adapters; the same runs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+from lora_lab.files import write_atomically
+from lora_lab.training.runs import is_record
+
+
+def study(folder: Path) -> bytes:
+    """The zip file of a store."""
+    content = io.BytesIO()
+    with ZipFile(content, "w") as archive:
+        for record in sorted(filter(is_record, folder.iterdir())):
+            for file in (record, *sorted(record.with_suffix("").glob("*.npy"))):
+                named = ZipInfo(file.relative_to(folder).as_posix())  # of no date
+                named.create_system = 3  # on every system
+                archive.writestr(named, file.read_bytes(), ZIP_DEFLATED, 9)
+    return content.getvalue()
+
+
+if __name__ == "__main__":
+    write_atomically(Path(sys.argv[2]), study(Path(sys.argv[1])))
