@@ -496,7 +496,7 @@ def _about(playground: Playground) -> str:
     people = len({one.who for one in results} - {""})
     of = f" of {people} student{'s' * (people != 1)}" if people else ""
     words = f"{len(results):,} runs{of}: {Path(str(recipe['model'])).name} on {Path(str(recipe['task'])).name}"
-    words += f", {recipe['steps']:,} steps of {recipe['batch']:,}."
+    words += f", {recipe['steps']:,} steps at batch size {recipe['batch']:,}."
     if made:
         on = f" on {made['hardware']}" if made.get("hardware") else ""
         words += f" Trained {made['date']} in {made['dtype']} with lora_lab {made['lora_lab']}{on}."

@@ -20,7 +20,7 @@ from tests.e2e.conftest import Lab, Watched, write_notebook
 from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, move, panel_of
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
-SUM = ("W x", "detour", "y")  # rows of the table: the first two add up to the third
+SUM = ("W x", "B A x", "y")  # rows of the table: the first two add up to the third
 NOTEBOOK = """
 import ipywidgets as W
 from lora_lab import LoRAPanel
@@ -55,7 +55,7 @@ def test_a_slider_changes_what_is_drawn_told_and_counted(pages: Pages) -> None:
         big = f"{full // trained}× fewer numbers to train" if trained < full else "1× as many numbers as W"
         expect(status).to_contain_text(big)
         expect(status).to_contain_text(f"Stored: W + {trained:,}. Trained: {trained:,}")
-        cells = panel.get_by_role("row", name="all").inner_text()
+        cells = panel.get_by_role("row", name="total").inner_text()
         assert numbers(cells) == [full + trained, trained]
     assert rank == 8
     assert box_of(strip)["height"] == pytest.approx(before, abs=0.01)
@@ -75,8 +75,8 @@ def test_a_model_is_counted_as_params_counts_it(pages: Pages, model: str) -> Non
     assert f"{counted.total:,} + {counted.trainable:,}" in words
     stored = int(re.findall(r"([\d,]+) numbers of 4 bytes", words)[0].replace(",", ""))
     assert 0 < counted.adapter_bytes - 4 * stored < 40_000  # the header, which names the tensors
-    panel.get_by_text("all numbers of this picture").click()
-    expect(panel.locator("details tr").last).to_contain_text("all")
+    panel.get_by_text("all numbers in this picture").click()
+    expect(panel.locator("details tr").last).to_contain_text("total")
     assert numbers(panel.locator("details tr").last.inner_text())[:2] == [counted.total, counted.trainable]
     for row in (row for row in counted.modules if row.role == "o" and row.break_even_rank):
         expect(panel.locator("details tr", has=panel.page.locator("th", has_text=re.compile("^o$")))).to_contain_text(
@@ -122,7 +122,7 @@ def test_each_key_is_a_step_to_another_rank(pages: Pages) -> None:
     assert rank_of(panel) == 9
     slider.press("End")
     assert rank_of(panel) == 64
-    expect(panel.get_by_role("status")).to_contain_text("From rank 32, half of d, LoRA trains no fewer")
+    expect(panel.get_by_role("status")).to_contain_text("From rank 32, half of d, LoRA saves nothing")
 
 
 def test_first_only_b_has_a_gradient_then_a_too_and_what_is_shown_adds_up(pages: Pages) -> None:
@@ -131,7 +131,7 @@ def test_first_only_b_has_a_gradient_then_a_too_and_what_is_shown_adds_up(pages:
     panel.get_by_role("button", name="take a step").press("Enter")
     expect(panel.locator(".pair").first).not_to_contain_text(re.compile(r"^0 "))
     expect(panel.get_by_role("status")).to_contain_text("from here on A has a gradient too")
-    panel.get_by_text("all numbers of this picture").click()
+    panel.get_by_text("all numbers in this picture").click()
     expect(panel.locator("details tr").last).to_contain_text("y")
     cells = {name: panel.locator("details tr", has_text=name).last.locator("td").all_inner_texts() for name in SUM}
     base, detour, y = ([float(cell.replace("−", "-")) for cell in cells[name]] for name in SUM)
@@ -143,9 +143,9 @@ def test_merged_it_gives_the_same_y(pages: Pages) -> None:
     panel = panel_of(pages.open(LoRAPanel("merge", models=MODELS), still=True))
     before = panel.locator(".picture svg").get_attribute("aria-label")
     panel.get_by_role("button", name="merge").press("Enter")
-    expect(panel.locator(".big")).to_contain_text("64 products for a token")
+    expect(panel.locator(".big")).to_contain_text("64 multiplications")
     assert panel.locator(".picture svg").get_attribute("aria-label") == before
-    expect(panel.get_by_role("button", name="take it out")).to_be_visible()
+    expect(panel.get_by_role("button", name="unmerge")).to_be_visible()
 
 
 def test_two_panels_on_a_page_do_not_hear_each_other(pages: Pages) -> None:

@@ -72,15 +72,15 @@ def test_sliders_change_peak_finding_and_what_fits(pages: Pages) -> None:
     room = usable(card("RTX 4090"))
     expect(panel.get_by_role("status")).to_be_empty()  # a page with ten panels does not speak when it opens
     for position in (10, 40, 64):
-        move(panel, "tokens a row", position)
-        words = panel.get_by_role("slider", name="tokens a row").get_attribute("aria-valuetext") or ""
+        move(panel, "sequence length", position)
+        words = panel.get_by_role("slider", name="sequence length").get_attribute("aria-valuetext") or ""
         seq = int(words.split()[0].replace(",", ""))
         setup = setup_of("llama-3-8b", "LoRA q, v", batch=1, seq=seq)
         peak = quick("llama-3-8b", METHODS["LoRA q, v"], setup).peak
         expect(panel.locator(".big")).to_contain_text(binary(peak))
         expect(panel.get_by_role("status")).to_contain_text("fits" if peak <= room else "does not fit")
         rows = largest("batch", setup, lambda s: quick("llama-3-8b", METHODS["LoRA q, v"], s), room)
-        expect(panel.locator(".facts tr").first).to_contain_text(f"{rows:,}" if rows else "not one")
+        expect(panel.locator(".facts tr").first).to_contain_text(f"{rows:,}" if rows else "none")
         last = largest("seq", setup, lambda s: quick("llama-3-8b", METHODS["LoRA q, v"], s), room)
         expect(panel.locator(".facts tr").last).to_contain_text(f"{last:,}")
     assert peak > room
@@ -89,11 +89,11 @@ def test_sliders_change_peak_finding_and_what_fits(pages: Pages) -> None:
 
 def test_the_peak_jumps_from_the_update_to_the_loss_as_rows_grow(pages: Pages) -> None:
     panel = panel_of(pages.open(MemoryPanel("llama-3-8b", "full", models=["llama-3-8b"])))
-    slider = panel.get_by_role("slider", name="tokens a row")
+    slider = panel.get_by_role("slider", name="sequence length")
     slider.press("Home")
-    expect(panel.locator(".title")).to_contain_text("The peak is the update")
+    expect(panel.locator(".title")).to_contain_text("Memory peaks at the update")
     slider.press("End")
-    expect(panel.locator(".title")).to_contain_text("The peak is the loss")
+    expect(panel.locator(".title")).to_contain_text("Memory peaks at the loss")
     words = panel.locator(".words").inner_text()
     shortest = int(re.findall(r"the loss from about ([\d,]+) on", words)[0].replace(",", ""))
     for seq, at in ((shortest, "backward of the loss"), (shortest * 3 // 4, "the optimizer's step")):
@@ -134,7 +134,7 @@ def test_methods_checkpointing_card_and_model_are_switched(pages: Pages) -> None
     panel.get_by_role("checkbox").dispatch_event("click")
     setup = setup_of("llama-3-8b", "prompt", batch=1, seq=2048, checkpointing=True)
     expect(panel.locator(".big")).to_contain_text(binary(quick("llama-3-8b", METHODS["prompt"], setup).peak))
-    panel.get_by_role("combobox", name="card").select_option("H100 80 GB")
+    panel.get_by_role("combobox", name="device").select_option("H100 80 GB")
     expect(panel.locator(".facts caption")).to_contain_text("H100 80 GB: fits")
     panel.get_by_role("combobox", name="model").select_option("smollm2")
     expect(panel.locator(".big")).to_contain_text("in fp32, with checkpointing")
@@ -143,7 +143,7 @@ def test_methods_checkpointing_card_and_model_are_switched(pages: Pages) -> None
 
 def test_the_table_adds_up(pages: Pages) -> None:
     panel = panel_of(pages.open(MemoryPanel("smollm2", "full", batch=4, seq=200, models=["smollm2"])))
-    panel.get_by_text("every act in numbers").click()
+    panel.get_by_text("every phase in numbers").click()
     rows = panel.locator("details tbody tr").all()
     table = np.array([[float(cell.replace(",", "")) for cell in row.locator("td").all_inner_texts()] for row in rows])
     assert table.shape[1] == 5
@@ -162,7 +162,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark
     assert not axe_finds(view)
 
 
-@pytest.mark.parametrize("slider", ["tokens a row", "rows in a batch", "rank", "moment"])
+@pytest.mark.parametrize("slider", ["sequence length", "batch size", "rank", "moment"])
 def test_a_step_of_a_slider_takes_a_few_milliseconds(pages: Pages, slider: str) -> None:
     panel = panel_of(pages.open(MemoryPanel("llama-3-8b", models=["llama-3-8b"])))
     times = panel.get_by_role("slider", name=slider).evaluate(STEPS)
@@ -208,7 +208,7 @@ def test_in_a_notebook_python_hears_and_a_real_step_is_drawn(watched: Watched, l
     page.keyboard.press("Shift+Enter")
     panel = panel_of(page)
     panel.wait_for(timeout=120_000)
-    panel.get_by_role("slider", name="rows in a batch").press("ArrowRight")
+    panel.get_by_role("slider", name="batch size").press("ArrowRight")
     expect(page.get_by_text("batch is 3", exact=True)).to_be_visible()
     panel.get_by_role("button", name="measure it here").press("Enter")
     expect(panel.locator(".standing")).to_contain_text("measuring")

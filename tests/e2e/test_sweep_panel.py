@@ -100,7 +100,7 @@ def test_a_line_is_drawn_only_after_it_was_predicted_and_one_at_a_time(pages: Pa
     panel.get_by_role("radio", name="falls with α", exact=True).dispatch_event("click")
     assert panel.locator(".iso").count() == 1
     lost = python.data["lines"]["alpha"]["q,v|8"]["whole"]["lost"]
-    expect(panel.locator(".fits")).to_contain_text(f"Your prediction, rate × α constant, loses {lost:.1f} points")
+    expect(panel.locator(".fits")).to_contain_text(f"Your prediction (falls with α) loses {lost:.1f} points")
     panel.get_by_role("radio", name="falls with √α").dispatch_event("click")
     assert panel.locator(".iso").count() == 1
     expect(panel.locator(".fits")).to_contain_text("You predicted “falls with α”")
@@ -118,7 +118,7 @@ def test_untried_cells_are_picked_and_a_page_says_where_they_can_be_trained(page
     expect(panel.get_by_role("button", name="run these: 1 cell × 3 seeds")).to_be_enabled()
     panel.get_by_role("button", name=re.compile("pick this row’s")).press("Enter")
     untried = len(python.data["rates"])
-    panel.get_by_role("button", name="take this cell off").press("Enter")
+    panel.get_by_role("button", name="unpick this cell").press("Enter")
     panel.get_by_role("button", name=f"run these: {untried - 1} cells × 3 seeds").press("Enter")
     expect(panel.locator(".doing")).to_contain_text("SweepPanel(picked=[(64, 16, 0.0002)")
     assert view.locator("[data-panel]").evaluate("e => e.model.get('picked').length") == untried - 1
@@ -209,7 +209,7 @@ def test_it_trains_stops_goes_on_and_says_when_the_kernel_is_gone(watched: Watch
     expect(other.locator(".doing")).not_to_contain_text("Stopped")
     panel.get_by_role("button", name=re.compile("^run these")).click()
     expect(panel.locator(".doing")).to_contain_text("Done", timeout=240_000)
-    expect(panel.locator(".big")).to_contain_text("accuracy on validation")
+    expect(panel.locator(".big")).to_contain_text("validation accuracy")
     assert len(list((lab.folder / "mine").rglob("adapter_model.safetensors"))) == 8
     assert not (lab.folder / "other").exists()
     page.get_by_role("menuitem", name="Kernel", exact=True).click()

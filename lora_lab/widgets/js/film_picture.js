@@ -165,7 +165,7 @@ function cardLines(cards, card, y, topmost, found, [left, right]) {
     if (size > topmost || lines.length > 6 || (!chosen && taken.some((one) => Math.abs(one - at) < 30))) continue;
     taken.push(at);
     lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"));
-    lines.push(text(left + 6, at - 5, `${name}: ${binary(size)}`, `halo ${chosen ? "strong" : "soft"} small`));
+    lines.push(text(left + 6, at - 5, `${name}: ${binary(size)}${chosen ? " usable" : ""}`, `halo ${chosen ? "strong" : ""} small`));
   }
   return lines.join("");
 }

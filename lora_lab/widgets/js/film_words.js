@@ -13,9 +13,9 @@ const NAMES = [
   [/(embed\w*|embeddings|wte|wpe|position_embeddings)$/i, "embedding"],
   [/rotary_emb$/, "positions"],
   [/(lm_head|classifier|score|pooler|classifier\.trained)$/, "head"],
-  [/\*$/, "sum"],
+  [/\*$/, "residual sum"],
 ];
-const UPDATES = { complete: "all gradients are there", step: "the optimizer's step", freed: "gradients are freed" };
+const UPDATES = { complete: "all gradients are in memory", step: "the optimizer's step", freed: "gradients are freed" };
 
 /** A part of the model: "attention" from "model.layers.*.self_attn". */
 function partName(path) {
@@ -31,7 +31,7 @@ export function sceneWords(film, at) {
   if (part.includes("*")) return `${ACTS[act]}, layer ${layer + 1} of ${layers}, ${partName(part)}`;
   const name = partName(part);
   if (ACTS[act] === "loss") {
-    return `loss, ${at - starts[act] + 1} of ${starts[act + 1] - starts[act]}: ${name || "cross-entropy"}`;
+    return `loss, operation ${at - starts[act] + 1} of ${starts[act + 1] - starts[act]}: ${name || "cross-entropy"}`;
   }
   return `${ACTS[act]}, ${name || "the model"}`;
 }
@@ -57,20 +57,20 @@ export function legendWords(found, at) {
 export function finding(film, found, point) {
   const { act } = openFilm(film).scenes[found.top];
   const live = found.live.subarray(found.top * MANY, found.top * MANY + MANY);
-  const where = { forward: "in forward", loss: "the loss", backward: "in backward", update: "the update" }[ACTS[act]];
-  const start = `The peak is ${where}`;
+  const where = { forward: "in the forward pass", loss: "at the loss", backward: "in the backward pass", update: "at the update" }[ACTS[act]];
+  const start = `Memory peaks ${where}`;
   if (ACTS[act] === "update" && live[GRADIENTS] > 0.1 * live[WEIGHTS]) {
     const states = live[WEIGHTS] + live[OPTIMIZER] + live[GRADIENTS];
-    return `${start}: weights, gradients and the optimizer's states take ${binary(states)}`;
+    return `${start}: weights, gradients and optimizer states take ${binary(states)}`;
   }
   if (live[WEIGHTS] > 0.75 * found.peak) {
-    return `${start}, but the weights alone are ${binary(live[WEIGHTS])} of ${binary(found.peak)}`;
+    return `${start}, but ${film.method === "full" ? "" : "frozen "}weights alone take ${binary(live[WEIGHTS])} of ${binary(found.peak)}`;
   }
   const sizes = [ACTIVATIONS, LOGITS, TEMPORARIES].map((c) => [live[c], CATEGORIES[c]]).sort((a, b) => b[0] - a[0]);
   const large = sizes.filter(([size]) => size > 0.2 * sizes[0][0]);
   const most = large.reduce((sum, [size]) => sum + size, 0);
   const names = large.map(([, name]) => name).join(" and ");
-  return `${start}: ${names} of ${count(point.batch * point.seq)} tokens take ${binary(most)}`;
+  return `${start}: ${names} for ${count(point.batch * point.seq)} tokens take ${binary(most)}`;
 }
 
 /** Why the peak is there, in two sentences at most. */
@@ -78,35 +78,37 @@ export function reason(film, found, point) {
   const { scenes, layers } = openFilm(film);
   const { act, part, layer } = scenes[found.top];
   const live = (c) => found.live[found.top * MANY + c];
-  const kept = live(ACTIVATIONS) > 0 ? `the ${binary(live(ACTIVATIONS))} that forward kept are still there` : "";
+  const kept = live(ACTIVATIONS) > 0
+    ? `the ${binary(live(ACTIVATIONS))} of activations saved for the backward pass are in memory`
+    : "no activations are saved";
   if (ACTS[act] === "update") {
-    return `Every gradient is there, the optimizer keeps its states for each number that trains, and its arithmetic
-      takes ${binary(found.live[found.top * MANY + TEMPORARIES])} more for a moment. What forward kept is already gone.`;
+    return `All gradients are in memory, and so are the optimizer's states for every number that trains. Its arithmetic needs
+      ${binary(live(TEMPORARIES))} more for a moment. The activations are already freed.`;
   }
   if (ACTS[act] === "loss") {
     const table = live(LOGITS) > 0
-      ? ` The logits, a score for each word of the vocabulary at each of ${count(point.batch * point.seq)} tokens, exist
-        several times over.`
+      ? ` The logits are there in several copies: one score per vocabulary entry for each of
+        ${count(point.batch * point.seq)} tokens.`
       : "";
-    return `Forward has just ended: ${kept}.${table}`;
+    return `The forward pass has just ended: ${kept}.${table}`;
   }
   const where = part.includes("*") ? `layer ${layer + 1}'s ${partName(part)}` : `the ${partName(part) || "model"}`;
-  if (ACTS[act] === "forward") return `It falls in ${where}: ${kept}, and what the layer works on comes on top.`;
+  if (ACTS[act] === "forward") return `The peak is in ${where}: ${kept}, and the layer's own intermediate values come on top.`;
   if (film.checkpointing) {
-    return `It falls in ${where}. Checkpointing runs this layer once more and keeps all of it for the moment.`;
+    return `The peak is in ${where}. Checkpointing runs this layer again and keeps all its activations for a moment.`;
   }
   const few = layer === layers - 1 ? "" : "first ";
   const below = layer > 0 && part.includes("*") ? ` by the ${few}${count(layer)} layers below` : "";
-  return `It falls in ${where}: what was kept${below} is still there, and the gradients of this layer come on top.`;
+  return `The peak is in ${where}: the activations saved${below} are still in memory, and this layer's gradients come on top.`;
 }
 
 /** How the peak moves with the length, where it does. */
 export function crossings(acts, stops) {
   if (acts.length < 2) return "";
-  const name = (act) => (ACTS[act] === "loss" || ACTS[act] === "update" ? `the ${ACTS[act]}` : ACTS[act]);
+  const name = (act) => (ACTS[act] === "loss" || ACTS[act] === "update" ? `the ${ACTS[act]}` : `the ${ACTS[act]} pass`);
   const [first, ...later] = acts;
   const parts = later.map(({ act, from }) => `${name(act)} from about ${count(stops[from])} on`);
-  return `With longer rows the peak moves: ${name(first.act)} up to ${count(stops[first.to - 1] ?? stops[0])} tokens, ${parts.join(", ")}.`;
+  return `The peak moves with the sequence length: ${name(first.act)} up to ${count(stops[first.to - 1] ?? stops[0])} tokens, ${parts.join(", ")}.`;
 }
 
 /** Parts in one unit, rounded so that they add up to their rounded sum. */
@@ -131,6 +133,6 @@ export function actsTable(found, at) {
   const rows = CATEGORIES.flatMap((name, c) =>
     columns.some((column) => column[c] > 0) ? [[name, ...columns.map((column) => cell(column[c]))]] : [],
   );
-  rows.push(["all", ...columns.map((column) => cell(column.reduce((a, b) => a + b, 0)))]);
+  rows.push(["total", ...columns.map((column) => cell(column.reduce((a, b) => a + b, 0)))]);
   return table([unit === 2 ** 30 ? "GiB" : "MiB", "now", ...ACTS], rows, rows.length - 1);
 }

@@ -114,8 +114,8 @@ function names([left, top, wide, high], [, , sw, sh], row) {
 /** One block in a sentence. */
 export function tellRow(row) {
   if (!row) {
-    return `Area is numbers: choose a block to put an adapter on it, or to take it off. The blue slivers are at least
-      ${SEEN} pixels wide; in one patch they are to scale.`;
+    return `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
+      least ${SEEN} pixels wide; the patch is to scale.`;
   }
   const name = `<b>${escape(row.label)}</b>`;
   if (!row.in) return `${name}: ${count(row.numbers)} numbers, to which LoRA adds nothing.`;
@@ -126,18 +126,18 @@ export function tellRow(row) {
     Break-even at rank ${about(even)}.`;
 }
 
-/** [headline, sentence, table] in words and numbers. */
+/** [title, headline, sentence, table] in words and numbers. */
 export function tellModel(name, counts) {
   const { rows, total, trained, stored, share, rank, targets } = counts;
-  if (!trained) return ["<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one.", ""];
+  if (!trained) return [`Without an adapter, nothing of ${escape(name)} trains`, "<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one.", ""];
   const less = share < 1;
   const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} numbers to train</span>`;
-  const fused = stored > trained ? " It holds fused layers whole, so more than trains." : "";
+  const fused = stored > trained ? " The file holds fused layers whole, so it has more numbers than train." : "";
   const experts = rows.some((row) => row.trained && row.group === "experts");
-  const each = experts ? " Each expert has an adapter of its own." : "";
+  const each = experts ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
-    ${percent(share)}.${each} The adapter's file: ${count(stored)} numbers of ${FP32} bytes are ${bytes(FP32 * stored)}, beside
-    ${bytes(BF16 * total)} of ${escape(name)} in bf16.${fused}`;
+    ${percent(share)}.${each} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}. In bf16,
+    ${escape(name)} itself takes ${bytes(BF16 * total)}.${fused}`;
   const own = rows.filter((row) => row.trained);
   const shown = own.slice(0, own.length > ROWS ? ROWS - 1 : ROWS);
   const lines = shown.map((row) => [escape(row.label), count(row.count), count(row.trained)]);
@@ -147,7 +147,8 @@ export function tellModel(name, counts) {
     lines.push([`${left.length} more kinds`, count(sum("count")), count(sum("trained"))]);
   }
   lines.push([`rank ${count(rank)}, ${escape(targets.join(", "))}`, "", count(trained)]);
-  return [big, words, table(["adapted", "matrices", "trained"], lines, lines.length - 1)];
+  const title = `LoRA on ${escape(name)} trains ${percent(share)} of its size`;
+  return [title, big, words, table(["adapted", "matrices", "numbers trained"], lines, lines.length - 1)];
 }
 
 /** Every kind of layer in numbers: what the picture shows, for those who do not see it or want to know exactly. */
@@ -162,6 +163,6 @@ export function modelTable(counts) {
     percent(row.trained / row.numbers),
     row.in ? about((row.in * row.out) / (row.in + row.out)) : "",
   ]);
-  lines.push(["all", "", "", count(counts.total), count(counts.trained), percent(counts.share), ""]);
+  lines.push(["total", "", "", count(counts.total), count(counts.trained), percent(counts.share), ""]);
   return table(head, lines, lines.length - 1);
 }

@@ -28,7 +28,7 @@ const FIRST = "llama-3-8b"; // the model that is shown where none was chosen; as
 const WIDTHS = octaves(64, 16384);
 
 const CURVE = `<div class="curve drawn"><svg role="img"></svg></div>`;
-const BODY = `<header><div class="title">LoRA to scale</div>
+const BODY = `<header><div class="title"></div>
   ${segments("view", "what to look at", Object.entries(VIEWS))}</header>
 <div class="body">
   <div><div class="picture drawn"><svg role="img"></svg></div><p class="caption"></p></div>
@@ -40,20 +40,20 @@ const BODY = `<header><div class="title">LoRA to scale</div>
       ${slider("rank", `rank ${letter("r")}`, "train", CURVE)}
       <div class="row" data-for="patch">${button("drop", "")}</div>
       <div class="row" data-for="actions">${button("go", "", "first")}${button("act", "")}${button("token", "another token")}</div>
-      ${segments("adapter", "adapter in place", [
+      ${segments("adapter", "adapter in use", [
         [1, '<i class="dot" style="background: var(--one)"></i>adapter 1'],
         [2, '<i class="dot" style="background: var(--other)"></i>adapter 2'],
         [0, "none"],
       ])}
       ${slider("scan", "forward pass", "ink")}
       ${slider("toy_rank", `rank ${letter("r")}`, "train")}
-      ${slider("alpha", letter("α"), "train")}
+      ${slider("alpha", `alpha ${letter("α")}`, "train")}
     </div>
     <p class="big"></p><p class="words"></p><table class="facts"></table>
   </div>
 </div>
-<details><summary>all numbers of this picture</summary><div class="scrolls" tabindex="0" role="group"
-  aria-label="all numbers of this picture"><table></table></div></details>`;
+<details><summary>all numbers in this picture</summary><div class="scrolls" tabindex="0" role="group"
+  aria-label="all numbers in this picture"><table></table></div></details>`;
 
 function start(p) {
   const begin = { scan: D + MOST_RANK, step: 0, merged: 0, adapter: 1, blend: null };
@@ -130,8 +130,8 @@ function start(p) {
     p.one("details").hidden = view === "size"; // its table is beside it
     p.card.classList.toggle("second", view === "swap" && ui.adapter === 2);
     p.card.classList.toggle("many", view === "size" || view === "model");
-    const [big, words, facts] = { size: drawLayer, model: drawWhole }[view]?.() ?? drawFlow(view);
-    p.fill({ ".big": big, ".words": words, ".facts": facts });
+    const [title, big, words, facts] = { size: drawLayer, model: drawWhole }[view]?.() ?? drawFlow(view);
+    p.fill({ ".title": title, ".big": big, ".words": words, ".facts": facts });
     return `${big}. ${words}`;
   }
 
@@ -140,7 +140,7 @@ function start(p) {
     const size = sizes(layer.m, layer.n, layer.r);
     const ranks = octaves(1, Math.min(layer.m, layer.n));
     now = { view: "size", ranks, layer };
-    offerModels("a square layer of your own", p.get("models")[p.get("model")] ? p.get("model") : "");
+    offerModels("custom square layer", p.get("models")[p.get("model")] ? p.get("model") : "");
     choices("layer", layer.layers.map(([label, m, n]) => [label, `${label}: ${count(m)} × ${count(n)}`]), layer.layer);
     if (!layer.layer) p.slide("d", { values: WIDTHS, value: p.get("d"), words: count(p.get("d")) });
     showRank(ranks, layer.r, size.share, "W");
@@ -185,10 +185,10 @@ function start(p) {
     p.slide("alpha", { most: 3, value: Math.log2(p.get("alpha")), words: `${p.get("alpha")}, so α/r = ${about(toy.scaling)}` });
     p.check("adapter", [String(ui.adapter)]);
     const [go, act] = {
-      start: ["forward", ""],
-      steps: ["take a step", "start again"],
-      merge: [ui.merged >= 1 ? "take it out" : "merge", "forward"],
-      swap: ["forward", ""],
+      start: ["play forward", ""],
+      steps: ["take a step", "start over"],
+      merge: [ui.merged >= 1 ? "unmerge" : "merge", "play forward"],
+      swap: ["play forward", ""],
     }[view];
     p.one("button[name=go]").textContent = go;
     p.one("button[name=go]").disabled = view === "steps" && ui.step >= toy.states.length - 1;

@@ -40,7 +40,7 @@ export function drawSize(width, size, patch) {
     height = Math.max(height, cy + R + 26);
     parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick, r));
   }
-  const gathered = drawPatch([x, y, w, h], share, patch, ["A and B in one patch", "drag it onto W", "W"]);
+  const gathered = drawPatch([x, y, w, h], share, patch, ["A and B in one patch", "drag it onto W: how many fit?", "W"]);
   parts.push(gathered.svg, ruler(x, y + h + 26, n, scale, w));
   if (w > 120 && h > 90) {
     parts.push(text(x + 14, y + 30, "W", "m halo"), text(x + 14, y + 49, `${count(m)} × ${count(n)}`, "soft halo"));
@@ -123,7 +123,7 @@ function lens(cx, cy, R, px, py, thick, r) {
 /** d^2 against 2dr over the rank. The slider below is the axis: a rank stands where the thumb would be. */
 export function drawCurve(width, size, ranks) {
   const { m, n, r, full, strips, even } = size;
-  const [top, bottom] = [20, 104];
+  const [top, bottom] = [30, 114];
   const at = (rank) => 9 + ((width - 18) * nearest(ranks, rank)) / Math.max(1, ranks.length - 1);
   const most = ranks.at(-1);
   const square = m === n;
@@ -133,6 +133,7 @@ export function drawCurve(width, size, ranks) {
   const parts = [rect(cut, top, width - 9 - cut, bottom - top, "frost")];
   parts.push(line(9, up(full), width - 9, up(full), "stroke frozen"));
   parts.push(line(cut, top - 4, cut, bottom, "edge"));
+  parts.push(text(0, 9, "numbers, log scale", "tick"));
   parts.push(text(cut + 4, top - 9, `break-even: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
   parts.push(curve(ends.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
   parts.push(text(9, up(full) - 6, `${square ? "d²" : `${d("in")} ${d("out")}`} = ${count(full)}`, "soft small halo"));
@@ -150,7 +151,7 @@ function d(index) {
   return `d<tspan dy="3" font-size="9">${index}</tspan><tspan dy="-3">&#8203;</tspan>`;
 }
 
-/** [headline, sentence, table] in words and numbers. */
+/** [title, headline, sentence, table] in words and numbers. */
 export function tellSize(size) {
   const { m, n, r, full, strips, even, share } = size;
   const [W, A, B] = ["W", "A", "B"].map(letter);
@@ -158,15 +159,19 @@ export function tellSize(size) {
   const less = strips < full;
   const big = less ? [`${about(1 / share)}×`, "fewer numbers to train"] : [`${about(share)}×`, "as many numbers as W"];
   const rule = less
-    ? `At rank ${about(even)}${half}, they would hold as many as ${W}.`
-    : `From rank ${about(even)}${half}, LoRA trains no fewer.`;
-  const words = `Stored: ${W} + ${count(strips)}. Trained: ${count(strips)}, which is ${percent(share)} of ${W}. Nothing
-    shrinks: ${W} stays, frozen, and ${A} and ${B} come on top. ${rule}`;
+    ? `At rank ${about(even)}${half}, they would hold as many numbers as ${W}.`
+    : `From rank ${about(even)}${half}, LoRA saves nothing.`;
+  const words = `Stored: ${W} + ${count(strips)}. Trained: ${count(strips)}, which is ${percent(share)} of ${W}. The
+    model does not shrink: ${W} stays, frozen, and ${A} and ${B} are added to it. ${rule}`;
   const rows = [
     [W, `${count(m)} × ${count(n)}`, count(full), "0"],
     [A, `${count(r)} × ${count(n)}`, count(r * n), count(r * n)],
     [B, `${count(m)} × ${count(r)}`, count(m * r), count(m * r)],
-    ["all", "", count(full + strips), count(strips)],
+    ["total", "", count(full + strips), count(strips)],
   ];
-  return [`<b>${big[0]}</b> <span>${big[1]}</span>`, words, table(["", "shape", "stored", "trained"], rows, 3)];
+  const title = less
+    ? `${W} is frozen; only ${A} and ${B} train, ${percent(share)} of its size`
+    : `At rank ${count(r)}, ${A} and ${B} are no smaller than ${W}`;
+  const facts = table(["", "shape", "numbers stored", "trained"], rows, 3);
+  return [title, `<b>${big[0]}</b> <span>${big[1]}</span>`, words, facts];
 }

@@ -90,7 +90,7 @@ export function drawToy(width, toy) {
     parts.push(drawAdapter(at, toy, lit, band, fuse));
   }
   parts.push(drawOut(at, toy, gone, away));
-  const note = gone ? "a toy of 8 × 8, enlarged; merged" : "a toy of 8 × 8, enlarged; W is frozen";
+  const note = gone ? "an enlarged toy, 8 × 8; merged" : "an enlarged toy, 8 × 8; W is frozen";
   parts.push(text(left, at.W + D * cell + (at.wide ? 20 : 42), note, "soft"));
   if (at.wide) parts.push(drawKey(at, toy, gone, away));
   return { svg: parts.join(""), height: at.W + D * cell + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30 };
@@ -99,6 +99,7 @@ export function drawToy(width, toy) {
 /** x as bars over the columns of A and W; each can be pulled. */
 function drawX({ left, cell, up, unit, numbers }, x) {
   const parts = [text(left - 12, up + 6, "x", "m end"), line(left, up, left + D * cell, up, "rule")];
+  ["drag", "the bars"].forEach((words, i) => parts.push(text(left + D * cell + 8, up - 3 + 13 * i, words, "soft small")));
   x.forEach((v, j) => {
     parts.push(rect(left + (j + 0.3) * cell, up - Math.max(0, v) * unit, 0.4 * cell, Math.abs(v) * unit, "ink"));
     if (numbers) parts.push(text(left + (j + 0.5) * cell, 2 * up + 16, decimal(v), "num mid soft halo"));
@@ -200,7 +201,7 @@ function drawKey({ out, broad }, toy, gone, away) {
   const parts = [text(x, 18, `y = ${terms}`, "m term")];
   parts.push(square(x - 2, 28, 14, 0.8, "frozen"), text(x + 15, 39, "positive", "soft"));
   parts.push(square(x + 68, 28, 14, -0.8, "frozen"), text(x + 85, 39, "negative", "soft"));
-  if (next) parts.push(text(x, 58, "pale: after the next step", kind));
+  if (next) parts.push(text(x, 58, "pale: after one more step", kind));
   if (view === "swap" && adapter) {
     const other = 3 - adapter;
     const spare = learned(other, toy.A.length);
@@ -208,7 +209,7 @@ function drawKey({ out, broad }, toy, gone, away) {
     const cell = 5;
     const strips = grid(x, 50, cell, spare.A, its) + grid(x + D * cell + 4, 50, cell, spare.B, its);
     parts.push(group([strips], 'opacity=".8"'));
-    parts.push(text(x + (D + spare.A.length) * cell + 12, 62, `A${SUB[other]} B${SUB[other]} waits`, its));
+    parts.push(text(x + (D + spare.A.length) * cell + 12, 62, `A${SUB[other]} B${SUB[other]} not in use`, its));
   }
   if (3 * broad > 220) parts.push(drawReal(out + 3 * broad - 54, 26, toy.real)); // else the formula needs the room
   return parts.join("");
@@ -224,7 +225,7 @@ function drawReal(x, y, { m, n, r }) {
   return parts.join("");
 }
 
-/** [headline, sentence, table] in words and numbers. */
+/** [title, headline, sentence, table] in words and numbers. */
 export function tellToy(toy) {
   const { view, out, scan, states, step, merged, adapter, real } = toy;
   const [A, B, Wx, y] = ["A", "B", "W x", "y"].map(letter);
@@ -235,14 +236,14 @@ export function tellToy(toy) {
   if (row >= 0 && scan < r + D) {
     const sum = row >= r && shown(out)[row - r];
     now = sum
-      ? `Row ${row - r + 1}: ${Wx} gives ${decimal(sum.base)}, the detour ${decimal(sum.detour)}, so ${y} is ${decimal(sum.y)}.`
+      ? `Row ${row - r + 1}: ${Wx} gives ${decimal(sum.base)}, the adapter adds ${decimal(sum.detour)}, so ${y} is ${decimal(sum.y)}.`
       : `Row ${row + 1} of ${A} times ${letter("x")} is ${decimal(out.h[row])}: one number, which turns down into ${B}.`;
   }
   const head = (big, unit) => `<b>${big}</b> <span>${unit}</span>`;
   if (view === "start") {
-    const words = `${B} starts at zero. ${letter("A x")} is there (${out.h.map((v) => decimal(v)).join(", ")}), but ${B} makes
-      nothing of it: ${y} is ${Wx} to the last digit, whatever the token.`;
-    return [head("+ 0", "is what a new adapter adds"), now || words, ""];
+    const words = `${letter("A x")} is (${out.h.map((v) => decimal(v)).join(", ")}), but every number in ${B} is zero, so
+      ${letter("B (A x)")} is zero as well: ${y} is exactly ${Wx}, for any token.`;
+    return [`A new adapter changes nothing, because ${B} starts at zero`, head("+ 0", "added by a new adapter"), now || words, ""];
   }
   if (view === "steps") {
     const { loss, dA, dB } = states[step];
@@ -250,30 +251,34 @@ export function tellToy(toy) {
       `The error at ${y} reaches ${B} directly. To reach ${A} it has to pass through ${B}, which is zero: only ${B} will move.`,
       `${B} has moved, ${A} has not. Now the error passes through ${B}: from here on ${A} has a gradient too.`,
     ][step];
-    const words = said ?? `Both learn; the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.`;
+    const last = step === states.length - 1 ? " This was the last step: start over to see it again." : "";
+    const words = said ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
     const rows = states.slice(0, step + 1).map((one, k) => [k, one.loss.toFixed(2), size(one.dA), size(one.dB)]);
     const pair = (value, name) => `<span class="pair"><b>${size(value)}</b> <span>gradient of ${name}</span></span>`;
     const big = pair(dA, A) + pair(dB, B);
-    return [big, now || words, table(["step", "loss", `gradient of ${A}`, `gradient of ${B}`], rows, step)];
+    const title = `The first step moves only ${B}; then ${A} learns too`;
+    return [title, big, now || words, table(["step", "loss", `gradient of ${A}`, `gradient of ${B}`], rows, step)];
   }
   const layer = sizes(real.m, real.n, real.r);
-  const both = (first, second, mine, its) =>
-    table(["", "this toy", escapeName(real)], [[first, all, count(layer.full)], [second, mine, its]]);
+  const both = (of, first, second, mine, its) =>
+    table([of, "this toy", escapeName(real)], [[first, all, count(layer.full)], [second, mine, its]]);
   if (view === "merge") {
     const done = merged >= 1;
     const words = done
-      ? `${letter("BA")} has the shape of ${letter("W")}, so it went in: one product again, and the same ${y}.`
+      ? `${letter("BA")} has the same shape as ${letter("W")}, so it was added to it: one product again, and the same ${y}.`
       : merged
-        ? `${letter("BA")} is painted piece by piece, a column of ${B} times a row of ${A}: entry (i, j) onto entry (i, j) of ${letter("W")}.`
-        : `Beside ${Wx}, a token takes two more products, ${letter("A x")} and ${B} times that. They are small, but each has to be waited for.`;
-    const big = head(done ? all : `${all} + ${strips}`, "products for a token");
-    return [big, now || words, both(Wx, "detour", done ? 0 : strips, done ? 0 : count(layer.strips))];
+        ? `${letter("BA")} is added piece by piece, one column of ${B} times one row of ${A}: entry (i, j) goes onto entry (i, j) of ${letter("W")}.`
+        : `Besides ${Wx}, every token needs two more products: ${letter("A x")}, then ${B} times the result. They are small, but each costs time.`;
+    const big = head(done ? all : `${all} + ${strips}`, "multiplications");
+    const title = "Merging keeps the output and drops the extra cost";
+    return [title, big, now || words, both("multiplications a token", Wx, letter("B (A x)"), done ? 0 : strips, done ? 0 : count(layer.strips))];
   }
   const words = adapter
-    ? `Adapter ${adapter} is in place; ${letter("W")} has not been touched. A swap exchanges ${A} and ${B} and nothing else: one base, many tasks.`
-    : `No adapter: ${y} is ${Wx}, the model as it came.`;
-  const big = head(adapter ? strips : 0, `numbers beside ${all} that stay`);
-  return [big, now || words, both(`${letter("W")}, kept`, "exchanged", adapter ? strips : 0, adapter ? count(layer.strips) : 0)];
+    ? `Adapter ${adapter} is in use. A swap replaces ${A} and ${B} and leaves ${letter("W")} as it is.`
+    : `No adapter is in use: ${y} is ${Wx}, the output of the base model.`;
+  const big = head(adapter ? strips : 0, `numbers to swap; ${all} stay`);
+  const title = `One frozen ${letter("W")} serves many tasks: swap only ${A} and ${B}`;
+  return [title, big, now || words, both("numbers", `${letter("W")}, kept`, `${A} and ${B}, swapped`, adapter ? strips : 0, adapter ? count(layer.strips) : 0)];
 }
 
 const size = (gradient) => (gradient < 0.005 ? "0" : gradient.toFixed(2));
@@ -285,7 +290,7 @@ export function toyTable({ A, B, x, out, scaling }) {
   const rows = [row("x", x), ...A.map((a, k) => row(`A, row ${k + 1}`, a))];
   rows.push(...A.map((_, k) => row(`B, column ${k + 1}`, column(B, k))), ...W.map((w, i) => row(`W, row ${i + 1}`, w)));
   const sums = shown(out);
-  for (const [name, key] of [["W x", "base"], ["detour", "detour"], ["y", "y"]]) {
+  for (const [name, key] of [["W x", "base"], [`${about(scaling)} B A x`, "detour"], ["y", "y"]]) {
     rows.push(row(name, sums.map((sum) => sum[key])));
   }
   const caption = `<caption>A x: ${out.h.map((v) => decimal(v)).join(", ")}; α/r = ${about(scaling)}</caption>`;

@@ -20,8 +20,12 @@ const OPTIMIZERS = [
   ["adamw", "AdamW"], ["adamw-foreach", "AdamW, foreach"], ["adamw-fused", "AdamW, fused"],
   ["adamw-8bit", "AdamW in 8 bits"], ["sgd", "SGD"],
 ];
+const SPELLED = { full: "full fine-tuning", prompt: "prompt tuning" };
 const RANKS = octaves(1, MOST_RANK);
 const ROWS = octaves(1, MOST_ROWS);
+
+const tokens = (length) => `${count(length)} tokens`;
+const sequences = (batch) => `${count(batch)} ${batch === 1 ? "sequence" : "sequences"}`;
 
 const BODY = `<header><div class="title"></div></header>
 <fieldset class="methods drawn" data-for="method"><legend class="spoken">method</legend></fieldset>
@@ -32,21 +36,20 @@ const BODY = `<header><div class="title"></div></header>
     <p class="legend" aria-hidden="true"></p>
     <div class="row">${button("play", "play the step", "first")}${button("peak", "go to the peak")}${button("measure", "measure it here")}</div>
     <p class="standing"></p>
-    <p class="caption">From left to right the parts of the model, one after the other: each at its fullest moment. The four
-      acts are not to scale in time.</p>
+    <p class="caption"></p>
   </div>
   <div class="side">
     <div class="controls">
-      <div class="menus">${menu("model", "model")}${menu("card", "card")}${menu("optimizer", "optimizer")}</div>
-      ${slider("seq", "tokens a row", "ink", '<span class="acts"></span>')}
-      ${slider("batch", "rows in a batch", "ink")}
+      <div class="menus">${menu("model", "model")}${menu("card", "device")}${menu("optimizer", "optimizer")}</div>
+      ${slider("seq", "sequence length", "ink", '<span class="acts"></span>')}
+      ${slider("batch", "batch size", "ink")}
       ${slider("rank", "rank", "train")}
-      ${switches("checkpointing", "", [["on", "checkpointing: keep each layer's input, compute the rest again"]])}
+      ${switches("checkpointing", "", [["on", "gradient checkpointing: save only each layer’s input, recompute the rest"]])}
     </div>
-    <p class="big"></p><p class="words"></p><table class="facts"></table>
+    <p class="big"></p><table class="facts"></table><p class="words"></p>
   </div>
 </div>
-<details><summary>every act in numbers</summary><div class="scrolls" tabindex="0" role="group" aria-label="every act in numbers">
+<details><summary>every phase in numbers</summary><div class="scrolls" tabindex="0" role="group" aria-label="every phase in numbers">
   <table></table></div></details>`;
 
 function start(p) {
@@ -116,14 +119,19 @@ function start(p) {
     const fits = found.peak <= card[1];
     const legend = now.drawn.wide ? "" : legendWords(found, at);
     const title = finding(film, found, point);
-    const big = `<b>${binary(found.peak)}</b><span>at the peak of a step of ${tokensWords(point)} ${formatWords(film)}</span>`;
+    const big = `<b>${binary(found.peak)}</b><span>at the peak of one training step, ${tokensWords(point)} ${formatWords(film)}</span>`;
     const words = `${reason(film, found, point)} ${crossings(acts, lengths)}`;
     const facts = memo("room", [chosen, card], () => room(fits));
-    p.fill({ ".title": escape(title), ".big": big, ".words": words, ".facts": facts, ".standing": standing(measured), ".legend": legend });
+    p.fill({ ".title": escape(title), ".big": big, ".words": words, ".facts": facts, ".standing": standing(measured), ".legend": legend, ".caption": caption(fits) });
     if (p.one("details").open) p.fill({ "details table": actsTable(found, at) });
     const onlyMoved = ui.at !== null && memo("told", [chosen, card], () => ui.at) !== ui.at;
     if (onlyMoved) return sceneSaid();
     return `${title}. ${binary(found.peak)}. It ${fits ? "fits" : "does not fit"} ${card[0]}. ${words}`;
+  }
+
+  function caption(fits) {
+    const over = fits ? "" : " Hatched: what does not fit.";
+    return `Left to right: each part of the model in turn, at its fullest moment. Widths do not show time.${over}`;
   }
 
   function alternative() {
@@ -170,7 +178,7 @@ function start(p) {
     const box = p.one(".methods");
     if (box.dataset.names !== names.join()) {
       box.dataset.names = names.join();
-      const one = (name) => `<label><input type="radio" name="method" value="${escape(name)}"><span>${escape(name)}</span>
+      const one = (name) => `<label><input type="radio" name="method" value="${escape(name)}"><span>${escape(SPELLED[name] ?? name)}</span>
         <svg viewBox="0 0 100 48" preserveAspectRatio="none" aria-hidden="true"></svg><b></b></label>`;
       box.innerHTML = `<legend class="spoken">method</legend>${names.map(one).join("")}`;
     }
@@ -181,7 +189,9 @@ function start(p) {
       const fits = found[i].peak <= card[1];
       label.classList.toggle("whole", names[i] === "full");
       label.querySelector("svg").innerHTML = thumbnail(films[i], found[i], 48, topmost, card[1]);
-      label.querySelector("b").textContent = `${binary(found[i].peak)} ${fits ? "fits" : "too big"}`;
+      const told = label.querySelector("b");
+      told.textContent = `${binary(found[i].peak)}, ${fits ? "fits" : "too big"}`;
+      told.classList.toggle("not", !fits);
     });
   }
 
@@ -193,14 +203,14 @@ function start(p) {
     track.style.paddingLeft = `${drawn.from - 9}px`;
     track.style.width = `${drawn.to + 9}px`;
     if (film.fixed) return;
-    p.slide("seq", { values: lengths, value: point.seq, words: count(point.seq), spoken: `${count(point.seq)} tokens a row` });
-    p.slide("batch", { values: ROWS, value: point.batch, words: count(point.batch), spoken: `${count(point.batch)} rows` });
+    p.slide("seq", { values: lengths, value: point.seq, words: tokens(point.seq) });
+    p.slide("batch", { values: ROWS, value: point.batch, words: sequences(point.batch) });
     if (film.ranked) p.slide("rank", { values: RANKS, value: point.rank, words: count(point.rank), spoken: `rank ${point.rank}` });
     const last = lengths.length - 1;
     const band = ({ act, from, to }, i) => {
       const share = (position, end) => (end ? 1 : Math.max(0, position - 0.5) / last);
       const [low, high] = [share(from, false), share(to, i === acts.length - 1)];
-      const words = `${i ? "" : "peak: "}${ACTS[act]}`;
+      const words = acts.length > 1 ? `${i ? "" : "peak: "}${ACTS[act]}` : `peak: ${ACTS[act]}, at every length`;
       const fits = (high - low) * NARROW > 6.5 * words.length;
       return `<i style="left: ${p.along(low)}; width: calc((100% - 18px) * ${high - low})">${fits ? words : ""}</i>`;
     };
@@ -225,16 +235,16 @@ function start(p) {
   function room(fits) {
     const { film, point, card, found } = now;
     const left = Math.abs(card[1] - found.peak);
-    const head = `<caption>${escape(card[0])}: <b class="${fits ? "" : "not"}">${fits ? `fits, ${binary(left)} free` : `${binary(left)} too little`}</b></caption>`;
+    const head = `<caption>${escape(card[0])}: <b class="${fits ? "" : "not"}">${fits ? `fits, ${binary(left)} free` : `${binary(left)} short`}</b></caption>`;
     if (film.fixed) return head;
     const under = (change) => (n) => peakOf(film, { ...point, [change]: n }).bytes <= card[1];
     const rows = largestFitting(under("batch"), 1, SEARCHED);
     const longest = largestFitting(under("seq"), film.low, film.high || SEARCHED);
-    const most = (n) => (n ? `${count(n)}${n >= SEARCHED ? " and more" : ""}` : "not one");
-    const all = film.high && longest === film.high ? `${count(longest)}, all it can read` : most(longest);
+    const most = (n, words) => (n ? `${words(n)}${n >= SEARCHED ? " or more" : ""}` : "none");
+    const all = film.high && longest === film.high ? `${count(longest)} (model’s limit)` : most(longest, tokens);
     return head + table([], [
-      [`rows of ${count(point.seq)} tokens, at most`, most(rows)],
-      [`tokens a row with ${count(point.batch)} ${point.batch === 1 ? "row" : "rows"}, at most`, all],
+      ["largest batch at this length", most(rows, sequences)],
+      ["longest at this batch size", all],
     ]).replace("<thead><tr></tr></thead>", "");
   }
 

@@ -75,16 +75,16 @@ function drawCell(x, y, w, h, cell, map) {
   const dead = cell.runs.filter((run) => run.state === "collapsed" || run.state === "failed").length;
   const { fill, over } = shade(cell.share, map.dark);
   const colored = box("", `style="fill: ${fill}"`);
-  if (dead === cell.runs.length) return [colored, cross(cx, cy, Math.min(14, 0.5 * wide), "soft")];
-  const parts = [];
   const dots = w >= 34 && h >= 46;
+  if (dead === cell.runs.length && !(dots && cell.mean !== null)) return [colored, cross(cx, cy, Math.min(14, 0.5 * wide), "soft")];
+  const parts = [];
   const words = w >= 34 ? cell.mean.toFixed(1) : w >= 19 ? cell.mean.toFixed(0) : "";
   const kind = `mid over ${over}${w < 34 ? " small" : ""}${cell.best ? " strong" : ""}`;
   parts.push(text(cx, dots ? cy + 1 : cy + 4, words, kind, `style="stroke: ${fill}"`)); // the line passes behind it
   if (dots) parts.push(drawDots(cx, cy + 14, Math.min(6, (w - 8) / cell.runs.length), cell.runs, over));
   else if (dead) parts.push(cross(left + wide - 6, top + 6, 6, over));
   if (cell.best && dots && w >= 34) parts.push(text(cx, top + 13, "best", `mid tiny ${over}`));
-  if (cell.top && map.line) parts.push(`<path d="M${(left + 3).toFixed(1)} ${(top + 8).toFixed(1)}l5 -5l5 5l-5 5z" class="${over}"/>`);
+  if (cell.top && map.line && !(cell.best && w < 60)) parts.push(`<path d="M${(left + 3).toFixed(1)} ${(top + 8).toFixed(1)}l5 -5l5 5l-5 5z" class="${over}"/>`);
   return [colored, parts.join("")];
 }
 
@@ -106,7 +106,7 @@ function drawLine({ at, k, wide, name }, rows, x, y, w, h, [left, top, width, he
   const points = octaves.map((octave, row) => [column(octave), y(row) + h / 2]);
   const beyond = (from, next) => [from[0] + (from[0] - next[0]) / 2, from[1] + (from[1] - next[1]) / 2];
   const all = [beyond(points[0], points[1]), ...points, beyond(points.at(-1), points.at(-2))];
-  const end = clamp(all.at(-1)[0], left + 34, left + width - 44);
+  const end = clamp(all.at(-1)[0], left + 80, left + width - 80);
   const clip = `<clipPath id="map"><rect x="${left}" y="${top}" width="${width}" height="${height}"/></clipPath>`;
   return clip + group([curve(all, "under"), curve(all, "predicted iso")], 'clip-path="url(#map)"') + text(end, 13, name, "strong mid");
 }

@@ -5,19 +5,16 @@ import { button, letter, menu, options, segments, slider, table } from "./contro
 import { about, clamp, count, decimal, escape } from "./format.js";
 import { panel } from "./panel.js";
 import { drawMap, rateName } from "./sweep_map.js";
-import { capital, drawLosses, drawResults, points, tellCell } from "./sweep_runs.js";
+import { capital, drawLosses, drawResults, interval, points, tellCell } from "./sweep_runs.js";
 
 const TRAITS = {
   data: {}, losses: null, live: {}, view: "rank", targets: "", rank: 8, alpha: 16, lr: 2e-3, picked: [], seeds: [], guess: {},
 };
 const α = letter("α");
 const FAMILIES = {
-  rank: { alone: "rate alone", root: "rate × α/√r", whole: "rate × α/r" },
-  alpha: { alone: "rate alone", root: "rate × √α", whole: "rate × α" },
-};
-const CHOICES = {
-  rank: { alone: "it stays", root: "grows with √r", whole: "grows with r" },
-  alpha: { alone: "it stays", root: "falls with √α", whole: "falls with α" },
+  // what the best rate does
+  rank: { alone: "stays the same", root: "grows with √r", whole: "grows with r" },
+  alpha: { alone: "stays the same", root: "falls with √α", whole: "falls with α" },
 };
 const PATIENCE = 5000; // milliseconds that a kernel has to answer
 
@@ -31,12 +28,13 @@ const BODY = `<header><div class="title"></div>
       ${menu("targets", "adapt")}
       ${slider("lr", "learning rate", "train")}
       ${slider("rank", `rank ${letter("r")}`, "train")}
-      ${slider("alpha", α, "train")}
+      ${slider("alpha", `alpha ${α}`, "train")}
     </div>
     <div class="row">${button("best", "go to the best cell")}</div>
     <p class="big"></p><p class="words"></p>
+    <p class="sub each"></p>
     ${drawn("results")}
-    <p class="sub">Training loss over the steps</p>
+    <p class="sub">Training loss at each step</p>
     ${drawn("curve")}
   </div>
   <div class="below">
@@ -55,7 +53,7 @@ const BODY = `<header><div class="title"></div>
 const swatch = (inner) => `<svg viewBox="0 0 13 13" aria-hidden="true">${inner}</svg>`;
 const KEY = {
   seeds: `<span>${swatch('<circle cx="6.5" cy="6.5" r="3" class="ink"/>')}a run</span>`,
-  dead: `<span>${swatch('<path d="M3 3l7 7m0 -7l-7 7" class="stroke ink"/>')}it collapsed</span>`,
+  dead: `<span>${swatch('<path d="M3 3l7 7m0 -7l-7 7" class="stroke ink"/>')}a run that collapsed</span>`,
   untried: `<span>${swatch('<rect x=".5" y=".5" width="12" height="12" class="untried" fill="none"/><path d="M1 9l8 -8M4 12l8 -8" class="rule"/>')}not tried: click to pick</span>`,
   top: `<span>${swatch('<path d="M1.5 6.5l5 -5l5 5l-5 5z" class="ink"/>')}best of its row</span>`,
 };
@@ -168,7 +166,7 @@ function start(p) {
     for (const name of ["lr", "rank", "alpha"]) p.one(`input[name=${name}]`).disabled = axes[name].length < 2;
     offerTargets();
 
-    const line = predicts && family && { ...now.line[family], wide: data.wide, name: FAMILIES[view][family] };
+    const line = predicts && family && { ...now.line[family], wide: data.wide, name: `best rate ${FAMILIES[view][family]}` };
     const rows = rowsOf(now);
     map = drawMap(p.width(), {
       rows, rates: axes.lr, chosen, line, dark: p.dark(), down: view === "rank" ? "rank" : "α",
@@ -177,13 +175,15 @@ function start(p) {
     const tried = rows.flatMap((row) => row.cells).filter((one) => one.runs).length;
     p.picture(map.svg, map.height, `Map of validation ${data.metric}: learning rate across, ${view} down, ${tried} of
       ${rows.length * axes.lr.length} cells tried. The table below has every number.`);
+    now.untried = rows.length * axes.lr.length - tried;
     const dead = cells.some((one) => one.runs.some((run) => run.state === "collapsed" || run.state === "failed"));
     p.fill({
       ".title": title(now),
-      ".key": [KEY.seeds, ...(dead ? [KEY.dead] : []), KEY.untried, ...(line ? [KEY.top] : [])].join(""),
+      ".key": [KEY.seeds, ...(dead ? [KEY.dead] : []), ...(now.untried ? [KEY.untried] : []), ...(line ? [KEY.top] : [])].join(""),
       ".about": escape(data.about),
+      ".each": `${capital(data.metric)} of each run${data.unit ? `, ${data.unit}` : ""}`,
     });
-    if (predicts) drawPrediction(view, family);
+    if (predicts) drawPrediction(view, family, rows);
 
     const results = drawResults(p.width(".results"), own ? undefined : cell, best, pad(now), data.unit);
     p.picture(results.svg, results.height, cell ? `Every run: ${cell.runs.map((run) => run.value ?? "failed").join(", ")}.` : "No run yet.", ".results svg");
@@ -202,34 +202,36 @@ function start(p) {
 
   /** The finding: which knob moves the metric, and how far. */
   function title({ data, targets }) {
-    const names = { lr: "the rate", rank: "rank", alpha: "α" };
+    const names = { lr: "the learning rate", rank: "rank", alpha: "α" };
     const told = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
-    if (!told.length) return data.runs.length ? "A first look at rate, rank and α" : "Nothing trained yet: pick cells and run them";
+    if (!told.length) return data.runs.length ? "A first look at learning rate, rank and α" : "Nothing is trained yet: pick cells and run them";
     const [[first, by], ...rest] = told;
-    const others = rest.map(([name, value]) => `, ${names[name]} by ${decimal(value)}`).join("");
-    const apart = told.length > 1 ? "worst to best cell; each rank and each α at its own best rate" : "worst to best cell";
-    return `${capital(names[first])} moves ${data.metric} by ${points(by, data.unit)}${others} <span class="gloss">${apart}</span>`;
+    const others = rest.map(([name, value]) => `, ${names[name]} ${decimal(value)}`).join("");
+    const most = data.unit ? `${points(by, data.unit)} of ${data.metric}` : `${data.metric} by ${decimal(by)}`;
+    const apart = rest.length ? "Worst to best, each rank and each α at its best rate." : "Worst to best.";
+    const noise = data.spread ? ` Means are known to ±${decimal(data.spread)}, so less may be chance.` : "";
+    return `${capital(names[first])} ${rest.length ? "matters most" : "matters"}: ${most}${others} <span class="gloss">${apart}${noise}</span>`;
   }
 
-  function drawPrediction(view, family) {
-    const { data, line, axes } = now;
+  function drawPrediction(view, family, rows) {
+    const { data, line } = now;
     const guess = p.get("guess")[view];
-    const values = axes[view];
-    const times = about(values.at(-1) / values[0]);
-    const what = view === "rank" ? `the rank grows ${times} times` : `${α} grows ${times} times`;
+    const values = rows.filter((row) => row.cells.filter((one) => one.runs).length >= 3).map((row) => row.value);
+    const what = `${view === "rank" ? "rank" : α} grows from ${values[0]} to ${values.at(-1)}`;
     p.fill({ ".question": `${guess ? "When" : "Predict: when"} ${what}, what does the best rate do?` });
-    for (const [name, label] of Object.entries(CHOICES[view])) p.fill({ [`.${name}`]: label });
+    for (const [name, label] of Object.entries(FAMILIES[view])) p.fill({ [`.${name}`]: label });
     p.check("family", family ? [family] : []);
-    if (!family) return p.fill({ ".fits": "Pick one, and it is drawn as a line: how much is lost if you tune one row and follow it to the others?" });
+    if (!family) return p.fill({ ".fits": "Pick one. It is drawn as a line across the map: how much is lost if every row’s rate follows it?" });
     const fit = line[family];
     const order = Object.keys(line).sort((a, b) => line[a].lost - line[b].lost);
-    const all = order.map((name) => `${FAMILIES[view][name]} ${decimal(line[name].lost)}`).join(", ");
+    const all = order.map((name) => `“${FAMILIES[view][name]}” ${decimal(line[name].lost)}`).join(", ");
     const where = `${view === "rank" ? "rank" : α} ${about(fit.row)}`;
     const most = fit.worst < 0.05 ? "" : `, most at ${where}: ${decimal(fit.worst)}`;
-    const noise = data.spread ? ` A cell’s mean is known to ±${decimal(data.spread)}; smaller differences tell nothing.` : "";
-    const constant = family === "alone" ? "one rate for all rows" : `${FAMILIES[view][family]} constant`;
-    const yours = `${guess === family ? "Your prediction" : `You predicted “${CHOICES[view][guess]}”. This line`}, ${constant},`;
-    return p.fill({ ".fits": `${yours} loses ${points(fit.lost, data.unit)} on average against tuning each row${most}. All three: ${all}.${noise}` });
+    const yours = guess === family ? "Your prediction" : `You predicted “${FAMILIES[view][guess]}”. This line`;
+    return p.fill({
+      ".fits": `${yours} (${FAMILIES[view][family]}) loses ${points(fit.lost, data.unit)} on average, compared with tuning
+        each row${most}. All three: ${all}.`,
+    });
   }
 
   function offerTargets() {
@@ -254,9 +256,9 @@ function start(p) {
       one.hidden = hidden;
       one.disabled = disabled;
     };
-    set("pick", mine ? "take this cell off" : "pick this cell", Boolean(cell) || busy);
+    set("pick", mine ? "unpick this cell" : "pick this cell", Boolean(cell) || busy);
     const whole = left.every((one) => isPicked(...one));
-    set("row", `${whole ? "take off" : "pick"} this row’s ${left.length} untried`, busy || left.length < 2);
+    set("row", `${whole ? "unpick" : "pick"} this row’s ${left.length} untried cells`, busy || left.length < 2);
     set("best", "", !best, best === cell);
     const seeds = p.get("seeds").length;
     set("run", picked ? `run these: ${count(picked)} cell${picked > 1 ? "s" : ""} × ${seeds} seed${seeds > 1 ? "s" : ""}` : "run these", busy, !picked);
@@ -272,7 +274,7 @@ function start(p) {
   function doing(live, busy, picked) {
     if (ui.help) {
       const list = p.get("picked").map(([r, a, l]) => `(${r}, ${about(a)}, ${rateName(l)})`).join(", ");
-      return `A page cannot train. In the lab (<code>make lab</code>), run <code>from lora_lab import SweepPanel</code> and
+      return `This page cannot train. In the lab (<code>make lab</code>), run <code>from lora_lab import SweepPanel</code> and
         <code>SweepPanel(picked=[${list}])</code>, then press <em>run these</em> there.`;
     }
     if (ui.asked.late && ui.asked.live === live) return "The kernel does not answer. If it was restarted, run the panel’s cell again.";
@@ -282,11 +284,12 @@ function start(p) {
       const step = live.state === "training" ? `: step ${count(live.step)} of ${count(now.data.steps)}${eta}` : "";
       return `${capital(escape(live.state))}, ${count(live.runs)} runs side by side${step}.`;
     }
-    if (live.state === "stopped") return "Stopped. What has finished is kept; run these goes on where it was.";
+    if (live.state === "stopped") return "Stopped. What has finished is kept; run these continues from there.";
     if (live.state === "done") return "Done: the map has the new runs.";
     const list = p.get("picked").slice(0, 4).map(([r, a, l]) => `rate ${rateName(l)} at rank ${r}, ${α} ${about(a)}`);
     const more = picked > 4 ? ` and ${picked - 4} more` : "";
-    return picked ? `Picked: ${list.join("; ")}${more}.` : "Hatched cells are not tried yet. Pick some, and train them here.";
+    if (picked) return `Picked: ${list.join("; ")}${more}.`;
+    return now.untried ? "Hatched cells are not tried yet. Pick some and train them here." : "Every cell of this map has been tried.";
   }
 
   function fillTable() {
@@ -302,7 +305,7 @@ function start(p) {
     const row = (one) => [
       `rank ${one.rank}, α ${about(one.alpha)}, rate ${rateName(one.lr)}`,
       one.mean === null ? "" : one.mean.toFixed(1),
-      one.low === null ? "" : `${decimal(one.low)} to ${decimal(one.high)}`,
+      one.low === null ? "" : interval(one, data.unit),
       one.runs.map(each).join(", "),
     ];
     const unit = data.unit ? ` (${data.unit})` : "";
@@ -399,4 +402,4 @@ function start(p) {
   return { actions, draw };
 }
 
-export default panel({ title: "Playground: rate, rank and alpha", css: SWEEP_CSS, traits: TRAITS, body: BODY, start });
+export default panel({ title: "Playground: learning rate, rank and alpha", css: SWEEP_CSS, traits: TRAITS, body: BODY, start });

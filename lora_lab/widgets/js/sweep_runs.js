@@ -1,7 +1,7 @@
 // The chosen cell of the playground: every seed's result on a line, its loss curves, and what is to be said of them.
 
 import { letter } from "./controls.js";
-import { about, count, decimal } from "./format.js";
+import { about, clamp, count, decimal } from "./format.js";
 import { axisBottom, axisLeft, circle, cross, curve, group, line, linear, text, ticks } from "./svg.js";
 import { rateName } from "./sweep_map.js";
 
@@ -52,7 +52,7 @@ export function drawLosses(width, curves, { steps, every, range, start, live }) 
   const mean = place(smoothed(curves));
   if (mean.length > 1) parts.push(curve(mean, "stroke train"));
   if (live && mean.length) parts.push(circle(...mean.at(-1), 4, "train"));
-  if (start) parts.push(text(right, y(start) - 5, "at the start", "tick end halo"));
+  if (start) parts.push(text(right, y(start) - 5, "before training", "tick end halo"));
   return { svg: parts.join(""), height: bottom + 20 };
 }
 
@@ -72,6 +72,10 @@ function smoothed(curves) {
 const NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 const number = (n) => NUMBERS[n] ?? count(n);
 
+/** An interval in words; shares stay within 0 and 100. */
+export const interval = ({ low, high }, unit) =>
+  [low, high].map((value) => decimal(unit ? clamp(value, 0, 100) : value)).join(" to ");
+
 /** Points of a share, or the unit of the metric. */
 export const points = (value, unit) => `${decimal(value)}${unit ? " points" : ""}`;
 
@@ -88,7 +92,7 @@ export function tellCell({ cell, chosen, best, live, data, seeds }) {
     const all = seeds.length;
     return [
       "<b>not tried</b>",
-      `Nobody has trained ${setting}. Guess from its neighbors, then run it: ${number(all)} seed${all > 1 ? "s" : ""} of
+      `No run at ${setting} yet. Guess from its neighbors, then train it: ${number(all)} seed${all > 1 ? "s" : ""} of
        ${count(data.steps)} steps.`,
     ];
   }
@@ -96,11 +100,11 @@ export function tellCell({ cell, chosen, best, live, data, seeds }) {
   const failed = cell.runs.filter(dead).length;
   const flat = cell.runs.filter((run) => run.state === "flat").length;
   const of = `${number(n)} run${n > 1 ? "s" : ""}`;
-  if (cell.mean === null) return ["<b>failed</b>", `${of} at ${setting}: none came to an end. The rate is too high.`];
-  const big = `<b>${cell.mean.toFixed(1)}${data.unit}</b> <span>${data.metric} on validation</span>`;
-  const interval = cell.low === null || failed === n ? "" : `, 95% interval ${decimal(cell.low)} to ${decimal(cell.high)}`;
-  const words = [`${n > 1 ? `Mean of ${of}` : "One run"} at ${setting}${interval}.`];
-  if (failed) words.push(`<strong>${failed === n ? "All" : capital(`${number(failed)} of ${number(n)}`)} collapsed</strong>: at this rate a run ends where it began, guessing.`);
+  if (cell.mean === null) return ["<b>failed</b>", `${of} at ${setting}: none of them finished. The rate is too high.`];
+  const big = `<b>${cell.mean.toFixed(1)}${data.unit}</b> <span>validation ${data.metric}</span>`;
+  const range = cell.low === null || failed === n ? "" : `, 95% interval ${interval(cell, data.unit)}`;
+  const words = [`${n > 1 ? `Mean of ${of}` : "One run"} at ${setting}${range}.`];
+  if (failed) words.push(`<strong>${failed === n ? "All" : capital(`${number(failed)} of ${number(n)}`)} collapsed</strong>: at this rate a run ends where it began, by guessing.`);
   else if (flat) words.push(`<strong>${flat === n ? "All" : capital(`${number(flat)} of ${number(n)}`)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
   if (cell === best) words.push("The best cell of this map.");
   else if (cell.behind) words.push(behind(cell.behind, data));
@@ -109,9 +113,8 @@ export function tellCell({ cell, chosen, best, live, data, seeds }) {
 
 function behind([mean, low, high], { unit }) {
   const apart = mean < 0 ? `${points(-mean, unit)} ahead of the best cell with enough seeds` : `${points(mean, unit)} behind the best cell`;
-  if (low === null) return `${apart}.`;
-  const sure = low > 0 ? `(${decimal(low)} to ${decimal(high)})` : `(${decimal(low)} to ${decimal(high)}: it may be as good)`;
-  return `${apart} ${sure}.`;
+  const sure = low === null ? "" : ` (95% interval ${decimal(low)} to ${decimal(high)}${low > 0 ? "" : ", so it may be as good"})`;
+  return `On the same seeds, it is ${apart}${sure}.`;
 }
 
 export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
