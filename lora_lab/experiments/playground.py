@@ -381,7 +381,8 @@ def _about(playground: Playground) -> str:
     people = len({one.who for one in results} - {""})
     of = f" of {people} student{'s' * (people != 1)}" if people else ""
     model, task = (Path(recipe[name]).name for name in ("model", "task"))
-    words = f"{len(results):,} runs{of}: {model} on {task}, {recipe['steps']:,} steps of {recipe['batch']:,}."
+    length = f"{recipe['steps']:,} steps at batch size {recipe['batch']:,}"
+    words = f"{len(results):,} runs{of}: {model} on {task}, {length}."
     if made:
         on = f" on {made['hardware']}" if made["hardware"] else ""
         words += f" Trained {made['date']} in {made['dtype']} with lora_lab {made['lora_lab']}{on}."
