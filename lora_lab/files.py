@@ -122,21 +122,16 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
         refuse_foreign(target, marker)  # once more: it may have taken minutes
         if target.exists():
             target.replace(earlier)
-        _into_place(folder, target, earlier)
+        try:
+            folder.replace(target)
+        except OSError:  # as on Windows, if somebody has one of the files open: the earlier result returns
+            if earlier.exists():
+                earlier.replace(target)
+            raise
     except OSError as error:
         raise BadValue(f"cannot write {target}: {error}; free some disk or choose another folder") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _into_place(folder: Path, target: Path, earlier: Path) -> None:
-    """The last step; where it fails, as on Windows while somebody has a file of it open, the earlier result returns."""
-    try:
-        folder.replace(target)
-    except OSError:
-        if earlier.exists():
-            earlier.replace(target)
-        raise
 
 
 def refuse_foreign(target: Path, marker: str) -> None:

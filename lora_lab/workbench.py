@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue, Failed
-from lora_lab.files import read_json, write_atomically, write_json
+from lora_lab.files import as_json, read_json, write_atomically, write_json
 from lora_lab.ports import free_port
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
@@ -77,13 +77,12 @@ def copy_lessons(folder: Path) -> list[str]:
         name = lesson.relative_to(source).as_posix()
         mine = folder / name
         ours = lesson.read_bytes() if name.startswith("solutions/") else without_outputs(lesson)
-        if mine.exists() and _hash(mine.read_bytes()) == _hash(ours):
-            copied[name] = _hash(ours)
-            continue
-        if mine.exists() and _hash(mine.read_bytes()) != copied.get(name):
+        there = _hash(mine.read_bytes()) if mine.exists() else None
+        if there not in (None, _hash(ours), copied.get(name)):
             words.append(f"{name}: kept as you changed it (delete it to get the lesson anew)")
             continue
-        write_atomically(mine, ours)
+        if there != _hash(ours):
+            write_atomically(mine, ours)
         copied[name] = _hash(ours)
     write_json(folder / COPIED, copied)
     return words
@@ -95,7 +94,7 @@ def without_outputs(lesson: Path) -> bytes:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell |= {"outputs": [], "execution_count": None}
-    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
+    return as_json(notebook)
 
 
 def examine() -> dict[str, Any]:

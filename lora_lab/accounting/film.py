@@ -1,44 +1,30 @@
 """A training step as a film: what is live at every moment, by category, in a few kilobytes of JSON.
 
-A moment differs from the one before by a few bytes of one or two categories, and does so in every layer again. So a
-film is a table of changes, polynomials like those of a `Fit`, and a list of which comes when, in which repeats are
-written once. Added up, the changes give every moment of every layer.
+Each moment differs from the one before by a few bytes in one or two categories, and does so again in every layer. So a
+film is a table of changes, which are polynomials as in a `Fit`, and a list of which comes when, with repeats folded.
+The sum of the changes up to a moment is what is live at it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lora_lab.accounting.fit import NUMBER, STEP, Fit, NoFit, Regime, plain
-from lora_lab.accounting.memory import (
-    Moment,
-    cache_file,
-    checked,
-    compact,
-    key_of,
-    made,
-    packed,
-    read_fits,
-    regime_of,
-    traced,
-)  # fmt: skip
-from lora_lab.accounting.setup import Setup, optimizer_states, optimizer_temporaries
-from lora_lab.errors import BadValue
-from lora_lab.files import write_atomically
+from lora_lab.accounting.memory import Moment, cache_file, checked, keep, key_of, made, read_fits, regime_of, traced
+from lora_lab.accounting.setup import Setup, optimizer_bytes
 
 CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "temporaries")
 
 
 def filmed(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> dict[str, Any]:
-    """A step's film, made with a progress bar where it is not in this user's cache.
+    """The film of a step, from this user's cache or made with a progress bar and cached.
 
-    A case that cannot be interpolated is traced: `of_timeline`. Raises: as `memory`.
+    A case that cannot be interpolated is traced, see `of_timeline`. Raises: as `memory`.
     """
     _, config = checked(model, method, setup)
     try:
@@ -46,23 +32,22 @@ def filmed(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> dic
         cached, key = cache_file(config), f"film {key_of(method, setup, regime, num_labels)}"
         if (text := read_fits(cached).get(key)) is not None:
             found: dict[str, Any] = json.loads(text)
-            return found
-        found = film(made(config, method, setup, regime, num_labels, every_layer=True))
-        with suppress(BadValue):  # a cache that cannot be written is no reason to stop
-            write_atomically(cached, packed(read_fits(cached) | {key: compact(found)}))
+        else:
+            found = film(made(config, method, setup, regime, num_labels, every_layer=True))
+            keep(cached, key, found)
     except NoFit:
         found = of_timeline(traced(config, method, setup, num_labels).timeline, setup)
     return found
 
 
 def film(fit: Fit) -> dict[str, Any]:
-    """A fit with every layer as plain values.
+    """The film of a fit that has every layer, as JSON values.
 
-    parts     [phase, path of a part of the model], a star for the layer's number
+    parts     [phase, path of a part of the model with * for the layer's number]
     changes   [part, layers further, category, monomial, value, category, monomial, value, ...]
-    moments   a change's number for each moment; [times, ...] for what repeats
-    trained   as in a fit
-    ranked, low, high    as in a fit's regime
+    moments   the index of a change for each moment; [times, ...] for repeats
+    trained   as in `Fit`
+    ranked, low, high    as in `Regime`
     """
     from lora_lab.accounting.tracker import block  # imports torch
 
@@ -75,7 +60,7 @@ def film(fit: Fit) -> dict[str, Any]:
     for now, (phase, path) in zip(live, fit.moments, strict=True):
         entries = [(int(c), int(m), plain((now - before)[c, m])) for c, m in np.argwhere(now != before)]
         if not entries and phase == last:
-            continue  # bytes that went from one part of the model to another
+            continue  # bytes only moved from one part of the model to another
         found = NUMBER.search(path)
         here = int(found[1]) if found else layer
         part = parts.setdefault((phase, block(path)), len(parts))
@@ -94,7 +79,7 @@ def film(fit: Fit) -> dict[str, Any]:
 
 
 def of_timeline(timeline: Sequence[Moment], setup: Setup) -> dict[str, Any]:
-    """The film of one very step, traced or measured: it holds for this batch and length alone, its optimizer with it.
+    """The film of one traced or measured step, optimizer included: it holds for this batch and length only.
 
     fixed   [batch, tokens]
     """
@@ -106,47 +91,40 @@ def of_timeline(timeline: Sequence[Moment], setup: Setup) -> dict[str, Any]:
 
 
 def moments(told: dict[str, Any], rank: int, setup: Setup) -> list[Moment]:
-    """A film's moments for a rank and a setup's batch, length and optimizer; a star stands for a layer's number."""
-    b, t = float(setup.batch), float(setup.seq)
-    basis = np.array([1, b, t, b * t, b * t * t, t * t])
-    vector = np.concatenate([basis, rank * basis] if told["ranked"] else [basis])
+    """A film's moments for a rank and a setup's batch, length and optimizer; in paths, * is the layer's number."""
+    vector = np.ones(1)
+    if "fixed" not in told:
+        vector = Regime(False, 0, 0, told["ranked"]).vector((setup.batch, setup.seq, rank))
     changes = np.zeros((len(told["changes"]), len(CATEGORIES)))
     for row, (_, _, *entries) in zip(changes, told["changes"], strict=True):
         for category, monomial, value in zip(entries[::3], entries[1::3], entries[2::3], strict=True):
-            row[category] += value * (1 if "fixed" in told else vector[monomial])
+            row[category] += value * vector[monomial]
     order = unfolded(told["moments"])
     parts = [told["parts"][told["changes"][change][0]] for change in order]
     live = changes[order].cumsum(axis=0)
-    if "fixed" not in told:
-        own = rank if told["ranked"] else 0
-        weights = [(number + slope * own, width, count) for number, slope, width, count in told["trained"]]
-        states = sum(count * sum(optimizer_states(number, width, setup)) for number, width, count in weights)
+    if told["trained"]:
+        states, temporaries = optimizer_bytes(told["trained"], rank if told["ranked"] else 0, setup)
         live[:, CATEGORIES.index("optimizer")] += states
-        step = [phase == STEP for phase, _ in parts]
-        live[step, CATEGORIES.index("temporaries")] += sum(optimizer_temporaries(weights, setup))
-    whole = live.round().astype(int).tolist()
+        live[[phase == STEP for phase, _ in parts], CATEGORIES.index("temporaries")] += temporaries
+    rows = live.round().astype(int).tolist()
     return [
         Moment(phase, path, dict(zip(CATEGORIES, row, strict=True)))
-        for (phase, path), row in zip(parts, whole, strict=True)
+        for (phase, path), row in zip(parts, rows, strict=True)
     ]
 
 
 def folded(numbers: Sequence[int]) -> list[Any]:
-    """A list with what repeats in it, the longest first, as [times, ...]."""
-    whole = np.array(numbers)
-    best = (0, 0, 0, 0)  # numbers spared, start, length, times
+    """A list with its longest repeat as [times, ...], and so on inside, before and after it."""
+    whole, best = np.array(numbers), (0, 0, 0)  # numbers spared, -start, -length
     for length in range(1, len(whole) // 2 + 1):
         same = np.concatenate([[False], whole[length:] == whole[:-length], [False]])
-        edges = np.flatnonzero(np.diff(same.astype(int)))
-        for start, end in zip(edges[::2], edges[1::2], strict=True):
-            more = int(end - start) // length
-            best = max(best, (more * length, -int(start), -length, more + 1))
-    spared, start, length, times = best[0], -best[1], -best[2], best[3]
+        for start, end in np.flatnonzero(np.diff(same)).reshape(-1, 2).tolist():
+            best = max(best, ((end - start) // length * length, -start, -length))
+    spared, start, length = best[0], -best[1], -best[2]
     if spared < 4:
         return list(numbers)
-    end = start + length * times
-    inner = [times, *folded(numbers[start : start + length])]
-    return [*folded(numbers[:start]), inner, *folded(numbers[end:])]
+    inner = [spared // length + 1, *folded(numbers[start : start + length])]
+    return [*folded(numbers[:start]), inner, *folded(numbers[start + spared + length :])]
 
 
 def unfolded(folds: Sequence[Any]) -> list[int]:

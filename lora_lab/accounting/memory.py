@@ -27,7 +27,7 @@ from tqdm import tqdm
 from lora_lab.accounting.fit import STEP, Fit, NoFit, Point, Regime, Run
 from lora_lab.accounting.fit import fit as interpolate
 from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
-from lora_lab.accounting.setup import SHARDED, Setup, optimizer_states, optimizer_temporaries
+from lora_lab.accounting.setup import SHARDED, Setup, optimizer_bytes, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
 from lora_lab.methods.formats import bits_per_weight
@@ -198,10 +198,8 @@ def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_
             content: Any = found.to_json()
         except NoFit as reason:
             found, content = reason, {"refused": str(reason)}
-        cached = cache_file(config)
-        with suppress(BadValue):  # a cache that cannot be written is no reason to stop
-            write_atomically(cached, packed(read_fits(cached) | {key: compact(content)}))
-            _stored.cache_clear()
+        keep(cache_file(config), key, content)
+        _stored.cache_clear()
     if isinstance(found, Exception):
         raise found
     return found
@@ -226,6 +224,12 @@ def read_fits(path: Path) -> dict[str, str]:
     except (OSError, ValueError, EOFError):  # none there, or none that is whole
         return {}
     return found
+
+
+def keep(path: Path, key: str, content: Any) -> None:
+    """Add a fit to a file; one that cannot be written is no reason to stop."""
+    with suppress(BadValue):
+        write_atomically(path, packed(read_fits(path) | {key: compact(content)}))
 
 
 def packed(fits: Mapping[str, str]) -> bytes:
@@ -333,10 +337,9 @@ def predicted(
     fit = fitted(name, config, method, setup, num_labels, make)
     rank = method.rank if fit.regime.ranked else 0
     vector = fit.regime.vector((setup.batch, setup.seq, rank))
-    weights = [(number + slope * rank, width, count) for number, slope, width, count in fit.trained]
     live = np.concatenate([fit.coefficients @ vector, np.zeros((len(fit.moments), 2))], axis=1)
-    live[:, -2] = sum(count * sum(optimizer_states(number, width, setup)) for number, width, count in weights)
-    live[[phase == STEP for phase, _ in fit.moments], -1] = sum(optimizer_temporaries(weights, setup))
+    live[:, -2], temporaries = optimizer_bytes(fit.trained, rank, setup)
+    live[[phase == STEP for phase, _ in fit.moments], -1] = temporaries
     labels = [*fit.labels, ("optimizer", "states"), ("temporaries", STEP)]
     flops = round(float(np.array(fit.flops) @ vector))
     said = [] if setup.shard else [fit.formula(row, rank) for row in fit.coefficients[live.sum(axis=1).argmax()]]

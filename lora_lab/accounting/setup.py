@@ -128,3 +128,10 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
         groups = [[n * width for n, width, count in weights for _ in range(count) if width == own] for own in widths]
         return widened + max(groups, key=sum)
     return widened
+
+
+def optimizer_bytes(trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> tuple[int, int]:
+    """Bytes of the optimizer's states and of its temporaries in a step; `trained` as in `Fit`."""
+    weights = [(number + slope * rank, width, count) for number, slope, width, count in trained]
+    states = sum(count * sum(optimizer_states(number, width, setup)) for number, width, count in weights)
+    return states, sum(optimizer_temporaries(weights, setup))

@@ -53,21 +53,16 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     how = {name: options.pop(name) for name in ("again", "download", "workers")}
     say, steps = with_minutes(), 400 if steps is None else steps
     if minutes is not None:
-        steps = _budget(minutes, model, task, methods, out, say, how["download"], dict(options))
+        from lora_lab.experiments.budget import steps_within
+        from lora_lab.experiments.contenders import contenders
+        from lora_lab.experiments.terms import terms_of
+
+        terms, named = terms_of(model, task, options), contenders(methods)
+        steps = steps_within(minutes, terms, named, Path(out), say, download=how["download"])
     found = run(model, task, methods, out, say=say, steps=steps, **how, **options).to_json()
     tell(found if as_json else describe(found))
     if all(one["error"] and not one["runs"] for one in found["methods"]):
         raise Failed(f"no method came to anything: {found['methods'][0]['error']}")
-
-
-def _budget(
-    minutes: float, model: str, task: str, methods: str, out: str, say: Any, download: bool, options: Any
-) -> int:
-    from lora_lab.experiments.budget import steps_within
-    from lora_lab.experiments.contenders import contenders
-    from lora_lab.experiments.terms import terms_of
-
-    return steps_within(minutes, terms_of(model, task, options), contenders(methods), Path(out), say, download=download)
 
 
 def describe(found: dict[str, Any]) -> str:
@@ -89,18 +84,18 @@ def _line(one: dict[str, Any], metric: str, times: int) -> list[str]:
     return [
         one["label"],
         f"{name} {tuned:g}{' (edge)' if one['edge'] else ''}" if name and tuned is not None else "-",
-        _number(score["mean"], times, 1),
-        _number(score["std"], times, 1),
-        " ".join(_number(value, times, 1) for value in score["each"]),
+        _number(score["mean"], times),
+        _number(score["std"], times),
+        " ".join(_number(value, times) for value in score["each"]),
         *(f"{one[key]:,}" if one[key] is not None else "-" for key in ("trainable", "head", "file_bytes")),
-        *(_number(one[key], 2**-20, 1) for key in ("predicted_bytes", "peak_bytes")),
-        _number(one["seconds"], 1, 1),
+        *(_number(one[key], 2**-20) for key in ("predicted_bytes", "peak_bytes")),
+        _number(one["seconds"], 1),
         "-" if one["added_tokens"] is None else str(one["added_tokens"]),
     ]
 
 
-def _number(value: float | None, factor: float, digits: int) -> str:
-    return "-" if value is None else f"{factor * value:.{digits}f}"
+def _number(value: float | None, factor: float) -> str:
+    return "-" if value is None else f"{factor * value:.1f}"
 
 
 def _verdicts(found: dict[str, Any]) -> list[str]:

@@ -1,19 +1,14 @@
-"""Runs of one task as cells of a map over rate, rank and alpha: from stores, as one small file, and what it shows.
+"""Runs that differ in rate, rank and alpha, as a map: read from stores or from one small file, and what it shows.
 
-    read("runs") or load()   ->  Playground  ->  shown(playground), which a panel draws
-                                             ->  packed(playground), which ships: data/results/playground.json
+    read("runs") or load()  ->  Playground  ->  shown(playground), which `SweepPanel` draws
+                                            ->  packed(playground), the file that `python docs/playground.py` writes
 
-    python -m lora_lab.experiments.playground STORE... --ranks 1,8,64 --out data/results/playground.json
-
-The file holds each run's seed, its training loss as means of a few steps (one byte each) and the metric at each of its
-validations (two bytes each); rates, ranks and alphas are chosen on validation, so test metrics are left out. 540 runs
-of 200 steps with 8 validations take about 60 kB. Means and intervals are computed by `shown` when it is opened, and
-never in the browser.
+Rates, ranks and alphas are chosen on the validation rows, so the map and the file leave test metrics out. Means and
+intervals are computed here, never in the browser.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import itertools
 import json
@@ -29,7 +24,7 @@ import numpy as np
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments.statistics import mean_interval
-from lora_lab.files import read_json, write_atomically
+from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
 from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
@@ -37,18 +32,18 @@ from lora_lab.training.runs import FINISHED, dtype_of, stores
 
 VERSION = 1
 SHIPPED = "data/results/playground.json"
+ENDED = (*FINISHED, "unscored", "failed")  # runs with another status were cut short, and can be trained again
 POINTS = 40  # of a loss curve
-NONE, NO_CHECK = 255, 65535  # a point of a curve, or a validation, that there is not
-LEARNED = 0.01  # nats of validation loss: a run that ends less than this below where it began has learned nothing
-VARIED = ("rank", "alpha", "targets")  # settings of the method that tell cells apart, beside the rate
-FAMILIES = {  # y: {name: k} of the lines rate * y^k = constant, over which rows of the map the best rate may follow
+NONE, NO_VALUE = 255, 65535  # a missing point of a curve, a missing metric
+LEARNED = 0.01  # nats of validation loss that a run must gain
+FAMILIES = {  # y: {name: k} of the lines rate * y^k = constant, over the rows y of the map
     "rank": {"alone": 0.0, "root": -0.5, "whole": -1.0},  # rate, rate * alpha / sqrt(r), rate * alpha / r
     "alpha": {"alone": 0.0, "root": 0.5, "whole": 1.0},  # rate, rate * sqrt(alpha), rate * alpha
 }
 
 
 class Cell(NamedTuple):
-    """What all seeds of a cell share."""
+    """The settings that all seeds of a cell share."""
 
     targets: str
     rank: int
@@ -57,13 +52,13 @@ class Cell(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of one run.
+    """One run on the map.
 
-    learned   whether its validation loss ended below where it began
-    losses    training loss, means of `Playground.every` steps
-    checks    (step, metric) of each validation
-    dtype     what it was trained in, None where it never began
-    who       the student it came from, "" for one's own
+    learned   whether its validation loss fell by LEARNED
+    losses    training loss, at most `POINTS` means, see `curve`
+    value     the metric at the last validation; None if the run failed or was not validated
+    dtype     what it was trained in; None if it never started
+    who       the student who trained it; "" in a store of your own
     """
 
     cell: Cell
@@ -71,21 +66,16 @@ class Result(NamedTuple):
     status: str
     learned: bool
     losses: Sequence[float]
-    checks: Sequence[tuple[int, float]]
+    value: float | None
     dtype: str | None = None
     who: str = ""
-
-    @property
-    def value(self) -> float | None:
-        """The metric on the last validation; None where it failed or was not validated."""
-        return self.checks[-1][1] if self.checks and self.status in FINISHED else None
 
 
 @dataclass(frozen=True)
 class Playground:
-    """Runs that differ in rate, rank, alpha, targets and seed alone.
+    """Runs that differ only in rate, rank, alpha, targets and seed.
 
-    recipe   settings of one of them: what they share
+    recipe   settings of one of them, for what they share
     made     {date, lora_lab, hardware, dtype} of most of them
     """
 
@@ -94,49 +84,23 @@ class Playground:
     results: tuple[Result, ...]
     made: Mapping[str, str]
 
-    @property
-    def every(self) -> int:
-        """Steps that a point of a loss curve is the mean of."""
-        return every(int(self.recipe["steps"]))
-
     def recipe_of(self, cell: Cell, seed: int) -> Recipe:
-        """The recipe of a run of this cell. Raises: BadValue for one that cannot be."""
+        """The recipe of one run. Raises: BadValue for impossible settings."""
         own = {"rank": cell.rank, "alpha": cell.alpha, "targets": cell.targets.split(",")}
         method = {**self.recipe["method"], **own}
         return recipe_from({**self.recipe, "method": method, "lr": cell.lr, "seed": seed})
 
     def plus(self, records: Iterable[tuple[str, Mapping[str, Any]]]) -> Playground:
-        """With these runs too, (who, record), if they may share its map; of one seed of a cell the last is kept."""
-        own = [(who, record) for who, record in records if is_lora(record) and shared(record["recipe"]) == self.shared]
-        if not own:
-            return self
-        if not self.results:  # it was a plan
-            return gathered(own) or self
-        found = {(one.who, one.cell, one.seed): one for one in self.results}
-        for who, record in own:
-            one = _result(who, record, self.metric, self.every)
-            found[one.who, one.cell, one.seed] = one
-        return replace(self, results=tuple(found.values()))
-
-    @property
-    def shared(self) -> str:
-        """See `shared`."""
-        return shared(self.recipe)
-
-    def only(self, ranks: Iterable[int] = (), alphas: Iterable[float] = ()) -> Playground:
-        """The part with these ranks and alphas; all of them where none is named."""
-        own, other = set(ranks), set(alphas)
-        kept = [one for one in self.results if not own or one.cell.rank in own]
-        return replace(self, results=tuple(one for one in kept if not other or one.cell.alpha in other))
+        """With the runs of these records, (who, record), that belong on the same map."""
+        same = [(who, record) for who, record in records if _group(record) == _shared(self.recipe)]
+        if not self.results:  # the metric and the provenance come with the first runs
+            return gathered(same) or self
+        return replace(self, results=_unique([*self.results, *_results(same, self.metric)]))
 
 
-def every(steps: int) -> int:
-    """Steps of which a loss curve of `POINTS` points shows the mean."""
-    return max(1, math.ceil(steps / POINTS))
-
-
-def thinned(losses: Sequence[float], width: int) -> list[float]:
-    """Means of `width` losses each; of the last ones, as many as there are."""
+def curve(losses: Sequence[float], steps: int) -> list[float]:
+    """A loss curve of at most POINTS points, each the mean of ceil(steps / POINTS) losses; the last may cover fewer."""
+    width = math.ceil(steps / POINTS)
     return [fmean(losses[at : at + width]) for at in range(0, len(losses), width)]
 
 
@@ -144,16 +108,17 @@ def thinned(losses: Sequence[float], width: int) -> list[float]:
 
 
 def read(folder: str | Path) -> Playground | None:
-    """The runs of a store, or of all stores below a folder, each by the name of the folder it lies in.
+    """The runs of a store, or of all stores below a folder; None without a finished run of LoRA.
 
-    Of several models, tasks or lengths it takes the one with most runs. None where there is no run of LoRA.
-    Raises: NotFound for a folder that is not there, BadValue for a record that cannot be read.
+    If they have several models, tasks or lengths, the one with most runs is taken.
+    Raises: NotFound if the folder does not exist, BadValue for a record that cannot be read.
     """
     return gathered(records(Path(folder)))
 
 
 def records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    from lora_lab.experiments import results  # imports pandas, which shipped runs do without
+    """(who, record) of every run; who is the folder of the class folder that the store is in. Raises: as `read`."""
+    from lora_lab.experiments import results  # imports pandas, which shipped runs do not need
 
     for store in sorted(stores(folder)):
         who = "" if store == folder else store.relative_to(folder).parts[0]
@@ -162,35 +127,20 @@ def records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def gathered(records: Iterable[tuple[str, Mapping[str, Any]]]) -> Playground | None:
-    """(who, record) of runs as a playground of the largest group that may share a map; None where there is no run."""
+    """The largest group of these runs, (who, record), that belong on one map; None if none was validated."""
     groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for who, record in records:
-        if is_lora(record):
-            groups.setdefault(shared(record["recipe"]), []).append((who, record))
+        if (name := _group(record)) is not None:
+            groups.setdefault(name, []).append((who, record))
     group = max(groups.values(), key=len, default=[])
-    validated = (record["history"]["validation"][-1] for _, record in group if record["history"]["validation"])
-    last = next(validated, None)
+    last = next((checks[-1] for _, record in group if (checks := record["history"]["validation"])), None)
     if last is None:
         return None
-    metric, steps = main_metric(last), int(group[0][1]["recipe"]["steps"])
-    results = tuple(_result(who, record, metric, every(steps)) for who, record in group)
+    metric = main_metric(last)
     environments = [record["environment"] for _, record in group if record["environment"]]
-    told = [(e.get("date", ""), e.get("lora_lab", ""), e.get("hardware", ""), dtype_of(e) or "") for e in environments]
-    made = dict(zip(("date", "lora_lab", "hardware", "dtype"), Counter(told).most_common(1)[0][0], strict=True))
-    return Playground(group[0][1]["recipe"], metric, results, made)
-
-
-def is_lora(record: Mapping[str, Any]) -> bool:
-    """Whether a record is of a run of LoRA: others have no rank."""
-    return bool(record["recipe"]["method"]["name"] == "lora")
-
-
-def shared(recipe: Mapping[str, Any]) -> str:
-    """What recipes have in common whose runs may stand on one map."""
-    method = {name: value for name, value in recipe["method"].items() if name not in VARIED}
-    left_out = ("method", "lr", "seed", "validations")
-    rest = {name: value for name, value in recipe.items() if name not in left_out}
-    return json.dumps([method, rest], sort_keys=True)
+    told = Counter((e.get("date", ""), e.get("lora_lab", ""), e.get("hardware", ""), dtype_of(e)) for e in environments)
+    made = dict(zip(("date", "lora_lab", "hardware", "dtype"), told.most_common(1)[0][0], strict=True))
+    return Playground(group[0][1]["recipe"], metric, _unique(_results(group, metric)), made)
 
 
 def cell_of(recipe: Mapping[str, Any]) -> Cell:
@@ -199,294 +149,227 @@ def cell_of(recipe: Mapping[str, Any]) -> Cell:
     return Cell(",".join(method["targets"]), int(method["rank"]), float(method["alpha"]), float(recipe["lr"]))
 
 
-def _result(who: str, record: Mapping[str, Any], metric: str, width: int) -> Result:
-    recipe, checks = record["recipe"], record["history"]["validation"]
-    first, last = (checks[0], checks[-1]) if checks else ({}, {})
-    before = first.get("loss") if first.get("step") == 0 else None
-    learned = before is None or len(checks) < 2 or last["loss"] < before - LEARNED
-    points = [(int(one["step"]), float(one[metric])) for one in checks if one["step"]]
-    losses = [loss if loss is not None else math.nan for loss in record["history"]["loss"]]
-    own, dtype = thinned(losses, width), dtype_of(record["environment"])
-    return Result(cell_of(recipe), recipe["seed"], record["status"], learned, own, points, dtype, who)
+def _group(record: Mapping[str, Any]) -> str | None:
+    """Runs of one group belong on the same map; None for other methods than LoRA and for runs that were cut short."""
+    recipe = record["recipe"]
+    return _shared(recipe) if recipe["method"]["name"] == "lora" and record["status"] in ENDED else None
+
+
+def _shared(recipe: Mapping[str, Any]) -> str:
+    """The settings that all runs of a map share."""
+    method = {name: value for name, value in recipe["method"].items() if name not in ("rank", "alpha", "targets")}
+    rest = {name: value for name, value in recipe.items() if name not in ("method", "lr", "seed", "validations")}
+    return json.dumps([method, rest], sort_keys=True)
+
+
+def _results(records: Sequence[tuple[str, Mapping[str, Any]]], metric: str) -> list[Result]:
+    firsts = [record["history"]["loss"][0] for _, record in records if record["history"]["loss"]]
+    start, found = fmean(firsts or [0.0]), []
+    for who, record in records:
+        recipe, checks, losses = record["recipe"], record["history"]["validation"], record["history"]["loss"]
+        before = checks[0]["loss"] if checks and checks[0]["step"] == 0 else start  # not all are validated untrained
+        last = checks[-1] if checks and checks[-1]["step"] > 0 else None
+        learned = last is None or last["loss"] < before - LEARNED
+        value = last[metric] if last and record["status"] != "failed" else None
+        own = cell_of(recipe), recipe["seed"], record["status"], learned, curve(losses, recipe["steps"]), value
+        found.append(Result(*own, dtype_of(record["environment"]), who))
+    return found
+
+
+def _unique(results: Iterable[Result]) -> tuple[Result, ...]:
+    """The last result of each seed of a cell, for each student."""
+    return tuple({(one.who, one.cell, one.seed): one for one in results}.values())
 
 
 # ---- as one file
 
 
 def packed(playground: Playground) -> dict[str, Any]:
-    """As plain values that JSON holds in a few bytes a run; `unpacked` reads them back."""
-    cells = list(dict.fromkeys(one.cell for one in playground.results))
-    place = {cell: at for at, cell in enumerate(cells)}
-    steps = sorted({step for one in playground.results for step, _ in one.checks})
-    top = _top(playground.results)
-    high = max([1.0, *(value for one in playground.results for _, value in one.checks if math.isfinite(value))])
-    checks = np.full((len(playground.results), len(steps)), NO_CHECK, "<u2")
-    for row, one in zip(checks, playground.results, strict=True):
-        for step, value in one.checks:
-            if math.isfinite(value):
-                row[steps.index(step)] = round((NO_CHECK - 1) * max(0.0, value) / high)
-    dtypes = list(dict.fromkeys(one.dtype for one in playground.results))
-    runs = [
-        [place[one.cell], one.seed, one.status, int(one.learned), dtypes.index(one.dtype)] for one in playground.results
-    ]
-    losses = np.concatenate([quantized(one.losses, top) for one in playground.results])
+    """The playground as JSON values, with one byte per point of a curve and two per metric. Inverse: `unpacked`."""
+    results = playground.results
+    cells, dtypes = (list(dict.fromkeys(getattr(one, name) for one in results)) for name in ("cell", "dtype"))
+    runs = [[cells.index(o.cell), o.seed, o.status, int(o.learned), dtypes.index(o.dtype)] for o in results]
+    top, high = _top(results), max(one.value for one in results if one.value is not None)
+    values = [NO_VALUE if one.value is None else round((NO_VALUE - 1) * one.value / high) for one in results]
+    losses = b"".join(_quantized(one.losses, top) for one in results)
     return {
         "version": VERSION, "made": dict(playground.made), "recipe": dict(playground.recipe),
         "metric": playground.metric, "dtypes": dtypes, "cells": [list(cell) for cell in cells], "runs": runs,
-        "losses": {"top": top, "points": POINTS, "bytes": base64.b64encode(losses.tobytes()).decode()},
-        "checks": {"high": high, "steps": steps, "bytes": base64.b64encode(checks.tobytes()).decode()},
+        "losses": {"top": top, "bytes": base64.b64encode(losses).decode()},
+        "checks": {"high": high, "bytes": base64.b64encode(np.array(values, "<u2").tobytes()).decode()},
     }  # fmt: skip
 
 
 def unpacked(values: Mapping[str, Any]) -> Playground:
-    """The inverse of `packed`, as exact as its bytes. Raises: BadValue for another version."""
+    """The inverse of `packed`, up to rounding. Raises: BadValue for another version."""
     if values.get("version") != VERSION:
         raise BadValue(f"a playground of version {values.get('version')}; this lora_lab reads {VERSION}: update it")
-    cells = [Cell(*cell) for cell in values["cells"]]
-    kept, top, high = values["losses"], values["losses"]["top"], values["checks"]["high"]
-    losses = np.frombuffer(base64.b64decode(kept["bytes"]), np.uint8).reshape(-1, kept["points"])
-    steps = values["checks"]["steps"]
-    checks = np.frombuffer(base64.b64decode(values["checks"]["bytes"]), "<u2").reshape(len(losses), len(steps))
+    runs, top, high = values["runs"], values["losses"]["top"], values["checks"]["high"]
+    losses = np.frombuffer(base64.b64decode(values["losses"]["bytes"]), np.uint8).reshape(len(runs), -1)
+    checks = np.frombuffer(base64.b64decode(values["checks"]["bytes"]), "<u2").reshape(len(runs), -1)
     results = []
-    for (cell, seed, status, learned, dtype), own, seen in zip(values["runs"], losses, checks, strict=True):
-        curve = [top * float(point) / (NONE - 1) for point in own if point != NONE]
-        at = zip(steps, seen, strict=True)
-        points = [(step, high * float(point) / (NO_CHECK - 1)) for step, point in at if point != NO_CHECK]
-        results.append(Result(cells[cell], seed, status, bool(learned), curve, points, values["dtypes"][dtype]))
+    for (cell, seed, status, learned, dtype), points, row in zip(runs, losses, checks, strict=True):
+        loss = (top / (NONE - 1) * points[points != NONE]).tolist()
+        seen = row[row != NO_VALUE]  # some files have every validation of a run
+        value = high / (NO_VALUE - 1) * float(seen[-1]) if len(seen) and status != "failed" else None
+        own, trained = Cell(*values["cells"][cell]), values["dtypes"][dtype]
+        results.append(Result(own, seed, status, bool(learned), loss, value, trained))
     return Playground(values["recipe"], values["metric"], tuple(results), values["made"])
 
 
-def load(path: str | Path | None = None) -> Playground:
-    """A playground from its file; the one that ships where none is named."""
-    return unpacked(read_json(Path(path) if path else shipped(SHIPPED)))
+def load() -> Playground:
+    """The playground that ships."""
+    return unpacked(read_json(shipped(SHIPPED)))
 
 
-def quantized(losses: Sequence[float], top: float) -> np.ndarray:
-    """(POINTS,) uint8: 0 to 254 for a loss of 0 to `top`, which larger ones count as; 255 where there is none."""
+def _quantized(losses: Sequence[float], top: float) -> bytes:
+    """POINTS bytes: 0 to 254 for a loss from 0 to `top` and above, 255 for a missing point."""
     points = np.full(POINTS, NONE, np.uint8)
-    kept = np.nan_to_num(np.asarray(losses[:POINTS], float), nan=top, posinf=top)
-    points[: len(kept)] = np.round((NONE - 1) * kept.clip(0, top) / top)
-    return points
+    points[: len(losses)] = np.round((NONE - 1) * np.clip(losses, 0, top) / top)
+    return points.tobytes()
 
 
 def _top(results: Sequence[Result]) -> float:
-    """The largest loss that a curve shows: well above where runs begin."""
-    starts = [one.losses[0] for one in results if len(one.losses) and math.isfinite(one.losses[0])]
-    return float(f"{1.8 * max(starts, default=1.0):.3g}")
+    """The largest loss that a curve can show: well above the first ones."""
+    return float(f"{1.8 * max((one.losses[0] for one in results if one.losses), default=1.0):.3g}")
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
-
-
-# ---- what a map shows
+# ---- the map
 
 
 def shown(
     playground: Playground, *, ranks: Iterable[int] = (), alphas: Iterable[float] = (), rates: Iterable[float] = ()
 ) -> tuple[dict[str, Any], bytes]:
-    """What a panel draws: axes, cells with mean and interval, runs, lines; and the loss curves, a row of bytes a run.
+    """What `SweepPanel` draws: axes, cells with means and intervals, runs and lines; and POINTS bytes of loss per run.
 
-    ranks, alphas, rates   values of the axes beside those that were tried: their cells are untried
-    Shares are in per cent. Every number that needs statistics is computed here.
+    ranks, alphas, rates   more values for the axes; their cells are untried
+    Shares are in percent.
     """
-    up, results = playground.metric != "perplexity", playground.results
-    values = [None if one.value is None else factor(playground.metric) * one.value for one in results]
-    groups: dict[Cell, list[int]] = {}
+    results, up, steps = playground.results, playground.metric != "perplexity", playground.recipe["steps"]
+    sign, scale, top = 1 if up else -1, factor(playground.metric), _top(results)
+    runs: dict[Cell, list[int]] = {}
+    seeds: dict[Cell, dict[tuple[str, int], float]] = {}  # the metric of each run that has one
     for at, one in enumerate(results):
-        groups.setdefault(one.cell, []).append(at)
-    done = {cell: [v for v in (values[at] for at in own) if v is not None] for cell, own in groups.items()}
-    means = {cell: fmean(own) for cell, own in done.items() if own}
-    best = {targets: _best(means, done, groups, targets, up) for targets in dict.fromkeys(c.targets for c in groups)}
-    axis, names, top = _columns(list(groups), rates), list(groups), _top(results)
-    cells, states = [], _states(results, means, up)
-    for cell, own in groups.items():
-        first, several = best[cell.targets], len({states[at] for at in own}) > 1
-        behind = None if first in (None, cell) else _behind(results, values, groups[first], own, up)
-        told = {
-            **cell._asdict(),
-            "column": axis.column(cell.lr),
-            "runs": own,
-            **_interval(done[cell]),
-            "behind": behind,
-        }
-        if several:  # runs that collapsed and runs that did not: no interval of Student's describes both
-            told |= {"low": None, "high": None, "behind": behind and [behind[0], None, None]}
-        cells.append(told)
-    runs = [
-        {"seed": one.seed, "who": one.who, "value": _short(value), "state": state}
-        for one, value, state in zip(results, values, states, strict=True)
-    ]
+        runs.setdefault(one.cell, []).append(at)
+        own = seeds.setdefault(one.cell, {})
+        if one.value is not None:
+            own[one.who, one.seed] = scale * one.value
+    worth = {cell: sign * fmean(own.values()) for cell, own in seeds.items() if own}  # higher is better
+    start, wide, names = _columns(list(runs), list(rates))
+    targets = list(dict.fromkeys(cell.targets for cell in runs))
+    best = {}
+    for name in targets:  # among cells without a failed run and with enough seeds: one with few may be best by luck
+        whole = [cell for cell in worth if cell.targets == name and len(seeds[cell]) == len(runs[cell])]
+        most = max((len(seeds[cell]) for cell in whole), default=0)
+        if enough := [cell for cell in whole if 2 * len(seeds[cell]) > most]:
+            best[name] = max(enough, key=lambda cell: worth[cell])
+    rows = {cell[:3]: cell.lr for cell in sorted(worth, key=lambda cell: worth[cell])}  # the best comes last, and stays
+    told, states = [], []
+    for one in results:
+        state = "done" if one.learned else "collapsed" if one.cell.lr > rows.get(one.cell[:3], math.inf) else "flat"
+        states.append("failed" if one.status == "failed" else state)
+        value = seeds[one.cell].get((one.who, one.seed))
+        told.append({"seed": one.seed, "who": one.who, "value": _short(value), "state": states[-1]})
+    cells = []
+    for cell, own in seeds.items():
+        rival = seeds[best.get(cell.targets, cell)]
+        apart = [sign * (rival[key] - value) for key, value in own.items() if key in rival]
+        mean, low, high = map(_short, mean_interval(list(own.values())) if own else (None, None, None))
+        behind = [*map(_short, mean_interval(apart))] if apart and rival is not own else None
+        if len({states[at] for at in runs[cell]}) > 1:  # some collapsed: Student's interval does not fit
+            low, high, behind = None, None, behind and [behind[0], None, None]
+        said = {"mean": mean, "low": low, "high": high, "behind": behind, "runs": runs[cell]}
+        cells.append({**cell._asdict(), "column": _column(math.log2(cell.lr), start, wide), **said})
     halves = [cell["high"] - cell["mean"] for cell in cells if cell["high"] is not None]
     data = {
         "metric": playground.metric, "unit": "%" if playground.metric == "accuracy" else "", "up": up,
-        "steps": playground.recipe["steps"], "every": playground.every, "top": top, "points": POINTS,
-        "targets": list(best) or [",".join(playground.recipe["method"]["targets"])],
-        "ranks": sorted({*ranks, *(cell.rank for cell in groups)}),
-        "alphas": sorted({*map(float, alphas), *(cell.alpha for cell in groups)}),
-        "rates": axis.rates, "start": axis.start, "wide": axis.wide, "cells": cells, "runs": runs,
+        "steps": steps, "every": math.ceil(steps / POINTS), "top": top, "points": POINTS,
+        "targets": targets or [",".join(playground.recipe["method"]["targets"])],
+        "ranks": sorted({*ranks, *(cell.rank for cell in runs)}),
+        "alphas": sorted({*map(float, alphas), *(cell.alpha for cell in runs)}),
+        "rates": names, "start": start, "wide": wide, "cells": cells, "runs": told,
         "spread": _short(float(np.median(halves))) if halves else None,
-        "best": {targets: names.index(cell) for targets, cell in best.items() if cell is not None},
-        "lines": _lines(means, axis, up),
-        "moves": {targets: _moves(means, targets, up) for targets in best},
+        "best": {name: list(runs).index(cell) for name, cell in best.items()},
+        "lines": _lines(worth, start, wide), "moves": {name: _moves(worth, name) for name in targets},
         "about": _about(playground),
     }  # fmt: skip
-    return data, b"".join(quantized(one.losses, top).tobytes() for one in results)
+    return data, b"".join(_quantized(one.losses, top) for one in results)
 
 
-def _best(
-    means: Mapping[Cell, float],
-    done: Mapping[Cell, list[float]],
-    groups: Mapping[Cell, list[int]],
-    targets: str,
-    up: bool,
-) -> Cell | None:
-    """The best mean of the cells without a failed run and with enough seeds: that of few beside others' is luck."""
-    whole = [c for c in means if c.targets == targets and len(done[c]) == len(groups[c])]
-    most = max((len(done[c]) for c in whole), default=0)
-    fit = [c for c in whole if 2 * len(done[c]) > most]
-    return max(fit, key=lambda c: means[c] if up else -means[c], default=None)
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
 
 
-class _Axis(NamedTuple):
-    """Columns of the map: rates by the logarithm, `wide` octaves each, and the rate that a column is called by."""
+def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float]]:
+    """(start, wide, rates): columns of `wide` octaves, the middle of the first at 2^start, and a rate to name each.
 
-    phase: float  # octaves: where a middle of a column lies
-    wide: float
-    first: int = 0
-    rates: Sequence[float] = ()
-
-    def at(self, lr: float) -> float:
-        """Where a rate lies, in columns: 0 is the middle of the first."""
-        return (math.log2(lr) - self.phase) / self.wide - self.first
-
-    def column(self, lr: float) -> int:
-        return math.floor((math.log2(lr) - self.phase) / self.wide + 0.5) - self.first
-
-    @property
-    def start(self) -> float:
-        """The middle of the first column, in octaves."""
-        return self.phase + self.first * self.wide
-
-
-def _columns(cells: Sequence[Cell], more: Iterable[float]) -> _Axis:
-    """As wide as the rates of a row lie apart, or narrower, so that no two of a row share a column."""
-    rows: dict[Any, set[float]] = {}
-    for cell in cells:
-        rows.setdefault(cell[:3], set()).add(cell.lr)
-    own = sorted(set(more))
-    if own:
-        rows["given"] = set(own)
-    logs = [sorted(map(math.log2, rates)) for rates in rows.values()]
-    gaps = [right - left for row in logs for left, right in itertools.pairwise(row)]
-    wide = max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
-    axis = None
-    while axis is None:
-        every = [_Axis(wide * shift, wide) for shift in (0, 0.25, 0.5, 0.75)]
-        apart = [one for one in every if all(len({one.column(2**x) for x in row}) == len(row) for row in logs)]
-        off = {one.phase: sum(abs(one.at(cell.lr) - one.column(cell.lr)) for cell in cells) for one in apart}
-        axis = min(apart, key=lambda one: off[one.phase], default=None)
+    They are as wide as the rates of a row are apart, or narrower, so that no two rates of a row share one.
+    """
+    by_row = itertools.groupby(sorted(cells), key=lambda cell: cell[:3])
+    rows = [[math.log2(cell.lr) for cell in row] for _, row in by_row] + [sorted(map(math.log2, set(more)))]
+    gaps = [right - left for row in rows for left, right in itertools.pairwise(row)]
+    common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
+    start, wide = math.log2(common[0]), max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
+    while any(len({_column(octave, start, wide) for octave in row}) < len(row) for row in rows):
         wide /= 2
-    columns: dict[int, float] = {}
-    common = Counter([*(cell.lr for cell in cells), *own])
-    for rate, _ in sorted(common.items(), key=lambda one: one[1]):  # the most common comes last, and stays
-        columns[axis.column(rate)] = rate
-    first, last = min(columns, default=0), max(columns, default=0)
-    rates = [columns.get(at, float(f"{2 ** (axis.phase + at * axis.wide):.2g}")) for at in range(first, last + 1)]
-    return _Axis(axis.phase, axis.wide, first, rates)
+    names = {_column(math.log2(rate), start, wide): rate for rate in reversed(common)}  # the most common rate stays
+    first, last = min(names), max(names)
+    rates = [names.get(at, float(f"{2 ** (start + at * wide):.2g}")) for at in range(first, last + 1)]
+    return start + first * wide, wide, rates
 
 
-def _interval(values: Sequence[float]) -> dict[str, float | None]:
-    """The mean of a cell's seeds and its 95 % interval."""
-    if not values:
-        return {"mean": None, "low": None, "high": None}
-    mean, low, high = mean_interval(values)
-    return {"mean": _short(mean), "low": _short(low), "high": _short(high)}
+def _column(octave: float, start: float, wide: float) -> int:
+    return math.floor((octave - start) / wide + 0.5)
 
 
-def _behind(
-    results: Sequence[Result], values: Sequence[float | None], best: Sequence[int], own: Sequence[int], up: bool
-) -> list[float | None] | None:
-    """How far a cell is behind the best, with the 95 % interval over the seeds that both have."""
-    first, second = ({(results[at].who, results[at].seed): values[at] for at in side} for side in (best, own))
-    apart = [a - b for name, a in first.items() if a is not None and (b := second.get(name)) is not None]
-    return [_short(one) for one in mean_interval([one if up else -one for one in apart])] if apart else None
-
-
-def _states(results: Sequence[Result], means: Mapping[Cell, float], up: bool) -> list[str]:
-    """ "collapsed" where a run learned nothing at a rate above its row's best; below it the run is "flat"."""
-    rows: dict[Any, Cell] = {}
-    for cell, mean in means.items():
-        had = rows.get(cell[:3])
-        if had is None or (mean > means[had]) == up:
-            rows[cell[:3]] = cell
-    states = []
-    for one in results:
-        row = rows.get(one.cell[:3])
-        above = row is not None and one.cell.lr > row.lr
-        if one.status not in FINISHED:
-            states.append(one.status)
-        else:
-            states.append("done" if one.learned else "collapsed" if above else "flat")
-    return states
-
-
-def _lines(means: Mapping[Cell, float], axis: _Axis, up: bool) -> dict[str, dict[str, Any]]:
+def _lines(worth: Mapping[Cell, float], start: float, wide: float) -> dict[str, dict[str, Any]]:
     """For each part of the map, what is lost by following each family of lines instead of tuning every row.
 
     {"alpha": {"q,v|8": {"alone": {k, at, lost, worst, row}, ...}}}: at rank 8 the rate of row y is
     2^(start + wide * at) / y^k; `lost` is how far its mean, interpolated between the tried rates, is below the best of
     the row: the mean over rows with three rates or more, and `worst` the largest, in `row`.
     """
-    found: dict[str, dict[str, Any]] = {"rank": {}, "alpha": {}}
-    for down, families in FAMILIES.items():
+    found: dict[str, dict[str, Any]] = {view: {} for view in FAMILIES}
+    for view, families in FAMILIES.items():
         parts: dict[str, dict[float, list[tuple[float, float]]]] = {}
-        for cell, mean in means.items():
-            fixed, y = (cell.alpha, cell.rank) if down == "rank" else (cell.rank, cell.alpha)
-            rows = parts.setdefault(f"{cell.targets}|{fixed:g}", {})
-            rows.setdefault(y, []).append((axis.at(cell.lr), mean if up else -mean))
-        for name, rows in parts.items():
-            rows = {y: sorted(row) for y, row in rows.items() if len(row) >= 3}
+        for cell, mean in worth.items():
+            y, fixed = (cell.rank, cell.alpha) if view == "rank" else (cell.alpha, cell.rank)
+            at = (math.log2(cell.lr) - start) / wide
+            parts.setdefault(f"{cell.targets}|{fixed:g}", {}).setdefault(y, []).append((at, mean))
+        for name, part in parts.items():
+            rows = {y: np.array(sorted(row)) for y, row in part.items() if len(row) >= 3}
             if len(rows) >= 2:
-                found[down][name] = {
-                    family: _fitted(rows, k / axis.wide, axis) | {"k": k} for family, k in families.items()
-                }
+                found[view][name] = {family: {"k": k, **_fitted(rows, k / wide)} for family, k in families.items()}
     return found
 
 
-def _fitted(rows: Mapping[float, list[tuple[float, float]]], slope: float, axis: _Axis) -> dict[str, float]:
-    """The line of this slope, in columns for a doubling of y, that loses least."""
+def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
+    """The line of this slope, in columns for a doubling of y, that loses least; rows of (column, mean), (rates, 2)."""
     shifts = {y: slope * math.log2(y) for y in rows}
-    low = min(row[0][0] + shifts[y] for y, row in rows.items())
-    high = max(row[-1][0] + shifts[y] for y, row in rows.items())
+    low, high = (pick(row[end, 0] + shifts[y] for y, row in rows.items()) for pick, end in ((min, 0), (max, -1)))
     tried = np.arange(low, high + 0.02, 0.02)
-    lost = np.array([
-        max(mean for _, mean in row) - np.interp(tried - shifts[y], *np.array(row).T) for y, row in rows.items()
-    ])  # fmt: skip
+    lost = np.array([row[:, 1].max() - np.interp(tried - shifts[y], *row.T) for y, row in rows.items()])
     mean = lost.mean(0)
     flat = np.flatnonzero(mean <= mean.min() + 1e-9)
-    at = int(flat[len(flat) // 2])
-    worst = int(lost[:, at].argmax())
+    at = flat[len(flat) // 2]
+    worst = lost[:, at].argmax()
     found = {"at": tried[at], "lost": mean[at], "worst": lost[worst, at], "row": list(rows)[worst]}
     return {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
-def _moves(means: Mapping[Cell, float], targets: str, up: bool) -> dict[str, float]:
-    """By how much each knob moves the metric: the rate through the best cell; rank and alpha each at its best rate."""
-    own = {cell: mean for cell, mean in means.items() if cell.targets == targets}
+def _moves(worth: Mapping[Cell, float], targets: str) -> dict[str, float]:
+    """How far each knob moves the metric: the rate along one row, rank and alpha each at its best rate."""
     found: dict[str, float] = {}
-    for name, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
+    for knob, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
         parts: dict[Any, dict[Any, list[float]]] = {}
-        for cell, mean in own.items():
-            part = parts.setdefault(tuple(getattr(cell, other) for other in fixed), {})
-            part.setdefault(getattr(cell, name), []).append(mean)
-        tops = [
-            [max(row) if up else min(row) for row in part.values() if name == "lr" or len(row) >= 3]
-            for part in parts.values()
-        ]  # of the part with most rows, and of several that with the best one
-        best = max(tops, key=lambda row: (len(row), max(row) if up else -min(row)) if row else (0, 0.0), default=[])
-        if len(best) > 1:
-            found[name] = float(f"{max(best) - min(best):.3g}")
+        for cell, mean in worth.items():
+            if cell.targets == targets:
+                part = parts.setdefault(tuple(getattr(cell, name) for name in fixed), {})
+                part.setdefault(getattr(cell, knob), []).append(mean)
+        bests = [[max(row) for row in part.values() if knob == "lr" or len(row) >= 3] for part in parts.values()]
+        most = max(bests, key=lambda row: (len(row), max(row, default=0)), default=[])
+        if len(most) > 1:
+            found[knob] = float(f"{max(most) - min(most):.3g}")
     return found
 
 
@@ -495,35 +378,14 @@ def _about(playground: Playground) -> str:
     recipe, made, results = playground.recipe, playground.made, playground.results
     people = len({one.who for one in results} - {""})
     of = f" of {people} student{'s' * (people != 1)}" if people else ""
-    words = f"{len(results):,} runs{of}: {Path(str(recipe['model'])).name} on {Path(str(recipe['task'])).name}"
-    words += f", {recipe['steps']:,} steps at batch size {recipe['batch']:,}."
+    model, task = (Path(recipe[name]).name for name in ("model", "task"))
+    length = f"{recipe['steps']:,} steps at batch size {recipe['batch']:,}"
+    words = f"{len(results):,} runs{of}: {model} on {task}, {length}."
     if made:
-        on = f" on {made['hardware']}" if made.get("hardware") else ""
+        on = f" on {made['hardware']}" if made["hardware"] else ""
         words += f" Trained {made['date']} in {made['dtype']} with lora_lab {made['lora_lab']}{on}."
     if len({one.dtype for one in results} - {None}) > 1:
         from lora_lab.experiments.results import mixed_dtypes
 
         words += f" Careful: {mixed_dtypes(one.dtype for one in results)}."
     return words
-
-
-def main() -> None:
-    """Write the file that ships."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("stores", nargs="+", type=Path)
-    parser.add_argument("--ranks", default="", help="only these, such as 1,8,64")
-    parser.add_argument("--alphas", default="")
-    parser.add_argument("--out", type=Path, default=shipped(SHIPPED))
-    given = parser.parse_args()
-    playground = gathered(("", record) for store in given.stores for _, record in records(store))
-    if playground is None:
-        raise SystemExit(f"no finished run of LoRA in {', '.join(map(str, given.stores))}")
-    ranks, alphas = ([float(one) for one in filter(None, text.split(","))] for text in (given.ranks, given.alphas))
-    values = packed(playground.only(map(int, ranks), alphas))
-    content = json.dumps(values, separators=(",", ":"), allow_nan=False) + "\n"
-    write_atomically(given.out, content.encode())
-    print(f"{given.out}: {len(values['runs'])} runs, {len(content):,} bytes")
-
-
-if __name__ == "__main__":
-    main()

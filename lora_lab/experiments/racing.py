@@ -1,11 +1,11 @@
-"""One configuration is chosen from many, and those that lie behind stop early: `sweep(..., choose=True)`.
+"""A sweep that chooses one configuration and stops those that fall behind: `sweep(..., choose=True)`.
 
-    a seed of each -> from half-time on those behind stop -> the other seeds of the rest, in the same way
+    one seed of each -> from half-time on those behind stop -> the other seeds of the rest, in the same way
     -> the best mean on validation is chosen -> it and its rivals are scored on the test rows
 
-A configuration is a recipe whatever its seed; its seeds stay or go together. Runs of one seed see the same rows at each
-step, so their training losses are paired; and on rows not seen before, a training loss is a validation that costs
-nothing. Source: racing, Maron and Moore 1994 (not read here); numbers: tests/benchmarks/early_exit.py.
+A configuration is a recipe without its seed; its seeds stop together. Runs of one seed see the same rows at each step,
+so their training losses are paired, and on rows not seen before a training loss is a free validation. Source: racing,
+Maron and Moore 1994 (not read here); numbers: tests/benchmarks/early_exit.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -25,52 +25,44 @@ from lora_lab.training.metrics import goodness, main_metric
 from lora_lab.training.recipe import Recipe, describe, recipe_from
 from lora_lab.training.runs import FINISHED, Run, Store
 
-BEHIND = "behind"  # the status of a run that was stopped; in its environment so is called a run that led
-UNSCORED = "unscored"  # of one that was trained and validated, and whose test rows were not looked at
-WHOLE = (*FINISHED, UNSCORED)
+BEHIND = "behind"  # the status of a stopped run; in its environment, the hash of a run that led
+UNSCORED = "unscored"  # the status of a run that was trained and validated, but not scored on the test rows
 SCORING, VALIDATED = "scoring_seconds", "validation"  # in the environment; the file of `Lane.right`
-EVERY, WINDOW = 10, 25  # steps between two looks, and those whose losses are averaged
-GAP, WAY, LED, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, but for WAY: see `behind`
-MARGIN = 0.015  # which `Pair` asks for
-OWN = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # in what configurations may differ
+EVERY, WINDOW = 10, 25  # steps between two looks, and how many losses each averages
+GAP, WAY, LED, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, except WAY, see `behind`
+OWN = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # the settings in which configurations may differ
 BOUND, MEASURED = 0.35, {"model": "minilm", "task": "rt", "steps": 200, "batch": 8}
 EVIDENCE = "14 stored grids of MiniLM on rt, 200 steps of 8 rows: python -m tests.benchmarks.early_exit"
-Key = TypeVar("Key")
 
 
-def behind(curves: Mapping[Key, Sequence[Sequence[float]]], step: int, steps: int) -> dict[Key, Key]:
-    """Those that stop after this step, each with the one that leads; mostly nobody.
+def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: int) -> dict[Any, Any]:
+    """The configurations to stop after this step, each with the one that leads.
 
-    curves    the training losses of each configuration, (seeds, at least `step`), in nats, of the same seeds
-    From half-time on, every 10 steps, the mean of the last 25 losses is compared. Once the lowest has come LED below
-    the start (the first ten losses), those stop that lie above it by more than GAP and by more than the share WAY of
-    the way it has come, and those within FLAT of the start.
+    curves    training losses of each configuration, (seeds, at least `step`), in nats, all with the same seeds
+    From half-time on, every 10 steps, the means of the last 25 losses are compared. Once the lowest is LED below the
+    start (the first ten losses), a configuration stops if it is above the lowest by more than GAP and by more than the
+    share WAY of what the lowest has gained, or if it is within FLAT of the start.
     """
     if step % EVERY or not steps / 2 <= step < steps - 1 or not curves:
         return {}
     start = fmean(loss for own in curves.values() for one in own for loss in one[:10])
     now = {name: fmean(loss for one in own for loss in one[:step][-WINDOW:]) for name, own in curves.items()}
     leader = min(now, key=lambda name: now[name])
-    way = start - now[leader]
-    if way < LED:
+    gained = start - now[leader]
+    if gained < LED:
         return {}
-    gap = max(GAP, WAY * way)
-    return {name: leader for name, loss in now.items() if loss > min(now[leader] + gap, start - FLAT)}
-
-
-def configuration(recipe: Recipe) -> Recipe:
-    """The same for all seeds."""
-    return replace(recipe, seed=0)
+    limit = min(now[leader] + max(GAP, WAY * gained), start - FLAT)
+    return {name: leader for name, loss in now.items() if loss > limit}
 
 
 class Race:
-    """The runs of a sweep that chooses: which are to be made next, and which of those at work stop.
+    """Which runs of a sweep that chooses train next, and which of those that train stop.
 
-    Raises: BadValue for recipes of unlike rows or length, those with other seeds than the rest, and without validation.
+    Raises: BadValue if the recipes differ in model, task or length, in their seeds, or have no validation.
     """
 
     def __init__(self, recipes: Sequence[Recipe]) -> None:
-        self.steps, self.recipes = recipes[0].steps, {recipe: configuration(recipe) for recipe in recipes}
+        self.steps, self.recipes = recipes[0].steps, {recipe: replace(recipe, seed=0) for recipe in recipes}
         self.seeds = list(dict.fromkeys(recipe.seed for recipe in recipes))
         self.configurations = list(dict.fromkeys(self.recipes.values()))
         shared = [{k: v for k, v in one.settings().items() if k not in OWN} for one in self.configurations]
@@ -81,13 +73,13 @@ class Race:
         if not recipes[0].validations:
             raise BadValue("choose goes by validation: give validations=1 or more, not 0")
         self.losses: dict[Recipe, list[float]] = {}
-        self.out: dict[Recipe, str] = {}  # configurations that lie behind, and a run of the one that led
+        self.out: dict[Recipe, str] = {}  # configurations that are behind, and the hash of a run that led
         self.failed: set[Recipe] = set()
-        self.racing: list[int] = []
+        self.racing: list[int] = []  # the seeds of this stage
         self.pauses = False
 
     def note(self, run: Run) -> None:
-        """A run that has ended."""
+        """Take a run that has ended into account."""
         own, self.losses[run.recipe] = self.recipes[run.recipe], run.history["loss"]
         if run.status == BEHIND:
             self.out[own] = run.environment[BEHIND]
@@ -95,20 +87,19 @@ class Race:
             self.failed.add(own)
 
     def stages(self) -> Iterator[list[Recipe]]:
-        """The runs to be made, one list after the other; those of a list that have ended are in the next one again.
+        """The runs to train, one list after the other; a list repeats runs of the one before that have ended.
 
-        Where a list takes several packs, `pauses` stands: each stops at half-time, and what is left of all of them is
-        laid together for the other half, which is the next list.
+        If a list takes several packs, they pause at half-time (`pauses`), and the next list lays what is left of all of
+        them together.
         """
         for seeds in self.seeds[:1], self.seeds[1:]:
-            over = {*self.out, *self.failed}
+            self.racing, over = seeds, {*self.out, *self.failed}
             stage = [one for one, own in self.recipes.items() if one.seed in seeds and own not in over]
             for self.pauses in (True, False):
-                self.racing = seeds
                 yield stage
 
     def judge(self, lanes: Sequence[Lane], step: int) -> None:
-        """End the lanes of configurations that lie behind, be it behind those of other packs; or pause at half-time."""
+        """End the lanes of configurations that are behind, also behind those of other packs; or pause at half-time."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {lane.recipe: [seen.loss for seen in lane.history.progress] for lane in lanes}
@@ -124,124 +115,102 @@ class Race:
                 lane.end("stopped")
 
     def choice(self, store: Store, runs: Collection[Run]) -> Choice:
-        """What these runs, all that were made, say: the best mean on validation, and its rivals."""
+        """The configuration with the best mean on validation, and its rivals, from all runs that were made."""
         found: dict[Recipe, list[Run]] = {own: [] for own in self.configurations}
-        for run in runs:
+        for run in sorted(runs, key=lambda run: run.recipe.seed):
             found[self.recipes[run.recipe]].append(run)
-        whole = [own for own in found.values() if sum(run.status in WHOLE for run in own) == len(self.seeds)]
-        paired = (sorted(own, key=lambda run: run.recipe.seed) for own in whole)
-        placed = sorted((Placed(tuple(own)) for own in paired), key=lambda one: one.goodness, reverse=True)
-        ended = {own: [run for run in all_ if run.status == BEHIND] for own, all_ in found.items()}
-        stopped = tuple(
+        ended = (*FINISHED, UNSCORED)
+        whole = [own for own in found.values() if sum(run.status in ended for run in own) == len(self.seeds)]
+        placed = _with_rivals(store, sorted(whole, key=_goodness, reverse=True))
+        stopped = [
             {"recipe": _settings(own), "step": max(len(run.history["loss"]) for run in cut)}
             | {"seeds": [run.recipe.seed for run in cut], "behind": self.out[own]}
-            for own, cut in ended.items()
-            if cut
-        )
-        return Choice(tuple(placed[:1] + rivals(store, placed)), stopped, self._saved(runs))
-
-    def _saved(self, runs: Collection[Run]) -> dict[str, Any]:
-        """Against training every run to the end and scoring each; the seconds at what these runs took."""
+            for own, made in found.items()
+            if (cut := [run for run in made if run.status == BEHIND])
+        ]
         every, taken = len(self.recipes), sum(len(run.history["loss"]) for run in runs)
-        cut = sum(self.steps - len(run.history["loss"]) for run in runs if run.status == BEHIND)
-        steps, tests = cut + self.steps * (every - len(runs)), every - sum(bool(run.metrics) for run in runs)
+        spared = sum(self.steps - len(run.history["loss"]) for run in runs if run.status == BEHIND)
+        steps, tests = spared + self.steps * (every - len(runs)), every - sum(bool(run.metrics) for run in runs)
         scoring = [run.environment[SCORING] for run in runs if SCORING in run.environment]
         seconds = steps * (sum(run.seconds for run in runs) - sum(scoring)) / max(taken, 1)
-        seconds += tests * (fmean(scoring) if scoring else 0.0)
-        return {"steps": steps, "of_steps": every * self.steps, "tests": tests, "of_tests": every, "seconds": seconds}
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A configuration that was trained to the end with every seed."""
-
-    runs: tuple[Run, ...]
-
-    @property
-    def metric(self) -> str:
-        """What it is chosen by."""
-        return main_metric(_validation(self.runs[0]))
-
-    @property
-    def goodness(self) -> tuple[float, float]:
-        """The mean on validation over seeds, higher is better; of equals the lower loss."""
-        last = [_validation(run) for run in self.runs]
-        return fmean(map(goodness, last)), -fmean(one["loss"] for one in last)
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings without a seed, its runs, and means over seeds; no test where that was not scored."""
-        means = {"validation": fmean(_validation(run)[self.metric] for run in self.runs)}
-        if all(run.metrics for run in self.runs):
-            means["test"] = fmean(run.metrics[self.metric] for run in self.runs)
-        seeds = {"seeds": [run.recipe.seed for run in self.runs], "runs": [run.recipe.hash for run in self.runs]}
-        return {"recipe": _settings(self.runs[0].recipe), "metric": self.metric, **means, **seeds}
-
-    def __str__(self) -> str:
-        told = self.to_json()
-        means = ", ".join(
-            f"{said(told[name], self.metric)} on {name}" for name in ("validation", "test") if name in told
-        )
-        return f"{_words(self.runs[0].recipe)}: {self.metric} {means}"
+        seconds += tests * fmean(scoring or [0.0])
+        saved = {"steps": steps, "of_steps": every * self.steps, "tests": tests, "of_tests": every, "seconds": seconds}
+        return Choice(placed, stopped, saved)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a sweep chose: the configuration and its rivals, which validation cannot tell from it, best first."""
+    """The outcome of a sweep that chooses.
 
-    placed: tuple[Placed, ...]
-    stopped: tuple[dict[str, Any], ...]  # recipe, step, seeds, and in `behind` a run of the configuration that led
+    placed    the runs of the chosen configuration, then of each rival
+    stopped   [{recipe, step, seeds, behind}]; `behind` is the hash of a run that led
+    saved     {steps, of_steps, tests, of_tests, seconds}, against training and scoring every run; seconds are estimated
+    """
+
+    placed: list[list[Run]]
+    stopped: list[dict[str, Any]]
     saved: dict[str, Any]
 
     @property
     def runs(self) -> list[Run]:
-        """Those that are scored on the test rows."""
-        return [run for one in self.placed for run in one.runs]
-
-    def regret_bound(self) -> dict[str, Any]:
-        """How much a sweep of all runs to the end may be better on test, in points; None where nothing was measured."""
-        within = bool(self.placed) and all(getattr(self.runs[0].recipe, k) == v for k, v in MEASURED.items())
-        points = BOUND if within and self.placed[0].metric == "accuracy" else None
-        return {"points": points, "level": 0.95, "from": EVIDENCE}
+        """The runs to score on the test rows."""
+        return [run for own in self.placed for run in own]
 
     def to_json(self) -> dict[str, Any]:
-        """As `lora-lab sweep --choose --json` prints it beside the runs."""
-        placed = [one.to_json() for one in self.placed]
-        told = {"chosen": placed[0] if placed else None, "rivals": placed[1:], "stopped": list(self.stopped)}
-        return {**told, "saved": self.saved, "regret_bound": self.regret_bound()}
+        """What `lora-lab sweep --choose --json` adds to a sweep's, see docs/sweeps.md."""
+        told: list[dict[str, Any]] = []
+        for own in self.placed:
+            last = [run.history["validation"][-1] for run in own]
+            metric = main_metric(last[0])
+            means = {"validation": fmean(one[metric] for one in last)}
+            if all(run.metrics for run in own):
+                means["test"] = fmean(run.metrics[metric] for run in own)
+            ran = {"seeds": [run.recipe.seed for run in own], "runs": [run.recipe.hash for run in own]}
+            told.append({"recipe": _settings(own[0].recipe), "metric": metric, **means, **ran})
+        measured = told and told[0]["metric"] == "accuracy" and MEASURED.items() <= told[0]["recipe"].items()
+        bound = {"points": BOUND if measured else None, "level": 0.95, "from": EVIDENCE}
+        found = {"chosen": told[0] if told else None, "rivals": told[1:], "stopped": self.stopped}
+        return {**found, "saved": self.saved, "regret_bound": bound}
 
     def __str__(self) -> str:
-        lines = [f"{'rival ' if n else 'chosen'}  {one}" for n, one in enumerate(self.placed)] or ["chosen  none"]
-        for one in self.stopped:
-            lines.append(f"stopped at step {one['step']}: {_words(recipe_from(one['recipe']))}")
-        bound, saved = self.regret_bound(), self.saved
-        lines.append("saved   {steps:,} of {of_steps:,} steps, {tests} of {of_tests} test scores".format(**saved))
-        lines[-1] += f"; about {saved['seconds']:.0f} s"
-        at_most = "not known here" if bound["points"] is None else f"at most {bound['points']} points"
-        return "\n".join([*lines, f"regret  {at_most}: {bound['from']}"])
+        told, lines = self.to_json(), []
+        for role, one in [("chosen", told["chosen"]), *(("rival ", one) for one in told["rivals"])]:
+            names = [name for name in ("validation", "test") if name in (one or ())]
+            means = ", ".join(f"{said(one[name], one['metric'])} on {name}" for name in names)
+            lines.append(f"{role}  {_words(one)}: {one['metric']} {means}" if one else f"{role}  none")
+        lines += [f"stopped at step {one['step']}: {_words(one)}" for one in self.stopped]
+        saved = "{steps:,} of {of_steps:,} steps, {tests} of {of_tests} test scores; about {seconds:.0f} s"
+        points = told["regret_bound"]["points"]
+        at_most = "not known here" if points is None else f"at most {points} points"
+        return "\n".join([*lines, f"saved   {saved.format(**self.saved)}", f"regret  {at_most}: {EVIDENCE}"])
 
 
-def rivals(store: Store, placed: Sequence[Placed]) -> list[Placed]:
-    """Those that the validation rows do not tell from the first: paired over seeds and rows, Holm over all.
+def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
+    """The first configuration and those that validation does not tell from it: paired over seeds and rows, Holm's.
 
-    Also those whose validation rows were not kept, and all where labels are numbers, of which no row has a score.
+    If validation rows were not kept, or labels are numbers and no row has a score, nothing is told apart.
     """
-    first, *others = [[store.rows(run.recipe, VALIDATED) for run in one.runs] for one in placed] or [[]]
-    p = [1.0 if any(row is None for row in own + first) else _p_worse(own, first) for own in others]
-    return [one for one, told in zip(placed[1:], holm(p) >= LEVEL, strict=True) if told]
+    rows = [[store.rows(run.recipe, VALIDATED) for run in own] for own in placed]
+    p_values = []
+    for own in rows[1:]:
+        p_values.append(1.0)
+        if not any(row is None for row in own + rows[0]):
+            a, b = (np.array(side, dtype=float) for side in (own, rows[0]))
+            pair = Pair(a, b, margin=0.015)
+            p_values[-1] = pair.p_difference() if pair.difference < 0 else 1.0
+    return placed[:1] + [own for own, p in zip(placed[1:], holm(p_values), strict=True) if p >= LEVEL]
 
 
-def _p_worse(own: Sequence[Any], first: Sequence[Any]) -> float:
-    pair = Pair(np.stack(own).astype(float), np.stack(first).astype(float), MARGIN)
-    return pair.p_difference() if pair.difference < 0 else 1.0
-
-
-def _validation(run: Run) -> dict[str, float]:
-    return run.history["validation"][-1]
+def _goodness(runs: Sequence[Run]) -> tuple[float, float]:
+    """The mean on validation over seeds, higher is better; of equals, the lower loss."""
+    last = [run.history["validation"][-1] for run in runs]
+    return fmean(map(goodness, last)), -fmean(one["loss"] for one in last)
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in recipe.settings().items() if name != "seed"}
 
 
-def _words(recipe: Recipe) -> str:
+def _words(told: Mapping[str, Any]) -> str:
+    recipe = recipe_from(told["recipe"])
     return f"{describe(recipe.method)}, lr {recipe.lr:g}"

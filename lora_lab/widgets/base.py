@@ -1,7 +1,7 @@
-"""What every panel drawn by the browser is: an anywidget whose traits are the data and whose ES module does the rest.
+"""Panels drawn by the browser: anywidgets whose traits are the data and whose ES module does the rest.
 
-A panel is one Python class and one file in `js/`. That file imports what it shares with others; here all of them are
-joined into one module, because a widget's module can import nothing. `docs/panels.md` has the rules of their design.
+A panel is one Python class and one file in `js/`. A widget's module cannot import other files, so the file is joined
+with those that it imports into one module. `docs/panels.md` has the design rules.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ img {{ max-width: 100%; }}
 
 @cache
 def module(file: str) -> str:
-    """One ES module of a file in `js/` and all that it imports, each file once and before those that need it."""
+    """A file in `js/` and all that it imports as one ES module: each file once, before those that import it."""
     parts: dict[str, str] = {}
 
     def add(name: str) -> None:
@@ -53,7 +53,7 @@ def module(file: str) -> str:
 
 
 def classic(file: str, name: str) -> str:
-    """The same as a classic script, which a page opened as a file may run: `labPanels[name]` for `js/host.js`."""
+    """`module` as a classic script, which a page opened as a file can run: `labPanels[name]` for `js/host.js`."""
     text = re.sub("^export default ", f"globalThis.labPanels.{name} = ", module(file), flags=re.M)
     return f"(() => {{\n{text}}})();\n"
 
@@ -61,7 +61,7 @@ def classic(file: str, name: str) -> str:
 class Panel(anywidget.AnyWidget):
     """A panel drawn by the browser. Subclasses name their file: `class LoRAPanel(Panel, file="lora_panel.js")`.
 
-    Traits tagged `sync=True` go to the browser, and to a page without a kernel; so they hold JSON or bytes.
+    Traits tagged `sync=True` are sent to the browser and to pages without a kernel, so they must be JSON or bytes.
     """
 
     file: ClassVar[str] = ""
@@ -72,11 +72,11 @@ class Panel(anywidget.AnyWidget):
         super().__init_subclass__(**kwargs)
 
     def describe(self) -> str:
-        """The panel in plain words: what a notebook says that is read and not run."""
+        """The panel in plain words, for notebooks that are read without being run."""
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """The panel's own traits as JSON; bytes as {"b64": ...}."""
+        """The panel's own traits as JSON, with bytes as {"b64": ...}."""
         inherited = anywidget.AnyWidget.class_traits()
         own = [name for name in self.class_traits(sync=True) if name not in inherited and not name.startswith("_")]
         values = {name: getattr(self, name) for name in sorted(own)}
@@ -86,12 +86,12 @@ class Panel(anywidget.AnyWidget):
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """All that a page needs to show the panel as it is now: {panel, file, words, state}."""
+        """What a page needs to show the panel as it is now: {panel, file, words, state}."""
         name = next(cls.__name__ for cls in type(self).__mro__ if "file" in vars(cls) and cls.__module__ != "anywidget")
         return {"panel": name, "file": self.file, "words": self.describe(), "state": self.state()}
 
     def save(self, path: str | Path) -> Path:
-        """Write a page that shows the panel without a kernel or a network. Returns its path."""
+        """Write a page that shows the panel without a kernel or network, and return its path."""
         path = Path(path)
         path.write_text(page(self.snapshot()), encoding="utf-8")
         return path
@@ -100,32 +100,32 @@ class Panel(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         data = {**data, "text/plain": self.describe()}
-        if headless():  # `make notebooks` takes a picture of it, and the site shows it; on one line of the file
+        if headless():  # for the still of `make notebooks` and for the site; one line of the file
             data[MIME] = json.dumps(self.snapshot(), separators=(",", ":"))
         return data, metadata
 
 
 def place(snapshot: dict[str, Any], picture: str = "") -> str:
-    """Where a page shows a panel, as markup; the source of a picture stands there until it does."""
+    """The markup for a panel on a page; `picture` is the source of an image to show until it is drawn."""
     state = json.dumps(snapshot["state"], separators=(",", ":")).replace("</", "<\\/")
     still = f'<img src="{html.escape(picture)}" alt="{html.escape(snapshot["words"])}">' if picture else ""
     return f'<div data-panel="{snapshot["panel"]}"><script type="application/json">{state}</script>{still}</div>'
 
 
 def scripts(snapshots: list[dict[str, Any]]) -> str:
-    """What a page with these panels has to run once: the host, and each panel's module as a classic script."""
+    """The scripts of a page with these panels: the host, and each panel's module as a classic script."""
     files = {one["panel"]: one["file"] for one in snapshots}
     host = (JS / "host.js").read_text(encoding="utf-8")
     return "\n".join([host, *(classic(file, name) for name, file in files.items())])
 
 
 def data_script(name: str, value: Any) -> str:
-    """A large value in a script of its own: a trait that is {"data": name, "src": file} is read from it when needed."""
+    """A script that holds a large value; a trait {"data": name, "src": file} is read from it when needed."""
     return f"labHost.data({json.dumps(name)}, {json.dumps(value, separators=(',', ':'))});\n"
 
 
 def page(*snapshots: dict[str, Any], title: str = "lora_lab", dark: bool = False) -> str:
-    """A page of its own with these panels, which asks nothing of anybody: it works from `file://`."""
+    """A page with these panels that makes no requests, so it works from `file://`."""
     paper, ink, scheme = ("#111", "#e6e6e6", "dark") if dark else ("#fff", "#1a1a1a", "light")
     places = "\n".join(place(one) for one in snapshots)
     run = scripts(list(snapshots)).replace("</script", "<\\/script")

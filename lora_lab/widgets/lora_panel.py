@@ -24,7 +24,7 @@ from lora_lab.widgets.base import Panel
 VIEWS = ("size", "model", "start", "steps", "merge", "swap")
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ALL_LINEAR = "all-linear"
-FIRST = "llama-3-8b"  # the model that is shown where none was chosen
+FIRST = "llama-3-8b"  # the model of the view "model" by default
 ZOO_LAYERS = Path(__file__).with_name("zoo_layers.json")
 GROUPS = {
     "q": "attention", "k": "attention", "v": "attention", "o": "attention", "gate": "feed-forward",
@@ -35,12 +35,12 @@ GROUPS = {
 class LoRAPanel(Panel, file="lora_panel.js"):
     """What LoRA adds to one layer and to a whole model, to scale, and how it computes.
 
-    view     what is shown first: "size", "model", "start", "steps", "merge" or "swap"
-    views    those that a reader may go to
+    view     the first view: "size", "model", "start", "steps", "merge" or "swap"
+    views    the views that the reader can choose
     model    a name of the zoo, a folder, a config, or a model of your own; "" for a square layer of width `d`
     layer    which of its layers: "q", "down", "q of q+k+v", ...
     rank, targets    as `LoRA` takes them; a target is a role or all-linear
-    models   the names that the menu offers: the whole zoo unless given
+    models   the models in the menu; by default the whole zoo
     Raises: BadValue for an unknown view or an impossible rank; NotFound for an unknown model, layer or target.
     """
 
@@ -77,11 +77,11 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         if not 1 <= rank <= min(m, n):
             raise BadValue(f"rank must be 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
         if view == "model":
-            self.counted()  # an unknown target is loud here
+            self.counted()  # raises for an unknown target
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(outputs, inputs) of the one layer that is shown. Raises: NotFound for a layer that the model lacks."""
+        """(outputs, inputs) of the layer on display. Raises: NotFound for a layer that the model does not have."""
         if not self.model:
             return self.d, self.d
         layers: dict[str, tuple[int, int]] = {}
@@ -100,10 +100,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         return self.model or (FIRST if FIRST in self.models else next(iter(self.models)))
 
     def counted(self) -> ParameterCount:
-        """What `params` counts for the model, rank and targets that are chosen; the panel shows the same numbers.
-
-        Raises: as `LoRA` and `params`, where no adapter of that rank fits or a target matches nothing.
-        """
+        """`params` for the chosen model, rank and targets, which the panel shows. Raises: as `LoRA` and `params`."""
         first = next(iter(self.models))
         model = self._own if self._own is not None and self.model == first else self._shown
         return params(model, LoRA(rank=self.rank, targets=tuple(self.targets)))
@@ -136,11 +133,11 @@ def zoo_layers() -> dict[str, list[dict[str, Any]]]:
 
 
 def layers_of(model: Any) -> list[dict[str, Any]]:
-    """A model's kinds of modules as plain values: label, group, in, out, count, numbers, and what LoRA may train there.
+    """A row for each kind of module, from `params`: label, group, in, out, count, numbers, trains and slices.
 
-    trains   {target: numbers at rank 1 in all `count` of them} for each role and all-linear that matches
-    slices   {role: outputs} of a fused layer whose order is known
-    What no rank fits (norms) is one row, "the rest". All of it comes from `params`.
+    trains   {target: parameters that LoRA of rank 1 trains in all `count` of them} for each target that matches
+    slices   {role: outputs} of a fused layer, if their order is known
+    Modules that LoRA cannot adapt (norms) are one row, "the rest".
     """
     architecture = architecture_of(model)
     rows = {row.name: row for row in params(architecture, LoRA(rank=1, targets=(ALL_LINEAR,))).modules if row.full}
@@ -151,7 +148,7 @@ def layers_of(model: Any) -> list[dict[str, Any]]:
             continue
         try:
             found = params(architecture, LoRA(rank=1, targets=(role,))).modules
-        except NotFound:  # in a fused layer whose order is not known
+        except NotFound:  # part of a fused layer with an unknown order
             continue
         for row in found:
             name, _, sliced = row.name.partition("[")
@@ -173,7 +170,7 @@ def layers_of(model: Any) -> list[dict[str, Any]]:
 
 
 def _group(row: Row) -> str:
-    """The part of the model that a kind of module stands with on the map."""
+    """The part of the model that a kind of module belongs to on the map."""
     if ".experts." in row.name:
         return "experts"
     named = GROUPS.get(row.role.split("+")[0])
@@ -181,7 +178,7 @@ def _group(row: Row) -> str:
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
-    """What each row is called: its role and, where several share it, the parts of the path that tell them apart.
+    """Names for the rows: the role and, if several share it, the parts of the path that tell them apart.
 
     "self_attn.q_proj" -> "q"; "mlp.shared_experts.gate_proj" -> "gate shared_experts"; without a role its own name.
     """
@@ -199,7 +196,7 @@ def _labels(rows: Sequence[Row]) -> list[str]:
 
 
 def write_zoo() -> None:
-    """Write `zoo_layers.json` anew: the layers of every model of the zoo."""
+    """Write `zoo_layers.json`, the layers of every model of the zoo."""
     lines = [f"{json.dumps(name)}: {json.dumps(layers_of(name), separators=(',', ':'))}" for name in zoo_names()]
     ZOO_LAYERS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 

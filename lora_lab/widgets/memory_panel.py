@@ -1,4 +1,4 @@
-"""The film of a training step: what is in memory at each moment, method beside method, against real cards.
+"""The film of a training step: what is in memory at each moment, for several methods, compared with real cards.
 
 The browser evaluates polynomials in batch, length and rank (`js/memory_panel.js`), so every slider answers at once.
 Films of some models ship in `films.json`, written by `python docs/films.py`; opening them imports no torch.
@@ -33,9 +33,10 @@ from lora_lab.widgets.base import Panel
 FILMS = Path(__file__).with_name("films.json")
 SHIPPED = ("llama-3-8b", "smollm2", "minilm")
 HERE = ("smollm2", "minilm")  # small enough for a real step on a laptop
-CARDS = {"cuda": "RTX 4090", "cpu": "16 GB laptop, CPU"}  # where none was named
-TOKENS = 2048  # of a real step; more takes a laptop's CPU minutes
-ROOM = 1.25  # what a process takes above its tensors on a CPU: 15 to 21 % was seen
+CARDS = {"cuda": "RTX 4090", "cpu": "16 GB laptop, CPU"}  # by default
+CONDITIONS = ("checkpointing", "quantised", "dtype", "device")  # fields of `Setup` that a film depends on
+TOKENS = 2048  # of a real step; more would take minutes on a laptop's CPU
+ROOM = 1.25  # memory of a process over that of its tensors, on a CPU: 15 to 21 % more was measured
 METHODS: dict[str, Any] = {
     "full": FullFineTuning(),
     "LoRA q, v": LoRA(rank=8, targets=("q", "v")),
@@ -46,15 +47,15 @@ METHODS: dict[str, Any] = {
 
 
 class MemoryPanel(Panel, file="memory_panel.js"):
-    """A training step as stacked areas over its moments, for each method, and where the peak falls and why.
+    """A training step as stacked areas over its moments, for each method, with the peak and what causes it.
 
     model     a name of the zoo, a folder, a config, or a model of your own
-    method    a name of METHODS, or any method; a model without films that ship is shown with this one
-    batch, seq, rank, optimizer, checkpointing    where the controls start
-    card      a card's name, such as "T4"; by default an RTX 4090, or a laptop for models that train on one
-    models    the names that the menu offers beside `model`: those that ship unless given
-    conditions    more fields of `Setup` (dtype, device, ...); with any of them the film is made, not looked up
-    What does not ship is traced, with a progress bar, and kept for the next time.
+    method    a name in METHODS, or any method
+    batch, seq, rank, optimizer, checkpointing    the initial values of the controls
+    card      such as "T4"; by default an RTX 4090, or a laptop for models that train on one
+    models    the models in the menu beside `model`; by default those with films that ship
+    conditions    more fields of `Setup`, such as dtype or device
+    A film that does not ship is traced, with a progress bar, and cached. It has the given method only.
     Raises: as `memory`; BadValue for an unknown name of a method.
     """
 
@@ -69,9 +70,9 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     card = T.Unicode().tag(sync=True)
     cards: T.List[list[Any]] = T.List().tag(sync=True)  # [name, bytes for tensors, device], rising
     measurable = T.List(T.Unicode()).tag(sync=True)
-    asked = T.Int(0).tag(sync=True)  # how often a real step was asked for
-    standing = T.Unicode().tag(sync=True)  # of the measuring
-    measured = T.Dict().tag(sync=True)  # a real step's film and what it was of
+    asked = T.Int(0).tag(sync=True)  # how many times a real step was requested
+    standing = T.Unicode().tag(sync=True)  # the progress of the measurement, or why it failed
+    measured = T.Dict().tag(sync=True)  # the film of a real step, and its settings
 
     def __init__(
         self, model: Any = "llama-3-8b", method: Any = "LoRA q, v", *, batch: int = 1, seq: int = 512, rank: int = 8,
@@ -93,7 +94,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         elif name not in films:
             films = {name: shipped()[name], **films}
         else:
-            setup_of(model, named, **step)  # what cannot be is loud here
+            setup_of(model, named, **step)  # raises for an impossible setting
         device = films[name][0]["device"]
         chosen = gpus.card(card or CARDS[device])
         if chosen.device != device:
@@ -109,15 +110,15 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         self.observe(lambda _: self.measure(), "asked")
 
     def shown(self) -> dict[str, Any]:
-        """The film that is shown."""
+        """The film on display."""
         own = [one for one in self.films[self.model] if one["method"] == self.method]
         found: dict[str, Any] = next((one for one in own if one["checkpointing"] == self.checkpointing), own[0])
         return found
 
     @property
     def setup(self) -> Setup:
-        """The step that is shown."""
-        kept = {field: self.shown()[field] for field in ("checkpointing", "quantised", "dtype", "device")}
+        """The step on display."""
+        kept = {name: self.shown()[name] for name in CONDITIONS}
         return Setup(batch=self.batch, seq=self.seq, optimizer=self.optimizer, **kept)
 
     def describe(self) -> str:
@@ -135,10 +136,10 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     # ---- a real step
 
     def measure(self) -> None:
-        """Take the step that is shown on this machine's CPU: in a thread, or at once where nobody watches."""
+        """Take this step on the CPU, in a thread; with LORA_LAB_HEADLESS=1, before returning."""
         if self._measuring and self._measuring.is_alive():
             return
-        self.standing = "measuring: the model is built, two steps are taken, the second one counts"
+        self.standing = "measuring: the model is built and takes two steps; the second one counts"
         self._measuring = threading.Thread(target=self._measure, name="lora-lab-measure", daemon=True)
         self._measuring.start()
         if headless():
@@ -148,13 +149,12 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         try:
             self.measured = self._measured()
             self.standing = ""
-        except Exception as error:  # a thread's exception would vanish unseen
+        except Exception as error:  # nobody would see an exception in a thread
             self.standing = f"not measured: {error}"
 
     def _measured(self) -> dict[str, Any]:
-        """Raises: BadValue for a step that takes a student too much patience or this machine too much memory."""
+        """Raises: BadValue for a step that would take minutes, or more memory than is free."""
         shown, setup, rank = self.shown(), self.setup, self.rank
-        what = {"model": self.model, "method": self.method, "rank": rank, "batch": setup.batch, "seq": setup.seq}
         if setup.tokens > TOKENS:
             raise BadValue(f"a real step of {setup.tokens:,} tokens takes minutes: lower it to {TOKENS:,}")
         wanted = ROOM * max(sum(moment.bytes.values()) for moment in film.moments(shown, rank, setup))
@@ -164,14 +164,13 @@ class MemoryPanel(Panel, file="memory_panel.js"):
 
         method = METHODS[self.method]
         method = LoRA(rank=rank, targets=method.targets) if shown["ranked"] else method
-        conditions = {name: shown[name] for name in ("checkpointing", "quantised", "dtype", "device")}
-        taken = measure(self.model, method, batch=setup.batch, seq=setup.seq, optimizer=setup.optimizer, **conditions)
-        return what | {
-            "optimizer": setup.optimizer,
-            "checkpointing": shown["checkpointing"],
+        step: dict[str, Any] = {"batch": setup.batch, "seq": setup.seq, "optimizer": setup.optimizer}
+        taken = measure(self.model, method, **step, **{name: shown[name] for name in CONDITIONS})
+        return step | {
+            "model": self.model, "method": self.method, "rank": rank, "checkpointing": setup.checkpointing,
             "film": film.of_timeline(taken.timeline, setup),
             "where": f"on a CPU, {date.today():%Y-%m-%d}, torch {version('torch')}",
-        }
+        }  # fmt: skip
 
 
 @cache
@@ -182,13 +181,11 @@ def shipped() -> dict[str, list[dict[str, Any]]]:
 
 
 def setup_of(model: Any, name: str, **more: Any) -> Setup:
-    """The step of a method: in fp32 on the CPU for models that train on a laptop, else in bf16 on a GPU."""
+    """The setup for a method: fp32 on the CPU for models that train on a laptop, else bf16 on a GPU."""
     here = {"dtype": "fp32", "device": "cpu"} if model in HERE else {}
     return Setup(**{"batch": 2, "seq": 64, "quantised": "nf4" if name == "QLoRA" else "none"} | here | more)
 
 
 def described(name: str, setup: Setup) -> dict[str, Any]:
-    """What a film is of."""
-    return {"method": name} | {
-        field: getattr(setup, field) for field in ("checkpointing", "quantised", "dtype", "device")
-    }
+    """The fields that a film needs beside those of `film`."""
+    return {"method": name} | {field: getattr(setup, field) for field in CONDITIONS}

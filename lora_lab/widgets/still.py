@@ -1,4 +1,4 @@
-"""A still picture of a panel, as a saved notebook shows it: chromium draws the panel on a page and is photographed."""
+"""A still picture of a panel for saved notebooks: a screenshot that chromium takes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--hide-scrollbars", "--force-prefers-reduced-motion", "--virtual-time-budget=2000",
 )  # fmt: skip
-TALLEST = 2400  # CSS pixels; what a panel has below is cut off
+TALLEST = 2400  # CSS pixels; taller panels are cut off
 COLORS = 128
 
 
 def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, scale: float = 1.5) -> bytes:
     """A PNG of a panel, from `Panel.snapshot()`.
 
-    width   of the panel in CSS pixels; scale: pixels of the picture for each
-    Raises: NotFound where there is no chromium; Failed where it takes no picture.
+    width   of the panel, in CSS pixels
+    scale   pixels of the picture per CSS pixel
+    Raises: NotFound without chromium; Failed if it takes no picture.
     """
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise NotFound("pictures of panels are taken by chromium, and there is none: install it, or google-chrome")
+        raise NotFound("pictures of panels need chromium or google-chrome: install one of them")
     with tempfile.TemporaryDirectory() as folder:
         shown, taken = Path(folder, "panel.html"), Path(folder, "panel.png")
         shown.write_text(page(snapshot, dark=dark), encoding="utf-8")

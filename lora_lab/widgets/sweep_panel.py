@@ -1,16 +1,18 @@
-"""The playground: a map of finished runs over rate, rank and alpha, and what is not tried yet can be trained.
+"""The playground: a map of finished runs over rate, rank and alpha, on which untried cells can be trained.
 
 The browser draws (`js/sweep_panel.js`); means, intervals and lines come from `experiments/playground.py`.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import traitlets as T
 
 from lora_lab.errors import BadValue
@@ -30,26 +32,26 @@ LENGTH = {"steps": 200, "batch": 8}
 
 
 class SweepPanel(Panel, file="sweep_panel.js"):
-    """Hundreds of stored runs that answer at once, as a map: rate across, rank or alpha down.
+    """A map of runs: learning rate across, rank or alpha down. Untried cells can be trained from it.
 
         SweepPanel()                  the runs that ship with the lab, and yours of the same kind in `into`
-        SweepPanel("runs")            your own store, or a folder of students' stores: each run a dot
-        SweepPanel("runs", task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), steps=60)      a store yet to be filled
+        SweepPanel("runs")            your own store, or a folder of students' stores, with a dot for each run
+        SweepPanel("runs", task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), steps=60)      a store to be filled
 
     store     a store of runs, a zip file of one, or a folder with stores below it; None for the runs that ship
-    into      the store that takes what is trained here: `store` where that is a folder of runs, else "runs"
-    model, task, fields   settings that all runs share; where a store has several kinds, those of the largest
-    rank, alpha, lr       values to offer beside those that were tried; what has no run is hatched
-    seed      the seeds that are trained for each cell
-    view      what stands over the rate: "rank" or "alpha"
+    into      the store for runs that are trained here; by default `store` if that is a folder of runs, else "runs"
+    model, task, fields   settings that all runs share; if a store has several kinds, those of the largest by default
+    rank, alpha, lr       values to offer beside those that were tried
+    seed      the seeds to train for each cell
+    view      what the rows are: "rank" or "alpha"
     picked    untried cells to train, [[rank, alpha, lr], ...]
     guess     what the reader predicted of the best rate: {view: "alone", "root" or "whole"}
-    Raises: NotFound for a folder that is not there, BadValue for a record that cannot be read or an impossible setting.
+    Raises: NotFound if a folder does not exist, BadValue for a record that cannot be read or an impossible setting.
     """
 
-    data = T.Dict().tag(sync=True)  # what `playground.shown` says
+    data = T.Dict().tag(sync=True)  # see `playground.shown`
     losses = T.Bytes().tag(sync=True)
-    live = T.Dict().tag(sync=True)  # of the sweep at work: {state, error, share, step, left, curves}
+    live = T.Dict().tag(sync=True)  # the sweep at work: {state, busy, error, runs, share, step, left, curves}
     view = T.Enum(VIEWS, "rank").tag(sync=True)
     targets = T.Unicode().tag(sync=True)
     rank = T.Int().tag(sync=True)
@@ -61,29 +63,37 @@ class SweepPanel(Panel, file="sweep_panel.js"):
 
     def __init__(
         self, store: str | Path | Store | None = None, *, into: str | Path | Store | None = None,
-        model: str | None = None, task: str | None = None, targets: str | None = None, rank: Iterable[int] | int = (),
-        alpha: Iterable[float] | float = (), lr: Iterable[float] | float = (), seed: Iterable[int] | int = (0, 1, 2),
+        model: str | None = None, task: str | None = None, targets: str | None = None, rank: Sequence[int] | int = (),
+        alpha: Sequence[float] | float = (), lr: Sequence[float] | float = (), seed: Sequence[int] | int = (0, 1, 2),
         view: str | None = None, picked: Sequence[Sequence[float]] = (), **fields: Any,
     ) -> None:  # fmt: skip
         folder = None if store is None else store.folder if isinstance(store, Store) else Path(store)
         below = stores(folder) if folder and folder.exists() else set()
-        of_students = bool(below) and folder not in below
-        own = into or ("runs" if folder is None or folder.is_file() or of_students else folder)
+        takes = folder is not None and not folder.is_file() and (not below or folder in below)
+        own = into or (folder if takes else "runs")
         self.store = own if isinstance(own, Store) else Store(own)
         self.lock = threading.RLock()
         self.work: LiveSweep | None = None
-        axes = [_several(values) for values in (rank, alpha, lr)]
+        axes = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)]
         plan = None
         if model or task or fields:
             first = [(*values, *start)[0] for values, start in zip(axes, START, strict=True)]
             method = LoRA(rank=first[0], alpha=first[1], targets=tuple((targets or "q,v").split(",")))
             recipe = Recipe(model or "minilm", task or "rt", method, lr=first[2], **LENGTH | fields)
             plan = Playground(recipe.settings(), "accuracy", (), {})
-        self.playground = _found(folder, self.store, plan)
+        if folder and not plan:
+            found = playground.read(folder)
+            if found is None:
+                raise BadValue(f"{folder} has no run of LoRA: say what to train there, as in task='rt', steps=200")
+        else:
+            found, source = plan or playground.load(), folder or self.store.folder
+            found = found.plus(playground.records(source)) if source.exists() else found
+        self.playground = found
         if not self.playground.results:
             axes = [values or start for values, start in zip(axes, START, strict=True)]
         self.axes = dict(zip(("ranks", "alphas", "rates"), axes, strict=True))
-        super().__init__(seeds=list(_several(seed)), live={"state": "ready"}, picked=[list(cell) for cell in picked])
+        seeds = np.atleast_1d(seed).tolist()
+        super().__init__(seeds=seeds, live={"state": "ready"}, picked=[list(cell) for cell in picked])
         self._show()
         offered = self.data["targets"]
         if targets and targets not in offered:
@@ -93,8 +103,6 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         self.rank, self.alpha, self.lr = self.best[1:] if self.best else middle
         self.view = view or max(VIEWS, key=lambda name: len(self.data[f"{name}s"]))
         self.on_msg(self._heard)
-
-    # ---- what a notebook asks
 
     @property
     def best(self) -> Cell | None:
@@ -108,114 +116,72 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         if best is None:
             return f"The playground: {self.data['about']} Nothing is trained yet."
         mean, unit = self.data["cells"][self.data["best"][self.targets]]["mean"], self.data["unit"]
-        moves = {"lr": "the rate", "rank": "rank", "alpha": "alpha"}
-        told = [f"{moves[name]} by {value:.1f}" for name, value in self.data["moves"][self.targets].items()]
-        by = f" {self.data['metric']} moves with {', '.join(told)} points." if told and unit else ""
+        knobs = {"lr": "the rate", "rank": "rank", "alpha": "alpha"}
+        told = [f"{knobs[name]} by {value:.1f}" for name, value in self.data["moves"][self.targets].items()]
+        moves = f" {self.data['metric']} moves with {', '.join(told)} points." if told and unit else ""
         return (
             f"The playground: {self.data['about']} Best on validation: rate {best.lr:g}, rank {best.rank}, "
-            f"alpha {best.alpha:g}, {mean:.1f}{unit}.{by}"
+            f"alpha {best.alpha:g}, {mean:.1f}{unit}.{moves}"
         )
 
     # ---- training
 
     def run(self) -> None:
-        """Train what is picked, in the background; with nobody watching (LORA_LAB_HEADLESS=1) here and now.
+        """Train the picked cells in the background; with LORA_LAB_HEADLESS=1, before returning.
 
-        Raises: BadValue where nothing is picked, NotFound or BadValue for what cannot be; headless where it fails.
+        Raises: BadValue if nothing is picked or left to train; with LORA_LAB_HEADLESS=1, also if the sweep fails.
         """
         if self.work is not None and self.work.alive:
             return
         if not self.picked:
             raise BadValue("nothing is picked: choose untried cells in the map, or set picked=[[rank, alpha, lr], ...]")
-        there = {(one.cell, one.seed) for one in self.playground.results}
-        wanted = [(cell, seed) for cell in map(self._cell, self.picked) for seed in self.seeds]
-        wanted = [one for one in wanted if one not in there]
-        if not wanted:
+        recipes = [self.playground.recipe_of(*one) for picked in self.picked for one in self._untried(picked)]
+        if not recipes:
             raise BadValue("all that is picked has been trained: choose cells that are hatched")
-        recipes = [self.playground.recipe_of(cell, seed) for cell, seed in wanted]
-        from lora_lab.experiments.grid import check  # imports transformers, which looking at stored runs does without
-
-        check(recipes)
-        self.work = LiveSweep(recipes, self.store, self.work)
-        begin(self.work, self._paint, self._tell)
-        if self.work.error and headless():
-            raise BadValue(self.work.error)
+        self.work = work = LiveSweep(recipes, self.store, self.work)
+        begin(work, lambda: self._paint(work), self._tell)
+        if work.error and headless():
+            raise BadValue(work.error)
 
     def stop(self) -> None:
-        """End the training after its present step; what has finished is kept, and `run` goes on with the rest."""
+        """Stop training after the present step. Finished runs are kept, and `run` goes on with the rest."""
         if self.work is not None and self.work.alive:
             self.work.stop()
 
     def _heard(self, _: Any, content: Any, __: Any) -> None:
         """A button of the browser."""
-        does = content.get("do") if isinstance(content, dict) else None
         try:
-            if does == "run":
-                self.run()
-            elif does == "stop":
-                self.stop()
-        except Exception as error:  # in a message's handler nobody would see it
+            {"run": self.run, "stop": self.stop}[content["do"]]()
+        except Exception as error:  # nobody would see it in a message handler
             self._tell(str(error))
 
     def _tell(self, trouble: str) -> None:
-        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # the same one twice is news, too
+        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # a repeated error is news, too
 
-    def _paint(self) -> None:
+    def _paint(self, work: LiveSweep) -> None:
         """Bring the browser up to date; called several times a second while something trains."""
-        with self.lock:
-            work = self.work
-            if work is None:
-                return
-            busy, came = work.alive, []
-            while work.ended:
-                came.append(("", work.ended.popleft().to_json()))
-            with self.hold_sync():
-                if came:
-                    self.playground = self.playground.plus(came)
-                    self._show()
-                    done = {(one.cell, one.seed) for one in self.playground.results}
-                    self.picked = [
-                        picked
-                        for picked in self.picked
-                        if any((self._cell(picked), seed) not in done for seed in self.seeds)
-                    ]
-                self.live = self._standing(work, busy)
-
-    def _standing(self, work: LiveSweep, busy: bool) -> dict[str, Any]:
-        left, width = work.seconds_left(), self.playground.every
-        pack = [recipe for recipe in work.pack if recipe.hash in work.left]
-        curves = []
-        for recipe in pack if busy else ():
-            cell = playground.cell_of(recipe.settings())
-            points = playground.thinned(list(work.losses.get(recipe.hash, ())), width)
-            curves.append(
-                [cell.rank, cell.alpha, cell.lr, [round(point, 3) if point == point else None for point in points]]
-            )
-        return {
-            "state": work.doing, "busy": busy, "error": work.error, "curves": curves, "runs": len(work.recipes),
-            "share": round(work.share(), 4), "step": work.step(), "left": None if left is None else round(left),
-        }  # fmt: skip
+        with self.lock, self.hold_sync():
+            busy = work.alive
+            if came := [("", work.ended.popleft().to_json()) for _ in range(len(work.ended))]:
+                self.playground = self.playground.plus(came)
+                self._show()
+                self.picked = [picked for picked in self.picked if self._untried(picked)]
+            curves = []
+            for recipe in [recipe for recipe in work.pack if busy and recipe.hash in work.left]:
+                _, rank, alpha, lr = playground.cell_of(recipe.settings())
+                points = playground.curve(list(work.losses.get(recipe.hash, ())), recipe.steps)
+                curves.append([rank, alpha, lr, [None if math.isnan(one) else round(one, 3) for one in points]])
+            self.live = {
+                "state": work.doing, "busy": busy, "error": work.error, "curves": curves, "runs": len(work.recipes),
+                "share": round(work.share(), 4), "step": work.step(), "left": work.seconds_left(),
+            }  # fmt: skip
 
     def _show(self) -> None:
         self.data, self.losses = playground.shown(self.playground, **self.axes)
 
-    def _cell(self, picked: Sequence[float]) -> Cell:
+    def _untried(self, picked: Sequence[float]) -> list[tuple[Cell, int]]:
+        """The seeds of a picked cell that have no result."""
         rank, alpha, lr = picked
-        return Cell(self.targets, int(rank), float(alpha), float(lr))
-
-
-def _found(folder: Path | None, own: Store, plan: Playground | None) -> Playground:
-    """The runs to begin with: those of a plan's kind, of a folder, or those that ship and one's own of their kind."""
-    if folder is not None and plan is None:
-        found = playground.read(folder)
-        if found is None:
-            raise BadValue(f"{folder} has no finished run of LoRA: say what to train there, as in task='rt', steps=200")
-        return found
-    source = folder or own.folder
-    start = plan or playground.load()
-    return start.plus(playground.records(source)) if source.exists() else start
-
-
-def _several(values: Any) -> tuple[Any, ...]:
-    """A single value may stand for several."""
-    return (values,) if isinstance(values, int | float) else tuple(values)
+        cell = Cell(self.targets, int(rank), alpha, lr)
+        there = {one.seed for one in self.playground.results if one.cell == cell}
+        return [(cell, seed) for seed in self.seeds if seed not in there]

@@ -14,10 +14,9 @@ from playwright.sync_api import Browser, Locator, expect
 from lora_lab import LoRA, LoRAPanel, params
 from lora_lab.widgets.base import data_script
 from lora_lab.widgets.base import page as page_of
-from lora_lab.widgets.lora_panel import VIEWS
 from lora_lab.widgets.still import still
 from tests.e2e.conftest import Lab, Watched, write_notebook
-from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, move, panel_of
+from tests.e2e.pages import Pages, box_of, move, panel_of
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
 SUM = ("W x", "B A x", "y")  # rows of the table: the first two add up to the third
@@ -157,30 +156,6 @@ def test_two_panels_on_a_page_do_not_hear_each_other(pages: Pages) -> None:
     assert rank_of(panel_of(view, 0)) == 1
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [360, 700, 1000])
-def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark: bool) -> None:
-    all_of_it = [LoRAPanel(view, model="gpt2", models=MODELS) for view in VIEWS]
-    view = pages.open(*all_of_it, width=width, dark=dark, still=True)
-    for number in range(len(VIEWS)):
-        panel = panel_of(view, number)
-        panel.locator("details").evaluate("e => e.open = true")
-        assert panel.evaluate("e => e.scrollWidth - e.clientWidth") <= 1, VIEWS[number]
-    expect(view.get_by_role("cell", name="frozen").first).to_be_visible()
-    assert not axe_finds(view)
-
-
-@pytest.mark.parametrize(
-    ("view", "slider"),
-    [("size", "rank r"), ("size", "width d"), ("model", "rank r"), ("steps", "α"), ("swap", "forward pass")],
-)
-def test_a_step_of_a_slider_takes_a_few_milliseconds(pages: Pages, view: str, slider: str) -> None:
-    panel = panel_of(pages.open(LoRAPanel(view, model="" if slider == "width d" else "llama-3-8b", models=MODELS)))
-    times = panel.get_by_role("slider", name=slider).evaluate(STEPS)
-    print("script, ms:", np.percentile(times, [50, 95]))
-    assert float(np.median(times)) < MILLISECONDS  # the 95th percentile is for `make bench`, on a quiet machine
-
-
 def test_in_a_notebook_python_hears_and_is_heard(watched: Watched, lab: Lab) -> None:
     page = watched.open(write_notebook(lab.folder / "lora_panel.ipynb", [NOTEBOOK, "one.rank = 128"]))
     page.locator(".jp-Cell .cm-content").first.click()
@@ -197,17 +172,6 @@ def test_in_a_notebook_python_hears_and_is_heard(watched: Watched, lab: Lab) -> 
     page.keyboard.press("Shift+Enter")
     expect(panel.locator(".big")).to_contain_text("16×")
     assert not watched.elsewhere
-
-
-def test_tab_goes_through_every_control_each_seen_when_it_has_the_focus(pages: Pages) -> None:
-    view = pages.open(LoRAPanel("model", model="llama-3-8b", models=MODELS))
-    seen = []
-    for _ in range(13):
-        view.keyboard.press("Tab")
-        seen.append(view.evaluate(FOCUSED))
-    names = [name for name, _ in seen]
-    assert names == ["view", "model", *["targets"] * 8, "rank", "drop", "SUMMARY"]
-    assert all(outline >= 2 for _, outline in seen)
 
 
 def test_a_large_value_comes_from_a_script_beside_the_page(pages: Pages, tmp_path: Path) -> None:

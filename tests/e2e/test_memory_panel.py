@@ -18,7 +18,7 @@ from lora_lab.accounting.units import binary
 from lora_lab.widgets.base import module
 from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
 from tests.e2e.conftest import Lab, Watched, write_notebook
-from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, move, panel_of
+from tests.e2e.pages import Pages, box_of, move, panel_of
 
 EVALUATE = """([film, points]) => points.map((point) => {
     const found = evaluate(film, point);
@@ -148,49 +148,6 @@ def test_the_table_adds_up(pages: Pages) -> None:
     table = np.array([[float(cell.replace(",", "")) for cell in row.locator("td").all_inner_texts()] for row in rows])
     assert table.shape[1] == 5
     assert np.allclose(table[:-1].sum(axis=0), table[-1])
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [380, 700, 1000])
-def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark: bool) -> None:
-    shown = [MemoryPanel("llama-3-8b", "QLoRA", models=["llama-3-8b"]), MemoryPanel("minilm", models=["minilm"])]
-    view = pages.open(*shown, width=width, dark=dark, still=True)
-    for number in range(2):
-        panel = panel_of(view, number)
-        panel.locator("details").evaluate("e => e.open = true")
-        assert panel.evaluate("e => e.scrollWidth - e.clientWidth") <= 1
-    assert not axe_finds(view)
-
-
-@pytest.mark.parametrize("slider", ["sequence length", "batch size", "rank", "moment"])
-def test_a_step_of_a_slider_takes_a_few_milliseconds(pages: Pages, slider: str) -> None:
-    panel = panel_of(pages.open(MemoryPanel("llama-3-8b", models=["llama-3-8b"])))
-    times = panel.get_by_role("slider", name=slider).evaluate(STEPS)
-    print("script, ms:", np.percentile(times, [50, 95]))
-    assert float(np.percentile(times, 25)) < MILLISECONDS  # the 95th percentile is for a quiet machine: `make bench`
-
-
-def test_tab_goes_through_every_control_each_seen_when_it_has_the_focus(pages: Pages) -> None:
-    view = pages.open(MemoryPanel("llama-3-8b", models=["llama-3-8b"]))
-    seen = []
-    for _ in range(11):
-        view.keyboard.press("Tab")
-        seen.append(view.evaluate(FOCUSED))
-    names = [
-        "method",
-        "scrub",
-        "play",
-        "model",
-        "card",
-        "optimizer",
-        "seq",
-        "batch",
-        "rank",
-        "checkpointing",
-        "SUMMARY",
-    ]
-    assert [name for name, _ in seen] == names
-    assert all(outline >= 2 for _, outline in seen)
 
 
 def test_two_panels_on_a_page_do_not_hear_each_other(pages: Pages) -> None:

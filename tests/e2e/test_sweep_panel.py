@@ -6,15 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 from playwright.sync_api import Locator, expect
 
 from lora_lab import SweepPanel
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
 from tests.e2e.conftest import Lab, Watched, write_notebook
-from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, move, panel_of
+from tests.e2e.pages import Pages, box_of, move, panel_of
 
 OPINIONS = "text,label\n" + "".join(
     f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
@@ -39,6 +37,12 @@ def shown_panel(**changes: Any) -> SweepPanel:
     for name, value in changes.items():
         setattr(panel, name, value)
     return panel
+
+
+def training_panel() -> SweepPanel:
+    """A panel as it is while an untried cell trains."""
+    at_work = {"state": "training", "busy": True, "error": "", "share": 0.3, "step": 60, "left": 20, "runs": 3}
+    return shown_panel(rank=64, live={**at_work, "curves": [[64, 16.0, 2e-3, [0.69, 0.68, 0.6]]]})
 
 
 def cell_of(panel: SweepPanel, rank: int, alpha: float, lr: float) -> dict[str, Any]:
@@ -124,55 +128,16 @@ def test_untried_cells_are_picked_and_a_page_says_where_they_can_be_trained(page
     assert view.locator("[data-panel]").evaluate("e => e.model.get('picked').length") == untried - 1
 
 
+def test_a_cell_that_trains_shows_its_step(pages: Pages) -> None:
+    expect(panel_of(pages.open(training_panel())).locator(".big")).to_contain_text("training step 15 of 200")
+
+
 def test_each_key_is_a_step_to_another_cell(pages: Pages) -> None:
     panel = panel_of(pages.open(shown_panel(lr=2e-4)))
     slider = panel.get_by_role("slider", name="learning rate")
-    seen = [slider.get_attribute("aria-valuetext")]
-    for _ in range(5):
+    for rate in RATES[1:]:
         slider.press("ArrowRight")
-        seen.append(slider.get_attribute("aria-valuetext"))
-    assert [words.split()[1].rstrip(",") for words in seen if words] == [
-        "0.0002",
-        "0.0005",
-        "0.001",
-        "0.002",
-        "0.005",
-        "0.01",
-    ]
-
-
-def test_tab_goes_through_every_control_each_seen_when_it_has_the_focus(pages: Pages) -> None:
-    view = pages.open(shown_panel(picked=[[64, 16.0, 0.002]], lr=1e-3))
-    seen = []
-    for _ in range(9):
-        view.keyboard.press("Tab")
-        seen.append(view.evaluate(FOCUSED))
-    names = [name for name, _ in seen]
-    assert names == ["view", "lr", "rank", "alpha", "best", "run", "family", "SUMMARY", "BODY"][: len(names)]
-    assert all(outline >= 2 for _, outline in seen[:-1])
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [380, 700, 1000])
-def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark: bool) -> None:
-    told = [shown_panel(), shown_panel(view="alpha", guess={"alpha": "root"}, picked=[[8, 4.0, 0.02]], lr=5e-3)]
-    at_work = {"state": "training", "busy": True, "error": "", "share": 0.3, "step": 60, "left": 20, "runs": 3}
-    training = shown_panel(rank=64, live={**at_work, "curves": [[64, 16.0, 2e-3, [0.69, 0.68, 0.6]]]})
-    view = pages.open(*told, training, width=width, dark=dark, still=True)
-    for number in range(3):
-        panel = panel_of(view, number)
-        panel.locator("details").evaluate("e => e.open = true")
-        assert panel.evaluate("e => e.scrollWidth - e.clientWidth") <= 1
-    expect(panel_of(view, 2).locator(".big")).to_contain_text("training step 15 of 200")
-    assert not axe_finds(view)
-
-
-@pytest.mark.parametrize("slider", ["learning rate", "rank", "α"])
-def test_a_step_of_a_slider_takes_a_few_milliseconds(pages: Pages, slider: str) -> None:
-    panel = panel_of(pages.open(shown_panel(guess={"rank": "alone"})))
-    times = panel.get_by_role("slider", name=slider).evaluate(STEPS)
-    print("script, ms:", np.percentile(times, [50, 95]))
-    assert float(np.median(times)) < MILLISECONDS  # the 95th percentile is for `make bench`, on a quiet machine
+        assert (slider.get_attribute("aria-valuetext") or "").startswith(f"rate {rate}")
 
 
 def test_a_class_is_a_dot_for_each_student(pages: Pages, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The playground without a browser: what it begins with, training in a thread, Stop, and what it says."""
+"""The playground without a browser: what it shows at first, training in a thread, Stop, and what it says."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from lora_lab import SweepPanel
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.collect import collect
+from lora_lab.experiments.playground import Cell
 from lora_lab.experiments.sweep import sweep
 from lora_lab.training.assets import shipped
-from lora_lab.training.runs import Store
 from lora_lab.training.turns import turn
 from lora_lab.widgets.live_sweep import LiveSweep
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
@@ -47,9 +47,6 @@ def values(panel: SweepPanel) -> list[float]:
     return [run["value"] for run in panel.data["runs"]]
 
 
-# ---- what it begins with
-
-
 def test_what_ships_is_shown_where_nothing_else_is_asked_for(tmp_path: Path):
     panel = SweepPanel(into=tmp_path / "runs")
     assert len(panel.data["runs"]) >= 100
@@ -70,11 +67,6 @@ def test_a_store_is_shown_as_it_is_and_one_s_own_runs_join_those_that_ship(tmp_p
     assert len(own.data["runs"]) == len(zipped.data["runs"]) == 112
     both = SweepPanel(into=STORE)
     assert len(both.data["runs"]) == 112  # all that ship are among them
-    with pytest.raises(NotFound, match="no folder"):
-        SweepPanel(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BadValue, match="task="):
-        SweepPanel(tmp_path / "empty")
 
 
 def test_of_a_store_of_several_tasks_one_is_named(make: Make, tmp_path: Path):
@@ -86,20 +78,22 @@ def test_of_a_store_of_several_tasks_one_is_named(make: Make, tmp_path: Path):
     assert len(make(picked=()).data["runs"]) == 2
 
 
-def test_what_cannot_be_is_one_sentence(make: Make):
-    with pytest.raises(BadValue, match="rank"):
-        make(rank=0)
-    with pytest.raises(BadValue, match="targets"):
-        SweepPanel(STORE, targets="q,k")
+def test_impossible_settings_are_refused(make: Make, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for store, given, error, words in (
+        (tmp_path / "nowhere", {}, NotFound, "no folder"),
+        (tmp_path / "empty", {}, BadValue, "task="),
+        (None, {"task": "rt", "rank": 0}, BadValue, "rank"),
+        (STORE, {"targets": "q,k"}, BadValue, "targets"),
+    ):
+        with pytest.raises(error, match=words):
+            SweepPanel(store, **given)
     panel = make(picked=[[4096, 16.0, 1e-3]])
     with pytest.raises(BadValue, match="at most 32"):
         panel.run()
     assert not list(panel.store.folder.glob("*.json"))
     with pytest.raises(BadValue, match="nothing is picked"):
         make(picked=()).run()
-
-
-# ---- nobody watching
 
 
 def test_headless_it_trains_here_and_now_and_the_map_has_the_runs(make: Make):
@@ -124,9 +118,6 @@ def test_a_run_that_diverges_is_a_failure_on_the_map(make: Make):
     states = {cell["lr"]: [panel.data["runs"][n]["state"] for n in cell["runs"]] for cell in panel.data["cells"]}
     assert states[1e30] == ["failed", "failed"]
     assert panel.best.lr == 1e-3
-
-
-# ---- somebody watching
 
 
 def test_run_returns_at_once_stop_keeps_and_run_goes_on(make: Make, watched: None):
@@ -176,30 +167,12 @@ def test_beside_another_training_it_waits_and_stop_gives_up(make: Make, watched:
     assert values(panel) == []
 
 
-# ---- without widgets
-
-
-def test_what_somebody_else_had_put_into_the_store_is_there_too(make: Make):
+def test_runs_that_came_into_the_store_meanwhile_are_taken_from_it(make: Make):
     panel = make()
-    recipes = [panel.playground.recipe_of(pg_cell, 0) for pg_cell in _cells(panel)]
+    recipes = [panel.playground.recipe_of(Cell("q,v", *picked), 0) for picked in panel.picked]
     sweep(recipes, panel.store)
-    live = LiveSweep(recipes, Store(panel.store.folder))
+    live = LiveSweep(recipes, panel.store)
     live.start()
     live.wait(60)
     assert (live.state, live.error, live.left) == ("done", "", set())
     assert {run.recipe.hash for run in live.ended} == {recipe.hash for recipe in recipes}
-
-
-def test_a_stop_right_after_a_start_is_not_lost(make: Make):
-    panel = make(steps=5000)
-    live = LiveSweep([panel.playground.recipe_of(cell, 0) for cell in _cells(panel)], panel.store)
-    live.start()
-    live.stop()
-    live.wait(60)
-    assert live.state == "stopped"
-
-
-def _cells(panel: SweepPanel) -> list[Any]:
-    from lora_lab.experiments.playground import Cell
-
-    return [Cell("q,v", rank, alpha, lr) for rank, alpha, lr in panel.picked]
