@@ -69,8 +69,7 @@ class SweepPanel(Panel, file="sweep_panel.js"):
     ) -> None:  # fmt: skip
         folder = None if store is None else store.folder if isinstance(store, Store) else Path(store)
         below = stores(folder) if folder and folder.exists() else set()
-        takes = folder is not None and not folder.is_file() and (not below or folder in below)
-        own = into or (folder if takes else "runs")
+        own = into or (folder if folder and not folder.is_file() and (not below or folder in below) else "runs")
         self.store = own if isinstance(own, Store) else Store(own)
         self.lock = threading.RLock()
         self.work: LiveSweep | None = None
