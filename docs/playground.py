@@ -1,8 +1,8 @@
 """Train the runs of the playground and write its file: `python docs/playground.py [STORE]`.
 
-540 runs of MiniLM on rt, 200 steps of 8 rows, validated every 25 steps: about 80 minutes on two cores. An interrupted run
-goes on where it was. For each rank and alpha, twelve rates half an octave apart, centered on the best one as the runs in
-data/results/sweeps place it: 2^-9.3 at alpha 16, falling as alpha^-0.45 and the same at every rank.
+540 runs of MiniLM on rt, 200 steps of 8 rows, validated every 25 steps: about 80 minutes on two cores. When
+interrupted, call it again. For each rank and alpha, twelve rates half an octave apart, centered on the best one as the
+runs in data/results/sweeps place it: 2^-9.3 at alpha 16, falling as alpha^-0.45 and the same at every rank.
 """
 
 from __future__ import annotations
