@@ -181,6 +181,6 @@ class SweepPanel(Panel, file="sweep_panel.js"):
     def _untried(self, picked: Sequence[float]) -> list[tuple[Cell, int]]:
         """The seeds of a picked cell that have no result."""
         rank, alpha, lr = picked
-        cell = Cell(self.targets, int(rank), alpha, lr)
+        cell = Cell(self.targets, int(rank), float(alpha), float(lr))
         there = {one.seed for one in self.playground.results if one.cell == cell}
         return [(cell, seed) for seed in self.seeds if seed not in there]
