@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from lora_lab.switched import AdaptedLayer, Switched
 from lora_lab.training.batches import Batch
 from lora_lab.training.evaluate import lane_losses, logits_of
 from lora_lab.training.lane import Lane, end_all
+from lora_lab.training.parts import in_parts
 from lora_lab.training.products import products_in
 from lora_lab.training.recipe import Recipe
 
@@ -50,12 +52,8 @@ def fit(
     model, lanes = _remaining(model, lanes, leave)  # lanes may come back from the disk as they ended
     for step, batch in () if all(lane.ended for lane in lanes) else batches:
         with products_in(products):
-            losses = lane_losses(
-                logits_of(model, batch), batch.labels, len(lanes),
-                smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
-            )  # fmt: skip
-            losses.sum().backward()
-        for lane, loss in zip(lanes, losses.tolist(), strict=True):
+            losses = in_parts(partial(_gradients, recipe, batch, len(lanes)), model, len(lanes))
+        for lane, loss in zip(lanes, losses, strict=True):
             lane.update(step, loss)
             lane.clear_gradients()
         validates = validates_at(step, recipe)
@@ -71,6 +69,17 @@ def fit(
             break
     end_all(lanes, "done")
     model.eval()
+
+
+def _gradients(recipe: Recipe, batch: Batch, lanes: int, model: nn.Module, own: slice) -> list[float]:
+    """The losses of those lanes that a model answers for, whose gradients are there then."""
+    rows = batch.of_lanes(own, lanes)
+    losses = lane_losses(
+        logits_of(model, rows), rows.labels, own.stop - own.start,
+        smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
+    )  # fmt: skip
+    losses.sum().backward()
+    return losses.tolist()  # type: ignore[no-any-return]
 
 
 def _remaining(model: nn.Module, lanes: Sequence[Lane], leave: Leave | None) -> tuple[nn.Module, Sequence[Lane]]:

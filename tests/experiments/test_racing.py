@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lora_lab import BadValue, Grid, Recipe, Store, sweep
 from lora_lab.experiments import sweep as sweeping
 from lora_lab.experiments.racing import BOUND, EVERY, GAP, LED, behind
+from lora_lab.training.pack import Pack
 from tests.training.conftest import PLAIN
 
 # ---- the rule, on losses that are made up
@@ -108,9 +109,10 @@ def means(swept) -> dict[Recipe, float]:
 def test_it_chooses_as_the_whole_grid_does_and_tests_only_the_chosen_and_its_rivals(grid, tmp_path, monkeypatch):
     scored, score = [], sweeping._scored
     monkeypatch.setattr(
-        sweeping, "_scored", lambda store, run, *how: scored.append(run.recipe) or score(store, run, *how)
+        sweeping, "_scored", lambda store, runs, *how: scored.extend(r.recipe for r in runs) or score(store, runs, *how)
     )
-    monkeypatch.setattr("lora_lab.training.pack.Pack.rows_of", lambda pack, split: pack.rows[split])  # no test rows
+    rows_of = Pack.rows_of
+    monkeypatch.setattr(Pack, "rows_of", lambda p, split: rows_of(p, split) if p.adapters else p.rows[split])
     swept = sweep(grid(), tmp_path / "chosen", choose=True)
     told = swept.choice.to_json()
     finalists = [name for one in (told["chosen"], *told["rivals"]) for name in one["runs"]]
