@@ -52,7 +52,7 @@ def fit(
     model, lanes = _remaining(model, lanes, leave)  # lanes may come back from the disk as they ended
     for step, batch in () if all(lane.ended for lane in lanes) else batches:
         with products_in(products):
-            losses = in_parts(partial(_gradients, recipe, batch, len(lanes)), model, len(lanes))
+            losses = in_parts(partial(gradients, recipe, batch, len(lanes)), model, len(lanes))
         for lane, loss in zip(lanes, losses, strict=True):
             lane.update(step, loss)
             lane.clear_gradients()
@@ -71,7 +71,7 @@ def fit(
     model.eval()
 
 
-def _gradients(recipe: Recipe, batch: Batch, lanes: int, model: nn.Module, own: slice) -> list[float]:
+def gradients(recipe: Recipe, batch: Batch, lanes: int, model: nn.Module, own: slice) -> list[float]:
     """The losses of those lanes that a model answers for, whose gradients are there then."""
     rows = batch.of_lanes(own, lanes)
     losses = lane_losses(
