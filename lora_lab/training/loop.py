@@ -52,10 +52,7 @@ def fit(
     model, lanes = _remaining(model, lanes, leave)  # lanes may come back from the disk as they ended
     for step, batch in () if all(lane.ended for lane in lanes) else batches:
         with products_in(products):
-            losses = in_parts(partial(gradients, recipe, batch, len(lanes)), model, len(lanes))
-        for lane, loss in zip(lanes, losses, strict=True):
-            lane.update(step, loss)
-            lane.clear_gradients()
+            in_parts(partial(update, step, batch, lanes), model, len(lanes))
         validates = validates_at(step, recipe)
         found: Sequence[dict[str, float] | None] = validate() if validates else [None] * len(lanes)
         for lane, metrics in zip(lanes, found, strict=True):
@@ -71,15 +68,18 @@ def fit(
     model.eval()
 
 
-def gradients(recipe: Recipe, batch: Batch, lanes: int, model: nn.Module, own: slice) -> list[float]:
-    """The losses of those lanes that a model answers for, whose gradients are there then."""
-    rows = batch.of_lanes(own, lanes)
+def update(step: int, batch: Batch, lanes: Sequence[Lane], model: nn.Module, own: slice) -> Sequence[Lane]:
+    """Forward, backward and update of those lanes that a model answers for."""
+    recipe, rows = lanes[0].recipe, batch.of_lanes(own, len(lanes))
     losses = lane_losses(
-        logits_of(model, rows), rows.labels, own.stop - own.start,
+        logits_of(model, rows), rows.labels, len(lanes[own]),
         smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
     )  # fmt: skip
     losses.sum().backward()
-    return losses.tolist()  # type: ignore[no-any-return]
+    for lane, loss in zip(lanes[own], losses.tolist(), strict=True):
+        lane.update(step, loss)
+        lane.clear_gradients()
+    return lanes[own]
 
 
 def _remaining(model: nn.Module, lanes: Sequence[Lane], leave: Leave | None) -> tuple[nn.Module, Sequence[Lane]]:

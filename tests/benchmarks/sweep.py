@@ -19,7 +19,7 @@ import torch
 from lora_lab import LoRA, Recipe, memory
 from lora_lab.experiments.plan import pack_size
 from lora_lab.training import device
-from lora_lab.training.loop import gradients, training_mode
+from lora_lab.training.loop import training_mode, update
 from lora_lab.training.pack import Pack
 from lora_lab.training.parts import in_parts
 from tests.benchmarks.measure import goal, seconds, table
@@ -101,10 +101,7 @@ def steps(lanes: int, batch: int, **fields: Any) -> tuple[float, float]:
     step, given = next(pack.batches())
 
     def once() -> None:
-        losses = in_parts(partial(gradients, recipes[0], given, lanes), pack.model, lanes)
-        for lane, loss in zip(pack.lanes, losses, strict=True):
-            lane.update(step, loss)
-            lane.clear_gradients()
+        in_parts(partial(update, step, given, pack.lanes), pack.model, lanes)
 
     once()
     took = sorted(seconds(once) for _ in range(9))[4]
