@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from lora_lab.training.batches import Batch, Row, scoring_batches
 from lora_lab.training.metrics import also, f1, regression_metrics
 from lora_lab.training.models import answering
-from lora_lab.training.parts import in_parts
+from lora_lab.training.parts import Parts, in_parts
 
 ROWS = 32  # scored at once
-PACKED_ROWS = 128  # of all lanes together
+PACKED_ROWS = 64  # of all lanes of a part together: with twice as many a core's cache no longer holds them
 LOGITS = 2**25  # numbers at most among the logits of a batch: 128 MiB in fp32; a language model's would fill GiB
 
 
@@ -125,7 +125,8 @@ def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequen
 def rows_at_once(model: torch.nn.Module, rows: Sequence[Row], lanes: int = 1) -> int:
     """How many rows to score together, so that the logits of the longest do not outgrow LOGITS."""
     if rows[0].label is not None:
-        return max(1, PACKED_ROWS // lanes) if lanes > 1 else ROWS
+        parts = len(model) if isinstance(model, Parts) else 1
+        return max(1, PACKED_ROWS * parts // lanes) if lanes > 1 else ROWS
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
     return max(1, min(ROWS, LOGITS // (vocabulary * max(len(row.tokens) for row in rows))) // lanes)
 
