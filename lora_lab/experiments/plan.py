@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from lora_lab.accounting.memory import most, trained_by
 from lora_lab.errors import LabError
-from lora_lab.training import device
 from lora_lab.training.guard import free_bytes, need_of
 from lora_lab.training.pack import key
+from lora_lab.training.parts import cut
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.throughput import rewarding_tokens
 
 LEAST, MOST = 8, 32  # lanes that are worth while wherever they fit, and beyond which nothing more is saved
+TOKENS = 2048  # of a core's part of a step: with more of them each is no cheaper
 TRAINED_BYTES = 16  # of a number that trains in fp32: itself, its gradient, AdamW's two moments
 ROOM = 0.8  # share of the free memory that a pack may take
 
@@ -58,11 +58,11 @@ def _fitting(group: Sequence[Recipe], room: float) -> int:
 
 
 def _rewarding(recipe: Recipe) -> int:
-    """Lanes up to which this machine gets faster: so many that a step has as many tokens as it does best."""
+    """Lanes up to which a step gets cheaper for each of them: so many that every core has TOKENS of it."""
     try:
         need = need_of(replace(recipe, batch=1))
     except LabError:
         return LEAST
-    wanted = rewarding_tokens(device.pick_device() if recipe.device == device.AUTO else recipe.device)
     typical = max(16, need.setup.seq // 2)  # rows are cut to seq, and on average half as long
+    wanted = TOKENS * len(cut(MOST, "cpu")) if need.setup.device == "cpu" else MOST * recipe.batch * typical
     return max(LEAST, -(-wanted // (recipe.batch * typical)))

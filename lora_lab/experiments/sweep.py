@@ -38,7 +38,6 @@ from lora_lab.training.progress import sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, dtype_of, failed
 from lora_lab.training.tasks import load_task
-from lora_lab.training.train import open_adapter
 from lora_lab.training.turns import turn
 
 LOCK = ".sweep.lock"
@@ -176,10 +175,11 @@ def sweep(
         if client is None and not stop.is_set():
             checkpoint.forget(kept.folder, wanted)
             tested = race.choice(kept, found.values()).runs if race else found.values()
-            for run in [run for run in tested if run.status == UNSCORED and scored]:
+            left = [run.recipe for run in tested if run.status == UNSCORED and scored]
+            for group in packs(left, size=1 if solo else size, room=room):
                 with turn(stop):
                     if not stop.is_set():
-                        found[run.recipe.hash] = _scored(kept, run, download)
+                        found |= _scored(kept, [found[recipe.hash] for recipe in group], download)
             choice = race.choice(kept, found.values()) if race else None
     runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
     warn_of(unlike(runs))
@@ -325,21 +325,18 @@ def _keep(store: Store, scored: bool, race: Race | None, lane: Lane, run: Run) -
     return run
 
 
-def _scored(store: Store, run: Run, download: bool) -> Run:
-    """A run that was trained and validated, with the score of its test rows."""
-    recipe, began = run.recipe, time.perf_counter()
-    opened = open_adapter(
-        store.adapter_folder(recipe), recipe.task, model=recipe.model, dtype=recipe.base_dtype,
-        attention=recipe.attention, device_name=recipe.device, max_length=recipe.max_length,
-        text_column=recipe.text_column, label_column=recipe.label_column, download=download,
-    )  # fmt: skip
-    score = opened.score()
-    status = "done" if run.history["step"][-1] == recipe.steps else "early"
-    took = time.perf_counter() - began
-    environment = run.environment | {SCORING: took}
-    run = replace(
-        run, status=status, metrics=score.metrics, predictions=score.predictions, environment=environment,
-        seconds=run.seconds + took,
-    )  # fmt: skip
-    store.add(run)
-    return run
+def _scored(store: Store, runs: Sequence[Run], download: bool) -> dict[str, Run]:
+    """Runs that were trained and validated, by hash, with the scores of their test rows: all as one pack."""
+    began = time.perf_counter()
+    pack, scored = Pack([run.recipe for run in runs], adapters=store.adapter_folder, download=download), {}
+    scores = pack.score("test")
+    took = (time.perf_counter() - began) / len(runs)
+    for run, score in zip(runs, scores, strict=True):
+        status = "done" if run.history["step"][-1] == run.recipe.steps else "early"
+        now = replace(
+            run, status=status, metrics=score.metrics, predictions=score.predictions, seconds=run.seconds + took,
+            environment=run.environment | {SCORING: took},
+        )  # fmt: skip
+        store.add(now)
+        scored[run.recipe.hash] = now
+    return scored

@@ -53,12 +53,12 @@ def pack(
     base      the plain model that every lane is a `share` of
     lanes     each with a method of the same kind attached; their parameters become views into the table returned
     streams   the random numbers of each lane
-    room      that of an earlier table, whose rows then keep their meaning though some lanes have left
+    room      as `room_of`, of more lanes than these: then the rows of all their tables mean the same
     Raises: BadValue for a base whose layers read more than the lanes' rows.
     """
     _check_reads_rows(base, lanes)
     model, slots = share(base), _by_slot(lanes)
-    room = room or _room(slots)
+    room = room or room_of(lanes)
     others = [_others(lane) for lane in lanes]
     table = Table(room, len(lanes), [p.shape for p in others[0].values()], next(iter(others[0].values()), None))
     for slot, (rank, inputs, outputs) in room.items():
@@ -237,13 +237,18 @@ def _by_slot(lanes: Sequence[nn.Module]) -> dict[Slot, list[LoRALinear | None]]:
     return found
 
 
-def _room(slots: dict[Slot, list[LoRALinear | None]]) -> Room:
+def room_of(lanes: Sequence[nn.Module]) -> Room:
     """What each slot takes: as many rows as the largest rank there."""
-    there = {slot: [layer for layer in layers if layer is not None] for slot, layers in slots.items()}
+    there = {slot: [layer for layer in layers if layer is not None] for slot, layers in _by_slot(lanes).items()}
     return {
         slot: (max(layer.rank for layer in layers), layers[0].in_features, layers[0].lora_B.shape[0])
         for slot, layers in there.items()
     }
+
+
+def drops(lane: nn.Module) -> bool:
+    """Whether what trains in a lane draws random numbers as it does."""
+    return any(isinstance(m, nn.Dropout) and m.p for _, part in switched(lane) for m in part.modules())
 
 
 def _others(lane: nn.Module) -> dict[str, nn.Parameter]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
@@ -36,7 +35,7 @@ def attention(
     scores = scaled @ key.transpose(2, 3)  # (rows, heads, tokens, tokens)
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = F.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
+    weights = scores.float().softmax(-1).to(query.dtype)  # faster than softmax with a dtype
     weights = F.dropout(weights, dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 

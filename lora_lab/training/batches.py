@@ -60,6 +60,11 @@ class Batch:
         """All rows over and over: one set for each lane of a pack."""
         return self if times == 1 else self._each(lambda t: torch.cat([t] * times))
 
+    def of_lanes(self, own: slice, lanes: int) -> Batch:
+        """The rows of some lanes of a pack."""
+        rows = len(self.labels) // lanes
+        return self._each(lambda t: t[own.start * rows : own.stop * rows])
+
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
         """What `model` is called with; the types of tokens only where it has a table of them."""
         given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,11 @@ from torch.nn import functional as F
 from lora_lab.training.batches import Batch, Row, scoring_batches
 from lora_lab.training.metrics import also, f1, regression_metrics
 from lora_lab.training.models import answering
+from lora_lab.training.parts import Parts, in_parts
 
 ROWS = 32  # scored at once
-PACKED_ROWS = 128  # of all lanes together
-LOGITS = (
-    2**25
-)  # numbers at most among the logits of one batch: 128 MiB in fp32, where a language model's would fill GiB
+PACKED_ROWS = 64  # of all lanes of a part together: with twice as many a core's cache no longer holds them
+LOGITS = 2**25  # numbers at most among the logits of a batch: 128 MiB in fp32; a language model's would fill GiB
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,6 @@ def evaluate(
     return evaluate_lanes(model, rows, pad, device, 1, judged_by)[0]
 
 
-@torch.inference_mode()
 def evaluate_lanes(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, lanes: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
@@ -107,11 +106,10 @@ def evaluate_lanes(
     by_place: list[list[Any]] = [[None] * len(rows) for _ in range(lanes)]
     with answering(model):
         for batch in scoring_batches(rows, rows_at_once(model, rows, lanes), pad):
-            moved = batch.repeated(lanes).to(device)
-            values = _row_values(logits_of(model, moved), moved.labels)
-            for number, value in enumerate(values):
-                lane, row = divmod(number, len(batch.places))
-                by_place[lane][batch.places[row]] = value
+            found = in_parts(partial(_row_values, batch.to(device)), model, lanes)
+            for own, values in zip(by_place, found, strict=True):
+                for place, value in zip(batch.places, values, strict=True):
+                    own[place] = value
     return [_score(np.array(values), [row.label for row in rows], judged_by) for values in by_place]
 
 
@@ -127,16 +125,24 @@ def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequen
 def rows_at_once(model: torch.nn.Module, rows: Sequence[Row], lanes: int = 1) -> int:
     """How many rows to score together, so that the logits of the longest do not outgrow LOGITS."""
     if rows[0].label is not None:
-        return max(1, PACKED_ROWS // lanes) if lanes > 1 else ROWS
+        parts = len(model) if isinstance(model, Parts) else 1
+        return max(1, PACKED_ROWS * parts // lanes) if lanes > 1 else ROWS
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
     return max(1, min(ROWS, LOGITS // (vocabulary * max(len(row.tokens) for row in rows))) // lanes)
 
 
-def _row_values(logits: Tensor, labels: Tensor) -> list[Any]:
-    """The logits of each row, or in language modelling its summed loss and number of predicted tokens."""
-    if labels.dim() == 1:
-        return logits.tolist()
-    return torch.stack([_token_losses(logits, labels).sum(1), learnt_tokens(labels).float()], dim=1).tolist()
+@torch.inference_mode()
+def _row_values(batch: Batch, model: torch.nn.Module, own: slice) -> list[list[Any]]:
+    """Of each lane that the model answers for, the logits of each row, or in language modelling its summed loss and
+    number of predicted tokens.
+    """
+    lanes = own.stop - own.start
+    given = batch.repeated(lanes)
+    values = logits_of(model, given)
+    if given.labels.dim() > 1:
+        losses, tokens = _token_losses(values, given.labels).sum(1), learnt_tokens(given.labels).float()
+        values = torch.stack([losses, tokens], dim=1)
+    return values.reshape(lanes, len(batch.places), -1).tolist()  # type: ignore[no-any-return]
 
 
 def perplexity(sums_and_tokens: np.ndarray) -> dict[str, float]:

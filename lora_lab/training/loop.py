@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from lora_lab.switched import AdaptedLayer, Switched
 from lora_lab.training.batches import Batch
 from lora_lab.training.evaluate import lane_losses, logits_of
 from lora_lab.training.lane import Lane, end_all
+from lora_lab.training.parts import in_parts
 from lora_lab.training.products import products_in
 from lora_lab.training.recipe import Recipe
 
@@ -50,14 +52,7 @@ def fit(
     model, lanes = _remaining(model, lanes, leave)  # lanes may come back from the disk as they ended
     for step, batch in () if all(lane.ended for lane in lanes) else batches:
         with products_in(products):
-            losses = lane_losses(
-                logits_of(model, batch), batch.labels, len(lanes),
-                smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
-            )  # fmt: skip
-            losses.sum().backward()
-        for lane, loss in zip(lanes, losses.tolist(), strict=True):
-            lane.update(step, loss)
-            lane.clear_gradients()
+            in_parts(partial(update, step, batch, lanes), model, len(lanes))
         validates = validates_at(step, recipe)
         found: Sequence[dict[str, float] | None] = validate() if validates else [None] * len(lanes)
         for lane, metrics in zip(lanes, found, strict=True):
@@ -71,6 +66,20 @@ def fit(
             break
     end_all(lanes, "done")
     model.eval()
+
+
+def update(step: int, batch: Batch, lanes: Sequence[Lane], model: nn.Module, own: slice) -> Sequence[Lane]:
+    """Forward, backward and update of those lanes that a model answers for."""
+    recipe, rows = lanes[0].recipe, batch.of_lanes(own, len(lanes))
+    losses = lane_losses(
+        logits_of(model, rows), rows.labels, len(lanes[own]),
+        smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
+    )  # fmt: skip
+    losses.sum().backward()
+    for lane, loss in zip(lanes[own], losses.tolist(), strict=True):
+        lane.update(step, loss)
+        lane.clear_gradients()
+    return lanes[own]
 
 
 def _remaining(model: nn.Module, lanes: Sequence[Lane], leave: Leave | None) -> tuple[nn.Module, Sequence[Lane]]:

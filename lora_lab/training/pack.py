@@ -9,16 +9,18 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
+from lora_lab.methods.adapters import load_adapter
 from lora_lab.methods.attach import put
 from lora_lab.methods.base import Report
 from lora_lab.methods.heads import heads_of
-from lora_lab.methods.packed import Stream, Table, can_pack, pack, share
+from lora_lab.methods.packed import Room, Stream, can_pack, drops, pack, room_of, share
 from lora_lab.methods.probe import Probe
 from lora_lab.methods.read_once import read_once
 from lora_lab.methods.shared_start import share_start
@@ -35,6 +37,7 @@ from lora_lab.training.lane import Callback, Lane, Progress
 from lora_lab.training.lengths import check_fits, typical_tokens
 from lora_lab.training.loop import fit
 from lora_lab.training.models import load_model, load_tokenizer
+from lora_lab.training.parts import Parts, cut
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
@@ -61,6 +64,7 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
 class Pack:
     """Everything that some runs need, laid out: base model, lanes, tokenizer, encoded data.
 
+    adapters    the folder of each recipe's adapter, saved before, for lanes that are scored and not trained
     One is made or run at a time in a process, see `turns`.
     Raises: BadValue, NotFound for what is wrong with a recipe, before any training; BadValue for recipes that differ in
     more than OWN.
@@ -69,9 +73,9 @@ class Pack:
     @turn()
     def __init__(
         self, recipes: Sequence[Recipe], *, callbacks: Callable[[Recipe], Sequence[Callback]] | None = None,
-        download: bool = False,
+        download: bool = False, adapters: Callable[[Recipe], Path] | None = None,
     ) -> None:  # fmt: skip
-        first, self.started, self.download = recipes[0], time.perf_counter(), download
+        first, self.started, self.download, self.adapters = recipes[0], time.perf_counter(), download, adapters
         if len(recipes) > 1:
             keep_freed_memory()
         if len({key(recipe) for recipe in recipes}) > 1:
@@ -102,7 +106,7 @@ class Pack:
         self.written_at = self.started
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
         self.rows["train"], self.draws = self._drawn_rows(places)
-        self.table: Table | None = None
+        self.room: Room | None = None
         self.model: nn.Module = self.lanes[0].model
         if self.size > 1:
             self._pack()
@@ -276,7 +280,9 @@ class Pack:
         for name, head in heads.get(recipe.seed, {}).items():
             put(model, name, head)
         seed_everything(recipe.seed)  # again, so that A does not depend on how much the head drew
-        if recipe.start:
+        if self.adapters:
+            load_adapter(model, self.adapters(recipe))
+        elif recipe.start:
             attach_from(recipe.method, model, recipe.start)
         else:
             recipe.method.attach(model)
@@ -290,12 +296,19 @@ class Pack:
 
     def _pack(self) -> None:
         """Lay the lanes side by side; those that are left of a larger pack keep their places in a row."""
-        models, streams = [lane.model for lane in self.lanes], [lane.stream for lane in self.lanes]
-        self.model, self.table = pack(self.base, models, streams, self.table.room if self.table else None)
-        if not read_once(self.model):
-            share_start(self.model, len(self.lanes))
-        for lane, numbers, gradients in zip(self.lanes, self.table.numbers, self.table.gradients, strict=True):
-            lane.adopt(numbers, gradients)
+        models = [lane.model for lane in self.lanes]
+        self.room = self.room or room_of(models)
+        sizes = [len(models)] if any(map(drops, models)) else cut(len(models), self.device)
+        left, parts = list(self.lanes), []
+        for size in sizes:
+            own, left = left[:size], left[size:]
+            model, table = pack(self.base, [lane.model for lane in own], [lane.stream for lane in own], self.room)
+            if not read_once(model):
+                share_start(model, size)
+            for lane, numbers, gradients in zip(own, table.numbers, table.gradients, strict=True):
+                lane.adopt(numbers, gradients)
+            parts.append(model)
+        self.model = Parts(parts, sizes) if len(parts) > 1 else parts[0]
 
     def _watch_memory(self, progress: Progress) -> None:
         self.peak_bytes = max(self.peak_bytes, device.used_bytes(self.device))

@@ -14,7 +14,7 @@ GRID = Grid(rank=[1, 2, 4, 8], lr=[1e-3, 2e-3], seed=range(3), targets=["q,v", "
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    monkeypatch.setattr(plan, "rewarding_tokens", lambda where: 4096)
+    monkeypatch.setattr(plan, "cut", lambda lanes, where: [16, 16])
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 100])
@@ -62,10 +62,10 @@ def test_speed_decides_where_memory_does_not(monkeypatch):
     recipes = Grid(seed=range(40)).recipes("minilm", "rt", batch=8)
     monkeypatch.setattr(plan, "free_bytes", lambda where: 2**40)
     found = []
-    for tokens in (256, 4096, 10**6):
-        monkeypatch.setattr(plan, "rewarding_tokens", lambda where, tokens=tokens: tokens)
+    for cores in (1, 2, 4, 100):
+        monkeypatch.setattr(plan, "cut", lambda lanes, where, cores=cores: [1] * cores)
         found.append(pack_size(recipes))
-    assert found == [plan.LEAST, 16, plan.MOST]
+    assert found == [plan.LEAST, 16, plan.MOST, plan.MOST]
 
 
 def test_a_method_that_adds_no_rank_is_packed_by_its_memory_too(monkeypatch):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lora_lab import BadValue, Grid, Recipe, Store, sweep
 from lora_lab.experiments.racing import BOUND, EVERY, GAP, LED, behind
+from lora_lab.training.pack import Pack
 from tests.training.conftest import PLAIN
 
 # ---- the rule, on losses that are made up
@@ -89,7 +90,8 @@ def outcome(swept) -> dict[str, tuple]:
 
 
 def test_it_chooses_as_the_whole_grid_does_and_tests_only_the_chosen_and_its_rivals(grid, tmp_path, monkeypatch):
-    monkeypatch.setattr("lora_lab.training.pack.Pack.rows_of", lambda pack, split: pack.rows[split])  # no test rows
+    rows_of = Pack.rows_of  # test rows are only for those that were chosen
+    monkeypatch.setattr(Pack, "rows_of", lambda p, split: rows_of(p, split) if p.adapters else p.rows[split])
     swept = sweep(grid(), tmp_path / "chosen", choose=True)
     monkeypatch.undo()
     told = swept.choice.to_json()

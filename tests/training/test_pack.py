@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +35,14 @@ def alike(together, alone) -> None:
     assert kept[0] == kept[1]
 
 
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    """As many parts of a pack, where none of its lanes drops anything."""
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(1)
+
+
 @st.composite
 def lanes(draw: st.DrawFn) -> dict:
     """What one lane has of its own."""
@@ -56,9 +65,10 @@ def test_packed_and_alone_are_the_same_for_any_mix(tiny_encoder, opinions, mix):
         alike(together, train(recipe, store=None))
 
 
-def test_lanes_on_draws_of_their_own_are_as_they_are_alone(recipe):
+def test_lanes_on_draws_of_their_own_are_as_they_are_alone(recipe, threads):
     recipes = [recipe(steps=9, examples=12, subset=subset, seed=seed) for subset in (0, 1) for seed in (0, 1)]
     pack = Pack(recipes)
+    assert len(getattr(pack.model, "lanes", [slice(4)])) == threads
     texts = {subset: {row.place for row in pack.draws[subset]} for subset in (0, 1)}
     assert [len(places) for places in texts.values()] == [12, 12]
     assert texts[0] != texts[1]
@@ -89,7 +99,7 @@ def test_a_hundred_steps_on_the_real_model(opinions):
         assert together.metrics["accuracy"] == alone.metrics["accuracy"]
 
 
-def test_a_lane_that_diverges_or_has_enough_leaves_and_the_others_do_not_notice(recipe):
+def test_a_lane_that_diverges_or_has_enough_leaves_and_the_others_do_not_notice(recipe, threads):
     recipes = [
         recipe(steps=12, validations=6, lr=lr, patience=patience, seed=seed)
         for lr, patience, seed in ((1e-2, 0, 0), (1e30, 0, 1), (1e-9, 2, 2), (5e-3, 0, 3))
@@ -102,7 +112,7 @@ def test_a_lane_that_diverges_or_has_enough_leaves_and_the_others_do_not_notice(
         alike(found[recipes[index]], train(recipes[index], store=None))
 
 
-def test_a_language_model_packs_too(tiny_causal, tmp_path):
+def test_a_language_model_packs_too(tiny_causal, tmp_path, threads):
     text = tmp_path / "own.txt"
     text.write_text("\n\n".join(f"Line {n}: {'the same old story again and ' * 24}" for n in range(30)))
     settings = {"max_length": 32, "lr": 2e-2, "steps": 6, "batch": 4, "validations": 2, **PLAIN}
@@ -122,10 +132,10 @@ def test_what_cannot_share_a_base_stands_alone(recipe):
         Pack([plain, recipe(batch=3)])
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_path, count):
+@pytest.mark.parametrize(("count", "dropout"), [(1, 0.2), (3, 0.2), (3, 0.0)])
+def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_path, threads, count, dropout):
     recipes = [
-        recipe(steps=12, validations=4, seed=k, lr=1e-2 / (k + 1), method=LoRA(2 + k, dropout=0.2))
+        recipe(steps=12, validations=4, seed=k, lr=1e-2 / (k + 1), method=LoRA(2 + k, dropout=dropout))
         for k in range(count)
     ]
     whole = {run.recipe: run for run in Pack(recipes).run()}
