@@ -52,10 +52,12 @@ class LiveSweep(Background):
 
     def _work(self) -> None:
         from lora_lab.experiments.sweep import sweep  # imports torch, which looking at stored runs does without
+        from lora_lab.widgets.live_pack import LivePack
 
         self.pack, self._taken, self._began = [], 0, 0.0  # a new pace; the curves stay
         recipes = list(self.recipes.values())
-        swept = sweep(recipes, self.store, stop=self._stop, note=self._note, callbacks=self._callbacks)
+        how: dict[str, Any] = {"stop": self._stop, "note": self._note, "callbacks": self._callbacks, "pack": LivePack}
+        swept = sweep(recipes, self.store, **how)
         for run in swept.runs:  # also those that the store had
             self._take(run)
         self.state = "stopped" if self.left else "done"

@@ -14,22 +14,11 @@ from playwright.sync_api import Browser, Locator, expect
 from lora_lab import LoRA, LoRAPanel, params
 from lora_lab.widgets.base import data_script
 from lora_lab.widgets.base import page as page_of
-from lora_lab.widgets.lora_panel import VIEWS
 from lora_lab.widgets.still import still
-from tests.e2e.conftest import Lab, Watched, write_notebook
-from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, move, panel_of
+from tests.e2e.pages import Pages, box_of, move, panel_of
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
 SUM = ("W x", "detour", "y")  # rows of the table: the first two add up to the third
-NOTEBOOK = """
-import ipywidgets as W
-from lora_lab import LoRAPanel
-one, two, heard = LoRAPanel(models=["minilm", "gpt2"]), LoRAPanel("steps", models=["minilm"]), W.Label("nothing")
-twin = W.IntText()
-one.observe(lambda change: setattr(heard, "value", f"rank is {change['new']}"), "rank")
-link = W.jslink((one, "rank"), (twin, "value"))
-W.VBox([W.HBox([one]), two, heard, twin])
-"""
 
 
 def rank_of(panel: Locator) -> int:
@@ -146,68 +135,6 @@ def test_merged_it_gives_the_same_y(pages: Pages) -> None:
     expect(panel.locator(".big")).to_contain_text("64 products for a token")
     assert panel.locator(".picture svg").get_attribute("aria-label") == before
     expect(panel.get_by_role("button", name="take it out")).to_be_visible()
-
-
-def test_two_panels_on_a_page_do_not_hear_each_other(pages: Pages) -> None:
-    view = pages.open(LoRAPanel(d=64, models=MODELS), LoRAPanel(d=4096, models=MODELS))
-    move(panel_of(view, 0), "rank r", 0)
-    assert [rank_of(panel_of(view, n)) for n in (0, 1)] == [1, 8]
-    view.locator("[data-panel]").nth(1).evaluate("e => e.model.set('rank', 32)")  # as a kernel would
-    expect(panel_of(view, 1).locator(".big")).to_contain_text("64×")
-    assert rank_of(panel_of(view, 0)) == 1
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [360, 700, 1000])
-def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark: bool) -> None:
-    all_of_it = [LoRAPanel(view, model="gpt2", models=MODELS) for view in VIEWS]
-    view = pages.open(*all_of_it, width=width, dark=dark, still=True)
-    for number in range(len(VIEWS)):
-        panel = panel_of(view, number)
-        panel.locator("details").evaluate("e => e.open = true")
-        assert panel.evaluate("e => e.scrollWidth - e.clientWidth") <= 1, VIEWS[number]
-    expect(view.get_by_role("cell", name="frozen").first).to_be_visible()
-    assert not axe_finds(view)
-
-
-@pytest.mark.parametrize(
-    ("view", "slider"),
-    [("size", "rank r"), ("size", "width d"), ("model", "rank r"), ("steps", "α"), ("swap", "forward pass")],
-)
-def test_a_step_of_a_slider_takes_a_few_milliseconds(pages: Pages, view: str, slider: str) -> None:
-    panel = panel_of(pages.open(LoRAPanel(view, model="" if slider == "width d" else "llama-3-8b", models=MODELS)))
-    times = panel.get_by_role("slider", name=slider).evaluate(STEPS)
-    print("script, ms:", np.percentile(times, [50, 95]))
-    assert float(np.median(times)) < MILLISECONDS  # the 95th percentile is for `make bench`, on a quiet machine
-
-
-def test_in_a_notebook_python_hears_and_is_heard(watched: Watched, lab: Lab) -> None:
-    page = watched.open(write_notebook(lab.folder / "lora_panel.ipynb", [NOTEBOOK, "one.rank = 128"]))
-    page.locator(".jp-Cell .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
-    panel = panel_of(page)
-    panel.wait_for(timeout=120_000)
-    assert box_of(panel)["width"] > 300  # in an HBox too
-    slider = panel.get_by_role("slider", name="rank r")
-    slider.press("ArrowRight")
-    expect(page.get_by_text("rank is 9", exact=True)).to_be_visible()
-    expect(page.locator("input[type=number]")).to_have_value("9")  # jslink
-    expect(panel_of(page, 1).locator(".pair").first).to_contain_text("gradient of A")
-    page.locator(".jp-Cell .cm-content").nth(1).click()
-    page.keyboard.press("Shift+Enter")
-    expect(panel.locator(".big")).to_contain_text("16×")
-    assert not watched.elsewhere
-
-
-def test_tab_goes_through_every_control_each_seen_when_it_has_the_focus(pages: Pages) -> None:
-    view = pages.open(LoRAPanel("model", model="llama-3-8b", models=MODELS))
-    seen = []
-    for _ in range(13):
-        view.keyboard.press("Tab")
-        seen.append(view.evaluate(FOCUSED))
-    names = [name for name, _ in seen]
-    assert names == ["view", "model", *["targets"] * 8, "rank", "drop", "SUMMARY"]
-    assert all(outline >= 2 for _, outline in seen)
 
 
 def test_a_large_value_comes_from_a_script_beside_the_page(pages: Pages, tmp_path: Path) -> None:

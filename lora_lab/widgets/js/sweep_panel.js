@@ -19,7 +19,6 @@ const CHOICES = {
   rank: { alone: "it stays", root: "grows with √r", whole: "grows with r" },
   alpha: { alone: "it stays", root: "falls with √α", whole: "falls with α" },
 };
-const PATIENCE = 5000; // milliseconds that a kernel has to answer
 
 const drawn = (name) => `<div class="${name} drawn"><svg role="img"></svg></div>`;
 const BODY = `<header><div class="title"></div>
@@ -42,7 +41,7 @@ const BODY = `<header><div class="title"></div>
   <div class="below">
     <div class="row trains">${button("run", "", "first")}${button("halt", "Stop")}${button("pick", "")}${button("row", "")}</div>
     <progress max="1" value="0" aria-label="training"></progress>
-    <p class="doing"></p>
+    <p class="doing"></p><p class="kernel"></p>
     <div data-for="predict"><p class="question"></p>
       ${segments("family", "your prediction", Object.keys(FAMILIES.rank).map((name) => [name, `<span class="${name}"></span>`]))}
       <p class="fits"></p></div>
@@ -63,7 +62,7 @@ const KEY = {
 const close = (one, other) => Math.abs(one / other - 1) < 1e-6;
 
 function start(p) {
-  const ui = { family: {}, help: false, asked: {} };
+  const ui = { family: {}, help: false, halts: false };
   let seen; // the data that `index` is of
   let index;
   let now; // what is drawn
@@ -156,7 +155,8 @@ function start(p) {
   function draw() {
     now = read();
     const { data, view, chosen, cell, many, axes, at, best, cells } = now;
-    const live = p.get("live");
+    const live = p.gone() ? { ...p.get("live"), busy: false, state: "" } : p.get("live");
+    if (!live.busy) ui.halts = false;
     const own = atWork(chosen.rank, chosen.alpha, chosen.lr);
     const family = p.get("guess")[view] && (ui.family[view] ?? p.get("guess")[view]);
     const predicts = Boolean(now.line);
@@ -191,7 +191,7 @@ function start(p) {
     const losses = drawLosses(p.width(".curve"), curves, { steps: data.steps, every: data.every, range: now.range, start: now.begin, live: own });
     const ends = curves.filter((one) => one.length).map((one) => one.at(-1).toFixed(2));
     p.picture(losses.svg, losses.height, ends.length ? `Loss of each run at the end: ${ends.join(", ")}; all began near ${now.begin.toFixed(2)}.` : "No curve yet.", ".curve svg");
-    const [big, words] = tellCell({ cell, chosen, best, live: own, data, seeds: p.get("seeds") });
+    const [big, words] = tellCell({ cell, chosen, best, live: own, broken: p.gone(), data, seeds: p.get("seeds") });
     p.fill({ ".big": big, ".words": words });
     const doing = drawTraining(live);
     fillTable();
@@ -259,8 +259,8 @@ function start(p) {
     set("row", `${whole ? "take off" : "pick"} this row’s ${left.length} untried`, busy || left.length < 2);
     set("best", "", !best, best === cell);
     const seeds = p.get("seeds").length;
-    set("run", picked ? `run these: ${count(picked)} cell${picked > 1 ? "s" : ""} × ${seeds} seed${seeds > 1 ? "s" : ""}` : "run these", busy, !picked);
-    set("halt", "", !busy);
+    set("run", picked ? `run these: ${count(picked)} cell${picked > 1 ? "s" : ""} × ${seeds} seed${seeds > 1 ? "s" : ""}` : "run these", busy, !picked || p.gone() || p.waits());
+    set("halt", "", !busy, ui.halts);
     const bar = p.one("progress");
     bar.hidden = !busy;
     bar.value = live.share ?? 0;
@@ -275,8 +275,8 @@ function start(p) {
       return `A page cannot train. In the lab (<code>make lab</code>), run <code>from lora_lab import SweepPanel</code> and
         <code>SweepPanel(picked=[${list}])</code>, then press <em>run these</em> there.`;
     }
-    if (ui.asked.late && ui.asked.live === live) return "The kernel does not answer. If it was restarted, run the panel’s cell again.";
     if (live.error) return `<strong>It failed.</strong> ${escape(live.error)}`;
+    if (busy && ui.halts) return "Stopping after this step.";
     if (busy) {
       const eta = live.left === null || live.left === undefined ? "" : `, about ${count(live.left)} s to go`;
       const step = live.state === "training" ? `: step ${count(live.step)} of ${count(now.data.steps)}${eta}` : "";
@@ -362,16 +362,12 @@ function start(p) {
       }
       const [rank, alpha, lr] = p.get("picked").find(([r, a, l]) => isPicked(r, a, l));
       if (!isPicked(now.chosen.rank, now.chosen.alpha, now.chosen.lr)) p.set({ rank, alpha, lr });
-      p.save();
-      const asked = { live: p.get("live"), late: false };
-      ui.asked = asked;
-      setTimeout(() => {
-        asked.late = true;
-        p.redraw(true);
-      }, PATIENCE);
-      return p.send({ do: "run" });
+      return p.ask("live", { do: "run" });
     },
-    halt: () => p.send({ do: "stop" }),
+    halt() {
+      ui.halts = true;
+      p.ask("live", { do: "stop" });
+    },
   };
 
   p.one("details").addEventListener("toggle", fillTable);
