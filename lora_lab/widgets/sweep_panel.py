@@ -151,6 +151,8 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         does = content.get("do") if isinstance(content, dict) else None
         try:
             if does == "run":
+                with self.hold_sync():  # a busy kernel hears of traits after the message that needs them
+                    self.picked, self.targets = content.get("picked", self.picked), content.get("targets", self.targets)
                 self.run()
             elif does == "stop":
                 self.stop()

@@ -33,8 +33,9 @@ W.VBox([W.HBox([lora, W.HTML("beside")]), W.HBox([film]), sweep, other, twin, he
 """
 SLOW = """
 import time
-seconds = iter([6])
-film.observe(lambda change: time.sleep(next(seconds, 0)), "batch")
+seconds = iter([6, 4])
+for panel, name in ((film, "batch"), (sweep, "rank")):
+    panel.observe(lambda change: time.sleep(next(seconds, 0)), name)
 """
 CELLS = [PANELS, "lora.rank = 128", SLOW, "import os; os._exit(1)", "LoRAPanel(models=['minilm'])"]
 
@@ -114,6 +115,8 @@ def test_a_slow_kernel_freezes_nothing_and_is_seen_to_be_slow(page: Page) -> Non
 
 def test_it_trains_stops_in_mid_run_and_goes_on_beside_another_panel(page: Page, lab: Lab) -> None:
     panel, other = panel_of(page, SWEEP), panel_of(page, OTHER)
+    panel.get_by_role("slider", name="rank").press("ArrowRight")  # the kernel is busy from here on
+    panel.get_by_role("slider", name="rank").press("ArrowLeft")
     for _ in range(2):
         panel.get_by_role("button", name=re.compile("pick this row’s 2 untried")).click()
         panel.get_by_role("slider", name="rank").press("ArrowRight")

@@ -55,7 +55,7 @@ const swatch = (inner) => `<svg viewBox="0 0 13 13" aria-hidden="true">${inner}<
 const KEY = {
   seeds: `<span>${swatch('<circle cx="6.5" cy="6.5" r="3" class="ink"/>')}a run</span>`,
   dead: `<span>${swatch('<path d="M3 3l7 7m0 -7l-7 7" class="stroke ink"/>')}it collapsed</span>`,
-  untried: `<span>${swatch('<rect x=".5" y=".5" width="12" height="12" class="untried" fill="none"/><path d="M1 9l8 -8M4 12l8 -8" class="rule"/>')}not tried: click to pick</span>`,
+  untried: `<span>${swatch('<rect x=".5" y=".5" width="12" height="12" class="edge"/><path d="M1 9l8 -8M4 12l8 -8" class="edge"/>')}not tried: click to pick</span>`,
   top: `<span>${swatch('<path d="M1.5 6.5l5 -5l5 5l-5 5z" class="ink"/>')}best of its row</span>`,
 };
 
@@ -362,7 +362,7 @@ function start(p) {
       }
       const [rank, alpha, lr] = p.get("picked").find(([r, a, l]) => isPicked(r, a, l));
       if (!isPicked(now.chosen.rank, now.chosen.alpha, now.chosen.lr)) p.set({ rank, alpha, lr });
-      return p.ask("live", { do: "run" });
+      return p.ask("live", { do: "run", picked: p.get("picked"), targets: now.targets }); // traits may come later
     },
     halt() {
       ui.halts = true;
