@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.e2e.conftest import Lab, Watched
+from tests.e2e.conftest import Lab, Watched, watching
 
 LESSON = "04_train_an_adapter.ipynb"
 PANEL = ".jp-OutputArea .widget-vbox"
 
 
-@pytest.fixture
-def lesson(watched: Watched) -> Watched:
+@pytest.fixture(scope="module")
+def lesson(browser: Browser, lab: Lab) -> Iterator[Watched]:
     """The lesson with every cell run: it stops at the cell that wants a result, and says what to press."""
-    page = watched.run_all(LESSON)
-    assert page.get_by_text("Jupyter news").count() == 0
-    page.locator(PANEL).first.wait_for(timeout=180_000)
-    return watched
+    with watching(browser, lab) as watched:
+        page = watched.run_all(LESSON)
+        assert page.get_by_text("Jupyter news").count() == 0
+        page.locator(PANEL).first.wait_for(timeout=180_000)
+        yield watched
 
 
 def words(page: Page) -> str:
