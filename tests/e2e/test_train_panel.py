@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
-from tests.e2e.conftest import Lab, Watched, watching
+from tests.e2e.conftest import Lab, Watched
 
 LESSON = "04_train_an_adapter.ipynb"
 PANEL = ".jp-OutputArea .widget-vbox"
 
 
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: Lab) -> Iterator[Watched]:
+@pytest.fixture
+def lesson(watched: Watched) -> Watched:
     """The lesson with every cell run: it stops at the cell that wants a result, and says what to press."""
-    with watching(browser, lab) as watched:
-        page = watched.run_all(LESSON)
-        assert page.get_by_text("Jupyter news").count() == 0
-        page.locator(PANEL).first.wait_for(timeout=180_000)
-        yield watched
+    page = watched.run_all(LESSON)
+    assert page.get_by_text("Jupyter news").count() == 0
+    page.locator(PANEL).first.wait_for(timeout=180_000)
+    return watched
 
 
 def words(page: Page) -> str:
