@@ -19,13 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
+import scipy  # type: ignore[import-untyped]  # imports special, stats and optimize when they are used; they take long
 from numpy.typing import ArrayLike
-from scipy import special  # type: ignore[import-untyped]
-from scipy.optimize import brentq  # type: ignore[import-untyped]
-from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from lora_lab.accounting.memory import most
 from lora_lab.errors import BadValue
@@ -174,8 +173,19 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return mean, None, None
-    half = float(special.stdtrit(n - 1, 1 - LEVEL / 2) * np.std(values, ddof=1) / math.sqrt(n))
+    half = _both_tails(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return mean, mean - half, mean + half
+
+
+@cache
+def _both_tails(freedom: int) -> float:
+    """t beyond which LEVEL of Student's distribution lies, without scipy, whose import takes longer than a panel may.
+
+    t = sqrt(freedom) tan(a), where the angle a has the density cos(a)^(freedom - 1).
+    """
+    angles = np.linspace(0, math.pi / 2, 20_001)
+    below = np.cumsum(np.cos((angles[1:] + angles[:-1]) / 2) ** (freedom - 1))
+    return math.sqrt(freedom) * math.tan(float(np.interp((1 - LEVEL) * below[-1], below, angles[1:])))
 
 
 def check_margin(margin: float, *, shares: bool) -> None:
@@ -223,7 +233,7 @@ class Pair:
     def p_difference(self) -> float:
         """How probably equals differ as much: exact McNemar's for one run each, else a t-test's."""
         if any(self.one_right):
-            return float(binomtest(*self.one_right).pvalue)
+            return float(scipy.stats.binomtest(*self.one_right).pvalue)
         return min(1.0, 2 * _tail(abs(self.difference) / self.error(), *self.parts(self.rows)))
 
     def p_equivalence(self) -> float:
@@ -240,11 +250,11 @@ class Pair:
     def decided(self, rows: int, more: int, level: float) -> float:
         """How probably so many rows and more seeds decide, if the difference and the spreads are as estimated."""
         variance, freedom = self.parts(rows, more)
-        drawn = variance[:, None] * 2 * special.gammaincinv(freedom[:, None] / 2, MIDDLES) / freedom[:, None]
+        drawn = variance[:, None] * 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES) / freedom[:, None]
         errors, either = np.sqrt(drawn.sum(0)), np.array([[self.difference], [-self.difference]])
         wide = _quantile(level / 2, drawn, freedom) * errors
         narrow = np.maximum(self.margin - _quantile(level, drawn, freedom) * errors * self.widening(rows), 0)
-        between = special.ndtr(np.array([wide - either, narrow - either]) / math.sqrt(variance.sum()))
+        between = scipy.special.ndtr(np.array([wide - either, narrow - either]) / math.sqrt(variance.sum()))
         return 1 - float(np.maximum((between[0] - between[1]).sum(0), 0).mean())
 
     def judged(self, p_difference: float, p_equivalence: float, pairs: int = 1) -> Verdict:
@@ -278,13 +288,14 @@ def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:
 
 def _quantile(tail: float, variance: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     """Cochran's q: quantiles of t, weighted by the variances (parts,) or (parts, cases) that they belong to."""
-    return -special.stdtrit(freedom, tail) @ variance / np.maximum(variance.sum(0), TINY)
+    return -scipy.special.stdtrit(freedom, tail) @ variance / np.maximum(variance.sum(0), TINY)
 
 
 def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
     """The one-sided p of a difference over its error, TINY at least: the tail whose quantile that is."""
     size = min(abs(ratio), float(_quantile(TINY, variance, freedom)))
-    p = math.exp(brentq(lambda x: float(_quantile(math.exp(x), variance, freedom)) - size, *np.log((TINY, 0.5))))
+    ends = np.log((TINY, 0.5))
+    p = math.exp(scipy.optimize.brentq(lambda x: float(_quantile(math.exp(x), variance, freedom)) - size, *ends))
     return p if ratio > 0 else 1 - p
 
 

@@ -52,9 +52,11 @@ class LiveSweep(Background):
 
     def _work(self) -> None:
         from lora_lab.experiments.sweep import sweep  # imports torch, which stored runs do not need
+        from lora_lab.widgets.live_pack import LivePack
 
         recipes = list(self.recipes.values())
-        swept = sweep(recipes, self.store, stop=self._stop, note=self._note, callbacks=self._callbacks)
+        how: dict[str, Any] = {"stop": self._stop, "note": self._note, "callbacks": self._callbacks, "pack": LivePack}
+        swept = sweep(recipes, self.store, **how)
         for run in swept.runs:  # including those that were in the store
             self._note("run", {"run": run})
         self.state = "stopped" if self.left else "done"

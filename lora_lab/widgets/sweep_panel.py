@@ -150,6 +150,8 @@ class SweepPanel(Panel, file="sweep_panel.js"):
     def _heard(self, _: Any, content: Any, __: Any) -> None:
         """A button of the browser."""
         try:
+            with self.hold_sync():  # a busy kernel hears of traits after the message that needs them
+                self.picked, self.targets = content.get("picked", self.picked), content.get("targets", self.targets)
             {"run": self.run, "stop": self.stop}[content["do"]]()
         except Exception as error:  # nobody would see it in a message handler
             self._tell(str(error))

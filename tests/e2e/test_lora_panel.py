@@ -15,20 +15,10 @@ from lora_lab import LoRA, LoRAPanel, params
 from lora_lab.widgets.base import data_script
 from lora_lab.widgets.base import page as page_of
 from lora_lab.widgets.still import still
-from tests.e2e.conftest import Lab, Watched, write_notebook
 from tests.e2e.pages import Pages, box_of, move, panel_of
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
 SUM = ("W x", "B A x", "y")  # rows of the table: the first two add up to the third
-NOTEBOOK = """
-import ipywidgets as W
-from lora_lab import LoRAPanel
-one, two, heard = LoRAPanel(models=["minilm", "gpt2"]), LoRAPanel("steps", models=["minilm"]), W.Label("nothing")
-twin = W.IntText()
-one.observe(lambda change: setattr(heard, "value", f"rank is {change['new']}"), "rank")
-link = W.jslink((one, "rank"), (twin, "value"))
-W.VBox([W.HBox([one]), two, heard, twin])
-"""
 
 
 def rank_of(panel: Locator) -> int:
@@ -145,33 +135,6 @@ def test_merged_it_gives_the_same_y(pages: Pages) -> None:
     expect(panel.locator(".big")).to_contain_text("64 multiplications")
     assert panel.locator(".picture svg").get_attribute("aria-label") == before
     expect(panel.get_by_role("button", name="unmerge")).to_be_visible()
-
-
-def test_two_panels_on_a_page_do_not_hear_each_other(pages: Pages) -> None:
-    view = pages.open(LoRAPanel(d=64, models=MODELS), LoRAPanel(d=4096, models=MODELS))
-    move(panel_of(view, 0), "rank r", 0)
-    assert [rank_of(panel_of(view, n)) for n in (0, 1)] == [1, 8]
-    view.locator("[data-panel]").nth(1).evaluate("e => e.model.set('rank', 32)")  # as a kernel would
-    expect(panel_of(view, 1).locator(".big")).to_contain_text("64×")
-    assert rank_of(panel_of(view, 0)) == 1
-
-
-def test_in_a_notebook_python_hears_and_is_heard(watched: Watched, lab: Lab) -> None:
-    page = watched.open(write_notebook(lab.folder / "lora_panel.ipynb", [NOTEBOOK, "one.rank = 128"]))
-    page.locator(".jp-Cell .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
-    panel = panel_of(page)
-    panel.wait_for(timeout=120_000)
-    assert box_of(panel)["width"] > 300  # in an HBox too
-    slider = panel.get_by_role("slider", name="rank r")
-    slider.press("ArrowRight")
-    expect(page.get_by_text("rank is 9", exact=True)).to_be_visible()
-    expect(page.locator("input[type=number]")).to_have_value("9")  # jslink
-    expect(panel_of(page, 1).locator(".pair").first).to_contain_text("gradient of A")
-    page.locator(".jp-Cell .cm-content").nth(1).click()
-    page.keyboard.press("Shift+Enter")
-    expect(panel.locator(".big")).to_contain_text("16×")
-    assert not watched.elsewhere
 
 
 def test_a_large_value_comes_from_a_script_beside_the_page(pages: Pages, tmp_path: Path) -> None:

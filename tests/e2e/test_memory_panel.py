@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from lora_lab.accounting.film import CATEGORIES, moments
 from lora_lab.accounting.gpus import card, usable
@@ -17,7 +17,6 @@ from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.accounting.units import binary
 from lora_lab.widgets.base import module
 from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
-from tests.e2e.conftest import Lab, Watched, write_notebook
 from tests.e2e.pages import Pages, box_of, move, panel_of
 
 EVALUATE = """([film, points]) => points.map((point) => {
@@ -26,14 +25,6 @@ EVALUATE = """([film, points]) => points.map((point) => {
     const quick = peakOf(film, point);
     return [found.peak, top, quick.bytes, openFilm(film).scenes[found.top].act === quick.act];
 })"""
-SET = "(e, values) => { for (const [name, value] of Object.entries(values)) e.model.set(name, value); }"
-NOTEBOOK = """
-import ipywidgets as W
-from lora_lab import MemoryPanel
-panel, heard = MemoryPanel("minilm", batch=2, seq=64, models=["minilm"]), W.Label("nothing")
-panel.observe(lambda change: setattr(heard, "value", f"batch is {change['new']}"), "batch")
-W.VBox([W.HBox([panel]), heard])
-"""
 
 
 def top(film: dict[str, Any], rank: int, setup: Setup) -> Moment:
@@ -148,27 +139,3 @@ def test_the_table_adds_up(pages: Pages) -> None:
     table = np.array([[float(cell.replace(",", "")) for cell in row.locator("td").all_inner_texts()] for row in rows])
     assert table.shape[1] == 5
     assert np.allclose(table[:-1].sum(axis=0), table[-1])
-
-
-def test_two_panels_on_a_page_do_not_hear_each_other(pages: Pages) -> None:
-    view: Page = pages.open(MemoryPanel("minilm", models=["minilm"]), MemoryPanel("minilm", models=["minilm"]))
-    before = panel_of(view, 1).locator(".big").inner_text()
-    view.locator("[data-panel]").nth(0).evaluate(SET, {"batch": 64})  # as a kernel would
-    expect(panel_of(view, 0).locator(".big")).to_contain_text("64 ×")
-    assert panel_of(view, 1).locator(".big").inner_text() == before
-    expect(panel_of(view, 0).get_by_role("button", name="measure it here")).to_have_count(0)  # there is no kernel
-
-
-def test_in_a_notebook_python_hears_and_a_real_step_is_drawn(watched: Watched, lab: Lab) -> None:
-    page = watched.open(write_notebook(lab.folder / "memory_panel.ipynb", [NOTEBOOK]))
-    page.locator(".jp-Cell .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
-    panel = panel_of(page)
-    panel.wait_for(timeout=120_000)
-    panel.get_by_role("slider", name="batch size").press("ArrowRight")
-    expect(page.get_by_text("batch is 3", exact=True)).to_be_visible()
-    panel.get_by_role("button", name="measure it here").press("Enter")
-    expect(panel.locator(".standing")).to_contain_text("measuring")
-    expect(panel.locator(".standing")).to_contain_text("the prediction, to the byte", timeout=120_000)
-    expect(panel.locator(".measured")).to_have_count(1)
-    assert not watched.elsewhere

@@ -11,23 +11,9 @@ from playwright.sync_api import Locator, expect
 from lora_lab import SweepPanel
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
-from tests.e2e.conftest import Lab, Watched, write_notebook
 from tests.e2e.pages import Pages, box_of, move, panel_of
 
-OPINIONS = "text,label\n" + "".join(
-    f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
-)
 RATES = ["0.0002", "0.0005", "0.001", "0.002", "0.005", "0.01"]
-LESSON = """
-import ipywidgets as W
-from lora_lab import SweepPanel
-plan = dict(task="opinions.csv", rank=(1, 2), alpha=(8,), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=4)
-one, two = SweepPanel("mine/runs", **plan), SweepPanel("other/runs", **plan)
-heard, twin = W.Label("nothing"), W.IntText()
-one.observe(lambda change: setattr(heard, "value", f"rank is {change['new']}"), "rank")
-link = W.jslink((one, "rank"), (twin, "value"))
-W.VBox([W.HBox([one]), two, heard, twin])
-"""
 
 
 def shown_panel(**changes: Any) -> SweepPanel:
@@ -151,38 +137,3 @@ def test_a_class_is_a_dot_for_each_student(pages: Pages, tmp_path: Path) -> None
     assert panel.locator(".results circle.train").count() == 5
     panel.get_by_text("all cells as a table").click()
     expect(panel.locator("details")).to_contain_text("student4")
-
-
-def test_it_trains_stops_goes_on_and_says_when_the_kernel_is_gone(watched: Watched, lab: Lab) -> None:
-    (lab.folder / "opinions.csv").write_text(OPINIONS)
-    page = watched.open(write_notebook(lab.folder / "playground.ipynb", [LESSON]))
-    page.locator(".jp-Cell .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
-    panel, other = panel_of(page, 0), panel_of(page, 1)
-    panel.wait_for(timeout=120_000)
-    assert box_of(panel)["width"] > 300  # in an HBox too
-    panel.get_by_role("slider", name="rank").press("ArrowLeft")
-    expect(page.get_by_text("rank is 1", exact=True)).to_be_visible()
-    expect(page.locator("input[type=number]")).to_have_value("1")  # jslink
-    for _ in range(2):
-        panel.get_by_role("button", name=re.compile("pick this row’s 2 untried")).click()
-        panel.get_by_role("slider", name="rank").press("ArrowRight")
-    panel.get_by_role("button", name="run these: 4 cells × 2 seeds").click()
-    expect(panel.locator(".big")).to_contain_text(re.compile(r"training step \d+"), timeout=180_000)
-    panel.get_by_role("button", name="Stop").click()
-    expect(panel.locator(".doing")).to_contain_text("Stopped", timeout=60_000)
-    expect(other.locator(".doing")).not_to_contain_text("Stopped")
-    panel.get_by_role("button", name=re.compile("^run these")).click()
-    expect(panel.locator(".doing")).to_contain_text("Done", timeout=240_000)
-    expect(panel.locator(".big")).to_contain_text("validation accuracy")
-    assert len(list((lab.folder / "mine").rglob("adapter_model.safetensors"))) == 8
-    assert not (lab.folder / "other").exists()
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_text("Restart Kernel…", exact=True).click()
-    page.get_by_role("button", name="Confirm Kernel Restart").click()
-    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=120_000)
-    other.get_by_role("button", name=re.compile("pick this row’s 2 untried")).click()
-    other.get_by_role("button", name="run these: 2 cells × 2 seeds").click()
-    expect(other.locator(".doing")).to_contain_text("does not answer", timeout=20_000)
-    assert not watched.elsewhere
-    assert not lab.blocked.exists(), lab.blocked.read_text()

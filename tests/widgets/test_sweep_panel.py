@@ -96,7 +96,7 @@ def test_impossible_settings_are_refused(make: Make, tmp_path: Path):
         make(picked=()).run()
 
 
-def test_headless_it_trains_here_and_now_and_the_map_has_the_runs(make: Make):
+def test_headless_it_trains_here_and_now_and_the_map_has_the_runs(make: Make, tmp_path: Path):
     panel = make()
     panel.run()
     assert panel.live["state"] == "done"
@@ -106,6 +106,10 @@ def test_headless_it_trains_here_and_now_and_the_map_has_the_runs(make: Make):
     for cell in panel.data["cells"]:
         own = [frame[cell["rank"], cell["lr"], seed].history["validation"][-1]["accuracy"] for seed in (0, 1)]
         assert cell["mean"] == pytest.approx(50 * sum(own), abs=0.01)
+    (other,) = sweep([panel.playground.recipe_of(Cell("q,v", *make().picked[0]), 0)], tmp_path / "other").runs
+    live = frame[1, 1e-3, 0].history["validation"]
+    for there, here in zip(other.history["validation"], live, strict=True):  # step 0 too, though it is scored last
+        assert here == pytest.approx(there, rel=1e-3)
     again = make(picked=())
     assert sorted(values(again)) == sorted(values(panel))
     with pytest.raises(BadValue, match="has been trained"):

@@ -134,7 +134,7 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
     parts.push(text((from + to) / 2, base + 32, size(found.totals[found.tops[act]]), `${kind} tick`));
   });
 
-  parts.push(cardLines(cards, card, y, topmost, found, [LEFT, right + 14 + column]));
+  parts.push(cardLines(cards, card, y, topmost, found, [LEFT, right, right + 14 + column]));
   parts.push(peakMark(xs, found, y, right));
   const cursor = (xs[at] + xs[at + 1]) / 2;
   parts.push(line(cursor, y(found.totals[at]), cursor, base, "cursor"), circle(cursor, base, 4.5, "ink"));
@@ -154,7 +154,7 @@ function peakMark(xs, found, y, right) {
 }
 
 /** The chosen card, the smallest that is enough, and others between the weights and the top where there is room. */
-function cardLines(cards, card, y, topmost, found, [left, right]) {
+function cardLines(cards, card, y, topmost, found, [left, end, right]) {
   const taken = [y(found.peak) - 14];
   const lines = [];
   const enough = cards.find(([, size]) => size >= found.peak) ?? card;
@@ -165,7 +165,9 @@ function cardLines(cards, card, y, topmost, found, [left, right]) {
     if (size > topmost || lines.length > 6 || (!chosen && taken.some((one) => Math.abs(one - at) < 30))) continue;
     taken.push(at);
     lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"));
-    lines.push(text(left + 6, at - 5, `${name}: ${binary(size)}${chosen ? " usable" : ""}`, `halo ${chosen ? "strong" : ""} small`));
+    const low = found.totals.at(-1) < size; // there is room above the update
+    const place = !chosen && low ? [end - 4, at - 5, name, "halo ink small end"] : [left + 6, at - 5, `${name}: ${binary(size)}${chosen ? " usable" : ""}`, `halo ink small${chosen ? " strong" : ""}`];
+    lines.push(text(...place));
   }
   return lines.join("");
 }

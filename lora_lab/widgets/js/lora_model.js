@@ -74,7 +74,7 @@ export function drawModel(full, model, counts, patch, over) {
     const kind = `tile${can ? " can" : ""}${over === item.at ? " over" : ""}`;
     parts.push(group(inner, `class="${kind}" data-row="${item.at}"`));
   }
-  const words = ["all A and B in one patch", "drag it onto the model", "the model"];
+  const words = width > 330 ? ["all A and B in one patch", "drag it onto the model", "the model"] : ["", "", "the model"];
   const gathered = drawPatch([left, 0, width, height], counts.share, patch, words);
   if (counts.trained) parts.push(gathered.svg);
   return { svg: parts.join(""), height: height + 16, onto: gathered.onto };

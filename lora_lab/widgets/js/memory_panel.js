@@ -35,7 +35,7 @@ const BODY = `<header><div class="title"></div></header>
     <div class="scrub">${slider("scrub", "moment", "ink")}</div>
     <p class="legend" aria-hidden="true"></p>
     <div class="row">${button("play", "play the step", "first")}${button("peak", "go to the peak")}${button("measure", "measure it here")}</div>
-    <p class="standing"></p>
+    <p class="standing"></p><p class="kernel"></p>
     <p class="caption"></p>
   </div>
   <div class="side">
@@ -158,6 +158,7 @@ function start(p) {
     choices("optimizer", OPTIMIZERS, p.get("optimizer"));
     p.check("checkpointing", film.checkpointing ? ["on"] : []);
     p.one("button[name=measure]").hidden = !p.kernel || !p.get("measurable").includes(model);
+    p.one("button[name=measure]").disabled = p.gone() || p.waits();
     p.one("button[name=peak]").disabled = ui.at === null;
   }
 
@@ -249,7 +250,7 @@ function start(p) {
   }
 
   function standing(measured) {
-    if (p.get("standing")) return escape(p.get("standing"));
+    if (p.get("standing") && !p.gone()) return escape(p.get("standing"));
     if (!measured) return "";
     const off = now.found.peak - measured.found.peak;
     const verdict = off ? `${binary(Math.abs(off))} ${off > 0 ? "less" : "more"} than predicted` : "the prediction, to the byte";
@@ -292,7 +293,10 @@ function start(p) {
     }, () => {
       ui.at = null;
     }),
-    measure: () => p.set({ asked: p.get("asked") + 1 }),
+    measure() {
+      p.set({ asked: p.get("asked") + 1 });
+      p.ask("standing");
+    },
   };
 
   p.one("details").addEventListener("toggle", () => now && p.redraw(true));

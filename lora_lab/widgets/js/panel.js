@@ -14,6 +14,9 @@ import { clamp, plain } from "./format.js";
 import { followPage } from "./theme.js";
 
 const SPEAK = 400; // milliseconds: a screen reader hears where a drag ends, not every step of it
+const SOON = 500; // milliseconds that a kernel may take before the panel says that it waits
+const LATE = 5000; // and before it says why that may be
+const ENDED = ["restarting", "autorestarting", "terminating", "dead"]; // a kernel that has forgotten the panel
 const THUMB = 18; // pixels; the middle of the thumb stays this far / 2 from the ends of the track
 
 export function panel({ title, css = "", traits, body, start }) {
@@ -29,13 +32,16 @@ export function panel({ title, css = "", traits, body, start }) {
     let frame;
     let speak;
     let drawing;
+    let gone = false; // whether the kernel has forgotten this panel
+    let owed; // what a kernel was asked: { answer: a trait's name, words, timers }
 
     host.className = "lab-panel";
     host.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes the arrow keys to go from cell to cell
     card.className = "card";
     card.setAttribute("role", "group");
     card.setAttribute("aria-label", title);
-    card.innerHTML = `${body}<div class="spoken" role="status"></div>`;
+    const below = body.includes('class="kernel"') ? "" : '<p class="kernel"></p>';
+    card.innerHTML = `${body}${below}<div class="spoken" role="status"></div>`;
     root.innerHTML = `<style>${PANEL_CSS}${css}</style>`;
     root.append(card);
 
@@ -47,6 +53,8 @@ export function panel({ title, css = "", traits, body, start }) {
       width: (selector = ".picture") => widths.get(one(selector)),
       dark: () => card.classList.contains("dark"),
       kernel: model.kernel !== false, // false on a page: nothing can be computed there that this file does not compute
+      gone: () => gone,
+      waits: () => Boolean(owed),
 
       /** Set traits together: one redraw. A kernel hears of them when the drag ends. */
       set(values) {
@@ -60,16 +68,28 @@ export function panel({ title, css = "", traits, body, start }) {
         model.save_changes?.();
       },
 
-      /** Ask the kernel to do something. It may be gone: nothing comes back from here. */
-      send(content) {
+      /** Ask the kernel for something. Until the trait `answer` comes back the panel says that it waits. */
+      ask(answer, content) {
+        p.save();
+        answered();
+        const say = (words) => () => {
+          owed.words = words;
+          p.redraw();
+        };
+        const late = "Waiting for the kernel: it is busy, perhaps with another cell. If it was restarted, run this cell again.";
+        owed = { answer, words: "", timers: [setTimeout(say("Waiting for the kernel."), SOON), setTimeout(say(late), LATE)] };
         model.send?.(content);
+        p.redraw();
       },
 
       /** `quietly`, where nobody changed anything: at the start, and when the page's width changes. */
       redraw(quietly = false) {
         if (busy) return;
         const began = performance.now();
-        const words = drawing.draw();
+        const drawn = drawing.draw();
+        const kernel = gone ? "The kernel was restarted or has ended. What you see is kept; run this cell again to go on." : (owed?.words ?? "");
+        one(".kernel").textContent = kernel;
+        const words = kernel ? `${kernel} ${drawn}` : drawn;
         if (quietly !== true) {
           clearTimeout(speak);
           speak = setTimeout(() => {
@@ -160,6 +180,11 @@ export function panel({ title, css = "", traits, body, start }) {
       },
     };
 
+    function answered() {
+      owed?.timers.forEach(clearTimeout);
+      owed = undefined;
+    }
+
     card.addEventListener("pointerdown", () => {
       pressed = true;
     });
@@ -191,14 +216,28 @@ export function panel({ title, css = "", traits, body, start }) {
     const unfollow = followPage(el, card);
     let queued = false; // a kernel sets several traits at once: one redraw
     const changed = () => {
-      if (busy || queued) return;
+      if (queued) return;
       queued = true;
       queueMicrotask(() => {
         queued = false;
         p.redraw();
       });
     };
-    for (const name of Object.keys(traits)) model.on(`change:${name}`, changed);
+    const heard = Object.keys(traits).map((name) => [`change:${name}`, () => {
+      if (busy) return;
+      if (owed?.answer === name) answered();
+      changed();
+    }]);
+    for (const [event, hear] of heard) model.on(event, hear);
+    const forget = () => {
+      gone = true;
+      answered();
+      p.redraw();
+    };
+    const status = model.widget_manager?.kernel?.statusChanged; // in JupyterLab; a model hears of a restart elsewhere too
+    const look = (_, now) => ENDED.includes(now) && forget();
+    status?.connect(look);
+    model.on("comm_live_update", forget);
     el.append(host);
     const sized = new ResizeObserver((entries) => {
       for (const { target, contentRect } of entries) {
@@ -214,10 +253,13 @@ export function panel({ title, css = "", traits, body, start }) {
     return () => {
       p.stop();
       clearTimeout(speak);
+      answered();
+      status?.disconnect(look);
+      model.off("comm_live_update", forget);
       unfollow();
       sized.disconnect();
       for (const event of ["pointerup", "pointercancel"]) window.removeEventListener(event, released);
-      for (const name of Object.keys(traits)) model.off(`change:${name}`, changed);
+      for (const [event, hear] of heard) model.off(event, hear);
     };
   }
   return { render };

@@ -16,7 +16,6 @@ const FAMILIES = {
   rank: { alone: "stays the same", root: "grows with √r", whole: "grows with r" },
   alpha: { alone: "stays the same", root: "falls with √α", whole: "falls with α" },
 };
-const PATIENCE = 5000; // milliseconds that a kernel has to answer
 
 const drawn = (name) => `<div class="${name} drawn"><svg role="img"></svg></div>`;
 const BODY = `<header><div class="title"></div>
@@ -40,7 +39,7 @@ const BODY = `<header><div class="title"></div>
   <div class="below">
     <div class="row trains">${button("run", "", "first")}${button("halt", "Stop")}${button("pick", "")}${button("row", "")}</div>
     <progress max="1" value="0" aria-label="training"></progress>
-    <p class="doing"></p>
+    <p class="doing"></p><p class="kernel"></p>
     <div data-for="predict"><p class="question"></p>
       ${segments("family", "your prediction", Object.keys(FAMILIES.rank).map((name) => [name, `<span class="${name}"></span>`]))}
       <p class="fits"></p></div>
@@ -54,14 +53,14 @@ const swatch = (inner) => `<svg viewBox="0 0 13 13" aria-hidden="true">${inner}<
 const KEY = {
   seeds: `<span>${swatch('<circle cx="6.5" cy="6.5" r="3" class="ink"/>')}a run</span>`,
   dead: `<span>${swatch('<path d="M3 3l7 7m0 -7l-7 7" class="stroke ink"/>')}a run that collapsed</span>`,
-  untried: `<span>${swatch('<rect x=".5" y=".5" width="12" height="12" class="untried" fill="none"/><path d="M1 9l8 -8M4 12l8 -8" class="rule"/>')}not tried: click to pick</span>`,
+  untried: `<span>${swatch('<rect x=".5" y=".5" width="12" height="12" class="edge"/><path d="M1 9l8 -8M4 12l8 -8" class="edge"/>')}not tried: click to pick</span>`,
   top: `<span>${swatch('<path d="M1.5 6.5l5 -5l5 5l-5 5z" class="ink"/>')}best of its row</span>`,
 };
 
 const close = (one, other) => Math.abs(one / other - 1) < 1e-6;
 
 function start(p) {
-  const ui = { family: {}, help: false, asked: {} };
+  const ui = { family: {}, help: false, halts: false };
   let seen; // the data that `index` is of
   let index;
   let now; // what is drawn
@@ -154,7 +153,8 @@ function start(p) {
   function draw() {
     now = read();
     const { data, view, chosen, cell, many, axes, at, best, cells } = now;
-    const live = p.get("live");
+    const live = p.gone() ? { ...p.get("live"), busy: false, state: "" } : p.get("live");
+    if (!live.busy) ui.halts = false;
     const own = atWork(chosen.rank, chosen.alpha, chosen.lr);
     const family = p.get("guess")[view] && (ui.family[view] ?? p.get("guess")[view]);
     const predicts = Boolean(now.line);
@@ -191,7 +191,7 @@ function start(p) {
     const losses = drawLosses(p.width(".curve"), curves, { steps: data.steps, every: data.every, range: now.range, start: now.begin, live: own });
     const ends = curves.filter((one) => one.length).map((one) => one.at(-1).toFixed(2));
     p.picture(losses.svg, losses.height, ends.length ? `Loss of each run at the end: ${ends.join(", ")}; all began near ${now.begin.toFixed(2)}.` : "No curve yet.", ".curve svg");
-    const [big, words] = tellCell({ cell, chosen, best, live: own, data, seeds: p.get("seeds") });
+    const [big, words] = tellCell({ cell, chosen, best, live: own, broken: p.gone(), data, seeds: p.get("seeds") });
     p.fill({ ".big": big, ".words": words });
     const doing = drawTraining(live);
     fillTable();
@@ -261,8 +261,8 @@ function start(p) {
     set("row", `${whole ? "unpick" : "pick"} this row’s ${left.length} untried cells`, busy || left.length < 2);
     set("best", "", !best, best === cell);
     const seeds = p.get("seeds").length;
-    set("run", picked ? `run these: ${count(picked)} cell${picked > 1 ? "s" : ""} × ${seeds} seed${seeds > 1 ? "s" : ""}` : "run these", busy, !picked);
-    set("halt", "", !busy);
+    set("run", picked ? `run these: ${count(picked)} cell${picked > 1 ? "s" : ""} × ${seeds} seed${seeds > 1 ? "s" : ""}` : "run these", busy, !picked || p.gone() || p.waits());
+    set("halt", "", !busy, ui.halts);
     const bar = p.one("progress");
     bar.hidden = !busy;
     bar.value = live.share ?? 0;
@@ -277,8 +277,8 @@ function start(p) {
       return `This page cannot train. In the lab (<code>make lab</code>), run <code>from lora_lab import SweepPanel</code> and
         <code>SweepPanel(picked=[${list}])</code>, then press <em>run these</em> there.`;
     }
-    if (ui.asked.late && ui.asked.live === live) return "The kernel does not answer. If it was restarted, run the panel’s cell again.";
     if (live.error) return `<strong>It failed.</strong> ${escape(live.error)}`;
+    if (busy && ui.halts) return "Stopping after this step.";
     if (busy) {
       const eta = live.left === null || live.left === undefined ? "" : `, about ${count(live.left)} s to go`;
       const step = live.state === "training" ? `: step ${count(live.step)} of ${count(now.data.steps)}${eta}` : "";
@@ -365,16 +365,12 @@ function start(p) {
       }
       const [rank, alpha, lr] = p.get("picked").find(([r, a, l]) => isPicked(r, a, l));
       if (!isPicked(now.chosen.rank, now.chosen.alpha, now.chosen.lr)) p.set({ rank, alpha, lr });
-      p.save();
-      const asked = { live: p.get("live"), late: false };
-      ui.asked = asked;
-      setTimeout(() => {
-        asked.late = true;
-        p.redraw(true);
-      }, PATIENCE);
-      return p.send({ do: "run" });
+      return p.ask("live", { do: "run", picked: p.get("picked"), targets: now.targets }); // traits may come later
     },
-    halt: () => p.send({ do: "stop" }),
+    halt() {
+      ui.halts = true;
+      p.ask("live", { do: "stop" });
+    },
   };
 
   p.one("details").addEventListener("toggle", fillTable);

@@ -80,13 +80,13 @@ export const interval = ({ low, high }, unit) =>
 export const points = (value, unit) => `${decimal(value)}${unit ? " points" : ""}`;
 
 /** [headline, sentence] of the chosen cell. */
-export function tellCell({ cell, chosen, best, live, data, seeds }) {
+export function tellCell({ cell, chosen, best, live, broken, data, seeds }) {
   const setting = `rate ${rateName(chosen.lr)}, rank ${chosen.rank}, ${letter("α")} ${about(chosen.alpha)}
-    (${letter("α/r")} = ${about(chosen.alpha / chosen.rank)})`;
+    (${letter("α/r")}\u00a0=\u00a0${about(chosen.alpha / chosen.rank)})`;
   if (live) {
     const step = Math.max(...live.map((one) => one.length)) * data.every;
     const words = step ? `step ${count(Math.min(step, data.steps))} of ${count(data.steps)}` : "about to begin";
-    return [`<b>training</b> <span>${words}</span>`, capital(`${number(live.length)} seed${live.length > 1 ? "s" : ""} at ${setting}.`)];
+    return [`<b>${broken ? "broken off" : "training"}</b> <span>${words}</span>`, capital(`${number(live.length)} seed${live.length > 1 ? "s" : ""} at ${setting}.`)];
   }
   if (!cell) {
     const all = seeds.length;

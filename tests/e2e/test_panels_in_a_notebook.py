@@ -1,0 +1,160 @@
+"""The panels that the browser draws in JupyterLab: all on one page; its one kernel is slow, restarted and lost."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from lora_lab import LoRAPanel
+from lora_lab.widgets.still import still
+from tests.e2e.conftest import Lab, Watched, watching, write_notebook
+from tests.e2e.pages import box_of, panel_of
+
+LORA, FILM, SWEEP, OTHER = range(4)  # the panels, from the top
+OPINIONS = "text,label\n" + "".join(
+    f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
+)
+PANELS = """
+import ipywidgets as W
+from lora_lab import LoRAPanel, MemoryPanel, SweepPanel
+plan = dict(task="opinions.csv", rank=(1, 2), alpha=(8,), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=4)
+lora, film = LoRAPanel(models=["minilm"]), MemoryPanel("minilm", "LoRA q, v", batch=2, seq=64, models=["minilm"])
+sweep, other = SweepPanel("mine/runs", **plan), SweepPanel("other/runs", **plan)
+twin, heard = W.IntText(), W.Textarea()
+links = [W.jslink((lora, "rank"), (film, "rank")), W.jslink((sweep, "rank"), (twin, "value"))]
+for panel, name in ((lora, "rank"), (film, "batch"), (sweep, "rank")):
+    panel.observe(lambda change: setattr(heard, "value", heard.value + f" {change['name']} {change['new']}"), name)
+W.VBox([W.HBox([lora, W.HTML("beside")]), W.HBox([film]), sweep, other, twin, heard])
+"""
+SLOW = """
+import time
+seconds = iter([6, 4])
+for panel, name in ((film, "batch"), (sweep, "rank")):
+    panel.observe(lambda change: time.sleep(next(seconds, 0)), name)
+"""
+CELLS = [PANELS, "lora.rank = 128", SLOW, "import os; os._exit(1)", "LoRAPanel(models=['minilm'])"]
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Browser, lab: Lab) -> Iterator[Watched]:
+    """One page for all tests here, its panels shown; the last cell has a picture and was not run here."""
+    (lab.folder / "opinions.csv").write_text(OPINIONS)
+    file = lab.folder / write_notebook(lab.folder / "panels.ipynb", CELLS)
+    notebook = nbformat.read(file, 4)
+    snapshot = LoRAPanel(models=["minilm"]).snapshot()
+    picture = {"image/png": base64.b64encode(still(snapshot)).decode(), "text/plain": snapshot["words"]}
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("display_data", picture)]
+    nbformat.write(notebook, file)
+    with watching(browser, lab) as watched:
+        watched.open(file.name)
+        run(watched.page, 0)
+        panel_of(watched.page, OTHER).wait_for(timeout=120_000)
+        yield watched
+
+
+@pytest.fixture
+def page(opened: Watched, lab: Lab) -> Iterator[Page]:
+    yield opened.page
+    assert not opened.elsewhere
+    assert not lab.blocked.exists(), lab.blocked.read_text()
+
+
+def run(page: Page, cell: int) -> None:
+    page.locator(".jp-Cell .cm-content").nth(cell).click()
+    page.keyboard.press("Control+Enter")
+
+
+def test_python_hears_is_heard_and_traits_are_linked(page: Page) -> None:
+    lora, film, sweep = (panel_of(page, number) for number in (LORA, FILM, SWEEP))
+    assert min(box_of(panel)["width"] for panel in (lora, film)) > 300  # in an HBox too
+    lora.get_by_role("slider", name="rank r").press("ArrowRight")
+    expect(page.locator("textarea")).to_have_value(re.compile("rank 9"))
+    expect(film.get_by_role("slider", name="rank")).to_have_attribute("aria-valuetext", "rank 9")  # jslink
+    film.get_by_role("slider", name="rank").press("ArrowRight")
+    expect(lora.get_by_role("slider", name="rank r")).to_have_attribute("aria-valuetext", re.compile("^rank 10"))
+    film.get_by_role("slider", name="batch size").press("ArrowRight")
+    expect(page.locator("textarea")).to_have_value(re.compile("batch 3"))
+    sweep.get_by_role("slider", name="rank").press("ArrowLeft")
+    expect(page.locator("input[type=number]")).to_have_value("1")
+    run(page, 1)
+    expect(lora.locator(".big")).to_contain_text("16×")
+
+
+def test_a_notebook_that_was_not_run_shows_the_still(page: Page) -> None:
+    picture = page.locator(".jp-CodeCell").last.locator(".jp-OutputArea img")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("e => e.naturalWidth") > 1000
+
+
+def test_a_slow_kernel_freezes_nothing_and_is_seen_to_be_slow(page: Page) -> None:
+    film, slider = panel_of(page, FILM), panel_of(page, FILM).get_by_role("slider", name="batch size")
+    run(page, 2)  # who hears of a batch takes seconds
+    expect(page.locator(".jp-CodeCell .jp-InputPrompt").nth(2)).to_have_text(re.compile(r"\d"))
+    before = film.locator(".big").inner_text()
+    for _ in range(3):
+        slider.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", "6 rows", timeout=1_000)
+    expect(film.locator(".big")).not_to_have_text(before, timeout=1_000)
+    film.get_by_role("button", name="measure it here").click()
+    expect(film.locator(".kernel")).to_contain_text("Waiting for the kernel", timeout=3_000)
+    expect(film.get_by_role("button", name="measure it here")).to_be_disabled()
+    slider.press("ArrowLeft")  # still free
+    expect(slider).to_have_attribute("aria-valuetext", "5 rows", timeout=1_000)
+    expect(film.locator(".standing")).to_contain_text("measuring")
+    expect(film.locator(".kernel")).to_be_empty()
+    expect(page.locator("textarea")).to_have_value(re.compile("batch 5"))
+    expect(slider).to_have_attribute("aria-valuetext", "5 rows")  # nothing that Python heard late comes back
+    expect(film.locator(".standing")).to_contain_text("the prediction, to the byte", timeout=120_000)
+    expect(film.locator(".measured")).to_have_count(1)
+
+
+def test_it_trains_stops_in_mid_run_and_goes_on_beside_another_panel(page: Page, lab: Lab) -> None:
+    panel, other = panel_of(page, SWEEP), panel_of(page, OTHER)
+    panel.get_by_role("slider", name="rank").press("ArrowRight")  # the kernel is busy from here on
+    panel.get_by_role("slider", name="rank").press("ArrowLeft")
+    for _ in range(2):
+        panel.get_by_role("button", name=re.compile("pick this row’s 2 untried")).click()
+        panel.get_by_role("slider", name="rank").press("ArrowRight")
+    panel.get_by_role("button", name="run these: 4 cells × 2 seeds").click()
+    expect(panel.locator(".doing")).to_contain_text("8 runs side by side", timeout=60_000)
+    expect(panel.locator(".big")).to_contain_text(re.compile(r"training step \d+"), timeout=180_000)
+    panel.get_by_role("button", name="Stop").click()
+    expect(panel.locator(".doing")).to_contain_text("Stopped", timeout=60_000)
+    expect(other.locator(".doing")).not_to_contain_text("Stopped")
+    panel.get_by_role("button", name=re.compile("^run these")).click()
+    expect(panel.locator(".doing")).to_contain_text("Done", timeout=240_000)
+    expect(panel.locator(".big")).to_contain_text("validation accuracy")
+    assert len(list((lab.folder / "mine").rglob("adapter_model.safetensors"))) == 8
+    assert not (lab.folder / "other").exists()
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_when_the_kernel_is_gone_each_panel_says_so_and_keeps_what_it_shows(page: Page, how: str) -> None:
+    panels = [panel_of(page, number) for number in range(4)]
+    if how == "crash":
+        run(page, 0)
+        expect(panels[OTHER].locator(".kernel")).to_be_empty(timeout=60_000)  # it is a panel of the new kernel
+        panels[OTHER].get_by_role("button", name=re.compile("pick this row’s 2 untried")).click()
+    headlines = [panel.locator(".big").inner_text() for panel in panels]
+    if how == "crash":
+        run(page, 3)
+        page.get_by_role("button", name="Ok").click()
+    else:
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.get_by_text("Restart Kernel…", exact=True).click()
+        page.get_by_role("button", name="Confirm Kernel Restart").click()
+    for panel, headline in zip(panels, headlines, strict=True):
+        expect(panel.locator(".kernel")).to_contain_text("The kernel was restarted or has ended", timeout=60_000)
+        assert panel.locator(".big").inner_text() == headline
+    slider = panels[FILM].get_by_role("slider", name="batch size")
+    before = slider.get_attribute("aria-valuetext") or ""
+    slider.press("ArrowRight")
+    expect(slider).not_to_have_attribute("aria-valuetext", before)
+    expect(panels[FILM].locator(".big")).not_to_have_text(headlines[FILM])
+    expect(panels[FILM].get_by_role("button", name="measure it here")).to_be_disabled()
+    expect(panels[OTHER].get_by_role("button", name=re.compile("^run these"))).to_be_disabled()
