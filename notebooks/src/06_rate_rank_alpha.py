@@ -243,7 +243,7 @@ assert said.word == "depends" and "task" in said.on and claim("6c").word == "tru
 # would tell. Undecided is not equal. More seeds: `seeds = range(8)` above, and run the cells again; what is there is not trained again.
 #
 # ## The whole map
-# Your sweeps were three cuts through a map of rate, rank and alpha. Here is the map: 540 runs that come with the lab, three seeds in each cell. Move the three sliders: the curve and every
+# Your sweeps were three cuts through a map of rate, rank and alpha. Here is the map, from runs that come with the lab. Move the three sliders: the loss curve and every
 # seed of that cell appear at once. Then **predict** which line follows the ridge from row to row. The panel draws yours, and says what it costs to walk along it
 # instead of tuning every row. Hatched cells are not tried; pick some, and *run these* trains them here.
 
