@@ -98,7 +98,7 @@ def test_a_slow_kernel_freezes_nothing_and_is_seen_to_be_slow(page: Page) -> Non
     before = film.locator(".big").inner_text()
     for _ in range(3):
         slider.press("ArrowRight")
-    expect(slider).to_have_attribute("aria-valuetext", "6 rows", timeout=1_000)
+    expect(slider).to_have_attribute("aria-valuetext", "6 sequences", timeout=1_000)
     expect(film.locator(".big")).not_to_have_text(before, timeout=1_000)
     film.get_by_role("button", name="measure it here").click()
     expect(film.locator(".kernel")).to_contain_text("Waiting for the kernel", timeout=3_000)
