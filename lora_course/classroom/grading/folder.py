@@ -125,6 +125,8 @@ def _graded(notebook: Path, root: Path, limits: Limits, processes: int, known: S
         job = _job(cells, place, root, limits, processes)
         job.environment["JPY_SESSION_NAME"] = notebook.name  # as Jupyter does, for the log of predictions
         session, log = Session(job, lesson), place / predictions.FILE
+        for line in predictions.lines(log):  # the name that the numbers of its exercises were drawn by
+            job.environment["LORA_LAB_STUDENT"] = line["student"]
         handed_in = log.stat().st_size if log.is_file() else 0
         row = _row(name, session.run())
         row.guesses = list(predictions.lines(log, handed_in))[:1000]
