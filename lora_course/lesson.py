@@ -1,4 +1,13 @@
-"""What the lessons share: their length, a place for guesses and for runs, a student's seed, runs to catch up with."""
+"""What the lessons share: their beginning and length, a place for runs, runs to catch up with.
+
+    lesson.start("03")                                  title, minutes, name and seed
+    lesson.predict("points by rank", low=1, high=5)     sealed; lesson.skip(...) for no prediction
+    lesson.reveal("points by rank", 1.2, "points")      inside or outside
+    lesson.note("accuracy", run.metrics["accuracy"])
+    lesson.receipt()                                    one line for the teacher
+
+Predictions are kept as `predictions` says, and receipts are made and read in `receipts`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from lora_course.classroom import colab
+from lora_course.classroom.room import room_for
 from lora_course.predictions import FAST, calibration, in_full, log, predict, reveal, skip
 from lora_course.receipts import CURRENT, draw, note, receipt, seed_of
 from lora_lab.errors import NotFound
@@ -22,20 +33,20 @@ if TYPE_CHECKING:
     from lora_course.claims.cards import Verdict as Claimed
     from lora_lab.training.runs import Run
 
-__all__ = ["FAST", "calibration", "draw", "note", "predict", "receipt", "reveal", "seed_of", "skip"]  # to be had here
+__all__ = ["FAST", "calibration", "draw", "note", "predict", "receipt", "reveal", "seed_of", "skip"]
 
 
 def start(number: str, student: str = "") -> None:
-    """Begin a lesson: print its title, how many minutes it takes, the machine's share of them, and the student's seed.
+    """Begin a lesson: print its title, its minutes and the machine's share of them, and the student's name and seed.
 
-    Estimated from 100 words a minute, 4 minutes an exercise, and seconds measured (data/results/lesson_times.json).
+    Estimated: 100 words a minute, 4 minutes an exercise, and seconds as measured (data/results/lesson_times.json). Says
+    so where this machine has too little memory for it, and makes Colab ready.
 
     student  a name for this session, in the place of LORA_LAB_STUDENT
 
     Raises: NotFound, naming the lessons there are.
     """
-    if student:
-        os.environ["LORA_LAB_STUDENT"] = student
+    colab.ready()
     files = {path.name[:2]: path for path in shipped("notebooks").glob("[0-9][0-9]_*.ipynb")}
     _must_be_there(number, files, "lesson")
     if CURRENT.lesson != number:  # a first cell that is run again forgets nothing
@@ -48,6 +59,10 @@ def start(number: str, student: str = "") -> None:
     minutes = sum(len(text.split()) for text in texts) / 100 + 4 * exercises + machine
     print(texts[0].split("\n")[0].lstrip("# "))
     print(f"{minutes:.0f} minutes (estimated), {f'{machine:.0f} of them' if measured else 'without'} your machine's")
+    if "too little" in (memory := room_for(number)):
+        print(memory)
+    if student:
+        os.environ["LORA_LAB_STUDENT"] = student
     if name := os.environ.get("LORA_LAB_STUDENT"):
         print(f"{name}, seed {seed_of()}")
 

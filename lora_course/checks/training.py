@@ -42,7 +42,7 @@ def check_rows_needed(rows: float | None, share: float = 0.10, gap: float = 0.01
         right / 4: f"that is for {200 * gap:g} points: half the difference needs four times the rows",
         right / 2.8: "the 1.96 + 0.84 is squared",
     }
-    why = f"about {right:,.0f}, for a gap of {100 * gap:g} points found in four of five cases"
+    why = f"about {right:,.0f}: with so many rows a gap of {gap:g} is found in four of five cases"
     fallback = f"both in shares: {share:.2f} and a difference of {gap:g}"
     hint = "n = (1.96 + 0.84)^2 x share of rows they disagree on / difference^2"
     return number(rows, right, misconceptions, why, 0.02, fallback, hint)

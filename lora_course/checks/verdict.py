@@ -1,8 +1,10 @@
 """What a check answers, and what all checks share: numbers compared, functions tried, "not yet" said, tries counted.
 
-@exercise("a first hint", "a second", "a third, nearly the answer")
-def check_pairs(answer: int | None, n: int = 8) -> Verdict:
-    return number(answer, n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2")
+    @exercise("a first hint", "a second", "a third, nearly the answer")
+    def check_pairs(answer: int | None, n: int = 8) -> Verdict:
+        return number(answer, n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2")
+
+What varies by student comes as an argument, drawn in the lesson by `lesson.draw`.
 """
 
 from __future__ import annotations

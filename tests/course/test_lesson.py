@@ -53,13 +53,15 @@ def test_a_lesson_begins_with_its_title_its_minutes_and_whose_seed_it_is(
     monkeypatch.setattr(lesson, "shipped", lambda path: tmp_path / path)
     monkeypatch.setattr(lesson, "CURRENT", mine := Receipt("02", notes={"accuracy": 0.8}))
     monkeypatch.setenv("LORA_LAB_STUDENT", "")
+    monkeypatch.setattr(lesson, "room_for", lambda number: "memory: at most 2 GB, enough")
     lesson.start("03")
     assert capsys.readouterr().out == "03 · Which knob?\n15 minutes (estimated), 2 of them your machine's\n"
     assert (mine.lesson, mine.notes) == ("03", {})
     mine.notes["accuracy"] = 0.9
+    monkeypatch.setattr(lesson, "room_for", lambda number: "memory: too little")
     lesson.start("03", student="Ada Lovelace")
     assert mine.notes == {"accuracy": 0.9}  # a first cell that is run again forgets nothing
-    assert "Ada Lovelace, seed 629644" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("memory: too little\nAda Lovelace, seed 629644\n")
     with pytest.raises(NotFound, match="no lesson is called '3'; there are 03"):
         lesson.start("3")
 
