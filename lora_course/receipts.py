@@ -119,12 +119,12 @@ def receipt() -> None:
 
 
 def finite(value: Any, what: str) -> float:
-    """A finite number. Raises: BadValue."""
+    """A number below 1e300, so that a class's spread is one too. Raises: BadValue."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
+    if not abs(number) < 1e300:
         raise BadValue(f"'{what}' needs a number, not {value!r}")
     return number
 

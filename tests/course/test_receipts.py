@@ -9,10 +9,11 @@ import zlib
 from base64 import b64encode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_course import lesson, receipts
+from lora_course.cli.class_ import summary
 from lora_course.receipts import Check, Range, Receipt, coverage, read
 from lora_lab.errors import BadValue
 
@@ -24,6 +25,12 @@ whole = st.builds(
     Receipt, st.sampled_from(["00", "03"]), texts, checks, st.lists(ranges, max_size=3), st.dictionaries(texts, numbers)
 )
 ADA = Receipt("03", "Ada", {"rows": Check(True, 2)}, [Range("points", 1.0, 3.0, 1, 2.5)], {"accuracy": 0.81})
+
+
+def line_of(told: str) -> str:
+    """A line with a right checksum and whatever in it."""
+    packed = zlib.compress(told.encode())
+    return f"LL1 03 Ada: {b64encode(packed).decode()}.{zlib.crc32(packed):08x}"
 
 
 @given(whole, st.integers(30, 200), st.sampled_from(["", "> ", "\t"]))
@@ -48,10 +55,23 @@ def test_one_wrong_letter_is_found(data: st.DataObject):
              " " * 2**17],
 )  # fmt: skip
 def test_what_is_no_receipt_under_a_right_checksum_is_damaged(told: str):
-    packed = zlib.compress(told.encode())
-    line = f"LL1 03 Ada: {b64encode(packed).decode()}.{zlib.crc32(packed):08x}"
-    found, damaged = read(f"{line}\n{ADA.line()}")
+    found, damaged = read(f"{line_of(told)}\n{ADA.line()}")
     assert (found, len(damaged)) == ([ADA], 1)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)  # scipy is imported on the way
+@given(st.lists(values, min_size=5, max_size=5))
+def test_whatever_stands_in_a_receipt_is_damaged_or_can_be_told_as_json(told: list):
+    found, damaged = read(line_of(json.dumps(told)))
+    assert len(found) + len(damaged) == 1
+    json.dumps(summary(found), allow_nan=False)
 
 
 def test_the_last_receipt_of_a_student_and_lesson_counts_and_those_without_a_name_are_all_kept():
