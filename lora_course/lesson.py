@@ -23,24 +23,22 @@ from typing import TYPE_CHECKING, Any
 
 from lora_course.classroom import colab
 from lora_course.classroom.room import room_for
-from lora_course.predictions import FAST, calibration, in_full, log, predict, reveal, skip
-from lora_course.receipts import CURRENT, draw, note, receipt, seed_of
+from lora_course.predictions import FAST, calibration, in_full, log, predict, reveal, skip  # noqa: F401
+from lora_course.receipts import CURRENT, draw, note, receipt, seed_of  # noqa: F401
 from lora_lab.errors import NotFound
 from lora_lab.files import read_json, write_atomically
 from lora_lab.training.assets import shipped
+from lora_lab.training.flops import operations  # noqa: F401
 
 if TYPE_CHECKING:
     from lora_course.claims.cards import Verdict as Claimed
     from lora_lab.training.runs import Run
 
-__all__ = ["FAST", "calibration", "draw", "note", "predict", "receipt", "reveal", "seed_of", "skip"]
-
 
 def start(number: str, student: str = "") -> None:
     """Begin a lesson: print its title, its minutes and the machine's share of them, and the student's name and seed.
 
-    Estimated: 100 words a minute, 4 minutes an exercise, and seconds as measured (data/results/lesson_times.json). Says
-    so where this machine has too little memory for it, and makes Colab ready.
+    Says so where this machine has too little memory for it, and makes Colab ready.
 
     student  a name for this session, in the place of LORA_LAB_STUDENT
 
@@ -51,20 +49,29 @@ def start(number: str, student: str = "") -> None:
     _must_be_there(number, files, "lesson")
     if CURRENT.lesson != number:  # a first cell that is run again forgets nothing
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
-    cells = read_json(files[number])["cells"]
-    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    exercises = sum("exercise" in cell["metadata"].get("tags", []) for cell in cells)
-    measured = read_json(shipped("data/results/lesson_times.json")).get(files[number].stem)
-    machine = measured["seconds"] / 60 if measured else 0.0
-    minutes = sum(len(text.split()) for text in texts) / 100 + 4 * exercises + machine
-    print(texts[0].split("\n")[0].lstrip("# "))
-    print(f"{minutes:.0f} minutes (estimated), {f'{machine:.0f} of them' if measured else 'without'} your machine's")
+    title, minutes, machine = estimate(files[number])
+    share = "an unmeasured part" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
+    print(f"{title}\n{minutes:.0f} minutes (estimated), {share} of them your machine's")
     if "too little" in (memory := room_for(number)):
         print(memory)
     if student:
         os.environ["LORA_LAB_STUDENT"] = student
     if name := os.environ.get("LORA_LAB_STUDENT"):
         print(f"{name}, seed {seed_of()}")
+
+
+def estimate(notebook: Path) -> tuple[str, float, float | None]:
+    """A lesson's title, its minutes, and those of them that are the machine's; None where nobody has measured it.
+
+    100 words a minute, 4 minutes an exercise, and the seconds of its cells in data/results/lesson_times.json.
+    """
+    cells = read_json(notebook)["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    exercises = sum("exercise" in cell["metadata"].get("tags", []) for cell in cells)
+    measured = read_json(shipped("data/results/lesson_times.json")).get(notebook.stem)
+    machine = measured["seconds"] / 60 if measured else None
+    minutes = sum(len(text.split()) for text in texts) / 100 + 4 * exercises + (machine or 0)
+    return texts[0].split("\n")[0].lstrip("# "), minutes, machine
 
 
 def steps(full: int, fast: int = 40) -> int:
@@ -215,13 +222,6 @@ def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[
             way()
             took[name].append(1e3 * (time.perf_counter() - start))
     return {name: median(times) for name, times in took.items()}
-
-
-def operations(way: Callable[[], object]) -> int:
-    """Multiplications and additions in the matrix products of what torch does in `way`."""
-    from lora_lab.training import flops
-
-    return flops.operations(way)
 
 
 def claim(name: str, **premises: Any) -> Claimed:

@@ -62,6 +62,8 @@ def test_a_lesson_begins_with_its_title_its_minutes_and_whose_seed_it_is(
     lesson.start("03", student="Ada Lovelace")
     assert mine.notes == {"accuracy": 0.9}  # a first cell that is run again forgets nothing
     assert capsys.readouterr().out.endswith("memory: too little\nAda Lovelace, seed 629644\n")
+    write_json(tmp_path / "data" / "results" / "lesson_times.json", {})
+    assert lesson.estimate(tmp_path / "notebooks" / "03_which.ipynb")[1:] == (pytest.approx(13.02), None)
     with pytest.raises(NotFound, match="no lesson is called '3'; there are 03"):
         lesson.start("3")
 
