@@ -97,7 +97,8 @@ def log(
 
     One line is one write to the end of the file, so two notebooks in a folder do not mix theirs.
     """
-    if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or not _in_a_notebook():
+    shell = sys.modules.get("IPython")
+    if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:
         return
     numbers = {"guess": _number(guess), "low": low, "high": high, "found": _number(found)}
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "student": student(), "lesson": _lesson(),
@@ -179,8 +180,3 @@ def _number(value: Any) -> float | None:
     with suppress(BadValue):
         return finite(value, "")
     return None
-
-
-def _in_a_notebook() -> bool:
-    shell = sys.modules.get("IPython")
-    return shell is not None and shell.get_ipython() is not None
