@@ -1,4 +1,13 @@
-"""What the lessons share: their length, a place for guesses and for runs, a student's seed, runs to catch up with."""
+"""What the lessons share: their beginning and length, a place for runs, runs to catch up with.
+
+    lesson.start("03")                                  title, minutes, name and seed
+    lesson.predict("points by rank", low=1, high=5)     sealed; lesson.skip(...) for no prediction
+    lesson.reveal("points by rank", 1.2, "points")      inside or outside
+    lesson.note("accuracy", run.metrics["accuracy"])
+    lesson.receipt()                                    one line for the teacher
+
+Predictions are kept as `predictions` says, and receipts are made and read in `receipts`.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +15,63 @@ import json
 import os
 import tempfile
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lora_course.predictions import log
+from lora_course.classroom import colab
+from lora_course.classroom.room import room_for
+from lora_course.predictions import FAST, calibration, in_full, log, predict, reveal, skip  # noqa: F401
+from lora_course.receipts import CURRENT, draw, note, receipt, seed_of  # noqa: F401
 from lora_lab.errors import NotFound
 from lora_lab.files import read_json, write_atomically
 from lora_lab.training.assets import shipped
+from lora_lab.training.flops import operations  # noqa: F401
 
 if TYPE_CHECKING:
     from lora_course.claims.cards import Verdict as Claimed
     from lora_lab.training.runs import Run
 
-FAST = os.environ.get("FAST", "") not in ("", "0")
+
+def start(number: str, student: str = "") -> None:
+    """Begin a lesson: print its title, its minutes and the machine's share of them, and the student's name and seed.
+
+    Says so where this machine has too little memory for it, and makes Colab ready.
+
+    student  a name for this session, in the place of LORA_LAB_STUDENT
+
+    Raises: NotFound, naming the lessons there are.
+    """
+    colab.ready()
+    files = {path.name[:2]: path for path in shipped("notebooks").glob("[0-9][0-9]_*.ipynb")}
+    _must_be_there(number, files, "lesson")
+    if CURRENT.lesson != number:  # a first cell that is run again forgets nothing
+        CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
+    title, minutes, machine = estimate(files[number])
+    share = "an unmeasured part" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
+    print(f"{title}\n{minutes:.0f} minutes (estimated), {share} of them your machine's")
+    if "too little" in (memory := room_for(number)):
+        print(memory)
+    if student:
+        os.environ["LORA_LAB_STUDENT"] = student
+    if name := os.environ.get("LORA_LAB_STUDENT"):
+        print(f"{name}, seed {seed_of()}")
+
+
+def estimate(notebook: Path) -> tuple[str, float, float | None]:
+    """A lesson's title, its minutes, and those of them that are the machine's; None where nobody has measured it.
+
+    100 words a minute, 4 minutes an exercise, and the seconds of its cells in data/results/lesson_times.json.
+    """
+    cells = read_json(notebook)["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    exercises = sum("exercise" in cell["metadata"].get("tags", []) for cell in cells)
+    measured = read_json(shipped("data/results/lesson_times.json")).get(notebook.stem)
+    machine = measured["seconds"] / 60 if measured else None
+    minutes = sum(len(text.split()) for text in texts) / 100 + 4 * exercises + (machine or 0)
+    return texts[0].split("\n")[0].lstrip("# "), minutes, machine
 
 
 def steps(full: int, fast: int = 40) -> int:
@@ -33,30 +81,14 @@ def steps(full: int, fast: int = 40) -> int:
 
 def compare(what: str, guess: float | None, found: float, unit: str = "") -> str:
     """A guess beside what was counted or measured, in words; both go into the log of predictions, too."""
-    log(what, guess, found, unit, fast=FAST)
+    log(what, found, unit, guess=guess)
     unit = f" {unit}" if unit and unit != "%" else unit
     if guess is None:
-        return f"{what}: {_in_full(found)}{unit}. You made no guess."
+        return f"{what}: {in_full(found)}{unit}. You made no guess."
     off = guess - found
     apart = "" if unit == " times" else unit  # "246 times too low" would read as a factor
-    side = "exactly right" if off == 0 else f"{_in_full(abs(off), 3)}{apart} too {'high' if off > 0 else 'low'}"
-    return f"{what}: you said {_in_full(guess)}{unit}, it is {_in_full(found)}{unit}: {side}."
-
-
-def seed_of(student: str = "") -> int:
-    """A student's own seed, 1 to 999,999, the same on every machine; 0 where neither it nor LORA_LAB_STUDENT names one.
-
-    Capitals, and the spaces around and between the words, do not matter.
-    """
-    name = " ".join((student or os.environ.get("LORA_LAB_STUDENT", "")).casefold().split())
-    letters = unicodedata.normalize("NFKC", name).encode(errors="surrogatepass")  # the system's name may be no UTF-8
-    number = int.from_bytes(sha256(letters).digest()[:8], "big")
-    return 1 + number % 999_999 if name else 0
-
-
-def _in_full(value: float, digits: int = 4) -> str:
-    """Up to ten million every digit before the point, with separators; else `digits` of them."""
-    return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
+    side = "exactly right" if off == 0 else f"{in_full(abs(off), 3)}{apart} too {'high' if off > 0 else 'low'}"
+    return f"{what}: you said {in_full(guess)}{unit}, it is {in_full(found)}{unit}: {side}."
 
 
 def eta(training_steps: int) -> str:
@@ -81,7 +113,7 @@ def reference(name: str) -> Run:
 
     folder = shipped("data/results")
     adapters = (path.name for path in folder.glob("*/"))
-    _must_be_there(name, (one for one in adapters if (folder / f"{one}.json").is_file()), "run")
+    _must_be_there(name, (one for one in adapters if (folder / f"{one}.json").is_file()), "reference run")
     return replace(Store(folder).read(name), adapter=str(folder / name))
 
 
@@ -165,7 +197,7 @@ def catch_up(name: str, store: Path) -> str:
     from lora_lab.experiments.results import records
 
     folder = shipped("data/results/sweeps")
-    _must_be_there(name, (path.stem for path in folder.glob("*.zip")), "sweep")
+    _must_be_there(name, (path.stem for path in folder.glob("*.zip")), "reference sweep")
     collect([study := folder / f"{name}.zip"], store)
     made = [record["environment"] for record in records(study)]
     dates = sorted({environment["date"] for environment in made})
@@ -178,7 +210,7 @@ def _must_be_there(name: str, there: Iterable[str], what: str) -> None:
     """Raises NotFound, naming those there are, where this is none of them."""
     names = sorted(there)
     if name not in names:
-        raise NotFound(f"no reference {what} is called '{name}'; there are {', '.join(names) or 'none'}")
+        raise NotFound(f"no {what} is called '{name}'; there are {', '.join(names) or 'none'}")
 
 
 def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -190,13 +222,6 @@ def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[
             way()
             took[name].append(1e3 * (time.perf_counter() - start))
     return {name: median(times) for name, times in took.items()}
-
-
-def operations(way: Callable[[], object]) -> int:
-    """Multiplications and additions in the matrix products of what torch does in `way`."""
-    from lora_lab.training import flops
-
-    return flops.operations(way)
 
 
 def claim(name: str, **premises: Any) -> Claimed:

@@ -1,12 +1,11 @@
-"""The prediction log: what was guessed in a lesson and what was found, a line each in predictions.jsonl beside it.
+"""Predictions: ranges sealed before a result, guesses beside one, and their log, predictions.jsonl beside the lesson.
 
-It stays on the machine that it was made on until its owner hands it in; LORA_LAB_PREDICTIONS=0 keeps none.
+The log stays on the machine that it was made on until its owner hands it in; LORA_LAB_PREDICTIONS=0 keeps none.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,32 +15,111 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lora_lab.errors import printable
+from lora_course.receipts import CURRENT, Range, coverage, finite, student
+from lora_lab.errors import BadValue, printable
 
+FAST = os.environ.get("FAST", "") not in ("", "0")
 FILE = "predictions.jsonl"
 LARGEST = 4 * 2**20
 """Bytes that are read of one file."""
-COLUMNS = ("file", "student", "lesson", "what", "attempt", "guess", "found", "unit", "fast", "at")
+NUMBERS = ("guess", "low", "high", "found")
+COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fast", "at")
 
 
-def log(what: str, guess: float | None, found: float, unit: str, *, fast: bool) -> None:
+def predict(what: str, low: Any = ..., high: Any = ...) -> None:
+    """Seal a prediction: the range that you are 80 % sure of. Until then `reveal` keeps its result back.
+
+    Who has seen the result and gives another range makes a second attempt, which is marked. Raises: BadValue for ends
+    that are no numbers or the wrong way round.
+    """
+    if low is None or high is None:
+        skip(what)
+    elif low is ... or high is ...:
+        print(f'"{what}" waits for your range: put a number in place of each ..., or lesson.skip("{what}")')
+    elif (low := finite(low, "low")) > (high := finite(high, "high")):
+        raise BadValue(f"low={low:g} is above high={high:g}: swap them")
+    else:
+        print(f"{what}: sealed, {in_full(low)} to {in_full(high)}{_seal(what, low, high)}")
+
+
+def skip(what: str) -> None:
+    """Make no prediction; `reveal` then shows the result all the same."""
+    print(f"{what}: skipped{_seal(what, None, None)}")
+
+
+def _seal(what: str, low: float | None, high: float | None) -> str:
+    """Keep a range as the latest of this question; says which attempt it is, from the second on."""
+    mine = CURRENT.ranges
+    seen = dict.fromkeys([*_logged(what), *((r.low, r.high) for r in mine if r.what == what and r.found is not None)])
+    attempt = [*seen, (low, high)].index((low, high)) + 1
+    same = next((r for r in mine if (r.what, r.low, r.high) == (what, low, high)), Range(what, low, high, attempt))
+    mine[:] = [r for r in mine if r is not same and (r.what != what or r.found is not None)] + [same]
+    return f" (attempt {attempt}; the first one counts)" if attempt > 1 else ""
+
+
+def reveal(what: str, found: float, unit: str = "") -> None:
+    """Print what was found beside the range that was sealed, and log both; without a range it stays sealed."""
+    mine = next((one for one in reversed(CURRENT.ranges) if one.what == what), None)
+    if mine is None:
+        print(f'"{what}" stays sealed: give your range above first, or lesson.skip("{what}")')
+        return
+    mine.found = finite(found, what)
+    if (mine.low, mine.high) not in _logged(what):
+        log(what, mine.found, unit, low=mine.low, high=mine.high)
+    side = "you made no prediction"
+    if mine.low is not None and mine.high is not None:
+        off = max(mine.low - mine.found, mine.found - mine.high)
+        side = "inside your range" if mine.held else f"outside your range, by {in_full(off, 3)}"
+        side += f" ({in_full(mine.low)} to {in_full(mine.high)}, {in_full(mine.high - mine.low, 3)} wide)"
+    again = f" This is attempt {mine.attempt}: only the first counts." if mine.attempt > 1 else ""
+    print(f"{what}: it is {in_full(mine.found)}{unit if unit == '%' else f' {unit}'.rstrip()}; {side}.{again}")
+
+
+def calibration() -> None:
+    """Print how many of your ranges, in the logs of this folder and in this lesson, held what was found: 80 %?"""
+    logged = [row for row in read(Path()) if row["student"] == student() and row["low"] is not None]
+    known = {(row["lesson"], row["what"]) for row in logged}
+    ranges = [Range(row["what"], row["low"], row["high"], row["attempt"], row["found"]) for row in logged]
+    ranges += [one for one in CURRENT.ranges if (CURRENT.lesson, one.what) not in known]
+    print(coverage(ranges)["words"])
+
+
+def in_full(value: float, digits: int = 4) -> str:
+    """Up to ten million every digit before the point, with separators; else `digits` of them."""
+    return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
+
+
+def log(
+    what: str, found: float, unit: str, *, guess: float | None = None, low: float | None = None,
+    high: float | None = None,
+) -> None:  # fmt: skip
     """Add a line to the log in this folder, where a notebook runs and nobody has declined. A full disk is no error.
 
     One line is one write to the end of the file, so two notebooks in a folder do not mix theirs.
     """
-    if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or not _in_a_notebook():
+    shell = sys.modules.get("IPython")
+    if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:
         return
-    lesson = Path(os.environ.get("JPY_SESSION_NAME", "")).stem  # what Jupyter calls the notebook
-    line = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"), "student": os.environ.get("LORA_LAB_STUDENT", ""),
-        "lesson": lesson, "what": what, "guess": _number(guess), "found": _number(found), "unit": unit, "fast": fast,
-    }  # fmt: skip
+    numbers = {"guess": _number(guess), "low": low, "high": high, "found": _number(found)}
+    line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "student": student(), "lesson": _lesson(),
+            "what": what, **numbers, "unit": unit, "fast": FAST}  # fmt: skip
     with suppress(OSError):
         file = os.open(FILE, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
         try:
             os.write(file, (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="replace"))
         finally:
             os.close(file)
+
+
+def _lesson() -> str:
+    """The lesson that was started, or what Jupyter calls the notebook."""
+    return CURRENT.lesson or Path(os.environ.get("JPY_SESSION_NAME", "")).stem
+
+
+def _logged(what: str) -> list[tuple[float | None, float | None]]:
+    """The ranges that this student has given to a question of this lesson and seen the result of."""
+    asked = (_lesson(), what, student())
+    return [(r["low"], r["high"]) for r in lines(Path(FILE)) if (r["lesson"], r["what"], r["student"]) == asked]
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -73,7 +151,7 @@ def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
         with suppress(ValueError, TypeError, RecursionError):
             if isinstance(row := json.loads(line), dict):
                 texts = {name: str(row.get(name, ""))[:200] for name in ("at", "student", "lesson", "what", "unit")}
-                numbers = {name: _number(row.get(name)) for name in ("guess", "found")}
+                numbers = {name: _number(row.get(name)) for name in NUMBERS}
                 yield {**texts, **numbers, "fast": bool(row.get("fast"))}
 
 
@@ -83,28 +161,22 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for asked in dict.fromkeys((row["lesson"], row["what"]) for row in first):
         here = [row for row in first if (row["lesson"], row["what"]) == asked]
-        guesses, found = _numbers(here, "guess"), _numbers(here, "found")
+        guesses, lows, highs, found = ([row[name] for row in here if row[name] is not None] for name in NUMBERS)
         unit = f" {here[0]['unit']}".rstrip()
         middle = f"{min(guesses):,.4g} to {max(guesses):,.4g}, half below {median(guesses):,.4g}" if guesses else "-"
         was = f"{median(found):,.4g}{unit}" if found else "-"
         name = ": ".join(part for part in asked if part)
-        said.append(printable(f"{name}: {len(guesses)} of {len(here)} guessed, {middle}; it was {was}"))
+        if lows and highs:
+            held = sum(Range("", row["low"], row["high"], found=row["found"]).held is True for row in here)
+            told = f"{len(lows)} of {len(here)} gave a range, {held} of them held what was found"
+        else:
+            told = f"{len(guesses)} of {len(here)} guessed, {middle}"
+        said.append(printable(f"{name}: {told}; it was {was}"))
     return "\n".join(said) or "no prediction was logged"
-
-
-def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [row[name] for row in rows if row[name] is not None]
 
 
 def _number(value: Any) -> float | None:
     """A finite number, or None."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _in_a_notebook() -> bool:
-    shell = sys.modules.get("IPython")
-    return shell is not None and shell.get_ipython() is not None
+    with suppress(BadValue):
+        return finite(value, "")
+    return None

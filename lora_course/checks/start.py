@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lora_course.checks.verdict import Verdict, not_yet, number, unsolved
+from lora_course.checks.verdict import Verdict, exercise, not_yet, number, unsolved
 
 
-def check_trainable_parameters(answer: int | None) -> Verdict:
-    """Lesson 00: parameters of LoRA of rank 8 on q and v of minilm's 6 layers, each 384 x 384."""
-    right = 6 * 2 * 8 * (384 + 384)
-    hints = {
+@exercise(
+    "count one matrix first: how many numbers has A, and how many B?",
+    "A is rank x 384 and B is 384 x rank; W itself is frozen and does not count",
+    "6 layers, each with q and v, each with one A and one B of 384 x rank numbers",
+)
+def check_trainable_parameters(answer: int | None, rank: int = 8) -> Verdict:
+    """Lesson 00: parameters of LoRA of a rank on q and v of minilm's 6 layers, each 384 x 384."""
+    right = 6 * 2 * rank * (384 + 384)
+    misconceptions = {
         right // 2: "half of it: A alone, or B alone, or one of q and v alone: A and B train beside both",
         2 * right: "twice too many: q and v are two of the attention's four, and A and B are counted once each",
         right // 6: "that is one layer: the model has six",
@@ -19,9 +24,9 @@ def check_trainable_parameters(answer: int | None) -> Verdict:
         right + 770: "that counts the head too; the adapter alone is asked for",
         6 * 2 * 384 * 384: "that is W itself: LoRA leaves it frozen and trains A and B",
     }
-    why = f"6 layers x 2 matrices x 8 x (384 + 384) = {right:,}"
+    why = f"6 layers x 2 matrices x {rank} x (384 + 384) = {right:,}"
     count = "layers x targets x rank x (inputs + outputs)"
-    return number(answer, right, hints, why, fallback=count, hint=count)
+    return number(answer, right, misconceptions, why, fallback=count, hint=count)
 
 
 CONTRADICTIONS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from lora_course.checks.verdict import Verdict, function, not_yet, number, unsolved
+from lora_course.checks.verdict import Verdict, exercise, function, not_yet, number, unsolved
 
 
 def check_standard_error(error: Callable[[float, int], float]) -> Verdict:
@@ -29,18 +29,23 @@ def check_standard_error(error: Callable[[float, int], float]) -> Verdict:
     return function(error, cases, right, why, near, wrong)
 
 
-def check_rows_needed(rows: float | None) -> Verdict:
-    """Lesson 04: test rows that tell two adapters 1 point apart, when they disagree on 10 % of the rows."""
-    right = (1.96 + 0.84) ** 2 * 0.10 / 0.01**2
-    hints = {
-        (1.96 + 0.84) ** 2 * 10 / 1**2: "in shares, not in per cent: 0.10 and 0.01",
-        (1.96 + 0.84) ** 2 * 0.10 / 0.02**2: "that is for two points: half the difference needs four times the rows",
-        (1.96 + 0.84) * 0.10 / 0.01**2: "the 1.96 + 0.84 is squared",
+@exercise(
+    "the difference between two adapters varies only on the rows where they disagree",
+    "each such row adds 1 / n or takes it away: the difference has a variance of share / n",
+    "the gap must be 1.96 + 0.84 standard errors: solve gap = 2.8 x sqrt(share / n) for n",
+)
+def check_rows_needed(rows: float | None, share: float = 0.10, gap: float = 0.01) -> Verdict:
+    """Lesson 04: test rows that tell two adapters a gap apart, when they disagree on a share of the rows."""
+    right = (1.96 + 0.84) ** 2 * share / gap**2
+    misconceptions = {
+        right / 100: "in shares, not in per cent: 0.10 and 0.01",
+        right / 4: f"that is for {200 * gap:g} points: half the difference needs four times the rows",
+        right / 2.8: "the 1.96 + 0.84 is squared",
     }
-    why = f"about {right:,.0f}: our 2,000 rows find two points in four of five cases, less more rarely"
-    fallback = "both in shares: 0.10 and a difference of 0.01"
+    why = f"about {right:,.0f}: with so many rows a gap of {gap:g} is found in four of five cases"
+    fallback = f"both in shares: {share:.2f} and a difference of {gap:g}"
     hint = "n = (1.96 + 0.84)^2 x share of rows they disagree on / difference^2"
-    return number(rows, right, hints, why, 0.02, fallback, hint)
+    return number(rows, right, misconceptions, why, 0.02, fallback, hint)
 
 
 def check_largest_change(name: str | None, shares: dict[str, float]) -> Verdict:

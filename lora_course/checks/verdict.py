@@ -1,13 +1,25 @@
-"""What a check answers, and what all checks share: numbers compared, functions tried, "not yet" said."""
+"""What a check answers, and what all checks share: numbers compared, functions tried, "not yet" said, tries counted.
+
+    @exercise("a first hint", "a second", "a third, nearly the answer")
+    def check_pairs(answer: int | None, n: int = 8) -> Verdict:
+        return number(answer, n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2")
+
+What varies by student comes as an argument, drawn in the lesson by `lesson.draw`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import wraps
 from numbers import Real
-from typing import Any
+from typing import Any, ParamSpec
+
+from lora_course.receipts import CURRENT, Check
+
+Given = ParamSpec("Given")
 
 
 @dataclass(frozen=True)
@@ -16,19 +28,41 @@ class Verdict:
 
     passed: bool | None
     words: str
+    hint: str = ""
 
     def __repr__(self) -> str:
-        return f"{ {True: 'right', False: 'not right', None: 'not yet'}[self.passed] }: {self.words}"
+        said = f"{ {True: 'right', False: 'not right', None: 'not yet'}[self.passed] }: {self.words}"
+        return f"{said}\n{self.hint}" if self.hint else said
+
+
+def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given, Verdict]]:
+    """A check whose tries are counted for the receipt; each wrong answer is given the next hint, at last the last."""
+
+    def counted(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
+        @wraps(check)
+        def asked(*arguments: Given.args, **by_name: Given.kwargs) -> Verdict:
+            verdict = check(*arguments, **by_name)
+            mine = CURRENT.checks.setdefault(check.__name__.removeprefix("check_"), Check())
+            if not mine.passed:
+                mine.passed, mine.tries = bool(verdict.passed), mine.tries + (verdict.passed is not None)
+            if verdict.passed is not False or not hints:
+                return verdict
+            place = min(max(mine.tries, 1), len(hints))
+            return replace(verdict, hint=f"Hint {place} of {len(hints)}: {hints[place - 1]}")
+
+        return asked
+
+    return counted
 
 
 def number(
-    answer: Any, right: float, hints: Mapping[Any, str], why: str, within: float = 1e-6, fallback: str = "",
+    answer: Any, right: float, misconceptions: Mapping[Any, str], why: str, within: float = 1e-6, fallback: str = "",
     hint: str = "put a number in place of ...",
 ) -> Verdict:  # fmt: skip
     """Right within a relative error or its own rounding, and then why; `hint` while there is none.
 
-    Else the words beside the wrong number that it is nearly, unless the right one is nearer; else `fallback`, or how
-    far off it is.
+    Else the words beside the wrong number that it is nearly, unless the right one is nearer, or beside the first
+    function that is true of it; else `fallback`, or how far off it is.
     """
     if unsolved(answer):
         return not_yet(hint)
@@ -37,10 +71,12 @@ def number(
     given = _as_float(answer)
     if math.isclose(given, right, rel_tol=within) or math.isclose(given, right, abs_tol=_rounding(given)):
         return Verdict(True, why)
-    wrong = min(hints, key=lambda one: abs(given - one))
-    if math.isclose(given, wrong, rel_tol=0.02) and abs(given - wrong) <= abs(given - right):
-        return Verdict(False, hints[wrong])
-    return Verdict(False, fallback or _how_far(given, right))
+    wrong = [one for one in misconceptions if not callable(one) and math.isclose(given, one, rel_tol=0.02)]
+    nearest = min(wrong, key=lambda one: abs(given - one), default=math.inf)
+    if abs(given - nearest) <= abs(given - right):
+        return Verdict(False, misconceptions[nearest])
+    said = (words for one, words in misconceptions.items() if callable(one) and one(given))
+    return Verdict(False, next(said, fallback or _how_far(given, right)))
 
 
 def _as_float(number: Real) -> float:

@@ -78,7 +78,10 @@ def room_for(lesson: str) -> str:
     enough = needed.bytes <= free
     lines = [words, f"here: {_gb(total)}, of which {_gb(free)} can be had: {'enough' if enough else 'too little'}"]
     lines += [] if headless() else _others(list(_other_kernels()))
-    lines += [] if enough else [f"close browser tabs and other programs, and run this again; {_largest()} need most"]
+    if not enough:
+        most = sorted(((peak(name).bytes, name) for name in lessons()), reverse=True)[:3]
+        largest = ", ".join(f"{name[:2]} ({_gb(size)})" for size, name in most)
+        lines.append(f"close browser tabs and other programs, and run this again; lessons {largest} need most")
     return "\n".join(lines)
 
 
@@ -95,12 +98,6 @@ def _records(name: str) -> dict[str, dict]:
     """A file of measurements by lesson; nothing where there is none yet."""
     file = shipped(f"data/results/{name}.json")
     return read_json(file) if file.is_file() else {}
-
-
-def _largest() -> str:
-    """The three lessons that take most, in words."""
-    most = sorted(((peak(name).bytes, name) for name in lessons()), reverse=True)[:3]
-    return "lessons " + ", ".join(f"{name[:2]} ({_gb(size)})" for size, name in most)
 
 
 def _other_kernels() -> Iterator[int]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from lora_course.cli.claims import claims
+from lora_course.cli.class_ import class_
 from lora_course.cli.doctor import doctor
 from lora_course.cli.grade import grade
 from lora_course.cli.predictions import predictions
@@ -16,5 +17,5 @@ from lora_lab.cli import commands, main
 
 __all__ = ["commands", "main"]
 
-for command in (claims, doctor, grade, predictions, reproduce, show, wheelhouse):
+for command in (claims, class_, doctor, grade, predictions, reproduce, show, wheelhouse):
     commands.add_command(command)

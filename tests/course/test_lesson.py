@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from lora_course import lesson
+from lora_course.receipts import Receipt
 from lora_lab import LoRA, Recipe, Run, Store, load_task, sweep
 from lora_lab.errors import NotFound
+from lora_lab.files import write_json
 from lora_lab.layers import LoRALinear
 
 
@@ -39,6 +41,31 @@ def test_numbers_up_to_ten_million_are_written_in_full_and_have_their_unit():
 
 def test_a_difference_of_times_does_not_read_like_a_factor():
     assert lesson.compare("fewer numbers", 10, 256, "times").endswith("it is 256 times: 246 too low.")
+
+
+def test_a_lesson_begins_with_its_title_its_minutes_and_whose_seed_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+):
+    text = {"cell_type": "markdown", "metadata": {}, "source": ["# 03 · Which knob?\n", "word " * 497]}
+    task = {"cell_type": "code", "metadata": {"tags": ["exercise"]}, "source": ["check()"]}
+    write_json(tmp_path / "notebooks" / "03_which.ipynb", {"cells": [text, task, task]})
+    write_json(tmp_path / "data" / "results" / "lesson_times.json", {"03_which": {"seconds": 121}})
+    monkeypatch.setattr(lesson, "shipped", lambda path: tmp_path / path)
+    monkeypatch.setattr(lesson, "CURRENT", mine := Receipt("02", notes={"accuracy": 0.8}))
+    monkeypatch.setenv("LORA_LAB_STUDENT", "")
+    monkeypatch.setattr(lesson, "room_for", lambda number: "memory: at most 2 GB, enough")
+    lesson.start("03")
+    assert capsys.readouterr().out == "03 · Which knob?\n15 minutes (estimated), 2 of them your machine's\n"
+    assert (mine.lesson, mine.notes) == ("03", {})
+    mine.notes["accuracy"] = 0.9
+    monkeypatch.setattr(lesson, "room_for", lambda number: "memory: too little")
+    lesson.start("03", student="Ada Lovelace")
+    assert mine.notes == {"accuracy": 0.9}  # a first cell that is run again forgets nothing
+    assert capsys.readouterr().out.endswith("memory: too little\nAda Lovelace, seed 629644\n")
+    write_json(tmp_path / "data" / "results" / "lesson_times.json", {})
+    assert lesson.estimate(tmp_path / "notebooks" / "03_which.ipynb")[1:] == (pytest.approx(13.02), None)
+    with pytest.raises(NotFound, match="no lesson is called '3'; there are 03"):
+        lesson.start("3")
 
 
 def test_fast_shortens_and_never_lengthens(monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from lora_course import lesson, predictions
+from lora_course.receipts import Receipt
+from lora_lab.errors import BadValue
 
 
 @pytest.fixture
@@ -88,6 +90,80 @@ def test_a_class_is_gathered_and_first_attempts_are_told_from_later_ones(tmp_pat
         "04: changed: 1 of 1 guessed, 10 to 10, half below 10; it was 5 %",
         "04:  [2J: 0 of 1 guessed, -; it was 1 %",  # no command to the terminal of who reads it
     ]
+
+
+@pytest.fixture
+def started(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> Receipt:
+    """Lesson 03, begun in a fresh kernel: what its receipt will hold."""
+    fresh = Receipt("03")
+    monkeypatch.setattr(predictions, "CURRENT", fresh)
+    return fresh
+
+
+def test_a_result_stays_sealed_until_a_range_is_given_or_the_question_is_skipped(
+    started: Receipt, notebook: Path, capsys
+):
+    lesson.predict("points", low=..., high=3)
+    lesson.reveal("points", 4.5, "points")
+    said = capsys.readouterr().out
+    assert "in place of each ..." in said
+    assert "4.5" not in said
+    assert not notebook.exists()
+    lesson.predict("points", low=1, high=3)
+    lesson.reveal("points", 4.5, "points")
+    assert "it is 4.5 points; outside your range, by 1.5 (1 to 3, 2 wide)" in capsys.readouterr().out
+    lesson.skip("other")
+    lesson.predict("third", low=None)
+    lesson.reveal("other", 7)
+    lesson.reveal("third", 8)
+    assert "it is 7; you made no prediction." in capsys.readouterr().out
+    rows = [(row["lesson"], row["low"], row["high"], row["found"]) for row in predictions.lines(notebook)]
+    assert rows == [("03", 1, 3, 4.5), ("03", None, None, 7), ("03", None, None, 8)]
+    assert [one.held for one in started.ranges] == [False, None, None]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "why"), [(3, 1, "swap them"), ("a", 1, "not 'a'"), (float("nan"), 1, "number")]
+)
+def test_a_range_that_is_none_is_refused(started: Receipt, low: float, high: float, why: str):
+    with pytest.raises(BadValue, match=why):
+        lesson.predict("points", low=low, high=high)
+    assert started.ranges == []
+
+
+@pytest.mark.parametrize("kept", ["1", "0"], ids=["log", "no log"])
+def test_another_range_after_the_result_is_a_second_attempt_and_the_same_one_is_not(
+    started: Receipt, notebook: Path, capsys, monkeypatch: pytest.MonkeyPatch, kept: str
+):
+    monkeypatch.setenv("LORA_LAB_PREDICTIONS", kept)
+    for high in (2, 3):
+        lesson.predict("points", low=1, high=high)  # thought better of before the result
+    for high in (3, 3, 5, 3):
+        lesson.predict("points", low=1, high=high)
+        lesson.reveal("points", 4)
+    assert sorted((one.high, one.attempt, one.held) for one in started.ranges) == [(3, 1, False), (5, 2, True)]
+    assert "attempt 2" in capsys.readouterr().out
+    if kept == "1":  # and in another kernel, on another day
+        monkeypatch.setattr(predictions, "CURRENT", again := Receipt("03"))
+        for high in (3, 6):
+            lesson.predict("points", low=1, high=high)
+            lesson.reveal("points", 4)
+        assert [one.attempt for one in again.ranges] == [1, 3]
+        assert [(row["high"], row["attempt"]) for row in predictions.read(notebook.parent)] == [(3, 1), (5, 2), (6, 3)]
+        assert predictions.summary(predictions.read(notebook.parent)) == (
+            "03: points: 1 of 1 gave a range, 0 of them held what was found; it was 4"
+        )
+
+
+def test_calibration_counts_the_first_attempts_of_every_lesson_in_the_folder(started: Receipt, notebook: Path, capsys):
+    notebook.write_text(
+        "".join(line(student="Ada", what=str(n), low=80, high=83 if n else 81) + "\n" for n in range(9))
+    )
+    lesson.predict("0", low=0, high=100)
+    lesson.reveal("0", 50)
+    capsys.readouterr()
+    lesson.calibration()
+    assert "9 of 10 ranges held what was found: 90 % (95 % interval 55 to 100 %), consistent" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

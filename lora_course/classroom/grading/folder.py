@@ -19,7 +19,7 @@ from lora_course.classroom.grading import table
 from lora_course.classroom.grading.environ import environment
 from lora_course.classroom.grading.judge import WORDS
 from lora_course.classroom.grading.kernel import Job
-from lora_course.classroom.grading.lessons import Cell, Exercise, Lesson, cells_of, lessons, recognise
+from lora_course.classroom.grading.lessons import Exercise, Lesson, cells_of, lessons, recognise
 from lora_course.classroom.grading.session import Session
 from lora_lab.errors import LabError, NotFound, printable
 
@@ -27,6 +27,7 @@ GIB = 2**30
 BESIDE = 100 * 2**20  # bytes of other files that are copied along with a notebook
 PASSED_OVER = ("solutions", "runs", ".ipynb_checkpoints", ".jupyter", "__pycache__")
 ABSENT = "absent"
+NO_MEMORY = "can't allocate memory"  # torch's words
 
 
 @dataclass(frozen=True)
@@ -122,19 +123,16 @@ def _graded(notebook: Path, root: Path, limits: Limits, processes: int, known: S
     with tempfile.TemporaryDirectory(prefix="lora_lab-grade-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve() / "work"
         _copy(notebook.parent, place)
-        job = _job(cells, place, root, limits, processes)
+        code, memory = [cell.source for cell in cells if cell.code], int(limits.memory_gib * GIB)
+        job = Job(code, place, root, environment(place, limits.full), memory, limits.seconds, processes)
         job.environment["JPY_SESSION_NAME"] = notebook.name  # as Jupyter does, for the log of predictions
         session, log = Session(job, lesson), place / predictions.FILE
+        for line in predictions.lines(log):  # the name that the numbers of its exercises were drawn by
+            job.environment["LORA_LAB_STUDENT"] = line["student"]
         handed_in = log.stat().st_size if log.is_file() else 0
         row = _row(name, session.run())
         row.guesses = list(predictions.lines(log, handed_in))[:1000]
     return row
-
-
-def _job(cells: Sequence[Cell], place: Path, root: Path, limits: Limits, processes: int) -> Job:
-    code = [cell.source for cell in cells if cell.code]
-    memory = int(limits.memory_gib * GIB)
-    return Job(code, place, root, environment(place, limits.full), memory, limits.seconds, processes)
 
 
 def _copy(folder: Path, place: Path) -> None:
@@ -151,7 +149,8 @@ def _copy(folder: Path, place: Path) -> None:
 
 def _row(name: str, session: Session) -> Grade:
     status, words = session.status, _why(session)
-    if status == "ran" and any(_is_memory(error) for error in session.errors):
+    refused = (one for one in session.errors if one.get("type") == "MemoryError" or NO_MEMORY in str(one.get("words")))
+    if status == "ran" and any(refused):
         status, words = "memory", "a cell wanted more memory than it may have; the others ran"
     checks = [_check(exercise, session) for exercise in session.lesson.exercises]
     took = [later - earlier for earlier, later in pairwise(session.began)]
@@ -177,10 +176,6 @@ def _why(session: Session) -> str:
         "left": f"its process ended by itself{at}",
         "garbled": f"ended{at}: it wrote into the judge's line",
     }.get(session.status, "")
-
-
-def _is_memory(error: dict[str, Any]) -> bool:
-    return error.get("type") == "MemoryError" or "can't allocate memory" in str(error.get("words"))
 
 
 def _processes() -> int:

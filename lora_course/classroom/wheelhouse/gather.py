@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from string import Template
 from typing import Any
 
 from lora_course.classroom.wheelhouse import contents, pip
-from lora_course.classroom.wheelhouse.contents import ASSETS, MANIFEST, WHEELS, Locked
+from lora_course.classroom.wheelhouse.contents import ASSETS, MANIFEST, WHEELS
 from lora_course.classroom.wheelhouse.targets import PLATFORMS, Target, named
 from lora_lab import __version__
 from lora_lab.errors import BadValue, Failed
@@ -123,15 +123,12 @@ def _gather_assets(folder: Path, tweets: bool, say: Say) -> None:
 
 def _drop_strangers(folder: Path) -> None:
     """Remove wheels whose bytes no lock names: of earlier versions, or what a stopped copy left in part."""
-    wanted = {one.sha256 for one in _locked(folder)}
+    locks = (contents.read_lock(folder / f"{target.name}.txt") for target in targets_of(folder))
+    wanted = {one.sha256 for lock in locks for one in lock}
     ours = {line.rsplit("sha256:", 1)[1] for line in assets.lock().values()}
     for path in (*(folder / WHEELS).glob("*.whl"), *(folder / ASSETS).glob("*.whl")):
         if contents.facts_of(path)["sha256"] not in (wanted if path.parent.name == WHEELS else ours):
             path.unlink()
-
-
-def _locked(folder: Path) -> Iterable[Locked]:
-    return (one for target in targets_of(folder) for one in contents.read_lock(folder / f"{target.name}.txt"))
 
 
 def _write_installer(folder: Path) -> None:

@@ -62,7 +62,8 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
     """
     target = fitting(house)
     print(f"lora_lab for {target.words}, into {folder}", flush=True)
-    _look_first(folder)
+    if bad := [one for one in machine.look_at_folder(folder) if not one.green]:  # it would fail only after minutes
+        raise BadValue(f"{bad[0].found}: {bad[0].remedy}")
     _verify(house, target, assets)
     python = make_venv(folder)
     _run([str(python), str(_pip(house)), *pip_words(house, target)], "install the packages", PYTHONUTF8="1")
@@ -124,13 +125,6 @@ def pip_words(house: Path, target: Target) -> list[str]:
         str(house / f"{target.name}.txt"),
     ]
     return ["install", "--disable-pip-version-check", "--no-input", "-q", "--no-deps", *exactly]
-
-
-def _look_first(folder: Path) -> None:
-    """Raises: BadValue for what would fail only after minutes."""
-    findings = machine.look_at_folder(folder)
-    if bad := [one for one in findings if not one.green]:
-        raise BadValue(f"{bad[0].found}: {bad[0].remedy}")
 
 
 def _verify(house: Path, target: Target, assets: bool) -> None:

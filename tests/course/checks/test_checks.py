@@ -11,29 +11,21 @@ import pytest
 import torch
 
 from lora_course import checks
+from lora_course.checks.verdict import number
+from lora_course.receipts import Check, Receipt
 from lora_lab.errors import BadValue
-from tests.course.checks import (
-    test_bits,
-    test_debugging,
-    test_inside,
-    test_memory,
-    test_merging,
-    test_rates,
-    test_reproducing,
-    test_rivals,
-    test_savings,
-    test_styles,
-    test_targets,
-    test_verdicts,
-)
+from tests.course import checks as tested
 
 
 def forward(x, W, A, B, alpha):
     return x @ W.T + alpha / A.shape[0] * (x @ A.T @ B.T)
 
 
-LESSONS = (test_bits, test_debugging, test_inside, test_memory, test_merging, test_rates, test_reproducing, test_rivals,
-           test_savings, test_styles, test_targets, test_verdicts)  # fmt: skip
+LESSONS = [
+    import_module(f"{tested.__name__}.{one.name}")
+    for one in iter_modules(tested.__path__)
+    if f"{tested.__name__}.{one.name}" != __name__
+]
 SHARES = {"layer.0.query": 0.1, "layer.5.value": 0.3}
 RIGHT = {
     "trainable_parameters": (6 * 2 * 8 * 768,),
@@ -117,7 +109,7 @@ WRONG = [
     ("standard_error", (lambda p, n: math.sqrt(p * (1 - p)) / n,), "under the root"),
     ("standard_error", (lambda p, n: math.sqrt(p * (1 - p)),), "spread of one row"),
     ("rows_needed", (78.4,), "not in per cent"),
-    ("rows_needed", (1960,), "two points"),
+    ("rows_needed", (1960,), "for 2 points"),
     ("rows_needed", (784,), "in shares"),
     ("largest_change", ("layer.0.query", SHARES), "there is a larger one"),
     ("largest_change", ("layer.9", SHARES), "no layer is called"),
@@ -212,6 +204,32 @@ def test_a_hint_is_given_where_it_is_nearer_than_the_right_answer_and_nearer_tha
 )
 def test_a_wrong_number_that_is_rounded_has_its_hint_too(name: str, answer: float, why: str):
     assert why in check(name, (answer,)).words
+
+
+def test_each_wrong_answer_is_given_the_next_hint_and_the_tries_up_to_the_right_one_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("lora_course.checks.verdict.CURRENT", mine := Receipt("02"))
+    for answer, hint in ((..., ""), (1, "Hint 1 of 3"), (2, "Hint 2"), (..., ""), (3, "Hint 3"), (4, "Hint 3")):
+        words = repr(checks.check_rows_needed(answer))
+        assert words.partition("\n")[2].startswith(hint) if hint else "\n" not in words
+    assert mine.checks == {"rows_needed": Check(False, 4)}
+    for answer in (7840, 5):
+        checks.check_rows_needed(answer)
+    assert mine.checks == {"rows_needed": Check(True, 5)}
+
+
+def test_an_exercise_may_have_a_students_own_numbers():
+    assert checks.check_rows_needed(2.8**2 * 0.12 / 0.02**2, share=0.12, gap=0.02).passed
+    assert "for 4 points" in checks.check_rows_needed(2.8**2 * 0.12 / 0.04**2, 0.12, 0.02).words
+    assert checks.check_trainable_parameters(36_864, rank=4).passed
+
+
+def test_a_misconception_may_be_a_number_or_what_is_true_of_one():
+    wrong = {9: "squared", (lambda given: given < 0): "a count is not negative"}
+    assert [number(given, 3, wrong, "why", fallback="no").words for given in (3, 9, -2, 5)] == [
+        "why", "squared", "a count is not negative", "no",
+    ]  # fmt: skip
 
 
 def test_an_answer_that_is_rounded_to_three_figures_is_right():

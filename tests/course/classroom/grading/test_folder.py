@@ -13,6 +13,8 @@ import pytest
 
 from lora_course.classroom.grading.folder import Grade, Limits, as_csv, grade, in_words
 from lora_course.classroom.grading.lessons import Lesson
+from lora_course.predictions import FILE
+from lora_course.receipts import draw
 from lora_lab.errors import NotFound
 from tests.course.classroom.grading.conftest import OPEN, SETUP, SOLVED, hand_in, notebook
 
@@ -157,3 +159,13 @@ def test_what_is_guessed_while_it_runs_is_in_the_row(graded: Callable[..., Grade
     row = graded(["from lora_course.lesson import compare\nprint(compare('times fewer', 10, 256, 'times'))"])
     (guess,) = row.to_json()["predictions"]
     assert (guess["lesson"], guess["guess"], guess["found"], guess["fast"]) == ("student", 10, 256, True)
+
+
+def test_exercises_have_the_numbers_of_whom_the_log_names(graded: Callable[..., Grade], tmp_path: Path):
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / FILE).write_text(json.dumps({"student": "Ada"}))
+    drawn = draw("rank", *range(1000), name="Ada")
+    row = graded(
+        [f"from lora_course.lesson import draw\ncheck = {{{drawn}: 'b'}}[draw('rank', *range(1000))]", SOLVED[1]]
+    )
+    assert row.errors == []

@@ -1,0 +1,189 @@
+"""Receipts: what came of a lesson as one line to paste into a chat, and a class's lines read back.
+
+    LL1 03 Ada Lovelace: eNqLVjIwVtJRckxJVPDJL0vNSUxOVdKprtWJjtWpVkpMTi4tSkyuVLIy0LMwrI0FADIjDd0=.0500d1dc
+
+After the colon: the receipt as JSON, deflated, in base64, and a CRC-32 that finds what a chat has damaged. A receipt is
+not a secret and no proof against cheating: anyone can read one, and anyone can write one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import unicodedata
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from lora_lab.errors import BadValue, printable
+
+LARGEST = 2**16  # bytes of one receipt's JSON
+Option = TypeVar("Option")
+
+
+@dataclass
+class Check:
+    """How one exercise went. `tries`: answers up to the first right one, that one included."""
+
+    passed: bool = False
+    tries: int = 0
+
+
+@dataclass
+class Range:
+    """A prediction that its author is 80 % sure of; `low` and `high` are None where it was skipped."""
+
+    what: str
+    low: float | None
+    high: float | None
+    attempt: int = 1
+    found: float | None = None  # until it is revealed
+
+    @property
+    def held(self) -> bool | None:
+        """Whether what was found lies inside; None where there is nothing to compare."""
+        if self.low is None or self.high is None or self.found is None:
+            return None
+        return self.low <= self.found <= self.high
+
+
+@dataclass
+class Receipt:
+    """What a student did in one lesson."""
+
+    lesson: str = ""
+    student: str = ""
+    checks: dict[str, Check] = field(default_factory=dict)
+    ranges: list[Range] = field(default_factory=list)
+    notes: dict[str, float] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """The receipt as one line; `read` finds it again."""
+        name = " ".join(re.sub(r"LL1|[^\w.' -]", " ", self.student).split())[:40] or "(no name)"
+        checks = {name: [one.passed, one.tries] for name, one in self.checks.items()}
+        ranges = [[one.what, one.low, one.high, one.attempt, one.found] for one in self.ranges]
+        told = json.dumps([self.lesson, self.student, checks, ranges, self.notes], separators=(",", ":"))
+        packed = zlib.compress(told.encode(), 9)
+        return f"LL1 {self.lesson} {name}: {b64encode(packed).decode()}.{zlib.crc32(packed):08x}"
+
+
+CURRENT = Receipt()
+"""The one that this notebook's lesson fills."""
+
+
+def student() -> str:
+    """The student's name, or nothing."""
+    return os.environ.get("LORA_LAB_STUDENT", "")
+
+
+def seed_of(name: str = "") -> int:
+    """A student's own seed, 1 to 999,999, the same on every machine; 0 where neither it nor LORA_LAB_STUDENT names one.
+
+    Capitals, and the spaces around and between the words, do not matter.
+    """
+    name = " ".join((name or student()).casefold().split())
+    letters = unicodedata.normalize("NFKC", name)
+    return 1 + _number(letters) % 999_999 if name else 0
+
+
+def draw(what: str, *options: Option, name: str = "") -> Option:
+    """One of the options, chosen by `what` and the student's seed; without a name the first."""
+    seed = seed_of(name)
+    return options[_number(f"{seed} {what}") % len(options) if seed else 0]
+
+
+def _number(letters: str) -> int:
+    text = letters.encode(errors="surrogatepass")  # the system's name may be no UTF-8
+    return int.from_bytes(sha256(text).digest()[:8], "big")
+
+
+def note(name: str, value: float) -> None:
+    """Keep a result for the receipt: `note("accuracy", run.metrics["accuracy"])`, a share from 0 to 1."""
+    CURRENT.notes[name] = finite(value, name)
+
+
+def receipt() -> None:
+    """Print the lesson's receipt. Raises: BadValue where no lesson was started."""
+    if not CURRENT.lesson:
+        raise BadValue('no lesson was started: run the first cell, with lesson.start("..."), first')
+    print("Paste this line where your teacher collects them. It holds your name, tries, predictions and results:\n")
+    print(replace(CURRENT, student=student()).line())
+    if not student():
+        print(f'\nIt has no name: lesson.start("{CURRENT.lesson}", student="Ada Lovelace") gives it one.')
+
+
+def finite(value: Any, what: str) -> float:
+    """A number below 1e300, so that a class's spread is one too. Raises: BadValue."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not abs(number) < 1e300:
+        raise BadValue(f"'{what}' needs a number, not {value!r}")
+    return number
+
+
+def read(text: str) -> tuple[list[Receipt], list[str]]:
+    """The receipts in a text, and a sentence on each damaged one; what stands around them does not matter.
+
+    A chat may have wrapped or quoted them. Of one student and lesson the last receipt counts.
+    """
+    kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
+    starts = [match.start() for match in re.finditer(r"\bLL1\s+\d\d\s", text)]
+    for start, end in pairwise([*starts, len(text)]):
+        prefix, _, rest = text[start:end].partition(":")
+        found = re.match(r"([\w+/=]+)\.([0-9a-f]{8})", re.sub(r"[>\s]", "", rest))
+        try:
+            packed = b64decode(found[1], validate=True) if found else b""
+            if not found or zlib.crc32(packed) != int(found[2], 16):
+                raise ValueError(found)
+            one = _unpacked(packed)
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):
+            begins = " ".join(prefix.split())[:50]
+            damaged.append(
+                printable(f"line {text.count(chr(10), 0, start) + 1} ({begins}) is damaged: ask for it again")
+            )
+        else:
+            kept[one.lesson, one.student.casefold() or found[2]] = one
+    return list(kept.values()), damaged
+
+
+def _unpacked(packed: bytes) -> Receipt:
+    def text(value: Any) -> str:
+        return printable(str(value))[:200].strip()
+
+    def number(value: Any) -> float | None:
+        return None if value is None else finite(value, "receipt")
+
+    lesson, name, checks, ranges, notes = json.loads(zlib.decompressobj().decompress(packed, LARGEST))
+    return Receipt(
+        text(lesson),
+        text(name),
+        {text(check): Check(passed is True, min(int(tries), 999)) for check, (passed, tries) in checks.items()},
+        [Range(text(what), number(low), number(high), int(n), number(found)) for what, low, high, n, found in ranges],
+        {text(name): finite(value, name) for name, value in notes.items()},
+    )
+
+
+def coverage(ranges: Iterable[Range]) -> dict[str, Any]:
+    """How many first attempts held what was found: hits, of, share with its exact 95 % interval, and words."""
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    held = [one.held for one in ranges if one.attempt == 1 and one.held is not None]
+    hits, of = sum(held), len(held)
+    if not of:
+        words = "no range was compared with a result yet"
+        return {"hits": 0, "of": 0, "share": None, "low95": None, "high95": None, "words": words}
+    share, (low, high) = hits / of, map(float, binomtest(hits, of).proportion_ci(0.95))
+    says = "too narrow: fewer than" if high < 0.8 else "too wide: more than" if low > 0.8 else "consistent with"
+    words = (
+        f"{hits} of {of} ranges held what was found: {100 * share:.0f} % (95 % interval {100 * low:.0f} to "
+        f"{100 * high:.0f} %), {says} the 80 % that were meant"
+    )
+    return {"hits": hits, "of": of, "share": share, "low95": low, "high95": high, "words": words}

@@ -1,0 +1,128 @@
+"""A receipt comes back out of a chat as it went in, or is said to be damaged; names vary what is drawn."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+import zlib
+from base64 import b64encode
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_course import lesson, receipts
+from lora_course.cli.class_ import summary
+from lora_course.receipts import Check, Range, Receipt, coverage, read
+from lora_lab.errors import BadValue
+
+texts = st.text("LZ1 aé评:#.>_-09", max_size=20).map(str.strip)
+numbers = st.floats(-1e6, 1e6)
+ranges = st.builds(Range, texts, st.none() | numbers, st.none() | numbers, st.integers(1, 9), st.none() | numbers)
+checks = st.dictionaries(texts, st.builds(Check, st.booleans(), st.integers(0, 99)), max_size=3)
+whole = st.builds(
+    Receipt, st.sampled_from(["00", "03"]), texts, checks, st.lists(ranges, max_size=3), st.dictionaries(texts, numbers)
+)
+ADA = Receipt("03", "Ada", {"rows": Check(True, 2)}, [Range("points", 1.0, 3.0, 1, 2.5)], {"accuracy": 0.81})
+
+
+def line_of(told: str) -> str:
+    """A line with a right checksum and whatever in it."""
+    packed = zlib.compress(told.encode())
+    return f"LL1 03 Ada: {b64encode(packed).decode()}.{zlib.crc32(packed):08x}"
+
+
+@given(whole, st.integers(30, 200), st.sampled_from(["", "> ", "\t"]))
+def test_a_receipt_comes_back_though_the_chat_wraps_and_quotes_it(one: Receipt, width: int, quote: str):
+    wrapped = textwrap.wrap(one.line(), width, break_on_hyphens=False)
+    chat = "\n".join(["[10:41] Bob: what is LL1?", *(quote + line for line in wrapped), "[10:42] Bob: thanks: 3.5"])
+    assert read(chat) == ([one], [])
+
+
+@given(st.data())
+def test_one_wrong_letter_is_found(data: st.DataObject):
+    line = ADA.line()
+    place = data.draw(st.integers(line.index(":") + 2, len(line) - 1))
+    letter = data.draw(st.sampled_from("Aa0+/.é "))
+    found, damaged = read(f"\n{line[:place]}{letter}{line[place + 1 :]}")
+    assert found == [ADA] or (found == [] and damaged == ["line 2 (LL1 03 Ada) is damaged: ask for it again"])
+
+
+@pytest.mark.parametrize(
+    "told", ["[", "[]", '["03"]', '["03", "Ada", [], [], {}]', '["03", "Ada", {"a": 1}, [], {}]',
+             '["03", "Ada", {}, [["a", 1, 2, 1, NaN]], {}]', '["03", "Ada", {}, [], {"a": 1e999}]', "[" * 9999,
+             " " * 2**17],
+)  # fmt: skip
+def test_what_is_no_receipt_under_a_right_checksum_is_damaged(told: str):
+    found, damaged = read(f"{line_of(told)}\n{ADA.line()}")
+    assert (found, len(damaged)) == ([ADA], 1)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)  # scipy is imported on the way
+@given(st.lists(values, min_size=5, max_size=5))
+def test_whatever_stands_in_a_receipt_is_damaged_or_can_be_told_as_json(told: list):
+    found, damaged = read(line_of(json.dumps(told)))
+    assert len(found) + len(damaged) == 1
+    json.dumps(summary(found), allow_nan=False)
+
+
+def test_the_last_receipt_of_a_student_and_lesson_counts_and_those_without_a_name_are_all_kept():
+    bob, nobody = Receipt("03", "bob"), [Receipt("03", notes={"accuracy": n / 10}) for n in range(2)]
+    lines = [bob, Receipt("00", "Bob"), *nobody, nobody[0], Receipt("03", "Bob", notes={"accuracy": 1.0})]
+    found, _ = read("\n".join(one.line() for one in lines))
+    assert sorted((one.lesson, one.student, *one.notes.values()) for one in found) == [
+        ("00", "Bob"), ("03", "", 0.0), ("03", "", 0.1), ("03", "Bob", 1.0),
+    ]  # fmt: skip
+
+
+def test_a_lesson_ends_in_its_receipt(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(receipts, "CURRENT", Receipt())
+    monkeypatch.setenv("LORA_LAB_STUDENT", "Ada")
+    with pytest.raises(BadValue, match="no lesson was started"):
+        lesson.receipt()
+    monkeypatch.setattr(receipts, "CURRENT", Receipt("03"))
+    lesson.note("accuracy", 0.81)
+    with pytest.raises(BadValue, match="'accuracy' needs a number, not nan"):
+        lesson.note("accuracy", float("nan"))
+    lesson.receipt()
+    assert read(capsys.readouterr().out) == ([Receipt("03", "Ada", notes={"accuracy": 0.81})], [])
+    monkeypatch.delenv("LORA_LAB_STUDENT")
+    lesson.receipt()
+    assert "It has no name" in capsys.readouterr().out
+
+
+def test_the_example_in_the_docstring_is_a_receipt():
+    ((one,), damaged) = read(receipts.__doc__ or "")
+    assert (one.student, damaged) == ("Ada Lovelace", [])
+
+
+def test_what_is_drawn_is_a_students_own_and_the_first_without_a_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LORA_LAB_STUDENT", raising=False)
+    assert lesson.draw("rank", 8, 4, 16) == 8
+    drawn = [lesson.draw("rank", 8, 4, 16, name=f"student {n}") for n in range(60)]
+    assert {rank: drawn.count(rank) > 9 for rank in (4, 8, 16)} == {4: True, 8: True, 16: True}
+    assert drawn != [lesson.draw("rate", 8, 4, 16, name=f"student {n}") for n in range(60)]
+    monkeypatch.setenv("LORA_LAB_STUDENT", "student 1")
+    assert lesson.draw("rank", 8, 4, 16) == drawn[1]
+
+
+@pytest.mark.parametrize(("hits", "of", "says"), [(0, 1, "consistent"), (4, 12, "too narrow"), (30, 30, "too wide")])
+def test_coverage_is_judged_by_its_interval(hits: int, of: int, says: str):
+    given = [Range("", 0, 1, 1, 0.5 if n < hits else 2) for n in range(of)]
+    later = [Range("", 0, 1, 2, 0.5), Range("", None, None, 1, 0.5)]
+    found = coverage([*given, *later])
+    assert (found["hits"], found["of"]) == (hits, of)
+    assert says in found["words"]
+    assert re.match("no range", coverage(later)["words"])
+
+
+def test_a_receipt_is_short():
+    assert len(json.dumps(ADA.line())) < 200
