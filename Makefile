@@ -7,7 +7,7 @@ HAS = $(BIN)/python -c 'import sys, $(1); sys.exit(sys.version_info < (3, 11))' 
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
 
-.PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch numbers api pictures
+.PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch numbers api pictures site
 
 lab: fetch
 	$(BIN)/lora-lab lab $(ARGS)
@@ -47,6 +47,10 @@ numbers: .venv/.test
 # The reference of every name, from its docstring, into build/api.
 api: .venv/.test
 	$(BIN)/python docs/api.py
+
+# The site: lessons, docs and live panels as pages that need no kernel and no network, into site/build/html.
+site: .venv/.test
+	$(BIN)/python site/build.py
 
 # The gallery: each panel in a browser; some minutes, for two of them train.
 pictures: .venv/.test fetch

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COUNTED = ("lora_lab/**/*.py", "lora_course/**/*.py", "tests/**/*.py", "lora_lab/**/*.js", "lora_course/**/*.js")
+COUNTED = ("lora_*/**/*.py", "tests/**/*.py", "site/*.py", "lora_*/**/*.js")
 
 
 def sizes(root: Path, rooms: Mapping[str, int]) -> dict[str, int]:

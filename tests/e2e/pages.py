@@ -65,10 +65,10 @@ def box_of(shape: Locator) -> dict[str, float]:
     return dict(box)
 
 
-def axe_finds(view: Page) -> list[str]:
-    """What is wrong on a page for those who use a keyboard or a screen reader."""
+def axe_finds(view: Page, part: str = "main") -> list[str]:
+    """What is wrong in a part of a page for those who use a keyboard or a screen reader."""
     view.evaluate(AXE_SCRIPT)
     found: dict[str, Any] = view.evaluate(
-        "() => axe.run(document.querySelector('main'), { resultTypes: ['violations'] })"
+        "part => axe.run(document.querySelector(part), { resultTypes: ['violations'], preload: false })", part
     )
     return [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]

@@ -1,0 +1,221 @@
+"""Build the site from the lessons, the documentation and the panels: `python site/build.py [OUT]`.
+
+Sphinx reads what this script prepares: the solved notebooks with their panels as places that `host.js` brings to life,
+the pages of docs/, the scripts of the panels, and the fonts. Nothing is trained or run, and neither building nor
+reading needs a network.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+import struct
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import font_source_sans_pro
+import font_source_serif_pro
+import yaml
+import ziamath
+from fontTools import subset, ttLib
+from sphinx.cmd.build import main as sphinx
+
+import lora_lab
+from lora_lab.widgets import base
+
+SITE = Path(__file__).resolve().parent
+ROOT = SITE.parent
+OUT = SITE / "build" / "html"
+PIXELS = 1.5  # of a picture in a notebook, for each CSS pixel
+
+SERIF, SANS, MATH = (
+    Path(package.__file__).parent / folder / name
+    for package, folder, name in (
+        (font_source_serif_pro, "files", "SourceSerifPro"),
+        (font_source_sans_pro, "files", "SourceSansPro"),
+        (ziamath, "fonts", "STIXTwoMath"),
+    )
+)
+FACES = (
+    ("Lab Serif", f"{SERIF}-Regular.ttf", ""),
+    ("Lab Serif", f"{SERIF}-It.ttf", "font-style: italic;"),
+    ("Lab Serif", f"{SERIF}-Semibold.ttf", "font-weight: 600 700;"),
+    ("Lab Sans", f"{SANS}-Regular.ttf", ""),
+    ("Lab Sans", f"{SANS}-Semibold.ttf", "font-weight: 600 700;"),
+    ("Lab Math", f"{MATH}-Regular.ttf", ""),
+)
+LETTERS = (  # Latin, Greek, punctuation, scripts, arrows and operators, brackets, italic letters of formulas
+    (0x20, 0x7F), (0xA0, 0x180), (0x370, 0x400), (0x2010, 0x2060), (0x2070, 0x20A0), (0x2100, 0x2300),
+    (0x2308, 0x230C), (0x27E8, 0x27F0), (0x1D400, 0x1D468), (0x1D6A4, 0x1D736),
+)  # fmt: skip
+
+REPAIRS = {  # of the theme's markup: what axe finds, and a full stop that leaves its formula
+    r'<p class="caption" role="heading"': r'\g<0> aria-level="2"',
+    r'<aside class="sidebar-drawer"': r'\g<0> aria-label="Site"',
+    r'<aside class="toc-drawer[^"]*"': r'\g<0> aria-label="On this page"',
+    r'<div class="highlight"><pre(?=>)|<div class="table-wrapper[^"]*"': r'\g<0> tabindex="0"',
+    r'(<summary) aria-label="Toggle hidden content"': r"\1",
+    r'<div id="search-results">': r"<h1>Search</h1>\g<0>",
+    r"<th[^>]*>(<p></p>)?</th>": "<td></td>",
+    r'<math [^>]*display="inline">(?:(?!</math>).)*</math>[.,;:?!)]+': r'<span class="unbroken">\g<0></span>',
+}
+UNUSED = (".buildinfo*", "objects.inv", "_static/**/*.map")
+
+
+def notebook(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def place(snapshot: dict[str, Any], picture: str, src: Path) -> str:
+    """The markup of a live panel, whose script is written too."""
+    script = src / "_static" / "panels" / f"{snapshot['panel']}.js"
+    script.write_text(base.classic(snapshot["file"], snapshot["panel"]), encoding="utf-8")
+    return base.place(snapshot, picture)
+
+
+def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
+    """An output with its panel or picture as HTML; the picture becomes a file of this name."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        image = base64.b64decode("".join(data["image/png"]))
+        (src / "_static" / "pictures" / name).write_bytes(image)
+        source, alt = f"../_static/pictures/{name}", html.escape(output["metadata"]["image/png"]["alt"])
+        snapshot = "".join(data.get(base.MIME, ""))
+        markup = place(json.loads(snapshot), source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
+        width, height = (round(side / PIXELS) for side in struct.unpack(">II", image[16:24]))
+        size = f'<img class="lab-picture" loading="lazy" width="{width}" height="{height}"'
+        return {**output, "data": {"text/html": markup.replace("<img", size)}, "metadata": {}}
+    if "<table" in (markup := "".join(data.get("text/html", ""))):
+        return {**output, "data": {"text/html": f'<div class="table-wrapper">{markup}</div>'}}
+    return output
+
+
+def lesson(file: Path, src: Path) -> dict[str, Any]:
+    """A solved notebook with live panels, and each solution folded below its exercise."""
+    solved, exercises = notebook(file), notebook(ROOT / "notebooks" / file.name)["cells"]
+    cells: list[dict[str, Any]] = []
+    for number, (cell, exercise) in enumerate(zip(solved["cells"], exercises, strict=True)):
+        outputs = cell.get("outputs", [])
+        outputs[:] = [shown(one, f"{file.stem}-{number}-{at}.png", src) for at, one in enumerate(outputs)]
+        if "solution" in cell["metadata"].get("tags", []):
+            cells.append(exercise)
+            cell["metadata"] = {"tags": ["hide-cell"]}
+        cells.append(cell)
+    return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
+
+
+def linked(file: Path, known: dict[Path, str]) -> str:
+    """A page of docs/. Links to what is not on the site become plain words."""
+
+    def link(found: re.Match[str]) -> str:
+        words, path, anchor = found.groups()
+        if not path or re.match("[a-z]+:", path):
+            return found[0]
+        to = known.get((file.parent / path).resolve())
+        return f"[{words}]({to}{anchor})" if to else words
+
+    return re.sub(r"(?<!!)\[([^\[\]]*)\]\(([^()\s#]*)([^()\s]*)\)", link, file.read_text(encoding="utf-8"))
+
+
+def front(src: Path, pages: list[Path], old: list[Path]) -> str:
+    """The first page: `index.md` with its panels, each a fence with the class and its arguments, and the lessons."""
+
+    def panel(found: re.Match[str]) -> str:
+        options = yaml.safe_load(found[2])
+        picture = f"_static/pictures/{found[1]}.png"
+        shutil.copy(ROOT / options.pop("picture"), src / picture)
+        return place(getattr(lora_lab, found[1])(**options).snapshot(), picture, src)
+
+    lists: list[list[str]] = [[], []]
+    for file in pages + old:
+        title, first = "".join(notebook(file)["cells"][0]["source"]).lstrip("# ").split("\n\n")[:2]
+        aim = " ".join(first.replace("**Goal.**", "").split())
+        lists[file in old].append(f"- {title}" if file in old else f"- [{title}](lessons/{file.name})\n\n  {aim}\n")
+    content = (SITE / "index.md").read_text(encoding="utf-8")
+    content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
+    older = ["Older lessons, in the repository:\n", *lists[1]] if old else []
+    return content.replace("% lessons", "\n".join(lists[0])).replace("% older", "\n".join(older))
+
+
+def fonts() -> str:
+    """The fonts, cut to the letters in use, inside the style sheet: from a file beside it, Firefox refuses them.
+
+    All are under the OFL, whose notice stays in each. A changed font must not keep its name, so these have their own.
+    """
+    rules = ""
+    for family, file, look in FACES:
+        face = ttLib.TTFont(file, recalcTimestamp=False)
+        options = subset.Options(hinting=False, drop_tables=["DSIG"], name_IDs=[0, 13, 14], notdef_outline=True)
+        options.layout_features.append("tnum")  # figures of one width
+        cutter = subset.Subsetter(options)
+        cutter.populate(unicodes=[letter for first, end in LETTERS for letter in range(first, end)])
+        cutter.subset(face)
+        face.flavor = "woff2"
+        face.save(written := io.BytesIO())
+        data = base64.b64encode(written.getvalue()).decode()
+        rules += f'@font-face {{ font-family: "{family}"; {look} src: url(data:font/woff2;base64,{data}); }}\n'
+    return rules
+
+
+def prepare(src: Path) -> None:
+    """Write what Sphinx reads."""
+    for folder in ("lessons", "_static/pictures", "_static/panels"):
+        (src / folder).mkdir(parents=True)
+    solutions = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+    old = [file for file in solutions if file.stem.startswith("old_")]
+    pages = [file for file in solutions if file not in old]
+    for file in pages:
+        (src / "lessons" / file.name).write_text(json.dumps(lesson(file, src)), encoding="utf-8")
+    shutil.copytree(ROOT / "docs", src / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    known = {file: file.name for file in (ROOT / "docs").glob("*.md")}
+    places = {ROOT / "notebooks" / file.name: f"../lessons/{file.name}" for file in pages}
+    for file in known:
+        text = linked(file, {**known, **places, ROOT / "README.md": "../index.md"})
+        (src / "docs" / file.name).write_text(text, encoding="utf-8")
+    (src / "index.md").write_text(front(src, pages, old), encoding="utf-8")
+    style = fonts() + (SITE / "site.css").read_text(encoding="utf-8")
+    (src / "_static" / "site.css").write_text(style, encoding="utf-8")
+    shutil.copy(base.JS / "host.js", src / "_static")
+
+
+def build(out: Path = OUT) -> None:
+    """Build the site into a new folder; only the default one is replaced."""
+    if out == OUT:
+        shutil.rmtree(out, ignore_errors=True)
+    elif out.exists():
+        sys.exit(f"{out} exists: name a new folder")
+    with tempfile.TemporaryDirectory() as folder:
+        src, trees = Path(folder, "src"), str(Path(folder, "trees"))
+        prepare(src)
+        options = [
+            "-q",
+            "-W",
+            "--keep-going",
+            "-c",
+            str(SITE),
+            "-d",
+            trees,
+            "-D",
+            f"html_static_path={src / '_static'}",
+        ]
+        if failed := sphinx([*options, str(src), str(out)]):
+            sys.exit(failed)
+    for file in out.rglob("*.html"):
+        content = file.read_text(encoding="utf-8")
+        for found, better in REPAIRS.items():
+            content = re.sub(found, better, content)
+        file.write_text(content, encoding="utf-8")
+    for file in [file for pattern in UNUSED for file in out.glob(pattern)]:
+        file.unlink()
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    print(f"{out / 'index.html'}: {len(list(out.rglob('*.html')))} pages, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    build(*(Path(argument).resolve() for argument in sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""How Sphinx makes the site: `site/build.py` calls it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import latex2mathml.converter
+from docutils import nodes
+from sphinx.application import Sphinx
+
+project = author = "lora_lab"
+copyright = "the authors of lora_lab"
+extensions = ["myst_nb", "sphinx_copybutton"]
+suppress_warnings = ["misc.highlighting_failure"]  # a cell may show what is no Python
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "html_image"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_ipywidgets_js: dict[str, Any] = {}  # its default is scripts from CDNs
+nb_code_prompt_show, nb_code_prompt_hide = "Show a solution", "Hide the solution"
+
+html_theme = "furo"
+html_title = "lora_lab"
+pygments_dark_style = "github-dark"
+html_math_renderer = "mathml"
+html_favicon = "icon.svg"  # W, A and B
+html_css_files = ["site.css"]
+html_js_files = ["host.js"]
+html_show_sourcelink = html_copy_source = html_use_index = False
+html_show_search_summary = False  # it fetches pages, which browsers refuse on file://
+html_sidebars = {
+    "**": [f"sidebar/{part}.html" for part in ("brand", "search", "scroll-start", "navigation", "scroll-end")]
+}
+COLORS = {"light": ("#0072b2", "#f5f6f7"), "dark": ("#56b4e9", "#1d1f23")}  # what trains in panels; behind code
+html_theme_options = {
+    f"{mode}_css_variables": {
+        **dict.fromkeys(("color-brand-primary", "color-brand-content", "color-brand-visited"), blue),
+        "color-code-background": code,
+    }
+    for mode, (blue, code) in COLORS.items()
+}
+copybutton_selector = "div:not(.output) > div.highlight > pre"
+copybutton_prompt_text = "$ "
+
+
+def inline_math(self: Any, node: nodes.math) -> None:
+    self.body.append(latex2mathml.converter.convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def block_math(self: Any, node: nodes.math_block) -> None:
+    formula = latex2mathml.converter.convert(node.astext(), display="block")
+    self.body.append(f'<div class="math" tabindex="0">{formula}</div>')
+    raise nodes.SkipNode
+
+
+def scripts(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Only those of the panels that a page has."""
+    for name in sorted(set(re.findall(r'data-panel="(\w+)"', context.get("body", "")))):
+        app.add_js_file(f"panels/{name}.js", priority=900)  # after host.js
+
+
+def setup(app: Sphinx) -> None:
+    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    app.connect("html-page-context", scripts)

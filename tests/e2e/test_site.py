@@ -1,0 +1,146 @@
+"""The site, built twice without a network and opened as files: it asks nobody for anything, and its panels live."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.conftest import GUARD
+from tests.e2e.pages import MOVE, axe_finds, panel_of
+
+ROOT = Path(__file__).parents[2]
+MOST_BYTES = 10_000_000
+LESSON, DOCS = "lessons/03_parameter_savings.html", "docs/teach.html"
+
+
+@pytest.fixture(scope="session")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two builds, made side by side by processes that can reach nobody."""
+    guard = tmp_path_factory.mktemp("guard")
+    (guard / "sitecustomize.py").write_text(GUARD)
+    env = {"PYTHONPATH": os.pathsep.join((str(guard), str(ROOT))), "LORA_LAB_GUARD": str(guard / "blocked")}
+    folders = [tmp_path_factory.mktemp(name) / "html" for name in ("one", "other")]
+    builds = [
+        subprocess.Popen([sys.executable, str(ROOT / "site" / "build.py"), str(folder)], env=os.environ | env)
+        for folder in folders
+    ]
+    assert [build.wait(600) for build in builds] == [0, 0]
+    assert not (guard / "blocked").exists()
+    return folders
+
+
+@pytest.fixture(scope="session")
+def site(sites: list[Path]) -> str:
+    return sites[0].as_uri()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a page of the site and brings its panels to life. What it asks of others or complains of is a failure."""
+    pages, trouble = list[Page](), list[str]()
+
+    def opened(own: str, path: str = "index.html", width: int = 1280, theme: Any = "light") -> Page:
+        if not pages:
+            size: Any = {"width": width, "height": 900}
+            pages.append(browser.new_page(viewport=size, color_scheme=theme, reduced_motion="reduce"))
+            pages[0].on("request", lambda r: None if r.url.startswith((own, "data:")) else trouble.append(r.url))
+            pages[0].on("pageerror", lambda error: trouble.append(str(error)))
+            pages[0].on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
+        pages[0].goto(f"{own}/{path}")
+        for number, place in enumerate(pages[0].locator("[data-panel]").all()):
+            place.scroll_into_view_if_needed()
+            panel_of(pages[0], number).wait_for()
+        return pages[0]
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert not trouble
+
+
+def test_two_builds_are_equal_and_small(sites: list[Path]):
+    one, other = ({str(f.relative_to(at)): f.read_bytes() for f in at.rglob("*") if f.is_file()} for at in sites)
+    assert [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)] == []
+    assert sum(map(len, one.values())) < MOST_BYTES
+
+
+def test_every_page_opens_in_silence_and_every_lesson_is_one(sites: list[Path], site: str, visit: Callable[..., Page]):
+    pages = {str(file.relative_to(sites[0])) for file in sites[0].rglob("*.html")}
+    lessons = {f"lessons/{file.stem}.html" for file in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    assert {page for page in pages if page.startswith("lessons/")} == lessons
+    for path in sorted(pages):
+        expect(visit(site, path).locator("h1").first).to_be_visible()
+
+
+def test_every_link_leads_somewhere(sites: list[Path]):
+    texts = {file: file.read_text(encoding="utf-8") for file in sites[0].rglob("*.html")}
+    lost = []
+    for file, text in texts.items():
+        for link in map(html.unescape, re.findall(r'(?:href|src)="([^"]+)"', text)):
+            address = urlsplit(link)
+            at = (file.parent / unquote(address.path)).resolve() if address.path else file
+            missing = address.fragment and f'id="{unquote(address.fragment)}"' not in texts.get(at, "")
+            if not address.scheme and (missing or not at.is_file()):
+                lost.append(f"{file.name}: {link}")
+    assert lost == []
+
+
+@pytest.mark.parametrize("path", ["index.html", LESSON, "lessons/05_memory.html"])
+def test_a_panel_follows_its_slider(site: str, visit: Callable[..., Page], path: str):
+    panel = panel_of(visit(site, path))
+    before = panel.inner_text()
+    panel.locator("input[type=range]:visible").first.evaluate(MOVE, 3)
+    expect(panel).not_to_have_text(before, use_inner_text=True)
+
+
+def test_without_javascript_a_panel_is_a_picture(browser: Browser, site: str):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(f"{site}/index.html")
+    box = page.locator("[data-panel] img").bounding_box()
+    assert box
+    assert box["height"] > 300
+    page.close()
+
+
+def test_a_word_is_found(site: str, visit: Callable[..., Page]):
+    page = visit(site)
+    page.get_by_placeholder("Search").fill("Eckart")
+    page.keyboard.press("Enter")
+    page.locator("#search-results a", has_text="Why low rank?").first.click()
+    expect(page.locator("h1")).to_contain_text("01")
+
+
+def test_dark_is_a_click_away_and_panels_follow(site: str, visit: Callable[..., Page]):
+    page = visit(site)
+    page.locator(".theme-toggle:visible").click()
+    expect(page.locator("body")).to_have_attribute("data-theme", "dark")
+    expect(panel_of(page)).to_have_class(re.compile(r"\bdark\b"))
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (380, "dark")])
+@pytest.mark.parametrize("path", ["index.html", LESSON, DOCS, "search.html"])
+def test_it_is_for_everyone(site: str, visit: Callable[..., Page], path: str, width: int, theme: str):
+    page = visit(site, path, width, theme)
+    assert axe_finds(page, "html") == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_it_works_below_any_path_of_a_server(sites: list[Path], visit: Callable[..., Page]):
+    handler = partial(SimpleHTTPRequestHandler, directory=sites[0].parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        visit(f"http://127.0.0.1:{server.server_port}/html", LESSON)
+        server.shutdown()
