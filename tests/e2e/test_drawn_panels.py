@@ -165,5 +165,5 @@ def test_a_step_of_a_slider_takes_a_few_milliseconds(
     panel = panel_of(pages.open(make(**given)))
     for slider in sliders:
         times = panel.get_by_role("slider", name=slider).evaluate(STEPS)
-        print(slider, "script, ms:", np.percentile(times, [10, 50, 95]))
-        assert float(np.percentile(times, 10)) < MILLISECONDS, slider  # `make bench` has the 95th, on a quiet machine
+        print(slider, "script, ms:", np.percentile(times, [50, 95]))
+        assert float(np.median(times)) < MILLISECONDS, slider  # `make bench` has the 95th, on a quiet machine
