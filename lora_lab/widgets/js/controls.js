@@ -36,10 +36,6 @@ export function menu(name, label) {
   return `<label class="menu" data-for="${name}"><span>${label}</span><select name="${name}"></select></label>`;
 }
 
-export function options(choices) {
-  return choices.map(([value, label]) => `<option value="${escape(value)}">${escape(label)}</option>`).join("");
-}
-
 export function button(name, label, kind = "") {
   return `<button type="button" name="${name}" class="${kind}">${label}</button>`;
 }

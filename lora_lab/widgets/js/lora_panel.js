@@ -1,7 +1,7 @@
 // LoRA to scale: one layer, a whole model, and a toy whose numbers flow. All arithmetic is done here.
 
 import LORA_CSS from "./lora_panel.css";
-import { button, letter, menu, nearest, octaves, options, segments, slider, switches } from "./controls.js";
+import { button, letter, menu, nearest, octaves, segments, slider, switches } from "./controls.js";
 import { about, clamp, count, percent } from "./format.js";
 import { drawModel, modelCounts, modelTable, mostRank, tellModel, tellRow } from "./lora_model.js";
 import { drawCurve, drawSize, sizes, tellSize } from "./lora_size.js";
@@ -141,7 +141,7 @@ function start(p) {
     const ranks = octaves(1, Math.min(layer.m, layer.n));
     now = { view: "size", ranks, layer };
     offerModels("custom square layer", p.get("models")[p.get("model")] ? p.get("model") : "");
-    choices("layer", layer.layers.map(([label, m, n]) => [label, `${label}: ${count(m)} × ${count(n)}`]), layer.layer);
+    p.choose("layer", layer.layers.map(([label, m, n]) => [label, `${label}: ${count(m)} × ${count(n)}`]), layer.layer);
     if (!layer.layer) p.slide("d", { values: WIDTHS, value: p.get("d"), words: count(p.get("d")) });
     showRank(ranks, layer.r, size.share, "W");
     drawn = drawSize(p.width(), size, ui);
@@ -209,18 +209,7 @@ function start(p) {
   }
 
   function offerModels(none, chosen) {
-    choices("model", [...(none ? [["", none]] : []), ...names().map((name) => [name, name])], chosen);
-  }
-
-  /** The options of a menu, written only when they have changed. */
-  function choices(name, all, chosen) {
-    const select = p.one(`select[name=${name}]`);
-    const markup = options(all);
-    if (select.dataset.markup !== markup) {
-      select.dataset.markup = markup;
-      select.innerHTML = markup;
-    }
-    select.value = chosen ?? "";
+    p.choose("model", [...(none ? [["", none]] : []), ...names().map((name) => [name, name])], chosen);
   }
 
   function fillTable(table) {

@@ -1,7 +1,7 @@
 // The film of a training step. Python sends films; every number that a slider changes is computed here.
 
 import MEMORY_CSS from "./memory_panel.css";
-import { button, menu, octaves, options, slider, switches, table } from "./controls.js";
+import { button, menu, octaves, slider, switches, table } from "./controls.js";
 import { ACTS, actsOver, evaluate, largestFitting, openFilm, peakOf } from "./film.js";
 import { drawFilm, places, thumbnail } from "./film_picture.js";
 import { actsTable, crossings, finding, formatWords, legendWords, reason, sceneWords, tokensWords } from "./film_words.js";
@@ -153,24 +153,13 @@ function start(p) {
       "scrub", "model", "card", ...(names.length > 1 ? ["method"] : []), ...(film.fixed ? [] : ["batch", "seq", "optimizer"]),
       ...(film.ranked ? ["rank"] : []), ...(both ? ["checkpointing"] : []),
     ]);
-    choices("model", models.map((name) => [name, name]), model);
-    choices("card", cards.map(([name, size]) => [name, `${name}: ${binary(size)}`]), card[0]);
-    choices("optimizer", OPTIMIZERS, p.get("optimizer"));
+    p.choose("model", models.map((name) => [name, name]), model);
+    p.choose("card", cards.map(([name, size]) => [name, `${name}: ${binary(size)}`]), card[0]);
+    p.choose("optimizer", OPTIMIZERS, p.get("optimizer"));
     p.check("checkpointing", film.checkpointing ? ["on"] : []);
     p.one("button[name=measure]").hidden = !p.kernel || !p.get("measurable").includes(model);
     p.one("button[name=measure]").disabled = p.gone() || p.waits();
     p.one("button[name=peak]").disabled = ui.at === null;
-  }
-
-  /** The options of a menu, written only when they have changed. */
-  function choices(name, all, chosen) {
-    const select = p.one(`select[name=${name}]`);
-    const markup = options(all);
-    if (select.dataset.markup !== markup) {
-      select.dataset.markup = markup;
-      select.innerHTML = markup;
-    }
-    select.value = chosen;
   }
 
   /** A small film for each method, on one scale. */

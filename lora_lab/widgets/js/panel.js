@@ -10,7 +10,7 @@
 
 import PANEL_CSS from "./panel.css";
 import { nearest, pastRepeats } from "./controls.js";
-import { clamp, plain } from "./format.js";
+import { clamp, escape, plain } from "./format.js";
 import { followPage } from "./theme.js";
 
 const SPEAK = 400; // milliseconds: a screen reader hears where a drag ends, not every step of it
@@ -137,6 +137,17 @@ export function panel({ title, css = "", traits, body, start }) {
       /** Check the radios or boxes of a name that are among the values. */
       check(name, values) {
         for (const input of card.querySelectorAll(`input[name=${name}]`)) input.checked = values.includes(input.value);
+      },
+
+      /** The options of a menu, [value, label] each, written only when they have changed, and the one that is chosen. */
+      choose(name, all, chosen) {
+        const select = one(`select[name=${name}]`);
+        const markup = all.map(([value, label]) => `<option value="${escape(value)}">${escape(label)}</option>`).join("");
+        if (select.dataset.markup !== markup) {
+          select.dataset.markup = markup;
+          select.innerHTML = markup;
+        }
+        select.value = chosen ?? "";
       },
 
       /** Call tick(t) for t from 0 to 1, then redraw; for those who want no motion only with 1. */

@@ -1,7 +1,7 @@
 // The playground: a map of runs over rate, rank and alpha. Python sends runs, means and lines; here they are drawn.
 
 import SWEEP_CSS from "./sweep_panel.css";
-import { button, letter, menu, options, segments, slider, table } from "./controls.js";
+import { button, letter, menu, segments, slider, table } from "./controls.js";
 import { about, clamp, count, decimal, escape } from "./format.js";
 import { panel } from "./panel.js";
 import { drawMap, rateName } from "./sweep_map.js";
@@ -164,7 +164,7 @@ function start(p) {
     p.slide("rank", { most: axes.rank.length - 1, value: at.rank, words: count(chosen.rank), spoken: `rank ${chosen.rank}` });
     p.slide("alpha", { most: axes.alpha.length - 1, value: at.alpha, words: about(chosen.alpha), spoken: `alpha ${about(chosen.alpha)}` });
     for (const name of ["lr", "rank", "alpha"]) p.one(`input[name=${name}]`).disabled = axes[name].length < 2;
-    offerTargets();
+    p.choose("targets", data.targets.map((one) => [one, one.replaceAll(",", ", ")]), now.targets);
 
     const line = predicts && family && { ...now.line[family], wide: data.wide, name: `best rate ${FAMILIES[view][family]}` };
     const rows = rowsOf(now);
@@ -232,16 +232,6 @@ function start(p) {
       ".fits": `${yours} (${FAMILIES[view][family]}) loses ${points(fit.lost, data.unit)} on average, compared with tuning
         each row${most}. All three: ${all}.`,
     });
-  }
-
-  function offerTargets() {
-    const markup = options(now.data.targets.map((one) => [one, one.replaceAll(",", ", ")]));
-    const select = p.one("select[name=targets]");
-    if (select.dataset.markup !== markup) {
-      select.dataset.markup = markup;
-      select.innerHTML = markup;
-    }
-    select.value = now.targets;
   }
 
   function drawTraining(live) {
