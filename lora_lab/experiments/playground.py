@@ -206,12 +206,11 @@ def unpacked(values: Mapping[str, Any]) -> Playground:
         raise BadValue(f"a playground of version {values.get('version')}; this lora_lab reads {VERSION}: update it")
     runs, top, high = values["runs"], values["losses"]["top"], values["checks"]["high"]
     losses = np.frombuffer(base64.b64decode(values["losses"]["bytes"]), np.uint8).reshape(len(runs), -1)
-    checks = np.frombuffer(base64.b64decode(values["checks"]["bytes"]), "<u2").reshape(len(runs), -1)
+    checks = np.frombuffer(base64.b64decode(values["checks"]["bytes"]), "<u2")
     results = []
-    for (cell, seed, status, learned, dtype), points, row in zip(runs, losses, checks, strict=True):
+    for (cell, seed, status, learned, dtype), points, check in zip(runs, losses, checks, strict=True):
         loss = (top / (NONE - 1) * points[points != NONE]).tolist()
-        seen = row[row != NO_VALUE]  # some files have every validation of a run
-        value = high / (NO_VALUE - 1) * float(seen[-1]) if len(seen) and status != "failed" else None
+        value = None if check == NO_VALUE else high / (NO_VALUE - 1) * float(check)
         own, trained = Cell(*values["cells"][cell]), values["dtypes"][dtype]
         results.append(Result(own, seed, status, bool(learned), loss, value, trained))
     return Playground(values["recipe"], values["metric"], tuple(results), values["made"])
