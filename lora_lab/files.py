@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -136,11 +137,9 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
 
 def refuse_foreign(target: Path, marker: str) -> None:
     """Raises BadValue where `target` is a file, or a folder with anything in it that no marker of ours names."""
-    if not target.is_dir():
-        if target.exists():
-            raise BadValue(f"{target} is a file: choose another folder")
-        return
-    found = {path.name for path in target.iterdir()}
+    if target.exists() and not target.is_dir():
+        raise BadValue(f"{target} is a file: choose another folder")
+    found = {path.name for path in target.iterdir()} if target.is_dir() else set()
     named = read_json(target / marker).get("files") if marker in found else []
     ours = {marker, *(named if isinstance(named, list) else [])}
     if foreign := sorted(found - ours):
@@ -158,7 +157,7 @@ def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
     """Read one JSON object. Raises BadValue when the file holds anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
         raise BadValue(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(value, dict):
         raise BadValue(f"{path} holds {type(value).__name__}, not a JSON object")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -46,7 +45,7 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
         for file in source.records():
             try:
                 found[str(file)] = source.files / file.stem, _read(source, file)
-            except (LabError, zipfile.BadZipFile, zlib.error) as error:
+            except LabError as error:
                 unreadable[str(file)] = str(error)
     held = _mostly(run for _, run in found.values()) | _held(store)
     for name, (beside, run) in found.items():
