@@ -146,7 +146,7 @@ def _measured(layer: nn.Module, x: Tensor) -> tuple[int, float]:
     import time
     from statistics import median
 
-    from lora_lab.training.flops import operations
+    from lora_course.experiments.flops import operations
 
     took = []
     for _ in range(9):
@@ -160,7 +160,7 @@ def _served(way: str, adapters: int, d: int, rank: int) -> tuple[int, float]:
     """How many adapters' rows are answered wrongly, and how much more arithmetic that is than the base's."""
     import torch
 
-    from lora_lab.training.flops import operations
+    from lora_course.experiments.flops import operations
 
     layers = [_adapted("fp32", d, rank, 0.1)[0] for _ in range(adapters)]
     x = torch.randn(ROWS, d)

@@ -1,4 +1,4 @@
-"""How much arithmetic something is: the matrix products that torch really does, counted while it does them."""
+"""FLOPs of matrix products, counted by torch while they run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def operations(way: Callable[[], object]) -> int:
-    """Multiplications and additions in the matrix products of what torch does in `way`."""
+    """Multiplications and additions in the matrix products that `way()` runs."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
