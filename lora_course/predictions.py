@@ -27,10 +27,10 @@ COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fa
 
 
 def predict(what: str, low: Any = ..., high: Any = ...) -> None:
-    """Seal a prediction: the range that you are 80 % sure of. Until then `reveal` keeps its result back.
+    """Seal a prediction: the range that you are 80 % sure of. `reveal` shows no result before.
 
-    Who has seen the result and gives another range makes a second attempt, which is marked. Raises: BadValue for ends
-    that are no numbers or the wrong way round.
+    A range given after the result was shown is marked as a second attempt. Raises: BadValue for ends that are not
+    numbers, or swapped.
     """
     if low is None or high is None:
         skip(what)

@@ -1,4 +1,4 @@
-"""`lora-lab class`: the receipts of a class, out of the chat that they were pasted into."""
+"""`lora-lab class`: read the receipts that a class has pasted into a chat or a file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.File(encoding="utf-8", errors="replace"))
 @JSON
 def class_(file: IO[str], as_json: bool) -> None:
-    """Read the receipts (LL1 ...) in FILE, such as a saved chat; - reads what is pasted.
+    """Read the receipts (LL1 ...) in FILE, such as a saved chat; - reads standard input.
 
-    Prints students by lessons, the most-missed exercises and predictions, every noted result, and the calibration.
+    Prints students by lesson, the most-missed exercises and predictions, all results, and the calibration.
     """
     from lora_course.receipts import read
 

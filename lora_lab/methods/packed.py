@@ -53,7 +53,7 @@ def pack(
     base      the plain model that every lane is a `share` of
     lanes     each with a method of the same kind attached; their parameters become views into the table returned
     streams   the random numbers of each lane
-    room      as `room_of`, of more lanes than these: then the rows of all their tables mean the same
+    room      `room_of` a larger set of lanes, so that tables of its subsets have the same layout
     Raises: BadValue for a base whose layers read more than the lanes' rows.
     """
     _check_reads_rows(base, lanes)
@@ -247,7 +247,7 @@ def room_of(lanes: Sequence[nn.Module]) -> Room:
 
 
 def drops(lane: nn.Module) -> bool:
-    """Whether what trains in a lane draws random numbers as it does."""
+    """Whether the trained part of a lane uses dropout."""
     return any(isinstance(m, nn.Dropout) and m.p for _, part in switched(lane) for m in part.modules())
 
 

@@ -133,9 +133,7 @@ def rows_at_once(model: torch.nn.Module, rows: Sequence[Row], lanes: int = 1) ->
 
 @torch.inference_mode()
 def _row_values(batch: Batch, model: torch.nn.Module, own: slice) -> list[list[Any]]:
-    """Of each lane that the model answers for, the logits of each row, or in language modelling its summed loss and
-    number of predicted tokens.
-    """
+    """For each lane of the model, the logits of each row; in language modeling its summed loss and number of tokens."""
     lanes = own.stop - own.start
     given = batch.repeated(lanes)
     values = logits_of(model, given)

@@ -69,7 +69,7 @@ def fit(
 
 
 def update(step: int, batch: Batch, lanes: Sequence[Lane], model: nn.Module, own: slice) -> Sequence[Lane]:
-    """Forward, backward and update of those lanes that a model answers for."""
+    """Forward, backward and update for the lanes of one model."""
     recipe, rows = lanes[0].recipe, batch.of_lanes(own, len(lanes))
     losses = lane_losses(
         logits_of(model, rows), rows.labels, len(lanes[own]),

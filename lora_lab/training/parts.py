@@ -1,8 +1,8 @@
-"""The lanes of a pack in parts, one for each core, which wait for each other once a step.
+"""A pack split into parts that run in parallel, one per core, and synchronize once per step.
 
-    lanes 0-7   on core 0: forward, backward, update        lanes 8-15   on core 1: the same, of their own rows
+    lanes 0-7 on core 0: forward, backward, update        lanes 8-15 on core 1: the same, for their own rows
 
-torch divides every single operation among its threads instead, and hundreds of times a step all wait for the slowest.
+By default torch splits each operation across its threads, which then wait for the slowest hundreds of times per step.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-MOST = 4  # parts: Python runs one thread at a time, and hands operations to no more than these fast enough
+MOST = 4  # parts: with more, the interpreter lock keeps threads waiting
 Out = TypeVar("Out")
 
 
 class Parts(nn.ModuleList):
-    """Models that each answer for some lanes of a pack, `sizes` of them, in the lanes' order."""
+    """One model per part; `sizes` is how many lanes each has, in order."""
 
     def __init__(self, models: Sequence[nn.Module], sizes: Sequence[int]) -> None:
         super().__init__(models)
@@ -30,22 +30,22 @@ class Parts(nn.ModuleList):
 
 
 def cut(lanes: int, device: str) -> list[int]:
-    """How many lanes each part has."""
+    """The number of lanes in each part, as equal as possible; one part on a GPU."""
     parts = min(lanes, MOST, torch.get_num_threads()) if device == "cpu" else 1
     return [lanes * (i + 1) // parts - lanes * i // parts for i in range(parts)]
 
 
 def in_parts(work: Callable[[nn.Module, slice], Sequence[Out]], model: nn.Module, lanes: int) -> list[Out]:
-    """work(part, its lanes) of all parts at once, each with its share of torch's threads: what it gives for each lane.
+    """Run work(part, slice of its lanes) for all parts at once and return the results of all lanes in order.
 
-    A model that is not in parts does its work here, for all lanes.
+    Each part gets an equal share of torch's threads. A model without parts runs in this thread, for all lanes.
     """
     if not isinstance(model, Parts):
         return list(work(model, slice(0, lanes)))
     threads = torch.get_num_threads()
 
     def on_its_own(part: nn.Module, own: slice) -> Sequence[Out]:
-        torch.set_num_threads(max(1, threads // len(model)))  # of this thread; and of those begun meanwhile
+        torch.set_num_threads(max(1, threads // len(model)))  # of this thread, and of threads started meanwhile
         return work(part, own)
 
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +174,7 @@ class Store:
             run = {name: values[name] for name in known if name not in LATER or name in values}
             recipe = recipe_from(values["recipe"])
             return Run(recipe=recipe, predictions=self.rows(recipe, "predictions"), **run)
-        except (KeyError, TypeError, ValueError, EOFError) as error:
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise BadValue(f"{file} is not a run of lora_lab ({error}); move it out of the store") from error
 
 

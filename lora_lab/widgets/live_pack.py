@@ -1,4 +1,4 @@
-"""A pack whose curves begin at once: what its untrained models answer is scored when a run has ended."""
+"""A pack for watching: training starts at once, and the untrained model is scored after it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lora_lab.training.runs import Run
 
 
 class LivePack(Pack):
-    """As `Pack`, in another order: with the adapter and the trained head switched off a model is as it began."""
+    """A `Pack` that scores step 0 last, with adapter and trained head disabled, which restores the untrained model."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.untrained: dict[int, dict[str, float]] = {}  # by seed, as lanes of one seed have one head
 
     def before(self) -> list[dict[str, float]]:
-        """Nothing yet."""
+        """No scores before the first step; `record` adds them."""
         return [{}] * len(self.lanes)
 
     def record(self, lane: Lane, score: Score | None) -> Run:
-        """What came of a lane, and before it what the untrained model answered."""
+        """The run of a lane, with its scores at step 0."""
         seed = lane.recipe.seed
         if lane.recipe.validations and not lane.history.before:
             if seed not in self.untrained:
