@@ -5,6 +5,7 @@ The pieces go to the browser once per matrix; `js/rank_panel.js` adds them there
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,12 +93,15 @@ class RankPanel(Panel, file="rank_panel.js"):
             try:
                 found = pieces_of(name)
             except (LabError, OSError) as error:  # a model that was not fetched yet
-                found = {"error": str(error)}
+                found = {"error": str(error), "told": time.monotonic()}  # a repeated error is news, too
             self.data = {**self.data, name: found}
 
     def _heard(self, _: Any, content: Any, __: Any) -> None:
         """Another matrix was chosen in the browser."""
-        self._look_at(content["source"])
+        with self.hold_sync():
+            self._look_at(content["source"])
+            if "error" not in self.data[content["source"]]:
+                self.source = content["source"]
 
     @T.validate("rank")
     def _rank_fits(self, proposal: Any) -> int:

@@ -65,18 +65,9 @@ panel.live.found, panel.live.version, panel.live.state = found, 1, "done"  # wha
 panel._paint()
 panel
 """,
-    "style": """
-from lora_lab import LoRA, train
-from lora_course.panels.style_panel import StylePanel
-lora = LoRA(rank=8, alpha=16, targets=("q", "v"))
-voices = {name: train("smollm2", name, lora, lr=2e-3, steps=60, batch=4).adapter for name in ("captain", "json")}
-StylePanel(voices, questions=("Why is the sky blue?",), longest=40).show()
-""",
-    "microscope": """
-from lora_course.experiments.microscope import views_from
-from lora_course.lesson import reference_microscope
-from lora_course.panels.microscope_panel import MicroscopePanel
-MicroscopePanel(views_from(reference_microscope()["views"]), rank=2)
+    "voices": """
+from lora_course.panels.voices_panel import VoicesPanel
+VoicesPanel()
 """,
 }
 

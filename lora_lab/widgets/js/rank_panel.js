@@ -177,7 +177,7 @@ function start(p) {
 
   function findingOf({ label: name, ranks, right, energy }) {
     const gain = right.at(-1) - right[0];
-    if (gain < 0.02 * now.n) return `${capital(escape(name))} gains nothing, at any rank`;
+    if (gain < 0.02 * now.n) return `The ${escape(name)} update gains nothing, at any rank`;
     const at = right.findIndex((one) => one - right[0] >= ENOUGH * gain);
     return `Rank ${ranks[at]} holds ${percent((right[at] - right[0]) / gain)} of what ${escape(name)} gained, in ${percent(energy[at])} of its energy`;
   }
@@ -240,7 +240,7 @@ function start(p) {
     const head = at === 0 ? "Right at every rank" : `Right from rank ${cut.ranks[at]} on`;
     const gained = list(cut.gained[at], () => "") || "<li>None.</li>";
     const lost = list(cut.lost[at], (from) => `, right from rank ${from} on`) || "<li>None.</li>";
-    return `<div><h4>${head}</h4><ul>${gained}</ul></div><div><h4>Wrong at rank ${cut.ranks[at]}, right in the end</h4><ul>${lost}</ul></div>
+    return `<div><div class="head">${head}</div><ul>${gained}</ul></div><div><div class="head">Wrong at rank ${cut.ranks[at]}, right in the end</div><ul>${lost}</ul></div>
       <p class="sub">A dot for each rank, ${cut.ranks.join(", ")}: filled is right, hollow is wrong.</p>`;
   }
 
