@@ -1,4 +1,4 @@
-"""Write what `RankPanel` opens on: `python docs/ranks.py FOLDER`, the folder of the run "full" of lesson 13's reference.
+"""Write what `RankPanel` opens on: `python docs/ranks.py FOLDER`, the folder of lesson 13's run "full".
 
 The file holds one matrix of that run's update as rank-one pieces, and what is left of the whole model when every matrix
 is cut to rank r, as data/results/microscope/minilm_rt.json has it. The run's singular values must be those in there.
@@ -31,9 +31,10 @@ NAMES = {  # of a source in the reference, and what it is called
 
 def update_of(folder: Path, name: str) -> np.ndarray:
     """What the run added to a weight of MiniLM, shape (out, in)."""
-    with safe_open(folder / "adapter_model.safetensors", "np") as after, safe_open(
-        asset_path("minilm") / "model.safetensors", "np"
-    ) as before:
+    with (
+        safe_open(folder / "adapter_model.safetensors", "np") as after,
+        safe_open(asset_path("minilm") / "model.safetensors", "np") as before,
+    ):
         return after.get_tensor(f"base_model.model.bert.{name}").astype(float) - before.get_tensor(name)
 
 
@@ -47,8 +48,8 @@ def main(folder: Path) -> None:
     cuts = views_from(reference["views"]).cuts()
     made = reference["environment"]
     about = (
-        f"MiniLM on film reviews, 400 steps of 16, full fine-tuning at 1e-4, LoRA of rank 8 on q and v at 2e-3; one run "
-        f"each, {made['date']}, {made['device']}, {made['dtype']}. Every matrix of the model is cut to rank r; "
+        f"MiniLM on film reviews, 400 steps of 16, full fine-tuning at 1e-4, LoRA of rank 8 on q and v at 2e-3; "
+        f"one run each, {made['date']}, {made['device']}, {made['dtype']}. Every matrix of the model is cut to rank r; "
         f"{cuts['n']} validation sentences."
     )
     updates = {source: cuts["updates"][name] | {"label": label} for source, (name, label) in NAMES.items()}

@@ -30,7 +30,8 @@ def main(adapters: dict[str, str]) -> None:
     bank, tokenizer = open_bank(adapters)
     told = generate(bank.model, tokenizer, [Chat((("system", CAPTAIN), ("user", one))) for one in asked], DECODING)
     here = device.environment(device.choose(64))
-    about = f"SmolLM2-135M, greedy, at most {DECODING.max_new_tokens} tokens; {here['date']}, {here['device']}, {here['dtype']}."
+    made = f"{here['date']}, {here['device']}, {here['dtype']}"
+    about = f"SmolLM2-135M, greedy, at most {DECODING.max_new_tokens} tokens; {made}."
     if adapters:
         for name in list(bank.names):
             for strength in STRENGTHS[1:]:
@@ -43,8 +44,8 @@ def main(adapters: dict[str, str]) -> None:
         kept = reference_styles()
         voices = {name: {"1": texts[ASKED]} for name, texts in kept["answers"].items() if name != BASE}
         base, sizes = kept["answers"][BASE][ASKED], kept["bytes"]
-        recipe = kept["recipes"]["captain"]
-        about += f" Voices: rank {recipe['method']['rank']} on q and v, {recipe['steps']} steps, {kept['environment']['date']}."
+        rank, steps = kept["recipes"]["captain"]["method"]["rank"], kept["recipes"]["captain"]["steps"]
+        about += f" Voices: rank {rank} on q and v, {steps} steps, {kept['environment']['date']}."
     content: dict[str, Any] = {"about": about, "told": CAPTAIN, "bytes": sizes, "questions": asked}
     content["answers"] = {BASE: {"0": base}, TOLD: {"0": told}, **voices}
     write_atomically(path := shipped(STORED), (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())

@@ -120,9 +120,7 @@ class Views:
             "flips": (answers != answers[-1]).sum(1).tolist(),
             "gained": [[at[place] for place in some] for some in gained],
             "lost": [[at[place] for place in some] for some in lost],
-            "sentences": [
-                [texts[n], int(self.sentences.labels[n]), "".join(map(str, answers[:, n]))] for n in places
-            ],
+            "sentences": [[texts[n], int(self.sentences.labels[n]), "".join(map(str, answers[:, n]))] for n in places],
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def side_by_side(
     Raises: BadValue for no prompts or a model that does not predict the next token.
     """
     if not prompts or not is_causal(model):
-        raise BadValue(f"answers grow in at least one row of a causal model, not in {len(prompts)} of {type(model).__name__}")
+        raise BadValue(
+            f"answers grow in at least one row of a causal model, not in {len(prompts)} of {type(model).__name__}"
+        )
     ends = {int(tokenizer.eos_token_id), end_of_turn(tokenizer)}
     rows = prompt_ids(tokenizer, prompts)
     longest = max(map(len, rows))

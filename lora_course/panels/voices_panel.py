@@ -25,7 +25,9 @@ from lora_lab.widgets.base import Panel
 
 STORED = "data/results/styles/voices.json"
 STRENGTHS = [0.0, 0.5, 1.0, 1.5, 2.0]
-CAPTAIN = "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew."
+CAPTAIN = (
+    "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew."
+)
 
 
 class VoicesPanel(Panel, file="voices_panel.js"):
@@ -113,11 +115,11 @@ class VoicesPanel(Panel, file="voices_panel.js"):
     def describe(self) -> str:
         """The panel in plain words."""
         files = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in self.sizes.items())
-        said = self.said.get(self.question, {}).get(f"{self.strength:g}", {}) or said_at(
-            self.stored, self.question, self.strength
-        )
+        here = self.said.get(self.question, {}).get(f"{self.strength:g}")
+        said = here or said_at(self.stored, self.question, self.strength)
         answers = " ".join(f"{name}: {text}" for name, text in said.items())
-        return f"One question, {len(self.names)} voices ({files}). {self.question} At strength {self.strength:g}: {answers}"
+        at = f"At strength {self.strength:g}"
+        return f"One question, {len(self.names)} voices ({files}). {self.question} {at}: {answers}"
 
     def _heard(self, _: Any, content: Any, __: Any) -> None:
         """A button of the browser."""
@@ -156,7 +158,9 @@ def read_stored(path: str | Path | None = None) -> dict[str, Any]:
         count, answers = len(found["questions"]), found["answers"]
         wrong = [name for name, at in answers.items() if not at or any(len(texts) != count for texts in at.values())]
         if list(answers)[:2] != [BASE, TOLD] or wrong or not {"about", "told", "bytes"} <= found.keys():
-            raise BadValue(f"{file.name} lacks answers of {', '.join(wrong) or 'the base'}: write it with docs/voices.py")
+            raise BadValue(
+                f"{file.name} lacks answers of {', '.join(wrong) or 'the base'}: write it with docs/voices.py"
+            )
     except (KeyError, TypeError, AttributeError) as error:
         raise BadValue(f"{file.name} is no file of stored answers ({error}): write it with docs/voices.py") from error
     return found

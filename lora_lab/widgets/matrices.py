@@ -51,8 +51,8 @@ def packed(matrix: np.ndarray) -> dict[str, Any]:
     """A matrix as rank-one pieces, one byte per number, and the energy that r of them keep.
 
     Returns: rows, columns; pieces, base64 of int8 (k, rows + columns), a column and a row each, and `scales` (k,), so
-    that W_r = sum over i < r of scales[i] column_i row_i^T; kept, [r, share, share of the same numbers shuffled]; ninety,
-    the ranks that keep 90 %; full, the number of singular values; limit, the entry to draw in the strongest color.
+    that W_r = sum over i < r of scales[i] column_i row_i^T; kept, [r, share, share of the same numbers shuffled];
+    ninety, the ranks that keep 90 %; full, how many singular values; limit, the entry to draw in the strongest color.
     Raises: BadValue for what is no matrix, or too large to be redrawn while one drags.
     """
     matrix = np.asarray(matrix)

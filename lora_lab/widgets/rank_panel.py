@@ -67,16 +67,17 @@ class RankPanel(Panel, file="rank_panel.js"):
         shown, r = self.data[self.source], self.rank
         m, n, (_, share, noise) = shown["rows"], shown["columns"], shown["kept"][r]
         words = (
-            f"A matrix as a sum of rank-one pieces: {self._labels[self.source]}, {m} x {n}. {r} of {shown['full']} "
-            f"pieces keep {share:.1%} of the energy (the same numbers shuffled: {noise:.1%}) in {r * (m + n):,} numbers "
-            f"instead of {m * n:,}."
+            f"A matrix as a sum of rank-one pieces: {self._labels[self.source]}, {m} x {n}. {r} of {shown['full']} pieces "
+            f"keep {share:.1%} of the energy (the same numbers shuffled: {noise:.1%}) in {r * (m + n):,} numbers instead "
+            f"of {m * n:,}."
         )
         cut = self.cuts.get("updates", {}).get(self.source)
         if not cut:
             return words
         at = max(place for place, rank in enumerate(cut["ranks"]) if rank <= r)
         right = [f"{count / self.cuts['n']:.1%}" for count in (cut["right"][at], cut["right"][-1])]
-        return f"{words} With every update cut to rank {cut['ranks'][at]}, {right[0]} are right; with none cut, {right[1]}."
+        cut_to = f"With every update cut to rank {cut['ranks'][at]}"
+        return f"{words} {cut_to}, {right[0]} are right; with none cut, {right[1]}."
 
     def state(self) -> dict[str, Any]:
         """With all matrices of the menu, so that a page without a kernel can show them."""

@@ -1,4 +1,4 @@
-"""The rank panel on a page: what is dragged is drawn as Python would, a piece at a time, with the sentences that flip."""
+"""The rank panel on a page: what is dragged is drawn as Python would, a piece at a time, with sentences that flip."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from lora_lab.widgets.matrices import unpacked
 from lora_lab.widgets.rank_panel import RankPanel
 from tests.e2e.pages import Pages, move, panel_of
 
-PIXELS = """c => btoa(String.fromCharCode(...Array.from(
-    c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((_, i) => i % 4 === 0).filter((_, i) => i % 7 === 0))))"""
+PIXELS = """c => {
+    const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
+    return btoa(String.fromCharCode(...data.filter((_, i) => i % 28 === 0)));
+}"""
 
 
 def drawn(panel: Locator) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lora_course.panels.voices_panel import STORED, STRENGTHS, VoicesPanel, read_stored, said_at
+from lora_course.panels.voices_panel import STORED, VoicesPanel, read_stored, said_at
 from lora_lab import LoRA, load_model, save_adapter
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.assets import shipped
@@ -103,7 +103,7 @@ def test_an_error_is_shown_in_the_panel(make: Make, tiny_causal: str, tmp_path: 
     panel = make()
     said(panel, "ask", question="  ", strength=1)
     assert "type a question" in panel.live["error"]
-    with pytest.raises(BadValue, match="0, 0.5, 1, 1.5, 2"):
+    with pytest.raises(BadValue, match="the strength is one of"):
         make(strength=3.0)
     with pytest.raises(NotFound, match="not an adapter"):
         VoicesPanel({"captain": tmp_path / "nowhere"}, tiny_causal)
@@ -135,6 +135,5 @@ def test_a_file_that_lacks_something_is_refused(flaw: dict[str, Any], tmp_path: 
     content = json.loads(shipped(STORED).read_text()) | flaw
     kept = {name: value for name, value in content.items() if value is not None}
     (tmp_path / "voices.json").write_text(json.dumps(kept))
-    with pytest.raises(BadValue, match="docs/voices.py"):
+    with pytest.raises(BadValue, match=r"docs/voices\.py"):
         read_stored(tmp_path / "voices.json")
-    assert STRENGTHS == sorted(STRENGTHS)
