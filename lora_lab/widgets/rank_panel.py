@@ -67,9 +67,9 @@ class RankPanel(Panel, file="rank_panel.js"):
         shown, r = self.data[self.source], self.rank
         m, n, (_, share, noise) = shown["rows"], shown["columns"], shown["kept"][r]
         words = (
-            f"A matrix as a sum of rank-one pieces: {self._labels[self.source]}, {m} x {n}. {r} of {shown['full']} pieces "
-            f"keep {share:.1%} of the energy (the same numbers shuffled: {noise:.1%}) in {r * (m + n):,} numbers instead "
-            f"of {m * n:,}."
+            f"A matrix as a sum of rank-one pieces: {self._labels[self.source]}, {m} x {n}. {r} of {shown['full']} "
+            f"pieces keep {share:.1%} of the energy (the same numbers shuffled: {noise:.1%}) in "
+            f"{r * (m + n):,} numbers instead of {m * n:,}."
         )
         cut = self.cuts.get("updates", {}).get(self.source)
         if not cut:

@@ -5,7 +5,7 @@ import { button, menu, options, slider, table } from "./controls.js";
 import { about, count, escape, percent } from "./format.js";
 import { panel } from "./panel.js";
 import { drawRanks } from "./rank_chart.js";
-import { bring, limitOf, paint, unpacked } from "./rank_sum.js";
+import { bring, limitOf, paint, unpacked, withPiece } from "./rank_sum.js";
 import { circle, group, line, outline, text } from "./svg.js";
 
 const TRAITS = { data: {}, cuts: {}, choices: [], source: "", rank: 2 };
@@ -123,9 +123,7 @@ function start(p) {
     const right = w + GAP + STRIP + 4; // where the piece begins
     bring(matrix, rank);
     const last = rank ? matrix.piece(rank - 1) : undefined;
-    const entry = last && ((i) => last.scale * last.column[(i / columns) | 0] * last.row[i % columns]);
-    const { sum } = matrix;
-    const partly = last && ui.t < 1 ? (i) => sum[i] - (1 - ui.t) * entry(i) : (i) => sum[i];
+    const partly = last && ui.t < 1 ? withPiece(matrix, last, ui.t - 1, matrix.sum) : matrix.sum;
     paint(p.one("canvas.sum"), rows, columns, kind, shown.limit, partly);
     place("sum", 0, top, w, h);
     for (const name of ["piece", "column", "line"]) p.one(`canvas.${name}`).hidden = !last;
@@ -134,9 +132,9 @@ function start(p) {
     if (last) {
       const limit = limitOf(last);
       contrast = shown.limit / limit;
-      paint(p.one("canvas.piece"), rows, columns, kind, limit, entry);
-      paint(p.one("canvas.column"), rows, 1, kind, 90, (i) => last.column[i]);
-      paint(p.one("canvas.line"), 1, columns, kind, 90, (i) => last.row[i]);
+      paint(p.one("canvas.piece"), rows, columns, kind, limit, withPiece(matrix, last));
+      paint(p.one("canvas.column"), rows, 1, kind, 90, last.column);
+      paint(p.one("canvas.line"), 1, columns, kind, 90, last.row);
       place("piece", right, top, w, h);
       place("column", right - STRIP - 4, top, STRIP, h);
       place("line", right, top - STRIP - 4, w, STRIP);

@@ -30,11 +30,12 @@ export function unpacked({ rows, columns, pieces, scales }) {
   return { rows, columns, most: scales.length, piece, sum: new Float32Array(rows * columns), rank: 0 };
 }
 
-function add(matrix, i, times) {
-  const { column, row, scale } = matrix.piece(i);
-  for (let y = 0, at = 0; y < matrix.rows; y++) {
+/** Add a piece, times a number, to entries of shape (rows, columns). */
+function add({ rows, columns }, { column, row, scale }, times, sum) {
+  const across = Float32Array.from(row);
+  for (let y = 0, at = 0; y < rows; y++) {
     const weight = times * scale * column[y];
-    for (let x = 0; x < matrix.columns; x++, at++) matrix.sum[at] += weight * row[x];
+    for (let x = 0; x < columns; x++, at++) sum[at] += weight * across[x];
   }
 }
 
@@ -44,21 +45,33 @@ export function bring(matrix, rank) {
     matrix.sum.fill(0);
     matrix.rank = 0;
   }
-  while (matrix.rank < rank) add(matrix, matrix.rank++, 1);
-  while (matrix.rank > rank) add(matrix, --matrix.rank, -1);
+  while (matrix.rank < rank) add(matrix, matrix.piece(matrix.rank++), 1, matrix.sum);
+  while (matrix.rank > rank) add(matrix, matrix.piece(--matrix.rank), -1, matrix.sum);
 }
 
-/** A canvas of so many rows and columns, each entry in its ink; `limit` is drawn in the strongest. */
-export function paint(canvas, rows, columns, kind, limit, entry) {
+/** The entries of one piece; or, with `onto`, those with the piece added so many times. */
+export function withPiece(matrix, piece, times = 1, onto = undefined) {
+  const entries = onto ? onto.slice() : new Float32Array(matrix.sum.length);
+  add(matrix, piece, times, entries);
+  return entries;
+}
+
+const images = new WeakMap(); // of canvases
+
+/** A canvas of so many rows and columns, each entry of a Float32Array in its ink; `limit` gets the strongest. */
+export function paint(canvas, rows, columns, kind, limit, entries) {
   if (canvas.width !== columns) canvas.width = columns;
   if (canvas.height !== rows) canvas.height = rows;
   const context = canvas.getContext("2d");
-  const image = context.createImageData(columns, rows);
+  let image = images.get(canvas);
+  if (image?.width !== columns || image.height !== rows) images.set(canvas, (image = context.createImageData(columns, rows)));
   const pixels = new Uint32Array(image.data.buffer);
+  const table = inks[kind];
   const half = (LEVELS - 1) / 2;
+  const steep = half / limit;
   for (let i = 0; i < pixels.length; i++) {
-    const level = half + (half * entry(i)) / limit + 0.5;
-    pixels[i] = inks[kind][level < 0 ? 0 : level >= LEVELS ? LEVELS - 1 : level | 0];
+    const level = (half + 0.5 + steep * entries[i]) | 0;
+    pixels[i] = table[level < 0 ? 0 : level >= LEVELS ? LEVELS - 1 : level];
   }
   context.putImageData(image, 0, 0);
 }
