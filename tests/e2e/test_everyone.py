@@ -133,10 +133,13 @@ def test_each_picture_is_told_in_words_and_in_numbers(page: Page, name: str) -> 
 
 
 def test_the_words_are_spoken_when_they_stand_still(page: Page) -> None:
-    shown = panel(page, "train")
-    shown.get_by_role("slider", name="rank").press("ArrowRight")
-    expect(shown.get_by_role("status")).to_have_text(shown.locator(".lora-words").inner_text().strip(), timeout=10_000)
-    shown.get_by_role("slider", name="rank").press("ArrowLeft")
+    shown = panel(page, "claim")
+    menu, words = shown.get_by_role("combobox").first, shown.locator(".lora-words")
+    before = words.inner_text()
+    menu.press("ArrowDown")
+    expect(words).not_to_have_text(before)
+    expect(shown.get_by_role("status")).to_contain_text(words.inner_text().strip().splitlines()[0], timeout=10_000)
+    menu.press("ArrowUp")
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])

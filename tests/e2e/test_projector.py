@@ -46,7 +46,7 @@ def test_three_panels_are_live_behind_a_token_and_ask_no_other_machine(browser: 
     assert "/login" in page.url  # without the token it shows nothing
     page.goto(address, wait_until="commit")  # the rest of the page comes as the cells are run
     page.locator(".lora-panel").nth(1).wait_for(timeout=400_000)
-    expect(page.locator(".lora-rank")).to_be_visible()
+    expect(page.locator(".lab-panel .picture canvas.sum")).to_be_visible()
     expect(page.get_by_role("button", name="Start")).to_be_enabled()
     picture = page.locator(".lora-shown img").first
     before = picture.get_attribute("src") or ""
