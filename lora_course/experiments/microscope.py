@@ -26,6 +26,7 @@ from lora_lab.training.tasks import load_task
 
 RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
 SENTENCES = 300
+EXAMPLE = 70  # characters of a sentence that is easy to show
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,40 @@ class Views:
     def left(self) -> int:
         """How many looks are still to be taken; one at a rank between, where a slider stood, is none of them."""
         return sum(rank not in self.seen.get(name, {}) for name, ranks in self.ranks.items() for rank in ranks)
+
+    def cuts(self) -> dict[str, Any]:
+        """What `RankPanel` shows: of each specimen, by rank, right and flipped answers, energy, and some sentences.
+
+        gained   sentences that are right from this rank on, and were wrong at the one below
+        lost     those that are wrong at this rank and right with nothing cut
+        Raises: BadValue while looks are still to be taken.
+        """
+        if self.left:
+            raise BadValue(f"{self.left} looks are still to be taken: run `for _ in scope.all(): pass`")
+        updates = {name: self._cut(name) for name in self.ranks}
+        return {"n": len(self.sentences.texts), "labels": list(self.sentences.names), "updates": updates}
+
+    def _cut(self, name: str) -> dict[str, Any]:
+        looks, texts = [self.seen[name][rank] for rank in self.ranks[name]], self.sentences.texts
+        answers = np.array([seen.answers for seen in looks])  # (ranks, sentences)
+        right = answers == self.sentences.labels
+        stays = np.logical_and.accumulate(right[::-1])[::-1]  # right from this rank on
+        before = np.vstack([right[:1] & False, right[:-1]])
+        order = sorted(range(len(texts)), key=lambda place: abs(len(texts[place]) - EXAMPLE))
+        gained = [[n for n in order if stays[at, n] and not before[at, n]][:3] for at in range(len(looks))]
+        lost = [[n for n in order if right[-1, n] and not right[at, n]][:2] for at in range(len(looks))]
+        places = sorted({place for some in (*gained, *lost) for place in some})
+        at = {place: number for number, place in enumerate(places)}
+        return {
+            "label": name,
+            "ranks": list(self.ranks[name]),
+            "energy": [round(seen.energy, 4) for seen in looks],
+            "right": right.sum(1).tolist(),
+            "flips": (answers != answers[-1]).sum(1).tolist(),
+            "gained": [[at[place] for place in some] for some in gained],
+            "lost": [[at[place] for place in some] for some in lost],
+            "sentences": [[texts[n], int(self.sentences.labels[n]), "".join(map(str, answers[:, n]))] for n in places],
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Answers as strings of digits; texts stay in the data, their places are named."""

@@ -1,8 +1,9 @@
-"""Answers that grow side by side: one prompt, several rows, a token of each at a time."""
+"""Answers that grow side by side: a prompt and a row for each, a token of each at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,23 +14,32 @@ from lora_lab.training.models import answering, is_causal
 
 
 def side_by_side(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, rows: int, max_new_tokens: int = 60
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int = 60
 ) -> Iterator[list[str]]:
     """The texts of all rows so far, after each token, greedily; in the end all have ended or are long enough.
 
-    Every row reads the same prompt; who answers for which row is the caller's affair (`AdapterBank.mixed`). The model
-    is left in the mode it was in, between tokens too.
-    Raises: BadValue for no rows or a model that does not predict the next token.
+    Who answers for which row is the caller's affair (`AdapterBank.mixed`). The model is left in the mode it was in,
+    between tokens too. Shorter prompts are padded on the left.
+    Raises: BadValue for no prompts or a model that does not predict the next token.
     """
-    if rows < 1 or not is_causal(model):
-        raise BadValue(f"answers grow in at least one row of a causal model, not in {rows} of {type(model).__name__}")
+    if not prompts or not is_causal(model):
+        raise BadValue(
+            f"answers grow in at least one row of a causal model, not in {len(prompts)} of {type(model).__name__}"
+        )
     ends = {int(tokenizer.eos_token_id), end_of_turn(tokenizer)}
-    ids = torch.tensor(prompt_ids(tokenizer, [prompt]) * rows, device=model.device)  # (rows, tokens)
-    grown: list[list[int]] = [[] for _ in range(rows)]
-    open_rows, cache = set(range(rows)), None
+    rows = prompt_ids(tokenizer, prompts)
+    longest = max(map(len, rows))
+    pad = tokenizer.pad_token_id or 0
+    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)  # (rows, tokens)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    padded = not mask.all()
+    grown: list[list[int]] = [[] for _ in rows]
+    open_rows, cache = set(range(len(rows))), None
     for _ in range(max_new_tokens):
+        places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        more: dict[str, Any] = {"attention_mask": mask, "position_ids": places} if padded else {}
         with answering(model), torch.inference_mode():
-            out = model(input_ids=ids, past_key_values=cache, use_cache=True)
+            out = model(input_ids=ids, past_key_values=cache, use_cache=True, **more)
         cache, likeliest = out.past_key_values, out.logits[:, -1].argmax(-1).tolist()
         for row in sorted(open_rows):
             if likeliest[row] in ends:
@@ -40,3 +50,4 @@ def side_by_side(
         if not open_rows:
             return
         ids = torch.tensor([[token] for token in likeliest], device=model.device)  # a row that has ended is not read
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)

@@ -11,7 +11,6 @@ from lora_course.experiments.microscope import Seen, Views
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
 from lora_lab.plots.beside import titled
 from lora_lab.plots.compared import new_axes, tidy
-from lora_lab.plots.sheet import Sheet
 
 LOOKS = (
     ("#000000", "s", "-"),
@@ -52,56 +51,28 @@ def enough(views: Views, name: str, share: float = 0.9) -> str:
     return f"{name}: rank {first.rank} has {share:.0%} of the gain, with {first.energy:.0%} of the energy"
 
 
-def draw_accuracy(axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "") -> None:
-    """Accuracy over rank; the base with the trained head is the left end. A ring marks a rank of the chosen one."""
-    _draw(axes, views, names, lambda seen: 100 * views.accuracy(seen), rank, chosen)
+def draw_accuracy(axes: Any, views: Views, names: Sequence[str]) -> None:
+    """Accuracy over rank; the base with the trained head is the left end."""
+    _draw(axes, views, names, lambda seen: 100 * views.accuracy(seen))
     axes.axhline(100 * _majority(views), color=GREY, linestyle=":", linewidth=1, label="the commoner class, always")
     axes.set(ylabel=f"accuracy (%), {len(views.sentences.texts)} sentences")
 
 
-def draw_energy(axes: Any, views: Views, names: Sequence[str], rank: int | None = None, chosen: str = "") -> None:
+def draw_energy(axes: Any, views: Views, names: Sequence[str]) -> None:
     """The share of the update's sum of squares that is kept."""
-    _draw(axes, views, names, lambda seen: 100 * seen.energy, rank, chosen)
+    _draw(axes, views, names, lambda seen: 100 * seen.energy)
     axes.set(ylabel="energy kept (%)", ylim=(-3, 103))
 
 
-def microscope_sheet() -> Sheet:
-    """Where a panel paints both curves again and again."""
-    return Sheet(8.6, 3.7, (0.075, 0.27, 0.39, 0.63), (0.57, 0.27, 0.39, 0.63))
-
-
-def paint(sheet: Sheet, views: Views, rank: int, chosen: str) -> bytes:
-    """The panel's picture: both curves with a ring at the present rank, as a PNG."""
-    names, looks = list(views.ranks), sum(map(len, views.seen.values()))
-
-    def left(axes: Any) -> None:
-        draw_accuracy(axes, views, names, rank, chosen)
-        axes.set_title("accuracy", fontsize=10)
-        axes.legend(  # below, where it hides no curve
-            fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(1.13, -0.18), ncols=3
-        )
-
-    def right(axes: Any) -> None:
-        draw_energy(axes, views, names, rank, chosen)
-        axes.set_title("energy kept", fontsize=10)
-
-    return sheet.paint(looks, left, right)  # while nothing new is seen only lines and rings are drawn
-
-
-def _draw(
-    axes: Any, views: Views, names: Sequence[str], value: Callable[[Seen], float], rank: int | None, chosen: str
-) -> None:
+def _draw(axes: Any, views: Views, names: Sequence[str], value: Callable[[Seen], float]) -> None:
     """A value over the rank, a line a specimen."""
     for name, (colour, marker, line) in _looks(views, names).items():
         seen = _in_order(views, name)
         ends = _extended(views, name, [one.rank for one in seen], [value(one) for one in seen])
-        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 2.4 if name == chosen else 1.3}
+        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.3}
         axes.plot(*ends, linestyle=line, label=name, **style)
-    if rank is not None:
-        _mark(axes, views.at(chosen, rank), rank, value)
     axes.set(xlabel="rank that every matrix is cut to")
-    if axes.get_xscale() != "symlog":  # else the sheet has kept it
-        _ranks(axes)
+    _ranks(axes)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -109,14 +80,6 @@ def _looks(views: Views, names: Sequence[str]) -> dict[str, tuple[str, str, str]
     """A specimen looks the same whichever others are shown."""
     all_of_them = {name: LOOKS[n % len(LOOKS)] for n, name in enumerate(views.ranks)}
     return {name: all_of_them[name] for name in names if views.seen.get(name)}
-
-
-def _mark(axes: Any, seen: Seen | None, rank: int, value: Callable[[Seen], float]) -> None:
-    axes.axvline(rank, color=GREY, linewidth=0.8)
-    if seen is not None:
-        axes.plot(
-            [rank], [value(seen)], "o", markersize=11, markerfacecolor="none", markeredgecolor=RED, markeredgewidth=2
-        )
 
 
 def _extended(views: Views, name: str, ranks: list[int], values: list[float]) -> tuple[list[int], list[float]]:

@@ -1,22 +1,29 @@
-"""Matrices worth cutting: a picture drawn here, a real weight, a real adapter's update, and noise. Needs no torch."""
+"""Matrices worth cutting: real updates, a real weight, noise, and a picture drawn here. Needs no torch."""
 
 from __future__ import annotations
 
+import base64
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.experiments import low_rank
 from lora_lab.files import read_json
 from lora_lab.training.assets import asset_path, shipped
 
 SIZE, LARGEST = 256, 1024  # rows of those made here, and of one that is given
+PIECES = 64  # at most, of a matrix that is drawn
+ROUNDING = 1e-6  # of the largest singular value: what is no larger is no piece
+CUTS = "data/results/microscope/ranks.json"  # written by docs/ranks.py
 ROLES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}
-SOURCES = {
-    "picture": "a picture, drawn by formula",
-    "weight": "a weight: MiniLM, layer 0, query",
-    "update": "an update: what LoRA of rank 8 added to that weight",
-    "noise": "noise: random numbers",
+SOURCES = {  # a label for a menu, and where it comes from
+    "full": ("update of full fine-tuning", "MiniLM, layer 0, query: what full fine-tuning added to it."),
+    "update": ("update of LoRA, rank 8", "MiniLM, layer 0, query: what LoRA added to it."),
+    "weight": ("a weight of MiniLM", "MiniLM, layer 0, query, before any fine-tuning."),
+    "noise": ("random numbers", "Independent normal numbers."),
+    "picture": ("a picture", "Drawn by a formula."),
 }
 LETTERS = {  # 7 rows of 5 dots
     "L": ("#....", "#....", "#....", "#....", "#....", "#....", "#####"),
@@ -26,12 +33,53 @@ LETTERS = {  # 7 rows of 5 dots
 }
 
 
-def matrix_of(source: str) -> np.ndarray:
-    """One of SOURCES by its name. Raises: NotFound, naming the nearest; also where MiniLM has not been fetched."""
-    makers = {"picture": picture, "weight": weight, "update": update, "noise": noise}
-    if source not in makers:
-        raise NotFound(f"no matrix is called '{source}'; did you mean {nearest(source, makers)}?")
-    return makers[source]()
+def pieces_of(source: str) -> dict[str, Any]:
+    """One of SOURCES as `packed`. Raises: NotFound, naming the nearest; also where MiniLM has not been fetched."""
+    makers = {"update": update, "weight": weight, "noise": noise, "picture": picture}
+    if source not in SOURCES:
+        raise NotFound(f"no matrix is called '{source}'; did you mean {nearest(source, SOURCES)}?")
+    return dict(reference()["matrix"]) if source == "full" else packed(makers[source]())
+
+
+@cache
+def reference() -> dict[str, Any]:
+    """What ships: `matrix`, an update of full fine-tuning, and `cuts`, what is left of the model at each rank."""
+    return dict(read_json(shipped(CUTS)))
+
+
+def packed(matrix: np.ndarray) -> dict[str, Any]:
+    """A matrix as rank-one pieces, one byte per number, and the energy that r of them keep.
+
+    Returns: rows, columns; pieces, base64 of int8 (k, rows + columns), a column and a row each, and `scales` (k,), so
+    that W_r = sum over i < r of scales[i] column_i row_i^T; kept, [r, share, share of the same numbers shuffled];
+    ninety, the ranks that keep 90 %; full, how many singular values; limit, the entry to draw in the strongest color.
+    Raises: BadValue for what is no matrix, or too large to be redrawn while one drags.
+    """
+    matrix = np.asarray(matrix)
+    if matrix.ndim == 2 and max(matrix.shape) > LARGEST:
+        raise BadValue(f"{matrix.shape} is too large to redraw while you drag; take a part: matrix[:512, :512]")
+    u, s, vt = low_rank.decompose(matrix)
+    noise = low_rank.spectrum(low_rank.shuffled(matrix))
+    most = min(PIECES, max(1, int((s > ROUNDING * s[0]).sum())))
+    tops = [np.abs(side).max(1) for side in (u.T[:most], vt[:most])]
+    sides = [side[:most] / top[:, None] for side, top in zip((u.T, vt), tops, strict=True)]
+    shown = {*range(min(PIECES, len(s)) + 1), *np.geomspace(PIECES, max(PIECES, len(s)), 24).astype(int), len(s)}
+    ranks = sorted(int(rank) for rank in shown if rank <= len(s))
+    kept = [[r, *(round(low_rank.energy_kept(values, r), 5) for values in (s, noise))] for r in ranks]
+    return {
+        "rows": matrix.shape[0], "columns": matrix.shape[1], "full": len(s), "kept": kept,
+        "ninety": [low_rank.rank_for_energy(values, 0.9) for values in (s, noise)],
+        "pieces": base64.b64encode(np.rint(127 * np.hstack(sides)).astype(np.int8).tobytes()).decode(),
+        "scales": [float(f"{scale:.6g}") for scale in s[:most] * tops[0] * tops[1] / 127**2],
+        "limit": float(f"{min(np.abs(matrix).max(), 2 * np.sqrt(np.square(matrix, dtype=float).mean())) or 1:.4g}"),
+    }  # fmt: skip
+
+
+def unpacked(pieces: dict[str, Any], rank: int) -> np.ndarray:
+    """The sum of the first r pieces, as the browser draws it, shape (rows, columns)."""
+    both = np.frombuffer(base64.b64decode(pieces["pieces"]), np.int8).reshape(-1, pieces["rows"] + pieces["columns"])
+    columns, rows = np.split(both[:rank].astype(float), [pieces["rows"]], axis=1)
+    return (columns.T * pieces["scales"][:rank]) @ rows
 
 
 @cache
@@ -81,14 +129,6 @@ def update(layer: int = 0, role: str = "q") -> np.ndarray:
 def noise() -> np.ndarray:
     """Independent normal numbers, shape (SIZE, SIZE): no structure whatever."""
     return _frozen(np.random.default_rng(0).normal(size=(SIZE, SIZE)))
-
-
-def checked(matrix: np.ndarray) -> np.ndarray:
-    """A matrix that a browser can redraw while one drags. Raises: BadValue, with the part to take, for a larger one."""
-    matrix = np.asarray(matrix)
-    if matrix.ndim == 2 and max(matrix.shape) > LARGEST:
-        raise BadValue(f"{matrix.shape} is too large to redraw while you drag; take a part: matrix[:512, :512]")
-    return matrix
 
 
 def _write(text: str, canvas: np.ndarray, top: int, left: int, dot: int) -> None:

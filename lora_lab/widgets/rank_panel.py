@@ -1,119 +1,126 @@
-"""The rank of a matrix: drag, and see what is left of a picture or a weight when only r singular values stay.
+"""A matrix as a sum of rank-one pieces, and what is left of a fine-tuned model when every update is cut to r of them.
 
-The factors go to the browser once; `rank_panel.js` multiplies them there, so dragging waits for no kernel.
+The pieces go to the browser once per matrix; `js/rank_panel.js` adds them there.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
+from collections.abc import Mapping
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets as T
 
-from lora_lab.accounting.params import break_even_rank
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments import low_rank
-from lora_lab.widgets.matrices import SOURCES, checked, matrix_of
-from lora_lab.widgets.panel import with_picture
-from lora_lab.widgets.rank_picture import rank_picture
+from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab.widgets.base import Panel
+from lora_lab.widgets.matrices import PIECES, SOURCES, packed, pieces_of, reference, unpacked
 
 YOURS = "your matrix"
 
 
-class RankPanel(anywidget.AnyWidget):
-    """A matrix, its singular values, and the best matrix of rank r beside it, redrawn while one drags.
+class RankPanel(Panel, file="rank_panel.js"):
+    """A matrix, one rank-one piece after another: the sum of the first r, the newest beside it, and what they keep.
 
-    source  one of SOURCES by name ("picture", "weight", "update", "noise"), or a matrix of your own
-    rank    where the slider starts
-    Raises: NotFound for a name that is none; BadValue for what is no matrix, is too large, or has no such rank.
+        RankPanel()                         what full fine-tuning added to a weight of MiniLM
+        RankPanel("weight", rank=8)         another of SOURCES: "full", "update", "weight", "noise", "picture"
+        RankPanel(W)                        your own matrix; or several, {"mine": W, "theirs": V}
+        RankPanel({"full": dW}, cuts=scope.views.cuts())        with what your own microscope saw
+
+    source  a name, a matrix of shape (m, n), or matrices by name
+    rank    pieces added at first, at most 64
+    cuts    what is left of a model when every update is cut to rank r, by the name of a matrix
+    Raises: NotFound for an unknown name; BadValue for what is no matrix, is too large, or has no such rank.
     """
 
-    _esm = Path(__file__).with_name("rank_panel.js")
-
-    choices = T.List(T.List(T.Unicode())).tag(sync=True)  # [name, label] pairs of the menu
+    data = T.Dict().tag(sync=True)  # {source: `matrices.packed`, or {"error": ...}} of those that were looked at
+    cuts = T.Dict().tag(sync=True)  # see `Views.cuts` in lora_course
+    choices = T.List(T.List(T.Unicode())).tag(sync=True)  # [name, label, where it comes from] of the menu
     source = T.Unicode().tag(sync=True)
-    rank = T.Int(8).tag(sync=True)
-    shape = T.List(T.Int()).tag(sync=True)  # (m, n)
-    matrix = T.Bytes().tag(sync=True)  # float32, row by row
-    left = T.Bytes().tag(sync=True)  # (k, m): row i is sqrt(s_i) u_i
-    right = T.Bytes().tag(sync=True)  # (k, n): row i is sqrt(s_i) v_i
-    values = T.List(T.Float()).tag(sync=True)  # the singular values
-    baseline = T.List(T.Float()).tag(sync=True)  # those of the same numbers, shuffled
-    limit = T.Float(1.0).tag(sync=True)  # the entry that is drawn in full colour
-    grey = T.Bool(True).tag(sync=True)
+    rank = T.Int().tag(sync=True)
 
-    def __init__(self, source: str | np.ndarray = "picture", rank: int = 8) -> None:
-        super().__init__()
-        if isinstance(source, str):
-            self.choices = [[name, label] for name, label in SOURCES.items()]
-            self._show(source, matrix_of(source))
-        else:
-            self.choices = [[YOURS, YOURS]]
-            self._show(YOURS, checked(source))
-        self.rank = rank
-        self.observe(self._chosen, "source")
-
-    # ---- what is shown
+    def __init__(
+        self, source: str | np.ndarray | Mapping[str, np.ndarray] = "full", rank: int = 2, *,
+        cuts: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        own = source if isinstance(source, Mapping) else {} if isinstance(source, str) else {YOURS: np.asarray(source)}
+        data = {name: packed(matrix) for name, matrix in own.items()}
+        first = next(iter(own)) if own else str(source)
+        super().__init__(
+            data=data or {first: pieces_of(first)},
+            cuts=dict(cuts or ({} if own else reference()["cuts"])),
+            choices=[[name, name, ""] for name in own] or [[name, *words] for name, words in SOURCES.items()],
+        )
+        self.source, self.rank = first, rank
+        self.on_msg(self._heard)
 
     def kept(self) -> float:
-        """The share of the energy that the present rank keeps."""
-        return low_rank.energy_kept(np.array(self.values), self.rank)
+        """The share of the matrix's energy that the present rank keeps."""
+        return float(self.data[self.source]["kept"][self.rank][1])
 
     def approximation(self) -> np.ndarray:
-        """The matrix that the browser shows: the best one of the present rank, shape (m, n)."""
-        return low_rank.truncated(*self._factors, self.rank)
+        """The matrix that the browser shows: the best one of the present rank, up to the rounding of its pieces."""
+        return unpacked(self.data[self.source], self.rank)
 
     def describe(self) -> str:
-        """The panel in plain words: what a screen reader hears, and what a saved notebook says."""
-        s, (m, n), r = np.array(self.values), self.shape, self.rank
-        holds, full = r * (m + n), m * n
-        noise = low_rank.energy_kept(np.array(self.baseline), r)
-        return (
-            f"The rank of a matrix: {dict(self.choices)[self.source]}, {m} x {n}. Rank {r} of {len(s)} keeps "
-            f"{self.kept():.1%} of the energy (the same numbers shuffled: {noise:.1%}), relative error "
-            f"{low_rank.error_left(s, r):.3f}. It stores {holds:,} numbers in place of {full:,} ({holds / full:.1%}); "
-            f"break-even at rank {break_even_rank(n, m):.0f}."
+        """The panel in plain words."""
+        shown, r = self.data[self.source], self.rank
+        m, n, (_, share, noise) = shown["rows"], shown["columns"], shown["kept"][r]
+        words = (
+            f"A matrix as a sum of rank-one pieces: {self._labels[self.source]}, {m} x {n}. {r} of {shown['full']} "
+            f"pieces keep {share:.1%} of the energy (the same numbers shuffled: {noise:.1%}) in "
+            f"{r * (m + n):,} numbers instead of {m * n:,}."
         )
+        cut = self.cuts.get("updates", {}).get(self.source)
+        if not cut:
+            return words
+        at = max(place for place, rank in enumerate(cut["ranks"]) if rank <= r)
+        right = [f"{count / self.cuts['n']:.1%}" for count in (cut["right"][at], cut["right"][-1])]
+        cut_to = f"With every update cut to rank {cut['ranks'][at]}"
+        return f"{words} {cut_to}, {right[0]} are right; with none cut, {right[1]}."
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        cut = self.approximation()
-        png = rank_picture(self._matrix, cut, self.values, self.baseline, self.rank, self.limit, self.grey)
-        return with_picture(super()._repr_mimebundle_(**kwargs), png, self.describe())
+    def state(self) -> dict[str, Any]:
+        """With all matrices of the menu, so that a page without a kernel can show them."""
+        for name, *_ in self.choices:
+            self._look_at(name)
+        return super().state()
 
-    # ---- what changes
+    @property
+    def _labels(self) -> dict[str, str]:
+        return {name: label for name, label, _ in self.choices}
+
+    def _look_at(self, name: str) -> None:
+        if name not in self.data or "error" in self.data[name]:
+            try:
+                found = pieces_of(name)
+            except (LabError, OSError) as error:  # a model that was not fetched yet
+                found = {"error": str(error), "told": time.monotonic()}  # a repeated error is news, too
+            self.data = {**self.data, name: found}
+
+    def _heard(self, _: Any, content: Any, __: Any) -> None:
+        """Another matrix was chosen in the browser."""
+        with self.hold_sync():
+            self._look_at(content["source"])
+            if "error" not in self.data[content["source"]]:
+                self.source = content["source"]
 
     @T.validate("rank")
     def _rank_fits(self, proposal: Any) -> int:
-        most = min(self.shape, default=0)
-        if most and not 1 <= proposal["value"] <= most:
-            raise BadValue(f"rank {proposal['value']} cannot be cut from this matrix: take 1 to {most}")
+        most = len(self.data[self.source]["scales"]) if self.source else PIECES
+        if not 0 <= proposal["value"] <= most:
+            raise BadValue(f"rank {proposal['value']} cannot be shown: take 0 to {most}")
         return int(proposal["value"])
 
     @T.validate("source")
     def _is_there(self, proposal: Any) -> str:
-        names = [name for name, _ in self.choices]
-        if proposal["value"] not in names:
-            raise NotFound(f"this panel has no matrix '{proposal['value']}'; it has {', '.join(names)}")
-        return str(proposal["value"])
+        name = str(proposal["value"])
+        if name not in self._labels:
+            raise NotFound(f"this panel has no matrix '{name}'; it has {', '.join(self._labels)}")
+        self._look_at(name)
+        if "error" in self.data[name]:
+            raise NotFound(self.data[name]["error"])
+        return name
 
-    def _chosen(self, change: Any) -> None:
-        self._show(change["new"], matrix_of(change["new"]))
-
-    def _show(self, name: str, matrix: np.ndarray) -> None:
-        """Send another matrix and its factors, in one message."""
-        u, s, vt = self._factors = low_rank.decompose(matrix)
-        self._matrix, roots = np.asarray(matrix), np.sqrt(s)
-        with self.hold_sync():
-            self.source, self.shape, self.grey = name, list(matrix.shape), name == "picture"
-            self.rank = min(self.rank, len(s))
-            self.matrix, self.left = _bytes(matrix), _bytes((u * roots).T)
-            self.right = _bytes(vt * roots[:, None])
-            self.values, self.baseline = s.tolist(), low_rank.spectrum(low_rank.shuffled(matrix)).tolist()
-            self.limit = float(np.quantile(np.abs(matrix), 1 if self.grey else 0.99)) or 1.0
-
-
-def _bytes(matrix: np.ndarray) -> bytes:
-    """Row by row, as a browser's Float32Array reads it."""
-    return np.ascontiguousarray(matrix, dtype="<f4").tobytes()
+    @T.observe("source")
+    def _still_fits(self, _: Any) -> None:
+        self.rank = min(self.rank, len(self.data[self.source]["scales"]))

@@ -127,7 +127,7 @@ assert energy_kept(s, 8) > 0.9 and 8 / 256 < energy_kept(noise, 8) < 0.15
 
 # %% [markdown]
 # Even noise is not spread evenly: its best 8 pieces hold more than 8/256 = 3 %. From now on every share of
-# energy stands beside that of the same numbers shuffled. It is the grey dashed line in the panel.
+# energy stands beside that of the same numbers shuffled. It is the grey line in the panel.
 #
 # ## A real weight
 # The `q` of MiniLM's first layer, 384 x 384: trained by others on a great many sentences. **Predict.** How many of its 384 pieces hold 90 %, and what share do the first 8 keep?
@@ -163,7 +163,7 @@ assert needed["o5"] > rank_for_energy(even, 0.9)  # and one is spread more evenl
 
 # %% [markdown]
 # Look at it. **Do this:** drag from 1 to 64 and watch the band of rows near the top that comes first. Change the matrix in the
-# menu to *noise*: no bands. What might a band of rows in `q` be?
+# menu to *random numbers*: no bands. What might a band of rows in `q` be?
 
 # %%
 RankPanel("weight", rank=8)

@@ -183,13 +183,14 @@ checks.check_adapters_per_base(sizes["base"] / sizes["captain"], sizes)
 
 # %% [markdown]
 # ## Swap, live
-# One base in memory, every adapter beside it. Ask: all answer in *one batch*, in which each row has an adapter of its own (row 1 none), a token at a time. Below the answers stand the files.
+# One base in memory, every adapter beside it. Ask: all answer in *one batch*, in which each row has an adapter of its own (the base has none), a token at a time. One more row has no adapter but an instruction: the base is merely *told* to be a captain.
+# The dial multiplies every adapter's update. Below the answers stand the files.
 # Ask a question of yours, too.
 
 # %%
-from lora_course.panels.style_panel import StylePanel
+from lora_course.panels.voices_panel import VoicesPanel
 
-asking = StylePanel(adapters, questions=asked, longest=steps(60, 12))
+asking = VoicesPanel(adapters, questions=asked, longest=steps(60, 12))
 asking.show()
 
 # %%
@@ -198,7 +199,7 @@ for name, text in said.items():
     print(f"{name:9} {text}{mark}")
 
 # %% claim
-assert list(said) == ["base", *adapters]
+assert list(said) == ["base", "told", *adapters]
 
 # %% [markdown]
 # **Fallen behind**, or only an illustration above? Six steps make no captain. These are our reference's answers to three held-out questions, after all steps:

@@ -4,7 +4,7 @@
 # **Goal.** Take the *update* of a fine-tuned model apart: how many directions it has, how few of them do the work, where they point, and what chance alone would look like. The paper's
 # hypothesis, that an update has a low "intrinsic rank", becomes something that you can drag.
 #
-# **Time box.** 60 minutes. This machine trains twice and looks through the microscope while you read; the first code cell says how long.
+# **Time box.** 60 minutes. This machine trains twice, and cuts what it trained; the first code cell says how long.
 # **Before this:** lesson 01 (singular values, energy) and 04 (training).
 
 # %%
@@ -67,7 +67,7 @@ guess_for_gain, guess_for_energy = None, None  # directions, of 384
 # %%
 from lora_course.experiments.microscope import RANKS, Microscope, views_from
 from lora_course.experiments.truncation import specimen_of
-from lora_course.panels.microscope_panel import MicroscopePanel
+from lora_lab.widgets.rank_panel import RankPanel
 
 whole, thin = (specimen_of(name, runs[key].adapter, task) for name, key in (("full", "full"), ("LoRA", "lora")))
 specimens = [whole, thin, whole.random()] if not FAST else [whole, thin]
@@ -79,19 +79,22 @@ assert thin.rank == 8 and len(thin.parts) == 12 and whole.rank > 300  # nobody t
 
 # %% [markdown]
 # ## The microscope
-# Each look asks all sentences once; they are taken in the background while you play. **Do this:** start at the full rank and go *down*, with the arrow keys. Where does the accuracy begin to fall? Where are sentences
-# already flipping? Then change the update to *random like full*.
+# Each look asks all sentences once, so this cell takes a minute or two. **Do this:** start at rank 64 and go *down*, with the arrow keys. Where does the accuracy begin to fall? Where are sentences
+# already flipping? Then change the matrix to *random like full*. The picture is one matrix, `q` of layer 0; the answers are those of the whole model, cut everywhere.
 
 # %%
-panel = MicroscopePanel(scope, rank=2)
-panel.show()
+for _ in scope.all():
+    pass
+q = "bert.encoder.layer.0.attention.self.query.weight"
+added = {one.name: next((part.after - part.before).numpy() for part in one.parts if part.name == q) for one in specimens}
+RankPanel(added, rank=2, cuts=scope.views.cuts())
 
 # %% [markdown]
-# **Fallen behind**, or still looking? The next cell shows the same through *our* runs (400 steps, 500 sentences); the rest of the lesson reads those, and yours where you have them.
+# **Fallen behind**? The next cell shows the same through *our* runs (400 steps, 500 sentences); the rest of the lesson reads those, and yours where you have them.
 
 # %%
 ours = views_from(reference["views"])
-MicroscopePanel(ours, rank=2).show()
+RankPanel(rank=2)
 
 # %%
 def right(name, rank):

@@ -35,7 +35,7 @@ def section(name: str) -> str:
 
 def test_every_panel_is_there_and_nothing_else():
     assert set(re.findall(r"^## (\w+):", PAGE, re.MULTILINE)) == set(CLASSES)
-    assert len(CLASSES) == len(PANELS) >= 10
+    assert len(CLASSES) == len(PANELS) >= 9
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -1,7 +1,7 @@
 """The gallery's pictures: every panel in a real browser, photographed. `make pictures` writes docs/pictures/*.png.
 
-The training panel trains and the voices are trained while it runs, some minutes in all; the others show the reference
-results that ship with the lab. docs/gallery.md says which.
+The training panel trains while it runs, some minutes; the others show the reference results that ship with the lab.
+docs/gallery.md says which.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ PATIENCE = 1_800_000  # milliseconds for a cell, on a slow machine
 LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # a seed and an invented guess each
 
 PANELS = everyone.PANELS | {
+    "rank": """
+from lora_lab.widgets.rank_panel import RankPanel
+RankPanel()
+""",
     "lora": """
 from lora_lab import LoRAPanel
 LoRAPanel("model", model="llama-3-8b", rank=64)
@@ -65,18 +69,9 @@ panel.live.found, panel.live.version, panel.live.state = found, 1, "done"  # wha
 panel._paint()
 panel
 """,
-    "style": """
-from lora_lab import LoRA, train
-from lora_course.panels.style_panel import StylePanel
-lora = LoRA(rank=8, alpha=16, targets=("q", "v"))
-voices = {name: train("smollm2", name, lora, lr=2e-3, steps=60, batch=4).adapter for name in ("captain", "json")}
-StylePanel(voices, questions=("Why is the sky blue?",), longest=40).show()
-""",
-    "microscope": """
-from lora_course.experiments.microscope import views_from
-from lora_course.lesson import reference_microscope
-from lora_course.panels.microscope_panel import MicroscopePanel
-MicroscopePanel(views_from(reference_microscope()["views"]), rank=2)
+    "voices": """
+from lora_course.panels.voices_panel import VoicesPanel
+VoicesPanel()
 """,
 }
 

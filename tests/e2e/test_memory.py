@@ -30,7 +30,7 @@ def shares() -> Counter[str]:
 def test_browser_and_server_stay_within_their_share(watched: Watched):
     """Lesson 01 with its panel at work; then a solved lesson in its place, with all its pictures."""
     page = watched.run_all("01_why_low_rank.ipynb")
-    page.locator(".lora-rank").first.wait_for(timeout=120_000)
+    page.locator(".lab-panel .card").first.wait_for(timeout=120_000)
     page.wait_for_timeout(5_000)
     one = shares()
     watched.open("solutions/08_lora_full_prompt.ipynb")

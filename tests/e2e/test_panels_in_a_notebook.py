@@ -10,26 +10,31 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from lora_lab import LoRAPanel
+from lora_lab import LoRA, LoRAPanel, load_model, save_adapter
 from lora_lab.widgets.still import still
+from tests.conftest import randomise
 from tests.e2e.conftest import Lab, Watched, watching, write_notebook
 from tests.e2e.pages import box_of, panel_of
 
-LORA, FILM, SWEEP, OTHER = range(4)  # the panels, from the top
+LORA, FILM, SWEEP, OTHER, RANK, VOICES = range(6)  # the panels, from the top
 OPINIONS = "text,label\n" + "".join(
     f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
 )
 PANELS = """
 import ipywidgets as W
 from lora_lab import LoRAPanel, MemoryPanel, SweepPanel
+from lora_lab.widgets.rank_panel import RankPanel
+from lora_course.panels.voices_panel import VoicesPanel
 plan = dict(task="opinions.csv", rank=(1, 2), alpha=(8,), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=4)
 lora, film = LoRAPanel(models=["minilm"]), MemoryPanel("minilm", "LoRA q, v", batch=2, seq=64, models=["minilm"])
 sweep, other = SweepPanel("mine/runs", **plan), SweepPanel("other/runs", **plan)
+rank = RankPanel()
+voices = VoicesPanel({"captain": "voices/captain", "json": "voices/json"}, longest=40)
 twin, heard = W.IntText(), W.Textarea()
 links = [W.jslink((lora, "rank"), (film, "rank")), W.jslink((sweep, "rank"), (twin, "value"))]
 for panel, name in ((lora, "rank"), (film, "batch"), (sweep, "rank")):
     panel.observe(lambda change: setattr(heard, "value", heard.value + f" {change['name']} {change['new']}"), name)
-W.VBox([W.HBox([lora, W.HTML("beside")]), W.HBox([film]), sweep, other, twin, heard])
+W.VBox([W.HBox([lora, W.HTML("beside")]), W.HBox([film]), sweep, other, rank, voices, twin, heard])
 """
 SLOW = """
 import time
@@ -44,6 +49,11 @@ CELLS = [PANELS, "lora.rank = 128", SLOW, "import os; os._exit(1)", "LoRAPanel(m
 def opened(browser: Browser, lab: Lab) -> Iterator[Watched]:
     """One page for all tests here, its panels shown; the last cell has a picture and was not run here."""
     (lab.folder / "opinions.csv").write_text(OPINIONS)
+    for seed, name in enumerate(("captain", "json")):  # untrained voices: what they say does not matter here
+        model = load_model("smollm2")
+        LoRA(rank=2).attach(model)
+        randomise(model, seed)
+        save_adapter(model, lab.folder / "voices" / name)
     file = lab.folder / write_notebook(lab.folder / "panels.ipynb", CELLS)
     notebook = nbformat.read(file, 4)
     snapshot = LoRAPanel(models=["minilm"]).snapshot()
@@ -53,7 +63,7 @@ def opened(browser: Browser, lab: Lab) -> Iterator[Watched]:
     with watching(browser, lab) as watched:
         watched.open(file.name)
         run(watched.page, 0)
-        panel_of(watched.page, OTHER).wait_for(timeout=120_000)
+        panel_of(watched.page, VOICES).wait_for(timeout=120_000)
         yield watched
 
 
@@ -133,9 +143,35 @@ def test_it_trains_stops_in_mid_run_and_goes_on_beside_another_panel(page: Page,
     assert not (lab.folder / "other").exists()
 
 
+def test_a_matrix_comes_when_it_is_chosen(page: Page) -> None:
+    panel = panel_of(page, RANK)
+    panel.get_by_role("combobox", name="matrix").select_option("picture")
+    expect(panel.locator(".title")).to_contain_text("6 of 256 pieces", timeout=60_000)
+    panel.get_by_role("button", name="add the next piece").click()
+    expect(panel.locator(".big")).to_contain_text("in 3 pieces")
+
+
+def test_all_voices_answer_side_by_side_and_stop_ends_them(page: Page) -> None:
+    panel = panel_of(page, VOICES)
+    ask, doing = panel.get_by_role("button", name="Ask"), panel.locator(".doing")
+    ask.click()
+    expect(doing).to_contain_text(re.compile(r"Answering: [1-9]\d* tokens each"), timeout=180_000)
+    expect(ask).to_be_disabled()
+    panel.get_by_role("button", name="Stop").click()
+    expect(doing).to_contain_text("Stopped:", timeout=60_000)
+    panel.get_by_role("textbox", name="or yours").fill("How do I cook rice?")
+    panel.get_by_role("slider", name="strength").press("ArrowLeft")
+    panel.get_by_role("button", name="Ask").click()
+    expect(doing).to_contain_text("Done:", timeout=180_000)
+    expect(panel.locator("[data-voice=captain]")).to_contain_text("adapter × 0.5")
+    assert len(set(panel.locator(".voice p").all_inner_texts())) == 4
+    panel.get_by_role("combobox", name="question").select_option("Why is the sky blue?")
+    expect(panel.locator("[data-voice=json]")).to_contain_text("Press Ask to hear it")  # at this strength
+
+
 @pytest.mark.parametrize("how", ["restart", "crash"])
 def test_when_the_kernel_is_gone_each_panel_says_so_and_keeps_what_it_shows(page: Page, how: str) -> None:
-    panels = [panel_of(page, number) for number in range(4)]
+    panels = [panel_of(page, number) for number in range(6)]
     if how == "crash":
         run(page, 0)
         expect(panels[OTHER].locator(".kernel")).to_be_empty(timeout=60_000)  # it is a panel of the new kernel

@@ -10,6 +10,7 @@ from lora_lab import LoRA, PromptTuning, load_model, load_task, load_tokenizer
 from lora_lab.errors import BadValue
 from lora_lab.methods.merging import disabled
 from lora_lab.training.batches import collate, encode
+from lora_lab.training.chat import prompt_ids
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.generate import GREEDY, PAPER, Decoding, generate
 from tests.conftest import randomise
@@ -59,13 +60,20 @@ def test_greedy_answers_are_those_made_by_hand_one_prompt_at_a_time(causal, meth
 def test_answers_side_by_side_are_without_dropout_and_leave_the_model_in_its_mode(causal):
     model, tokenizer = causal
     model.eval()
-    wanted = list(side_by_side(model, tokenizer, PROMPTS[0], 2, 5))
+    wanted = list(side_by_side(model, tokenizer, PROMPTS, 5))
     LoRA(rank=4, targets=("q", "v"), dropout=0.9).attach(model)
     model.train().lm_head.eval()
     modes = [module.training for module in model.modules()]
-    for texts, same in zip(side_by_side(model, tokenizer, PROMPTS[0], 2, 5), wanted, strict=True):
+    for texts, same in zip(side_by_side(model, tokenizer, PROMPTS, 5), wanted, strict=True):
         assert texts == same
         assert [module.training for module in model.modules()] == modes
+
+
+def test_prompts_of_different_lengths_are_answered_side_by_side_as_alone(causal):
+    model, tokenizer = causal
+    assert len(set(map(len, prompt_ids(tokenizer, PROMPTS)))) > 1
+    *_, texts = side_by_side(model, tokenizer, PROMPTS, 5)
+    assert texts == [by_hand(model, tokenizer, prompt, 5) for prompt in PROMPTS]
 
 
 def test_an_answer_ends_at_the_end_of_text(causal):

@@ -1,65 +1,97 @@
-"""The rank panel without a browser: what is sent to it, what it says, and the picture of a saved notebook."""
+"""The rank panel without a browser: pieces that add up to the matrix, what it opens on, and what it says."""
 
 from __future__ import annotations
 
-import base64
-import io
+import json
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
+from lora_course.experiments.microscope import views_from
+from lora_course.lesson import reference_microscope
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments.low_rank import spectrum
+from lora_lab.experiments.low_rank import decompose, energy_kept, spectrum, truncated
 from lora_lab.widgets import matrices
 from lora_lab.widgets.rank_panel import RankPanel
-from lora_lab.widgets.rank_picture import end_words
+
+RNG = np.random.default_rng(0)
 
 
-def sent(panel: RankPanel, name: str) -> np.ndarray:
-    """An array as the browser reads it."""
-    width = panel.shape[0] if name == "left" else panel.shape[1]
-    return np.frombuffer(getattr(panel, name), "<f4").reshape(-1, width)
+@pytest.mark.parametrize("matrix", [matrices.picture(), matrices.weight(), RNG.normal(size=(3, 40))])
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_the_pieces_that_are_sent_add_up_to_the_best_cut(matrix: np.ndarray, rank: int):
+    panel = RankPanel(matrix, rank=rank)
+    u, s, vt = decompose(matrix)
+    best = truncated(u, s, vt, rank)
+    assert np.linalg.norm(panel.approximation() - best) <= 0.02 * np.linalg.norm(best)  # a byte a number
+    assert panel.kept() == pytest.approx(energy_kept(s, rank), abs=1e-5)
 
 
-@pytest.mark.parametrize("source", ["picture", "weight", "update", np.arange(12.0).reshape(3, 4)])
-def test_what_is_sent_adds_up_to_the_matrix(source: str | np.ndarray):
-    panel = RankPanel(source, rank=2)
-    matrix = matrices.matrix_of(source) if isinstance(source, str) else source
-    left, right = sent(panel, "left"), sent(panel, "right")
-    assert np.allclose(sent(panel, "matrix"), matrix, atol=1e-5)
-    assert np.allclose(left.T @ right, matrix, atol=1e-4)
-    assert np.allclose(left[:2].T @ right[:2], panel.approximation(), atol=1e-4)
-    assert len(panel.values) == len(panel.baseline) == min(matrix.shape)
+def test_it_opens_on_full_fine_tuning_with_its_right_answers_at_each_rank():
+    panel = RankPanel()
+    assert (panel.source, panel.rank) == ("full", 2)
+    assert "cut to rank 2, 79.2% are right; with none cut, 84.8%" in panel.describe()
+    views = views_from(reference_microscope()["views"])
+    cut = panel.cuts["updates"]["full"]
+    for at, rank in enumerate(cut["ranks"]):
+        seen = views.at("full", rank)
+        assert cut["right"][at] == round(500 * views.accuracy(seen))
+        assert cut["flips"][at] == len(views.flipped("full", rank))
+        for gained in cut["gained"][at]:
+            text, label, answers = cut["sentences"][gained]
+            place = views.sentences.texts.index(text)
+            assert set(answers[at:]) == {str(label)} == {str(views.sentences.labels[place])}
+            assert at == 0 or answers[at - 1] != str(label)
+        for lost in cut["lost"][at]:
+            _, label, answers = cut["sentences"][lost]
+            assert (answers[at] == str(label), answers[-1] == str(label)) == (False, True)
 
 
-def test_the_words_follow_the_rank():
+def test_the_words_follow_rank_and_matrix():
     panel = RankPanel("picture", rank=8)
-    assert "Rank 8 of 256 keeps 94.0% of the energy" in panel.describe()
-    assert "4,096 numbers in place of 65,536 (6.2%); break-even at rank 128." in panel.describe()
-    panel.rank = 128
-    assert "(100.0%)" in panel.describe()  # at the break-even rank as many numbers as the matrix itself
-
-
-def test_another_matrix_from_the_menu_and_a_rank_that_fits_it():
-    panel = RankPanel("weight", rank=384)
-    panel.source = "picture"
-    assert (panel.shape, panel.rank, panel.grey) == ([256, 256], 256, True)
-    assert panel.kept() == 1
-    panel.source = "noise"
-    assert not panel.grey
-    with pytest.raises(NotFound, match="picture, weight"):
+    assert "8 of 256 pieces keep 94.0% of the energy" in panel.describe()
+    assert "4,096 numbers instead of 65,536." in panel.describe()
+    panel.rank = 64
+    panel.source = "update"
+    assert panel.rank == 8  # LoRA of rank 8 has no more pieces
+    assert panel.kept() == pytest.approx(1, abs=1e-4)
+    with pytest.raises(NotFound, match="full, update, weight"):
         panel.source = "photo"
 
 
-def test_a_saved_notebook_shows_the_picture_and_the_words():
-    data, metadata = RankPanel("update", rank=2)._repr_mimebundle_()
-    assert "Rank 2 of 384 keeps 82.7% of the energy" in data["text/plain"]
-    assert metadata["image/png"]["alt"] == data["text/plain"]
-    pixels = imread(io.BytesIO(base64.b64decode(data["image/png"])))
-    assert (pixels[:, :, 3] == 1).all()  # opaque: it reads on a dark theme too
-    assert pixels.std() > 0.05
-    assert "application/vnd.jupyter.widget-view+json" in data
+def test_a_matrix_is_sent_when_it_is_chosen_and_a_page_gets_them_all():
+    panel = RankPanel()
+    assert list(panel.data) == ["full"]
+    panel._handle_custom_msg({"source": "noise"}, [])  # the menu in the browser
+    assert (panel.source, list(panel.data)) == ("noise", ["full", "noise"])
+    state = panel.state()
+    assert set(state["data"]) == set(matrices.SOURCES)
+    assert len(json.dumps(state)) < 300_000
+
+
+def test_where_minilm_is_missing_the_rest_is_shown(monkeypatch: pytest.MonkeyPatch):
+    def missing(*_: object) -> np.ndarray:
+        raise NotFound("run lora-lab fetch")
+
+    monkeypatch.setattr(matrices, "weight", missing)
+    panel = RankPanel()
+    panel._handle_custom_msg({"source": "weight"}, [])
+    assert panel.source == "full"
+    assert panel.state()["data"]["weight"]["error"] == "run lora-lab fetch"
+    with pytest.raises(NotFound, match="lora-lab fetch"):
+        panel.source = "weight"
+    monkeypatch.undo()
+    panel.source = "weight"
+    assert panel.kept() > 0
+
+
+def test_own_matrices_with_what_an_own_microscope_saw():
+    cut = {"label": "mine", "ranks": [0, 1, 3], "energy": [0, 0.5, 1], "right": [5, 8, 9], "flips": [5, 1, 0]}
+    cuts = {"n": 10, "labels": ["no", "yes"], "updates": {"mine": cut}}
+    panel = RankPanel({"mine": RNG.normal(size=(3, 4)), "yours": RNG.normal(size=(5, 2))}, rank=2, cuts=cuts)
+    assert "cut to rank 1, 80.0% are right; with none cut, 90.0%" in panel.describe()
+    panel.source = "yours"
+    assert "right" not in panel.describe()
 
 
 @pytest.mark.parametrize(
@@ -68,8 +100,8 @@ def test_a_saved_notebook_shows_the_picture_and_the_words():
         (lambda: RankPanel("photo"), NotFound, "did you mean"),
         (lambda: RankPanel(np.zeros(5)), BadValue, "rows and columns"),
         (lambda: RankPanel(np.zeros((2000, 10))), BadValue, "matrix\\[:512, :512\\]"),
-        (lambda: RankPanel("picture", rank=0), BadValue, "take 1 to 256"),
-        (lambda: RankPanel("picture", rank=257), BadValue, "take 1 to 256"),
+        (lambda: RankPanel("picture", rank=-1), BadValue, "take 0 to 64"),
+        (lambda: RankPanel(np.eye(3), rank=4), BadValue, "take 0 to 3"),
         (lambda: matrices.weight(9), NotFound, "encoder.layer"),
         (lambda: matrices.weight(0, "up"), NotFound, "q, k, v, o"),
         (lambda: matrices.update(0, "k"), NotFound, "not in the file"),
@@ -83,13 +115,8 @@ def test_what_cannot_be_shown_says_what_can(call, error: type[Exception], words:
 def test_a_matrix_of_zeros_is_drawn_like_any_other():
     panel = RankPanel(np.zeros((4, 6)), rank=1)
     assert panel.kept() == 1
-    assert panel._repr_mimebundle_()[0]["image/png"]
-
-
-def test_the_line_ends_where_the_values_do():
-    assert end_words(RankPanel("picture").values) == "0 from 160 on"
-    assert end_words(RankPanel("update").values) == "0 from 9 on"
-    assert end_words(RankPanel("weight").values) == ""
+    assert not panel.approximation().any()
+    json.dumps(panel.state(), allow_nan=False)
 
 
 def test_the_picture_is_drawn_by_us_and_its_mean_is_out():

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from lora_course.experiments.microscope import Views, views_from
-from lora_course.lesson import reference_microscope
-from lora_course.panels.microscope_panel import MicroscopePanel
 from lora_lab.plots import Curve
 from lora_lab.plots.methods import KINDS
 from lora_lab.widgets.compare_tables import tables
@@ -16,11 +13,6 @@ from lora_lab.widgets.shown import Shown, Table
 from lora_lab.widgets.train_panel import TrainPanel
 from lora_lab.widgets.words import curve_tables
 from tests.comparisons import comparison
-
-
-@pytest.fixture(scope="module")
-def views() -> Views:
-    return views_from(reference_microscope()["views"])
 
 
 def test_a_picture_its_words_and_its_tables_go_in_one_message(monkeypatch: pytest.MonkeyPatch):
@@ -36,16 +28,6 @@ def test_every_panel_is_named_and_its_name_is_its_title():
     assert isinstance(panel.children[-1], Named)
     assert panel.children[-1].title == panel.title != ""
     assert isinstance(panel, Panel)
-
-
-def test_the_microscopes_curves_are_told_rank_by_rank(views: Views):
-    panel = MicroscopePanel(views)
-    accuracy, energy = panel.picture.numbers().split("energy kept")
-    for name, ranks in views.ranks.items():
-        assert name in accuracy
-        assert f"{views.accuracy(views.at(name, ranks[0])):.1%}" in accuracy
-        assert f"{views.at(name, ranks[0]).energy:.1%}" in energy
-    assert "a ring at rank 4" in panel.picture.alt
 
 
 def test_curves_in_numbers_while_a_run_goes_on():

@@ -200,9 +200,9 @@ def test_a_row_s_tokens_grow_as_generate_makes_them(spoken):
     bank, tokenizer, _ = spoken
     said = answers(bank, tokenizer, [question("Why?")], SHORT)
     with bank.mixed([None, "captain", "preacher"]):
-        steps = list(side_by_side(bank.model, tokenizer, question("Why?"), 3, SHORT.max_new_tokens))
+        steps = list(side_by_side(bank.model, tokenizer, [question("Why?")] * 3, SHORT.max_new_tokens))
     assert [[text] for text in steps[-1]] == list(said.values())
     assert 1 <= len(steps) <= SHORT.max_new_tokens
     with pytest.raises(BadValue, match="at least one row"):
-        next(side_by_side(bank.model, tokenizer, "x", 0))
+        next(side_by_side(bank.model, tokenizer, []))
     assert torch.is_grad_enabled()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_course.experiments.microscope import Seen, Sentences, Views
-from lora_course.plots.truncation import enough, microscope_picture, microscope_sheet, paint
+from lora_course.plots.truncation import enough, microscope_picture
 
 
 @pytest.fixture
@@ -46,12 +46,3 @@ def test_a_curve_goes_on_only_when_it_is_seen_whole(views: Views):
 def test_nothing_seen_is_an_empty_picture(views: Views):
     views.seen.clear()
     assert microscope_picture(views)._repr_png_()
-
-
-def test_the_panel_s_picture_rings_the_present_rank(views: Views):
-    sheet = microscope_sheet()
-    first = paint(sheet, views, 2, "full")
-    rings = [line for line in sheet.axes[0].lines if line.get_markersize() == 11]
-    assert [tuple(map(float, (ring.get_xdata()[0], ring.get_ydata()[0]))) for ring in rings] == [(2.0, 80.0)]
-    assert paint(sheet, views, 0, "full") != first
-    assert paint(sheet, views, 16, "full").startswith(b"\x89PNG")  # a rank that was not looked at

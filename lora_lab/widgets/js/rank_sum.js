@@ -1,0 +1,82 @@
+// A matrix as a sum of rank-one pieces: unpacked, added up, and painted. Dark is negative, light is positive.
+
+const INKS = {
+  // negative, zero, positive; the hue says whose matrix it is
+  train: [[3, 38, 60], [79, 155, 201], [246, 251, 255]],
+  other: [[61, 26, 0], [208, 138, 76], [255, 250, 244]],
+  frozen: [[24, 24, 24], [140, 140, 140], [252, 252, 252]],
+};
+const LEVELS = 255;
+
+const inks = Object.fromEntries(
+  Object.entries(INKS).map(([kind, [low, zero, high]]) => {
+    const table = new Uint32Array(LEVELS);
+    for (let level = 0; level < LEVELS; level++) {
+      const t = (2 * level) / (LEVELS - 1) - 1;
+      const [r, g, b] = zero.map((value, i) => Math.round(value + Math.abs(t) * ((t < 0 ? low : high)[i] - value)));
+      table[level] = (255 << 24) | (b << 16) | (g << 8) | r; // as a canvas keeps its pixels
+    }
+    return [kind, table];
+  }),
+);
+
+/** What Python packed: columns and rows as bytes, and the sum of the first `rank` pieces. */
+export function unpacked({ rows, columns, pieces, scales }) {
+  const bytes = Int8Array.from(atob(pieces), (letter) => letter.charCodeAt(0));
+  const piece = (i) => {
+    const from = i * (rows + columns);
+    return { column: bytes.subarray(from, from + rows), row: bytes.subarray(from + rows, from + rows + columns), scale: scales[i] };
+  };
+  return { rows, columns, most: scales.length, piece, sum: new Float32Array(rows * columns), rank: 0 };
+}
+
+/** Add a piece, times a number, to entries of shape (rows, columns). */
+function add({ rows, columns }, { column, row, scale }, times, sum) {
+  const across = Float32Array.from(row);
+  for (let y = 0, at = 0; y < rows; y++) {
+    const weight = times * scale * column[y];
+    for (let x = 0; x < columns; x++, at++) sum[at] += weight * across[x];
+  }
+}
+
+/** Bring the sum to a rank by the shorter way: from where it is, or from nothing. */
+export function bring(matrix, rank) {
+  if (rank < matrix.rank - rank) {
+    matrix.sum.fill(0);
+    matrix.rank = 0;
+  }
+  while (matrix.rank < rank) add(matrix, matrix.piece(matrix.rank++), 1, matrix.sum);
+  while (matrix.rank > rank) add(matrix, matrix.piece(--matrix.rank), -1, matrix.sum);
+}
+
+/** The entries of one piece; or, with `onto`, those with the piece added so many times. */
+export function withPiece(matrix, piece, times = 1, onto = undefined) {
+  const entries = onto ? onto.slice() : new Float32Array(matrix.sum.length);
+  add(matrix, piece, times, entries);
+  return entries;
+}
+
+const images = new WeakMap(); // of canvases
+
+/** A canvas of so many rows and columns, each entry of a Float32Array in its ink; `limit` gets the strongest. */
+export function paint(canvas, rows, columns, kind, limit, entries) {
+  if (canvas.width !== columns) canvas.width = columns;
+  if (canvas.height !== rows) canvas.height = rows;
+  const context = canvas.getContext("2d");
+  let image = images.get(canvas);
+  if (image?.width !== columns || image.height !== rows) images.set(canvas, (image = context.createImageData(columns, rows)));
+  const pixels = new Uint32Array(image.data.buffer);
+  const table = inks[kind];
+  const half = (LEVELS - 1) / 2;
+  const steep = half / limit;
+  for (let i = 0; i < pixels.length; i++) {
+    const level = (half + 0.5 + steep * entries[i]) | 0;
+    pixels[i] = table[level < 0 ? 0 : level >= LEVELS ? LEVELS - 1 : level];
+  }
+  context.putImageData(image, 0, 0);
+}
+
+const size = (side) => Math.sqrt(side.reduce((sum, value) => sum + value * value, 0) / side.length);
+
+/** The entry of a piece that is drawn in the strongest ink: three times the usual one. */
+export const limitOf = ({ column, row, scale }) => 3 * scale * size(column) * size(row);

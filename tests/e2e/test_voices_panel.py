@@ -1,0 +1,38 @@
+"""The voices panel on a page: stored answers at a strength; and what was said is shown, never interpreted."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from lora_course.panels.voices_panel import VoicesPanel, read_stored
+from tests.e2e.pages import Pages, panel_of
+
+SET = "(e, values) => { for (const [name, value] of Object.entries(values)) e.model.set(name, value); }"
+
+
+def test_each_question_and_strength_has_its_stored_answers(pages: Pages) -> None:
+    stored = read_stored()
+    panel = panel_of(pages.open(VoicesPanel()))
+    captain = panel.locator("[data-voice=captain]")
+    panel.get_by_role("combobox", name="question").select_option(stored["questions"][3])
+    expect(captain).to_contain_text(stored["answers"]["captain"]["1"][3])
+    expect(panel.locator("[data-voice=told]")).to_contain_text(stored["answers"]["told"]["0"][3].split("\n")[0])
+    strength = panel.get_by_role("slider", name="strength")
+    strength.press("Home")
+    expect(captain).to_contain_text(stored["answers"]["base"]["0"][3].split("\n")[0])
+    expect(panel.locator(".picture svg")).to_have_attribute(
+        "aria-label", "Bars to scale: the base 538 MB, captain 1.86 MB, json 1.86 MB, preacher 1.86 MB."
+    )
+    panel.get_by_role("button", name="Ask").click()
+    expect(panel.locator(".doing")).to_contain_text("make lab")
+
+
+def test_answers_are_shown_never_interpreted(pages: Pages) -> None:
+    view = pages.open(VoicesPanel())
+    said = {"<i>Why?</i>": {"1": {"base": "<b>x</b>", "told": "", "captain": "<img src=x onerror=alert(1)>"}}}
+    view.locator("[data-panel]").evaluate(SET, {"said": said, "question": "<i>Why?</i>", "told": "<u>be brief</u>"})
+    panel = panel_of(view)
+    expect(panel.locator("[data-voice=base]")).to_contain_text("<b>x</b>")
+    expect(panel.locator("[data-voice=captain]")).to_contain_text("<img src=x")
+    expect(panel.locator(".about")).to_contain_text("<u>be brief</u>")
+    assert panel.locator(".voice img, .voice b, .about u, option i").count() == 0
