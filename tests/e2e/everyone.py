@@ -14,10 +14,6 @@ PANELS = {
 from lora_lab.widgets.rank_panel import RankPanel
 RankPanel("picture", rank=8)
 """,
-    "train": """
-from lora_lab.widgets.train_panel import TrainPanel
-TrainPanel("minilm", "rt", store="earlier", steps=20)
-""",
     "class": """
 from lora_course.panels.class_panel import ClassPanel
 ClassPanel("school")
@@ -56,9 +52,6 @@ def write(folder: Path) -> str:
     results = shipped("data/results")
     shutil.unpack_archive(results / "sweeps" / "rate_rank_alpha.zip", folder / "school" / "ada" / "runs")
     (folder / "school" / "ada" / "guess.json").write_text(json.dumps({"name": "Ada", "guess": 78}))
-    (folder / "earlier").mkdir()
-    record = json.loads((results / "minilm-rt-r8.json").read_text())
-    (folder / "earlier" / f"{record['hash']}.json").write_text(json.dumps(record))
     for voice in ("captain", "preacher"):  # what they say is written below them; their files' sizes are read
         (folder / "voices" / voice).mkdir(parents=True)
         shutil.copy(results / "minilm-rt-r8" / "adapter_model.safetensors", folder / "voices" / voice)

@@ -38,10 +38,8 @@ from lora_lab import MemoryPanel
 MemoryPanel("llama-3-8b", "full", batch=2, seq=4096, card="A100 80", models=["llama-3-8b"])
 """,
     "train": """
-from lora_lab.widgets.train_panel import TrainPanel
-panel = TrainPanel("minilm", "rt", steps=400)
-panel.guess.value = 75
-panel.show()
+from lora_lab import TrainPanel
+TrainPanel("minilm", "rt", steps=400, guess=75).show()
 """,
     "sweep": """
 from lora_lab import SweepPanel
