@@ -168,10 +168,11 @@ function start(p) {
     const goes = live.state === "stopped" && live.hash === setup.hash;
     const go = p.one("button[name=go]");
     go.textContent = busy ? "Stop" : goes ? "go on" : "Start";
-    go.disabled = p.gone() || p.waits() || (busy ? ui.halts : Boolean(setup.error));
+    go.disabled = p.gone() || (!busy && Boolean(setup.error));
+    go.setAttribute("aria-disabled", p.waits() || ui.halts); // a button that is disabled loses the focus
     const again = p.one("button[name=again]");
     again.hidden = busy || live.state !== "done" || live.hash !== setup.hash;
-    again.disabled = p.gone() || p.waits();
+    again.disabled = p.gone();
   }
 
   function drawChanges(found) {
@@ -230,6 +231,7 @@ function start(p) {
     ...Object.fromEntries(["rank", "alpha", "lr", "steps", "guess", "strength"].map((name) => [name, (value) => p.set({ [name]: value })])),
     targets: (role, { checked }) => p.set({ targets: Object.keys(p.get("setup").roles).filter((one) => (one === role ? checked : p.get("targets").includes(one))) }),
     go() {
+      if (p.waits() || ui.halts) return undefined;
       if (!p.get("live").busy) return begin();
       ui.halts = true;
       return p.ask("live", { do: "stop" });
@@ -240,7 +242,10 @@ function start(p) {
       p.redraw();
     },
     play: () => p.play(REPLAY, (t) => { ui.at = t; }, () => { ui.at = null; }),
-    again: () => begin({ seed: p.get("seed") + 1 }),
+    again() {
+      p.one("button[name=go]").focus(); // this one goes
+      if (!p.waits()) begin({ seed: p.get("seed") + 1 });
+    },
     sentence(at) {
       ui.pick = Number(at);
       p.redraw();
