@@ -74,9 +74,9 @@ class TrainPanel(Panel, file="train_panel.js"):
         self.work: LiveRun | None = None
         self._tasks = {name: (classes, "accuracy" if classes else "perplexity") for name, classes in CLASSES.items()}
         super().__init__(
-            offers=offers(model, task, lora, lr, steps),
-            model=model, task=task, method=self.given.name, rank=lora.rank, alpha=lora.alpha,
-            targets=list(lora.targets), lr=lr, steps=steps, seed=seed, guess=guess, live={"state": "ready"},
+            offers=offers(model, str(task), lora, lr, steps),
+            model=model, task=str(task), method=self.given.name, rank=lora.rank, alpha=lora.alpha,
+            targets=list(lora.targets), lr=lr, steps=int(steps), seed=int(seed), guess=guess, live={"state": "ready"},
         )  # fmt: skip
         self._settled()
         self.recipe()  # raises for what cannot be
@@ -133,11 +133,13 @@ class TrainPanel(Panel, file="train_panel.js"):
         if not (found := self.found):
             return f"Training panel: {self.model} on {self.task}, {self.setup.get('words')}. Nothing is trained yet."
         interval = f" (95% interval {found['low']:.1f} to {found['high']:.1f})" if "low" in found else ""
-        changed = f" It changed {found['changed']} of {found['of']} answers, {found['better']} for the better."
-        return (
+        words = (
             f"Training panel: {found['words']}. {found['metric']} {found['value']:.1f}{interval} on {found['rows']:,} "
-            f"held-out test rows after {found['steps']} steps.{changed if 'changed' in found else ''}"
+            f"held-out test rows after {found['steps']} steps."
         )
+        if "changed" in found:
+            words += f" It changed {found['changed']} of {found['of']} answers, {found['better']} for the better."
+        return words
 
     # ---- training
 

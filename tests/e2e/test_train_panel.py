@@ -1,4 +1,4 @@
-"""Lesson 04 as a student meets it: open it, run it, press Start and Stop; and once more without a mouse."""
+"""The training panel: what a page shows of a run; lesson 04 as a student meets it, and once more without a mouse."""
 
 from __future__ import annotations
 
@@ -8,10 +8,71 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import Lab, Watched
-from tests.e2e.pages import FOCUSED, panel_of
+from tests.e2e.pages import FOCUSED, Pages, move, panel_of
+from tests.e2e.test_drawn_panels import at_work, train
 
 LESSON = "04_train_an_adapter.ipynb"
 STEP = re.compile(r"Step [1-9]\d* of")
+
+
+def test_the_title_says_how_much_of_the_result_may_be_luck(pages: Pages) -> None:
+    panel = panel_of(pages.open(train()))
+    expect(panel.locator(".title")).to_contain_text("80.9% after 400 steps, up to 1.7 points of it luck")
+    expect(panel.locator(".title")).to_contain_text("Other seeds of this recipe: 79.0 to 82.0.")
+    expect(panel.locator(".words")).to_contain_text("You guessed 75: 5.9 points too low.")
+    expect(panel.locator(".words")).to_contain_text("Among 4 seeds of this recipe it is number 2.")
+    expect(panel.locator(".changes")).to_contain_text("9 of 50 validation answers changed, 6 for the better and 3 for")
+    assert panel.locator(".moved rect").count() == 12
+
+
+def test_without_other_seeds_there_is_no_ribbon(pages: Pages) -> None:
+    alone = train()
+    alone.setup = alone.setup | {"others": []}
+    view = pages.open(train(), alone)
+    assert [panel_of(view, number).locator(".picture path.pale").count() for number in (0, 1)] == [1, 0]
+    expect(panel_of(view, 1).locator(".title")).not_to_contain_text("Other seeds")
+
+
+def test_the_replay_shows_the_run_as_it_was(pages: Pages) -> None:
+    panel = panel_of(pages.open(train()))
+    move(panel, "replay", 220)
+    expect(panel.locator(".title")).to_contain_text("74.0% on validation at step 200, from 51.0")
+    expect(panel.locator(".big")).to_contain_text("74.0%")
+    move(panel, "replay", 400)
+    panel.get_by_role("button", name="replay").click()
+    expect(panel.locator(".big")).to_contain_text("80.9%", timeout=10_000)
+
+
+def test_the_dial_turns_the_answer(pages: Pages) -> None:
+    panel = panel_of(pages.open(train()))
+    expect(panel.locator(".turns")).to_contain_text("from negative to positive at s = 0.7")
+    move(panel, "strength", 0)
+    expect(panel.locator(".said")).to_contain_text("70% negative")
+    panel.get_by_role("radio").last.check()
+    expect(panel.locator(".said")).to_contain_text("90% positive")
+
+
+def test_text_of_the_data_is_never_read_as_html(pages: Pages) -> None:
+    shown, hostile = train(), "<img src=x onerror=alert(1)>"
+    shown.found = shown.found | {"sentences": [shown.found["sentences"][0] | {"text": hostile}], "words": hostile}
+    broken = train(found={}, live={"state": "failed", "error": hostile, "busy": False})
+    view = pages.open(shown, broken, kernel=True)
+    expect(panel_of(view).locator(".changes")).to_contain_text(hostile)
+    expect(panel_of(view, 1).locator(".doing")).to_contain_text(hostile)
+    assert view.locator("img").count() == 0
+
+
+def test_what_has_the_focus_keeps_it_while_a_run_goes_on(pages: Pages) -> None:
+    view = pages.open(at_work(), kernel=True)
+    panel_of(view).get_by_role("button", name="Stop").focus()
+    for step in (231, 232):
+        live = at_work().live | {"step": step}
+        view.locator("[data-panel]").evaluate("(e, live) => e.model.set('live', live)", live)
+        expect(panel_of(view).locator(".doing")).to_contain_text(f"Step {step}")
+    assert view.evaluate(FOCUSED)[0] == "go"
+    view.keyboard.press("Space")
+    expect(panel_of(view).locator(".doing")).to_contain_text("Stopping after this step")
+    assert view.evaluate(FOCUSED)[0] == "go"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from lora_lab.methods.ia3 import IA3
 from lora_lab.training import guard
 from lora_lab.training.runs import Store
 from lora_lab.training.turns import turn
-from tests.training.conftest import opinions, tiny_encoder, tiny_models  # noqa: F401
+from tests.training.conftest import opinions, tiny_causal, tiny_encoder, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:lr 0.05 is far above")
@@ -204,6 +204,16 @@ def test_a_task_that_is_judged_by_a_correlation_trains(make: Make, tmp_path: Pat
     assert (panel.setup["metric"], panel.found["metric"]) == (metric, metric)
     assert panel.found["value"] == 100 * panel.result().metrics[metric]
     assert "half" not in panel.found
+
+
+def test_a_language_model_is_judged_by_perplexity_and_has_no_dial(make: Make, tiny_causal: str, tmp_path: Path):  # noqa: F811
+    prose = tmp_path / "prose.txt"
+    prose.write_text("\n\n".join(f"Paragraph {n}. " + "The rain fell on the long road. " * 20 for n in range(20)))
+    panel = make(model=tiny_causal, task=str(prose), steps=4, lr=1e-3, guess=50).show()
+    assert panel.found["value"] == panel.result().metrics["perplexity"]
+    assert panel.live["checks"][0][1] == pytest.approx(panel.result().history["validation"][0]["perplexity"], abs=1e-3)
+    assert not {"half", "changed", "strengths"} & panel.found.keys()
+    assert "perplexity" in panel.describe()
 
 
 # ---- Start, Stop, go on

@@ -63,7 +63,7 @@ function start(p) {
     const [setup, live, found] = ["setup", "live", "found"].map(p.get);
     if (!live.busy) ui.halts = false;
     if (!live.hash || live.hash === setup.hash) ui.beside = setup; // moving a slider later changes nothing about this run
-    const { others = [], earlier = [], metric = "", chance = 0, factor = 1 } = ui.beside ?? setup;
+    const { others = [], earlier = [], metric = "", chance = 0, factor = 1 } = ui.beside ?? { ...setup, others: [], earlier: [] };
     const [method, rank, alpha, targets] = ["method", "rank", "alpha", "targets"].map(p.get);
     const known = setup.plain && targets.every((one) => setup.roles[one]);
     const trains = known ? rank * targets.reduce((sum, one) => sum + setup.roles[one], 0) : setup.trains;

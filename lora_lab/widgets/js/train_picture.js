@@ -64,7 +64,7 @@ export function drawRun(width, run) {
   const [start, end] = [bottom + 34, bottom + 34 + LOW];
   const nats = losses.filter((loss) => loss !== null);
   const guessing = chance ? Math.log(100 / chance) : 0;
-  const span = [chance ? 0 : Math.floor(Math.min(9, ...nats)), Math.max(1.4 * guessing, ...nats) || 1];
+  const span = chance || !nats.length ? [0, Math.max(1.4 * guessing, ...nats) || 5] : [0.95 * Math.min(...nats), 1.02 * Math.max(...nats)];
   const z = linear(span, [end, start]);
   const at = (i, loss) => [x(Math.min(steps, (i + 0.5) * every)), z(loss)];
   parts.push(text(0, start - 9, "training loss, nats", "tick"), axisLeft(z, ticks(span, 3), [left, right], (value) => decimal(value)));

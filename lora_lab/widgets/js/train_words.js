@@ -54,7 +54,7 @@ export function counted({ setup, trains, method, rank, alpha }) {
   if (setup.error) return "";
   const total = setup.total + (setup.within ? 0 : trains);
   const scaling = method === "lora" ? ` ${letter("α/r")} = ${about(alpha / rank)}.` : "";
-  return `<b>${count(trains)}</b> parameters in the adapter + ${count(setup.head)} in the head: ${percent((trains + setup.head) / total)}
+  return `<b>${count(trains)}</b> parameters in the adapter${setup.head ? ` + ${count(setup.head)} in the head` : ""}: ${percent((trains + setup.head) / total)}
     of the model’s ${count(total)} train.${scaling}`;
 }
 
