@@ -112,14 +112,13 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
 def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
     """Inside the block y = W x + strength * scaling * B A x: 0 is the base, 1 as trained. A trained head stays.
 
-    Raises: BadValue for a strength other than 0 and 1 of an adapter that is no plain LoRA.
+    Raises: BadValue for a strength other than 0 and 1 of what is no plain LoRA, or merged.
     """
     parts = [part for _, part in switched(model) if not isinstance(part, TrainedCopy | PackedHead)]
-    plain = [p for p in parts if isinstance(p, LoRALayer) and type(p) in (LoRALinear, LoRAEmbedding)]
+    plain = [p for p in parts if isinstance(p, LoRALayer) and type(p) in (LoRALinear, LoRAEmbedding) and not p.merged]
     if len(plain) < len(parts) and strength not in (0, 1):
-        raise BadValue(
-            f"only plain LoRA can be at a strength of {strength:g}; {report_of(model).method.name} is on or off"
-        )
+        name = report_of(model).method.name
+        raise BadValue(f"a strength of {strength:g} takes plain LoRA, unmerged; this {name} is on (1) or off (0)")
     if strength == 0:
         with disabled(model, keep_head=True):
             yield

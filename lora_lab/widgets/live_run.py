@@ -52,7 +52,6 @@ class LiveRun(Background):
         self.progress: list[Progress] = []
         self.moved: list[tuple[int, str, float]] = []
         self.run: Run | None = None
-        self.mind: Mind | None = None
         self.found: dict[str, Any] = {}
         self.bench: Bench | None = None
         self._began, self._before, self._look_again, self._sizes = 0.0, 0, 0.0, dict[str, float]()
@@ -119,8 +118,7 @@ class LiveRun(Background):
             raise
         self._look()
         run = keep(self.store, bench, run)
-        self.mind = changed_mind(bench)
-        self.found = self._finding(run)
+        self.found = self._finding(run, changed_mind(bench))
         self.run, self.state = run, "stopped" if run.status == "stopped" else "done"
 
     @torch.no_grad()
@@ -135,7 +133,7 @@ class LiveRun(Background):
             found.append(torch.tensor(logits).softmax(-1))
         return [[[round(p, 4) for p in one] for one in text] for text in torch.stack(found, 1).tolist()]
 
-    def _finding(self, run: Run) -> dict[str, Any]:
+    def _finding(self, run: Run, mind: Mind | None) -> dict[str, Any]:
         assert self.bench is not None
         assert run.predictions is not None
         metric, rows, steps = self.bench.task.metric, len(run.predictions), run.history["step"]
@@ -148,7 +146,7 @@ class LiveRun(Background):
             p = min(max(run.metrics[metric], 1 / rows), 1 - 1 / rows)
             half = 196 * math.sqrt(p * (1 - p) / rows)
             found |= {"half": half, "low": max(0.0, value - half), "high": min(100.0, value + half)}
-        if mind := self.mind:
+        if mind:
             found |= {"changed": mind.changed, "of": mind.rows, "better": mind.for_the_better}
             found |= {"without": 100 * mind.without["accuracy"], "with": 100 * mind.with_adapter["accuracy"]}
         if mind and (strengths := self.strengths):

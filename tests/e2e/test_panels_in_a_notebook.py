@@ -99,17 +99,17 @@ def test_a_slow_kernel_freezes_nothing_and_is_seen_to_be_slow(page: Page) -> Non
     before = film.locator(".big").inner_text()
     for _ in range(3):
         slider.press("ArrowRight")
-    expect(slider).to_have_attribute("aria-valuetext", "6 rows", timeout=1_000)
+    expect(slider).to_have_attribute("aria-valuetext", "6 sequences", timeout=1_000)
     expect(film.locator(".big")).not_to_have_text(before, timeout=1_000)
     film.get_by_role("button", name="measure it here").click()
     expect(film.locator(".kernel")).to_contain_text("Waiting for the kernel", timeout=3_000)
     expect(film.get_by_role("button", name="measure it here")).to_be_disabled()
     slider.press("ArrowLeft")  # still free
-    expect(slider).to_have_attribute("aria-valuetext", "5 rows", timeout=1_000)
+    expect(slider).to_have_attribute("aria-valuetext", "5 sequences", timeout=1_000)
     expect(film.locator(".standing")).to_contain_text("measuring")
     expect(film.locator(".kernel")).to_be_empty()
     expect(page.locator("textarea")).to_have_value(re.compile("batch 5"))
-    expect(slider).to_have_attribute("aria-valuetext", "5 rows")  # nothing that Python heard late comes back
+    expect(slider).to_have_attribute("aria-valuetext", "5 sequences")  # nothing that Python heard late comes back
     expect(film.locator(".standing")).to_contain_text("the prediction, to the byte", timeout=120_000)
     expect(film.locator(".measured")).to_have_count(1)
 
