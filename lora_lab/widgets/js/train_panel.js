@@ -1,7 +1,7 @@
 // Training while you watch. Python trains and answers; here it is drawn, and the dial goes over answers that are there.
 
 import TRAIN_CSS from "./train_panel.css";
-import { button, letter, menu, options, slider, switches, table } from "./controls.js";
+import { button, letter, menu, nearest, options, slider, switches, table } from "./controls.js";
 import { about, count, decimal, escape, percent } from "./format.js";
 import { panel } from "./panel.js";
 import { drawDial, drawMoved, drawRun } from "./train_picture.js";
@@ -74,7 +74,10 @@ function start(p) {
     const seen = ui.at === null ? run.losses.length : Math.round(ui.at * run.losses.length);
     const losses = run.losses.slice(0, seen);
     const checks = ui.at === null ? run.checks : run.checks.filter(([step]) => step <= seen * every);
-    return { seen, setup, live, found, others, earlier, metric, chance, factor, method, rank, alpha, targets, trains, steps, checks, losses, every, guess };
+    return {
+      setup, live, found, others, earlier, metric, chance, factor, method, rank, alpha, targets, trains,
+      seen, steps, checks, losses, every, guess,
+    };
   }
 
   /** The sentence on the dial: { text, p }, with `p` missing where nobody has answered yet. */
@@ -88,14 +91,18 @@ function start(p) {
 
   function draw() {
     const now = read();
-    const { setup, live, found, metric, others } = now;
+    const { setup, live, found, metric } = now;
     const busy = Boolean(live.busy) && !p.gone();
     const page = !p.kernel;
     const lora = now.method === "lora";
     const dials = Boolean(found.sentences?.length || (found.strengths && !page));
     const replays = !busy && found.value !== undefined && live.losses.length > 1;
-    const training = page ? [] : ["model", "task", "method", "lr", "steps", "targets", "guess"];
-    p.offer([...training, ...(lora && !page ? ["rank", "alpha"] : []), ...(live.moved?.length ? ["moved"] : []), ...(dials ? ["changes", "strength"] : []), ...(replays ? ["scrub"] : []), ...(page ? [] : ["own"])]);
+    const offered = page ? [] : ["model", "task", "method", "lr", "steps", "targets", "guess", "own"];
+    if (lora && !page) offered.push("rank", "alpha");
+    if (live.moved?.length) offered.push("moved");
+    if (dials) offered.push("changes", "strength");
+    if (replays) offered.push("scrub");
+    p.offer(offered);
     p.one(".targets").hidden = !lora || page;
     p.one(".trains").hidden = page;
     p.one(".count").hidden = page;
@@ -117,14 +124,14 @@ function start(p) {
 
     if (live.moved?.length) {
       const moved = drawMoved(p.width(".moved"), live.moved);
-      p.picture(moved.svg, moved.height, `How far each weight has moved: ${live.moved.map(([layer, role, share]) => `${role} of layer ${layer} ${percent(share)}`).join(", ")}.`, ".moved svg");
+      const each = live.moved.map(([layer, role, share]) => `${role} of layer ${layer} ${percent(share)}`).join(", ");
+      p.picture(moved.svg, moved.height, `How far each weight has moved: ${each}.`, ".moved svg");
     }
     const said = dials ? drawChanges(found) : "";
     fillTable(live, metric);
     if (ui.told === title && said) return said;
     ui.told = title;
-    const among = others.length ? `${gloss}` : gloss;
-    return `${title}. ${among} ${words} ${doing}`;
+    return `${title}. ${gloss} ${words} ${doing}`;
   }
 
   function alternative({ checks, losses, metric, others, found }) {
@@ -132,7 +139,8 @@ function start(p) {
     if (!checks.length) return `Axes for validation ${metric} and training loss; nothing is trained yet.${seeds}`;
     const end = losses.length ? ` Training loss from ${decimal(losses[0], 2)} to ${decimal(losses.at(-1), 2)}.` : "";
     const test = found.value === undefined ? "" : ` On the test rows ${decimal(found.value)}.`;
-    return `Validation ${metric} from ${decimal(checks[0][1])} to ${decimal(checks.at(-1)[1])} over the steps.${end}${test}${seeds} The table below has every number.`;
+    const [first, last] = [checks[0], checks.at(-1)].map(([, value]) => decimal(value));
+    return `Validation ${metric} from ${first} to ${last} over the steps.${end}${test}${seeds} The table below has every number.`;
   }
 
   /** Markup that is written only when it is another: what has the focus keeps it. */
@@ -182,13 +190,15 @@ function start(p) {
       const own = (found.sentences ?? []).flatMap((one, i) => ((one.truth === one.with_adapter) === better ? [line(one, i)] : []));
       return own.length ? `<p class="sub">${name}</p>${own.join("")}` : "";
     };
-    put(".changes", `<legend class="spoken">the sentence on the dial</legend><p>${changedWords(found)}</p>${group("✓ now right", true)}${group("✗ now wrong", false)}`);
+    const groups = group("✓ now right", true) + group("✗ now wrong", false);
+    put(".changes", `<legend class="spoken">the sentence on the dial</legend><p>${changedWords(found)}</p>${groups}`);
     p.check("sentence", [String(ui.pick)]);
     p.one("input[name=text]").disabled = p.gone();
     const sentence = chosen(found);
     const strengths = found.strengths;
-    const strength = strengths.reduce((best, one) => (Math.abs(one - p.get("strength")) < Math.abs(best - p.get("strength")) ? one : best));
-    p.slide("strength", { values: strengths, value: strength, words: strength.toFixed(strengths.length > 2 ? 1 : 0), spoken: `strength ${strength}` });
+    const strength = strengths[nearest(strengths, p.get("strength"))];
+    const written = strength.toFixed(strengths.length > 2 ? 1 : 0);
+    p.slide("strength", { values: strengths, value: strength, words: written, spoken: `strength ${written}` });
     const there = Boolean(sentence?.p);
     p.one(".curve").hidden = !there;
     p.one(".dial").style.setProperty("--right", `${found.labels.length > 2 ? 75 : 3}px`);
@@ -207,10 +217,12 @@ function start(p) {
 
   function fillTable(live, metric) {
     if (!p.one("details").open) return;
-    const at = (step) => (live.losses.length ? decimal(live.losses[Math.max(0, Math.min(live.losses.length, Math.ceil(step / live.every)) - 1)], 3) : "");
+    const loss = (step) => live.losses[Math.min(live.losses.length, Math.ceil(step / live.every)) - 1];
+    const checks = (live.checks ?? []).map(([step, value]) => [count(step), step ? decimal(loss(step), 3) : "", decimal(value)]);
+    const moved = (live.moved ?? []).map(([layer, role, share]) => [`layer ${layer}, ${escape(role)}`, percent(share)]);
     p.fill({
-      ".checks": table(["step", "training loss, nats", `validation ${metric}`], (live.checks ?? []).map(([step, value]) => [count(step), step ? at(step) : "", decimal(value)])),
-      ".weights": live.moved?.length ? table(["weight", "|ΔW| / |W|"], live.moved.map(([layer, role, share]) => [`layer ${layer}, ${escape(role)}`, percent(share)])) : "",
+      ".checks": table(["step", "training loss, nats", `validation ${metric}`], checks),
+      ".weights": moved.length ? table(["weight", "|ΔW| / |W|"], moved) : "",
     });
   }
 
@@ -229,7 +241,10 @@ function start(p) {
     task: (task) => p.set({ task, guess: null }),
     method: (method) => p.set({ method }), // Python sets its usual rate
     ...Object.fromEntries(["rank", "alpha", "lr", "steps", "guess", "strength"].map((name) => [name, (value) => p.set({ [name]: value })])),
-    targets: (role, { checked }) => p.set({ targets: Object.keys(p.get("setup").roles).filter((one) => (one === role ? checked : p.get("targets").includes(one))) }),
+    targets(role, { checked }) {
+      const ticked = (one) => (one === role ? checked : p.get("targets").includes(one));
+      p.set({ targets: Object.keys(p.get("setup").roles).filter(ticked) });
+    },
     go() {
       if (p.waits() || ui.halts) return undefined;
       if (!p.get("live").busy) return begin();

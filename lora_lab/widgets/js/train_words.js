@@ -11,7 +11,8 @@ export function titleOf({ found, live, metric, checks, others }) {
   if (found.value !== undefined) {
     const end = `after ${count(found.steps)} steps${live.state === "stopped" ? ", stopped there" : ""}`;
     const value = metric === "accuracy" ? shown(found.value, metric) : `${capital(metric)} ${decimal(found.value)}`;
-    if (!found.half) return [`${value} ${end}${checks.length ? `, from ${decimal(checks[0][1])}` : ""}`, `On ${count(found.rows)} test rows.`];
+    const from = checks.length ? `, from ${decimal(checks[0][1])}` : "";
+    if (!found.half) return [`${value} ${end}${from}`, `On ${count(found.rows)} test rows.`];
     const seeds = others.map((one) => one.value);
     const range = seeds.length > 1 ? ` Other seeds of this recipe: ${decimal(Math.min(...seeds))} to ${decimal(Math.max(...seeds))}.` : "";
     return [`${value} ${end}, up to ${points(found.half, 100)} of it luck`,
@@ -19,7 +20,8 @@ export function titleOf({ found, live, metric, checks, others }) {
   }
   if (live.busy && checks.length) {
     const [[, first], [step, last]] = [checks[0], checks.at(-1)];
-    return [step ? `${shown(last, metric)} on validation at step ${count(step)}, from ${decimal(first)}` : `It begins at ${shown(first, metric)}`, "Validation rows are never trained on."];
+    const now = `${shown(last, metric)} on validation at step ${count(step)}, from ${decimal(first)}`;
+    return [step ? now : `It begins at ${shown(first, metric)}`, "Validation rows are never trained on."];
   }
   return [live.error ? "No run yet" : "What will it learn? Make a guess, then start", ""];
 }
@@ -31,7 +33,8 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
     const words = [];
     if (guess !== null) {
       const off = found.value - guess;
-      words.push(Math.abs(off) < 0.05 ? "Your guess was right." : `You guessed ${about(guess)}: ${points(Math.abs(off), factor)} too ${off > 0 ? "low" : "high"}.`);
+      const miss = `You guessed ${about(guess)}: ${points(Math.abs(off), factor)} too ${off > 0 ? "low" : "high"}.`;
+      words.push(Math.abs(off) < 0.05 ? "Your guess was right." : miss);
     }
     if (others.length) {
       const better = others.filter((one) => (metric === "perplexity" ? one.value < found.value : one.value > found.value)).length;
@@ -42,7 +45,8 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
   }
   if (live.busy) {
     const last = checks.at(-1);
-    return [last ? `<b>${shown(last[1], metric)}</b> <span>${metric === "accuracy" ? "of the validation rows right" : `validation ${metric}`}</span>` : "<b>loading</b>",
+    const what = metric === "accuracy" ? "of the validation rows right" : `validation ${metric}`;
+    return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>",
       others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "The thin line is each step’s loss, the thick one its mean."];
   }
   const ask = metric === "accuracy" ? "what share of unseen texts will it get right?" : `what ${metric} will it reach on unseen texts?`;
@@ -69,7 +73,8 @@ export function standing({ live, found, halts, page, gone }) {
   if (gone) return live.busy ? "Broken off." : "";
   if (live.busy && halts) return "Stopping after this step. What was learned is scored and kept.";
   if (live.busy && live.state === "training") {
-    return `Step ${count(live.step)} of ${count(live.steps)}${typeof live.left === "number" ? `, about ${count(live.left)} s to go` : ""}.`;
+    const left = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
+    return `Step ${count(live.step)} of ${count(live.steps)}${left}.`;
   }
   if (live.busy) return `${capital(escape(live.state))}.`;
   if (live.state === "stopped") return found.value === undefined ? "Stopped before it began." : `Stopped at step ${count(live.step)}. What was learned is kept.`;
@@ -92,5 +97,6 @@ export function dialWords({ p, strengths, labels, strength }) {
   const name = (i) => escape(labels[top(p[i])]);
   if (flip < 0) return [big, `At every strength the answer is ${name(0)}.`];
   const back = p.findIndex((one, i) => i > flip && top(one) !== top(p[i - 1]));
-  return [big, `The answer turns from ${name(flip - 1)} to ${name(flip)} at ${letter("s")} = ${about(strengths[flip])}${back < 0 ? "" : `, and to ${name(back)} at ${about(strengths[back])}`}.`];
+  const more = back < 0 ? "" : `, and to ${name(back)} at ${about(strengths[back])}`;
+  return [big, `The answer turns from ${name(flip - 1)} to ${name(flip)} at ${letter("s")} = ${about(strengths[flip])}${more}.`];
 }
