@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from lora_lab.widgets.lora_panel import LoRAPanel
     from lora_lab.widgets.memory_panel import MemoryPanel
     from lora_lab.widgets.sweep_panel import SweepPanel
+    from lora_lab.widgets.train_panel import TrainPanel
 
 __version__ = "0.1.0"
 
@@ -72,6 +73,7 @@ _HOME = {
     "Run": "training.runs",
     "Store": "training.runs",
     "SweepPanel": "widgets.sweep_panel",
+    "TrainPanel": "widgets.train_panel",
     "compare": "experiments.compare",
     "detach": "methods.merging",
     "disabled": "methods.merging",

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import TrainedCopy, is_conv1d
+from lora_lab.layers import LoRAEmbedding, LoRALayer, LoRALinear, TrainedCopy, is_conv1d
 from lora_lab.methods.attach import put, report_of, switched, take_out
 from lora_lab.methods.base import Report
 from lora_lab.methods.merge_report import MergeReport, Rounding, rounding_of
@@ -106,6 +106,31 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
         for part, enabled in before:
             part.enabled = enabled
         _merged(model, merged, fp32=False)
+
+
+@contextmanager
+def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
+    """Inside the block y = W x + strength * scaling * B A x: 0 is the base, 1 as trained. A trained head stays.
+
+    Raises: BadValue for a strength other than 0 and 1 of what is no plain LoRA, or merged.
+    """
+    parts = [part for _, part in switched(model) if not isinstance(part, TrainedCopy | PackedHead)]
+    plain = [p for p in parts if isinstance(p, LoRALayer) and type(p) in (LoRALinear, LoRAEmbedding) and not p.merged]
+    if len(plain) < len(parts) and strength not in (0, 1):
+        name = report_of(model).method.name
+        raise BadValue(f"a strength of {strength:g} takes plain LoRA, unmerged; this {name} is on (1) or off (0)")
+    if strength == 0:
+        with disabled(model, keep_head=True):
+            yield
+        return
+    before = [(part, part.scaling) for part in plain]
+    try:
+        for part, scaling in before:
+            part.scaling = strength * scaling
+        yield
+    finally:
+        for part, scaling in before:
+            part.scaling = scaling
 
 
 def detach(model: nn.Module) -> None:

@@ -83,66 +83,20 @@ def encoded(*pictures: Picture) -> bytes:
     return buffer.getvalue()
 
 
-class TrainingFigure:
-    """Two axes, loss and validation metric, whose artists are moved, not made anew, while a run goes on."""
-
-    def __init__(self, metric: str, steps: int, width: float = 7.2) -> None:
-        self.scale, self.steps = factor(metric), steps
-        self.figure = Picture(figsize=(width, 3.4), dpi=130, layout="constrained", facecolor="white")
-        self.loss_axes, self.metric_axes = self.figure.subplots(1, 2)
-        validated = metric_name(f"validation_{metric}")
-        for axes, name in ((self.loss_axes, "training loss (nats)"), (self.metric_axes, validated)):
-            axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * steps), facecolor="white")
-            axes.grid(color="#dddddd", linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
-        (self.raw,) = self.loss_axes.plot([], [], color=BLUE, alpha=0.3, linewidth=0.8)
-        (self.smooth,) = self.loss_axes.plot([], [], color=BLUE, linewidth=2, label="this run, smoothed")
-        (self.points,) = self.metric_axes.plot(
-            [], [], color=BLUE, marker="o", markersize=4, linewidth=2, label="this run"
-        )
-        self.guess = self.metric_axes.axhline(np.nan, color=RED, linestyle="--", linewidth=1.2, label="your guess")
-
-    def add_earlier(self, earlier: Sequence[Curve]) -> None:
-        """Draw finished runs behind the live one: told apart by line style as well as by colour."""
-        styles = ((ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (GREY, (0, (5, 1, 1, 1))))
-        for run, (colour, style) in zip(earlier, styles, strict=False):
-            n = self.steps  # a longer run is drawn as far as this one goes, so that the scale is this one's
-            self.loss_axes.plot(run.steps[:n], smoothed(run.losses)[:n], color=colour, linestyle=style, linewidth=1.2)
-            xs, ys = _columns([point for point in run.validation if point[0] <= n])
-            self.metric_axes.plot(
-                xs, np.multiply(ys, self.scale), color=colour, linestyle=style, linewidth=1.2, label=run.label
-            )
-
-    def show(self, live: Curve, title: str, guess: float | None = None) -> None:
-        """Move the live run's artists to its present state."""
-        self.raw.set_data(live.steps, live.losses)
-        self.smooth.set_data(live.steps, smoothed(live.losses))
-        xs, ys = _columns(live.validation)
-        self.points.set_data(xs, np.multiply(ys, self.scale))
-        self.guess.set_ydata([np.nan if guess is None else guess * self.scale] * 2)
-        for axes in (self.loss_axes, self.metric_axes):
-            axes.relim()
-            axes.autoscale_view(scalex=False)
-        self._legend(guess is not None)
-        self.figure.suptitle(title, fontsize=11)
-
-    def _legend(self, with_guess: bool) -> None:
-        handles, labels = self.metric_axes.get_legend_handles_labels()
-        shown = [(h, name) for h, name in zip(handles, labels, strict=True) if with_guess or name != "your guess"]
-        for old in list(self.figure.legends):
-            old.remove()
-        if len(shown) > 1:  # below the axes, where it can hide no curve
-            self.figure.legend(
-                *zip(*shown, strict=True), fontsize=8, loc="outside lower center", ncols=2, frameon=False
-            )
-
-
-def training_picture(live: Curve, metric: str, title: str, earlier: Sequence[Curve] = ()) -> Figure:
-    """A finished run in one picture."""
-    picture = TrainingFigure(metric, max(live.steps, default=1))
-    picture.add_earlier(earlier)
-    picture.show(live, title)
-    return picture.figure
+def training_picture(run: Curve, metric: str, title: str) -> Figure:
+    """A finished run in one picture: training loss, and the metric on validation."""
+    figure = Picture(figsize=(7.2, 3.4), dpi=130, layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=11)
+    loss_axes, metric_axes = figure.subplots(1, 2)
+    for axes, name in ((loss_axes, "training loss (nats)"), (metric_axes, metric_name(f"validation_{metric}"))):
+        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * max(run.steps, default=1)), facecolor="white")
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    loss_axes.plot(run.steps, run.losses, color=BLUE, alpha=0.3, linewidth=0.8)
+    loss_axes.plot(run.steps, smoothed(run.losses), color=BLUE, linewidth=2, label=run.label)
+    steps, values = [step for step, _ in run.validation], [factor(metric) * value for _, value in run.validation]
+    metric_axes.plot(steps, values, color=BLUE, marker="o", markersize=4, linewidth=2, label=run.label)
+    return figure
 
 
 def smoothed(losses: Sequence[float], window: int = 25) -> np.ndarray:
@@ -151,7 +105,3 @@ def smoothed(losses: Sequence[float], window: int = 25) -> np.ndarray:
     ends = np.arange(1, len(losses) + 1)
     starts = np.maximum(0, ends - window)
     return (sums[ends] - sums[starts]) / (ends - starts)
-
-
-def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -68,7 +69,13 @@ def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
     (with_adapter,) = bench.score("validation")
     before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
     changed = np.flatnonzero(before != after)
-    surest = sorted(changed, key=lambda i: -_margin(with_adapter, int(i)))[:examples]
+    kinds: dict[
+        tuple[bool, int], list[int]
+    ] = {}  # for the better or not, and to which class: some of each, surest first
+    for i in sorted(changed.tolist(), key=lambda i: -_margin(with_adapter, i)):
+        kinds.setdefault((bool(after[i] == truth[i]), int(after[i])), []).append(i)
+    turns = zip_longest(*(kinds[kind] for kind in sorted(kinds, reverse=True)))
+    surest = [i for turn in turns for i in turn if i is not None][:examples]
     name = task.labels.__getitem__
     shown = [Change(task.validation.texts[i], name(truth[i]), name(before[i]), name(after[i])) for i in surest]
     better = int((after[changed] == truth[changed]).sum())

@@ -81,11 +81,6 @@ def side_by_side(*pictures: W.Widget) -> W.Box:
     return box
 
 
-def boxes_to_tick(name: str, box: W.Box) -> W.Box:
-    """Boxes to tick behind their common name, which a screen reader says with each of them."""
-    return wrapped(W.HTML(name, layout=W.Layout(margin="0 16px 0 46px")), box).add_class("lora-group")
-
-
 def scrolling(name: str, markup: str, style: str = "overflow-x:auto") -> str:
     """Markup that is wider than a narrow notebook: it scrolls by itself, with the arrow keys too."""
     return f"<div role='region' tabindex='0' aria-label='{escape(name)}' style='{style}'>{markup}</div>"

@@ -23,6 +23,7 @@ from lora_lab import LoRAPanel, MemoryPanel, SweepPanel
 from lora_lab.widgets.base import Panel, page
 from tests.benchmarks.measure import goal, table
 from tests.e2e.conftest import BROWSER_FLAGS
+from tests.e2e.test_drawn_panels import train
 
 SLIDERS: dict[str, tuple[Panel, tuple[str, ...]]] = {
     "LoRA, one layer": (LoRAPanel("size"), ("d", "rank")),
@@ -31,6 +32,7 @@ SLIDERS: dict[str, tuple[Panel, tuple[str, ...]]] = {
     "LoRA, toy": (LoRAPanel("steps"), ("scan", "alpha")),
     "playground": (SweepPanel(into="nothing here"), ("lr", "rank", "alpha")),
     "film, llama-3-8b": (MemoryPanel("llama-3-8b"), ("seq", "batch", "rank", "scrub")),
+    "training": (train(), ("scrub", "strength")),
 }
 FRAME = 1000 / 60  # milliseconds
 STEPS = """async ([name, steps]) => {

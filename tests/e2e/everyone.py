@@ -10,10 +10,6 @@ from lora_lab.training.assets import shipped
 from tests.e2e.conftest import write_notebook
 
 PANELS = {
-    "train": """
-from lora_lab.widgets.train_panel import TrainPanel
-TrainPanel("minilm", "rt", store="earlier", steps=20)
-""",
     "class": """
 from lora_course.panels.class_panel import ClassPanel
 ClassPanel("school")
@@ -38,7 +34,4 @@ def write(folder: Path) -> str:
     results = shipped("data/results")
     shutil.unpack_archive(results / "sweeps" / "rate_rank_alpha.zip", folder / "school" / "ada" / "runs")
     (folder / "school" / "ada" / "guess.json").write_text(json.dumps({"name": "Ada", "guess": 78}))
-    (folder / "earlier").mkdir()
-    record = json.loads((results / "minilm-rt-r8.json").read_text())
-    (folder / "earlier" / f"{record['hash']}.json").write_text(json.dumps(record))
     return write_notebook(folder / "everyone.ipynb", PANELS.values())

@@ -33,9 +33,13 @@ class Pages:
         self.opened: list[Page] = []
         self.trouble: list[str] = []
 
-    def open(self, *panels: Panel, width: int = 1000, dark: bool = False, still: bool = False) -> Page:
+    def open(
+        self, *panels: Panel, width: int = 1000, dark: bool = False, still: bool = False, kernel: bool = False
+    ) -> Page:
+        """`kernel`: as it looks with one, which never answers."""
         file = self.folder / "page.html"
-        file.write_text(page_of(*(panel.snapshot() for panel in panels), dark=dark), encoding="utf-8")
+        text = page_of(*(panel.snapshot() for panel in panels), dark=dark)
+        file.write_text(text.replace("kernel: false", f"kernel: {str(kernel).lower()}"), encoding="utf-8")
         view = self.browser.new_page(
             viewport={"width": width, "height": 900}, reduced_motion="reduce" if still else None
         )

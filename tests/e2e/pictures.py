@@ -42,10 +42,9 @@ from lora_lab import MemoryPanel
 MemoryPanel("llama-3-8b", "full", batch=2, seq=4096, card="A100 80", models=["llama-3-8b"])
 """,
     "train": """
-from lora_lab.widgets.train_panel import TrainPanel
-panel = TrainPanel("minilm", "rt", steps=400)
-panel.guess.value = 75
-panel.show()
+from lora_lab import Recipe, TrainPanel, sweep
+sweep([Recipe("minilm", "rt", steps=200, batch=8, seed=seed) for seed in range(1, 5)], "seeds")
+TrainPanel("minilm", "rt", steps=200, batch=8, guess=75, seeds="seeds").show()
 """,
     "sweep": """
 from lora_lab import SweepPanel

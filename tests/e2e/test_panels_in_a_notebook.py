@@ -16,13 +16,13 @@ from tests.conftest import randomise
 from tests.e2e.conftest import Lab, Watched, watching, write_notebook
 from tests.e2e.pages import box_of, panel_of
 
-LORA, FILM, SWEEP, OTHER, RANK, VOICES = range(6)  # the panels, from the top
+LORA, FILM, SWEEP, OTHER, RANK, VOICES, TRAIN = range(7)  # the panels, from the top
 OPINIONS = "text,label\n" + "".join(
     f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
 )
 PANELS = """
 import ipywidgets as W
-from lora_lab import LoRAPanel, MemoryPanel, SweepPanel
+from lora_lab import LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
 from lora_lab.widgets.rank_panel import RankPanel
 from lora_course.panels.voices_panel import VoicesPanel
 plan = dict(task="opinions.csv", rank=(1, 2), alpha=(8,), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=4)
@@ -30,11 +30,12 @@ lora, film = LoRAPanel(models=["minilm"]), MemoryPanel("minilm", "LoRA q, v", ba
 sweep, other = SweepPanel("mine/runs", **plan), SweepPanel("other/runs", **plan)
 rank = RankPanel()
 voices = VoicesPanel({"captain": "voices/captain", "json": "voices/json"}, longest=40)
+train = TrainPanel(task="opinions.csv", steps=200, batch=4, store="trained/runs")
 twin, heard = W.IntText(), W.Textarea()
 links = [W.jslink((lora, "rank"), (film, "rank")), W.jslink((sweep, "rank"), (twin, "value"))]
 for panel, name in ((lora, "rank"), (film, "batch"), (sweep, "rank")):
     panel.observe(lambda change: setattr(heard, "value", heard.value + f" {change['name']} {change['new']}"), name)
-W.VBox([W.HBox([lora, W.HTML("beside")]), W.HBox([film]), sweep, other, rank, voices, twin, heard])
+W.VBox([W.HBox([lora, W.HTML("beside")]), W.HBox([film]), sweep, other, rank, voices, train, twin, heard])
 """
 SLOW = """
 import time
@@ -63,7 +64,7 @@ def opened(browser: Browser, lab: Lab) -> Iterator[Watched]:
     with watching(browser, lab) as watched:
         watched.open(file.name)
         run(watched.page, 0)
-        panel_of(watched.page, VOICES).wait_for(timeout=120_000)
+        panel_of(watched.page, TRAIN).wait_for(timeout=120_000)
         yield watched
 
 
@@ -169,9 +170,34 @@ def test_all_voices_answer_side_by_side_and_stop_ends_them(page: Page) -> None:
     expect(panel.locator("[data-voice=json]")).to_contain_text("Press Ask to hear it")  # at this strength
 
 
+def test_a_run_starts_stops_goes_on_and_answers_one_s_own_sentence(page: Page, lab: Lab) -> None:
+    panel = panel_of(page, TRAIN)
+    panel.get_by_role("slider", name="rank").press("ArrowRight")
+    expect(panel.locator(".count")).to_contain_text("147,456")
+    panel.get_by_role("slider", name="your guess").press("ArrowRight")
+    panel.get_by_role("button", name="Start").click()
+    expect(panel.locator(".doing")).to_contain_text(re.compile(r"Step [1-9]\d* of 200"), timeout=180_000)
+    step, curve = panel.locator(".doing").inner_text(), panel.locator(".picture svg").inner_html()
+    expect(panel.locator(".doing")).not_to_have_text(step)
+    assert panel.locator(".picture svg").inner_html() != curve  # it moves while the kernel is free
+    panel.get_by_role("button", name="Stop").click()
+    expect(panel.locator(".doing")).to_contain_text("Stopped at step", timeout=60_000)
+    expect(panel.locator(".big")).to_contain_text("test rows right")
+    panel.get_by_role("button", name="go on").click()
+    expect(panel.locator(".doing")).to_contain_text("Done", timeout=240_000)
+    expect(panel.locator(".title")).to_contain_text("after 200 steps, up to")
+    assert len(list((lab.folder / "trained").rglob("adapter_model.safetensors"))) == 1
+    panel.get_by_role("textbox", name="Your own sentence").fill("a fine and <b>moving</b> film")
+    expect(panel.locator(".said")).to_contain_text("%", timeout=60_000)
+    expect(panel.locator(".quoted")).to_contain_text("<b>moving</b>")  # text, never markup
+    before = panel.locator(".said").inner_text()
+    panel.get_by_role("slider", name="strength").press("Home")
+    expect(panel.locator(".said")).not_to_have_text(before, timeout=1_000)  # no kernel is asked
+
+
 @pytest.mark.parametrize("how", ["restart", "crash"])
 def test_when_the_kernel_is_gone_each_panel_says_so_and_keeps_what_it_shows(page: Page, how: str) -> None:
-    panels = [panel_of(page, number) for number in range(6)]
+    panels = [panel_of(page, number) for number in range(7)]
     if how == "crash":
         run(page, 0)
         expect(panels[OTHER].locator(".kernel")).to_be_empty(timeout=60_000)  # it is a panel of the new kernel

@@ -45,7 +45,7 @@ def test_three_panels_are_live_behind_a_token_and_ask_no_other_machine(browser: 
     page.goto(address.partition("?")[0])
     assert "/login" in page.url  # without the token it shows nothing
     page.goto(address, wait_until="commit")  # the rest of the page comes as the cells are run
-    page.locator(".lora-panel").wait_for(timeout=400_000)
+    page.locator(".lab-panel .card").nth(2).wait_for(timeout=400_000)
     expect(page.locator(".lab-panel .picture canvas.sum")).to_be_visible()
     expect(page.locator(".lab-panel .big", has_text="GiB")).to_be_visible()
     page.get_by_role("button", name="Start").click()

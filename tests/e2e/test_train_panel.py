@@ -1,16 +1,78 @@
-"""Lesson 04 as a student meets it: open it, run it, press Start and Stop; and once more without a mouse."""
+"""The training panel: what a page shows of a run; lesson 04 as a student meets it, and once more without a mouse."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import Lab, Watched
+from tests.e2e.pages import FOCUSED, Pages, move, panel_of
+from tests.e2e.test_drawn_panels import at_work, train
 
 LESSON = "04_train_an_adapter.ipynb"
-PANEL = ".jp-OutputArea .widget-vbox"
+STEP = re.compile(r"Step [1-9]\d* of")
+
+
+def test_the_title_says_how_much_of_the_result_may_be_luck(pages: Pages) -> None:
+    panel = panel_of(pages.open(train()))
+    expect(panel.locator(".title")).to_contain_text("80.9% after 400 steps, up to 1.7 points of it luck")
+    expect(panel.locator(".title")).to_contain_text("Other seeds of this recipe: 79.0 to 82.0.")
+    expect(panel.locator(".words")).to_contain_text("You guessed 75: 5.9 points too low.")
+    expect(panel.locator(".words")).to_contain_text("Among 4 seeds of this recipe it is number 2.")
+    expect(panel.locator(".changes")).to_contain_text("9 of 50 validation answers changed, 6 for the better and 3 for")
+    assert panel.locator(".moved rect").count() == 12
+
+
+def test_without_other_seeds_there_is_no_ribbon(pages: Pages) -> None:
+    alone = train()
+    alone.setup = alone.setup | {"others": []}
+    view = pages.open(train(), alone)
+    assert [panel_of(view, number).locator(".picture path.pale").count() for number in (0, 1)] == [1, 0]
+    expect(panel_of(view, 1).locator(".title")).not_to_contain_text("Other seeds")
+
+
+def test_the_replay_shows_the_run_as_it_was(pages: Pages) -> None:
+    panel = panel_of(pages.open(train()))
+    move(panel, "replay", 220)
+    expect(panel.locator(".title")).to_contain_text("74.0% on validation at step 200, from 51.0")
+    expect(panel.locator(".big")).to_contain_text("74.0%")
+    move(panel, "replay", 400)
+    panel.get_by_role("button", name="replay").click()
+    expect(panel.locator(".big")).to_contain_text("80.9%", timeout=10_000)
+
+
+def test_the_dial_turns_the_answer(pages: Pages) -> None:
+    panel = panel_of(pages.open(train()))
+    expect(panel.locator(".turns")).to_contain_text("from negative to positive at s = 0.7")
+    move(panel, "strength", 0)
+    expect(panel.locator(".said")).to_contain_text("70% negative")
+    panel.get_by_role("radio").last.check()
+    expect(panel.locator(".said")).to_contain_text("90% positive")
+
+
+def test_text_of_the_data_is_never_read_as_html(pages: Pages) -> None:
+    shown, hostile = train(), "<img src=x onerror=alert(1)>"
+    shown.found = shown.found | {"sentences": [shown.found["sentences"][0] | {"text": hostile}], "words": hostile}
+    broken = train(found={}, live={"state": "failed", "error": hostile, "busy": False})
+    view = pages.open(shown, broken, kernel=True)
+    expect(panel_of(view).locator(".changes")).to_contain_text(hostile)
+    expect(panel_of(view, 1).locator(".doing")).to_contain_text(hostile)
+    assert view.locator("img").count() == 0
+
+
+def test_what_has_the_focus_keeps_it_while_a_run_goes_on(pages: Pages) -> None:
+    view = pages.open(at_work(), kernel=True)
+    panel_of(view).get_by_role("button", name="Stop").focus()
+    for step in (231, 232):
+        live = at_work().live | {"step": step}
+        view.locator("[data-panel]").evaluate("(e, live) => e.model.set('live', live)", live)
+        expect(panel_of(view).locator(".doing")).to_contain_text(f"Step {step}")
+    assert view.evaluate(FOCUSED)[0] == "go"
+    view.keyboard.press("Space")
+    expect(panel_of(view).locator(".doing")).to_contain_text("Stopping after this step")
+    assert view.evaluate(FOCUSED)[0] == "go"
 
 
 @pytest.fixture
@@ -18,71 +80,49 @@ def lesson(watched: Watched) -> Watched:
     """The lesson with every cell run: it stops at the cell that wants a result, and says what to press."""
     page = watched.run_all(LESSON)
     assert page.get_by_text("Jupyter news").count() == 0
-    page.locator(PANEL).first.wait_for(timeout=180_000)
+    panel_of(page).wait_for(timeout=180_000)
     return watched
 
 
-def words(page: Page) -> str:
-    return page.locator(PANEL).first.inner_text()
-
-
-def button(page: Page, name: str) -> Locator:
-    return page.locator(PANEL).first.get_by_role("button", name=name)
-
-
-def picture(page: Page) -> str:
-    return page.locator(f"{PANEL} .lora-shown img").first.evaluate("img => img.naturalWidth + ' ' + img.src")
-
-
-def test_start_shows_a_moving_curve_and_stop_keeps_what_was_learned(lesson: Watched, lab: Lab) -> None:
-    page = lesson.page
+def test_stop_keeps_what_was_learned_and_the_lesson_goes_on_with_it(lesson: Watched, lab: Lab) -> None:
+    page, panel = lesson.page, panel_of(lesson.page)
     expect(page.locator(".jp-OutputArea").filter(has_text="press Start in the panel above").first).to_be_visible(
         timeout=60_000
     )
-    before = picture(page)
-    button(page, "Start").click()
-    page.wait_for_function(
-        f"() => /step (1\\d|[2-9]\\d) of/.test(document.querySelector('{PANEL}').innerText)", timeout=120_000
-    )
-    during = picture(page)
-    page.wait_for_timeout(1500)
-    assert before != during != picture(page)  # the curve moves while the kernel is free
-    expect(button(page, "Start")).to_be_disabled()
-    button(page, "Stop").click()
-    expect(page.locator(PANEL).first).to_contain_text("stopped after", timeout=120_000)
-    assert re.search(r"accuracy \d+\.\d% on held-out test rows", words(page))
-    assert re.search(r"changed its mind on \d+", words(page))
-    expect(button(page, "Start")).to_be_enabled()
+    panel.get_by_role("button", name="Start").click()
+    expect(panel.locator(".doing")).to_contain_text(STEP, timeout=120_000)
+    panel.get_by_role("button", name="Stop").click()
+    expect(panel.locator(".doing")).to_contain_text("Stopped at step", timeout=120_000)
+    expect(panel.locator(".big")).to_contain_text("of 2,000 test rows right")
+    expect(panel.locator(".changes")).to_contain_text(re.compile(r"\d+ of 500 validation answers changed"))
     assert len(list((lab.folder / "runs").glob("*/adapter_model.safetensors"))) == 1
+    page.locator(".jp-Cell .cm-content").filter(has_text="run = panel.result()").click()
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".jp-OutputArea").filter(has_text="accuracy on test sentences").first).to_be_visible()
     assert not lesson.elsewhere
     assert not lab.blocked.exists(), lab.blocked.read_text()
 
 
 def test_the_panel_is_driven_by_keyboard_alone(lesson: Watched) -> None:
-    page = lesson.page
-    expect(page.locator(PANEL).first).to_contain_text("73,728 parameters in the adapter", timeout=60_000)
-    page.locator(f"{PANEL} select").first.focus()  # from the panel's first control on, only keys
-    _tab_to(page, "noUi-handle")
-    page.keyboard.press("ArrowRight")  # rank 8 -> 16
-    expect(page.locator(PANEL).first).to_contain_text("147,456 parameters in the adapter")
-    _tab_to(page, "checkbox")
+    page, panel = lesson.page, panel_of(lesson.page)
+    expect(panel.locator(".count")).to_contain_text("73,728 parameters in the adapter", timeout=60_000)
+    panel.get_by_role("button", name="Start").focus()  # the panel's first control; from here on only keys
+    _tab_to(page, "rank")
+    page.keyboard.press("ArrowRight")  # 8 -> 16
+    expect(panel.locator(".count")).to_contain_text("147,456 parameters in the adapter")
+    _tab_to(page, "targets")
     page.keyboard.press("Space")  # q off
-    expect(page.locator(PANEL).first).to_contain_text("73,728 parameters in the adapter")
-    _tab_to(page, "Start")
+    expect(panel.locator(".count")).to_contain_text("73,728 parameters in the adapter")
+    _tab_to(page, "go", "Shift+Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(PANEL).first).to_contain_text(re.compile(r"training: step [1-9]"), timeout=120_000)
-    _tab_to(page, "Stop")
-    page.keyboard.press("Space")
-    expect(page.locator(PANEL).first).to_contain_text("stopped after", timeout=120_000)
+    expect(panel.locator(".doing")).to_contain_text(STEP, timeout=120_000)
+    page.keyboard.press("Space")  # the same button is Stop, and has kept the focus
+    expect(panel.locator(".doing")).to_contain_text("Stopped at step", timeout=120_000)
 
 
-def _tab_to(page: Page, wanted: str, presses: int = 40) -> None:
-    """Press Tab until the focus is on a control of that class, type or text."""
-    for _ in range(presses):
-        page.keyboard.press("Tab")
-        here = page.evaluate(
-            "() => { const e = document.activeElement; return [e.className, e.type, e.innerText].join(' ') }"
-        )
-        if wanted in here:
+def _tab_to(page: Page, wanted: str, key: str = "Tab") -> None:
+    for _ in range(20):
+        page.keyboard.press(key)
+        if page.evaluate(FOCUSED)[0] == wanted:
             return
-    raise AssertionError(f"{presses} Tabs did not reach {wanted}")
+    raise AssertionError(f"20 times {key} did not reach {wanted}")

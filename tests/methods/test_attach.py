@@ -16,6 +16,7 @@ from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.layers import LoRAEmbedding, TrainedCopy
 from lora_lab.methods.attach import adapted_layers, is_adapted, report_of, sites_of
 from lora_lab.methods.lora import lora_layers
+from lora_lab.methods.merging import at_strength
 from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 TINY = ("gpt2", "roberta", "phi3", "llama")
@@ -233,6 +234,26 @@ def test_disabled_is_undone_after_an_error():
     with pytest.raises(KeyError), disabled(model):
         raise KeyError
     assert torch.equal(logits(model), adapted)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
+def test_at_a_strength_the_update_is_as_large_as_that(strength):
+    model, halved = attached("roberta"), attached("roberta")
+    for layer in lora_layers(halved):
+        layer.lora_B.data *= strength
+    adapted = logits(model)
+    with at_strength(model, strength):
+        torch.testing.assert_close(logits(model), logits(halved))
+    assert torch.equal(logits(model), adapted)
+
+
+def test_what_is_no_plain_lora_is_on_or_off():
+    model = tiny("roberta")
+    IA3().attach(model)
+    with at_strength(model, 0), at_strength(model, 1):
+        pass
+    with pytest.raises(BadValue, match=r"ia3 is on \(1\) or off \(0\)"), at_strength(model, 0.5):
+        pass
 
 
 # ---- merging

@@ -6,10 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab.plots import Curve, TrainingFigure, encoded, smoothed, training_picture
+from lora_lab.plots import Curve, smoothed, training_picture
 
 RUN = Curve("rank 8", [1, 2, 3, 4], [0.7, 0.6, 0.5, 0.4], [(2, 0.6), (4, 0.8)])
-LONGER = Curve("an earlier run", list(range(1, 9)), [0.7] * 8, [(4, 0.7), (8, 0.9)])
 
 
 def test_accuracy_is_drawn_in_per_cent_and_the_axes_say_so():
@@ -28,27 +27,6 @@ def test_a_notebook_shows_the_picture_by_itself():
 def test_perplexity_keeps_its_own_scale():
     figure = training_picture(Curve("x", [1], [3.0], [(1, 20.0)]), "perplexity", "")
     assert any(list(line.get_ydata()) == [20] for line in figure.axes[1].lines)
-
-
-def test_a_longer_earlier_run_does_not_stretch_the_live_ones_axes():
-    picture = TrainingFigure("accuracy", steps=4)
-    picture.add_earlier([LONGER])
-    picture.show(RUN, "")
-    assert (
-        max(max(line.get_xdata(), default=0) for line in picture.metric_axes.lines if line.get_label() != "your guess")
-        == 4
-    )
-    assert [text.get_text() for text in picture.figure.legends[0].get_texts()] == ["this run", "an earlier run"]
-
-
-def test_repainting_moves_the_artists_and_adds_none():
-    picture = TrainingFigure("accuracy", steps=4)
-    picture.show(RUN, "one", guess=0.7)
-    artists, first = len(picture.metric_axes.lines), encoded(picture.figure)
-    picture.show(Curve("rank 8", [1], [0.7], []), "two", guess=0.7)
-    assert len(picture.metric_axes.lines) == artists
-    assert len(picture.figure.legends) == 1
-    assert encoded(picture.figure) != first
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.integers(1, 30))

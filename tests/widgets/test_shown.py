@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lora_lab.plots import Curve
 from lora_lab.plots.methods import KINDS
+from lora_lab.widgets.compare_panel import ComparePanel
 from lora_lab.widgets.compare_tables import tables
 from lora_lab.widgets.named import Named
 from lora_lab.widgets.panel import Panel, scrolling
 from lora_lab.widgets.shown import Shown, Table
-from lora_lab.widgets.train_panel import TrainPanel
-from lora_lab.widgets.words import curve_tables
 from tests.comparisons import comparison
 
 
@@ -24,19 +22,10 @@ def test_a_picture_its_words_and_its_tables_go_in_one_message(monkeypatch: pytes
 
 
 def test_every_panel_is_named_and_its_name_is_its_title():
-    panel = TrainPanel()
+    panel = ComparePanel()
     assert isinstance(panel.children[-1], Named)
     assert panel.children[-1].title == panel.title != ""
     assert isinstance(panel, Panel)
-
-
-def test_curves_in_numbers_while_a_run_goes_on():
-    live = Curve("this", [1, 2, 3], [3.0, 2.0, 1.0], [(2, 0.8)])
-    earlier = [Curve("before", [1, 2], [2.0, 1.0], [(2, 0.75)])]
-    now, before = curve_tables(live, earlier, "accuracy")
-    assert now.rows == [("2", "2.500", "80.0%"), ("3", "2.000", "-")]  # means of what there is so far
-    assert before.rows == [("before", "1.500", "75.0%")]
-    assert not list(curve_tables(Curve("", [], [], []), [], "accuracy"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,202 +1,192 @@
-"""The training panel without a browser: controls, counts, a run in a thread, Stop, errors, and the headless cell."""
+"""The training panel without a browser: the count, a run in a thread, Stop and going on, and what it found."""
 
 from __future__ import annotations
 
-import io
+import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from lora_lab import FullFineTuning, PromptTuning, load_task
+from lora_lab import BitFit, FullFineTuning, LoRA, PromptTuning, TrainPanel
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import REGISTRY
+from lora_lab.methods.ia3 import IA3
 from lora_lab.training import guard
 from lora_lab.training.runs import Store
 from lora_lab.training.turns import turn
-from lora_lab.widgets.live import LiveRun
-from lora_lab.widgets.panel import plain
-from lora_lab.widgets.train_panel import TrainPanel
-from lora_lab.widgets.words import mind_table, standing
-from tests.training.conftest import tiny_encoder  # noqa: F401
+from tests.training.conftest import opinions, tiny_causal, tiny_encoder, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
 
-
-@pytest.fixture
-def panel(tmp_path: Path) -> TrainPanel:
-    return TrainPanel(steps=20, store=str(tmp_path / "runs"))
+pytestmark = pytest.mark.filterwarnings("ignore:lr 0.05 is far above")
+Make = Callable[..., TrainPanel]
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A few of the real sentences as a file: scoring all of them takes longer than what is tested here."""
-    full, file = load_task("rt"), tmp_path_factory.mktemp("reviews") / "reviews.csv"
-    labels = [full.labels[number] for number in full.train.labels[:400]]
-    pd.DataFrame({"text": full.train.texts[:400], "label": labels}).to_csv(file, index=False)
-    return str(file)
+def make(tiny_encoder: str, opinions: str, tmp_path_factory: pytest.TempPathFactory) -> Make:  # noqa: F811
+    """`make(steps=4)`: a panel over a run that takes a moment; each has a store of its own."""
+
+    def panel(**changes: Any) -> TrainPanel:
+        given = {"model": tiny_encoder, "task": opinions, "steps": 40, "lr": 5e-2, "batch": 8, "validations": 4}
+        return TrainPanel(**given | {"store": tmp_path_factory.mktemp("runs")} | changes)
+
+    return panel
 
 
 @pytest.fixture(scope="module")
-def trained(reviews: str, tmp_path_factory: pytest.TempPathFactory) -> TrainPanel:
-    """A panel whose cell ran with nobody watching, long enough to change its mind about something."""
-    panel = TrainPanel(task=reviews, steps=80, store=str(tmp_path_factory.mktemp("runs")))
-    panel.guess.value = 71
-    return panel.show()
+def trained(make: Make) -> TrainPanel:
+    """A panel whose cell ran with nobody watching, long enough to change some answers; nothing changes it."""
+    return make(guess=71).show()
 
 
-def test_the_count_follows_the_sliders(panel: TrainPanel):
-    assert "73,728 parameters" in plain(panel.count.value)
-    panel.controls.rank.value = 16
-    assert "147,456 parameters" in plain(panel.count.value)
-    panel.controls.target_box.children[1].value = True  # k as well
-    assert "221,184 parameters" in plain(panel.count.value)
-    assert "alpha / rank = 1." in plain(panel.count.value)
+def said(panel: TrainPanel, does: str, **more: Any) -> None:
+    """A button of the browser."""
+    panel._handle_custom_msg({"do": does, **more}, [])
 
 
-def test_any_method_can_be_chosen_at_a_rate_that_is_usual_for_it(panel: TrainPanel):
+# ---- what would train
+
+
+def test_the_count_follows_the_settings_in_python_and_in_the_browser(tmp_path: Path):
+    panel = TrainPanel(store=tmp_path / "runs")
+    for rank, targets in ((8, ["q", "v"]), (16, ["q", "v"]), (16, ["q", "k", "v"]), (4, ["up", "o"])):
+        panel.rank, panel.targets = rank, targets
+        assert panel.setup["trains"] == rank * sum(panel.setup["roles"][one] for one in targets)  # as the browser does
+    panel.rank, panel.targets = 8, ["q", "v"]
+    assert (panel.setup["trains"], panel.setup["head"], panel.setup["plain"]) == (73_728, 770, True)
+    assert not TrainPanel(store=tmp_path / "runs", method=LoRA(dora=True)).setup["plain"]  # it has more than A and B
+
+
+def test_any_method_can_be_chosen_and_begins_at_its_usual_rate(tmp_path: Path):
+    panel = TrainPanel(store=tmp_path / "runs")
     for name in REGISTRY:
-        panel.controls.name.value = name
+        panel.method = name
         assert panel.recipe().method.name == name
-        assert "cannot" not in plain(panel.count.value)
-        assert (panel.controls.rank.layout.display == "none") == (name != "lora")
-    panel.controls.name.value = "full"
-    assert panel.lr.value == 5e-5
-    assert "100.00% of the model's 22,713,986 train." in plain(panel.count.value)
-    panel.controls.name.value = "prompt"
-    assert panel.lr.value == 1e-2
-    panel.controls.name.value = "lora"
-    assert "73,728 parameters" in plain(panel.count.value)
+        assert panel.setup["trains"] >= 0, name
+    panel.method = "full"
+    assert (panel.lr, panel.setup["trains"] + panel.setup["head"]) == (5e-5, 22_713_986)
+    panel.method = "prompt"
+    assert panel.lr == 1e-2
+    assert panel.lr in panel.offers["rates"]
 
 
-def test_a_method_with_settings_of_its_own_is_kept(tmp_path: Path):
-    panel = TrainPanel(method=PromptTuning(tokens=3), store=str(tmp_path / "runs"))
+def test_settings_that_no_control_shows_are_kept(tmp_path: Path):
+    given = LoRA(rank=4, alpha=8, targets=("q",), rslora=True)
+    panel = TrainPanel(method=given, store=tmp_path / "runs")
+    panel.rank = 2
+    assert panel.recipe().method == replace(given, rank=2)
+    panel = TrainPanel(method=PromptTuning(tokens=3), store=tmp_path / "runs")
     assert panel.recipe().method == PromptTuning(tokens=3)
-    assert "1,152 parameters" in plain(panel.count.value)
+    assert panel.setup["trains"] == 1_152
 
 
-def test_full_fine_tuning_trains_in_the_panel(reviews: str, tmp_path: Path):
-    panel = TrainPanel(
-        task=reviews, method=FullFineTuning(), steps=2, batch=4, lr=5e-5, store=str(tmp_path / "runs")
-    ).show()
-    assert panel.result().status == "done"
-    assert panel.table.value == ""
+def test_another_model_brings_its_own_tasks_roles_and_metric(tiny_encoder: str, tmp_path: Path):  # noqa: F811
+    panel = TrainPanel(store=tmp_path / "runs")
+    panel.model = "smollm2"
+    assert (panel.task, panel.setup["metric"]) == ("kjv", "perplexity")
+    assert "gate" in panel.setup["roles"]
+    assert (panel.setup["trains"], panel.setup["head"]) == (460_800, 0)
+    panel.model = "minilm"
+    assert (panel.task, panel.setup["metric"], panel.setup["chance"]) == ("rt", "accuracy", 50)
+    own = TrainPanel(tiny_encoder, "rt", store=tmp_path / "runs")
+    assert list(own.setup["roles"]) == ["q", "k", "v", "o", "up", "down"]
 
 
-def test_a_slider_is_answered_without_painting(panel: TrainPanel):
-    before = panel.picture.value
-    panel.controls.rank.value = 32
-    assert panel.picture.value is before
-
-
-def test_no_target_is_said_in_words_and_not_trained(panel: TrainPanel):
-    for box in panel.controls.target_box.children:
-        box.value = False
-    assert "tick at least one target" in panel.count.value
+def test_what_cannot_be_is_said_and_not_trained(make: Make, monkeypatch: pytest.MonkeyPatch):
+    panel = make()
+    panel.targets = []
+    assert "tick at least one target" in panel.setup["error"]
     panel.start()
-    assert "tick at least one target" in panel.words.value
-    assert panel.live is None
-
-
-def test_a_run_that_does_not_fit_is_refused_before_it_starts(panel: TrainPanel, monkeypatch: pytest.MonkeyPatch):
+    assert "tick at least one target" in panel.live["error"]
+    assert panel.work is None
     monkeypatch.delenv(guard.SWITCH, raising=False)
     monkeypatch.setattr(guard, "free_bytes", lambda _: 300 * 2**20)
-    panel.batch = 512
-    panel.start()
-    words = plain(panel.words.value)
-    assert "cannot do that" in words
-    assert "what would fit is batch" in words
-    assert panel.live is None
-    assert not panel.start_button.disabled
+    large = make(model="minilm", task="rt", batch=512)
     with pytest.raises(BadValue, match="GiB are free"):
-        panel.show()
+        large.show()
+    with pytest.raises(NotFound, match="no task or file"):
+        TrainPanel(task="rtt")
+    with pytest.raises(BadValue, match="steps"):
+        make(steps=0)
 
 
-def test_another_model_brings_its_own_tasks_roles_and_unit(panel: TrainPanel):
-    panel.model.value = "smollm2"
-    assert panel.task.value == "kjv"
-    assert "gate" in [box.description for box in panel.controls.target_box.children]
-    assert "perplexity" in panel.guess.description
-    assert "460,800 parameters in the adapter + 0 in the head" in plain(panel.count.value)
-    panel.model.value = "minilm"
-    assert (panel.task.value, panel.guess.description) == ("rt", "guess (%)")
+# ---- a run
 
 
-def test_a_result_that_is_not_there_tells_what_to_press(panel: TrainPanel):
-    with pytest.raises(BadValue, match="press Start"):
-        panel.result()
+def test_the_cell_with_nobody_watching_trains_and_says_what_came_of_it(trained: TrainPanel):
+    run, found = trained.result(), trained.found
+    recorded = [[v["step"], pytest.approx(100 * v["accuracy"], abs=1e-3)] for v in run.history["validation"]]
+    assert trained.live["checks"] == recorded
+    assert recorded[0][0] == 0
+    assert trained.live["losses"] == pytest.approx(run.history["loss"], abs=1e-4)
+    assert found["value"] == 100 * run.metrics["accuracy"]
+    assert (found["rows"], found["steps"], trained.live["guess"]) == (16, 40, 71)
+    p = run.metrics["accuracy"]
+    assert found["half"] == pytest.approx(196 * (p * (1 - p) / 16) ** 0.5)
+    assert found["low"] <= found["value"] <= found["high"] <= 100
+    assert f"accuracy {found['value']:.1f}" in trained.describe()
+    assert Path(found["adapter"], "adapter_model.safetensors").is_file()
+    assert len(json.dumps(trained.state())) < 100_000
 
 
-def test_start_returns_at_once_and_stop_keeps_what_was_learned(reviews: str, tmp_path: Path):
-    panel = TrainPanel(task=reviews, steps=800, store=str(tmp_path / "runs"))
-    started = time.monotonic()
-    panel.start_button.click()
-    assert time.monotonic() - started < 2
-    until(lambda: len(panel.live.progress) > 3)
-    with pytest.raises(BadValue, match="still at work"):
-        panel.result()
-    panel.start()  # a second Start while one is going on does nothing
-    panel.stop_button.click()
-    until(lambda: "stopped" in panel.words.value)
-    run = panel.result()
-    assert run.status == "stopped"
-    assert 3 < len(run.history["step"]) < 800
-    assert Path(run.adapter, "adapter_model.safetensors").is_file()
-    assert panel.start_button.disabled is False
-    assert panel.stop_button.disabled is True
+def test_a_saved_notebook_keeps_the_panel_and_its_words(trained: TrainPanel):
+    data, _ = trained._repr_mimebundle_()
+    assert "held-out test rows after 40 steps" in data["text/plain"]
 
 
-def test_beside_another_training_it_waits_and_stop_gives_up(panel: TrainPanel):
-    with turn():  # this thread trains
-        panel.start_button.click()
-        until(lambda: "waiting for the other training" in plain(panel.words.value))
-        panel.stop_button.click()
-        until(lambda: "stopped before it began" in plain(panel.words.value))
-    assert not panel.start_button.disabled
-    with pytest.raises(BadValue, match="before it began; press Start"):
-        panel.result()
+def test_what_moved_is_the_update_over_the_weight(trained: TrainPanel):
+    layers = [part for part in trained.work.bench.model.modules() if hasattr(part, "lora_A")]
+    shares = [(one.delta_weight().norm() / one.frozen_weight().float().norm()).item() for one in layers]
+    assert [share for _, _, share in trained.live["moved"]] == pytest.approx(shares, rel=1e-3)
+    assert [(layer, role) for layer, role, _ in trained.live["moved"]] == [(0, "q"), (0, "v"), (1, "q"), (1, "v")]
 
 
-def test_reset_clears_the_curve_and_keeps_the_run(trained: TrainPanel):
-    other = TrainPanel(task=trained.task.value, steps=20, store=str(trained.store.folder))
-    assert len(other._earlier()) == 1  # the finished run is drawn behind
-    other.reset()
-    assert "ready" in other.words.value
-    assert len(Store(trained.store.folder).runs()) == 1
+@pytest.mark.parametrize(
+    ("method", "moved", "strengths"),
+    [
+        (FullFineTuning(), False, 0),
+        (IA3(), True, 2),
+        (LoRA(targets=("q",), dora=True), True, 2),
+        (BitFit(), False, 2),
+    ],
+)
+def test_other_methods_train_and_are_on_or_off(make: Make, method: Any, moved: bool, strengths: int):
+    panel = make(method=method, steps=4, lr=1e-3).show()
+    assert panel.result().status == "done"
+    assert bool(panel.live["moved"]) == moved
+    assert len(panel.found.get("strengths", ())) == strengths
 
 
-def test_a_record_is_read_once_and_one_that_is_damaged_is_passed_over(trained: TrainPanel, tmp_path: Path, monkeypatch):
-    folder = tmp_path / "runs"
-    shutil.copytree(trained.store.folder, folder)
-    read, reads = Store.read, []
-    monkeypatch.setattr(Store, "read", lambda store, name: reads.append(name) or read(store, name))
-    panel = TrainPanel(task=trained.task.value, steps=20, store=str(folder))
-    for steps in (50, 100, 200):
-        panel.steps.value = steps
-    panel.task.value = panel.task.options[0]
-    panel.task.value = trained.task.value
-    assert len(reads) == 1
-    (folder / "0123456789ab.json").write_text("{")
-    (folder / "ba9876543210.json").symlink_to(folder / "nowhere")  # a file that goes as it is looked at
-    panel.steps.value = 400
-    assert (len(panel.earlier), len(reads)) == (1, 2)
-    Store(folder).add(replace(trained.result(), recipe=replace(trained.result().recipe, seed=5)))
-    panel.steps.value = 800
-    assert [one.label for one in panel.earlier] == [trained.result().recipe.describe(), panel.earlier[1].label]
-    assert "seed 5" in panel.earlier[1].label
-    assert len(reads) == 3
+def test_the_changed_answers_explain_the_gain_to_the_row(trained: TrainPanel):
+    found = trained.found
+    gain = (found["with"] - found["without"]) * found["of"] / 100
+    assert gain == pytest.approx(2 * found["better"] - found["changed"])
+    assert found["sentences"]
 
 
-def test_a_model_of_ones_own_offers_the_roles_that_it_has(tiny_encoder: str, tmp_path: Path):  # noqa: F811
-    panel = TrainPanel(tiny_encoder, "rt", store=str(tmp_path / "runs"))
-    assert [box.description for box in panel.controls.target_box.children] == ["q", "k", "v", "o", "up", "down"]
-    assert panel.controls.target_box.ticked == ("q", "v")
-    panel.model.value = "smollm2"
-    panel.model.value = tiny_encoder
-    assert [box.description for box in panel.controls.target_box.children] == ["q", "k", "v", "o", "up", "down"]
+def test_the_dial_goes_from_the_base_s_answer_to_the_adapter_s(trained: TrainPanel):
+    found = trained.found
+    for one in found["sentences"]:
+        answers = [found["labels"][int(np.argmax(p))] for p in one["p"]]
+        assert answers[0] == one["without"]
+        assert answers[found["strengths"].index(1.0)] == one["with_adapter"]
+        assert np.allclose(np.sum(one["p"], -1), 1, atol=1e-3)
+    assert (found["strengths"][0], found["strengths"][-1]) == (0, 2)
+
+
+def test_one_s_own_sentence_is_answered_and_changes_nothing(trained: TrainPanel, make: Make):
+    text = trained.found["sentences"][0]["text"]
+    for _ in range(2):  # the strengths are put back
+        said(trained, "ask", text=text)
+        assert trained.answer == {"text": text, "p": trained.found["sentences"][0]["p"]}
+    full = make(method=FullFineTuning(), steps=2, lr=1e-4).show()
+    said(full, "ask", text="a lovely film")
+    assert "trained classifier" in full.answer["error"]
 
 
 GLUE = {  # a line of train.tsv and dev.tsv, without a header
@@ -206,93 +196,143 @@ GLUE = {  # a line of train.tsv and dev.tsv, without a header
 
 
 @pytest.mark.parametrize(("name", "metric"), [("cola", "matthews"), ("sts-b", "pearson")])
-def test_a_task_that_is_judged_by_a_correlation_trains(tiny_encoder: str, tmp_path: Path, name: str, metric: str):  # noqa: F811
+def test_a_task_that_is_judged_by_a_correlation_trains(make: Make, tmp_path: Path, name: str, metric: str):
     for split in ("train", "dev"):
         lines = "\n".join(GLUE[name].format(n % 2, n) for n in range(8))
         (tmp_path / f"{split}.tsv").write_text(lines + "\n")
-    panel = TrainPanel(tiny_encoder, f"glue:{name}:{tmp_path}", steps=2, batch=4, store=str(tmp_path / "runs"))
-    panel.guess.value = 40
-    assert (panel.metric, panel.guessed) == (metric, 0.4)
-    assert "cannot" not in plain(panel.count.value)
-    words = plain(panel.show().words.value)
-    assert words.startswith("done after")
-    assert "points too" in words
-    assert metric in panel.picture.alt
-    assert panel.bar.value == panel.bar.max == 2
+    panel = make(task=f"glue:{name}:{tmp_path}", steps=2, batch=4, guess=40).show()
+    assert (panel.setup["metric"], panel.found["metric"]) == (metric, metric)
+    assert panel.found["value"] == 100 * panel.result().metrics[metric]
+    assert "half" not in panel.found
 
 
-def test_a_task_that_is_not_there_is_loud():
-    with pytest.raises(NotFound, match="no task or file"):
-        TrainPanel(task="rtt")
+def test_a_language_model_is_judged_by_perplexity_and_has_no_dial(make: Make, tiny_causal: str, tmp_path: Path):  # noqa: F811
+    prose = tmp_path / "prose.txt"
+    prose.write_text("\n\n".join(f"Paragraph {n}. " + "The rain fell on the long road. " * 20 for n in range(20)))
+    panel = make(model=tiny_causal, task=str(prose), steps=4, lr=1e-3, guess=50).show()
+    assert panel.found["value"] == panel.result().metrics["perplexity"]
+    assert panel.live["checks"][0][1] == pytest.approx(panel.result().history["validation"][0]["perplexity"], abs=1e-3)
+    assert not {"half", "changed", "strengths"} & panel.found.keys()
+    assert "perplexity" in panel.describe()
 
 
-def test_the_headless_cell_trains_and_says_what_came_of_it(trained: TrainPanel):
-    run = trained.result()
-    assert len(run.history["loss"]) == 80
-    words = plain(trained.words.value)
-    assert f"accuracy {run.metrics['accuracy']:.1%} on held-out test rows" in words
-    assert "your guess was 71.0%" in words
+# ---- Start, Stop, go on
 
 
-def test_the_curve_has_the_validations_of_the_record_from_before_training_on(trained: TrainPanel):
-    recorded = [(v["step"], v["accuracy"]) for v in trained.result().history["validation"]]
-    assert trained.live.curve().validation == recorded
-    assert recorded[0][0] == 0
+def test_start_returns_at_once_and_stop_keeps_what_was_learned(make: Make, watched: None):
+    panel = make(steps=20_000, lr=1e-3)
+    with pytest.raises(BadValue, match="press Start"):
+        panel.result()
+    began = time.monotonic()
+    said(panel, "start", settings={"steps": 10_000, "rank": 4})  # the message has what the kernel has not heard of yet
+    assert time.monotonic() - began < 5
+    until(lambda: panel.live.get("step", 0) > 3)
+    assert (panel.work.recipe.steps, panel.work.recipe.method.rank) == (10_000, 4)
+    with pytest.raises(BadValue, match="still at work"):
+        panel.result()
+    work = panel.work
+    panel.start()  # a second Start while one is going on does nothing
+    said(panel, "stop")
+    until(lambda: not panel.live["busy"])
+    assert panel.work is work
+    assert (panel.live["state"], panel.result().status) == ("stopped", "stopped")
+    assert panel.found["steps"] == panel.live["step"] < 10_000
+    assert len(panel.live["losses"]) <= 400
+    assert Path(panel.result().adapter, "adapter_model.safetensors").is_file()
 
 
-def test_the_changes_of_mind_explain_the_gain_to_the_row(trained: TrainPanel):
-    mind = trained.live.mind
-    gain = (mind.with_adapter["accuracy"] - mind.without["accuracy"]) * mind.rows
-    assert gain == pytest.approx(2 * mind.for_the_better - mind.changed)
-    assert f"changed its mind on {mind.changed}" in plain(trained.table.value)
-    for change in mind.examples:
-        assert change.without != change.with_adapter
+def test_a_run_that_goes_on_ends_where_it_would_have_ended(make: Make, watched: None):
+    whole, halved = make(), make()
+    whole.start()
+    until(lambda: not whole.live["busy"])
+    halved.start()
+    until(lambda: halved.live.get("step", 0) > 2)
+    halved.stop()
+    until(lambda: not halved.live["busy"])
+    assert halved.result().status == "stopped"
+    halved.start()
+    until(lambda: halved.live["state"] == "done" and not halved.live["busy"])
+    assert halved.result().history["loss"] == whole.result().history["loss"]
+    assert halved.result().metrics == whole.result().metrics
+    assert [run.status for run in halved.store.runs()] == ["done"]
 
 
-def test_a_saved_notebook_shows_the_picture_and_the_words(trained: TrainPanel):
-    data, _ = trained._repr_mimebundle_()
-    assert "on held-out test rows" in data["text/plain"]
-    pixels = imread(io.BytesIO(trained.picture.value))
-    assert pixels.shape[2] == 3  # opaque: it reads on a dark theme too
-    assert pixels.std() > 0.05  # and is not blank
+def test_beside_another_training_it_waits_and_stop_gives_up(make: Make, watched: None):
+    panel = make()
+    with turn():  # this thread trains
+        panel.start()
+        until(lambda: "waiting for the other training" in panel.live["state"])
+        panel.stop()
+        until(lambda: panel.live["state"] == "stopped" and not panel.live["busy"])
+    with pytest.raises(BadValue, match="before it began; press Start"):
+        panel.result()
+    assert panel.found == {}
 
 
-def test_an_error_in_the_thread_is_shown_not_lost(tmp_path: Path, panel: TrainPanel):
-    panel.live = LiveRun(panel.recipe(), Store(tmp_path / "a file"))
+def test_an_error_in_the_thread_is_shown_not_lost(make: Make, tmp_path: Path, watched: None):
     (tmp_path / "a file").write_text("not a folder")
-    panel.live.start()
-    panel.live.wait(60)
-    panel._paint()
-    assert "cannot write into" in panel.words.value
+    panel = make(store=tmp_path / "a file")
+    panel.start()
+    until(lambda: bool(panel.live.get("error")))
+    until(lambda: not panel.live["busy"])
+    assert "cannot write into" in panel.live["error"]
+    with pytest.raises(BadValue, match="cannot write into"):
+        panel.result()
 
 
-def test_text_of_the_data_is_never_read_as_html(trained: TrainPanel):
-    mind = trained.live.mind
-    hostile = replace(mind, examples=(replace(mind.examples[0], text="<img src=x onerror=alert(1)>"),))
-    assert "<img" not in mind_table(hostile)
+def test_the_guess_is_that_of_the_start(make: Make):
+    panel = make(steps=2)
+    assert panel.show().live["guess"] is None  # where the slider stands is nobody's guess
+    panel.guess = 64
+    assert panel.live["guess"] is None
+    assert panel.show().live["guess"] == 64
 
 
-def test_the_guess_and_the_metric_are_those_of_the_start(trained: TrainPanel):
-    before = trained.words.value
-    trained.guess.value = 99
-    trained._paint()
-    assert trained.words.value == before
+# ---- beside it
 
 
-def test_a_guess_whose_slider_nobody_moved_is_no_guess(trained: TrainPanel):
-    fresh = TrainPanel(task=trained.task.value, steps=20, store=str(trained.store.folder))
-    assert fresh._prepare().guess is None
-    fresh.guess.value = 64
-    assert fresh._prepare().guess == 0.64
-    done = replace(trained.live, guess=None)
-    done.state = trained.live.state
-    assert "no guess was made" in standing(done)[1]
+def test_other_seeds_are_a_ribbon_and_other_recipes_lines(trained: TrainPanel, make: Make, tmp_path: Path):
+    folder = tmp_path / "runs"
+    shutil.copytree(trained.store.folder, folder)
+    done = trained.result()
+    for seed in (1, 2):
+        Store(tmp_path / "seeds").add(replace(done, recipe=replace(done.recipe, seed=seed, validations=seed)))
+    Store(folder).add(replace(done, recipe=replace(done.recipe, seed=3), status="stopped"))
+    panel = make(store=folder, seeds=tmp_path / "seeds", seed=7)
+    assert [one["value"] for one in panel.setup["others"]] == [trained.found["value"]] * 3
+    assert panel.setup["others"][0]["checks"] == trained.live["checks"]
+    assert panel.setup["earlier"] == []
+    panel.lr = 1e-3
+    assert panel.setup["others"] == []
+    assert [one["label"] for one in panel.setup["earlier"]] == ["lr 0.05, seed 0"]  # those of `seeds` are no lines
+    alone = make(store=folder)
+    assert alone.setup["others"] == []  # a run is not one of its other seeds
 
 
-def test_a_stopped_run_does_not_take_a_finished_ones_place(trained: TrainPanel):
-    again = LiveRun(trained.recipe(), trained.store)
+def test_a_record_is_read_once_and_one_that_is_damaged_is_passed_over(
+    trained: TrainPanel, make: Make, tmp_path, monkeypatch
+):
+    folder = tmp_path / "runs"
+    shutil.copytree(trained.store.folder, folder)
+    read, reads = Store.read, []
+    monkeypatch.setattr(Store, "read", lambda store, name: reads.append(name) or read(store, name))
+    panel = make(store=folder, seed=1)
+    for steps in (50, 100, 40):
+        panel.steps = steps
+    assert (len(reads), len(panel.setup["others"])) == (1, 1)
+    (folder / "0123456789ab.json").write_text("{")
+    (folder / "ba9876543210.json").symlink_to(folder / "nowhere")  # a file that goes as it is looked at
+    panel.seed = 2
+    assert (len(reads), len(panel.setup["others"])) == (2, 1)
+
+
+def test_a_stopped_run_does_not_take_a_finished_one_s_place(
+    trained: TrainPanel, make: Make, watched: None, tmp_path: Path
+):
+    shutil.copytree(trained.store.folder, tmp_path / "runs")
+    again = make(store=tmp_path / "runs", steps=40)
+    again.start()
     again.stop()
-    again.work()
-    assert again.state == "stopped"
-    assert again.run.adapter is None
-    assert [run.status for run in trained.store.runs()] == ["done"]
+    until(lambda: not again.live["busy"])
+    assert again.work.state in ("stopped", "done")
+    assert [run.status for run in again.store.runs()] == ["done"]

@@ -28,7 +28,7 @@ RankPanel("picture")
 from lora_lab import MemoryPanel
 MemoryPanel("llama-3-8b")
 ---
-from lora_lab.widgets.train_panel import TrainPanel
+from lora_lab import TrainPanel
 TrainPanel("minilm", "rt", store={store!r})
 """
 

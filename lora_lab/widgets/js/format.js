@@ -52,6 +52,8 @@ export function plain(markup) {
   return markup.replace(/<[^>]+>/g, "").replace(/&lt;/g, "<").replace(/&amp;/g, "&");
 }
 
+export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+
 /** Text that came from outside, as markup. */
 export function escape(text) {
   return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "&quot;");

@@ -1,7 +1,7 @@
 // A matrix, one rank-one piece after another, and what is left of a model when every update is cut to the first r.
 
 import RANK_CSS from "./rank_panel.css";
-import { button, menu, options, slider, table } from "./controls.js";
+import { button, menu, slider, table } from "./controls.js";
 import { about, count, escape, percent } from "./format.js";
 import { panel } from "./panel.js";
 import { drawRanks } from "./rank_chart.js";
@@ -99,14 +99,8 @@ function start(p) {
 
   function offerMatrices() {
     const there = p.get("choices").filter(([name]) => p.kernel || (now.data[name] && !now.data[name].error));
-    const markup = options(there);
-    const select = p.one("select[name=source]");
-    if (select.dataset.markup !== markup) {
-      select.dataset.markup = markup;
-      select.innerHTML = markup;
-    }
-    select.value = now.source;
-    select.disabled = there.length < 2;
+    p.choose("source", there, now.source);
+    p.one("select[name=source]").disabled = there.length < 2;
   }
 
   function place(name, x, y, width, height) {

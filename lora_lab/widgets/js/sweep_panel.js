@@ -2,10 +2,10 @@
 
 import SWEEP_CSS from "./sweep_panel.css";
 import { button, letter, menu, segments, slider, table } from "./controls.js";
-import { about, clamp, count, decimal, escape } from "./format.js";
+import { about, capital, clamp, count, decimal, escape } from "./format.js";
 import { panel } from "./panel.js";
 import { drawMap, rateName } from "./sweep_map.js";
-import { capital, drawLosses, drawResults, interval, points, tellCell } from "./sweep_runs.js";
+import { drawLosses, drawResults, interval, points, tellCell } from "./sweep_runs.js";
 
 const TRAITS = {
   data: {}, losses: null, live: {}, view: "rank", targets: "", rank: 8, alpha: 16, lr: 2e-3, picked: [], seeds: [], guess: {},

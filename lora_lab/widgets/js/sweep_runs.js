@@ -1,7 +1,7 @@
 // The chosen cell of the playground: every seed's result on a line, its loss curves, and what is to be said of them.
 
 import { letter } from "./controls.js";
-import { about, clamp, count, decimal } from "./format.js";
+import { about, capital, clamp, count, decimal } from "./format.js";
 import { axisBottom, axisLeft, circle, cross, curve, group, line, linear, text, ticks } from "./svg.js";
 import { rateName } from "./sweep_map.js";
 
@@ -116,5 +116,3 @@ function behind([mean, low, high], { unit }) {
   const sure = low === null ? "" : ` (95% interval ${decimal(low)} to ${decimal(high)}${low > 0 ? "" : ", so it may be as good"})`;
   return `On the same seeds, it is ${apart}${sure}.`;
 }
-
-export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);

@@ -1,7 +1,7 @@
 // One question, several voices: their answers side by side, as they come, at any strength; and the size of each file.
 
 import VOICES_CSS from "./voices_panel.css";
-import { button, letter, menu, options, slider, table } from "./controls.js";
+import { button, letter, menu, slider, table } from "./controls.js";
 import { about, bytes, count, escape } from "./format.js";
 import { panel } from "./panel.js";
 import { rect, text } from "./svg.js";
@@ -102,13 +102,7 @@ function start(p) {
     const { question } = now;
     const known = p.get("questions");
     const all = known.includes(question) ? known : [...known, question];
-    const markup = options(all.map((one) => [one, one]));
-    const select = p.one("select[name=question]");
-    if (select.dataset.markup !== markup) {
-      select.dataset.markup = markup;
-      select.innerHTML = markup;
-    }
-    select.value = question;
+    p.choose("question", all.map((one) => [one, one]), question);
   }
 
   /** The base's file as a grey bar, below it each adapter's on the same scale. */

@@ -1,0 +1,138 @@
+// The pictures of the training panel: the run among other seeds, how far its layers have moved, and the strength dial.
+
+import { about, clamp, count, decimal, escape, percent } from "./format.js";
+import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, rect, text, ticks } from "./svg.js";
+
+const [HIGH, LOW] = [190, 92]; // pixels of the metric's axes and of the loss's
+const MEAN = 25; // steps that a point of the smooth loss is the mean of
+const ALONE = 8; // other seeds up to which each has a line
+const TEST = 84; // pixels for the test rows, right of the curves
+
+/** Values of a curve [[step, value], ...] at a step, between its points. */
+function valueAt(checks, step) {
+  const after = checks.findIndex(([s]) => s >= step);
+  if (after < 0) return checks.at(-1)[1];
+  if (after === 0 || checks[after][0] === step) return checks[after][1];
+  const [[s0, v0], [s1, v1]] = [checks[after - 1], checks[after]];
+  return v0 + ((v1 - v0) * (step - s0)) / (s1 - s0);
+}
+
+/** The ends of the metric's axis: wide from the start, so that it does not jump while a run goes on. */
+function rangeOf({ metric, chance, checks, others, earlier, guess, found }) {
+  const all = [checks, ...others.map((one) => one.checks), ...earlier.map((one) => one.checks)].flat().map(([, value]) => value);
+  const seen = [...all, ...others.map((one) => one.value), ...[guess, found.value].filter((value) => typeof value === "number")];
+  if (metric === "accuracy") return [Math.min(10 * Math.floor(chance / 10 - 1), ...seen), Math.max(90, ...seen)];
+  return metric === "perplexity" ? [0, 1.05 * Math.max(10, ...seen)] : [Math.min(0, ...seen), Math.max(100, ...seen)];
+}
+
+/** Validation above, loss below, over the same steps; at the right the test rows. `run`: see `read` of train_panel.js. */
+export function drawRun(width, run) {
+  const { steps, checks, losses, every, others, earlier, found, guess, metric, chance } = run;
+  const [left, right, top, bottom] = [34, width - TEST, 24, 24 + HIGH];
+  const x = linear([0, steps], [left, right]);
+  const y = linear(rangeOf(run), [bottom, top]);
+  const place = (points) => points.filter(([step]) => step <= steps).map(([step, value]) => [x(step), y(value)]);
+  const parts = [text(0, 11, `validation ${metric}${metric === "accuracy" ? ", %" : ""}`, "tick")];
+  parts.push(axisLeft(y, ticks(rangeOf(run), 5), [left, right], about));
+  if (others.length > 2) {
+    const at = [...new Set(others.flatMap((one) => one.checks.map(([step]) => step)))].sort((a, b) => a - b);
+    const ends = (pick) => at.map((step) => [step, pick(...others.map((one) => valueAt(one.checks, step)))]);
+    parts.push(curve(place([...ends(Math.max), ...ends(Math.min).reverse()]), "train pale"));
+  }
+  if (others.length <= ALONE) parts.push(...others.map((one) => curve(place(one.checks), "stroke train faint")));
+  const drawn = earlier.filter((one) => place(one.checks).length > 1);
+  parts.push(...drawn.map((one) => curve(place(one.checks), "stroke frozen thin")));
+  parts.push(directLabels(right - 4, drawn.map((one) => ({ y: place(one.checks).at(-1)[1] - 9, words: escape(one.label), kind: "tick end halo" })), 12));
+  if (others.length > 2) {
+    const [step, value] = others[0].checks[Math.min(2, others[0].checks.length - 1)];
+    const lowest = Math.min(...others.map((one) => valueAt(one.checks, step)), value);
+    parts.push(text(x(step), Math.min(bottom - 6, y(lowest) + 16), `${count(others.length)} other seeds`, "tick halo"));
+  }
+  if (guess !== null) {
+    parts.push(line(left, y(guess), width, y(guess), "predicted ink"));
+    parts.push(text(left + 4, y(guess) - 5, `your guess, ${about(guess)}`, "tick halo"));
+  }
+  const own = place(checks);
+  if (own.length > 1) parts.push(curve(own, "stroke train"));
+  parts.push(...own.map(([cx, cy]) => circle(cx, cy, 3.5, "train")));
+  if (own.length && found.value === undefined) {
+    const [cx, cy] = own.at(-1);
+    parts.push(text(Math.min(cx + 8, right), cy - 8, decimal(checks.at(-1)[1]), "strong halo"));
+  }
+  parts.push(testRows(right + 42, y, { others, found, high: top, low: bottom }));
+
+  const [start, end] = [bottom + 34, bottom + 34 + LOW];
+  const nats = losses.filter((loss) => loss !== null);
+  const guessing = chance ? Math.log(100 / chance) : 0;
+  const span = chance || !nats.length ? [0, Math.max(1.4 * guessing, ...nats) || 5] : [0.95 * Math.min(...nats), 1.02 * Math.max(...nats)];
+  const z = linear(span, [end, start]);
+  const at = (i, loss) => [x(Math.min(steps, (i + 0.5) * every)), z(loss)];
+  parts.push(text(0, start - 9, "training loss, nats", "tick"), axisLeft(z, ticks(span, 3), [left, right], (value) => decimal(value)));
+  parts.push(axisBottom(x, ticks([0, steps], 4), end, count, [left, right]), text(right + 8, end + 16, "steps", "tick"));
+  if (guessing) {
+    parts.push(line(left, z(guessing), right, z(guessing), "edge"), text(right + 4, z(guessing) + 4, `guessing ${decimal(guessing, 2)}`, "tick"));
+  }
+  if (nats.length > 1) parts.push(curve(losses.map((loss, i) => at(i, loss)), "stroke train faint"));
+  const mean = smooth(losses, Math.max(1, Math.round(MEAN / every)));
+  if (mean.length > 1) parts.push(curve(mean.map((loss, i) => at(i, loss)), "stroke train"));
+  return { svg: parts.join(""), height: end + 20 };
+}
+
+/** The end of the run on the test rows, with its band, among those of the other seeds. */
+function testRows(x, y, { others, found, high, low }) {
+  const ends = others.map((one, i) => circle(x + (((i * 7) % 13) - 6) * 2, y(one.value), 2.5, "train seed"));
+  if (found.value === undefined) return ends.join("");
+  const band = found.half ? rect(x - 20, y(found.high), 40, y(found.low) - y(found.high), "train pale") : "";
+  const name = text(x, 11, `${count(found.rows)} test rows`, "tick mid");
+  const value = text(x, clamp(y(found.high ?? found.value) - 6, high - 1, low), decimal(found.value), "mid strong halo");
+  return [...ends, band, line(x - 20, y(found.value), x + 20, y(found.value), "stroke train"), name, value].join("");
+}
+
+/** The mean of each loss and those before it, `width` in all. */
+function smooth(losses, width) {
+  let sum = 0;
+  return losses.map((loss, i) => {
+    sum += loss - (i >= width ? losses[i - width] : 0);
+    return sum / Math.min(i + 1, width);
+  });
+}
+
+/** A bar for each layer, in a row for each kind of matrix: |dW| / |W|. `moved`: [[layer, role, share], ...]. */
+export function drawMoved(width, moved) {
+  const roles = [...new Set(moved.map(([, role]) => role))];
+  const columns = clamp(Math.floor(width / 130), 1, roles.length || 1);
+  const [wide, high, gap] = [(width + 14) / columns - 14, 66, 44];
+  const most = Math.max(1e-9, ...moved.map(([, , share]) => share));
+  const parts = roles.map((role, i) => {
+    const own = moved.filter(([, name]) => name === role);
+    const [x0, base] = [(i % columns) * (wide + 14), Math.floor(i / columns) * (high + 18) + high - 4];
+    const each = Math.min(28, wide / own.length);
+    const top = own.reduce((best, one) => (one[2] > best[2] ? one : best));
+    const bars = own.map(([, , share], n) => rect(x0 + n * each, base - (gap * share) / most, Math.max(1, each - 2), (gap * share) / most, "train"));
+    const ends = [text(x0, base + 13, `layer ${own[0][0]}`, "tick"), text(x0 + each * own.length, base + 13, own.at(-1)[0], "tick end")];
+    const name = text(x0, base - gap - 6, `<tspan class="strong">${escape(role)}</tspan> at most ${percent(top[2])}`, "tick");
+    return [name, line(x0, base, x0 + each * own.length, base, "rule"), ...bars, ...(own.length > 1 ? ends : [])].join("");
+  });
+  return { svg: parts.join(""), height: Math.ceil(roles.length / columns) * (high + 18) };
+}
+
+/** Probability over strength: a line for class 1 of two, or one for each of more. `p`: (strengths, classes). */
+export function drawDial(width, { p, strengths, labels, strength }) {
+  const two = labels.length === 2;
+  const [left, right, top, bottom] = [36, width - (two ? 12 : 84), 12, 128];
+  const x = linear([0, strengths.at(-1)], [left, right]);
+  const y = linear([0, 1], [bottom, top]);
+  const parts = [axisLeft(y, [0, 0.5, 1], [left, right], (share) => `${100 * share}%`)];
+  parts.push(axisBottom(x, strengths.length > 2 ? [0, 0.5, 1, 1.5, 2] : [0, 1], bottom, about, [left, right]));
+  parts.push(text(x(0) + 2, bottom + 30, "adapter off", "tick"), text(x(1), bottom + 30, "as trained", "tick mid"));
+  const at = strengths.indexOf(strength);
+  const shown = two ? [1] : labels.map((_, c) => c);
+  const winner = p[at].indexOf(Math.max(...p[at]));
+  for (const c of shown) parts.push(curve(p.map((row, i) => [x(strengths[i]), y(row[c])]), `stroke train ${two || c === winner ? "" : "faint"}`));
+  if (two) parts.push(text(left + 6, top + 10, escape(labels[1]), "tick halo"), text(left + 6, bottom - 5, escape(labels[0]), "tick halo"));
+  else parts.push(directLabels(right + 8, shown.map((c) => ({ y: y(p.at(-1)[c]), words: escape(labels[c]), kind: "tick" })), 13));
+  const [off, on] = [0, strengths.indexOf(1)].map((i) => [x(strengths[i]), y(p[i][two ? 1 : winner])]);
+  parts.push(circle(...off, 4, "frozen"), circle(...on, 4, "train"));
+  parts.push(line(x(strength), top - 4, x(strength), bottom, "ray"), circle(x(strength), y(p[at][two ? 1 : winner]), 6, "train grip"));
+  return { svg: parts.join(""), height: bottom + 36 };
+}

@@ -1,0 +1,102 @@
+// What the training panel says: its finding, where a run stands, and what the dial shows.
+
+import { letter } from "./controls.js";
+import { about, capital, count, decimal, escape, percent } from "./format.js";
+
+const shown = (value, metric) => `${decimal(value)}${metric === "accuracy" ? "%" : ""}`;
+const points = (value, scale) => `${decimal(value)}${scale === 100 ? " points" : ""}`;
+
+/** [finding, gloss]. `now`: see `read` of train_panel.js. */
+export function titleOf({ found, live, metric, checks, others }) {
+  if (found.value !== undefined) {
+    const end = `after ${count(found.steps)} steps${live.state === "stopped" ? ", stopped there" : ""}`;
+    const value = metric === "accuracy" ? shown(found.value, metric) : `${capital(metric)} ${decimal(found.value)}`;
+    const from = checks.length ? `, from ${decimal(checks[0][1])}` : "";
+    if (!found.half) return [`${value} ${end}${from}`, `On ${count(found.rows)} test rows.`];
+    const seeds = others.map((one) => one.value);
+    const range = seeds.length > 1 ? ` Other seeds of this recipe: ${decimal(Math.min(...seeds))} to ${decimal(Math.max(...seeds))}.` : "";
+    return [`${value} ${end}, up to ${points(found.half, 100)} of it luck`,
+      `95 of 100 other sets of ${count(found.rows)} test rows would put it between ${decimal(found.low)} and ${decimal(found.high)}.${range}`];
+  }
+  if (live.busy && checks.length) {
+    const [[, first], [step, last]] = [checks[0], checks.at(-1)];
+    const now = `${shown(last, metric)} on validation at step ${count(step)}, from ${decimal(first)}`;
+    return [step ? now : `It begins at ${shown(first, metric)}`, "Validation rows are never trained on."];
+  }
+  return [live.error ? "No run yet" : "What will it learn? Make a guess, then start", ""];
+}
+
+/** [headline, sentence]. */
+export function headline({ found, live, metric, factor, checks, others, guess, setup }) {
+  if (found.value !== undefined) {
+    const of = metric === "accuracy" ? `of ${count(found.rows)} test rows right` : `${metric} on ${count(found.rows)} test rows`;
+    const words = [];
+    if (guess !== null) {
+      const off = found.value - guess;
+      const miss = `You guessed ${about(guess)}: ${points(Math.abs(off), factor)} too ${off > 0 ? "low" : "high"}.`;
+      words.push(Math.abs(off) < 0.05 ? "Your guess was right." : miss);
+    }
+    if (others.length) {
+      const better = others.filter((one) => (metric === "perplexity" ? one.value < found.value : one.value > found.value)).length;
+      words.push(`Among ${count(others.length + 1)} seeds of this recipe it is number ${count(better + 1)}.`);
+    }
+    words.push(`It took ${count(Math.round(found.seconds))} s${found.adapter ? `; the adapter is in <code>${escape(found.adapter)}</code>` : ""}.`);
+    return [`<b>${shown(found.value, metric)}</b> <span>${of}</span>`, words.join(" ")];
+  }
+  if (live.busy) {
+    const last = checks.at(-1);
+    const what = metric === "accuracy" ? "of the validation rows right" : `validation ${metric}`;
+    return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>",
+      others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "The thin line is each step’s loss, the thick one its mean."];
+  }
+  const ask = metric === "accuracy" ? "what share of unseen texts will it get right?" : `what ${metric} will it reach on unseen texts?`;
+  return ["<b>not trained</b>", setup.error ? `<strong>Cannot do that.</strong> ${escape(setup.error)}` : `A guess first: ${ask}`];
+}
+
+/** What trains, in numbers. */
+export function counted({ setup, trains, method, rank, alpha }) {
+  if (setup.error) return "";
+  const total = setup.total + (setup.within ? 0 : trains);
+  const scaling = method === "lora" ? ` ${letter("α/r")} = ${about(alpha / rank)}.` : "";
+  return `<b>${count(trains)}</b> parameters in the adapter${setup.head ? ` + ${count(setup.head)} in the head` : ""}: ${percent((trains + setup.head) / total)}
+    of the model’s ${count(total)} train.${scaling}`;
+}
+
+/** Where the run stands. */
+export function standing({ live, found, halts, page, gone }) {
+  if (page) {
+    const { date, hardware, lora_lab: version } = found.made ?? {};
+    const ran = date ? `${escape(found.words)}. Trained ${date} with lora_lab ${escape(version)} on ${escape(hardware)}.` : "";
+    return `${ran} This page cannot train; <code>make lab</code> can.`;
+  }
+  if (live.error) return `<strong>It failed.</strong> ${escape(live.error)}`;
+  if (gone) return live.busy ? "Broken off." : "";
+  if (live.busy && halts) return "Stopping after this step. What was learned is scored and kept.";
+  if (live.busy && live.state === "training") {
+    const left = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
+    return `Step ${count(live.step)} of ${count(live.steps)}${left}.`;
+  }
+  if (live.busy) return `${capital(escape(live.state))}.`;
+  if (live.state === "stopped") return found.value === undefined ? "Stopped before it began." : `Stopped at step ${count(live.step)}. What was learned is kept.`;
+  return live.state === "done" ? "Done. Try another setting: finished runs stay in the picture." : "";
+}
+
+/** What the adapter did to the answers. */
+export function changedWords({ changed, of, better, without, with: after }) {
+  return `Same head, adapter off and on: ${count(changed)} of ${count(of)} validation answers changed, <b>${count(better)}</b> for the
+    better and <b>${count(changed - better)}</b> for the worse. Accuracy off ${decimal(without)}%, on ${decimal(after)}%.`;
+}
+
+const top = (row) => row.indexOf(Math.max(...row));
+
+/** [headline, sentence] of the dial. */
+export function dialWords({ p, strengths, labels, strength }) {
+  const row = p[strengths.indexOf(strength)];
+  const big = `<b>${percent(Math.round(1000 * row[top(row)]) / 1000)}</b> <span>${escape(labels[top(row)])}</span>`;
+  const flip = p.findIndex((one, i) => i && top(one) !== top(p[i - 1]));
+  const name = (i) => escape(labels[top(p[i])]);
+  if (flip < 0) return [big, `At every strength the answer is ${name(0)}.`];
+  const back = p.findIndex((one, i) => i > flip && top(one) !== top(p[i - 1]));
+  const more = back < 0 ? "" : `, and to ${name(back)} at ${about(strengths[back])}`;
+  return [big, `The answer turns from ${name(flip - 1)} to ${name(flip)} at ${letter("s")} = ${about(strengths[flip])}${more}.`];
+}

@@ -1,0 +1,189 @@
+"""A run in a thread: started, watched, stopped, gone on with, and asked about sentences. No widgets here."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from lora_lab.errors import LabError
+from lora_lab.layers import LoRALinear
+from lora_lab.methods.attach import adapted_layers, report_of
+from lora_lab.methods.inspection import product_norm
+from lora_lab.methods.lora import LoRA
+from lora_lab.methods.merging import at_strength
+from lora_lab.methods.targets import roles_of
+from lora_lab.switched import Mergeable, innermost
+from lora_lab.training.batches import encode
+from lora_lab.training.evaluate import evaluate
+from lora_lab.training.lane import Progress
+from lora_lab.training.metrics import factor
+from lora_lab.training.mind import Mind, changed_mind
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import Run, Store
+from lora_lab.training.tasks import Split
+from lora_lab.training.train import Bench, keep, keep_failure
+from lora_lab.training.turns import turn
+from lora_lab.widgets.background import Background
+
+POINTS = 400  # of a loss curve, at most
+STRENGTHS = tuple(step / 10 for step in range(21))  # of a plain LoRA; other adapters are on or off
+PAUSE = 20  # looks at the weights take at most a PAUSE-th of the time
+
+
+class LiveRun(Background):
+    """One training run and what is known of it so far. Read from any thread; written by the training thread.
+
+    A stopped run is scored and kept as "stopped"; `start` goes on with it.
+    state   "ready", "starting", "loading", "training", "scoring", then "done", "stopped" or "failed"
+    moved   [layer, role, |dW| / |W|] of each weight that an adapter changes
+    found   what came of it, as JSON: the metric on the test rows, and answers that changed, at each strength
+    """
+
+    def __init__(self, recipe: Recipe, store: Store) -> None:
+        super().__init__()
+        self.recipe, self.store = recipe, store
+        self.progress: list[Progress] = []
+        self.moved: list[tuple[int, str, float]] = []
+        self.run: Run | None = None
+        self.found: dict[str, Any] = {}
+        self.bench: Bench | None = None
+        self._began, self._before, self._look_again, self._sizes = 0.0, 0, 0.0, dict[str, float]()
+
+    def seconds_left(self) -> int | None:
+        """Time to go at the pace so far, in seconds; None in the first three steps."""
+        taken = len(self.progress) - self._before
+        left = self.recipe.steps - len(self.progress)
+        return None if taken < 3 else round((time.monotonic() - self._began) / taken * left)
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The strengths at which sentences are answered; none for a task without classes, and for pairs of texts."""
+        method, task = self.recipe.method, self.bench.task if self.bench else None
+        if task is None or len(task.labels) < 2 or task.validation.seconds or method.within:
+            return ()
+        plain = isinstance(method, LoRA) and not method.dora and method.init != "pissa"
+        return STRENGTHS if plain else (0.0, 1.0)
+
+    def answer(self, text: str) -> dict[str, Any]:
+        """{text, p}: the probability of each class at each strength, (strengths, classes); else {text, error}."""
+        if self.alive or not self.found or not self.strengths:
+            return {"text": text, "error": "It takes a trained classifier to answer: train one here first."}
+        return {"text": text, "p": self._answers([text])[0]}
+
+    def told(self) -> dict[str, Any]:
+        """Where it stands, as JSON; shares in percent, at most POINTS losses, each the mean of `every` steps."""
+        losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
+        means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
+        metric = self.bench.task.metric if self.bench else ""
+        before = self.bench.lane.history.before if self.bench else {}
+        checks = [(0, before)] * bool(before) + [(p.step, p.validation) for p in list(self.progress) if p.validation]
+        return {
+            "state": self.doing, "error": self.error, "hash": self.recipe.hash, "steps": self.recipe.steps,
+            "step": self.progress[-1].step if losses else 0, "left": self.seconds_left(), "every": every,
+            "losses": [round(one, 4) for one in means],
+            "checks": [[step, round(factor(metric) * found[metric], 3)] for step, found in checks],
+            "moved": [[layer, role, float(f"{share:.4g}")] for layer, role, share in self.moved],
+        }  # fmt: skip
+
+    # ---- in the training thread
+
+    def _work(self) -> None:
+        with turn(self._stop) as mine:
+            if mine:
+                self._train()
+            else:
+                self.state = "stopped"
+
+    def _train(self) -> None:
+        self.state = "loading"
+        if self.bench is None:
+            self.bench = Bench(self.recipe, callbacks=[self._see])
+            self.bench.before_scoring = lambda: self._enter("scoring")  # type: ignore[method-assign]
+        elif self.run:  # it was stopped: go on
+            self.bench.lane.status, self.bench.started = "training", time.perf_counter() - self.run.seconds
+        bench, self.run, self.found, self._before = self.bench, None, {}, len(self.progress)
+        self.store.check_writable()
+        self.state, self._began = "training", time.monotonic()
+        try:
+            run = bench.only(self._stop)
+        except LabError as error:
+            keep_failure(self.store, bench, error)
+            raise
+        self._look()
+        run = keep(self.store, bench, run)
+        self.found = self._finding(run, changed_mind(bench))
+        self.run, self.state = run, "stopped" if run.status == "stopped" else "done"
+
+    @torch.no_grad()
+    def _answers(self, texts: Sequence[str]) -> list[list[list[float]]]:
+        """The probability of each class, of each text at each strength: (texts, strengths, classes)."""
+        bench, found = self.bench, []
+        assert bench is not None
+        rows = encode(Split(tuple(texts), (0,) * len(texts)), bench.task, bench.tokenizer)
+        for strength in self.strengths:
+            with at_strength(bench.model, strength):
+                logits = evaluate(bench.model, rows, bench.pad, bench.device).by_row  # (texts, classes)
+            found.append(torch.tensor(logits).softmax(-1))
+        return [[[round(p, 4) for p in one] for one in text] for text in torch.stack(found, 1).tolist()]
+
+    def _finding(self, run: Run, mind: Mind | None) -> dict[str, Any]:
+        assert self.bench is not None
+        assert run.predictions is not None
+        metric, rows, steps = self.bench.task.metric, len(run.predictions), run.history["step"]
+        made = {name: run.environment.get(name, "") for name in ("date", "hardware", "lora_lab")}
+        value = factor(metric) * run.metrics[metric]
+        found: dict[str, Any] = {"metric": metric, "value": value, "rows": rows, "made": made}
+        found |= {"words": f"{self.recipe.model} on {self.recipe.task}, {self.recipe.describe()}"}
+        found |= {"steps": steps[-1] if steps else 0, "seconds": run.seconds, "adapter": run.adapter or ""}
+        if metric == "accuracy":  # +- 1.96 standard errors; where all rows are right, as if one were not
+            p = min(max(run.metrics[metric], 1 / rows), 1 - 1 / rows)
+            half = 196 * math.sqrt(p * (1 - p) / rows)
+            found |= {"half": half, "low": max(0.0, value - half), "high": min(100.0, value + half)}
+        if mind:
+            found |= {"changed": mind.changed, "of": mind.rows, "better": mind.for_the_better}
+            found |= {"without": 100 * mind.without["accuracy"], "with": 100 * mind.with_adapter["accuracy"]}
+        if mind and (strengths := self.strengths):
+            answers = self._answers([one.text for one in mind.examples]) if mind.examples else []
+            said = [asdict(one) | {"p": p} for one, p in zip(mind.examples, answers, strict=True)]
+            found |= {"labels": self.bench.task.labels, "strengths": strengths, "sentences": said}
+        return found
+
+    def _enter(self, state: str) -> None:
+        self.state = state
+
+    def _see(self, progress: Progress) -> None:
+        self.progress.append(progress)
+        if time.monotonic() > self._look_again:
+            self._look()
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        """Measure how far each weight has moved."""
+        began, found = time.monotonic(), []
+        assert self.bench is not None
+        roles = {(p.site.module, p.site.rows): p.site.role for p in report_of(self.bench.model).placements}
+        for path, part in adapted_layers(self.bench.model):
+            if not isinstance(part, Mergeable) or not part.moves_weight or hasattr(innermost(part), "dequantized"):
+                continue
+            if isinstance(part, LoRALinear) and type(part) is LoRALinear:  # without forming B A
+                frozen, size = part.frozen_weight(), part.scaling * product_norm(part.lora_A, part.lora_B)
+            else:
+                frozen, new = part.folded()[0]
+                size = (new - frozen.float()).norm().item()
+            if path not in self._sizes:
+                self._sizes[path] = frozen.float().norm().item()
+            module = path.replace(".base_layer", "")
+            role = (
+                roles.get((module, getattr(part, "rows", None))) or "+".join(roles_of(module)) or module.split(".")[-1]
+            )
+            layer = re.search(r"\.(\d+)\.", module)
+            found.append((int(layer[1]) if layer else 0, role, size / self._sizes[path]))
+        self.moved = found
+        self._look_again = time.monotonic() + PAUSE * (time.monotonic() - began)
