@@ -22,14 +22,6 @@ TrainPanel("minilm", "rt", store="earlier", steps=20)
 from lora_course.panels.class_panel import ClassPanel
 ClassPanel("school")
 """,
-    "compare": """
-from lora_course.lesson import reference_comparison
-from lora_lab.widgets.compare_panel import ComparePanel
-panel = ComparePanel(store="compared")
-panel.live.found, panel.live.version = reference_comparison("minilm_rt"), 1  # as if it had been compared here
-panel._paint()
-panel
-""",
     "microscope": """
 from lora_course.experiments.microscope import views_from
 from lora_course.lesson import reference_microscope

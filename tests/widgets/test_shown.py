@@ -8,14 +8,11 @@ from lora_course.experiments.microscope import Views, views_from
 from lora_course.lesson import reference_microscope
 from lora_course.panels.microscope_panel import MicroscopePanel
 from lora_lab.plots import Curve
-from lora_lab.plots.methods import KINDS
-from lora_lab.widgets.compare_tables import tables
 from lora_lab.widgets.named import Named
 from lora_lab.widgets.panel import Panel, scrolling
 from lora_lab.widgets.shown import Shown, Table
 from lora_lab.widgets.train_panel import TrainPanel
 from lora_lab.widgets.words import curve_tables
-from tests.comparisons import comparison
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +52,6 @@ def test_curves_in_numbers_while_a_run_goes_on():
     assert now.rows == [("2", "2.500", "80.0%"), ("3", "2.000", "-")]  # means of what there is so far
     assert before.rows == [("before", "1.500", "75.0%")]
     assert not list(curve_tables(Curve("", [], [], []), [], "accuracy"))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_comparison_has_its_own_table(kind: str):
-    found = comparison()
-    (table,) = tables(kind, found)
-    assert {len(row) for row in table.rows} == {len(table.head)}
-    lora = next(row for row in found["methods"] if row["method"] == "lora")
-    assert any(lora["label"] in row[0] for row in table.rows)
-    if kind == "quality":
-        assert any(f"{100 * lora['accuracy']['each'][0]:.1f}" in row[3] for row in table.rows)
-    if kind == "rates":
-        assert any("(chosen)" in row[1] for row in table.rows)
 
 
 def test_markup_that_scrolls_is_named_and_reached_by_the_keyboard():
