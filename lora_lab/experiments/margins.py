@@ -26,6 +26,7 @@ NAMES = {
     "full": "full fine-tuning", "prompt": "prompt tuning", "ptuning": "P-tuning", "prefix": "prefix tuning",
     "bitfit": "BitFit", "ia3": "IA3", "bottleneck": "bottleneck adapter", "head": "head only",
 }  # fmt: skip
+SWAP = str.maketrans("bwBW", "wbWB")
 LOWER = ("perplexity", "loss", "slot_errors")
 
 
@@ -68,7 +69,8 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     for a, b in combinations(scores, 2):
         pair = Pair(scores[a].astype(float), scores[b].astype(float), margins[0])
         tested[a, b] = tested[b, a] = differ, equal = pair.p_difference(), [_equal(pair, margin) for margin in margins]
-        entries[b][a], entries[a][b] = (_entry(pair, differ, equal, margins, sign) for sign in (1, -1))
+        entries[b][a] = _entry(pair, differ, equal, margins)
+        entries[a][b] = _turned(entries[b][a])
     for rival, others in entries.items():
         corrected = holm([tested[name, rival][0] for name in others])
         each = [holm(at) for at in zip(*(tested[name, rival][1] for name in others), strict=True)]
@@ -83,23 +85,29 @@ def _equal(pair: Pair, margin: float) -> float:
     return pair.p_equivalence()
 
 
-def _entry(pair: Pair, differ: float, equal: Sequence[float], margins: Sequence[float], sign: int) -> dict[str, Any]:
-    """What the verdicts of a pair come to; sign -1: of the second on the first."""
+def _entry(pair: Pair, differ: float, equal: Sequence[float], margins: Sequence[float]) -> dict[str, Any]:
+    """What the verdicts of a pair come to, from its p-values: of a difference, and of equivalence at each margin."""
     within: list[list[float]] = []
     outcomes, more = "", []
     for at, (margin, p) in enumerate(zip(margins, equal, strict=True)):
         pair.margin = margin
-        ends = sorted(round(sign * end, 5) for end in pair.interval(LEVEL, pair.widening(pair.rows)))
+        ends = [round(end, 5) for end in pair.interval(LEVEL, pair.widening(pair.rows))]
         if not within or within[-1][1:] != ends:
             within.append([at, *ends])
-        outcomes += letter(sign * pair.difference, differ, p)
+        outcomes += letter(pair.difference, differ, p)
         if outcomes[-1] == "u":
             found = pair.judged(differ, p)
             more.append([many and int(float(f"{many:.2g}")) for many in (found.more_seeds, found.more_rows)])
     found = pair.judged(differ, 0.0)  # whatever the margin: the 95 % interval
-    low, high = sorted(round(sign * end, 5) for end in (found.low95, found.high95))
-    difference = round(sign * pair.difference, 6)
-    return {"difference": difference, "low": low, "high": high, "within": within, "outcomes": outcomes, "more": more}
+    ends95 = {"low": round(found.low95, 5), "high": round(found.high95, 5)}
+    return {"difference": round(pair.difference, 6), **ends95, "within": within, "outcomes": outcomes, "more": more}
+
+
+def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of the rival against the method."""
+    swapped = {name: entry[name].translate(SWAP) for name in ("outcomes", "together") if name in entry}
+    ends = {"difference": -entry["difference"], "low": -entry["high"], "high": -entry["low"]}
+    return {**entry, **ends, "within": [[at, -high, -low] for at, low, high in entry["within"]], **swapped}
 
 
 def resampled(
@@ -120,7 +128,7 @@ def resampled(
         differ = pair.p_difference()
         found = pair.judged(differ, pair.p_equivalence())
         studies.append([round(one, 5) for one in (found.difference, found.low95, found.high95)])
-        equal = bisect_left(margins, True, key=lambda margin, pair=pair: _equal(pair, margin) < LEVEL)  # from there on
+        equal = bisect_left([_equal(pair, margin) < LEVEL for margin in margins], True)  # from there on
         apart, within = (letter(found.difference, differ, p) for p in (1.0, 0.0))
         outcomes.append(apart * equal + within * (len(margins) - equal))
     truth = round(float(a.mean() - b.mean()), 6)
@@ -140,23 +148,27 @@ def shown(found: Mapping[str, Any]) -> dict[str, Any]:
     metric, scores = found["metric"], scores_in(found)
     rows = [row for row in found["methods"] if (row.get(metric) or {}).get("each")]
     margins = tuple(sorted({*MARGINS, found["margin"]}))
-    against = {row["label"]: {} for row in rows} | judged(scores, margins)
+    against: dict[str, dict[str, Any]] = {row["label"]: {} for row in rows} | judged(scores, margins)
     first = {row["method"]: row["label"] for row in reversed(rows)}
     for row in rows:
         for opponent, said in (row.get("against") or {}).items():
             name, rival = row["label"], first.get(opponent)
             if rival and name not in against[rival]:  # no answers were kept
-                against[rival][name], against[name][rival] = _stored(said, margins, 1), _stored(said, margins, -1)
+                against[rival][name] = _stored(said, margins)
+                against[name][rival] = _turned(against[rival][name])
     points = all(one.dtype == bool for one in scores.values()) if scores else factor(metric) > 1
-    rival = first.get("full") or (rows[-1]["label"] if rows else "")
-    method = next((row["label"] for row in rows if row["method"] == "lora" and row["label"] != rival), "")
+    order = sorted((row["method"] != "full", row["method"] == "lora", at) for at, row in enumerate(rows))
+    rival = rows[order[0][-1]]["label"] if rows else ""  # full fine-tuning before others, and those before LoRA
+    others = sorted(rows, key=lambda row: row["method"] != "lora")
+    method = next((row["label"] for row in others if row["label"] != rival), "")
     made = found.get("environment") or {}
     return {
         "metric": metric.replace("_", " "), "unit": "%" if factor(metric) > 1 else "", "lower": metric in LOWER,
         "scale": 100 if points else 1,
         "gap": "nats a token" if not points else "points" if metric == "accuracy" else "points of accuracy",
         "margins": margins, "margin": found["margin"], "against": against,
-        "pair": [method or next((row["label"] for row in rows if row["label"] != rival), ""), rival],
+        "pair": [method, rival],
+        "rows": max((one.shape[1] for one in scores.values()), default=0),
         "methods": [_method(row, metric) for row in rows],
         "failed": [[row["label"], row["error"]] for row in found["methods"] if row.get("error")],
         "about": f"{found['model']} on {found['task']}, {found['steps']} steps of {found['batch']} rows. "
@@ -182,15 +194,14 @@ def _method(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _stored(said: Mapping[str, Any], margins: Sequence[float], sign: int) -> dict[str, Any]:
+def _stored(said: Mapping[str, Any], margins: Sequence[float]) -> dict[str, Any]:
     """The entry of a verdict as a comparison stores it: one margin, and perhaps no 90 % interval."""
-    ends = {one["level"]: sorted((sign * one["low"], sign * one["high"])) for one in said["intervals"]}
+    ends = {one["level"]: (one["low"], one["high"]) for one in said["intervals"]}
     low, high = ends[95]
-    differs = 0.0 if low > 0 or high < 0 else 1.0
-    found = letter(sign * said["difference"], differs, float(said["kind"] != "equivalent"))
+    found = letter(said["difference"], float(low <= 0 <= high), float(said["kind"] != "equivalent"))
     letters = "".join(found if margin == said["margin"] else "-" for margin in margins)
     return {
-        **{"difference": sign * said["difference"], "low": low, "high": high},
+        **{"difference": said["difference"], "low": low, "high": high, "more": []},
         "within": [[0, *ends[90]]] if 90 in ends else [],
-        **{"outcomes": letters, "together": letters, "more": []},
+        **{"outcomes": letters, "together": letters},
     }

@@ -197,8 +197,10 @@ class ComparePanel(Panel, file="compare_panel.js"):
             with self.hold_sync():
                 for name, value in content.get("traits", {}).items():
                     setattr(self, name, value)
-            actions = {"run": self.run, "stop": self.stop, "dance": lambda: self.resample(content["rows"])}
-            actions[content["do"]]()
+            if content["do"] == "dance":
+                self.resample(content["rows"])
+            else:
+                {"run": self.run, "stop": self.stop}[content["do"]]()
         except Exception as error:  # nobody would see it in a message handler
             self._tell(str(error))
 

@@ -74,13 +74,6 @@ def wrapped(*widgets: W.Widget) -> W.Box:
     return W.Box(widgets, layout=W.Layout(display="flex", flex_flow="row wrap", width="100%", align_items="center"))
 
 
-def side_by_side(*pictures: W.Widget) -> W.Box:
-    """Pictures beside each other, at one height, also where only one of them has a table below it."""
-    box = wrapped(*pictures)
-    box.layout.align_items = "flex-start"
-    return box
-
-
 def boxes_to_tick(name: str, box: W.Box) -> W.Box:
     """Boxes to tick behind their common name, which a screen reader says with each of them."""
     return wrapped(W.HTML(name, layout=W.Layout(margin="0 16px 0 46px")), box).add_class("lora-group")

@@ -57,7 +57,9 @@ panel
 """,
     "compare": """
 from lora_lab import ComparePanel
-ComparePanel(margin=0.025)
+panel = ComparePanel(margin=0.025)
+panel.resample(200)
+panel
 """,
     "style": """
 from lora_lab import LoRA, train

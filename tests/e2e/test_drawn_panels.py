@@ -78,7 +78,9 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark
     shown = all_looks()
     view = pages.open(*shown, width=width, dark=dark, still=True)
     for number, panel in enumerate(panel_of(view, number) for number in range(len(shown))):
-        panel.locator("details").evaluate("(e, open) => e.open = open", number in (0, 6, 9, 11))  # axe is slow in tables
+        panel.locator("details").evaluate(
+            "(e, open) => e.open = open", number in (0, 6, 9, 11)
+        )  # axe is slow in tables
         assert panel.evaluate("e => e.scrollWidth - e.clientWidth") <= 1, number
     expect(view.get_by_text("training step 15 of 200")).to_have_count(1)
     assert not axe_finds(view)

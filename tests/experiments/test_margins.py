@@ -1,4 +1,4 @@
-"""Outcomes at each margin are those of `verdict`, resampled studies miss as often as they should, and what panels get."""
+"""Outcomes at each margin are those of `verdict`; resampled studies miss as seldom as they should."""
 
 from __future__ import annotations
 

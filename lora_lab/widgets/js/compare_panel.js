@@ -233,7 +233,9 @@ function start(p) {
 
   function drawDance(range) {
     const { danced, data, at, margin, own } = now;
-    p.slide("rows", { values: ROWS, value: ROWS[nearest(ROWS, ui.rows)], words: count(ui.rows) });
+    const sizes = ROWS.filter((rows) => rows <= Math.max(data.rows, ROWS[0]));
+    ui.rows = sizes[nearest(sizes, ui.rows)];
+    p.slide("rows", { values: sizes, value: ui.rows, words: count(ui.rows) });
     p.one("button[name=dance]").disabled = p.gone() || p.waits();
     p.one(".drawn-studies").hidden = !danced;
     if (!danced) return p.fill({ ".misses": "A study draws its seeds and sentences anew from all of these answers. Here the truth is known: does its 95% interval catch it?" });

@@ -1,6 +1,6 @@
 // Pictures of a comparison: quality against what it costs; differences from the rival against a margin; resampled studies.
 
-import { about, binary, clamp, count } from "./format.js";
+import { about, binary, clamp, count, escape } from "./format.js";
 import { axisBottom, axisLeft, circle, cross, line, linear, log, rect, text, ticks } from "./svg.js";
 
 const FAR = 12; // points below the best seed of a method: its mark stands at the bottom, not to flatten all others
@@ -66,7 +66,7 @@ export function drawSeeds(width, { data, behind, axis, method, rival }) {
     const strong = kind !== "frozen";
     const box = place(one.name.length * LETTER * (strong ? 1.06 : 1), cx, mean, boxes, [left, right, top, bottom]);
     boxes.push(box);
-    parts.push(text(box[0], box[3] - 3, one.name, `halo ${strong ? `strong ${kind}` : "soft"}`));
+    parts.push(text(box[0], box[3] - 3, escape(one.name), `halo ${strong ? `strong ${kind}` : "soft"}`));
   }
   const at = (px, py) => {
     const close = names.map(({ one, cx, mean }) => [Math.hypot(px - cx, 0.4 * (py - mean)), one]).sort(([a], [b]) => a - b)[0];
@@ -132,7 +132,7 @@ export function drawForest(width, { rows, range, margin, shownMargin, method, ri
     const y = TOP + ROW * i + 27;
     const kind = one.label === method.label ? "train" : "frozen";
     if (kind === "train") parts.push(rect(0, y - 26, width, ROW - 2, "chosen", 'rx="5"'));
-    parts.push(text(left, y - 12, one.name, `halo${kind === "train" ? " strong train" : ""}`));
+    parts.push(text(left, y - 12, escape(one.name), `halo${kind === "train" ? " strong train" : ""}`));
     parts.push(text(right, y - 12, word, `end halo${kind === "train" ? " strong" : " soft"}`));
     parts.push(line(x(scale * entry.low), y, x(scale * entry.high), y, `stroke ${kind} thin`));
     if (within) parts.push(line(x(scale * within[0]), y, x(scale * within[1]), y, `stroke ${kind} wide`));
@@ -143,7 +143,7 @@ export function drawForest(width, { rows, range, margin, shownMargin, method, ri
   });
   parts.push(line(left, bottom, right, bottom, "rule"), axisBottom(x, ticks(range, width > 500 ? 8 : 5), bottom, signed, [left, right]));
   parts.push(text(left, bottom + 32, "← worse", "tick"), text(right, bottom + 32, "better →", "tick end"));
-  parts.push(text((left + right) / 2, bottom + 32, `${gap} from ${rival.name}`, "soft mid"));
+  parts.push(text((left + right) / 2, bottom + 32, `${gap} from ${escape(rival.name)}`, "soft mid"));
   const edge = (px) => Math.min(Math.abs(px - x(margin)), Math.abs(px - x(-margin))) < 12;
   const value = (px) => Math.abs(range[0] + ((px - left) / (right - left)) * (range[1] - range[0]));
   return { svg: parts.join(""), height: bottom + 38, edge, value, row: (py) => rows[Math.floor((py - TOP) / ROW)]?.one };
