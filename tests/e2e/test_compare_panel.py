@@ -142,5 +142,19 @@ def test_your_own_comparison_stands_before_the_reference(pages: Pages) -> None:
     assert panel.locator(".picture circle.no").count() == 2 * 5  # the reference, hollow
     panel.get_by_text("the reference", exact=True).click()
     assert panel.locator(".picture circle.dot").count() == 10 * 5
+    python.mine = ComparePanel(reference=comparison("lora", seeds=2)).stored  # while the second one trains
+    one = panel_of(pages.open(python))
+    expect(one.locator(".title")).to_have_text("LoRA r8 q,v, and nothing to compare it with yet")
+    assert one.locator(".picture circle.dot").count() == 2
     nothing = panel_of(pages.open(ComparePanel(task="kjv")))
     expect(nothing.locator(".title")).to_have_text("Nothing is compared yet")
+
+
+def test_names_are_shown_and_never_interpreted(pages: Pages) -> None:
+    found = comparison("lora", "full")
+    found["methods"][0]["label"] = "<b>LoRA</b> & co"
+    panel = panel_of(pages.open(ComparePanel(reference=found)))
+    expect(panel.locator(".title")).to_contain_text("<b>LoRA</b> & co trains")
+    for shown in (".picture svg", ".forest svg", ".cards", ".facts"):
+        expect(panel.locator(shown)).to_contain_text("<b>LoRA</b> & co")
+    assert panel.get_by_role("combobox").locator("option").all_inner_texts() == ["<b>LoRA</b> & co"]

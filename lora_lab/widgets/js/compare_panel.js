@@ -79,7 +79,7 @@ function start(p) {
     const own = rows.find(({ one }) => one === method);
     const dance = p.get("dance");
     const danced = dance.method === method.label && dance.rival === rival.label && dance.view === view ? dance : undefined;
-    const axes = Object.keys(AXES).filter((name) => data.methods.filter(AXES[name].of).length > 1);
+    const axes = Object.keys(AXES).filter((name) => data.methods.filter(AXES[name].of).length >= Math.min(2, data.methods.length));
     const axis = axes.includes(p.get("axis")) ? p.get("axis") : axes[0];
     const places = data.scale === 1 ? 3 : 1;
     const say = (value) => decimal(data.scale * value, places);
@@ -96,6 +96,7 @@ function start(p) {
   // ---- words
 
   function title({ method, rival, own, size }) {
+    if (method === rival) return `${escape(rival.name)}, and nothing to compare it with yet`;
     const share = method.trained / rival.trained;
     const costs = share < 1 ? `${percent(share)} of` : `${about(share)} times`;
     const is = {
@@ -107,6 +108,7 @@ function start(p) {
 
   /** [headline, sentence] of the pair. */
   function tell({ method, rival, own, at, say, size, data }) {
+    if (method === rival) return ["<b>one method</b>", "Two are needed for a comparison."];
     if (!own) return ["<b>not tested</b>", `${escape(method.name)} and ${escape(rival.name)} were not tested against each other.`];
     const { entry, letter, within } = own;
     const by = `<span>${entry.difference > 0 ? "+" : ""}${say(entry.difference)} ${data.gap}</span>`;
@@ -179,6 +181,7 @@ function start(p) {
     seeds = drawSeeds(p.width(), { ...now, behind: now.view === "mine" && p.get("stored").metric === data.metric ? p.get("stored") : undefined });
     const told = (one) => `${one.name} ${decimal(one.mean)}${data.unit}`;
     p.picture(seeds.svg, seeds.height, `Test ${data.metric} of every seed over ${AXES[now.axis].words}. Means: ${data.methods.map(told).join(", ")}.`);
+    p.one(".forest").hidden = p.one(".forest + .key").hidden = !now.rows.length;
     const range = span([...now.rows.map(({ entry }) => [0, entry.low, entry.high]), ...(now.danced?.studies ?? [])], data.scale);
     forest = drawForest(p.width(".forest"), { ...now, range, margin: data.scale * now.margin, shownMargin: now.size, scale: data.scale, gap: data.gap });
     const pair = ({ one, entry, word }) => `${one.name}: ${now.say(entry.difference)}, ${now.say(entry.low)} to ${now.say(entry.high)}, ${word}`;

@@ -10,7 +10,7 @@ const TOP = 22;
 const INK = { method: "train", rival: "other", else: "frozen" };
 
 export const AXES = {
-  trained: { of: (one) => one.trained, words: "numbers that train, head included (log scale)", scale: log, format: thousands },
+  trained: { of: (one) => Math.max(1, one.trained), words: "numbers that train, head included (log scale)", scale: log, format: thousands },
   memory: { of: (one) => one.bytes, words: "peak memory of a training step", scale: linear, format: binary },
   time: { of: (one) => one.seconds, words: "seconds of a run", scale: linear, format: about },
 };
