@@ -147,7 +147,7 @@ function start(p) {
     const half = (one) => (one.low === undefined ? "" : ` ± ${decimal((one.high - one.low) / 2)}`);
     const lines = [
       [`test ${data.metric}${unit && ` (${unit})`}`, (one) => `${decimal(one.mean)}${half(one)}`],
-      ["numbers that train", (one) => count(one.trained)],
+      ["trained numbers", (one) => count(one.trained)],
       ["file", (one) => one.adapter_bytes && bytes(one.adapter_bytes)],
       ["memory of a step", (one) => one.bytes && binary(one.bytes)],
       ["seconds of a run", (one) => one.seconds && about(one.seconds)],

@@ -11,7 +11,7 @@ const INK = { method: "train", rival: "other", else: "frozen" };
 
 export const AXES = {
   trained: { of: (one) => Math.max(1, one.trained), words: "numbers that train, head included (log scale)", scale: log, format: thousands },
-  memory: { of: (one) => one.bytes, words: "peak memory of a training step", scale: linear, format: binary },
+  memory: { of: (one) => one.bytes, words: "peak memory of a training step", scale: linear, format: (bytes) => (bytes ? binary(bytes) : 0) },
   time: { of: (one) => one.seconds, words: "seconds of a run", scale: linear, format: about },
 };
 
