@@ -204,7 +204,7 @@ function start(p) {
     p.check("axis", [axis]);
     for (const input of p.card.querySelectorAll("input[name=axis]")) input.closest("label").hidden = !axes.includes(input.value);
     const ways = data.methods.map((one) => {
-      const name = `${escape(one.name)}`;
+      const name = escape(one.name);
       return `<label><input type="radio" name="rival" value="${escape(one.label)}" aria-label="${name}: trains ${escape(adds(one))}">${icon(one)}
         <span>${name}</span><small>${thousands(one.trained)} train</small></label>`;
     });
