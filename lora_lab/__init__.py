@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lora_lab.training.runs import Run, Store
     from lora_lab.training.tasks import load_task
     from lora_lab.training.train import evaluate_adapter, train
+    from lora_lab.widgets.compare_panel import ComparePanel
     from lora_lab.widgets.lora_panel import LoRAPanel
     from lora_lab.widgets.memory_panel import MemoryPanel
     from lora_lab.widgets.sweep_panel import SweepPanel
@@ -56,6 +57,7 @@ _HOME = {
     "BadValue": "errors",
     "BitFit": "methods.bitfit",
     "Bottleneck": "methods.bottleneck",
+    "ComparePanel": "widgets.compare_panel",
     "FullFineTuning": "methods.full",
     "Grid": "experiments.grid",
     "HeadOnly": "methods.full",

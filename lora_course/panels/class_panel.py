@@ -25,7 +25,6 @@ from lora_lab.plots import BLUE, GREY, RED, metric_name
 from lora_lab.plots.sheet import Sheet
 from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.runs import FINISHED, Store, stores
-from lora_lab.widgets.controls import button
 from lora_lab.widgets.map_panel import MapPanel, cells_table, drawing
 from lora_lab.widgets.panel import FULL_WIDTH, cannot, escape, wrapped
 
@@ -51,7 +50,8 @@ class ClassPanel(MapPanel):
         self.into = Path(into) if into else self.folder.with_name(f"{self.folder.resolve().name}-collected")
         self.runs, self.arrived, self.table = pd.DataFrame(), "", W.HTML(layout=FULL_WIDTH)
         self.sheet = Sheet(13, 7, (0.09, 0.15, 0.45, 0.74), (0.74, 0.47, 0.24, 0.42), (0.60, 0.12, 0.38, 0.16))
-        self.refresh_button = button("Refresh", "refresh", "read what has arrived", self.refresh)
+        self.refresh_button = W.Button(description="Refresh", icon="refresh", tooltip="read what has arrived")
+        self.refresh_button.on_click(self.refresh)
         self.layout.max_width = "100%"  # a projector is wide
         self.arrange(wrapped(self.refresh_button, self.view, self.where), self.words, self.picture, self.table)
         self.refresh()

@@ -27,6 +27,7 @@ from lora_lab.errors import BadValue, Changed, in_a_sentence
 from lora_lab.experiments.afterwards import afterwards, before
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.costs import NOTHING, costs_of
+from lora_lab.experiments.margins import packed
 from lora_lab.experiments.plan import ROOM
 from lora_lab.experiments.results import scores_of
 from lora_lab.experiments.statistics import Verdict, verdicts
@@ -135,6 +136,7 @@ class Comparison:
             "products": run.environment.get("products", run.environment["dtype"]) if run else None,
             "seconds": fmean(run.seconds for run in one.runs) if one.runs else None,
             "against": {name: v.to_json() for name, v in judged.items()},
+            "answers": packed(self._scores(one)) if one.runs else None,
             "runs": [run.recipe.hash for run in one.runs],
             "error": one.error,
         }

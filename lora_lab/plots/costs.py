@@ -1,4 +1,4 @@
-"""Pictures of what methods cost: memory, predicted and measured, as towers side by side; seconds of a run as bars."""
+"""Pictures of what methods cost: memory, predicted and measured, as towers side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_lab.accounting.units import GIB, MIB, binary
 from lora_lab.plots import Picture
-from lora_lab.plots.compared import Found, finish, label_of, look_of, new_axes
+from lora_lab.plots.compared import Found, finish, label_of, new_axes
 from lora_lab.plots.towers import STYLES
 
 MARK = "#111111"  # what was measured
@@ -73,21 +73,3 @@ def _bytes_said(row: Found) -> str:
     names = (("predicted_bytes", "predicted"), ("peak_bytes", "measured"))
     said = [f"{binary(row[key])} {word}" for key, word in names if row.get(key)]
     return ", ".join(said) or "not modelled and not measured"
-
-
-def times(found: Found) -> Picture:
-    """Seconds of a run for each method, as bars from the fastest to the slowest, with the tokens that it adds."""
-    rows = sorted((row for row in found["methods"] if row.get("seconds")), key=lambda row: row["seconds"])
-    picture, axes = new_axes(6.4, 1.2 + 0.3 * len(rows))
-    for place, row in enumerate(rows):
-        axes.barh(place, row["seconds"], 0.62, color=look_of(row)[0], zorder=2)
-        tokens = f", {row['added_tokens']} tokens longer" if row.get("added_tokens") else ""
-        words, end = f"{row['seconds']:.3g} s{tokens}", (row["seconds"], place)
-        axes.annotate(words, end, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [label_of(row) for row in rows], fontsize=8)
-    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.35 * rows[-1]["seconds"]))
-    ratio = rows[-1]["seconds"] / rows[0]["seconds"]
-    said = f"A run of {label_of(rows[-1])} takes {ratio:.1f} times as long as one of {label_of(rows[0])}"
-    finish(axes, said, "seconds a run, mean over the seeds", "x")
-    picture.alt = f"{said}. " + " ".join(f"{label_of(row)}: {row['seconds']:.3g} s." for row in rows)
-    return picture

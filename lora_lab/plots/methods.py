@@ -1,4 +1,4 @@
-"""Pictures of a comparison of methods: quality against what trains, rates tried, memory, time.
+"""Pictures of a comparison of methods: quality against what trains, rates tried, memory.
 
 All are made from what `lora-lab compare --json` prints, of a comparison that may still be going on; `reference` is
 another one, drawn pale behind it. Every seed is a dot; a title says what the verdicts allow to be said, and no more.
@@ -32,10 +32,10 @@ from lora_lab.plots.compared import (
     tried_of,
     whole_powers,
 )
-from lora_lab.plots.costs import memory, times
+from lora_lab.plots.costs import memory
 from lora_lab.plots.labels import name_dots
 
-KINDS = ("quality", "rates", "memory", "time")
+__all__ = ["finding", "memory", "quality", "rate_curves"]
 
 
 # ---- what may be said
@@ -175,22 +175,6 @@ def _rates_said(rows: Sequence[Found]) -> str:
     alike = "All have about the same best rate"
     said = f"best rate of {high}: {times:,.0f} times that of {low}" if times >= 1.5 else alike
     return f"{said}; at the edge of the grid: {', '.join(edges)}" if edges else said
-
-
-def picture(kind: str, found: Found, reference: Found | None = None) -> Picture | None:
-    """The picture of a kind, see KINDS; None where there is nothing yet that it would show."""
-    rows, metric = found["methods"], found["metric"]
-    there = {
-        "quality": any(each_of(row, metric) for row in rows),
-        "rates": any(tried_of(row) for row in rows),
-        "memory": any(row.get("predicted_bytes") or row.get("peak_bytes") for row in rows),
-        "time": any(row.get("seconds") for row in rows),
-    }
-    if not there[kind]:
-        return None
-    made = {"quality": quality, "rates": rate_curves}
-    alone = {"memory": memory, "time": times}
-    return made[kind](found, reference) if kind in made else alone[kind](found)
 
 
 # ---- in words

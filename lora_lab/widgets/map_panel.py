@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import ipywidgets as W
 import pandas as pd
 
 from lora_lab.experiments.choice import CELL, Cell, free, label, said
 from lora_lab.plots import sweeps
 from lora_lab.training.runs import FINISHED
-from lora_lab.widgets.controls import choice, offer
 from lora_lab.widgets.panel import Panel, escape, tabled
 
 HEAT = {"alpha x rate": "alpha", "rank x rate": "rank", "targets x rate": "targets"}  # what stands over the rate
@@ -25,8 +25,8 @@ class MapPanel(Panel):
 
     def __init__(self, title: str, least: int = 0) -> None:
         super().__init__(title, least)
-        self.view = choice("picture", [*HEAT, *LINES], self._view_changed)
-        self.where = choice("at", [("", ())], self._part_changed)
+        self.view = menu("picture", [*HEAT, *LINES], self._view_changed)
+        self.where = menu("at", [("", ())], self._part_changed)
 
     def frame(self) -> pd.DataFrame:
         """The runs, a line each, with the columns of CELL, hash, status, seed and the metrics."""
@@ -52,7 +52,10 @@ class MapPanel(Panel):
         frame, shown = self.frame(), LINES.get(self.view.value) or (HEAT[self.view.value], "lr")
         left = [name for name in free(frame) if name not in shown]
         parts = frame[left].drop_duplicates().itertuples(index=False, name=None) if left else [()]
-        offer(self.where, [(label(part, left), tuple(zip(left, part, strict=True))) for part in parts])
+        options = [(label(part, left), tuple(zip(left, part, strict=True))) for part in parts]
+        before, values = self.where.value, [value for _, value in options]
+        self.where.options = options
+        self.where.value = before if before in values else values[0]
         self.where.layout.display = "" if left else "none"
         self._part_changed()
 
@@ -104,3 +107,11 @@ def _line(cell: Any, row: pd.Series, values: Sequence[float], metric: str) -> tu
     mean = said(row["mean"], metric) if values else "to come"
     each = " ".join(said(value, metric) for value in values)
     return escape(label(cell)), f"{len(values)}{failed}", mean, each
+
+
+def menu(name: str, options: Sequence[Any], does: Callable[[object], None]) -> W.Dropdown:
+    """A menu of the panels' usual width."""
+    style, layout = {"description_width": "60px"}, W.Layout(width="270px")
+    made = W.Dropdown(options=options, description=name, style=style, layout=layout)
+    made.observe(does, "value")
+    return made

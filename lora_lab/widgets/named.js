@@ -1,16 +1,14 @@
-// What the stock controls lack: names for sliders, states for buttons, a focus that is seen, a voice for the words.
+// What stock controls lack: a focus that is seen, and a voice for the words.
 
 const CSS = `
 .lora-panel.lora-panel.lora-panel :focus-visible { outline: 3px solid #D55E00 !important; outline-offset: 1px; }
-.lora-panel .widget-readout { overflow: visible; }
-.lora-panel .noUi-handle:focus-visible { outline-offset: 2px; }
 .lora-panel .widget-html-content { line-height: 1.5; min-width: 0; }
 .lora-panel .widget-html-content :is(th, td) { text-align: left; padding: 1px 8px 1px 2px; line-height: 1.4; }
 .lora-panel .widget-gridbox .jupyter-button { white-space: normal; height: auto; min-height: 28px; padding: 2px; line-height: 1.3; }
 .lora-panel .mod-active { font-weight: 600; box-shadow: inset 0 -3px currentcolor; }
 .lora-spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `;
-const WATCHED = { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class", "aria-valuetext", "disabled"] };
+const WATCHED = { subtree: true, childList: true, characterData: true };
 const REST = 1000; // milliseconds that the words must stand still before they are spoken
 
 function set(element, name, value) {
@@ -18,27 +16,6 @@ function set(element, name, value) {
 }
 
 const text = (element) => element?.textContent.trim() ?? "";
-
-/** Names and values of everything that is in a panel now. */
-function name(panel) {
-  for (const slider of panel.querySelectorAll(".widget-slider")) {
-    const handle = slider.querySelector(".noUi-handle"), readout = slider.querySelector(".widget-readout");
-    set(handle, "aria-label", text(slider.querySelector(".widget-label")));
-    set(handle, "aria-valuetext", text(readout)); // and not the number of the stop
-    set(handle, "aria-disabled", String(slider.querySelector(".noUi-target")?.hasAttribute("disabled") ?? false));
-    if (!slider.classList.contains("lora-typed")) { // among stops there is nothing to type, yet it takes the focus
-      set(readout, "contenteditable", "false");
-    } else if (readout) {
-      set(readout, "role", "textbox");
-      set(readout, "aria-label", `${text(slider.querySelector(".widget-label"))}, typed`);
-    }
-  }
-  for (const group of panel.querySelectorAll(".lora-group")) { // boxes to tick, behind their common name
-    set(group, "role", "group");
-    set(group, "aria-label", text(group.querySelector(".widget-html-content")));
-  }
-  for (const bar of panel.querySelectorAll(".progress")) set(bar, "aria-hidden", "true"); // the words say how far it is
-}
 
 /** Keys that are pressed in a panel stay there; Escape goes on to the notebook. */
 function keep(event) {
@@ -67,7 +44,7 @@ function render({ model, el }) {
     set(panel, "aria-label", model.get("title"));
     panel.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes a menu's arrow keys to go from cell to cell
     panel.addEventListener("keydown", keep);
-    const look = () => { name(panel); speak(panel); };
+    const look = () => speak(panel);
     last = text(panel.querySelector(".lora-words"));
     watcher = new MutationObserver(look);
     watcher.observe(panel, WATCHED);

@@ -1,7 +1,6 @@
 """What the stock controls lack for those who use no mouse or no screen, put right in the browser, once for all panels.
 
-Sliders get the name that stands beside them and say the value that they show, the focus is seen, and the words are
-spoken once they stand still.
+The focus is seen, and the words are spoken once they stand still.
 """
 
 from __future__ import annotations

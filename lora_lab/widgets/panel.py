@@ -74,13 +74,6 @@ def wrapped(*widgets: W.Widget) -> W.Box:
     return W.Box(widgets, layout=W.Layout(display="flex", flex_flow="row wrap", width="100%", align_items="center"))
 
 
-def side_by_side(*pictures: W.Widget) -> W.Box:
-    """Pictures beside each other, at one height, also where only one of them has a table below it."""
-    box = wrapped(*pictures)
-    box.layout.align_items = "flex-start"
-    return box
-
-
 def scrolling(name: str, markup: str, style: str = "overflow-x:auto") -> str:
     """Markup that is wider than a narrow notebook: it scrolls by itself, with the arrow keys too."""
     return f"<div role='region' tabindex='0' aria-label='{escape(name)}' style='{style}'>{markup}</div>"

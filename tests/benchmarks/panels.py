@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, sync_playwright
 
-from lora_lab import LoRAPanel, MemoryPanel, SweepPanel
+from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
 from lora_lab.widgets.base import Panel, page
 from tests.benchmarks.measure import goal, table
 from tests.e2e.conftest import BROWSER_FLAGS
@@ -31,6 +31,7 @@ SLIDERS: dict[str, tuple[Panel, tuple[str, ...]]] = {
     "LoRA, deepseek-v3": (LoRAPanel("model", model="deepseek-v3", targets=["all-linear"]), ("rank",)),
     "LoRA, toy": (LoRAPanel("steps"), ("scan", "alpha")),
     "playground": (SweepPanel(into="nothing here"), ("lr", "rank", "alpha")),
+    "comparison": (ComparePanel(), ("margin",)),
     "film, llama-3-8b": (MemoryPanel("llama-3-8b"), ("seq", "batch", "rank", "scrub")),
     "training": (train(), ("scrub", "strength")),
 }

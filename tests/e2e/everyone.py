@@ -14,14 +14,6 @@ PANELS = {
 from lora_course.panels.class_panel import ClassPanel
 ClassPanel("school")
 """,
-    "compare": """
-from lora_course.lesson import reference_comparison
-from lora_lab.widgets.compare_panel import ComparePanel
-panel = ComparePanel(store="compared")
-panel.live.found, panel.live.version = reference_comparison("minilm_rt"), 1  # as if it had been compared here
-panel._paint()
-panel
-""",
     "claim": """
 from lora_course.panels.claim_card import ClaimCard
 ClaimCard()

@@ -59,13 +59,9 @@ panel.view.value = "rank x rate"
 panel
 """,
     "compare": """
-from lora_course.lesson import reference_comparison
-from lora_lab.widgets.compare_panel import ComparePanel
-found = reference_comparison("minilm_rt")
-methods = [row["method"] for row in found["methods"] if "made" not in row] + ["lora:targets=all-linear"]
-panel = ComparePanel(methods=methods, seeds=5, steps=400, batch=16, store="compared")
-panel.live.found, panel.live.version, panel.live.state = found, 1, "done"  # what ships, in the place of hours
-panel._paint()
+from lora_lab import ComparePanel
+panel = ComparePanel(margin=0.025)
+panel.resample(200)
 panel
 """,
     "voices": """

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from lora_course.lesson import reference_comparison
 from lora_course.panels.voices_panel import VoicesPanel
-from lora_lab import LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
+from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
 from lora_lab.widgets.base import Panel
 from lora_lab.widgets.lora_panel import VIEWS
 from lora_lab.widgets.rank_panel import RankPanel
@@ -79,13 +80,24 @@ def train(**values: Any) -> TrainPanel:
     return panel
 
 
+def rivals(**values: Any) -> ComparePanel:
+    """The comparison that ships."""
+    panel = ComparePanel()
+    for name, value in values.items():
+        setattr(panel, name, value)
+    return panel
+
+
 def at_work() -> TrainPanel:
     panel = train()
     cut = {"losses": panel.live["losses"][:230], "checks": panel.live["checks"][:2], "step": 230, "left": 41}
     return train(live=panel.live | cut | {"busy": True, "state": "training"}, found={})
 
 
-ONE_EACH = {"lora": lora, "sweep": sweep, "film": film, "rank": RankPanel, "voices": VoicesPanel, "train": train}
+ONE_EACH = {
+    "lora": lora, "sweep": sweep, "film": film, "rank": RankPanel, "voices": VoicesPanel, "train": train,
+    "rivals": rivals,
+}  # fmt: skip
 
 
 def all_looks() -> list[Panel]:
@@ -93,7 +105,11 @@ def all_looks() -> list[Panel]:
     predicted = sweep(view="alpha", guess={"alpha": "root"}, picked=[[8, 4.0, 0.02]], lr=5e-3)
     sizes = [lora(view, model="gpt2") for view in VIEWS]
     ranks, voices = [RankPanel(), RankPanel("weight", rank=8)], [VoicesPanel()]
-    return [*sizes, sweep(), predicted, training, film(method="QLoRA"), film("minilm"), *ranks, *voices, train()]
+    danced = rivals(margin=0.03)
+    danced.resample(200, count=20)
+    ten = ComparePanel(reference=reference_comparison("minilm_rt"))
+    films = [film(method="QLoRA"), film("minilm")]
+    return [*sizes, sweep(), predicted, training, *films, *ranks, *voices, train(), danced, ten]
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -103,7 +119,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark
     view = pages.open(*shown, width=width, dark=dark, still=True)
     for number, panel in enumerate(panel_of(view, number) for number in range(len(shown))):
         panel.locator("details").evaluate(
-            "(e, open) => e.open = open", number in (0, 6, 9, 10, 12, 13)
+            "(e, open) => e.open = open", number in (0, 6, 9, 10, 12, 13, 15)
         )  # axe is slow in tables
         assert panel.evaluate("e => e.scrollWidth - e.clientWidth") <= 1, number
     expect(view.get_by_text("training step 15 of 200")).to_have_count(1)
@@ -129,6 +145,7 @@ TABS = {
     "rank": (RankPanel, {}, "source rank more less"),
     "voices": (VoicesPanel, {}, "question strength ask"),
     "train": (train, {}, "scrub play sentence strength"),
+    "rivals": (rivals, {}, "axis rival method margin flip"),
 }
 
 
@@ -163,6 +180,7 @@ DRAGGED = {
     "lora": (lora, "rank r", "rank"), "lora, width": (lora, "width d", "d"), "sweep": (sweep, "learning rate", "lr"),
     "film": (film, "sequence length", "seq"), "rank": (RankPanel, "pieces added", "rank"),
     "voices": (VoicesPanel, "strength", "strength"), "train": (train, "strength", "strength"),
+    "rivals": (rivals, "margin", "margin"),
 }  # fmt: skip
 
 
@@ -189,7 +207,7 @@ def test_a_thumb_is_dragged_with_the_mouse(pages: Pages, make: Any, slider: str,
 CHANGED = {
     "lora": {"rank": 32}, "sweep": {"lr": 1e-2}, "film": {"batch": 64}, "rank": {"rank": 8},
     "voices": {"sizes": {"base": 9000, "captain": 9, "json": 9, "preacher": 9}},
-    "train": {"found": {}},
+    "train": {"found": {}}, "rivals": {"margin": 0.04},
 }  # fmt: skip
 
 
@@ -211,6 +229,7 @@ SLIDERS = {
     "rank": (RankPanel, {}, ["pieces added"]),
     "voices": (VoicesPanel, {}, ["strength"]),
     "train": (train, {}, ["strength", "replay"]),
+    "rivals": (rivals, {}, ["margin"]),
 }
 
 

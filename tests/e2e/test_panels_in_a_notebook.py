@@ -16,13 +16,13 @@ from tests.conftest import randomise
 from tests.e2e.conftest import Lab, Watched, watching, write_notebook
 from tests.e2e.pages import box_of, panel_of
 
-LORA, FILM, SWEEP, OTHER, RANK, VOICES, TRAIN = range(7)  # the panels, from the top
+LORA, FILM, SWEEP, OTHER, RANK, VOICES, TRAIN, RIVALS = range(8)  # the panels, from the top
 OPINIONS = "text,label\n" + "".join(
     f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
 )
 PANELS = """
 import ipywidgets as W
-from lora_lab import LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
+from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
 from lora_lab.widgets.rank_panel import RankPanel
 from lora_course.panels.voices_panel import VoicesPanel
 plan = dict(task="opinions.csv", rank=(1, 2), alpha=(8,), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=4)
@@ -31,11 +31,13 @@ sweep, other = SweepPanel("mine/runs", **plan), SweepPanel("other/runs", **plan)
 rank = RankPanel()
 voices = VoicesPanel({"captain": "voices/captain", "json": "voices/json"}, longest=40)
 train = TrainPanel(task="opinions.csv", steps=200, batch=4, store="trained/runs")
+terms = dict(seeds=2, rates=1, growth=0, steps=20, batch=4)
+rivals = ComparePanel("minilm", "opinions.csv", ("head", "lora"), store="compared", **terms)
 twin, heard = W.IntText(), W.Textarea()
 links = [W.jslink((lora, "rank"), (film, "rank")), W.jslink((sweep, "rank"), (twin, "value"))]
 for panel, name in ((lora, "rank"), (film, "batch"), (sweep, "rank")):
     panel.observe(lambda change: setattr(heard, "value", heard.value + f" {change['name']} {change['new']}"), name)
-W.VBox([W.HBox([lora, W.HTML("beside")]), W.HBox([film]), sweep, other, rank, voices, train, twin, heard])
+W.VBox([W.HBox([lora, W.HTML("beside")]), W.HBox([film]), sweep, other, rank, voices, train, rivals, twin, heard])
 """
 SLOW = """
 import time
@@ -64,7 +66,7 @@ def opened(browser: Browser, lab: Lab) -> Iterator[Watched]:
     with watching(browser, lab) as watched:
         watched.open(file.name)
         run(watched.page, 0)
-        panel_of(watched.page, TRAIN).wait_for(timeout=120_000)
+        panel_of(watched.page, RIVALS).wait_for(timeout=120_000)
         yield watched
 
 
@@ -195,14 +197,25 @@ def test_a_run_starts_stops_goes_on_and_answers_one_s_own_sentence(page: Page, l
     expect(panel.locator(".said")).not_to_have_text(before, timeout=1_000)  # no kernel is asked
 
 
+def test_methods_are_compared_and_studies_drawn_anew(page: Page) -> None:
+    panel = panel_of(page, RIVALS)
+    expect(panel.locator(".title")).to_have_text("Nothing is compared yet")
+    panel.get_by_role("button", name="Start: 2 methods").click()
+    expect(panel.locator(".doing")).to_contain_text("Done: 2 of 2 methods", timeout=240_000)
+    expect(panel.locator(".title")).to_contain_text("LoRA r8 q,v trains 96.8 times the numbers of head only")
+    assert panel.locator(".picture circle.dot").count() == 2 * 2
+    panel.get_by_role("button", name="draw 100 studies").click()
+    expect(panel.locator(".misses")).to_contain_text("of 100 intervals miss the truth", timeout=60_000)
+
+
 @pytest.mark.parametrize("how", ["restart", "crash"])
 def test_when_the_kernel_is_gone_each_panel_says_so_and_keeps_what_it_shows(page: Page, how: str) -> None:
-    panels = [panel_of(page, number) for number in range(7)]
+    panels = [panel_of(page, number) for number in range(8)]
     if how == "crash":
         run(page, 0)
         expect(panels[OTHER].locator(".kernel")).to_be_empty(timeout=60_000)  # it is a panel of the new kernel
         panels[OTHER].get_by_role("button", name=re.compile("pick this row’s 2 untried")).click()
-    headlines = [panel.locator(".big").inner_text() for panel in panels]
+    headlines = [panel.locator(".big").text_content() for panel in panels]
     if how == "crash":
         run(page, 3)
         page.get_by_role("button", name="Ok").click()
@@ -212,7 +225,7 @@ def test_when_the_kernel_is_gone_each_panel_says_so_and_keeps_what_it_shows(page
         page.get_by_role("button", name="Confirm Kernel Restart").click()
     for panel, headline in zip(panels, headlines, strict=True):
         expect(panel.locator(".kernel")).to_contain_text("The kernel was restarted or has ended", timeout=60_000)
-        assert panel.locator(".big").inner_text() == headline
+        assert panel.locator(".big").text_content() == headline
     slider = panels[FILM].get_by_role("slider", name="batch size")
     before = slider.get_attribute("aria-valuetext") or ""
     slider.press("ArrowRight")
@@ -220,3 +233,4 @@ def test_when_the_kernel_is_gone_each_panel_says_so_and_keeps_what_it_shows(page
     expect(panels[FILM].locator(".big")).not_to_have_text(headlines[FILM])
     expect(panels[FILM].get_by_role("button", name="measure it here")).to_be_disabled()
     expect(panels[OTHER].get_by_role("button", name=re.compile("^run these"))).to_be_disabled()
+    expect(panels[RIVALS].get_by_role("button", name=re.compile("^Start"))).to_be_disabled()

@@ -18,6 +18,7 @@ from lora_lab.errors import Changed
 from lora_lab.experiments import plan
 from lora_lab.experiments.compare import Comparison, Result, compare, spread
 from lora_lab.experiments.contenders import contenders, label
+from lora_lab.experiments.margins import scores_in, shown, unpacked
 from lora_lab.experiments.terms import terms_of
 from tests.training.conftest import PLAIN
 
@@ -28,7 +29,7 @@ KEYS = {
 }  # fmt: skip
 ROW = {
     "method", "label", "settings", "lr", "edge", "tried", "accuracy", "trainable", "head", "adapter_bytes",
-    "predicted_bytes", "peak_bytes", "dtype", "products", "seconds", "added_tokens", "against", "runs",
+    "predicted_bytes", "peak_bytes", "dtype", "products", "seconds", "added_tokens", "against", "answers", "runs",
 }  # fmt: skip
 
 
@@ -129,6 +130,22 @@ def test_every_method_is_judged_against_full_and_the_probe(compared):
         assert one["low"] <= verdict["difference"] <= one["high"]
 
 
+def test_answers_are_kept_and_panels_find_the_same_verdicts_in_them(compared):
+    found = compared[0]
+    scores, data = scores_in(found), shown(found)
+    at = data["margins"].index(found["margin"])
+    for one in found["methods"]:
+        assert scores[one["label"]].mean(1) == pytest.approx(one["accuracy"]["each"])
+        if full := one["against"].get("full"):
+            entry = data["against"]["full"][one["label"]]
+            assert entry["together"][at].lower() in (full["kind"][0], "b", "w")
+            assert (entry["together"][at] in "eBW") == (full["kind"] == "equivalent")
+            assert entry["difference"] == pytest.approx(full["difference"], abs=1e-6)
+            assert [entry["low"], entry["high"]] == pytest.approx(
+                [full["intervals"][1][end] for end in ("low", "high")], abs=1e-5
+            )
+
+
 def test_the_same_again_trains_nothing_and_gives_the_same(compared, tiny_encoder, opinions):
     found, out, _ = compared
     before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.json")}
@@ -192,6 +209,10 @@ def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_pat
         assert all(value != forgotten["before"] for value in forgotten["after"]["each"])
         assert one["edge"]  # one rate is no grid
         assert one["perplexity"]["mean"] < 400
+    entry = shown(found)["against"]["LoRA r1 q,v"]["LoRA r8 q,v"]
+    first, second = (unpacked(one["answers"]) for one in found["methods"])
+    assert entry["difference"] == pytest.approx(first.mean() - second.mean(), abs=1e-5)  # of minus the loss
+    assert (first < 0).all()
     with pytest.raises(BadValue, match="has no meanings to be said"):  # before anything is trained
         compare(tiny_causal, str(texts["psalms"]), "lora", tmp_path / "written", **terms, prompts=2)
     assert not (tmp_path / "written").exists()

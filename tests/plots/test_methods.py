@@ -13,10 +13,11 @@ from matplotlib.image import imread
 
 from lora_lab.plots import GREY
 from lora_lab.plots.labels import name_dots
-from lora_lab.plots.methods import KINDS, finding, memory, picture, quality, rate_curves, times
+from lora_lab.plots.methods import finding, memory, quality, rate_curves
 from tests.comparisons import MIB, ROWS, SEEDS, comparison
 
 LABELS = {row[1] for row in ROWS}
+KINDS = {"quality": quality, "rates": rate_curves, "memory": lambda found, _=None: memory(found)}
 
 
 def named(figure: Any) -> list[Any]:
@@ -168,21 +169,12 @@ def test_large_towers_are_in_gib():
     assert memory(found).axes[0].get_ylabel() == "GiB (2^30 bytes)"
 
 
-def test_time_is_from_the_fastest_to_the_slowest_and_says_how_much_longer_rows_get():
-    axes = times(comparison()).axes[0]
-    seconds = [bar.get_width() for bar in axes.patches]
-    assert seconds == sorted(seconds)
-    said = [text.get_text() for text in axes.texts]
-    assert "11.2 s, 20 tokens longer" in said
-    assert "8.6 s" in said
-
-
 # ---- all of them
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_picture_is_opaque_wide_enough_and_in_words(kind: str):
-    made = picture(kind, comparison(), comparison())
+    made = KINDS[kind](comparison(), comparison())
     pixels = imread(io.BytesIO(made._repr_png_()))
     assert pixels[..., -1].min() == 1
     assert np.allclose(pixels[0, 0, :3], 1)
@@ -193,15 +185,8 @@ def test_each_picture_is_opaque_wide_enough_and_in_words(kind: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_there_is_nothing_of_is_not_drawn(kind: str):
-    nothing = dict.fromkeys(("accuracy", "lr", "tried", "predicted_bytes", "peak_bytes", "seconds"))
-    found = {**comparison(), "methods": [{"method": "lora", "label": "LoRA", **nothing}]}
-    assert picture(kind, found) is None
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_method_that_failed_among_others_does_no_harm(kind: str):
     found = comparison()
     gaps = {"accuracy": {"mean": None, "each": []}, "against": {}, "tried": [], "error": "no"}
     found["methods"][3] |= gaps | dict.fromkeys(("lr", "trainable", "head", "peak_bytes", "predicted_bytes", "seconds"))
-    assert picture(kind, found) is not None
+    assert KINDS[kind](found).alt

@@ -1,26 +1,29 @@
-"""The compare panel without a browser: what is ticked, a comparison in a thread, Stop and Start, what it says."""
+"""The compare panel without a browser: what it sends, a pair at a margin, a comparison in a thread, Stop and Start."""
 
 from __future__ import annotations
 
-import io
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.image import imread
 
+from lora_lab import ComparePanel
 from lora_lab.errors import BadValue, Failed
+from lora_lab.experiments import compare as module
+from lora_lab.experiments.margins import MARGINS, scores_in
+from lora_lab.experiments.statistics import LEVEL, verdict
+from lora_lab.files import read_json
 from lora_lab.methods import REGISTRY
-from lora_lab.widgets import live_compare
-from lora_lab.widgets.compare_panel import PICTURES, ComparePanel
-from lora_lab.widgets.compare_words import table
-from lora_lab.widgets.panel import plain
+from lora_lab.training.assets import shipped
 from tests.comparisons import comparison
 from tests.widgets.conftest import until
 
 METHODS = ("probe", "prompt", "lora", "full")
+STORED = shipped("data/results/compare")
+WORDS = {"b": "better", "w": "worse", "e": "equivalent", "B": "better", "W": "worse", "u": "undecided"}
 
 
 class Made:
@@ -67,11 +70,83 @@ class Compare:
             self.trained.append(method)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
     made = Compare()
-    monkeypatch.setattr(live_compare, "compare", made)
+    monkeypatch.setattr(module, "compare", made)
     return made
+
+
+def said(panel: ComparePanel, does: str, **content: Any) -> None:
+    """A button of the browser."""
+    panel._handle_custom_msg({"do": does, **content}, [])
+
+
+# ---- what is stored
+
+
+def test_the_outcome_at_each_margin_is_the_verdict_on_the_answers():
+    panel = ComparePanel()
+    scores = scores_in(read_json(STORED / "minilm_rt_all_linear.json"))
+    for rival in ("full", "probe"):
+        for method in scores.keys() - {rival}:
+            entry = panel.stored["against"][rival][method]
+            for margin in MARGINS[4::15]:
+                letter = entry["outcomes"][panel.stored["margins"].index(margin)]
+                found = verdict(scores[method], scores[rival], margin)
+                assert found.outcome == ("equivalent" if letter.isupper() else WORDS[letter])
+                assert letter.isupper() == (found.outcome == "equivalent" and found.p_difference < LEVEL)
+
+
+def test_what_ships_is_shown_where_nothing_else_is_asked_for():
+    panel = ComparePanel()
+    assert panel.pair == ("LoRA r8 q,v", "full")
+    assert panel.margin == 0.015
+    words = panel.describe()
+    assert "LoRA r8 q,v is worse than full" in words
+    assert "full fine-tuning 82.3%" in words
+    panel.margin = 0.03
+    assert "worse than, but within the margin of, full" in panel.describe()
+    panel.method = "LoRA r8 all-linear"
+    panel.rival = "LoRA r8 q,v"
+    assert "At a margin of 3 points, LoRA r8 all-linear is equivalent to LoRA r8 q,v" in panel.describe()
+    assert len(json.dumps(panel.state())) < 60_000
+    other = ComparePanel(task="kjv")
+    assert (other.stored, other.pair) == ({}, ("", ""))
+    assert "Nothing is compared yet" in other.describe()
+
+
+def test_of_a_comparison_without_answers_other_margins_are_not_told():
+    panel = ComparePanel(reference=read_json(STORED / "minilm_rt.json"))
+    assert "LoRA r8 q,v is worse than full" in panel.describe()
+    panel.margin = 0.03
+    assert "not tested against full" in panel.describe()
+    with pytest.raises(BadValue, match="not kept"):
+        panel.resample()
+
+
+def test_a_label_that_is_not_there_is_another_pair():
+    panel = ComparePanel(reference=comparison("lora", "full"))
+    panel.method, panel.rival = "full fine-tuning", "who?"
+    assert panel.pair == ("LoRA r8 q,v", "full fine-tuning")
+    panel.rival = "LoRA r8 q,v"
+    assert panel.pair == ("full fine-tuning", "LoRA r8 q,v")
+    assert ComparePanel(reference=comparison("lora")).pair == ("", "LoRA r8 q,v")
+
+
+def test_studies_are_drawn_of_the_pair_and_others_each_time():
+    panel = ComparePanel()
+    said(panel, "dance", rows=100, traits={"method": "LoRA r8 all-linear", "rival": "full"})
+    first = panel.dance
+    assert (first["method"], first["rival"], first["rows"]) == ("LoRA r8 all-linear", "full", 100)
+    assert len(first["studies"]) == len(first["outcomes"]) == 100
+    assert first["truth"] == pytest.approx(panel.stored["against"]["full"]["LoRA r8 all-linear"]["difference"])
+    panel.resample(100)
+    assert panel.dance["studies"] != first["studies"]
+    assert ComparePanel().dance == {}
+
+
+# ---- at work
 
 
 def test_the_headless_cell_compares_and_says_what_came_of_it(compare: Compare):
@@ -81,42 +156,31 @@ def test_the_headless_cell_compares_and_says_what_came_of_it(compare: Compare):
         "model": "minilm", "task": "rt", "store": "somewhere", "seeds": 2, "rates": 4, "steps": 200, "batch": 8,
         "max_length": 64,
     }  # fmt: skip
-    words = plain(panel.words.value)
-    assert words.startswith(
-        "done : 4 of 4 methods. LoRA r8 q,v is equivalent to full fine-tuning within 1.5 points at 0.33 %"
-    )
+    assert panel.live["state"] == "done"
+    assert (panel.live["done"], panel.live["of"], panel.view) == (4, 4, "mine")
+    assert "LoRA r8 q,v is better than, but within the margin of, full fine-tuning" in panel.describe()
     assert [row["method"] for row in panel.result().to_json()["methods"]] == list(METHODS)
+    assert panel.stored["methods"] != panel.mine["methods"]
 
 
-def test_every_method_that_can_be_trained_has_a_box():
+def test_every_method_that_can_be_trained_is_offered():
     panel = ComparePanel(methods=("lora", "lora:rank=1"))
-    assert sorted(box.description for box in panel.boxes) == sorted(REGISTRY)
-    assert panel.boxes[0].description == "lora"  # first what was asked for
-    assert panel.more.value == "lora:rank=1"
-    assert panel.methods() == ["lora", "lora:rank=1"]
+    assert {one.split(":")[0] for one in panel.choices} == set(REGISTRY)
+    assert "lora:rank=1" in panel.choices
+    assert panel.methods == ["lora", "lora:rank=1"]
 
 
-@pytest.mark.parametrize(("typed", "words"), [("lorra", "lorra"), ("lora", "named twice"), ("lora:rnk=2", "rnk")])
-def test_what_cannot_be_is_one_sentence_and_not_started(compare: Compare, typed: str, words: str):
-    panel = ComparePanel(methods=("lora",))
-    panel.more.value = typed
-    assert "cannot do that" in panel.words.value
-    assert words in plain(panel.words.value)
-    panel.start()
-    assert panel.start_button.disabled
-    assert not compare.calls
+@pytest.mark.parametrize(
+    ("given", "words"), [("lorra", "lorra"), ("lora,lora", "named twice"), ("lora:rnk=2", "rnk"), ("", "at least one")]
+)
+def test_what_cannot_be_is_one_sentence(given: str, words: str, tmp_path: Path):
+    panel = ComparePanel(methods=[one for one in given.split(",") if one], store=tmp_path / "own")
     with pytest.raises(BadValue, match=words):
         panel.show()
-    panel.more.value = ""
-    assert not panel.start_button.disabled
-    assert "ready" in panel.words.value
-
-
-def test_no_method_at_all_is_said():
-    panel = ComparePanel(methods=("lora",))
-    for box in panel.boxes:
-        box.value = False
-    assert "at least one method" in plain(panel.words.value)
+    assert words in panel.live["error"]
+    said(panel, "run")
+    assert words in panel.live["error"]
+    assert not (tmp_path / "own").exists()
 
 
 def test_start_returns_at_once_stop_keeps_and_start_goes_on(compare: Compare, watched: None):
@@ -125,107 +189,41 @@ def test_start_returns_at_once_stop_keeps_and_start_goes_on(compare: Compare, wa
         panel.result()
     first, compare.gate = compare.gate, threading.Event()
     compare.trained = ["probe", "prompt"]  # the store has them
-    panel.start_button.click()
-    until(lambda: "lora: tuning" in panel.words.value)
-    assert "2 of 4 methods" in plain(panel.words.value)
-    assert panel.boxes[0].disabled
-    panel.start()  # a second Start while one is going on does nothing
-    panel.stop_button.click()
-    until(lambda: "stopped" in panel.words.value and not panel.start_button.disabled)
-    assert "stopped : 2 of 4 methods. Start goes on" in plain(panel.words.value)
-    assert table(comparison("probe", "prompt", seeds=2)) in panel.table.value
+    said(panel, "run", traits={"seeds": 3, "steps": 50})
+    until(lambda: panel.live.get("words") == "lora: tuning" and len(panel.mine["methods"]) == 2)
+    assert panel.live["busy"]
+    assert (panel.live["done"], panel.live["of"]) == (2, 4)
+    assert (compare.terms["seeds"], compare.terms["steps"]) == (3, 50)
+    said(panel, "run")  # a second Start while one is going on does nothing
+    said(panel, "stop")
+    until(lambda: panel.live["state"] == "stopped" and not panel.live["busy"])
+    assert len(compare.calls) == 1
+    assert len(panel.mine["methods"]) == 2
     with pytest.raises(BadValue, match="no finished comparison"):
         panel.result()
     compare.gate = first
-    panel.start_button.click()
-    until(lambda: "done" in panel.words.value and not panel.start_button.disabled)
+    said(panel, "run")
+    until(lambda: panel.live["state"] == "done" and not panel.live["busy"])
     assert compare.trained == ["probe", "prompt", "lora", "full"]
+    assert [len(one["each"]) for one in panel.mine["methods"]] == [3] * 4
     assert panel.result()
-
-
-def test_a_change_that_comes_while_it_compares_is_put_back(compare: Compare, watched: None):
-    panel = ComparePanel(methods=METHODS)
-    first, compare.gate = compare.gate, threading.Event()
-    panel.start()
-    live = panel.live
-    panel.seeds.value = 7  # was on its way when Start was pressed
-    panel.boxes[0].value = False
-    assert panel.live is live
-    assert (panel.seeds.value, panel.boxes[0].value) == (2, True)
-    panel.stop()  # still ends it
-    until(lambda: "stopped" in panel.words.value and not panel.start_button.disabled)
-    compare.gate = first
-    panel.seeds.value = 3
-    assert panel.live is not live
 
 
 def test_a_failure_is_shown_in_words_and_what_was_found_stays(compare: Compare, watched: None):
     panel = ComparePanel(methods=METHODS)
-    compare.trained, compare.error = ["probe", "prompt", "lora"], "<b>no room</b>"
-    panel.start()
-    until(lambda: "no room" in panel.words.value and not panel.start_button.disabled)
-    assert "<b>no room" not in panel.words.value
-    assert "3 of 4 methods" in plain(panel.words.value)
-    assert "LoRA" in panel.table.value
+    compare.trained, compare.error = ["probe", "prompt", "lora"], "no room"
+    panel.run()
+    until(lambda: panel.live.get("error") == "no room" and not panel.live["busy"])
+    assert len(panel.mine["methods"]) == 3
+    with pytest.raises(BadValue, match="no room"):
+        panel.result()
 
 
-def test_the_table_has_every_seed_verdict_and_cost_best_first():
-    found = comparison(kind="undecided")
-    words = plain(table(found))
-    rows = words.split("tokens added")[1]
-    assert rows.index("LoRA r8 q,v") < rows.index("head")
-    for value in next(row for row in found["methods"] if row["method"] == "bitfit")["accuracy"]["each"]:
-        assert f"{100 * value:.1f}" in rows
-    assert "0.05 (edge)" in rows
-    assert "l2 10" in rows  # the probe has no rate
-    for part in ("undecided", "equivalent", "better", "74,498", "482 MiB", "1.11 GiB", "14.8"):
-        assert part in rows
-    assert "each rate chosen on validation from at most 4 tried" in words
-
-
-def test_a_method_that_failed_has_its_reason_in_the_table():
-    found = comparison("lora", "full")
-    found["methods"][0] |= {"error": "prefix does not fit <it>", "accuracy": None, "against": {}, "seconds": None}
-    assert "none: prefix does not fit &lt;it&gt;" in table(found)
-
-
-def test_a_saved_notebook_shows_a_picture_and_the_words():
-    panel = ComparePanel(methods=METHODS, reference=comparison()).show()
-    data, _ = panel._repr_mimebundle_()
-    assert "LoRA r8 q,v is equivalent" in data["text/plain"]
-    seen = set()
-    for view in PICTURES:
-        panel.view.value = view
-        pixels = imread(io.BytesIO(panel.picture.value))
-        assert pixels[:, :, :3].std() > 0.05
-        assert pixels.shape[2] == 3 or pixels[:, :, 3].min() == 1  # opaque: it reads on a dark theme too
-        seen.add(panel.picture.alt)
-    assert len(seen) == len(PICTURES)
-
-
-def test_of_what_nothing_is_known_no_other_picture_is_shown():
+def test_what_has_not_changed_is_not_sent_again(compare: Compare):
     panel = ComparePanel(methods=METHODS).show()
-    for row in panel.live.found["methods"]:
-        row["seconds"] = None
-    assert panel.picture.value
-    panel.view.value = "time of a run"
-    assert (panel.picture.value, panel.picture.alt) == (b"", "")
-
-
-def test_a_tick_without_news_paints_nothing():
-    panel = ComparePanel(methods=METHODS).show()
-    before = panel.picture.value
-    panel._paint()
-    assert panel.picture.value is before
-
-
-def test_other_settings_are_another_comparison():
-    panel = ComparePanel(methods=METHODS).show()
-    panel.seeds.value = 3
-    assert "ready" in panel.words.value
-    assert not panel.table.value
-    panel.start()
-    assert len(panel.live.found["methods"][0]["accuracy"]["each"]) == 3
+    before = panel.mine
+    panel._paint(panel.work)
+    assert panel.mine is before
 
 
 def test_nothing_is_written_before_start(compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

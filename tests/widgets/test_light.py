@@ -7,9 +7,9 @@ import sys
 
 CODE = """
 import sys
-from lora_lab import LoRAPanel, MemoryPanel, SweepPanel
+from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
 from lora_lab.widgets.rank_panel import RankPanel
-for panel in (LoRAPanel, SweepPanel, RankPanel, MemoryPanel):
+for panel in (ComparePanel, LoRAPanel, SweepPanel, RankPanel, MemoryPanel):
     panel()._repr_mimebundle_()
 panel = MemoryPanel("minilm")
 panel.seq = 128

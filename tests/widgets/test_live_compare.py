@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from lora_lab.experiments import compare as module
 from lora_lab.experiments.compare import compare
+from lora_lab.experiments.margins import scores_in
+from lora_lab.experiments.statistics import verdict
 from lora_lab.training.turns import turn
-from lora_lab.widgets import live_compare
-from lora_lab.widgets.compare_panel import ComparePanel
-from lora_lab.widgets.live_compare import LiveCompare
-from lora_lab.widgets.panel import plain
+from lora_lab.widgets.compare_panel import ComparePanel, LiveCompare
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
 
 TERMS = {"steps": 6, "batch": 8, "rates": 2, "growth": 0, "seeds": 1, **PLAIN}
@@ -30,7 +30,7 @@ def test_stopped_and_started_again_it_is_what_compare_gives(
     assert (live.state, live.error, live.done) == ("stopped", "", 0)
     assert not (tmp_path / "live" / "comparison.json").exists()
     calls, seen = [], []
-    monkeypatch.setattr(live_compare, "compare", lambda *a, **k: calls.append(a) or compare(*a, **k))
+    monkeypatch.setattr(module, "compare", lambda *a, **k: calls.append(a) or compare(*a, **k))
     monkeypatch.setattr(
         live, "_say", lambda words: seen.append((live.done, (tmp_path / "live" / "comparison.json").exists()))
     )
@@ -46,8 +46,12 @@ def test_stopped_and_started_again_it_is_what_compare_gives(
     own = {"steps": 6, "rates": 2, "seeds": 1, "store": str(tmp_path / "live")}
     panel = ComparePanel(tiny_encoder, opinions, ("head", "lora"), **own, **terms).show()
     assert panel.result().to_json() == whole  # found, not trained again
-    assert "done : 2 of 2 methods. " in plain(panel.words.value)
-    assert "LoRA r8 q,v" in plain(panel.table.value)
+    assert panel.live["state"] == "done"
+    entry = panel.mine["against"]["LoRA r8 q,v"]["head"]
+    assert "-" not in entry["outcomes"]  # its answers were kept
+    scores = scores_in(whole)
+    found = verdict(scores["head"], scores["LoRA r8 q,v"], 0.015)
+    assert entry["difference"] == pytest.approx(found.difference, abs=1e-6)
 
 
 def test_beside_another_training_it_waits_and_stop_gives_up(tiny_encoder: str, opinions: str, tmp_path: Path):  # noqa: F811
