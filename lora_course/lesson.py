@@ -22,6 +22,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lora_course.classroom import colab
+from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
 from lora_course.experiments.flops import operations  # noqa: F401
 from lora_course.predictions import FAST, calibration, in_full, log, predict, reveal, skip  # noqa: F401
@@ -45,7 +46,7 @@ def start(number: str, student: str = "") -> None:
     Raises: NotFound, naming the lessons there are.
     """
     colab.ready()
-    files = {path.name[:2]: path for path in shipped("notebooks").glob("[0-9][0-9]_*.ipynb")}
+    files = {number_of(path.stem): path for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     _must_be_there(number, files, "lesson")
     if CURRENT.lesson != number:  # a first cell that is run again forgets nothing
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}

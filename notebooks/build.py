@@ -22,12 +22,13 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from lora_course.classroom.room import number
 from lora_lab.widgets.base import MIME
 from lora_lab.widgets.still import still
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SWEEPS = {"06": "rate_rank_alpha", "07": "target_modules"}  # the reference sweep that has all runs of a lesson
+SWEEPS = {"old_06": "rate_rank_alpha", "old_07": "target_modules"}  # the reference sweep that has all runs of a lesson
 
 
 def lessons(prefix: str = "") -> list[Path]:
@@ -104,7 +105,7 @@ def photographed(notebook: NotebookNode) -> NotebookNode:
 
 def fill(source: Path, folder: str) -> None:
     """Lay the reference runs of a lesson where its sweeps look for runs: half an hour of training, done before."""
-    lesson = source.name[:2]
+    lesson = number(source.stem)
     if lesson in SWEEPS and not os.environ.get("FAST"):
         runs = HERE.parent / "data" / "results" / "sweeps" / f"{SWEEPS[lesson]}.zip"
         shutil.unpack_archive(runs, Path(folder) / "runs" / lesson)

@@ -6,6 +6,7 @@ The lessons are made for machines of 8 GB on which a browser is open. What is le
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,8 +45,13 @@ class Peak:
     hardware: str
 
 
+def number(lesson: str) -> str:
+    """What a lesson is called by: `05` of `05_memory`, `old_05` of `old_05_memory`."""
+    return re.sub(r"^((old_)?\d*).*", r"\1", lesson)
+
+
 def lessons() -> list[str]:
-    """The lessons that were measured: `05_memory`."""
+    """The lessons that were measured: `old_05_memory`."""
     return sorted(_records("lesson_memory"))
 
 
@@ -80,7 +86,7 @@ def room_for(lesson: str) -> str:
     lines += [] if headless() else _others(list(_other_kernels()))
     if not enough:
         most = sorted(((peak(name).bytes, name) for name in lessons()), reverse=True)[:3]
-        largest = ", ".join(f"{name[:2]} ({_gb(size)})" for size, name in most)
+        largest = ", ".join(f"{number(name)} ({_gb(size)})" for size, name in most)
         lines.append(f"close browser tabs and other programs, and run this again; lessons {largest} need most")
     return "\n".join(lines)
 

@@ -29,11 +29,11 @@ def shares() -> Counter[str]:
 
 def test_browser_and_server_stay_within_their_share(watched: Watched):
     """Lesson 01 with its panel at work; then a solved lesson in its place, with all its pictures."""
-    page = watched.run_all("01_why_low_rank.ipynb")
+    page = watched.run_all("old_01_why_low_rank.ipynb")
     page.locator(".lab-panel .card").first.wait_for(timeout=120_000)
     page.wait_for_timeout(5_000)
     one = shares()
-    watched.open("solutions/08_lora_full_prompt.ipynb")
+    watched.open("solutions/old_08_lora_full_prompt.ipynb")
     page.wait_for_timeout(5_000)
     other = shares()
     for words, found in (("lesson 01", one), ("lesson 08 with its pictures", other)):

@@ -23,7 +23,7 @@ from tests.e2e.pages import MOVE, axe_finds, panel_of
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 10_000_000
-LESSON, DOCS = "lessons/03_parameter_savings.html", "docs/teach.html"
+LESSON, DOCS = "lessons/old_03_parameter_savings.html", "docs/teach.html"
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def test_every_link_leads_somewhere(sites: list[Path]):
     assert lost == []
 
 
-@pytest.mark.parametrize("path", ["index.html", LESSON, "lessons/05_memory.html"])
+@pytest.mark.parametrize("path", ["index.html", LESSON, "lessons/old_05_memory.html"])
 def test_a_panel_follows_its_slider(site: str, visit: Callable[..., Page], path: str):
     panel = panel_of(visit(site, path))
     before = panel.inner_text()

@@ -11,7 +11,7 @@ from tests.e2e.conftest import Lab, Watched
 from tests.e2e.pages import FOCUSED, Pages, move, panel_of
 from tests.e2e.test_drawn_panels import at_work, train
 
-LESSON = "04_train_an_adapter.ipynb"
+LESSON = "old_04_train_an_adapter.ipynb"
 STEP = re.compile(r"Step [1-9]\d* of")
 
 

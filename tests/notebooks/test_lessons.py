@@ -8,9 +8,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from lora_course.classroom.room import number
+from lora_course.lesson import estimate
 from tests.notebooks import build
 
 SOURCES = build.lessons()
+OLD = build.lessons("old_")
 both_ways = pytest.mark.parametrize("solved", [False, True], ids=["unsolved", "solved"])
 every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
@@ -29,10 +32,10 @@ def test_what_is_printed_in_a_row_is_one_block_and_a_picture_keeps_its_place(tmp
 
 
 def test_a_beginning_that_no_lesson_has_is_said_and_builds_nothing():
-    assert [source.stem[:2] for source in build.chosen(["--no-run", "05", "01"])] == ["05", "01"]
+    assert [number(source.stem) for source in build.chosen(["--no-run", "old_05", "old_01"])] == ["old_05", "old_01"]
     assert build.chosen(["--no-run"]) == SOURCES
-    with pytest.raises(SystemExit, match="no lesson begins with '99'; there are 00_start_here"):
-        build.chosen(["05", "99"])
+    with pytest.raises(SystemExit, match=r"no lesson begins with '99'; there are .*old_01_why_low_rank"):
+        build.chosen(["old_05", "99"])
 
 
 @every_lesson
@@ -60,8 +63,31 @@ def test_a_built_notebook_is_that_of_its_source(source: Path, solved: bool):
     )
 
 
-@every_lesson
-def test_a_lesson_is_short_says_its_goal_and_asserts_its_claims(source: Path):
+@pytest.mark.parametrize("source", [one for one in SOURCES if one not in OLD], ids=lambda path: path.stem)
+def test_a_lesson_takes_25_minutes_and_keeps_its_answers_to_itself(source: Path):
+    cells = build.built(source, solved=True).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    exercises = [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
+    assert len(text.split()) <= 900
+    assert len(cells) <= 18
+    assert 1 <= len(exercises) <= 2
+    assert 1 <= sum(cell.count("lesson.predict(") for cell in code) <= 3
+    assert max(len([line for line in cell.splitlines() if line.strip()]) for cell in code) <= 15
+    folded = re.findall(r"<details>\s*<summary>(.*?)</summary>.*?</details>", text, re.DOTALL)
+    assert len(folded) == text.count("<details>") >= 2
+    assert folded[-1] == "Answer box"
+    assert "```python" in text.partition("<summary>Answer box</summary>")[2]  # the same in PEFT
+    assert not any("assert " in cell for cell in code)  # a claim would give away what a reader is asked to predict
+    asserted = build.built(source, solved=True, claims=True).cells
+    assert sum(cell.source.count("assert ") for cell in asserted if cell.cell_type == "code") >= 3
+    assert f'lesson.start("{number(source.stem)}")' in code[0]
+    assert code[-1].strip().endswith("lesson.receipt()")
+    assert estimate(build.target(source, solved=False))[1] <= 25
+
+
+@pytest.mark.parametrize("source", OLD, ids=lambda path: path.stem)
+def test_an_older_lesson_is_short_says_its_goal_and_asserts_its_claims(source: Path):
     cells = build.built(source, solved=True).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")

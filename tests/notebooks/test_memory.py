@@ -33,12 +33,12 @@ def test_nothing_is_recorded_that_is_no_lesson():
 @every_lesson
 def test_every_lesson_says_in_its_first_cell_what_memory_it_takes(source: Path):
     cells = [cell.source for cell in build.built(source, solved=True).cells if cell.cell_type == "code"]
-    assert f'print(room_for("{source.stem[:2]}"))' in cells[0]
+    assert f'print(room_for("{room.number(source.stem)}"))' in cells[0]
 
 
 @every_lesson
 def test_the_page_has_the_recorded_peaks(source: Path):
-    (row,) = re.findall(rf"^\| {source.stem[:2]} \|.*$", PAGE, re.MULTILINE)
+    (row,) = re.findall(rf"^\| {room.number(source.stem)} \|.*$", PAGE, re.MULTILINE)
     assert f"| {room.peak(source.stem).bytes / 1e9:.2f} |" in row
 
 

@@ -23,7 +23,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def here(monkeypatch: pytest.MonkeyPatch, total: int | None, free: int | None) -> str:
     """What lesson 05 says on a machine with so many bytes."""
     monkeypatch.setattr("lora_course.classroom.preflight.machine.memory", lambda: (total, free))
-    return room.room_for("05")
+    return room.room_for("old_05")
 
 
 def test_what_is_left_of_8_gb_is_the_sum_of_what_takes_it():
@@ -34,7 +34,7 @@ def test_where_there_is_room_a_lesson_says_what_it_takes_and_what_is_there(
     alone: None, monkeypatch: pytest.MonkeyPatch
 ):
     words = here(monkeypatch, 8 * GB, 5 * GB)
-    peak = room.peak("05_memory")
+    peak = room.peak("old_05_memory")
     assert f"at most {peak.bytes / 1e9:.1f} GB when measured" in words
     assert peak.date in words
     assert peak.hardware in words
@@ -48,7 +48,7 @@ def test_where_there_is_too_little_it_says_so_and_what_to_do(alone: None, monkey
     assert "of which 0.2 GB can be had: too little" in words
     assert "close browser tabs" in words
     hungriest = max(room.lessons(), key=lambda name: room.peak(name).bytes)
-    assert f"lessons {hungriest[:2]} (" in words
+    assert f"lessons {room.number(hungriest)} (" in words
 
 
 def test_where_nobody_tells_what_there_is_only_the_need_is_said(alone: None, monkeypatch: pytest.MonkeyPatch):
@@ -79,5 +79,5 @@ def test_another_notebooks_kernel_is_found_and_this_one_is_not_another(tmp_path:
 
 
 def test_a_lesson_that_does_not_exist_names_those_that_do():
-    with pytest.raises(NotFound, match="05_memory"):
+    with pytest.raises(NotFound, match="old_05_memory"):
         room.peak("99")

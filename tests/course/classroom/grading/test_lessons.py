@@ -35,7 +35,7 @@ def test_every_exercise_of_a_lesson_is_solved_by_a_call_of_its_solution(lesson: 
 def test_what_is_no_lesson_is_not_taken_for_one():
     cells = [Cell("import numpy as np\nprint(np.linspace(0, 1, 100).sum())", True), Cell("# My notes on LoRA", False)]
     assert recognise("notes", cells, KNOWN) is None
-    assert recognise("my 02_lora_from_scratch (1)", cells, KNOWN).name == "02_lora_from_scratch"
+    assert recognise("my old_02_lora_from_scratch (1)", cells, KNOWN).name == "old_02_lora_from_scratch"
 
 
 def test_an_exercise_fixes_what_the_lesson_wrote_and_leaves_the_answer_open(lesson: Lesson):
@@ -55,6 +55,6 @@ def test_an_exercise_fixes_what_the_lesson_wrote_and_leaves_the_answer_open(less
 
 def test_magic_and_what_is_no_python_do_not_hide_the_checks_of_other_lines(tmp_path: Path):
     cells = [Cell("%matplotlib inline\n!ls\nchecks.check_dead_start(...)", True), Cell("a b c check_x(", True)]
-    (lesson,) = [one for one in KNOWN if one.name == "02_lora_from_scratch"]
+    (lesson,) = [one for one in KNOWN if one.name == "old_02_lora_from_scratch"]
     assert lesson.likeness(frozenset(), {"check_dead_start"}) == 1 / 4
     assert recognise("x", cells, [lesson]) is lesson
