@@ -106,6 +106,8 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
         if "solution" in cell["metadata"].get("tags", []):
             cells.append(exercise)
             cell["metadata"] = {"tags": ["hide-cell"]}
+        elif asks := [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]:
+            cell["metadata"] = {"tags": asks}  # predict.js finds the cell by its class
         cells.append(cell)
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
 
@@ -182,6 +184,7 @@ def prepare(src: Path) -> None:
     style = fonts() + (SITE / "site.css").read_text(encoding="utf-8")
     (src / "_static" / "site.css").write_text(style, encoding="utf-8")
     shutil.copy(base.JS / "host.js", src / "_static")
+    shutil.copy(SITE / "predict.js", src / "_static")
 
 
 def build(out: Path = OUT) -> None:

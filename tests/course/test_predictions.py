@@ -96,6 +96,7 @@ def test_a_class_is_gathered_and_first_attempts_are_told_from_later_ones(tmp_pat
 def started(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> Receipt:
     """Lesson 03, begun in a fresh kernel: what its receipt will hold."""
     fresh = Receipt("03")
+    monkeypatch.setenv("LORA_LAB_HEADLESS", "")
     monkeypatch.setattr(predictions, "CURRENT", fresh)
     return fresh
 
@@ -120,6 +121,16 @@ def test_a_result_stays_sealed_until_a_range_is_given_or_the_question_is_skipped
     rows = [(row["lesson"], row["low"], row["high"], row["found"]) for row in predictions.lines(notebook)]
     assert rows == [("03", 1, 3, 4.5), ("03", None, None, 7), ("03", None, None, 8)]
     assert [one.held for one in started.ranges] == [False, None, None]
+
+
+def test_a_solved_notebook_shows_what_was_found(
+    started: Receipt, notebook: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LORA_LAB_HEADLESS", "1")
+    lesson.predict("points", low=..., high=...)
+    lesson.reveal("points", 4.5, "points")
+    assert "points: it is 4.5 points." in capsys.readouterr().out
+    assert not notebook.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+// Predictions on a page without a kernel. Below a cell that asks for ranges stands a form. Until its ranges are sealed or
+// skipped, the results and the folded findings after it stay closed. What was given stays in this browser.
+(() => {
+  const STORE = `ranges of ${location.pathname.split("/").at(-1)}`;
+  const given = read();
+
+  function read() {
+    try {
+      return JSON.parse(localStorage.getItem(STORE)) ?? {};
+    } catch {
+      return {}; // no storage: ranges last as long as the page
+    }
+  }
+
+  function keep() {
+    try {
+      localStorage.setItem(STORE, JSON.stringify(given));
+    } catch {
+      // as above
+    }
+  }
+
+  const found = (text, call) => [...text.matchAll(new RegExp(`lesson\\.${call}\\(\\s*"([^"]+)"`, "g"))].map((one) => one[1]);
+  const answered = (names) => names.every((name) => name in given);
+  const range = ([low, high]) => `${low} to ${high}`;
+  const make = (tag, properties, ...children) => {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  };
+
+  /** The form below a cell: two numbers for each question. */
+  function ask(cell) {
+    const names = found(cell.textContent, "predict");
+    const said = make("p", { role: "status" });
+    const form = make("form", { className: "lab-predict", ariaLabel: "your ranges" });
+    const rows = names.map((name) => {
+      const ends = ["from", "to"].map((word) => make("input", { type: "number", step: "any", required: true, ariaLabel: `${name}, ${word}` }));
+      return { name, ends, row: make("p", {}, make("span", { textContent: name }), " from ", ends[0], " to ", ends[1]) };
+    });
+    const skip = make("button", { type: "button", textContent: "Skip" });
+    const again = make("button", { type: "button", textContent: "Clear" });
+    form.append(...rows.map((one) => one.row), make("button", { textContent: "Seal my ranges" }), skip, again, said);
+    cell.after(form);
+
+    const answer = (each) => {
+      for (const { name, ends } of rows) given[name] = each(ends);
+      keep();
+      update();
+    };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const swapped = rows.find(({ ends: [low, high] }) => low.valueAsNumber > high.valueAsNumber);
+      if (swapped) said.textContent = `${swapped.name}: the first number is above the second. Swap them.`;
+      else answer((ends) => ends.map((end) => end.valueAsNumber));
+    });
+    skip.addEventListener("click", () => answer(() => null));
+    again.addEventListener("click", () => {
+      for (const name of names) delete given[name];
+      keep();
+      update();
+    });
+
+    function show() {
+      const done = answered(names);
+      form.classList.toggle("done", done);
+      const words = names.map((name) => `${name} ${given[name] ? range(given[name]) : "skipped"}`);
+      said.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80 % sure of each. What we found opens after that.";
+    }
+    return { cell, names, show };
+  }
+
+  const asks = [...document.querySelectorAll(".tag_predict")].map(ask);
+  const results = [...document.querySelectorAll(".tag_reveal")].map((cell) => {
+    const text = cell.querySelector(".cell_output pre");
+    return { names: found(cell.textContent, "reveal"), text, lines: text?.textContent ?? "" };
+  });
+  const folds = [...document.querySelectorAll("article section > details")].map((fold) => ({
+    fold,
+    names: asks.filter(({ cell }) => cell.compareDocumentPosition(fold) & Node.DOCUMENT_POSITION_FOLLOWING).flatMap((one) => one.names),
+  }));
+
+  /** A line such as "points between ranks: it is 1.5 points." with the range that was given for it. */
+  function judged(line) {
+    const [, name, number] = line.match(/^(.+): it is (-?[\d,.]*\d)/) ?? [];
+    if (!given[name]) return line;
+    const value = Number(number.replaceAll(",", ""));
+    const inside = given[name][0] <= value && value <= given[name][1];
+    return `${line.replace(/\.$/, "")}: ${inside ? "inside" : "outside"} your range, ${range(given[name])}.`;
+  }
+
+  function update() {
+    for (const one of asks) one.show();
+    for (const { names, text, lines } of results) {
+      if (text) text.textContent = answered(names) ? lines.split("\n").map(judged).join("\n") : "Sealed: give your ranges above, or skip them.";
+    }
+    for (const { fold, names } of folds) {
+      fold.classList.toggle("sealed", !answered(names));
+      if (!answered(names)) fold.open = false;
+    }
+  }
+
+  document.addEventListener("click", (event) => {
+    const sealed = event.target.closest?.("details.sealed > summary");
+    if (!sealed) return;
+    event.preventDefault();
+    const { cell } = asks.find(({ names }) => !answered(names));
+    cell.nextElementSibling.querySelector("input").focus();
+  });
+  update();
+})();
