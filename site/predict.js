@@ -20,7 +20,7 @@
     }
   }
 
-  const found = (text, call) => [...text.matchAll(new RegExp(`lesson\\.${call}\\(\\s*"([^"]+)"`, "g"))].map((one) => one[1]);
+  const asked = (text) => [...text.matchAll(/lesson\.predict\(\s*"([^"]+)"/g)].map((one) => one[1]);
   const answered = (names) => names.every((name) => name in given);
   const range = ([low, high]) => `${low} to ${high}`;
   const make = (tag, properties, ...children) => {
@@ -31,7 +31,7 @@
 
   /** The form below a cell: two numbers for each question. */
   function ask(cell) {
-    const names = found(cell.textContent, "predict");
+    const names = asked(cell.textContent);
     const said = make("p", { role: "status" });
     const form = make("form", { className: "lab-predict", ariaLabel: "your ranges" });
     const rows = names.map((name) => {
@@ -73,7 +73,9 @@
   const asks = [...document.querySelectorAll(".tag_predict")].map(ask);
   const results = [...document.querySelectorAll(".tag_reveal")].map((cell) => {
     const text = cell.querySelector(".cell_output pre");
-    return { names: found(cell.textContent, "reveal"), text, lines: text?.textContent ?? "" };
+    const lines = text?.textContent.split("\n") ?? [];
+    const open = asks.flatMap((one) => one.names);
+    return { names: open.filter((name) => lines.some((line) => line.startsWith(`${name}: it is `))), text, lines };
   });
   const folds = [...document.querySelectorAll("article section > details")].map((fold) => ({
     fold,
@@ -92,7 +94,7 @@
   function update() {
     for (const one of asks) one.show();
     for (const { names, text, lines } of results) {
-      if (text) text.textContent = answered(names) ? lines.split("\n").map(judged).join("\n") : "Sealed: give your ranges above, or skip them.";
+      if (text) text.textContent = answered(names) ? lines.map(judged).join("\n") : "Sealed: give your ranges above, or skip them.";
     }
     for (const { fold, names } of folds) {
       fold.classList.toggle("sealed", !answered(names));
