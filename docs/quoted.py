@@ -209,6 +209,7 @@ def fits() -> dict[str, str]:
         "fit.t4.sgd": longest(optimizer="sgd"),
         "fit.t4.saved": longest(checkpointing=False),
         "fit.logits": f"{100 * logits / token:.0f}",
+        "fit.arithmetic": f"{(row.flops or 0) / (memory(llama, everywhere, seq=4096, quantised='nf4').flops or 1):.1f}",
         "fit.embedded": f"{embedded / gib:.1f}",
         "fit.bytes.full": f"{kept(llama, full):.0f}",
         "fit.bytes.masters": f"{kept(llama, full, master_weights=True):.0f}",

@@ -3,7 +3,7 @@
 #
 # At rank 8, LoRA trains 256 times fewer numbers than a 4,096 × 4,096 matrix has. So it needs 256 times less memory, right?
 #
-# You have Llama 3 8B, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? Most people find out when it crashes. We'll know before we start.
+# You have Llama 3 8B, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? You can wait for the crash, or you can know before you start.
 
 # %%
 from lora_course import checks, lesson
@@ -33,29 +33,32 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 MemoryPanel("llama-3-8b", "LoRA q, v", seq=512, card="T4")
 
 # %%
-for seq in (512, 32768):
-    share = memory("llama-3-8b", lora, seq=seq).peak / memory("llama-3-8b", full, seq=seq).peak
-    lesson.reveal(f"% of full fine-tuning at {seq:,} tokens", 100 * share, "%")
+def share(seq):
+    return 100 * memory("llama-3-8b", lora, seq=seq).peak / memory("llama-3-8b", full, seq=seq).peak
+
+
+lesson.reveal("% of full fine-tuning at 512 tokens", share(512), "%")
+lesson.reveal("% of full fine-tuning at 32,768 tokens", share(32768), "%")
 
 # %% claim
-peaks = [[memory("llama-3-8b", method, seq=seq).peak for method in (lora, full)] for seq in (512, 32768)]
-assert [round(100 * few / many) for few, many in peaks] == [29, 71]
+assert share(512) < 30
+assert share(32768) > 70
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
 # Not 256 times less. LoRA needs **29<!--fit.share--> %**, and on long texts **71<!--fit.share.long--> %**.
 #
-# Where all weights train, each brings company: a gradient, and two running means for AdamW. Four numbers instead of one. LoRA sends that company home. But two things stay:
+# When a weight trains, three more numbers come with it: its gradient and AdamW's two running means. LoRA freezes the weights, so those three are gone. But two things stay:
 #
-# - **Weights.** Frozen or not, they have to be there: 15.0<!--fit.weights--> GiB, more than our T4 can use.
+# - **Weights.** Frozen or not, they have to be there: 15.0<!--fit.weights--> GiB, already too much for our T4.
 # - **Activations**, what forward saves for backward. The gradient passes through every frozen layer on its way to the adapters, so most are still needed: at 32,768 tokens, 144<!--fit.saved.lora--> of 197<!--fit.saved.full--> GiB.
 #
-# Prompt tuning trains even fewer numbers than LoRA. It needs 17.9<!--fit.prompt--> GiB; LoRA needs 18.0<!--fit.lora-->. **Memory isn't what trains. It's what is there at the fullest moment.**
+# At 512 tokens LoRA needs 18.0<!--fit.lora--> GiB. Prompt tuning trains far fewer numbers, and needs 17.9<!--fit.prompt-->. **Memory isn't what trains. It's what is there at the fullest moment.**
 # </details>
 #
 # ## Is the film true?
-# Nothing ran for that picture: it's arithmetic. So let's check it with a real step on *your* machine. MiniLM, 4 texts of 64 tokens, in fp32. LoRA trains 308<!--fit.minilm.times-fewer--> times fewer numbers than full fine-tuning, which needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
+# Nothing ran for that picture: it's arithmetic. So let's check it with a real step on *your* machine (on the site: on ours). MiniLM, 4 texts of 64 tokens, in fp32. LoRA trains 308<!--fit.minilm.times-fewer--> times fewer numbers than full fine-tuning, which needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
 # %%
 lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
@@ -76,13 +79,13 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Predicted and measured agree **to the byte**. And 308 times fewer numbers save a factor of 3.8<!--fit.minilm.times-less-->, because 87<!--fit.minilm.weights--> MiB are weights.
+# Predicted and measured agree **to the byte**. And 308<!--fit.minilm.times-fewer--> times fewer numbers bring 3.8<!--fit.minilm.times-less--> times less memory: 87<!--fit.minilm.weights--> MiB are weights, and they stay.
 #
 # Both count tensors. CUDA itself and gaps between tensors come on top, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable. (Sizes of cards are from data sheets as we remember them; we didn't measure one.)
 # </details>
 #
 # ## A formula for your head
-# In the panel, choose **QLoRA**: the same adapters on all linear layers, frozen weights in 4 bits. Switch on **gradient checkpointing**: a layer saves only its input, and backward runs the layer again to get the rest. You pay with time.
+# In the panel, choose **QLoRA**: the same adapters on all linear layers, frozen weights in 4 bits. Switch on **gradient checkpointing**: a layer saves only its input, and backward runs the layer again to get the rest. The price is time: 1.4<!--fit.arithmetic--> times the arithmetic.
 #
 # Now the peak is at the loss. Pull the sequence length: only two blocks grow.
 #
@@ -144,7 +147,7 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 #
 # On a T4, rows of up to 4,616<!--fit.t4.adamw--> tokens fit. Without checkpointing it's 1,121<!--fit.t4.saved-->. The optimizer hardly matters: even SGD, which keeps nothing, only gets to 4,708<!--fit.t4.sgd-->.
 #
-# What fills the card? Look at the pink block: 85<!--fit.logits--> % of what each token costs is logits. No adapter can shrink them.
+# What fills the card? Look at the pink block: 85<!--fit.logits--> % of what each token costs is logits. No adapter can shrink them. Computing the loss in chunks can, but our film doesn't know that trick.
 # </details>
 #
 # ## Remember
