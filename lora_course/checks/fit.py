@@ -62,8 +62,10 @@ def check_longest_row(
     """Lesson 04: a step of Llama 3 8B that fits the card, with a row within 5 % of the longest that does."""
     if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
         return not_yet(f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
+    if not isinstance(checkpointing, bool):
+        return Verdict(False, f"checkpointing is True or False, not {checkpointing!r}")
     try:
-        setup = Setup(checkpointing=bool(checkpointing), optimizer=optimizer, batch=batch, seq=seq)
+        setup = Setup(checkpointing=checkpointing, optimizer=optimizer, batch=batch, seq=seq)
         if seq < SHORTEST:
             return Verdict(False, f"seq must be at least {SHORTEST} tokens, not {seq}")
         needed, room = step(method, setup), usable(card_of(card))

@@ -34,7 +34,8 @@ MemoryPanel("llama-3-8b", "LoRA q, v", seq=512, card="T4")
 
 # %%
 def share(seq):
-    return 100 * memory("llama-3-8b", lora, seq=seq).peak / memory("llama-3-8b", full, seq=seq).peak
+    few, many = (memory("llama-3-8b", method, seq=seq).peak for method in (lora, full))
+    return 100 * few / many
 
 
 lesson.reveal("% of full fine-tuning at 512 tokens", share(512), "%")
@@ -58,7 +59,7 @@ assert share(32768) > 70
 # </details>
 #
 # ## Is the film true?
-# Nothing ran for that picture: it's arithmetic. So let's check it with a real step on *your* machine (on the site: on ours). MiniLM, 4 texts of 64 tokens, in fp32. LoRA trains 308<!--fit.minilm.times-fewer--> times fewer numbers than full fine-tuning, which needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
+# Nothing ran for that picture: it's arithmetic. So let's check it with a real step on *your* machine (on the site: on ours). MiniLM, 4 texts padded to 64 tokens, in fp32. LoRA trains 308<!--fit.minilm.times-fewer--> times fewer numbers than full fine-tuning, which needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
 # %%
 lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
@@ -66,7 +67,7 @@ lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
 # %%
 from lora_lab.training.measure import measure
 
-step = {"batch": 4, "seq": 64, "dtype": "fp32", "device": "cpu", "padded": True}  # texts of unequal length
+step = {"batch": 4, "seq": 64, "dtype": "fp32", "device": "cpu", "padded": True}
 for name, method in {"full": full, "LoRA": lora}.items():
     predicted, measured = memory("minilm", method, **step), measure("minilm", method, **step)
     print(f"{name}: predicted {predicted.peak:,} bytes, measured {measured.peak:,}")
@@ -79,9 +80,9 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Predicted and measured agree **to the byte**. And 308<!--fit.minilm.times-fewer--> times fewer numbers bring 3.8<!--fit.minilm.times-less--> times less memory: 87<!--fit.minilm.weights--> MiB are weights, and they stay.
+# Predicted and measured agree **to the byte**. And 308<!--fit.minilm.times-fewer--> times fewer numbers mean 3.8<!--fit.minilm.times-less--> times less memory: 87<!--fit.minilm.weights--> MiB are weights, and they stay.
 #
-# Both count tensors. CUDA itself and gaps between tensors come on top, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable. (Sizes of cards are from data sheets as we remember them; we didn't measure one.)
+# Both count tensors. CUDA, error correction and gaps between tensors come on top, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable. (Sizes of cards are from data sheets as we remember them; we didn't measure one.)
 # </details>
 #
 # ## A formula for your head
@@ -95,7 +96,7 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 # Write the peak as a formula.
 
 # %% exercise
-V, L, h = 128_256, 32, 4096  # words in the vocabulary, layers, numbers per token between two layers
+V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers
 fixed = 5.39 * 2**30 + 160 * 2**20  # weights and optimizer, read from the now column
 
 
@@ -107,7 +108,7 @@ def peak(tokens):
 checks.check_peak(peak)
 
 # %% solution
-V, L, h = 128_256, 32, 4096  # words in the vocabulary, layers, numbers per token between two layers
+V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers
 fixed = 5.39 * 2**30 + 160 * 2**20  # weights and optimizer, read from the now column
 
 
@@ -120,7 +121,7 @@ checks.check_peak(peak)
 
 # %% [markdown]
 # ## The longest row
-# Your documents are long, so fit the longest row you can: Llama 3 8B, rank 8, on the card that the next cell names. Work out a length with your formula, then try it in the panel. You pass if the step fits and no row could be more than about 5 % longer.
+# Your documents are long, so fit the longest row you can: Llama 3 8B, rank 8, on the card that the next cell names. Work out a length with your formula, then try it in the panel. You pass if it fits and comes within 5 % of the longest row there is.
 #
 # `method` is a name from the panel; `optimizer` is `adamw`, `adamw-8bit` or `sgd`.
 
@@ -130,11 +131,13 @@ room = usable(card(mine))
 print(f"your card: {mine}, {room / 2**30:.1f} GiB usable")
 
 # %% exercise
-checks.check_longest_row(method=..., checkpointing=..., optimizer=..., batch=..., seq=..., card=mine)
+choice = dict(method=..., checkpointing=..., optimizer=..., batch=..., seq=...)
+checks.check_longest_row(**choice, card=mine)
 
 # %% solution
 seq = int(0.99 * (room - fixed) / (peak(1) - fixed))  # 1 % for what the formula leaves out
-checks.check_longest_row(method="QLoRA", checkpointing=True, optimizer="adamw", batch=1, seq=seq, card=mine)
+choice = dict(method="QLoRA", checkpointing=True, optimizer="adamw", batch=1, seq=seq)
+checks.check_longest_row(**choice, card=mine)
 
 # %% claim
 cheap = {"quantised": "nf4", "checkpointing": True}

@@ -38,6 +38,7 @@ WRONG = [
     ("longest_row", ("QLoRA", True, "adam", 1, 4600), "optimizer must be one of"),
     ("longest_row", ("QLoRA", True, "adamw", 1, 4600.5), "seq must be a whole number"),
     ("longest_row", ("QLoRA", True, "adamw", 1, 8), "at least 32"),
+    ("longest_row", ("QLoRA", "no", "adamw", 1, 4600), "True or False"),
 ]
 
 
