@@ -131,12 +131,12 @@ room = usable(card(mine))
 print(f"your card: {mine}, {room / 2**30:.1f} GiB usable")
 
 # %% exercise
-choice = dict(method=..., checkpointing=..., optimizer=..., batch=..., seq=...)
+choice = {"method": ..., "checkpointing": ..., "optimizer": ..., "batch": ..., "seq": ...}
 checks.check_longest_row(**choice, card=mine)
 
 # %% solution
 seq = int(0.99 * (room - fixed) / (peak(1) - fixed))  # 1 % for what the formula leaves out
-choice = dict(method="QLoRA", checkpointing=True, optimizer="adamw", batch=1, seq=seq)
+choice = {"method": "QLoRA", "checkpointing": True, "optimizer": "adamw", "batch": 1, "seq": seq}
 checks.check_longest_row(**choice, card=mine)
 
 # %% claim
