@@ -10,6 +10,7 @@ import json
 import re
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,10 @@ from lora_course.claims.claim_tests.evidence import Cells
 from lora_course.experiments.ridge import best_rate_slopes
 from lora_course.experiments.updates import a_at_start
 from lora_course.lesson import reference
+from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
+from lora_lab.accounting.gpus import card, usable
+from lora_lab.accounting.memory import largest
+from lora_lab.accounting.setup import Setup
 from lora_lab.experiments.results import load
 from lora_lab.experiments.statistics import verdict
 from lora_lab.files import read_json, write_atomically
@@ -30,8 +35,8 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 
 def numbers() -> dict[str, str]:
-    """Every number that a text may quote, by name, as it is written; all from data/results."""
-    return {**comparison(), **rates(), **targets(), **latency(), **inside(), **reproduced(), **rehearsed()}
+    """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
+    return {**comparison(), **rates(), **targets(), **latency(), **inside(), **reproduced(), **rehearsed(), **fits()}
 
 
 def comparison() -> dict[str, str]:
@@ -160,6 +165,57 @@ def rehearsed() -> dict[str, str]:
         "protocol.bleu": f"{run['answers']['bleu']:.1f}",
         "protocol.rouge-l": f"{run['answers']['rouge_l']:.1f}",
         "protocol.slots": f"{100 * run['answers']['slot_errors']:.0f}",
+    }
+
+
+def fits() -> dict[str, str]:
+    """Lesson 04, from the stored fits: peaks of Llama 3 8B in GiB and shares in percent, rows of a T4, MiniLM in MiB.
+
+    fit.bytes.NAME: what is there for a whole step (weights, gradients, optimizer), in bytes per parameter of the model.
+    """
+    gib, llama, full, lora, everywhere = 2**30, "llama-3-8b", FullFineTuning(), LoRA(), LoRA(targets="all-linear")
+    cheap: dict[str, Any] = {"quantised": "nf4", "checkpointing": True}
+    few, many = ({m.name: memory(llama, m, seq=seq) for m in (full, lora, PromptTuning())} for seq in (512, 32768))
+    t4 = usable(card("T4"))
+
+    def longest(**more: Any) -> str:
+        return f"{largest('seq', Setup(), lambda one: memory(llama, everywhere, seq=one.seq, **cheap | more), t4):,}"
+
+    def kept(model: str, method: Any, **more: Any) -> float:
+        found = memory(model, method, seq=64, **more).categories
+        states = sum(found.get(name, 0) for name in ("weights", "gradients", "optimizer"))
+        return states / params(model, method).total
+
+    here = {"batch": 4, "seq": 64, "dtype": "fp32", "device": "cpu", "padded": True}
+    small = {m.name: memory("minilm", m, **here) for m in (full, lora)}
+    trained = {model: [params(model, m).trainable for m in (full, lora)] for model in (llama, "minilm")}
+    row = memory(llama, everywhere, seq=4096, **cheap)
+    before = memory(llama, everywhere, seq=3072, **cheap)
+    token, logits = row.peak - before.peak, row.categories["logits"] - before.categories["logits"]
+    (embedded,) = (term.bytes for term in row.terms if term.where == "base")
+    return {
+        **{f"fit.{name}": f"{one.peak / gib:.1f}" for name, one in few.items()},
+        "fit.weights": f"{few['lora'].categories['weights'] / gib:.1f}",
+        "fit.times-fewer": f"{trained[llama][0] / trained[llama][1]:,.0f}",
+        "fit.share": f"{100 * few['lora'].peak / few['full'].peak:.0f}",
+        "fit.share.long": f"{100 * many['lora'].peak / many['full'].peak:.0f}",
+        **{f"fit.saved.{name}": f"{many[name].categories['activations'] / gib:.0f}" for name in ("full", "lora")},
+        "fit.minilm.full": f"{small['full'].peak / 2**20:.0f}",
+        "fit.minilm.times-fewer": f"{trained['minilm'][0] / trained['minilm'][1]:.0f}",
+        "fit.minilm.times-less": f"{small['full'].peak / small['lora'].peak:.1f}",
+        "fit.minilm.weights": f"{small['lora'].categories['weights'] / 2**20:.0f}",
+        "fit.t4": f"{t4 / gib:.1f}",
+        "fit.t4.adamw": longest(),
+        "fit.t4.sgd": longest(optimizer="sgd"),
+        "fit.t4.saved": longest(checkpointing=False),
+        "fit.logits": f"{100 * logits / token:.0f}",
+        "fit.arithmetic": f"{(row.flops or 0) / (memory(llama, everywhere, seq=4096, quantised='nf4').flops or 1):.1f}",
+        "fit.embedded": f"{embedded / gib:.1f}",
+        "fit.bytes.full": f"{kept(llama, full):.0f}",
+        "fit.bytes.masters": f"{kept(llama, full, master_weights=True):.0f}",
+        "fit.bytes.lora": f"{kept(llama, lora):.0f}",
+        "fit.bytes.qlora": f"{kept(llama, everywhere, **cheap):.2f}",
+        "fit.bytes.qlora-70b": f"{kept('llama-2-70b', everywhere, **cheap):.2f}",
     }
 
 

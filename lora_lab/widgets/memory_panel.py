@@ -125,7 +125,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         """The panel in plain words."""
         live = film.moments(self.shown(), self.rank, self.setup)
         top = max(live, key=lambda moment: sum(moment.bytes.values()))
-        parts = ", ".join(f"{name} {binary(size)}" for name, size in top.bytes.items() if size)
+        parts = ", ".join(f"{name} {binary(size)}" for name, size in top.bytes.items() if size >= 1024)
         card = next(size for name, size, _ in self.cards if name == self.card)
         fits = "fits" if sum(top.bytes.values()) <= card else "does not fit"
         return (

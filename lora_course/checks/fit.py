@@ -1,0 +1,104 @@
+"""Exercises of lesson 04, will it fit?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from lora_course.checks.verdict import Verdict, exercise, function, not_yet, unsolved
+from lora_lab.accounting.gpus import card as card_of
+from lora_lab.accounting.gpus import usable
+from lora_lab.accounting.memory import Estimate, estimate, largest
+from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.units import binary
+from lora_lab.errors import LabError
+from lora_lab.methods.options import one_of
+
+V, L, H = 128_256, 32, 4096  # of Llama 3 8B: vocabulary, layers, numbers per token between two layers
+SHORTEST = 32  # tokens; the stored fits begin there
+
+
+def step(method: str, setup: Setup) -> Estimate:
+    """A step of Llama 3 8B with a method of the panel, at rank 8. Raises: BadValue for an unknown method."""
+    from lora_lab.widgets.memory_panel import METHODS
+
+    one_of("method", method, tuple(METHODS))
+    return estimate("llama-3-8b", METHODS[method], replace(setup, quantised="nf4" if method == "QLoRA" else "none"))
+
+
+@exercise(
+    "start with what is in memory before the first token: fixed. Then ask what one more token adds",
+    "a token adds h numbers of 2 bytes in each layer, and V scores of 4 bytes in each of three tables",
+    "fixed + tokens * (2 * L * h + 3 * 4 * V)",
+)
+def check_peak(peak: Callable[[int], float]) -> Verdict:
+    """Lesson 04: bytes at the peak of QLoRA with checkpointing on Llama 3 8B, one row of so many tokens."""
+    found = step("QLoRA", Setup(checkpointing=True)).categories
+    fixed, inputs, tables = found["weights"] + found["optimizer"], 2 * L * H, 12 * V
+    near: dict[str, Callable[[int], float]] = {
+        "that is one table of logits: the loss holds three at once": lambda t: fixed + t * (inputs + tables / 3),
+        "the loss works in fp32: a score has 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
+        "the logits alone: each of the 32 layers also saves its input": lambda t: fixed + t * tables,
+        "the saved inputs alone: the logits are missing": lambda t: fixed + t * inputs,
+        "the layers compute in bf16: 2 bytes a number, not 4": lambda t: fixed + t * (2 * inputs + tables),
+        "weights and optimizer are missing: they are there before the first token": lambda t: t * (inputs + tables),
+        "that is the same for every length: multiply by tokens": lambda t: fixed + inputs + tables,
+        "return bytes, not GiB": lambda t: (fixed + t * (inputs + tables)) / 2**30,
+    }
+    why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"
+    wrong = "add to fixed, for each token, what the layers save and what the loss holds"
+    cases = [(512,), (2048,), (8192,)]
+    return function(peak, cases, lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015)
+
+
+@exercise(
+    "weights first: which method's weights leave room on the card?",
+    "then what a token costs: what does checkpointing do to the activations, and a second row to the first?",
+    "QLoRA, checkpointing, one row; for its length, solve peak(tokens) = the card's usable bytes and stay 1 % below",
+)
+def check_longest_row(
+    method: str, checkpointing: bool, optimizer: str, batch: int, seq: int, card: str = "T4 16 GB"
+) -> Verdict:
+    """Lesson 04: a step of Llama 3 8B that fits the card, with a row within 5 % of the longest that does."""
+    if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
+        return not_yet(f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
+    if not isinstance(checkpointing, bool):
+        return Verdict(False, f"checkpointing is True or False, not {checkpointing!r}")
+    try:
+        setup = Setup(checkpointing=checkpointing, optimizer=optimizer, batch=batch, seq=seq)
+        if seq < SHORTEST:
+            return Verdict(False, f"seq must be at least {SHORTEST} tokens, not {seq}")
+        needed, room = step(method, setup), usable(card_of(card))
+    except LabError as error:
+        return Verdict(False, str(error))
+    size, free = f"{binary(needed.peak)} at the peak ({needed.at})", room - needed.peak
+    if free < 0:
+        return Verdict(False, f"{size}: {binary(-free)} more than a {card} has usable; {_over(method, needed, room)}")
+    best = Setup(checkpointing=True, optimizer="sgd")
+    longest = largest("seq", best, lambda one: step("QLoRA", one), room) or seq
+    if seq >= 0.95 * longest:
+        return Verdict(True, f"{size}: rows of {seq:,} tokens leave {binary(free)} of a {card} free")
+    more = f"{size}: it fits, but rows {longest / seq:.1f} times as long can fit"
+    return Verdict(False, f"{more}: {_short(method, setup)}")
+
+
+def _over(method: str, needed: Estimate, room: int) -> str:
+    """What fills the card, or what is wrong with the choice."""
+    if method == "full":
+        return "every weight trains here, and each brings a gradient"
+    size = needed.categories
+    if size["weights"] > room:
+        return f"the frozen weights alone take {binary(size['weights'])}: no row is short enough"
+    parts = (f"{name} {binary(size[name])}" for name in ("weights", "logits", "activations") if name in size)
+    return f"it holds {', '.join(parts)}"
+
+
+def _short(method: str, setup: Setup) -> str:
+    """What keeps a row that fits from being longer."""
+    if method != "QLoRA":
+        return "frozen weights in bf16 take 15 GiB of the card; in 4 bits they take a third of it"
+    if not setup.checkpointing:
+        return "without checkpointing all 32 layers save what they compute until the backward pass"
+    if setup.batch > 1:
+        return f"{setup.batch} rows share what one long row could have"
+    return "the settings are right: only the row is too short"

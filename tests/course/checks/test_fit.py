@@ -1,0 +1,57 @@
+"""The checks of lesson 04: answers for `test_checks`, and what the right ones rest on."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_course import checks
+from lora_lab import LoRA, memory
+
+FIXED = 5.39 * 2**30 + 160 * 2**20
+V, L, H = 128_256, 32, 4096
+STEP = {"quantised": "nf4", "checkpointing": True}
+RIGHT = {
+    "peak": (lambda tokens: FIXED + tokens * (2 * L * H + 12 * V),),
+    "longest_row": ("QLoRA", True, "adamw", 1, 4600),
+}
+UNSOLVED = {"longest_row": (..., True, "adamw", 1, 4600)}
+WRONG = [
+    ("peak", (lambda t: FIXED + t * (2 * L * H + 4 * V),), "one table"),
+    ("peak", (lambda t: FIXED + t * (2 * L * H + 6 * V),), "fp32"),
+    ("peak", (lambda t: FIXED + t * 12 * V,), "each of the 32 layers"),
+    ("peak", (lambda t: FIXED + t * (2 * H + 12 * V),), "each of the 32 layers"),
+    ("peak", (lambda t: FIXED + t * 2 * L * H,), "logits are missing"),
+    ("peak", (lambda t: FIXED + t * (4 * L * H + 12 * V),), "2 bytes a number"),
+    ("peak", (lambda t: t * (2 * L * H + 12 * V),), "before the first token"),
+    ("peak", (lambda t: FIXED + 2 * L * H + 12 * V,), "multiply by tokens"),
+    ("peak", (lambda t: RIGHT["peak"][0](t) / 2**30,), "not GiB"),
+    ("peak", (lambda t: FIXED * t,), "for each token"),
+    ("longest_row", ("full", True, "sgd", 1, 64), "every weight trains"),
+    ("longest_row", ("LoRA q, v", True, "adamw", 1, 512), "no row is short enough"),
+    ("longest_row", ("QLoRA", True, "adamw", 1, 4617), "backward of the loss"),
+    ("longest_row", ("QLoRA", False, "adamw", 1, 4600), "activations 2"),
+    ("longest_row", ("QLoRA", False, "adamw", 1, 1121), "without checkpointing"),
+    ("longest_row", ("QLoRA", True, "adamw", 2, 2300), "2 rows share"),
+    ("longest_row", ("QLoRA", True, "adamw", 1, 4096), "only the row is too short"),
+    ("longest_row", ("LoRA q, v", True, "adamw", 1, 4096, "RTX 4090 24 GB"), "in 4 bits"),
+    ("longest_row", ("lora", True, "adamw", 1, 4600), "method must be one of"),
+    ("longest_row", ("QLoRA", True, "adam", 1, 4600), "optimizer must be one of"),
+    ("longest_row", ("QLoRA", True, "adamw", 1, 4600.5), "seq must be a whole number"),
+    ("longest_row", ("QLoRA", True, "adamw", 1, 8), "at least 32"),
+    ("longest_row", ("QLoRA", "no", "adamw", 1, 4600), "True or False"),
+]
+
+
+@pytest.mark.parametrize(
+    ("card", "seq"),
+    [("T4 16 GB", 4616), ("RTX 3060 12 GB", 2897), ("L4 24 GB", 8970), ("RTX 4090 24 GB", 9772)],
+)
+def test_each_card_has_a_longest_row_and_one_token_more_does_not_fit(card: str, seq: int):
+    assert checks.check_longest_row("QLoRA", True, "adamw", 1, seq, card).passed
+    assert "more than" in checks.check_longest_row("QLoRA", True, "adamw", 1, seq + 1, card).words
+
+
+def test_the_formula_is_the_accountants():
+    for tokens in (256, 1024, 4616):
+        peak = memory("llama-3-8b", LoRA(rank=8, targets="all-linear"), seq=tokens, **STEP).peak
+        assert RIGHT["peak"][0](tokens) == pytest.approx(peak, rel=0.01)
