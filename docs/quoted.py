@@ -61,13 +61,16 @@ def as_good() -> dict[str, str]:
     """Lesson 05: the comparison that ComparePanel shows, in percent and points, rates against full fine-tuning's.
 
     as_good.lora.within: the least margin at which LoRA is worse, but within it. as_good.blind: of the hundred studies
-    of 200 sentences that the panel draws first, those whose interval has 0 in it.
+    of 200 sentences that the panel draws first, those whose interval has 0 in it. as_good.pair: of the sweep over
+    matrices, all six against q and v.
     """
     found = read_json(RESULTS / "compare" / "minilm_rt_all_linear.json")
     labels = {"lora": "LoRA r8 q,v", "all": "LoRA r8 all-linear", "prompt": "prompt", "probe": "probe", "full": "full"}
     rows, scores = {row["label"]: row for row in found["methods"]}, scores_in(found)
     lora, full = rows[labels["lora"]], rows["full"]
     against = judged(scores)["full"][labels["lora"]]
+    cells = Cells(None, "target_modules")
+    pair = verdict(cells.best(targets="all-linear")[1], cells.best(targets="q,v")[1])
     studies = resampled(scores[labels["lora"]], scores["full"], 200, seed=1)["studies"]
     return {
         **{f"as_good.{name}": f"{100 * rows[label]['accuracy']['mean']:.1f}" for name, label in labels.items()},
@@ -82,6 +85,7 @@ def as_good() -> dict[str, str]:
         "as_good.lora.high95": f"{100 * against['high']:.1f}",
         "as_good.lora.within": f"{100 * MARGINS[against['outcomes'].index('W')]:.1f}",
         "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).outcome,
+        **{f"as_good.pair.{end}": f"{100 * getattr(pair, end):.1f}" for end in ("low", "high", "low95", "high95")},
         "as_good.blind": str(sum(low < 0 < high for _, low, high in studies)),
     }
 
