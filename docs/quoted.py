@@ -73,9 +73,14 @@ def as_good() -> dict[str, str]:
     pair = verdict(cells.best(targets="all-linear")[1], cells.best(targets="q,v")[1])
     studies = resampled(scores[labels["lora"]], scores["full"], 200, seed=1)["studies"]
     return {
-        **{f"as_good.{name}": f"{100 * rows[label]['accuracy']['mean']:.1f}" for name, label in labels.items()},
+        **{
+            f"as_good.{k}": f"{round(100 * rows[v]['accuracy']['mean'], 3):.1f}" for k, v in labels.items()
+        },  # as it shows
         **{f"as_good.{name}.rate": f"{rows[labels[name]]['lr']:g}" for name in ("lora", "all", "prompt", "full")},
-        **{f"as_good.{name}.times": f"{rows[labels[name]]['lr'] / full['lr']:.0f}" for name in ("lora", "all", "prompt")},
+        **{
+            f"as_good.{name}.times": f"{rows[labels[name]]['lr'] / full['lr']:.0f}"
+            for name in ("lora", "all", "prompt")
+        },
         "as_good.count": f"{lora['trainable'] + lora['head']:,}",
         "as_good.times": f"{(full['trainable'] + full['head']) / (lora['trainable'] + lora['head']):.0f}",
         "as_good.file": f"{full['adapter_bytes'] / lora['adapter_bytes']:.0f}",
