@@ -127,7 +127,7 @@ def _trouble(margin: Any) -> str:
         return "a margin of 0 asks for exactly equal, which no study can show: how small a loss would you accept?"
     if margin < 0.1:
         return f"{margin:g} looks like a share: give points, such as 1 for one answer in a hundred"
-    return "more than 5 points? Then the probe is hardly further from full fine-tuning: choose less" if margin > 5 else ""
+    return "more than 5 points? The probe is hardly further from full fine-tuning: choose less" if margin > 5 else ""
 
 
 def _why_not(word: Any, right: str) -> str:

@@ -29,7 +29,7 @@ WRONG = [
     ("equivalence_rule", (lambda low, high, margin: low / 0,), "ZeroDivisionError"),
     ("defense", (0, ..., ...), "exactly equal"),
     ("defense", (0.015, ..., ...), "give points"),
-    ("defense", (8, ..., ...), "the probe"),
+    ("defense", (8, ..., ...), "The probe"),
     ("defense", ("much", ..., ...), "not str"),
     ("defense", (1.5, "equal", ...), "the words are"),
     ("defense", (1.5, "worse", ...), "only half"),
