@@ -39,20 +39,21 @@ panel
 # Behind the picture is one call of `verdict`:
 
 # %%
-scores = scores_in(lesson.reference_comparison("minilm_rt_all_linear"))  # right or wrong: 5 seeds x 2,000 sentences
+scores = scores_in(lesson.reference_comparison("minilm_rt_all_linear"))  # each 5 seeds x 2,000 sentences
 said = verdict(scores["LoRA r8 q,v"], scores["full"], margin=margin / 100)
 studies = panel.dance["studies"]  # difference, low, high
+missed = sum(not low <= said.difference <= high for _, low, high in studies)
+blind = sum(low < 0 < high for _, low, high in studies)
 
 lesson.reveal("points that LoRA is ahead of full fine-tuning", 100 * said.difference, "points")
-lesson.reveal("intervals in 100 that miss", sum(not low <= said.difference <= high for _, low, high in studies))
-lesson.reveal("studies in 100 that find no difference", sum(low < 0 < high for _, low, high in studies))
+lesson.reveal("intervals in 100 that miss", missed)
+lesson.reveal("studies in 100 that find no difference", blind)
 print("LoRA is", said)
 
 # %% claim
-blind = sum(low < 0 < high for _, low, high in studies)
 assert said.high95 < 0 and said.outcome == "worse"
 assert blind > 80  # a small study does not see it
-assert sum(not low <= said.difference <= high for _, low, high in studies) < 12
+assert missed < 12
 assert verdict(scores["LoRA r8 all-linear"], scores["LoRA r8 q,v"], margin=0.015).outcome == "equivalent"
 assert verdict(scores["prompt"], scores["probe"]).outcome == "worse"
 memory = {one["label"]: one["bytes"] for one in panel.stored["methods"]}
@@ -110,7 +111,8 @@ checks.check_equivalence_rule(equivalent)
 # </details>
 
 # %%
-pair = lesson.draw("pair", "3 bits against 16", "v against q", "all against q,v", "2 bits against 16", "q,k,v,o against q,v")
+pairs = "3 bits against 16", "v against q", "all against q,v", "2 bits against 16", "q,k,v,o against q,v"
+pair = lesson.draw("pair", *pairs)
 
 # %% exercise
 checks.check_defense(margin=..., word=..., sentence=..., pair=pair)
