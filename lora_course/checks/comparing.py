@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -80,7 +79,8 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
         return Verdict(
             False, f"your margin was {100 * sealed:g} when you saw the interval: moving it now picks the word"
         )
-    found = verdict(*_scores(pair), sealed)
+    first, second = _scores(pair)
+    found = verdict(first, second, sealed)
     side, differ = "better" if found.difference > 0 else "worse", found.p_difference < LEVEL
     right = f"{side}{BUT}" if differ and found.outcome == "equivalent" else found.outcome
     seen = (
@@ -121,7 +121,7 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
 
 def _trouble(margin: Any) -> str:
     """Why this is no margin in points; nothing if it is one."""
-    if not isinstance(margin, Real):
+    if not isinstance(margin, int | float):
         return f"a margin is a number of points, not {type(margin).__name__}"
     if not margin > 0:
         return "a margin of 0 asks for exactly equal, which no study can show: how small a loss would you accept?"
