@@ -24,6 +24,7 @@ from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest
 from lora_lab.accounting.setup import Setup
+from lora_lab.experiments.margins import MARGINS, judged, resampled, scores_in
 from lora_lab.experiments.results import load
 from lora_lab.experiments.statistics import verdict
 from lora_lab.files import read_json, write_atomically
@@ -36,7 +37,8 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    return {**comparison(), **rates(), **targets(), **latency(), **inside(), **reproduced(), **rehearsed(), **fits()}
+    found = (comparison, as_good, fits, rates, targets, latency, inside, reproduced, rehearsed)
+    return {name: words for one in found for name, words in one().items()}
 
 
 def comparison() -> dict[str, str]:
@@ -59,6 +61,44 @@ def comparison() -> dict[str, str]:
     for end in ("low", "high"):
         found[f"compare.lora-all-linear.against-lora.{end}"] = f"{100 * direct['intervals'][0][end]:.1f}"
     return found
+
+
+def as_good() -> dict[str, str]:
+    """Lesson 05: the comparison that ComparePanel shows, in percent and points, rates against full fine-tuning's.
+
+    as_good.lora.within: the least margin at which LoRA is worse, but within it. as_good.blind: of the hundred studies
+    of 200 sentences that the panel draws first, those whose interval has 0 in it. as_good.pair: of the sweep over
+    matrices, all six against q and v.
+    """
+    found = read_json(RESULTS / "compare" / "minilm_rt_all_linear.json")
+    labels = {"lora": "LoRA r8 q,v", "all": "LoRA r8 all-linear", "prompt": "prompt", "probe": "probe", "full": "full"}
+    rows, scores = {row["label"]: row for row in found["methods"]}, scores_in(found)
+    lora, full = rows[labels["lora"]], rows["full"]
+    against = judged(scores)["full"][labels["lora"]]
+    cells = Cells(None, "target_modules")
+    pair = verdict(cells.best(targets="all-linear")[1], cells.best(targets="q,v")[1])
+    studies = resampled(scores[labels["lora"]], scores["full"], 200, seed=1)["studies"]
+    return {
+        **{
+            f"as_good.{k}": f"{round(100 * rows[v]['accuracy']['mean'], 3):.1f}" for k, v in labels.items()
+        },  # as it shows
+        **{f"as_good.{name}.rate": f"{rows[labels[name]]['lr']:g}" for name in ("lora", "all", "prompt", "full")},
+        **{
+            f"as_good.{name}.times": f"{rows[labels[name]]['lr'] / full['lr']:.0f}"
+            for name in ("lora", "all", "prompt")
+        },
+        "as_good.count": f"{lora['trainable'] + lora['head']:,}",
+        "as_good.times": f"{(full['trainable'] + full['head']) / (lora['trainable'] + lora['head']):.0f}",
+        "as_good.file": f"{full['adapter_bytes'] / lora['adapter_bytes']:.0f}",
+        "as_good.memory": f"{full['peak_bytes'] / lora['peak_bytes']:.0f}",
+        "as_good.lora.behind": f"{-100 * against['difference']:.1f}",
+        "as_good.lora.low95": f"{100 * against['low']:.1f}",
+        "as_good.lora.high95": f"{100 * against['high']:.1f}",
+        "as_good.lora.within": f"{100 * MARGINS[against['outcomes'].index('W')]:.1f}",
+        "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).outcome,
+        **{f"as_good.pair.{end}": f"{100 * getattr(pair, end):.1f}" for end in ("low", "high", "low95", "high95")},
+        "as_good.blind": str(sum(low < 0 < high for _, low, high in studies)),
+    }
 
 
 def rates() -> dict[str, str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from lora_course.checks.verdict import Verdict, choice, function, not_yet, number, unsolved
+from lora_course.checks.verdict import Verdict, choice, not_yet, number, unsolved
 
 WHY = {
     "a": "validation has fewer sentences than test, 500 against 2,000: its figures are noisier, not better",
@@ -55,37 +55,6 @@ def check_added_share(percent: float | None) -> Verdict:
         20 * 384: "those are the numbers that train; asked is how much longer a row gets",
     }
     return number(percent, 100 * 20 / 27, hints, "20 / 27 = 74 %: three quarters more to compute, in every layer", 0.02)
-
-
-def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdict:
-    """Lesson 08: whether an interval from low to high shows equivalence within a margin, as f(low, high, margin)."""
-    ends = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
-    ends += [(0.005, 0.02), (-0.02, -0.005)]  # narrower than two margins, the middle inside
-    cases = [*((low, high, 0.015) for low, high in ends), (-0.03, 0.03, 0.05)]
-    why = "both ends inside the margin: an interval of 0.2 to 1.2 points is equivalent at 1.5 too"
-    near: dict[str, Callable[[float, float, float], bool]] = {
-        "that zero is in the interval says only that no difference was found: a wide one has zero in it, too": (
-            lambda low, high, margin: low < 0 < high
-        ),
-        "the middle says nothing of how sure it is: both ends count": lambda low, high, margin: (
-            abs(low + high) / 2 < margin
-        ),
-        "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
-        "that looks at the lower end alone: the upper may be far above": lambda low, high, margin: low > -margin,
-        "narrow and its middle inside, it may still stick out at one end: both ends count": lambda low, high, margin: (
-            high - low < 2 * margin and abs(low + high) / 2 < margin
-        ),
-        "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
-        "the lower end is compared with minus the margin": lambda low, high, margin: low < margin and high < margin,
-        "one of the ends is not enough: both": lambda low, high, margin: low > -margin or high < margin,
-        "the other way round: inside, not outside": lambda low, high, margin: not _inside(low, high, margin),
-    }
-    hint = "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end sticks out"
-    return function(rule, cases, _inside, why, near, hint)
-
-
-def _inside(low: float, high: float, margin: float) -> bool:
-    return -margin < low and high < margin
 
 
 def check_not_equal(answer: str | None) -> Verdict:

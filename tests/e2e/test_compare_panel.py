@@ -39,7 +39,7 @@ def test_the_edge_of_the_band_is_dragged_and_the_word_is_what_python_found(pages
     view.mouse.move(x, y)
     view.mouse.down()
     seen = set()
-    for far in (20, 45, 60, -30, -45):
+    for far in (20, 35, 45, -30, -45):
         view.mouse.move(x + far, y, steps=2)
         at = python.stored["margins"].index(value(view, "margin"))
         expect(panel.locator(".big")).to_contain_text(WORD[entry["outcomes"][at]])
@@ -70,7 +70,7 @@ def test_the_pair_is_clicked_and_the_rival_is_one_of_the_cards(pages: Pages) -> 
     panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)
     assert (value(view, "method"), value(view, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")  # change places
     dots = panel.locator(".picture circle")
-    assert dots.count() == 5 * 4
+    assert dots.count() == 5 * 5
     panel.get_by_role("combobox", name="method").select_option("probe")
     assert panel.locator(".picture circle.train").count() == 5
 
@@ -108,7 +108,7 @@ def test_undecided_says_what_would_decide_and_together_says_what_holm_does(pages
     entry = python.stored["against"]["LoRA r8 q,v"]["LoRA r8 all-linear"]
     panel = panel_of(pages.open(python))
     assert (entry["outcomes"][5], entry["together"][5]) == ("e", "u")
-    expect(panel.locator(".holm")).to_contain_text("one of 3 questions at once (Holm’s correction), it is undecided")
+    expect(panel.locator(".holm")).to_contain_text("one of 4 questions at once (Holm’s correction), it is undecided")
     move(panel, "margin", 4)
     expect(panel.locator(".big")).to_contain_text("undecided")
     seeds, rows = entry["more"][-1]

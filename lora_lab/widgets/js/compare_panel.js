@@ -4,7 +4,7 @@
 import COMPARE_CSS from "./compare_panel.css";
 import { adds, icon } from "./compare_icons.js";
 import { AXES, drawForest, drawSeeds, drawStudies, span, thousands } from "./compare_picture.js";
-import { button, menu, nearest, options, segments, slider, switches, table } from "./controls.js";
+import { button, menu, nearest, segments, slider, switches, table } from "./controls.js";
 import { about, binary, bytes, clamp, count, decimal, escape, percent } from "./format.js";
 import { panel } from "./panel.js";
 
@@ -213,8 +213,7 @@ function start(p) {
     p.card.querySelectorAll(".cards label").forEach((label, i) => {
       label.classList.toggle("chosen-way", data.methods[i] === method);
     });
-    remake("select[name=method]", options(data.methods.filter((one) => one !== rival).map((one) => [one.label, one.name])));
-    p.one("select[name=method]").value = method.label;
+    p.choose("method", data.methods.filter((one) => one !== rival).map((one) => [one.label, one.name]), method.label);
     p.one("button[name=flip]").disabled = flips(now) < 0;
     p.slide("margin", { values: data.margins, value: margin, words: `±${size}` });
   }

@@ -1,0 +1,163 @@
+"""Exercises of lesson 05, as good as full fine-tuning: the rule of equivalence, and an unseen pair to defend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from lora_course.checks.verdict import Verdict, choice, exercise, function, not_yet, unsolved
+from lora_course.receipts import CURRENT, draw
+from lora_lab.experiments.statistics import LEVEL, verdict
+from lora_lab.training.assets import shipped
+
+BITS, MATRICES = "400 steps at rate 0.002", "200 steps, equally many trained numbers, each at its own best rate"
+PAIRS = {  # a stored sweep of ours; the column in which a and b differ, and what it holds; their names; terms
+    "3 bits against 16": ("bits", "dtype", "nf3+bf16", "bf16", "LoRA on a 3-bit base", "LoRA on a 16-bit base", BITS),
+    "v against q": ("target_modules", "targets", "v", "q", "LoRA on v", "LoRA on q", MATRICES),
+    "all against q,v": ("target_modules", "targets", "all-linear", "q,v", "LoRA on all six", "LoRA on q,v", MATRICES),
+    "2 bits against 16": ("bits", "dtype", "nf2+bf16", "bf16", "LoRA on a 2-bit base", "LoRA on a 16-bit base", BITS),
+    "q,k,v,o against q,v": ("target_modules", "targets", "q,k,v,o", "q,v", "LoRA on q,k,v,o", "LoRA on q,v", MATRICES),
+}  # fmt: skip
+BUT = " but within the margin"
+WORDS = ("better", "worse", "equivalent", "undecided", f"better{BUT}", f"worse{BUT}")
+
+
+@exercise(
+    "draw the number line: where are -margin, 0 and margin, and where is the interval?",
+    "zero inside the interval is not the question; ask of each end whether it lies between -margin and margin",
+    "two comparisons joined by `and`: low is above -margin, and high is below margin",
+)
+def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdict:
+    """Lesson 05: whether an interval from low to high shows equivalence within a margin, as f(low, high, margin)."""
+    ends = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
+    ends += [(0.005, 0.02), (-0.02, -0.005)]  # narrower than two margins, the middle inside
+    cases = [*((low, high, 0.015) for low, high in ends), (-0.03, 0.03, 0.05)]
+    why = "both ends inside: an interval of 0.2 to 1.2 points is equivalent within 1.5, though zero is not in it"
+    near: dict[str, Callable[[float, float, float], bool]] = {
+        "that zero is in the interval says only that no difference was found: a wide one has zero in it, too": (
+            lambda low, high, margin: low < 0 < high
+        ),
+        "the middle says nothing of how sure it is: both ends count": lambda low, high, margin: (
+            abs(low + high) / 2 < margin
+        ),
+        "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
+        "that looks at the lower end alone: the upper may be far above": lambda low, high, margin: low > -margin,
+        "narrow and its middle inside, it may still stick out at one end: both ends count": lambda low, high, margin: (
+            high - low < 2 * margin and abs(low + high) / 2 < margin
+        ),
+        "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
+        "the other way round: inside, not outside": lambda low, high, margin: not _inside(low, high, margin),
+    }
+    hint = "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end sticks out"
+    return function(rule, cases, _inside, why, near, hint)
+
+
+def _inside(low: float, high: float, margin: float) -> bool:
+    return -margin < low and high < margin
+
+
+@exercise(
+    "ask two questions: is 0 outside the 95 % interval? Is all of the 90 % interval inside the margin?",
+    "yes to the first alone: better or worse; to the second alone: equivalent; to both: both; to neither: undecided",
+    "a sentence may say what the word says of this model, this task and the margin that you set first; no more",
+)
+def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
+    """Lesson 05: an unseen stored pair: a margin in points first, then the word, then the sentence that one may write.
+
+    Each answer shows what the next one needs. The first margin is kept for the receipt, and another one is refused.
+    """
+    a, b, terms = PAIRS[pair][4:]
+    if unsolved(margin):
+        return not_yet(f"{a} against {b}: minilm on rt, {terms}. First your margin in points; nothing is shown before")
+    if trouble := _trouble(margin):
+        return Verdict(False, trouble)
+    sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100)
+    if margin / 100 != sealed:
+        return Verdict(
+            False, f"your margin was {100 * sealed:g} when you saw the interval: moving it now picks the word"
+        )
+    first, second = _scores(pair)
+    found = verdict(first, second, sealed)
+    side, differ = "better" if found.difference > 0 else "worse", found.p_difference < LEVEL
+    right = f"{side}{BUT}" if differ and found.outcome == "equivalent" else found.outcome
+    seen = (
+        f"{a} minus {b}, in points: {100 * found.difference:.2f}; 95 % interval {100 * found.low95:.2f} to "
+        f"{100 * found.high95:.2f}; 90 % interval {100 * found.low:.2f} to {100 * found.high:.2f}"
+    )
+    if unsolved(word):
+        return not_yet(f"±{margin:g} is sealed. {seen}. Which word is it: {', '.join(WORDS)}?")
+    if word != right:
+        return Verdict(False, f"{_why_not(word, right)}. {seen}")
+    said = {
+        "equivalent": f"is equivalent to {b} within {margin:g} points",
+        "undecided": f"could not be told apart from {b} at a margin of {margin:g} points",
+    }.get(right, f"did {side} than {b}" + f", by less than {margin:g} points" * (BUT in right))
+    fits = 100 * max(abs(found.low), abs(found.high)) + 0.1
+    fits += 0.3 * (abs(fits - margin) < 0.2)
+    luck = (
+        "differ significantly, so another study will agree"
+        if differ
+        else "do not differ significantly, so they are equal"
+    )
+    replies = {
+        f"in MiniLM on rt, {a} {said}": f"{right}, said of this model, this task and the margin that you set first",
+        f"in MiniLM on rt, {a} and {b} {luck}": "a p-value says how rare such data are without a difference; it is "
+        "neither the chance of a repeat nor, if large, a sign of equality",
+        f"in MiniLM on rt, {a} is equivalent to {b} within {fits:.1f} points": "that margin was made to fit once the "
+        "interval was seen: there is always one that does",
+        f"in language models, {a} {said}": "one model and one task were tried, and the sentence speaks of all",
+    }
+    start = draw(f"order, {pair}", 2, 0, 1, 3)
+    order = [*replies][start:] + [*replies][:start]
+    if unsolved(sentence):
+        four = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", order, strict=True))
+        return not_yet(f"{right} it is. Which sentence may you write?{four}")
+    letters = {letter: replies[text] for letter, text in zip("abcd", order, strict=True)}
+    return choice(sentence, "abcd"[-start % 4], letters)
+
+
+def _trouble(margin: Any) -> str:
+    """Why this is no margin in points; nothing if it is one."""
+    if not isinstance(margin, int | float):
+        return f"a margin is a number of points, not {type(margin).__name__}"
+    if not margin > 0:
+        return "a margin of 0 asks for exactly equal, which no study can show: how small a loss would you accept?"
+    if margin < 0.1:
+        return f"{margin:g} looks like a share: give points, such as 1 for one answer in a hundred"
+    return "more than 5 points? The probe is hardly further from full fine-tuning: choose less" if margin > 5 else ""
+
+
+def _why_not(word: Any, right: str) -> str:
+    """What somebody overlooked who chose this word."""
+    if word not in WORDS:
+        return f"the words are {', '.join(WORDS)}"
+    if BUT in right and word in ("equivalent", right.removesuffix(BUT)):
+        return "true, but only half of it: 0 is outside the 95 % interval, and the 90 % interval inside your margin"
+    if {word, right} == {"equivalent", "undecided"}:
+        inside = "inside" if right == "equivalent" else "not inside"
+        return f"0 in an interval says nothing of equality: the 90 % interval is {inside} your margin"
+    if right in ("equivalent", "undecided"):
+        return "0 is inside the 95 % interval, so no difference is shown"
+    if word in ("equivalent", "undecided"):
+        return "0 is outside the 95 % interval, so a difference is shown"
+    return "on which side of 0 is it?" if word[0] != right[0] else "the 90 % interval is not inside your margin"
+
+
+@cache
+def _scores(pair: str) -> list[np.ndarray]:
+    """Right and wrong answers of both, (seeds, sentences), at the rate that validation chose if several were tried."""
+    from lora_lab.experiments.results import Runs, load
+    from lora_lab.training.runs import Store
+
+    sweep, column, *values = PAIRS[pair][:4]
+    store, scores = Store(shipped(f"data/results/sweeps/{sweep}.zip")), []
+    runs = load(store.folder)
+    for value in values:
+        mine = runs[runs[column] == value].sort_values("seed")
+        if mine.lr.nunique() > 1:
+            mine = mine[mine.lr == mine.groupby("lr").validation_accuracy.mean().idxmax()]
+        scores.append(Runs(tuple(store.read(name) for name in mine["hash"])).scores)
+    return scores

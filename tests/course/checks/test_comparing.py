@@ -1,0 +1,86 @@
+"""The checks of lesson 05: answers for `test_checks`, and a margin that is set before anything is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_course import checks
+from lora_course.checks.comparing import PAIRS
+from lora_course.receipts import Receipt
+
+BUT = " but within the margin"
+RIGHT = {
+    "equivalence_rule": (lambda low, high, margin: -margin < low and high < margin,),
+    "defense": (1.5, f"worse{BUT}", "c"),
+}
+WRONG = [
+    ("equivalence_rule", (lambda low, high, margin: low < 0 < high,), "no difference was found"),
+    ("equivalence_rule", (lambda low, high, margin: abs(low + high) / 2 < margin,), "the middle"),
+    (
+        "equivalence_rule",
+        (lambda low, high, margin: high - low < 2 * margin and abs(low + high) / 2 < margin,),
+        "stick out at one end",
+    ),
+    ("equivalence_rule", (lambda low, high, margin: high < margin,), "upper end alone"),
+    ("equivalence_rule", (lambda low, high, margin: low > -margin,), "lower end alone"),
+    ("equivalence_rule", (lambda low, high, margin: high - low < margin,), "narrower"),
+    ("equivalence_rule", (lambda low, high, margin: low < -margin or high > margin,), "inside, not outside"),
+    ("equivalence_rule", (lambda low, high, margin: True,), "by hand"),
+    ("equivalence_rule", (lambda low, high, margin: low / 0,), "ZeroDivisionError"),
+    ("defense", (0, ..., ...), "exactly equal"),
+    ("defense", (0.015, ..., ...), "give points"),
+    ("defense", (8, ..., ...), "The probe"),
+    ("defense", ("much", ..., ...), "not str"),
+    ("defense", (1.5, "equal", ...), "the words are"),
+    ("defense", (1.5, "worse", ...), "only half"),
+    ("defense", (1.5, "equivalent", ...), "only half"),
+    ("defense", (1.5, "undecided", ...), "a difference is shown"),
+    ("defense", (1.5, f"better{BUT}", ...), "which side of 0"),
+    ("defense", (1.5, f"worse{BUT}", "a"), "made to fit"),
+    ("defense", (1.5, f"worse{BUT}", "b"), "the sentence speaks of all"),
+    ("defense", (1.5, f"worse{BUT}", "d"), "chance of a repeat"),
+    ("defense", (1.5, "undecided", ..., "all against q,v"), "inside your margin"),
+    ("defense", (1.5, "worse", ..., "all against q,v"), "no difference is shown"),
+    ("defense", (1.5, "equivalent", ..., "q,k,v,o against q,v"), "not inside your margin"),
+    ("defense", (1.5, f"worse{BUT}", ..., "2 bits against 16"), "not inside your margin"),
+]
+
+
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch) -> Receipt:
+    monkeypatch.setattr("lora_course.checks.comparing.CURRENT", fresh := Receipt("05"))
+    return fresh
+
+
+def test_each_answer_shows_what_the_next_one_needs_and_nothing_before(mine: Receipt):
+    first = repr(checks.check_defense(..., ..., ...))
+    assert "interval" not in first
+    assert not mine.notes
+    second = repr(checks.check_defense(1, ..., ...))
+    assert "-1.53 to -0.09" in second
+    assert mine.notes == {"margin, 3 bits against 16": 0.01}
+    third = repr(checks.check_defense(1, "worse", ...))
+    assert all(f"\n  {letter}: in " in third for letter in "abcd")
+
+
+def test_a_margin_that_moves_after_the_look_is_refused(mine: Receipt):
+    checks.check_defense(1, ..., ...)
+    moved = checks.check_defense(3, f"worse{BUT}", "c")
+    assert moved.passed is False
+    assert "your margin was 1" in moved.words
+    assert checks.check_defense(1, "worse", "c").passed
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_every_pair_has_one_sentence_that_may_be_written(pair: str, mine: Receipt):
+    words = ["better", "worse", "equivalent", "undecided", f"better{BUT}", f"worse{BUT}"]
+    (word,) = [one for one in words if checks.check_defense(1.5, one, ..., pair).passed is None]
+    assert [checks.check_defense(1.5, word, letter, pair).passed for letter in "abcd"].count(True) == 1
+
+
+def test_a_name_has_its_own_order(mine: Receipt, monkeypatch: pytest.MonkeyPatch):
+    right = set()
+    for name in ("Ada", "Grace", "Emmy", "Sonja", "Mary"):
+        monkeypatch.setenv("LORA_LAB_STUDENT", name)
+        right |= {letter for letter in "abcd" if checks.check_defense(1.5, f"worse{BUT}", letter).passed}
+    assert len(right) > 1
