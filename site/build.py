@@ -27,6 +27,7 @@ from fontTools import subset, ttLib
 from sphinx.cmd.build import main as sphinx
 
 import lora_lab
+from lora_course.lesson import estimate
 from lora_lab.widgets import base
 
 SITE = Path(__file__).resolve().parent
@@ -132,15 +133,20 @@ def front(src: Path, pages: list[Path], old: list[Path]) -> str:
         shutil.copy(ROOT / options.pop("picture"), src / picture)
         return place(getattr(lora_lab, found[1])(**options).snapshot(), picture, src)
 
-    lists: list[list[str]] = [[], []]
-    for file in pages + old:
-        title, first = "".join(notebook(file)["cells"][0]["source"]).lstrip("# ").split("\n\n")[:2]
-        aim = " ".join(first.replace("**Goal.**", "").split())
-        lists[file in old].append(f"- {title}" if file in old else f"- [{title}](lessons/{file.name})\n\n  {aim}\n")
-    content = (SITE / "index.md").read_text(encoding="utf-8")
-    content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
-    older = ["Older lessons, in the repository:\n", *lists[1]] if old else []
-    return content.replace("% lessons", "\n".join(lists[0])).replace("% older", "\n".join(older))
+    content = re.sub(
+        r"```\{panel\} (\w+)\n(.*?)```", panel, (SITE / "index.md").read_text(encoding="utf-8"), flags=re.S
+    )
+    lessons, older = [], []
+    for file in pages:
+        first = "".join(notebook(file)["cells"][0]["source"]).split("\n\n")[1]
+        opening = " ".join(re.sub("<!--.*?-->", "", first).split())
+        title, minutes, _ = estimate(ROOT / "notebooks" / file.name)
+        lessons.append(f"- [{title}](lessons/{file.name})\n\n  {opening}\n\n  {minutes:.0f} minutes (estimated)\n")
+    for file in old:
+        title = "".join(notebook(file)["cells"][0]["source"]).split("\n")[0]
+        older.append(title.partition("·")[2].strip().rstrip("."))
+    words = f"Older lessons are in the repository, until they are made anew: *{'* · *'.join(older)}*." if older else ""
+    return content.replace("% lessons", "\n".join(lessons)).replace("% older", words)
 
 
 def fonts() -> str:

@@ -23,7 +23,7 @@ from tests.e2e.pages import MOVE, axe_finds, panel_of
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 10_000_000
-LESSON, DOCS = "lessons/03_parameter_savings.html", "docs/teach.html"
+LESSON, DOCS = "lessons/03_parameter_savings.html", "docs/teaching.html"
 
 
 @pytest.fixture(scope="session")
