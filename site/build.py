@@ -133,9 +133,8 @@ def front(src: Path, pages: list[Path], old: list[Path]) -> str:
         shutil.copy(ROOT / options.pop("picture"), src / picture)
         return place(getattr(lora_lab, found[1])(**options).snapshot(), picture, src)
 
-    content = re.sub(
-        r"```\{panel\} (\w+)\n(.*?)```", panel, (SITE / "index.md").read_text(encoding="utf-8"), flags=re.S
-    )
+    content = (SITE / "index.md").read_text(encoding="utf-8")
+    content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
     lessons, older = [], []
     for file in pages:
         first = "".join(notebook(file)["cells"][0]["source"]).split("\n\n")[1]
@@ -143,8 +142,8 @@ def front(src: Path, pages: list[Path], old: list[Path]) -> str:
         title, minutes, _ = estimate(ROOT / "notebooks" / file.name)
         lessons.append(f"- [{title}](lessons/{file.name})\n\n  {opening}\n\n  {minutes:.0f} minutes (estimated)\n")
     for file in old:
-        title = "".join(notebook(file)["cells"][0]["source"]).split("\n")[0]
-        older.append(title.partition("·")[2].strip().rstrip("."))
+        title, *_ = estimate(ROOT / "notebooks" / file.name)
+        older.append(title.partition("·")[2].strip())
     words = f"Older lessons are in the repository, until they are made anew: *{'* · *'.join(older)}*." if older else ""
     return content.replace("% lessons", "\n".join(lessons)).replace("% older", words)
 
@@ -199,17 +198,8 @@ def build(out: Path = OUT) -> None:
     with tempfile.TemporaryDirectory() as folder:
         src, trees = Path(folder, "src"), str(Path(folder, "trees"))
         prepare(src)
-        options = [
-            "-q",
-            "-W",
-            "--keep-going",
-            "-c",
-            str(SITE),
-            "-d",
-            trees,
-            "-D",
-            f"html_static_path={src / '_static'}",
-        ]
+        static = f"html_static_path={src / '_static'}"
+        options = ["-q", "-W", "--keep-going", "-c", str(SITE), "-d", trees, "-D", static]
         if failed := sphinx([*options, str(src), str(out)]):
             sys.exit(failed)
     for file in out.rglob("*.html"):
