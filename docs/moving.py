@@ -30,7 +30,6 @@ CURSOR = """() => {
 
 
 def main() -> None:
-    """Record both drags as one animated WebP."""
     panel, frames, times = SweepPanel(view="alpha"), list[Image.Image](), list[int]()
     cells, alphas = panel.data["cells"], panel.data["alphas"]
     best = cells[panel.data["best"][panel.targets]]
@@ -49,7 +48,8 @@ def main() -> None:
         view.locator(".words").evaluate("(e) => { e.style.minHeight = '9em'; }")  # what is below it stays in its place
         view.evaluate(CURSOR)
         boxes: Any = {at: view.locator(at).bounding_box() for at in (".card", ".curve", *drags)}
-        clip: Any = {**boxes[".card"], "height": sum(boxes[".curve"][one] for one in ("y", "height")) + 8}
+        card, curve = boxes[".card"], boxes[".curve"]
+        clip: Any = {**card, "height": curve["y"] + curve["height"] - card["y"]}
         path, ends = [(400.0, 500.0)], []  # where the mouse goes, and how many frames each part of its way takes
         for name, (last, stops) in drags.items():
             box = boxes[name]
