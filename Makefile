@@ -10,9 +10,11 @@ ARGS ?= $(if $(CI),--check)
 .PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch numbers api pictures site
 
 lab: fetch
+	@echo "opening JupyterLab with the lessons; Ctrl+C ends it"
 	$(BIN)/lora-lab lab $(ARGS)
 
 test: .venv/.test fetch
+	@echo "running the tests: about half an hour on two cores"
 	$(BIN)/python -m tests.budgets
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -62,17 +64,19 @@ wheelhouse: .venv/.lab
 	$(BIN)/lora-lab wheelhouse $(FOR)
 
 fetch: .venv/.lab
+	@echo "models and data: 200 MB to download the first time; after that they are only checked"
 	$(BIN)/lora-lab fetch
 
 # A .venv without pip, as uv makes one, gets it and keeps what else is in it; where it cannot, or is of an older Python,
 # it is made anew.
 # A second `pip install -e .` would ask the network again, hence the stamps.
 .venv/.lab: pyproject.toml
-	@echo "installing into .venv, once: some minutes without a word, and 2 GB of disk (more with CUDA)"
+	@echo "installing Python packages into .venv, once: 3 to 10 minutes in silence, 2 GB of disk (more with CUDA)"
 	$(call HAS,pip) || if $(call HAS,ensurepip); then $(BIN)/python -m ensurepip; else $(PYTHON) -m venv --clear .venv; fi
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
 	@touch $@
 
 .venv/.test: .venv/.lab
+	@echo "installing what the tests need, once: 0.6 GB of disk, 1 to 3 minutes"
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[test]'
 	@touch $@

@@ -16,6 +16,10 @@ function Invoke-Step([string]$Program, [string[]]$Arguments) {
     if ($LASTEXITCODE -ne 0) { exit $LASTEXITCODE }
 }
 
+function Say([string]$Words) {
+    if (-not $DryRun) { Write-Output "start: $Words" }
+}
+
 function Find-Python {
     $Versions = @()
     if ($Wheelhouse) {  # those that it is for: the installer takes no other
@@ -53,6 +57,7 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
         Write-Output "start: the lab needs Python 3.11 or newer: install it (for yourself alone is enough), then run this again"
         exit 1
     }
+    Say "installing Python packages into .venv, once: 3 to 10 minutes in silence, 2 GB of disk (more with CUDA)"
     if ($Wheelhouse) {
         Invoke-Step $Python @((Join-Path $Wheelhouse "install.py"), "--to", ".", "--no-assets")
     } else {
@@ -66,6 +71,7 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
         if (-not $DryRun) { New-Item -ItemType File -Path $Stamp -Force | Out-Null }
     }
 }
+Say "models and data: 200 MB to download the first time; after that they are only checked"
 $Fetch = @("-m", "lora_course", "fetch")
 if ($Wheelhouse) { $Fetch += @("--from", (Join-Path $Wheelhouse "assets")) }
 Invoke-Step $Lab $Fetch

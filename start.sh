@@ -16,6 +16,10 @@ if [ "${1:-}" = --dry-run ]; then
     shift
 fi
 
+say() {
+    [ -n "$dry" ] || echo "start: $1" >&2
+}
+
 run() {
     if [ -n "$dry" ]; then
         echo "would run: $*"
@@ -69,7 +73,7 @@ find_wheelhouse() {
 wheelhouse=$(find_wheelhouse)
 if [ ! -f .venv/.lab ]; then
     python=$(find_python)
-    [ -n "$dry" ] || echo "start: installing into .venv, once: some minutes without a word" >&2
+    say "installing Python packages into .venv, once: 3 to 10 minutes in silence, 2 GB of disk (more with CUDA)"
     if [ -n "$wheelhouse" ]; then
         run "$python" "$wheelhouse/install.py" --to . --no-assets
     else
@@ -82,6 +86,7 @@ if [ ! -f .venv/.lab ]; then
         run touch .venv/.lab
     fi
 fi
+say "models and data: 200 MB to download the first time; after that they are only checked"
 if [ -n "$wheelhouse" ]; then
     run .venv/bin/python -m lora_course fetch --from "$wheelhouse/assets"
 else

@@ -27,6 +27,7 @@ from fontTools import subset, ttLib
 from sphinx.cmd.build import main as sphinx
 
 import lora_lab
+from lora_course.lesson import estimate
 from lora_lab.widgets import base
 
 SITE = Path(__file__).resolve().parent
@@ -134,15 +135,19 @@ def front(src: Path, pages: list[Path], old: list[Path]) -> str:
         shutil.copy(ROOT / options.pop("picture"), src / picture)
         return place(getattr(lora_lab, found[1])(**options).snapshot(), picture, src)
 
-    lists: list[list[str]] = [[], []]
-    for file in pages + old:
-        title, first = "".join(notebook(file)["cells"][0]["source"]).lstrip("# ").split("\n\n")[:2]
-        aim = " ".join(first.replace("**Goal.**", "").split())
-        lists[file in old].append(f"- {title}" if file in old else f"- [{title}](lessons/{file.name})\n\n  {aim}\n")
     content = (SITE / "index.md").read_text(encoding="utf-8")
     content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
-    older = ["Older lessons, in the repository:\n", *lists[1]] if old else []
-    return content.replace("% lessons", "\n".join(lists[0])).replace("% older", "\n".join(older))
+    lessons, older = [], []
+    for file in pages:
+        first = "".join(notebook(file)["cells"][0]["source"]).split("\n\n")[1]
+        opening = " ".join(re.sub("<!--.*?-->", "", first).split())
+        title, minutes, _ = estimate(ROOT / "notebooks" / file.name)
+        lessons.append(f"- [{title}](lessons/{file.name})\n\n  {opening}\n\n  {minutes:.0f} minutes (estimated)\n")
+    for file in old:
+        title, *_ = estimate(ROOT / "notebooks" / file.name)
+        older.append(title.partition("·")[2].strip())
+    words = f"Older lessons are in the repository, until they are made anew: *{'* · *'.join(older)}*." if older else ""
+    return content.replace("% lessons", "\n".join(lessons)).replace("% older", words)
 
 
 def fonts() -> str:
@@ -196,17 +201,8 @@ def build(out: Path = OUT) -> None:
     with tempfile.TemporaryDirectory() as folder:
         src, trees = Path(folder, "src"), str(Path(folder, "trees"))
         prepare(src)
-        options = [
-            "-q",
-            "-W",
-            "--keep-going",
-            "-c",
-            str(SITE),
-            "-d",
-            trees,
-            "-D",
-            f"html_static_path={src / '_static'}",
-        ]
+        static = f"html_static_path={src / '_static'}"
+        options = ["-q", "-W", "--keep-going", "-c", str(SITE), "-d", trees, "-D", static]
         if failed := sphinx([*options, str(src), str(out)]):
             sys.exit(failed)
     for file in out.rglob("*.html"):

@@ -135,6 +135,15 @@ def test_a_python_that_is_too_old_is_passed_over_and_none_at_all_is_said(clone: 
     assert "needs Python 3.11 or newer" in done.stderr
 
 
+def test_each_step_says_what_it_does_before_it_begins(clone: Path):
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    fake(clone / ".venv", "python", code=0)
+    done = start(clone)
+    said = [line for line in done.stderr.splitlines() if line.startswith("start: ")]
+    assert done.returncode == 0
+    assert ["minutes" in said[0], "MB" in said[1]] == [True, True]
+
+
 def test_a_step_that_fails_ends_it(clone: Path):
     (clone / ".venv" / "bin").mkdir(parents=True)
     (clone / ".venv" / ".lab").write_text("")

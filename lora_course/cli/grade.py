@@ -29,7 +29,7 @@ def grade(
 ) -> None:  # fmt: skip
     """Run a student's notebook, or all below a folder, in fresh processes and count what the lesson's checks say.
 
-    A guard against accidents and mischief, not a sandbox: see docs/teach.md.
+    A guard against accidents and mischief, not a sandbox: see docs/teaching.md.
     """
     from lora_course.classroom.grading import folder, lessons
     from lora_lab.errors import BadValue

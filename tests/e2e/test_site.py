@@ -23,7 +23,7 @@ from tests.e2e.pages import MOVE, axe_finds, panel_of
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 10_000_000
-LESSON, DOCS = "lessons/old_03_parameter_savings.html", "docs/teach.html"
+LESSON, DOCS = "lessons/03_which_knob_first.html", "docs/teaching.html"
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def test_every_link_leads_somewhere(sites: list[Path]):
     assert lost == []
 
 
-@pytest.mark.parametrize("path", ["index.html", LESSON, "lessons/old_05_memory.html"])
+@pytest.mark.parametrize("path", ["index.html", LESSON, "lessons/04_will_it_fit.html"])
 def test_a_panel_follows_its_slider(site: str, visit: Callable[..., Page], path: str):
     panel = panel_of(visit(site, path))
     before = panel.inner_text()
@@ -117,10 +117,10 @@ def test_without_javascript_a_panel_is_a_picture(browser: Browser, site: str):
 
 def test_a_word_is_found(site: str, visit: Callable[..., Page]):
     page = visit(site)
-    page.get_by_placeholder("Search").fill("Eckart")
+    page.get_by_placeholder("Search").fill("captain")
     page.keyboard.press("Enter")
-    page.locator("#search-results a", has_text="Why low rank?").first.click()
-    expect(page.locator("h1")).to_contain_text("01")
+    page.locator("#search-results a", has_text="small file").first.click()
+    expect(page.locator("h1")).to_contain_text("00")
 
 
 def test_dark_is_a_click_away_and_panels_follow(site: str, visit: Callable[..., Page]):

@@ -1,0 +1,89 @@
+"""The teaching page adds up: its ninety minutes, its quiz in three forms, its arithmetic and the machine's times."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+TIMES = json.loads((ROOT / "data" / "results" / "lesson_times.json").read_text(encoding="utf-8"))
+FORMS = "ABC"
+
+
+def section(title: str) -> str:
+    return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of each row of a table."""
+    return [re.split(r" *\| ?", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
+
+
+def minutes(clock: str) -> int:
+    return 60 * int(clock.split(":")[0]) + int(clock.split(":")[1])
+
+
+def test_the_boxes_follow_each_other_and_fill_ninety_minutes():
+    boxes = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section("Ninety minutes")) if ":" in row[0]]
+    for (start, length, _), (after, *_) in pairwise(boxes):
+        assert start + length == after
+    assert boxes[0][0] == 0
+    assert boxes[-1][0] + boxes[-1][1] == 90
+    assert {lesson for *_, lesson in boxes if lesson} == {f"{number:02}" for number in range(6)}
+
+
+def test_each_box_says_what_to_do():
+    boxes = {(row[0], row[1]) for row in rows(section("Ninety minutes")) if ":" in row[0]}
+    assert set(re.findall(r"^### (\d:\d\d) · .*\((\d+)\)$", section("Ninety minutes"), re.MULTILINE)) == boxes
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_of_the_quiz_has_eight_questions_with_four_answers(form: str):
+    text = re.split(rf"<summary>Form {form}.*?</summary>", PAGE)[1].split("</details>")[0]
+    questions = re.findall(r"^(\d)\. (.*)$", text, re.MULTILINE)
+    assert [number for number, _ in questions] == list("12345678")
+    assert all(re.findall(r"\((.)\) [^(]", words) == list("abcd") for _, words in questions)
+
+
+def test_every_wrong_answer_of_the_quiz_is_explained_and_no_right_one():
+    answers = rows(PAGE.split("<summary>Answers")[1].split("</details>")[0])[1:]
+    assert [row[0] for row in answers] == list("12345678")
+    for number, *right, _, wrong in answers:
+        for form, letter in zip(FORMS, right, strict=True):
+            named = " ".join(re.findall(rf"\b{form} ([a-d]\b(?:(?:, | and )[a-d]\b)*)", wrong))
+            assert set(re.findall(r"\b[a-d]\b", named)) == set("abcd") - {letter}, (number, form)
+
+
+def test_the_arithmetic_of_the_page_is_right():
+    sums = re.findall(r"`([\d_.*/+() x-]+)` = ([\d.]+)", PAGE)
+    assert len(sums) >= 10
+    for expression, said in sums:
+        digits = len(said.partition(".")[2].rstrip("."))
+        assert f"{eval(expression):.{digits}f}" == said.rstrip("."), expression
+
+
+def test_the_machines_times_are_those_that_were_measured():
+    told = {re.findall(r"old_(\w+)\.ipynb", row[0])[0]: row[3:] for row in rows(section("Older lessons"))[1:]}
+    for name, said in told.items():
+        record = TIMES.get(f"old_{name}") or TIMES.get(name)
+        seconds = (record["seconds_to_stop"], record["seconds"]) if record else ("", "")
+        assert said == [f"{one:.0f} s" if one else "" for one in seconds], name
+
+
+def test_every_lesson_that_was_measured_was_graded_right_and_did_nothing_that_is_refused():
+    for name, record in TIMES.items():
+        right, of = record["right"].split(" of ")
+        assert right == of != "0", name
+        assert (record["status"], record["errors"], record["refused"]) == ("ran", [], []), name
+
+
+def test_the_commands_of_the_page_exist():
+    from lora_course.cli import commands
+
+    named = set(re.findall(r"lora-lab ([a-z]+)", PAGE))
+    assert named <= set(commands.commands), named - set(commands.commands)
