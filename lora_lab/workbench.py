@@ -21,7 +21,7 @@ from lora_lab.ports import free_port
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
 COPIED = ".lessons.json"  # what was copied into the folder, by hash, so that a student's own work is known from ours
-FIRST = "old_00_start_here.ipynb"
+FIRST = "00_whats_in_this_small_file.ipynb"
 OVERRIDES = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # no question about news, no request
     "@jupyterlab/notebook-extension:tracker": {
