@@ -60,14 +60,17 @@
 
   globalThis.labPanels = {};
   globalThis.labHost = { hostModel, data: (name, value) => kept.set(name, value) };
-  const AHEAD = "600px"; // below the window, made ready
+  const AHEAD = 600; // pixels below the window that are made ready
   const near = new IntersectionObserver((seen) => {
     for (const { target } of seen.filter((one) => one.isIntersecting)) {
       near.unobserve(target);
       mount(target);
     }
-  }, { rootMargin: AHEAD });
+  }, { rootMargin: `${AHEAD}px` });
   document.addEventListener("DOMContentLoaded", () => {
-    for (const place of document.querySelectorAll("[data-panel]")) near.observe(place);
+    for (const place of document.querySelectorAll("[data-panel]")) {
+      if (place.getBoundingClientRect().top < innerHeight + AHEAD) mount(place); // a still does not wait for an observer
+      else near.observe(place);
+    }
   });
 })();
