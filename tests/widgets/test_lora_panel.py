@@ -130,6 +130,18 @@ def test_files_are_joined_into_one_module_that_imports_nothing():
     assert "export" not in re.findall(r"^\w+", classic("lora_panel.js", "LoRAPanel"), re.M)
 
 
+@pytest.mark.parametrize("file", sorted(path.name for path in JS.glob("*.js")))
+def test_what_a_file_imports_is_exported_and_used(file: str):
+    text = (JS / file).read_text(encoding="utf-8")
+    for names, other in re.findall(r'^import \{([^}]*)\} from "\./([\w.]+)";', text, re.M):
+        exported = " ".join(
+            re.findall(r"^export (?:const|function) (\[[^]]*\]|\w+)", (JS / other).read_text("utf-8"), re.M)
+        )
+        for name in re.findall(r"\w+", names):
+            assert re.search(rf"\b{name}\b", exported), f"{other} has no {name}"
+            assert len(re.findall(rf"\b{name}\b", text)) > 1, f"{file} does not use {name}"
+
+
 def test_no_script_is_longer_than_its_idea():
     lengths = {path.name: path.read_text(encoding="utf-8").count("\n") for path in JS.glob("*.js")}
     assert max(lengths.values()) <= 700, lengths

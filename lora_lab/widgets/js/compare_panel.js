@@ -4,13 +4,13 @@
 import COMPARE_CSS from "./compare_panel.css";
 import { adds, icon } from "./compare_icons.js";
 import { AXES, drawForest, drawSeeds, drawStudies, span, thousands } from "./compare_picture.js";
-import { button, menu, nearest, segments, slider, switches, table } from "./controls.js";
-import { about, binary, bytes, clamp, count, decimal, escape, percent } from "./format.js";
+import { button, drawn, folded, menu, nearest, segments, slider, switches, table, trouble } from "./controls.js";
+import { about, binary, bytes, clamp, count, decimal, escape, percent, plural } from "./format.js";
 import { panel } from "./panel.js";
 
 const TRAITS = {
-  stored: {}, mine: {}, view: "stored", live: {}, dance: {}, method: "", rival: "", margin: 0.015, axis: "trained", choices: [],
-  methods: [], seeds: 2, rates: 4, steps: 200,
+  stored: {}, mine: {}, view: "stored", live: {}, dance: {}, method: "", rival: "", margin: 0.015, axis: "trained",
+  choices: [], methods: [], seeds: 2, rates: 4, steps: 200,
 };
 const OUTCOMES = {
   b: "better", w: "worse", e: "equivalent", B: "better, but within the margin", W: "worse, but within the margin",
@@ -19,17 +19,18 @@ const OUTCOMES = {
 const STEPS = [20, 50, 100, 200, 400, 800];
 const ROWS = [50, 100, 200, 500, 1000, 2000]; // of a study
 const DANCE = 4000; // milliseconds
-const numbers = (most) => Array.from({ length: most }, (_, i) => i + 1);
+const upTo = (most) => Array.from({ length: most }, (_, i) => i + 1);
 
-const part = (name) => `<div class="${name} drawn"><svg role="img"></svg></div>`;
 const BODY = `<header><div class="title"></div>
   ${segments("view", "whose comparison", [["stored", "the reference"], ["mine", "yours"]])}
-  ${segments("axis", "what stands across", [["trained", "trained numbers"], ["memory", "memory"], ["time", "time"]])}</header>
-<fieldset class="ways"><legend>What each method adds (blue) to a layer: from below, tokens, q k v, output, MLP; on top the head. Click the <b class="other">rival</b> that all others are compared with.</legend>
+  ${segments("axis", "what stands across")}</header>
+<fieldset class="ways" data-for="ways"><legend>What each method adds (blue) to a layer: from below, tokens, q k v, output,
+  MLP; on top the head. Click the <b class="other">rival</b> that all others are compared with.</legend>
   <div class="cards"></div></fieldset>
-<div class="body">
-  <div>${part("picture")}<p class="key"></p>${part("forest")}
-    <p class="key">Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. Drag the edges of the band.</p></div>
+<div class="body tall" data-for="body">
+  <div>${drawn()}<p class="key"></p><div data-for="forest">${drawn("forest")}
+    <p class="key">Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. Drag the edges of the band.</p>
+  </div></div>
   <div class="side">
     <div class="controls">${menu("method", "method")}${slider("margin", "margin", "ink")}
       <div class="row">${button("flip", "where the word changes")}</div></div>
@@ -39,28 +40,36 @@ const BODY = `<header><div class="title"></div>
   <div data-for="dance" class="dance"><p class="question">Would another study say the same?</p>
     <div data-for="draws">${slider("rows", "sentences per study", "ink")}
       <div class="row">${button("dance", "draw 100 studies")}</div></div>
-    <div class="drawn-studies">${part("studies")}${slider("scrub", "studies", "ink")}</div>
+    <div data-for="studies">${drawn("studies")}${slider("shown", "studies", "ink")}</div>
     <p class="misses"></p></div>
 </div>
 <div data-for="here" class="here"><p class="question">Compare on this machine</p>
-  ${switches("methods", "", [])}
-  <div class="plan">${slider("seeds", "seeds", "ink")}${slider("rates", "rates to try", "ink")}${slider("steps", "steps", "ink")}</div>
+  ${switches("methods", '<span class="spoken">methods to compare</span>')}
+  <div class="plan">${slider("seeds", "seeds", "ink")}${slider("rates", "rates to try", "ink")}${slider("steps", "steps", "ink")}
+  </div>
   <div class="row">${button("run", "", "first")}${button("halt", "Stop")}</div>
   <progress max="1" value="0" aria-label="methods compared"></progress><p class="doing"></p><p class="kernel"></p></div>
-<p class="about"></p>
-<details><summary>all methods as a table</summary><div class="scrolls" tabindex="0" role="group"
-  aria-label="all methods as a table"><table class="all"></table></div></details>`;
+<p class="about"></p>${folded("all methods as a table")}`;
 
 const there = (data) => Boolean(data?.methods?.length);
 
+/** What a method costs, as text. */
+const costs = (one) => ({
+  trained: count(one.trained),
+  file: one.adapter_bytes ? bytes(one.adapter_bytes) : "–",
+  memory: one.bytes ? binary(one.bytes) : "–",
+  seconds: one.seconds ? about(one.seconds) : "–",
+  tokens: one.added_tokens ? count(one.added_tokens) : "–",
+  rate: one.lr ? `${about(one.lr)}${one.edge ? " (edge)" : ""}` : "–",
+});
+
 function start(p) {
-  const ui = { rows: 200, shown: 100, seen: p.get("dance").number, halts: false, markup: {} };
+  const ui = p.keep({ rows: 200, shown: 100, seen: p.get("dance").number });
   let now;
   let seeds;
   let forest;
 
   // ---- what follows from what was chosen
-
   function read() {
     const view = there(p.get(p.get("view"))) ? p.get("view") : there(p.get("mine")) ? "mine" : "stored";
     const data = p.get(view);
@@ -71,60 +80,61 @@ function start(p) {
     const method = of(wanted.find((label) => of(label) && label !== rival.label)) ?? rival;
     const at = nearest(data.margins, p.get("margin"));
     const margin = data.margins[at];
-    const pairs = data.against[rival.label] ?? {};
-    const rows = data.methods
-      .filter((one) => pairs[one.label])
-      .map((one) => row(one, pairs[one.label], at))
-      .sort((a, b) => b.entry.difference - a.entry.difference);
+    const rows = data.methods.flatMap((one) => {
+      const entry = data.against[rival.label]?.[one.label];
+      if (!entry) return [];
+      const within = entry.within.filter(([from]) => from <= at).at(-1)?.slice(1); // the 90% interval
+      return [{ one, entry, letter: entry.outcomes[at], within, word: OUTCOMES[entry.outcomes[at]] }];
+    });
+    rows.sort((a, b) => b.entry.difference - a.entry.difference);
     const own = rows.find(({ one }) => one === method);
     const dance = p.get("dance");
     const danced = dance.method === method.label && dance.rival === rival.label && dance.view === view ? dance : undefined;
-    const axes = Object.keys(AXES).filter((name) => data.methods.filter(AXES[name].of).length >= Math.min(2, data.methods.length));
+    const known = (name) => data.methods.filter(AXES[name].of).length >= Math.min(2, data.methods.length);
+    const axes = Object.keys(AXES).filter(known);
     const axis = axes.includes(p.get("axis")) ? p.get("axis") : axes[0];
-    const places = data.scale === 1 ? 3 : 1;
-    const say = (value) => decimal(data.scale * value, places);
-    return { view, data, rival, method, at, margin, rows, own, danced, axes, axis, say, size: `${about(Number((data.scale * margin).toPrecision(3)))} ${data.gap}` };
-  }
-
-  /** A pair at the present margin: `letter` is its outcome, `within` its 90% interval. */
-  function row(one, entry, at) {
-    const letter = entry.outcomes[at];
-    const within = entry.within.filter(([from]) => from <= at).at(-1)?.slice(1);
-    return { one, entry, letter, within, word: OUTCOMES[letter] };
+    const say = (value) => decimal(data.scale * value, data.scale === 1 ? 3 : 1);
+    const size = `${about(Number((data.scale * margin).toPrecision(3)))} ${data.gap}`;
+    return { view, data, rival, method, at, margin, rows, own, danced, axes, axis, say, size };
   }
 
   // ---- words
-
   function title({ method, rival, own, size }) {
     if (method === rival) return `${escape(rival.name)}, and nothing to compare it with yet`;
     const share = method.trained / rival.trained;
-    const costs = share < 1 ? `${percent(share)} of` : `${about(share)} times`;
+    const trains = share < 1 ? `${percent(share)} of` : `${about(share)} times`;
     const is = {
-      b: "is better", w: "is worse", e: `is equivalent within ${size}`, B: `is better by less than ${size}`,
-      W: `is worse by less than ${size}`, u: "cannot be told apart from it yet",
-    }[own?.letter];
-    return `${escape(method.name)} trains ${costs} the numbers of ${escape(rival.name)}${is ? ` and ${is}` : ""}`;
+      b: " and is better", w: " and is worse", e: ` and is equivalent within ${size}`, B: ` and is better by less than ${size}`,
+      W: ` and is worse by less than ${size}`, u: " and cannot be told apart from it yet",
+    };
+    return `${escape(method.name)} trains ${trains} the numbers of ${escape(rival.name)}${is[own?.letter] ?? ""}`;
   }
 
   /** [headline, sentence] of the pair. */
-  function tell({ method, rival, own, at, say, size, data }) {
+  function tell({ method, rival, own, at, margin, say, size, data }) {
     if (method === rival) return ["<b>one method</b>", "Two are needed for a comparison."];
-    if (!own) return ["<b>not tested</b>", `${escape(method.name)} and ${escape(rival.name)} were not tested against each other.`];
+    const both = `${escape(method.name)} and ${escape(rival.name)}`;
+    if (!own) return ["<b>not tested</b>", `${both} were not tested against each other.`];
     const { entry, letter, within } = own;
-    const by = `<span>${entry.difference > 0 ? "+" : ""}${say(entry.difference)} ${data.gap}</span>`;
-    const [low, high] = [entry.low, entry.high].map(say);
-    const wide = within && `${say(within[0])} to ${say(within[1])}`;
-    const differs = `The 95% interval, ${low} to ${high}, leaves out 0`;
-    const beyond = within && (within[1] < -now.margin || within[0] > now.margin);
-    const side = letter.toLowerCase() === "w" ? "worse" : "better";
+    const ends = `${say(entry.low)} to ${say(entry.high)}`;
+    const wide = within ? `The 90% interval, ${say(within[0])} to ${say(within[1])},` : "The 90% interval";
+    const beyond = within && (within[1] < -margin || within[0] > margin);
+    const matters = beyond ? "is beyond the margin as a whole, so it matters" : `reaches beyond ±${size}, so it may matter`;
+    const differs = `The 95% interval, ${ends}, leaves out 0: a real difference.`;
+    const real = `${differs} ${within ? `${wide} ${matters}.` : ""}`;
+    const small = `${differs} ${wide} lies inside ±${size}: it is ${letter === "W" ? "worse" : "better"} by less than you said
+      would matter.`;
     const words = {
-      e: `The 90% interval, ${wide}, lies inside ±${size}: whatever the difference is, it is too small to matter here.`,
-      u: `The 95% interval, ${low} to ${high}, holds 0, so neither is shown to be better. The 90% interval${wide ? `, ${wide},` : ""} leaves the margin, so they are not shown to be equivalent. ${tellMore(entry, at)}`,
-      "-": `The 95% interval is ${low} to ${high}. This comparison kept no answers, so only its own margin of ${about(data.scale * data.margin)} ${data.gap} was tested.`,
+      e: `${wide} lies inside ±${size}: whatever the difference is, it is too small to matter here.`,
+      u: `The 95% interval, ${ends}, holds 0, so neither is shown to be better. ${wide} leaves the margin, so they are not
+        shown to be equivalent. ${tellMore(entry, at)}`,
+      "-": `The 95% interval is ${ends}. This comparison kept no answers, so only its own margin of
+        ${about(data.scale * data.margin)} ${data.gap} was tested.`,
+      w: real, b: real, W: small, B: small,
     };
-    words.w = words.b = `${differs}: a real difference. ${beyond ? `All of the 90% interval, ${wide}, is beyond the margin, so it matters.` : within ? `The 90% interval, ${wide}, reaches beyond ±${size}, so it may matter.` : ""}`;
-    words.W = words.B = `Both hold. ${differs}: it is ${side}. ${wide ? `And the 90% interval, ${wide},` : "And its 90% interval"} lies inside ±${size}: by less than you said would matter.`;
-    return [`<b>${OUTCOMES[letter].split(",")[0]}</b> ${letter === letter.toLowerCase() ? "" : "<strong>but within the margin</strong> "}${by}`, words[letter]];
+    const [word, but] = OUTCOMES[letter].split(", ");
+    const by = `<span>${entry.difference > 0 ? "+" : ""}${say(entry.difference)} ${data.gap}</span>`;
+    return [`<b>${word}</b> ${but ? `<strong>${but}</strong> ` : ""}${by}`, words[letter]];
   }
 
   /** What would decide an undecided pair. */
@@ -132,8 +142,9 @@ function start(p) {
     const found = entry.more[[...entry.outcomes.slice(0, at)].filter((one) => one === "u").length];
     if (!found) return "";
     const [more, rows] = found;
-    const ways = [more && `${count(more)} more seed${more > 1 ? "s" : ""}`, rows && `${count(rows)} more test sentence${rows > 1 ? "s" : ""}`].filter(Boolean);
-    return ways.length ? `About ${ways.join(" or ")} would probably decide.` : "It takes far more seeds and test sentences to decide.";
+    const ways = [more && plural(more, "more seed"), rows && plural(rows, "more test sentence")].filter(Boolean);
+    if (!ways.length) return "It takes far more seeds and test sentences to decide.";
+    return `About ${ways.join(" or ")} would probably decide.`;
   }
 
   function tellHolm({ own, rows, at }) {
@@ -143,78 +154,71 @@ function start(p) {
   }
 
   function facts({ method, rival, data }) {
-    const unit = data.unit;
     const half = (one) => (one.low === undefined ? "" : ` ± ${decimal((one.high - one.low) / 2)}`);
-    const lines = [
-      [`test ${data.metric}${unit && ` (${unit})`}`, (one) => `${decimal(one.mean)}${half(one)}`],
-      ["trained numbers", (one) => count(one.trained)],
-      ["file", (one) => one.adapter_bytes && bytes(one.adapter_bytes)],
-      ["memory of a step", (one) => one.bytes && binary(one.bytes)],
-      ["seconds of a run", (one) => one.seconds && about(one.seconds)],
-      ["tokens added", (one) => one.added_tokens],
-      ["learning rate", (one) => one.lr && `${about(one.lr)}${one.edge ? " (edge)" : ""}`],
-    ];
-    const shown = lines.map(([name, of]) => [name, of(method) || "–", of(rival) || "–"]).filter(([, a, b]) => a !== "–" || b !== "–");
-    return table(["", escape(method.name), escape(rival.name)], shown);
+    const [own, other] = [method, rival].map((one) => ({ mean: decimal(one.mean) + half(one), ...costs(one) }));
+    const names = {
+      mean: `test ${data.metric}${data.unit && ` (${data.unit})`}`, trained: "trained numbers", file: "file",
+      memory: "memory of a step", seconds: "seconds of a run", tokens: "tokens added", rate: "learning rate",
+    };
+    const rows = Object.entries(names).map(([key, name]) => [name, own[key], other[key]]);
+    return table(["", escape(method.name), escape(rival.name)], rows.filter(([, a, b]) => a !== "–" || b !== "–"));
   }
 
   // ---- drawing
-
   function draw() {
     now = read();
-    const { data } = now;
-    const live = p.gone() ? { ...p.get("live"), busy: false, state: "" } : p.get("live");
-    const answers = now.own && !now.own.entry.outcomes.includes("-");
-    const dances = Boolean(now.danced || (p.kernel && answers));
-    p.offer([
-      "axis", "method", "margin", "seeds", "rates", "steps", "rows", "scrub", "methods", ...(p.kernel ? ["here", "draws"] : []),
-      ...(there(p.get("stored")) && there(p.get("mine")) ? ["view"] : []), ...(dances ? ["dance"] : []),
-    ]);
-    const doing = drawHere(live);
-    for (const name of [".ways", ".body", "details"]) p.one(name).hidden = !data;
-    p.one("header .segments[data-for=axis]").hidden = !data;
+    const { data, view, own, danced, rows, axis, say, rival, size, margin } = now;
+    const dances = Boolean(danced || (p.kernel && own && !own.entry.outcomes.includes("-")));
+    const [some, both] = [Boolean(data), there(p.get("stored")) && there(p.get("mine"))];
+    p.offer({
+      here: p.kernel, draws: p.kernel, view: both, dance: dances, studies: Boolean(danced), axis: some, ways: some, body: some,
+      forest: Boolean(rows?.length),
+    });
+    p.one("details").hidden = !data;
+    const doing = drawHere(p.live());
     if (!data) {
       p.fill({ ".title": "Nothing is compared yet", ".about": "" });
       return `Nothing is compared yet. ${doing}`;
     }
     drawControls(now);
-    seeds = drawSeeds(p.width(), { ...now, behind: now.view === "mine" && p.get("stored").metric === data.metric ? p.get("stored") : undefined });
-    const told = (one) => `${one.name} ${decimal(one.mean)}${data.unit}`;
-    p.picture(seeds.svg, seeds.height, `Test ${data.metric} of every seed over ${AXES[now.axis].words}. Means: ${data.methods.map(told).join(", ")}.`);
-    p.one(".forest").hidden = p.one(".forest + .key").hidden = !now.rows.length;
-    const range = span([...now.rows.map(({ entry }) => [0, entry.low, entry.high]), ...(now.danced?.studies ?? [])], data.scale);
-    forest = drawForest(p.width(".forest"), { ...now, range, margin: data.scale * now.margin, shownMargin: now.size, scale: data.scale, gap: data.gap });
-    const pair = ({ one, entry, word }) => `${one.name}: ${now.say(entry.difference)}, ${now.say(entry.low)} to ${now.say(entry.high)}, ${word}`;
-    p.picture(forest.svg, forest.height, `Differences from ${now.rival.name} in ${data.gap} with 95% intervals, at a margin of ${now.size}. ${now.rows.map(pair).join("; ")}.`, ".forest svg");
+    const behind = view === "mine" && p.get("stored").metric === data.metric ? p.get("stored") : undefined;
+    seeds = drawSeeds(p.width(), { ...now, behind });
+    const told = data.methods.map((one) => `${one.name} ${decimal(one.mean)}${data.unit}`).join(", ");
+    p.picture(seeds, `Test ${data.metric} of every seed over ${AXES[axis].words}. Means: ${told}.`);
+    const range = span([...rows.map(({ entry }) => [0, entry.low, entry.high]), ...(danced?.studies ?? [])], data.scale);
+    const { scale, gap } = data;
+    forest = drawForest(p.width("forest"), { ...now, range, margin: scale * margin, scale, gap });
+    const pairs = rows.map(({ one, entry, word }) => `${one.name} ${say(entry.difference)}, ${word}`).join("; ");
+    p.picture(forest, `Differences from ${rival.name} in ${gap} at a margin of ${size}: ${pairs}.`, "forest");
     const [big, words] = tell(now);
-    const pale = now.view === "mine" && there(p.get("stored")) ? " Hollow: the reference." : "";
+    const pale = view === "mine" && there(p.get("stored")) ? " Hollow: the reference." : "";
     const failed = data.failed.map(([label, why]) => ` ${label} has no result: ${why}.`).join("");
     p.fill({
       ".title": title(now),
-      ".key": `Test ${data.metric}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}: a dot for each seed; beside it the mean and its 95% interval; a cross at the bottom for a seed far below.${pale}`,
+      ".key": `Test ${data.metric}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}: a dot for each seed;
+        beside it the mean and its 95% interval; a cross at the bottom for a seed far below.${pale}`,
       ".big": big, ".words": words, ".holm": tellHolm(now), ".facts": facts(now), ".about": escape(data.about + failed),
     });
     if (dances) drawDance(range);
-    fillTable();
+    p.numbers(methodTable);
     return `${title(now)}. ${big}. ${words} ${doing}`;
   }
 
   function drawControls({ data, method, rival, margin, axis, axes, view, size }) {
     p.check("view", [view]);
-    p.check("axis", [axis]);
-    for (const input of p.card.querySelectorAll("input[name=axis]")) input.closest("label").hidden = !axes.includes(input.value);
+    p.check("axis", [axis], axes.map((name) => [name, AXES[name].name]));
     const ways = data.methods.map((one) => {
-      const name = escape(one.name);
-      return `<label><input type="radio" name="rival" value="${escape(one.label)}" aria-label="${name}: trains ${escape(adds(one))}">${icon(one)}
-        <span>${name}</span><small>${thousands(one.trained)} train</small></label>`;
+      const [name, trains] = [escape(one.name), escape(adds(one))];
+      const input = `<input type="radio" name="rival" value="${escape(one.label)}" aria-label="${name}: trains ${trains}">`;
+      return `<label>${input}${icon(one)}<span>${name}</span><small>${thousands(one.trained)} train</small></label>`;
     });
-    remake(".cards", ways.join(""));
+    p.fill({ ".cards": ways.join("") });
     p.check("rival", [rival.label]);
     p.card.querySelectorAll(".cards label").forEach((label, i) => {
       label.classList.toggle("chosen-way", data.methods[i] === method);
     });
     p.choose("method", data.methods.filter((one) => one !== rival).map((one) => [one.label, one.name]), method.label);
-    p.one("button[name=flip]").disabled = flips(now) < 0;
+    p.button("flip", { off: flips(now) < 0 });
     p.slide("margin", { values: data.margins, value: margin, words: `±${size}` });
   }
 
@@ -226,149 +230,111 @@ function start(p) {
     return next < 0 ? letters.findIndex(other) : next;
   }
 
-  /** Markup that keeps the focus where it has not changed. */
-  function remake(selector, markup) {
-    if (ui.markup[selector] === markup) return;
-    ui.markup[selector] = markup;
-    p.one(selector).innerHTML = markup;
-  }
-
   function drawDance(range) {
     const { danced, data, at, margin, own } = now;
     const sizes = ROWS.filter((rows) => rows <= Math.max(data.rows, ROWS[0]));
-    ui.rows = sizes[nearest(sizes, ui.rows)];
+    p.keep({ rows: sizes[nearest(sizes, ui.rows)] });
     p.slide("rows", { values: sizes, value: ui.rows, words: count(ui.rows) });
-    p.one("button[name=dance]").disabled = p.gone() || p.waits();
-    p.one(".drawn-studies").hidden = !danced;
-    if (!danced) return p.fill({ ".misses": "A study draws its seeds and sentences anew from all of these answers. Here the truth is known: does its 95% interval catch it?" });
+    p.button("dance", { off: p.gone() || p.waits() });
+    if (!danced) return p.fill({ ".misses": DANCES });
     if (danced.number !== ui.seen) {
-      ui.seen = danced.number;
-      ui.shown = 0;
-      setTimeout(() => p.play(DANCE, (t) => { ui.shown = Math.round(danced.studies.length * t); }));
+      p.keep({ seen: danced.number, shown: 0 });
+      setTimeout(() => p.play(DANCE, (t) => p.keep({ shown: Math.round(danced.studies.length * t) })));
     }
     const shown = clamp(ui.shown, 0, danced.studies.length);
-    p.slide("scrub", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
-    const studies = drawStudies(p.width(".studies"), { ...danced, range, margin: data.scale * margin, scale: data.scale, shown });
+    p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
+    const { scale } = data;
+    const studies = drawStudies(p.width("studies"), { ...danced, range, margin: scale * margin, scale, shown });
     const missed = danced.studies.slice(0, shown).filter(([, low, high]) => danced.truth < low || high < danced.truth).length;
     const letters = danced.outcomes.slice(0, shown).map((one) => one[at]);
-    const found = Object.keys(OUTCOMES).map((one) => [letters.filter((l) => l === one).length, OUTCOMES[one]]).filter(([many]) => many);
-    const words = `${missed} of ${shown} intervals miss the truth, ${now.say(danced.truth)}; of 95% intervals about 5 in 100 may. With ${count(danced.rows)} sentences a study finds: ${found.sort(([a], [b]) => b - a).map(([many, word]) => `${many} ${word}`).join(", ") || "nothing yet"}. All of them: ${own.word}.`;
-    p.picture(studies.svg, studies.height, words, ".studies svg");
+    const found = Object.entries(OUTCOMES).map(([one, word]) => [letters.filter((letter) => letter === one).length, word]);
+    const each = found.filter(([times]) => times).sort(([a], [b]) => b - a).map(([times, word]) => `${times} ${word}`);
+    const words = `${missed} of ${shown} intervals miss the truth, ${now.say(danced.truth)}; of 95% intervals about 5 in 100
+      may. With ${count(danced.rows)} sentences a study finds: ${each.join(", ") || "nothing yet"}. All of them: ${own.word}.`;
+    p.picture(studies, words, "studies");
     return p.fill({ ".misses": words });
   }
 
   function drawHere(live) {
-    if (!live.busy) ui.halts = false;
-    const busy = Boolean(live.busy);
+    const { busy, halts } = live;
     const chosen = p.get("methods");
-    remake(".here fieldset", `<legend class="spoken">methods to compare</legend>${p.get("choices").map((one) => `<label><input type="checkbox" name="methods" value="${escape(one)}">${escape(one)}</label>`).join("")}`);
-    p.check("methods", chosen);
-    p.slide("seeds", { values: numbers(20), value: clamp(p.get("seeds"), 1, 20), words: count(p.get("seeds")) });
-    p.slide("rates", { values: numbers(10), value: clamp(p.get("rates"), 1, 10), words: count(p.get("rates")) });
+    p.fill({ ".doing": doing(live) });
+    p.check("methods", chosen, p.get("choices").map((one) => [one, escape(one)]));
     const steps = [...new Set([...STEPS, p.get("steps")])].sort((a, b) => a - b);
-    p.slide("steps", { values: steps, value: p.get("steps"), words: count(p.get("steps")) });
+    for (const [name, values] of Object.entries({ seeds: upTo(20), rates: upTo(10), steps })) {
+      p.slide(name, { values, value: p.get(name), words: count(p.get(name)) });
+    }
     for (const input of p.card.querySelectorAll(".here input")) input.disabled = busy;
-    const run = p.one("button[name=run]");
-    run.hidden = busy;
-    run.textContent = `Start: ${chosen.length} method${chosen.length === 1 ? "" : "s"}`;
-    run.disabled = !chosen.length || p.gone() || p.waits();
-    p.one("button[name=halt]").hidden = !busy;
-    p.one("button[name=halt]").disabled = ui.halts;
-    p.one("progress").hidden = !busy;
-    p.one("progress").value = live.of ? live.done / live.of : 0;
-    const doing = busyWords(live, busy);
-    p.fill({ ".doing": doing });
-    return p.kernel ? doing : "";
+    const off = !chosen.length || p.gone() || p.waits();
+    p.button("run", { words: `Start: ${plural(chosen.length, "method")}`, hidden: busy, off });
+    p.button("halt", { hidden: !busy, off: halts });
+    p.progress(busy ? live.done / live.of || 0 : undefined);
+    return p.kernel ? doing(live) : "";
   }
 
-  function busyWords(live, busy) {
+  function doing(live) {
     const done = live.of ? `${live.done} of ${live.of} methods` : "";
-    if (live.error) return `<strong>It failed.</strong> ${escape(live.error)}`;
-    if (busy && ui.halts) return `Stopping after this step: ${done}.`;
-    if (busy) return `${escape(live.state)}, ${done}. ${escape(live.words ?? "")}`;
+    if (trouble(live)) return trouble(live);
+    if (live.busy) return `${escape(live.state)}, ${done}. ${escape(live.words ?? "")}`;
     if (live.state === "stopped") return `Stopped: ${done}. What has finished is kept, and Start goes on with the rest.`;
     if (live.state === "done") return `Done: ${done}.`;
-    return "Each method is tuned on validation rows and then run with every seed. What is in the store is not trained again.";
+    return "Each method is tuned on validation rows and then run with every seed. Runs in the store are not trained again.";
   }
 
-  function fillTable() {
-    if (!p.one("details").open) return;
-    const { data, rows, rival, say } = now;
+  function methodTable() {
+    const { data, rows, rival, say, method } = now;
     const line = (one) => {
       const pair = rows.find((other) => other.one === one);
-      const tried = one.tried.map(([rate, value]) => `${about(rate)}: ${decimal(value)}`).join(", ");
+      const tried = one.tried.map(([rate, value]) => `${about(rate)}: ${decimal(value)}`).join(", ") || "–";
+      const [difference, low, high] = pair ? [pair.entry.difference, pair.entry.low, pair.entry.high].map(say) : [];
+      const { trained, file, memory, seconds: takes, rate } = costs(one);
       return [
-        escape(one.name), decimal(one.mean), one.each.map((value) => decimal(value)).join(" "), count(one.trained),
-        one.adapter_bytes ? bytes(one.adapter_bytes) : "–", one.bytes ? binary(one.bytes) : "–", one.seconds ? about(one.seconds) : "–",
-        one.lr ? `${about(one.lr)}${one.edge ? " (edge)" : ""}` : "–", tried || "–",
-        pair ? `${say(pair.entry.difference)} (${say(pair.entry.low)} to ${say(pair.entry.high)})` : "–", pair ? pair.word : "–",
+        escape(one.name), decimal(one.mean), one.each.map((value) => decimal(value)).join(" "), trained, file, memory, takes,
+        rate, tried, pair ? `${difference} (${low} to ${high})` : "–", pair?.word ?? "–",
       ];
     };
     const head = [
-      "method", `mean${data.unit && `, ${data.unit}`}`, "every seed", "train", "file", "memory", "seconds", "rate", "validation at each rate",
-      `less ${escape(rival.name)}, ${data.gap}`, "outcome",
+      "method", `mean${data.unit && `, ${data.unit}`}`, "every seed", "train", "file", "memory", "seconds", "rate",
+      "validation at each rate", `less ${escape(rival.name)}, ${data.gap}`, "outcome",
     ];
     const best = [...data.methods].sort((a, b) => (data.lower ? a.mean - b.mean : b.mean - a.mean));
-    p.fill({ ".all": table(head, best.map(line), best.indexOf(now.method)) });
+    return table(head, best.map(line), best.indexOf(method));
   }
 
   // ---- what controls and pulling do
-
-  /** The method that was looked at as the rival: the two change places. */
-  function meet(rival) {
-    p.set(rival === now.method.label ? { rival, method: now.rival.label } : { rival });
-  }
-
-  const plan = () => Object.fromEntries(["methods", "seeds", "rates", "steps"].map((name) => [name, p.get(name)]));
   const actions = {
-    view: (view) => p.set({ view }),
-    axis: (axis) => p.set({ axis }),
-    method: (method) => p.set({ method }),
-    rival: meet,
-    margin: (margin) => p.set({ margin }),
+    rival: (rival) => p.set(rival === now.method.label ? { rival, method: now.rival.label } : { rival }), // or change places
     flip: () => p.set({ margin: now.data.margins[flips(now)] }),
-    seeds: (value) => p.set({ seeds: value }),
-    rates: (rates) => p.set({ rates }),
-    steps: (steps) => p.set({ steps }),
-    methods(name, input) {
-      const others = p.get("methods").filter((one) => one !== name);
-      p.set({ methods: p.get("choices").filter((one) => others.includes(one) || (one === name && input.checked)) });
-    },
-    rows(rows) {
-      ui.rows = rows;
-      p.redraw();
-    },
-    scrub(shown) {
-      p.stop();
-      ui.shown = shown;
-      p.redraw();
+    methods(name, { checked }) {
+      const ticked = (one) => (one === name ? checked : p.get("methods").includes(one));
+      p.set({ methods: p.get("choices").filter(ticked) });
     },
     dance() {
       const traits = { view: now.view, method: now.method.label, rival: now.rival.label };
       p.ask("dance", { do: "dance", rows: ui.rows, traits });
     },
-    run: () => p.ask("live", { do: "run", traits: plan() }),
-    halt() {
-      ui.halts = true;
-      p.ask("live", { do: "stop" });
+    run() {
+      const traits = Object.fromEntries(["methods", "seeds", "rates", "steps"].map((name) => [name, p.get(name)]));
+      p.ask("live", { do: "run", traits });
     },
+    halt: p.halt,
   };
 
-  p.one("details").addEventListener("toggle", fillTable);
+  /** Look at a method; true where one was pressed. */
+  function look(found) {
+    if (found) p.set({ method: found.label });
+    return Boolean(found);
+  }
+
   p.drag((_, x, y) => {
-    const found = seeds?.at(x, y);
-    if (!found || found === now.rival) return undefined;
-    p.set({ method: found.label });
-    return { move() {} };
+    const found = seeds.at(x, y);
+    return found !== now.rival && look(found);
   });
   p.drag((_, x, y) => {
-    const to = (px) => p.set({ margin: now.data.margins[nearest(now.data.margins, forest.value(px) / now.data.scale)] });
-    if (forest?.edge(x)) return { move: to };
-    const found = forest?.row(y);
-    if (!found) return undefined;
-    p.set({ method: found.label });
-    return { move() {} };
-  }, ".forest svg");
+    const { margins, scale } = now.data;
+    const move = (px) => p.set({ margin: margins[nearest(margins, forest.value(px) / scale)] });
+    return forest.edge(x) ? { move } : look(forest.row(y));
+  }, "forest");
 
   return { actions, draw };
 }

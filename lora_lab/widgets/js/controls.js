@@ -4,9 +4,7 @@
 import { escape, plain } from "./format.js";
 
 /** A letter of a formula. */
-export function letter(name) {
-  return `<span class="m">${name}</span>`;
-}
+export const letter = (name) => `<span class="m">${name}</span>`;
 
 /** A slider over positions 0, 1, ...; `color` is "train", "frozen" or "ink". `below` is markup under the track. */
 export function slider(name, label, color, below = "") {
@@ -15,45 +13,60 @@ export function slider(name, label, color, below = "") {
     </label>`;
 }
 
-/** One of a few: [[value, label], ...]. */
-export function segments(name, legend, choices) {
-  const one = ([value, label]) => `<label><input type="radio" name="${name}" value="${escape(value)}">${label}</label>`;
-  return `<fieldset class="segments" data-for="${name}"><legend class="spoken">${legend}</legend>${choices
-    .map(one)
-    .join("")}</fieldset>`;
+/** Inputs of a type, "radio" or "checkbox", in labels: [[value, label], ...]. */
+export function choices(type, name, all) {
+  const one = ([value, label]) => `<input type="${type}" name="${name}" value="${escape(value)}">${label}`;
+  return all.map((choice) => `<label>${one(choice)}</label>`).join("");
+}
+
+/** One of a few. */
+export function segments(name, legend, all = []) {
+  return `<fieldset class="segments" data-for="${name}"><legend class="spoken">${legend}</legend>
+    <span class="choices">${choices("radio", name, all)}</span></fieldset>`;
 }
 
 /** Any of a few, each switched by itself. */
-export function switches(name, legend, choices) {
-  const one = ([value, label]) =>
-    `<label><input type="checkbox" name="${name}" value="${escape(value)}">${label}</label>`;
-  return `<fieldset class="switches" data-for="${name}"><legend>${legend}</legend>${choices
-    .map(one)
-    .join("")}</fieldset>`;
+export function switches(name, legend, all = []) {
+  return `<fieldset class="switches" data-for="${name}"><legend>${legend}</legend>
+    <span class="choices">${choices("checkbox", name, all)}</span></fieldset>`;
 }
 
-export function menu(name, label) {
-  return `<label class="menu" data-for="${name}"><span>${label}</span><select name="${name}"></select></label>`;
+export const menu = (name, label) =>
+  `<label class="menu" data-for="${name}"><span>${label}</span><select name="${name}"></select></label>`;
+
+export const options = (all) =>
+  all.map(([value, label]) => `<option value="${escape(value)}">${escape(label)}</option>`).join("");
+
+export const button = (name, label, kind = "") =>
+  `<button type="button" name="${name}" class="${kind}">${label}</button>`;
+
+/** A place for `p.picture`. */
+export const drawn = (name = "picture") => `<div class="${name} drawn"><svg role="img"></svg></div>`;
+
+/** A place for `p.numbers`. */
+export function folded(summary) {
+  const scrolls = `<div class="scrolls" tabindex="0" role="group" aria-label="${summary}"></div>`;
+  return `<details><summary>${summary}</summary>${scrolls}</details>`;
 }
 
-export function button(name, label, kind = "") {
-  return `<button type="button" name="${name}" class="${kind}">${label}</button>`;
+/** What every panel that works says of it: that it failed, or will end. */
+export function trouble({ error, busy, halts }) {
+  if (error) return `<strong>It failed.</strong> ${escape(error)}`;
+  return busy && halts ? "Stopping after this step. What has finished is kept." : "";
 }
 
 /** Rows of markup; the first cell of each names it, the others are numbers. `now` is the row to be seen first. */
 export function table(head, rows, now = -1) {
   const columns = head.map((one) => (one ? `<th scope="col">${one}</th>` : "<td></td>")).join("");
-  const row = ([name, ...cells], at) =>
-    `<tr class="${at === now ? "now" : ""}"><th scope="row">${name}</th>${cells
-      .map((cell) => `<td>${cell}</td>`)
-      .join("")}</tr>`;
-  return `<thead><tr>${columns}</tr></thead><tbody>${rows.map(row).join("")}</tbody>`;
+  const row = ([name, ...cells], at) => {
+    const numbers = cells.map((cell) => `<td>${cell}</td>`).join("");
+    return `<tr class="${at === now ? "now" : ""}"><th scope="row">${name}</th>${numbers}</tr>`;
+  };
+  return `${columns && `<thead><tr>${columns}</tr></thead>`}<tbody>${rows.map(row).join("")}</tbody>`;
 }
 
-/**
- * The stops of a slider by the logarithm: eight to an octave, 64, 72, 80, ..., so that real widths are among them.
- * Small numbers fill several positions: a doubling always takes the same way on the track.
- */
+/** The stops of a slider by the logarithm: eight to an octave, 64, 72, 80, ..., so that real widths are among them.
+ * Small numbers fill several positions: a doubling always takes the same way on the track. */
 export function octaves(least, most) {
   const stops = [];
   for (let octave = 1; octave <= most; octave *= 2) {
@@ -65,17 +78,12 @@ export function octaves(least, most) {
 
 /** The position of the stop that is nearest to a value. */
 export function nearest(stops, value) {
-  let best = 0;
-  stops.forEach((stop, at) => {
-    if (Math.abs(stop - value) < Math.abs(stops[best] - value)) best = at;
-  });
-  return best;
+  const apart = stops.map((stop) => Math.abs(stop - value));
+  return apart.indexOf(Math.min(...apart));
 }
 
-/**
- * Where a slider that was moved by key has to go: past the positions that repeat the stop it came from.
- * A drag may stand on any position.
- */
+/** Where a slider that was moved by key has to go: past the positions that repeat the stop it came from.
+ * A drag may stand on any position. */
 export function pastRepeats(stops, from, to) {
   const way = Math.sign(to - from);
   let at = to;

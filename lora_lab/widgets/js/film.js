@@ -17,11 +17,9 @@ function unfold(folds, flat = []) {
   return flat;
 }
 
-/**
- * A film ready to be evaluated, made once: `order` has a change for each moment, `acts` the folds of each act, and
+/** A film ready to be evaluated, made once: `order` has a change for each moment, `acts` the folds of each act, and
  * `scenes` are what the picture shows, { act, part, layer, from, to }: one part of the model at work.
- * Loss is all between the last layer's forward and its backward.
- */
+ * Loss is all between the last layer's forward and its backward. */
 export function openFilm(film) {
   if (opened.has(film)) return opened.get(film);
   const order = Uint16Array.from(unfold(film.moments));
@@ -91,9 +89,7 @@ export function evaluate(film, point) {
     for (let i = 0; i < numbers.length; i += 3) pairs.push(numbers[i], numbers[i + 2] * at[numbers[i + 1]]);
     return pairs;
   });
-  const live = new Float64Array(scenes.length * MANY);
-  const totals = new Float64Array(scenes.length);
-  const now = new Float64Array(MANY);
+  const [live, totals, now] = [scenes.length * MANY, scenes.length, MANY].map((long) => new Float64Array(long));
   now[OPTIMIZER] = states;
   let total = states;
   const keep = (scene, sum) => {
@@ -119,14 +115,9 @@ export function evaluate(film, point) {
       now[TEMPORARIES] -= temporary;
     }
   }
-  const tops = ACTS.map((_, act) => {
-    let best = -1;
-    scenes.forEach((one, i) => {
-      if (one.act === act && (best < 0 || totals[i] > totals[best])) best = i;
-    });
-    return best;
-  });
-  const top = tops.reduce((a, b) => (totals[b] > totals[a] ? b : a));
+  const fullest = (best, i) => (totals[i] > totals[best] ? i : best);
+  const tops = ACTS.map((_, act) => [...scenes.keys()].filter((i) => scenes[i].act === act).reduce(fullest));
+  const top = tops.reduce(fullest);
   return { live, totals, top, tops, peak: totals[top] };
 }
 
@@ -168,9 +159,9 @@ export function peakOf(film, point) {
 /** The most n from `least` up to `limit` for which `fits` holds, if it holds up to some n and no further; else 0. */
 export function largestFitting(fits, least, limit) {
   if (limit < least || !fits(least)) return 0;
-  let [low, high] = [least, 2 * least];
-  while (high <= limit && fits(high)) [low, high] = [high, 2 * high];
-  high = Math.min(high, limit + 1);
+  let low = least;
+  while (2 * low <= limit && fits(2 * low)) low *= 2;
+  let high = Math.min(2 * low, limit + 1);
   while (high - low > 1) {
     const middle = Math.floor((low + high) / 2);
     if (fits(middle)) low = middle;
@@ -179,27 +170,15 @@ export function largestFitting(fits, least, limit) {
   return low;
 }
 
-/** Which act holds the peak over the stops of the length: [{ act, from, to }], from and to as positions. */
+/** Which act holds the peak over the stops of the length: [{ act, from }], from as a position; found by halving. */
 export function actsOver(film, point, stops) {
-  const known = new Map();
-  const actAt = (i) => {
-    if (!known.has(i)) known.set(i, peakOf(film, { ...point, seq: stops[i] }).act);
-    return known.get(i);
+  const at = (from) => ({ act: peakOf(film, { ...point, seq: stops[from] }).act, from });
+  const between = (low, high, depth) => {
+    const gap = high.from - low.from;
+    if (gap < 2 || (depth > 2 && low.act === high.act)) return low.act === high.act ? [] : [high];
+    const middle = at((low.from + high.from) >> 1);
+    return [...between(low, middle, depth + 1), ...between(middle, high, depth + 1)];
   };
-  const last = stops.length - 1;
-  const found = [{ act: actAt(0), from: 0, to: last }];
-  const between = (low, high) => {
-    if (actAt(low) === actAt(high)) return;
-    if (high - low > 1) {
-      const middle = (low + high) >> 1;
-      between(low, middle);
-      between(middle, high);
-    } else {
-      found.at(-1).to = high;
-      found.push({ act: actAt(high), from: high, to: last });
-    }
-  };
-  const coarse = Math.ceil(last / 6);
-  for (let low = 0; low < last; low += coarse) between(low, Math.min(last, low + coarse));
-  return found;
+  const first = at(0);
+  return [first, ...between(first, at(stops.length - 1), 0)];
 }

@@ -2,7 +2,7 @@
 
 import { ACTS, CATEGORIES, MANY, openFilm } from "./film.js";
 import { binary, clamp } from "./format.js";
-import { axisLeft, circle, group, hatch, line, linear, rect, text, ticks } from "./svg.js";
+import { axisLeft, circle, group, hatch, line, linear, rect, spread, text, ticks } from "./svg.js";
 
 const SHARES = [0.3, 0.2, 0.34, 0.16]; // of the width for each act: they are not to scale in time
 const GIB = 2 ** 30;
@@ -24,13 +24,8 @@ export function places(film) {
 
 /** The scene at a place from 0 to 1. */
 export function sceneAt(edges, place) {
-  let [low, high] = [0, edges.length - 1];
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (edges[middle] <= place) low = middle;
-    else high = middle;
-  }
-  return low;
+  const at = edges.findLastIndex((edge) => edge <= place + 1e-9);
+  return clamp(at, 0, edges.length - 2);
 }
 
 /** The top of the axis: a round number of bytes with room above the peak, and above the card where it is near. */
@@ -71,12 +66,9 @@ function area({ xs, at }, live, y, category, base) {
 
 /** The areas from the top category down, each over the one above it. */
 function areas(shown, live, y, base) {
-  const shapes = [];
-  for (let c = MANY - 1; c >= 0; c--) {
-    const some = shown.at.some((scene) => live[scene * MANY + c] > 0);
-    if (some) shapes.push(`<path d="${area(shown, live, y, c, base)}" class="area of-${CATEGORIES[c]}"/>`);
-  }
-  return shapes.join("");
+  const some = (c) => shown.at.some((scene) => live[scene * MANY + c] > 0);
+  const there = [...CATEGORIES.keys()].filter(some).reverse();
+  return there.map((c) => `<path d="${area(shown, live, y, c, base)}" class="area of-${CATEGORIES[c]}"/>`).join("");
 }
 
 /** A whole film without words, 100 wide: to compare it with others on one scale. */
@@ -86,10 +78,7 @@ export function thumbnail(film, found, height, topmost, card) {
   return areas(columns(places(film), found.totals, [0, 100]), found.live, y, height) + limit;
 }
 
-/**
- * { svg, height, sceneAtX } of the film. `state` has: found (of `evaluate`), at (the scene of the column), card and cards
- * ([name, bytes], the chosen and all), measured ({ film, found } or null) and before (the total edge to compare with).
- */
+/** { svg, height, sceneAtX, ... } of the film. cards: [[name, bytes], ...]; measured: { film, found } or null. */
 export function drawFilm(width, film, { found, at, card, cards, measured }) {
   const { scenes, starts } = openFilm(film);
   const wide = width >= 520;
@@ -99,8 +88,7 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
   const height = clamp(0.6 * width, 240, 390);
   const base = TOP + height;
   const topmost = ceiling(Math.max(found.peak, measured?.found.peak ?? 0), card[1]);
-  const y = linear([0, topmost], [base, TOP]);
-  const x = linear([0, 1], [LEFT, right]);
+  const [x, y] = [linear([0, 1], [LEFT, right]), linear([0, topmost], [base, TOP])];
   const edges = places(film);
   const xs = Array.from(edges, (place) => Math.round(10 * x(place)) / 10);
   const parts = [hatch("over")];
@@ -125,15 +113,13 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
   }
 
   const size = (bytes) => (wide ? binary(bytes) : binary(bytes).split(" ")[0]);
-  starts.slice(1).forEach((start) => parts.push(line(xs[start], TOP - 6, xs[start], base + 6, "cut")));
+  parts.push(...starts.slice(1).map((start) => line(xs[start], TOP - 6, xs[start], base + 6, "cut")));
   ACTS.forEach((name, act) => {
-    const [from, to] = [xs[starts[act]], xs[starts[act + 1] ?? scenes.length]];
-    const top = found.tops[act] === found.top;
-    const kind = `mid${top ? " strong" : ""}`;
-    parts.push(text((from + to) / 2, base + 17, name, kind));
-    parts.push(text((from + to) / 2, base + 32, size(found.totals[found.tops[act]]), `${kind} tick`));
+    const middle = (xs[starts[act]] + xs[starts[act + 1] ?? scenes.length]) / 2;
+    const kind = `mid${found.tops[act] === found.top ? " strong" : ""}`;
+    parts.push(text(middle, base + 17, name, kind));
+    parts.push(text(middle, base + 32, size(found.totals[found.tops[act]]), `${kind} tick`));
   });
-
   parts.push(cardLines(cards, card, y, topmost, found, [LEFT, right, right + 14 + column]));
   parts.push(peakMark(xs, found, y, right));
   const cursor = (xs[at] + xs[at + 1]) / 2;
@@ -163,11 +149,12 @@ function cardLines(cards, card, y, topmost, found, [left, end, right]) {
     const at = y(size);
     const chosen = name === card[0];
     if (size > topmost || lines.length > 6 || (!chosen && taken.some((one) => Math.abs(one - at) < 30))) continue;
+    const kind = `halo ink small${chosen ? " strong" : ""}`;
     taken.push(at);
-    lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"));
-    const low = found.totals.at(-1) < size; // there is room above the update
-    const place = !chosen && low ? [end - 4, at - 5, name, "halo ink small end"] : [left + 6, at - 5, `${name}: ${binary(size)}${chosen ? " usable" : ""}`, `halo ink small${chosen ? " strong" : ""}`];
-    lines.push(text(...place));
+    const words = `${name}: ${binary(size)}${chosen ? " usable" : ""}`;
+    const low = !chosen && found.totals.at(-1) < size; // there is room above the update
+    const label = low ? text(end - 4, at - 5, name, "halo ink small end") : text(left + 6, at - 5, words, kind);
+    lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), label);
   }
   return lines.join("");
 }
@@ -181,25 +168,14 @@ function nowColumn(live, y, base, [x, width], wide) {
     if (size < 1024) return;
     const [bottom, top] = [y(sum), y(sum + size)];
     parts.push(rect(x, top, width, bottom - top, `area of-${CATEGORIES[c]}`));
-    const words = `${CATEGORIES[c]} <tspan class="soft">${binary(size)}</tspan>`;
-    labels.push({ y: (bottom + top) / 2, words, category: c });
+    labels.push({ middle: (bottom + top) / 2, name: CATEGORIES[c], size });
     sum += size;
   });
   parts.push(text(x + width / 2, base + 32, wide ? binary(sum) : binary(sum).split(" ")[0], "mid tick"));
-  if (!wide) return group(parts);
-  labels.sort((a, b) => a.y - b.y);
-  let last = -Infinity;
-  const lowest = labels.map(({ y: at }) => (last = Math.max(at, last + 16, TOP + 4)));
-  let floor = base - 2; // pushed up again from the base
-  for (let i = labels.length - 1; i >= 0; i--) {
-    lowest[i] = Math.min(lowest[i], floor);
-    floor = lowest[i] - 16;
-  }
-  labels.forEach(({ y: at, words, category }, i) => {
-    const to = lowest[i];
-    parts.push(line(x + width, at, x + width + 9, to, "lead"));
-    parts.push(rect(x + width + 11, to - 4, 8, 8, `of-${CATEGORIES[category]}`));
-    parts.push(text(x + width + 23, to + 4, words, "small"));
-  });
-  return group(parts);
+  const heights = spread(labels.map(({ middle }) => middle), 16, [TOP + 4, base - 2]);
+  const right = x + width;
+  const label = ({ middle, name, size }, i) =>
+    line(right, middle, right + 9, heights[i], "lead") + rect(right + 11, heights[i] - 4, 8, 8, `of-${name}`) +
+    text(right + 23, heights[i] + 4, `${name} <tspan class="soft">${binary(size)}</tspan>`, "small");
+  return group(wide ? [...parts, ...labels.map(label)] : parts);
 }

@@ -4,7 +4,7 @@ import { table } from "./controls.js";
 import {
   ACTIVATIONS, ACTS, CATEGORIES, GRADIENTS, LOGITS, MANY, OPTIMIZER, TEMPORARIES, WEIGHTS, openFilm,
 } from "./film.js";
-import { binary, count } from "./format.js";
+import { binary, count, sum } from "./format.js";
 
 const NAMES = [
   [/(self_attn|attn|attention)$/i, "attention"],
@@ -27,19 +27,15 @@ function partName(path) {
 export function sceneWords(film, at) {
   const { scenes, layers, starts } = openFilm(film);
   const { act, part, layer } = scenes[at];
-  if (ACTS[act] === "update") return `update: ${UPDATES[part]}`;
-  if (part.includes("*")) return `${ACTS[act]}, layer ${layer + 1} of ${layers}, ${partName(part)}`;
   const name = partName(part);
-  if (ACTS[act] === "loss") {
-    return `loss, operation ${at - starts[act] + 1} of ${starts[act + 1] - starts[act]}: ${name || "cross-entropy"}`;
-  }
-  return `${ACTS[act]}, ${name || "the model"}`;
+  if (ACTS[act] === "update") return `update: ${UPDATES[part]}`;
+  if (part.includes("*")) return `${ACTS[act]}, layer ${layer + 1} of ${layers}, ${name}`;
+  if (ACTS[act] !== "loss") return `${ACTS[act]}, ${name || "the model"}`;
+  return `loss, operation ${at - starts[act] + 1} of ${starts[act + 1] - starts[act]}: ${name || "cross-entropy"}`;
 }
 
 /** Rows and tokens: "2 × 512 tokens". */
-export function tokensWords({ batch, seq }) {
-  return `${count(batch)} × ${count(seq)} tokens`;
-}
+export const tokensWords = ({ batch, seq }) => `${count(batch)} × ${count(seq)} tokens`;
 
 /** In what the step computes: "in bf16, the frozen weights in 4 bits". */
 export function formatWords({ dtype, quantised, checkpointing }) {
@@ -57,20 +53,20 @@ export function legendWords(found, at) {
 export function finding(film, found, point) {
   const { act } = openFilm(film).scenes[found.top];
   const live = found.live.subarray(found.top * MANY, found.top * MANY + MANY);
-  const where = { forward: "in the forward pass", loss: "at the loss", backward: "in the backward pass", update: "at the update" }[ACTS[act]];
-  const start = `Memory peaks ${where}`;
+  const start = `Memory peaks ${["in the forward pass", "at the loss", "in the backward pass", "at the update"][act]}`;
   if (ACTS[act] === "update" && live[GRADIENTS] > 0.1 * live[WEIGHTS]) {
     const states = live[WEIGHTS] + live[OPTIMIZER] + live[GRADIENTS];
     return `${start}: weights, gradients and optimizer states take ${binary(states)}`;
   }
   if (live[WEIGHTS] > 0.75 * found.peak) {
-    return `${start}, but ${film.method === "full" ? "" : "frozen "}weights alone take ${binary(live[WEIGHTS])} of ${binary(found.peak)}`;
+    const weights = film.method === "full" ? "weights" : "frozen weights";
+    return `${start}, but ${weights} alone take ${binary(live[WEIGHTS])} of ${binary(found.peak)}`;
   }
   const sizes = [ACTIVATIONS, LOGITS, TEMPORARIES].map((c) => [live[c], CATEGORIES[c]]).sort((a, b) => b[0] - a[0]);
   const large = sizes.filter(([size]) => size > 0.2 * sizes[0][0]);
-  const most = large.reduce((sum, [size]) => sum + size, 0);
   const names = large.map(([, name]) => name).join(" and ");
-  return `${start}: ${names} for ${count(point.batch * point.seq)} tokens take ${binary(most)}`;
+  const most = binary(sum(large.map(([size]) => size)));
+  return `${start}: ${names} for ${count(point.batch * point.seq)} tokens take ${most}`;
 }
 
 /** Why the peak is there, in two sentences at most. */
@@ -108,31 +104,23 @@ export function crossings(acts, stops) {
   const name = (act) => (ACTS[act] === "loss" || ACTS[act] === "update" ? `the ${ACTS[act]}` : `the ${ACTS[act]} pass`);
   const [first, ...later] = acts;
   const parts = later.map(({ act, from }) => `${name(act)} from about ${count(stops[from])} on`);
-  return `The peak moves with the sequence length: ${name(first.act)} up to ${count(stops[first.to - 1] ?? stops[0])} tokens, ${parts.join(", ")}.`;
+  const until = `${name(first.act)} up to ${count(stops[later[0].from - 1])} tokens`;
+  return `The peak moves with the sequence length: ${until}, ${parts.join(", ")}.`;
 }
 
-/** Parts in one unit, rounded so that they add up to their rounded sum. */
-function rounded(parts, unit, places) {
-  const scale = 10 ** places / unit;
-  const exact = parts.map((part) => part * scale);
-  const floors = exact.map(Math.floor);
-  const missing = Math.round(exact.reduce((a, b) => a + b, 0)) - floors.reduce((a, b) => a + b, 0);
-  const order = exact.map((value, i) => [value - floors[i], i]).sort((a, b) => b[0] - a[0]);
-  for (const [, i] of order.slice(0, missing)) floors[i] += 1;
-  return floors.map((value) => value / 10 ** places);
-}
-
-/** The scene that is looked at, and the fullest of each act, by category. */
+/** The scene that is looked at, and the fullest of each act, by category; rounded parts add up to the rounded sum. */
 export function actsTable(found, at) {
-  const unit = found.peak < 2 ** 30 ? 2 ** 20 : 2 ** 30;
-  const places = unit === 2 ** 30 ? 2 : 1;
-  const columns = [at, ...found.tops].map((scene) =>
-    rounded(Array.from(found.live.subarray(scene * MANY, scene * MANY + MANY)), unit, places),
-  );
+  const [unit, name, places] = found.peak < 2 ** 30 ? [2 ** 20, "MiB", 1] : [2 ** 30, "GiB", 2];
   const cell = (value) => value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
-  const rows = CATEGORIES.flatMap((name, c) =>
-    columns.some((column) => column[c] > 0) ? [[name, ...columns.map((column) => cell(column[c]))]] : [],
-  );
-  rows.push(["total", ...columns.map((column) => cell(column.reduce((a, b) => a + b, 0)))]);
-  return table([unit === 2 ** 30 ? "GiB" : "MiB", "now", ...ACTS], rows, rows.length - 1);
+  const columns = [at, ...found.tops].map((scene) => {
+    const edges = [0]; // of the parts in a stack
+    for (let c = 0; c < MANY; c++) edges.push(edges[c] + found.live[scene * MANY + c] / unit);
+    const rounded = edges.map((edge) => Number(edge.toFixed(places)));
+    return CATEGORIES.map((_, c) => Number((rounded[c + 1] - rounded[c]).toFixed(places)));
+  });
+  const all = CATEGORIES.map((category, c) => [category, ...columns.map((column) => column[c])]);
+  const rows = all.filter(([, ...parts]) => Math.max(...parts) > 0);
+  rows.push(["total", ...columns.map(sum)]);
+  const lines = rows.map(([first, ...parts]) => [first, ...parts.map(cell)]);
+  return table([name, "now", ...ACTS], lines, rows.length - 1);
 }

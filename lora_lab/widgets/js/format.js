@@ -3,19 +3,14 @@
 const grouped = new Intl.NumberFormat("en-US");
 
 /** A whole number with separators: 16,777,216. */
-export function count(number) {
-  return grouped.format(number);
-}
+export const count = (number) => grouped.format(number);
 
 /** Three significant digits, never an exponent: 1,234, 256, 20.5, 0.391. */
-export function about(number) {
-  return Math.abs(number) >= 100 ? count(Math.round(number)) : String(Number(number.toPrecision(3)));
-}
+export const about = (number) =>
+  Math.abs(number) >= 100 ? count(Math.round(number)) : String(Number(number.toPrecision(3)));
 
 /** A share as a percentage: 0.391%. */
-export function percent(share) {
-  return `${about(100 * share)}%`;
-}
+export const percent = (share) => `${about(100 * share)}%`;
 
 /** Bytes in powers of ten: 13.6 MB. */
 export function bytes(number) {
@@ -43,18 +38,19 @@ export function decimal(number, places = 1) {
   return Number(text) === 0 ? "0" : text.replace("-", "−");
 }
 
-export function clamp(number, low = 0, high = 1) {
-  return Math.min(high, Math.max(low, number));
-}
+export const clamp = (number, low = 0, high = 1) => Math.min(high, Math.max(low, number));
+
+export const sum = (numbers) => numbers.reduce((all, one) => all + one, 0);
+
+export const extent = (numbers) => [Math.min(...numbers), Math.max(...numbers)];
+
+/** "1 cell", "2 cells". */
+export const plural = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 
 /** The text of a piece of markup. */
-export function plain(markup) {
-  return markup.replace(/<[^>]+>/g, "").replace(/&lt;/g, "<").replace(/&amp;/g, "&");
-}
+export const plain = (markup) => markup.replace(/<[^>]+>/g, "").replace(/&lt;/g, "<").replace(/&amp;/g, "&");
 
 export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
 /** Text that came from outside, as markup. */
-export function escape(text) {
-  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "&quot;");
-}
+export const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "&quot;");

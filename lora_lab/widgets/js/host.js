@@ -6,22 +6,14 @@
 // The picture goes once the panel is there. A value {"b64": "..."} is bytes; {"data": name, "src": file} is large and lies
 // in a script of its own, `labHost.data(name, value)`, which is read when the panel nears the window.
 (() => {
-  const kept = new Map(); // data by name: a promise, and what resolves it
-
-  function promised(name) {
-    if (!kept.has(name)) {
-      const entry = {};
-      entry.value = new Promise((resolve) => {
-        entry.resolve = resolve;
-      });
-      kept.set(name, entry);
-    }
-    return kept.get(name);
-  }
+  const kept = new Map(); // data by name
 
   function fetched({ data, src }) {
-    if (!kept.has(data)) document.head.append(Object.assign(document.createElement("script"), { src }));
-    return promised(data).value;
+    return new Promise((resolve) => {
+      const script = Object.assign(document.createElement("script"), { src });
+      script.addEventListener("load", () => resolve(kept.get(data)));
+      document.head.append(script);
+    });
   }
 
   /** As a kernel would have sent it: bytes arrive as a DataView. */
@@ -29,25 +21,24 @@
     if (typeof value?.b64 === "string") {
       return new DataView(Uint8Array.from(atob(value.b64), (letter) => letter.charCodeAt(0)).buffer);
     }
-    return typeof value?.data === "string" ? fetched(value) : value;
+    if (typeof value?.data !== "string") return value;
+    return kept.has(value.data) ? kept.get(value.data) : fetched(value);
   }
 
   function hostModel(state) {
     const values = new Map(Object.entries(state));
     const heard = new Map();
-    const listeners = (event) => heard.get(event) ?? heard.set(event, new Set()).get(event);
+    const listeners = (event) => heard.get(event) ?? [];
     return {
       kernel: false,
       get: (name) => values.get(name),
       set(name, value) {
         if (Object.is(values.get(name), value)) return;
         values.set(name, value);
-        for (const event of [`change:${name}`, "change"]) for (const hear of [...listeners(event)]) hear();
+        for (const hear of [...listeners(`change:${name}`)]) hear();
       },
-      save_changes() {},
-      send() {},
-      on: (event, hear) => listeners(event).add(hear),
-      off: (event, hear) => listeners(event).delete(hear),
+      on: (event, hear) => heard.set(event, [...listeners(event), hear]),
+      off: (event, hear) => heard.set(event, listeners(event).filter((one) => one !== hear)),
     };
   }
 
@@ -68,20 +59,17 @@
   }
 
   globalThis.labPanels = {};
-  globalThis.labHost = { hostModel, data: (name, value) => promised(name).resolve(value) };
+  globalThis.labHost = { hostModel, data: (name, value) => kept.set(name, value) };
   const AHEAD = 600; // pixels below the window that are made ready
-  const near = new IntersectionObserver(
-    (seen) => {
-      for (const { target } of seen.filter((one) => one.isIntersecting)) {
-        near.unobserve(target);
-        mount(target);
-      }
-    },
-    { rootMargin: `${AHEAD}px` },
-  );
+  const near = new IntersectionObserver((seen) => {
+    for (const { target } of seen.filter((one) => one.isIntersecting)) {
+      near.unobserve(target);
+      mount(target);
+    }
+  }, { rootMargin: `${AHEAD}px` });
   document.addEventListener("DOMContentLoaded", () => {
     for (const place of document.querySelectorAll("[data-panel]")) {
-      if (place.getBoundingClientRect().top < innerHeight + AHEAD) mount(place);
+      if (place.getBoundingClientRect().top < innerHeight + AHEAD) mount(place); // a still does not wait for an observer
       else near.observe(place);
     }
   });

@@ -1,63 +1,80 @@
 // A whole model as a treemap: each kind of matrix is a block, area is numbers, and what LoRA adds is a sliver of it.
 
 import { table } from "./controls.js";
-import { about, bytes, clamp, count, escape, percent } from "./format.js";
+import { about, bytes, clamp, count, escape, extent, percent, sum } from "./format.js";
 import { drawPatch } from "./lora_size.js";
 import { group, outline, rect, text } from "./svg.js";
-import { squarify } from "./treemap.js";
 
-const FP32 = 4; // bytes of a number in an adapter's file
-const BF16 = 2; // and of one in most base models'
+const [FP32, BF16] = [4, 2]; // bytes of a number in an adapter's file, and in most base models'
 const SEEN = 2; // pixels that a sliver has at least, or nobody would see it; the patch is to scale
 const ROWS = 7; // of the table beside the picture
+const HINT = `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
+  least ${SEEN} pixels wide; the patch is to scale.`;
 
 /** What LoRA of a rank trains where on a model: its rows with `trained`, and the sums. Counts are exact. */
 export function modelCounts(model, targets, rank) {
   const rows = model.rows.map((row) => {
     const hit = targets.filter((target) => row.trains[target]);
-    const trained = hit.reduce((sum, target) => sum + rank * row.trains[target], 0);
+    const trained = rank * sum(hit.map((target) => row.trains[target]));
     const sliced = row.slices && !hit.includes("all-linear"); // PEFT's file holds a fused layer's A and B whole
     const stored = sliced ? hit.length * rank * (row.in + row.out) * row.count : trained;
-    return { ...row, trained, stored, hit };
+    return { ...row, trained, stored };
   });
-  const total = rows.reduce((sum, row) => sum + row.numbers, 0);
-  const trained = rows.reduce((sum, row) => sum + row.trained, 0);
-  const stored = rows.reduce((sum, row) => sum + row.stored, 0);
+  const [total, trained, stored] = ["numbers", "trained", "stored"].map((key) => sum(rows.map((row) => row[key])));
   return { rows, total, trained, stored, share: trained / total, rank, targets };
 }
 
 /** The largest rank that every chosen layer has. */
 export function mostRank(model, targets) {
-  const sides = model.rows.flatMap((row) =>
-    targets
-      .filter((target) => row.trains[target])
-      .map((target) => Math.min(row.in, row.slices?.[target] ?? row.out)),
-  );
+  const sides = targets.flatMap((target) => model.rows.filter((row) => row.trains[target])
+    .map((row) => Math.min(row.in, row.slices?.[target] ?? row.out)));
   return Math.min(...sides, 16384);
 }
 
-const placed = new WeakMap(); // blocks of a model by width: they do not depend on the rank
+/** The longest over the shortest side of the worst block in a row of areas along a side. */
+function worst(areas, side) {
+  const [[least, most], thick] = [extent(areas), sum(areas) / side];
+  return Math.max(most / thick ** 2, thick ** 2 / least);
+}
+
+/** A treemap: [{ value, ... }] as [{ item, x, y, w, h }] that fill a box, the largest first, blocks as square as they can
+ * be (Bruls, Huizing and van Wijk, 2000). */
+function squarify(items, [x, y, w, h]) {
+  const placed = [];
+  let rest = [...items].sort((a, b) => b.value - a.value);
+  while (rest.length) {
+    const side = Math.min(w, h);
+    const scale = (w * h) / sum(rest.map((item) => item.value));
+    const areas = rest.map((item) => item.value * scale);
+    let many = 1;
+    while (many < rest.length && worst(areas.slice(0, many + 1), side) <= worst(areas.slice(0, many), side)) many += 1;
+    const thick = sum(areas.slice(0, many)) / side;
+    let at = 0;
+    for (const [i, item] of rest.slice(0, many).entries()) {
+      const long = areas[i] / thick;
+      placed.push(w >= h ? { item, x, y: y + at, w: thick, h: long } : { item, x: x + at, y, w: long, h: thick });
+      at += long;
+    }
+    if (w >= h) [x, w] = [x + thick, w - thick];
+    else [y, h] = [y + thick, h - thick];
+    rest = rest.slice(many);
+  }
+  return placed;
+}
 
 /** The blocks of a model in a box: kinds of matrix, those of one part of the model together. */
 function blocks(model, width, height) {
-  const kept = placed.get(model);
-  if (kept?.width === width && kept.height === height) return kept.blocks;
-  const groups = {};
-  model.rows.forEach((row, at) => (groups[row.group] ??= []).push(at));
-  const largest = (a, b) => b.value - a.value;
-  const valued = Object.values(groups).map((all) => {
-    const inner = all.map((at) => ({ at, value: model.rows[at].numbers })).sort(largest);
-    return { inner, value: inner.reduce((sum, one) => sum + one.value, 0) };
+  const items = model.rows.map((row, at) => ({ at, group: row.group, value: row.numbers }));
+  const groups = [...new Set(items.map((item) => item.group))].map((name) => {
+    const inner = items.filter((item) => item.group === name);
+    return { inner, value: sum(inner.map((item) => item.value)) };
   });
-  const found = squarify(valued.sort(largest), [0, 0, width, height]).flatMap(({ item, x, y, w, h }) =>
-    squarify(item.inner, [x + 1, y + 1, Math.max(1, w - 2), Math.max(1, h - 2)]),
-  );
-  placed.set(model, { width, height, blocks: found });
-  return found;
+  return squarify(groups, [0, 0, width, height]).flatMap(({ item, x, y, w, h }) =>
+    squarify(item.inner, [x + 1, y + 1, Math.max(1, w - 2), Math.max(1, h - 2)]));
 }
 
-/** { svg, height, onto } of the map; `over` is the row under the pointer. */
-export function drawModel(full, model, counts, patch, over) {
+/** { svg, height, onto } of the map. */
+export function drawModel(full, model, counts, patch) {
   const left = 14; // where a lifted patch lies across the corner
   const width = Math.min(full, 640) - left;
   const height = clamp(0.68 * width, 230, 430);
@@ -65,28 +82,17 @@ export function drawModel(full, model, counts, patch, over) {
   for (const { item, x, y, w, h } of blocks(model, width, height)) {
     const row = counts.rows[item.at];
     const box = [left + x, y, w, h];
-    const adapted = row.trained > 0;
-    const inner = [rect(...box, "block frost"), layers(box, row.count)];
-    const thin = adapted ? sliver(box, row.trained / row.numbers) : null;
-    if (adapted) inner.push(rect(...thin, "train"));
-    inner.push(outline(...box, "rim"), ...names(box, thin ?? [x, y, 0, 0], row));
-    const can = Object.keys(row.trains).length > 0;
-    const kind = `tile${can ? " can" : ""}${over === item.at ? " over" : ""}`;
+    const inner = [rect(...box, "block frost")];
+    const thin = row.trained ? sliver(box, row.trained / row.numbers) : [x, y, 0, 0];
+    if (row.trained) inner.push(rect(...thin, "train"));
+    inner.push(outline(...box, "rim"), ...names(box, thin, row));
+    const kind = Object.keys(row.trains).length ? "tile can" : "tile";
     parts.push(group(inner, `class="${kind}" data-row="${item.at}"`));
   }
   const words = width > 330 ? ["all A and B in one patch", "drag it onto the model", "the model"] : ["", "", "the model"];
   const gathered = drawPatch([left, 0, width, height], counts.share, patch, words);
   if (counts.trained) parts.push(gathered.svg);
   return { svg: parts.join(""), height: height + 16, onto: gathered.onto };
-}
-
-/** The layers of a block as faint lines, where there is room for them. */
-function layers([x, y, w, h], many) {
-  const long = Math.max(w, h);
-  if (many < 2 || long / many < 5) return "";
-  const cuts = Array.from({ length: many - 1 }, (_, i) => ((i + 1) * long) / many);
-  const path = cuts.map((at) => (w >= h ? `M${(x + at).toFixed(1)} ${y}v${h}` : `M${x} ${(y + at).toFixed(1)}h${w}`));
-  return `<path d="${path.join("")}" class="cuts"/>`;
 }
 
 /** Where A and B of a block lie, in the block's own scale, along its shorter side: [x, y, w, h]. */
@@ -98,14 +104,11 @@ function sliver([x, y, w, h], share) {
 /** What a block is called and its shape, beside its sliver; on it where nothing is left. */
 function names([left, top, wide, high], [, , sw, sh], row) {
   const room = 7.2 * row.label.length + 12;
-  const along = wide >= high;
-  const covered = along ? sw > wide - room : sh > high - 20;
-  const [x, y] = covered ? [left, top] : [left + (along ? sw : 0), top + (along ? 0 : sh)];
-  const [w, h] = [left + wide - x, top + high - y];
-  if (w < room || h < 20) return [];
-  if (covered) return [text(x + 9, y + 17, escape(row.label), "on strong")];
-  const kind = `halo ${row.trained ? "train strong" : ""}`;
-  const lines = [text(x + 7, y + 17, escape(row.label), kind)];
+  const [dx, dy] = wide >= high ? [sw, 0] : [0, sh];
+  if (wide < room || high < 20) return [];
+  if (wide - dx < room || high - dy < 20) return [text(left + 9, top + 17, escape(row.label), "on strong")];
+  const [x, y, w, h] = [left + dx, top + dy, wide - dx, high - dy];
+  const lines = [text(x + 7, y + 17, escape(row.label), `halo ${row.trained ? "train strong" : ""}`)];
   const shape = row.in ? `${row.count > 1 ? `${count(row.count)} × ` : ""}${count(row.out)} × ${count(row.in)}` : "";
   if (h > 40 && w > 6.4 * shape.length + 12) lines.push(text(x + 7, y + 32, shape, "soft small halo"));
   return lines;
@@ -113,10 +116,7 @@ function names([left, top, wide, high], [, , sw, sh], row) {
 
 /** One block in a sentence. */
 export function tellRow(row) {
-  if (!row) {
-    return `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
-      least ${SEEN} pixels wide; the patch is to scale.`;
-  }
+  if (!row) return HINT;
   const name = `<b>${escape(row.label)}</b>`;
   if (!row.in) return `${name}: ${count(row.numbers)} numbers, to which LoRA adds nothing.`;
   const even = (row.in * row.out) / (row.in + row.out);
@@ -129,23 +129,20 @@ export function tellRow(row) {
 /** [title, headline, sentence, table] in words and numbers. */
 export function tellModel(name, counts) {
   const { rows, total, trained, stored, share, rank, targets } = counts;
-  if (!trained) return [`Without an adapter, nothing of ${escape(name)} trains`, "<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one.", ""];
+  if (!trained) {
+    const title = `Without an adapter, nothing of ${escape(name)} trains`;
+    return [title, "<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one.", ""];
+  }
   const less = share < 1;
   const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} numbers to train</span>`;
   const fused = stored > trained ? " The file holds fused layers whole, so it has more numbers than train." : "";
-  const experts = rows.some((row) => row.trained && row.group === "experts");
-  const each = experts ? " Each expert has its own adapter." : "";
+  const own = rows.filter((row) => row.trained);
+  const each = own.some((row) => row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
     ${percent(share)}.${each} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}. In bf16,
     ${escape(name)} itself takes ${bytes(BF16 * total)}.${fused}`;
-  const own = rows.filter((row) => row.trained);
-  const shown = own.slice(0, own.length > ROWS ? ROWS - 1 : ROWS);
-  const lines = shown.map((row) => [escape(row.label), count(row.count), count(row.trained)]);
-  const left = own.slice(shown.length);
-  if (left.length) {
-    const sum = (key) => left.reduce((all, row) => all + row[key], 0);
-    lines.push([`${left.length} more kinds`, count(sum("count")), count(sum("trained"))]);
-  }
+  const lines = own.slice(0, ROWS).map((row) => [escape(row.label), count(row.count), count(row.trained)]);
+  if (own.length > ROWS) lines.push([`and ${own.length - ROWS} more kinds, below`, "", ""]);
   lines.push([`rank ${count(rank)}, ${escape(targets.join(", "))}`, "", count(trained)]);
   const title = `LoRA on ${escape(name)} trains ${percent(share)} of its size`;
   return [title, big, words, table(["adapted", "matrices", "numbers trained"], lines, lines.length - 1)];

@@ -14,7 +14,7 @@ export function sizes(m, n, r) {
 /** { svg, height, rankAt(x), inside(x, y), dock } of the layer; `patch` says where the gathered patch is. */
 export function drawSize(width, size, patch) {
   const { m, n, r, share } = size;
-  const [left, top, gap, below] = [34, 16, 8, 44];
+  const [left, top, gap, below] = [34, 16, 8, 24];
   const room = Math.min(width, 580);
   const across = room - left - gap - 30;
   const down = Math.min(room, 570) - top - gap - below;
@@ -41,37 +41,29 @@ export function drawSize(width, size, patch) {
     parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick, r));
   }
   const gathered = drawPatch([x, y, w, h], share, patch, ["A and B in one patch", "drag it onto W: how many fit?", "W"]);
-  parts.push(gathered.svg, ruler(x, y + h + 26, n, scale, w));
+  parts.push(gathered.svg);
   if (w > 120 && h > 90) {
     parts.push(text(x + 14, y + 30, "W", "m halo"), text(x + 14, y + 49, `${count(m)} × ${count(n)}`, "soft halo"));
     parts.push(text(x + 14, y + 65, "frozen", "soft halo"));
   } else {
     parts.push(text(x + w / 2, y + h / 2 + 6, "W", "m mid"));
   }
-  const grip = [rect(x + w - 16, y - 16, 32, 32, "touch"), circle(x + w, y, 6, "")];
-  parts.push(group(grip, 'class="grip"'));
-  return {
-    svg: parts.join(""),
-    height,
-    onto: gathered.onto,
-    rankAt: (at) => Math.min(across / ((at - x) / n) - n, down / ((at - x) / n) - m), // with W's corner there
-  };
+  parts.push(group([rect(x + w - 16, y - 16, 32, 32, "touch"), circle(x + w, y, 6, "")], 'class="grip"'));
+  const rankAt = (at) => Math.min(across / ((at - x) / n) - n, down / ((at - x) / n) - m); // with W's corner there
+  return { svg: parts.join(""), height, onto: gathered.onto, rankAt };
 }
 
-/**
- * What A and B hold, as one patch in the shape of the box [x, y, w, h]: it fills the box at break-even. Lifted it lies
- * across the corner; dropped it fits the corner, and its outline is repeated until the box is full.
- */
+/** What A and B hold, as one patch in the shape of the box [x, y, w, h]: it fills the box at break-even. Lifted it lies
+ * across the corner; dropped it fits the corner, and its outline is repeated until the box is full. */
 export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, whole]) {
   const side = Math.sqrt(Math.min(1, share));
   const [pw, ph] = [side * w, side * h];
   const [px, py] = [x + lift[0], y + h - ph + lift[1]];
   const parts = [];
   if (dropped && pw >= 4 && share < 1) {
-    const cuts = [];
-    for (let at = pw; at < w - 1; at += pw) cuts.push(`M${(x + at).toFixed(1)} ${y}v${h.toFixed(1)}`);
-    for (let at = ph; at < h - 1; at += ph) cuts.push(`M${x} ${(y + h - at).toFixed(1)}h${w.toFixed(1)}`);
-    parts.push(`<path d="${cuts.join("")}" class="tiles${Math.min(pw, ph) < 9 ? " many" : ""}"/>`);
+    const tile = `<path d="M0 ${ph}V0H${pw}" class="tiles${Math.min(pw, ph) < 9 ? " many" : ""}"/>`;
+    const at = `x="${x}" y="${y + h}" width="${pw}" height="${ph}" patternUnits="userSpaceOnUse"`;
+    parts.push(`<pattern id="tile" ${at}>${tile}</pattern>`, rect(x, y, w, h, "", 'fill="url(#tile)"'));
   }
   if (!dropped) parts.push(rect(px + 3, py + 3, pw, ph, "shadow", 'rx="1"'));
   parts.push(rect(px, py, pw, ph, "patch", 'rx="1"'));
@@ -85,16 +77,6 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
   return { svg: group(parts, 'class="gathered"'), onto };
 }
 
-/** As on a map: how long so many numbers are. */
-function ruler(x, y, n, scale, w) {
-  const unit = 10 ** Math.floor(Math.log10(0.4 * n));
-  const long = [5, 2, 1].map((times) => times * unit).find((length) => length <= 0.45 * n) ?? unit;
-  const from = Math.max(x, x + w - long * scale);
-  const bar = `<path d="M${from.toFixed(1)} ${y}v8m0 -4h${(long * scale).toFixed(1)}m0 -4v8" class="edge"/>`;
-  const words = `${count(long)} numbers`;
-  return bar + (from > 120 ? text(from - 8, y + 8, words, "soft end") : text(from + long * scale + 8, y + 8, words, "soft"));
-}
-
 /** What is thinner than a pixel, through a glass: the corner where A ends and B begins, r lines in each. */
 function lens(cx, cy, R, px, py, thick, r) {
   const zoom = 2 ** Math.ceil(Math.log2(20 / thick));
@@ -106,18 +88,12 @@ function lens(cx, cy, R, px, py, thick, r) {
     const at = (i * wide) / r - 0.4;
     inside.push(rect(cx - R, oy - 5 - wide + at, ox - cx + R, 0.8, "paper"), rect(ox + 5 + at, oy, 0.8, R, "paper"));
   }
-  const far = Math.hypot(px - cx, py - cy);
-  const turn = Math.acos(Math.min(1, R / far));
+  const turn = Math.acos(Math.min(1, R / Math.hypot(px - cx, py - cy)));
   const aim = Math.atan2(py - cy, px - cx);
   const tangents = [aim - turn, aim + turn].map((a) => line(px, py, cx + R * Math.cos(a), cy + R * Math.sin(a), "ray"));
-  const glass = `<clipPath id="glass"><circle cx="${cx}" cy="${cy}" r="${R}"/></clipPath>`;
-  return [
-    ...tangents,
-    glass,
-    group(inside, 'clip-path="url(#glass)"'),
-    `<circle cx="${cx}" cy="${cy}" r="${R}" class="edge" stroke-width="1.5"/>`,
-    text(cx, cy + R + 17, `${count(zoom)} times larger`, "soft mid halo"),
-  ].join("");
+  const glass = `<clipPath id="glass">${circle(cx, cy, R, "")}</clipPath>${group(inside, 'clip-path="url(#glass)"')}`;
+  const words = text(cx, cy + R + 17, `${count(zoom)} times larger`, "soft mid halo");
+  return tangents.join("") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
 }
 
 /** d^2 against 2dr over the rank. The slider below is the axis: a rank stands where the thumb would be. */
@@ -128,39 +104,36 @@ export function drawCurve(width, size, ranks) {
   const most = ranks.at(-1);
   const square = m === n;
   const up = log([(m + n) * 0.8, Math.max(full, most * (m + n)) * 1.25], [bottom - 6, top]);
-  const ends = ranks.filter((rank) => Number.isInteger(Math.log2(rank)) || rank === most);
+  const doubled = ranks.filter((rank) => Number.isInteger(Math.log2(rank)) || rank === most); // between them it is straight
   const [x, y, cut] = [at(r), up(strips), at(even)];
   const parts = [rect(cut, top, width - 9 - cut, bottom - top, "frost")];
-  parts.push(line(9, up(full), width - 9, up(full), "stroke frozen"));
-  parts.push(line(cut, top - 4, cut, bottom, "edge"));
+  parts.push(line(9, up(full), width - 9, up(full), "stroke frozen"), line(cut, top - 4, cut, bottom, "edge"));
   parts.push(text(0, 9, "numbers, log scale", "tick"));
   parts.push(text(cut + 4, top - 9, `break-even: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
-  parts.push(curve(ends.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
+  parts.push(curve(doubled.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
   parts.push(text(9, up(full) - 6, `${square ? "d²" : `${d("in")} ${d("out")}`} = ${count(full)}`, "soft small halo"));
-  const sum = square ? "2dr" : `r (${d("in")} + ${d("out")})`;
+  const sum = `${square ? "2dr" : `r (${d("in")} + ${d("out")})`} = ${count(strips)}`;
   parts.push(line(x, y, x, bottom + 22, "ray"), circle(x, y, 5, "train"));
-  const flip = x > width * 0.5;
-  parts.push(text(x + (flip ? -9 : 9), flip ? bottom - 8 : y + 13, `${sum} = ${count(strips)}`, `train small halo ${flip ? "end" : ""}`));
+  if (x > width / 2) parts.push(text(x - 9, bottom - 8, sum, "train small halo end"));
+  else parts.push(text(x + 9, y + 13, sum, "train small halo"));
   const names = [1, 8, 64, 512, 4096].filter((rank) => at(most) - at(rank) > 46).concat(most);
   parts.push(axisBottom(at, names, bottom, count, [9, width - 9]));
   return { svg: parts.join(""), height: bottom + 22 };
 }
 
 /** d with an index. */
-function d(index) {
-  return `d<tspan dy="3" font-size="9">${index}</tspan><tspan dy="-3">&#8203;</tspan>`;
-}
+const d = (index) => `d<tspan dy="3" font-size="9">${index}</tspan><tspan dy="-3">&#8203;</tspan>`;
 
 /** [title, headline, sentence, table] in words and numbers. */
 export function tellSize(size) {
   const { m, n, r, full, strips, even, share } = size;
   const [W, A, B] = ["W", "A", "B"].map(letter);
-  const half = m === n ? `, half of ${letter("d")}` : "";
-  const less = strips < full;
-  const big = less ? [`${about(1 / share)}×`, "fewer numbers to train"] : [`${about(share)}×`, "as many numbers as W"];
-  const rule = less
-    ? `At rank ${about(even)}${half}, they would hold as many numbers as ${W}.`
-    : `From rank ${about(even)}${half}, LoRA saves nothing.`;
+  const half = `rank ${about(even)}${m === n ? `, half of ${letter("d")}` : ""}`;
+  const [big, than, rule, title] = strips < full
+    ? [about(1 / share), "fewer numbers to train", `At ${half}, they would hold as many numbers as ${W}.`,
+      `${W} is frozen; only ${A} and ${B} train, ${percent(share)} of its size`]
+    : [about(share), "as many numbers as W", `From ${half}, LoRA saves nothing.`,
+      `At rank ${count(r)}, ${A} and ${B} are no smaller than ${W}`];
   const words = `Stored: ${W} + ${count(strips)}. Trained: ${count(strips)}, which is ${percent(share)} of ${W}. The
     model does not shrink: ${W} stays, frozen, and ${A} and ${B} are added to it. ${rule}`;
   const rows = [
@@ -169,9 +142,6 @@ export function tellSize(size) {
     [B, `${count(m)} × ${count(r)}`, count(m * r), count(m * r)],
     ["total", "", count(full + strips), count(strips)],
   ];
-  const title = less
-    ? `${W} is frozen; only ${A} and ${B} train, ${percent(share)} of its size`
-    : `At rank ${count(r)}, ${A} and ${B} are no smaller than ${W}`;
   const facts = table(["", "shape", "numbers stored", "trained"], rows, 3);
-  return [title, `<b>${big[0]}</b> <span>${big[1]}</span>`, words, facts];
+  return [title, `<b>${big}×</b> <span>${than}</span>`, words, facts];
 }

@@ -2,17 +2,16 @@
 
 import { letter, table } from "./controls.js";
 import { about, clamp, count, decimal, tenth } from "./format.js";
-import { sizes } from "./lora_size.js";
 import { circle, group, line, outline, rect, text } from "./svg.js";
-import { D, W, column, learned, product } from "./toy_layer.js";
+import { D, W, column, combine, learned, product } from "./toy_layer.js";
 
 const SUB = ["", "₁", "₂"];
 
 /** The numbers of y's sum in tenths, as they are shown: base + detour = y. */
-function shown({ base, detour }) {
-  const parts = base.map((v, i) => [tenth(v), tenth(detour[i])]);
-  return parts.map(([b, d]) => ({ base: b, detour: d, y: tenth(b + d) }));
-}
+const shown = ({ base, detour }) => base.map((v, i) => {
+  const [b, d] = [tenth(v), tenth(detour[i])];
+  return { base: b, detour: d, y: tenth(b + d) };
+});
 
 /** A number as a square of that area: filled if it is positive, hollow if negative, a dot for zero. */
 function square(x, y, cell, value, kind) {
@@ -40,9 +39,8 @@ function grid(x, y, cell, M, kind, lit, by) {
 
 /** Where everything stands, from the width there is and the rank. */
 function layout(width, r) {
-  const wide = width >= 480;
+  const [wide, room] = [width >= 480, Math.min(width, 630)];
   const [left, gap, columns] = [30, wide ? 16 : 8, wide ? 3 : 1];
-  const room = Math.min(width, 630);
   const cell = Math.floor(Math.min(32, (room - left - 2 * gap - columns * (wide ? 60 : 84)) / (D + r)));
   const numbers = cell >= 25; // there is room for numbers in the picture
   const up = 24; // half the height of x's bars
@@ -75,25 +73,22 @@ export function drawToy(width, toy) {
   }
   parts.push(drawX(at, x));
 
-  const BA = product(B, A);
-  const merging = W.map((row, i) => row.map((v, j) => v + fuse * toy.scaling * BA[i][j]));
-  const name = gone ? "W′" : "W";
-  parts.push(text(left - 12, at.W + 4 * cell + 6, name, "m end"), grid(left, at.W, cell, merging, "frozen", lit.W, x));
+  const merging = combine(W, product(B, A), fuse * toy.scaling);
+  parts.push(text(left - 12, at.W + 4 * cell + 6, gone ? "W′" : "W", "m end"));
+  parts.push(grid(left, at.W, cell, merging, "frozen", lit.W, x));
   if (merged > 0 && fuse < 1) {
     const painted = clamp(merged / 0.7) * r;
-    const delta = B.map((b) => A[0].map((_, j) => toy.scaling * A.reduce((sum, a, k) => sum + clamp(painted - k) * b[k] * a[j], 0)));
-    parts.push(group([squares(left, at.W, cell, delta, kind)], `class="over" opacity="${0.9 * (1 - fuse)}"`));
+    const part = B.map((row) => row.map((v, k) => toy.scaling * clamp(painted - k) * v));
+    const delta = squares(left, at.W, cell, product(part, A), kind);
+    parts.push(group([delta], `class="over" opacity="${0.9 * (1 - fuse)}"`));
   }
-  if (away) {
-    parts.push(outline(left, at.A, D * cell, r * cell, "slot"), outline(at.B, at.W, r * cell, D * cell, "slot"));
-  } else {
-    parts.push(drawAdapter(at, toy, lit, band, fuse));
-  }
-  parts.push(drawOut(at, toy, gone, away));
-  const note = gone ? "an enlarged toy, 8 × 8; merged" : "an enlarged toy, 8 × 8; W is frozen";
-  parts.push(text(left, at.W + D * cell + (at.wide ? 20 : 42), note, "soft"));
+  const slots = () => outline(left, at.A, D * cell, r * cell, "slot") + outline(at.B, at.W, r * cell, D * cell, "slot");
+  parts.push(away ? slots() : drawAdapter(at, toy, lit, band, fuse), drawOut(at, toy, gone, away));
+  const bottom = at.W + D * cell;
+  const note = `an enlarged toy, 8 × 8; ${gone ? "merged" : "W is frozen"}`;
+  parts.push(text(left, bottom + (at.wide ? 20 : 42), note, "soft"));
   if (at.wide) parts.push(drawKey(at, toy, gone, away));
-  return { svg: parts.join(""), height: at.W + D * cell + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30 };
+  return { svg: parts.join(""), height: bottom + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30 };
 }
 
 /** x as bars over the columns of A and W; each can be pulled. */
@@ -121,28 +116,22 @@ function drawAdapter(at, toy, lit, band, fuse) {
     parts.push(rect(left, at.A + piece * cell, D * cell, cell, "wash"));
     parts.push(rect(at.B + piece * cell, at.W, cell, D * cell, "wash"));
   }
-  for (let k = 0; k < r; k++) {
+  const [half, end] = [0.44 * cell, lit.W >= 0 ? band + cell / 2 : `${at.W - 3}m-3 -4l3 4l3 -4`];
+  parts.push(...A.map((_, k) => {
     const [x, y] = [at.B + (k + 0.5) * cell, at.A + (k + 0.5) * cell];
-    const half = 0.44 * cell;
-    const end = lit.W >= 0 ? band + cell / 2 : at.W - 3;
-    const head = lit.W < 0 ? "m-3 -4l3 4l3 -4" : "";
-    const path = `M${left + D * cell + 3} ${y}H${x - half}M${x} ${y + half}V${end}${head}`;
-    parts.push(`<path d="${path}" class="wire ${kind}"/>`);
-  }
+    return `<path d="M${left + D * cell + 3} ${y}H${x - half}M${x} ${y + half}V${end}" class="wire ${kind}"/>`;
+  }));
   parts.push(grid(left, at.A, cell, A, kind, lit.A, toy.x), grid(at.B, at.W, cell, B, kind, lit.W, out.h));
   if (next) {
     const ghost = squares(left, at.A, cell, next.A, kind) + squares(at.B, at.W, cell, next.B, kind);
     parts.push(group([ghost], 'class="next"'));
   }
   out.h.forEach((v, k) => {
-    const [x, y] = [at.B + k * cell, at.A + k * cell];
-    const inset = 0.06 * cell;
-    const box = rect(x + inset, y + inset, cell - 2 * inset, cell - 2 * inset, `chip ${kind}`, 'rx="4"');
-    const value = numbers
-      ? box + text(x + cell / 2, y + cell / 2 + 4, decimal(v), `num mid ${kind}`)
-      : square(x, y, cell, v, kind);
-    const seen = clamp(scan - k);
-    if (seen) parts.push(group([value], `opacity="${seen}"`));
+    const [x, y] = [at.B + (k + 0.5) * cell, at.A + (k + 0.5) * cell];
+    const box = rect(x - half, y - half, 2 * half, 2 * half, `chip ${kind}`, 'rx="4"');
+    const number = box + text(x, y + 4, decimal(v), `num mid ${kind}`);
+    const value = numbers ? number : square(x - cell / 2, y - cell / 2, cell, v, kind);
+    parts.push(group([value], `opacity="${clamp(scan - k)}"`));
   });
   return group(parts, `opacity="${1 - fuse}"`);
 }
@@ -158,11 +147,8 @@ function drawOut(at, toy, gone, away) {
   const half = (at.broad - aside) / 2 - 4;
   const px = (v) => (v * half) / most;
   const rows = shown(out);
-  const heads = [
-    [gone ? "W′ x" : "W x", gone ? "" : "soft"],
-    away ? ["", ""] : [`+ ${about(scaling)} B${sub} A${sub} x`, kind],
-    ["= y", ""],
-  ];
+  const first = gone ? ["W′ x", ""] : ["W x", "soft"];
+  const heads = [first, away ? ["", ""] : [`+ ${about(scaling)} B${sub} A${sub} x`, kind], ["= y", ""]];
   const parts = [];
   heads.forEach(([head, how], which) => {
     if (!head || which < 3 - columns) return;
@@ -193,106 +179,112 @@ function drawOut(at, toy, gone, away) {
   return parts.join("");
 }
 
-/** Beside x, where there is room: the formula, the key, and the real layer in its true proportions. */
-function drawKey({ out, broad }, toy, gone, away) {
-  const { kind, view, next, adapter } = toy;
+/** Beside x, where there is room: the formula, what squares mean, and the adapter that is not in use. */
+function drawKey({ out }, { kind, view, next, adapter, A }, gone, away) {
   const x = out + 4;
-  const terms = gone ? "W′ x" : `<tspan class="soft">W x</tspan>${away ? "" : ` + <tspan class="${kind}">α/r · B (A x)</tspan>`}`;
-  const parts = [text(x, 18, `y = ${terms}`, "m term")];
+  const detour = away ? "" : ` + <tspan class="${kind}">α/r · B (A x)</tspan>`;
+  const parts = [text(x, 18, `y = ${gone ? "W′ x" : `<tspan class="soft">W x</tspan>${detour}`}`, "m term")];
   parts.push(square(x - 2, 28, 14, 0.8, "frozen"), text(x + 15, 39, "positive", "soft"));
   parts.push(square(x + 68, 28, 14, -0.8, "frozen"), text(x + 85, 39, "negative", "soft"));
   if (next) parts.push(text(x, 58, "pale: after one more step", kind));
   if (view === "swap" && adapter) {
-    const other = 3 - adapter;
-    const spare = learned(other, toy.A.length);
-    const its = other === 2 ? "other" : "first";
+    const [other, its] = adapter === 1 ? [2, "other"] : [1, "first"];
+    const spare = learned(other, A.length);
     const cell = 5;
-    const strips = grid(x, 50, cell, spare.A, its) + grid(x + D * cell + 4, 50, cell, spare.B, its);
-    parts.push(group([strips], 'opacity=".8"'));
-    parts.push(text(x + (D + spare.A.length) * cell + 12, 62, `A${SUB[other]} B${SUB[other]} not in use`, its));
+    parts.push(grid(x, 50, cell, spare.A, its), grid(x + D * cell + 4, 50, cell, spare.B, its));
+    parts.push(text(x + (D + A.length) * cell + 12, 62, `A${SUB[other]} B${SUB[other]} not in use`, its));
   }
-  if (3 * broad > 220) parts.push(drawReal(out + 3 * broad - 54, 26, toy.real)); // else the formula needs the room
   return parts.join("");
 }
 
-/** The real layer in its true proportions, so that nobody takes the toy's for them. */
-function drawReal(x, y, { m, n, r }) {
-  const scale = 46 / Math.max(m, n);
-  const [w, h, thick] = [n * scale, m * scale, Math.max(0.8, r * scale)];
-  const parts = [rect(x, y + thick + 2, w, h, "frost"), outline(x, y + thick + 2, w, h, "rule")];
-  parts.push(rect(x, y, w, thick, "train"), rect(x + w + 2, y + thick + 2, thick, h, "train"));
-  parts.push(text(x + 50, y + 66, "a real layer, to scale", "soft small end"));
-  return parts.join("");
+const gradient = (value) => (value < 0.005 ? "0" : value.toFixed(2));
+const head = (big, unit) => `<b>${big}</b> <span>${unit}</span>`;
+const [LA, LB, LW, Wx, Ax, BAx, Y] = ["A", "B", "W", "W x", "A x", "B (A x)", "y"].map(letter);
+
+/** The row that is at work, in a sentence; "" where the pass has not begun or is done. */
+function tellPass({ out, scan, A }) {
+  const row = Math.ceil(scan) - 1;
+  const r = A.length;
+  if (row < 0 || scan >= r + D) return "";
+  if (row < r) {
+    return `Row ${row + 1} of ${LA} times ${letter("x")} is ${decimal(out.h[row])}: one number, which turns down into ${LB}.`;
+  }
+  const { base, detour, y: all } = shown(out)[row - r];
+  return `Row ${row - r + 1}: ${Wx} gives ${decimal(base)}, the adapter adds ${decimal(detour)}, so ${Y} is ${decimal(all)}.`;
 }
 
 /** [title, headline, sentence, table] in words and numbers. */
 export function tellToy(toy) {
-  const { view, out, scan, states, step, merged, adapter, real } = toy;
-  const [A, B, Wx, y] = ["A", "B", "W x", "y"].map(letter);
-  const r = toy.A.length;
-  const [all, strips] = [D * D, 2 * D * r];
-  const row = Math.ceil(scan) - 1;
-  let now = "";
-  if (row >= 0 && scan < r + D) {
-    const sum = row >= r && shown(out)[row - r];
-    now = sum
-      ? `Row ${row - r + 1}: ${Wx} gives ${decimal(sum.base)}, the adapter adds ${decimal(sum.detour)}, so ${y} is ${decimal(sum.y)}.`
-      : `Row ${row + 1} of ${A} times ${letter("x")} is ${decimal(out.h[row])}: one number, which turns down into ${B}.`;
-  }
-  const head = (big, unit) => `<b>${big}</b> <span>${unit}</span>`;
-  if (view === "start") {
-    const words = `${letter("A x")} is (${out.h.map((v) => decimal(v)).join(", ")}), but every number in ${B} is zero, so
-      ${letter("B (A x)")} is zero as well: ${y} is exactly ${Wx}, for any token.`;
-    return [`A new adapter changes nothing, because ${B} starts at zero`, head("+ 0", "added by a new adapter"), now || words, ""];
-  }
-  if (view === "steps") {
-    const { loss, dA, dB } = states[step];
-    const said = [
-      `The error at ${y} reaches ${B} directly. To reach ${A} it has to pass through ${B}, which is zero: only ${B} will move.`,
-      `${B} has moved, ${A} has not. Now the error passes through ${B}: from here on ${A} has a gradient too.`,
-    ][step];
-    const last = step === states.length - 1 ? " This was the last step: start over to see it again." : "";
-    const words = said ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
-    const rows = states.slice(0, step + 1).map((one, k) => [k, one.loss.toFixed(2), size(one.dA), size(one.dB)]);
-    const pair = (value, name) => `<span class="pair"><b>${size(value)}</b> <span>gradient of ${name}</span></span>`;
-    const big = pair(dA, A) + pair(dB, B);
-    const title = `The first step moves only ${B}; then ${A} learns too`;
-    return [title, big, now || words, table(["step", "loss", `gradient of ${A}`, `gradient of ${B}`], rows, step)];
-  }
-  const layer = sizes(real.m, real.n, real.r);
-  const both = (of, first, second, mine, its) =>
-    table([of, "this toy", escapeName(real)], [[first, all, count(layer.full)], [second, mine, its]]);
-  if (view === "merge") {
-    const done = merged >= 1;
-    const words = done
-      ? `${letter("BA")} has the same shape as ${letter("W")}, so it was added to it: one product again, and the same ${y}.`
-      : merged
-        ? `${letter("BA")} is added piece by piece, one column of ${B} times one row of ${A}: entry (i, j) goes onto entry (i, j) of ${letter("W")}.`
-        : `Besides ${Wx}, every token needs two more products: ${letter("A x")}, then ${B} times the result. They are small, but each costs time.`;
-    const big = head(done ? all : `${all} + ${strips}`, "multiplications");
-    const title = "Merging keeps the output and drops the extra cost";
-    return [title, big, now || words, both("multiplications a token", Wx, letter("B (A x)"), done ? 0 : strips, done ? 0 : count(layer.strips))];
-  }
-  const words = adapter
-    ? `Adapter ${adapter} is in use. A swap replaces ${A} and ${B} and leaves ${letter("W")} as it is.`
-    : `No adapter is in use: ${y} is ${Wx}, the output of the base model.`;
-  const big = head(adapter ? strips : 0, `numbers to swap; ${all} stay`);
-  const title = `One frozen ${letter("W")} serves many tasks: swap only ${A} and ${B}`;
-  return [title, big, now || words, both("numbers", `${letter("W")}, kept`, `${A} and ${B}, swapped`, adapter ? strips : 0, adapter ? count(layer.strips) : 0)];
+  const told = { start: tellStart, steps: tellSteps, merge: tellMerge, swap: tellSwap }[toy.view](toy);
+  return told.with(2, tellPass(toy) || told[2]);
 }
 
-const size = (gradient) => (gradient < 0.005 ? "0" : gradient.toFixed(2));
-const escapeName = ({ name, r }) => `${name}, r = ${count(r)}`;
+function tellStart({ out }) {
+  const h = out.h.map((value) => decimal(value)).join(", ");
+  const words = `${Ax} is (${h}), but every number in ${LB} is zero, so ${BAx} is zero as well: ${Y} is exactly ${Wx}, for
+    any token.`;
+  return [`A new adapter changes nothing, because ${LB} starts at zero`, head("+ 0", "added by a new adapter"), words, ""];
+}
+
+function tellSteps({ states, step }) {
+  const { loss, dA, dB } = states[step];
+  const last = step === states.length - 1 ? " This was the last step: start over to see it again." : "";
+  const words = [
+    `The error at ${Y} reaches ${LB} directly. To reach ${LA} it has to pass through ${LB}, which is zero: only ${LB} will move.`,
+    `${LB} has moved, ${LA} has not. Now the error passes through ${LB}: from here on ${LA} has a gradient too.`,
+  ][step] ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
+  const rows = states.slice(0, step + 1).map((one, k) => [k, one.loss.toFixed(2), gradient(one.dA), gradient(one.dB)]);
+  const pair = (value, name) => `<span class="pair">${head(gradient(value), `gradient of ${name}`)}</span>`;
+  return [
+    `The first step moves only ${LB}; then ${LA} learns too`, pair(dA, LA) + pair(dB, LB), words,
+    table(["step", "loss", `gradient of ${LA}`, `gradient of ${LB}`], rows, step),
+  ];
+}
+
+/** What stays and what is added, in the toy and in a real layer. */
+function compared(of, real, first, second, strips, used) {
+  const { m, n, r, name } = real;
+  const own = [second, used ? strips : 0, used ? count(r * (m + n)) : 0];
+  return table([of, "this toy", `${name}, r = ${count(r)}`], [[first, D * D, count(m * n)], own]);
+}
+
+function tellMerge({ merged, real, A }) {
+  const strips = 2 * D * A.length;
+  const done = merged >= 1;
+  const words = done
+    ? `${letter("BA")} has the same shape as ${LW}, so it was added to it: one product again, and the same ${Y}.`
+    : merged
+      ? `${letter("BA")} is added piece by piece, one column of ${LB} times one row of ${LA}: entry (i, j) goes onto entry
+        (i, j) of ${LW}.`
+      : `Besides ${Wx}, every token needs two more products: ${Ax}, then ${LB} times the result. They are small, but each
+        costs time.`;
+  return [
+    "Merging keeps the output and drops the extra cost",
+    head(done ? D * D : `${D * D} + ${strips}`, "multiplications"), words,
+    compared("multiplications a token", real, Wx, BAx, strips, !done),
+  ];
+}
+
+function tellSwap({ adapter, real, A }) {
+  const strips = 2 * D * A.length;
+  const words = adapter
+    ? `Adapter ${adapter} is in use. A swap replaces ${LA} and ${LB} and leaves ${LW} as it is.`
+    : `No adapter is in use: ${Y} is ${Wx}, the output of the base model.`;
+  return [
+    `One frozen ${LW} serves many tasks: swap only ${LA} and ${LB}`,
+    head(adapter ? strips : 0, `numbers to swap; ${D * D} stay`), words,
+    compared("numbers", real, `${LW}, kept`, `${LA} and ${LB}, swapped`, strips, adapter),
+  ];
+}
 
 /** All numbers of the picture, as rows of a table. */
 export function toyTable({ A, B, x, out, scaling }) {
-  const row = (name, values) => [name, ...values.map((v) => decimal(v, 1))];
-  const rows = [row("x", x), ...A.map((a, k) => row(`A, row ${k + 1}`, a))];
-  rows.push(...A.map((_, k) => row(`B, column ${k + 1}`, column(B, k))), ...W.map((w, i) => row(`W, row ${i + 1}`, w)));
-  const sums = shown(out);
-  for (const [name, key] of [["W x", "base"], [`${about(scaling)} B A x`, "detour"], ["y", "y"]]) {
-    rows.push(row(name, sums.map((sum) => sum[key])));
-  }
+  const row = (name, values) => [name, ...values.map((v) => decimal(v))];
+  const sums = [["W x", "base"], [`${about(scaling)} B A x`, "detour"], ["y", "y"]];
+  const rows = [
+    row("x", x), ...A.map((a, k) => row(`A, row ${k + 1}`, a)), ...A.map((_, k) => row(`B, column ${k + 1}`, column(B, k))),
+    ...W.map((w, i) => row(`W, row ${i + 1}`, w)), ...sums.map(([name, key]) => row(name, shown(out).map((one) => one[key]))),
+  ];
   const caption = `<caption>A x: ${out.h.map((v) => decimal(v)).join(", ")}; α/r = ${about(scaling)}</caption>`;
   return caption + table(["number", ...x.map((_, j) => j + 1)], rows);
 }

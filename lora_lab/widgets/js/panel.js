@@ -4,19 +4,23 @@
 //
 // traits   { name: value where the model has none }; a change of any of them redraws
 // body     markup of the card, made once; see controls.js
-// start    (p) => { actions, draw }: called once. `actions` has a function for each control's name, which gets the new
-//          value. `draw()` writes the picture with `p.picture` and the rest with `p.fill`, and returns the conclusion in
-//          words, which a screen reader hears once they stand still.
+// start    (p) => { actions, draw }: called once. `draw()` writes the picture with `p.picture` and the rest with `p.fill`,
+//          and returns the conclusion in words, which a screen reader hears once they stand still. `actions` has functions
+//          by the names of controls, which get the new value; a control that has none sets the trait of its name, or else
+//          the panel's own state.
 
 import PANEL_CSS from "./panel.css";
-import { nearest, pastRepeats } from "./controls.js";
-import { clamp, escape, plain } from "./format.js";
+import { choices, nearest, options, pastRepeats } from "./controls.js";
+import { clamp, plain } from "./format.js";
 import { followPage } from "./theme.js";
 
 const SPEAK = 400; // milliseconds: a screen reader hears where a drag ends, not every step of it
 const SOON = 500; // milliseconds that a kernel may take before the panel says that it waits
 const LATE = 5000; // and before it says why that may be
 const ENDED = ["restarting", "autorestarting", "terminating", "dead"]; // a kernel that has forgotten the panel
+const GONE = "The kernel was restarted or has ended. What you see is kept; run this cell again to go on.";
+const WAITS = "Waiting for the kernel";
+const BUSY = `${WAITS}: it is busy, perhaps with another cell. If it was restarted, run this cell again.`;
 const THUMB = 18; // pixels; the middle of the thumb stays this far / 2 from the ends of the track
 
 export function panel({ title, css = "", traits, body, start }) {
@@ -26,13 +30,16 @@ export function panel({ title, css = "", traits, body, start }) {
     const card = document.createElement("div");
     const still = matchMedia("(prefers-reduced-motion: reduce)");
     const stops = new Map(); // of the sliders, by name
-    let pressed = false; // whether a pointer is down on the card
-    let busy = false;
+    const written = new WeakMap(); // the markup of elements, to write only what is new: what has the focus keeps it
     const widths = new WeakMap(); // of the elements of class "drawn", which hold a picture each
+    const ui = {}; // the panel's own state, which no kernel hears of
+    let busy = false;
     let frame;
     let speak;
     let drawing;
+    let tables; // makes those that are folded away
     let gone = false; // whether the kernel has forgotten this panel
+    let halts = false; // whether its work was told to stop
     let owed; // what a kernel was asked: { answer: a trait's name, words, timers }
 
     host.className = "lab-panel";
@@ -50,11 +57,12 @@ export function panel({ title, css = "", traits, body, start }) {
       card,
       one,
       get: (name) => model.get(name) ?? traits[name],
-      width: (selector = ".picture") => widths.get(one(selector)),
+      width: (name = "picture") => widths.get(one(`.${name}`)),
       dark: () => card.classList.contains("dark"),
       kernel: model.kernel !== false, // false on a page: nothing can be computed there that this file does not compute
       gone: () => gone,
       waits: () => Boolean(owed),
+      save: () => model.save_changes?.(),
 
       /** Set traits together: one redraw. A kernel hears of them when the drag ends. */
       set(values) {
@@ -64,8 +72,14 @@ export function panel({ title, css = "", traits, body, start }) {
         p.redraw();
       },
 
-      save() {
-        model.save_changes?.();
+      /** The panel's own state, with these values. */
+      keep: (values) => Object.assign(ui, values),
+
+      /** Change the panel's own state: what plays ends, and it is drawn again. */
+      show(values) {
+        p.stop();
+        p.keep(values);
+        p.redraw();
       },
 
       /** Ask the kernel for something. Until the trait `answer` comes back the panel says that it waits. */
@@ -76,10 +90,21 @@ export function panel({ title, css = "", traits, body, start }) {
           owed.words = words;
           p.redraw();
         };
-        const late = "Waiting for the kernel: it is busy, perhaps with another cell. If it was restarted, run this cell again.";
-        owed = { answer, words: "", timers: [setTimeout(say("Waiting for the kernel."), SOON), setTimeout(say(late), LATE)] };
+        owed = { answer, words: "", timers: [setTimeout(say(`${WAITS}.`), SOON), setTimeout(say(BUSY), LATE)] };
         model.send?.(content);
         p.redraw();
+      },
+
+      /** The trait "live", what the kernel is at: not busy once it is gone; `halts` after `p.halt()`. */
+      live() {
+        const live = p.get("live");
+        if (!live.busy) halts = false;
+        return { ...live, busy: Boolean(live.busy) && !gone, state: gone ? "" : live.state, halts };
+      },
+
+      halt() {
+        halts = true;
+        p.ask("live", { do: "stop" });
       },
 
       /** `quietly`, where nobody changed anything: at the start, and when the page's width changes. */
@@ -87,21 +112,20 @@ export function panel({ title, css = "", traits, body, start }) {
         if (busy) return;
         const began = performance.now();
         const drawn = drawing.draw();
-        const kernel = gone ? "The kernel was restarted or has ended. What you see is kept; run this cell again to go on." : (owed?.words ?? "");
+        const kernel = gone ? GONE : (owed?.words ?? "");
         one(".kernel").textContent = kernel;
-        const words = kernel ? `${kernel} ${drawn}` : drawn;
-        if (quietly !== true) {
+        if (!quietly) {
           clearTimeout(speak);
           speak = setTimeout(() => {
-            one("[role=status]").textContent = plain(words);
+            one("[role=status]").textContent = plain(kernel ? `${kernel} ${drawn}` : drawn);
           }, SPEAK);
         }
         host.dataset.milliseconds = (performance.now() - began).toFixed(2); // read by tests and benchmarks
       },
 
-      /** The picture: SVG of this height in pixels, and what it shows in words. */
-      picture(svg, height, alt, selector = ".picture svg") {
-        const drawn = one(selector);
+      /** A picture { svg, height } into the element of a class, and what it shows in words. */
+      picture({ svg, height }, alt, name = "picture") {
+        const drawn = one(`.${name} svg`);
         drawn.style.height = `${Math.ceil(height)}px`;
         drawn.setAttribute("aria-label", alt);
         drawn.innerHTML = svg;
@@ -109,12 +133,34 @@ export function panel({ title, css = "", traits, body, start }) {
 
       /** Markup into the elements of these selectors. */
       fill(markup) {
-        for (const [selector, inner] of Object.entries(markup)) one(selector).innerHTML = inner;
+        for (const [selector, inner] of Object.entries(markup)) {
+          const element = one(selector);
+          if (written.get(element) === inner) continue;
+          written.set(element, inner);
+          element.innerHTML = inner;
+        }
       },
 
-      /** Show these controls (the names given to `data-for`) and hide all others. */
+      /** The tables that are folded away, each made by a function once somebody wants to see them. */
+      numbers(...makers) {
+        tables = () => makers.map((make) => `<table class="all">${make()}</table>`).join("");
+        if (one("details").open) p.fill({ "details .scrolls": tables() });
+      },
+
+      /** { name: whether what has `data-for` that name is there }. */
       offer(names) {
-        for (const area of card.querySelectorAll("[data-for]")) area.hidden = !names.includes(area.dataset.for);
+        for (const area of card.querySelectorAll("[data-for]")) area.hidden = !(names[area.dataset.for] ?? true);
+      },
+
+      /** A button: its words where they change, whether it is hidden, and whether it does nothing now. */
+      button(name, { words, hidden = false, off = false }) {
+        if (words !== undefined) p.fill({ [`button[name=${name}]`]: words });
+        Object.assign(one(`button[name=${name}]`), { hidden, disabled: off });
+      },
+
+      /** How much of the work is done, from 0 to 1; undefined: nothing is at work. */
+      progress(share) {
+        Object.assign(one("progress"), { hidden: share === undefined, value: share ?? 0 });
       },
 
       /** Bring a slider to a value: one of its stops, or a position up to `most`. */
@@ -134,49 +180,46 @@ export function panel({ title, css = "", traits, body, start }) {
       /** A share of a slider's track as a CSS length. */
       along: (share) => `calc(${THUMB / 2}px + (100% - ${THUMB}px) * ${share})`,
 
-      /** Check the radios or boxes of a name that are among the values. */
-      check(name, values) {
+      /** Check the radios or boxes of a name that are among the values; `all` where the choices change: [value, label]. */
+      check(name, values, all) {
+        if (all) {
+          const type = one(`.switches[data-for=${name}]`) ? "checkbox" : "radio";
+          p.fill({ [`[data-for=${name}] .choices`]: choices(type, name, all) });
+        }
         for (const input of card.querySelectorAll(`input[name=${name}]`)) input.checked = values.includes(input.value);
       },
 
-      /** The options of a menu, [value, label] each, written only when they have changed, and the one that is chosen. */
-      choose(name, all, chosen) {
-        const select = one(`select[name=${name}]`);
-        const markup = all.map(([value, label]) => `<option value="${escape(value)}">${escape(label)}</option>`).join("");
-        if (select.dataset.markup !== markup) {
-          select.dataset.markup = markup;
-          select.innerHTML = markup;
-        }
-        select.value = chosen ?? "";
+      /** The options of a menu, [value, label] each, and the one that is chosen. */
+      choose(name, all, chosen = "") {
+        p.fill({ [`select[name=${name}]`]: options(all) });
+        one(`select[name=${name}]`).value = chosen;
       },
 
       /** Call tick(t) for t from 0 to 1, then redraw; for those who want no motion only with 1. */
-      play(milliseconds, tick, then = () => {}) {
+      play(milliseconds, tick) {
         p.stop();
         const began = performance.now();
         const next = (now) => {
           const t = still.matches ? 1 : clamp((now - began) / milliseconds);
           tick(t);
-          if (t === 1) then();
           p.redraw();
           if (t < 1) frame = requestAnimationFrame(next);
         };
         next(began);
       },
 
-      stop() {
-        cancelAnimationFrame(frame);
-      },
+      stop: () => cancelAnimationFrame(frame),
 
-      /** `grab(target)` gives { move(x, y), end() } where something can be pulled; x and y are pixels of the picture. */
-      drag(grab, selector = ".picture svg") {
-        const drawn = one(selector);
+      /** `grab(target, x, y)` gives { move(x, y), end(x, y) } where something can be pulled, true where it was only
+       * pressed; x and y are pixels of the picture. */
+      drag(grab, name = "picture") {
+        const drawn = one(`.${name} svg`);
         drawn.addEventListener("pointerdown", (event) => {
           const box = drawn.getBoundingClientRect();
           const place = (moved) => [moved.clientX - box.left, moved.clientY - box.top];
           const held = event.button === 0 && grab(event.target, ...place(event));
           if (!held) return;
-          const move = (moved) => held.move(...place(moved));
+          const move = (moved) => held.move?.(...place(moved));
           const end = (moved) => {
             drawn.removeEventListener("pointermove", move);
             held.end?.(...place(moved));
@@ -196,22 +239,22 @@ export function panel({ title, css = "", traits, body, start }) {
       owed = undefined;
     }
 
-    card.addEventListener("pointerdown", () => {
-      pressed = true;
-    });
-    const released = () => {
-      pressed = false;
-    };
-    for (const event of ["pointerup", "pointercancel"]) window.addEventListener(event, released);
+    function act(name, value, input) {
+      const action = drawing.actions[name];
+      if (action) action(value, input);
+      else if (name in traits) p.set({ [name]: value });
+      else p.show({ [name]: value });
+    }
+
     card.addEventListener("input", ({ target }) => {
-      const action = drawing.actions[target.name];
-      const values = target.type === "range" && stops.get(target.name);
-      if (values) {
-        const at = pressed ? Number(target.value) : pastRepeats(values, Number(target.dataset.at), Number(target.value));
-        target.value = at;
-        action(values[at]);
-      } else {
-        action?.(target.type === "range" ? Number(target.value) : target.value, target);
+      const { name, value } = target;
+      const values = stops.get(name);
+      if (target.type !== "range") act(name, value, target);
+      else if (!values) act(name, Number(value));
+      else {
+        const keyed = !target.matches(":active"); // and not dragged
+        target.value = keyed ? pastRepeats(values, Number(target.dataset.at), Number(value)) : value;
+        act(name, values[target.value]);
       }
     });
     card.addEventListener("click", ({ target }) => {
@@ -222,33 +265,30 @@ export function panel({ title, css = "", traits, body, start }) {
     });
     card.addEventListener("change", p.save); // the end of a drag on a slider
     card.addEventListener("keydown", (event) => event.key !== "Escape" && event.stopPropagation());
+    one("details")?.addEventListener("toggle", () => tables && p.redraw(true));
 
     drawing = start(p);
     const unfollow = followPage(el, card);
-    let queued = false; // a kernel sets several traits at once: one redraw
-    const changed = () => {
-      if (queued) return;
-      queued = true;
-      queueMicrotask(() => {
-        queued = false;
-        p.redraw();
-      });
+    let queued; // a kernel sets several traits at once: one redraw
+    const drawOnce = () => {
+      queued = undefined;
+      p.redraw();
     };
-    const heard = Object.keys(traits).map((name) => [`change:${name}`, () => {
-      if (busy) return;
-      if (owed?.answer === name) answered();
-      changed();
-    }]);
-    for (const [event, hear] of heard) model.on(event, hear);
     const forget = () => {
       gone = true;
       answered();
       p.redraw();
     };
+    const hear = (name) => () => {
+      if (busy) return;
+      if (owed?.answer === name) answered();
+      queued ??= Promise.resolve().then(drawOnce);
+    };
+    const heard = [["comm_live_update", forget], ...Object.keys(traits).map((name) => [`change:${name}`, hear(name)])];
+    for (const [event, react] of heard) model.on(event, react);
     const status = model.widget_manager?.kernel?.statusChanged; // in JupyterLab; a model hears of a restart elsewhere too
     const look = (_, now) => ENDED.includes(now) && forget();
     status?.connect(look);
-    model.on("comm_live_update", forget);
     el.append(host);
     const sized = new ResizeObserver((entries) => {
       for (const { target, contentRect } of entries) {
@@ -266,11 +306,9 @@ export function panel({ title, css = "", traits, body, start }) {
       clearTimeout(speak);
       answered();
       status?.disconnect(look);
-      model.off("comm_live_update", forget);
       unfollow();
       sized.disconnect();
-      for (const event of ["pointerup", "pointercancel"]) window.removeEventListener(event, released);
-      for (const [event, hear] of heard) model.off(event, hear);
+      for (const [event, react] of heard) model.off(event, react);
     };
   }
   return { render };

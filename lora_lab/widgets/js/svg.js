@@ -1,6 +1,8 @@
 // SVG as strings, in real pixels: shapes, scales, axes and labels that stand beside what they name.
 // A shape's class says whose it is: "frozen", "train" or "other"; see panel.css.
 
+import { sum } from "./format.js";
+
 const px = (number) => Number(number.toFixed(2));
 
 export function rect(x, y, width, height, kind, more = "") {
@@ -9,30 +11,24 @@ export function rect(x, y, width, height, kind, more = "") {
 }
 
 /** A rectangle whose one-pixel outline lies within its size. */
-export function outline(x, y, width, height, kind, more = "") {
-  return rect(x + 0.5, y + 0.5, width - 1, height - 1, kind, more);
-}
+export const outline = (x, y, width, height, kind, more = "") =>
+  rect(x + 0.5, y + 0.5, width - 1, height - 1, kind, more);
 
-export function circle(x, y, radius, kind, more = "") {
-  return `<circle cx="${px(x)}" cy="${px(y)}" r="${px(radius)}" class="${kind}" ${more}/>`;
-}
+export const circle = (x, y, radius, kind, more = "") =>
+  `<circle cx="${px(x)}" cy="${px(y)}" r="${px(radius)}" class="${kind}" ${more}/>`;
 
-export function line(x1, y1, x2, y2, kind) {
-  return `<path d="M${px(x1)} ${px(y1)}L${px(x2)} ${px(y2)}" class="${kind}"/>`;
-}
+export const line = (x1, y1, x2, y2, kind) => `<path d="M${px(x1)} ${px(y1)}L${px(x2)} ${px(y2)}" class="${kind}"/>`;
 
-/** A line through points [[x, y], ...]. */
+/** A line through points [[x, y], ...]; nothing where there are fewer than two. */
 export function curve(points, kind) {
+  if (points.length < 2) return "";
   return `<path d="M${points.map(([x, y]) => `${px(x)} ${px(y)}`).join("L")}" class="${kind}"/>`;
 }
 
-export function text(x, y, words, kind = "", more = "") {
-  return `<text x="${px(x)}" y="${px(y)}" class="${kind}" ${more}>${words}</text>`;
-}
+export const text = (x, y, words, kind = "", more = "") =>
+  `<text x="${px(x)}" y="${px(y)}" class="${kind}" ${more}>${words}</text>`;
 
-export function group(parts, more = "") {
-  return `<g ${more}>${parts.join("")}</g>`;
-}
+export const group = (parts, more = "") => `<g ${more}>${parts.join("")}</g>`;
 
 /** A run that collapsed. */
 export function cross(x, y, size, kind = "ink") {
@@ -47,9 +43,7 @@ export function hatch(id) {
 }
 
 /** value -> pixel, linearly. */
-export function linear([low, high], [from, to]) {
-  return (value) => from + ((value - low) / (high - low)) * (to - from);
-}
+export const linear = ([low, high], [from, to]) => (value) => from + ((value - low) / (high - low)) * (to - from);
 
 /** value -> pixel, by the logarithm. */
 export function log([low, high], [from, to]) {
@@ -78,13 +72,39 @@ export function axisBottom(scale, values, y, format, [left, right] = [-Infinity,
 
 /** Lines across and their numbers at the left. */
 export function axisLeft(scale, values, [left, right], format) {
-  const one = (value) => line(left, scale(value), right, scale(value), "rule");
-  return values.map((v) => one(v) + text(left - 6, scale(v) + 4, format(v), "tick end")).join("");
+  const one = (value, y) => line(left, y, right, y, "rule") + text(left - 6, y + 4, format(value), "tick end");
+  return values.map((value) => one(value, scale(value))).join("");
+}
+
+/** Heights moved apart, in their order from the top; those that would pass the bottom are pushed up again. */
+export function spread(heights, apart, [top, bottom] = [-Infinity, Infinity]) {
+  const placed = heights.map(() => 0);
+  const order = heights.map((_, i) => i).sort((a, b) => heights[a] - heights[b]);
+  order.reduce((last, i) => (placed[i] = Math.max(heights[i], last)) + apart, top);
+  order.reduceRight((last, i) => (placed[i] = Math.min(placed[i], last)) - apart, bottom);
+  return placed;
 }
 
 /** Labels [{ y, words, kind }] at the right ends of their lines, moved apart until none covers another. */
 export function directLabels(x, labels, apart = 15) {
-  const sorted = [...labels].sort((a, b) => a.y - b.y);
-  let last = -Infinity;
-  return sorted.map(({ y, words, kind }) => text(x, (last = Math.max(y, last + apart)) + 4, words, kind)).join("");
+  const heights = spread(labels.map(({ y }) => y), apart);
+  return labels.map(({ words, kind }, i) => text(x, heights[i] + 4, words, kind)).join("");
+}
+
+/** The mean of curves at each point and `reach` points on both sides; null where no curve has a value. */
+function smoothed(curves, reach) {
+  const longest = Math.max(0, ...curves.map((one) => one.length));
+  return Array.from({ length: longest }, (_, i) => {
+    const near = curves.flatMap((one) => one.slice(Math.max(0, i - reach), i + reach + 1));
+    const there = near.filter((loss) => loss !== null); // null: before a restart
+    return there.length ? sum(there) / there.length : null;
+  });
+}
+
+/** Curves of losses, pale, and their mean: { svg, end: its last point }. `at(i, loss)` is where a loss stands. */
+export function lossCurves(curves, at, reach) {
+  const place = (losses) => losses.flatMap((loss, i) => (loss === null ? [] : [at(i, loss)]));
+  const mean = place(smoothed(curves, reach));
+  const pale = curves.map((losses) => curve(place(losses), "stroke train faint"));
+  return { svg: pale.join("") + curve(mean, "stroke train"), end: mean.at(-1) };
 }

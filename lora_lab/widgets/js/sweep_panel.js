@@ -1,14 +1,16 @@
 // The playground: a map of runs over rate, rank and alpha. Python sends runs, means and lines; here they are drawn.
 
 import SWEEP_CSS from "./sweep_panel.css";
-import { button, letter, menu, segments, slider, table } from "./controls.js";
-import { about, capital, clamp, count, decimal, escape } from "./format.js";
+import { button, drawn, folded, letter, menu, nearest, segments, slider, table, trouble } from "./controls.js";
+import { about, capital, clamp, count, decimal, escape, extent, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
-import { drawMap, rateName } from "./sweep_map.js";
-import { drawLosses, drawResults, interval, points, tellCell } from "./sweep_runs.js";
+import {
+  drawLosses, drawMap, drawResults, interval, isDead, points, rateName, tellCell,
+} from "./sweep_picture.js";
 
 const TRAITS = {
-  data: {}, losses: null, live: {}, view: "rank", targets: "", rank: 8, alpha: 16, lr: 2e-3, picked: [], seeds: [], guess: {},
+  data: {}, losses: null, live: {}, view: "rank", targets: "", rank: 8, alpha: 16, lr: 2e-3, picked: [], seeds: [],
+  guess: {},
 };
 const α = letter("α");
 const FAMILIES = {
@@ -17,79 +19,67 @@ const FAMILIES = {
   alpha: { alone: "stays the same", root: "falls with √α", whole: "falls with α" },
 };
 
-const drawn = (name) => `<div class="${name} drawn"><svg role="img"></svg></div>`;
 const BODY = `<header><div class="title"></div>
   ${segments("view", "what stands over the rate", [["rank", "rate × rank"], ["alpha", `rate × ${α}`]])}</header>
-<div class="body">
-  <div>${drawn("picture")}<p class="key"></p></div>
+<div class="body tall">
+  <div>${drawn()}<p class="key"></p></div>
   <div class="side">
-    <div class="controls">
-      ${menu("targets", "adapt")}
-      ${slider("lr", "learning rate", "train")}
-      ${slider("rank", `rank ${letter("r")}`, "train")}
-      ${slider("alpha", `alpha ${α}`, "train")}
-    </div>
+    <div class="controls">${menu("targets", "adapt")}${slider("lr", "learning rate", "train")}
+      ${slider("rank", `rank ${letter("r")}`, "train")}${slider("alpha", `alpha ${α}`, "train")}</div>
     <div class="row">${button("best", "go to the best cell")}</div>
     <p class="big"></p><p class="words"></p>
-    <p class="sub each"></p>
-    ${drawn("results")}
-    <p class="sub">Training loss at each step</p>
-    ${drawn("curve")}
+    <p class="sub each"></p>${drawn("results")}
+    <p class="sub">Training loss at each step</p>${drawn("curve")}
   </div>
   <div class="below">
-    <div class="row trains">${button("run", "", "first")}${button("halt", "Stop")}${button("pick", "")}${button("row", "")}</div>
+    <div class="row trains">${button("run", "", "first")}${button("halt", "Stop")}${button("pick", "")}${button("row", "")}
+    </div>
     <progress max="1" value="0" aria-label="training"></progress>
     <p class="doing"></p><p class="kernel"></p>
-    <div data-for="predict"><p class="question"></p>
-      ${segments("family", "your prediction", Object.keys(FAMILIES.rank).map((name) => [name, `<span class="${name}"></span>`]))}
-      <p class="fits"></p></div>
+    <div data-for="predict"><p class="question"></p>${segments("family", "your prediction")}<p class="fits"></p></div>
   </div>
 </div>
-<p class="about"></p>
-<details><summary>all cells as a table</summary><div class="scrolls" tabindex="0" role="group"
-  aria-label="all cells as a table"><table class="all"></table></div></details>`;
+<p class="about"></p>${folded("all cells as a table")}`;
 
-const swatch = (inner) => `<svg viewBox="0 0 13 13" aria-hidden="true">${inner}</svg>`;
+const swatch = (inner, words) => `<span><svg viewBox="0 0 13 13" aria-hidden="true">${inner}</svg>${words}</span>`;
+const HATCH = '<rect x=".5" y=".5" width="12" height="12" class="edge"/><path d="M1 9l8 -8M4 12l8 -8" class="edge"/>';
 const KEY = {
-  seeds: `<span>${swatch('<circle cx="6.5" cy="6.5" r="3" class="ink"/>')}a run</span>`,
-  dead: `<span>${swatch('<path d="M3 3l7 7m0 -7l-7 7" class="stroke ink"/>')}a run that collapsed</span>`,
-  untried: `<span>${swatch('<rect x=".5" y=".5" width="12" height="12" class="edge"/><path d="M1 9l8 -8M4 12l8 -8" class="edge"/>')}not tried: click to pick</span>`,
-  top: `<span>${swatch('<path d="M1.5 6.5l5 -5l5 5l-5 5z" class="ink"/>')}best of its row</span>`,
+  seeds: swatch('<circle cx="6.5" cy="6.5" r="3" class="ink"/>', "a run"),
+  dead: swatch('<path d="M3 3l7 7m0 -7l-7 7" class="stroke ink"/>', "a run that collapsed"),
+  untried: swatch(HATCH, "not tried: click to pick"),
+  top: swatch('<path d="M1.5 6.5l5 -5l5 5l-5 5z" class="ink"/>', "best of its row"),
 };
 
 const close = (one, other) => Math.abs(one / other - 1) < 1e-6;
+const same = ([rank, alpha, lr], [r, a, l]) => rank === r && close(alpha, a) && close(lr, l);
+const nearestTo = (values, value) => nearest(values.map(Math.log), Math.log(value));
 
 function start(p) {
-  const ui = { family: {}, help: false, halts: false };
-  let seen; // the data that `index` is of
-  let index;
+  const ui = p.keep({ family: {}, help: false });
+  let index; // of the data: cells by their place, and what is the same for all of them
   let now; // what is drawn
   let map;
-  let tabled = {}; // what the table shows
 
   // ---- what follows from what was chosen
-
-  /** Cells by their place, and what is the same for all of them; made anew only when Python sends other data. */
   function indexed() {
     const data = p.get("data");
-    if (seen === data) return index;
-    seen = data;
+    if (index?.data === data) return index;
     const bytes = p.get("losses");
     const curves = bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : new Uint8Array();
     const runs = data.runs.map((run, i) => {
-      const own = [...curves.subarray(i * data.points, (i + 1) * data.points)];
-      return { ...run, losses: own.filter((point) => point < 255).map((point) => (point * data.top) / 254) };
+      const own = [...curves.subarray(i * data.points, (i + 1) * data.points)].filter((point) => point < 255);
+      return { ...run, losses: own.map((point) => (point * data.top) / 254) };
     });
     const cells = data.cells.map((cell) => ({ ...cell, runs: cell.runs.map((i) => runs[i]) }));
-    const all = runs.flatMap((run) => (run.value === null ? [] : [run.value]));
-    const losses = runs.flatMap((run) => run.losses);
-    const starts = runs.flatMap((run) => run.losses.slice(0, 1));
     const place = new Map(cells.map((cell) => [[cell.targets, cell.rank, cell.alpha, cell.column].join(), cell]));
-    const [low, high] = all.length ? [Math.min(...all), Math.max(...all)] : data.unit ? [0, 100] : [0, 1];
-    const begin = starts.length ? starts.reduce((sum, one) => sum + one, 0) / starts.length : 0;
-    const span = losses.length ? [Math.min(...losses), Math.max(...losses)] : [0, data.top];
-    const range = [Math.max(0, span[0] - 0.05), Math.min(span[1], Math.max(1.5 * begin, span[0] + 0.1))];
-    index = { data, place, cells, low, high, begin, range, bests: Object.fromEntries(Object.entries(data.best).map(([t, i]) => [t, cells[i]])) };
+    const values = runs.map((run) => run.value).filter((value) => value !== null);
+    const [low, high] = values.length ? extent(values) : [0, data.unit ? 100 : 1];
+    const [starts, losses] = [runs.flatMap((run) => run.losses.slice(0, 1)), runs.flatMap((run) => run.losses)];
+    const begin = starts.length ? sum(starts) / starts.length : 0;
+    const [least, most] = losses.length ? extent(losses) : [0, data.top];
+    const range = [Math.max(0, least - 0.05), Math.min(most, Math.max(1.5 * begin, least + 0.1))];
+    const bests = Object.fromEntries(Object.entries(data.best).map(([targets, i]) => [targets, cells[i]]));
+    index = { data, place, cells, low, high, begin, range, bests };
     return index;
   }
 
@@ -98,199 +88,187 @@ function start(p) {
     const { data } = all;
     const targets = data.targets.includes(p.get("targets")) ? p.get("targets") : data.targets[0];
     const axes = { rank: data.ranks, alpha: data.alphas, lr: data.rates };
-    const many = { rank: data.ranks.length > 1, alpha: data.alphas.length > 1 };
-    const view = many[p.get("view")] || !many.alpha ? p.get("view") : "alpha";
-    const at = { rank: nearestTo(axes.rank, p.get("rank")), alpha: nearestTo(axes.alpha, p.get("alpha")) };
-    at.lr = clamp(Math.round((Math.log2(p.get("lr")) - data.start) / data.wide), 0, axes.lr.length - 1);
-    const find = (rank, alpha, column) => all.place.get([targets, rank, alpha, column].join());
-    const chosen = { rank: axes.rank[at.rank], alpha: axes.alpha[at.alpha], column: at.lr, row: at[view] };
-    const cell = find(chosen.rank, chosen.alpha, chosen.column);
-    chosen.lr = cell?.lr ?? (columnOf(data, p.get("lr")) === at.lr ? p.get("lr") : axes.lr[at.lr]);
-    const fixed = view === "rank" ? "alpha" : "rank";
-    const best = all.bests[targets];
-    return { ...all, targets, axes, many, view, fixed, at, find, chosen, cell, best, line: data.lines[view][`${targets}|${chosen[fixed]}`] };
+    const views = ["rank", "alpha"].filter((name) => axes[name].length > 1);
+    const view = views.includes(p.get("view")) ? p.get("view") : (views[0] ?? p.get("view"));
+    const [rank, alpha] = ["rank", "alpha"].map((name) => axes[name][nearestTo(axes[name], p.get(name))]);
+    const exact = Math.round((Math.log2(p.get("lr")) - data.start) / data.wide);
+    const column = clamp(exact, 0, axes.lr.length - 1);
+    const find = (r, a, c) => all.place.get([targets, r, a, c].join());
+    const cell = find(rank, alpha, column);
+    const lr = cell?.lr ?? (exact === column ? p.get("lr") : axes.lr[column]);
+    const chosen = { rank, alpha, column, lr, row: axes[view].indexOf(view === "rank" ? rank : alpha) };
+    const lines = data.lines[view][`${targets}|${view === "rank" ? alpha : rank}`];
+    return { ...all, targets, axes, views, view, find, chosen, cell, best: all.bests[targets], lines };
   }
 
-  const columnOf = (data, lr) => Math.round((Math.log2(lr) - data.start) / data.wide);
-  const nearestTo = (values, value) =>
-    values.reduce((best, one, i) => (Math.abs(Math.log(one / value)) < Math.abs(Math.log(values[best] / value)) ? i : best), 0);
-
   /** The losses of a cell's runs that train now; undefined where none does. */
-  function atWork(rank, alpha, lr) {
-    const found = (p.get("live").curves ?? []).filter(([r, a, l]) => r === rank && close(a, alpha) && close(l, lr));
+  function atWork(place) {
+    const found = (p.get("live").curves ?? []).filter((one) => same(one, place));
     return found.length ? found.map(([, , , losses]) => losses) : undefined;
   }
 
-  const isPicked = (rank, alpha, lr) =>
-    p.get("picked").some(([r, a, l]) => r === rank && close(a, alpha) && close(l, lr));
+  const isPicked = (place) => p.get("picked").some((one) => same(one, place));
 
-  /** The rate that an untried place of the map stands for. */
-  const rateAt = (column) => (column === now.chosen.column && !now.cell ? now.chosen.lr : now.data.rates[column]);
+  /** [rank, alpha, rate] of a place of the map; an untried one stands for the middle of its column. */
+  function placeOf(rank, alpha, column) {
+    const { find, cell, chosen, axes } = now;
+    const untried = column === chosen.column && !cell ? chosen.lr : axes.lr[column];
+    return [rank, alpha, find(rank, alpha, column)?.lr ?? untried];
+  }
 
-  function rowsOf({ axes, view, chosen, find, data, low, high, best }) {
+  const across = (number) => (now.view === "rank" ? [number, now.chosen.alpha] : [now.chosen.rank, number]);
+
+  function rowsOf({ axes, view, find, data, low, high, best }) {
     return axes[view].map((number) => {
-      const [rank, alpha] = view === "rank" ? [number, chosen.alpha] : [chosen.rank, number];
-      let top;
       const cells = axes.lr.map((_, column) => {
-        const cell = find(rank, alpha, column);
-        const lr = cell?.lr ?? rateAt(column);
-        const live = atWork(rank, alpha, lr);
-        const base = { picked: isPicked(rank, alpha, lr) };
-        if (live) base.training = (Math.max(...live.map((one) => one.length)) * data.every) / data.steps;
+        const place = placeOf(...across(number), column);
+        const cell = find(...across(number), column);
+        const live = atWork(place);
+        const longest = live && Math.max(...live.map((one) => one.length));
+        const base = { picked: isPicked(place), training: live && (longest * data.every) / data.steps };
         if (!cell) return base;
-        const share = cell.mean === null ? 0 : data.up ? (cell.mean - low) / (high - low || 1) : (high - cell.mean) / (high - low || 1);
-        const made = { ...base, ...cell, share, best: cell === best };
-        if (cell.mean !== null && (!top || (data.up ? cell.mean > top.mean : cell.mean < top.mean))) top = made;
-        return made;
+        const share = cell.mean === null ? 0 : (data.up ? cell.mean - low : high - cell.mean) / (high - low || 1);
+        return { ...base, ...cell, share, best: cell === best };
       });
+      const finished = cells.filter((one) => one.runs && one.mean !== null);
+      const highest = Math.max(...finished.map((one) => one.share));
+      const top = finished.find((one) => one.share === highest);
       if (top) top.top = true;
       return { number, value: about(number), cells };
     });
   }
 
   // ---- drawing
-
   function draw() {
     now = read();
-    const { data, view, chosen, cell, many, axes, at, best, cells } = now;
-    const live = p.gone() ? { ...p.get("live"), busy: false, state: "" } : p.get("live");
-    if (!live.busy) ui.halts = false;
-    const own = atWork(chosen.rank, chosen.alpha, chosen.lr);
+    const { data, view, views, chosen, cell, axes, best, cells, lines, low, high } = now;
+    const live = p.live();
+    const own = atWork([chosen.rank, chosen.alpha, chosen.lr]);
     const family = p.get("guess")[view] && (ui.family[view] ?? p.get("guess")[view]);
-    const predicts = Boolean(now.line);
-    p.offer(["lr", "rank", "alpha", ...(many.rank && many.alpha ? ["view"] : []), ...(data.targets.length > 1 ? ["targets"] : []), ...(predicts ? ["predict", "family"] : [])]);
+    p.offer({ view: views.length > 1, targets: data.targets.length > 1, predict: Boolean(lines) });
     p.check("view", [view]);
-    p.slide("lr", { most: axes.lr.length - 1, value: at.lr, words: rateName(chosen.lr), spoken: `rate ${rateName(chosen.lr)}${cell ? "" : ", not tried"}` });
-    p.slide("rank", { most: axes.rank.length - 1, value: at.rank, words: count(chosen.rank), spoken: `rank ${chosen.rank}` });
-    p.slide("alpha", { most: axes.alpha.length - 1, value: at.alpha, words: about(chosen.alpha), spoken: `alpha ${about(chosen.alpha)}` });
-    for (const name of ["lr", "rank", "alpha"]) p.one(`input[name=${name}]`).disabled = axes[name].length < 2;
+    const told = { lr: rateName(chosen.lr), rank: count(chosen.rank), alpha: about(chosen.alpha) };
+    const at = { lr: chosen.column, rank: axes.rank.indexOf(chosen.rank), alpha: axes.alpha.indexOf(chosen.alpha) };
+    for (const [name, spelled] of [["lr", "rate"], ["rank", "rank"], ["alpha", "alpha"]]) {
+      const spoken = `${spelled} ${told[name]}${cell ? "" : ", not tried"}`;
+      p.slide(name, { most: axes[name].length - 1, value: at[name], words: told[name], spoken });
+      p.one(`input[name=${name}]`).disabled = axes[name].length < 2;
+    }
     p.choose("targets", data.targets.map((one) => [one, one.replaceAll(",", ", ")]), now.targets);
 
-    const line = predicts && family && { ...now.line[family], wide: data.wide, name: `best rate ${FAMILIES[view][family]}` };
+    const line = lines && family && { ...lines[family], wide: data.wide, name: `best rate ${FAMILIES[view][family]}` };
     const rows = rowsOf(now);
-    map = drawMap(p.width(), {
-      rows, rates: axes.lr, chosen, line, dark: p.dark(), down: view === "rank" ? "rank" : "α",
-      at: view === "rank" ? `at α ${about(chosen.alpha)}` : `at rank ${chosen.rank}`,
-    });
+    const names = view === "rank" ? ["rank", `at α ${told.alpha}`] : ["α", `at rank ${told.rank}`];
+    map = drawMap(p.width(), { rows, rates: axes.lr, chosen, line, dark: p.dark(), names });
     const tried = rows.flatMap((row) => row.cells).filter((one) => one.runs).length;
-    p.picture(map.svg, map.height, `Map of validation ${data.metric}: learning rate across, ${view} down, ${tried} of
-      ${rows.length * axes.lr.length} cells tried. The table below has every number.`);
     now.untried = rows.length * axes.lr.length - tried;
-    const dead = cells.some((one) => one.runs.some((run) => run.state === "collapsed" || run.state === "failed"));
+    p.picture(map, `Map of validation ${data.metric}: learning rate across, ${view} down, ${tried} of
+      ${tried + now.untried} cells tried. The table below has every number.`);
+    const dead = cells.some((one) => one.runs.some(isDead));
     p.fill({
       ".title": title(now),
-      ".key": [KEY.seeds, ...(dead ? [KEY.dead] : []), ...(now.untried ? [KEY.untried] : []), ...(line ? [KEY.top] : [])].join(""),
+      ".key": KEY.seeds + (dead ? KEY.dead : "") + (now.untried ? KEY.untried : "") + (line ? KEY.top : ""),
       ".about": escape(data.about),
       ".each": `${capital(data.metric)} of each run${data.unit ? `, ${data.unit}` : ""}`,
     });
-    if (predicts) drawPrediction(view, family, rows);
+    if (lines) drawPrediction(view, family, rows);
 
-    const results = drawResults(p.width(".results"), own ? undefined : cell, best, pad(now), data.unit);
-    p.picture(results.svg, results.height, cell ? `Every run: ${cell.runs.map((run) => run.value ?? "failed").join(", ")}.` : "No run yet.", ".results svg");
-    const curves = own ?? (cell ? cell.runs.map((run) => run.losses) : []);
-    const losses = drawLosses(p.width(".curve"), curves, { steps: data.steps, every: data.every, range: now.range, start: now.begin, live: own });
-    const ends = curves.filter((one) => one.length).map((one) => one.at(-1).toFixed(2));
-    p.picture(losses.svg, losses.height, ends.length ? `Loss of each run at the end: ${ends.join(", ")}; all began near ${now.begin.toFixed(2)}.` : "No curve yet.", ".curve svg");
+    const pad = 0.06 * (high - low || 1);
+    const results = drawResults(p.width("results"), own ? undefined : cell, best, [low - pad, high + pad]);
+    p.picture(results, "The result of every run of this cell on a line, as in the table below.", "results");
+    const curves = own ?? cell?.runs.map((run) => run.losses) ?? [];
+    const losses = drawLosses(p.width("curve"), curves, { ...data, range: now.range, start: now.begin, live: own });
+    const ends = curves.filter((one) => one.length).map((one) => one.at(-1).toFixed(2)).join(", ") || "no run yet";
+    p.picture(losses, `Training loss from about ${now.begin.toFixed(2)}; at the end: ${ends}.`, "curve");
     const [big, words] = tellCell({ cell, chosen, best, live: own, broken: p.gone(), data, seeds: p.get("seeds") });
-    p.fill({ ".big": big, ".words": words });
-    const doing = drawTraining(live);
-    fillTable();
-    return `${big}. ${words} ${doing}`;
+    p.fill({ ".big": big, ".words": words, ".doing": doing(live) });
+    drawButtons(live);
+    p.numbers(cellTable);
+    return `${big}. ${words} ${doing(live)}`;
   }
-
-  const pad = ({ low, high }) => [low - 0.06 * (high - low || 1), high + 0.06 * (high - low || 1)];
 
   /** The finding: which knob moves the metric, and how far. */
   function title({ data, targets }) {
     const names = { lr: "the learning rate", rank: "rank", alpha: "α" };
     const told = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
-    if (!told.length) return data.runs.length ? "A first look at learning rate, rank and α" : "Nothing is trained yet: pick cells and run them";
+    if (!told.length) {
+      return data.runs.length ? "A first look at learning rate, rank and α" : "Nothing is trained yet: pick cells and run them";
+    }
     const [[first, by], ...rest] = told;
     const others = rest.map(([name, value]) => `, ${names[name]} ${decimal(value)}`).join("");
     const most = data.unit ? `${points(by, data.unit)} of ${data.metric}` : `${data.metric} by ${decimal(by)}`;
     const apart = rest.length ? "Worst to best, each rank and each α at its best rate." : "Worst to best.";
     const noise = data.spread ? ` Means are known to ±${decimal(data.spread)}, so less may be chance.` : "";
-    return `${capital(names[first])} ${rest.length ? "matters most" : "matters"}: ${most}${others} <span class="gloss">${apart}${noise}</span>`;
+    const matters = rest.length ? "matters most" : "matters";
+    return `${capital(names[first])} ${matters}: ${most}${others} <span class="gloss">${apart}${noise}</span>`;
   }
 
   function drawPrediction(view, family, rows) {
-    const { data, line } = now;
+    const { data, lines } = now;
     const guess = p.get("guess")[view];
+    const name = view === "rank" ? "rank" : α;
     const values = rows.filter((row) => row.cells.filter((one) => one.runs).length >= 3).map((row) => row.value);
-    const what = `${view === "rank" ? "rank" : α} grows from ${values[0]} to ${values.at(-1)}`;
-    p.fill({ ".question": `${guess ? "When" : "Predict: when"} ${what}, what does the best rate do?` });
-    for (const [name, label] of Object.entries(FAMILIES[view])) p.fill({ [`.${name}`]: label });
-    p.check("family", family ? [family] : []);
-    if (!family) return p.fill({ ".fits": "Pick one. It is drawn as a line across the map: how much is lost if every row’s rate follows it?" });
-    const fit = line[family];
-    const order = Object.keys(line).sort((a, b) => line[a].lost - line[b].lost);
-    const all = order.map((name) => `“${FAMILIES[view][name]}” ${decimal(line[name].lost)}`).join(", ");
-    const where = `${view === "rank" ? "rank" : α} ${about(fit.row)}`;
-    const most = fit.worst < 0.05 ? "" : `, most at ${where}: ${decimal(fit.worst)}`;
-    const yours = guess === family ? "Your prediction" : `You predicted “${FAMILIES[view][guess]}”. This line`;
-    return p.fill({
-      ".fits": `${yours} (${FAMILIES[view][family]}) loses ${points(fit.lost, data.unit)} on average, compared with tuning
-        each row${most}. All three: ${all}.`,
+    p.fill({
+      ".question": `${guess ? "When" : "Predict: when"} ${name} grows from ${values[0]} to ${values.at(-1)}, what does the
+        best rate do?`,
+      ".fits": family ? fits() : `Pick one. It is drawn as a line across the map: how much is lost if every row’s rate
+        follows it?`,
     });
+    p.check("family", [family], Object.entries(FAMILIES[view]));
+
+    function fits() {
+      const fit = lines[family];
+      const order = Object.keys(lines).sort((a, b) => lines[a].lost - lines[b].lost);
+      const all = order.map((one) => `“${FAMILIES[view][one]}” ${decimal(lines[one].lost)}`).join(", ");
+      const most = fit.worst < 0.05 ? "" : `, most at ${name} ${about(fit.row)}: ${decimal(fit.worst)}`;
+      const yours = guess === family ? "Your prediction" : `You predicted “${FAMILIES[view][guess]}”. This line`;
+      return `${yours} (${FAMILIES[view][family]}) loses ${points(fit.lost, data.unit)} on average, compared with tuning
+        each row${most}. All three: ${all}.`;
+    }
   }
 
-  function drawTraining(live) {
-    const { chosen, cell, view, axes, best } = now;
+  function drawButtons({ busy, halts, share }) {
+    const { chosen, cell, best } = now;
     const picked = p.get("picked").length;
-    const busy = Boolean(live.busy);
-    const mine = isPicked(chosen.rank, chosen.alpha, chosen.lr);
+    const mine = isPicked([chosen.rank, chosen.alpha, chosen.lr]);
     const left = untriedOfRow();
-    const set = (name, words, hidden, disabled = false) => {
-      const one = p.one(`button[name=${name}]`);
-      if (words) one.textContent = words;
-      one.hidden = hidden;
-      one.disabled = disabled;
-    };
-    set("pick", mine ? "unpick this cell" : "pick this cell", Boolean(cell) || busy);
-    const whole = left.every((one) => isPicked(...one));
-    set("row", `${whole ? "unpick" : "pick"} this row’s ${left.length} untried cells`, busy || left.length < 2);
-    set("best", "", !best, best === cell);
-    const seeds = p.get("seeds").length;
-    set("run", picked ? `run these: ${count(picked)} cell${picked > 1 ? "s" : ""} × ${seeds} seed${seeds > 1 ? "s" : ""}` : "run these", busy, !picked || p.gone() || p.waits());
-    set("halt", "", !busy, ui.halts);
-    const bar = p.one("progress");
-    bar.hidden = !busy;
-    bar.value = live.share ?? 0;
-    const words = doing(live, busy, picked, axes, view);
-    p.fill({ ".doing": words });
-    return words;
+    const row = `${left.every(isPicked) ? "unpick" : "pick"} this row’s ${left.length} untried cells`;
+    const run = picked ? `: ${plural(picked, "cell")} × ${plural(p.get("seeds").length, "seed")}` : "";
+    p.button("pick", { words: mine ? "unpick this cell" : "pick this cell", hidden: Boolean(cell) || busy });
+    p.button("row", { words: row, hidden: busy || left.length < 2 });
+    p.button("best", { hidden: !best, off: best === cell });
+    p.button("run", { words: `run these${run}`, hidden: busy, off: !picked || p.gone() || p.waits() });
+    p.button("halt", { hidden: !busy, off: halts });
+    p.progress(busy ? (share ?? 0) : undefined);
   }
 
-  function doing(live, busy, picked) {
+  function doing(live) {
+    const picked = p.get("picked");
     if (ui.help) {
-      const list = p.get("picked").map(([r, a, l]) => `(${r}, ${about(a)}, ${rateName(l)})`).join(", ");
+      const list = picked.map(([r, a, l]) => `(${r}, ${about(a)}, ${rateName(l)})`).join(", ");
       return `This page cannot train. In the lab (<code>make lab</code>), run <code>from lora_lab import SweepPanel</code> and
         <code>SweepPanel(picked=[${list}])</code>, then press <em>run these</em> there.`;
     }
-    if (live.error) return `<strong>It failed.</strong> ${escape(live.error)}`;
-    if (busy && ui.halts) return "Stopping after this step.";
-    if (busy) {
-      const eta = live.left === null || live.left === undefined ? "" : `, about ${count(live.left)} s to go`;
+    if (trouble(live)) return trouble(live);
+    if (live.busy) {
+      const eta = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
       const step = live.state === "training" ? `: step ${count(live.step)} of ${count(now.data.steps)}${eta}` : "";
       return `${capital(escape(live.state))}, ${count(live.runs)} runs side by side${step}.`;
     }
     if (live.state === "stopped") return "Stopped. What has finished is kept; run these continues from there.";
     if (live.state === "done") return "Done: the map has the new runs.";
-    const list = p.get("picked").slice(0, 4).map(([r, a, l]) => `rate ${rateName(l)} at rank ${r}, ${α} ${about(a)}`);
-    const more = picked > 4 ? ` and ${picked - 4} more` : "";
-    if (picked) return `Picked: ${list.join("; ")}${more}.`;
-    return now.untried ? "Hatched cells are not tried yet. Pick some and train them here." : "Every cell of this map has been tried.";
+    const list = picked.slice(0, 4).map(([r, a, l]) => `rate ${rateName(l)} at rank ${r}, ${α} ${about(a)}`).join("; ");
+    if (list) return `Picked: ${list}${picked.length > 4 ? ` and ${picked.length - 4} more` : ""}.`;
+    return now.untried ? "Hatched cells are not tried yet. Pick some and train them here." : "Every cell has been tried.";
   }
 
-  function fillTable() {
-    if (!p.one("details").open) return;
-    const { data, cells, targets } = now;
-    if (tabled.data === data && tabled.targets === targets) return markRow();
-    const sorted = cells.filter((one) => one.targets === targets).sort((a, b) => a.rank - b.rank || a.alpha - b.alpha || a.lr - b.lr);
-    const each = (run) => {
-      const value = run.value === null ? "failed" : run.value.toFixed(1);
-      const marked = run.state === "done" ? value : `${value} (${run.state === "flat" ? "nothing learned" : run.state})`;
-      return run.who ? `${escape(run.who)} ${marked}` : marked;
+  function cellTable() {
+    const { data, cells, cell, targets } = now;
+    const own = cells.filter((one) => one.targets === targets);
+    const sorted = own.sort((a, b) => a.rank - b.rank || a.alpha - b.alpha || a.lr - b.lr);
+    const each = ({ value, state, who }) => {
+      const why = state === "done" ? "" : ` (${state === "flat" ? "nothing learned" : state})`;
+      return `${who ? `${escape(who)} ` : ""}${value === null ? "failed" : value.toFixed(1)}${why}`;
     };
     const row = (one) => [
       `rank ${one.rank}, α ${about(one.alpha)}, rate ${rateName(one.lr)}`,
@@ -298,90 +276,67 @@ function start(p) {
       one.low === null ? "" : interval(one, data.unit),
       one.runs.map(each).join(", "),
     ];
-    const unit = data.unit ? ` (${data.unit})` : "";
-    p.fill({ ".all": table(["cell", `mean${unit}`, "95% interval", "every run"], sorted.map(row)) });
-    tabled = { data, targets, sorted };
-    return markRow();
-  }
-
-  function markRow() {
-    p.one(".all .now")?.classList.remove("now");
-    p.card.querySelectorAll(".all tbody tr")[tabled.sorted.indexOf(now.cell)]?.classList.add("now");
+    const head = ["cell", `mean${data.unit ? ` (${data.unit})` : ""}`, "95% interval", "every run"];
+    return table(head, sorted.map(row), sorted.indexOf(cell));
   }
 
   // ---- what controls and pulling do
-
   function untriedOfRow() {
     const { axes, chosen, find } = now;
-    return axes.lr.flatMap((_, column) => (find(chosen.rank, chosen.alpha, column) ? [] : [[chosen.rank, chosen.alpha, rateAt(column)]]));
+    const untried = [...axes.lr.keys()].filter((column) => !find(chosen.rank, chosen.alpha, column));
+    return untried.map((column) => placeOf(chosen.rank, chosen.alpha, column));
   }
 
   function choose(rank, alpha, column) {
-    const cell = now.find(rank, alpha, column);
-    ui.help = false;
-    p.set({ rank, alpha, lr: cell?.lr ?? now.data.rates[column] });
+    p.keep({ help: false });
+    p.set({ rank, alpha, lr: now.find(rank, alpha, column)?.lr ?? now.axes.lr[column] });
   }
 
   function toggle() {
     const { rank, alpha, lr } = now.chosen;
-    const rest = p.get("picked").filter(([r, a, l]) => !(r === rank && close(a, alpha) && close(l, lr)));
-    p.set({ picked: rest.length < p.get("picked").length ? rest : [...rest, [rank, alpha, lr]] });
+    const place = [rank, alpha, lr];
+    const rest = p.get("picked").filter((one) => !same(one, place));
+    p.set({ picked: isPicked(place) ? rest : [...rest, place] });
   }
 
   const actions = {
-    view: (view) => p.set({ view }),
-    targets: (targets) => p.set({ targets }),
     lr: (column) => choose(now.chosen.rank, now.chosen.alpha, column),
     rank: (at) => choose(now.axes.rank[at], now.chosen.alpha, now.chosen.column),
     alpha: (at) => choose(now.chosen.rank, now.axes.alpha[at], now.chosen.column),
     family(family) {
-      const { view } = now;
-      ui.family[view] = family;
-      if (p.get("guess")[view]) p.redraw();
-      else p.set({ guess: { ...p.get("guess"), [view]: family } });
+      p.keep({ family: { ...ui.family, [now.view]: family } });
+      p.set({ guess: { [now.view]: family, ...p.get("guess") } }); // the first one stays
     },
     pick: toggle,
     row() {
       const row = untriedOfRow();
-      const more = row.filter((one) => !isPicked(...one));
-      const others = p.get("picked").filter(([r, a]) => r !== now.chosen.rank || !close(a, now.chosen.alpha));
-      p.set({ picked: more.length ? [...p.get("picked"), ...more] : others });
+      const rest = p.get("picked").filter((one) => !row.some((place) => same(one, place)));
+      p.set({ picked: row.every(isPicked) ? rest : [...rest, ...row] });
     },
     best: () => now.best && p.set({ rank: now.best.rank, alpha: now.best.alpha, lr: now.best.lr }),
     run() {
-      if (!p.kernel) {
-        ui.help = true;
-        return p.redraw();
-      }
-      const [rank, alpha, lr] = p.get("picked").find(([r, a, l]) => isPicked(r, a, l));
-      if (!isPicked(now.chosen.rank, now.chosen.alpha, now.chosen.lr)) p.set({ rank, alpha, lr });
-      return p.ask("live", { do: "run", picked: p.get("picked"), targets: now.targets }); // traits may come later
+      if (!p.kernel) return p.show({ help: true });
+      const picked = p.get("picked");
+      const { rank, alpha, lr } = now.chosen;
+      if (!isPicked([rank, alpha, lr])) p.set({ rank: picked[0][0], alpha: picked[0][1], lr: picked[0][2] });
+      return p.ask("live", { do: "run", picked, targets: now.targets }); // traits may come later
     },
-    halt() {
-      ui.halts = true;
-      p.ask("live", { do: "stop" });
-    },
+    halt: p.halt,
   };
 
-  p.one("details").addEventListener("toggle", fillTable);
   p.drag((_, x, y) => {
-    const place = map.place(x, y);
-    if (!place.inside) return undefined;
-    const go = ({ row, column }) => {
-      const number = now.axes[now.view][row];
-      if (now.view === "rank") choose(number, now.chosen.alpha, column);
-      else choose(now.chosen.rank, number, column);
-    };
-    go(place);
+    const from = map.place(x, y);
+    if (!from.inside) return false;
     let moved = false;
+    const go = ({ row, column }) => choose(...across(now.axes[now.view][row]), column);
+    go(from);
     return {
       move(mx, my) {
         const to = map.place(mx, my);
-        if (to.row === place.row && to.column === place.column && !moved) return;
-        moved = true;
-        go(to);
+        moved ||= to.row !== from.row || to.column !== from.column;
+        if (moved) go(to);
       },
-      end: () => !moved && !now.cell && !p.get("live").busy && toggle(),
+      end: () => !moved && !now.cell && !p.live().busy && toggle(),
     };
   });
 

@@ -1,14 +1,11 @@
 // Light or dark is what the page behind the panel is, whoever made it so: no need to know the page's own switch.
 
-const clear = (color) => !color || color === "transparent" || /, 0\)$/.test(color);
-
 /** The first opaque background behind an element, white if there is none. Empty styles: it is in no page yet. */
 function paperBehind(element) {
-  for (let node = element; node; node = node.parentElement ?? node.getRootNode().host) {
-    const color = getComputedStyle(node).backgroundColor;
-    if (!clear(color)) return color;
-  }
-  return "rgb(255, 255, 255)";
+  if (!element) return "rgb(255, 255, 255)";
+  const color = getComputedStyle(element).backgroundColor;
+  const clear = !color || color === "transparent" || color.endsWith(", 0)");
+  return clear ? paperBehind(element.parentElement ?? element.getRootNode().host) : color;
 }
 
 /** Keep the card's --paper and its class "dark" in step with the page. Returns what ends it. */

@@ -1,7 +1,6 @@
 // The arithmetic of a toy: a layer of 8 x 8 with LoRA, y = W x + (alpha / r) B (A x), always with the same numbers.
 
-export const D = 8;
-export const MOST_RANK = 4;
+export const [D, MOST_RANK] = [8, 4];
 
 /** A matrix in tenths, so that a product can be checked by hand; the same for the same seed. */
 function matrix(seed, rows, columns, size) {
@@ -27,9 +26,7 @@ export const W = matrix(1, D, D, 0.5);
 export const TOKENS = matrix(22, 6, D, 0.8);
 
 /** As LoRA starts: A random, B zero. */
-export function fresh(r) {
-  return { A: matrix(5, MOST_RANK, D, 0.6).slice(0, r), B: W.map(() => Array(r).fill(0)) };
-}
+export const fresh = (r) => ({ A: matrix(5, MOST_RANK, D, 0.6).slice(0, r), B: W.map(() => Array(r).fill(0)) });
 
 /** As if it had been trained; there are two such adapters. */
 export function learned(which, r) {

@@ -1,26 +1,21 @@
 // The pictures of the training panel: the run among other seeds, how far its layers have moved, and the strength dial.
 
 import { about, clamp, count, decimal, escape, percent } from "./format.js";
-import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, rect, text, ticks } from "./svg.js";
+import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, lossCurves, rect, text, ticks } from "./svg.js";
 
 const [HIGH, LOW] = [190, 92]; // pixels of the metric's axes and of the loss's
 const MEAN = 25; // steps that a point of the smooth loss is the mean of
 const ALONE = 8; // other seeds up to which each has a line
 const TEST = 84; // pixels for the test rows, right of the curves
 
-/** Values of a curve [[step, value], ...] at a step, between its points. */
-function valueAt(checks, step) {
-  const after = checks.findIndex(([s]) => s >= step);
-  if (after < 0) return checks.at(-1)[1];
-  if (after === 0 || checks[after][0] === step) return checks[after][1];
-  const [[s0, v0], [s1, v1]] = [checks[after - 1], checks[after]];
-  return v0 + ((v1 - v0) * (step - s0)) / (s1 - s0);
-}
+/** The last value of [[step, value], ...] up to a step. */
+const valueAt = (checks, step) => (checks.findLast(([at]) => at <= step) ?? checks[0])[1];
 
 /** The ends of the metric's axis: wide from the start, so that it does not jump while a run goes on. */
 function rangeOf({ metric, chance, checks, others, earlier, guess, found }) {
-  const all = [checks, ...others.map((one) => one.checks), ...earlier.map((one) => one.checks)].flat().map(([, value]) => value);
-  const seen = [...all, ...others.map((one) => one.value), ...[guess, found.value].filter((value) => typeof value === "number")];
+  const all = [{ checks }, ...others, ...earlier].flatMap((one) => one.checks.map(([, value]) => value));
+  const ends = [...others.map((one) => one.value), guess, found.value].filter((value) => typeof value === "number");
+  const seen = [...all, ...ends];
   if (metric === "accuracy") return [Math.min(10 * Math.floor(chance / 10 - 1), ...seen), Math.max(90, ...seen)];
   return metric === "perplexity" ? [0, 1.05 * Math.max(10, ...seen)] : [Math.min(0, ...seen), Math.max(100, ...seen)];
 }
@@ -29,8 +24,7 @@ function rangeOf({ metric, chance, checks, others, earlier, guess, found }) {
 export function drawRun(width, run) {
   const { steps, checks, losses, every, others, earlier, found, guess, metric, chance } = run;
   const [left, right, top, bottom] = [34, width - TEST, 24, 24 + HIGH];
-  const x = linear([0, steps], [left, right]);
-  const y = linear(rangeOf(run), [bottom, top]);
+  const [x, y] = [linear([0, steps], [left, right]), linear(rangeOf(run), [bottom, top])];
   const place = (points) => points.filter(([step]) => step <= steps).map(([step, value]) => [x(step), y(value)]);
   const parts = [text(0, 11, `validation ${metric}${metric === "accuracy" ? ", %" : ""}`, "tick")];
   parts.push(axisLeft(y, ticks(rangeOf(run), 5), [left, right], about));
@@ -40,9 +34,10 @@ export function drawRun(width, run) {
     parts.push(curve(place([...ends(Math.max), ...ends(Math.min).reverse()]), "train pale"));
   }
   if (others.length <= ALONE) parts.push(...others.map((one) => curve(place(one.checks), "stroke train faint")));
-  const drawn = earlier.filter((one) => place(one.checks).length > 1);
-  parts.push(...drawn.map((one) => curve(place(one.checks), "stroke frozen thin")));
-  parts.push(directLabels(right - 4, drawn.map((one) => ({ y: place(one.checks).at(-1)[1] - 9, words: escape(one.label), kind: "tick end halo" })), 12));
+  const before = earlier.map((one) => ({ words: escape(one.label), kind: "tick end halo", points: place(one.checks) }));
+  const seen = before.filter(({ points }) => points.length > 1);
+  parts.push(...seen.map(({ points }) => curve(points, "stroke frozen thin")));
+  parts.push(directLabels(right - 4, seen.map((one) => ({ ...one, y: one.points.at(-1)[1] - 9 })), 12));
   if (others.length > 2) {
     const [step, value] = others[0].checks[Math.min(2, others[0].checks.length - 1)];
     const lowest = Math.min(...others.map((one) => valueAt(one.checks, step)), value);
@@ -66,15 +61,15 @@ export function drawRun(width, run) {
   const guessing = chance ? Math.log(100 / chance) : 0;
   const span = chance || !nats.length ? [0, Math.max(1.4 * guessing, ...nats) || 5] : [0.95 * Math.min(...nats), 1.02 * Math.max(...nats)];
   const z = linear(span, [end, start]);
-  const at = (i, loss) => [x(Math.min(steps, (i + 0.5) * every)), z(loss)];
-  parts.push(text(0, start - 9, "training loss, nats", "tick"), axisLeft(z, ticks(span, 3), [left, right], (value) => decimal(value)));
+  parts.push(text(0, start - 9, "training loss, nats", "tick"));
+  parts.push(axisLeft(z, ticks(span, 3), [left, right], (value) => decimal(value)));
   parts.push(axisBottom(x, ticks([0, steps], 4), end, count, [left, right]), text(right + 8, end + 16, "steps", "tick"));
   if (guessing) {
-    parts.push(line(left, z(guessing), right, z(guessing), "edge"), text(right + 4, z(guessing) + 4, `guessing ${decimal(guessing, 2)}`, "tick"));
+    parts.push(line(left, z(guessing), right, z(guessing), "edge"));
+    parts.push(text(right + 4, z(guessing) + 4, `guessing ${decimal(guessing, 2)}`, "tick"));
   }
-  if (nats.length > 1) parts.push(curve(losses.map((loss, i) => at(i, loss)), "stroke train faint"));
-  const mean = smooth(losses, Math.max(1, Math.round(MEAN / every)));
-  if (mean.length > 1) parts.push(curve(mean.map((loss, i) => at(i, loss)), "stroke train"));
+  const at = (i, loss) => [x(Math.min(steps, (i + 0.5) * every)), z(loss)];
+  parts.push(lossCurves([losses], at, Math.round(MEAN / 2 / every)).svg);
   return { svg: parts.join(""), height: end + 20 };
 }
 

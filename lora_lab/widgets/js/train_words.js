@@ -1,7 +1,7 @@
 // What the training panel says: its finding, where a run stands, and what the dial shows.
 
-import { letter } from "./controls.js";
-import { about, capital, count, decimal, escape, percent } from "./format.js";
+import { letter, trouble } from "./controls.js";
+import { about, capital, count, decimal, escape, extent, percent } from "./format.js";
 
 const shown = (value, metric) => `${decimal(value)}${metric === "accuracy" ? "%" : ""}`;
 const points = (value, scale) => `${decimal(value)}${scale === 100 ? " points" : ""}`;
@@ -13,10 +13,11 @@ export function titleOf({ found, live, metric, checks, others }) {
     const value = metric === "accuracy" ? shown(found.value, metric) : `${capital(metric)} ${decimal(found.value)}`;
     const from = checks.length ? `, from ${decimal(checks[0][1])}` : "";
     if (!found.half) return [`${value} ${end}${from}`, `On ${count(found.rows)} test rows.`];
-    const seeds = others.map((one) => one.value);
-    const range = seeds.length > 1 ? ` Other seeds of this recipe: ${decimal(Math.min(...seeds))} to ${decimal(Math.max(...seeds))}.` : "";
-    return [`${value} ${end}, up to ${points(found.half, 100)} of it luck`,
-      `95 of 100 other sets of ${count(found.rows)} test rows would put it between ${decimal(found.low)} and ${decimal(found.high)}.${range}`];
+    const ends = extent(others.map((one) => one.value)).map((end) => decimal(end));
+    const range = others.length > 1 ? ` Other seeds of this recipe: ${ends.join(" to ")}.` : "";
+    const between = `between ${decimal(found.low)} and ${decimal(found.high)}`;
+    const gloss = `95 of 100 other sets of ${count(found.rows)} test rows would put it ${between}.${range}`;
+    return [`${value} ${end}, up to ${points(found.half, 100)} of it luck`, gloss];
   }
   if (live.busy && checks.length) {
     const [[, first], [step, last]] = [checks[0], checks.at(-1)];
@@ -29,7 +30,8 @@ export function titleOf({ found, live, metric, checks, others }) {
 /** [headline, sentence]. */
 export function headline({ found, live, metric, factor, checks, others, guess, setup }) {
   if (found.value !== undefined) {
-    const of = metric === "accuracy" ? `of ${count(found.rows)} test rows right` : `${metric} on ${count(found.rows)} test rows`;
+    const rows = `${count(found.rows)} test rows`;
+    const of = metric === "accuracy" ? `of ${rows} right` : `${metric} on ${rows}`;
     const words = [];
     if (guess !== null) {
       const off = found.value - guess;
@@ -37,20 +39,23 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
       words.push(Math.abs(off) < 0.05 ? "Your guess was right." : miss);
     }
     if (others.length) {
-      const better = others.filter((one) => (metric === "perplexity" ? one.value < found.value : one.value > found.value)).length;
+      const up = metric === "perplexity" ? -1 : 1;
+      const better = others.filter((one) => up * one.value > up * found.value).length;
       words.push(`Among ${count(others.length + 1)} seeds of this recipe it is number ${count(better + 1)}.`);
     }
-    words.push(`It took ${count(Math.round(found.seconds))} s${found.adapter ? `; the adapter is in <code>${escape(found.adapter)}</code>` : ""}.`);
+    const file = found.adapter ? `; the adapter is in <code>${escape(found.adapter)}</code>` : "";
+    words.push(`It took ${count(Math.round(found.seconds))} s${file}.`);
     return [`<b>${shown(found.value, metric)}</b> <span>${of}</span>`, words.join(" ")];
   }
   if (live.busy) {
     const last = checks.at(-1);
     const what = metric === "accuracy" ? "of the validation rows right" : `validation ${metric}`;
-    return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>",
-      others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "The thin line is each step’s loss, the thick one its mean."];
+    const look = others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "Thin: each step’s loss. Thick: its mean.";
+    return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>", look];
   }
-  const ask = metric === "accuracy" ? "what share of unseen texts will it get right?" : `what ${metric} will it reach on unseen texts?`;
-  return ["<b>not trained</b>", setup.error ? `<strong>Cannot do that.</strong> ${escape(setup.error)}` : `A guess first: ${ask}`];
+  if (setup.error) return ["<b>not trained</b>", `<strong>Cannot do that.</strong> ${escape(setup.error)}`];
+  const ask = metric === "accuracy" ? "what share of unseen texts will it get right" : `what ${metric} will it reach on unseen texts`;
+  return ["<b>not trained</b>", `A guess first: ${ask}?`];
 }
 
 /** What trains, in numbers. */
@@ -58,20 +63,20 @@ export function counted({ setup, trains, method, rank, alpha }) {
   if (setup.error) return "";
   const total = setup.total + (setup.within ? 0 : trains);
   const scaling = method === "lora" ? ` ${letter("α/r")} = ${about(alpha / rank)}.` : "";
-  return `<b>${count(trains)}</b> parameters in the adapter${setup.head ? ` + ${count(setup.head)} in the head` : ""}: ${percent((trains + setup.head) / total)}
-    of the model’s ${count(total)} train.${scaling}`;
+  const head = setup.head ? ` + ${count(setup.head)} in the head` : "";
+  return `<b>${count(trains)}</b> parameters in the adapter${head}: ${percent((trains + setup.head) / total)} of the model’s
+    ${count(total)} train.${scaling}`;
 }
 
 /** Where the run stands. */
-export function standing({ live, found, halts, page, gone }) {
+export function standing({ live, found, page, broken }) {
   if (page) {
     const { date, hardware, lora_lab: version } = found.made ?? {};
     const ran = date ? `${escape(found.words)}. Trained ${date} with lora_lab ${escape(version)} on ${escape(hardware)}.` : "";
     return `${ran} This page cannot train; <code>make lab</code> can.`;
   }
-  if (live.error) return `<strong>It failed.</strong> ${escape(live.error)}`;
-  if (gone) return live.busy ? "Broken off." : "";
-  if (live.busy && halts) return "Stopping after this step. What was learned is scored and kept.";
+  if (broken) return "Broken off.";
+  if (trouble(live)) return trouble(live);
   if (live.busy && live.state === "training") {
     const left = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
     return `Step ${count(live.step)} of ${count(live.steps)}${left}.`;
@@ -83,8 +88,9 @@ export function standing({ live, found, halts, page, gone }) {
 
 /** What the adapter did to the answers. */
 export function changedWords({ changed, of, better, without, with: after }) {
-  return `Same head, adapter off and on: ${count(changed)} of ${count(of)} validation answers changed, <b>${count(better)}</b> for the
-    better and <b>${count(changed - better)}</b> for the worse. Accuracy off ${decimal(without)}%, on ${decimal(after)}%.`;
+  return `Same head, adapter off and on: ${count(changed)} of ${count(of)} validation answers changed, <b>${count(better)}</b>
+    for the better and <b>${count(changed - better)}</b> for the worse. Accuracy off ${decimal(without)}%, on
+    ${decimal(after)}%.`;
 }
 
 const top = (row) => row.indexOf(Math.max(...row));

@@ -1,46 +1,47 @@
 // One question, several voices: their answers side by side, as they come, at any strength; and the size of each file.
 
 import VOICES_CSS from "./voices_panel.css";
-import { button, letter, menu, slider, table } from "./controls.js";
-import { about, bytes, count, escape } from "./format.js";
+import { button, drawn, folded, letter, menu, slider, table, trouble } from "./controls.js";
+import { about, bytes, count, escape, plural } from "./format.js";
 import { panel } from "./panel.js";
 import { rect, text } from "./svg.js";
 
 const TRAITS = {
-  stored: {}, said: {}, live: {}, sizes: {}, names: [], questions: [], told: "", question: "", strength: 1, asks: false,
+  stored: {}, said: {}, live: {}, sizes: {}, names: [], questions: [], told: "", question: "", strength: 1,
+  asks: false,
 };
 const STRENGTHS = [0, 0.5, 1, 1.5, 2];
 const [BASE, TOLD] = ["base", "told"];
 const BAR = 14; // pixels
 
 const stops = `<span class="stops" aria-hidden="true">${STRENGTHS.map((one) => `<span>${one}</span>`).join("")}</span>`;
+const HELP = `Nobody can answer here. In the lab (<code>make lab</code>), run <code>from lora_course.panels.voices_panel import
+  VoicesPanel</code> and <code>VoicesPanel({"mine": FOLDER})</code> with an adapter of yours.`;
 const BODY = `<header><div class="title"></div></header>
 <div class="asks">
   ${menu("question", "question")}
-  <label class="menu" data-for="own"><span>or yours</span><input type="text" name="own" maxlength="300" autocomplete="off"></label>
+  <label class="menu" data-for="own"><span>or yours</span>
+    <input type="text" name="own" maxlength="300" autocomplete="off"></label>
   ${slider("strength", `strength ${letter("s")} of every adapter`, "train", stops)}
 </div>
 <div class="row">${button("ask", "Ask", "first")}${button("halt", "Stop")}</div>
 <p class="doing"></p><p class="kernel"></p>
 <div class="voices"></div>
-<p class="sub">Their files, to scale</p>
-<div class="picture drawn"><svg role="img"></svg></div>
+<p class="sub">Their files, to scale</p>${drawn()}
 <p class="big"></p><p class="words"></p>
-<p class="about"></p>
-<details><summary>the files in numbers</summary><div class="scrolls" tabindex="0" role="group" aria-label="the files in numbers">
-  <table class="all"></table></div></details>`;
+<p class="about"></p>${folded("the files in numbers")}`;
 
 function start(p) {
-  const ui = { halts: false, help: false };
+  const ui = p.keep({ help: false });
   let now;
 
   function read() {
-    const sizes = p.get("sizes");
     const adapters = p.get("names").filter((name) => name !== BASE && name !== TOLD);
-    const live = p.gone() ? { ...p.get("live"), busy: false, state: "stopped" } : p.get("live");
-    const [question, strength] = [p.get("question"), p.get("strength")];
+    const [names, sizes, question, strength] = ["names", "sizes", "question", "strength"].map(p.get);
+    const live = p.live();
     const here = live.texts && live.question === question && live.strength === strength;
-    return { sizes, adapters, live, question, strength, streams: here && (live.busy || live.tokens) };
+    const asks = p.get("asks") && p.kernel;
+    return { names, sizes, adapters, live, asks, question, strength, streams: here && (live.busy || live.tokens) };
   }
 
   /** What a voice says to the question at the strength, and where that is from; undefined where it is not known. */
@@ -58,51 +59,47 @@ function start(p) {
   }
 
   // ---- drawing
-
   function draw() {
     now = read();
-    const { adapters, live, sizes, strength, question } = now;
-    if (!live.busy) ui.halts = false;
-    const asks = p.get("asks") && p.kernel;
-    p.offer(["question", "strength", ...(asks ? ["own"] : [])]);
+    const { names, adapters, live, asks, sizes, strength, question } = now;
+    p.offer({ own: asks });
     p.slide("strength", { values: STRENGTHS, value: strength, words: `${strength} ×`, spoken: `strength ${strength}` });
-    offerQuestions();
-    p.one("button[name=ask]").disabled = Boolean(live.busy) || p.gone() || p.waits() || !question.trim();
-    p.one("button[name=halt]").disabled = !live.busy || ui.halts;
-    p.one("button[name=halt]").hidden = !asks;
+    const questions = [...new Set([...p.get("questions"), question])];
+    p.choose("question", questions.map((one) => [one, one]), question);
+    p.button("ask", { off: live.busy || p.gone() || p.waits() || !question.trim() });
+    p.button("halt", { hidden: !asks, off: !live.busy || live.halts });
     drawFiles();
     const each = adapters.map((name) => sizes[name]);
     const alike = new Set(each).size === 1 ? `${bytes(each[0])} each` : each.map(bytes).join(", ");
-    const times = sizes[BASE] / Math.max(...each);
+    const times = about(sizes[BASE] / Math.max(...each));
+    const whose = adapters.length > 1 ? "each adapter" : "the adapter";
+    const told = p.get("told") ? `The base is told: “${escape(p.get("told"))}” ` : "";
     p.fill({
-      ".title": `${adapters.length} voice${adapters.length === 1 ? "" : "s"} of ${alike}, beside a base of ${bytes(sizes[BASE])}`,
-      ".voices": p.get("names").map(card).join(""),
-      ".big": `<b>${about(times)}×</b> <span>smaller than the base: the file of ${adapters.length > 1 ? "each adapter" : "the adapter"}</span>`,
-      ".words": `The strength multiplies the update, ${letter("W")} + ${letter("s")} (${letter("α/r")}) ${letter("BA")}: at 0 every voice is the base, at 1 it is as it was trained.`,
+      ".title": `${plural(adapters.length, "voice")} of ${alike}, beside a base of ${bytes(sizes[BASE])}`,
+      ".voices": names.map(card).join(""),
+      ".big": `<b>${times}×</b> <span>smaller than the base: the file of ${whose}</span>`,
+      ".words": `The strength multiplies the update, ${letter("W")} + ${letter("s")} (${letter("α/r")}) ${letter("BA")}: at 0
+        every voice is the base, at 1 it is as it was trained.`,
       ".doing": doing(),
-      ".about": `${p.get("told") ? `The base is told: “${escape(p.get("told"))}” ` : ""}${escape(p.get("stored").about ?? "")}`,
-      ".all": table(["file", "bytes", "base ÷ file"], [BASE, ...adapters].map((name) => [escape(name), count(sizes[name]), about(sizes[BASE] / sizes[name])])),
+      ".about": told + escape(p.get("stored").about ?? ""),
     });
-    const heard = p.get("names").filter((name) => answer(name));
-    return `${escape(question)} Strength ${strength}: ${heard.length} of ${p.get("names").length} answers. ${doing()}`;
+    const row = (name) => [escape(name), count(sizes[name]), about(sizes[BASE] / sizes[name])];
+    p.numbers(() => table(["file", "bytes", "base ÷ file"], [BASE, ...adapters].map(row)));
+    const heard = names.filter(answer);
+    return `${escape(question)} Strength ${strength}: ${heard.length} of ${names.length} answers. ${doing()}`;
   }
 
   function card(name) {
     const { sizes, strength } = now;
-    const own = name !== BASE && name !== TOLD;
-    const title = name === TOLD ? "base, told" : escape(name);
-    const small = own ? `adapter × ${strength}, ${bytes(sizes[name])}` : name === BASE ? `no adapter, ${bytes(sizes[name])}` : "no adapter, only an instruction";
+    const small = {
+      [BASE]: `no adapter, ${bytes(sizes[BASE])}`, [TOLD]: "no adapter, only an instruction",
+    }[name] ?? `adapter × ${strength}, ${bytes(sizes[name])}`;
+    const kind = name === BASE || name === TOLD ? "" : "adapter";
     const said = answer(name);
     const none = p.get("asks") ? "Press Ask to hear it." : "Not stored at this strength.";
     const words = said === undefined ? `<p class="none">${none}</p>` : `<p>${escape(said) || "…"}</p>`;
-    return `<div class="voice ${own ? "adapter" : ""}" data-voice="${escape(name)}"><div class="head">${title}</div><small>${small}</small>${words}</div>`;
-  }
-
-  function offerQuestions() {
-    const { question } = now;
-    const known = p.get("questions");
-    const all = known.includes(question) ? known : [...known, question];
-    p.choose("question", all.map((one) => [one, one]), question);
+    return `<div class="voice ${kind}" data-voice="${escape(name)}"><div class="head">
+      ${name === TOLD ? "base, told" : escape(name)}</div><small>${small}</small>${words}</div>`;
   }
 
   /** The base's file as a grey bar, below it each adapter's on the same scale. */
@@ -119,44 +116,40 @@ function start(p) {
     });
     const height = BAR + 22 + adapters.length * (BAR + 5);
     if (thin) parts.push(text(width, height - 8, "drawn two pixels wide", "small end"));
-    p.picture(parts.join(""), height, `Bars to scale: the base ${bytes(sizes[BASE])}, ${adapters.map((name) => `${name} ${bytes(sizes[name])}`).join(", ")}.`);
+    const told = adapters.map((name) => `${name} ${bytes(sizes[name])}`).join(", ");
+    p.picture({ svg: parts.join(""), height }, `Bars to scale: the base ${bytes(sizes[BASE])}, ${told}.`);
   }
 
   function doing() {
-    const { live } = now;
-    if (live.error) return `<strong>It failed.</strong> ${escape(live.error)}`;
-    if (!p.get("asks") || !p.kernel) {
-      return ui.help ? `Nobody can answer here. In the lab (<code>make lab</code>), run <code>from lora_course.panels.voices_panel import
-        VoicesPanel</code> and <code>VoicesPanel({"mine": FOLDER})</code> with an adapter of yours.` : "";
-    }
-    if (ui.halts) return "Stopping after this token.";
-    const pace = live.tokens ? `${count(live.tokens)} tokens each, ${about((live.tokens * p.get("names").length) / Math.max(live.seconds, 1e-9))} a second in all` : "";
+    const { live, names, asks } = now;
+    if (trouble(live)) return trouble(live);
+    if (!asks) return ui.help ? HELP : "";
+    const speed = about((live.tokens * names.length) / Math.max(live.seconds, 1e-9));
+    const pace = live.tokens ? `${count(live.tokens)} tokens each, ${speed} a second in all` : "";
     if (live.state === "answering") return `Answering: ${pace}, one batch in which each row has its own adapter.`;
-    if (live.busy) return live.state === "loading" || live.state === "starting" ? "Loading the base once, and every adapter beside it." : `${escape(live.state)}.`;
-    return pace ? `${live.state === "stopped" ? "Stopped" : "Done"}: ${pace}.` : "Choose or type a question, then press Ask.";
+    if (["loading", "starting"].includes(live.state)) return "Loading the base once, and every adapter beside it.";
+    if (live.busy) return `${escape(live.state)}.`;
+    return pace ? `${live.state === "done" ? "Done" : "Stopped"}: ${pace}.` : "Choose or type a question, then press Ask.";
   }
 
   // ---- what controls do
-
   const actions = {
     question(question) {
       p.one("input[name=own]").value = "";
       p.set({ question });
     },
     own: (question) => p.set({ question: question.trim() || p.get("questions")[0] }),
-    strength: (strength) => p.set({ strength }),
     ask() {
-      if (p.kernel && p.get("asks")) return p.ask("live", { do: "ask", question: p.get("question"), strength: p.get("strength") });
-      ui.help = true;
-      return p.redraw();
+      const { asks, question, strength } = now;
+      if (asks) p.ask("live", { do: "ask", question, strength });
+      else p.show({ help: true });
     },
-    halt() {
-      ui.halts = true;
-      p.ask("live", { do: "stop" });
-    },
+    halt: p.halt,
   };
 
-  p.one("input[name=own]").addEventListener("keydown", (event) => event.key === "Enter" && !p.one("button[name=ask]").disabled && actions.ask());
+  p.one("input[name=own]").addEventListener("keydown", ({ key }) => {
+    if (key === "Enter" && !p.one("button[name=ask]").disabled) actions.ask();
+  });
   return { actions, draw };
 }
 

@@ -1,4 +1,8 @@
-// A matrix as a sum of rank-one pieces: unpacked, added up, and painted. Dark is negative, light is positive.
+// The pictures of the rank panel: a matrix as a sum of rank-one pieces, unpacked, added up and painted, and two charts over
+// the rank. Dark is negative, light is positive.
+
+import { count } from "./format.js";
+import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, ticks } from "./svg.js";
 
 const INKS = {
   // negative, zero, positive; the hue says whose matrix it is
@@ -50,21 +54,18 @@ export function bring(matrix, rank) {
 }
 
 /** The entries of one piece; or, with `onto`, those with the piece added so many times. */
-export function withPiece(matrix, piece, times = 1, onto = undefined) {
-  const entries = onto ? onto.slice() : new Float32Array(matrix.sum.length);
+export function withPiece(matrix, piece, times = 1, onto = new Float32Array(matrix.sum.length)) {
+  const entries = onto.slice();
   add(matrix, piece, times, entries);
   return entries;
 }
-
-const images = new WeakMap(); // of canvases
 
 /** A canvas of so many rows and columns, each entry of a Float32Array in its ink; `limit` gets the strongest. */
 export function paint(canvas, rows, columns, kind, limit, entries) {
   if (canvas.width !== columns) canvas.width = columns;
   if (canvas.height !== rows) canvas.height = rows;
   const context = canvas.getContext("2d");
-  let image = images.get(canvas);
-  if (image?.width !== columns || image.height !== rows) images.set(canvas, (image = context.createImageData(columns, rows)));
+  const image = context.createImageData(columns, rows);
   const pixels = new Uint32Array(image.data.buffer);
   const table = inks[kind];
   const half = (LEVELS - 1) / 2;
@@ -80,3 +81,30 @@ const size = (side) => Math.sqrt(side.reduce((sum, value) => sum + value * value
 
 /** The entry of a piece that is drawn in the strongest ink: three times the usual one. */
 export const limitOf = ({ column, row, scale }) => 3 * scale * size(column) * size(row);
+
+const RANKS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
+const NAMES = 114; // pixels for the names of the lines
+
+/** Lines over the rank. series: { kind, name, points: [[rank, value], ...], bold, dots }; `full` is the last rank and `now`
+ * the present one; `ring` marks the value that the headline says. */
+export function drawRanks(width, { series, range, full, now, ring, unit = "%" }) {
+  const [left, right, top, bottom] = [38, width - NAMES, 8, 138];
+  const along = linear([0, Math.log2(1 + full)], [left, right]);
+  const x = (rank) => along(Math.log2(1 + Math.min(rank, full)));
+  const y = linear(range, [bottom, top]);
+  const marks = [...RANKS.filter((rank) => rank < full && x(full) - x(rank) > 32), full];
+  const shown = marks.filter((rank, i) => i === 0 || i === marks.length - 1 || x(rank) - x(marks[i - 1]) > 15);
+  const parts = [axisLeft(y, ticks(range, 4), [left, right], (value) => `${value}${unit}`)];
+  parts.push(axisBottom(x, shown, bottom, count), line(x(now), top, x(now), bottom, "ray"));
+  for (const { kind, points, bold, dots } of series) {
+    const placed = points.map(([rank, value]) => [x(rank), y(value)]);
+    parts.push(curve(placed, `stroke ${kind} ${bold ? "" : "thin"}`));
+    if (dots) parts.push(...placed.map(([px, py]) => circle(px, py, bold ? 3.5 : 2, kind)));
+  }
+  if (ring) parts.push(circle(x(ring[0]), y(ring[1]), 7.5, `no ${ring[2]}`));
+  const labels = series.map(({ kind, name, points, bold }) => ({
+    y: y(points.at(-1)[1]), words: name, kind: `${kind} tick-name${bold ? " strong" : ""}`,
+  }));
+  parts.push(directLabels(right + 8, labels, 14));
+  return { svg: parts.join(""), height: bottom + 20 };
+}

@@ -1,0 +1,202 @@
+// The playground's pictures and words: a map with a row for each rank or alpha, a column for each rate and the line that was
+// predicted; of the chosen cell every seed's result, its loss curves, and what is to be said of them.
+
+import { letter } from "./controls.js";
+import { about, clamp, count, decimal, plural } from "./format.js";
+import {
+  axisBottom, axisLeft, circle, cross, curve, group, hatch, line, linear, lossCurves, outline, rect, text, ticks,
+} from "./svg.js";
+
+const [LEFT, TOP, GAP] = [46, 24, 2];
+const APART = 46; // pixels between two names at the axis
+
+export const isDead = (run) => run.state === "collapsed" || run.state === "failed";
+
+/** A rate as people write it. */
+export function rateName(rate, digits = 3) {
+  const short = Number(rate.toPrecision(digits));
+  return short < 1e-4 ? short.toExponential() : String(short);
+}
+
+/** What a cell is colored: more of the blue for a better mean. The best tenths of the range get most of the ink. */
+export function shade(share, dark) {
+  const ink = dark ? 8 + 88 * share ** 1.6 : 5 + 70 * share ** 1.6;
+  return { fill: `color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, over: dark && ink > 62 ? "on" : "ink" };
+}
+
+/** `map` is { rows: [{ value, cells }], rates, ... }; see `draw` in sweep_panel.js. Gives { svg, height, place }. */
+export function drawMap(width, map) {
+  const { rows, rates, chosen, line } = map;
+  const w = (width - LEFT - 2) / rates.length;
+  const h = clamp(330 / rows.length, 36, 66);
+  const bottom = TOP + rows.length * h;
+  const x = (column) => LEFT + column * w;
+  const y = (row) => TOP + (rows.length - 1 - row) * h;
+  const [down, across] = map.names;
+  const parts = [hatch("untried"), text(LEFT - 10, 13, down, "soft end")];
+  const words = []; // over the line
+  rows.forEach(({ value, cells }, row) => {
+    parts.push(text(LEFT - 10, y(row) + h / 2 + 4, value, "end"));
+    cells.forEach((cell, column) => {
+      const [box, own] = drawCell(x(column), y(row), w, h, cell, map);
+      parts.push(box);
+      words.push(own);
+    });
+  });
+  const every = Math.ceil(APART / w);
+  rates.forEach((rate, column) => {
+    if ((column - chosen.column) % every) return;
+    const own = column === chosen.column ? "mid strong" : "tick mid";
+    parts.push(text(x(column) + w / 2, bottom + 16, rateName(column === chosen.column ? chosen.lr : rate, 2), own));
+  });
+  parts.push(text(LEFT + (width - LEFT) / 2, bottom + 34, `learning rate, ${across}`, "soft mid"));
+  if (line) parts.push(drawLine(line, rows, x, y, w, h, [LEFT, TOP, width - LEFT - 2, bottom - TOP]));
+  parts.push(...words, outline(x(chosen.column), y(chosen.row), w, h, "chosen", 'rx="5"'));
+  const place = (px, py) => ({
+    column: clamp(Math.floor((px - LEFT) / w), 0, rates.length - 1),
+    row: clamp(rows.length - 1 - Math.floor((py - TOP) / h), 0, rows.length - 1),
+    inside: px > LEFT && py > TOP && py < bottom,
+  });
+  return { svg: parts.join(""), height: bottom + 40, place };
+}
+
+/** [box, what stands on it]. */
+function drawCell(x, y, w, h, cell, map) {
+  const [left, top, wide, high] = [x + GAP / 2, y + GAP / 2, w - GAP, h - GAP];
+  const [cx, cy] = [x + w / 2, y + h / 2];
+  const box = (kind, more = "") => rect(left, top, wide, high, kind, `rx="3" ${more}`);
+  if (cell.training !== undefined) {
+    const done = high * cell.training;
+    const words = w > 30 ? text(cx, cy + 4, `${Math.round(100 * cell.training)}%`, "mid small") : "";
+    const filled = rect(left, top + high - done, wide, done, "train pale");
+    return [box("frost") + filled + outline(left, top, wide, high, "at-work", 'rx="3"'), words];
+  }
+  if (!cell.runs) {
+    const base = box("untried", 'fill="url(#untried)"');
+    if (!cell.picked) return [base, ""];
+    const rim = outline(left + 1, top + 1, wide - 2, high - 2, "picked", 'rx="3"');
+    return [base + rim, text(cx, cy + 4, w > 30 ? "run" : "+", "mid train strong halo")];
+  }
+  const dead = cell.runs.filter(isDead).length;
+  const { fill, over } = shade(cell.share, map.dark);
+  const colored = box("", `style="fill: ${fill}"`);
+  const dots = w >= 34 && h >= 46;
+  if (dead === cell.runs.length && !(dots && cell.mean !== null)) {
+    return [colored, cross(cx, cy, Math.min(14, 0.5 * wide), "soft")];
+  }
+  const words = w >= 34 ? cell.mean.toFixed(1) : w >= 19 ? cell.mean.toFixed(0) : "";
+  const kind = `mid over ${over}${w < 34 ? " small" : ""}${cell.best ? " strong" : ""}`;
+  const parts = [text(cx, dots ? cy + 1 : cy + 4, words, kind, `style="stroke: ${fill}"`)]; // the line passes behind it
+  if (dots) parts.push(drawDots(cx, cy + 14, Math.min(6, (w - 8) / cell.runs.length), cell.runs, over));
+  else if (dead) parts.push(cross(left + wide - 6, top + 6, 6, over));
+  if (cell.best && dots && w >= 34) parts.push(text(cx, top + 13, "best", `mid tiny ${over}`));
+  if (cell.top && map.line && !(cell.best && w < 60)) {
+    parts.push(`<path d="M${left + 3} ${top + 8}l5 -5l5 5l-5 5z" class="${over}"/>`);
+  }
+  return [colored, parts.join("")];
+}
+
+/** A dot for each run, a cross for one that collapsed. */
+function drawDots(cx, y, apart, runs, over) {
+  const from = cx - (apart * (runs.length - 1)) / 2;
+  const r = Math.min(1.9, apart / 2.6);
+  const one = (run, i) => (isDead(run) ? cross(from + i * apart, y, 2.6 * r, over) : circle(from + i * apart, y, r, over));
+  return group(runs.map(one));
+}
+
+/** The rates at which rate * y^k is constant, through the middles of the rows and half a row beyond. */
+function drawLine({ at, k, wide, name }, rows, x, y, w, h, [left, top, width, height]) {
+  const column = (octave) => x(at - (k / wide) * octave) + w / 2;
+  const points = rows.map(({ number }, row) => [column(Math.log2(number)), y(row) + h / 2]);
+  const beyond = (from, next) => [from[0] + (from[0] - next[0]) / 2, from[1] + (from[1] - next[1]) / 2];
+  const all = [beyond(points[0], points[1]), ...points, beyond(points.at(-1), points.at(-2))];
+  const end = clamp(all.at(-1)[0], left + 80, left + width - 80);
+  const clip = `<clipPath id="map"><rect x="${left}" y="${top}" width="${width}" height="${height}"/></clipPath>`;
+  const lines = group([curve(all, "under"), curve(all, "predicted iso")], 'clip-path="url(#map)"');
+  return clip + lines + text(end, 13, name, "strong mid");
+}
+
+/** Every run a dot on the scale of all runs; below them their mean and its interval; the best cell's mean as a line. */
+export function drawResults(width, cell, best, range) {
+  const [left, right, top, bottom] = [8, width - 8, 20, 74];
+  const x = linear(range, [left, right]);
+  const taken = {}; // equal ones stand on each other
+  const dots = (cell?.runs ?? []).filter((run) => run.value !== null).map((run) => {
+    const place = Math.round(x(run.value) / 8);
+    taken[place] = (taken[place] ?? 0) + 1;
+    const y = 62 - 10 * Math.min(taken[place], 4);
+    return isDead(run) ? cross(x(run.value), y, 8) : circle(x(run.value), y, 4, "train");
+  });
+  const parts = [];
+  if (best) {
+    const bx = x(best.mean);
+    const anchor = bx > width - 90 ? "end" : bx < 60 ? "" : "mid";
+    parts.push(line(bx, top - 4, bx, bottom, "ray"), text(bx, 11, `best cell ${best.mean.toFixed(1)}`, `tick ${anchor}`));
+  }
+  parts.push(line(left, bottom, right, bottom, "rule"), axisBottom(x, ticks(range), bottom, about, [left, right]));
+  if (cell && cell.mean !== null) {
+    const [low, high] = [cell.low ?? cell.mean, cell.high ?? cell.mean].map((value) => clamp(x(value), left, right));
+    parts.push(line(low, 64, high, 64, "stroke train thin"), line(x(cell.mean), 59, x(cell.mean), 69, "stroke train"));
+  }
+  return { svg: parts.join("") + group(dots), height: bottom + 20 };
+}
+
+/** Loss over the steps: every run pale, the mean of the runs, smoothed, on top. */
+export function drawLosses(width, curves, { steps, every, range, start, live }) {
+  const [left, right, top, bottom] = [30, width - 10, 8, 112];
+  const [x, y] = [linear([0, steps], [left, right]), linear(range, [bottom, top])];
+  const losses = lossCurves(curves, (i, loss) => [x(Math.min(steps, (i + 0.5) * every)), Math.max(top, y(loss))], 2);
+  const parts = [axisLeft(y, ticks(range, 4), [left, right], (value) => value.toFixed(1))];
+  parts.push(axisBottom(x, ticks([0, steps], 4), bottom, count, [left, right]));
+  if (start) parts.push(line(left, y(start), right, y(start), "edge"));
+  parts.push(losses.svg);
+  if (live && losses.end) parts.push(circle(...losses.end, 4, "train"));
+  if (start) parts.push(text(right, y(start) - 5, "before training", "tick end halo"));
+  return { svg: parts.join(""), height: bottom + 20 };
+}
+
+/** An interval in words; shares stay within 0 and 100. */
+export const interval = ({ low, high }, unit) =>
+  [low, high].map((value) => decimal(unit ? clamp(value, 0, 100) : value)).join(" to ");
+
+/** Points of a share, or the unit of the metric. */
+export const points = (value, unit) => `${decimal(value)}${unit ? " points" : ""}`;
+
+/** [headline, sentence] of the chosen cell. */
+export function tellCell({ cell, chosen, best, live, broken, data, seeds }) {
+  const setting = `rate ${rateName(chosen.lr)}, rank ${chosen.rank}, ${letter("α")} ${about(chosen.alpha)}
+    (${letter("α/r")}\u00a0=\u00a0${about(chosen.alpha / chosen.rank)})`;
+  if (live) {
+    const step = Math.max(...live.map((one) => one.length)) * data.every;
+    const words = step ? `step ${count(Math.min(step, data.steps))} of ${count(data.steps)}` : "about to begin";
+    const big = `<b>${broken ? "broken off" : "training"}</b> <span>${words}</span>`;
+    return [big, `${plural(live.length, "seed")} at ${setting}.`];
+  }
+  if (!cell) {
+    const train = `Guess from its neighbors, then train it: ${plural(seeds.length, "seed")} of ${count(data.steps)} steps.`;
+    return ["<b>not tried</b>", `No run at ${setting} yet. ${train}`];
+  }
+  const n = cell.runs.length;
+  const of = plural(n, "run");
+  if (cell.mean === null) return ["<b>failed</b>", `${of} at ${setting}: none of them finished. The rate is too high.`];
+  const [failed, flat] = [isDead, (run) => run.state === "flat"].map((is) => cell.runs.filter(is).length);
+  const big = `<b>${cell.mean.toFixed(1)}${data.unit}</b> <span>validation ${data.metric}</span>`;
+  const range = cell.low === null || failed === n ? "" : `, 95% interval ${interval(cell, data.unit)}`;
+  const words = [`${n > 1 ? `Mean of ${of}` : "One run"} at ${setting}${range}.`];
+  const some = (number) => (number === n ? "All" : `${number} of ${n}`);
+  if (failed) {
+    words.push(`<strong>${some(failed)} collapsed</strong>: at this rate a run ends where it began, by guessing.`);
+  } else if (flat) {
+    words.push(`<strong>${some(flat)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
+  }
+  if (cell === best) words.push("The best cell of this map.");
+  else if (cell.behind) words.push(behind(cell.behind, data));
+  return [big, words.join(" ")];
+}
+
+function behind([mean, low, high], { unit }) {
+  const [where, whose] = mean < 0 ? ["ahead of", "the best cell with enough seeds"] : ["behind", "the best cell"];
+  const maybe = low > 0 ? "" : ", so it may be as good";
+  const sure = low === null ? "" : ` (95% interval ${decimal(low)} to ${decimal(high)}${maybe})`;
+  return `On the same seeds, it is ${points(Math.abs(mean), unit)} ${where} ${whose}${sure}.`;
+}
