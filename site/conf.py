@@ -57,7 +57,9 @@ def block_math(self: Any, node: nodes.math_block) -> None:
 
 
 def scripts(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Only those of the panels that a page has."""
+    """Only those of the panels that a page has, and of its puzzle."""
+    if "data-puzzle" in context.get("body", ""):
+        app.add_js_file("puzzle.js", loading_method="defer")
     for name in sorted(set(re.findall(r'data-panel="(\w+)"', context.get("body", "")))):
         app.add_js_file(f"panels/{name}.js", priority=900)  # after host.js
 

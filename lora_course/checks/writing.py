@@ -39,7 +39,7 @@ def yours_or_ours(layer: Any) -> Any:
 
 @exercise(
     "A is (rank, in_features) and B is (out_features, rank); wrap both in nn.Parameter. Which of the two is zero?",
-    "start with torch.zeros for B, and torch.randn(rank, in_features) / in_features**0.5 for A; scaling is alpha / rank",
+    "B is torch.zeros(...), A is torch.randn(rank, in_features) / in_features**0.5, and scaling is alpha / rank",
     "forward returns self.base_layer(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)",
 )
 def check_lora_linear(layer: Any) -> Verdict:
@@ -101,7 +101,7 @@ def _start(a: Tensor, b: Tensor, same: bool) -> str:
         return ("B is not zero, so the layer changes the model before the first step. Zero B does not learn slowly: "
                 "its gradient is there at once, and A's one step later")  # fmt: skip
     if a.std() > 0.5:
-        return f"A is random with a standard deviation of {a.std():.1f}: divide by in_features**0.5, else A x grows with the width"
+        return f"A's standard deviation is {a.std():.1f}: divide by in_features**0.5, or A x grows with the width"
     return "" if same else "at the start it must compute exactly what base_layer(x) computes, bias included"
 
 
@@ -113,10 +113,10 @@ def _start(a: Tensor, b: Tensor, same: bool) -> str:
 def check_merge(
     merge: Callable[[Any], Any] | None, model: nn.Module, tokens: Mapping[str, Tensor], labels: Tensor
 ) -> Verdict:
-    """Lesson 01: a function from the learner's layer to one plain nn.Linear, tried on a layer and on the whole model."""
+    """Lesson 01: merge(layer) turns a LoRALinear into one nn.Linear; tried on one layer and on the model."""
     if merge is None or unsolved(merge):
         return not_yet("write merge(layer)")
-    kind = type(next(module for module in model.modules() if hasattr(module, "lora_B")))
+    kind: Any = type(next(module for module in model.modules() if hasattr(module, "lora_B")))
     base = nn.Linear(20, 48)
     layer = kind(deepcopy(base), 4, 12.0)
     with torch.no_grad():

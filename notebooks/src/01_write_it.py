@@ -28,7 +28,7 @@ lesson.start("01")
 # **Take the first step: how large is the gradient of $A$, in percent of the gradient of $B$? How many steps until all sixteen reviews are right? And how many of
 # 200 *other* reviews will be right in the end?** Give ranges that you're 80 % sure of.
 #
-# Sealed? Then run the cell below it: the first steps of a small layer. Press **take a step** twice and watch the two big numbers. Under **Start** you can send a
+# Sealed? Run on: here are the first steps of a small layer. Press **take a step** twice and watch the two big numbers. Under **Start** you can send a
 # vector through it, row by row.
 
 # %%
@@ -55,22 +55,19 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # them. Then change the plot: this one is yours.
 
 # %%
+@interact(d=(64, 8192, 64), r=(1, 512))
 def plot(d=4096, r=8):
     widths = range(64, 8193, 64)
-    plt.figure(figsize=(7, 3))
     plt.plot(widths, [w * w for w in widths], color="gray", label="W: d * d, frozen")
     plt.plot(widths, [2 * w * r for w in widths], label="A and B: 2 * d * r, trained")
     plt.axvline(d, color="black", linestyle=":")
     plt.title(f"d = {d}, r = {r}: {2 * d * r:,} of {d * d:,} numbers, {2 * r / d:.2%}")
     plt.legend()
 
-
-interact(plot, d=(64, 8192, 64), r=(1, 512));
-
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# One is a line, the other a parabola: the share is $2r/d$. **The wider the model, the smaller the share** at the same rank. And at $r = d/2$ you've saved nothing.
+# The line on the floor is what you train. One grows like $d$, the other like $d^2$, so the share is $2r/d$. **The wider the model, the smaller the share** at the same rank. And at $r = d/2$ you've saved nothing.
 # </details>
 #
 # ## Exercise 1: write it
@@ -112,7 +109,7 @@ checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
 # The paper draws $A$ from a Gaussian; its code and PEFT use `kaiming_uniform_` as we do. Either is fine, as long as the entries are about $1/\sqrt{\text{in}}$: then $Ax$
-# stays the size of $x$. Could you swap them, $A$ zero and $B$ random? That starts as the identity too. Try it below when you're done; we haven't measured it.
+# stays the size of $x$. Could you swap them, $A$ zero and $B$ random? That starts as the identity too. Is it as good? We haven't measured it: a question for you.
 #
 # ## Into a real model
 # Freeze MiniLM, and wrap the query and value layers of all six blocks. That's a loop of four lines. Freeze first: afterwards it would freeze $A$ and $B$ too. The training loop is ten lines again.
@@ -139,7 +136,7 @@ def batch_of(split, first, rows):
     return tokens, torch.tensor(split.labels[first : first + rows])
 
 
-tokens, labels = batch_of(task.train, lesson.draw("sixteen", *range(0, 160, 16)), 16)  # yours, by your name
+tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)  # yours, by your name
 
 # %%
 layer = model.bert.encoder.layer[0].attention.self.query
@@ -160,9 +157,7 @@ with torch.no_grad():
 lesson.reveal("A's first gradient, percent of B's", shares[0], "%")
 lesson.reveal("steps until all sixteen are right", right.index(16) if 16 in right else 40, "steps")
 lesson.reveal("of 200 others, percent right", share, "%")
-plt.figure(figsize=(7, 2.5))
-plt.plot(shares, marker=".")
-plt.title("gradient of A in percent of B's, step by step: the first layer's query in MiniLM");
+print("gradient of A, percent of B's, step by step:", [round(one) for one in shares[:6]])
 
 # %% claim
 assert shares[0] == 0 < shares[1]
