@@ -82,14 +82,15 @@ def execute(notebook: NotebookNode, folder: str, timeout: int = 600) -> Notebook
     """
     os.environ["LORA_LAB_HEADLESS"] = "1"
     where = {"metadata": {"path": folder}}
-    how = {"timeout": timeout, "store_widget_state": False, "shutdown_kernel": "immediate"}
-    NotebookClient(notebook, resources=where, **how).execute()
+    client = NotebookClient(notebook, resources=where, timeout=timeout, shutdown_kernel="immediate")
+    client.execute()
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day
         if cell.cell_type != "code":
             continue
-        outputs = [_still(output) for output in cell.get("outputs", []) if output.get("name") != "stderr"]
-        cell.outputs = _joined(outputs)
+        kept = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+        cell.outputs = _joined([one for output in kept for one in _still(output, client)])
     return notebook
 
 
@@ -111,10 +112,12 @@ def fill(source: Path, folder: str) -> None:
         shutil.unpack_archive(runs, Path(folder) / "runs" / lesson)
 
 
-def _still(output: NotebookNode) -> NotebookNode:
-    """A saved widget shows nothing without its kernel: keep the picture, if it has one, and the words beside it."""
-    output.get("data", {}).pop(WIDGET, None)
-    return output
+def _still(output: NotebookNode, client: NotebookClient) -> list[NotebookNode]:
+    """A saved widget shows nothing without its kernel: keep its picture and words, or what `interact` drew in it."""
+    view = output.get("data", {}).pop(WIDGET, {})
+    children = client.widget_state.get(view.get("model_id"), {}).get("children") or []
+    inside = [client.comm_objects.get(child.removeprefix("IPY_MODEL_")) for child in children]
+    return [one for widget in inside if widget for one in widget.outputs] or [output]
 
 
 def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:

@@ -86,7 +86,8 @@ def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
     if "image/png" in data:
         image = base64.b64decode("".join(data["image/png"]))
         (src / "_static" / "pictures" / name).write_bytes(image)
-        source, alt = f"../_static/pictures/{name}", html.escape(output["metadata"]["image/png"]["alt"])
+        described = output["metadata"].get("image/png", {}).get("alt", "the plot that this cell draws")
+        source, alt = f"../_static/pictures/{name}", html.escape(described)
         snapshot = "".join(data.get(base.MIME, ""))
         markup = place(json.loads(snapshot), source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
         width, height = (round(side / PIXELS) for side in struct.unpack(">II", image[16:24]))
@@ -98,19 +99,27 @@ def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
 
 
 def lesson(file: Path, src: Path) -> dict[str, Any]:
-    """A solved notebook with live panels, and each solution folded below its exercise."""
+    """A solved notebook with live panels, each solution folded below its exercise, and below the first its puzzle."""
     solved, exercises = notebook(file), notebook(ROOT / "notebooks" / file.name)["cells"]
     cells: list[dict[str, Any]] = []
+    puzzle = [puzzle_in(lines)] if (lines := SITE / f"{file.stem}.json").is_file() else []
     for number, (cell, exercise) in enumerate(zip(solved["cells"], exercises, strict=True)):
         outputs = cell.get("outputs", [])
         outputs[:] = [shown(one, f"{file.stem}-{number}-{at}.png", src) for at, one in enumerate(outputs)]
         if "solution" in cell["metadata"].get("tags", []):
-            cells.append(exercise)
-            cell["metadata"] = {"tags": ["hide-cell"]}
-        elif asks := [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]:
-            cell["metadata"] = {"tags": asks}  # predict.js finds the cell by its class
-        cells.append(cell)
+            cells += [exercise, {**cell, "metadata": {"tags": ["hide-cell"]}}, *puzzle]
+            puzzle = []
+        else:
+            asks = [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]
+            cells.append({**cell, "metadata": {"tags": asks}})  # predict.js finds them by their class
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
+
+
+def puzzle_in(lines: Path) -> dict[str, Any]:
+    """A cell with the lines that `puzzle.js` lets a reader put in order."""
+    content = json.dumps(json.loads(lines.read_text(encoding="utf-8"))).replace("<", "\\u003c")
+    markup = f'<div data-puzzle hidden><script type="application/json">{content}</script></div>'
+    return {"cell_type": "markdown", "metadata": {}, "source": markup}
 
 
 def linked(file: Path, known: dict[Path, str]) -> str:
@@ -189,7 +198,8 @@ def prepare(src: Path) -> None:
     style = fonts() + (SITE / "site.css").read_text(encoding="utf-8")
     (src / "_static" / "site.css").write_text(style, encoding="utf-8")
     shutil.copy(base.JS / "host.js", src / "_static")
-    shutil.copy(SITE / "predict.js", src / "_static")
+    for script in ("predict.js", "puzzle.js"):
+        shutil.copy(SITE / script, src / "_static")
 
 
 def build(out: Path = OUT) -> None:

@@ -22,6 +22,12 @@ from lora_lab.methods.lora import LoRA
 from lora_lab.widgets.base import Panel
 
 VIEWS = ("size", "model", "start", "steps", "merge", "swap")
+TOY = {
+    "start": "B starts at zero, so a new adapter adds nothing to W x.",
+    "steps": "At the first step the gradient of A is 0 and only B moves, because B is zero; one step later both move.",
+    "merge": "Merging adds scaling * B A to W: the output stays, the extra products go.",
+    "swap": "A swap replaces A and B and leaves W as it is.",
+}
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ALL_LINEAR = "all-linear"
 FIRST = "llama-3-8b"  # the model of the view "model" by default
@@ -116,6 +122,8 @@ class LoRAPanel(Panel, file="lora_panel.js"):
                 f"LoRA to scale: {name} has {total:,} numbers, which stay frozen; LoRA of rank {self.rank:,} on "
                 f"{where} adds {trained:,} ({trained / total:.3%}), which train."
             )
+        if self.view in TOY:
+            return f"LoRA to scale: a toy layer of 8 x 8. {TOY[self.view]}"
         m, n = self.shape
         full, trained = m * n, self.rank * (m + n)
         return (

@@ -23,7 +23,11 @@ from tests.e2e.pages import MOVE, axe_finds, panel_of
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 10_000_000
-LESSON, DOCS = "lessons/03_which_knob_first.html", "docs/teaching.html"
+LESSON, DOCS, PUZZLE = "lessons/03_which_knob_first.html", "docs/teaching.html", "lessons/01_write_it.html"
+FOCUSED_LINE = """() => {
+    const { do: action, line } = document.activeElement.dataset;
+    return [action, line === undefined ? "" : document.activeElement.closest("li").querySelector("code").textContent];
+}"""
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +119,44 @@ def test_without_javascript_a_panel_is_a_picture(browser: Browser, site: str):
     page.close()
 
 
+def test_the_ten_lines_are_put_in_order_by_keyboard(site: str, visit: Callable[..., Page]):
+    page = visit(site, PUZZLE, 380, "dark")
+    solution = page.locator(".hide pre", has_text="class LoRALinear").first.text_content() or ""
+    ten = [line.strip() for line in solution.splitlines() if line.strip()][:10]
+    page.locator("[data-do=take]").first.focus()
+
+    def press(button: str, line: str) -> None:
+        for _ in range(60):
+            if page.evaluate(FOCUSED_LINE) == [button, line]:
+                return page.keyboard.press("Enter")
+            page.keyboard.press("Tab")
+        raise AssertionError(f"{button} of {line!r} is never reached")
+
+    for line in ten[:-1]:
+        page.locator("[data-do=take]").first.focus()
+        press("take", line)
+    status = page.locator("[data-puzzle] [role=status]")
+    press("check", "")
+    expect(status).to_contain_text("1 more line to go")
+    for button, line, words in (
+        ("up", ten[3], "now line 3"),
+        ("check", "", "before super().__init__()"),
+        ("down", ten[3], "now line 4"),
+        ("drop", ten[7], "taken out"),
+        ("take", ten[7].replace("zeros", "randn"), "taken as line 9"),
+        ("check", "", "Zero B does not learn slowly"),
+        ("drop", ten[7].replace("zeros", "randn"), "taken out"),
+        ("take", ten[7], "taken as line 9"),
+        ("up", ten[7], "now line 8"),
+        ("take", ten[9], "taken as line 10"),
+        ("check", "", "starts as the one it wraps"),
+    ):
+        page.locator("[data-do=take]").first.focus()
+        press(button, line)
+        expect(status).to_contain_text(words)
+    assert axe_finds(page, "[data-puzzle]") == []
+
+
 def test_a_word_is_found(site: str, visit: Callable[..., Page]):
     page = visit(site)
     page.get_by_placeholder("Search").fill("captain")
@@ -131,7 +173,7 @@ def test_dark_is_a_click_away_and_panels_follow(site: str, visit: Callable[..., 
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (380, "dark")])
-@pytest.mark.parametrize("path", ["index.html", LESSON, DOCS, "search.html"])
+@pytest.mark.parametrize("path", ["index.html", LESSON, PUZZLE, DOCS, "search.html"])
 def test_it_is_for_everyone(site: str, visit: Callable[..., Page], path: str, width: int, theme: str):
     page = visit(site, path, width, theme)
     assert axe_finds(page, "html") == []
