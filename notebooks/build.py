@@ -28,7 +28,7 @@ from lora_lab.widgets.still import still
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SWEEPS = {"old_06": "rate_rank_alpha", "old_07": "target_modules"}  # the reference sweep that has all runs of a lesson
+SWEEPS = {"old_07": "target_modules"}  # the reference sweep that has all runs of a lesson
 
 
 def lessons(prefix: str = "") -> list[Path]:

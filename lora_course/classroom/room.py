@@ -46,17 +46,17 @@ class Peak:
 
 
 def number(lesson: str) -> str:
-    """What a lesson is called by: `05` of `05_memory`, `old_05` of `old_05_memory`."""
+    """What a lesson is called by: `05` of `05_memory`, `old_05` of `old_09_merge_and_swap`."""
     return re.sub(r"^((old_)?\d*).*", r"\1", lesson)
 
 
 def lessons() -> list[str]:
-    """The lessons that were measured: `old_05_memory`."""
+    """The lessons that were measured: `old_09_merge_and_swap`."""
     return sorted(_records("lesson_memory"))
 
 
 def peak(lesson: str) -> Peak:
-    """The largest of a lesson's measurements. `lesson`: its name or how that begins, `05`.
+    """The largest of a lesson's measurements. `lesson`: its name or how that begins, `04`.
 
     Raises: NotFound, naming those there are.
     """

@@ -19,7 +19,7 @@ from lora_lab.errors import BadValue
 def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As in the kernel of a notebook: the log that it would write."""
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: "a shell"))
-    monkeypatch.setenv("JPY_SESSION_NAME", "/home/ada/old_04_train_an_adapter.ipynb")
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/ada/02_how_sure_are_you.ipynb")
     monkeypatch.setenv("LORA_LAB_STUDENT", "Ada")
     monkeypatch.chdir(tmp_path)
     return tmp_path / predictions.FILE
@@ -30,7 +30,7 @@ def test_a_guess_is_kept_beside_its_notebook(notebook: Path):
     assert "you said 80%" in words
     lesson.compare("accuracy", None, 82.5, "%")
     first, second = map(json.loads, notebook.read_text().splitlines())
-    assert (first["lesson"], first["student"], first["what"]) == ("old_04_train_an_adapter", "Ada", "accuracy")
+    assert (first["lesson"], first["student"], first["what"]) == ("02_how_sure_are_you", "Ada", "accuracy")
     assert (first["guess"], first["found"], first["unit"], first["fast"]) == (80, 82.5, "%", lesson.FAST)
     assert second["guess"] is None
 

@@ -33,7 +33,7 @@ def test_browser_and_server_stay_within_their_share(watched: Watched):
     page.locator(".lab-panel .card").first.wait_for(timeout=120_000)
     page.wait_for_timeout(5_000)
     one = shares()
-    watched.open("solutions/old_08_lora_full_prompt.ipynb")
+    watched.open("solutions/old_09_merge_and_swap.ipynb")
     page.wait_for_timeout(5_000)
     other = shares()
     for words, found in (("lesson 01", one), ("lesson 08 with its pictures", other)):

@@ -23,7 +23,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def here(monkeypatch: pytest.MonkeyPatch, total: int | None, free: int | None) -> str:
     """What lesson 05 says on a machine with so many bytes."""
     monkeypatch.setattr("lora_course.classroom.preflight.machine.memory", lambda: (total, free))
-    return room.room_for("old_05")
+    return room.room_for("old_09")
 
 
 def test_what_is_left_of_8_gb_is_the_sum_of_what_takes_it():
@@ -34,7 +34,7 @@ def test_where_there_is_room_a_lesson_says_what_it_takes_and_what_is_there(
     alone: None, monkeypatch: pytest.MonkeyPatch
 ):
     words = here(monkeypatch, 8 * GB, 5 * GB)
-    peak = room.peak("old_05_memory")
+    peak = room.peak("old_09_merge_and_swap")
     assert f"at most {peak.bytes / 1e9:.1f} GB when measured" in words
     assert peak.date in words
     assert peak.hardware in words
@@ -79,5 +79,5 @@ def test_another_notebooks_kernel_is_found_and_this_one_is_not_another(tmp_path:
 
 
 def test_a_lesson_that_does_not_exist_names_those_that_do():
-    with pytest.raises(NotFound, match="old_05_memory"):
+    with pytest.raises(NotFound, match="old_09_merge_and_swap"):
         room.peak("99")
