@@ -42,6 +42,10 @@
     const again = make("button", { type: "button", textContent: "Clear" });
     form.append(...rows.map((one) => one.row), make("button", { textContent: "Seal my ranges" }), skip, again, said);
     cell.after(form);
+    for (const printed of cell.querySelectorAll(".cell_output pre")) { // the form says it
+      printed.textContent = printed.textContent.split("\n").filter((line) => !line.includes("waits for your range")).join("\n");
+      printed.closest(".cell_output").hidden = !printed.textContent.trim();
+    }
 
     const answer = (each) => {
       for (const { name, ends } of rows) given[name] = each(ends);
@@ -64,7 +68,7 @@
     function show() {
       const done = answered(names);
       form.classList.toggle("done", done);
-      const words = names.map((name) => `${name} ${given[name] ? range(given[name]) : "skipped"}`);
+      const words = names.map((name) => `${name}: ${given[name] ? range(given[name]) : "skipped"}`);
       said.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80 % sure of each. What we found opens after that.";
     }
     return { cell, names, show };

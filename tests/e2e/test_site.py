@@ -110,6 +110,34 @@ def test_a_panel_follows_its_slider(site: str, visit: Callable[..., Page], path:
     expect(panel).not_to_have_text(before, use_inner_text=True)
 
 
+def test_findings_stay_closed_until_ranges_are_given_or_skipped(site: str, visit: Callable[..., Page]):
+    page = visit(site, "lessons/04_will_it_fit.html")
+    forms, sealed = page.locator(".lab-predict"), page.locator("details.sealed")
+    results = page.locator(".tag_reveal .cell_output")
+    asked, all_sealed = forms.count(), sealed.count()
+    assert (asked, all_sealed) == (2, 4)
+    sealed.first.locator("summary").click()
+    expect(sealed).to_have_count(all_sealed)  # still closed, and the form has the focus
+    expect(forms.first.locator("input").first).to_be_focused()
+    expect(results.first).not_to_contain_text("29.11")
+    for number, value in enumerate((40, 10, 50, 80)):
+        forms.first.locator("input").nth(number).fill(str(value))
+    forms.first.get_by_role("button", name="Seal my ranges").click()
+    expect(forms.first.get_by_role("status")).to_contain_text("Swap them")
+    for number, value in enumerate((10, 40)):
+        forms.first.locator("input").nth(number).fill(str(value))
+    forms.first.get_by_role("button", name="Seal my ranges").click()
+    expect(results.first).to_contain_text("29.11%: inside your range, 10 to 40")
+    expect(results.nth(1)).not_to_contain_text("115.8")
+    forms.nth(1).get_by_role("button", name="Skip").click()
+    expect(results.nth(1)).to_contain_text("115.8 MiB.")
+    expect(sealed).to_have_count(0)
+    page.reload()
+    expect(sealed).to_have_count(0)  # this browser remembers
+    page.get_by_role("button", name="Clear").first.click()
+    expect(sealed).to_have_count(all_sealed)
+
+
 def test_without_javascript_a_panel_is_a_picture(browser: Browser, site: str):
     page = browser.new_page(java_script_enabled=False)
     page.goto(f"{site}/index.html")
