@@ -36,7 +36,7 @@ def check_half_width(half: Callable[[float, int], float]) -> Verdict:
         "the n belongs under the root: four times the rows halve the error": lambda p, n: 1.96 * error(p, 1) / n,
         "that is right at p = 0.5 only: 90 % is surer than 50 %": lambda p, n: 1.96 * error(0.5, n),
     }
-    why = f"80 % on 2,000 sentences is ±{196 * error(0.8, 2000):.1f} points; on 100 sentences ±{196 * error(0.8, 100):.0f}"
+    why = f"80 % on 2,000 sentences is ±{196 * error(0.8, 2000):.1f} points, on 100 ±{196 * error(0.8, 100):.0f}"
     cases = [(0.77, 2000), (0.5, 100), (0.9, 872)]
     return function(half, cases, lambda p, n: 1.96 * error(p, n), why, near, "by hand, p = 0.5 and n = 100 give 0.098")
 
@@ -55,18 +55,17 @@ def check_report(table: Any, half: float | None, word: str | None, rows: float |
         return not_yet("put a number, a word and a number in place of the ...")
     try:
         says = verdict(table["a"], table["b"], margin=POINT)
-    except (BadValue, KeyError, TypeError) as error:
-        return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {error}")
-    a, b, n = np.mean(table["a"]), np.mean(table["b"]), says.rows
-    share, gap = float(np.mean(np.asarray(table["a"]) != np.asarray(table["b"]))), says.difference
+    except (BadValue, KeyError, TypeError) as why:
+        return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {why}")
+    a, b = (np.asarray(table[name], dtype=float) for name in "ab")
+    n, share, gap, one, two = len(a), float((a != b).mean()), says.difference, float(a.var()), float(a.var() + b.var())
     error = math.sqrt(share / n)
-    apart = math.sqrt(a * (1 - a) / n + b * (1 - b) / n)
     first = number(half, 1.96 * error, {
         100 * 1.96 * error: "that is in points; give a share, like the table's",
-        1.96 * apart: "that is for two different tests. Both took the same one: only sentences they disagree on count",
-        1.96 * math.sqrt(a * (1 - a) / n): "that is one model's interval; this is about the gap",
+        1.96 * math.sqrt(two / n): "that is for two different tests; on one, only sentences they disagree on count",
+        1.96 * math.sqrt(one / n): "that is one model's interval; this is about the gap",
         error: "that is one standard error: times 1.96",
-        2 * 1.96 * error: "that is the whole interval; half of it is wanted",
+        3.92 * error: "that is the whole interval; half of it is wanted",
     }, "", 0.02, "half the interval is 1.96 times the root of share / n")  # fmt: skip
     if not first.passed:
         return Verdict(False, f"half: {first.words}")
@@ -80,11 +79,12 @@ def check_report(table: Any, half: float | None, word: str | None, rows: float |
             "points still fit the data",
             "undecided": "0 is outside the interval: of these two models, one is ahead",
         }
-        beats = f"{100 * max(a, b):.1f} beats {100 * min(a, b):.1f} only if 0 is outside the interval, on that side"
+        high, low = sorted((a.mean(), b.mean()), reverse=True)
+        beats = f"{100 * high:.1f} beats {100 * low:.1f} only if 0 is outside the interval, on that side"
         return Verdict(False, f"word: {replies.get(given, beats)}")
     needed = 2.8**2 * share / POINT**2
     last = number(rows, needed, {
-        2.8**2 * (a * (1 - a) + b * (1 - b)) / POINT**2: "that is for two different tests; here use the share",
+        2.8**2 * two / POINT**2: "that is for two different tests; here use the share",
         1.96**2 * share / POINT**2: "with 1.96 alone you'd miss a true point every other time: add the 0.84",
         2.8 * share / POINT**2: "the 1.96 + 0.84 is squared",
         2.8**2 * share / POINT: "the point is squared: half the gap takes four times the rows",
