@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +26,7 @@ from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest
 from lora_lab.accounting.setup import Setup
 from lora_lab.experiments.margins import MARGINS, judged, resampled, scores_in
-from lora_lab.experiments.results import load
+from lora_lab.experiments.results import from_store, load
 from lora_lab.experiments.statistics import verdict
 from lora_lab.files import read_json, write_atomically
 
@@ -37,8 +38,31 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    found = (comparison, as_good, fits, rates, targets, latency, inside, reproduced, rehearsed)
+    found = (seeds, comparison, as_good, fits, rates, targets, latency, inside, reproduced, rehearsed)
     return {name: words for one in found for name, words in one().items()}
+
+
+def seeds() -> dict[str, str]:
+    """Lesson 02: forty seeds of one recipe, in percent of the test sentences.
+
+    seeds.differ: on how many two of them disagree, the mean over all pairs; with such a share, seeds.half is half the
+    95 % interval of the gap between two, in points, and seeds.rows are what tells one point apart; seeds.halves: the
+    verdict on the first twenty against the others, within one point.
+    """
+    right = from_store(RESULTS / "sweeps" / "seeds.zip").scores
+    accuracy = 100 * right.mean(1)
+    worst, best = f"{accuracy.min():.1f}", f"{accuracy.max():.1f}"
+    differ = float(np.mean([(a != b).mean() for a, b in combinations(right, 2)]))
+    return {
+        "seeds.worst": worst,
+        "seeds.best": best,
+        "seeds.apart": f"{float(best) - float(worst):.1f}",
+        "seeds.gain": f"{accuracy.max() - accuracy.mean():.1f}",
+        "seeds.differ": f"{100 * differ:.0f}",
+        "seeds.half": f"{196 * (differ / 2000) ** 0.5:.1f}",
+        "seeds.rows": f"{round(2.8**2 * differ / 0.01**2, -2):,.0f}",
+        "seeds.halves": verdict(right[:20], right[20:], margin=0.01).outcome,
+    }
 
 
 def comparison() -> dict[str, str]:

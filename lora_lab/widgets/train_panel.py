@@ -40,7 +40,7 @@ class TrainPanel(Panel, file="train_panel.js"):
     validations  how often the validation rows are scored on the way
     method       in the place of LoRA(rank, alpha, targets)
     store        the folder of finished runs: those of other seeds are drawn as a ribbon, others as lines
-    seeds        another store, of other seeds only
+    seeds        another store, of other seeds only; may be set later, `panel.seeds = "seeds.zip"`
     guess        what the reader predicted: a percentage for shares, else in the metric's own unit
     Raises: NotFound for an unknown task, BadValue for impossible settings.
     """
@@ -54,6 +54,7 @@ class TrainPanel(Panel, file="train_panel.js"):
     steps = T.Int().tag(sync=True)
     seed = T.Int().tag(sync=True)
     guess = T.Float(None, allow_none=True).tag(sync=True)
+    seeds = T.Any()  # a path or None
     strength = T.Float(1.0).tag(sync=True)  # of the adapter, on the dial
     setup = T.Dict().tag(sync=True)  # what follows from the settings, see `_settled`
     live = T.Dict().tag(sync=True)  # the run at work: see `LiveRun.told`
@@ -76,12 +77,14 @@ class TrainPanel(Panel, file="train_panel.js"):
         super().__init__(
             offers=offers(model, str(task), lora, lr, steps),
             model=model, task=str(task), method=self.given.name, rank=lora.rank, alpha=lora.alpha,
-            targets=list(lora.targets), lr=lr, steps=int(steps), seed=int(seed), guess=guess, live={"state": "ready"},
+            targets=list(lora.targets), lr=lr, steps=int(steps), seed=int(seed), guess=guess, seeds=seeds,
+            live={"state": "ready"},
         )  # fmt: skip
         self._settled()
         self.recipe()  # raises for what cannot be
         self.observe(lambda _: self._settled(), SETTINGS)
         self.observe(self._usual_rate, "method")
+        self.observe(self._other_seeds, "seeds")
         self.on_msg(self._heard)
 
     # ---- what the controls say
@@ -120,6 +123,10 @@ class TrainPanel(Panel, file="train_panel.js"):
             self.setup = setup | counted(recipe, classes) | self.kept.beside(recipe, metric)
         except LabError as error:
             self.setup = setup | {"error": str(error)}
+
+    def _other_seeds(self, _: Any) -> None:
+        self.kept.seeds = Store(self.seeds) if self.seeds else None
+        self._settled()
 
     def _usual_rate(self, _: Any) -> None:
         """Another method begins at the second of the rates that `compare` tries for it."""

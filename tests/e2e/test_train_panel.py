@@ -33,6 +33,20 @@ def test_without_other_seeds_there_is_no_ribbon(pages: Pages) -> None:
     expect(panel_of(view, 1).locator(".title")).not_to_contain_text("Other seeds")
 
 
+def test_many_other_seeds_stand_under_a_glass(pages: Pages) -> None:
+    few, many = train(), train()
+    one = many.setup["others"][0]
+    many.setup = many.setup | {"others": [one | {"value": 79 + place / 10} for place in range(30)]}
+    view = pages.open(few, many)
+    spans = []
+    for number in (0, 1):
+        dots = panel_of(view, number).locator(".picture circle.seed")
+        tops = dots.evaluate_all("dots => dots.map((dot) => dot.getBoundingClientRect().y)")
+        spans.append(max(tops) - min(tops))
+    assert spans[0] < 20 < 100 < spans[1]  # pixels, for about as many points
+    expect(panel_of(view, 1).locator(".title")).to_contain_text("Other seeds of this recipe: 79.0 to 81.9.")
+
+
 def test_the_replay_shows_the_run_as_it_was(pages: Pages) -> None:
     panel = panel_of(pages.open(train()))
     move(panel, "replay", 220)

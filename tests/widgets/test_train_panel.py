@@ -307,6 +307,10 @@ def test_other_seeds_are_a_ribbon_and_other_recipes_lines(trained: TrainPanel, m
     assert [one["label"] for one in panel.setup["earlier"]] == ["lr 0.05, seed 0"]  # those of `seeds` are no lines
     alone = make(store=folder)
     assert alone.setup["others"] == []  # a run is not one of its other seeds
+    alone.seeds = tmp_path / "seeds"
+    assert len(alone.setup["others"]) == 2
+    alone.seeds = None
+    assert alone.setup["others"] == []
 
 
 def test_a_record_is_read_once_and_one_that_is_damaged_is_passed_over(

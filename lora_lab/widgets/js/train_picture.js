@@ -44,7 +44,7 @@ export function drawRun(width, run) {
     parts.push(text(x(step), Math.min(bottom - 6, y(lowest) + 16), `${count(others.length)} other seeds`, "tick halo"));
   }
   if (guess !== null) {
-    parts.push(line(left, y(guess), width, y(guess), "predicted ink"));
+    parts.push(line(left, y(guess), others.length > ALONE ? right : width, y(guess), "predicted ink"));
     parts.push(text(left + 4, y(guess) - 5, `your guess, ${about(guess)}`, "tick halo"));
   }
   const own = place(checks);
@@ -73,14 +73,22 @@ export function drawRun(width, run) {
   return { svg: parts.join(""), height: end + 20 };
 }
 
-/** The end of the run on the test rows, with its band, among those of the other seeds. */
+/** The end of the run on the test rows, with its band, among those of the other seeds; many of them under a glass. */
 function testRows(x, y, { others, found, high, low }) {
-  const ends = others.map((one, i) => circle(x + (((i * 7) % 13) - 6) * 2, y(one.value), 2.5, "train seed"));
-  if (found.value === undefined) return ends.join("");
-  const band = found.half ? rect(x - 20, y(found.high), 40, y(found.low) - y(found.high), "train pale") : "";
+  const values = [...others, { value: found.low }, { value: found.high }].map((one) => one.value).filter((value) => value !== undefined);
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const glass = others.length > ALONE && most > least;
+  const z = glass ? linear([least, most], [low, high]) : y;
+  const parts = others.map((one, i) => circle(x + (((i * 7) % 13) - 6) * 2, z(one.value), 2.5, "train seed"));
+  if (glass) {
+    parts.push(line(x - 42, y(least), x - 22, low, "edge"), line(x - 42, y(most), x - 22, high, "edge"));
+    parts.push(...ticks([least, most], 4).map((value) => text(x + 24, z(value) + 4, about(value), "tick")));
+  }
+  if (found.value === undefined) return parts.join("");
+  const band = found.half ? rect(x - 20, z(found.high), 40, z(found.low) - z(found.high), "train pale") : "";
   const name = text(x, 11, `${count(found.rows)} test rows`, "tick mid");
-  const value = text(x, clamp(y(found.high ?? found.value) - 6, high - 1, low), decimal(found.value), "mid strong halo");
-  return [...ends, band, line(x - 20, y(found.value), x + 20, y(found.value), "stroke train"), name, value].join("");
+  const value = text(x, clamp(z(glass ? found.value : found.high ?? found.value) - 6, high - 1, low), decimal(found.value), "mid strong halo");
+  return [band, ...parts, line(x - 20, z(found.value), x + 20, z(found.value), "stroke train"), name, value].join("");
 }
 
 /** The mean of each loss and those before it, `width` in all. */

@@ -1,0 +1,184 @@
+# %% [markdown]
+# # 02 · How sure are you?
+#
+# Model A gets 82.1% of the test right, model B 80.9%. You can ship one. Easy, isn't it?
+#
+# Train an adapter, watch its score appear, and find out how much of that score is luck. There are two kinds of luck in it. You'll measure both.
+
+# %%
+import numpy as np
+import pandas as pd
+
+from lora_course import checks, lesson
+from lora_lab import TrainPanel, verdict
+from lora_lab.experiments.results import from_store
+from lora_lab.training.assets import shipped
+
+lesson.start("02")
+
+# %% [markdown]
+# ## Press Start
+# The panel trains LoRA on film reviews: 200 steps of 8 sentences, then 2,000 new sentences as a test. Is each one positive or negative? A
+# **seed** picks the random start and the order of the sentences, nothing else.
+#
+# Three quick ranges first, each so wide that you're 80% sure. Thirty seconds, no calculator. Then **Start**.
+
+# %%
+lesson.predict("points from the worst to the best of forty seeds", low=..., high=...)
+lesson.predict("sentences in 100 that two seeds answer differently", low=..., high=...)
+lesson.predict("test sentences it takes to see a true gap of one point", low=..., high=...)
+
+# %%
+store = lesson.workplace("02")
+reviews = lesson.small("rt", store)  # "rt": 8,530 sentences about films
+panel = TrainPanel("minilm", reviews, rank=8, alpha=16, lr=2e-3, steps=lesson.steps(200, 10), batch=8,
+                   seed=lesson.seed_of(), store=store)
+panel.show()
+
+# %% [markdown]
+# ## While it trains: the first kind of luck
+# Somebody else's 2,000 sentences would give your model another score. How far off?
+#
+# Think of one sentence: right (1) with probability $p$, else wrong (0). What's its variance? Now average $n$ of them: the variance shrinks
+# $n$ times. Its square root is the **standard error**, and 95 of 100 such tests land within 1.96 standard errors of $p$. **Write those 1.96
+# standard errors as a function.** Accuracy 80% is $p = 0.8$.
+
+# %% exercise
+def half_width(p, n):
+    ...
+
+
+checks.check_half_width(half_width)
+
+
+# %% solution
+def half_width(p, n):
+    return 1.96 * (p * (1 - p) / n) ** 0.5
+
+
+checks.check_half_width(half_width)
+
+# %% [markdown]
+# ## Done? Here's the second kind
+# When the panel says done, run the next cell. In a class, put your score on the board first. Then look at forty more runs of ours, the same
+# recipe to the last digit. Only the seed differs.
+#
+# Under the glass at the right every dot is a seed, the line is you, and the pale bar is your first kind of luck.
+
+# %%
+FORTY = shipped("data/results/sweeps/seeds.zip")  # stored: forty runs of ours, 27 November 2026
+forty = from_store(FORTY)
+run = panel.result()  # no time to train? take one of ours: run = forty.at(seed=7).runs[0]
+right = forty.scores  # (40 seeds, 2000 sentences): 1 where that seed got that sentence right
+accuracy = 100 * right.mean(axis=1)
+differ = [(right[i] != right[j]).mean() for i in range(40) for j in range(i)]
+
+lesson.note("accuracy", run.metrics["accuracy"])
+lesson.reveal("points from the worst to the best of forty seeds", accuracy.max() - accuracy.min())
+lesson.reveal("sentences in 100 that two seeds answer differently", 100 * np.mean(differ))
+panel.seeds = FORTY
+panel
+
+# %% claim
+spread = accuracy.max() - accuracy.min()
+assert right.shape == (40, 2000)
+assert spread > 82.1 - 80.9
+assert len({(r.recipe.lr, r.recipe.method, r.recipe.steps, r.recipe.batch) for r in forty.runs}) == 1
+assert 0.05 < np.mean(differ) < 0.25
+assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Try forty ideas that don't
+# work, keep the best, and you'll report a gain of 2.1<!--seeds.gain--> points over the average.
+#
+# Stranger still: any two of these runs disagree on about 12<!--seeds.differ--> sentences in 100, even if they score the same. Same accuracy,
+# different model.
+# </details>
+#
+# ## Play
+# Below the curves are sentences that your adapter flipped. Pick one and drag **strength**: 0 switches the adapter off, 1 is as trained, 2 is
+# twice as much. Then type your own review. Try irony, "not bad at all", or your last text message. Can you find one that flips twice?
+#
+# ## Your turn: does A beat B?
+# Here's a table as you'd get from any two models: one row per sentence, 1 where the model was right. It's yours: other names get other tables.
+# Or bring your own with `pd.read_csv("mine.csv")`, columns `a` and `b`.
+
+# %%
+ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
+a, b = lesson.draw("two models", *ahead)
+table = pd.DataFrame({"a": right[a], "b": right[b]}).astype(int)
+table.mean()
+
+# %% [markdown]
+# Both took the *same* test, so sentences that both get right (or wrong) say nothing about the gap. Only the **share** they disagree on counts:
+# the gap's standard error is $\sqrt{\text{share}/n}$.
+#
+# How many rows would you need? To notice a true gap $\delta$ four times in five:
+#
+# $$n = (1.96 + 0.84)^2 \; \text{share} / \delta^2$$
+#
+# Fill in three things: half the 95% interval of the gap (a share, like 0.02), your verdict on a (`"better"`, `"worse"`, `"equivalent"` or
+# `"undecided"`), and the rows that tell **one point** apart.
+
+# %% exercise
+share = ...
+half = ...
+word = ...
+rows = ...
+checks.check_report(table, half, word, rows)
+
+# %% solution
+share = (table.a != table.b).mean()
+half = 1.96 * (share / len(table)) ** 0.5
+word = "better" if table.a.mean() - table.b.mean() > half else "undecided"
+rows = (1.96 + 0.84) ** 2 * share / 0.01**2
+checks.check_report(table, half, word, rows)
+
+# %% [markdown]
+# Now ask the lab. First about your two models, then about twenty seeds against twenty others.
+
+# %%
+lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
+print("your two:", verdict(table.a, table.b, margin=0.01))
+print("20 seeds against 20:", verdict(right[:20], right[20:], margin=0.01))
+
+# %% claim
+twenty = verdict(right[:20], right[20:], margin=0.01)
+assert twenty.outcome == "equivalent"
+assert verdict(table.a, table.b, margin=0.01).rows == 2000
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Unless you brought your own, A and B are two of the forty: *one recipe*. Even where the lab says "better", it means these two files, not how
+# they were made. Other seeds turn it around. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point.
+#
+# That's the difference between *undecided* (not enough data) and *equivalent* (enough data, and no gap that matters).
+#
+# And 82.1 against 80.9? On 2,000 rows, with a share of 12<!--seeds.differ-->%, the gap is 1.2 ± 1.5<!--seeds.half-->. Undecided.
+# </details>
+#
+# ## Remember
+# <details><summary>Answer box</summary>
+#
+# 1. **Never write an accuracy without its rows.** At 80%: ±1.8 points on 2,000 rows, ±8 on 100. *Arithmetic.*
+# 2. **The seed is luck, too.** *Ours: 40 seeds of one recipe spread over 4.3<!--seeds.apart--> points. Published: PEFT's own
+#    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA at 47.8% and full fine-tuning at 47.2% of
+#    1,319 questions, one seed each: nine questions apart, each ±2.7 points. Would you bet on it?*
+# 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
+#    12<!--seeds.differ-->%. Start with 3 to 5 seeds; before you claim a win, name the gap that would matter.
+#
+# The same in PEFT (`rows` are tokenized test sentences, `labels` their classes):
+# ```python
+# model = AutoPeftModelForSequenceClassification.from_pretrained("adapter_a")
+# model.load_adapter("adapter_b", "b")
+# a = model(**rows).logits.argmax(-1) == labels
+# model.set_adapter("b"); b = model(**rows).logits.argmax(-1) == labels
+# ```
+# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is the exact test of the two.
+# </details>
+
+# %%
+lesson.receipt()

@@ -1,0 +1,78 @@
+"""The checks of lesson 02: answers for `test_checks`, and what the right ones rest on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lora_course import checks
+
+
+def table(n: int, only_a: int, only_b: int, both: float = 0.7) -> pd.DataFrame:
+    """n rows, so many of them right in one model alone."""
+    a, b = np.zeros(n, int), np.zeros(n, int)
+    a[:only_a] = b[only_a : only_a + only_b] = 1
+    rest = only_a + only_b
+    a[rest : rest + int(both * n)] = b[rest : rest + int(both * n)] = 1
+    return pd.DataFrame({"a": a, "b": b})
+
+
+CLOSE = table(2000, 130, 106)  # 11.8 % differ, a is 1.2 points ahead
+AHEAD = table(2000, 160, 80)  # 12 % differ, 4 points
+HALF = 1.96 * math.sqrt(0.118 / 2000)
+ROWS = 7.84 * 0.118 / 0.01**2
+RIGHT = {
+    "half_width": (lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n),),
+    "report": (CLOSE, HALF, "undecided", ROWS),
+}
+UNSOLVED = {"report": (CLOSE, ..., ..., ...)}
+WRONG = [
+    ("half_width", (lambda p, n: math.sqrt(p * (1 - p) / n),), "one standard error"),
+    ("half_width", (lambda p, n: 3.92 * math.sqrt(p * (1 - p) / n),), "from end to end"),
+    ("half_width", (lambda p, n: 196 * math.sqrt(p * (1 - p) / n),), "in points"),
+    ("half_width", (lambda p, n: 1.96 * p * (1 - p) / n,), "square root first"),
+    ("half_width", (lambda p, n: 1.96 * math.sqrt(p * (1 - p)),), "spread of one sentence"),
+    ("half_width", (lambda p, n: 1.96 * math.sqrt(p * (1 - p)) / n,), "under the root"),
+    ("half_width", (lambda p, n: 0.98 / math.sqrt(n),), "at p = 0.5 only"),
+    ("half_width", (lambda p, n: 0.5,), "by hand"),
+    ("report", (CLOSE, 100 * HALF, "undecided", ROWS), "half: that is in points"),
+    ("report", (CLOSE, HALF / 1.96, "undecided", ROWS), "half: that is one standard error"),
+    ("report", (CLOSE, 2 * HALF, "undecided", ROWS), "half: that is the whole interval"),
+    ("report", (CLOSE, 0.0265, "undecided", ROWS), "half: that is for two different tests"),
+    ("report", (CLOSE, 0.0186, "undecided", ROWS), "half: that is one model's interval"),
+    ("report", (CLOSE, HALF, "better", ROWS), "76.5 beats 75.3 only if"),
+    ("report", (CLOSE, HALF, "equivalent", ROWS), "isn't showing there is none"),
+    ("report", (CLOSE, HALF, "equal", ROWS), "say better, worse, equivalent or undecided"),
+    ("report", (AHEAD, 1.96 * math.sqrt(0.12 / 2000), "undecided", ROWS), "0 is outside"),
+    ("report", (AHEAD, 1.96 * math.sqrt(0.12 / 2000), "worse", ROWS), "on that side"),
+    ("report", (CLOSE, HALF, "undecided", 1.96**2 * 0.118 / 1e-4), "rows: with 1.96 alone"),
+    ("report", (CLOSE, HALF, "undecided", 2.8 * 0.118 / 1e-4), "rows: the 1.96 + 0.84 is squared"),
+    ("report", (CLOSE, HALF, "undecided", 100 * ROWS), "rows: the share is a share"),
+    ("report", (CLOSE, HALF, "undecided", ROWS / 1.44), "rows: that is for the gap you saw"),
+    ("report", (CLOSE, HALF, "undecided", 7.84 * (0.765 * 0.235 + 0.753 * 0.247) / 1e-4), "rows: that is for two"),
+    ("report", (CLOSE.rename(columns={"a": "A"}), HALF, "undecided", ROWS), "needs the columns a and b"),
+    ("report", (CLOSE.replace(1, 2), HALF, "undecided", ROWS), "needs the columns a and b"),
+]
+
+
+def test_a_clear_gap_is_better_and_seen_from_the_other_side_worse():
+    half, rows = 1.96 * math.sqrt(0.12 / 2000), 7.84 * 0.12 / 1e-4
+    assert checks.check_report(AHEAD, half, "Better", rows).passed is True
+    turned = AHEAD.rename(columns={"a": "b", "b": "a"})
+    assert checks.check_report(turned, half, "worse", rows).passed is True
+
+
+def test_where_the_labs_exact_test_and_the_interval_differ_both_words_pass():
+    border = table(2000, 120, 91)
+    half = 1.96 * math.sqrt(211 / 2000 / 2000)
+    assert half < 0.015
+    answers = {word: checks.check_report(border, half, word, 7.84 * 0.1055 / 1e-4) for word in ("better", "undecided")}
+    assert [answers[word].passed for word in answers] == [True, True]
+
+
+@pytest.mark.parametrize("rounded", [0.0150, 0.01505])
+def test_a_rounded_half_passes(rounded: float):
+    assert checks.check_report(CLOSE, rounded, "undecided", round(ROWS, -2)).passed is True
