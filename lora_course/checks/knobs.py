@@ -6,18 +6,13 @@ import math
 import time
 from collections.abc import Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 
 from lora_course.checks.verdict import Verdict, exercise, not_yet, number, unsolved
 from lora_course.predictions import FAST
 from lora_course.receipts import draw, seed_of
-
-if TYPE_CHECKING:
-    import torch
-
-    from lora_lab.widgets.sweep_panel import SweepPanel
+from lora_lab.widgets.sweep_panel import SweepPanel
 
 SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # of a teacher's update; without a student's name the first rank
 RANK, TARGETS = 8, "q,v"  # of the row that is bracketed
@@ -25,11 +20,8 @@ RANK, TARGETS = 8, "q,v"  # of the row that is bracketed
 
 def teacher() -> torch.Tensor:
     """A student's own update to find, (SIZE, SIZE): as many singular values of 1 as its rank, all others 0."""
-    import torch
-
-    random = np.random.default_rng(seed_of())
-    sides = (np.linalg.qr(random.standard_normal((SIZE, draw("teacher", *RANKS))))[0] for _ in range(2))
-    left, right = (torch.tensor(side, dtype=torch.float32) for side in sides)
+    rank, random = draw("teacher", *RANKS), torch.Generator().manual_seed(seed_of())
+    left, right = (torch.linalg.qr(torch.randn(SIZE, rank, generator=random))[0] for _ in range(2))
     return left @ right.T
 
 
@@ -79,34 +71,28 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
 
 
 def _ridge(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:
-    """How near each rate is to the best one, as the rows of other alphas place it."""
-    data = panel.data
-    line = data["lines"]["alpha"][f"{TARGETS}|{RANK}"]["root"]
-    best = data["start"] + data["wide"] * line["at"] - line["k"] * math.log2(alpha)
+    """How near each rate is to the best one, in octaves below 0, as the rows of other alphas place it."""
+    line = panel.data["lines"]["alpha"][f"{TARGETS}|{RANK}"]["root"]
+    best = panel.data["start"] + panel.data["wide"] * line["at"] - line["k"] * math.log2(alpha)
     words = f"FAST=1 trains nothing; the other rows of the map put the best rate near {2**best:.2g}"
     return [-abs(math.log2(rate) - best) for rate in rates], words
 
 
 def _trained(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:
-    """Mean validation accuracy at each rate, in percent, after training what is missing."""
-    if None in (scores := _scores(rates, alpha, panel)):
+    """The mean validation accuracy of each rate, in percent; none and why if some runs are still missing."""
+
+    def scores() -> list[float]:
+        row = [c for c in panel.data["cells"] if (c["targets"], c["rank"], c["alpha"]) == (TARGETS, RANK, alpha)]
+        there = {cell["lr"]: cell["mean"] or 0.0 for cell in row if len(cell["runs"]) >= len(panel.seeds)}
+        return [there[rate] for rate in rates if rate in there]
+
+    error = ""
+    if len(scores()) < len(rates):
         panel.picked = [[RANK, alpha, rate] for rate in rates]
         panel.run()
         while (panel.work and panel.work.alive) or panel.live.get("busy"):
             time.sleep(0.1)
-        scores = _scores(rates, alpha, panel)
-    if None in scores:
         error = panel.work.error if panel.work else ""
+    if len(found := scores()) < len(rates):
         return [], error or "the runs have not finished: run this cell again, and it goes on"
-    return scores, f"{', '.join(f'{score:.1f}' for score in scores)} % on validation"
-
-
-def _scores(rates: Sequence[float], alpha: float, panel: SweepPanel) -> list[Any]:
-    """The mean of each cell, 0 where its runs failed; None where a seed is missing."""
-    there = {
-        cell["lr"]: cell["mean"] or 0.0
-        for cell in panel.data["cells"]
-        if (cell["targets"], cell["rank"], cell["alpha"]) == (TARGETS, RANK, alpha)
-        and len(cell["runs"]) >= len(panel.seeds)
-    }
-    return [there.get(rate) for rate in rates]
+    return found, f"{', '.join(f'{score:.1f}' for score in found)} % on validation"
