@@ -45,7 +45,7 @@ def check_teacher_rank(rank: int | None) -> Verdict:
 @exercise(
     "find the best rate of the rows above and below yours on the map",
     "more alpha wants less rate: four times the alpha, about half the rate",
-    "near 2e-3 is good at alpha 16: multiply it by the square root of 16 / alpha, then go three times lower and higher",
+    "near 2e-3 is good at alpha 16: multiply it by the square root of 16 / alpha, then go four times lower and higher",
 )
 def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
     """Lesson 03: three rates at rank 8 of which the middle one validates best. Trains on the panel what it lacks.
@@ -63,7 +63,7 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
     if not scores:
         return Verdict(None, words)
     if scores[1] == max(scores):
-        return Verdict(True, f"{words}; the peak is between {low:g} and {high:g}")
+        return Verdict(True, f"{words}; the peak is between {low:.2g} and {high:.2g}")
     if scores[0] < scores[2]:
         return Verdict(False, f"{words}; the largest rate is the best, so the peak may be higher")
     carried = " (rates for alpha 16 are too high here)" if alpha > 16 and middle > 1e-3 else ""

@@ -142,7 +142,7 @@ checks.check_bracket(rates, alpha, panel)
 
 # %% solution
 middle = 2e-3 * (16 / alpha) ** 0.5  # good at alpha 16, and more alpha wants less
-rates = [middle / 3, middle, 3 * middle]
+rates = [middle / 4, middle, 4 * middle]
 
 checks.check_bracket(rates, alpha, panel)
 

@@ -60,7 +60,7 @@ def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
 def test_the_lessons_rule_brackets_every_students_alpha(alpha: float, fast: bool):
     middle = 2e-3 * (16 / alpha) ** 0.5
     panel = Map()
-    verdict = checks.check_bracket([middle / 3, middle, 3 * middle], alpha, panel)
+    verdict = checks.check_bracket([middle / 4, middle, 4 * middle], alpha, panel)
     assert verdict.passed is True
     assert panel.trained == (not fast)  # with FAST=1 the ridge of the other rows judges
 
@@ -72,8 +72,8 @@ def test_the_ridge_of_the_runs_that_ship_passes_the_lessons_rule(monkeypatch: py
     panel = SimpleNamespace(data=playground.shown(playground.load())[0])
     for alpha in (128.0, 32.0, 8.0):
         middle = 2e-3 * (16 / alpha) ** 0.5
-        assert checks.check_bracket([middle / 3, middle, 3 * middle], alpha, panel).passed is True
-        assert checks.check_bracket([3 * middle, 9 * middle, 27 * middle], alpha, panel).passed is False
+        assert checks.check_bracket([middle / 4, middle, 4 * middle], alpha, panel).passed is True
+        assert checks.check_bracket([4 * middle, 16 * middle, 64 * middle], alpha, panel).passed is False
 
 
 def test_what_is_trained_is_not_trained_again_and_a_failure_is_no_try(monkeypatch: pytest.MonkeyPatch):
