@@ -54,7 +54,7 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # <details><summary>What we found</summary>
 #
 # **The rate moves accuracy by 27<!--knobs.rate--> points, the rank by 1.5<!--knobs.rank-->.** Seeds of one recipe differ by 1.9<!--knobs.seeds-->, so even that may be luck. With $\alpha$ it's
-# 0.8<!--knobs.alpha-->, if you tune the rate each time. Two more things are on the map, and they save you runs:
+# 0.8<!--knobs.alpha-->, if you tune the rate each time. Two more things save you runs:
 #
 # - **Rank leaves the best rate alone.** Use one rate for every rank, and you lose 0.0<!--knobs.rank.alone--> points. Thank the $r$ in $\alpha / r$: rank 64 is 64
 #   little pieces, each turned down to 1/64.
@@ -66,8 +66,7 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 #
 # ## Why does the rank hardly matter?
 # Don't ask LoRA: rank 8 is all it *can* do. Ask full fine-tuning, which may use every direction there is. Below is what it added to one matrix, as a sum of rank-one pieces,
-# strongest first. Take both pieces away, then add them back one at a time. Watch the right answers, with *every* matrix of the model cut like this, and the
-# reviews below that flip.
+# strongest first. Take both pieces away, then add them back one at a time. Watch the right answers, with *every* matrix cut like this, and the reviews that flip.
 
 # %%
 cut = RankPanel()
@@ -83,13 +82,13 @@ assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces a matrix: 79.2<!--knobs.cut.2--> % right, with 30<!--knobs.cut.energy--> % of the energy. The other 382 are most of the change, and they hardly touch an answer. Sorting reviews needs little rank. Give it
-# more, and the extra pieces have nothing to do.
+# Two pieces a matrix: 79.2<!--knobs.cut.2--> % right, with 30<!--knobs.cut.energy--> % of the energy. The other 382 are most of the change, and they hardly touch an answer. Sorting reviews needs little rank: more
+# pieces have nothing to do.
 # </details>
 #
 # ## Where the rank does matter
-# Now a task that *needs* rank. A teacher adds a secret update to a weight: a few rank-one pieces, all equally strong, so none can be left out
-# cheaply. LoRA students see only inputs and answers. Each bar is the share of the secret that a student of that rank still misses. **Exercise 1: read off the
+# Now a task that *needs* rank. A teacher adds a secret update to a weight: a few rank-one pieces, all equally strong. LoRA
+# students see only inputs and answers. Each bar is the share of the secret that a student of that rank still misses. **Exercise 1: read off the
 # teacher's rank.**
 
 # %%
@@ -151,7 +150,7 @@ checks.check_bracket(rates, alpha, panel)
 # <details><summary>Answer box</summary>
 #
 # 1. **Tune the rate first.** Try one, half of it, double it, and choose on validation.
-# 2. **Change the rank, keep the rate** (with $\alpha$ fixed and the usual $\alpha / r$).
+# 2. **Change the rank, keep the rate** (at a fixed $\alpha$).
 # 3. **More $\alpha$ wants less rate:** four times the $\alpha$, about half the rate. So fix $\alpha$ and forget it.
 #
 # | | start with | ours (MiniLM, 23M) | published (not rerun here) |
