@@ -10,7 +10,7 @@ import json
 import re
 from itertools import combinations
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest
 from lora_lab.accounting.setup import Setup
 from lora_lab.experiments.margins import MARGINS, judged, resampled, scores_in
+from lora_lab.experiments.playground import load as load_playground
+from lora_lab.experiments.playground import shown
 from lora_lab.experiments.results import from_store, load
 from lora_lab.experiments.statistics import verdict
 from lora_lab.files import read_json, write_atomically
@@ -38,7 +40,7 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    found = (seeds, comparison, as_good, fits, rates, targets, latency, inside, reproduced, rehearsed)
+    found = (seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, reproduced, rehearsed)
     return {name: words for one in found for name, words in one().items()}
 
 
@@ -150,6 +152,34 @@ def rates() -> dict[str, str]:
         "rates.rank-slope.high": f"{rank.high:+.2f}",
         "rates.spread": f"{by_rate.max() - by_rate.min():.0f}",
         **words,
+    }
+
+
+def knobs() -> dict[str, str]:
+    """Lesson 03: what each knob moves on the playground, in points, and what a line of rates loses against tuning.
+
+    knobs.seeds: how far the seeds of a cell lie apart, the median over cells that are within 5 points of the best.
+    knobs.cut.0, .2: right answers, in percent, with every update of full fine-tuning cut to this rank.
+    """
+    playground = load_playground()
+    data, _ = shown(playground)
+    moves, lines = data["moves"]["q,v"], data["lines"]
+    values: dict[object, list[float]] = {}
+    for run in playground.results:
+        values.setdefault(run.cell, []).append(100 * (run.value or 0))
+    best = max(map(fmean, values.values()))
+    apart = median(max(own) - min(own) for own in values.values() if len(own) > 1 and fmean(own) > best - 5)
+    cuts = read_json(RESULTS / "microscope" / "ranks.json")["cuts"]
+    full = cuts["updates"]["full"]
+    return {
+        "knobs.runs": str(len(playground.results)),
+        "knobs.rate": f"{moves['lr']:.0f}",
+        **{f"knobs.{name}": f"{moves[name]:.1f}" for name in ("rank", "alpha")},
+        "knobs.seeds": f"{apart:.1f}",
+        **{f"knobs.rank.{name}": f"{line['lost']:.1f}" for name, line in lines["rank"]["q,v|16"].items()},
+        **{f"knobs.alpha.{name}": f"{line['lost']:.1f}" for name, line in lines["alpha"]["q,v|8"].items()},
+        **{f"knobs.cut.{full['ranks'][at]}": f"{100 * full['right'][at] / cuts['n']:.1f}" for at in (0, 2)},
+        "knobs.cut.energy": f"{100 * full['energy'][full['ranks'].index(2)]:.0f}",
     }
 
 

@@ -1,0 +1,98 @@
+"""Exercises of lesson 03, which knob first: the rank that a teacher's update needs, and three rates around a peak."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from numbers import Real
+
+import torch
+
+from lora_course.checks.verdict import Verdict, exercise, not_yet, number, unsolved
+from lora_course.predictions import FAST
+from lora_course.receipts import draw, seed_of
+from lora_lab.widgets.sweep_panel import SweepPanel
+
+SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # of a teacher's update; without a student's name the first rank
+RANK, TARGETS = 8, "q,v"  # of the row that is bracketed
+
+
+def teacher() -> torch.Tensor:
+    """A student's own update to find, (SIZE, SIZE): as many singular values of 1 as its rank, all others 0."""
+    rank, random = draw("teacher", *RANKS), torch.Generator().manual_seed(seed_of())
+    left, right = (torch.linalg.qr(torch.randn(SIZE, rank, generator=random))[0] for _ in range(2))
+    return left @ right.T
+
+
+@exercise(
+    "look for the first rank at which almost nothing is missing",
+    "below the teacher's rank an error remains that no rate and no number of steps removes",
+    "above it the error is as small, so more rank buys nothing: take the smallest rank without a bar",
+)
+def check_teacher_rank(rank: int | None) -> Verdict:
+    """Lesson 03: the rank of `teacher()`, read off the errors of students of several ranks."""
+    right = draw("teacher", *RANKS)
+    wrong = {
+        SIZE: "that is the size of the matrix: a matrix this large can have a smaller rank",
+        (lambda given: given > right): "that finds it all, but so does a smaller one: more rank is not better here",
+        (lambda given: given < right): "a student of that rank still misses a part of the update",
+    }
+    why = f"{right}: with {right - 1} one of {right} equally strong pieces stays out, with {right + 1} one is idle"
+    return number(rank, right, wrong, why, hint="put a rank in place of ...")
+
+
+@exercise(
+    "find the best rate of the rows above and below yours on the map",
+    "more alpha wants less rate: four times the alpha, about half the rate",
+    "near 2e-3 is good at alpha 16: multiply it by the square root of 16 / alpha, then go four times lower and higher",
+)
+def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
+    """Lesson 03: three rates at rank 8 of which the middle one validates best. Trains on the panel what it lacks.
+
+    With FAST=1 nothing is trained: the rates are held against the ridge that the panel's other rows give.
+    """
+    if not rates or unsolved(rates) or any(unsolved(rate) for rate in rates):
+        return not_yet("write a rate in place of each ..., the smallest first")
+    if len(rates) != 3 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
+        return not_yet("three numbers above zero are wanted, such as [1e-5, 3e-5, 1e-4]")
+    low, middle, high = rates = [float(rate) for rate in rates]
+    if not all(1.9 <= step <= 5.1 for step in (middle / low, high / middle)):
+        return Verdict(False, "each rate must be two to five times the one before: closer ones differ by luck only")
+    scores, words = _ridge(rates, alpha, panel) if FAST else _trained(rates, alpha, panel)
+    if not scores:
+        return Verdict(None, words)
+    if scores[1] == max(scores):
+        return Verdict(True, f"{words}; the peak is between {low:.2g} and {high:.2g}")
+    if scores[0] < scores[2]:
+        return Verdict(False, f"{words}; the largest rate is the best, so the peak may be higher")
+    carried = " (rates for alpha 16 are too high here)" if alpha > 16 and middle > 1e-3 else ""
+    return Verdict(False, f"{words}; the smallest rate is the best, so the peak may be lower{carried}")
+
+
+def _ridge(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:
+    """How near each rate is to the best one, in octaves below 0, as the rows of other alphas place it."""
+    line = panel.data["lines"]["alpha"][f"{TARGETS}|{RANK}"]["root"]
+    best = panel.data["start"] + panel.data["wide"] * line["at"] - line["k"] * math.log2(alpha)
+    words = f"FAST=1 trains nothing; the other rows of the map put the best rate near {2**best:.2g}"
+    return [-abs(math.log2(rate) - best) for rate in rates], words
+
+
+def _trained(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:
+    """The mean validation accuracy of each rate, in percent; none and why if some runs are still missing."""
+
+    def scores() -> list[float]:
+        row = [c for c in panel.data["cells"] if (c["targets"], c["rank"], c["alpha"]) == (TARGETS, RANK, alpha)]
+        there = {cell["lr"]: cell["mean"] or 0.0 for cell in row if len(cell["runs"]) >= len(panel.seeds)}
+        return [there[rate] for rate in rates if rate in there]
+
+    error = ""
+    if len(scores()) < len(rates):
+        panel.picked = [[RANK, alpha, rate] for rate in rates]
+        panel.run()
+        while (panel.work and panel.work.alive) or panel.live.get("busy"):
+            time.sleep(0.1)
+        error = panel.work.error if panel.work else ""
+    if len(found := scores()) < len(rates):
+        return [], error or "the runs have not finished: run this cell again, and it goes on"
+    return found, f"{', '.join(f'{score:.1f}' for score in found)} % on validation"

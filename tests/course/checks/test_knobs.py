@@ -1,0 +1,99 @@
+"""The checks of lesson 03, which knob first: answers for `test_checks`, and what the right ones rest on."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lora_course import checks
+from lora_course.checks import knobs
+
+
+class Map:
+    """A panel whose runs score less the farther their rate is from the best one, 2e-3 at alpha 16."""
+
+    def __init__(self, error: str = "") -> None:
+        line = {"at": math.log2(2e-3 * 4) + 10, "k": 0.5}
+        self.data: dict[str, Any] = {
+            "cells": [], "start": -10.0, "wide": 1.0, "lines": {"alpha": {"q,v|8": {"root": line}}}
+        }  # fmt: skip
+        self.seeds, self.picked, self.live = [0, 1, 2], list[list[float]](), {"busy": False}
+        self.work = SimpleNamespace(alive=False, error=error)
+        self.trained = 0
+
+    def run(self) -> None:
+        self.trained += 1
+        if not self.work.error:
+            self.data["cells"] += [self.cell(*picked) for picked in self.picked]
+
+    def cell(self, rank: float, alpha: float, lr: float) -> dict[str, Any]:
+        mean = 77 - 2 * abs(math.log2(lr / (2e-3 * (16 / alpha) ** 0.5)))
+        return {"targets": "q,v", "rank": rank, "alpha": alpha, "lr": lr, "mean": mean, "runs": [0, 1, 2]}
+
+
+RIGHT = {"teacher_rank": (6,), "bracket": ([2.4e-4, 7e-4, 2.1e-3], 128.0, Map())}
+UNSOLVED = {"teacher_rank": (...,), "bracket": ([..., ..., ...], 128.0, Map())}
+WRONG = [
+    ("teacher_rank", (32,), "the size of the matrix"),
+    ("teacher_rank", (10,), "more rank is not better"),
+    ("teacher_rank", (5,), "still misses a part"),
+    ("teacher_rank", ("six",), "a number is wanted"),
+    ("bracket", ([5e-4, 7e-4, 1e-3], 128.0, Map()), "two to five times"),
+    ("bracket", ([2e-3, 7e-4, 2e-4], 128.0, Map()), "two to five times"),
+    ("bracket", ([7e-5, 7e-4, 7e-3], 128.0, Map()), "two to five times"),
+    ("bracket", ([1e-3, 2e-3, 4e-3], 128.0, Map()), "rates for alpha 16 are too high"),
+    ("bracket", ([1e-4, 2e-4, 4e-4], 128.0, Map()), "the peak may be higher"),
+]
+
+
+@pytest.fixture(params=["", "1"], ids=["trained", "FAST"])
+def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(knobs, "FAST", bool(request.param))
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("alpha", [128.0, 32.0, 8.0])
+def test_the_lessons_rule_brackets_every_students_alpha(alpha: float, fast: bool):
+    middle = 2e-3 * (16 / alpha) ** 0.5
+    panel = Map()
+    verdict = checks.check_bracket([middle / 4, middle, 4 * middle], alpha, panel)
+    assert verdict.passed is True
+    assert panel.trained == (not fast)  # with FAST=1 the ridge of the other rows judges
+
+
+def test_the_ridge_of_the_runs_that_ship_passes_the_lessons_rule(monkeypatch: pytest.MonkeyPatch):
+    from lora_lab.experiments import playground
+
+    monkeypatch.setattr(knobs, "FAST", True)
+    panel = SimpleNamespace(data=playground.shown(playground.load())[0])
+    for alpha in (128.0, 32.0, 8.0):
+        middle = 2e-3 * (16 / alpha) ** 0.5
+        assert checks.check_bracket([middle / 4, middle, 4 * middle], alpha, panel).passed is True
+        assert checks.check_bracket([4 * middle, 16 * middle, 64 * middle], alpha, panel).passed is False
+
+
+def test_what_is_trained_is_not_trained_again_and_a_failure_is_no_try(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(knobs, "FAST", False)
+    panel = Map()
+    for _ in range(2):
+        assert "77.0" in checks.check_bracket([2.5e-4, 2e-3 / 8**0.5, 2e-3], 128.0, panel).words
+    assert panel.trained == 1
+    verdict = checks.check_bracket([2.4e-4, 7e-4, 2.1e-3], 128.0, Map(error="the disk is full"))
+    assert (verdict.passed, verdict.words) == (None, "the disk is full")
+
+
+def test_a_secret_has_the_rank_that_the_students_name_draws(monkeypatch: pytest.MonkeyPatch):
+    assert torch.linalg.matrix_rank(knobs.teacher()) == 6
+    drawn = set()
+    for name in ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Hedy"):
+        monkeypatch.setenv("LORA_LAB_STUDENT", name)
+        values = torch.linalg.svdvals(knobs.teacher())
+        rank = int((values > 0.5).sum())
+        assert torch.allclose(values[:rank], torch.ones(rank), atol=1e-5)
+        assert checks.check_teacher_rank(rank).passed is True
+        drawn.add(rank)
+    assert len(drawn) > 2
