@@ -40,7 +40,7 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    found = (seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, reproduced, rehearsed)
+    found = (seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, rehearsed)
     return {name: words for one in found for name, words in one().items()}
 
 
@@ -68,14 +68,13 @@ def seeds() -> dict[str, str]:
 
 
 def comparison() -> dict[str, str]:
-    """Lesson 08: each method of the reference comparison, in percent, and its verdict against full fine-tuning."""
+    """Each method of the reference comparison, in percent, and its verdict against full fine-tuning."""
     found: dict[str, str] = {}
     rows = read_json(RESULTS / "compare" / "minilm_rt.json")["methods"]
     for row in rows:
         name = f"compare.{row['method'] if row['label'] != 'LoRA r8 all-linear' else 'lora-all-linear'}"
         found[name] = f"{100 * row['accuracy']['mean']:.1f}"
         found[f"{name}.rate"] = f"{row['lr']:g}" if row["lr"] else "none"
-        found[f"{name}.apart"] = f"{100 * (max(row['accuracy']['each']) - min(row['accuracy']['each'])):.1f}"
         if verdict := row["against"].get("full"):
             found[f"{name}.against-full"] = verdict["kind"]
     for name in ("lora", "lora-all-linear"):
@@ -84,8 +83,6 @@ def comparison() -> dict[str, str]:
         )
     (direct,) = (row["against"]["lora"] for row in rows if "lora" in row["against"])
     found["compare.lora-all-linear.against-lora"] = direct["kind"]
-    for end in ("low", "high"):
-        found[f"compare.lora-all-linear.against-lora.{end}"] = f"{100 * direct['intervals'][0][end]:.1f}"
     return found
 
 
@@ -128,7 +125,7 @@ def as_good() -> dict[str, str]:
 
 
 def rates() -> dict[str, str]:
-    """Lesson 06: how the best rate moves with alpha (from 4 to 64) and with rank, at the lesson's 200 steps.
+    """How the best rate moves with alpha (from 4 to 64) and with rank, at 200 steps.
 
     rates.8-against-1 and the like: the verdict on two ranks, each at its best rate by validation.
     """
@@ -139,7 +136,6 @@ def rates() -> dict[str, str]:
     cells = Cells(None, "rate_rank_alpha")
     best = {r: cells.best(rank=r, alpha=16)[1] for r in (1, 8, 32)}
     words = {f"rates.{a}-against-{b}": verdict(best[a], best[b]).outcome for a, b in [(8, 1), (8, 32), (32, 1)]}
-    by_rate = 100 * runs[(runs["rank"] == 8) & (runs.alpha == 16)].groupby("lr").accuracy.mean()
     return {
         "rates.alpha-slope": f"{-alpha.slope:.2f}",
         "rates.alpha-slope.low": f"{-alpha.high:.2f}",
@@ -150,7 +146,6 @@ def rates() -> dict[str, str]:
         "rates.rank-slope": f"{rank.slope:+.2f}",
         "rates.rank-slope.low": f"{rank.low:+.2f}",
         "rates.rank-slope.high": f"{rank.high:+.2f}",
-        "rates.spread": f"{by_rate.max() - by_rate.min():.0f}",
         **words,
     }
 
@@ -237,14 +232,6 @@ def inside() -> dict[str, str]:
     ]
     moved = {"inside.a-moved.least": f"{min(ways):.1f}", "inside.a-moved.most": f"{max(ways):.1f}"}
     return {**{name: f"{100 * value:.1f}" for name, value in numbers.items()}, **held, **phi, **moved}
-
-
-def reproduced() -> dict[str, str]:
-    """Lesson 14: the outcome of each item of `lora-lab reproduce`, and how many have which."""
-    found = {file.parent.name: read_json(file)["standing"] for file in sorted(RESULTS.glob("reproduce/*/result.json"))}
-    count = pd.Series(found).value_counts()
-    outcomes = {f"reproduce.{item}": outcome.replace(" ", "\N{NO-BREAK SPACE}") for item, outcome in found.items()}
-    return {**outcomes, **{f"reproduce.n.{outcome.replace(' ', '-')}": str(n) for outcome, n in count.items()}}
 
 
 def rehearsed() -> dict[str, str]:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
         "import lora_course.cli",
         "from lora_lab.methods import targets",
         "from lora_course import checks; dir(checks), checks.Verdict, checks.check_break_even_rank",
-        "from lora_course.checks import check_trainable_parameters",
+        "from lora_course.checks import check_qv_count",
     ],
 )
 def test_torch_is_not_imported_before_it_is_needed(statement):

@@ -106,7 +106,7 @@ class ClassPanel(MapPanel):
             numbers = [guess for _, guess in self.guesses]
             dots = partial(draw_guesses, guesses=numbers, measured=measured, metric=metric)
             told = picture_words(self.view.value, metric, best)
-            png = self.sheet.paint(None, draw, spread, dots)
+            png = self.sheet.paint(draw, spread, dots)
             self.picture.show(png, told, guesses_table(self.guesses, measured, metric))
             self.words.value = f"<b>{self.arrived}</b> {escape(self.said)} {guessed(self.guesses, measured, metric)}"
             self.table.value = cells_table(part, ranked(part, metric), metric)

@@ -10,8 +10,8 @@ from matplotlib.ticker import NullLocator
 
 from lora_course.experiments.bits import SIXTEEN, Curve, bits_of, short
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, RED, Picture
+from lora_lab.plots.axes import new_axes, tidy
 from lora_lab.plots.beside import titled
-from lora_lab.plots.compared import new_axes, tidy
 
 OUTCOMES = {"better": (GREEN, "^"), "equivalent": (BLUE, "o"), "undecided": (ORANGE, "s"), "worse": (RED, "v")}
 

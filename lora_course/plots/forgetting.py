@@ -8,8 +8,8 @@ import pandas as pd
 
 from lora_course.experiments.forgetting import Forgetting
 from lora_lab.plots import GREY, Picture
+from lora_lab.plots.axes import new_axes, tidy
 from lora_lab.plots.beside import name_ends, titled
-from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.plots.sweeps import COLOURS, MARKERS
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from lora_course.experiments.intrinsic import ENOUGH, Point, intrinsic_dimension
 from lora_lab.plots import BLUE, GREY, ORANGE, Picture
+from lora_lab.plots.axes import new_axes, tidy
 from lora_lab.plots.beside import titled
-from lora_lab.plots.compared import new_axes, tidy
 
 
 def intrinsic_picture(

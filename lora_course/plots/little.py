@@ -11,8 +11,8 @@ from matplotlib.ticker import NullLocator
 
 from lora_course.experiments.little import Little
 from lora_lab.plots import Picture
+from lora_lab.plots.axes import new_axes, tidy
 from lora_lab.plots.beside import name_ends, titled
-from lora_lab.plots.compared import new_axes, tidy
 from lora_lab.plots.sweeps import COLOURS, MARKERS
 
 APART = 1.09  # methods stand side by side at a size: each by this factor to the right of the one before

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lora_lab.plots import BLUE, GREY, ORANGE, RED, Picture
-from lora_lab.plots.compared import finish, new_axes
+from lora_lab.plots.axes import finish, new_axes
 
 LOOKS = {"bf16": (RED, "o"), "fp16": (ORANGE, "s"), "fp32": (BLUE, "D")}
 

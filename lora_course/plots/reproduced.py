@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, RED, Picture
-from lora_lab.plots.compared import finish, new_axes
+from lora_lab.plots.axes import finish, new_axes
 
 COLOURS = {"holds": GREEN, "fails": RED, "undecided": GREY, "not tested": GREY}
 SAID = {"holds": "holds", "fails": "does not hold", "undecided": "is undecided", "not tested": "was not tested"}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from matplotlib.ticker import FuncFormatter
 
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
-from lora_lab.plots.compared import new_axes
+from lora_lab.plots.axes import new_axes
 
 CLAIMED = (100, 1000)  # times fewer: claim 3
 _STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (RED, "D"), (PURPLE, "v"))

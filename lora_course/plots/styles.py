@@ -1,4 +1,4 @@
-"""Voices in pictures: what each adapter finds likely, and how small an adapter's file is beside its base's."""
+"""Voices in a picture: what each adapter finds likely."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from lora_lab.plots import BLUE, GREY, Picture
+from lora_lab.plots import BLUE, Picture
 from lora_lab.plots.beside import titled
-from lora_lab.plots.compared import new_axes
 
 
 def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -> Picture:
@@ -37,25 +36,6 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
     picture.alt = f"{finding}{mark}. " + " ".join(
         f"{row}: " + ", ".join(f"{column} {table[row][column]:.1f}" for column in columns) + "." for row in rows
     )
-    return picture
-
-
-def file_sizes(sizes: Mapping[str, int]) -> Picture:
-    """Bars on a scale of powers of ten, the base's first."""
-    names, values = list(sizes), list(sizes.values())
-    picture, axes = new_axes(7, 0.9 + 0.3 * len(names))
-    axes.barh(names, values, color=[GREY, *[BLUE] * (len(names) - 1)], height=0.6)
-    axes.invert_yaxis()
-    axes.set(
-        xscale="log", xlabel="bytes of the file (each tick ten times the one before)", xlim=(1e4, 20 * max(values))
-    )
-    for n, value in enumerate(values):
-        axes.text(value, n, f" {value / 1e6:,.1f} MB", va="center", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    times = values[0] / max(values[1:], default=values[0])
-    title = f"The base's file is {times:,.0f} times the largest adapter's"
-    titled(picture, [title], 9)
-    picture.alt = f"{title}: " + ", ".join(f"{name} {value / 1e6:,.1f} MB" for name, value in sizes.items())
     return picture
 
 

@@ -11,8 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from lora_course.experiments.subspace import Amplification, Intruders, expected_phi, spread_of_phi
 from lora_lab.experiments.low_rank import rank_for_energy
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
+from lora_lab.plots.axes import new_axes, tidy
 from lora_lab.plots.beside import titled
-from lora_lab.plots.compared import new_axes, tidy
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["white", "#9ccbe8", BLUE, "#002b45"])
 SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "white", BLUE])

@@ -9,8 +9,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from lora_course.experiments.microscope import Seen, Views
 from lora_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Picture
+from lora_lab.plots.axes import new_axes, tidy
 from lora_lab.plots.beside import titled
-from lora_lab.plots.compared import new_axes, tidy
 
 LOOKS = (
     ("#000000", "s", "-"),

@@ -23,8 +23,6 @@ from lora_lab.methods.options import is_number
 if TYPE_CHECKING:
     from torch import nn
 
-NO_STEP = "the probe takes no training step, its memory is that of reading each text once: trace it for a step's"
-
 
 @register
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from lora_lab.training.metrics import factor
 # seen on white, even on a weak projector (contrast 3:1 and more; tests/plots/test_colours.py holds both).
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
 SKY, BLACK = "#3399DD", "#000000"
-PALE = "#949494"  # what stands behind: a reference
 METRICS = {
     "accuracy": "accuracy (%)",
     "matthews": "Matthews' correlation x 100",

@@ -23,13 +23,12 @@ from lora_lab.errors import BadValue, LabWarning
 from lora_lab.experiments import results
 from lora_lab.experiments.results import mixed_dtypes, warn_of
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, metric_name
-from lora_lab.plots.compared import new_axes, tidy
+from lora_lab.plots.axes import new_axes, tidy
 from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.recipe import LATER
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
 MARKERS = "os^Dv<>p"
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))  # of lines without markers
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark: also in grey
 SIZE = (6.4, 3.8)  # inches
 SMALLEST = 4.5  # points: the smallest letters that are written

@@ -7,11 +7,8 @@ from itertools import zip_longest
 
 import numpy as np
 
-from lora_lab.errors import BadValue
-from lora_lab.methods.adapters import load_adapter
-from lora_lab.methods.merging import detach, disabled
+from lora_lab.methods.merging import disabled
 from lora_lab.training.evaluate import Score
-from lora_lab.training.runs import Run
 from lora_lab.training.train import Bench
 
 
@@ -35,25 +32,6 @@ class Mind:
     changed: int
     for_the_better: int
     examples: tuple[Change, ...]
-
-
-def mind_of(run: Run, examples: int = 6) -> Mind:
-    """The changes of mind of a finished run, from its saved adapter.
-
-    Raises: BadValue where no adapter was kept, where the base itself trained, and for a task without classes: text, or
-    a number that is predicted.
-    """
-    if run.adapter is None:
-        raise BadValue("this run kept no adapter to look into")
-    if run.recipe.method.within:
-        raise BadValue("the base itself trained, so there is no mind of its own to compare with")
-    bench = Bench(run.recipe)
-    detach(bench.model)
-    load_adapter(bench.model, run.adapter)
-    mind = changed_mind(bench, examples)
-    if mind is None:
-        raise BadValue(f"{run.recipe.task} has no classes to change one's mind between")
-    return mind
 
 
 def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:

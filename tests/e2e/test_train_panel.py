@@ -1,4 +1,4 @@
-"""The training panel: what a page shows of a run; lesson 04 as a student meets it, and once more without a mouse."""
+"""The training panel: what a page shows of a run; lesson 02 as a student meets it, and once more without a mouse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.e2e.conftest import Lab, Watched
 from tests.e2e.pages import FOCUSED, Pages, move, panel_of
 from tests.e2e.test_drawn_panels import at_work, train
 
-LESSON = "old_04_train_an_adapter.ipynb"
+LESSON = "02_how_sure_are_you.ipynb"
 STEP = re.compile(r"Step [1-9]\d* of")
 
 
@@ -109,10 +109,11 @@ def test_stop_keeps_what_was_learned_and_the_lesson_goes_on_with_it(lesson: Watc
     expect(panel.locator(".doing")).to_contain_text("Stopped at step", timeout=120_000)
     expect(panel.locator(".big")).to_contain_text("of 2,000 test rows right")
     expect(panel.locator(".changes")).to_contain_text(re.compile(r"\d+ of 500 validation answers changed"))
-    assert len(list((lab.folder / "runs").glob("*/adapter_model.safetensors"))) == 1
+    assert len(list((lab.folder / "runs" / "02").glob("*/adapter_model.safetensors"))) == 1
     page.locator(".jp-Cell .cm-content").filter(has_text="run = panel.result()").click()
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".jp-OutputArea").filter(has_text="accuracy on test sentences").first).to_be_visible()
+    expect(page.locator(".jp-OutputArea").filter(has_text="stays sealed").first).to_be_visible()
+    expect(panel_of(page, 1).locator(".big")).to_contain_text("of 2,000 test rows right")  # once more, with other seeds
     assert not lesson.elsewhere
     assert not lab.blocked.exists(), lab.blocked.read_text()
 

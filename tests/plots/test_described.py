@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from lora_lab.plots import Picture
-from lora_lab.plots.towers import Tower, towers_picture
 
 
 def alt(picture: Picture) -> str:
@@ -48,10 +45,3 @@ def test_names_along_an_axis_and_whole_numbers_are_no_hindrance():
     right.imshow([[1, 2], [3, 4]])
     assert "each (1 at 0, 2 at 1)" in alt(picture)
     assert "from 1 to 4" in alt(picture)
-
-
-@pytest.mark.parametrize(
-    ("parts", "words"), [({"weights": 2**33, "optimizer": 2**30}, "9.00 GiB"), ({}, "cannot be said")]
-)
-def test_towers_are_told_by_their_heights(parts: dict[str, int], words: str):
-    assert alt(towers_picture([Tower("full", parts)], [], "One card")) == f"One card. full {words}."

@@ -48,7 +48,6 @@ def test_cells_of_unlike_seeds_say_how_many_each_has():
 def test_cells_to_come_are_empty_and_the_grid_is_whole():
     sheet = Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
     sheet.paint(
-        None,
         lambda axes: sweeps.draw_heat(
             axes, frame().iloc[:2], "rank", "lr", "validation_accuracy", [1, 4, 8], [1e-3, 2e-3]
         ),
@@ -61,7 +60,7 @@ def test_cells_to_come_are_empty_and_the_grid_is_whole():
 def test_a_frame_without_runs_is_an_empty_grid():
     sheet = Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
     empty = frame().iloc[:0]
-    sheet.paint(None, lambda axes: sweeps.draw_heat(axes, empty, "rank", "lr", "validation_accuracy", [1], [1e-3]))
+    sheet.paint(lambda axes: sweeps.draw_heat(axes, empty, "rank", "lr", "validation_accuracy", [1], [1e-3]))
     assert sheet.axes[0].get_title().endswith("nothing yet")
 
 
@@ -70,7 +69,7 @@ def test_names_of_the_columns_do_not_touch(columns: int):
     rates = tuple(1e-4 * 2 ** (n / 2) for n in range(columns))
     sheet = Sheet(4.8, 4.3, (0.15, 0.2, 0.82, 0.7))
     found = frame(rates=rates, seeds=1)
-    sheet.paint(None, lambda axes: sweeps.draw_heat(axes, found, "rank", "lr", "validation_accuracy", [1, 4], rates))
+    sheet.paint(lambda axes: sweeps.draw_heat(axes, found, "rank", "lr", "validation_accuracy", [1, 4], rates))
     labels = sheet.axes[0].get_xticklabels()
     centres = [(box.x0 + box.x1) / 2 for box in (label.get_window_extent() for label in labels)]
     boxes = [label.get_window_extent() for label in labels]
@@ -100,12 +99,12 @@ def test_a_picture_painted_again_is_that_of_a_new_sheet():
         sweeps.draw_rates(axes, frame(), "rank", "validation_accuracy")
 
     used, fresh = (Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)) for _ in range(2))
-    used.paint("heat", lambda axes: heat(axes, 2))
-    used.paint("rates", rates)
-    used.paint("heat", lambda axes: heat(axes, 4))
-    again = used.paint("heat", lambda axes: heat(axes, 8))
-    assert again == fresh.paint("heat", lambda axes: heat(axes, 8))
-    assert used.paint("rates", rates) == Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)).paint("rates", rates)
+    used.paint(lambda axes: heat(axes, 2))
+    used.paint(rates)
+    used.paint(lambda axes: heat(axes, 4))
+    again = used.paint(lambda axes: heat(axes, 8))
+    assert again == fresh.paint(lambda axes: heat(axes, 8))
+    assert used.paint(rates) == Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)).paint(rates)
 
 
 def test_what_fails_half_way_leaves_no_scales_behind():
@@ -117,16 +116,16 @@ def test_what_fails_half_way_leaves_no_scales_behind():
         raise ValueError("no data")
 
     used, fresh = (Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)) for _ in range(2))
-    used.paint("heat", heat)
+    used.paint(heat)
     with pytest.raises(ValueError, match="no data"):
-        used.paint("rates", half)
-    assert used.paint("heat", heat) == fresh.paint("heat", heat)
+        used.paint(half)
+    assert used.paint(heat) == fresh.paint(heat)
 
 
 def test_sheets_side_by_side_make_one_opaque_picture():
     left, right = Sheet(3, 2, (0.2, 0.2, 0.7, 0.7)), Sheet(4, 2, (0.2, 0.2, 0.7, 0.7))
     for sheet in (left, right):
-        sheet.paint(None, lambda axes: None)
+        sheet.paint(lambda axes: None)
     assert imread(io.BytesIO(encoded(left, right))).shape == (200, 700, 3)
 
 

@@ -49,7 +49,12 @@ class Exercise:
         call = ast.parse(self.call, mode="eval").body
         assert isinstance(call, ast.Call)
         by_name = {word.arg: _template(word.value) for word in call.keywords if word.arg}
-        return _signature(self.check).bind(*map(_template, call.args), **by_name)
+        signature, fixed = _signature(self.check), [_template(value) for value in call.args]
+        if any(word.arg is None for word in call.keywords):  # **choice: whatever else the check needs
+            there = signature.bind_partial(*fixed, **by_name).arguments
+            needed = (one.name for one in signature.parameters.values() if one.default is one.empty)
+            by_name |= {name: ANYTHING for name in needed if name not in there}
+        return signature.bind(*fixed, **by_name)
 
     def is_asked_by(self, check: str, arguments: Sequence[Any], by_name: Mapping[str, Any]) -> bool:
         """Whether a student's call is this one: the same check, and whatever the lesson fixed is as it was."""

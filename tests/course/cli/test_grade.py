@@ -32,7 +32,7 @@ def test_a_folder_becomes_one_json_object_and_a_table(lora_lab: Callable, handed
     ]  # fmt: skip
     lines = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
     assert [line["right"] for line in lines] == ["4", "1"]
-    assert lines[1]["handed out: checks.check_dead_start(...)"] == "not yet"
+    assert lines[1]["handed out: checks.check_update_shows(...)"] == "not yet"
     assert "ada/first.ipynb: 4 of 4 right; ran" in done.stderr
 
 

@@ -12,18 +12,18 @@ import pytest
 from lora_course.classroom.grading.folder import Grade, Limits, grade
 from lora_course.classroom.grading.lessons import Lesson, lesson_of
 
-TEXT = "# A small lesson\n\nWhat the detour through A and B costs, and what happens when both start at zero."
+TEXT = "# A small lesson\n\nAt which rank A and B outgrow W, and what an update shows."
 SETUP = "from lora_course import checks\n\nthe_width_of_a_layer = 384"
 OPEN = [
-    "def detour_cost(d_in, d_out, r):\n    ...\n\n\nchecks.check_detour_cost(detour_cost)",
-    "checks.check_dead_start(...)",
-    "adam_gib = ...\nchecks.check_adam_gib(adam_gib)",
+    "def break_even_rank(d_in, d_out):\n    ...\n\n\nchecks.check_break_even_rank(break_even_rank)",
+    "checks.check_update_shows(...)",
+    "qv_count = ...\nchecks.check_qv_count(qv_count)",
     'checks.check_diagnosis({"A": ..., "D": ...})',
 ]
 SOLVED = [
-    OPEN[0].replace("...", "return r * (d_in + d_out)"),
+    OPEN[0].replace("...", "return d_in * d_out / (d_in + d_out)"),
     OPEN[1].replace("...", '"b"'),
-    OPEN[2].replace("...", "16 * 8_030_261_248 / 2**30"),
+    OPEN[2].replace("...", "80 * 8 * (8192 + 8192 + 8192 + 1024)"),
     'checks.check_diagnosis({"A": "empty file", "D": "truncated file"})',
 ]
 LIMITS = Limits(seconds=20, memory_gib=1)

@@ -24,12 +24,12 @@ OUTSIDE = "open('TARGET', 'w').write('I was here')"
 KINDS: dict[str, tuple[list[str], list[str]]] = {
     "solved": (SOLVED, [SETUP]),
     "unsolved": (OPEN, [SETUP]),
-    "half": ([SOLVED[0], OPEN[1], SOLVED[2].replace("16", "8"), SOLVED[3]], [SETUP]),
+    "half": ([SOLVED[0], OPEN[1], SOLVED[2].replace("80", "40"), SOLVED[3]], [SETUP]),
     "broken": ([SOLVED[0], "this is no Python", "1 / 0", SOLVED[1], *SOLVED[2:]], [SETUP]),
     "loop": ([SOLVED[0], "while True:\n    pass", *SOLVED[1:]], [SETUP]),
     "bomb": ([SOLVED[0], BOMB, *SOLVED[1:]], [SETUP]),
     "outside": ([*SOLVED[:2], OUTSIDE, *SOLVED[2:]], [SETUP]),
-    "fakes": (["print('right: yes')", "'right: yes'"], [SETUP, "checks.check_dead_start = lambda a: 'right: yes'"]),
+    "fakes": (["print('right: yes')", "'right: yes'"], [SETUP, "checks.check_update_shows = lambda a: 'right: yes'"]),
 }  # fmt: skip
 EXPECTED = {  # right, not right, not yet, absent; status
     "solved": (4, 0, 0, 0, "ran"),
@@ -114,7 +114,7 @@ def test_files_beside_a_notebook_can_be_read_and_other_notebooks_cannot(
     monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path / home))
     (tmp_path / "mine.txt").write_text("b")
     other = hand_in(tmp_path, "other")
-    cells = ['checks.check_dead_start(open("mine.txt").read())', f"open({str(other)!r})"]
+    cells = ['checks.check_update_shows(open("mine.txt").read())', f"open({str(other)!r})"]
     hand_in(tmp_path, "student", cells)
     _, row = grade(tmp_path, known=[lesson])
     assert row.count("right") == 1
@@ -128,7 +128,7 @@ def test_only_what_is_copied_counts_towards_how_much_may_be(
     hand_in(tmp_path, "a")
     (tmp_path / "b_too_large.txt").write_text("b" * 101)
     (tmp_path / "mine.txt").write_text("b")
-    hand_in(tmp_path, "z", ['checks.check_dead_start(open("mine.txt").read())', "open('b_too_large.txt')"])
+    hand_in(tmp_path, "z", ['checks.check_update_shows(open("mine.txt").read())', "open('b_too_large.txt')"])
     _, row = grade(tmp_path, known=[lesson])
     assert row.count("right") == 1
     assert [error["type"] for error in row.errors] == ["FileNotFoundError"]
@@ -140,7 +140,9 @@ def test_the_teachers_secrets_are_not_in_the_notebooks_environment(
     monkeypatch.setenv("HF_TOKEN", "b")
     monkeypatch.setenv("HTTPS_PROXY", "http://ada:b@proxy")
     monkeypatch.setenv("LORA_LAB_STUDENT", "b")
-    row = graded([f"import os\nchecks.check_dead_start(os.environ[{name!r}])" for name in ("LORA_LAB_STUDENT", "PATH")])
+    row = graded(
+        [f"import os\nchecks.check_update_shows(os.environ[{name!r}])" for name in ("LORA_LAB_STUDENT", "PATH")]
+    )
     assert (row.checks[1]["calls"], row.errors) == (2, [])
     row = graded([f"import os\nos.environ[{name!r}]" for name in ("HF_TOKEN", "HTTPS_PROXY")])
     assert [error["type"] for error in row.errors] == ["KeyError"] * 2

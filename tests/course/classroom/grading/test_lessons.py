@@ -35,11 +35,11 @@ def test_every_exercise_of_a_lesson_is_solved_by_a_call_of_its_solution(lesson: 
 def test_what_is_no_lesson_is_not_taken_for_one():
     cells = [Cell("import numpy as np\nprint(np.linspace(0, 1, 100).sum())", True), Cell("# My notes on LoRA", False)]
     assert recognise("notes", cells, KNOWN) is None
-    assert recognise("my old_02_lora_from_scratch (1)", cells, KNOWN).name == "old_02_lora_from_scratch"
+    assert recognise("my old_12_debugging (1)", cells, KNOWN).name == "old_12_debugging"
 
 
 def test_an_exercise_fixes_what_the_lesson_wrote_and_leaves_the_answer_open(lesson: Lesson):
-    detour, dead, adam, diagnosis = lesson.exercises
+    rank, shows, count, diagnosis = lesson.exercises
     assert [one.call for one in lesson.exercises] == [cell.splitlines()[-1].replace('"', "'") for cell in OPEN]
     assert [one.open for one in lesson.exercises] == [False, True, False, True]
     assert diagnosis.is_asked_by("check_diagnosis", ({"A": 1, "D": 2},), {})
@@ -47,14 +47,14 @@ def test_an_exercise_fixes_what_the_lesson_wrote_and_leaves_the_answer_open(less
     assert not diagnosis.is_asked_by("check_diagnosis", ({"A": 1},), {})
     assert not diagnosis.is_asked_by("check_diagnosis", (3,), {})
     assert not diagnosis.is_asked_by("check_diagnosis", (), {"wrong": 3})
-    assert dead.is_asked_by("check_dead_start", ("b",), {})
-    assert not dead.is_asked_by("check_detour_cost", ("b",), {})
-    assert adam.is_asked_by("check_adam_gib", (None,), {})
-    assert detour.is_asked_by("check_detour_cost", (print,), {})
+    assert shows.is_asked_by("check_update_shows", ("b",), {})
+    assert not shows.is_asked_by("check_break_even_rank", ("b",), {})
+    assert count.is_asked_by("check_qv_count", (None,), {})
+    assert rank.is_asked_by("check_break_even_rank", (print,), {})
 
 
 def test_magic_and_what_is_no_python_do_not_hide_the_checks_of_other_lines(tmp_path: Path):
-    cells = [Cell("%matplotlib inline\n!ls\nchecks.check_dead_start(...)", True), Cell("a b c check_x(", True)]
-    (lesson,) = [one for one in KNOWN if one.name == "old_02_lora_from_scratch"]
-    assert lesson.likeness(frozenset(), {"check_dead_start"}) == 1 / 4
+    cells = [Cell("%matplotlib inline\n!ls\nchecks.check_update_shows(...)", True), Cell("a b c check_x(", True)]
+    (lesson,) = [one for one in KNOWN if one.name == "old_01_why_low_rank"]
+    assert lesson.likeness(frozenset(), {"check_update_shows"}) == 1 / 4
     assert recognise("x", cells, [lesson]) is lesson

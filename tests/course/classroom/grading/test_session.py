@@ -28,7 +28,7 @@ def test_checks_are_judged_outside_of_what_the_notebook_has_changed(graded: Call
         "import math, lora_course.checks.verdict as v\nmath.isclose = lambda *a, **k: True\n"
         "v.close = v.number = lambda *a, **k: True\nv.Verdict.__init__ = lambda self, *a: None"
     )
-    wrong = [OPEN[0].replace("...", "return 1"), 'checks.check_dead_start("a")', "checks.check_adam_gib(3)", OPEN[3]]
+    wrong = [OPEN[0].replace("...", "return 1"), 'checks.check_update_shows("a")', "checks.check_qv_count(3)", OPEN[3]]
     assert verdicts(graded(wrong, [SETUP, patched])) == ["not right", "not right", "not right", "not yet"]
 
 
@@ -39,26 +39,26 @@ def test_a_notebook_that_rebinds_the_checks_is_asked_by_the_judge(graded: Callab
 
 
 def test_cells_may_be_moved_and_the_checks_imported_by_another_name(graded: Callable[..., Grade]):
-    moved = ["from lora_course.checks.scratch import check_dead_start as same\nsame('b')", SOLVED[3], SOLVED[0]]
+    moved = ["from lora_course.checks.ranks import check_update_shows as same\nsame('b')", SOLVED[3], SOLVED[0]]
     assert verdicts(graded(moved)) == ["right", "right", "absent", "right"]
 
 
 def test_a_call_that_asks_something_else_does_not_count(graded: Callable[..., Grade]):
     easier = [
         'checks.check_diagnosis({"A": "empty file"})',
-        "checks.check_dead_start('b', 1)",
+        "checks.check_update_shows('b', 1)",
         "checks.check_nothing(1)",
     ]
     assert verdicts(graded(easier)) == ["absent"] * 4
 
 
 def test_the_last_answer_counts_and_how_often_it_was_tried_is_said(graded: Callable[..., Grade]):
-    row = graded(["for letter in 'bca':\n    checks.check_dead_start(letter)"])
+    row = graded(["for letter in 'bca':\n    checks.check_update_shows(letter)"])
     assert (row.checks[1]["verdict"], row.checks[1]["calls"]) == ("not right", 3)
 
 
 def test_a_verdict_is_shown_to_the_notebook_as_ever(graded: Callable[..., Grade]):
-    cell = "verdict = checks.check_dead_start('b')\nassert repr(verdict).startswith('right: each gradient'), verdict"
+    cell = "verdict = checks.check_update_shows('b')\nassert repr(verdict).startswith('right: at most 8'), verdict"
     assert graded([cell]).errors == []
 
 
@@ -75,7 +75,7 @@ def test_an_answer_that_is_too_large_is_a_wrong_one_and_the_rest_is_graded(grade
     large = "import numpy as np\nlarge = np.zeros((3300, 1000))"
     by_name = "checks.check_diagnosis(diagnosis={'A': large, 'D': 'truncated file'})"
     returned = OPEN[0].replace("...", "return large")
-    row = graded([large, returned, SOLVED[1], "checks.check_adam_gib(large)", by_name])
+    row = graded([large, returned, SOLVED[1], "checks.check_qv_count(large)", by_name])
     assert (row.status, row.errors) == ("ran", [])
     assert [(check["verdict"], check["calls"]) for check in row.checks] == [
         ("not right", 1), ("right", 1), ("not right", 1), ("absent", 0),
@@ -84,11 +84,14 @@ def test_an_answer_that_is_too_large_is_a_wrong_one_and_the_rest_is_graded(grade
 
 
 def test_a_function_that_calls_checks_is_answered(graded: Callable[..., Grade]):
-    assert verdicts(graded([OPEN[0].replace("...", "return checks.check_detour_cost(detour_cost)")]))[0] == "not right"
+    assert (
+        verdicts(graded([OPEN[0].replace("...", "return checks.check_break_even_rank(break_even_rank)")]))[0]
+        == "not right"
+    )
 
 
 LINE = (
-    "held = [cell.cell_contents for cell in checks.check_dead_start.__closure__]\n"
+    "held = [cell.cell_contents for cell in checks.check_update_shows.__closure__]\n"
     "line = next(one for one in held if hasattr(one, 'send'))\n"
 )
 
@@ -104,7 +107,7 @@ def test_a_message_of_another_shape_ends_its_own_notebook_alone(message: str, gr
 
 
 def test_a_call_that_lacks_its_answer_is_no_answer(graded: Callable[..., Grade]):
-    calls = ["{'check': 'check_dead_start'}", "{'check': 3, 'arguments': {'': 'function', 'place': float('inf')}}"]
+    calls = ["{'check': 'check_update_shows'}", "{'check': 3, 'arguments': {'': 'function', 'place': float('inf')}}"]
     row = graded([f"{LINE}line.send({call})\nline.receive()" for call in calls] + SOLVED)
     assert (row.status, row.count("right")) == ("ran", 4)
 
