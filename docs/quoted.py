@@ -31,7 +31,8 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; all from data/results."""
-    return {**comparison(), **rates(), **targets(), **latency(), **inside(), **reproduced(), **rehearsed()}
+    found = {**comparison(), **rates(), **targets(), **latency(), **inside(), **reproduced(), **rehearsed()}
+    return {**found, **voices()}
 
 
 def comparison() -> dict[str, str]:
@@ -160,6 +161,25 @@ def rehearsed() -> dict[str, str]:
         "protocol.bleu": f"{run['answers']['bleu']:.1f}",
         "protocol.rouge-l": f"{run['answers']['rouge_l']:.1f}",
         "protocol.slots": f"{100 * run['answers']['slot_errors']:.0f}",
+    }
+
+
+def voices() -> dict[str, str]:
+    """Lesson 00: sizes in MB of the base's file and a voice's, and the captain's validation perplexity by rank."""
+    found = read_json(RESULTS / "styles" / "voices.json")
+    base, file = found["bytes"]["base"], found["bytes"]["captain"]
+    best = {one["rank"]: one for one in reversed(found["tried"]) if one["voice"] == "captain"}  # they are in order
+    speaks = best[2]
+    ranks = {f"voices.captain.r{rank}": f"{one['validation']:.1f}" for rank, one in best.items()}
+    return {
+        "voices.base": f"{base / 1e6:.0f}",
+        "voices.file": f"{file / 1e6:.1f}",
+        "voices.file.r8": f"{best[8]['bytes'] / 1e6:.1f}",
+        "voices.together": f"{(base + file) / 1e6:.0f}",
+        "voices.rate": f"{speaks['lr']:g}",
+        "voices.steps": str(speaks["steps"]),
+        "voices.batch": str(speaks["batch"]),
+        **ranks,
     }
 
 
