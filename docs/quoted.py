@@ -40,7 +40,7 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    found = (seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, rehearsed)
+    found = (voices, seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, rehearsed)
     return {name: words for one in found for name, words in one().items()}
 
 
@@ -297,6 +297,24 @@ def fits() -> dict[str, str]:
         "fit.bytes.lora": f"{kept(llama, lora):.0f}",
         "fit.bytes.qlora": f"{kept(llama, everywhere, **cheap):.2f}",
         "fit.bytes.qlora-70b": f"{kept('llama-2-70b', everywhere, **cheap):.2f}",
+    }
+
+
+def voices() -> dict[str, str]:
+    """Lesson 00: sizes in MB of the base's file and a voice's, and the captain's validation perplexity by rank."""
+    found = read_json(RESULTS / "styles" / "voices.json")
+    base, file = found["bytes"]["base"], found["bytes"]["captain"]
+    best = {one["rank"]: one for one in reversed(found["tried"]) if one["voice"] == "captain"}  # they are in order
+    speaks = best[2]
+    ranks = {f"voices.captain.r{rank}": f"{one['validation']:.1f}" for rank, one in best.items()}
+    return {
+        "voices.base": f"{base / 1e6:.0f}",
+        "voices.file": f"{file / 1e6:.1f}",
+        "voices.file.r8": f"{best[8]['bytes'] / 1e6:.1f}",
+        "voices.together": f"{(base + file) / 1e6:.0f}",
+        "voices.rate": f"{speaks['lr']:g}",
+        "voices.steps": str(speaks["steps"]),
+        **ranks,
     }
 
 

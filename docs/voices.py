@@ -1,57 +1,93 @@
-"""Write the stored answers of `VoicesPanel`: `python docs/voices.py captain=FOLDER preacher=FOLDER ...`.
+"""Write the stored answers of `VoicesPanel`: `python docs/voices.py STORE`.
 
-All answer some held-out questions of the captain's pairs greedily, each adapter at every strength. Without
-adapters, it takes what lesson 10's reference has (strength 1), and asks only the base that is told.
+STORE holds a store of finished runs for each voice, STORE/captain and so on, as `lora-lab sweep` leaves them. Of those
+at RANK the one with the lowest validation perplexity speaks; all that were tried are listed beside it.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-from lora_course.experiments.styles import BASE, DECODING, answers, file_sizes, open_bank
-from lora_course.lesson import reference_styles
+from lora_course.experiments.styles import BASE, answers, file_sizes, open_bank
 from lora_course.panels.live_voices import TOLD
 from lora_course.panels.voices_panel import CAPTAIN, STORED, STRENGTHS, read_stored
 from lora_lab.files import write_atomically
 from lora_lab.training import device
 from lora_lab.training.assets import shipped
 from lora_lab.training.chat import Chat, question
-from lora_lab.training.generate import generate
-from lora_lab.training.tasks import load_task
+from lora_lab.training.generate import Decoding, generate
+from lora_lab.training.pairs import VOICES, voice
+from lora_lab.training.runs import Run, Store
 
-ASKED = slice(2, 14)  # of the held-out questions
+RANK = 2
+DECODING = Decoding(max_new_tokens=64, no_repeat_ngram=4)
+QUESTIONS = (  # none is in a training or validation set
+    "What do owls eat?",
+    "How do I learn to code?",
+    "What makes thunder?",
+    "Why do people like music?",
+    "How many strings does a violin have?",
+    "What is love?",
+    "What should I eat tonight?",
+    "Who are you?",
+)
 
 
-def main(adapters: dict[str, str]) -> None:
+def last(run: Run) -> float:
+    """The perplexity of the last validation."""
+    return float(run.history["validation"][-1]["perplexity"])
+
+
+def chosen(store: Path) -> tuple[dict[str, Run], list[dict[str, Any]]]:
+    """The run that speaks for each voice, and a row for each run that was tried, the best of a voice first."""
+    speaks, tried = {}, []
+    for name in VOICES:
+        runs = sorted((run for run in Store(store / name).runs() if run.metrics and run.adapter), key=last)
+        speaks[name] = next(run for run in runs if run.recipe.settings()["method"]["rank"] == RANK)
+        tried += [row_of(name, run) for run in runs]
+    return speaks, tried
+
+
+def row_of(name: str, run: Run) -> dict[str, Any]:
+    """What was tried, and what came of it."""
+    recipe, method, size = run.recipe, run.recipe.settings()["method"], file_sizes({name: str(run.adapter)})[name]
+    return {
+        "voice": name, "rank": method["rank"], "alpha": method["alpha"], "lr": recipe.lr, "seed": recipe.seed,
+        "steps": recipe.steps, "batch": recipe.batch, "bytes": size, "date": run.environment["date"],
+        "validation": round(last(run), 3), "test": round(run.metrics["perplexity"], 3),
+    }  # fmt: skip
+
+
+def main(store: Path) -> None:
     """Ask them all, then write the file."""
-    asked = [str(prompt) for prompt in load_task("captain").test.prompts[ASKED]]
+    seen = {str(pair.chat) for split, pairs in voice("captain").items() if split != "test" for pair in pairs}
+    assert not seen & set(QUESTIONS), "a question was trained on"
+    speaks, tried = chosen(store)
+    adapters = {name: str(run.adapter) for name, run in speaks.items()}
     bank, tokenizer = open_bank(adapters)
-    told = generate(bank.model, tokenizer, [Chat((("system", CAPTAIN), ("user", one))) for one in asked], DECODING)
-    here = device.environment(device.choose(64))
-    made = f"{here['date']}, {here['device']}, {here['dtype']}"
-    about = f"SmolLM2-135M, greedy, at most {DECODING.max_new_tokens} tokens; {made}."
-    if adapters:
-        for name in list(bank.names):
-            for strength in STRENGTHS[1:]:
-                bank.blend({name: strength}, f"{name} {strength:g}")
-            bank.remove(name)
-        found = answers(bank, tokenizer, [question(one) for one in asked])
-        voices = {name: {f"{s:g}": found[f"{name} {s:g}"] for s in STRENGTHS[1:]} for name in adapters}
-        base, sizes = found[BASE], file_sizes(adapters)
-    else:
-        kept = reference_styles()
-        voices = {name: {"1": texts[ASKED]} for name, texts in kept["answers"].items() if name != BASE}
-        base, sizes = kept["answers"][BASE][ASKED], kept["bytes"]
-        rank, steps = kept["recipes"]["captain"]["method"]["rank"], kept["recipes"]["captain"]["steps"]
-        about += f" Voices: rank {rank} on q and v, {steps} steps, {kept['environment']['date']}."
-    content: dict[str, Any] = {"about": about, "told": CAPTAIN, "bytes": sizes, "questions": asked}
-    content["answers"] = {BASE: {"0": base}, TOLD: {"0": told}, **voices}
+    told = generate(bank.model, tokenizer, [Chat((("system", CAPTAIN), ("user", one))) for one in QUESTIONS], DECODING)
+    for name in adapters:
+        for strength in STRENGTHS[1:]:
+            bank.blend({name: strength}, f"{name} {strength:g}")
+        bank.remove(name)
+    found = answers(bank, tokenizer, [question(one) for one in QUESTIONS], DECODING)
+    here, first = device.environment(device.choose(64)), speaks[VOICES[0]].recipe
+    about = (
+        f"SmolLM2-135M-Instruct, asked on {here['date']} ({here['device']}, {here['dtype']}): greedy, "
+        f"at most {DECODING.max_new_tokens} tokens, no {DECODING.no_repeat_ngram} tokens in a row twice. "
+        f"Voices: rank {RANK} on all linear layers, {first.steps} steps of {first.batch} pairs, one seed."
+    )
+    content: dict[str, Any] = {"about": about, "told": CAPTAIN, "bytes": file_sizes(adapters), "tried": tried}
+    content |= {"questions": list(QUESTIONS), "answers": {BASE: {"0": found[BASE]}, TOLD: {"0": told}}}
+    for name in adapters:
+        content["answers"][name] = {f"{s:g}": found[f"{name} {s:g}"] for s in STRENGTHS[1:]}
     write_atomically(path := shipped(STORED), (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
     read_stored(path)
-    print(f"{path.name}: {len(asked)} questions, {len(voices)} voices, {path.stat().st_size:,} bytes")
+    print(f"{path.name}: {len(QUESTIONS)} questions, {len(adapters)} voices, {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
-    main(dict(one.split("=", 1) for one in sys.argv[1:]))
+    main(Path(sys.argv[1]))

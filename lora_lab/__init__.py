@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from lora_lab.widgets.compare_panel import ComparePanel
     from lora_lab.widgets.lora_panel import LoRAPanel
     from lora_lab.widgets.memory_panel import MemoryPanel
+    from lora_lab.widgets.rank_panel import RankPanel
     from lora_lab.widgets.sweep_panel import SweepPanel
     from lora_lab.widgets.train_panel import TrainPanel
 
@@ -66,6 +67,7 @@ _HOME = {
     "LoRA": "methods.lora",
     "LoRAPanel": "widgets.lora_panel",
     "MemoryPanel": "widgets.memory_panel",
+    "RankPanel": "widgets.rank_panel",
     "NotFound": "errors",
     "PTuning": "methods.ptuning",
     "PrefixTuning": "methods.prefix",

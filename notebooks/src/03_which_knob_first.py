@@ -6,8 +6,7 @@
 
 # %%
 from lora_course import checks, lesson
-from lora_lab import SweepPanel
-from lora_lab.widgets.rank_panel import RankPanel
+from lora_lab import RankPanel, SweepPanel
 
 lesson.start("03")
 store = lesson.workplace("03")

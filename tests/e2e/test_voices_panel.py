@@ -21,7 +21,7 @@ def test_each_question_and_strength_has_its_stored_answers(pages: Pages) -> None
     strength.press("Home")
     expect(captain).to_contain_text(stored["answers"]["base"]["0"][3].split("\n")[0])
     expect(panel.locator(".picture svg")).to_have_attribute(
-        "aria-label", "Bars to scale: the base 538 MB, captain 1.86 MB, json 1.86 MB, preacher 1.86 MB."
+        "aria-label", "Bars to scale: the base 538 MB, captain 2.5 MB, json 2.5 MB, preacher 2.5 MB."
     )
     panel.get_by_role("button", name="Ask").click()
     expect(panel.locator(".doing")).to_contain_text("make lab")

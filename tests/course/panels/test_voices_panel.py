@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from lora_course.experiments.styles import misfit, our_ear
 from lora_course.panels.voices_panel import STORED, VoicesPanel, read_stored, said_at
 from lora_lab import LoRA, load_model, save_adapter
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.assets import shipped
+from lora_lab.training.pairs import VOICES, voice
 from tests.conftest import randomise
 from tests.training.conftest import tiny_causal, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
@@ -119,6 +121,21 @@ def test_without_adapters_it_shows_what_is_stored():
     with pytest.raises(BadValue, match="give adapters"):
         panel.ask()
     assert len(json.dumps(panel.state())) < 200_000
+
+
+def test_the_stored_voices_are_told_apart_at_four_strengths_on_questions_that_they_never_saw():
+    stored = read_stored()
+    assert shipped(STORED).stat().st_size <= 120_000
+    assert len(stored["questions"]) >= 6
+    for name in VOICES:
+        answers = stored["answers"][name]
+        assert list(answers) == ["0.5", "1", "1.5", "2"]
+        assert our_ear().shares(answers["1"])[name] >= 0.75
+        trained = {str(pair.chat) for split in ("train", "validation") for pair in voice(name)[split]}
+        assert not trained & set(stored["questions"])
+        best = min((one for one in stored["tried"] if one["voice"] == name), key=lambda one: one["validation"])
+        assert best["bytes"] == stored["bytes"][name]  # no other rank that was tried did better
+    assert sum(map(bool, map(misfit, stored["answers"]["json"]["1"]))) <= 1
 
 
 def test_stored_answers_at_a_strength():

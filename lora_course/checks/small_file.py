@@ -1,0 +1,70 @@
+"""Exercises of lesson 00, what's in this small file: count one pair of matrices, then a whole file."""
+
+from __future__ import annotations
+
+from lora_course.checks.verdict import Verdict, exercise, number
+from lora_lab.accounting.models import config_of
+
+_FORMULA = "put a number or a formula in place of ..."
+_INPUTS, _OUTPUTS = 576, 1536  # of gate in smollm2
+
+
+@exercise(
+    "count A and B one by one, then add",
+    f"A is rank x {_INPUTS}; B is {_OUTPUTS:,} x rank",
+    "rank x inputs + outputs x rank: the two sides are added, never multiplied",
+)
+def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
+    """Lesson 00: numbers in A and B of a rank, beside smollm2's gate, 576 -> 1,536."""
+    i, o = _INPUTS, _OUTPUTS
+    misconceptions = {
+        i * o: "that is W, which stays frozen: A and B train beside it",
+        i * o + rank * (i + o): "W is frozen: count A and B alone",
+        rank * i * o: "inputs and outputs are multiplied in W; A and B are two thin matrices, so they are added",
+        rank * i: "that is A alone: B has numbers, too",
+        rank * o: "that is B alone: A has numbers, too",
+        2 * rank * i: f"2 d r is for a square W: this one has {i} inputs and {o:,} outputs",
+        2 * rank * o: f"2 d r is for a square W: this one has {i} inputs and {o:,} outputs",
+        i + o: f"that is rank 1: at rank {rank} there are {rank} times as many",
+        rank * (i + o) * 4: "those are bytes: asked is how many numbers",
+        i * o - rank * (i + o): "nothing is taken away from W: LoRA does not shrink the model, it adds to it",
+    }
+    right = rank * (i + o)
+    why = f"{rank} x ({i} + {o:,}) = {right:,}, beside the {i * o:,} of W"
+    return number(answer, right, {n: words for n, words in misconceptions.items() if n != right}, why, hint=_FORMULA)
+
+
+@exercise(
+    "each matrix costs rank x (inputs + outputs) numbers; write down the seven, with their inputs and outputs",
+    "q, o: d + d each; k, v: d + kv each; gate, up, down: d + f each. d is hidden_size, f intermediate_size, "
+    "kv = d x num_key_value_heads / num_attention_heads",
+    "4 bytes x layers x rank x (2 (d + d) + 2 (d + kv) + 3 (d + f))",
+)
+def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: int = 8) -> Verdict:
+    """Lesson 00: bytes of the numbers in the fp32 file of LoRA of a rank on all linear layers of a model of the zoo."""
+    c = config_of(model)
+    d, f, layers = c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"]
+    kv = d * c["num_key_value_heads"] // c["num_attention_heads"]
+    a_row = 4 * layers * rank  # bytes that each input and each output costs, over all layers
+    sides = 2 * (d + d) + 2 * (d + kv) + 3 * (d + f)
+    right = a_row * sides
+    misconceptions = {
+        a_row * (4 * (d + d) + 3 * (d + f)): f"k and v are narrow in this model: they have {kv:,} outputs, not {d:,}",
+        right // layers: f"that is one layer: the model has {layers}",
+        right // 4: "those are numbers: in fp32 each takes 4 bytes",
+        right // 2: "that is bf16: in fp32 a number takes 4 bytes",
+        right * 8: "those are bits: 4 bytes a number",
+        right // rank: f"that is rank 1: at rank {rank} there is {rank} times as much",
+        right / 1e6: "those are MB: give bytes, or multiply by 10**6",
+        right / 2**20: "those are MiB: give bytes, or multiply by 2**20",
+        a_row * (6 * d + f): "that is A alone: B has numbers, too",
+        a_row * (3 * d + 2 * kv + 2 * f): "that is B alone: A has numbers, too",
+        a_row * (2 * (d + d) + 2 * (d + kv)): "gate, up and down are linear layers, too: three more in each layer",
+        a_row * 3 * (d + f): "q, k, v and o are linear layers, too: four more in each layer",
+        a_row * (2 * (d + d) + 2 * (d + kv) + 2 * (d + f)): "there are three matrices between d and f: gate, up, down",
+        a_row * ((d + d) + (d + kv)): "that is q and v alone: all linear layers are wanted, seven in each layer",
+        4 * layers * (2 * d * d + 2 * d * kv + 3 * d * f): "those are the frozen weights: A and B are what is saved",
+        a_row * (2 * d * d + 2 * d * kv + 3 * d * f): "inputs and outputs are added, not multiplied: A and B are thin",
+    }
+    why = f"4 x {layers} x {rank} x {sides:,} = {right:,} bytes, {right / 1e6:,.1f} MB"
+    return number(answer, right, {n: words for n, words in misconceptions.items() if n != right}, why, hint=_FORMULA)
