@@ -17,7 +17,7 @@ from lora_course.classroom.room import room_for
 from lora_course.lesson import compare
 from lora_lab.experiments.low_rank import decompose, energy_kept, rank_for_energy, shuffled, spectrum, truncated
 from lora_lab.widgets.matrices import picture, update, weight
-from lora_lab.widgets.rank_panel import RankPanel
+from lora_lab import RankPanel
 
 print(room_for("old_01"))
 

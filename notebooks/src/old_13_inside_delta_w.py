@@ -69,7 +69,7 @@ guess_for_gain, guess_for_energy = None, None  # directions, of 384
 # %%
 from lora_course.experiments.microscope import RANKS, Microscope, views_from
 from lora_course.experiments.truncation import specimen_of
-from lora_lab.widgets.rank_panel import RankPanel
+from lora_lab import RankPanel
 
 whole, thin = (specimen_of(name, runs[key].adapter, task) for name, key in (("full", "full"), ("LoRA", "lora")))
 specimens = [whole, thin, whole.random()] if not FAST else [whole, thin]

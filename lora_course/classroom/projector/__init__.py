@@ -22,7 +22,7 @@ from lora_lab.training.assets import home
 
 TEMPLATES = Path(__file__).parent  # Voila's own page asks a CDN for its icons, ours does not
 PANELS = """
-from lora_lab.widgets.rank_panel import RankPanel
+from lora_lab import RankPanel
 RankPanel("picture")
 ---
 from lora_lab import MemoryPanel
