@@ -91,15 +91,6 @@ function testRows(x, y, { others, found, high, low }) {
   return [band, ...parts, line(x - 20, z(found.value), x + 20, z(found.value), "stroke train"), name, value].join("");
 }
 
-/** The mean of each loss and those before it, `width` in all. */
-function smooth(losses, width) {
-  let sum = 0;
-  return losses.map((loss, i) => {
-    sum += loss - (i >= width ? losses[i - width] : 0);
-    return sum / Math.min(i + 1, width);
-  });
-}
-
 /** A bar for each layer, in a row for each kind of matrix: |dW| / |W|. `moved`: [[layer, role, share], ...]. */
 export function drawMoved(width, moved) {
   const roles = [...new Set(moved.map(([, role]) => role))];
