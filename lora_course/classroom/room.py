@@ -46,7 +46,7 @@ class Peak:
 
 
 def number(lesson: str) -> str:
-    """What a lesson is called by: `05` of `05_memory`, `old_05` of `old_09_merge_and_swap`."""
+    """What a lesson is called by: `05` of `05_as_good_as_full`, `old_09` of `old_09_merge_and_swap`."""
     return re.sub(r"^((old_)?\d*).*", r"\1", lesson)
 
 

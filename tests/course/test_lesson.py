@@ -87,7 +87,10 @@ def test_an_unknown_reference_names_those_there_are():
 
 
 def test_a_reference_comparison_is_read_from_what_ships():
-    assert lesson.reference_comparison("minilm_rt")["model"] == "minilm"
+    found = lesson.reference_comparison("minilm_rt")
+    assert found["model"] == "minilm"
+    assert found["environment"]["hardware"]
+    assert found["environment"]["date"]
     there = "minilm_rt, minilm_rt_all_linear, smollm2_kjv"
     with pytest.raises(NotFound, match=f"no reference comparison is called 'other'; there are {there}"):
         lesson.reference_comparison("other")

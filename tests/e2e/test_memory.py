@@ -28,7 +28,7 @@ def shares() -> Counter[str]:
 
 
 def test_browser_and_server_stay_within_their_share(watched: Watched):
-    """Lesson 01 with its panel at work; then a solved lesson in its place, with all its pictures."""
+    """The lesson old_01 with its panel at work; then a solved lesson in its place, with all its pictures."""
     page = watched.run_all("old_01_why_low_rank.ipynb")
     page.locator(".lab-panel .card").first.wait_for(timeout=120_000)
     page.wait_for_timeout(5_000)
@@ -36,7 +36,7 @@ def test_browser_and_server_stay_within_their_share(watched: Watched):
     watched.open("solutions/old_09_merge_and_swap.ipynb")
     page.wait_for_timeout(5_000)
     other = shares()
-    for words, found in (("lesson 01", one), ("lesson 08 with its pictures", other)):
+    for words, found in (("old_01", one), ("old_09 with its pictures", other)):
         print(words, {kind: f"{size / 1e9:.2f} GB" for kind, size in found.items()})
         assert found["browser"] > 10**8
         assert found["browser"] + found["server"] + found["jupyter"] <= room.BROWSER

@@ -18,6 +18,7 @@ from lora_lab.training.assets import shipped
 LARGEST = 64 * 2**20
 """Bytes of a notebook."""
 ALIKE = 0.2  # of a lesson's cells and checks together, 0 to 2
+ANYTHING = object()  # stands in a lesson's call for what the student fills in, or has computed
 
 
 class Cell(NamedTuple):
@@ -26,13 +27,6 @@ class Cell(NamedTuple):
     source: str
     code: bool
     tags: tuple[str, ...] = ()
-
-
-class _Anything:
-    """Stands in a lesson's call for what the student fills in, or has computed."""
-
-
-ANYTHING = _Anything()
 
 
 @dataclass(frozen=True)
@@ -48,12 +42,11 @@ class Exercise:
         """What the lesson wrote, by the check's own names; `ANYTHING` where the student writes."""
         call = ast.parse(self.call, mode="eval").body
         assert isinstance(call, ast.Call)
+        signature, fixed = _signature(self.check), [*map(_template, call.args)]
         by_name = {word.arg: _template(word.value) for word in call.keywords if word.arg}
-        signature, fixed = _signature(self.check), [_template(value) for value in call.args]
-        if any(word.arg is None for word in call.keywords):  # **choice: whatever else the check needs
-            there = signature.bind_partial(*fixed, **by_name).arguments
-            needed = (one.name for one in signature.parameters.values() if one.default is one.empty)
-            by_name |= {name: ANYTHING for name in needed if name not in there}
+        if len(by_name) < len(call.keywords):  # **choice: whatever else the check needs
+            left = [*signature.parameters.values()][len(fixed) :]
+            by_name = dict.fromkeys((one.name for one in left if one.default is one.empty), ANYTHING) | by_name
         return signature.bind(*fixed, **by_name)
 
     def is_asked_by(self, check: str, arguments: Sequence[Any], by_name: Mapping[str, Any]) -> bool:
