@@ -25,11 +25,13 @@ from lora_course.classroom import colab
 from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
 from lora_course.experiments.flops import operations  # noqa: F401
-from lora_course.predictions import FAST, calibration, in_full, log, predict, reveal, skip  # noqa: F401
+from lora_course.predictions import calibration, fast, in_full, log, predict, reveal, skip  # noqa: F401
 from lora_course.receipts import CURRENT, draw, note, receipt, seed_of  # noqa: F401
 from lora_lab.errors import NotFound
 from lora_lab.files import read_json, write_atomically
 from lora_lab.training.assets import shipped
+
+FAST = fast()
 
 if TYPE_CHECKING:
     from lora_course.claims.cards import Verdict as Claimed

@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 
 from lora_course.checks.verdict import Verdict, exercise, not_yet, number, unsolved
-from lora_course.predictions import FAST
+from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
 
@@ -59,7 +59,7 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
     low, middle, high = rates = [float(rate) for rate in rates]
     if not all(1.9 <= step <= 5.1 for step in (middle / low, high / middle)):
         return Verdict(False, "each rate must be two to five times the one before: closer ones differ by luck only")
-    scores, words = _ridge(rates, alpha, panel) if FAST else _trained(rates, alpha, panel)
+    scores, words = _ridge(rates, alpha, panel) if fast() else _trained(rates, alpha, panel)
     if not scores:
         return Verdict(None, words)
     if scores[1] == max(scores):

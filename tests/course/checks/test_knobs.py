@@ -52,7 +52,7 @@ WRONG = [
 
 @pytest.fixture(params=["", "1"], ids=["trained", "FAST"])
 def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(knobs, "FAST", bool(request.param))
+    monkeypatch.setenv("FAST", request.param)
     return bool(request.param)
 
 
@@ -68,7 +68,7 @@ def test_the_lessons_rule_brackets_every_students_alpha(alpha: float, fast: bool
 def test_the_ridge_of_the_runs_that_ship_passes_the_lessons_rule(monkeypatch: pytest.MonkeyPatch):
     from lora_lab.experiments import playground
 
-    monkeypatch.setattr(knobs, "FAST", True)
+    monkeypatch.setenv("FAST", "1")
     panel = SimpleNamespace(data=playground.shown(playground.load())[0])
     for alpha in (128.0, 32.0, 8.0):
         middle = 2e-3 * (16 / alpha) ** 0.5
@@ -77,7 +77,7 @@ def test_the_ridge_of_the_runs_that_ship_passes_the_lessons_rule(monkeypatch: py
 
 
 def test_what_is_trained_is_not_trained_again_and_a_failure_is_no_try(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(knobs, "FAST", False)
+    monkeypatch.setenv("FAST", "")
     panel = Map()
     for _ in range(2):
         assert "77.0" in checks.check_bracket([2.5e-4, 2e-3 / 8**0.5, 2e-3], 128.0, panel).words
