@@ -1,5 +1,5 @@
 // Predictions on a page without a kernel. Below a cell that asks for ranges stands a form. Until its ranges are sealed or
-// skipped, the results and the folded findings after it stay closed. What was given stays in this browser.
+// skipped, the panels, results and folded findings after it stay closed. What was given stays in this browser.
 (() => {
   const STORE = `ranges of ${location.pathname.split("/").at(-1)}`;
   const given = read();
@@ -77,14 +77,16 @@
   const asks = [...document.querySelectorAll(".tag_predict")].map(ask);
   const results = [...document.querySelectorAll(".tag_reveal")].map((cell) => {
     const text = cell.querySelector(".cell_output pre");
-    const lines = text?.textContent.split("\n") ?? [];
-    const open = asks.flatMap((one) => one.names);
-    return { names: open.filter((name) => lines.some((line) => line.startsWith(`${name}: it is `))), text, lines };
+    return { text, lines: text?.textContent.split("\n") ?? [] };
   });
-  const folds = [...document.querySelectorAll("article section > details")].map((fold) => ({
-    fold,
-    names: asks.filter(({ cell }) => cell.compareDocumentPosition(fold) & Node.DOCUMENT_POSITION_FOLLOWING).flatMap((one) => one.names),
-  }));
+  const before = (element) => asks.filter(({ cell }) => cell.compareDocumentPosition(element) === Node.DOCUMENT_POSITION_FOLLOWING);
+  const all = (selector) => [...document.querySelectorAll(selector)].map((element) => ({ element, names: before(element).flatMap((one) => one.names) }));
+  const folds = all("article section > details");
+  const outputs = all(".cell_output").filter(({ names }) => names.length);
+  for (const output of outputs) {
+    output.sign = make("p", { className: "lab-sealed", textContent: "Sealed: give your ranges above first, or skip them." });
+    output.element.before(output.sign);
+  }
 
   /** A line such as "points between ranks: it is 1.5 points." with the range that was given for it. */
   function judged(line) {
@@ -97,12 +99,14 @@
 
   function update() {
     for (const one of asks) one.show();
-    for (const { names, text, lines } of results) {
-      if (text) text.textContent = answered(names) ? lines.map(judged).join("\n") : "Sealed: give your ranges above, or skip them.";
+    for (const { text, lines } of results) if (text) text.textContent = lines.map(judged).join("\n");
+    for (const { element, names, sign } of outputs) {
+      element.hidden = !answered(names);
+      sign.hidden = answered(names);
     }
-    for (const { fold, names } of folds) {
-      fold.classList.toggle("sealed", !answered(names));
-      if (!answered(names)) fold.open = false;
+    for (const { element, names } of folds) {
+      element.classList.toggle("sealed", !answered(names));
+      if (!answered(names)) element.open = false;
     }
   }
 

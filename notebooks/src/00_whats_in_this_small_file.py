@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a chat model: one file of 538<!--voices.base--> MB. We trained a second file for it, of 2.5<!--voices.file--> MB. Put it beside the model, and the model talks like a ship's captain. Take it away, and the old model is back, to the bit. **What can a few MB do to a 538<!--voices.base--> MB model? And what's in them?**
+# Here is a chat model: one file of 538<!--voices.base--> MB. We trained a second file for it, of 2.5<!--voices.file--> MB. Put it beside the model, and the model talks like a ship's captain. Take it away, and the old model is back, every number the same. **What can a few MB do to a 538<!--voices.base--> MB model? And what's in them?**
 #
-# Two guesses first. Replace each `...` with a number, so that you are 80 % sure of the range. Nobody grades them, but a surprise teaches more if you bet on something.
+# Two guesses first. Give a lowest and a highest value for each, so wide that you're 80 % sure. Nobody grades them, but a surprise teaches more if you bet on something.
 #
 # 1. The captain is speaking. **How many MB of files did we load for that, model and all?**
 # 2. Take a weight matrix of 4,096 × 4,096 numbers. LoRA leaves it alone and trains two thin matrices beside it (rank 8). **How many times fewer numbers is that?**
@@ -52,7 +52,7 @@ lesson.reveal("MB loaded", (voices.sizes["base"] + voices.sizes["captain"]) / 1e
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# $r$ is the **rank**; you choose it. $\alpha$ is a fixed factor, and the strength that you dragged is one more. All the $A$s and $B$s of a model are its **adapter**. That's the small file.
+# $r$ is the **rank**; you choose it. $\alpha / r$ scales the update; the strength that you dragged scales it once more. All the $A$s and $B$s of a model are its **adapter**. That's the small file.
 #
 # Below, $W$ is grey, $A$ and $B$ are blue, all to scale. Drag the rank until blue is as large as grey. Then choose *Model*, pick smollm2 (our chat model), and look for the blue.
 
@@ -72,15 +72,15 @@ lesson.reveal("times fewer", d * d / (2 * d * r), "times")
 # ## Your turn: one pair
 # Most matrices aren't square. In smollm2, `gate` takes 576 numbers and gives 1,536. **How many numbers are in its $A$ and $B$?** (The rank depends on your name.)
 
-# %% exercise
+# %%
 rank = lesson.draw("pair", 2, 3, 4, 6)
 print("rank", rank)
+
+# %% exercise
 my_numbers = ...
 checks.check_pair_numbers(my_numbers, rank)
 
 # %% solution
-rank = lesson.draw("pair", 2, 3, 4, 6)
-print("rank", rank)
 my_numbers = rank * 576 + 1536 * rank
 checks.check_pair_numbers(my_numbers, rank)
 
@@ -128,21 +128,18 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 #
 # `kv` is `hidden_size * num_key_value_heads // num_attention_heads`, because several heads share one key and one value. **How many bytes do all $A$s and $B$s take, at 4 bytes a number?** Leave out the names.
 
-# %% exercise
+# %%
 model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
 r = lesson.draw("rank", 8, 16, 4, 32)
 config = config_of(model)
 print(model, "rank", r)
 print({key: config[key] for key in config if key.endswith(("_size", "_layers", "_heads"))})
+
+# %% exercise
 my_bytes = ...
 checks.check_file_bytes(my_bytes, model, r)
 
 # %% solution
-model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
-r = lesson.draw("rank", 8, 16, 4, 32)
-config = config_of(model)
-print(model, "rank", r)
-print({key: config[key] for key in config if key.endswith(("_size", "_layers", "_heads"))})
 d, f = config["hidden_size"], config["intermediate_size"]
 kv = d * config["num_key_value_heads"] // config["num_attention_heads"]
 my_bytes = 4 * config["num_hidden_layers"] * r * (2 * (d + d) + 2 * (d + kv) + 3 * (d + f))

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 01 · Can you write LoRA in ten lines?
 #
-# Yes, and before this lesson ends your ten lines will run inside a real model. But one of them looks like a mistake. It fills half of your adapter
+# Yes, and before this lesson ends your ten lines will run inside a real model. But one of them looks like a mistake. It fills one of your two matrices
 # with zeros, so the whole adapter adds nothing at all. How can something that starts as nothing ever learn?
 
 # %%
@@ -28,7 +28,7 @@ lesson.start("01")
 # **Take the first step: how large is the gradient of $A$, in percent of the gradient of $B$? How many steps until all sixteen reviews are right? And how many of
 # 200 *other* reviews will be right in the end?** Give ranges that you're 80 % sure of.
 #
-# Sealed? Run on: here are the first steps of a small layer. Press **take a step** twice and watch the two big numbers. Under **Start** you can send a
+# When your ranges are sealed, go on: here are the first steps of a small layer. Press **take a step** twice and watch the two big numbers. Under **Start** you can send a
 # vector through it, row by row.
 
 # %%
@@ -43,7 +43,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # <details><summary>What we found</summary>
 #
 # The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ itself has a gradient at once. It moves, and one
-# step later $A$ has a gradient too. So zero $B$ doesn't learn slowly: it costs $A$ one step. With $g$ the gradient that arrives at $y$:
+# step later $A$ has a gradient too. So zero $B$ doesn't learn slowly (with Adam, which nearly everybody uses): it costs $A$ one step. With $g$ the gradient that arrives at $y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -109,7 +109,7 @@ checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
 # The paper draws $A$ from a Gaussian; its code and PEFT use `kaiming_uniform_` as we do. Either is fine, as long as the entries are about $1/\sqrt{\text{in}}$: then $Ax$
-# stays the size of $x$. Could you swap them, $A$ zero and $B$ random? That starts as the identity too. Is it as good? We haven't measured it: a question for you.
+# stays the size of $x$. Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too. Is it as good? We haven't measured it: a question for you.
 #
 # ## Into a real model
 # Freeze MiniLM, and wrap the query and value layers of all six blocks. That's a loop of four lines. Freeze first: afterwards it would freeze $A$ and $B$ too. The training loop is ten lines again.
@@ -204,9 +204,9 @@ checks.check_merge(merge, model, tokens, labels)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA starts as the identity:** $B = 0$, so the first answer is exactly the old one.
+# 1. **LoRA starts as the old layer:** $B = 0$ adds nothing, so the first answer is exactly the old one.
 # 2. **Zero $B$ isn't slow:** $B$ has a gradient at once, $A$ one step later. Two zeros never move.
-# 3. **Train through the detour, merge afterwards:** merged, it costs nothing extra.
+# 3. **Train $A$ and $B$ beside $W$, merge afterwards:** merged, they cost nothing extra.
 #
 # Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*our choice: the scaling is 2*), all the head trained. On
 # this toy of sixteen, a rate of 3e-3 (*ours*); for the whole task we found 0.002<!--compare.lora.rate--> best (*ours, MiniLM*). In our shipped adapter $A$ ended 1.0<!--inside.a-moved.least--> to
@@ -216,7 +216,7 @@ checks.check_merge(merge, model, tokens, labels)
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
 # model = get_peft_model(model, config)  # B is zero: same answers as before
-# Trainer(model, args, train_dataset=data).train()
+# Trainer(model, TrainingArguments("out", learning_rate=2e-3), train_dataset=data).train()
 # model = model.merge_and_unload()  # plain nn.Linear again
 # ```
 # </details>

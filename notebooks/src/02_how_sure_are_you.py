@@ -63,7 +63,7 @@ checks.check_half_width(half_width)
 # When the panel says done, run the next cell. In a class, put your score on the board first. Then look at forty more runs of ours, the same
 # recipe to the last digit. Only the seed differs.
 #
-# Under the glass at the right every dot is a seed, the line is you, and the pale bar is your first kind of luck.
+# In the enlarged strip at the right every dot is a seed, the line is you, and the pale bar is your first kind of luck.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # stored: forty runs of ours, 27 November 2026
@@ -115,7 +115,7 @@ table.mean()
 # Both took the *same* test, so sentences that both get right (or wrong) say nothing about the gap. Only the **share** they disagree on counts:
 # the gap's standard error is $\sqrt{\text{share}/n}$.
 #
-# How many rows would you need? To notice a true gap $\delta$ four times in five:
+# How many rows would you need? To notice a true gap $\delta$ four times in five (a power of 80 %):
 #
 # $$n = (1.96 + 0.84)^2 \; \text{share} / \delta^2$$
 #
@@ -153,7 +153,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # <details><summary>What we found</summary>
 #
 # Unless you brought your own, A and B are two of the forty: *one recipe*. Even where the lab says "better", it means these two files, not how
-# they were made. Other seeds turn it around. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point.
+# they were made. With other seeds the order may reverse. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point.
 #
 # That's the difference between *undecided* (not enough data) and *equivalent* (enough data, and no gap that matters).
 #
@@ -166,7 +166,8 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # 1. **Never write an accuracy without its rows.** At 80%: ±1.8 points on 2,000 rows, ±8 on 100. *Arithmetic.*
 # 2. **The seed is luck, too.** *Ours: 40 seeds of one recipe spread over 4.3<!--seeds.apart--> points. Published: PEFT's own
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA at 47.8% and full fine-tuning at 47.2% of
-#    1,319 questions, one seed each: nine questions apart, each ±2.7 points. Would you bet on it?*
+#    1,319 questions (rank 32, one seed each, August 2026): nine questions apart, each ±2.7 points. In June 2025 the same two had
+#    48.2% and 50.0%.*
 # 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
 #    12<!--seeds.differ-->%. Start with 3 to 5 seeds; before you claim a win, name the gap that would matter.
 #

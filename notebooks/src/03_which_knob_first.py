@@ -15,10 +15,10 @@ store = lesson.workplace("03")
 # ## Three guesses
 # MiniLM sorts film reviews into good and bad, and guessing gets 50 %. Write ranges that you're 80 % sure of.
 #
-# 1. Give every rank from 1 to 64 its own best learning rate. **How many points of accuracy lie between the worst rank and the best?**
+# 1. Give every rank its own best learning rate. **How many points of validation accuracy lie between the worst rank and the best?**
 # 2. Now keep the rank and turn the rate, from far too low to far too high. **How many points from the worst rate to the best?**
 # 3. Full fine-tuning, no LoRA at all, gets 84.8<!--inside.full.right--> %. Undo everything it did except the new head, and it's 53.6<!--knobs.cut.0--> %. Now keep,
-#    of its change to each matrix, only the two strongest rank-one pieces of up to 384. **What percentage is right?**
+#    of its change to each matrix, only the two strongest rank-one pieces (of the SVD) of up to 384. **What percentage is right?**
 
 # %%
 lesson.predict("points between ranks", low=..., high=...)
@@ -52,12 +52,12 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The rate moves accuracy by 27<!--knobs.rate--> points, the rank by 1.5<!--knobs.rank-->.** Seeds of one recipe differ by 1.9<!--knobs.seeds-->, so even that may be luck. With $\alpha$ it's
+# **The rate moves accuracy by 27<!--knobs.rate--> points, down to guessing; the rank by 1.5<!--knobs.rank-->.** Seeds of one recipe differ by 1.9<!--knobs.seeds-->, so even that may be luck. With $\alpha$ it's
 # 0.8<!--knobs.alpha-->, if you tune the rate each time. Two more things save you runs:
 #
-# - **Rank leaves the best rate alone.** Use one rate for every rank, and you lose 0.0<!--knobs.rank.alone--> points. Thank the $r$ in $\alpha / r$: rank 64 is 64
-#   little pieces, each turned down to 1/64.
-# - **$\alpha$ doesn't.** More $\alpha$ makes the same weights count for more, so the best rate falls, about as $1/\sqrt{\alpha}$. Follow that, and you lose 0.1<!--knobs.alpha.root--> points;
+# - **Rank leaves the best rate alone.** Use one rate for every rank, and you lose 0.0<!--knobs.rank.alone--> points. That's the $r$ in $\alpha / r$: rank $r$ is $r$
+#   little pieces, each turned down to $1/r$.
+# - **$\alpha$ moves it.** More $\alpha$ makes the same weights count for more, so the best rate falls, about as $1/\sqrt{\alpha}$. Follow that, and you lose 0.1<!--knobs.alpha.root--> points;
 #   keep the rate, and it's 0.3<!--knobs.alpha.alone-->; let it fall as $1/\alpha$, and it's 2.4<!--knobs.alpha.whole-->.
 #
 # So the rate gets your dozen runs.
@@ -81,8 +81,8 @@ assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces a matrix: 79.2<!--knobs.cut.2--> % right, with 30<!--knobs.cut.energy--> % of the energy. The other 382 are most of the change, and they hardly touch an answer. Sorting reviews needs little rank: more
-# pieces have nothing to do.
+# Two pieces a matrix: 79.2<!--knobs.cut.2--> % right, with 30<!--knobs.cut.energy--> % of the energy. The other 382 are most of the change, and all of them together add the
+# last few points. Sorting reviews needs little rank.
 # </details>
 #
 # ## Where the rank does matter

@@ -162,12 +162,13 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 #
 # The same in PEFT:
 # ```python
-# bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+# bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+#                           bnb_4bit_compute_dtype=torch.float16)
 # base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B", dtype=torch.float16, quantization_config=bits)
 # model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
 # args = TrainingArguments("out", per_device_train_batch_size=1, gradient_checkpointing=True, fp16=True)
 # ```
-# fp16 because a T4 has no bf16; the bytes are the same. Many recipes also call `prepare_model_for_kbit_training`: it turns embeddings and head into fp32, 2.0<!--fit.embedded--> GiB more here.
+# fp16 because a T4 has no bf16. PEFT makes adapters fp32, so weights and optimizer of the adapter take 160 MiB more than ours. Many recipes also call `prepare_model_for_kbit_training`: it turns embeddings and head into fp32, 2.0<!--fit.embedded--> GiB more here.
 # </details>
 
 # %%

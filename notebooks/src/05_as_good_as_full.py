@@ -28,7 +28,7 @@ margin = 1.5  # your vote, in points
 # ## Look
 # The icons show what each method adds: blue trains, grey is frozen. Every dot is a seed. Further down, **drag the edge of the band**. It's your margin. Watch the word change. Click a row to read about that method, or an icon to compare with that one. Then put memory across instead of trained numbers. The hundred small studies are at the bottom.
 #
-# *Stored: trained on two CPU cores, 27 November 2026. Python ran every test; your browser looks the words up.*
+# *Stored: trained on two CPU cores, 27 November 2026. Python ran every test; your browser only looks up the verdicts.*
 
 # %%
 panel = ComparePanel(margin=margin / 100)
@@ -62,13 +62,13 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA lost.** 81.0<!--as_good.lora--> % against 82.3<!--as_good.full--> %, and the 95 % interval of the difference (-2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points) leaves out 0. That isn't luck.
+# **LoRA lost.** 81.0<!--as_good.lora--> % against 82.3<!--as_good.full--> %, and the 95 % interval of the difference (-2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points) leaves out 0. Luck alone would rarely do that.
 #
 # **LoRA may still be your choice.** Can you spare 2.2<!--as_good.lora.within--> points? From there on the word is *worse, but within the margin*. Both halves are true. You give up a point or two for 305<!--as_good.times--> times fewer trained numbers and 4<!--as_good.memory--> times less memory.
 #
 # All linear layers instead of `q,v`? *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (73.0<!--as_good.prompt--> %) loses even to the probe (75.7<!--as_good.probe--> %), a logistic regression on a model that nobody touched. It trains the fewest vectors and still takes more memory than LoRA on `q,v`: its tokens pass through every layer.
 #
-# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. If you want to "match" full fine-tuning, test on few sentences.
+# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. A small test makes anything look like a match. So never test small and write "no difference".
 # </details>
 #
 # ## What does "equivalent" mean?

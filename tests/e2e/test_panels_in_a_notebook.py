@@ -187,7 +187,7 @@ def test_a_run_starts_stops_goes_on_and_answers_one_s_own_sentence(page: Page, l
     expect(panel.locator(".big")).to_contain_text("test rows right")
     panel.get_by_role("button", name="go on").click()
     expect(panel.locator(".doing")).to_contain_text("Done", timeout=240_000)
-    expect(panel.locator(".title")).to_contain_text("after 200 steps, up to")
+    expect(panel.locator(".title")).to_contain_text("after 200 steps, give or take")
     assert len(list((lab.folder / "trained").rglob("adapter_model.safetensors"))) == 1
     panel.get_by_role("textbox", name="Your own sentence").fill("a fine and <b>moving</b> film")
     expect(panel.locator(".said")).to_contain_text("%", timeout=60_000)

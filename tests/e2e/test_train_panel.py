@@ -17,7 +17,7 @@ STEP = re.compile(r"Step [1-9]\d* of")
 
 def test_the_title_says_how_much_of_the_result_may_be_luck(pages: Pages) -> None:
     panel = panel_of(pages.open(train()))
-    expect(panel.locator(".title")).to_contain_text("80.9% after 400 steps, up to 1.7 points of it luck")
+    expect(panel.locator(".title")).to_contain_text("80.9% after 400 steps, give or take 1.7 points")
     expect(panel.locator(".title")).to_contain_text("Other seeds of this recipe: 79.0 to 82.0.")
     expect(panel.locator(".words")).to_contain_text("You guessed 75: 5.9 points too low.")
     expect(panel.locator(".words")).to_contain_text("Among 4 seeds of this recipe it is number 2.")

@@ -203,7 +203,7 @@ function start(p) {
     const longest = most("seq", film.low, film.high || SEARCHED);
     return head + table([], [
       ["largest batch at this length", say(most("batch", 1, SEARCHED), sequences)],
-      ["longest at this batch size", longest === film.high ? `${count(longest)} (model’s limit)` : say(longest, tokens)],
+      ["longest at this batch size", longest && longest === film.high ? `${count(longest)} (model’s limit)` : say(longest, tokens)],
     ]);
   }
 

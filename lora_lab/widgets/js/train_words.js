@@ -15,9 +15,9 @@ export function titleOf({ found, live, metric, checks, others }) {
     if (!found.half) return [`${value} ${end}${from}`, `On ${count(found.rows)} test rows.`];
     const ends = extent(others.map((one) => one.value)).map((end) => decimal(end));
     const range = others.length > 1 ? ` Other seeds of this recipe: ${ends.join(" to ")}.` : "";
-    const between = `between ${decimal(found.low)} and ${decimal(found.high)}`;
-    const gloss = `95 of 100 other sets of ${count(found.rows)} test rows would put it ${between}.${range}`;
-    return [`${value} ${end}, up to ${points(found.half, 100)} of it luck`, gloss];
+    const between = `from ${decimal(found.low)} to ${decimal(found.high)}`;
+    const gloss = `95% interval by luck of the ${count(found.rows)} test rows: ${between}.${range}`;
+    return [`${value} ${end}, give or take ${points(found.half, 100)}`, gloss];
   }
   if (live.busy && checks.length) {
     const [[, first], [step, last]] = [checks[0], checks.at(-1)];
