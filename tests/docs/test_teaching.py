@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+ANSWERS = (ROOT / "docs" / "quiz_answers.md").read_text(encoding="utf-8")
 TIMES = json.loads((ROOT / "data" / "results" / "lesson_times.json").read_text(encoding="utf-8"))
 FORMS = "ABC"
 
@@ -51,7 +52,7 @@ def test_a_form_of_the_quiz_has_eight_questions_with_four_answers(form: str):
 
 
 def test_every_wrong_answer_of_the_quiz_is_explained_and_no_right_one():
-    answers = rows(PAGE.split("<summary>Answers")[1].split("</details>")[0])[1:]
+    answers = rows(ANSWERS)[1:]
     assert [row[0] for row in answers] == list("12345678")
     for number, *right, _, wrong in answers:
         for form, letter in zip(FORMS, right, strict=True):
@@ -59,8 +60,14 @@ def test_every_wrong_answer_of_the_quiz_is_explained_and_no_right_one():
             assert set(re.findall(r"\b[a-d]\b", named)) == set("abcd") - {letter}, (number, form)
 
 
+def test_the_answers_are_on_a_page_that_students_need_not_get():
+    assert "](quiz_answers.md)" in PAGE
+    assert "## Answers" not in PAGE
+    assert "<summary>Answers" not in PAGE
+
+
 def test_the_arithmetic_of_the_page_is_right():
-    sums = re.findall(r"`([\d_.*/+() x-]+)` = ([\d.]+)", PAGE)
+    sums = re.findall(r"`([\d_.*/+() x-]+)` = ([\d.]+)", PAGE + ANSWERS)
     assert len(sums) >= 10
     for expression, said in sums:
         digits = len(said.partition(".")[2].rstrip("."))
