@@ -155,7 +155,7 @@ def front(src: Path, pages: list[Path], old: list[Path]) -> str:
     for file in old:
         title, *_ = estimate(ROOT / "notebooks" / file.name)
         older.append(title.partition("·")[2].strip())
-    words = f"Older lessons are in the repository, until they are made anew: *{'* · *'.join(older)}*." if older else ""
+    words = f"Older lessons are in the repository, until they are rewritten: *{'* · *'.join(older)}*." if older else ""
     return content.replace("% lessons", "\n".join(lessons)).replace("% older", words)
 
 

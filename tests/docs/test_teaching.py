@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lora_lab import FullFineTuning, LoRA, memory, params
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+ANSWERS = (ROOT / "docs" / "quiz_answers.md").read_text(encoding="utf-8")
 TIMES = json.loads((ROOT / "data" / "results" / "lesson_times.json").read_text(encoding="utf-8"))
 FORMS = "ABC"
 
@@ -22,6 +25,11 @@ def section(title: str) -> str:
 def rows(text: str) -> list[list[str]]:
     """The cells of each row of a table."""
     return [re.split(r" *\| ?", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
+
+
+def questions(form: str) -> list[tuple[str, str]]:
+    text = re.split(rf"<summary>Form {form}.*?</summary>", PAGE)[1].split("</details>")[0]
+    return re.findall(r"^(\d)\. (.*)$", text, re.MULTILINE)
 
 
 def minutes(clock: str) -> int:
@@ -44,14 +52,12 @@ def test_each_box_says_what_to_do():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_of_the_quiz_has_eight_questions_with_four_answers(form: str):
-    text = re.split(rf"<summary>Form {form}.*?</summary>", PAGE)[1].split("</details>")[0]
-    questions = re.findall(r"^(\d)\. (.*)$", text, re.MULTILINE)
-    assert [number for number, _ in questions] == list("12345678")
-    assert all(re.findall(r"\((.)\) [^(]", words) == list("abcd") for _, words in questions)
+    assert [number for number, _ in questions(form)] == list("12345678")
+    assert all(re.findall(r"\((.)\) [^(]", words) == list("abcd") for _, words in questions(form))
 
 
 def test_every_wrong_answer_of_the_quiz_is_explained_and_no_right_one():
-    answers = rows(PAGE.split("<summary>Answers")[1].split("</details>")[0])[1:]
+    answers = rows(ANSWERS)[1:]
     assert [row[0] for row in answers] == list("12345678")
     for number, *right, _, wrong in answers:
         for form, letter in zip(FORMS, right, strict=True):
@@ -59,8 +65,44 @@ def test_every_wrong_answer_of_the_quiz_is_explained_and_no_right_one():
             assert set(re.findall(r"\b[a-d]\b", named)) == set("abcd") - {letter}, (number, form)
 
 
+@pytest.mark.parametrize(("form", "model"), [("A", "qwen2.5-7b"), ("B", "mistral-7b"), ("C", "llama-3.2-3b")])
+def test_the_answers_follow_from_the_numbers_of_the_questions(form: str, model: str):
+    asked = {}
+    for number, words in questions(form):
+        stem, *options = re.split(r" \([a-d]\) ", words)
+        figures = [float(one.replace(",", "")) for one in re.findall(r"-?\d[\d,]*(?:\.\d+)?", stem)]
+        asked[int(number)] = figures, dict(zip(options, "abcd", strict=True))
+    column = FORMS.index(form) + 1
+    right = {int(row[0]): row[column] for row in rows(ANSWERS)[1:]}
+
+    (base, adapter), options = asked[1]
+    assert options[f"{base + adapter:,.0f} MB"] == right[1]
+    (width, _, rank), options = asked[2]
+    assert options[f"{width / (2 * rank):.0f}"] == right[2]
+    (sentences, share, *scores), options = asked[4]
+    half = 196 * (share / 100 / sentences) ** 0.5
+    told = abs(scores[0] - scores[1]) > half, abs(scores[2] - scores[3]) > half
+    assert options[{(True, False): "only in P", (False, True): "only in Q"}[told]] == right[4]
+    options = asked[7][1]
+    full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
+    counted = params(model, lora)
+    assert f"{counted.total / counted.trainable:,.0f} times less" in options
+    peaks = [memory(model, method, seq=512).peak for method in (full, lora)]
+    assert options[f"{peaks[0] / peaks[1]:.0f} times less"] == right[7]
+    *_, margin = re.findall(r"margin was set to ([\d.]+)", dict(questions(form))["8"])
+    ends = re.findall(r"interval (-?[\d.]+) to ([\d.]+\d)", dict(questions(form))["8"])
+    inside = tuple(-float(margin) < float(low) and float(high) < float(margin) for low, high in ends)
+    assert asked[8][1][{(True, False): "only P", (False, True): "only Q"}[inside]] == right[8]
+
+
+def test_the_answers_are_on_a_page_that_students_need_not_get():
+    assert "](quiz_answers.md)" in PAGE
+    assert "## Answers" not in PAGE
+    assert "<summary>Answers" not in PAGE
+
+
 def test_the_arithmetic_of_the_page_is_right():
-    sums = re.findall(r"`([\d_.*/+() x-]+)` = ([\d.]+)", PAGE)
+    sums = re.findall(r"`([\d_.*/+() x-]+)` = ([\d.]+)", PAGE + ANSWERS)
     assert len(sums) >= 10
     for expression, said in sums:
         digits = len(said.partition(".")[2].rstrip("."))
