@@ -15,7 +15,8 @@ DEFINED = (
 # Words that a lesson stresses, or that the glossary has in another form.
 STRESSED = {
     "alpha = c $\\sqrt{r}$", "alpha times rate", "change", "contrarian", "goal", "gpt-2's 0.35m and 0.77m", "mean",
-    "predict", "second", "sentence", "share", "word", "singular values", "system prompt of its own", "third", "value", "what it costs", "gb", "gib",
+    "predict", "second", "sentence", "share", "singular values", "system prompt of its own", "third", "value",
+    "what it costs", "gb", "gib", "word",
 }  # fmt: skip
 
 

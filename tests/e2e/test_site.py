@@ -56,7 +56,9 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens a page of the site and brings its panels to life. What it asks of others or complains of is a failure."""
     pages, trouble = list[Page](), list[str]()
 
-    def opened(own: str, path: str = "index.html", width: int = 1280, theme: Any = "light", skipped: bool = True) -> Page:
+    def opened(
+        own: str, path: str = "index.html", width: int = 1280, theme: Any = "light", skipped: bool = True
+    ) -> Page:
         if not pages:
             size: Any = {"width": width, "height": 900}
             pages.append(browser.new_page(viewport=size, color_scheme=theme, reduced_motion="reduce"))
@@ -64,8 +66,8 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
             pages[0].on("pageerror", lambda error: trouble.append(str(error)))
             pages[0].on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
         pages[0].goto(f"{own}/{path}")
-        for skip in pages[0].get_by_role("button", name="Skip", exact=True).all() if skipped else ():
-            skip.click()
+        while skipped and (skips := pages[0].get_by_role("button", name="Skip", exact=True)).count():
+            skips.first.click()  # it shows what waits for ranges
         for number, place in enumerate(pages[0].locator("[data-panel]").all() if skipped else ()):
             place.scroll_into_view_if_needed()
             panel_of(pages[0], number).wait_for()

@@ -167,8 +167,8 @@ def _tuple(sent: list[Any]) -> dict[str, Any]:
 
 def _value(function: Callable[..., Any], asked: dict[str, Any]) -> dict[str, Any]:
     """What a function of the notebook makes of the judge's arguments, or what it raises."""
-    arguments = decode(asked["arguments"], _no_function)
     try:
+        arguments = decode(asked["arguments"], _no_function)
         value = function(*arguments)
     except BaseException as error:  # also sys.exit(): the judge waits for an answer
         return {"raised": type(error).__name__, "words": str(error)[:300]}
