@@ -117,10 +117,13 @@ def test_the_machines_times_are_those_that_were_measured():
         assert said == [f"{one:.0f} s" if one else "" for one in seconds], name
 
 
+UNGRADED = {"01_write_it": 2, "03_which_knob_first": 1}  # they hand over a class, a model or a panel; the page says so
+
+
 def test_every_lesson_that_was_measured_was_graded_right_and_did_nothing_that_is_refused():
     for name, record in TIMES.items():
         right, of = record["right"].split(" of ")
-        assert right == of != "0", name
+        assert int(right) + UNGRADED.get(name, 0) == int(of) > 0, name
         assert (record["status"], record["errors"], record["refused"]) == ("ran", [], []), name
 
 
