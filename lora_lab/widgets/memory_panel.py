@@ -130,7 +130,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         fits = "fits" if sum(top.bytes.values()) <= card else "does not fit"
         return (
             f"The film of a training step: {self.model}, {self.method}, {self.batch} x {self.seq:,} tokens. The peak, "
-            f"{binary(sum(top.bytes.values()))}, is {parts}. It {fits} {self.card} ({binary(card)})."
+            f"{binary(sum(top.bytes.values()))} in {top.phase}, is {parts}. It {fits} {self.card} ({binary(card)})."
         )
 
     # ---- a real step
