@@ -242,7 +242,7 @@ def test_start_returns_at_once_and_stop_keeps_what_was_learned(make: Make, watch
 
 
 def test_a_run_that_goes_on_ends_where_it_would_have_ended(make: Make, watched: None):
-    whole, halved = make(), make()
+    whole, halved = make(steps=400), make(steps=400)  # long enough to be stopped
     whole.start()
     until(lambda: not whole.live["busy"])
     halved.start()
