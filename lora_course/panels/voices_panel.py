@@ -6,7 +6,6 @@ With adapters and a kernel the answers stream in; without, it shows those of `da
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from lora_lab.methods.bank import AdapterBank
 from lora_lab.training.assets import shipped
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import begin
-from lora_lab.widgets.base import Panel
+from lora_lab.widgets.base import LivePanel
 
 STORED = "data/results/styles/voices.json"
 STRENGTHS = [0.0, 0.5, 1.0, 1.5, 2.0]
@@ -30,7 +29,7 @@ CAPTAIN = (
 )
 
 
-class VoicesPanel(Panel, file="voices_panel.js"):
+class VoicesPanel(LivePanel, file="voices_panel.js"):
     """Ask one question; all answer at once, in one batch in which each row has its own adapter.
 
         VoicesPanel()                                          the stored answers of the voices that ship
@@ -46,7 +45,7 @@ class VoicesPanel(Panel, file="voices_panel.js"):
 
     stored = T.Dict().tag(sync=True)  # see `read_stored`; its answers are shown where none were given here
     said = T.Dict().tag(sync=True)  # given here: {question: {strength: {name: text}}}
-    live = T.Dict().tag(sync=True)  # {state, busy, error, tokens, seconds, question, strength, texts}
+    # live: {state, busy, error, tokens, seconds, question, strength, texts}
     sizes = T.Dict().tag(sync=True)  # bytes of the base's files and of each adapter's
     names = T.List(T.Unicode()).tag(sync=True)  # who answers
     questions = T.List(T.Unicode()).tag(sync=True)
@@ -69,7 +68,6 @@ class VoicesPanel(Panel, file="voices_panel.js"):
             names=list(self.work.texts) if adapters else list(stored["answers"]), questions=offered,
             told=told if adapters else stored["told"], question=offered[0], strength=strength, live={"state": "ready"},
         )  # fmt: skip
-        self.on_msg(self._heard)
 
     def show(self) -> VoicesPanel:
         """The panel. With nobody watching (LORA_LAB_HEADLESS=1) its question is answered before it returns."""
@@ -121,19 +119,13 @@ class VoicesPanel(Panel, file="voices_panel.js"):
         at = f"At strength {self.strength:g}"
         return f"One question, {len(self.names)} voices ({files}). {self.question} {at}: {answers}"
 
-    def _heard(self, _: Any, content: Any, __: Any) -> None:
+    def _do(self, content: dict[str, Any]) -> None:
         """A button of the browser."""
-        try:
-            if content["do"] == "stop":
-                self.stop()
-            else:
-                self.question, self.strength = content["question"], float(content["strength"])
-                self.ask()
-        except Exception as error:  # nobody would see it in a message handler
-            self._tell(str(error))
-
-    def _tell(self, trouble: str) -> None:
-        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # a repeated error is news, too
+        if content["do"] == "stop":
+            self.stop()
+        else:
+            self.question, self.strength = content["question"], float(content["strength"])
+            self.ask()
 
     def _paint(self) -> None:
         work, busy = self.work, self.work.alive

@@ -10,11 +10,13 @@ import base64
 import html
 import json
 import re
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
+import traitlets as T
 
 from lora_lab.training.watching import headless
 
@@ -103,6 +105,31 @@ class Panel(anywidget.AnyWidget):
         if headless():  # for the still of `make notebooks` and for the site; one line of the file
             data[MIME] = json.dumps(self.snapshot(), separators=(",", ":"))
         return data, metadata
+
+
+class LivePanel(Panel):
+    """A panel that works on the buttons of the browser: subclasses do what a message asks, in `_do`.
+
+    A busy kernel may hear of traits after the message that needs them, so messages bring theirs along.
+    """
+
+    live = T.Dict().tag(sync=True)
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(self._heard)
+
+    def _do(self, content: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
+        try:
+            self._do(content)
+        except Exception as error:  # nobody would see it in a message handler
+            self._tell(str(error))
+
+    def _tell(self, trouble: str) -> None:
+        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # a repeated error is news, too
 
 
 def place(snapshot: dict[str, Any], picture: str = "") -> str:

@@ -6,7 +6,6 @@ The browser draws (`js/compare_panel.js`); outcomes and intervals at each margin
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,7 +18,7 @@ from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import Background, begin
-from lora_lab.widgets.base import Panel
+from lora_lab.widgets.base import LivePanel
 
 if TYPE_CHECKING:
     from lora_lab.experiments.compare import Comparison
@@ -72,7 +71,7 @@ class LiveCompare(Background):
         self.words = words
 
 
-class ComparePanel(Panel, file="compare_panel.js"):
+class ComparePanel(LivePanel, file="compare_panel.js"):
     """Methods compared on one task, each at its own tuned rate: seeds, costs, and outcomes against a margin.
 
         ComparePanel()                        the comparison that ships with the lab
@@ -91,7 +90,7 @@ class ComparePanel(Panel, file="compare_panel.js"):
     stored = T.Dict().tag(sync=True)  # the reference and what is compared here, see `margins.shown`; {} for none
     mine = T.Dict().tag(sync=True)
     view = T.Enum(("stored", "mine"), "stored").tag(sync=True)  # which of them is shown
-    live = T.Dict().tag(sync=True)  # the comparison at work: {state, busy, error, words, done, of}
+    # live: the comparison at work: {state, busy, error, words, done, of}
     dance = T.Dict().tag(sync=True)  # resampled studies of a pair, see `margins.resampled`
     method = T.Unicode().tag(sync=True)  # the pair, by label; "" for the pair that the comparison suggests
     rival = T.Unicode().tag(sync=True)
@@ -120,7 +119,6 @@ class ComparePanel(Panel, file="compare_panel.js"):
         plan = {"methods": list(methods), "seeds": seeds, "rates": rates, "steps": steps}
         super().__init__(choices=choices, stored=shown(reference) if reference else {}, live={"state": "ready"}, **plan)
         self.margin = float(terms.get("margin", reference.get("margin", 0.015)))
-        self.on_msg(self._heard)
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -191,21 +189,15 @@ class ComparePanel(Panel, file="compare_panel.js"):
         drawn = resampled(scores[method], scores[rival], rows, margins, count=count, seed=number)
         self.dance = {**drawn, "method": method, "rival": rival, "view": self.view, "number": number}
 
-    def _heard(self, _: Any, content: Any, __: Any) -> None:
+    def _do(self, content: dict[str, Any]) -> None:
         """A button of the browser. Its traits come along: a busy kernel may hear of them later."""
-        try:
-            with self.hold_sync():
-                for name, value in content.get("traits", {}).items():
-                    setattr(self, name, value)
-            if content["do"] == "dance":
-                self.resample(content["rows"])
-            else:
-                {"run": self.run, "stop": self.stop}[content["do"]]()
-        except Exception as error:  # nobody would see it in a message handler
-            self._tell(str(error))
-
-    def _tell(self, trouble: str) -> None:
-        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # a repeated error is news, too
+        with self.hold_sync():
+            for name, value in content.get("traits", {}).items():
+                setattr(self, name, value)
+        if content["do"] == "dance":
+            self.resample(content["rows"])
+        else:
+            {"run": self.run, "stop": self.stop}[content["do"]]()
 
     def _paint(self, work: LiveCompare) -> None:
         """Bring the browser up to date; called several times a second while something trains."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Store, stores
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import begin
-from lora_lab.widgets.base import Panel
+from lora_lab.widgets.base import LivePanel
 from lora_lab.widgets.live_sweep import LiveSweep
 
 VIEWS = ("rank", "alpha")
@@ -31,7 +30,7 @@ START = ((1, 8, 64), (16.0,), (5e-4, 1e-3, 2e-3, 4e-3))  # ranks, alphas and rat
 LENGTH = {"steps": 200, "batch": 8}
 
 
-class SweepPanel(Panel, file="sweep_panel.js"):
+class SweepPanel(LivePanel, file="sweep_panel.js"):
     """A map of runs: learning rate across, rank or alpha down. Untried cells can be trained from it.
 
         SweepPanel()                  the runs that ship with the lab, and yours of the same kind in `into`
@@ -51,7 +50,7 @@ class SweepPanel(Panel, file="sweep_panel.js"):
 
     data = T.Dict().tag(sync=True)  # see `playground.shown`
     losses = T.Bytes().tag(sync=True)
-    live = T.Dict().tag(sync=True)  # the sweep at work: {state, busy, error, runs, share, step, left, curves}
+    # live: the sweep at work: {state, busy, error, runs, share, step, left, curves}
     view = T.Enum(VIEWS, "rank").tag(sync=True)
     targets = T.Unicode().tag(sync=True)
     rank = T.Int().tag(sync=True)
@@ -101,7 +100,6 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         middle = [values[len(values) // 2] for values in (self.data["ranks"], self.data["alphas"], self.data["rates"])]
         self.rank, self.alpha, self.lr = self.best[1:] if self.best else middle
         self.view = view or max(VIEWS, key=lambda name: len(self.data[f"{name}s"]))
-        self.on_msg(self._heard)
 
     @property
     def best(self) -> Cell | None:
@@ -147,17 +145,11 @@ class SweepPanel(Panel, file="sweep_panel.js"):
         if self.work is not None and self.work.alive:
             self.work.stop()
 
-    def _heard(self, _: Any, content: Any, __: Any) -> None:
+    def _do(self, content: dict[str, Any]) -> None:
         """A button of the browser."""
-        try:
-            with self.hold_sync():  # a busy kernel hears of traits after the message that needs them
-                self.picked, self.targets = content.get("picked", self.picked), content.get("targets", self.targets)
-            {"run": self.run, "stop": self.stop}[content["do"]]()
-        except Exception as error:  # nobody would see it in a message handler
-            self._tell(str(error))
-
-    def _tell(self, trouble: str) -> None:
-        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # a repeated error is news, too
+        with self.hold_sync():  # a busy kernel hears of traits after the message that needs them
+            self.picked, self.targets = content.get("picked", self.picked), content.get("targets", self.targets)
+        {"run": self.run, "stop": self.stop}[content["do"]]()
 
     def _paint(self, work: LiveSweep) -> None:
         """Bring the browser up to date; called several times a second while something trains."""

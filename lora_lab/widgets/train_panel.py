@@ -6,7 +6,6 @@ The browser draws (`js/train_panel.js`); `live_run.py` trains, and answers for s
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +25,14 @@ from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import begin
-from lora_lab.widgets.base import Panel
+from lora_lab.widgets.base import LivePanel
 from lora_lab.widgets.live_run import LiveRun
 from lora_lab.widgets.train_setup import CLASSES, Kept, counted, offers, per_rank
 
 SETTINGS = ("model", "task", "method", "rank", "alpha", "targets", "lr", "steps", "seed")
 
 
-class TrainPanel(Panel, file="train_panel.js"):
+class TrainPanel(LivePanel, file="train_panel.js"):
     """Train an adapter while you watch: LoRA, or any other method.
 
     The arguments are the initial values of the controls.
@@ -57,7 +56,7 @@ class TrainPanel(Panel, file="train_panel.js"):
     seeds = T.Any()  # a path or None
     strength = T.Float(1.0).tag(sync=True)  # of the adapter, on the dial
     setup = T.Dict().tag(sync=True)  # what follows from the settings, see `_settled`
-    live = T.Dict().tag(sync=True)  # the run at work: see `LiveRun.told`
+    # live: the run at work: see `LiveRun.told`
     found = T.Dict().tag(sync=True)  # what came of it, see `LiveRun.found`
     answer = T.Dict().tag(sync=True)  # {text, p: (strengths, classes)} of one's own sentence, or {text, error}
 
@@ -85,7 +84,6 @@ class TrainPanel(Panel, file="train_panel.js"):
         self.observe(lambda _: self._settled(), SETTINGS)
         self.observe(self._usual_rate, "method")
         self.observe(self._other_seeds, "seeds")
-        self.on_msg(self._heard)
 
     # ---- what the controls say
 
@@ -192,22 +190,16 @@ class TrainPanel(Panel, file="train_panel.js"):
             raise BadValue(f"the run has no result: {reason}")
         return self.work.run
 
-    def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
+    def _do(self, content: dict[str, Any]) -> None:
         """A button of the browser, or a sentence to answer."""
-        try:
-            if content["do"] == "start":
-                for name, value in content["settings"].items():  # a busy kernel hears of traits after this message
-                    setattr(self, name, value)
-                self.start()
-            elif content["do"] == "stop":
-                self.stop()
-            elif self.work:
-                self.answer = self.work.answer(content["text"])
-        except Exception as error:  # nobody would see it in a message handler
-            self._tell(str(error))
-
-    def _tell(self, trouble: str) -> None:
-        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # a repeated error is news, too
+        if content["do"] == "start":
+            for name, value in content["settings"].items():  # a busy kernel hears of traits after this message
+                setattr(self, name, value)
+            self.start()
+        elif content["do"] == "stop":
+            self.stop()
+        elif self.work:
+            self.answer = self.work.answer(content["text"])
 
     def _paint(self, work: LiveRun, guess: float | None) -> None:
         """Bring the browser up to date; called several times a second while it trains."""

@@ -108,8 +108,8 @@ class LoRALinear(nn.Module):
 checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
-# The paper draws $A$ from a Gaussian; its code and PEFT use `kaiming_uniform_` as we do. Either is fine, as long as the entries are about $1/\sqrt{\text{in}}$: then $Ax$
-# stays the size of $x$. Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too. Is it as good? We haven't measured it: a question for you.
+# The paper draws $A$ from a Gaussian; its code and PEFT use `kaiming_uniform_` as we do. Either is fine, as long as the entries are about $1/\sqrt{\text{in}}$: then an entry of $Ax$
+# stays about as large as one of $x$. Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too. Is it as good? We haven't measured it: a question for you.
 #
 # ## Into a real model
 # Freeze MiniLM, and wrap the query and value layers of all six blocks. That's a loop of four lines. Freeze first: afterwards it would freeze $A$ and $B$ too. The training loop is ten lines again.
