@@ -67,7 +67,7 @@ def test_sliders_snap_to_cells_and_show_what_python_says_of_them(pages: Pages) -
 
 def test_the_map_is_dragged_over_and_clicked(pages: Pages) -> None:
     python = shown_panel()
-    view = pages.open(python)
+    view = pages.open(python, kernel=True)
     panel = panel_of(view)
     click(panel, 1e-3, python.data["ranks"].index(8), python.data)
     expect(panel.locator(".big")).to_contain_text(f"{cell_of(python, 8, 16.0, 1e-3)['mean']:.1f}%")
@@ -87,7 +87,9 @@ def test_a_line_is_drawn_only_after_it_was_predicted_and_one_at_a_time(pages: Pa
     panel = panel_of(view)
     expect(panel.locator(".question")).to_contain_text("Predict")
     assert panel.locator(".iso").count() == 0
+    expect(panel.locator(".title")).to_contain_text("Which slider moves accuracy most?")
     panel.get_by_role("radio", name="falls with α", exact=True).dispatch_event("click")
+    expect(panel.locator(".title")).to_contain_text("The learning rate matters most")
     assert panel.locator(".iso").count() == 1
     lost = python.data["lines"]["alpha"]["q,v|8"]["whole"]["lost"]
     expect(panel.locator(".fits")).to_contain_text(f"Your prediction (falls with α) loses {lost:.1f} points")
@@ -100,18 +102,29 @@ def test_a_line_is_drawn_only_after_it_was_predicted_and_one_at_a_time(pages: Pa
     assert panel.locator(".iso").count() == 0
 
 
-def test_untried_cells_are_picked_and_a_page_says_where_they_can_be_trained(pages: Pages) -> None:
+def test_untried_cells_are_picked(pages: Pages) -> None:
     python = shown_panel()
-    view = pages.open(python)
+    view = pages.open(python, kernel=True)
     panel = panel_of(view)
     click(panel, 2e-3, python.data["ranks"].index(64), python.data)
     expect(panel.get_by_role("button", name="run these: 1 cell × 3 seeds")).to_be_enabled()
     panel.get_by_role("button", name=re.compile("pick this row’s")).press("Enter")
     untried = len(python.data["rates"])
     panel.get_by_role("button", name="unpick this cell").press("Enter")
-    panel.get_by_role("button", name=f"run these: {untried - 1} cells × 3 seeds").press("Enter")
-    expect(panel.locator(".doing")).to_contain_text("SweepPanel(picked=[(64, 16, 0.0002)")
+    expect(panel.get_by_role("button", name=f"run these: {untried - 1} cells × 3 seeds")).to_be_enabled()
+    expect(panel.locator(".doing")).to_contain_text("Picked: rate 0.0002 at rank 64")
     assert view.locator("[data-panel]").evaluate("e => e.model.get('picked').length") == untried - 1
+
+
+def test_a_page_without_a_kernel_offers_no_training(pages: Pages) -> None:
+    python = shown_panel()
+    view = pages.open(python)
+    panel = panel_of(view)
+    click(panel, 2e-3, python.data["ranks"].index(64), python.data)
+    expect(panel.locator(".big")).to_have_text("not tried")
+    expect(panel.get_by_role("button")).to_have_text(["go to the best cell"])
+    expect(panel.locator(".doing")).to_contain_text("Run the notebook")
+    assert view.locator("[data-panel]").evaluate("e => e.model.get('picked')") == []
 
 
 def test_a_cell_that_trains_shows_its_step(pages: Pages) -> None:
