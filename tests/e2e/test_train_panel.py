@@ -25,6 +25,13 @@ def test_the_title_says_how_much_of_the_result_may_be_luck(pages: Pages) -> None
     assert panel.locator(".moved rect").count() == 12
 
 
+def test_signs_that_no_font_has_are_read_as_windows_wrote_them(pages: Pages) -> None:
+    panel = train()
+    first = panel.found["sentences"][0] | {"text": "its third \x96 and best"}
+    panel.found = panel.found | {"sentences": [first]}
+    expect(panel_of(pages.open(panel)).locator(".quoted")).to_have_text("its third – and best")
+
+
 def test_without_other_seeds_there_is_no_ribbon(pages: Pages) -> None:
     alone = train()
     alone.setup = alone.setup | {"others": []}
