@@ -53,8 +53,10 @@
     }
   }, { rootMargin: `${AHEAD}px` });
   document.addEventListener("DOMContentLoaded", () => {
-    for (const place of document.querySelectorAll("[data-panel]")) {
-      if (place.getBoundingClientRect().top < innerHeight + AHEAD) mount(place); // a still does not wait for an observer
+    const places = [...document.querySelectorAll("[data-panel]")];
+    const soon = places.filter((place) => place.getBoundingClientRect().top < innerHeight + AHEAD); // before any is drawn
+    for (const place of places) {
+      if (soon.includes(place)) mount(place); // a still does not wait for an observer
       else near.observe(place);
     }
   });
