@@ -140,10 +140,10 @@ def test_axe_would_find_what_an_author_forgets(pages: Pages, make: Any) -> None:
 
 TABS = {
     "lora": (lora, {"view": "model", "model": "llama-3-8b"}, f"view model {'targets ' * 8} rank drop"),
-    "sweep": (sweep, {"picked": [[64, 16.0, 0.002]], "lr": 1e-3}, "view lr rank alpha best run family"),
+    "sweep": (sweep, {"lr": 1e-3}, "view lr rank alpha best family"),
     "film": (film, {}, "method scrub play model card optimizer seq batch rank checkpointing"),
     "rank": (RankPanel, {}, "source rank more less"),
-    "voices": (VoicesPanel, {}, "question strength ask"),
+    "voices": (VoicesPanel, {}, "question strength"),
     "train": (train, {}, "scrub play sentence strength"),
     "rivals": (rivals, {}, "axis rival method margin flip"),
 }
