@@ -34,7 +34,7 @@
   /** A number, or the value of a formula as Python writes it; NaN for anything else. */
   function value(text) {
     const formula = text.trim().replace(/,(?=\d{3}(?!\d))/g, "").replace(/×/g, "*").replace(/−/g, "-").replace(/\/\//g, "/");
-    if (!/^[\d.e+\-*/()\s]+$/i.test(formula) || formula.includes("/*")) return Number.NaN;
+    if (!/^[\d_.e+\-*/()\s]+$/i.test(formula) || formula.includes("/*")) return Number.NaN;
     try {
       return Number(Function(`"use strict"; return (${formula})`)());
     } catch {
@@ -115,82 +115,77 @@
     },
   };
 
-  let count = 0;
-  /** What a field is drawn as, and how it is read, written, and closed. */
+  /** What a field is drawn as: its element, its inputs, and how their answer is read; undefined where there is none. */
   const kinds = {
-    number(label) {
+    number(name) {
       const input = make("input", { autocomplete: "off", required: true, placeholder: "a number or a formula" });
-      const get = () => {
-        const number = value(input.value);
-        input.setCustomValidity(Number.isNaN(number) ? "Write a number, or a formula such as 3 * 2**10." : "");
-        return input.checkValidity() ? number : undefined;
-      };
-      input.addEventListener("input", () => input.setCustomValidity(""));
-      const set = (text) => {
-        input.value = text;
-      };
-      return { element: make("label", {}, make("span", { textContent: label }), input), input, get, set, text: () => input.value };
+      input.addEventListener("input", () => {
+        const none = input.value && Number.isNaN(value(input.value));
+        input.setCustomValidity(none ? "Write a number, or a formula such as 3 * 2**10." : "");
+      });
+      return labelled(name, input, () => value(input.value));
     },
-    word(label, { options }) {
-      const input = make("select", { required: true }, make("option", { value: "", textContent: "choose" }));
-      input.append(...options.map((word) => make("option", { value: word, textContent: word })));
-      const set = (word) => {
-        input.value = word;
-      };
-      const get = () => input.value || undefined;
-      return { element: make("label", {}, make("span", { textContent: label }), input), input, get, set, text: get };
+    word(name, { options }) {
+      const choices = ["", ...options].map((word) => make("option", { value: word, textContent: word || "choose" }));
+      const input = make("select", { required: true }, ...choices);
+      return labelled(name, input, () => input.value);
     },
-    several: (label, field) => marks(label, field, "checkbox", (inputs) => inputs.map((one) => one.checked)),
-    one: (label, field) => marks(label, field, "radio", (inputs) => field.options[inputs.findIndex((one) => one.checked)]),
+    several: (name, { options }) => marked(name, options, "checkbox", (checked) => checked),
+    one: (name, { options }) => marked(name, options, "radio", (checked) => options[checked.indexOf(true)]),
   };
 
-  function marks(label, { options }, type, get) {
-    count += 1;
-    const inputs = options.map(() => make("input", { type, name: `answer-${count}`, required: type === "radio" }));
-    const labels = inputs.map((input, at) => make("label", {}, input, make("span", { textContent: options[at] })));
-    const element = make("fieldset", { className: type }, make("legend", { textContent: label }), ...labels);
-    const set = (checked) => {
-      for (const [at, input] of inputs.entries()) input.checked = checked[at];
-    };
-    return { element, input: inputs[0], get: () => get(inputs), set, text: () => inputs.map((one) => one.checked) };
+  function labelled(name, input, get) {
+    return { element: make("label", {}, make("span", { textContent: name }), input), inputs: [input], get };
   }
 
-  function form(place, asked) {
+  function marked(name, options, type, get) {
+    const inputs = options.map(() => make("input", { type, name, required: type === "radio" }));
+    const labels = inputs.map((input, at) => make("label", {}, input, make("span", { textContent: options[at] })));
+    const element = make("fieldset", { className: type }, make("legend", { textContent: name }), ...labels);
+    return { element, inputs, get: () => get(inputs.map((input) => input.checked)) };
+  }
+
+  function form(place, asked, kept = given[asked.check]) {
+    const alone = asked.fields.length === 1 && !asked.next; // then its label is the question
     const said = make("div", { role: "status" });
     const again = make("button", { type: "button", textContent: "Clear", hidden: true });
     const buttons = make("p", {}, make("button", { textContent: "Check" }), again);
     const element = make("form", { className: "lab-answer", ariaLabel: "your answer" });
-    const title = make("p", { className: "title", textContent: "No Python here? Answer it on this page." });
+    element.append(make("p", { className: "title", textContent: "No Python here? Answer it on this page." }));
+    if (!alone) element.append(make("p", { textContent: asked.told }));
+    element.append(buttons, said);
     const fields = [];
-    const alone = asked.fields.length === 1 && !asked.next;
-    let tries = 0;
-    element.append(title, ...(alone ? [] : [make("p", { textContent: asked.told })]), buttons, said);
+    let tries = kept?.tries ?? 0;
 
+    /** One field more; what was kept is written into it. */
     function add(field) {
-      fields.push(kinds[field.kind](alone ? asked.told : field.name, field));
-      buttons.before(fields.at(-1).element);
+      const added = kinds[field.kind](alone ? asked.told : field.name, field);
+      for (const [at, input] of added.inputs.entries()) Object.assign(input, kept?.fields[fields.length]?.[at]);
+      fields.push(added);
+      buttons.before(added.element);
     }
 
-    function check(fresh) {
-      const values = fields.map((field) => field.get());
-      if (values.includes(undefined)) return fresh && element.reportValidity();
-      const { passed, words, next } = judges[asked.judge](asked, values);
-      if (fresh && passed === false) tries += 1;
+    function check() {
+      const { passed, words, next } = judges[asked.judge](asked, fields.map((field) => field.get()));
+      if (passed === false && !kept) tries += 1;
       const hint = passed === false ? asked.hints[Math.min(Math.max(tries, 1), asked.hints.length) - 1] : "";
-      const mark = { true: "Right: ", false: "Not right: " }[passed] ?? "";
-      said.replaceChildren(make("p", { textContent: mark + words }), ...(hint ? [make("p", { textContent: hint })] : []));
+      const mark = passed === undefined ? "" : passed ? "Right: " : "Not right: ";
+      said.replaceChildren(...[mark + words, hint].filter(Boolean).map((textContent) => make("p", { textContent })));
       element.classList.toggle("passed", passed === true);
       again.hidden = false;
-      keep(asked.check, { texts: fields.map((field) => field.text()), tries });
-      if (!next) return;
-      fields.at(-1).input.disabled = true; // it was given, and stays
-      add(next);
-      if (fresh) fields.at(-1).input.focus();
+      if (next) {
+        fields.at(-1).inputs[0].disabled = true; // what was given stays
+        add(next);
+      }
     }
 
     element.addEventListener("submit", (event) => {
       event.preventDefault();
-      check(true);
+      kept = undefined;
+      const before = fields.length;
+      check();
+      if (fields.length > before) fields.at(-1).inputs[0].focus();
+      keep(asked.check, { tries, fields: fields.map(({ inputs }) => inputs.map(({ value, checked }) => ({ value, checked }))) });
     });
     again.addEventListener("click", () => {
       keep(asked.check, undefined);
@@ -199,15 +194,7 @@
     });
     for (const field of asked.fields) add(field);
     place.append(element);
-    const kept = given[asked.check];
-    if (kept) {
-      tries = kept.tries;
-      for (const [at, text] of kept.texts.entries()) {
-        if (!fields[at]) break;
-        fields[at].set(text);
-        if (at >= asked.fields.length - 1) check(false);
-      }
-    }
+    for (let at = asked.fields.length - 1; kept?.fields[at] && element.checkValidity(); at += 1) check();
     return element;
   }
 

@@ -48,10 +48,11 @@ def teacher_rank() -> Number:
     right = draw("teacher", *RANKS)
     wrong = {
         SIZE: "that is the size of the matrix: a matrix this large can have a smaller rank",
-        **{rank: "a student of that rank still misses a part of the update" for rank in range(1, right)},
-        **{rank: "that finds it all, but so does a smaller one: more rank is not better here"
-           for rank in range(right + 1, SIZE)},
-    }  # fmt: skip
+        **dict.fromkeys(range(1, right), "a student of that rank still misses a part of the update"),
+        **dict.fromkeys(
+            range(right + 1, SIZE), "that finds it all, but so does a smaller one: more rank is not better here"
+        ),
+    }
     why = f"{right}: with {right - 1} one of {right} equally strong pieces stays out, with {right + 1} one is idle"
     return Number(right, wrong, why, hint="put a rank in place of ...")
 
