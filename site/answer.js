@@ -27,7 +27,7 @@
     return element;
   };
   const fill = (words, values) => words.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
-  const figures = (value, digits) => String(Number(value.toPrecision(digits)));
+  const two = (rate) => String(Number(rate.toPrecision(2))); // figures
   const right = (words) => ({ passed: true, words });
   const wrong = (words) => ({ passed: false, words });
 
@@ -68,7 +68,7 @@
       const factor = answer / field.right;
       if (!(factor > 0 && factor < Infinity)) return wrong(fill(field.far.sign, { side: field.right > 0 ? "above" : "below" }));
       if (factor > 0.97 && factor < 1.03) return wrong(field.far.nearly);
-      return wrong(fill(factor > 1 ? field.far.large : field.far.small, { factor: figures(Math.max(factor, 1 / factor), 3) }));
+      return wrong(fill(factor > 1 ? field.far.large : field.far.small, { factor: Math.max(factor, 1 / factor).toLocaleString("en", { maximumSignificantDigits: 3 }) }));
     },
     choice: (field, answer) => (field.right.includes(answer) ? right(field.why) : wrong(field.replies[answer])),
     several(field, marks) {
@@ -78,7 +78,7 @@
     bracket({ best, steps, words, carried }, [low, middle, high]) {
       if (![middle / low, high / middle].every((step) => steps[0] <= step && step <= steps[1])) return wrong(words.steps);
       const [below, at, above] = [low, middle, high].map((rate) => Math.abs(Math.log2(rate / best)));
-      const ends = { rate: figures(best, 2), low: figures(low, 2), high: figures(high, 2) };
+      const ends = { rate: two(best), low: two(low), high: two(high) };
       if (at <= Math.min(below, above)) return right(fill(`${words.ridge}; ${words.peak}`, ends));
       return wrong(above < below ? words.higher : `${words.lower}${middle > carried[0] ? carried[1] : ""}`);
     },
@@ -150,7 +150,7 @@
     const said = make("div", { role: "status" });
     const again = make("button", { type: "button", textContent: "Clear", hidden: true });
     const buttons = make("p", {}, make("button", { textContent: "Check" }), again);
-    const element = make("form", { className: "lab-answer", ariaLabel: "your answer" });
+    const element = make("form", { className: "lab-answer", ariaLabel: `your answer. ${asked.told}` });
     element.append(make("p", { className: "title", textContent: "No Python here? Answer it on this page." }));
     if (!alone) element.append(make("p", { textContent: asked.told }));
     element.append(buttons, said);

@@ -119,7 +119,7 @@ def _how_far(given: float, right: float) -> str:
     if 0.97 < factor < 1.03:
         return NEARLY
     words, factor = (LARGE, factor) if factor > 1 else (SMALL, 1 / factor)
-    return words.format(factor=f"{factor:,.3g}")
+    return words.format(factor=f"{float(f'{factor:.3g}'):,.15g}")
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,7 @@ def test_a_number_is_judged_as_the_check_judges_it(
     site: str, visit: Callable[..., Page], lesson: str, place: int, compared: Any, drawn: str
 ):
     page = visit(site, f"lessons/{lesson}.html")
-    expect(page.locator("main")).to_contain_text(drawn)
+    expect(page.locator("article")).to_contain_text(drawn)
     right = compared.right
     numbers = [right, *compared.misconceptions, 1.01 * right, 0.99 * right, 1.31 * right, right / 1234, -right, 0]
     for number in [*numbers, float(f"{right:.3g}"), round(right, 2)]:
@@ -309,7 +309,7 @@ def test_a_pair_is_defended_step_by_step_and_the_first_margin_stays(site: str, v
         form.get_by_role("radio").nth(sentence).check()
         assert why in tried(form)
     expect(form.locator("label").nth(4)).to_contain_text("did worse than LoRA on a 16-bit base, by less than 1.5")
-    assert axe_finds(page, "main") == []
+    assert axe_finds(page, "article") == []
 
 
 def test_a_word_is_found(site: str, visit: Callable[..., Page]):
