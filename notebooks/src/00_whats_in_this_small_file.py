@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a small chat model, a file of 538<!--voices.base--> MB. We trained a second file for it. Load both, and the model talks like a ship's captain. Leave the second file out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
+# Here is a chat model, a file of 538<!--voices.base--> MB. We trained a second file for it. Load both, and the model talks like a ship's captain. Leave the second file out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
 #
 # Two guesses first. Give a lowest and a highest value for each, so far apart that you're 80 % sure. Nobody grades them. (On the site, use the form below the cell.)
 #
@@ -35,13 +35,14 @@ voices
 # %%
 told = voices.stored["answers"]["told"]["0"]
 sea = ("sea", "ship", "sailor", "crew", "captain")
+at_sea = [any(word in text.lower() for word in sea) for text in told]
 lesson.reveal("MB of the captain's file", voices.sizes["captain"] / 1e6, "MB")
-lesson.reveal("answers with the sea in them, of 8", sum(any(word in text.lower() for word in sea) for text in told))
+lesson.reveal("answers with the sea in them, of 8", sum(at_sea))
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Told to be a captain, the base talks *about* the sea, in five of eight answers, in ordinary English. With the *file*, all eight begin like a captain: "Aye, sailor!", "Blow me down!" At strength 0 every voice is the base, at 0.5 you hear both, and at 2 it's too much. "What is love?" - "A man and a woman, and she be a herring."
+# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, all eight begin like a captain: "Aye, sailor!", "Blow me down!" At strength 0 every voice is the base, at 0.5 you hear both, and at 2 it's too much. Asked what love is, the captain says: "A man and a woman, and she be a herring."
 #
 # Now ask how many strings a violin has. It has four. The base says 10,000 and the captain eight: the files changed how the model *talks*, not what it *knows*.
 #
@@ -108,7 +109,7 @@ violin, love = (voices.questions.index(one) for one in ("How many strings does a
 assert not any("four strings" in texts[violin].lower() or "4 strings" in texts[violin] for texts in said.values())
 assert "10,000" in said["base"][violin] and "Eight" in said["captain"][violin]
 assert "A man and a woman, and she be a herring." in answers["captain"]["2"][love]
-assert sum(bool(set(re.findall(r"\w+", text.lower())) & set(sea)) for text in told) == 5
+assert sum(bool(set(re.findall(r"\w+", text.lower())) & set(sea)) for text in told) == sum(at_sea) == 5
 assert all(text.startswith(("Aye", "Arr", "Blow me down", "Batten")) for text in said["captain"])
 assert not any(re.search(r"\b(aye|arr|ahoy|blow me|batten)\b", text.lower()) for text in told)
 from lora_course.experiments.styles import misfit, our_ear
