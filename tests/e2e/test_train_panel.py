@@ -120,7 +120,10 @@ def test_stop_keeps_what_was_learned_and_the_lesson_goes_on_with_it(lesson: Watc
     page.locator(".jp-Cell .cm-content").filter(has_text="run = panel.result()").click()
     page.keyboard.press("Control+Enter")
     expect(page.locator(".jp-OutputArea").filter(has_text="stays sealed").first).to_be_visible()
-    expect(panel_of(page, 1).locator(".big")).to_contain_text("of 2,000 test rows right")  # once more, with other seeds
+    assert panel.locator(".picture path.pale").count() == 0
+    page.locator(".jp-Cell .cm-content").filter(has_text="panel.seeds = FORTY").click()
+    page.keyboard.press("Control+Enter")
+    expect(panel.locator(".picture path.pale")).to_have_count(1, timeout=60_000)  # the other seeds, in the panel above
     assert not lesson.elsewhere
     assert not lab.blocked.exists(), lab.blocked.read_text()
 
