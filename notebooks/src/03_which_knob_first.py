@@ -16,7 +16,7 @@ store = lesson.workplace("03")
 
 # %% [markdown]
 # ## Three guesses
-# MiniLM sorts film reviews into good and bad. Guessing gets 50 %. We count right answers on *validation* sentences, which are kept out of training and used to choose settings. Give ranges that you're 80 % sure of.
+# MiniLM sorts film reviews into good and bad. Guessing gets 50 %. We count right answers on *validation* sentences, which are kept out of training and used to choose settings. A point is one percent. Give ranges that you're 80 % sure of.
 #
 # 1. Take small and large ranks, each at its own best rate. **How many points from the worst rank to the best?**
 # 2. Keep the rank, and turn the rate from far too small to far too large. **How many points from the worst rate to the best?**
@@ -54,10 +54,10 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The rate moves accuracy by 27<!--knobs.rate--> points, the rank by 1.5<!--knobs.rank-->.** For scale: runs that differ only in their seed are 1.9<!--knobs.seeds--> points apart. So the rate gets your dozen runs. Two rules save some:
+# **The rate moves accuracy by 27<!--knobs.rate--> points, the rank by 1.5<!--knobs.rank-->.** For scale: runs that differ only in their seed are 1.9<!--knobs.seeds--> points apart. So the rate gets your dozen runs. Two rules save runs:
 #
-# - **New rank, same rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points against tuning each. That's what dividing by $r$ does: rank $r$ is $r$ pieces, each turned down to $1/r$.
-# - **More $\alpha$, less rate.** A louder adapter needs smaller steps: four times the $\alpha$, *half* the rate ($1/\sqrt{\alpha}$). That loses 0.1<!--knobs.alpha.root--> points; a *quarter* of the rate loses 2.4<!--knobs.alpha.whole-->.
+# - **New rank, same rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points, compared with tuning each. That's what dividing by $r$ does: rank $r$ is $r$ pieces, each turned down to $1/r$.
+# - **More $\alpha$, less rate.** A louder adapter needs smaller steps: four times the $\alpha$, *half* the rate ($1/\sqrt{\alpha}$). That rule loses 0.1<!--knobs.alpha.root--> points; a *quarter* of the rate loses 2.4<!--knobs.alpha.whole-->.
 # </details>
 #
 # ## Why does the rank hardly matter?
@@ -143,7 +143,7 @@ checks.check_bracket(rates, alpha, panel)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Tune the rate first.** Start at ten times full fine-tuning's. Try half and double; choose on validation. *Ours, at α 16: 20<!--compare.lora.times-full--> times on `q,v`, 5<!--compare.lora-all-linear.times-full--> times on all linear layers. Published: 9.8 times, fitted over 14 models ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)).*
+# 1. **Tune the rate first.** Start at ten times full fine-tuning's rate; try half and double. *Ours, at α 16: 20<!--compare.lora.times-full--> times on `q,v`, 5<!--compare.lora-all-linear.times-full--> times on all linear layers. Published: 9.8 times, fitted over 14 models ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)).*
 # 2. **New rank, same rate.** *Ours: no change that we could measure, from rank 1 to 32. Published: under 2 times, from 4 to 512 (Schulman 2025).*
 # 3. **More α, less rate:** four times the α, about half the rate. Or fix α and leave it. *Ours: 16 times the α, 3.0<!--rates.fall--> times less rate (95 % interval: 2.1<!--rates.fall.low--> to 4.1<!--rates.fall.high-->).*
 #
@@ -153,7 +153,7 @@ checks.check_bracket(rates, alpha, panel)
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="SEQ_CLS")
 # model = get_peft_model(model, config)
-# args = TrainingArguments("runs", learning_rate=2e-4)  # a start for 7B at alpha 16; then half, then double
+# args = TrainingArguments("runs", learning_rate=2e-4)  # for 7B, alpha 16; try half and double
 # Trainer(model, args, train_dataset=train, eval_dataset=validation).train()
 # ```
 # </details>

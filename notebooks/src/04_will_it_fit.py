@@ -30,7 +30,7 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 # - *forward:* the model predicts each next token
 # - *loss:* how wrong was it?
 # - *backward:* which way should each number move? That's its **gradient**.
-# - *update:* the optimizer (AdamW) moves them
+# - *update:* the optimizer (AdamW) moves the numbers
 #
 # Compare **full fine-tuning** with **LoRA q, v**, and pull the sequence length (tokens per text) to 32,768. Then pick your card under **device**: what fits?
 
@@ -53,7 +53,7 @@ assert share(32768) > 70
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# LoRA needs **29<!--fit.share--> %**, and on long texts **71<!--fit.share.long--> %**.
+# Not 2,356<!--fit.times-fewer--> times less: LoRA needs **29<!--fit.share--> %**, and on long texts **71<!--fit.share.long--> %**.
 #
 # Every number that trains brings three more: its gradient, and two running means that AdamW keeps. LoRA freezes the model, so these are nearly gone. But two things stay:
 #
@@ -87,7 +87,7 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 #
 # Predicted and measured agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory. Most of what is left, 87<!--fit.minilm.weights--> MiB, is weights.
 #
-# Both count tensors. On a GPU, CUDA, error correction and gaps between tensors come on top, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable. (We quote the sizes of cards from memory of their data sheets. We measured none.)
+# Both count tensors. On a GPU, CUDA, error correction and gaps between tensors come on top, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable. (Sizes of cards are from data sheets as we remember them; we measured none.)
 # </details>
 #
 # ## A formula for your head
@@ -96,7 +96,7 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 # Now the peak is at the loss. Pull the sequence length: only two blocks grow.
 #
 # - **Activations:** the saved inputs. Each layer saves $h$ numbers per token, of 2 bytes.
-# - **Logits:** the model's scores for the next token, one for each of the $V$ tokens that it knows. They have 4 bytes, and the loss holds three such tables at once.
+# - **Logits:** the model's scores for the next token, one for each of the $V$ tokens that it knows. Each has 4 bytes, and the loss holds three such tables at once.
 #
 # Write the peak as a formula.
 
@@ -171,7 +171,8 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 # ```python
 # bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
 #                           bnb_4bit_compute_dtype=torch.float16)
-# base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B", dtype=torch.float16, quantization_config=bits)
+# base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B", dtype=torch.float16,
+#                                             quantization_config=bits)
 # model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
 # args = TrainingArguments("out", per_device_train_batch_size=1, gradient_checkpointing=True, fp16=True)
 # ```

@@ -16,7 +16,7 @@ lesson.start("05")
 #
 # A colleague repeats our study a hundred times, with 200 test sentences instead of 2,000. Each study gives her a 95 % **interval**: a range that should contain the true difference. If 0 is in it, she writes "no difference found". **How many of her intervals miss the true difference? How many of her studies find no difference?** Give ranges that you're 80 % sure of.
 #
-# And vote before you look: what's the largest loss, in points, that you'd accept for training so little? That's your **margin**.
+# And vote before you look: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**.
 
 # %%
 lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
@@ -112,7 +112,7 @@ checks.check_equivalence_rule(equivalent)
 #
 # <details><summary>An example first</summary>
 #
-# LoRA on all six matrices minus LoRA on `q,v`. 95 %: -1.3<!--as_good.pair.low95--> to 0.8<!--as_good.pair.high95--> points. 0 is inside: no winner. 90 %: -1.0<!--as_good.pair.low--> to 0.6<!--as_good.pair.high-->. At a margin of 1.5 it's *equivalent*, at 0.5 *undecided*. It's never "equal".
+# LoRA on all six matrices minus LoRA on `q,v`. 95 %: -1.3<!--as_good.pair.low95--> to 0.8<!--as_good.pair.high95--> points. 0 is inside: no winner. 90 %: -1.0<!--as_good.pair.low--> to 0.6<!--as_good.pair.high-->. That's inside a margin of 1.5: *equivalent*. It isn't inside 0.5: *undecided*. It's never "equal".
 # </details>
 
 # %%
@@ -130,14 +130,16 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 # <details><summary>Answer box</summary>
 #
 # 1. **"No difference found" isn't "equal".** Equal needs a margin, set first, and a 90 % interval inside it.
-# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 22M encoder, one task, 400 steps. Published: on code instructions rank 256 matches full fine-tuning, 16 and 64 don't; in continued pretraining no rank does ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
+# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 23M encoder, one task, 400 steps. Published: on code instructions rank 256 matches full fine-tuning, 16 and 64 don't; in continued pretraining no rank does ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
 # 3. **Tune both, and start LoRA at ten times full fine-tuning's rate.** *Ours, at α 16: 20<!--as_good.lora.times--> times on `q,v`, 5<!--as_good.all.times--> on all linear layers. Published: 9.8, fitted over 14 models, and large batches hurt LoRA ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python
-# config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=["query", "value"])  # rate 2e-3
-# config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules="all-linear",
-#                     exclude_modules=["pooler.dense"])  # rate 5e-4; PEFT would adapt BERT's pooler, too
+# config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16,
+#                     target_modules=["query", "value"])  # rate 2e-3
+# config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16,
+#                     target_modules="all-linear",  # PEFT's has BERT's pooler in it, ours doesn't
+#                     exclude_modules=["pooler.dense"])  # rate 5e-4
 # config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20)  # rate 1e-2
 # model = get_peft_model(model, config)  # full fine-tuning does without: rate 1e-4
 # ```
