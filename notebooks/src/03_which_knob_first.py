@@ -32,7 +32,7 @@ lesson.predict("percent right at rank 2", low=..., high=...)
 # We trained 100<!--knobs.runs--> adapters for this map. A cell is one setting, with its percentage of right answers. A dot is one run. A cross is a run that **collapsed**: it's back to guessing.
 #
 # 1. Drag **learning rate** from end to end. What happens along the row?
-# 2. Find the best cell of each row. When the rank grows, does it move? Answer below.
+# 2. Find the best cell of each row. When the rank grows, does it move? Answer below the map.
 # 3. Switch to *rate × α*. When $\alpha$ grows, does it move? Answer again.
 
 # %%

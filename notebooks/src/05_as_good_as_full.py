@@ -73,7 +73,7 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 #
 # All linear layers instead of `q,v`? *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (20 trained vectors in front of the text) gets 73.0<!--as_good.prompt--> %, less than the **probe** (75.7<!--as_good.probe--> %), a linear classifier on the frozen model. And it needs more memory than LoRA on `q,v`: its vectors pass through every layer.
 #
-# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. A small test makes any two methods look the same.
+# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. A small test can make different methods look the same.
 # </details>
 #
 # ## What does "equivalent" mean?
