@@ -70,6 +70,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
         pages[0].goto(f"{own}/{path}")
         while skipped and (skips := pages[0].get_by_role("button", name="Skip", exact=True)).count():
             skips.first.click()  # it shows what waits for ranges
+        pages[0].evaluate("document.querySelectorAll('details:has([data-panel])').forEach((one) => (one.open = true))")
         for number, place in enumerate(pages[0].locator("[data-panel]").all() if skipped else ()):
             place.scroll_into_view_if_needed()
             panel_of(pages[0], number).wait_for()
