@@ -54,7 +54,7 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The rate moves accuracy by 25<!--knobs.rate--> points, the rank by 2.3<!--knobs.rank-->.** Runs that differ only in their seed are 1.8<!--knobs.seeds--> points apart. (At $\alpha = 16$. At 256, rank 1 is 8.1<!--knobs.rank.loud--> points behind.) So tune the rate. Two rules save runs:
+# **The rate moves accuracy by 25<!--knobs.rate--> points, the rank by 2.3<!--knobs.rank-->.** Three seeds of one setting are about 1.8<!--knobs.seeds--> points apart. (At $\alpha = 16$. At 256, rank 1 is 8.1<!--knobs.rank.loud--> points behind.) So tune the rate. Two rules save runs:
 #
 # - **New rank, same rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points, compared with tuning each. That's what dividing by $r$ does: rank $r$ is $r$ pieces, each turned down to $1/r$.
 # - **More $\alpha$, less rate.** A louder adapter needs smaller steps: four times the $\alpha$, *half* the rate ($1/\sqrt{\alpha}$). That rule loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate loses 5.0<!--knobs.alpha.whole-->.
