@@ -145,16 +145,15 @@ def _attached(
     model: nn.Module, method: Method, a: Architecture, trained: Counter[str], added: list[Row]
 ) -> tuple[int, int]:
     """Attach the method and record what trains where; returns the parameters of the heads and the bytes of the file."""
-    from lora_lab.layers import TrainedCopy
     from lora_lab.methods.adapters import file_of
-    from lora_lab.methods.attach import own_parameters, switched
+    from lora_lab.methods.attach import adapters, own_parameters
 
     known = {module.name for module in a.modules}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
         report = method.attach(model)
-    for path, part in switched(model):
-        if isinstance(part, TrainedCopy):  # a head, which is counted apart
+    for path, part in adapters(model):
+        if part.head:  # a head, which is counted apart
             continue
         at = path.replace(".base_layer", "")
         for name, p in own_parameters(part):

@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.files import as_json, write_together
 from lora_lab.methods import method_from
-from lora_lab.methods.attach import adapted_layers, fingerprint, or_as_it_was, refuse_adapted, report_of, shapes_of
+from lora_lab.methods.attach import (
+    adapter_layers,
+    fingerprint,
+    inside,
+    or_as_it_was,
+    refuse_adapted,
+    report_of,
+    shapes_of,
+)
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.faults import EMPTY, MISSING, PICKLE, RENAMED, SETTINGS, TOO_MANY, WRONG_BASE, Refused
 from lora_lab.methods.layouts import Layout, layout_for, layout_of
@@ -30,7 +38,6 @@ from lora_lab.methods.layouts.base import KNOWN, PREFIX, check_saved, left_to_ba
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.safe_file import TensorFile, read_config
 from lora_lab.methods.safe_json import parse_object
-from lora_lab.methods.wrapped import inside
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
@@ -46,7 +53,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     """
     model = inside(model)
     report, folder = report_of(model), Path(path)
-    if any(layer.merged for _, layer in adapted_layers(model)):
+    if any(layer.merged for _, layer in adapter_layers(model)):
         raise BadValue(
             "the adapter is merged into its base, whose own weights are then not there: unmerge(model) first"
         )

@@ -1,29 +1,33 @@
 """IA3: a learned factor for every number of the keys, the values and the middle of the feed-forward part.
 
-    k, v    (out_features) each, on the layer's output
-    down    (in_features), on the layer's input
+    y = W (l * x) + b        l (in), on the input of the layers that `feedforward` names
+    y = l * (W x + b)        l (out), on the output of the others; of a slice of a fused layer, on those outputs alone
 
-Source: Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning".
+All factors start at 1, so at first nothing changes. Liu et al. 2022, arXiv:2205.05638.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.base import register
+from lora_lab.methods.layer_method import LayerMethod, Lazy
 from lora_lab.methods.options import words
-from lora_lab.methods.targets import Site, choose
+from lora_lab.methods.targets import choose
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = Lazy("torch")
 
 
 @register
 @dataclass(frozen=True)
-class IA3(Method):
+class IA3(LayerMethod):
     """Factors at the targets, on the input of those that `feedforward` names and on the output of the others.
 
     Targets are roles, as everywhere. Raises: BadValue for none, or for a feedforward that is no target.
@@ -31,6 +35,7 @@ class IA3(Method):
 
     name: ClassVar[str] = "ia3"
     packs: ClassVar[bool] = True
+    unmergeable: ClassVar[str] = ""
 
     targets: tuple[str, ...] = ("k", "v", "down")
     feedforward: tuple[str, ...] = ("down",)
@@ -44,28 +49,45 @@ class IA3(Method):
             if target not in self.targets:
                 raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")
 
-    def place(self, sites: Sequence[Site]) -> list[tuple[Site, bool]]:
-        """Where the factors go among a model's sites, and whether each is on the input there.
+    def places(self, model: nn.Module) -> list[tuple[str, Mapping[str, Any]]]:
+        from lora_lab.methods.attach import sites_of
 
-        Raises: NotFound for a target that matches nothing; BadValue for one that is no linear layer, and for a slice
-        of a fused layer among the feedforward ones.
-        """
+        sites = sites_of(model)
         on_input = set(choose(self.feedforward, sites)) if self.feedforward else set()
         chosen = choose(self.targets, sites)
         for site in chosen:
-            if site.kind not in ("linear", "expert"):  # an expert's can be counted, and no real model has it as a site
-                said = f"ia3 is for linear layers, and {site.name} is an {site.kind}"
-                raise BadValue(f"{said}: leave it out of the targets")
-            if site in on_input and site.rows is not None:
+            if site.kind != "linear":
+                raise BadValue(
+                    f"ia3 is for linear layers, and {site.name} is an {site.kind}: leave it out of the targets"
+                )
+            if site in on_input and site.out_slice is not None:
                 said = f"{site.name} shares its input with the rest of the layer"
                 raise BadValue(f"{said}, so no factor there is its own: leave {site.role} out of feedforward")
-        return [(site, site in on_input) for site in chosen]
+        return [(s.module, {"on_input": s in on_input, "out_slice": s.out_slice}) for s in chosen]
 
-    def attach(self, model: nn.Module) -> Report:
-        """Freeze the model, put a factor at each target, give a classification head a copy that trains.
+    def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor]:
+        from lora_lab.layers import out_by_in
 
-        Raises: as `place`, and BadValue when the model carries an adapter already.
-        """
-        from lora_lab.methods import attach, trained_factor  # imports torch
+        weight = out_by_in(layer)
+        start, stop = (0, weight.shape[1]) if told["on_input"] else told["out_slice"] or (0, weight.shape[0])
+        return {"factor": torch.ones(stop - start, device=weight.device)}
 
-        return trained_factor.attach_factors(model, self, self.place(attach.sites_of(model)))
+    def before(self, adapter: Any, x: Tensor) -> Tensor:
+        return x * adapter.factor.to(x.dtype) if adapter.on_input else x
+
+    def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
+        return y if adapter.on_input else y * whole(adapter, y.shape[-1]).to(y.dtype)
+
+    def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if adapter.on_input:
+            return weight * adapter.factor, bias
+        factor = whole(adapter, len(weight))
+        return weight * factor[:, None], None if bias is None else bias * factor
+
+
+def whole(adapter: Any, outputs: int) -> Tensor:
+    """The factors of all outputs of the layer, (outputs,): 1 where none is trained."""
+    if adapter.out_slice is None:
+        return adapter.factor  # type: ignore[no-any-return]
+    start, stop = adapter.out_slice
+    return torch.nn.functional.pad(adapter.factor, (start, outputs - stop), value=1.0)

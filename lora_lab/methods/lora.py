@@ -20,7 +20,7 @@ from lora_lab.methods.targets import ROLES, Site, choose, match
 if TYPE_CHECKING:
     from torch import nn
 
-    from lora_lab.layers import LoRALayer
+    from lora_lab.methods.lora_layers import LoRALayer
 
 Pattern = tuple[tuple[str, float], ...]
 INITS = ("kaiming", "gaussian", "pissa")
@@ -48,6 +48,7 @@ class LoRA(Method):
     """
 
     name: ClassVar[str] = "lora"
+    unmergeable: ClassVar[str] = ""
     lanes_differ: ClassVar[tuple[str, ...]] = (
         "rank", "alpha", "targets", "dropout", "rslora", "init", "rank_pattern", "alpha_pattern",
     )  # fmt: skip
@@ -126,7 +127,7 @@ class LoRA(Method):
         linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]
         if site.kind == "embedding" and linear_only:
             raise BadValue(f"{linear_only[0]} is for linear layers: leave the embedding {site.name} out of the targets")
-        if site.rows is not None and self.dora:
+        if site.out_slice is not None and self.dora:
             whole = site.module.split(".")[-1]
             raise BadValue(f"dora takes a fused layer as a whole: name {whole} among the targets, not {site.role}")
 
@@ -147,13 +148,13 @@ class LoRA(Method):
 
     def attach_layers(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         """As `attach`; with `to_fill`, the adapter has been trained, and its numbers will come from a file."""
-        from lora_lab.methods import attach, lora_variants  # imports torch
+        from lora_lab.methods.attach import attach, sites_of  # imports torch
+        from lora_lab.methods.lora_layers import lora_layer
 
-        placements = self.place(attach.sites_of(model), trained=to_fill)
+        placements = self.place(sites_of(model), trained=to_fill)
         options = {name: getattr(self, name) for name in ("dropout", "init", "dora", "freeze_a")}
-        around = partial(lora_variants.made, **options, to_fill=to_fill)
-        parts = [(p.site.module, partial(around, placement=p)) for p in placements]
-        return attach.attach_beside(model, self, parts, placements)
+        around = partial(lora_layer, **options, to_fill=to_fill)
+        return attach(model, self, [(p.site.module, partial(around, placement=p)) for p in placements], placements)
 
     def settings(self) -> dict[str, Any]:
         """{"name": "lora", "rank": 8, ...}: plain values that JSON can hold."""
@@ -165,10 +166,10 @@ class LoRA(Method):
 
 def lora_layers(model: nn.Module) -> list[LoRALayer]:
     """Every LoRA layer of a model, heads not among them."""
-    from lora_lab.layers import LoRALayer
-    from lora_lab.methods.attach import adapted_layers  # imports torch, as LoRALayer does
+    from lora_lab.methods.attach import adapter_layers  # imports torch
+    from lora_lab.methods.lora_layers import LoRALayer
 
-    return [layer for _, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
+    return [layer for _, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
 
 
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:

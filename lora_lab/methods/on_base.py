@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import LabError
-from lora_lab.layers import LoRALayer
+from lora_lab.layers import innermost
 from lora_lab.methods import faults
 from lora_lab.methods.adapters import AdapterFile, load_adapter
-from lora_lab.methods.attach import adapted_layers, own_parameters, take_out
+from lora_lab.methods.attach import adapter_layers, own_parameters, take_out
 from lora_lab.methods.faults import Inspection, Problem, few, problem_of
-from lora_lab.methods.merge_report import MergeReport, Rounding, rounding_of
-from lora_lab.methods.merging import disabled
-from lora_lab.switched import innermost
+from lora_lab.methods.lora_layers import LoRALayer
+from lora_lab.methods.merge import MergeReport, Rounding, disabled, rounding_of
 
 TOKENS = 12
 LOST = 0.5  # of the update, when it is merged into a half-precision weight
@@ -37,14 +36,14 @@ def effect_of(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
     try:
         with torch.no_grad():
             after = answer_of(model)
-            if not report.method.within:
+            if not report.method.trains_base:
                 with disabled(model, keep_head=report.adapter_parameters > 0):
                     before = answer_of(model)
         _weigh(found, model)
         _look_for_unused(found, model)
         _compare(found, before, after)
     finally:
-        if not report.method.within:
+        if not report.method.trains_base:
             take_out(model)
 
 
@@ -101,7 +100,7 @@ def _written(path: str, layer: LoRALayer) -> Rounding:
 
 
 def _lora(model: nn.Module) -> list[tuple[str, LoRALayer]]:
-    return [(path, layer) for path, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
+    return [(path, layer) for path, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
 
 
 def _frozen(model: nn.Module, module: str) -> Tensor:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import is_linear, out_by_in
+from lora_lab.layers import out_by_in
 from lora_lab.methods import bnb
-from lora_lab.methods.attach import coded_layers, fingerprint, put, refuse_adapted
+from lora_lab.methods.attach import coded_layers, fingerprint, is_linear, put, refuse_adapted
 from lora_lab.methods.formats import OUTSIDE
 from lora_lab.methods.quantize import Quantized, format_of, quantize
 

@@ -165,7 +165,7 @@ assert 0 < report.rounding < 0.1 and changed <= 10
 # %%
 from lora_course.plots.merging import rounding_picture
 from lora_lab.methods.lora import lora_layers
-from lora_lab.methods.merge_report import rounding_of
+from lora_lab.methods.merge import rounding_of
 
 layer = lora_layers(model)[0]
 W, update = layer.frozen_weight(), layer.delta_weight()

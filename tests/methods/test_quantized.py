@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_lab import LoRA, load_adapter, load_model, memory, save_adapter
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear, out_by_in
+from lora_lab.layers import out_by_in
 from lora_lab.methods.attach import coded_layers, fingerprint, numbers_of
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.quantize import quantize
@@ -114,10 +114,7 @@ def test_an_adapter_of_a_quantised_base_loads_on_the_plain_one(tmp_path):
                        dict(model.named_parameters())["model.layers.0.self_attn.q_proj.lora_A"])  # fmt: skip
 
 
-def test_codes_are_neither_merged_into_nor_trained():
-    layer = LoRALinear(QuantizedLinear(nn.Linear(64, 64)), 2, 1.0)
-    with pytest.raises(ValueError, match="cannot merge into codes"):
-        layer.merge()
+def test_codes_do_not_train():
     model = tiny("llama")
     quantize_model(model)
     with pytest.raises(BadValue, match="codes of a few bits cannot train"):

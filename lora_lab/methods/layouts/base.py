@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import TrainedCopy
-from lora_lab.methods.attach import adapted_layers
+from lora_lab.methods.attach import adapter_layers
 from lora_lab.methods.base import Method, Report
+from lora_lab.methods.heads import TrainedCopy
 from lora_lab.methods.targets import HEADS
 
 PREFIX = "base_model.model."
@@ -28,7 +28,6 @@ _OPTIONS = """
     tokenizer_name_or_path trainable_token_indices use_bdlora use_dora use_qalora use_rslora velora_config
 """
 KNOWN = frozenset(_OPTIONS.split())
-T = TypeVar("T", bound=nn.Module)
 
 
 class Layout(Protocol):
@@ -78,10 +77,10 @@ class Layout(Protocol):
         return
 
 
-def by_module(model: nn.Module, kind: type[T]) -> dict[str, list[T]]:
+def by_module(model: nn.Module, kind: Any) -> dict[str, list[Any]]:
     """The adapted layers of a kind around each module: more than one where it is a fused one."""
-    found: dict[str, list[T]] = {}
-    for name, layer in adapted_layers(model):
+    found: dict[str, list[Any]] = {}
+    for name, layer in adapter_layers(model):
         if isinstance(layer, kind):
             found.setdefault(name.replace(".base_layer", ""), []).append(layer)
     return found
@@ -90,7 +89,7 @@ def by_module(model: nn.Module, kind: type[T]) -> dict[str, list[T]]:
 def head_tensors(model: nn.Module, prefix: str = PREFIX) -> dict[str, Tensor]:
     """The trained copies of the heads, by key."""
     found: dict[str, Tensor] = {}
-    for name, head in adapted_layers(model):
+    for name, head in adapter_layers(model):
         if isinstance(head, TrainedCopy):
             found |= {f"{prefix}{name}.{key}": value for key, value in head.trained.state_dict().items()}
     return found

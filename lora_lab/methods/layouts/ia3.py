@@ -13,15 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_lab.layers import is_conv1d
-from lora_lab.methods.attach import sites_of
+from lora_lab.layers import innermost, is_conv1d, out_by_in
+from lora_lab.methods.attach import MethodLayer, sites_of
 from lora_lab.methods.base import Report
-from lora_lab.methods.ia3 import IA3
+from lora_lab.methods.ia3 import IA3, whole
 from lora_lab.methods.layouts.base import PREFIX, Layout, by_module, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.targets import fitting, layer_names, matched, required, shortest_names
 from lora_lab.methods.targets import ROLES
-from lora_lab.methods.trained_factor import TrainedFactor
-from lora_lab.switched import innermost
 
 
 class IA3Layout(Layout):
@@ -32,15 +30,14 @@ class IA3Layout(Layout):
 
     def tensors(self, model: nn.Module, report: Report) -> dict[str, Tensor]:
         tensors = {}
-        for path, factors in by_module(model, TrainedFactor).items():
-            whole = torch.stack([factor.whole(factor.factor) for factor in factors]).prod(
-                0
-            )  # slices: 1 where another one is
-            tensors[f"{PREFIX}{path}.ia3_l"] = whole[None, :] if factors[0].on_input else whole[:, None]
+        for path, factors in by_module(model, MethodLayer).items():
+            outputs = len(out_by_in(factors[0]))
+            product = torch.stack([whole(factor, outputs) for factor in factors]).prod(0)  # 1 where another slice is
+            tensors[f"{PREFIX}{path}.ia3_l"] = product[None, :] if factors[0].on_input else product[:, None]
         return tensors | head_tensors(model)
 
     def config(self, model: nn.Module, report: Report) -> dict[str, Any]:
-        found = by_module(model, TrainedFactor)
+        found = by_module(model, MethodLayer)
         on_input = [path for path, factors in found.items() if factors[0].on_input]
         targets, feedforward = _names(list(found), on_input, layer_names(model))
         return {
@@ -61,10 +58,10 @@ class IA3Layout(Layout):
 
     @torch.no_grad()
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        for path, factors in by_module(model, TrainedFactor).items():
-            whole = tensors[f"{PREFIX}{path}.ia3_l"].flatten()
+        for path, factors in by_module(model, MethodLayer).items():
+            every = tensors[f"{PREFIX}{path}.ia3_l"].flatten()
             for factor in factors:
-                factor.factor.copy_(whole[slice(*factor.rows)] if factor.rows and not factor.on_input else whole)
+                factor.factor.copy_(every[slice(*factor.out_slice)] if factor.out_slice else every)
         fill_heads(model, tensors)
 
 

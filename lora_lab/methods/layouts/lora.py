@@ -26,15 +26,14 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALayer, LoRALinear, is_conv1d
+from lora_lab.layers import LoRALinear, innermost, is_conv1d
 from lora_lab.methods.attach import own_parameters, sites_of
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.layouts.base import PREFIX, Layout, by_module, common_config, fill_heads, head_tensors
 from lora_lab.methods.layouts.lora_config import check_options, lora_from_peft, peft_from_lora
 from lora_lab.methods.layouts.targets import layer_names
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.lora_variants import file_pair, fill_pair
-from lora_lab.switched import innermost
+from lora_lab.methods.lora_layers import LoRALayer, file_pair, fill_pair
 
 # Named in PEFT's files as in the layer; A and B of a linear layer end in ".weight" there.
 AS_THEY_ARE = ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -123,13 +122,15 @@ def _copy_keys(module: str) -> dict[str, str]:
 
 def _by_module(model: nn.Module) -> dict[str, list[LoRALayer]]:
     """The LoRA layers around each module, in the order of their rows."""
-    around = by_module(model, LoRALayer)  # type: ignore[type-abstract]  # only asked of by isinstance
-    return {path: sorted(layers, key=lambda x: getattr(x, "rows", None) or (0, 0)) for path, layers in around.items()}
+    around = by_module(model, LoRALayer)
+    return {
+        path: sorted(found, key=lambda x: getattr(x, "out_slice", None) or (0, 0)) for path, found in around.items()
+    }
 
 
 def one_for_all_slices(layers: list[LoRALinear]) -> tuple[Tensor, Tensor]:
     """A (sum of ranks, in) and B (out, sum of ranks) of the one adapter that equals these on one layer."""
-    if layers[0].rows is None:
+    if layers[0].out_slice is None:
         return file_pair(layers[0])
     a = torch.cat([file_pair(layer)[0] for layer in layers])
     b = a.new_zeros(layers[0].out_features, a.shape[0])
@@ -137,7 +138,7 @@ def one_for_all_slices(layers: list[LoRALinear]) -> tuple[Tensor, Tensor]:
     for layer in layers:
         relative = layer.scaling / layers[0].scaling  # the file has one scaling a module; 1 unless patterns differ
         own = file_pair(layer)[1] * relative
-        b[slice(*layer.rows), column : column + own.shape[1]] = own  # type: ignore[misc]
+        b[slice(*layer.out_slice), column : column + own.shape[1]] = own  # type: ignore[misc]
         column += own.shape[1]
     return a, b
 
@@ -147,6 +148,6 @@ def _split(layers: list[LoRALinear], a: Tensor, b: Tensor) -> None:
     column = 0
     for layer in layers:
         part = slice(column, column + file_pair(layer)[0].shape[0])
-        rows = slice(*layer.rows) if layer.rows else slice(None)
+        rows = slice(*layer.out_slice) if layer.out_slice else slice(None)
         fill_pair(layer, a[part], b[rows, part] / (layer.scaling / layers[0].scaling))
         column = part.stop

@@ -17,13 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
+from lora_lab.methods.attach import Ahead
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.layouts.base import Layout, common_config, fill_heads, head_tensors
-from lora_lab.methods.prefix import PrefixTuning
-from lora_lab.methods.prompt import PromptTuning
-from lora_lab.methods.ptuning import PTuning
-from lora_lab.methods.soft_prefix import SoftPrefix, is_encoder, shape_of
-from lora_lab.methods.soft_prompt import EncodedPrompt, SoftPrompt
+from lora_lab.methods.soft import PREFIX, PROMPT, PrefixTuning, PromptTuning, PTuning, is_encoder, prefix_shape
 
 KEY, HEAD = "prompt_embeddings", "base_model."
 KINDS = {"prompt": "PROMPT_TUNING", "ptuning": "P_TUNING", "prefix": "PREFIX_TUNING"}  # by the method's name
@@ -45,7 +42,7 @@ class SoftLayout(Layout):
         heads, width = getattr(base, "num_attention_heads", None), base.hidden_size  # type: ignore[union-attr]
         own: dict[str, Any] = {}
         if isinstance(method, PrefixTuning):
-            *_, heads, size = shape_of(model, method.tokens)
+            *_, heads, size = prefix_shape(model, method.tokens)
             width, own = heads * size, {"prefix_projection": False, "encoder_hidden_size": heads * size}
         elif isinstance(method, PTuning):
             own = {"encoder_reparameterization_type": "MLP", "encoder_hidden_size": method.hidden or width}
@@ -80,11 +77,11 @@ class SoftLayout(Layout):
     @torch.no_grad()
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         ahead, table = _ahead(model), tensors[KEY]
-        if isinstance(ahead, SoftPrefix):
+        if isinstance(report.method, PrefixTuning):
             layers, tokens, *layer = ahead.keys_values.shape
             ahead.keys_values.copy_(table.view(tokens, layers, *layer).transpose(0, 1))
-        elif isinstance(ahead, EncodedPrompt):
-            ahead.settle(table)
+        elif isinstance(report.method, PTuning):
+            report.method.settle(ahead, table)
         else:
             ahead.prompt.copy_(table)
         fill_heads(model, tensors, HEAD)
@@ -98,12 +95,12 @@ class SoftLayout(Layout):
             raise BadValue("the adapter was made for a model with two stacks of layers, which lora_lab does not prompt")
 
 
-def _ahead(model: nn.Module) -> SoftPrompt | SoftPrefix:
-    ahead = getattr(model, "soft_prefix", None) or model.soft_prompt
-    assert isinstance(ahead, SoftPrompt | SoftPrefix)
+def _ahead(model: nn.Module) -> Any:
+    ahead: Ahead = getattr(model, PREFIX, None) or getattr(model, PROMPT)
     return ahead
 
 
-def _table(ahead: SoftPrompt | SoftPrefix) -> Tensor:
+def _table(ahead: Any) -> Tensor:
     """As the file has it: (tokens, numbers of one token)."""
-    return ahead.keys_values.transpose(0, 1).flatten(1) if isinstance(ahead, SoftPrefix) else ahead.made()
+    vectors: Tensor = ahead.method.vectors(ahead)
+    return vectors.transpose(0, 1).flatten(1) if isinstance(ahead.method, PrefixTuning) else vectors

@@ -41,7 +41,7 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
     wanted, excluded = config.get("target_modules"), config.get("exclude_modules")
     if not wanted:
         raise BadValue("target_modules is empty, so the config does not say which layers the adapter belongs to")
-    whole = [site for site in sites if site.rows is None]
+    whole = [site for site in sites if site.out_slice is None]
     if wanted == ALL_LINEAR:
         # PEFT's all-linear takes BERT's pooler in, ours leaves it out.
         names = [s.module for s in whole if s in choose([ALL_LINEAR], sites) or s.role == "pooler"]
