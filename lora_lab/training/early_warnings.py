@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lora_lab.layers import LoRALayer
 from lora_lab.methods.attach import own_parameters, switched
 from lora_lab.methods.base import Method
-from lora_lab.methods.faults import few
+from lora_lab.methods.inspect import few
 from lora_lab.training.recipe import Recipe
 
 USUAL = {"full": (1e-6, 5e-4), "lora": (1e-5, 1e-2), "bottleneck": (1e-5, 1e-2)}

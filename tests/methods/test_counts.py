@@ -20,7 +20,7 @@ from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.prefix import PrefixTuning
 from lora_lab.methods.prompt import PromptTuning
-from lora_lab.methods.quantized import quantize_model
+from lora_lab.methods.quant import quantize_model
 from tests.accounting.conftest import CLASSIFIERS, SMALL, described, real_model, small_config
 from tests.conftest import tiny
 

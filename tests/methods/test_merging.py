@@ -18,7 +18,7 @@ from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.attach import adapted_layers, is_adapted
 from lora_lab.methods.lora_variants import DoRALinear
 from lora_lab.methods.merge_report import rounding_of
-from lora_lab.methods.quantized import quantize_model
+from lora_lab.methods.quant import quantize_model
 from lora_lab.switched import innermost
 from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 

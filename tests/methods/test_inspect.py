@@ -22,7 +22,7 @@ from lora_lab.errors import NotFound
 from lora_lab.layers import out_by_in
 from lora_lab.methods import faults
 from lora_lab.methods.adapters import CONFIG, OLD_WEIGHTS, WEIGHTS
-from lora_lab.methods.inspection import inspect_adapter, product_norm, stored_rounding
+from lora_lab.methods.inspect import inspect_adapter, product_norm, stored_rounding
 from lora_lab.methods.layouts.keys import known_key, plain_key
 from lora_lab.methods.lora import lora_layers
 from tests.conftest import BART, BERT, randomise, snapshot, tiny
