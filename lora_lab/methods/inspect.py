@@ -99,18 +99,12 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
             file.tensors.check_finite()
             _check_updates(found, file)
     except LabError as error:
-        found.add(_fault(error, if_missing=faults.MISSING), WEIGHTS, str(error))
+        fault = faults.MISSING if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
+        found.add(fault, WEIGHTS, str(error))
         return found
     if model is not None:
         _check_on(found, file, model)
     return found
-
-
-def _fault(error: LabError, if_missing: str) -> str:
-    """The name of the fault that raised `error`."""
-    if isinstance(error, NotFound):
-        return if_missing
-    return error.fault if isinstance(error, Refused) else faults.SETTINGS
 
 
 def _describe(found: Inspection, file: AdapterFile) -> None:
@@ -228,8 +222,9 @@ def _check_on(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
     try:
         report = load_adapter(model, file.path)
     except LabError as error:
+        fault = faults.WRONG_BASE if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
         if not any(problem.name == faults.RENAMED for problem in found.problems):
-            found.add(_fault(error, if_missing=faults.WRONG_BASE), "on this base", str(error))
+            found.add(fault, "on this base", str(error))
         return
     try:
         with torch.no_grad():

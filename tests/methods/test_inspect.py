@@ -1,4 +1,4 @@
-"""Each planted fault gets its name, a sound adapter gets none, and the numbers are those of plain torch."""
+"""Each planted fault is named, a sound adapter has no problems, and the numbers are those of plain torch."""
 
 from __future__ import annotations
 
@@ -169,6 +169,11 @@ def test_no_false_alarm_on_models_of_other_tasks(kind, size, tmp_path):
 def test_what_it_says_of_a_sound_one(tmp_path):
     model = tiny("roberta")
     found = inspect_adapter(ours(tmp_path), model).to_json()
+    assert list(found) == [
+        "adapter", "format", "kind", "dtype", "bytes", "rank", "alpha", "scaling", "targets", "parameters", "head",
+        "norms", "does_something", "difference", "problems",
+    ]  # fmt: skip
+    assert list(found["norms"][0]) == ["module", "rank", "scaling", "update", "weight", "ratio"]
     assert (found["format"], found["kind"], found["dtype"]) == ("lora_lab", "lora", "F32")
     assert (found["rank"], found["alpha"], found["scaling"], found["targets"]) == (4, 8, 2.0, ["query", "value"])
     assert found["parameters"] == 2 * 2 * 4 * (32 + 32)
@@ -212,7 +217,7 @@ def test_the_rounding_is_what_rounding_does(dtype, size):
     assert stored_rounding(x.to(dtype)) == pytest.approx(measured, rel=0.15)
 
 
-def test_no_folder_at_all_is_an_error(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(NotFound, match="there is no folder"):
         inspect_adapter(tmp_path / "nowhere")
 
@@ -301,8 +306,9 @@ def test_a_fault_gets_its_name_and_no_other(edit, name, sound, tmp_path):
     edit(folder)
     found = inspect_adapter(folder, tiny("roberta"))
     assert [problem.name for problem in found.problems] == [name]
-    assert all(problem.remedy and problem.why for problem in found.problems)
-    json.dumps(found.to_json(), allow_nan=False)
+    (told,) = json.loads(json.dumps(found.to_json(), allow_nan=False))["problems"]
+    assert list(told) == ["name", "where", "why", "remedy"]
+    assert all(told.values())
 
 
 def test_default_alpha_at_high_rank(tmp_path):
