@@ -101,11 +101,11 @@ class Quantized:
             kernel = torch.ops.bitsandbytes.dequantize_4bit.default
             return kernel(self.packed[:, None], absmax, BLOCK, "nf4", self.shape, dtype)
         width, table = _lookup(self.format)
+        table, packed = table.to(device), self.packed.view(len(absmax), -1)
         weight = torch.empty(len(absmax), BLOCK, dtype=dtype, device=device)
-        packed = self.packed.view(len(absmax), -1)
         for start in range(0, len(absmax), STRIP):
             strip = slice(start, start + STRIP)
-            values = F.embedding(_regroup(packed[strip].flatten(), 8, width), table.to(device))
+            values = F.embedding(_regroup(packed[strip].flatten(), 8, width), table)
             weight[strip] = values.view(-1, BLOCK).mul_(absmax[strip, None])
         return weight.flatten()[: self.shape.numel()].view(self.shape)
 
