@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lora_lab.methods.attach import adapters, own_parameters
 from lora_lab.methods.base import Method
-from lora_lab.methods.faults import few
+from lora_lab.methods.inspect import few
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.training.recipe import Recipe
 

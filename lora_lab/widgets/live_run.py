@@ -15,7 +15,7 @@ import torch
 from lora_lab.errors import LabError
 from lora_lab.layers import LoRALinear, innermost, out_by_in
 from lora_lab.methods.attach import adapter_layers, report_of
-from lora_lab.methods.inspection import product_norm
+from lora_lab.methods.inspect import product_norm
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.merge import at_strength
 from lora_lab.methods.targets import roles_of

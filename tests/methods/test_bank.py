@@ -30,7 +30,7 @@ from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import fingerprint
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.packed import share
-from lora_lab.methods.quantized import quantize_model
+from lora_lab.methods.quant import quantize_model
 from tests.conftest import BART, BERT, randomise, snapshot, tiny
 from tests.methods.test_peft_parity import peft_model, save_peft
 

@@ -18,7 +18,7 @@ from lora_lab.methods.full import FullFineTuning, HeadOnly
 from lora_lab.methods.heads import heads_of
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.quantized import quantize_model
+from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from tests.accounting.conftest import CLASSIFIERS, SMALL, described, real_model, small_config
 from tests.conftest import tiny

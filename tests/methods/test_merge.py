@@ -15,7 +15,7 @@ from lora_lab.layers import LoRALinear, innermost
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.attach import adapter_layers, is_adapted
 from lora_lab.methods.merge import rounding_of
-from lora_lab.methods.quantized import quantize_model
+from lora_lab.methods.quant import quantize_model
 from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 FP32 = 1e-6  # relative

@@ -17,8 +17,8 @@ from torch import nn
 from lora_lab import LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Report
+from lora_lab.methods.inspect import answer_of
 from lora_lab.methods.lora import lora_layers
-from lora_lab.methods.on_base import answer_of
 from tests.conftest import logits, randomise, tiny
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

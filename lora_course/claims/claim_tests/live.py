@@ -127,7 +127,7 @@ def _adapted(dtype: str, d: int, rank: int, update: float) -> tuple[LoRALinear, 
 
 def _quantised(layer: nn.Linear, dtype: str) -> nn.Linear:
     """The layer, in NF4 with weights that lie on its levels."""
-    from lora_lab.methods.quantize import quantize
+    from lora_lab.methods.quant import quantize
 
     if dtype == "nf4":
         layer.weight.data = quantize(layer.weight).dequantized()
