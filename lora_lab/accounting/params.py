@@ -146,8 +146,8 @@ def _attached(
 ) -> tuple[int, int]:
     """Attach the method and record what trains where; returns the parameters of the heads and the bytes of the file."""
     from lora_lab.layers import TrainedCopy
-    from lora_lab.methods.adapters import file_of
     from lora_lab.methods.attach import own_parameters, switched
+    from lora_lab.methods.io import file_of
 
     known = {module.name for module in a.modules}
     with warnings.catch_warnings():

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.adapters import WEIGHTS, AdapterFile, sound
 from lora_lab.methods.faults import Inspection, Norm, Problem, Refused, few, problem_of
+from lora_lab.methods.io import WEIGHTS, AdapterFile, known_key, readable
 from lora_lab.methods.layouts.base import PREFIX
-from lora_lab.methods.layouts.keys import known_key
 from lora_lab.methods.layouts.lora_config import values_by_pattern
 from lora_lab.methods.on_base import effect_of
 from lora_lab.methods.targets import HEADS
@@ -40,7 +39,7 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
         raise NotFound(f"there is no folder {path}; give the one that holds adapter_config.json")
     found = Inspection(str(path))
     try:
-        with sound(path):
+        with readable(path):
             file = AdapterFile(path)
             _describe(found, file)
             file.tensors.check_finite()
@@ -55,13 +54,13 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
 
 def _describe(found: Inspection, file: AdapterFile) -> None:
     """What the config and the header say."""
-    config, entries = file.config, file.tensors.entries
+    config = file.config
     found.format, found.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
     if file.own and isinstance(file.own.get("method"), dict):
         found.kind = str(file.own["method"].get("name"))[:40]
-    found.dtype = "+".join(sorted({entry.dtype for entry in entries.values()}))
+    found.dtype = "+".join(sorted(set(file.tensors.dtypes.values())))
     found.bytes = file.tensors.size
-    counts = {key: math.prod(entry.shape) for key, entry in entries.items()}
+    counts = {key: math.prod(shape) for key, shape in file.tensors.shapes.items()}
     found.head = sum(count for key, count in counts.items() if is_head(key))
     found.parameters = sum(counts.values()) - found.head
     found.targets = config.get("target_modules")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lora_lab.errors import LabError
 from lora_lab.layers import LoRALayer
 from lora_lab.methods import faults
-from lora_lab.methods.adapters import AdapterFile, load_adapter
 from lora_lab.methods.attach import adapted_layers, own_parameters, take_out
 from lora_lab.methods.faults import Inspection, Problem, few, problem_of
+from lora_lab.methods.io import AdapterFile, load_adapter
 from lora_lab.methods.merge_report import MergeReport, Rounding, rounding_of
 from lora_lab.methods.merging import disabled
 from lora_lab.switched import innermost

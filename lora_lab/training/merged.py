@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue, Failed, LabError
 from lora_lab.files import refuse_foreign, whole_folder, write_json
-from lora_lab.methods.adapters import load_adapter
+from lora_lab.methods.io import load_adapter
 from lora_lab.methods.merge_report import SHORT, MergeReport
 from lora_lab.methods.merging import merge_for_good
 from lora_lab.methods.on_base import answer_of
