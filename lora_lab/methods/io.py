@@ -8,7 +8,6 @@ are laid out is the method's affair, see `layouts/`.
 from __future__ import annotations
 
 import json
-import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -37,7 +36,7 @@ OLD_WEIGHTS = "adapter_model.bin"
 MOST = 512 * 1024  # bytes of a config or a header; a header of 1,120 tensors (rank 8 on all of Llama-70B) has 0.2 MB
 DEPTH, WIDTH = 16, 4096  # of a config: PEFT's have 3 levels, and 560 names where one lists every module of Llama-70B
 FLOATS = ("F64", "F32", "F16", "BF16")
-TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # settings in which a run may differ from where it starts
+TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # they may differ where a run starts from an adapter
 Shapes = Mapping[str, tuple[int, ...]]  # by key
 
 
@@ -85,15 +84,14 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
             shapes = shapes_of(model)
             report = layout.attach(method, shapes)
             expected = {key: tuple(t.shape) for key, t in layout.tensors(shapes, report).items()}
-            if "method" in file.own:  # our files say everything twice, and both must agree
-                written, left = layout.config(shapes, report), set()
-                for option in layout.decisive:
-                    if file.config.get(option) != written.get(option):
-                        said = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}"
-                        but = f"but the adapter was saved with {written.get(option)!r}"
-                        raise Refused(f"{said}, {but}", faults.SETTINGS)
-            else:
-                left = left_to_base(file.config, report, expected, file.tensors.shapes)
+            ours = "method" in file.own  # such a file says everything twice, and both must agree
+            written = layout.config(shapes, report) if ours else file.config
+            for option in layout.decisive:
+                if file.config.get(option) != written.get(option):
+                    said = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}"
+                    but = f"but the adapter was saved with {written.get(option)!r}"
+                    raise Refused(f"{said}, {but}", faults.SETTINGS)
+            left = set() if ours else left_to_base(file.config, report, expected, file.tensors.shapes)
         copies = layout.copies(report)
         there = {key: shape for key, shape in file.tensors.shapes.items() if key not in copies}
         check_shapes({key: shape for key, shape in expected.items() if key not in left}, there, path)
@@ -276,7 +274,7 @@ class TensorFile(Mapping[str, Tensor]):
         self.size, length = self._state.st_size, int.from_bytes(start[:8], "little")
         # A pickle begins with 0x80 and its protocol. So does a header of 640 bytes, but then comes its brace.
         pickled = start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04"))
-        too_long = f"its header would have {length:,} bytes, the whole file has {self.size:,}"
+        too_long = f"its header would have {length:,} bytes, too many for a file of {self.size:,}"
         for wrong, why, fault in (
             (not self.size, "it has 0 bytes", faults.EMPTY),
             (pickled and start[8:] != b"{", "it is a pickle, which could run any program (not opened)", faults.PICKLE),
@@ -343,19 +341,20 @@ def plain_file(folder: Path, name: str) -> Path:
     Raises: NotFound; BadValue for what cannot be read, is no plain file (a pipe would wait forever, a device never end)
     or lies outside. In the hub's cache, links from MODEL/snapshots/REVISION to MODEL/blobs are allowed.
     """
+    place = folder / name
     try:
-        path, home = (folder / name).resolve(strict=True), folder.resolve()
-        blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-        if not path.is_file() or not (path.is_relative_to(home) or path.is_relative_to(blobs)):
-            raise Refused(f"{folder / name} is not a plain file in its folder, but {path}", faults.OUTSIDE)
-        with path.open("rb"):
-            return path
+        path, home = place.resolve(strict=True), folder.resolve()
+        plain = path.is_file()
+        if plain:
+            path.open("rb").close()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"{folder} is not an adapter: it holds no {name}") from error
     except (OSError, RuntimeError, ValueError) as error:  # no permission, links in a circle, a name with a zero byte
-        if isinstance(error, LabError):
-            raise
-        raise BadValue(f"{folder / name} cannot be read: {error}") from error
+        raise BadValue(f"{place} cannot be read: {error}") from error
+    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if not plain or not (path.is_relative_to(home) or path.is_relative_to(blobs)):
+        raise Refused(f"{place} is not a plain file in its folder, but {path}", faults.OUTSIDE)
+    return path
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
@@ -370,15 +369,9 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
 def parse_json(content: bytes | str, what: str) -> dict[str, Any]:
     """One JSON object; `what` names it in errors.
 
-    Raises: BadValue for anything else, for a name that occurs twice in an object, a number that is not finite or does
-    not fit 64 bits, more than DEPTH levels or WIDTH entries, and text that cannot be encoded.
+    Raises: BadValue for anything else, for a name that occurs twice in an object, numbers that are not finite, more
+    than DEPTH levels or WIDTH entries, and text that cannot be encoded. Integers of over 18 digits become floats.
     """
-
-    def number(text: str) -> float:
-        value, whole = float(text), text.lstrip("-").isdigit()
-        if not abs(value) < (2**63 if whole else math.inf):
-            raise ValueError(f"{text[:20]} is not a finite number of 64 bits")
-        return int(text) if whole else value
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -386,18 +379,17 @@ def parse_json(content: bytes | str, what: str) -> dict[str, Any]:
             raise ValueError("a name occurs twice in one object")
         return found
 
-    def check_depth(value: Any, levels: int = DEPTH) -> None:
+    def check_size(value: Any, levels: int = DEPTH) -> None:
         if isinstance(value, dict | list):
             if not levels or len(value) > WIDTH:
                 raise ValueError(f"it is nested deeper than {DEPTH} levels or has more than {WIDTH:,} entries in one")
             for inner in value.values() if isinstance(value, dict) else value:
-                check_depth(inner, levels - 1)
+                check_size(inner, levels - 1)
 
     try:
-        numbers = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), number)
-        value = json.loads(content, object_pairs_hook=unique, **numbers)  # type: ignore[arg-type]
-        check_depth(value)
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair cannot be written anywhere
+        value = json.loads(content, object_pairs_hook=unique, parse_int=lambda n: int(n) if len(n) < 19 else float(n))
+        check_size(value)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # refuses infinity, and half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise BadValue(f"{what} is not readable as JSON: {error}") from error
     if not isinstance(value, dict):
