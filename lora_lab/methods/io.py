@@ -297,9 +297,6 @@ class TensorFile(Mapping[str, Tensor]):
 
     def _map(self) -> None:
         """Map the file, or map it anew: pages that were read stay in memory as long as it is mapped."""
-        now, then = self._path.stat(), self._state
-        if (now.st_ino, now.st_size, now.st_mtime_ns) != (then.st_ino, then.st_size, then.st_mtime_ns):
-            raise self._refused("it changed while it was read", faults.DAMAGED)
         try:
             self._file: Any = safe_open(self._path, "pt")
             self._read = 0
@@ -313,6 +310,9 @@ class TensorFile(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.shapes:
             raise KeyError(key)
+        now, then = plain_file(self.folder, WEIGHTS).stat(), self._state
+        if (now.st_ino, now.st_size, now.st_mtime_ns) != (then.st_ino, then.st_size, then.st_mtime_ns):
+            raise self._refused("it changed while it was read", faults.DAMAGED)  # cut short, it would end the process
         if self._read > max(2**20, self.size // 32):
             self._map()
         tensor: Tensor = self._file.get_tensor(key)
