@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from lora_lab.experiments.grid import Grid
     from lora_lab.experiments.statistics import verdict, verdicts
     from lora_lab.experiments.sweep import sweep
-    from lora_lab.methods.adapters import load_adapter, save_adapter
     from lora_lab.methods.bank import AdapterBank
     from lora_lab.methods.bitfit import BitFit
     from lora_lab.methods.bottleneck import Bottleneck
     from lora_lab.methods.full import FullFineTuning, HeadOnly
     from lora_lab.methods.ia3 import IA3
+    from lora_lab.methods.io import load_adapter, save_adapter
     from lora_lab.methods.lora import LoRA
     from lora_lab.methods.merge import detach, disabled, merge, merge_for_good, unmerge
     from lora_lab.methods.probe import Probe
@@ -80,7 +80,7 @@ _HOME = {
     "detach": "methods.merge",
     "disabled": "methods.merge",
     "evaluate_adapter": "training.train",
-    "load_adapter": "methods.adapters",
+    "load_adapter": "methods.io",
     "load_model": "training.models",
     "load_task": "training.tasks",
     "load_tokenizer": "training.models",
@@ -88,7 +88,7 @@ _HOME = {
     "merge": "methods.merge",
     "merge_for_good": "methods.merge",
     "params": "accounting.params",
-    "save_adapter": "methods.adapters",
+    "save_adapter": "methods.io",
     "sweep": "experiments.sweep",
     "train": "training.train",
     "unmerge": "methods.merge",

@@ -145,8 +145,8 @@ def _attached(
     model: nn.Module, method: Method, a: Architecture, trained: Counter[str], added: list[Row]
 ) -> tuple[int, int]:
     """Attach the method and record what trains where; returns the parameters of the heads and the bytes of the file."""
-    from lora_lab.methods.adapters import file_of
     from lora_lab.methods.attach import adapters, own_parameters
+    from lora_lab.methods.io import file_of
 
     known = {module.name for module in a.modules}
     with warnings.catch_warnings():

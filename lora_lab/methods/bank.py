@@ -24,10 +24,10 @@ import torch
 from torch import nn
 
 from lora_lab.errors import BadValue, NotFound, nearest
-from lora_lab.methods.adapters import load_adapter, method_saved_in, save_adapter
 from lora_lab.methods.attach import adapter_layers, adapters, plain_path, put, refuse_adapted, report_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.blend import blended
+from lora_lab.methods.io import load_adapter, method_saved_in, save_adapter
 from lora_lab.methods.mixed import BankedLayer, Choice, Name, Rows, lora_around
 from lora_lab.methods.options import is_number
 from lora_lab.methods.packed import share

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from lora_lab.errors import LabError, NotFound
 from lora_lab.layers import out_by_in
 from lora_lab.methods import faults
-from lora_lab.methods.adapters import WEIGHTS, AdapterFile, load_adapter, sound
 from lora_lab.methods.attach import adapter_layers, own_parameters, take_out
 from lora_lab.methods.faults import Problem, Refused
+from lora_lab.methods.io import WEIGHTS, AdapterFile, known_key, load_adapter, readable
 from lora_lab.methods.layouts.base import PREFIX
-from lora_lab.methods.layouts.keys import known_key
 from lora_lab.methods.layouts.lora_config import values_by_pattern
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.merge import MergeReport, disabled, rounding_of
@@ -93,7 +92,7 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
         raise NotFound(f"there is no folder {path}; give the one that holds adapter_config.json")
     found = Inspection(str(path))
     try:
-        with sound(path):
+        with readable(path):
             file = AdapterFile(path)
             _describe(found, file)
             file.tensors.check_finite()
@@ -109,14 +108,14 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
 
 def _describe(found: Inspection, file: AdapterFile) -> None:
     """What the config and the header of the weights say."""
-    config, entries = file.config, file.tensors.entries
+    config, shapes = file.config, file.tensors.shapes
     found.format, found.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
     if file.own and isinstance(file.own.get("method"), dict):
         found.kind = str(file.own["method"].get("name"))[:40]
-    found.dtype = "+".join(sorted({entry.dtype for entry in entries.values()}))
+    found.dtype = "+".join(sorted(set(file.tensors.dtypes.values())))
     found.bytes = file.tensors.size
-    found.head = sum(math.prod(entry.shape) for key, entry in entries.items() if _is_head(key))
-    found.parameters = sum(math.prod(entry.shape) for entry in entries.values()) - found.head
+    found.head = sum(math.prod(shape) for key, shape in shapes.items() if _is_head(key))
+    found.parameters = sum(math.prod(shape) for shape in shapes.values()) - found.head
     found.targets = config.get("target_modules")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0:

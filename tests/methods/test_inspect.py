@@ -21,13 +21,12 @@ from lora_lab import LoRA, detach, load_adapter, save_adapter
 from lora_lab.errors import NotFound
 from lora_lab.layers import out_by_in
 from lora_lab.methods import faults
-from lora_lab.methods.adapters import CONFIG, OLD_WEIGHTS, WEIGHTS
 from lora_lab.methods.inspect import inspect_adapter, product_norm, stored_rounding
-from lora_lab.methods.layouts.keys import known_key, plain_key
+from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, known_key, plain_key
 from lora_lab.methods.lora import lora_layers
 from tests.conftest import BART, BERT, randomise, snapshot, tiny
-from tests.methods.test_adapters import config_with, header_with
 from tests.methods.test_every_method import FITTING, attached
+from tests.methods.test_io import config_with, header_with
 
 
 def ours(folder: Path, kind: str = "roberta", method: LoRA | None = None) -> Path:

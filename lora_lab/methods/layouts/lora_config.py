@@ -15,9 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.layouts.targets import matched, required, shortest_names
+from lora_lab.methods.layouts.targets import matched, patterns_from_a_file, required, shortest_names
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.patterns import Matcher
 from lora_lab.methods.targets import ROLES, Site
 
 # Options of PEFT that change what an adapter computes and that we do not have: refused unless they stand at these.
@@ -98,8 +97,8 @@ def peft_from_lora(
 
 def values_by_pattern(pattern: Mapping[str, Any] | None, modules: Iterable[str], default: Any) -> dict[str, Any]:
     """The value of each module: that of the first pattern that fits the end of its path."""
-    matcher, options = Matcher(), list((pattern or {}).items())
-    return {m: next((v for p, v in options if matcher.whole(rf"(.*\.)?({p})", m)), default) for m in modules}
+    fullmatch, options = patterns_from_a_file(), list((pattern or {}).items())
+    return {m: next((v for p, v in options if fullmatch(rf"(.*\.)?({p})", m)), default) for m in modules}
 
 
 def _whole(alpha: float) -> float:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from time import process_time
 from typing import Any
 
+import regex
 from torch import nn
 
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.layers import is_conv1d
-from lora_lab.methods.patterns import Matcher
 from lora_lab.methods.targets import ALL_LINEAR, Site, choose
 
 
@@ -59,8 +61,8 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
 def fitting(wanted: str | Sequence[str], names: Iterable[str]) -> list[str]:
     """Those of the names that PEFT's rule means: a pattern for all of the name, or a list of ends. Raises: BadValue."""
     if isinstance(wanted, str):
-        matcher = Matcher()
-        return [name for name in names if matcher.whole(wanted, name)]
+        fullmatch = patterns_from_a_file()
+        return [name for name in names if fullmatch(wanted, name)]
     ends = tuple(f".{end}" for end in wanted)
     return [name for name in names if f".{name}".endswith(ends)]
 
@@ -71,17 +73,48 @@ def _in_layers(config: Mapping[str, Any], names: list[str]) -> list[str]:
     layers, patterns = config.get("layers_to_transform"), config.get("layers_pattern") or []
     layers = [layers] if isinstance(layers, int) else layers
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    matcher = Matcher()
-    return [name for name in names if not layers or name in full or _layer(name, patterns, matcher) in layers]
+    fullmatch = patterns_from_a_file()
+    return [name for name in names if not layers or name in full or _layer(name, patterns, fullmatch) in layers]
 
 
-def _layer(name: str, patterns: Sequence[str], matcher: Matcher) -> int | None:
+def _layer(name: str, patterns: Sequence[str], fullmatch: Callable[[str, str], Any]) -> int | None:
     """The first number in the path, or that behind the list of layers that a pattern names."""
     if not patterns:
         number = re.search(r"\.(\d+)\.", name)
         return int(number[1]) if number else None
-    found = (matcher.last_group(rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*", name) for pattern in patterns)
-    return next((int(number) for number in found if number), None)
+    found = (fullmatch(rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*", name) for pattern in patterns)
+    return next((int(match[match.re.groups]) for match in found if match), None)
+
+
+_ODD = regex.compile(r"\(\?(?![:=!]|i\))|\(\*|\{(?!\d{0,3}(,\d{0,3})?\})")  # recursion, fuzzy matching, look-behind
+
+
+def patterns_from_a_file(seconds: float = 2.0) -> Callable[[str, str], Any]:
+    """A `fullmatch(pattern, name)` for regular expressions of strangers: all its calls share so many seconds of CPU.
+
+    `(a|a)*[bc]` tries 2^30 ways on thirty letters a, and Python's `re` cannot be stopped; the regex package can. It
+    writes out counted repeats before its clock starts, so their product is limited.
+    Raises: BadValue for a pattern that is not one, is larger than a list of modules needs, or takes too long.
+    """
+
+    def fullmatch(pattern: str, name: str) -> Any:
+        nonlocal seconds
+        small = isinstance(pattern, str) and len(pattern) <= 2000 and not _ODD.search(pattern)
+        if not small or len(pattern) * math.prod(int(n) or 1 for n in regex.findall(r"(\d+),?\}", pattern)) > 50_000:
+            raise BadValue(f"{str(pattern)[:60]!r} is no pattern for the names of modules: name them one by one")
+        start = process_time()
+        try:
+            if seconds <= 0:
+                raise TimeoutError
+            return regex.fullmatch(pattern, name, timeout=seconds)
+        except TimeoutError as error:
+            raise BadValue(f"the pattern {pattern[:60]!r} takes too long: name the modules one by one") from error
+        except (regex.error, RecursionError, OverflowError) as error:
+            raise BadValue(f"{pattern[:60]!r} is no pattern: {error}") from error
+        finally:
+            seconds -= process_time() - start
+
+    return fullmatch
 
 
 def layer_names(model: nn.Module) -> set[str]:
