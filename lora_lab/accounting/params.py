@@ -162,7 +162,7 @@ def _attached(
                 trained[at] += p.numel()
             elif p.requires_grad:
                 added.append(Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel()))
-    tensors, metadata = file_of(model, report)
+    tensors, metadata, _ = file_of(model, report)
     return report.head_parameters, safetensors_bytes({key: t.shape for key, t in tensors.items()}, metadata)
 
 

@@ -14,7 +14,7 @@ from lora_lab.methods.options import make_plain
 from lora_lab.methods.targets import Site
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,9 @@ class Method:
     lanes_differ   settings in which such runs may differ
     trains_base    whether the base's own weights train
     unmergeable    why its update cannot be written into the base's weights; "" if it can
+    peft_type      PEFT's word for it, and then `to_peft`, `from_peft` and `fill` exchange files with PEFT. The files of
+                   other methods hold every number that trains, by its path
+    decisive       fields of PEFT's config that must say what our own header of the file says
     retired        options that existed once, at their defaults: recipes made with them keep their hashes
     """
 
@@ -94,6 +97,8 @@ class Method:
     lanes_differ: ClassVar[tuple[str, ...]] = ()
     trains_base: ClassVar[bool] = False
     unmergeable: ClassVar[str] = "computes what no weight of the base could"
+    peft_type: ClassVar[str] = ""
+    decisive: ClassVar[tuple[str, ...]] = ("peft_type",)
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
@@ -107,6 +112,32 @@ class Method:
         is then as it was.
         """
         raise BadValue(f"{self.name} cannot be attached: its class has no attach")
+
+    def attach_empty(self, model: nn.Module) -> Report:
+        """As `attach`, of what will be filled from a file."""
+        return self.attach(model)
+
+    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the file holds, by key, of a model that carries the method, and adapter_config.json."""
+        raise NotImplementedError
+
+    @classmethod
+    def check_peft(cls, config: Mapping[str, Any]) -> None:
+        """Raises BadValue for a config of PEFT's with an option that we do not compute."""
+        return
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
+        """The method that a config of PEFT's describes. Raises: BadValue, NotFound for what does not fit."""
+        raise NotImplementedError
+
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        """Put the file's numbers into a model to which the method is attached. Raises: BadValue for a wrong base."""
+        raise NotImplementedError
+
+    def ignored(self, report: Report) -> set[str]:
+        """Keys that PEFT may write besides: copies of frozen weights."""
+        return set()
 
     def settings(self) -> dict[str, Any]:
         """{"name": ..., ...}: plain values that JSON can hold, which `method_from` reads back."""

@@ -8,15 +8,15 @@ All factors start at 1, so at first nothing changes. Liu et al. 2022, arXiv:2205
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import register
+from lora_lab.methods.base import Report, register
 from lora_lab.methods.layer_method import LayerMethod, Lazy
 from lora_lab.methods.options import words
-from lora_lab.methods.targets import choose
+from lora_lab.methods.targets import ROLES, choose
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,8 @@ class IA3(LayerMethod):
     name: ClassVar[str] = "ia3"
     packs: ClassVar[bool] = True
     unmergeable: ClassVar[str] = ""
+    peft_type: ClassVar[str] = "IA3"
+    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", "feedforward_modules")
 
     targets: tuple[str, ...] = ("k", "v", "down")
     feedforward: tuple[str, ...] = ("down",)
@@ -72,6 +74,50 @@ class IA3(LayerMethod):
         start, stop = (0, weight.shape[1]) if told["on_input"] else told["out_slice"] or (0, weight.shape[0])
         return {"factor": torch.ones(stop - start, device=weight.device)}
 
+    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """ia3_l of each layer: (1, in) on its input, (out, 1) on its output; of slices the rest is 1."""
+        from lora_lab.layers import innermost, is_conv1d, out_by_in
+        from lora_lab.methods import peft
+        from lora_lab.methods.attach import MethodLayer
+
+        tensors, found = {}, peft.by_module(model, MethodLayer)
+        for path, factors in found.items():
+            every = torch.stack([whole(f, len(out_by_in(f))) for f in factors]).prod(0)
+            tensors[f"{peft.PREFIX}{path}.ia3_l"] = every[None, :] if factors[0].on_input else every[:, None]
+        on_input = [path for path, factors in found.items() if factors[0].on_input]
+        targets, feedforward = _names(list(found), on_input, peft.layer_names(model))
+        return tensors | peft.head_tensors(model), {
+            "peft_type": "IA3",
+            "target_modules": targets,
+            "feedforward_modules": feedforward,
+            "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in found),
+            "init_ia3_weights": True,
+            **peft.common_config(model, report),
+        }
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> IA3:
+        from lora_lab.methods import peft
+        from lora_lab.methods.attach import sites_of
+
+        sites = sites_of(model)
+        modules, wanted = peft.matched(config, sites), peft.required(config, "feedforward_modules") or []
+        # PEFT's rule for these is looser than for targets: any end of the path, dot or no dot.
+        loose = isinstance(wanted, str)
+        on_input = peft.fitting(wanted, modules) if loose else [m for m in modules if m.endswith(tuple(wanted))]
+        targets, feedforward = _names(modules, on_input, {site.module for site in sites}, taken=ROLES)
+        return cls(targets=tuple(targets), feedforward=tuple(feedforward))
+
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        from lora_lab.methods import peft
+        from lora_lab.methods.attach import MethodLayer
+
+        for path, factors in peft.by_module(model, MethodLayer).items():
+            every = tensors[f"{peft.PREFIX}{path}.ia3_l"].flatten()
+            for f in factors:
+                f.factor.data.copy_(every[slice(*f.out_slice)] if f.out_slice else every)
+        peft.fill_heads(model, tensors)
+
     def before(self, adapter: Any, x: Tensor) -> Tensor:
         return x * adapter.factor.to(x.dtype) if adapter.on_input else x
 
@@ -83,6 +129,16 @@ class IA3(LayerMethod):
             return weight * adapter.factor, bias
         factor = whole(adapter, len(weight))
         return weight * factor[:, None], None if bias is None else bias * factor
+
+
+def _names(
+    modules: list[str], on_input: list[str], every: set[str], taken: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Short names of the targets and of those on whose input the factor is, which have to be among the targets'."""
+    from lora_lab.methods.peft import shortest_names
+
+    feedforward = shortest_names(on_input, every, taken)
+    return [*shortest_names([m for m in modules if m not in on_input], every, taken), *feedforward], feedforward
 
 
 def whole(adapter: Any, outputs: int) -> Tensor:

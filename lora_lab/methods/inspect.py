@@ -22,10 +22,9 @@ from lora_lab.methods import faults
 from lora_lab.methods.attach import adapter_layers, own_parameters, take_out
 from lora_lab.methods.faults import Problem, Refused
 from lora_lab.methods.io import WEIGHTS, AdapterFile, known_key, load_adapter, readable
-from lora_lab.methods.layouts.base import PREFIX
-from lora_lab.methods.layouts.lora_config import values_by_pattern
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.merge import MergeReport, disabled, rounding_of
+from lora_lab.methods.peft import PREFIX, values_by_pattern
 from lora_lab.methods.targets import HEADS
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha of 8 at rank 64 or more; QLoRA's 16 / 64 is a choice

@@ -2,7 +2,7 @@
 
 Loading is strict: a file that does not fit leaves the model as it was. A file may come from a stranger: the safetensors
 library parses it, and names, dtypes, shapes and values are checked before the model is touched. How a method's tensors
-are laid out is the method's affair, see `layouts/`.
+are laid out is the method's affair (`to_peft`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound, printable
 from lora_lab.files import as_json, write_together
-from lora_lab.methods import faults, method_from
+from lora_lab.methods import REGISTRY, faults, method_from
 from lora_lab.methods.attach import (
     adapter_layers,
     fingerprint,
@@ -35,11 +35,11 @@ from lora_lab.methods.attach import (
 )
 from lora_lab.methods.base import Method, Report
 from lora_lab.methods.faults import Refused
-from lora_lab.methods.layouts import Layout, layout_for, layout_of
-from lora_lab.methods.layouts.base import KNOWN, PREFIX, check_saved, head_prefixes, left_to_base
+from lora_lab.methods.peft import KNOWN, PREFIX, check_saved, common_config, head_prefixes, left_to_base
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
+OURS = "LORA_LAB"  # peft_type of the methods that PEFT lacks
 MOST = 512 * 1024  # bytes of a config or a header; a header of 1,120 tensors (rank 8 on all of Llama-70B) has 0.2 MB
 DEPTH, WIDTH = 16, 4096  # of a config: PEFT's have 3 levels, and 560 names where one lists every module of Llama-70B
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -61,19 +61,43 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     report, folder = report_of(model), Path(path)
     if any(layer.merged for _, layer in adapter_layers(model)):
         raise BadValue("the adapter is merged into its base, so it cannot be saved: call unmerge(model) first")
-    tensors, metadata = file_of(model, report)
+    tensors, metadata, config = file_of(model, report)
     weights = safetensors_bytes({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata)
-    write_together(folder, {WEIGHTS: weights, CONFIG: as_json(layout_of(report.method).config(model, report))})
+    write_together(folder, {WEIGHTS: weights, CONFIG: as_json(config)})
     return folder
 
 
-def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of `adapter_model.safetensors`; the model may be on the meta device.
+def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
+    """Tensors and metadata of `adapter_model.safetensors`, and the config; the model may be on the meta device.
 
     The metadata, which PEFT ignores, holds what PEFT's config has no field for.
     """
     own = {"method": report.method.settings(), "base_fingerprint": report.base_fingerprint}
-    return layout_of(report.method).tensors(model, report), {"format": "pt", "lora_lab": json.dumps(own)}
+    metadata = {"format": "pt", "lora_lab": json.dumps(own)}
+    if report.method.peft_type:
+        tensors, config = report.method.to_peft(model, report)
+        return tensors, metadata, config
+    config = {"peft_type": OURS, "method": report.method.settings(), **common_config(model, report)}
+    return _trained(model, report), metadata, config
+
+
+def _trained(model: nn.Module, report: Report) -> dict[str, Tensor]:
+    """Every number that trains, by its path in the model; that of a head leads to where the base has its own."""
+    found: dict[str, Tensor] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            head = any(name.startswith(f"{head}.trained.") for head, _ in report.heads)
+            found[PREFIX + (name.replace(".trained.", ".", 1) if head else name)] = p
+    return found
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+    if report.method.peft_type:
+        report.method.fill(model, report, tensors)
+    else:
+        for key, parameter in _trained(model, report).items():
+            parameter.copy_(tensors[key])
 
 
 def load_adapter(model: nn.Module, path: str | Path) -> Report:
@@ -86,29 +110,28 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     cannot be copied.
     """
     with readable():
-        file, method, layout = _opened(model, path)
+        file, method = _opened(model, path)
         with _rng_kept(model):
             shapes = shapes_of(model)
-            report = layout.attach(method, shapes)
-            expected = {key: tuple(t.shape) for key, t in layout.tensors(shapes, report).items()}
+            report = method.attach_empty(shapes)
+            tensors, _, written = file_of(shapes, report)
+            expected = {key: tuple(t.shape) for key, t in tensors.items()}
             ours = "method" in file.own  # such a file says everything twice, and both must agree
-            written = layout.config(shapes, report) if ours else file.config
-            for option in layout.decisive:
+            for option in method.decisive if ours else ():
                 if file.config.get(option) != written.get(option):
                     said = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}"
                     but = f"but the adapter was saved with {written.get(option)!r}"
                     raise Refused(f"{said}, {but}", faults.SETTINGS)
             left = set() if ours else left_to_base(file.config, report, expected, file.tensors.shapes)
-        copies = layout.copies(report)
+        copies = method.ignored(report)
         there = {key: shape for key, shape in file.tensors.shapes.items() if key not in copies}
         check_shapes({key: shape for key, shape in expected.items() if key not in left}, there, path)
         file.tensors.check_finite()
         with or_as_it_was(model), _rng_kept(model):
-            attached = layout.attach(layout.lighter(method), model)
+            attached = method.attach_empty(model)
             report = replace(report, base_fingerprint=attached.base_fingerprint)
             model.lora_lab_report = report  # type: ignore[assignment]
-            layout.check_copies(model, report, file.tensors)
-            layout.fill(model, report, file.tensors)
+            _fill(model, report, file.tensors)
     return report
 
 
@@ -119,7 +142,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
     was.
     """
     with readable():
-        file, saved, layout = _opened(model, path)
+        file, saved = _opened(model, path)
         ours, theirs = ({k: v for k, v in m.settings().items() if k not in TRAINING_ONLY} for m in (method, saved))
         if ours != theirs:
             name = next(name for name in ours | theirs if ours.get(name) != theirs.get(name))
@@ -129,19 +152,19 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
         with or_as_it_was(model):
             report = method.attach(model)
             heads = tuple(prefix for name, _ in report.heads for prefix in head_prefixes(name))
-            own = layout.tensors(model, report)
+            own = file_of(model, report)[0]
             needed = {key: tuple(t.shape) for key, t in own.items() if not key.startswith(heads)}
             check_shapes(needed, {k: s for k, s in file.tensors.shapes.items() if not k.startswith(heads)}, path)
-            layout.fill(model, report, own | {key: file.tensors[key] for key in needed})
+            _fill(model, report, own | {key: file.tensors[key] for key in needed})
     return report
 
 
 def method_saved_in(path: str | Path, model: nn.Module) -> Method:
     """The method of the adapter in the folder `path`, for a plain model. Raises: as `load_adapter`."""
-    return method_in(AdapterFile(path), model)[0]
+    return method_in(AdapterFile(path), model)
 
 
-def _opened(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method, Layout]:
+def _opened(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
     """The adapter's file and its method, for a model that carries none and may be its base. Raises: as the callers."""
     refuse_adapted(model)
     file = AdapterFile(path)
@@ -154,24 +177,29 @@ def _opened(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method, La
     if made_for and here and made_for != here:  # "" for a base in fp16
         said = f"the adapter in {path} was trained on another base model: its weights differ from this one's"
         raise Refused(said, faults.WRONG_BASE)
-    return file, *method_in(file, model)
+    return file, method_in(file, model)
 
 
-def method_in(file: AdapterFile, model: nn.Module) -> tuple[Method, Layout]:
+def method_in(file: AdapterFile, model: nn.Module) -> Method:
     """The method that our header names, or else the one that PEFT's config describes. Raises: BadValue, NotFound."""
     with readable(file.path):
-        layout = layout_for(file.config)
+        kind, known = file.config.get("peft_type"), {m.peft_type: m for m in REGISTRY.values() if m.peft_type}
+        if kind != OURS and kind not in known:
+            names = ", ".join(known)
+            raise BadValue(f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {names}")
         check_saved(file.config)
-        layout.check(file.config)
+        if kind != OURS:
+            known[kind].check_peft(file.config)
         if "method" in file.own:
-            method = method_from(file.own["method"])
-            return method, layout_of(method)
+            return method_from(file.own["method"])
+        if kind == OURS:
+            raise BadValue("the adapter's file has lost its header, which named its method: save it again")
         unknown = sorted(option for option, value in file.config.items() if value and option not in KNOWN)
         if unknown:  # options of a newer PEFT: like PEFT itself, go on without them
             said = _sentence(f"the config of the adapter in {file.path} sets {', '.join(unknown)}")
             more = "which lora_lab does not know; if it changes what PEFT computes, the outputs differ here"
             warnings.warn(f"{said}, {more}", LabWarning, stacklevel=4)
-        return layout.method(file.config, model), layout
+        return known[kind].from_peft(file.config, model)
 
 
 def _rng_kept(model: nn.Module) -> AbstractContextManager[None]:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
 from lora_lab.layers import AdapterLayer, LoRALinear
-from lora_lab.methods.layouts.lora import one_for_all_slices
+from lora_lab.methods.lora_files import one_for_all_slices
 from lora_lab.methods.lora_layers import DoRALinear
 
 Name = str | None  # of an adapter; None is the base alone

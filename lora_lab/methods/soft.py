@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
@@ -36,18 +36,79 @@ NO_LABEL = -100  # what cross-entropy leaves out
 Call = dict[str, Any]  # a model's keyword arguments
 
 
-class Prompted(Method):
-    """What prompt tuning and P-tuning share: `vectors` (tokens, hidden) stand before the embeddings of every row.
+class Soft(Method):
+    """What prompts and prefixes share: `vectors` stand ahead of every row, and are one table in PEFT's files.
 
-    As in PEFT, an encoder's first position is then the prompt's first vector.
+    prompt_embeddings    a prompt: (tokens, hidden); of P-tuning the finished vectors alone
+                         a prefix: (tokens, layers * 2 * token_dim), a layer's keys before its values;
+                         token_dim is kv_heads * head_dim: less than hidden where heads share keys and values
     """
 
     packs: ClassVar[bool] = True
+    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "num_virtual_tokens", "token_dim", "num_layers")
     tokens: int
 
     def vectors(self, ahead: Any) -> Tensor:
-        """(tokens, hidden)."""
+        """What stands ahead of each row."""
         raise NotImplementedError
+
+    def table(self, ahead: Any) -> Tensor:
+        """The same as a file has it: (tokens, numbers of one token)."""
+        return self.vectors(ahead)
+
+    def fill_table(self, ahead: Any, table: Tensor) -> None:
+        """The inverse of `table`."""
+        ahead.prompt.copy_(table)
+
+    def shape_in_peft(self, model: Any) -> dict[str, Any]:
+        """What PEFT's config says of the table's shape."""
+        config = model.config
+        return {"token_dim": config.hidden_size, "num_attention_heads": getattr(config, "num_attention_heads", None)}
+
+    def to_peft(self, model: Any, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        from lora_lab.methods.peft import SOFT_PREFIX, common_config, head_tensors
+
+        with torch.no_grad():
+            tensors = {"prompt_embeddings": self.table(_ahead_of(model)), **head_tensors(model, SOFT_PREFIX)}
+        return tensors, {
+            "peft_type": self.peft_type,
+            "num_virtual_tokens": self.tokens,
+            "num_transformer_submodules": 1,
+            "num_layers": model.config.num_hidden_layers,
+            **self.shape_in_peft(model),
+            **common_config(model, report),
+        }
+
+    @classmethod
+    def check_peft(cls, config: Mapping[str, Any]) -> None:
+        if config.get("num_transformer_submodules") not in (None, 1):
+            raise BadValue("the adapter was made for a model with two stacks of layers, which lora_lab does not prompt")
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
+        if not isinstance(tokens := config.get("num_virtual_tokens"), int):
+            raise BadValue("adapter_config.json has no num_virtual_tokens, so its prompt's length is unknown")
+        return cls(tokens=tokens, **cls.options_from_peft(config, model))  # type: ignore[call-arg]
+
+    @classmethod
+    def options_from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+        """Besides the number of tokens."""
+        return {}
+
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        from lora_lab.methods.peft import SOFT_PREFIX, fill_heads
+
+        with torch.no_grad():
+            self.fill_table(_ahead_of(model), tensors["prompt_embeddings"])
+        fill_heads(model, tensors, SOFT_PREFIX)
+
+
+def _ahead_of(model: Any) -> Any:
+    return getattr(model, PREFIX, None) or getattr(model, PROMPT)
+
+
+class Prompted(Soft):
+    """Vectors (tokens, hidden) before the embeddings. As in PEFT, an encoder's first position is then the first one."""
 
     def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
         """The model's keyword arguments with vectors (rows, tokens, hidden) ahead of the embeddings."""
@@ -84,6 +145,7 @@ class PromptTuning(Prompted):
     """
 
     name: ClassVar[str] = "prompt"
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
     lanes_differ: ClassVar[tuple[str, ...]] = ("init",)
 
     tokens: int = 20
@@ -114,6 +176,10 @@ class PromptTuning(Prompted):
     def vectors(self, ahead: Any) -> Tensor:
         return ahead.prompt  # type: ignore[no-any-return]
 
+    @classmethod
+    def options_from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+        return {"init": "random" if config.get("prompt_tuning_init") == "RANDOM" else "vocabulary"}
+
 
 @register
 @dataclass(frozen=True)
@@ -127,6 +193,7 @@ class PTuning(Prompted):
     """
 
     name: ClassVar[str] = "ptuning"
+    peft_type: ClassVar[str] = "P_TUNING"
 
     tokens: int = 20
     hidden: int | None = None
@@ -161,16 +228,28 @@ class PTuning(Prompted):
             raise BadValue("a P-tuning file holds no encoder, so it answers and cannot be trained on: train it anew")
         return ahead.prompt  # type: ignore[no-any-return]
 
-    def settle(self, ahead: Any, vectors: Tensor) -> None:
-        """Keep the finished vectors, which is all that a file holds, and drop the network."""
+    def attach_empty(self, model: nn.Module) -> Report:
+        meta = next(model.parameters()).is_meta  # only counted; else small, for a file holds no network
+        return (self if meta else replace(self, hidden=1)).attach(model)
+
+    def fill_table(self, ahead: Any, table: Tensor) -> None:
         ahead.encoder = None
-        ahead.prompt.detach().copy_(vectors)
+        ahead.prompt.copy_(table)
         ahead.prompt.requires_grad_(False)
+
+    def shape_in_peft(self, model: Any) -> dict[str, Any]:
+        width = self.hidden or model.config.hidden_size
+        own = {"encoder_reparameterization_type": "MLP", "encoder_hidden_size": width}
+        return super().shape_in_peft(model) | own
+
+    @classmethod
+    def options_from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+        return {"hidden": config.get("encoder_hidden_size")}
 
 
 @register
 @dataclass(frozen=True)
-class PrefixTuning(Method):
+class PrefixTuning(Soft):
     """`tokens` learned keys and values in front of every layer: layers x tokens x 2 x kv_heads x head_dim numbers.
 
     They are handed to the model as if they were earlier tokens', in the cache that generation uses. On a causal model
@@ -179,7 +258,7 @@ class PrefixTuning(Method):
     """
 
     name: ClassVar[str] = "prefix"
-    packs: ClassVar[bool] = True
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
     retired: ClassVar[Mapping[str, Any]] = {"form": "keys-values"}
 
     tokens: int = 20
@@ -199,6 +278,28 @@ class PrefixTuning(Method):
     def vectors(self, ahead: Any) -> Tensor:
         """(layers, tokens, 2, kv_heads, head_dim)."""
         return ahead.keys_values  # type: ignore[no-any-return]
+
+    def table(self, ahead: Any) -> Tensor:
+        return self.vectors(ahead).transpose(0, 1).flatten(1)
+
+    def fill_table(self, ahead: Any, table: Tensor) -> None:
+        layers, tokens, *layer = ahead.keys_values.shape
+        ahead.keys_values.copy_(table.view(tokens, layers, *layer).transpose(0, 1))
+
+    def shape_in_peft(self, model: Any) -> dict[str, Any]:
+        *_, heads, size = prefix_shape(model, self.tokens)
+        width = heads * size
+        own = {"prefix_projection": False, "encoder_hidden_size": width}
+        return {"token_dim": width, "num_attention_heads": heads, **own}
+
+    @classmethod
+    def options_from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+        if is_encoder(model):
+            raise BadValue(
+                "PEFT's prefix on an encoder moves the text's positions, lora_lab's does not, so the answers would "
+                "differ: train the prefix here, or use this file with PEFT"
+            )
+        return {}
 
     def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
         """The model's keyword arguments with a cache that holds the prefix, (rows, layers, tokens, 2, heads, dim)."""

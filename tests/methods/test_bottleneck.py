@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lora_lab import Bottleneck, params
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import adapter_layers
-from lora_lab.methods.layouts.own import OwnLayout
+from lora_lab.methods.io import file_of
 from tests.accounting.conftest import real_model, small_config
 from tests.conftest import logits, randomise, snapshot, tiny
 
@@ -63,7 +63,7 @@ def test_it_computes_what_it_says():
 def test_on_a_bf16_base_it_stays_in_fp32_itself():
     model = tiny("bert").bfloat16()
     report = Bottleneck(size=4, placement="lin").attach(model)
-    assert {p.dtype for p in OwnLayout().tensors(model, report).values()} == {torch.float32}
+    assert {p.dtype for p in file_of(model, report)[0].values()} == {torch.float32}
     assert logits(model).isfinite().all()
 
 

@@ -54,7 +54,7 @@ from lora_lab.methods.io import (
     plain_file,
     read_config,
 )
-from lora_lab.methods.layouts.targets import patterns_from_a_file
+from lora_lab.methods.peft import patterns_from_a_file
 from tests.conftest import logits, randomise, snapshot, tiny
 
 ROBERTA = LoRA(rank=4, alpha=8, dropout=0.1, init="gaussian", rank_pattern={"v": 2})
