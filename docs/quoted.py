@@ -154,6 +154,7 @@ def knobs() -> dict[str, str]:
     """Lesson 03: what each knob moves on the playground, in points, and what a line of rates loses against tuning.
 
     knobs.seeds: how far the seeds of a cell lie apart, the median over cells that are within 5 points of the best.
+    knobs.rank.loud: at alpha 256, from rank 1 to rank 64, each at its best rate.
     knobs.cut.0, .2: right answers, in percent, with every update of full fine-tuning cut to this rank.
     """
     playground = load_playground()
@@ -163,6 +164,7 @@ def knobs() -> dict[str, str]:
     for run in playground.results:
         values.setdefault(run.cell, []).append(100 * (run.value or 0))
     best = max(map(fmean, values.values()))
+    loud = {r: max(fmean(own) for c, own in values.items() if (c.rank, c.alpha) == (r, 256)) for r in (1, 64)}
     apart = median(max(own) - min(own) for own in values.values() if len(own) > 1 and fmean(own) > best - 5)
     cuts = read_json(RESULTS / "microscope" / "ranks.json")["cuts"]
     full = cuts["updates"]["full"]
@@ -170,6 +172,7 @@ def knobs() -> dict[str, str]:
         "knobs.runs": str(len(playground.results)),
         "knobs.rate": f"{moves['lr']:.0f}",
         **{f"knobs.{name}": f"{moves[name]:.1f}" for name in ("rank", "alpha")},
+        "knobs.rank.loud": f"{loud[64] - loud[1]:.1f}",
         "knobs.seeds": f"{apart:.1f}",
         **{f"knobs.rank.{name}": f"{line['lost']:.1f}" for name, line in lines["rank"]["q,v|16"].items()},
         **{f"knobs.alpha.{name}": f"{line['lost']:.1f}" for name, line in lines["alpha"]["q,v|8"].items()},

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import answers
 import font_source_sans_pro
 import font_source_serif_pro
 import yaml
@@ -99,7 +100,7 @@ def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
 
 
 def lesson(file: Path, src: Path) -> dict[str, Any]:
-    """A solved notebook with live panels, each solution folded below its exercise, and below the first its puzzle."""
+    """A solved notebook with live panels. Below an exercise stand its form, its folded solution, and once a puzzle."""
     solved, exercises = notebook(file), notebook(ROOT / "notebooks" / file.name)["cells"]
     cells: list[dict[str, Any]] = []
     puzzle = [puzzle_in(lines)] if (lines := SITE / f"{file.stem}.json").is_file() else []
@@ -107,7 +108,9 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
         outputs = cell.get("outputs", [])
         outputs[:] = [shown(one, f"{file.stem}-{number}-{at}.png", src) for at, one in enumerate(outputs)]
         if "solution" in cell["metadata"].get("tags", []):
-            cells += [exercise, {**cell, "metadata": {"tags": ["hide-cell"]}}, *puzzle]
+            checked = re.findall(r"checks\.check_(\w+)\(", "".join(exercise["source"]))
+            forms = [answers.form(name) for name in checked if name in answers.FORMS]
+            cells += [exercise, *forms, {**cell, "metadata": {"tags": ["hide-cell"]}}, *puzzle]
             puzzle = []
         else:
             asks = [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]
@@ -198,7 +201,7 @@ def prepare(src: Path) -> None:
     style = fonts() + (SITE / "site.css").read_text(encoding="utf-8")
     (src / "_static" / "site.css").write_text(style, encoding="utf-8")
     shutil.copy(base.JS / "host.js", src / "_static")
-    for script in ("predict.js", "puzzle.js"):
+    for script in ("predict.js", "puzzle.js", "answer.js"):
         shutil.copy(SITE / script, src / "_static")
 
 

@@ -82,7 +82,7 @@
   const before = (element) => asks.filter(({ cell }) => cell.compareDocumentPosition(element) === Node.DOCUMENT_POSITION_FOLLOWING);
   const all = (selector) => [...document.querySelectorAll(selector)].map((element) => ({ element, names: before(element).flatMap((one) => one.names) }));
   const folds = all("article section > details");
-  const outputs = all(".cell_output").filter(({ names }) => names.length);
+  const outputs = all(".cell_output, [data-seal]").filter(({ names }) => names.length);
   for (const output of outputs) {
     output.sign = make("p", { className: "lab-sealed", textContent: "Sealed: give your ranges above first, or skip them." });
     output.element.before(output.sign);

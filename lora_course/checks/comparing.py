@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import Verdict, choice, exercise, function, not_yet, unsolved
+from lora_course.checks.verdict import Function, Verdict, choice, exercise, not_yet, unsolved
 from lora_course.receipts import CURRENT, draw
 from lora_lab.experiments.statistics import LEVEL, verdict
 from lora_lab.training.assets import shipped
@@ -21,22 +22,28 @@ PAIRS = {  # a stored sweep of ours; the column in which a and b differ, and wha
     "2 bits against 16": ("bits", "dtype", "nf2+bf16", "bf16", "LoRA on a 2-bit base", "LoRA on a 16-bit base", BITS),
     "q,k,v,o against q,v": ("target_modules", "targets", "q,k,v,o", "q,v", "LoRA on q,k,v,o", "LoRA on q,v", MATRICES),
 }  # fmt: skip
+LEAST, MOST = 0.1, 5  # of a margin, in points
 BUT = " but within the margin"
+SEALED = "±{margin} is sealed. {seen}."
+WHICH = "{word} it is. Which sentence may you write?"
 WORDS = ("better", "worse", "equivalent", "undecided", f"better{BUT}", f"worse{BUT}")
 
 
-@exercise(
-    "draw the number line: where are -margin, 0 and margin, and where is the interval?",
-    "zero inside the interval is not the question; ask of each end whether it lies between -margin and margin",
-    "two comparisons joined by `and`: low is above -margin, and high is below margin",
-)
-def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdict:
-    """Lesson 05: whether an interval from low to high shows equivalence within a margin, as f(low, high, margin)."""
-    ends = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
-    ends += [(0.005, 0.02), (-0.02, -0.005)]  # narrower than two margins, the middle inside
-    cases = [*((low, high, 0.015) for low, high in ends), (-0.03, 0.03, 0.05)]
-    why = "both ends inside: an interval of 0.2 to 1.2 points is equivalent within 1.5, though zero is not in it"
-    near: dict[str, Callable[[float, float, float], bool]] = {
+ENDS = [
+    (-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02),
+    (0.005, 0.02), (-0.02, -0.005),  # narrower than two margins, the middle inside
+]  # fmt: skip
+
+
+def _inside(low: float, high: float, margin: float) -> bool:
+    return -margin < low and high < margin
+
+
+EQUIVALENCE = Function(
+    [*((low, high, 0.015) for low, high in ENDS), (-0.03, 0.03, 0.05)],
+    _inside,
+    "both ends inside: an interval of 0.2 to 1.2 points is equivalent within 1.5, though zero is not in it",
+    {
         "that zero is in the interval says only that no difference was found: a wide one has zero in it, too": (
             lambda low, high, margin: low < 0 < high
         ),
@@ -50,13 +57,19 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
         ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
         "the other way round: inside, not outside": lambda low, high, margin: not _inside(low, high, margin),
-    }
-    hint = "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end sticks out"
-    return function(rule, cases, _inside, why, near, hint)
+    },
+    "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end sticks out",
+)
 
 
-def _inside(low: float, high: float, margin: float) -> bool:
-    return -margin < low and high < margin
+@exercise(
+    "draw the number line: where are -margin, 0 and margin, and where is the interval?",
+    "zero inside the interval is not the question; ask of each end whether it lies between -margin and margin",
+    "two comparisons joined by `and`: low is above -margin, and high is below margin",
+)
+def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdict:
+    """Lesson 05: whether an interval from low to high shows equivalence within a margin, as f(low, high, margin)."""
+    return EQUIVALENCE.judge(rule)
 
 
 @exercise(
@@ -69,28 +82,54 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
 
     Each answer shows what the next one needs. The first margin is kept for the receipt, and another one is refused.
     """
-    a, b, terms = PAIRS[pair][4:]
     if unsolved(margin):
-        return not_yet(f"{a} against {b}: minilm on rt, {terms}. First your margin in points; nothing is shown before")
-    if trouble := _trouble(margin):
+        return not_yet(asked(pair))
+    if trouble := no_margin(margin):
         return Verdict(False, trouble)
     sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100)
     if margin / 100 != sealed:
         return Verdict(
             False, f"your margin was {100 * sealed:g} when you saw the interval: moving it now picks the word"
         )
+    right = defense(pair, margin)
+    if unsolved(word):
+        return not_yet(f"{SEALED.format(margin=f'{margin:g}', seen=right.seen)} Which word is it: {', '.join(WORDS)}?")
+    if word != right.word:
+        return Verdict(False, f"{why_not(word, right.word)}. {right.seen}")
+    if unsolved(sentence):
+        four = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
+        return not_yet(f"{WHICH.format(word=word)}{four}")
+    letters = dict(zip("abcd", right.replies.values(), strict=True))
+    return choice(sentence, "abcd"[[*right.replies].index(right.sentence)], letters)
+
+
+@dataclass(frozen=True)
+class Defense:
+    """What may be said of a pair at a margin, and a reply to each of four sentences, in the student's order."""
+
+    seen: str
+    word: str
+    sentence: str
+    replies: dict[str, str]
+
+
+def asked(pair: str) -> str:
+    """What is told before the margin is given."""
+    a, b, terms = PAIRS[pair][4:]
+    return f"{a} against {b}: minilm on rt, {terms}. First your margin in points; nothing is shown before"
+
+
+def defense(pair: str, margin: float) -> Defense:
+    """The right word and sentence at a margin in points."""
+    a, b, _ = PAIRS[pair][4:]
     first, second = _scores(pair)
-    found = verdict(first, second, sealed)
+    found = verdict(first, second, margin / 100)
     side, differ = "better" if found.difference > 0 else "worse", found.p_difference < LEVEL
     right = f"{side}{BUT}" if differ and found.outcome == "equivalent" else found.outcome
     seen = (
         f"{a} minus {b}, in points: {100 * found.difference:.2f}; 95 % interval {100 * found.low95:.2f} to "
         f"{100 * found.high95:.2f}; 90 % interval {100 * found.low:.2f} to {100 * found.high:.2f}"
     )
-    if unsolved(word):
-        return not_yet(f"±{margin:g} is sealed. {seen}. Which word is it: {', '.join(WORDS)}?")
-    if word != right:
-        return Verdict(False, f"{_why_not(word, right)}. {seen}")
     said = {
         "equivalent": f"is equivalent to {b} within {margin:g} points",
         "undecided": f"could not be told apart from {b} at a margin of {margin:g} points",
@@ -102,8 +141,9 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
         if differ
         else "do not differ significantly, so they are equal"
     )
+    may = f"in MiniLM on rt, {a} {said}"
     replies = {
-        f"in MiniLM on rt, {a} {said}": f"{right}, said of this model, this task and the margin that you set first",
+        may: f"{right}, said of this model, this task and the margin that you set first",
         f"in MiniLM on rt, {a} and {b} {luck}": "a p-value says how rare such data are without a difference; it is "
         "neither the chance of a repeat nor, if large, a sign of equality",
         f"in MiniLM on rt, {a} is equivalent to {b} within {fits:.1f} points": "that margin was made to fit once the "
@@ -112,25 +152,21 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
     }
     start = draw(f"order, {pair}", 2, 0, 1, 3)
     order = [*replies][start:] + [*replies][:start]
-    if unsolved(sentence):
-        four = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", order, strict=True))
-        return not_yet(f"{right} it is. Which sentence may you write?{four}")
-    letters = {letter: replies[text] for letter, text in zip("abcd", order, strict=True)}
-    return choice(sentence, "abcd"[-start % 4], letters)
+    return Defense(seen, right, may, {sentence: replies[sentence] for sentence in order})
 
 
-def _trouble(margin: Any) -> str:
+def no_margin(margin: Any) -> str:
     """Why this is no margin in points; nothing if it is one."""
     if not isinstance(margin, int | float):
         return f"a margin is a number of points, not {type(margin).__name__}"
     if not margin > 0:
         return "a margin of 0 asks for exactly equal, which no study can show: how small a loss would you accept?"
-    if margin < 0.1:
+    if margin < LEAST:
         return f"{margin:g} looks like a share: give points, such as 1 for one answer in a hundred"
-    return "more than 5 points? The probe is hardly further from full fine-tuning: choose less" if margin > 5 else ""
+    return "more than 5 points? The probe is hardly further from full fine-tuning: choose less" if margin > MOST else ""
 
 
-def _why_not(word: Any, right: str) -> str:
+def why_not(word: Any, right: str) -> str:
     """What somebody overlooked who chose this word."""
     if word not in WORDS:
         return f"the words are {', '.join(WORDS)}"

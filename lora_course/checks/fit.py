@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lora_course.checks.verdict import Verdict, exercise, function, not_yet, unsolved
+from lora_course.checks.verdict import Function, Verdict, exercise, not_yet, unsolved
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
 from lora_lab.accounting.memory import Estimate, estimate, largest
@@ -16,6 +16,11 @@ from lora_lab.methods.options import one_of
 
 V, L, H = 128_256, 32, 4096  # of Llama 3 8B: vocabulary, layers, numbers per token between two layers
 SHORTEST = 32  # tokens; the stored fits begin there
+NEAR = 0.95  # of the longest row is long enough
+FITS = "{size} at the peak ({at}): rows of {seq} tokens leave {free} of a {card} free"
+OVER = "{size} at the peak ({at}): {more} more than a {card} has usable; {why}"
+SHORT = "{size} at the peak ({at}): it fits, but rows {times} times as long can fit: {why}"
+HOLDS, PARTS = "it holds {parts}", ("weights", "logits", "activations")
 
 
 def step(method: str, setup: Setup) -> Estimate:
@@ -33,6 +38,11 @@ def step(method: str, setup: Setup) -> Estimate:
 )
 def check_peak(peak: Callable[[int], float]) -> Verdict:
     """Lesson 04: bytes at the peak of QLoRA with checkpointing on Llama 3 8B, one row of so many tokens."""
+    return peak_of_qlora().judge(peak)
+
+
+def peak_of_qlora() -> Function:
+    """What the formula is compared with."""
     found = step("QLoRA", Setup(checkpointing=True)).categories
     fixed, inputs, tables = found["weights"] + found["optimizer"], 2 * L * H, 12 * V
     near: dict[str, Callable[[int], float]] = {
@@ -48,7 +58,7 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"
     wrong = "add to fixed, for each token, what the layers save and what the loss holds"
     cases = [(512,), (2048,), (8192,)]
-    return function(peak, cases, lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015)
+    return Function(cases, lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015)
 
 
 @exercise(
@@ -71,29 +81,30 @@ def check_longest_row(
         needed, room = step(method, setup), usable(card_of(card))
     except LabError as error:
         return Verdict(False, str(error))
-    size, free = f"{binary(needed.peak)} at the peak ({needed.at})", room - needed.peak
+    said, free = {"size": binary(needed.peak), "at": needed.at, "card": card}, room - needed.peak
     if free < 0:
-        return Verdict(False, f"{size}: {binary(-free)} more than a {card} has usable; {_over(method, needed, room)}")
-    best = Setup(checkpointing=True, optimizer="sgd")
-    longest = largest("seq", best, lambda one: step("QLoRA", one), room) or seq
-    if seq >= 0.95 * longest:
-        return Verdict(True, f"{size}: rows of {seq:,} tokens leave {binary(free)} of a {card} free")
-    more = f"{size}: it fits, but rows {longest / seq:.1f} times as long can fit"
-    return Verdict(False, f"{more}: {_short(method, setup)}")
+        return Verdict(False, OVER.format(**said, more=binary(-free), why=over(method, needed, room)))
+    if seq >= NEAR * (best := longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), card)):
+        return Verdict(True, FITS.format(**said, seq=f"{seq:,}", free=binary(free)))
+    return Verdict(False, SHORT.format(**said, times=f"{best / seq:.1f}", why=short(method, setup)))
 
 
-def _over(method: str, needed: Estimate, room: int) -> str:
+def longest(method: str, setup: Setup, card: str) -> int:
+    """The most tokens a row with which a step fits the card; 0 where none does."""
+    return largest("seq", setup, lambda one: step(method, one), usable(card_of(card))) or 0
+
+
+def over(method: str, needed: Estimate, room: int) -> str:
     """What fills the card, or what is wrong with the choice."""
     if method == "full":
         return "every weight trains here, and each brings a gradient"
     size = needed.categories
     if size["weights"] > room:
         return f"the frozen weights alone take {binary(size['weights'])}: no row is short enough"
-    parts = (f"{name} {binary(size[name])}" for name in ("weights", "logits", "activations") if name in size)
-    return f"it holds {', '.join(parts)}"
+    return HOLDS.format(parts=", ".join(f"{name} {binary(size[name])}" for name in PARTS if name in size))
 
 
-def _short(method: str, setup: Setup) -> str:
+def short(method: str, setup: Setup) -> str:
     """What keeps a row that fits from being longer."""
     if method != "QLoRA":
         return "frozen weights in bf16 take 15 GiB of the card; in 4 bits they take a third of it"

@@ -6,16 +6,24 @@ import math
 import time
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import torch
 
-from lora_course.checks.verdict import Verdict, exercise, not_yet, number, unsolved
+from lora_course.checks.verdict import Number, Verdict, exercise, not_yet, unsolved
 from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
 
 SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # of a teacher's update; without a student's name the first rank
 RANK, TARGETS = 8, "q,v"  # of the row that is bracketed
+NEAREST, FARTHEST = 1.9, 5.1  # times the rate before
+STEPS = "each rate must be two to five times the one before: closer ones differ by luck only"
+PEAK = "the peak is between {low} and {high}"
+HIGHER = "the largest rate is the best, so the peak may be higher"
+LOWER = "the smallest rate is the best, so the peak may be lower"
+CARRIED, TOO_HIGH = " (rates for alpha 16 are too high here)", 1e-3
+RIDGE = "the other rows of the map put the best rate near {rate}"
 
 
 def teacher() -> torch.Tensor:
@@ -32,14 +40,21 @@ def teacher() -> torch.Tensor:
 )
 def check_teacher_rank(rank: int | None) -> Verdict:
     """Lesson 03: the rank of `teacher()`, read off the errors of students of several ranks."""
+    return teacher_rank().judge(rank)
+
+
+def teacher_rank() -> Number:
+    """What the rank is compared with."""
     right = draw("teacher", *RANKS)
     wrong = {
         SIZE: "that is the size of the matrix: a matrix this large can have a smaller rank",
-        (lambda given: given > right): "that finds it all, but so does a smaller one: more rank is not better here",
-        (lambda given: given < right): "a student of that rank still misses a part of the update",
+        **dict.fromkeys(range(1, right), "a student of that rank still misses a part of the update"),
+        **dict.fromkeys(
+            range(right + 1, SIZE), "that finds it all, but so does a smaller one: more rank is not better here"
+        ),
     }
     why = f"{right}: with {right - 1} one of {right} equally strong pieces stays out, with {right + 1} one is idle"
-    return number(rank, right, wrong, why, hint="put a rank in place of ...")
+    return Number(right, wrong, why, hint="put a rank in place of ...")
 
 
 @exercise(
@@ -57,25 +72,29 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
     if len(rates) != 3 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
         return not_yet("three numbers above zero are wanted, such as [1e-5, 3e-5, 1e-4]")
     low, middle, high = rates = [float(rate) for rate in rates]
-    if not all(1.9 <= step <= 5.1 for step in (middle / low, high / middle)):
-        return Verdict(False, "each rate must be two to five times the one before: closer ones differ by luck only")
+    if not all(NEAREST <= step <= FARTHEST for step in (middle / low, high / middle)):
+        return Verdict(False, STEPS)
     scores, words = _ridge(rates, alpha, panel) if fast() else _trained(rates, alpha, panel)
     if not scores:
         return Verdict(None, words)
     if scores[1] == max(scores):
-        return Verdict(True, f"{words}; the peak is between {low:.2g} and {high:.2g}")
+        return Verdict(True, f"{words}; {PEAK.format(low=f'{low:.2g}', high=f'{high:.2g}')}")
     if scores[0] < scores[2]:
-        return Verdict(False, f"{words}; the largest rate is the best, so the peak may be higher")
-    carried = " (rates for alpha 16 are too high here)" if alpha > 16 and middle > 1e-3 else ""
-    return Verdict(False, f"{words}; the smallest rate is the best, so the peak may be lower{carried}")
+        return Verdict(False, f"{words}; {HIGHER}")
+    return Verdict(False, f"{words}; {LOWER}{CARRIED * (alpha > 16 and middle > TOO_HIGH)}")
+
+
+def ridge(data: dict[str, Any], alpha: float) -> float:
+    """The best rate of an alpha as the rows of other alphas place it."""
+    line = data["lines"]["alpha"][f"{TARGETS}|{RANK}"]["root"]
+    return 2 ** (data["start"] + data["wide"] * line["at"] - line["k"] * math.log2(alpha))
 
 
 def _ridge(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:
-    """How near each rate is to the best one, in octaves below 0, as the rows of other alphas place it."""
-    line = panel.data["lines"]["alpha"][f"{TARGETS}|{RANK}"]["root"]
-    best = panel.data["start"] + panel.data["wide"] * line["at"] - line["k"] * math.log2(alpha)
-    words = f"FAST=1 trains nothing; the other rows of the map put the best rate near {2**best:.2g}"
-    return [-abs(math.log2(rate) - best) for rate in rates], words
+    """How near each rate is to the best one, in octaves below 0."""
+    best = ridge(panel.data, alpha)
+    words = f"FAST=1 trains nothing; {RIDGE.format(rate=f'{best:.2g}')}"
+    return [-abs(math.log2(rate / best)) for rate in rates], words
 
 
 def _trained(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:

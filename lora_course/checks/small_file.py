@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_course.checks.verdict import Verdict, exercise, number
+from lora_course.checks.verdict import Number, Verdict, exercise
 from lora_lab.accounting.models import config_of
 
 _FORMULA = "put a number or a formula in place of ..."
@@ -16,6 +16,11 @@ _INPUTS, _OUTPUTS = 576, 1536  # of gate in smollm2
 )
 def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
     """Lesson 00: numbers in A and B of a rank, beside smollm2's gate, 576 -> 1,536."""
+    return pair_numbers(rank).judge(answer)
+
+
+def pair_numbers(rank: int = 2) -> Number:
+    """What their number is compared with."""
     i, o = _INPUTS, _OUTPUTS
     misconceptions = {
         i * o: "that is W, which stays frozen: A and B train beside it",
@@ -31,7 +36,7 @@ def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
     }
     right = rank * (i + o)
     why = f"{rank} x ({i} + {o:,}) = {right:,}, beside the {i * o:,} of W"
-    return number(answer, right, {n: words for n, words in misconceptions.items() if n != right}, why, hint=_FORMULA)
+    return Number(right, {n: words for n, words in misconceptions.items() if n != right}, why, hint=_FORMULA)
 
 
 @exercise(
@@ -42,6 +47,11 @@ def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
 )
 def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: int = 8) -> Verdict:
     """Lesson 00: bytes of the numbers in the fp32 file of LoRA of a rank on all linear layers of a model of the zoo."""
+    return file_bytes(model, rank).judge(answer)
+
+
+def file_bytes(model: str = "llama-3.2-1b", rank: int = 8) -> Number:
+    """What the bytes of the file are compared with."""
     c = config_of(model)
     d, f, layers = c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"]
     kv = d * c["num_key_value_heads"] // c["num_attention_heads"]
@@ -67,4 +77,4 @@ def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: in
         a_row * (2 * d * d + 2 * d * kv + 3 * d * f): "inputs and outputs are added, not multiplied: A and B are thin",
     }
     why = f"4 x {layers} x {rank} x {sides:,} = {right:,} bytes, {right / 1e6:,.1f} MB"
-    return number(answer, right, {n: words for n, words in misconceptions.items() if n != right}, why, hint=_FORMULA)
+    return Number(right, {n: words for n, words in misconceptions.items() if n != right}, why, hint=_FORMULA)

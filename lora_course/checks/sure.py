@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import Verdict, exercise, function, not_yet, number, unsolved
+from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, not_yet, unsolved
 from lora_lab.errors import BadValue
 from lora_lab.experiments.statistics import verdict
 
 POINT = 0.01
 WORDS = ("better", "worse", "equivalent", "undecided")
+
+
+def _error(p: float, n: int) -> float:
+    return math.sqrt(p * (1 - p) / n)
+
+
+HALF_WIDTH = Function(
+    [(0.77, 2000), (0.5, 100), (0.9, 872)],
+    lambda p, n: 1.96 * _error(p, n),
+    f"80 % on 2,000 sentences is ±{196 * _error(0.8, 2000):.1f} points, on 100 ±{196 * _error(0.8, 100):.0f}",
+    {
+        "that is one standard error: 95 of 100 tests land within 1.96 of them": _error,
+        "that is the whole interval, from end to end; half of it is wanted": lambda p, n: 2 * 1.96 * _error(p, n),
+        "that is in points: p is a share, so return a share": lambda p, n: 196 * _error(p, n),
+        "that is 1.96 times the variance: take its square root first": lambda p, n: 1.96 * _error(p, n) ** 2,
+        "that is the spread of one sentence; the mean of n spreads less": lambda p, n: 1.96 * _error(p, 1),
+        "the n belongs under the root: four times the rows halve the error": lambda p, n: 1.96 * _error(p, 1) / n,
+        "that is right at p = 0.5 only: 90 % is surer than 50 %": lambda p, n: 1.96 * _error(0.5, n),
+    },
+    "by hand, p = 0.5 and n = 100 give 0.098",
+)
 
 
 @exercise(
@@ -23,22 +45,55 @@ WORDS = ("better", "worse", "equivalent", "undecided")
 )
 def check_half_width(half: Callable[[float, int], float]) -> Verdict:
     """Lesson 02: half the 95 % interval of an accuracy p on n rows, as a share."""
+    return HALF_WIDTH.judge(half)
 
-    def error(p: float, n: int) -> float:
-        return math.sqrt(p * (1 - p) / n)
 
-    near: dict[str, Callable[[float, int], float]] = {
-        "that is one standard error: 95 of 100 tests land within 1.96 of them": error,
-        "that is the whole interval, from end to end; half of it is wanted": lambda p, n: 2 * 1.96 * error(p, n),
-        "that is in points: p is a share, so return a share": lambda p, n: 196 * error(p, n),
-        "that is 1.96 times the variance: take its square root first": lambda p, n: 1.96 * error(p, n) ** 2,
-        "that is the spread of one sentence; the mean of n spreads less": lambda p, n: 1.96 * error(p, 1),
-        "the n belongs under the root: four times the rows halve the error": lambda p, n: 1.96 * error(p, 1) / n,
-        "that is right at p = 0.5 only: 90 % is surer than 50 %": lambda p, n: 1.96 * error(0.5, n),
-    }
-    why = f"80 % on 2,000 sentences is ±{196 * error(0.8, 2000):.1f} points, on 100 ±{196 * error(0.8, 100):.0f}"
-    cases = [(0.77, 2000), (0.5, 100), (0.9, 872)]
-    return function(half, cases, lambda p, n: 1.96 * error(p, n), why, near, "by hand, p = 0.5 and n = 100 give 0.098")
+@dataclass(frozen=True)
+class Report:
+    """What is compared with the three answers about a table, and what is said when all are right."""
+
+    half: Number
+    word: Choice
+    rows: Number
+    why: str
+    share: float  # of the rows that a and b disagree on
+
+
+def report(table: Any) -> Report:
+    """What may be reported of the columns a and b of a table. Raises: as `verdict`, and KeyError without them."""
+    says = verdict(table["a"], table["b"], margin=POINT)
+    a, b = (np.asarray(table[name], dtype=float) for name in "ab")
+    n, share, gap, one, two = len(a), float((a != b).mean()), says.difference, float(a.var()), float(a.var() + b.var())
+    error = math.sqrt(share / n)
+    half = Number(1.96 * error, {
+        100 * 1.96 * error: "that is in points; give a share, like the table's",
+        1.96 * math.sqrt(two / n): "that is for two different tests; on one, only sentences they disagree on count",
+        1.96 * math.sqrt(one / n): "that is one model's interval; this is about the gap",
+        error: "that is one standard error: times 1.96",
+        3.92 * error: "that is the whole interval; half of it is wanted",
+    }, "", 0.02, "half the interval is 1.96 times the root of share / n")  # fmt: skip
+    high, low = sorted((a.mean(), b.mean()), reverse=True)
+    beats = f"{100 * high:.1f} beats {100 * low:.1f} only if 0 is outside the interval, on that side"
+    simple = ("better" if gap > 0 else "worse") if abs(gap) > 1.96 * error else "undecided"
+    word = Choice((says.outcome, simple), {
+        "better": beats,
+        "worse": beats,
+        "equivalent": f"not finding a gap isn't showing there is none: up to {100 * (abs(gap) + 1.96 * error):.1f} "
+        "points still fit the data",
+        "undecided": "0 is outside the interval: of these two models, one is ahead",
+    })  # fmt: skip
+    needed = 2.8**2 * share / POINT**2
+    rows = Number(needed, {
+        2.8**2 * two / POINT**2: "that is for two different tests; here use the share",
+        1.96**2 * share / POINT**2: "with 1.96 alone you'd miss a true point every other time: add the 0.84",
+        2.8 * share / POINT**2: "the 1.96 + 0.84 is squared",
+        2.8**2 * share / POINT: "the point is squared: half the gap takes four times the rows",
+        2.8**2 * share / gap**2 if gap else 0: "that is for the gap you saw; asked is a gap of one point",
+        2.8**2 * 100 * share / POINT**2: "the share is a share, not in percent",
+        2.8**2 * share: "one point is 0.01",
+    }, "", 0.02, "(1.96 + 0.84) ** 2 * share / 0.01 ** 2")  # fmt: skip
+    why = f"{says.outcome}, and about {needed:,.0f} rows tell one point apart; you have {n:,}"
+    return Report(half, word, rows, why, share)
 
 
 @exercise(
@@ -54,44 +109,16 @@ def check_report(table: Any, half: float | None, word: str | None, rows: float |
     if any(map(unsolved, (half, word, rows))):
         return not_yet("put a number, a word and a number in place of the ...")
     try:
-        says = verdict(table["a"], table["b"], margin=POINT)
+        right = report(table)
     except (BadValue, KeyError, TypeError) as why:
         return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {why}")
-    a, b = (np.asarray(table[name], dtype=float) for name in "ab")
-    n, share, gap, one, two = len(a), float((a != b).mean()), says.difference, float(a.var()), float(a.var() + b.var())
-    error = math.sqrt(share / n)
-    first = number(half, 1.96 * error, {
-        100 * 1.96 * error: "that is in points; give a share, like the table's",
-        1.96 * math.sqrt(two / n): "that is for two different tests; on one, only sentences they disagree on count",
-        1.96 * math.sqrt(one / n): "that is one model's interval; this is about the gap",
-        error: "that is one standard error: times 1.96",
-        3.92 * error: "that is the whole interval; half of it is wanted",
-    }, "", 0.02, "half the interval is 1.96 times the root of share / n")  # fmt: skip
-    if not first.passed:
-        return Verdict(False, f"half: {first.words}")
-    given, ahead = str(word).strip().lower(), "better" if gap > 0 else "worse"
-    simple = ahead if abs(gap) > 1.96 * error else "undecided"
+    given = str(word).strip().lower()
+    if not (first := right.half.judge(half)).passed:
+        return replace(first, words=f"half: {first.words}")
     if given not in WORDS:
         return Verdict(False, f"word: say {', '.join(WORDS[:3])} or {WORDS[3]}, not {word!r}")
-    if given not in (says.outcome, simple):
-        replies = {
-            "equivalent": f"not finding a gap isn't showing there is none: up to {100 * (abs(gap) + 1.96 * error):.1f} "
-            "points still fit the data",
-            "undecided": "0 is outside the interval: of these two models, one is ahead",
-        }
-        high, low = sorted((a.mean(), b.mean()), reverse=True)
-        beats = f"{100 * high:.1f} beats {100 * low:.1f} only if 0 is outside the interval, on that side"
-        return Verdict(False, f"word: {replies.get(given, beats)}")
-    needed = 2.8**2 * share / POINT**2
-    last = number(rows, needed, {
-        2.8**2 * two / POINT**2: "that is for two different tests; here use the share",
-        1.96**2 * share / POINT**2: "with 1.96 alone you'd miss a true point every other time: add the 0.84",
-        2.8 * share / POINT**2: "the 1.96 + 0.84 is squared",
-        2.8**2 * share / POINT: "the point is squared: half the gap takes four times the rows",
-        2.8**2 * share / gap**2 if gap else 0: "that is for the gap you saw; asked is a gap of one point",
-        2.8**2 * 100 * share / POINT**2: "the share is a share, not in percent",
-        2.8**2 * share: "one point is 0.01",
-    }, "", 0.02, "(1.96 + 0.84) ** 2 * share / 0.01 ** 2")  # fmt: skip
-    if not last.passed:
-        return Verdict(False, f"rows: {last.words}")
-    return Verdict(True, f"{says.outcome}, and about {needed:,.0f} rows tell one point apart; you have {n:,}")
+    if not (second := right.word.judge(given)).passed:
+        return replace(second, words=f"word: {second.words}")
+    if not (last := right.rows.judge(rows)).passed:
+        return replace(last, words=f"rows: {last.words}")
+    return Verdict(True, right.why)

@@ -4,7 +4,8 @@
     def check_pairs(answer: int | None, n: int = 8) -> Verdict:
         return number(answer, n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2")
 
-What varies by student comes as an argument, drawn in the lesson by `lesson.draw`.
+What varies by student comes as an argument, drawn in the lesson by `lesson.draw`. What the site asks, too, is data:
+a `Number`, a `Choice` or a `Function`, which the check judges with and `site/answers.py` writes into the page.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Verdict:
 
 def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given, Verdict]]:
     """A check whose tries are counted for the receipt; each wrong answer is given the next hint, at last the last."""
+    said = [f"Hint {place} of {len(hints)}: {hint}" for place, hint in enumerate(hints, 1)]
 
     def counted(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
         @wraps(check)
@@ -47,36 +49,55 @@ def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given
                 mine.passed, mine.tries = bool(verdict.passed), mine.tries + (verdict.passed is not None)
             if verdict.passed is not False or not hints:
                 return verdict
-            place = min(max(mine.tries, 1), len(hints))
-            return replace(verdict, hint=f"Hint {place} of {len(hints)}: {hints[place - 1]}")
+            return replace(verdict, hint=said[min(max(mine.tries, 1), len(said)) - 1])
 
+        vars(asked)["hints"] = said
         return asked
 
     return counted
 
 
-def number(
-    answer: Any, right: float, misconceptions: Mapping[Any, str], why: str, within: float = 1e-6, fallback: str = "",
-    hint: str = "put a number in place of ...",
-) -> Verdict:  # fmt: skip
-    """Right within a relative error or its own rounding, and then why; `hint` while there is none.
+SIGN = "not that: it is a finite number {side} zero"
+NEARLY = "nearly: give one more digit, or write the formula instead of its value"
+LARGE, SMALL = "not that: it is {factor} times too large", "not that: it is {factor} times too small"
 
-    Else the words beside the wrong number that it is nearly, unless the right one is nearer, or beside the first
-    function that is true of it; else `fallback`, or how far off it is.
+
+@dataclass(frozen=True)
+class Number:
+    """What a number is compared with.
+
+    right           it is right within a relative error `within` or its own rounding, and then hears why
+    misconceptions  the words beside the wrong number that it is nearly, unless the right one is nearer, or beside the
+                    first function that is true of it; else `fallback`, or how far off it is
+    hint            while there is none
     """
-    if unsolved(answer):
-        return not_yet(hint)
-    if not isinstance(answer, Real):
-        return Verdict(False, f"a number is wanted, not {type(answer).__name__}")
-    given = _as_float(answer)
-    if math.isclose(given, right, rel_tol=within) or math.isclose(given, right, abs_tol=_rounding(given)):
-        return Verdict(True, why)
-    wrong = [one for one in misconceptions if not callable(one) and math.isclose(given, one, rel_tol=0.02)]
-    nearest = min(wrong, key=lambda one: abs(given - one), default=math.inf)
-    if abs(given - nearest) <= abs(given - right):
-        return Verdict(False, misconceptions[nearest])
-    said = (words for one, words in misconceptions.items() if callable(one) and one(given))
-    return Verdict(False, next(said, fallback or _how_far(given, right)))
+
+    right: float
+    misconceptions: Mapping[Any, str]
+    why: str = ""
+    within: float = 1e-6
+    fallback: str = ""
+    hint: str = "put a number in place of ..."
+
+    def judge(self, answer: Any) -> Verdict:
+        if unsolved(answer):
+            return not_yet(self.hint)
+        if not isinstance(answer, Real):
+            return Verdict(False, f"a number is wanted, not {type(answer).__name__}")
+        given, right = _as_float(answer), self.right
+        if math.isclose(given, right, rel_tol=self.within) or math.isclose(given, right, abs_tol=_rounding(given)):
+            return Verdict(True, self.why)
+        wrong = [one for one in self.misconceptions if not callable(one) and math.isclose(given, one, rel_tol=0.02)]
+        nearest = min(wrong, key=lambda one: abs(given - one), default=math.inf)
+        if abs(given - nearest) <= abs(given - right):
+            return Verdict(False, self.misconceptions[nearest])
+        said = (words for one, words in self.misconceptions.items() if callable(one) and one(given))
+        return Verdict(False, next(said, self.fallback or _how_far(given, right)))
+
+
+def number(answer: Any, *compared: Any, **by_name: Any) -> Verdict:
+    """The verdict on a number, compared with what a `Number` takes."""
+    return Number(*compared, **by_name).judge(answer)
 
 
 def _as_float(number: Real) -> float:
@@ -94,11 +115,25 @@ def _rounding(given: float) -> float:
 def _how_far(given: float, right: float) -> str:
     factor = given / right
     if not 0 < factor < math.inf:
-        return f"not that: it is a finite number {'above' if right > 0 else 'below'} zero"
+        return SIGN.format(side="above" if right > 0 else "below")
     if 0.97 < factor < 1.03:
-        return "nearly: give one more digit, or write the formula and let Python compute"
-    words = f"{factor:,.3g} times too large" if factor > 1 else f"{1 / factor:,.3g} times too small"
-    return f"not that: it is {words}"
+        return NEARLY
+    words, factor = (LARGE, factor) if factor > 1 else (SMALL, 1 / factor)
+    return words.format(factor=f"{float(f'{factor:.3g}'):,.15g}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Words to choose from: those that are right, and replies to the others."""
+
+    right: Sequence[str]
+    replies: Mapping[str, str]
+    why: str = ""
+
+    def judge(self, answer: Any) -> Verdict:
+        if unsolved(answer):
+            return not_yet("put a word in place of ...")
+        return Verdict(True, self.why) if answer in self.right else Verdict(False, self.replies[answer])
 
 
 def choice(answer: Any, right: str, replies: Mapping[str, str], hint: str = "put a letter in place of ...") -> Verdict:
@@ -123,23 +158,43 @@ def numbers(
     return _matched(answers, right, why, near, fallback, within)
 
 
-def function(
-    given: Callable[..., Any], cases: Sequence[Sequence[Any]], right: Callable[..., float], why: str,
-    near: Mapping[str, Callable[..., float]], fallback: str, within: float = 1e-3,
-    several: str = "the function is to return one number, not several",
-) -> Verdict:  # fmt: skip
-    """A function that is right in every case, and then why; else the words beside the wrong function that it is.
+@dataclass(frozen=True)
+class Function:
+    """What a function is compared with: it is right in every case, and then hears why.
 
-    several   what is said where it returns a list
+    near     the words beside the wrong function that it is, else `fallback`
+    several  what is said where it returns a list
     """
-    values = [attempt(given, *deepcopy(case)) for case in cases]  # a function may change what it is given
-    for value in values:
-        if isinstance(value, Verdict):
-            return value
-    if any(hasattr(value, "__len__") and not isinstance(value, str) for value in values):
-        return Verdict(False, several)
-    wrong = {words: [one(*case) for case in cases] for words, one in near.items()}
-    return _matched(values, [right(*case) for case in cases], why, wrong, fallback, within)
+
+    cases: Sequence[Sequence[Any]]
+    right: Callable[..., float]
+    why: str
+    near: Mapping[str, Callable[..., float]]
+    fallback: str
+    within: float = 1e-3
+    several: str = "the function is to return one number, not several"
+
+    def judge(self, given: Callable[..., Any]) -> Verdict:
+        values = [attempt(given, *deepcopy(case)) for case in self.cases]  # a function may change what it is given
+        for value in values:
+            if isinstance(value, Verdict):
+                return value
+        if any(hasattr(value, "__len__") and not isinstance(value, str) for value in values):
+            return Verdict(False, self.several)
+        wrong = {words: [one(*case) for case in self.cases] for words, one in self.near.items()}
+        right = [self.right(*case) for case in self.cases]
+        return _matched(values, right, self.why, wrong, self.fallback, self.within)
+
+    def at(self, *case: Any, within: float) -> Number:
+        """Its value in one case, for a page on which no function runs."""
+        right = self.right(*case)
+        wrong = {one(*case): words for words, one in self.near.items()}
+        return Number(right, {n: words for n, words in wrong.items() if n != right}, self.why, within, self.fallback)
+
+
+def function(given: Callable[..., Any], *compared: Any, **by_name: Any) -> Verdict:
+    """The verdict on a function, compared with what a `Function` takes."""
+    return Function(*compared, **by_name).judge(given)
 
 
 def _matched(

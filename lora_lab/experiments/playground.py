@@ -25,6 +25,7 @@ import numpy as np
 from lora_lab.errors import BadValue
 from lora_lab.experiments.statistics import mean_interval
 from lora_lab.files import read_json
+from lora_lab.methods.lora import LoRA
 from lora_lab.training.assets import shipped
 from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
@@ -357,16 +358,25 @@ def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
 
 
 def _moves(worth: Mapping[Cell, float], targets: str) -> dict[str, float]:
-    """How far each knob moves the metric: the rate along one row, rank and alpha each at its best rate."""
+    """How far each knob moves the metric: the rate along one row, rank and alpha each at its best rate.
+
+    The others stand at LoRA's defaults or, where these were not tried, where the most were.
+    """
     found: dict[str, float] = {}
+    usual = LoRA()
     for knob, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
         parts: dict[Any, dict[Any, list[float]]] = {}
         for cell, mean in worth.items():
             if cell.targets == targets:
                 part = parts.setdefault(tuple(getattr(cell, name) for name in fixed), {})
                 part.setdefault(getattr(cell, knob), []).append(mean)
-        bests = [[max(row) for row in part.values() if knob == "lr" or len(row) >= 3] for part in parts.values()]
-        most = max(bests, key=lambda row: (len(row), max(row, default=0)), default=[])
+        bests = {
+            values: [max(row) for row in part.values() if knob == "lr" or len(row) >= 3]
+            for values, part in parts.items()
+        }
+        most = bests.get(tuple(getattr(usual, name) for name in fixed), [])
+        if len(most) < 2:
+            most = max(bests.values(), key=lambda row: (len(row), max(row, default=0)), default=[])
         if len(most) > 1:
             found[knob] = float(f"{max(most) - min(most):.3g}")
     return found

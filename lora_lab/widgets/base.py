@@ -146,11 +146,6 @@ def scripts(snapshots: list[dict[str, Any]]) -> str:
     return "\n".join([host, *(classic(file, name) for name, file in files.items())])
 
 
-def data_script(name: str, value: Any) -> str:
-    """A script that holds a large value; a trait {"data": name, "src": file} is read from it when needed."""
-    return f"labHost.data({json.dumps(name)}, {json.dumps(value, separators=(',', ':'))});\n"
-
-
 def page(*snapshots: dict[str, Any], title: str = "lora_lab", dark: bool = False) -> str:
     """A page with these panels that makes no requests, so it works from `file://`."""
     paper, ink, scheme = ("#111", "#e6e6e6", "dark") if dark else ("#fff", "#1a1a1a", "light")

@@ -18,6 +18,8 @@ import psutil
 import traitlets as T
 
 from lora_lab.accounting import film, gpus
+from lora_lab.accounting.fit import STEP
+from lora_lab.accounting.memory import Moment
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.accounting.units import GIB, binary
@@ -54,6 +56,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     batch, seq, rank, optimizer, checkpointing    the initial values of the controls
     card      such as "T4"; by default an RTX 4090, or a laptop for models that train on one
     models    the models in the menu beside `model`; by default those with films that ship
+    longest   whether to say the longest sequence that fits
     conditions    more fields of `Setup`, such as dtype or device
     A film that does not ship is traced, with a progress bar, and cached. It has the given method only.
     Raises: as `memory`; BadValue for an unknown name of a method.
@@ -73,11 +76,12 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     asked = T.Int(0).tag(sync=True)  # how many times a real step was requested
     standing = T.Unicode().tag(sync=True)  # the progress of the measurement, or why it failed
     measured = T.Dict().tag(sync=True)  # the film of a real step, and its settings
+    longest = T.Bool(True).tag(sync=True)
 
     def __init__(
         self, model: Any = "llama-3-8b", method: Any = "LoRA q, v", *, batch: int = 1, seq: int = 512, rank: int = 8,
         optimizer: str = "adamw", checkpointing: bool = False, card: str = "",
-        models: Sequence[str] = SHIPPED, **conditions: Any,
+        models: Sequence[str] = SHIPPED, longest: bool = True, **conditions: Any,
     ) -> None:  # fmt: skip
         if isinstance(method, str):
             one_of("method", method, tuple(METHODS))
@@ -102,7 +106,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
                 f"the step of {name} runs on {device}, and {chosen.name} is {chosen.device}: name another card"
             )
         super().__init__(
-            films=films, model=name, method=named, rank=rank, card=chosen.name, **step,
+            films=films, model=name, method=named, rank=rank, card=chosen.name, longest=longest, **step,
             cards=[[one.name, gpus.usable(one), one.device] for one in gpus.cards()],
             measurable=[one for one in HERE if one in films],
         )  # fmt: skip
@@ -124,13 +128,14 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     def describe(self) -> str:
         """The panel in plain words."""
         live = film.moments(self.shown(), self.rank, self.setup)
-        top = max(live, key=lambda moment: sum(moment.bytes.values()))
+        at = max(range(len(live)), key=lambda place: sum(live[place].bytes.values()))
+        top = live[at]
         parts = ", ".join(f"{name} {binary(size)}" for name, size in top.bytes.items() if size >= 1024)
         card = next(size for name, size, _ in self.cards if name == self.card)
         fits = "fits" if sum(top.bytes.values()) <= card else "does not fit"
         return (
             f"The film of a training step: {self.model}, {self.method}, {self.batch} x {self.seq:,} tokens. The peak, "
-            f"{binary(sum(top.bytes.values()))} in {top.phase}, is {parts}. It {fits} {self.card} ({binary(card)})."
+            f"{binary(sum(top.bytes.values()))} {act_of(live, at)}, is {parts}. It {fits} {self.card} ({binary(card)})."
         )
 
     # ---- a real step
@@ -178,6 +183,14 @@ def shipped() -> dict[str, list[dict[str, Any]]]:
     """The films that ship, by model."""
     films: dict[str, list[dict[str, Any]]] = read_json(FILMS)
     return films
+
+
+def act_of(step: Sequence[Moment], at: int) -> str:
+    """Where a moment of a step lies, as in `film.js`; the loss is between the last layer's forward and backward."""
+    before, after = ({one.phase for one in part if "*" in one.path} for part in (step[: at + 1], step[at:]))
+    if step[at].phase == STEP:
+        return "at the update"
+    return f"in the {step[at].phase} pass" if "backward" in before or "forward" in after else "at the loss"
 
 
 def setup_of(model: Any, name: str, **more: Any) -> Setup:

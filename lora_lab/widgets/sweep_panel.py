@@ -115,7 +115,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         mean, unit = self.data["cells"][self.data["best"][self.targets]]["mean"], self.data["unit"]
         knobs = {"lr": "the rate", "rank": "rank", "alpha": "alpha"}
         told = [f"{knobs[name]} by {value:.1f}" for name, value in self.data["moves"][self.targets].items()]
-        moves = f" {self.data['metric']} moves with {', '.join(told)} points." if told and unit else ""
+        moves = f" {self.data['metric'].capitalize()} moves with {', '.join(told)} points." if told and unit else ""
         return (
             f"The playground: {self.data['about']} Best on validation: rate {best.lr:g}, rank {best.rank}, "
             f"alpha {best.alpha:g}, {mean:.1f}{unit}.{moves}"

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 01 · Can you write LoRA in ten lines?
 #
-# Yes, and before this lesson ends your ten lines will run inside a real model. But one of them looks like a mistake. It fills one of your two matrices
-# with zeros, so the whole adapter adds nothing at all. How can something that starts as nothing ever learn?
+# Yes, and in this lesson your ten lines will run inside a real model. But one of them looks like a mistake: it fills one of your two matrices with zeros, so the whole adapter adds nothing. **How can something that starts as nothing ever learn?**
+#
+# This lesson is for people who have seen an `nn.Module` in PyTorch. You haven't? On the site, exercise 1 is also a puzzle: lines to put in order.
 
 # %%
 import torch
@@ -22,14 +23,15 @@ lesson.start("01")
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
-# $W$ is a weight of the pretrained model, and it's frozen. $A$ squeezes the input down to $r$ numbers, $B$ brings them back up. $A$ starts random, $B$ starts
-# at zero. Later you'll put this into MiniLM and train it on sixteen movie reviews, again and again, for 40 steps.
+# $W$ is a weight matrix of the pretrained model, and it's frozen. $A$ takes the input down to $r$ numbers, $B$ takes them back up. $A$ starts random, $B$ starts at zero. Later you'll train this in MiniLM, a small model that reads English, on the same sixteen movie reviews in each of 40 steps.
 #
-# **Take the first step: how large is the gradient of $A$, in percent of the gradient of $B$? How many steps until all sixteen reviews are right? And how many of
-# 200 *other* reviews will be right in the end?** Give ranges that you're 80 % sure of.
+# Each step follows the **gradient**: for each number, the direction and size in which it should change.
 #
-# When your ranges are sealed, go on: here are the first steps of a small layer. Press **take a step** twice and watch the two big numbers. Under **Start** you can send a
-# vector through it, row by row.
+# 1. **At the first step, how large is the gradient of $A$, in percent of the gradient of $B$?**
+# 2. **After how many steps are all sixteen reviews right?**
+# 3. **Of 200 *other* reviews, how many percent are right in the end?**
+#
+# Give ranges that you're 80 % sure of. Then see the first steps of a small layer: press **take a step** twice and watch the two big numbers. Under **Start** you can send a vector through it, row by row.
 
 # %%
 lesson.predict("A's first gradient, percent of B's", low=..., high=...)
@@ -42,8 +44,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ itself has a gradient at once. It moves, and one
-# step later $A$ has a gradient too. So zero $B$ doesn't learn slowly (with Adam, which nearly everybody uses): it costs $A$ one step. With $g$ the gradient that arrives at $y$:
+# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient at once. It moves, and one step later $A$ has a gradient too. So zero $B$ doesn't learn slowly: it costs $A$ one step (with Adam, which nearly everybody uses: it takes steps of about the learning rate, even where a gradient is tiny). With $g$ the gradient that arrives at $y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -51,8 +52,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # </details>
 #
 # ## What does it save?
-# A square $W$ has $d^2$ numbers, $A$ and $B$ together have $2dr$. Here are eight lines that draw both, and `interact` makes a slider from each range. Drag
-# them. Then change the plot: this one is yours.
+# A square $W$ has $d^2$ numbers, $A$ and $B$ together have $2dr$. Here are eight lines that draw both. `interact` makes a slider from each range. Drag them, then change the plot. (On the site it's a picture.)
 
 # %%
 @interact(d=(64, 8192, 64), r=(1, 512))
@@ -67,12 +67,11 @@ def plot(d=4096, r=8):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The line on the floor is what you train. One grows like $d$, the other like $d^2$, so the share is $2r/d$. **The wider the model, the smaller the share** at the same rank. And at $r = d/2$ you've saved nothing.
+# The flat line at the bottom is what you train. It grows like $d$, the other like $d^2$, so the share is $2r/d$. **The wider the matrix, the smaller the share** at the same rank.
 # </details>
 #
 # ## Exercise 1: write it
-# Fill in the blanks. Your layer wraps an `nn.Linear` that doesn't have to be square. It must start as the layer it wraps, and only `lora_A` and `lora_B` may train.
-# `x` holds one vector in each row, so $Ax$ is `x @ A.T`.
+# Replace each `...`. Your layer wraps an `nn.Linear`, square or not. It must start as the layer that it wraps, and only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`.
 
 
 # %% exercise
@@ -108,16 +107,15 @@ class LoRALinear(nn.Module):
 checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
-# The paper draws $A$ from a Gaussian; its code and PEFT use `kaiming_uniform_` as we do. Either is fine, as long as the entries are about $1/\sqrt{\text{in}}$: then an entry of $Ax$
-# stays about as large as one of $x$. Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too. Is it as good? We haven't measured it: a question for you.
+# The paper draws $A$ from a Gaussian; its code and PEFT use `kaiming_uniform_`, as we do. Either is fine, if the entries are about $1/\sqrt{\text{in}}$: then an entry of $Ax$ is about as large as one of $x$. Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too. Is it as good? We haven't measured it: a question for you.
 #
 # ## Into a real model
-# Freeze MiniLM, and wrap the query and value layers of all six blocks. That's a loop of four lines. Freeze first: afterwards it would freeze $A$ and $B$ too. The training loop is ten lines again.
+# Freeze MiniLM, and wrap the query and value layers of its six blocks. Freeze first, or you freeze $A$ and $B$ too. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. Then train: a rate of 3e-3, with alpha 16.
 
 # %%
 torch.manual_seed(0)
 model = load_model("minilm", num_labels=2).requires_grad_(False)
-model.classifier.requires_grad_(True)  # the head starts random, so it trains too
+model.classifier.requires_grad_(True)  # the head: it starts random, so it trains too
 MyLayer = yours_or_ours(LoRALinear)
 for block in model.bert.encoder.layer:
     attention = block.attention.self
@@ -168,15 +166,13 @@ assert share < 70
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Same in the real model: zero at the first step, not at the second. All sixteen are right long before step 40. Zero $B$ isn't slow.
+# Same in the real model: zero at the first step, not at the second. All sixteen are right long before step 40.
 #
-# And the others? Not much better than a coin. Your adapter learned sixteen reviews by heart, which is not the same as learning what a good review sounds like. Next lesson: thousands
-# of reviews, and how sure you can be of the score.
+# And the others? Not far above half, which is what guessing gets. Your adapter knows sixteen reviews by heart; it hasn't learned what a good review sounds like. Next lesson: thousands of reviews, and how sure you can be of the score.
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced. Get rid of that: write `merge`, which turns your layer into one plain `nn.Linear`. The check merges all twelve. The sixteen must
-# still be right, and the logits equal to 1e-5.
+# Your layer does more work than the one it replaced, and a program that loads your model needs your class. Write `merge`, which ends both: it puts $A$ and $B$ into $W$ and returns a plain `nn.Linear`, as fast as before. The check merges all twelve layers. The sixteen must still be right, and the logits (the scores) equal to 1e-5.
 
 # %% exercise
 from copy import deepcopy
@@ -208,9 +204,7 @@ checks.check_merge(merge, model, tokens, labels)
 # 2. **Zero $B$ isn't slow:** $B$ has a gradient at once, $A$ one step later. Two zeros never move.
 # 3. **Train $A$ and $B$ beside $W$, merge afterwards:** merged, they cost nothing extra.
 #
-# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*our choice: the scaling is 2*), all the head trained. On
-# this toy of sixteen, a rate of 3e-3 (*ours*); for the whole task we found 0.002<!--compare.lora.rate--> best (*ours, MiniLM*). In our shipped adapter $A$ ended 1.0<!--inside.a-moved.least--> to
-# 1.3<!--inside.a-moved.most--> times its own size away from where it started (*ours*).
+# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*our choice: the scaling is 2*), and a trained head. At alpha 16 we took a rate of 3e-3 for these sixteen; for the whole task 0.002<!--compare.lora.rate--> was best (*ours, MiniLM*). $A$ does learn: in the adapter that we ship it moved by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its own size (*ours*).
 #
 # The same in PEFT:
 # ```python

@@ -1,13 +1,14 @@
 # %% [markdown]
 # # 02 · How sure are you?
 #
-# Model A gets 82.1% of the test right, model B 80.9%. You can ship one. Easy, isn't it?
+# Model A gets 82.1% of a test right, model B 80.9%. You can use only one. Easy, isn't it?
 #
 # Train an adapter, watch its score appear, and find out how much of that score is luck. There are two kinds of luck in it. You'll measure both.
 
 # %%
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
 from lora_lab import TrainPanel, verdict
@@ -18,10 +19,9 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA on film reviews: 200 steps of 8 sentences, then 2,000 new sentences as a test. Is each one positive or negative? A
-# **seed** picks the random start and the order of the sentences, nothing else.
+# The panel trains LoRA in MiniLM, a small model that reads English, on film reviews. In each of 200 steps the model reads 8 sentences, says whether each is positive or negative, and LoRA's numbers move a little, so that the error (the *loss*, the lower curve) gets smaller. The **learning rate** sets how far they move: 0.002 here, with alpha 16. On the way the model answers other sentences, for **validation** (the upper curve). At the end comes the **test**: 2,000 new sentences. A **seed** picks the random start and the order of the sentences, nothing else.
 #
-# Three quick ranges first, each so wide that you're 80% sure. Thirty seconds, no calculator. Then **Start**.
+# Three quick ranges first, each so wide that you're 80% sure. A *point* is 1 % of the sentences. Don't calculate. Then press **Start**. (On the site you see a run of ours: press **replay**.)
 
 # %%
 lesson.predict("points from the worst to the best of forty seeds", low=..., high=...)
@@ -37,11 +37,9 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# Somebody else's 2,000 sentences would give your model another score. How far off?
+# With 2,000 other sentences your model would get another score. How far away?
 #
-# Think of one sentence: right (1) with probability $p$, else wrong (0). What's its variance? Now average $n$ of them: the variance shrinks
-# $n$ times. Its square root is the **standard error**, and 95 of 100 such tests land within 1.96 standard errors of $p$. **Write those 1.96
-# standard errors as a function.** Accuracy 80% is $p = 0.8$.
+# Think of one sentence: right (1) with probability $p$, else wrong (0). Its *variance* is the average squared distance from $p$. How large is it? Now average $n$ sentences: the variance becomes $n$ times smaller. Its square root is the **standard error**, and 95 of 100 such tests end within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.** An accuracy of 80% is $p = 0.8$.
 
 # %% exercise
 def half_width(p, n):
@@ -60,10 +58,7 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## Done? Here's the second kind
-# When the panel says done, run the next cell. In a class, put your score on the board first. Then look at forty more runs of ours, the same
-# recipe to the last digit. Only the seed differs.
-#
-# In the enlarged strip at the right every dot is a seed, the line is you, and the pale bar is your first kind of luck.
+# When the panel says done, run the next two cells. (In a class, put your score on the board first.) They open forty more runs of ours, with the same recipe to the last digit. Only the seed differs.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # stored: forty runs of ours, 27 November 2026
@@ -76,8 +71,19 @@ differ = [(right[i] != right[j]).mean() for i in range(40) for j in range(i)]
 lesson.note("accuracy", run.metrics["accuracy"])
 lesson.reveal("points from the worst to the best of forty seeds", accuracy.max() - accuracy.min())
 lesson.reveal("sentences in 100 that two seeds answer differently", 100 * np.mean(differ))
-panel.seeds = FORTY
-panel
+
+# %%
+panel.seeds = FORTY  # now the panel above shows their curves, too
+score = 100 * run.metrics["accuracy"]
+plt.figure(figsize=(6, 2))
+plt.axvspan(score - 1.8, score + 1.8, alpha=0.2, label="first kind of luck: other sentences")
+plt.axvline(score, label="your run")
+plt.plot(accuracy, np.linspace(0.2, 0.8, 40), "o", color="gray", label="second kind: forty seeds")
+plt.plot([75.4, 76.6], [0.9, 0.9], "k|-", label="1.2 points: 82.1 against 80.9")
+plt.yticks([])
+plt.xlabel("percent right, of 2,000 sentences")
+plt.legend(loc="upper left", bbox_to_anchor=(0, -0.3))
+plt.show()
 
 # %% claim
 spread = accuracy.max() - accuracy.min()
@@ -90,20 +96,16 @@ assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Try forty ideas that don't
-# work, keep the best, and you'll report a gain of 2.1<!--seeds.gain--> points over the average.
+# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. A's lead over B, the black bar, is a small part of that. Try forty ideas that don't work, keep the best, and you'll report a gain of 2.1<!--seeds.gain--> points over the average.
 #
-# Stranger still: any two of these runs disagree on about 12<!--seeds.differ--> sentences in 100, even if they score the same. Same accuracy,
-# different model.
+# Stranger still: two of these runs answer about 12<!--seeds.differ--> sentences in 100 differently, even if they score the same. Same accuracy, different model.
 # </details>
 #
 # ## Play
-# Below the curves are sentences that your adapter flipped. Pick one and drag **strength**: 0 switches the adapter off, 1 is as trained, 2 is
-# twice as much. Then type your own review. Try irony, "not bad at all", or your last text message. Can you find one that flips twice?
+# Scroll up to the panel. Below its curves are sentences whose answer your adapter changed. Pick one and drag **strength**: 0 switches the adapter off, 1 is as trained, 2 is twice as much. In the lab you can also type a review: try irony, "not bad at all", or your last text message. Can you find one whose answer changes twice?
 #
 # ## Your turn: does A beat B?
-# Here's a table as you'd get from any two models: one row per sentence, 1 where the model was right. It's yours: other names get other tables.
-# Or bring your own with `pd.read_csv("mine.csv")`, columns `a` and `b`.
+# Here's a table as you'd get from any two models: one row per sentence, 1 where the model was right. Other names get other tables. Or bring your own with `pd.read_csv("mine.csv")`, columns `a` and `b`.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -112,15 +114,13 @@ table = pd.DataFrame({"a": right[a], "b": right[b]}).astype(int)
 table.mean()
 
 # %% [markdown]
-# Both took the *same* test, so sentences that both get right (or wrong) say nothing about the gap. Only the **share** they disagree on counts:
-# the gap's standard error is $\sqrt{\text{share}/n}$.
+# Both took the *same* test, so sentences that both get right (or wrong) say nothing about the gap. Only the **share** that they answer differently counts: the gap's standard error is about $\sqrt{\text{share}/n}$.
 #
-# How many rows would you need? To notice a true gap $\delta$ four times in five (a power of 80 %):
+# How many rows would you need to notice a true gap $\delta$ four times in five (a *power* of 80%)?
 #
 # $$n = (1.96 + 0.84)^2 \; \text{share} / \delta^2$$
 #
-# Fill in three things: half the 95% interval of the gap (a share, like 0.02), your verdict on a (`"better"`, `"worse"`, `"equivalent"` or
-# `"undecided"`), and the rows that tell **one point** apart.
+# Fill in three things: half the 95% interval of the gap (as a share, like 0.02), your verdict on a, and the rows that show a gap of **one point**. The verdict is `"better"` or `"worse"` if 0 lies outside the interval, `"equivalent"` if the whole interval lies within one point of 0, else `"undecided"`.
 
 # %% exercise
 share = ...
@@ -152,12 +152,11 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Unless you brought your own, A and B are two of the forty: *one recipe*. Even where the lab says "better", it means these two files, not how
-# they were made. With other seeds the order may reverse. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point.
+# Unless you brought your own, A and B are two of the forty: *one recipe*. Even where the lab says "better", it means these two files, not how they were made. With other seeds the order may reverse. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point.
 #
-# That's the difference between *undecided* (not enough data) and *equivalent* (enough data, and no gap that matters).
+# So *undecided* means not enough data. *Equivalent* means enough data, and no gap that matters.
 #
-# And 82.1 against 80.9? On 2,000 rows, with a share of 12<!--seeds.differ-->%, the gap is 1.2 ± 1.5<!--seeds.half-->. Undecided.
+# And 82.1 against 80.9? On 2,000 rows, with a share of 12<!--seeds.differ-->%, the gap is 1.2 ± 1.5<!--seeds.half--> points. Undecided.
 # </details>
 #
 # ## Remember
@@ -178,7 +177,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # a = model(**rows).logits.argmax(-1) == labels
 # model.set_adapter("b"); b = model(**rows).logits.argmax(-1) == labels
 # ```
-# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is the exact test of the two.
+# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is the exact test of the two (McNemar's).
 # </details>
 
 # %%

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 04 · Will it fit?
 #
-# At rank 8, LoRA trains 256 times fewer numbers than a 4,096 × 4,096 matrix has. So it needs 256 times less memory, right?
+# LoRA on Llama 3 8B trains 2,356<!--fit.times-fewer--> times fewer numbers than full fine-tuning. So it needs 2,356<!--fit.times-fewer--> times less memory, right?
 #
-# You have Llama 3 8B, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? You can wait for the crash, or you can know before you start.
+# You have this model, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? You can wait for the crash, or you can know before you start.
 
 # %%
 from lora_course import checks, lesson
@@ -15,9 +15,9 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step of Llama 3 8B on a single text of 512 tokens, all in bf16 (2 bytes per number), with AdamW. Full fine-tuning needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**. LoRA trains 2,356<!--fit.times-fewer--> times fewer numbers.
+# Take one training step on a single text of 512 tokens (a token is a word or a piece of one). Numbers are in bf16, 2 bytes each. LoRA has rank 8, on `q` and `v`. Full fine-tuning needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
 #
-# **What percentage of full fine-tuning's peak does LoRA need? And at 32,768 tokens?** Give ranges that you're 80 % sure of.
+# **What percentage of that does LoRA need? And what percentage at 32,768 tokens?** Give ranges that you're 80 % sure of.
 
 # %%
 lesson.predict("% of full fine-tuning at 512 tokens", low=..., high=...)
@@ -25,9 +25,14 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 
 # %% [markdown]
 # ## One step, as a film
-# Press **play the step**. The step runs from left to right: forward, loss, backward, update. Watch the *now* column. What appears, what vanishes, and when is it fullest?
+# Press **play the step** and watch the *now* column. What appears, what vanishes, and when is it fullest?
 #
-# Then compare **full fine-tuning** with **LoRA q, v**, and pull the sequence length from 512 to 32,768. Finally pick your own card under **device**: what fits?
+# - *forward:* the model predicts each next token
+# - *loss:* how wrong was it?
+# - *backward:* which way should each number move? That's its **gradient**.
+# - *update:* the optimizer (AdamW) moves the numbers
+#
+# Compare **full fine-tuning** with **LoRA q, v**, and pull the sequence length (tokens per text) to 32,768. Then pick your card under **device**: what fits?
 
 # %%
 MemoryPanel("llama-3-8b", "LoRA q, v", seq=512, card="T4")
@@ -48,18 +53,18 @@ assert share(32768) > 70
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not 256 times less. LoRA needs **29<!--fit.share--> %**, and on long texts **71<!--fit.share.long--> %**.
+# Not 2,356<!--fit.times-fewer--> times less: LoRA needs **29<!--fit.share--> %**, and on long texts **71<!--fit.share.long--> %**.
 #
-# When a weight trains, three more numbers come with it: its gradient and AdamW's two running means. LoRA freezes the weights, so those three are gone. But two things stay:
+# Every number that trains brings three more: its gradient, and two running means that AdamW keeps. LoRA freezes the model, so these are nearly gone. But two things stay:
 #
 # - **Weights.** Frozen or not, they have to be there: 15.0<!--fit.weights--> GiB, already too much for our T4.
 # - **Activations**, what forward saves for backward. The gradient passes through every frozen layer on its way to the adapters, so most are still needed: at 32,768 tokens, 144<!--fit.saved.lora--> of 197<!--fit.saved.full--> GiB.
 #
-# At 512 tokens LoRA needs 18.0<!--fit.lora--> GiB. Prompt tuning trains far fewer numbers, and needs 17.9<!--fit.prompt-->. **Memory isn't what trains. It's what is there at the fullest moment.**
+# Prompt tuning trains far fewer numbers than LoRA, and needs 17.9<!--fit.prompt--> GiB instead of 18.0<!--fit.lora-->. **Memory isn't what trains. It's what is there at the fullest moment.**
 # </details>
 #
 # ## Is the film true?
-# Nothing ran for that picture: it's arithmetic. So let's check it with a real step on *your* machine (on the site: on ours). MiniLM, 4 texts padded to 64 tokens, in fp32. LoRA trains 308<!--fit.minilm.times-fewer--> times fewer numbers than full fine-tuning, which needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
+# Nothing ran for that picture: it's arithmetic. Let's check it with a real step (on your machine; on the site, on ours). The small MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
 # %%
 lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
@@ -80,18 +85,18 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Predicted and measured agree **to the byte**. And 308<!--fit.minilm.times-fewer--> times fewer numbers mean 3.8<!--fit.minilm.times-less--> times less memory: 87<!--fit.minilm.weights--> MiB are weights, and they stay.
+# Predicted and measured agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory. Most of what is left, 87<!--fit.minilm.weights--> MiB, is weights.
 #
-# Both count tensors. CUDA, error correction and gaps between tensors come on top, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable. (Sizes of cards are from data sheets as we remember them; we didn't measure one.)
+# Both count tensors. On a GPU, CUDA, error correction and gaps between tensors come on top, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable. (Sizes of cards are from data sheets as we remember them; we measured none.)
 # </details>
 #
 # ## A formula for your head
-# In the panel, choose **QLoRA**: the same adapters on all linear layers, frozen weights in 4 bits. Switch on **gradient checkpointing**: a layer saves only its input, and backward runs the layer again to get the rest. The price is time: 1.4<!--fit.arithmetic--> times the arithmetic.
+# In the panel, choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits instead of 16. Switch on **gradient checkpointing**: a layer saves only its input, and backward computes the rest again. The price is time: 1.4<!--fit.arithmetic--> times the arithmetic.
 #
 # Now the peak is at the loss. Pull the sequence length: only two blocks grow.
 #
-# - **Activations:** the saved inputs. Each layer saves $h$ numbers per token, in bf16.
-# - **Logits:** one score per token for each of the $V$ words in the vocabulary, in fp32. The loss holds three such tables at once.
+# - **Activations:** the saved inputs. Each layer saves $h$ numbers per token, of 2 bytes.
+# - **Logits:** the model's scores for the next token, one for each of the $V$ tokens that it knows. Each has 4 bytes, and the loss holds three such tables at once.
 #
 # Write the peak as a formula.
 
@@ -120,8 +125,10 @@ def peak(tokens):
 checks.check_peak(peak)
 
 # %% [markdown]
-# ## The longest row
-# Your documents are long, so fit the longest row you can: Llama 3 8B, rank 8, on the card that the next cell names. Work out a length with your formula, then try it in the panel. You pass if it fits and comes within 5 % of the longest row there is.
+# ## The longest text
+# Your documents are long. So fit the longest text you can: Llama 3 8B, rank 8, on the card that the next cell names. Which method? How many tokens?
+#
+# Compute the length: solve *peak(tokens) = usable bytes*. Only then set the panel to your choice. It prints **longest at this batch size**: how close is your formula? You pass if it fits and comes within 5 % of the longest.
 #
 # `method` is a name from the panel; `optimizer` is `adamw`, `adamw-8bit` or `sgd`.
 
@@ -148,7 +155,7 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On a T4, rows of up to 4,616<!--fit.t4.adamw--> tokens fit. Without checkpointing it's 1,121<!--fit.t4.saved-->. The optimizer hardly matters: even SGD, which keeps nothing, only gets to 4,708<!--fit.t4.sgd-->.
+# On a T4, texts of up to 4,616<!--fit.t4.adamw--> tokens fit. Without checkpointing it's 1,121<!--fit.t4.saved-->. The optimizer hardly matters: even SGD, which keeps nothing, only gets to 4,708<!--fit.t4.sgd-->.
 #
 # What fills the card? Look at the pink block: 85<!--fit.logits--> % of what each token costs is logits. No adapter can shrink them. Computing the loss in chunks can, but our film doesn't know that trick.
 # </details>
@@ -157,14 +164,15 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is there at the fullest moment**, not what trains.
-# 2. **Start with bytes per parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 16<!--fit.bytes.masters--> with fp32 master weights, 8<!--fit.bytes.full--> in pure bf16. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
-# 3. **Then bytes per token.** With checkpointing: 2 L h, plus 12 V for the logits. *Ours: computed, and equal to a measured step on small models.*
+# 2. **Start with bytes per number of the model.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with a second copy of the weights in fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed, and equal to a measured step on small models.*
 #
 # The same in PEFT:
 # ```python
 # bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
 #                           bnb_4bit_compute_dtype=torch.float16)
-# base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B", dtype=torch.float16, quantization_config=bits)
+# base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B", dtype=torch.float16,
+#                                             quantization_config=bits)
 # model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
 # args = TrainingArguments("out", per_device_train_batch_size=1, gradient_checkpointing=True, fp16=True)
 # ```

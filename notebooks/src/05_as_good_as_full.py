@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Is LoRA as good as full fine-tuning?
 #
-# "LoRA matches full fine-tuning at a fraction of the cost." You've read it a hundred times. So we tested it: five methods, one model, one task, five seeds each. What could you write about it, and defend?
+# "LoRA matches full fine-tuning at a fraction of the cost." You've read it a hundred times. So we tested it: five methods, one model, one task, five runs each. Is it true? And what may you write about it?
 
 # %%
 from lora_course import checks, lesson
@@ -12,11 +12,11 @@ lesson.start("05")
 
 # %% [markdown]
 # ## Three guesses and a vote
-# Full fine-tuning moves all 22.7 million numbers of MiniLM. LoRA, at rank 8 on `q` and `v`, trains 74,498<!--as_good.count-->, and its file is 301<!--as_good.file--> times smaller. **By how many points of accuracy is LoRA ahead?** (Minus means behind.)
+# Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA, at rank 8 on `q` and `v`, trains 305<!--as_good.times--> times fewer. **By how many points of accuracy is LoRA ahead?** (Minus means behind.)
 #
-# Now a colleague repeats our study with 200 test sentences instead of 2,000. She does it a hundred times. **How many of her 95 % intervals miss the true difference? How many of her studies find no difference at all?** Give ranges that you're 80 % sure of.
+# A colleague repeats our study a hundred times, with 200 test sentences instead of 2,000. Each study gives her a 95 % **interval**: a range that should contain the true difference. If 0 is in it, she writes "no difference found". **How many of her intervals miss the true difference? How many of her studies find no difference?** Give ranges that you're 80 % sure of.
 #
-# And vote before you look: what's the largest loss, in points, that you'd accept for the smaller file? That's your **margin**. In a class, show it with your fingers.
+# And vote before you look: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**.
 
 # %%
 lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
@@ -26,9 +26,14 @@ margin = 1.5  # your vote, in points
 
 # %% [markdown]
 # ## Look
-# The icons show what each method adds: blue trains, grey is frozen. Every dot is a seed. Further down, **drag the edge of the band**. It's your margin. Watch the word change. Click a row to read about that method, or an icon to compare with that one. Then put memory across instead of trained numbers. The hundred small studies are at the bottom.
+# The icons show what each method adds: blue trains, grey is frozen. A dot is one run. Its **seed** sets its luck: the random start and the order of the sentences.
 #
-# *Stored: trained on two CPU cores, 27 November 2026. Python ran every test; your browser only looks up the verdicts.*
+# 1. **Drag the edge of the band**, your margin. When does the word change?
+# 2. Click an icon: all others are compared with that one.
+# 3. Switch from *trained numbers* to *memory*.
+# 4. At the bottom are the hundred small studies. A line is an interval; a cross missed the truth.
+#
+# *Stored: trained on a CPU, 27 November 2026.*
 
 # %%
 panel = ComparePanel(margin=margin / 100)
@@ -62,17 +67,17 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA lost.** 81.0<!--as_good.lora--> % against 82.3<!--as_good.full--> %, and the 95 % interval of the difference (-2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points) leaves out 0. Luck alone would rarely do that.
+# **LoRA lost.** 81.0<!--as_good.lora--> % against 82.3<!--as_good.full--> %. The 95 % interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, leaves out 0. If there were no difference, that would happen in only 5 of 100 studies.
 #
-# **LoRA may still be your choice.** Can you spare 2.2<!--as_good.lora.within--> points? From there on the word is *worse, but within the margin*. Both halves are true. You give up a point or two for 305<!--as_good.times--> times fewer trained numbers and 4<!--as_good.memory--> times less memory.
+# **LoRA may still be your choice.** At a margin of 2.2<!--as_good.lora.within--> points or more, the word is *worse, but within the margin*. Both halves are true. You lose a point or two, and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
 #
-# All linear layers instead of `q,v`? *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (73.0<!--as_good.prompt--> %) loses even to the probe (75.7<!--as_good.probe--> %), a logistic regression on a model that nobody touched. It trains the fewest vectors and still takes more memory than LoRA on `q,v`: its tokens pass through every layer.
+# All linear layers instead of `q,v`? *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (20 trained vectors in front of the text) gets 73.0<!--as_good.prompt--> %, less than the **probe** (75.7<!--as_good.probe--> %), a linear classifier on the frozen model. And it needs more memory than LoRA on `q,v`: its vectors pass through every layer.
 #
-# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. A small test makes anything look like a match. So never test small and write "no difference".
+# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. A small test can make different methods look the same.
 # </details>
 #
 # ## What does "equivalent" mean?
-# "No difference found" is free. *Equivalent* has to be earned. Fix a margin. Then run two tests: is the true difference above minus the margin? Is it below the margin? Each may err in 5 of 100 cases. Both pass when the whole **90 %** interval lies inside the band. A small study has a wide interval, so it can't pass.
+# "No difference found" is easy: test little. *Equivalent* has to be earned. First fix a margin. Then ask twice: is the true difference above minus the margin? Is it below the margin? Each yes may be wrong in 5 of 100 studies. Both are yes when the whole **90 %** interval lies inside the band. A small study has a wide interval, so it can't pass.
 #
 # ### Your turn: the rule in one line
 # `low` and `high` are the ends of the 90 % interval, as shares: 0.015 is 1.5 points.
@@ -95,19 +100,19 @@ checks.check_equivalence_rule(equivalent)
 
 # %% [markdown]
 # ## Before you believe a comparison
-# - **Was every method tuned, on the same budget?** Ours got four learning rates each, and two more if the best was the last in the row. Validation chose 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA. Use one rate for both and you've picked the winner yourself.
+# - **Was every method tuned, on the same budget?** Ours got four learning rates each, and two more if the best was the last. Validation chose 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA (at α 16). One rate for both would pick the winner.
 # - **Was the test set used once**, with seeds that chose nothing?
 # - **Which LoRA?** Rank, layers, steps.
 # - **How much was there to learn?** Ours saw 6,400 sentences. On a lot of new text LoRA stays behind, and large batches hurt it.
 #
-# Want your own? Press Start in the panel, or: `lora-lab compare --methods probe,prompt,lora,lora:targets=all-linear,full`
+# Your own comparison, in the lab: `lora-lab compare --methods probe,prompt,lora,lora:targets=all-linear,full`
 #
 # ## Defend one you haven't seen
-# Your name draws two of our stored runs. Run the cell three times. First give your **margin**. Nothing is shown before, and the first one counts. Then the **word** for the intervals you see. Then the **sentence**, "a" to "d", that survives a critical reader.
+# Your name draws two of our stored runs. Answer in three rounds. First your **margin**: nothing is shown before, and the first one counts. Then the **word** for the intervals you see. Then the **sentence**, "a" to "d", that you may write.
 #
-# <details><summary>No Python here? Do this pair by eye</summary>
+# <details><summary>An example first</summary>
 #
-# Name a margin aloud. Now: LoRA on all six matrices minus LoRA on `q,v`, equally many trained numbers. 95 %: -1.3<!--as_good.pair.low95--> to 0.8<!--as_good.pair.high95--> points; 90 %: -1.0<!--as_good.pair.low--> to 0.6<!--as_good.pair.high-->. Your word? At 1.5 it's equivalent, at 0.5 undecided. It's never "equal".
+# LoRA on all six matrices minus LoRA on `q,v`. 95 %: -1.3<!--as_good.pair.low95--> to 0.8<!--as_good.pair.high95--> points. 0 is inside: no winner. 90 %: -1.0<!--as_good.pair.low--> to 0.6<!--as_good.pair.high-->. That's inside a margin of 1.5: *equivalent*. It isn't inside 0.5: *undecided*. It's never "equal".
 # </details>
 
 # %%
@@ -125,13 +130,16 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 # <details><summary>Answer box</summary>
 #
 # 1. **"No difference found" isn't "equal".** Equal needs a margin, set first, and a 90 % interval inside it.
-# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 22M encoder, one task, 400 steps. Published: on code instructions rank 256 matches full fine-tuning, 16 and 64 don't; in continued pretraining no rank does ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both, and start LoRA at ten times full's rate.** *Ours: 20<!--as_good.lora.times--> times on `q,v`, 5<!--as_good.all.times--> on all linear layers. Published: 9.8, fitted over 14 models, and large batches hurt LoRA ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
+# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 23M encoder, one task, 400 steps. Published: on code instructions rank 256 matches full fine-tuning, 16 and 64 don't; in continued pretraining no rank does ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
+# 3. **Tune both, and start LoRA at ten times full fine-tuning's rate.** *Ours, at α 16: 20<!--as_good.lora.times--> times on `q,v`, 5<!--as_good.all.times--> on all linear layers. Published: 9.8, fitted over 14 models, and large batches hurt LoRA ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python
-# config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=["query", "value"])  # rate 2e-3
-# config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules="all-linear")  # rate 5e-4
+# config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16,
+#                     target_modules=["query", "value"])  # rate 2e-3
+# config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16,
+#                     target_modules="all-linear",  # PEFT's has BERT's pooler in it, ours doesn't
+#                     exclude_modules=["pooler.dense"])  # rate 5e-4
 # config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20)  # rate 1e-2
 # model = get_peft_model(model, config)  # full fine-tuning does without: rate 1e-4
 # ```

@@ -25,7 +25,7 @@ FLAWS = {  # what an author may forget, and the rule of axe that finds it
     " e.closest('label').replaceWith(e); }",
     "svg-img-alt": "card => card.querySelector('svg[role=img]').removeAttribute('aria-label')",
     "color-contrast": "card => { card.querySelector('.words').style.color = '#bbb'; }",
-    "button-name": f"card => {{ {SEEN} seen('button').textContent = ''; }}",
+    "button-name": f"card => {{ {SEEN} const e = seen('button'); if (e) e.textContent = ''; }}",
 }
 CHANGES = """async (card) => { // redraws of the picture within a third of a second
     let count = 0;
@@ -135,15 +135,17 @@ def test_axe_would_find_what_an_author_forgets(pages: Pages, make: Any) -> None:
     view = pages.open(make())
     for rule, plant in FLAWS.items():
         panel_of(view).evaluate(plant)
+        if rule == "button-name" and not panel_of(view).locator("button:visible").count():
+            continue  # a page without a kernel has nothing to press there
         assert any(one.startswith(f"{rule}:") for one in axe_finds(view)), rule
 
 
 TABS = {
     "lora": (lora, {"view": "model", "model": "llama-3-8b"}, f"view model {'targets ' * 8} rank drop"),
-    "sweep": (sweep, {"picked": [[64, 16.0, 0.002]], "lr": 1e-3}, "view lr rank alpha best run family"),
+    "sweep": (sweep, {"lr": 1e-3}, "view lr rank alpha best family"),
     "film": (film, {}, "method scrub play model card optimizer seq batch rank checkpointing"),
     "rank": (RankPanel, {}, "source rank more less"),
-    "voices": (VoicesPanel, {}, "question strength ask"),
+    "voices": (VoicesPanel, {}, "question strength"),
     "train": (train, {}, "scrub play sentence strength"),
     "rivals": (rivals, {}, "axis rival method margin flip"),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, expect
 
 from lora_lab import LoRA, LoRAPanel, params
-from lora_lab.widgets.base import data_script
-from lora_lab.widgets.base import page as page_of
 from lora_lab.widgets.still import still
 from tests.e2e.pages import Pages, box_of, move, panel_of
 
@@ -48,6 +45,16 @@ def test_a_slider_changes_what_is_drawn_told_and_counted(pages: Pages) -> None:
         assert numbers(cells) == [full + trained, trained]
     assert rank == 8
     assert box_of(strip)["height"] == pytest.approx(before, abs=0.01)
+
+
+def test_each_view_keeps_its_own_rank(pages: Pages) -> None:
+    panel = panel_of(pages.open(LoRAPanel(rank=8, models=MODELS)))
+    move(panel, "rank r", 88)
+    dragged = rank_of(panel)
+    assert dragged > 8
+    for view, rank in (("Model", 8), ("Size", dragged)):
+        panel.get_by_role("radio", name=view).dispatch_event("click")
+        assert rank_of(panel) == rank
 
 
 @pytest.mark.parametrize("model", ["gpt2", "llama-3-8b"])
@@ -135,18 +142,6 @@ def test_merged_it_gives_the_same_y(pages: Pages) -> None:
     expect(panel.locator(".big")).to_contain_text("64 multiplications")
     assert panel.locator(".picture svg").get_attribute("aria-label") == before
     expect(panel.get_by_role("button", name="unmerge")).to_be_visible()
-
-
-def test_a_large_value_comes_from_a_script_beside_the_page(pages: Pages, tmp_path: Path) -> None:
-    panel = LoRAPanel(d=64, models=MODELS)
-    snapshot = panel.snapshot()
-    (tmp_path / "layers.js").write_text(data_script("layers", snapshot["state"]["models"]), encoding="utf-8")
-    snapshot["state"] |= {"models": {"data": "layers", "src": "layers.js"}, "model": "gpt2"}
-    (tmp_path / "page.html").write_text(page_of(snapshot), encoding="utf-8")
-    view = pages.browser.new_page()
-    view.goto((tmp_path / "page.html").as_uri())
-    expect(panel_of(view).locator(".facts")).to_contain_text("2,304 × 768")
-    view.close()
 
 
 def test_a_still_is_the_panel_as_it_is(browser: Browser) -> None:

@@ -92,6 +92,20 @@ def test_the_peak_jumps_from_the_update_to_the_loss_as_rows_grow(pages: Pages) -
         assert quick("llama-3-8b", METHODS["full"], setup).at == at
 
 
+@pytest.mark.parametrize("method", ["full", "LoRA q, v", "prompt"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_words_and_the_title_name_the_same_moment(pages: Pages, method: str, checkpointing: bool) -> None:
+    python = MemoryPanel("minilm", method, seq=512, checkpointing=checkpointing)
+    title = panel_of(pages.open(python)).locator(".title").inner_text()
+    (moment,) = re.findall("Memory peaks ((?:at|in) the [a-z]+)", title)
+    assert moment in python.describe()
+
+
+def test_what_is_longest_can_be_left_to_the_reader(pages: Pages) -> None:
+    view = pages.open(MemoryPanel(), MemoryPanel(longest=False))
+    assert [panel_of(view, number).get_by_text("longest at this").count() for number in (0, 1)] == [1, 0]
+
+
 def test_the_column_follows_keys_and_pulling_and_goes_back_to_the_peak(pages: Pages) -> None:
     view = pages.open(MemoryPanel("llama-3-8b", "LoRA q, v", seq=1024, models=["llama-3-8b"]), still=True)
     panel = panel_of(view)

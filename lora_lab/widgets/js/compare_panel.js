@@ -29,7 +29,7 @@ const BODY = `<header><div class="title"></div>
   <div class="cards"></div></fieldset>
 <div class="body tall" data-for="body">
   <div>${drawn()}<p class="key"></p><div data-for="forest">${drawn("forest")}
-    <p class="key">Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. Drag the edges of the band.</p>
+    <p class="key">Dot: the mean difference. Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. Drag the edges of the band.</p>
   </div></div>
   <div class="side">
     <div class="controls">${menu("method", "method")}${slider("margin", "margin", "ink")}
@@ -195,8 +195,9 @@ function start(p) {
     const failed = data.failed.map(([label, why]) => ` ${label} has no result: ${why}.`).join("");
     p.fill({
       ".title": title(now),
-      ".key": `Test ${data.metric}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}: a dot for each seed;
-        beside it the mean and its 95% interval; a cross at the bottom for a seed far below.${pale}`,
+      ".key": `Test ${data.metric}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run;
+        runs of a method differ only in their random seed. Beside them their mean and its 95% interval; a cross at the bottom is
+        a run far below.${pale}`,
       ".big": big, ".words": words, ".holm": tellHolm(now), ".facts": facts(now), ".about": escape(data.about + failed),
     });
     if (dances) drawDance(range);

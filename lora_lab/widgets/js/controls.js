@@ -55,6 +55,9 @@ export function trouble({ error, busy, halts }) {
   return busy && halts ? "Stopping after this step. What has finished is kept." : "";
 }
 
+/** What a page without a kernel says in the place of what trains. */
+export const NO_KERNEL = "Run the notebook to train your own.";
+
 /** Rows of markup; the first cell of each names it, the others are numbers. `now` is the row to be seen first. */
 export function table(head, rows, now = -1) {
   const columns = head.map((one) => (one ? `<th scope="col">${one}</th>` : "<td></td>")).join("");

@@ -52,5 +52,6 @@ export const plain = (markup) => markup.replace(/<[^>]+>/g, "").replace(/&lt;/g,
 
 export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
-/** Text that came from outside, as markup. */
-export const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "&quot;");
+/** Text that came from outside, as markup. Control characters that no font has are dashes and quotes of Windows. */
+export const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "&quot;")
+  .replace(/[\x80-\x9f]/g, (sign) => new TextDecoder("windows-1252").decode(Uint8Array.of(sign.charCodeAt(0))));

@@ -3,26 +3,12 @@
 //
 //     <div data-panel="LoRAPanel"><script type="application/json">{"rank": 8, ...}</script><img ...></div>
 //
-// The picture goes once the panel is there. A value {"b64": "..."} is bytes; {"data": name, "src": file} is large and lies
-// in a script of its own, `labHost.data(name, value)`, which is read when the panel nears the window.
+// The picture goes once the panel is there. A value {"b64": "..."} is bytes.
 (() => {
-  const kept = new Map(); // data by name
-
-  function fetched({ data, src }) {
-    return new Promise((resolve) => {
-      const script = Object.assign(document.createElement("script"), { src });
-      script.addEventListener("load", () => resolve(kept.get(data)));
-      document.head.append(script);
-    });
-  }
-
   /** As a kernel would have sent it: bytes arrive as a DataView. */
-  async function revived(value) {
-    if (typeof value?.b64 === "string") {
-      return new DataView(Uint8Array.from(atob(value.b64), (letter) => letter.charCodeAt(0)).buffer);
-    }
-    if (typeof value?.data !== "string") return value;
-    return kept.has(value.data) ? kept.get(value.data) : fetched(value);
+  function revived(value) {
+    if (typeof value?.b64 !== "string") return value;
+    return new DataView(Uint8Array.from(atob(value.b64), (letter) => letter.charCodeAt(0)).buffer);
   }
 
   function hostModel(state) {
@@ -46,7 +32,7 @@
     const name = place.dataset.panel;
     try {
       const state = JSON.parse(place.querySelector("script[type='application/json']").textContent);
-      for (const [trait, value] of Object.entries(state)) state[trait] = await revived(value);
+      for (const [trait, value] of Object.entries(state)) state[trait] = revived(value);
       const el = document.createElement("div");
       const model = hostModel(state);
       place.append(el);
@@ -59,7 +45,6 @@
   }
 
   globalThis.labPanels = {};
-  globalThis.labHost = { hostModel, data: (name, value) => kept.set(name, value) };
   const AHEAD = 600; // pixels below the window that are made ready
   const near = new IntersectionObserver((seen) => {
     for (const { target } of seen.filter((one) => one.isIntersecting)) {
@@ -68,8 +53,10 @@
     }
   }, { rootMargin: `${AHEAD}px` });
   document.addEventListener("DOMContentLoaded", () => {
-    for (const place of document.querySelectorAll("[data-panel]")) {
-      if (place.getBoundingClientRect().top < innerHeight + AHEAD) mount(place); // a still does not wait for an observer
+    const places = [...document.querySelectorAll("[data-panel]")];
+    const soon = places.filter((place) => place.getBoundingClientRect().top < innerHeight + AHEAD); // before any is drawn
+    for (const place of places) {
+      if (soon.includes(place)) mount(place); // a still does not wait for an observer
       else near.observe(place);
     }
   });

@@ -48,6 +48,8 @@ const BODY = `<header><div class="title"></div>
 function start(p) {
   const begin = { scan: D + MOST_RANK, step: 0, merged: 0, adapter: 1, blend: null };
   const ui = p.keep({ ...begin, token: 0, x: [...TOKENS[0]], lift: [...LIFTED], dropped: false, over: -1 });
+  const ranks = {}; // by view: each keeps its own and begins with the one that was given
+  const given = p.get("rank");
   let now; // what is drawn, derived from traits and `ui`
   let shown; // what the picture says of itself: where it can be pulled
 
@@ -210,7 +212,8 @@ function start(p) {
   const actions = {
     view(view) {
       afresh({ over: -1 });
-      p.set({ view });
+      ranks[now.view] = p.get("rank");
+      p.set({ view, rank: ranks[view] ?? given });
     },
     model: (model) => p.set({ model, layer: "" }),
     targets: (target) => toggle([target]),

@@ -16,7 +16,7 @@ const NARROW = 300; // pixels that a slider's track has at least
 const SEARCHED = 2 ** 20; // rows or tokens up to which the largest that fits is looked for
 const TRAITS = {
   films: {}, model: "", method: "", batch: 1, seq: 512, rank: 8, checkpointing: false, optimizer: "adamw", card: "",
-  cards: [], measurable: [], asked: 0, standing: "", measured: {},
+  cards: [], measurable: [], asked: 0, standing: "", measured: {}, longest: true,
 };
 const OPTIMIZERS = [
   ["adamw", "AdamW"], ["adamw-foreach", "AdamW, foreach"], ["adamw-fused", "AdamW, fused"],
@@ -201,10 +201,11 @@ function start(p) {
       largestFitting((n) => peakOf(film, { ...point, [name]: n }).bytes <= card[1], least, limit);
     const say = (n, unit) => (n ? `${unit(n)}${n >= SEARCHED ? " or more" : ""}` : "none");
     const longest = most("seq", film.low, film.high || SEARCHED);
-    return head + table([], [
+    const rows = [
       ["largest batch at this length", say(most("batch", 1, SEARCHED), sequences)],
       ["longest at this batch size", longest && longest === film.high ? `${count(longest)} (model’s limit)` : say(longest, tokens)],
-    ]);
+    ];
+    return head + table([], rows.slice(0, p.get("longest") ? 2 : 1));
   }
 
   function standing(measured) {

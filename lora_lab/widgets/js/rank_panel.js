@@ -77,7 +77,7 @@ function start(p) {
     const [big, words] = cut ? tellCut() : tellMatrix();
     const error = data[ui.wanted]?.error;
     p.fill({
-      ".title": cut ? findingOf(cut) : findingOfMatrix(),
+      ".title": `${cut ? findingOf(cut) : findingOfMatrix()} <span class="gloss">Energy is the sum of the squared entries.</span>`,
       ".big": big,
       ".words": words + (error ? ` <strong>${escape(`${choice(ui.wanted)[1]}: ${error}`)}</strong>` : ""),
       ".numbers": numbers(),

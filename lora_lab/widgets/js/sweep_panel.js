@@ -1,7 +1,7 @@
 // The playground: a map of runs over rate, rank and alpha. Python sends runs, means and lines; here they are drawn.
 
 import SWEEP_CSS from "./sweep_panel.css";
-import { button, drawn, folded, letter, menu, nearest, segments, slider, table, trouble } from "./controls.js";
+import { NO_KERNEL, button, drawn, folded, letter, menu, nearest, segments, slider, table, trouble } from "./controls.js";
 import { about, capital, clamp, count, decimal, escape, extent, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
 import {
@@ -32,11 +32,11 @@ const BODY = `<header><div class="title"></div>
     <p class="sub">Training loss at each step</p>${drawn("curve")}
   </div>
   <div class="below">
-    <div class="row trains">${button("run", "", "first")}${button("halt", "Stop")}${button("pick", "")}${button("row", "")}
-    </div>
+    <div data-for="predict"><p class="question"></p>${segments("family", "your prediction")}<p class="fits"></p></div>
+    <div class="row trains" data-for="trains">${button("run", "", "first")}${button("halt", "Stop")}${button("pick", "")}
+      ${button("row", "")}</div>
     <progress max="1" value="0" aria-label="training"></progress>
     <p class="doing"></p><p class="kernel"></p>
-    <div data-for="predict"><p class="question"></p>${segments("family", "your prediction")}<p class="fits"></p></div>
   </div>
 </div>
 <p class="about"></p>${folded("all cells as a table")}`;
@@ -46,7 +46,7 @@ const HATCH = '<rect x=".5" y=".5" width="12" height="12" class="edge"/><path d=
 const KEY = {
   seeds: swatch('<circle cx="6.5" cy="6.5" r="3" class="ink"/>', "a run"),
   dead: swatch('<path d="M3 3l7 7m0 -7l-7 7" class="stroke ink"/>', "a run that collapsed"),
-  untried: swatch(HATCH, "not tried: click to pick"),
+  untried: swatch(HATCH, "not tried"),
   top: swatch('<path d="M1.5 6.5l5 -5l5 5l-5 5z" class="ink"/>', "best of its row"),
 };
 
@@ -55,7 +55,7 @@ const same = ([rank, alpha, lr], [r, a, l]) => rank === r && close(alpha, a) && 
 const nearestTo = (values, value) => nearest(values.map(Math.log), Math.log(value));
 
 function start(p) {
-  const ui = p.keep({ family: {}, help: false });
+  const ui = p.keep({ family: {} });
   let index; // of the data: cells by their place, and what is the same for all of them
   let now; // what is drawn
   let map;
@@ -107,7 +107,7 @@ function start(p) {
     return found.length ? found.map(([, , , losses]) => losses) : undefined;
   }
 
-  const isPicked = (place) => p.get("picked").some((one) => same(one, place));
+  const isPicked = (place) => p.kernel && p.get("picked").some((one) => same(one, place));
 
   /** [rank, alpha, rate] of a place of the map; an untried one stands for the middle of its column. */
   function placeOf(rank, alpha, column) {
@@ -145,7 +145,7 @@ function start(p) {
     const live = p.live();
     const own = atWork([chosen.rank, chosen.alpha, chosen.lr]);
     const family = p.get("guess")[view] && (ui.family[view] ?? p.get("guess")[view]);
-    p.offer({ view: views.length > 1, targets: data.targets.length > 1, predict: Boolean(lines) });
+    p.offer({ view: views.length > 1, targets: data.targets.length > 1, predict: Boolean(lines), trains: p.kernel });
     p.check("view", [view]);
     const told = { lr: rateName(chosen.lr), rank: count(chosen.rank), alpha: about(chosen.alpha) };
     const at = { lr: chosen.column, rank: axes.rank.indexOf(chosen.rank), alpha: axes.alpha.indexOf(chosen.alpha) };
@@ -180,15 +180,16 @@ function start(p) {
     const losses = drawLosses(p.width("curve"), curves, { ...data, range: now.range, start: now.begin, live: own });
     const ends = curves.filter((one) => one.length).map((one) => one.at(-1).toFixed(2)).join(", ") || "no run yet";
     p.picture(losses, `Training loss from about ${now.begin.toFixed(2)}; at the end: ${ends}.`, "curve");
-    const [big, words] = tellCell({ cell, chosen, best, live: own, broken: p.gone(), data, seeds: p.get("seeds") });
+    const [big, words] = tellCell({ cell, chosen, best, live: own, broken: p.gone(), data, seeds: p.kernel && p.get("seeds") });
     p.fill({ ".big": big, ".words": words, ".doing": doing(live) });
     drawButtons(live);
     p.numbers(cellTable);
     return `${big}. ${words} ${doing(live)}`;
   }
 
-  /** The finding: which knob moves the metric, and how far. */
-  function title({ data, targets }) {
+  /** A question while the reader's prediction is awaited; then the finding: which knob moves the metric, and how far. */
+  function title({ data, targets, lines }) {
+    if (lines && !Object.keys(p.get("guess")).length) return `Which slider moves ${data.metric} most? Drag each of them`;
     const names = { lr: "the learning rate", rank: "rank", alpha: "α" };
     const told = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
     if (!told.length) {
@@ -244,11 +245,7 @@ function start(p) {
 
   function doing(live) {
     const picked = p.get("picked");
-    if (ui.help) {
-      const list = picked.map(([r, a, l]) => `(${r}, ${about(a)}, ${rateName(l)})`).join(", ");
-      return `This page cannot train. In the lab (<code>make lab</code>), run <code>from lora_lab import SweepPanel</code> and
-        <code>SweepPanel(picked=[${list}])</code>, then press <em>run these</em> there.`;
-    }
+    if (!p.kernel) return NO_KERNEL;
     if (trouble(live)) return trouble(live);
     if (live.busy) {
       const eta = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
@@ -288,7 +285,6 @@ function start(p) {
   }
 
   function choose(rank, alpha, column) {
-    p.keep({ help: false });
     p.set({ rank, alpha, lr: now.find(rank, alpha, column)?.lr ?? now.axes.lr[column] });
   }
 
@@ -315,7 +311,6 @@ function start(p) {
     },
     best: () => now.best && p.set({ rank: now.best.rank, alpha: now.best.alpha, lr: now.best.lr }),
     run() {
-      if (!p.kernel) return p.show({ help: true });
       const picked = p.get("picked");
       const { rank, alpha, lr } = now.chosen;
       if (!isPicked([rank, alpha, lr])) p.set({ rank: picked[0][0], alpha: picked[0][1], lr: picked[0][2] });
@@ -336,7 +331,7 @@ function start(p) {
         moved ||= to.row !== from.row || to.column !== from.column;
         if (moved) go(to);
       },
-      end: () => !moved && !now.cell && !p.live().busy && toggle(),
+      end: () => p.kernel && !moved && !now.cell && !p.live().busy && toggle(),
     };
   });
 

@@ -173,8 +173,8 @@ export function tellCell({ cell, chosen, best, live, broken, data, seeds }) {
     return [big, `${plural(live.length, "seed")} at ${setting}.`];
   }
   if (!cell) {
-    const train = `Guess from its neighbors, then train it: ${plural(seeds.length, "seed")} of ${count(data.steps)} steps.`;
-    return ["<b>not tried</b>", `No run at ${setting} yet. ${train}`];
+    const train = seeds && `, then train it: ${plural(seeds.length, "seed")} of ${count(data.steps)} steps`;
+    return ["<b>not tried</b>", `No run at ${setting} yet. Guess from its neighbors${train || ""}.`];
   }
   const n = cell.runs.length;
   const of = plural(n, "run");

@@ -99,7 +99,7 @@ function start(p) {
 
     const at = now.seen === losses.length ? live.step : now.seen * now.every;
     if (replays) p.slide("scrub", { most: losses.length, value: now.seen, words: count(at), spoken: `step ${at}` });
-    const shown = { ...now, live: { ...live, busy: live.busy || ui.at !== null }, found: ui.at === null ? found : {} };
+    const shown = { ...now, page, live: { ...live, busy: live.busy || ui.at !== null }, found: ui.at === null ? found : {} };
     p.picture(drawRun(p.width(), shown), alternative(shown));
     const [title, gloss] = titleOf(shown);
     const [big, words] = headline(shown);

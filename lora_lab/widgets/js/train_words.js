@@ -1,6 +1,6 @@
 // What the training panel says: its finding, where a run stands, and what the dial shows.
 
-import { letter, trouble } from "./controls.js";
+import { NO_KERNEL, letter, trouble } from "./controls.js";
 import { about, capital, count, decimal, escape, extent, percent } from "./format.js";
 
 const shown = (value, metric) => `${decimal(value)}${metric === "accuracy" ? "%" : ""}`;
@@ -28,7 +28,7 @@ export function titleOf({ found, live, metric, checks, others }) {
 }
 
 /** [headline, sentence]. */
-export function headline({ found, live, metric, factor, checks, others, guess, setup }) {
+export function headline({ found, live, metric, factor, checks, others, guess, setup, page }) {
   if (found.value !== undefined) {
     const rows = `${count(found.rows)} test rows`;
     const of = metric === "accuracy" ? `of ${rows} right` : `${metric} on ${rows}`;
@@ -43,7 +43,7 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
       const better = others.filter((one) => up * one.value > up * found.value).length;
       words.push(`Among ${count(others.length + 1)} seeds of this recipe it is number ${count(better + 1)}.`);
     }
-    const file = found.adapter ? `; the adapter is in <code>${escape(found.adapter)}</code>` : "";
+    const file = found.adapter && !page ? `; the adapter is in <code>${escape(found.adapter)}</code>` : "";
     words.push(`It took ${count(Math.round(found.seconds))} s${file}.`);
     return [`<b>${shown(found.value, metric)}</b> <span>${of}</span>`, words.join(" ")];
   }
@@ -73,7 +73,7 @@ export function standing({ live, found, page, broken }) {
   if (page) {
     const { date, hardware, lora_lab: version } = found.made ?? {};
     const ran = date ? `${escape(found.words)}. Trained ${date} with lora_lab ${escape(version)} on ${escape(hardware)}.` : "";
-    return `${ran} This page cannot train; <code>make lab</code> can.`;
+    return `${ran} ${NO_KERNEL}`;
   }
   if (broken) return "Broken off.";
   if (trouble(live)) return trouble(live);

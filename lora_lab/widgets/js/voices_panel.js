@@ -1,7 +1,7 @@
 // One question, several voices: their answers side by side, as they come, at any strength; and the size of each file.
 
 import VOICES_CSS from "./voices_panel.css";
-import { button, drawn, folded, letter, menu, slider, table, trouble } from "./controls.js";
+import { NO_KERNEL, button, drawn, folded, letter, menu, slider, table, trouble } from "./controls.js";
 import { about, bytes, count, escape, plural } from "./format.js";
 import { panel } from "./panel.js";
 import { rect, text } from "./svg.js";
@@ -11,12 +11,12 @@ const TRAITS = {
   asks: false,
 };
 const STRENGTHS = [0, 0.5, 1, 1.5, 2];
+const MEANS = { 0: "base", 1: "as trained" };
 const [BASE, TOLD] = ["base", "told"];
 const BAR = 14; // pixels
 
-const stops = `<span class="stops" aria-hidden="true">${STRENGTHS.map((one) => `<span>${one}</span>`).join("")}</span>`;
-const HELP = `Nobody can answer here. In the lab (<code>make lab</code>), run <code>from lora_course.panels.voices_panel import
-  VoicesPanel</code> and <code>VoicesPanel({"mine": FOLDER})</code> with an adapter of yours.`;
+const stops = `<span class="stops" aria-hidden="true">${STRENGTHS.map((one) =>
+  `<span>${one}<small>${MEANS[one] ?? ""}</small></span>`).join("")}</span>`;
 const BODY = `<header><div class="title"></div></header>
 <div class="asks">
   ${menu("question", "question")}
@@ -24,7 +24,7 @@ const BODY = `<header><div class="title"></div></header>
     <input type="text" name="own" maxlength="300" autocomplete="off"></label>
   ${slider("strength", `strength ${letter("s")} of every adapter`, "train", stops)}
 </div>
-<div class="row">${button("ask", "Ask", "first")}${button("halt", "Stop")}</div>
+<div class="row" data-for="ask">${button("ask", "Ask", "first")}${button("halt", "Stop")}</div>
 <p class="doing"></p><p class="kernel"></p>
 <div class="voices"></div>
 <p class="sub">Their files, to scale</p>${drawn()}
@@ -32,7 +32,6 @@ const BODY = `<header><div class="title"></div></header>
 <p class="about"></p>${folded("the files in numbers")}`;
 
 function start(p) {
-  const ui = p.keep({ help: false });
   let now;
 
   function read() {
@@ -62,12 +61,12 @@ function start(p) {
   function draw() {
     now = read();
     const { names, adapters, live, asks, sizes, strength, question } = now;
-    p.offer({ own: asks });
+    p.offer({ own: asks, ask: asks });
     p.slide("strength", { values: STRENGTHS, value: strength, words: `${strength} ×`, spoken: `strength ${strength}` });
     const questions = [...new Set([...p.get("questions"), question])];
     p.choose("question", questions.map((one) => [one, one]), question);
     p.button("ask", { off: live.busy || p.gone() || p.waits() || !question.trim() });
-    p.button("halt", { hidden: !asks, off: !live.busy || live.halts });
+    p.button("halt", { off: !live.busy || live.halts });
     drawFiles();
     const each = adapters.map((name) => sizes[name]);
     const alike = new Set(each).size === 1 ? `${bytes(each[0])} each` : each.map(bytes).join(", ");
@@ -90,13 +89,13 @@ function start(p) {
   }
 
   function card(name) {
-    const { sizes, strength } = now;
+    const { sizes, strength, asks } = now;
     const small = {
       [BASE]: `no adapter, ${bytes(sizes[BASE])}`, [TOLD]: "no adapter, only an instruction",
     }[name] ?? `adapter × ${strength}, ${bytes(sizes[name])}`;
     const kind = name === BASE || name === TOLD ? "" : "adapter";
     const said = answer(name);
-    const none = p.get("asks") ? "Press Ask to hear it." : "Not stored at this strength.";
+    const none = asks ? "Press Ask to hear it." : "Not stored at this strength.";
     const words = said === undefined ? `<p class="none">${none}</p>` : `<p>${escape(said) || "…"}</p>`;
     return `<div class="voice ${kind}" data-voice="${escape(name)}"><div class="head">
       ${name === TOLD ? "base, told" : escape(name)}</div><small>${small}</small>${words}</div>`;
@@ -123,7 +122,7 @@ function start(p) {
   function doing() {
     const { live, names, asks } = now;
     if (trouble(live)) return trouble(live);
-    if (!asks) return ui.help ? HELP : "";
+    if (!asks) return p.kernel ? "" : NO_KERNEL;
     const speed = about((live.tokens * names.length) / Math.max(live.seconds, 1e-9));
     const pace = live.tokens ? `${count(live.tokens)} tokens each, ${speed} a second in all` : "";
     if (live.state === "answering") return `Answering: ${pace}, one batch in which each row has its own adapter.`;
@@ -139,11 +138,7 @@ function start(p) {
       p.set({ question });
     },
     own: (question) => p.set({ question: question.trim() || p.get("questions")[0] }),
-    ask() {
-      const { asks, question, strength } = now;
-      if (asks) p.ask("live", { do: "ask", question, strength });
-      else p.show({ help: true });
-    },
+    ask: () => p.ask("live", { do: "ask", question: now.question, strength: now.strength }),
     halt: p.halt,
   };
 

@@ -1,0 +1,181 @@
+"""Exercises for readers without Python: what `answer.js` asks below an exercise, and the replies, from the checks.
+
+A page shows the lesson as it is drawn for nobody by name, and so do the forms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from lora_course import checks
+from lora_course.checks import comparing, fit, knobs, small_file, sure, verdict
+from lora_lab.accounting.gpus import card as card_of
+from lora_lab.accounting.gpus import usable
+from lora_lab.accounting.setup import Setup
+from lora_lab.experiments import playground
+from lora_lab.experiments.results import from_store
+from lora_lab.training.assets import shipped
+from lora_lab.widgets.memory_panel import METHODS
+
+CARD, ALPHA, PAIR = "T4 16 GB", 128.0, "3 bits against 16"  # as drawn for nobody by name
+TOKENS = 2048
+LENGTHS = (32, 64, 128, 256, 512, 1024, 4096, 16384)  # between them the memory of a step grows in proportion
+FAR = {"sign": verdict.SIGN, "nearly": verdict.NEARLY, "large": verdict.LARGE, "small": verdict.SMALL}
+
+
+def asked(name: str, **field: Any) -> dict[str, Any]:
+    return {"kind": "number", "name": name, **field}
+
+
+def number(name: str, compared: verdict.Number) -> dict[str, Any]:
+    """A field for a number, or for a formula whose value it is."""
+    fields = asdict(compared)
+    return asked(name, **fields | {"misconceptions": [*compared.misconceptions.items()]}, judge="number", far=FAR)
+
+
+def word(name: str, words: Iterable[str], **compared: Any) -> dict[str, Any]:
+    """A field with words to choose from."""
+    return {"kind": "word", "name": name, "options": [*words], "judge": "choice", **compared}
+
+
+def report() -> dict[str, Any]:
+    import pandas as pd
+
+    right = from_store(shipped("data/results/sweeps/seeds.zip")).scores
+    accuracy = 100 * right.mean(axis=1)
+    ahead = ((i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8)
+    a, b = next(ahead)
+    compared = sure.report(pd.DataFrame({"a": right[a], "b": right[b]}).astype(int))
+    told = f"a has {accuracy[a]:.2f} % right, b {accuracy[b]:.2f} %, of n = {right.shape[1]:,} rows. "
+    told += f"They disagree on a share of {compared.share:.4g}."
+    fields = [
+        number("half", compared.half),
+        word("word", sure.WORDS, **asdict(compared.word)),
+        number("rows", compared.rows),
+    ]
+    return {"told": told, "fields": fields, "why": compared.why, "sealed": True}
+
+
+def bracket() -> dict[str, Any]:
+    return {
+        "told": f"Three rates for alpha {ALPHA:g} at rank 8. Here nothing trains: the other rows of the map judge.",
+        "judge": "bracket",
+        "fields": [asked(name) for name in ("low", "middle", "high")],
+        "best": knobs.ridge(playground.shown(playground.load())[0], ALPHA),
+        "words": {name.lower(): getattr(knobs, name) for name in ("STEPS", "PEAK", "HIGHER", "LOWER", "RIDGE")},
+        "steps": [knobs.NEAREST, knobs.FARTHEST],
+        "carried": [knobs.TOO_HIGH, knobs.CARRIED],
+    }
+
+
+def rule() -> dict[str, Any]:
+    rule, margin = comparing.EQUIVALENCE, 0.015
+    cases = [case for case in rule.cases if case[-1] == margin]
+    several = {
+        "kind": "several",
+        "name": "equivalent",
+        "judge": "several",
+        "options": [f"{low:g} to {high:g}".replace("-", "−") for low, high, _ in cases],
+        "right": [rule.right(*case) for case in cases],
+        "near": [[[wrong(*case) for case in cases], words] for words, wrong in rule.near.items()],
+        "fallback": rule.fallback,
+    }
+    told = f"Nine 90 % intervals, as shares. Which are equivalent within {margin}? Mark every one."
+    return {"told": told, "fields": [several], "why": rule.why}
+
+
+def row() -> dict[str, Any]:
+    room, cases = usable(card_of(CARD)), []
+    for method in METHODS:
+        for checkpointing in (False, True):
+            setup = Setup(checkpointing=checkpointing)
+            steps = [fit.step(method, replace(setup, seq=seq)) for seq in LENGTHS]
+            sizes = [
+                {"seq": seq, "peak": one.peak, "at": one.at} | {part: one.categories.get(part, 0) for part in fit.PARTS}
+                for seq, one in zip(LENGTHS, steps, strict=True)
+            ]
+            over = fit.over(method, steps[0], room)
+            cases.append({
+                "options": [method, "on" if checkpointing else "off"],
+                "longest": fit.longest(method, setup, CARD),
+                "over": "" if over.startswith(fit.HOLDS.partition("{")[0]) else over,
+                "short": fit.short(method, setup),
+                "sizes": sizes,
+            })  # fmt: skip
+    best = fit.longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), CARD)
+    return {
+        "told": f"Llama 3 8B on a {CARD}, AdamW, one row a step.",
+        "judge": "row",
+        "fields": [word("method", METHODS), word("checkpointing", ("off", "on")), asked("seq")],
+        "card": CARD, "room": room, "best": best, "near": fit.NEAR, "cases": cases,
+        "words": {name.lower(): getattr(fit, name) for name in ("FITS", "OVER", "SHORT", "HOLDS", "SHORTEST")},
+    }  # fmt: skip
+
+
+def defense() -> dict[str, Any]:
+    """The margins in tenths; those next to each other at which the same is said are one case."""
+    cases: list[dict[str, Any]] = []
+    for tenths in range(round(10 * comparing.LEAST), 10 * comparing.MOST + 1):
+        said = comparing.defense(PAIR, tenths / 10)
+        margin, open_ = f"{tenths / 10:g} points", "{margin} points"
+        case = {
+            "seen": said.seen,
+            "word": said.word,
+            "why_not": {one: comparing.why_not(one, said.word) for one in comparing.WORDS if one != said.word},
+            "replies": [[text.replace(margin, open_), reply] for text, reply in said.replies.items()],
+            "right": [*said.replies].index(said.sentence),
+        }
+        if not cases or {**cases[-1], "from": 0} != {**case, "from": 0}:
+            cases.append({**case, "from": tenths / 10})
+    little = comparing.LEAST / 2
+    return {
+        "told": comparing.asked(PAIR) + ".",
+        "judge": "defense",
+        "fields": [asked("margin")],
+        "next": [word("word", comparing.WORDS), {"kind": "one", "name": "sentence"}],
+        "sealed_at": comparing.SEALED,
+        "which": comparing.WHICH,
+        "limits": [comparing.LEAST, comparing.MOST],
+        "none": comparing.no_margin(0),
+        "little": comparing.no_margin(little).replace(f"{little:g}", "{margin}"),
+        "much": comparing.no_margin(comparing.MOST + 1),
+        "cases": cases,
+    }  # fmt: skip
+
+
+def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
+    return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
+
+
+FORMS: dict[str, Callable[[], dict[str, Any]]] = {
+    "pair_numbers": partial(one, "numbers", "Numbers in A and B at rank 2:", small_file.pair_numbers),
+    "file_bytes": partial(one, "bytes", "Bytes for llama-3.2-1b at rank 8:", small_file.file_bytes),
+    "half_width": partial(
+        one, "half", "Half the 95 % interval, as a share, for p = 0.9 and n = 400:",
+        lambda: sure.HALF_WIDTH.at(0.9, 400, within=0.02),
+    ),
+    "report": report,
+    "teacher_rank": partial(one, "rank", "The teacher's rank:", knobs.teacher_rank),
+    "bracket": bracket,
+    "peak": partial(
+        one, "bytes", f"Bytes at the peak for {TOKENS:,} tokens:", lambda: fit.peak_of_qlora().at(TOKENS, within=0.015)
+    ),
+    "longest_row": row,
+    "equivalence_rule": rule,
+    "defense": defense,
+}  # fmt: skip
+
+
+def form(name: str) -> dict[str, Any]:
+    """The cell for the check of a name: what `answer.js` makes a form of."""
+    os.environ.pop("LORA_LAB_STUDENT", None)
+    content = {"check": name, "judge": "fields", **FORMS[name](), "hints": getattr(checks, f"check_{name}").hints}
+    seal = " data-seal" * content.pop("sealed", False)
+    text = json.dumps(content).replace("<", "\\u003c")
+    markup = f'<div data-answer{seal}><script type="application/json">{text}</script></div>'
+    return {"cell_type": "markdown", "metadata": {}, "source": markup}
