@@ -363,7 +363,7 @@ def numbers_of(model: nn.Module) -> int:
 
 
 def coded_layers(model: nn.Module) -> list[Any]:
-    """The layers whose weights are held as codes of a few bits, see `quantized.py`."""
+    """The layers whose weights are held as codes of a few bits, see `quant.py`."""
     return [module for module in model.modules() if hasattr(module, "dequantized")]
 
 
