@@ -27,13 +27,14 @@ class AdapterLayer(nn.Module):
     """A frozen layer with something trained beside it.
 
     enabled   False: the output is the frozen layer's own
-    merged    True: a copy of the frozen layer, with the update in its weights, stands in for it
+    merged    True: a copy with the update in its weights stands in for the frozen layer, which is kept in `original`
     """
 
-    head = False  # whether it replaces the model's task head, which every method trains
-    unmergeable = ""  # why `merged_weights` is missing: "has a nonlinearity in its middle"
-    original: tuple[nn.Module, ...] = ()  # while merged, the frozen layer itself; in a tuple: no submodule
-    tied = False  # whether it shared its weight with another layer, which the copy does not
+    head = tied = (
+        False  # whether it replaces the task's head; whether the original shares its weight with another layer
+    )
+    unmergeable = ""  # why there are no `merged_weights`: "has a nonlinearity in its middle"
+    original: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no submodule
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -77,8 +78,8 @@ class LoRALinear(AdapterLayer):
         self.out_features, self.in_features = weight.shape
         self.rank, self.scaling, self.out_slice = rank, scaling, out_slice
         start, stop = out_slice or (0, self.out_features)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         fp32: Any = {"dtype": torch.float32, "device": weight.device}
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, **fp32))
         # Stored as (rank, out): with many tokens, a CPU computes this gradient up to four times as fast.
         self.lora_B = nn.Parameter(torch.zeros(rank, stop - start, **fp32).t())
@@ -105,17 +106,13 @@ class LoRALinear(AdapterLayer):
         return self.scaling * (self.lora_B.float() @ self.lora_A.float())
 
     def frozen_weight(self) -> Tensor:
-        """What delta_weight is added to: W or the slice of it, a view; also while merged."""
+        """What delta_weight is added to, a view; also while merged."""
         weight = out_by_in(self.original[0] if self.original else self.base_layer)
         return weight[slice(*self.out_slice)] if self.out_slice else weight
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         start, stop = self.out_slice or (0, self.out_features)
         return weight + F.pad(self.delta_weight(), (0, 0, start, self.out_features - stop)), bias
-
-    def extra_repr(self) -> str:
-        where = f", out_slice={self.out_slice}" if self.out_slice else ""
-        return f"rank={self.rank}, scaling={self.scaling:g}{where}"
 
 
 def init_A(lora_A: Tensor, init: str = "kaiming") -> None:
@@ -125,10 +122,11 @@ def init_A(lora_A: Tensor, init: str = "kaiming") -> None:
     `kaiming_uniform_(a=sqrt(5))` of loralib and PEFT gives: its bound is sqrt(6 / ((1 + a^2) in)).
     gaussian: normal with standard deviation 1/rank, as in PEFT; the paper says only "random Gaussian".
     """
+    rank, inputs = lora_A.shape
     if init == "gaussian":
-        nn.init.normal_(lora_A, std=1 / lora_A.shape[0])
+        nn.init.normal_(lora_A, std=1 / rank)
     else:
-        nn.init.uniform_(lora_A, -1 / math.sqrt(lora_A.shape[1]), 1 / math.sqrt(lora_A.shape[1]))
+        nn.init.uniform_(lora_A, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
 
 
 def innermost(layer: nn.Module) -> nn.Module:
@@ -140,10 +138,11 @@ def innermost(layer: nn.Module) -> nn.Module:
 
 def out_by_in(layer: nn.Module) -> Tensor:
     """The weight of a linear layer as (out, in), a view: `Conv1D` stores (in, out)."""
-    weight: Tensor = innermost(layer).weight  # type: ignore[assignment]
-    return weight.t() if is_conv1d(innermost(layer)) else weight
+    layer = innermost(layer)
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return weight.t() if is_conv1d(layer) else weight
 
 
 def is_conv1d(layer: nn.Module) -> bool:
-    """Whether this is GPT-2's linear layer, which stores its weight as (in, out). By name: no need to import it."""
+    """Whether this is GPT-2's linear layer. By name, so that transformers need not be imported."""
     return type(layer).__name__ == "Conv1D"

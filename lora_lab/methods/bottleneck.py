@@ -6,10 +6,10 @@
 
     placement   adapters a layer    norms of its own    in Hu et al. (section 5.1: L_adapters (2 d r + r + d) + L_norms 2 d)
     houlsby     2                   no                  AdapterH    Houlsby et al. 2019, arXiv:1902.00751
-    lin         1                   yes                 AdapterL    Lin et al. 2020, as Hu et al. describe it (not read)
+    lin         1                   yes                 AdapterL    Lin et al. 2020, as in Hu et al. (not read here)
     pfeiffer    1                   no                  AdapterP    Pfeiffer et al. 2021, arXiv:2005.00247
 
-AdapterDrop (Rueckle et al. 2021, arXiv:2010.11918) leaves the lower layers out. W_up starts at zero, so at first
+AdapterDrop (Rueckle et al. 2020, arXiv:2010.11918) leaves the lower layers out. W_up starts at zero, so at first
 nothing changes.
 """  # noqa: E501
 

@@ -1,8 +1,8 @@
 """Adapter files in the layout that PEFT reads and writes: `adapter_config.json` and `adapter_model.safetensors`.
 
 Loading is strict: a file that does not fit leaves the model as it was. A file may come from a stranger: the safetensors
-library parses it, and names, dtypes, shapes and values are checked before the model is touched. How a method's tensors
-are laid out is the method's affair (`to_peft`).
+library (https://github.com/huggingface/safetensors) parses it, and names, dtypes, shapes and values are checked before
+the model is touched. How a method's tensors are laid out is the method's affair (`to_peft`).
 """
 
 from __future__ import annotations
