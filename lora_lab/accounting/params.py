@@ -193,7 +193,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
 
 
 def _file(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dict[str, tuple[int, ...]]:
-    """Key and shape of each tensor in LoRA's file; slices of a fused layer share A and B there (`methods/lora_files.py`)."""
+    """Key and shape of each tensor in LoRA's file; slices of a fused layer share A and B there (`lora_files.py`)."""
     shapes: dict[str, tuple[int, ...]] = {}
     ranks: Counter[str] = Counter()
     for placement in placements:
