@@ -27,18 +27,16 @@ if TYPE_CHECKING:
     from lora_lab.experiments.grid import Grid
     from lora_lab.experiments.statistics import verdict, verdicts
     from lora_lab.experiments.sweep import sweep
-    from lora_lab.methods.adapters import load_adapter, save_adapter
     from lora_lab.methods.bank import AdapterBank
     from lora_lab.methods.bitfit import BitFit
     from lora_lab.methods.bottleneck import Bottleneck
     from lora_lab.methods.full import FullFineTuning, HeadOnly
     from lora_lab.methods.ia3 import IA3
+    from lora_lab.methods.io import load_adapter, save_adapter
     from lora_lab.methods.lora import LoRA
-    from lora_lab.methods.merging import detach, disabled, merge, merge_for_good, unmerge
-    from lora_lab.methods.prefix import PrefixTuning
+    from lora_lab.methods.merge import detach, disabled, merge, merge_for_good, unmerge
     from lora_lab.methods.probe import Probe
-    from lora_lab.methods.prompt import PromptTuning
-    from lora_lab.methods.ptuning import PTuning
+    from lora_lab.methods.soft import PrefixTuning, PromptTuning, PTuning
     from lora_lab.training.models import load_model, load_tokenizer
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.runs import Run, Store
@@ -69,31 +67,31 @@ _HOME = {
     "MemoryPanel": "widgets.memory_panel",
     "RankPanel": "widgets.rank_panel",
     "NotFound": "errors",
-    "PTuning": "methods.ptuning",
-    "PrefixTuning": "methods.prefix",
+    "PTuning": "methods.soft",
+    "PrefixTuning": "methods.soft",
     "Probe": "methods.probe",
-    "PromptTuning": "methods.prompt",
+    "PromptTuning": "methods.soft",
     "Recipe": "training.recipe",
     "Run": "training.runs",
     "Store": "training.runs",
     "SweepPanel": "widgets.sweep_panel",
     "TrainPanel": "widgets.train_panel",
     "compare": "experiments.compare",
-    "detach": "methods.merging",
-    "disabled": "methods.merging",
+    "detach": "methods.merge",
+    "disabled": "methods.merge",
     "evaluate_adapter": "training.train",
-    "load_adapter": "methods.adapters",
+    "load_adapter": "methods.io",
     "load_model": "training.models",
     "load_task": "training.tasks",
     "load_tokenizer": "training.models",
     "memory": "accounting.memory",
-    "merge": "methods.merging",
-    "merge_for_good": "methods.merging",
+    "merge": "methods.merge",
+    "merge_for_good": "methods.merge",
     "params": "accounting.params",
-    "save_adapter": "methods.adapters",
+    "save_adapter": "methods.io",
     "sweep": "experiments.sweep",
     "train": "training.train",
-    "unmerge": "methods.merging",
+    "unmerge": "methods.merge",
     "verdict": "experiments.statistics",
     "verdicts": "experiments.statistics",
 }

@@ -18,7 +18,7 @@ import transformers
 from torch import nn
 
 import lora_course  # noqa: F401  registers its tasks and scores
-from lora_lab.methods import bnb
+from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
 from lora_lab.training.quiet import quiet
 
@@ -144,7 +144,7 @@ def silent():
 @pytest.fixture(scope="session")
 def bitsandbytes():
     """The peer of 4-bit weights, which the test extra installs."""
-    found = bnb.module()
+    found = import_bitsandbytes()
     if found is None and not os.environ.get("CI"):
         pytest.skip("bitsandbytes does not start on this machine (in CI this is a failure)")
     assert found, "bitsandbytes is missing; the test extra installs it"

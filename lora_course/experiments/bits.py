@@ -23,8 +23,7 @@ from lora_lab.layers import out_by_in
 from lora_lab.methods.base import Method
 from lora_lab.methods.formats import bits_per_weight
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.quantize import quantize
-from lora_lab.methods.quantized import quantizable
+from lora_lab.methods.quant import quantizable, quantize
 from lora_lab.training.device import split_dtype
 from lora_lab.training.models import load_model
 from lora_lab.training.recipe import Recipe

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lora_lab.errors import NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.adapters import WEIGHTS, save_adapter
+from lora_lab.methods.io import WEIGHTS, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.assets import shipped
 from lora_lab.training.models import load_model

@@ -23,10 +23,10 @@ from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
 from lora_lab.files import remembered
+from lora_lab.layers import AdapterLayer
 from lora_lab.methods.attach import put
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.targets import HEADS
-from lora_lab.switched import AdaptedLayer
 from lora_lab.training.lane import Lane
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.train import Bench
@@ -38,7 +38,7 @@ DIMENSIONS = (0, 100, 1_000, 10_000, 100_000)
 ENOUGH = 0.9  # of full fine-tuning's accuracy
 
 
-class InSubspace(AdaptedLayer):
+class InSubspace(AdapterLayer):
     """A frozen linear layer, moved by numbers that it shares with all others: W + UNIT * sign * theta[index].
 
     theta (d,); index and sign have one entry for each weight, (out, in), drawn by the generator.

@@ -25,8 +25,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.methods.adapters import WEIGHTS
 from lora_lab.methods.bank import AdapterBank
+from lora_lab.methods.io import WEIGHTS
 from lora_lab.training import device
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import collate, encode

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lora_course.experiments.subspace import Factors
 from lora_lab.errors import BadValue
-from lora_lab.methods.merging import merge_for_good
+from lora_lab.methods.merge import merge_for_good
 from lora_lab.methods.targets import HEADS, roles_of
 from lora_lab.training.models import load_model
 from lora_lab.training.train import open_adapter
@@ -132,7 +132,7 @@ def specimen_of(name: str, adapter: str | Path, task: str, model: str = "minilm"
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """A model's numbers after training, under the names of a plain one; an adapter is merged for good."""
     report = getattr(model, "lora_lab_report", None)
-    if report is not None and not report.method.within:
+    if report is not None and not report.method.trains_base:
         merge_for_good(model)
     return {key: value.detach() for key, value in model.state_dict().items()}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lora_course.experiments.subspace import Factors, factors, product_factors
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.layers import LoRALinear, out_by_in
-from lora_lab.methods.attach import adapted_layers, report_of, sites_of
+from lora_lab.methods.attach import adapter_layers, report_of, sites_of
 from lora_lab.training.models import load_model
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
@@ -52,7 +52,7 @@ def updates_of_adapter(model: nn.Module) -> dict[str, Update]:
 
     Raises: BadValue where there is none. A layer whose update is more than B A (DoRA) is left out.
     """
-    layers = ((name, layer) for name, layer in adapted_layers(model) if type(layer) is LoRALinear)
+    layers = ((name, layer) for name, layer in adapter_layers(model) if type(layer) is LoRALinear)
     found = {update.name: update for update in (_of_lora(name, layer) for name, layer in layers)}
     if not found:
         raise BadValue("this model carries no plain LoRA on a linear layer: attach or load one first")
@@ -65,7 +65,7 @@ def updates_between(before: nn.Module, after: nn.Module) -> dict[str, Update]:
     One SVD a matrix: some seconds for MiniLM.
     Raises: BadValue for a `before` that carries an adapter; NotFound, BadValue for models of different shapes.
     """
-    names = [site.module for site in sites_of(before) if site.kind == "linear" and site.rows is None]
+    names = [site.module for site in sites_of(before) if site.kind == "linear" and site.out_slice is None]
     return {name: _between(name, _weight(before, name), _weight(after, name)) for name in names}
 
 
@@ -78,7 +78,7 @@ def updates_of(run: Run) -> dict[str, Update]:
         raise BadValue("this run kept no adapter to look into: train it with a store")
     recipe = run.recipe
     opened = open_adapter(run.adapter, recipe.task, model=recipe.model, dtype="fp32", device_name="cpu")
-    if report_of(opened.model).method.within:
+    if report_of(opened.model).method.trains_base:
         return updates_between(load_model(recipe.model, opened.task.num_labels), opened.model)
     return updates_of_adapter(opened.model)
 
@@ -91,7 +91,7 @@ def a_at_start(recipe: Recipe) -> dict[str, np.ndarray]:
     model = load_model(recipe.model, load_task(recipe.task).num_labels)
     seed_everything(recipe.seed)  # as a run does just before it attaches
     recipe.method.attach(model)
-    layers = adapted_layers(model)
+    layers = adapter_layers(model)
     found = {n.replace(".base_layer", ""): _numbers(m.lora_A) for n, m in layers if type(m) is LoRALinear}
     if not found:
         raise BadValue(f"{recipe.method.name} has no plain LoRA layer, so no A to begin with")
@@ -99,7 +99,7 @@ def a_at_start(recipe: Recipe) -> dict[str, np.ndarray]:
 
 
 def _of_lora(path: str, layer: LoRALinear) -> Update:
-    rows = f"[{layer.rows[0]}:{layer.rows[1]}]" if layer.rows else ""
+    rows = f"[{layer.out_slice[0]}:{layer.out_slice[1]}]" if layer.out_slice else ""
     a, b = _numbers(layer.lora_A), _numbers(layer.lora_B)
     name = path.replace(".base_layer", "") + rows
     return Update(name, _numbers(layer.frozen_weight()), product_factors(b, a, layer.scaling), a, b)

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from transformers import masking_utils
 from transformers.integrations import moe
 
-from lora_lab.methods import quantized
-from lora_lab.methods.formats import BLOCK, NESTED
-from lora_lab.methods.quantize import Quantized, format_of
+from lora_lab.methods import quant
+from lora_lab.methods.formats import BLOCK, NESTED, QUANTISED_BITS
+from lora_lab.methods.quant import Quantized, QuantizedLinear
 
 _ONE_THREAD = threading.RLock()
 
@@ -37,8 +37,8 @@ def stand_ins(cuda: bool) -> Iterator[None]:
     ours: list[tuple[Any, str, Callable[..., Any]]] = [
         (masking_utils, "find_packed_sequence_indices", lambda position_ids: None),
         (moe, "_grouped_mm", lambda x, weight, offs: _GroupedProduct.apply(x, weight)),  # type: ignore[no-untyped-call]
-        (quantized, "quantize", _codes),
-        (quantized.QuantizedLinear, "dequantized", _dequantized),
+        (quant, "quantize", _codes),
+        (QuantizedLinear, "dequantized", _dequantized),
     ]
     if cuda:
         ours += [(F, "dropout", _dropout), (F, "scaled_dot_product_attention", _attention)]
@@ -87,22 +87,22 @@ def _attention(
 
 def _codes(weight: Tensor, name: str) -> Quantized:
     """The storages that `quantize` fills with codes and scales."""
-    form, blocks = format_of(name), -(-weight.numel() // BLOCK)
-    codes = weight.new_empty(blocks * BLOCK * form.bits // 8, dtype=torch.uint8)
-    if not form.double:
-        return Quantized(form, weight.shape, codes, weight.new_empty(blocks, dtype=torch.float32))
+    blocks = -(-weight.numel() // BLOCK)
+    codes = weight.new_empty(blocks * BLOCK * QUANTISED_BITS[name] // 8, dtype=torch.uint8)
+    if name.endswith("-single"):
+        return Quantized(name, weight.shape, codes, weight.new_empty(blocks, dtype=torch.float32))
     scales, offset = (weight.new_empty(n, dtype=torch.float32) for n in (-(-blocks // NESTED), 1))
-    return Quantized(form, weight.shape, codes, weight.new_empty(blocks, dtype=torch.uint8), scales, offset[0])
+    return Quantized(name, weight.shape, codes, weight.new_empty(blocks, dtype=torch.uint8), scales, offset)
 
 
-def _dequantized(layer: quantized.QuantizedLinear, dtype: torch.dtype = torch.float32) -> Tensor:
+def _dequantized(layer: QuantizedLinear, dtype: torch.dtype = torch.float32) -> Tensor:
     """bitsandbytes writes the weight in one go."""
     return layer.packed.new_empty(layer.out_features, layer.in_features, dtype=dtype)
 
 
 def quantize_shapes(model: nn.Module, name: str) -> None:
     """Quantize linear layers and expert tensors; under an expert tensor's name stays a view with its shape."""
-    quantized.quantize_model(model, name)
+    quant.quantize_model(model, name)
     for module in list(model.modules()):
         for own, weight in list(module.named_parameters(recurse=False)):
             if weight.dim() == 3:

@@ -133,12 +133,12 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
         return predicted(name, config, method, setup, num_labels, make=False)
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + prompt_of(method))
-    trained, own = trained_by(method, a), b if method.within else 4  # bytes of a number that trains
+    trained, own = trained_by(method, a), b if method.trains_base else 4  # bytes of a number that trains
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
     coded = sum(m.weight * m.count for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
     spared = coded * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
     numbers = {
-        "weights": a.total * b - int(spared) + trained * own * (not method.within),
+        "weights": a.total * b - int(spared) + trained * own * (not method.trains_base),
         "gradients": trained * own,
         "optimizer": sum(optimizer_states(trained, own, setup)),
         "activations": layer * (2 if setup.checkpointing else a.layers),
@@ -152,7 +152,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
 
 def trained_by(method: Any, a: Architecture) -> int:
     """Numbers that train, at most: LoRA's are placed; no other method beside a frozen base trains a twentieth of it."""
-    if method.within and method.name != "bitfit":
+    if method.trains_base and method.name != "bitfit":
         return a.total
     if isinstance(method, LoRA):
         return sum(placed.parameters * a.sites[placed.site].count for placed in method.place(list(a.sites)))

@@ -145,16 +145,15 @@ def _attached(
     model: nn.Module, method: Method, a: Architecture, trained: Counter[str], added: list[Row]
 ) -> tuple[int, int]:
     """Attach the method and record what trains where; returns the parameters of the heads and the bytes of the file."""
-    from lora_lab.layers import TrainedCopy
-    from lora_lab.methods.adapters import file_of
-    from lora_lab.methods.attach import own_parameters, switched
+    from lora_lab.methods.attach import adapters, own_parameters
+    from lora_lab.methods.io import file_of
 
     known = {module.name for module in a.modules}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
         report = method.attach(model)
-    for path, part in switched(model):
-        if isinstance(part, TrainedCopy):  # a head, which is counted apart
+    for path, part in adapters(model):
+        if part.head:  # a head, which is counted apart
             continue
         at = path.replace(".base_layer", "")
         for name, p in own_parameters(part):
@@ -163,7 +162,7 @@ def _attached(
                 trained[at] += p.numel()
             elif p.requires_grad:
                 added.append(Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel()))
-    tensors, metadata = file_of(model, report)
+    tensors, metadata, _ = file_of(model, report)
     return report.head_parameters, safetensors_bytes({key: t.shape for key, t in tensors.items()}, metadata)
 
 
@@ -194,7 +193,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
 
 
 def _file(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dict[str, tuple[int, ...]]:
-    """Key and shape of each tensor in LoRA's file; slices of a fused layer share A and B there (`layouts/lora.py`)."""
+    """Key and shape of each tensor in LoRA's file; slices of a fused layer share A and B there (`lora_files.py`)."""
     shapes: dict[str, tuple[int, ...]] = {}
     ranks: Counter[str] = Counter()
     for placement in placements:

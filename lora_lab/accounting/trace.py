@@ -169,7 +169,7 @@ def _set_adapters(model: nn.Module, dtype: str) -> None:
                 setattr(module, name, nn.Parameter(other, requires_grad=parameter.requires_grad))
         if dtype != "fp32":
             continue
-        if getattr(module, "rows", None):
+        if getattr(module, "out_slice", None):
             raise BadValue("PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or omit adapter_dtype")
         if hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector"):
             raise BadValue("dora and pissa are traced as the lab multiplies them: omit adapter_dtype")

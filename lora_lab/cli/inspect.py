@@ -9,7 +9,7 @@ import click
 from lora_lab.cli.shared import DOWNLOAD, JSON, tell
 
 if TYPE_CHECKING:
-    from lora_lab.methods.faults import Inspection
+    from lora_lab.methods.inspect import Inspection
 
 LINES = 24  # of norms; --json has them all
 

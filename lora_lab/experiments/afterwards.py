@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
 from lora_lab.files import remembered
-from lora_lab.methods.adapters import load_adapter
+from lora_lab.methods.io import load_adapter
 from lora_lab.training import device
 from lora_lab.training.batches import Row, encode
 from lora_lab.training.evaluate import evaluate

@@ -18,7 +18,7 @@ from typing import Any
 
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_together
-from lora_lab.methods.adapters import CONFIG, save_adapter
+from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training.lane import Lane
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from

@@ -222,7 +222,7 @@ def _every(
         Store(store).check_writable()
     work = partial(_result, terms, metric, out, how)
     with locked(out / "tuning"), locked(out / "runs"):  # for all of the methods, each of which has a part of them
-        return tuple(each(work, methods, workers, say, long=lambda one: bool(one.within), done=take))
+        return tuple(each(work, methods, workers, say, long=lambda one: bool(one.trains_base), done=take))
 
 
 def _result(terms: Terms, metric: str, out: Path, how: dict[str, Any], method: Method, say: Say) -> Result:

@@ -25,7 +25,7 @@ from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.plan import ROOM, packs
 from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Choice, Race
 from lora_lab.experiments.results import Runs, unlike, warn_of
-from lora_lab.methods.adapters import CONFIG, save_adapter
+from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
 from lora_lab.training.device import AUTO, choose, environment, split_dtype
 from lora_lab.training.draws import drawn

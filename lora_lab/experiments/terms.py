@@ -52,7 +52,7 @@ class Terms:
         """A method's recipe, its rate still to be tuned. `dtype` is that of frozen bases."""
         own = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
         made = Recipe(self.model, self.task, method, **own)
-        return replace(made, dtype=dtype_to_train(made.dtype)) if method.within else made
+        return replace(made, dtype=dtype_to_train(made.dtype)) if method.trains_base else made
 
     def final(self, tuning: Tuning, method: Method) -> list[Recipe]:
         """The recipes that are scored, at the tuned rate."""

@@ -24,10 +24,10 @@ import torch
 from torch import nn
 
 from lora_lab.errors import BadValue, NotFound, nearest
-from lora_lab.methods.adapters import load_adapter, method_saved_in, save_adapter
-from lora_lab.methods.attach import adapted_layers, put, refuse_adapted, report_of, switched
+from lora_lab.methods.attach import adapter_layers, adapters, plain_path, put, refuse_adapted, report_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.blend import blended
+from lora_lab.methods.io import load_adapter, method_saved_in, save_adapter
 from lora_lab.methods.mixed import BankedLayer, Choice, Name, Rows, lora_around
 from lora_lab.methods.options import is_number
 from lora_lab.methods.packed import share
@@ -77,11 +77,11 @@ class AdapterBank:
         """
         self._free(name)
         method = method_saved_in(folder, self._plain)
-        if method.within:
+        if method.trains_base:
             raise BadValue(f"{method.name} trains the base's own weights, so it cannot share the base with others")
         alone = share(self._plain)
         report = load_adapter(alone, folder)
-        if any(hasattr(part, "hook") for _, part in switched(alone)):
+        if any(hasattr(part, "hook") for _, part in adapters(alone)):
             raise BadValue(
                 f"a bank holds what stands beside single layers (lora, bitfit, bottleneck, ia3); '{name}' is of the "
                 f"method {method.name}, which works on the whole model: load_adapter alone"
@@ -127,7 +127,7 @@ class AdapterBank:
         for path, layer in list(self._layers.items()):
             layer.drop(name)
             if not len(layer):
-                self._layers.pop(path).take_out(self.model, path)
+                put(self.model, path, self._layers.pop(path).base_layer)
 
     def close(self) -> None:
         """Forget all adapters: the model is the plain base again, still frozen."""
@@ -194,7 +194,7 @@ class AdapterBank:
 
     def _hold(self, name: str, alone: nn.Module) -> None:
         self._alone[name] = alone.requires_grad_(False)
-        for path in {path.replace(".base_layer", ""): None for path, _ in adapted_layers(alone)}:
+        for path in {plain_path(path): None for path, _ in adapter_layers(alone)}:
             way = alone.get_submodule(path)
             for layer in lora_around(way):
                 layer.dropout = nn.Identity()  # a bank answers, it does not train

@@ -1,4 +1,7 @@
-"""The face that every method shows, and the report it gives of what it touched. No torch: only attaching needs it."""
+"""What a method is, and the report of what it put into a model. No torch: methods are made, hashed and listed without.
+
+Most methods are a `LayerMethod`, see `layer_method.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from lora_lab.methods.options import make_plain
 from lora_lab.methods.targets import Site
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Placement:
-    """One adapter at one site: its rank and the factor its update is multiplied by."""
+    """LoRA at one site: its rank and the factor that its update is multiplied by."""
 
     site: Site
     rank: int
     scaling: float
-    frozen: int = 0  # those of A and B that do not train
+    frozen: int = 0  # numbers of A and B that do not train
     more: int = 0  # what trains besides A and B
 
     @property
@@ -60,37 +63,42 @@ class Report:
     def total(self) -> int:
         """The model with its adapters; a head counts once."""
         frozen = sum(p.frozen for p in self.placements)
-        return self.base_parameters + frozen + (0 if self.method.within else self.adapter_parameters)
+        return self.base_parameters + frozen + (0 if self.method.trains_base else self.adapter_parameters)
 
     def __str__(self) -> str:
-        others = [*((name, "part", count) for name, count in self.parts), *((n, "head", c) for n, c in self.heads)]
-        width = max(len(name) for name in [*(p.site.name for p in self.placements), *(o[0] for o in others), "module"])
+        how = "as it is" if self.method.trains_base else ""
+        others = [(*part, "part", how) for part in self.parts] + [(*head, "head", "as a whole") for head in self.heads]
+        width = max(len(name) for name in ["module", *(p.site.name for p in self.placements), *(o[0] for o in others)])
         lines = [f"{'module':{width}}  role        in    out  rank   trains"]
         for p in self.placements:
-            site = p.site
-            shape = f"{site.in_features:6} {site.out_features:6}"
-            lines.append(f"{site.name:{width}}  {site.role:5} {shape}  {p.rank:4} {p.parameters:8,}")
-        how = {"part": "" if not self.method.within else "as it is", "head": "as a whole"}
-        lines += [f"{name:{width}}  {role}  {how[role]:>19} {count:8,}" for name, role, count in others]
+            shape = f"{p.site.in_features:6} {p.site.out_features:6}"
+            lines.append(f"{p.site.name:{width}}  {p.site.role:5} {shape}  {p.rank:4} {p.parameters:8,}")
+        lines += [f"{name:{width}}  {role}  {how:>19} {count:8,}" for name, count, role, how in others]
         share = self.trainable / self.total
         return "\n".join([*lines, f"{self.trainable:,} of {self.total:,} parameters train ({share:.2%})"])
 
 
 class Method:
-    """What is trained: a frozen dataclass, so that it can be made without importing torch.
+    """What is trained: a frozen dataclass.
 
-    It says in `attach` how that is put into a model; the rest follows.
-
+    name           on the command line and in files
     packs          whether runs of it can train side by side on one frozen base
-    lanes_differ   the settings in which such runs may differ
-    within         whether the base's own weights train
-    retired        options that there once were, at their defaults: recipes made with them keep their hashes
+    lanes_differ   settings in which such runs may differ
+    trains_base    whether the base's own weights train
+    unmergeable    why its update cannot be written into the base's weights; "" if it can
+    peft_type      PEFT's word for it, and then `to_peft`, `from_peft` and `fill` exchange files with PEFT. The files of
+                   other methods hold every number that trains, by its path
+    decisive       fields of PEFT's config that must say what our own header of the file says
+    retired        options that existed once, at their defaults: recipes made with them keep their hashes
     """
 
     name: ClassVar[str]
     packs: ClassVar[bool] = False
     lanes_differ: ClassVar[tuple[str, ...]] = ()
-    within: ClassVar[bool] = False
+    trains_base: ClassVar[bool] = False
+    unmergeable: ClassVar[str] = "computes what no weight of the base could"
+    peft_type: ClassVar[str] = ""
+    decisive: ClassVar[tuple[str, ...]] = ("peft_type",)
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
@@ -98,8 +106,38 @@ class Method:
         make_plain(self)
 
     def attach(self, model: nn.Module) -> Report:
-        """Freeze the base, add what trains, report it. The model is left as it was when this raises."""
+        """Freeze the model, add what trains, give a task head a copy that trains, and report it.
+
+        Raises: BadValue, NotFound where the method does not fit the model, or it carries an adapter already. The model
+        is then as it was.
+        """
         raise BadValue(f"{self.name} cannot be attached: its class has no attach")
+
+    def attach_empty(self, model: nn.Module) -> Report:
+        """As `attach`, of what will be filled from a file."""
+        return self.attach(model)
+
+    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the file holds, by key, of a model that carries the method, and adapter_config.json."""
+        raise NotImplementedError
+
+    @classmethod
+    def check_peft(cls, config: Mapping[str, Any]) -> None:
+        """Raises BadValue for a config of PEFT's with an option that we do not compute."""
+        return
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
+        """The method that a config of PEFT's describes. Raises: BadValue, NotFound for what does not fit."""
+        raise NotImplementedError
+
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        """Put the file's numbers into a model to which the method is attached. Raises: BadValue for a wrong base."""
+        raise NotImplementedError
+
+    def ignored(self, report: Report) -> set[str]:
+        """Keys that PEFT may write besides: copies of frozen weights."""
+        return set()
 
     def settings(self) -> dict[str, Any]:
         """{"name": ..., ...}: plain values that JSON can hold, which `method_from` reads back."""
@@ -108,7 +146,7 @@ class Method:
         return {"name": self.name, **values, **self.retired}
 
 
-REGISTRY: dict[str, type[Method]] = {}  # every method by the name that the command line and the files use
+REGISTRY: dict[str, type[Method]] = {}
 
 M = TypeVar("M", bound=Method)
 

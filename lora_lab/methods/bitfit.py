@@ -1,32 +1,58 @@
-"""BitFit: every bias of the model trains and nothing else does.
+"""BitFit: every bias of the model trains and nothing else does. Ben-Zaken et al. 2022, arXiv:2106.10199.
 
-Source: Ben-Zaken et al. 2022. GPT-3's row in Hu et al. (14.2M) is 12 d a layer; the biases of a GPT-2 block are 11 d.
+    y = W x + b + (b' - b)        b' starts as b, so at first nothing changes; files hold b'
+
+GPT-3's row in Hu et al. (14.2M) is 12 d a layer; the biases of a GPT-2 block are 11 d.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lora_lab.methods.base import Method, Report, register
+from lora_lab.errors import BadValue
+from lora_lab.methods.base import register
+from lora_lab.methods.layer_method import LayerMethod, Lazy
+from lora_lab.methods.targets import HEADS
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = Lazy("torch")
 
 
 @register
 @dataclass(frozen=True)
-class BitFit(Method):
+class BitFit(LayerMethod):
     """All biases, those of the norms among them."""
 
     name: ClassVar[str] = "bitfit"
     packs: ClassVar[bool] = True
+    unmergeable: ClassVar[str] = ""
 
-    def attach(self, model: nn.Module) -> Report:
-        """Freeze the model, put a bias of its own beside each frozen one, give a classification head a trained copy.
+    def places(self, model: nn.Module) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        biased = [
+            (path, module)
+            for path, module in model.named_modules()
+            if module._parameters.get("bias") is not None and path.split(".")[0] not in HEADS
+        ]
+        if not biased:  # a head alone would train, under bitfit's name
+            raise BadValue("bitfit finds nothing to train in this model, which has no biases; use lora or ia3")
+        for path, module in biased:
+            kinds = (torch.nn.Linear, torch.nn.LayerNorm)
+            if not isinstance(module, kinds) and type(module).__name__ != "Conv1D":
+                raise BadValue(f"bitfit cannot train the bias of {path}, a {type(module).__name__}; use lora")
+            if isinstance(model.get_submodule(path.rpartition(".")[0]), torch.nn.MultiheadAttention):
+                raise BadValue(f"bitfit cannot train the bias of {path}, which torch reads and never calls; use lora")
+            yield path, {}
 
-        Raises: BadValue when there is nothing to train, or the model carries an adapter already.
-        """
-        from lora_lab.methods import trained_bias  # imports torch
+    def start(self, layer: nn.Module, **_: Any) -> dict[str, Tensor]:
+        return {"bias": layer.bias}  # type: ignore[dict-item]
 
-        return trained_bias.attach_biases(model, self)
+    def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
+        return y + (adapter.bias - adapter.base_layer.bias).to(y.dtype)
+
+    def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return weight, adapter.bias

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy
-from lora_lab.methods.attach import adapted_layers, switched
+from lora_lab.layers import LoRALinear
+from lora_lab.methods.attach import adapter_layers, adapters
+from lora_lab.methods.heads import TrainedCopy
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.lora_variants import DoRALinear
+from lora_lab.methods.lora_layers import DoRALinear, LoRAEmbedding
 from lora_lab.methods.mixed import lora_around, pair_of
 
 Weighted = Mapping[str, tuple[nn.Module, float]]  # by name, a model that carries an adapter, and the weight of that
@@ -50,7 +51,7 @@ def blended(base: nn.Module, parts: Weighted) -> nn.Module:
 def _pairs(name: str, model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """A (rank, in) and B (rank, out) of each module that an adapter changes; those of an embedding likewise."""
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
-    for path, part in adapted_layers(model):
+    for path, part in adapter_layers(model):
         path = path.replace(".base_layer", "")
         if isinstance(part, DoRALinear) or not isinstance(part, LoRALinear | LoRAEmbedding | TrainedCopy):
             raise BadValue(f"'{name}' is no plain LoRA, so it is no sum of thin products: blend without it")
@@ -82,7 +83,7 @@ def _fill(layer: nn.Module, a: Tensor, b: Tensor) -> None:
 
 
 def _average_heads(base: nn.Module, parts: Sequence[tuple[nn.Module, float]]) -> None:
-    heads = [(path, part.trained) for path, part in switched(base) if isinstance(part, TrainedCopy)]
+    heads = [(path, part.trained) for path, part in adapters(base) if isinstance(part, TrainedCopy)]
     total = sum(weight for _, weight in parts)
     if heads and abs(total) < 1e-6:
         raise BadValue("the weights sum to 0, so the heads have no mean: give weights that sum to 1")

@@ -1,45 +1,52 @@
-"""Adapters in the older sense: small bottlenecks between the layers, with a nonlinearity in the middle.
+"""Adapters in the older sense: small bottlenecks behind the parts of each layer, with a nonlinearity in the middle.
 
-    x -> x + W_up f(W_down x)        2 d r + r + d numbers each, biases among them
+    y -> y + W_up gelu(W_down norm(y))        2 d r + r + d numbers, biases among them
 
-    placement   adapters a layer    layer norms a layer    in Hu et al.
-    houlsby     2                   0                      AdapterH
-    lin         1                   1 of its own           AdapterL
-    pfeiffer    1                   0                      AdapterP, AdapterDrop
+    attention -> o -> [bottleneck] -> + -> norm -> up -> down -> [bottleneck] -> + -> norm        an encoder's layer
 
-    L_adapters (2 d r + r + d) + 2 L_norms d               section 5.1
-Sources: Houlsby et al. 2019, Pfeiffer et al. 2021, Rueckle et al. 2020 (AdapterDrop); Lin et al. 2020 as Hu et al.
-describe it (not read here).
-"""
+    placement   adapters a layer    norms of its own    in Hu et al. (section 5.1: L_adapters (2 d r + r + d) + L_norms 2 d)
+    houlsby     2                   no                  AdapterH    Houlsby et al. 2019, arXiv:1902.00751
+    lin         1                   yes                 AdapterL    Lin et al. 2020, as in Hu et al. (not read here)
+    pfeiffer    1                   no                  AdapterP    Pfeiffer et al. 2021, arXiv:2005.00247
+
+AdapterDrop (Rueckle et al. 2020, arXiv:2010.11918) leaves the lower layers out. W_up starts at zero, so at first
+nothing changes.
+"""  # noqa: E501
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.base import register
+from lora_lab.methods.layer_method import LayerMethod, Lazy
 from lora_lab.methods.options import one_of, whole
+from lora_lab.methods.targets import Site
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = Lazy("torch")
 
-PER_LAYER = {"houlsby": (2, 0), "lin": (1, 1), "pfeiffer": (1, 0)}  # adapters, new layer norms
+PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}  # behind the layers in these roles
 
 
 @register
 @dataclass(frozen=True)
-class Bottleneck(Method):
+class Bottleneck(LayerMethod):
     """Bottlenecks of `size` numbers.
 
-    layers   how many of the topmost layers have adapters (AdapterDrop leaves the lower ones out); None: all
+    layers   how many of the topmost layers have adapters; None: all
     Raises: BadValue for an impossible value.
     """
 
     name: ClassVar[str] = "bottleneck"
     packs: ClassVar[bool] = True
+    unmergeable: ClassVar[str] = "has a nonlinearity in its middle, which no weight of the base could compute"
     retired: ClassVar[Mapping[str, Any]] = {"layernorms": None}
 
     size: int = 64
@@ -49,28 +56,45 @@ class Bottleneck(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("size", self.size)
-        one_of("placement", self.placement, tuple(PER_LAYER))
+        one_of("placement", self.placement, tuple(PLACEMENTS))
         if self.layers is not None:
             whole("layers", self.layers)
 
-    def check_width(self, width: int) -> None:
-        """Raises BadValue for a size above the model's width."""
-        if self.size > width:
+    def places(self, model: nn.Module) -> list[tuple[str, Mapping[str, Any]]]:
+        from lora_lab.methods.attach import sites_of
+
+        roles, layers = PLACEMENTS[self.placement], dict[int, list[Site]]()
+        for site in sites_of(model):
+            number = re.search(r"\.(\d+)\.", site.module)
+            if number and site.role in roles and site.kind == "linear" and site.out_slice is None:
+                layers.setdefault(int(number[1]), []).append(site)
+        if not layers or any(sorted(s.role for s in found) != sorted(roles) for found in layers.values()):
+            raise BadValue(
+                f"bottleneck finds no place in this model: it needs one layer in the role {' and one in '.join(roles)} "
+                "in each layer; use lora"
+            )
+        wanted = self.layers or len(layers)
+        if wanted > len(layers):
+            raise BadValue(f"layers is {wanted}, but this model has {len(layers)} layers")
+        chosen = [site for number in sorted(layers)[-wanted:] for site in layers[number]]
+        if self.size > (width := chosen[0].out_features):
             raise BadValue(f"size {self.size} is no bottleneck in a model of width {width}: at most {width}")
+        return [(site.module, {}) for site in chosen]
 
-    def attach(self, model: nn.Module) -> Report:
-        """Freeze the model, put the bottlenecks behind its layers' parts, give a classification head a trained copy.
+    def start(self, layer: nn.Module, **_: Any) -> dict[str, Tensor | nn.Module]:
+        from lora_lab.layers import out_by_in
 
-        Raises: BadValue where no place is found, a setting does not fit, or the model carries an adapter already.
-        """
-        from lora_lab.methods import attach, trained_bottleneck  # imports torch
+        nn, d = torch.nn, len(out_by_in(layer))
+        where: Any = {"device": out_by_in(layer).device, "dtype": torch.float32}
+        norm = {"norm": nn.LayerNorm(d, **where)} if self.placement == "lin" else {}
+        down, up = nn.Linear(d, self.size, **where), nn.Linear(self.size, d, **where)
+        nn.init.zeros_(up.weight)
+        nn.init.zeros_(up.bias)
+        return {**norm, "down": down, "up": up}
 
-        adapters, norms = PER_LAYER[self.placement]
-        places = trained_bottleneck.ends_of_parts(model, ("o", "down")[-adapters:])
-        wanted = self.layers or len(places)
-        if wanted > len(places):
-            raise BadValue(f"layers is {wanted}, but this model has {len(places)} layers")
-        chosen = [site for number in sorted(places)[-wanted:] for site in places[number]]
-        self.check_width(chosen[0].out_features)
-        around = partial(trained_bottleneck.TrainedBottleneck, size=self.size, norm=bool(norms))
-        return attach.attach_beside(model, self, [(site.module, around) for site in chosen])
+    def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
+        linear, gelu = torch.nn.functional.linear, torch.nn.functional.gelu
+        down, up, dtype = adapter.down, adapter.up, y.dtype
+        normed = adapter.norm(y.float()).to(dtype) if self.placement == "lin" else y
+        h = gelu(linear(normed, down.weight.to(dtype), down.bias.to(dtype)))  # (..., size)
+        return y + linear(h, up.weight.to(dtype), up.bias.to(dtype))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.layer_method import LayerMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,32 +16,25 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class FullFineTuning(Method):
-    """Everything trains."""
+    """Every weight trains, and nothing is added."""
 
     name: ClassVar[str] = "full"
-    within: ClassVar[bool] = True
+    trains_base: ClassVar[bool] = True
     retired: ClassVar[Mapping[str, Any]] = {"top": None}
 
     def attach(self, model: nn.Module) -> Report:
-        """Let every weight train; nothing is added."""
-        from lora_lab.methods import attach  # imports torch
+        from lora_lab.methods.attach import attach_whole
 
-        return attach.attach_whole(model, self)
+        return attach_whole(model, self)
 
 
 @register
 @dataclass(frozen=True)
-class HeadOnly(Method):
-    """The model stays frozen and only the task's head trains: the least that fine-tuning can be."""
+class HeadOnly(LayerMethod):
+    """The model stays frozen and a copy of the task's head trains. Raises: BadValue for a model without one."""
 
     name: ClassVar[str] = "head"
     packs: ClassVar[bool] = True
 
-    def attach(self, model: nn.Module) -> Report:
-        """Freeze everything and give the classification head a copy that trains.
-
-        Raises: BadValue for a model without such a head.
-        """
-        from lora_lab.methods import attach  # imports torch
-
-        return attach.attach_beside(model, self, ())
+    def places(self, model: nn.Module) -> tuple[()]:
+        return ()

@@ -1,29 +1,33 @@
 """IA3: a learned factor for every number of the keys, the values and the middle of the feed-forward part.
 
-    k, v    (out_features) each, on the layer's output
-    down    (in_features), on the layer's input
+    y = W (l * x) + b        l (in), on the input of the layers that `feedforward` names
+    y = l * (W x + b)        l (out), on the output of the others; of a slice of a fused layer, on those outputs alone
 
-Source: Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning".
+All factors start at 1, so at first nothing changes. Liu et al. 2022, arXiv:2205.05638.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.base import Report, register
+from lora_lab.methods.layer_method import LayerMethod, Lazy
 from lora_lab.methods.options import words
-from lora_lab.methods.targets import Site, choose
+from lora_lab.methods.targets import ROLES, choose
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = Lazy("torch")
 
 
 @register
 @dataclass(frozen=True)
-class IA3(Method):
+class IA3(LayerMethod):
     """Factors at the targets, on the input of those that `feedforward` names and on the output of the others.
 
     Targets are roles, as everywhere. Raises: BadValue for none, or for a feedforward that is no target.
@@ -31,6 +35,9 @@ class IA3(Method):
 
     name: ClassVar[str] = "ia3"
     packs: ClassVar[bool] = True
+    unmergeable: ClassVar[str] = ""
+    peft_type: ClassVar[str] = "IA3"
+    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", "feedforward_modules")
 
     targets: tuple[str, ...] = ("k", "v", "down")
     feedforward: tuple[str, ...] = ("down",)
@@ -44,28 +51,99 @@ class IA3(Method):
             if target not in self.targets:
                 raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")
 
-    def place(self, sites: Sequence[Site]) -> list[tuple[Site, bool]]:
-        """Where the factors go among a model's sites, and whether each is on the input there.
+    def places(self, model: nn.Module) -> list[tuple[str, Mapping[str, Any]]]:
+        from lora_lab.methods.attach import sites_of
 
-        Raises: NotFound for a target that matches nothing; BadValue for one that is no linear layer, and for a slice
-        of a fused layer among the feedforward ones.
-        """
+        sites = sites_of(model)
         on_input = set(choose(self.feedforward, sites)) if self.feedforward else set()
         chosen = choose(self.targets, sites)
         for site in chosen:
-            if site.kind not in ("linear", "expert"):  # an expert's can be counted, and no real model has it as a site
-                said = f"ia3 is for linear layers, and {site.name} is an {site.kind}"
-                raise BadValue(f"{said}: leave it out of the targets")
-            if site in on_input and site.rows is not None:
+            if site.kind != "linear":
+                raise BadValue(
+                    f"ia3 is for linear layers, and {site.name} is an {site.kind}: leave it out of the targets"
+                )
+            if site in on_input and site.out_slice is not None:
                 said = f"{site.name} shares its input with the rest of the layer"
                 raise BadValue(f"{said}, so no factor there is its own: leave {site.role} out of feedforward")
-        return [(site, site in on_input) for site in chosen]
+        return [(s.module, {"on_input": s in on_input, "out_slice": s.out_slice}) for s in chosen]
 
-    def attach(self, model: nn.Module) -> Report:
-        """Freeze the model, put a factor at each target, give a classification head a copy that trains.
+    def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor]:
+        from lora_lab.layers import out_by_in
 
-        Raises: as `place`, and BadValue when the model carries an adapter already.
-        """
-        from lora_lab.methods import attach, trained_factor  # imports torch
+        weight = out_by_in(layer)
+        start, stop = (0, weight.shape[1]) if told["on_input"] else told["out_slice"] or (0, weight.shape[0])
+        return {"factor": torch.ones(stop - start, device=weight.device)}
 
-        return trained_factor.attach_factors(model, self, self.place(attach.sites_of(model)))
+    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """ia3_l of each layer: (1, in) on its input, (out, 1) on its output; of slices the rest is 1."""
+        from lora_lab.layers import innermost, is_conv1d, out_by_in
+        from lora_lab.methods import peft
+        from lora_lab.methods.attach import MethodLayer
+
+        tensors, found = {}, peft.by_module(model, MethodLayer)
+        for path, factors in found.items():
+            every = torch.stack([whole(f, len(out_by_in(f))) for f in factors]).prod(0)
+            tensors[f"{peft.PREFIX}{path}.ia3_l"] = every[None, :] if factors[0].on_input else every[:, None]
+        on_input = [path for path, factors in found.items() if factors[0].on_input]
+        targets, feedforward = _names(list(found), on_input, peft.layer_names(model))
+        return tensors | peft.head_tensors(model), {
+            "peft_type": "IA3",
+            "target_modules": targets,
+            "feedforward_modules": feedforward,
+            "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in found),
+            "init_ia3_weights": True,
+            **peft.common_config(model, report),
+        }
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> IA3:
+        from lora_lab.methods import peft
+        from lora_lab.methods.attach import sites_of
+
+        sites = sites_of(model)
+        modules, wanted = peft.matched(config, sites), peft.required(config, "feedforward_modules") or []
+        # PEFT's rule for these is looser than for targets: any end of the path, dot or no dot.
+        loose = isinstance(wanted, str)
+        on_input = peft.fitting(wanted, modules) if loose else [m for m in modules if m.endswith(tuple(wanted))]
+        targets, feedforward = _names(modules, on_input, {site.module for site in sites}, taken=ROLES)
+        return cls(targets=tuple(targets), feedforward=tuple(feedforward))
+
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        from lora_lab.methods import peft
+        from lora_lab.methods.attach import MethodLayer
+
+        for path, factors in peft.by_module(model, MethodLayer).items():
+            every = tensors[f"{peft.PREFIX}{path}.ia3_l"].flatten()
+            for f in factors:
+                f.factor.data.copy_(every[slice(*f.out_slice)] if f.out_slice else every)
+        peft.fill_heads(model, tensors)
+
+    def before(self, adapter: Any, x: Tensor) -> Tensor:
+        return x * adapter.factor.to(x.dtype) if adapter.on_input else x
+
+    def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
+        return y if adapter.on_input else y * whole(adapter, y.shape[-1]).to(y.dtype)
+
+    def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if adapter.on_input:
+            return weight * adapter.factor, bias
+        factor = whole(adapter, len(weight))
+        return weight * factor[:, None], None if bias is None else bias * factor
+
+
+def _names(
+    modules: list[str], on_input: list[str], every: set[str], taken: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Short names of the targets and of those on whose input the factor is, which have to be among the targets'."""
+    from lora_lab.methods.peft import shortest_names
+
+    feedforward = shortest_names(on_input, every, taken)
+    return [*shortest_names([m for m in modules if m not in on_input], every, taken), *feedforward], feedforward
+
+
+def whole(adapter: Any, outputs: int) -> Tensor:
+    """The factors of all outputs of the layer, (outputs,): 1 where none is trained."""
+    if adapter.out_slice is None:
+        return adapter.factor  # type: ignore[no-any-return]
+    start, stop = adapter.out_slice
+    return torch.nn.functional.pad(adapter.factor, (start, outputs - stop), value=1.0)

@@ -18,9 +18,9 @@ from lora_lab.methods.options import is_number, one_of, whole, words
 from lora_lab.methods.targets import ROLES, Site, choose, match
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-    from lora_lab.layers import LoRALayer
+    from lora_lab.methods.lora_layers import LoRALayer
 
 Pattern = tuple[tuple[str, float], ...]
 INITS = ("kaiming", "gaussian", "pissa")
@@ -48,6 +48,11 @@ class LoRA(Method):
     """
 
     name: ClassVar[str] = "lora"
+    unmergeable: ClassVar[str] = ""
+    peft_type: ClassVar[str] = "LORA"
+    decisive: ClassVar[tuple[str, ...]] = (
+        "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern",
+    )  # fmt: skip
     lanes_differ: ClassVar[tuple[str, ...]] = (
         "rank", "alpha", "targets", "dropout", "rslora", "init", "rank_pattern", "alpha_pattern",
     )  # fmt: skip
@@ -126,7 +131,7 @@ class LoRA(Method):
         linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]
         if site.kind == "embedding" and linear_only:
             raise BadValue(f"{linear_only[0]} is for linear layers: leave the embedding {site.name} out of the targets")
-        if site.rows is not None and self.dora:
+        if site.out_slice is not None and self.dora:
             whole = site.module.split(".")[-1]
             raise BadValue(f"dora takes a fused layer as a whole: name {whole} among the targets, not {site.role}")
 
@@ -139,21 +144,54 @@ class LoRA(Method):
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
     def attach(self, model: nn.Module) -> Report:
-        """Freeze the model, wrap the chosen layers, and give a classification head a copy that trains.
+        return self._attach(model, to_fill=False)
 
-        Raises: as `place`, and BadValue when the model carries an adapter already.
-        """
-        return self.attach_layers(model)
+    def attach_empty(self, model: nn.Module) -> Report:
+        return self._attach(model, to_fill=True)
 
-    def attach_layers(self, model: nn.Module, *, to_fill: bool = False) -> Report:
-        """As `attach`; with `to_fill`, the adapter has been trained, and its numbers will come from a file."""
-        from lora_lab.methods import attach, lora_variants  # imports torch
+    def _attach(self, model: nn.Module, *, to_fill: bool) -> Report:
+        from lora_lab.methods.attach import attach, sites_of  # imports torch
+        from lora_lab.methods.lora_layers import lora_layer
 
-        placements = self.place(attach.sites_of(model), trained=to_fill)
+        placements = self.place(sites_of(model), trained=to_fill)
         options = {name: getattr(self, name) for name in ("dropout", "init", "dora", "freeze_a")}
-        around = partial(lora_variants.made, **options, to_fill=to_fill)
-        parts = [(p.site.module, partial(around, placement=p)) for p in placements]
-        return attach.attach_beside(model, self, parts, placements)
+        around = partial(lora_layer, **options, to_fill=to_fill)
+        return attach(model, self, [(p.site.module, partial(around, placement=p)) for p in placements], placements)
+
+    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        from lora_lab.methods import lora_files
+
+        return lora_files.to_peft(self, model, report)
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> LoRA:
+        from lora_lab.methods import lora_files
+        from lora_lab.methods.attach import sites_of
+
+        sites = sites_of(model)
+        method = cls(**lora_files.from_peft(config, sites))
+        tied = config.get("ensure_weight_tying") and lora_files.is_tied(model)
+        if tied and lora_files.copied(method.place(sites, trained=True)):
+            said = "the adapter was trained with ensure_weight_tying=True beside tied embeddings, which"
+            raise BadValue(f"{said} lora_lab does not compute: merge it in PEFT first")
+        return method
+
+    @classmethod
+    def check_peft(cls, config: Mapping[str, Any]) -> None:
+        from lora_lab.methods import lora_files
+
+        lora_files.check_options(config)
+
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        from lora_lab.methods import lora_files
+
+        lora_files.check_copies(model, report, tensors)
+        lora_files.fill(model, tensors)
+
+    def ignored(self, report: Report) -> set[str]:
+        from lora_lab.methods import lora_files
+
+        return {key for path in lora_files.copied(report.placements) for key in lora_files.copy_keys(path)}
 
     def settings(self) -> dict[str, Any]:
         """{"name": "lora", "rank": 8, ...}: plain values that JSON can hold."""
@@ -165,10 +203,10 @@ class LoRA(Method):
 
 def lora_layers(model: nn.Module) -> list[LoRALayer]:
     """Every LoRA layer of a model, heads not among them."""
-    from lora_lab.layers import LoRALayer
-    from lora_lab.methods.attach import adapted_layers  # imports torch, as LoRALayer does
+    from lora_lab.methods.attach import adapter_layers  # imports torch
+    from lora_lab.methods.lora_layers import LoRALayer
 
-    return [layer for _, layer in adapted_layers(model) if isinstance(layer, LoRALayer)]
+    return [layer for _, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
 
 
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:

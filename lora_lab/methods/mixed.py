@@ -29,10 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear, is_heard
-from lora_lab.methods.layouts.lora import one_for_all_slices
-from lora_lab.methods.lora_variants import DoRALinear
-from lora_lab.switched import AdaptedLayer
+from lora_lab.layers import AdapterLayer, LoRALinear
+from lora_lab.methods.lora_files import one_for_all_slices
+from lora_lab.methods.lora_layers import DoRALinear
 
 Name = str | None  # of an adapter; None is the base alone
 Spans = tuple[tuple[str, int, int], ...]  # for each adapter of a layer, its first row in the stack, and its rank
@@ -90,7 +89,7 @@ class Choice:
     room: Room = field(default_factory=Room)
 
 
-class BankedLayer(AdaptedLayer):
+class BankedLayer(AdapterLayer):
     """A frozen layer, and for each adapter that changes it the layer that stands here when that one is used.
 
     Shapes: whatever the frozen layer's are; in a mixed batch rows come first, x (rows, ..., in).
@@ -143,7 +142,7 @@ class BankedLayer(AdaptedLayer):
         picked, inputs = self._stack.of(rows, self.choice.room), x.shape[-1]  # (groups, R, in + out)
         grouped = x.reshape(len(picked), -1, inputs).to(y.dtype)
         by_group = y.view(len(picked), -1, y.shape[-1])
-        add_into = by_group.baddbmm if is_heard(self.base_layer) else by_group.baddbmm_
+        add_into = by_group.baddbmm if self.base_layer._forward_hooks else by_group.baddbmm_
         return add_into(thin(grouped, picked[..., :inputs]), picked[..., inputs:]).view(*x.shape[:-1], y.shape[-1])
 
     def _each(self, x: Tensor, rows: Rows, *args: Any, **kwargs: Any) -> Tensor:
@@ -220,11 +219,11 @@ def thin(x: Tensor, a: Tensor) -> Tensor:
 def lora_around(way: nn.Module) -> list[LoRALinear]:
     """The LoRA layers around one frozen layer, in the order of their rows."""
     found = list(_around(way))
-    return sorted(found, key=lambda layer: layer.rows or (0, 0))
+    return sorted(found, key=lambda layer: layer.out_slice or (0, 0))
 
 
 def _around(way: nn.Module) -> Iterator[LoRALinear]:
-    while isinstance(way, AdaptedLayer):
+    while isinstance(way, AdapterLayer):
         if isinstance(way, LoRALinear):
             yield way
         way = way.base_layer
@@ -234,7 +233,7 @@ def is_low_rank(way: nn.Module) -> bool:
     """Whether the layer is the frozen one plus a product of two thin matrices. DoRA's also scales the frozen one."""
     while isinstance(way, LoRALinear) and not isinstance(way, DoRALinear):
         way = way.base_layer
-    return not isinstance(way, AdaptedLayer)
+    return not isinstance(way, AdapterLayer)
 
 
 def pair_of(layers: Sequence[LoRALinear]) -> Pair:

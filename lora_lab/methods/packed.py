@@ -18,20 +18,30 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRAEmbedding, LoRALinear, TrainedCopy, in_its_dtype, is_heard
-from lora_lab.methods.attach import adapted_layers, put, report_of, switched
-from lora_lab.methods.beside import Ahead, Beside, PackedAhead, PackedBeside
-from lora_lab.switched import AdaptedLayer
+from lora_lab.layers import AdapterLayer, LoRALinear
+from lora_lab.methods.attach import (
+    Ahead,
+    MethodLayer,
+    adapter_layers,
+    adapters,
+    own_parameters,
+    plain_path,
+    put,
+    report_of,
+)
+from lora_lab.methods.heads import TrainedCopy, in_its_dtype
+from lora_lab.methods.lora_layers import LoRAEmbedding
 
 # The blocks of a table are no dense pieces of memory, which torch remarks upon once; nothing is the slower for it.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
@@ -75,7 +85,7 @@ def pack(
 
 def _check_reads_rows(base: nn.Module, lanes: Sequence[nn.Module]) -> None:
     """Raises BadValue where lanes adapt DeBERTa's layers, which read its table of relative positions as well."""
-    adapted = (part for lane in lanes for _, part in adapted_layers(lane) if not isinstance(part, TrainedCopy))
+    adapted = (part for lane in lanes for _, part in adapter_layers(lane) if not isinstance(part, TrainedCopy))
     if getattr(getattr(base, "config", None), "relative_attention", False) and any(True for _ in adapted):
         said = f"the layers of this {type(base).__name__} also read its table of relative positions"
         raise BadValue(f"{said}, which is no run's own: train its runs one after the other, with --solo")
@@ -85,8 +95,8 @@ def _pack_others(
     model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream], blocks: dict[str, nn.Parameter]
 ) -> None:
     """Heads and vectors ahead of rows, which lanes keep as modules of their own, and what all have beside a layer."""
-    for path, part in reversed(list(switched(lanes[0]))):  # of two around one layer, the inner one first
-        place = path.replace(".base_layer", "")
+    for path, part in reversed(list(adapters(lanes[0]))):  # of two around one layer, the inner one first
+        place = plain_path(path)
         if isinstance(part, LoRALinear):
             continue  # lanes may adapt different layers, and then the same path leads elsewhere
         each: list[Any] = [lane.get_submodule(path) for lane in lanes]
@@ -94,9 +104,9 @@ def _pack_others(
             put(model, place, PackedHead(each, streams))
         elif isinstance(part, Ahead):
             PackedAhead(each).hang(model, place)
-        elif isinstance(part, Beside):
-            own = {name: blocks[f"{path}.{name}"] for name in part.own()}
-            put(model, place, PackedBeside(model.get_submodule(place), part, own))
+        elif isinstance(part, MethodLayer):
+            own = {name: blocks[f"{path}.{name}"] for name, _ in own_parameters(part)}
+            put(model, place, PackedMethodLayer(model.get_submodule(place), part, own))
 
 
 class Table:
@@ -150,7 +160,7 @@ class Stream:
             self.torch.set_rng_state(before)
 
 
-class PackedLoRA(AdaptedLayer):
+class PackedLoRA(AdapterLayer):
     """y = W x + b, and to lane k's rows of y scaling_k B_k A_k dropout_k(x) is added.
 
     Shapes: x (K·rows, tokens, in) -> y (K·rows, tokens, out); A (K, R, in), B (K, R, outputs that are adapted).
@@ -162,7 +172,7 @@ class PackedLoRA(AdaptedLayer):
     ) -> None:  # fmt: skip
         super().__init__(base_layer)
         first = next(lane for lane in lanes if lane is not None)
-        self.in_features, self.out_features, self.rows = first.in_features, first.out_features, first.rows
+        self.in_features, self.out_features, self.out_slice = first.in_features, first.out_features, first.out_slice
         self.A, self.B = a, b
         scaling = torch.zeros(len(lanes), 1, 1, device=first.lora_A.device)
         for k, lane in enumerate(lanes):
@@ -183,11 +193,11 @@ class PackedLoRA(AdaptedLayer):
         a, b = self.A.to(y.dtype), (self.scaling * self.B).to(y.dtype)
         tokens = self._dropped(x) if self.drops and self.training else x
         h = torch.bmm(tokens.reshape(lanes, -1, self.in_features).to(y.dtype), a.transpose(1, 2))  # (K, tokens, R)
-        if self.rows:
+        if self.out_slice:
             y = y.clone()
-            y[..., slice(*self.rows)].baddbmm_(h, b)
+            y[..., slice(*self.out_slice)].baddbmm_(h, b)
         else:
-            apart = torch.is_grad_enabled() or is_heard(self.base_layer)  # else in place
+            apart = torch.is_grad_enabled() or bool(self.base_layer._forward_hooks)  # else in place
             add_into = y.baddbmm if apart else y.baddbmm_
             y = add_into(h, b)
         return y.view(*x.shape[:-1], self.out_features)
@@ -204,8 +214,10 @@ class PackedLoRA(AdaptedLayer):
         return torch.cat(parts)
 
 
-class PackedHead(AdaptedLayer):
+class PackedHead(AdapterLayer):
     """Each lane's own head on its own rows: small products, so they are done one after the other."""
+
+    head = True
 
     def __init__(self, heads: Sequence[TrainedCopy], streams: Sequence[Stream]) -> None:
         super().__init__(heads[0].base_layer)
@@ -226,13 +238,60 @@ class PackedHead(AdaptedLayer):
             return in_its_dtype(head, part)
 
 
+class PackedMethodLayer(AdapterLayer):
+    """A frozen layer shared by lanes, each lane's own parameters beside it. Shapes: x (K·rows, ...) -> y (K·rows, ...).
+
+    own   the parameters of all lanes by name, each (K, *shape)
+    """
+
+    def __init__(self, base_layer: nn.Module, first: MethodLayer, own: Mapping[str, nn.Parameter]) -> None:
+        super().__init__(base_layer)
+        self.lanes, self.own = len(next(iter(own.values()))), {f"adapter.{name}": block for name, block in own.items()}
+        self.parts = [_Half(first, first.method.before), _Half(first, first.method.after)]  # of no lane: not registered
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not self.active:
+            return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
+        before, after = self.parts
+        y: Tensor = self.base_layer(self._each(before, x), *args, **kwargs)
+        return self._each(after, y, x)
+
+    def _each(self, part: nn.Module, *rows: Tensor) -> Tensor:
+        """What the part of each lane makes of its own rows."""
+        parted = [one.view(self.lanes, -1, *one.shape[1:]) for one in rows]
+        done: Tensor = vmap(lambda own, *given: functional_call(part, own, given))(self.own, *parted)
+        return done.flatten(0, 1)
+
+
+class _Half(nn.Module):
+    """What a method does before or after the frozen layer, as a module, so that `functional_call` can fill it."""
+
+    def __init__(self, adapter: MethodLayer, way: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.adapter, self.way = adapter, way
+
+    def forward(self, *rows: Tensor) -> Tensor:
+        return self.way(self.adapter, *rows)
+
+
+class PackedAhead(Ahead):
+    """Each lane's own vectors ahead of its own rows."""
+
+    def __init__(self, lanes: list[Ahead]) -> None:
+        super().__init__(lanes[0].method, {})
+        self.lanes = nn.ModuleList(lanes)
+
+    def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
+        return torch.cat([lane.vectors(rows // len(self.lanes), dtype) for lane in self.lanes])  # type: ignore[operator]
+
+
 def _by_slot(lanes: Sequence[nn.Module]) -> dict[Slot, list[LoRALinear | None]]:
     """What each lane has at each place that any lane adapts; None where a lane has nothing."""
     found: dict[Slot, list[LoRALinear | None]] = {}
     for k, lane in enumerate(lanes):
-        for path, layer in adapted_layers(lane):
+        for path, layer in adapter_layers(lane):
             if isinstance(layer, LoRALinear):
-                slot = (path.replace(".base_layer", ""), layer.rows)
+                slot = (plain_path(path), layer.out_slice)
                 found.setdefault(slot, [None] * len(lanes))[k] = layer
     return found
 
@@ -248,7 +307,7 @@ def room_of(lanes: Sequence[nn.Module]) -> Room:
 
 def drops(lane: nn.Module) -> bool:
     """Whether the trained part of a lane uses dropout."""
-    return any(isinstance(m, nn.Dropout) and m.p for _, part in switched(lane) for m in part.modules())
+    return any(isinstance(m, nn.Dropout) and m.p for _, part in adapters(lane) for m in part.modules())
 
 
 def _others(lane: nn.Module) -> dict[str, nn.Parameter]:
@@ -275,6 +334,6 @@ def _alias(parameter: Tensor, numbers: Tensor, gradients: Tensor) -> None:
 
 def can_pack(model: nn.Module) -> bool:
     """Whether what is attached to a lane can stand in a pack: a method that packs, no adapted embedding, all fp32."""
-    embeddings = any(isinstance(layer, LoRAEmbedding) for _, layer in adapted_layers(model))
+    embeddings = any(isinstance(layer, LoRAEmbedding) for _, layer in adapter_layers(model))
     whole = all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
     return report_of(model).method.packs and whole and not embeddings

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lora_lab.errors import BadValue
-from lora_lab.layers import TrainedCopy, in_its_dtype
 from lora_lab.methods.attach import fingerprint, numbers_of, put, refuse_adapted
 from lora_lab.methods.base import Method, Report
-from lora_lab.methods.heads import heads_of
+from lora_lab.methods.heads import TrainedCopy, heads_of, in_its_dtype
 
 AT_EVERY_TOKEN = "score"  # the name of a head that transformers asks at every token
 NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # of the class of a model that gives no class to a whole text
@@ -34,11 +33,6 @@ class PooledHead(TrainedCopy):
         super().__init__(base_layer, _zeros(hidden, classes, next(base_layer.parameters()).device))
         self.every_token, self.heard = every_token, _NOTHING
         self.hook: RemovableHandle  # at the base model
-
-    def take_out(self, model: nn.Module, path: str) -> None:
-        """Stop listening, and put the model's own head back."""
-        self.hook.remove()
-        super().take_out(model, path)
 
     def listen(self, base: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Called after each forward of the base model."""

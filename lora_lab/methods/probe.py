@@ -1,13 +1,12 @@
 """The honest floor: logistic regression on what the frozen model says of a text, and nothing of the model moves.
 
     z = the mean over a text's tokens of the last hidden state     (d,)
-    p(class | text) = softmax(W z + b)                             W (classes, d), b (classes)
+    p(class | text) = softmax(W z + b)                             W (classes, d), b (classes), zero at first
 
-    minimise  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2       on z with mean 0 and deviation 1
+    minimize  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2       on z with mean 0 and deviation 1
 
 That has one minimum, which is solved for (`training/probing.py`): no rate, no steps, no seed. What a method gains over
-the probe is what changing the model is worth. Source: Alain & Bengio 2016, "Understanding intermediate layers using
-linear classifier probes".
+the probe is what changing the model is worth. Alain & Bengio 2016, arXiv:1610.01644.
 """
 
 from __future__ import annotations
@@ -43,10 +42,6 @@ class Probe(Method):
             raise BadValue(f"l2 must be a number above 0, not {self.l2!r}: without a penalty W may grow for ever")
 
     def attach(self, model: nn.Module) -> Report:
-        """Freeze the model and put W and b, zero until they are solved for, in the place of its head.
+        from lora_lab.methods.pooled_head import attach_probe
 
-        Raises: BadValue for a model without a head that classifies texts, or that carries an adapter already.
-        """
-        from lora_lab.methods import pooled_head  # imports torch
-
-        return pooled_head.attach_probe(model, self)
+        return attach_probe(model, self)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from lora_lab.methods.attach import put, switched
+from lora_lab.methods.attach import adapters, put
 from lora_lab.methods.packed import PackedHead
-from lora_lab.methods.shared_start import KINDS
 
+KINDS = ("bert", "roberta", "xlm-roberta")
 ROWS = 50_000  # kept at most; with 384 numbers a state these are 150 MB
 Key = tuple[tuple[int, ...], tuple[int, ...]]  # a row's tokens, and which text of a pair each is of
 States = tuple[Tensor, Tensor | None]  # of rows or of one: first hidden state (..., 1, d), pooled state (..., d)
@@ -66,7 +66,7 @@ def read_once(model: nn.Module) -> bool:
     body: Any = getattr(model, getattr(model, "base_model_prefix", ""), None)
     if getattr(config, "model_type", "") not in KINDS or not isinstance(body, nn.Module):
         return False
-    heads_only = all(isinstance(part, PackedHead) for _, part in switched(model))
+    heads_only = all(isinstance(part, PackedHead) for _, part in adapters(model))
     if not heads_only or any(p.requires_grad for p in body.parameters()):
         return False
     put(model, str(model.base_model_prefix), ReadOnce(body))

@@ -61,7 +61,7 @@ PLAIN_FUSED = ("gpt2", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
 class Site:
     """One place for an adapter: a layer, or the rows of a fused layer's output that have one role.
 
-    Units: features are counted in numbers; `rows` is the half-open range of outputs, None for the whole layer.
+    Units: features are counted in numbers; `out_slice` is the half-open range of outputs, None for the whole layer.
     """
 
     module: str
@@ -69,12 +69,12 @@ class Site:
     in_features: int
     out_features: int
     kind: str = "linear"
-    rows: tuple[int, int] | None = None
+    out_slice: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
         """The module's path, with the role where it is a slice: "h.0.attn.c_attn[q]"."""
-        return f"{self.module}[{self.role}]" if self.rows else self.module
+        return f"{self.module}[{self.role}]" if self.out_slice else self.module
 
     @property
     def max_rank(self) -> int:
@@ -125,9 +125,9 @@ def choose(targets: Sequence[str], sites: Sequence[Site]) -> list[Site]:
         raise BadValue("targets is empty: name at least one, for example q,v")
     chosen = {site for target in targets for site in match(target, sites)}
     in_order = [site for site in sites if site in chosen]
-    whole = {site.module for site in in_order if site.rows is None}
+    whole = {site.module for site in in_order if site.out_slice is None}
     for site in in_order:
-        if site.rows and site.module in whole:
+        if site.out_slice and site.module in whole:
             raise BadValue(f"targets overlap: {site.module} is adapted as a whole and again as {site.role}; name one")
     return in_order
 
@@ -149,10 +149,10 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
 
 def _fits(target: str, site: Site) -> bool:
     if target == ALL_LINEAR:
-        return site.rows is None and site.kind == "linear" and site.role not in _NOT_IN_ALL_LINEAR
+        return site.out_slice is None and site.kind == "linear" and site.role not in _NOT_IN_ALL_LINEAR
     if target in ROLES:
         return site.role == target
-    if site.rows:  # a slice has no path of its own: names and patterns mean the whole layer
+    if site.out_slice:  # a slice has no path of its own: names and patterns mean the whole layer
         return target == site.name
     return _fits_path(target, site)
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from lora_lab.layers import LoRALayer
-from lora_lab.methods.attach import own_parameters, switched
+from lora_lab.methods.attach import adapters, own_parameters
 from lora_lab.methods.base import Method
-from lora_lab.methods.faults import few
+from lora_lab.methods.inspect import few
+from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.training.recipe import Recipe
 
 USUAL = {"full": (1e-6, 5e-4), "lora": (1e-5, 1e-2), "bottleneck": (1e-5, 1e-2)}
@@ -41,7 +41,7 @@ def rate_warning(recipe: Recipe) -> str | None:
 
 def gradient_warning(model: nn.Module) -> str | None:
     """A sentence where, after a backward pass, some adapter has no gradient or one that is all zero; else None."""
-    gradients = {path: list(_gradients(part)) for path, part in switched(model)}
+    gradients = {path: list(_gradients(part)) for path, part in adapters(model)}
     silent = [path for path, found in gradients.items() if found and not any(g is not None and g.any() for g in found)]
     layers = [path for path in silent if isinstance(model.get_submodule(path), LoRALayer) and ".experts." not in path]
     if not layers:

@@ -6,8 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lora_lab.errors import LabError
-from lora_lab.methods.faults import Inspection
-from lora_lab.methods.inspection import inspect_adapter
+from lora_lab.methods.inspect import Inspection, inspect_adapter
 from lora_lab.training.named import base_for, labels_of
 
 

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method
-from lora_lab.methods.soft_prefix import is_encoder
+from lora_lab.methods.soft import is_encoder
 from lora_lab.training.batches import STEP
 from lora_lab.training.models import is_causal
 from lora_lab.training.tasks import Task

@@ -8,7 +8,8 @@ from functools import partial
 
 from torch import nn
 
-from lora_lab.switched import AdaptedLayer, Switched
+from lora_lab.layers import AdapterLayer
+from lora_lab.methods.attach import Ahead
 from lora_lab.training.batches import Batch
 from lora_lab.training.evaluate import lane_losses, logits_of
 from lora_lab.training.lane import Lane, end_all
@@ -103,7 +104,7 @@ def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
     """Switch on the dropout of what trains; the frozen base's own only where asked for."""
     model.train(base_dropout)
     for module in model.modules():
-        if isinstance(module, Switched):
+        if isinstance(module, AdapterLayer | Ahead):
             module.train()
-        if isinstance(module, AdaptedLayer):
+        if isinstance(module, AdapterLayer):
             module.base_layer.train(base_dropout)

@@ -21,7 +21,7 @@ from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
 from lora_lab.errors import BadValue
-from lora_lab.methods.quantized import quantize_model
+from lora_lab.methods.quant import quantize_model
 
 ALLOCATED = "torch.cuda.max_memory_allocated over the second step"
 

@@ -20,10 +20,9 @@ from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue, Failed, LabError
 from lora_lab.files import refuse_foreign, whole_folder, write_json
-from lora_lab.methods.adapters import load_adapter
-from lora_lab.methods.merge_report import SHORT, MergeReport
-from lora_lab.methods.merging import merge_for_good
-from lora_lab.methods.on_base import answer_of
+from lora_lab.methods.inspect import answer_of
+from lora_lab.methods.io import load_adapter
+from lora_lab.methods.merge import SHORT, MergeReport, merge_for_good
 from lora_lab.training.models import STORED, auto_class, load_tokenizer
 from lora_lab.training.named import base_for, base_named_in, labels_of
 from lora_lab.training.quiet import quiet

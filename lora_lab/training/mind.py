@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from lora_lab.methods.merging import disabled
+from lora_lab.methods.merge import disabled
 from lora_lab.training.evaluate import Score
 from lora_lab.training.train import Bench
 
@@ -40,7 +40,7 @@ def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
     None for a task without classes, and where the base itself trained: nothing can be off.
     """
     task = bench.task
-    if len(task.labels) < 2 or bench.recipe.method.within:
+    if len(task.labels) < 2 or bench.recipe.method.trains_base:
         return None
     with disabled(bench.model, keep_head=True):
         (without,) = bench.score("validation")

@@ -8,9 +8,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.adapters import CONFIG, AdapterFile
-from lora_lab.methods.layouts.base import PREFIX
-from lora_lab.methods.safe_file import read_config
+from lora_lab.methods.io import CONFIG, AdapterFile, read_config
+from lora_lab.methods.peft import PREFIX
 from lora_lab.methods.targets import HEADS
 from lora_lab.training.models import load_model, local_name, shapes_of_model
 

@@ -16,15 +16,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.adapters import load_adapter
 from lora_lab.methods.attach import put
 from lora_lab.methods.base import Report
 from lora_lab.methods.heads import heads_of
+from lora_lab.methods.io import attach_from, load_adapter
 from lora_lab.methods.packed import Room, Stream, can_pack, drops, pack, room_of, share
 from lora_lab.methods.probe import Probe
 from lora_lab.methods.read_once import read_once
-from lora_lab.methods.shared_start import share_start
-from lora_lab.methods.warm import attach_from
 from lora_lab.training import device
 from lora_lab.training.allocator import keep_freed_memory
 from lora_lab.training.attention import attend_in_fp32
@@ -303,8 +301,7 @@ class Pack:
         for size in sizes:
             own, left = left[:size], left[size:]
             model, table = pack(self.base, [lane.model for lane in own], [lane.stream for lane in own], self.room)
-            if not read_once(model):
-                share_start(model, size)
+            read_once(model)
             for lane, numbers, gradients in zip(own, table.numbers, table.gradients, strict=True):
                 lane.adopt(numbers, gradients)
             parts.append(model)

@@ -117,12 +117,12 @@ class Recipe:
     @property
     def base_dtype(self) -> str:
         """The dtype to load the base in: a weight that trains is fp32, in bf16 a small step would be lost on it."""
-        return "fp32" if self.method.within and self.dtype == "auto" else self.dtype
+        return "fp32" if self.method.trains_base and self.dtype == "auto" else self.dtype
 
     @property
     def computed(self) -> dict[str, str]:
         """What `device.choose` is asked for. Where full fine-tuning's dtype is left to it, products may be rounded."""
-        products = "auto" if self.method.within and self.dtype == "auto" else "fp32"
+        products = "auto" if self.method.trains_base and self.dtype == "auto" else "fp32"
         return {"device": self.device, "dtype": self.base_dtype, "attention": self.attention, "products": products}
 
     def describe(self) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, Failed, LabError
-from lora_lab.methods.adapters import load_adapter, save_adapter
 from lora_lab.methods.base import Method
+from lora_lab.methods.io import load_adapter, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.probe import Probe
 from lora_lab.training import device

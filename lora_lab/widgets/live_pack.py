@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lora_lab.methods.merging import disabled
+from lora_lab.methods.merge import disabled
 from lora_lab.training.evaluate import Score
 from lora_lab.training.lane import Lane
 from lora_lab.training.pack import Pack

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from lora_lab.errors import LabError
-from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import adapted_layers, report_of
-from lora_lab.methods.inspection import product_norm
+from lora_lab.layers import LoRALinear, innermost, out_by_in
+from lora_lab.methods.attach import adapter_layers, report_of
+from lora_lab.methods.inspect import product_norm
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.merging import at_strength
+from lora_lab.methods.merge import at_strength
 from lora_lab.methods.targets import roles_of
-from lora_lab.switched import Mergeable, innermost
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.lane import Progress
@@ -66,7 +65,7 @@ class LiveRun(Background):
     def strengths(self) -> tuple[float, ...]:
         """The strengths at which sentences are answered; none for a task without classes, and for pairs of texts."""
         method, task = self.recipe.method, self.bench.task if self.bench else None
-        if task is None or len(task.labels) < 2 or task.validation.seconds or method.within:
+        if task is None or len(task.labels) < 2 or task.validation.seconds or method.trains_base:
             return ()
         plain = isinstance(method, LoRA) and not method.dora and method.init != "pissa"
         return STRENGTHS if plain else (0.0, 1.0)
@@ -168,20 +167,26 @@ class LiveRun(Background):
         """Measure how far each weight has moved."""
         began, found = time.monotonic(), []
         assert self.bench is not None
-        roles = {(p.site.module, p.site.rows): p.site.role for p in report_of(self.bench.model).placements}
-        for path, part in adapted_layers(self.bench.model):
-            if not isinstance(part, Mergeable) or not part.moves_weight or hasattr(innermost(part), "dequantized"):
+        roles = {(p.site.module, p.site.out_slice): p.site.role for p in report_of(self.bench.model).placements}
+        for path, part in adapter_layers(self.bench.model):
+            if part.head or part.unmergeable or hasattr(innermost(part), "dequantized"):
                 continue
             if isinstance(part, LoRALinear) and type(part) is LoRALinear:  # without forming B A
                 frozen, size = part.frozen_weight(), part.scaling * product_norm(part.lora_A, part.lora_B)
             else:
-                frozen, new = part.folded()[0]
-                size = (new - frozen.float()).norm().item()
+                frozen = out_by_in(part)
+                weight = frozen.float()
+                new, _ = part.merged_weights(weight, part.bias)
+                if new is weight:  # BitFit moves biases alone
+                    continue
+                size = (new - weight).norm().item()
             if path not in self._sizes:
                 self._sizes[path] = frozen.float().norm().item()
             module = path.replace(".base_layer", "")
             role = (
-                roles.get((module, getattr(part, "rows", None))) or "+".join(roles_of(module)) or module.split(".")[-1]
+                roles.get((module, getattr(part, "out_slice", None)))
+                or "+".join(roles_of(module))
+                or module.split(".")[-1]
             )
             layer = re.search(r"\.(\d+)\.", module)
             found.append((int(layer[1]) if layer else 0, role, size / self._sizes[path]))

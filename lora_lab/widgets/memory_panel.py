@@ -28,7 +28,7 @@ from lora_lab.files import read_json
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.options import one_of
-from lora_lab.methods.prompt import PromptTuning
+from lora_lab.methods.soft import PromptTuning
 from lora_lab.training.watching import headless
 from lora_lab.widgets.base import Panel
 

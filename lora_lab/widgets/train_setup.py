@@ -55,7 +55,7 @@ def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
     """What would train; `plain` says that it is rank times `per_rank`, summed over the targets. Raises: as `params`."""
     method, count = recipe.method, params(recipe.model, recipe.method, classes)
     return {
-        "hash": recipe.hash, "words": f"{recipe.describe()}, {recipe.steps} steps", "within": method.within,
+        "hash": recipe.hash, "words": f"{recipe.describe()}, {recipe.steps} steps", "within": method.trains_base,
         "trains": count.trainable, "head": count.head, "total": count.total,
         "plain": isinstance(method, LoRA) and not (method.variants or method.rank_pattern),
     }  # fmt: skip

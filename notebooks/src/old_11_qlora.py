@@ -39,13 +39,13 @@ print(f"One run: {eta(steps(200, 4))}.")
 # Which 16 levels? Let us begin with those of **NF4**, "4-bit NormalFloat"; why just these comes next.
 
 # %%
-from lora_lab.methods.quantize import FORMATS
+from lora_lab.methods.quant import levels_of
 
 block = weight[0, :64]
 absmax = block.abs().max()
 scaled = block / absmax
 print(f"absmax {absmax:.4f}; the first weights {[round(x, 3) for x in block[:5].tolist()]}, scaled {[round(x, 3) for x in scaled[:5].tolist()]}")
-levels = FORMATS["nf4"].levels
+levels = levels_of("nf4")
 print("levels", [round(x, 3) for x in levels.tolist()])
 
 # %% claim
@@ -76,7 +76,7 @@ checks.check_codes(codes)
 # difference over the length of the block, both taken as vectors.
 
 # %%
-from lora_lab.methods.quantize import codes_of, quantize, unpack
+from lora_lab.methods.quant import codes_of, quantize, unpack
 
 mine = codes_of(scaled, levels).int()  # the library's, so that the lesson goes on unsolved too
 back = levels[mine] * absmax
@@ -105,7 +105,7 @@ errors = weight_errors(("nf4", "int4"))
 print(compare("int4's error in per cent of NF4's", guess_int4, 100 * errors["int4"] / errors["nf4"], "%"))
 used = {name: unpack(quantize(weight, name).packed, 4).bincount(minlength=16) / weight.numel() for name in errors}
 print({name: f"most used code {share.max():.0%}, least used of its levels {share[share > 0].min():.1%}" for name, share in used.items()})
-levels_among_weights((weight.view(-1, 64) / weight.view(-1, 64).abs().amax(1, keepdim=True)).numpy(), {n: FORMATS[n].levels.numpy() for n in errors}, errors)
+levels_among_weights((weight.view(-1, 64) / weight.view(-1, 64).abs().amax(1, keepdim=True)).numpy(), {n: levels_of(n).numpy() for n in errors}, errors)
 
 # %% claim
 assert errors["int4"] > 1.15 * errors["nf4"] and used["nf4"].max() < used["int4"].max()
@@ -140,12 +140,12 @@ checks.check_bits_per_weight(...)
 checks.check_bits_per_weight(4 + 8 / 64 + 32 / (64 * 256))
 
 # %%
-from lora_lab.methods import bnb
+from lora_lab.methods.quant import import_bitsandbytes
 
 for name in ("nf4-single", "nf4"):
     print(f"{name:10} {quantize(weight, name).bits_per_weight:.4f} bits a weight, error {wrong(weight, name):.3%}")
 
-if theirs := bnb.module():
+if theirs := import_bitsandbytes():
     packed, state = theirs.functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
     ours = quantize(weight)
     pairs = [(packed.flatten(), ours.packed), (state.absmax, ours.absmax), (state.state2.absmax, ours.scales)]
@@ -167,7 +167,7 @@ assert wrong(weight, "nf4") < 1.01 * wrong(weight, "nf4-single")  # 0.37 bits sa
 
 # %%
 from torch import nn
-from lora_lab.methods.quantized import QuantizedLinear, quantize_model
+from lora_lab.methods.quant import QuantizedLinear, quantize_model
 
 layer, kept = QuantizedLinear(nn.Linear(384, 384)), []
 x = torch.randn(8, 384, requires_grad=True)
@@ -223,7 +223,7 @@ assert abs(predicted.peak / real.peak - 1) < 0.03 and abs(traced.peak / real.pea
 from lora_course.lesson import milliseconds
 
 plain = nn.Linear(1536, 384).requires_grad_(False)
-coded = {"bitsandbytes' kernel" if bnb.module() else "ours": QuantizedLinear(plain), "our own code": QuantizedLinear(plain, fast=False)}
+coded = {"bitsandbytes' kernel" if import_bitsandbytes() else "ours": QuantizedLinear(plain), "our own code": QuantizedLinear(plain, fast=False)}
 for rows in (16, 2048):
     x = torch.randn(rows, 1536, requires_grad=True)
     took = milliseconds({how: lambda one=one, x=x: one(x).sum().backward() for how, one in {"fp32": plain, **coded}.items()}, rounds=5)

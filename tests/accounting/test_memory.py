@@ -23,8 +23,7 @@ from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.full import FullFineTuning, HeadOnly
 from lora_lab.methods.ia3 import IA3
-from lora_lab.methods.prefix import PrefixTuning
-from lora_lab.methods.prompt import PromptTuning
+from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from lora_lab.training.measure import measure
 
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*")

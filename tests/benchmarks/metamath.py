@@ -17,7 +17,7 @@ from lora_lab import LoRA
 from lora_lab.accounting.memory import memory
 from lora_lab.files import read_json
 from lora_lab.methods.full import FullFineTuning
-from lora_lab.methods.prompt import PromptTuning
+from lora_lab.methods.soft import PromptTuning
 
 FILE = Path(__file__).parents[2] / "data" / "reference" / "peft_metamath.json"
 FITTED = "LoRA r32"  # the run whose figure gives the length of the longest batch

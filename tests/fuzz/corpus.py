@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import IA3, Bottleneck, FullFineTuning, LoRA, PrefixTuning, PromptTuning, PTuning, save_adapter
-from lora_lab.methods.adapters import CONFIG, WEIGHTS
 from lora_lab.methods.base import Method
+from lora_lab.methods.io import CONFIG, WEIGHTS
 from tests.conftest import randomise, tiny
 
 METHODS: dict[str, tuple[str, Method]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lora_lab.methods.adapters import CONFIG, WEIGHTS
+from lora_lab.methods.io import CONFIG, WEIGHTS
 
 Mutation = Callable[[Path, Random], None]
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from lora_lab import load_adapter
 from lora_lab.methods.attach import is_adapted
-from lora_lab.methods.inspection import inspect_adapter
+from lora_lab.methods.inspect import inspect_adapter
 from tests.fuzz.corpus import Sound, base, corpus
 from tests.fuzz.mutations import mutate
 from tests.fuzz.watch import CONSTANT, Outcome, listen, size_of, watched

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from lora_lab import LoRA, detach, load_adapter, save_adapter
 from lora_lab.errors import BadValue
-from lora_lab.methods.adapters import WEIGHTS
-from lora_lab.methods.inspection import inspect_adapter
+from lora_lab.methods.inspect import inspect_adapter
+from lora_lab.methods.io import WEIGHTS
 from tests.fuzz.run import Fuzzer
 from tests.fuzz.watch import CONSTANT, Outcome, size_of, watched
 

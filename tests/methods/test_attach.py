@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, merge, unmerge
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
-from lora_lab.layers import LoRAEmbedding, TrainedCopy
-from lora_lab.methods.attach import adapted_layers, is_adapted, report_of, sites_of
+from lora_lab.methods.attach import adapter_layers, is_adapted, report_of, sites_of
+from lora_lab.methods.heads import TrainedCopy
 from lora_lab.methods.lora import lora_layers
-from lora_lab.methods.merging import at_strength
+from lora_lab.methods.lora_layers import LoRAEmbedding
+from lora_lab.methods.merge import at_strength
 from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 TINY = ("gpt2", "roberta", "phi3", "llama")
@@ -120,7 +121,7 @@ def test_a_fused_layer_in_an_order_of_its_own_is_adapted_as_a_whole_or_not_at_al
     leaf = "qkv_proj" if kind == "CodeGen" else "c_attn"
     with pytest.raises(NotFound, match=f"'q' matches no layer.*within {leaf}.*name '{leaf}'"):
         LoRA(rank=2, targets=("q",)).attach(model)
-    assert [p.site.rows for p in LoRA(rank=2, targets=(leaf,)).attach(model).placements] == [None]
+    assert [p.site.out_slice for p in LoRA(rank=2, targets=(leaf,)).attach(model).placements] == [None]
 
 
 def test_a_head_trains_as_an_fp32_copy_beside_its_frozen_original():
@@ -135,7 +136,7 @@ def test_a_head_trains_as_an_fp32_copy_beside_its_frozen_original():
 def test_an_embedding_gets_the_embedding_kind():
     model = tiny("gpt2")
     LoRA(rank=4, targets=("wte",)).attach(model)
-    assert [type(layer) for _, layer in adapted_layers(model)] == [LoRAEmbedding]
+    assert [type(layer) for _, layer in adapter_layers(model)] == [LoRAEmbedding]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -26,10 +26,11 @@ from lora_lab import (
     save_adapter,
 )
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.layers import LoRALayer, is_conv1d
+from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import fingerprint
+from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.packed import share
-from lora_lab.methods.quantized import quantize_model
+from lora_lab.methods.quant import quantize_model
 from tests.conftest import BART, BERT, randomise, snapshot, tiny
 from tests.methods.test_peft_parity import peft_model, save_peft
 
@@ -237,7 +238,7 @@ def shift(plain: nn.Module, adapted: nn.Module, weight: float) -> None:
     for path, layer in adapted.named_modules():
         if isinstance(layer, LoRALayer):
             own = plain.get_submodule(path.replace(".base_layer", ""))
-            rows = slice(*(getattr(layer, "rows", None) or (None,)))
+            rows = slice(*(getattr(layer, "out_slice", None) or (None,)))
             (own.weight.t() if is_conv1d(own) else own.weight)[rows] += weight * layer.delta_weight()
 
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from lora_lab import Bottleneck, params
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import adapted_layers
-from lora_lab.methods.layouts.own import OwnLayout
+from lora_lab.methods.attach import adapter_layers
+from lora_lab.methods.io import file_of
 from tests.accounting.conftest import real_model, small_config
 from tests.conftest import logits, randomise, snapshot, tiny
 
@@ -40,13 +40,13 @@ def test_they_stand_behind_attention_and_feed_forward_part_of_each_layer():
     Bottleneck(size=4).attach(model)
     layers = [f"bert.encoder.layer.{n}" for n in (0, 1)]
     wanted = [f"{layer}.{part}output.dense" for layer in layers for part in ("attention.", "")]
-    assert [path for path, _ in adapted_layers(model)] == [*wanted, "classifier"]
+    assert [path for path, _ in adapter_layers(model)] == [*wanted, "classifier"]
 
 
 def test_of_the_topmost_layer_only():
     model = tiny("llama")
     Bottleneck(size=4, layers=1, placement="lin").attach(model)
-    assert [path for path, _ in adapted_layers(model)] == ["model.layers.1.mlp.down_proj"]
+    assert [path for path, _ in adapter_layers(model)] == ["model.layers.1.mlp.down_proj"]
 
 
 def test_it_computes_what_it_says():
@@ -63,7 +63,7 @@ def test_it_computes_what_it_says():
 def test_on_a_bf16_base_it_stays_in_fp32_itself():
     model = tiny("bert").bfloat16()
     report = Bottleneck(size=4, placement="lin").attach(model)
-    assert {p.dtype for p in OwnLayout().tensors(model, report).values()} == {torch.float32}
+    assert {p.dtype for p in file_of(model, report)[0].values()} == {torch.float32}
     assert logits(model).isfinite().all()
 
 

@@ -11,16 +11,15 @@ from lora_lab import memory
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import method_from
-from lora_lab.methods.adapters import save_adapter
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.full import FullFineTuning, HeadOnly
 from lora_lab.methods.heads import heads_of
 from lora_lab.methods.ia3 import IA3
+from lora_lab.methods.io import save_adapter
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.prefix import PrefixTuning
-from lora_lab.methods.prompt import PromptTuning
-from lora_lab.methods.quantized import quantize_model
+from lora_lab.methods.quant import quantize_model
+from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from tests.accounting.conftest import CLASSIFIERS, SMALL, described, real_model, small_config
 from tests.conftest import tiny
 

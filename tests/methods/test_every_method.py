@@ -93,7 +93,7 @@ def test_switched_off_it_answers_as_the_base_does(name, kind):
     model = attached(name, kind)
     randomise(model)
     if name in WITHIN:
-        with pytest.raises(BadValue, match="load the base anew"), disabled(model):
+        with pytest.raises(BadValue, match="load it again"), disabled(model):
             pass
         return
     changed = logits(model)
@@ -107,7 +107,7 @@ def test_switched_off_it_answers_as_the_base_does(name, kind):
 def test_taken_out_it_leaves_the_model_as_it_was(name, kind):
     model, frozen = attached(name, kind), tiny(kind).requires_grad_(False)
     if name in WITHIN:
-        with pytest.raises(BadValue, match="load the base anew"):
+        with pytest.raises(BadValue, match="load it again"):
             detach(model)
         return
     with pytest.raises(BadValue, match="carries an adapter already"):
@@ -145,7 +145,7 @@ def test_a_file_that_lacks_a_number_is_refused(name, kind, tmp_path):
     next(p for p in model.parameters() if p.requires_grad).data.view(-1)[0] = torch.nan
     save_adapter(model, tmp_path)
     before = snapshot(again)
-    with pytest.raises(LabError, match=r"no finite numbers|trained on another base"):
+    with pytest.raises(LabError, match=r"NaN or infinite values|trained on another base"):
         load_adapter(again, tmp_path)
     assert snapshot(again) == before
 

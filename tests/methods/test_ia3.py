@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from lora_lab import IA3, load_adapter, params, save_adapter
 from lora_lab.errors import BadValue, LabError, NotFound
-from lora_lab.methods.adapters import WEIGHTS
+from lora_lab.methods.io import WEIGHTS
 from tests.conftest import logits, randomise, snapshot, tiny
 
 TASK = {"bert": "SEQ_CLS", "roberta": "SEQ_CLS"}

@@ -19,7 +19,7 @@ from lora_lab.layers import LoRALinear
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import fingerprint
 from lora_lab.methods.lora import lora_layers
-from lora_lab.methods.lora_variants import DoRALinear, PiSSALinear
+from lora_lab.methods.lora_layers import DoRALinear, PiSSALinear
 from lora_lab.methods.packed import can_pack
 from lora_lab.training.lane import Lane
 from lora_lab.training.measure import measure

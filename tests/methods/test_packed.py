@@ -11,10 +11,10 @@ from torch import nn
 
 from lora_lab import LoRA, disabled
 from lora_lab.errors import BadValue
+from lora_lab.layers import AdapterLayer
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import PackedLoRA, Stream, pack, share
-from lora_lab.switched import AdaptedLayer
 from tests.conftest import BERT, randomise, tiny
 
 TARGETS = {
@@ -164,7 +164,7 @@ def test_a_share_takes_no_memory_and_is_adapted_alone():
     other = share(base)
     assert {p.data_ptr() for p in base.parameters()} == {p.data_ptr() for p in other.parameters()}
     LoRA(2).attach(other)
-    assert not any(isinstance(m, AdaptedLayer) for m in base.modules())
+    assert not any(isinstance(m, AdapterLayer) for m in base.modules())
 
 
 def test_dropout_draws_for_each_lane_what_it_would_draw_alone():

@@ -46,7 +46,7 @@ def theirs(config: dict, targets: list[str] | str, without: str | None = None) -
 @pytest.mark.parametrize("kind", TYPES)
 def test_the_same_modules_count_the_same(kind):
     config = {"model_type": kind, **TYPES[kind]}
-    sites = [s for s in describe(meta_model(config)).sites if s.kind == "linear" and s.rows is None]
+    sites = [s for s in describe(meta_model(config)).sites if s.kind == "linear" and s.out_slice is None]
     attention = [s for s in sites if s.role not in ("head", "pooler") and "mlp" not in s.module]
     names = list(dict.fromkeys(s.module.rpartition(".")[2] for s in attention))
     assert params(meta_model(config), LoRA(rank=2, targets=names)).trainable == theirs(config, names) > 0

@@ -17,8 +17,8 @@ from torch import nn
 from lora_lab import LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Report
+from lora_lab.methods.inspect import answer_of
 from lora_lab.methods.lora import lora_layers
-from lora_lab.methods.on_base import answer_of
 from tests.conftest import logits, randomise, tiny
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -105,7 +105,7 @@ def test_a_dense_peft_adapter_on_a_fused_layer_is_ours_on_the_whole_layer(base, 
     theirs = peft_model(base(kind), kind, [FUSED[kind]])
     ours = base(kind)
     report = load_adapter(ours, save_peft(theirs, tmp_path))
-    assert {p.site.rows for p in report.placements} == {None}
+    assert {p.site.out_slice for p in report.placements} == {None}
     assert_the_same(ours, theirs)
 
 
@@ -340,7 +340,7 @@ def test_our_own_file_gives_the_slices_back_exactly(kind, method, tmp_path):
     report = ours_with(ours, method)
     assert load_adapter(again, save_adapter(ours, tmp_path)) == report
     for mine, other in zip(lora_layers(ours), lora_layers(again), strict=True):
-        assert (mine.rows, mine.rank, mine.scaling) == (other.rows, other.rank, other.scaling)
+        assert (mine.out_slice, mine.rank, mine.scaling) == (other.out_slice, other.rank, other.scaling)
         assert torch.equal(mine.lora_A, other.lora_A)
         exact = method.alpha_pattern == () and method.rank_pattern == ()
         torch.testing.assert_close(mine.lora_B, other.lora_B, rtol=0 if exact else 1e-6, atol=0)
@@ -353,7 +353,7 @@ def test_the_gradients_of_slices_are_blocks_of_pefts(kind, tmp_path):
     theirs = assert_peft_reads(ours, tiny(kind), tmp_path)
     mine, other = gradients(ours), gradients(theirs)
     outer = next(name.removesuffix(".lora_A") for name in other if name.endswith(f"{FUSED[kind]}.lora_A"))
-    layers = {layer.rows: name for name, layer in ours.named_modules() if getattr(layer, "rows", None)}
+    layers = {layer.out_slice: name for name, layer in ours.named_modules() if getattr(layer, "out_slice", None)}
     for number, (rows, name) in enumerate(sorted((r, n) for r, n in layers.items() if n.startswith(outer))):
         part = slice(3 * number, 3 * number + 3)
         torch.testing.assert_close(mine[f"{name}.lora_A"], other[f"{outer}.lora_A"][part], **CLOSE)

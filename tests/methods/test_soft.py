@@ -14,7 +14,7 @@ from torch import nn
 from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, memory, save_adapter
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue
-from lora_lab.methods.merging import detach
+from lora_lab.methods.merge import detach
 from lora_lab.methods.packed import share
 from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import Row

@@ -79,14 +79,14 @@ def test_a_role_follows_from_the_end_of_the_path(module, roles):
 
 def test_a_fused_layer_is_one_site_and_one_for_each_slice():
     whole, q, k, v = sites_of_layer("h.0.attn.c_attn", 32, 64, "linear", {"q": 32, "k": 16, "v": 16})
-    assert (whole.rows, q.rows, k.rows, v.rows) == (None, (0, 32), (32, 48), (48, 64))
+    assert (whole.out_slice, q.out_slice, k.out_slice, v.out_slice) == (None, (0, 32), (32, 48), (48, 64))
     assert [site.role for site in (whole, q, k, v)] == ["q+k+v", "q", "k", "v"]
     assert (q.name, v.out_features) == ("h.0.attn.c_attn[q]", 16)
 
 
 @pytest.mark.parametrize("widths", [{}, {"q": 32, "k": 32, "v": 31}])
 def test_a_fused_layer_of_unknown_make_up_gets_no_slices_rather_than_wrong_ones(widths):
-    assert [site.rows for site in sites_of_layer("h.0.attn.c_attn", 32, 96, "linear", widths)] == [None]
+    assert [site.out_slice for site in sites_of_layer("h.0.attn.c_attn", 32, 96, "linear", widths)] == [None]
 
 
 @given(rank=st.integers(1, 64), inputs=st.integers(1, 4096), outputs=st.integers(1, 4096))
@@ -121,8 +121,8 @@ def test_all_linear_leaves_out_head_pooler_and_embeddings():
 def test_a_role_means_the_slice_and_a_name_the_whole_fused_layer():
     assert [site.name for site in match("q", gpt2_like())] == ["transformer.h.0.attn.c_attn[q]"]
     assert [site.name for site in match("c_attn", gpt2_like())] == ["transformer.h.0.attn.c_attn"]
-    assert [site.rows for site in match("transformer.h.0.attn.c_attn[v]", gpt2_like())] == [(64, 96)]
-    assert {site.rows for site in match("all-linear", gpt2_like())} == {None}
+    assert [site.out_slice for site in match("transformer.h.0.attn.c_attn[v]", gpt2_like())] == [(64, 96)]
+    assert {site.out_slice for site in match("all-linear", gpt2_like())} == {None}
 
 
 def test_where_slices_are_meant_a_path_names_them_too():

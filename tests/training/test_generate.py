@@ -8,7 +8,7 @@ import torch
 from lora_course.panels.stream import side_by_side
 from lora_lab import LoRA, PromptTuning, load_model, load_task, load_tokenizer
 from lora_lab.errors import BadValue
-from lora_lab.methods.merging import disabled
+from lora_lab.methods.merge import disabled
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.chat import prompt_ids
 from lora_lab.training.evaluate import evaluate

@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_lab import LoRA, Recipe
+from lora_lab.layers import AdapterLayer
 from lora_lab.methods.lora import lora_layers
-from lora_lab.switched import AdaptedLayer
 from lora_lab.training.lane import History, Progress
 from lora_lab.training.loop import validates_at
 from tests.conftest import tiny
@@ -132,7 +132,7 @@ def test_slices_around_one_layer_are_all_in_training_mode():
     model, seen = tiny("gpt2"), []
     recipe = setting(steps=1, method=LoRA(rank=2, dropout=0.1))
     recipe.method.attach(model)
-    layers = [module for module in model.modules() if isinstance(module, AdaptedLayer)]
+    layers = [module for module in model.modules() if isinstance(module, AdapterLayer)]
     batches = training_batches(rows(4, labels=None), 4, 1, 0, pad=0)
     fit_alone(recipe, model, batches, lambda: seen.extend(layer.training for layer in layers) or {"perplexity": 2.0})
     assert seen == [False] * 4 + [True] * 4  # before training, then while it goes on

@@ -12,7 +12,7 @@ import transformers
 from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PromptTuning, load_adapter, save_adapter
 from lora_lab.errors import BadValue, Failed, LabError, NotFound
 from lora_lab.methods.attach import is_adapted
-from lora_lab.methods.on_base import answer_of
+from lora_lab.methods.inspect import answer_of
 from lora_lab.training import merged
 from lora_lab.training.assets import asset_path
 from lora_lab.training.inspecting import inspect_folder

@@ -22,7 +22,7 @@ from lora_lab import (
     train,
 )
 from lora_lab.errors import BadValue, Failed, LabError, NotFound
-from lora_lab.methods.adapters import CONFIG, WEIGHTS
+from lora_lab.methods.io import CONFIG, WEIGHTS
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
 from tests.training.conftest import PLAIN, fit_alone, training_batches

@@ -127,7 +127,7 @@ def _adapted(dtype: str, d: int, rank: int, update: float) -> tuple[LoRALinear, 
 
 def _quantised(layer: nn.Linear, dtype: str) -> nn.Linear:
     """The layer, in NF4 with weights that lie on its levels."""
-    from lora_lab.methods.quantize import quantize
+    from lora_lab.methods.quant import quantize
 
     if dtype == "nf4":
         layer.weight.data = quantize(layer.weight).dequantized()
@@ -136,8 +136,8 @@ def _quantised(layer: nn.Linear, dtype: str) -> nn.Linear:
 
 def _merged(layer: LoRALinear, dtype: str) -> nn.Linear:
     """What is left after merging; an NF4 base is quantised again."""
-    layer.merge()
     base: nn.Linear = layer.base_layer  # type: ignore[assignment]
+    base.weight.data = layer.merged_weights(base.weight.float(), None)[0].to(base.weight.dtype)
     return _quantised(base, dtype)
 
 
@@ -168,9 +168,7 @@ def _served(way: str, adapters: int, d: int, rank: int) -> tuple[int, float]:
         layer.lora_A.data = torch.randn(rank, d, generator=torch.Generator().manual_seed(seed)) / d**0.5
     wanted = [layer(x) for layer in layers]
     base = operations(lambda: layers[0].base_layer(x))
-    if way == "merged":
-        layers[0].merge()
-    serving = [layers[0] if way == "merged" else layer for layer in layers]
+    serving: list[nn.Module] = [_merged(layers[0], "fp32")] * adapters if way == "merged" else [*layers]
     wrong = sum(not torch.allclose(one(x), right, atol=1e-4) for one, right in zip(serving, wanted, strict=True))
     return wrong, operations(lambda: serving[0](x)) / base - 1
 

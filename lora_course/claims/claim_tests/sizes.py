@@ -16,7 +16,7 @@ from lora_lab.accounting.units import binary, decimal
 from lora_lab.errors import BadValue
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.prompt import PromptTuning
+from lora_lab.methods.soft import PromptTuning
 
 PREDICTED = "the accountant's prediction for one training step, in bf16 with AdamW, here and now"
 FORMATS = {16: "none", 8: "int8", 4: "nf4", 3: "nf3", 2: "nf2"}

@@ -18,7 +18,7 @@ from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.prompt import PromptTuning
+from lora_lab.methods.soft import PromptTuning
 
 Row = dict[str, Cell]
 

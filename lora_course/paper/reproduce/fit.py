@@ -36,7 +36,7 @@ def quick(recipe: Recipe) -> Timing:
     task = load_task(recipe.task, max_length=recipe.max_length)
     tokens = typical_tokens(task)
     seconds = _layers(recipe.model, task) * BESIDES / best_speed(device.pick_device())  # a token
-    step = recipe.batch * tokens * seconds * (FULL if recipe.method.within else 1.0)
+    step = recipe.batch * tokens * seconds * (FULL if recipe.method.trains_base else 1.0)
     return Timing(LOAD, step, len(task.validation) * tokens * seconds / 3)
 
 

@@ -22,7 +22,7 @@ from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Ro
 from lora_lab.errors import BadValue
 from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.merging import merge
+from lora_lab.methods.merge import merge
 from lora_lab.training.models import load_model
 
 Cells = tuple[tuple[int, int], ...]  # rows and tokens

@@ -18,8 +18,7 @@ from lora_lab.files import read_json
 from lora_lab.methods.base import Method
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.prefix import PrefixTuning
-from lora_lab.methods.prompt import PromptTuning
+from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from lora_lab.training.assets import shipped
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import load_task

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lora_course import checks
-from lora_lab.methods.quantize import quantize
+from lora_lab.methods.quant import quantize
 
 
 def nearest(scaled, levels):

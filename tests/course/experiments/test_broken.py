@@ -6,7 +6,7 @@ import pytest
 
 from lora_course.experiments.broken import PATIENTS, largest_b, patient
 from lora_lab.errors import NotFound
-from lora_lab.methods.inspection import inspect_adapter
+from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.training.assets import shipped
 from lora_lab.training.inspecting import inspect_folder
 

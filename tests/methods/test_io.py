@@ -1,10 +1,13 @@
-"""Adapter files: what is written comes back, and what does not fit is refused with the model left as it was."""
+"""Adapter files: what is saved comes back, and what does not fit is refused with the model left as it was."""
 
 from __future__ import annotations
 
 import json
 import os
 import pickle
+import re
+import struct
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,16 +18,43 @@ from threading import Lock
 import peft
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lora_lab import LoRA, detach, load_adapter, merge, save_adapter, unmerge
+from lora_lab import (
+    IA3,
+    BitFit,
+    Bottleneck,
+    FullFineTuning,
+    LoRA,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    detach,
+    load_adapter,
+    merge,
+    save_adapter,
+    unmerge,
+)
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
-from lora_lab.methods.adapters import CONFIG, WEIGHTS
+from lora_lab.methods import faults
 from lora_lab.methods.attach import fingerprint
+from lora_lab.methods.io import (
+    CONFIG,
+    DEPTH,
+    MOST,
+    WEIGHTS,
+    TensorFile,
+    attach_from,
+    parse_json,
+    plain_file,
+    read_config,
+)
+from lora_lab.methods.peft import patterns_from_a_file
 from tests.conftest import logits, randomise, snapshot, tiny
 
 ROBERTA = LoRA(rank=4, alpha=8, dropout=0.1, init="gaussian", rank_pattern={"v": 2})
@@ -297,12 +327,10 @@ BROKEN = {
     "an unexpected tensor": (tensors_with(lambda t: t.update(extra=torch.ones(2))), "1 tensors that fit nothing"),
     "a wrong shape": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 31)})), r"\(4, 31\).*needs \(4, 32\)"),
     "a transposed tensor": (tensors_with(lambda t: t.update({QUERY: torch.ones(32, 4)})), r"needs \(4, 32\)"),
-    "not a number": (tensors_with(lambda t: t[QUERY].fill_(torch.nan)), "no finite numbers"),
-    "infinity": (tensors_with(lambda t: t[QUERY][0].fill_(torch.inf)), "no finite numbers"),
-    "whole numbers": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 32).int()})), "int32"),
+    "not a number": (tensors_with(lambda t: t[QUERY].fill_(torch.nan)), "NaN or infinite values"),
+    "infinity": (tensors_with(lambda t: t[QUERY][0].fill_(torch.inf)), "NaN or infinite values"),
+    "whole numbers": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 32).int()})), "has dtype I32"),
     "a truncated file": (truncate, "truncated or not a safetensors file"),
-    "an empty file": (write(WEIGHTS, b""), "truncated or not a safetensors file"),
-    "text renamed": (write(WEIGHTS, b"these are no weights at all"), "truncated or not a safetensors file"),
     "a pickle renamed": (write(WEIGHTS, pickle.dumps({"lora_A": [1.0]})), "truncated or not a safetensors file"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"not an adapter: it holds no {WEIGHTS}"),
     "no config": (lambda folder: (folder / CONFIG).unlink(), f"not an adapter: it holds no {CONFIG}"),
@@ -466,3 +494,295 @@ def test_an_adapter_does_not_load_on_top_of_another(files):
 
 def test_a_folder_that_is_not_there_is_no_adapter(tmp_path):
     assert_refused(tiny("roberta"), tmp_path / "nowhere", "nowhere is not an adapter")
+
+
+# ---- starting from an adapter
+
+
+def roberta(labels: int) -> nn.Module:
+    """One base, and a head of so many classes."""
+    config = tiny("roberta").config
+    config.num_labels = labels
+    torch.manual_seed(5)
+    model = transformers.RobertaForSequenceClassification(config).eval()
+    model.roberta.load_state_dict(tiny("roberta").roberta.state_dict())
+    return model
+
+
+@pytest.fixture
+def mnli(tmp_path):
+    """The folder of an adapter with three classes."""
+    model = roberta(3)
+    LoRA(rank=4, alpha=8).attach(model)
+    randomise(model)
+    return save_adapter(model, tmp_path / "mnli"), model
+
+
+@pytest.mark.parametrize("labels", [2, 1])
+def test_the_numbers_are_the_adapters_and_the_head_is_the_models(mnli, labels):
+    folder, first = mnli
+    model = roberta(labels)
+    own = {name: p.clone() for name, p in model.classifier.named_parameters()}
+    attach_from(LoRA(rank=4, alpha=8, dropout=0.1), model, folder)
+    theirs = {name: p for name, p in first.named_parameters() if "lora_" in name}
+    ours = {name: p for name, p in model.named_parameters() if "lora_" in name}
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    head = dict(model.classifier.trained.named_parameters())
+    assert all(torch.equal(head[name], own[name]) for name in own)
+    assert all(p.requires_grad for p in (*ours.values(), *head.values()))
+
+
+def test_with_the_head_beside_it_the_model_answers_as_the_loaded_one(mnli):
+    folder, _ = mnli
+    warm, loaded = roberta(3), roberta(3)
+    attach_from(LoRA(rank=4, alpha=8), warm, folder)
+    load_adapter(loaded, folder)
+    warm.classifier.trained.load_state_dict(loaded.classifier.trained.state_dict())
+    assert torch.equal(logits(warm), logits(loaded))
+
+
+def test_a_whole_model_is_begun_from_too(tmp_path):
+    first, second = roberta(3), roberta(2)
+    FullFineTuning().attach(first)
+    randomise(first)
+    save_adapter(first, tmp_path)
+    head = second.classifier.out_proj.weight.clone()
+    attach_from(FullFineTuning(), second, tmp_path)
+    assert torch.equal(
+        second.roberta.embeddings.word_embeddings.weight, first.roberta.embeddings.word_embeddings.weight
+    )
+    assert torch.equal(second.classifier.out_proj.weight, head)
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        (LoRA(rank=8, alpha=8), "has rank 4 and this run 8"),
+        (LoRA(rank=4, alpha=16), "has alpha 8 and this run 16"),
+        (LoRA(rank=4, alpha=8, targets="q"), "has targets"),
+        (FullFineTuning(), "has name 'lora' and this run 'full'"),
+    ],
+)
+def test_another_method_is_refused(mnli, method, sentence):
+    with pytest.raises(BadValue, match=sentence):
+        attach_from(method, roberta(2), mnli[0])
+
+
+def test_what_does_not_fit_leaves_the_model_as_it_was(mnli):
+    folder, _ = mnli
+    tensors_with(lambda t: t.pop(QUERY))(folder)
+    model = roberta(2)
+    before = snapshot(model)
+    with pytest.raises(BadValue, match="lacks 1 of"):
+        attach_from(LoRA(rank=4, alpha=8), model, folder)
+    assert snapshot(model) == before
+
+
+def test_another_base_is_refused(mnli):
+    model = roberta(2)
+    model.roberta.embeddings.word_embeddings.weight.data += 1
+    with pytest.raises(BadValue, match="trained on another base model"):
+        attach_from(LoRA(rank=4, alpha=8), model, mnli[0])
+    with pytest.raises(NotFound):
+        attach_from(LoRA(rank=4, alpha=8), roberta(2), "/nowhere")
+
+
+@pytest.mark.parametrize("labels", [3, 2])
+@pytest.mark.parametrize(
+    "method",
+    [PromptTuning(tokens=3), PTuning(tokens=3), PrefixTuning(tokens=3), IA3(), BitFit(), Bottleneck(size=4)],
+    ids=lambda method: method.name,
+)
+def test_every_method_leaves_the_head_behind(method, labels, tmp_path):
+    first, second = roberta(3), roberta(labels)
+    method.attach(first)
+    randomise(first)
+    save_adapter(first, tmp_path)
+    own = {name: p.clone() for name, p in second.classifier.named_parameters()}
+    attach_from(method, second, tmp_path)
+    head = dict(second.classifier.trained.named_parameters())
+    assert all(torch.equal(head[name], own[name]) for name in own)
+    first.classifier.trained = second.classifier.trained  # with one head, the two models answer alike
+    torch.testing.assert_close(logits(second), logits(first))
+
+
+# ---- files from strangers
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+def written(folder: Path, header: str | dict, numbers: bytes = b"\0" * 8) -> Path:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + numbers)
+    return folder
+
+
+NAMES = st.from_regex(r"[a-z_.0-9]{1,20}", fullmatch=True)
+DTYPES = st.sampled_from(["float32", "float16", "bfloat16", "float64"])
+
+
+@given(st.dictionaries(NAMES, st.tuples(st.lists(st.integers(1, 5), max_size=3), DTYPES), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_what_safetensors_writes_is_read(tmp_path_factory, wanted):
+    folder = tmp_path_factory.mktemp("sound")
+    tensors = {name: torch.randn(shape).to(getattr(torch, dtype)) for name, (shape, dtype) in wanted.items()}
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    file = TensorFile(folder)
+    file.check_finite()
+    assert file.metadata == {"format": "pt"}
+    assert file.keys() == tensors.keys()
+    assert all(file[name].dtype == tensor.dtype and torch.equal(file[name], tensor) for name, tensor in tensors.items())
+    assert file.shapes == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 0x280 + 2**16])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path, length):
+    header = json.dumps({"a": ENTRY}).ljust(length)
+    assert struct.pack("<Q", length)[:1] == b"\x80"
+    assert TensorFile(written(tmp_path, header))["a"].tolist() == [0, 0]
+
+
+HEADERS = {
+    "no tensors": ({}, b"", faults.EMPTY),
+    "a huge shape": ({"a": {**ENTRY, "shape": [2**40, 2**40]}}, None, faults.DAMAGED),
+    "a huge place": ({"a": {**ENTRY, "shape": [2**40], "data_offsets": [0, 2**42]}}, None, faults.TRUNCATED),
+    "too few bytes": ({"a": ENTRY}, b"\0" * 7, faults.TRUNCATED),
+    "nothing in it": ({"a": {**ENTRY, "shape": [0], "data_offsets": [0, 0]}}, b"", faults.DAMAGED),
+    "nothing, but wide": ({"a": {**ENTRY, "shape": [0, 2**62], "data_offsets": [0, 0]}}, b"", faults.DAMAGED),
+    "an unknown dtype": ({"a": {**ENTRY, "dtype": "Q4"}}, None, faults.DAMAGED),
+    "an overlap": ({"a": ENTRY, "b": ENTRY}, None, faults.DAMAGED),
+    "a gap": ({"a": {**ENTRY, "data_offsets": [8, 16]}}, b"\0" * 16, faults.DAMAGED),
+    "a control character": ({"a\x1b[2J": ENTRY}, None, faults.DAMAGED),
+    "a long name": ({"a" * 9999: ENTRY}, None, faults.DAMAGED),
+    "deep JSON": ('{"a":' * 100_000, None, faults.DAMAGED),
+    "a huge header": ('{"a": "' + "x" * 2 * MOST + '"}', None, faults.DAMAGED),
+}
+
+
+@pytest.mark.parametrize(("header", "numbers", "fault"), HEADERS.values(), ids=HEADERS)
+def test_a_hostile_header_is_refused_with_the_reason(header, numbers, fault, tmp_path):
+    with pytest.raises(faults.Refused, match=WEIGHTS) as caught:
+        TensorFile(written(tmp_path, header, b"\0" * 8 if numbers is None else numbers))
+    assert caught.value.fault == fault
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", faults.EMPTY),
+        (b"\x08\0\0", faults.TRUNCATED),
+        (struct.pack("<Q", 5000) + b"{", faults.TRUNCATED),
+        (struct.pack("<Q", 2**63) + b"{", faults.DAMAGED),
+        (b"\x80\x04\x95\x00\x00\x00\x00\x00\x00.", faults.PICKLE),
+        (b"PK\x03\x04" + b"\0" * 99, faults.PICKLE),
+        (b"not at all a file of tensors", faults.DAMAGED),
+    ],
+)
+def test_what_is_no_safetensors_file_is_named(content, fault, tmp_path):
+    (tmp_path / WEIGHTS).write_bytes(content)
+    with pytest.raises(faults.Refused) as caught:
+        TensorFile(tmp_path)
+    assert caught.value.fault == fault
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [0, 300_000, 599_999])
+def test_nan_and_infinity_are_found_wherever_they_are(value, place, tmp_path):
+    numbers = torch.zeros(600_000)
+    numbers[place] = value
+    save_file({"a": numbers}, tmp_path / WEIGHTS)
+    with pytest.raises(faults.Refused, match="a has NaN or infinite values"):
+        TensorFile(tmp_path).check_finite()
+
+
+@pytest.mark.parametrize("change", [lambda p: os.truncate(p, 5000), lambda p: os.replace(p.with_name("new"), p)])
+def test_a_file_that_changes_while_it_is_read_is_refused(change, tmp_path):
+    for name, value in ((WEIGHTS, 0.0), ("new", 1.0)):
+        save_file({"a": torch.full((100_000,), value), "b": torch.full((100_000,), value)}, tmp_path / name)
+    file = TensorFile(tmp_path)
+    assert not file["a"].any()
+    change(tmp_path / WEIGHTS)
+    with pytest.raises(faults.Refused, match="changed while it was read"):
+        file["b"]
+
+
+def test_links_inside_and_to_the_hubs_blobs_are_followed_and_no_others(tmp_path):
+    hub = tmp_path / "models--x"
+    snapshot, blobs = hub / "snapshots" / "abc", hub / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    (blobs / "f00").write_text("{}")
+    (snapshot / CONFIG).symlink_to("../../blobs/f00")
+    (snapshot / "other.json").symlink_to(CONFIG)
+    assert read_config(snapshot) == read_config(snapshot, "other.json") == {}
+    (tmp_path / "secret.json").write_text("{}")
+    (snapshot / "out.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(faults.Refused) as caught:
+        read_config(snapshot, "out.json")
+    assert caught.value.fault == faults.OUTSIDE
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda p: os.symlink(p, p), lambda p: os.symlink("/dev/zero", p)]
+)
+def test_a_pipe_a_folder_a_circle_and_a_device_are_not_read(make, tmp_path):
+    make(tmp_path / WEIGHTS)
+    with pytest.raises(BadValue, match=r"not a plain file|cannot be read"):
+        plain_file(tmp_path, WEIGHTS)
+
+
+def test_a_name_with_a_zero_byte_and_one_that_is_not_there(tmp_path):
+    with pytest.raises(LabError, match="cannot be read"):
+        plain_file(tmp_path, "a\0b")
+    with pytest.raises(NotFound, match="holds no other"):
+        plain_file(tmp_path, "other")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"r": 8, "r": 4}', "a name occurs twice"),
+        ('{"r": NaN}', "not JSON compliant"),
+        ('{"r": -Infinity}', "not JSON compliant"),
+        ('{"r": 1e999}', "not JSON compliant"),
+        ('{"r": ' + "9" * 5000 + "}", "not JSON compliant"),
+        ("[" * (DEPTH + 1) + "]" * (DEPTH + 1), "nested deeper"),
+        ('{"r": ' * 100_000, "recursion"),
+        ('{"a": [' + "1," * 9999 + "1]}", "more than 4,096 entries"),
+        ('{"a": "\\ud800"}', "surrogates"),
+        ("", "Expecting value"),
+    ],
+)
+def test_json_that_would_break_something_later_is_refused_now(text, reason):
+    with pytest.raises(BadValue, match=reason):
+        parse_json(text, "it")
+
+
+def test_a_config_of_a_megabyte_is_not_read(tmp_path):
+    (tmp_path / CONFIG).write_text("{}" + " " * 2**20)
+    with pytest.raises(BadValue, match="larger than 512 KiB"):
+        read_config(tmp_path)
+
+
+@given(
+    st.sampled_from([r".*\.(q|v)", r"(.*\.)?(h\.\d+\.attn)", ".*q", r"h\.[01]\..*", "^(?!.*1).*v$", r"h\.\d{1,2}\.q"]),
+    st.sampled_from(["h.0.q", "h.1.v", "h.0.attn", "x.h.12.q", "q"]),
+)
+def test_a_pattern_means_what_it_means_to_python(pattern, name):
+    assert (patterns_from_a_file()(pattern, name) is None) == (re.fullmatch(pattern, name) is None)
+
+
+def test_patterns_share_one_limit_of_time():
+    fullmatch, start = patterns_from_a_file(seconds=0.2), time.process_time()
+    for _ in range(2):
+        with pytest.raises(BadValue, match="takes too long"):
+            fullmatch("(a|a)*[bc]", "a" * 99)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("pattern", ["((a{999}){999}){999}", "(?R)", "a{e<=5}", "(", "x" * 9999, "(?<=a)b", 5, None])
+def test_a_pattern_that_could_take_the_machine_is_none(pattern):
+    with pytest.raises(BadValue, match="is no pattern"):
+        patterns_from_a_file()(pattern, "a")

@@ -7,19 +7,15 @@ import json
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from lora_lab import IA3, BitFit, HeadOnly, LoRA, detach, disabled, merge, merge_for_good, save_adapter, unmerge
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear, is_conv1d
+from lora_lab.layers import LoRALinear, innermost
 from lora_lab.methods import REGISTRY, method_from
-from lora_lab.methods.attach import adapted_layers, is_adapted
-from lora_lab.methods.lora_variants import DoRALinear
-from lora_lab.methods.merge_report import rounding_of
-from lora_lab.methods.quantized import quantize_model
-from lora_lab.switched import innermost
+from lora_lab.methods.attach import adapter_layers, is_adapted
+from lora_lab.methods.merge import rounding_of
+from lora_lab.methods.quant import quantize_model
 from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 FP32 = 1e-6  # relative
@@ -79,7 +75,7 @@ def test_merged_answers_the_same_and_unmerged_the_weights_are_back(method, kind)
     assert report.lost == 0
     if report.rounded:
         assert distance(weights(model), before) > 1e-3  # it did move
-        assert not any(layer.active for _, layer in adapted_layers(model) if layer.merged)
+        assert not any(layer.active for _, layer in adapter_layers(model) if layer.merged)
     assert merge(model).rounded == ()  # a second time there is nothing to do
     unmerge(model)
     assert distance(weights(model), before) <= FP32
@@ -93,36 +89,21 @@ def test_what_unmerging_needs_goes_where_the_model_goes(method):
     merge(model)
     assert set(model.state_dict()) == held  # and is no part of a checkpoint
     unmerge(model.to("meta"))  # stands for any other device: every machine has it
-    assert not any(layer.merged for _, layer in adapted_layers(model))
+    assert not any(layer.merged for _, layer in adapter_layers(model))
 
 
-@pytest.mark.parametrize(("method", "kind"), [(m, k) for m, k in FITTING if k in ("roberta", "gpt2", "phi3")])
-def test_a_hundred_cycles_do_not_drift(method, kind):
-    model = trained(kind, METHODS[method])
-    before = weights(model)
-    for _ in range(100):
-        merge(model)
-        unmerge(model)
-    assert distance(weights(model), before) <= FP32
-
-
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("method", "kind"), FITTING)
-def test_in_bf16_the_weights_are_back_within_a_step(method, kind):
-    model = trained(kind, METHODS[method], torch.bfloat16)
-    before, sums = weights(model), {}
-    for name, layer in _lora(model):
-        if isinstance(layer, DoRALinear):  # W' = m/n (W + s B A), and it is the sum that is rounded and divided again
-            grown = layer.row_norms().unsqueeze(1) * layer.folded()[0][1] / layer.lora_magnitude_vector.unsqueeze(1)
-            sums[f"{name}.weight"] = grown.t() if is_conv1d(innermost(layer)) else grown
-    merge(model)
-    merged = weights(model)
-    unmerge(model)
-    for name, now in weights(model).items():
-        # Half a step where it was merged, and half where it came back.
-        candidates = [before[name].float(), sums.get(name, merged[name]).float()]
-        largest = torch.stack(candidates).abs().amax(0).clamp(min=1e-6)
-        steps = (now.float() - before[name].float()).abs() / (largest * 2**-7)  # a step of bf16, at its largest
-        assert steps.max() <= 1
+def test_unmerging_gives_the_weights_back_to_the_bit(method, kind, dtype):
+    model = trained(kind, METHODS[method], dtype)
+    before, adapted = snapshot(model), logits(model)
+    for _ in range(3):
+        merge(model)
+        with disabled(model):
+            assert torch.equal(logits(model), logits(tiny(kind).to(dtype)))
+        unmerge(model)
+    assert snapshot(model) == before
+    assert torch.equal(logits(model), adapted)
 
 
 @pytest.mark.parametrize("kind", EMBEDDING)
@@ -135,22 +116,8 @@ def test_an_embedding_comes_back_to_the_bit_where_it_is_tied(kind):
     assert bool(report.untied) == tied
     unmerge(model)
     name = next(n for n in before if EMBEDDING[kind] in n)
-    assert distance({name: weights(model)[name]}, {name: before[name]}) <= (0 if tied else FP32)
+    assert torch.equal(weights(model)[name], before[name])
     torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.integers(0, 2**31), st.floats(0.01, 4), st.sampled_from([torch.float32, torch.bfloat16]))
-def test_a_round_trip_costs_at_most_two_roundings(seed, size, dtype):
-    torch.manual_seed(seed)
-    layer = LoRALinear(nn.Linear(6, 5).to(dtype), 2, 2.0)
-    nn.init.normal_(layer.lora_B, std=size)
-    weight = layer.base_layer.weight.detach().clone().float()
-    layer.merge()
-    largest = torch.maximum(weight.abs(), layer.base_layer.weight.float().abs())
-    layer.unmerge()
-    error = (layer.base_layer.weight.float() - weight).abs()
-    assert (error <= 2 * torch.finfo(dtype).eps * largest + 1e-30).all()
 
 
 # ---- what rounding costs
@@ -199,7 +166,7 @@ def test_fp16_says_where_it_overflows_and_leaves_the_model_alone():
     before = weights(model)
     with pytest.raises(BadValue, match=r"would not be finite, for torch\.float16 cannot hold it"):
         merge(model)
-    assert distance(weights(model), before) <= 2e-3  # two roundings of fp16 where it had been merged already
+    assert distance(weights(model), before) == 0
     assert not any(layer.merged for _, layer in _lora(model))
 
 
@@ -223,7 +190,7 @@ def test_a_merge_in_fp32_that_fails_leaves_the_model_in_its_dtype(kind, targets,
     with pytest.raises(BadValue, match="the adapter holds NaN or infinity"):
         way(model, fp32=True)
     assert {name: t.dtype for name, t in model.state_dict().items()} == dtypes
-    assert distance(weights(model), before) <= 1e-3  # a rounding of bf16 where a number is small beside its update
+    assert distance(weights(model), before) == 0
     assert not any(layer.merged for _, layer in _lora(model))
 
 
@@ -311,7 +278,7 @@ def test_a_quantised_base_is_merged_into_a_plain_layer_and_comes_back_to_the_bit
     assert all(type(innermost(model.get_submodule(path))) is nn.Linear for path in report.dequantised)
     plain = sum(4 * innermost(model.get_submodule(name)).weight.numel() for name in report.dequantised)
     assert 0.8 * plain < report.added_bytes < plain  # 4 bits and their scales are gone, 32 are there
-    assert f"dequantised: {len(report.dequantised)} layers" in str(report)
+    assert f"dequantized: {len(report.dequantised)} layers" in str(report)
     torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
     with disabled(model):
         pass
@@ -321,12 +288,13 @@ def test_a_quantised_base_is_merged_into_a_plain_layer_and_comes_back_to_the_bit
     assert torch.equal(logits(model), adapted)
 
 
-def test_one_layer_alone_is_not_merged_into_codes():
-    model = quantised("llama", LoRA(rank=4))
-    before = snapshot(model)
-    with pytest.raises(BadValue, match=r"codes of a few bits: merge\(model\) puts a plain layer in their place"):
-        _lora(model)[0][1].merge()
-    assert snapshot(model) == before
+def test_a_weight_of_integers_is_not_merged_into():
+    model = trained("bert", LoRA(rank=4))
+    layer = innermost(_lora(model)[-1][1])
+    layer.weight = nn.Parameter(torch.ones(32, 32, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(BadValue, match=r"cannot merge into a weight of torch\.int8"):
+        merge(model)
+    assert not any(layer.merged for _, layer in _lora(model))
 
 
 @pytest.mark.parametrize("merged", [False, True])
@@ -371,7 +339,7 @@ def test_after_full_fine_tuning_the_model_is_plain_already():
     method_from({"name": "full"}).attach(model)
     randomise(model)
     adapted = logits(model)
-    assert str(merge_for_good(model)) == "nothing was folded into a weight"
+    assert str(merge_for_good(model)) == "nothing was merged into a weight"
     assert not is_adapted(model)
     assert torch.equal(logits(model), adapted)
 
@@ -416,15 +384,14 @@ def test_every_method_is_either_merged_or_refused_here():
 
 
 @pytest.mark.parametrize(("method", "number"), [(IA3(), "factor"), (METHODS["dora"], "lora_magnitude_vector")])
-def test_a_factor_of_zero_is_merged_for_good_only(method, number):
+def test_a_factor_of_zero_can_be_unmerged_too(method, number):
     model = trained("bert", method)
     next(p for n, p in model.named_parameters() if n.endswith(number)).data[0] = 0
-    adapted = logits(model)
-    with pytest.raises(BadValue, match=r"has a factor of 0, .* use merge_for_good\(model\)"):
-        merge(model)
-    assert torch.equal(logits(model), adapted)
-    merge_for_good(model)
+    before, adapted = snapshot(model), logits(model)
+    merge(model)
     torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+    unmerge(model)
+    assert snapshot(model) == before
 
 
 @pytest.mark.parametrize("method", ["lora", "ia3", "bitfit"])
@@ -434,8 +401,8 @@ def test_merged_it_is_not_saved_and_can_be_detached(method, tmp_path):
     with pytest.raises(BadValue, match="unmerge"):
         save_adapter(model, tmp_path)
     detach(model)
-    assert distance(weights(model), weights(tiny("bert").requires_grad_(False))) <= FP32
+    assert distance(weights(model), weights(tiny("bert").requires_grad_(False))) == 0
 
 
 def _lora(model: nn.Module) -> list[tuple[str, LoRALinear]]:
-    return [(name, layer) for name, layer in adapted_layers(model) if isinstance(layer, LoRALinear)]
+    return [(name, layer) for name, layer in adapter_layers(model) if isinstance(layer, LoRALinear)]

@@ -1,0 +1,295 @@
+"""What is in an adapter's folder, what it does to a base model, and what is wrong with it. Files are not trusted.
+
+    norms    ||scaling B A||_F of each module and, with a base model, its ratio to ||W||_F
+    effect   with a base model, the largest difference that the adapter makes to a logit
+
+||B A||_F^2 = trace((B^T B)(A A^T)), two products of size rank x rank: B A itself is never formed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.errors import LabError, NotFound
+from lora_lab.layers import out_by_in
+from lora_lab.methods import faults
+from lora_lab.methods.attach import adapter_layers, own_parameters, take_out
+from lora_lab.methods.faults import Problem, Refused
+from lora_lab.methods.io import WEIGHTS, AdapterFile, known_key, load_adapter, readable
+from lora_lab.methods.lora_layers import LoRALayer
+from lora_lab.methods.merge import MergeReport, disabled, rounding_of
+from lora_lab.methods.peft import PREFIX, values_by_pattern
+from lora_lab.methods.targets import HEADS
+
+HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha of 8 at rank 64 or more; QLoRA's 16 / 64 is a choice
+HALF = (torch.float16, torch.bfloat16)
+ROUNDING = 0.01  # relative error of B above which its dtype is to blame; usually 0.0002 in fp16 and 0.002 in bf16
+LOST = 0.5  # part of the update that merging into half-precision weights may lose
+ROWS, SAMPLE = 512, 100_000  # rows of a matrix that are multiplied at a time; values that estimate its rounding
+TOKENS = 12
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The update of one module: rank, scaling, ||scaling B A||_F and, with a base model, ||W||_F."""
+
+    module: str
+    rank: int
+    scaling: float
+    update: float
+    weight: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and the ratio update / weight."""
+        return {**self.__dict__, "ratio": self.update / self.weight if self.weight else None}
+
+
+@dataclass
+class Inspection:
+    """What was found. A field is None if it is unknown, as most are for a truncated file."""
+
+    adapter: str
+    format: str | None = None
+    kind: str | None = None
+    dtype: str | None = None
+    bytes: int | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    scaling: float | None = None
+    targets: list[str] | str | None = None
+    parameters: int | None = None
+    head: int | None = None
+    norms: list[Norm] = field(default_factory=list)
+    does_something: bool | None = None
+    difference: float | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, fault: str, where: str, why: str) -> None:
+        """Add a problem."""
+        self.problems.append(Problem(fault, where, why))
+
+    def to_json(self) -> dict[str, Any]:
+        """What `lora-lab inspect --json` prints."""
+        lists = {name: [one.to_json() for one in getattr(self, name)] for name in ("norms", "problems")}
+        return {**self.__dict__, **lists}
+
+
+def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspection:
+    """Inspect the adapter in the folder `path` and, if a base model is given, its effect on that model.
+
+    model   a model without an adapter; it is unchanged afterwards but frozen. A checkpoint of full fine-tuning
+            overwrites its weights: do not use it after that
+    Raises: NotFound if there is no such folder. Everything else that is wrong is reported in `problems`.
+    """
+    if not Path(path).is_dir():
+        raise NotFound(f"there is no folder {path}; give the one that holds adapter_config.json")
+    found = Inspection(str(path))
+    try:
+        with readable(path):
+            file = AdapterFile(path)
+            _describe(found, file)
+            file.tensors.check_finite()
+            _check_updates(found, file)
+    except LabError as error:
+        fault = faults.MISSING if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
+        found.add(fault, WEIGHTS, str(error))
+        return found
+    if model is not None:
+        _check_on(found, file, model)
+    return found
+
+
+def _describe(found: Inspection, file: AdapterFile) -> None:
+    """What the config and the header of the weights say."""
+    config, shapes = file.config, file.tensors.shapes
+    found.format, found.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
+    if file.own and isinstance(file.own.get("method"), dict):
+        found.kind = str(file.own["method"].get("name"))[:40]
+    found.dtype = "+".join(sorted(set(file.tensors.dtypes.values())))
+    found.bytes = file.tensors.size
+    found.head = sum(math.prod(shape) for key, shape in shapes.items() if _is_head(key))
+    found.parameters = sum(math.prod(shape) for shape in shapes.values()) - found.head
+    found.targets = config.get("target_modules")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0:
+        found.rank, found.alpha = rank, alpha
+        found.scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def _is_head(key: str) -> bool:
+    path = key.removeprefix(PREFIX).removeprefix("base_model.")
+    return path.split(".")[0] in HEADS and ".lora_" not in path
+
+
+def _check_updates(found: Inspection, file: AdapterFile) -> None:
+    """The norm of each update, and the problems that show in the tensors alone."""
+    unknown = [key for key in file.tensors if not known_key(key)]
+    if unknown and not file.own:
+        why = f"PEFT does not recognize {len(unknown)} of {len(file.tensors)} keys, for example {unknown[0]}"
+        found.add(faults.RENAMED, WEIGHTS, why)
+        return
+    pairs = _pairs(file)
+    if not pairs or found.rank is None:
+        return
+    ranks = values_by_pattern(file.config.get("rank_pattern"), pairs, found.rank)
+    alphas = values_by_pattern(file.config.get("alpha_pattern"), pairs, found.alpha)
+    zero: list[str] = []
+    rounded: list[str] = []
+    for module, (first, second) in pairs.items():
+        a, b = file.tensors[first], file.tensors[second]
+        scaling = float(alphas[module] / ranks[module] ** (0.5 if file.config.get("use_rslora") else 1.0))
+        update = scaling * product_norm(a, b)
+        if not math.isfinite(update):
+            raise Refused(f"B A overflows in {module}: its values are too large", faults.NOT_FINITE)
+        found.norms.append(Norm(module, a.shape[0], scaling, update))
+        if not a.any() or not b.any():  # A, for an embedding: there A starts at zero and not B
+            zero.append(module)
+        elif b.dtype in HALF and stored_rounding(b) > ROUNDING:
+            rounded.append(module)
+    if len(zero) == len(pairs) and not file.config.get("use_dora"):
+        found.does_something = False
+        why = f"B A is zero in all {len(pairs)} layers"
+        if any(file.tensors[key].any() for key in file.tensors if _is_head(key) and key.endswith("bias")):
+            why += ", but the bias of the head is not: training ran, and no gradient reached the layers"
+            found.add(faults.CUT, "all layers", why)
+        else:
+            found.add(faults.ZERO_B, "all layers", why)
+    elif zero:
+        why = f"B A is zero in {len(zero)} of {len(pairs)} layers: no gradient has reached them"
+        found.add(faults.SOME_ZERO, few(zero), why)
+    if rounded:
+        why = f"B is so small that storing it in {found.dtype} changed it by more than {ROUNDING:.0%}"
+        found.add(faults.ROUNDED, few(rounded), why)
+    if found.rank >= HIGH_RANK and (found.scaling or 1) <= LOW_SCALING:
+        why = f"alpha {found.alpha:g} at rank {found.rank} scales B A by {found.scaling:.3g}"
+        found.add(faults.LOW_ALPHA, "adapter_config.json", why)
+
+
+def _pairs(file: AdapterFile) -> dict[str, tuple[str, str]]:
+    """The keys of A (rank, in) and B (out, rank) of each module."""
+    found, shapes = {}, file.tensors.shapes
+    for key, shape in shapes.items():
+        for a, b in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
+            module, other = key.removesuffix(a), shapes.get(key.removesuffix(a) + b, ())
+            if key.endswith(a) and len(shape) == len(other) == 2 and shape[0] == other[1]:
+                found[module.removeprefix(PREFIX)] = (key, module + b)
+    return found
+
+
+def product_norm(a: Tensor, b: Tensor) -> float:
+    """||B A||_F for A (rank, in) and B (out, rank), without forming B A."""
+    return math.sqrt(max(0.0, (_gram(b) * _gram(a.T)).sum().item()))
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    """M^T M in fp64 for M (n, rank), a few rows at a time, because M in fp64 would need at least twice its memory."""
+    pieces = (rows.double() for rows in matrix.split(ROWS))
+    return sum((piece.T @ piece for piece in pieces), torch.zeros((), dtype=torch.float64))
+
+
+def stored_rounding(values: Tensor) -> float:
+    """Estimate of the relative error (root mean square) that the dtype of these values has caused.
+
+    Around x the spacing of the dtype is s = eps 2^floor(log2 |x|), and constant below the smallest normal number.
+    Rounding to nearest has the root mean square error s / sqrt(12).
+    """
+    every, info = max(1, values.numel() // SAMPLE), torch.finfo(values.dtype)
+    x = values.flatten()[::every].double().abs()
+    spacing = info.eps * torch.exp2(torch.floor(torch.log2(x.clamp(min=info.tiny))))
+    return math.sqrt((spacing**2).mean().item() / 12 / max((x**2).mean().item(), 1e-300))
+
+
+def few(names: list[str]) -> str:
+    """The first name and the number of the others."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+# ---- on a base model
+
+
+def _check_on(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
+    """Load the adapter; add ||W||, the effect, and the problems that only show on a base model."""
+    with torch.no_grad():
+        before = answer_of(model)
+    try:
+        report = load_adapter(model, file.path)
+    except LabError as error:
+        fault = faults.WRONG_BASE if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
+        if not any(problem.name == faults.RENAMED for problem in found.problems):
+            found.add(fault, "on this base", str(error))
+        return
+    try:
+        with torch.no_grad():
+            after = answer_of(model)
+            if not report.method.trains_base:
+                with disabled(model, keep_head=report.adapter_parameters > 0):
+                    before = answer_of(model)
+            layers = [(path, layer) for path, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
+            for place, norm in enumerate(found.norms):
+                weight = out_by_in(model.get_submodule(norm.module)).float().norm().item()
+                found.norms[place] = replace(norm, weight=weight)
+            rounded = []
+            for path, layer in layers:
+                frozen = layer.frozen_weight()
+                if frozen.dtype in HALF:
+                    rounded.append(rounding_of(path, frozen, frozen.float() + layer.delta_weight()))
+        merged = MergeReport(tuple(rounded))
+        if merged.rounding > LOST:
+            why = (
+                f"merging it into {rounded[0].dtype} weights would lose {merged.rounding:.0%} of the update to rounding"
+            )
+            found.add(faults.ROUNDED, "on this base", why)
+        _check_gradients(found, model, layers)
+    finally:
+        if not report.method.trains_base:
+            take_out(model)
+    difference = (after[:, -before.shape[1] :] - before).abs().max().item()  # without the rows of a soft prompt
+    if not math.isfinite(difference):
+        found.add(faults.NOT_FINITE, "on this base", "with the adapter, the base returns NaN or infinity")
+        return
+    found.difference, found.does_something = difference, difference > 0
+    known = {problem.name for problem in found.problems}
+    if not found.does_something and not known & {faults.ZERO_B, faults.CUT, faults.ROUNDED}:
+        found.add(faults.NO_EFFECT, "on this base", "the base returns the same logits with the adapter and without it")
+
+
+def answer_of(model: nn.Module) -> Tensor:
+    """What a model returns for two fixed rows of random tokens, in fp32: logits, or the last hidden states."""
+    generator = torch.Generator().manual_seed(0)
+    config: Any = model.config
+    ids = torch.randint(0, config.vocab_size, (2, TOKENS), generator=generator).to(next(model.parameters()).device)
+    inputs = {"input_ids": ids}
+    if getattr(config, "is_encoder_decoder", False):
+        end = config.eos_token_id
+        if isinstance(end, int):  # the classifiers of BART and T5 need exactly one in each row
+            ids = torch.where(ids == end, (end + 1) % config.vocab_size, ids)
+            ids[:, -1] = end
+        inputs = {"input_ids": ids, "decoder_input_ids": ids}
+    answer: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # for question answering, the start logits
+    return answer.float()
+
+
+def _check_gradients(found: Inspection, model: nn.Module, layers: list[tuple[str, LoRALayer]]) -> None:
+    """Find the layers whose adapter gets no gradient from what the model returns."""
+    own = {path: [p for _, p in own_parameters(layer) if p.requires_grad] for path, layer in layers}
+    if not own:
+        return
+    with torch.enable_grad():
+        answer = answer_of(model)
+        weights = torch.linspace(-1, 1, answer.numel(), device=answer.device).view_as(answer).sin()
+        flat = [(path, p) for path, parameters in own.items() for p in parameters]
+        gradients = torch.autograd.grad((answer * weights).sum(), [p for _, p in flat], allow_unused=True)
+    reached = {path for (path, _), g in zip(flat, gradients, strict=True) if g is not None and g.any()}
+    dead = {path for path, parameters in own.items() if not any(p.any() for p in parameters)}
+    unused = [path.replace(".base_layer", "") for path in own if path not in reached | dead]
+    unused = [path for path in dict.fromkeys(unused) if ".experts." not in path]  # no token may be routed to an expert
+    if unused:
+        found.problems = [problem for problem in found.problems if problem.name != faults.SOME_ZERO]
+        why = "the output of the layer does not reach the output of the model, so its adapter cannot learn"
+        found.add(faults.UNUSED, few(unused), why)

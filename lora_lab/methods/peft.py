@@ -1,0 +1,231 @@
+"""What adapter files have in common, and PEFT's rules for the names of modules.
+
+    base_model.model.<path>. ...        what is trained beside a layer
+    base_model.model.classifier. ...    a head, in the files of prompts and prefixes base_model.classifier. ...
+
+Methods that PEFT has write their own part (`to_peft`, `from_peft`); the files of the others hold every number that
+trains under its path.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from time import process_time
+from typing import Any
+
+import regex
+import torch
+from torch import Tensor, nn
+
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.layers import is_conv1d
+from lora_lab.methods.attach import adapter_layers, plain_path
+from lora_lab.methods.base import Report
+from lora_lab.methods.heads import TrainedCopy
+from lora_lab.methods.targets import ALL_LINEAR, HEADS, Site, choose
+
+PREFIX, SOFT_PREFIX = "base_model.model.", "base_model."
+
+# Options of PEFT's configs: each is read, refused where we do not compute it, or without effect on what is computed.
+_OPTIONS = """
+    alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias corda_config
+    encoder_dropout encoder_hidden_size encoder_num_layers encoder_reparameterization_type ensure_weight_tying
+    eva_config exclude_modules fan_in_fan_out feedforward_modules inference_mode init_ia3_weights
+    init_lora_weights init_weights kasa_config layer_replication layers_pattern layers_to_transform loftq_config
+    lora_alpha lora_bias lora_dropout lora_ga_config megatron_config megatron_core modules_to_save
+    monteclora_config num_attention_heads num_layers num_transformer_submodules num_virtual_tokens peft_type
+    peft_version prefix_projection prompt_tuning_init prompt_tuning_init_text qalora_group_size r rank_pattern
+    revision runtime_config target_modules target_parameters task_type token_dim tokenizer_kwargs
+    tokenizer_name_or_path trainable_token_indices use_bdlora use_dora use_qalora use_rslora velora_config
+"""
+KNOWN = frozenset(_OPTIONS.split())
+
+# ---- heads, and what every config says
+
+
+def by_module(model: nn.Module, kind: Any) -> dict[str, list[Any]]:
+    """The adapter layers of a kind around each module: more than one where it is a fused one, by their slices."""
+    found: dict[str, list[Any]] = {}
+    for name, layer in adapter_layers(model):
+        if isinstance(layer, kind):
+            found.setdefault(plain_path(name), []).append(layer)
+    return {path: sorted(ls, key=lambda x: getattr(x, "out_slice", None) or (0, 0)) for path, ls in found.items()}
+
+
+def head_tensors(model: nn.Module, prefix: str = PREFIX) -> dict[str, Tensor]:
+    """The trained copies of the heads, by key."""
+    heads = [(name, head) for name, head in adapter_layers(model) if isinstance(head, TrainedCopy)]
+    return {f"{prefix}{name}.{key}": value for name, h in heads for key, value in h.trained.state_dict().items()}
+
+
+@torch.no_grad()
+def fill_heads(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = PREFIX) -> None:
+    """The inverse of `head_tensors`; a head that the file leaves to the base stays as the base has it."""
+    for key, value in head_tensors(model, prefix).items():
+        if key in tensors:
+            value.copy_(tensors[key])
+
+
+def head_prefixes(head: str) -> tuple[str, str]:
+    """How the keys of a head begin."""
+    return f"{PREFIX}{head}.", f"{SOFT_PREFIX}{head}."
+
+
+def check_saved(config: Mapping[str, Any]) -> None:
+    """Raises BadValue for a config that says that something else than a head was trained as a whole."""
+    others = [name for name in config.get("modules_to_save") or () if name.split(".")[0] not in HEADS]
+    if others:
+        said = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
+        raise BadValue(f"{said}: merge it in PEFT first")
+
+
+def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str], there: Container[str]) -> set[str]:
+    """Those of the keys that belong to a head of which a file of PEFT's brings nothing, nor says that it would.
+
+    So it is after training on a finished classifier: with no task_type PEFT saves the head only where it is told to.
+    """
+    saved = tuple(config.get("modules_to_save") or ())
+    left: set[str] = set()
+    for name in (name for name, _ in report.heads if not name.endswith(saved)):
+        own = {key for key in keys if key.startswith(head_prefixes(name))}
+        left |= own if not any(key in there for key in own) else set()
+    return left
+
+
+def common_config(model: nn.Module, report: Report) -> dict[str, Any]:
+    """What every config says: the kind of task, which decides PEFT's class, the heads, the name of the base."""
+    name, heads = type(model).__name__, [name for name, _ in report.heads]
+    known = {"ForTokenClassification": "TOKEN_CLS", "ForQuestionAnswering": "QUESTION_ANS"}
+    task = next((task for ending, task in known.items() if name.endswith(ending)), "SEQ_CLS")
+    task = task if heads else "FEATURE_EXTRACTION"
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        task = "CAUSAL_LM"
+    elif name.endswith("ForConditionalGeneration") and getattr(model.config, "is_encoder_decoder", False):
+        task = "SEQ_2_SEQ_LM"
+    usual = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # as PEFT writes it
+    return {
+        "task_type": task,
+        "modules_to_save": list(dict.fromkeys([*heads, *usual])) or None,
+        "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None) or None,
+        "inference_mode": True,
+    }
+
+
+def required(config: Mapping[str, Any], key: str) -> Any:
+    """What a config says of `key`. Raises BadValue where it says nothing."""
+    if key not in config:
+        raise BadValue(f"adapter_config.json has no '{key}'")
+    return config[key]
+
+
+# ---- names of modules
+
+
+def layer_names(model: nn.Module) -> set[str]:
+    """The paths of all modules that PEFT could wrap, in a model that may be adapted already."""
+    modules = model.named_modules()
+    return {plain_path(name) for name, m in modules if isinstance(m, nn.Linear | nn.Embedding) or is_conv1d(m)}
+
+
+def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Collection[str] = ()) -> list[str]:
+    """The shortest endings that name exactly the chosen modules: ["query", "value"] rather than twelve paths.
+
+    taken   words that would mean something else
+    """
+    chosen = list(chosen)
+    others, found = set(all_modules) - set(chosen), dict[str, None]()
+    for path in chosen:
+        parts = path.split(".")
+        endings = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+        alone = (e for e in endings if e not in taken and not any(f".{o}".endswith(f".{e}") for o in others))
+        found[next(alone, path)] = None
+    return list(found)
+
+
+def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
+    """The modules that PEFT's target_modules mean, by PEFT's own rules.
+
+    Raises: BadValue when there are none; NotFound when they match nothing.
+    """
+    wanted, excluded = config.get("target_modules"), config.get("exclude_modules")
+    if not wanted:
+        raise BadValue("target_modules is empty, so the config does not say which layers the adapter belongs to")
+    whole = [site for site in sites if site.out_slice is None]
+    if wanted == ALL_LINEAR:  # PEFT's takes BERT's pooler in, ours leaves it out
+        names = [s.module for s in whole if s in choose([ALL_LINEAR], sites) or s.role == "pooler"]
+    else:
+        names = fitting(wanted, [s.module for s in whole])
+    left_out = set(fitting(excluded, names)) if excluded else ()
+    names = _in_layers(config, [name for name in names if name not in left_out])
+    if not names:
+        raise NotFound(
+            f"target_modules {wanted!r} match no layer of this model: is it the base the adapter was made for?"
+        )
+    return names
+
+
+def fitting(wanted: str | Sequence[str], names: Iterable[str]) -> list[str]:
+    """Those of the names that PEFT's rule means: a pattern for all of the name, or a list of ends. Raises: BadValue."""
+    if isinstance(wanted, str):
+        match = patterns_from_a_file()
+        return [name for name in names if match(wanted, name)]
+    ends = tuple(f".{end}" for end in wanted)
+    return [name for name in names if f".{name}".endswith(ends)]
+
+
+def values_by_pattern(pattern: Mapping[str, Any] | None, modules: Iterable[str], default: Any) -> dict[str, Any]:
+    """The value of each module: that of the first pattern that fits the end of its path."""
+    match, options = patterns_from_a_file(), list((pattern or {}).items())
+    return {m: next((v for p, v in options if match(rf"(.*\.)?({p})", m)), default) for m in modules}
+
+
+def _in_layers(config: Mapping[str, Any], names: list[str]) -> list[str]:
+    """Those of the names that layers_to_transform lets through: all without it, and any that a target gives in full."""
+    full = () if isinstance(config["target_modules"], str) else config["target_modules"]
+    layers, patterns = config.get("layers_to_transform"), config.get("layers_pattern") or []
+    layers = [layers] if isinstance(layers, int) else layers
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    fullmatch = patterns_from_a_file()
+    return [name for name in names if not layers or name in full or _layer(name, patterns, fullmatch) in layers]
+
+
+def _layer(name: str, patterns: Sequence[str], fullmatch: Callable[[str, str], Any]) -> int | None:
+    """The first number in the path, or that behind the list of layers that a pattern names."""
+    if not patterns:
+        number = re.search(r"\.(\d+)\.", name)
+        return int(number[1]) if number else None
+    found = (fullmatch(rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*", name) for pattern in patterns)
+    return next((int(match[match.re.groups]) for match in found if match), None)
+
+
+_ODD = regex.compile(r"\(\?(?![:=!]|i\))|\(\*|\{(?!\d{0,3}(,\d{0,3})?\})")  # recursion, fuzzy matching, look-behind
+
+
+def patterns_from_a_file(seconds: float = 2.0) -> Callable[[str, str], Any]:
+    """A `fullmatch(pattern, name)` for regular expressions of strangers: all its calls share so many seconds of CPU.
+
+    `(a|a)*[bc]` tries 2^30 ways on thirty letters a, and Python's `re` cannot be stopped; the regex package can. It
+    writes out counted repeats before its clock starts, so their product is limited.
+    Raises: BadValue for a pattern that is not one, is larger than a list of modules needs, or takes too long.
+    """
+
+    def fullmatch(pattern: str, name: str) -> Any:
+        nonlocal seconds
+        small = isinstance(pattern, str) and len(pattern) <= 2000 and not _ODD.search(pattern)
+        if not small or len(pattern) * math.prod(int(n) or 1 for n in regex.findall(r"(\d+),?\}", pattern)) > 50_000:
+            raise BadValue(f"{str(pattern)[:60]!r} is no pattern for the names of modules: name them one by one")
+        start = process_time()
+        try:
+            if seconds <= 0:
+                raise TimeoutError
+            return regex.fullmatch(pattern, name, timeout=seconds)
+        except TimeoutError as error:
+            raise BadValue(f"the pattern {pattern[:60]!r} takes too long: name the modules one by one") from error
+        except (regex.error, RecursionError, OverflowError) as error:
+            raise BadValue(f"{pattern[:60]!r} is no pattern: {error}") from error
+        finally:
+            seconds -= process_time() - start
+
+    return fullmatch

@@ -1,0 +1,292 @@
+"""NF4 and similar formats from scratch, and linear layers that store their frozen weight in one of them: QLoRA's base.
+
+    1  cut the weight into blocks of 64 values; absmax is the largest |w| of a block
+    2  w / absmax is between -1 and 1; the nearest of 2^bits fixed levels has an index, the code
+    3  pack the codes: two 4-bit codes make a byte                4 bits per weight
+    4  an fp32 absmax per block costs 32/64 = 0.5 bits more, so quantize absmax as well ("double quantization"):
+       subtract the mean, store 8 bits each in blocks of 256      8/64 + 32/(64 * 256) = 0.127 bits per weight
+    5  dequantize, level[code] * absmax, on the fly: once in forward, once in backward, and keep nothing
+
+The levels of NF4 are quantiles of the normal distribution: trained weights are close to normal, so every code is used
+about equally often. Codes, scales and values equal those of bitsandbytes bit for bit, so its kernel can read them.
+Sources: Dettmers et al. 2023, "QLoRA" (arXiv:2305.14314), section 3 and appendix E; the levels of double quantization:
+Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization" (arXiv:2110.02861).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_lab.errors import BadValue, nearest
+from lora_lab.layers import out_by_in
+from lora_lab.methods.attach import coded_layers, fingerprint, is_linear, put, refuse_adapted
+from lora_lab.methods.formats import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
+
+STRIP = 1024  # blocks that are dequantized at a time, to need little memory besides the result
+HALF_GRID = 65_535 / 2  # on a CPU, bitsandbytes rounds a scale to a grid of 65,536 points before it looks up the code
+
+
+def levels_of(name: str) -> Tensor:
+    """The sorted values that the codes of a format stand for: at most 2^bits, from -1 to 1, fp32.
+
+    int: evenly spaced. nf: 0, 2^(bits-1) positive quantiles and one fewer negative, over the largest; their
+    probabilities are evenly spaced from 1/2 to 1 - (1/2^(bits+1) + 1/(2^(bits+1) - 2)) / 2, for 4 bits 0.9677083.
+    """
+    half = 2 ** (QUANTISED_BITS[name] - 1)
+    if not name.startswith("nf"):
+        return torch.arange(1 - half, half) / (half - 1)
+    outermost = round(1 - (1 / (4 * half) + 1 / (4 * half - 2)) / 2, 7)
+    probabilities = (torch.linspace(outermost, 0.5, count + 1)[:-1].double() for count in (half, half - 1))
+    positive, negative = (torch.special.ndtri(p).float() for p in probabilities)
+    levels = torch.cat([-negative, torch.zeros(1), positive]).sort().values
+    return levels / levels.max()
+
+
+@lru_cache(maxsize=1)
+def dynamic_levels() -> Tensor:
+    """The 256 levels of quantized scales, finer near 0: 1, 2, 4, ... 64 of each sign in seven powers of ten."""
+    levels = [0.0, 1.0]
+    for exponent in range(7):
+        edges = torch.linspace(0.1, 1, 2**exponent + 1)
+        centers = 10.0 ** (exponent - 6) * ((edges[:-1] + edges[1:]) / 2)
+        levels += [*centers.tolist(), *(-centers).tolist()]
+    return torch.tensor(sorted(levels))
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized weight; `format` is one of formats.QUANTISED_BITS.
+
+    packed   (blocks * 64 * bits / 8,) uint8: the codes, the last block padded with zeros
+    absmax   (blocks,) fp32; with double quantization uint8, the codes of the scales
+    scales   (ceil(blocks / 256),) fp32 and offset (1,) fp32, the mean of absmax; None without double quantization
+    """
+
+    format: str
+    shape: torch.Size
+    packed: Tensor
+    absmax: Tensor
+    scales: Tensor | None = None
+    offset: Tensor | None = None
+
+    @property
+    def bits_per_weight(self) -> float:
+        """All stored bits, scales included, divided by the number of weights."""
+        stored = [t for t in (self.packed, self.absmax, self.scales, self.offset) if t is not None]
+        return 8 * sum(t.nbytes for t in stored) / self.shape.numel()
+
+    def dequantized(self, dtype: torch.dtype = torch.float32, *, fast: bool = False) -> Tensor:
+        """The weight, level[code] * absmax, computed in fp32 and rounded once to `dtype`; a new tensor.
+
+        With `fast`, bitsandbytes' kernel computes the same values where it is installed and supports the weight.
+        """
+        absmax, device = self.absmax, self.packed.device
+        if self.scales is not None and self.offset is not None:
+            nested = _blocks(dynamic_levels().to(device)[absmax.int()], NESTED) * self.scales[:, None]
+            absmax = nested.flatten()[: len(absmax)] + self.offset
+        supported = self.format.startswith("nf4") and self.shape[-1] % BLOCK == 0 and device.type in ("cpu", "cuda")
+        if fast and supported and import_bitsandbytes():
+            kernel = torch.ops.bitsandbytes.dequantize_4bit.default
+            return kernel(self.packed[:, None], absmax, BLOCK, "nf4", self.shape, dtype)
+        width, table = _lookup(self.format)
+        table, packed = table.to(device), self.packed.view(len(absmax), -1)
+        weight = torch.empty(len(absmax), BLOCK, dtype=dtype, device=device)
+        for start in range(0, len(absmax), STRIP):
+            strip = slice(start, start + STRIP)
+            values = F.embedding(_regroup(packed[strip].flatten(), 8, width), table)
+            weight[strip] = values.view(-1, BLOCK).mul_(absmax[strip, None])
+        return weight.flatten()[: self.shape.numel()].view(self.shape)
+
+
+def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
+    """Quantize a weight of any shape. Raises: BadValue for an unknown format or a weight with NaN or infinity."""
+    if name not in QUANTISED_BITS:
+        raise BadValue(f"'{name}' is not a quantization format; use {nearest(name, QUANTISED_BITS)}")
+    blocks = _blocks(weight.detach().float().flatten(), BLOCK)
+    absmax = blocks.abs().amax(1)
+    if not bool(absmax.isfinite().all()):
+        raise BadValue("cannot quantize a weight with NaN or infinity: check the checkpoint that it was loaded from")
+    packed = pack(codes_of(_scaled(blocks, absmax), levels_of(name)).flatten(), QUANTISED_BITS[name])
+    if name.endswith("-single"):
+        return Quantized(name, weight.shape, packed, absmax)
+    offset = absmax.mean().view(1)  # every absmax is positive and near the mean: the 8 bits go to the difference
+    groups = _blocks(absmax - offset, NESTED)
+    scales = groups.abs().amax(1)
+    on_grid = ((_scaled(groups, scales) + 1) * HALF_GRID + 0.5).floor() / HALF_GRID - 1
+    codes = codes_of(on_grid, dynamic_levels()).flatten()[: len(absmax)]
+    return Quantized(name, weight.shape, packed, codes, scales, offset)
+
+
+def codes_of(scaled: Tensor, levels: Tensor) -> Tensor:
+    """The index of the nearest level of each value, uint8, found by bisection between the midpoints of levels."""
+    midpoints = (levels[1:] + levels[:-1]) / 2
+    return torch.bucketize(scaled, midpoints.to(scaled.device), out_int32=True).to(torch.uint8)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Codes as bytes, the first in the highest bits: (n,) -> (n * bits / 8,) uint8; n is a multiple of 8."""
+    return _regroup(codes, bits, 8).to(torch.uint8)
+
+
+def unpack(packed: Tensor, bits: int) -> Tensor:
+    """The inverse of `pack`: (n * bits / 8,) uint8 -> (n,) int32."""
+    return _regroup(packed, 8, bits)
+
+
+def _regroup(values: Tensor, width: int, new_width: int) -> Tensor:
+    """A string of bits in integers of `width` bits as one in integers of `new_width` bits: eight 3-bit codes are three
+    bytes."""
+    if width == new_width:
+        return values.int()
+    word = math.lcm(width, new_width)
+    old, new = (torch.arange(word - w, -1, -w, dtype=torch.int32, device=values.device) for w in (width, new_width))
+    words = (values.view(-1, word // width).int() << old).sum(1, keepdim=True, dtype=torch.int32)
+    return (words >> new & 2**new_width - 1).flatten()
+
+
+@lru_cache(maxsize=8)
+def _lookup(name: str) -> tuple[int, Tensor]:
+    """The width of an index and the levels that each index stands for; one byte of 4-bit codes stands for two."""
+    levels, bits = levels_of(name), QUANTISED_BITS[name]
+    width = 8 if 8 % bits == 0 else bits
+    codes = _regroup(torch.arange(2**width), width, bits)
+    return width, levels[codes.clamp(max=len(levels) - 1)].view(2**width, -1)
+
+
+def _blocks(values: Tensor, size: int) -> Tensor:
+    """(n,) -> (ceil(n / size), size), padded with zeros."""
+    return F.pad(values, (0, -len(values) % size)).view(-1, size)
+
+
+def _scaled(blocks: Tensor, absmax: Tensor) -> Tensor:
+    """Each block divided by its absmax, through the reciprocal as in bitsandbytes; a block of zeros stays zero."""
+    return (blocks * (1 / absmax.clamp(min=1e-38))[:, None]).clamp(-1, 1)
+
+
+@lru_cache(maxsize=1)
+def import_bitsandbytes() -> ModuleType | None:
+    """bitsandbytes, or None where it is not installed or fails to import.
+
+    On import it may download kernels through the package `kernels`; that package is hidden from it meanwhile.
+    """
+    logger, kernels = logging.getLogger("bitsandbytes"), sys.modules.get("kernels")
+    level = logger.level
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(action="ignore"):
+            return import_module("bitsandbytes")
+    except Exception:  # for example a build for another CUDA version
+        return None
+    finally:
+        logger.setLevel(level)
+        del sys.modules["kernels"]
+        if kernels:
+            sys.modules["kernels"] = kernels
+
+
+class QuantizedLinear(nn.Module):
+    """y = W x + b with a quantized, frozen W; x (..., in_features) -> y (..., out_features), computed in x's dtype.
+
+    Made from an `nn.Linear` or GPT-2's `Conv1D`. `fast`: dequantize with bitsandbytes where it is installed.
+    Raises: BadValue as `quantize`.
+    """
+
+    plain_linear = True  # an adapter can be attached to it
+
+    packed: Tensor
+    absmax: Tensor
+    scales: Tensor
+    offset: Tensor
+
+    def __init__(self, layer: nn.Module, name: str = "nf4", *, fast: bool = True) -> None:
+        super().__init__()
+        stored = quantize(out_by_in(layer), name)
+        self.out_features, self.in_features = stored.shape
+        self.format, self.fast = name, fast
+        self.numbers = self.out_features * self.in_features
+        for part in ("packed", "absmax", "scales", "offset"):
+            values = getattr(stored, part)
+            # As bytes, because model.to(bfloat16) casts every floating-point buffer, and would round the scales.
+            self.register_buffer(part, None if values is None else values.reshape(-1).view(torch.uint8))
+        self.bias: Tensor | None = layer.bias  # type: ignore[assignment]
+
+    @property
+    def quantized(self) -> Quantized:
+        """The stored weight."""
+        shape = torch.Size((self.out_features, self.in_features))
+        if self.format.endswith("-single"):
+            return Quantized(self.format, shape, self.packed, self.absmax.view(torch.float32))
+        scales, offset = self.scales.view(torch.float32), self.offset.view(torch.float32)
+        return Quantized(self.format, shape, self.packed, self.absmax, scales, offset)
+
+    def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """W (out_features, in_features) as a new tensor: changing it does not change the layer."""
+        return self.quantized.dequantized(dtype, fast=self.fast)
+
+    @property
+    def weight(self) -> Tensor:
+        """W in fp32, for code that reads a layer's weight."""
+        return self.dequantized()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _Product.apply(x, self.bias, self)  # type: ignore[no-untyped-call]
+        return y
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}"
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b. Saves nothing for backward: W is frozen, so x is not needed, and W is dequantized again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, layer: QuantizedLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.dequantized(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (dy,) = gradients
+        dx = dy @ ctx.layer.dequantized(dy.dtype) if ctx.needs_input_grad[0] else None
+        db = dy.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return dx, db, None
+
+
+def quantize_model(model: nn.Module, name: str = "nf4") -> int:
+    """Replace every linear layer of a plain model, except its head, by a `QuantizedLinear`; returns how many.
+
+    Embeddings, norms, biases, head and BERT's pooler stay as they are, as in bitsandbytes. The model keeps the
+    fingerprint of its original weights, so adapters recognize their base in any format.
+    Raises: BadValue as `quantize`, and for a model with an adapter, a quantized one, or one without linear layers.
+    """
+    refuse_adapted(model)
+    if coded_layers(model):
+        raise BadValue("this model is already quantized; load it again to use another format")
+    found = quantizable(model)
+    if not found:
+        raise BadValue("this model has no linear layers to quantize other than its head")
+    original = fingerprint(model)
+    for path in found:
+        layer = model.get_submodule(path)
+        put(model, path, QuantizedLinear(layer, name).train(layer.training))
+    model.lora_lab_fingerprint = original  # type: ignore[assignment]
+    return len(found)
+
+
+def quantizable(model: nn.Module) -> list[str]:
+    """Paths of the linear layers of a plain model, without those of its head and pooler."""
+    linear = (path for path, module in model.named_modules() if is_linear(module))
+    return [path for path in linear if set(path.split(".")).isdisjoint(OUTSIDE)]
