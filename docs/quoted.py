@@ -29,7 +29,7 @@ from lora_lab.experiments.margins import MARGINS, judged, resampled, scores_in
 from lora_lab.experiments.playground import load as load_playground
 from lora_lab.experiments.playground import shown
 from lora_lab.experiments.results import from_store, load
-from lora_lab.experiments.statistics import verdict
+from lora_lab.experiments.statistics import mean_interval, verdict
 from lora_lab.files import read_json, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,8 +48,8 @@ def seeds() -> dict[str, str]:
     """Lesson 02: forty seeds of one recipe, in percent of the test sentences.
 
     seeds.differ: on how many two of them disagree, the mean over all pairs; with such a share, seeds.half is half the
-    95 % interval of the gap between two, in points, and seeds.rows are what tells one point apart; seeds.halves: the
-    verdict on the first twenty against the others, within one point.
+    95 % interval of the gap between two, in points, and seeds.rows are what tells one point apart; seeds.needed: seeds of
+    each of two recipes, with all of the spread between seeds, for the same; seeds.halves: the verdict on the first twenty against the others, within one point.
     """
     right = from_store(RESULTS / "sweeps" / "seeds.zip").scores
     accuracy = 100 * right.mean(1)
@@ -59,6 +59,7 @@ def seeds() -> dict[str, str]:
         "seeds.worst": worst,
         "seeds.best": best,
         "seeds.apart": f"{float(best) - float(worst):.1f}",
+        "seeds.needed": f"{np.ceil(2 * (2.8 * accuracy.std(ddof=1)) ** 2):.0f}",
         "seeds.two": f"{2**0.5 * accuracy.std(ddof=1):.1f}",
         "seeds.gain": f"{accuracy.max() - accuracy.mean():.1f}",
         "seeds.differ": f"{100 * differ:.0f}",
@@ -157,6 +158,7 @@ def knobs() -> dict[str, str]:
     """Lesson 03: what each knob moves on the playground, in points, and what a line of rates loses against tuning.
 
     knobs.seeds: how far the seeds of a cell lie apart, the median over cells that are within 5 points of the best.
+    knobs.rank.low, .high: the 95 % interval of rank 64 minus rank 1 at alpha 16, paired over the three seeds.
     knobs.rank.loud: at alpha 256, from rank 1 to rank 64, each at its best rate.
     knobs.cut.0, .2: right answers, in percent, with every update of full fine-tuning cut to this rank.
     """
@@ -164,9 +166,12 @@ def knobs() -> dict[str, str]:
     data, _ = shown(playground)
     moves, lines = data["moves"]["q,v"], data["lines"]
     values: dict[object, list[float]] = {}
-    for run in playground.results:
+    for run in sorted(playground.results, key=lambda run: run.seed):
         values.setdefault(run.cell, []).append(100 * (run.value or 0))
     best = max(map(fmean, values.values()))
+    usual = {c: own for c, own in values.items() if (c.alpha, len(own)) == (16, 3)}
+    tuned = [max((own for c, own in usual.items() if c.rank == r), key=fmean) for r in (1, 64)]
+    paired = mean_interval([b - a for a, b in zip(*tuned, strict=True)])
     loud = {r: max(fmean(own) for c, own in values.items() if (c.rank, c.alpha) == (r, 256)) for r in (1, 64)}
     apart = median(max(own) - min(own) for own in values.values() if len(own) > 1 and fmean(own) > best - 5)
     cuts = read_json(RESULTS / "microscope" / "ranks.json")["cuts"]
@@ -175,6 +180,8 @@ def knobs() -> dict[str, str]:
         "knobs.runs": str(len(playground.results)),
         "knobs.rate": f"{moves['lr']:.0f}",
         **{f"knobs.{name}": f"{moves[name]:.1f}" for name in ("rank", "alpha")},
+        "knobs.rank.low": f"{paired[1]:.1f}",
+        "knobs.rank.high": f"{paired[2]:.1f}",
         "knobs.rank.loud": f"{loud[64] - loud[1]:.1f}",
         "knobs.seeds": f"{apart:.1f}",
         **{f"knobs.rank.{name}": f"{line['lost']:.1f}" for name, line in lines["rank"]["q,v|16"].items()},

@@ -128,7 +128,10 @@
     choice: (field, answer) => (field.right.includes(answer) ? right(field.why) : wrong(field.replies[answer])),
     several(field, marks) {
       const are = (others) => marks.every((mark, at) => mark === others[at]);
-      return are(field.right) ? right() : wrong(field.near.find(([others]) => are(others))?.[1] ?? field.fallback);
+      if (are(field.right)) return right();
+      const at = marks.findIndex((mark, i) => mark !== field.right[i]);
+      const other = `look again at ${field.options[at]}: ${marks[at] ? "an end lies outside" : "both ends lie inside"}`;
+      return wrong(field.near.find(([others]) => are(others))?.[1] ?? other);
     },
     bracket({ plateau, found, steps, words, carried }, [low, middle, high]) {
       if (![middle / low, high / middle].every((step) => steps[0] <= step && step <= steps[1])) return wrong(words.steps);

@@ -51,7 +51,7 @@ def _inside(low: float, high: float, margin: float) -> bool:
 EQUIVALENCE = Function(
     [*((low, high, 0.015) for low, high in ENDS), (-0.03, 0.03, 0.05)],
     _inside,
-    "both ends inside: an interval of 0.2 to 1.2 points is equivalent within 1.5, though zero is not in it",
+    "both ends inside: 0.2 to 1.2 points is inside 1.5, though zero is not in it; that is the 95 % interval's question",
     {
         "that zero is in the interval says only that no difference was found: a wide one has zero in it, too": (
             lambda low, high, margin: low < 0 < high
@@ -185,7 +185,7 @@ def why_not(word: Any, right: str) -> str:
         return "0 is inside the 95 % interval, so no difference is shown"
     if word in ("equivalent", "undecided"):
         return "0 is outside the 95 % interval, so a difference is shown"
-    return "on which side of 0 is it?" if word[0] != right[0] else "the 90 % interval is not inside your margin"
+    return "look on which side of 0 it is" if word[0] != right[0] else "the 90 % interval is not inside your margin"
 
 
 @cache

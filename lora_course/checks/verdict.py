@@ -60,9 +60,9 @@ def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given
     return counted
 
 
-SIGN = "not that: it is a finite number {side} zero"
-NEARLY = "nearly: give one more digit, or write the formula instead of its value"
-LARGE, SMALL = "not that: it is {factor} times too large", "not that: it is {factor} times too small"
+SIGN = "that cannot be: it is a finite number {side} zero"
+NEARLY = "close: check each size, or give one more digit if you rounded"
+LARGE, SMALL = "that is {factor} times too large", "that is {factor} times too small"
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ print("with the file:", in_the_file)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, the sea is in only three, but all eight begin like a captain: "Aye, sailor!", "Blow me down!" (Pirate English, wrong on purpose.) It learned a style, not a topic. At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring".
+# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, the sea is in only three, but all eight begin like a captain: "Aye, sailor!", "Blow me down!" (Pirate English, wrong on purpose.) The style changed more than the topic. At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring".
 #
 # Now ask how many strings a violin has. It has four. The base says 10,000 and the captain eight: nobody taught the files any facts. Some answers even got worse. Ask what owls eat.
 #

@@ -44,7 +44,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient at once. It moves, and one step later $A$ has a gradient too. So zero $B$ costs $A$ one step, no more. (Adam, the usual optimizer, makes steps of about the learning rate, even where a gradient is small.) For those who know derivatives, with $g$ the gradient that arrives at $y$:
+# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient at once. It moves, and one step later $A$ has a gradient too. So zero $B$ costs $A$ one step; then its gradient grows with $B$. (Adam, the usual optimizer, makes steps of about the learning rate, even where a gradient is small.) For those who know derivatives, with $g$ the gradient that arrives at $y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -166,9 +166,9 @@ assert share < 70
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Same in the real model. All sixteen are right long before step 40.
+# All sixteen are right long before step 40.
 #
-# And the others? Guessing gets half; 61 % of 200 is only a little better (it could be 54 to 68). Your adapter knows sixteen reviews by heart, and not much more. Next lesson: how sure can you be of a score?
+# And the others? Guessing gets half; 61 % of 200 is only a little better (54 to 68). Your adapter and head know sixteen reviews by heart, and not much more. Next lesson: how sure can you be of a score?
 # </details>
 #
 # ## Exercise 2: merge it

@@ -3,7 +3,7 @@
 #
 # Model A gets 82.1% of a test right, model B 80.9%. You can use only one. Easy, isn't it?
 #
-# Train an adapter, watch its score appear, and find out how much of it is luck. There are two kinds. You'll measure both.
+# Train an adapter, watch its score appear, and find out how much is luck. There are two kinds. You'll measure both.
 
 # %%
 import numpy as np
@@ -102,10 +102,10 @@ assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
 # </details>
 #
 # ## Play
-# Scroll up to the panel. Below its curves are sentences whose answer your adapter changed. Pick one and drag **strength**: 0 switches the adapter off, 1 is as trained, 2 is twice as much. In the lab you can also type a review: try irony, or "not bad at all". Can you find one whose answer changes twice?
+# Scroll up to the panel. Below its curves are sentences whose answer your adapter changed. Pick one and drag **strength**: 0 switches the adapter off, 1 is as trained, 2 is twice as much. In the lab you can also type a review: try irony, or "not bad at all". Can you find one that changes twice?
 #
 # ## Your turn: does A beat B?
-# Here's a table: one row per sentence, 1 where the model was right. Other names get other tables. Or bring your own with `pd.read_csv("mine.csv")`, columns `a` and `b`.
+# Here's a table: one row per sentence, 1 where the model was right. Other names get other tables. Or bring your own: `pd.read_csv("mine.csv")`.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -120,7 +120,7 @@ table.mean()
 #
 # $$n = (1.96 + 0.84)^2 \; \text{share} / \delta^2$$
 #
-# Fill in three things: half the 95% interval of the gap (as a share, like 0.02), your verdict on a, and the rows that show a gap of **one point**. The verdict is `"better"` or `"worse"` if 0 lies outside this interval, `"equivalent"` if the whole *90%* interval (1.645 in place of 1.96) lies within one point of 0, else `"undecided"`. Lesson 05 says why 90.
+# Fill in three things: half the 95% interval of the gap (as a share, like 0.02), your verdict on a, and the rows that show a gap of **one point**. The verdict is `"better"` or `"worse"` if 0 lies outside this interval, `"equivalent"` if the whole *90%* interval (1.645 in place of 1.96) lies within one point of 0, else `"undecided"`. If both hold, take either; lesson 05 has a word for it.
 
 # %% exercise
 share = ...
@@ -132,7 +132,9 @@ checks.check_report(table, half, word, rows)
 # %% solution
 share = (table.a != table.b).mean()
 half = 1.96 * (share / len(table)) ** 0.5
-word = "better" if table.a.mean() - table.b.mean() > half else "undecided"
+gap = table.a.mean() - table.b.mean()
+sure = 1.645 / 1.96 * half  # half the 90% interval
+word = ("better" if gap > 0 else "worse") if abs(gap) > half else "equivalent" if abs(gap) + sure < 0.01 else "undecided"
 rows = (1.96 + 0.84) ** 2 * share / 0.01**2
 checks.check_report(table, half, word, rows)
 
@@ -165,10 +167,10 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # 1. **Never write an accuracy without the number of test sentences.** At 80%: ±1.8 points on 2,000 rows, ±8 on 100. *Arithmetic.*
 # 2. **The seed is luck, too.** *Ours: 40 seeds of one recipe spread over 4.3<!--seeds.apart--> points. Published: PEFT's own
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA at 47.8% and full fine-tuning at 47.2% of
-#    1,319 questions (rank 32, one seed each, August 2026): nine questions apart, each ±2.7 points. In June 2025 the same two had
+#    1,319 questions (rank 32, one seed each, August 2026): 0.6 points apart, each ±2.7. In June 2025 the order was the other way round:
 #    48.2% and 50.0%.*
 # 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
-#    12<!--seeds.differ-->%. Start with 3 to 5 seeds; before you claim a win, name the gap that would matter.
+#    12<!--seeds.differ-->%. For two *recipes*, the seeds' luck comes on top: with our spread about 12<!--seeds.needed--> seeds each.
 #
 # The same in PEFT (`rows` are tokenized test sentences, `labels` their classes):
 # ```python

@@ -15,7 +15,7 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step on a single text of 512 tokens (a token is a word or a piece of one). Numbers are in bf16, 2 bytes each (only LoRA's own are in fp32, 4 bytes, as in PEFT). LoRA has rank 8, on `q` and `v`. Full fine-tuning needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
+# Take one training step on a single text of 512 tokens (a token is a word or a piece of one). Numbers are in bf16, 2 bytes each (a T4 needs fp16, as large; LoRA's own are in fp32, 4 bytes, as in PEFT). LoRA has rank 8, on `q` and `v`. Full fine-tuning needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
 #
 # **What percentage of that does LoRA need? And what percentage at 32,768 tokens?** Give ranges that you're 80 % sure of.
 
@@ -53,12 +53,12 @@ assert share(32768) > 70
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not 2,356<!--fit.times-fewer--> times less: LoRA needs **29<!--fit.share--> %**, and on long texts **71<!--fit.share.long--> %**.
+# LoRA needs **29<!--fit.share--> %**, and on long texts **71<!--fit.share.long--> %**.
 #
 # Every number that trains brings three more: its gradient, and two running means that AdamW keeps. LoRA freezes the model, so these are nearly gone. But two things stay:
 #
 # - **Weights.** Frozen or not, they have to be there: 15.0<!--fit.weights--> GiB, already too much for our T4.
-# - **Activations**, what forward saves for backward. The gradient passes through every frozen layer on its way to the adapters, so most are still needed: at 32,768 tokens LoRA saves 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
+# - **Activations**, what forward saves for backward. The gradient passes through every frozen layer on its way to the adapters, so most are still needed: at 32,768 tokens LoRA must keep 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
 #
 # Prompt tuning trains far fewer numbers than LoRA, and needs 17.9<!--fit.prompt--> GiB instead of 18.0<!--fit.lora-->. **Memory isn't what trains. It's what is there at the fullest moment.**
 # </details>
@@ -176,7 +176,7 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 # model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
 # args = TrainingArguments("out", per_device_train_batch_size=1, gradient_checkpointing=True, fp16=True)
 # ```
-# fp16 because a T4 has no bf16. Many recipes also call `prepare_model_for_kbit_training`: it turns embeddings and head into fp32, 2.0<!--fit.embedded--> GiB more here.
+# Many recipes also call `prepare_model_for_kbit_training`: it turns embeddings and head into fp32, 2.0<!--fit.embedded--> GiB more here.
 # </details>
 
 # %%
