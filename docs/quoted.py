@@ -48,8 +48,9 @@ def seeds() -> dict[str, str]:
     """Lesson 02: forty seeds of one recipe, in percent of the test sentences.
 
     seeds.differ: on how many two of them disagree, the mean over all pairs; with such a share, seeds.half is half the
-    95 % interval of the gap between two, in points, and seeds.rows are what tells one point apart; seeds.needed: seeds of
-    each of two recipes, with all of the spread between seeds, for the same; seeds.halves: the verdict on the first twenty against the others, within one point.
+    95 % interval of the gap between two, in points, and seeds.rows are what tells one point apart; seeds.needed:
+    seeds of each of two recipes for the same; seeds.halves: the verdict on the first twenty against the others, within
+    one point.
     """
     right = from_store(RESULTS / "sweeps" / "seeds.zip").scores
     accuracy = 100 * right.mean(1)
