@@ -23,7 +23,7 @@ WRONG = [
     ("loss_mask", (lambda tokens, prompt: tokens / 2,), "TypeError"),
     ("adapters_per_base", (0.003717, SIZES), "turn it round"),
     ("adapters_per_base", (538_000_000, SIZES), "divide by one adapter's"),
-    ("adapters_per_base", (3, SIZES), "not that"),
+    ("adapters_per_base", (3, SIZES), "too small"),
     ("style_or_knowledge", ("a",), "prices change"),
     ("style_or_knowledge", ("c",), "day of training"),
     ("style_or_knowledge", ("d",), "one of a, b, c"),
