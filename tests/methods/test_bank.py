@@ -230,6 +230,8 @@ def test_a_blend_is_the_weighted_sum_of_the_updates(drawn, numbers):
         mean = {key: sum(w * s[key] for w, s in zip(shares, states, strict=True)) for key in states[0]}
         wanted.classifier.load_state_dict(mean)
     torch.testing.assert_close(answers(bank.model), answers(wanted), rtol=1e-4, atol=1e-4)
+    bank.close()
+    assert snapshot(bank.model) == snapshot(tiny(kind).requires_grad_(False))
 
 
 @torch.no_grad()
@@ -262,8 +264,8 @@ def test_a_blend_is_saved_blended_and_mixed_like_any_other(tmp_path):
         ({"a.0": float("nan")}, "mix", "finite number"),
         ({"a.0": "much"}, "mix", "finite number"),
         ({"a.0": 1.0, "a.1": -1.0}, "mix", "sum to 0"),
-        ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is no plain LoRA"),
-        ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is no plain LoRA"),
+        ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is not a plain LoRA"),
+        ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is not a plain LoRA"),
         ({"a.0": 0.5}, "a.1", "already"),
         ({"a.9": 0.5}, "mix", "no adapter 'a.9'; nearest: a.3, a.2"),
     ],
