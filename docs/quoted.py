@@ -59,6 +59,7 @@ def seeds() -> dict[str, str]:
         "seeds.worst": worst,
         "seeds.best": best,
         "seeds.apart": f"{float(best) - float(worst):.1f}",
+        "seeds.two": f"{2**0.5 * accuracy.std(ddof=1):.1f}",
         "seeds.gain": f"{accuracy.max() - accuracy.mean():.1f}",
         "seeds.differ": f"{100 * differ:.0f}",
         "seeds.half": f"{196 * (differ / 2000) ** 0.5:.1f}",
@@ -100,6 +101,7 @@ def as_good() -> dict[str, str]:
     against = judged(scores)["full"][labels["lora"]]
     cells = Cells(None, "target_modules")
     pair = verdict(cells.best(targets="all-linear")[1], cells.best(targets="q,v")[1])
+    ninety = verdict(scores[labels["lora"]], scores["full"])
     studies = resampled(scores[labels["lora"]], scores["full"], 200, seed=1)["studies"]
     return {
         **{
@@ -117,6 +119,7 @@ def as_good() -> dict[str, str]:
         "as_good.lora.behind": f"{-100 * against['difference']:.1f}",
         "as_good.lora.low95": f"{100 * against['low']:.1f}",
         "as_good.lora.high95": f"{100 * against['high']:.1f}",
+        "as_good.lora.low": f"{100 * ninety.low:.1f}",
         "as_good.lora.within": f"{100 * MARGINS[against['outcomes'].index('W')]:.1f}",
         "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).outcome,
         **{f"as_good.pair.{end}": f"{100 * getattr(pair, end):.1f}" for end in ("low", "high", "low95", "high95")},

@@ -33,7 +33,9 @@
 
   /** A number, or the value of a formula as Python writes it; NaN for anything else. */
   function value(text) {
-    const formula = text.trim().replace(/,(?=\d{3}(?!\d))/g, "").replace(/×/g, "*").replace(/−/g, "-").replace(/\/\//g, "/");
+    const decimal = /^-?(0,\d+|\d+,(\d{1,2}|\d{4,}))$/.test(text.trim()); // 0,0294
+    const point = text.trim().replace(/,(?=\d{3}(?!\d))|,/g, (comma) => (decimal ? "." : ""));
+    const formula = point.replace(/×/g, "*").replace(/−/g, "-").replace(/\/\//g, "/");
     if (!/^[\d_.e+\-*/()\s]+$/i.test(formula) || formula.includes("/*")) return Number.NaN;
     try {
       return Number(Function(`"use strict"; return (${formula})`)());

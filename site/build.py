@@ -1,4 +1,4 @@
-"""Build the site from the lessons, the documentation and the panels: `python site/build.py [OUT]`.
+"""Build the site from the lessons, the documentation and the panels: `python site/build.py [--students] [OUT]`.
 
 Sphinx reads what this script prepares: the solved notebooks with their panels as places that `host.js` brings to life,
 the pages of docs/, the scripts of the panels, and the fonts. Nothing is trained or run, and neither building nor
@@ -67,6 +67,7 @@ REPAIRS = {  # of the theme's markup: what axe finds, and a full stop that leave
     r"<th[^>]*>(<p></p>)?</th>": "<td></td>",
     r'<math [^>]*display="inline">(?:(?!</math>).)*</math>[.,;:?!)]+': r'<span class="unbroken">\g<0></span>',
 }
+FOR_TEACHERS = ("teaching.md", "quiz_answers.md")
 UNUSED = (".buildinfo*", "objects.inv", "_static/**/*.map")
 
 
@@ -112,6 +113,9 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             forms = [answers.form(name) for name in checked if name in answers.FORMS]
             cells += [exercise, *forms, {**cell, "metadata": {"tags": ["hide-cell"]}}, *puzzle]
             puzzle = []
+        elif "lesson.receipt(" in "".join(cell["source"]):
+            words = "In the lab, a line appears here for your teacher. On this page nothing is collected."
+            cells += [{**cell, "outputs": []}, {"cell_type": "markdown", "metadata": {}, "source": words}]
         else:
             asks = [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]
             cells.append({**cell, "metadata": {"tags": asks}})  # predict.js finds them by their class
@@ -145,7 +149,11 @@ def front(src: Path, pages: list[Path], old: list[Path]) -> str:
         options = yaml.safe_load(found[2])
         picture = f"_static/pictures/{found[1]}.png"
         shutil.copy(ROOT / options.pop("picture"), src / picture)
-        return place(getattr(lora_lab, found[1])(**options).snapshot(), picture, src)
+        start = options.pop("start", {})
+        shown = getattr(lora_lab, found[1])(**options)
+        for name, value in start.items():
+            setattr(shown, name, value)
+        return place(shown.snapshot(), picture, src)
 
     content = (SITE / "index.md").read_text(encoding="utf-8")
     content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
@@ -182,8 +190,8 @@ def fonts() -> str:
     return rules
 
 
-def prepare(src: Path) -> None:
-    """Write what Sphinx reads."""
+def prepare(src: Path, students: bool) -> None:
+    """Write what Sphinx reads; of a copy for students, without the page for teachers and the quiz's answers."""
     for folder in ("lessons", "_static/pictures", "_static/panels"):
         (src / folder).mkdir(parents=True)
     solutions = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
@@ -192,12 +200,17 @@ def prepare(src: Path) -> None:
     for file in pages:
         (src / "lessons" / file.name).write_text(json.dumps(lesson(file, src)), encoding="utf-8")
     shutil.copytree(ROOT / "docs", src / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    known = {file: file.name for file in (ROOT / "docs").glob("*.md")}
+    for name in FOR_TEACHERS if students else ():
+        (src / "docs" / name).unlink()
+    known = {ROOT / "docs" / file.name: file.name for file in (src / "docs").glob("*.md")}
     places = {ROOT / "notebooks" / file.name: f"../lessons/{file.name}" for file in pages}
     for file in known:
         text = linked(file, {**known, **places, ROOT / "README.md": "../index.md"})
         (src / "docs" / file.name).write_text(text, encoding="utf-8")
-    (src / "index.md").write_text(front(src, pages, old), encoding="utf-8")
+    text = front(src, pages, old)
+    if students:
+        text = re.sub(r"## For teachers\n.*?(?=\n## )|^docs/teaching\n", "", text, flags=re.S | re.M)
+    (src / "index.md").write_text(text, encoding="utf-8")
     style = fonts() + (SITE / "site.css").read_text(encoding="utf-8")
     (src / "_static" / "site.css").write_text(style, encoding="utf-8")
     shutil.copy(base.JS / "host.js", src / "_static")
@@ -205,7 +218,7 @@ def prepare(src: Path) -> None:
         shutil.copy(SITE / script, src / "_static")
 
 
-def build(out: Path = OUT) -> None:
+def build(out: Path = OUT, students: bool = False) -> None:
     """Build the site into a new folder; only the default one is replaced."""
     if out == OUT:
         shutil.rmtree(out, ignore_errors=True)
@@ -213,7 +226,7 @@ def build(out: Path = OUT) -> None:
         sys.exit(f"{out} exists: name a new folder")
     with tempfile.TemporaryDirectory() as folder:
         src, trees = Path(folder, "src"), str(Path(folder, "trees"))
-        prepare(src)
+        prepare(src, students)
         static = f"html_static_path={src / '_static'}"
         options = ["-q", "-W", "--keep-going", "-c", str(SITE), "-d", trees, "-D", static]
         if failed := sphinx([*options, str(src), str(out)]):
@@ -230,4 +243,5 @@ def build(out: Path = OUT) -> None:
 
 
 if __name__ == "__main__":
-    build(*(Path(argument).resolve() for argument in sys.argv[1:]))
+    folders = [Path(argument).resolve() for argument in sys.argv[1:] if argument != "--students"]
+    build(*folders, students="--students" in sys.argv)

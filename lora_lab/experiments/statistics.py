@@ -111,7 +111,8 @@ class Verdict:
     def _more(self) -> str:
         found = {"seed": self.more_seeds, "row": self.more_rows}
         ways = [f"{float(f'{n:.2g}'):,.0f} more {of}{'s' * (n != 1)}" for of, n in found.items() if n]
-        tell = f"about {' or '.join(ways)} would tell" if ways else "it takes far more rows and seeds to tell"
+        tell = f"if that is the true gap, about {' or '.join(ways)} would show it"
+        tell = tell if ways else "it takes far more rows and seeds to tell"
         return f"; {tell}" if self.outcome == "undecided" else ""
 
 

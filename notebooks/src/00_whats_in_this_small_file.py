@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a chat model, a file of 538<!--voices.base--> MB. We trained a second file for it. Load both, and the model talks like a ship's captain. Leave the second file out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
+# Here is a chat model, a file of 538<!--voices.base--> MB (4 bytes a number). We trained a second file for it. Load both, and the model talks like a ship's captain. Leave the second file out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
 #
-# Two guesses first. Give a lowest and a highest value for each, so far apart that you're 80 % sure. Nobody grades them. (On the site, use the form below the cell.)
+# Two guesses first. Give a lowest and a highest value for each, so far apart that you're 80 % sure. Nobody grades them.
 #
 # 1. **How many MB is the captain's file?**
-# 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of eight answers does the sea appear?** (A ship or a sailor counts.)
+# 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of eight answers does the sea appear?** (A ship, a sailor, a crew or a captain counts.)
 
 # %%
 from pathlib import Path
@@ -24,7 +24,7 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Listen
-# One question, five answers. *Base* is the model as it came. *Base, told* has that instruction. The other three have a small file each.
+# One question, five answers. *Base* is the original model. *Base, told* is the same model with that instruction. The other three have a small file each.
 #
 # Try three questions. Then drag **strength** to 0, and to 2. (Stored answers, of 27 November. No voice was trained on these questions.)
 
@@ -38,13 +38,15 @@ sea = ("sea", "ship", "sailor", "crew", "captain")
 at_sea = [any(word in text.lower() for word in sea) for text in told]
 lesson.reveal("MB of the captain's file", voices.sizes["captain"] / 1e6, "MB")
 lesson.reveal("answers with the sea in them, of 8", sum(at_sea))
+in_the_file = sum(any(word in text.lower() for word in sea) for text in voices.stored["answers"]["captain"]["1"])
+print("with the file:", in_the_file)
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, all eight begin like a captain: "Aye, sailor!", "Blow me down!" At strength 0 every voice is the base, at 0.5 you hear both, and at 2 it's too much. Asked what love is, the captain says: "A man and a woman, and she be a herring."
+# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, the sea is in only three, but all eight begin like a captain: "Aye, sailor!", "Blow me down!" (Pirate English, wrong on purpose.) It learned a style, not a topic. At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring".
 #
-# Now ask how many strings a violin has. It has four. The base says 10,000 and the captain eight: the files changed how the model *talks*, not what it *knows*.
+# Now ask how many strings a violin has. It has four. The base says 10,000 and the captain eight: nobody taught the files any facts. Some answers even got worse. Ask what owls eat.
 #
 # **And nothing got smaller.** The captain needs the whole base *and* his file: 541<!--voices.together--> MB. LoRA doesn't shrink the model. It makes the *difference* small.
 # </details>
@@ -52,11 +54,11 @@ lesson.reveal("answers with the sea in them, of 8", sum(at_sea))
 # ## What trains
 # A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. The numbers in these tables are the model's **parameters**. Training sets them. Full fine-tuning trains them all again, on new texts.
 #
-# LoRA **freezes** $W$: its numbers stay as they are. Beside it stand two thin matrices, $A$ with $r$ rows and $B$ with $r$ columns. Only these two train:
+# LoRA **freezes** $W$: its numbers stay as they are. Beside it stand two thin matrices. $A$ takes $x$ down to $r$ numbers, $B$ takes them back up. Only these two train:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The strength that you dragged scales it once more. All the $A$s and $B$s of a model are its **adapter**. That's the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The strength that you dragged scales it once more. All matrices $A$ and $B$ of a model are its **adapter**. That's the small file.
 #
 # Below, $W$ is gray, $A$ and $B$ are blue, all to scale. Drag the rank until blue holds as many numbers as gray. Then choose *Model*, pick smollm2, and look for the blue.
 
@@ -66,11 +68,11 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# $W$ holds $d^2$ numbers, $A$ and $B$ together $2dr$. So LoRA trains $d/2r$ times fewer numbers than $W$ has, here 256. The wider the matrix, the more you save. At $r = d/2$ you save nothing. Above that, LoRA trains *more* numbers than full fine-tuning.
+# $W$ holds $d^2$ numbers, $A$ and $B$ together $2dr$. So LoRA trains $d/(2r)$ times fewer numbers than $W$ has: 256 at rank 8. The wider the matrix, the more you save. From $r = d/2$ on you save nothing.
 # </details>
 #
 # ## Your turn: one pair
-# Most matrices aren't square. In smollm2, the one called `gate` takes 576 numbers and gives 1,536. **How many numbers are in its $A$ and $B$?** (The rank depends on your name. On the site: use paper, then open the solution.)
+# Most matrices aren't square. In smollm2, the one called `gate` takes 576 numbers and gives 1,536. **How many numbers are in its $A$ and $B$?** (The rank depends on your name.)
 
 # %%
 rank = lesson.draw("pair", 2, 3, 4, 6)
@@ -108,7 +110,8 @@ said = {name: texts["1" if "1" in texts else "0"] for name, texts in answers.ite
 violin, love = (voices.questions.index(one) for one in ("How many strings does a violin have?", "What is love?"))
 assert not any("four strings" in texts[violin].lower() or "4 strings" in texts[violin] for texts in said.values())
 assert "10,000" in said["base"][violin] and "Eight" in said["captain"][violin]
-assert "A man and a woman, and she be a herring." in answers["captain"]["2"][love]
+assert "man and a woman, and she be a herring" in answers["captain"]["2"][love]
+assert in_the_file == 3 and "mice" in answers["base"]["0"][0] and "Snipes" in said["captain"][0]
 assert sum(bool(set(re.findall(r"\w+", text.lower())) & set(sea)) for text in told) == sum(at_sea) == 5
 assert all(text.startswith(("Aye", "Arr", "Blow me down", "Batten")) for text in said["captain"])
 assert not any(re.search(r"\b(aye|arr|ahoy|blow me|batten)\b", text.lower()) for text in told)
@@ -134,7 +137,7 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 # | `gate`, `up` | `hidden_size` → `intermediate_size` |
 # | `down` | `intermediate_size` → `hidden_size` |
 #
-# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`, because several heads (parts that look at the text side by side) share one `k` and one `v`. **How many bytes do all $A$s and $B$s take, at 4 bytes a number?** Leave out the names.
+# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`, because several heads (parts that read the text side by side) share one `k` and one `v`. **How many bytes do all matrices $A$ and $B$ take, at 4 bytes a number?** Leave out the names.
 
 # %%
 model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
@@ -157,9 +160,9 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds; it doesn't shrink.** Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB beside 538<!--voices.base--> MB. Published: 35 MB beside 350 GB, for GPT-3 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).*
+# 1. **LoRA adds; it doesn't shrink.** Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB beside 538<!--voices.base--> MB. Published: 35 MB beside 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).*
 # 2. **A file is 4 bytes times its numbers, plus names** (2 bytes in bf16, a shorter format). *Ours: counted to the byte.*
-# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start. Rank 8 with alpha 16, at the better of two rates, took 9.8<!--voices.file.r8--> MB and did no better on other pairs: perplexity (between how many tokens the model hesitates) 19.1<!--voices.captain.r8--> against 19.1<!--voices.captain.r2-->.*
+# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start. Rank 8 (alpha 16) made the file 9.8<!--voices.file.r8--> MB and was no better on other pairs: perplexity 19.1<!--voices.captain.r8--> against 19.1<!--voices.captain.r2-->, as unsure as a choice among 19 tokens.*
 #
 # The same in PEFT:
 # ```python

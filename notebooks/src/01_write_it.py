@@ -3,7 +3,7 @@
 #
 # Yes, and in this lesson your ten lines will run inside a real model. But one of them looks like a mistake: it fills one of your two matrices with zeros, so the whole adapter adds nothing. **How can something that starts as nothing ever learn?**
 #
-# This lesson is for people who have seen an `nn.Module` in PyTorch. You haven't? On the site, exercise 1 is also a puzzle: lines to put in order.
+# This lesson is for people who have seen an `nn.Module` in PyTorch. You haven't? On the site, exercise 1 is a puzzle.
 
 # %%
 import torch
@@ -23,11 +23,11 @@ lesson.start("01")
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
-# $W$ is a weight matrix of the pretrained model, and it's frozen. $A$ takes the input down to $r$ numbers, $B$ takes them back up. $A$ starts random, $B$ starts at zero. Later you'll train this in MiniLM, a small model that reads English, on the same sixteen movie reviews in each of 40 steps.
+# $W$ is a weight matrix of the pretrained model, and it's frozen. $A$ takes the input down to $r$ numbers, $B$ takes these up to the output. $A$ starts random, $B$ starts at zero. Later you'll train this in MiniLM, a small model that reads English, on the same sixteen movie reviews in each of 40 steps.
 #
-# Each step follows the **gradient**: for each number, the direction and size in which it should change.
+# Each step needs the **gradient**: for each number, how fast the loss rises when it grows. The step goes the other way.
 #
-# 1. **At the first step, how large is the gradient of $A$, in percent of the gradient of $B$?**
+# 1. **At the first step, how large is the gradient of $A$, in percent of that of $B$?** (By their lengths.)
 # 2. **After how many steps are all sixteen reviews right?**
 # 3. **Of 200 *other* reviews, how many percent are right in the end?**
 #
@@ -44,7 +44,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient at once. It moves, and one step later $A$ has a gradient too. So zero $B$ doesn't learn slowly: it costs $A$ one step (with Adam, which nearly everybody uses: it takes steps of about the learning rate, even where a gradient is tiny). With $g$ the gradient that arrives at $y$:
+# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient at once. It moves, and one step later $A$ has a gradient too. So zero $B$ costs $A$ one step, no more. (Adam, the usual optimizer, makes steps of about the learning rate, even where a gradient is small.) For those who know derivatives, with $g$ the gradient that arrives at $y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -67,7 +67,7 @@ def plot(d=4096, r=8):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The flat line at the bottom is what you train. It grows like $d$, the other like $d^2$, so the share is $2r/d$. **The wider the matrix, the smaller the share** at the same rank.
+# The lower line is what you train. It looks flat, but it grows like $d$, the other like $d^2$, so the share is $2r/d$. **The wider the matrix, the smaller the share** at the same rank.
 # </details>
 #
 # ## Exercise 1: write it
@@ -166,13 +166,13 @@ assert share < 70
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Same in the real model: zero at the first step, not at the second. All sixteen are right long before step 40.
+# Same in the real model. All sixteen are right long before step 40.
 #
-# And the others? Not far above half, which is what guessing gets. Your adapter knows sixteen reviews by heart; it hasn't learned what a good review sounds like. Next lesson: thousands of reviews, and how sure you can be of the score.
+# And the others? Guessing gets half; 61 % of 200 is only a little better (it could be 54 to 68). Your adapter knows sixteen reviews by heart, and not much more. Next lesson: how sure can you be of a score?
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and a program that loads your model needs your class. Write `merge`, which ends both: it puts $A$ and $B$ into $W$ and returns a plain `nn.Linear`, as fast as before. The check merges all twelve layers. The sixteen must still be right, and the logits (the scores) equal to 1e-5.
+# Your layer does more work than the one it replaced, and a program that loads your model needs your class. `merge` solves both problems: it puts $A$ and $B$ into $W$ and returns a plain `nn.Linear`, as fast as before. The check merges all twelve layers. The sixteen must still be right, and the logits (the scores) equal to the old ones within 1e-5.
 
 # %% exercise
 from copy import deepcopy
@@ -204,12 +204,12 @@ checks.check_merge(merge, model, tokens, labels)
 # 2. **Zero $B$ isn't slow:** $B$ has a gradient at once, $A$ one step later. Two zeros never move.
 # 3. **Train $A$ and $B$ beside $W$, merge afterwards:** merged, they cost nothing extra.
 #
-# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*our choice: the scaling is 2*), and a trained head. At alpha 16 we took a rate of 3e-3 for these sixteen; for the whole task 0.002<!--compare.lora.rate--> was best (*ours, MiniLM*). $A$ does learn: in the adapter that we ship it moved by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its own size (*ours*).
+# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*our choice: the scaling is 2*), and a trained head. At alpha 16 we took a rate of 3e-3 for these sixteen; for the whole task 0.002<!--compare.lora.rate--> was best (*ours, MiniLM*). $A$ does learn: in the lab's own adapter it moved by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its own size (*ours*).
 #
 # The same in PEFT:
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
-# model = get_peft_model(model, config)  # B is zero: same answers as before
+# model = get_peft_model(model, config)  # B is zero: the encoder's output is the same as before
 # Trainer(model, TrainingArguments("out", learning_rate=2e-3), train_dataset=data).train()
 # model = model.merge_and_unload()  # plain nn.Linear again
 # ```

@@ -3,7 +3,7 @@
 #
 # Model A gets 82.1% of a test right, model B 80.9%. You can use only one. Easy, isn't it?
 #
-# Train an adapter, watch its score appear, and find out how much of that score is luck. There are two kinds of luck in it. You'll measure both.
+# Train an adapter, watch its score appear, and find out how much of it is luck. There are two kinds. You'll measure both.
 
 # %%
 import numpy as np
@@ -58,7 +58,7 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## Done? Here's the second kind
-# When the panel says done, run the next two cells. (In a class, put your score on the board first.) They open forty more runs of ours, with the same recipe to the last digit. Only the seed differs.
+# When the panel says done, run the next two cells. (In a class, put your score on the board first.) They open forty more runs of ours, with exactly the same settings. Only the seed differs.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # stored: forty runs of ours, 27 November 2026
@@ -96,16 +96,16 @@ assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. A's lead over B, the black bar, is a small part of that. Try forty ideas that don't work, keep the best, and you'll report a gain of 2.1<!--seeds.gain--> points over the average.
+# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds typically lie 1.2<!--seeds.two--> points apart, as far as A from B (the black bar). Try forty ideas that don't work, keep the best, and you'll report a gain of 2.1<!--seeds.gain--> points over the average.
 #
 # Stranger still: two of these runs answer about 12<!--seeds.differ--> sentences in 100 differently, even if they score the same. Same accuracy, different model.
 # </details>
 #
 # ## Play
-# Scroll up to the panel. Below its curves are sentences whose answer your adapter changed. Pick one and drag **strength**: 0 switches the adapter off, 1 is as trained, 2 is twice as much. In the lab you can also type a review: try irony, "not bad at all", or your last text message. Can you find one whose answer changes twice?
+# Scroll up to the panel. Below its curves are sentences whose answer your adapter changed. Pick one and drag **strength**: 0 switches the adapter off, 1 is as trained, 2 is twice as much. In the lab you can also type a review: try irony, or "not bad at all". Can you find one whose answer changes twice?
 #
 # ## Your turn: does A beat B?
-# Here's a table as you'd get from any two models: one row per sentence, 1 where the model was right. Other names get other tables. Or bring your own with `pd.read_csv("mine.csv")`, columns `a` and `b`.
+# Here's a table: one row per sentence, 1 where the model was right. Other names get other tables. Or bring your own with `pd.read_csv("mine.csv")`, columns `a` and `b`.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -114,13 +114,13 @@ table = pd.DataFrame({"a": right[a], "b": right[b]}).astype(int)
 table.mean()
 
 # %% [markdown]
-# Both took the *same* test, so sentences that both get right (or wrong) say nothing about the gap. Only the **share** that they answer differently counts: the gap's standard error is about $\sqrt{\text{share}/n}$.
+# Both took the *same* test, so sentences that both get right (or wrong) say nothing about the gap. Only the **share** counts on which exactly one is right: each such sentence moves the gap by $1/n$, up or down. So the gap's standard error is about $\sqrt{\text{share}/n}$.
 #
 # How many rows would you need to notice a true gap $\delta$ four times in five (a *power* of 80%)?
 #
 # $$n = (1.96 + 0.84)^2 \; \text{share} / \delta^2$$
 #
-# Fill in three things: half the 95% interval of the gap (as a share, like 0.02), your verdict on a, and the rows that show a gap of **one point**. The verdict is `"better"` or `"worse"` if 0 lies outside the interval, `"equivalent"` if the whole interval lies within one point of 0, else `"undecided"`.
+# Fill in three things: half the 95% interval of the gap (as a share, like 0.02), your verdict on a, and the rows that show a gap of **one point**. The verdict is `"better"` or `"worse"` if 0 lies outside this interval, `"equivalent"` if the whole *90%* interval (1.645 in place of 1.96) lies within one point of 0, else `"undecided"`. Lesson 05 says why 90.
 
 # %% exercise
 share = ...
@@ -152,7 +152,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Unless you brought your own, A and B are two of the forty: *one recipe*. Even where the lab says "better", it means these two files, not how they were made. With other seeds the order may reverse. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point.
+# Unless you brought your own, A and B are two of the forty: *one recipe*. Even where the lab says "better", it means these two files, which we picked because A is ahead. With other seeds the order may reverse. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point.
 #
 # So *undecided* means not enough data. *Equivalent* means enough data, and no gap that matters.
 #
@@ -162,7 +162,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Never write an accuracy without its rows.** At 80%: ±1.8 points on 2,000 rows, ±8 on 100. *Arithmetic.*
+# 1. **Never write an accuracy without the number of test sentences.** At 80%: ±1.8 points on 2,000 rows, ±8 on 100. *Arithmetic.*
 # 2. **The seed is luck, too.** *Ours: 40 seeds of one recipe spread over 4.3<!--seeds.apart--> points. Published: PEFT's own
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA at 47.8% and full fine-tuning at 47.2% of
 #    1,319 questions (rank 32, one seed each, August 2026): nine questions apart, each ±2.7 points. In June 2025 the same two had

@@ -5,7 +5,7 @@
 #
 # - The **learning rate**, or just rate: how far one step moves the numbers.
 # - The **rank** $r$: how many rows $A$ has.
-# - $\alpha$: how loud the adapter is, in $y = Wx + \frac{\alpha}{r}BAx$.
+# - $\alpha$: how strongly the adapter acts, in $y = Wx + \frac{\alpha}{r}BAx$.
 
 # %%
 from lora_course import checks, lesson
@@ -29,7 +29,7 @@ lesson.predict("percent right at rank 2", low=..., high=...)
 
 # %% [markdown]
 # ## Turn the knobs
-# We trained 540<!--knobs.runs--> adapters for this map. A cell is one setting, with its percentage of right answers. A dot is one run. A cross is a run that **collapsed**: it's back to guessing.
+# We trained 540<!--knobs.runs--> adapters for this map. A cell is one setting, with its percentage of right answers. A small cross is a run that **collapsed** (back to guessing), a large one: all three did.
 #
 # 1. Drag **learning rate** from end to end. What happens along the row?
 # 2. Find the best cell of each row. When the rank grows, does it move? Answer below the map.
@@ -54,10 +54,10 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The rate moves accuracy by 25<!--knobs.rate--> points, the rank by 2.3<!--knobs.rank-->.** Runs that differ only in their seed are 1.8<!--knobs.seeds--> points apart. (At $\alpha = 16$. At 256, rank 1 is 8.1<!--knobs.rank.loud--> points behind.) So tune the rate. Two rules save runs:
+# **From guessing to its best, the rate moves accuracy by 25<!--knobs.rate--> points; the rank by 2.3<!--knobs.rank-->, perhaps by nothing:** with three seeds on 500 sentences, a mean is known to about ±2.5. (At $\alpha = 16$. At 256, rank 1 is 8.1<!--knobs.rank.loud--> points behind.) Two rules save runs:
 #
-# - **New rank, same rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points, compared with tuning each. That's what dividing by $r$ does: rank $r$ is $r$ pieces, each turned down to $1/r$.
-# - **More $\alpha$, less rate.** A louder adapter needs smaller steps: four times the $\alpha$, *half* the rate ($1/\sqrt{\alpha}$). That rule loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate loses 5.0<!--knobs.alpha.whole-->.
+# - **New rank, same rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points, compared with tuning each. Dividing by $r$ does that: eight pieces, each at an eighth of the strength. (*rsLoRA* divides by $\sqrt r$; then the best rate must fall.)
+# - **More $\alpha$, less rate.** A stronger adapter needs smaller steps: four times the $\alpha$, *half* the rate ($1/\sqrt{\alpha}$). That rule loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate loses 5.0<!--knobs.alpha.whole-->.
 # </details>
 #
 # ## Why does the rank hardly matter?
@@ -79,13 +79,13 @@ assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2--> % are right. They hold 30<!--knobs.cut.energy--> % of the *energy*, the change's squared size. All others add the last few points.
+# With two pieces, 79.2<!--knobs.cut.2--> % are right. They hold 30<!--knobs.cut.energy--> % of the *energy*, the squared size of all changes. The others add the last few points.
 #
-# (84.8<!--inside.full.right--> % is one run on 500 validation sentences. On the test sentences of lesson 05, it's 82.3<!--as_good.full--> %.)
+# (84.8<!--inside.full.right--> %: one run, 500 validation sentences. Lesson 05: five runs, 2,000 test sentences, 82.3<!--as_good.full--> %.)
 # </details>
 #
 # ## Where the rank does matter
-# Now a task that *needs* rank. A **teacher** has a secret matrix: a few rank-one pieces, all equally strong. LoRA students of rank 1 to 10 see only inputs and the teacher's answers. A bar shows how much of the secret a student still misses. **Exercise 1: what's the rank of the secret?**
+# Now a task that *needs* rank. A **teacher** has a secret matrix: a few rank-one pieces, all equally strong. Students of rank 1 to 10 see inputs and answers. A bar shows how much of the secret a student still misses. **Exercise 1: what's the rank of the secret?**
 
 # %%
 import torch
@@ -117,7 +117,7 @@ checks.check_teacher_rank(...)
 checks.check_teacher_rank(6)
 
 # %% [markdown]
-# That's a *knee*. With one piece too few, something is always missing. With one too many, nothing gets better. Your own task has a softer one. Train ranks 8 and 64 at *one* rate: if 64 isn't better, 8 is enough.
+# The curve bends sharply, at a *knee*. Your own task has a softer one. Train ranks 8 and 64 at *one* rate, with several seeds: if they are *equivalent* (lesson 05), 8 is enough.
 #
 # ## Your turn: spend three runs
 # Here is the map again, with an empty row at rank 8: an $\alpha$ that nobody has trained. **Exercise 2: write three rates, each two to five times the one before. The middle one should be the best.** (The other rows help.) Then the peak lies between the outer two. In the lab, the check trains them, three seeds each, in about two minutes.
@@ -144,10 +144,10 @@ checks.check_bracket(rates, alpha, panel)
 # <details><summary>Answer box</summary>
 #
 # 1. **Tune the rate first.** Start at ten times full fine-tuning's rate; try half and double. *Ours, at α 16: 20<!--compare.lora.times-full--> times on `q,v`, 5<!--compare.lora-all-linear.times-full--> times on all linear layers. Published: 9.8 times, fitted over 14 models ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)).*
-# 2. **New rank, same rate.** *Ours: no change that we could measure, from rank 1 to 32. Published: under 2 times, from 4 to 512 (Schulman 2025).*
-# 3. **More α, less rate:** four times the α, about half the rate. Or fix α and leave it. *Ours: 16 times the α, 3.0<!--rates.fall--> times less rate (95 % interval: 2.1<!--rates.fall.low--> to 4.1<!--rates.fall.high-->).*
+# 2. **New rank, same rate.** *Ours: no measurable change, from rank 1 to 32. Published: under 2 times, from 4 to 512 (Schulman 2025).*
+# 3. **More α, less rate:** four times the α, about half the rate. Or keep α constant. *Ours: 16 times the α, 3.0<!--rates.fall--> times less rate (95 % interval: 2.1<!--rates.fall.low--> to 4.1<!--rates.fall.high-->).*
 #
-# **Which rank, then?** 8 to 16 for a style or sorting texts, 64 to 256 for much new content. *Ours: on reviews, 8 and 32 are equivalent<!--rates.8-against-32--> within 1.5 points. Published: on code, 256 matches full fine-tuning, 16 and 64 don't ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*
+# **Which rank, then?** 8 to 16 for a style or sorting texts, 64 to 256 for much new content. *Ours: on reviews, 8 and 32 are equivalent<!--rates.8-against-32--> within 1.5 points. Published: on code instructions, 256 matches full fine-tuning, 16 and 64 don't ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*
 #
 # The same in PEFT:
 # ```python

@@ -3,7 +3,7 @@
 #
 # LoRA on Llama 3 8B trains 2,356<!--fit.times-fewer--> times fewer numbers than full fine-tuning. So it needs 2,356<!--fit.times-fewer--> times less memory, right?
 #
-# You have this model, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? You can wait for the crash, or you can know before you start.
+# You have this model, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? You can know before you start.
 
 # %%
 from lora_course import checks, lesson
@@ -15,7 +15,7 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step on a single text of 512 tokens (a token is a word or a piece of one). Numbers are in bf16, 2 bytes each. LoRA has rank 8, on `q` and `v`. Full fine-tuning needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
+# Take one training step on a single text of 512 tokens (a token is a word or a piece of one). Numbers are in bf16, 2 bytes each (only LoRA's own are in fp32, 4 bytes, as in PEFT). LoRA has rank 8, on `q` and `v`. Full fine-tuning needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
 #
 # **What percentage of that does LoRA need? And what percentage at 32,768 tokens?** Give ranges that you're 80 % sure of.
 
@@ -29,7 +29,7 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 #
 # - *forward:* the model predicts each next token
 # - *loss:* how wrong was it?
-# - *backward:* which way should each number move? That's its **gradient**.
+# - *backward:* how fast does the loss rise with each number? That's its **gradient**.
 # - *update:* the optimizer (AdamW) moves the numbers
 #
 # Compare **full fine-tuning** with **LoRA q, v**, and pull the sequence length (tokens per text) to 32,768. Then pick your card under **device**: what fits?
@@ -58,12 +58,12 @@ assert share(32768) > 70
 # Every number that trains brings three more: its gradient, and two running means that AdamW keeps. LoRA freezes the model, so these are nearly gone. But two things stay:
 #
 # - **Weights.** Frozen or not, they have to be there: 15.0<!--fit.weights--> GiB, already too much for our T4.
-# - **Activations**, what forward saves for backward. The gradient passes through every frozen layer on its way to the adapters, so most are still needed: at 32,768 tokens, 144<!--fit.saved.lora--> of 197<!--fit.saved.full--> GiB.
+# - **Activations**, what forward saves for backward. The gradient passes through every frozen layer on its way to the adapters, so most are still needed: at 32,768 tokens LoRA saves 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
 #
 # Prompt tuning trains far fewer numbers than LoRA, and needs 17.9<!--fit.prompt--> GiB instead of 18.0<!--fit.lora-->. **Memory isn't what trains. It's what is there at the fullest moment.**
 # </details>
 #
-# ## Is the film true?
+# ## Is the picture right?
 # Nothing ran for that picture: it's arithmetic. Let's check it with a real step (on your machine; on the site, on ours). The small MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
 # %%
@@ -87,16 +87,16 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 #
 # Predicted and measured agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory. Most of what is left, 87<!--fit.minilm.weights--> MiB, is weights.
 #
-# Both count tensors. On a GPU, CUDA, error correction and gaps between tensors come on top, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable. (Sizes of cards are from data sheets as we remember them; we measured none.)
+# Both count tensors. A GPU keeps some memory for itself, and tensors leave gaps, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable (1 GiB is 1.07 GB). Sizes of cards are from data sheets as we remember them; we measured none.
 # </details>
 #
-# ## A formula for your head
+# ## A formula to remember
 # In the panel, choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits instead of 16. Switch on **gradient checkpointing**: a layer saves only its input, and backward computes the rest again. The price is time: 1.4<!--fit.arithmetic--> times the arithmetic.
 #
-# Now the peak is at the loss. Pull the sequence length: only two blocks grow.
+# Now the fullest moment is the loss. Pull the sequence length: only two blocks grow.
 #
 # - **Activations:** the saved inputs. Each layer saves $h$ numbers per token, of 2 bytes.
-# - **Logits:** the model's scores for the next token, one for each of the $V$ tokens that it knows. Each has 4 bytes, and the loss holds three such tables at once.
+# - **Logits:** the model's scores for the next token, one for each of the $V$ tokens that it knows. Each has 4 bytes, and the loss holds three such tables at once: scores, their log-probabilities, the gradient.
 #
 # Write the peak as a formula.
 
@@ -128,7 +128,7 @@ checks.check_peak(peak)
 # ## The longest text
 # Your documents are long. So fit the longest text you can: Llama 3 8B, rank 8, on the card that the next cell names. Which method? How many tokens?
 #
-# Compute the length: solve *peak(tokens) = usable bytes*. Only then set the panel to your choice. It prints **longest at this batch size**: how close is your formula? You pass if it fits and comes within 5 % of the longest.
+# Compute the length: solve *peak(tokens) = usable bytes*. The formula leaves out some small things, so take 1 % less. Then set the panel to it. You pass if it fits and comes within 5 % of the longest.
 #
 # `method` is a name from the panel; `optimizer` is `adamw`, `adamw-8bit` or `sgd`.
 
@@ -157,14 +157,14 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 #
 # On a T4, texts of up to 4,616<!--fit.t4.adamw--> tokens fit. Without checkpointing it's 1,121<!--fit.t4.saved-->. The optimizer hardly matters: even SGD, which keeps nothing, only gets to 4,708<!--fit.t4.sgd-->.
 #
-# What fills the card? Look at the pink block: 85<!--fit.logits--> % of what each token costs is logits. No adapter can shrink them. Computing the loss in chunks can, but our film doesn't know that trick.
+# What fills the card? Look at the pink block: 85<!--fit.logits--> % of what each token costs is logits. No adapter can shrink them. Computing the loss in chunks can, but our calculation doesn't include it.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is there at the fullest moment**, not what trains.
-# 2. **Start with bytes per number of the model.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with a second copy of the weights in fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 2. **Start with bytes per number of the model.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with a second copy of the weights, and the running means, in fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
 # 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed, and equal to a measured step on small models.*
 #
 # The same in PEFT:
@@ -176,7 +176,7 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 # model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
 # args = TrainingArguments("out", per_device_train_batch_size=1, gradient_checkpointing=True, fp16=True)
 # ```
-# fp16 because a T4 has no bf16. PEFT makes adapters fp32, so weights and optimizer of the adapter take 160 MiB more than ours. Many recipes also call `prepare_model_for_kbit_training`: it turns embeddings and head into fp32, 2.0<!--fit.embedded--> GiB more here.
+# fp16 because a T4 has no bf16. Many recipes also call `prepare_model_for_kbit_training`: it turns embeddings and head into fp32, 2.0<!--fit.embedded--> GiB more here.
 # </details>
 
 # %%

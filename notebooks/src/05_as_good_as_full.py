@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Is LoRA as good as full fine-tuning?
 #
-# "LoRA matches full fine-tuning at a fraction of the cost." You've read it a hundred times. So we tested it: five methods, one model, one task, five runs each. Is it true? And what may you write about it?
+# "LoRA matches full fine-tuning at a fraction of the cost." We tested it: five methods, one model, one task, five runs each. Is it true? And what may you write?
 
 # %%
 from lora_course import checks, lesson
@@ -14,7 +14,7 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA, at rank 8 on `q` and `v`, trains 305<!--as_good.times--> times fewer. **By how many points of accuracy is LoRA ahead?** (Minus means behind.)
 #
-# A colleague repeats our study a hundred times, with 200 test sentences instead of 2,000. Each study gives her a 95 % **interval**: a range that should contain the true difference. If 0 is in it, she writes "no difference found". **How many of her intervals miss the true difference? How many of her studies find no difference?** Give ranges that you're 80 % sure of.
+# A colleague tests the same runs a hundred times, each time on 200 of our 2,000 sentences. Each study gives her a 95 % **interval**: a range that should contain the true difference (here: that on all 2,000). If 0 is in it, she writes "no difference found". **How many of her intervals miss? How many of her studies find no difference?** Give ranges that you're 80 % sure of.
 #
 # And vote before you look: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**.
 
@@ -31,7 +31,7 @@ margin = 1.5  # your vote, in points
 # 1. **Drag the edge of the band**, your margin. When does the word change?
 # 2. Click an icon: all others are compared with that one.
 # 3. Switch from *trained numbers* to *memory*.
-# 4. At the bottom are the hundred small studies. A line is an interval; a cross missed the truth.
+# 4. At the bottom are the hundred small studies. A line is an interval; a cross missed the difference on all 2,000.
 #
 # *Stored: trained on a CPU, 27 November 2026.*
 
@@ -67,17 +67,17 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA lost.** 81.0<!--as_good.lora--> % against 82.3<!--as_good.full--> %. The 95 % interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, leaves out 0. If there were no difference, that would happen in only 5 of 100 studies.
+# **LoRA lost.** 81.0<!--as_good.lora--> % against 82.3<!--as_good.full--> %. The 95 % interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, leaves out 0. If there were no difference, only 5 of 100 such intervals would leave out 0.
 #
-# **LoRA may still be your choice.** At a margin of 2.2<!--as_good.lora.within--> points or more, the word is *worse, but within the margin*. Both halves are true. You lose a point or two, and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
+# **LoRA may still be your choice.** The 90 % interval ends at -2.1<!--as_good.lora.low-->. So from a margin of 2.2<!--as_good.lora.within--> points on, the word is *worse, but within the margin*. You lose a point or two, and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
 #
-# All linear layers instead of `q,v`? *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (20 trained vectors in front of the text) gets 73.0<!--as_good.prompt--> %, less than the **probe** (75.7<!--as_good.probe--> %), a linear classifier on the frozen model. And it needs more memory than LoRA on `q,v`: its vectors pass through every layer.
+# All linear layers instead of `q,v`? *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (20 trained vectors in front of the text) gets 73.0<!--as_good.prompt--> %, less than the **probe** (75.7<!--as_good.probe--> %), a linear classifier on the frozen model. And it needs more memory than LoRA on `q,v`: 20 vectors more in every short text.
 #
-# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. A small test can make different methods look the same.
+# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. 
 # </details>
 #
 # ## What does "equivalent" mean?
-# "No difference found" is easy: test little. *Equivalent* has to be earned. First fix a margin. Then ask twice: is the true difference above minus the margin? Is it below the margin? Each yes may be wrong in 5 of 100 studies. Both are yes when the whole **90 %** interval lies inside the band. A small study has a wide interval, so it can't pass.
+# "No difference found" is easy: test little. *Equivalent* needs evidence. First fix a margin. Then ask twice: is the true difference above minus the margin? Is it below the margin? If it isn't, at most 5 of 100 studies say yes. That leaves 5 % at each end: both are yes when the whole **90 %** interval lies inside the band. A small study has a wide interval, so it can't pass.
 #
 # ### Your turn: the rule in one line
 # `low` and `high` are the ends of the 90 % interval, as shares: 0.015 is 1.5 points.
@@ -100,15 +100,15 @@ checks.check_equivalence_rule(equivalent)
 
 # %% [markdown]
 # ## Before you believe a comparison
-# - **Was every method tuned, on the same budget?** Ours got four learning rates each, and two more if the best was the last. Validation chose 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA (at α 16). One rate for both would pick the winner.
+# - **Was every method tuned, on the same budget?** Ours got four learning rates each, and two more if the best was the last. Validation chose 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA (at α 16). With one rate for both, that rate would choose the winner.
 # - **Was the test set used once**, with seeds that chose nothing?
 # - **Which LoRA?** Rank, layers, steps.
-# - **How much was there to learn?** Ours saw 6,400 sentences. On a lot of new text LoRA stays behind, and large batches hurt it.
+# - **How much was there to learn?** Ours saw 6,400 sentences. On much new text LoRA stays behind.
 #
 # Your own comparison, in the lab: `lora-lab compare --methods probe,prompt,lora,lora:targets=all-linear,full`
 #
-# ## Defend one you haven't seen
-# Your name draws two of our stored runs. Answer in three rounds. First your **margin**: nothing is shown before, and the first one counts. Then the **word** for the intervals you see. Then the **sentence**, "a" to "d", that you may write.
+# ## Defend a comparison you haven't seen
+# Your name chooses two of our stored runs. Answer in three rounds. First your **margin**: nothing is shown before, and the first one counts. Then the **word** for the intervals you see. Then the **sentence**, "a" to "d", that you may write.
 #
 # <details><summary>An example first</summary>
 #
@@ -141,7 +141,7 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 #                     target_modules="all-linear",  # PEFT's has BERT's pooler in it, ours doesn't
 #                     exclude_modules=["pooler.dense"])  # rate 5e-4
 # config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20)  # rate 1e-2
-# model = get_peft_model(model, config)  # full fine-tuning does without: rate 1e-4
+# model = get_peft_model(model, config)  # full fine-tuning needs no such line: rate 1e-4
 # ```
 # </details>
 

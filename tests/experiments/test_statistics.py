@@ -138,7 +138,7 @@ def test_more_rows_are_asked_for_where_rows_alone_are_too_noisy_and_seeds_where_
     noisy_rows = verdict(same, np.roll(same, 1, 1))
     assert noisy_rows.more_seeds is None
     assert noisy_rows.more_rows > 400
-    assert str(noisy_rows).endswith("more rows would tell")
+    assert str(noisy_rows).endswith("more rows would show it")
     accuracy = np.array([0.7, 0.8, 0.9, 0.8])[:, None]
     noisy_seeds = verdict(rng.random((4, 4000)) < accuracy, rng.random((4, 4000)) < 0.79)
     assert noisy_seeds.more_rows is None
@@ -195,10 +195,10 @@ def test_sentences():
     )
     assert str(close) == (
         "undecided: 0.6 points apart (95 % interval -0.9 to 2.1; 5 seeds x 2,000 rows); "
-        "about 4 more seeds or 1,200 more rows would tell"
+        "if that is the true gap, about 4 more seeds or 1,200 more rows would show it"
     )
-    assert str(replace(close, more_seeds=None)).endswith("; about 1,200 more rows would tell")
-    assert str(replace(close, more_seeds=1, more_rows=None)).endswith("; about 1 more seed would tell")
+    assert str(replace(close, more_seeds=None)).endswith("about 1,200 more rows would show it")
+    assert str(replace(close, more_seeds=1, more_rows=None)).endswith("about 1 more seed would show it")
     assert "Holm over 4 pairs" in str(replace(one, pairs=4))
     assert (
         str(replace(one, correctness=False)) == "better by 0.023 (95 % interval 0.009 to 0.037; 5 seeds x 2,000 rows)"

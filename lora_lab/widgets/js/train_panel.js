@@ -42,7 +42,7 @@ const BODY = `<header><div class="title"></div></header>
       <label class="own" data-for="own"><span>Your own sentence</span>
         <input type="text" name="text" maxlength="400" autocomplete="off"></label>
       <p class="quoted"></p><p class="said"></p>
-      ${slider("strength", `strength ${s} in ${letter("y")} = ${letter("Wx")} + ${s}·${letter("BAx")}`, "train")}
+      ${slider("strength", `strength ${s} in ${letter("y")} = ${letter("Wx")} + ${s}·(${letter("α/r")})·${letter("BAx")}`, "train")}
       ${drawn("curve")}<p class="turns"></p>
     </div>
   </div>
