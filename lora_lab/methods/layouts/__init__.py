@@ -11,6 +11,7 @@ from lora_lab.methods.layouts.base import Layout
 from lora_lab.methods.layouts.ia3 import IA3Layout
 from lora_lab.methods.layouts.lora import LoRALayout
 from lora_lab.methods.layouts.own import OwnLayout
+from lora_lab.methods.layouts.shared import LoRAXSLayout, TinyLoRALayout, VeRALayout
 from lora_lab.methods.layouts.soft import SoftLayout
 
 __all__ = ["LAYOUTS", "OWN", "Layout", "layout_for", "layout_of"]
@@ -20,6 +21,9 @@ OWN = OwnLayout()
 LAYOUTS: dict[str, Layout] = {
     "lora": LoRALayout(),
     "ia3": IA3Layout(),
+    "vera": VeRALayout(),
+    "tinylora": TinyLoRALayout(),
+    "lora-xs": LoRAXSLayout(),
     **dict.fromkeys(("prompt", "ptuning", "prefix"), SoftLayout()),
 }
 
