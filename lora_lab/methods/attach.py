@@ -66,6 +66,15 @@ class MethodLayer(AdapterLayer):
         return self.method.merged_weights(self, weight, bias)  # type: ignore[no-any-return]
 
 
+class Frozen(nn.Module):
+    """Tensors beside a layer that do not train and stand in no state dict; several layers may share one of these."""
+
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor.contiguous(), persistent=False)  # multiplied as those from a file are
+
+
 class Ahead(nn.Module):
     """Trained vectors ahead of every row of a model: a soft prompt, or a prefix of keys and values.
 
@@ -350,10 +359,19 @@ def own_parameters(part: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.
 def parts_of(model: nn.Module) -> tuple[tuple[str, int], ...]:
     """Everything that a method put into a model but the heads: where it stands, and how many numbers train in it."""
     found: Counter[str] = Counter()
-    for path, part in adapters(model):
-        if not part.head:
-            found[plain_path(path)] += sum(p.numel() for _, p in own_parameters(part))
+    for path, _, p in parameters_of_parts(model):
+        found[plain_path(path)] += p.numel()
     return tuple(found.items())
+
+
+def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """The path of each such thing, and each of its parameters by name; one that several share comes once."""
+    seen = set[int]()
+    for path, part in adapters(model):
+        for name, p in () if part.head else own_parameters(part):
+            if id(p) not in seen:
+                yield path, name, p
+            seen.add(id(p))
 
 
 def numbers_of(model: nn.Module) -> int:

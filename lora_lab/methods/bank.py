@@ -30,8 +30,8 @@ from lora_lab.methods.attach import adapter_layers, adapters, own_parameters, pl
 from lora_lab.methods.base import Report
 from lora_lab.methods.heads import TrainedCopy
 from lora_lab.methods.io import load_adapter, method_saved_in, save_adapter
-from lora_lab.methods.lora_files import one_for_all_slices
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.lora_files import one_for_all_slices
 from lora_lab.methods.lora_layers import DoRALinear, LoRAEmbedding
 from lora_lab.methods.options import is_number
 from lora_lab.methods.packed import share

@@ -16,6 +16,7 @@ from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.attach import adapter_layers, is_adapted
 from lora_lab.methods.merge import rounding_of
 from lora_lab.methods.quant import quantize_model
+from lora_lab.methods.shared import LoRAXS, TinyLoRA, VeRA
 from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 FP32 = 1e-6  # relative
@@ -28,6 +29,9 @@ METHODS = {
     "ia3": IA3(),
     "bitfit": BitFit(),
     "head": HeadOnly(),
+    "vera": VeRA(rank=8),
+    "lora-xs": LoRAXS(rank=4),
+    "tinylora": TinyLoRA(weight_tying=1),
 }
 KINDS = ("bert", "roberta", "gpt2", "phi3", "llama")
 FITTING = [(m, k) for m in METHODS for k in KINDS if not (m in ("bitfit", "head") and k in ("phi3", "llama"))]
