@@ -99,7 +99,8 @@ class FrozenPair(LayerMethod):
         from lora_lab.methods import peft
         from lora_lab.methods.attach import MethodLayer
 
-        tensors, found = dict[str, Tensor](), peft.by_module(model, MethodLayer)
+        tensors: dict[str, Tensor] = {}
+        found = peft.by_module(model, MethodLayer)
         for path, (adapter,) in found.items():
             tensors |= self.saved(adapter, f"{peft.PREFIX}{path}.")
         return tensors | peft.head_tensors(model), {
