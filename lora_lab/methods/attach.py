@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from lora_lab.adapter_layer import AdapterLayer, innermost, out_by_in
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdapterLayer, innermost, out_by_in
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.heads import TrainedCopy, heads_of, warn_of_unknown_head
 from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer

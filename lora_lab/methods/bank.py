@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue, NotFound, nearest
-from lora_lab.layers import AdapterLayer, LoRALinear
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, adapters, own_parameters, plain_path, put, refuse_adapted, report_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.heads import TrainedCopy

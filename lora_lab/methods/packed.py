@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdapterLayer, LoRALinear
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import (
     Ahead,
     MethodLayer,

@@ -19,8 +19,8 @@ import regex
 import torch
 from torch import Tensor, nn
 
+from lora_lab.adapter_layer import is_conv1d
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import adapter_layers, plain_path
 from lora_lab.methods.base import Report
 from lora_lab.methods.heads import TrainedCopy

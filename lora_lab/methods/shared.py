@@ -95,7 +95,7 @@ class FrozenPair(LayerMethod):
         return self.attach(model, to_fill=True)
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        from lora_lab.layers import innermost, is_conv1d
+        from lora_lab.adapter_layer import innermost, is_conv1d
         from lora_lab.methods import peft
         from lora_lab.methods.attach import MethodLayer
 
@@ -176,7 +176,7 @@ class VeRA(FrozenPair):
             raise BadValue(f"d_initial must be a number other than 0, not {self.d_initial!r}: at 0 nothing would train")
 
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
-        from lora_lab.layers import out_by_in
+        from lora_lab.adapter_layer import out_by_in
         from lora_lab.methods.attach import Frozen
 
         placed, device = super().places(model), next(model.parameters()).device
@@ -194,7 +194,7 @@ class VeRA(FrozenPair):
         return placed
 
     def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor]:
-        from lora_lab.layers import out_by_in
+        from lora_lab.adapter_layer import out_by_in
 
         weight = out_by_in(layer)
         b = torch.zeros(len(picked(weight, told["rows"])), device=weight.device)
@@ -205,7 +205,7 @@ class VeRA(FrozenPair):
         return b.to(h.dtype) * torch.nn.functional.linear(d.to(h.dtype) * h, adapter.frozen.B[:outputs].to(h.dtype))
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
-        from lora_lab.layers import out_by_in
+        from lora_lab.adapter_layer import out_by_in
 
         b = spread(adapter.vera_lambda_b, adapter.rows, len(out_by_in(adapter)))
         own = {f"{key}vera_lambda_b": b, f"{key}vera_lambda_d": adapter.vera_lambda_d}
@@ -335,7 +335,7 @@ def largest_part(layer: nn.Module, rank: int, rows: Rows, to_fill: bool = False)
 
     to_fill   zeros instead, for numbers from a file: the decomposition of a large matrix takes minutes
     """
-    from lora_lab.layers import out_by_in
+    from lora_lab.adapter_layer import out_by_in
 
     weight = out_by_in(layer).detach().float()
     part = picked(weight, rows)

@@ -25,8 +25,8 @@ from lora_lab import (
     merge,
     save_adapter,
 )
+from lora_lab.adapter_layer import is_conv1d
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import fingerprint
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.packed import share

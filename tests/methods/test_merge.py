@@ -10,8 +10,9 @@ import transformers
 from torch import nn
 
 from lora_lab import IA3, BitFit, HeadOnly, LoRA, detach, disabled, merge, merge_for_good, save_adapter, unmerge
+from lora_lab.adapter_layer import innermost
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear, innermost
+from lora_lab.layers import LoRALinear
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.attach import adapter_layers, is_adapted
 from lora_lab.methods.merge import rounding_of

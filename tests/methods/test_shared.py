@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lora_lab import LoRA, LoRAXS, TinyLoRA, VeRA, detach, load_adapter, merge, params, save_adapter
+from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue, LabError
-from lora_lab.layers import out_by_in
 from lora_lab.methods.attach import Frozen, adapter_layers
 from lora_lab.methods.io import CONFIG, WEIGHTS
 from lora_lab.methods.packed import share
