@@ -29,16 +29,68 @@
   const fill = (words, values) => words.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
   const two = (rate) => String(Number(rate.toPrecision(2))); // figures
   const right = (words) => ({ passed: true, words });
-  const wrong = (words) => ({ passed: false, words });
+  const wrong = (words, hint) => ({ passed: false, words, hint });
+  const TAKES = "Write a number or a formula: + - * / ** ( ) and sqrt.";
 
-  /** A number, or the value of a formula as Python writes it; NaN for anything else. */
+  /** A number as people write it: 1536, 1,536, 1.234.567, 0,0169, 2.5e-3; NaN for anything else. */
+  function literal(text) {
+    const [, digits, exponent = ""] = /^([^e]*)(e.*)?$/i.exec(text);
+    let plain = digits.replace(",", ".");
+    if (/^[1-9]\d{0,2}(,\d{3})+(\.\d*)?$/.test(digits)) plain = digits.replaceAll(",", "");
+    if (/^[1-9]\d{0,2}((\.\d{3})+,\d+|(\.\d{3}){2,})$/.test(digits)) plain = digits.replaceAll(".", "").replace(",", ".");
+    return plain ? Number(plain + exponent) : Number.NaN;
+  }
+
+  /** A number, or the value of a formula as Python reckons it; NaN for anything else. */
   function value(text) {
-    const decimal = /^-?(0,\d+|\d+,(\d{1,2}|\d{4,}))$/.test(text.trim()); // 0,0294
-    const point = text.trim().replace(/,(?=\d{3}(?!\d))|,/g, (comma) => (decimal ? "." : ""));
-    const formula = point.replace(/×/g, "*").replace(/−/g, "-").replace(/\/\//g, "/");
-    if (!/^[\d_.e+\-*/()\s]+$/i.test(formula) || formula.includes("/*")) return Number.NaN;
+    const formula = text
+      .replace(/(\d)[ \u00a0\u2009\u202f'’_](?=\d{3}(?!\d))/g, "$1") // between thousands
+      .replace(/(\d)_(?=\d)/g, "$1")
+      .replace(/\b(?:math|np)\.(?=sqrt)/g, "")
+      .replace(/√/g, "sqrt")
+      .replace(/\^/g, "**")
+      .replace(/[×·x]/gi, "*")
+      .replace(/÷/g, "/")
+      .replace(/[−–]/g, "-");
+    const parts = formula.match(/[\d.,]+(?:e[+-]?\d+)?|\*\*|\/\/|sqrt|\S/gi) ?? [];
+    const take = (...wanted) => (wanted.includes(parts[0]) ? parts.shift() : undefined);
+    const steps = {
+      "+": (a, b) => a + b,
+      "-": (a, b) => a - b,
+      "*": (a, b) => a * b,
+      "/": (a, b) => a / b,
+      "//": (a, b) => Math.floor(a / b),
+      "%": (a, b) => a - b * Math.floor(a / b),
+    };
+
+    function chain(next, ...signs) {
+      let found = next();
+      for (let sign = take(...signs); sign; sign = take(...signs)) found = steps[sign](found, next());
+      return found;
+    }
+
+    const sum = () => chain(product, "+", "-");
+    const product = () => chain(signed, "*", "/", "//", "%");
+    function signed() {
+      const sign = take("+", "-");
+      if (!sign) return power();
+      return sign === "-" ? -signed() : signed();
+    }
+    function power() {
+      const base = single();
+      return take("**") ? base ** signed() : base;
+    }
+    function single() {
+      if (take("sqrt")) return Math.sqrt(single());
+      const inside = take("(") ? sum() : undefined;
+      const found = inside === undefined ? literal(parts.shift() ?? "") : take(")") && inside;
+      if (!Number.isFinite(found)) throw new Error(TAKES);
+      return found;
+    }
+
     try {
-      return Number(Function(`"use strict"; return (${formula})`)());
+      const found = sum();
+      return parts.length === 0 && Number.isFinite(found) ? found : Number.NaN;
     } catch {
       return Number.NaN;
     }
@@ -57,7 +109,8 @@
     fields({ fields, why }, values) {
       const judged = fields.map((field, at) => judges[field.judge](field, values[at]));
       const at = judged.findIndex((one) => !one.passed);
-      return at < 0 ? right(why) : wrong(fields.length > 1 ? `${fields[at].name}: ${judged[at].words}` : judged[at].words);
+      if (at < 0) return right(why);
+      return wrong(fields.length > 1 ? `${fields[at].name}: ${judged[at].words}` : judged[at].words, fields[at].hint);
     },
     number(field, answer) {
       const decimals = [1, 2].find((n) => answer === Number(answer.toFixed(n)) && answer * 10 ** n >= 100);
@@ -77,15 +130,15 @@
       const are = (others) => marks.every((mark, at) => mark === others[at]);
       return are(field.right) ? right() : wrong(field.near.find(([others]) => are(others))?.[1] ?? field.fallback);
     },
-    bracket({ best, steps, words, carried }, [low, middle, high]) {
+    bracket({ plateau, found, steps, words, carried }, [low, middle, high]) {
       if (![middle / low, high / middle].every((step) => steps[0] <= step && step <= steps[1])) return wrong(words.steps);
-      const [below, at, above] = [low, middle, high].map((rate) => Math.abs(Math.log2(rate / best)));
-      const ends = { rate: two(best), low: two(low), high: two(high) };
-      if (at <= Math.min(below, above)) return right(fill(`${words.ridge}; ${words.peak}`, ends));
-      return wrong(above < below ? words.higher : `${words.lower}${middle > carried[0] ? carried[1] : ""}`);
+      if (middle < plateau[0]) return wrong(`${found}; ${words.below}`);
+      if (middle > plateau[1]) return wrong(`${found}; ${words.above}${middle > carried[0] ? carried[1] : ""}`);
+      const around = low <= plateau[0] && plateau[1] <= high;
+      return right(`${found}; ${words.on_it}${around ? `, and ${fill(words.peak, { low: two(low), high: two(high) })}` : ""}`);
     },
-    row({ cases, card, room, best, near, words }, [method, checkpointing, seq]) {
-      if (!Number.isInteger(seq) || seq < words.shortest) return wrong(`seq is a whole number of tokens, at least ${words.shortest}`);
+    row({ cases, card, room, best, near, almost, parts, words }, [method, checkpointing, seq]) {
+      if (!(seq >= words.shortest)) return wrong(`seq must be at least ${words.shortest} tokens, not ${seq}`, parts.seq);
       const one = cases.find(({ options }) => options[0] === method && options[1] === checkpointing);
       const next = one.sizes.findIndex((size) => size.seq > seq);
       const [from, to] = next < 0 ? one.sizes.slice(-2) : one.sizes.slice(next - 1, next + 1);
@@ -93,58 +146,58 @@
       const peak = size("peak");
       const said = { card, size: binary(peak), at: from.at, seq: seq.toLocaleString("en") };
       if (seq > one.longest) {
-        const parts = ["weights", "logits", "activations"].filter(size).map((part) => `${part} ${binary(size(part))}`);
-        const why = one.over || fill(words.holds, { parts: parts.join(", ") });
-        return wrong(fill(words.over, { ...said, more: binary(peak - room), why }));
+        const held = ["weights", "logits", "activations"].filter(size).map((part) => `${part} ${binary(size(part))}`);
+        const closely = one.part === "seq" && peak - room < almost * room;
+        const why = closely ? words.left_out : one.over || fill(words.holds, { parts: held.join(", ") });
+        return wrong(fill(words.over, { ...said, more: binary(peak - room), why }), parts[one.part]);
       }
       if (seq >= near * best) return right(fill(words.fits, { ...said, free: binary(room - peak) }));
-      return wrong(fill(words.short, { ...said, times: (best / seq).toFixed(1), why: one.short }));
+      return wrong(fill(words.short, { ...said, times: (best / seq).toFixed(1), why: one.short }), parts[one.part]);
     },
     /** Each right answer brings the next field; the first margin counts. */
     defense(asked, [points, word, sentence]) {
       const margin = Math.round(10 * points) / 10;
-      if (points <= 0) return wrong(asked.none);
+      if (!(points > 0)) return wrong(asked.none);
       if (points < asked.limits[0]) return wrong(fill(asked.little, { margin: points }));
       if (points > asked.limits[1]) return wrong(asked.much);
       const found = asked.cases.findLast((one) => one.from <= margin);
       const named = (words) => fill(words, { margin, word: found.word, seen: found.seen });
-      if (word === undefined) return { words: named(asked.sealed_at), next: asked.next[0] };
-      if (word !== found.word) return wrong(`${found.why_not[word]}. ${found.seen}`);
+      if (word === undefined) return { words: `${named(asked.sealed_at)}\n${asked.rule}`, next: asked.next[0] };
+      if (word !== found.word) return wrong(`${found.why_not[word]}. ${found.seen}`, asked.parts.word);
       const options = found.replies.map(([text]) => named(text));
       if (sentence === undefined) return { words: named(asked.which), next: { ...asked.next[1], options } };
       const at = options.indexOf(sentence);
-      return { passed: at === found.right, words: found.replies[at][1] };
+      return at === found.right ? right(found.replies[at][1]) : wrong(found.replies[at][1], asked.parts.sentence);
     },
   };
 
-  /** What a field is drawn as: its element, its inputs, and how their answer is read; undefined where there is none. */
+  /** What a field is drawn as: its element, its inputs, how their answer is read, and what it takes. */
   const kinds = {
-    number(name) {
+    number(name, { whole }) {
       const input = make("input", { autocomplete: "off", required: true, placeholder: "a number or a formula" });
       input.addEventListener("input", () => {
-        const none = input.value && Number.isNaN(value(input.value));
-        input.setCustomValidity(none ? "Write a number, or a formula such as 3 * 2**10." : "");
+        input.setCustomValidity(Number.isNaN(value(input.value)) ? TAKES : "");
       });
-      return labelled(name, input, () => value(input.value));
+      return labelled(name, input, TAKES, () => (whole ? Math.floor(value(input.value) + 1e-9) : value(input.value)));
     },
     word(name, { options }) {
       const choices = ["", ...options].map((word) => make("option", { value: word, textContent: word || "choose" }));
       const input = make("select", { required: true }, ...choices);
-      return labelled(name, input, () => input.value);
+      return labelled(name, input, "Choose a word.", () => input.value);
     },
     several: (name, { options }) => marked(name, options, "checkbox", (checked) => checked),
     one: (name, { options }) => marked(name, options, "radio", (checked) => options[checked.indexOf(true)]),
   };
 
-  function labelled(name, input, get) {
-    return { element: make("label", {}, make("span", { textContent: name }), input), inputs: [input], get };
+  function labelled(name, input, takes, get) {
+    return { element: make("label", {}, make("span", { textContent: name }), input), inputs: [input], takes, get };
   }
 
   function marked(name, options, type, get) {
     const inputs = options.map(() => make("input", { type, name, required: type === "radio" }));
     const labels = inputs.map((input, at) => make("label", {}, input, make("span", { textContent: options[at] })));
     const element = make("fieldset", { className: type }, make("legend", { textContent: name }), ...labels);
-    return { element, inputs, get: () => get(inputs.map((input) => input.checked)) };
+    return { element, inputs, takes: "Choose one.", get: () => get(inputs.map((input) => input.checked)) };
   }
 
   function form(place, asked, kept = given[asked.check]) {
@@ -152,7 +205,7 @@
     const said = make("div", { role: "status" });
     const again = make("button", { type: "button", textContent: "Clear", hidden: true });
     const buttons = make("p", {}, make("button", { textContent: "Check" }), again);
-    const element = make("form", { className: "lab-answer", ariaLabel: `your answer. ${asked.told}` });
+    const element = make("form", { className: "lab-answer", noValidate: true, ariaLabel: `your answer. ${asked.told}` });
     element.append(make("p", { className: "title", textContent: "No Python here? Answer it on this page." }));
     if (!alone) element.append(make("p", { textContent: asked.told }));
     element.append(buttons, said);
@@ -168,11 +221,12 @@
     }
 
     function check() {
-      const { passed, words, next } = judges[asked.judge](asked, fields.map((field) => field.get()));
+      const { passed, words, next, hint: own } = judges[asked.judge](asked, fields.map((field) => field.get()));
       if (passed === false && !kept) tries += 1;
-      const hint = passed === false ? asked.hints[Math.min(Math.max(tries, 1), asked.hints.length) - 1] : "";
+      const hint = passed === false ? own || asked.hints[Math.min(Math.max(tries, 1), asked.hints.length) - 1] : "";
       const mark = passed === undefined ? "" : passed ? "Right: " : "Not right: ";
-      said.replaceChildren(...[mark + words, hint].filter(Boolean).map((textContent) => make("p", { textContent })));
+      const told = [...(mark + words).split("\n"), hint].filter(Boolean);
+      said.replaceChildren(...told.map((textContent) => make("p", { textContent })));
       element.classList.toggle("passed", passed === true);
       again.hidden = false;
       if (next) {
@@ -183,6 +237,14 @@
 
     element.addEventListener("submit", (event) => {
       event.preventDefault();
+      const refused = fields.findIndex(({ inputs }) => !inputs.every((input) => input.checkValidity()));
+      if (refused >= 0) {
+        const { inputs, takes } = fields[refused];
+        const name = fields.length > 1 ? `${(asked.fields[refused] ?? asked.next[refused - 1]).name}: ` : "";
+        said.replaceChildren(make("p", { textContent: name + takes }));
+        element.classList.remove("passed");
+        return inputs[0].focus();
+      }
       kept = undefined;
       const before = fields.length;
       check();

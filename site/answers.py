@@ -24,6 +24,7 @@ from lora_lab.widgets.memory_panel import METHODS
 
 CARD, ALPHA, PAIR = "T4 16 GB", 128.0, "3 bits against 16"  # as drawn for nobody by name
 TOKENS = 2048
+ROW_WORDS = ("FITS", "OVER", "SHORT", "HOLDS", "SHORTEST", "LEFT_OUT")
 LENGTHS = (32, 64, 128, 256, 512, 1024, 4096, 16384)  # between them the memory of a step grows in proportion
 FAR = {"sign": verdict.SIGN, "nearly": verdict.NEARLY, "large": verdict.LARGE, "small": verdict.SMALL}
 
@@ -32,10 +33,10 @@ def asked(name: str, **field: Any) -> dict[str, Any]:
     return {"kind": "number", "name": name, **field}
 
 
-def number(name: str, compared: verdict.Number) -> dict[str, Any]:
+def number(name: str, compared: verdict.Number, hint: str | None = None) -> dict[str, Any]:
     """A field for a number, or for a formula whose value it is."""
-    fields = asdict(compared)
-    return asked(name, **fields | {"misconceptions": [*compared.misconceptions.items()]}, judge="number", far=FAR)
+    fields = asdict(compared) | {"misconceptions": [*compared.misconceptions.items()], "hint": hint}
+    return asked(name, **fields, judge="number", far=FAR)
 
 
 def word(name: str, words: Iterable[str], **compared: Any) -> dict[str, Any]:
@@ -54,20 +55,22 @@ def report() -> dict[str, Any]:
     told = f"a has {accuracy[a]:.2f} % right, b {accuracy[b]:.2f} %, of n = {right.shape[1]:,} rows. "
     told += f"They disagree on a share of {compared.share:.4g}."
     fields = [
-        number("half", compared.half),
-        word("word", sure.WORDS, **asdict(compared.word)),
-        number("rows", compared.rows),
+        number("half", compared.half, sure.HINTS["half"]),
+        word("word", sure.WORDS, **asdict(compared.word), hint=sure.HINTS["word"]),
+        number("rows", compared.rows, sure.HINTS["rows"]),
     ]
     return {"told": told, "fields": fields, "why": compared.why, "sealed": True}
 
 
 def bracket() -> dict[str, Any]:
+    least, most = knobs.plateau(playground.shown(playground.load())[0], ALPHA)
     return {
         "told": f"Three rates for alpha {ALPHA:g} at rank 8. Here nothing trains: the other rows of the map judge.",
         "judge": "bracket",
         "fields": [asked(name) for name in ("low", "middle", "high")],
-        "best": knobs.ridge(playground.shown(playground.load())[0], ALPHA),
-        "words": {name.lower(): getattr(knobs, name) for name in ("STEPS", "PEAK", "HIGHER", "LOWER", "RIDGE")},
+        "plateau": [least, most],
+        "found": knobs.PLATEAU.format(least=f"{least:g}", most=f"{most:g}"),
+        "words": {name.lower(): getattr(knobs, name) for name in ("STEPS", "PEAK", "ON_IT", "BELOW", "ABOVE")},
         "steps": [knobs.NEAREST, knobs.FARTHEST],
         "carried": [knobs.TOO_HIGH, knobs.CARRIED],
     }
@@ -105,15 +108,16 @@ def row() -> dict[str, Any]:
                 "longest": fit.longest(method, setup, CARD),
                 "over": "" if over.startswith(fit.HOLDS.partition("{")[0]) else over,
                 "short": fit.short(method, setup),
+                "part": fit.wrong_part(method, setup),
                 "sizes": sizes,
             })  # fmt: skip
     best = fit.longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), CARD)
     return {
-        "told": f"Llama 3 8B on a {CARD}, AdamW, one row a step.",
+        "told": f"Llama 3 8B on a {CARD} ({room / 2**30:.2f} GiB usable), AdamW, one row a step.",
         "judge": "row",
-        "fields": [word("method", METHODS), word("checkpointing", ("off", "on")), asked("seq")],
-        "card": CARD, "room": room, "best": best, "near": fit.NEAR, "cases": cases,
-        "words": {name.lower(): getattr(fit, name) for name in ("FITS", "OVER", "SHORT", "HOLDS", "SHORTEST")},
+        "fields": [word("method", METHODS), word("checkpointing", ("off", "on")), asked("seq", whole=True)],
+        "card": CARD, "room": room, "best": best, "near": fit.NEAR, "almost": fit.ALMOST, "cases": cases,
+        "parts": fit.HINTS, "words": {name.lower(): getattr(fit, name) for name in ROW_WORDS},
     }  # fmt: skip
 
 
@@ -134,12 +138,9 @@ def defense() -> dict[str, Any]:
             cases.append({**case, "from": tenths / 10})
     little = comparing.LEAST / 2
     return {
-        "told": comparing.asked(PAIR) + ".",
-        "judge": "defense",
-        "fields": [asked("margin")],
+        "told": comparing.asked(PAIR) + ".", "judge": "defense", "fields": [asked("margin")],
         "next": [word("word", comparing.WORDS), {"kind": "one", "name": "sentence"}],
-        "sealed_at": comparing.SEALED,
-        "which": comparing.WHICH,
+        "sealed_at": comparing.SEALED, "rule": comparing.RULE, "which": comparing.WHICH, "parts": comparing.HINTS,
         "limits": [comparing.LEAST, comparing.MOST],
         "none": comparing.no_margin(0),
         "little": comparing.no_margin(little).replace(f"{little:g}", "{margin}"),

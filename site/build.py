@@ -101,7 +101,7 @@ def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
 
 
 def lesson(file: Path, src: Path) -> dict[str, Any]:
-    """A solved notebook with live panels. Below an exercise stand its form, its folded solution, and once a puzzle."""
+    """A solved notebook with live panels. Below an exercise stand its form, once a puzzle, and its folded solution."""
     solved, exercises = notebook(file), notebook(ROOT / "notebooks" / file.name)["cells"]
     cells: list[dict[str, Any]] = []
     puzzle = [puzzle_in(lines)] if (lines := SITE / f"{file.stem}.json").is_file() else []
@@ -111,7 +111,7 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
         if "solution" in cell["metadata"].get("tags", []):
             checked = re.findall(r"checks\.check_(\w+)\(", "".join(exercise["source"]))
             forms = [answers.form(name) for name in checked if name in answers.FORMS]
-            cells += [exercise, *forms, {**cell, "metadata": {"tags": ["hide-cell"]}}, *puzzle]
+            cells += [exercise, *forms, *puzzle, {**cell, "metadata": {"tags": ["hide-cell"]}}]
             puzzle = []
         elif "lesson.receipt(" in "".join(cell["source"]):
             words = "In the lab, a line appears here for your teacher. On this page nothing is collected."

@@ -1,26 +1,29 @@
 // Lines of code to be put in order: a puzzle for readers who cannot run them. Plain, for pages opened as files.
 
 for (const place of document.querySelectorAll("[data-puzzle]")) {
-  const { lines, shuffled, traps, rules, solved } = JSON.parse(place.querySelector("script").textContent);
+  const { lines, shuffled, traps, rules, solved, glosses } = JSON.parse(place.querySelector("script").textContent);
   const wanted = lines.length - Object.keys(traps).length;
-  let order = []; // the lines taken, from top to bottom
-  let said = "";
+  const STORE = `puzzle of ${location.pathname.split("/").at(-1)}`;
+  let order = read(); // the lines taken, from top to bottom
+  let said = order.length === wanted ? judge() : "";
 
   place.insertAdjacentHTML(
     "beforeend",
     `<p>No PyTorch here? Build the layer from these lines. Two of them are wrong.</p>
+    <ul>${Object.entries(glosses).map(([name, words]) => `<li><code>${name}</code>: ${words}</li>`).join("")}</ul>
     <div class="puzzle"><div><p id="puzzle-from">Take the next line</p><ul aria-labelledby="puzzle-from"></ul></div>
     <div><p id="puzzle-to">Your layer</p><ol aria-labelledby="puzzle-to"></ol></div></div>
     <p class="puzzle-do"><button type="button" data-do="check">Check</button>
     <button type="button" data-do="restart">Start over</button></p><p role="status"></p>`,
   );
-  const [from, to, status] = ["ul", "ol", "[role=status]"].map((part) => place.querySelector(part));
+  const [from, to, status] = [".puzzle ul", ".puzzle ol", "[role=status]"].map((part) => place.querySelector(part));
   place.hidden = false;
 
   const button = (action, line, symbol, words) =>
     `<button type="button" data-do="${action}" data-line="${line}" aria-label="${words}">${symbol}</button>`;
   const code = (line) => {
-    const words = lines[line].trim().replace(/&/g, "&amp;").replace(/</g, "&lt;");
+    const text = lines[line].trim().replace(/&/g, "&amp;").replace(/</g, "&lt;");
+    const words = text.replace(/(?<!self)\.(?=[a-z]+_)|(?<=\()(?=\w)/g, "<wbr>$&"); // it breaks between names, not in one
     return `<code style="--deep: ${lines[line].search(/\S/) / 4}">${words}</code>`;
   };
 
@@ -39,13 +42,30 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
     status.textContent = said;
   }
 
-  /** What is wrong with the order, or what was built. */
+  function read() {
+    try {
+      const kept = JSON.parse(localStorage.getItem(STORE)) ?? [];
+      return kept.every((line) => lines[line]) ? kept : [];
+    } catch {
+      return []; // no storage: an order lasts as long as the page
+    }
+  }
+
+  function keep() {
+    try {
+      localStorage.setItem(STORE, JSON.stringify(order));
+    } catch {
+      // as above
+    }
+  }
+
+  /** What is wrong with the order, or what was built. A line that others need first may be below them, or not there. */
   function judge() {
     const trap = order.find((line) => traps[line]);
     if (trap !== undefined) return `Line ${order.indexOf(trap) + 1}: ${traps[trap]}`;
     for (const [firsts, thens, why] of rules) {
-      const late = thens.find((then) => order.includes(then) && firsts.some((first) => order.indexOf(first) > order.indexOf(then)));
-      if (late !== undefined) return `Line ${order.indexOf(late) + 1}: ${why}`;
+      const late = order.findIndex((line, at) => thens.includes(line) && !firsts.every((first) => order.slice(0, at).includes(first)));
+      if (late >= 0) return `Line ${late + 1}: ${why}`;
     }
     const left = wanted - order.length;
     return left ? `So far so good: ${left} more ${left === 1 ? "line" : "lines"} to go.` : solved;
@@ -75,6 +95,7 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
     const { do: action, line } = pressed.dataset;
     const below = pressed.closest("li")?.nextElementSibling?.querySelector("button")?.dataset.line;
     actions[action](Number(line));
+    keep();
     const at = order.indexOf(Number(line)) + 1;
     said = { check: judge, take: () => `taken as line ${at}`, drop: () => "taken out" }[action]?.() ?? (line ? `now line ${at}` : "");
     draw();

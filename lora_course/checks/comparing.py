@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -27,6 +27,15 @@ BUT = " but within the margin"
 SEALED = "±{margin} is sealed. {seen}."
 WHICH = "{word} it is. Which sentence may you write?"
 WORDS = ("better", "worse", "equivalent", "undecided", f"better{BUT}", f"worse{BUT}")
+RULE = (
+    "Two questions decide the word. Is 0 outside the 95 % interval? Is the whole 90 % interval inside your margin? "
+    "Yes to the first alone: better or worse. To the second alone: equivalent. "
+    f"To both: better or worse,{BUT}. To neither: undecided."
+)
+HINTS = {
+    "word": "Hint: ask each question of its own interval: 0 of the 95 % one, your margin of both ends of the 90 % one",
+    "sentence": "Hint: it may say what the word says of this model, this task and the margin you set first; no more",
+}
 
 
 ENDS = [
@@ -72,11 +81,7 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
     return EQUIVALENCE.judge(rule)
 
 
-@exercise(
-    "ask two questions: is 0 outside the 95 % interval? Is all of the 90 % interval inside the margin?",
-    "yes to the first alone: better or worse; to the second alone: equivalent; to both: both; to neither: undecided",
-    "a sentence may say what the word says of this model, this task and the margin that you set first; no more",
-)
+@exercise()
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
     """Lesson 05: an unseen stored pair: a margin in points first, then the word, then the sentence that one may write.
 
@@ -93,14 +98,15 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
         )
     right = defense(pair, margin)
     if unsolved(word):
-        return not_yet(f"{SEALED.format(margin=f'{margin:g}', seen=right.seen)} Which word is it: {', '.join(WORDS)}?")
+        return not_yet(f"{SEALED.format(margin=f'{margin:g}', seen=right.seen)}\n{RULE}\nThe words: {', '.join(WORDS)}")
     if word != right.word:
-        return Verdict(False, f"{why_not(word, right.word)}. {right.seen}")
+        return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
     if unsolved(sentence):
         four = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
         return not_yet(f"{WHICH.format(word=word)}{four}")
     letters = dict(zip("abcd", right.replies.values(), strict=True))
-    return choice(sentence, "abcd"[[*right.replies].index(right.sentence)], letters)
+    said = choice(sentence, "abcd"[[*right.replies].index(right.sentence)], letters)
+    return said if said.passed else replace(said, hint=HINTS["sentence"])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 
 from lora_course.checks.verdict import Number, Verdict, exercise, not_yet, unsolved
@@ -19,11 +20,18 @@ SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # of a teacher's update; without a student's 
 RANK, TARGETS = 8, "q,v"  # of the row that is bracketed
 NEAREST, FARTHEST = 1.9, 5.1  # times the rate before
 STEPS = "each rate must be two to five times the one before: closer ones differ by luck only"
+LUCK = 1.6  # points: 1.96 standard errors of the difference of two settings, three seeds each
+LEARNED = 60  # percent right; guessing gets 50
 PEAK = "the peak is between {low} and {high}"
-HIGHER = "the largest rate is the best, so the peak may be higher"
-LOWER = "the smallest rate is the best, so the peak may be lower"
+FLAT = "on this plateau nobody can tell {rates} apart: with three seeds each, a lead below {luck} points may be luck"
+HIGHER = "the largest rate is better by more than luck, so the peak may be higher"
+LOWER = "the smallest rate is better by more than luck, so the peak may be lower"
+IDLE = "none of the three learns much (guessing gets 50 %): look where the other rows of the map are best"
 CARRIED, TOO_HIGH = " (rates for alpha 16 are too high here)", 1e-3
-RIDGE = "the other rows of the map put the best rate near {rate}"
+PLATEAU = "by the other rows of the map, nobody can tell the rates from {least} to {most} apart"
+ON_IT = "your middle one is there"
+BELOW = "your middle one is too low: the peak may be higher"
+ABOVE = "your middle one is too high: the peak may be lower"
 
 
 def teacher() -> torch.Tensor:
@@ -63,9 +71,9 @@ def teacher_rank() -> Number:
     "near 2e-3 is good at alpha 16: multiply it by the square root of 16 / alpha, then go four times lower and higher",
 )
 def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
-    """Lesson 03: three rates at rank 8 of which the middle one validates best. Trains on the panel what it lacks.
+    """Lesson 03: three rates at rank 8; no outer one may validate better than the middle one by more than luck.
 
-    With FAST=1 nothing is trained: the rates are held against the ridge that the panel's other rows give.
+    Trains on the panel what it lacks. With FAST=1 nothing is trained: the panel's other rows judge the middle rate.
     """
     if not rates or unsolved(rates) or any(unsolved(rate) for rate in rates):
         return not_yet("write a rate in place of each ..., the smallest first")
@@ -74,27 +82,41 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
     low, middle, high = rates = [float(rate) for rate in rates]
     if not all(NEAREST <= step <= FARTHEST for step in (middle / low, high / middle)):
         return Verdict(False, STEPS)
-    scores, words = _ridge(rates, alpha, panel) if fast() else _trained(rates, alpha, panel)
+    peak, carried = PEAK.format(low=f"{low:.2g}", high=f"{high:.2g}"), CARRIED * (alpha > 16 and middle > TOO_HIGH)
+    if fast():
+        least, most = plateau(panel.data, alpha)
+        words = f"FAST=1 trains nothing; {PLATEAU.format(least=f'{least:g}', most=f'{most:g}')}"
+        if least <= middle <= most:
+            return Verdict(True, f"{words}; {ON_IT}{f', and {peak}' * (low <= least and most <= high)}")
+        return Verdict(False, f"{words}; {BELOW if middle < least else ABOVE + carried}")
+    scores, words = _trained(rates, alpha, panel)
     if not scores:
         return Verdict(None, words)
-    if scores[1] == max(scores):
-        return Verdict(True, f"{words}; {PEAK.format(low=f'{low:.2g}', high=f'{high:.2g}')}")
-    if scores[0] < scores[2]:
-        return Verdict(False, f"{words}; {HIGHER}")
-    return Verdict(False, f"{words}; {LOWER}{CARRIED * (alpha > 16 and middle > TOO_HIGH)}")
+    if max(scores) < LEARNED:
+        return Verdict(False, f"{words}; {IDLE}")
+    if max(scores) > scores[1] + LUCK:
+        return Verdict(False, f"{words}; {HIGHER if scores[0] < scores[2] else LOWER + carried}")
+    alike = [f"{rate:.2g}" for rate, score in zip(rates, scores, strict=True) if score >= scores[1] - LUCK]
+    if len(alike) > 1:
+        return Verdict(True, f"{words}; {FLAT.format(rates=', '.join(alike), luck=LUCK)}")
+    return Verdict(True, f"{words}; {peak}")
 
 
-def ridge(data: dict[str, Any], alpha: float) -> float:
-    """The best rate of an alpha as the rows of other alphas place it."""
-    line = data["lines"]["alpha"][f"{TARGETS}|{RANK}"]["root"]
-    return 2 ** (data["start"] + data["wide"] * line["at"] - line["k"] * math.log2(alpha))
+def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
+    """The lowest and highest rate, to two figures, that lose no more than luck by the rows of the other alphas.
 
-
-def _ridge(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:
-    """How near each rate is to the best one, in octaves below 0."""
-    best = ridge(panel.data, alpha)
-    words = f"FAST=1 trains nothing; {RIDGE.format(rate=f'{best:.2g}')}"
-    return [-abs(math.log2(rate / best)) for rate in rates], words
+    More alpha, less rate: a row's rates are carried over with 1 / sqrt(alpha), and the losses of all rows averaged.
+    """
+    octaves, losses = np.arange(-20, 0, 0.02), []
+    for other in {cell["alpha"] for cell in data["cells"]} - {alpha}:
+        mine = [c for c in data["cells"] if (c["targets"], c["rank"], c["alpha"]) == (TARGETS, RANK, other)]
+        row = sorted((math.log2(c["lr"] * (other / alpha) ** 0.5), c["mean"]) for c in mine if c["mean"] is not None)
+        if len(row) >= 3:
+            at, means = np.array(row).T
+            losses.append(means.max() - np.interp(octaves, at, means))
+    lost = np.mean(losses, axis=0)
+    near = 2 ** octaves[lost <= lost.min() + LUCK]
+    return float(f"{near[0]:.2g}"), float(f"{near[-1]:.2g}")
 
 
 def _trained(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:

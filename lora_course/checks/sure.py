@@ -15,6 +15,11 @@ from lora_lab.experiments.statistics import verdict
 
 POINT = 0.01
 WORDS = ("better", "worse", "equivalent", "undecided")
+HINTS = {  # of the three parts of a report
+    "half": "Hint: share = (table.a != table.b).mean(), and the gap's standard error is (share / n) ** 0.5",
+    "word": "Hint: is 0 inside gap - half to gap + half? Then neither is ahead for sure",
+    "rows": "Hint: rows = (1.96 + 0.84) ** 2 * share / 0.01 ** 2",
+}
 
 
 def _error(p: float, n: int) -> float:
@@ -96,11 +101,7 @@ def report(table: Any) -> Report:
     return Report(half, word, rows, why, share)
 
 
-@exercise(
-    "share = (table.a != table.b).mean(), and the gap's standard error is (share / n) ** 0.5, with n = len(table)",
-    "is 0 inside gap - half to gap + half? Then neither is ahead for sure",
-    "rows = (1.96 + 0.84) ** 2 * share / 0.01 ** 2",
-)
+@exercise()
 def check_report(table: Any, half: float | None, word: str | None, rows: float | None) -> Verdict:
     """Lesson 02: half the 95 % interval of a - b, the verdict on a, and the rows that tell one point apart.
 
@@ -113,12 +114,12 @@ def check_report(table: Any, half: float | None, word: str | None, rows: float |
     except (BadValue, KeyError, TypeError) as why:
         return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {why}")
     given = str(word).strip().lower()
-    if not (first := right.half.judge(half)).passed:
-        return replace(first, words=f"half: {first.words}")
-    if given not in WORDS:
-        return Verdict(False, f"word: say {', '.join(WORDS[:3])} or {WORDS[3]}, not {word!r}")
-    if not (second := right.word.judge(given)).passed:
-        return replace(second, words=f"word: {second.words}")
-    if not (last := right.rows.judge(rows)).passed:
-        return replace(last, words=f"rows: {last.words}")
+    if given in WORDS:
+        second = right.word.judge(given)
+    else:
+        second = Verdict(False, f"say {', '.join(WORDS[:3])} or {WORDS[3]}, not {word!r}")
+    parts = {"half": right.half.judge(half), "word": second, "rows": right.rows.judge(rows)}
+    for name, part in parts.items():
+        if not part.passed:
+            return replace(part, words=f"{name}: {part.words}", hint=HINTS[name])
     return Verdict(True, right.why)

@@ -37,7 +37,10 @@ class Verdict:
 
 
 def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given, Verdict]]:
-    """A check whose tries are counted for the receipt; each wrong answer is given the next hint, at last the last."""
+    """A check whose tries are counted for the receipt; each wrong answer is given the next hint, at last the last.
+
+    Without hints here, each verdict brings its own: that of the part of an answer that is wrong.
+    """
     said = [f"Hint {place} of {len(hints)}: {hint}" for place, hint in enumerate(hints, 1)]
 
     def counted(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:

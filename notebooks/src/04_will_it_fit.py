@@ -135,7 +135,7 @@ checks.check_peak(peak)
 # %%
 mine = lesson.draw("card", "T4 16 GB", "RTX 3060 12 GB", "L4 24 GB", "RTX 4090 24 GB")
 room = usable(card(mine))
-print(f"your card: {mine}, {room / 2**30:.1f} GiB usable")
+print(f"your card: {mine}, {room / 2**30:.2f} GiB usable")
 
 # %% exercise
 choice = {"method": ..., "checkpointing": ..., "optimizer": ..., "batch": ..., "seq": ...}

@@ -31,6 +31,18 @@ FOCUSED_LINE = """() => {
     return [action, line === undefined ? "" : document.activeElement.closest("li").querySelector("code").textContent];
 }"""
 
+BROKEN_NAMES = r"""() => [...document.querySelectorAll(".puzzle code")].flatMap((code) => {
+    const texts = [];
+    for (let walk = document.createTreeWalker(code, NodeFilter.SHOW_TEXT); walk.nextNode(); )
+        for (const name of walk.currentNode.data.matchAll(/\w+/g)) {
+            const range = document.createRange();
+            range.setStart(walk.currentNode, name.index);
+            range.setEnd(walk.currentNode, name.index + name[0].length);
+            if (range.getClientRects().length > 1) texts.push(name[0]);
+        }
+    return texts;
+})"""
+
 
 @pytest.fixture(scope="session")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
@@ -170,10 +182,16 @@ def test_the_ten_lines_are_put_in_order_by_keyboard(site: str, visit: Callable[.
             page.keyboard.press("Tab")
         raise AssertionError(f"{button} of {line!r} is never reached")
 
+    status = page.locator("[data-puzzle] [role=status]")
+    for line in (ten[0], ten[2]):
+        page.locator("[data-do=take]").first.focus()
+        press("take", line)
+    press("check", "")
+    expect(status).to_contain_text("Line 2: This line belongs to __init__")  # whose def is not there yet
+    press("restart", "")
     for line in ten[:-1]:
         page.locator("[data-do=take]").first.focus()
         press("take", line)
-    status = page.locator("[data-puzzle] [role=status]")
     press("check", "")
     expect(status).to_contain_text("1 more line to go")
     for button, line, words in (
@@ -193,6 +211,21 @@ def test_the_ten_lines_are_put_in_order_by_keyboard(site: str, visit: Callable[.
         press(button, line)
         expect(status).to_contain_text(words)
     assert axe_finds(page, "[data-puzzle]") == []
+    page.reload()
+    assert page.locator(".puzzle ol code").all_inner_texts() == ten  # this browser remembers
+    expect(status).to_contain_text("starts as the one it wraps")
+
+
+def test_a_line_of_the_puzzle_breaks_between_names_and_the_solution_comes_after_it(
+    site: str, visit: Callable[..., Page]
+):
+    page = visit(site, PUZZLE, 380)
+    for button in page.locator("[data-do=take]").all():
+        button.scroll_into_view_if_needed()
+    broken = page.evaluate(BROKEN_NAMES)
+    assert broken == []
+    puzzle, solution = page.locator("[data-puzzle]"), page.locator("details.hide", has_text="class LoRALinear").first
+    assert (puzzle.bounding_box() or {})["y"] < (solution.bounding_box() or {})["y"]
 
 
 def tried(form: Locator, *answers: str) -> str:
@@ -230,10 +263,10 @@ def test_a_number_is_judged_as_the_check_judges_it(
 def test_a_formula_is_an_answer_hints_come_one_by_one_and_the_browser_remembers(site: str, visit: Callable[..., Page]):
     page = visit(site, "lessons/00_whats_in_this_small_file.html", 380, "dark")
     form = page.locator(".lab-answer").first
-    assert tried(form, "alert(1)") == ""
-    assert form.locator("input").evaluate("e => e.validationMessage").startswith("Write a number, or a formula")
     for answer, hint in (("2 * 576", "Hint 1"), ("1_536 * 2", "Hint 2"), ("576 * 1,536", "Hint 3")):
         assert hint in tried(form, answer)
+    for refused in ("alert(1)", "", "3 4", "2(3)", "1/0", "sqrt(-1)"):
+        assert tried(form, refused) == "Write a number or a formula: + - * / ** ( ) and sqrt."
     assert axe_finds(page, ".lab-answer") == []
     assert "Right: 2 x (576 + 1,536)" in tried(form, "2 * (576 + 1536)")
     page.reload()
@@ -244,14 +277,33 @@ def test_a_formula_is_an_answer_hints_come_one_by_one_and_the_browser_remembers(
     expect(form.locator("input")).to_have_value("")
 
 
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "4_224", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
+        "2^12 + 128", "2**12 + 2**7", "sqrt(4224^2)", "√(4224 ** 2)", "-(-4224)", "-2**2 + 4228", "4.224e3",
+        "2 ** 2 ** 3 * 16,5", "math.sqrt(16) * 1056", "8 448,0 ÷ 2",
+    ],
+)  # fmt: skip
+def test_a_number_may_be_written_as_people_write_it(site: str, visit: Callable[..., Page], formula: str):
+    form = visit(site, "lessons/00_whats_in_this_small_file.html").locator(".lab-answer").first
+    assert "Right: 2 x (576 + 1,536)" in tried(form, formula)
+
+
 def test_a_report_waits_for_the_ranges_and_is_read_from_the_top(site: str, visit: Callable[..., Page]):
     page = visit(site, "lessons/02_how_sure_are_you.html", skipped=False)
     form = page.locator(".lab-answer").nth(1)
     expect(form).to_be_hidden()  # it says how many answers differ
     page.get_by_role("button", name="Skip").first.click()
     assert "half: that is in points" in tried(form, "1.69", "better", "1")
-    assert "word: not finding a gap" in tried(form, "1.96 * (0.1495 / 2000) ** 0.5", "equivalent", "1")
-    assert "rows: the 1.96 + 0.84 is squared" in tried(form, "0.0169", "undecided", "2.8 * 0.1495 / 0.01**2")
+    assert "rows: Write a number" in tried(form, "0.0169", "undecided", "")
+    for _ in range(2):  # each part has its own hint
+        said = tried(form, "1.96 * sqrt(0,1495 / 2000)", "equivalent", "1")
+        assert "word: not finding a gap" in said
+        assert "Hint: is 0 inside" in said
+    said = tried(form, "0.0169", "undecided", "2.8 * 0.1495 / 0.01**2")
+    assert "rows: the 1.96 + 0.84 is squared" in said
+    assert "Hint: rows = " in said
     assert "Right: undecided, and about 11,721 rows" in tried(form, "0.0169", "undecided", "11,700")
 
 
@@ -265,17 +317,22 @@ def test_a_rank_and_three_rates_are_found_on_the_page(site: str, visit: Callable
     assert "rates for alpha 16 are too high" in tried(rates, "1e-3", "2e-3", "4e-3")
     assert "the peak may be higher" in tried(rates, "5e-5", "1e-4", "2e-4")
     assert "the peak is between 0.00018 and 0.0028" in tried(rates, "1.77e-4", "7.07e-4", "2.83e-3")
+    assert "nobody can tell the rates from 0.0003 to 0.0014 apart" in tried(rates, "0,0005", "0,001", "0,002")
+    assert "Right: " in tried(rates, "2e-3 * sqrt(16 / 128) / 2", "2e-3 * (16 / 128)^0.5", "2e-3")
 
 
 def test_a_row_fits_as_the_check_says(site: str, visit: Callable[..., Page]):
     page = visit(site, "lessons/04_will_it_fit.html")
     form = page.locator(".lab-answer").nth(1)
-    choices = [("QLoRA", True, n) for n in (600, 4096, 4612, 4616, 4617, 30_000)]
+    choices = [("QLoRA", True, n) for n in (600, 4096, 4612, 4616, 4617, 4682, 5000, 30_000)]
     choices += [("QLoRA", False, 1121), ("QLoRA", False, 3000), ("LoRA q, v", True, 512), ("full", True, 64)]
     for method, checkpointing, seq in choices:
         said = checks.check_longest_row(method, checkpointing, "adamw", 1, seq)
         words = f"{'Right' if said.passed else 'Not right'}: {said.words}"
         assert tried(form, method, "on" if checkpointing else "off", str(seq)).split("\n")[0] == words
+    for formula in ("9201 // 2", "9201 / 2", "4,600", "0.99 * (7.97 * 2**30 - 160 * 2**20) / 1_801_216"):
+        assert "Right: " in tried(form, "QLoRA", "on", formula)
+    assert "Hint: what does checkpointing do" in tried(form, "QLoRA", "off", "600")
 
 
 def test_intervals_are_marked_by_the_rule_that_one_has_in_mind(site: str, visit: Callable[..., Page]):
@@ -298,13 +355,16 @@ def test_a_pair_is_defended_step_by_step_and_the_first_margin_stays(site: str, v
     form = page.locator(".lab-answer").nth(1)
     for margin, why in (("0", "exactly equal"), ("0.015", "0.015 looks like a share"), ("8", "The probe")):
         assert why in tried(form, margin)
-    assert "90 % interval -1.38 to -0.24" in tried(form, "1.5")
+    assert "Hint" not in form.get_by_role("status").inner_text()  # of the intervals, which are not there yet
+    said = tried(form, "1,5")
+    assert "90 % interval -1.38 to -0.24" in said
+    assert "To both: better or worse, but within the margin" in said
     expect(form.get_by_role("textbox")).to_be_disabled()
     expect(form.get_by_role("combobox")).to_be_focused()
     assert "only half of it" in tried(form, "worse")
     page.reload()
     assert "Which sentence may you write?" in tried(form, "worse but within the margin")
-    expect(form.get_by_role("textbox")).to_have_value("1.5")
+    expect(form.get_by_role("textbox")).to_have_value("1,5")
     for sentence, why in ((0, "made to fit"), (1, "speaks of all"), (3, "chance of a repeat"), (2, "Right: worse but")):
         page.reload()
         form.get_by_role("radio").nth(sentence).check()

@@ -58,6 +58,7 @@ def test_each_answer_shows_what_the_next_one_needs_and_nothing_before(mine: Rece
     assert not mine.notes
     second = repr(checks.check_defense(1, ..., ...))
     assert "-1.53 to -0.09" in second
+    assert "To neither: undecided" in second
     assert mine.notes == {"margin, 3 bits against 16": 0.01}
     third = repr(checks.check_defense(1, "worse", ...))
     assert all(f"\n  {letter}: in " in third for letter in "abcd")

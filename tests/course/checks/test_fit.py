@@ -51,6 +51,20 @@ def test_each_card_has_a_longest_row_and_one_token_more_does_not_fit(card: str, 
     assert "more than" in checks.check_longest_row("QLoRA", True, "adamw", 1, seq + 1, card).words
 
 
+def test_the_formulas_own_length_hears_what_the_formula_leaves_out():
+    for seq in (4658, 4682):  # for 13.36 GiB, and for 13.4
+        said = checks.check_longest_row("QLoRA", True, "adamw", 1, seq)
+        assert "leaves out about 1 %" in said.words
+        assert "solve" in said.hint
+    assert "it holds weights" in checks.check_longest_row("QLoRA", True, "adamw", 1, 5000).words
+
+
+def test_the_hint_is_that_of_the_first_wrong_part():
+    assert "weights" in checks.check_longest_row("full", True, "adamw", 1, 64).hint
+    assert "checkpointing" in checks.check_longest_row("QLoRA", False, "adamw", 1, 4600).hint
+    assert "second row" in checks.check_longest_row("QLoRA", True, "adamw", 2, 2300).hint
+
+
 def test_the_formula_is_the_accountants():
     for tokens in (256, 1024, 4616):
         peak = memory("llama-3-8b", LoRA(rank=8, targets="all-linear"), seq=tokens, **STEP).peak

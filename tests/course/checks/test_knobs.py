@@ -17,10 +17,8 @@ class Map:
     """A panel whose runs score less the farther their rate is from the best one, 2e-3 at alpha 16."""
 
     def __init__(self, error: str = "") -> None:
-        line = {"at": math.log2(2e-3 * 4) + 10, "k": 0.5}
-        self.data: dict[str, Any] = {
-            "cells": [], "start": -10.0, "wide": 1.0, "lines": {"alpha": {"q,v|8": {"root": line}}}
-        }  # fmt: skip
+        others = [self.cell(8, alpha, 2.0**octave) for alpha in (4.0, 16.0, 64.0) for octave in range(-16, -4)]
+        self.data: dict[str, Any] = {"cells": others}
         self.seeds, self.picked, self.live = [0, 1, 2], list[list[float]](), {"busy": False}
         self.work = SimpleNamespace(alive=False, error=error)
         self.trained = 0
@@ -31,7 +29,7 @@ class Map:
             self.data["cells"] += [self.cell(*picked) for picked in self.picked]
 
     def cell(self, rank: float, alpha: float, lr: float) -> dict[str, Any]:
-        mean = 77 - 2 * abs(math.log2(lr / (2e-3 * (16 / alpha) ** 0.5)))
+        mean = max(50, 77 - 2 * abs(math.log2(lr / (2e-3 * (16 / alpha) ** 0.5))))
         return {"targets": "q,v", "rank": rank, "alpha": alpha, "lr": lr, "mean": mean, "runs": [0, 1, 2]}
 
 
@@ -74,6 +72,32 @@ def test_the_ridge_of_the_runs_that_ship_passes_the_lessons_rule(monkeypatch: py
         middle = 2e-3 * (16 / alpha) ** 0.5
         assert checks.check_bracket([middle / 4, middle, 4 * middle], alpha, panel).passed is True
         assert checks.check_bracket([4 * middle, 16 * middle, 64 * middle], alpha, panel).passed is False
+        assert checks.check_bracket([middle / 20, middle / 5, middle], alpha, panel).passed is False
+        least, most = knobs.plateau(panel.data, alpha)
+        assert least < middle < most < 5 * least
+    for octave in (-0.5, 0.5):  # neighbors on the map that score the same
+        middle = 2e-3 * (16 / 128) ** 0.5 * 2**octave
+        said = checks.check_bracket([middle / 2, middle, 2 * middle], 128.0, panel)
+        assert said.passed is True
+        assert "peak" not in said.words  # it may be beside these three
+    error = panel.data["spread"] / 4.303  # of three seeds, by Student's t
+    assert abs(1.96 * 2**0.5 * error - knobs.LUCK) < 0.05
+
+
+def test_a_lead_that_may_be_luck_is_no_better_rate_and_a_row_that_learns_nothing_has_no_peak(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("FAST", "")
+    best = 2e-3 / 8**0.5
+    plateau = checks.check_bracket([best / 1.6, 1.25 * best, 4 * best], 128.0, Map())  # 75.6, 76.4 and 73 %
+    assert "nobody can tell 0.00044, 0.00088 apart" in plateau.words
+    assert plateau.passed is True
+    ahead = checks.check_bracket([0.8 * best, 1.6 * best, 6.4 * best], 128.0, Map())  # 76.4, 75.6 and 71.6 %
+    assert ahead.passed is True
+    assert checks.check_bracket([best, 2 * best, 4 * best], 128.0, Map()).passed is False  # 2 points
+    idle = checks.check_bracket([2.0, 8.0, 32.0], 128.0, Map())
+    assert "none of the three learns" in idle.words
+    assert idle.passed is False
 
 
 def test_what_is_trained_is_not_trained_again_and_a_failure_is_no_try(monkeypatch: pytest.MonkeyPatch):

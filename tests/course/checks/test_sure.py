@@ -73,6 +73,13 @@ def test_where_the_labs_exact_test_and_the_interval_differ_both_words_pass():
     assert [answers[word].passed for word in answers] == [True, True]
 
 
+def test_the_hint_is_that_of_the_first_wrong_part():
+    for _ in range(3):
+        assert "is 0 inside" in checks.check_report(CLOSE, HALF, "better", 1).hint
+    assert "** 0.5" in checks.check_report(CLOSE, 1, "better", 1).hint
+    assert "0.01 ** 2" in checks.check_report(CLOSE, HALF, "undecided", 1).hint
+
+
 @pytest.mark.parametrize("rounded", [0.0150, 0.01505])
 def test_a_rounded_half_passes(rounded: float):
     assert checks.check_report(CLOSE, rounded, "undecided", round(ROWS, -2)).passed is True
