@@ -174,7 +174,7 @@ class AdapterBank:
         """Inside the block each row of a batch has the adapter named for it; None is the base alone.
 
         names   one for each row, in order; with beam search each row counts as often as it has beams
-        Raises: NotFound for an unknown name; BadValue for no names, and in the model's call for a batch of another size.
+        Raises: NotFound for an unknown name; BadValue for no names, and in the model's call for a batch of other size.
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list with the adapter of each row, not {names!r}")
