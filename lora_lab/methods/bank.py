@@ -174,10 +174,8 @@ class AdapterBank:
     def mixed(self, names: Sequence[Name]) -> Iterator[None]:
         """Inside the block each row of a batch has the adapter named for it; None is the base alone.
 
-        names   one for each row, in the order of the rows; repeats are fine. With beam search each row counts as often
-                as it has beams.
-        Raises: NotFound for an unknown name; BadValue for no names, and in the model's call where rows and names are
-        not equally many.
+        names   one for each row, in order; with beam search each row counts as often as it has beams
+        Raises: NotFound for an unknown name; BadValue for no names, and in the model's call for a batch of other size.
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list with the adapter of each row, not {names!r}")
@@ -190,8 +188,6 @@ class AdapterBank:
         finally:
             hook.remove()
             self._choice.set(before)
-
-    # ---- inside
 
     def _check_rows(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # An encoder-decoder that generates gets its new tokens as decoder_input_ids, beside what its encoder made.
@@ -225,9 +221,6 @@ class AdapterBank:
                 put(self.model, path, self._layers[path])
             self._layers[path].adapted[name] = alone.get_submodule(path).train(self._layers[path].training)
             self._layers[path].changed()
-
-
-# ---- layers
 
 
 class Choice:

@@ -112,13 +112,17 @@ def test_neighbours_with_one_adapter_are_a_group_and_nothing_else_changes(names)
         torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), **CLOSE)
 
 
-def test_what_one_batch_picked_is_written_over_by_the_next_in_inference_mode_or_not():
+def test_batches_of_the_same_and_of_other_rows_may_follow_in_any_mode_and_dtype():
     bank, alone = banked("bert", LoRA(3), LoRA(3, targets="all-linear"))
-    for n, mode in enumerate([torch.inference_mode, torch.no_grad, torch.no_grad, torch.inference_mode, torch.no_grad]):
-        names = [f"a.{n % 2}", f"a.{(n + 1) % 2}"] * 3
+    for first, mode in zip("01001100", [torch.inference_mode, torch.no_grad, torch.enable_grad] * 3, strict=False):
+        names = ["a.0", "a.1"] * 3 if first == "0" else ["a.1", "a.0"] * 3
         with mode(), bank.mixed(names):
-            together = answers(bank.model)
-        torch.testing.assert_close(together.clone(), row_by_row(alone, names), **CLOSE)
+            together = bank.model(input_ids=IDS).logits
+        torch.testing.assert_close(together.detach().clone(), row_by_row(alone, names), **CLOSE)
+    for dtype in (torch.float32, torch.float32, torch.bfloat16):
+        bank.model.to(dtype)
+        with bank.mixed(names):
+            torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
