@@ -1,20 +1,20 @@
 """Methods that train even fewer numbers than LoRA: A and B are frozen, and what trains is something small beside them.
 
-    VeRA        y = W x + b * B (d * A x)               d (rank) and b (out) train
-    LoRA-XS     y = W x + alpha / rank B R A x          R (rank, rank) trains
-    TinyLoRA    y = W x + B (v_1 P_1 + ... v_u P_u) A x     v (u) trains, which layers may share
+    VeRA        y = W x + b * B (d * A x)                   d (rank) and b (out) train
+    LoRA-XS     y = W x + alpha / rank B R A x              R (rank, rank) trains
+    TinyLoRA    y = W x + B (v_1 P_1 + ... + v_u P_u) A x   v (u) trains; layers may share it
 
-                A (rank, in)    B (out, rank)       U S V^T: the largest singular values of W and their vectors
-    VeRA        random          random              one pair for the whole model: a layer takes as much as fits
-    LoRA-XS     S V^T           U
-    TinyLoRA    S^1/2 V^T       U S^1/2             and each P (rank, rank) is random
+                A (rank, in)    B (out, rank)
+    VeRA        random          random              one pair for the whole model, of which a layer takes what it needs
+    LoRA-XS     S V^T           U                   U S V^T are the largest singular values of W with their vectors
+    TinyLoRA    S^1/2 V^T       U S^1/2             each P (rank, rank) is random
 
-b, R and v start at zero, so at first nothing changes; their gradients are not zero. LoRA-XS's authors draw R with a
-standard deviation of 1e-5 instead. Several roles of a fused layer, as q and v of GPT-2's c_attn, have one adapter
-together, which leaves the other outputs alone: so PEFT can read it.
+b, R and v start at zero, so at first nothing changes, and their gradients are not zero. (The authors of LoRA-XS draw R
+with a standard deviation of 1e-5.) Roles in one fused layer, such as q and v of GPT-2's c_attn, share one adapter, and
+the other outputs stay as they are.
 
-Sources: VeRA, Kopiczko et al. 2024, arXiv:2310.11454. LoRA-XS, Balazy et al. 2024, arXiv:2405.17604. TinyLoRA, Morris
-et al. 2026, arXiv:2602.04118; how P is drawn is PEFT's choice.
+Sources: Kopiczko et al. 2024, arXiv:2310.11454 (VeRA); Balazy et al. 2024, arXiv:2405.17604 (LoRA-XS); Morris et al.
+2026, arXiv:2602.04118 (TinyLoRA). P's distribution, which the last paper leaves open, is PEFT's.
 
 In files, in PEFT's layout but for loraxs_*, which PEFT passes over:
 
@@ -45,11 +45,12 @@ if TYPE_CHECKING:
 else:
     torch = Lazy("torch")
 
+MOST_DRAWN = 2**28  # 1 GiB in fp32; VeRA of rank 1024 on Llama-70B has 38 million
 Rows = tuple[tuple[int, int], ...]  # the outputs of a fused layer that are adapted; (): all outputs of any layer
 
 
 class FrozenPair(LayerMethod):
-    """What the three have in common. An adapter's `frozen` holds A and B, and `rows` says which outputs it adapts."""
+    """What the three have in common. `frozen` of an adapter holds A and B, `rows` says which outputs are adapted."""
 
     packs: ClassVar[bool] = True
     unmergeable: ClassVar[str] = ""
@@ -146,12 +147,13 @@ class FrozenPair(LayerMethod):
 @register
 @dataclass(frozen=True)
 class VeRA(FrozenPair):
-    """Frozen random A and B for the whole model, and for each layer a factor for each row of either.
+    """One frozen random pair A, B for the whole model; each layer trains a factor for each row of A and of B.
 
-    rank              rows of A; many more than LoRA's, for each is one number more that trains
-    d_initial         what the factors d start at
-    projection_seed   A and B are drawn from it
-    save_projection   whether the file holds them; if not, loading draws them again, as far as torch's generator stays
+    rank              rows of A; can be much larger than LoRA's, because each adds only one trained number
+    d_initial         where the factors d of A's rows start
+    projection_seed   seed of A and B
+    save_projection   whether the file holds A and B; without them it is small, and loading draws them again, which
+                      another version of torch may do differently
     Raises: BadValue for an impossible value.
     """
 
@@ -224,10 +226,10 @@ class VeRA(FrozenPair):
 @register
 @dataclass(frozen=True)
 class LoRAXS(FrozenPair):
-    """A small square matrix between the frozen, largest singular vectors of W.
+    """A small square matrix trains between frozen A and B, the largest singular vectors of W.
 
-    Others read its file as a LoRA of A and B R. Raises: BadValue for an impossible value, or a rank above what a layer
-    can hold.
+    PEFT reads its file as a LoRA of A and B R.
+    Raises: BadValue for an impossible value, or a rank above what a layer can hold.
     """
 
     name: ClassVar[str] = "lora-xs"
@@ -266,13 +268,13 @@ class LoRAXS(FrozenPair):
 @register
 @dataclass(frozen=True)
 class TinyLoRA(FrozenPair):
-    """As LoRA-XS, but the square matrix is a sum of frozen random ones, and only their weights v train.
+    """LoRA-XS whose square matrix is a weighted sum of frozen random ones; only the weights v train.
 
-    rank              of the square matrices; smaller where a layer is
+    rank              of the square matrices; less where a layer is smaller
     u                 numbers in v
-    weight_tying      0: each layer has its own v; 0.5: two share one; 1: one for all, so that u numbers train in all
-    projection_seed   the P of the first layer are drawn from it, those of the next from the number after it
-    save_projection   whether the file holds them; if not, loading draws them again, as far as torch's generator stays
+    weight_tying      0: each layer has its own v; 0.5: two layers share one; 1: one v for the whole model
+    projection_seed   seed of the first layer's P, plus 1 for each layer after it
+    save_projection   whether the file holds P, as in VeRA
     Raises: BadValue for an impossible value.
     """
 
@@ -326,14 +328,21 @@ class TinyLoRA(FrozenPair):
 
 
 def drawn(shape: tuple[int, ...], device: torch.device, draw: Callable[[Tensor], Tensor]) -> Tensor:
-    """Random numbers of the CPU's generator, whose numbers no device changes; on meta there are none to draw."""
+    """Random numbers from the CPU's generator, the same for every device; none on meta.
+
+    Raises: BadValue for more than MOST_DRAWN: they stand in no file, so a file of a few bytes could ask for any number.
+    """
+    if math.prod(shape) > MOST_DRAWN:
+        raise BadValue(
+            f"{math.prod(shape):,} frozen random numbers are too many, at most {MOST_DRAWN:,}: lower rank or u"
+        )
     return torch.empty(shape, device=device) if device.type == "meta" else draw(torch.empty(shape)).to(device)
 
 
 def largest_part(layer: nn.Module, rank: int, rows: Rows, to_fill: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """U (out, r), S (r), V^T (r, in) of the largest singular values of W, or of these rows of it; r is at most rank.
+    """U (out, r), S (r) and V^T (r, in) of the r largest singular values of these rows of W; r is at most rank.
 
-    to_fill   zeros instead, for numbers from a file: the decomposition of a large matrix takes minutes
+    to_fill   zeros instead, which a file will replace: decomposing a large matrix takes minutes
     """
     from lora_lab.adapter_layer import out_by_in
 
@@ -358,7 +367,7 @@ def picked(values: Tensor, rows: Rows) -> Tensor:
 
 
 def spread(values: Tensor, rows: Rows, outputs: int) -> Tensor:
-    """The inverse along the last dimension: (..., outputs), zero where no row is named."""
+    """The inverse, along the last dimension: (..., outputs), zero in all other rows."""
     if not rows:
         return values
     parts, pad = values.split([stop - start for start, stop in rows], dim=-1), torch.nn.functional.pad

@@ -18,8 +18,11 @@ from lora_lab import (
     FullFineTuning,
     HeadOnly,
     LoRA,
+    LoRAXS,
     Probe,
     PromptTuning,
+    TinyLoRA,
+    VeRA,
     disabled,
     load_adapter,
     merge,
@@ -140,13 +143,14 @@ def test_a_hook_that_keeps_a_frozen_layers_output_keeps_the_frozen_layers(kind):
 
 def test_methods_that_are_no_low_rank_sum_mix_too():
     bank, alone = banked(
-        "bert", LoRA(2), LoRA(2, dora=True), LoRA(2, init="pissa"), IA3(), BitFit(), Bottleneck(size=4)
-    )
-    names = [f"a.{n}" for n in range(6)]
+        "bert", LoRA(2), LoRA(2, dora=True), LoRA(2, init="pissa"), IA3(), BitFit(), Bottleneck(size=4),
+        VeRA(4), LoRAXS(4), TinyLoRA(u=4),
+    )  # fmt: skip
+    names = [f"a.{n}" for n in range(9)]
     for name in names:
         bank.use(name)
         torch.testing.assert_close(answers(bank.model), answers(alone[name]), **CLOSE)
-    for order in (names, names[::-1], [None, *names[1:3], None, *names[:2]]):
+    for order in (names[:6], names[3:], names[5::-1], [None, *names[1:3], None, *names[:2]]):
         with bank.mixed(order):
             torch.testing.assert_close(answers(bank.model), row_by_row(alone, order), **CLOSE)
 

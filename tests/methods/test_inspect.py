@@ -87,6 +87,8 @@ SOUND = {
         "llama",
         {"config": peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **CAUSAL)},
     ),
+    "VeRA": ("llama", {"config": peft.VeraConfig(r=8, target_modules=["q_proj", "v_proj"], **CAUSAL)}),
+    "TinyLoRA": ("llama", {"config": peft.TinyLoraConfig(u=8, target_modules=["q_proj", "v_proj"], **CAUSAL)}),
     "fused": ("gpt2", {"fan_in_fan_out": True}),
 }
 

@@ -314,6 +314,8 @@ def test_how_many_share_a_vector():
         (lambda: TinyLoRA(weight_tying=1.5), "weight_tying must be from 0 to 1"),
         (lambda: LoRAXS(alpha=0), "alpha must be a number above 0"),
         (lambda: LoRAXS(rank=64).attach(tiny("bert")), "rank 64 is above what a layer of 32 x 32 can hold: at most 32"),
+        (lambda: VeRA(rank=10**8).attach(tiny("bert")), "3,200,000,000 frozen random numbers are too many"),
+        (lambda: TinyLoRA(u=10**8).attach(tiny("bert")), "400,000,000 frozen random numbers are too many"),
         (lambda: VeRA(targets=("embed",)).attach(tiny("bert")), "an embedding: leave it out"),
         (lambda: TinyLoRA(targets=("gate",)).attach(tiny("bert")), "'gate' matches no layer"),
     ],
