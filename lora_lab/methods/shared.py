@@ -9,12 +9,12 @@
     LoRA-XS     S V^T           U                   U S V^T are the largest singular values of W with their vectors
     TinyLoRA    S^1/2 V^T       U S^1/2             each P (rank, rank) is random
 
-b, R and v start at zero, so at first nothing changes, and their gradients are not zero. (The authors of LoRA-XS draw R
-with a standard deviation of 1e-5.) Roles in one fused layer, such as q and v of GPT-2's c_attn, share one adapter, and
-the other outputs stay as they are.
+b, R and v start at zero, so at first nothing changes, and their gradients are not zero. (The code of LoRA-XS's authors
+draws R with a standard deviation of 1e-5.) Roles in one fused layer, such as q and v of GPT-2's c_attn, share one
+adapter, and the other outputs stay as they are.
 
-Sources: Kopiczko et al. 2024, arXiv:2310.11454 (VeRA); Balazy et al. 2024, arXiv:2405.17604 (LoRA-XS); Morris et al.
-2026, arXiv:2602.04118 (TinyLoRA). P's distribution, which the last paper leaves open, is PEFT's.
+Sources: VeRA, Kopiczko et al. 2024, arXiv:2310.11454; LoRA-XS, Bałazy et al. 2024, arXiv:2405.17604; TinyLoRA, Morris
+et al. 2026, arXiv:2602.04118. How A, B and P are drawn is PEFT's choice.
 """
 
 from __future__ import annotations
