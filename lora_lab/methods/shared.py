@@ -9,12 +9,12 @@
     LoRA-XS     S V^T           U                   U S V^T are the largest singular values of W with their vectors
     TinyLoRA    S^1/2 V^T       U S^1/2             each P (rank, rank) is random
 
-b, R and v start at zero, so at first nothing changes, and their gradients are not zero. (The authors of LoRA-XS draw R
-with a standard deviation of 1e-5.) Roles in one fused layer, such as q and v of GPT-2's c_attn, share one adapter, and
-the other outputs stay as they are.
+b, R and v start at zero, so at first nothing changes, and their gradients are not zero. (The code of LoRA-XS's authors
+draws R with a standard deviation of 1e-5.) Roles in one fused layer, such as q and v of GPT-2's c_attn, share one
+adapter, and the other outputs stay as they are.
 
-Sources: Kopiczko et al. 2024, arXiv:2310.11454 (VeRA); Balazy et al. 2024, arXiv:2405.17604 (LoRA-XS); Morris et al.
-2026, arXiv:2602.04118 (TinyLoRA). P's distribution, which the last paper leaves open, is PEFT's.
+Sources: VeRA, Kopiczko et al. 2024, arXiv:2310.11454; LoRA-XS, Bałazy et al. 2024, arXiv:2405.17604; TinyLoRA, Morris
+et al. 2026, arXiv:2602.04118. How A, B and P are drawn is PEFT's choice.
 
 In files, in PEFT's layout but for loraxs_*, which PEFT passes over:
 
@@ -183,14 +183,14 @@ class VeRA(FrozenPair):
 
         placed, device = super().places(model), next(model.parameters()).device
         sizes = [out_by_in(model.get_submodule(path)).shape for path, _ in placed]
+        outputs, inputs = map(max, zip(*sizes, strict=True))
         generator = torch.Generator().manual_seed(self.projection_seed)
 
         def kaiming(*shape: int) -> Tensor:
             bound = math.sqrt(3) * (math.sqrt(2) / math.sqrt(shape[1]))  # sqrt(6 / in), rounded as PEFT rounds it
             return drawn(shape, device, lambda matrix: matrix.uniform_(-bound, bound, generator=generator))
 
-        a = kaiming(self.rank, max(inputs for _, inputs in sizes))
-        frozen = Frozen(A=a, B=kaiming(max(outputs for outputs, _ in sizes), self.rank))
+        frozen = Frozen(A=kaiming(self.rank, inputs), B=kaiming(outputs, self.rank))
         for _, told in placed:
             told["frozen"] = frozen
         return placed
@@ -252,8 +252,8 @@ class LoRAXS(FrozenPair):
 
         u, s, v = largest_part(layer, self.rank, **told)
         if len(s) < self.rank:
-            here = f"a layer of {v.shape[1]} x {len(u)} can hold: at most {len(s)}"
-            raise BadValue(f"rank {self.rank} is above what {here}")
+            here = f"a layer of {v.shape[1]} x {len(u)}"
+            raise BadValue(f"rank {self.rank} is above what {here} can hold: at most {len(s)}")
         return {"frozen": Frozen(A=s[:, None] * v, B=u), "lora_R": u.new_zeros(self.rank, self.rank)}
 
     def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
@@ -333,9 +333,7 @@ def drawn(shape: tuple[int, ...], device: torch.device, draw: Callable[[Tensor],
     Raises: BadValue for more than MOST_DRAWN: they stand in no file, so a file of a few bytes could ask for any number.
     """
     if math.prod(shape) > MOST_DRAWN:
-        raise BadValue(
-            f"{math.prod(shape):,} frozen random numbers are too many, at most {MOST_DRAWN:,}: lower rank or u"
-        )
+        raise BadValue(f"{math.prod(shape):,} frozen random numbers are more than {MOST_DRAWN:,}: lower rank or u")
     return torch.empty(shape, device=device) if device.type == "meta" else draw(torch.empty(shape)).to(device)
 
 
