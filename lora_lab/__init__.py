@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lora_lab.methods.lora import LoRA
     from lora_lab.methods.merge import detach, disabled, merge, merge_for_good, unmerge
     from lora_lab.methods.probe import Probe
+    from lora_lab.methods.shared import LoRAXS, TinyLoRA, VeRA
     from lora_lab.methods.soft import PrefixTuning, PromptTuning, PTuning
     from lora_lab.training.models import load_model, load_tokenizer
     from lora_lab.training.recipe import Recipe
@@ -63,6 +64,7 @@ _HOME = {
     "IA3": "methods.ia3",
     "LabError": "errors",
     "LoRA": "methods.lora",
+    "LoRAXS": "methods.shared",
     "LoRAPanel": "widgets.lora_panel",
     "MemoryPanel": "widgets.memory_panel",
     "RankPanel": "widgets.rank_panel",
@@ -75,7 +77,9 @@ _HOME = {
     "Run": "training.runs",
     "Store": "training.runs",
     "SweepPanel": "widgets.sweep_panel",
+    "TinyLoRA": "methods.shared",
     "TrainPanel": "widgets.train_panel",
+    "VeRA": "methods.shared",
     "compare": "experiments.compare",
     "detach": "methods.merge",
     "disabled": "methods.merge",

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from lora_lab.layers import LoRALinear, init_A, innermost, out_by_in
+from lora_lab.adapter_layer import innermost, out_by_in
+from lora_lab.layers import LoRALinear, init_A
 from lora_lab.methods.heads import TrainedCopy
 from lora_lab.methods.lora_layers import LoRAEmbedding
 

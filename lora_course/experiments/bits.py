@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from lora_lab.accounting.setup import BYTES
+from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import Verdict, verdicts
 from lora_lab.experiments.sweep import sweep
-from lora_lab.layers import out_by_in
 from lora_lab.methods.base import Method
 from lora_lab.methods.formats import bits_per_weight
 from lora_lab.methods.lora import LoRA

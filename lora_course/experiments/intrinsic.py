@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue
 from lora_lab.files import remembered
-from lora_lab.layers import AdapterLayer
 from lora_lab.methods.attach import put
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.targets import HEADS

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from lora_course.experiments.subspace import Factors, factors, product_factors
+from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.layers import LoRALinear, out_by_in
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, report_of, sites_of
 from lora_lab.training.models import load_model
 from lora_lab.training.recipe import Recipe

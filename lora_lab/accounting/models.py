@@ -342,7 +342,7 @@ def _modules(model: nn.Module) -> Iterator[Module]:
 
     Experts that share a tensor are counted as their makers do: gate, up and down of each expert.
     """
-    from lora_lab.layers import out_by_in
+    from lora_lab.adapter_layer import out_by_in
     from lora_lab.methods.attach import site_kind
 
     seen: set[int] = set()

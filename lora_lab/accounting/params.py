@@ -145,23 +145,19 @@ def _attached(
     model: nn.Module, method: Method, a: Architecture, trained: Counter[str], added: list[Row]
 ) -> tuple[int, int]:
     """Attach the method and record what trains where; returns the parameters of the heads and the bytes of the file."""
-    from lora_lab.methods.attach import adapters, own_parameters
+    from lora_lab.methods.attach import parameters_of_parts, plain_path
     from lora_lab.methods.io import file_of
 
     known = {module.name for module in a.modules}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
         report = method.attach(model)
-    for path, part in adapters(model):
-        if part.head:  # a head, which is counted apart
-            continue
-        at = path.replace(".base_layer", "")
-        for name, p in own_parameters(part):
-            inputs = p.shape[0] if p.dim() > 1 else 1
-            if p.requires_grad and at in known:
-                trained[at] += p.numel()
-            elif p.requires_grad:
-                added.append(Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel()))
+    for path, name, p in parameters_of_parts(model):  # heads are counted apart
+        at, inputs = plain_path(path), p.shape[0] if p.dim() > 1 else 1
+        if p.requires_grad and at in known:
+            trained[at] += p.numel()
+        elif p.requires_grad:
+            added.append(Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel()))
     tensors, metadata, _ = file_of(model, report)
     return report.head_parameters, safetensors_bytes({key: t.shape for key, t in tensors.items()}, metadata)
 

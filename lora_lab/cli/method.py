@@ -35,6 +35,11 @@ HELP = {
     "hidden": "Width of the network that makes the prompt; the model's when left out",
     "size": "Numbers in the bottleneck",
     "placement": "Where bottlenecks stand: houlsby, pfeiffer or lin",
+    "d_initial": "What each number of d starts at",
+    "u": "Numbers in the vector that trains",
+    "weight_tying": "0: each layer has its own vector; 1: all share one",
+    "projection_seed": "What frozen matrices are drawn from",
+    "save_projection": "Whether the file holds them",
     "feedforward": "Targets whose input is scaled, not the output",
 }
 

@@ -25,6 +25,7 @@ MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; of language 
 NAMES = {
     "full": "full fine-tuning", "prompt": "prompt tuning", "ptuning": "P-tuning", "prefix": "prefix tuning",
     "bitfit": "BitFit", "ia3": "IA3", "bottleneck": "bottleneck adapter", "head": "head only",
+    "vera": "VeRA", "lora-xs": "LoRA-XS", "tinylora": "TinyLoRA",
 }  # fmt: skip
 SWAP = str.maketrans("bwBW", "wbWB")
 LOWER = ("perplexity", "loss", "slot_errors")

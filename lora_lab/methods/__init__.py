@@ -16,7 +16,7 @@ from lora_lab.methods.base import REGISTRY, Method, register
 __all__ = ["REGISTRY", "Method", "method_class", "method_from", "register"]
 
 # Each registers what it holds.
-for _name in ("lora", "full", "probe", "soft", "bitfit", "bottleneck", "ia3"):
+for _name in ("lora", "full", "probe", "soft", "bitfit", "bottleneck", "ia3", "shared"):
     import_module(f"{__name__}.{_name}")
 
 

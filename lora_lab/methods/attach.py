@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from lora_lab.adapter_layer import AdapterLayer, innermost, out_by_in
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdapterLayer, innermost, out_by_in
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.heads import TrainedCopy, heads_of, warn_of_unknown_head
 from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
@@ -64,6 +64,15 @@ class MethodLayer(AdapterLayer):
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return self.method.merged_weights(self, weight, bias)  # type: ignore[no-any-return]
+
+
+class Frozen(nn.Module):
+    """Tensors beside a layer that do not train and stand in no state dict; several layers may share one of these."""
+
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor.contiguous(), persistent=False)  # multiplied as those from a file are
 
 
 class Ahead(nn.Module):
@@ -350,10 +359,19 @@ def own_parameters(part: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.
 def parts_of(model: nn.Module) -> tuple[tuple[str, int], ...]:
     """Everything that a method put into a model but the heads: where it stands, and how many numbers train in it."""
     found: Counter[str] = Counter()
-    for path, part in adapters(model):
-        if not part.head:
-            found[plain_path(path)] += sum(p.numel() for _, p in own_parameters(part))
+    for path, _, p in parameters_of_parts(model):
+        found[plain_path(path)] += p.numel()
     return tuple(found.items())
+
+
+def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """The path of each such thing, and each of its parameters by name; one that several share comes once."""
+    seen = set[int]()
+    for path, part in adapters(model):
+        for name, p in () if part.head else own_parameters(part):
+            if id(p) not in seen:
+                yield path, name, p
+            seen.add(id(p))
 
 
 def numbers_of(model: nn.Module) -> int:

@@ -82,7 +82,7 @@ class Bottleneck(LayerMethod):
         return [(site.module, {}) for site in chosen]
 
     def start(self, layer: nn.Module, **_: Any) -> dict[str, Tensor | nn.Module]:
-        from lora_lab.layers import out_by_in
+        from lora_lab.adapter_layer import out_by_in
 
         nn, d = torch.nn, len(out_by_in(layer))
         where: Any = {"device": out_by_in(layer).device, "dtype": torch.float32}

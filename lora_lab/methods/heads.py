@@ -8,8 +8,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import LabWarning
-from lora_lab.layers import AdapterLayer
 from lora_lab.methods.targets import HEADS
 
 

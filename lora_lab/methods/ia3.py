@@ -68,7 +68,7 @@ class IA3(LayerMethod):
         return [(s.module, {"on_input": s in on_input, "out_slice": s.out_slice}) for s in chosen]
 
     def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor]:
-        from lora_lab.layers import out_by_in
+        from lora_lab.adapter_layer import out_by_in
 
         weight = out_by_in(layer)
         start, stop = (0, weight.shape[1]) if told["on_input"] else told["out_slice"] or (0, weight.shape[0])
@@ -76,7 +76,7 @@ class IA3(LayerMethod):
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """ia3_l of each layer: (1, in) on its input, (out, 1) on its output; of slices the rest is 1."""
-        from lora_lab.layers import innermost, is_conv1d, out_by_in
+        from lora_lab.adapter_layer import innermost, is_conv1d, out_by_in
         from lora_lab.methods import peft
         from lora_lab.methods.attach import MethodLayer
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import LabError, NotFound
-from lora_lab.layers import out_by_in
 from lora_lab.methods import faults
 from lora_lab.methods.attach import adapter_layers, own_parameters, take_out
 from lora_lab.methods.faults import Problem, Refused

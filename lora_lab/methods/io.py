@@ -183,7 +183,10 @@ def _opened(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
 def method_in(file: AdapterFile, model: nn.Module) -> Method:
     """The method that our header names, or else the one that PEFT's config describes. Raises: BadValue, NotFound."""
     with readable(file.path):
-        kind, known = file.config.get("peft_type"), {m.peft_type: m for m in REGISTRY.values() if m.peft_type}
+        kind, known = file.config.get("peft_type"), dict[str, type[Method]]()
+        for one in REGISTRY.values():
+            if one.peft_type:
+                known.setdefault(one.peft_type, one)  # LoRA before LoRA-XS, whose file is one of LoRA
         if kind != OURS and kind not in known:
             names = ", ".join(known)
             raise BadValue(f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {names}")

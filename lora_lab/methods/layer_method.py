@@ -38,12 +38,16 @@ class LayerMethod(Method):
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """The path of each layer to adapt, and what is said of it to `start`, such as {"out_slice": (0, 32)}.
 
+        A module that is said of several layers is shared by them, and so is what trains in it.
         Raises: BadValue, NotFound where the method does not fit the model.
         """
         raise NotImplementedError
 
     def start(self, layer: nn.Module, **told: Any) -> Mapping[str, Tensor | nn.Module]:
-        """The parameters beside a layer, by name, so that at first nothing changes. They train in fp32."""
+        """The parameters beside a layer, by name, so that at first nothing changes. They train in fp32.
+
+        What shall not train goes into a `Frozen`, see `attach.py`.
+        """
         raise NotImplementedError
 
     def before(self, adapter: Any, x: Tensor) -> Tensor:
@@ -58,9 +62,10 @@ class LayerMethod(Method):
         """The frozen layer's weight (out, in) and bias (out), in fp32, with the update in them."""
         raise NotImplementedError
 
-    def attach(self, model: nn.Module) -> Report:
+    def attach(self, model: nn.Module, **more: Any) -> Report:
+        """As `Method.attach`; more is said of every layer, such as to_fill=True where a file will bring the numbers."""
         from lora_lab.methods.attach import MethodLayer, attach, refuse_adapted  # imports torch
 
         refuse_adapted(model)
-        parts = [(path, partial(MethodLayer, method=self, **told)) for path, told in self.places(model)]
+        parts = [(path, partial(MethodLayer, method=self, **told, **more)) for path, told in self.places(model)]
         return attach(model, self, parts)

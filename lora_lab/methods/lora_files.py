@@ -29,8 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_lab.adapter_layer import innermost, is_conv1d
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear, innermost, is_conv1d
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import own_parameters
 from lora_lab.methods.base import Placement, Report
 from lora_lab.methods.lora_layers import LoRALayer, file_pair, fill_pair

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_lab.adapter_layer import AdapterLayer, innermost
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdapterLayer, LoRALinear, innermost
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.base import Placement
 
 

@@ -27,8 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_lab.adapter_layer import AdapterLayer, is_conv1d, out_by_in
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdapterLayer, LoRALinear, is_conv1d, out_by_in
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, adapters, plain_path, put, report_of, take_out
 from lora_lab.methods.base import Report
 from lora_lab.methods.heads import TrainedCopy

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdapterLayer, LoRALinear
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import (
     Ahead,
     MethodLayer,
@@ -79,7 +80,7 @@ def pack(
     for name, block in blocks.items():
         for k, parameters in enumerate(others):
             _alias(parameters[name], *(t[k] for t in both(block)))
-    _pack_others(model, lanes, streams, blocks)
+    _pack_others(model, lanes, streams, {id(p): blocks[name] for name, p in others[0].items()})
     return model, table
 
 
@@ -92,9 +93,12 @@ def _check_reads_rows(base: nn.Module, lanes: Sequence[nn.Module]) -> None:
 
 
 def _pack_others(
-    model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream], blocks: dict[str, nn.Parameter]
+    model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream], blocks: Mapping[int, nn.Parameter]
 ) -> None:
-    """Heads and vectors ahead of rows, which lanes keep as modules of their own, and what all have beside a layer."""
+    """Heads and vectors ahead of rows, which lanes keep as modules of their own, and what all have beside a layer.
+
+    blocks   by the id of the first lane's parameter, which may have several names: layers can share it
+    """
     for path, part in reversed(list(adapters(lanes[0]))):  # of two around one layer, the inner one first
         place = plain_path(path)
         if isinstance(part, LoRALinear):
@@ -105,7 +109,7 @@ def _pack_others(
         elif isinstance(part, Ahead):
             PackedAhead(each).hang(model, place)
         elif isinstance(part, MethodLayer):
-            own = {name: blocks[f"{path}.{name}"] for name, _ in own_parameters(part)}
+            own = {name: blocks[id(p)] for name, p in own_parameters(part)}
             put(model, place, PackedMethodLayer(model.get_submodule(place), part, own))
 
 

@@ -19,8 +19,8 @@ import regex
 import torch
 from torch import Tensor, nn
 
+from lora_lab.adapter_layer import is_conv1d
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import adapter_layers, plain_path
 from lora_lab.methods.base import Report
 from lora_lab.methods.heads import TrainedCopy
@@ -39,6 +39,8 @@ _OPTIONS = """
     peft_version prefix_projection prompt_tuning_init prompt_tuning_init_text qalora_group_size r rank_pattern
     revision runtime_config target_modules target_parameters task_type token_dim tokenizer_kwargs
     tokenizer_name_or_path trainable_token_indices use_bdlora use_dora use_qalora use_rslora velora_config
+    d_initial init_v_bound projection_prng_key projection_seed save_projection tinylora_dropout u
+    vera_dropout weight_tying
 """
 KNOWN = frozenset(_OPTIONS.split())
 

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue, nearest
-from lora_lab.layers import out_by_in
 from lora_lab.methods.attach import coded_layers, fingerprint, is_linear, put, refuse_adapted
 from lora_lab.methods.formats import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
 

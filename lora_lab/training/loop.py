@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import nn
 
-from lora_lab.layers import AdapterLayer
+from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.methods.attach import Ahead
 from lora_lab.training.batches import Batch
 from lora_lab.training.evaluate import lane_losses, logits_of

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHIPPED = "data/results/compare/minilm_rt_all_linear.json"
 CHOICES = (
     "probe", "head", "bitfit", "prompt", "ptuning", "prefix", "bottleneck", "ia3", "lora", "lora:targets=all-linear",
-    "full",
+    "lora-xs", "vera", "tinylora", "full",
 )  # fmt: skip
 AXES = ("trained", "memory", "time")
 WORDS = {

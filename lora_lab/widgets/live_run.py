@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from lora_lab.adapter_layer import innermost, out_by_in
 from lora_lab.errors import LabError
-from lora_lab.layers import LoRALinear, innermost, out_by_in
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, report_of
 from lora_lab.methods.inspect import product_norm
 from lora_lab.methods.lora import LoRA

@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 from click.testing import CliRunner
 
-from lora_lab import IA3, BitFit, Bottleneck, LoRA, PromptTuning
+from lora_lab import IA3, BitFit, Bottleneck, LoRA, LoRAXS, PromptTuning, TinyLoRA, VeRA
 from lora_lab.cli import commands
 from lora_lab.cli.method import HELP
 from lora_lab.errors import LabError
@@ -51,6 +51,9 @@ def recipes(monkeypatch):
         ("--method bitfit", BitFit()),
         ("--method prompt --tokens 40 --init random", PromptTuning(tokens=40, init="random")),
         ("--method bottleneck --size 8 --placement lin", Bottleneck(size=8, placement="lin")),
+        ("--method vera --rank 64 --projection-seed 3 --no-save-projection", VeRA(64, ("q", "v"), 0.1, 3, False)),
+        ("--method lora-xs --rank 4 --alpha 8 --targets all-linear", LoRAXS(4, 8, ("all-linear",))),
+        ("--method tinylora --u 13 --weight-tying 1", TinyLoRA(u=13, weight_tying=1)),
         ("--method ia3 --targets k,v,up --feedforward up", IA3(targets=("k", "v", "up"), feedforward=("up",))),
     ],
 )
@@ -110,7 +113,7 @@ def test_the_help_names_each_option_with_its_owners():
     text = CliRunner().invoke(commands, ["train", "--help"], terminal_width=200).output
     assert "--size INTEGER" in text
     assert "Numbers in the bottleneck (bottleneck: 64)." in text
-    assert "Columns of B, rows of A (lora: 8)." in text
+    assert "Columns of B, rows of A (lora: 8, vera: 256, lora-xs: 16, tinylora: 2)." in text
 
 
 def test_every_option_of_a_method_says_what_it_is():

@@ -12,7 +12,19 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lora_lab import IA3, Bottleneck, FullFineTuning, LoRA, PrefixTuning, PromptTuning, PTuning, save_adapter
+from lora_lab import (
+    IA3,
+    Bottleneck,
+    FullFineTuning,
+    LoRA,
+    LoRAXS,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    TinyLoRA,
+    VeRA,
+    save_adapter,
+)
 from lora_lab.methods.base import Method
 from lora_lab.methods.io import CONFIG, WEIGHTS
 from tests.conftest import randomise, tiny
@@ -25,6 +37,9 @@ METHODS: dict[str, tuple[str, Method]] = {
     "embedding": ("llama", LoRA(rank=2, targets=("embed", "v"))),
     "pissa": ("roberta", LoRA(rank=2, init="pissa")),
     "ia3": ("gpt2", IA3()),
+    "vera": ("llama", VeRA(rank=4, save_projection=False)),
+    "lora-xs": ("roberta", LoRAXS(rank=4)),
+    "tinylora": ("gpt2", TinyLoRA(u=4, weight_tying=0.5)),
     "prompt": ("llama", PromptTuning(tokens=3)),
     "ptuning": ("roberta", PTuning(tokens=3)),
     "prefix": ("llama", PrefixTuning(tokens=3)),
@@ -32,7 +47,8 @@ METHODS: dict[str, tuple[str, Method]] = {
     "full": ("gpt2", FullFineTuning()),
     "large": ("wide", LoRA(rank=64, targets=("all-linear",))),  # 2 MB: against it the limit of memory means something
 }
-PEFTS = ("lora", "patterns", "fused", "dora", "embedding", "ia3", "prompt", "prefix", "large")  # without our header too
+# without our header too
+PEFTS = ("lora", "patterns", "fused", "dora", "embedding", "ia3", "vera", "tinylora", "prompt", "prefix", "large")
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,18 @@ from lora_lab import (
     FullFineTuning,
     HeadOnly,
     LoRA,
+    LoRAXS,
     Probe,
     PromptTuning,
+    TinyLoRA,
+    VeRA,
     disabled,
     load_adapter,
     merge,
     save_adapter,
 )
+from lora_lab.adapter_layer import is_conv1d
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.layers import is_conv1d
 from lora_lab.methods.attach import fingerprint
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.packed import share
@@ -112,13 +115,17 @@ def test_neighbours_with_one_adapter_are_a_group_and_nothing_else_changes(names)
         torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), **CLOSE)
 
 
-def test_what_one_batch_picked_is_written_over_by_the_next_in_inference_mode_or_not():
+def test_batches_of_the_same_and_of_other_rows_may_follow_in_any_mode_and_dtype():
     bank, alone = banked("bert", LoRA(3), LoRA(3, targets="all-linear"))
-    for n, mode in enumerate([torch.inference_mode, torch.no_grad, torch.no_grad, torch.inference_mode, torch.no_grad]):
-        names = [f"a.{n % 2}", f"a.{(n + 1) % 2}"] * 3
+    for first, mode in zip("01001100", [torch.inference_mode, torch.no_grad, torch.enable_grad] * 3, strict=False):
+        names = ["a.0", "a.1"] * 3 if first == "0" else ["a.1", "a.0"] * 3
         with mode(), bank.mixed(names):
-            together = answers(bank.model)
-        torch.testing.assert_close(together.clone(), row_by_row(alone, names), **CLOSE)
+            together = bank.model(input_ids=IDS).logits
+        torch.testing.assert_close(together.detach().clone(), row_by_row(alone, names), **CLOSE)
+    for dtype in (torch.float32, torch.float32, torch.bfloat16):
+        bank.model.to(dtype)
+        with bank.mixed(names):
+            torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
@@ -136,13 +143,14 @@ def test_a_hook_that_keeps_a_frozen_layers_output_keeps_the_frozen_layers(kind):
 
 def test_methods_that_are_no_low_rank_sum_mix_too():
     bank, alone = banked(
-        "bert", LoRA(2), LoRA(2, dora=True), LoRA(2, init="pissa"), IA3(), BitFit(), Bottleneck(size=4)
-    )
-    names = [f"a.{n}" for n in range(6)]
+        "bert", LoRA(2), LoRA(2, dora=True), LoRA(2, init="pissa"), IA3(), BitFit(), Bottleneck(size=4),
+        VeRA(4), LoRAXS(4), TinyLoRA(u=4),
+    )  # fmt: skip
+    names = [f"a.{n}" for n in range(9)]
     for name in names:
         bank.use(name)
         torch.testing.assert_close(answers(bank.model), answers(alone[name]), **CLOSE)
-    for order in (names, names[::-1], [None, *names[1:3], None, *names[:2]]):
+    for order in (names[:6], names[3:], names[5::-1], [None, *names[1:3], None, *names[:2]]):
         with bank.mixed(order):
             torch.testing.assert_close(answers(bank.model), row_by_row(alone, order), **CLOSE)
 
@@ -230,6 +238,8 @@ def test_a_blend_is_the_weighted_sum_of_the_updates(drawn, numbers):
         mean = {key: sum(w * s[key] for w, s in zip(shares, states, strict=True)) for key in states[0]}
         wanted.classifier.load_state_dict(mean)
     torch.testing.assert_close(answers(bank.model), answers(wanted), rtol=1e-4, atol=1e-4)
+    bank.close()
+    assert snapshot(bank.model) == snapshot(tiny(kind).requires_grad_(False))
 
 
 @torch.no_grad()
@@ -262,8 +272,8 @@ def test_a_blend_is_saved_blended_and_mixed_like_any_other(tmp_path):
         ({"a.0": float("nan")}, "mix", "finite number"),
         ({"a.0": "much"}, "mix", "finite number"),
         ({"a.0": 1.0, "a.1": -1.0}, "mix", "sum to 0"),
-        ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is no plain LoRA"),
-        ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is no plain LoRA"),
+        ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is not a plain LoRA"),
+        ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is not a plain LoRA"),
         ({"a.0": 0.5}, "a.1", "already"),
         ({"a.9": 0.5}, "mix", "no adapter 'a.9'; nearest: a.3, a.2"),
     ],

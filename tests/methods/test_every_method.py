@@ -24,6 +24,9 @@ SMALL = {
     "ptuning": {"tokens": 3},
     "prefix": {"tokens": 3},
     "lora": {"rank": 2},
+    "vera": {"rank": 8},
+    "lora-xs": {"rank": 4},
+    "tinylora": {"u": 8, "weight_tying": 0.5},
 }  # for models of width 32
 WITHIN = {"full"}  # trains the base itself: nothing is frozen, so nothing can be switched off or taken out
 AHEAD = {"prompt", "ptuning", "prefix"}  # something stands ahead of every row: its effect is documented, not zero

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import LoRA, detach, load_adapter, save_adapter
+from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import NotFound
-from lora_lab.layers import out_by_in
 from lora_lab.methods import faults
 from lora_lab.methods.inspect import inspect_adapter, product_norm, stored_rounding
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, known_key, plain_key
@@ -87,6 +87,8 @@ SOUND = {
         "llama",
         {"config": peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **CAUSAL)},
     ),
+    "VeRA": ("llama", {"config": peft.VeraConfig(r=8, target_modules=["q_proj", "v_proj"], **CAUSAL)}),
+    "TinyLoRA": ("llama", {"config": peft.TinyLoraConfig(u=8, target_modules=["q_proj", "v_proj"], **CAUSAL)}),
     "fused": ("gpt2", {"fan_in_fan_out": True}),
 }
 

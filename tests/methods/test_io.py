@@ -31,9 +31,12 @@ from lora_lab import (
     Bottleneck,
     FullFineTuning,
     LoRA,
+    LoRAXS,
     PrefixTuning,
     PromptTuning,
     PTuning,
+    TinyLoRA,
+    VeRA,
     detach,
     load_adapter,
     merge,
@@ -591,7 +594,17 @@ def test_another_base_is_refused(mnli):
 @pytest.mark.parametrize("labels", [3, 2])
 @pytest.mark.parametrize(
     "method",
-    [PromptTuning(tokens=3), PTuning(tokens=3), PrefixTuning(tokens=3), IA3(), BitFit(), Bottleneck(size=4)],
+    [
+        PromptTuning(tokens=3),
+        PTuning(tokens=3),
+        PrefixTuning(tokens=3),
+        IA3(),
+        BitFit(),
+        Bottleneck(size=4),
+        VeRA(rank=4),
+        LoRAXS(rank=4),
+        TinyLoRA(u=4),
+    ],
     ids=lambda method: method.name,
 )
 def test_every_method_leaves_the_head_behind(method, labels, tmp_path):

@@ -10,12 +10,14 @@ import transformers
 from torch import nn
 
 from lora_lab import IA3, BitFit, HeadOnly, LoRA, detach, disabled, merge, merge_for_good, save_adapter, unmerge
+from lora_lab.adapter_layer import innermost
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear, innermost
+from lora_lab.layers import LoRALinear
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.attach import adapter_layers, is_adapted
 from lora_lab.methods.merge import rounding_of
 from lora_lab.methods.quant import quantize_model
+from lora_lab.methods.shared import LoRAXS, TinyLoRA, VeRA
 from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
 
 FP32 = 1e-6  # relative
@@ -28,6 +30,9 @@ METHODS = {
     "ia3": IA3(),
     "bitfit": BitFit(),
     "head": HeadOnly(),
+    "vera": VeRA(rank=8),
+    "lora-xs": LoRAXS(rank=4),
+    "tinylora": TinyLoRA(weight_tying=1),
 }
 KINDS = ("bert", "roberta", "gpt2", "phi3", "llama")
 FITTING = [(m, k) for m in METHODS for k in KINDS if not (m in ("bitfit", "head") and k in ("phi3", "llama"))]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lora_lab import LoRA, disabled
+from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue
-from lora_lab.layers import AdapterLayer
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import PackedLoRA, Stream, pack, share

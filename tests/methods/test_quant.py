@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lora_lab import LoRA, load_adapter, load_model, memory, save_adapter
+from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue
-from lora_lab.layers import out_by_in
 from lora_lab.methods import quant
 from lora_lab.methods.attach import coded_layers, fingerprint, numbers_of
 from lora_lab.methods.formats import QUANTISED_BITS

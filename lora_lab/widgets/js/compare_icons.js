@@ -20,12 +20,26 @@ const hourglass = (y) => `<path d="M24 ${y}h36l-12 3.5l12 3.5h-36l12 -3.5z" clas
 const row = (from, kind) => [0, 1, 2, 3, 4, 5, 6].slice(from).map((i) => outline(12 + 9 * i, TOKENS, 7, 7, kind)).join("");
 const learned = [12, 21, 30].map((x) => rect(x, TOKENS, 7, 7, "train")).join("");
 
+const thin = (targets, trained) => // A and B are frozen
+  each(roles(targets), ([x, y, w, h]) =>
+    outline(x, y - 4, w, 3, "frost edge") + outline(x + w + 1, y, 3, h, "frost edge") + trained(x, y, w, h));
+
 /** [drawing, in words] of what a method adds; see `_method` in experiments/margins.py. */
 const ADDS = {
   full: () => [each(EVERY, (box) => blue(...box)) + row(0, "train pale"), "every number of the layer"],
   lora: ({ targets }) => [
     each(roles(targets), ([x, y, w, h]) => rect(x, y - 4, w, 3, "train") + rect(x + w + 1, y, 3, h, "train")),
     `A and B beside ${(targets ?? []).join(", ")}`,
+  ],
+  "lora-xs": ({ targets, rank }) => [
+    thin(targets, (x, y, w) => rect(x + w + 1, y - 4, 3, 3, "train")), `a square of ${rank ?? "a few"} between frozen A and B`,
+  ],
+  vera: ({ targets }) => [
+    thin(targets, (x, y, w, h) => rect(x, y - 5.5, w, 1, "train") + rect(x + w + 4.5, y, 1, h, "train")),
+    "a factor for each row of frozen A and B",
+  ],
+  tinylora: ({ targets, u }) => [
+    thin(targets, (x, y, w) => circle(x + w + 2.5, y - 2.5, 1.5, "train")), `${u ?? "a few"} weights of frozen squares`,
   ],
   bitfit: () => [each(EVERY, ([x, y, w, h]) => rect(x, y + h + 1, w, 2.5, "train")), "the bias of each matrix"],
   ia3: ({ targets }) => [

@@ -1,0 +1,372 @@
+"""Methods that train even fewer numbers than LoRA: A and B are frozen, and what trains is something small beside them.
+
+    VeRA        y = W x + b * B (d * A x)                   d (rank) and b (out) train
+    LoRA-XS     y = W x + alpha / rank B R A x              R (rank, rank) trains
+    TinyLoRA    y = W x + B (v_1 P_1 + ... + v_u P_u) A x   v (u) trains; layers may share it
+
+                A (rank, in)    B (out, rank)
+    VeRA        random          random              one pair for the whole model, of which a layer takes what it needs
+    LoRA-XS     S V^T           U                   U S V^T are the largest singular values of W with their vectors
+    TinyLoRA    S^1/2 V^T       U S^1/2             each P (rank, rank) is random
+
+b, R and v start at zero, so at first nothing changes, and their gradients are not zero. (The code of LoRA-XS's authors
+draws R with a standard deviation of 1e-5.) Roles in one fused layer, such as q and v of GPT-2's c_attn, share one
+adapter, and the other outputs stay as they are.
+
+Sources: VeRA, Kopiczko et al. 2024, arXiv:2310.11454; LoRA-XS, Bałazy et al. 2024, arXiv:2405.17604; TinyLoRA, Morris
+et al. 2026, arXiv:2602.04118. How A, B and P are drawn is PEFT's choice.
+
+In files, in PEFT's layout but for loraxs_*, which PEFT passes over:
+
+    base_model.vera_A | vera_B                      (rank, largest in) | (largest out, rank), unless left out
+    base_model.model.<path>.vera_lambda_d | _b      (rank,) | (out,), zero where outputs are not adapted
+    base_model.tinylora_v.<group>                   (u,)
+    base_model.model.<path>.tinylora_A | _B | _P    (rank, in) | (out, rank) | (u, rank, rank), P unless left out
+    base_model.model.<path>.lora_A | lora_B.weight  A (rank, in) | B R (out, rank), of LoRA-XS
+    base_model.model.<path>.loraxs_B | loraxs_R     (out, rank) | (rank, rank)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lora_lab.errors import BadValue
+from lora_lab.methods.base import Report, register
+from lora_lab.methods.layer_method import LayerMethod, Lazy
+from lora_lab.methods.options import is_number, whole, words
+from lora_lab.methods.targets import ROLES, choose
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = Lazy("torch")
+
+MOST_DRAWN = 2**28  # 1 GiB in fp32; VeRA of rank 1024 on Llama-70B has 38 million
+Rows = tuple[tuple[int, int], ...]  # the outputs of a fused layer that are adapted; (): all outputs of any layer
+
+
+class FrozenPair(LayerMethod):
+    """What the three have in common. `frozen` of an adapter holds A and B, `rows` says which outputs are adapted."""
+
+    packs: ClassVar[bool] = True
+    unmergeable: ClassVar[str] = ""
+    rank: int
+    targets: tuple[str, ...]
+    projection_seed: int = 0  # of those that draw something frozen
+    save_projection: bool = True
+    in_peft: ClassVar[Mapping[str, str]]  # PEFT's words for the options
+    always: ClassVar[Mapping[str, Any]]  # options of PEFT's that are always the same
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("rank", self.rank)
+        object.__setattr__(self, "targets", words(self.targets))
+        seed = self.projection_seed
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**62:
+            raise BadValue(f"projection_seed must be a whole number of at least 0 and below 2^62, not {seed!r}")
+        if not isinstance(self.save_projection, bool):
+            raise BadValue(f"save_projection must be True or False, not {self.save_projection!r}")
+
+    def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
+        from lora_lab.methods.attach import sites_of
+
+        rows: dict[str, Rows] = {}
+        for site in choose(self.targets, sites_of(model)):
+            if site.kind != "linear":
+                said = f"{self.name} is for linear layers, and {site.name} is an {site.kind}"
+                raise BadValue(f"{said}: leave it out of the targets")
+            rows[site.module] = rows.get(site.module, ()) + ((site.out_slice,) if site.out_slice else ())
+        return [(path, {"rows": those}) for path, those in rows.items()]
+
+    def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
+        """What is added to the output, (..., outputs), where h is A x (..., rank)."""
+        raise NotImplementedError
+
+    # ---- files
+
+    def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
+        """What a file holds of one layer, whose keys begin with `key`."""
+        raise NotImplementedError
+
+    def attach_empty(self, model: nn.Module) -> Report:
+        return self.attach(model, to_fill=True)
+
+    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        from lora_lab.adapter_layer import innermost, is_conv1d
+        from lora_lab.methods import peft
+        from lora_lab.methods.attach import MethodLayer
+
+        tensors: dict[str, Tensor] = {}
+        found = peft.by_module(model, MethodLayer)
+        for path, (adapter,) in found.items():
+            tensors |= self.saved(adapter, f"{peft.PREFIX}{path}.")
+        return tensors | peft.head_tensors(model), {
+            "peft_type": self.peft_type,
+            "target_modules": peft.shortest_names(found, peft.layer_names(model)),
+            **{theirs: getattr(self, ours) for theirs, ours in self.in_peft.items()},
+            **self.always,
+            "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in found),
+            "bias": "none",
+            **peft.common_config(model, report),
+        }
+
+    @classmethod
+    def check_peft(cls, config: Mapping[str, Any]) -> None:
+        if config.get("bias") not in ("none", None):
+            said = f"the adapter was trained with bias={config['bias']!r}"
+            raise BadValue(f"{said}, which lora_lab does not compute")
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> FrozenPair:
+        from lora_lab.methods import peft
+        from lora_lab.methods.attach import sites_of
+
+        sites = sites_of(model)
+        targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
+        given = {ours: peft.required(config, theirs) for theirs, ours in cls.in_peft.items()}
+        return cls(targets=tuple(targets), **given)  # type: ignore[call-arg]
+
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for key, tensor in self.to_peft(model, report)[0].items():
+                tensor.copy_(tensors[key])
+
+    def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
+        a = adapter.frozen.A[:, : x.shape[-1]]
+        return y + self.update(adapter, torch.nn.functional.linear(x.to(y.dtype), a.to(y.dtype)), y.shape[-1])
+
+    def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        a = adapter.frozen.A[:, : weight.shape[1]].float()
+        return weight + self.update(adapter, a.t(), len(weight)).t(), bias
+
+
+@register
+@dataclass(frozen=True)
+class VeRA(FrozenPair):
+    """One frozen random pair A, B for the whole model; each layer trains a factor for each row of A and of B.
+
+    rank              rows of A; can be much larger than LoRA's, because each adds only one trained number
+    d_initial         where the factors d of A's rows start
+    projection_seed   seed of A and B
+    save_projection   whether the file holds A and B; without them it is small, and loading draws them again, which
+                      another version of torch may do differently
+    Raises: BadValue for an impossible value.
+    """
+
+    name: ClassVar[str] = "vera"
+    peft_type: ClassVar[str] = "VERA"
+    in_peft: ClassVar[Mapping[str, str]] = {
+        "r": "rank", "d_initial": "d_initial", "projection_prng_key": "projection_seed",
+        "save_projection": "save_projection",
+    }  # fmt: skip
+    always: ClassVar[Mapping[str, Any]] = {"vera_dropout": 0.0, "init_weights": True}
+    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", *in_peft)
+
+    rank: int = 256
+    targets: tuple[str, ...] = ("q", "v")
+    d_initial: float = 0.1
+    projection_seed: int = 0
+    save_projection: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (is_number(self.d_initial) and 0 < abs(self.d_initial) < 1e30):
+            raise BadValue(f"d_initial must be a number other than 0, not {self.d_initial!r}: at 0 nothing would train")
+
+    def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
+        from lora_lab.adapter_layer import out_by_in
+        from lora_lab.methods.attach import Frozen
+
+        placed, device = super().places(model), next(model.parameters()).device
+        sizes = [out_by_in(model.get_submodule(path)).shape for path, _ in placed]
+        outputs, inputs = map(max, zip(*sizes, strict=True))
+        generator = torch.Generator().manual_seed(self.projection_seed)
+
+        def kaiming(*shape: int) -> Tensor:
+            bound = math.sqrt(3) * (math.sqrt(2) / math.sqrt(shape[1]))  # sqrt(6 / in), rounded as PEFT rounds it
+            return drawn(shape, device, lambda matrix: matrix.uniform_(-bound, bound, generator=generator))
+
+        frozen = Frozen(A=kaiming(self.rank, inputs), B=kaiming(outputs, self.rank))
+        for _, told in placed:
+            told["frozen"] = frozen
+        return placed
+
+    def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor]:
+        from lora_lab.adapter_layer import out_by_in
+
+        weight = out_by_in(layer)
+        b = torch.zeros(len(picked(weight, told["rows"])), device=weight.device)
+        return {"vera_lambda_d": torch.full((self.rank,), self.d_initial, device=weight.device), "vera_lambda_b": b}
+
+    def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
+        d, b = adapter.vera_lambda_d, spread(adapter.vera_lambda_b, adapter.rows, outputs)
+        return b.to(h.dtype) * torch.nn.functional.linear(d.to(h.dtype) * h, adapter.frozen.B[:outputs].to(h.dtype))
+
+    def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
+        from lora_lab.adapter_layer import out_by_in
+
+        b = spread(adapter.vera_lambda_b, adapter.rows, len(out_by_in(adapter)))
+        own = {f"{key}vera_lambda_b": b, f"{key}vera_lambda_d": adapter.vera_lambda_d}
+        shared = {"base_model.vera_A": adapter.frozen.A, "base_model.vera_B": adapter.frozen.B}
+        return own | shared if self.save_projection else own
+
+    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+        from lora_lab.methods import peft
+        from lora_lab.methods.attach import MethodLayer
+
+        super().fill(model, report, tensors)
+        for path, (adapter,) in peft.by_module(model, MethodLayer).items():  # of a fused layer, a copy was filled
+            adapter.vera_lambda_b.data.copy_(picked(tensors[f"{peft.PREFIX}{path}.vera_lambda_b"], adapter.rows))
+
+
+@register
+@dataclass(frozen=True)
+class LoRAXS(FrozenPair):
+    """A small square matrix trains between frozen A and B, the largest singular vectors of W.
+
+    PEFT reads its file as a LoRA of A and B R.
+    Raises: BadValue for an impossible value, or a rank above what a layer can hold.
+    """
+
+    name: ClassVar[str] = "lora-xs"
+    peft_type: ClassVar[str] = "LORA"  # without our header, its file is read as one of LoRA
+    in_peft: ClassVar[Mapping[str, str]] = {"r": "rank", "lora_alpha": "alpha"}
+    always: ClassVar[Mapping[str, Any]] = {"lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True}
+    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", *in_peft)
+
+    rank: int = 16
+    alpha: float = 16
+    targets: tuple[str, ...] = ("q", "v")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (is_number(self.alpha) and 0 < self.alpha <= 1e30):
+            raise BadValue(f"alpha must be a number above 0 and at most 1e30, not {self.alpha!r}")
+
+    def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor | nn.Module]:
+        from lora_lab.methods.attach import Frozen
+
+        u, s, v = largest_part(layer, self.rank, **told)
+        if len(s) < self.rank:
+            here = f"a layer of {v.shape[1]} x {len(u)}"
+            raise BadValue(f"rank {self.rank} is above what {here} can hold: at most {len(s)}")
+        return {"frozen": Frozen(A=s[:, None] * v, B=u), "lora_R": u.new_zeros(self.rank, self.rank)}
+
+    def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
+        return through(h, self.alpha / self.rank * adapter.lora_R, adapter.frozen.B)
+
+    def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
+        a, b, r = adapter.frozen.A, adapter.frozen.B, adapter.lora_R
+        lora = {f"{key}lora_A.weight": a, f"{key}lora_B.weight": b @ r}
+        return lora | {f"{key}loraxs_B": b, f"{key}loraxs_R": r}
+
+
+@register
+@dataclass(frozen=True)
+class TinyLoRA(FrozenPair):
+    """LoRA-XS whose square matrix is a weighted sum of frozen random ones; only the weights v train.
+
+    rank              of the square matrices; less where a layer is smaller
+    u                 numbers in v
+    weight_tying      0: each layer has its own v; 0.5: two layers share one; 1: one v for the whole model
+    projection_seed   seed of the first layer's P, plus 1 for each layer after it
+    save_projection   whether the file holds P, as in VeRA
+    Raises: BadValue for an impossible value.
+    """
+
+    name: ClassVar[str] = "tinylora"
+    peft_type: ClassVar[str] = "TINYLORA"
+    in_peft: ClassVar[Mapping[str, str]] = {
+        "r": "rank", "u": "u", "weight_tying": "weight_tying", "projection_seed": "projection_seed",
+        "save_projection": "save_projection",
+    }  # fmt: skip
+    always: ClassVar[Mapping[str, Any]] = {"tinylora_dropout": 0.0, "init_weights": True}
+    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", *in_peft)
+
+    rank: int = 2
+    u: int = 64
+    targets: tuple[str, ...] = ("q", "v")
+    weight_tying: float = 0.0
+    projection_seed: int = 42
+    save_projection: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("u", self.u)
+        if not (is_number(self.weight_tying) and 0 <= self.weight_tying <= 1):
+            raise BadValue(f"weight_tying must be from 0 to 1, not {self.weight_tying!r}: at 1 all layers share one v")
+
+    def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
+        placed, device = super().places(model), next(model.parameters()).device
+        groups = max(1, round(len(placed) * (1 - self.weight_tying)))
+        shared = [torch.nn.ParameterDict({"v": torch.zeros(self.u, device=device)}) for _ in range(groups)]
+        for place, (_, told) in enumerate(placed):
+            group = min(place // (len(placed) // groups), groups - 1)  # what is left over joins the last group
+            told.update(place=place, group=group, shared=shared[group])
+        return placed
+
+    def start(self, layer: nn.Module, **told: Any) -> dict[str, nn.Module]:
+        from lora_lab.methods.attach import Frozen
+
+        u, s, v = largest_part(layer, self.rank, told["rows"], told.get("to_fill", False))
+        generator, roots, rank = torch.Generator().manual_seed(self.projection_seed + told["place"]), s.sqrt(), len(s)
+        p = drawn((self.u, rank, rank), u.device, lambda p: p.normal_(0, 1 / rank**0.5, generator=generator))
+        return {"frozen": Frozen(A=roots[:, None] * v, B=u * roots, P=p)}
+
+    def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
+        return through(h, torch.einsum("u,uij->ij", adapter.shared.v, adapter.frozen.P), adapter.frozen.B)
+
+    def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
+        frozen = {f"{key}tinylora_{name}": tensor for name, tensor in adapter.frozen.named_buffers()}
+        if not self.save_projection:
+            del frozen[f"{key}tinylora_P"]
+        return frozen | {f"base_model.tinylora_v.{adapter.group}": adapter.shared.v}
+
+
+def drawn(shape: tuple[int, ...], device: torch.device, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """Random numbers from the CPU's generator, the same for every device; none on meta.
+
+    Raises: BadValue for more than MOST_DRAWN: they stand in no file, so a file of a few bytes could ask for any number.
+    """
+    if math.prod(shape) > MOST_DRAWN:
+        raise BadValue(f"{math.prod(shape):,} frozen random numbers are more than {MOST_DRAWN:,}: lower rank or u")
+    return torch.empty(shape, device=device) if device.type == "meta" else draw(torch.empty(shape)).to(device)
+
+
+def largest_part(layer: nn.Module, rank: int, rows: Rows, to_fill: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """U (out, r), S (r) and V^T (r, in) of the r largest singular values of these rows of W; r is at most rank.
+
+    to_fill   zeros instead, which a file will replace: decomposing a large matrix takes minutes
+    """
+    from lora_lab.adapter_layer import out_by_in
+
+    weight = out_by_in(layer).detach().float()
+    part = picked(weight, rows)
+    rank = min(rank, *part.shape)
+    if to_fill:
+        return weight.new_zeros(len(weight), rank), weight.new_zeros(rank), weight.new_zeros(rank, weight.shape[1])
+    u, s, v = torch.linalg.svd(part, full_matrices=False)
+    return spread(u[:, :rank].t(), rows, len(weight)).t().clone(), s[:rank].clone(), v[:rank]
+
+
+def through(h: Tensor, r: Tensor, b: Tensor) -> Tensor:
+    """B R h, for h (..., rank)."""
+    linear = torch.nn.functional.linear
+    return linear(linear(h, r.to(h.dtype)), b.to(h.dtype))
+
+
+def picked(values: Tensor, rows: Rows) -> Tensor:
+    """These rows of the values (outputs, ...); all of them where none are named."""
+    return torch.cat([values[start:stop] for start, stop in rows]) if rows else values
+
+
+def spread(values: Tensor, rows: Rows, outputs: int) -> Tensor:
+    """The inverse, along the last dimension: (..., outputs), zero in all other rows."""
+    if not rows:
+        return values
+    parts, pad = values.split([stop - start for start, stop in rows], dim=-1), torch.nn.functional.pad
+    return torch.stack([pad(p, (at[0], outputs - at[1])) for p, at in zip(parts, rows, strict=True)]).sum(0)
