@@ -33,7 +33,7 @@
   function ask(cell) {
     const names = asked(cell.textContent);
     const said = make("p", { role: "status" });
-    const form = make("form", { className: "lab-predict", ariaLabel: "your ranges" });
+    const form = make("form", { className: "lab-predict", ariaLabel: `your ranges: ${names.join(", ")}` });
     const rows = names.map((name) => {
       const ends = ["from", "to"].map((word) => make("input", { type: "number", step: "any", required: true, ariaLabel: `${name}, ${word}` }));
       return { name, ends, row: make("p", {}, make("span", { textContent: name }), " from ", ends[0], " to ", ends[1]) };
