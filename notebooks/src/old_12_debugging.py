@@ -335,7 +335,7 @@ for name, content in tricks.items():
     try:
         load_adapter(model, folders["A"])
     except BadValue as error:
-        reasons[name] = str(error).split("safetensors file: ")[1]
+        reasons[name] = str(error).split("safetensors file: ")[-1]
     print(f"{name}: {reasons.get(name)}")
 folders["A"] = patient("A")  # as it was, in case you run an earlier cell again
 

@@ -346,7 +346,8 @@ def test_intervals_are_marked_by_the_rule_that_one_has_in_mind(site: str, visit:
         return tried(form)
 
     assert "no difference was found" in marked("−0.01 to 0.01", "−0.02 to 0.01", "−0.01 to 0.02", "−0.1 to 0.1")
-    assert "by hand" in marked()
+    assert "look again at −0.01 to 0.01: both ends lie inside" in marked()
+    assert "an end lies outside" in marked("−0.01 to 0.01", "0.002 to 0.012", "0.02 to 0.03")
     assert "Right: both ends inside" in marked("−0.01 to 0.01", "0.002 to 0.012")
 
 
