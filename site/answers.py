@@ -86,7 +86,6 @@ def rule() -> dict[str, Any]:
         "options": [f"{low:g} to {high:g}".replace("-", "−") for low, high, _ in cases],
         "right": [rule.right(*case) for case in cases],
         "near": [[[wrong(*case) for case in cases], words] for words, wrong in rule.near.items()],
-        "fallback": rule.fallback,
     }
     told = f"Nine 90 % intervals, as shares. Which are equivalent within {margin}? Mark every one."
     return {"told": told, "fields": [several], "why": rule.why}

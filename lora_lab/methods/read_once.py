@@ -57,17 +57,15 @@ class ReadOnce(nn.Module):
             self.kept[key] = hidden[row], None if pooled is None else pooled[row]
 
 
-def read_once(model: nn.Module) -> bool:
-    """Let the body of a packed classifier of BERT's kind read each text once, if all that its lanes train are heads.
+def read_once(model: nn.Module) -> None:
+    """Let the body of a packed BERT-like classifier read each text once if the heads are all that trains.
 
-    Its own dropout must be off, as it is in every pack. Returns whether it does.
+    Anything else is left as it is. The body's dropout must be off, as it is in every pack.
     """
     config: Any = getattr(model, "config", None)
     body: Any = getattr(model, getattr(model, "base_model_prefix", ""), None)
     if getattr(config, "model_type", "") not in KINDS or not isinstance(body, nn.Module):
-        return False
+        return
     heads_only = all(isinstance(part, PackedHead) for _, part in adapters(model))
-    if not heads_only or any(p.requires_grad for p in body.parameters()):
-        return False
-    put(model, str(model.base_model_prefix), ReadOnce(body))
-    return True
+    if heads_only and not any(p.requires_grad for p in body.parameters()):
+        put(model, str(model.base_model_prefix), ReadOnce(body))
