@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -14,7 +13,7 @@ from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPane
 from lora_lab.widgets.base import Panel
 from lora_lab.widgets.lora_panel import VIEWS
 from lora_lab.widgets.rank_panel import RankPanel
-from tests.e2e.pages import FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, panel_of
+from tests.e2e.pages import EVENTS, FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, panel_of, script_seconds
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
 AT_WORK = {"state": "training", "busy": True, "error": "", "share": 0.3, "step": 60, "left": 20, "runs": 3}
@@ -239,8 +238,10 @@ SLIDERS = {
 def test_a_step_of_a_slider_takes_a_few_milliseconds(
     pages: Pages, make: Any, given: dict[str, Any], sliders: list[str]
 ) -> None:
-    panel = panel_of(pages.open(make(**given)))
+    view = pages.open(make(**given))
     for slider in sliders:
-        times = panel.get_by_role("slider", name=slider).evaluate(STEPS)
-        print(slider, "script, ms:", np.percentile(times, [50, 95]))
-        assert float(np.median(times)) < MILLISECONDS, slider  # `make bench` has the 95th, on a quiet machine
+        handle = panel_of(view).get_by_role("slider", name=slider)
+        handle.evaluate(STEPS)  # once unmeasured: the browser compiles
+        with script_seconds(view) as taken:
+            handle.evaluate(STEPS)
+        assert 0 < taken[0] / EVENTS * 1000 < MILLISECONDS, slider  # `make bench` has the 95th percentile
