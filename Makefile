@@ -31,7 +31,7 @@ notebooks: .venv/.test fetch
 # The peers in .[bench] may be missing, as they are without a network: their columns then stay empty.
 bench: .venv/.test fetch
 	-@$(BIN)/python -c "import fitcheck, peft_doctor, torch_preflight" 2>/dev/null || $(BIN)/python -m pip install $(BENCH)
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m benchmarks
 
 # The reference results of `lora-lab reproduce`: hours, resumable; what ships is results, pictures and report, no runs.
 reference: fetch

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COUNTED = ("lora_*/**/*.py", "tests/**/*.py", "site/*.py", "lora_*/**/*.js")
+COUNTED = ("lora_*/**/*.py", "tests/**/*.py", "benchmarks/*.py", "site/*.py", "lora_*/**/*.js")
 
 
 def sizes(root: Path, rooms: Mapping[str, int]) -> dict[str, int]:

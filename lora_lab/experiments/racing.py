@@ -5,7 +5,7 @@
 
 A configuration is a recipe without its seed; its seeds stop together. Runs of one seed see the same rows at each step,
 so their training losses are paired, and on rows not seen before a training loss is a free validation. Source: racing,
-Maron and Moore 1994 (not read here); numbers: tests/benchmarks/early_exit.py.
+Maron and Moore 1994 (not read here); numbers: benchmarks/early_exit.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EVERY, WINDOW = 10, 25  # steps between two looks, and how many losses each aver
 GAP, WAY, LED, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, except WAY, see `behind`
 OWN = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # the settings in which configurations may differ
 BOUND, MEASURED = 0.35, {"model": "minilm", "task": "rt", "steps": 200, "batch": 8}
-EVIDENCE = "14 stored grids of MiniLM on rt, 200 steps of 8 rows: python -m tests.benchmarks.early_exit"
+EVIDENCE = "14 stored grids of MiniLM on rt, 200 steps of 8 rows: python -m benchmarks.early_exit"
 
 
 def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: int) -> dict[Any, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lora_lab import params
-from tests.benchmarks.estimators import followed
-from tests.benchmarks.metamath import FAMILY, FITTED, model, predicted, runs
+from benchmarks.estimators import followed
+from benchmarks.metamath import FAMILY, FITTED, model, predicted, runs
 
 COVERED = [name for name, run in runs().items() if run.method is not None]
 

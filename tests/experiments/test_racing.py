@@ -60,7 +60,7 @@ def test_more_than_a_tenth_of_a_nat_and_most_of_the_leaders_way_is_behind():
 
 
 def test_the_bound_is_what_the_stored_sweeps_say():
-    from tests.benchmarks import early_exit
+    from benchmarks import early_exit
 
     runs = early_exit.stored()
     found = [early_exit.replayed(part) for _, part in early_exit.grids(runs)]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab import AdapterBank, LoRA, detach, load_model, save_adapter
-from tests.benchmarks.measure import Paired, goal, paired, seconds, table
+from benchmarks.measure import Paired, goal, paired, seconds, table
 
 MANY = 16
 

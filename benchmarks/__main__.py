@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, as Markdown on stdout: `make bench`, or `python -m tests.benchmarks --quick`."""
+"""All benchmarks, one after the other, as Markdown on stdout: `make bench`, or `python -m benchmarks --quick`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 
 from lora_lab.training.device import describe
-from tests.benchmarks import bank, early_exit, estimators, merged, panels, startup, step, sweep, train
+from benchmarks import bank, early_exit, estimators, merged, panels, startup, step, sweep, train
 
 PACKAGES = ("lora-lab", "torch", "transformers", "peft", "accelerate")
 

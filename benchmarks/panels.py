@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
 from lora_lab.widgets.base import Panel, page
-from tests.benchmarks.measure import goal, table
+from benchmarks.measure import goal, table
 from tests.e2e.conftest import BROWSER_FLAGS
 from tests.e2e.test_drawn_panels import train
 

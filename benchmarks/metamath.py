@@ -19,7 +19,7 @@ from lora_lab.files import read_json
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.soft import PromptTuning
 
-FILE = Path(__file__).parents[2] / "data" / "reference" / "peft_metamath.json"
+FILE = Path(__file__).parents[1] / "data" / "reference" / "peft_metamath.json"
 FITTED = "LoRA r32"  # the run whose figure gives the length of the longest batch
 FAMILY = ("LoRA r64", "LoRA r10 MLP", "DoRA r32")  # the others with PEFT's LoRA layers
 LONGEST = 700  # tokens of the longest batch, padding included, with which the simulation meets FITTED

@@ -15,7 +15,7 @@ import tempfile
 import time
 from statistics import mean, stdev
 
-from tests.benchmarks.measure import Paired, goal, table
+from benchmarks.measure import Paired, goal, table
 
 Result = tuple[float, float]  # seconds, accuracy
 
@@ -46,7 +46,7 @@ def ours(seed: int, steps: int) -> Result:
 
 def theirs(seed: int, steps: int) -> Result:
     """PEFT and Trainer."""
-    seconds, result = timed(["-m", "tests.benchmarks.hf_trainer", str(seed), str(steps)], plain=True)
+    seconds, result = timed(["-m", "benchmarks.hf_trainer", str(seed), str(steps)], plain=True)
     return seconds, result["accuracy"]
 
 

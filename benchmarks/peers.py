@@ -12,7 +12,7 @@ from accelerate.utils import calculate_maximum_sizes
 from lora_lab.accounting import trace
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
-from tests.benchmarks.metamath import CONDITIONS, CUT, FITTED, LONGEST, Run, model, runs
+from benchmarks.metamath import CONDITIONS, CUT, FITTED, LONGEST, Run, model, runs
 
 try:
     from fitcheck import config_parser, estimator, gpu_db

@@ -24,9 +24,9 @@ from scipy.stats import beta  # type: ignore[import-untyped]
 from lora_lab.experiments import racing
 from lora_lab.experiments.racing import EVERY, behind
 from lora_lab.experiments.results import records
-from tests.benchmarks.measure import table
+from benchmarks.measure import table
 
-STORES = Path(__file__).parents[2] / "data" / "results" / "sweeps"
+STORES = Path(__file__).parents[1] / "data" / "results" / "sweeps"
 MOST_SEEDS = 3
 
 

@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lora_lab import LoRA, load_model, save_adapter
-from tests.benchmarks.measure import Paired, goal, paired, table
-from tests.benchmarks.peak import peak_bytes
+from benchmarks.measure import Paired, goal, paired, table
+from benchmarks.peak import peak_bytes
 
 Step = Callable[[], float]
 

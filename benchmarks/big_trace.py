@@ -11,7 +11,7 @@ from pathlib import Path
 from lora_lab import LoRA
 from lora_lab.accounting.memory import memory
 from lora_lab.methods.full import FullFineTuning
-from tests.benchmarks.measure import seconds
+from benchmarks.measure import seconds
 
 METHODS = {"LoRA r8": LoRA(rank=8), "full": FullFineTuning()}
 
@@ -26,7 +26,7 @@ def main(model: str, method: str, batch: int, seq: int) -> None:
 def apart(model: str, method: str, batch: int, seq: int) -> tuple[float, int]:
     """Seconds, imports not counted, and peak resident bytes of a trace in a fresh process."""
     command = [sys.executable, "-m", __name__, model, method, str(batch), str(seq)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     taken, resident = json.loads(done.stdout.splitlines()[-1])
     return taken, resident
 

@@ -1,6 +1,6 @@
 """The ordinary way: PEFT and HF Trainer as their documentation shows them, with their defaults, in one script.
 
-    python -m tests.benchmarks.hf_trainer SEED STEPS [RANK RATE BATCH]        prints the test accuracy as JSON
+    python -m benchmarks.hf_trainer SEED STEPS [RANK RATE BATCH]        prints the test accuracy as JSON
 
 The task's rows, the folder of the model and the recipe are the lab's; everything else is theirs.
 """

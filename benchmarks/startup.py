@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
-from tests.benchmarks.measure import goal, seconds, table
+from benchmarks.measure import goal, seconds, table
 
 IMPORT = ["-c", "import lora_lab, sys; sys.exit('torch' in sys.modules)"]  # fails when torch came along
 HELP = ["-m", "lora_course", "--help"]

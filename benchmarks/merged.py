@@ -14,7 +14,7 @@ from torch import nn
 
 from lora_lab import LoRA, merge
 from lora_lab.training.models import load_model
-from tests.benchmarks.measure import Paired, goal, paired, table
+from benchmarks.measure import Paired, goal, paired, table
 
 ROWS, TOKENS = (1, 32), 32
 

@@ -22,8 +22,8 @@ from lora_lab.training import device
 from lora_lab.training.loop import training_mode, update
 from lora_lab.training.pack import Pack
 from lora_lab.training.parts import in_parts
-from tests.benchmarks.measure import goal, seconds, table
-from tests.benchmarks.train import timed
+from benchmarks.measure import goal, seconds, table
+from benchmarks.train import timed
 
 RANKS, RATES, STEPS = (1, 2, 4, 8, 12, 16, 24, 32), ("1e-3", "2e-3"), 200
 LANES = (1, 2, 4, 8, 16, 32)
@@ -33,7 +33,7 @@ def theirs(batch: int, some: Sequence[tuple[int, str]]) -> tuple[float, list[flo
     """Seconds and accuracies of PEFT + Trainer, one process a recipe."""
     took, accuracies = 0.0, []
     for rank, rate in some:
-        words = ["-m", "tests.benchmarks.hf_trainer", "0", str(STEPS), str(rank), rate, str(batch)]
+        words = ["-m", "benchmarks.hf_trainer", "0", str(STEPS), str(rank), rate, str(batch)]
         one, result = timed(words, plain=True)
         took += one
         accuracies.append(result["accuracy"])
