@@ -9,8 +9,8 @@ from importlib.metadata import version
 
 import torch
 
-from lora_lab.training.device import describe
 from benchmarks import bank, early_exit, estimators, merged, panels, startup, step, sweep, train
+from lora_lab.training.device import describe
 
 PACKAGES = ("lora-lab", "torch", "transformers", "peft", "accelerate")
 

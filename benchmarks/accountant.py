@@ -5,11 +5,11 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
+from benchmarks import big_trace
+from benchmarks.measure import goal, seconds, table
 from lora_lab import LoRA
 from lora_lab.accounting.memory import memory
 from lora_lab.methods.full import FullFineTuning
-from benchmarks import big_trace
-from benchmarks.measure import goal, seconds, table
 
 LARGE, GIB = "llama-2-70b", 2**30
 SHAPES = (("gpt2", 1, 1024), ("llama-2-7b", 1, 512), ("llama-3-8b", 2, 2048), (LARGE, 1, 2048))

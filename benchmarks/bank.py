@@ -22,8 +22,8 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from lora_lab import AdapterBank, LoRA, detach, load_model, save_adapter
 from benchmarks.measure import Paired, goal, paired, seconds, table
+from lora_lab import AdapterBank, LoRA, detach, load_model, save_adapter
 
 MANY = 16
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.measure import seconds
 from lora_lab import LoRA
 from lora_lab.accounting.memory import memory
 from lora_lab.methods.full import FullFineTuning
-from benchmarks.measure import seconds
 
 METHODS = {"LoRA r8": LoRA(rank=8), "full": FullFineTuning()}
 

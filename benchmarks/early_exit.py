@@ -21,10 +21,10 @@ from unittest.mock import patch
 import numpy as np
 from scipy.stats import beta  # type: ignore[import-untyped]
 
+from benchmarks.measure import table
 from lora_lab.experiments import racing
 from lora_lab.experiments.racing import EVERY, behind
 from lora_lab.experiments.results import records
-from benchmarks.measure import table
 
 STORES = Path(__file__).parents[1] / "data" / "results" / "sweeps"
 MOST_SEEDS = 3

@@ -11,10 +11,10 @@ from functools import cache
 from statistics import median
 from typing import NamedTuple
 
-from lora_lab.accounting.setup import Setup
 from benchmarks import accountant, metamath, peers, peft_trace
 from benchmarks.measure import goal, table
 from benchmarks.metamath import CONDITIONS, FAMILY, FITTED, LONGEST, MISSES, Run, runs
+from lora_lab.accounting.setup import Setup
 
 OURS = ("reserved, simulated", "allocated, traced", "allocated, at once")
 NAMES = (*OURS, "accelerate", "fitcheck", "fitcheck, own length", "peft-doctor", "torch-preflight", "weights + 16 B")

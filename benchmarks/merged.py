@@ -12,9 +12,9 @@ import copy
 import torch
 from torch import nn
 
+from benchmarks.measure import Paired, goal, paired, table
 from lora_lab import LoRA, merge
 from lora_lab.training.models import load_model
-from benchmarks.measure import Paired, goal, paired, table
 
 ROWS, TOKENS = (1, 32), 32
 

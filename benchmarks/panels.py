@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, sync_playwright
 
+from benchmarks.measure import goal, table
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
 from lora_lab.widgets.base import Panel, page
-from benchmarks.measure import goal, table
 from tests.e2e.conftest import BROWSER_FLAGS
 from tests.e2e.test_drawn_panels import train
 

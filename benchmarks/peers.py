@@ -9,10 +9,10 @@ import torch
 from accelerate.commands.estimate import estimate_training_usage
 from accelerate.utils import calculate_maximum_sizes
 
+from benchmarks.metamath import CONDITIONS, CUT, FITTED, LONGEST, Run, model, runs
 from lora_lab.accounting import trace
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
-from benchmarks.metamath import CONDITIONS, CUT, FITTED, LONGEST, Run, model, runs
 
 try:
     from fitcheck import config_parser, estimator, gpu_db

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lora_lab import LoRA, load_model, save_adapter
 from benchmarks.measure import Paired, goal, paired, table
 from benchmarks.peak import peak_bytes
+from lora_lab import LoRA, load_model, save_adapter
 
 Step = Callable[[], float]
 

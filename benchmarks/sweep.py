@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.measure import goal, seconds, table
+from benchmarks.train import timed
 from lora_lab import LoRA, Recipe, memory
 from lora_lab.experiments.plan import pack_size
 from lora_lab.training import device
 from lora_lab.training.loop import training_mode, update
 from lora_lab.training.pack import Pack
 from lora_lab.training.parts import in_parts
-from benchmarks.measure import goal, seconds, table
-from benchmarks.train import timed
 
 RANKS, RATES, STEPS = (1, 2, 4, 8, 12, 16, 24, 32), ("1e-3", "2e-3"), 200
 LANES = (1, 2, 4, 8, 16, 32)

@@ -1,31 +1,9 @@
 // Exercises on a page without a kernel: a form below each. The numbers that an answer is compared with and all replies
 // come from the lesson's checks, as JSON beside the form. What was answered stays in this browser.
 (() => {
-  const STORE = `answers of ${location.pathname.split("/").at(-1)}`;
-  const given = read();
-
-  function read() {
-    try {
-      return JSON.parse(localStorage.getItem(STORE)) ?? {};
-    } catch {
-      return {}; // no storage: answers last as long as the page
-    }
-  }
-
-  function keep(check, answer) {
-    given[check] = answer;
-    try {
-      localStorage.setItem(STORE, JSON.stringify(given));
-    } catch {
-      // as above
-    }
-  }
-
-  const make = (tag, properties, ...children) => {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  };
+  const { make } = lab;
+  const store = lab.kept("answers", {});
+  const given = store.value;
   const fill = (words, values) => words.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
   const two = (rate) => String(Number(rate.toPrecision(2))); // figures
   const right = (words) => ({ passed: true, words });
@@ -252,10 +230,12 @@
       const before = fields.length;
       check();
       if (fields.length > before) fields.at(-1).inputs[0].focus();
-      keep(asked.check, { tries, fields: fields.map(({ inputs }) => inputs.map(({ value, checked }) => ({ value, checked }))) });
+      given[asked.check] = { tries, fields: fields.map(({ inputs }) => inputs.map(({ value, checked }) => ({ value, checked }))) };
+      store.save();
     });
     again.addEventListener("click", () => {
-      keep(asked.check, undefined);
+      delete given[asked.check];
+      store.save();
       element.remove();
       form(place, asked).querySelector("input, select").focus();
     });

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from lora_course import checks
-from lora_course.checks import comparing, fit, knobs, small_file, sure, verdict
+from lora_course.checks import comparing, fit, knobs, small_file, sure, verdict, writing
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
 from lora_lab.accounting.setup import Setup
@@ -112,7 +112,7 @@ def row() -> dict[str, Any]:
             })  # fmt: skip
     best = fit.longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), CARD)
     return {
-        "told": f"Llama 3 8B on a {CARD} ({room / 2**30:.2f} GiB usable), AdamW, one row a step.",
+        "told": f"Llama 3 8B on a {CARD} ({room / 2**30:.2f} GiB usable), AdamW, one text a step.",
         "judge": "row",
         "fields": [word("method", METHODS), word("checkpointing", ("off", "on")), asked("seq", whole=True)],
         "card": CARD, "room": room, "best": best, "near": fit.NEAR, "almost": fit.ALMOST, "cases": cases,
@@ -155,6 +155,11 @@ def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[st
 FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "pair_numbers": partial(one, "numbers", "Numbers in A and B at rank 2:", small_file.pair_numbers),
     "file_bytes": partial(one, "bytes", "Bytes for llama-3.2-1b at rank 8:", small_file.file_bytes),
+    "merge": lambda: {
+        "told": "W = [[1, 2], [3, 4]], A = [[1, 0]], B = [[0], [5]], alpha 2, rank 1. Merged, row 2, column 1 holds:",
+        "fields": [number("entry", writing.MERGED, writing.MERGED.hint)],
+        "why": writing.MERGED.why,
+    },
     "half_width": partial(
         one, "half", "Half the 95 % interval, as a share, for p = 0.9 and n = 400:",
         lambda: sure.HALF_WIDTH.at(0.9, 400, within=0.02),

@@ -214,7 +214,7 @@ def prepare(src: Path, students: bool) -> None:
     style = fonts() + (SITE / "site.css").read_text(encoding="utf-8")
     (src / "_static" / "site.css").write_text(style, encoding="utf-8")
     shutil.copy(base.JS / "host.js", src / "_static")
-    for script in ("predict.js", "puzzle.js", "answer.js"):
+    for script in ("kept.js", "predict.js", "puzzle.js", "answer.js"):
         shutil.copy(SITE / script, src / "_static")
 
 

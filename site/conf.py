@@ -58,9 +58,10 @@ def block_math(self: Any, node: nodes.math_block) -> None:
 
 def scripts(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Only what a page has: its panels, its predictions, its puzzle, its exercises."""
-    for script, mark in (("predict.js", "tag_predict"), ("puzzle.js", "data-puzzle"), ("answer.js", "data-answer")):
-        if mark in context.get("body", ""):
-            app.add_js_file(script, loading_method="defer")
+    marks = {"predict.js": "tag_predict", "puzzle.js": "data-puzzle", "answer.js": "data-answer"}
+    own = [script for script, mark in marks.items() if mark in context.get("body", "")]
+    for script in ["kept.js", *own] if own else []:
+        app.add_js_file(script, loading_method="defer")
     for name in sorted(set(re.findall(r'data-panel="(\w+)"', context.get("body", "")))):
         app.add_js_file(f"panels/{name}.js", priority=900)  # after host.js
 

@@ -1,33 +1,12 @@
 // Predictions on a page without a kernel. Below a cell that asks for ranges stands a form. Until its ranges are sealed or
 // skipped, the panels, results and folded findings after it stay closed. What was given stays in this browser.
 (() => {
-  const STORE = `ranges of ${location.pathname.split("/").at(-1)}`;
-  const given = read();
-
-  function read() {
-    try {
-      return JSON.parse(localStorage.getItem(STORE)) ?? {};
-    } catch {
-      return {}; // no storage: ranges last as long as the page
-    }
-  }
-
-  function keep() {
-    try {
-      localStorage.setItem(STORE, JSON.stringify(given));
-    } catch {
-      // as above
-    }
-  }
-
+  const { make } = lab;
+  const store = lab.kept("ranges", {});
+  const given = store.value;
   const asked = (text) => [...text.matchAll(/lesson\.predict\(\s*"([^"]+)"/g)].map((one) => one[1]);
   const answered = (names) => names.every((name) => name in given);
   const range = ([low, high]) => `${low} to ${high}`;
-  const make = (tag, properties, ...children) => {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  };
 
   /** The form below a cell: two numbers for each question. */
   function ask(cell) {
@@ -49,7 +28,7 @@
 
     const answer = (each) => {
       for (const { name, ends } of rows) given[name] = each(ends);
-      keep();
+      store.save();
       update();
     };
     form.addEventListener("submit", (event) => {
@@ -61,7 +40,7 @@
     skip.addEventListener("click", () => answer(() => null));
     again.addEventListener("click", () => {
       for (const name of names) delete given[name];
-      keep();
+      store.save();
       update();
     });
 

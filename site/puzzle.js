@@ -3,8 +3,8 @@
 for (const place of document.querySelectorAll("[data-puzzle]")) {
   const { lines, shuffled, traps, rules, solved, glosses } = JSON.parse(place.querySelector("script").textContent);
   const wanted = lines.length - Object.keys(traps).length;
-  const STORE = `puzzle of ${location.pathname.split("/").at(-1)}`;
-  let order = read(); // the lines taken, from top to bottom
+  const store = lab.kept("puzzle", []);
+  let order = store.value.every((line) => lines[line]) ? store.value : []; // the lines taken, from top to bottom
   let said = order.length === wanted ? judge() : "";
 
   place.insertAdjacentHTML(
@@ -40,23 +40,6 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
       })
       .join("");
     status.textContent = said;
-  }
-
-  function read() {
-    try {
-      const kept = JSON.parse(localStorage.getItem(STORE)) ?? [];
-      return kept.every((line) => lines[line]) ? kept : [];
-    } catch {
-      return []; // no storage: an order lasts as long as the page
-    }
-  }
-
-  function keep() {
-    try {
-      localStorage.setItem(STORE, JSON.stringify(order));
-    } catch {
-      // as above
-    }
   }
 
   /** What is wrong with the order, or what was built. A line that others need first may be below them, or not there. */
@@ -95,7 +78,7 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
     const { do: action, line } = pressed.dataset;
     const below = pressed.closest("li")?.nextElementSibling?.querySelector("button")?.dataset.line;
     actions[action](Number(line));
-    keep();
+    store.save(order);
     const at = order.indexOf(Number(line)) + 1;
     said = { check: judge, take: () => `taken as line ${at}`, drop: () => "taken out" }[action]?.() ?? (line ? `now line ${at}` : "");
     draw();

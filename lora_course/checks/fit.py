@@ -16,15 +16,15 @@ from lora_lab.methods.options import one_of
 
 V, L, H = 128_256, 32, 4096  # of Llama 3 8B: vocabulary, layers, numbers per token between two layers
 SHORTEST = 32  # tokens; the stored fits begin there
-NEAR = 0.95  # of the longest row is long enough
-FITS = "{size} at the peak ({at}): rows of {seq} tokens leave {free} of a {card} free"
+NEAR = 0.95  # of the longest text is long enough
+FITS = "{size} at the peak ({at}): texts of {seq} tokens leave {free} of a {card} free"
 OVER = "{size} at the peak ({at}): {more} more than a {card} has usable; {why}"
-SHORT = "{size} at the peak ({at}): it fits, but rows {times} times as long can fit: {why}"
+SHORT = "{size} at the peak ({at}): it fits, but texts {times} times as long can fit: {why}"
 ALMOST = 0.02  # of the card's usable memory
 LEFT_OUT = "the formula leaves out about 1 %, so stay 1 or 2 % below the length that it gives"
 HINTS = {
     "method": "Hint: weights first: which method's weights leave room on the card?",
-    "checkpointing": "Hint: what does checkpointing do to the activations, and a second row to the first?",
+    "checkpointing": "Hint: what does checkpointing do to the activations, and a second text to the first?",
     "seq": "Hint: solve peak(tokens) = the card's usable bytes, and stay 1 or 2 % below",
 }
 HOLDS, PARTS = "it holds {parts}", ("weights", "logits", "activations")
@@ -44,7 +44,7 @@ def step(method: str, setup: Setup) -> Estimate:
     "fixed + tokens * (2 * L * h + 3 * 4 * V)",
 )
 def check_peak(peak: Callable[[int], float]) -> Verdict:
-    """Lesson 04: bytes at the peak of QLoRA with checkpointing on Llama 3 8B, one row of so many tokens."""
+    """Lesson 04: bytes at the peak of QLoRA with checkpointing on Llama 3 8B, one text of so many tokens."""
     return peak_of_qlora().judge(peak)
 
 
@@ -72,7 +72,7 @@ def peak_of_qlora() -> Function:
 def check_longest_row(
     method: str, checkpointing: bool, optimizer: str, batch: int, seq: int, card: str = "T4 16 GB"
 ) -> Verdict:
-    """Lesson 04: a step of Llama 3 8B that fits the card, with a row within 5 % of the longest that does."""
+    """Lesson 04: a step of Llama 3 8B that fits the card, with a text within 5 % of the longest that does."""
     if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
         return not_yet(f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
     if not isinstance(checkpointing, bool):
@@ -95,14 +95,14 @@ def check_longest_row(
 
 
 def wrong_part(method: str, setup: Setup) -> str:
-    """The first part of a wrong choice that keeps rows short; the length itself where the others are right."""
+    """The first part of a wrong choice that keeps texts short; the length itself where the others are right."""
     if method != "QLoRA":
         return "method"
     return "seq" if setup.checkpointing and setup.batch == 1 else "checkpointing"
 
 
 def longest(method: str, setup: Setup, card: str) -> int:
-    """The most tokens a row with which a step fits the card; 0 where none does."""
+    """The most tokens a text with which a step fits the card; 0 where none does."""
     return largest("seq", setup, lambda one: step(method, one), usable(card_of(card))) or 0
 
 
@@ -112,16 +112,16 @@ def over(method: str, needed: Estimate, room: int) -> str:
         return "every weight trains here, and each brings a gradient"
     size = needed.categories
     if size["weights"] > room:
-        return f"the frozen weights alone take {binary(size['weights'])}: no row is short enough"
+        return f"the frozen weights alone take {binary(size['weights'])}: no text is short enough"
     return HOLDS.format(parts=", ".join(f"{name} {binary(size[name])}" for name in PARTS if name in size))
 
 
 def short(method: str, setup: Setup) -> str:
-    """What keeps a row that fits from being longer."""
+    """What keeps a text that fits from being longer."""
     if method != "QLoRA":
         return "frozen weights in bf16 take 15 GiB of the card; in 4 bits they take a third of it"
     if not setup.checkpointing:
         return "without checkpointing all 32 layers save what they compute until the backward pass"
     if setup.batch > 1:
-        return f"{setup.batch} rows share what one long row could have"
-    return "the settings are right: only the row is too short"
+        return f"{setup.batch} texts share what one long text could have"
+    return "the settings are right: only the text is too short"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_course.checks.verdict import Verdict, attempt, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Number, Verdict, attempt, exercise, not_yet, unsolved
 from lora_course.receipts import draw
 
 
@@ -103,6 +103,20 @@ def _start(a: Tensor, b: Tensor, same: bool) -> str:
     if a.std() > 0.5:
         return f"A's standard deviation is {a.std():.1f}: divide by in_features**0.5, or A x grows with the width"
     return "" if same else "at the start it must compute exactly what base_layer(x) computes, bias included"
+
+
+MERGED = Number(
+    13,
+    {
+        8: "that leaves out the scaling, alpha / rank = 2",
+        10: "that is the update alone: add it to W",
+        5: "that is one entry of B A: multiply it by the scaling, then add it to W",
+        3: "that is W alone: B A isn't zero there",
+    },
+    "3 + 2 x 5. The merged matrix has W's shape, so the model is as large and as fast as before",
+    hint="B A is 2 x 2. Its entry in row 2, column 1 is B's second number times A's first",
+)
+"""Row 2, column 1 of W + alpha / rank * B A for W = [[1, 2], [3, 4]], A = [[1, 0]], B = [[0], [5]], alpha 2, rank 1."""
 
 
 @exercise(

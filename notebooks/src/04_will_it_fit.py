@@ -87,7 +87,7 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 #
 # Predicted and measured agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory. Most of what is left, 87<!--fit.minilm.weights--> MiB, is weights.
 #
-# Both count tensors. A GPU keeps some memory for itself, and tensors leave gaps, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable (1 GiB is 1.07 GB). Sizes of cards are from data sheets as we remember them; we measured none.
+# Both count tensors. A GPU keeps some memory for itself, and tensors leave gaps, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable (1 GiB is 1.07 GB). Its 16 GB are from [its manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual), the other cards' sizes from memory; we measured none.
 # </details>
 #
 # ## A formula to remember

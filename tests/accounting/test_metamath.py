@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lora_lab import params
 from benchmarks.estimators import followed
 from benchmarks.metamath import FAMILY, FITTED, model, predicted, runs
+from lora_lab import params
 
 COVERED = [name for name, run in runs().items() if run.method is not None]
 

@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from lora_course import checks
-from lora_course.checks import fit, small_file, sure
+from lora_course.checks import fit, small_file, sure, writing
 from tests.e2e.conftest import GUARD
 from tests.e2e.pages import MOVE, axe_finds, panel_of
 
@@ -243,6 +243,7 @@ def tried(form: Locator, *answers: str) -> str:
     [
         ("00_whats_in_this_small_file", 0, small_file.pair_numbers(), "rank 2"),
         ("00_whats_in_this_small_file", 1, small_file.file_bytes(), "llama-3.2-1b rank 8"),
+        ("01_write_it", 0, writing.MERGED, "alpha 2, rank 1"),
         ("02_how_sure_are_you", 0, sure.HALF_WIDTH.at(0.9, 400, within=0.02), ""),
         ("04_will_it_fit", 0, fit.peak_of_qlora().at(2048, within=0.015), ""),
     ],

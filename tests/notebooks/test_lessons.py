@@ -15,6 +15,9 @@ from tests.notebooks import build
 SOURCES = build.lessons()
 OLD = build.lessons("old_")
 both_ways = pytest.mark.parametrize("solved", [False, True], ids=["unsolved", "solved"])
+run_ways = pytest.mark.parametrize(
+    "solved", [pytest.param(False, marks=pytest.mark.slow, id="unsolved"), pytest.param(True, id="solved")]
+)
 every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
@@ -39,7 +42,7 @@ def test_a_beginning_that_no_lesson_has_is_said_and_builds_nothing():
 
 
 @every_lesson
-@both_ways
+@run_ways
 def test_a_lesson_runs_from_top_to_bottom(source: Path, solved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAST", "1")
     notebook = build.execute(build.built(source, solved=solved, claims=True), str(tmp_path))

@@ -62,7 +62,7 @@ def test_the_formulas_own_length_hears_what_the_formula_leaves_out():
 def test_the_hint_is_that_of_the_first_wrong_part():
     assert "weights" in checks.check_longest_row("full", True, "adamw", 1, 64).hint
     assert "checkpointing" in checks.check_longest_row("QLoRA", False, "adamw", 1, 4600).hint
-    assert "second row" in checks.check_longest_row("QLoRA", True, "adamw", 2, 2300).hint
+    assert "second text" in checks.check_longest_row("QLoRA", True, "adamw", 2, 2300).hint
 
 
 def test_the_formula_is_the_accountants():
