@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from lora_course import checks
-from lora_course.checks import comparing, fit, knobs, small_file, sure, verdict, writing
+from lora_course.checks import comparing, debugging, fit, knobs, small_file, sure, verdict, writing
+from lora_course.experiments import broken
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
 from lora_lab.accounting.setup import Setup
@@ -148,6 +149,21 @@ def defense() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def diagnosis() -> dict[str, Any]:
+    fields = [
+        word(letter, sorted(debugging.NAMES), right=[one.fault], replies=dict.fromkeys(debugging.NAMES, hint), why="")
+        for letter, one in broken.PATIENTS.items()
+        for hint in [debugging.HINTS[one.fault]]
+    ]
+    return {"told": "What is wrong with each?", "fields": fields, "why": "all ten found", "sealed": True}
+
+
+def eleventh() -> dict[str, Any]:
+    (fault, _), hints = broken.ELEVENTH[0], debugging.ELEVENTH
+    field = word("fault", hints, right=[fault], replies=dict.fromkeys(hints, hints[fault]), why="")
+    return {"told": "What is wrong with the eleventh patient?", "fields": [field], "why": fault, "sealed": True}
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -173,6 +189,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "longest_row": row,
     "equivalence_rule": rule,
     "defense": defense,
+    "diagnosis": diagnosis,
+    "eleventh": eleventh,
 }  # fmt: skip
 
 

@@ -1,11 +1,12 @@
-"""Exercises of lesson 12, debugging: a diagnosis is a fault's name."""
+"""Exercises of lesson 07, why does it do nothing: a diagnosis is the name of a fault."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from lora_course.checks.verdict import Verdict, choice, not_yet, unsolved
+from lora_course.checks.verdict import Verdict, exercise, not_yet, unsolved
+from lora_course.experiments import broken
 from lora_course.experiments.broken import PATIENTS
 from lora_lab.errors import nearest
 from lora_lab.methods import faults
@@ -25,8 +26,9 @@ HINTS = {
 }
 
 
+@exercise()
 def check_diagnosis(diagnosis: Mapping[str, Any] | None, of: str = "") -> Verdict:
-    """Lesson 12: the fault of each patient, as {"A": "truncated file", ...}. Says of each wrong one where to look.
+    """Lesson 07: the fault of each patient, as {"A": "truncated file", ...}. Says of each wrong one where to look.
 
     of: the letters that are asked for; one that is missing is no answer yet.
     """
@@ -49,13 +51,20 @@ def check_diagnosis(diagnosis: Mapping[str, Any] | None, of: str = "") -> Verdic
     return Verdict(True, "; ".join(f"{letter}: {PATIENTS[letter].fault}" for letter in diagnosis))
 
 
-def check_first_look(answer: Any) -> Verdict:
-    """Lesson 12: what to look at in the first step, at rate 0, of a training that is to last four days."""
-    replies = {
-        "a": "at rate 0 nothing is learned, and later the loss falls by the head alone, too, as in patient C",
-        "b": "at rate 0 nothing moves: B stays zero in a sound run, too. What would move it, once the rate rises?",
-        "c": "a sound run has one in every layer, at rate 0, too; C and H do not. What goes wrong later, in the file "
-        "or by NaN, it cannot show",
-        "d": "memory says that something is computed, not that it learns: in C it was low because gradients were cut",
-    }
-    return choice(answer, "c", replies)
+ELEVENTH = {
+    faults.SOME_ZERO: "compare the largest number of B in the layers: are they all alike?",
+    faults.MISSING: "count the tensors: a sound adapter has an A and a B for each layer, and the head",
+    faults.RENAMED: "read a name aloud from the left: what should it begin with?",
+    faults.NOT_FINITE: "B is only half of the adapter: look at the numbers of A",
+}
+
+
+@exercise()
+def check_eleventh(diagnosis: str | None, number: int) -> Verdict:
+    """Lesson 07: the name of the fault of the eleventh patient, the one with this number."""
+    if unsolved(diagnosis):
+        return not_yet(f"name its fault: one of {', '.join(ELEVENTH)}")
+    fault, given = broken.ELEVENTH[number][0], str(diagnosis).strip()
+    if given.lower() != fault.lower():
+        return Verdict(False, f"{given!r} isn't it", f"Hint: {ELEVENTH[fault]}")
+    return Verdict(True, f"{fault}. To mend it: {faults.REMEDIES[fault]}")

@@ -1,23 +1,27 @@
-"""Ten adapters that fail as adapters have failed for others, made here in seconds: the patients of lesson 12.
+"""Ten adapters that fail as adapters have failed for others, made here in seconds: the patients of lesson 07.
 
 Each begins as a sound adapter, or is really trained for some steps with the mistake in place.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab.errors import NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.io import WEIGHTS, save_adapter
+from lora_lab.methods.io import CONFIG, WEIGHTS, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.assets import shipped
 from lora_lab.training.models import load_model
@@ -77,9 +81,9 @@ def _untrained(tensors: dict[str, Tensor]) -> None:
             value.zero_()
 
 
-def _wrapped(tensors: dict[str, Tensor]) -> None:
+def _prefixed(tensors: dict[str, Tensor], prefix: str) -> None:
     for key in list(tensors):
-        tensors[f"module.{key}"] = tensors.pop(key)
+        tensors[prefix + key] = tensors.pop(key)
 
 
 def _overflown(tensors: dict[str, Tensor]) -> None:
@@ -171,7 +175,9 @@ PATIENTS: dict[str, Patient] = {
     ),
     "D": Patient("it worked on the cluster; copied to the laptop it does not load", faults.TRUNCATED, _cut_short),
     "E": Patient(
-        "trained on four GPUs; on one it is as if it had never been trained", faults.RENAMED, _changed(_wrapped)
+        "trained on four GPUs; on one it is as if it had never been trained",
+        faults.RENAMED,
+        _changed(lambda tensors: _prefixed(tensors, "module.")),
     ),
     "F": Patient("a colleague's adapter: 95 % there, a coin's 50 % here", faults.WRONG_BASE, _another_base),
     "G": Patient(
@@ -188,7 +194,55 @@ PATIENTS: dict[str, Patient] = {
 }
 
 
+ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
+    (faults.SOME_ZERO, lambda tensors: [t.zero_() for key, t in tensors.items() if "layer.0" in key and "_B" in key]),
+    (faults.MISSING, lambda tensors: tensors.pop(next(key for key in tensors if "layer.4" in key and "_A" in key))),
+    (faults.RENAMED, lambda tensors: _prefixed(tensors, "_orig_mod.")),
+    (faults.NOT_FINITE, lambda tensors: next(t for key, t in tensors.items() if "_A" in key).fill_(torch.inf)),
+)
+
+
+def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
+    """Make the eleventh patient, the one of ELEVENTH with this number; returns its folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _changed(ELEVENTH[number][1])(Path(folder))
+    return Path(folder)
+
+
+def header(folder: str | Path, read: str = "") -> Any:
+    """What an adapter's file holds, without its numbers: ({name: shape}, bytes that it promises, bytes that it has).
+
+    read   the end of a tensor's name: the numbers of that tensor instead
+    """
+    file = Path(folder) / WEIGHTS
+    if read:
+        numbers = next(t for key, t in load_file(file).items() if key.endswith(read))
+        return [round(number, 4) for number in numbers.tolist()]
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    tensors = {key: one for key, one in json.loads(content[8 : 8 + length]).items() if key != "__metadata__"}
+    end = max((one["data_offsets"][1] for one in tensors.values()), default=0)
+    return {key: one["shape"] for key, one in tensors.items()}, 8 + length + end, len(content)
+
+
+def silently(folder: str | Path) -> bool:
+    """Whether a loader takes the adapter that skips what it does not know and looks at no number."""
+    try:
+        tensors = load_file(Path(folder) / WEIGHTS)
+    except SafetensorError:  # the library that reads the file refuses it
+        return False
+    config = json.loads((Path(folder) / CONFIG).read_text())
+    model = load_model("minilm")
+    LoRA(rank=config["r"], targets=tuple(config["target_modules"])).attach(model)
+    known = {key.removeprefix("base_model.model.bert.").removesuffix(".weight"): t for key, t in tensors.items()}
+    model.load_state_dict(known, strict=False)  # no error, whatever is missing or too much
+    return True
+
+
 def largest_b(folder: str | Path) -> dict[str, float]:
-    """The largest number of each B in an adapter's file, by module."""
-    tensors = load_file(Path(folder) / WEIGHTS)
+    """The largest number of each B in an adapter's file, by module; empty for a file that cannot be read."""
+    try:
+        tensors = load_file(Path(folder) / WEIGHTS)
+    except SafetensorError:
+        return {}
     return {key.split(".lora_B")[0]: t.abs().max().item() for key, t in tensors.items() if ".lora_B" in key}

@@ -434,4 +434,4 @@ assert said.word == "depends" and said.on == ("eps",) and claim("16", fp32_copy=
 # - It saves three quarters of the *linear layers*, so almost three quarters of a 70B model and little of a small one. It costs time, and exactness that a verdict has to judge.
 # - A model that has been in 4 bits already cannot show what 4 bits cost.
 #
-# **Next:** lesson 12 has adapters that do nothing at all.
+# **Next:** [lesson 07](07_why_does_it_do_nothing.ipynb) has adapters that do nothing at all.

@@ -1,13 +1,18 @@
-"""The checks of lesson 12: answers for `test_checks`, and the hints beside each fault."""
+"""The checks of lesson 07: answers for `test_checks`, and the hints beside each fault."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from lora_course import checks
 from lora_course.checks.debugging import HINTS, NAMES
-from lora_course.experiments.broken import PATIENTS
+from lora_course.experiments.broken import ELEVENTH, PATIENTS, eleventh
+from lora_lab.training.inspecting import inspect_folder
 
 TRUE = {letter: one.fault for letter, one in PATIENTS.items()}
-RIGHT = {"diagnosis": (TRUE,), "first_look": ("C",)}
+RIGHT = {"diagnosis": (TRUE,)}
 WRONG = [
     ("diagnosis", ({**TRUE, "C": "B is all zero"},), "C: B is zero, and did anything else learn"),
     (
@@ -18,10 +23,6 @@ WRONG = [
     ("diagnosis", ({"A": "empty fil"},), "nearest: empty file"),
     ("diagnosis", (["empty file"],), "a name for each letter"),
     ("diagnosis", ({"Z": "empty file"},), "there is no patient 'Z'"),
-    ("first_look", ("a",), "the head alone"),
-    ("first_look", ("b",), "at rate 0 nothing moves"),
-    ("first_look", ("d",), "memory"),
-    ("first_look", ("x",), "one of a, b, c, d"),
 ]
 
 
@@ -43,3 +44,14 @@ def test_a_diagnosis_of_fewer_patients_than_are_asked_for_is_not_yet_one():
 def test_each_fault_has_a_hint_that_does_not_name_it():
     assert set(HINTS) == set(NAMES)
     assert not any(name in hint for name, hint in HINTS.items())
+
+
+@pytest.mark.parametrize("number", range(len(ELEVENTH)))
+def test_the_eleventh_patient_is_found_by_inspect_and_a_wrong_name_gets_a_hint(number: int, tmp_path: Path):
+    folder = eleventh(number, tmp_path / "K")
+    assert checks.check_eleventh(..., number).passed is None
+    wrong = checks.check_eleventh("wrong base", number)
+    assert wrong.passed is False
+    assert wrong.hint
+    found = inspect_folder(folder, "minilm").problems
+    assert checks.check_eleventh(found[0].name.upper(), number).passed is True

@@ -1,4 +1,4 @@
-"""Each patient of lesson 12 is found out by `inspect`, under the right name and no other."""
+"""Each patient of lesson 07 is found out by `inspect`, under the right name and no other."""
 
 from __future__ import annotations
 

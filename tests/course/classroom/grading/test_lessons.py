@@ -35,7 +35,7 @@ def test_every_exercise_of_a_lesson_is_solved_by_a_call_of_its_solution(lesson: 
 def test_what_is_no_lesson_is_not_taken_for_one():
     cells = [Cell("import numpy as np\nprint(np.linspace(0, 1, 100).sum())", True), Cell("# My notes on LoRA", False)]
     assert recognise("notes", cells, KNOWN) is None
-    assert recognise("my old_12_debugging (1)", cells, KNOWN).name == "old_12_debugging"
+    assert recognise("my old_13_inside_delta_w (1)", cells, KNOWN).name == "old_13_inside_delta_w"
 
 
 def test_an_exercise_fixes_what_the_lesson_wrote_and_leaves_the_answer_open(lesson: Lesson):
