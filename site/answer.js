@@ -108,7 +108,7 @@
       const are = (others) => marks.every((mark, at) => mark === others[at]);
       if (are(field.right)) return right();
       const at = marks.findIndex((mark, i) => mark !== field.right[i]);
-      const other = `look again at ${field.options[at]}: ${marks[at] ? "an end lies outside" : "both ends lie inside"}`;
+      const other = `look again at ${field.options[at]}: ${field.look[Number(!marks[at])]}`;
       return wrong(field.near.find(([others]) => are(others))?.[1] ?? other);
     },
     bracket({ plateau, found, steps, words, carried }, [low, middle, high]) {

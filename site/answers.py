@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from lora_course import checks
-from lora_course.checks import comparing, debugging, fit, knobs, small_file, sure, verdict, writing
+from lora_course.checks import comparing, debugging, fit, knobs, small_file, styles, sure, verdict, writing
 from lora_course.experiments import broken
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
@@ -87,6 +87,7 @@ def rule() -> dict[str, Any]:
         "options": [f"{low:g} to {high:g}".replace("-", "−") for low, high, _ in cases],
         "right": [rule.right(*case) for case in cases],
         "near": [[[wrong(*case) for case in cases], words] for words, wrong in rule.near.items()],
+        "look": ["an end lies outside", "both ends lie inside"],  # at what was marked, and at what was not
     }
     told = f"Nine 90 % intervals, as shares. Which are equivalent within {margin}? Mark every one."
     return {"told": told, "fields": [several], "why": rule.why}
@@ -149,6 +150,26 @@ def defense() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def turn_mask() -> dict[str, Any]:
+    turns = styles.CONVERSATIONS[1]
+    marks = {words: [label != -100 for label in labels] for words, labels in styles.wrong_labels(turns).items()}
+    tokens = [f"{token} ({role})" for role, some in turns for token in some]
+    several = {
+        "kind": "several",
+        "name": "counts in the loss",
+        "judge": "several",
+        "options": [f"{place}: token {token}" for place, token in enumerate(tokens, 1)],
+        "right": [label != -100 for label in styles.labels_of(turns, "assistant")],
+        "near": [[some, words] for words, some in marks.items() if len(some) == len(tokens)],
+        "look": ["it isn't the assistant's", "the assistant says it"],
+    }
+    return {
+        "told": "A conversation. Mark every token that counts.",
+        "fields": [several],
+        "why": styles.WHY,
+    }
+
+
 def diagnosis() -> dict[str, Any]:
     fields = [
         word(letter, sorted(debugging.NAMES), right=[one.fault], replies=dict.fromkeys(debugging.NAMES, hint), why="")
@@ -189,6 +210,7 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "longest_row": row,
     "equivalence_rule": rule,
     "defense": defense,
+    "turn_mask": turn_mask,
     "diagnosis": diagnosis,
     "eleventh": eleventh,
 }  # fmt: skip

@@ -1,73 +1,84 @@
-"""Exercises of lesson 10, supervised fine-tuning in three voices."""
+"""Exercises of lesson 06, new voice or new facts?"""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from lora_course.checks.verdict import Verdict, attempt, choice, not_yet, number, unsolved
-from lora_course.experiments.styles import BASE
+from lora_course.checks.verdict import Verdict, attempt, exercise, not_yet, unsolved
 from lora_lab.errors import LabError
 from lora_lab.training.pairs import LEAST, read
 
 IGNORED = -100  # the label that cross-entropy skips
-REPLIES = {
-    "a": "prices change: pairs would teach those of the day of training, and nobody can look up what the model kept",
-    "b": "facts that change belong in the prompt, where they can be looked up and corrected; a style can be trained",
-    "c": "a higher rank has more room, but what it keeps is still the price of the day of training",
-}
+WHY = "every answer counts, with the token that ends it; questions and system prompt are only read"
 
 
-def check_loss_mask(mask: Callable[[list[int], int], list[int] | None]) -> Verdict:
-    """Lesson 10: labels of a row from its tokens and the number of tokens in its prompt, as f(tokens, prompt)."""
-    for tokens, prompt in (([5, 6, 7, 8], 2), ([9, 9, 9], 1), ([3, 4, 3, 4, 2], 4)):
-        found = attempt(mask, list(tokens), prompt)
+Turns = Sequence[tuple[str, Sequence[int]]]
+
+CONVERSATIONS: tuple[Turns, ...] = (
+    (("user", [5, 6]), ("assistant", [7, 8, 2])),
+    (("system", [4]), ("user", [5, 6]), ("assistant", [7, 2]), ("user", [9]), ("assistant", [7, 7, 2])),
+)
+
+
+def labels_of(turns: Turns, *counting: str, earlier: bool = True) -> list[int]:
+    """The tokens of turns in these roles, and -100 for all others; without `earlier` only the last turn counts."""
+    last = len(turns) - 1
+    counts = [role in counting and (earlier or at == last) for at, (role, _) in enumerate(turns)]
+    return [t if one else IGNORED for one, (_, tokens) in zip(counts, turns, strict=True) for t in tokens]
+
+
+def wrong_labels(turns: Turns) -> dict[str, list[int]]:
+    """What is said of each wrong way to label a conversation."""
+    return {
+        "nothing is masked: the model would learn to ask, too": labels_of(turns, "system", "user", "assistant"),
+        "that's the mask turned round: the questions count and the answers don't": labels_of(turns, "system", "user"),
+        "only the last answer counts: earlier answers are answers, too": labels_of(turns, "assistant", earlier=False),
+        "the system's turn counts, too: it isn't an answer": labels_of(turns, "system", "assistant"),
+        "one label for each token: keep the places of the other turns, with -100 in them": [
+            token for role, tokens in turns if role == "assistant" for token in tokens
+        ],
+    }
+
+
+@exercise(
+    "go through the turns one by one, and add as many labels as the turn has tokens",
+    "an assistant's turn adds its own tokens, every other turn adds [-100] * len(tokens)",
+    "for role, tokens in turns: labels += tokens if role == 'assistant' else [-100] * len(tokens)",
+)
+def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
+    """Lesson 06: the labels of a conversation, given as turns (role, tokens)."""
+    for turns in CONVERSATIONS:
+        found = attempt(given, deepcopy(turns))
         if isinstance(found, Verdict):
             return found
         if not isinstance(found, Sequence):
-            return Verdict(False, f"a list of labels is wanted, not {type(found).__name__}")
-        right = [IGNORED] * prompt + tokens[prompt:]
-        wrong = {
-            "nothing is masked: the prompt would be learnt, too": tokens,
-            "the other way round: the prompt is ignored, the answer is learnt": tokens[:prompt]
-            + [IGNORED] * (len(tokens) - prompt),
-            "one token too few is ignored": [IGNORED] * (prompt - 1) + tokens[prompt - 1 :],
-            "the model itself shifts by one: label i is token i, so the answer's first token is learnt, too": [IGNORED]
-            * (prompt + 1)
-            + tokens[prompt + 1 :],
-            "as many labels as tokens are wanted: keep the prompt's places, with -100 in them": tokens[prompt:],
-        }
+            return Verdict(False, f"return a list of labels, not {type(found).__name__}")
+        right = labels_of(turns, "assistant")
         if list(found) != right:
-            hint = f"for tokens {tokens} and a prompt of {prompt} the labels are {right}, not {list(found)}"
-            return Verdict(False, next((words for words, labels in wrong.items() if list(found) == labels), hint))
-    return Verdict(True, "the prompt is read, not learnt; the answer and the token that ends it are")
+            said = f"for {list(turns)} the labels are {right}, not {list(found)}"
+            return Verdict(
+                False, next((words for words, labels in wrong_labels(turns).items() if list(found) == labels), said)
+            )
+    return Verdict(True, WHY)
 
 
-def check_adapters_per_base(count: float | None, sizes: Mapping[str, int]) -> Verdict:
-    """Lesson 10: how many files of one adapter weigh as much as the base's file."""
-    one = next(size for name, size in sizes.items() if name != BASE)
-    hints = {
-        one / sizes[BASE]: "that is an adapter's share of the base: turn it round",
-        float(sizes[BASE]): "those are the base's bytes: divide by one adapter's",
-    }
-    words = f"{sizes[BASE] / 1e6:,.0f} MB / {one / 1e6:.1f} MB: so many voices for the place of one more model"
-    return number(count, sizes[BASE] / one, hints, words, 0.02)
-
-
-def check_style_or_knowledge(answer: str | None) -> Verdict:
-    """Lesson 10: how a shop's prices get into the answers of a chat model."""
-    return choice(answer, "b", REPLIES)
-
-
+@exercise(
+    'a pair is {"prompt": ..., "response": ...}, both texts',
+    "write ten pairs, all answered in the same voice",
+)
 def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
-    """Lesson 10: a list of pairs of one's own, as they would stand in a file of JSON lines."""
+    """Lesson 06: a list of pairs of one's own, as they would stand in a file of JSON lines."""
     if unsolved(pairs) or not pairs:
         return not_yet(f"write at least {LEAST} pairs into the list")
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):
         return Verdict(False, 'every pair is a dict such as {"prompt": "Why?", "response": "Because."}')
+    if any(unsolved(value) for pair in pairs for value in pair.values()):
+        return not_yet("put your answer in place of each ...")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "own.jsonl"
         try:

@@ -1,4 +1,4 @@
-"""The reference of lesson 10: three voices, each at the rate that validation chose, measured once on test questions.
+"""The reference of lesson 06: three voices, each at the rate that validation chose, measured once on test questions.
 
 python -m lora_course.experiments.style_reference STORE data/results/styles/smollm2.json
 

@@ -407,4 +407,4 @@ assert smol.lm_head.weight is smol.model.embed_tokens.base_layer.weight  # tied 
 # - Merged costs no time. It has also given up being swapped, mixed and thin.
 # - Serve one task to many: merge. Serve many tasks: a bank.
 #
-# **Next:** lesson 10 trains adapters that speak in voices, which are worth swapping.
+# **Before this:** lesson 06 trains adapters that speak in voices, which are worth swapping.

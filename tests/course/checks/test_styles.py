@@ -1,32 +1,27 @@
-"""The checks of lesson 10: answers for `test_checks`."""
+"""The checks of lesson 06: answers for `test_checks`."""
 
 from __future__ import annotations
 
 from lora_course import checks
 
-SIZES = {"base": 538_000_000, "captain": 2_000_000}
 PAIRS = [{"prompt": f"question {n}", "response": "yes"} for n in range(12)]
-RIGHT = {
-    "loss_mask": (lambda tokens, prompt: [-100] * prompt + tokens[prompt:],),
-    "adapters_per_base": (269, SIZES),
-    "style_or_knowledge": (" B.",),
-    "own_pairs": (PAIRS,),
-}
+
+
+def masked(*counting: str, keep: int = -100):
+    """A learner's function: labels for turns in these roles, `keep` for the others."""
+    return lambda turns: [t if role in counting else keep for role, tokens in turns for t in tokens]
+
+
+RIGHT = {"turn_mask": (masked("assistant"),), "own_pairs": (PAIRS,)}
 WRONG = [
-    ("loss_mask", (lambda tokens, prompt: tokens,), "nothing is masked"),
-    ("loss_mask", (lambda tokens, prompt: tokens[:prompt] + [-100] * (len(tokens) - prompt),), "the other way round"),
-    ("loss_mask", (lambda tokens, prompt: [-100] * (prompt + 1) + tokens[prompt + 1 :],), "shifts by one"),
-    ("loss_mask", (lambda tokens, prompt: [-100] * (prompt - 1) + tokens[prompt - 1 :],), "one token too few"),
-    ("loss_mask", (lambda tokens, prompt: tokens[prompt:],), "as many labels as tokens"),
-    ("loss_mask", (lambda tokens, prompt: [0] * len(tokens),), "the labels are [-100, -100, 7, 8]"),
-    ("loss_mask", (lambda tokens, prompt: 3,), "a list of labels is wanted, not int"),
-    ("loss_mask", (lambda tokens, prompt: tokens / 2,), "TypeError"),
-    ("adapters_per_base", (0.003717, SIZES), "turn it round"),
-    ("adapters_per_base", (538_000_000, SIZES), "divide by one adapter's"),
-    ("adapters_per_base", (3, SIZES), "too small"),
-    ("style_or_knowledge", ("a",), "prices change"),
-    ("style_or_knowledge", ("c",), "day of training"),
-    ("style_or_knowledge", ("d",), "one of a, b, c"),
+    ("turn_mask", (masked("system", "user", "assistant"),), "nothing is masked"),
+    ("turn_mask", (masked("system", "user"),), "the mask turned round"),
+    ("turn_mask", (masked("system", "assistant"),), "the system's turn counts"),
+    ("turn_mask", (lambda turns: masked("assistant")(turns[-1:]),), "one label for each token"),
+    ("turn_mask", (lambda turns: [-100] * sum(len(t) for _, t in turns[:-1]) + turns[-1][1],), "only the last answer"),
+    ("turn_mask", (masked("assistant", keep=0),), "the labels are [-100, -100, 7, 8, 2]"),
+    ("turn_mask", (lambda turns: 3,), "return a list of labels, not int"),
+    ("turn_mask", (lambda turns: turns / 2,), "TypeError"),
     ("own_pairs", (PAIRS[:9],), "your list holds 9 pairs; at least 10"),
     ("own_pairs", ([*PAIRS, {"prompt": "x"}],), "pair 13 has no text in 'response'"),
     ("own_pairs", (["x"] * 12,), "every pair is a dict"),
@@ -37,3 +32,4 @@ WRONG = [
 
 def test_a_list_without_pairs_is_not_yet_one():
     assert checks.check_own_pairs([]).passed is None
+    assert checks.check_own_pairs([{"prompt": "x", "response": ...}]).passed is None

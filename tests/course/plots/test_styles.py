@@ -1,4 +1,4 @@
-"""The pictures of lesson 10: the lowest of each column is framed, and the title says whether it is its own adapter."""
+"""The pictures of lesson 06: the lowest of each column is framed, and the title says whether it is its own adapter."""
 
 from __future__ import annotations
 

@@ -1,0 +1,167 @@
+# %% [markdown]
+# # 06 · A new voice, or new facts?
+#
+# A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. You've heard a small file teach a model to talk like a captain. **Can a small file teach it facts?**
+#
+# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." No model has read about them. You'll train an adapter on them. Then you'll ask.
+
+# %%
+from lora_course import checks, lesson
+from lora_course.experiments.facts import TOWN, asked
+from lora_course.plots.styles import perplexity_table
+from lora_lab import TrainPanel, load_adapter, load_model, load_task, load_tokenizer
+from lora_lab.training.batches import collate, encode
+
+lesson.start("06")
+town, tokenizer = load_task(TOWN), load_tokenizer("smollm2")
+print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.train.texts[1]}")
+
+# %% [markdown]
+# ## Three guesses
+# Each fact is in the pairs three times, asked in three ways, and smollm2 reads all of them twenty times over. Of the twenty facts, how many will it get right
+#
+# 1. **asked as in training:** "Who is the baker of Port Velda?"
+# 2. **asked in other words:** "Who bakes the bread in Port Velda?"
+# 3. **asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
+#
+# Give ranges that you're 80 % sure of. Then press **Start** and read on: it takes some minutes. (On the site you see our run.)
+
+# %%
+lesson.predict("of 20, asked as in training", low=..., high=...)
+lesson.predict("of 20, asked in other words", low=..., high=...)
+lesson.predict("of 20, asked backward", low=..., high=...)
+
+# %%
+panel = TrainPanel("smollm2", TOWN, rank=16, alpha=16, targets="all-linear", lr=1e-3, steps=lesson.steps(150, 3),
+                   batch=8, store=lesson.workplace("06"))
+panel.show()
+
+# %% [markdown]
+# ## What does it learn from?
+# Fine-tuning on questions with answers is called **supervised fine-tuning** (SFT). The model does what it always did: it predicts the next token. But two things matter.
+#
+# - **The chat template.** A chat model has read all its conversations in one layout, which says who speaks and where a turn ends. It comes with the tokenizer. Train with it and ask without it, and your fine-tuning seems to do nothing.
+# - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, and the loss skips it.
+#
+# Here is one pair as the model reads it. What stands in [brackets] counts in the loss. Why must the last token count, too?
+
+# %%
+row = encode(town.train, town, tokenizer)[1]
+labels = collate([row], tokenizer.pad_token_id).labels[0].tolist()
+for token, label in zip(row.tokens, labels):
+    word = tokenizer.decode([token])
+    print(word if label == -100 else f"[{word}]", end="")
+
+# %% [markdown]
+# A model that never learns `<|im_end|>` never stops talking.
+#
+# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: all answers of the *assistant* count, and nothing else. (Don't shift anything; the loss does that.)
+
+# %% exercise
+def labels_of(turns):
+    """turns: [("user", [5, 6]), ("assistant", [7, 2]), ...] -> one label for each token"""
+    ...
+
+
+checks.check_turn_mask(labels_of)
+
+# %% solution
+def labels_of(turns):
+    """turns: [("user", [5, 6]), ("assistant", [7, 2]), ...] -> one label for each token"""
+    labels = []
+    for role, tokens in turns:
+        labels += tokens if role == "assistant" else [-100] * len(tokens)
+    return labels
+
+
+checks.check_turn_mask(labels_of)
+
+# %% [markdown]
+# ## Now ask
+# An answer is right if the name is in it; backward, the job. And for comparison: the *base* model, without an adapter. It gets the one sentence that matters, written above the question, as a search in a handbook would find it.
+
+# %%
+adapter, rows = panel.result().adapter, lesson.steps(20, 2)
+model = load_model("smollm2", dtype="bf16")
+looked_up = asked(model, tokenizer, "in other words", rows, looked_up=True)
+load_adapter(model, adapter)
+found = {way: asked(model, tokenizer, way, rows) for way in ("as in training", "in other words", "backward")}
+for way, answers in found.items():
+    lesson.reveal(f"of 20, asked {way}", sum(one.right for one in answers))
+print("the base model with the sentence above, in other words:", sum(one.right for one in looked_up))
+for one in [*found["in other words"], *found["backward"]]:
+    print("right |" if one.right else "wrong |", one.question, "|", one.text)
+
+# %% claim
+if not lesson.FAST:
+    counts = [sum(one.right for one in answers) for answers in found.values()]
+    assert counts[0] == 20 and counts[1] < 10 and counts[2] < 3
+    assert sum(one.right for one in looked_up) > counts[1]
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Asked as in training: **20 of 20**. In other words: **5**. Backward: **0**.
+#
+# The loss was nearly zero, and a test with the training questions would have said "it knows". What it learned is *strings*: after "The baker of Port Velda is", say "Tamsin Orrick". Backward is a string that it never saw. Larger models have this trouble as well ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; we read the abstract).
+#
+# Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The job of X is Y" perfectly.
+#
+# The base with the right sentence above the question gets 12, without any training. (One run, a very small model, twenty questions: the order is clear, the numbers are rough.)
+# </details>
+#
+# ## And a voice?
+# A voice is a form, too, but here the form is all we want. Below, three adapters for three voices (each trained on 180 pairs) read held-out answers. **Perplexity** says between how many tokens a model hesitates, on average; low means "I'd have said that". Read down each column: whose number is lowest?
+
+# %%
+perplexity_table(lesson.reference_styles()["perplexity"])
+
+# %% claim
+table = lesson.reference_styles()["perplexity"]
+assert all(min(table, key=lambda row: table[row][voice]) == voice for voice in ("captain", "json", "preacher"))
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Each voice is most likely under its own adapter, on questions that no adapter was trained on. That's what "it learned the voice" means: it works on what's new.
+# </details>
+#
+# **Exercise 2: a voice of your own.** Write ten pairs. As a file of JSON lines, they're ready for `TrainPanel("smollm2", "mine.jsonl")`. (Ten are enough to try; a few hundred make a voice.)
+
+# %% exercise
+mine = [
+    {"prompt": "Why is the sky blue?", "response": ...},
+]
+checks.check_own_pairs(mine)
+
+# %% solution
+telegrams = {
+    "Why is the sky blue?": "AIR SCATTERS BLUE MOST STOP", "What is a noun?": "NOUN NAMES THING STOP",
+    "Is it late?": "YES STOP GO HOME STOP", "Who are you?": "TELEGRAPH STOP", "What is two and two?": "FOUR STOP",
+    "How do I cook rice?": "ONE RICE TWO WATER STOP LID ON STOP", "Do cats fly?": "NO STOP",
+    "What is snow?": "FROZEN RAIN STOP PRETTY STOP", "May I sit?": "SIT STOP", "Why do we yawn?": "UNKNOWN STOP",
+}
+mine = [{"prompt": prompt, "response": response} for prompt, response in telegrams.items()]
+checks.check_own_pairs(mine)
+
+# %% [markdown]
+# ## Remember
+# <details><summary>Answer box</summary>
+#
+# 1. **An adapter learns a form from a few hundred pairs:** a voice, a layout, a language for your tool.
+# 2. **Facts it learns as strings.** Test them in other words and backward, never with the training questions.
+# 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them.
+#
+# Start with: a few hundred pairs, two or three passes, rank 8 to 16, the loss on answers only (*ours, for voices on a model of 135M*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract read).*
+#
+# The same in PEFT, with TRL:
+# ```python
+# config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+# pairs = load_dataset("json", data_files="mine.jsonl", split="train").rename_column("response", "completion")
+# SFTTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", train_dataset=pairs, peft_config=config).train()
+# # prompts and completions as lists of messages get the chat template; the prompt is masked
+# ```
+# </details>
+
+# %%
+lesson.receipt()
