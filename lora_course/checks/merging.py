@@ -1,61 +1,54 @@
-"""Exercises of lesson 09, merging and swapping."""
+"""Exercises of lesson 08, merge or swap?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from lora_course.checks.verdict import Verdict, attempt, choice, number
-
-SERVING = {
-    "a": "three copies of the model are three times its memory, and a batch can hold no row of another customer's",
-    "b": "each change rewrites the weights, and the rows of one batch still cannot have different adapters",
-    "c": "one base in memory, a thin detour for each row, any mixture in one batch: it pays the detour's time",
-}
+from lora_course.checks.verdict import Verdict, attempt, exercise, number
 
 
-def check_merged_weight(merged: Callable[[Any, Any, Any, float], Any]) -> Verdict:
-    """Lesson 09: the merged weight of a layer, as f(W, A, B, scaling); A (rank, in), B (out, rank), W (out, in)."""
-    import numpy as np
+@exercise(
+    "A[which] picks an A for each row: (rows, rank, in). Multiply each with its own row of x",
+    "h = torch.einsum('nri,ni->nr', A[which], x), and the same with B[which] and h",
+    "x @ W.T + scaling * torch.einsum('nor,nr->no', B[which], h)",
+)
+def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) -> Verdict:
+    """Lesson 08: one batch in which each row has its own adapter, as f(x, W, A, B, scaling, which)."""
+    import torch
 
-    random = np.random.default_rng(0)
-    w, a, b = (random.standard_normal(shape) for shape in ((5, 4), (2, 4), (5, 2)))
-    given = w.copy(), a.copy(), b.copy()
-    found = attempt(merged, *given, 3.0)
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((6, 4), (5, 4), (3, 2, 4), (3, 5, 2))
+    x, w, a, b = (torch.randn(*shape, generator=draw) for shape in shapes)
+    which = torch.tensor([0, 2, 1, 0, 2, 2])
+    found = attempt(mixed, x, w, a, b, 3.0, which)
     if isinstance(found, Verdict):
         return found
-    if not np.array_equal(given[0], w):
-        return Verdict(False, "it changes the W that it was given: return a new one, so that there is a way back")
-    if getattr(found, "shape", None) != w.shape:
-        return Verdict(False, f"W' has W's shape, (out, in), not {getattr(found, 'shape', type(found).__name__)}")
+    if getattr(found, "shape", None) != (6, 5):
+        return Verdict(False, f"y is (rows, out), (6, 5), not {getattr(found, 'shape', type(found).__name__)}")
+    update = torch.stack([b[n] @ (a[n] @ row) for n, row in zip(which, x, strict=True)])
+    first = torch.stack([b[0] @ (a[0] @ row) for row in x])
     near = {
-        "right; and adding it made nothing larger: W' has W's shape, so it costs what W did": w + 3 * b @ a,
-        "the scaling is missing": w + b @ a,
-        "that is the update alone: it is added to W": 3 * b @ a,
-        "that takes it out: merging adds": w - 3 * b @ a,
-        "the scaling belongs to the update, not to W": 3 * (w + b @ a),
+        "that is W x alone: add each row's detour": x @ w.T,
+        "the scaling is missing": x @ w.T + update,
+        "those are the detours alone: add W x": 3 * update,
+        "every row takes the first adapter: pick A[which] and B[which]": x @ w.T + 3 * first,
+        "the sum of all adapters for every row: pick A[which] and B[which]": x @ w.T
+        + 3 * torch.stack([sum(b[n] @ (a[n] @ row) for n in range(3)) for row in x]),
     }
-    said = next((words for words, value in near.items() if np.allclose(found, value)), "try it on 2 x 2 by hand")
-    return Verdict(said.startswith("right"), said.removeprefix("right; and "))
+    if torch.allclose(found, x @ w.T + 3 * update, atol=1e-5):
+        return Verdict(True, "six rows, three adapters, one product with W: so does a server with a thousand")
+    wrong = [words for words, value in near.items() if torch.allclose(found, value, atol=1e-5)]
+    return Verdict(False, [*wrong, "compare row 0 with W x + scaling * B[0] A[0] x, by hand"][0])
 
 
-def check_lost_update(size: float | None) -> Verdict:
-    """Lesson 09: the size up to which an update of a weight of 0.75 is lost in bf16."""
-    hints = {
-        2**-8: "that is the whole step: what is nearer to the old number than half a step goes back to it",
-        2**-7: "from 1 to 2 the step is 2**-7; from 0.5 to 1 it is half of that, and half a step is asked",
-        2**-10: "that is a quarter of the step: half a step is asked",
-        2**-24: "that is fp32's half step; bf16 keeps 8 bits of the number, not 24",
-    }
-    why = (
-        "half a step, 0.00195, itself included (a tie goes to the even neighbour, here 0.75); many updates are smaller"
-    )
-    fallback = "from 0.5 to 1 the numbers are 2**-8 apart: how far must the sum get to be nearer to the next?"
-    return number(size, 2**-9, hints, why, 0.03, fallback)
-
-
+@exercise(
+    "each merged model is as large as the base",
+    "one base and forty adapters: base + 40 * adapter",
+    "40 * base / (base + 40 * adapter)",
+)
 def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
-    """Lesson 09: how many times the bytes of one base and forty adapters forty merged models take."""
+    """Lesson 08: how many times the bytes of one base and forty adapters forty merged models take."""
     right = 40 * base / (base + 40 * adapter)
     hints = {
         1 / right: "the other way round: the merged ones take more",
@@ -66,8 +59,3 @@ def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
     why = f"{right:.0f} times: a merged model brings the whole base again"
     fallback = "forty merged models, each as large as the base, over one base and forty adapters"
     return number(times, right, hints, why, 0.02, fallback)
-
-
-def check_serving(answer: str | None) -> Verdict:
-    """Lesson 09: how to serve customers who each have an adapter and write at the same time."""
-    return choice(answer, "c", SERVING)

@@ -1,0 +1,178 @@
+# %% [markdown]
+# # 08 · Merge or swap?
+#
+# "LoRA costs nothing when the model answers." True. "One base serves a thousand adapters." Also true. **Can you have both at once?**
+#
+# There are two places for an adapter. **Beside** the weight it's a detour, as in training: $y = Wx + s\,BAx$, with $s = \alpha / r$. Or it's **merged**: both terms multiply the same $x$, so their sum is one matrix, $W' = W + s\,BA$, as large as $W$. You choose one of the two, for each deployment.
+
+# %%
+import pandas as pd
+import torch
+from ipywidgets import interact
+from matplotlib import pyplot as plt
+
+from lora_course import checks, lesson
+from lora_lab import AdapterBank, LoRA, load_adapter, load_model, load_task, load_tokenizer, merge, train, unmerge
+from lora_lab.training.models import weight_bytes
+
+lesson.start("08")
+critic = lesson.reference("minilm-rt-r8")  # ours: film reviews, rank 8 on q and v
+task, tokenizer = load_task("rt"), load_tokenizer("minilm")
+sentences = tokenizer(list(task.test.texts[:200]), padding=True, return_tensors="pt")
+truth = torch.tensor(task.test.labels[:200])
+
+# %% [markdown]
+# ## Three guesses
+# 1. We merge our critic in bf16, the 16-bit format of most large models. Every sum is rounded. **How large is the rounding, in percent of the update?** (As lengths.)
+# 2. **How much longer does one sentence take with the adapter beside the weights, in percent of merged?** (On this CPU.)
+# 3. We train a *contrarian*: the same reviews, all labels swapped. Half critic plus half contrarian, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$: **what percentage of the reviews does the mixture get right?**
+#
+# Give ranges that you're 80 % sure of.
+
+# %%
+lesson.predict("rounding, percent of the update", low=..., high=...)
+lesson.predict("time beside, percent more than merged", low=..., high=...)
+lesson.predict("half and half, percent right", low=..., high=...)
+
+# %% [markdown]
+# ## Merge
+# A bf16 number keeps 8 bits. From 0.5 to 1 that's one number every $2^{-8} = 0.0039$; what lies between is rounded to the nearer one. Drag the update of a weight of 0.75. (On the site it's a picture.) When does it do anything at all?
+
+# %%
+@interact(update=(0.0, 0.012, 0.0005))
+def line(update=0.0015):
+    stored = (torch.tensor(0.75) + update).bfloat16().item()
+    plt.figure(figsize=(8, 1.3))
+    plt.plot([0.75 + n * 2**-8 for n in range(-1, 5)], [0] * 6, "k|", markersize=20)
+    plt.plot(0.75 + update, 0.5, "C0v", label="wanted")
+    plt.plot(stored, 0, "C1o", label="stored")
+    plt.title(f"0.75 + {update:.4f} is stored as {stored:.4f}")
+    plt.yticks([])
+    plt.legend()
+    plt.show()
+
+# %%
+def adapted(dtype="fp32"):
+    model = load_model("minilm", num_labels=2, dtype=dtype)
+    load_adapter(model, critic.adapter)
+    return model.eval()
+
+beside, merged = adapted(), adapted()
+rounding = merge(adapted("bf16")).rounding
+merge(merged)
+with torch.no_grad():
+    print("largest difference between the logits:", (beside(**sentences).logits - merged(**sentences).logits).abs().max().item())
+lesson.reveal("rounding, percent of the update", 100 * rounding, "%")
+
+# %%
+one = {name: values[:1] for name, values in sentences.items()}
+with torch.no_grad():
+    took = lesson.milliseconds({"beside": lambda: beside(**one), "merged": lambda: merged(**one)}, rounds=lesson.steps(60, 5))
+    bank = AdapterBank(load_model("minilm", num_labels=2).eval())
+    bank.load("critic", critic.adapter)
+    swap = lesson.milliseconds({"set a name": lambda: (bank.use(None), bank.use("critic")), "rewrite the weights": lambda: (unmerge(merged), merge(merged))}, rounds=9)
+lesson.reveal("time beside, percent more than merged", 100 * (took["beside"] / took["merged"] - 1), "%")
+print({way: f"{ms:.2f} ms" for way, ms in swap.items()})
+
+# %% claim
+assert 0 < rounding < 0.1
+assert swap["rewrite the weights"] > 10 * swap["set a name"]
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Merged in fp32, the logits agree to a few millionths. In bf16, rounding takes 1 % of the update: little, because our critic's update is large (17 % of $W$, lesson 07). One that is a thousandth of $W$ would lose more than half. So **merge in fp32**, and round afterwards only if you must.
+#
+# Beside the weights, a sentence takes about a tenth longer (10.1<!--latency.one--> % in our stored run; yours jumps with what else your machine does). Less than 1 % more has to be *computed*, but each thin product is one more call. (On a GPU, where a sentence is over sooner, calls weigh more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
+#
+# But to change a merged adapter, all weights are written again. Beside, you set a name.
+# </details>
+#
+# ## Many adapters at once
+# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't: it has one $W'$. Beside, it can: one $Wx$ for all rows, then for each row the detour of its own adapter. That's how servers such as S-LoRA and vLLM do it.
+#
+# **Exercise 1: write the mixed batch.** `x` has a row for each sentence; `which` says, for each row, the adapter's number.
+
+# %% exercise
+def mixed(x, W, A, B, scaling, which):
+    """x (rows, in), W (out, in), A (adapters, rank, in), B (adapters, out, rank), which (rows,) -> y (rows, out)"""
+    ...
+
+
+checks.check_mixed_batch(mixed)
+
+# %% solution
+def mixed(x, W, A, B, scaling, which):
+    """x (rows, in), W (out, in), A (adapters, rank, in), B (adapters, out, rank), which (rows,) -> y (rows, out)"""
+    h = torch.einsum("nri,ni->nr", A[which], x)  # each row through its own A
+    return x @ W.T + scaling * torch.einsum("nor,nr->no", B[which], h)
+
+
+checks.check_mixed_batch(mixed)
+
+# %% [markdown]
+# ## Half of each
+# Train the contrarian (a minute or less), put it into the bank beside the critic, and turn the mixture from one to the other.
+
+# %%
+store = lesson.workplace("08")
+store.mkdir(parents=True, exist_ok=True)
+swapped = [task.labels[1 - number] for number in task.train.labels]
+pd.DataFrame({"text": task.train.texts, "label": swapped})[: lesson.steps(8000, 200)].to_csv(store / "swapped.csv", index=False)
+contrarian = train("minilm", str(store / "swapped.csv"), LoRA(rank=4, alpha=8), lr=2e-3, steps=lesson.steps(150, 5), validations=0, store=store)
+bank.load("contrarian", contrarian.adapter)
+shares, right = [0, 0.25, 0.5, 0.75, 1], []
+for share in shares:
+    bank.blend({"critic": 1 - share, "contrarian": share}, name=f"{share:.0%}")
+    bank.use(f"{share:.0%}")
+    with torch.no_grad():
+        right.append(100 * (bank.model(**sentences).logits.argmax(1) == truth).float().mean().item())
+lesson.reveal("half and half, percent right", right[2], "%")
+
+# %%
+plt.plot(shares, right, "o-")
+plt.axhline(50, color="gray", linewidth=0.5)
+plt.xlabel("share of the contrarian")
+plt.ylabel("right, %")
+plt.show()
+
+# %% claim
+assert lesson.FAST or right[0] > right[1] > 75 > 40 > right[3] > right[4] - 5
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Half and half isn't a coin: 71 % right. A quarter of the contrarian changes almost nothing, three quarters change almost everything. The matrices are added exactly. What lies between them and the answer isn't linear, and the larger update wins (the critic's, here). **Two adapters that do A and B don't add up to one that does both.** Sometimes it works; measure it.
+# </details>
+#
+# **Exercise 2: forty customers**, an adapter each. Forty merged models, or one base with forty adapters beside it: how many times the bytes do the merged ones take?
+
+# %% exercise
+base, adapter = weight_bytes("minilm"), 301_776  # bytes of the files
+checks.check_forty_copies(..., base, adapter)
+
+# %% solution
+base, adapter = weight_bytes("minilm"), 301_776  # bytes of the files
+checks.check_forty_copies(40 * base / (base + 40 * adapter), base, adapter)
+
+# %% [markdown]
+# ## Remember
+# <details><summary>Answer box</summary>
+#
+# 1. **One task for many users: merge.** No extra time, no trace of LoRA in the file. Merge in fp32.
+# 2. **Many tasks, or customers with adapters of their own: keep them beside.** Change by name, mix in one batch, store thin files. You pay with time.
+# 3. **Both at once isn't on offer.** And a mixture of two adapters adds *matrices*, not abilities: test it.
+#
+# *Ours: MiniLM on a CPU. Published: no additional inference latency when merged ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*
+#
+# The same in PEFT:
+# ```python
+# model = PeftModel.from_pretrained(base, "critic", adapter_name="critic")
+# model.load_adapter("contrarian", "contrarian"); model.set_adapter("contrarian")  # swap
+# model(**batch, adapter_names=["critic", "contrarian", "__base__"])  # one batch, row by row
+# model = model.merge_and_unload()  # or merge, for good
+# ```
+# </details>
+
+# %%
+lesson.receipt()
