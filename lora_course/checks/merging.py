@@ -21,7 +21,7 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
     shapes = ((6, 4), (5, 4), (3, 2, 4), (3, 5, 2))
     x, w, a, b = (torch.randn(*shape, generator=draw) for shape in shapes)
     which = torch.tensor([0, 2, 1, 0, 2, 2])
-    found = attempt(mixed, x, w, a, b, 3.0, which)
+    found = attempt(mixed, *(one.clone() for one in (x, w, a, b)), 3.0, which)
     if isinstance(found, Verdict):
         return found
     if getattr(found, "shape", None) != (6, 5):

@@ -12,7 +12,7 @@ from lora_course.experiments.broken import ELEVENTH, PATIENTS, eleventh
 from lora_lab.training.inspecting import inspect_folder
 
 TRUE = {letter: one.fault for letter, one in PATIENTS.items()}
-RIGHT = {"diagnosis": (TRUE,)}
+RIGHT = {"diagnosis": (TRUE,), "eleventh": ("B is zero in some layers", 0)}
 WRONG = [
     ("diagnosis", ({**TRUE, "C": "B is all zero"},), "C: B is zero, and did anything else learn"),
     (
@@ -23,6 +23,7 @@ WRONG = [
     ("diagnosis", ({"A": "empty fil"},), "nearest: empty file"),
     ("diagnosis", (["empty file"],), "a name for each letter"),
     ("diagnosis", ({"Z": "empty file"},), "there is no patient 'Z'"),
+    ("eleventh", ("wrong base", 0), "'wrong base' isn't it"),
 ]
 
 
