@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from lora_course import checks
-from lora_course.checks import comparing, debugging, fit, knobs, small_file, styles, sure, verdict, writing
+from lora_course.checks import comparing, debugging, fit, knobs, merging, small_file, styles, sure, verdict, writing
 from lora_course.experiments import broken
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
@@ -211,6 +211,16 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "equivalence_rule": rule,
     "defense": defense,
     "turn_mask": turn_mask,
+    "mixed_batch": lambda: {
+        "told": "W = [[1, 0], [0, 1]], scaling 3. Adapter 0: A = [[1, 0]], B = [[1], [0]]. "
+        "Adapter 1: A = [[0, 1]], B = [[0], [1]]. A row x = [1, 2] takes adapter 1. The second number of y:",
+        "fields": [number("y", merging.MIXED, merging.MIXED.hint)],
+        "why": merging.MIXED.why,
+    },
+    "forty_copies": partial(
+        one, "times", "The base has 91 MB, an adapter 0.30 MB. Forty merged models take so many times the bytes:",
+        lambda: merging.forty(91_000_000, 301_776),
+    ),
     "diagnosis": diagnosis,
     "eleventh": eleventh,
 }  # fmt: skip

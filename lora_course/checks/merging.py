@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lora_course.checks.verdict import Verdict, attempt, exercise, number
+from lora_course.checks.verdict import Number, Verdict, attempt, exercise
 
 
 @exercise(
@@ -42,13 +42,21 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
     return Verdict(False, [*wrong, "compare row 0 with W x + scaling * B[0] A[0] x, by hand"][0])
 
 
-@exercise(
-    "each merged model is as large as the base",
-    "one base and forty adapters: base + 40 * adapter",
-    "40 * base / (base + 40 * adapter)",
+MIXED = Number(
+    8,
+    {
+        2: "that is W x alone: this row takes adapter 1, whose A reads the second number",
+        6: "that's the detour alone: add W x",
+        4: "the scaling is missing: 2 + 3 * 2",
+    },
+    "2 + 3 x 2. Another row of the same batch may take adapter 0: W x is the same for both",
+    hint="A x is 2 for adapter 1, B puts it into the second place, times the scaling; W x adds its own 2",
 )
-def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
-    """Lesson 08: how many times the bytes of one base and forty adapters forty merged models take."""
+"""The second number of y for x = [1, 2], W = I, scaling 3 and the second of two adapters: see `site/answers.py`."""
+
+
+def forty(base: int, adapter: int) -> Number:
+    """How many times the bytes of one base and forty adapters forty merged models take."""
     right = 40 * base / (base + 40 * adapter)
     hints = {
         1 / right: "the other way round: the merged ones take more",
@@ -57,5 +65,16 @@ def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
         (base + 40 * adapter) / base: "that is what the forty adapters add to one base",
     }
     why = f"{right:.0f} times: a merged model brings the whole base again"
-    fallback = "forty merged models, each as large as the base, over one base and forty adapters"
-    return number(times, right, hints, why, 0.02, fallback)
+    return Number(
+        right, hints, why, 0.02, "forty merged models, each as large as the base, over one base and forty adapters"
+    )
+
+
+@exercise(
+    "each merged model is as large as the base",
+    "one base and forty adapters: base + 40 * adapter",
+    "40 * base / (base + 40 * adapter)",
+)
+def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
+    """Lesson 08: as `forty`."""
+    return forty(base, adapter).judge(times)
