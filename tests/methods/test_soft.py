@@ -65,8 +65,7 @@ def copied(peer: peft.PeftModel, kind: str, name: str) -> nn.Module:
     """Ours with PEFT's numbers, its encoder's among them."""
     model, encoder = ours(kind, name), peer.prompt_encoder["default"]
     if name == "prefix":
-        layers, tokens, *layer = model.soft_prefix.keys_values.shape
-        model.soft_prefix.keys_values.copy_(encoder.embedding.weight.view(tokens, layers, *layer).transpose(0, 1))
+        model.soft_prefix.prompt.copy_(encoder.embedding.weight)
         return model
     model.soft_prompt.prompt.copy_(encoder.embedding.weight)
     if name == "ptuning":
@@ -290,7 +289,7 @@ def test_training_a_prefix_asks_nothing_that_transformers_gives_up():
     model = tiny("gpt2")
     PrefixTuning(tokens=2).attach(model)
     logits(model.train()).sum().backward()
-    assert model.soft_prefix.keys_values.grad.any()
+    assert model.soft_prefix.prompt.grad.any()
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable")  # it has another name in later releases
@@ -312,7 +311,7 @@ def test_what_a_prefix_does_not_fit_is_said_in_one_sentence():
 def test_a_model_that_reads_no_tokens_is_refused_in_one_sentence(name):
     for model in (nn.Sequential(nn.Linear(4, 4)), transformers.ViTModel(PICTURES)):
         before = snapshot(model)
-        with pytest.raises(BadValue, match=r"for a transformers model that reads tokens, and .* is none; use lora"):
+        with pytest.raises(BadValue, match=r"needs a transformers model that reads tokens, and .* is none; use lora"):
             METHODS[name].attach(model)
         assert snapshot(model) == before
 
