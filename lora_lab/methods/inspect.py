@@ -94,7 +94,7 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
         with readable(path):
             file = AdapterFile(path)
             _describe(found, file)
-            file.tensors.check_finite()
+            file.check_finite()
             _check_updates(found, file)
     except LabError as error:
         fault = faults.MISSING if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
@@ -107,12 +107,12 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
 
 def _describe(found: Inspection, file: AdapterFile) -> None:
     """What the config and the header of the weights say."""
-    config, shapes = file.config, file.tensors.shapes
+    config, shapes = file.config, file.shapes
     found.format, found.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
     if file.own and isinstance(file.own.get("method"), dict):
         found.kind = str(file.own["method"].get("name"))[:40]
-    found.dtype = "+".join(sorted(set(file.tensors.dtypes.values())))
-    found.bytes = file.tensors.size
+    found.dtype = "+".join(sorted(set(file.dtypes.values())))
+    found.bytes = file.size
     found.head = sum(math.prod(shape) for key, shape in shapes.items() if _is_head(key))
     found.parameters = sum(math.prod(shape) for shape in shapes.values()) - found.head
     found.targets = config.get("target_modules")
@@ -129,9 +129,9 @@ def _is_head(key: str) -> bool:
 
 def _check_updates(found: Inspection, file: AdapterFile) -> None:
     """The norm of each update, and the problems that show in the tensors alone."""
-    unknown = [key for key in file.tensors if not known_key(key)]
+    unknown = [key for key in file if not known_key(key)]
     if unknown and not file.own:
-        why = f"PEFT does not recognize {len(unknown)} of {len(file.tensors)} keys, for example {unknown[0]}"
+        why = f"PEFT does not recognize {len(unknown)} of {len(file)} keys, for example {unknown[0]}"
         found.add(faults.RENAMED, WEIGHTS, why)
         return
     pairs = _pairs(file)
@@ -142,7 +142,7 @@ def _check_updates(found: Inspection, file: AdapterFile) -> None:
     zero: list[str] = []
     rounded: list[str] = []
     for module, (first, second) in pairs.items():
-        a, b = file.tensors[first], file.tensors[second]
+        a, b = file[first], file[second]
         scaling = float(alphas[module] / ranks[module] ** (0.5 if file.config.get("use_rslora") else 1.0))
         update = scaling * product_norm(a, b)
         if not math.isfinite(update):
@@ -155,7 +155,7 @@ def _check_updates(found: Inspection, file: AdapterFile) -> None:
     if len(zero) == len(pairs) and not file.config.get("use_dora"):
         found.does_something = False
         why = f"B A is zero in all {len(pairs)} layers"
-        if any(file.tensors[key].any() for key in file.tensors if _is_head(key) and key.endswith("bias")):
+        if any(file[key].any() for key in file if _is_head(key) and key.endswith("bias")):
             why += ", but the bias of the head is not: training ran, and no gradient reached the layers"
             found.add(faults.CUT, "all layers", why)
         else:
@@ -173,7 +173,7 @@ def _check_updates(found: Inspection, file: AdapterFile) -> None:
 
 def _pairs(file: AdapterFile) -> dict[str, tuple[str, str]]:
     """The keys of A (rank, in) and B (out, rank) of each module."""
-    found, shapes = {}, file.tensors.shapes
+    found, shapes = {}, file.shapes
     for key, shape in shapes.items():
         for a, b in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
             module, other = key.removesuffix(a), shapes.get(key.removesuffix(a) + b, ())

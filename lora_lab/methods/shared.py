@@ -1,4 +1,4 @@
-"""Methods that train even fewer numbers than LoRA: A and B are frozen, and something small between or beside them trains.
+"""Methods that train even fewer numbers than LoRA: A and B are frozen, and something small beside them trains.
 
     VeRA        y = W x + b * B (d * A x)                   d (rank) and b (out) train
     LoRA-XS     y = W x + alpha / rank B R A x              R (rank, rank) trains
@@ -199,7 +199,9 @@ class VeRA(FrozenPair):
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         super().fill(model, report, tensors)
-        for path, (adapter,) in peft.by_module(model, attach.MethodLayer).items():  # of a fused layer, a copy was filled
+        for path, (adapter,) in peft.by_module(
+            model, attach.MethodLayer
+        ).items():  # of a fused layer, a copy was filled
             adapter.vera_lambda_b.data.copy_(picked(tensors[f"{peft.PREFIX}{path}.vera_lambda_b"], adapter.rows))
 
 
