@@ -45,7 +45,6 @@ OURS = "LORA_LAB"  # peft_type of the methods that PEFT lacks
 MOST = 512 * 1024  # bytes of a config or a header; a header of 1,120 tensors (rank 8 on all of Llama-70B) has 0.2 MB
 FLOATS = ("F64", "F32", "F16", "BF16")
 TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # they may differ where a run starts from an adapter
-Shapes = Mapping[str, tuple[int, ...]]  # by key
 
 
 # ---- saving and loading
@@ -114,18 +113,15 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
             shapes = shapes_of(model)
             report = method.attach_empty(shapes)
             tensors, _, written = file_of(shapes, report)
-        expected = {key: tuple(t.shape) for key, t in tensors.items()}
+        left = set[str]()
         if "method" in file.own:  # such a file says everything twice, and both must agree
             for option in method.decisive:
                 if file.config.get(option) != written.get(option):
                     said = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}"
                     raise Refused(f"{said}, but the adapter was saved with {written.get(option)!r}", faults.SETTINGS)
         else:
-            for key in left_to_base(file.config, report, list(expected), file):
-                del expected[key]
-        copies = method.ignored(report)
-        check_shapes(expected, {key: shape for key, shape in file.shapes.items() if key not in copies}, path)
-        file.check_finite()
+            left = left_to_base(file.config, report, tensors, file)
+        _check_shapes(file, {key: t for key, t in tensors.items() if key not in left}, method.ignored(report))
         with or_as_it_was(model), _rng_kept(model):
             attached = method.attach_empty(model)
             report = replace(report, base_fingerprint=attached.base_fingerprint)
@@ -147,13 +143,12 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
             if ours.get(name) != theirs.get(name):
                 said = f"the adapter in {path} has {name} {theirs.get(name)!r} and this run {ours.get(name)!r}"
                 raise BadValue(f"{said}: start from an adapter of the same settings")
-        file.check_finite()
         with or_as_it_was(model):
             report = method.attach(model)
             heads = tuple(prefix for name, _ in report.heads for prefix in head_prefixes(name))
             own = file_of(model, report)[0]
-            needed = {key: tuple(t.shape) for key, t in own.items() if not key.startswith(heads)}
-            check_shapes(needed, {k: s for k, s in file.shapes.items() if not k.startswith(heads)}, path)
+            needed = {key: t for key, t in own.items() if not key.startswith(heads)}
+            _check_shapes(file, needed, {key for key in file if key.startswith(heads)})
             _fill(model, report, own | {key: file[key] for key in needed})
     return report
 
@@ -238,27 +233,28 @@ def _sentence(text: str) -> str:
     return printable(text if len(text) <= 600 else f"{text[:600]}... (shortened)")
 
 
-def check_shapes(expected: Shapes, there: Shapes, path: str | Path) -> None:
-    """Check a file's tensors, by key and shape, against those that the model needs. Raises: Refused."""
-    missing, unexpected = sorted(expected.keys() - there.keys()), sorted(there.keys() - expected.keys())
+def _check_shapes(file: AdapterFile, expected: Mapping[str, Tensor], ignored: set[str]) -> None:
+    """Check the keys, shapes and values of a file's tensors against what the model needs. Raises: Refused."""
+    there = file.shapes.keys() - ignored
+    missing, unexpected = sorted(expected.keys() - there), sorted(there - expected.keys())
     if missing or unexpected:
-        said = f"lacks {len(missing)} of {len(expected)} tensors, first {(missing or [''])[0]}"
-        said = said if missing else f"has {len(unexpected)} tensors that fit nothing, first {unexpected[0]}"
+        said = f"lacks {len(missing)} of {len(expected)} tensors, first {missing[0]}" if missing else ""
+        said = said or f"has {len(unexpected)} tensors that fit nothing, first {unexpected[0]}"
         same = {key.replace("model.", "") for key in missing} == {key.replace("model.", "") for key in unexpected}
         renamed = same or (unexpected and not any(known_key(key) for key in unexpected))
         other = faults.MISSING if missing else faults.TOO_MANY
-        raise Refused(f"the adapter in {path} {said}", faults.RENAMED if renamed else other)
-    for key, needs in expected.items():
-        if (has := there[key]) != needs:
+        raise Refused(f"the adapter in {file.path} {said}", faults.RENAMED if renamed else other)
+    for key, tensor in expected.items():
+        has, needs = file.shapes[key], tuple(tensor.shape)
+        if has != needs:
             rank = 0 if key.endswith(("lora_A.weight", "lora_embedding_A")) else 1
             only_rank = ".lora_" in key and len(has) == len(needs) == 2 and has[1 - rank] == needs[1 - rank]
-            said = f"the adapter in {path}: {key} has shape {has}, this model needs {needs}"
+            said = f"the adapter in {file.path}: {key} has shape {has}, this model needs {needs}"
             raise Refused(said, faults.SETTINGS if only_rank else faults.WRONG_BASE)
+    file.check_finite()
 
 
-_MARKS = (
-    r"module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|default|lora_down|lora_up"
-)
+_MARKS = r"module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|default|lora_down|lora_up"
 
 
 def known_key(key: str) -> bool:

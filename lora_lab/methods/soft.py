@@ -24,10 +24,12 @@ from lora_lab.methods.options import one_of, whole
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from torch.nn import functional as F
 
     from lora_lab.methods import attach, peft
 else:
-    torch, attach, peft = (Lazy(name) for name in ("torch", "lora_lab.methods.attach", "lora_lab.methods.peft"))
+    torch, F = Lazy("torch"), Lazy("torch.nn.functional")
+    attach, peft = Lazy("lora_lab.methods.attach"), Lazy("lora_lab.methods.peft")
 
 CACHE = ("cache", "past_key_values")  # the argument for earlier keys and values in transformers, newest name first
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
@@ -73,30 +75,36 @@ class Soft(Method):
         return ahead.prompt  # type: ignore[no-any-return]
 
     def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
-        """The model's keyword arguments with vectors (rows, tokens, hidden) ahead of the embeddings.
+        """The model's keyword arguments with vectors (rows, tokens, numbers) ahead of each row."""
+        tokens, mask = vectors.shape[1], call.get("attention_mask")
+        cached = any(call.get(name) is not None and call[name].get_seq_length() for name in CACHE)
+        if mask is not None and mask.dim() == 2:  # a mask of more dimensions is the caller's own
+            call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
+        if call.get("position_ids") is not None and self.moves_positions(model):
+            call["position_ids"] = call["position_ids"] + tokens
+        if not cached:  # else they have entered, at the first step of generation
+            self.enter(model, call, vectors)
+        return call
 
-        As in PEFT, an encoder's first position is then the prompt's.
-        """
-        tokens = vectors.shape[1]
-        _lengthen_mask(call, tokens)
-        positions = call.get("position_ids")
-        if positions is not None:
-            call["position_ids"] = positions + tokens
-        if _cached(call):
-            return call
-        ids, embedded = call.pop("input_ids", None), call.get("inputs_embeds")
+    def moves_positions(self, model: Any) -> bool:
+        """Whether the text's positions go on after the vectors. As in PEFT, those of an encoder do."""
+        return True
+
+    def enter(self, model: Any, call: Call, vectors: Tensor) -> None:
+        """Put vectors (rows, tokens, hidden) ahead of the embeddings in the keyword arguments."""
+        tokens, ids, embedded = vectors.shape[1], call.pop("input_ids", None), call.get("inputs_embeds")
         embedded = _embeddings(model)(ids) if embedded is None else embedded  # (rows, length, hidden)
         call["inputs_embeds"] = torch.cat([vectors, embedded], dim=1)
         for name, fill in (("labels", NO_LABEL), ("token_type_ids", 0)):
             given = call.get(name)
             if given is not None and given.shape == embedded.shape[:2]:
-                call[name] = _longer(given, tokens, fill)
+                call[name] = F.pad(given, (tokens, 0), value=fill)
+        positions = call.get("position_ids")
         if positions is not None:
             before = torch.arange(tokens, device=positions.device).expand(len(positions), -1)
-            call["position_ids"] = torch.cat([before, call["position_ids"]], 1)
+            call["position_ids"] = torch.cat([before, positions], 1)
         if hasattr(model, "score"):  # a causal classifier, which reads the last token and cannot find it without ids
             _pad_left(call)
-        return call
 
     # ---- files
 
@@ -240,22 +248,23 @@ class PrefixTuning(Soft):
         small = torch.randn(shape, device=device) * 0.02  # zeros would stay alike, token by token
         return {"prompt": small.transpose(0, 1).flatten(1)}
 
-    def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
-        """The model's keyword arguments with a cache that holds the prefix, given as (rows, tokens, numbers)."""
+    def moves_positions(self, model: Any) -> bool:
+        return not is_encoder(model)
+
+    def enter(self, model: Any, call: Call, vectors: Tensor) -> None:
+        """Put the prefix, (rows, tokens, numbers), into the cache among the keyword arguments."""
+        from transformers import DynamicCache
+
         if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             raise BadValue("checkpointing drops the cache, and the prefix with it: leave checkpointing out")
-        tokens, encoder = vectors.shape[1], is_encoder(model)
-        if not _cached(call):
-            layers, heads, head_dim = prefix_shape(model)
-            name = str(_cache_name(model))
-            cache = call[name] = call.get(name) or _new_cache(model.config, encoder)
-            layered = vectors.view(-1, tokens, layers, 2, heads, head_dim).permute(2, 3, 0, 4, 1, 5)
-            for number, layer in enumerate(layered.unbind()):
-                cache.update(*layer.unbind(), number)  # keys and values (rows, kv_heads, tokens, head_dim)
-        _lengthen_mask(call, tokens)
-        if not encoder and call.get("position_ids") is not None:
-            call["position_ids"] = call["position_ids"] + tokens
-        return call
+        layers, heads, head_dim = prefix_shape(model)
+        name, encoder = str(_cache_name(model)), is_encoder(model)
+        cache = call[name] = call.get(name) or (DynamicCache() if encoder else DynamicCache(config=model.config))
+        if encoder:  # nothing in it is a token, and an encoder's positions do not count from it
+            cache.get_seq_length = lambda layer_idx=0: 0
+        layered = vectors.view(*vectors.shape[:2], layers, 2, heads, head_dim).permute(2, 3, 0, 4, 1, 5)
+        for number, layer in enumerate(layered.unbind()):
+            cache.update(*layer.unbind(), number)  # keys and values (rows, kv_heads, tokens, head_dim)
 
     def in_peft(self, model: Any) -> dict[str, Any]:
         _, heads, head_dim = prefix_shape(model)
@@ -298,42 +307,15 @@ def _cache_name(model: Any) -> str | None:
     return next((name for name in CACHE if name in known), None)
 
 
-def _new_cache(config: Any, encoder: bool) -> Any:
-    from transformers import DynamicCache
-
-    cache = DynamicCache() if encoder else DynamicCache(config=config)
-    if encoder:  # nothing in it is a token, and an encoder's positions do not count from it
-        cache.get_seq_length = lambda layer_idx=0: 0  # type: ignore[method-assign]
-    return cache
-
-
-def _cached(call: Call) -> bool:
-    """Whether the cache already holds earlier tokens, and the vectors ahead of them."""
-    return any(call.get(name) is not None and call[name].get_seq_length() for name in CACHE)
-
-
-def _lengthen_mask(call: Call, tokens: int) -> None:
-    mask = call.get("attention_mask")
-    if mask is not None and mask.dim() == 2:  # a mask of more dimensions is the caller's own
-        call["attention_mask"] = _longer(mask, tokens, 1)
-
-
-def _longer(values: Tensor, by: int, fill: int) -> Tensor:
-    """(rows, by + length): `fill` before each row."""
-    return torch.nn.functional.pad(values, (by, 0), value=fill)
-
-
 def _pad_left(call: Call) -> None:
     """Move each row's padding from its end to its beginning, so that its last token is the last of all."""
     mask = call.get("attention_mask")
     if mask is None or mask.dim() != 2:
         return
-    length = mask.shape[1]
-    last = length - 1 - mask.flip(1).long().argmax(1)  # (rows,): where each row's own tokens end
-    places = (torch.arange(length, device=mask.device) + last.unsqueeze(1) + 1) % length  # (rows, length)
+    order = mask.long().argsort(dim=1, stable=True)  # (rows, length): zeros first
     embedded = call["inputs_embeds"]
-    call["inputs_embeds"] = embedded.gather(1, places.unsqueeze(2).expand_as(embedded))
+    call["inputs_embeds"] = embedded.gather(1, order.unsqueeze(2).expand_as(embedded))
     if call.get("token_type_ids") is not None:
-        call["token_type_ids"] = call["token_type_ids"].gather(1, places)
-    call["attention_mask"] = mask = mask.gather(1, places)
+        call["token_type_ids"] = call["token_type_ids"].gather(1, order)
+    call["attention_mask"] = mask = mask.gather(1, order)
     call["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)
