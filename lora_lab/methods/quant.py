@@ -190,6 +190,7 @@ class QuantizedLinear(nn.Module):
     """
 
     plain_linear = True  # an adapter can be attached to it
+    packed: Tensor
 
     def __init__(self, layer: nn.Module, name: str = "nf4", *, fast: bool = True) -> None:
         super().__init__()

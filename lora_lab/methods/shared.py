@@ -14,14 +14,7 @@ draws R with a standard deviation of 1e-5.) Roles in one fused layer, such as q 
 adapter, and the other outputs stay as they are. How A, B and P are drawn is PEFT's choice.
 
 Sources: VeRA, Kopiczko et al. 2024, arXiv:2310.11454; LoRA-XS, Bałazy et al. 2024, arXiv:2405.17604; TinyLoRA, Morris
-et al. 2026, arXiv:2602.04118. In files, in PEFT's layout except for loraxs_*, which PEFT ignores:
-
-    base_model.vera_A | vera_B                      (rank, largest in) | (largest out, rank), unless left out
-    base_model.model.<path>.vera_lambda_d | _b      (rank,) | (out,), zero where outputs are not adapted
-    base_model.tinylora_v.<group>                   (u,)
-    base_model.model.<path>.tinylora_A | _B | _P    (rank, in) | (out, rank) | (u, rank, rank), P unless left out
-    base_model.model.<path>.lora_A | lora_B.weight  A (rank, in) | B R (out, rank), of LoRA-XS
-    base_model.model.<path>.loraxs_B | loraxs_R     (out, rank) | (rank, rank)
+et al. 2026, arXiv:2602.04118.
 """
 
 from __future__ import annotations
@@ -59,8 +52,7 @@ class FrozenPair(LayerMethod):
     always    PEFT's options that are always the same
     """
 
-    packs: ClassVar[bool] = True
-    unmergeable: ClassVar[str] = ""
+    packs, unmergeable = True, ""
     in_peft: ClassVar[Mapping[str, str]]
     always: ClassVar[Mapping[str, Any]]
     rank: int
@@ -150,8 +142,7 @@ class VeRA(FrozenPair):
     Raises: BadValue for an impossible value.
     """
 
-    name: ClassVar[str] = "vera"
-    peft_type: ClassVar[str] = "VERA"
+    name, peft_type = "vera", "VERA"
     in_peft: ClassVar[Mapping[str, str]] = {
         "r": "rank", "d_initial": "d_initial", "projection_prng_key": "projection_seed",
         "save_projection": "save_projection",
@@ -213,8 +204,7 @@ class LoRAXS(FrozenPair):
     Raises: BadValue for an impossible value, or a rank above what a layer can hold.
     """
 
-    name: ClassVar[str] = "lora-xs"
-    peft_type: ClassVar[str] = "LORA"  # without our header, its file is read as one of LoRA
+    name, peft_type = "lora-xs", "LORA"  # without our header, its file is read as one of LoRA
     in_peft: ClassVar[Mapping[str, str]] = {"r": "rank", "lora_alpha": "alpha"}
     always: ClassVar[Mapping[str, Any]] = {"lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True}
 
@@ -255,8 +245,7 @@ class TinyLoRA(FrozenPair):
     Raises: BadValue for an impossible value.
     """
 
-    name: ClassVar[str] = "tinylora"
-    peft_type: ClassVar[str] = "TINYLORA"
+    name, peft_type = "tinylora", "TINYLORA"
     in_peft: ClassVar[Mapping[str, str]] = {
         "r": "rank", **{name: name for name in ("u", "weight_tying", "projection_seed", "save_projection")},
     }  # fmt: skip
