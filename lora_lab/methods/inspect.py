@@ -29,9 +29,8 @@ from lora_lab.methods.targets import HEADS
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha of 8 at rank 64 or more; QLoRA's 16 / 64 is a choice
 HALF = (torch.float16, torch.bfloat16)
-ROUNDING = 0.01  # relative error of B above which its dtype is to blame; usually 0.0002 in fp16 and 0.002 in bf16
+SMALL = 30  # times the smallest number: rounding to it has the mean error 1 / sqrt(12), 1% of B (root mean squares)
 LOST = 0.5  # part of the update that merging into half-precision weights may lose
-SAMPLE = 100_000  # values that estimate the rounding of a matrix
 TOKENS = 12
 
 
@@ -141,6 +140,7 @@ def _check_updates(found: Inspection, file: AdapterFile) -> None:
     zero, rounded = list[str](), list[str]()
     for module, (first, second) in pairs.items():
         a, b = file[first], file[second]
+        info = torch.finfo(b.dtype)  # tiny * eps is the smallest number, of which those below tiny are multiples
         scaling = float(alphas[module] / ranks[module] ** (0.5 if file.config.get("use_rslora") else 1.0))
         update = scaling * product_norm(a, b)
         if not math.isfinite(update):
@@ -148,7 +148,7 @@ def _check_updates(found: Inspection, file: AdapterFile) -> None:
         found.norms.append(Norm(module, a.shape[0], scaling, update))
         if not a.any() or not b.any():  # A, for an embedding: there A starts at zero and not B
             zero.append(module)
-        elif b.dtype in HALF and stored_rounding(b) > ROUNDING:
+        elif b.dtype in HALF and b.double().square().mean().sqrt() < SMALL * info.tiny * info.eps:
             rounded.append(module)
     if len(zero) == len(pairs) and not file.config.get("use_dora"):
         found.does_something = False
@@ -160,7 +160,7 @@ def _check_updates(found: Inspection, file: AdapterFile) -> None:
         why = f"B A is zero in {len(zero)} of {len(pairs)} layers: no gradient has reached them"
         found.add(faults.SOME_ZERO, few(zero), why)
     if rounded:
-        why = f"B is so small that storing it in {found.dtype} changed it by more than {ROUNDING:.0%}"
+        why = f"B is so small that storing it in {found.dtype} changed it by more than 1%"
         found.add(faults.ROUNDED, few(rounded), why)
     if found.rank >= HIGH_RANK and (found.scaling or 1) <= LOW_SCALING:
         why = f"alpha {found.alpha:g} at rank {found.rank} scales B A by {found.scaling:.3g}"
@@ -183,18 +183,6 @@ def product_norm(a: Tensor, b: Tensor) -> float:
     """||B A||_F for A (rank, in) and B (out, rank), without forming B A."""
     a, b = a.double(), b.double()
     return math.sqrt(max(0.0, ((b.T @ b) * (a @ a.T)).sum().item()))
-
-
-def stored_rounding(values: Tensor) -> float:
-    """Estimate of the relative error (root mean square) that the dtype of these values has caused.
-
-    Around x the spacing of the dtype is s = eps 2^floor(log2 |x|), and constant below the smallest normal number.
-    Rounding to nearest has the root mean square error s / sqrt(12).
-    """
-    every, info = max(1, values.numel() // SAMPLE), torch.finfo(values.dtype)
-    x = values.flatten()[::every].double().abs()
-    spacing = info.eps * torch.exp2(torch.floor(torch.log2(x.clamp(min=info.tiny))))
-    return math.sqrt((spacing**2).mean().item() / 12 / max((x**2).mean().item(), 1e-300))
 
 
 def few(names: list[str]) -> str:

@@ -21,7 +21,7 @@ from lora_lab import LoRA, detach, load_adapter, save_adapter
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.inspect import inspect_adapter, stored_rounding
+from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS
 from lora_lab.methods.lora import lora_layers
 from tests.conftest import BART, BERT, randomise, snapshot, tiny
@@ -175,14 +175,6 @@ def test_norms_are_those_of_the_update_and_of_the_weight(tmp_path):
         assert norm.weight == pytest.approx(out_by_in(layer).norm().item(), rel=1e-5)
         assert norm.rank == layer.rank
         assert norm.scaling == pytest.approx(layer.scaling)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-6, 2e-7])
-def test_the_rounding_is_what_rounding_does(dtype, size):
-    x = size * torch.randn(20_000, generator=torch.Generator().manual_seed(0)).double()
-    measured = ((x.to(dtype).double() - x).square().mean() / x.square().mean()).sqrt().item()
-    assert stored_rounding(x.to(dtype)) == pytest.approx(measured, rel=0.15)
 
 
 # ---- faults
