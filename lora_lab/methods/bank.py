@@ -17,8 +17,8 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class AdapterBank:
         self.model, self._plain = model.requires_grad_(False), share(model)
         self._alone: dict[str, nn.Module] = {}  # each adapter on a model of its own
         self._layers: dict[str, BankLayer] = {}
-        self._choice = Choice()
+        self._choice = SimpleNamespace(used=None)  # read by all layers
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ class AdapterBank:
     @property
     def used(self) -> Name | tuple[Name, ...]:
         """The adapter in use, None for the base alone; in a mixed batch that of each row."""
-        return self._choice.used
+        return self._choice.used  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
         return name in self._alone
@@ -148,11 +148,11 @@ class AdapterBank:
 
         Raises: NotFound for an unknown name; BadValue inside `mixed` for an adapter of one of its rows.
         """
-        if self._known(name) in self._choice.rows:
+        if isinstance(self.used, tuple) and self._known(name) in self.used:
             raise BadValue(f"'{name}' answers for rows of this batch: remove it after the mixed block")
-        del self._alone[name]
+        del self._alone[self._known(name)]
         if self.used == name:
-            self._choice.set(None)
+            self._choice.used = None
         for path, layer in list(self._layers.items()):
             layer.change({other: held for other, held in layer.adapted.items() if other != name})
             if not layer.adapted:
@@ -193,7 +193,7 @@ class AdapterBank:
 
     def use(self, name: Name) -> None:
         """Let this adapter answer for every row, None the base alone. Raises: NotFound for an unknown name."""
-        self._choice.set(None if name is None else self._known(name))
+        self._choice.used = None if name is None else self._known(name)
 
     @contextmanager
     def mixed(self, names: Sequence[Name]) -> Iterator[None]:
@@ -206,13 +206,13 @@ class AdapterBank:
             raise BadValue(f"mixed takes a list with the adapter of each row, not {names!r}")
         rows = tuple(None if name is None else self._known(name) for name in names)
         before = self.used
-        self._choice.set(rows)
+        self._choice.used = rows
         hook = self.model.register_forward_pre_hook(self._check_rows, with_kwargs=True)
         try:
             yield
         finally:
             hook.remove()
-            self._choice.set(before)
+            self._choice.used = before
 
     def _check_rows(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # An encoder-decoder that generates gets its new tokens as decoder_input_ids.
@@ -222,37 +222,17 @@ class AdapterBank:
             raise BadValue(f"the batch has {rows} rows, but mixed was given {len(self.used)} names: give one a row")
 
 
-class Choice:
-    """Which adapter answers, the same for all layers of a model.
-
-    used     an adapter, None for the base, or in a mixed batch that of each row
-    rows     in a mixed batch, the rows of each adapter
-    groups   in a mixed batch, the adapter of each group of neighboring rows; groups are equally long
-    """
-
-    def __init__(self) -> None:
-        self.set(None)
-
-    def set(self, used: Name | tuple[Name, ...]) -> None:
-        self.used, self.rows, self.groups = used, dict[Name, list[int]](), tuple[Name, ...]()
-        if isinstance(used, tuple):
-            self.rows = {name: [row for row, own in enumerate(used) if own == name] for name in dict.fromkeys(used)}
-            self.groups = used[:: math.gcd(*(len(list(run)) for _, run in groupby(used)))]
-
-
 class BankLayer(AdapterLayer):
     """A frozen layer, and for each adapter that changes it the layer that stands here when that one is used.
 
-    In a mixed batch all rows share the frozen layer's product, and each group of rows adds that of its LoRA:
+    In a mixed batch all rows share the frozen layer's product, and each adds that of its LoRA. Heads and other methods
+    compute adapter by adapter.
 
         y = W x                       x (rows, ..., in)
-        y[g] += B[g] A[g] x[g]        two batched products; smaller ranks are filled up with rows of zeros
-
-    One wide masked product with all adapters, or a loop over them, takes 1.3 times as long and more. Heads and other
-    methods compute adapter by adapter.
+        y[n] += B[n] A[n] x[n]        two batched products; smaller ranks are filled up with rows of zeros
     """
 
-    def __init__(self, base_layer: nn.Module, choice: Choice) -> None:
+    def __init__(self, base_layer: nn.Module, choice: SimpleNamespace) -> None:
         super().__init__(base_layer)
         self.choice = choice
         self.change({})
@@ -269,8 +249,7 @@ class BankLayer(AdapterLayer):
         used = self.choice.used if self.enabled else None
         if not isinstance(used, tuple):
             return self.adapted.get(used, self.base_layer)(x, *args, **kwargs)  # type: ignore[no-any-return]
-        rows = self.choice.rows
-        adapted = self.adapted.keys() & rows.keys()
+        adapted = self.adapted.keys() & set(used)
         if not adapted:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
         together = adapted.issubset(self.low_rank)
@@ -281,6 +260,7 @@ class BankLayer(AdapterLayer):
             )
         if together:
             return self._mixed(x)
+        rows = {name: [row for row, own in enumerate(used) if own == name] for name in dict.fromkeys(used)}
         parts = [self.adapted.get(name, self.base_layer)(x[own], *args, **kwargs) for name, own in rows.items()]
         order = torch.tensor([row for own in rows.values() for row in own])
         return torch.cat(parts)[order.argsort()]
@@ -288,8 +268,8 @@ class BankLayer(AdapterLayer):
     def _mixed(self, x: Tensor) -> Tensor:
         inputs = x.shape[-1]
         y: Tensor = self.base_layer(x.reshape(-1, inputs))  # (rows * tokens, out)
-        a, b = self._gathered(y).tensor_split([inputs], dim=2)  # (groups, R, in), (groups, R, out)
-        h = torch.bmm(x.reshape(len(a), -1, inputs).to(y.dtype), a.transpose(1, 2))  # (groups, tokens, R)
+        a, b = self._gathered(y).tensor_split([inputs], dim=2)  # (rows, R, in), (rows, R, out)
+        h = torch.bmm(x.reshape(len(a), -1, inputs).to(y.dtype), a.transpose(1, 2))  # (rows, tokens, R)
         y = y.view(len(a), -1, y.shape[-1])
         add = y.baddbmm if self.base_layer._forward_hooks else y.baddbmm_  # a hook may keep y
         return add(h, b).view(*x.shape[:-1], y.shape[-1])
@@ -297,7 +277,7 @@ class BankLayer(AdapterLayer):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _gathered(self, y: Tensor) -> Tensor:
-        """[A | B^T] of each group, (groups, R, in + out) where R is the largest rank in this layer."""
+        """[A | B^T] of each row, (rows, R, in + out) where R is the largest rank in this layer."""
         batch = self.choice.used, y.dtype, y.device
         if batch != self._batch:  # in generation, the rows are those of the last step
             if self._stacked is None or (self._stacked.dtype, self._stacked.device) != batch[1:]:
@@ -305,7 +285,7 @@ class BankLayer(AdapterLayer):
                 none = pairs[0].new_zeros(1, pairs[0].shape[1])
                 self._stacked = nn.utils.rnn.pad_sequence([*pairs, none], batch_first=True)
             places = {name: place for place, name in enumerate(self.low_rank)}
-            self._kept = self._stacked[[places.get(name, -1) for name in self.choice.groups]]
+            self._kept = self._stacked[[places.get(name, -1) for name in self.choice.used]]
             self._batch = batch
         return self._kept
 
