@@ -45,9 +45,8 @@ class Soft(Method):
              PEFT's files hold it as `prompt_embeddings`
     """
 
-    packs: ClassVar[bool] = True
-    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "num_virtual_tokens", "token_dim", "num_layers")
-    place: ClassVar[str] = "soft_prompt"
+    packs, place = True, "soft_prompt"
+    decisive = ("peft_type", "num_virtual_tokens", "token_dim", "num_layers")
     tokens: int
 
     def __post_init__(self) -> None:
@@ -80,15 +79,11 @@ class Soft(Method):
         cached = any(call.get(name) is not None and call[name].get_seq_length() for name in CACHE)
         if mask is not None and mask.dim() == 2:  # a mask of more dimensions is the caller's own
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
-        if call.get("position_ids") is not None and self.moves_positions(model):
-            call["position_ids"] = call["position_ids"] + tokens
+        if call.get("position_ids") is not None and not (self.name == "prefix" and is_encoder(model)):
+            call["position_ids"] = call["position_ids"] + tokens  # of an encoder with a prompt as well, as in PEFT
         if not cached:  # else they have entered, at the first step of generation
             self.enter(model, call, vectors)
         return call
-
-    def moves_positions(self, model: Any) -> bool:
-        """Whether the text's positions go on after the vectors. As in PEFT, those of an encoder do."""
-        return True
 
     def enter(self, model: Any, call: Call, vectors: Tensor) -> None:
         """Put vectors (rows, tokens, hidden) ahead of the embeddings in the keyword arguments."""
@@ -110,8 +105,8 @@ class Soft(Method):
 
     def in_peft(self, model: Any) -> dict[str, Any]:
         """The fields of PEFT's config that are special to this method."""
-        config = model.config
-        return {"token_dim": config.hidden_size, "num_attention_heads": getattr(config, "num_attention_heads", None)}
+        heads = getattr(model.config, "num_attention_heads", None)
+        return {"token_dim": model.config.hidden_size, "num_attention_heads": heads}
 
     def to_peft(self, model: Any, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with torch.no_grad():
@@ -144,9 +139,7 @@ class PromptTuning(Soft):
     Hu et al. call it PreEmbed (section 5.1). Raises: BadValue for an impossible value.
     """
 
-    name: ClassVar[str] = "prompt"
-    peft_type: ClassVar[str] = "PROMPT_TUNING"
-    lanes_differ: ClassVar[tuple[str, ...]] = ("init",)
+    name, peft_type, lanes_differ = "prompt", "PROMPT_TUNING", ("init",)
 
     tokens: int = 20
     init: str = "vocabulary"
@@ -181,8 +174,7 @@ class PTuning(Soft):
     holds nothing else. The paper's network begins with an LSTM. Raises: BadValue for an impossible value.
     """
 
-    name: ClassVar[str] = "ptuning"
-    peft_type: ClassVar[str] = "P_TUNING"
+    name, peft_type = "ptuning", "P_TUNING"
 
     tokens: int = 20
     hidden: int | None = None
@@ -235,9 +227,7 @@ class PrefixTuning(Soft):
     reads, has learned to stand at position 0. Raises: BadValue for an impossible value.
     """
 
-    name: ClassVar[str] = "prefix"
-    peft_type: ClassVar[str] = "PREFIX_TUNING"
-    place: ClassVar[str] = "soft_prefix"
+    name, peft_type, place = "prefix", "PREFIX_TUNING", "soft_prefix"
     retired: ClassVar[Mapping[str, Any]] = {"form": "keys-values"}
 
     tokens: int = 20
@@ -247,9 +237,6 @@ class PrefixTuning(Soft):
         shape, device = (layers, self.tokens, 2 * heads * head_dim), next(model.parameters()).device
         small = torch.randn(shape, device=device) * 0.02  # zeros would stay alike, token by token
         return {"prompt": small.transpose(0, 1).flatten(1)}
-
-    def moves_positions(self, model: Any) -> bool:
-        return not is_encoder(model)
 
     def enter(self, model: Any, call: Call, vectors: Tensor) -> None:
         """Put the prefix, (rows, tokens, numbers), into the cache among the keyword arguments."""
