@@ -321,10 +321,13 @@ class AdapterFile(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.shapes:
             raise KeyError(key)
+        with self._opened() as file:  # anew, because pages that were read stay in memory while it is open
+            return file.get_tensor(key)  # type: ignore[no-any-return]
+
+    def _opened(self) -> Any:
         if self._stat() != self._state:
             raise self._refused("it changed while it was read", faults.DAMAGED)  # cut short, it would end the process
-        with safe_open(self.path / WEIGHTS, "pt") as file:  # anew: pages that were read stay in memory while it is open
-            return file.get_tensor(key)  # type: ignore[no-any-return]
+        return safe_open(self.path / WEIGHTS, "pt")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -334,12 +337,13 @@ class AdapterFile(Mapping[str, Tensor]):
 
     def check_finite(self) -> None:
         """Check that every tensor is of floats, all of them finite; a piece at a time. Raises: Refused."""
-        for key, dtype in self.dtypes.items():
-            said = f"the adapter in {self.path}: {key} has"
-            if dtype not in FLOATS:
-                raise Refused(f"{said} dtype {dtype}; adapters are {', '.join(FLOATS)}", faults.WRONG_DTYPE)
-            if not all(piece.isfinite().all() for piece in self[key].flatten().split(1 << 18)):
-                raise Refused(f"{said} NaN or infinite values", faults.NOT_FINITE)
+        with self._opened() as file:
+            for key, dtype in self.dtypes.items():
+                said = f"the adapter in {self.path}: {key} has"
+                if dtype not in FLOATS:
+                    raise Refused(f"{said} dtype {dtype}; adapters are {', '.join(FLOATS)}", faults.WRONG_DTYPE)
+                if not all(piece.isfinite().all() for piece in file.get_tensor(key).flatten().split(1 << 18)):
+                    raise Refused(f"{said} NaN or infinite values", faults.NOT_FINITE)
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:

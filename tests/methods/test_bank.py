@@ -212,9 +212,7 @@ def shift(plain: nn.Module, adapted: nn.Module, weight: float) -> None:
 
 
 def test_a_blend_is_saved_blended_and_mixed_like_any_other(tmp_path):
-    bank, _ = banked(
-        "gpt2", LoRA(24), LoRA(20, targets="c_attn")
-    )  # together above what a layer can hold
+    bank, _ = banked("gpt2", LoRA(24), LoRA(20, targets="c_attn"))  # together above what a layer can hold
     bank.blend({"a.0": 0.5, "a.1": 0.5}, "mix")
     bank.blend({"mix": 2.0, "a.1": -1.0}, "first")  # which leaves a.0
     again = tiny("gpt2")
