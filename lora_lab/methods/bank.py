@@ -149,7 +149,7 @@ class AdapterBank:
         Raises: NotFound for an unknown name; BadValue inside `mixed` for an adapter of one of its rows.
         """
         if isinstance(self.used, tuple) and self._known(name) in self.used:
-            raise BadValue(f"'{name}' answers for rows of this batch: remove it after the mixed block")
+            raise BadValue(f"'{name}' is used by rows of this batch: remove it after the mixed block")
         del self._alone[self._known(name)]
         if self.used == name:
             self._choice.used = None
@@ -166,7 +166,7 @@ class AdapterBank:
 
     def _check_free(self, name: str) -> None:
         if not isinstance(name, str) or not name:
-            raise BadValue(f"an adapter's name is a word, not {name!r}")
+            raise BadValue(f"an adapter's name must be a string that is not empty, not {name!r}")
         if name in self._alone:
             raise BadValue(f"the bank holds an adapter '{name}' already: remove('{name}') first, or take another name")
 
@@ -203,7 +203,7 @@ class AdapterBank:
         Raises: NotFound for an unknown name; BadValue for no names, and in the model's call for a batch of other size.
         """
         if isinstance(names, str) or not names:
-            raise BadValue(f"mixed takes a list with the adapter of each row, not {names!r}")
+            raise BadValue(f"mixed takes a list of names, one for each row, not {names!r}")
         rows = tuple(None if name is None else self._known(name) for name in names)
         before = self.used
         self._choice.used = rows
@@ -255,8 +255,8 @@ class BankLayer(AdapterLayer):
         together = adapted.issubset(self.low_rank)
         if len(x) != len(used) and not (together and x.dim() == 2 and len(x) % len(used) == 0):
             raise BadValue(
-                f"a layer of this model works on {tuple(x.shape)}, which is not row by row, so rows cannot differ in "
-                "their adapter there: use(name) one after the other"
+                f"a layer of this model gets an input of shape {tuple(x.shape)}, not row by row, so rows cannot have "
+                "adapters of their own there: call use(name) for one adapter at a time"
             )
         if together:
             return self._mixed(x)

@@ -43,6 +43,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
 OURS = "LORA_LAB"  # peft_type of the methods that PEFT lacks
 MOST = 512 * 1024  # bytes of a config or a header; a header of 1,120 tensors (rank 8 on all of Llama-70B) has 0.2 MB
+DEPTH = 16  # levels of a config; PEFT's have 3
 FLOATS = ("F64", "F32", "F16", "BF16")
 TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # they may differ where a run starts from an adapter
 
@@ -312,7 +313,10 @@ class AdapterFile(Mapping[str, Tensor]):
             self.own = parse_json(ours, f"lora_lab's part of the header of {folder / WEIGHTS}")
 
     def _stat(self) -> tuple[int, ...]:
-        now = (self.path / WEIGHTS).stat()
+        try:
+            now = (self.path / WEIGHTS).stat()
+        except OSError:
+            return ()
         return now.st_size, now.st_ino, now.st_mtime_ns
 
     def _refused(self, why: str, fault: str) -> Refused:
@@ -371,11 +375,18 @@ def _read(folder: Path, name: str, most: int) -> bytes:
 def parse_json(content: bytes | str, what: str) -> dict[str, Any]:
     """One JSON object; `what` names it in errors. Integers of over 18 digits become floats.
 
-    Raises: BadValue for anything else, for numbers that are not finite and for text that cannot be encoded.
+    Raises: BadValue for anything else, for numbers that are not finite, text that cannot be encoded and deep nesting.
     """
+
+    def depth(value: Any) -> int:
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return 1 + max(map(depth, inner), default=0)
+
     try:
         value = json.loads(content, parse_int=lambda n: int(n) if len(n) < 19 else float(n))
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # refuses infinity, and half a surrogate pair
+        if depth(value) > DEPTH:
+            raise ValueError(f"it is nested deeper than {DEPTH} levels")
     except (ValueError, RecursionError) as error:
         raise BadValue(f"{what} is not readable as JSON: {error}") from error
     if not isinstance(value, dict):

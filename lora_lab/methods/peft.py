@@ -200,7 +200,7 @@ def patterns_from_a_file(seconds: float = 2.0) -> Callable[[str, str], Any]:
         nonlocal seconds
         small = isinstance(pattern, str) and len(pattern) <= 2000 and not _ODD.search(pattern)
         if not small or len(pattern) * math.prod(int(n) or 1 for n in regex.findall(r"(\d+),?\}", pattern)) > 50_000:
-            raise BadValue(f"{str(pattern)[:60]!r} is no pattern for the names of modules: name them one by one")
+            raise BadValue(f"{str(pattern)[:60]!r} is not a pattern for module names: name the modules one by one")
         start = process_time()
         try:
             if seconds <= 0:
@@ -209,7 +209,7 @@ def patterns_from_a_file(seconds: float = 2.0) -> Callable[[str, str], Any]:
         except TimeoutError as error:
             raise BadValue(f"the pattern {pattern[:60]!r} takes too long: name the modules one by one") from error
         except (regex.error, RecursionError, OverflowError) as error:
-            raise BadValue(f"{pattern[:60]!r} is no pattern: {error}") from error
+            raise BadValue(f"{pattern[:60]!r} is not a pattern: {error}") from error
         finally:
             seconds -= process_time() - start
 

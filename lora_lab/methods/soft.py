@@ -66,7 +66,7 @@ class Soft(Method):
         except (AttributeError, NotImplementedError):  # images or sounds go in
             reads_tokens = False
         if not reads_tokens:
-            raise BadValue(f"{self.name} needs a transformers model that reads tokens, and {name} is none; use lora")
+            raise BadValue(f"{self.name} needs a transformers model that reads tokens, which {name} does not; use lora")
         return attach.attach_ahead(model, self, self.place, lambda: self.start(model))
 
     def vectors(self, ahead: Any) -> Tensor:
@@ -123,7 +123,7 @@ class Soft(Method):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if config.get("num_transformer_submodules") not in (None, 1):
-            raise BadValue("the adapter was made for a model with two stacks of layers, which lora_lab does not prompt")
+            raise BadValue("the adapter was made for a model with two stacks of layers: lora_lab has no prompts for it")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
@@ -196,7 +196,7 @@ class PTuning(Soft):
         if ahead.encoder is not None:
             return ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
         if ahead.training and torch.is_grad_enabled():
-            raise BadValue("a P-tuning file holds no encoder, so it answers and cannot be trained on: train it anew")
+            raise BadValue("a P-tuning file holds no encoder, so it cannot be trained any further: train a new one")
         return ahead.prompt  # type: ignore[no-any-return]
 
     def attach_empty(self, model: nn.Module) -> Report:
@@ -243,7 +243,7 @@ class PrefixTuning(Soft):
         from transformers import DynamicCache
 
         if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-            raise BadValue("checkpointing drops the cache, and the prefix with it: leave checkpointing out")
+            raise BadValue("checkpointing drops the cache, and the prefix with it: turn checkpointing off")
         layers, heads, head_dim = prefix_shape(model)
         name, encoder = str(_cache_name(model)), is_encoder(model)
         cache = call[name] = call.get(name) or (DynamicCache() if encoder else DynamicCache(config=model.config))
@@ -273,7 +273,7 @@ def prefix_shape(model: Any) -> tuple[int, int, int]:
     config = model.config
     heads = getattr(config, "num_attention_heads", None)
     if _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
-        raise BadValue(f"{type(model).__name__} takes no keys and values from outside; use prompt tuning there")
+        raise BadValue(f"{type(model).__name__} accepts no keys and values as input; use prompt tuning")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     one = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)  # Falcon's
     return config.num_hidden_layers, 1 if one else getattr(config, "num_key_value_heads", None) or heads, head_dim

@@ -318,7 +318,7 @@ def test_names_are_known_single_and_words(tmp_path):
         pass
     with pytest.raises(BadValue, match="already"):
         bank.load("captain", tmp_path)
-    with pytest.raises(BadValue, match="a word"):
+    with pytest.raises(BadValue, match="must be a string"):
         bank.load("", tmp_path)
     with pytest.raises(NotFound, match="it is empty"):
         AdapterBank(tiny("bert")).use("captain")

@@ -68,15 +68,8 @@ def test_an_adapter_loads_on_the_same_base_in_another_dtype(saved, loaded, tmp_p
     torch.testing.assert_close(logits(again), logits(model), rtol=0.1, atol=0.1)
 
 
-def test_saving_again_replaces_the_old_adapter(tmp_path):
-    save_adapter(adapted("roberta", LoRA(rank=2, targets=("o",))), tmp_path)
-    save_adapter(adapted("roberta"), tmp_path)
-    assert load_adapter(tiny("roberta"), tmp_path).method == ROBERTA
-    assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, WEIGHTS]
-
-
 @pytest.mark.parametrize("ever_after", [False, True])
-@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 99])
 def test_saving_that_fails_never_leaves_weights_of_one_adapter_beside_the_config_of_another(
     call, ever_after, monkeypatch, tmp_path
 ):
@@ -103,6 +96,7 @@ def test_saving_that_fails_never_leaves_weights_of_one_adapter_beside_the_config
         assert ever_after
         return
     assert method in (old, ROBERTA)
+    assert method == ROBERTA or len(calls) >= call
     assert torch.equal(logits(again), logits(adapted("roberta", method)))
 
 
@@ -218,9 +212,7 @@ BROKEN = {
     "a missing head": (tensors_with(lambda t: t.pop(DENSE)), "lacks 1 of 12"),
     "an unexpected tensor": (tensors_with(lambda t: t.update(extra=torch.ones(2))), "1 tensors that fit nothing"),
     "a wrong shape": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 31)})), r"\(4, 31\).*needs \(4, 32\)"),
-    "a transposed tensor": (tensors_with(lambda t: t.update({QUERY: torch.ones(32, 4)})), r"needs \(4, 32\)"),
     "not a number": (tensors_with(lambda t: t[QUERY].fill_(torch.nan)), "NaN or infinite values"),
-    "infinity": (tensors_with(lambda t: t[QUERY][0].fill_(torch.inf)), "NaN or infinite values"),
     "whole numbers": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 32).int()})), "has dtype I32"),
     "a truncated file": (truncate, "truncated or not a safetensors file"),
     "a pickle renamed": (write(WEIGHTS, pickle.dumps({"lora_A": [1.0]})), "truncated or not a safetensors file"),
@@ -238,7 +230,6 @@ BROKEN = {
     "trained biases": (config_with(bias="all"), "trained with bias='all'"),
     "a trained embedding": (config_with(modules_to_save=["wte"]), r"modules_to_save=\['wte'\]"),
     "PiSSA": (config_with(init_lora_weights="pissa_niter_4"), "changes the base weight too"),
-    "LoRA-GA": (config_with(init_lora_weights="lora_ga"), "changes the base weight too"),
     "KaSA": (config_with(kasa_config={"beta": 1e-4}), "trained with kasa_config"),
     "another kind of adapter": (config_with(peft_type="XLORA"), "peft_type is 'XLORA'; only .*LORA"),
 }
@@ -259,8 +250,8 @@ BROKEN_PEFT = {
     "targets that match nothing": (config_with(target_modules=["c_attn"]), "match no layer of this model"),
     "targets of which one matches nothing": (config_with(target_modules=["query"]), "tensors that fit nothing"),
     "a number for targets": (config_with(target_modules=5), "config of the adapter in .* is damaged"),
-    "a broken regular expression": (config_with(target_modules="(query"), "is no pattern: missing"),
-    "a broken pattern": (config_with(rank_pattern={"(": 4}), "is no pattern: missing"),
+    "a broken regular expression": (config_with(target_modules="(query"), "is not a pattern: missing"),
+    "a broken pattern": (config_with(rank_pattern={"(": 4}), "is not a pattern: missing"),
     "a list for a pattern": (config_with(alpha_pattern=[4]), "config of the adapter in .* is damaged"),
 }
 BROKEN_OURS = {
@@ -510,7 +501,9 @@ def test_nan_and_infinity_are_found_wherever_they_are(value, place, tmp_path):
         AdapterFile(tmp_path).check_finite()
 
 
-@pytest.mark.parametrize("change", [lambda p: os.truncate(p, 5000), lambda p: os.replace(p.with_name("new"), p)])
+@pytest.mark.parametrize(
+    "change", [lambda p: os.truncate(p, 5000), lambda p: os.replace(p.with_name("new"), p), os.remove]
+)
 def test_a_file_that_changes_while_it_is_read_is_refused(change, tmp_path):
     written(tmp_path, b"")
     for name, value in ((WEIGHTS, 0.0), ("new", 1.0)):
@@ -541,6 +534,7 @@ def test_a_pipe_a_folder_a_circle_and_a_device_are_not_read(make, name, tmp_path
         ('{"r": 1e999}', "not JSON compliant"),
         ('{"r": ' + "9" * 5000 + "}", "not JSON compliant"),
         ('{"r": ' * 100_000, "recursion"),
+        ('{"r": ' + "[" * 50 + "]" * 50 + "}", "nested deeper than 16 levels"),
         ('{"a": "\\ud800"}', "surrogates"),
         ("", "Expecting value"),
     ],
@@ -568,5 +562,5 @@ def test_patterns_share_one_limit_of_time():
 
 @pytest.mark.parametrize("pattern", ["((a{999}){999}){999}", "(?R)", "a{e<=5}", "(", "x" * 9999, "(?<=a)b", 5, None])
 def test_a_pattern_that_could_take_the_machine_is_none(pattern):
-    with pytest.raises(BadValue, match="is no pattern"):
+    with pytest.raises(BadValue, match="is not a pattern"):
         patterns_from_a_file()(pattern, "a")

@@ -131,7 +131,7 @@ def test_a_p_tuning_file_answers_and_says_that_it_cannot_be_trained_on(tmp_path)
     model = tiny("gpt2")
     load_adapter(model, save_adapter(ours("gpt2", "ptuning"), tmp_path))
     model.train()
-    with pytest.raises(BadValue, match="train it anew"):
+    with pytest.raises(BadValue, match="train a new one"):
         model(**given())
 
 
@@ -255,16 +255,16 @@ MAMBA = transformers.MambaConfig(vocab_size=96, hidden_size=16, num_hidden_layer
 @pytest.mark.parametrize(
     ("made", "names", "says"),
     [
-        (lambda: nn.Sequential(nn.Linear(4, 4)), METHODS, "reads tokens, and Sequential is none; use lora"),
-        (lambda: transformers.ViTModel(PICTURES), METHODS, "reads tokens, and ViTModel is none; use lora"),
+        (lambda: nn.Sequential(nn.Linear(4, 4)), METHODS, "reads tokens, which Sequential does not; use lora"),
+        (lambda: transformers.ViTModel(PICTURES), METHODS, "reads tokens, which ViTModel does not; use lora"),
         (
             lambda: transformers.DebertaV2ForSequenceClassification(
                 transformers.DebertaV2Config(**SIZE, intermediate_size=64)
             ),
             ["prefix"],
-            "takes no keys and values from outside; use prompt tuning there",
+            "accepts no keys and values as input; use prompt tuning",
         ),
-        (lambda: transformers.MambaForCausalLM(MAMBA), ["prefix"], "takes no keys and values from outside"),
+        (lambda: transformers.MambaForCausalLM(MAMBA), ["prefix"], "accepts no keys and values"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_sentence(made, names, says):
@@ -280,7 +280,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(made, names, says):
 def test_a_prefix_and_checkpointing_are_refused_together():
     model = ours("gpt2", "prefix")
     model.train().gradient_checkpointing_enable()
-    with pytest.raises(BadValue, match="leave checkpointing out"):
+    with pytest.raises(BadValue, match="turn checkpointing off"):
         model(**given())
 
 
