@@ -327,7 +327,7 @@ def test_a_pickle_is_never_opened(files, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_an_adapter_of_another_base_is_refused(files):
+def test_an_adapter_of_another_base_of_the_same_shape_is_refused(files):
     other, classes = tiny("roberta"), tiny("roberta")
     for parameter in other.parameters():
         nn.init.normal_(parameter)
@@ -484,7 +484,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("content", "numbers", "fault"), HOSTILE.values(), ids=HOSTILE)
-def test_hostile_weights_are_refused_with_the_reason(content, numbers, fault, tmp_path):
+def test_a_hostile_header_is_refused_with_the_reason(content, numbers, fault, tmp_path):
     with pytest.raises(faults.Refused, match=WEIGHTS) as caught:
         AdapterFile(written(tmp_path, content, b"\0" * 8 if numbers is None else numbers))
     assert caught.value.fault == fault

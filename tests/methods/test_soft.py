@@ -70,7 +70,7 @@ def given(rows: int = 2, tokens: int = 7) -> dict[str, torch.Tensor]:
 
 @causal
 @every_method
-def test_a_causal_model_answers_and_learns_as_pefts_does_and_files_go_both_ways(kind, name, tmp_path):
+def test_a_causal_model_is_pefts_and_files_go_both_ways(kind, name, tmp_path):
     peer = theirs(kind, name, "CAUSAL_LM")
     model, loaded = copied(peer, kind, name), tiny(kind)
     mine, other = logits(model), logits(peer)
