@@ -90,10 +90,13 @@ class Quantized:
 
         With `fast`, bitsandbytes' kernel computes the same values where it is installed and supports the weight.
         """
-        absmax, device = self.absmax, self.packed.device
-        if self.scales is not None and self.offset is not None:
-            nested = _blocks(dynamic_levels().to(device)[absmax.int()], NESTED) * self.scales[:, None]
-            absmax = nested.flatten()[: len(absmax)] + self.offset
+        device = self.packed.device
+        if self.scales is None or self.offset is None:
+            absmax = self.absmax.view(torch.float32)  # a layer holds fp32 as bytes
+        else:
+            nested = _blocks(dynamic_levels().to(device)[self.absmax.int()], NESTED)
+            nested = nested * self.scales.view(torch.float32)[:, None]
+            absmax = nested.flatten()[: len(self.absmax)] + self.offset.view(torch.float32)
         supported = self.format.startswith("nf4") and self.shape[-1] % BLOCK == 0 and device.type in ("cpu", "cuda")
         if fast and supported and import_bitsandbytes():
             kernel = torch.ops.bitsandbytes.dequantize_4bit.default
@@ -204,17 +207,11 @@ class QuantizedLinear(nn.Module):
             self.register_buffer(part, None if values is None else values.reshape(-1).view(torch.uint8))
         self.bias: Tensor | None = layer.bias  # type: ignore[assignment]
 
-    @property
-    def quantized(self) -> Quantized:
-        """The stored weight."""
-        parts: Any = [self.packed, self.absmax, self.scales, self.offset]
-        first_fp32 = 1 if self.format.endswith("-single") else 2
-        parts[first_fp32:] = [None if part is None else part.view(torch.float32) for part in parts[first_fp32:]]
-        return Quantized(self.format, torch.Size((self.out_features, self.in_features)), *parts)
-
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """W (out_features, in_features) as a new tensor: changing it does not change the layer."""
-        return self.quantized.dequantized(dtype, fast=self.fast)
+        parts: Any = (self.packed, self.absmax, self.scales, self.offset)
+        stored = Quantized(self.format, torch.Size((self.out_features, self.in_features)), *parts)
+        return stored.dequantized(dtype, fast=self.fast)
 
     @property
     def weight(self) -> Tensor:
