@@ -14,7 +14,6 @@ import peft
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import LoRA, detach, load_adapter, save_adapter
@@ -26,7 +25,7 @@ from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS
 from lora_lab.methods.lora import lora_layers
 from tests.conftest import BART, BERT, randomise, snapshot, tiny
 from tests.fuzz.corpus import METHODS, base
-from tests.methods.test_io import config_with, header_with, truncate
+from tests.methods.test_io import config_with, header_with, tensors_with, truncate
 
 
 def ours(folder: Path, kind: str = "roberta", method: LoRA | None = None) -> Path:
@@ -173,27 +172,17 @@ def test_norms_are_those_of_the_update_and_of_the_weight(tmp_path):
 # ---- faults
 
 
-def edited(change: Callable[[dict], dict | None]) -> Callable[[Path], None]:
-    """An edit of a PEFT file's tensors."""
-
-    def edit(folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS)
-        save_file(change(tensors) or tensors, folder / WEIGHTS)
-
-    return edit
-
-
 def zero_b(part: str, head: bool = True) -> Callable[[Path], None]:
     def change(tensors: dict) -> None:
         for key, value in tensors.items():
             if (".lora_B" in key and part in key) or (not head and "classifier" in key and key.endswith("bias")):
                 value.zero_()
 
-    return edited(change)
+    return tensors_with(change)
 
 
 def renamed(old: str, new: str) -> Callable[[Path], None]:
-    return edited(lambda t: {key.replace(old, new, 1): value for key, value in t.items()})
+    return tensors_with(lambda t: {key.replace(old, new, 1): value for key, value in t.items()})
 
 
 def only_a_pickle(size: int) -> Callable[[Path], None]:
@@ -214,7 +203,7 @@ FAULTY = {
     "one layer without a gradient": (zero_b("layer.0"), faults.SOME_ZERO),
     "443 bytes": (only_a_pickle(443), faults.EMPTY),
     "a whole pickle": (only_a_pickle(44_300), faults.PICKLE),
-    "no tensors": (edited(lambda t: t.clear() or t), faults.EMPTY),
+    "no tensors": (tensors_with(lambda t: t.clear() or t), faults.EMPTY),
     "no bytes": (lambda folder: (folder / WEIGHTS).write_bytes(b""), faults.EMPTY),
     "truncated": (truncate, faults.TRUNCATED),
     "a pickle renamed": (lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps([1])), faults.PICKLE),
@@ -224,17 +213,17 @@ FAULTY = {
     "no prefix": (renamed("base_model.model.", ""), faults.RENAMED),
     "kohya's words": (renamed("lora_A", "lora_down"), faults.RENAMED),
     "one more model.": (renamed("model.roberta", "model.model.roberta"), faults.RENAMED),
-    "half the tensors": (edited(lambda t: dict(sorted(t.items())[:6])), faults.MISSING),
+    "half the tensors": (tensors_with(lambda t: dict(sorted(t.items())[:6])), faults.MISSING),
     "a tensor of another layer": (
-        edited(lambda t: t.update({"base_model.model.roberta.pooler.dense.weight": torch.ones(2)})),
+        tensors_with(lambda t: t.update({"base_model.model.roberta.pooler.dense.weight": torch.ones(2)})),
         faults.TOO_MANY,
     ),
-    "NaN": (edited(lambda t: {k: v * torch.nan for k, v in t.items()}), faults.NOT_FINITE),
-    "whole numbers": (edited(lambda t: {k: v.int() for k, v in t.items()}), faults.WRONG_DTYPE),
+    "NaN": (tensors_with(lambda t: {k: v * torch.nan for k, v in t.items()}), faults.NOT_FINITE),
+    "whole numbers": (tensors_with(lambda t: {k: v.int() for k, v in t.items()}), faults.WRONG_DTYPE),
     "another rank in the config": (config_with(r=3), faults.SETTINGS),
     "targets of another model": (config_with(target_modules=["q_proj"]), faults.WRONG_BASE),
     "a config that is none": (lambda folder: (folder / CONFIG).write_text("r: 8"), faults.SETTINGS),
-    "fp16 of tiny numbers": (edited(tiny_fp16), faults.ROUNDED),
+    "fp16 of tiny numbers": (tensors_with(tiny_fp16), faults.ROUNDED),
 }
 
 
@@ -282,7 +271,7 @@ def test_a_layer_that_the_forward_never_uses_is_named(tmp_path):
 
 def test_an_update_that_bf16_would_round_away_is_named(tmp_path):
     folder = theirs(tmp_path)
-    edited(lambda t: {k: v * (1e-4 if "lora_B" in k else 1) for k, v in t.items()})(folder)
+    tensors_with(lambda t: {k: v * (1e-4 if "lora_B" in k else 1) for k, v in t.items()})(folder)
     assert [p.name for p in inspect_adapter(folder, tiny("roberta").bfloat16()).problems] == [faults.ROUNDED]
     assert names(folder) == []
 

@@ -170,14 +170,14 @@ def test_the_fingerprint_belongs_to_the_base_whatever_sits_on_it():
 
 
 def tensors_with(change: Callable[[dict], object]) -> Callable[[Path], object]:
-    """An edit of the tensors in an adapter's folder, which keeps the header."""
+    """An edit of the tensors in an adapter's folder, in place or by a new dictionary, which keeps the header."""
 
     def edit(folder: Path) -> None:
         with safe_open(folder / WEIGHTS, "pt") as file:
             header = file.metadata()
         tensors = load_file(folder / WEIGHTS)
-        change(tensors)
-        save_file(tensors, folder / WEIGHTS, header)
+        changed = change(tensors)
+        save_file(changed if isinstance(changed, dict) else tensors, folder / WEIGHTS, header)
 
     return edit
 
