@@ -325,10 +325,10 @@ class AdapterFile(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.shapes:
             raise KeyError(key)
-        with self._opened() as file:  # anew, because pages that were read stay in memory while it is open
+        with self._open() as file:  # anew, because pages that were read stay in memory while it is open
             return file.get_tensor(key)  # type: ignore[no-any-return]
 
-    def _opened(self) -> Any:
+    def _open(self) -> Any:
         if self._stat() != self._state:
             raise self._refused("it changed while it was read", faults.DAMAGED)  # cut short, it would end the process
         return safe_open(self.path / WEIGHTS, "pt")
@@ -341,7 +341,7 @@ class AdapterFile(Mapping[str, Tensor]):
 
     def check_finite(self) -> None:
         """Check that every tensor is of floats, all of them finite; a piece at a time. Raises: Refused."""
-        with self._opened() as file:
+        with self._open() as file:
             for key, dtype in self.dtypes.items():
                 said = f"the adapter in {self.path}: {key} has"
                 if dtype not in FLOATS:
