@@ -152,8 +152,7 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
     """Which token may attend to which, as transformers makes it of rows of unequal length: (batch, 1, asks, all)."""
     own = dict(model.named_parameters())
-    prompt = len(own["soft_prompt.prompt"]) if "soft_prompt.prompt" in own else 0
-    prefix = own["soft_prefix.keys_values"].shape[1] if "soft_prefix.keys_values" in own else 0
+    prompt, prefix = (len(own.get(f"soft_{name}.prompt", ())) for name in ("prompt", "prefix"))
     asks, where = prompt + setup.seq, next(model.parameters()).device
     return torch.ones(setup.batch, 1, asks, prefix + asks, dtype=torch.bool, device=where)
 

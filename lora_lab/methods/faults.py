@@ -13,7 +13,6 @@ EMPTY = "empty file"
 TRUNCATED = "truncated file"
 PICKLE = "a pickle"
 DAMAGED = "damaged file"
-OUTSIDE = "file outside its folder"
 SETTINGS = "damaged settings"
 NOT_FINITE = "NaN values"
 WRONG_DTYPE = "not floating-point"
@@ -35,7 +34,6 @@ REMEDIES = {
     TRUNCATED: "copy the file again and compare the sizes, or use the previous checkpoint",
     PICKLE: "ask the author for a safetensors file; do not load a pickle from a source that you do not trust",
     DAMAGED: "copy the file again, or save it again with safetensors",
-    OUTSIDE: "copy the file itself into the folder",
     SETTINGS: "use the adapter_config.json of the run that wrote the weights",
     NOT_FINITE: "use a checkpoint from before the loss became NaN, and train with a lower learning rate or in bf16",
     WRONG_DTYPE: "save the adapter in fp32 or bf16",

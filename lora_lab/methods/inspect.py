@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.attach import adapter_layers, own_parameters, take_out
+from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, take_out
 from lora_lab.methods.faults import Problem, Refused
 from lora_lab.methods.io import WEIGHTS, AdapterFile, known_key, load_adapter, readable
 from lora_lab.methods.lora_layers import LoRALayer
@@ -29,9 +29,8 @@ from lora_lab.methods.targets import HEADS
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha of 8 at rank 64 or more; QLoRA's 16 / 64 is a choice
 HALF = (torch.float16, torch.bfloat16)
-ROUNDING = 0.01  # relative error of B above which its dtype is to blame; usually 0.0002 in fp16 and 0.002 in bf16
+SMALL = 30  # times the smallest number: rounding to it has the mean error 1 / sqrt(12), 1% of B (root mean squares)
 LOST = 0.5  # part of the update that merging into half-precision weights may lose
-ROWS, SAMPLE = 512, 100_000  # rows of a matrix that are multiplied at a time; values that estimate its rounding
 TOKENS = 12
 
 
@@ -94,11 +93,10 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
         with readable(path):
             file = AdapterFile(path)
             _describe(found, file)
-            file.tensors.check_finite()
+            file.check_finite()
             _check_updates(found, file)
     except LabError as error:
-        fault = faults.MISSING if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
-        found.add(fault, WEIGHTS, str(error))
+        found.add(_fault(error, faults.MISSING), WEIGHTS, str(error))
         return found
     if model is not None:
         _check_on(found, file, model)
@@ -107,14 +105,14 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
 
 def _describe(found: Inspection, file: AdapterFile) -> None:
     """What the config and the header of the weights say."""
-    config, shapes = file.config, file.tensors.shapes
+    config, method = file.config, file.own.get("method")
     found.format, found.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
-    if file.own and isinstance(file.own.get("method"), dict):
-        found.kind = str(file.own["method"].get("name"))[:40]
-    found.dtype = "+".join(sorted(set(file.tensors.dtypes.values())))
-    found.bytes = file.tensors.size
-    found.head = sum(math.prod(shape) for key, shape in shapes.items() if _is_head(key))
-    found.parameters = sum(math.prod(shape) for shape in shapes.values()) - found.head
+    if isinstance(method, dict):
+        found.kind = str(method.get("name"))[:40]
+    found.dtype, found.bytes = "+".join(sorted(set(file.dtypes.values()))), file.size
+    numbers = {key: math.prod(shape) for key, shape in file.shapes.items()}
+    found.head = sum(count for key, count in numbers.items() if _is_head(key))
+    found.parameters = sum(numbers.values()) - found.head
     found.targets = config.get("target_modules")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0:
@@ -129,9 +127,9 @@ def _is_head(key: str) -> bool:
 
 def _check_updates(found: Inspection, file: AdapterFile) -> None:
     """The norm of each update, and the problems that show in the tensors alone."""
-    unknown = [key for key in file.tensors if not known_key(key)]
+    unknown = [key for key in file if not known_key(key)]
     if unknown and not file.own:
-        why = f"PEFT does not recognize {len(unknown)} of {len(file.tensors)} keys, for example {unknown[0]}"
+        why = f"PEFT does not recognize {len(unknown)} of {len(file)} keys, for example {unknown[0]}"
         found.add(faults.RENAMED, WEIGHTS, why)
         return
     pairs = _pairs(file)
@@ -139,10 +137,10 @@ def _check_updates(found: Inspection, file: AdapterFile) -> None:
         return
     ranks = values_by_pattern(file.config.get("rank_pattern"), pairs, found.rank)
     alphas = values_by_pattern(file.config.get("alpha_pattern"), pairs, found.alpha)
-    zero: list[str] = []
-    rounded: list[str] = []
+    zero, rounded = list[str](), list[str]()
     for module, (first, second) in pairs.items():
-        a, b = file.tensors[first], file.tensors[second]
+        a, b = file[first], file[second]
+        info = torch.finfo(b.dtype)  # tiny * eps is the smallest number, of which those below tiny are multiples
         scaling = float(alphas[module] / ranks[module] ** (0.5 if file.config.get("use_rslora") else 1.0))
         update = scaling * product_norm(a, b)
         if not math.isfinite(update):
@@ -150,21 +148,19 @@ def _check_updates(found: Inspection, file: AdapterFile) -> None:
         found.norms.append(Norm(module, a.shape[0], scaling, update))
         if not a.any() or not b.any():  # A, for an embedding: there A starts at zero and not B
             zero.append(module)
-        elif b.dtype in HALF and stored_rounding(b) > ROUNDING:
+        elif b.dtype in HALF and b.double().square().mean().sqrt() < SMALL * info.tiny * info.eps:
             rounded.append(module)
     if len(zero) == len(pairs) and not file.config.get("use_dora"):
         found.does_something = False
-        why = f"B A is zero in all {len(pairs)} layers"
-        if any(file.tensors[key].any() for key in file.tensors if _is_head(key) and key.endswith("bias")):
-            why += ", but the bias of the head is not: training ran, and no gradient reached the layers"
-            found.add(faults.CUT, "all layers", why)
-        else:
-            found.add(faults.ZERO_B, "all layers", why)
+        trained = any(file[key].any() for key in file if _is_head(key) and key.endswith("bias"))
+        but = ", but the bias of the head is not: training ran, and no gradient reached the layers" if trained else ""
+        why = f"B A is zero in all {len(pairs)} layers{but}"
+        found.add(faults.CUT if trained else faults.ZERO_B, "all layers", why)
     elif zero:
         why = f"B A is zero in {len(zero)} of {len(pairs)} layers: no gradient has reached them"
         found.add(faults.SOME_ZERO, few(zero), why)
     if rounded:
-        why = f"B is so small that storing it in {found.dtype} changed it by more than {ROUNDING:.0%}"
+        why = f"B is so small that storing it in {found.dtype} changed it by more than 1%"
         found.add(faults.ROUNDED, few(rounded), why)
     if found.rank >= HIGH_RANK and (found.scaling or 1) <= LOW_SCALING:
         why = f"alpha {found.alpha:g} at rank {found.rank} scales B A by {found.scaling:.3g}"
@@ -173,10 +169,11 @@ def _check_updates(found: Inspection, file: AdapterFile) -> None:
 
 def _pairs(file: AdapterFile) -> dict[str, tuple[str, str]]:
     """The keys of A (rank, in) and B (out, rank) of each module."""
-    found, shapes = {}, file.tensors.shapes
-    for key, shape in shapes.items():
+    found = {}
+    for key, shape in file.shapes.items():
         for a, b in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
-            module, other = key.removesuffix(a), shapes.get(key.removesuffix(a) + b, ())
+            module = key.removesuffix(a)
+            other = file.shapes.get(module + b, ())
             if key.endswith(a) and len(shape) == len(other) == 2 and shape[0] == other[1]:
                 found[module.removeprefix(PREFIX)] = (key, module + b)
     return found
@@ -184,25 +181,8 @@ def _pairs(file: AdapterFile) -> dict[str, tuple[str, str]]:
 
 def product_norm(a: Tensor, b: Tensor) -> float:
     """||B A||_F for A (rank, in) and B (out, rank), without forming B A."""
-    return math.sqrt(max(0.0, (_gram(b) * _gram(a.T)).sum().item()))
-
-
-def _gram(matrix: Tensor) -> Tensor:
-    """M^T M in fp64 for M (n, rank), a few rows at a time, because M in fp64 would need at least twice its memory."""
-    pieces = (rows.double() for rows in matrix.split(ROWS))
-    return sum((piece.T @ piece for piece in pieces), torch.zeros((), dtype=torch.float64))
-
-
-def stored_rounding(values: Tensor) -> float:
-    """Estimate of the relative error (root mean square) that the dtype of these values has caused.
-
-    Around x the spacing of the dtype is s = eps 2^floor(log2 |x|), and constant below the smallest normal number.
-    Rounding to nearest has the root mean square error s / sqrt(12).
-    """
-    every, info = max(1, values.numel() // SAMPLE), torch.finfo(values.dtype)
-    x = values.flatten()[::every].double().abs()
-    spacing = info.eps * torch.exp2(torch.floor(torch.log2(x.clamp(min=info.tiny))))
-    return math.sqrt((spacing**2).mean().item() / 12 / max((x**2).mean().item(), 1e-300))
+    a, b = a.double(), b.double()
+    return math.sqrt(max(0.0, ((b.T @ b) * (a @ a.T)).sum().item()))
 
 
 def few(names: list[str]) -> str:
@@ -220,30 +200,22 @@ def _check_on(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
     try:
         report = load_adapter(model, file.path)
     except LabError as error:
-        fault = faults.WRONG_BASE if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
         if not any(problem.name == faults.RENAMED for problem in found.problems):
-            found.add(fault, "on this base", str(error))
+            found.add(_fault(error, faults.WRONG_BASE), "on this base", str(error))
         return
     try:
+        layers = [(path, layer) for path, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
         with torch.no_grad():
             after = answer_of(model)
             if not report.method.trains_base:
                 with disabled(model, keep_head=report.adapter_parameters > 0):
                     before = answer_of(model)
-            layers = [(path, layer) for path, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
-            for place, norm in enumerate(found.norms):
-                weight = out_by_in(model.get_submodule(norm.module)).float().norm().item()
-                found.norms[place] = replace(norm, weight=weight)
-            rounded = []
-            for path, layer in layers:
-                frozen = layer.frozen_weight()
-                if frozen.dtype in HALF:
-                    rounded.append(rounding_of(path, frozen, frozen.float() + layer.delta_weight()))
-        merged = MergeReport(tuple(rounded))
-        if merged.rounding > LOST:
-            why = (
-                f"merging it into {rounded[0].dtype} weights would lose {merged.rounding:.0%} of the update to rounding"
-            )
+            weights = [out_by_in(model.get_submodule(norm.module)).float().norm().item() for norm in found.norms]
+            found.norms = [replace(norm, weight=weight) for norm, weight in zip(found.norms, weights, strict=True)]
+            half = [(path, layer) for path, layer in layers if layer.frozen_weight().dtype in HALF]
+            rounded = tuple(rounding_of(p, w := x.frozen_weight(), w.float() + x.delta_weight()) for p, x in half)
+        if (lost := MergeReport(rounded).rounding) > LOST:
+            why = f"merging it into {rounded[0].dtype} weights would lose {lost:.0%} of the update to rounding"
             found.add(faults.ROUNDED, "on this base", why)
         _check_gradients(found, model, layers)
     finally:
@@ -254,9 +226,13 @@ def _check_on(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
         found.add(faults.NOT_FINITE, "on this base", "with the adapter, the base returns NaN or infinity")
         return
     found.difference, found.does_something = difference, difference > 0
-    known = {problem.name for problem in found.problems}
-    if not found.does_something and not known & {faults.ZERO_B, faults.CUT, faults.ROUNDED}:
+    explained = {faults.ZERO_B, faults.CUT, faults.ROUNDED} & {problem.name for problem in found.problems}
+    if not found.does_something and not explained:
         found.add(faults.NO_EFFECT, "on this base", "the base returns the same logits with the adapter and without it")
+
+
+def _fault(error: LabError, not_found: str) -> str:
+    return not_found if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
 
 
 def answer_of(model: nn.Module) -> Tensor:
@@ -277,18 +253,16 @@ def answer_of(model: nn.Module) -> Tensor:
 
 def _check_gradients(found: Inspection, model: nn.Module, layers: list[tuple[str, LoRALayer]]) -> None:
     """Find the layers whose adapter gets no gradient from what the model returns."""
-    own = {path: [p for _, p in own_parameters(layer) if p.requires_grad] for path, layer in layers}
+    own = [(path, p) for path, layer in layers for _, p in own_parameters(layer) if p.requires_grad]
     if not own:
         return
     with torch.enable_grad():
         answer = answer_of(model)
         weights = torch.linspace(-1, 1, answer.numel(), device=answer.device).view_as(answer).sin()
-        flat = [(path, p) for path, parameters in own.items() for p in parameters]
-        gradients = torch.autograd.grad((answer * weights).sum(), [p for _, p in flat], allow_unused=True)
-    reached = {path for (path, _), g in zip(flat, gradients, strict=True) if g is not None and g.any()}
-    dead = {path for path, parameters in own.items() if not any(p.any() for p in parameters)}
-    unused = [path.replace(".base_layer", "") for path in own if path not in reached | dead]
-    unused = [path for path in dict.fromkeys(unused) if ".experts." not in path]  # no token may be routed to an expert
+        gradients = torch.autograd.grad((answer * weights).sum(), [p for _, p in own], allow_unused=True)
+    reached = {path for (path, _), g in zip(own, gradients, strict=True) if g is not None and g.any()}
+    alive = {path for path, p in own if p.any() and ".experts." not in path}  # no token may be routed to an expert
+    unused = list(dict.fromkeys(plain_path(path) for path, _ in own if path in alive - reached))
     if unused:
         found.problems = [problem for problem in found.problems if problem.name != faults.SOME_ZERO]
         why = "the output of the layer does not reach the output of the model, so its adapter cannot learn"

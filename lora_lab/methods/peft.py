@@ -1,16 +1,12 @@
 """What adapter files have in common, and PEFT's rules for the names of modules.
 
-    base_model.model.<path>. ...        what is trained beside a layer
-    base_model.model.classifier. ...    a head, in the files of prompts and prefixes base_model.classifier. ...
-
-Methods that PEFT has write their own part (`to_peft`, `from_peft`); the files of the others hold every number that
-trains under its path.
+base_model.model.<path>. ...        what is trained beside a layer
+base_model.model.classifier. ...    a head, in the files of prompts and prefixes base_model.classifier. ...
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from time import process_time
 from typing import Any
@@ -24,7 +20,7 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.attach import adapter_layers, plain_path
 from lora_lab.methods.base import Report
 from lora_lab.methods.heads import TrainedCopy
-from lora_lab.methods.targets import ALL_LINEAR, HEADS, Site, choose
+from lora_lab.methods.targets import ALL_LINEAR, Site, choose
 
 PREFIX, SOFT_PREFIX = "base_model.model.", "base_model."
 
@@ -48,7 +44,7 @@ KNOWN = frozenset(_OPTIONS.split())
 
 
 def by_module(model: nn.Module, kind: Any) -> dict[str, list[Any]]:
-    """The adapter layers of a kind around each module: more than one where it is a fused one, by their slices."""
+    """The adapter layers of a kind by module; around a fused module there may be several, in the order of slices."""
     found: dict[str, list[Any]] = {}
     for name, layer in adapter_layers(model):
         if isinstance(layer, kind):
@@ -64,7 +60,7 @@ def head_tensors(model: nn.Module, prefix: str = PREFIX) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def fill_heads(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = PREFIX) -> None:
-    """The inverse of `head_tensors`; a head that the file leaves to the base stays as the base has it."""
+    """The inverse of `head_tensors`; a head that is not in the file keeps the base's values."""
     for key, value in head_tensors(model, prefix).items():
         if key in tensors:
             value.copy_(tensors[key])
@@ -75,29 +71,20 @@ def head_prefixes(head: str) -> tuple[str, str]:
     return f"{PREFIX}{head}.", f"{SOFT_PREFIX}{head}."
 
 
-def check_saved(config: Mapping[str, Any]) -> None:
-    """Raises BadValue for a config that says that something else than a head was trained as a whole."""
-    others = [name for name in config.get("modules_to_save") or () if name.split(".")[0] not in HEADS]
-    if others:
-        said = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
-        raise BadValue(f"{said}: merge it in PEFT first")
-
-
 def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str], there: Container[str]) -> set[str]:
-    """Those of the keys that belong to a head of which a file of PEFT's brings nothing, nor says that it would.
+    """The keys of heads that a file of PEFT's leaves to the base: it holds none of them, nor does its config say so.
 
-    So it is after training on a finished classifier: with no task_type PEFT saves the head only where it is told to.
+    After training on a finished classifier without a task_type, PEFT saves the head only if modules_to_save names it.
     """
-    saved = tuple(config.get("modules_to_save") or ())
-    left: set[str] = set()
+    saved, left = tuple(config.get("modules_to_save") or ()), set[str]()
     for name in (name for name, _ in report.heads if not name.endswith(saved)):
         own = {key for key in keys if key.startswith(head_prefixes(name))}
-        left |= own if not any(key in there for key in own) else set()
+        left |= set() if any(key in there for key in own) else own
     return left
 
 
 def common_config(model: nn.Module, report: Report) -> dict[str, Any]:
-    """What every config says: the kind of task, which decides PEFT's class, the heads, the name of the base."""
+    """The fields of every config: the kind of task, which decides PEFT's class, the heads, the name of the base."""
     name, heads = type(model).__name__, [name for name, _ in report.heads]
     known = {"ForTokenClassification": "TOKEN_CLS", "ForQuestionAnswering": "QUESTION_ANS"}
     task = next((task for ending, task in known.items() if name.endswith(ending)), "SEQ_CLS")
@@ -116,7 +103,7 @@ def common_config(model: nn.Module, report: Report) -> dict[str, Any]:
 
 
 def required(config: Mapping[str, Any], key: str) -> Any:
-    """What a config says of `key`. Raises BadValue where it says nothing."""
+    """The value of a field. Raises: BadValue where there is none."""
     if key not in config:
         raise BadValue(f"adapter_config.json has no '{key}'")
     return config[key]
@@ -147,29 +134,44 @@ def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Col
 
 
 def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
-    """The modules that PEFT's target_modules mean, by PEFT's own rules.
+    """The modules that target_modules names, less exclude_modules, in layers_to_transform: all by PEFT's own rules.
 
-    Raises: BadValue when there are none; NotFound when they match nothing.
+    Raises: BadValue when there are no targets; NotFound when they match nothing.
     """
-    wanted, excluded = config.get("target_modules"), config.get("exclude_modules")
+    wanted, excluded, layers = map(config.get, ("target_modules", "exclude_modules", "layers_to_transform"))
     if not wanted:
         raise BadValue("target_modules is empty, so the config does not say which layers the adapter belongs to")
     whole = [site for site in sites if site.out_slice is None]
-    if wanted == ALL_LINEAR:  # PEFT's takes BERT's pooler in, ours leaves it out
+    if wanted == ALL_LINEAR:  # PEFT's includes BERT's pooler, ours does not
         names = [s.module for s in whole if s in choose([ALL_LINEAR], sites) or s.role == "pooler"]
     else:
         names = fitting(wanted, [s.module for s in whole])
-    left_out = set(fitting(excluded, names)) if excluded else ()
-    names = _in_layers(config, [name for name in names if name not in left_out])
-    if not names:
-        raise NotFound(
-            f"target_modules {wanted!r} match no layer of this model: is it the base the adapter was made for?"
-        )
-    return names
+    left_out = set(fitting(excluded, names)) if excluded else set()
+    if layers or layers == 0:
+        layers = [layers] if isinstance(layers, int) else layers
+        full = () if isinstance(wanted, str) else wanted  # a target that is a whole path is in any layer
+        layer_of = _layer_numbers(config.get("layers_pattern"))
+        left_out |= {name for name in names if name not in full and layer_of(name) not in layers}
+    if names := [name for name in names if name not in left_out]:
+        return names
+    raise NotFound(f"target_modules {wanted!r} match no layer of this model: is it the base the adapter was made for?")
+
+
+def _layer_numbers(patterns: str | Sequence[str] | None) -> Callable[[str], int | None]:
+    """A function that finds the first number in a name, or the first after a list of layers that a pattern names."""
+    patterns = [patterns] if isinstance(patterns, str) else patterns or []
+    forms = [rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*" for pattern in patterns] or [r".*?\.(\d+)\..*"]
+    match = patterns_from_a_file()
+
+    def layer_of(name: str) -> int | None:
+        found = next(filter(None, (match(form, name) for form in forms)), None)
+        return int(found[found.re.groups]) if found else None
+
+    return layer_of
 
 
 def fitting(wanted: str | Sequence[str], names: Iterable[str]) -> list[str]:
-    """Those of the names that PEFT's rule means: a pattern for all of the name, or a list of ends. Raises: BadValue."""
+    """The names that fit by PEFT's rule: a pattern for the whole name, or a list of endings. Raises: BadValue."""
     if isinstance(wanted, str):
         match = patterns_from_a_file()
         return [name for name in names if match(wanted, name)]
@@ -183,41 +185,22 @@ def values_by_pattern(pattern: Mapping[str, Any] | None, modules: Iterable[str],
     return {m: next((v for p, v in options if match(rf"(.*\.)?({p})", m)), default) for m in modules}
 
 
-def _in_layers(config: Mapping[str, Any], names: list[str]) -> list[str]:
-    """Those of the names that layers_to_transform lets through: all without it, and any that a target gives in full."""
-    full = () if isinstance(config["target_modules"], str) else config["target_modules"]
-    layers, patterns = config.get("layers_to_transform"), config.get("layers_pattern") or []
-    layers = [layers] if isinstance(layers, int) else layers
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    fullmatch = patterns_from_a_file()
-    return [name for name in names if not layers or name in full or _layer(name, patterns, fullmatch) in layers]
-
-
-def _layer(name: str, patterns: Sequence[str], fullmatch: Callable[[str, str], Any]) -> int | None:
-    """The first number in the path, or that behind the list of layers that a pattern names."""
-    if not patterns:
-        number = re.search(r"\.(\d+)\.", name)
-        return int(number[1]) if number else None
-    found = (fullmatch(rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*", name) for pattern in patterns)
-    return next((int(match[match.re.groups]) for match in found if match), None)
-
-
 _ODD = regex.compile(r"\(\?(?![:=!]|i\))|\(\*|\{(?!\d{0,3}(,\d{0,3})?\})")  # recursion, fuzzy matching, look-behind
 
 
 def patterns_from_a_file(seconds: float = 2.0) -> Callable[[str, str], Any]:
-    """A `fullmatch(pattern, name)` for regular expressions of strangers: all its calls share so many seconds of CPU.
+    """A `fullmatch(pattern, name)` for regular expressions from strangers; all its calls share this CPU time.
 
     `(a|a)*[bc]` tries 2^30 ways on thirty letters a, and Python's `re` cannot be stopped; the regex package can. It
     writes out counted repeats before its clock starts, so their product is limited.
-    Raises: BadValue for a pattern that is not one, is larger than a list of modules needs, or takes too long.
+    Raises: BadValue for a pattern that is invalid, is larger than a list of modules needs, or takes too long.
     """
 
     def fullmatch(pattern: str, name: str) -> Any:
         nonlocal seconds
         small = isinstance(pattern, str) and len(pattern) <= 2000 and not _ODD.search(pattern)
         if not small or len(pattern) * math.prod(int(n) or 1 for n in regex.findall(r"(\d+),?\}", pattern)) > 50_000:
-            raise BadValue(f"{str(pattern)[:60]!r} is no pattern for the names of modules: name them one by one")
+            raise BadValue(f"{str(pattern)[:60]!r} is not a pattern for module names: name the modules one by one")
         start = process_time()
         try:
             if seconds <= 0:
@@ -226,7 +209,7 @@ def patterns_from_a_file(seconds: float = 2.0) -> Callable[[str, str], Any]:
         except TimeoutError as error:
             raise BadValue(f"the pattern {pattern[:60]!r} takes too long: name the modules one by one") from error
         except (regex.error, RecursionError, OverflowError) as error:
-            raise BadValue(f"{pattern[:60]!r} is no pattern: {error}") from error
+            raise BadValue(f"{pattern[:60]!r} is not a pattern: {error}") from error
         finally:
             seconds -= process_time() - start
 

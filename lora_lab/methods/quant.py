@@ -15,9 +15,7 @@ Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization" (arXiv:2110
 
 from __future__ import annotations
 
-import logging
 import math
-import sys
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,10 +90,13 @@ class Quantized:
 
         With `fast`, bitsandbytes' kernel computes the same values where it is installed and supports the weight.
         """
-        absmax, device = self.absmax, self.packed.device
-        if self.scales is not None and self.offset is not None:
-            nested = _blocks(dynamic_levels().to(device)[absmax.int()], NESTED) * self.scales[:, None]
-            absmax = nested.flatten()[: len(absmax)] + self.offset
+        device = self.packed.device
+        if self.scales is None or self.offset is None:
+            absmax = self.absmax.view(torch.float32)  # a layer holds fp32 as bytes
+        else:
+            nested = _blocks(dynamic_levels().to(device)[self.absmax.int()], NESTED)
+            nested = nested * self.scales.view(torch.float32)[:, None]
+            absmax = nested.flatten()[: len(self.absmax)] + self.offset.view(torch.float32)
         supported = self.format.startswith("nf4") and self.shape[-1] % BLOCK == 0 and device.type in ("cpu", "cuda")
         if fast and supported and import_bitsandbytes():
             kernel = torch.ops.bitsandbytes.dequantize_4bit.default
@@ -146,8 +147,7 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
 
 
 def _regroup(values: Tensor, width: int, new_width: int) -> Tensor:
-    """A string of bits in integers of `width` bits as one in integers of `new_width` bits: eight 3-bit codes are three
-    bytes."""
+    """Split a string of bits into integers of another width: eight 3-bit codes are three bytes."""
     if width == new_width:
         return values.int()
     word = math.lcm(width, new_width)
@@ -161,7 +161,7 @@ def _lookup(name: str) -> tuple[int, Tensor]:
     """The width of an index and the levels that each index stands for; one byte of 4-bit codes stands for two."""
     levels, bits = levels_of(name), QUANTISED_BITS[name]
     width = 8 if 8 % bits == 0 else bits
-    codes = _regroup(torch.arange(2**width), width, bits)
+    codes = unpack(torch.arange(2**width), bits) if width == 8 else torch.arange(2**width)
     return width, levels[codes.clamp(max=len(levels) - 1)].view(2**width, -1)
 
 
@@ -177,24 +177,12 @@ def _scaled(blocks: Tensor, absmax: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def import_bitsandbytes() -> ModuleType | None:
-    """bitsandbytes, or None where it is not installed or fails to import.
-
-    On import it may download kernels through the package `kernels`; that package is hidden from it meanwhile.
-    """
-    logger, kernels = logging.getLogger("bitsandbytes"), sys.modules.get("kernels")
-    level = logger.level
-    sys.modules["kernels"] = None  # type: ignore[assignment]
+    """bitsandbytes, or None where it is not installed or fails to import."""
     try:
-        logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(action="ignore"):
             return import_module("bitsandbytes")
     except Exception:  # for example a build for another CUDA version
         return None
-    finally:
-        logger.setLevel(level)
-        del sys.modules["kernels"]
-        if kernels:
-            sys.modules["kernels"] = kernels
 
 
 class QuantizedLinear(nn.Module):
@@ -205,11 +193,7 @@ class QuantizedLinear(nn.Module):
     """
 
     plain_linear = True  # an adapter can be attached to it
-
     packed: Tensor
-    absmax: Tensor
-    scales: Tensor
-    offset: Tensor
 
     def __init__(self, layer: nn.Module, name: str = "nf4", *, fast: bool = True) -> None:
         super().__init__()
@@ -223,18 +207,11 @@ class QuantizedLinear(nn.Module):
             self.register_buffer(part, None if values is None else values.reshape(-1).view(torch.uint8))
         self.bias: Tensor | None = layer.bias  # type: ignore[assignment]
 
-    @property
-    def quantized(self) -> Quantized:
-        """The stored weight."""
-        shape = torch.Size((self.out_features, self.in_features))
-        if self.format.endswith("-single"):
-            return Quantized(self.format, shape, self.packed, self.absmax.view(torch.float32))
-        scales, offset = self.scales.view(torch.float32), self.offset.view(torch.float32)
-        return Quantized(self.format, shape, self.packed, self.absmax, scales, offset)
-
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """W (out_features, in_features) as a new tensor: changing it does not change the layer."""
-        return self.quantized.dequantized(dtype, fast=self.fast)
+        parts: Any = (self.packed, self.absmax, self.scales, self.offset)
+        stored = Quantized(self.format, torch.Size((self.out_features, self.in_features)), *parts)
+        return stored.dequantized(dtype, fast=self.fast)
 
     @property
     def weight(self) -> Tensor:
@@ -242,8 +219,7 @@ class QuantizedLinear(nn.Module):
         return self.dequantized()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _Product.apply(x, self.bias, self)  # type: ignore[no-untyped-call]
-        return y
+        return _Product.apply(x, self.bias, self)  # type: ignore[no-any-return,no-untyped-call]
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}"

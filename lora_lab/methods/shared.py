@@ -1,4 +1,4 @@
-"""Methods that train even fewer numbers than LoRA: A and B are frozen, and what trains is something small beside them.
+"""Methods that train even fewer numbers than LoRA: A and B are frozen, and something small beside them trains.
 
     VeRA        y = W x + b * B (d * A x)                   d (rank) and b (out) train
     LoRA-XS     y = W x + alpha / rank B R A x              R (rank, rank) trains
@@ -11,19 +11,10 @@
 
 b, R and v start at zero, so at first nothing changes, and their gradients are not zero. (The code of LoRA-XS's authors
 draws R with a standard deviation of 1e-5.) Roles in one fused layer, such as q and v of GPT-2's c_attn, share one
-adapter, and the other outputs stay as they are.
+adapter, and the other outputs stay as they are. How A, B and P are drawn is PEFT's choice.
 
 Sources: VeRA, Kopiczko et al. 2024, arXiv:2310.11454; LoRA-XS, Bałazy et al. 2024, arXiv:2405.17604; TinyLoRA, Morris
-et al. 2026, arXiv:2602.04118. How A, B and P are drawn is PEFT's choice.
-
-In files, in PEFT's layout but for loraxs_*, which PEFT passes over:
-
-    base_model.vera_A | vera_B                      (rank, largest in) | (largest out, rank), unless left out
-    base_model.model.<path>.vera_lambda_d | _b      (rank,) | (out,), zero where outputs are not adapted
-    base_model.tinylora_v.<group>                   (u,)
-    base_model.model.<path>.tinylora_A | _B | _P    (rank, in) | (out, rank) | (u, rank, rank), P unless left out
-    base_model.model.<path>.lora_A | lora_B.weight  A (rank, in) | B R (out, rank), of LoRA-XS
-    base_model.model.<path>.loraxs_B | loraxs_R     (out, rank) | (rank, rank)
+et al. 2026, arXiv:2602.04118.
 """
 
 from __future__ import annotations
@@ -42,40 +33,45 @@ from lora_lab.methods.targets import ROLES, choose
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from lora_lab import adapter_layer
+    from lora_lab.methods import attach, peft
 else:
-    torch = Lazy("torch")
+    torch, F, adapter_layer = Lazy("torch"), Lazy("torch.nn.functional"), Lazy("lora_lab.adapter_layer")
+    attach, peft = Lazy("lora_lab.methods.attach"), Lazy("lora_lab.methods.peft")
 
 MOST_DRAWN = 2**28  # 1 GiB in fp32; VeRA of rank 1024 on Llama-70B has 38 million
 Rows = tuple[tuple[int, int], ...]  # the outputs of a fused layer that are adapted; (): all outputs of any layer
 
 
 class FrozenPair(LayerMethod):
-    """What the three have in common. `frozen` of an adapter holds A and B, `rows` says which outputs are adapted."""
+    """What the three have in common. `frozen` of an adapter holds A and B, `rows` the outputs that are adapted.
 
-    packs: ClassVar[bool] = True
-    unmergeable: ClassVar[str] = ""
+    in_peft   our options by PEFT's names; they must be equal in a file's config and in its header
+    always    PEFT's options that are always the same
+    """
+
+    packs, unmergeable = True, ""
+    in_peft: ClassVar[Mapping[str, str]]
+    always: ClassVar[Mapping[str, Any]]
     rank: int
     targets: tuple[str, ...]
-    projection_seed: int = 0  # of those that draw something frozen
-    save_projection: bool = True
-    in_peft: ClassVar[Mapping[str, str]]  # PEFT's words for the options
-    always: ClassVar[Mapping[str, Any]]  # options of PEFT's that are always the same
+
+    def __init_subclass__(cls) -> None:
+        cls.decisive = ("peft_type", "target_modules", *cls.in_peft)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("rank", self.rank)
         object.__setattr__(self, "targets", words(self.targets))
-        seed = self.projection_seed
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**62:
-            raise BadValue(f"projection_seed must be a whole number of at least 0 and below 2^62, not {seed!r}")
-        if not isinstance(self.save_projection, bool):
-            raise BadValue(f"save_projection must be True or False, not {self.save_projection!r}")
+        whole("projection_seed", getattr(self, "projection_seed", 0), least=0)
+        if not isinstance(save := getattr(self, "save_projection", True), bool):
+            raise BadValue(f"save_projection must be True or False, not {save!r}")
 
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
-        from lora_lab.methods.attach import sites_of
-
         rows: dict[str, Rows] = {}
-        for site in choose(self.targets, sites_of(model)):
+        for site in choose(self.targets, attach.sites_of(model)):
             if site.kind != "linear":
                 said = f"{self.name} is for linear layers, and {site.name} is an {site.kind}"
                 raise BadValue(f"{said}: leave it out of the targets")
@@ -86,62 +82,51 @@ class FrozenPair(LayerMethod):
         """What is added to the output, (..., outputs), where h is A x (..., rank)."""
         raise NotImplementedError
 
+    def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
+        a = adapter.frozen.A[:, : x.shape[-1]]
+        return y + self.update(adapter, F.linear(x.to(y.dtype), a.to(y.dtype)), y.shape[-1])
+
+    def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        a = adapter.frozen.A[:, : weight.shape[1]].float()
+        return weight + self.update(adapter, a.t(), len(weight)).t(), bias
+
     # ---- files
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
-        """What a file holds of one layer, whose keys begin with `key`."""
+        """The tensors of one layer in a file; their keys begin with `key`."""
         raise NotImplementedError
 
     def attach_empty(self, model: nn.Module) -> Report:
         return self.attach(model, to_fill=True)
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        from lora_lab.adapter_layer import innermost, is_conv1d
-        from lora_lab.methods import peft
-        from lora_lab.methods.attach import MethodLayer
-
         tensors: dict[str, Tensor] = {}
-        found = peft.by_module(model, MethodLayer)
+        found = peft.by_module(model, attach.MethodLayer)
         for path, (adapter,) in found.items():
             tensors |= self.saved(adapter, f"{peft.PREFIX}{path}.")
+        frozen = [adapter_layer.innermost(adapter) for adapters in found.values() for adapter in adapters]
         return tensors | peft.head_tensors(model), {
             "peft_type": self.peft_type,
             "target_modules": peft.shortest_names(found, peft.layer_names(model)),
             **{theirs: getattr(self, ours) for theirs, ours in self.in_peft.items()},
             **self.always,
-            "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in found),
+            "fan_in_fan_out": any(map(adapter_layer.is_conv1d, frozen)),
             "bias": "none",
             **peft.common_config(model, report),
         }
 
     @classmethod
-    def check_peft(cls, config: Mapping[str, Any]) -> None:
-        if config.get("bias") not in ("none", None):
-            said = f"the adapter was trained with bias={config['bias']!r}"
-            raise BadValue(f"{said}, which lora_lab does not compute")
-
-    @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> FrozenPair:
-        from lora_lab.methods import peft
-        from lora_lab.methods.attach import sites_of
-
-        sites = sites_of(model)
+        if (bias := config.get("bias")) not in ("none", None):
+            raise BadValue(f"the adapter was trained with bias={bias!r}, which lora_lab does not compute")
+        sites = attach.sites_of(model)
         targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
         given = {ours: peft.required(config, theirs) for theirs, ours in cls.in_peft.items()}
         return cls(targets=tuple(targets), **given)  # type: ignore[call-arg]
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for key, tensor in self.to_peft(model, report)[0].items():
-                tensor.copy_(tensors[key])
-
-    def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
-        a = adapter.frozen.A[:, : x.shape[-1]]
-        return y + self.update(adapter, torch.nn.functional.linear(x.to(y.dtype), a.to(y.dtype)), y.shape[-1])
-
-    def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        a = adapter.frozen.A[:, : weight.shape[1]].float()
-        return weight + self.update(adapter, a.t(), len(weight)).t(), bias
+        for key, tensor in self.to_peft(model, report)[0].items():
+            tensor.data.copy_(tensors[key])
 
 
 @register
@@ -157,14 +142,12 @@ class VeRA(FrozenPair):
     Raises: BadValue for an impossible value.
     """
 
-    name: ClassVar[str] = "vera"
-    peft_type: ClassVar[str] = "VERA"
+    name, peft_type = "vera", "VERA"
     in_peft: ClassVar[Mapping[str, str]] = {
         "r": "rank", "d_initial": "d_initial", "projection_prng_key": "projection_seed",
         "save_projection": "save_projection",
     }  # fmt: skip
     always: ClassVar[Mapping[str, Any]] = {"vera_dropout": 0.0, "init_weights": True}
-    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", *in_peft)
 
     rank: int = 256
     targets: tuple[str, ...] = ("q", "v")
@@ -178,11 +161,8 @@ class VeRA(FrozenPair):
             raise BadValue(f"d_initial must be a number other than 0, not {self.d_initial!r}: at 0 nothing would train")
 
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
-        from lora_lab.adapter_layer import out_by_in
-        from lora_lab.methods.attach import Frozen
-
         placed, device = super().places(model), next(model.parameters()).device
-        sizes = [out_by_in(model.get_submodule(path)).shape for path, _ in placed]
+        sizes = [adapter_layer.out_by_in(model.get_submodule(path)).shape for path, _ in placed]
         outputs, inputs = map(max, zip(*sizes, strict=True))
         generator = torch.Generator().manual_seed(self.projection_seed)
 
@@ -190,53 +170,43 @@ class VeRA(FrozenPair):
             bound = math.sqrt(3) * (math.sqrt(2) / math.sqrt(shape[1]))  # sqrt(6 / in), rounded as PEFT rounds it
             return drawn(shape, device, lambda matrix: matrix.uniform_(-bound, bound, generator=generator))
 
-        frozen = Frozen(A=kaiming(self.rank, inputs), B=kaiming(outputs, self.rank))
-        for _, told in placed:
-            told["frozen"] = frozen
-        return placed
+        frozen = attach.Frozen(A=kaiming(self.rank, inputs), B=kaiming(outputs, self.rank))
+        return [(path, {**told, "frozen": frozen}) for path, told in placed]
 
     def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor]:
-        from lora_lab.adapter_layer import out_by_in
-
-        weight = out_by_in(layer)
+        weight = adapter_layer.out_by_in(layer)
         b = torch.zeros(len(picked(weight, told["rows"])), device=weight.device)
         return {"vera_lambda_d": torch.full((self.rank,), self.d_initial, device=weight.device), "vera_lambda_b": b}
 
     def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
         d, b = adapter.vera_lambda_d, spread(adapter.vera_lambda_b, adapter.rows, outputs)
-        return b.to(h.dtype) * torch.nn.functional.linear(d.to(h.dtype) * h, adapter.frozen.B[:outputs].to(h.dtype))
+        return b.to(h.dtype) * F.linear(d.to(h.dtype) * h, adapter.frozen.B[:outputs].to(h.dtype))
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
-        from lora_lab.adapter_layer import out_by_in
-
-        b = spread(adapter.vera_lambda_b, adapter.rows, len(out_by_in(adapter)))
+        b = spread(adapter.vera_lambda_b, adapter.rows, len(adapter_layer.out_by_in(adapter)))
         own = {f"{key}vera_lambda_b": b, f"{key}vera_lambda_d": adapter.vera_lambda_d}
         shared = {"base_model.vera_A": adapter.frozen.A, "base_model.vera_B": adapter.frozen.B}
         return own | shared if self.save_projection else own
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        from lora_lab.methods import peft
-        from lora_lab.methods.attach import MethodLayer
-
         super().fill(model, report, tensors)
-        for path, (adapter,) in peft.by_module(model, MethodLayer).items():  # of a fused layer, a copy was filled
+        for path, (adapter,) in peft.by_module(
+            model, attach.MethodLayer
+        ).items():  # of a fused layer, a copy was filled
             adapter.vera_lambda_b.data.copy_(picked(tensors[f"{peft.PREFIX}{path}.vera_lambda_b"], adapter.rows))
 
 
 @register
 @dataclass(frozen=True)
 class LoRAXS(FrozenPair):
-    """A small square matrix trains between frozen A and B, the largest singular vectors of W.
+    """A small square matrix trains between frozen A and B. PEFT reads its file as a LoRA of A and B R.
 
-    PEFT reads its file as a LoRA of A and B R.
     Raises: BadValue for an impossible value, or a rank above what a layer can hold.
     """
 
-    name: ClassVar[str] = "lora-xs"
-    peft_type: ClassVar[str] = "LORA"  # without our header, its file is read as one of LoRA
+    name, peft_type = "lora-xs", "LORA"  # without our header, its file is read as one of LoRA
     in_peft: ClassVar[Mapping[str, str]] = {"r": "rank", "lora_alpha": "alpha"}
     always: ClassVar[Mapping[str, Any]] = {"lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True}
-    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", *in_peft)
 
     rank: int = 16
     alpha: float = 16
@@ -248,21 +218,18 @@ class LoRAXS(FrozenPair):
             raise BadValue(f"alpha must be a number above 0 and at most 1e30, not {self.alpha!r}")
 
     def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor | nn.Module]:
-        from lora_lab.methods.attach import Frozen
-
         u, s, v = largest_part(layer, self.rank, **told)
         if len(s) < self.rank:
             here = f"a layer of {v.shape[1]} x {len(u)}"
             raise BadValue(f"rank {self.rank} is above what {here} can hold: at most {len(s)}")
-        return {"frozen": Frozen(A=s[:, None] * v, B=u), "lora_R": u.new_zeros(self.rank, self.rank)}
+        return {"frozen": attach.Frozen(A=s[:, None] * v, B=u), "lora_R": u.new_zeros(self.rank, self.rank)}
 
     def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
         return through(h, self.alpha / self.rank * adapter.lora_R, adapter.frozen.B)
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
         a, b, r = adapter.frozen.A, adapter.frozen.B, adapter.lora_R
-        lora = {f"{key}lora_A.weight": a, f"{key}lora_B.weight": b @ r}
-        return lora | {f"{key}loraxs_B": b, f"{key}loraxs_R": r}
+        return {f"{key}lora_A.weight": a, f"{key}lora_B.weight": b @ r, f"{key}loraxs_B": b, f"{key}loraxs_R": r}
 
 
 @register
@@ -278,14 +245,11 @@ class TinyLoRA(FrozenPair):
     Raises: BadValue for an impossible value.
     """
 
-    name: ClassVar[str] = "tinylora"
-    peft_type: ClassVar[str] = "TINYLORA"
+    name, peft_type = "tinylora", "TINYLORA"
     in_peft: ClassVar[Mapping[str, str]] = {
-        "r": "rank", "u": "u", "weight_tying": "weight_tying", "projection_seed": "projection_seed",
-        "save_projection": "save_projection",
+        "r": "rank", **{name: name for name in ("u", "weight_tying", "projection_seed", "save_projection")},
     }  # fmt: skip
     always: ClassVar[Mapping[str, Any]] = {"tinylora_dropout": 0.0, "init_weights": True}
-    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", *in_peft)
 
     rank: int = 2
     u: int = 64
@@ -310,12 +274,10 @@ class TinyLoRA(FrozenPair):
         return placed
 
     def start(self, layer: nn.Module, **told: Any) -> dict[str, nn.Module]:
-        from lora_lab.methods.attach import Frozen
-
         u, s, v = largest_part(layer, self.rank, told["rows"], told.get("to_fill", False))
         generator, roots, rank = torch.Generator().manual_seed(self.projection_seed + told["place"]), s.sqrt(), len(s)
         p = drawn((self.u, rank, rank), u.device, lambda p: p.normal_(0, 1 / rank**0.5, generator=generator))
-        return {"frozen": Frozen(A=roots[:, None] * v, B=u * roots, P=p)}
+        return {"frozen": attach.Frozen(A=roots[:, None] * v, B=u * roots, P=p)}
 
     def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
         return through(h, torch.einsum("u,uij->ij", adapter.shared.v, adapter.frozen.P), adapter.frozen.B)
@@ -330,7 +292,7 @@ class TinyLoRA(FrozenPair):
 def drawn(shape: tuple[int, ...], device: torch.device, draw: Callable[[Tensor], Tensor]) -> Tensor:
     """Random numbers from the CPU's generator, the same for every device; none on meta.
 
-    Raises: BadValue for more than MOST_DRAWN: they stand in no file, so a file of a few bytes could ask for any number.
+    Raises: BadValue for more than MOST_DRAWN: they are in no file, so a file of a few bytes could ask for any number.
     """
     if math.prod(shape) > MOST_DRAWN:
         raise BadValue(f"{math.prod(shape):,} frozen random numbers are more than {MOST_DRAWN:,}: lower rank or u")
@@ -342,21 +304,18 @@ def largest_part(layer: nn.Module, rank: int, rows: Rows, to_fill: bool = False)
 
     to_fill   zeros instead, which a file will replace: decomposing a large matrix takes minutes
     """
-    from lora_lab.adapter_layer import out_by_in
-
-    weight = out_by_in(layer).detach().float()
+    weight = adapter_layer.out_by_in(layer).detach().float()
     part = picked(weight, rows)
-    rank = min(rank, *part.shape)
+    r = min(rank, *part.shape)
     if to_fill:
-        return weight.new_zeros(len(weight), rank), weight.new_zeros(rank), weight.new_zeros(rank, weight.shape[1])
+        return weight.new_zeros(len(weight), r), weight.new_zeros(r), weight.new_zeros(r, weight.shape[1])
     u, s, v = torch.linalg.svd(part, full_matrices=False)
-    return spread(u[:, :rank].t(), rows, len(weight)).t().clone(), s[:rank].clone(), v[:rank]
+    return spread(u[:, :r].t(), rows, len(weight)).t().clone(), s[:r].clone(), v[:r]
 
 
 def through(h: Tensor, r: Tensor, b: Tensor) -> Tensor:
     """B R h, for h (..., rank)."""
-    linear = torch.nn.functional.linear
-    return linear(linear(h, r.to(h.dtype)), b.to(h.dtype))
+    return F.linear(F.linear(h, r.to(h.dtype)), b.to(h.dtype))
 
 
 def picked(values: Tensor, rows: Rows) -> Tensor:
@@ -368,5 +327,5 @@ def spread(values: Tensor, rows: Rows, outputs: int) -> Tensor:
     """The inverse, along the last dimension: (..., outputs), zero in all other rows."""
     if not rows:
         return values
-    parts, pad = values.split([stop - start for start, stop in rows], dim=-1), torch.nn.functional.pad
-    return torch.stack([pad(p, (at[0], outputs - at[1])) for p, at in zip(parts, rows, strict=True)]).sum(0)
+    parts = values.split([stop - start for start, stop in rows], dim=-1)
+    return torch.stack([F.pad(p, (at[0], outputs - at[1])) for p, at in zip(parts, rows, strict=True)]).sum(0)

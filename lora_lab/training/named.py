@@ -33,7 +33,7 @@ def labels_of(folder: str | Path) -> int | None:
 
     Raises: NotFound, BadValue for a file that cannot be read.
     """
-    shapes = AdapterFile(folder).tensors.shapes
+    shapes = AdapterFile(folder).shapes
     heads = [key for key in shapes if _is_head(key)]
     return shapes[heads[-1]][0] if heads else None
 
@@ -45,7 +45,7 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
     """
     if labels is not None:
         return load_model(name, labels, **options)
-    keys = [key.removeprefix(PREFIX) for key in AdapterFile(folder).tensors.shapes if key.startswith(PREFIX)]
+    keys = [key.removeprefix(PREFIX) for key in AdapterFile(folder) if key.startswith(PREFIX)]
     whole = shapes_of_model(name, download=options.get("download", False))
     # BertModel says encoder.layer, BertForMaskedLM bert.encoder
     body = bool(keys) and not any(hasattr(whole, key.split(".")[0]) for key in keys)

@@ -1,1 +1,1 @@
-"""Adapter files made wrong at random, each loaded under watch. `python -m tests.fuzz --minutes 30`."""
+"""Adapter files damaged at random, each loaded under watch: `python -m tests.fuzz --minutes 30 --seed 0`."""

@@ -1,9 +1,8 @@
-"""What the fuzzer starts from: sound adapters of every layout, made here, and files of other kinds."""
+"""Sound adapters of every layout, which the fuzzer damages and the tests of files save and load."""
 
 from __future__ import annotations
 
-import copy
-import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from lora_lab import (
     IA3,
+    BitFit,
     Bottleneck,
     FullFineTuning,
     LoRA,
@@ -43,12 +43,12 @@ METHODS: dict[str, tuple[str, Method]] = {
     "prompt": ("llama", PromptTuning(tokens=3)),
     "ptuning": ("roberta", PTuning(tokens=3)),
     "prefix": ("llama", PrefixTuning(tokens=3)),
+    "bitfit": ("roberta", BitFit()),
     "bottleneck": ("roberta", Bottleneck(size=4)),
     "full": ("gpt2", FullFineTuning()),
     "large": ("wide", LoRA(rank=64, targets=("all-linear",))),  # 2 MB: against it the limit of memory means something
 }
-# without our header too
-PEFTS = ("lora", "patterns", "fused", "dora", "embedding", "ia3", "vera", "tinylora", "prompt", "prefix", "large")
+ONLY_OURS = ("pissa", "lora-xs", "ptuning", "bitfit", "bottleneck", "full")  # without our header they would be others
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,18 @@ def base(kind: str) -> nn.Module:
 
 
 def corpus(place: Path) -> list[Sound]:
-    """All of METHODS as we write them; those of PEFTS also as PEFT does, and the large one in bf16."""
+    """All of METHODS as we write them, and those that PEFT has also without our header; the large one in bf16."""
     found = []
     for name, (kind, method) in METHODS.items():
-        model = copy.deepcopy(base(kind))
+        model = base(kind)
         method.attach(model)
         randomise(model)
-        found.append(Sound(name, save_adapter(model, place / name), kind))
-        if name in PEFTS:
-            dtype = torch.bfloat16 if name == "large" else None
-            found.append(Sound(f"peft {name}", _as_peft(place / name, place / f"peft-{name}", dtype), kind))
+        ours, theirs = save_adapter(model, place / name), place / f"peft-{name}"
+        found.append(Sound(name, ours, kind))
+        if name not in ONLY_OURS:
+            theirs.mkdir()
+            shutil.copy(ours / CONFIG, theirs)
+            dtype = torch.bfloat16 if name == "large" else torch.float32
+            save_file({key: t.to(dtype) for key, t in load_file(ours / WEIGHTS).items()}, theirs / WEIGHTS)
+            found.append(Sound(f"peft {name}", theirs, kind))
     return found
-
-
-def _as_peft(folder: Path, to: Path, dtype: torch.dtype | None) -> Path:
-    """The same numbers without our header: what PEFT would have written."""
-    to.mkdir()
-    (to / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text())))
-    save_file({k: t.to(dtype) if dtype else t for k, t in load_file(folder / WEIGHTS).items()}, to / WEIGHTS)
-    return to

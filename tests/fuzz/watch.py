@@ -1,7 +1,7 @@
 """One load under watch: what came of it, how long it took, how much memory, and what was written.
 
-Memory is the growth of the process's resident peak, which Linux lets one reset; it counts torch's memory too, which
-tracemalloc does not see. Writing is seen by an audit hook, which hears of every file that Python opens.
+Memory is the growth of the process's resident peak, which Linux lets one reset; it counts torch's memory too. Writing
+is seen by an audit hook, which hears of every file that Python opens.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any
 
 from lora_lab.errors import LabError
 
-CONSTANT = 16 * 2**20
-"""Bytes that a load may take beside twice the files' size: a config or a header of 512 KiB as Python's objects."""
+CONSTANT = 16 * 2**20  # bytes that a load may take beside twice the files' size: 512 KiB of JSON as Python's objects
 SECONDS = 10.0  # of computing; a pattern has 2, and a busy machine does not count
 
 _WRITES = (
@@ -31,7 +30,7 @@ _heard: list[str] | None = None
 
 @dataclass
 class Outcome:
-    """loaded, refused with a reason, or "crash"; `faults` says what may not be."""
+    """loaded, refused with a reason, or "crash"; `faults` says what must not happen."""
 
     result: str
     reason: str = ""
@@ -43,9 +42,18 @@ class Outcome:
 def watched(load: Callable[[], Any], size: int) -> Outcome:
     """Call `load`, of files of so many bytes, and judge it."""
     global _heard
-    _fresh_peak()
-    before, begun, _heard = _status("VmRSS"), process_time(), []
-    outcome = _tried(load)
+    gc.collect()  # quick where what was there at first is frozen
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before, begun, _heard, outcome = _status("VmRSS"), process_time(), [], Outcome("loaded")
+    try:
+        load()
+    except LabError as error:
+        outcome = Outcome("refused", str(error))
+        if "\n" in str(error) or len(str(error)) > 1500:
+            outcome.faults.append("its reason is not one short sentence")
+    except Exception as error:
+        outcome = Outcome("crash", repr(error)[:300], faults=[traceback.format_exc()[-1500:]])
     outcome.seconds, outcome.grown = process_time() - begun, max(0, _status("VmHWM") - before)
     written, _heard = _heard, None
     outcome.faults += [f"it did {what}" for what in written]
@@ -54,19 +62,6 @@ def watched(load: Callable[[], Any], size: int) -> Outcome:
     if outcome.grown > 2 * size + CONSTANT:
         outcome.faults.append(f"it took {outcome.grown:,} bytes for files of {size:,}")
     return outcome
-
-
-def _tried(load: Callable[[], Any]) -> Outcome:
-    try:
-        load()
-        return Outcome("loaded")
-    except LabError as error:
-        faults = [] if "\n" not in str(error) and len(str(error)) < 1500 else ["its reason is not one short sentence"]
-        return Outcome("refused", str(error), faults=faults)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return Outcome("crash", repr(error)[:300], faults=[traceback.format_exc()[-1500:]])
 
 
 def size_of(folder: Path) -> int:
@@ -88,12 +83,6 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
             _heard.append(f"open {path!r} to write")
     elif event in _WRITES:
         _heard.append(f"{event} {arguments!r:.100}")
-
-
-def _fresh_peak() -> None:
-    gc.collect()  # quick where what was there at first is frozen
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _status(name: str) -> int:

@@ -29,7 +29,7 @@ from lora_lab import (
     save_adapter,
 )
 from lora_lab.adapter_layer import is_conv1d
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.methods.attach import fingerprint
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.packed import share
@@ -46,21 +46,17 @@ TARGETS = {
 }
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 IDS = torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(0))
+GREEDY = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
 
 
-def adapted(kind: str, method, seed: int) -> nn.Module:
-    """A model of its own with this method's adapter, random as training might leave it."""
-    model = tiny(kind)
-    method.attach(model)
-    randomise(model, seed)
-    return model
-
-
-def banked(kind: str, *methods) -> tuple[AdapterBank, dict[str | None, nn.Module]]:
+def banked(base: nn.Module | str, *methods) -> tuple[AdapterBank, dict[str | None, nn.Module]]:
     """A bank with an adapter of each method, named a.0, a.1, ..., and each on a model of its own; None is the base."""
-    bank, alone = AdapterBank(tiny(kind)), {None: tiny(kind)}
+    base = tiny(base) if isinstance(base, str) else base
+    bank, alone = AdapterBank(share(base)), {None: base}
     for n, method in enumerate(methods):
-        alone[f"a.{n}"] = adapted(kind, method, n)
+        alone[f"a.{n}"] = share(base)
+        method.attach(alone[f"a.{n}"])
+        randomise(alone[f"a.{n}"], n)
         bank.add(f"a.{n}", alone[f"a.{n}"])
     return bank, alone
 
@@ -79,21 +75,16 @@ def row_by_row(alone: dict[str | None, nn.Module], names) -> torch.Tensor:
 @st.composite
 def banks(draw: st.DrawFn, *kinds: str):
     """An architecture, some LoRAs of mixed ranks, scalings and targets, and the adapter of each of six rows."""
-    kind = draw(st.sampled_from(kinds or sorted(TARGETS)))
+    kind, ranks, alphas = draw(st.sampled_from(kinds)), st.sampled_from([1, 3, 8, 16]), st.sampled_from([1, 8, 20])
     methods = [
-        LoRA(
-            draw(st.sampled_from([1, 3, 8, 15, 16])),
-            draw(st.sampled_from([1, 8, 20])),
-            draw(st.sampled_from(TARGETS[kind])),
-        )
-        for _ in range(draw(st.integers(1, 4)))
+        LoRA(draw(ranks), draw(alphas), draw(st.sampled_from(TARGETS[kind]))) for _ in range(draw(st.integers(1, 4)))
     ]
     names = [None, *(f"a.{n}" for n in range(len(methods)))]
     return kind, methods, draw(st.lists(st.sampled_from(names), min_size=6, max_size=6))
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
-@given(banks())
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@given(banks(*TARGETS))
 def test_each_answers_as_it_does_alone_whether_chosen_or_mixed(drawn):
     kind, methods, names = drawn
     bank, alone = banked(kind, *methods)
@@ -105,40 +96,33 @@ def test_each_answers_as_it_does_alone_whether_chosen_or_mixed(drawn):
     torch.testing.assert_close(together, row_by_row(alone, names), **CLOSE)
     assert bank.used == list(alone)[-1]  # after the block as before it
     bank.close()
-    assert torch.equal(answers(bank.model), answers(alone[None]))
-
-
-@pytest.mark.parametrize("names", [["a.0"] * 6, ["a.0", "a.0", "a.1", "a.1", None, None], [None] * 6])
-def test_neighbours_with_one_adapter_are_a_group_and_nothing_else_changes(names):
-    bank, alone = banked("bert", LoRA(3), LoRA(5, targets="all-linear"))
-    with bank.mixed(names):
-        torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), **CLOSE)
+    assert torch.equal(answers(bank.model), answers(tiny(kind)))
 
 
 def test_batches_of_the_same_and_of_other_rows_may_follow_in_any_mode_and_dtype():
-    bank, alone = banked("bert", LoRA(3), LoRA(3, targets="all-linear"))
-    for first, mode in zip("01001100", [torch.inference_mode, torch.no_grad, torch.enable_grad] * 3, strict=False):
-        names = ["a.0", "a.1"] * 3 if first == "0" else ["a.1", "a.0"] * 3
+    bank, alone = banked("bert", LoRA(3), LoRA(5, targets="all-linear"))
+    neighbors = ["a.0", "a.0", "a.1", "a.1", None, None]
+    orders = [["a.0", "a.1"] * 3, ["a.1", "a.0"] * 3, ["a.1", "a.0"] * 3, neighbors, ["a.0"] * 6, [None] * 6]
+    for names, mode in zip(orders, [torch.inference_mode, torch.enable_grad, torch.no_grad] * 2, strict=True):
         with mode(), bank.mixed(names):
             together = bank.model(input_ids=IDS).logits
         torch.testing.assert_close(together.detach().clone(), row_by_row(alone, names), **CLOSE)
-    for dtype in (torch.float32, torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16):
         bank.model.to(dtype)
-        with bank.mixed(names):
-            torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), rtol=0.05, atol=0.05)
+        with bank.mixed(neighbors):
+            torch.testing.assert_close(answers(bank.model), row_by_row(alone, neighbors), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_a_hook_that_keeps_a_frozen_layers_output_keeps_the_frozen_layers(kind):
     bank, alone = banked(kind, LoRA(3, targets="all-linear"))
-    layers = [m for m in bank.model.modules() if isinstance(m, nn.Linear) or is_conv1d(m)]
     heard = []
-    for layer in layers:
-        layer.register_forward_hook(lambda layer, args, out: heard.append((layer, args, out, out.clone())))
+    for layer in [m for m in bank.model.modules() if isinstance(m, nn.Linear) or is_conv1d(m)]:
+        layer.register_forward_hook(lambda layer, args, out: heard.append((out, out.clone())))
     with bank.mixed(["a.0"] * 6):
         torch.testing.assert_close(answers(bank.model), answers(alone["a.0"]), **CLOSE)
     assert heard
-    assert all(torch.equal(out, then) for _, _, out, then in heard)
+    assert all(torch.equal(out, then) for out, then in heard)
 
 
 def test_methods_that_are_no_low_rank_sum_mix_too():
@@ -147,56 +131,31 @@ def test_methods_that_are_no_low_rank_sum_mix_too():
         VeRA(4), LoRAXS(4), TinyLoRA(u=4),
     )  # fmt: skip
     names = [f"a.{n}" for n in range(9)]
-    for name in names:
-        bank.use(name)
-        torch.testing.assert_close(answers(bank.model), answers(alone[name]), **CLOSE)
     for order in (names[:6], names[3:], names[5::-1], [None, *names[1:3], None, *names[:2]]):
         with bank.mixed(order):
             torch.testing.assert_close(answers(bank.model), row_by_row(alone, order), **CLOSE)
 
 
-def test_a_mixed_batch_in_bf16_is_one_adapter_after_another_up_to_rounding():
-    _, alone = banked("bert", LoRA(2), LoRA(4, targets="all-linear"))
-    bank = AdapterBank(tiny("bert").bfloat16())
-    for name in ("a.0", "a.1"):
-        bank.add(name, alone[name])
-    names = ["a.0", "a.1"] * 3
-    with bank.mixed(names):
-        torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), rtol=0.05, atol=0.05)
-
-
-def test_a_quantised_base_carries_a_bank_as_well():
-    alone = {None: quantised("llama"), "a.0": quantised("llama"), "a.1": quantised("llama")}
-    bank = AdapterBank(quantised("llama"))
-    for n, targets in enumerate(("q,v", "all-linear")):
-        LoRA(2 + n, targets=targets).attach(alone[f"a.{n}"])
-        randomise(alone[f"a.{n}"], n)
-        bank.add(f"a.{n}", alone[f"a.{n}"])
+def test_a_quantized_base_carries_a_bank_as_well():
+    base = tiny("llama")
+    quantize_model(base)
+    bank, alone = banked(base, LoRA(2), LoRA(3, targets="all-linear"))
     names = ["a.1", "a.0", None] * 2
     with bank.mixed(names):
         torch.testing.assert_close(answers(bank.model), row_by_row(alone, names), rtol=1e-4, atol=1e-4)
-    bank.use("a.0")
-    assert torch.equal(answers(bank.model), answers(alone["a.0"]))
 
 
-def quantised(kind: str) -> nn.Module:
-    """A tiny model in NF4."""
-    model = tiny(kind)
-    quantize_model(model)
-    return model
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bart"])
 def test_each_row_goes_on_with_its_own_adapter_in_generation(kind):
-    bank, alone = banked(kind, LoRA(4, targets="all-linear"), LoRA(2))
-    names, how = ["a.1", "a.0", None, "a.0", "a.1", None], {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    torch.manual_seed(0)
+    bart = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)).eval() if kind == "bart" else None
+    bank, alone = banked(bart or kind, LoRA(4, targets="all-linear"), LoRA(2))
+    names = ["a.1", "a.0", None, "a.0", "a.1", None]
     with bank.mixed(names):
-        together = bank.model.generate(IDS, attention_mask=torch.ones_like(IDS), **how)
+        together = bank.model.generate(IDS, attention_mask=torch.ones_like(IDS), **GREEDY)
     for n, name in enumerate(names):
         row = IDS[n : n + 1]
-        single = alone[name].generate(row, attention_mask=torch.ones_like(row), **how)[0]
-        assert together[n, : len(single)].tolist() == single.tolist()
-    assert len({tuple(row[7:].tolist()) for row in together}) > 1
+        assert torch.equal(alone[name].generate(row, attention_mask=torch.ones_like(row), **GREEDY)[0], together[n])
 
 
 def test_it_mixes_as_peft_does_with_pefts_own_files(tmp_path):
@@ -218,7 +177,7 @@ def test_it_mixes_as_peft_does_with_pefts_own_files(tmp_path):
 # ---- the weighted sum
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(
     banks("bert", "roberta", "gpt2", "phi3"), st.lists(st.sampled_from([-0.5, 0.25, 0.5, 2.0]), min_size=4, max_size=4)
 )
@@ -253,7 +212,7 @@ def shift(plain: nn.Module, adapted: nn.Module, weight: float) -> None:
 
 
 def test_a_blend_is_saved_blended_and_mixed_like_any_other(tmp_path):
-    bank, _ = banked("gpt2", LoRA(3), LoRA(2, targets="c_attn"))
+    bank, _ = banked("gpt2", LoRA(24), LoRA(20, targets="c_attn"))  # together above what a layer can hold
     bank.blend({"a.0": 0.5, "a.1": 0.5}, "mix")
     bank.blend({"mix": 2.0, "a.1": -1.0}, "first")  # which leaves a.0
     again = tiny("gpt2")
@@ -265,26 +224,24 @@ def test_a_blend_is_saved_blended_and_mixed_like_any_other(tmp_path):
     torch.testing.assert_close(twice[0], twice[1], **CLOSE)
 
 
-@pytest.mark.parametrize(
-    ("weights", "name", "says"),
-    [
+def test_a_blend_that_cannot_be_says_why_and_leaves_the_bank_as_it_was():
+    bank, _ = banked("bert", LoRA(2), LoRA(3), LoRA(2, dora=True), IA3(), HeadOnly())
+    before, names = snapshot(bank.model), bank.names
+    for weights, name, says in (
         ({}, "mix", "at least one"),
         ({"a.0": float("nan")}, "mix", "finite number"),
         ({"a.0": "much"}, "mix", "finite number"),
         ({"a.0": 1.0, "a.1": -1.0}, "mix", "sum to 0"),
         ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is not a plain LoRA"),
         ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is not a plain LoRA"),
+        ({"a.4": 1.0}, "mix", "none of these adapters changes a layer: there is nothing to add up"),
         ({"a.0": 0.5}, "a.1", "already"),
-        ({"a.9": 0.5}, "mix", "no adapter 'a.9'; nearest: a.3, a.2"),
-    ],
-)
-def test_a_blend_that_cannot_be_says_why_and_leaves_the_bank_as_it_was(weights, name, says):
-    bank, _ = banked("bert", LoRA(2), LoRA(3), LoRA(2, dora=True), IA3())
-    before = snapshot(bank.model)
-    with pytest.raises((BadValue, NotFound), match=says):
-        bank.blend(weights, name)
+        ({"a.9": 0.5}, "mix", "no adapter 'a.9'; nearest: a.4, a.3"),
+    ):
+        with pytest.raises(LabError, match=says):
+            bank.blend(weights, name)
     assert snapshot(bank.model) == before
-    assert bank.names == ("a.0", "a.1", "a.2", "a.3")
+    assert bank.names == names
 
 
 # ---- coming and going
@@ -292,29 +249,19 @@ def test_a_blend_that_cannot_be_says_why_and_leaves_the_bank_as_it_was(weights, 
 
 def test_removing_one_leaves_the_others_and_removing_all_leaves_the_plain_model():
     bank, alone = banked("bert", LoRA(2), LoRA(3, targets="all-linear"))
+    with bank.mixed(["a.0", "a.1"] * 3):
+        answers(bank.model)
     bank.use("a.1")
     bank.remove("a.1")
-    assert bank.names == ("a.0",)
-    assert bank.used is None
+    assert (bank.names, bank.used) == (("a.0",), None)
     assert torch.equal(answers(bank.model), answers(alone[None]))
-    bank.use("a.0")
-    assert torch.equal(answers(bank.model), answers(alone["a.0"]))
+    bank.add("b", alone["a.0"])
+    bank.remove("a.0")
+    bank.add("a.0", alone["a.1"])  # another one of that name
+    with bank.mixed(["a.0", "b"] * 3):
+        torch.testing.assert_close(answers(bank.model), row_by_row(alone, ["a.1", "a.0"] * 3), **CLOSE)
     bank.close()
     assert snapshot(bank.model) == snapshot(tiny("bert").requires_grad_(False))
-    bank.add("a.1", alone["a.1"])  # and it can begin anew
-    bank.use("a.1")
-    assert torch.equal(answers(bank.model), answers(alone["a.1"]))
-
-
-def test_one_removed_and_loaded_anew_under_the_same_name_is_the_new_one():
-    bank, alone = banked("bert", LoRA(2), LoRA(3))
-    names = ["a.0", "a.1"] * 3
-    with bank.mixed(names):
-        answers(bank.model)
-    bank.remove("a.0")
-    bank.add("a.0", alone["a.1"])
-    with bank.mixed(names):
-        torch.testing.assert_close(answers(bank.model), row_by_row(alone, ["a.1"] * 6), **CLOSE)
 
 
 def test_the_base_is_untouched_and_answers_alone_where_it_is_disabled():
@@ -327,35 +274,36 @@ def test_the_base_is_untouched_and_answers_alone_where_it_is_disabled():
 
 
 def test_no_dropout_acts_on_a_model_left_in_training_mode():
-    model = adapted("llama", LoRA(4, dropout=0.9), 0)
-    bank = AdapterBank(tiny("llama").train())
-    bank.add("a", model)
-    bank.use("a")
-    assert torch.equal(answers(bank.model), answers(model))
+    bank, alone = banked(tiny("llama").train(), LoRA(4, dropout=0.9))
+    bank.use("a.0")
+    assert torch.equal(answers(bank.model), answers(alone["a.0"].eval()))
 
 
 # ---- what is refused
 
 
-@pytest.mark.parametrize("method", [PromptTuning(tokens=3), Probe(), FullFineTuning()], ids=lambda m: m.name)
-def test_methods_that_stand_beside_no_layer_are_refused(method, tmp_path):
-    save_adapter(adapted("bert", method, 1), tmp_path)
-    bank, before = AdapterBank(tiny("bert")), snapshot(tiny("bert").requires_grad_(False))
-    with pytest.raises(BadValue, match=r"share the base|works on the whole model"):
-        bank.load("a", tmp_path)
-    assert snapshot(bank.model) == before
-    assert not bank.names
-
-
-def test_an_adapter_of_another_base_is_refused(tmp_path):
+def test_what_a_bank_cannot_hold_is_refused(tmp_path):
+    bank, alone = banked("bert", LoRA(2))
+    before = snapshot(bank.model)
     other = tiny("bert")
     nn.init.normal_(other.bert.encoder.layer[0].attention.self.query.weight)
-    LoRA(2).attach(other)
-    save_adapter(other, tmp_path)
-    bank, _ = banked("bert", LoRA(2))
-    with pytest.raises(BadValue, match="another base"):
-        bank.load("b", tmp_path)
+    whole = "works on the whole model"
+    for base, method, says in (
+        (other, LoRA(2), "another base"),
+        (tiny("bert"), PromptTuning(tokens=3), whole),
+        (tiny("bert"), Probe(), f"share the base|{whole}"),
+        (tiny("bert"), FullFineTuning(), "share the base"),
+    ):
+        method.attach(base)
+        with pytest.raises(BadValue, match=says):
+            bank.load("b", save_adapter(base, tmp_path))
+    assert snapshot(bank.model) == before
     assert bank.names == ("a.0",)
+    for model in (bank.model, alone["a.0"]):
+        with pytest.raises(BadValue, match="carries an adapter already"):
+            AdapterBank(model)
+    with pytest.raises(BadValue, match=r"bank\.save.*bank\.close\(\)"):
+        merge(bank.model)
 
 
 def test_names_are_known_single_and_words(tmp_path):
@@ -364,30 +312,26 @@ def test_names_are_known_single_and_words(tmp_path):
     for wrong in (bank.use, bank.remove, bank.report):
         with pytest.raises(NotFound, match="no adapter 'captan'; nearest: captain"):
             wrong("captan")
-        with pytest.raises(NotFound, match="no adapter 'None'"):  # the base, which answers, but is none to be removed
-            wrong(None) if wrong != bank.use else wrong("None")
+    with pytest.raises(NotFound, match="no adapter 'None'"):  # the base, which answers, but is none to be removed
+        bank.remove(None)
     with pytest.raises(NotFound, match="nearest: captain"), bank.mixed(["captan"]):
         pass
     with pytest.raises(BadValue, match="already"):
         bank.load("captain", tmp_path)
-    with pytest.raises(BadValue, match="a word"):
+    with pytest.raises(BadValue, match="must be a string"):
         bank.load("", tmp_path)
     with pytest.raises(NotFound, match="it is empty"):
         AdapterBank(tiny("bert")).use("captain")
 
 
-def test_rows_and_names_must_be_as_many():
-    bank, _ = banked("bert", LoRA(2))
+def test_rows_and_names_must_be_as_many_and_one_that_answers_for_a_row_cannot_go():
+    bank, alone = banked("bert", LoRA(2), LoRA(2))
     with bank.mixed(["a.0"] * 5), pytest.raises(BadValue, match="6 rows, but mixed was given 5 names"):
         answers(bank.model)
     for wrong in ([], "a.0"):
         with pytest.raises(BadValue, match="list"), bank.mixed(wrong):
             pass
     answers(bank.model)  # the check went with the block
-
-
-def test_one_that_answers_for_a_row_cannot_go():
-    bank, alone = banked("bert", LoRA(2), LoRA(2))
     with bank.mixed([None, "a.1"] * 3):
         bank.remove("a.0")
         with pytest.raises(BadValue, match="after the mixed block"):
@@ -396,56 +340,13 @@ def test_one_that_answers_for_a_row_cannot_go():
 
 
 def test_a_layer_that_is_not_row_by_row_is_refused_in_a_mixed_batch_alone():
-    bank, alone = banked("gpt2", LoRA(2, targets="wpe"), LoRA(2))
-    bank.use("a.0")
-    assert torch.equal(answers(bank.model), answers(alone["a.0"]))
-    with bank.mixed(["a.0", "a.1"] * 3), pytest.raises(BadValue, match="not row by row"):
-        answers(bank.model)
-
-
-def test_debertas_positions_are_no_rows_of_a_mixed_batch():
-    """Its layers read a table of 2 x 128 positions as well, which could be taken for six rows or for two."""
-    config = transformers.DebertaV2Config(
-        **BERT, relative_attention=True, pos_att_type=["c2p", "p2c"], share_att_key=True, max_relative_positions=129
-    )
-    base = transformers.DebertaV2Model(config).eval()
-    bank, adapted = AdapterBank(share(base)), share(base)
-    LoRA(2, targets="q,k").attach(adapted)
-    randomise(adapted)
-    bank.add("a", adapted)
-    with bank.mixed(["a", None] * 3), pytest.raises(BadValue, match="not row by row"):
-        bank.model(input_ids=IDS)
-
-
-def test_rows_of_a_model_with_two_stacks_go_on_with_their_own_adapters():
-    base = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)).eval()
-    alone: dict[str | None, nn.Module] = {None: share(base)}
-    bank = AdapterBank(share(base))
-    for n, targets in enumerate(("q,v", "all-linear")):
-        alone[f"a.{n}"] = share(base)
-        LoRA(2, targets=targets).attach(alone[f"a.{n}"])
-        randomise(alone[f"a.{n}"], n)
-        bank.add(f"a.{n}", alone[f"a.{n}"])
-    names = ["a.1", None, "a.0"] * 2
-    how = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
-    with bank.mixed(names):
-        together = bank.model.generate(IDS, attention_mask=torch.ones_like(IDS), **how)
-    for n, name in enumerate(names):
-        row = IDS[n : n + 1]
-        assert torch.equal(alone[name].generate(row, attention_mask=torch.ones_like(row), **how)[0], together[n])
-
-
-def test_a_model_holds_one_bank_or_one_adapter():
-    bank, alone = banked("bert", LoRA(2))
-    for model in (bank.model, alone["a.0"]):
-        with pytest.raises(BadValue, match="carries an adapter already"):
-            AdapterBank(model)
-    with pytest.raises(BadValue, match=r"bank\.save.*bank\.close\(\)"):
-        merge(bank.model)
-
-
-def test_heads_alone_are_no_sum():
-    bank, _ = banked("roberta", HeadOnly(), HeadOnly())
-    with pytest.raises(BadValue, match="none of these adapters changes a layer: there is nothing to add up"):
-        bank.blend({"a.0": 0.5, "a.1": 0.5}, "c")
-    assert bank.names == ("a.0", "a.1")
+    """DeBERTa's layers read a table of 2 x 128 positions as well, which could be taken for six rows or for two."""
+    relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
+    config = transformers.DebertaV2Config(**BERT, **relative, max_relative_positions=129)
+    deberta = transformers.DebertaV2Model(config).eval()
+    for base, method in (("gpt2", LoRA(2, targets="wpe")), (deberta, LoRA(2, targets="q,k"))):
+        bank, alone = banked(base, method)
+        bank.use("a.0")
+        assert torch.equal(bank.model(input_ids=IDS)[0], alone["a.0"](input_ids=IDS)[0])
+        with bank.mixed(["a.0", None] * 3), pytest.raises(BadValue, match="not row by row"):
+            bank.model(input_ids=IDS)
