@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_lab.adapter_layer import innermost, out_by_in
 from lora_lab.layers import LoRALinear, init_A
-from lora_lab.methods.heads import TrainedCopy
+from lora_lab.methods.attach import TrainedCopy
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
 IN, OUT, RANK, SCALING = 12, 18, 3, 2.0

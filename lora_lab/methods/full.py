@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight trains; and the least that fine-tuning can be, the task's head alone."""
+"""Full fine-tuning, where every weight trains, and its opposite, where only the task's head does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FullFineTuning(Method):
 @register
 @dataclass(frozen=True)
 class HeadOnly(LayerMethod):
-    """The model stays frozen and a copy of the task's head trains. Raises: BadValue for a model without one."""
+    """A copy of the task's head trains, and everything else is frozen."""
 
     name: ClassVar[str] = "head"
     packs: ClassVar[bool] = True

@@ -28,9 +28,9 @@ from lora_lab.methods.attach import (
     adapter_layers,
     fingerprint,
     inside,
-    or_as_it_was,
     refuse_adapted,
     report_of,
+    restore_on_error,
     shapes_of,
 )
 from lora_lab.methods.base import Method, Report
@@ -127,7 +127,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
         there = {key: shape for key, shape in file.tensors.shapes.items() if key not in copies}
         check_shapes({key: shape for key, shape in expected.items() if key not in left}, there, path)
         file.tensors.check_finite()
-        with or_as_it_was(model), _rng_kept(model):
+        with restore_on_error(model), _rng_kept(model):
             attached = method.attach_empty(model)
             report = replace(report, base_fingerprint=attached.base_fingerprint)
             model.lora_lab_report = report  # type: ignore[assignment]
@@ -149,7 +149,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
             said = f"the adapter in {path} has {name} {theirs.get(name)!r} and this run {ours.get(name)!r}"
             raise BadValue(f"{said}: start from an adapter of the same settings")
         file.tensors.check_finite()
-        with or_as_it_was(model):
+        with restore_on_error(model):
             report = method.attach(model)
             heads = tuple(prefix for name, _ in report.heads for prefix in head_prefixes(name))
             own = file_of(model, report)[0]

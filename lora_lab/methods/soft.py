@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.base import Method, Report, one_of, register, whole
 from lora_lab.methods.layer_method import Lazy
-from lora_lab.methods.options import one_of, whole
 
 if TYPE_CHECKING:
     import torch
@@ -146,7 +145,7 @@ class PromptTuning(Prompted):
 
     name: ClassVar[str] = "prompt"
     peft_type: ClassVar[str] = "PROMPT_TUNING"
-    lanes_differ: ClassVar[tuple[str, ...]] = ("init",)
+    may_differ: ClassVar[tuple[str, ...]] = ("init",)
 
     tokens: int = 20
     init: str = "vocabulary"

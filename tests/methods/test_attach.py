@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, merge, unmerge
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
-from lora_lab.methods.attach import adapter_layers, is_adapted, report_of, sites_of
-from lora_lab.methods.heads import TrainedCopy
-from lora_lab.methods.lora import lora_layers
+from lora_lab.methods.attach import TrainedCopy, adapter_layers, is_adapted, report_of, sites_of
 from lora_lab.methods.lora_layers import LoRAEmbedding
 from lora_lab.methods.merge import at_strength
-from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
+from tests.conftest import BART, BERT, logits, lora_layers, randomise, snapshot, tiny
 
 TINY = ("gpt2", "roberta", "phi3", "llama")
 

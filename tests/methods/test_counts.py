@@ -11,10 +11,10 @@ from lora_lab import memory
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import method_from
+from lora_lab.methods.attach import heads_of
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.full import FullFineTuning, HeadOnly
-from lora_lab.methods.heads import heads_of
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.io import save_adapter
 from lora_lab.methods.lora import LoRA

@@ -23,8 +23,7 @@ from lora_lab.errors import NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.inspect import inspect_adapter, product_norm, stored_rounding
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, known_key, plain_key
-from lora_lab.methods.lora import lora_layers
-from tests.conftest import BART, BERT, randomise, snapshot, tiny
+from tests.conftest import BART, BERT, lora_layers, randomise, snapshot, tiny
 from tests.methods.test_every_method import FITTING, attached
 from tests.methods.test_io import config_with, header_with
 

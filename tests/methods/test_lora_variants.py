@@ -18,14 +18,13 @@ from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import fingerprint
-from lora_lab.methods.lora import lora_layers
 from lora_lab.methods.lora_layers import DoRALinear, PiSSALinear
 from lora_lab.methods.packed import can_pack
 from lora_lab.training.lane import Lane
 from lora_lab.training.measure import measure
 from lora_lab.training.pack import key
 from tests.accounting.conftest import described, real_model, small_config
-from tests.conftest import logits, randomise, snapshot, tiny
+from tests.conftest import logits, lora_layers, randomise, snapshot, tiny
 from tests.methods.test_peft_parity import CLOSE, TASK, assert_the_same, gradients, load_peft, peft_model, save_peft
 
 WEIGHTS = "adapter_model.safetensors"

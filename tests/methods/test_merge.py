@@ -141,7 +141,6 @@ def test_the_report_counts_what_bf16_rounds_away():
         assert rounding.lost == int((kept[n] == old[n]).sum())
         assert rounding.dtype == "bf16"
     assert 0.001 < report.rounding < 1
-    assert report.worst in report.rounded
     assert "merge in fp32 to keep them" in str(report)
     assert json.loads(json.dumps(report.to_json()))["rounding"] == report.rounding
 

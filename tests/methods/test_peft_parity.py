@@ -18,8 +18,7 @@ from lora_lab import LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Report
 from lora_lab.methods.inspect import answer_of
-from lora_lab.methods.lora import lora_layers
-from tests.conftest import logits, randomise, tiny
+from tests.conftest import logits, lora_layers, randomise, tiny
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 QV = {"minilm": ["query", "value"], "roberta": ["query", "value"], "smollm2": ["q_proj", "v_proj"]}

@@ -14,10 +14,10 @@ from lora_lab import LoRA, load_adapter, load_model, memory, save_adapter
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.methods import quant
-from lora_lab.methods.attach import coded_layers, fingerprint, numbers_of
-from lora_lab.methods.formats import QUANTISED_BITS
+from lora_lab.methods.attach import fingerprint, numbers_of, quantized_layers
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.quant import QuantizedLinear, codes_of, levels_of, pack, quantize, quantize_model, unpack
+from lora_lab.methods.targets import QUANTISED_BITS
 from lora_lab.training.measure import measure
 from tests.conftest import logits, randomise, tiny
 
@@ -227,12 +227,13 @@ def test_heads_and_embeddings_stay_and_the_count_does_too():
     model = tiny("bert")
     numbers, known = numbers_of(model), fingerprint(model)
     assert quantize_model(model) == 2 * 6
-    assert len(coded_layers(model)) == 2 * 6
+    assert len(quantized_layers(model)) == 2 * 6
     assert type(model.classifier) is nn.Linear
     assert type(model.bert.pooler.dense) is nn.Linear
     assert numbers_of(model) == numbers
     assert fingerprint(model) == known
-    assert LoRA().attach(model).base_parameters == numbers
+    report = LoRA().attach(model)
+    assert report.total == numbers + report.adapter_parameters
 
 
 def test_an_adapter_of_a_quantized_base_loads_on_the_plain_one(tmp_path):
@@ -250,7 +251,7 @@ def test_an_adapter_of_a_quantized_base_loads_on_the_plain_one(tmp_path):
 def test_codes_do_not_train():
     model = tiny("llama")
     quantize_model(model)
-    with pytest.raises(BadValue, match="codes of a few bits cannot train"):
+    with pytest.raises(BadValue, match="quantized weights cannot train"):
         FullFineTuning().attach(model)
     with pytest.raises(BadValue, match="already quantized"):
         quantize_model(model)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.targets import Site, choose, match, roles_of, sites_of_layer
@@ -87,13 +85,6 @@ def test_a_fused_layer_is_one_site_and_one_for_each_slice():
 @pytest.mark.parametrize("widths", [{}, {"q": 32, "k": 32, "v": 31}])
 def test_a_fused_layer_of_unknown_make_up_gets_no_slices_rather_than_wrong_ones(widths):
     assert [site.out_slice for site in sites_of_layer("h.0.attn.c_attn", 32, 96, "linear", widths)] == [None]
-
-
-@given(rank=st.integers(1, 64), inputs=st.integers(1, 4096), outputs=st.integers(1, 4096))
-def test_a_site_counts_both_matrices(rank, inputs, outputs):
-    site = Site("layer", "q", inputs, outputs)
-    assert site.lora_parameters(rank) == rank * inputs + outputs * rank
-    assert site.max_rank == min(inputs, outputs)
 
 
 @pytest.mark.parametrize(
