@@ -186,53 +186,37 @@ def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 # ---- in and out
 
 
-def attach(model: nn.Module, method: Method, put_in: Callable[[], Sequence[Placement] | None]) -> Report:
+def attach(model: nn.Module, method: Method, put_in: Callable[[], Sequence[Placement] | None] = lambda: None) -> Report:
     """Freeze `model`, call `put_in`, which puts the method's parts into it, and put a trained copy beside each head.
 
+    A method that trains the base instead lets everything train.
     put_in   may return the sites of adapters that have a rank, for the report
     Raises: BadValue if the model carries an adapter, or if nothing would train. After any error the model is as it was.
     """
     refuse_adapted(model)
-    heads = heads_of(model)
+    heads, whole = heads_of(model), method.trains_base
     with restore_on_error(model):
-        model.requires_grad_(False)
+        model.requires_grad_(whole)
         placements = tuple(put_in() or ())
         if not heads and not any(p.requires_grad for p in model.parameters()):
             raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
-        _warn_about_random_layers(model)
-        for name, _ in heads:
-            wrap(model, name, TrainedCopy)
-        parts = Counter[str]()
-        for path, _, p in () if placements else parameters_of_parts(model):
-            parts[plain_path(path)] += p.numel()
-    return _report(model, method, placements, heads, parts)
+        if not whole:
+            _warn_about_random_layers(model)
+            for name, _ in heads:
+                wrap(model, name, TrainedCopy)
+    sizes = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
+    total = numbers_of(model) - (0 if whole else sum(size for _, size in sizes))
+    parts = Counter({"every weight": total - sum(size for _, size in sizes)} if whole else {})
+    for path, _, p in () if placements else parameters_of_parts(model):
+        parts[plain_path(path)] += p.numel()
+    report = Report(method, placements, sizes, total, fingerprint(model), tuple(parts.items()))
+    model.lora_lab_report = report  # type: ignore[assignment]
+    return report
 
 
 def attach_ahead(model: nn.Module, method: Method, name: str, start: Callable[[], Mapping[str, Any]]) -> Report:
     """As `attach`, with trained vectors in front of every row as `model.<name>`."""
     return attach(model, method, lambda: Ahead(method, start()).train(model.training).register(model, name))
-
-
-def attach_whole(model: nn.Module, method: Method) -> Report:
-    """Let every weight of `model` train, its head among them. Raises: BadValue if it is adapted or quantized."""
-    refuse_adapted(model)
-    if quantized_layers(model):
-        raise BadValue("quantized weights cannot train: load the base in fp32 or bf16, or train lora beside it")
-    model.requires_grad_(True)
-    heads = heads_of(model)
-    own = numbers_of(model) - sum(p.numel() for _, head in heads for p in head.parameters())
-    return _report(model, method, (), heads, {"every weight": own})
-
-
-def _report(
-    model: nn.Module, method: Method, placements: tuple[Placement, ...], heads: Sequence[tuple[str, nn.Module]],
-    parts: Mapping[str, int],
-) -> Report:  # fmt: skip
-    sizes = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
-    total = numbers_of(model) - (0 if method.trains_base else sum(size for _, size in sizes))
-    report = Report(method, placements, sizes, total, fingerprint(model), tuple(parts.items()))
-    model.lora_lab_report = report  # type: ignore[assignment]
-    return report
 
 
 def wrap(model: nn.Module, path: str, around: Callable[[nn.Module], AdapterLayer]) -> None:

@@ -141,24 +141,29 @@ class LoRA(Method):
         to_fill   the values will come from a file, which may have a higher rank than the layer needs
         Raises: NotFound for a target or pattern that matches nothing; BadValue for a rank above a layer's size.
         """
-        chosen = choose(self.targets, sites)
+        chosen, placements = choose(self.targets, sites), list[Placement]()
         ranks = _by_site(self.rank_pattern, chosen, self.rank)
         alphas = _by_site(self.alpha_pattern, chosen, self.alpha)
-        return tuple(self._placement(site, int(ranks[site]), alphas[site], to_fill) for site in chosen)
-
-    def _placement(self, site: Site, rank: int, alpha: float, to_fill: bool) -> Placement:
-        if rank > site.max_rank and not (to_fill and self.init != "pissa"):
-            shape, here = f"{site.in_features} x {site.out_features}", site.role if site.role in ROLES else site.name
-            said = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
-            raise BadValue(f'{said}; give it less than the others with rank_pattern={{"{here}": {site.max_rank}}}')
-        linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]
-        if site.kind == "embedding" and linear_only:
-            raise BadValue(f"{linear_only[0]} is for linear layers: leave the embedding {site.name} out of the targets")
-        if site.out_slice is not None and self.dora:
-            leaf = site.module.split(".")[-1]
-            raise BadValue(f"dora takes a fused layer as a whole: name {leaf} among the targets, not {site.role}")
-        trained = rank * site.out_features + (0 if self.freeze_a else rank * site.in_features)
-        return Placement(site, rank, self.scaling(alpha, rank), trained + (site.out_features if self.dora else 0))
+        for site in chosen:
+            rank = int(ranks[site])
+            if rank > site.max_rank and not (to_fill and self.init != "pissa"):
+                shape, here = (
+                    f"{site.in_features} x {site.out_features}",
+                    site.role if site.role in ROLES else site.name,
+                )
+                said = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
+                raise BadValue(f'{said}; give it less than the others with rank_pattern={{"{here}": {site.max_rank}}}')
+            linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]
+            if site.kind == "embedding" and linear_only:
+                said = f"{linear_only[0]} is for linear layers"
+                raise BadValue(f"{said}: leave the embedding {site.name} out of the targets")
+            if site.out_slice is not None and self.dora:
+                leaf = site.module.split(".")[-1]
+                raise BadValue(f"dora takes a fused layer as a whole: name {leaf} among the targets, not {site.role}")
+            trained = rank * (site.out_features + (0 if self.freeze_a else site.in_features))
+            trained += site.out_features if self.dora else 0
+            placements.append(Placement(site, rank, self.scaling(alphas[site], rank), trained))
+        return tuple(placements)
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         from lora_lab.methods.attach import attach, sites_of, wrap  # imports torch

@@ -16,7 +16,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -100,10 +100,15 @@ class MergeReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: the totals and each tensor."""
-        totals = {"rounding": self.rounding, "lost": self.lost, "added_bytes": self.added_bytes}
-        lists = {"untied": list(self.untied), "dequantised": list(self.dequantised)}
-        tensors = {"tensors": [r.to_json() for r in self.rounded], "heads": [r.to_json() for r in self.heads]}
-        return totals | lists | tensors
+        return {
+            "rounding": self.rounding,
+            "lost": self.lost,
+            "added_bytes": self.added_bytes,
+            "untied": list(self.untied),
+            "dequantised": list(self.dequantised),
+            "tensors": [rounding.to_json() for rounding in self.rounded],
+            "heads": [rounding.to_json() for rounding in self.heads],
+        }
 
     def __str__(self) -> str:
         count, dtypes = len(self.rounded), " and ".join(sorted({r.dtype for r in self.rounded}))
@@ -214,20 +219,20 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
     Raises: BadValue for a strength other than 0 and 1 unless the adapter is plain LoRA and not merged.
     """
     parts: list[Any] = [part for _, part in adapters(model) if not part.head]
-    if strength == 0:
-        with disabled(model, keep_head=True):
+    if strength in (0, 1):
+        with disabled(model, keep_head=True) if strength == 0 else nullcontext():
             yield
         return
-    if strength != 1 and not all(type(part) in (LoRALinear, LoRAEmbedding) and not part.merged for part in parts):
+    if not all(type(part) in (LoRALinear, LoRAEmbedding) and not part.merged for part in parts):
         name = report_of(model).method.name
         raise BadValue(f"a strength of {strength:g} takes plain LoRA, unmerged; this {name} is on (1) or off (0)")
-    before = [(part, part.scaling) for part in parts if strength != 1]
+    before = [part.scaling for part in parts]
     try:
-        for part, scaling in before:
-            part.scaling = strength * scaling
+        for part in parts:
+            part.scaling *= strength
         yield
     finally:
-        for part, scaling in before:
+        for part, scaling in zip(parts, before, strict=True):
             part.scaling = scaling
 
 
