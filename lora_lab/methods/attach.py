@@ -237,12 +237,11 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
     holder = model.get_submodule(parent)
     setattr(holder, leaf, module)
     if isinstance(holder, nn.TransformerEncoderLayer) and isinstance(module, AdapterLayer):
-        module.register_forward_pre_hook(_refuse_nested)  # in eval mode torch calls the layer only if it has a hook
+        module.register_forward_pre_hook(_nothing)  # in eval mode torch calls the layer only if it has a hook
 
 
-def _refuse_nested(part: nn.Module, args: tuple[Any, ...]) -> None:
-    if args[0].is_nested:
-        raise BadValue("adapters cannot read nested tensors: give nn.TransformerEncoder enable_nested_tensor=False")
+def _nothing(*_: object) -> None:
+    """A hook that changes nothing."""
 
 
 def _warn_about_random_layers(model: nn.Module) -> None:
@@ -345,9 +344,9 @@ def plain_path(path: str) -> str:
     return path.replace(".base_layer", "")
 
 
-def own_parameters(part: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Parameter]]:
+def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters of an adapter without those of the frozen layer inside it."""
-    return ((f"{prefix}{name}", p) for name, p in part.named_parameters() if not name.startswith("base_layer."))
+    return ((name, p) for name, p in part.named_parameters() if not name.startswith("base_layer."))
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
@@ -391,7 +390,7 @@ def fingerprint(model: nn.Module) -> str:
     """
     if quantized_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # from before it was quantized
-    own = {name for path, part in adapters(model) for name, _ in own_parameters(part, f"{path}.")}
+    own = {f"{path}.{name}" for path, part in adapters(model) for name, _ in own_parameters(part)}
     matrices = sorted(
         (plain_path(name), parameter)
         for name, parameter in model.named_parameters()

@@ -11,10 +11,10 @@ from lora_lab.errors import BadValue
 from tests.conftest import logits, randomise, snapshot, tiny
 
 
-def encoder(**options) -> nn.Module:
+def encoder() -> nn.Module:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
-    return nn.TransformerEncoder(layer, 1, **options).eval()
+    return nn.TransformerEncoder(layer, 1).eval()
 
 
 X = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
@@ -32,21 +32,6 @@ def test_torchs_encoder_layer_in_eval_does_not_pass_by_the_adapter():
             torch.testing.assert_close(model(X), base)
         merge(model)
         torch.testing.assert_close(model(X), adapted, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_padded_rows_in_torchs_encoder_are_read_or_refused_in_one_sentence():
-    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
-    answers = {}
-    for nested in (True, False):
-        model = encoder(enable_nested_tensor=nested)
-        LoRA(rank=2, targets="linear1").attach(model)
-        randomise(model)
-        answers[nested] = model
-    with torch.no_grad():
-        assert answers[False](X, src_key_padding_mask=padding).isfinite().all()
-        with pytest.raises(BadValue, match="enable_nested_tensor=False"):
-            answers[True](X, src_key_padding_mask=padding)
 
 
 def test_bitfit_names_the_bias_that_torch_reads_past_it():
