@@ -245,12 +245,13 @@ def _refuse_trained_base(model: nn.Module) -> None:
 @torch.no_grad()
 def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
     """Compute and check every merged tensor; then compute it again and store it, so that one is in memory at a time."""
-    method, around = report_of(model).method.name, dict[str, list[AdapterLayer]]()
+    method = report_of(model).method.name
+    around: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, the innermost first
     for path, part in adapters(model):
         if part.unmergeable:
             raise BadValue(f"{method} cannot be merged: it {part.unmergeable}; keep its adapter file")
         if isinstance(part, AdapterLayer) and not part.head and not part.merged:
-            around.setdefault(plain_path(path), []).insert(0, part)  # the innermost first
+            around.setdefault(plain_path(path), []).insert(0, part)
     dtype, rounded = torch.float32 if fp32 else _dtype(model), list[Rounding]()
     for path, parts in around.items():
         layer, merged = _merged(parts, dtype)
@@ -261,7 +262,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
     uses = Counter(id(m._parameters["weight"]) for m in model.modules() if m._parameters.get("weight") is not None)
     untied, dequantised = list[str](), list[str]()
     for path, parts in around.items():
-        frozen, holder = parts[0].base_layer, parts[0]
+        holder, frozen = parts[0], parts[0].base_layer
         layer, merged = _merged(parts, dtype)
         if layer is not frozen:
             dequantised.append(path)
@@ -269,10 +270,12 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
             holder.tied = True
             untied.append(path)
         layer = copy.copy(layer)
+        layer._parameters = dict(layer._parameters)
         for name, new in merged.items():
-            stored = new.to(getattr(layer, name).dtype)
-            layer._parameters = {**layer._parameters, name: nn.Parameter(stored, requires_grad=False)}
-        holder.base_layer, holder.original = layer, (frozen,) if keep else ()
+            stored = new.to(getattr(layer, name).dtype, copy=True)
+            layer._parameters[name] = nn.Parameter(stored, requires_grad=False)
+        holder.base_layer = layer
+        holder.original = (frozen,) if keep else ()
         for part in parts:
             part.merged = True
     if untied:
