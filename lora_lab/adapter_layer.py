@@ -1,4 +1,4 @@
-"""What every method puts around a frozen layer, and how to find the frozen layer inside."""
+"""The module that every method puts around a frozen layer, and how to find the frozen layer inside."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from torch import Tensor, nn
 class AdapterLayer(nn.Module):
     """A frozen layer with something trained beside it.
 
-    enabled   False: the output is the frozen layer's own
-    merged    True: a copy with the update in its weights stands in for the frozen layer, which is kept in `original`
+    enabled       False: the output is the frozen layer's own
+    merged        True: the update is in the weights of a copy, which replaces the frozen layer
+    original      while merged, the frozen layer itself; in a tuple, so that it is no submodule
+    tied          while merged, whether the original shares its weight with another layer
+    head          whether it replaces the task's head
+    unmergeable   why there are no `merged_weights`, such as "has a nonlinearity in its middle"
     """
 
-    head = tied = (
-        False  # whether it replaces the task's head; whether the original shares its weight with another layer
-    )
-    unmergeable = ""  # why there are no `merged_weights`: "has a nonlinearity in its middle"
-    original: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no submodule
+    head = tied = False
+    unmergeable = ""
+    original: tuple[nn.Module, ...] = ()
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -25,26 +27,26 @@ class AdapterLayer(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to add to the frozen layer's output."""
+        """Whether something is added to the frozen layer's output."""
         return self.enabled and not self.merged
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The frozen layer's weight (out, in) and bias (out), in fp32, with the update in them."""
+        """The frozen layer's weight (out, in) and bias (out), in fp32, with the update added."""
         raise NotImplementedError
 
     @property
     def weight(self) -> Tensor:
-        """The frozen layer's: T5 asks its layers for the dtype that they compute in."""
+        """The frozen layer's: T5 asks its layers for their dtype."""
         return innermost(self).weight  # type: ignore[return-value]
 
     @property
     def bias(self) -> Tensor | None:
-        """The frozen layer's."""
-        return innermost(self).bias  # type: ignore[return-value]
+        """Its own, if the method trains one; else the frozen layer's."""
+        return self._parameters["bias"] if "bias" in self._parameters else innermost(self).bias  # type: ignore[return-value]
 
 
 def innermost(layer: nn.Module) -> nn.Module:
-    """The layer inside any adapters: the frozen one or, while they are merged, the copy that stands in for it."""
+    """The layer inside any adapters: the frozen one or, while they are merged, the copy that replaces it."""
     while isinstance(layer, AdapterLayer):
         layer = layer.base_layer
     return layer

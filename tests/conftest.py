@@ -18,6 +18,7 @@ import transformers
 from torch import nn
 
 import lora_course  # noqa: F401  registers its tasks and scores
+from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
 from lora_lab.training.quiet import quiet
@@ -124,6 +125,11 @@ def randomise(model: nn.Module, seed: int = 2) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data.normal_(std=0.1, generator=generator)
+
+
+def lora_layers(model: nn.Module) -> list[nn.Module]:
+    """Every LoRA layer of a model."""
+    return [module for module in model.modules() if isinstance(module, LoRALayer)]
 
 
 def logits(model: nn.Module) -> torch.Tensor:

@@ -12,7 +12,7 @@ from lora_lab.accounting.memory import Estimate, estimate, largest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary
 from lora_lab.errors import LabError
-from lora_lab.methods.options import one_of
+from lora_lab.methods.base import one_of
 
 V, L, H = 128_256, 32, 4096  # of Llama 3 8B: vocabulary, layers, numbers per token between two layers
 SHORTEST = 32  # tokens; the stored fits begin there

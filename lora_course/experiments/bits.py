@@ -21,9 +21,9 @@ from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import Verdict, verdicts
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods.base import Method
-from lora_lab.methods.formats import bits_per_weight
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.quant import quantizable, quantize
+from lora_lab.methods.targets import bits_per_weight
 from lora_lab.training.device import split_dtype
 from lora_lab.training.models import load_model
 from lora_lab.training.recipe import Recipe

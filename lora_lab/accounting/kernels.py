@@ -20,8 +20,8 @@ from transformers import masking_utils
 from transformers.integrations import moe
 
 from lora_lab.methods import quant
-from lora_lab.methods.formats import BLOCK, NESTED, QUANTISED_BITS
 from lora_lab.methods.quant import Quantized, QuantizedLinear
+from lora_lab.methods.targets import BLOCK, NESTED, QUANTISED_BITS
 
 _ONE_THREAD = threading.RLock()
 

@@ -30,8 +30,8 @@ from lora_lab.accounting.models import Architecture, architecture_of, check_clas
 from lora_lab.accounting.setup import SHARDED, Setup, optimizer_bytes, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
-from lora_lab.methods.formats import bits_per_weight
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.targets import bits_per_weight
 
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_lab.errors import BadValue, NotFound, nearest, printable
 from lora_lab.files import read_json
-from lora_lab.methods.options import whole
+from lora_lab.methods.base import whole
 from lora_lab.methods.targets import HEADS, ROLES, Site, roles_of, sites_of_layer
 
 if TYPE_CHECKING:

@@ -128,8 +128,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
 
 def plain(model: Any, num_labels: int | None = None) -> nn.Module:
     """A copy of a loaded model on the meta device, without its adapter."""
-    from lora_lab.methods.attach import shapes_of, take_out
-    from lora_lab.methods.heads import heads_of
+    from lora_lab.methods.attach import heads_of, remove_adapters, shapes_of
 
     coded = not all(weight.is_floating_point() for weight in model.parameters())  # bitsandbytes packs two in a byte
     if coded and num_labels is None and heads_of(model):
@@ -137,7 +136,7 @@ def plain(model: Any, num_labels: int | None = None) -> nn.Module:
     if coded or num_labels is not None:
         return meta_model(config_of(model), num_labels)
     plain = shapes_of(model)
-    take_out(plain)
+    remove_adapters(plain)
     return plain
 
 
@@ -189,7 +188,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
 
 
 def _file(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dict[str, tuple[int, ...]]:
-    """Key and shape of each tensor in LoRA's file; slices of a fused layer share A and B there (`lora_files.py`)."""
+    """Key and shape of each tensor in LoRA's file; slices of a fused layer share A and B there (`lora_layers.py`)."""
     shapes: dict[str, tuple[int, ...]] = {}
     ranks: Counter[str] = Counter()
     for placement in placements:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.formats import QUANTISED_BITS
-from lora_lab.methods.options import one_of, whole
+from lora_lab.methods.base import one_of, whole
+from lora_lab.methods.targets import QUANTISED_BITS
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")

@@ -15,7 +15,7 @@ from lora_lab.accounting.setup import BYTES, Setup
 from lora_lab.accounting.units import GIB, binary
 from lora_lab.cli.method import take_method
 from lora_lab.errors import BadValue, LabError
-from lora_lab.methods.formats import QUANTISED_BITS
+from lora_lab.methods.targets import QUANTISED_BITS
 
 SETUP = [name for name in Setup.__dataclass_fields__ if name not in ("device", "quantised")]
 

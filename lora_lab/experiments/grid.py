@@ -11,9 +11,8 @@ from typing import Any
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, LabError, nearest
-from lora_lab.methods.base import Method
+from lora_lab.methods.base import Method, make_plain
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.options import make_plain
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS
 

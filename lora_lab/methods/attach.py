@@ -1,9 +1,10 @@
-"""Surgery on a model: find the layers, freeze, put adapters in, and take everything out again."""
+"""Put adapters into a model, find them there, and take them out again."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from lora_lab.adapter_layer import AdapterLayer, innermost, out_by_in
-from lora_lab.errors import BadValue
+from lora_lab.adapter_layer import AdapterLayer, out_by_in
+from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods.base import Method, Placement, Report
-from lora_lab.methods.heads import TrainedCopy, heads_of, warn_of_unknown_head
 from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
-
-_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 
 # ---- what is put in
 
@@ -30,31 +28,21 @@ def _start(part: nn.Module, start: Mapping[str, Tensor | nn.Module]) -> None:
     """Make what a method starts with attributes of `part`: tensors as fp32 parameters, modules as they are."""
     for name, value in start.items():
         if isinstance(value, Tensor):
-            value = nn.Parameter(value.detach().to(torch.float32, copy=True))
-            part._parameters[name] = value  # not by assignment, which the property `bias` would refuse
+            # Not by assignment, which the property `bias` would refuse.
+            part._parameters[name] = nn.Parameter(value.detach().to(torch.float32, copy=True))
         else:
             setattr(part, name, value)
 
 
 class MethodLayer(AdapterLayer):
-    """A frozen layer with the parameters of a `LayerMethod` beside it: y = after(base_layer(before(x)))."""
+    """A frozen layer with the parameters of a `LayerMethod`: y = after(base_layer(before(x)))."""
 
-    def __init__(self, base_layer: nn.Module, method: Any, **told: Any) -> None:
+    def __init__(self, base_layer: nn.Module, method: Any, **options: Any) -> None:
         super().__init__(base_layer)
-        self.method = method
-        for name, value in told.items():
+        self.method, self.unmergeable = method, method.unmergeable
+        for name, value in options.items():
             setattr(self, name, value)
-        _start(self, method.start(base_layer, **told))
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The trained one, where the method trains it; else the frozen layer's."""
-        return self._parameters.get("bias", innermost(self).bias)  # type: ignore[arg-type]
-
-    @property
-    def unmergeable(self) -> str:  # type: ignore[override]
-        """As the method says."""
-        return str(self.method.unmergeable)
+        _start(self, method.start(base_layer, **options))
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not self.active:
@@ -67,18 +55,42 @@ class MethodLayer(AdapterLayer):
 
 
 class Frozen(nn.Module):
-    """Tensors beside a layer that do not train and stand in no state dict; several layers may share one of these."""
+    """Tensors that do not train and are not in the state dict; several layers may share one of these."""
 
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
         for name, tensor in tensors.items():
-            self.register_buffer(name, tensor.contiguous(), persistent=False)  # multiplied as those from a file are
+            self.register_buffer(name, tensor.contiguous(), persistent=False)
+
+
+class TrainedCopy(AdapterLayer):
+    """A task head and the copy of it that trains, in fp32 whatever the base's dtype; its output is fp32 too."""
+
+    head = True
+
+    def __init__(self, base_layer: nn.Module, trained: nn.Module | None = None) -> None:
+        super().__init__(base_layer)
+        if trained is None:  # parameter by parameter, which also works on the meta device
+            memo = {id(p): nn.Parameter(p.detach().to(torch.float32, copy=True)) for p in base_layer.parameters()}
+            trained = copy.deepcopy(base_layer, memo)
+        self.trained = trained
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        if not self.active:
+            return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
+        return in_its_dtype(self.trained, x, *args, **kwargs)
+
+
+def in_its_dtype(head: nn.Module, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+    """The output, in fp32, of a head computed in the dtype of its weights, which `model.to(bfloat16)` may change."""
+    dtype = next((p.dtype for p in head.parameters()), torch.float32)
+    return head(x.to(dtype), *args, **kwargs).float()  # type: ignore[no-any-return]
 
 
 class Ahead(nn.Module):
-    """Trained vectors ahead of every row of a model: a soft prompt, or a prefix of keys and values.
+    """Trained vectors in front of every row of a model: a soft prompt, or a prefix of keys and values.
 
-    They act through a forward pre-hook on the model, with the method's `vectors` and `prepend`, see `soft.py`.
+    They act in a forward pre-hook of the model, with the method's `vectors` and `prepend`, see `soft.py`.
     """
 
     head = merged = active = False
@@ -90,18 +102,18 @@ class Ahead(nn.Module):
         _start(self, start)
 
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
-        """What stands ahead of each of so many rows: (rows, ...)."""
+        """The vectors for each of so many rows: (rows, ...)."""
         vectors: Tensor = self.method.vectors(self).to(dtype)
         return vectors.expand(rows, *vectors.shape)
 
-    def hang(self, model: nn.Module, name: str) -> None:
-        """Become `model.<name>` and act on all that is put into the model."""
+    def register(self, model: nn.Module, name: str) -> None:
+        """Become `model.<name>` and act on every call of the model."""
         setattr(model, name, self)
         self.hook = model.register_forward_pre_hook(partial(_prepended, name), with_kwargs=True)
 
 
 def _prepended(name: str, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-    ahead: Any = getattr(model, name)  # by name: in a pack those of all runs hang there
+    ahead: Any = getattr(model, name)  # by name, so that a copy of the model uses its own
     if not ahead.enabled:
         return None
     call = {**dict(zip(inspect.signature(model.forward).parameters, args, strict=False)), **kwargs}
@@ -110,14 +122,14 @@ def _prepended(name: str, model: nn.Module, args: Any, kwargs: dict[str, Any]) -
     return (), ahead.method.prepend(model, call, ahead.vectors(rows, dtype))
 
 
-# ---- where it may go
+# ---- where it can go
 
 
 def site_kind(layer: nn.Module) -> str:
-    """What an adapter could be put beside: "linear", "embedding", or "" for nothing.
+    """The kind of adapter that fits a layer: "linear", "embedding", or "" for none.
 
-    By exact type, for a subclass may do more than W x + b: Falcon's does not, and `plain_linear` says so of ours. An
-    embedding may also scale its vectors, as Gemma's and BART's do.
+    By exact type, because a subclass may compute something else; a layer of ours says `plain_linear`. An embedding may
+    scale its vectors, as Gemma's and BART's do.
     """
     if is_linear(layer) or getattr(layer, "plain_linear", False):
         return "linear"
@@ -126,23 +138,22 @@ def site_kind(layer: nn.Module) -> str:
 
 
 def is_linear(layer: nn.Module) -> bool:
-    """Whether it computes W x + b and no more, as far as known."""
+    """Whether it computes W x + b and nothing else."""
     return type(layer) is nn.Linear or type(layer).__name__ in ("Conv1D", "FalconLinear")
 
 
 def sites_of(model: nn.Module) -> list[Site]:
-    """Every place for an adapter in a model, in the model's order; the head, which trains as a whole, has none.
+    """Every place for an adapter in a model, in the model's order; a task head is none, because it trains as a whole.
 
-    Raises: BadValue when the model carries an adapter already, or when another library made its linear layers.
+    Raises: BadValue if the model carries an adapter, or if another library made its linear layers.
     """
     refuse_adapted(model)
-    widths, heads = role_widths(model), [name for name, _ in heads_of(model)]
-    sites: list[Site] = []
+    widths, heads, sites = role_widths(model), [name for name, _ in heads_of(model)], list[Site]()
     for name, module in model.named_modules():
         kind = site_kind(module)
         if kind and name.split(".")[0] not in heads:
             out_features, in_features = out_by_in(module).shape
-            if kind == "embedding":  # a table of `vocabulary` rows: tokens in, vectors out
+            if kind == "embedding":  # a table of (vocabulary, d): tokens in, vectors out
                 in_features, out_features = out_features, in_features
             sites += sites_of_layer(name, in_features, out_features, kind, widths)
     if not any(site.kind == "linear" and site.role not in ("head", "pooler") for site in sites):
@@ -156,7 +167,7 @@ def sites_of(model: nn.Module) -> list[Site]:
 
 
 def role_widths(model: nn.Module) -> dict[str, int]:
-    """Outputs of each role in the fused layers of this model, from its config; {} where they cannot be told apart."""
+    """Outputs of each role in the fused layers of this model, from its config; {} if their order is unknown."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", "") not in PLAIN_FUSED:
         return {}
@@ -167,82 +178,55 @@ def role_widths(model: nn.Module) -> dict[str, int]:
     return {"q": heads * head_dim, "k": kv, "v": kv, "gate": inner, "up": inner}
 
 
+def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The head(s) of the model's task, by name; none on a language model."""
+    return [(name, module) for name, module in model.named_children() if name in HEADS]
+
+
 # ---- in and out
 
 
-def attach(
-    model: nn.Module,
-    method: Method,
-    parts: Sequence[tuple[str, Callable[[nn.Module], AdapterLayer]]],
-    placements: Sequence[Placement] = (),
-) -> Report:
-    """Freeze `model`, put an adapter around the layer at each path, and a trained copy beside each head.
+def attach(model: nn.Module, method: Method, put_in: Callable[[], Sequence[Placement] | None] = lambda: None) -> Report:
+    """Freeze `model`, call `put_in`, which puts the method's parts into it, and put a trained copy beside each head.
 
-    parts        the path of each layer, and what makes an adapter of it; two at one path go one around the other
-    placements   for the report, where adapters have a rank
-    Raises: BadValue when the model carries an adapter already, or when nothing would train.
+    A method that trains the base instead lets everything train.
+    put_in   may return the sites of adapters that have a rank, for the report
+    Raises: BadValue if the model carries an adapter, or if nothing would train. After any error the model is as it was.
     """
     refuse_adapted(model)
-    if not parts and not heads_of(model):
-        raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
-
-    def put_in() -> None:
-        for path, around in parts:
-            layer = model.get_submodule(path)
-            put(model, path, _in_mode_of(around(layer), layer))
-
-    return _attached(model, method, put_in, placements)
-
-
-def attach_ahead(model: nn.Module, method: Method, name: str, start: Callable[[], Mapping[str, Any]]) -> Report:
-    """Freeze `model`, hang trained vectors ahead of its rows as `model.<name>`, and a trained copy beside each head.
-
-    Raises: BadValue when the model carries an adapter already.
-    """
-    refuse_adapted(model)
-    return _attached(model, method, lambda: Ahead(method, start()).train(model.training).hang(model, name))
-
-
-def _attached(
-    model: nn.Module, method: Method, put_in: Callable[[], None], placements: Sequence[Placement] = ()
-) -> Report:
-    numbers, base, heads = numbers_of(model), fingerprint(model), heads_of(model)
-    with or_as_it_was(model):
-        model.requires_grad_(False)
-        put_in()
-        warn_of_unknown_head(model)
-        for name, head in heads:
-            put(model, name, _in_mode_of(TrainedCopy(head), head))
-    parts = () if placements else parts_of(model)
-    return _reported(model, Report(method, tuple(placements), _sizes(heads), numbers, base, parts))
-
-
-def attach_whole(model: nn.Module, method: Method) -> Report:
-    """Let every weight of `model` train, its head among them."""
-    refuse_adapted(model)
-    if coded_layers(model):
-        raise BadValue("codes of a few bits cannot train: load the base in fp32 or bf16, or train lora beside it")
-    model.requires_grad_(True)
-    numbers, heads = numbers_of(model), _sizes(heads_of(model))
-    own = numbers - sum(count for _, count in heads)
-    return _reported(model, Report(method, (), heads, numbers, fingerprint(model), (("every weight", own),)))
-
-
-def _sizes(heads: Sequence[tuple[str, nn.Module]]) -> tuple[tuple[str, int], ...]:
-    return tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
-
-
-def _reported(model: nn.Module, report: Report) -> Report:
-    model.lora_lab_report = report  # type: ignore[assignment]  # what save_adapter needs to know
+    heads, whole = heads_of(model), method.trains_base
+    with restore_on_error(model):
+        model.requires_grad_(whole)
+        placements = tuple(put_in() or ())
+        if not heads and not any(p.requires_grad for p in model.parameters()):
+            raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
+        if not whole:
+            _warn_about_random_layers(model)
+            for name, _ in heads:
+                wrap(model, name, TrainedCopy)
+    sizes = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
+    total = numbers_of(model) - (0 if whole else sum(size for _, size in sizes))
+    parts = Counter({"every weight": total - sum(size for _, size in sizes)} if whole else {})
+    for path, _, p in () if placements else parameters_of_parts(model):
+        parts[plain_path(path)] += p.numel()
+    report = Report(method, placements, sizes, total, fingerprint(model), tuple(parts.items()))
+    model.lora_lab_report = report  # type: ignore[assignment]
     return report
 
 
-def _in_mode_of(part: AdapterLayer, layer: nn.Module) -> AdapterLayer:
-    """Put the adapter in the train/eval mode of the layer that it wraps, whose own modules stay in theirs."""
-    for name, module in part.named_modules():
+def attach_ahead(model: nn.Module, method: Method, name: str, start: Callable[[], Mapping[str, Any]]) -> Report:
+    """As `attach`, with trained vectors in front of every row as `model.<name>`."""
+    return attach(model, method, lambda: Ahead(method, start()).train(model.training).register(model, name))
+
+
+def wrap(model: nn.Module, path: str, around: Callable[[nn.Module], AdapterLayer]) -> None:
+    """Put `around(layer)` in the place of the layer at `path`, in its train or eval mode."""
+    layer = model.get_submodule(path)
+    adapter = around(layer)
+    for name, module in adapter.named_modules():
         if not name.startswith("base_layer"):
             module.training = layer.training
-    return part
+    put(model, path, adapter)
 
 
 def put(model: nn.Module, path: str, module: nn.Module) -> None:
@@ -253,66 +237,75 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
     holder = model.get_submodule(parent)
     setattr(holder, leaf, module)
     if isinstance(holder, nn.TransformerEncoderLayer) and isinstance(module, AdapterLayer):
-        module.register_forward_pre_hook(_refuse_nested)  # in eval, torch calls the layer only if it has a hook
+        module.register_forward_pre_hook(_nothing)  # in eval mode torch calls the layer only if it has a hook
 
 
-def _refuse_nested(part: nn.Module, args: tuple[Any, ...]) -> None:
-    if args[0].is_nested:
-        raise BadValue(
-            "torch packs padded rows into a nested tensor here, which adapters cannot read: make the "
-            "nn.TransformerEncoder with enable_nested_tensor=False"
+def _nothing(*_: object) -> None:
+    """A hook that changes nothing."""
+
+
+def _warn_about_random_layers(model: nn.Module) -> None:
+    """LabWarning for layers beside the base model that are no known head: they may be random, and stay frozen."""
+    base, embeddings = getattr(model, "base_model_prefix", ""), getattr(model, "get_output_embeddings", lambda: None)
+    if not hasattr(model, base) or embeddings() is not None:  # no base model inside, or a language model
+        return
+    parts = [part for part in model.named_children() if part[0] not in (base, *HEADS)]
+    frozen = [(name, part) for name, part in parts if not all(p.requires_grad for p in part.parameters())]
+    if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
+        warnings.warn(
+            f"{names} of this {type(model).__name__} is neither its base model nor a head known here: it stays frozen, "
+            "random if no checkpoint brought it; to adapt it name its layers as targets",
+            LabWarning,
+            stacklevel=4,
         )
 
 
 @contextmanager
-def or_as_it_was(model: nn.Module) -> Iterator[None]:
-    """If anything goes wrong inside the block, take out what was put in; what trained before trains again."""
+def restore_on_error(model: nn.Module) -> Iterator[None]:
+    """After an error in the block, remove the adapters; what trained before trains again."""
     trained = [(p, p.requires_grad) for p in model.parameters()]
     try:
         yield
     except BaseException:
-        take_out(model)
+        remove_adapters(model)
         for parameter, requires_grad in trained:
             parameter.requires_grad_(requires_grad)
         raise
 
 
-def take_out(model: nn.Module) -> None:
-    """Remove everything that was put into a model, and the report of it."""
+def remove_adapters(model: nn.Module) -> None:
+    """Remove everything that a method put into a model, and the report."""
     while parts := list(adapters(model)):
         path, part = parts[0]  # the outermost of those around one layer
-        if hook := getattr(part, "hook", None):
-            hook.remove()
         if isinstance(part, AdapterLayer):
             model.set_submodule(path, part.base_layer)
         else:
             delattr(model, path)
+        if hook := getattr(part, "hook", None):
+            hook.remove()
     if hasattr(model, "lora_lab_report"):
         del model.lora_lab_report
 
 
-# ---- what is there
+# ---- what a model carries
+
+_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 
 
 def inside(model: nn.Module) -> nn.Module:
-    """The model itself, inside whatever torch has wrapped around it."""
-    while word := _wrapper(model):
-        model = getattr(model, word)
+    """The model inside torch's wrappers."""
+    while attribute := _WRAPPERS.get(type(model).__name__):
+        model = getattr(model, attribute)
     return model
 
 
-def _wrapper(model: object) -> str | None:
-    return next((_WRAPPERS[kind.__name__] for kind in type(model).__mro__ if kind.__name__ in _WRAPPERS), None)
-
-
 def refuse_adapted(model: nn.Module) -> None:
-    """Raises BadValue for a model with an adapter, ours or PEFT's, inside a wrapper of torch's, or that is no model."""
+    """Raises BadValue for what is no model, is inside a wrapper of torch's, or carries an adapter, ours or PEFT's."""
+    kind = type(model).__name__
     if not isinstance(model, nn.Module):
-        raise BadValue(f"{str(model)[:60]!r} is a {type(model).__name__} and no model: load_model(name) gives one")
-    if word := _wrapper(model):
-        raise BadValue(
-            f"this model is inside a {type(model).__name__}: give what it wraps, model.{word}, and wrap it after"
-        )
+        raise BadValue(f"{str(model)[:60]!r} is a {kind} and no model: load_model(name) gives one")
+    if kind in _WRAPPERS:
+        raise BadValue(f"this model is inside a {kind}: give what it wraps, model.{_WRAPPERS[kind]}, and wrap it after")
     if any(type(module).__module__.startswith("peft.") for module in model.modules()):
         raise BadValue("this model carries an adapter of PEFT's: take it out first with unload() or merge_and_unload()")
     if is_adapted(model):
@@ -325,7 +318,7 @@ def is_adapted(model: nn.Module) -> bool:
 
 
 def report_of(model: nn.Module) -> Report:
-    """The report of the adapter that a model carries. Raises BadValue when it carries none, or a bank of them."""
+    """The report of the adapter that a model carries. Raises BadValue if it carries none, or a bank of them."""
     report = getattr(model, "lora_lab_report", None)
     if isinstance(report, Report):
         return report
@@ -342,7 +335,7 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, AdapterLayer | Ahead]]:
 
 
 def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
-    """Every layer with something trained beside it, in the same order."""
+    """Those of them that are around a layer."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, AdapterLayer))
 
 
@@ -351,21 +344,13 @@ def plain_path(path: str) -> str:
     return path.replace(".base_layer", "")
 
 
-def own_parameters(part: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Parameter]]:
-    """What a part brought into the model: its parameters without those of the frozen layer inside it."""
-    return ((f"{prefix}{name}", p) for name, p in part.named_parameters() if not name.startswith("base_layer."))
-
-
-def parts_of(model: nn.Module) -> tuple[tuple[str, int], ...]:
-    """Everything that a method put into a model but the heads: where it stands, and how many numbers train in it."""
-    found: Counter[str] = Counter()
-    for path, _, p in parameters_of_parts(model):
-        found[plain_path(path)] += p.numel()
-    return tuple(found.items())
+def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of an adapter without those of the frozen layer inside it."""
+    return ((name, p) for name, p in part.named_parameters() if not name.startswith("base_layer."))
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """The path of each such thing, and each of its parameters by name; one that several share comes once."""
+    """Path, name and value of every parameter that a method added, except in heads; a shared one comes once."""
     seen = set[int]()
     for path, part in adapters(model):
         for name, p in () if part.head else own_parameters(part):
@@ -375,21 +360,17 @@ def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Paramet
 
 
 def numbers_of(model: nn.Module) -> int:
-    """Numbers in a model; codes of a few bits count as the weights that they stand for."""
-    coded = sum(layer.numbers for layer in coded_layers(model))
-    return coded + sum(p.numel() for p in model.parameters())
+    """Numbers in a model; a quantized weight counts as the numbers that it stands for."""
+    return sum(layer.numbers for layer in quantized_layers(model)) + sum(p.numel() for p in model.parameters())
 
 
-def coded_layers(model: nn.Module) -> list[Any]:
-    """The layers whose weights are held as codes of a few bits, see `quant.py`."""
+def quantized_layers(model: nn.Module) -> list[Any]:
+    """The layers whose weights are stored in a few bits, see `quant.py`."""
     return [module for module in model.modules() if hasattr(module, "dequantized")]
 
 
 def shapes_of(model: nn.Module) -> nn.Module:
-    """The model with shapes in the place of its weights: attaching to it costs nothing, whatever is attached.
-
-    Raises: BadValue for a model that cannot be copied.
-    """
+    """A copy of the model on the meta device: shapes without values. Raises: BadValue if it cannot be copied."""
     memo: dict[int, object] = {id(b): b.data.to("meta") for b in model.buffers()}
     for p in model.parameters():
         memo[id(p)] = nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad)
@@ -403,13 +384,13 @@ def shapes_of(model: nn.Module) -> nn.Module:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, so that one checkpoint has
-    one fingerprint in fp32, in bf16 and quantized. Adapters and heads do not count. "" of a base in fp16, which rounds
-    otherwise.
+    """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, without adapters and heads.
+
+    It is the same for one checkpoint in fp32, in bf16 and quantized. In fp16, which rounds differently, it is "".
     """
-    if coded_layers(model):
-        return str(getattr(model, "lora_lab_fingerprint", ""))  # what it was before it was quantized
-    own = {name for path, part in adapters(model) for name, _ in own_parameters(part, f"{path}.")}
+    if quantized_layers(model):
+        return str(getattr(model, "lora_lab_fingerprint", ""))  # from before it was quantized
+    own = {f"{path}.{name}" for path, part in adapters(model) for name, _ in own_parameters(part)}
     matrices = sorted(
         (plain_path(name), parameter)
         for name, parameter in model.named_parameters()
@@ -420,6 +401,6 @@ def fingerprint(model: nn.Module) -> str:
     digest = sha256()
     for name, parameter in matrices:
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        if not (parameter.is_meta or isinstance(parameter, FakeTensor)):  # of a trace there are only shapes
+        if not (parameter.is_meta or isinstance(parameter, FakeTensor)):  # these have no values
             digest.update(parameter.detach()[0, :16].to("cpu", torch.bfloat16).float().numpy().tobytes())
     return digest.hexdigest()[:16]

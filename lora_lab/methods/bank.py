@@ -27,14 +27,20 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import adapter_layers, adapters, own_parameters, plain_path, put, refuse_adapted, report_of
-from lora_lab.methods.base import Report
-from lora_lab.methods.heads import TrainedCopy
+from lora_lab.methods.attach import (
+    TrainedCopy,
+    adapter_layers,
+    adapters,
+    own_parameters,
+    plain_path,
+    put,
+    refuse_adapted,
+    report_of,
+)
+from lora_lab.methods.base import Report, is_number
 from lora_lab.methods.io import load_adapter, method_saved_in, save_adapter
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.lora_files import one_for_all_slices
-from lora_lab.methods.lora_layers import DoRALinear, LoRAEmbedding
-from lora_lab.methods.options import is_number
+from lora_lab.methods.lora_layers import DoRALinear, LoRAEmbedding, one_for_all_slices
 from lora_lab.methods.packed import share
 
 Name = str | None  # of an adapter; None is the base alone

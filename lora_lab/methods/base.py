@@ -1,6 +1,6 @@
-"""What a method is, and the report of what it put into a model. No torch: methods are made, hashed and listed without.
+"""What a method is and what it reports. No torch here: methods are created, hashed and listed without it.
 
-Most methods are a `LayerMethod`, see `layer_method.py`.
+Most methods adapt layers one by one: see `layer_method.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.options import make_plain
 from lora_lab.methods.targets import Site
 
 if TYPE_CHECKING:
@@ -19,82 +18,76 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placement:
-    """LoRA at one site: its rank and the factor that its update is multiplied by."""
+    """LoRA at one site: its rank, the factor of its update, and how many numbers train there."""
 
     site: Site
     rank: int
     scaling: float
-    frozen: int = 0  # numbers of A and B that do not train
-    more: int = 0  # what trains besides A and B
-
-    @property
-    def parameters(self) -> int:
-        """Numbers that train here."""
-        return self.site.lora_parameters(self.rank) - self.frozen + self.more
+    parameters: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """What attaching did: each adapter, each head that trains as a whole, and how much of the model that is."""
+    """What a method added to a model. Counts are numbers that train.
+
+    placements         where LoRA sits
+    heads, parts       (path, count) of each task head, and of everything else that has no rank
+    total              numbers in the model with its adapters; a head counts once
+    base_fingerprint   of the frozen weights, before anything was merged into them
+    """
 
     method: Method
     placements: tuple[Placement, ...]
-    heads: tuple[tuple[str, int], ...]  # (module, parameters)
-    base_parameters: int  # the model as it came, its head included
-    base_fingerprint: str = ""  # of the frozen weights, before anything was merged into them
-    parts: tuple[tuple[str, int], ...] = ()  # (where, numbers) of what trains without a rank
+    heads: tuple[tuple[str, int], ...]
+    total: int
+    base_fingerprint: str = ""
+    parts: tuple[tuple[str, int], ...] = ()
 
     @property
     def adapter_parameters(self) -> int:
-        """Numbers that the method trains, without any head."""
+        """Without the heads."""
         return sum(p.parameters for p in self.placements) + sum(count for _, count in self.parts)
 
     @property
     def head_parameters(self) -> int:
-        """Numbers in the heads that train as a whole."""
+        """In the heads, which train as a whole with every method."""
         return sum(count for _, count in self.heads)
 
     @property
     def trainable(self) -> int:
-        """Everything that trains: adapters and heads."""
+        """Adapters and heads."""
         return self.adapter_parameters + self.head_parameters
 
-    @property
-    def total(self) -> int:
-        """The model with its adapters; a head counts once."""
-        frozen = sum(p.frozen for p in self.placements)
-        return self.base_parameters + frozen + (0 if self.method.trains_base else self.adapter_parameters)
-
     def __str__(self) -> str:
-        how = "as it is" if self.method.trains_base else ""
-        others = [(*part, "part", how) for part in self.parts] + [(*head, "head", "as a whole") for head in self.heads]
-        width = max(len(name) for name in ["module", *(p.site.name for p in self.placements), *(o[0] for o in others)])
-        lines = [f"{'module':{width}}  role        in    out  rank   trains"]
+        rows: list[tuple[Any, ...]] = [("module", "role", "in", "out", "rank", "trains")]
         for p in self.placements:
-            shape = f"{p.site.in_features:6} {p.site.out_features:6}"
-            lines.append(f"{p.site.name:{width}}  {p.site.role:5} {shape}  {p.rank:4} {p.parameters:8,}")
-        lines += [f"{name:{width}}  {role}  {how:>19} {count:8,}" for name, count, role, how in others]
+            site = p.site
+            rows.append((site.name, site.role, site.in_features, site.out_features, p.rank, f"{p.parameters:,}"))
+        for role, counts in (("part", self.parts), ("head", self.heads)):
+            rows += [(path, role, "", "", "", f"{count:,}") for path, count in counts]
+        width = max(len(row[0]) for row in rows)
+        lines = [f"{path:{width}}  {role:5} {i:>6} {o:>6}  {r:>4} {trains:>8}" for path, role, i, o, r, trains in rows]
         share = self.trainable / self.total
         return "\n".join([*lines, f"{self.trainable:,} of {self.total:,} parameters train ({share:.2%})"])
 
 
 class Method:
-    """What is trained: a frozen dataclass.
+    """What trains: a frozen dataclass.
 
-    name           on the command line and in files
-    packs          whether runs of it can train side by side on one frozen base
-    lanes_differ   settings in which such runs may differ
-    trains_base    whether the base's own weights train
-    unmergeable    why its update cannot be written into the base's weights; "" if it can
-    peft_type      PEFT's word for it, and then `to_peft`, `from_peft` and `fill` exchange files with PEFT. The files of
-                   other methods hold every number that trains, by its path
-    decisive       fields of PEFT's config that must say what our own header of the file says
-    retired        options that existed once, at their defaults: recipes made with them keep their hashes
+    name          on the command line and in files
+    packs         whether several runs can train side by side on one frozen base
+    may_differ    settings that may differ between such runs
+    trains_base   whether the base's own weights train
+    unmergeable   why its update cannot be written into the base's weights; "" if it can
+    peft_type     PEFT's name for it; `to_peft`, `from_peft` and `fill` then exchange files with PEFT. Without one, a
+                  file holds every number that trains, by its path
+    decisive      fields of PEFT's config that must agree with the header of our own file
+    retired       options of earlier versions, with their defaults: recipes made with them keep their hashes
     """
 
     name: ClassVar[str]
     packs: ClassVar[bool] = False
-    lanes_differ: ClassVar[tuple[str, ...]] = ()
+    may_differ: ClassVar[tuple[str, ...]] = ()
     trains_base: ClassVar[bool] = False
     unmergeable: ClassVar[str] = "computes what no weight of the base could"
     peft_type: ClassVar[str] = ""
@@ -102,45 +95,44 @@ class Method:
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """A subclass that checks its options calls this first: `LoRA(rank=np.int64(8))` is `LoRA(rank=8)`."""
+        """A subclass that checks its options calls this first: `LoRA(rank=np.int64(8))` becomes `LoRA(rank=8)`."""
         make_plain(self)
 
     def attach(self, model: nn.Module) -> Report:
-        """Freeze the model, add what trains, give a task head a copy that trains, and report it.
+        """Freeze the model, add what trains, and give a task head a copy that trains.
 
-        Raises: BadValue, NotFound where the method does not fit the model, or it carries an adapter already. The model
-        is then as it was.
+        Raises: BadValue, NotFound if the method does not fit the model or the model carries an adapter; the model is
+        then unchanged.
         """
         raise BadValue(f"{self.name} cannot be attached: its class has no attach")
 
     def attach_empty(self, model: nn.Module) -> Report:
-        """As `attach`, of what will be filled from a file."""
+        """Like `attach`, for an adapter whose values will come from a file."""
         return self.attach(model)
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What the file holds, by key, of a model that carries the method, and adapter_config.json."""
+        """The tensors of the adapter file by key, and adapter_config.json."""
         raise NotImplementedError
 
     @classmethod
     def check_peft(cls, config: Mapping[str, Any]) -> None:
-        """Raises BadValue for a config of PEFT's with an option that we do not compute."""
-        return
+        """Raises BadValue for a PEFT config with an option that we do not compute."""
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
-        """The method that a config of PEFT's describes. Raises: BadValue, NotFound for what does not fit."""
+        """The method that a PEFT config describes. Raises: BadValue, NotFound if it does not fit the model."""
         raise NotImplementedError
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        """Put the file's numbers into a model to which the method is attached. Raises: BadValue for a wrong base."""
+        """Copy the tensors of a file into a model that carries the method. Raises: BadValue for a wrong base."""
         raise NotImplementedError
 
     def ignored(self, report: Report) -> set[str]:
-        """Keys that PEFT may write besides: copies of frozen weights."""
+        """Keys that PEFT may add to a file: copies of frozen weights."""
         return set()
 
     def settings(self) -> dict[str, Any]:
-        """{"name": ..., ...}: plain values that JSON can hold, which `method_from` reads back."""
+        """{"name": ..., ...}: plain values for JSON, which `method_from` reads back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {"name": self.name, **values, **self.retired}
@@ -152,6 +144,53 @@ M = TypeVar("M", bound=Method)
 
 
 def register(method: type[M]) -> type[M]:
-    """Make a method known by its name: to the command line, to recipes, to files. A class decorator."""
+    """A class decorator that makes a method known to the command line, recipes and files."""
     REGISTRY[method.name] = method
     return method
+
+
+# ---- options
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers as Python's own, also inside lists, tuples and mappings; anything else unchanged."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: plain(own) for name, own in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def make_plain(options: Any) -> None:
+    """Apply `plain` to the fields of a dataclass, which may be frozen."""
+    for field in fields(options):
+        object.__setattr__(options, field.name, plain(getattr(options, field.name)))
+
+
+def whole(what: str, value: object, least: int = 1) -> int:
+    """A whole number from `least` to 10^9. Raises BadValue."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadValue(f"{what} must be a whole number of at least {least}, not {value!r}")
+    if value > 10**9:
+        raise BadValue(f"{what} must be at most {10**9:,}, not {value!r}")
+    return value
+
+
+def one_of(what: str, value: object, known: tuple[str, ...]) -> None:
+    """Raises BadValue unless `value` is one of the known words."""
+    if value not in known:
+        raise BadValue(f"{what} must be one of {', '.join(known)}, not {value!r}")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is an int or a float; True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """Targets as a tuple, from "k,v" or ("k", "v"). Raises: BadValue."""
+    try:
+        given = value.split(",") if isinstance(value, str) else value
+        return tuple(word.strip() for word in given if word.strip())
+    except (TypeError, AttributeError):
+        raise BadValue(f"targets are roles, names or patterns, such as 'q,v', not {value!r}") from None

@@ -1,8 +1,8 @@
-"""BitFit: every bias of the model trains and nothing else does. Ben-Zaken et al. 2022, arXiv:2106.10199.
+"""BitFit: every bias of the model trains, and nothing else. Ben-Zaken et al. 2022, arXiv:2106.10199.
 
     y = W x + b + (b' - b)        b' starts as b, so at first nothing changes; files hold b'
 
-GPT-3's row in Hu et al. (14.2M) is 12 d a layer; the biases of a GPT-2 block are 11 d.
+GPT-3's row in Hu et al. (14.2M) is 12 d per layer; the biases of a GPT-2 block are 11 d.
 """
 
 from __future__ import annotations
@@ -26,24 +26,21 @@ else:
 @register
 @dataclass(frozen=True)
 class BitFit(LayerMethod):
-    """All biases, those of the norms among them."""
+    """All biases, including those of the norms."""
 
     name: ClassVar[str] = "bitfit"
     packs: ClassVar[bool] = True
     unmergeable: ClassVar[str] = ""
 
     def places(self, model: nn.Module) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        biased = [
-            (path, module)
-            for path, module in model.named_modules()
-            if module._parameters.get("bias") is not None and path.split(".")[0] not in HEADS
-        ]
-        if not biased:  # a head alone would train, under bitfit's name
+        modules = [(path, m) for path, m in model.named_modules() if path.split(".")[0] not in HEADS]
+        biased = [(path, module) for path, module in modules if module._parameters.get("bias") is not None]
+        if not biased:  # only a head would train
             raise BadValue("bitfit finds nothing to train in this model, which has no biases; use lora or ia3")
         for path, module in biased:
-            kinds = (torch.nn.Linear, torch.nn.LayerNorm)
-            if not isinstance(module, kinds) and type(module).__name__ != "Conv1D":
-                raise BadValue(f"bitfit cannot train the bias of {path}, a {type(module).__name__}; use lora")
+            kind = type(module).__name__
+            if not isinstance(module, torch.nn.Linear | torch.nn.LayerNorm) and kind != "Conv1D":
+                raise BadValue(f"bitfit cannot train the bias of {path}, a {kind}; use lora")
             if isinstance(model.get_submodule(path.rpartition(".")[0]), torch.nn.MultiheadAttention):
                 raise BadValue(f"bitfit cannot train the bias of {path}, which torch reads and never calls; use lora")
             yield path, {}

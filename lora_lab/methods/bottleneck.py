@@ -1,17 +1,14 @@
-"""Adapters in the older sense: small bottlenecks behind the parts of each layer, with a nonlinearity in the middle.
+"""Adapters in the older sense: small bottlenecks behind parts of each layer, with a nonlinearity in the middle.
 
-    y -> y + W_up gelu(W_down norm(y))        2 d r + r + d numbers, biases among them
+    y -> y + W_up gelu(W_down norm(y))        2 d r + r + d numbers, with biases; the norm, 2 d, only in "lin"
 
-    attention -> o -> [bottleneck] -> + -> norm -> up -> down -> [bottleneck] -> + -> norm        an encoder's layer
-
-    placement   adapters a layer    norms of its own    in Hu et al. (section 5.1: L_adapters (2 d r + r + d) + L_norms 2 d)
-    houlsby     2                   no                  AdapterH    Houlsby et al. 2019, arXiv:1902.00751
-    lin         1                   yes                 AdapterL    Lin et al. 2020, as in Hu et al. (not read here)
-    pfeiffer    1                   no                  AdapterP    Pfeiffer et al. 2021, arXiv:2005.00247
+    houlsby    behind attention and feed-forward   AdapterH, Houlsby et al. 2019, arXiv:1902.00751
+    lin        behind feed-forward, with a norm    AdapterL, Lin et al. 2020, as Hu et al. describe it in section 5.1
+    pfeiffer   behind feed-forward                 AdapterP, Pfeiffer et al. 2021, arXiv:2005.00247
 
 AdapterDrop (Rueckle et al. 2020, arXiv:2010.11918) leaves the lower layers out. W_up starts at zero, so at first
 nothing changes.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -21,9 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import register
+from lora_lab.methods.base import one_of, register, whole
 from lora_lab.methods.layer_method import LayerMethod, Lazy
-from lora_lab.methods.options import one_of, whole
 from lora_lab.methods.targets import Site
 
 if TYPE_CHECKING:
@@ -38,9 +34,8 @@ PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}
 @register
 @dataclass(frozen=True)
 class Bottleneck(LayerMethod):
-    """Bottlenecks of `size` numbers.
+    """Bottlenecks of `size` numbers in the topmost `layers` of the model, None for all.
 
-    layers   how many of the topmost layers have adapters; None: all
     Raises: BadValue for an impossible value.
     """
 
@@ -69,10 +64,8 @@ class Bottleneck(LayerMethod):
             if number and site.role in roles and site.kind == "linear" and site.out_slice is None:
                 layers.setdefault(int(number[1]), []).append(site)
         if not layers or any(sorted(s.role for s in found) != sorted(roles) for found in layers.values()):
-            raise BadValue(
-                f"bottleneck finds no place in this model: it needs one layer in the role {' and one in '.join(roles)} "
-                "in each layer; use lora"
-            )
+            needed = f"one layer in the role {' and one in '.join(roles)} in each layer"
+            raise BadValue(f"bottleneck finds no place in this model: it needs {needed}; use lora")
         wanted = self.layers or len(layers)
         if wanted > len(layers):
             raise BadValue(f"layers is {wanted}, but this model has {len(layers)} layers")
@@ -81,7 +74,7 @@ class Bottleneck(LayerMethod):
             raise BadValue(f"size {self.size} is no bottleneck in a model of width {width}: at most {width}")
         return [(site.module, {}) for site in chosen]
 
-    def start(self, layer: nn.Module, **_: Any) -> dict[str, Tensor | nn.Module]:
+    def start(self, layer: nn.Module, **_: Any) -> dict[str, nn.Module]:
         from lora_lab.adapter_layer import out_by_in
 
         nn, d = torch.nn, len(out_by_in(layer))

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight trains; and the least that fine-tuning can be, the task's head alone."""
+"""Full fine-tuning, where every weight trains, and its opposite, where only the task's head does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
 from lora_lab.methods.layer_method import LayerMethod
 
@@ -16,22 +17,24 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class FullFineTuning(Method):
-    """Every weight trains, and nothing is added."""
+    """Every weight trains, and nothing is added. Raises: BadValue for a quantized model."""
 
     name: ClassVar[str] = "full"
     trains_base: ClassVar[bool] = True
     retired: ClassVar[Mapping[str, Any]] = {"top": None}
 
     def attach(self, model: nn.Module) -> Report:
-        from lora_lab.methods.attach import attach_whole
+        from lora_lab.methods.attach import attach, quantized_layers
 
-        return attach_whole(model, self)
+        if quantized_layers(model):
+            raise BadValue("quantized weights cannot train: load the base in fp32 or bf16, or train lora beside it")
+        return attach(model, self)
 
 
 @register
 @dataclass(frozen=True)
 class HeadOnly(LayerMethod):
-    """The model stays frozen and a copy of the task's head trains. Raises: BadValue for a model without one."""
+    """A copy of the task's head trains, and everything else is frozen."""
 
     name: ClassVar[str] = "head"
     packs: ClassVar[bool] = True

@@ -1,9 +1,10 @@
-"""IA3: a learned factor for every number of the keys, the values and the middle of the feed-forward part.
+"""IA3: a learned factor for every number of the keys, the values and the middle of the feed-forward block.
 
-    y = W (l * x) + b        l (in), on the input of the layers that `feedforward` names
-    y = l * (W x + b)        l (out), on the output of the others; of a slice of a fused layer, on those outputs alone
+    y = W (l * x) + b        l (in), on the input of the layers in `feedforward`
+    y = l * (W x + b)        l (out), on the output of the others, or of a slice of a fused layer
 
 All factors start at 1, so at first nothing changes. Liu et al. 2022, arXiv:2205.05638.
+Files: base_model.model.<path>.ia3_l, (1, in) or (out, 1); outputs that are not adapted have the factor 1.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, register
+from lora_lab.methods.base import Report, register, words
 from lora_lab.methods.layer_method import LayerMethod, Lazy
-from lora_lab.methods.options import words
 from lora_lab.methods.targets import ROLES, choose
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ else:
 @register
 @dataclass(frozen=True)
 class IA3(LayerMethod):
-    """Factors at the targets, on the input of those that `feedforward` names and on the output of the others.
+    """Factors at the targets: on the input of those in `feedforward`, on the output of the others.
 
-    Targets are roles, as everywhere. Raises: BadValue for none, or for a feedforward that is no target.
+    Raises: BadValue for targets that are no words, or a feedforward that is not among the targets.
     """
 
     name: ClassVar[str] = "ia3"
@@ -44,9 +44,8 @@ class IA3(LayerMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("targets", "feedforward"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, () if value is None else words(value, such_as="k,v"))
+        object.__setattr__(self, "targets", words(self.targets or ()))
+        object.__setattr__(self, "feedforward", words(self.feedforward or ()))
         for target in self.feedforward:
             if target not in self.targets:
                 raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")
@@ -55,34 +54,44 @@ class IA3(LayerMethod):
         from lora_lab.methods.attach import sites_of
 
         sites = sites_of(model)
-        on_input = set(choose(self.feedforward, sites)) if self.feedforward else set()
-        chosen = choose(self.targets, sites)
-        for site in chosen:
-            if site.kind != "linear":
-                raise BadValue(
-                    f"ia3 is for linear layers, and {site.name} is an {site.kind}: leave it out of the targets"
-                )
-            if site in on_input and site.out_slice is not None:
-                said = f"{site.name} shares its input with the rest of the layer"
-                raise BadValue(f"{said}, so no factor there is its own: leave {site.role} out of feedforward")
+        chosen, on_input = choose(self.targets, sites), choose(self.feedforward, sites) if self.feedforward else []
+        for s in chosen:
+            if s.kind != "linear":
+                raise BadValue(f"ia3 is for linear layers, and {s.name} is an {s.kind}: leave it out of the targets")
+            if s in on_input and s.out_slice:
+                said = f"{s.name} shares its input with the rest of the layer"
+                raise BadValue(f"{said}, so it cannot have a factor of its own: leave {s.role} out of feedforward")
         return [(s.module, {"on_input": s in on_input, "out_slice": s.out_slice}) for s in chosen]
 
-    def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor]:
+    def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor]:
         from lora_lab.adapter_layer import out_by_in
 
         weight = out_by_in(layer)
-        start, stop = (0, weight.shape[1]) if told["on_input"] else told["out_slice"] or (0, weight.shape[0])
+        start, stop = options["out_slice"] or (0, weight.shape[1 if options["on_input"] else 0])
         return {"factor": torch.ones(stop - start, device=weight.device)}
 
+    def before(self, adapter: Any, x: Tensor) -> Tensor:
+        return x * adapter.factor.to(x.dtype) if adapter.on_input else x
+
+    def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
+        return y if adapter.on_input else y * _every_factor(adapter, y.shape[-1]).to(y.dtype)
+
+    def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if adapter.on_input:
+            return weight * adapter.factor, bias
+        factor = _every_factor(adapter, len(weight))
+        return weight * factor[:, None], None if bias is None else bias * factor
+
+    # ---- files
+
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """ia3_l of each layer: (1, in) on its input, (out, 1) on its output; of slices the rest is 1."""
         from lora_lab.adapter_layer import innermost, is_conv1d, out_by_in
         from lora_lab.methods import peft
         from lora_lab.methods.attach import MethodLayer
 
         tensors, found = {}, peft.by_module(model, MethodLayer)
         for path, factors in found.items():
-            every = torch.stack([whole(f, len(out_by_in(f))) for f in factors]).prod(0)
+            every = torch.stack([_every_factor(f, len(out_by_in(f))) for f in factors]).prod(0)
             tensors[f"{peft.PREFIX}{path}.ia3_l"] = every[None, :] if factors[0].on_input else every[:, None]
         on_input = [path for path, factors in found.items() if factors[0].on_input]
         targets, feedforward = _names(list(found), on_input, peft.layer_names(model))
@@ -101,10 +110,12 @@ class IA3(LayerMethod):
         from lora_lab.methods.attach import sites_of
 
         sites = sites_of(model)
-        modules, wanted = peft.matched(config, sites), peft.required(config, "feedforward_modules") or []
-        # PEFT's rule for these is looser than for targets: any end of the path, dot or no dot.
-        loose = isinstance(wanted, str)
-        on_input = peft.fitting(wanted, modules) if loose else [m for m in modules if m.endswith(tuple(wanted))]
+        modules, ends = peft.matched(config, sites), peft.required(config, "feedforward_modules") or []
+        # PEFT's rule for these is looser than for targets: any end of the path, with or without a dot before it.
+        if isinstance(ends, str):
+            on_input = peft.fitting(ends, modules)
+        else:
+            on_input = [module for module in modules if module.endswith(tuple(ends))]
         targets, feedforward = _names(modules, on_input, {site.module for site in sites}, taken=ROLES)
         return cls(targets=tuple(targets), feedforward=tuple(feedforward))
 
@@ -118,31 +129,19 @@ class IA3(LayerMethod):
                 f.factor.data.copy_(every[slice(*f.out_slice)] if f.out_slice else every)
         peft.fill_heads(model, tensors)
 
-    def before(self, adapter: Any, x: Tensor) -> Tensor:
-        return x * adapter.factor.to(x.dtype) if adapter.on_input else x
-
-    def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
-        return y if adapter.on_input else y * whole(adapter, y.shape[-1]).to(y.dtype)
-
-    def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if adapter.on_input:
-            return weight * adapter.factor, bias
-        factor = whole(adapter, len(weight))
-        return weight * factor[:, None], None if bias is None else bias * factor
-
 
 def _names(
     modules: list[str], on_input: list[str], every: set[str], taken: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Short names of the targets and of those on whose input the factor is, which have to be among the targets'."""
+    """Short names of all targets, and of those with the factor on their input."""
     from lora_lab.methods.peft import shortest_names
 
     feedforward = shortest_names(on_input, every, taken)
     return [*shortest_names([m for m in modules if m not in on_input], every, taken), *feedforward], feedforward
 
 
-def whole(adapter: Any, outputs: int) -> Tensor:
-    """The factors of all outputs of the layer, (outputs,): 1 where none is trained."""
+def _every_factor(adapter: Any, outputs: int) -> Tensor:
+    """The factors of all outputs of the layer, (outputs,): 1 for those without one."""
     if adapter.out_slice is None:
         return adapter.factor  # type: ignore[no-any-return]
     start, stop = adapter.out_slice

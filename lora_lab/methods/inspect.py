@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, take_out
+from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, remove_adapters
 from lora_lab.methods.faults import Problem, Refused
 from lora_lab.methods.io import WEIGHTS, AdapterFile, known_key, load_adapter, readable
 from lora_lab.methods.lora_layers import LoRALayer
@@ -220,7 +220,7 @@ def _check_on(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
         _check_gradients(found, model, layers)
     finally:
         if not report.method.trains_base:
-            take_out(model)
+            remove_adapters(model)
     difference = (after[:, -before.shape[1] :] - before).abs().max().item()  # without the rows of a soft prompt
     if not math.isfinite(difference):
         found.add(faults.NOT_FINITE, "on this base", "with the adapter, the base returns NaN or infinity")

@@ -29,9 +29,9 @@ from lora_lab.methods.attach import (
     adapter_layers,
     fingerprint,
     inside,
-    or_as_it_was,
     refuse_adapted,
     report_of,
+    restore_on_error,
     shapes_of,
 )
 from lora_lab.methods.base import Method, Report
@@ -123,7 +123,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
         else:
             left = left_to_base(file.config, report, tensors, file)
         _check_shapes(file, {key: t for key, t in tensors.items() if key not in left}, method.ignored(report))
-        with or_as_it_was(model), _rng_kept(model):
+        with restore_on_error(model), _rng_kept(model):
             attached = method.attach_empty(model)
             report = replace(report, base_fingerprint=attached.base_fingerprint)
             model.lora_lab_report = report  # type: ignore[assignment]
@@ -144,7 +144,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
             if ours.get(name) != theirs.get(name):
                 said = f"the adapter in {path} has {name} {theirs.get(name)!r} and this run {ours.get(name)!r}"
                 raise BadValue(f"{said}: start from an adapter of the same settings")
-        with or_as_it_was(model):
+        with restore_on_error(model):
             report = method.attach(model)
             heads = tuple(prefix for name, _ in report.heads for prefix in head_prefixes(name))
             own = file_of(model, report)[0]

@@ -1,11 +1,4 @@
-"""Methods that change what goes into or comes out of frozen layers:
-
-    y = after(base_layer(before(x)))
-
-Such a method says where (`places`), with which parameters (`start`) and how (`before`, `after`). From that alone it is
-attached, counted, saved, loaded and, with `packs`, trained side by side with other runs; with `merged_weights` it is
-merged, too. A stranger's method is one file like `bitfit.py`.
-"""
+"""Methods that adapt layers one by one. Such a method is one file like `bitfit.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Lazy:
-    """A module that is imported with its first attribute: `torch = Lazy("torch")`."""
+    """A module that is imported when its first attribute is used: `torch = Lazy("torch")`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -31,41 +24,45 @@ class Lazy:
 
 
 class LayerMethod(Method):
-    """A method that adapts layers one by one. In `before`, `after` and `merged_weights`, `adapter` is what stands in
-    the layer's place: its `base_layer`, the parameters and what `places` said of it are attributes.
+    """A method that changes what goes into or comes out of single layers: y = after(base_layer(before(x))).
+
+    `places` says which layers, `start` with which parameters. In the other functions, `adapter` is the module in the
+    layer's place: its `base_layer`, the parameters and the options from `places` are its attributes.
     """
 
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """The path of each layer to adapt, and what is said of it to `start`, such as {"out_slice": (0, 32)}.
+        """The path of each layer, with options for `start`, such as {"out_slice": (0, 32)}.
 
-        A module that is said of several layers is shared by them, and so is what trains in it.
-        Raises: BadValue, NotFound where the method does not fit the model.
+        Layers that get the same module as an option share what trains in it.
+        Raises: BadValue, NotFound if the method does not fit the model.
         """
         raise NotImplementedError
 
-    def start(self, layer: nn.Module, **told: Any) -> Mapping[str, Tensor | nn.Module]:
-        """The parameters beside a layer, by name, so that at first nothing changes. They train in fp32.
+    def start(self, layer: nn.Module, **options: Any) -> Mapping[str, Tensor | nn.Module]:
+        """The parameters of a layer's adapter by name, chosen so that at first nothing changes. They train in fp32.
 
-        What shall not train goes into a `Frozen`, see `attach.py`.
+        Tensors that do not train go into a `Frozen`, see `attach.py`.
         """
         raise NotImplementedError
 
     def before(self, adapter: Any, x: Tensor) -> Tensor:
-        """The input that the frozen layer gets instead of x (..., in)."""
+        """The input of the frozen layer, from x (..., in)."""
         return x
 
     def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
-        """What is made of the frozen layer's output y (..., out), given its input x (..., in)."""
+        """The output, from the frozen layer's output y (..., out) and input x (..., in)."""
         return y
 
     def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The frozen layer's weight (out, in) and bias (out), in fp32, with the update in them."""
+        """The frozen layer's weight (out, in) and bias (out), in fp32, with the update added."""
         raise NotImplementedError
 
     def attach(self, model: nn.Module, **more: Any) -> Report:
-        """As `Method.attach`; more is said of every layer, such as to_fill=True where a file will bring the numbers."""
-        from lora_lab.methods.attach import MethodLayer, attach, refuse_adapted  # imports torch
+        """As `Method.attach`; `more` are options for `start` in every layer."""
+        from lora_lab.methods.attach import MethodLayer, attach, wrap  # imports torch
 
-        refuse_adapted(model)
-        parts = [(path, partial(MethodLayer, method=self, **told, **more)) for path, told in self.places(model)]
-        return attach(model, self, parts)
+        def put_in() -> None:
+            for path, options in list(self.places(model)):
+                wrap(model, path, partial(MethodLayer, method=self, **options, **more))
+
+        return attach(model, self, put_in)

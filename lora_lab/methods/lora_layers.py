@@ -6,6 +6,7 @@ PiSSA   W' = (W - s B0 A0) + s B A              B A starts as B0 A0, the largest
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,12 +20,12 @@ from lora_lab.methods.base import Placement
 
 
 class LoRAEmbedding(AdapterLayer):
-    """y = E[token] + scaling * B A[:, token]: the same idea where the input is a token's number, not a vector.
+    """y = E[token] + scaling * B A[:, token].
 
     Shapes: tokens (...) -> y (..., d); lora_embedding_A (rank, vocabulary); lora_embedding_B (d, rank).
-    Here A starts at zero and B random, as in loralib and PEFT: a token that is never seen keeps A = 0. A has a column
-    for each token, so add new tokens (`resize_token_embeddings`) before attaching. Where the layer scales its vectors,
-    as Gemma's does by sqrt(d), the update is scaled as well.
+    A starts at zero and B random, as in loralib and PEFT: a token that is never seen keeps A = 0. Add new tokens
+    (`resize_token_embeddings`) before attaching. If the layer scales its vectors, as Gemma's does by sqrt(d), the
+    update is scaled too.
     """
 
     def __init__(self, base_layer: nn.Embedding, rank: int, scaling: float) -> None:
@@ -55,9 +56,6 @@ class LoRAEmbedding(AdapterLayer):
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return weight + self.delta_weight(), bias
 
-    def extra_repr(self) -> str:
-        return f"rank={self.rank}, scaling={self.scaling:g}"
-
 
 LoRALayer = LoRALinear | LoRAEmbedding
 
@@ -65,38 +63,33 @@ LoRALayer = LoRALinear | LoRAEmbedding
 class DoRALinear(LoRALinear):
     """y = m/n (W + s B A) x + b, where n is the norm of each row of W + s B A, and m trains.
 
-    Shapes: as LoRALinear's; lora_magnitude_vector (out,), fp32. While B is zero m equals n, so nothing changes.
+    Shapes: as LoRALinear's; lora_magnitude_vector (out,), fp32. While B is zero, m equals n, so nothing changes.
     n follows A and B, but no gradient flows through it (section 4.3), which saves memory and hardly changes training.
-    Dropout acts on x in both terms that train, as in PEFT: y = W x + (m/n - 1) W dropout(x) + m/n s B A dropout(x).
+    As in PEFT, dropout acts on x in both terms that train: y = W x + (m/n - 1) W dropout(x) + m/n s B A dropout(x).
     Source: Liu et al. 2024, arXiv:2402.09353, equations 5 and 11.
     """
 
     def __init__(self, base_layer: nn.Module, rank: int, scaling: float, **options: Any) -> None:
         super().__init__(base_layer, rank, scaling, **options)
-        self.lora_magnitude_vector = nn.Parameter(self.row_norms(_plain_weight(self)))
+        self.lora_magnitude_vector = nn.Parameter(self.row_norms(_float_weight(self)))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base_layer(x)
         if not self.active:
             return y
-        a, b = self.lora_A.to(y.dtype), self.lora_B.to(y.dtype)
         dropped = self.dropout(x).to(y.dtype)
-        factor = self.lora_magnitude_vector / self.row_norms(self.frozen_weight())  # (out,)
-        update = F.linear(F.linear(dropped, a), b)  # (..., out)
-        return y + (factor - 1).to(y.dtype) * self._frozen(dropped, y) + (self.scaling * factor).to(y.dtype) * update
-
-    def _frozen(self, dropped: Tensor, y: Tensor) -> Tensor:
-        """W dropout(x), without the bias; where nothing is dropped the base layer has computed it already."""
         if self.training and isinstance(self.dropout, nn.Dropout):
-            return F.linear(dropped, self.frozen_weight())
-        bias = self.bias
-        return y if bias is None else y - bias
+            frozen = F.linear(dropped, self.frozen_weight())
+        else:  # the base layer has computed W x
+            frozen = y if self.bias is None else y - self.bias
+        factor = self.lora_magnitude_vector / self.row_norms(self.frozen_weight())  # (out,)
+        update = F.linear(F.linear(dropped, self.lora_A.to(y.dtype)), self.lora_B.to(y.dtype))  # (..., out)
+        return y + (factor - 1).to(y.dtype) * frozen + (self.scaling * factor).to(y.dtype) * update
 
     @torch.no_grad()
     def row_norms(self, weight: Tensor) -> Tensor:
         """||W + s B A|| of each row, (out,) in fp32."""
-        a, b = self.lora_A.float(), self.lora_B.float()
-        return torch.addmm(weight.float(), b, a, alpha=self.scaling).norm(dim=1)
+        return torch.addmm(weight.float(), self.lora_B.float(), self.lora_A.float(), alpha=self.scaling).norm(dim=1)
 
     def delta_weight(self) -> Tensor:
         """W' - W, (out, in) in fp32."""
@@ -113,10 +106,10 @@ class PiSSALinear(LoRALinear):
 
     W = U S V^T;  A0 = sqrt(S_r / s) V_r^T (rank, in);  B0 = U_r sqrt(S_r / s) (out, rank)
 
-    Shapes: as LoRALinear's; start_A and start_B as lora_A and lora_B, fp32, do not train. The residual W - s B0 A0 is
-    not written into W but subtracted from its output: W stays what it was to the bit, switching off gives the base
-    back, and s (B A - B0 A0) is a LoRA of rank 2r on the original base. At the start both terms cancel, up to rounding.
-    Source: Meng et al. 2024, arXiv:2404.02948, equations 2 to 4.
+    Shapes: as LoRALinear's; start_A and start_B, fp32, are A0 and B0, which do not train. W itself stays as it is, to
+    the bit: s B0 A0 x is subtracted from the output, so s (B A - B0 A0) is a LoRA of rank 2r on the original base. At
+    the start both terms cancel, up to rounding.
+    Source: Meng et al. 2024, arXiv:2404.02948, equations 2 to 4; Eckart & Young 1936.
     """
 
     start_A: Tensor
@@ -126,16 +119,16 @@ class PiSSALinear(LoRALinear):
         self, base_layer: nn.Module, rank: int, scaling: float, *, decompose: bool = True, **options: Any
     ) -> None:
         super().__init__(base_layer, rank, scaling, **options)
-        weight = _plain_weight(self)
+        weight = _float_weight(self).detach().float()
+        a, b = torch.zeros_like(self.lora_A), torch.zeros_like(self.lora_B)  # a file will bring the values
         if decompose:
-            a, b = principal(weight, rank, scaling)
-        else:  # to be filled from a file; both lie transposed in memory, as those that `principal` gives do
-            a, b = (torch.zeros(m.shape[::-1], device=weight.device).t() for m in (self.lora_A, self.lora_B))
+            u, s, vt = torch.linalg.svd(weight, full_matrices=False)
+            roots = (s[:rank] / scaling).sqrt()
+            a, b = a.copy_(roots.unsqueeze(1) * vt[:rank]), b.copy_(u[:, :rank] * roots)
         self.register_buffer("start_A", a)
         self.register_buffer("start_B", b)
-        with torch.no_grad():
-            self.lora_A.copy_(a)
-            self.lora_B.copy_(b)
+        self.lora_A.data.copy_(a)
+        self.lora_B.data.copy_(b)
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
@@ -152,51 +145,83 @@ class PiSSALinear(LoRALinear):
         return super().delta_weight() - self.scaling * (self.start_B @ self.start_A)
 
 
-def principal(weight: Tensor, rank: int, scaling: float) -> tuple[Tensor, Tensor]:
-    """A0 (rank, in) and B0 (out, rank), with scaling * B0 A0 the best approximation of `weight` (out, in) of that rank.
-
-    The singular values are shared evenly, their roots on either side. Source: Eckart & Young 1936; Meng et al. 2024.
-    """
-    u, s, vt = torch.linalg.svd(weight.detach().float(), full_matrices=False)
-    roots = (s[:rank] / scaling).sqrt()
-    return roots.unsqueeze(1) * vt[:rank], u[:, :rank] * roots
-
-
-def lora_layer(
-    layer: nn.Module, placement: Placement, *, dropout: float, init: str, dora: bool, freeze_a: bool, to_fill: bool
-) -> LoRALayer:
-    """The layer that LoRA puts around `layer`; with `to_fill`, its numbers will come from a file."""
-    rank, scaling = placement.rank, placement.scaling
-    if isinstance(layer, nn.Embedding):
-        return LoRAEmbedding(layer, rank, scaling)
-    options: Any = {"dropout": dropout, "init": init, "out_slice": placement.site.out_slice}
-    if init == "pissa":
-        made: LoRALinear = PiSSALinear(layer, rank, scaling, decompose=not to_fill, **options)
-    else:
-        made = (DoRALinear if dora else LoRALinear)(layer, rank, scaling, **options)
-    made.lora_A.requires_grad_(not freeze_a)
-    return made
-
-
-def file_pair(layer: LoRALinear) -> tuple[Tensor, Tensor]:
-    """A and B as a file holds them: the layer's own, or PiSSA's with [B, -B0] and [A; A0], twice the rank."""
-    if not isinstance(layer, PiSSALinear):
-        return layer.lora_A, layer.lora_B
-    return torch.cat([layer.lora_A, layer.start_A]), torch.cat([layer.lora_B, -layer.start_B], dim=1)
-
-
-@torch.no_grad()
-def fill_pair(layer: LoRALinear, a: Tensor, b: Tensor) -> None:
-    """The inverse of `file_pair`."""
-    layer.lora_A.copy_(a[: layer.rank])
-    layer.lora_B.copy_(b[:, : layer.rank])
-    if isinstance(layer, PiSSALinear):
-        layer.start_A.copy_(a[layer.rank :])
-        layer.start_B.copy_(-b[:, layer.rank :])
-
-
-def _plain_weight(layer: LoRALinear) -> Tensor:
+def _float_weight(layer: LoRALinear) -> Tensor:
+    """The frozen weight. Raises: BadValue if it is quantized."""
     weight = layer.frozen_weight()
     if not getattr(innermost(layer), "plain_linear", False) and weight.is_floating_point():
         return weight
     raise BadValue("dora and init 'pissa' start from the base's own numbers: load it in fp32 or bf16, unquantized")
+
+
+def lora_layer(layer: nn.Module, method: Any, placement: Placement, *, to_fill: bool) -> LoRALayer:
+    """The layer that LoRA puts around `layer`; with `to_fill`, its values will come from a file."""
+    rank, scaling = placement.rank, placement.scaling
+    if isinstance(layer, nn.Embedding):
+        return LoRAEmbedding(layer, rank, scaling)
+    options: Any = {"dropout": method.dropout, "init": method.init, "out_slice": placement.site.out_slice}
+    if method.init == "pissa":
+        made: LoRALinear = PiSSALinear(layer, rank, scaling, decompose=not to_fill, **options)
+    else:
+        made = (DoRALinear if method.dora else LoRALinear)(layer, rank, scaling, **options)
+    made.lora_A.requires_grad_(not method.freeze_a)
+    return made
+
+
+# ---- files in PEFT's layout
+
+AS_NAMED = ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")  # without ".weight"
+
+
+def file_tensors(layers: Sequence[LoRALayer]) -> dict[str, Tensor]:
+    """What a file holds of the adapters around one module, which are several if it is a fused one."""
+    found: dict[str, Any] = {name: p for name, p in layers[0]._parameters.items() if name in AS_NAMED}
+    if slices := [layer for layer in layers if isinstance(layer, LoRALinear)]:
+        found["lora_A.weight"], found["lora_B.weight"] = one_for_all_slices(slices)
+    return found
+
+
+def one_for_all_slices(layers: Sequence[LoRALinear]) -> tuple[Tensor, Tensor]:
+    """A (R, in) and B (out, R) of the one adapter that equals these on one layer; R is the sum of their ranks.
+
+        A = | A_q |        B = | B_q  0  |
+            | A_v |            | 0    0  |  <- the rows of k
+                               | 0   B_v |
+
+    PEFT has one scaling per module, so the other factors go into B. PiSSA adds [A; A0] and [B, -B0].
+    """
+    pairs = []
+    for layer in layers:
+        a: Tensor = layer.lora_A
+        b: Tensor = layer.lora_B
+        if isinstance(layer, PiSSALinear):
+            a, b = torch.cat([a, layer.start_A]), torch.cat([b, -layer.start_B], dim=1)
+        pairs.append((a, b))
+    if layers[0].out_slice is None:
+        return pairs[0]
+    wide, column = torch.cat([a for a, _ in pairs]), 0
+    tall = wide.new_zeros(layers[0].out_features, len(wide))
+    for layer, (a, b) in zip(layers, pairs, strict=True):
+        tall[slice(*layer.out_slice), column : column + len(a)] = b * (layer.scaling / layers[0].scaling)  # type: ignore[misc]
+        column += len(a)
+    return wide, tall
+
+
+@torch.no_grad()
+def fill_layers(layers: Sequence[LoRALayer], tensors: Mapping[str, Tensor], key: str) -> None:
+    """The inverse of `file_tensors`, from the tensors whose keys begin with `key`."""
+    column = 0
+    for layer in layers:
+        for name, parameter in layer._parameters.items():
+            if name in AS_NAMED and parameter is not None:
+                parameter.copy_(tensors[key + name])
+        if isinstance(layer, LoRALinear):
+            a, b = tensors[f"{key}lora_A.weight"][column:], tensors[f"{key}lora_B.weight"][:, column:]
+            rows = b[slice(*layer.out_slice)] if layer.out_slice else b
+            rows, r = rows / (layer.scaling / layers[0].scaling), layer.rank
+            layer.lora_A.copy_(a[:r])
+            layer.lora_B.copy_(rows[:, :r])
+            column += r
+            if isinstance(layer, PiSSALinear):
+                layer.start_A.copy_(a[r : 2 * r])
+                layer.start_B.copy_(-rows[:, r : 2 * r])
+                column += r

@@ -34,14 +34,15 @@ from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import (
     Ahead,
     MethodLayer,
+    TrainedCopy,
     adapter_layers,
     adapters,
+    in_its_dtype,
     own_parameters,
     plain_path,
     put,
     report_of,
 )
-from lora_lab.methods.heads import TrainedCopy, in_its_dtype
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
 # The blocks of a table are no dense pieces of memory, which torch remarks upon once; nothing is the slower for it.
@@ -107,7 +108,7 @@ def _pack_others(
         if isinstance(part, TrainedCopy):
             put(model, place, PackedHead(each, streams))
         elif isinstance(part, Ahead):
-            PackedAhead(each).hang(model, place)
+            PackedAhead(each).register(model, place)
         elif isinstance(part, MethodLayer):
             own = {name: blocks[id(p)] for name, p in own_parameters(part)}
             put(model, place, PackedMethodLayer(model.get_submodule(place), part, own))

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from lora_lab.adapter_layer import is_conv1d
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.methods.attach import adapter_layers, plain_path
+from lora_lab.methods.attach import TrainedCopy, adapter_layers, plain_path
 from lora_lab.methods.base import Report
-from lora_lab.methods.heads import TrainedCopy
 from lora_lab.methods.targets import ALL_LINEAR, Site, choose
 
 PREFIX, SOFT_PREFIX = "base_model.model.", "base_model."

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import fingerprint, numbers_of, put, refuse_adapted
+from lora_lab.methods.attach import TrainedCopy, fingerprint, heads_of, in_its_dtype, numbers_of, put, refuse_adapted
 from lora_lab.methods.base import Method, Report
-from lora_lab.methods.heads import TrainedCopy, heads_of, in_its_dtype
 
 AT_EVERY_TOKEN = "score"  # the name of a head that transformers asks at every token
 NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # of the class of a model that gives no class to a whole text

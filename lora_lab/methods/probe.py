@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Method, Report, register
-from lora_lab.methods.options import is_number
+from lora_lab.methods.base import Method, Report, is_number, register
 
 if TYPE_CHECKING:
     from torch import nn

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.adapter_layer import out_by_in
+from lora_lab.adapter_layer import is_conv1d, out_by_in
 from lora_lab.errors import BadValue, nearest
-from lora_lab.methods.attach import coded_layers, fingerprint, is_linear, put, refuse_adapted
-from lora_lab.methods.formats import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
+from lora_lab.methods.attach import fingerprint, is_linear, put, quantized_layers, refuse_adapted
+from lora_lab.methods.targets import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
 
 STRIP = 1024  # blocks that are dequantized at a time, to need little memory besides the result
 HALF_GRID = 65_535 / 2  # on a CPU, bitsandbytes rounds a scale to a grid of 65,536 points before it looks up the code
@@ -199,7 +199,7 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         stored = quantize(out_by_in(layer), name)
         self.out_features, self.in_features = stored.shape
-        self.format, self.fast = name, fast
+        self.format, self.fast, self.conv1d = name, fast, is_conv1d(layer)
         self.numbers = self.out_features * self.in_features
         for part in ("packed", "absmax", "scales", "offset"):
             values = getattr(stored, part)
@@ -249,7 +249,7 @@ def quantize_model(model: nn.Module, name: str = "nf4") -> int:
     Raises: BadValue as `quantize`, and for a model with an adapter, a quantized one, or one without linear layers.
     """
     refuse_adapted(model)
-    if coded_layers(model):
+    if quantized_layers(model):
         raise BadValue("this model is already quantized; load it again to use another format")
     found = quantizable(model)
     if not found:

@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, register
+from lora_lab.methods.base import Report, is_number, register, whole, words
 from lora_lab.methods.layer_method import LayerMethod, Lazy
-from lora_lab.methods.options import is_number, whole, words
 from lora_lab.methods.targets import ROLES, choose
 
 if TYPE_CHECKING:

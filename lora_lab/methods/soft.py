@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Method, Report, register
+from lora_lab.methods.base import Method, Report, one_of, register, whole
 from lora_lab.methods.layer_method import Lazy
-from lora_lab.methods.options import one_of, whole
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +138,7 @@ class PromptTuning(Soft):
     Hu et al. call it PreEmbed (section 5.1). Raises: BadValue for an impossible value.
     """
 
-    name, peft_type, lanes_differ = "prompt", "PROMPT_TUNING", ("init",)
+    name, peft_type, may_differ = "prompt", "PROMPT_TUNING", ("init",)
 
     tokens: int = 20
     init: str = "vocabulary"

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
 from lora_lab.files import read_json, write_json
-from lora_lab.methods.formats import QUANTISED_BITS
+from lora_lab.methods.targets import QUANTISED_BITS
 from lora_lab.training.products import products_in
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

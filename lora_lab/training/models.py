@@ -13,9 +13,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, Failed, NotFound
-from lora_lab.methods.formats import QUANTISED_BITS
 from lora_lab.methods.quant import quantize_model
-from lora_lab.methods.targets import HEADS
+from lora_lab.methods.targets import HEADS, QUANTISED_BITS
 from lora_lab.training.assets import asset_path
 from lora_lab.training.device import ATTENTIONS, AUTO, DTYPES, split_dtype
 from lora_lab.training.quiet import quiet

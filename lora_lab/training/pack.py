@@ -16,9 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import put
+from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
-from lora_lab.methods.heads import heads_of
 from lora_lab.methods.io import attach_from, load_adapter
 from lora_lab.methods.packed import Room, Stream, can_pack, drops, pack, room_of, share
 from lora_lab.methods.probe import Probe
@@ -55,7 +54,7 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
     shared = tuple((name, value) for name, value in settings.items() if name not in OWN)
     if not recipe.method.packs or recipe.dropout or "embed" in method.get("targets", ()):
         return (*shared, recipe.hash)
-    alike = {name: value for name, value in method.items() if name not in recipe.method.lanes_differ}
+    alike = {name: value for name, value in method.items() if name not in recipe.method.may_differ}
     return (*shared, json.dumps(alike, sort_keys=True))
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from lora_lab.errors import BadValue, nearest
 from lora_lab.methods import method_from
-from lora_lab.methods.base import Method
+from lora_lab.methods.base import Method, make_plain
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.options import make_plain
 
 # Fields that the first records lack: left out where they are 0, False or "", so that a hash stays.
 LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")

@@ -25,9 +25,9 @@ from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.accounting.units import GIB, binary
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json
+from lora_lab.methods.base import one_of
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.options import one_of
 from lora_lab.methods.soft import PromptTuning
 from lora_lab.training.watching import headless
 from lora_lab.widgets.base import Panel

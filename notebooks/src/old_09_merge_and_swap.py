@@ -97,13 +97,11 @@ assert torch.equal(merged.argmax(1), beside.argmax(1)) and (merged - beside).abs
 guess_same, guess_drift = None, None  # per cent; times
 
 # %%
-from lora_lab.methods.lora import lora_layers
-
 unmerge(model)
 kept = all(torch.equal(p, base_weights[name]) for name, p in model.named_parameters() if name in base_weights)
 print("unmerged, to the bit:", kept)
 
-layer = lora_layers(model)[0]
+layer = next(module for module in model.modules() if hasattr(module, "lora_A"))
 W, update = layer.frozen_weight(), layer.delta_weight()
 again, off = W.clone(), []
 for _ in range(100):
@@ -165,10 +163,8 @@ assert 0 < report.rounding < 0.1 and changed <= 10
 
 # %%
 from lora_course.plots.merging import rounding_picture
-from lora_lab.methods.lora import lora_layers
 from lora_lab.methods.merge import rounding_of
 
-layer = lora_layers(model)[0]
 W, update = layer.frozen_weight(), layer.delta_weight()
 shrink = [2.0**-n for n in range(12)]
 kept = {"bf16": W.bfloat16(), "fp16": W.half()}
@@ -392,7 +388,7 @@ assert written.bytes > 100 * adapter  # the price of the left column
 smol = load_model("smollm2")
 LoRA(rank=2, targets=("embed",)).attach(smol)
 before = smol.lm_head.weight.clone()
-lora_layers(smol)[0].lora_embedding_A.normal_(std=0.01)
+smol.model.embed_tokens.lora_embedding_A.normal_(std=0.01)
 report = merge(smol)
 print(report)
 unmerge(smol)

@@ -13,9 +13,8 @@ import transformers
 from lora_lab.accounting.models import Architecture, architecture_of, describe, meta_model, zoo_names
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import sites_of
+from lora_lab.methods.attach import heads_of, sites_of
 from lora_lab.methods.full import FullFineTuning
-from lora_lab.methods.heads import heads_of
 from lora_lab.methods.lora import LoRA
 from tests.accounting.conftest import CLASSIFIERS, SMALL, attachable, described, real_model, small_config
 

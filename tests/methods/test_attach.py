@@ -1,4 +1,4 @@
-"""Attaching to real architectures: what is touched, what is not, and that everything can be undone."""
+"""Attaching LoRA to real architectures: what is touched, what is not, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, merge, unmerge
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
-from lora_lab.methods.attach import adapter_layers, is_adapted, report_of, sites_of
-from lora_lab.methods.heads import TrainedCopy
-from lora_lab.methods.lora import lora_layers
+from lora_lab.methods.attach import TrainedCopy, report_of, sites_of
 from lora_lab.methods.lora_layers import LoRAEmbedding
 from lora_lab.methods.merge import at_strength
-from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
+from tests.conftest import BART, BERT, logits, lora_layers, randomise, snapshot, tiny
 
 TINY = ("gpt2", "roberta", "phi3", "llama")
 
@@ -65,51 +63,42 @@ def test_minilm_with_rank_8_on_q_and_v_trains_73728_and_a_head_of_770(loaded):
     ],
 )
 def test_targets_mean_the_same_on_every_architecture(kind, targets, modules):
-    prefix = {
-        "gpt2": "transformer.h",
-        "phi3": "model.layers",
-        "llama": "model.layers",
-        "roberta": "roberta.encoder.layer",
-    }
+    prefix = {"gpt2": "transformer.h", "roberta": "roberta.encoder.layer"}.get(kind, "model.layers")
     report = LoRA(rank=2, targets=targets).attach(tiny(kind))
-    expected = [f"{prefix[kind]}.{layer}.{module}" for layer in (0, 1) for module in modules]
+    expected = [f"{prefix}.{layer}.{module}" for layer in (0, 1) for module in modules]
     assert [placement.site.name for placement in report.placements] == expected
 
 
 @pytest.mark.parametrize(("name", "labels", "layers"), [("minilm", 2, 6 * 6), ("smollm2", None, 30 * 7)])
 def test_all_linear_on_the_bundled_models_is_every_linear_layer_of_the_blocks(loaded, name, labels, layers):
     model = loaded(name, labels)
-    report = LoRA(rank=2, targets=("all-linear",)).attach(model)
+    with torch.no_grad():
+        before = logits(model)
+        report = LoRA(rank=2, targets=("all-linear",)).attach(model)
+        assert torch.equal(logits(model), before)
     assert len(report.placements) == layers
-    assert not any(
-        word in p.site.module for p in report.placements for word in ("pooler", "lm_head", "embed", "classif")
-    )
+    others = ("pooler", "lm_head", "embed", "classif")
+    assert not any(word in p.site.module for p in report.placements for word in others)
     assert trainable(model) == report.trainable
 
 
-@pytest.mark.parametrize("targets", ["q,v", "all-linear", "o,down", "embed"])
-@pytest.mark.parametrize("kind", TINY)
-def test_the_report_counts_what_really_trains(kind, targets):
+@settings(deadline=None, max_examples=25)
+@given(
+    rank=st.integers(1, 16),
+    kind=st.sampled_from(TINY),
+    targets=st.sampled_from(["q", "q,v", "down", "v,o", "all-linear", "embed"]),
+)
+def test_at_every_rank_the_output_stays_the_same_to_the_bit_and_the_report_is_what_trains(rank, kind, targets):
     model = tiny(kind)
-    method = LoRA(rank=3, targets=targets, rank_pattern={} if targets == "embed" else {"*.1.*": 2})
-    counted = sum(p.parameters for p in method.place(sites_of(model)))
+    before, method = logits(model), LoRA(rank, targets=targets, rank_pattern={} if targets == "embed" else {"*.1.*": 2})
+    placements = method.place(sites_of(model))
     report = method.attach(model)
-    assert report.adapter_parameters == counted == trainable(model) - report.head_parameters
-    assert (
-        sum(p.numel() for p in model.parameters()) == report.total + report.head_parameters
-    )  # the frozen head is kept
-    for placement in report.placements:
-        assert placement.site.module in str(report)
-    assert f"{report.trainable:,} of {report.total:,} parameters train" in str(report)
-
-
-@settings(deadline=None, max_examples=15)
-@given(rank=st.integers(1, 16), kind=st.sampled_from(TINY), targets=st.sampled_from(["q", "q,v", "down", "v,o"]))
-def test_the_count_equals_the_real_parameters_at_every_rank(rank, kind, targets):
-    model = tiny(kind)
-    report = LoRA(rank=rank, targets=targets).attach(model)
-    sizes = [rank * (p.site.in_features + p.site.out_features) for p in report.placements]
-    assert trainable(model) - report.head_parameters == sum(sizes)
+    assert torch.equal(logits(model), before)
+    assert report.placements == placements
+    sizes = [p.rank * (p.site.in_features + p.site.out_features) for p in placements]
+    assert report.adapter_parameters == sum(sizes) == trainable(model) - report.head_parameters
+    assert sum(p.numel() for p in model.parameters()) == report.total + report.head_parameters  # both heads are there
+    assert all(p.site.module in str(report) for p in placements)
 
 
 @pytest.mark.parametrize("kind", ["CodeGen", "GPTBigCode"])
@@ -133,234 +122,31 @@ def test_a_head_trains_as_an_fp32_copy_beside_its_frozen_original():
     assert not any(p.requires_grad for p in model.classifier.base_layer.parameters())
 
 
-def test_an_embedding_gets_the_embedding_kind():
-    model = tiny("gpt2")
-    LoRA(rank=4, targets=("wte",)).attach(model)
-    assert [type(layer) for _, layer in adapter_layers(model)] == [LoRAEmbedding]
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_adapters_take_the_mode_of_the_model(training):
     model = tiny("roberta").train(training)
     LoRA(rank=2, dropout=0.5, targets=("q", "embed")).attach(model)
     assert {module.training for module in model.modules()} == {training}
+    assert LoRAEmbedding in {type(module) for module in model.modules()}
 
 
-# ---- what the model answers
-
-
-@pytest.mark.parametrize("targets", ["q,v", "all-linear", "q,k,v,o", "embed"])
-@pytest.mark.parametrize("kind", TINY)
-def test_right_after_attaching_the_output_is_the_same_to_the_bit(kind, targets):
-    model = tiny(kind)
+def test_falcons_own_linear_class_is_linear():
+    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = transformers.FalconForCausalLM(transformers.FalconConfig(**size, eos_token_id=2, bos_token_id=1)).eval()
     before = logits(model)
-    LoRA(rank=4, targets=targets).attach(model)
+    assert len(LoRA(rank=2, targets="all-linear").attach(model).placements) == 4
     assert torch.equal(logits(model), before)
-
-
-@pytest.mark.parametrize(
-    "method", [LoRA(targets="down"), LoRA(targets="all-linear"), IA3()], ids=["down", "all", "ia3"]
-)
-def test_a_model_that_asks_its_layer_for_the_dtype_of_its_weight_runs(method):
-    size = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
-    model = transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=96, **size)).eval()
-    ids = torch.arange(6).unsqueeze(0)
-    with torch.no_grad():
-        before = model(input_ids=ids, labels=ids).logits
-        method.attach(model)
-        assert torch.equal(model(input_ids=ids, labels=ids).logits, before)
-
-
-@pytest.mark.parametrize(("name", "labels"), [("minilm", 2), ("smollm2", None)])
-def test_a_bundled_model_too_answers_the_same_to_the_bit(loaded, name, labels):
-    model = loaded(name, labels)
-    with torch.no_grad():
-        before = logits(model)
-        LoRA(rank=8, targets=("all-linear",)).attach(model)
-        assert torch.equal(logits(model), before)
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "roberta", "llama"])
-def test_training_leaves_every_base_weight_as_it_was_to_the_bit(kind):
-    model = tiny(kind)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    LoRA(rank=4, targets=("q", "v", "down")).attach(model)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
-    for _ in range(3):
-        logits(model).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    after = {name.replace(".base_layer", ""): p for name, p in model.named_parameters() if not p.requires_grad}
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[name], before[name]) for name in before)
-    assert all(layer.lora_B.abs().min() > 0 for layer in lora_layers(model))  # it did train
-
-
-@pytest.mark.parametrize("merged", [False, True])
-@pytest.mark.parametrize("kind", ["gpt2", "roberta", "phi3", "llama"])
-def test_disabled_gives_the_bases_own_output_its_head_too(kind, merged):
-    model, base = attached(kind), logits(tiny(kind))
-    adapted = logits(model)
-    if merged:
-        merge(model)
-    with disabled(model):
-        torch.testing.assert_close(logits(model), base, rtol=1e-5, atol=1e-6 if merged else 0)
-    torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
-    assert {layer.merged for layer in lora_layers(model)} == {merged}
-    assert not torch.allclose(adapted, base, atol=1e-2)
-
-
-@pytest.mark.parametrize("method", [LoRA(rank=4), Probe()], ids=["lora", "probe"])
-def test_a_model_cast_after_attaching_still_answers_about_the_same(method):
-    model = tiny("roberta")
-    method.attach(model)
     randomise(model)
-    before = logits(model)
-    after = logits(model.to(torch.bfloat16))
-    assert after.dtype == torch.float32
-    torch.testing.assert_close(after, before, rtol=0.1, atol=0.1)
-
-
-def test_disabled_may_keep_the_trained_head():
-    model = attached("roberta")
-    plain = tiny("roberta")
-    plain.classifier = copy.deepcopy(model.classifier.trained)
-    with disabled(model, keep_head=True):
-        torch.testing.assert_close(logits(model), logits(plain))
-
-
-def test_disabled_is_undone_after_an_error():
-    model = attached("gpt2")
     adapted = logits(model)
-    with pytest.raises(KeyError), disabled(model):
-        raise KeyError
-    assert torch.equal(logits(model), adapted)
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
-def test_at_a_strength_the_update_is_as_large_as_that(strength):
-    model, halved = attached("roberta"), attached("roberta")
-    for layer in lora_layers(halved):
-        layer.lora_B.data *= strength
-    adapted = logits(model)
-    with at_strength(model, strength):
-        torch.testing.assert_close(logits(model), logits(halved))
-    assert torch.equal(logits(model), adapted)
-
-
-def test_what_is_no_plain_lora_is_on_or_off():
-    model = tiny("roberta")
-    IA3().attach(model)
-    with at_strength(model, 0), at_strength(model, 1):
-        pass
-    with pytest.raises(BadValue, match=r"ia3 is on \(1\) or off \(0\)"), at_strength(model, 0.5):
-        pass
-
-
-# ---- merging
-
-
-@pytest.mark.parametrize("targets", ["q,v", "all-linear", "q,k,v,o,down"])
-@pytest.mark.parametrize("kind", TINY)
-def test_merged_answers_as_unmerged_and_comes_apart_again(kind, targets):
-    model = attached(kind, LoRA(rank=4, targets=targets))
-    adapted = logits(model)
-    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert not torch.allclose(adapted, before, atol=1e-3)
     merge(model)
-    merge(model)  # a second time changes nothing
-    torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
-    unmerge(model)
-    unmerge(model)
-    for name, parameter in model.named_parameters():
-        assert (parameter - weights[name]).norm() <= 1e-6 * weights[name].norm()
+    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
 
 
-def test_an_untied_embedding_merges():
-    model = attached("roberta", LoRA(rank=4, targets=("word_embeddings", "q")))
-    adapted = logits(model)
-    merge(model)
-    torch.testing.assert_close(logits(model), adapted, rtol=1e-5, atol=1e-5)
-
-
-# ---- taking it out
-
-
-@pytest.mark.parametrize("merged", [False, True])
-@pytest.mark.parametrize("kind", TINY)
-def test_detach_gives_the_model_back(kind, merged):
-    model, original = attached(kind, LoRA(rank=4, targets=("q", "v", "o"))), tiny(kind)
-    if merged:
-        merge(model)
-    detach(model)
-    assert [name for name, _ in model.named_modules()] == [name for name, _ in original.named_modules()]
-    assert not is_adapted(model)
-    assert trainable(model) == 0
-    torch.testing.assert_close(logits(model), logits(original), rtol=1e-5, atol=1e-5 if merged else 0)
-    LoRA(rank=2).attach(model)  # and it can be adapted anew
-
-
-# ---- mistakes
-
-
-@pytest.mark.parametrize(
-    ("kind", "method", "sentence"),
-    [
-        ("roberta", LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
-        ("roberta", LoRA(targets=("q", "valeu")), "'valeu' matches no layer of this model; nearest: value"),
-        ("gpt2", LoRA(targets=("q_proj",)), "'q_proj' matches no layer .* nearest: .*c_proj"),
-        ("gpt2", LoRA(targets=("q", "gate")), "'gate' matches no layer"),
-        ("llama", LoRA(targets=("*.7.*",)), r"'\*\.7\.\*' matches no layer"),
-        ("roberta", LoRA(targets=("classifier",)), "'classifier' matches no layer"),
-        ("gpt2", LoRA(targets=("c_attn", "q")), r"overlap: .*c_attn is adapted as a whole and again as q"),
-        ("phi3", LoRA(targets=("all-linear", "up")), r"overlap: .*gate_up_proj"),
-        ("roberta", LoRA(rank=33), "rank 33 is above .* at most 32"),
-        ("phi3", LoRA(rank=17), "rank 17 is above .* at most 16"),
-        ("roberta", LoRA(rank_pattern={"k": 4}), "'k' matches no layer"),
-        ("roberta", LoRA(rank_pattern={"*.1.*.query": 40}), "rank 40 is above"),
-        ("roberta", LoRA(alpha_pattern={"*.2.*": 4}), r"'\*\.2\.\*' matches no layer"),
-    ],
-)
-def test_a_mistake_is_one_sentence_and_leaves_the_model_untouched(kind, method, sentence):
-    model = tiny(kind)
-    before = snapshot(model)
-    with pytest.raises(LabError, match=sentence):
-        method.attach(model)
-    assert snapshot(model) == before
-    assert trainable(model) > 0  # nothing was frozen
-
-
-def test_attaching_twice_is_refused_and_keeps_the_first():
-    model = attached("llama")
-    before, report = snapshot(model), report_of(model)
-    with pytest.raises(BadValue, match="carries an adapter already; take it out first with detach"):
-        LoRA(rank=2, targets=("o",)).attach(model)
-    assert snapshot(model) == before
-    assert report_of(model) is report
-
-
-class Linear4bit(torch.nn.Linear):
-    """As bitsandbytes calls its own."""
-
-
-def test_linear_layers_of_another_library_are_named():
-    model = tiny("llama")
-    for module in model.model.modules():
-        if type(module) is torch.nn.Linear:
-            module.__class__ = Linear4bit
-    with pytest.raises(BadValue, match=r"are Linear4bit.*load it plain.*dtype='nf4'"):
-        LoRA(rank=2).attach(model)
-
-
-@pytest.mark.parametrize("call", [merge, unmerge, detach, report_of])
-def test_without_an_adapter_there_is_nothing_to_do(call):
-    model = tiny("llama")
-    before = snapshot(model)
-    with pytest.raises(BadValue, match="carries no adapter; attach one first"):
-        call(model)
-    assert snapshot(model) == before
-
-
-# ---- heads of other tasks
+def test_a_table_that_deberta_never_calls_is_not_among_its_embeddings():
+    config = transformers.DebertaV2Config(**BERT, relative_attention=True, pos_att_type=["c2p", "p2c"])
+    report = LoRA(rank=2, targets=("embed",)).attach(transformers.DebertaV2Model(config))
+    assert [p.site.module for p in report.placements] == ["embeddings.word_embeddings"]
 
 
 @pytest.mark.parametrize(
@@ -383,46 +169,144 @@ def test_the_head_of_another_task_trains_too(kind, size, head):
             Probe().attach(model)
 
 
-def test_what_would_stay_random_is_named():
+def test_a_head_that_would_stay_random_is_named():
     model = transformers.DebertaV2ForSequenceClassification(transformers.DebertaV2Config(**BERT, pooler_hidden_size=32))
     with pytest.warns(LabWarning, match="pooler of this DebertaV2ForSequenceClassification .* stays frozen"):
         LoRA(rank=2, targets=("query_proj",)).attach(model)
-
-
-@pytest.mark.parametrize("kind", [*TINY, "bert"])
-@pytest.mark.parametrize("method", [LoRA(rank=2), PromptTuning(tokens=2)])
-def test_nothing_is_named_where_every_part_is_known(kind, method):
     with warnings.catch_warnings():
         warnings.simplefilter("error", LabWarning)
-        method.attach(tiny(kind))
+        for kind in (*TINY, "bert"):
+            LoRA(rank=2).attach(tiny(kind))
+            PromptTuning(tokens=2).attach(tiny(kind))
 
 
-def test_a_rank_that_only_some_layers_can_hold_names_the_way_out():
-    with pytest.raises(BadValue, match=r"rank 20 is above .*k_proj .* at most 16; .*rank_pattern=\{\"k\": 16\}"):
-        LoRA(rank=20, targets="q,k").attach(tiny("llama"))
-    LoRA(rank=20, targets="q,k", rank_pattern={"k": 16}).attach(tiny("llama"))
+# ---- what the model answers
 
 
-def test_falcons_own_linear_class_is_linear():
-    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
-    model = transformers.FalconForCausalLM(transformers.FalconConfig(**size, eos_token_id=2, bos_token_id=1)).eval()
+@pytest.mark.parametrize("method", [LoRA(targets="down"), LoRA(targets="all-linear"), IA3()], ids=lambda m: m.name)
+def test_a_model_that_asks_its_layer_for_the_dtype_of_its_weight_runs(method):
+    size = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=96, **size)).eval()
+    ids = torch.arange(6).unsqueeze(0)
+    with torch.no_grad():
+        before = model(input_ids=ids, labels=ids).logits
+        method.attach(model)
+        assert torch.equal(model(input_ids=ids, labels=ids).logits, before)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "roberta", "llama"])
+def test_training_leaves_every_base_weight_as_it_was_to_the_bit(kind):
+    model = tiny(kind)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    LoRA(rank=4, targets=("q", "v", "down")).attach(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        logits(model).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = {name.replace(".base_layer", ""): p for name, p in model.named_parameters() if not p.requires_grad}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(layer.lora_B.abs().min() > 0 for layer in lora_layers(model))  # it did train
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=4), Probe()], ids=["lora", "probe"])
+def test_a_model_cast_after_attaching_still_answers_about_the_same(method):
+    model = attached("roberta", method)
     before = logits(model)
-    report = LoRA(rank=2, targets="all-linear").attach(model)
-    assert len(report.placements) == 4
-    assert torch.equal(logits(model), before)
-    randomise(model)
+    after = logits(model.to(torch.bfloat16))
+    assert after.dtype == torch.float32
+    torch.testing.assert_close(after, before, rtol=0.1, atol=0.1)
+
+
+def test_disabled_may_keep_the_trained_head_and_is_undone_after_an_error():
+    model, plain = attached("roberta"), tiny("roberta")
+    plain.classifier = copy.deepcopy(model.classifier.trained)
     adapted = logits(model)
-    assert not torch.allclose(adapted, before, atol=1e-3)
-    merge(model)
-    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
+    with disabled(model, keep_head=True):
+        torch.testing.assert_close(logits(model), logits(plain))
+    with pytest.raises(KeyError), disabled(model):
+        raise KeyError
+    assert torch.equal(logits(model), adapted)
 
 
-def test_a_table_that_deberta_never_calls_is_not_among_its_embeddings():
-    config = transformers.DebertaV2Config(**BERT, relative_attention=True, pos_att_type=["c2p", "p2c"])
-    report = LoRA(rank=2, targets=("embed",)).attach(transformers.DebertaV2Model(config))
-    assert [p.site.module for p in report.placements] == ["embeddings.word_embeddings"]
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0])
+def test_at_a_strength_the_update_is_as_large_as_that(strength):
+    model, scaled = attached("roberta"), attached("roberta")
+    for layer in lora_layers(scaled):
+        layer.lora_B.data *= strength
+    adapted = logits(model)
+    with at_strength(model, strength):
+        torch.testing.assert_close(logits(model), logits(scaled))
+    assert torch.equal(logits(model), adapted)
 
 
-def test_where_there_is_no_site_no_name_is_near():
+def test_what_is_no_plain_lora_is_on_or_off():
+    model = tiny("roberta")
+    IA3().attach(model)
+    with at_strength(model, 0), at_strength(model, 1):
+        pass
+    with pytest.raises(BadValue, match=r"ia3 is on \(1\) or off \(0\)"), at_strength(model, 0.5):
+        pass
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "sentence"),
+    [
+        ("roberta", LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
+        ("gpt2", LoRA(targets=("q_proj",)), "'q_proj' matches no layer .* nearest: .*c_proj"),
+        ("gpt2", LoRA(targets=("q", "gate")), "'gate' matches no layer"),
+        ("llama", LoRA(targets=("*.7.*",)), r"'\*\.7\.\*' matches no layer"),
+        ("roberta", LoRA(targets=("classifier",)), "'classifier' matches no layer"),
+        ("gpt2", LoRA(targets=("c_attn", "q")), r"overlap: .*c_attn is adapted as a whole and again as q"),
+        ("phi3", LoRA(targets=("all-linear", "up")), r"overlap: .*gate_up_proj"),
+        ("roberta", LoRA(rank=33), "rank 33 is above .* at most 32"),
+        ("phi3", LoRA(rank=17), "rank 17 is above .* at most 16"),
+        ("llama", LoRA(rank=20), r"rank 20 is above .*v_proj .* at most 16; .*rank_pattern=\{\"v\": 16\}"),
+        ("roberta", LoRA(rank_pattern={"k": 4}), "'k' matches no layer"),
+        ("roberta", LoRA(rank_pattern={"*.1.*.query": 40}), "rank 40 is above"),
+        ("roberta", LoRA(alpha_pattern={"*.2.*": 4}), r"'\*\.2\.\*' matches no layer"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_the_model_untouched(kind, method, sentence):
+    model = tiny(kind)
+    before = snapshot(model)
+    with pytest.raises(LabError, match=sentence):
+        method.attach(model)
+    assert snapshot(model) == before  # which says what trains, too
+
+
+def test_attaching_twice_is_refused_and_keeps_the_first():
+    model = attached("llama")
+    before, report = snapshot(model), report_of(model)
+    with pytest.raises(BadValue, match="carries an adapter already; take it out first with detach"):
+        LoRA(rank=2, targets=("o",)).attach(model)
+    assert snapshot(model) == before
+    assert report_of(model) is report
+
+
+class Linear4bit(torch.nn.Linear):
+    """As bitsandbytes calls its own."""
+
+
+def test_linear_layers_of_another_library_are_named():
+    model = tiny("llama")
+    for module in model.model.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = Linear4bit
+    with pytest.raises(BadValue, match=r"are Linear4bit.*load it plain.*dtype='nf4'"):
+        LoRA(rank=2).attach(model)
     with pytest.raises(NotFound, match="matches no layer of this model; it has no linear layer and no embedding"):
         LoRA(rank=2, targets="all-linear").attach(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1)))
+
+
+@pytest.mark.parametrize("call", [merge, unmerge, detach, report_of])
+def test_without_an_adapter_there_is_nothing_to_do(call):
+    model = tiny("llama")
+    before = snapshot(model)
+    with pytest.raises(BadValue, match="carries no adapter; attach one first"):
+        call(model)
+    assert snapshot(model) == before

@@ -1,10 +1,9 @@
-"""Bottlenecks: where they stand, that each placement counts as the accountant does, and what they are refused."""
+"""Bottlenecks: where they are, what they compute, and what is refused. The contract is in test_every_method.py."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from lora_lab import Bottleneck, params
@@ -14,39 +13,36 @@ from lora_lab.methods.io import file_of
 from tests.accounting.conftest import real_model, small_config
 from tests.conftest import logits, randomise, snapshot, tiny
 
-KINDS = ("bert", "roberta", "gpt2", "llama")
 
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
 @pytest.mark.parametrize(
-    "method",
+    ("method", "layers"),
     [
-        Bottleneck(size=4),
-        Bottleneck(size=4, placement="lin"),
-        Bottleneck(size=4, placement="pfeiffer"),
-        Bottleneck(size=4, placement="pfeiffer", layers=1),
+        (Bottleneck(size=4), 4),
+        (Bottleneck(size=4, placement="lin"), 2),
+        (Bottleneck(size=4, placement="pfeiffer", layers=1), 1),
     ],
-    ids=str,
 )
-def test_each_placement_counts_as_the_accountant_does_and_starts_without_effect(kind, method):
+def test_each_placement_counts_as_the_accountant_does_and_starts_without_effect(kind, method, layers):
     model = tiny(kind)
     report = method.attach(model)
     assert report.adapter_parameters == params(tiny(kind), method).trainable
+    assert len(report.parts) == layers
     torch.testing.assert_close(logits(model), logits(tiny(kind)), rtol=1e-6, atol=1e-6)
 
 
-def test_they_stand_behind_attention_and_feed_forward_part_of_each_layer():
-    model = tiny("bert")
-    Bottleneck(size=4).attach(model)
-    layers = [f"bert.encoder.layer.{n}" for n in (0, 1)]
-    wanted = [f"{layer}.{part}output.dense" for layer in layers for part in ("attention.", "")]
-    assert [path for path, _ in adapter_layers(model)] == [*wanted, "classifier"]
-
-
-def test_of_the_topmost_layer_only():
+def test_they_are_behind_attention_and_feed_forward_of_the_topmost_layers():
     model = tiny("llama")
-    Bottleneck(size=4, layers=1, placement="lin").attach(model)
-    assert [path for path, _ in adapter_layers(model)] == ["model.layers.1.mlp.down_proj"]
+    Bottleneck(size=4, layers=1).attach(model)
+    layer = "model.layers.1"
+    assert [path for path, _ in adapter_layers(model)] == [f"{layer}.self_attn.o_proj", f"{layer}.mlp.down_proj"]
+
+
+def test_on_a_bf16_base_it_stays_in_fp32():
+    model = tiny("bert").bfloat16()
+    report = Bottleneck(size=4, placement="lin").attach(model)
+    assert {p.dtype for p in file_of(model, report)[0].values()} == {torch.float32}
+    assert logits(model).isfinite().all()
 
 
 def test_it_computes_what_it_says():
@@ -56,15 +52,7 @@ def test_it_computes_what_it_says():
     layer = model.roberta.encoder.layer[0].output.dense
     x = torch.randn(2, 3, 64)
     y = layer.base_layer(x)
-    h = F.gelu(layer.down(layer.norm(y)))
-    torch.testing.assert_close(layer(x), y + layer.up(h))
-
-
-def test_on_a_bf16_base_it_stays_in_fp32_itself():
-    model = tiny("bert").bfloat16()
-    report = Bottleneck(size=4, placement="lin").attach(model)
-    assert {p.dtype for p in file_of(model, report)[0].values()} == {torch.float32}
-    assert logits(model).isfinite().all()
+    torch.testing.assert_close(layer(x), y + layer.up(F.gelu(layer.down(layer.norm(y)))))
 
 
 @pytest.mark.parametrize(
@@ -77,9 +65,8 @@ def test_on_a_bf16_base_it_stays_in_fp32_itself():
     ],
 )
 def test_what_cannot_be_is_one_sentence(model, method, words):
-    made: nn.Module = model()
+    made = model()
     before = snapshot(made)
-    with pytest.raises(BadValue, match=words) as caught:
+    with pytest.raises(BadValue, match=words):
         method.attach(made)
-    assert "\n" not in str(caught.value)
     assert snapshot(made) == before

@@ -22,8 +22,7 @@ from lora_lab.errors import NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS
-from lora_lab.methods.lora import lora_layers
-from tests.conftest import BART, BERT, randomise, snapshot, tiny
+from tests.conftest import BART, BERT, lora_layers, randomise, snapshot, tiny
 from tests.fuzz.corpus import METHODS, base
 from tests.methods.test_io import config_with, header_with, tensors_with, truncate
 

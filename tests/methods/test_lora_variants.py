@@ -12,20 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lora_lab import LoRA, Recipe, detach, disabled, load_adapter, memory, merge, params, save_adapter, unmerge
-from lora_lab.accounting.models import architecture_of
+from lora_lab import LoRA, Recipe, detach, disabled, load_adapter, memory, merge, params, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import fingerprint
-from lora_lab.methods.lora import lora_layers
 from lora_lab.methods.lora_layers import DoRALinear, PiSSALinear
 from lora_lab.methods.packed import can_pack
 from lora_lab.training.lane import Lane
-from lora_lab.training.measure import measure
 from lora_lab.training.pack import key
 from tests.accounting.conftest import described, real_model, small_config
-from tests.conftest import logits, randomise, snapshot, tiny
+from tests.conftest import logits, lora_layers, randomise, snapshot, tiny
 from tests.methods.test_peft_parity import CLOSE, TASK, assert_the_same, gradients, load_peft, peft_model, save_peft
 
 WEIGHTS = "adapter_model.safetensors"
@@ -39,7 +36,6 @@ VARIANTS = {
     "pissa, freeze_a": LoRA(rank=3, init="pissa", freeze_a=True, rslora=True),
     "dora, freeze_a": LoRA(rank=3, dora=True, freeze_a=True),
 }
-ARCHITECTURE = architecture_of("minilm", 2)
 each = pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)
 
 
@@ -52,14 +48,10 @@ def whole(kind: str, **options) -> LoRA:
 # ---- what holds for all of them
 
 
-def test_recipes_without_them_keep_their_hash():
-    assert Recipe("minilm", "rt").hash == "3c0110fb1204"
+def test_each_has_a_hash_of_its_own_and_recipes_without_them_keep_theirs():
     same = LoRA(dora=False, lr_ratio=1, freeze_a=False)
-    assert Recipe("minilm", "rt", same).hash == "3c0110fb1204"
+    assert Recipe("minilm", "rt").hash == Recipe("minilm", "rt", same).hash == "3c0110fb1204"
     assert not {"dora", "lr_ratio", "freeze_a"} & same.settings().keys()
-
-
-def test_each_has_a_hash_of_its_own_and_comes_back_from_its_settings():
     assert len({Recipe("minilm", "rt", method).hash for method in VARIANTS.values()}) == len(VARIANTS)
     for method in VARIANTS.values():
         assert method_from(json.loads(json.dumps(method.settings()))) == method
@@ -67,8 +59,8 @@ def test_each_has_a_hash_of_its_own_and_comes_back_from_its_settings():
 
 @each
 @pytest.mark.parametrize("kind", ["roberta", "llama"])
-def test_it_starts_as_the_base_trains_leaves_the_base_alone_and_goes_away(method, kind):
-    model, base = tiny(kind), tiny(kind)
+def test_it_starts_as_the_base_trains_is_saved_and_goes_away(method, kind, tmp_path):
+    model, base, again = tiny(kind), tiny(kind), tiny(kind)
     before, weights = logits(base), dict(base.named_parameters())
     report = method.attach(model)
     assert report.base_fingerprint == fingerprint(model) == fingerprint(base)
@@ -78,6 +70,16 @@ def test_it_starts_as_the_base_trains_leaves_the_base_alone_and_goes_away(method
         (logits(model) ** 2).sum().backward()
         optimizer.step()
     assert not torch.allclose(logits(model), before, atol=1e-3)
+    randomise(model)
+    assert load_adapter(again, save_adapter(model, tmp_path)).method == method
+    assert torch.equal(logits(again), logits(model))
+    mine, other = gradients(model), gradients(again)
+    assert mine.keys() == other.keys()
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+    deltas = [layer.delta_weight() for layer in lora_layers(model)]
+    merge(model)
+    for layer, delta in zip(lora_layers(model), deltas, strict=True):
+        torch.testing.assert_close(layer.delta_weight(), delta, rtol=1e-4, atol=1e-5)
     with disabled(model):
         assert torch.equal(logits(model), before)
     detach(model)
@@ -96,8 +98,7 @@ def test_counted_reported_and_trained_agree(method, loaded):
     assert sum(row.trained for row in counted.modules) == counted.trainable
     one = 384 * method.rank * (1 if method.freeze_a else 2) + 384 * method.dora
     assert counted.trainable == 2 * 6 * one
-    held = sum(p.numel() for p in model.parameters()) - report.head_parameters
-    assert report.total == held
+    assert report.total == sum(p.numel() for p in model.parameters()) - report.head_parameters
 
 
 @each
@@ -109,53 +110,16 @@ def test_the_file_is_as_large_as_counted(method, kind, tmp_path):
         method = replace(method, targets={"gpt2": ("c_attn",), "phi3": ("qkv_proj", "o")}.get(kind, ("q", "v")))
     method.attach(model)
     folder = save_adapter(model, tmp_path)
-    architecture = described(config, labels)
-    assert params(architecture, method).adapter_bytes == (folder / WEIGHTS).stat().st_size
-
-
-@each
-@pytest.mark.parametrize("kind", ["roberta", "llama"])
-def test_merged_it_answers_the_same_and_unmerged_the_base_is_back(method, kind):
-    model = tiny(kind)
-    method.attach(model)
-    base = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
-    randomise(model)
-    apart, deltas = logits(model), [layer.delta_weight() for layer in lora_layers(model)]
-    merge(model)
-    torch.testing.assert_close(logits(model), apart, rtol=1e-4, atol=1e-4)
-    for layer, delta in zip(lora_layers(model), deltas, strict=True):
-        torch.testing.assert_close(layer.delta_weight(), delta, rtol=1e-4, atol=1e-5)
-    with disabled(model):
-        torch.testing.assert_close(logits(model), logits(tiny(kind)), rtol=1e-4, atol=1e-5)
-    unmerge(model)
-    torch.testing.assert_close(logits(model), apart, rtol=1e-4, atol=1e-4)
-    for name, parameter in model.named_parameters():
-        if name in base:
-            torch.testing.assert_close(parameter, base[name], rtol=1e-4, atol=1e-6)
-
-
-@each
-@pytest.mark.parametrize("kind", ["roberta", "llama"])
-def test_a_file_gives_everything_back_also_what_did_not_train(method, kind, tmp_path):
-    model, again = tiny(kind), tiny(kind)
-    method.attach(model)
-    randomise(model)
-    report = load_adapter(again, save_adapter(model, tmp_path))
-    assert report.method == method
-    assert torch.equal(logits(again), logits(model))
-    mine, other = gradients(model), gradients(again)
-    assert mine.keys() == other.keys()
-    assert all(torch.equal(mine[name], other[name]) for name in mine)
+    assert params(described(config, labels), method).adapter_bytes == (folder / WEIGHTS).stat().st_size
 
 
 @each
 def test_a_variant_trains_alone(method):
-    assert not method.packs
-    assert LoRA().packs
     recipes = [Recipe("minilm", "rt", method, lr=lr) for lr in (1e-3, 2e-3)]
     assert key(recipes[0]) != key(recipes[1])
     model = tiny("roberta")
     method.attach(model)
+    assert LoRA().packs
     assert not can_pack(model)
 
 
@@ -163,27 +127,9 @@ def test_a_variant_trains_alone(method):
 def test_an_embedding_is_refused_before_anything_is_touched(method):
     model = tiny("llama")
     before = snapshot(model)
-    with pytest.raises(BadValue, match=r"is for linear layers: leave the embedding model\.embed_tokens out") as caught:
+    with pytest.raises(BadValue, match=r"is for linear layers: leave the embedding model\.embed_tokens out"):
         replace(method, targets=("q", "embed")).attach(model)
-    assert "\n" not in str(caught.value)
     assert snapshot(model) == before
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"rslora": "no"}, "rslora must be True or False"),
-        ({"dora": "yes"}, "dora must be True or False"),
-        ({"freeze_a": 1}, "freeze_a must be True or False"),
-        ({"lr_ratio": 0}, "lr_ratio must be a number above 0"),
-        ({"lr_ratio": float("inf")}, "lr_ratio must be a number above 0"),
-        ({"init": "pizza"}, "init must be one of kaiming, gaussian, pissa"),
-        ({"dora": True, "init": "pissa"}, "leave one of them out"),
-    ],
-)
-def test_an_impossible_option_is_refused(options, said):
-    with pytest.raises(BadValue, match=said):
-        LoRA(**options)
 
 
 # ---- DoRA
@@ -298,7 +244,7 @@ PISSAS = {
 
 @pytest.mark.parametrize("method", PISSAS.values(), ids=PISSAS)
 @pytest.mark.parametrize("kind", ["roberta", "llama", "gpt2", "phi3"])
-def test_pissas_file_is_a_lora_of_twice_the_rank_on_the_original_base(kind, method, tmp_path):
+def test_pissas_file_is_a_lora_of_twice_the_rank_on_the_original_base(kind, method, tmp_path, monkeypatch):
     ours = tiny(kind)
     method.attach(ours)
     randomise(ours)
@@ -312,20 +258,9 @@ def test_pissas_file_is_a_lora_of_twice_the_rank_on_the_original_base(kind, meth
     assert report.method.init == "kaiming"
     torch.testing.assert_close(logits(plain), logits(ours), **CLOSE)
     again = tiny(kind)
+    monkeypatch.setattr(torch.linalg, "svd", lambda *_, **__: pytest.fail("loading must not decompose the weights"))
     assert load_adapter(again, save_adapter(ours, tmp_path)).method == method
     torch.testing.assert_close(logits(again), logits(ours), **CLOSE)
-
-
-@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
-def test_pissas_file_loads_without_decomposing_the_weights_again(kind, tmp_path, monkeypatch):
-    model, again = tiny(kind), tiny(kind)
-    PISSA.attach(model)
-    randomise(model)
-    save_adapter(model, tmp_path)
-    monkeypatch.setattr(torch.linalg, "svd", lambda *_, **__: pytest.fail("a singular value decomposition"))
-    load_adapter(again, tmp_path)
-    assert torch.equal(logits(again), logits(model))
-    assert snapshot(again) == snapshot(model)
 
 
 def test_pissa_takes_the_largest_part_of_the_weight():
@@ -409,14 +344,6 @@ def test_a_frozen_a_stays_as_it_was_drawn_and_keeps_no_input_for_backward(tmp_pa
 
 
 # ---- memory
-
-
-@each
-def test_a_trace_equals_a_real_step_to_the_byte(method, loaded):
-    setup = {"batch": 2, "seq": 16, "dtype": "fp32", "device": "cpu", "optimizer": "adamw"}
-    traced, real = memory("minilm", method, trace=True, **setup), measure("minilm", method, **setup)
-    assert traced.peak == real.peak
-    assert traced.categories == real.categories
 
 
 def test_a_frozen_a_saves_the_inputs_and_its_own_gradient_and_moments():

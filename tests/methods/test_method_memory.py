@@ -1,29 +1,29 @@
-"""What each method needs of memory: the trace is held to a real step, to the byte."""
+"""What each method needs of memory: the trace equals a real step, to the byte."""
 
 from __future__ import annotations
 
 import pytest
 
+from lora_lab import LoRA
 from lora_lab.accounting.memory import memory
 from lora_lab.methods import REGISTRY, method_from
-from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.training.measure import measure
 from tests.accounting.test_memory import config
 
 NEEDS_A_HEAD = ("head", "probe")  # which the step of a language model lacks
 SIZE = {"layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 16, "inner": 64, "vocabulary": 96}
+VARIANTS = [
+    LoRA(dora=True), LoRA(init="pissa"), LoRA(freeze_a=True), LoRA(lr_ratio=16),
+    LoRA(init="pissa", freeze_a=True), LoRA(dora=True, freeze_a=True),
+]  # fmt: skip
+METHODS = [method_from({"name": name, **({"size": 8} if name == "bottleneck" else {})}) for name in REGISTRY]
+CASES = [(m, f, d) for m in METHODS for f in ("bert", "gpt2") for d in ("fp32", "bf16")]
+CASES = [case for case in CASES if not (case[0].name in NEEDS_A_HEAD and case[1] == "gpt2")]
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-@pytest.mark.parametrize("name", REGISTRY)
-def test_a_trace_of_every_method_equals_a_real_step_to_the_byte(name, family, dtype):
-    if family == "gpt2" and name in NEEDS_A_HEAD:
-        return
-    fields, method = config(family, SIZE), method_from({"name": name})
-    setup = {"batch": 2, "seq": 24, "device": "cpu", "dtype": dtype}
-    if name == "bottleneck":
-        method = Bottleneck(size=8)  # 64 are more than the model is wide
+@pytest.mark.parametrize(("method", "family", "dtype"), [*CASES, *((m, "bert", "fp32") for m in VARIANTS)])
+def test_a_trace_of_every_method_equals_a_real_step_to_the_byte(method, family, dtype):
+    fields, setup = config(family, SIZE), {"batch": 2, "seq": 24, "device": "cpu", "dtype": dtype}
     real = measure(fields, method, **setup)
     found = memory(fields, method, trace=True, **setup)
     assert found.peak == real.peak

@@ -18,8 +18,7 @@ from lora_lab import LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Report
 from lora_lab.methods.inspect import answer_of
-from lora_lab.methods.lora import lora_layers
-from tests.conftest import logits, randomise, tiny
+from tests.conftest import BERT, logits, lora_layers, randomise, tiny
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 QV = {"minilm": ["query", "value"], "roberta": ["query", "value"], "smollm2": ["q_proj", "v_proj"]}
@@ -92,8 +91,7 @@ def assert_the_same(ours: nn.Module, theirs: nn.Module) -> None:
 
 @pytest.mark.parametrize("kind", ["minilm", "roberta", "smollm2"])
 def test_outputs_and_gradients_agree_on_real_layers(base, kind, tmp_path):
-    theirs = peft_model(base(kind), kind, QV[kind])
-    ours = base(kind)
+    theirs, ours = peft_model(base(kind), kind, QV[kind]), base(kind)
     before = logits(ours)
     load_adapter(ours, save_peft(theirs, tmp_path))
     assert_the_same(ours, theirs)
@@ -101,9 +99,8 @@ def test_outputs_and_gradients_agree_on_real_layers(base, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FUSED)
-def test_a_dense_peft_adapter_on_a_fused_layer_is_ours_on_the_whole_layer(base, kind, tmp_path):
-    theirs = peft_model(base(kind), kind, [FUSED[kind]])
-    ours = base(kind)
+def test_a_dense_peft_adapter_on_a_fused_layer_is_ours_on_the_whole_layer(kind, tmp_path):
+    theirs, ours = peft_model(tiny(kind), kind, [FUSED[kind]]), tiny(kind)
     report = load_adapter(ours, save_peft(theirs, tmp_path))
     assert {p.site.out_slice for p in report.placements} == {None}
     assert_the_same(ours, theirs)
@@ -124,36 +121,27 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_peft_options_mean_the_same(options, tmp_path):
-    theirs = peft_model(tiny("roberta"), "roberta", ["query", "key", "value"], **options)
-    ours = tiny("roberta")
+TARGETS = {
+    "list": ["query", "output.dense"],
+    "regular expression": r".*\.layer\.1\..*(query|key)",
+    "all-linear": "all-linear",
+    "full path": ["roberta.encoder.layer.0.attention.self.value"],
+}
+LOADED = [(["query", "key", "value"], options) for options in OPTIONS.values()]
+LOADED += [(targets, {}) for targets in TARGETS.values()]
+
+
+@pytest.mark.parametrize(("targets", "options"), LOADED, ids=[*OPTIONS, *TARGETS])
+def test_peft_options_mean_the_same(targets, options, tmp_path):
+    theirs, ours = peft_model(tiny("roberta"), "roberta", targets, **options), tiny("roberta")
     report = load_adapter(ours, save_peft(theirs, tmp_path))
     assert_the_same(ours, theirs)
     assert report.trainable == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize(
-    "targets",
-    [
-        ["query", "output.dense"],
-        r".*\.layer\.1\..*(query|key)",
-        "all-linear",
-        ["roberta.encoder.layer.0.attention.self.value"],
-    ],
-    ids=str,
-)
-def test_target_modules_as_list_as_regular_expression_and_all_linear(targets, tmp_path):
-    theirs = peft_model(tiny("roberta"), "roberta", targets)
-    ours = tiny("roberta")
-    load_adapter(ours, save_peft(theirs, tmp_path))
-    assert_the_same(ours, theirs)
-
-
 def test_a_target_named_in_full_is_not_bound_to_the_layers_to_transform(tmp_path):
     targets = ["roberta.encoder.layer.0.attention.self.query", "value"]
-    theirs = peft_model(tiny("roberta"), "roberta", targets, layers_to_transform=[1])
-    ours = tiny("roberta")
+    theirs, ours = peft_model(tiny("roberta"), "roberta", targets, layers_to_transform=[1]), tiny("roberta")
     report = load_adapter(ours, save_peft(theirs, tmp_path))
     places = [placement.site.module.removeprefix("roberta.encoder.layer.") for placement in report.placements]
     assert places == ["0.attention.self.query", "1.attention.self.value"]
@@ -198,8 +186,7 @@ def test_on_a_finished_classifier_the_head_may_be_left_to_the_base(config, tmp_p
 
 
 def test_pefts_all_linear_takes_berts_pooler_in_and_is_loaded_with_it(base, tmp_path):
-    theirs = peft_model(base("minilm"), "minilm", "all-linear")
-    ours = base("minilm")
+    theirs, ours = peft_model(base("minilm"), "minilm", "all-linear"), base("minilm")
     report = load_adapter(ours, save_peft(theirs, tmp_path))
     assert "bert.pooler.dense" in [p.site.module for p in report.placements]
     assert_the_same(ours, theirs)
@@ -218,8 +205,7 @@ def test_pefts_all_linear_takes_berts_pooler_in_and_is_loaded_with_it(base, tmp_
     ],
 )
 def test_embeddings_load_with_the_copy_of_the_base_that_peft_writes(kind, targets, tmp_path):
-    theirs = peft_model(tiny(kind), kind, targets)
-    ours = tiny(kind)
+    theirs, ours = peft_model(tiny(kind), kind, targets), tiny(kind)
     load_adapter(ours, save_peft(theirs, tmp_path))
     assert_the_same(ours, theirs)
 
@@ -272,8 +258,7 @@ def ours_with(model: nn.Module, method: LoRA) -> Report:
 
 
 def assert_peft_reads(ours: nn.Module, fresh: nn.Module, folder: Path) -> peft.PeftModel:
-    save_adapter(ours, folder)
-    theirs = load_peft(fresh, folder, is_trainable=True)
+    theirs = load_peft(fresh, save_adapter(ours, folder), is_trainable=True)
     torch.testing.assert_close(logits(theirs), logits(ours), **CLOSE)
     return theirs
 
@@ -282,11 +267,7 @@ def assert_peft_reads(ours: nn.Module, fresh: nn.Module, folder: Path) -> peft.P
 def test_peft_reads_our_file(method, tmp_path):
     ours = tiny("roberta")
     ours_with(ours, method)
-    theirs = assert_peft_reads(ours, tiny("roberta"), tmp_path / "ours")
-    mine, other = gradients(ours), gradients(theirs)
-    for name in mine:
-        scale = other[name].abs().max()
-        torch.testing.assert_close(mine[name] / scale, other[name] / scale, **CLOSE)
+    assert_the_same(ours, assert_peft_reads(ours, tiny("roberta"), tmp_path / "ours"))
 
 
 @pytest.mark.parametrize("kind", ["minilm", "smollm2"])
@@ -324,21 +305,14 @@ SLICED = {
 
 @pytest.mark.parametrize("method", SLICED.values(), ids=SLICED)
 @pytest.mark.parametrize("kind", FUSED)
-def test_our_slices_are_one_peft_adapter_of_the_summed_rank(kind, method, tmp_path):
-    ours = tiny(kind)
-    ours_with(ours, method)
+def test_our_slices_are_one_peft_adapter_of_the_summed_rank_and_come_back_exactly(kind, method, tmp_path):
+    ours, again = tiny(kind), tiny(kind)
+    report = ours_with(ours, method)
     theirs = assert_peft_reads(ours, tiny(kind), tmp_path)
     layer = next(m for name, m in theirs.named_modules() if name.endswith(FUSED[kind]))
     slices = [x for name, x in ours.named_modules() if FUSED[kind] in name and ".0." in name and hasattr(x, "rank")]
     assert layer.r["default"] == sum(x.rank for x in slices)
-
-
-@pytest.mark.parametrize("method", SLICED.values(), ids=SLICED)
-@pytest.mark.parametrize("kind", FUSED)
-def test_our_own_file_gives_the_slices_back_exactly(kind, method, tmp_path):
-    ours, again = tiny(kind), tiny(kind)
-    report = ours_with(ours, method)
-    assert load_adapter(again, save_adapter(ours, tmp_path)) == report
+    assert load_adapter(again, tmp_path) == report
     for mine, other in zip(lora_layers(ours), lora_layers(again), strict=True):
         assert (mine.out_slice, mine.rank, mine.scaling) == (other.out_slice, other.rank, other.scaling)
         assert torch.equal(mine.lora_A, other.lora_A)
@@ -347,10 +321,17 @@ def test_our_own_file_gives_the_slices_back_exactly(kind, method, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FUSED)
-def test_the_gradients_of_slices_are_blocks_of_pefts(kind, tmp_path):
-    ours = tiny(kind)
+def test_an_adapter_of_q_and_v_leaves_k_alone_and_its_gradients_are_blocks_of_pefts(kind, tmp_path):
+    ours, fused, x = tiny(kind), f".{FUSED[kind]}", torch.randn(2, 5, 32)
+    width = {"gpt2": (32, 64), "phi3": (32, 48)}[kind]
+    before = [m(x) for name, m in ours.named_modules() if name.endswith(fused)]
     ours_with(ours, LoRA(rank=3, alpha=6))
     theirs = assert_peft_reads(ours, tiny(kind), tmp_path)
+    for model in (ours, theirs):
+        after = [m(x) for name, m in model.named_modules() if name.endswith(fused)]
+        for y, old in zip(after, before, strict=True):
+            assert torch.equal(y[..., slice(*width)], old[..., slice(*width)])
+            assert not torch.allclose(y[..., : width[0]], old[..., : width[0]], atol=1e-3)
     mine, other = gradients(ours), gradients(theirs)
     outer = next(name.removesuffix(".lora_A") for name in other if name.endswith(f"{FUSED[kind]}.lora_A"))
     layers = {layer.out_slice: name for name, layer in ours.named_modules() if getattr(layer, "out_slice", None)}
@@ -360,24 +341,7 @@ def test_the_gradients_of_slices_are_blocks_of_pefts(kind, tmp_path):
         torch.testing.assert_close(mine[f"{name}.lora_B"], other[f"{outer}.lora_B"][slice(*rows), part], **CLOSE)
 
 
-@pytest.mark.parametrize("kind", FUSED)
-def test_an_adapter_of_q_and_v_leaves_k_unchanged_here_and_in_peft(kind, tmp_path):
-    ours = tiny(kind)
-    width = {"gpt2": (32, 64), "phi3": (32, 48)}[kind]
-    x = torch.randn(2, 5, 32)
-    fused = f".{FUSED[kind]}"
-    before = [m(x) for name, m in tiny(kind).named_modules() if name.endswith(fused)]
-    ours_with(ours, LoRA(rank=3))
-    theirs = assert_peft_reads(ours, tiny(kind), tmp_path)
-    for model in (ours, theirs):
-        after = [m(x) for name, m in model.named_modules() if name.endswith(fused)]
-        for y, old in zip(after, before, strict=True):
-            assert torch.equal(y[..., slice(*width)], old[..., slice(*width)])
-            assert not torch.allclose(y[..., : width[0]], old[..., : width[0]], atol=1e-3)
-
-
 T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-BERT = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from lora_lab import FullFineTuning, LoRA, load_adapter, load_model, memory, sav
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.methods import quant
-from lora_lab.methods.attach import coded_layers, fingerprint, numbers_of
-from lora_lab.methods.formats import QUANTISED_BITS
+from lora_lab.methods.attach import fingerprint, numbers_of, quantized_layers
 from lora_lab.methods.quant import QuantizedLinear, codes_of, levels_of, pack, quantize, quantize_model, unpack
+from lora_lab.methods.targets import QUANTISED_BITS
 from lora_lab.training.measure import measure
 from tests.conftest import logits, randomise, tiny
 
@@ -193,14 +193,15 @@ def test_casting_a_model_leaves_codes_and_scales_alone():
 
 def test_heads_and_embeddings_stay_and_the_count_and_the_fingerprint_do_too(tmp_path):
     model, plain = tiny("bert"), tiny("bert")
-    assert quantize_model(model) == len(coded_layers(model)) == 2 * 6
+    assert quantize_model(model) == len(quantized_layers(model)) == 2 * 6
     assert type(model.classifier) is type(model.bert.pooler.dense) is nn.Linear
     assert numbers_of(model) == numbers_of(plain)
     assert fingerprint(model) == fingerprint(plain)
-    for refused, says in ((FullFineTuning().attach, "codes of a few bits cannot train"), (quantize_model, "already")):
+    for refused, says in ((FullFineTuning().attach, "quantized weights cannot train"), (quantize_model, "already")):
         with pytest.raises(BadValue, match=says):
             refused(model)
-    assert LoRA().attach(model).base_parameters == numbers_of(plain)
+    report = LoRA().attach(model)
+    assert report.total == numbers_of(plain) + report.adapter_parameters
     randomise(model)
     load_adapter(plain, save_adapter(model, tmp_path))
     path = "bert.encoder.layer.0.attention.self.query.lora_A"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.targets import Site, choose, match, roles_of, sites_of_layer
@@ -35,18 +33,14 @@ def gpt2_like() -> list[Site]:
     [
         ("bert.encoder.layer.0.attention.self.query", ("q",)),
         ("bert.encoder.layer.0.attention.output.dense", ("o",)),
-        ("bert.encoder.layer.0.intermediate.dense", ("up",)),
         ("bert.encoder.layer.0.output.dense", ("down",)),
         ("bert.pooler.dense", ("pooler",)),
-        ("distilbert.transformer.layer.0.attention.q_lin", ("q",)),
         ("distilbert.transformer.layer.0.attention.out_lin", ("o",)),
         ("distilbert.transformer.layer.0.ffn.lin1", ("up",)),
         ("deberta.encoder.layer.0.attention.self.query_proj", ("q",)),
         ("model.layers.0.self_attn.k_proj", ("k",)),
         ("model.layers.0.self_attn.o_proj", ("o",)),
-        ("model.decoder.layers.0.self_attn.out_proj", ("o",)),
         ("model.decoder.layers.0.encoder_attn.out_proj", ("o",)),
-        ("transformer.h.0.attn.out_proj", ("o",)),
         ("model.decoder.layers.0.fc2", ("down",)),
         ("model.layers.0.mlp.gate_proj", ("gate",)),
         ("model.layers.0.mlp.gate_up_proj", ("gate", "up")),
@@ -54,21 +48,17 @@ def gpt2_like() -> list[Site]:
         ("transformer.h.0.attn.c_attn", ("q", "k", "v")),
         ("transformer.h.0.attn.c_proj", ("o",)),
         ("transformer.h.0.mlp.c_proj", ("down",)),
-        ("model.layers.0.self_attn.dense", ("o",)),
         ("gpt_neox.layers.0.attention.dense", ("o",)),
         ("transformer.h.0.self_attention.dense", ("o",)),
         ("transformer.h.0.self_attention.query_key_value", ("q", "k", "v")),
         ("transformer.h.0.mlp.dense_4h_to_h", ("down",)),
-        ("encoder.block.0.layer.0.SelfAttention.q", ("q",)),
         ("decoder.block.0.layer.1.EncDecAttention.o", ("o",)),
         ("decoder.block.0.layer.2.DenseReluDense.wi_0", ("gate",)),
         ("transformer.wte", ("embed",)),
         ("transformer.wpe", ("position",)),
         ("bert.embeddings.token_type_embeddings", ("position",)),
         ("lm_head", ("head",)),
-        ("lm_head.decoder", ("head",)),
         ("cls.predictions.decoder", ("head",)),
-        ("classifier.out_proj", ("head",)),
         ("something.of.its.own", ()),
         ("bert.myquery", ()),
     ],
@@ -82,18 +72,8 @@ def test_a_fused_layer_is_one_site_and_one_for_each_slice():
     assert (whole.out_slice, q.out_slice, k.out_slice, v.out_slice) == (None, (0, 32), (32, 48), (48, 64))
     assert [site.role for site in (whole, q, k, v)] == ["q+k+v", "q", "k", "v"]
     assert (q.name, v.out_features) == ("h.0.attn.c_attn[q]", 16)
-
-
-@pytest.mark.parametrize("widths", [{}, {"q": 32, "k": 32, "v": 31}])
-def test_a_fused_layer_of_unknown_make_up_gets_no_slices_rather_than_wrong_ones(widths):
-    assert [site.out_slice for site in sites_of_layer("h.0.attn.c_attn", 32, 96, "linear", widths)] == [None]
-
-
-@given(rank=st.integers(1, 64), inputs=st.integers(1, 4096), outputs=st.integers(1, 4096))
-def test_a_site_counts_both_matrices(rank, inputs, outputs):
-    site = Site("layer", "q", inputs, outputs)
-    assert site.lora_parameters(rank) == rank * inputs + outputs * rank
-    assert site.max_rank == min(inputs, outputs)
+    for widths in ({}, {"q": 32, "k": 32, "v": 31}):  # an unknown order gets no slices rather than wrong ones
+        assert [site.out_slice for site in sites_of_layer("h.0.attn.c_attn", 32, 96, "linear", widths)] == [None]
 
 
 @pytest.mark.parametrize(
@@ -119,14 +99,12 @@ def test_all_linear_leaves_out_head_pooler_and_embeddings():
 
 
 def test_a_role_means_the_slice_and_a_name_the_whole_fused_layer():
-    assert [site.name for site in match("q", gpt2_like())] == ["transformer.h.0.attn.c_attn[q]"]
-    assert [site.name for site in match("c_attn", gpt2_like())] == ["transformer.h.0.attn.c_attn"]
-    assert [site.out_slice for site in match("transformer.h.0.attn.c_attn[v]", gpt2_like())] == [(64, 96)]
-    assert {site.out_slice for site in match("all-linear", gpt2_like())} == {None}
-
-
-def test_where_slices_are_meant_a_path_names_them_too():
-    slices = match("q", gpt2_like()) + match("v", gpt2_like())
+    sites = gpt2_like()
+    assert [site.name for site in match("q", sites)] == ["transformer.h.0.attn.c_attn[q]"]
+    assert [site.name for site in match("c_attn", sites)] == ["transformer.h.0.attn.c_attn"]
+    assert [site.out_slice for site in match("transformer.h.0.attn.c_attn[v]", sites)] == [(64, 96)]
+    assert {site.out_slice for site in match("all-linear", sites)} == {None}
+    slices = match("q", sites) + match("v", sites)
     assert match("*.0.attn.c_attn", slices, slices=True) == slices
     with pytest.raises(NotFound):
         match("*.0.attn.c_attn", slices)
@@ -134,26 +112,17 @@ def test_where_slices_are_meant_a_path_names_them_too():
 
 def test_sites_come_in_the_models_order_each_once():
     sites = bert_like()
-    chosen = choose(["value", "v", "q"], sites)
-    assert chosen == [site for site in sites if site.role in ("q", "v")]
+    assert choose(["value", "v", "q"], sites) == [site for site in sites if site.role in ("q", "v")]
 
 
 @pytest.mark.parametrize(("target", "meant"), [("querry", "query"), ("valu", "value"), ("all_linear", "all-linear")])
 def test_a_target_that_matches_nothing_names_the_nearest(target, meant):
     with pytest.raises(NotFound, match=f"'{target}' matches no layer.*{meant}"):
-        match(target, bert_like())
+        choose(["q", target], bert_like())
 
 
-def test_one_good_target_does_not_excuse_a_wrong_one():
-    with pytest.raises(NotFound, match="'gate' matches no layer"):
-        choose(["q", "gate"], bert_like())
-
-
-def test_a_fused_layer_and_its_slice_overlap():
+def test_targets_that_overlap_or_are_none_are_refused():
     with pytest.raises(BadValue, match=r"overlap.*c_attn"):
         choose(["c_attn", "v"], gpt2_like())
-
-
-def test_no_target_at_all_is_an_error():
     with pytest.raises(BadValue, match="targets is empty"):
         choose([], bert_like())

@@ -11,10 +11,9 @@ import transformers
 from lora_course.experiments.broken import checkpointing
 from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PromptTuning, Recipe
 from lora_lab.errors import LabWarning
-from lora_lab.methods.lora import lora_layers
 from lora_lab.training.early_warnings import gradient_warning, rate_warning, usual_rates
 from lora_lab.training.train import train
-from tests.conftest import logits, tiny
+from tests.conftest import logits, lora_layers, tiny
 
 
 def backward(model):

@@ -13,10 +13,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_lab import LoRA, Recipe
 from lora_lab.adapter_layer import AdapterLayer
-from lora_lab.methods.lora import lora_layers
 from lora_lab.training.lane import History, Progress
 from lora_lab.training.loop import validates_at
-from tests.conftest import tiny
+from tests.conftest import lora_layers, tiny
 from tests.training.conftest import fit_alone, rows, training_batches
 
 

@@ -11,8 +11,7 @@ import torch
 from lora_course.experiments.updates import updates_between, updates_of_adapter
 from lora_lab import LoRA
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.methods.lora import lora_layers
-from tests.conftest import randomise, tiny
+from tests.conftest import lora_layers, randomise, tiny
 
 
 @pytest.mark.parametrize(("kind", "count"), [("bert", 4), ("gpt2", 4)])
