@@ -5,10 +5,12 @@ The log stays on the machine that it was made on until its owner hands it in; LO
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,7 @@ from lora_lab.training.watching import headless
 FILE = "predictions.jsonl"
 LARGEST = 4 * 2**20
 """Bytes that are read of one file."""
+FORMULAS = ("=", "+", "-", "@")
 NUMBERS = ("guess", "low", "high", "found")
 COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fast", "at")
 
@@ -185,6 +188,16 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
             told = f"{len(guesses)} of {len(here)} guessed, {middle}"
         said.append(printable(f"{name}: {told}; it was {was}"))
     return "\n".join(said) or "no prediction was logged"
+
+
+def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated values, in which no text is a formula to a spreadsheet or a command to a terminal."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for row in (head, *rows):
+        texts = [printable(value) if isinstance(value, str) else value for value in row]
+        writer.writerow([f"'{text}" if str(text)[:1] in FORMULAS and isinstance(text, str) else text for text in texts])
+    return out.getvalue()
 
 
 def _number(value: Any) -> float | None:

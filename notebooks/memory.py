@@ -28,7 +28,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from lora_course.classroom.grading.family import Watch
+from lora_course.classroom.watch import Watch
 from lora_lab.files import read_json, write_json
 from lora_lab.training import device
 
