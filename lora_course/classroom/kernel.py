@@ -64,7 +64,8 @@ def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
     if kind == "dict":
         return {unpack(key, function): unpack(one, function) for key, one in of}
     if kind in ("list", "tuple", "array"):
-        return {"list": list, "tuple": tuple, "array": np.array}[kind]([unpack(one, function) for one in of])
+        every = [unpack(one, function) for one in of]
+        return np.array(every) if kind == "array" else tuple(every) if kind == "tuple" else every
     if kind == "tensor":
         import torch
 

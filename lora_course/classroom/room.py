@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from lora_course.classroom.preflight import machine
+from lora_course.classroom import preflight
 from lora_lab.errors import NotFound
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
@@ -74,7 +74,7 @@ def peak(lesson: str) -> Peak:
 def room_for(lesson: str) -> str:
     """A lesson's memory beside this machine's, in words, for its first cell."""
     try:
-        needed, (total, free) = peak(lesson), machine.memory()
+        needed, (total, free) = peak(lesson), preflight.memory()
     except NotFound:
         return "memory: this lesson has not been measured yet"
     words = f"memory: at most {_gb(needed.bytes)} when measured ({needed.how}; {needed.date}, {needed.hardware})"

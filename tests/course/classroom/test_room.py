@@ -22,7 +22,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def here(monkeypatch: pytest.MonkeyPatch, total: int | None, free: int | None) -> str:
     """What is said of old_09 on a machine with so many bytes."""
-    monkeypatch.setattr("lora_course.classroom.preflight.machine.memory", lambda: (total, free))
+    monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (total, free))
     return room.room_for("old_09")
 
 
