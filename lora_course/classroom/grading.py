@@ -41,7 +41,6 @@ LIBRARIES = GIB // 2  # bytes that torch and the others take beside what a noteb
 LARGEST = 64 * 2**20  # bytes of a notebook, of an answer, and of the files copied along
 PROGRAMS = 8  # that a notebook may have running, however it started them
 START = 120  # seconds for a kernel to start
-ALIKE = 0.2  # of a lesson's cells and checks together, 0 to 2
 WORDS = {True: "right", False: "not right", None: "not yet"}
 ABSENT = "absent"
 VERDICTS = (*WORDS.values(), ABSENT)
@@ -82,12 +81,6 @@ class Lesson:
         for name in {*map(_name, self.calls)} - {*checks.__all__}:
             raise BadValue(f"there is no check {name} in this version of the lab: update the lab or the lesson")
 
-    def likeness(self, cells: Sequence[Any]) -> float:
-        """The share of the lesson's texts that a notebook has, plus the share of its checks."""
-        names, called = {*map(_name, self.calls)}, {_name(call) for cell in cells for call in _calls(cell)}
-        texts = self.texts & _texts(cells)
-        return len(texts) / max(1, len(self.texts)) + len(names & called) / max(1, len(names))
-
 
 def cells_of(path: Path) -> list[Any]:
     """The cells of a notebook. Raises: NotFound; BadValue for anything that is no notebook."""
@@ -104,6 +97,13 @@ def cells_of(path: Path) -> list[Any]:
     except (TypeError, AttributeError) as error:
         raise BadValue(f"{path.name} is no notebook of version 4: its cells are missing or damaged") from error
     return list(cells)
+
+
+def recognize(name: str, cells: Sequence[Any], known: Sequence[Lesson]) -> Lesson | None:
+    """The lesson that shares the most cells with a notebook; if none does, the one that its file is named after."""
+    texts = _texts(cells)
+    best = max(known, key=lambda one: len(one.texts & texts), default=None)
+    return best if best and best.texts & texts else next((one for one in known if one.name in name), None)
 
 
 def _texts(cells: Iterable[Any]) -> set[str]:
@@ -240,6 +240,8 @@ def grade(
         begun = time.monotonic()
         try:
             _grade(notebook, row, limits, known)
+        except LabError as error:
+            row |= {"status": "unreadable", "words": str(error)[:300]}
         except Exception as error:  # the other rows are graded all the same
             row["words"] = f"the grader stopped with {type(error).__name__}: {error}"[:300]
         verdicts = [check["verdict"] for check in row["checks"]]
@@ -257,14 +259,8 @@ def grade(
 
 def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) -> None:
     """Fill in a notebook's row."""
-    try:
-        cells = cells_of(notebook)
-    except LabError as error:
-        row |= {"status": "unreadable", "words": str(error)[:300]}
-        return
-    lesson = max(known, key=lambda one: one.likeness(cells), default=None)
-    if lesson is None or lesson.likeness(cells) < ALIKE:
-        lesson = next((one for one in known if one.name in notebook.stem), None)
+    cells = cells_of(notebook)
+    lesson = recognize(notebook.stem, cells, known)
     if lesson is None:
         row |= {"status": "unknown", "words": "its cells are no lesson's: name its lesson with --lesson"}
         return
@@ -272,8 +268,11 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     unanswered = {"verdict": ABSENT, "words": "the notebook does not answer it", "calls": 0}
     row["checks"] = [{"check": ast.unparse(call), **unanswered} for call in lesson.calls]
     with tempfile.TemporaryDirectory(prefix="lora_lab-", ignore_cleanup_errors=True) as scratch:
-        place = Path(scratch).resolve() / "work"
-        _copy(notebook.parent, place)
+        place = Path(scratch).resolve()
+        for path in notebook.parent.iterdir():  # what it may read, such as data of one's own; no other notebook
+            plain = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb"
+            if plain and path.stat().st_size <= LARGEST:
+                shutil.copy(path, place)
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
         for line in predictions.lines(log):  # the name that the numbers of its exercises were drawn by
             environment["LORA_LAB_STUDENT"] = line["student"]
@@ -331,17 +330,6 @@ def _why(kernel: Kernel, limits: Limits, at: str) -> dict[str, str]:
     return {"status": "left", "words": f"its process ended by itself{at}"}
 
 
-def _copy(folder: Path, place: Path) -> None:
-    """Copy the files beside a notebook that it may read, such as data of one's own; no other notebook, no runs."""
-    place.mkdir()
-    left = LARGEST
-    for path in sorted(folder.iterdir()):
-        hidden = path.name.startswith(".") or path.name in SKIPPED or path.suffix == ".ipynb"
-        if path.is_file() and not path.is_symlink() and not hidden and path.stat().st_size <= left:
-            left -= path.stat().st_size
-            shutil.copy(path, place)
-
-
 def _walls(place: Path) -> list[str]:
     """A command for bubblewrap: everything read-only but the scratch folder, and no network. Empty where it can't."""
     command = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc"]
@@ -352,16 +340,16 @@ def _walls(place: Path) -> list[str]:
 
 def _environment(place: Path, full: bool) -> dict[str, str]:
     """What a computation needs of this environment, and a home of its own; no keys to a cloud, for one."""
-    from matplotlib import get_cachedir
+    from matplotlib import get_cachedir  # its list of fonts takes seconds to make
 
-    own = {name: str(place / ".home") for name in ("HOME", "TMPDIR", "TEMP", "TMP", "USERPROFILE", "IPYTHONDIR")}
     cache = place / ".home" / ".cache" / "lora_lab"
     cache.mkdir(parents=True)
-    if (known := Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json").is_file():
-        shutil.copy(known, cache)
+    with suppress(OSError):  # what was measured of this machine
+        shutil.copy(Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", cache)
+    own = dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP", "USERPROFILE", "IPYTHONDIR"), str(place / ".home"))
+    own |= dict.fromkeys(("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"), str(cache.parent))
     fixed = {"LORA_LAB_HEADLESS": "1", "LORA_LAB_HOME": str(home()), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
-             "MPLCONFIGDIR": get_cachedir(), "FAST": "" if full else "1", "PYTHONDONTWRITEBYTECODE": "1",
-             "XDG_CACHE_HOME": str(cache.parent), "TORCHINDUCTOR_CACHE_DIR": str(cache)}  # fmt: skip
+             "MPLCONFIGDIR": get_cachedir(), "FAST": "" if full else "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
     return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)} | own | fixed
 
 
