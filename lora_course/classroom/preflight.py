@@ -16,8 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import webbrowser
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -72,8 +71,7 @@ class Finding:
 
 def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
     """What the standard library (and psutil, if it's there) sees of this machine, and of a folder to install into."""
-    system, arch = platform.system(), platform.machine()
-    libc, version = platform.libc_ver()
+    system, arch, (libc, version) = platform.system(), platform.machine(), platform.libc_ver()
     total, free = memory()
     there = next((one for one in (folder, *folder.parents) if one.is_dir()), folder)
     seen = {"python": sys.version_info[:3], "bits": 64 if sys.maxsize > 2**32 else 32,
@@ -81,20 +79,14 @@ def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
             "version": platform.mac_ver()[0] or (version if libc == "glibc" else ""),
             "rosetta": system == "Darwin" and "ARM64" in platform.version() and arch == "x86_64",
             "total": total, "free": free, "container": container()[0] == total, "folder": str(folder),
-            "disk": shutil.disk_usage(there).free, "needed": DISK, "write": "", "browser": True, "port": port,
+            "disk": shutil.disk_usage(there).free, "needed": DISK, "write": "", "port": port, "other_port": None,
             "drives": [os.environ[name] for name in os.environ if name.startswith("OneDrive")]}  # fmt: skip
     try:
         tempfile.TemporaryFile(dir=there, prefix=".lora-lab-").close()
     except OSError as error:
         seen["write"] = error.strerror or str(error)
-    try:
-        webbrowser.get()
-    except webbrowser.Error:
-        seen["browser"] = False
-    try:
+    with suppress(BadValue):
         seen["other_port"] = free_port(port)
-    except BadValue:
-        seen["other_port"] = None
     return seen
 
 
@@ -113,7 +105,6 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
         "write": m.folder,
         "path": m.folder,
         "port": f"{m.port}",
-        "browser": "found" if m.browser else "none",
     }
     known = m.total is not None
     faults = [
@@ -140,7 +131,6 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
          f"choose a folder with at most {LETTERS} letters in its path, such as C:\\lora-lab"),
         ("port", m.other_port is None, "in use, like the next ones", "start with: lora-lab --port 0, which takes any"),
         ("port", m.other_port != m.port, "in use", f"nothing has to be done: lora-lab takes {m.other_port} by itself"),
-        ("browser", not m.browser, "Python finds none", "lora-lab --no-browser, and open the address that it prints"),
     ]  # fmt: skip
     findings = []
     for name, words in found.items():
@@ -161,10 +151,9 @@ def run_python(code: str, seconds: float = 300) -> str:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=seconds, text=True)
     except subprocess.TimeoutExpired as error:
         raise OSError(f"it had not ended after {seconds:.0f} s") from error
-    if done.returncode < 0:
-        raise OSError(f"it was ended by signal {-done.returncode}")
     if done.returncode:
-        raise OSError((done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1])
+        said = done.stderr.strip().splitlines() if done.returncode > 0 else []
+        raise OSError((said or [f"it was ended by signal {-done.returncode}"])[-1])
     return done.stdout
 
 
@@ -195,8 +184,8 @@ def check_training() -> Finding:
     return Finding("training", usual <= LONGEST, words, "" if usual <= LONGEST else plug)
 
 
-def train(seconds: float, steps: int = 400) -> None:
-    """Train minilm on rt for so long or so many steps, keep nothing, print what came of it as JSON, and exit."""
+def train(seconds: float) -> None:
+    """Train minilm on rt for so long, keep nothing, print what came of it as JSON, and exit."""
     from lora_lab.training.train import train as train_run
 
     losses, times = list[float](), list[float]()
@@ -204,14 +193,15 @@ def train(seconds: float, steps: int = 400) -> None:
     def note(progress: Any) -> None:
         losses.append(progress.loss)
         times.append(time.perf_counter())
+        took = times[-1] - times[0]  # from the end of the first step on
         if not math.isfinite(progress.loss):
             sys.exit("the loss is no number")
-        if len(losses) > steps or times[-1] - times[0] > seconds:
-            took = {"steps": max(1, len(losses) - 1), "seconds": times[-1] - times[0]}  # from the first step's end on
-            print(json.dumps({**took, "first": losses[0], "last": losses[-1]}), flush=True)
+        if took > seconds or len(losses) == 400:
+            found = {"steps": len(losses) - 1, "seconds": took, "first": losses[0], "last": losses[-1]}
+            print(json.dumps(found), flush=True)
             os._exit(0)  # scoring would take longer than the training
 
-    train_run("minilm", "rt", steps=steps + 1, examples=512, validations=0, store=None, callbacks=[note])
+    train_run("minilm", "rt", steps=400, examples=512, validations=0, store=None, callbacks=[note])
 
 
 def preflight(folder: Path, port: int = 8888, say: Callable[[str], None] = lambda words: None) -> list[Finding]:
@@ -244,44 +234,39 @@ def words(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def write_letter(findings: Iterable[Finding], wanted: Path) -> tuple[dict[str, Any], Path]:
+def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, Any], Path]:
     """Write the file that is sent back, without the names of user and machine; in the scratch folder if need be."""
-    every = list(findings)
-    told = json.dumps({
-        "lab": __version__,
-        "date": datetime.now(UTC).date().isoformat(),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "green": not any(one.red for one in every),
-        "findings": [asdict(one) for one in every],
-    })  # fmt: skip
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    told = {"lab": __version__, "date": datetime.now(UTC).date().isoformat(), "python": platform.python_version(),
+            "system": system, "green": not any(one.red for one in findings),
+            "findings": [asdict(one) for one in findings]}  # fmt: skip
     private = {str(Path.home()): "~", platform.node(): "<machine>"}
     with suppress(OSError, KeyError, ImportError):  # a container's user without a name
         private[getpass.getuser()] = "<user>"
+    text = json.dumps(told)
     for word in sorted(filter(lambda word: len(word) > 1, private), key=len, reverse=True):
         alone = rf"(?<!\w){re.escape(json.dumps(word)[1:-1])}(?!\w)"  # a name within a word stays
-        told = re.sub(alone, private[word], told, flags=re.IGNORECASE)
+        text = re.sub(alone, private[word], text, flags=re.IGNORECASE)
     for path in (wanted, Path(tempfile.gettempdir()) / FILE):
         with suppress(BadValue):
-            write_json(path, json.loads(told))
-            return json.loads(told), path
+            write_json(path, letter := json.loads(text))
+            return letter, path
     raise BadValue(f"neither {wanted} nor {tempfile.gettempdir()} can be written to; give --out FILE on a stick")
 
 
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
     """What was sent back, by file, the red ones first; a damaged file is red. Raises: NotFound where there is none."""
     letters = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in folder.glob("*.json"):
         try:
-            one = read_json(path)
-            json.dumps(one, allow_nan=False)
-            summary(one)
+            letters[path.name] = read_json(path)
+            json.dumps(letters[path.name], allow_nan=False)
+            summary(letters[path.name])
         except (BadValue, KeyError, TypeError, ValueError):  # cut off on its way, or changed by hand
-            one = {"green": False, "system": "cannot be read: ask for it again", "findings": []}
-        letters[path.name] = one
+            letters[path.name] = {"green": False, "system": "cannot be read: ask for it again", "findings": []}
     if not letters:
         raise NotFound(f"no file of lora-lab doctor --preflight lies in {folder}")
-    return dict(sorted(letters.items(), key=lambda pair: bool(pair[1]["green"])))
+    return {name: letters[name] for name in sorted(letters, key=lambda name: (bool(letters[name]["green"]), name))}
 
 
 def summary(letter: Mapping[str, Any]) -> str:

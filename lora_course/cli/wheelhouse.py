@@ -25,17 +25,16 @@ def wheelhouse(
     out: str, platforms: tuple[str, ...], pythons: tuple[str, ...], check: bool, as_json: bool, **wishes: Any
 ) -> None:
     """Gather all that an installation needs, for chosen machines, in one folder."""
-    from lora_course.classroom import install
-    from lora_course.classroom.wheelhouse import gather
+    from lora_course.classroom import wheelhouse as house
 
-    folder, (here, python) = Path(out).expanduser().absolute(), install.here()
+    folder, (here, python) = Path(out).expanduser().absolute(), house.here()
     if check:
-        manifest = install.check(folder)
+        manifest = house.check(folder)
     else:
-        wanted = [install.Target(one, version) for one in platforms or (here,) for version in pythons or (python,)]
-        manifest = gather(folder, wanted, say, **wishes)
+        wanted = [house.Target(one, version) for one in platforms or (here,) for version in pythons or (python,)]
+        manifest = house.gather(folder, wanted, say, **wishes)
     sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
-    parts = {f"{install.named(name)}: {{}} wheels": files for name, files in manifest["targets"].items()}
+    parts = {f"{house.named(name)}: {{}} wheels": files for name, files in manifest["targets"].items()}
     parts["models and data: {} packages"] = [name for name in sizes if name.startswith("assets/")]
     parts[f"in all {{}} files, in {folder}"] = list(sizes)
     lines = [f"{words.format(len(of))}, {sum(sizes[one] for one in of) / 1e6:,.0f} MB" for words, of in parts.items()]

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 WELL: dict[str, Any] = {
     "python": (3, 12, 1), "bits": 64, "implementation": "CPython", "system": "Linux", "arch": "x86_64",
     "version": "2.31", "rosetta": False, "total": int(7.6 * GIB), "free": room.KERNEL, "container": False,
-    "folder": "/home/ann/lab", "disk": 5 * GIB, "needed": 4 * GIB, "write": "", "browser": True, "port": 8888,
+    "folder": "/home/ann/lab", "disk": 5 * GIB, "needed": 4 * GIB, "write": "", "port": 8888,
     "other_port": 8888, "drives": [],
 }  # fmt: skip
 WINDOWS = {"system": "Windows", "arch": "AMD64", "version": "", "folder": "C:\\lora-lab"}
@@ -50,7 +50,6 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "icloud": ({**MAC, "folder": "/Users/ann/Library/Mobile Documents/lab"}, "path", "synchronized", "move it out"),
     "long path": ({**WINDOWS, "folder": "C:\\" + "a" * 100}, "path", "260", "at most 90 letters"),
     "all ports taken": ({"other_port": None}, "port", "in use", "--port 0"),
-    "no browser": ({"browser": False}, "browser", "none", "--no-browser"),
 }
 
 
@@ -99,7 +98,7 @@ def test_it_sees_this_machine_with_the_standard_library_alone_and_leaves_nothing
     code += "print(*[one.name for one in machine(Path('new/folder'))])"
     alone = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"]
     done = subprocess.run(alone, cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
-    assert done.stdout == "python platform memory disk write path port browser\n", done.stderr
+    assert done.stdout == "python platform memory disk write path port\n", done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -161,7 +160,7 @@ def test_a_home_without_assets_is_red(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_few_steps_are_really_trained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit):
-        preflight.train(0.0, 2)
+        preflight.train(0.0)
     found = json.loads(capsys.readouterr().out)
     assert (found["steps"], found["seconds"] > 0) == (1, True)
     assert found["first"] == pytest.approx(0.69, abs=0.1)  # that of a guess, ln 2
@@ -194,7 +193,7 @@ def test_the_command_prints_writes_and_exits_by_what_was_found(
     done = lora_lab("doctor", "--preflight", "--out", "mine.json")
     assert done.returncode == 1
     assert "-> lora-lab fetch" in done.stdout
-    assert "2 of 11 red" in done.stderr  # training was not tried
+    assert "2 of 10 red" in done.stderr  # training was not tried
     assert json.loads((tmp_path / "mine.json").read_text())["green"] is False
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_course.classroom import install, wheelhouse
-from lora_course.classroom.install import Target, facts_of, manifest_of
-from lora_course.classroom.wheelhouse import gather
+from lora_course.classroom import wheelhouse
+from lora_course.classroom.wheelhouse import Target, facts_of, gather, manifest_of
 from lora_lab.errors import BadValue, Failed
 from lora_lab.training import assets
 from lora_lab.training.assets import Asset
@@ -29,7 +28,7 @@ NEEDS = (
     "plain", "speed", "bound", "asks", "asked<2", 'shell; sys_platform != "win32"', 'console; os_name == "nt"',
     'old; python_version < "3.12"', 'late; python_version >= "3.12"', 'intel; platform_machine == "x86_64"',
 )  # fmt: skip
-HERE = f"{'-'.join(install.here())}.txt"
+HERE = f"{'-'.join(wheelhouse.here())}.txt"
 
 
 def silent(words: str) -> None:
@@ -130,7 +129,7 @@ def test_each_machine_gets_what_it_needs_by_its_own_conditions_and_wheels(gather
 
 def test_the_manifest_names_every_file_and_the_page_the_machines(gathered: Path):
     there = {path.relative_to(gathered).as_posix() for path in gathered.rglob("*") if path.is_file()}
-    assert set(install.check(gathered)["files"]) == there - {"manifest.json"}
+    assert set(wheelhouse.check(gathered)["files"]) == there - {"manifest.json"}
     assert {"assets/toy_data-1.0-py3-none-any.whl", "install.py", "install.sh", "install.cmd"} <= there
     text = (gathered / "HOWTO.txt").read_bytes()
     assert b"Windows (x86-64), Python 3.12\r\n" in text  # Windows' own editors show lines
@@ -153,7 +152,7 @@ def test_it_goes_on_where_it_was_without_asking_for_what_is_there(house: Path, s
         shutil.copy(shop / f"{name}-1.0-py3-none-any.whl", tmp_path / "little")
     monkeypatch.setenv("PIP_FIND_LINKS", (tmp_path / "little").as_uri())
     gather(house, [LINUX], silent, wheel=own(shop))
-    assert install.check(house)["files"] == whole
+    assert wheelhouse.check(house)["files"] == whole
     assert not (wheels / "plain-0.9-py3-none-any.whl").exists()
 
 
@@ -247,19 +246,19 @@ def test_the_command_checks_a_copy_and_says_what_is_in_it(house: Path, lora_lab:
     ],
 )
 def test_another_machine_is_told_what_the_folder_is_for(here: tuple[str, str], said: str, gathered: Path, monkeypatch):
-    monkeypatch.setattr(install, "here", lambda: here)
+    monkeypatch.setattr(wheelhouse, "here", lambda: here)
     with pytest.raises(BadValue, match=said):
-        install.fitting(gathered)
-    monkeypatch.setattr(install, "here", lambda: ("windows", "3.12"))
-    assert install.fitting(gathered) == WINDOWS
+        wheelhouse.fitting(gathered)
+    monkeypatch.setattr(wheelhouse, "here", lambda: ("windows", "3.12"))
+    assert wheelhouse.fitting(gathered) == WINDOWS
 
 
 @pytest.fixture
 def stick(shop: Path, tmp_path: Path) -> Path:
     """A wheelhouse for this very machine, of the toy lab; its pip is the one of these tests."""
-    if not install.here()[0]:
+    if not wheelhouse.here()[0]:
         pytest.skip("no wheelhouse is made for this kind of machine")
-    house, target = tmp_path / "Räder für alle", Target(*install.here())
+    house, target = tmp_path / "Räder für alle", Target(*wheelhouse.here())
     shutil.copytree(
         shop, house / "wheels", ignore=lambda *_: [one.name for one in shop.iterdir() if "plain" not in one.name]
     )
@@ -280,7 +279,7 @@ def test_it_installs_into_a_folder_with_blanks_and_without_an_index(stick: Path,
     old.write_text("#!/bin/sh\necho 3.10\n")  # an environment of another Python is replaced
     old.chmod(0o755)
     for _ in range(2):  # once more does no harm
-        install.install(stick, folder, assets=False)
+        wheelhouse.install(stick, folder, assets=False)
         (folder / ".venv" / "kept").touch()
     python = folder / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     found = subprocess.run([python, "-c", "import plain; print(plain.TAG)"], capture_output=True, text=True)
@@ -294,29 +293,29 @@ def test_a_damaged_copy_is_refused_before_anything_is_made_and_a_later_change_by
 ):
     shutil.copy(shop / "shell-1.0-py3-none-any.whl", stick / "wheels" / "plain-1.0-py3-none-any.whl")
     with pytest.raises(Failed, match=r"plain-1\.0.*has changed.*copy the folder once more"):
-        install.install(stick, tmp_path / "lab", assets=False)
+        wheelhouse.install(stick, tmp_path / "lab", assets=False)
     assert not (tmp_path / "lab").exists()
-    monkeypatch.setattr(install, "check", lambda *_: None)
+    monkeypatch.setattr(wheelhouse, "check", lambda *_: None)
     with pytest.raises(Failed, match="could not install the packages"):
-        install.install(stick, tmp_path / "lab", assets=False)
+        wheelhouse.install(stick, tmp_path / "lab", assets=False)
     assert "HASH" in capfd.readouterr().err.upper()
 
 
 def test_whatever_is_wrong_is_one_sentence_and_preflight_installs_nothing(
     stick: Path, tmp_path: Path, monkeypatch, capsys
 ):
-    install.main(stick, ["--preflight", "--to", str(tmp_path / "lab")])
+    wheelhouse.main(stick, ["--preflight", "--to", str(tmp_path / "lab")])
     assert "ok   python" in capsys.readouterr().out
 
     def in_use(*_: object, **__: object) -> None:
         raise PermissionError(13, "in use", "python.exe")
 
-    monkeypatch.setattr(install.venv, "create", in_use)  # as on Windows, where a running Python cannot be replaced
+    monkeypatch.setattr(wheelhouse.venv, "create", in_use)  # as on Windows, where a running Python cannot be replaced
     with pytest.raises(SystemExit, match=r"install: .*in use.*python\.exe"):
-        install.main(stick, ["--to", str(tmp_path / "lab"), "--no-assets"])
+        wheelhouse.main(stick, ["--to", str(tmp_path / "lab"), "--no-assets"])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
     with pytest.raises(SystemExit, match=r"install: 0\.0 GiB free.*free 4\.0 GiB more"):
-        install.main(stick, ["--to", str(tmp_path / "lab")])
+        wheelhouse.main(stick, ["--to", str(tmp_path / "lab")])
     assert not (tmp_path / "lab").exists()
 
 
