@@ -55,18 +55,13 @@ CAUSES = {  # what a broken import or run says, and what helps
 
 @dataclass(frozen=True)
 class Finding:
-    """One check. `harmless`: worth knowing, but nothing has to be done."""
+    """One check: is all well, what was found, and what to do where it is not."""
 
     name: str
     green: bool
     found: str
     remedy: str = ""
-    harmless: bool = False
-
-    @property
-    def red(self) -> bool:
-        """Whether something has to be done about it."""
-        return not (self.green or self.harmless)
+    harmless: bool = False  # always, since a port that is taken is green: earlier files have it
 
 
 def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
@@ -104,7 +99,9 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
         "disk": f"{disk} free at {m.folder}",
         "write": m.folder,
         "path": m.folder,
-        "port": f"{m.port}",
+        "port": str(m.port)
+        if m.other_port == m.port
+        else f"{m.port} is in use: lora-lab takes {m.other_port} by itself",
     }
     known = m.total is not None
     faults = [
@@ -129,14 +126,12 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
          "move it out, such as to C:\\lora-lab: each installed file would be copied, and locked meanwhile"),
         ("path", m.system == "Windows" and len(m.folder) > LETTERS, "Windows stops at 260 letters in all",
          f"choose a folder with at most {LETTERS} letters in its path, such as C:\\lora-lab"),
-        ("port", m.other_port is None, "in use, like the next ones", "start with: lora-lab --port 0, which takes any"),
-        ("port", m.other_port != m.port, "in use", f"nothing has to be done: lora-lab takes {m.other_port} by itself"),
+        ("port", m.other_port is None, "so are the next ones", "start with: lora-lab --port 0, which takes any"),
     ]  # fmt: skip
     findings = []
     for name, words in found.items():
         wrong, remedy = next(((why, remedy) for part, holds, why, remedy in faults if part == name and holds), ("", ""))
-        harmless = name == "port" and m.other_port is not None and bool(wrong)
-        findings.append(Finding(name, not wrong, f"{words}: {wrong}" if wrong else words, remedy, harmless))
+        findings.append(Finding(name, not wrong, f"{words}: {wrong}" if wrong else words, remedy))
     return findings
 
 
@@ -229,7 +224,7 @@ def words(findings: Iterable[Finding]) -> str:
     """A line for each finding, and what to do below those that are not green."""
     lines = []
     for one in findings:
-        lines.append(f"{'RED' if one.red else 'ok ' if one.green else '(!)'}  {one.name:10}  {one.found}")
+        lines.append(f"{'ok ' if one.green else 'RED'}  {one.name:10}  {one.found}")
         lines += [] if one.green else [f"     {'':10}  -> {one.remedy}"]
     return "\n".join(lines)
 
@@ -238,7 +233,7 @@ def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, A
     """Write the file that is sent back, without the names of user and machine; in the scratch folder if need be."""
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     told = {"lab": __version__, "date": datetime.now(UTC).date().isoformat(), "python": platform.python_version(),
-            "system": system, "green": not any(one.red for one in findings),
+            "system": system, "green": all(one.green for one in findings),
             "findings": [asdict(one) for one in findings]}  # fmt: skip
     private = {str(Path.home()): "~", platform.node(): "<machine>"}
     with suppress(OSError, KeyError, ImportError):  # a container's user without a name

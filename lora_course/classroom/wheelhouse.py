@@ -357,7 +357,7 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
     target = fitting(house)
     print(f"lora_lab for {target}, into {folder}", flush=True)
     for one in machine(folder):
-        if one.red and one.name in ("disk", "write", "path"):  # found before minutes of work
+        if not one.green and one.name in ("disk", "write", "path"):  # found before minutes of work
             raise BadValue(f"{one.found}: {one.remedy}")
     print("reading the files", flush=True)
     manifest = manifest_of(house)

@@ -28,7 +28,7 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
         findings = course.preflight(Path(folder).expanduser().absolute(), port, say)
         letter, path = course.write_letter(findings, Path(out or course.FILE).expanduser().absolute())
         tell(letter if as_json else f"{course.words(findings)}\nto send back, without names: {path}")
-        if count := sum(one.red for one in findings):
+        if count := sum(not one.green for one in findings):
             raise Failed(f"{count} of {len(findings)} red: do what stands below each, then run this again")
     elif collect:
         letters = course.letters_in(Path(collect))
