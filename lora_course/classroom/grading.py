@@ -26,11 +26,11 @@ from queue import Empty
 from typing import Any
 
 import platformdirs
+import psutil
 
 from lora_course import checks, predictions
 from lora_course.checks.verdict import Verdict
 from lora_course.classroom.kernel import REFUSED, pack, unpack
-from lora_course.classroom.watch import Watch
 from lora_lab.errors import BadValue, LabError, NotFound, printable
 from lora_lab.files import read_json
 from lora_lab.training import device
@@ -138,46 +138,54 @@ class Kernel:
         from jupyter_client.blocking.client import BlockingKernelClient
         from jupyter_client.connect import write_connection_file
 
-        file, memory = str(place / ".kernel.json"), int(limits.memory_gib * GIB) + LIBRARIES
+        file, self.memory = str(place / ".kernel.json"), int(limits.memory_gib * GIB) + LIBRARIES
         cpu = 60 + int(limits.seconds * (os.cpu_count() or 1))
         ip, transport = ("", "tcp") if os.name == "nt" else (str(place / ".kernel"), "ipc")
         write_connection_file(file, ip=ip, transport=transport)
-        command = [*walls, sys.executable, "-m", "lora_course.classroom.kernel", file, str(memory), str(cpu)]
+        command = [*walls, sys.executable, "-m", "lora_course.classroom.kernel", file, str(self.memory), str(cpu)]
         null = subprocess.DEVNULL
         self.process = subprocess.Popen(
             command, cwd=place, env=environment, stdin=null, stdout=null, stderr=null, start_new_session=True
         )
-        self.watch, self.deadline = Watch(self.process.pid, memory, PROGRAMS), time.monotonic() + START
+        self.started: set[psutil.Process] = {psutil.Process(self.process.pid)}
+        self.deadline, self.peak, self.programs = time.monotonic() + START, 0, 0
         self.client = BlockingKernelClient(connection_file=file)
         self.client.load_connection_file()
         self.client.start_channels(iopub=False, stdin=False, hb=False, control=False)
         self.client.shell_channel.socket.maxmsgsize = LARGEST
 
     def __enter__(self) -> Kernel:
-        self.watch.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.client.stop_channels()
-        self.watch.__exit__()
-        self.watch.kill()
+        for process in self.started:  # also those whose parent has ended
+            with suppress(psutil.Error):
+                process.kill()
         if os.name != "nt":
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def within_limits(self) -> bool:
+        """Whether time is left, and the process and its children exist and hold no more memory than they may."""
+        with suppress(psutil.Error):
+            first = psutil.Process(self.process.pid)
+            children = first.children(recursive=True)
+            self.started.update(children)
+            size = first.memory_info().rss + sum(child.memory_full_info().uss for child in children)
+            self.peak, self.programs = max(self.peak, size), max(self.programs, len(children))
+        fits = self.peak <= self.memory and self.programs <= PROGRAMS
+        return fits and time.monotonic() < self.deadline and self.process.poll() is None
 
     def execute(self, source: str, **expressions: str) -> dict[str, Any]:
         """Run code, then evaluate expressions; the kernel's reply."""
         sent = self.client.execute(
             source, store_history=False, user_expressions=expressions, allow_stdin=False, stop_on_error=False
         )
-        while time.monotonic() < self.deadline:
-            try:
-                reply = self.client.get_shell_msg(timeout=0.2)
-            except Empty:
-                if self.process.poll() is not None:
-                    break
-            else:
+        while self.within_limits():
+            with suppress(Empty):
+                reply = self.client.get_shell_msg(timeout=0.05)
                 if reply["parent_header"].get("msg_id") == sent:
                     return dict(reply["content"])
         raise Ended
@@ -293,7 +301,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
                 row["status"] = "ran"
             except Ended:
                 row |= _why(kernel, limits, at)
-        row |= {"peak_bytes": kernel.watch.peak, "predictions": list(predictions.lines(log, handed_in))[:1000]}
+        row |= {"peak_bytes": kernel.peak, "predictions": list(predictions.lines(log, handed_in))[:1000]}
     if row["status"] == "ran" and any(error["type"] == "MemoryError" for error in row["errors"]):
         row |= {"status": "memory", "words": "a cell wanted more memory than it may have; the others ran"}
     said = [error["words"] for error in row["errors"]]
@@ -321,9 +329,9 @@ def _found(verdict: Verdict | None) -> dict[str, str]:
 
 def _why(kernel: Kernel, limits: Limits, at: str) -> dict[str, str]:
     """The status of a notebook that was ended."""
-    if kernel.watch.exceeded:
+    if kernel.peak > kernel.memory:
         return {"status": "memory", "words": f"ended{at}: it took more than {limits.memory_gib:g} GiB"}
-    if kernel.watch.most_programs > PROGRAMS:
+    if kernel.programs > PROGRAMS:
         return {"status": "programs", "words": f"ended{at}: it started program after program"}
     if kernel.process.poll() is None:
         return {"status": "time", "words": f"ended{at} after {limits.seconds:g} s"}

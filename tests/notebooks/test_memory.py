@@ -58,7 +58,7 @@ TOO_MUCH = new_code_cell("a = [bytearray(b'x') * 10**8 for _ in range(40)]")
 
 def test_a_lesson_that_takes_too_much_is_ended(monkeypatch: pytest.MonkeyPatch):
     """By the watch alone, as where the system refuses nothing."""
-    monkeypatch.setattr("lora_course.classroom.watch.wall", lambda pid, limit: False)
+    monkeypatch.setattr(memory, "wall", lambda pid, limit: None)
     with pytest.raises(DeadKernelError):
         memory.watched(new_notebook(cells=[TOO_MUCH]), limit=5 * 10**8)
 
