@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_a_kernel_within_the_limit_is_measured():
     watch = memory.watched(new_notebook(cells=[new_code_cell("a = bytearray(b'x') * 10**8")]), limit=5 * 10**8)
     assert 10**8 < watch.peak < 4 * 10**8
     assert not watch.exceeded
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS tells of another process only what it has now")
+def test_a_peak_that_nobody_looked_at_is_found():
+    code = "block = bytearray(b'x') * (3 * 10**8)\ndel block\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        with memory.Watch(process.pid) as watch:
+            process.kill()
+    assert watch.peak > 3 * 10**8
 
 
 TOO_MUCH = new_code_cell("a = [bytearray(b'x') * 10**8 for _ in range(40)]")
