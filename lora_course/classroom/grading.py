@@ -194,8 +194,8 @@ class Kernel:
         """What a call of a function of `kernel.py` returns; None where it raises."""
         try:
             reply = self.execute("", value=f"__import__('{MODULE}', fromlist=['*']).{call}")
-            return json.loads(ast.literal_eval(reply["user_expressions"]["value"]["data"]["text/plain"]))
-        except (KeyError, TypeError, ValueError, SyntaxError, RecursionError, MemoryError):
+            return json.loads(bytes.fromhex(reply["user_expressions"]["value"]["data"]["text/plain"].strip("'")))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             return None
 
     def function(self, place: int) -> Callable[..., Any]:

@@ -78,16 +78,17 @@ def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
 
 
 def answer(*arguments: Any, **by_name: Any) -> str:
-    """The arguments of a check as JSON."""
-    return json.dumps(pack((arguments, by_name)))
+    """The arguments of a check: JSON in hexadecimal digits, which IPython shows as they are."""
+    return json.dumps(pack((arguments, by_name))).encode().hex()
 
 
 def call(place: int, arguments: str) -> str:
-    """What a function of the notebook returns for JSON arguments, or what it raises, as JSON."""
+    """What a function of the notebook returns for JSON arguments, or what it raises; as `answer` does."""
     try:
-        return json.dumps({"value": pack(FUNCTIONS[place](*unpack(json.loads(arguments))))})
+        told = json.dumps({"value": pack(FUNCTIONS[place](*unpack(json.loads(arguments))))})
     except BaseException as error:  # also sys.exit(): the grader waits for an answer
-        return json.dumps({"raised": type(error).__name__, "words": str(error)[:300]})
+        told = json.dumps({"raised": type(error).__name__, "words": str(error)[:300]})
+    return told.encode().hex()
 
 
 def prepare(folder: str) -> None:
