@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,10 +154,8 @@ class Kernel:
         self.client.start_channels(iopub=False, stdin=False, hb=False, control=False)
         self.client.shell_channel.socket.maxmsgsize = LARGEST
 
-    def __enter__(self) -> Kernel:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """End the process, and what it started."""
         self.client.stop_channels()
         for process in self.started:  # also those whose parent has ended
             with suppress(psutil.Error):
@@ -211,17 +209,18 @@ class Kernel:
 
         return call
 
-    def judge(self, call: ast.Call) -> Verdict | None:
-        """The lab's verdict on a call's arguments as the notebook has them now; None where it has not."""
+    def judge(self, call: ast.Call) -> dict[str, str]:
+        """The lab's verdict on a call's arguments as the notebook has them now; empty where it doesn't have them."""
         sent = self.value(ast.unparse(ast.Call(ast.Name("answer"), call.args, call.keywords)))
         if sent is None:
-            return None
+            return {}
         check = getattr(checks, _name(call))
         try:
             arguments, by_name = unpack(sent, self.function)
-            return getattr(check, "__wrapped__", check)(*arguments, **by_name)  # its hints count a student's tries
+            verdict = getattr(check, "__wrapped__", check)(*arguments, **by_name)  # its hints count a student's tries
         except Exception as error:  # an answer of a kind that the check doesn't expect
-            return Verdict(False, f"the check stops with {type(error).__name__}: {str(error)[:200]}")
+            verdict = Verdict(False, f"the check stops with {type(error).__name__}: {str(error)[:200]}")
+        return {"verdict": WORDS[verdict.passed], "words": verdict.words[:300]}
 
 
 def grade(
@@ -286,7 +285,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
             environment["LORA_LAB_STUDENT"] = line["student"]
         handed_in = log.stat().st_size if log.is_file() else 0
         row["walls"] = {"network": bool(walls), "files": bool(walls)}
-        with Kernel(place, limits, environment | {"JPY_SESSION_NAME": notebook.name}, walls) as kernel:
+        with closing(Kernel(place, limits, environment | {"JPY_SESSION_NAME": notebook.name}, walls)) as kernel:
             at = ""
             try:
                 kernel.execute(f"__import__('{MODULE}', fromlist=['*']).prepare({str(place)!r})")
@@ -297,7 +296,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
                 at = ""
                 for check, call in zip(row["checks"], lesson.calls, strict=True):
                     if check["verdict"] == ABSENT and "..." not in check["check"]:
-                        check |= _found(kernel.judge(call))
+                        check |= kernel.judge(call)
                 row["status"] = "ran"
             except Ended:
                 row |= _why(kernel, limits, at)
@@ -319,12 +318,8 @@ def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> No
     for call in _calls(cell):
         for check, asked in zip(row["checks"], lesson.calls, strict=True):
             same = _name(call) == _name(asked) and _constants(asked).items() <= _constants(call).items()
-            if same and (found := _found(kernel.judge(call))):
+            if same and (found := kernel.judge(call)):
                 check |= found | {"calls": check["calls"] + 1}  # the last one counts
-
-
-def _found(verdict: Verdict | None) -> dict[str, str]:
-    return {"verdict": WORDS[verdict.passed], "words": verdict.words[:300]} if verdict else {}
 
 
 def _why(kernel: Kernel, limits: Limits, at: str) -> dict[str, str]:
