@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -231,20 +231,24 @@ def words(findings: Iterable[Finding]) -> str:
 
 def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, Any], Path]:
     """Write the file that is sent back, without the names of user and machine; in the scratch folder if need be."""
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    told = {"lab": __version__, "date": datetime.now(UTC).date().isoformat(), "python": platform.python_version(),
-            "system": system, "green": all(one.green for one in findings),
-            "findings": [asdict(one) for one in findings]}  # fmt: skip
     private = {str(Path.home()): "~", platform.node(): "<machine>"}
     with suppress(OSError, KeyError, ImportError):  # a container's user without a name
         private[getpass.getuser()] = "<user>"
-    text = json.dumps(told)
-    for word in sorted(filter(lambda word: len(word) > 1, private), key=len, reverse=True):
-        alone = rf"(?<!\w){re.escape(json.dumps(word)[1:-1])}(?!\w)"  # a name within a word stays
-        text = re.sub(alone, private[word], text, flags=re.IGNORECASE)
+
+    def hidden(text: str) -> str:
+        for word in sorted(filter(lambda word: len(word) > 1, private), key=len, reverse=True):
+            alone = rf"(?<!\w){re.escape(word)}(?!\w)"  # a name within a word stays
+            text = re.sub(alone, private[word], text, flags=re.IGNORECASE)
+        return text
+
+    every = [replace(one, found=hidden(one.found), remedy=hidden(one.remedy)) for one in findings]
+    system = hidden(f"{platform.system()} {platform.release()} {platform.machine()}")
+    letter = {"lab": __version__, "date": datetime.now(UTC).date().isoformat(), "python": platform.python_version(),
+              "system": system, "green": all(one.green for one in every),
+              "findings": [asdict(one) for one in every]}  # fmt: skip
     for path in (wanted, Path(tempfile.gettempdir()) / FILE):
         with suppress(BadValue):
-            write_json(path, letter := json.loads(text))
+            write_json(path, letter)
             return letter, path
     raise BadValue(f"neither {wanted} nor {tempfile.gettempdir()} can be written to; give --out FILE on a stick")
 

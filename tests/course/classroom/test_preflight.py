@@ -165,12 +165,15 @@ def test_a_few_steps_are_really_trained(monkeypatch: pytest.MonkeyPatch, capsys:
     assert found["first"] == pytest.approx(0.69, abs=0.1)  # that of a guess, ln 2
 
 
-def test_the_file_to_send_back_holds_no_names(tmp_path: Path):
+def test_the_file_to_send_back_holds_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     words = f"cannot write into {Path.home()}/lab on {platform.node()} as {getpass.getuser()}"
     told, path = write_letter([Finding("write", False, words, "mend")], tmp_path / "back.json")
     assert json.loads(path.read_text()) == told
     assert told["findings"][0]["found"] == "cannot write into ~/lab on <machine> as <user>"
     assert told["green"] is False
+    monkeypatch.setattr(getpass, "getuser", lambda: "lab")  # a name that a part of the file has, too
+    told, _ = write_letter([Finding("write", False, "lab has collaborators", "mend")], tmp_path / "back.json")
+    assert (told["findings"][0]["found"], told.keys() >= {"lab"}) == ("<user> has collaborators", True)
 
 
 def test_where_the_folder_cannot_be_written_to_the_file_lies_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
