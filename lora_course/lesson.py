@@ -108,10 +108,7 @@ def eta(training_steps: int) -> str:
 
 
 def reference(name: str) -> Run:
-    """A run that ships with the lab, to catch up with; when and where it was made stands in its environment.
-
-    Raises: NotFound, naming those there are.
-    """
+    """A run that ships with the lab; its environment says when and where it was made. Raises: NotFound."""
     from lora_lab.training.runs import Store
 
     folder = shipped("data/results")
@@ -121,30 +118,24 @@ def reference(name: str) -> Run:
 
 
 def reference_comparison(name: str) -> dict[str, Any]:
-    """A comparison that ships with the lab, as `lora-lab compare --json` printed it, with where and when in it.
-
-    Raises: NotFound, naming those there are.
-    """
+    """A comparison that ships with the lab, as `lora-lab compare --json` printed it. Raises: NotFound."""
     from lora_course.claims.claim_tests.evidence import comparison
 
     return comparison(name)
 
 
 def reference_styles() -> dict[str, Any]:
-    """Three voices on smollm2 that ship with the lab, measured; recipes, where and when are in it."""
+    """Three voices on smollm2 that ship with the lab, measured, with their recipes and where and when."""
     return read_json(shipped("data/results/styles/smollm2.json"))
 
 
 def reference_microscope() -> dict[str, Any]:
-    """Five runs of minilm on rt that ship with the lab, cut and looked into; recipes, where and when are in it.
-
-    `experiments.microscope.views_from` makes of its "views" what the microscope's panel shows.
-    """
+    """Five runs of minilm on rt that ship with the lab, truncated; `microscope.views_from` reads their "views"."""
     return read_json(shipped("data/results/microscope/minilm_rt.json"))
 
 
 def reference_reproductions() -> dict[str, dict[str, Any]]:
-    """What `lora-lab reproduce` found for us, by item, as it wrote it; sizes, where and when are in each."""
+    """What `lora-lab reproduce` found for us, by item, with sizes and where and when."""
     from lora_course.paper.reproduce.run import kept
 
     return {found["item"]: found for found in kept(shipped("data/results/reproduce"))}
@@ -172,23 +163,19 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
     from lora_lab.training.pairs import VOICES
     from lora_lab.training.tasks import load_task
 
-    if task in VOICES:
-        return _few_pairs(task, folder, rows)
-    file, full = folder / f"{task}.csv", load_task(task)
-    labels = [full.labels[number] for number in full.train.labels[:rows]]
-    table = pd.DataFrame({"text": full.train.texts[:rows], "label": labels})
-    write_atomically(file, table.to_csv(index=False).encode())
+    if task in VOICES:  # pairs: so many to train on, a fourth as many for validation, and for test
+        lines = shipped(f"data/styles/{task}.jsonl").read_text(encoding="utf-8").splitlines()
+        splits = {"train": rows, "validation": rows // 4, "test": rows // 4}
+        of = {name: [line for line in lines if json.loads(line)["split"] == name] for name in splits}
+        kept = [line for name, most in splits.items() for line in of[name][:most]]
+        file, text = folder / f"{task}.jsonl", "\n".join(kept)
+    else:
+        full = load_task(task)
+        labels = [full.labels[number] for number in full.train.labels[:rows]]
+        table = pd.DataFrame({"text": full.train.texts[:rows], "label": labels})
+        file, text = folder / f"{task}.csv", table.to_csv(index=False)
+    write_atomically(file, text.encode())
     return str(file)
-
-
-def _few_pairs(voice: str, folder: Path, rows: int) -> str:
-    """A file with so many pairs to train on and a fourth as many for validation, and for test."""
-    few: dict[str, list[str]] = {}
-    for line in shipped(f"data/styles/{voice}.jsonl").read_text(encoding="utf-8").splitlines():
-        few.setdefault(json.loads(line)["split"], []).append(line)
-    kept = [line for split, lines in few.items() for line in lines[: rows if split == "train" else rows // 4]]
-    write_atomically(folder / f"{voice}.jsonl", "\n".join(kept).encode())
-    return str(folder / f"{voice}.jsonl")
 
 
 def catch_up(name: str, store: Path) -> str:

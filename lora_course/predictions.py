@@ -5,10 +5,12 @@ The log stays on the machine that it was made on until its owner hands it in; LO
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,7 @@ from lora_lab.training.watching import headless
 FILE = "predictions.jsonl"
 LARGEST = 4 * 2**20
 """Bytes that are read of one file."""
+FORMULAS = ("=", "+", "-", "@")
 NUMBERS = ("guess", "low", "high", "found")
 COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fast", "at")
 
@@ -69,11 +72,9 @@ def reveal(what: str, found: float, unit: str = "") -> None:
     """
     mine = next((one for one in reversed(CURRENT.ranges) if one.what == what), None)
     it_is = f"{what}: it is {in_full(finite(found, what))}{unit if unit == '%' else f' {unit}'.rstrip()}"
-    if mine is None and headless():
-        print(f"{it_is}.")
-        return
     if mine is None:
-        print(f'"{what}" stays sealed: give your range above first, or lesson.skip("{what}")')
+        sealed = f'"{what}" stays sealed: give your range above first, or lesson.skip("{what}")'
+        print(f"{it_is}." if headless() else sealed)
         return
     mine.found = finite(found, what)
     if (mine.low, mine.high) not in _logged(what):
@@ -101,18 +102,16 @@ def in_full(value: float, digits: int = 4) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
 
 
-def log(
-    what: str, found: float, unit: str, *, guess: float | None = None, low: float | None = None,
-    high: float | None = None,
-) -> None:  # fmt: skip
+def log(what: str, found: float, unit: str, **given: Any) -> None:
     """Add a line to the log in this folder, where a notebook runs and nobody has declined. A full disk is no error.
 
+    given   guess, or low and high
     One line is one write to the end of the file, so two notebooks in a folder do not mix theirs.
     """
     shell = sys.modules.get("IPython")
     if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:
         return
-    numbers = {"guess": _number(guess), "low": low, "high": high, "found": _number(found)}
+    numbers = {name: _number(value) for name, value in {**dict.fromkeys(NUMBERS), **given, "found": found}.items()}
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "student": student(), "lesson": _lesson(),
             "what": what, **numbers, "unit": unit, "fast": fast()}  # fmt: skip
     with suppress(OSError):
@@ -151,17 +150,15 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
     """The lines of one log that can be read, from a byte on; a link or a pipe by that name is no log."""
-    if path.is_symlink() or not path.is_file():
-        return
-    try:
-        with path.open("rb") as file:
-            file.seek(begin)
-            content = file.read(LARGEST).decode("utf-8", errors="replace")
-    except OSError:
-        return
-    for line in content.split("\n"):  # not splitlines, which also ends one at U+2028, that JSON leaves in a text
+    content = b""
+    with suppress(OSError):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                file.seek(begin)
+                content = file.read(LARGEST)
+    for line in content.split(b"\n"):  # not splitlines, which also ends one at U+2028, that JSON leaves in a text
         with suppress(ValueError, TypeError, RecursionError):
-            if isinstance(row := json.loads(line), dict):
+            if isinstance(row := json.loads(line.decode(errors="replace")), dict):
                 texts = {name: str(row.get(name, ""))[:200] for name in ("at", "student", "lesson", "what", "unit")}
                 numbers = {name: _number(row.get(name)) for name in NUMBERS}
                 yield {**texts, **numbers, "fast": bool(row.get("fast"))}
@@ -173,18 +170,26 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for asked in dict.fromkeys((row["lesson"], row["what"]) for row in first):
         here = [row for row in first if (row["lesson"], row["what"]) == asked]
-        guesses, lows, highs, found = ([row[name] for row in here if row[name] is not None] for name in NUMBERS)
-        unit = f" {here[0]['unit']}".rstrip()
-        middle = f"{min(guesses):,.4g} to {max(guesses):,.4g}, half below {median(guesses):,.4g}" if guesses else "-"
-        was = f"{median(found):,.4g}{unit}" if found else "-"
-        name = ": ".join(part for part in asked if part)
-        if lows and highs:
+        guesses, lows, _, found = ([row[name] for row in here if row[name] is not None] for name in NUMBERS)
+        if lows:
             held = sum(Range("", row["low"], row["high"], found=row["found"]).held is True for row in here)
             told = f"{len(lows)} of {len(here)} gave a range, {held} of them held what was found"
         else:
-            told = f"{len(guesses)} of {len(here)} guessed, {middle}"
-        said.append(printable(f"{name}: {told}; it was {was}"))
+            told = f"{len(guesses)} of {len(here)} guessed, "
+            told += f"{min(guesses):,.4g} to {max(guesses):,.4g}, half below {median(guesses):,.4g}" if guesses else "-"
+        was = f"{median(found):,.4g} {here[0]['unit']}".rstrip() if found else "-"
+        said.append(printable(f"{': '.join(filter(None, asked))}: {told}; it was {was}"))
     return "\n".join(said) or "no prediction was logged"
+
+
+def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated values, in which no text is a formula to a spreadsheet or a command to a terminal."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for row in (head, *rows):
+        texts = [printable(value) if isinstance(value, str) else value for value in row]
+        writer.writerow([f"'{text}" if str(text)[:1] in FORMULAS and isinstance(text, str) else text for text in texts])
+    return out.getvalue()
 
 
 def _number(value: Any) -> float | None:

@@ -19,8 +19,7 @@ from typing import Any
 
 from build import caught_up, chosen, target
 
-from lora_course.classroom.grading.folder import Limits, grade
-from lora_course.classroom.grading.lessons import Cell, cells_of
+from lora_course.classroom.grading import Limits, cells_of, grade
 from lora_lab.files import read_json, write_json
 from lora_lab.training import device
 
@@ -29,7 +28,7 @@ RESULTS = HERE.parent / "data" / "results" / "lesson_times.json"
 STOP = "**Stop here**"
 
 
-def to_the_stop_mark(cells: list[Cell]) -> int:
+def to_the_stop_mark(cells: list[Any]) -> int:
     """How many code cells stand before the mark; all, where there is none."""
     mark = next((n for n, cell in enumerate(cells) if not cell.code and STOP in cell.source), len(cells))
     return sum(cell.code for cell in cells[:mark])
@@ -43,16 +42,16 @@ def measured(path: Path, limits: Limits) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / path.name, notebook)
         (row,) = grade(folder, limits=limits)
-    stop = to_the_stop_mark(cells_of(path))
+    stop, cells = to_the_stop_mark(cells_of(path)), row["cell_seconds"]
     return {
-        "seconds": round(sum(row.cell_seconds), 1),
-        "seconds_to_stop": round(sum(row.cell_seconds[:stop]), 1),
-        "cells": [round(seconds, 2) for seconds in row.cell_seconds],
-        "peak_mib": row.peak_bytes // 2**20,
-        "status": row.status,
-        "errors": [f"{error['type']} in code cell {error['cell'] + 1}" for error in row.errors],
-        "right": f"{row.count('right')} of {len(row.checks)}",
-        "refused": row.refused,
+        "seconds": round(sum(cells), 1),
+        "seconds_to_stop": round(sum(cells[:stop]), 1),
+        "cells": [round(seconds, 2) for seconds in cells],
+        "peak_mib": row["peak_bytes"] // 2**20,
+        "status": row["status"],
+        "errors": [f"{error['type']} in code cell {error['cell'] + 1}" for error in row["errors"]],
+        "right": f"{row['right']} of {row['of']}",
+        "refused": row["refused"],
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": device.describe(device.pick_device()),
         "load": f"{os.getloadavg()[0]:.0f} programs wanted the {os.cpu_count()} cores"

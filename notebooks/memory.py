@@ -17,24 +17,90 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 from build import built, caught_up, chosen
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from lora_course.classroom.grading.family import Watch
 from lora_lab.files import read_json, write_json
 from lora_lab.training import device
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "data" / "results" / "lesson_memory.json"
 FEW = "import lora_course.lesson as _lesson; _lesson.steps = lambda full, fast=3: min(full, 3)"
+
+
+def wall(pid: int, limit: int) -> None:
+    """Let Linux refuse this process, and what it starts from now on, more than `limit` bytes of writable data each."""
+    if sys.platform == "linux":
+        psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (limit, limit))
+
+
+def high_water(pid: int) -> int:
+    """The most bytes ever resident in one process (Linux, Windows); 0 on macOS, which tells only the current size."""
+    with suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    with suppress(psutil.Error):
+        return int(getattr(psutil.Process(pid).memory_info(), "peak_wset", 0))
+    return 0
+
+
+class Watch:
+    """A context that kills a process and its children when together they hold more than `limit` bytes.
+
+    It polls every 50 ms, and asks for the high-water mark of the first process, which polls may miss. `peak` is the
+    most bytes seen, `most_programs` the most children at once.
+    """
+
+    def __init__(self, pid: int, limit: int | None = None) -> None:
+        self.pid, self.limit = pid, limit or 2**60
+        self.peak = self.most_programs = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
+
+    def __enter__(self) -> Watch:
+        if self.limit < 2**60:
+            with suppress(psutil.Error):  # it has ended already
+                wall(self.pid, self.limit)
+        self.look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.look()
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether they ever held more memory than they may."""
+        return self.peak > self.limit
+
+    def look(self) -> None:
+        """Poll once."""
+        with suppress(psutil.Error):
+            first = psutil.Process(self.pid)
+            started = first.children(recursive=True)
+            size = first.memory_info().rss + sum(child.memory_full_info().uss for child in started)
+            self.peak = max(self.peak, size, high_water(self.pid))
+            self.most_programs = max(self.most_programs, len(started))
+            if self.exceeded:
+                for process in (*started, first):
+                    process.kill()
+
+    def _poll(self) -> None:
+        while not self._over.wait(0.05):
+            self.look()
 
 
 def watched(notebook: NotebookNode, limit: int | None = None) -> Watch:

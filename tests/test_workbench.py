@@ -122,7 +122,7 @@ def test_a_wheel_holds_lessons_and_lock_and_nothing_private(installed: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "lora_lab/shipped/data/assets.txt" in names
     assert "lora_lab/shipped/notebooks/old_01_why_low_rank.ipynb" in names
-    assert "lora_course/classroom/wheelhouse/stick/install.sh" in names
+    assert "lora_course/classroom/stick/install.sh" in names
     assert not [n for n in names if "runs/" in n or "checkpoints" in n or n.startswith("tests/")]
 
 

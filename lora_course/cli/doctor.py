@@ -22,26 +22,19 @@ from lora_lab.errors import Failed
 @JSON
 def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: str | None, as_json: bool) -> None:
     """What this machine has and how the lab will use it."""
-    if preflight:
-        _preflight(out, Path(folder).expanduser().absolute(), port, as_json)
-    elif collect:
-        from lora_course.classroom.preflight.report import collected, letters_in
+    from lora_course.classroom import preflight as course
 
-        letters = letters_in(Path(collect))
-        tell({"files": letters} if as_json else collected(letters))
+    if preflight:
+        findings = course.preflight(Path(folder).expanduser().absolute(), port, say)
+        letter, path = course.write_letter(findings, Path(out or course.FILE).expanduser().absolute())
+        tell(letter if as_json else f"{course.words(findings)}\nto send back, without names: {path}")
+        if count := sum(not one.green for one in findings):
+            raise Failed(f"{count} of {len(findings)} red: do what stands below each, then run this again")
+    elif collect:
+        letters = course.letters_in(Path(collect))
+        width, ready = max(map(len, letters)), sum(bool(letter["green"]) for letter in letters.values())
+        lines = [f"{name:{width}}  {course.summary(letter)}" for name, letter in letters.items()]
+        words = "\n".join([*lines, f"{ready} of {len(letters)} are ready"])
+        tell({"files": letters} if as_json else words)
     else:
         click.get_current_context().invoke(look, as_json=as_json)
-
-
-def _preflight(out: str | None, folder: Path, port: int, as_json: bool) -> None:
-    """Raises: Failed where anything is red, after all has been said."""
-    from lora_course.classroom.preflight.findings import words
-    from lora_course.classroom.preflight.lab import preflight
-    from lora_course.classroom.preflight.report import FILE, write_letter
-
-    findings = preflight(folder, port, say=say)
-    letter, path = write_letter(findings, Path(out or FILE).expanduser().absolute())
-    tell(letter if as_json else f"{words(findings)}\nto be sent back, without names: {path}")
-    if not letter["green"]:
-        count = sum(one.in_the_way for one in findings)
-        raise Failed(f"{count} of {len(findings)} red: do what stands beside each, then run this once more")

@@ -16,7 +16,7 @@ def predictions(folder: str, table: str | None, as_json: bool) -> None:
     from pathlib import Path
 
     from lora_course import predictions as logs
-    from lora_course.classroom.grading.table import as_csv
+    from lora_course.predictions import as_csv
     from lora_lab.files import write_atomically
 
     rows = logs.read(Path(folder))

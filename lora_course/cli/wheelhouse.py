@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from lora_lab.cli.shared import JSON, say, tell
-from lora_lab.errors import Failed
 
 
 @click.command()
@@ -26,30 +25,18 @@ def wheelhouse(
     out: str, platforms: tuple[str, ...], pythons: tuple[str, ...], check: bool, as_json: bool, **wishes: Any
 ) -> None:
     """Gather all that an installation needs, for chosen machines, in one folder."""
-    from lora_course.classroom.wheelhouse import contents, gather, targets
+    from lora_course.classroom import wheelhouse as house
 
-    folder = Path(out).expanduser().absolute()
+    folder, (here, python) = Path(out).expanduser().absolute(), house.here()
     if check:
-        manifest = contents.manifest_of(folder)
-        if wrong := contents.problems(folder):
-            raise Failed(f"{len(wrong)} files of {folder} are not as they were: {wrong[0]}; copy it, or make it, again")
+        manifest = house.check(folder)
     else:
-        where = platforms or (targets.this_platform() or "",)
-        wanted = [targets.Target(one, python) for one in where for python in pythons or (targets.this_python(),)]
-        manifest = gather.gather(folder, wanted, gather.Wishes(**wishes), say)
-    tell(manifest if as_json else describe(folder, manifest))
-
-
-def describe(folder: Path, manifest: dict[str, Any]) -> str:
-    """What a wheelhouse holds, and what to do with it."""
-    from lora_course.classroom.wheelhouse.targets import named
-
+        wanted = [house.Target(one, version) for one in platforms or (here,) for version in pythons or (python,)]
+        manifest = house.gather(folder, wanted, say, **wishes)
     sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
-    lines = [
-        f"{named(name).words}: {len(files)} wheels, {sum(sizes[file] for file in files) / 1e6:,.0f} MB"
-        for name, files in manifest["targets"].items()
-    ]
-    assets = [size for name, size in sizes.items() if name.startswith("assets/")]
-    lines += [f"models and data: {len(assets)} packages, {sum(assets) / 1e6:,.0f} MB"]
-    lines += [f"in all {len(sizes)} files, {sum(sizes.values()) / 1e6:,.0f} MB, in {folder}"]
-    return "\n".join([*lines, "copy the folder to a stick or a shared drive; HOWTO.txt in it says how to install"])
+    parts = {f"{house.named(name)}: {{}} wheels": files for name, files in manifest["targets"].items()}
+    parts["models and data: {} packages"] = [name for name in sizes if name.startswith("assets/")]
+    parts[f"in all {{}} files, in {folder}"] = list(sizes)
+    lines = [f"{words.format(len(of))}, {sum(sizes[one] for one in of) / 1e6:,.0f} MB" for words, of in parts.items()]
+    lines += ["copy the folder to a stick or a shared drive; HOWTO.txt in it says how to install"]
+    tell(manifest if as_json else "\n".join(lines))

@@ -16,9 +16,8 @@ import ipywidgets as W
 import numpy as np
 import pandas as pd
 
-from lora_course.panels.class_words import counted, guessed, guesses_table, picture_words, scaled
 from lora_lab.errors import LabError, NotFound
-from lora_lab.experiments.choice import CELL, Cell, conclusion, is_cell, label, ranked
+from lora_lab.experiments.choice import CELL, Cell, conclusion, is_cell, label, ranked, said
 from lora_lab.experiments.collect import collect
 from lora_lab.experiments.results import load, of_one_dtype
 from lora_lab.plots import BLUE, GREY, RED, metric_name
@@ -27,6 +26,7 @@ from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.runs import FINISHED, Store, stores
 from lora_lab.widgets.map_panel import MapPanel, cells_table, drawing
 from lora_lab.widgets.panel import FULL_WIDTH, cannot, escape, wrapped
+from lora_lab.widgets.shown import Table
 
 COMPARABLE = ["model", "task", "steps", "batch"]  # runs that differ in one of these do not share a map
 LARGE = 14  # points: read from the last row
@@ -64,18 +64,19 @@ class ClassPanel(MapPanel):
         """Collect what has arrived, and show it; what cannot be read is said in words."""
         with self.lock:
             try:
-                self.store, laptops = self._collected()
-                found = load(self.store.folder)
+                found, source = self._collected()
             except LabError as error:
                 self.words.value = cannot(str(error))
                 return
-            alike, left_out = comparable(found)
-            self.runs = of_one_dtype(alike)
-            self.guesses = guesses(self.folder)
-            others = f" {left_out:,} of them of another model, task or length are left out." if left_out else ""
+            lora = found[found["method"] == "lora"] if len(found) else found
+            groups = sorted(lora.groupby(COMPARABLE), key=lambda one: len(one[1])) if len(lora) else []
+            alike = groups[-1][1] if groups else lora
+            self.runs, self.guesses = of_one_dtype(alike), guesses(self.folder)
+            self.arrived = f"{len(found):,} runs from {source}."
+            if others := len(found) - len(alike):
+                self.arrived += f" {others:,} of them of another model, task or length are left out."
             if unlike := len(alike) - len(self.runs):
-                others += f" {unlike:,} are left out that were trained in another dtype than most."
-            self.arrived = f"{len(found):,} runs from {laptops}.{others}"
+                self.arrived += f" {unlike:,} are left out that were trained in another dtype than most."
             known = map(str, self.runs.dropna(axis="columns", how="all"))  # columns may be of runs that are left out
             validated = {name.removeprefix("validation_"): 0 for name in known if name.startswith("validation_")}
             if not validated:
@@ -86,43 +87,45 @@ class ClassPanel(MapPanel):
             self.said = conclusion(self.runs, self.store, self.metric)
             self._frame_changed()
 
-    def _collected(self) -> tuple[Store, str]:
-        """The store that has all of them, and where they come from."""
+    def _collected(self) -> tuple[pd.DataFrame, str]:
+        """All runs, in a store that has them, and where they come from."""
         laptops = stores(self.folder)
-        if laptops == {self.folder}:
-            return Store(self.folder), "one store"
-        found = collect([self.folder], self.into)
-        why = "could not be read or are of a file that differs: lora-lab collect names them"
-        without = f" ({len(found.unreadable)} records {why})" if found.unreadable else ""
-        return Store(self.into), f"{len(laptops)} laptop{'s' * (len(laptops) != 1)}{without}"
+        source, self.store = "one store", Store(self.folder if laptops == {self.folder} else self.into)
+        if laptops != {self.folder}:
+            unreadable = len(collect([self.folder], self.into).unreadable)
+            why = "could not be read or are of a file that differs: lora-lab collect names them"
+            source = f"{len(laptops)} laptop{'s' * (len(laptops) != 1)}"
+            source += f" ({unreadable} records {why})" if unreadable else ""
+        return load(self.store.folder), source
 
     def _paint(self, _: object = None) -> None:
         with self.lock:
-            cells, metric = ranked(self.runs, self.metric), self.metric
-            best, part = cells.index[0], self.part()
-            measured = test_of(self.runs, best, metric)
+            cells, metric, part = ranked(self.runs, self.metric), self.metric, self.part()
+            best = cells.index[0]
+            own = is_cell(self.runs, best) & self.runs["status"].isin(FINISHED)
+            measured = float(self.runs.loc[own, metric].mean()) if own.any() else None
+            values = [(name, scaled(guess, metric)) for name, guess in self.guesses]
             draw = drawing(self.view.value, part, metric, best, LARGE)
             spread = partial(draw_spread, frame=self.runs, cells=list(cells.index[:MOST_CELLS]), metric=metric)
-            numbers = [guess for _, guess in self.guesses]
-            dots = partial(draw_guesses, guesses=numbers, measured=measured, metric=metric)
-            told = picture_words(self.view.value, metric, best)
-            png = self.sheet.paint(draw, spread, dots)
-            self.picture.show(png, told, guesses_table(self.guesses, measured, metric))
-            self.words.value = f"<b>{self.arrived}</b> {escape(self.said)} {guessed(self.guesses, measured, metric)}"
+            found = None if measured is None else scaled(measured, metric)
+            dots = partial(draw_guesses, guesses=[value for _, value in values], found=found, metric=metric)
+            percent = "%" if metric == "accuracy" else ""
+            off = [(name, value, "-" if found is None else f"{value - found:+.1f}") for name, value in values]
+            rows = [(name, f"{value:g}{percent}", by) for name, value, by in sorted(off, key=lambda one: -one[1])]
+            caption = "guesses" if measured is None else f"guesses; measured on test: {said(measured, metric)}"
+            words = (
+                f"Validation {metric} of the class's runs, {self.view.value}: best on validation at {label(best)}. "
+                "Beside it the spread over seeds of the best cells, and everyone's guess with the measured value."
+            )
+            table = Table(caption, ("name", "guess", "off by"), rows)
+            self.picture.show(self.sheet.paint(draw, spread, dots), words, table)
+            many = counted(values)
+            if values and measured is not None and found is not None:
+                name, value = min(values, key=lambda one: abs(one[1] - found))
+                near = f"{escape(name)}'s {value:g}{percent}"
+                many += f"; the nearest to {said(measured, metric)} on test is {near}"
+            self.words.value = f"<b>{self.arrived}</b> {escape(self.said)} {many}."
             self.table.value = cells_table(part, ranked(part, metric), metric)
-
-
-# ---- what is read
-
-
-def comparable(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The runs of LoRA with the most common model, task and length, and how many others there are."""
-    if frame.empty:
-        return frame, 0
-    lora = frame[frame["method"] == "lora"]
-    groups = sorted(lora.groupby(COMPARABLE), key=lambda one: len(one[1]))
-    kept = groups[-1][1] if groups else lora
-    return kept, len(frame) - len(kept)
 
 
 def guesses(folder: Path) -> list[tuple[str, float]]:
@@ -137,7 +140,14 @@ def guesses(folder: Path) -> list[tuple[str, float]]:
     return [(name, guess) for name, guess in found if np.isfinite(guess)]
 
 
-# ---- pictures and words
+def scaled(value: float, metric: str) -> float:
+    """As it is drawn: an accuracy in percent, whether it was given so or as a share."""
+    return factor(metric) * value if value <= 1 else value
+
+
+def counted(guesses: Sequence[Any]) -> str:
+    """1 guess, 2 guesses."""
+    return f"{len(guesses)} guess{'es' * (len(guesses) != 1)}"
 
 
 def draw_spread(axes: Any, frame: pd.DataFrame, cells: Sequence[Cell], metric: str) -> None:
@@ -154,13 +164,13 @@ def draw_spread(axes: Any, frame: pd.DataFrame, cells: Sequence[Cell], metric: s
     _tidy(axes, "spread over seeds, best cells first")
 
 
-def draw_guesses(axes: Any, guesses: Sequence[float], measured: float | None, metric: str) -> None:
+def draw_guesses(axes: Any, guesses: Sequence[float], found: float | None, metric: str) -> None:
     """Everyone's guess as a dot, equal ones on top of each other, and what was measured as a line."""
-    values = sorted(scaled(guess, metric) for guess in guesses)
+    values = sorted(guesses)
     heights = [values[:place].count(value) for place, value in enumerate(values)]
     axes.plot(values, heights, "o", color=GREY, markersize=9)
-    if measured is not None:
-        axes.axvline(scaled(measured, metric), color=RED, linewidth=3)
+    if found is not None:
+        axes.axvline(found, color=RED, linewidth=3)
     axes.set(ylim=(-0.8, max(heights, default=0) + 0.8), yticks=[], xlabel=metric_name(metric))
     _tidy(axes, f"{counted(values)} (dots) and the measured value (line)")
 
@@ -170,9 +180,3 @@ def _tidy(axes: Any, title: str) -> None:
     axes.xaxis.label.set_size(LARGE - 1)
     axes.set_title(title, fontsize=LARGE, loc="right")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def test_of(frame: pd.DataFrame, cell: Cell, metric: str) -> float | None:
-    """The mean test metric of a cell's finished runs."""
-    own = is_cell(frame, cell) & frame["status"].isin(FINISHED)
-    return float(frame.loc[own, metric].mean()) if own.any() else None

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lora_course import lesson
+from lora_course.experiments.microscope import views_from
 from lora_course.receipts import Receipt
 from lora_lab import LoRA, Recipe, Run, Store, load_task, sweep
 from lora_lab.errors import NotFound
@@ -18,29 +19,21 @@ from lora_lab.layers import LoRALinear
 
 
 @pytest.mark.parametrize(
-    ("guess", "words"),
+    ("given", "words"),
     [
-        (None, "accuracy: 82%. You made no guess."),
-        (80, "you said 80%, it is 82%: 2% too low"),
-        (90, "8% too high"),
-        (82, "exactly right"),
+        (("accuracy", None, 82, "%"), "accuracy: 82%. You made no guess."),
+        (("accuracy", 80, 82, "%"), "accuracy: you said 80%, it is 82%: 2% too low."),
+        (("accuracy", 82, 82, "%"), "accuracy: you said 82%, it is 82%: exactly right."),
+        (("a prompt", 20_000, 15_360.0, "numbers"),
+         "a prompt: you said 20,000 numbers, it is 15,360 numbers: 4,640 numbers too high."),
+        (("all", None, 10_000_000), "all: 10,000,000. You made no guess."),
+        (("all", None, 68_976_648_192), "all: 6.898e+10. You made no guess."),
+        (("time", 1, 0.04043, "s"), "time: you said 1 s, it is 0.04043 s: 0.96 s too high."),
+        (("fewer", 10, 256, "times"), "fewer: you said 10 times, it is 256 times: 246 too low."),  # no factor
     ],
-)
-def test_a_guess_is_set_beside_the_measurement(guess: float | None, words: str):
-    assert words in lesson.compare("accuracy", guess, 82, "%")
-
-
-def test_numbers_up_to_ten_million_are_written_in_full_and_have_their_unit():
-    assert lesson.compare("a prompt", 20_000, 15_360.0, "numbers") == (
-        "a prompt: you said 20,000 numbers, it is 15,360 numbers: 4,640 numbers too high."
-    )
-    assert lesson.compare("all", None, 10_000_000) == "all: 10,000,000. You made no guess."
-    assert lesson.compare("all", None, 68_976_648_192) == "all: 6.898e+10. You made no guess."
-    assert lesson.compare("counting", 1, 0.04043, "s").endswith("it is 0.04043 s: 0.96 s too high.")
-
-
-def test_a_difference_of_times_does_not_read_like_a_factor():
-    assert lesson.compare("fewer numbers", 10, 256, "times").endswith("it is 256 times: 246 too low.")
+)  # fmt: skip
+def test_a_guess_is_set_beside_the_measurement(given: tuple, words: str):
+    assert lesson.compare(*given) == words
 
 
 def test_a_lesson_begins_with_its_title_its_minutes_and_whose_seed_it_is(
@@ -68,50 +61,39 @@ def test_a_lesson_begins_with_its_title_its_minutes_and_whose_seed_it_is(
         lesson.start("3")
 
 
-def test_fast_shortens_and_never_lengthens(monkeypatch: pytest.MonkeyPatch):
-    assert lesson.steps(400) == (40 if lesson.FAST else 400)
-    monkeypatch.setattr(lesson, "FAST", True)
-    assert (lesson.steps(400), lesson.steps(20)) == (40, 20)
+def test_fast_shortens_and_never_lengthens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for fast, steps in ((False, 400), (True, 40)):
+        monkeypatch.setattr(lesson, "FAST", fast)
+        assert (lesson.steps(400), lesson.steps(20)) == (steps, 20)
     assert "illustration" in lesson.eta(40)
-
-
-def test_the_time_to_train_grows_with_the_steps():
     seconds = [int(lesson.eta(n).split()[1]) for n in (100, 200, 400)]
     assert seconds[0] < seconds[1] < seconds[2]
-
-
-def test_an_unknown_reference_names_those_there_are():
-    for name in ("nothing", "lesson_times"):  # what else lies there is no run
-        with pytest.raises(NotFound, match=f"no reference run is called '{name}'; there are minilm-rt-r8$"):
-            lesson.reference(name)
-
-
-def test_a_reference_comparison_is_read_from_what_ships():
-    found = lesson.reference_comparison("minilm_rt")
-    assert found["model"] == "minilm"
-    assert found["environment"]["hardware"]
-    assert found["environment"]["date"]
-    there = "minilm_rt, minilm_rt_all_linear, smollm2_kjv"
-    with pytest.raises(NotFound, match=f"no reference comparison is called 'other'; there are {there}"):
-        lesson.reference_comparison("other")
-
-
-def test_a_lesson_keeps_its_runs_beside_it_and_in_fast_where_its_runner_finds_them(monkeypatch: pytest.MonkeyPatch):
+    little, whole = load_task(lesson.small("rt", tmp_path, rows=50)), load_task("rt")
+    assert (len(little.train), len(little.validation), len(little.test)) == (35, 5, 10)
+    label_of = dict(zip(whole.train.texts, whole.train.labels, strict=True))
+    assert [label_of[text] for text in little.test.texts] == list(little.test.labels)
+    assert lesson.workplace("06") == lesson.workplace("06") != lesson.workplace("07")
+    assert lesson.workplace("06").is_absolute()  # where the runner of the lessons finds them
     monkeypatch.setattr(lesson, "FAST", False)
     assert lesson.workplace("06") == Path("runs/06")
     assert lesson.small("rt", Path("nowhere")) == "rt"
-    monkeypatch.setattr(lesson, "FAST", True)
-    assert lesson.workplace("06") == lesson.workplace("06") != lesson.workplace("07")
-    assert lesson.workplace("06").is_absolute()
 
 
-def test_fast_takes_a_few_rows_of_the_task_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(lesson, "FAST", True)
-    little, whole = load_task(lesson.small("rt", tmp_path, rows=50)), load_task("rt")
-    assert (len(little.train), len(little.validation), len(little.test)) == (35, 5, 10)
-    assert little.labels == whole.labels
-    label_of = dict(zip(whole.train.texts, whole.train.labels, strict=True))
-    assert [label_of[text] for text in little.test.texts] == list(little.test.labels)
+def test_what_ships_is_whole_says_where_and_when_and_an_unknown_name_is_an_error():
+    for name in ("nothing", "lesson_times"):  # what else lies there is no run
+        with pytest.raises(NotFound, match=f"no reference run is called '{name}'; there are minilm-rt-r8$"):
+            lesson.reference(name)
+    there = "minilm_rt, minilm_rt_all_linear, smollm2_kjv"
+    with pytest.raises(NotFound, match=f"no reference comparison is called 'other'; there are {there}"):
+        lesson.reference_comparison("other")
+    comparison, told = lesson.reference_comparison("minilm_rt"), lesson.reference_microscope()
+    assert comparison["environment"]["hardware"]
+    assert told["environment"]["date"]
+    views, run = views_from(told["views"]), told["runs"]["full"]
+    assert len(views.sentences.texts) == 500
+    assert all(views.whole(name) is not None and views.at(name, 0) is not None for name in views.ranks)
+    assert views.accuracy(views.whole("full")) == run["validation"]["accuracy"]  # nothing cut: the run itself
+    assert run["metrics"]["accuracy"] > 0.8
 
 
 def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -130,42 +112,13 @@ def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.Monk
         lesson.catch_up("ranks", tmp_path / "own")
 
 
-def test_what_takes_longer_is_told_from_what_does_not_and_all_are_asked_in_turn():
+def test_times_are_taken_in_turn_and_operations_counted_to_the_last_one():
     asked: list[str] = []
     ways = {"short": lambda: asked.append("short"), "long": lambda: (asked.append("long"), time.sleep(0.02))}
     took = lesson.milliseconds(ways, rounds=3)
     assert asked == ["short", "long"] * 3
     assert took["long"] >= 20 > took["short"]
-
-
-def test_the_operations_of_lora_are_counted_to_the_last_one():
-    layer = LoRALinear(torch.nn.Linear(24, 16), 4, 2.0)
-    x = torch.randn(5, 24)
+    layer, x = LoRALinear(torch.nn.Linear(24, 16), 4, 2.0), torch.randn(5, 24)
     with torch.no_grad():
         assert lesson.operations(lambda: layer.base_layer(x)) == 2 * 5 * 24 * 16
         assert lesson.operations(lambda: layer(x)) == 2 * 5 * (24 * 16 + 4 * (24 + 16))
-
-
-def test_the_microscope_s_reference_is_whole_and_says_where_and_when():
-    from lora_course.experiments.microscope import views_from
-
-    told = lesson.reference_microscope()
-    views = views_from(told["views"])
-    assert len(views.sentences.texts) == 500
-    assert {"full", "LoRA", "random like full"} <= views.ranks.keys()
-    assert all(views.whole(name) is not None and views.at(name, 0) is not None for name in views.ranks)
-    test, validation = (told["runs"]["full"][split]["accuracy"] for split in ("metrics", "validation"))
-    assert views.accuracy(views.whole("full")) == validation  # nothing cut: the run itself
-    assert test > 0.8
-    assert told["environment"]["date"]
-
-
-def test_a_students_seed_is_their_own_and_the_same_everywhere(monkeypatch: pytest.MonkeyPatch):
-    assert lesson.seed_of("Ada Lovelace") == lesson.seed_of("  ada   LOVELACE ") == 629_644
-    assert lesson.seed_of("Zoe\u0308") == lesson.seed_of("Zo\u00eb")  # two ways to write the same letter
-    assert len({lesson.seed_of(f"student {n}") for n in range(40)}) == 40
-    assert 0 < lesson.seed_of("Jos\udce9") != lesson.seed_of("Jos")  # as Linux gives a name that is no UTF-8
-    monkeypatch.delenv("LORA_LAB_STUDENT", raising=False)
-    assert lesson.seed_of() == 0
-    monkeypatch.setenv("LORA_LAB_STUDENT", "Ada Lovelace")
-    assert lesson.seed_of() == lesson.seed_of("Ada Lovelace")

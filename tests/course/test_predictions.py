@@ -35,30 +35,26 @@ def test_a_guess_is_kept_beside_its_notebook(notebook: Path):
     assert second["guess"] is None
 
 
-def test_nothing_is_kept_outside_a_notebook_or_where_it_was_declined(notebook: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_kept_where_it_was_declined_outside_a_notebook_or_on_a_full_disk(
+    notebook: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("LORA_LAB_PREDICTIONS", "0")
     lesson.compare("accuracy", 80, 82.5, "%")
     monkeypatch.delenv("LORA_LAB_PREDICTIONS")
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     lesson.compare("accuracy", 80, 82.5, "%")
     assert not notebook.exists()
-
-
-def test_a_log_that_cannot_be_written_does_not_stop_a_lesson(notebook: Path):
-    notebook.mkdir()
+    notebook.mkdir()  # cannot be written
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: "a shell"))
     assert "you said 80%" in lesson.compare("accuracy", 80, 82.5, "%")
 
 
-def test_a_name_that_is_no_utf_8_is_kept_as_far_as_it_can_be(notebook: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LORA_LAB_STUDENT", "Jos\udce9")
+@pytest.mark.parametrize(("name", "kept"), [("Jos\udce9", "Jos?"), ("Ada\u2028L.\x85", "Ada\u2028L.\x85")])
+def test_any_name_is_kept_in_a_line_of_its_own(name: str, kept: str, notebook: Path, monkeypatch: pytest.MonkeyPatch):
+    """One that is no UTF-8, as far as it can be; and one with what Unicode calls the end of a line."""
+    monkeypatch.setenv("LORA_LAB_STUDENT", name)
     lesson.compare("accuracy", 80, 82.5, "%")
-    assert [row["student"] for row in predictions.lines(notebook)] == ["Jos?"]
-
-
-def test_a_text_may_hold_what_unicode_calls_the_end_of_a_line(notebook: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LORA_LAB_STUDENT", "Ada\u2028L.\x85")
-    lesson.compare("accuracy", 80, 82.5, "%")
-    assert [row["student"] for row in predictions.lines(notebook)] == ["Ada\u2028L.\x85"]
+    assert [row["student"] for row in predictions.lines(notebook)] == [kept]
 
 
 def line(**given) -> str:
@@ -102,7 +98,7 @@ def started(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> Receipt:
 
 
 def test_a_result_stays_sealed_until_a_range_is_given_or_the_question_is_skipped(
-    started: Receipt, notebook: Path, capsys
+    started: Receipt, notebook: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
     lesson.predict("points", low=..., high=3)
     lesson.reveal("points", 4.5, "points")
@@ -121,16 +117,10 @@ def test_a_result_stays_sealed_until_a_range_is_given_or_the_question_is_skipped
     rows = [(row["lesson"], row["low"], row["high"], row["found"]) for row in predictions.lines(notebook)]
     assert rows == [("03", 1, 3, 4.5), ("03", None, None, 7), ("03", None, None, 8)]
     assert [one.held for one in started.ranges] == [False, None, None]
-
-
-def test_a_solved_notebook_shows_what_was_found(
-    started: Receipt, notebook: Path, capsys, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("LORA_LAB_HEADLESS", "1")
-    lesson.predict("points", low=..., high=...)
-    lesson.reveal("points", 4.5, "points")
-    assert "points: it is 4.5 points." in capsys.readouterr().out
-    assert not notebook.exists()
+    monkeypatch.setenv("LORA_LAB_HEADLESS", "1")  # a solved notebook shows what was found
+    lesson.predict("fourth", low=..., high=...)
+    lesson.reveal("fourth", 4.5, "points")
+    assert "fourth: it is 4.5 points." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -99,18 +99,24 @@ def test_a_lesson_ends_in_its_receipt(monkeypatch: pytest.MonkeyPatch, capsys):
     assert "It has no name" in capsys.readouterr().out
 
 
-def test_the_example_in_the_docstring_is_a_receipt():
+def test_the_example_in_the_docstring_is_a_receipt_and_receipts_are_short():
     ((one,), damaged) = read(receipts.__doc__ or "")
     assert (one.student, damaged) == ("Ada Lovelace", [])
+    assert len(ADA.line()) < 200
 
 
-def test_what_is_drawn_is_a_students_own_and_the_first_without_a_name(monkeypatch: pytest.MonkeyPatch):
+def test_seed_and_draws_are_a_students_own_and_the_same_everywhere(monkeypatch: pytest.MonkeyPatch):
+    assert lesson.seed_of("Ada Lovelace") == lesson.seed_of("  ada   LOVELACE ") == 629_644
+    assert lesson.seed_of("Zoe\u0308") == lesson.seed_of("Zo\u00eb")  # two ways to write the same letter
+    assert len({lesson.seed_of(f"student {n}") for n in range(40)}) == 40
+    assert 0 < lesson.seed_of("Jos\udce9") != lesson.seed_of("Jos")  # as Linux gives a name that is no UTF-8
     monkeypatch.delenv("LORA_LAB_STUDENT", raising=False)
-    assert lesson.draw("rank", 8, 4, 16) == 8
+    assert (lesson.seed_of(), lesson.draw("rank", 8, 4, 16)) == (0, 8)  # the first, without a name
     drawn = [lesson.draw("rank", 8, 4, 16, name=f"student {n}") for n in range(60)]
-    assert {rank: drawn.count(rank) > 9 for rank in (4, 8, 16)} == {4: True, 8: True, 16: True}
+    assert all(drawn.count(rank) > 9 for rank in (4, 8, 16))
     assert drawn != [lesson.draw("rate", 8, 4, 16, name=f"student {n}") for n in range(60)]
     monkeypatch.setenv("LORA_LAB_STUDENT", "student 1")
+    assert lesson.seed_of() == lesson.seed_of("student 1")
     assert lesson.draw("rank", 8, 4, 16) == drawn[1]
 
 
@@ -122,7 +128,3 @@ def test_coverage_is_judged_by_its_interval(hits: int, of: int, says: str):
     assert (found["hits"], found["of"]) == (hits, of)
     assert says in found["words"]
     assert re.match("no range", coverage(later)["words"])
-
-
-def test_a_receipt_is_short():
-    assert len(json.dumps(ADA.line())) < 200

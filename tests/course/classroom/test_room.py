@@ -1,72 +1,43 @@
-"""What a lesson says of memory: what it takes, what is here, and what to do."""
+"""What a lesson says of memory: what it takes, what is here, and what to do; and its line for Colab."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
-from lora_course.classroom import room
-from lora_lab.errors import NotFound
+from lora_course.classroom import colab, room
+from lora_lab.training import assets
 
 GB = 10**9
 
 
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other notebook is open."""
-    monkeypatch.setattr(room, "_other_kernels", lambda: iter(()))
-
-
-def here(monkeypatch: pytest.MonkeyPatch, total: int | None, free: int | None) -> str:
-    """What is said of old_09 on a machine with so many bytes."""
-    monkeypatch.setattr("lora_course.classroom.preflight.machine.memory", lambda: (total, free))
-    return room.room_for("old_09")
-
-
-def test_what_is_left_of_8_gb_is_the_sum_of_what_takes_it():
-    assert room.KERNEL + room.SYSTEM + room.BROWSER == 8 * GB
-
-
-def test_where_there_is_room_a_lesson_says_what_it_takes_and_what_is_there(
-    alone: None, monkeypatch: pytest.MonkeyPatch
-):
-    words = here(monkeypatch, 8 * GB, 5 * GB)
-    peak = room.peak("old_09_merge_and_swap")
-    assert f"at most {peak.bytes / 1e9:.1f} GB when measured" in words
-    assert peak.date in words
-    assert peak.hardware in words
-    assert "here: 8.0 GB" in words
-    assert words.endswith("enough")
-
-
-def test_where_there_is_too_little_it_says_so_and_what_to_do(alone: None, monkeypatch: pytest.MonkeyPatch):
+def test_a_lesson_says_what_it_takes_what_is_there_and_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "_other_kernels", lambda: [0.7 * GB, 0.8 * GB])
     monkeypatch.setattr("psutil.Process.memory_info", lambda self: type("M", (), {"rss": 10**8}))
-    words = here(monkeypatch, 8 * GB, 10**8)
-    assert "of which 0.2 GB can be had: too little" in words
-    assert "close browser tabs" in words
-    hungriest = max(room.lessons(), key=lambda name: room.peak(name).bytes)
-    assert f"lessons {room.number(hungriest)} (" in words
-
-
-def test_where_nobody_tells_what_there_is_only_the_need_is_said(alone: None, monkeypatch: pytest.MonkeyPatch):
-    assert "\n" not in here(monkeypatch, None, None)
-
-
-def test_notebooks_left_open_are_counted_with_what_they_would_give_back(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LORA_LAB_HEADLESS", "")
-    others = [0.7 * GB, 0.8 * GB]
-    monkeypatch.setattr(room, "_other_kernels", lambda: iter(others))
-    assert "2 other notebooks are open and would give back 1.5 GB: close those" in here(monkeypatch, 8 * GB, 5 * GB)
-    others.pop()
-    assert "1 other notebook is open and would give back 0.7 GB: close it" in here(monkeypatch, 8 * GB, 5 * GB)
+    monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (8 * GB, 5 * GB))
+    peak = room.peaks()["old_09_merge_and_swap"]
+    words = room.room_for("old_09")
+    assert f"at most {peak.bytes / 1e9:.1f} GB when measured" in words
+    assert f"{peak.date}, {peak.hardware}" in words
+    assert words.endswith("here: 8.0 GB, of which you can have 5.1 GB: enough")
+    monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (8 * GB, 10**8))
+    words = room.room_for("old_09")
+    assert "you can have 0.2 GB: too little; close browser tabs" in words
+    assert "2 other notebooks hold 1.5 GB" in words
+    monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (None, None))
+    assert "here" not in room.room_for("old_09")
+    assert room.room_for("99") == "memory: this lesson has not been measured yet"
 
 
 def test_another_notebooks_kernel_is_found_and_this_one_is_not_another(tmp_path: Path):
     """A process that is called like a kernel, and holds a tenth of a GB."""
-    before = sorted(room._other_kernels())
+    before = room._other_kernels()
     program = tmp_path / "ipykernel_launcher.py"
     program.write_text("block = bytearray(b'x') * 10**8\nprint(flush=True)\ninput()")
     pipe = subprocess.PIPE
@@ -78,6 +49,26 @@ def test_another_notebooks_kernel_is_found_and_this_one_is_not_another(tmp_path:
     assert any(10**8 < size < 2 * 10**8 for size in found)
 
 
-def test_a_lesson_that_does_not_exist_names_those_that_do():
-    with pytest.raises(NotFound, match="old_09_merge_and_swap"):
-        room.peak("99")
+@pytest.mark.parametrize(
+    ("gpu", "set_to", "dtype"), [((7, 5), None, "fp16"), ((8, 9), None, None), ((7, 5), "fp32", "fp32")]
+)
+def test_on_colab_widgets_are_switched_on_and_a_t4_keeps_the_model_in_fp16(
+    gpu: tuple[int, int], set_to: str | None, dtype: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    """Against a stand-in for its module; elsewhere nothing happens."""
+    monkeypatch.setenv("LORA_LAB_DTYPE", set_to or "")
+    if set_to is None:
+        monkeypatch.delenv("LORA_LAB_DTYPE")
+    called: list[str] = []
+    monkeypatch.setattr(assets, "fetch", lambda names, say: called.extend(names))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: gpu)
+    colab.ready()
+    assert not called
+    output = ModuleType("google.colab.output")
+    setattr(output, "enable_custom_widget_manager", lambda: called.append("widgets"))  # noqa: B010
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.setitem(sys.modules, "google.colab.output", output)
+    colab.ready()
+    assert called == ["widgets", "minilm", "smollm2", "reviews", "kjv", "shakespeare"]
+    assert os.environ.get("LORA_LAB_DTYPE") == dtype

@@ -12,6 +12,6 @@ if sys.version_info < (3, 11):  # written so that Python 3.5 can still read it
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(next((here / "wheels").glob("lora_lab-*.whl"))))  # a wheel is a zip file that Python can read
 
-from lora_course.classroom.wheelhouse.install import main  # noqa: E402
+from lora_course.classroom.wheelhouse import main  # noqa: E402
 
 main(here)

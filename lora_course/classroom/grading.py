@@ -1,0 +1,378 @@
+"""Grading: a student's notebook runs in a kernel of its own; the lab's checks judge its answers in this process.
+
+After each cell the grader reads the cell's calls of checks, has the kernel evaluate their arguments, and calls the
+check here. So a printed "right", a redefined check or a patched library change nothing but the student's own answer.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import platformdirs
+import psutil
+
+from lora_course import checks, predictions
+from lora_course.checks.verdict import Verdict
+from lora_course.classroom.kernel import REFUSED, pack, unpack
+from lora_lab.errors import BadValue, LabError, NotFound, printable
+from lora_lab.files import read_json
+from lora_lab.training import device
+from lora_lab.training.assets import home, shipped
+
+GIB = 2**30
+LIBRARIES = GIB // 2  # bytes that torch and the others take beside what a notebook may
+LARGEST = 64 * 2**20  # bytes of a notebook, of an answer, and of the files copied along
+PROGRAMS = 8  # that a notebook may have running, however it started them
+START = 120  # seconds for a kernel to start
+WORDS = {True: "right", False: "not right", None: "not yet"}
+ABSENT = "absent"
+VERDICTS = (*WORDS.values(), ABSENT)
+MODULE = "lora_course.classroom.kernel"
+SKIPPED = {"solutions", "runs", ".ipynb_checkpoints", ".jupyter", "__pycache__"}
+VARIABLES = ("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "USERNAME", "HF_HOME", "LD_LIBRARY_PATH",
+             "PYTHONPATH", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "LC_", "LORA_LAB_", "CUDA_",
+             "PYTORCH_", "TORCH_", "OMP_", "MKL_", "OPENBLAS_")  # fmt: skip
+EMPTY = {"lesson": "", "status": "failed", "words": "", "checks": [], "errors": [], "refused": [], "seconds": 0.0,
+         "peak_bytes": 0, "walls": {}, "predictions": [], "cell_seconds": []}  # fmt: skip
+Row = dict[str, Any]
+
+
+class Ended(BaseException):
+    """The student's process is gone or out of time. Not an Exception: no check may take it for an answer."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a notebook may take. `full`: train as long as the lesson does; otherwise FAST=1."""
+
+    seconds: float = 300
+    memory_gib: float = 4
+    full: bool = False
+
+
+class Lesson:
+    """A lesson as it was handed out: its name, its texts (to recognize it), and its calls of checks.
+
+    Those are the ones in cells tagged `exercise`, or all of them. Raises: BadValue for a check that the lab lacks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        cells = cells_of(path)
+        tagged = [cell for cell in cells if "exercise" in cell.metadata.get("tags", [])]
+        self.name, self.texts = path.stem, _texts(cell for cell in cells if cell not in tagged)
+        self.calls = [call for cell in tagged or cells for call in _calls(cell)]
+        for name in {*map(_name, self.calls)} - {*checks.__all__}:
+            raise BadValue(f"there is no check {name} in this version of the lab: update the lab or the lesson")
+
+
+def cells_of(path: Path) -> list[Any]:
+    """The cells of a notebook. Raises: NotFound; BadValue for anything that is no notebook."""
+    import nbformat
+
+    if not path.is_file():
+        raise NotFound(f"there is no notebook {path}: give the path of an .ipynb file")
+    if path.stat().st_size > LARGEST:
+        raise BadValue(f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB: clear its outputs and try again")
+    cells = nbformat.from_dict(read_json(path).get("cells"))  # type: ignore[no-untyped-call]
+    try:
+        for cell in cells:
+            cell.source, cell.code = "".join(cell.source), cell.cell_type == "code"
+    except (TypeError, AttributeError) as error:
+        raise BadValue(f"{path.name} is no notebook of version 4: its cells are missing or damaged") from error
+    return list(cells)
+
+
+def recognize(name: str, cells: Sequence[Any], known: Sequence[Lesson]) -> Lesson | None:
+    """The lesson that shares the most cells with a notebook; if none does, the one that its file is named after."""
+    texts = _texts(cells)
+    best = max(known, key=lambda one: len(one.texts & texts), default=None)
+    return best if best and best.texts & texts else next((one for one in known if one.name in name), None)
+
+
+def _texts(cells: Iterable[Any]) -> set[str]:
+    """Sources without spaces, but for those that are so short that any notebook may have them."""
+    return {text for cell in cells if len(text := "".join(cell.source.split())) >= 30}
+
+
+def _calls(cell: Any) -> list[ast.Call]:
+    """The calls of checks in a cell; none in one that is not Python, lines of magic apart."""
+    lines = [line for line in cell.source.splitlines() if cell.code and not line.lstrip().startswith(("%", "!"))]
+    try:
+        nodes = list(ast.walk(ast.parse("\n".join(lines))))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [node for node in nodes if isinstance(node, ast.Call) and _name(node).startswith("check_")]
+
+
+def _name(call: ast.Call) -> str:
+    return str(getattr(call.func, "attr", getattr(call.func, "id", "")))
+
+
+def _constants(call: ast.Call) -> dict[Any, Any]:
+    """The constants of a call by position or keyword, without `...`."""
+    given = [*enumerate(call.args), *((word.arg, word.value) for word in call.keywords)]
+    return {key: one.value for key, one in given if isinstance(one, ast.Constant) and one.value is not ...}
+
+
+class Kernel:
+    """A student's process, in the folder `place`. Its methods raise Ended when it's gone or out of time."""
+
+    def __init__(self, place: Path, limits: Limits, environment: dict[str, str], walls: Sequence[str]) -> None:
+        from jupyter_client.blocking.client import BlockingKernelClient
+        from jupyter_client.connect import write_connection_file
+
+        file, self.memory = str(place / ".kernel.json"), int(limits.memory_gib * GIB) + LIBRARIES
+        cpu = 60 + int(limits.seconds * (os.cpu_count() or 1))
+        ip, transport = ("", "tcp") if os.name == "nt" else (str(place / ".kernel"), "ipc")
+        write_connection_file(file, ip=ip, transport=transport)
+        command = [*walls, sys.executable, "-m", "lora_course.classroom.kernel", file, str(self.memory), str(cpu)]
+        null = subprocess.DEVNULL
+        self.process = subprocess.Popen(
+            command, cwd=place, env=environment, stdin=null, stdout=null, stderr=null, start_new_session=True
+        )
+        self.started: set[psutil.Process] = {psutil.Process(self.process.pid)}
+        self.deadline, self.peak, self.programs = time.monotonic() + START, 0, 0
+        self.client = BlockingKernelClient(connection_file=file)
+        self.client.load_connection_file()
+        self.client.start_channels(iopub=False, stdin=False, hb=False, control=False)
+        self.client.shell_channel.socket.maxmsgsize = LARGEST
+
+    def close(self) -> None:
+        """End the process, and what it started."""
+        self.client.stop_channels()
+        for process in self.started:  # also those whose parent has ended
+            with suppress(psutil.Error):
+                process.kill()
+        if os.name != "nt":
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def within_limits(self) -> bool:
+        """Whether time is left, and the process and its children exist and hold no more memory than they may."""
+        with suppress(psutil.Error):
+            first = psutil.Process(self.process.pid)
+            children = first.children(recursive=True)
+            self.started.update(children)
+            size = first.memory_info().rss + sum(child.memory_full_info().uss for child in children)
+            self.peak, self.programs = max(self.peak, size), max(self.programs, len(children))
+        fits = self.peak <= self.memory and self.programs <= PROGRAMS
+        return fits and time.monotonic() < self.deadline and self.process.poll() is None
+
+    def execute(self, source: str, **expressions: str) -> dict[str, Any]:
+        """Run code, then evaluate expressions; the kernel's reply."""
+        sent = self.client.execute(
+            source, store_history=False, user_expressions=expressions, allow_stdin=False, stop_on_error=False
+        )
+        while self.within_limits():
+            with suppress(Empty):
+                reply = self.client.get_shell_msg(timeout=0.05)
+                if reply["parent_header"].get("msg_id") == sent:
+                    return dict(reply["content"])
+        raise Ended
+
+    def value(self, call: str) -> Any:
+        """What a call of a function of `kernel.py` returns; None where it raises."""
+        try:
+            reply = self.execute("", value=f"__import__('{MODULE}', fromlist=['*']).{call}")
+            return json.loads(bytes.fromhex(reply["user_expressions"]["value"]["data"]["text/plain"].strip("'")))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            return None
+
+    def function(self, place: int) -> Callable[..., Any]:
+        """Stands for a function of the notebook."""
+
+        def call(*arguments: Any) -> Any:
+            reply = self.value(f"call({place}, {json.dumps(pack(arguments))!r})") or {}
+            if "value" in reply:
+                return unpack(reply["value"], self.function)
+            name = str(reply.get("raised", "ValueError"))[:60]
+            known = {"TypeError": TypeError, "IndexError": IndexError}  # on which the checks have a hint
+            raise known.get(name, type(name, (Exception,), {}))(reply.get("words", "its value cannot be sent"))
+
+        return call
+
+    def judge(self, call: ast.Call) -> dict[str, str]:
+        """The lab's verdict on a call's arguments as the notebook has them now; empty where it doesn't have them."""
+        sent = self.value(ast.unparse(ast.Call(ast.Name("answer"), call.args, call.keywords)))
+        if sent is None:
+            return {}
+        check = getattr(checks, _name(call))
+        try:
+            arguments, by_name = unpack(sent, self.function)
+            verdict = getattr(check, "__wrapped__", check)(*arguments, **by_name)  # its hints count a student's tries
+        except Exception as error:  # an answer of a kind that the check doesn't expect
+            verdict = Verdict(False, f"the check stops with {type(error).__name__}: {str(error)[:200]}")
+        return {"verdict": WORDS[verdict.passed], "words": verdict.words[:300]}
+
+
+def grade(
+    path: str | Path, *, limits: Limits = Limits(), jobs: int = 1, known: Sequence[Lesson] | None = None,
+    say: Callable[[str], None] = lambda words: None, keep: Callable[[list[Row]], None] = lambda rows: None,
+) -> list[Row]:  # fmt: skip
+    """Grade a notebook, or every one below a folder; a row for each, as `lora-lab grade --json` prints it.
+
+    known   lessons to choose from, in place of the lab's
+    say     is given each row in words, and `keep` all rows so far, as soon as a notebook is graded
+    Raises: NotFound where there is no notebook.
+    """
+    top = Path(path).resolve()
+    root, notebooks = (top.parent, [top]) if top.is_file() else (top, sorted(top.rglob("*.ipynb")))
+    notebooks = [one for one in notebooks if one.is_file() and not SKIPPED & {*one.relative_to(root).parts}]
+    if not notebooks:
+        raise NotFound(f"there is no notebook in {path}: give a file or a folder of .ipynb files")
+    known = [Lesson(one) for one in sorted(shipped("notebooks").glob("*.ipynb"))] if known is None else known
+    device.measured(device.pick_device())  # once, here: otherwise each kernel would measure the machine
+    rows, lock = dict[Path, Row](), threading.Lock()
+
+    def one(notebook: Path) -> Row:
+        row: Row = {"file": notebook.relative_to(root).as_posix(), **deepcopy(EMPTY)}
+        begun = time.monotonic()
+        try:
+            _grade(notebook, row, limits, known)
+        except LabError as error:
+            row |= {"status": "unreadable", "words": str(error)[:300]}
+        except Exception as error:  # the other rows are graded all the same
+            row["words"] = f"the grader stopped with {type(error).__name__}: {error}"[:300]
+        verdicts = [check["verdict"] for check in row["checks"]]
+        row |= {word.replace(" ", "_"): verdicts.count(word) for word in VERDICTS}
+        row |= {"of": len(verdicts), "seconds": round(time.monotonic() - begun, 2)}
+        with lock:
+            rows[notebook] = row
+            say(in_words(row))
+            keep([rows[other] for other in notebooks if other in rows])
+        return row
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(one, notebooks))
+
+
+def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) -> None:
+    """Fill in a notebook's row."""
+    cells = cells_of(notebook)
+    lesson = recognize(notebook.stem, cells, known)
+    if lesson is None:
+        row |= {"status": "unknown", "words": "its cells are no lesson's: name its lesson with --lesson"}
+        return
+    row["lesson"] = lesson.name
+    unanswered = {"verdict": ABSENT, "words": "the notebook does not answer it", "calls": 0}
+    row["checks"] = [{"check": ast.unparse(call), **unanswered} for call in lesson.calls]
+    with tempfile.TemporaryDirectory(prefix="lora_lab-", ignore_cleanup_errors=True) as scratch:
+        place = Path(scratch).resolve()
+        for path in notebook.parent.iterdir():  # what it may read, such as data of one's own; no other notebook
+            plain = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb"
+            if plain and path.stat().st_size <= LARGEST:
+                shutil.copy(path, place)
+        log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
+        for line in predictions.lines(log):  # the name that the numbers of its exercises were drawn by
+            environment["LORA_LAB_STUDENT"] = line["student"]
+        handed_in = log.stat().st_size if log.is_file() else 0
+        row["walls"] = {"network": bool(walls), "files": bool(walls)}
+        with closing(Kernel(place, limits, environment | {"JPY_SESSION_NAME": notebook.name}, walls)) as kernel:
+            at = ""
+            try:
+                kernel.execute(f"__import__('{MODULE}', fromlist=['*']).prepare({str(place)!r})")
+                kernel.deadline = time.monotonic() + limits.seconds
+                for number, cell in enumerate(cell for cell in cells if cell.code):
+                    at = f" in code cell {number + 1}"
+                    _run(kernel, number, cell, lesson, row)
+                at = ""
+                for check, call in zip(row["checks"], lesson.calls, strict=True):
+                    if check["verdict"] == ABSENT and "..." not in check["check"]:
+                        check |= kernel.judge(call)
+                row["status"] = "ran"
+            except Ended:
+                row |= _why(kernel, limits, at)
+        row |= {"peak_bytes": kernel.peak, "predictions": list(predictions.lines(log, handed_in))[:1000]}
+    if row["status"] == "ran" and any(error["type"] == "MemoryError" for error in row["errors"]):
+        row |= {"status": "memory", "words": "a cell wanted more memory than it may have; the others ran"}
+    said = [error["words"] for error in row["errors"]]
+    row["refused"] = [words.removeprefix(REFUSED) for words in said if words.startswith(REFUSED)]
+
+
+def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
+    """Run a cell, then judge each of its calls that is one of the lesson's: the same check, the same constants."""
+    begun = time.monotonic()
+    reply = kernel.execute(cell.source)
+    row["cell_seconds"].append(time.monotonic() - begun)
+    if reply.get("status") == "error":
+        words = {"type": str(reply.get("ename"))[:300], "words": str(reply.get("evalue"))[:300]}
+        row["errors"].append({"cell": number, **words})
+    for call in _calls(cell):
+        for check, asked in zip(row["checks"], lesson.calls, strict=True):
+            same = _name(call) == _name(asked) and _constants(asked).items() <= _constants(call).items()
+            if same and (found := kernel.judge(call)):
+                check |= found | {"calls": check["calls"] + 1}  # the last one counts
+
+
+def _why(kernel: Kernel, limits: Limits, at: str) -> dict[str, str]:
+    """The status of a notebook that was ended."""
+    if kernel.peak > kernel.memory:
+        return {"status": "memory", "words": f"ended{at}: it took more than {limits.memory_gib:g} GiB"}
+    if kernel.programs > PROGRAMS:
+        return {"status": "programs", "words": f"ended{at}: it started program after program"}
+    if kernel.process.poll() is None:
+        return {"status": "time", "words": f"ended{at} after {limits.seconds:g} s"}
+    return {"status": "left", "words": f"its process ended by itself{at}"}
+
+
+def _walls(place: Path) -> list[str]:
+    """A command for bubblewrap: everything read-only but the scratch folder, and no network. Empty where it can't."""
+    command = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc"]
+    command += ["--bind", str(place), str(place), "--unshare-all", "--die-with-parent"]
+    works = shutil.which("bwrap") and subprocess.run([*command, "true"], capture_output=True).returncode == 0
+    return command if works else []
+
+
+def _environment(place: Path, full: bool) -> dict[str, str]:
+    """What a computation needs of this environment, and a home of its own; no keys to a cloud, for one."""
+    from matplotlib import get_cachedir  # its list of fonts takes seconds to make
+
+    cache = place / ".home" / ".cache" / "lora_lab"
+    cache.mkdir(parents=True)
+    with suppress(OSError):  # what was measured of this machine
+        shutil.copy(Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", cache)
+    own = dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP", "USERPROFILE", "IPYTHONDIR"), str(place / ".home"))
+    own |= dict.fromkeys(("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"), str(cache.parent))
+    fixed = {"LORA_LAB_HEADLESS": "1", "LORA_LAB_HOME": str(home()), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
+             "MPLCONFIGDIR": get_cachedir(), "FAST": "" if full else "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)} | own | fixed
+
+
+def in_words(row: Row) -> str:
+    """A row for a person."""
+    words = [f"{row['file']}: {row['right']} of {row['of']} right" if row["of"] else f"{row['file']}: not graded"]
+    words += [f"{count} {word}" for word in VERDICTS[1:] if (count := row[word.replace(" ", "_")])]
+    words += [f"{row['status']}, {row['seconds']:.1f} s", row["words"], *row["refused"][:1]]
+    return printable("; ".join(filter(None, words)))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A CSV line for each notebook, with a column for each check that any of the lessons has."""
+    lines = []
+    for row in rows:
+        errors = [f"cell {error['cell'] + 1}: {error['type']}" for error in row["errors"]]
+        joined = {"errors": "; ".join(errors), "refused": "; ".join(row["refused"])}
+        verdicts = {f"{row['lesson']}: {check['check']}": check["verdict"] for check in row["checks"]}
+        lines.append({**row, **joined, "peak_mib": row["peak_bytes"] // 2**20, **verdicts})
+    plain = ["file", "lesson", "status", "right", "not_right", "not_yet", "absent", "of", "seconds", "peak_mib",
+             "errors", "refused", "words"]  # fmt: skip
+    columns = [*plain, *dict.fromkeys(name for line in lines for name in line if name not in {*plain, *EMPTY})]
+    return predictions.as_csv(columns, [[line.get(name, "") for name in columns] for line in lines])

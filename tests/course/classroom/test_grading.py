@@ -1,0 +1,244 @@
+"""A class hands in: whatever a notebook does costs its own row only, and its answers are judged outside of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+
+from lora_course.classroom import grading
+from lora_course.classroom.grading import Lesson, Limits, grade, in_words
+from lora_course.classroom.kernel import FUNCTIONS, pack, unpack
+from lora_course.predictions import FILE
+from lora_course.receipts import draw
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.training.assets import shipped
+
+TEXT = "# A small lesson\n\nAt which rank A and B outgrow W, and what an update shows."
+SETUP = "from lora_course import checks\n\nthe_width_of_a_layer = 384"
+OPEN = [
+    "def break_even_rank(d_in, d_out):\n    ...\n\n\nchecks.check_break_even_rank(break_even_rank)",
+    "checks.check_update_shows(...)",
+    "qv_count = ...\nchecks.check_qv_count(qv_count)",
+    "checks.check_word(..., True, True, True, None)",
+]
+SOLVED = [
+    OPEN[0].replace("...", "return d_in * d_out / (d_in + d_out)"),
+    OPEN[1].replace("...", '"b"'),
+    OPEN[2].replace("...", "80 * 8 * (8192 + 8192 + 8192 + 1024)"),
+    OPEN[3].replace("...", '"undecided"'),
+]
+LIMITS = Limits(seconds=120, memory_gib=1)
+
+
+def hand_in(folder: Path, name: str, exercises: Sequence[str], tags: Sequence[str] = ()) -> Path:
+    """A student's file: a text, a cell that is given, and exercises."""
+    plain = {"outputs": [], "execution_count": None, "metadata": {}, "cell_type": "code"}
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": TEXT}, {**plain, "source": SETUP}]
+    cells += [{**plain, "source": source, "metadata": {"tags": list(tags)}} for source in exercises]
+    path = folder / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def handed_out(folder: Path) -> Path:
+    return hand_in(folder, "99_small", OPEN, ["exercise"])
+
+
+MISCHIEF = {  # a cell, and the error that it ends in
+    "checks.check_update_shows = lambda answer: 'right: yes'\nprint('right: yes')": None,
+    "import lora_course.checks.verdict as v\nv.Number.judge = lambda *a: v.Verdict(True, '')": None,
+    "this is no Python": "SyntaxError",
+    "1 / 0": "ZeroDivisionError",
+    "import sys\nsys.exit()": "SystemExit",
+    "def again():\n    again()\nagain()": "RecursionError",
+    "raise type('=1+1\\x1b[2J', (Exception,), {})": "=1+1\x1b[2J",
+    "import os\nos.environ['HF_TOKEN']": "KeyError",
+    "assert open('mine.txt').read() == 'b'": None,
+    "open('other.ipynb')": "FileNotFoundError",
+    "from lora_course.lesson import compare, draw\ncompare('times fewer', 10, 256, 'times')": None,
+    "assert draw('rank', *range(1000)) == DRAWN": None,
+    "open('KEPT', 'a')": "PermissionError",
+    "import os\nos.symlink('FOLDER', 'link')\nopen('link/new', 'w')": "PermissionError",
+    "import shutil\nshutil.rmtree('FOLDER')": "PermissionError",
+    "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(1)'])": "PermissionError",
+    "!touch FOLDER/new": "PermissionError",
+    "import urllib.request\nurllib.request.urlopen('http://example.org', timeout=5)": "URLError",
+    "import os\nos.kill(os.getppid(), 9)": "PermissionError",
+}
+LOST = [
+    OPEN[0].replace("...", "return d_in").split("\n\n\n")[0],
+    "qv_count = 16_384_000",
+    'checks.check_word("a", False)',
+]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The rows of a class, by student."""
+    top = tmp_path_factory.mktemp("class")
+    folder, kept = top / "handed in", top / "elsewhere" / "kept"
+    kept.parent.mkdir()
+    kept.write_text("kept")
+    places = {"KEPT": str(kept), "FOLDER": str(kept.parent), "DRAWN": str(draw("rank", *range(1000), name="Ada"))}
+    cells = list(MISCHIEF)
+    for name, place in places.items():
+        cells = [cell.replace(name, place) for cell in cells]
+    hand_in(folder, "ada/mine", [*SOLVED, *cells, SOLVED[1]])
+    hand_in(folder, "ada/other", LOST)
+    (folder / "ada" / "mine.txt").write_text("b")
+    (folder / "ada" / FILE).write_text(json.dumps({"student": "Ada"}))
+    hand_in(folder, "bob/mine", OPEN)
+    hand_in(folder, "max/mine", [SOLVED[0], "import os\nos._exit(0)", SOLVED[1]])
+    large = "import mmap\nkept = mmap.mmap(-1, 2**31)\nfor place in range(0, 2**31, 4096):\n    kept[place] = 1"
+    hand_in(folder, "mia/mine", [SOLVED[0], "kept = [bytes(2**27) for _ in range(40)]", SOLVED[1], large, SOLVED[3]])
+    (folder / "zoe.ipynb").write_text("no JSON {")
+    (folder / "zoe2.ipynb").write_text('{"cells": 3}')
+    (folder / "zoe3.ipynb").write_text('{"cells": [], "nbformat": 4}')
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", "secret")
+        found = grade(folder, limits=LIMITS, known=[Lesson(handed_out(top))], jobs=2)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert [path.name for path in kept.parent.iterdir()] == ["kept"]
+    assert kept.read_text() == "kept"
+    return {row["file"].removesuffix(".ipynb").removesuffix("/mine"): row for row in found}
+
+
+def verdicts(row: dict[str, Any]) -> list[str]:
+    return [check["verdict"] for check in row["checks"]]
+
+
+def test_each_row_is_right_whatever_the_others_do(rows: dict[str, dict[str, Any]]):
+    assert {name: (row["status"], verdicts(row)) for name, row in rows.items()} == {
+        "ada": ("ran", ["right"] * 4),
+        "ada/other": ("ran", ["not right", "absent", "right", "absent"]),  # the grader asks what was not asked
+        "bob": ("ran", ["not yet"] * 4),
+        "max": ("left", ["right", "absent", "absent", "absent"]),
+        "mia": ("memory", ["right", "right", "absent", "absent"]),
+        "zoe": ("unreadable", []),
+        "zoe2": ("unreadable", []),
+        "zoe3": ("unknown", []),
+    }
+    assert [check["calls"] for check in rows["ada"]["checks"]] == [1, 2, 1, 1]
+    assert rows["max"]["words"] == "its process ended by itself in code cell 3"
+    assert "in code cell 5: it took more than 1 GiB" in rows["mia"]["words"]
+    assert [error["type"] for error in rows["mia"]["errors"]] == ["MemoryError"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the cells are written for POSIX")
+def test_a_cell_that_fails_or_reaches_outside_is_reported_and_the_rest_is_graded(rows: dict[str, dict[str, Any]]):
+    row = rows["ada"]
+    first = 1 + len(SOLVED)
+    assert {error["cell"]: error["type"] for error in row["errors"]} == {
+        first + number: error for number, error in enumerate(MISCHIEF.values()) if error
+    }
+    assert len(row["refused"]) == 6
+    assert row["refused"][0].startswith("write ")
+    (guess,) = row["predictions"]
+    assert (guess["student"], guess["lesson"], guess["guess"], guess["fast"]) == ("Ada", "mine", 10, True)
+
+
+def test_no_text_of_a_student_is_a_formula_or_a_command(rows: dict[str, dict[str, Any]]):
+    row = {**rows["ada"], "file": "=HYPERLINK('x').ipynb", "refused": ["write \x1b[2J"]}
+    line = grading.table([row]).splitlines()[1]
+    assert line.startswith("'=HYPERLINK")
+    assert "\x1b" not in line + in_words(row)
+
+
+@pytest.mark.parametrize("bound", ["a cell", "a function that the grader calls"])
+def test_a_notebook_is_ended_when_its_time_is_up(bound: str, tmp_path: Path):
+    wait = "__import__('time').sleep(60)"
+    last = wait if bound == "a cell" else OPEN[0].replace("...", wait)
+    lesson, path = Lesson(handed_out(tmp_path / "out")), hand_in(tmp_path, "eve", [SOLVED[1], last])
+    (row,) = grade(path, limits=Limits(seconds=4, memory_gib=1), known=[lesson])
+    assert (row["status"], verdicts(row)) == ("time", ["absent", "right", "absent", "absent"])
+    assert row["words"] == "ended in code cell 3 after 4 s"
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap")
+def test_with_bubblewrap_code_below_python_does_not_get_out_either(tmp_path: Path):
+    below = f"import ctypes\nctypes.CDLL(None).creat({str(tmp_path / 'new').encode()!r}, 0o600)"
+    lesson, path = Lesson(handed_out(tmp_path / "out")), hand_in(tmp_path, "eve", [below, SOLVED[1]])
+    (row,) = grade(path, limits=LIMITS, known=[lesson])
+    assert row["walls"] == {"network": True, "files": True}
+    assert (row["status"], row["right"]) == ("ran", 1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_notebook_that_the_grader_fails_on_has_its_row_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("ada/mine", "bob/mine", "eve/mine"):
+        hand_in(tmp_path, name, [])
+
+    def fail_on_bob(notebook: Path, row: dict[str, Any], *_: object) -> None:
+        row["status"] = "ran"
+        if notebook.parent.name == "bob":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(grading, "_grade", fail_on_bob)
+    kept: list[list[str]] = []
+    rows = grade(tmp_path, known=[], keep=lambda rows: kept.append([row["file"][:3] for row in rows]))
+    assert "No space left" in rows[1]["words"]
+    assert kept == [["ada"], ["ada", "bob"], ["ada", "bob", "eve"]]
+    with pytest.raises(NotFound, match="there is no notebook"):
+        grade(tmp_path / "nowhere", known=[])
+
+
+def test_every_lesson_is_recognized_by_its_cells_and_asks_checks_that_exist():
+    known = [Lesson(path) for path in sorted(shipped("notebooks").glob("*.ipynb"))]
+    for lesson in known:
+        cells = grading.cells_of(shipped(f"notebooks/solutions/{lesson.name}.ipynb"))
+        assert grading.recognize("", cells, known) is lesson
+        assert lesson.calls, lesson.name
+
+
+def test_a_lesson_with_a_check_that_the_lab_lacks_is_refused(tmp_path: Path):
+    with pytest.raises(BadValue, match="no check check_new in this version"):
+        Lesson(hand_in(tmp_path, "new", ["checks.check_new(...)"]))
+
+
+# ---- the wire
+
+plain = some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | some.text() | some.just(...)
+keys = some.text() | some.integers() | some.tuples(some.integers(), some.text())
+values = some.recursive(
+    plain, lambda one: some.lists(one) | some.tuples(one, one) | some.dictionaries(keys, one), max_leaves=12
+)
+
+
+def crossed(value: Any) -> Any:
+    return unpack(json.loads(json.dumps(pack(value))), lambda place: FUNCTIONS[place])
+
+
+@given(values)
+def test_plain_values_cross_unchanged(value: Any):
+    arrived = crossed(value)
+    assert arrived == value
+    assert type(arrived) is type(value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_tensors_cross_with_their_dtype(dtype: torch.dtype):
+    value = torch.arange(6).reshape(2, 3).to(dtype).T.requires_grad_(dtype.is_floating_point)
+    assert crossed(value).dtype == dtype
+    assert torch.equal(crossed(value), value.detach())
+
+
+def test_arrays_frames_and_functions_cross_and_anything_else_by_its_name():
+    array, frame = np.arange(6.0).reshape(2, 3)[:, ::2], pd.DataFrame({"lr": [1e-3, 2e-3], "method": ["lora", None]})
+    assert np.array_equal(crossed(array), array)
+    pd.testing.assert_frame_equal(crossed(frame), frame)
+    assert crossed([frame["lr"], np.float32(0.5), np.int64(3), np.bool_(True)]) == [[1e-3, 2e-3], 0.5, 3, True]
+    assert crossed(len) is len
+    assert type(crossed(object())).__name__ == "object"

@@ -1,0 +1,221 @@
+"""Each fault that a machine can have is planted, found and named with what helps; and the file that is sent back."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_course.classroom import preflight, room
+from lora_course.classroom.preflight import FILE, GIB, Finding, judged, run_python, write_letter
+from lora_lab.errors import NotFound
+from tests.cli.conftest import lora_lab  # noqa: F401  the command line, as a fixture
+
+ROOT = Path(__file__).parents[3]
+WELL: dict[str, Any] = {
+    "python": (3, 12, 1), "bits": 64, "implementation": "CPython", "system": "Linux", "arch": "x86_64",
+    "version": "2.31", "rosetta": False, "total": int(7.6 * GIB), "free": room.KERNEL, "container": False,
+    "folder": "/home/ann/lab", "disk": 5 * GIB, "needed": 4 * GIB, "write": "", "port": 8888,
+    "other_port": 8888, "drives": [],
+}  # fmt: skip
+WINDOWS = {"system": "Windows", "arch": "AMD64", "version": "", "folder": "C:\\lora-lab"}
+MAC = {"system": "Darwin", "arch": "arm64", "version": "15.1"}
+FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "old python": ({"python": (3, 9, 2)}, "python", "too old", "install Python 3.11"),
+    "new python": ({"python": (3, 15, 0)}, "python", "no wheel", "install Python 3.11"),
+    "32 bits": ({"bits": 32}, "python", "32 bits", "64 bits"),
+    "pypy": ({"implementation": "PyPy"}, "python", "PyPy", "install Python"),
+    "intel mac": ({**MAC, "arch": "x86_64"}, "platform", "Intel Macs", "Binder"),
+    "rosetta": ({**MAC, "arch": "x86_64", "rosetta": True}, "platform", "Intel Python", "for Apple silicon"),
+    "old mac": ({**MAC, "version": "12.7"}, "platform", "macOS 14", "update macOS"),
+    "arm windows": ({**WINDOWS, "arch": "ARM64"}, "platform", "ARM64", "another machine"),
+    "alpine": ({"version": ""}, "platform", "glibc 2.28", "another machine"),
+    "old linux": ({"version": "2.17"}, "platform", "2.28", "another machine"),
+    "little memory": ({"total": 4 * GIB}, "memory", "4.0 GiB", "share a machine"),
+    "full memory": ({"free": room.KERNEL - 1}, "memory", "3.3 GiB free", "close other programs"),
+    "little in a container": ({"total": 2 * GIB, "container": True}, "memory", "needs 3.7", "larger limit"),
+    "no disk": ({"disk": GIB // 2}, "disk", "0.5 GiB free", "free 3.5 GiB more"),
+    "read-only home": ({"write": "Read-only file system"}, "write", "Read-only", "a folder of your own"),
+    "onedrive": ({**WINDOWS, "folder": "C:\\Ann\\OneDrive - School\\lab"}, "path", "synchronized", "C:\\lora-lab"),
+    "renamed onedrive": ({**WINDOWS, "folder": "D:\\Sky\\lab", "drives": ["d:\\sky"]}, "path", "synchr", "move it"),
+    "icloud": ({**MAC, "folder": "/Users/ann/Library/Mobile Documents/lab"}, "path", "synchronized", "move it out"),
+    "long path": ({**WINDOWS, "folder": "C:\\" + "a" * 100}, "path", "260", "at most 90 letters"),
+    "all ports taken": ({"other_port": None}, "port", "in use", "--port 0"),
+}
+
+
+@pytest.mark.parametrize("other", [{}, WINDOWS, MAC, {"container": True, "total": 4 * GIB}, {"total": None}])
+def test_a_machine_that_is_well_is_green(other: dict[str, Any]):
+    assert all(one.green and not one.remedy for one in judged({**WELL, **other}))
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_planted_fault_is_found_and_its_remedy_named(what: str):
+    planted, name, found, remedy = FAULTS[what]
+    (finding,) = [one for one in judged({**WELL, **planted}) if not one.green]
+    assert finding.name == name
+    assert found in finding.found
+    assert remedy in finding.remedy
+
+
+def test_lora_lab_takes_another_port_by_itself():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        found = next(one for one in preflight.machine(Path(), port) if one.name == "port")
+    assert found.green
+    assert f"{port} is in use: lora-lab takes" in found.found
+
+
+def test_the_limits_are_those_of_the_lessons():
+    assert preflight.FREE_MEMORY == room.KERNEL < preflight.CONTAINER  # beside Jupyter's server
+
+
+def test_a_containers_limit_counts_and_what_its_programs_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert preflight.container(tmp_path) == (None, 0)
+    (tmp_path / "memory.stat").write_text(f"anon {GIB}\nfile {3 * GIB}\nshmem {GIB // 2}\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert preflight.container(tmp_path) == (None, 0)
+    (tmp_path / "memory.max").write_text("2147483648\n")
+    assert preflight.container(tmp_path) == (2 * GIB, 1.5 * GIB)
+    monkeypatch.setattr(preflight, "container", lambda: (4 * 10**6, 3 * 10**6))  # less than any machine has
+    assert preflight.memory() == (4 * 10**6, 10**6)
+
+
+def test_it_sees_this_machine_with_the_standard_library_alone_and_leaves_nothing(tmp_path: Path):
+    code = "from lora_course.classroom.preflight import machine; from pathlib import Path\n"
+    code += "print(*[one.name for one in machine(Path('new/folder'))])"
+    alone = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"]
+    done = subprocess.run(alone, cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    assert done.stdout == "python platform memory disk write path port\n", done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("import nowhere", "No module named 'nowhere'"), ("import os; os.kill(os.getpid(), 9)", "signal 9"),
+     ("import time; time.sleep(9)", "not ended after 1 s")],
+)  # fmt: skip
+def test_a_process_that_fails_hangs_or_is_ended_says_why(code: str, said: str):
+    with pytest.raises(OSError, match=said):
+        run_python(code, seconds=1)
+
+
+@pytest.fixture
+def well(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Every part is well, and nothing is really looked at."""
+    monkeypatch.setattr(preflight, "facts", lambda folder, port: WELL)
+    monkeypatch.setattr(preflight, "check_assets", lambda: Finding("assets", True, "whole"))
+    found = {preflight.PACKAGES: "2.9.0\n", preflight.TRAINING: '{"steps": 40, "seconds": 10, "first": 0.7, "last": 1}'}
+    monkeypatch.setattr(preflight, "run_python", found.__getitem__)
+    return monkeypatch
+
+
+def test_all_is_looked_at_and_the_time_of_a_run_is_told(well: pytest.MonkeyPatch):
+    *_, packages, _assets, training = findings = preflight.preflight(Path())
+    assert all(one.green for one in findings)
+    assert "torch 2.9.0" in packages.found
+    assert "about 2 min" in training.found  # 400 steps of a quarter of a second
+    well.setattr(preflight, "LONGEST", 60)
+    assert "plug the machine in" in preflight.preflight(Path())[-1].remedy
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [("ImportError: DLL load failed while importing _C", "Visual C++"), ("[WinError 126] not found", "Visual C++"),
+     ("No module named 'torch'", "install the lab once more"), ("ended by signal 4", "another machine"),
+     ("ended by signal 9", "close other programs"), ("something new", "send the file back")],
+)  # fmt: skip
+def test_packages_that_do_not_start_are_red_with_what_helps_and_nothing_is_trained(
+    said: str, remedy: str, well: pytest.MonkeyPatch
+):
+    def breaks(code: str) -> str:
+        raise OSError(said)
+
+    well.setattr(preflight, "run_python", breaks)
+    *_, packages, _, training = preflight.preflight(Path())
+    assert said in packages.found
+    assert remedy in packages.remedy
+    assert "not tried" in training.found
+
+
+def test_a_home_without_assets_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path))
+    found = preflight.check_assets()
+    assert "minilm is missing" in found.found
+    assert "lora-lab fetch" in found.remedy
+
+
+def test_a_few_steps_are_really_trained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit):
+        preflight.train(0.0)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["steps"], found["seconds"] > 0) == (1, True)
+    assert found["first"] == pytest.approx(0.69, abs=0.1)  # that of a guess, ln 2
+
+
+def test_the_file_to_send_back_holds_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = f"cannot write into {Path.home()}/lab on {platform.node()} as {getpass.getuser()}"
+    told, path = write_letter([Finding("write", False, words, "mend")], tmp_path / "back.json")
+    assert json.loads(path.read_text()) == told
+    assert told["findings"][0]["found"] == "cannot write into ~/lab on <machine> as <user>"
+    assert told["green"] is False
+    monkeypatch.setattr(getpass, "getuser", lambda: "lab")  # a name that a part of the file has, too
+    told, _ = write_letter([Finding("write", False, "lab has collaborators", "mend")], tmp_path / "back.json")
+    assert (told["findings"][0]["found"], told.keys() >= {"lab"}) == ("<user> has collaborators", True)
+
+
+def test_where_the_folder_cannot_be_written_to_the_file_lies_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert write_letter([], tmp_path / "file" / "back.json")[1] == tmp_path / FILE
+
+
+def test_the_command_prints_writes_and_exits_by_what_was_found(
+    well: pytest.MonkeyPatch,
+    lora_lab: Callable,  # noqa: F811
+    tmp_path: Path,
+):
+    well.chdir(tmp_path)
+    done = lora_lab("doctor", "--preflight", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == json.loads((tmp_path / FILE).read_text())
+    well.setattr(preflight, "check_assets", lambda: Finding("assets", False, "kjv is missing", "lora-lab fetch"))
+    done = lora_lab("doctor", "--preflight", "--out", "mine.json")
+    assert done.returncode == 1
+    assert "-> lora-lab fetch" in done.stdout
+    assert "2 of 10 red" in done.stderr  # training was not tried
+    assert json.loads((tmp_path / "mine.json").read_text())["green"] is False
+
+
+def test_forty_files_become_one_table_the_damaged_ones_too(lora_lab: Callable, tmp_path: Path):  # noqa: F811
+    note = Finding("port", False, "taken", "", harmless=True)  # of an earlier version
+    write_letter([Finding("python", True, "3.11")], tmp_path / "ann.json")
+    ann = json.loads((tmp_path / "ann.json").read_text())
+    (tmp_path / "ann.json").write_text(json.dumps({**ann, "findings": [*ann["findings"], asdict(note)]}))
+    write_letter([Finding("disk", False, "\x1b[2J 0.5 GiB free", "free some")], tmp_path / "bob.json")
+    damaged = ['{"findings": [', '{"findings": [{"green": false}], "system": "Linux"}', '{"findings": [3]}',
+               '{"findings": [], "green": true, "system": "Linux", "peak": NaN}']  # fmt: skip
+    for number, text in enumerate(damaged):
+        (tmp_path / f"eve{number}.json").write_text(text)
+    lines = lora_lab("doctor", "--collect", str(tmp_path)).stdout.splitlines()
+    assert lines[0].startswith("bob.json   RED")
+    assert lines[0].endswith("disk ( [2J 0.5 GiB free)")
+    assert lines[1:5] == [f"eve{number}.json  RED  cannot be read: ask for it again" for number in range(4)]
+    assert lines[5].endswith(platform.machine())  # a note is no reason to go and look
+    assert lines[6] == "1 of 6 are ready"
+    found = json.loads(lora_lab("doctor", "--collect", str(tmp_path), "--json").stdout)["files"]
+    assert [one["green"] for one in found.values()] == [False] * 5 + [True]
+    with pytest.raises(NotFound, match="preflight"):
+        preflight.letters_in(tmp_path / "nowhere")
