@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lora_lab.experiments.choice import Cell, label, said
-from lora_lab.training.metrics import factor
+from lora_lab.metrics import factor
 from lora_lab.widgets.panel import escape
 from lora_lab.widgets.shown import Table
 

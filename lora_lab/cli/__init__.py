@@ -17,13 +17,10 @@ from typing import Any
 import click
 
 from lora_lab import __version__
+from lora_lab.cli.accountants import memory, params
+from lora_lab.cli.adapters import inspect, merge
 from lora_lab.cli.compare import compare
-from lora_lab.cli.inspect import inspect
-from lora_lab.cli.memory import memory
-from lora_lab.cli.merge import merge
-from lora_lab.cli.method import take_method
-from lora_lab.cli.options import recipe_options
-from lora_lab.cli.params import params
+from lora_lab.cli.options import recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.errors import Failed, LabError, LabWarning
@@ -180,7 +177,7 @@ def demo(steps: int, out: str) -> None:
 
 def _summary(run: Any) -> str:
     """A finished run as a table."""
-    from lora_lab.training.metrics import main_metric
+    from lora_lab.metrics import main_metric
 
     where, metric = run.environment, main_metric(run.metrics)
     validated = [f"{r['step']:>6}  {r[metric]:>10.4g}" for r in run.history["validation"]]

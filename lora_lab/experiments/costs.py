@@ -1,8 +1,7 @@
-"""What a method costs beside its quality: its file, and the memory of a step, predicted and measured under one set-up.
+"""What a method costs besides its quality: its file, and the memory of a step, predicted and measured alike.
 
-A run's own `peak_bytes` is that of a process which trains a pack and has trained others before, so it says nothing of
-one method alone. Here one real step of the recipe is followed tensor by tensor, with its longest batch, and stands
-beside the accountant's prediction for the same step.
+A run's own `peak_bytes` is that of a process that trains a pack. Here one real step of the recipe alone, with its
+longest batch, is followed tensor by tensor, beside the accountant's prediction of the same step.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 from lora_lab.accounting.memory import estimate, prompt_of
 from lora_lab.accounting.params import params
 from lora_lab.errors import LabError
-from lora_lab.training.guard import Need, need_of
+from lora_lab.training.guard import need_of
 from lora_lab.training.measure import measure
 from lora_lab.training.recipe import Recipe
 
@@ -24,10 +23,10 @@ NOTHING: dict[str, Any] = dict.fromkeys(
 
 
 def costs_of(recipe: Recipe) -> dict[str, Any]:
-    """Of a run of the recipe alone, mostly in bytes; None where something is not modelled or cannot be measured.
+    """Of a run of the recipe alone, in bytes; None for what is not modeled or cannot be measured.
 
     adapter_bytes     of its file, from the architecture
-    predicted_bytes   at the peak of a step, and `predicted_parts`: of them by category
+    predicted_bytes   at the peak of a step; `predicted_parts` divides them by category
     peak_bytes        at the peak of a real step
     added_tokens      by which every row is longer; a prefix is attended to, and lengthens none
     """
@@ -36,26 +35,22 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
     except LabError:
         return NOTHING
     labels = need.labels if need.architecture.task == "encoder" else None
+    conditions = {
+        name: getattr(need.setup, name) for name in ("batch", "seq", "dtype", "optimizer", "padded", "device")
+    }
     predicted = _known(lambda: estimate(need.model, need.method, need.setup, num_labels=need.labels))
     return {
         "adapter_bytes": _known(lambda: params(recipe.model, recipe.method, labels).adapter_bytes),
         "predicted_bytes": predicted and predicted.peak,
         "predicted_parts": predicted and dict(predicted.categories),
-        "peak_bytes": _known(lambda: _measured(recipe, need), (LabError, RuntimeError, AttributeError, TypeError)),
+        "peak_bytes": _known(lambda: measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak),
         "added_tokens": prompt_of(need.method),
     }
 
 
-def _known(ask: Callable[[], T], wrong: tuple[type[Exception], ...] = (LabError,)) -> T | None:
-    """The answer; None where there is none."""
+def _known(ask: Callable[[], T]) -> T | None:
+    """The answer; None if there is none, as for a method that does not train in steps."""
     try:
         return ask()
-    except wrong:
+    except (LabError, RuntimeError, AttributeError, TypeError):
         return None
-
-
-def _measured(recipe: Recipe, need: Need) -> int:
-    """Raises: whatever it may for a method that does not train in steps, or whose step the follower cannot take."""
-    setup = need.setup
-    conditions = {name: getattr(setup, name) for name in ("batch", "seq", "dtype", "optimizer", "padded", "device")}
-    return measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak

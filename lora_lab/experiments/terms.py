@@ -1,7 +1,4 @@
-"""What all methods of a comparison have in common: model, task, budget of tuning, seeds, margin.
-
-Terms -> a method's recipe, its final recipes at the tuned rate, and the task that they are scored on
-"""
+"""What all methods of a comparison share: model, task, tuning budget, seeds, margin."""
 
 from __future__ import annotations
 
@@ -20,16 +17,12 @@ from lora_lab.training.models import load_tokenizer
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import Task, load_task
 
-MARGIN = 0.015  # 1.5 points of accuracy; of language models 0.015 nats a token
-_COLUMNS = {"text": "text_column", "label": "label_column"}  # of `load_task`, and the recipes' names for them
+MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language models
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What all methods have in common. `fields` are further ones of the recipes, such as max_length.
-
-    Raises: BadValue for an impossible value.
-    """
+    """`fields` are further ones of the recipes, such as max_length. Raises: BadValue for an impossible value."""
 
     model: str
     task: str
@@ -49,7 +42,7 @@ class Terms:
                 raise BadValue(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
 
     def recipe(self, method: Method) -> Recipe:
-        """A method's recipe, its rate still to be tuned. `dtype` is that of frozen bases."""
+        """A method's recipe before its rate is tuned. `dtype` is that of frozen bases."""
         own = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
         made = Recipe(self.model, self.task, method, **own)
         return replace(made, dtype=dtype_to_train(made.dtype)) if method.trains_base else made
@@ -58,11 +51,15 @@ class Terms:
         """The recipes that are scored, at the tuned rate."""
         return [replace(tuning.chosen(self.recipe(method)), seed=seed) for seed in range(self.seeds)]
 
+    def data(self) -> Task:
+        """The task, loaded."""
+        columns = {name: self.fields[f"{name}_column"] for name in ("text", "label") if f"{name}_column" in self.fields}
+        return load_task(self.task, max_length=self.fields.get("max_length"), **columns)
+
     def loaded(self, download: bool = False) -> Task:
-        """The task. Raises: BadValue, NotFound for a model or task that is not here, or asks that do not fit it."""
+        """The task, after all checks. Raises: BadValue, NotFound for a model or task that is missing or unfit."""
         load_tokenizer(self.model, download=download)
-        columns = {own: self.fields[name] for own, name in _COLUMNS.items() if name in self.fields}
-        task = load_task(self.task, max_length=self.fields.get("max_length"), **columns)
+        task = self.data()
         check_margin(self.margin, shares=task.num_labels is not None)
         if task.num_labels is not None and (self.forgetting or self.prompts):
             raise BadValue(f"forgetting and prompts are of language models; {self.task} is classification")

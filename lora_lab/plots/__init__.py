@@ -12,24 +12,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image  # comes with matplotlib
 
+from lora_lab.metrics import factor
+from lora_lab.metrics import metric as named_metric
 from lora_lab.plots.described import in_words
-from lora_lab.training.metrics import factor
 
 # Okabe and Ito's colours, which the colour-blind tell apart; the lightest are darkened until a thin line in them is
 # seen on white, even on a weak projector (contrast 3:1 and more; tests/plots/test_colours.py holds both).
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
 SKY, BLACK = "#3399DD", "#000000"
-METRICS = {
-    "accuracy": "accuracy (%)",
-    "matthews": "Matthews' correlation x 100",
-    "pearson": "Pearson's correlation x 100",
-}
 
 
 def metric_name(column: str) -> str:
     """A metric of runs as it stands at an axis: "validation_accuracy" is "validation accuracy (%)"."""
-    metric = column.removeprefix("validation_")
-    return f"{'test' if metric == column else 'validation'} {METRICS.get(metric, metric)}"
+    return f"{'validation' if column.startswith('validation_') else 'test'} {named_metric(column).label}"
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from lora_lab.errors import BadValue, LabWarning
-from lora_lab.experiments import results
-from lora_lab.experiments.results import mixed_dtypes, warn_of
+from lora_lab.experiments.results import mixed_dtypes, settings_in, warn_of
+from lora_lab.metrics import factor, main_metric
+from lora_lab.metrics import metric as named_metric
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, metric_name
 from lora_lab.plots.axes import new_axes, tidy
-from lora_lab.training.metrics import factor, main_metric
-from lora_lab.training.recipe import LATER
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
 MARKERS = "os^Dv<>p"
@@ -34,8 +33,6 @@ SIZE = (6.4, 3.8)  # inches
 SMALLEST = 4.5  # points: the smallest letters that are written
 SETTINGS = {"lr": "learning rate", "rank": "rank r"}  # as they stand at an axis
 RANKS, COSTS = ("rank", "targets"), ("adapter_parameters", "method", "targets")  # what a picture's points are told by
-EVERY = ("method", "targets", *results.METHOD, *results.SETTINGS, *LATER, "base_dropout", "run_dtype", "other")
-TOLD = [name for name in EVERY if name not in ("lr", "seed")]  # shown or said; a rate is shown or chosen
 Draw = Callable[[pd.DataFrame], Picture]
 
 
@@ -48,9 +45,8 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     """Those of the pictures that these runs vary enough for, by name.
 
     Runs that differ in a setting that a picture does not show have pictures of their own, with the setting in title and
-    name; those with more runs than any others keep the plain name. What the frame has no column for may stand in words
-    in a column `other`. LabWarning for runs that are in no picture, as too few share their settings.
-    None where rates vary and no run was validated: a rate is not chosen on the test rows.
+    name; those with more runs than any others keep the plain name. LabWarning for runs that are in no picture, as too
+    few share their settings. None if rates vary and no run was validated: a rate is not chosen on the test rows.
     """
     made: dict[str, Picture] = {}
     frame, drawn = frame.reset_index(drop=True), set[int]()
@@ -99,9 +95,8 @@ def _hidden(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
     """
     shown = [name for name in shown if name in frame]
     points = frame.groupby(shown, dropna=False)
-    return [
-        name for name in TOLD if name in frame and name not in shown and points[name].nunique(dropna=False).max() > 1
-    ]
+    names = [name for name in settings_in(frame) if name not in ("lr", "seed", *shown)]
+    return [name for name in names if points[name].nunique(dropna=False).max() > 1]
 
 
 def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[list[str], pd.DataFrame]]:
@@ -111,7 +106,7 @@ def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[list[str
             told = [
                 (name, value) for name, value in zip(names, values, strict=True) if value is not None and value == value
             ]
-            yield [short(v) if n == "other" else f"{n} {short(v)}" for n, v in told], part
+            yield [f"{n} {short(v)}" for n, v in told], part
     elif len(frame):
         yield [], frame
 
@@ -242,7 +237,7 @@ def pareto(frame: pd.DataFrame) -> Picture:
             group["adapter_parameters"], _scaled(group, metric), s=22, label=" ".join(map(str, values)), **style
         )
     means = (chosen.groupby(list(COSTS), dropna=False)[metric].mean() * factor(metric)).groupby("adapter_parameters")
-    front = means.min().cummin() if "perplexity" in metric else means.max().cummax()
+    front = means.max().cummax() if named_metric(metric).higher_is_better else means.min().cummin()
     axes.step(
         front.index, front.values, where="post", color=GREY, linewidth=1.2, linestyle="--", label="best mean so far"
     )
@@ -256,7 +251,7 @@ def best_rate(frame: pd.DataFrame, by: Sequence[str] = ("method", "targets", "ra
     metric = metric_of(frame, "validation_")
     choice = frame.groupby([name for name in by if name in frame], dropna=False).ngroup()  # a method may have no rank
     means = frame.groupby([choice, frame["lr"]])[metric].mean().dropna().groupby(level=0)
-    best = means.idxmin() if "perplexity" in metric else means.idxmax()
+    best = means.idxmax() if named_metric(metric).higher_is_better else means.idxmin()
     return frame[pd.MultiIndex.from_arrays([choice, frame["lr"]]).isin(best)].reset_index(drop=True)
 
 
@@ -323,9 +318,9 @@ def _name_ticks(axis: Any, values: Sequence[Any], size: float, room: float) -> N
 def _best(means: np.ndarray, rows: Any, columns: Any, down: str, across: str, metric: str) -> str:
     if np.isnan(means).all():
         return "nothing yet"
-    flat = np.nanargmin(means) if "perplexity" in metric else np.nanargmax(means)
-    i, j = np.unravel_index(flat, means.shape)
-    which = "lowest" if "perplexity" in metric else "highest"
+    up = named_metric(metric).higher_is_better
+    i, j = np.unravel_index(np.nanargmax(means) if up else np.nanargmin(means), means.shape)
+    which = "highest" if up else "lowest"
     return f"{which} mean at {down} {short(rows[i])}, {across} {short(columns[j])}"
 
 

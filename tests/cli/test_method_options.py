@@ -6,10 +6,10 @@ from dataclasses import fields
 
 import pytest
 from click.testing import CliRunner
+from lora_lab.cli.method import HELP
 
 from lora_lab import IA3, BitFit, Bottleneck, LoRA, LoRAXS, PromptTuning, TinyLoRA, VeRA
 from lora_lab.cli import commands
-from lora_lab.cli.method import HELP
 from lora_lab.errors import LabError
 from lora_lab.methods import REGISTRY
 

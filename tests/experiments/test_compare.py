@@ -16,7 +16,7 @@ import pytest
 from lora_lab import IA3, BadValue, LoRA, NotFound, Store
 from lora_lab.errors import Changed
 from lora_lab.experiments import plan
-from lora_lab.experiments.compare import Comparison, Result, compare, spread
+from lora_lab.experiments.compare import Comparison, compare, spread
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.margins import scores_in, shown, unpacked
 from lora_lab.experiments.terms import terms_of
@@ -98,6 +98,8 @@ def test_every_method_is_tuned_and_scored_on_the_same_terms(compared):
     assert found["seconds"] > 0
     assert "LoRA r2 q,v: tuning lr over 0.001, 0.002" in said
     assert json.loads((out / "comparison.json").read_text()) == found
+    assert Comparison.from_json(found).to_json() == found
+    assert Comparison.from_json(found).results[1].values("accuracy") == found["methods"][1]["accuracy"]["each"]
 
 
 def test_costs_stand_beside_quality(compared):
@@ -219,7 +221,7 @@ def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_pat
     order: list[str] = []
     with monkeypatch.context() as patch:  # the cores are not shared with the methods' processes
         patch.setattr("lora_lab.experiments.compare.before", lambda *_, **__: order.append("before") or 2.0)
-        patch.setattr("lora_lab.experiments.compare._result", lambda *given: order.append("work") or Result(given[4]))
+        patch.setattr("lora_lab.experiments.compare.each", lambda *_, **__: order.append("work") or [])
         compare(tiny_causal, str(texts["psalms"]), "lora", tmp_path / "ordered", **terms)
     assert order == ["before", "work"]
     stop = threading.Event()
@@ -296,7 +298,7 @@ def test_methods_at_once_share_the_memory(tiny_encoder, opinions, tmp_path, monk
     monkeypatch.setattr("lora_lab.experiments.compare.each", lambda work, *a, **k: asked.append(work) or [])
     for workers in (1, 2):
         compare(tiny_encoder, opinions, METHODS, tmp_path, workers=workers, **SMALL)
-    rooms = [work.args[3].get("room", plan.ROOM) for work in asked]
+    rooms = [work.args[-1]["room"] for work in asked]
     assert rooms == [plan.ROOM, plan.ROOM / 2]
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lora_lab import BadValue, Grid, Recipe, Store, sweep
 from lora_lab.experiments.racing import BOUND, EVERY, GAP, LED, behind
 from lora_lab.training.pack import Pack
+from tests.experiments.conftest import on_step
 from tests.training.conftest import PLAIN
 
 # ---- the rule, on losses that are made up
@@ -150,7 +151,7 @@ def test_a_choice_that_was_broken_off_goes_on_and_a_whole_one_is_not_made_twice(
             if next(steps, None) is None:
                 stop.set()
 
-        broken = sweep(recipes, tmp_path / "broken", stop=stop, callbacks=lambda _, see=see: [see], **how)
+        broken = sweep(recipes, tmp_path / "broken", stop=stop, note=on_step(see), **how)
         assert broken.choice is None or not stop.is_set()
     swept = sweep(recipes, tmp_path / "broken", **how)
     told, other = swept.choice.to_json(), whole.choice.to_json()

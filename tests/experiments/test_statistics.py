@@ -254,7 +254,7 @@ def test_a_margin_that_is_none(margin):
 
 
 def test_verdicts_against_nobody():
-    with pytest.raises(BadValue, match="'full' and one more are to be among the methods; there are lora"):
+    with pytest.raises(BadValue, match="'full' and one more must be among the methods; there are lora"):
         verdicts({"lora": [True, False]}, "full")
 
 
