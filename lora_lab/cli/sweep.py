@@ -36,7 +36,7 @@ sweep_options = together(
     ),
     click.option("--validations", type=int, default=None, help="Evenly spread; 1 by default, 8 with --patience."),
     click.option("--again", is_flag=True, help="Run failed ones once more."),
-    click.option("--pack", "size", type=click.IntRange(1), default=None, help="Runs side by side; found by default."),
+    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Runs side by side; found by default."),
     click.option("--dask", default=None, help="Address of a Dask scheduler, whose workers take the packs."),
     click.option("--share", default=None, help="i/n: only laptop i's share of the grid."),
     DOWNLOAD,
@@ -48,7 +48,7 @@ sweep_options = together(
 @recipe_options(without=(*GRID, "validations"))
 @sweep_options
 def sweep(
-    out: str, solo: bool, choose: bool, again: bool, size: int | None, dask: str | None, share: str | None,
+    out: str, solo: bool, choose: bool, again: bool, side_by_side: int | None, dask: str | None, share: str | None,
     download: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Train every combination of rates and seeds, of lora also of ranks, alphas and targets, side by side.
@@ -68,7 +68,7 @@ def sweep(
         from lora_lab.experiments.cluster import connect
 
         client = connect(dask)
-    made = Sweep(out, 1 if solo else size, again=again, client=client, download=download)
+    made = Sweep(out, 1 if solo else side_by_side, again=again, client=client, download=download)
     swept = made.run(recipes, choose)
     tell(swept.to_json() if as_json else describe(swept))
 
@@ -121,14 +121,16 @@ def summary(frame: pd.DataFrame) -> str:
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Finished runs with a test score, those of one model, task and length together; the most first."""
+    from lora_lab.experiments.results import settings_in
     from lora_lab.metrics import MAIN
     from lora_lab.training.runs import FINISHED
 
     scores = [name for name in MAIN if name in frame]
     done = frame[frame["status"].isin(FINISHED)].dropna(subset=scores, how="all") if scores else frame[:0]
-    kinds = [(kind, part.dropna(axis=1, how="all")) for kind, part in done.groupby(list(KIND))] if len(done) else []
+    kinds, settings = list(done.groupby(list(KIND))) if len(done) else [], settings_in(frame)
     for (model, task, steps, batch), part in sorted(kinds, key=lambda one: -len(one[1])):
-        yield f"{model} on {task}, {steps} steps of {batch} rows", part
+        known = [name for name in part if name in settings or part[name].notna().any()]  # its own metrics alone
+        yield f"{model} on {task}, {steps} steps of {batch} rows", part[known]
 
 
 def _table(done: pd.DataFrame) -> str:
@@ -142,7 +144,7 @@ def _table(done: pd.DataFrame) -> str:
     metric = main_metric(dict(done))
     others = [name for name in settings_in(done) if name not in (*USUAL, "seed")]
     differ = [name for name in others if done.groupby("method")[name].nunique(dropna=False).max() > 1]
-    keys = [name for name in (*USUAL, *sorted(differ)) if name in done]
+    keys = [name for name in (*USUAL, *sorted(differ)) if done[name].notna().any()]
     lines = [[*keys, "seeds", f"mean {metric}", "each"]]
     for cell, values in done.groupby(keys, dropna=False, sort=False)[metric]:
         each = factor(metric) * values

@@ -39,7 +39,7 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
     recipe, method = record["recipe"], record["recipe"]["method"]
     validated = record["history"]["validation"]
     last = validated[-1] if validated else {}
-    own = {name: ",".join(map(str, v)) if isinstance(v, list) else v for name, v in method.items() if name != "name"}
+    own = {name: _plain(value) for name, value in method.items() if name != "name"}
     return {
         **{name: recipe[name] for name in SETTINGS},
         **{name: recipe.get(name, 0) for name in LATER},
@@ -53,6 +53,13 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
         **record["metrics"],
         **{f"validation_{name}": n for name, n in last.items() if name != "step" and isinstance(n, int | float)},
     }
+
+
+def _plain(value: Any) -> Any:
+    """A list as "q,v", a mapping as "q=4,v=8"."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={one}" for name, one in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def settings_in(frame: pd.DataFrame) -> list[str]:

@@ -6,9 +6,9 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from lora_lab.cli.inspect import inspect
 
 from lora_course.experiments.broken import patient
+from lora_lab.cli.adapters import inspect
 from lora_lab.errors import NotFound
 from lora_lab.training.assets import shipped
 

@@ -64,11 +64,6 @@ def test_the_reference_figures(words: list[str], gib: float):
     assert answer(*words)["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01)
 
 
-@pytest.mark.parametrize("words", [[*GPT2], [*GPT2, *CKPT], L7, [*L7, *CKPT], L8, [*L8, *CKPT], L70, [*L70, *CKPT]])
-def test_the_labs_own_fp32_adapters_add_little(words: list[str]):
-    assert 1 <= answer(*words)["peak_bytes"] / answer(*words, *BF16)["peak_bytes"] < 1.02
-
-
 def test_json_holds_the_contracts_keys_and_sums():
     found = answer("minilm", "--dtype", "fp32", "--batch", "8", "--seq", "128")
     assert set(found) >= CONTRACT
@@ -97,12 +92,6 @@ def test_70b_with_qlora_does_not_fit_24_gb_but_48():
     assert large["seconds"] > 0
     assert small["seconds"] is None  # nothing but the memory is known of such a card
     assert small["peak_bytes"] / GIB == pytest.approx(35.5, rel=0.01)
-
-
-def test_single_quantisation_takes_more():
-    twice, once = (answer("llama-2-7b", "--method", "qlora", *more) for more in ([], ["--no-double-quant"]))
-    added = once["categories"]["weights"] - twice["categories"]["weights"]
-    assert added == pytest.approx(6_476_005_376 * (4.5 - 4.127) / 8, rel=1e-3)
 
 
 def test_the_table_reads_in_words_with_units():
@@ -134,12 +123,6 @@ def test_generation_needs_weights_cache_and_logits():
     assert found["categories"]["cache"] == 2 * 32 * 8 * 128 * 2 * 4 * 8192
     assert found["fits"]
     assert "optimizer" not in found["categories"]
-
-
-def test_a_mask_and_kept_outputs_take_more():
-    plain, padded, kept = (answer("llama-3-8b", *more)["peak_bytes"] for more in ([], ["--padded"], ["--outputs-kept"]))
-    assert plain < padded
-    assert plain < kept
 
 
 def test_a_laptops_processor_has_its_own_kernels():
@@ -232,18 +215,19 @@ def test_a_trace_knows_every_option_and_agrees_to_the_byte(more: list[str]):
     assert traced["at"] == predicted["at"]
 
 
-def test_master_weights_and_their_gradients_take_more():
-    words = ["minilm", "--method", "full", "--batch", "2", "--seq", "64", "--trace"]
-    assert answer(*words, "--master-weights")["peak_bytes"] > 1.5 * answer(*words)["peak_bytes"]
-
-
-def test_the_variants_of_lora_have_their_own_figures():
-    tiny = ["minilm", "--batch", "2", "--seq", "16"]
-    plain = answer(*tiny, "--trace")["peak_bytes"]
-    assert answer(*tiny, "--dora", "--trace")["peak_bytes"] > plain
-    assert answer(*tiny, "--init", "pissa", "--trace", "--gpu", "4090")["peak_bytes"] > plain
-    assert answer(*tiny, "--freeze-a")["peak_bytes"] < answer(*tiny, "--lr-ratio", "16")["peak_bytes"]
-    kept = [
-        answer("smollm2", "--inference", *words)["peak_bytes"] for words in ([], ["--freeze-a"], ["--init", "pissa"])
-    ]
-    assert kept[0] == kept[1] == kept[2] - (kept[0] - answer("smollm2", "--inference", "--rank", "4")["peak_bytes"]) * 2
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        ([], ["--padded"]),
+        ([], ["--outputs-kept"]),
+        (["--method", "qlora"], ["--no-double-quant"]),
+        (["--freeze-a"], ["--no-freeze-a"]),
+        (["--method", "full", "--trace"], ["--master-weights"]),
+        (["--trace"], ["--dora"]),
+        (["--trace"], ["--init", "pissa"]),
+    ],
+    ids=str,
+)
+def test_an_option_that_needs_memory_says_so(words: list[str], more: list[str]):
+    words = ["minilm", "--batch", "2", "--seq", "64", *words]
+    assert answer(*words)["peak_bytes"] < answer(*words, *more)["peak_bytes"]

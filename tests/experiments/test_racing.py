@@ -180,13 +180,6 @@ def test_what_was_stopped_is_never_taken_for_a_whole_run(grid, tmp_path):
     assert not unscored & set(trained)  # scored, not trained again
 
 
-def test_a_configuration_with_a_seed_that_failed_is_not_chosen_and_trains_no_further(grid, tmp_path):
-    swept = sweep([*grid(rank=4), *grid(rank=4, lr=1e30)], tmp_path, choose=True)
-    failed = [run for run in swept.runs if run.status == "failed"]
-    assert [run.recipe.seed for run in failed] == [0]
-    assert swept.choice.to_json()["chosen"]["recipe"]["lr"] == 3e-2
-
-
 def test_runs_of_before_count_and_are_rivals_where_their_validation_rows_were_not_kept(grid, tmp_path):
     recipes = grid(rank=4, lr=[3e-2, 1e-6], seed=0)
     sweep(recipes[1:], tmp_path)
@@ -215,3 +208,10 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(grid, tmp
     assert Store(tmp_path).runs() == []
     with pytest.raises(BadValue, match="choose on this machine"):
         sweep(grid(), tmp_path, choose=True, client=object())
+
+
+def test_a_configuration_with_a_seed_that_failed_is_not_chosen_and_trains_no_further(grid, tmp_path):
+    swept = sweep([*grid(rank=4), *grid(rank=4, lr=1e30)], tmp_path, choose=True)
+    failed = [run for run in swept.runs if run.status == "failed"]
+    assert [run.recipe.seed for run in failed] == [0]
+    assert swept.choice.to_json()["chosen"]["recipe"]["lr"] == 3e-2

@@ -54,10 +54,6 @@ def test_items_come_back_in_order_from_processes_that_share_cores_and_are_heard(
     assert sorted(heard) == ["item 1", "item 2", "item 3", "warning: mind it"]
 
 
-def test_one_at_a_time_is_here():
-    assert each(whoami, [1], 1, print, long=bool)[0][1:3] == (os.getpid(), torch.get_num_threads())
-
-
 def sleeps_or_refuses(item: Path, say) -> None:
     if item.name == "refused":
         while not item.with_name("slept").exists():
@@ -71,18 +67,6 @@ def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
     with pytest.raises(BadValue, match="not this one"):
         each(sleeps_or_refuses, items, 2, print, long=lambda item: True)
     assert not _runs(int(items[0].read_text()))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
-def test_an_interrupt_ends_all_processes_at_once(tmp_path):
-    words = [sys.executable, "-c", "from tests.experiments.test_workers import *; sleeping(*sys.argv[1:])"]
-    parent = subprocess.Popen([*words, str(tmp_path)], start_new_session=True, stderr=subprocess.PIPE)
-    files = [tmp_path / "a", tmp_path / "b"]
-    _until(lambda: all(file.exists() and file.read_text() for file in files))
-    os.killpg(parent.pid, signal.SIGINT)  # as a terminal's Ctrl-C
-    _, said = parent.communicate(timeout=60)
-    assert said.count(b"Traceback") == 1  # the parent's own
-    assert not any(_runs(int(file.read_text())) for file in files)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
@@ -142,13 +126,3 @@ RECIPES = [Recipe("minilm", "rt", LoRA()), Recipe("minilm", "rt", FullFineTuning
 def test_processes_are_as_many_as_cores_recipes_and_memory_allow(machine, cores, gib, steps, found):
     machine(cores, gib)
     assert worth(RECIPES, steps) == found
-
-
-def test_on_a_gpu_one_process_has_all_of_it(machine):
-    machine(8, 64, "cuda")
-    assert worth(RECIPES, 40_000) == 1
-
-
-def test_what_nobody_can_count_runs_in_one_process(machine):
-    machine(8, 64)
-    assert worth([Recipe("no-such-model", "rt", LoRA())] * 3, 40_000) == 1
