@@ -28,7 +28,7 @@ class Report:
 
     def to_text(self) -> str:
         """For a terminal; the picture is left out."""
-        tables = [f"{caption}\n{_aligned(table)}".lstrip("\n") for caption, table in self.tables.items()]
+        tables = [f"{caption}\n{_text(table)}".lstrip("\n") for caption, table in self.tables.items()]
         return "\n\n".join(filter(None, [self.title, *tables, "\n".join(self.sentences)]))
 
     def to_markdown(self) -> str:
@@ -57,13 +57,18 @@ class Report:
     __str__ = to_text
 
 
-def _aligned(table: pd.DataFrame) -> str:
-    """Columns two spaces apart, text to the left and numbers to the right."""
-    right = [not isinstance(column.iloc[0], str) for _, column in table.items()] if len(table) else []
-    lines = [list(map(str, table.columns)), *table.astype(str).to_numpy().tolist()]
+def aligned(lines: Sequence[Sequence[str]], sides: str = "") -> list[str]:
+    """A table's lines with columns two spaces apart; `sides` has < or > for each column, by default all to the left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = [">" if one else "<" for one in right] or ["<"] * len(widths)
-    return "\n".join(
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)).rstrip()
+    shape = list(zip(sides or "<" * len(widths), widths, strict=True))
+    return [
+        "  ".join(f"{cell:{side}{width}}" for cell, (side, width) in zip(line, shape, strict=True)).rstrip()
         for line in lines
-    )
+    ]
+
+
+def _text(table: pd.DataFrame) -> str:
+    """Text to the left, numbers to the right."""
+    text = [all(isinstance(cell, str) for cell in column) for _, column in table.items()]
+    lines = [list(map(str, table.columns)), *table.astype(str).to_numpy().tolist()]
+    return "\n".join(aligned(lines, "".join("<" if one else ">" for one in text)))

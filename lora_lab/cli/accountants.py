@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lora_lab.cli.options import method_options, take_method
-from lora_lab.cli.shared import JSON, aligned, tell, together
+from lora_lab.cli.shared import JSON, tell, together
 from lora_lab.errors import BadValue, LabError
+from lora_lab.report import aligned
 
 if TYPE_CHECKING:
     from lora_lab.accounting.gpus import Card

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell
+from lora_lab.cli.shared import DOWNLOAD, JSON, tell
+from lora_lab.report import aligned
 
 if TYPE_CHECKING:
     from lora_lab.methods.inspect import Inspection

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from lora_lab.cli.options import recipe_options
-from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell, together, with_minutes
+from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together, with_minutes
 from lora_lab.errors import BadValue, Failed
+from lora_lab.report import aligned
 
 OWN = ("method", "lr", "seed", "validations", "patience", "steps")  # what a comparison says in its own way
 EVERY = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lora_lab.cli.options import recipe_options, take_method
-from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell, together
+from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together
 from lora_lab.errors import BadValue
+from lora_lab.report import aligned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ sweep_options = together(
     ),
     click.option("--validations", type=int, default=None, help="Evenly spread; 1 by default, 8 with --patience."),
     click.option("--again", is_flag=True, help="Run failed ones once more."),
-    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Runs side by side; found by default."),
+    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Runs side by side."),
     click.option("--dask", default=None, help="Address of a Dask scheduler, whose workers take the packs."),
     click.option("--share", default=None, help="i/n: only laptop i's share of the grid."),
     DOWNLOAD,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lora_lab.accounting.memory import most, trained_by
+from lora_lab.accounting.memory import trained_by
 from lora_lab.errors import LabError
 from lora_lab.training.guard import free_bytes, need_of
 from lora_lab.training.pack import key
@@ -49,7 +50,7 @@ def _fitting(group: Sequence[Recipe], room: float) -> int:
         need = need_of(largest)
         own = TRAINED_BYTES * trained_by(largest.method, need.architecture)
         free = room * free_bytes(need.setup.device)
-        return most(lambda k: need.bytes(batch=k * largest.batch) + (k - 1) * own <= free, MOST) or 1
+        return bisect_right(range(1, MOST + 1), free, key=lambda k: need.bytes(batch=k * largest.batch) + (k - 1) * own)
     except LabError:
         return 4  # no estimate: a size that rarely does harm
 

@@ -120,7 +120,7 @@ class Runs:
         """Those with these settings: at(rank=8, lr=1e-3). Raises: NotFound if there are none, naming what there is."""
         rows = [row(run.to_json()) for run in self.runs]
         for name in wanted:
-            if rows and name not in rows[0]:
+            if rows and not any(name in own for own in rows):
                 raise NotFound(f"runs have no setting '{name}'; nearest: {nearest(name, rows[0])}")
         plain = {name: ",".join(v) if isinstance(v, tuple | list) else v for name, v in wanted.items()}
         pairs = zip(self.runs, rows, strict=True)

@@ -19,6 +19,7 @@ alone for the interval.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -26,7 +27,6 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import scipy  # type: ignore[import-untyped]  # imports special, stats and optimize when they are used; they take long
 
-from lora_lab.accounting.memory import most
 from lora_lab.errors import BadValue
 
 Answers = Any  # an array of answers, or anything that has one as `scores`, as `Runs` do
@@ -64,7 +64,6 @@ class Verdict:
     rows: int
     more_seeds: int | None
     more_rows: int | None
-    method: str
     correctness: bool  # right or wrong, written in points; else scores
     pairs: int = 1  # in Holm's correction
 
@@ -248,13 +247,7 @@ class Pair:
         rows = _fewest(lambda n: self.decided(self.rows + n, 0, level), MANY_ROWS) if open_ else None
         ends, p = (*self.interval(LEVEL, self.widening(self.rows)), low, high), (p_difference, p_equivalence)
         said = (outcome, self.difference, *ends, self.margin, *p, *self.seeds, self.rows)
-        return Verdict(*said, seeds, rows, self.method(), self.correctness, pairs)
-
-    def method(self) -> str:
-        """The tests in words."""
-        crossed = f"{'paired' if len(set(self.seeds)) == 1 else 'unpaired'} seeds by rows, Cochran's t"
-        single = "exact McNemar of two runs" if self.correctness else "paired t over the rows of two runs"
-        return f"{single if self.seeds == (1, 1) else crossed}; two one-sided tests"
+        return Verdict(*said, seeds, rows, self.correctness, pairs)
 
 
 def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:
@@ -279,12 +272,12 @@ def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
 
 
 def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
-    """The fewest more that decide with POWER, None where `limit` does not."""
-    return (most(lambda n: decided(n) < POWER, limit) or 0) + 1 if decided(limit) >= POWER else None
+    """The fewest more that decide with POWER, None if `limit` does not."""
+    return 1 + bisect_left(range(1, limit), POWER, key=decided) if decided(limit) >= POWER else None
 
 
 def _warn_of_dtypes(*sides: Answers) -> None:
-    """LabWarning where runs that asked for the same were trained in different dtypes: it may be these that differ."""
+    """LabWarning if runs that asked for the same were trained in different dtypes: it may be these that differ."""
     runs = [run for side in sides for run in getattr(side, "runs", ())]
     if runs:
         from lora_lab.experiments.results import unlike, warn_of

@@ -1,4 +1,4 @@
-"""Scores against references: worked by hand where that is possible, and what is missing said in one sentence."""
+"""Scores against references: those of the packages, and what is missing said in one sentence."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ import sys
 import pytest
 from nltk.translate.nist_score import corpus_nist
 from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu import corpus_bleu, corpus_chrf
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.text_scores import nist, rouge_l, text_scores
+from lora_lab.experiments.text_scores import bleu, chrf, nist, rouge_l, text_scores
 
-TEXT = "The Quince is a cheap pub by the river."
-
-
-def test_a_text_that_is_one_of_its_references_is_perfect():
-    found = text_scores([TEXT, "A pub near Tilney Park."], [["Something else.", TEXT], ["A pub near Tilney Park."]])
-    assert (found["bleu"], found["chrf"], found["rouge_l"]) == pytest.approx((100, 100, 100))
-    assert found["nist"] > 3
-
-
+TEXT = "The Quince is a cheap pub by the river ."  # E2E spaces its full stops
 ANSWERS = ["The Quince is a cheap pub.", "Near Tilney Park, there is a pub called Quince!", "Cotto serves Thai food."]
 REFERENCES = [
     ["The Quince is a cheap pub by the river.", "By the river is The Quince, a pub."],
@@ -28,7 +21,19 @@ REFERENCES = [
 ]
 
 
-def test_rouge_l_is_rouge_scores_and_nist_is_nltks():
+def test_a_text_that_is_one_of_its_references_is_perfect(caplog):
+    found = text_scores([TEXT, "A pub near Tilney Park."], [["Something else.", TEXT], ["A pub near Tilney Park."]])
+    assert (found["bleu"], found["chrf"], found["rouge_l"]) == pytest.approx((100, 100, 100))
+    assert found["nist"] > 3
+    assert not caplog.records
+    assert bleu([TEXT.upper()], [[TEXT]]) == pytest.approx(100)
+    assert nist([""], [["pub"]]) == 0
+
+
+def test_scores_are_those_of_the_packages():
+    streams = [list(stream) for stream in zip(*REFERENCES, strict=True)]
+    assert bleu(ANSWERS, REFERENCES) == corpus_bleu(ANSWERS, streams, lowercase=True).score
+    assert chrf(ANSWERS, REFERENCES) == corpus_chrf(ANSWERS, streams).score
     scorer = RougeScorer(["rougeL"])
     each = [
         max(scorer.score(reference, text)["rougeL"].fmeasure for reference in references)
@@ -40,19 +45,14 @@ def test_rouge_l_is_rouge_scores_and_nist_is_nltks():
     assert nist(ANSWERS, REFERENCES) == pytest.approx(corpus_nist(known, words, n=5))
 
 
-def test_texts_and_references_must_pair_up():
+def test_texts_and_references_must_pair_up_and_packages_be_there(monkeypatch):
     for texts, references in (([], []), (["a"], []), (["a"], [[]])):
         with pytest.raises(BadValue, match="scores need texts with references"):
             text_scores(texts, references)
     for known in (TEXT, ["", " "]):  # a text alone would be taken for a list of letters
         with pytest.raises(BadValue, match="a list of texts that say something"):
             text_scores([TEXT], [known])
-
-
-@pytest.mark.parametrize(
-    ("module", "name"), [("sacrebleu", "sacrebleu"), ("rouge_score", "rouge-score"), ("nltk", "nltk")]
-)
-def test_a_missing_package_names_the_extra(monkeypatch, module, name):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(BadValue, match=rf"need {name}, which is missing: pip install 'lora-lab\[metrics\]'$"):
-        text_scores([TEXT], [[TEXT]])
+    for module, name in (("nltk", "nltk"), ("rouge_score", "rouge-score"), ("sacrebleu", "sacrebleu")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(BadValue, match=rf"need {name}, which is missing: pip install 'lora-lab\[metrics\]'$"):
+            text_scores([TEXT], [[TEXT]])

@@ -173,7 +173,7 @@ def test_what_cannot_be_is_refused(told, opinions, tiny_encoder, texts):
     for wrong in ({"other": opinions}, {"task": opinions}, {"rows": 0}):
         with pytest.raises(BadValue, match="running text"):
             told(**wrong)
-    with pytest.raises(BadValue, match="margin 0 is none"):
+    with pytest.raises(BadValue, match="margin 0 is impossible"):
         told(margin=0)
     with pytest.raises(BadValue, match="at each validation"):
         told(validations=0)
