@@ -10,7 +10,7 @@ import click
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together, with_minutes
 from lora_lab.errors import BadValue, Failed
-from lora_lab.report import aligned
+from lora_lab.report import Report
 
 OWN = ("method", "lr", "seed", "validations", "patience", "steps")  # what a comparison says in its own way
 EVERY = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
@@ -52,8 +52,8 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     say, steps = with_minutes(), 400 if steps is None else steps
     if minutes is not None:
         from lora_lab.experiments.budget import steps_within
+        from lora_lab.experiments.compare import terms_of
         from lora_lab.experiments.contenders import contenders
-        from lora_lab.experiments.terms import terms_of
 
         terms, named = terms_of(model, task, options), contenders(methods)
         steps = steps_within(minutes, terms, named, Path(out), say, download=how["download"])
@@ -65,6 +65,8 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
 
 def describe(found: dict[str, Any]) -> str:
     """A comparison as a table with a line for each method, then verdicts, then what all had in common."""
+    import pandas as pd
+
     from lora_lab.metrics import factor
 
     metric, methods, lines = found["metric"], found["methods"], list[str]()
@@ -86,8 +88,8 @@ def describe(found: dict[str, Any]) -> str:
         f"{len(found['seeds'])} other seeds scored once on the test rows; a run's seconds are its share of its pack; "
         f"{found['seconds']:.0f} s in all{judged}"
     )
-    cells = [_cells(one, metric, factor(metric)) for one in methods]
-    return "\n".join([*aligned([list(cells[0]), *(list(one.values()) for one in cells)]), "", *lines])
+    table = pd.DataFrame([_cells(one, metric, factor(metric)) for one in methods])
+    return Report("", {"": table}, lines).to_text()
 
 
 def _cells(one: dict[str, Any], metric: str, times: int) -> dict[str, str]:

@@ -13,7 +13,7 @@ import click
 from lora_lab.cli.options import recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together
 from lora_lab.errors import BadValue
-from lora_lab.report import aligned
+from lora_lab.report import Report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,10 +114,11 @@ def describe(swept: Any) -> str:
 
 def summary(frame: pd.DataFrame) -> str:
     """Cells of the grid with their seeds; a table for each model, task and length if there are several."""
-    tables = list(_kinds(frame))
-    if len(tables) < 2:
-        return _table(tables[0][1]) if tables else "no finished run that was scored on the test rows"
-    return "\n".join(f"\n{number}: {name}\n{_table(part)}" for number, (name, part) in enumerate(tables, 1))
+    tables = {name: _table(part) for name, part in _kinds(frame)}
+    if not tables:
+        return "no finished run that was scored on the test rows"
+    several = {f"{number}: {name}": table for number, (name, table) in enumerate(tables.items(), 1)}
+    return Report("", several if len(tables) > 1 else {"": next(iter(tables.values()))}).to_text()
 
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -134,11 +135,13 @@ def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{model} on {task}, {steps} steps of {batch} rows", part[known]
 
 
-def _table(done: pd.DataFrame) -> str:
+def _table(done: pd.DataFrame) -> pd.DataFrame:
     """A line for each cell: runs that differ in their seed alone.
 
     A cell is told by the usual settings, and by every other one that differs among the runs of a method.
     """
+    import pandas as pd
+
     from lora_lab.experiments.results import settings_in
     from lora_lab.metrics import factor, main_metric
 
@@ -146,12 +149,13 @@ def _table(done: pd.DataFrame) -> str:
     others = [name for name in settings_in(done) if name not in (*USUAL, "seed")]
     differ = [name for name in others if done.groupby("method")[name].nunique(dropna=False).max() > 1]
     keys = [name for name in (*USUAL, *sorted(differ)) if done[name].notna().any()]
-    lines = [[*keys, "seeds", f"mean {metric}", "each"]]
+    lines = []
     for cell, values in done.groupby(keys, dropna=False, sort=False)[metric]:
         each = factor(metric) * values
-        numbers = [str(len(each)), f"{each.mean():.1f}", " ".join(f"{value:.1f}" for value in each)]
-        lines.append([*map(_word, cell), *numbers])
-    return "\n".join(aligned(lines))
+        numbers = {"seeds": len(each), f"mean {metric}": f"{each.mean():.1f}"}
+        shown = {"each": " ".join(f"{value:.1f}" for value in each)}
+        lines.append(dict(zip(keys, map(_word, cell), strict=True)) | numbers | shown)
+    return pd.DataFrame(lines)
 
 
 def _word(value: Any) -> str:

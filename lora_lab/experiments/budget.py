@@ -24,15 +24,14 @@ from typing import Any
 
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.afterwards import afterwards
+from lora_lab.experiments.compare import Terms
 from lora_lab.experiments.contenders import label
 from lora_lab.experiments.plan import packs
 from lora_lab.experiments.sweep import Sweep
-from lora_lab.experiments.terms import Terms
 from lora_lab.experiments.tuning import SEED, axis_of
 from lora_lab.files import remembered
 from lora_lab.methods.base import Method
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.tasks import Task
 
 TIMED, WARM = 8, 2  # steps that are taken, and those among them that do not count
 LEAST = 10  # steps below which a comparison says nothing
@@ -42,21 +41,11 @@ FEW = 4  # prompts that generating is timed with
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one method: to lay out a pack; of a run's step, its validation, and what is asked afterwards."""
+    """Seconds of one method: to lay out a pack; of a run's step, and of its validation."""
 
     load: float
     step: float
     validation: float
-    later: float = 0.0
-
-    def fixed(self, terms: Terms, tests: float) -> float:
-        """Seconds that do not depend on the steps; `tests` is the test split's length in validation splits."""
-        tried = terms.rates + terms.growth
-        return 3 * self.load + tried * self.validation + terms.seeds * (tests * self.validation + self.later)
-
-    def slope(self, terms: Terms) -> float:
-        """Seconds that one step more costs."""
-        return self.step * (terms.rates + terms.growth + terms.seeds)
 
 
 def steps_within(
@@ -69,10 +58,19 @@ def steps_within(
     """
 
     def made() -> dict[str, int]:
-        task = terms.loaded(download)
-        timings = [found for one in methods if (found := timed(terms, one, task, say, download))]
-        fixed = sum(one.fixed(terms, len(task.test) / len(task.validation)) for one in timings)
-        slope = sum(one.slope(terms) for one in timings)
+        task, tried, fixed, slope = terms.loaded(download), terms.rates + terms.growth, 0.0, 0.0
+        tests = len(task.test) / len(task.validation)
+        for method in methods:
+            axis, base = axis_of(method), terms.recipe(method)
+            try:
+                pack = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
+                one, later = pack_timed(pack, download), _later(terms, pack[0], download)
+            except LabError as error:  # the comparison will say so too
+                say(f"{label(method)}: not timed: {error}")
+                continue
+            say(f"{label(method)}: {one.step:.3f} s a step, as one of {len(pack)} side by side")
+            fixed += 3 * one.load + tried * one.validation + terms.seeds * (tests * one.validation + later)
+            slope += one.step * (tried + terms.seeds)
         if not slope:
             return {"steps": max(LEAST, terms.steps)}
         steps = int((SAFE * 60 * minutes - fixed) / slope)
@@ -88,19 +86,6 @@ def steps_within(
     steps = int(remembered(out / "budget" / f"{name}.json", made)["steps"])
     say(f"{steps} steps each, so that all of it takes about {minutes:g} minutes")
     return steps
-
-
-def timed(terms: Terms, method: Method, task: Task, say: Callable[[str], None], download: bool) -> Timing | None:
-    """The timing of a method; None if it does not fit the model, which the comparison will say."""
-    axis, base = axis_of(method), terms.recipe(method)
-    try:
-        pack = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
-        found = replace(pack_timed(pack, download), later=_later(terms, pack[0], download))
-    except LabError as error:
-        say(f"{label(method)}: not timed: {error}")
-        return None
-    say(f"{label(method)}: {found.step:.3f} s a step, as one of {len(pack)} side by side")
-    return found
 
 
 def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:

@@ -1,9 +1,7 @@
-"""Packs as tasks of a Dask cluster.
+"""Packs as tasks of a Dask cluster: recipes out as plain settings, records and adapter files back into the store.
 
-    caller: recipes as plain settings -> worker: trains the pack -> caller: records and adapter files into the store
-
-A worker needs lora_lab and its assets, not the store. If a worker dies, the scheduler runs its pack elsewhere. Start
-workers with one thread each, for a process trains one pack at a time, and one worker for each GPU.
+A worker needs lora_lab and its assets, not the store. If it dies, the scheduler runs its pack elsewhere. Start workers
+with one thread each, for a process trains one pack at a time.
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import Run, Store, failed
 from lora_lab.training.turns import turn
 
-TIMEOUT = 5  # seconds for a scheduler to answer
-RETRIES = 2  # of a pack that raised
+TIMEOUT = 5  # seconds
+Made = list[tuple[Run, dict[str, bytes]]]  # runs with their adapters' files by name
 
 
 def connect(address: str) -> Any:
@@ -46,16 +44,13 @@ def run_on(
     """Send every pack to the cluster, and store each result as it arrives; after `stop`, only those already done."""
     from dask.distributed import as_completed
 
-    sent = {
-        client.submit(train_pack, [one.settings() for one in pack], pure=False, retries=RETRIES): pack for pack in packs
-    }
-    made: list[tuple[Run, dict[str, bytes]]]
+    settings = [[recipe.settings() for recipe in pack] for pack in packs]
+    sent = dict(zip(client.map(train_pack, settings, pure=False, retries=2), packs, strict=True))
     for future in as_completed(list(sent)):  # type: ignore[no-untyped-call]
+        made: Made = [] if future.status in ("cancelled", "error") else future.result()
         if future.status == "error":
             reason = f"{type(future.exception()).__name__}: {future.exception()}"
             made = [(failed(recipe, reason), {}) for recipe in sent[future]]
-        else:
-            made = future.result() if not future.cancelled() else []
         for run, files in made:
             folder = store.adapter_folder(run.recipe)
             if files:
@@ -66,15 +61,9 @@ def run_on(
             client.cancel([one for one in sent if not one.done()])
 
 
-def train_pack(settings: Sequence[Mapping[str, Any]]) -> list[tuple[Run, dict[str, bytes]]]:
-    """On a worker: train a pack, and return its runs with their adapters' files by name."""
-    with turn():
-        return _trained([recipe_from(one) for one in settings])
-
-
-def _trained(recipes: Sequence[Recipe]) -> list[tuple[Run, dict[str, bytes]]]:
-    """The runs; a pack that cannot be laid out is tried run by run."""
-    made: list[tuple[Run, dict[str, bytes]]] = []
+def train_pack(settings: Sequence[Mapping[str, Any]]) -> Made:
+    """On a worker: train a pack; one that cannot be laid out is tried run by run."""
+    recipes, made = [recipe_from(one) for one in settings], Made()
 
     def keep(lane: Lane, run: Run) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -83,9 +72,10 @@ def _trained(recipes: Sequence[Recipe]) -> list[tuple[Run, dict[str, bytes]]]:
             made.append((run, {file.name: file.read_bytes() for file in files}))
 
     try:
-        Pack(recipes).run(keep)
+        with turn():
+            Pack(recipes).run(keep)
     except LabError as error:
         if len(recipes) == 1:
             return [(failed(recipes[0], str(error)), {})]
-        return [one for recipe in recipes for one in _trained([recipe])]
+        return [one for own in settings for one in train_pack([own])]
     return made

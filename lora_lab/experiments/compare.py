@@ -14,35 +14,108 @@ It may be killed at any moment: the same call goes on where it was, with the sam
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from lora_lab.errors import BadValue, Changed, in_a_sentence
+from lora_lab.accounting.memory import estimate, prompt_of
+from lora_lab.accounting.params import params
+from lora_lab.errors import BadValue, Changed, LabError, LabWarning, in_a_sentence
 from lora_lab.experiments.afterwards import afterwards, before
 from lora_lab.experiments.contenders import contenders, label
-from lora_lab.experiments.costs import NOTHING, costs_of
+from lora_lab.experiments.generation import check_scorable
 from lora_lab.experiments.margins import packed, unpacked
 from lora_lab.experiments.plan import ROOM
 from lora_lab.experiments.results import scores_of
-from lora_lab.experiments.statistics import Verdict, verdicts
+from lora_lab.experiments.statistics import Verdict, check_margin, verdicts
 from lora_lab.experiments.sweep import Sweep, locked
-from lora_lab.experiments.terms import Terms, terms_of
-from lora_lab.experiments.tuning import SEED, axis_of, tune
+from lora_lab.experiments.tuning import GROWTH, RATES, SEED, Tuning, axis_of, tune
 from lora_lab.experiments.workers import each, worth
 from lora_lab.files import remembered, write_json
 from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
+from lora_lab.training.device import dtype_to_train
+from lora_lab.training.guard import need_of
+from lora_lab.training.measure import measure
+from lora_lab.training.models import load_tokenizer
+from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
+from lora_lab.training.tasks import Task, load_task
 
+MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language models
 OPPONENTS = ("full", "probe")  # every method is judged against these
 APART = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are no metrics of the task
 Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all methods share; `fields` are further ones of the recipes, such as max_length.
+
+    Raises: BadValue for an impossible value.
+    """
+
+    model: str
+    task: str
+    steps: int = 400
+    batch: int = 16
+    rates: int = RATES
+    growth: int = GROWTH
+    seeds: int = 5
+    margin: float = MARGIN
+    forgetting: str | None = None
+    prompts: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("rates", 1, 50), ("growth", 0, 50), ("seeds", 1, SEED), ("prompts", 0, 10**6)):
+            if not least <= getattr(self, name) <= most:
+                raise BadValue(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
+
+    def recipe(self, method: Method) -> Recipe:
+        """A method's recipe before its rate is tuned. `dtype` is that of frozen bases."""
+        own = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
+        made = Recipe(self.model, self.task, method, **own)
+        return replace(made, dtype=dtype_to_train(made.dtype)) if method.trains_base else made
+
+    def final(self, tuning: Tuning, method: Method) -> list[Recipe]:
+        """The recipes that are scored, at the tuned rate."""
+        return [replace(tuning.chosen(self.recipe(method)), seed=seed) for seed in range(self.seeds)]
+
+    def data(self) -> Task:
+        """The task, loaded."""
+        columns = {name: self.fields[f"{name}_column"] for name in ("text", "label") if f"{name}_column" in self.fields}
+        return load_task(self.task, max_length=self.fields.get("max_length"), **columns)
+
+    def loaded(self, download: bool = False) -> Task:
+        """The task, after all checks. Raises: BadValue, NotFound for a model or task that is missing or unfit."""
+        load_tokenizer(self.model, download=download)
+        task = self.data()
+        check_margin(self.margin, shares=task.num_labels is not None)
+        if task.num_labels is not None and (self.forgetting or self.prompts):
+            raise BadValue(f"forgetting and prompts are of language models; {self.task} is classification")
+        if self.prompts:
+            check_scorable(task)
+        if task.metric == "pearson":
+            raise BadValue(f"{self.task} is judged by a correlation, of which there is no verdict by rows and seeds")
+        if task.validation is task.test:
+            warnings.warn(f"{self.task}: rates are tuned on the rows that are scored", LabWarning, stacklevel=2)
+        if self.forgetting and load_task(self.forgetting).num_labels is not None:
+            raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {self.forgetting}")
+        return task
+
+
+def terms_of(model: str, task: str, given: Mapping[str, Any]) -> Terms:
+    """Terms from options: those of `Terms` itself, and the recipes' own. Raises: as `Terms`."""
+    own = {name: value for name, value in given.items() if name in Terms.__dataclass_fields__}
+    return Terms(model, task, **own, fields={name: value for name, value in given.items() if name not in own})
 
 
 @dataclass(frozen=True)
@@ -268,3 +341,47 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
         "n": len(values),
         "each": list(values),
     }
+
+
+# ---- what a method costs besides its quality
+
+NOTHING: dict[str, Any] = dict.fromkeys(
+    ("adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens")
+)
+
+
+def costs_of(recipe: Recipe) -> dict[str, Any]:
+    """Of a run of the recipe alone, in bytes; None for what is not modeled or cannot be measured.
+
+    A run's own `peak_bytes` is that of a process that trains a pack. Here one real step with the longest batch is
+    followed tensor by tensor, beside the accountant's prediction of the same step.
+
+    adapter_bytes     of its file, from the architecture
+    predicted_bytes   at the peak of a step; `predicted_parts` divides them by category
+    peak_bytes        at the peak of a real step
+    added_tokens      by which every row is longer; a prefix is attended to, and lengthens none
+    """
+    try:
+        need = need_of(recipe)
+    except LabError:
+        return NOTHING
+    labels = need.labels if need.architecture.task == "encoder" else None
+    conditions = {
+        name: getattr(need.setup, name) for name in ("batch", "seq", "dtype", "optimizer", "padded", "device")
+    }
+    predicted = _known(lambda: estimate(need.model, need.method, need.setup, num_labels=need.labels))
+    return {
+        "adapter_bytes": _known(lambda: params(recipe.model, recipe.method, labels).adapter_bytes),
+        "predicted_bytes": predicted and predicted.peak,
+        "predicted_parts": predicted and dict(predicted.categories),
+        "peak_bytes": _known(lambda: measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak),
+        "added_tokens": prompt_of(need.method),
+    }
+
+
+def _known(ask: Callable[[], T]) -> T | None:
+    """The answer; None if there is none, as for a method that does not train in steps."""
+    try:
+        return ask()
+    except (LabError, RuntimeError, AttributeError, TypeError):
+        return None

@@ -45,7 +45,7 @@ def test_json_is_all_of_stdout_and_progress_goes_to_stderr(run, small, tmp_path)
 
 
 def test_minutes_become_steps(run, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "timed", lambda *_: budget.Timing(0.0, 1.0, 0.0))  # a second a step
+    monkeypatch.setattr(budget, "pack_timed", lambda *_: budget.Timing(0.0, 1.0, 0.0))  # a second a step
     done = run(*small, "--methods", "lora", "--minutes", "1", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "12 steps each, so that all of it takes about 1 minutes" in done.stderr

@@ -77,6 +77,8 @@ def test_a_worker_that_dies_has_its_pack_run_again_elsewhere(cluster, tiny_encod
 class Sent(SimpleNamespace):
     """A pack that a worker has trained, or is still training."""
 
+    __hash__ = object.__hash__
+
     def done(self) -> bool:
         return self.trained or self.cancelled()
 
@@ -90,9 +92,9 @@ class Sent(SimpleNamespace):
 def test_what_has_come_back_when_it_is_stopped_is_kept(tmp_path, monkeypatch):
     sent: list[Sent] = []
 
-    def submit(_, settings, **how):
-        sent.append(Sent(settings=settings, trained=len(sent) < 2, status="finished"))
-        return sent[-1]
+    def submit(_, every, **how):
+        sent.extend(Sent(settings=one, trained=at < 2, status="finished") for at, one in enumerate(every))
+        return sent
 
     def cancel(futures) -> None:
         for future in futures:
@@ -101,7 +103,7 @@ def test_what_has_come_back_when_it_is_stopped_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("dask.distributed.as_completed", iter)
     packs, stop = [[Recipe("minilm", "rt", seed=seed)] for seed in range(4)], threading.Event()
     stop.set()
-    run_on(SimpleNamespace(submit=submit, cancel=cancel), packs, Store(tmp_path), lambda run: None, stop)
+    run_on(SimpleNamespace(map=submit, cancel=cancel), packs, Store(tmp_path), lambda run: None, stop)
     assert sorted(run.recipe.seed for run in Store(tmp_path).runs()) == [0, 1]
     assert [one.status for one in sent] == ["finished", "finished", "cancelled", "cancelled"]
 

@@ -16,10 +16,9 @@ import pytest
 from lora_lab import IA3, BadValue, LoRA, NotFound, Store
 from lora_lab.errors import Changed
 from lora_lab.experiments import plan
-from lora_lab.experiments.compare import Comparison, compare
+from lora_lab.experiments.compare import Comparison, compare, terms_of
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.margins import scores_in, shown, unpacked
-from lora_lab.experiments.terms import terms_of
 from tests.training.conftest import PLAIN
 
 SMALL = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, "max_length": 64, **PLAIN}

@@ -177,7 +177,7 @@ def test_what_cannot_be_is_refused(told, opinions, tiny_encoder, texts):
         told(margin=0)
     with pytest.raises(BadValue, match="at each validation"):
         told(validations=0)
-    with pytest.raises(BadValue, match="run this here, without client"):
+    with pytest.raises(BadValue, match="choose on this machine, without client"):
         told(client=object())
     with pytest.raises(BadValue, match="at least one method"):
         forgetting({}, **texts)
