@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, in_a_sentence
 from lora_lab.files import write_together
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training.lane import Lane
@@ -49,8 +49,7 @@ def run_on(
     for future in as_completed(list(sent)):  # type: ignore[no-untyped-call]
         made: Made = [] if future.status in ("cancelled", "error") else future.result()
         if future.status == "error":
-            reason = f"{type(future.exception()).__name__}: {future.exception()}"
-            made = [(failed(recipe, reason), {}) for recipe in sent[future]]
+            made = [(failed(recipe, in_a_sentence(future.exception())), {}) for recipe in sent[future]]
         for run, files in made:
             folder = store.adapter_folder(run.recipe)
             if files:
