@@ -231,24 +231,18 @@ def compare(
         raise BadValue("stop is heard within one process: leave workers at 1")
     if workers > 1:
         say(f"{workers} methods at once, each in a process of its own")
-
-    def comparison(results: Sequence[Result]) -> Comparison:
-        return Comparison(_about(agreed, data.metric, entered, results), tuple(results))
-
-    finished: dict[int, Result] = {}
-
-    def take(number: int, result: Result) -> None:
-        if note and not stopped():  # a method that was stopped may lack some of its runs
-            finished[number] = result
-            note(comparison([finished[one] for one in sorted(finished)]))
-
+    made, finished = Comparison(_about(agreed, data.metric, entered, ()), ()), dict[int, Result]()
     how = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False}
     for part in ("tuning", "runs"):
         Store(out / part).check_writable()
     with locked(out / "tuning"), locked(out / "runs"):
         work = partial(_result, agreed, data.metric, base, out, how)
-        results = each(work, entered, workers, say, long=lambda one: bool(one.trains_base), done=take)
-    made = comparison(results)
+        for number, result in each(work, entered, workers, say, long=lambda one: bool(one.trains_base)):
+            finished[number] = result
+            results = tuple(finished[one] for one in sorted(finished))
+            made = Comparison(_about(agreed, data.metric, entered, results), results)
+            if note and not stopped():  # a method that was stopped may lack some of its runs
+                note(made)
     if not stopped():
         write_json(out / "comparison.json", made.to_json())
     return made

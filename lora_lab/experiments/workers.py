@@ -12,7 +12,7 @@ import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -35,26 +35,17 @@ _said: Any = None  # in a process: the queue for what it says
 
 
 def each(
-    work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool],
-    done: Callable[[int, Out], None] = lambda number, result: None,
-) -> list[Out]:  # fmt: skip
-    """work(item, say) of every item, in their order; `count` at once, each in a process of its own, or 1 here.
+    work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
+) -> Iterator[tuple[int, Out]]:
+    """(number, work(item, say)) of every item as it is done; `count` at once, each in a process of its own, or 1 here.
 
     work    a function that can be pickled, as must be items and results
     long    items to begin first, so that no process waits for another at the longest of all
-    done    called here with each item's number and result as it comes
     Raises: whatever `work` does; Failed if a process was killed.
     """
-    results: dict[int, Out] = {}
-
-    def ended(number: int, result: Out) -> None:
-        results[number] = result
-        done(number, result)
-
     if count == 1:
-        for number, item in enumerate(items):
-            ended(number, work(item, say))
-        return list(results.values())
+        yield from ((number, work(item, say)) for number, item in enumerate(items))
+        return
     context = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads hangs
     said, others = context.SimpleQueue(), set(multiprocessing.active_children())
     teller = threading.Thread(target=lambda: deque(map(say, iter(said.get, None)), maxlen=0), daemon=True)
@@ -65,7 +56,7 @@ def each(
                 first = sorted(range(len(items)), key=lambda number: not long(items[number]))
                 numbers = {pool.submit(_in_process, work, items[number]): number for number in first}
                 for future in as_completed(numbers):
-                    ended(numbers[future], future.result())
+                    yield numbers[future], future.result()
             except BaseException:  # the first error, or Ctrl-C: end all at once, or leaving would wait for them
                 for child in set(multiprocessing.active_children()) - others:
                     child.terminate()
@@ -77,7 +68,6 @@ def each(
     finally:
         said.put(None)
         teller.join()
-    return [results[number] for number in range(len(items))]
 
 
 def worth(recipes: Sequence[Recipe], steps: int) -> int:

@@ -47,23 +47,22 @@ def sleeps(item: Path, say) -> None:
 
 def test_items_come_back_in_order_from_processes_that_share_cores_and_are_heard():
     heard: list[str] = []
-    done: dict[int, tuple] = {}
-    found = each(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2, done=done.__setitem__)
-    assert [done[number] for number in range(3)] == found
+    done = dict(each(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2))
+    found = [done[number] for number in range(3)]
     assert [item for item, *_ in found] == [3, 1, 2]
     assert os.getpid() not in {process for _, process, _ in found}
     assert {threads for *_, threads in found} == {max(1, torch.get_num_threads() // 2)}
     assert sorted(heard) == ["item 1", "item 2", "item 3", "warning: mind it"]
-    assert each(whoami, [1], 1, print, long=bool)[0][1:] == (os.getpid(), torch.get_num_threads())
+    assert list(each(whoami, [1], 1, print, long=bool)) == [(0, (1, os.getpid(), torch.get_num_threads()))]
 
 
 def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
     items = [tmp_path / "slept", tmp_path / "refused"]
     with pytest.raises(BadValue, match="not this one"):
-        each(sleeps, items, 2, print, long=lambda item: True)
+        list(each(sleeps, items, 2, print, long=lambda item: True))
     assert not _runs(int(items[0].read_text()))
     with pytest.raises(Failed, match="killed, perhaps for want of memory: the same call with 1 worker goes on"):
-        each(dies, [1, 2], 2, print, long=bool)
+        list(each(dies, [1, 2], 2, print, long=bool))
 
 
 @pytest.mark.parametrize("end", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGKILL)])
@@ -80,7 +79,7 @@ def test_processes_end_with_a_parent_that_is_interrupted_or_killed(tmp_path, end
 def sleeping(folder: str) -> None:
     """Two processes that sleep, for a parent that is to be killed or interrupted."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests were started in the background
-    each(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool)
+    list(each(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool))
 
 
 def _runs(process: int) -> bool:
