@@ -187,7 +187,7 @@ def packed(playground: Playground) -> dict[str, Any]:
     """The playground as JSON values, with one byte per point of a curve. Inverse: `unpacked`."""
     cells, top = list(dict.fromkeys(one.cell for one in playground.results)), _top(playground.results)
     runs = [
-        [cells.index(one.cell), one.seed, one.status, int(one.learned), _short(one.value), one.dtype]
+        [cells.index(one.cell), one.seed, one.status, int(one.learned), one.value, one.dtype]
         for one in playground.results
     ]
     return {
