@@ -6,7 +6,8 @@
     nist     n-grams of up to five words weighted by their information, from 0 up (Doddington 2002; nltk)
 
 BLEU and NIST ignore case, as the E2E challenge's script does; its other details differ, so figures compare within the
-lab, and only roughly with the paper's. METEOR and CIDEr need Java tools.
+lab, and only roughly with the paper's. METEOR and CIDEr need Java tools. The papers, except the first, were not read
+here; the packages do the computing.
 """
 
 from __future__ import annotations
