@@ -212,9 +212,8 @@ def forgetting(
         for name, method in named.items()
     }
     watching, source = partial(Remembering, other=other, rows=rows), _source(other, rows)
-    every = [recipe for recipes in wanted.values() for recipe in recipes]
-    read_it = lambda run: run.environment.get("other") == source  # noqa: E731
-    swept = Sweep(store, pack=watching, serves=read_it, **how).run(every)
+    sweep = Sweep(store, pack=watching, serves=lambda run: run.environment.get("other") == source, **how)
+    swept = sweep.run(recipe for recipes in wanted.values() for recipe in recipes)
     runs = {run.recipe: run for run in swept.finished.runs}
     if not runs:
         raise BadValue(f"no run finished: {next((run.error for run in swept.runs if run.error), 'stopped')}")
