@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lora_lab.experiments.grid import Grid
 from lora_lab.experiments.playground import SHIPPED, packed, read
-from lora_lab.experiments.sweep import sweep
+from lora_lab.experiments.sweep import Sweep
 from lora_lab.files import write_atomically
 from lora_lab.training.assets import shipped
 
@@ -33,7 +33,7 @@ def main(store: str = "runs/playground") -> None:
     """Train what the store lacks, then write the file that ships."""
     grids = [Grid(rank=RANKS, alpha=alpha, lr=rates(alpha), seed=SEEDS) for alpha in ALPHAS]
     recipes = [r for grid in grids for r in grid.recipes("minilm", "rt", steps=200, batch=8, validations=8)]
-    sweep(recipes, store, scored=False)
+    Sweep(store, scored=False).run(recipes)
     found = read(store)
     assert found is not None
     content = json.dumps(packed(found), separators=(",", ":"), allow_nan=False) + "\n"

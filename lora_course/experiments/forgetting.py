@@ -24,7 +24,7 @@ from lora_lab.errors import BadValue
 from lora_lab.experiments.afterwards import ROWS, held_out, perplexity_on
 from lora_lab.experiments.results import by_name
 from lora_lab.experiments.statistics import Verdict, check_margin, verdicts_of
-from lora_lab.experiments.sweep import sweep
+from lora_lab.experiments.sweep import Sweep
 from lora_lab.methods.base import Method
 from lora_lab.training.evaluate import Score, evaluate_lanes
 from lora_lab.training.lane import Lane
@@ -196,7 +196,7 @@ def forgetting(
                 them, else the first is
     rows        held-out texts of the other kind, read at every validation
     fields      further ones of every recipe
-    how         as `sweep` takes it: stop, note, size, callbacks
+    how         as `sweep` takes it: stop, note, size
     Raises: BadValue for a task with labels, no method, two that are called the same, a margin of 0, or no run that
     finished; as `sweep`.
     """
@@ -212,8 +212,8 @@ def forgetting(
         for name, method in named.items()
     }
     watching, source = partial(Remembering, other=other, rows=rows), _source(other, rows)
-    every = [recipe for recipes in wanted.values() for recipe in recipes]
-    swept = sweep(every, store, pack=watching, serves=lambda run: run.environment.get("other") == source, **how)
+    sweep = Sweep(store, pack=watching, serves=lambda run: run.environment.get("other") == source, **how)
+    swept = sweep.run(recipe for recipes in wanted.values() for recipe in recipes)
     runs = {run.recipe: run for run in swept.finished.runs}
     if not runs:
         raise BadValue(f"no run finished: {next((run.error for run in swept.runs if run.error), 'stopped')}")

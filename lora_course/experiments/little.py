@@ -150,7 +150,7 @@ def little(
     subsets   draws of each number, and seeds where the number is all; draw i trains with seed i
     steps     the same for every method and size
     fields    further ones of every recipe, such as max_length
-    how       as `sweep` takes it: stop, note, size, callbacks
+    how       as `sweep` takes it: stop, note, size
     Raises: BadValue for a task without labels, no method, two that are called the same, too many examples, a margin
     that is none; as `sweep`.
     """

@@ -20,9 +20,9 @@ from lora_lab.errors import LabError, NotFound
 from lora_lab.experiments.choice import CELL, Cell, conclusion, is_cell, label, ranked, said
 from lora_lab.experiments.collect import collect
 from lora_lab.experiments.results import load, of_one_dtype
+from lora_lab.metrics import factor, main_metric
 from lora_lab.plots import BLUE, GREY, RED, metric_name
 from lora_lab.plots.sheet import Sheet
-from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.runs import FINISHED, Store, stores
 from lora_lab.widgets.map_panel import MapPanel, cells_table, drawing
 from lora_lab.widgets.panel import FULL_WIDTH, cannot, escape, wrapped

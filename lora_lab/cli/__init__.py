@@ -17,16 +17,15 @@ from typing import Any
 import click
 
 from lora_lab import __version__
+from lora_lab.cli.accountants import memory, params
+from lora_lab.cli.adapters import inspect, merge
 from lora_lab.cli.compare import compare
-from lora_lab.cli.inspect import inspect
-from lora_lab.cli.memory import memory
-from lora_lab.cli.merge import merge
-from lora_lab.cli.method import take_method
-from lora_lab.cli.options import recipe_options
-from lora_lab.cli.params import params
+from lora_lab.cli.options import RECIPE, recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.errors import Failed, LabError, LabWarning
+
+SCORED = ("max_length", "text_column", "label_column", "dtype", "attention", "device")  # what scoring an adapter takes
 
 
 def main() -> None:
@@ -137,25 +136,21 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @click.argument("adapter")
 @click.option("--task", default="rt", show_default=True)
 @click.option("--model", default=None, help="The base; the one that the adapter names when left out.")
-@click.option("--max-length", type=int, default=None, help="Tokens that a text is cut to; give what was trained with.")
-@click.option("--text-column", default="text", help="In a file of your own.")
-@click.option("--label-column", default="label", help="In a file of your own.")
-@click.option("--dtype", default="auto")
-@click.option("--attention", default="auto")
-@click.option("--device", "device_name", default="auto")
+@recipe_options(without=("method", *(name for name in RECIPE if name not in SCORED)))
 @DOWNLOAD
 @click.option("--prompts", default=64, show_default=True, help="Answers generated, where the task has meanings to say.")
 @click.option(
     "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as for E2E."
 )
 @JSON
-def evaluate(adapter: str, task: str, decoding: str, as_json: bool, **options: Any) -> None:
+def evaluate(adapter: str, task: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score a saved adapter, ours or PEFT's, on a task's test split."""
     from lora_lab import plugins
     from lora_lab.experiments.generation import evaluated
     from lora_lab.training.generate import GREEDY, PAPER
 
-    metrics = evaluated(adapter, task, decoding=PAPER if decoding == "paper" else GREEDY, **options)
+    how = PAPER if decoding == "paper" else GREEDY
+    metrics = evaluated(adapter, task, device_name=device, decoding=how, **options)
     tell({"metrics": metrics} if as_json else "\n".join([_metrics(metrics), *plugins.notes(task, metrics)]))
 
 
@@ -170,17 +165,16 @@ def demo(steps: int, out: str) -> None:
 
     recipe = Recipe("minilm", "rt", steps=steps)
     run = train_run(recipe, store=out)
-    title = (
-        f"Rank 8 on q and v, {run.adapter_parameters:,} parameters: {run.metrics['accuracy']:.1%} on held-out sentences"
-    )
-    picture = plots.training_picture(plots.curve("demo", run.history, "accuracy"), "accuracy", title)
+    score = f"{run.metrics['accuracy']:.1%} on held-out sentences"
+    title = f"Rank 8 on q and v, {run.adapter_parameters:,} parameters: {score}"
+    picture = plots.training_picture(run.history, "accuracy", title)
     picture.savefig(Path(out) / "demo.png", dpi=150)
     print(f"{_summary(run)}\npicture     {Path(out) / 'demo.png'}")
 
 
 def _summary(run: Any) -> str:
     """A finished run as a table."""
-    from lora_lab.training.metrics import main_metric
+    from lora_lab.metrics import main_metric
 
     where, metric = run.environment, main_metric(run.metrics)
     validated = [f"{r['step']:>6}  {r[metric]:>10.4g}" for r in run.history["validation"]]

@@ -1,4 +1,4 @@
-"""`lora-lab compare`: methods at their own tuned rates, several seeds, and what may be said of each."""
+"""`lora-lab compare`: methods at their own tuned rates, several seeds, and a verdict on each."""
 
 from __future__ import annotations
 
@@ -8,35 +8,33 @@ from typing import Any
 import click
 
 from lora_lab.cli.options import recipe_options
-from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell, together, with_minutes
+from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together, with_minutes
 from lora_lab.errors import BadValue, Failed
+from lora_lab.report import Report
 
-OWN = ("method", "lr", "seed", "validations", "patience", "steps", "batch")  # what a comparison says in its own way
+OWN = ("method", "lr", "seed", "validations", "patience", "steps")  # what a comparison says in its own way
 EVERY = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
-
 
 compare_options = together(
     click.option("--methods", default=EVERY, show_default=True, help="With settings: lora:rank=4:targets=q+v,full."),
     click.option("--rates", type=int, default=4, show_default=True, help="Tried for each method."),
-    click.option("--growth", type=int, default=2, show_default=True, help="More where the best is at an end."),
+    click.option("--growth", type=int, default=2, show_default=True, help="More if the best is at an end."),
     click.option("--seeds", type=int, default=5, show_default=True, help="Final runs of each method."),
-    click.option("--steps", type=int, default=None, help="Of every run; 400 when left out."),
+    click.option("--steps", type=int, default=None, help="Of every run; 400 by default."),
     click.option("--minutes", type=float, default=None, help="In place of steps: what all may take."),
     click.option("--margin", type=float, default=0.015, show_default=True, help="Within it is equivalent."),
     click.option("--forgetting", default=None, help="A text such as shakespeare, read before and after."),
     click.option("--prompts", type=int, default=0, help="Texts to be generated and scored."),
     click.option("--out", default="compared", show_default=True, help="The folder of runs and comparison."),
     click.option("--again", is_flag=True, help="Run failed ones once more."),
-    click.option("--workers", type=click.IntRange(1), default=None, help="Methods at once; found when left out."),
+    click.option("--workers", type=click.IntRange(1), default=None, help="Methods at once; found by default."),
     DOWNLOAD,
     JSON,
 )
-"""What a comparison has besides a recipe's options."""
 
 
 @click.command()
 @recipe_options(without=OWN)
-@click.option("--batch", type=int, default=16, show_default=True)
 @compare_options
 def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
     """Compare methods fairly: each at its own tuned rate, several seeds, test scored once, a verdict on each.
@@ -54,8 +52,8 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     say, steps = with_minutes(), 400 if steps is None else steps
     if minutes is not None:
         from lora_lab.experiments.budget import steps_within
+        from lora_lab.experiments.compare import terms_of
         from lora_lab.experiments.contenders import contenders
-        from lora_lab.experiments.terms import terms_of
 
         terms, named = terms_of(model, task, options), contenders(methods)
         steps = steps_within(minutes, terms, named, Path(out), say, download=how["download"])
@@ -66,70 +64,57 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
 
 
 def describe(found: dict[str, Any]) -> str:
-    """A comparison as a table, a line for each method, and below it what may be said of each."""
-    from lora_lab.training.metrics import factor
+    """A comparison as a table with a line for each method, then verdicts, then what all had in common."""
+    import pandas as pd
 
-    metric = found["metric"]
-    times = factor(metric)
-    head = ["method", "tuned to", f"mean {metric}", "std", "each seed", "trained", "head", "file bytes"]
-    head += ["predicted MiB", "measured MiB", "s a run", "tokens added"]
-    lines = [head, *(_line(one, metric, times) for one in found["methods"])]
-    return "\n".join([*aligned(lines), "", *_verdicts(found), *_more(found), _terms(found)])
+    from lora_lab.metrics import factor
 
-
-def _line(one: dict[str, Any], metric: str, times: int) -> list[str]:
-    score, tried = one[metric], one["tried"]
-    name = next((key for key in tried[0] if key != "validation"), "") if tried else ""
-    tuned = one["lr"] if one["lr"] is not None else one["settings"].get(name)
-    return [
-        one["label"],
-        f"{name} {tuned:g}{' (edge)' if one['edge'] else ''}" if name and tuned is not None else "-",
-        _number(score["mean"], times),
-        _number(score["std"], times),
-        " ".join(_number(value, times) for value in score["each"]),
-        *(f"{one[key]:,}" if one[key] is not None else "-" for key in ("trainable", "head", "file_bytes")),
-        *(_number(one[key], 2**-20) for key in ("predicted_bytes", "peak_bytes")),
-        _number(one["seconds"], 1),
-        "-" if one["added_tokens"] is None else str(one["added_tokens"]),
-    ]
-
-
-def _number(value: float | None, factor: float) -> str:
-    return "-" if value is None else f"{factor * value:.1f}"
-
-
-def _verdicts(found: dict[str, Any]) -> list[str]:
-    said = [
-        f"{one['label']} against {name}: {verdict['words']}"
-        for one in found["methods"]
-        for name, verdict in one["against"].items()
-    ]
-    return said + [f"{one['label']}: {one['error']}" for one in found["methods"] if one["error"]]
-
-
-def _more(found: dict[str, Any]) -> list[str]:
-    """What was forgotten, and scores of what was written."""
-    lines = []
-    for one in found["methods"]:
+    metric, methods, lines = found["metric"], found["methods"], list[str]()
+    for one in methods:
+        lines += [f"{one['label']} against {name}: {verdict['words']}" for name, verdict in one["against"].items()]
+    lines += [f"{one['label']}: {one['error']}" for one in methods if one["error"]]
+    for one in methods:
         if "forgetting" in one and one["runs"]:
             f = one["forgetting"]
             each = " ".join(f"{value:.1f}" for value in f["after"]["each"])
             lines.append(f"{one['label']}: perplexity on {f['task']} {f['before']:.1f} before, {each} after")
-        others = [name for name, value in one.items() if isinstance(value, dict) and "each" in value]
-        lines += [
-            f"{one['label']}: {name} {' '.join(f'{value:.4g}' for value in one[name]['each'])}"
-            for name in others
-            if name != found["metric"]
-        ]
-    return lines
-
-
-def _terms(found: dict[str, Any]) -> str:
-    """What all had in common, in one line."""
-    judged = "; verdicts are of right and wrong answers, in points of accuracy" * (found["metric"] == "matthews")
-    return (
+        for name, value in one.items():
+            if isinstance(value, dict) and "each" in value and name != metric:
+                lines.append(f"{one['label']}: {name} {' '.join(f'{v:.4g}' for v in value['each'])}")
+    judged = "; verdicts are of right and wrong answers, in points of accuracy" * (metric == "matthews")
+    lines.append(
         f"{found['model']} on {found['task']}: {found['steps']} steps of {found['batch']} rows; rates tuned on "
         f"validation with seed {', '.join(map(str, found['tuning_seeds']))}, at most {found['growth']} more at an end; "
         f"{len(found['seeds'])} other seeds scored once on the test rows; a run's seconds are its share of its pack; "
         f"{found['seconds']:.0f} s in all{judged}"
     )
+    table = pd.DataFrame([_cells(one, metric, factor(metric)) for one in methods])
+    return Report("", {"": table}, lines).to_text()
+
+
+def _cells(one: dict[str, Any], metric: str, times: int) -> dict[str, str]:
+    """A method's line of the table, by column."""
+
+    def number(value: float | None, factor: float) -> str:
+        return "-" if value is None else f"{factor * value:.1f}"
+
+    def whole(value: int | None) -> str:
+        return "-" if value is None else f"{value:,}"
+
+    score, tried = one[metric], one["tried"]
+    name = next((key for key in tried[0] if key != "validation"), "") if tried else ""
+    tuned = one["lr"] if one["lr"] is not None else one["settings"].get(name)
+    return {
+        "method": one["label"],
+        "tuned to": f"{name} {tuned:g}{' (edge)' if one['edge'] else ''}" if name and tuned is not None else "-",
+        f"mean {metric}": number(score["mean"], times),
+        "std": number(score["std"], times),
+        "each seed": " ".join(number(value, times) for value in score["each"]),
+        "trained": whole(one["trainable"]),
+        "head": whole(one["head"]),
+        "file bytes": whole(one["file_bytes"]),
+        "predicted MiB": number(one["predicted_bytes"], 2**-20),
+        "measured MiB": number(one["peak_bytes"], 2**-20),
+        "s a run": number(one["seconds"], 1),
+        "tokens added": whole(one["added_tokens"]),
+    }

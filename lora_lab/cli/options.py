@@ -1,54 +1,165 @@
-"""The options that make a recipe, for the commands that train."""
+"""The options that make a method and a recipe: each field of each method is an option."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
+from dataclasses import MISSING, Field, fields
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_lab.cli.method import method_options
 from lora_lab.cli.shared import Command
+from lora_lab.errors import BadValue
+from lora_lab.methods import REGISTRY, Method, method_from
 
+if TYPE_CHECKING:
+    from lora_lab.accounting.models import Architecture
+
+OTHER_NAMES = {"dropout": "lora_dropout"}  # `memory` has a --dropout of its own, the model's
+HELP = {
+    "rank": "Columns of B, rows of A",
+    "alpha": "scaling = alpha / rank",
+    "targets": "Roles, names or patterns, with commas",
+    "dropout": "On the adapter's input",
+    "rslora": "scaling = alpha / sqrt(rank)",
+    "rank_pattern": "If some layers differ: q=4,down=16",
+    "alpha_pattern": "Likewise: q=4,down=16",
+    "init": "How it starts",
+    "dora": "DoRA: train the length of each row of a weight too",
+    "lr_ratio": "LoRA+: B's learning rate over that of A",
+    "freeze_a": "LoRA-FA: only B trains",
+    "tokens": "Virtual tokens before each row",
+    "layers": "The topmost so many only",
+    "l2": "Penalty on the classifier's weights",
+    "hidden": "Width of the network that makes the prompt; the model's by default",
+    "size": "Width of the bottleneck",
+    "placement": "Where bottlenecks stand: houlsby, pfeiffer or lin",
+    "d_initial": "What each number of d starts at",
+    "u": "Numbers in the vector that trains",
+    "weight_tying": "0: each layer has its own vector; 1: all share one",
+    "projection_seed": "What frozen matrices are drawn from",
+    "save_projection": "Whether the file holds them",
+    "feedforward": "Targets whose input is scaled, not the output",
+}
 TASK_NAMES = "rt, imdb, tweets; smollm2: kjv, shakespeare, restaurants, captain, json, preacher;"
+RECIPE: dict[str, tuple[type, Any, str | None]] = {
+    "model": (str, "minilm", "minilm, smollm2, a folder or a hub id."),
+    "task": (str, "rt", f"{TASK_NAMES} or a file of your own."),
+    "lr": (float, 2e-3, "Peak learning rate."),
+    "steps": (int, 400, None),
+    "batch": (int, 16, None),
+    "seed": (int, 0, None),
+    "examples": (int, 0, "Training texts, drawn evenly; 0 for all."),
+    "subset": (int, 0, "Which draw of so many examples."),
+    "weight_decay": (float, 0.0, None),
+    "clip": (float, 1.0, "Largest norm of the gradient; 0 for none."),
+    "patience": (int, 0, "Stop after so many validations without a better one."),
+    "max_length": (int, None, "Tokens that a text is cut to."),
+    "text_column": (str, "text", "In a file of your own."),
+    "label_column": (str, "label", "In a file of your own."),
+    "dtype": (str, "auto", "Of the frozen base: fp32 or bf16; nf4, int8, nf3, nf2 or nf4+fp32 quantize it."),
+    "attention": (str, "auto", "eager or sdpa."),
+    "device": (str, "auto", "cuda, mps or cpu."),
+    "validations": (int, 8, "On the way, evenly spread; 0 for none."),
+}
 
 
 def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """The options of a recipe, but for those named; without "method", none of a method either. Defaults are its own."""
+    """The options of a recipe and of its method, but for those named."""
 
     def add(command: Command) -> Command:
         command = command if "method" in without else method_options(without)(command)
-        for name, option in reversed(OPTIONS.items()):
-            command = command if name in without else option(command)
+        for name, (kind, default, words) in reversed(RECIPE.items()):
+            if name not in without:
+                option = f"--{name.replace('_', '-')}"
+                command = click.option(option, type=kind, default=default, show_default=True, help=words)(command)
         return command
 
     return add
 
 
-OPTIONS: dict[str, Callable[[Command], Command]] = {
-    "model": click.option(
-        "--model", default="minilm", show_default=True, help="minilm, smollm2, a folder or a hub id."
-    ),
-    "task": click.option("--task", default="rt", show_default=True, help=f"{TASK_NAMES} or a file of your own."),
-    "lr": click.option("--lr", type=float, default=2e-3, show_default=True, help="Peak learning rate."),
-    "steps": click.option("--steps", type=int, default=400, show_default=True),
-    "batch": click.option("--batch", type=int, default=16, show_default=True),
-    "seed": click.option("--seed", type=int, default=0, show_default=True),
-    "examples": click.option("--examples", type=int, default=0, help="Training texts, drawn evenly; 0 for all."),
-    "subset": click.option("--subset", type=int, default=0, help="Which draw of so many examples."),
-    "weight_decay": click.option("--weight-decay", type=float, default=0.0),
-    "clip": click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient; 0 for none."),
-    "patience": click.option(
-        "--patience", type=int, default=0, help="Stop after so many validations without a better one."
-    ),
-    "max_length": click.option("--max-length", type=int, default=None, help="Tokens that a text is cut to."),
-    "text_column": click.option("--text-column", default="text", help="In a file of your own."),
-    "label_column": click.option("--label-column", default="label", help="In a file of your own."),
-    "dtype": click.option(
-        "--dtype", default="auto", help="Of the frozen base: fp32 or bf16; nf4, int8, nf3, nf2 or nf4+fp32 quantise it."
-    ),
-    "attention": click.option("--attention", default="auto", help="eager or sdpa."),
-    "device": click.option("--device", default="auto", help="cuda, mps or cpu."),
-    "validations": click.option(
-        "--validations", type=int, default=8, show_default=True, help="On the way, evenly spread; 0 for none."
-    ),
-}
+def method_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """`--method` and the options of all methods but those named; each method has its own defaults."""
+
+    def add(command: Command) -> Command:
+        for name, owners in reversed(_fields().items()):
+            command = command if name in without else _option(name, owners)(command)
+        words = f"{', '.join(REGISTRY)}; qlora."
+        return click.option("--method", default="lora", show_default=True, help=words)(command)
+
+    return add
+
+
+def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
+    """The method that the options make, which are taken out of `options`.
+
+    "qlora" is lora on a base in 4 bits: on all linear layers by default, and a dtype "auto" becomes nf4. With an
+    architecture, lora's default targets are those that it has. Raises: BadValue or NotFound, naming what there is.
+    """
+    name = options.pop("method")
+    taken = {field: options.pop(OTHER_NAMES.get(field, field), None) for field in _fields()}
+    given = {
+        field: _pattern(field, value) if field.endswith("_pattern") else value
+        for field, value in taken.items()
+        if value is not None
+    }
+    if name == "qlora":
+        name, given = "lora", {"targets": "all-linear", **given}
+        if options.get("dtype") == "auto":
+            options["dtype"] = "nf4"
+    if architecture and name == "lora" and "targets" not in given:
+        given["targets"] = _usual_targets(architecture)
+    return method_from({"name": name, **given})
+
+
+def _fields() -> dict[str, dict[str, Field[Any]]]:
+    """Every field by its name, and the methods that have it."""
+    found: dict[str, dict[str, Field[Any]]] = {}
+    for name, method in REGISTRY.items():
+        for field in fields(method):  # type: ignore[arg-type]
+            found.setdefault(field.name, {})[name] = field
+    return found
+
+
+def _option(name: str, owners: dict[str, Field[Any]]) -> Callable[[Command], Command]:
+    def usual(field: Field[Any]) -> str:
+        default = field.default
+        if default is False or default in (MISSING, None, ()):
+            return ""
+        return f": {','.join(default) if isinstance(default, tuple) else default}"
+
+    kind = str(next(iter(owners.values())).type).partition(" ")[0]
+    option = f"--{OTHER_NAMES.get(name, name).replace('_', '-')}"
+    words = f"{HELP.get(name, name)} ({', '.join(f'{owner}{usual(field)}' for owner, field in owners.items())})."
+    if kind == "bool":
+        return click.option(f"{option}/--no-{option[2:]}", default=None, help=words)
+    return click.option(option, type={"int": int, "float": float}.get(kind, str), default=None, help=words)
+
+
+def _pattern(name: str, text: str) -> dict[str, float]:
+    """{"q": 4, "down": 16} from "q=4,down=16"; an alpha may have a fraction."""
+    found: dict[str, float] = {}
+    try:
+        for part in filter(str.strip, text.split(",")):
+            target, _, value = map(str.strip, part.partition("="))
+            found[target] = float(value) if name == "alpha_pattern" and not value.isdecimal() else int(value)
+        if "" in found:
+            raise ValueError
+    except ValueError:
+        what = name.partition("_")[0]
+        raise BadValue(
+            f"--{what}-pattern is target={what} with commas between, for example q=4,down=16, not '{text}'"
+        ) from None
+    return found
+
+
+def _usual_targets(architecture: Architecture) -> str:
+    """q,v, or what comes nearest if attention has a latent between: the layers that unfold q, k and v from it."""
+    if {"q", "v"} <= set(architecture.roles):
+        return "q,v"
+    leaves = {module.name.rpartition(".")[2] for module in architecture.modules}
+    unfolding = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if name in leaves]
+    targets = ",".join(unfolding) or "all-linear"
+    print(f"{architecture.name} has no layers q and v of their own; counting --targets {targets}", file=sys.stderr)
+    return targets

@@ -1,11 +1,11 @@
-"""What commands share: options of several, groups of options, words on stderr, and tables."""
+"""What commands share: options, groups of options, and words on stdout and stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -40,13 +40,3 @@ def with_minutes() -> Callable[[str], None]:
     """`say`, with the minutes since now before each line."""
     started = time.perf_counter()
     return lambda words: say(f"{(time.perf_counter() - started) / 60:6.1f} min  {words}")
-
-
-def aligned(lines: Sequence[Sequence[str]], sides: str = "") -> list[str]:
-    """A table's lines, its columns two spaces apart; `sides`: < or > for each column, all to the left when not said."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shape = list(zip(sides or "<" * len(widths), widths, strict=True))
-    return [
-        "  ".join(f"{cell:{side}{width}}" for cell, (side, width) in zip(line, shape, strict=True)).rstrip()
-        for line in lines
-    ]

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
+from lora_lab.experiments import generation
 from lora_lab.files import remembered
 from lora_lab.methods.io import load_adapter
 from lora_lab.training import device
@@ -23,23 +24,22 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import load_task
 
-Values = dict[str, Any]
 EVERY = 10**9  # test texts, at most
-ROWS = 32  # texts of another kind, where nobody says how many
+ROWS = 32  # texts of another kind unless told otherwise
 
 
 def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: str, rows: int = ROWS) -> float:
-    """Perplexity of a causal model, with whatever it carries, on the first so many test texts of a task.
-
-    Raises: BadValue for a task with labels; NotFound for one that is not there.
-    """
+    """Perplexity of a causal model, with its adapters, on the first test texts of a task. Raises: as `held_out`."""
     device = str(next(model.parameters()).device)
     score = evaluate(model, held_out(task, rows, tokenizer), int(tokenizer.pad_token_id), device)
     return score.metrics["perplexity"]
 
 
 def held_out(task: str, rows: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """The first so many test texts of a language-modelling task, as tokens. Raises: as `perplexity_on`."""
+    """The first test texts of a language-modeling task as tokens.
+
+    Raises: BadValue for a task with labels; NotFound for one that is not there.
+    """
     data = load_task(task)
     if data.labels or rows < 1:
         raise BadValue(f"forgetting asks for running text, at least one row of a task such as shakespeare, not {task}")
@@ -47,35 +47,34 @@ def held_out(task: str, rows: int, tokenizer: PreTrainedTokenizerBase) -> list[R
 
 
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
-    """The perplexity of the base model, untrained and in the recipe's own dtype, on another task's text."""
+    """The perplexity of the untrained base, in the recipe's own dtype, on another task's text; kept in the folder."""
 
-    def made() -> Values:
-        model, tokenizer = _base(recipe, download)
-        return {"perplexity": perplexity_on(model, tokenizer, forgetting, rows=EVERY)}
+    def made() -> dict[str, Any]:
+        return {"perplexity": perplexity_on(*_base(recipe, download), forgetting, rows=EVERY)}
 
     asked = (recipe.model, recipe.base_dtype, recipe.device, recipe.attention, fingerprint(forgetting) or forgetting)
     name = f"before-{Path(forgetting).stem}-{_digest(*asked)}.json"
     return float(remembered(folder / name, made)["perplexity"])
 
 
-def afterwards(run: Run, forgetting: str | None, prompts: int, folder: Path, *, download: bool = False) -> Values:
+def afterwards(
+    run: Run, forgetting: str | None, prompts: int, folder: Path, *, download: bool = False
+) -> dict[str, Any]:
     """`forgetting`: perplexity on that task's text; with prompts, the scores of what is written; `seconds` of it.
 
-    Kept in the folder, so that a repeated comparison does not ask again. Raises: BadValue for a run without an adapter.
+    Kept in the folder for a repeated comparison. Raises: BadValue for a run without an adapter.
     """
     if not forgetting and not prompts:
         return {"seconds": 0.0}
 
-    def made() -> Values:
+    def made() -> dict[str, Any]:
         started = time.perf_counter()
         if run.adapter is None:
-            raise BadValue(f"the run {run.recipe.hash} kept no adapter; take its record away and repeat the comparison")
+            raise BadValue(f"the run {run.recipe.hash} kept no adapter; remove its record and repeat the comparison")
         model, tokenizer = _base(run.recipe, download)
         load_adapter(model, run.adapter)
         found = {"forgetting": perplexity_on(model, tokenizer, forgetting, rows=EVERY)} if forgetting else {}
         if prompts:
-            from lora_lab.experiments import generation  # type: ignore[attr-defined]
-
             task = load_task(run.recipe.task, max_length=run.recipe.max_length)
             found |= generation.scored(model, tokenizer, task, prompts=prompts)
         return {**found, "seconds": time.perf_counter() - started}
@@ -92,9 +91,8 @@ def _base(recipe: Recipe, download: bool) -> tuple[PreTrainedModel, PreTrainedTo
     """The base model as the recipe's run had it."""
     task = load_task(recipe.task, max_length=recipe.max_length)
     choice = device.choose(typical_tokens(task), **recipe.computed)
-    model = load_model(
-        recipe.model, task.num_labels, dtype=choice.load_as, attention=choice.attention, download=download
-    )
+    labels, dtype, attention = task.num_labels, choice.load_as, choice.attention
+    model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=download)
     tokenizer = load_tokenizer(recipe.model, download=download)
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(choice.device), tokenizer  # type: ignore[arg-type]

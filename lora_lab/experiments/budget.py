@@ -1,11 +1,11 @@
-"""How many steps fit into so many minutes: each method takes a few for real, and the rest is arithmetic.
+"""How many steps fit into so many minutes: a few real steps of each method, and arithmetic.
 
     seconds(steps) = sum over methods of   packs * load                                  tuning and final runs
                                          + runs * (steps * step + validation)            of tuning, growth included
                                          + runs * (steps * step + test)                  of the final seeds
                                          + runs * afterwards                             another text, what is written
 
-A step's seconds are those of one lane in a pack as large as the tuning's. All methods then get the same steps.
+A step's seconds are those of one run in a pack as large as the tuning's. All methods then get the same steps.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from math import ceil
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.afterwards import afterwards
+from lora_lab.experiments.compare import Terms
 from lora_lab.experiments.contenders import label
 from lora_lab.experiments.plan import packs
-from lora_lab.experiments.sweep import sweep
-from lora_lab.experiments.terms import Terms
+from lora_lab.experiments.sweep import Sweep
 from lora_lab.experiments.tuning import SEED, axis_of
 from lora_lab.files import remembered
 from lora_lab.methods.base import Method
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.tasks import Task
 
 TIMED, WARM = 8, 2  # steps that are taken, and those among them that do not count
 LEAST = 10  # steps below which a comparison says nothing
@@ -41,21 +41,11 @@ FEW = 4  # prompts that generating is timed with
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one method: to lay out a pack; of a lane, a step, its validation, and what is asked afterwards."""
+    """Seconds of one method: to lay out a pack; of a run's step, and of its validation."""
 
     load: float
     step: float
     validation: float
-    later: float = 0.0
-
-    def fixed(self, terms: Terms, tests: float) -> float:
-        """Seconds that do not depend on the steps; `tests` is the test split's length in validation splits."""
-        tried = terms.rates + terms.growth
-        return 3 * self.load + tried * self.validation + terms.seeds * (tests * self.validation + self.later)
-
-    def slope(self, terms: Terms) -> float:
-        """Seconds that one step more costs."""
-        return self.step * (terms.rates + terms.growth + terms.seeds)
 
 
 def steps_within(
@@ -64,58 +54,56 @@ def steps_within(
 ) -> int:  # fmt: skip
     """The steps with which the comparison should take so many minutes on this machine; kept in `out`, for the repeat.
 
-    Raises: BadValue where not even LEAST steps fit.
+    Raises: BadValue if not even LEAST steps fit.
     """
+
+    def made() -> dict[str, int]:
+        task, tried, fixed, slope = terms.loaded(download), terms.rates + terms.growth, 0.0, 0.0
+        tests = len(task.test) / len(task.validation)
+        for method in methods:
+            axis, base = axis_of(method), terms.recipe(method)
+            try:
+                pack = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
+                one, later = pack_timed(pack, download), _later(terms, pack[0], download)
+            except LabError as error:  # the comparison will say so too
+                say(f"{label(method)}: not timed: {error}")
+                continue
+            say(f"{label(method)}: {one.step:.3f} s a step, as one of {len(pack)} side by side")
+            fixed += 3 * one.load + tried * one.validation + terms.seeds * (tests * one.validation + later)
+            slope += one.step * (tried + terms.seeds)
+        if not slope:
+            return {"steps": max(LEAST, terms.steps)}
+        steps = int((SAFE * 60 * minutes - fixed) / slope)
+        if steps < LEAST:
+            needed = ceil((fixed + LEAST * slope) / SAFE / 60)
+            raise BadValue(
+                f"{minutes:g} minutes are too few: {LEAST} steps would take about {needed}; give that or more"
+            )
+        return {"steps": steps}
+
     asked = [minutes, asdict(replace(terms, steps=1)), [label(one) for one in methods]]
     name = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    made = remembered(
-        out / "budget" / f"{name}.json", lambda: {"steps": _steps(minutes, terms, methods, say, download)}
-    )
-    say(f"{made['steps']} steps each, so that all of it takes about {minutes:g} minutes")
-    return int(made["steps"])
-
-
-def _steps(minutes: float, terms: Terms, methods: Sequence[Method], say: Callable[[str], None], download: bool) -> int:
-    task = terms.loaded(download)
-    timings = [found for one in methods if (found := timed(terms, one, task, say, download))]
-    fixed = sum(one.fixed(terms, len(task.test) / len(task.validation)) for one in timings)
-    slope = sum(one.slope(terms) for one in timings)
-    steps = int((SAFE * 60 * minutes - fixed) / max(slope, 1e-9))
-    if timings and slope and steps < LEAST:
-        needed = (fixed + LEAST * slope) / SAFE / 60
-        raise BadValue(
-            f"{minutes:g} minutes are too few: {LEAST} steps would take about {ceil(needed)}; give that or more"
-        )
-    return max(LEAST, steps if slope else terms.steps)
-
-
-def timed(terms: Terms, method: Method, task: Task, say: Callable[[str], None], download: bool) -> Timing | None:
-    """The timing of a method; None where it does not fit the model, which the comparison will say."""
-    axis, base = axis_of(method), terms.recipe(method)
-    try:
-        lanes = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
-        found = replace(pack_timed(lanes, download), later=_later(terms, lanes[0], download))
-    except LabError as error:
-        say(f"{label(method)}: not timed: {error}")
-        return None
-    say(f"{label(method)}: {found.step:.3f} s a step, as one of {len(lanes)} side by side")
-    return found
+    steps = int(remembered(out / "budget" / f"{name}.json", made)["steps"])
+    say(f"{steps} steps each, so that all of it takes about {minutes:g} minutes")
+    return steps
 
 
 def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
-    """The timing of a lane in a pack: a few steps of it, into a store that is thrown away."""
-    lanes = [replace(one, steps=TIMED, validations=1, seed=SEED) for one in pack]
-    watched, stamps = lanes[0].hash, [time.perf_counter()]
+    """The timing of a run in a pack, from a few steps into a store that is thrown away."""
+    pack = [replace(one, steps=TIMED, validations=1, seed=SEED) for one in pack]
+    stamps = [time.perf_counter()]
+
+    def note(event: str, facts: dict[str, Any]) -> None:
+        if event == "step" and facts["recipe"] == pack[0]:
+            stamps.append(time.perf_counter())
+
     with TemporaryDirectory() as folder:
-        swept = sweep(
-            lanes, folder, scored=False, size=len(lanes), download=download,
-            callbacks=lambda one: [lambda _: stamps.append(time.perf_counter())] if one.hash == watched else [],
-        )  # fmt: skip
+        swept = Sweep(folder, len(pack), scored=False, note=note, download=download).run(pack)
     if len(stamps) <= WARM + 1:  # it does not train in steps, or not even so many
-        return Timing(swept.seconds / len(lanes), 0.0, 0.0)
+        return Timing(swept.seconds / len(pack), 0.0, 0.0)
     spans = [b - a for a, b in pairwise(stamps)]
     step = median(spans[WARM:-1] or spans[-1:])
-    beside = swept.runs[0].environment.get("pack", len(lanes))  # a pack that cannot be was trained run by run
+    beside = swept.runs[0].environment.get("pack", len(pack))  # 1 if these cannot share a pack
     return Timing(max(0.0, spans[0] - step), step / beside, max(0.0, spans[-1] - step) / beside)
 
 
@@ -124,7 +112,7 @@ def _later(terms: Terms, recipe: Recipe, download: bool) -> float:
     if not (terms.forgetting or terms.prompts):
         return 0.0
     with TemporaryDirectory() as folder:
-        run = sweep([replace(recipe, steps=1, validations=0)], folder, download=download).runs[0]
+        run = Sweep(folder, download=download).run([replace(recipe, steps=1, validations=0)]).runs[0]
         few = min(FEW, terms.prompts)
         found = afterwards(run, terms.forgetting, few, Path(folder) / "afterwards", download=download)
     return float(found["seconds"]) * (terms.prompts / few if few else 1)

@@ -2,151 +2,193 @@
 
     for each method   a rate, chosen on validation (`tuning.py`)       OUT/tuning
                       n seeds at that rate, scored on the test split   OUT/runs
-                      what it costs, and what it forgot (`costs.py`, `afterwards.py`)
+                      what it costs, and what it forgot                OUT/costs, OUT/afterwards
     of all            the verdict of each on full fine-tuning and on the probe, with Holm's correction
 
-All have the same model, data, order of the data per seed, number of steps, rows a step and head, and the last
-checkpoint counts. A frozen base is computed in what is fastest here; where the base's own weights train they are fp32.
+All share model, data, order of the data per seed, steps, rows per step and head, and the last checkpoint counts. A
+frozen base is computed in the fastest dtype here; base weights that train are fp32.
 
-It may be killed at any moment: the same call goes on where it was, and gives what it would have given.
+It may be killed at any moment: the same call goes on where it was, with the same outcome.
 """
 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from lora_lab.errors import BadValue, Changed, in_a_sentence
+from lora_lab.accounting.memory import estimate, prompt_of
+from lora_lab.accounting.params import params
+from lora_lab.errors import BadValue, Changed, LabError, LabWarning, in_a_sentence
 from lora_lab.experiments.afterwards import afterwards, before
 from lora_lab.experiments.contenders import contenders, label
-from lora_lab.experiments.costs import NOTHING, costs_of
-from lora_lab.experiments.margins import packed
+from lora_lab.experiments.generation import check_scorable
+from lora_lab.experiments.margins import packed, unpacked
 from lora_lab.experiments.plan import ROOM
 from lora_lab.experiments.results import scores_of
-from lora_lab.experiments.statistics import Verdict, verdicts
-from lora_lab.experiments.sweep import locked, sweep
-from lora_lab.experiments.terms import Terms, terms_of
-from lora_lab.experiments.tuning import SEED, Tuning, axis_of, tune
+from lora_lab.experiments.statistics import Verdict, check_margin, verdicts
+from lora_lab.experiments.sweep import Sweep, locked
+from lora_lab.experiments.tuning import GROWTH, RATES, SEED, Tuning, axis_of, tune
 from lora_lab.experiments.workers import each, worth
 from lora_lab.files import remembered, write_json
+from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
+from lora_lab.training.device import dtype_to_train
+from lora_lab.training.guard import need_of
+from lora_lab.training.measure import measure
+from lora_lab.training.models import load_tokenizer
+from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
-from lora_lab.training.tasks import Task
+from lora_lab.training.tasks import Task, load_task
 
-OPPONENTS = ("full", "probe")  # whom every method is judged against
-APART = ("seconds", "forgetting", "n")  # numbers that `afterwards` finds which are no metric of the task
+MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language models
+OPPONENTS = ("full", "probe")  # every method is judged against these
+APART = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are no metrics of the task
 Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all methods share; `fields` are further ones of the recipes, such as max_length.
+
+    Raises: BadValue for an impossible value.
+    """
+
+    model: str
+    task: str
+    steps: int = 400
+    batch: int = 16
+    rates: int = RATES
+    growth: int = GROWTH
+    seeds: int = 5
+    margin: float = MARGIN
+    forgetting: str | None = None
+    prompts: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("rates", 1, 50), ("growth", 0, 50), ("seeds", 1, SEED), ("prompts", 0, 10**6)):
+            if not least <= getattr(self, name) <= most:
+                raise BadValue(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
+
+    def recipe(self, method: Method) -> Recipe:
+        """A method's recipe before its rate is tuned. `dtype` is that of frozen bases."""
+        own = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
+        made = Recipe(self.model, self.task, method, **own)
+        return replace(made, dtype=dtype_to_train(made.dtype)) if method.trains_base else made
+
+    def final(self, tuning: Tuning, method: Method) -> list[Recipe]:
+        """The recipes that are scored, at the tuned rate."""
+        return [replace(tuning.chosen(self.recipe(method)), seed=seed) for seed in range(self.seeds)]
+
+    def data(self) -> Task:
+        """The task, loaded."""
+        columns = {name: self.fields[f"{name}_column"] for name in ("text", "label") if f"{name}_column" in self.fields}
+        return load_task(self.task, max_length=self.fields.get("max_length"), **columns)
+
+    def loaded(self, download: bool = False) -> Task:
+        """The task, after all checks. Raises: BadValue, NotFound for a model or task that is missing or unfit."""
+        load_tokenizer(self.model, download=download)
+        task = self.data()
+        check_margin(self.margin, shares=task.num_labels is not None)
+        if task.num_labels is not None and (self.forgetting or self.prompts):
+            raise BadValue(f"forgetting and prompts are of language models; {self.task} is classification")
+        if self.prompts:
+            check_scorable(task)
+        if task.metric == "pearson":
+            raise BadValue(f"{self.task} is judged by a correlation, of which there is no verdict by rows and seeds")
+        if task.validation is task.test:
+            warnings.warn(f"{self.task}: rates are tuned on the rows that are scored", LabWarning, stacklevel=2)
+        if self.forgetting and load_task(self.forgetting).num_labels is not None:
+            raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {self.forgetting}")
+        return task
+
+
+def terms_of(model: str, task: str, given: Mapping[str, Any]) -> Terms:
+    """Terms from options: those of `Terms` itself, and the recipes' own. Raises: as `Terms`."""
+    own = {name: value for name, value in given.items() if name in Terms.__dataclass_fields__}
+    return Terms(model, task, **own, fields={name: value for name, value in given.items() if name not in own})
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one method. `error` says why there is nothing, or less than there should be."""
+    """One method of a comparison.
 
-    method: Method
-    tuning: Tuning | None = None
-    runs: tuple[Run, ...] = ()  # finished, by seed
-    costs: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    found: tuple[Mapping[str, Any], ...] = ()  # by `afterwards`, of each run
-    error: str | None = None
+    row       its part of the comparison's JSON; `error` says why it is empty, or lacks some runs
+    runs      its finished runs by seed, if they were made or found here
+    seconds   of tuning, runs, and what was asked afterwards
+    """
+
+    row: Mapping[str, Any]
+    runs: tuple[Run, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def method(self) -> Method:
+        """With its settings; of the final runs, if it came to them."""
+        return method_from(self.row["settings"])
 
     @property
     def label(self) -> str:
         """The method in a few words."""
-        return label(self.method)
+        return str(self.row["label"])
 
     @property
-    def seconds(self) -> float:
-        """All that the method took: tuning, runs, and what was asked afterwards."""
-        later = sum(one["seconds"] for one in self.found)
-        return sum(run.seconds for run in self.runs) + later + (self.tuning.seconds if self.tuning else 0.0)
+    def error(self) -> str | None:
+        """What went wrong."""
+        return self.row["error"]
+
+    @cached_property
+    def scores(self) -> np.ndarray | None:
+        """(seeds, rows): right or wrong, or minus the loss of each row; None if there are no answers."""
+        return unpacked(self.row["answers"]) if self.row.get("answers") else None
 
     def values(self, metric: str) -> list[float]:
         """A metric of each run, by seed."""
-        every = [{**run.metrics, **found} for run, found in zip(self.runs, self.found, strict=True)]
-        return [one[metric] for one in every if metric in one]
+        return list(self.row[metric]["each"]) if metric in self.row else []
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All methods under the same terms."""
+    """All methods under the same terms; `about` is the JSON without the methods' rows."""
 
-    terms: Terms
-    task: Task
+    about: Mapping[str, Any]
     results: tuple[Result, ...]
-    before: float | None = None  # perplexity of the untrained model on the text that may be forgotten
 
     @cached_property
     def verdicts(self) -> dict[str, dict[str, Verdict]]:
-        """The verdict on every finished method by its label, against full and against the probe where they are."""
-        scores = {one.label: self._scores(one) for one in self.results if one.runs}
+        """{label: {"full": verdict, "probe": verdict}} of every method with answers, against those that take part."""
+        scores = {one.label: one.scores for one in self.results if one.scores is not None}
         judged: dict[str, dict[str, Verdict]] = {name: {} for name in scores}
         for opponent in OPPONENTS:
-            there = [one.label for one in self.results if one.method.name == opponent and one.runs]
+            there = [one.label for one in self.results if one.row["method"] == opponent and one.label in scores]
             if there and len(scores) > 1:
                 own = opponent if opponent in there else there[0]  # "full" rather than "full top 2"
-                for name, found in verdicts(scores, own, self.terms.margin).items():
+                for name, found in verdicts(scores, own, self.about["margin"]).items():
                     judged[name][opponent] = found
         return judged
 
-    @property
-    def seconds(self) -> float:
-        """Of all runs: their shares of the packs that they trained in."""
-        return sum(one.seconds for one in self.results)
-
     def to_json(self) -> dict[str, Any]:
-        """As `lora-lab compare --json` prints it."""
-        t, runs = self.terms, [run for one in self.results for run in one.runs]
-        environment = {k: v for k, v in runs[0].environment.items() if k != "pack"} if runs else {}
-        return {
-            **{"model": t.model, "task": t.task, "steps": t.steps, "batch": t.batch, "metric": self.task.metric},
-            **{"margin": t.margin, "seeds": list(range(t.seeds)), "tuning_seeds": [SEED], "growth": t.growth},
-            "rates": {one.label: axis_of(one.method).grid(t.rates) for one in self.results},
-            **{"seconds": self.seconds, "environment": environment},
-            "methods": [self._row(one) for one in self.results],
-        }
+        """As `lora-lab compare --json` prints it; `from_json` is the inverse, but for the runs."""
+        rows = []
+        for one in self.results:
+            judged = {name: found.to_json() for name, found in self.verdicts.get(one.label, {}).items()}
+            rows.append({**one.row, "against": judged or one.row.get("against", {})})
+        return {**self.about, "methods": rows}
 
-    def _row(self, one: Result) -> dict[str, Any]:
-        run, tuning = one.runs[0] if one.runs else None, one.tuning
-        later = one.found[0].items() if one.found else ()
-        names = [self.task.metric, *(k for k, v in later if isinstance(v, int | float) and k not in APART)]
-        judged = self.verdicts.get(one.label, {})
-        return {
-            "method": one.method.name,
-            "label": one.label,
-            "settings": (run.recipe.method if run else one.method).settings(),
-            "lr": run.recipe.lr if run and tuning and tuning.axis.name == "lr" else None,
-            "edge": tuning.edge if tuning else None,
-            "tried": [
-                {t.axis.name: tried.value, "validation": tried.validation} for t in [tuning] if t for tried in t.tried
-            ],
-            **{name: spread(one.values(name)) for name in names},
-            **({"forgetting": self._forgetting(one)} if self.before is not None else {}),
-            "trainable": run.adapter_parameters if run else None,
-            "head": run.head_parameters if run else None,
-            **one.costs,
-            "file_bytes": _size(run) if run else None,
-            "dtype": run.environment["dtype"] if run else None,
-            "products": run.environment.get("products", run.environment["dtype"]) if run else None,
-            "seconds": fmean(run.seconds for run in one.runs) if one.runs else None,
-            "against": {name: v.to_json() for name, v in judged.items()},
-            "answers": packed(self._scores(one)) if one.runs else None,
-            "runs": [run.recipe.hash for run in one.runs],
-            "error": one.error,
-        }
-
-    def _forgetting(self, one: Result) -> dict[str, Any]:
-        return {"task": self.terms.forgetting, "before": self.before, "after": spread(one.values("forgetting"))}
-
-    def _scores(self, one: Result) -> np.ndarray:
-        """(seeds, rows): right or wrong, or minus the loss of each row."""
-        return np.stack([scores_of(run, self.task) for run in one.runs if run.predictions is not None])
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """The comparison that `to_json` wrote, without its runs."""
+        about = {name: value for name, value in found.items() if name != "methods"}
+        return cls(about, tuple(map(Result, found["methods"])))
 
 
 def compare(
@@ -167,110 +209,122 @@ def compare(
 
     methods  words or methods, see `contenders`
     store    a folder for tuning, runs, and comparison.json
-    say      is called with each step in words, for progress
-    again    run what failed once more
-    stop     set it to end after the present step: what is returned lacks the rest, with which the same call goes on
-    note     is called after each method that is finished, with the comparison of those there are by then
-    workers  methods at once, each in a process with its share of the cores, which nobody can `stop`; None for as many
-             as pay. A script must call this below `if __name__ == "__main__":`, for processes read it again.
+    say      called with each step in words, for progress
+    again    run failed ones once more
+    stop     set it to end after the present step; the same call goes on with the rest
+    note     called after each finished method, with the comparison of those finished by then
+    workers  methods at once, each in a process with its share of the cores, which `stop` does not reach; None for as
+             many as pay. In a script this needs `if __name__ == "__main__":`, for processes read it again.
     terms    the fields of `Terms` and, beyond them, of the recipes
-    Raises: BadValue, NotFound for what cannot be, before anything is trained; Changed as `sweep`. A method that fails,
-    or does not fit the model, is recorded with its reason, and the rest go on.
+    Raises: BadValue, NotFound for impossible terms, before anything is trained; Changed as `sweep`. A method that fails
+    or does not fit the model is recorded with its reason, and the rest go on.
     """
-    agreed = terms_of(model, task, terms)
-    entered, data = contenders(methods), agreed.loaded(download)
-    for one in entered:
-        agreed.recipe(one)  # raises for terms that cannot be
-    out, how = Path(store), {"again": again, "download": download, "stop": stop}
-
+    agreed, entered, out = terms_of(model, task, terms), contenders(methods), Path(store)
+    data, stopped = agreed.loaded(download), stop.is_set if stop else lambda: False
+    recipes = [agreed.recipe(one) for one in entered]
     base = None
-    if agreed.forgetting and not (stop is not None and stop.is_set()):  # while no process has the cores
-        base = before(agreed.recipe(entered[0]), agreed.forgetting, out / "afterwards", download=download)
-
-    def made_of(results: Iterable[Result]) -> Comparison:
-        return Comparison(agreed, data, tuple(results), base)
-
-    finished: dict[int, Result] = {}
-
-    def take(number: int, result: Result) -> None:
-        if note and not (stop is not None and stop.is_set()):  # a method that was stopped may lack some of its runs
-            finished[number] = result
-            note(made_of(finished[one] for one in sorted(finished)))
-
-    results = _every(agreed, entered, data.metric, out, say, how, workers, take)
-    if stop is not None and stop.is_set():
-        return Comparison(agreed, data, results)
-    made = made_of(results)
-    write_json(out / "comparison.json", made.to_json())
-    return made
-
-
-def _every(
-    terms: Terms, methods: Sequence[Method], metric: str, out: Path, say: Say, how: dict[str, Any], workers: int | None,
-    take: Callable[[int, Result], None],
-) -> tuple[Result, ...]:  # fmt: skip
-    """All methods' results, in their order. Raises: BadValue for processes that are to be stopped."""
-    recipes = [terms.recipe(one) for one in methods]
+    if agreed.forgetting and not stopped():  # while no process has the cores
+        base = before(recipes[0], agreed.forgetting, out / "afterwards", download=download)
     if workers is None:
-        workers = 1 if how["stop"] else worth(recipes, len(methods) * (terms.rates + terms.seeds) * terms.steps)
-    if workers > 1 and how["stop"]:
+        workers = 1 if stop else worth(recipes, len(entered) * (agreed.rates + agreed.seeds) * agreed.steps)
+    if workers > 1 and stop:
         raise BadValue("stop is heard within one process: leave workers at 1")
     if workers > 1:
         say(f"{workers} methods at once, each in a process of its own")
-        how = how | {"room": ROOM / workers}  # each with its share of the free memory
-    for store in (out / "tuning", out / "runs"):
-        Store(store).check_writable()
-    work = partial(_result, terms, metric, out, how)
-    with locked(out / "tuning"), locked(out / "runs"):  # for all of the methods, each of which has a part of them
-        return tuple(each(work, methods, workers, say, long=lambda one: bool(one.trains_base), done=take))
+    made, finished = Comparison(_about(agreed, data.metric, entered, ()), ()), dict[int, Result]()
+    how = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False}
+    for part in ("tuning", "runs"):
+        Store(out / part).check_writable()
+    with locked(out / "tuning"), locked(out / "runs"):
+        work = partial(_result, agreed, data.metric, base, out, how)
+        for number, result in each(work, entered, workers, say, long=lambda one: bool(one.trains_base)):
+            finished[number] = result
+            results = tuple(finished[one] for one in sorted(finished))
+            made = Comparison(_about(agreed, data.metric, entered, results), results)
+            if note and not stopped():  # a method that was stopped may lack some of its runs
+                note(made)
+    if not stopped():
+        write_json(out / "comparison.json", made.to_json())
+    return made
 
 
-def _result(terms: Terms, metric: str, out: Path, how: dict[str, Any], method: Method, say: Say) -> Result:
-    """One method from its tuning to what it forgot; how far it came where something failed."""
-    how = how | {"part": terms.recipe(method).hash}
-    result = Result(method)
+def _about(terms: Terms, metric: str, methods: Iterable[Method], results: Sequence[Result]) -> dict[str, Any]:
+    environment = next((one.runs[0].environment for one in results if one.runs), {})
+    return {
+        **{name: getattr(terms, name) for name in ("model", "task", "steps", "batch", "margin", "growth")},
+        "metric": metric,
+        "seeds": list(range(terms.seeds)),
+        "tuning_seeds": [SEED],
+        "rates": {label(one): axis_of(one).grid(terms.rates) for one in methods},
+        "seconds": sum(one.seconds for one in results),
+        "environment": {name: value for name, value in environment.items() if name != "pack"},
+    }
+
+
+def _result(
+    terms: Terms, metric: str, base: float | None, out: Path, how: dict[str, Any], method: Method, say: Say
+) -> Result:
+    """One method from its tuning to what it forgot; as far as it came if something failed."""
+    name, axis, runs, seconds = label(method), axis_of(method), tuple[Run, ...](), 0.0
+    nothing = ("lr", "edge", "trainable", "head", "file_bytes", "dtype", "products", "seconds", "answers", "error")
+    row: dict[str, Any] = {
+        **{"method": method.name, "label": name, "settings": method.settings(), "tried": [], "runs": []},
+        **{metric: spread([]), **NOTHING, **dict.fromkeys(nothing)},
+    }
     try:
-        result = _tuned(terms, result, out, say, how)
-        result = _trained(terms, result, metric, out, say, how)
+        say(f"{name}: tuning {axis.name} over {', '.join(f'{value:g}' for value in axis.grid(terms.rates))}")
+        tuning = tune(terms.recipe(method), out / "tuning", rates=terms.rates, growth=terms.growth, **how)
+        best, seconds = tuning.best, tuning.seconds
+        row["edge"] = tuning.edge
+        row["tried"] = [{axis.name: tried.value, "validation": tried.validation} for tried in tuning.tried]
+        edge = ", the edge of what was tried" if tuning.edge else ""
+        say(f"{name}: {axis.name} {best.value:g} of {len(tuning.tried)} tried{edge}; {best.validation:.4g} there")
+        swept = Sweep(out / "runs", **how).run(terms.final(tuning, method))
+        runs = tuple(run for run in swept.runs if run.status in FINISHED)
+        wrong = next((run.error for run in swept.runs if run.error), None)
+        row["error"] = (
+            wrong if not runs else wrong and f"{len(swept) - len(runs)} of {len(swept)} seeds failed: {wrong}"
+        )
+        if runs:
+            how = {"folder": out / "afterwards", "download": how["download"]}
+            later = [afterwards(run, terms.forgetting, terms.prompts, **how) for run in runs]
+            seconds += sum(run.seconds for run in runs) + sum(one["seconds"] for one in later)
+            row |= _outcome(terms, metric, base, runs, later)
+            row |= remembered(out / "costs" / f"{runs[0].recipe.hash}.json", partial(costs_of, runs[0].recipe))
+            if axis.name == "lr":
+                row["lr"] = runs[0].recipe.lr
+            say(f"{name}: {metric} {', '.join(f'{v:.4g}' for v in row[metric]['each'])}; {seconds:.0f} s in all")
     except Changed:
         raise
-    except Exception as error:  # whatever it is: the other methods' half an hour is not to be lost with it
-        words = in_a_sentence(error)
-        say(f"{result.label}: failed: {words}")
-        return replace(result, error=words)
-    return result
+    except Exception as error:  # whatever it is: the other methods' half an hour must not be lost with it
+        row["error"] = in_a_sentence(error)
+        say(f"{name}: failed: {row['error']}")
+    return Result(row, runs, seconds)
 
 
-def _tuned(terms: Terms, result: Result, out: Path, say: Say, how: dict[str, Any]) -> Result:
-    axis = axis_of(result.method)
-    say(f"{result.label}: tuning {axis.name} over {', '.join(f'{v:g}' for v in axis.grid(terms.rates))}")
-    tuning = tune(terms.recipe(result.method), out / "tuning", rates=terms.rates, growth=terms.growth, **how)
-    best, edge = tuning.best, ", the edge of what was tried" if tuning.edge else ""
-    say(f"{result.label}: {axis.name} {best.value:g} of {len(tuning.tried)} tried{edge}; {best.validation:.4g} there")
-    return replace(result, tuning=tuning)
-
-
-def _trained(terms: Terms, result: Result, metric: str, out: Path, say: Say, how: dict[str, Any]) -> Result:
-    assert result.tuning is not None
-    swept = sweep(terms.final(result.tuning, result.method), out / "runs", **how)
-    runs = tuple(run for run in swept.runs if run.status in FINISHED)
-    wrong = next((run.error for run in swept.runs if run.error), None)
-    if not runs:
-        return replace(result, error=wrong)
-    asked = {"folder": out / "afterwards", "download": how["download"]}
-    found = tuple(afterwards(run, terms.forgetting, terms.prompts, **asked) for run in runs)
-    recipe = runs[0].recipe
-    costs = remembered(out / "costs" / f"{recipe.hash}.json", lambda: costs_of(recipe))
-    error = f"{len(swept.runs) - len(runs)} of {len(swept.runs)} seeds failed: {wrong}" if wrong else None
-    done = replace(result, runs=runs, costs=costs, found=found, error=error)
-    say(f"{done.label}: {metric} {', '.join(f'{v:.4g}' for v in done.values(metric))}; {done.seconds:.0f} s in all")
-    return done
-
-
-def _size(run: Run) -> int | None:
-    """Bytes of the tensors that the run left on the disk."""
+def _outcome(
+    terms: Terms, metric: str, base: float | None, runs: Sequence[Run], later: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What finished runs put into a row, and what was found afterwards."""
+    run, task = runs[0], terms.data()
+    names = [metric, *(name for name, v in later[0].items() if isinstance(v, int | float) and name not in APART)]
+    values = [{**run.metrics, **found} for run, found in zip(runs, later, strict=True)]
     files = list(Path(run.adapter).glob("*.safetensors")) if run.adapter else []
-    return sum(file.stat().st_size for file in files) or None
+    scores = [scores_of(one, task) for one in runs if one.predictions is not None]
+    forgotten = {"task": terms.forgetting, "before": base, "after": spread([v["forgetting"] for v in values if base])}
+    return {
+        "settings": run.recipe.method.settings(),
+        **{name: spread([one[name] for one in values if name in one]) for name in names},
+        **({"forgetting": forgotten} if base is not None else {}),
+        "trainable": run.adapter_parameters,
+        "head": run.head_parameters,
+        "file_bytes": sum(file.stat().st_size for file in files) or None,
+        "dtype": run.environment["dtype"],
+        "products": run.environment.get("products", run.environment["dtype"]),
+        "seconds": fmean(run.seconds for run in runs),
+        "answers": packed(np.stack(scores)) if scores else None,
+        "runs": [run.recipe.hash for run in runs],
+    }
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -281,3 +335,47 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
         "n": len(values),
         "each": list(values),
     }
+
+
+# ---- what a method costs besides its quality
+
+NOTHING: dict[str, Any] = dict.fromkeys(
+    ("adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens")
+)
+
+
+def costs_of(recipe: Recipe) -> dict[str, Any]:
+    """Of a run of the recipe alone, in bytes; None for what is not modeled or cannot be measured.
+
+    A run's own `peak_bytes` is that of a process that trains a pack. Here one real step with the longest batch is
+    followed tensor by tensor, beside the accountant's prediction of the same step.
+
+    adapter_bytes     of its file, from the architecture
+    predicted_bytes   at the peak of a step; `predicted_parts` divides them by category
+    peak_bytes        at the peak of a real step
+    added_tokens      by which every row is longer; a prefix is attended to, and lengthens none
+    """
+    try:
+        need = need_of(recipe)
+    except LabError:
+        return NOTHING
+    labels = need.labels if need.architecture.task == "encoder" else None
+    conditions = {
+        name: getattr(need.setup, name) for name in ("batch", "seq", "dtype", "optimizer", "padded", "device")
+    }
+    predicted = _known(lambda: estimate(need.model, need.method, need.setup, num_labels=need.labels))
+    return {
+        "adapter_bytes": _known(lambda: params(recipe.model, recipe.method, labels).adapter_bytes),
+        "predicted_bytes": predicted and predicted.peak,
+        "predicted_parts": predicted and dict(predicted.categories),
+        "peak_bytes": _known(lambda: measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak),
+        "added_tokens": prompt_of(need.method),
+    }
+
+
+def _known(ask: Callable[[], T]) -> T | None:
+    """The answer; None if there is none, as for a method that does not train in steps."""
+    try:
+        return ask()
+    except (LabError, RuntimeError, AttributeError, TypeError):
+        return None

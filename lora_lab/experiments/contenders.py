@@ -1,4 +1,4 @@
-"""Who takes part in a comparison: methods by name, with settings where they differ from the method's own.
+"""Methods by name, with settings where they differ from the method's own.
 
 probe,head,lora,lora:rank=4:targets=all-linear,prompt:tokens=10:init=random,full
 """
@@ -21,7 +21,7 @@ WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 def contenders(given: str | Iterable[str | Method]) -> list[Method]:
     """Methods from "head,lora:rank=4:targets=q+v", or from such words and methods in a list.
 
-    A value that is a list has + between: targets=q+k+v.
+    A list has + between its parts: targets=q+k+v.
     Raises: BadValue for an unknown method or setting, for none at all, and for one that is named twice.
     """
     words = given.split(",") if isinstance(given, str) else given
@@ -42,10 +42,10 @@ def label(method: Method) -> str:
     if isinstance(method, LoRA):
         name = f"LoRA r{method.rank} {','.join(method.targets)}"
         changed = {k: v for k, v in changed.items() if k not in ("rank", "targets")}
-    return " ".join([name, *(f"{k} {_said(v)}" for k, v in changed.items())])
+    return " ".join([name, *(f"{k} {_text(v)}" for k, v in changed.items())])
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ",".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -54,32 +54,25 @@ def _said(value: Any) -> str:
 def _method(words: str) -> Method:
     """One method from "prompt:tokens=10:init=random"."""
     name, *options = (part.strip() for part in words.split(":"))
-    if name == "qlora":
-        raise BadValue(f"a comparison has one dtype for all frozen bases: write {_lora_for(options)} and --dtype nf4")
-    given = [_setting(name, option) for option in options]
-    for option in (settings := dict(given)):
-        if [other for other, _ in given].count(option) > 1:
+    if name == "qlora":  # LoRA on all linear layers unless told otherwise
+        told = any(option.startswith("targets") for option in options)
+        lora = ":".join(["lora", *options, *([] if told else ["targets=all-linear"])])
+        raise BadValue(f"a comparison has one dtype for all frozen bases: write {lora} and --dtype nf4")
+    settings: dict[str, Any] = {}
+    for words_of_one in options:
+        option, equals, value = map(str.strip, words_of_one.partition("="))
+        if not (option and equals and value):
+            raise BadValue(f"a setting of {name} is option=value, as in lora:rank=4:targets=q+v, not '{words_of_one}'")
+        if option == "name":
+            raise BadValue(f"a method's name stands first, as in lora:rank=4, not behind it as in '{words.strip()}'")
+        if option in settings:
             raise BadValue(f"'{words.strip()}' gives {option} twice: which of them?")
-    if "name" in settings:
-        raise BadValue(f"a method's name stands first, as in lora:rank=4, not behind it as in '{words.strip()}'")
+        settings[option] = _value(value)
     return method_from({"name": name, **settings})
 
 
-def _lora_for(options: Sequence[str]) -> str:
-    """What "qlora" with these settings is as lora: on all linear layers unless told otherwise."""
-    told = any(option.startswith("targets") for option in options)
-    return ":".join(["lora", *options, *([] if told else ["targets=all-linear"])])
-
-
-def _setting(name: str, words: str) -> tuple[str, Any]:
-    option, equals, value = words.partition("=")
-    if not (option.strip() and equals and value.strip()):
-        raise BadValue(f"a setting of {name} is option=value, as in lora:rank=4:targets=q+v, not '{words}'")
-    return option.strip(), _value(value.strip())
-
-
 def _value(text: str) -> Any:
-    """The value that is meant: a whole number, a number, true, false, none, or words with + between."""
+    """A whole number, a number, true, false, none, or words with + between."""
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)

@@ -1,8 +1,4 @@
-"""What a tuned model says, scored: by the scorers of plugins first, then how like the references its sentences are.
-
-A sentence can be fluent, near its references and wrong about the price, so a slot error rate comes first.
-The same is asked of the model with its adapter switched off, for what was there before.
-"""
+"""Scores of what a tuned model writes: those of plugins, then how close its sentences are to the references."""
 
 from __future__ import annotations
 
@@ -31,31 +27,25 @@ def scored(
 ) -> dict[str, Any]:
     """What a model answers to the first `prompts` meanings of the test split, and how good that is.
 
-    Returns the metrics of plugins' scorers, bleu, chrf, rouge_l, nist; n, the number of answers; the scorers' details;
-    and texts: meaning and text of each answer, with what the scorers say of it.
-    Raises: BadValue for a task without meanings, for fewer than one prompt, or where a package that scores is missing.
+    Returns the metrics and details of plugins' scorers, those of `text_scores`, n, and texts: [{meaning, text, ...}].
+    Raises: BadValue for a task without meanings, fewer than one prompt, or a missing package.
     """
     check_scorable(task)
     if prompts < 1:
         raise BadValue(f"prompts must be at least 1, not {prompts}")
-    rows: Any = task.test  # its prompts are meanings, and no chats
+    rows: Any = task.test  # its prompts are meanings
     asked, references = rows.prompts[:prompts], rows.references[:prompts]
     texts = generate(model, tokenizer, asked, decoding)
-    found = plugins.scores(task, asked, texts)
+    found: dict[str, Any] = {"n": len(texts), **text_scores(texts, references)}
     answers = [{"meaning": str(parse(prompt)), "text": text} for prompt, text in zip(asked, texts, strict=True)]
-    for scores in found:
+    for scores in plugins.scores(task, asked, texts):
+        found |= {**scores.metrics, **scores.details}
         answers = [{**answer, **own} for answer, own in zip(answers, scores.each, strict=True)]
-    return {
-        **{name: value for scores in found for name, value in scores.metrics.items()},
-        **text_scores(texts, references),
-        "n": len(texts),
-        **{name: value for scores in found for name, value in scores.details.items()},
-        "texts": answers,
-    }
+    return {**found, "texts": answers}
 
 
 def check_scorable(task: Task) -> None:
-    """Raises: BadValue for a task without meanings, or where a package that scores is missing."""
+    """Raises: BadValue for a task without meanings, or if a package that scores is missing."""
     if not task.generates:
         raise BadValue(f"{task.name} has no meanings to be said; a task such as restaurants has")
     check_installed()
@@ -64,11 +54,12 @@ def check_scorable(task: Task) -> None:
 def evaluated(
     adapter: str | Path, task: str, *, prompts: int = PROMPTS, decoding: Decoding = GREEDY, **options: Any
 ) -> dict[str, float]:
-    """The metrics of a saved adapter on a task's test split; where the task has meanings to be said, also those of
-    `scored`. Options: as `open_adapter`. Raises: as there and as `scored`.
+    """The metrics of a saved adapter on a task's test split, with those of `scored` if the task has meanings.
+
+    Options: as `open_adapter`. Raises: as there and as `scored`.
     """
     opened = open_adapter(adapter, task, **options)
-    if not opened.task.generates:
-        return opened.score().metrics
-    said = scored(opened.model, opened.tokenizer, opened.task, prompts, decoding)
-    return opened.score().metrics | {name: value for name, value in said.items() if isinstance(value, int | float)}
+    written: dict[str, Any] = {}
+    if opened.task.generates:
+        written = scored(opened.model, opened.tokenizer, opened.task, prompts, decoding)
+    return opened.score().metrics | {name: value for name, value in written.items() if isinstance(value, int | float)}

@@ -24,14 +24,14 @@ RULES: dict[str, Callable[[int, float], float]] = {
     "2rank": lambda rank, number: 2 * rank,
     "sqrt": lambda rank, number: number * math.sqrt(rank),
 }
-DEFAULTS = {"fixed": 16.0, "sqrt": 16 / math.sqrt(8)}  # the number where a rule names none: alpha 16 at rank 8
+DEFAULTS = {"fixed": 16.0, "sqrt": 16 / math.sqrt(8)}  # the number if a rule names none: alpha 16 at rank 8
 """fixed:16 keeps alpha; rank and 2rank keep alpha / rank; sqrt:c keeps alpha / sqrt(rank). Kalajdzievski 2023."""
 
 
 def alpha_of(rule: str, rank: int) -> float:
     """alpha at this rank by a rule: "fixed:16", "rank", "2rank", "sqrt" or "sqrt:4" (alpha = 4 sqrt(rank)).
 
-    Raises: BadValue for another rule, naming those there are.
+    Raises: BadValue for another rule, naming the known ones.
     """
     name, _, number = rule.partition(":")
     if name not in RULES:
@@ -48,7 +48,7 @@ class Grid:
 
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
-    method   what ranks, alphas and targets are set in, where it is lora; its other options stay
+    method   for lora, what ranks, alphas and targets are set in; its other options stay
     Raises: BadValue for an empty list or an impossible value, and for ranks, alphas or targets of another method.
     """
 
@@ -65,39 +65,28 @@ class Grid:
     def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
         """The recipes, seeds innermost; `fields` are those that all share. Raises: as the recipe does.
 
-        Left out, validations are 1, at the end, for that is what a choice takes; and 8 where there is patience.
+        validations is 1 by default, at the end, which is what a choice needs; and 8 with patience.
         """
         fields = {"validations": 8 if fields.get("patience") else 1} | fields
-        if not isinstance(self.method, LoRA):
-            return self._of_another(model, task, fields)
-        adapters = product(self._targets(), _list("rank", self.rank), self._alphas())
-        rates, seeds = _list("lr", self.lr), _list("seed", self.seed)
-        made = (
-            Recipe(model, task, self._method(rank, alpha, targets), lr=lr, seed=seed, **fields)
-            for (targets, rank, alpha), lr, seed in product(adapters, rates, seeds)
-        )
+        rates = list(product(_list("lr", self.lr), _list("seed", self.seed)))
+        made = (Recipe(model, task, one, lr=lr, seed=seed, **fields) for one in self._methods() for lr, seed in rates)
         return list(dict.fromkeys(made))  # rules may meet: alpha = r and alpha = 2r / 2
 
-    def _of_another(self, model: str, task: str, fields: dict[str, Any]) -> list[Recipe]:
-        """Rates and seeds of a method that has no ranks."""
-        if (self.rank, self.alpha, self.targets) != (Grid.rank, Grid.alpha, Grid.targets):
-            raise BadValue(f"a grid of ranks, alphas and targets is lora's; set those of {self.method.name} in method")
-        pairs = product(_list("lr", self.lr), _list("seed", self.seed))
-        return list(dict.fromkeys(Recipe(model, task, self.method, lr=lr, seed=seed, **fields) for lr, seed in pairs))
-
-    def _alphas(self) -> list[Any]:
-        return [self.alpha] if isinstance(self.alpha, str) else _list("alpha", self.alpha)
-
-    def _targets(self) -> list[Any]:
-        one = isinstance(self.targets, str) or (
-            isinstance(self.targets, tuple) and not any("," in t or t == "all-linear" for t in self.targets)
-        )
-        return [self.targets] if one else _list("targets", self.targets)
-
-    def _method(self, rank: int, alpha: Any, targets: Any) -> LoRA:
-        assert isinstance(self.method, LoRA)
-        method = replace(self.method, rank=rank, targets=targets)  # first: a rule reads a rank that can be
-        return replace(method, alpha=alpha_of(alpha, rank) if isinstance(alpha, str) else alpha)
+    def _methods(self) -> list[Method]:
+        if not isinstance(self.method, LoRA):
+            if (self.rank, self.alpha, self.targets) != (Grid.rank, Grid.alpha, Grid.targets):
+                raise BadValue(
+                    f"a grid of ranks, alphas and targets is lora's; set those of {self.method.name} in method"
+                )
+            return [self.method]
+        one = isinstance(self.targets, tuple) and not any("," in t or t == "all-linear" for t in self.targets)
+        found: list[Method] = []
+        for targets in [self.targets] if one else _list("targets", self.targets):
+            for rank, alpha in product(_list("rank", self.rank), _list("alpha", self.alpha)):
+                own: dict[str, Any] = {"rank": rank, "targets": targets}
+                method = replace(self.method, **own)  # first: a rule reads a checked rank
+                found.append(replace(method, alpha=alpha_of(alpha, rank) if isinstance(alpha, str) else alpha))
+        return found
 
 
 def _list(name: str, values: Values) -> list[Any]:
@@ -108,7 +97,7 @@ def _list(name: str, values: Values) -> list[Any]:
 
 
 def share(recipes: Sequence[Recipe], words: str) -> list[Recipe]:
-    """Laptop i's part of n, "i/n" with i from 1: every n-th recipe, so that all parts are alike. Together they are all.
+    """Laptop i's part of n, "i/n" with i from 1: every n-th recipe, so all parts are alike and together the whole.
 
     Raises: BadValue for anything else.
     """
@@ -119,7 +108,7 @@ def share(recipes: Sequence[Recipe], words: str) -> list[Recipe]:
 
 
 def check(recipes: Iterable[Recipe]) -> None:
-    """Refuse a grid with a recipe that cannot be, before anything is trained: counted, not loaded.
+    """Refuse impossible recipes before anything is trained: counted, not loaded.
 
     Raises: BadValue or NotFound with the first one's reason. A model that the accountant does not know is let through.
     """
@@ -127,14 +116,14 @@ def check(recipes: Iterable[Recipe]) -> None:
         try:
             labels = len(TASKS[recipe.task].labels) or None if recipe.task in TASKS else None
             if architecture_of(recipe.model).task == "encoder":
-                labels = labels or 2  # how many classes an own file has, it says when it is read
+                labels = labels or 2  # a data file says how many classes it has when it is read
         except LabError:
             return  # no config here, or a family that cannot be counted: loading will tell
         params(recipe.model, recipe.method, labels)
 
 
 def numbers(name: str, text: str, kind: type) -> list[Any]:
-    """[1, 2, 4] from "1,2,4"; of whole numbers also "0-4". Raises: BadValue for what is none."""
+    """[1, 2, 4] from "1,2,4"; for whole numbers also "0-4". Raises: BadValue for what is not a number."""
     found: list[Any] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         first, dash, last = part.partition("-")

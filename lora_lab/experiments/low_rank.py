@@ -1,4 +1,4 @@
-"""Rank, singular values and energy: how much of a matrix a product of rank r can hold. Does not need torch.
+"""How much of a matrix a product of rank r can hold: singular values and energy.
 
     W = s_1 u_1 v_1^T + s_2 u_2 v_2^T + ...        s_1 >= s_2 >= ... >= 0, the singular values
 
@@ -36,12 +36,12 @@ def truncated(u: np.ndarray, s: np.ndarray, vt: np.ndarray, rank: int) -> np.nda
 def energy_kept(s: np.ndarray, rank: int) -> float:
     """The share of the energy in the first r terms, 0 to 1; all of it for a matrix of zeros. Raises: as `truncated`."""
     if not 0 <= rank <= len(s):
-        raise BadValue(f"rank {rank} cannot be: this matrix has the ranks 0 to {len(s)}")
+        raise BadValue(f"rank {rank} is impossible: this matrix has the ranks 0 to {len(s)}")
     return float(_energies(s)[rank])
 
 
 def error_left(s: np.ndarray, rank: int) -> float:
-    """The relative error of cutting at r: |W - W_r| / |W| = sqrt(1 - energy kept), in Frobenius norms."""
+    """The relative error of truncating at r: |W - W_r| / |W| = sqrt(1 - energy kept), in Frobenius norms."""
     tail, whole = (float(np.square(part, dtype=float).sum()) for part in (s[rank:], s))
     return float(np.sqrt(tail / whole)) if whole else 0.0
 
@@ -67,7 +67,7 @@ def _energies(s: np.ndarray) -> np.ndarray:
 def _checked(matrix: np.ndarray) -> np.ndarray:
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise BadValue(f"a matrix has rows and columns, and this has the shape {matrix.shape}: give it two dimensions")
+        raise BadValue(f"a matrix has rows and columns; this has the shape {matrix.shape}: give it two dimensions")
     if not np.issubdtype(matrix.dtype, np.number) or not np.isfinite(matrix).all():
-        raise BadValue("the matrix holds something that is no finite number; look with np.isfinite(matrix)")
-    return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix  # which LAPACK has no routine for
+        raise BadValue("the matrix holds values that are not finite numbers; look with np.isfinite(matrix)")
+    return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix  # LAPACK has no float16

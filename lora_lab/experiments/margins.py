@@ -1,4 +1,4 @@
-"""What a comparison says at each margin, for a panel to look up: every test is made here, none in the browser.
+"""A comparison at every margin, for a panel to look up: every test is made here, none in the browser.
 
     shown(found)       what `ComparePanel` draws of the JSON of `lora-lab compare`
     judged(scores)     {rival: {method: intervals, and a letter for each margin}}
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lora_lab.experiments.statistics import LEVEL, Pair, holm, mean_interval
-from lora_lab.training.metrics import factor
+from lora_lab.metrics import metric as metric_of
 
 MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; of language models nats a token
 NAMES = {
@@ -28,18 +28,14 @@ NAMES = {
     "vera": "VeRA", "lora-xs": "LoRA-XS", "tinylora": "TinyLoRA",
 }  # fmt: skip
 SWAP = str.maketrans("bwBW", "wbWB")
-LOWER = ("perplexity", "loss", "slot_errors")
 
 
 def packed(scores: np.ndarray) -> dict[str, Any]:
     """Scores (seeds, rows) as JSON: a bit for each answer that is right or wrong, float32 for other scores."""
     right = scores.dtype == bool
     each = [np.packbits(one) if right else one.astype("<f4") for one in scores]
-    return {
-        "rows": scores.shape[1],
-        "right": right,
-        "seeds": [base64.b64encode(one.tobytes()).decode() for one in each],
-    }
+    seeds = [base64.b64encode(one.tobytes()).decode() for one in each]
+    return {"rows": scores.shape[1], "right": right, "seeds": seeds}
 
 
 def unpacked(answers: Mapping[str, Any]) -> np.ndarray:
@@ -66,15 +62,17 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     correction over all that meet this rival; more, [seeds, rows] that would tell for each margin where it is undecided.
     """
     entries: dict[str, dict[str, Any]] = {name: {} for name in scores}
-    tested: dict[tuple[str, str], tuple[float, list[float]]] = {}
+    differ: dict[tuple[str, str], float] = {}
+    equal: dict[tuple[str, str], list[float]] = {}
     for a, b in combinations(scores, 2):
         pair = Pair(scores[a].astype(float), scores[b].astype(float), margins[0])
-        tested[a, b] = tested[b, a] = differ, equal = pair.p_difference(), [_equal(pair, margin) for margin in margins]
-        entries[b][a] = _entry(pair, differ, equal, margins)
+        differ[a, b] = differ[b, a] = pair.p_difference()
+        equal[a, b] = equal[b, a] = [_equal(pair, margin) for margin in margins]
+        entries[b][a] = _entry(pair, differ[a, b], equal[a, b], margins)
         entries[a][b] = _turned(entries[b][a])
     for rival, others in entries.items():
-        corrected = holm([tested[name, rival][0] for name in others])
-        each = [holm(at) for at in zip(*(tested[name, rival][1] for name in others), strict=True)]
+        corrected = holm([differ[name, rival] for name in others])
+        each = [holm(at) for at in zip(*(equal[name, rival] for name in others), strict=True)]
         for place, entry in enumerate(others.values()):
             letters = (letter(entry["difference"], corrected[place], one[place]) for one in each)
             entry["together"] = "".join(letters)
@@ -87,9 +85,8 @@ def _equal(pair: Pair, margin: float) -> float:
 
 
 def _entry(pair: Pair, differ: float, equal: Sequence[float], margins: Sequence[float]) -> dict[str, Any]:
-    """What the verdicts of a pair come to, from its p-values: of a difference, and of equivalence at each margin."""
-    within: list[list[float]] = []
-    outcomes, more = "", []
+    """A pair's entry from its p-values: of a difference, and of equivalence at each margin."""
+    within, outcomes, more = list[list[float]](), "", []
     for at, (margin, p) in enumerate(zip(margins, equal, strict=True)):
         pair.margin = margin
         ends = [round(end, 5) for end in pair.interval(LEVEL, pair.widening(pair.rows))]
@@ -145,43 +142,45 @@ def scores_in(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def shown(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the panel draws of a comparison: its methods, margins, and what may be said of each pair."""
-    metric, scores = found["metric"], scores_in(found)
-    rows = [row for row in found["methods"] if (row.get(metric) or {}).get("each")]
-    margins = tuple(sorted({*MARGINS, found["margin"]}))
+    """What the panel draws of a comparison: its methods, margins, and the outcome of each pair."""
+    name, scores, made = found["metric"], scores_in(found), found.get("environment") or {}
+    rows = [row for row in found["methods"] if (row.get(name) or {}).get("each")]
+    margins, metric = tuple(sorted({*MARGINS, found["margin"]})), metric_of(name)
     against: dict[str, dict[str, Any]] = {row["label"]: {} for row in rows} | judged(scores, margins)
     first = {row["method"]: row["label"] for row in reversed(rows)}
     for row in rows:
         for opponent, said in (row.get("against") or {}).items():
-            name, rival = row["label"], first.get(opponent)
-            if rival and name not in against[rival]:  # no answers were kept
-                against[rival][name] = _stored(said, margins)
-                against[name][rival] = _turned(against[rival][name])
-    points = all(one.dtype == bool for one in scores.values()) if scores else factor(metric) > 1
-    order = sorted((row["method"] != "full", row["method"] == "lora", at) for at, row in enumerate(rows))
-    rival = rows[order[0][-1]]["label"] if rows else ""  # full fine-tuning before others, and those before LoRA
+            label, rival = row["label"], first.get(opponent)
+            if rival and label not in against[rival]:  # no answers were kept
+                against[rival][label] = _stored(said, margins)
+                against[label][rival] = _turned(against[rival][label])
+    points = all(one.dtype == bool for one in scores.values()) if scores else metric.factor > 1
+    ranked = sorted(rows, key=lambda row: (row["method"] != "full", row["method"] == "lora"))
+    rival = ranked[0]["label"] if ranked else ""  # full fine-tuning before others, and those before LoRA
     others = sorted(rows, key=lambda row: row["method"] != "lora")
-    method = next((row["label"] for row in others if row["label"] != rival), "")
-    made = found.get("environment") or {}
+    about = f"{found['model']} on {found['task']}, {found['steps']} steps of {found['batch']} rows. "
+    about += "Each learning rate was chosen on validation rows; the test rows were scored once a run."
+    if "hardware" in made and "date" in made:
+        about += f" Made {made['date']} on {made['hardware']}."
     return {
-        "metric": metric.replace("_", " "), "unit": "%" if factor(metric) > 1 else "", "lower": metric in LOWER,
-        "scale": 100 if points else 1,
-        "gap": "nats a token" if not points else "points" if metric == "accuracy" else "points of accuracy",
+        "metric": name.replace("_", " "), "unit": "%" if metric.factor > 1 else "",
+        "lower": not metric.higher_is_better, "scale": 100 if points else 1,
+        "gap": "nats a token" if not points else "points" if name == "accuracy" else "points of accuracy",
         "margins": margins, "margin": found["margin"], "against": against,
-        "pair": [method, rival],
+        "pair": [next((row["label"] for row in others if row["label"] != rival), ""), rival],
         "rows": max((one.shape[1] for one in scores.values()), default=0),
-        "methods": [_method(row, metric) for row in rows],
+        "methods": [_method(row, name) for row in rows],
         "failed": [[row["label"], row["error"]] for row in found["methods"] if row.get("error")],
-        "about": f"{found['model']} on {found['task']}, {found['steps']} steps of {found['batch']} rows. "
-        "Each learning rate was chosen on validation rows; the test rows were scored once a run."
-        + "".join(f" Made {made['date']} on {made['hardware']}." for _ in [0] if "hardware" in made and "date" in made),
+        "about": about,
     }  # fmt: skip
 
 
-def _method(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    each = [factor(metric) * value for value in row[metric]["each"]]
+def _method(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    factor = metric_of(name).factor
+    each = [factor * value for value in row[name]["each"]]
     mean, low, high = mean_interval(each)
     kept = ("label", "method", "settings", "lr", "edge", "seconds", "added_tokens", "adapter_bytes")
+    tried = [(one.get("lr"), one.get("validation")) for one in row.get("tried") or ()]
     return {
         **{key: row.get(key) for key in kept},
         "name": NAMES.get(row["label"], row["label"]),
@@ -190,19 +189,16 @@ def _method(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
         "trained": (row.get("trainable") or 0) + (row.get("head") or 0),
         "head": bool(row.get("head")),
         "bytes": row.get("peak_bytes") or row.get("predicted_bytes"),
-        "tried": [[one.get("lr"), round(factor(metric) * one["validation"], 2)] for one in row.get("tried") or ()
-                  if one.get("lr") and one.get("validation") is not None],
-    }  # fmt: skip
+        "tried": [[lr, round(factor * value, 2)] for lr, value in tried if lr and value is not None],
+    }
 
 
 def _stored(said: Mapping[str, Any], margins: Sequence[float]) -> dict[str, Any]:
-    """The entry of a verdict as a comparison stores it: one margin, and perhaps no 90 % interval."""
+    """The entry of a stored verdict: one margin, and perhaps no 90 % interval."""
     ends = {one["level"]: (one["low"], one["high"]) for one in said["intervals"]}
     low, high = ends[95]
     found = letter(said["difference"], float(low <= 0 <= high), float(said["kind"] != "equivalent"))
     letters = "".join(found if margin == said["margin"] else "-" for margin in margins)
-    return {
-        **{"difference": said["difference"], "low": low, "high": high, "more": []},
-        "within": [[0, *ends[90]]] if 90 in ends else [],
-        **{"outcomes": letters, "together": letters},
-    }
+    within = [[0, *ends[90]]] if 90 in ends else []
+    interval = {"difference": said["difference"], "low": low, "high": high, "within": within, "more": []}
+    return {**interval, "outcomes": letters, "together": letters}

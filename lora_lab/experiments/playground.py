@@ -1,4 +1,4 @@
-"""Runs that differ in rate, rank and alpha, as a map: read from stores or from one small file, and what it shows.
+"""Runs that differ in rate, rank and alpha, as a map: read from stores or one small file, and what the map shows.
 
     read("runs") or load()  ->  Playground  ->  shown(playground), which `SweepPanel` draws
                                             ->  packed(playground), the file that `python docs/playground.py` writes
@@ -10,12 +10,12 @@ intervals are computed here, never in the browser.
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -26,21 +26,23 @@ from lora_lab.errors import BadValue
 from lora_lab.experiments.statistics import mean_interval
 from lora_lab.files import read_json
 from lora_lab.methods.lora import LoRA
+from lora_lab.metrics import main_metric
+from lora_lab.metrics import metric as metric_of
 from lora_lab.training.assets import shipped
-from lora_lab.training.metrics import factor, main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import FINISHED, dtype_of, stores
 
-VERSION = 1
+VERSION = 2
 SHIPPED = "data/results/playground.json"
 ENDED = (*FINISHED, "unscored", "failed")  # runs with another status were cut short, and can be trained again
 POINTS = 40  # of a loss curve
-NONE, NO_VALUE = 255, 65535  # a missing point of a curve, a missing metric
+NONE = 255  # a missing point of a curve
 LEARNED = 0.01  # nats of validation loss that a run must gain
 FAMILIES = {  # y: {name: k} of the lines rate * y^k = constant, over the rows y of the map
     "rank": {"alone": 0.0, "root": -0.5, "whole": -1.0},  # rate, rate * alpha / sqrt(r), rate * alpha / r
     "alpha": {"alone": 0.0, "root": 0.5, "whole": 1.0},  # rate, rate * sqrt(alpha), rate * alpha
 }
+Record = tuple[str, Mapping[str, Any]]  # who trained it, and a run's JSON
 
 
 class Cell(NamedTuple):
@@ -88,12 +90,11 @@ class Playground:
     def recipe_of(self, cell: Cell, seed: int) -> Recipe:
         """The recipe of one run. Raises: BadValue for impossible settings."""
         own = {"rank": cell.rank, "alpha": cell.alpha, "targets": cell.targets.split(",")}
-        method = {**self.recipe["method"], **own}
-        return recipe_from({**self.recipe, "method": method, "lr": cell.lr, "seed": seed})
+        return recipe_from({**self.recipe, "method": {**self.recipe["method"], **own}, "lr": cell.lr, "seed": seed})
 
-    def plus(self, records: Iterable[tuple[str, Mapping[str, Any]]]) -> Playground:
-        """With the runs of these records, (who, record), that belong on the same map."""
-        same = [(who, record) for who, record in records if _group(record) == _shared(self.recipe)]
+    def plus(self, records: Iterable[Record]) -> Playground:
+        """With the runs of those records that belong on the same map."""
+        same = [one for one in records if _kind(one[1]) == _shared(self.recipe)]
         if not self.results:  # the metric and the provenance come with the first runs
             return gathered(same) or self
         return replace(self, results=_unique([*self.results, *_results(same, self.metric)]))
@@ -109,7 +110,7 @@ def curve(losses: Sequence[float], steps: int) -> list[float]:
 
 
 def read(folder: str | Path) -> Playground | None:
-    """The runs of a store, or of all stores below a folder; None without a finished run of LoRA.
+    """The runs of a store, or of all stores below a folder; None without a validated run of LoRA.
 
     If they have several models, tasks or lengths, the one with most runs is taken.
     Raises: NotFound if the folder does not exist, BadValue for a record that cannot be read.
@@ -117,28 +118,26 @@ def read(folder: str | Path) -> Playground | None:
     return gathered(records(Path(folder)))
 
 
-def records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(who, record) of every run; who is the folder of the class folder that the store is in. Raises: as `read`."""
+def records(folder: Path) -> Iterator[Record]:
+    """Every run; who is the folder of the class folder that its store is in. Raises: as `read`."""
     from lora_lab.experiments import results  # imports pandas, which shipped runs do not need
 
     for store in sorted(stores(folder)):
         who = "" if store == folder else store.relative_to(folder).parts[0]
-        for record in results.records(store):
-            yield who, record
+        yield from ((who, record) for record in results.records(store))
 
 
-def gathered(records: Iterable[tuple[str, Mapping[str, Any]]]) -> Playground | None:
-    """The largest group of these runs, (who, record), that belong on one map; None if none was validated."""
-    groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
-    for who, record in records:
-        if (name := _group(record)) is not None:
-            groups.setdefault(name, []).append((who, record))
+def gathered(records: Iterable[Record]) -> Playground | None:
+    """The largest group of these runs that belong on one map; None if none was validated."""
+    groups: dict[str, list[Record]] = {}
+    for one in records:
+        if (kind := _kind(one[1])) is not None:
+            groups.setdefault(kind, []).append(one)
     group = max(groups.values(), key=len, default=[])
     last = next((checks[-1] for _, record in group if (checks := record["history"]["validation"])), None)
     if last is None:
         return None
-    metric = main_metric(last)
-    environments = [record["environment"] for _, record in group if record["environment"]]
+    metric, environments = main_metric(last), [record["environment"] for _, record in group if record["environment"]]
     told = Counter((e.get("date", ""), e.get("lora_lab", ""), e.get("hardware", ""), dtype_of(e)) for e in environments)
     made = dict(zip(("date", "lora_lab", "hardware", "dtype"), told.most_common(1)[0][0], strict=True))
     return Playground(group[0][1]["recipe"], metric, _unique(_results(group, metric)), made)
@@ -150,8 +149,8 @@ def cell_of(recipe: Mapping[str, Any]) -> Cell:
     return Cell(",".join(method["targets"]), int(method["rank"]), float(method["alpha"]), float(recipe["lr"]))
 
 
-def _group(record: Mapping[str, Any]) -> str | None:
-    """Runs of one group belong on the same map; None for other methods than LoRA and for runs that were cut short."""
+def _kind(record: Mapping[str, Any]) -> str | None:
+    """Runs of one kind belong on the same map; None for other methods than LoRA and for runs that were cut short."""
     recipe = record["recipe"]
     return _shared(recipe) if recipe["method"]["name"] == "lora" and record["status"] in ENDED else None
 
@@ -163,18 +162,17 @@ def _shared(recipe: Mapping[str, Any]) -> str:
     return json.dumps([method, rest], sort_keys=True)
 
 
-def _results(records: Sequence[tuple[str, Mapping[str, Any]]], metric: str) -> list[Result]:
-    firsts = [record["history"]["loss"][0] for _, record in records if record["history"]["loss"]]
-    start, found = fmean(firsts or [0.0]), []
+def _results(records: Sequence[Record], metric: str) -> Iterator[Result]:
+    start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
     for who, record in records:
-        recipe, checks, losses = record["recipe"], record["history"]["validation"], record["history"]["loss"]
+        recipe, checks = record["recipe"], record["history"]["validation"]
         before = checks[0]["loss"] if checks and checks[0]["step"] == 0 else start  # not all are validated untrained
         last = checks[-1] if checks and checks[-1]["step"] > 0 else None
         learned = last is None or last["loss"] < before - LEARNED
+        losses = curve(record["history"]["loss"], recipe["steps"])
         value = last[metric] if last and record["status"] != "failed" else None
-        own = cell_of(recipe), recipe["seed"], record["status"], learned, curve(losses, recipe["steps"]), value
-        found.append(Result(*own, dtype_of(record["environment"]), who))
-    return found
+        dtype = dtype_of(record["environment"])
+        yield Result(cell_of(recipe), recipe["seed"], record["status"], learned, losses, value, dtype, who)
 
 
 def _unique(results: Iterable[Result]) -> tuple[Result, ...]:
@@ -186,34 +184,28 @@ def _unique(results: Iterable[Result]) -> tuple[Result, ...]:
 
 
 def packed(playground: Playground) -> dict[str, Any]:
-    """The playground as JSON values, with one byte per point of a curve and two per metric. Inverse: `unpacked`."""
-    results = playground.results
-    cells, dtypes = (list(dict.fromkeys(getattr(one, name) for one in results)) for name in ("cell", "dtype"))
-    runs = [[cells.index(o.cell), o.seed, o.status, int(o.learned), dtypes.index(o.dtype)] for o in results]
-    top, high = _top(results), max(one.value for one in results if one.value is not None)
-    values = [NO_VALUE if one.value is None else round((NO_VALUE - 1) * one.value / high) for one in results]
-    losses = b"".join(_quantized(one.losses, top) for one in results)
+    """The playground as JSON values, with one byte per point of a curve. Inverse: `unpacked`."""
+    cells, top = list(dict.fromkeys(one.cell for one in playground.results)), _top(playground.results)
+    runs = [
+        [cells.index(one.cell), one.seed, one.status, int(one.learned), one.value, one.dtype]
+        for one in playground.results
+    ]
     return {
-        "version": VERSION, "made": dict(playground.made), "recipe": dict(playground.recipe),
-        "metric": playground.metric, "dtypes": dtypes, "cells": [list(cell) for cell in cells], "runs": runs,
-        "losses": {"top": top, "bytes": base64.b64encode(losses).decode()},
-        "checks": {"high": high, "bytes": base64.b64encode(np.array(values, "<u2").tobytes()).decode()},
-    }  # fmt: skip
+        **{"version": VERSION, "made": playground.made, "recipe": playground.recipe, "metric": playground.metric},
+        **{"cells": cells, "runs": runs, "top": top},
+        "losses": base64.b64encode(_bytes(playground.results, top)).decode(),
+    }
 
 
 def unpacked(values: Mapping[str, Any]) -> Playground:
     """The inverse of `packed`, up to rounding. Raises: BadValue for another version."""
     if values.get("version") != VERSION:
         raise BadValue(f"a playground of version {values.get('version')}; this lora_lab reads {VERSION}: update it")
-    runs, top, high = values["runs"], values["losses"]["top"], values["checks"]["high"]
-    losses = np.frombuffer(base64.b64decode(values["losses"]["bytes"]), np.uint8).reshape(len(runs), -1)
-    checks = np.frombuffer(base64.b64decode(values["checks"]["bytes"]), "<u2")
+    losses = np.frombuffer(base64.b64decode(values["losses"]), np.uint8).reshape(len(values["runs"]), -1)
     results = []
-    for (cell, seed, status, learned, dtype), points, check in zip(runs, losses, checks, strict=True):
-        loss = (top / (NONE - 1) * points[points != NONE]).tolist()
-        value = None if check == NO_VALUE else high / (NO_VALUE - 1) * float(check)
-        own, trained = Cell(*values["cells"][cell]), values["dtypes"][dtype]
-        results.append(Result(own, seed, status, bool(learned), loss, value, trained))
+    for (cell, seed, status, learned, value, dtype), points in zip(values["runs"], losses, strict=True):
+        seen = (values["top"] / (NONE - 1) * points[points != NONE]).tolist()
+        results.append(Result(Cell(*values["cells"][cell]), seed, status, bool(learned), seen, value, dtype))
     return Playground(values["recipe"], values["metric"], tuple(results), values["made"])
 
 
@@ -222,11 +214,10 @@ def load() -> Playground:
     return unpacked(read_json(shipped(SHIPPED)))
 
 
-def _quantized(losses: Sequence[float], top: float) -> bytes:
-    """POINTS bytes: 0 to 254 for a loss from 0 to `top` and above, 255 for a missing point."""
-    points = np.full(POINTS, NONE, np.uint8)
-    points[: len(losses)] = np.round((NONE - 1) * np.clip(losses, 0, top) / top)
-    return points.tobytes()
+def _bytes(results: Iterable[Result], top: float) -> bytes:
+    """POINTS bytes for each run: 0 to 254 for a loss from 0 to `top` and above, 255 for a missing point."""
+    points = np.array([[*one.losses, *[math.nan] * (POINTS - len(one.losses))] for one in results])
+    return np.nan_to_num(np.round((NONE - 1) * np.clip(points, 0, top) / top), nan=NONE).astype(np.uint8).tobytes()
 
 
 def _top(results: Sequence[Result]) -> float:
@@ -245,15 +236,15 @@ def shown(
     ranks, alphas, rates   more values for the axes; their cells are untried
     Shares are in percent.
     """
-    results, up, steps = playground.results, playground.metric != "perplexity", playground.recipe["steps"]
-    sign, scale, top = 1 if up else -1, factor(playground.metric), _top(results)
+    results, metric = playground.results, metric_of(playground.metric)
+    sign, top = 1 if metric.higher_is_better else -1, _top(results)
     runs: dict[Cell, list[int]] = {}
     seeds: dict[Cell, dict[tuple[str, int], float]] = {}  # the metric of each run that has one
     for at, one in enumerate(results):
         runs.setdefault(one.cell, []).append(at)
         own = seeds.setdefault(one.cell, {})
         if one.value is not None:
-            own[one.who, one.seed] = scale * one.value
+            own[one.who, one.seed] = metric.factor * one.value
     worth = {cell: sign * fmean(own.values()) for cell, own in seeds.items() if own}  # higher is better
     start, wide, names = _columns(list(runs), list(rates))
     targets = list(dict.fromkeys(cell.targets for cell in runs))
@@ -281,8 +272,9 @@ def shown(
         said = {"mean": mean, "low": low, "high": high, "behind": behind, "runs": runs[cell]}
         cells.append({**cell._asdict(), "column": _column(math.log2(cell.lr), start, wide), **said})
     halves = [cell["high"] - cell["mean"] for cell in cells if cell["high"] is not None]
+    steps = playground.recipe["steps"]
     data = {
-        "metric": playground.metric, "unit": "%" if playground.metric == "accuracy" else "", "up": up,
+        "metric": playground.metric, "unit": metric.unit, "up": metric.higher_is_better,
         "steps": steps, "every": math.ceil(steps / POINTS), "top": top, "points": POINTS,
         "targets": targets or [",".join(playground.recipe["method"]["targets"])],
         "ranks": sorted({*ranks, *(cell.rank for cell in runs)}),
@@ -293,7 +285,7 @@ def shown(
         "lines": _lines(worth, start, wide), "moves": {name: _moves(worth, name) for name in targets},
         "about": _about(playground),
     }  # fmt: skip
-    return data, b"".join(_quantized(one.losses, top) for one in results)
+    return data, _bytes(results, top)
 
 
 def _short(value: float | None) -> float | None:
@@ -305,12 +297,13 @@ def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float
 
     They are as wide as the rates of a row are apart, or narrower, so that no two rates of a row share one.
     """
-    by_row = itertools.groupby(sorted(cells), key=lambda cell: cell[:3])
-    rows = [[math.log2(cell.lr) for cell in row] for _, row in by_row] + [sorted(map(math.log2, set(more)))]
-    gaps = [right - left for row in rows for left, right in itertools.pairwise(row)]
     common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
+    rows: dict[Any, set[float]] = {"more": {math.log2(rate) for rate in more}}
+    for cell in cells:
+        rows.setdefault(cell[:3], set()).add(math.log2(cell.lr))
+    gaps = [right - left for row in rows.values() for left, right in pairwise(sorted(row))]
     start, wide = math.log2(common[0]), max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
-    while any(len({_column(octave, start, wide) for octave in row}) < len(row) for row in rows):
+    while any(len({_column(octave, start, wide) for octave in row}) < len(row) for row in rows.values()):
         wide /= 2
     names = {_column(math.log2(rate), start, wide): rate for rate in reversed(common)}  # the most common rate stays
     first, last = min(names), max(names)
@@ -362,18 +355,14 @@ def _moves(worth: Mapping[Cell, float], targets: str) -> dict[str, float]:
 
     The others stand at LoRA's defaults or, where these were not tried, where the most were.
     """
-    found: dict[str, float] = {}
-    usual = LoRA()
+    found, usual = dict[str, float](), LoRA()
     for knob, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
         parts: dict[Any, dict[Any, list[float]]] = {}
         for cell, mean in worth.items():
             if cell.targets == targets:
                 part = parts.setdefault(tuple(getattr(cell, name) for name in fixed), {})
                 part.setdefault(getattr(cell, knob), []).append(mean)
-        bests = {
-            values: [max(row) for row in part.values() if knob == "lr" or len(row) >= 3]
-            for values, part in parts.items()
-        }
+        bests = {at: [max(row) for row in part.values() if knob == "lr" or len(row) >= 3] for at, part in parts.items()}
         most = bests.get(tuple(getattr(usual, name) for name in fixed), [])
         if len(most) < 2:
             most = max(bests.values(), key=lambda row: (len(row), max(row, default=0)), default=[])
@@ -388,8 +377,9 @@ def _about(playground: Playground) -> str:
     people = len({one.who for one in results} - {""})
     of = f" of {people} student{'s' * (people != 1)}" if people else ""
     model, task = (Path(recipe[name]).name for name in ("model", "task"))
-    length = f"{recipe['steps']:,} steps at batch size {recipe['batch']:,}"
-    words = f"{len(results):,} runs{of}: {model} on {task}, {length}."
+    words = (
+        f"{len(results):,} runs{of}: {model} on {task}, {recipe['steps']:,} steps at batch size {recipe['batch']:,}."
+    )
     if made:
         on = f" on {made['hardware']}" if made["hardware"] else ""
         words += f" Trained {made['date']} in {made['dtype']} with lora_lab {made['lora_lab']}{on}."

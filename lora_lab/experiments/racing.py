@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.choice import said
 from lora_lab.experiments.statistics import LEVEL, Pair, holm
+from lora_lab.metrics import goodness, main_metric, metric
 from lora_lab.training.lane import Lane
-from lora_lab.training.metrics import goodness, main_metric
 from lora_lab.training.recipe import Recipe, describe, recipe_from
 from lora_lab.training.runs import FINISHED, Run, Store
 
@@ -89,8 +88,7 @@ class Race:
     def stages(self) -> Iterator[list[Recipe]]:
         """The runs to train, one list after the other; a list repeats runs of the one before that have ended.
 
-        If a list takes several packs, they pause at half-time (`pauses`), and the next list lays what is left of all of
-        them together.
+        If a list takes several packs, they pause at half-time (`pauses`), and the next list packs the rest together.
         """
         for seeds in self.seeds[:1], self.seeds[1:]:
             self.racing, over = seeds, {*self.out, *self.failed}
@@ -99,7 +97,7 @@ class Race:
                 yield stage
 
     def judge(self, lanes: Sequence[Lane], step: int) -> None:
-        """End the lanes of configurations that are behind, also behind those of other packs; or pause at half-time."""
+        """End the runs of configurations that are behind, also behind those of other packs; or pause at half-time."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {lane.recipe: [seen.loss for seen in lane.history.progress] for lane in lanes}
@@ -121,19 +119,22 @@ class Race:
             found[self.recipes[run.recipe]].append(run)
         ended = (*FINISHED, UNSCORED)
         whole = [own for own in found.values() if sum(run.status in ended for run in own) == len(self.seeds)]
-        placed = _with_rivals(store, sorted(whole, key=_goodness, reverse=True))
+        placed = _with_rivals(store, sorted(whole, key=_quality, reverse=True))
         stopped = [
-            {"recipe": _settings(own), "step": max(len(run.history["loss"]) for run in cut)}
-            | {"seeds": [run.recipe.seed for run in cut], "behind": self.out[own]}
+            {
+                "recipe": _settings(own),
+                "step": max(len(run.history["loss"]) for run in cut),
+                "seeds": [run.recipe.seed for run in cut],
+                "behind": self.out[own],
+            }
             for own, made in found.items()
             if (cut := [run for run in made if run.status == BEHIND])
         ]
         every, taken = len(self.recipes), sum(len(run.history["loss"]) for run in runs)
         spared = sum(self.steps - len(run.history["loss"]) for run in runs if run.status == BEHIND)
         steps, tests = spared + self.steps * (every - len(runs)), every - sum(bool(run.metrics) for run in runs)
-        scoring = [run.environment[SCORING] for run in runs if SCORING in run.environment]
-        seconds = steps * (sum(run.seconds for run in runs) - sum(scoring)) / max(taken, 1)
-        seconds += tests * fmean(scoring or [0.0])
+        scoring = [run.environment[SCORING] for run in runs if SCORING in run.environment] or [0.0]
+        seconds = steps * (sum(run.seconds for run in runs) - sum(scoring)) / max(taken, 1) + tests * fmean(scoring)
         saved = {"steps": steps, "of_steps": every * self.steps, "tests": tests, "of_tests": every, "seconds": seconds}
         return Choice(placed, stopped, saved)
 
@@ -158,29 +159,31 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         """What `lora-lab sweep --choose --json` adds to a sweep's, see docs/sweeps.md."""
-        told: list[dict[str, Any]] = []
-        for own in self.placed:
-            last = [run.history["validation"][-1] for run in own]
-            metric = main_metric(last[0])
-            means = {"validation": fmean(one[metric] for one in last)}
-            if all(run.metrics for run in own):
-                means["test"] = fmean(run.metrics[metric] for run in own)
-            ran = {"seeds": [run.recipe.seed for run in own], "runs": [run.recipe.hash for run in own]}
-            told.append({"recipe": _settings(own[0].recipe), "metric": metric, **means, **ran})
-        measured = told and told[0]["metric"] == "accuracy" and MEASURED.items() <= told[0]["recipe"].items()
+        placed = [self._placed(own) for own in self.placed]
+        chosen = placed[0] if placed else None
+        measured = chosen and chosen["metric"] == "accuracy" and MEASURED.items() <= chosen["recipe"].items()
         bound = {"points": BOUND if measured else None, "level": 0.95, "from": EVIDENCE}
-        found = {"chosen": told[0] if told else None, "rivals": told[1:], "stopped": self.stopped}
-        return {**found, "saved": self.saved, "regret_bound": bound}
+        outcome = {"chosen": chosen, "rivals": placed[1:], "stopped": self.stopped}
+        return {**outcome, "saved": self.saved, "regret_bound": bound}
+
+    def _placed(self, own: Sequence[Run]) -> dict[str, Any]:
+        last = [run.history["validation"][-1] for run in own]
+        name = main_metric(last[0])
+        means = {"validation": fmean(one[name] for one in last)}
+        if all(run.metrics for run in own):
+            means["test"] = fmean(run.metrics[name] for run in own)
+        runs = {"seeds": [run.recipe.seed for run in own], "runs": [run.recipe.hash for run in own]}
+        return {"recipe": _settings(own[0].recipe), "metric": name, **means, **runs}
 
     def __str__(self) -> str:
-        told, lines = self.to_json(), []
-        for role, one in [("chosen", told["chosen"]), *(("rival ", one) for one in told["rivals"])]:
+        found, lines = self.to_json(), []
+        for role, one in [("chosen", found["chosen"]), *(("rival ", one) for one in found["rivals"])]:
             names = [name for name in ("validation", "test") if name in (one or ())]
-            means = ", ".join(f"{said(one[name], one['metric'])} on {name}" for name in names)
+            means = ", ".join(f"{metric(one['metric']).text(one[name])} on {name}" for name in names)
             lines.append(f"{role}  {_words(one)}: {one['metric']} {means}" if one else f"{role}  none")
         lines += [f"stopped at step {one['step']}: {_words(one)}" for one in self.stopped]
         saved = "{steps:,} of {of_steps:,} steps, {tests} of {of_tests} test scores; about {seconds:.0f} s"
-        points = told["regret_bound"]["points"]
+        points = found["regret_bound"]["points"]
         at_most = "not known here" if points is None else f"at most {points} points"
         return "\n".join([*lines, f"saved   {saved.format(**self.saved)}", f"regret  {at_most}: {EVIDENCE}"])
 
@@ -195,13 +198,12 @@ def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
     for own in rows[1:]:
         p_values.append(1.0)
         if not any(row is None for row in own + rows[0]):
-            a, b = (np.array(side, dtype=float) for side in (own, rows[0]))
-            pair = Pair(a, b, margin=0.015)
+            pair = Pair(np.array(own, dtype=float), np.array(rows[0], dtype=float), margin=0.015)
             p_values[-1] = pair.p_difference() if pair.difference < 0 else 1.0
     return placed[:1] + [own for own, p in zip(placed[1:], holm(p_values), strict=True) if p >= LEVEL]
 
 
-def _goodness(runs: Sequence[Run]) -> tuple[float, float]:
+def _quality(runs: Sequence[Run]) -> tuple[float, float]:
     """The mean on validation over seeds, higher is better; of equals, the lower loss."""
     last = [run.history["validation"][-1] for run in runs]
     return fmean(map(goodness, last)), -fmean(one["loss"] for one in last)
@@ -211,6 +213,6 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in recipe.settings().items() if name != "seed"}
 
 
-def _words(told: Mapping[str, Any]) -> str:
-    recipe = recipe_from(told["recipe"])
+def _words(one: Mapping[str, Any]) -> str:
+    recipe = recipe_from(one["recipe"])
     return f"{describe(recipe.method)}, lr {recipe.lr:g}"

@@ -6,40 +6,30 @@
     V_R = var_r(mean_s d) / N - noise / (S N) + 1 / N^2                   N - 1; the noise is in V_S already
     mean d +- q sqrt(V_S + V_R),  q = (V_S t[S-1] + V_R t[N-1]) / (V_S + V_R)        Cochran 1964
 
-Why: a bootstrap of 3 seeds calls equals different whenever all 3 agree in sign (25 % where seeds vary most), and t with
-Satterthwaite's degrees of freedom still does in 7.5 %; Cochran's weighted t stays under 5 %, whatever V_S and V_R are.
-1 / N^2 is one row more that disagrees. A true difference of the margin takes that share of rows to disagree, so where
-fewer do, equivalence is tested with a variance larger in proportion (a score test): 100 rows without any disagreement
-are not yet equivalent within 1.5 points, 240 are. Equivalence is two one-sided tests at 5 %: the 90 % interval is
-inside the margin. One run each: exact McNemar (binomial, of the rows that disagree), and V_R alone for the interval.
+Why not simpler: a bootstrap of 3 seeds calls equals different whenever all 3 agree in sign (25 % if seeds vary most),
+and t with Satterthwaite's degrees of freedom still does in 7.5 %. Cochran's weighted t stays under 5 % throughout.
+
+1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, at least that
+share of rows disagrees; if fewer do, equivalence is tested with a variance larger in proportion (a score test). So 100
+rows without any disagreement are not yet equivalent within 1.5 points; 240 are. Equivalence is two one-sided tests at
+5 %: the 90 % interval is inside the margin. One run each: exact McNemar (binomial, of the rows that disagree), and V_R
+alone for the interval.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import scipy  # type: ignore[import-untyped]  # imports special, stats and optimize when they are used; they take long
-from numpy.typing import ArrayLike
 
-from lora_lab.accounting.memory import most
 from lora_lab.errors import BadValue
 
-
-class Scored(Protocol):
-    """Anything that holds its answers, as `Runs` do."""
-
-    @property
-    def scores(self) -> np.ndarray:
-        """A score for each answer, (seeds, rows): 0 or 1 where an answer is wrong or right."""
-        ...
-
-
-Answers = ArrayLike | Scored
+Answers = Any  # an array of answers, or anything that has one as `scores`, as `Runs` do
 Name = TypeVar("Name")
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 LEVEL = 0.05  # of the two-sided test of a difference, and of each of the two one-sided tests of equivalence
@@ -51,15 +41,13 @@ MIDDLES = (np.arange(20) + 0.5) / 20  # of twenty equally likely sizes of an est
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said of a against b; `str(verdict)` says it in one sentence.
+    """The outcome of a against b; `str(verdict)` is one sentence.
 
-    outcome: where "equivalent" and "better" (or "worse") both hold it is "equivalent", and the sentence says who is
-    ahead: a difference called negligible beforehand stays so when many rows make it visible.
-    difference: mean of a - mean of b; low, high: its 90 % interval (equivalence); low95, high95: its 95 % interval
-    (difference). All are shares (0.015 is 1.5 points), or in the unit of the scores.
-    more_seeds, more_rows: of "undecided", how many more seeds (each; same rows) or rows (same seeds) would tell: of
-    comparisons that large, drawn anew with the difference and spreads estimated now, 80 % are decided. None where no
-    number does, the other source of noise being too large, and for seeds where there is one run each.
+    outcome                 "equivalent" if both that and "better" (or "worse") hold; the sentence says who is ahead
+    difference              mean of a - mean of b, as a share (0.015 is 1.5 points) or in the unit of the scores
+    low, high               its 90 % interval, for equivalence; low95, high95: its 95 % interval, for a difference
+    more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) would decide 80 % of
+                            comparisons with the difference and spreads estimated now; None if no number would
     """
 
     outcome: Outcome
@@ -76,9 +64,8 @@ class Verdict:
     rows: int
     more_seeds: int | None
     more_rows: int | None
-    method: str
-    correctness: bool  # right or wrong, said in points; else scores
-    pairs: int = 1  # that Holm's correction took in
+    correctness: bool  # right or wrong, written in points; else scores
+    pairs: int = 1  # in Holm's correction
 
     def __str__(self) -> str:
         apart = self._say(abs(self.difference), " points")
@@ -109,20 +96,21 @@ class Verdict:
         return f"{size}{alone}{f'; Holm over {self.pairs} pairs' if self.pairs > 1 else ''}"
 
     def _more(self) -> str:
+        if self.outcome != "undecided":
+            return ""
         found = {"seed": self.more_seeds, "row": self.more_rows}
         ways = [f"{float(f'{n:.2g}'):,.0f} more {of}{'s' * (n != 1)}" for of, n in found.items() if n]
-        tell = f"if that is the true gap, about {' or '.join(ways)} would show it"
-        tell = tell if ways else "it takes far more rows and seeds to tell"
-        return f"; {tell}" if self.outcome == "undecided" else ""
+        if not ways:
+            return "; it takes far more rows and seeds to tell"
+        return f"; if that is the true gap, about {' or '.join(ways)} would show it"
 
 
 def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
-    """What may be said of a against b, from the same test rows; the margin of equivalence is fixed beforehand.
+    """The verdict on a against b from the same test rows; fix the margin of equivalence beforehand.
 
     Shapes: a (seeds, rows) or (rows,), bool or 0/1 for right and wrong answers, else float scores, higher is better;
-    b likewise, with the same rows in the same order; or the `Runs` of a sweep, which bring theirs as `scores`. With as
-    many seeds as a, seed i of both is a pair (same data order); else the seeds of each vary on their own, and a single
-    one as much as the other's.
+    b likewise, with the same rows in the same order; or the `Runs` of a sweep. With as many seeds as a, seed i of both
+    is a pair (same data order); else the seeds of each vary on their own, and a single one as much as the other's.
     Raises: BadValue for other rows in b than in a, empty arrays, NaN, integers besides 0 and 1, a margin of 0.
     Source: textbook methods named for Cochran 1964, McNemar 1947 and Schuirmann 1987, which were not read here;
     Bouthillier et al. 2021 on seeds.
@@ -139,18 +127,19 @@ def verdicts(named: Mapping[str, Answers], against: str, margin: float = 0.015) 
     count with 5 % / pairs, Holm's strictest. Raises: BadValue as `verdict`, and for an unknown `against`.
     """
     if against not in named or len(named) < 2:
-        raise BadValue(f"{against!r} and one more are to be among the methods; there are {', '.join(named) or 'none'}")
+        raise BadValue(f"{against!r} and one more must be among the methods; there are {', '.join(named) or 'none'}")
     return verdicts_of({name: (own, named[against]) for name, own in named.items() if name != against}, margin)
 
 
 def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = 0.015) -> dict[Name, Verdict]:
     """The verdict of the first of each pair on the second, with Holm's correction as in `verdicts`.
 
-    For comparisons that make one statement together and yet have no one opponent. Raises: BadValue as `verdict`.
+    For comparisons that make one statement together without a common opponent. Raises: BadValue as `verdict`.
     """
-    for a, b in pairs.values():
+    made = []
+    for name, (a, b) in pairs.items():
         _warn_of_dtypes(a, b)
-    made = [Pair(_runs(a, f"{name}"), _runs(b, f"what {name} meets"), margin) for name, (a, b) in pairs.items()]
+        made.append(Pair(_runs(a, f"{name}"), _runs(b, f"the opponent of {name}"), margin))
     differ, equal = holm([one.p_difference() for one in made]), holm([one.p_equivalence() for one in made])
     judged = [one.judged(float(p), float(q), len(made)) for one, p, q in zip(made, differ, equal, strict=True)]
     return dict(zip(pairs, judged, strict=True))
@@ -159,8 +148,7 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = 0
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """p-values (n,) corrected for being n: the smallest times n, the next times n - 1, ..., none below one before it.
 
-    Source: Holm 1979 (not read here). Equal to statsmodels' `multipletests`, which collects garbage at each call: 0.2 s
-    beside torch.
+    Source: Holm 1979 (not read here). Equal to statsmodels' `multipletests`, which takes 0.2 s a call beside torch.
     """
     p, n = np.asarray(p_values, dtype=float), len(p_values)
     order = np.argsort(p)
@@ -174,29 +162,18 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return mean, None, None
-    half = _both_tails(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = float(scipy.special.stdtrit(n - 1, 1 - LEVEL / 2) * np.std(values, ddof=1)) / math.sqrt(n)
     return mean, mean - half, mean + half
 
 
-@cache
-def _both_tails(freedom: int) -> float:
-    """t beyond which LEVEL of Student's distribution lies, without scipy, whose import takes longer than a panel may.
-
-    t = sqrt(freedom) tan(a), where the angle a has the density cos(a)^(freedom - 1).
-    """
-    angles = np.linspace(0, math.pi / 2, 20_001)
-    below = np.cumsum(np.cos((angles[1:] + angles[:-1]) / 2) ** (freedom - 1))
-    return math.sqrt(freedom) * math.tan(float(np.interp((1 - LEVEL) * below[-1], below, angles[1:])))
-
-
 def check_margin(margin: float, *, shares: bool) -> None:
-    """Raises: BadValue for a margin that is none; of `shares` of right answers it is below 1."""
+    """Raises: BadValue for an impossible margin; of `shares` of right answers it is below 1."""
     if not 0 < margin < (1 if shares else math.inf):
-        raise BadValue(f"margin {margin} is none; give a share above 0 and below 1, such as 0.015 for 1.5 points")
+        raise BadValue(f"margin {margin} is impossible; give a share above 0 and below 1, such as 0.015 for 1.5 points")
 
 
 class Pair:
-    """Two methods before the verdict: their mean difference, and where the difference of one row in one run varies."""
+    """Two methods' scores before the verdict: their mean difference, and its variance by source."""
 
     def __init__(self, a: np.ndarray, b: np.ndarray, margin: float) -> None:
         self.seeds, self.rows, self.margin = (len(a), len(b)), a.shape[1], margin
@@ -270,13 +247,7 @@ class Pair:
         rows = _fewest(lambda n: self.decided(self.rows + n, 0, level), MANY_ROWS) if open_ else None
         ends, p = (*self.interval(LEVEL, self.widening(self.rows)), low, high), (p_difference, p_equivalence)
         said = (outcome, self.difference, *ends, self.margin, *p, *self.seeds, self.rows)
-        return Verdict(*said, seeds, rows, self.method(), self.correctness, pairs)
-
-    def method(self) -> str:
-        """The tests in words."""
-        crossed = f"{'paired' if len(set(self.seeds)) == 1 else 'unpaired'} seeds by rows, Cochran's t"
-        single = "exact McNemar of two runs" if self.correctness else "paired t over the rows of two runs"
-        return f"{single if self.seeds == (1, 1) else crossed}; two one-sided tests"
+        return Verdict(*said, seeds, rows, self.correctness, pairs)
 
 
 def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:
@@ -301,12 +272,12 @@ def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
 
 
 def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
-    """The fewest more that decide with POWER, None where `limit` does not."""
-    return (most(lambda n: decided(n) < POWER, limit) or 0) + 1 if decided(limit) >= POWER else None
+    """The fewest more that decide with POWER, None if `limit` does not."""
+    return 1 + bisect_left(range(1, limit), POWER, key=decided) if decided(limit) >= POWER else None
 
 
 def _warn_of_dtypes(*sides: Answers) -> None:
-    """LabWarning where runs that asked for the same were trained in different dtypes: it may be these that differ."""
+    """LabWarning if runs that asked for the same were trained in different dtypes: it may be these that differ."""
     runs = [run for side in sides for run in getattr(side, "runs", ())]
     if runs:
         from lora_lab.experiments.results import unlike, warn_of

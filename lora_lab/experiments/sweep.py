@@ -1,20 +1,18 @@
-"""Many runs: those that the store has are left alone, the rest train in packs, and each is kept the moment it is there.
+"""Many runs: what the store has is kept, the rest trains in packs, and each run is stored the moment it ends.
 
-    recipes -> not yet in the store -> unfinished packs first -> packs -> Run by Run into the store -> Runs, a frame
+    recipes -> not in the store -> unfinished packs first -> packs -> Run by Run into the store -> Swept
 
-It may be killed at any moment: finished runs are on disk, and the pack in hand goes on from its last checkpoint. One
-sweep at a time works on a store; the operating system lets the lock go when its process dies.
+A sweep may be killed at any moment: finished runs are on disk, and the pack at work resumes from its last checkpoint.
+One sweep at a time works on a store; the operating system drops the lock when its process dies.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,179 +25,270 @@ from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Ch
 from lora_lab.experiments.results import Runs, unlike, warn_of
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
-from lora_lab.training.device import AUTO, choose, environment, split_dtype
 from lora_lab.training.draws import drawn
-from lora_lab.training.lane import Callback, Lane
-from lora_lab.training.lengths import typical_tokens
+from lora_lab.training.lane import Lane
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.own_file import check_unchanged, fingerprint
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import sweep_bar
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED, Run, Store, dtype_of, failed
+from lora_lab.training.runs import FINISHED, Run, Store, failed
 from lora_lab.training.tasks import load_task
 from lora_lab.training.turns import turn
 
 LOCK = ".sweep.lock"
-Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to say of it
-Watch = Callable[[Recipe], Sequence[Callback]]
+Note = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Swept(Runs):
-    """The runs of all recipes asked for, in the order asked for, and how they came about; seconds of wall time."""
+    """The runs of all recipes, in the order asked for, and how they came about; seconds are wall time."""
 
     packs: tuple[int, ...] = ()
     skipped: int = 0
     seconds: float = 0.0
-    notes: tuple[str, ...] = ()  # on the runs that the store had
     choice: Choice | None = None
 
     @property
     def failed(self) -> int:
-        """Runs that came to nothing, each with its reason in `error`."""
+        """The number of failed runs, each with its reason in `error`."""
         return sum(run.status == "failed" for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
         """As `lora-lab sweep --json` prints it."""
-        runs = [run.to_json() for run in self.runs]
         counts = {"skipped": self.skipped, "failed": self.failed, "seconds": self.seconds}
         chosen = self.choice.to_json() if self.choice else {}
-        return {"runs": runs, "packs": list(self.packs), "notes": list(self.notes), **counts, **chosen}
+        return {"runs": [run.to_json() for run in self.runs], "packs": list(self.packs), **counts, **chosen}
 
 
 def sweep(
     what: Grid | Iterable[Recipe],
     store: Store | str | Path = "runs",
     *,
-    model: str = "minilm",
-    task: str = "rt",
-    solo: bool = False,
     choose: bool = False,
-    scored: bool = True,
     again: bool = False,
     size: int | None = None,
-    room: float = ROOM,
     client: Any = None,
     stop: threading.Event | None = None,
-    note: Note = lambda event, facts: None,
-    callbacks: Watch | None = None,
-    download: bool = False,
-    pack: Callable[..., Pack] = Pack,
-    serves: Callable[[Run], bool] = lambda run: True,
-    part: str = "",
+    note: Note | None = None,
     **fields: Any,
 ) -> Swept:
-    """Make all runs that the store does not have yet: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
+    """Make all runs that the store lacks: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
 
-    what        a grid, for which `model`, `task` and `fields` say what all recipes share, or the recipes themselves
-    solo        one after another in place of packs, for comparison
-    choose      find the best configuration: seeds in stages, those that lie behind stop at half-time or later, and only
-                the chosen one and its rivals are scored on the test rows, see `experiments/racing.py`
-    scored      False for choosing a rate: runs are validated, never scored on the test split, and keep no adapter
-    again       run failed ones once more
-    size        lanes a pack at most; from memory and speed when None
-    room        share of the free memory that a pack may take
-    client      a Dask `Client`: packs go to its workers, see `experiments/cluster.py`
-    stop        set it to end after the present step: what has finished is kept, the rest goes on next time
-    note        hears "plan", "pack", "run" and what belongs to them, for progress
-    callbacks   for each recipe, called with every step of it
-    pack        what lays runs side by side: a `Pack` that measures more than others do, on this machine
-    serves      whether a run that the store has needs no running again: it has what this `pack` measures
-    part        a name of this sweep's own, with which it shares the store with others of other recipes and other names
-    Raises: BadValue, NotFound for a grid that cannot be, a store that cannot be written or that another sweep works on,
-    Changed where the store has runs that one's own file made when it held something else; before anything is trained.
+    what     a grid, whose recipes share `fields` (model and task are minilm and rt by default); or the recipes
+    choose   find the best configuration: seeds in stages, configurations that fall behind stop at half-time or later,
+             and only the chosen one and its rivals are scored on the test rows, see `experiments/racing.py`
+    again    run failed ones once more
+    size     runs per pack at most; from memory and speed by default; 1 trains one after another
+    client   a Dask `Client`, whose workers train the packs, see `experiments/cluster.py`
+    stop     set it to end after the present step: finished runs are kept, and the same call continues the rest
+    note     called with ("plan", {packs, skipped, runs}), ("pack", {recipes}), ("step", {recipe, progress}) and
+             ("run", {run})
+    Raises: BadValue, NotFound for an impossible grid, or a store that cannot be written or that another sweep works on;
+    Changed if the store has runs of a data file that held something else. All before anything is trained.
     """
-    started = time.perf_counter()
-    if client is not None and (choose or not scored):
-        raise BadValue("a cluster's runs are scored and kept whole: choose on this machine, without client or --dask")
-    if client is not None and pack is not Pack:
-        raise BadValue("a cluster's packs measure what every run does and no more: run this here, without client")
-    wanted = list(dict.fromkeys(what.recipes(model, task, **fields) if isinstance(what, Grid) else what))
-    if not wanted:
-        raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
-    check(wanted)
-    race = Race(wanted) if choose else None
-    if client is None:
-        _check_there(wanted, download)
-    kept = store if isinstance(store, Store) else Store(store)
-    kept.check_writable()
-    with locked(kept.folder, part), sweep_bar() as bar:
-        had, stop = _kept(kept, wanted, again, choose, serves), stop or threading.Event()
-        skipped, sizes = len(had), list[int]()
-        notes = _otherwise(had.values(), download) if client is None else ()
-        _tidy(kept, [recipe for recipe in wanted if recipe.hash not in had], part)
-        if race:
-            for run in had.values():
-                race.note(run)
+    if isinstance(what, Grid):
+        what = what.recipes(fields.pop("model", "minilm"), fields.pop("task", "rt"), **fields)
+    elif fields:
+        raise BadValue(f"{', '.join(fields)} belongs to a grid's recipes; these recipes have their own already")
+    return Sweep(store, size, again=again, client=client, stop=stop, note=note).run(what, choose)
 
-        def tell(event: str, facts: dict[str, Any]) -> None:
-            if event == "run":
-                had[facts["run"].recipe.hash] = facts["run"]
-                bar.ended(facts["run"].recipe)
+
+@dataclass
+class Sweep:
+    """How a sweep makes its runs; beyond the options of `sweep`:
+
+    room       share of the free memory that a pack may take
+    scored     False validates runs only: no test scores and no adapters
+    download   allow the model hub to be asked
+    pack       the class of packs, for one that measures more than `Pack` does
+    serves     whether a stored run has what such a pack measures
+    lock       False if the caller holds the store's lock
+    """
+
+    store: Store | str | Path
+    size: int | None = None
+    room: float = ROOM
+    scored: bool = True
+    again: bool = False
+    client: Any = None
+    stop: threading.Event | None = None
+    note: Note | None = None
+    download: bool = False
+    pack: Callable[..., Pack] = Pack
+    serves: Callable[[Run], bool] = lambda run: True
+    lock: bool = True
+
+    def run(self, recipes: Iterable[Recipe], choose: bool = False) -> Swept:
+        """Make the runs. Raises: as `sweep`."""
+        started, wanted = time.perf_counter(), list(dict.fromkeys(recipes))
+        self._stop, self._note = self.stop or threading.Event(), self.note or (lambda event, facts: None)
+        if self.client is not None and (choose or not self.scored or self.pack is not Pack):
+            raise BadValue("a cluster trains plain runs: choose on this machine, without client or --dask")
+        if not wanted:
+            raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
+        check(wanted)
+        self._race = race = Race(wanted) if choose else None
+        if self.client is None:
+            _check_present(wanted, self.download)
+        self._store = store = self.store if isinstance(self.store, Store) else Store(self.store)
+        store.check_writable()
+        with locked(store.folder) if self.lock else nullcontext(), sweep_bar() as self._bar:
+            self._had = self._kept(wanted)
+            sizes, skipped, choice = list[int](), len(self._had), None
+            self._tidy([recipe for recipe in wanted if recipe.hash not in self._had])
+            for run in self._had.values():
                 if race:
-                    race.note(facts["run"])
-            note(event, facts)
+                    race.note(run)
+            for stage in race.stages() if race else [wanted]:
+                if race and self._stop.is_set():
+                    break
+                left = [recipe for recipe in stage if recipe.hash not in self._had]
+                plan = list(self._plan(left))
+                if race:
+                    race.pauses &= len(plan) > 1
+                sizes += (own := [len(group) for group, _ in plan])
+                self._bar.left(left)
+                self._note("plan", {"packs": own, "skipped": skipped, "runs": len(left)})
+                self._train(plan)
+            found = {run.recipe.hash: run for run in map(store.find, wanted) if run is not None}
+            if self.client is None and not self._stop.is_set():
+                checkpoint.forget(store.folder, wanted)
+                tested = race.choice(store, found.values()).runs if race else found.values()
+                left = [run.recipe for run in tested if run.status == UNSCORED and self.scored]
+                for group in packs(left, size=self.size, room=self.room):
+                    with turn(self._stop):
+                        if not self._stop.is_set():
+                            found |= self._score([found[recipe.hash] for recipe in group])
+                choice = race.choice(store, found.values()) if race else None
+        runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
+        warn_of(unlike(runs))
+        return Swept(runs, tuple(sizes), skipped, time.perf_counter() - started, choice)
 
-        def watch(recipe: Recipe) -> list[Callback]:
-            return [bar.callback(recipe), *(callbacks(recipe) if callbacks else ())]
+    def _kept(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
+        """The stored runs that need no training, by hash. Raises: Changed if a data file held something else then."""
+        now = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
+        hashes, kept = {recipe.hash for recipe in wanted}, {}
+        for run in filter(None, map(self._store.find, wanted)):
+            needs_nothing = {
+                **dict.fromkeys(FINISHED, self.serves(run)),
+                "failed": not self.again,
+                UNSCORED: (self._store.adapter_folder(run.recipe) / CONFIG).is_file(),
+                BEHIND: self._race is not None and run.environment.get(BEHIND) in hashes,
+            }.get(run.status, False)
+            if needs_nothing or run.status in FINISHED:
+                check_unchanged(run.recipe.task, run.environment.get("data"), now[run.recipe.task])
+            if needs_nothing:
+                kept[run.recipe.hash] = run
+        return kept
 
-        def make(recipes: Sequence[Recipe]) -> Pack:
-            made = pack(recipes, callbacks=watch, download=download)
-            made.scores_stopped, made.scores_untrained, made.scores_test = False, scored, scored and not choose
-            made.judge = race.judge if race else made.judge
-            return made
+    def _tidy(self, left: Sequence[Recipe]) -> None:
+        """Delete what a killed process left half written of these runs, and nothing else that begins with a dot."""
+        files = [*(self._store.folder / checkpoint.FOLDER).glob(".*.safetensors.*")] if self.lock else []
+        for recipe in left:
+            files += self._store.folder.glob(f".{recipe.hash}.json.*")
+            files += self._store.adapter_folder(recipe).glob(".*")
+        for file in filter(Path.is_file, files):
+            file.unlink(missing_ok=True)
 
-        for asked in race.stages() if race else [wanted]:
-            if race and stop.is_set():
-                break
-            left = [recipe for recipe in asked if recipe.hash not in had]
-            plan = list(_plan(kept, left, 1 if solo else size, room, resume=client is None))
-            groups = [group for group, _ in plan]
-            if race:
-                race.pauses &= len(groups) > 1
-            sizes += map(len, groups)
-            bar.left(left)
-            tell("plan", {"packs": [len(group) for group in groups], "skipped": skipped, "runs": len(left)})
-            if client is not None:
-                from lora_lab.experiments.cluster import run_on
+    def _plan(self, left: Sequence[Recipe]) -> Iterator[tuple[list[Recipe], set[Path]]]:
+        """Packs to train, each with the checkpoints to resume from; interrupted ones first, together by their step."""
+        new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path]]()
+        unfinished = checkpoint.unfinished(self._store.folder) if self.client is None else []
+        for one in sorted(unfinished, key=lambda one: -one.step):
+            for name in {recipe.hash for recipe in one.recipes} & new.keys():
+                at_step.setdefault(one.step, {})[new.pop(name)] = one.path
+        for step in [*at_step, 0]:
+            paths = at_step.get(step, {})
+            together = [recipe for recipe in left if (recipe in paths if paths else recipe.hash in new)]
+            for group in packs(together, size=self.size, room=self.room):
+                yield group, {paths[recipe] for recipe in group if paths}
 
-                run_on(client, groups, kept, note=tell, stop=stop)
-            for group, paths in plan if client is None else ():
-                with turn(stop):
-                    if stop.is_set():
-                        break
-                    _run_pack(kept, group, paths, tell, stop, make, partial(_keep, kept, scored, race))
-        found = {run.recipe.hash: run for run in map(kept.find, wanted) if run is not None}
-        choice = None
-        if client is None and not stop.is_set():
-            checkpoint.forget(kept.folder, wanted)
-            tested = race.choice(kept, found.values()).runs if race else found.values()
-            left = [run.recipe for run in tested if run.status == UNSCORED and scored]
-            for group in packs(left, size=1 if solo else size, room=room):
-                with turn(stop):
-                    if not stop.is_set():
-                        found |= _scored(kept, [found[recipe.hash] for recipe in group], download)
-            choice = race.choice(kept, found.values()) if race else None
-    runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
-    warn_of(unlike(runs))
-    return Swept(runs, tuple(sizes), skipped, time.perf_counter() - started, notes, choice)
+    def _train(self, plan: Sequence[tuple[list[Recipe], set[Path]]]) -> None:
+        if self.client is not None:
+            from lora_lab.experiments.cluster import run_on
 
+            run_on(self.client, [group for group, _ in plan], self._store, self._ended, self._stop)
+            return
+        for group, paths in plan:
+            with turn(self._stop):
+                if self._stop.is_set():
+                    return
+                self._train_pack(group, paths)
 
-def _check_there(recipes: Sequence[Recipe], download: bool) -> None:
-    """Raises: BadValue or NotFound for a model or a task that is not on this machine, or has too few texts."""
-    first = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in recipes}
-    for recipe in first.values():
-        load_tokenizer(recipe.model, download=download)
-        text, label = recipe.text_column, recipe.label_column
-        data = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
-        drawn(data, recipe.examples, recipe.subset)
+    def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
+        """Train one pack into the store. An error of the whole pack is tried run by run, then recorded."""
+        self._note("pack", {"recipes": recipes})
+        try:
+            pack = self.pack(recipes, callbacks=self._callbacks, download=self.download)
+        except LabError as error:
+            if len(recipes) > 1:
+                for recipe in recipes:  # perhaps only one of them is at fault
+                    self._train_pack([recipe])
+                return
+            self._store.add(run := failed(recipes[0], str(error)))
+            self._ended(run)
+            return
+        pack.scores_stopped, pack.scores_untrained = False, self.scored
+        pack.scores_test = self.scored and self._race is None
+        pack.judge = self._race.judge if self._race else pack.judge
+        if paths:
+            checkpoint.restore(pack, *paths)
+        where = checkpoint.path_of(self._store.folder, recipes)
+        pack.written = lambda pack: checkpoint.write(pack, where)
+        pack.run(lambda lane, run: self._ended(self._keep(lane, run)), self._stop)
+        if pack.stopped:  # the next sweep resumes it
+            checkpoint.write(pack, where)
+        else:
+            where.unlink(missing_ok=True)
+
+    def _callbacks(self, recipe: Recipe) -> list[Callable[[Any], None]]:
+        return [self._bar.callback(recipe), lambda now: self._note("step", {"recipe": recipe, "progress": now})]
+
+    def _ended(self, run: Run) -> None:
+        """Note a run that is in the store now."""
+        self._had[run.recipe.hash] = run
+        self._bar.ended(run.recipe)
+        if self._race:
+            self._race.note(run)
+        self._note("run", {"run": run})
+
+    def _keep(self, lane: Lane, run: Run) -> Run:
+        """Save the adapter, unless the run only chose a rate or fell behind, then the record that names it."""
+        race = self._race
+        if race and run.status == BEHIND:
+            run = replace(run, environment=run.environment | {BEHIND: race.out[race.recipes[run.recipe]]})
+        elif run.error is None and self.scored:
+            run = replace(run, adapter=str(save_adapter(lane.model, self._store.adapter_folder(run.recipe))))
+            if lane.right is not None:
+                self._store.add_rows(run.recipe, VALIDATED, lane.right)
+            run = replace(run, status=UNSCORED) if race else run
+        self._store.add(run)
+        return run
+
+    def _score(self, runs: Sequence[Run]) -> dict[str, Run]:
+        """Trained and validated runs with their test scores, by hash; all as one pack."""
+        began = time.perf_counter()
+        pack = Pack([run.recipe for run in runs], adapters=self._store.adapter_folder, download=self.download)
+        scores, scored = pack.score("test"), {}
+        took = (time.perf_counter() - began) / len(runs)
+        for run, score in zip(runs, scores, strict=True):
+            scored[run.recipe.hash] = now = replace(
+                run,
+                status="done" if run.history["step"][-1] == run.recipe.steps else "early",
+                metrics=score.metrics,
+                predictions=score.predictions,
+                seconds=run.seconds + took,
+                environment=run.environment | {SCORING: took},
+            )
+            self._store.add(now)
+        return scored
 
 
 @contextmanager
-def locked(folder: Path, part: str = "") -> Iterator[None]:
-    """The store, or a part of it, for oneself. Raises: BadValue when another sweep works on it."""
-    lock = FileLock(folder / f"{LOCK}{part}")
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a store's lock. Raises: BadValue if another sweep holds it."""
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -210,133 +299,11 @@ def locked(folder: Path, part: str = "") -> Iterator[None]:
         lock.release()
 
 
-def _tidy(store: Store, left: Sequence[Recipe], part: str) -> None:
-    """Take away what a process left half written of these runs when it was killed; no sweep is writing them now.
-
-    Nothing else that begins with a dot: the folder may be a project's, or somebody's home.
-    """
-    files = [] if part else [*(store.folder / checkpoint.FOLDER).glob(".*.safetensors.*")]  # a part's may be others'
-    for recipe in left:
-        files += [*store.folder.glob(f".{recipe.hash}.json.*"), *store.adapter_folder(recipe).glob(".*")]
-    for file in filter(Path.is_file, files):
-        file.unlink(missing_ok=True)
-
-
-def _kept(
-    store: Store, wanted: Sequence[Recipe], again: bool, choose: bool, serves: Callable[[Run], bool]
-) -> dict[str, Run]:
-    """Those that need no running, by hash. Raises: Changed where one was made when one's own file was another."""
-    now = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
-    hashes = {recipe.hash for recipe in wanted}
-    found = {recipe.hash: run for recipe in wanted if (run := store.find(recipe)) is not None}
-    had = {}
-    for name, run in found.items():
-        stays = {"failed": not again, UNSCORED: (store.adapter_folder(run.recipe) / CONFIG).is_file()}
-        stays[BEHIND] = choose and run.environment.get(BEHIND) in hashes
-        if serves(run) if run.status in FINISHED else stays.get(run.status, False):
-            had[name] = run
-    for run in [*had.values(), *(run for run in found.values() if run.status in FINISHED)]:
-        check_unchanged(run.recipe.task, run.environment.get("data"), now[run.recipe.task])
-    return had
-
-
-def _otherwise(had: Iterable[Run], download: bool) -> tuple[str, ...]:
-    """What is to be said of runs whose dtype was left to a machine that took another than this one would."""
-    now, found = dict[Any, str | None](), Counter[tuple[str, str]]()
-    for run in had:
-        recipe, computed = run.recipe, run.recipe.computed
-        if run.dtype is None or AUTO not in (split_dtype(computed["dtype"])[1], computed["products"]):
-            continue
-        asked = recipe.task, recipe.text_column, recipe.label_column, recipe.max_length, *computed.values()
-        if asked not in now:
-            now[asked] = _dtype_now(recipe, download)
-        if (here := now[asked]) not in (None, run.dtype):
-            found[run.dtype, str(here)] += 1
-    return tuple(
-        f"{count} of the runs from before were trained in {then}, and this machine would train them in {here}"
-        for (then, here), count in found.items()
-    )
-
-
-def _dtype_now(recipe: Recipe, download: bool) -> str | None:
-    text, label = recipe.text_column, recipe.label_column
-    with suppress(LabError):  # a device that is not here trains nothing, and what it has trained is there already
-        task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
-        return dtype_of(environment(choose(typical_tokens(task), **recipe.computed)))
-    return None
-
-
-def _plan(
-    store: Store, left: Sequence[Recipe], size: int | None, room: float, *, resume: bool
-) -> Iterator[tuple[list[Recipe], set[Path]]]:
-    """Packs to run, with the checkpoints that their runs go on from; those first that were broken off.
-
-    Runs that were broken off at the same step stand together, whatever packs they were in.
-    """
-    new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path]]()
-    for one in sorted(checkpoint.unfinished(store.folder), key=lambda one: -one.step) if resume else ():
-        for name in {recipe.hash for recipe in one.recipes} & new.keys():
-            at_step.setdefault(one.step, {})[new.pop(name)] = one.path
-    for step in [*at_step, 0]:
-        paths = at_step.get(step, {})
-        together = [recipe for recipe in left if (recipe in paths if paths else recipe.hash in new)]
-        for pack in packs(together, size=size, room=room):
-            yield pack, {paths[recipe] for recipe in pack if paths}
-
-
-def _run_pack(
-    store: Store, recipes: list[Recipe], paths: set[Path], note: Note, stop: threading.Event,
-    make: Callable[[Sequence[Recipe]], Pack], keep: Callable[[Lane, Run], Run],
-) -> None:  # fmt: skip
-    """One pack into the store; an error of the pack as a whole is recorded for each of its runs."""
-    note("pack", {"recipes": recipes})
-    try:
-        pack = make(recipes)
-    except LabError as error:
-        if len(recipes) == 1:
-            store.add(failed(recipes[0], str(error)))
-            note("run", {"run": store.find(recipes[0])})
-            return
-        for recipe in recipes:  # perhaps only one of them is at fault
-            _run_pack(store, [recipe], set(), note, stop, make, keep)
-        return
-    if paths:
-        checkpoint.restore(pack, *paths)
-    where = checkpoint.path_of(store.folder, recipes)
-    pack.written = lambda p: checkpoint.write(p, where)
-
-    pack.run(lambda lane, run: note("run", {"run": keep(lane, run)}), stop)
-    if pack.stopped:  # goes on next time
-        checkpoint.write(pack, where)
-    else:
-        where.unlink(missing_ok=True)
-
-
-def _keep(store: Store, scored: bool, race: Race | None, lane: Lane, run: Run) -> Run:
-    """Save a lane's adapter, unless it was trained for choosing alone or lies behind, then the record that names it."""
-    if race and run.status == BEHIND:
-        run = replace(run, environment=run.environment | {BEHIND: race.out[race.recipes[run.recipe]]})
-    elif run.error is None and scored:
-        run = replace(run, adapter=str(save_adapter(lane.model, store.adapter_folder(run.recipe))))
-        if lane.right is not None:
-            store.add_rows(run.recipe, VALIDATED, lane.right)
-        run = replace(run, status=UNSCORED) if race else run
-    store.add(run)
-    return run
-
-
-def _scored(store: Store, runs: Sequence[Run], download: bool) -> dict[str, Run]:
-    """Runs that were trained and validated, by hash, with the scores of their test rows: all as one pack."""
-    began = time.perf_counter()
-    pack, scored = Pack([run.recipe for run in runs], adapters=store.adapter_folder, download=download), {}
-    scores = pack.score("test")
-    took = (time.perf_counter() - began) / len(runs)
-    for run, score in zip(runs, scores, strict=True):
-        status = "done" if run.history["step"][-1] == run.recipe.steps else "early"
-        now = replace(
-            run, status=status, metrics=score.metrics, predictions=score.predictions, seconds=run.seconds + took,
-            environment=run.environment | {SCORING: took},
-        )  # fmt: skip
-        store.add(now)
-        scored[run.recipe.hash] = now
-    return scored
+def _check_present(recipes: Sequence[Recipe], download: bool) -> None:
+    """Raises: BadValue or NotFound for a model or a task that is not on this machine, or has too few texts."""
+    first = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in recipes}
+    for recipe in first.values():
+        load_tokenizer(recipe.model, download=download)
+        text, label = recipe.text_column, recipe.label_column
+        data = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
+        drawn(data, recipe.examples, recipe.subset)

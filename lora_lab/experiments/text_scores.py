@@ -1,13 +1,13 @@
-"""How like its references a generated text is: BLEU, chrF, ROUGE-L and NIST, by the packages that others use too.
+"""How close a generated text is to its references, by the packages that others use.
 
     bleu     n-grams of up to four words that also stand in a reference, 0 to 100 (Papineni et al. 2002; sacrebleu)
-    chrf     the same idea with runs of up to six letters, 0 to 100 (Popović 2015; sacrebleu)
+    chrf     the same with runs of up to six letters, 0 to 100 (Popović 2015; sacrebleu)
     rouge_l  longest common subsequence of words, F1 against the nearest reference, 0 to 100 (Lin 2004; rouge-score)
-    nist     n-grams of up to five words weighted by how much they tell, from 0 up (Doddington 2002; nltk)
+    nist     n-grams of up to five words weighted by their information, from 0 up (Doddington 2002; nltk)
 
-Case does not count for BLEU and NIST, as in the E2E challenge's own script; its other details differ, so figures
-compare within the lab and only roughly with the paper's. All papers but the first were not read here; the packages do
-the computing. METEOR and CIDEr need Java tools.
+BLEU and NIST ignore case, as the E2E challenge's script does; its other details differ, so figures compare within the
+lab, and only roughly with the paper's. METEOR and CIDEr need Java tools. The papers, except the first, were not read
+here; the packages do the computing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lora_lab.errors import BadValue
 
 NAMES = ("bleu", "chrf", "rouge_l", "nist")
 _PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nltk"}
+Texts = Sequence[str]
 
 
-def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def text_scores(texts: Texts, references: Sequence[Texts]) -> dict[str, float]:
     """All scores of texts, each with one or more references.
 
-    Raises: BadValue for no texts, or a text without references that say something; or where a package is missing,
-    naming the pip extra.
+    Raises: BadValue for no texts, a text without a list of references that hold words, or a missing package.
     """
     if not texts or len(texts) != len(references) or not all(references):
         raise BadValue(f"scores need texts with references: there are {len(texts)} and {len(references)}")
@@ -35,47 +35,40 @@ def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> di
         if isinstance(known, str) or not any(one.strip() for one in known):
             raise BadValue(f"the references of a text are a list of texts that say something, not {known!r}")
     check_installed()
-    return {
-        "bleu": bleu(texts, references),
-        "chrf": chrf(texts, references),
-        "rouge_l": rouge_l(texts, references),
-        "nist": nist(texts, references),
-    }
+    return {score.__name__: score(texts, references) for score in (bleu, chrf, rouge_l, nist)}
 
 
 def check_installed() -> None:
-    """Raises: BadValue, naming the pip extra, where a package that scores is missing."""
+    """Raises: BadValue, naming the pip extra, if a package that scores is missing."""
     for name in missing_packages():
         raise BadValue(f"scores of generated text need {name}, which is missing: pip install 'lora-lab[metrics]'")
 
 
 def missing_packages() -> list[str]:
-    """Those that score and are not installed, as pip calls them."""
+    """The packages that score and are not installed, as pip calls them."""
     return [name for module, name in _PACKAGES.items() if find_spec(module) is None]
 
 
-def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus BLEU, 0 to 100. `force` changes no number: it spares E2E's spaced full stops a warning each time."""
-    corpus_bleu = import_module("sacrebleu").corpus_bleu
-    return float(corpus_bleu(list(texts), _streams(references), lowercase=True, force=True).score)
+def bleu(texts: Texts, references: Sequence[Texts]) -> float:
+    """Corpus BLEU. `force` changes no number: it silences a warning about E2E's spaced full stops."""
+    score = import_module("sacrebleu").corpus_bleu
+    return float(score(list(texts), _streams(references), lowercase=True, force=True).score)
 
 
-def chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus chrF, 0 to 100."""
+def chrf(texts: Texts, references: Sequence[Texts]) -> float:
+    """Corpus chrF."""
     return float(import_module("sacrebleu").corpus_chrf(list(texts), _streams(references)).score)
 
 
-def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean ROUGE-L F1 against each text's nearest reference, 0 to 100."""
+def rouge_l(texts: Texts, references: Sequence[Texts]) -> float:
+    """Mean ROUGE-L F1 against each text's nearest reference."""
     scorer = import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
-    each = [
-        scorer.score_multi(list(known), text)["rougeL"].fmeasure for text, known in zip(texts, references, strict=True)
-    ]
+    each = [scorer.score_multi(list(r), text)["rougeL"].fmeasure for text, r in zip(texts, references, strict=True)]
     return 100 * float(sum(each)) / len(each)
 
 
-def nist(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus NIST of n-grams up to five words, fewer where no text has as many."""
+def nist(texts: Texts, references: Sequence[Texts]) -> float:
+    """Corpus NIST of n-grams up to five words, fewer if no text has as many."""
     words = import_module("sacrebleu.tokenizers.tokenizer_13a").Tokenizer13a()
     split = [words(text.lower()).split() for text in texts]
     known = [[words(text.lower()).split() for text in some] for some in references]
@@ -83,6 +76,6 @@ def nist(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     return float(import_module("nltk.translate.nist_score").corpus_nist(known, split, n=longest)) if longest else 0.0
 
 
-def _streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+def _streams(references: Sequence[Texts]) -> list[list[str | None]]:
     """First references, second references, ...; None where a text has fewer."""
     return [list(stream) for stream in zip_longest(*references)]

@@ -1,27 +1,26 @@
 """The rate of each method, chosen on validation: the same number of rates for all, and as many more at an edge.
 
-A method that was given another method's rate, or fewer tries, looks worse than it is. So every method gets a geometric
-grid around rates that are sensible for it, and where the best lies at an end of its grid, `growth` more rates beyond
-that end. A best rate that is at the end of even those is called an edge: a better one may lie beyond.
+A method that was given another method's rate, or fewer tries, looks worse than it is. So every method has a geometric
+grid around rates that are sensible for it. If the best is at an end of its grid, `growth` more rates beyond that end
+are tried; a best rate at the end of even those is an edge, and a better one may lie beyond.
 
-The seed of tuning is none of the final ones, so what was chosen by luck is not scored with the same luck. The test
-split is never looked at here.
+The tuning seed is none of the final ones, so luck in choosing is not scored again. The test split is never looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import Failed
-from lora_lab.experiments.sweep import sweep
+from lora_lab.experiments.sweep import Sweep
 from lora_lab.methods.base import Method
-from lora_lab.training.metrics import main_metric
+from lora_lab.metrics import main_metric, metric
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED
+from lora_lab.training.runs import FINISHED, Run
 
 SEED = 1000  # of the runs that choose
 RATES, GROWTH = 4, 2  # rates of a grid, and those that may be added at one end
@@ -29,27 +28,24 @@ RATES, GROWTH = 4, 2  # rates of a grid, and those that may be added at one end
 
 @dataclass(frozen=True)
 class Axis:
-    """What is tuned of a method: "lr" of the recipe, or an option of the method; values are lowest * factor^k."""
+    """What is tuned of a method: "lr" of the recipe, or an option of the method. Values are lowest * factor^k."""
 
     lowest: float
     factor: float = 2.0
     name: str = "lr"
 
-    def value(self, k: int) -> float:
-        """The k-th value to two digits; k may be negative."""
-        return float(f"{self.lowest * self.factor**k:.2g}")
+    def values(self, first: int, n: int) -> list[float]:
+        """n values from the k = first one on, to two digits."""
+        return [float(f"{self.lowest * self.factor**k:.2g}") for k in range(first, first + n)]
 
     def grid(self, n: int) -> list[float]:
         """n values around the middle of the first four."""
-        first = (RATES - n) // 2
-        return [self.value(k) for k in range(first, first + n)]
+        return self.values((RATES - n) // 2, n)
 
     def beyond(self, n: int, growth: int, *, above: bool) -> list[float]:
         """The values that come next to `grid(n)` at one of its ends."""
         first = (RATES - n) // 2
-        return [
-            self.value(k) for k in (range(first + n, first + n + growth) if above else range(first - growth, first))
-        ]
+        return self.values(first + n if above else first - growth, growth)
 
     def set(self, recipe: Recipe, value: float) -> Recipe:
         """The recipe with this value."""
@@ -84,7 +80,7 @@ def axis_of(method: Method) -> Axis:
 
 @dataclass(frozen=True)
 class Tried:
-    """One value, with the validation metric and the loss of its run; None where that failed."""
+    """One value, with the validation metric and the loss of its run; None if that failed."""
 
     value: float
     validation: float | None = None
@@ -93,17 +89,17 @@ class Tried:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was tried, in the order of the values, and what came out best."""
+    """What was tried, in the order of the values; seconds of all runs."""
 
     axis: Axis
     tried: tuple[Tried, ...]
     metric: str
-    seconds: float  # of all runs
+    seconds: float
 
     @property
     def best(self) -> Tried:
-        """Highest accuracy or correlation, or lowest perplexity; of equals the one with the lower loss."""
-        sign = 1 if self.metric == "perplexity" else -1
+        """The best on validation; of equals the one with the lower loss."""
+        sign = -1 if metric(self.metric).higher_is_better else 1
         there = (one for one in self.tried if one.validation is not None)
         return min(there, key=lambda one: (sign * (one.validation or 0.0), one.loss))
 
@@ -117,43 +113,38 @@ class Tuning:
         return self.axis.set(recipe, self.best.value)
 
 
-def tune(
-    recipe: Recipe,
-    store: str | Path,
-    *,
-    rates: int = RATES,
-    growth: int = GROWTH,
-    **how: Any,
-) -> Tuning:
-    """Choose the rate of the recipe's method (or what is tuned of it), on validation.
+def tune(recipe: Recipe, store: str | Path, *, rates: int = RATES, growth: int = GROWTH, **how: Any) -> Tuning:
+    """Choose the rate of the recipe's method (or what is tuned of it) on validation.
 
     rates    values of the grid
-    growth   values added where the best is at an end of it
-    how      as `sweep`
-    Raises: as `sweep`; Failed when every value failed.
+    growth   values added if the best is at an end of it
+    how      as `Sweep` takes it
+    Raises: as `sweep`; Failed if every value failed.
     """
-    axis = axis_of(recipe.method)
-    found = _tried(recipe, axis, axis.grid(rates), store, how)
+    axis, sweep, runs = axis_of(recipe.method), Sweep(store, scored=False, **how), dict[float, Run]()
+
+    def tried(values: Sequence[float]) -> Tuning:
+        recipes = [replace(axis.set(recipe, value), seed=SEED, validations=1) for value in values]
+        swept = sweep.run(recipes)
+        if len(swept) < len(recipes):
+            raise Failed("stopped before every value was tried; the same call goes on where it was")
+        runs.update(zip(values, swept.runs, strict=True))
+        return _tuning(axis, runs)
+
+    found = tried(axis.grid(rates))
     if rates > 1 and growth and found.edge:
-        above = found.best == found.tried[-1]
-        more = _tried(recipe, axis, axis.beyond(rates, growth, above=above), store, how, fail=False)
-        tried = (*found.tried, *more.tried) if above else (*more.tried, *found.tried)
-        found = replace(found, tried=tried, seconds=found.seconds + more.seconds)
+        found = tried(axis.beyond(rates, growth, above=found.best == found.tried[-1]))
     return found
 
 
-def _tried(
-    recipe: Recipe, axis: Axis, values: Sequence[float], store: str | Path, how: dict[str, Any], fail: bool = True
-) -> Tuning:
-    """A run of each value, validated once, at the end."""
-    asked = [replace(axis.set(recipe, value), seed=SEED, validations=1) for value in values]
-    swept = sweep(asked, store, scored=False, **how)
-    if len(swept) < len(asked):
-        raise Failed("stopped before every value was tried; the same call goes on where it was")
-    last = [run.history["validation"][-1] if run.status in FINISHED else None for run in swept.runs]
-    if fail and not any(last):
-        raise Failed(swept.runs[0].error or "no run finished")
-    metric = next((main_metric(one) for one in last if one), "accuracy")
-    pairs = zip(values, last, strict=True)
-    tried = tuple(Tried(value, one[metric], one["loss"]) if one else Tried(value) for value, one in pairs)
-    return Tuning(axis, tried, metric, sum(run.seconds for run in swept.runs))
+def _tuning(axis: Axis, runs: Mapping[float, Run]) -> Tuning:
+    """The outcome of these runs by value. Raises: Failed if none finished."""
+    seen = {value: run.history["validation"][-1] for value, run in sorted(runs.items()) if run.status in FINISHED}
+    if not seen:
+        raise Failed(next(iter(runs.values())).error or "no run finished")
+    name = main_metric(next(iter(seen.values())))
+    tried = (
+        Tried(value, seen[value][name], seen[value]["loss"]) if value in seen else Tried(value)
+        for value in sorted(runs)
+    )
+    return Tuning(axis, tuple(tried), name, sum(run.seconds for run in runs.values()))

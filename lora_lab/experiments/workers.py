@@ -1,9 +1,7 @@
-"""Work that stands apart in processes of its own, each with its share of the cores.
+"""Work in processes of its own, each with its share of the cores.
 
-    items, long ones first -> a process takes the next one -> results in the items' order
-
-torch divides every single operation among its threads and waits for the slowest; processes wait for nobody. Two with
-one core each take about 1.4 times as many steps a second as one with both.
+torch divides every operation among its threads and waits for the slowest. Two processes with one core each take about
+1.4 times as many steps per second as one process with both.
 """
 
 from __future__ import annotations
@@ -13,7 +11,8 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -29,45 +28,36 @@ from lora_lab.training.recipe import Recipe
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 Say = Callable[[str], None]
-MOST = 4  # processes: each holds a model and its libraries, and beyond these little is gained
+MOST = 4  # processes: each holds a model and its libraries
 PROCESS_BYTES = 2**30  # of Python with torch and transformers, before a step
 WORTH = 5000  # steps below which starting processes takes longer than it saves
-_said: Any = None  # in a process: where what it says goes
+_said: Any = None  # in a process: the queue for what it says
 
 
 def each(
-    work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool],
-    done: Callable[[int, Out], None] = lambda number, result: None,
-) -> list[Out]:  # fmt: skip
-    """work(item, say) of every item, `count` at once, each in a process of its own; with 1 here, one after another.
+    work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
+) -> Iterator[tuple[int, Out]]:
+    """(number, work(item, say)) of every item as it is done; `count` at once, each in a process of its own, or 1 here.
 
     work    a function that can be pickled, as must be items and results
-    long    items that are begun first, so that no process waits for another that is at the longest of all
-    done    is called here with each result as it comes, and its item's number
-    Raises: whatever `work` does; Failed where a process was killed.
+    long    items to begin first, so that no process waits for another at the longest of all
+    Raises: whatever `work` does; Failed if a process was killed.
     """
     if count == 1:
-        results = []
-        for number, item in enumerate(items):
-            results.append(work(item, say))
-            done(number, results[-1])
-        return results
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads of torch hangs
-    said = context.SimpleQueue()
-    teller = threading.Thread(target=_tell, args=(said, say), daemon=True)
+        yield from ((number, work(item, say)) for number, item in enumerate(items))
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads hangs
+    said, others = context.SimpleQueue(), set(multiprocessing.active_children())
+    teller = threading.Thread(target=lambda: deque(map(say, iter(said.get, None)), maxlen=0), daemon=True)
     teller.start()
-    threads, others = max(1, torch.get_num_threads() // count), set(multiprocessing.active_children())
     try:
-        with ProcessPoolExecutor(count, context, _begin, (said, threads)) as pool:
+        with ProcessPoolExecutor(count, context, _begin, (said, max(1, torch.get_num_threads() // count))) as pool:
             try:
-                long_first = sorted(range(len(items)), key=lambda i: not long(items[i]))
-                numbers = {pool.submit(_in_process, work, items[i]): i for i in long_first}
-                for ended in as_completed(numbers):
-                    done(numbers[ended], ended.result())
-                return [ended.result() for ended in sorted(numbers, key=lambda future: numbers[future])]
-            except (
-                BaseException
-            ):  # the first error, or an interrupt here: all end at once, or leaving would wait for them
+                first = sorted(range(len(items)), key=lambda number: not long(items[number]))
+                numbers = {pool.submit(_in_process, work, items[number]): number for number in first}
+                for future in as_completed(numbers):
+                    yield numbers[future], future.result()
+            except BaseException:  # the first error, or Ctrl-C: end all at once, or leaving would wait for them
                 for child in set(multiprocessing.active_children()) - others:
                     child.terminate()
                 raise
@@ -81,48 +71,35 @@ def each(
 
 
 def worth(recipes: Sequence[Recipe], steps: int) -> int:
-    """Processes that pay for so many steps in all: no more than cores, recipes and free memory allow; 1 on a GPU.
+    """Processes that pay for so many steps in all, from cores, recipes and free memory; 1 on a GPU.
 
     recipes  one of every item, for their memory. Raises: as `device.choose`.
     """
     if steps < WORTH or any(device.choose(32, **recipe.computed).device != "cpu" for recipe in recipes):
         return 1
-    largest = max((_step_bytes(recipe) for recipe in recipes), default=0)
+    try:
+        largest = max((need_of(recipe).bytes() for recipe in recipes), default=0)
+    except LabError:
+        return 1  # nobody knows what it needs
     fitting = int(plan.ROOM * free_bytes("cpu") // (PROCESS_BYTES + largest))
     return max(1, min(MOST, torch.get_num_threads(), len(recipes), fitting))
-
-
-def _step_bytes(recipe: Recipe) -> int:
-    try:
-        return need_of(recipe).bytes()
-    except LabError:
-        return 2**62  # nobody knows: one process
-
-
-def _tell(said: Any, say: Say) -> None:
-    for words in iter(said.get, None):
-        say(words)
 
 
 def _begin(said: Any, threads: int) -> None:
     """In a new process: its share of the cores, and an end with the process that started it."""
     global _said
     _said = said
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
-    warnings.showwarning = _warned
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    warnings.showwarning = lambda message, category, *_, **__: (
+        said.put(f"warning: {message}") if issubclass(category, LabWarning) else None
+    )
     torch.set_num_threads(threads)
     os.environ["LORA_LAB_HEADLESS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _warned(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Ours are heard where all is heard; another library's say nothing of the work."""
-    if issubclass(category, LabWarning):
-        _said.put(f"warning: {message}")
-
-
 def _end_with_parent() -> None:
-    """A killed parent says nothing to its children, and would find its stores locked by them when it is run again."""
+    """A parent that is killed drops its locks, so its children must not go on writing."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

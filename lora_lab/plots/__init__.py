@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,40 +11,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image  # comes with matplotlib
 
+from lora_lab.metrics import factor
+from lora_lab.metrics import metric as named_metric
 from lora_lab.plots.described import in_words
-from lora_lab.training.metrics import factor
 
 # Okabe and Ito's colours, which the colour-blind tell apart; the lightest are darkened until a thin line in them is
 # seen on white, even on a weak projector (contrast 3:1 and more; tests/plots/test_colours.py holds both).
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
 SKY, BLACK = "#3399DD", "#000000"
-METRICS = {
-    "accuracy": "accuracy (%)",
-    "matthews": "Matthews' correlation x 100",
-    "pearson": "Pearson's correlation x 100",
-}
 
 
 def metric_name(column: str) -> str:
     """A metric of runs as it stands at an axis: "validation_accuracy" is "validation accuracy (%)"."""
-    metric = column.removeprefix("validation_")
-    return f"{'test' if metric == column else 'validation'} {METRICS.get(metric, metric)}"
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One run as it is drawn: training loss by step, and the validation metric at the steps that have one."""
-
-    label: str
-    steps: Sequence[int]
-    losses: Sequence[float]
-    validation: Sequence[tuple[int, float]]
-
-
-def curve(label: str, history: dict[str, list[Any]], metric: str) -> Curve:
-    """The curve of a run's history."""
-    points = [(record["step"], record[metric]) for record in history["validation"]]
-    return Curve(label, history["step"], history["loss"], points)
+    return f"{'validation' if column.startswith('validation_') else 'test'} {named_metric(column).label}"
 
 
 class Picture(Figure):
@@ -82,19 +60,20 @@ def encoded(*pictures: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def training_picture(run: Curve, metric: str, title: str) -> Figure:
-    """A finished run in one picture: training loss, and the metric on validation."""
+def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> Figure:
+    """A finished run's history in one picture: training loss, and the metric on validation."""
     figure = Picture(figsize=(7.2, 3.4), dpi=130, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11)
     loss_axes, metric_axes = figure.subplots(1, 2)
+    steps, losses = history["step"], history["loss"]
     for axes, name in ((loss_axes, "training loss (nats)"), (metric_axes, metric_name(f"validation_{metric}"))):
-        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * max(run.steps, default=1)), facecolor="white")
+        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * max(steps, default=1)), facecolor="white")
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    loss_axes.plot(run.steps, run.losses, color=BLUE, alpha=0.3, linewidth=0.8)
-    loss_axes.plot(run.steps, smoothed(run.losses), color=BLUE, linewidth=2, label=run.label)
-    steps, values = [step for step, _ in run.validation], [factor(metric) * value for _, value in run.validation]
-    metric_axes.plot(steps, values, color=BLUE, marker="o", markersize=4, linewidth=2, label=run.label)
+    loss_axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=0.8)
+    loss_axes.plot(steps, smoothed(losses), color=BLUE, linewidth=2, label="loss")
+    seen = [(record["step"], factor(metric) * record[metric]) for record in history["validation"]]
+    metric_axes.plot(*zip(*seen, strict=True), color=BLUE, marker="o", markersize=4, linewidth=2, label=metric)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Names that stand beside the ends of lines, in place of a legend: moved apart where they would touch."""
+"""Names beside the ends of lines, in place of a legend, moved apart where they would touch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]
+
 from lora_lab.plots import Picture
 
 
 def name_ends(axes: Any, ends: Sequence[tuple[str, str, float, float]], size: float = 9) -> None:
-    """Write the name of each (name, colour, x, y) to the right of the axes, with a line of its colour to its point.
+    """Write the name of each (name, color, x, y) to the right of the axes, with a line of its color to its point.
 
-    Names are dark, because not every colour can be read on white. Call it when the axes' limits are final.
+    Names are dark, because not every color can be read on white. Call it when the axes' limits are final.
     """
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
-    room, to_share = _height(axes), axes.transData + axes.transAxes.inverted()
+    axes.figure.draw_without_rendering()
+    room = float(axes.get_window_extent().height * 72 / axes.figure.dpi)  # points
+    to_share = axes.transData + axes.transAxes.inverted()
     at = [float(to_share.transform((x, y))[1]) * room for _, _, x, y in ends]  # points above the lower edge
-    for (name, colour, x, y), place in zip(ends, spread(at, 1.3 * size, room), strict=True):
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "alpha": 0.7, "shrinkA": 1, "shrinkB": 3}
+    for (name, color, x, y), place in zip(ends, spread(at, 1.3 * size, room), strict=True):
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.8, "alpha": 0.7, "shrinkA": 1, "shrinkB": 3}
         axes.annotate(
             name, (x, y), (1.03, place / room), textcoords="axes fraction", fontsize=size, color="#222222",
             va="center", annotation_clip=False, arrowprops=line,
@@ -26,16 +31,15 @@ def name_ends(axes: Any, ends: Sequence[tuple[str, str, float, float]], size: fl
 
 
 def spread(at: Sequence[float], gap: float, room: float = 1.0) -> list[float]:
-    """Places as near to those asked for as a gap between neighbours allows, in the same order, within 0 to room."""
-    order = sorted(range(len(at)), key=lambda n: at[n])
-    groups: list[list[int]] = []
-    for n in order:  # neighbours that would touch stand as one block about the middle of what they asked for
-        groups.append([n])
-        while len(groups) > 1 and _top(groups[-2], at, gap, room) + gap > _bottom(groups[-1], at, gap, room):
-            last = groups.pop()
-            groups[-1] += last
-    places = {n: _bottom(group, at, gap, room) + i * gap for group in groups for i, n in enumerate(group)}
-    return [places[n] for n in range(len(at))]
+    """The nearest places with a gap between neighbors, in the same order, within 0 to room.
+
+    Less i * gap, place i of the sorted ones must not fall: the isotonic regression, clipped.
+    """
+    order, steps = np.argsort(at, kind="stable"), gap * np.arange(len(at))
+    fitted = isotonic_regression(np.asarray(at, float)[order] - steps).x
+    places = np.empty(len(at))
+    places[order] = np.clip(fitted, 0, max(room - steps[-1], 0)) + steps
+    return places.tolist()
 
 
 def titled(picture: Picture, lines: Sequence[str], size: float = 10) -> None:
@@ -44,19 +48,3 @@ def titled(picture: Picture, lines: Sequence[str], size: float = 10) -> None:
     words = "\n".join(textwrap.fill(line, letters) for line in lines)
     picture.set_figheight(picture.get_figheight() + size / 60 * words.count("\n"))
     picture.suptitle(words, fontsize=size, x=0.01, ha="left")
-
-
-def _bottom(group: Sequence[int], at: Sequence[float], gap: float, room: float) -> float:
-    long = (len(group) - 1) * gap
-    middle = sum(at[n] for n in group) / len(group)
-    return max(min(middle - long / 2, room - long), 0.0)
-
-
-def _top(group: Sequence[int], at: Sequence[float], gap: float, room: float) -> float:
-    return _bottom(group, at, gap, room) + (len(group) - 1) * gap
-
-
-def _height(axes: Any) -> float:
-    """Of the axes, in points, as the layout will have it."""
-    axes.figure.draw_without_rendering()
-    return float(axes.get_window_extent().height * 72 / axes.figure.dpi)

@@ -1,4 +1,4 @@
-"""A figure in words, for whoever does not see it: its titles, and where each named line begins, turns and ends."""
+"""A figure in words: its titles, and where each named line begins, turns and ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 
 def in_words(figure: Figure) -> str:
-    """Titles and values of a figure as it is drawn; what no legend names is left out, a heat map is its range."""
+    """Titles and values of a figure: lines that a legend names, and the range of a heat map."""
     suptitle = figure.get_suptitle()
     said = [suptitle, *(text.get_text() for text in figure.texts if text.get_text() != suptitle)]
     for axes in figure.axes:
@@ -32,7 +32,7 @@ def _lines(axes: Any) -> Iterator[str]:
 
 
 def _course(xs: np.ndarray, ys: np.ndarray) -> str:
-    """The ends of a line, and its highest and lowest point where they lie between."""
+    """The ends of a line, and its highest and lowest point if they lie between."""
     inside = [("highest ", int(ys.argmax())), ("lowest ", int(ys.argmin()))]
     turns = [(word, i) for word, i in inside if ys[i] not in (ys[0], ys[-1])]
     places = [("", 0), *sorted(turns, key=lambda turn: turn[1]), *([("", len(xs) - 1)] if len(xs) > 1 else [])]

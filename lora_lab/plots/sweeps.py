@@ -20,12 +20,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from lora_lab.errors import BadValue, LabWarning
-from lora_lab.experiments import results
-from lora_lab.experiments.results import mixed_dtypes, warn_of
+from lora_lab.experiments.results import mixed_dtypes, settings_in, warn_of
+from lora_lab.metrics import factor, main_metric
+from lora_lab.metrics import metric as named_metric
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, metric_name
 from lora_lab.plots.axes import new_axes, tidy
-from lora_lab.training.metrics import factor, main_metric
-from lora_lab.training.recipe import LATER
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
 MARKERS = "os^Dv<>p"
@@ -34,8 +33,6 @@ SIZE = (6.4, 3.8)  # inches
 SMALLEST = 4.5  # points: the smallest letters that are written
 SETTINGS = {"lr": "learning rate", "rank": "rank r"}  # as they stand at an axis
 RANKS, COSTS = ("rank", "targets"), ("adapter_parameters", "method", "targets")  # what a picture's points are told by
-EVERY = ("method", "targets", *results.METHOD, *results.SETTINGS, *LATER, "base_dropout", "run_dtype", "other")
-TOLD = [name for name in EVERY if name not in ("lr", "seed")]  # shown or said; a rate is shown or chosen
 Draw = Callable[[pd.DataFrame], Picture]
 
 
@@ -48,9 +45,8 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     """Those of the pictures that these runs vary enough for, by name.
 
     Runs that differ in a setting that a picture does not show have pictures of their own, with the setting in title and
-    name; those with more runs than any others keep the plain name. What the frame has no column for may stand in words
-    in a column `other`. LabWarning for runs that are in no picture, as too few share their settings.
-    None where rates vary and no run was validated: a rate is not chosen on the test rows.
+    name; those with more runs than any others keep the plain name. LabWarning for runs that are in no picture, as too
+    few share their settings. None if rates vary and no run was validated: a rate is not chosen on the test rows.
     """
     made: dict[str, Picture] = {}
     frame, drawn = frame.reset_index(drop=True), set[int]()
@@ -99,27 +95,26 @@ def _hidden(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
     """
     shown = [name for name in shown if name in frame]
     points = frame.groupby(shown, dropna=False)
-    return [
-        name for name in TOLD if name in frame and name not in shown and points[name].nunique(dropna=False).max() > 1
-    ]
+    names = [name for name in settings_in(frame) if name not in ("lr", "seed", *shown)]
+    return [name for name in names if points[name].nunique(dropna=False).max() > 1]
 
 
 def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[list[str], pd.DataFrame]]:
-    """The runs with the same hidden settings, and those settings in words; all of them where nothing is hidden."""
+    """The runs with the same hidden settings, and those settings in words; all of them if nothing is hidden."""
     if names := _hidden(frame, shown) if len(frame) else []:
         for values, part in frame.groupby(names, dropna=False):
             told = [
                 (name, value) for name, value in zip(names, values, strict=True) if value is not None and value == value
             ]
-            yield [short(v) if n == "other" else f"{n} {short(v)}" for n, v in told], part
+            yield [f"{n} {short(v)}" for n, v in told], part
     elif len(frame):
         yield [], frame
 
 
 def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
-    """LabWarning where runs of one point were trained in different dtypes.
+    """LabWarning if runs of one point were trained in different dtypes.
 
-    Raises: BadValue where they differ in another setting than their seed: they would be taken for seeds.
+    Raises: BadValue if they differ in another setting than their seed: they would be taken for seeds.
     """
     names = _hidden(frame, shown)
     if "run_dtype" in names:
@@ -172,9 +167,8 @@ def draw_heat(
 
 def mark_cell(axes: Any, row: int, column: int) -> None:
     """A frame round a cell of a heat map."""
-    axes.add_patch(
-        Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor=ORANGE, linewidth=3, zorder=5)
-    )
+    look: dict[str, Any] = {"fill": False, "edgecolor": ORANGE, "linewidth": 3, "zorder": 5}
+    axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, **look))
 
 
 def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Picture:
@@ -201,7 +195,7 @@ def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str 
 
 
 def against_rank(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
-    """Every seed as a dot over its rank, means joined; where rates vary, at the one that validates best for a rank.
+    """Every seed as a dot over its rank, means joined; if rates vary, at the one that validates best for a rank.
 
     Raises: as `heat_map`.
     """
@@ -227,7 +221,7 @@ def draw_ranks(axes: Any, frame: pd.DataFrame, metric: str, title: str = "", siz
 
 
 def pareto(frame: pd.DataFrame) -> Picture:
-    """Quality against the parameters that train: every run a dot, and the line of what nothing smaller beats.
+    """Quality against the parameters that train: every run a dot, and the Pareto front of the means.
 
     Raises: as `heat_map`.
     """
@@ -238,14 +232,12 @@ def pareto(frame: pd.DataFrame) -> Picture:
     names = [name for name in ("method", "targets") if _varies(frame, name)] or ["targets"]
     for number, (values, group) in enumerate(chosen.assign(targets=chosen["targets"].fillna("-")).groupby(names)):
         style = {"color": COLOURS[number % 8], "marker": MARKERS[number % 8]}
-        axes.scatter(
-            group["adapter_parameters"], _scaled(group, metric), s=22, label=" ".join(map(str, values)), **style
-        )
+        name = " ".join(map(str, values))
+        axes.scatter(group["adapter_parameters"], factor(metric) * group[metric], s=22, label=name, **style)
     means = (chosen.groupby(list(COSTS), dropna=False)[metric].mean() * factor(metric)).groupby("adapter_parameters")
-    front = means.min().cummin() if "perplexity" in metric else means.max().cummax()
-    axes.step(
-        front.index, front.values, where="post", color=GREY, linewidth=1.2, linestyle="--", label="best mean so far"
-    )
+    front = means.max().cummax() if named_metric(metric).higher_is_better else means.min().cummin()
+    look = {"color": GREY, "linewidth": 1.2, "linestyle": "--", "label": "best mean so far"}
+    axes.step(front.index, front.values, where="post", **look)
     axes.set(xscale="log", xlabel="parameters of the adapter (log)", ylabel=metric_name(metric))
     _finish(axes, 2, "Quality against what trains, every seed a dot")
     return picture
@@ -256,14 +248,14 @@ def best_rate(frame: pd.DataFrame, by: Sequence[str] = ("method", "targets", "ra
     metric = metric_of(frame, "validation_")
     choice = frame.groupby([name for name in by if name in frame], dropna=False).ngroup()  # a method may have no rank
     means = frame.groupby([choice, frame["lr"]])[metric].mean().dropna().groupby(level=0)
-    best = means.idxmin() if "perplexity" in metric else means.idxmax()
+    best = means.idxmax() if named_metric(metric).higher_is_better else means.idxmin()
     return frame[pd.MultiIndex.from_arrays([choice, frame["lr"]]).isin(best)].reset_index(drop=True)
 
 
 def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int, label: str, aside: float = 1) -> None:
     """A line of means through the runs' dots, which are drawn a factor `aside` of their place."""
     colour, marker = COLOURS[number % 8], MARKERS[number % 8]
-    axes.scatter(aside * group[across], _scaled(group, metric), s=16, color=colour, marker=marker, alpha=0.6)
+    axes.scatter(aside * group[across], factor(metric) * group[metric], s=16, color=colour, marker=marker, alpha=0.6)
     means = group.groupby(across)[metric].mean() * factor(metric)
     axes.plot(means.index, means.values, color=colour, marker=marker, markersize=4, linewidth=1.5, label=label)
 
@@ -271,19 +263,15 @@ def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int,
 def _cells(
     frame: pd.DataFrame, down: str, across: str, metric: str, rows: Sequence[Any], columns: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means and numbers of runs, (rows, columns); nan where there is no run yet."""
-    means, counts = np.full((len(rows), len(columns)), np.nan), np.zeros((len(rows), len(columns)), int)
-    if len(frame):
-        at, where = {r: i for i, r in enumerate(rows)}, {c: j for j, c in enumerate(columns)}
-        found = frame.groupby([down, across])[metric].agg(["mean", "count"]).reset_index()
-        for r, c, mean, n in found.itertuples(index=False):
-            if r in at and c in where:
-                means[at[r], where[c]], counts[at[r], where[c]] = mean * factor(metric), n
-    return means, counts
+    """Means and numbers of runs, (rows, columns); NaN for no run yet."""
+    found, shape = frame.groupby([down, across])[metric].agg(["mean", "count"]), (len(rows), len(columns))
+    found = found.reindex(pd.MultiIndex.from_product([rows, columns]))
+    means = factor(metric) * found["mean"].to_numpy(float).reshape(shape)
+    return means, found["count"].fillna(0).to_numpy(int).reshape(shape)
 
 
 def _write_cells(axes: Any, means: np.ndarray, counts: np.ndarray, size: float) -> None:
-    """Each cell's mean in it, and how many runs that is of; nothing where letters would not fit."""
+    """Each cell's mean and number of runs; nothing if letters would not fit."""
     low, high = np.nanmin(means), np.nanmax(means)
     width, height = (room / n for room, n in zip(_points(axes), reversed(means.shape), strict=True))
     size = min(size, width / 3, height / 1.2)  # points: "79.3" is 2.4 letters' heights wide
@@ -297,7 +285,7 @@ def _write_cells(axes: Any, means: np.ndarray, counts: np.ndarray, size: float) 
 
 
 def _each(counts: np.ndarray) -> str:
-    """How many runs each cell is of, where that is one number."""
+    """How many runs each cell has, if that is one number."""
     found = set(counts[counts > 0].tolist())
     return "" if len(found) != 1 else f", n = {found.pop()} each"
 
@@ -309,7 +297,7 @@ def _points(axes: Any) -> tuple[float, float]:
 
 
 def _name_ticks(axis: Any, values: Sequence[Any], size: float, room: float) -> None:
-    """A name at each row or column: turned where they would touch, every second or third where even that would."""
+    """A name at each row or column, turned if they would touch, and only every second or third if even those would."""
     names, across = [short(value) for value in values], axis.axis_name == "x"
     turned = across and sum(0.6 * size * (len(name) + 1) for name in names) > room
     every = 1 if across and not turned else math.ceil(1.3 * size * len(names) / room)
@@ -323,14 +311,10 @@ def _name_ticks(axis: Any, values: Sequence[Any], size: float, room: float) -> N
 def _best(means: np.ndarray, rows: Any, columns: Any, down: str, across: str, metric: str) -> str:
     if np.isnan(means).all():
         return "nothing yet"
-    flat = np.nanargmin(means) if "perplexity" in metric else np.nanargmax(means)
-    i, j = np.unravel_index(flat, means.shape)
-    which = "lowest" if "perplexity" in metric else "highest"
+    up = named_metric(metric).higher_is_better
+    i, j = np.unravel_index(np.nanargmax(means) if up else np.nanargmin(means), means.shape)
+    which = "highest" if up else "lowest"
     return f"{which} mean at {down} {short(rows[i])}, {across} {short(columns[j])}"
-
-
-def _scaled(group: pd.DataFrame, metric: str) -> Any:
-    return group[metric] * factor(metric)
 
 
 def short(value: Any) -> str:
@@ -341,7 +325,7 @@ def short(value: Any) -> str:
 
 
 def _finish(axes: Any, several: int, title: str, size: float = 9) -> None:
-    """Title, letters of one size, a grid behind the lines, and a legend where there is more than one line."""
+    """Title, letters of one size, a grid behind the lines, and a legend if there is more than one line."""
     axes.set_title(title, fontsize=size + 1)
     tidy(axes)
     axes.tick_params(labelsize=size)

@@ -20,10 +20,10 @@ from lora_lab.methods.inspect import product_norm
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.merge import at_strength
 from lora_lab.methods.targets import roles_of
+from lora_lab.metrics import factor
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.lane import Progress
-from lora_lab.training.metrics import factor
 from lora_lab.training.mind import Mind, changed_mind
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store

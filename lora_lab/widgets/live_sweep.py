@@ -51,12 +51,10 @@ class LiveSweep(Background):
     # ---- in the sweeping thread
 
     def _work(self) -> None:
-        from lora_lab.experiments.sweep import sweep  # imports torch, which stored runs do not need
+        from lora_lab.experiments.sweep import Sweep  # imports torch, which stored runs do not need
         from lora_lab.widgets.live_pack import LivePack
 
-        recipes = list(self.recipes.values())
-        how: dict[str, Any] = {"stop": self._stop, "note": self._note, "callbacks": self._callbacks, "pack": LivePack}
-        swept = sweep(recipes, self.store, **how)
+        swept = Sweep(self.store, stop=self._stop, note=self._note, pack=LivePack).run(self.recipes.values())
         for run in swept.runs:  # including those that were in the store
             self._note("run", {"run": run})
         self.state = "stopped" if self.left else "done"
@@ -64,19 +62,17 @@ class LiveSweep(Background):
     def _note(self, event: str, facts: dict[str, Any]) -> None:
         if event == "pack":
             self.pack, self.state = facts["recipes"], "loading"
+        elif event == "step":
+            self._see(facts["recipe"], facts["progress"])
         elif event == "run" and facts["run"].status in (*FINISHED, "failed") and facts["run"].recipe.hash in self.left:
             self.left.discard(facts["run"].recipe.hash)
             self.ended.append(facts["run"])
 
-    def _callbacks(self, recipe: Recipe) -> list[Any]:
+    def _see(self, recipe: Recipe, progress: Any) -> None:
         own = self.losses.setdefault(recipe.hash, [])
-
-        def see(progress: Any) -> None:
-            self._began = self._began or time.monotonic()
-            del own[progress.step - 1 :]  # a stopped run goes on from its last validation
-            own.extend([math.nan] * (progress.step - 1 - len(own)))
-            own.append(progress.loss)
-            self._taken += 1
-            self.state = "training" if progress.step < progress.steps else "scoring"
-
-        return [see]
+        self._began = self._began or time.monotonic()
+        del own[progress.step - 1 :]  # a stopped run goes on from its last validation
+        own.extend([math.nan] * (progress.step - 1 - len(own)))
+        own.append(progress.loss)
+        self._taken += 1
+        self.state = "training" if progress.step < progress.steps else "scoring"

@@ -18,8 +18,8 @@ from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
+from lora_lab.metrics import factor
 from lora_lab.training.guard import check_memory
-from lora_lab.training.metrics import factor
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import load_task
@@ -130,8 +130,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         """Another method begins at the second of the rates that `compare` tries for it."""
         axis = axis_of(self._method())
         if axis.name == "lr":
-            self.offers = self.offers | {"rates": sorted({*self.offers["rates"], axis.value(1)})}
-            self.lr = axis.value(1)
+            self.offers = self.offers | {"rates": sorted({*self.offers["rates"], axis.grid(4)[1]})}
+            self.lr = axis.grid(4)[1]
 
     def describe(self) -> str:
         """The panel in plain words."""

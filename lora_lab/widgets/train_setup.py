@@ -13,8 +13,8 @@ from lora_lab.accounting.params import params
 from lora_lab.errors import LabError
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.lora import LoRA
+from lora_lab.metrics import factor
 from lora_lab.training.assets import problem_with
-from lora_lab.training.metrics import factor
 from lora_lab.training.pairs import VOICES
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store

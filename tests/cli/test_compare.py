@@ -45,11 +45,11 @@ def test_json_is_all_of_stdout_and_progress_goes_to_stderr(run, small, tmp_path)
 
 
 def test_minutes_become_steps(run, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "_steps", lambda minutes, *rest: int(12 * minutes))
-    done = run(*small, "--methods", "lora", "--minutes", "0.5", "--out", str(tmp_path))
+    monkeypatch.setattr(budget, "pack_timed", lambda *_: budget.Timing(0.0, 1.0, 0.0))  # a second a step
+    done = run(*small, "--methods", "lora", "--minutes", "1", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "6 steps each, so that all of it takes about 0.5 minutes" in done.stderr
-    assert "6 steps of 4 rows" in done.stdout
+    assert "12 steps each, so that all of it takes about 1 minutes" in done.stderr
+    assert "12 steps of 4 rows" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from lora_lab import IA3, BitFit, Bottleneck, LoRA, LoRAXS, PromptTuning, TinyLoRA, VeRA
 from lora_lab.cli import commands
-from lora_lab.cli.method import HELP
+from lora_lab.cli.options import HELP
 from lora_lab.errors import LabError
 from lora_lab.methods import REGISTRY
 
@@ -23,12 +23,12 @@ def recipes(monkeypatch):
         taken.append(recipe)
         raise SystemExit
 
-    def sweep(given, out, **how):
+    def sweep(self, given, choose):
         taken.extend(given)
         raise SystemExit
 
     monkeypatch.setattr("lora_lab.training.train.train", train)
-    monkeypatch.setattr("lora_lab.experiments.sweep.sweep", sweep)
+    monkeypatch.setattr("lora_lab.experiments.sweep.Sweep.run", sweep)
 
     def run(*words: str) -> list:
         taken.clear()
@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_one_sentence(recipes, words, reason):
 def test_the_help_names_each_option_with_its_owners():
     text = CliRunner().invoke(commands, ["train", "--help"], terminal_width=200).output
     assert "--size INTEGER" in text
-    assert "Numbers in the bottleneck (bottleneck: 64)." in text
+    assert "Width of the bottleneck (bottleneck: 64)." in text
     assert "Columns of B, rows of A (lora: 8, vera: 256, lora-xs: 16, tinylora: 2)." in text
 
 

@@ -63,13 +63,6 @@ def test_the_command_validates_at_the_end_only(lora_lab, small, tmp_path):
         assert [one["step"] for one in run["history"]["validation"]] == at
 
 
-def test_a_sweep_may_be_of_one_draw_of_few_examples(lora_lab, small, tmp_path):
-    done = lora_lab("sweep", *small, "--examples", "12", "--subset", "3", "--out", str(tmp_path), "--json")
-    assert done.returncode == 0, done.stderr
-    (one,) = json.loads(done.stdout)["runs"]
-    assert (one["recipe"]["examples"], one["recipe"]["subset"]) == (12, 3)
-
-
 def test_a_table_for_people_and_a_picture_of_what_was_collected(lora_lab, small, tmp_path):
     for i in (1, 2):
         share = ["--share", f"{i}/2", "--out", str(tmp_path / "class" / f"laptop{i}")]
@@ -79,7 +72,7 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(lora_lab, small,
     collected = lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"))
     assert collected.returncode == 0, collected.stderr
     assert "2 runs in" in collected.stdout
-    assert "lora q,v 1 2 0.002" in collected.stdout
+    assert "lora q,v 1 2 0.002" in " ".join(collected.stdout.split())
     assert (tmp_path / "all" / "rank.png").stat().st_size > 10_000
     answer = json.loads(lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"), "--json").stdout)
     assert (answer["runs"], answer["taken"], answer["repeated"], len(answer["frame"])) == (2, 0, 2, 2)
@@ -123,10 +116,10 @@ def test_a_variant_of_lora_has_a_line_of_its_own_beside_plain_lora(lora_lab, tmp
     recipes = {Recipe("minilm", "rt", LoRA()): 0.6, Recipe("minilm", "rt", LoRA(dora=True)): 0.8}
     head, *lines = told(lora_lab, tmp_path, recipes)
     assert head.startswith("method targets rank alpha lr dora seeds")
-    assert set(lines) == {"lora q,v 8 16 0.002 False 1 60.0 60.0", "lora q,v 8 16 0.002 True 1 80.0 80.0"}
+    assert set(lines) == {"lora q,v 8 16 0.002 - 1 60.0 60.0", "lora q,v 8 16 0.002 True 1 80.0 80.0"}
     told(lora_lab, tmp_path, {Recipe("minilm", "rt", LoRA(rank=2, dora=dora)): 0.7 for dora in (False, True)})
     pictures = {path.name for path in (tmp_path / "all").glob("rank*.png")}
-    assert pictures == {"rank_dora_False.png", "rank_dora_True.png"}
+    assert pictures == {"rank.png", "rank_dora_True.png"}
 
 
 def test_runs_of_two_tasks_are_not_averaged(lora_lab, tmp_path):
@@ -145,17 +138,6 @@ def test_runs_of_two_tasks_are_not_averaged(lora_lab, tmp_path):
     assert " 9.0" in told["smollm2"]
     assert "nan" not in answer
     assert (tmp_path / "all" / "rank_2.png").is_file()
-
-
-def test_runs_that_were_validated_only_for_choosing_a_rate_are_counted_and_not_told(lora_lab, tmp_path):
-    for seed, metrics in ((0, {}), (1, {"accuracy": 0.8})):
-        for recipe in Grid(seed=seed).recipes("minilm", "rt"):
-            Store(tmp_path / "compared").add(replace(failed(recipe, ""), status="done", metrics=metrics))
-    answer = lora_lab("collect", str(tmp_path / "compared"), "--out", str(tmp_path / "all"))
-    assert answer.returncode == 0, answer.stderr
-    assert "2 runs in" in answer.stdout
-    assert "80.0" in answer.stdout
-    assert "nan" not in answer.stdout
 
 
 def test_a_laptop_beyond_the_grid_has_nothing_to_do(lora_lab, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from lora_lab import BadValue, LoRA, Recipe
 from lora_lab.experiments import budget
 from lora_lab.experiments.budget import SAFE, Timing, steps_within
-from lora_lab.experiments.terms import Terms
+from lora_lab.experiments.compare import Terms
 from tests.training.conftest import PLAIN
 
 METHODS = [LoRA(rank=2), LoRA(targets="c_attn")]  # the second fits no BERT
@@ -43,12 +43,11 @@ def test_runs_that_cannot_train_side_by_side_have_their_steps_to_themselves(tiny
 
 
 def test_the_time_is_divided_among_all_runs(terms, tmp_path, monkeypatch):
-    timing = Timing(load=2.0, step=0.1, validation=0.5, later=1.0)
-    monkeypatch.setattr(budget, "timed", lambda *_: timing)
+    monkeypatch.setattr(budget, "pack_timed", lambda *_: Timing(load=2.0, step=0.1, validation=0.5))
+    monkeypatch.setattr(budget, "_later", lambda *_: 1.0)
     fixed = 3 * 2.0 + 3 * 0.5 + 3 * (2 * 0.5 + 1.0)  # packs; tuning; 16 test rows to 8 of validation
-    assert timing.fixed(terms, 2.0) == fixed
-    assert timing.slope(terms) == pytest.approx(0.6)  # 2 rates, 1 more, 3 seeds
+    slope = 0.1 * (2 + 1 + 3)  # 2 rates, 1 more, 3 seeds
     steps = steps_within(10, terms, [LoRA(), LoRA(rank=1)], tmp_path, print)
-    assert steps == int((SAFE * 600 - 2 * fixed) / 1.2)
+    assert steps == int((SAFE * 600 - 2 * fixed) / (2 * slope))
     with pytest.raises(BadValue, match="too few: 10 steps would take about 1"):
         steps_within(0.1, terms, [LoRA()], tmp_path, print)

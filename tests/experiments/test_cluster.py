@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from lora_lab import BadValue, Grid, Recipe, Store, sweep
-from lora_lab.experiments.cluster import Shipped, connect, run_on
+from lora_lab.experiments.cluster import connect, run_on
 from lora_lab.training.recipe import recipe_from
 from lora_lab.training.runs import failed
 from tests.training.conftest import PLAIN
@@ -74,11 +74,10 @@ def test_a_worker_that_dies_has_its_pack_run_again_elsewhere(cluster, tiny_encod
     client.close()
 
 
-class Sent:
+class Sent(SimpleNamespace):
     """A pack that a worker has trained, or is still training."""
 
-    def __init__(self, settings, trained: bool) -> None:
-        self.settings, self.trained, self.status = settings, trained, "finished"
+    __hash__ = object.__hash__
 
     def done(self) -> bool:
         return self.trained or self.cancelled()
@@ -86,16 +85,16 @@ class Sent:
     def cancelled(self) -> bool:
         return self.status == "cancelled"
 
-    def result(self) -> list[Shipped]:
-        return [Shipped(failed(recipe_from(one), "of a worker"), {}) for one in self.settings]
+    def result(self) -> list:
+        return [(failed(recipe_from(one), "of a worker"), {}) for one in self.settings]
 
 
 def test_what_has_come_back_when_it_is_stopped_is_kept(tmp_path, monkeypatch):
     sent: list[Sent] = []
 
-    def submit(_, settings, **how):
-        sent.append(Sent(settings, trained=len(sent) < 2))
-        return sent[-1]
+    def submit(_, every, **how):
+        sent.extend(Sent(settings=one, trained=at < 2, status="finished") for at, one in enumerate(every))
+        return sent
 
     def cancel(futures) -> None:
         for future in futures:
@@ -104,8 +103,7 @@ def test_what_has_come_back_when_it_is_stopped_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("dask.distributed.as_completed", iter)
     packs, stop = [[Recipe("minilm", "rt", seed=seed)] for seed in range(4)], threading.Event()
     stop.set()
-    client = SimpleNamespace(submit=submit, cancel=cancel)
-    run_on(client, packs, Store(tmp_path), note=lambda *_: None, stop=stop)
+    run_on(SimpleNamespace(map=submit, cancel=cancel), packs, Store(tmp_path), lambda run: None, stop)
     assert sorted(run.recipe.seed for run in Store(tmp_path).runs()) == [0, 1]
     assert [one.status for one in sent] == ["finished", "finished", "cancelled", "cancelled"]
 

@@ -81,15 +81,6 @@ def test_runs_of_a_file_that_differs_between_laptops_are_not_mixed(tiny_encoder,
     assert (later.taken, later.repeated, len(later.unreadable)) == (0, 2, 2)
 
 
-def test_the_file_that_most_laptops_had_is_kept_not_the_first_ones(tiny_encoder, opinions, tmp_path):
-    for seed, (name, data) in enumerate((("ada", "saved by Excel"), ("ben", "as given"), ("cem", "as given"))):
-        (recipe,) = Grid(seed=seed).recipes(tiny_encoder, opinions, **SHARED)
-        Store(tmp_path / "class" / name).add(replace(failed(recipe, ""), status="done", environment={"data": data}))
-    (tmp_path / "class" / "ada" / "0123456789ab.json").write_text('{"environment": 3}')
-    found = collect([tmp_path / "class"], tmp_path / "all")
-    assert (found.taken, {Path(file).parent.name for file in found.unreadable}) == (2, {"ada"})
-
-
 @pytest.mark.parametrize(
     "damage",
     [{"history": {}}, {"history": {"validation": [3]}}, {"metrics": None}, {"metrics": {"accuracy": float("nan")}}],
@@ -109,3 +100,12 @@ def test_a_folder_that_is_not_there_or_holds_the_result_is_refused(tmp_path):
         collect([tmp_path / "nowhere"], tmp_path / "all")
     with pytest.raises(BadValue, match="choose another place"):
         collect([tmp_path], tmp_path / "all")
+
+
+def test_the_file_that_most_laptops_had_is_kept_not_the_first_ones(tiny_encoder, opinions, tmp_path):
+    for seed, (name, data) in enumerate((("ada", "saved by Excel"), ("ben", "as given"), ("cem", "as given"))):
+        (recipe,) = Grid(seed=seed).recipes(tiny_encoder, opinions, **SHARED)
+        Store(tmp_path / "class" / name).add(replace(failed(recipe, ""), status="done", environment={"data": data}))
+    (tmp_path / "class" / "ada" / "0123456789ab.json").write_text('{"environment": 3}')
+    found = collect([tmp_path / "class"], tmp_path / "all")
+    assert (found.taken, {Path(file).parent.name for file in found.unreadable}) == (2, {"ada"})

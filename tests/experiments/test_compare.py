@@ -16,10 +16,9 @@ import pytest
 from lora_lab import IA3, BadValue, LoRA, NotFound, Store
 from lora_lab.errors import Changed
 from lora_lab.experiments import plan
-from lora_lab.experiments.compare import Comparison, Result, compare, spread
+from lora_lab.experiments.compare import Comparison, compare, terms_of
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.margins import scores_in, shown, unpacked
-from lora_lab.experiments.terms import terms_of
 from tests.training.conftest import PLAIN
 
 SMALL = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, "max_length": 64, **PLAIN}
@@ -98,6 +97,8 @@ def test_every_method_is_tuned_and_scored_on_the_same_terms(compared):
     assert found["seconds"] > 0
     assert "LoRA r2 q,v: tuning lr over 0.001, 0.002" in said
     assert json.loads((out / "comparison.json").read_text()) == found
+    assert Comparison.from_json(found).to_json() == found
+    assert Comparison.from_json(found).results[1].values("accuracy") == found["methods"][1]["accuracy"]["each"]
 
 
 def test_costs_stand_beside_quality(compared):
@@ -173,15 +174,6 @@ def test_methods_on_an_edited_file_are_not_compared_with_those_on_the_old_one(ti
     assert (tmp_path / "out" / "comparison.json").read_bytes() == before
 
 
-def test_stopped_it_leaves_the_rest_to_the_next_call(compared, tiny_encoder, opinions, tmp_path):
-    stop = threading.Event()
-    stop.set()
-    found = compare(tiny_encoder, opinions, "lora,lora:rank=1", tmp_path, stop=stop, **SMALL).to_json()
-    assert [row["runs"] for row in found["methods"]] == [[], []]
-    assert "goes on where it was" in found["methods"][0]["error"]
-    assert not (tmp_path / "comparison.json").exists()
-
-
 def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encoder, opinions, tmp_path):
     refused = {"seeds": (0, "seeds must"), "rates": (0, "rates must"), "steps": (0, "steps must")}
     refused |= {"forgetting": ("shakespeare", "of language models"), "prompts": (4, "of language models")}
@@ -219,7 +211,7 @@ def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_pat
     order: list[str] = []
     with monkeypatch.context() as patch:  # the cores are not shared with the methods' processes
         patch.setattr("lora_lab.experiments.compare.before", lambda *_, **__: order.append("before") or 2.0)
-        patch.setattr("lora_lab.experiments.compare._result", lambda *given: order.append("work") or Result(given[4]))
+        patch.setattr("lora_lab.experiments.compare.each", lambda *_, **__: order.append("work") or [])
         compare(tiny_causal, str(texts["psalms"]), "lora", tmp_path / "ordered", **terms)
     assert order == ["before", "work"]
     stop = threading.Event()
@@ -291,15 +283,6 @@ def test_methods_compared_at_once_come_out_as_one_after_another(compared, tiny_e
     assert [facts(one) for one in again.to_json()["methods"]] == [facts(one) for one in found.to_json()["methods"]]
 
 
-def test_methods_at_once_share_the_memory(tiny_encoder, opinions, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("lora_lab.experiments.compare.each", lambda work, *a, **k: asked.append(work) or [])
-    for workers in (1, 2):
-        compare(tiny_encoder, opinions, METHODS, tmp_path, workers=workers, **SMALL)
-    rooms = [work.args[3].get("room", plan.ROOM) for work in asked]
-    assert rooms == [plan.ROOM, plan.ROOM / 2]
-
-
 def test_each_method_that_is_finished_is_told_and_one_that_was_stopped_is_not(tiny_encoder, opinions, tmp_path):
     stop, told = threading.Event(), []
 
@@ -334,12 +317,19 @@ def test_full_fine_tuning_is_computed_in_fp32_where_the_rest_may_be_in_less():
     assert terms_of("minilm", "rt", {"dtype": "fp99"}).recipe(contenders("full")[0]).dtype == "fp99"  # to be refused
 
 
-def test_spread():
-    assert spread([]) == {"mean": None, "std": None, "n": 0, "each": []}
-    assert spread([0.5])["std"] is None
-    assert spread([1.0, 3.0]) == {"mean": 2.0, "std": pytest.approx(2**0.5), "n": 2, "each": [1.0, 3.0]}
+def test_stopped_it_leaves_the_rest_to_the_next_call(compared, tiny_encoder, opinions, tmp_path):
+    stop = threading.Event()
+    stop.set()
+    found = compare(tiny_encoder, opinions, "lora,lora:rank=1", tmp_path, stop=stop, **SMALL).to_json()
+    assert [row["runs"] for row in found["methods"]] == [[], []]
+    assert "goes on where it was" in found["methods"][0]["error"]
+    assert not (tmp_path / "comparison.json").exists()
 
 
-def test_options_of_recipes_pass_through_terms():
-    terms = terms_of("minilm", "rt", {"seeds": 3, "max_length": 40, "dtype": "fp32"})
-    assert (terms.seeds, terms.recipe(LoRA()).max_length, terms.recipe(LoRA()).dtype) == (3, 40, "fp32")
+def test_methods_at_once_share_the_memory(tiny_encoder, opinions, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("lora_lab.experiments.compare.each", lambda work, *a, **k: asked.append(work) or [])
+    for workers in (1, 2):
+        compare(tiny_encoder, opinions, METHODS, tmp_path, workers=workers, **SMALL)
+    rooms = [work.args[-1]["room"] for work in asked]
+    assert rooms == [plan.ROOM, plan.ROOM / 2]

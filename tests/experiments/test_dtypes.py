@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from lora_course.claims.claim_tests.evidence import Cells
 from lora_course.panels.class_panel import ClassPanel
 from lora_lab import FullFineTuning, LoRA, Recipe, Store, sweep, verdict
 from lora_lab.errors import LabWarning
-from lora_lab.experiments import sweep as sweeping
 from lora_lab.experiments.collect import collect
-from lora_lab.experiments.results import Runs, from_store, load
-from lora_lab.plots.sweeps import against_rank
+from lora_lab.experiments.results import Runs, from_store
 from lora_lab.training.device import Choice, environment
 from lora_lab.training.runs import Run
 from tests.cli.conftest import lora_lab  # noqa: F401  the command line, as a fixture
@@ -32,19 +28,8 @@ def run(seed: int, choice: Choice, *, lr: float = 2e-3, method=None, right: floa
     recipe = Recipe("minilm", "rt", method or LoRA(), seed=seed, lr=lr, **fields)
     seen = [{"step": 400, "accuracy": right, "loss": 0.5}]
     history = {"step": [400], "loss": [0.5], "lr": [lr], "validation": seen}
-    answers = np.zeros(ROWS, dtype=int)
-    return Run(
-        recipe,
-        {"accuracy": right, "loss": 0.5},
-        history,
-        100,
-        10,
-        1000,
-        1.0,
-        1,
-        environment(choice),
-        predictions=answers,
-    )
+    metrics, answers = {"accuracy": right, "loss": 0.5}, np.zeros(ROWS, dtype=int)
+    return Run(recipe, metrics, history, 100, 10, 1000, 1.0, 1, environment(choice), predictions=answers)
 
 
 def stored(folder: Path, *runs: Run) -> Path:
@@ -60,27 +45,11 @@ def two_stores(tmp_path) -> tuple[Path, Path]:
     return ada, stored(tmp_path / "ben", *(run(seed, FP32, right=0.6) for seed in (3, 4)))
 
 
-def test_a_run_says_what_it_was_trained_in():
-    assert [run(0, one).dtype for one in (BF16, FP32)] == ["bf16", "fp32"]
-    assert run(0, replace(BF16, quantised="nf4"), dtype="nf4").dtype == "nf4+bf16"
-    assert run(0, replace(FP32, products="bf16"), method=FullFineTuning()).dtype == "fp32 by bf16"
-    assert replace(run(0, BF16), environment={}).dtype is None
-    assert run(0, BF16).recipe.hash == run(0, FP32).recipe.hash
-
-
-def test_collecting_unlike_dtypes_is_said_and_the_frame_tells_them_apart(two_stores, tmp_path):
-    with pytest.warns(LabWarning, match="3 in bf16 and 2 in fp32"):
-        assert collect(two_stores, tmp_path / "all").taken == 5
-    frame = load(tmp_path / "all")
-    assert frame.groupby("run_dtype")["seed"].agg(list).to_dict() == {"bf16": [0, 1, 2], "fp32": [3, 4]}
-    assert set(frame["dtype"]) == {"auto"}
-
-
 def test_no_table_of_the_command_line_averages_over_them(two_stores, tmp_path, lora_lab):  # noqa: F811
     found = lora_lab("collect", *map(str, two_stores), "--out", str(tmp_path / "all"))
     lines = [line for line in found.stdout.splitlines() if line.startswith("lora ")]
     assert [line.split()[-4:] for line in lines] == [["80.0", "80.0", "80.0", "80.0"], ["2", "60.0", "60.0", "60.0"]]
-    assert "trained_in" in found.stdout
+    assert "run_dtype" in found.stdout
     assert "3 in bf16 and 2 in fp32" in found.stderr
 
 
@@ -103,6 +72,17 @@ def test_scores_accuracies_and_verdicts_over_unlike_dtypes_warn(two_stores, tmp_
     assert len(runs.at(run_dtype="bf16")) == 3
 
 
+def test_a_sweep_whose_runs_are_of_unlike_dtypes_warns(two_stores):
+    ada, ben = two_stores
+    for file in ben.glob("*"):
+        (shutil.copytree if file.is_dir() else shutil.copy)(file, ada / file.name)
+    with pytest.warns(LabWarning, match="3 in bf16 and 2 in fp32"):
+        sweep([one.recipe for one in Store(ada).runs()], ada)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LabWarning)
+        sweep([one.recipe for one in Store(ben).runs()], ben)
+
+
 @pytest.mark.filterwarnings("ignore::lora_lab.errors.LabWarning")
 def test_the_classs_map_and_the_evidence_for_a_claim_are_of_one_dtype(two_stores, tmp_path):
     panel = ClassPanel(tmp_path, tmp_path.with_name("all"))
@@ -112,34 +92,3 @@ def test_the_classs_map_and_the_evidence_for_a_claim_are_of_one_dtype(two_stores
     cells = Cells(tmp_path / "all", "")
     assert len(cells.frame) == 3
     assert cells.made.endswith("in bf16; 2 in another dtype are left out")
-
-
-def test_a_picture_of_means_warns(two_stores):
-    ada, ben = two_stores
-    frame = load(ada)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", LabWarning)
-        against_rank(frame)
-    with pytest.warns(LabWarning, match="different dtypes"):
-        against_rank(pd.concat([frame, load(ben)]))
-
-
-def test_a_sweep_says_that_it_would_train_what_it_found_in_another_dtype(two_stores, monkeypatch):
-    recipes = [one.recipe for one in Store(two_stores[0]).runs()]
-    for choice, notes in ((BF16, ()), (FP32, ("3 of the runs from before were trained in bf16",))):
-        monkeypatch.setattr(sweeping, "choose", lambda tokens, choice=choice, **asked: choice)
-        swept = sweep(recipes, two_stores[0])
-        assert [note.split(",")[0] for note in swept.notes] == list(notes)
-        assert swept.to_json()["notes"] == list(swept.notes)
-
-
-def test_a_sweep_whose_runs_are_of_unlike_dtypes_warns(two_stores, monkeypatch):
-    monkeypatch.setattr(sweeping, "choose", lambda tokens, **asked: FP32)
-    ada, ben = two_stores
-    for file in ben.glob("*"):
-        (shutil.copytree if file.is_dir() else shutil.copy)(file, ada / file.name)
-    with pytest.warns(LabWarning, match="3 in bf16 and 2 in fp32"):
-        sweep([one.recipe for one in Store(ada).runs()], ada)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", LabWarning)
-        sweep([one.recipe for one in Store(ben).runs()], ben)

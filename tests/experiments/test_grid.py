@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, Grid, LoRA, NotFound, PromptTuning, Recipe
+from lora_lab import BadValue, Grid, NotFound, PromptTuning, Recipe
 from lora_lab.experiments.grid import alpha_of, check, share
 
 
@@ -42,22 +40,6 @@ def test_alpha_follows_a_rule(rule, alphas):
     assert [r.method.alpha for r in Grid(rank=[4, 64], alpha=rule).recipes("m", "t")] == alphas
 
 
-def test_the_root_rule_without_a_number_gives_16_at_rank_8():
-    assert alpha_of("sqrt", 8) == pytest.approx(16)
-    assert alpha_of("sqrt", 32) == pytest.approx(16 * math.sqrt(4))
-
-
-@pytest.mark.parametrize(("rule", "says"), [("3rank", "known"), ("fixed:x", "needs a number")])
-def test_an_unknown_rule_is_told_what_there_is(rule, says):
-    with pytest.raises(BadValue, match=says):
-        alpha_of(rule, 8)
-
-
-def test_single_values_and_tuples_of_roles_stand_for_themselves():
-    (one,) = Grid(rank=4, alpha=8, lr=1e-3, seed=2, targets=("q", "v")).recipes("m", "t", steps=7)
-    assert one == Recipe("m", "t", LoRA(4, 8, ("q", "v")), lr=1e-3, seed=2, steps=7, validations=1)
-
-
 @pytest.mark.parametrize("name", ["rank", "alpha", "lr", "seed", "targets"])
 def test_an_empty_axis_is_named(name):
     with pytest.raises(BadValue, match=f"no {name}"):
@@ -85,9 +67,3 @@ def test_a_recipe_that_cannot_be_is_found_before_anything_is_loaded():
     with pytest.raises(NotFound, match="'q_proj' matches no layer"):
         check(Grid(targets="q_proj").recipes("minilm", "rt"))
     check(Grid().recipes("a-model-that-is-nowhere", "rt"))  # loading will tell
-
-
-@pytest.mark.parametrize("rank", [-4, None])
-def test_a_rank_that_cannot_be_is_named_also_where_alpha_follows_from_it(rank):
-    with pytest.raises(BadValue, match="rank must be a whole number"):
-        Grid(rank=rank, alpha="sqrt").recipes("minilm", "rt")

@@ -53,20 +53,6 @@ def test_shuffling_keeps_the_energy_and_the_numbers(matrix: np.ndarray):
     assert np.square(low_rank.spectrum(other)).sum() == pytest.approx(np.square(matrix).sum())
 
 
-def test_energy_grows_from_nothing_to_all():
-    s = np.array([3.0, 2.0, 1.0])
-    assert [low_rank.energy_kept(s, r) for r in range(4)] == pytest.approx([0, 9 / 14, 13 / 14, 1])
-    assert low_rank.rank_for_energy(s, 0.9) == 2
-    assert low_rank.rank_for_energy(s, 1) == 3
-
-
-def test_of_nothing_everything_is_kept():
-    s = low_rank.spectrum(np.zeros((3, 4)))
-    assert low_rank.energy_kept(s, 0) == 1
-    assert low_rank.error_left(s, 0) == 0
-    assert low_rank.rank_for_energy(s, 0.9) == 0
-
-
 def test_a_weight_in_half_precision_has_its_singular_values():
     matrix = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float16)
     assert low_rank.spectrum(matrix) == pytest.approx(low_rank.spectrum(matrix.astype(float)), rel=1e-5)

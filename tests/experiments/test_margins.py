@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_lab.errors import BadValue
 from lora_lab.experiments.margins import MARGINS, judged, packed, resampled, scores_in, shown, unpacked
 from lora_lab.experiments.statistics import LEVEL, verdict, verdicts
 from lora_lab.files import read_json
@@ -127,17 +126,3 @@ def test_without_answers_only_the_margin_that_was_judged_is_known():
     assert (back["low"], back["high"]) == (-entry["high"], -entry["low"])
     assert set(back["outcomes"]) == {"-", "W"}
     assert [one["name"] for one in data["methods"]] == ["probe", "LoRA r8 q,v", "full fine-tuning"]
-
-
-def test_a_method_that_failed_has_no_row_and_its_reason():
-    found = comparison("lora", "full")
-    found["methods"][0] |= {"error": "prefix does not fit", "accuracy": {"mean": None, "each": []}, "against": {}}
-    data = shown(found)
-    assert [one["label"] for one in data["methods"]] == ["full fine-tuning"]
-    assert data["failed"] == [["LoRA r8 q,v", "prefix does not fit"]]
-    assert shown(found | {"methods": []})["methods"] == []
-
-
-def test_another_number_of_rows_cannot_be_compared():
-    with pytest.raises(BadValue, match="same test rows"):
-        judged({"a": np.ones((1, 5), bool), "b": np.ones((1, 6), bool)})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lora_lab import BadValue, Grid, Recipe, Store, sweep
 from lora_lab.experiments.racing import BOUND, EVERY, GAP, LED, behind
 from lora_lab.training.pack import Pack
+from tests.experiments.conftest import on_step
 from tests.training.conftest import PLAIN
 
 # ---- the rule, on losses that are made up
@@ -150,7 +151,7 @@ def test_a_choice_that_was_broken_off_goes_on_and_a_whole_one_is_not_made_twice(
             if next(steps, None) is None:
                 stop.set()
 
-        broken = sweep(recipes, tmp_path / "broken", stop=stop, callbacks=lambda _, see=see: [see], **how)
+        broken = sweep(recipes, tmp_path / "broken", stop=stop, note=on_step(see), **how)
         assert broken.choice is None or not stop.is_set()
     swept = sweep(recipes, tmp_path / "broken", **how)
     told, other = swept.choice.to_json(), whole.choice.to_json()
@@ -177,13 +178,6 @@ def test_what_was_stopped_is_never_taken_for_a_whole_run(grid, tmp_path):
     assert {recipe for recipe in rest if recipe in others} >= set(trained) & set(others)
     unscored = {run.recipe for run in chosen.runs if run.status == "unscored"}
     assert not unscored & set(trained)  # scored, not trained again
-
-
-def test_a_configuration_with_a_seed_that_failed_is_not_chosen_and_trains_no_further(grid, tmp_path):
-    swept = sweep([*grid(rank=4), *grid(rank=4, lr=1e30)], tmp_path, choose=True)
-    failed = [run for run in swept.runs if run.status == "failed"]
-    assert [run.recipe.seed for run in failed] == [0]
-    assert swept.choice.to_json()["chosen"]["recipe"]["lr"] == 3e-2
 
 
 def test_runs_of_before_count_and_are_rivals_where_their_validation_rows_were_not_kept(grid, tmp_path):
@@ -214,3 +208,10 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(grid, tmp
     assert Store(tmp_path).runs() == []
     with pytest.raises(BadValue, match="choose on this machine"):
         sweep(grid(), tmp_path, choose=True, client=object())
+
+
+def test_a_configuration_with_a_seed_that_failed_is_not_chosen_and_trains_no_further(grid, tmp_path):
+    swept = sweep([*grid(rank=4), *grid(rank=4, lr=1e30)], tmp_path, choose=True)
+    failed = [run for run in swept.runs if run.status == "failed"]
+    assert [run.recipe.seed for run in failed] == [0]
+    assert swept.choice.to_json()["chosen"]["recipe"]["lr"] == 3e-2

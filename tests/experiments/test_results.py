@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lora_lab import BadValue, Bottleneck, HeadOnly, LoRA, PromptTuning, Recipe, Run, Store
-from lora_lab.experiments.results import Runs, by_name, from_store, load
+from lora_lab.experiments.results import Runs, by_name, load
 from lora_lab.experiments.statistics import verdict
 
 
@@ -31,20 +31,6 @@ def test_a_row_has_settings_metrics_and_the_last_validation(tmp_path):
     expected = {"rank": 4, "alpha": 16, "lr": 1e-3, "seed": 3, "targets": "q,v", "accuracy": 0.7, "status": "done"}
     assert {name: row[name] for name in expected} == expected
     assert row["validation_accuracy"] == pytest.approx(0.7)
-
-
-def test_the_order_depends_on_the_runs_alone(tmp_path):
-    runs = [run(rank=r, seed=s) for r in (8, 1) for s in (1, 0)]
-    for name, order in (("a", runs), ("b", runs[::-1])):
-        for one in order:
-            Store(tmp_path / name).add(one)
-    assert load(tmp_path / "a").equals(load(tmp_path / "b"))
-    assert load(tmp_path / "a")["rank"].tolist() == [1, 1, 8, 8]
-
-
-def test_an_empty_store_is_an_empty_frame(tmp_path):
-    assert load(tmp_path).empty
-    assert len(from_store(tmp_path)) == 0
 
 
 def test_what_is_no_run_and_what_is_newer_are_told_apart(tmp_path):

@@ -75,14 +75,6 @@ def test_a_rate_that_diverges_is_an_end_found(recipe, gentle, tmp_path):
         tune(recipe(), tmp_path, rates=2)
 
 
-def test_best_and_edge_follow_the_metric():
-    tried = (Tried(1e-3, 20.0, 3.0), Tried(2e-3, 18.0, 2.9), Tried(4e-3, 18.0, 2.8))
-    perplexity = Tuning(Axis(1e-3), tried, "perplexity", 1.0)
-    assert (perplexity.best.value, perplexity.edge) == (4e-3, True)
-    accuracy = replace(perplexity, tried=(*tried[1:], Tried(8e-3)), metric="accuracy")
-    assert (accuracy.best.value, accuracy.edge) == (4e-3, False)
-
-
 @pytest.mark.parametrize("choose", [False, True])
 def test_a_task_that_is_judged_by_a_correlation_is_tuned_and_told_of_by_it(tiny_encoder, tmp_path, choose):
     """STS-B has numbers for labels, and no accuracy."""
@@ -98,7 +90,9 @@ def test_a_task_that_is_judged_by_a_correlation_is_tuned_and_told_of_by_it(tiny_
         assert tune(recipes[0], tmp_path / "tuning", rates=2, growth=0).metric == "pearson"
 
 
-def test_a_method_may_say_that_an_option_of_its_own_is_tuned(recipe):
-    axis = Axis(2, 2.0, "alpha")
-    assert axis.set(recipe(), 8.0).method.alpha == 8
-    assert axis.set(recipe(), 8.0).lr == recipe().lr
+def test_best_and_edge_follow_the_metric():
+    tried = (Tried(1e-3, 20.0, 3.0), Tried(2e-3, 18.0, 2.9), Tried(4e-3, 18.0, 2.8))
+    perplexity = Tuning(Axis(1e-3), tried, "perplexity", 1.0)
+    assert (perplexity.best.value, perplexity.edge) == (4e-3, True)
+    accuracy = replace(perplexity, tried=(*tried[1:], Tried(8e-3)), metric="accuracy")
+    assert (accuracy.best.value, accuracy.edge) == (4e-3, False)

@@ -16,21 +16,21 @@ import torch
 
 from lora_lab import BadValue, LoRA, Recipe
 from lora_lab.errors import Failed, LabWarning
-from lora_lab.experiments import plan, workers
+from lora_lab.experiments import workers
 from lora_lab.experiments.workers import each, worth
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
 
-GIB = 2**30
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
-def whoami(item: int, say) -> tuple[int, int, int, float]:
-    """The item, the process, its threads, and the share of memory that a pack may take."""
+def whoami(item: int, say) -> tuple[int, int, int]:
+    """The item, the process, and its threads."""
     say(f"item {item}")
     if item == 3:
         warnings.warn("mind it", LabWarning, stacklevel=2)
         warnings.warn("a library's own", UserWarning, stacklevel=2)
-    return item, os.getpid(), torch.get_num_threads(), plan.ROOM
+    return item, os.getpid(), torch.get_num_threads()
 
 
 def dies(item: int, say) -> None:
@@ -38,65 +38,40 @@ def dies(item: int, say) -> None:
 
 
 def sleeps(item: Path, say) -> None:
+    if item.name == "refused":
+        _until(item.with_name("slept").exists)
+        raise BadValue("not this one")
     item.write_text(str(os.getpid()))
     time.sleep(600)
 
 
 def test_items_come_back_in_order_from_processes_that_share_cores_and_are_heard():
     heard: list[str] = []
-    done: dict[int, tuple] = {}
-    found = each(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2, done=done.__setitem__)
-    assert [done[number] for number in range(3)] == found
+    done = dict(each(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2))
+    found = [done[number] for number in range(3)]
     assert [item for item, *_ in found] == [3, 1, 2]
-    assert os.getpid() not in {process for _, process, *_ in found}
-    assert {threads for *_, threads, _ in found} == {max(1, torch.get_num_threads() // 2)}
-    assert {room for *_, room in found} == {plan.ROOM}  # a constant: a share of it is handed over
+    assert os.getpid() not in {process for _, process, _ in found}
+    assert {threads for *_, threads in found} == {max(1, torch.get_num_threads() // 2)}
     assert sorted(heard) == ["item 1", "item 2", "item 3", "warning: mind it"]
-
-
-def test_one_at_a_time_is_here():
-    assert each(whoami, [1], 1, print, long=bool)[0][1:3] == (os.getpid(), torch.get_num_threads())
-
-
-def sleeps_or_refuses(item: Path, say) -> None:
-    if item.name == "refused":
-        while not item.with_name("slept").exists():
-            time.sleep(0.05)
-        raise BadValue("not this one")
-    sleeps(item, say)
+    assert list(each(whoami, [1], 1, print, long=bool)) == [(0, (1, os.getpid(), torch.get_num_threads()))]
 
 
 def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
     items = [tmp_path / "slept", tmp_path / "refused"]
     with pytest.raises(BadValue, match="not this one"):
-        each(sleeps_or_refuses, items, 2, print, long=lambda item: True)
+        list(each(sleeps, items, 2, print, long=lambda item: True))
     assert not _runs(int(items[0].read_text()))
+    with pytest.raises(Failed, match="killed, perhaps for want of memory: the same call with 1 worker goes on"):
+        list(each(dies, [1, 2], 2, print, long=bool))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
-def test_an_interrupt_ends_all_processes_at_once(tmp_path):
+@pytest.mark.parametrize("end", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGKILL)])
+def test_processes_end_with_a_parent_that_is_interrupted_or_killed(tmp_path, end):
     words = [sys.executable, "-c", "from tests.experiments.test_workers import *; sleeping(*sys.argv[1:])"]
-    parent = subprocess.Popen([*words, str(tmp_path)], start_new_session=True, stderr=subprocess.PIPE)
+    parent = subprocess.Popen([*words, str(tmp_path)], start_new_session=True, stderr=subprocess.DEVNULL)
     files = [tmp_path / "a", tmp_path / "b"]
     _until(lambda: all(file.exists() and file.read_text() for file in files))
-    os.killpg(parent.pid, signal.SIGINT)  # as a terminal's Ctrl-C
-    _, said = parent.communicate(timeout=60)
-    assert said.count(b"Traceback") == 1  # the parent's own
-    assert not any(_runs(int(file.read_text())) for file in files)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_a_process_that_is_killed_is_said_in_a_sentence():
-    with pytest.raises(Failed, match="killed, perhaps for want of memory: the same call with 1 worker goes on"):
-        each(dies, [1, 2], 2, print, long=bool)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_processes_end_with_a_parent_that_is_killed(tmp_path):
-    words = [sys.executable, "-c", "from tests.experiments.test_workers import *; sleeping(*sys.argv[1:])"]
-    parent, files = subprocess.Popen([*words, str(tmp_path)]), [tmp_path / "a", tmp_path / "b"]
-    _until(lambda: all(file.exists() and file.read_text() for file in files))
-    parent.kill()
+    end(parent.pid)
     parent.wait()
     _until(lambda: not any(_runs(int(file.read_text())) for file in files))
 
@@ -104,7 +79,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path):
 def sleeping(folder: str) -> None:
     """Two processes that sleep, for a parent that is to be killed or interrupted."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests were started in the background
-    each(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool)
+    list(each(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool))
 
 
 def _runs(process: int) -> bool:
@@ -118,37 +93,20 @@ def _until(there) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture
-def machine(monkeypatch):
-    """`machine(cores=4, gib=16)`."""
-
-    def fake(cores: int, gib: float, where: str = "cpu") -> None:
-        monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-        monkeypatch.setattr(workers, "free_bytes", lambda where: int(gib * GIB))
-        monkeypatch.setattr(device, "choose", lambda tokens, **_: device.Choice(where, "fp32", "eager"))
-
-    return fake
-
-
-RECIPES = [Recipe("minilm", "rt", LoRA()), Recipe("minilm", "rt", FullFineTuning()), Recipe("minilm", "rt", LoRA(4))]
-
-
 @pytest.mark.parametrize(
-    ("cores", "gib", "steps", "found"),
+    ("cores", "gib", "steps", "where", "models", "found"),
     [
-        (2, 16, 40_000, 2), (8, 64, 40_000, 3), (1, 16, 40_000, 1), (2, 1.5, 40_000, 1), (2, 16, 400, 1),
+        (2, 16, 40_000, "cpu", "minilm", 2),
+        (8, 64, 40_000, "cpu", "minilm", 3),
+        (1, 16, 40_000, "cpu", "minilm", 1),
+        (2, 1.5, 40_000, "cpu", "minilm", 1),
+        (2, 16, 400, "cpu", "minilm", 1),
+        (8, 64, 40_000, "cuda", "minilm", 1),
+        (8, 64, 40_000, "cpu", "no-such-model", 1),
     ],
-)  # fmt: skip
-def test_processes_are_as_many_as_cores_recipes_and_memory_allow(machine, cores, gib, steps, found):
-    machine(cores, gib)
-    assert worth(RECIPES, steps) == found
-
-
-def test_on_a_gpu_one_process_has_all_of_it(machine):
-    machine(8, 64, "cuda")
-    assert worth(RECIPES, 40_000) == 1
-
-
-def test_what_nobody_can_count_runs_in_one_process(machine):
-    machine(8, 64)
-    assert worth([Recipe("no-such-model", "rt", LoRA())] * 3, 40_000) == 1
+)
+def test_processes_are_as_many_as_cores_recipes_and_memory_allow(monkeypatch, cores, gib, steps, where, models, found):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(workers, "free_bytes", lambda where: int(gib * 2**30))
+    monkeypatch.setattr(device, "choose", lambda tokens, **_: device.Choice(where, "fp32", "eager"))
+    assert worth([Recipe(models, "rt", method) for method in (LoRA(), FullFineTuning(), LoRA(4))], steps) == found

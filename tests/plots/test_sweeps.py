@@ -155,7 +155,7 @@ def two(name: str, a: Any, b: Any, **how: Any) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("name", "a", "b"),
-    [("alpha", 8, 32), ("init", None, "pissa"), ("examples", 0, 50), ("other", "dora False", "dora True")],
+    [("alpha", 8, 32), ("init", None, "pissa"), ("examples", 0, 50), ("dora", None, True)],
 )
 def test_runs_that_differ_in_a_setting_that_is_not_shown_are_not_drawn_as_seeds(name: str, a: Any, b: Any):
     both = two(name, a, b)

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab.plots import Curve, smoothed, training_picture
-
-RUN = Curve("rank 8", [1, 2, 3, 4], [0.7, 0.6, 0.5, 0.4], [(2, 0.6), (4, 0.8)])
+from lora_lab.plots import smoothed, training_picture
 
 
-def test_accuracy_is_drawn_in_per_cent_and_the_axes_say_so():
-    figure = training_picture(RUN, "accuracy", "a finding")
-    loss, metric = figure.axes
-    assert metric.get_ylabel() == "validation accuracy (%)"
-    assert loss.get_ylabel() == "training loss (nats)"
-    assert figure.get_suptitle() == "a finding"
-    assert any(list(line.get_ydata()) == [60, 80] for line in metric.lines)
-
-
-def test_a_notebook_shows_the_picture_by_itself():
-    assert training_picture(RUN, "accuracy", "")._repr_png_().startswith(b"\x89PNG")
-
-
-def test_perplexity_keeps_its_own_scale():
-    figure = training_picture(Curve("x", [1], [3.0], [(1, 20.0)]), "perplexity", "")
-    assert any(list(line.get_ydata()) == [20] for line in figure.axes[1].lines)
+@pytest.mark.parametrize(
+    ("metric", "drawn", "label"),
+    [("accuracy", 80, "validation accuracy (%)"), ("perplexity", 0.8, "validation perplexity")],
+)
+def test_a_run_is_drawn_in_the_units_that_the_axes_name(metric: str, drawn: float, label: str):
+    history = {"step": [1, 2], "loss": [0.7, 0.6], "validation": [{"step": 1, metric: 0.6}, {"step": 2, metric: 0.8}]}
+    figure = training_picture(history, metric, "a finding")
+    loss, axes = figure.axes
+    assert (axes.get_ylabel(), loss.get_ylabel(), figure.get_suptitle()) == (label, "training loss (nats)", "a finding")
+    assert axes.lines[0].get_ydata()[-1] == pytest.approx(drawn)
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.integers(1, 30))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_course.paper.protocol.given import PaperRecipe
-from lora_lab.training.metrics import factor
+from lora_lab.metrics import factor
 from lora_lab.training.runs import Run
 
 LOWER = ("perplexity", "loss")

@@ -22,7 +22,7 @@ from lora_course.paper.protocol.sheets import recipes as known
 from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.generation import scored
-from lora_lab.experiments.sweep import sweep
+from lora_lab.experiments.sweep import Sweep
 from lora_lab.experiments.text_scores import check_installed
 from lora_lab.files import read_json, write_json
 from lora_lab.training.generate import Decoding
@@ -88,7 +88,7 @@ def run(
                **_settings(recipe, len(there.train), steps), **where)
         for seed in _seeds(recipe, seeds)
     ]  # fmt: skip
-    swept = sweep(recipes, out, solo=True, stop=stop, download=download)
+    swept = Sweep(out, size=1, stop=stop, download=download).run(recipes)
     ended = [made for made in swept.runs if made.status in FINISHED]
     say = decoding or (decoding_of(recipe) if recipe.task == "e2e" else None)
     answers = [_answers(made, name, there, prompts, say, where, download) if say else {} for made in ended]

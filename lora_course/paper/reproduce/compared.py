@@ -6,7 +6,6 @@ rates, growth, seeds    of each method, as many as leave enough steps; all metho
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import starmap
 from typing import Any, ClassVar
 
@@ -14,12 +13,13 @@ from lora_course.paper.reproduce import fit
 from lora_course.paper.reproduce.base import Item, Kept, Place, Plan, Row
 from lora_course.paper.reproduce.trained import marks, unseen
 from lora_lab.errors import Failed
-from lora_lab.experiments.budget import Timing, timed
-from lora_lab.experiments.compare import Comparison, compare
+from lora_lab.experiments.budget import Timing, pack_timed
+from lora_lab.experiments.compare import Comparison, Terms, compare
 from lora_lab.experiments.contenders import contenders
+from lora_lab.experiments.plan import packs
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import Verdict, verdicts_of
-from lora_lab.experiments.terms import Terms
+from lora_lab.experiments.tuning import axis_of
 
 LADDER = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2))  # rates, growth, seeds
 
@@ -45,14 +45,13 @@ class Compared(Item):
         )
 
     def expected(self, minutes: float) -> Plan:
-        quick = [fit.quick(self.terms().recipe(one)) for one in contenders(self.methods)]
-        return self._sized(minutes, [replace(one, later=self.prompts * fit.WRITING) for one in quick])
+        return self._sized(minutes, [fit.quick(self.terms().recipe(one)) for one in contenders(self.methods)])
 
     def plan(self, place: Place) -> Plan:
         terms = self.terms(*LADDER[0])
-        task = terms.loaded()
-        found = [timed(terms, one, task, place.say, download=False) for one in contenders(self.methods)]
-        return self._sized(place.minutes, [one for one in found if one])
+        tried = [[axis_of(one).set(terms.recipe(one), value) for value in axis_of(one).grid(terms.rates)]
+                 for one in contenders(self.methods)]  # fmt: skip
+        return self._sized(place.minutes, [pack_timed(packs(recipes)[0]) for recipes in tried])
 
     def run(self, plan: Plan, place: Place) -> Comparison:
         told = {**plan.sizes, "batch": self.batch, "prompts": self.prompts, **self.fields}
@@ -81,8 +80,9 @@ class Compared(Item):
         tests = len(task.test) / len(task.validation)
 
         def with_these(rates: int, growth: int, seeds: int) -> tuple[dict[str, int], float, float]:
-            terms = self.terms(1, rates, growth, seeds)
-            fixed, slope = sum(t.fixed(terms, tests) for t in timings), sum(t.slope(terms) for t in timings)
+            later = self.prompts * fit.WRITING
+            fixed = sum(3 * t.load + (rates + growth + seeds * tests) * t.validation + seeds * later for t in timings)
+            slope = sum(t.step * (rates + growth + seeds) for t in timings)
             return {"rates": rates, "growth": growth, "seeds": seeds}, fixed, slope
 
         return fit.within(minutes, starmap(with_these, LADDER), self.enough, self.most)

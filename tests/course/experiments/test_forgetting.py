@@ -12,6 +12,7 @@ import pytest
 from lora_course.experiments.forgetting import Forgetting, at_loss, forgetting, perplexity_on
 from lora_lab import BadValue, LoRA, Recipe, Store, load_model, load_tokenizer, sweep
 from lora_lab.training.runs import Run
+from tests.experiments.conftest import on_step
 from tests.training.conftest import PLAIN
 
 
@@ -94,11 +95,13 @@ def test_a_broken_off_pack_goes_on_with_what_it_had_read(told, tmp_path):
     stop = threading.Event()
     seen = []
 
-    def watch(recipe):
-        return [lambda progress: (seen.append(progress.step), stop.set() if progress.step == 5 else None)]
+    def watch(progress):
+        seen.append(progress.step)
+        if progress.step == 5:
+            stop.set()
 
     with pytest.raises(BadValue, match="no run finished: stopped"):
-        told(store=tmp_path, callbacks=watch, stop=stop)
+        told(store=tmp_path, note=on_step(watch), stop=stop)
     again, whole = told(store=tmp_path), told()
     assert again.frame["other_perplexity"].to_numpy() == pytest.approx(
         whole.frame["other_perplexity"].to_numpy(), rel=1e-4
@@ -170,11 +173,11 @@ def test_what_cannot_be_is_refused(told, opinions, tiny_encoder, texts):
     for wrong in ({"other": opinions}, {"task": opinions}, {"rows": 0}):
         with pytest.raises(BadValue, match="running text"):
             told(**wrong)
-    with pytest.raises(BadValue, match="margin 0 is none"):
+    with pytest.raises(BadValue, match="margin 0 is impossible"):
         told(margin=0)
     with pytest.raises(BadValue, match="at each validation"):
         told(validations=0)
-    with pytest.raises(BadValue, match="run this here, without client"):
+    with pytest.raises(BadValue, match="choose on this machine, without client"):
         told(client=object())
     with pytest.raises(BadValue, match="at least one method"):
         forgetting({}, **texts)

@@ -74,7 +74,7 @@ def test_what_cannot_be_is_refused(told, tmp_path):
         told(examples=[57], store=tmp_path)
     with pytest.raises(BadValue, match="examples must be a whole number of at least 0, not -8"):
         told(examples=[-8], store=tmp_path)
-    with pytest.raises(BadValue, match=r"margin 1\.5 is none"):
+    with pytest.raises(BadValue, match=r"margin 1\.5 is impossible"):
         told(margin=1.5, store=tmp_path)
     with pytest.raises(BadValue, match="at least one method"):
         little({})

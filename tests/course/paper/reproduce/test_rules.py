@@ -135,8 +135,9 @@ def test_writing():
 
 
 def test_what_is_written_is_shown_in_the_papers_units():
-    found = ({**text_scores(["the cat sat on the mat"], [["the cat sat on the mat"]]), "slot_errors": 0.25},)
-    result = Result(LoRA(), runs=(SimpleNamespace(metrics={}, predictions=None),), found=found)
+    found = {**text_scores(["the cat sat on the mat"], [["the cat sat on the mat"]]), "slot_errors": 0.25}
+    row = {"settings": LoRA().settings(), **{name: {"each": [value]} for name, value in found.items()}}
+    result = Result(row, runs=(SimpleNamespace(metrics={}, predictions=None),))
     shown = {row.name: row.yours for row in table3.ITEM.rows(SimpleNamespace(results=[result]))}
     assert [shown[f"{name}, lora"] for name in ("BLEU", "ROUGE-L", "slot errors (%)")] == [
         pytest.approx((value,)) for value in (100, 100, 25)

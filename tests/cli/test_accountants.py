@@ -1,12 +1,12 @@
-"""`lora-lab memory`: the contract's keys, the reference figures, readable tables, one sentence for what is wrong."""
+"""`lora-lab params` and `memory`: the contract's keys, reference figures, tables, and one sentence for mistakes."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,11 +64,6 @@ def test_the_reference_figures(words: list[str], gib: float):
     assert answer(*words)["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01)
 
 
-@pytest.mark.parametrize("words", [[*GPT2], [*GPT2, *CKPT], L7, [*L7, *CKPT], L8, [*L8, *CKPT], L70, [*L70, *CKPT]])
-def test_the_labs_own_fp32_adapters_add_little(words: list[str]):
-    assert 1 <= answer(*words)["peak_bytes"] / answer(*words, *BF16)["peak_bytes"] < 1.02
-
-
 def test_json_holds_the_contracts_keys_and_sums():
     found = answer("minilm", "--dtype", "fp32", "--batch", "8", "--seq", "128")
     assert set(found) >= CONTRACT
@@ -97,12 +92,6 @@ def test_70b_with_qlora_does_not_fit_24_gb_but_48():
     assert large["seconds"] > 0
     assert small["seconds"] is None  # nothing but the memory is known of such a card
     assert small["peak_bytes"] / GIB == pytest.approx(35.5, rel=0.01)
-
-
-def test_single_quantisation_takes_more():
-    twice, once = (answer("llama-2-7b", "--method", "qlora", *more) for more in ([], ["--no-double-quant"]))
-    added = once["categories"]["weights"] - twice["categories"]["weights"]
-    assert added == pytest.approx(6_476_005_376 * (4.5 - 4.127) / 8, rel=1e-3)
 
 
 def test_the_table_reads_in_words_with_units():
@@ -136,12 +125,6 @@ def test_generation_needs_weights_cache_and_logits():
     assert "optimizer" not in found["categories"]
 
 
-def test_a_mask_and_kept_outputs_take_more():
-    plain, padded, kept = (answer("llama-3-8b", *more)["peak_bytes"] for more in ([], ["--padded"], ["--outputs-kept"]))
-    assert plain < padded
-    assert plain < kept
-
-
 def test_a_laptops_processor_has_its_own_kernels():
     found = answer("minilm", "--dtype", "fp32", "--gpu", "8 gb laptop cpu")
     assert (found["setup"]["device"], found["fits"]) == ("cpu", True)
@@ -163,38 +146,53 @@ def test_a_trace_answers_in_the_same_shape():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["lama-3-8b"], "llama-3-8b"),
-        (["gpt2", "--batch", "-1"], "batch must be"),
-        (["gpt2", "--seq", "0"], "seq must be"),
-        (["gpt2", "--seq", "1025"], "above the 1024 tokens"),
-        (["roberta-base", "--seq", "513"], "above the 512 tokens"),
-        (["gpt2", "--method", "prompt", "--tokens", "20", "--seq", "1010"], "above the 1004 tokens"),
-        (["gpt2", "--rank", "769"], "at most 768"),
+        (["memory", "lama-3-8b"], "llama-3-8b"),
+        (["memory", "gpt2", "--batch", "-1"], "batch must be"),
+        (["memory", "gpt2", "--seq", "0"], "seq must be"),
+        (["memory", "gpt2", "--seq", "1025"], "above the 1024 tokens"),
+        (["memory", "roberta-base", "--seq", "513"], "above the 512 tokens"),
+        (["memory", "gpt2", "--method", "prompt", "--tokens", "20", "--seq", "1010"], "above the 1004 tokens"),
+        (["memory", "gpt2", "--rank", "769"], "at most 768"),
         (
-            ["gpt2", "--dtype", "nf4"],
+            ["memory", "gpt2", "--dtype", "nf4"],
             "dtype must be one of fp32, bf16, fp16, not 'nf4': a base in 4 bits is --method qlora",
         ),
-        (["gpt2", "--no-double-quant"], "only qlora quantises its constants, not lora"),
-        (["gpt2", "--shard", "ddp:8"], "the kind of shard must be one of zero1, zero2, zero3, fsdp, not 'ddp'"),
-        (["gpt2", "--optimizer", "adam"], "adamw"),
-        (["gpt2", "--shard", "fsdp"], "fsdp:8"),
-        (["gpt2", "--gpu", "4091"], "no card '4091'"),
-        (["gpt2", "--gpu", "a100"], "A100 40 GB or A100 80 GB"),
-        (["gpt2", "--shard", "fsdp:²"], "fsdp:8"),
-        (["gpt2", "--gpu-gb", "-3"], "above 0 GB"),
-        (["gpt2", "--gpu-gb", "1e308"], "at most 1,000,000"),
-        (["gpt2", "--gpu-gb", "24", "--gpu", "4090"], "not both"),
-        (["gpt2", "--method", "full", "--lora-dropout", "0.1"], "no option 'dropout'"),
-        (["gpt2", "--num-labels", "2"], "leave out --num-labels"),
-        (["bert-base", "--inference"], "does not generate"),
-        (["gpt2", "--inference", "--trace"], "leave out --inference"),
+        (["memory", "gpt2", "--no-double-quant"], "only qlora quantises its constants, not lora"),
+        (
+            ["memory", "gpt2", "--shard", "ddp:8"],
+            "the kind of shard must be one of zero1, zero2, zero3, fsdp, not 'ddp'",
+        ),
+        (["memory", "gpt2", "--optimizer", "adam"], "adamw"),
+        (["memory", "gpt2", "--shard", "fsdp"], "fsdp:8"),
+        (["memory", "gpt2", "--gpu", "4091"], "no card '4091'"),
+        (["memory", "gpt2", "--gpu", "a100"], "A100 40 GB or A100 80 GB"),
+        (["memory", "gpt2", "--shard", "fsdp:²"], "fsdp:8"),
+        (["memory", "gpt2", "--gpu-gb", "-3"], "above 0 GB"),
+        (["memory", "gpt2", "--gpu-gb", "1e308"], "at most 1,000,000"),
+        (["memory", "gpt2", "--gpu-gb", "24", "--gpu", "4090"], "not both"),
+        (["memory", "gpt2", "--method", "full", "--lora-dropout", "0.1"], "no option 'dropout'"),
+        (["memory", "gpt2", "--num-labels", "2"], "leave out --num-labels"),
+        (["memory", "bert-base", "--inference"], "does not generate"),
+        (["memory", "gpt2", "--inference", "--trace"], "leave out --inference"),
+        (["params", "lama-3-8b"], "llama-3-8b"),
+        (["params", "gpt2", "--method", "ful"], "known: full"),
+        (["params", "gpt2", "--rank", "0"], "rank must be"),
+        (["params", "gpt2", "--rank", "769"], "at most 768"),
+        (["params", "gpt2", "--targets", "gate"], "matches no layer"),
+        (["params", "gpt2", "--rank-pattern", "q"], "target=rank"),
+        (["params", "gpt2", "--method", "full", "--rank", "2"], "no option 'rank'"),
+        (["params", "gpt2", "--method", "bitfit", "--dora"], "no option 'dora'"),
+        (["params", "gpt2", "--dora"], "dora takes a fused layer as a whole: name c_attn"),
+        (["params", "gpt2", "--lr-ratio", "0"], "lr_ratio must be a number above 0"),
+        (["params", "gpt2", "--num-labels", "-1"], "num_labels"),
+        (["params", "gpt2", "--rank", "many"], "rank"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(words: list[str], said: str, lora_lab: Callable):
-    done = lora_lab("memory", *words)
+    done = lora_lab(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -218,10 +216,10 @@ def test_it_answers_without_torch_in_well_under_a_second():
         "import sys; from lora_lab.cli import commands; "
         f"commands({words}, standalone_mode=False); assert 'torch' not in sys.modules"
     )
-    started = time.perf_counter()
+    before = os.times()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - started < 3  # 0.3 s where nothing else runs
+    assert os.times().children_user - before.children_user < 1  # not the clock: other programs may be busy; about 0.25
 
 
 @pytest.mark.parametrize("more", [[], ["--optimizer", "adamw-8bit"], ["--shard", "fsdp:4"]], ids=str)
@@ -232,18 +230,84 @@ def test_a_trace_knows_every_option_and_agrees_to_the_byte(more: list[str]):
     assert traced["at"] == predicted["at"]
 
 
-def test_master_weights_and_their_gradients_take_more():
-    words = ["minilm", "--method", "full", "--batch", "2", "--seq", "64", "--trace"]
-    assert answer(*words, "--master-weights")["peak_bytes"] > 1.5 * answer(*words)["peak_bytes"]
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        ([], ["--padded"]),
+        ([], ["--outputs-kept"]),
+        (["--method", "qlora"], ["--no-double-quant"]),
+        (["--freeze-a"], ["--no-freeze-a"]),
+        (["--method", "full", "--trace"], ["--master-weights"]),
+        (["--trace"], ["--dora"]),
+        (["--trace"], ["--init", "pissa"]),
+    ],
+    ids=str,
+)
+def test_an_option_that_needs_memory_says_so(words: list[str], more: list[str]):
+    words = ["minilm", "--batch", "2", "--seq", "64", *words]
+    assert answer(*words)["peak_bytes"] < answer(*words, *more)["peak_bytes"]
 
 
-def test_the_variants_of_lora_have_their_own_figures():
-    tiny = ["minilm", "--batch", "2", "--seq", "16"]
-    plain = answer(*tiny, "--trace")["peak_bytes"]
-    assert answer(*tiny, "--dora", "--trace")["peak_bytes"] > plain
-    assert answer(*tiny, "--init", "pissa", "--trace", "--gpu", "4090")["peak_bytes"] > plain
-    assert answer(*tiny, "--freeze-a")["peak_bytes"] < answer(*tiny, "--lr-ratio", "16")["peak_bytes"]
-    kept = [
-        answer("smollm2", "--inference", *words)["peak_bytes"] for words in ([], ["--freeze-a"], ["--init", "pissa"])
+# ---- params
+
+
+def test_params_has_the_contracts_keys(lora_lab):
+    done = lora_lab("params", "roberta-base", "--method", "lora", "--rank", "8", "--targets", "q,v", "--json")
+    counted = json.loads(done.stdout)
+    assert {"total", "trainable", "fraction", "adapter_bytes", "modules"} <= set(counted)
+    assert (counted["total"], counted["trainable"]) == (124_645_632, 294_912)
+    rows = [row for row in counted["modules"] if row["trained"]]
+    assert [(row["role"], row["count"], row["trained"], row["break_even_rank"]) for row in rows] == [
+        ("q", 12, 147_456, 384),
+        ("v", 12, 147_456, 384),
     ]
-    assert kept[0] == kept[1] == kept[2] - (kept[0] - answer("smollm2", "--inference", "--rank", "4")["peak_bytes"]) * 2
+
+
+def test_the_table_of_params_reads(lora_lab):
+    words = lora_lab("params", "gpt2-medium", "--rank", "4").stdout
+    assert "gpt2-medium: 354,823,168 parameters" in words
+    assert "lora trains 393,216 parameters" in words
+    assert "MiB" in words
+    assert "transformer.h.*.attn.c_attn[q]" in words
+
+
+@pytest.mark.parametrize(
+    ("words", "trained"),
+    [
+        (["roberta-base", "--method", "bitfit", "--num-labels", "3"], 102_144),
+        (["gpt3-175b", "--method", "prompt", "--tokens", "264"], 3_244_032),
+        (["gpt2-medium", "--method", "bottleneck", "--size", "6", "--placement", "lin"], 368_784),
+        (["gpt2", "--rank", "4", "--rank-pattern", "q=2"], 12 * (2 + 4) * 2 * 768),
+        (["llama-3.2-3b", "--method", "ia3"], 286_720),
+        (["roberta-base", "--dora", "--lr-ratio", "16"], 294_912 + 24 * 768),
+        (["roberta-base", "--freeze-a"], 294_912 // 2),
+        (["roberta-base", "--init", "pissa"], 294_912),
+        (["gpt3-175b", "--method", "prompt", "--tokens", "264", "--init", "random"], 3_244_032),
+    ],
+)
+def test_every_method_counts(lora_lab, words, trained):
+    assert json.loads(lora_lab("params", *words, "--json").stdout)["trainable"] == trained
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-405b", "deepseek-v3", "gpt-oss-120b"])
+def test_the_largest_answer_at_once(model):
+    before = os.times()
+    done = subprocess.run([sys.executable, "-m", "lora_lab", "params", model], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert os.times().children_user - before.children_user < 1  # about 0.15 s
+
+
+def test_counting_needs_no_torch():
+    code = (
+        "import sys; from lora_lab import LoRA, params; params('llama-3.1-405b', LoRA());"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_where_a_latent_stands_between_the_command_says_what_it_counts(lora_lab):
+    done = lora_lab("params", "deepseek-v3", "--json")
+    assert "q_b_proj,kv_b_proj" in done.stderr
+    trained = {row["name"].rsplit(".", 1)[-1] for row in json.loads(done.stdout)["modules"] if row["trained"]}
+    assert trained == {"q_b_proj", "kv_b_proj"}

@@ -1,0 +1,239 @@
+"""`lora-lab params` and `lora-lab memory`: what trains, and what a step needs. No weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lora_lab.cli.options import method_options, take_method
+from lora_lab.cli.shared import JSON, tell, together
+from lora_lab.errors import BadValue, LabError
+from lora_lab.report import aligned
+
+if TYPE_CHECKING:
+    from lora_lab.accounting.gpus import Card
+    from lora_lab.accounting.memory import Estimate
+    from lora_lab.accounting.params import ParameterCount
+    from lora_lab.accounting.setup import Setup
+
+
+@click.command()
+@click.argument("model")
+@method_options()
+@click.option("--num-labels", type=int, default=None, help="Count the model for sequence classification.")
+@JSON
+def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
+    """How many parameters a method would train on MODEL, module by module.
+
+    MODEL is a name of the zoo (llama-3.1-405b), a folder, a config.json or a hub id that is in the local cache.
+    """
+    from lora_lab.accounting.models import architecture_of
+    from lora_lab.accounting.params import params as counted
+
+    count = counted(model, take_method(options, architecture_of(model, num_labels)), num_labels)
+    tell(count.to_json() if as_json else _count(count))
+
+
+def _count(count: ParameterCount) -> str:
+    """A count as a table and its totals. Units: parameters; the file's in bytes and MiB."""
+    lines = [["module", "role", "in", "out", "count", "full", "trains", "break-even rank"]]
+    for row in count.modules:
+        if row.break_even_rank or row.trained:
+            numbers = (row.in_features, row.out_features, row.count, row.full, row.trained)
+            rank = "" if row.break_even_rank is None else f"{row.break_even_rank:,.1f}"
+            lines.append([row.name, row.role, *(f"{n:,}" for n in numbers), rank])
+    rest = sum(row.full for row in count.modules if not (row.break_even_rank or row.trained))
+    lines.append(["norms and others", "", "", "", "", f"{rest:,}", "0", ""])
+    head = f", and {count.head:,} in the task's head" if count.head else ""
+    totals = [
+        f"{count.model}: {count.total:,} parameters",
+        f"{count.method} trains {count.trainable:,} parameters ({count.fraction:.4%}){head}",
+        f"adapter file {count.adapter_bytes:,} bytes ({count.adapter_bytes / 2**20:,.2f} MiB)",
+    ]
+    return "\n".join([*aligned(lines, "<<>>>>>>"), "", *totals, *(f"note: {note}" for note in count.notes)])
+
+
+setup_options = together(
+    click.option("--batch", type=int, default=1, show_default=True, help="Rows."),
+    click.option("--seq", type=int, default=512, show_default=True, help="Tokens a row, padding included."),
+    click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32."),
+    click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (PEFT's way) or bf16."),
+    click.option("--optimizer", default="adamw", show_default=True, help="adamw, -foreach, -fused, -8bit; sgd"),
+    click.option("--checkpointing", is_flag=True, help="Keep each layer's input only, and run layers twice."),
+    click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own."),
+    click.option("--padded", is_flag=True, help="Rows of unequal length: attention gets a mask."),
+    click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values to the end."),
+    click.option("--master-weights", is_flag=True, help="The optimizer keeps fp32 copies of half-precision weights."),
+    click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
+    click.option("--double-quant/--no-double-quant", default=None, help="Of qlora: yes by default."),
+    click.option("--device", default=None, help="Whose kernels: cuda or cpu; the card's own by default."),
+    click.option("--gpu", default=None, help="A card by name: 4090, a100 80, '16 gb laptop'."),
+    click.option("--gpu-gb", type=float, default=None, help="A card by its memory in GB."),
+    click.option("--num-labels", type=int, default=None, help="Classes of an encoder's head; 2 by default."),
+    click.option("--trace", is_flag=True, help="Follow this very step over tensors without data: seconds."),
+    click.option("--inference", is_flag=True, help="Generation instead of training: weights and cache."),
+)
+
+
+@click.command()
+@click.argument("model")
+@method_options()
+@setup_options
+@JSON
+def memory(model: str, as_json: bool, **options: Any) -> None:
+    """How much memory a training step of MODEL needs, term by term, and whether a card has it.
+
+    MODEL is a name of the zoo (llama-2-70b), a folder, a config.json or a hub id that is in the local cache.
+    """
+    answer = _memory(model, **options)
+    tell(answer if as_json else "\n".join(_step(answer)))
+
+
+def _memory(
+    model: str, trace: bool, inference: bool, num_labels: int | None, gpu: str | None, gpu_gb: float | None,
+    device: str | None, double_quant: bool | None, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The answer as JSON. Units: bytes, seconds, FLOPs. Raises: BadValue, NotFound for an impossible question."""
+    from lora_lab.accounting import gpus
+    from lora_lab.accounting import memory as memories
+    from lora_lab.accounting.models import architecture_of, config_of
+    from lora_lab.accounting.setup import BYTES, Setup
+    from lora_lab.methods.targets import QUANTISED_BITS
+
+    if gpu is not None and gpu_gb is not None:
+        raise BadValue("give a card by --gpu or its memory by --gpu-gb, not both")
+    card = gpus.card(gpu) if gpu is not None else gpus.of_size(gpu_gb) if gpu_gb is not None else None
+    architecture, asked, dtype = architecture_of(model), options["method"], options["dtype"]
+    if num_labels is not None and architecture.task != "encoder":
+        raise BadValue(f"{architecture.name} is counted as a language model, not a classifier; leave out --num-labels")
+    if dtype in QUANTISED_BITS:
+        raise BadValue(
+            f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: a base in 4 bits is --method qlora here"
+        )
+    if asked != "qlora" and double_quant is not None:
+        raise BadValue(f"only qlora quantises its constants, not {asked}: leave --double-quant out, or --method qlora")
+    quantised = "none" if asked != "qlora" else "nf4-single" if double_quant is False else "nf4"
+    own = {name: options.pop(name) for name in Setup.__dataclass_fields__ if name not in ("device", "quantised")}
+    setup = Setup(**own, device=device or (card.device if card else "cuda"), quantised=quantised)
+    method = take_method(options, architecture)
+    if trace and inference:
+        raise BadValue("--trace follows a training step; leave out --inference, or --trace")
+
+    def estimated(setup: Setup, trace: bool = False) -> Estimate:
+        if inference:
+            return memories.inference(model, setup, method)
+        return memories.estimate(model, method, setup, num_labels=num_labels or 2, trace=trace)
+
+    def largest(field: str) -> int | None:
+        if available is None:
+            return None
+        most = memories.longest(config_of(model)) if field == "seq" else None
+        limit = most - memories.prompt_of(method) if most else None
+        with suppress(LabError):
+            return memories.largest(field, setup, estimated, available, limit) or 0
+        return None
+
+    found, available = estimated(setup, trace), gpus.usable(card) if card else None
+    timed = card is not None and found.flops and card.peak(setup.dtype)
+    tokens = largest("seq")
+    return {
+        "model": architecture.name,
+        "method": asked,
+        "settings": method.settings(),
+        "setup": asdict(setup),
+        "mode": found.mode,
+        "peak_bytes": found.peak,
+        "at": found.at,
+        "categories": found.categories,
+        "terms": [asdict(term) for term in found.terms],
+        "moments": found.phases,
+        "reserved_bytes": found.reserved,
+        "card": card and card.name,
+        "available_bytes": available,
+        "fits": None if available is None else found.peak <= available,
+        "max_batch": largest("batch"),
+        "max_seq": tokens,
+        "flops": found.flops,
+        "seconds": gpus.seconds(found.flops or 0, card, dtype=setup.dtype) if card and timed else None,
+        "notes": [*found.notes, *_notes(architecture, card, available, setup, bool(timed), tokens)],
+    }
+
+
+def _notes(
+    model: Any, card: Card | None, available: int | None, setup: Setup, timed: bool, max_seq: int | None
+) -> Iterator[str]:
+    """What the figures rest on besides what the estimate says of itself."""
+    from lora_lab.accounting.gpus import UTILISATION
+    from lora_lab.accounting.units import GIB
+
+    if card is not None and available is not None:
+        yield f"of {card.memory / GIB:g} GiB, {available / GIB:.2f} GiB are counted on for the step"
+        if setup.dtype in card.lacks:
+            yield card.lacks[setup.dtype]
+    elif setup.device == "cpu":
+        yield "Python with torch, about 0.5 GiB, comes on top"
+    if timed:
+        yield f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed"
+    if model.positions and setup.seq > model.positions:
+        yield f"{setup.seq:,} tokens a row are more than {model.name} was trained for: {model.positions:,}"
+    elif max_seq and model.positions and max_seq > model.positions:
+        yield f"memory would allow {max_seq:,} tokens a row, but {model.name} was trained for {model.positions:,}"
+
+
+def _step(answer: dict[str, Any]) -> Iterator[str]:
+    """The answer for reading: categories with their terms, the peak of each phase, and whether a card has room."""
+    from lora_lab.accounting.units import binary
+
+    setup, peak = answer["setup"], answer["peak_bytes"]
+    how = [setup["optimizer"], "checkpointing" if setup["checkpointing"] else "", setup["shard"]]
+    asked = [f"{setup['batch']} x {setup['seq']} tokens", setup["dtype"], *how * (answer["at"] != "generation")]
+    named = ", ".join([answer["model"], answer["method"], *filter(None, asked)])
+    yield f"{named}: {binary(peak)} during {answer['at']} ({answer['mode']})"
+    yield ""
+    for category, total in sorted(answer["categories"].items(), key=lambda pair: -pair[1]):
+        yield f"{category:<34} {binary(total):>12}  {total / max(peak, 1):>4.0%}"
+        terms = [term for term in answer["terms"] if term["category"] == category]
+        for term in sorted(terms, key=lambda term: -term["bytes"]):
+            formula = f"  = {term['formula']}" if term["formula"] else ""
+            yield f"  {term['where'] or 'the loss':<46} {binary(term['bytes']):>12}{formula}"
+    yield ""
+    for phase, total in answer["moments"].items():
+        mark = "  <- the peak" if total == max(answer["moments"].values()) else ""
+        yield f"in {phase:<31} {binary(total):>12}{mark}"
+    if answer["reserved_bytes"]:
+        yield f"{'reserved by the caching allocator':<34} {binary(answer['reserved_bytes']):>12}"
+    yield ""
+    yield from _room(answer)
+    if answer["flops"]:
+        seconds = f", {answer['seconds']:.3g} s on this card" if answer["seconds"] else ""
+        yield f"a step is {answer['flops'] / 1e12:,.3g} TFLOP{seconds}"
+    yield from (f"note: {note}" for note in answer["notes"])
+
+
+def _room(answer: dict[str, Any]) -> Iterator[str]:
+    """Whether the named card has room; without one, which cards have."""
+    from lora_lab.accounting.gpus import cards, usable
+    from lora_lab.accounting.memory import SHORT
+    from lora_lab.accounting.units import binary
+
+    if answer["card"]:
+        yield "; ".join(
+            [
+                f"{'fits' if answer['fits'] else 'does not fit'} on {answer['card']} "
+                f"({binary(answer['available_bytes'])} to use)",
+                *(
+                    f"{name} at most {most:,}" if most else f"not even {name} {least}"
+                    for name, most, least in (("batch", answer["max_batch"], 1), ("seq", answer["max_seq"], SHORT))
+                    if most is not None
+                ),
+            ]
+        )
+        return
+    same = [card for card in cards() if card.device == answer["setup"]["device"]]
+    for words, wanted in (("fits", True), ("does not fit", False)):
+        named = [card.name for card in same if (answer["peak_bytes"] <= usable(card)) is wanted]
+        yield f"{words}: {'; '.join(named) or 'no card of the table'}"

@@ -1,0 +1,111 @@
+"""`lora-lab inspect` and `merge`: one JSON object with the contract's fields, words for people, and exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from lora_course.experiments.broken import patient
+from lora_lab import LoRA, save_adapter
+from lora_lab.cli.adapters import inspect
+from lora_lab.errors import NotFound
+from lora_lab.training.assets import shipped
+from lora_lab.training.models import load_model
+from tests.conftest import randomise, tiny
+
+SOUND = str(shipped("data/results/minilm-rt-r8"))
+FIELDS = {"format", "rank", "alpha", "scaling", "targets", "parameters", "norms", "does_something", "problems"}
+
+
+def told(*arguments: str) -> str:
+    return CliRunner().invoke(inspect, arguments, catch_exceptions=False).stdout
+
+
+def test_json_has_the_fields_of_the_contract():
+    found = json.loads(told(SOUND, "--base", "minilm", "--json"))
+    assert found.keys() >= FIELDS
+    assert (found["rank"], found["alpha"], found["scaling"], found["targets"]) == (8, 16, 2.0, ["query", "value"])
+    assert (found["parameters"], found["head"]) == (6 * 2 * 8 * 768, 770)
+    assert found["does_something"] is True
+    assert found["problems"] == []
+    assert len(found["norms"]) == 12
+    assert all(0.05 < norm["ratio"] < 0.5 for norm in found["norms"])
+
+
+def test_without_a_base_it_does_not_claim_an_effect():
+    found = json.loads(told(SOUND, "--json"))
+    assert found["does_something"] is None
+    assert {norm["ratio"] for norm in found["norms"]} == {None}
+
+
+def test_in_words():
+    words = told(SOUND, "--base", "minilm")
+    assert "no problem found" in words
+    assert "73,728 + 770 in the head" in words
+    assert "bert.encoder.layer.5.attention.self.value" in words
+    assert "ratio" in words
+
+
+@pytest.mark.parametrize(("letter", "words"), [("A", "problem: empty file"), ("D", "problem: truncated file")])
+def test_a_file_that_cannot_be_read_is_an_answer_not_an_error(letter, words, tmp_path):
+    assert words in told(str(patient(letter, tmp_path)), "--base", "minilm")
+    found = json.loads(told(str(tmp_path / letter), "--json"))
+    assert found["format"] is None
+    assert [problem["name"] for problem in found["problems"]] == [words.removeprefix("problem: ")]
+    assert found["problems"][0]["remedy"]
+
+
+def test_no_folder_is_an_error():
+    with pytest.raises(NotFound, match="there is no folder nowhere"):
+        told("nowhere")
+
+
+# ---- merge
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def adapter(tmp_path) -> list[str]:
+    """The first words of a command that merges a tiny adapter."""
+    tiny("bert").save_pretrained(tmp_path / "base")
+    model = load_model(str(tmp_path / "base"), 3)
+    LoRA(rank=4).attach(model)
+    randomise(model)
+    save_adapter(model, tmp_path / "adapter")
+    return ["merge", str(tmp_path / "adapter"), "--base", str(tmp_path / "base")]
+
+
+def test_json_is_one_object_with_what_rounding_took(adapter, tmp_path, lora_lab):
+    out = str(tmp_path / "out")
+    done = lora_lab(*adapter, "--out", out, "--dtype", "bf16", "--json")
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert answer["out"] == out
+    assert answer["loads_as"] == "AutoModelForSequenceClassification"
+    assert answer["dtype"] == "bf16"
+    assert answer["bytes"] == (tmp_path / "out/model.safetensors").stat().st_size
+    assert answer["merged"]["rounding"] > 0
+    assert len(answer["merged"]["tensors"]) == 4
+    assert "merge in fp32 to keep them" in answer["words"]
+
+
+def test_in_words_it_says_how_to_load_it(adapter, tmp_path, lora_lab):
+    done = lora_lab(*adapter, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0
+    assert "rounds nothing beyond the sum itself" in done.stdout
+    assert f'AutoModelForSequenceClassification.from_pretrained("{tmp_path / "out"}")' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [(["--out", "."], "is not empty"), ([], "Missing option '--out'"), (["--out", "x", "--dtype", "int5"], "int5")],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(adapter, more, sentence, tmp_path, monkeypatch, lora_lab):
+    monkeypatch.chdir(tmp_path)
+    done = lora_lab(*adapter, *more)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,64 @@
+"""A study: groups of recipes, their runs from a store, and verdicts on pairs of groups."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lora_lab import LoRA, Store, load_task
+from lora_lab.experiments.statistics import verdicts
+from lora_lab.experiments.study import Study
+from lora_lab.report import Report
+from lora_lab.training.runs import Run
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.array(load_task("rt").test.labels)
+
+
+def kept(store, recipe, labels, wrong):
+    """A finished run that is wrong about every so many rows."""
+    chance = np.random.default_rng([recipe.seed, int(1000 * wrong)])
+    said = np.where(chance.random(len(labels)) < wrong, 1 - labels, labels)
+    history = {"step": [], "loss": [], "lr": [], "validation": []}
+    metrics = {"accuracy": float((said == labels).mean())}
+    store.add(Run(recipe, metrics, history, 10, 2, 100, 1.0, 1, {"dtype": "fp32"}, predictions=said))
+
+
+def test_groups_come_from_methods_or_words_and_share_their_fields():
+    study = Study.of("minilm", "rt", {"a": LoRA(rank=1), "b": "lora:rank=2", "c": {"method": "full", "lr": 1e-4}}, 2)
+    assert study.groups["a"][1] == replace(study.groups["a"][0], seed=1)
+    assert study.groups["b"][0].method == LoRA(rank=2)
+    assert [recipe.lr for recipe in study.groups["c"]] == [1e-4, 1e-4]
+    assert study.missing == "6 of 6 runs are missing: stopped; the same call continues"
+    assert study.frame.empty
+    assert study.verdicts("a") == {}
+
+
+def test_verdicts_are_of_the_seeds_that_both_groups_have(tmp_path, labels):
+    study, store = Study.of("minilm", "rt", {"good": LoRA(rank=2), "bad": LoRA(rank=1)}, 3), Store(tmp_path)
+    for recipe in study.groups["good"]:
+        kept(store, recipe, labels, 0.1)
+    for recipe in study.groups["bad"][:2]:
+        kept(store, recipe, labels, 0.3)
+    found = study.load(store)
+    assert found.scores("good").shape == (3, len(labels))
+    assert found.values("bad") == pytest.approx(found.scores("bad").mean(1).tolist())
+    assert found.frame.groupby("group").size().to_dict() == {"good": 3, "bad": 2}
+    assert found.missing.startswith("1 of 6 runs are missing")
+    same = verdicts({"good": found.scores("good")[:2], "bad": found.scores("bad")}, "bad")["good"]
+    assert found.verdicts({"rank": ("good", "bad", "better")})["rank"] == same
+    assert found.verdicts("bad") == {"good": same}
+    assert same.outcome == "better"
+
+
+def test_a_report_has_a_text_a_markdown_and_an_html_form():
+    report = Report("A < B", {"the table": pd.DataFrame({"name": ["a|b"], "n": [12]})}, ["It holds."], "a.png")
+    assert report.to_text() == "A < B\n\nthe table\nname   n\na|b   12\n\nIt holds."
+    assert report.to_markdown() == (
+        "# A < B\n\n![A < B](a.png)\n\nthe table\n\n| name | n |\n| --- | --- |\n| a\\|b | 12 |\n\nIt holds.\n"
+    )
+    assert "<h3>A &lt; B</h3>" in report.to_html()
+    assert "<td>a|b</td>" in report.to_html()
