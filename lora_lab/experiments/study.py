@@ -1,0 +1,128 @@
+"""A study: labelled groups of recipes, one recipe per seed, and what their runs say of each other.
+
+groups of recipes -> run(store) -> frame, scores(label), verdicts(pairs)
+
+study = Study.of("minilm", "rt", {"r1": LoRA(rank=1), "r8": "lora:rank=8"}, seeds=5, lr=2e-3, steps=200)
+study.run("runs").verdicts({"rank": ("r8", "r1")})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from lora_lab.experiments import results
+from lora_lab.experiments.statistics import Verdict, verdicts_of
+from lora_lab.methods.base import Method
+from lora_lab.training.recipe import Recipe
+from lora_lab.training.runs import FINISHED, Run, Store
+
+MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language models
+
+
+@dataclass(frozen=True)
+class Study:
+    """Groups of recipes and, after `run` or `load`, their runs.
+
+    groups   {label: recipes}; recipe i of two groups is a pair, so it has the same seed and data order
+    margin   the margin of equivalence, fixed before anything is run
+    found    {recipe: run}, failed ones too
+    """
+
+    groups: Mapping[str, Sequence[Recipe]]
+    margin: float = MARGIN
+    found: Mapping[Recipe, Run] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, model: str, task: str, methods: Mapping[str, Any], seeds: int | Iterable[int] = 5,
+        margin: float = MARGIN, **fields: Any,
+    ) -> Self:  # fmt: skip
+        """A group for each method: a `Method`, words such as "lora:rank=4", or {"method": either, **recipe fields}.
+
+        seeds     how many, or which
+        fields    recipe fields that all groups share; validations is 0 unless given
+        Raises: BadValue for an impossible value.
+        """
+        groups, numbers = {}, range(seeds) if isinstance(seeds, int) else list(seeds)
+        for label, given in methods.items():
+            own = {"validations": 0, **fields, **(given if isinstance(given, Mapping) else {"method": given})}
+            method = own.pop("method")
+            recipe = Recipe(model, task, method if isinstance(method, Method) else method_of(method), **own)
+            groups[label] = [replace(recipe, seed=seed) for seed in numbers]
+        return cls(groups, margin)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """Every recipe once."""
+        return list(dict.fromkeys(recipe for group in self.groups.values() for recipe in group))
+
+    def run(self, store: Store | str | Path = "runs", **how: Any) -> Self:
+        """The study with its runs: what the store lacks is trained. `how` and errors: as `sweep`."""
+        from lora_lab.experiments.sweep import sweep
+
+        return replace(self, found={run.recipe: run for run in sweep(self.recipes, store, **how).runs})
+
+    def load(self, store: Store | str | Path) -> Self:
+        """The study with the runs that a store has; nothing is trained."""
+        kept = store if isinstance(store, Store) else Store(store)
+        return replace(self, found={run.recipe: run for run in map(kept.find, self.recipes) if run})
+
+    def runs(self, label: str) -> list[Run]:
+        """The finished runs of a group, in the order of its recipes."""
+        return [self.found[recipe] for recipe in self.groups[label] if self._finished(recipe)]
+
+    @property
+    def missing(self) -> str:
+        """Why the study is not complete, such as "2 of 15 runs are missing: the loss became nan"; "" if it is."""
+        left = [recipe for recipe in self.recipes if not self._finished(recipe)]
+        why = next((run.error for run in self.found.values() if run.error), "stopped; the same call continues")
+        return f"{len(left)} of {len(self.recipes)} runs are missing: {why}" if left else ""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each finished run: `group`, and the columns of `results.row`."""
+        lines = [{"group": label, **results.row(run.to_json())} for label in self.groups for run in self.runs(label)]
+        return pd.DataFrame(lines) if lines else pd.DataFrame(columns=["group", "hash", "status"])
+
+    def values(self, label: str, metric: str = "accuracy") -> list[float]:
+        """A test metric of each finished run of a group."""
+        return [run.metrics[metric] for run in self.runs(label)]
+
+    def scores(self, label: str) -> np.ndarray:
+        """(seeds, rows): 1 where a run is right about a test row, else 0; of language models minus the row's loss."""
+        return np.stack([results.scores_of(run) for run in self.runs(label)])
+
+    def verdicts(self, pairs: Mapping[Any, Sequence[str]] | str) -> dict[Any, Verdict]:
+        """{name: verdict of the first label on the second} for {name: (label, label)}, Holm-corrected together.
+
+        A single label stands for every other group against it. Pairs count the seeds that both have finished; a pair
+        without any has no verdict.
+        """
+        if isinstance(pairs, str):
+            pairs = {label: (label, pairs) for label in self.groups if label != pairs}
+        known = {name: sides for name, (a, b, *_) in pairs.items() if (sides := self._sides(a, b))}
+        return verdicts_of(known, self.margin) if known else {}
+
+    def _finished(self, recipe: Recipe) -> bool:
+        return recipe in self.found and self.found[recipe].status in FINISHED
+
+    def _sides(self, a: str, b: str) -> tuple[results.Runs, results.Runs] | None:
+        first, second = self.groups[a], self.groups[b]
+        if len(first) == len(second):  # seed i of both is a pair
+            both = [sides for sides in zip(first, second, strict=True) if all(map(self._finished, sides))]
+            first, second = [one for one, _ in both], [two for _, two in both]
+        sides = [tuple(self.found[one] for one in side if self._finished(one)) for side in (first, second)]
+        return (results.Runs(sides[0]), results.Runs(sides[1])) if all(sides) else None
+
+
+def method_of(words: str) -> Method:
+    """The method that words such as "lora:rank=4:targets=q+v" describe. Raises: BadValue for anything else."""
+    from lora_lab.experiments.contenders import contenders
+
+    return contenders([words])[0]
