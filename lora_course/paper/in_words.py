@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from lora_course.paper import Table, markdown_table, names, table
+from lora_course.paper import markdown_table, names, table
 from lora_course.paper.recomputed import EXACT, NOT, ROUNDED, frame, recomputed, why_not
 from lora_lab.files import write_atomically
 
@@ -39,73 +39,62 @@ printed, or within an "about". Where the paper states no size, the one that come
 
 def document() -> str:
     """The whole page."""
-    return "\n".join(_parts()).rstrip() + "\n"
-
-
-def _parts() -> Iterator[str]:
-    yield HEAD
-    yield "## What is published\n"
-    yield markdown_table(("name", "what", "a figure is", EXACT, ROUNDED, NOT), map(_published, _tables()))
-    yield "\nThe last three columns count what could be recomputed.\n"
-    yield f"## What does not follow\n\n{FOLLOWS}\n"
-    yield markdown_table(("in", "published", "exact", "how"), _not_following())
-    yield f"\n{_left()}\n"
-    yield "## What others got\n"
-    yield from _bullets((one.name, f"{what}: {words}") for one in _tables() for what, words in one.expected.items())
-    yield "\n## Where the paper, its code and reruns differ\n"
-    yield from _bullets((", ".join(where), sentence) for sentence, where in _differences().items())
-
-
-def _tables() -> list[Table]:
-    return [table(name) for name in names()]
-
-
-def _published(one: Table) -> tuple[str, ...]:
-    verdicts = Counter(found.verdict for found in recomputed() if found.table == one.name)
-    return f"`{one.name}`", one.title, one.seeds, *(str(verdicts[v] or "") for v in (EXACT, ROUNDED, NOT))
-
-
-def _not_following() -> list[tuple[str, ...]]:
-    """One row for each number, however many tables repeat it."""
-    where: dict[tuple[str, ...], list[str]] = {}
+    tables = [table(name) for name in names()]
+    verdicts = Counter((one.table, one.verdict) for one in recomputed())
+    published = [
+        (f"`{one.name}`", one.title, one.seeds, *(str(verdicts[one.name, v] or "") for v in (EXACT, ROUNDED, NOT)))
+        for one in tables
+    ]
+    where: dict[tuple[str, ...], dict[str, None]] = {}  # one row for each number, however many tables repeat it
     for row in frame().to_dict("records"):
         if row["verdict"] == NOT:
             how = str(row["derivation"]).partition(";")[0]
-            where.setdefault((row["published"], row["exact"], how), []).append(row["table"])
-    return [(", ".join(dict.fromkeys(tables)), *number) for number, tables in where.items()]
+            where.setdefault((row["published"], row["exact"], how), {})[row["table"]] = None
+    differ: dict[str, list[str]] = {}  # each sentence once, with the tables that it is shown with
+    for one in tables:
+        for sentence in one.discrepancies:
+            differ.setdefault(sentence, []).append(one.name)
+    others = ((one.name, f"{what}: {words}") for one in tables for what, words in one.expected.items())
+    parts = [
+        f"{HEAD}\n## What is published\n",
+        markdown_table(("name", "what", "a figure is", EXACT, ROUNDED, NOT), published),
+        f"\nThe last three columns count what could be recomputed.\n\n## What does not follow\n\n{FOLLOWS}\n",
+        markdown_table(
+            ("in", "published", "exact", "how"), [(", ".join(own), *number) for number, own in where.items()]
+        ),
+        f"\n{_left()}\n\n## What others got\n",
+        *_bullets(others),
+        "\n## Where the paper, its code and reruns differ\n",
+        *_bullets((", ".join(own), sentence) for sentence, own in differ.items()),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def _left() -> str:
     """How many numbers cannot be recomputed, by the reason."""
     done = {(found.table, found.row, found.column) for found in recomputed()}
     reasons = Counter(
-        why_not(one, i, column)
-        for one in _tables()
-        for i, row in enumerate(one.records())
+        why_not(table(name), i, column)
+        for name in names()
+        for i, row in enumerate(table(name).records())
         for column, cell in row.items()
-        if cell is not None and (one.name, i, column) not in done
+        if cell is not None and (name, i, column) not in done
     )
     told = "; ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
     return f"Beyond recomputing, counted in cells: {told}."
 
 
-def _differences() -> dict[str, list[str]]:
-    """Each sentence once, with the tables that it is shown with."""
-    found: dict[str, list[str]] = {}
-    for one in _tables():
-        for sentence in one.discrepancies:
-            found.setdefault(sentence, []).append(one.name)
-    return found
-
-
-def _bullets(items: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """A heading and what belongs to it; sentences with the same heading stand below it."""
+def _bullets(items: Iterable[tuple[str, str]]) -> list[str]:
+    """A heading and its sentences."""
     together: dict[str, list[str]] = {}
     for heading, sentence in items:
         together.setdefault(heading, []).append(sentence)
-    for heading, sentences in together.items():
-        yield f"- **{heading}:** {sentences[0]}" if len(sentences) == 1 else f"- **{heading}:**"
-        yield from (f"  - {sentence}" for sentence in sentences if len(sentences) > 1)
+    lines = []
+    for heading, (first, *more) in together.items():
+        lines += (
+            [f"- **{heading}:**", *(f"  - {one}" for one in (first, *more))] if more else [f"- **{heading}:** {first}"]
+        )
+    return lines
 
 
 if __name__ == "__main__":
