@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from lora_course import paper
 from lora_course.paper import table
 from lora_course.paper.recomputed import (
-    EXACT, GLUE, NOT, ROUNDED, PreLayer, TopLayers, counted, frame, recomputed, verdict, why_not,
+    EXACT,
+    GLUE,
+    NOT,
+    ROUNDED,
+    PreLayer,
+    TopLayers,
+    counted,
+    frame,
+    recomputed,
+    verdict,
+    why_not,
 )  # fmt: skip
 from lora_lab.errors import NotFound
 
