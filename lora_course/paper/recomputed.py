@@ -159,6 +159,7 @@ Counted = Method | PreLayer | TopLayers
 WHOLE: dict[str, Counted] = {"FT": FullFineTuning(), "FT-Top2": TopLayers(2), "BitFit": BitFit()}
 
 
+@cache
 def counted(model: str, method: Counted, num_labels: int | None = None) -> tuple[str, int]:
     """A method in words, and how many numbers it trains."""
     a = architecture_of(model)

@@ -1,14 +1,9 @@
-"""Experiments that do it: a layer is merged, swapped and trained here and now. Small and seeded; torch on one thread.
-
-Times are told and decide nothing: they are those of this machine in this moment.
-"""
+"""Experiments that do it: a layer is merged, swapped and trained here and now. Small, seeded, on one torch thread."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from statistics import median
 from typing import TYPE_CHECKING
 
 from lora_course.claims.claim_tests.cases import Case, Finding, check_known, experiment
@@ -29,22 +24,19 @@ def merging_is_free(merged: bool, dtypes: list[str], d: int, rank: int, update: 
     merged  whether the update is in the weight; else it stands beside it
     update  length of the update as a share of the weight's
     """
-    cases, times, rounded = [], [], []
+    cases, rounded = [], []
     for dtype in dtypes:
         with _one_thread():
             layer, x = _adapted(dtype, d, rank, update)
             wanted, before = layer.delta_weight(), layer.frozen_weight().float().clone()
-            base = _measured(layer.base_layer, x)
+            base = _operations(layer.base_layer, x)
             served = _merged(layer, dtype) if merged else layer
-            after = _measured(served, x)
+            more = _operations(served, x) / base - 1
         if merged:
             rounded.append(f"{dtype} {float((served.weight.float() - before - wanted).norm() / wanted.norm()):.2g}")
-        more = after[0] / base[0] - 1
-        times.append(f"{dtype} {base[1]:.3f} and {after[1]:.3f} ms")
         cases.append(Case({"dtype": dtype}, more == 0, f"{more:+.1%} arithmetic"))
-    lost = f" Rounding is another question: it takes this share of the update: {'; '.join(rounded)}." if rounded else ""
-    note = f"Base and adapted layer took, of {ROWS} rows on this machine: {'; '.join(times)}.{lost}"
-    return Finding(tuple(cases), (f"a layer of {d} x {d}, adapted and asked here and now",), note=note)
+    lost = f"Rounding is another question: it takes this share of the update: {'; '.join(rounded)}." if rounded else ""
+    return Finding(tuple(cases), (f"a layer of {d} x {d}, adapted and asked here and now",), note=lost)
 
 
 @experiment
@@ -64,10 +56,10 @@ def swapping_is_free(ways: list[str], adapters: int, d: int, rank: int, extra: f
             for seed, layer in enumerate(layers):
                 layer.lora_A.data = torch.randn(rank, d, generator=torch.Generator().manual_seed(seed)) / d**0.5
             wanted = [layer(x) for layer in layers]
-            base = _measured(layers[0].base_layer, x)[0]
+            base = _operations(layers[0].base_layer, x)
             serving: list[nn.Module] = [_merged(layers[0], "fp32")] * adapters if way == "merged" else [*layers]
             right = [torch.allclose(one(x), own, atol=1e-4) for one, own in zip(serving, wanted, strict=True)]
-            more = _measured(serving[0], x)[0] / base - 1
+            more = _operations(serving[0], x) / base - 1
         found = f"{right.count(False)} of {adapters} adapters' rows answered wrongly, {more:+.1%} arithmetic"
         cases.append(Case({"way": way}, all(right) and more <= extra, found))
     return Finding(tuple(cases), (f"a layer of {d} x {d} with {adapters} adapters, asked here and now",))
@@ -149,16 +141,10 @@ def _merged(layer: LoRALinear, dtype: str) -> nn.Linear:
     return _quantized(base, dtype)
 
 
-def _measured(layer: nn.Module, x: Tensor) -> tuple[int, float]:
-    """Operations of a layer on x, and the median of nine times in ms."""
+def _operations(layer: nn.Module, x: Tensor) -> int:
     from lora_course.experiments.flops import operations
 
-    took = []
-    for _ in range(9):
-        start = time.perf_counter()
-        layer(x)
-        took.append(1e3 * (time.perf_counter() - start))
-    return operations(lambda: layer(x)), median(took)
+    return operations(lambda: layer(x))
 
 
 def _student(dtype: str, fp32_copy: bool, eps: float, rate: float, steps: int, d: int, rank: int) -> float:

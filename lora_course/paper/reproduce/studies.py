@@ -36,72 +36,30 @@ LAYER = 12 * 384**2  # numbers in the matrices of the layer that is timed
 BESIDES = 1.6  # head, embeddings, optimizer and the gaps between, measured: a whole step over its layers
 FULL = 1.5  # three products a matrix instead of two
 LOAD, WRITING = 5.0, 2.0  # seconds, about: to lay out a pack; of an answer that a small language model writes
-TIMED_AT = 4e-4  # a rate at which no method diverges
 PACK = 8  # most recipes that are timed side by side
 ONE_PASS = 377  # steps of 16 that see each training row of rt once
 
 
-class Trains(Item):
-    """What both kinds share: how many steps and seeds fit.
+class Trained(Item):
+    """Groups of recipes; all share model, task, steps, and per seed the head and the order of the data.
 
-    ladder   sizes to try in turn: fewer seeds and rates give way to steps until there are `enough`
+    groups   label: a method, or {method: ..., recipe fields}
+    metric   what a row shows of a run, and its factor
+    ladder   sizes to try in turn: fewer seeds give way to steps until there are `enough`
     most     steps beyond which seeds are worth more
+    fields   further fields of every recipe
     """
-
-    lr: float = 2e-3
-    enough: int = ONE_PASS
-    most: int = 400
-    passes: float = 1
-    prompts: int = 0
-    also: Sequence[tuple[str, str]] = ()
-    fields: Mapping[str, Any] = {}  # further fields of every recipe
-    ladder: Sequence[Mapping[str, int]]
-
-    def recipes(self) -> list[Recipe]:
-        """One for each group."""
-        raise NotImplementedError
-
-    def expected(self, minutes: float) -> Plan:
-        return self.sized(minutes, [replace(quick(one), later=WRITING * self.prompts) for one in self.recipes()])
-
-    def plan(self, place: Place) -> Plan:
-        alike: dict[str, list[Recipe]] = {}
-        for one in self.recipes():
-            alike.setdefault(one.method.name, []).append(one)
-        timed = {name: replace(pack_timed(_pack(own)), later=WRITING * self.prompts) for name, own in alike.items()}
-        return self.sized(place.minutes, [timed[one.method.name] for one in self.recipes()])
-
-    def sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
-        """The first sizes of the ladder with enough steps, else the last. Raises: BadValue for too few minutes."""
-        task = load_task(self.task)
-        tests = len(task.test) / len(task.validation)
-        for sizes in self.ladder:
-            tuning = sizes.get("rates", 0) + sizes.get("growth", 0)
-            fixed = sum(
-                one.load * (3 if tuning else 1)
-                + tuning * one.validation
-                + sizes["seeds"] * (tests * one.validation + one.later)
-                for one in timings
-            )
-            slope = max((tuning + sizes["seeds"]) * sum(one.step for one in timings), 1e-9)
-            steps = int((SAFE * 60 * minutes - fixed) / slope)
-            if steps >= self.enough:
-                break
-        if steps < LEAST:
-            needed = (fixed + LEAST * slope) / SAFE / 60
-            raise BadValue(
-                f"{minutes:g} minutes are too few on this machine: {LEAST} steps of two seeds take about {needed:.1f}"
-            )
-        steps = min(steps, self.most)
-        return Plan({"steps": steps, **sizes}, fixed + steps * slope)
-
-
-class Trained(Trains):
-    """Groups of recipes; all share model, task, steps, and per seed the head and the order of the data."""
 
     groups: Mapping[str, Any]
     metric: tuple[str, float] = ("accuracy", 100)
-    ladder = tuple({"seeds": seeds} for seeds in (5, 4, 3, 2))  # one seed says nothing of others
+    also: Sequence[tuple[str, str]] = ()
+    lr: float = 2e-3
+    passes: float = 1
+    prompts: int = 0
+    enough: int = ONE_PASS
+    most: int = 400
+    ladder: Sequence[tuple[int, int, int]] = ((0, 0, 5), (0, 0, 4), (0, 0, 3), (0, 0, 2))  # rates, growth, seeds
+    fields: Mapping[str, Any] = {}
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
         """The recipes by group; with `examples`, seed n trains on draw n."""
@@ -113,8 +71,38 @@ class Trained(Trains):
         }
         return replace(made, groups=drawn)
 
-    def recipes(self) -> list[Recipe]:
-        return self.study().recipes
+    def expected(self, minutes: float) -> Plan:
+        return self.sized(minutes, [quick(one) for one in self.study().recipes])
+
+    def plan(self, place: Place) -> Plan:
+        alike: dict[str, list[Recipe]] = {}
+        for one in self.study().recipes:
+            alike.setdefault(one.method.name, []).append(one)
+        timed = {name: pack_timed(_pack(own)) for name, own in alike.items()}
+        return self.sized(place.minutes, [timed[one.method.name] for one in self.study().recipes])
+
+    def sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
+        """The first sizes of the ladder with enough steps, else the last. Raises: BadValue for too few minutes."""
+        task = load_task(self.task)
+        scored = len(task.test) / len(task.validation)
+        for rates, growth, seeds in self.ladder:
+            tuning = rates + growth
+            fixed = (
+                sum(one.load * (3 if tuning else 1) + (tuning + seeds * scored) * one.validation for one in timings)
+                + len(timings) * seeds * self.prompts * WRITING
+            )
+            slope = max((tuning + seeds) * sum(one.step for one in timings), 1e-9)
+            steps = int((SAFE * 60 * minutes - fixed) / slope)
+            if steps >= self.enough:
+                break
+        if steps < LEAST:
+            needed = (fixed + LEAST * slope) / SAFE / 60
+            raise BadValue(
+                f"{minutes:g} minutes are too few on this machine: {LEAST} steps of two seeds take about {needed:.1f}"
+            )
+        steps = min(steps, self.most)
+        tuned = {"rates": rates, "growth": growth} if tuning else {}
+        return Plan({"steps": steps, **tuned, "seeds": seeds}, fixed + steps * slope)
 
     def trained(self, sizes: Mapping[str, Any], place: Place) -> Study:
         """The study with all its runs. Raises: Failed if some are missing."""
@@ -125,33 +113,25 @@ class Trained(Trains):
         return made
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
-        study, (metric, factor) = self.trained(sizes, place), self.metric
-        rows = [
-            Row(
-                label,
-                tuple(factor * value for value in study.values(label, metric)),
-                self.axis,
-                marks(study.runs(label)),
-            )
-            for label in study.groups
-        ]
+        study, (metric, factor), rows = self.trained(sizes, place), self.metric, []
+        for label in study.groups:
+            values = tuple(factor * value for value in study.values(label, metric))
+            rows.append(Row(label, values, self.axis, marks(study.runs(label))))
         found = study.verdicts({**self.pairs, **{f"{a} against {b}": (a, b) for a, b in self.also}})
         return rows, {name: found[name] for name in self.pairs}
 
 
-class Compared(Trains):
+class Compared(Trained):
     """Methods, each at its own tuned rate; `metrics` are rows instead of accuracy: {words: (name, factor)}."""
 
     methods: str
     metrics: Mapping[str, tuple[str, float]] = {}
-    ladder = tuple(
-        {"rates": rates, "growth": growth, "seeds": seeds}
-        for rates, growth, seeds in ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2))
-    )
+    lr = 4e-4  # for timing; no method diverges at it
+    ladder = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2))
 
-    def recipes(self) -> list[Recipe]:
-        own = {"batch": self.batch, "validations": 0, **self.fields}
-        return [Recipe(self.model, self.task, one, lr=TIMED_AT, **own) for one in contenders(self.methods)]
+    def study(self, steps: int = 1, seeds: int = 1) -> Study:
+        self.groups = {one.name: one for one in contenders(self.methods)}
+        return super().study(steps, seeds)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         told = {**sizes, "batch": self.batch, "prompts": self.prompts, **self.fields}
@@ -161,16 +141,15 @@ class Compared(Trains):
         if wrong := [f"{one.label}: {one.error}" for one in made.results if not one.runs]:
             raise Failed("; ".join(wrong))
         runs = {one.method.name: Runs(one.runs) for one in made.results}
-        found = verdicts_of({name: (runs[a], runs[b]) for name, (a, b, _) in self.pairs.items()})
-        return self.rows(made.results), found
+        return self.rows(made.results), verdicts_of(
+            {name: (runs[a], runs[b]) for name, (a, b, _) in self.pairs.items()}
+        )
 
     def rows(self, results: Iterable[Any]) -> list[Row]:
         """A row for each method, or for each metric and method."""
         if not self.metrics:
-            return [
-                Row(one.label, tuple(100 * v for v in one.values("accuracy")), self.axis, marks(one.runs))
-                for one in results
-            ]
+            values = ((one, tuple(100 * value for value in one.values("accuracy"))) for one in results)
+            return [Row(one.label, each, self.axis, marks(one.runs)) for one, each in values]
         return [
             Row(f"{words}, {one.method.name}", tuple(factor * v for v in one.values(name)), words, marks(one.runs))
             for words, (name, factor) in self.metrics.items()
