@@ -93,7 +93,7 @@ def run(
         Recipe(model_path, name, method_of(recipe), seed=seed, start=start, max_length=length, **settings, **where)
         for seed in (range(asked) if isinstance(asked, int) else asked)
     ]
-    swept = sweep(recipes, out, solo=True, stop=stop, download=download)
+    swept = sweep(recipes, out, size=1, stop=stop, download=download)
     decoding = (decoding or _decoding(recipe)) if recipe.task == "e2e" else None
     found = [
         _of_seed(made, recipe, _answers(made, name, there, prompts, decoding, where, download) if decoding else {})

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
@@ -29,12 +27,10 @@ from lora_lab.training.tasks import load_task
 
 Standing = Literal["holds", "fails", "undecided", "not tested"]
 Say = Callable[[str], None]
-LATE = 1.03  # an item is stopped after this many times its minutes; the same call continues it
 CHANCE, CEILING = 50.0, 95.0  # percent, for two classes
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of a table: a value for each seed or round, in `unit`.
 
     predictions   a hash of each run's test predictions: equal hashes are one run, not luck
@@ -46,53 +42,35 @@ class Row:
     predictions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """What result.json holds for a rule: values by row, sizes, and verdicts as `kept_verdict` writes them."""
 
     rows: Mapping[str, Sequence[float]]
-    sizes: Mapping[str, Any] = field(default_factory=dict)
-    verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sizes: Mapping[str, Any] = {}
+    verdicts: Mapping[str, Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """Whether the finding holds here, and why, in words."""
 
     standing: Standing
     words: str
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """Sizes of an item (steps, seeds, ...), and the seconds it should take."""
 
     sizes: Mapping[str, Any]
     seconds: float
 
-    def __str__(self) -> str:
-        return f"{in_words(self.sizes)}; about {max(self.seconds / 60, 0.1):.1f} min"
 
-
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where an item works, how long it may take, where its messages go, and the event that stops it."""
 
     folder: Path
     minutes: float
-    say: Say = lambda words: None
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    @contextmanager
-    def limited(self) -> Iterator[None]:
-        """Set `stop` when the minutes are over."""
-        late = threading.Timer(LATE * 60 * self.minutes, self.stop.set)
-        late.daemon = True
-        late.start()
-        try:
-            yield
-        finally:
-            late.cancel()
+    say: Say
+    stop: threading.Event
 
     def rounds(self, wanted: int, least: int) -> Iterator[int]:
         """Numbers of rounds until `stop`. Raises: Failed if it is set before the least."""
@@ -253,8 +231,7 @@ def in_every(found: Collection[bool], least: int, words: str) -> Judged:
     return part(enough and yes == len(found), enough and not yes, said)
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """The median of values with its 95 % bootstrap interval."""
 
     middle: float

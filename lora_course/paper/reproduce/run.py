@@ -10,9 +10,9 @@ It may be killed at any moment; the same call continues. An item that fails is r
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from lora_lab.training.runs import Store
 Found = dict[str, Any]  # a result as it is written
 After = Callable[[Sequence[Found]], None]
 VERSION = 1
+LATE = 1.03  # an item is stopped after this many times its minutes; the same call continues it
 
 
 def reproduce(
@@ -49,7 +50,8 @@ def reproduce(
     Store(folder).check_writable()
     results: list[Found] = []
     for one in items:
-        place = Place(Path(folder) / one.name, minutes or one.minutes, partial(_named, say, one.name))
+        own = partial(_named, say, one.name)
+        place = Place(Path(folder) / one.name, minutes or one.minutes, own, threading.Event())
         found = _measured(place)
         if again or not found or found["budget_minutes"] != place.minutes:
             results.append(_made(one, place))
@@ -115,19 +117,23 @@ def _made(one: Item, place: Place) -> Found:
     """Plan, run, judge, write. A failure becomes the result's `error`, which replaces nothing that was measured."""
     started, plan, judged = time.perf_counter(), Plan({}, 0.0), Judged("undecided", "it was not run")
     rows, verdicts, error = list[Row](), dict[str, Found](), None
+    late = threading.Timer(LATE * 60 * place.minutes, place.stop.set)
+    late.daemon = True
     try:
         plan = _plan(one, place)
-        place.say(f"{plan}; the finding: {one.finding} The rule: {one.rule}")
-        with place.limited():
-            rows, found = one.measured(plan.sizes, place)
+        about = f"{in_words(plan.sizes)}; about {max(plan.seconds / 60, 0.1):.1f} min"
+        place.say(f"{about}; the finding: {one.finding} The rule: {one.rule}")
+        late.start()
+        rows, found = one.measured(plan.sizes, place)
         verdicts = {name: kept_verdict(verdict) for name, verdict in found.items()}
         judged = one.judged(Kept({row.name: row.yours for row in rows}, plan.sizes, verdicts))
     except Exception as failure:  # whatever it is: the other items' hours must not be lost with it
         error = in_a_sentence(failure)
+    late.cancel()
     place.say(error or f"{judged.standing}: {judged.words}")
     result = {
         **{"version": VERSION, "item": one.name, "scale": "laptop", "ruled": "before"},
-        **_told(one, [asdict(row) for row in rows]),
+        **_told(one, [row._asdict() for row in rows]),
         **{"standing": judged.standing, "words": judged.words, "error": error, "verdicts": verdicts},
         **{"budget_minutes": place.minutes, "sizes": dict(plan.sizes), "planned_seconds": plan.seconds},
         "seconds": time.perf_counter() - started,
@@ -143,7 +149,7 @@ def _made(one: Item, place: Place) -> Found:
 def _plan(one: Item, place: Place) -> Plan:
     """The plan that was made for these minutes, one for all items that share their runs; else a new one."""
     folder = place.folder.parent / (one.store or one.name)
-    kept = remembered(folder / f"plan-{place.minutes:g}.json", lambda: asdict(one.plan(place)))
+    kept = remembered(folder / f"plan-{place.minutes:g}.json", lambda: one.plan(place)._asdict())
     return Plan(kept["sizes"], kept["seconds"])
 
 

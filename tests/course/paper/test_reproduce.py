@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from lora_course import paper
 from lora_course.lesson import reference_reproductions
-from lora_course.paper.reproduce import base, item, items, names, section4_2, studies, table1
+from lora_course.paper.reproduce import item, items, names, section4_2, studies, table1
+from lora_course.paper.reproduce import run as engine
 from lora_course.paper.reproduce.base import (
     Item,
     Judged,
@@ -25,7 +27,7 @@ from lora_course.paper.reproduce.base import (
     kept_verdict,
 )  # fmt: skip
 from lora_course.paper.reproduce.report import write_report
-from lora_course.paper.reproduce.run import kept, planned, rejudge, rejudged, reproduce
+from lora_course.paper.reproduce.run import LATE, kept, planned, rejudge, rejudged, reproduce
 from lora_course.paper.reproduce.studies import Timing, marks
 from lora_course.plots.reproduced import picture
 from lora_lab.errors import BadValue, Failed, NotFound
@@ -33,6 +35,10 @@ from lora_lab.experiments.statistics import verdict
 from tests.training.conftest import PLAIN
 
 MARGIN = 0.015
+
+
+def at(folder, minutes: float) -> Place:
+    return Place(folder, minutes, lambda words: None, threading.Event())
 
 
 def said(outcome: str, low: float, high: float) -> dict[str, Any]:
@@ -241,14 +247,14 @@ def test_every_item_says_what_it_is_and_stands_beside_a_table():
         assert one.name in paper.names()
         assert all((one.title, one.finding, one.rule, one.limits))
         assert all(word in one.rule.lower() for word in ("holds if", "fails if", "undecided"))
-        assert base.LATE * one.minutes < 45
+        assert LATE * one.minutes < 45
         table = paper.table(one.name)
         assert all({**one.published(table), **one.others(table)}.values())
     assert item("table5").published(paper.table("table5"))["q,v r4"] == "WikiSQL 73.7, MNLI 91.3"
     assert item("table1").published(paper.table("table1"))["1 x 128 bottleneck H"] == "1.303 (11M)"
     assert "68.65" in item("table3").others(paper.table("table3"))["BLEU, lora"]
     shared = {one.store or one.name: one.minutes for one in items()}  # trained once
-    assert base.LATE * sum(shared.values()) < 240
+    assert LATE * sum(shared.values()) < 240
     assert [one.name for one in items(["table6", "table1", "table6"])] == ["table6", "table1"]
     with pytest.raises(NotFound, match="nearest: table6"):
         item("tabel6")
@@ -272,10 +278,10 @@ def tiny(tiny_encoder, opinions, monkeypatch):
 
 def test_an_item_that_trains_goes_on_where_it_was(tiny, tmp_path, monkeypatch):
     one = tiny("table5")
-    monkeypatch.setattr(base, "LATE", 1e-9)
+    monkeypatch.setattr(engine, "LATE", 1e-9)
     (late,) = reproduce([one], tmp_path)
     assert "goes on where it was" in late["error"]
-    monkeypatch.setattr(base, "LATE", 1.03)
+    monkeypatch.setattr(engine, "LATE", 1.03)
     (found,) = reproduce([one], tmp_path)
     assert found["error"] is None
     assert {row["name"]: len(row["yours"]) for row in found["rows"]} == dict.fromkeys(one.groups, 2)
@@ -327,7 +333,7 @@ def test_what_is_written_is_shown_in_the_papers_units():
 def test_costs_are_measured(tmp_path, tiny_causal):
     one = item("section4_2", model=tiny_causal)
     assert one.expected(1).sizes["rounds"] >= section4_2.LEAST
-    rows, _ = one.measured({"rounds": 3}, Place(tmp_path, 1))
+    rows, _ = one.measured({"rounds": 3}, at(tmp_path, 1))
     found = {row.name: row.yours for row in rows}
     assert found["peak of a step, LoRA"] < found["peak of a step, full"]
     assert found["file, LoRA"] < found["file, full"]
@@ -338,9 +344,9 @@ def test_costs_are_measured(tmp_path, tiny_causal):
 def test_latency_is_measured_and_too_few_rounds_are_not_judged(tmp_path, monkeypatch, tiny_encoder):
     monkeypatch.setattr(table1, "SIZE", 8)
     one = item("table1", model=tiny_encoder)
-    rows, _ = one.measured({"rounds": 7, "cells": [[1, 8], [2, 16]]}, Place(tmp_path, 1))
+    rows, _ = one.measured({"rounds": 7, "cells": [[1, 8], [2, 16]]}, at(tmp_path, 1))
     assert [len(row.yours) for row in rows] == [7] * 8
-    late = Place(tmp_path, 1)
+    late = at(tmp_path, 1)
     late.stop.set()
     with pytest.raises(Failed, match="over after 0 rounds, 6 are needed"):
         one.measured({"rounds": 7, "cells": [[1, 8]]}, late)
@@ -362,7 +368,7 @@ def test_a_plan_is_by_the_machines_speed_or_by_real_steps(tiny_encoder, opinions
     monkeypatch.setattr(studies, "best_speed", lambda where: 1e7)
     one = item("table2", model=tiny_encoder, task=opinions, methods="full,lora", fields=PLAIN)
     assert one.expected(40).sizes == {"steps": 400, "rates": 4, "growth": 1, "seeds": 3}
-    plan = one.plan(Place(tmp_path, 5))
+    plan = one.plan(at(tmp_path, 5))
     assert plan.sizes["steps"] >= studies.LEAST
     assert plan.seconds < 6 * 60
 
