@@ -8,7 +8,7 @@ A card holds no verdict. Its premises are the arguments of its experiment; chang
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from inspect import signature
@@ -197,10 +197,7 @@ def card_from(text: str, name: str = "this card") -> Card:
         raise BadValue(f"{name} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise BadValue(f"{name} is no card: write one line 'field: value' for each of {listed(FIELDS)}")
-    for missing in (key for key in FIELDS if key not in values):
-        raise BadValue(f"{name} lacks the field '{missing}'; a card has {listed(FIELDS)}")
-    for unknown in (key for key in values if key not in FIELDS):
-        raise BadValue(f"{name} has an unknown field '{unknown}'; nearest: {nearest(str(unknown), FIELDS)}")
+    _match(name, "field", values, FIELDS, f"a card has {listed(FIELDS)}")
     if not isinstance(values["premises"], dict):
         raise BadValue(f"the premises of {name} are to be 'name: {{value: ..., means: ...}}', one a line")
     premises = tuple(_premise(key, value, name) for key, value in values["premises"].items())
@@ -210,13 +207,18 @@ def card_from(text: str, name: str = "this card") -> Card:
     if found.experiment not in EXPERIMENTS:
         close = nearest(found.experiment, EXPERIMENTS)
         raise BadValue(f"{name} asks for an unknown experiment '{found.experiment}'; nearest: {close}")
-    asked, stated = set(wanted(found.experiment)), set(found.all_premises)
-    for missing in sorted(asked - stated):
-        raise BadValue(f"{name} lacks the premise '{missing}', which the experiment {found.experiment} asks for")
-    for extra in sorted(stated - asked):
-        close = nearest(extra, asked)
-        raise BadValue(f"{name} states '{extra}', which the experiment {found.experiment} has not; nearest: {close}")
+    _match(
+        name, "premise", found.all_premises, wanted(found.experiment), f"the experiment {found.experiment} asks for it"
+    )
     return found
+
+
+def _match(name: str, what: str, stated: Collection[str], asked: Collection[str], why: str) -> None:
+    """Raises: BadValue for the first that is missing or unknown."""
+    for missing in (one for one in asked if one not in stated):
+        raise BadValue(f"{name} lacks the {what} '{missing}': {why}")
+    for unknown in (one for one in stated if one not in asked):
+        raise BadValue(f"{name} has an unknown {what} '{unknown}'; nearest: {nearest(str(unknown), asked)}")
 
 
 def _premise(key: str, values: Any, name: str) -> Premise:

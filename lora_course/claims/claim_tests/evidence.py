@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
+from lora_course.claims.claim_tests.cases import Case
 from lora_course.paper import Table, table
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
@@ -50,6 +51,10 @@ class Interval:
     would_tell: str = "more seeds or rows"
     points: bool = True
     level: int = 95
+
+    def case(self, settings: Mapping[str, Any], words: str, holds: bool | None) -> Case:
+        """A case that this interval decides, or would."""
+        return Case(settings, holds, f"{words} {self}", self.would_tell)
 
     def no_worse(self, margin: float) -> bool | None:
         """Whether a is worse by less than the margin; None if it cannot be told."""

@@ -47,8 +47,7 @@ def rank_is_enough(
     printed = stored.ranks_on_gpt3(rank) if store is None else {}
     found |= {f"{task} (GPT-3)": (64, i) for task, i in printed.items()}
     cases = [
-        Case({"task": task}, i.no_worse(margin), f"rank {rank} minus {other} {i}", i.would_tell)
-        for task, (other, i) in found.items()
+        i.case({"task": task}, f"rank {rank} minus {other}", i.no_worse(margin)) for task, (other, i) in found.items()
     ]
     for need in needed:
         left = error_left(np.concatenate([np.ones(need), np.zeros(max(0, rank - need))]), rank)
@@ -127,7 +126,7 @@ def _study(name: str, place: str, others: Mapping[str, tuple[bool | None, Interv
     holds = False if False in outcomes else None if None in outcomes else True
     instead, i = max(((o, i) for o, (each, i) in others.items() if each is holds), key=lambda one: one[1].high)
     verb = {True: "is not better by the margin, nor is any other", False: "is better", None: "may be better"}[holds]
-    return Case({"study": name}, holds, f"{instead} {verb}: it minus {place} {i}", i.would_tell)
+    return i.case({"study": name}, f"{instead} {verb}: it minus {place}", holds)
 
 
 @experiment
@@ -138,7 +137,7 @@ def no_drop(tasks: list[str], margin: float, store: Stored = None) -> Finding:
     with a store, its runs alone.
     """
     found, evidence = _differences("lora", "full", tasks, store)
-    cases = [Case({"task": t}, i.no_worse(margin), f"LoRA minus full {i}", i.would_tell) for t, i in found.items()]
+    cases = [i.case({"task": task}, "LoRA minus full", i.no_worse(margin)) for task, i in found.items()]
     return Finding(tuple(cases), evidence)
 
 
@@ -146,7 +145,7 @@ def no_drop(tasks: list[str], margin: float, store: Stored = None) -> Finding:
 def is_weaker(method: str, than: str, tasks: list[str], store: Stored = None) -> Finding:
     """Is a method worse than another, beyond what seeds and rows explain? Tasks as in `no_drop`."""
     found, evidence = _differences(method, than, tasks, store)
-    cases = [Case({"task": t}, i.worse(), f"{method} minus {than} {i}", i.would_tell) for t, i in found.items()]
+    cases = [i.case({"task": task}, f"{method} minus {than}", i.worse()) for task, i in found.items()]
     return Finding(tuple(cases), evidence)
 
 

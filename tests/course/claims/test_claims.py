@@ -283,7 +283,7 @@ def test_a_premise_that_cannot_be_is_one_sentence(name, changes, words):
         (TEXT.replace("{value: 8, means: rank}", "8"), "premise 'rank'"),
         (TEXT.replace("{value: 8, means: rank}", "{value: {a: 1}, means: rank}"), "a number, a word"),
         (TEXT.replace("lessons: []", "lessons: []\nid: !!python/name:os.system x"), "is no YAML"),
-        (edited(margin={"value": 0.1, "means": "none"}), "states 'margin'"),
+        (edited(margin={"value": 0.1, "means": "none"}), "unknown premise 'margin'"),
     ],
 )
 def test_a_card_that_is_wrong_says_the_one_thing_to_mend(text, words):
