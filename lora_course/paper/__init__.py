@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
@@ -123,6 +124,12 @@ def table(name: str) -> Table:
     read = read_json(shipped(f"data/paper/{name}.json"))
     read |= {key: tuple(read[key]) for key in ("columns", "notes", "discrepancies")}
     return Table(name, **read | {"rows": tuple(map(tuple, read["rows"]))})
+
+
+@cache
+def facts(name: str) -> Any:
+    """The plain values of data/NAME.yaml."""
+    return yaml.safe_load(shipped(f"data/{name}.yaml").read_text(encoding="utf-8"))
 
 
 def number(printed: str) -> float:

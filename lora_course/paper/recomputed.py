@@ -19,9 +19,8 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
-from lora_course.paper import SPREAD, Table, number, table
+from lora_course.paper import SPREAD, Table, facts, number, table
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import FP32, params
 from lora_lab.experiments.study import method_of
@@ -31,7 +30,6 @@ from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.soft import PromptTuning
-from lora_lab.training.assets import shipped
 
 EXACT, ROUNDED, NOT = "exact", "rounded", "does not follow"
 TINY = 1e-9  # of a step: 353.5 is half a step from 354, whatever the floats say
@@ -111,7 +109,7 @@ def frame(name: str | None = None) -> pd.DataFrame:
 
 def why_not(table: Table, row: int, column: str) -> str | None:
     """Why this number cannot be recomputed; None if nothing says that it cannot."""
-    known, score = _facts(), column.removesuffix(SPREAD)
+    known, score = facts("paper/recomputed"), column.removesuffix(SPREAD)
     reason = known["tables"].get(table.name, {}).get(column)
     for name, first, own, why in known["rows"]:
         if (name, first, own) == (table.name, str(table.rows[row][0]), column):
@@ -124,17 +122,11 @@ def why_not(table: Table, row: int, column: str) -> str | None:
     return known["reasons"].get(reason, reason) if reason else None
 
 
-@cache
-def _facts() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(shipped("data/paper/recomputed.yaml").read_text(encoding="utf-8"))
-    return found
-
-
 def _which(one: Recomputed) -> str:
     """Which number it is: what names its row, and the column."""
     if one.row is None:
         return "in words"
-    columns = _facts()["columns"]
+    columns = facts("paper/recomputed")["columns"]
     named = {*columns["name"], *columns["setting"]} - {"unit"}
     cells = [str(v) for k, v in table(one.table).records()[one.row].items() if k in named and v not in (None, "")]
     return f"{', '.join(cells)}: {one.column}"
@@ -187,7 +179,7 @@ def _counts() -> Iterator[Recomputed]:
         for i, row in enumerate(table(name).records()):
             gpt3 = name in ("table4", "table15")
             methods, source = _of_gpt3(name, row) if gpt3 else _of_row(row)
-            model = GPT3 if gpt3 else _facts()["zoo"][row["model"]]
+            model = GPT3 if gpt3 else facts("paper/recomputed")["zoo"][row["model"]]
             labels = 3 if not gpt3 and row["method"] == "BitFit" else None
             parts = [counted(model, method, labels) for method in methods]
             words = f"{' and '.join(words for words, _ in parts)} on {model}; {source}"
@@ -207,7 +199,7 @@ def _of_row(row: Row) -> tuple[list[Counted], str]:
     model, method, printed = (row[name] for name in ("model", "method", "trainable"))
     if method in WHOLE:
         return [WHOLE[method]], "no setting is needed"
-    for *named, size in _facts()["sought"]:
+    for *named, size in facts("paper/recomputed")["sought"]:
         if named == [model, method, printed]:
             nearest = PreLayer(size) if isinstance(size, int) else method_of(size)
             return [nearest], "the size is not stated, this one comes nearest"

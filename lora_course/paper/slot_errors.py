@@ -22,10 +22,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import yaml
-
+from lora_course.paper import facts
 from lora_lab.plugins import Scores
-from lora_lab.training.assets import shipped
 from lora_lab.training.meanings import SLOTS, Meaning, parse
 
 RIGHT, MISSING, WRONG, ADDED = "right", "missing", "wrong", "added"
@@ -36,7 +34,7 @@ Level = tuple[tuple[str, ...], str]  # the values that are one level, and the pa
 @cache
 def levels() -> dict[str, list[Level]]:
     """The levels of each slot, from data/paper/slots.yaml."""
-    read = yaml.safe_load(shipped("data/paper/slots.yaml").read_text(encoding="utf-8"))
+    read = facts("paper/slots")
     macros = read["macros"]
 
     def pattern(part: str | Mapping[str, str]) -> str:

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
 
 from lora_course.claims.claim_tests.cases import Case
-from lora_course.paper import Table, table
+from lora_course.paper import Table, facts, table
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
@@ -100,12 +99,9 @@ def more_rates(edges: Sequence[str]) -> str:
 # ---- published figures
 
 
-@cache
 def published(name: str) -> dict[str, Any]:
     """A file of data/claims/evidence."""
-    text = shipped(f"data/claims/evidence/{name}.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found
+    return dict(facts(f"claims/evidence/{name}"))
 
 
 def printed_in(name: str) -> str:

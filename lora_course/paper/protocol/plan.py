@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lora_course.paper.protocol.recipes import Given, PaperRecipe, facts, recipes
+from lora_course.paper.protocol.recipes import FACTS, Given, PaperRecipe, recipes
 from lora_lab.accounting.gpus import UTILISATION, card, seconds, usable
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.models import config_of
@@ -102,7 +102,7 @@ def task_at(recipe: PaperRecipe, data: str | Path | None) -> Task | str:
 def _rows(recipe: PaperRecipe, task: Task | str) -> Given:
     if isinstance(task, Task):
         return Given(len(task.train), "counted in the data given")
-    about, sources = facts()["tasks"][recipe.task], facts()["sources"]
+    about, sources = FACTS["tasks"][recipe.task], FACTS["sources"]
     source = sources["e2e"] if recipe.task == "e2e" else sources["glue"]
     sure = recipe.task == "e2e" or about.get("counted")
     return Given(about["rows"], source if sure else source + sources["rounded"])
@@ -119,7 +119,7 @@ def _estimate(recipe: PaperRecipe, method: Method, batch: int, dtype: str) -> An
         model = config | {"model_type": "roberta", "max_position_embeddings": config["max_position_embeddings"] + 2}
     setup = Setup(batch=batch, seq=recipe["max_length"], dtype=dtype, optimizer="adamw-fused", padded=True,
                   dropout=0.1 * bool(recipe["base_dropout"]))  # fmt: skip
-    return estimate(model, method, setup, num_labels=facts()["tasks"][recipe.task]["labels"] or 2)
+    return estimate(model, method, setup, num_labels=FACTS["tasks"][recipe.task]["labels"] or 2)
 
 
 def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterator[dict[str, str]]:
@@ -135,7 +135,7 @@ def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterato
         except LabError as error:
             lacks = str(error)
     if lacks:
-        hub = facts()["models"][recipe.model]["hub"]
+        hub = FACTS["models"][recipe.model]["hub"]
         bring = f"{lacks}; on a machine with the network fetch {hub} (config.json, model.safetensors, the tokenizer's "
         yield {
             "what": f"the model {recipe.model}",

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
 from typing import Any, NamedTuple
 
-import yaml
-
-from lora_course.paper import table
+from lora_course.paper import facts, table
 from lora_course.paper.published import PRINTED
 from lora_lab.errors import BadValue, NotFound, nearest
-from lora_lab.training.assets import shipped
 
+FACTS = facts("paper/protocol")
 TABLES = ("table2", "table3")
 VARIANTS = ("paper", "repo")
 
@@ -89,13 +86,6 @@ class PaperRecipe:
         return {**vars(self), "published": dict(self.published), "settings": settings}
 
 
-@cache
-def facts() -> dict[str, Any]:
-    """data/paper/protocol.yaml."""
-    found: dict[str, Any] = yaml.safe_load(shipped("data/paper/protocol.yaml").read_text(encoding="utf-8"))
-    return found
-
-
 def recipes(
     table: str, *, variant: str = "paper", model: str | None = None, task: str | None = None, row: str | None = None
 ) -> list[PaperRecipe]:
@@ -124,24 +114,24 @@ def _tables() -> Iterator[PaperRecipe]:
     for record, source, warmup in lines:
         method, mark = str(record["method"]), " dagger" if record["mark"] else ""
         given = _given(record, source) | {"warmup_ratio": Given(warmup, source)}
-        if method in facts()["placements"]:
-            given["placement"] = Given(facts()["placements"][method], f"{source}: {method}")
+        if method in FACTS["placements"]:
+            given["placement"] = Given(FACTS["placements"][method], f"{source}: {method}")
         row = f"{method} {record['trainable']}{mark}" if "placement" in given else f"{method}{mark}"
         where = {name: record[name] for name in ("model", "method", "mark", "trainable")}
-        task = next(name for name, one in facts()["tasks"].items() if one.get("printed") == record["task"])
+        task = next(name for name, one in FACTS["tasks"].items() if one.get("printed") == record["task"])
         yield _glue(row, where, task, "paper", _completed(given, source))
     for model in ("RoBERTa-base", "RoBERTa-large"):
-        for task in list(facts()["tasks"])[:-1]:
+        for task in list(FACTS["tasks"])[:-1]:
             settings = _settings("glue") | _settings("full")
             yield _glue("FT", {"model": model, "method": "FT", "mark": "*"}, task, "paper", settings)
 
 
 def _scripts() -> Iterator[PaperRecipe]:
-    for model in list(facts()["models"])[:3]:
-        for task in list(facts()["tasks"])[:-1]:
+    for model in list(FACTS["models"])[:3]:
+        for task in list(FACTS["tasks"])[:-1]:
             script = f"{model.replace('-', '_')}_{task.replace('-', '')}"
             given = _given(table("scripts").row(script=script), f"{script}.sh")
-            where = {"model": facts()["models"][model]["printed"], "method": "LoRA", "mark": ""}
+            where = {"model": FACTS["models"][model]["printed"], "method": "LoRA", "mark": ""}
             yield _glue("LoRA", where, task, "repo", _completed(given, f"{script}.sh"))
 
 
@@ -151,20 +141,20 @@ def _e2e(variant: str) -> Iterator[PaperRecipe]:
     settings |= _settings("e2e_repo") if variant == "repo" else {}
     results = table("table3")
     for model in ("gpt2-medium", "gpt2-large"):
-        record = results.row(model=facts()["models"][model]["printed"], method="LoRA")
+        record = results.row(model=FACTS["models"][model]["printed"], method="LoRA")
         published = {name: _printed(record, column) for name, column in PRINTED.items()}
-        reruns = "; ".join(f"{name}: {results.expected[PRINTED[name]]}" for name in facts()["tasks"]["e2e"]["metrics"])
+        reruns = "; ".join(f"{name}: {results.expected[PRINTED[name]]}" for name in FACTS["tasks"]["e2e"]["metrics"])
         expected = reruns if model == "gpt2-medium" else ""
         yield _recipe("table3", "LoRA", model, "e2e", variant, settings, published, expected)
 
 
 def _settings(name: str) -> dict[str, Given]:
-    return {setting: Given(*given) for setting, given in facts()[name].items()}
+    return {setting: Given(*given) for setting, given in FACTS[name].items()}
 
 
 def _given(record: Mapping[str, Any], source: str) -> dict[str, Given]:
     """A record's hyperparameters by the lab's names."""
-    names = facts()["columns"]
+    names = FACTS["columns"]
     return {names[key]: Given(value, source) for key, value in record.items() if key in names and value is not None}
 
 
@@ -174,9 +164,9 @@ def _completed(given: dict[str, Given], source: str) -> dict[str, Given]:
 
 
 def _glue(row: str, where: Mapping[str, Any], task: str, variant: str, settings: Mapping[str, Given]) -> PaperRecipe:
-    model = next(name for name, one in facts()["models"].items() if one["printed"] == where["model"])
-    column, results = facts()["tasks"][task]["printed"], table("table2")
-    published = {facts()["tasks"][task]["metrics"][0]: _printed(results.row(**where), column)}
+    model = next(name for name, one in FACTS["models"].items() if one["printed"] == where["model"])
+    column, results = FACTS["tasks"][task]["printed"], table("table2")
+    published = {FACTS["tasks"][task]["metrics"][0]: _printed(results.row(**where), column)}
     expected = results.expected.get(column, "") if row == "LoRA" else ""
     return _recipe("table2", row, model, task, variant, settings, published, expected)
 
@@ -185,9 +175,9 @@ def _recipe(
     table: str, row: str, model: str, task: str, variant: str, settings: Mapping[str, Given],
     published: Mapping[str, str], expected: str,
 ) -> PaperRecipe:  # fmt: skip
-    about = facts()["tasks"][task]
+    about = FACTS["tasks"][task]
     own = {"table": table, "row": row, "model": model, "task": task, "variant": variant}
-    notes = tuple(note["say"] for note in facts()["notes"] if _fits(own, note["when"]))
+    notes = tuple(note["say"] for note in FACTS["notes"] if _fits(own, note["when"]))
     warm = "mnli" if about.get("warm") and row == "LoRA" else ""
     return PaperRecipe(**own, settings=settings, metrics=tuple(about["metrics"]), published=published, warm=warm,
                        expected=expected, notes=notes)  # fmt: skip

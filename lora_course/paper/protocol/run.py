@@ -15,7 +15,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from lora_course.paper.protocol.plan import DEBERTA, NOT_RUN, method_of, steps_of, task_name
-from lora_course.paper.protocol.recipes import PaperRecipe, facts
+from lora_course.paper.protocol.recipes import FACTS, PaperRecipe
 from lora_course.paper.protocol.recipes import recipes as known
 from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, LabError
@@ -181,7 +181,7 @@ def _deviations(
     decoding: Decoding | None,
 ) -> Iterator[str]:  # fmt: skip
     """How this was not the paper's run."""
-    first, rows, published = recipes[0], len(task.train), facts()["tasks"][recipe.task]["rows"]
+    first, rows, published = recipes[0], len(task.train), FACTS["tasks"][recipe.task]["rows"]
     if not _same_model(model_path, recipe.model):
         yield f"the model in {model_path} is not {recipe.model}: its figures do not compare with the paper's"
     if rows != published:

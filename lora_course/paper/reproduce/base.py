@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import yaml
 
+from lora_course.paper import facts
 from lora_lab.errors import Failed
 from lora_lab.experiments.statistics import Verdict
-from lora_lab.training.assets import shipped
 from lora_lab.training.tasks import load_task
 
 Standing = Literal["holds", "fails", "undecided", "not tested"]
@@ -159,11 +157,9 @@ class Item:
         return {name: words.format_map(table.expected) for name, words in self.others_said.items()}
 
 
-@cache
 def described() -> dict[str, dict[str, Any]]:
     """The entries of data/paper/reproduce.yaml, by item, in the order in which items run."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(shipped("data/paper/reproduce.yaml").read_text(encoding="utf-8"))
-    return found
+    return dict(facts("paper/reproduce"))
 
 
 # ---- what rules are made of

@@ -9,7 +9,7 @@ import pytest
 
 from lora_course.paper import glue as glue_files
 from lora_course.paper.protocol import plan, plan_in_words, recipes, result_in_words, run
-from lora_course.paper.protocol.recipes import facts
+from lora_course.paper.protocol.recipes import FACTS
 from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments import text_scores
@@ -148,7 +148,7 @@ def test_a_plan_is_plain_values_and_counts_the_data_that_are_there(table2, rober
     told = json.loads(json.dumps(table2["roberta-base", "LoRA", "mnli"]))
     assert told["settings"]["lr"] == {"value": 5e-4, "source": "Table 9"}
     assert told["rows"]["source"].startswith("published")
-    assert facts()["tasks"].keys() == glue_files.TASKS.keys() | {"e2e"}
+    assert FACTS["tasks"].keys() == glue_files.TASKS.keys() | {"e2e"}
     dry = plan("table2", model="roberta-base", task="rte", row="LoRA", model_path=roberta, data=glue)[0]
     assert (dry["rows"]["value"], dry["steps"]) == (24, 80)
     assert not any("--data" in one["bring"] or "--model-path" in one["bring"] for one in dry["missing"])
