@@ -45,7 +45,7 @@ PAPER = together(
 def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Do tables and figures of Hu et al. 2021 again: table1 table2 ... fig3 fig4 section4_2, or all of them.
 
-    It may be stopped or killed at any time: the same command goes on where it was.
+    It may be stopped or killed at any time; the same command continues.
     """
     other, way = ("laptop", _at_paper_scale) if scale == "paper" else ("paper", _at_laptop_scale)
     for name in _given(options, LAPTOP if scale == "paper" else dict.fromkeys((*PLAN, *RUN))):

@@ -109,7 +109,7 @@ class Trained(Item):
         folder = place.folder.parent / (self.store or self.name)
         made = self.study(sizes["steps"], sizes["seeds"]).run(folder / "runs", stop=place.stop)
         if made.missing:
-            raise Failed(f"{made.missing} (if the time is over, the same call goes on where it was)")
+            raise Failed(made.missing)
         return made
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
@@ -137,7 +137,7 @@ class Compared(Trained):
         told = {**sizes, "batch": self.batch, "prompts": self.prompts, **self.fields}
         made = compare(self.model, self.task, self.methods, place.folder, say=place.say, stop=place.stop, **told)
         if place.stop.is_set():
-            raise Failed("the time is over before every run was done; the same call goes on where it was")
+            raise Failed("the time is over before every run is done; the same call continues")
         if wrong := [f"{one.label}: {one.error}" for one in made.results if not one.runs]:
             raise Failed("; ".join(wrong))
         runs = {one.method.name: Runs(one.runs) for one in made.results}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import mean
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +10,6 @@ from lora_course import paper
 from lora_course.paper import table
 from lora_course.paper.recomputed import (
     EXACT,
-    GLUE,
     NOT,
     ROUNDED,
     PreLayer,
@@ -134,24 +131,6 @@ def test_a_frame_of_one_table_or_of_all():
         frame("table33")
 
 
-def scores(*, skip: tuple[str, ...] = (), **where) -> float:
-    row = table("table2").row(**where)
-    return mean(row[task] for task in GLUE if task not in skip) + 1e-9  # so that halves round up
-
-
-def test_the_arithmetic_in_the_words_of_table_2():
-    words = " ".join(table("table2").discrepancies)
-    base = {"model": "RoBERTa-base"}
-    seven = [scores(**base, method=m, skip=("RTE",)) for m in ("FT", "LoRA")]
-    assert "FT has {:.2f} and LoRA {:.2f}".format(*seven) in words
-    gap = scores(**base, method="LoRA") - scores(**base, method="FT")
-    rte = table("table2").row(**base, method="LoRA")["RTE"] - table("table2").row(**base, method="FT")["RTE"]
-    assert f"RTE alone (+{rte:.1f}) makes {rte / 8:.2f} of the average's +{gap:.2f}" in words
-    large = scores(model="RoBERTa-large", method="LoRA", mark="†"), scores(model="RoBERTa-large", method="FT")
-    assert "LoRA {:.2f}, FT {:.2f}".format(*large) in words
-    assert (24 * 2 * 1024 * 64, 48 * 2 * 1024 * 64) == (3 * 2**20, 6 * 2**20)  # "their weights alone"
-
-
 def test_scores_that_two_tables_give_for_one_setting():
     """All agree but those that the discrepancies name."""
     grid = {(r["weights"], r["rank"]): r for r in table("table15").records() if r["method"] == "LoRA"}
@@ -177,9 +156,3 @@ def test_a_row_of_table_4_is_one_setting_of_table_15_or_a_mix(printed, settings)
     assert both == settings
     for name in ("WikiSQL", "MNLI-m"):
         assert row[name] in [r[name] for r in same]
-
-
-def test_reruns_lie_below_most_ranks_of_table_18():
-    above = [r["rank"] for r in table("table18").records() if r["BLEU"] > 68.87 and r["rank"] != 4]
-    assert len(above) == 7
-    assert "seven of the ten other ranks" in " ".join(table("table18").discrepancies)
