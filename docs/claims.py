@@ -1,8 +1,7 @@
-"""The verdicts on all claims as a page: python -m lora_course.claims.shown docs/claims.md"""
+"""The verdicts on all claims as a page: `python docs/claims.py`."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +19,7 @@ may turn:
 alike, in at least one. **depends**: it held in some and failed in others; the setting that makes the difference is
 named. **undecided**: the evidence here cannot tell; the command says what could. Lesson 15 is about these cards.
 
-This page is written by `python -m lora_course.claims.shown docs/claims.md`.
+This page is written by `python docs/claims.py`.
 
 | | claim | verdict | what it does not show | id |
 |---|---|---|---|---|
@@ -37,4 +36,4 @@ def listing(verdicts: Mapping[str, Verdict]) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(listing(judge_all()), encoding="utf-8")
+    Path(__file__).with_suffix(".md").write_text(listing(judge_all()), encoding="utf-8")

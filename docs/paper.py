@@ -1,11 +1,7 @@
-"""docs/paper.md, made of the tables as data: what is published, what follows, what others got, where things differ.
-
-python -m lora_course.paper.in_words docs/paper.md
-"""
+"""The tables as data in one page: published, what follows, what others got, what differs. `python docs/paper.py`."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +12,7 @@ from lora_lab.files import write_atomically
 
 HEAD = """# The paper as data
 
-<!-- Made from data/paper by `python -m lora_course.paper.in_words docs/paper.md`; a test holds them to it. -->
+<!-- Made from data/paper by `python docs/paper.py`; a test holds them to it. -->
 
 Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.09685v2. Its tables lie in
 `data/paper/`, a file each. The figures are transcribed; names of columns, notes and what is said to be wrong are ours.
@@ -98,4 +94,4 @@ def _bullets(items: Iterable[tuple[str, str]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    write_atomically(Path(sys.argv[1]), document().encode())
+    write_atomically(Path(__file__).with_suffix(".md"), document().encode())
