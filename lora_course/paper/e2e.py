@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_course.paper import table
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.training.meanings import Meaning, meaning_of, parse
 from lora_lab.training.restaurants import Example
@@ -26,6 +27,7 @@ FILES = {
     "validation": ("valid.txt", "devset.csv", "validation.csv"),
     "test": ("test.txt", "testset_w_refs.csv", "test.csv"),
 }
+PRINTED = {"bleu": "BLEU", "nist": "NIST", "meteor": "MET", "rouge_l": "ROUGE-L", "cider": "CIDEr"}  # in table 3
 SLOTS = {"Type": "eatType", "price": "priceRange", "family friendly": "familyFriendly"}  # as the .txt files call them
 
 
@@ -130,3 +132,13 @@ def _hub_file(name: str, split: str, download: bool) -> str:
         raise NotFound(
             f"there is no data set '{name}' on this machine; give a folder, or allow the hub to be asked (--download)"
         ) from error
+
+
+def published() -> str:
+    """The paper's own scores as a table, METEOR and CIDEr among them, which are not computed here."""
+    lines = [f"{'published for GPT-2 medium on E2E':34}{''.join(f'{name:>9}' for name in PRINTED)}"]
+    for row in table("table3").records():
+        if row["model"] == "GPT-2 M":
+            scores = "".join(f"{row[column]:9g}" for column in PRINTED.values())
+            lines.append(f"{row['method']}, {row['trainable']}".ljust(34) + scores)
+    return "\n".join([*lines, "(Hu et al. 2021, table 3, by E2E's own script)"])

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from lora_course.paper import facts, table
-from lora_course.paper.published import PRINTED
+from lora_course.paper.e2e import PRINTED
 from lora_lab.errors import BadValue, NotFound, nearest
 
 FACTS = facts("paper/protocol")

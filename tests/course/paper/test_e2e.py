@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from lora_course.paper import e2e
-from lora_course.paper.published import published
 from lora_lab import Recipe, load_task
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.training.meanings import parse
@@ -101,7 +100,7 @@ def test_the_hubs_tables_are_read_like_the_files(monkeypatch):
 
 
 def test_what_is_not_computed_is_shown_as_published():
-    head, *rows, source = published().splitlines()
+    head, *rows, source = e2e.published().splitlines()
     assert head.split()[-5:] == ["bleu", "nist", "meteor", "rouge_l", "cider"]
     assert rows[-1].split()[-5:] == ["70.4", "8.85", "46.8", "71.8", "2.53"]
     assert "Hu et al. 2021, table 3" in source
