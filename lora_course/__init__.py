@@ -28,7 +28,7 @@ def _note_beside(task: str, metrics: Mapping[str, float]) -> str:
     """The paper's scores below those of its own data set."""
     if "bleu" not in metrics or task == "restaurants":
         return ""
-    from lora_course.paper.published import published
+    from lora_course.paper.e2e import published
 
     return published()
 

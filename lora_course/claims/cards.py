@@ -2,36 +2,33 @@
 
     data/claims/x.yaml  ->  Card  ->  judge(card, gpu_gb=48)  ->  Verdict("true", because, figures, evidence)
 
-A card holds no verdict. Its premises are the arguments of its experiment; change one, and the experiment is made anew.
+A card holds no verdict. Its premises are the arguments of its experiment; change one, and the experiment runs again.
 """
 
 from __future__ import annotations
 
 import html
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lora_course.claims.claim_tests import EXPERIMENTS, STORE, Case, Word, said, wanted
+from lora_course.claims.claim_tests import EXPERIMENTS, STORE, Finding, said, wanted
+from lora_course.claims.claim_tests.cases import VERBS
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.training.assets import shipped
 
 Value = bool | int | float | str | list[Any]
-MARGIN = "margin"
-MARKS: Mapping[str, str] = {"true": "✓", "false": "✗", "depends": "◐", "undecided": "?"}  # not by colour alone
+MARKS: Mapping[str, str] = {"true": "✓", "false": "✗", "depends": "◐", "undecided": "?"}  # not by color alone
 
 
 @dataclass(frozen=True)
 class Premise:
-    """A number or a choice that a claim rests on and that a person may change.
-
-    options  other values that are worth trying
-    """
+    """A number or a choice that a claim rests on and that a person may change; `options` are values worth trying."""
 
     name: str
     value: Value
@@ -45,7 +42,7 @@ class Card:
 
     number      its place among the claims: "6b"
     prediction  what must be found if the claim is right
-    margin      the difference that is called none, fixed beforehand; None where nothing is compared
+    margin      the difference that counts as none, fixed beforehand; None if nothing is compared
     limits      what the verdict does not show
     lessons     where the claim arises: ("05", "15")
     """
@@ -71,31 +68,24 @@ class Card:
         return f'{self.number} "{self.statement}" ({self.said_by})'
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the experiment of a card comes to; `str(verdict)` says it.
+FIELDS = tuple(f.name for f in fields(Card))
 
-    word        true, false, depends or undecided
-    because     the figures it rests on, in words
-    on          of "depends", the settings that it depends on
-    would_tell  of "undecided", what would decide it
-    changed     the premises that are not the card's
-    """
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict(Finding):
+    """What the experiment of a card found with these premises; `str(verdict)` says it."""
 
     card: Card
-    word: Word
-    because: str
-    figures: Mapping[str, float | int | str]
-    evidence: tuple[str, ...]
-    on: tuple[str, ...]
-    would_tell: str
     premises: Mapping[str, Value]
-    changed: tuple[str, ...]
-    cases: tuple[Case, ...]
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The premises that are not the card's."""
+        return tuple(name for name, p in self.card.all_premises.items() if self.premises[name] != p.value)
 
     @property
     def words(self) -> str:
-        """The word, of "depends" with on what."""
+        """The word; for "depends" with on what."""
         return f"depends on {listed(self.on)}" if self.on else self.word
 
     def __str__(self) -> str:
@@ -119,29 +109,20 @@ class Verdict:
         rows = "".join(f"<div><b>{name}:</b> {e(text)}</div>" for name, text in lines.items() if text)
         head = f"<div>Claim {e(one.number)}, {e(one.said_by)}: <b>“{e(one.statement)}”</b></div>"
         word = f"<div style='font-size:120%'><b>{MARKS[self.word]} {e(self.words)}</b></div>"
+        cases = "".join(f"<li>{VERBS[case.holds]}: {e(str(case))}</li>" for case in self.cases)
+        folded = f"<details><summary>all {len(self.cases)} cases</summary><ul>{cases}</ul></details>"
         box = "border:1px solid #767676;padding:8px 12px;max-width:900px"
-        return f"<div style='{box}'>{head}{word}{rows}{self._cases_html()}</div>"
-
-    def _cases_html(self) -> str:
-        """Every case in a list that is folded, where there are several."""
-        if len(self.cases) < 2:
-            return ""
-        names = {True: "holds", False: "fails", None: "cannot be told"}
-        items = "".join(f"<li>{names[case.holds]}: {html.escape(str(case))}</li>" for case in self.cases)
-        return f"<details><summary>all {len(self.cases)} cases</summary><ul>{items}</ul></details>"
+        return f"<div style='{box}'>{head}{word}{rows}{folded if len(self.cases) > 1 else ''}</div>"
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain values."""
         card = {name: getattr(self.card, name) for name in ("id", "number", "statement", "said_by", "source")}
         own = {name: getattr(self, name) for name in ("word", "because", "would_tell")}
+        lists = {name: list(getattr(self, name)) for name in ("on", "evidence", "changed")}
         cases = [{"settings": dict(c.settings), "holds": c.holds, "found": c.found} for c in self.cases]
-        lists = {"on": list(self.on), "evidence": list(self.evidence), "changed": list(self.changed), "cases": cases}
-        return card | own | lists | {"premises": dict(self.premises), "figures": dict(self.figures)}
-
-
-def load_cards() -> dict[str, Card]:
-    """The cards that come with the lab by id, in the order of their numbers."""
-    return dict(_shipped())
+        counted = {"cases": len(self.cases), "hold": sum(case.holds is True for case in self.cases)}
+        return {**card, **own, **lists, "cases": cases, "premises": dict(self.premises),
+                "figures": {**counted, **self.figures}}  # fmt: skip
 
 
 @cache
@@ -150,68 +131,49 @@ def _shipped() -> dict[str, Card]:
     return {card.id: card for card in sorted(cards, key=lambda card: place(card.number))}
 
 
+def load_cards() -> dict[str, Card]:
+    """The cards that ship with the lab by id, in the order of their numbers."""
+    return dict(_shipped())
+
+
 def card(name: str) -> Card:
-    """A card that comes with the lab, by its id or number. Raises: NotFound with the nearest."""
-    cards = load_cards()
-    by_number = {one.number: one for one in cards.values()}
-    if name not in cards and name not in by_number:
-        raise NotFound(f"no claim is called '{name}'; nearest: {nearest(name, cards)}")
-    return cards.get(name) or by_number[name]
+    """A card that ships with the lab, by its id or number. Raises: NotFound with the nearest."""
+    cards = {**{one.number: one for one in _shipped().values()}, **_shipped()}
+    if name not in cards:
+        raise NotFound(f"no claim is called '{name}'; nearest: {nearest(name, _shipped())}")
+    return cards[name]
 
 
 def place(number: str) -> tuple[int, str]:
     """A number as it is sorted: "6b" after "6a" and before "10"."""
-    digits = "".join(c for c in number if c.isdigit())
-    return int(digits or 0), number
-
-
-def card_from(text: str, name: str = "this card") -> Card:
-    """A card from YAML. Raises: BadValue with the one thing to mend."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadValue(f"{name} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise BadValue(f"{name} is no card: write one line 'field: value' for each of {listed(FIELDS)}")
-    _fields(values, FIELDS, name)
-    premises = _premises(values["premises"], name)
-    margin = values["margin"] and _premise(MARGIN, values["margin"], name)
-    own = {key: str(values[key]).strip() for key in FIELDS if key not in ("premises", "margin", "lessons")}
-    found = Card(**own, premises=premises, margin=margin, lessons=tuple(map(str, values["lessons"] or ())))
-    _check_experiment(found, name)
-    return found
-
-
-FIELDS = tuple(f.name for f in fields(Card))
+    return int("".join(c for c in number if c.isdigit()) or 0), number
 
 
 def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) -> Verdict:
-    """Make a card's experiment with its premises, some of them changed, and say what follows.
+    """Run a card's experiment with its premises, some of them changed.
 
     store  a folder of your own finished runs, for an experiment that reads runs; ours when left out
-    Raises: NotFound for an unknown card; BadValue for a premise that the card has not, with the nearest, or a value
-    that it, or the experiment, cannot have.
+    Raises: NotFound for an unknown card; BadValue for a premise that the card does not have, with the nearest, or a
+    value that it, or the experiment, cannot have.
     """
     one = card(of) if isinstance(of, str) else of
-    premises = {name: _taken(one, name, changed.get(name, p.value)) for name, p in one.all_premises.items()}
+    known = one.all_premises
     for name in changed:
-        if name not in premises:
-            raise BadValue(f"claim {one.id} has no premise '{name}'; nearest: {nearest(name, premises)}")
+        if name not in known:
+            raise BadValue(f"claim {one.id} has no premise '{name}'; nearest: {nearest(name, known)}")
+    premises = {name: _taken(one, name, changed.get(name, p.value)) for name, p in known.items()}
     run = EXPERIMENTS[one.experiment]
-    reads = STORE in inspect.signature(run).parameters
+    reads = STORE in signature(run).parameters
     if store is not None and not reads:
         raise BadValue(f"claim {one.id} is not judged by finished runs: leave the store out")
-    other = tuple(name for name, p in one.all_premises.items() if premises[name] != p.value)
     try:
         found = run(**premises, **({STORE: store} if reads else {}))
     except (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, BadValue) or not other:
+        words = ", ".join(f"{name} {said(premises[name])}" for name in known if premises[name] != known[name].value)
+        if isinstance(error, BadValue) or not words:
             raise
-        words = ", ".join(f"{name} {said(premises[name])}" for name in other)
         raise BadValue(f"claim {one.id} cannot be tried with {words}: {error}") from error
-    figures = {"cases": len(found.cases), "hold": sum(c.holds is True for c in found.cases), **found.figures}
-    said_so = (found.word, found.because, figures, found.evidence, found.on, found.would_tell)
-    return Verdict(one, *said_so, premises, other, found.cases)
+    return Verdict(**vars(found), card=one, premises=premises)
 
 
 def judge_all(cards: Mapping[str, Card] | None = None) -> dict[str, Verdict]:
@@ -227,17 +189,36 @@ def listed(names: Sequence[str]) -> str:
 # ---- reading a card
 
 
-def _fields(values: Mapping[str, Any], known: Sequence[str], name: str) -> None:
-    for missing in (key for key in known if key not in values):
-        raise BadValue(f"{name} lacks the field '{missing}'; a card has {listed(known)}")
-    for unknown in (key for key in values if key not in known):
-        raise BadValue(f"{name} has an unknown field '{unknown}'; nearest: {nearest(str(unknown), known)}")
-
-
-def _premises(values: Any, name: str) -> tuple[Premise, ...]:
+def card_from(text: str, name: str = "this card") -> Card:
+    """A card from YAML. Raises: BadValue with the one thing to fix."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadValue(f"{name} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
+        raise BadValue(f"{name} is no card: write one line 'field: value' for each of {listed(FIELDS)}")
+    _match(name, "field", values, FIELDS, f"a card has {listed(FIELDS)}")
+    if not isinstance(values["premises"], dict):
         raise BadValue(f"the premises of {name} are to be 'name: {{value: ..., means: ...}}', one a line")
-    return tuple(_premise(key, value, name) for key, value in values.items())
+    premises = tuple(_premise(key, value, name) for key, value in values["premises"].items())
+    margin = values["margin"] and _premise("margin", values["margin"], name)
+    own = {key: str(values[key]).strip() for key in FIELDS if key not in ("premises", "margin", "lessons")}
+    found = Card(**own, premises=premises, margin=margin, lessons=tuple(map(str, values["lessons"] or ())))
+    if found.experiment not in EXPERIMENTS:
+        close = nearest(found.experiment, EXPERIMENTS)
+        raise BadValue(f"{name} asks for an unknown experiment '{found.experiment}'; nearest: {close}")
+    _match(
+        name, "premise", found.all_premises, wanted(found.experiment), f"the experiment {found.experiment} asks for it"
+    )
+    return found
+
+
+def _match(name: str, what: str, stated: Collection[str], asked: Collection[str], why: str) -> None:
+    """Raises: BadValue for the first that is missing or unknown."""
+    for missing in (one for one in asked if one not in stated):
+        raise BadValue(f"{name} lacks the {what} '{missing}': {why}")
+    for unknown in (one for one in stated if one not in asked):
+        raise BadValue(f"{name} has an unknown {what} '{unknown}'; nearest: {nearest(str(unknown), asked)}")
 
 
 def _premise(key: str, values: Any, name: str) -> Premise:
@@ -254,38 +235,21 @@ def _premise(key: str, values: Any, name: str) -> Premise:
     return Premise(key, value, str(values["means"]), tuple(values.get("try") or ()))
 
 
-def _check_experiment(one: Card, name: str) -> None:
-    if one.experiment not in EXPERIMENTS:
-        raise BadValue(
-            f"{name} asks for an unknown experiment '{one.experiment}'; nearest: {nearest(one.experiment, EXPERIMENTS)}"
-        )
-    asked, stated = set(wanted(one.experiment)), set(one.all_premises)
-    for missing in sorted(asked - stated):
-        raise BadValue(f"{name} lacks the premise '{missing}', which the experiment {one.experiment} asks for")
-    for extra in sorted(stated - asked):
-        raise BadValue(
-            f"{name} states '{extra}', which the experiment {one.experiment} has not; nearest: {nearest(extra, asked)}"
-        )
-
-
-# ---- changing a premise
-
-
 def _taken(one: Card, name: str, value: Any) -> Value:
-    """A value for a premise, in the form of the card's own: a list where that is one, a number where that is one."""
-    own = one.all_premises[name].value
-    example = own[0] if isinstance(own, list) else own
-    if not isinstance(own, list) and isinstance(value, list | tuple):
-        raise BadValue(f"the premise '{name}' of claim {one.id} is a single value, such as {said(own)}")
-    parts = value.split(",") if isinstance(value, str) and isinstance(own, list) else value
-    each = [_like(example, part, f"the premise '{name}' of claim {one.id}") for part in _as_list(parts)]
-    if not each:
-        raise BadValue(f"the premise '{name}' of claim {one.id} needs at least one value")
-    return each if isinstance(own, list) else each[0]
+    """A value for a premise, in the form of the card's own: a list if that is one, a number if that is one."""
+    own, what = one.all_premises[name].value, f"the premise '{name}' of claim {one.id}"
+    if not isinstance(own, list):
+        if isinstance(value, list | tuple):
+            raise BadValue(f"{what} is a single value, such as {said(own)}")
+        return _like(own, value, what)
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    if not parts:
+        raise BadValue(f"{what} needs at least one value")
+    return [_like(own[0], part, what) for part in parts]
 
 
 def _like(example: Any, value: Any, what: str) -> Any:
-    """A value of the example's kind; a text is read as one."""
+    """A value of the example's kind; text is parsed."""
     if isinstance(example, str):
         if isinstance(value, str) and value.strip():
             return value.strip()
@@ -299,9 +263,4 @@ def _like(example: Any, value: Any, what: str) -> Any:
         number = float(text)
     except ValueError:
         raise BadValue(f"{what} is a number, such as {example:g}, not {value!r}") from None
-    whole = isinstance(example, int) and number == number // 1
-    return int(number) if whole else number
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
+    return int(number) if isinstance(example, int) and number == number // 1 else number

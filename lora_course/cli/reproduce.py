@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lora_course.cli.reproduce_paper import paper_options, refuse_at_laptop_scale, reproduce_paper
-from lora_lab.cli.shared import JSON, tell, with_minutes
-from lora_lab.errors import Failed
+from lora_lab.cli.shared import JSON, tell, together, with_minutes
+from lora_lab.errors import BadValue, Failed
+
+COUNT = click.IntRange(min=1)
+LAPTOP = ("minutes", "again", "rejudge")
+PLAN = ("model", "task", "row", "variant", "gpu", "model_path", "data")
+RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_limit", "prompts", "start", "download")
+PAPER = together(
+    click.option("--model", default=None, help="paper: one model of the table, such as gpt2-medium."),
+    click.option("--task", default=None, help="paper: one task of the table, such as rte."),
+    click.option("--row", default=None, help="paper: one row of the table; LoRA when left out of a run."),
+    click.option("--variant", default=None, help="paper: the paper's settings, or repo for its scripts'."),
+    click.option("--gpu", default=None, help="paper: the card that time and memory are predicted for."),
+    click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
+    click.option("--data", default=None, help="paper: the folder of GLUE's or E2E's files."),
+    click.option("--seeds", type=COUNT, default=None, help="paper: how many; the paper's when left out."),
+    click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after so many: a rehearsal."),
+    click.option("--prompts", type=COUNT, default=None, help="paper: say only so many of the test's meanings."),
+    click.option("--start", default=None, help="paper: the MNLI run's adapter, where a task begins from it."),
+    click.option("--download", is_flag=True, help="paper: allow the model hub to be asked."),
+)
 
 
 @click.command()
@@ -22,68 +40,77 @@ from lora_lab.errors import Failed
 @click.option("--out", default="reproduced", show_default=True, help="The folder of runs, results and report.")
 @click.option("--rejudge", is_flag=True, help="Judge the results in --out by today's rules; train nothing.")
 @click.option("--again", is_flag=True, help="Measure and judge anew what has a result; finished runs are kept.")
-@paper_options
+@PAPER
 @JSON
 def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Do tables and figures of Hu et al. 2021 again: table1 table2 ... fig3 fig4 section4_2, or all of them.
 
-    It may be stopped or killed at any time: the same command goes on where it was.
+    It may be stopped or killed at any time; the same command continues.
     """
-    if scale == "paper":
-        reproduce_paper(names, dry_run, as_json, options)
-        return
-    refuse_at_laptop_scale(options)
-    from lora_course.paper.reproduce import items
-    from lora_course.paper.reproduce.run import planned
-
-    wanted = items(names)
-    if dry_run:
-        plans = planned(wanted, options["minutes"])
-        found = {"scale": scale, "items": plans, "minutes": sum(one["minutes"] for one in plans)}
-        tell(found if as_json else described(found))
-        return
-    started = time.perf_counter()
-    results = _run(wanted, options)
-    report = str(Path(options["out"]) / "report.md")
-    found = {"scale": scale, "items": results, "report": report, "seconds": time.perf_counter() - started}
-    tell(found if as_json else told(found))
-    if all(one["error"] for one in results):
-        raise Failed(f"no item came to anything: {results[0]['error']}")
+    other, way = ("laptop", _at_paper_scale) if scale == "paper" else ("paper", _at_laptop_scale)
+    for name in _given(options, LAPTOP if scale == "paper" else dict.fromkeys((*PLAN, *RUN))):
+        raise BadValue(f"--{name.replace('_', '-')} is of --scale {other}: add that, or leave it out")
+    found, words = way(names, dry_run, options)
+    tell({"scale": scale, **found} if as_json else words)
+    if "report" in found and all(one["error"] for one in found["items"]):
+        raise Failed(f"no item came to anything: {found['items'][0]['error']}")
 
 
-def _run(wanted: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    from lora_course.paper import reproduce as surrogates
+    from lora_course.paper.reproduce import run
     from lora_course.paper.reproduce.report import write_report
-    from lora_course.paper.reproduce.run import kept, rejudge
-    from lora_course.paper.reproduce.run import reproduce as run
     from lora_course.plots.reproduced import picture
     from lora_lab.files import write_atomically
 
-    out = Path(options["out"])
+    wanted, out, started = surrogates.items(names), Path(options["out"]), time.perf_counter()
+    if dry_run:
+        plans = run.planned(wanted, options["minutes"])
+        found: dict[str, Any] = {"items": plans, "minutes": sum(one["minutes"] for one in plans)}
+        lines = [
+            f"{one['item']:11} {one['minutes']:5.1f} of {one['budget_minutes']:4.1f} min  "
+            f"{one['error'] or one['words']}\n{'':12}{one['title']}"
+            for one in plans
+        ]
+        last = f"together about {found['minutes']:.0f} minutes, by a layer's speed measured here"
+        return found, "\n".join([*lines, last])
 
     def after(results: Sequence[Mapping[str, Any]]) -> None:
         if results[-1]["rows"]:
             write_atomically(out / f"{results[-1]['item']}.png", picture(results[-1])._repr_png_())
-        write_report(kept(out), out)  # with those of earlier calls
+        write_report(run.kept(out), out)  # with those of earlier calls
 
     if options["rejudge"]:
-        return rejudge(wanted, out, after)
-    return run(wanted, out, minutes=options["minutes"], again=options["again"], say=with_minutes(), after=after)
-
-
-def described(found: Mapping[str, Any]) -> str:
-    """A dry run as a table."""
-    lines = [
-        f"{one['item']:11} {one['minutes']:5.1f} of {one['budget_minutes']:4.1f} min  {one['error'] or one['words']}\n"
-        f"{'':12}{one['title']}"
-        for one in found["items"]
-    ]
-    return "\n".join([*lines, f"together about {found['minutes']:.0f} minutes, by a layer's speed measured here"])
-
-
-def told(found: Mapping[str, Any]) -> str:
-    """What came of it, a line for each item."""
+        results = run.rejudge(wanted, out, after)
+    else:
+        how = {"minutes": options["minutes"], "again": options["again"], "say": with_minutes()}
+        results = run.reproduce(wanted, out, after=after, **how)
+    report = str(out / "report.md")
     lines = [
         f"{one['item']:11} {'not run' if one['error'] else one['standing']:10}  {one['error'] or one['words']}"
-        for one in found["items"]
+        for one in results
     ]
-    return "\n".join([*lines, f"report      {found['report']}"])
+    found = {"items": results, "report": report, "seconds": time.perf_counter() - started}
+    return found, "\n".join([*lines, f"report      {report}"])
+
+
+def _at_paper_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Plans, or the result of one table. Raises: as `protocol.plan` and `protocol.run`."""
+    from lora_course.paper import protocol
+
+    tables = list(dict.fromkeys(names or protocol.TABLES))
+    if dry_run:
+        plans = [one for table in tables for one in protocol.plan(table, **_given(options, PLAN))]
+        return {"items": plans}, "\n\n".join(map(protocol.plan_in_words, plans))
+    if len(tables) > 1:
+        raise BadValue(f"--scale paper runs one table at a time: name one of {', '.join(tables)}, or add --dry-run")
+    for name, what in (("model_path", "the model's folder or hub id"), ("data", "the folder of the data")):
+        if not options[name]:
+            raise BadValue(f"--scale paper needs --{name.replace('_', '-')}, {what}; --dry-run says what is missing")
+    result = protocol.run(tables[0], out=options["out"], **_given(options, RUN))
+    return result, protocol.result_in_words(result)
+
+
+def _given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The options that were given; the rest has defaults of its own."""
+    return {name: options[name] for name in names if options[name] not in (None, False, "")}

@@ -6,8 +6,8 @@
     table("table5").frame()                                a pandas frame
     table("table5")                                        in a notebook: the rows, and below them what does not hold
 
-Columns ending in _std hold the spread that is printed behind the value, None where none is. `trainable` is text as
-printed, "0.35M": what it should be is in `recomputed`. Marks: * copied from earlier work, † a restricted setting.
+Columns ending in _std hold the spread that is printed with the value. `trainable` is text as printed, "0.35M": what it
+should be is in `recomputed`. Marks: * copied from earlier work, † a restricted setting.
 Source: Hu et al. 2021, arXiv 2106.09685v2, from independent transcriptions; code and issues of microsoft/LoRA.
 """
 
@@ -20,14 +20,13 @@ from functools import cache
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
 
 Cell = str | float | int | None
-
-FOLDER = "data/paper"
 SPREAD = "_std"
 
 
@@ -53,19 +52,18 @@ class Table:
     expected: Mapping[str, str]
 
     def frame(self, spreads: bool = False) -> pd.DataFrame:
-        """The rows, with `spreads` also the columns of spreads, which would make the frame too wide to print.
-
-        Words that are not given are empty, numbers that are not given <NA> or NaN.
-        """
+        """The rows; with `spreads` also the columns of spreads. Missing words are empty, missing numbers NA or NaN."""
         kept = [column for column in self.columns if spreads or not column.endswith(SPREAD)]
         return pd.DataFrame({column: _series(self.column(column)) for column in kept})
 
-    def row(self, **where: Cell) -> dict[str, Cell]:
+    def row(self, **where: Cell) -> dict[str, Any]:
         """The one row with these values, e.g. row(weights="Wq", rank=8).
 
-        Raises: NotFound for an unknown column or where no row fits, BadValue where more than one does.
+        Raises: NotFound for an unknown column or if no row fits, BadValue if more than one does.
         """
-        found = [row for row in self.records() if self._fits(row, where)]
+        for column in where:
+            self.column(column)
+        found = [row for row in self.records() if all(row[column] == value for column, value in where.items())]
         asked = ", ".join(f"{column}={value!r}" for column, value in where.items())
         if not found:
             there = "; ".join(f"{column}: {_listed(self.column(column))}" for column in where)
@@ -81,34 +79,41 @@ class Table:
             raise NotFound(f"{self.name} has no column '{name}'; nearest: {nearest(name, self.columns)}")
         return tuple(row[self.columns.index(name)] for row in self.rows)
 
-    def records(self) -> list[dict[str, Cell]]:
+    def records(self) -> list[dict[str, Any]]:
         """Every row by its columns' names."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     def markdown(self) -> str:
-        """Rows, notes, what others got and what does not hold, to be read; spreads stand behind their values."""
+        """Rows, notes, what others got and what does not hold, as Markdown; spreads stand behind their values."""
+        kept = [column for column in self.columns if not column.endswith(SPREAD)]
+        others = [f"{what}: {words}" for what, words in self.expected.items()]
         parts = [
             f"**{self.title}** ({self.source}; {self.standing}; {self.seeds})",
-            _rows_in_words(self),
+            markdown_table(kept, ([self._cell(column, row) for column in kept] for row in self.records())),
             *self.notes,
-            _list("What others got", [f"{what}: {words}" for what, words in self.expected.items()]),
-            _list("What does not hold", self.discrepancies),
-        ]
-        return "\n\n".join(part for part in parts if part)
+            *("\n".join([f"{title}:", "", *(f"- {one}" for one in sentences)])
+              for title, sentences in (("What others got", others), ("What does not hold", self.discrepancies))
+              if sentences),
+        ]  # fmt: skip
+        return "\n\n".join(parts)
 
     _repr_markdown_ = markdown  # the name that IPython looks for
 
-    def _fits(self, row: Mapping[str, Cell], where: Mapping[str, Cell]) -> bool:
-        for column in where:
-            self.column(column)
-        return all(row[column] == value for column, value in where.items())
+    def _cell(self, column: str, row: Mapping[str, Cell]) -> str:
+        value, spread = row[column], row.get(column + SPREAD)
+        shown = _figure(value, self.column(column))
+        return shown if spread is None else f"{shown} ± {_figure(spread, self.column(column + SPREAD))}"
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Every table, figure and section that is there: table1 to table18, then figures, sections, the repository's."""
-    found = [path.stem for path in shipped(FOLDER).glob("*.json")]
-    return tuple(sorted(found, key=_place))
+
+    def place(name: str) -> tuple[int, int]:
+        kind, digits = re.fullmatch(r"([a-z]+)([\d_]*)", name).groups()  # type: ignore[union-attr]  # our own files
+        return ("table", "fig", "section").index(kind) if digits else 9, int(digits.replace("_", "") or 0)
+
+    return tuple(sorted((path.stem for path in shipped("data/paper").glob("*.json")), key=place))
 
 
 @cache
@@ -116,11 +121,19 @@ def table(name: str) -> Table:
     """A table or figure by its name. Raises: NotFound, with the nearest names."""
     if name not in names():
         raise NotFound(f"the paper has no '{name}' here; nearest: {nearest(name, names())}")
-    return _table(name, read_json(shipped(f"{FOLDER}/{name}.json")))
+    read = read_json(shipped(f"data/paper/{name}.json"))
+    read |= {key: tuple(read[key]) for key in ("columns", "notes", "discrepancies")}
+    return Table(name, **read | {"rows": tuple(map(tuple, read["rows"]))})
+
+
+@cache
+def facts(name: str) -> Any:
+    """The plain values of data/NAME.yaml."""
+    return yaml.safe_load(shipped(f"data/{name}.yaml").read_text(encoding="utf-8"))
 
 
 def number(printed: str) -> float:
-    """The number that is meant: 350000.0 for "0.35M", 175255800000.0 for "175,255.8M".
+    """The number that is meant: 350000.0 for "0.35M".
 
     Raises: BadValue for anything else than a number with K, M or B behind it, or none.
     """
@@ -130,11 +143,10 @@ def number(printed: str) -> float:
     return float(found[1].replace(",", "")) * {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}[found[2]]
 
 
-def _table(name: str, read: Mapping[str, Any]) -> Table:
-    title, source, standing, seeds = (str(read[key]) for key in ("title", "source", "standing", "seeds"))
-    columns, notes, discrepancies = (tuple(read[key]) for key in ("columns", "notes", "discrepancies"))
-    rows = tuple(tuple(row) for row in read["rows"])
-    return Table(name, title, source, standing, seeds, columns, rows, notes, discrepancies, read["expected"])
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; a bar within a cell is escaped."""
+    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _series(values: Sequence[Cell]) -> pd.Series:
@@ -145,28 +157,6 @@ def _series(values: Sequence[Cell]) -> pd.Series:
     return pd.Series(values, dtype="Int64" if whole and len(given) < len(values) else None)
 
 
-def _place(name: str) -> tuple[int, int]:
-    kind, digits = re.fullmatch(r"([a-z]+)([\d_]*)", name).groups()  # type: ignore[union-attr]  # our own file names
-    return ("table", "fig", "section").index(kind) if digits else 9, int(digits.replace("_", "") or 0)
-
-
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; a bar within a cell is escaped."""
-    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _rows_in_words(table: Table) -> str:
-    kept = [column for column in table.columns if not column.endswith(SPREAD)]
-    return markdown_table(kept, ([_cell(table, column, row) for column in kept] for row in table.records()))
-
-
-def _cell(table: Table, column: str, row: Mapping[str, Cell]) -> str:
-    value, spread = row[column], row.get(column + SPREAD)
-    shown = _figure(value, table.column(column))
-    return shown if spread is None else f"{shown} ± {_figure(spread, table.column(column + SPREAD))}"
-
-
 def _figure(value: Cell, beside: Sequence[Cell]) -> str:
     """A number with as many decimals as its column has anywhere, so that 2.4 reads 2.40 below 2.47."""
     if not isinstance(value, float):
@@ -175,10 +165,6 @@ def _figure(value: Cell, beside: Sequence[Cell]) -> str:
     if len(floats) < sum(v is not None for v in beside) or 0 < min(map(abs, floats)) < 0.001:
         return f"{value:g}"  # several quantities in one column; learning rates
     return f"{value:.{max(len(repr(v).partition('.')[2].rstrip('0')) for v in floats)}f}"
-
-
-def _list(title: str, sentences: Sequence[str]) -> str:
-    return "\n".join([f"{title}:", "", *(f"- {sentence}" for sentence in sentences)]) if sentences else ""
 
 
 def _listed(values: Sequence[Cell]) -> str:

@@ -5,177 +5,145 @@
     MRPC QNLI QQP RTE SST-2 STS-B/train.tsv, dev.tsv          each with columns of its own, see TASKS
 
 FOLDER is the task's own folder, or the one that holds all of them. A quotation mark is a letter like any other in these
-files. Read in their place are also train and validation files as .jsonl or .csv with the hub's columns (sentence,
-sentence1, premise, ..., label). MNLI's two dev sets are one here, as in the "overall" accuracy of Hu et al. 2021.
+files. Train and validation files as .jsonl or .csv with the hub's columns (sentence1, premise, ..., label) are read,
+too. MNLI's two dev sets are one here, as in the "overall" accuracy of Hu et al. 2021. The labels of GLUE's test sets
+are not public: the dev set is both validated on and scored.
 Source: Wang et al. 2018, "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.training.tasks import Split, Task
 from lora_lab.training.text_files import csv_rows, json_rows, text_of
 
 PREFIX = "glue:"
-HIDDEN = -1  # the hub's label of a row whose label is not public
 
 
-@dataclass(frozen=True)
-class GlueTask:
-    """A task and the layout of its files.
+class Layout(NamedTuple):
+    """How a task's files look.
 
-    folder    its folder in the download
-    labels    the classes in their order, as the files write them; one name where a number is to be predicted
-    texts     the columns of the one or two texts, then of the label, by the header's names
-    places    the same as places in a line, for files without a header; from behind where negative
+    labels    the classes in their order; a single one where a number is to be predicted
+    columns   of the one or two texts, then of the label, by the header's names
+    places    the same as places in a line, for files without a header; negative from the end
     hub       the columns of the hub's tables
-    metrics   what it is judged by, where that is not accuracy
-    loose     whether lines that lack columns are passed over: the download of QQP has some
+    metrics   what it is judged by, if not accuracy
     """
 
     folder: str
     labels: tuple[str, ...]
-    texts: tuple[str, ...]
+    columns: tuple[str, ...]
     places: tuple[int, ...]
     hub: tuple[str, ...]
     metrics: tuple[str, ...] = ()
-    dev: tuple[str, ...] = ("dev",)
-    validation: tuple[str, ...] = ("validation",)
-    loose: bool = False
-
-    @property
-    def is_number(self) -> bool:
-        """Whether a number is to be predicted in place of a class."""
-        return len(self.labels) == 1
 
 
 PAIR = ("sentence1", "sentence2", "label")
-NUMBERED = ("0", "1")
-ENTAILMENT = ("entailment", "not_entailment")
+BOTH = ("accuracy", "f1")
+YES_NO, ENTAILS = ("0", "1"), ("entailment", "not_entailment")
+HUB_QNLI, HUB_QQP = ("question", "sentence", "label"), ("question1", "question2", "label")
 TASKS = {
-    "mnli": GlueTask(
-        "MNLI", ("entailment", "neutral", "contradiction"), ("sentence1", "sentence2", "gold_label"), (8, 9, -1),
-        ("premise", "hypothesis", "label"), dev=("dev_matched", "dev_mismatched"),
-        validation=("validation_matched", "validation_mismatched"),
-    ),
-    "sst-2": GlueTask("SST-2", NUMBERED, ("sentence", "label"), (0, 1), ("sentence", "label")),
-    "mrpc": GlueTask("MRPC", NUMBERED, ("#1 String", "#2 String", "Quality"), (3, 4, 0), PAIR, ("accuracy", "f1")),
-    "cola": GlueTask("CoLA", NUMBERED, ("sentence", "label"), (3, 1), ("sentence", "label"), ("matthews",)),
-    "qnli": GlueTask(
-        "QNLI", ENTAILMENT, ("question", "sentence", "label"), (1, 2, 3), ("question", "sentence", "label")
-    ),
-    "qqp": GlueTask(
-        "QQP", NUMBERED, ("question1", "question2", "is_duplicate"), (3, 4, 5), ("question1", "question2", "label"),
-        ("accuracy", "f1"), loose=True,
-    ),
-    "rte": GlueTask("RTE", ENTAILMENT, PAIR, (1, 2, 3), PAIR),
-    "sts-b": GlueTask(
-        "STS-B", ("similarity",), ("sentence1", "sentence2", "score"), (7, 8, 9), PAIR, ("pearson", "spearman")
-    ),
+    "mnli": Layout("MNLI", ("entailment", "neutral", "contradiction"), ("sentence1", "sentence2", "gold_label"),
+                   (8, 9, -1), ("premise", "hypothesis", "label")),
+    "sst-2": Layout("SST-2", YES_NO, ("sentence", "label"), (0, 1), ("sentence", "label")),
+    "mrpc": Layout("MRPC", YES_NO, ("#1 String", "#2 String", "Quality"), (3, 4, 0), PAIR, BOTH),
+    "cola": Layout("CoLA", YES_NO, ("sentence", "label"), (3, 1), ("sentence", "label"), ("matthews",)),
+    "qnli": Layout("QNLI", ENTAILS, ("question", "sentence", "label"), (1, 2, 3), HUB_QNLI),
+    "qqp": Layout("QQP", YES_NO, ("question1", "question2", "is_duplicate"), (3, 4, 5), HUB_QQP, BOTH),
+    "rte": Layout("RTE", ENTAILS, PAIR, (1, 2, 3), PAIR),
+    "sts-b": Layout("STS-B", ("similarity",), ("sentence1", "sentence2", "score"), (7, 8, 9), PAIR,
+                    ("pearson", "spearman")),
 }  # fmt: skip
+Cells = tuple[int, list[Any]]  # a line's number, the cells of its texts and its label
 
 
-@dataclass(frozen=True)
-class Example:
-    """One text, or two, and the class's number or the number to be predicted."""
+def read(name: str, max_length: int | None = None) -> Task:
+    """The task of a name such as glue:rte:/data/GLUE; its training split is empty if there is no such file.
 
-    first: str
-    second: str | None
-    label: float
-
-
-def asked_for(name: str) -> tuple[GlueTask, Path]:
-    """The task and the folder of a name such as glue:rte:/data/GLUE. Raises: NotFound for either, BadValue for less."""
-    task, colon, folder = name.removeprefix(PREFIX).partition(":")
-    if not (colon and folder):
-        raise BadValue(f"'{name}' names no folder: write glue:TASK:FOLDER, such as glue:rte:/data/GLUE")
-    if task not in TASKS:
-        raise NotFound(f"GLUE has no task '{task}' here; nearest: {nearest(task, TASKS)}")
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        raise NotFound(f"there is no folder {folder} to read GLUE's {task} from")
-    own = path / TASKS[task].folder
-    return TASKS[task], own if own.is_dir() else path
-
-
-def read(task: GlueTask, folder: Path, split: str) -> list[Example]:
-    """The rows of a split, "train" or "dev"; [] for training where there is no file.
-
-    Raises: NotFound for a folder without dev files; BadValue for a file that holds nothing, and, naming the line, for
-    one that is no row of the task.
+    Raises: NotFound for an unknown task, a missing folder or one without dev files; BadValue for a file that is empty
+    and, naming the line, for a line that does not fit.
     """
-    stems = {"train": (("train",),), "dev": (task.dev, task.validation)}[split]
-    for some in stems:
-        files = [_file(folder, stem) for stem in some]
-        if all(files):
-            return [row for file in files if file for row in _examples(task, file)]
-    if split == "train":
-        return []
-    raise NotFound(f"the folder {folder} lacks {' or '.join(f'{stem}.tsv' for stem in task.dev)} of {task.folder}")
+    asked, colon, place = name.removeprefix(PREFIX).partition(":")
+    if not (colon and place):
+        raise BadValue(f"'{name}' names no folder: write glue:TASK:FOLDER, such as glue:rte:/data/GLUE")
+    if asked not in TASKS:
+        raise NotFound(f"GLUE has no task '{asked}' here; nearest: {nearest(asked, TASKS)}")
+    folder, layout = Path(place).expanduser(), TASKS[asked]
+    if not folder.is_dir():
+        raise NotFound(f"there is no folder {place} to read GLUE's {asked} from")
+    folder = folder / layout.folder if (folder / layout.folder).is_dir() else folder
+    ends = ("_matched", "_mismatched") if asked == "mnli" else ("",)
+    dev = _files(folder, [f"dev{end}" for end in ends]) or _files(folder, [f"validation{end}" for end in ends])
+    if not dev:
+        lacks = " or ".join(f"dev{end}.tsv" for end in ends)
+        raise NotFound(f"the folder {folder} lacks {lacks} of {layout.folder}")
+    train, held_out = _split(layout, _files(folder, ["train"])), _split(layout, dev)
+    return Task(name, layout.labels, max_length or 128, train, held_out, held_out, layout.metrics)
 
 
-def _file(folder: Path, stem: str) -> Path | None:
-    return next((f for ending in ("tsv", "jsonl", "csv") if (f := folder / f"{stem}.{ending}").is_file()), None)
+def _files(folder: Path, stems: list[str]) -> list[Path]:
+    """A file for each stem; [] if one is missing."""
+    found = [
+        next((f for end in ("tsv", "jsonl", "csv") if (f := folder / f"{s}.{end}").is_file()), None) for s in stems
+    ]
+    return [file for file in found if file] if all(found) else []
 
 
-def _examples(task: GlueTask, file: Path) -> list[Example]:
-    found = []
-    for number, (*texts, label) in _tsv(task, file) if file.suffix == ".tsv" else _hub(task, file):
-        first, *more = (str(text).strip() for text in texts)
-        found.append(Example(first, more[0] if more else None, _label(task, label, file, number)))
-    if not found:
-        raise BadValue(f"{file} is empty: it holds no row of {task.folder}")
-    return found
+def _split(layout: Layout, files: list[Path]) -> Split:
+    texts, labels = list[list[str]](), list[float]()
+    for file in files:
+        before = len(labels)
+        for number, (*cells, label) in (_tsv if file.suffix == ".tsv" else _hub)(layout, file):
+            texts.append([str(cell).strip() for cell in cells])
+            labels.append(_label(layout, str(label).strip(), f"{file}, line {number}"))
+        if len(labels) == before:
+            raise BadValue(f"{file} is empty: it holds no row of {layout.folder}")
+    first, *second = (tuple(column) for column in zip(*texts, strict=True)) if texts else ((),)
+    return Split(first, tuple(labels), seconds=second[0] if second else ())
 
 
-def _label(task: GlueTask, label: Any, file: Path, number: int) -> float:
-    written = str(label).strip()
-    if task.is_number:
-        with suppress(ValueError):
-            if math.isfinite(value := float(written)):
-                return value
-        raise BadValue(f"{file}, line {number}: '{written}' is no number between two texts")
-    if written in task.labels:
-        return task.labels.index(written)
-    if written.isdecimal() and int(written) < len(task.labels):  # the hub's tables hold the class's number
+def _label(layout: Layout, written: str, where: str) -> float:
+    if len(layout.labels) == 1:
+        try:
+            value = float(written)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value):
+            return value
+        raise BadValue(f"{where}: '{written}' is no number between two texts")
+    if written in layout.labels:
+        return layout.labels.index(written)
+    if written.isdecimal() and int(written) < len(layout.labels):  # the hub's tables hold the class's number
         return int(written)
-    raise BadValue(f"{file}, line {number}: '{written}' is none of {', '.join(task.labels)}")
+    raise BadValue(f"{where}: '{written}' is none of {', '.join(layout.labels)}")
 
 
-# ---- one reader for each form: (line, the texts' cells and the label's)
-
-
-def _tsv(task: GlueTask, file: Path) -> Iterator[tuple[int, list[str]]]:
+def _tsv(layout: Layout, file: Path) -> Iterator[Cells]:
     """Lines cut at tabs and nothing else; a first line that holds the columns' names is their header."""
-    places: Sequence[int] = task.places
+    places = list(layout.places)
     for number, line in enumerate(text_of(file).split("\n"), 1):
         cells = line.split("\t")
-        if number == 1 and set(task.texts) <= set(cells):
-            places = [cells.index(name) for name in task.texts]
-            continue
-        if not line.strip():
-            continue
-        found = [cells[place] for place in places if -len(cells) <= place < len(cells)]
-        if len(found) == len(places):
-            yield number, found
-        elif not task.loose:
-            raise BadValue(f"{file}, line {number}: it has {len(cells)} columns, {task.folder}'s lines have more")
+        if number == 1 and set(layout.columns) <= set(cells):
+            places = [cells.index(name) for name in layout.columns]
+        elif line.strip() and max(places) < len(cells):
+            yield number, [cells[place] for place in places]
+        elif line.strip() and layout.folder != "QQP":  # whose download has broken lines
+            raise BadValue(f"{file}, line {number}: it has {len(cells)} columns, {layout.folder}'s lines have more")
 
 
-def _hub(task: GlueTask, file: Path) -> Iterator[tuple[int, list[Any]]]:
+def _hub(layout: Layout, file: Path) -> Iterator[Cells]:
     """Rows with the hub's columns."""
-    for number, row in json_rows(file, *task.hub) if file.suffix == ".jsonl" else csv_rows(file)[1]:
-        missing = [name for name in task.hub if row.get(name) is None]
+    for number, row in json_rows(file, *layout.hub) if file.suffix == ".jsonl" else csv_rows(file)[1]:
+        missing = [name for name in layout.hub if row.get(name) is None]
         if missing:
-            raise BadValue(f"{file}, line {number} has no {missing[0]}; {task.folder} needs {', '.join(task.hub)}")
-        if row[task.hub[-1]] in (HIDDEN, str(HIDDEN)):
+            raise BadValue(f"{file}, line {number} has no {missing[0]}; {layout.folder} needs {', '.join(layout.hub)}")
+        if str(row["label"]) == "-1":
             raise BadValue(
                 f"{file}, line {number}: the label is hidden, as in GLUE's test sets; give train and validation"
             )
-        yield number, [row[name] for name in task.hub]
+        yield number, [row[name] for name in layout.hub]

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from lora_course.claims.claim_tests.base import (
-    EXPERIMENTS,
-    STORE,
-    WORDS,
-    Case,
-    Experiment,
-    Finding,
-    Word,
-    experiment,
-    said,
-    wanted,
-)
+from lora_course.claims.claim_tests.cases import EXPERIMENTS, STORE, WORDS, Case, Finding, Word, said, wanted
 
-__all__ = ["EXPERIMENTS", "STORE", "WORDS", "Case", "Experiment", "Finding", "Word", "experiment", "said", "wanted"]
+__all__ = ["EXPERIMENTS", "STORE", "WORDS", "Case", "Finding", "Word", "said", "wanted"]
 
 # Each registers what it holds.
-for _name in ("counts", "sizes", "habits", "runs", "live"):
+for _name in ("counts", "runs", "live"):
     import_module(f"{__name__}.{_name}")

@@ -1,7 +1,4 @@
-"""Experiments that do it: a layer is merged, swapped and trained here and now. Small and seeded; torch on one thread.
-
-Times are told and decide nothing: they are those of this machine in this moment.
-"""
+"""Experiments that do it: a layer is merged, swapped and trained here and now. Small, seeded, on one torch thread."""
 
 from __future__ import annotations
 
@@ -9,15 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lora_course.claims.claim_tests.base import Case, Finding, check_known, experiment
+from lora_course.claims.claim_tests.cases import Case, Finding, check_known, experiment
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lora_lab.layers import LoRALinear
 
-DTYPES = ("fp32", "bf16", "fp16", "nf4")
 ROWS = 64
+VOCABULARY, WIDTH, PROMPT, LENGTH = 24, 32, 4, 8  # of the layer that reads a token's vector and scores the next token
 
 
 @experiment
@@ -27,22 +24,19 @@ def merging_is_free(merged: bool, dtypes: list[str], d: int, rank: int, update: 
     merged  whether the update is in the weight; else it stands beside it
     update  length of the update as a share of the weight's
     """
-    cases, times, rounded = [], [], []
+    cases, rounded = [], []
     for dtype in dtypes:
         with _one_thread():
             layer, x = _adapted(dtype, d, rank, update)
             wanted, before = layer.delta_weight(), layer.frozen_weight().float().clone()
-            base = _measured(layer.base_layer, x)
+            base = _operations(layer.base_layer, x)
             served = _merged(layer, dtype) if merged else layer
-            after = _measured(served, x)
+            more = _operations(served, x) / base - 1
         if merged:
             rounded.append(f"{dtype} {float((served.weight.float() - before - wanted).norm() / wanted.norm()):.2g}")
-        more = after[0] / base[0] - 1
-        times.append(f"{dtype} {base[1]:.3f} and {after[1]:.3f} ms")
         cases.append(Case({"dtype": dtype}, more == 0, f"{more:+.1%} arithmetic"))
-    lost = f" Rounding is another question: it takes this share of the update: {'; '.join(rounded)}." if rounded else ""
-    note = f"Base and adapted layer took, of {ROWS} rows on this machine: {'; '.join(times)}.{lost}"
-    return Finding(tuple(cases), (f"a layer of {d} x {d}, adapted and asked here and now",), note=note)
+    lost = f"Rounding is another question: it takes this share of the update: {'; '.join(rounded)}." if rounded else ""
+    return Finding(tuple(cases), (f"a layer of {d} x {d}, adapted and asked here and now",), note=lost)
 
 
 @experiment
@@ -51,13 +45,23 @@ def swapping_is_free(ways: list[str], adapters: int, d: int, rank: int, extra: f
 
     ways: "merged" (the first adapter is in the weight) and "beside" (each stands beside it).
     """
+    import torch
+
     check_known(ways, ("merged", "beside"), "ways")
     cases = []
     for way in ways:
         with _one_thread():
-            wrong, more = _served(way, adapters, d, rank)
-        found = f"{wrong} of {adapters} adapters' rows answered wrongly, {more:+.1%} arithmetic"
-        cases.append(Case({"way": way}, wrong == 0 and more <= extra, found))
+            layers = [_adapted("fp32", d, rank, 0.1)[0] for _ in range(adapters)]
+            x = torch.randn(ROWS, d)
+            for seed, layer in enumerate(layers):
+                layer.lora_A.data = torch.randn(rank, d, generator=torch.Generator().manual_seed(seed)) / d**0.5
+            wanted = [layer(x) for layer in layers]
+            base = _operations(layers[0].base_layer, x)
+            serving: list[nn.Module] = [_merged(layers[0], "fp32")] * adapters if way == "merged" else [*layers]
+            right = [torch.allclose(one(x), own, atol=1e-4) for one, own in zip(serving, wanted, strict=True)]
+            more = _operations(serving[0], x) / base - 1
+        found = f"{right.count(False)} of {adapters} adapters' rows answered wrongly, {more:+.1%} arithmetic"
+        cases.append(Case({"way": way}, all(right) and more <= extra, found))
     return Finding(tuple(cases), (f"a layer of {d} x {d} with {adapters} adapters, asked here and now",))
 
 
@@ -90,22 +94,18 @@ def one_and_the_same(methods: list[str], objectives: list[str], steps: int) -> F
     before another). Each pair trains one small layer with the same code; only the two arguments differ.
     """
     check_known(methods, ("lora", "full"), "methods")
-    check_known(objectives, LOSSES, "objectives")
-    forbidden = [(m, o) for m in methods for o in objectives if (m == "lora") != (o == "sft")]
-    if not forbidden:
-        why = "nothing here could tell the two apart"
-        return Finding((Case({}, None, why, "a second method, or a second objective"),), ())
+    check_known(objectives, ("sft", "text", "preference"), "objectives")
     cases = []
-    for method, objective in forbidden:
+    for method, objective in ((m, o) for m in methods for o in objectives if (m == "lora") != (o == "sft")):
         with _one_thread():
             first, last = _trained(method, objective, steps)
         found = f"the loss falls from {first:.3f} to {last:.3f}"
         cases.append(Case({"method": method, "objective": objective}, not last < 0.9 * first, found))
+    if not cases:
+        why = "nothing here could tell the two apart"
+        return Finding((Case({}, None, why, "a second method, or a second objective"),), ())
     note = "LoRA says which numbers train, SFT says what they train for."
     return Finding(tuple(cases), ("a small layer trained here and now, by one piece of code",), always=True, note=note)
-
-
-# ---- layers
 
 
 def _adapted(dtype: str, d: int, rank: int, update: float) -> tuple[LoRALinear, Tensor]:
@@ -115,18 +115,18 @@ def _adapted(dtype: str, d: int, rank: int, update: float) -> tuple[LoRALinear, 
 
     from lora_lab.layers import LoRALinear
 
-    check_known([dtype], DTYPES, "dtypes")
+    check_known([dtype], ("fp32", "bf16", "fp16", "nf4"), "dtypes")
     torch.manual_seed(0)
     numbers = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
-    layer = LoRALinear(_quantised(nn.Linear(d, d, bias=False), dtype).to(numbers).requires_grad_(False), rank, 2.0)
+    layer = LoRALinear(_quantized(nn.Linear(d, d, bias=False), dtype).to(numbers).requires_grad_(False), rank, 2.0)
     nn.init.normal_(layer.lora_B)
     with torch.no_grad():
         layer.lora_B.data *= update * layer.frozen_weight().float().norm() / layer.delta_weight().norm()
     return layer.requires_grad_(False), torch.randn(ROWS, d).to(numbers)
 
 
-def _quantised(layer: nn.Linear, dtype: str) -> nn.Linear:
-    """The layer, in NF4 with weights that lie on its levels."""
+def _quantized(layer: nn.Linear, dtype: str) -> nn.Linear:
+    """The layer; for NF4 with weights that lie on its levels."""
     from lora_lab.methods.quant import quantize
 
     if dtype == "nf4":
@@ -135,42 +135,16 @@ def _quantised(layer: nn.Linear, dtype: str) -> nn.Linear:
 
 
 def _merged(layer: LoRALinear, dtype: str) -> nn.Linear:
-    """What is left after merging; an NF4 base is quantised again."""
+    """What is left after merging; an NF4 base is quantized again."""
     base: nn.Linear = layer.base_layer  # type: ignore[assignment]
     base.weight.data = layer.merged_weights(base.weight.float(), None)[0].to(base.weight.dtype)
-    return _quantised(base, dtype)
+    return _quantized(base, dtype)
 
 
-def _measured(layer: nn.Module, x: Tensor) -> tuple[int, float]:
-    """Operations of a layer on x, and the median of nine times in ms."""
-    import time
-    from statistics import median
-
+def _operations(layer: nn.Module, x: Tensor) -> int:
     from lora_course.experiments.flops import operations
 
-    took = []
-    for _ in range(9):
-        start = time.perf_counter()
-        layer(x)
-        took.append(1e3 * (time.perf_counter() - start))
-    return operations(lambda: layer(x)), median(took)
-
-
-def _served(way: str, adapters: int, d: int, rank: int) -> tuple[int, float]:
-    """How many adapters' rows are answered wrongly, and how much more arithmetic that is than the base's."""
-    import torch
-
-    from lora_course.experiments.flops import operations
-
-    layers = [_adapted("fp32", d, rank, 0.1)[0] for _ in range(adapters)]
-    x = torch.randn(ROWS, d)
-    for seed, layer in enumerate(layers):
-        layer.lora_A.data = torch.randn(rank, d, generator=torch.Generator().manual_seed(seed)) / d**0.5
-    wanted = [layer(x) for layer in layers]
-    base = operations(lambda: layers[0].base_layer(x))
-    serving: list[nn.Module] = [_merged(layers[0], "fp32")] * adapters if way == "merged" else [*layers]
-    wrong = sum(not torch.allclose(one(x), right, atol=1e-4) for one, right in zip(serving, wanted, strict=True))
-    return wrong, operations(lambda: serving[0](x)) / base - 1
+    return operations(lambda: layer(x))
 
 
 def _student(dtype: str, fp32_copy: bool, eps: float, rate: float, steps: int, d: int, rank: int) -> float:
@@ -178,56 +152,36 @@ def _student(dtype: str, fp32_copy: bool, eps: float, rate: float, steps: int, d
     import torch
 
     layer, _ = _adapted(dtype, d, rank, 0.5)
-    update = layer.delta_weight()  # the teacher's: the student begins anew
+    update, frozen = layer.delta_weight(), layer.frozen_weight()  # the teacher's: the student begins anew
     layer.lora_A.data = torch.randn(rank, d) / d**0.5
     layer.lora_B.data.zero_()
-    kept = torch.float32 if fp32_copy else layer.frozen_weight().dtype
     trained = [layer.lora_A, layer.lora_B]
     for parameter in trained:
-        parameter.data = parameter.data.to(kept)
+        parameter.data = parameter.data.to(torch.float32 if fp32_copy else frozen.dtype)
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(trained, lr=rate, eps=eps, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         x = torch.randn(ROWS, d, generator=generator)
-        y = x @ (layer.frozen_weight().float() + update).T
         optimizer.zero_grad()
-        (layer(x.to(layer.frozen_weight().dtype)).float() - y).square().mean().backward()
+        (layer(x.to(frozen.dtype)).float() - x @ (frozen.float() + update).T).square().mean().backward()
         optimizer.step()
         schedule.step()
     with torch.no_grad():
         return float((layer.delta_weight() - update).norm() / update.norm())
 
 
-# ---- objectives: a layer that reads a token's vector and scores the next token
-
-VOCABULARY, WIDTH, PROMPT, LENGTH = 24, 32, 4, 8
-
-
-def _nll(scores: Tensor, tokens: Tensor) -> Tensor:
-    """The loss of each next token, (rows, LENGTH - 1)."""
+def _loss(objective: str, model: Callable[[Tensor], Tensor], good: Tensor, bad: Tensor) -> Tensor:
     from torch.nn import functional as F
 
-    return F.cross_entropy(scores[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+    def nll(tokens: Tensor) -> Tensor:
+        """The loss of each next token, (rows, LENGTH - 1)."""
+        return F.cross_entropy(model(tokens)[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
 
-
-def _sft(model: Callable[[Tensor], Tensor], good: Tensor, bad: Tensor) -> Tensor:
-    return _nll(model(good), good)[:, PROMPT - 1 :].mean()
-
-
-def _text(model: Callable[[Tensor], Tensor], good: Tensor, bad: Tensor) -> Tensor:
-    return _nll(model(good), good).mean()
-
-
-def _preference(model: Callable[[Tensor], Tensor], good: Tensor, bad: Tensor) -> Tensor:
-    from torch.nn import functional as F
-
-    ahead = (_nll(model(bad), bad) - _nll(model(good), good))[:, PROMPT - 1 :].sum(1)
-    return -F.logsigmoid(ahead).mean()
-
-
-LOSSES = {"sft": _sft, "text": _text, "preference": _preference}
+    if objective == "preference":
+        return -F.logsigmoid((nll(bad) - nll(good))[:, PROMPT - 1 :].sum(1)).mean()
+    return nll(good)[:, PROMPT - 1 if objective == "sft" else 0 :].mean()
 
 
 def _trained(method: str, objective: str, steps: int) -> tuple[float, float]:
@@ -244,12 +198,11 @@ def _trained(method: str, objective: str, steps: int) -> tuple[float, float]:
     good[:, PROMPT:] = (good[:, :1] + torch.arange(LENGTH - PROMPT)) % VOCABULARY  # an answer that can be learned
     bad = good.roll(1, 0)
     bad[:, :PROMPT] = good[:, :PROMPT]
-    trained = [p for p in top.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=3e-2, weight_decay=0.0)
+    optimizer = torch.optim.AdamW([p for p in top.parameters() if p.requires_grad], lr=3e-2, weight_decay=0.0)
     losses = []
     for _ in range(steps + 1):
         optimizer.zero_grad()
-        loss = LOSSES[objective](lambda tokens: top(embedding(tokens)), good, bad)
+        loss = _loss(objective, lambda tokens: top(embedding(tokens)), good, bad)
         losses.append(float(loss.detach()))
         loss.backward()
         optimizer.step()

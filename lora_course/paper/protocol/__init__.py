@@ -1,16 +1,15 @@
-"""The paper's true protocol: its models, its data, its hyperparameters, and what came out, for tables 2 and 3.
+"""The paper's own protocol for tables 2 and 3: its models, its data, its hyperparameters, and what came out.
 
-    plan("table2")                      what each run would be: hyperparameters with their sources, steps, memory, time
+    plan("table2")                      what each run would be: hyperparameters with sources, steps, memory, time
     run("table2", task="rte", ...)      the run itself, on a model and data that the user has
 
-A laptop can do the first and, on a small model, see that the second works; the real runs want a GPU.
+A laptop can do the first and, on a small model, check that the second works; the real runs need a GPU. Both return
+plain dictionaries; `plan_in_words` and `result_in_words` print them.
 Source: Hu et al. 2021, "LoRA", arXiv 2106.09685v2, and the scripts of its authors' repository.
 """
 
-from lora_course.paper.protocol.dry import Dry, plan
-from lora_course.paper.protocol.given import Given, PaperRecipe
-from lora_course.paper.protocol.result import Result
-from lora_course.paper.protocol.run import run
-from lora_course.paper.protocol.sheets import TABLES, recipes
+from lora_course.paper.protocol.plan import plan, plan_in_words
+from lora_course.paper.protocol.recipes import TABLES, PaperRecipe, recipes
+from lora_course.paper.protocol.run import result_in_words, run
 
-__all__ = ["TABLES", "Dry", "Given", "PaperRecipe", "Result", "plan", "recipes", "run"]
+__all__ = ["TABLES", "PaperRecipe", "plan", "plan_in_words", "recipes", "result_in_words", "run"]

@@ -1,43 +1,37 @@
-"""A table of the paper, done again on a laptop: what such an item is, and what it may say.
+"""One table or figure of the paper, run again on a laptop: what an item is, and how its rule decides.
 
-    plan      sizes that fit the minutes on this machine, said before anything starts
-    found     whatever was measured
-    rows      published | expected | yours, with every seed
-    judged    the paper's finding by a rule: holds, fails, undecided, or not tested
+plan       steps, seeds, ... that fit the minutes on this machine
+measured   rows (published | expected | yours, with every seed) and verdicts on pairs of methods
+judged     the paper's finding by the item's rule: holds, fails, undecided, or not tested
 
-A rule has two parts. `untested` says why the runs cannot test the finding: too short, no better than the floor. `judge`
-applies the rule proper. Both see only what result.json holds (`Kept`), so a result can be judged again by a new rule.
-
-The models are small and the data others than the paper's: a *surrogate*. Its figures are not to equal the published
-ones; asked is only whether what the paper found is found here, too.
+The models are small and the data are not the paper's: each item is a *surrogate*. Its figures will not equal the
+published ones; the question is whether the paper's finding holds here, too. The words and numbers of each item are in
+data/paper/reproduce.yaml. A rule sees only what result.json keeps, so a new rule can judge an old result.
 """
 
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
+from lora_course.paper import facts
 from lora_lab.errors import Failed
 from lora_lab.experiments.statistics import Verdict
+from lora_lab.training.tasks import load_task
 
 Standing = Literal["holds", "fails", "undecided", "not tested"]
-Wanted = Literal["better", "no worse", "equal", "worse", "no better"]
-Pairs = Mapping[str, tuple[str, str, Wanted]]
 Say = Callable[[str], None]
-LATE = 1.03  # an item that takes so many times its minutes is stopped; the same call goes on with it
+CHANCE, CEILING = 50.0, 95.0  # percent, for two classes
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a table: yours with every seed, in `unit`.
+class Row(NamedTuple):
+    """One line of a table: a value for each seed or round, in `unit`.
 
-    What the paper prints, and what others reported, comes from its table: `published` and `others` of the item.
-    `predictions` is a hash of what each seed's run predicts on the test rows: equal ones are one run, not luck.
+    predictions   a hash of each run's test predictions: equal hashes are one run, not luck
     """
 
     name: str
@@ -46,74 +40,38 @@ class Row:
     predictions: tuple[str, ...] = ()
 
 
-class NotRecorded(Exception):
-    """A rule asked for what result.json does not hold; its only argument is the name."""
-
-
-class _Recorded(dict[str, Any]):
-    """Raises: NotRecorded, in place of KeyError, which might as well be a mistake in a rule."""
-
-    def __missing__(self, name: str) -> Any:
-        raise NotRecorded(name)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What result.json holds for a rule: figures by row, sizes, and verdicts as `kept_verdict` writes them.
-
-    Each raises NotRecorded for a name that it does not hold.
-    """
+class Kept(NamedTuple):
+    """What result.json holds for a rule: values by row, sizes, and verdicts as `kept_verdict` writes them."""
 
     rows: Mapping[str, Sequence[float]]
-    sizes: Mapping[str, Any] = field(default_factory=dict)
-    verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("rows", "sizes", "verdicts"):
-            object.__setattr__(self, name, _Recorded(getattr(self, name)))
+    sizes: Mapping[str, Any] = {}
+    verdicts: Mapping[str, Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """Whether the finding holds here, and why, in words."""
 
     standing: Standing
     words: str
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Sizes of an item (steps, seeds, ...), and the seconds it is expected to take with them."""
+class Plan(NamedTuple):
+    """Sizes of an item (steps, seeds, ...), and the seconds it should take."""
 
     sizes: Mapping[str, Any]
     seconds: float
 
-    def __str__(self) -> str:
-        return f"{in_words(self.sizes)}; about {max(self.seconds / 60, 0.1):.1f} min"
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where an item works, who hears of it, and what ends it: it is late, or somebody wants it to stop."""
+class Place(NamedTuple):
+    """Where an item works, how long it may take, where its messages go, and the event that stops it."""
 
     folder: Path
     minutes: float
-    say: Say = lambda words: None
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    @contextmanager
-    def limited(self) -> Iterator[None]:
-        """Set `stop` when the item is late."""
-        late = threading.Timer(LATE * 60 * self.minutes, self.stop.set)
-        late.daemon = True
-        late.start()
-        try:
-            yield
-        finally:
-            late.cancel()
+    say: Say
+    stop: threading.Event
 
     def rounds(self, wanted: int, least: int) -> Iterator[int]:
-        """The numbers of so many rounds, fewer where the time is over. Raises: Failed where it is before the least."""
+        """Numbers of rounds until `stop`. Raises: Failed if it is set before the least."""
         for number in range(wanted):
             if self.stop.is_set():
                 if number < least:
@@ -122,99 +80,120 @@ class Place:
             yield number
 
 
-class Item(ABC):
-    """One table or figure of the paper and its surrogate.
+class Item:
+    """One item; its attributes are those of its entry in reproduce.yaml, which explains them.
 
-    name      also the paper's table that it stands beside, see `paper/__init__.py`
-    title     what is done here, on what
-    finding   what the paper found, in a sentence
-    rule      when it is tested, and by what it holds, fails or stays undecided, fixed before anything is run
-    minutes   what it may take unless told otherwise
-    limits    what makes it a surrogate, and what it cannot say
-    axis      what its figures are, with their unit; line: where on it nothing is (chance, equality), to be drawn
-    store     the folder of its runs, where items share them: the first trains for all
-    pairs     the comparisons of the rule: the names of two methods, and what the first must be for the finding
+    `changes` replace some of them. Raises: KeyError for an unknown name.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    finding: ClassVar[str]
-    rule: ClassVar[str]
-    minutes: ClassVar[float]
-    limits: ClassVar[str]
-    axis: ClassVar[str] = "test accuracy (%)"
-    line: ClassVar[float | None] = None
-    store: ClassVar[str] = ""
-    pairs: ClassVar[Pairs] = {}
+    name: str
+    title: str
+    finding: str
+    rule: str
+    limits: str
+    minutes: float
+    axis: str = "test accuracy (%)"
+    line: float | None = None  # where "no effect" is on the axis (chance, equality), to be drawn
+    store: str = ""  # the folder of the runs, for items that share them
+    model: str
+    task: str = ""
+    batch: int = 16
+    passes: float = 0
+    learned: Mapping[str, Any] | None = None
+    pairs: Mapping[str, tuple[str, str, str]] = {}
+    say: str = ""
+    published_at: Mapping[str, Mapping[str, Any]]
+    others_said: Mapping[str, str]
 
-    @abstractmethod
+    def __init__(self, name: str, **changes: Any) -> None:
+        own = {"name": name, "published": {}, "others": {}, **described()[name], **changes}
+        own["published_at"], own["others_said"] = own.pop("published"), own.pop("others")
+        vars(self).update(own)
+
     def expected(self, minutes: float) -> Plan:
         """The plan by this machine's speed alone, in a second or two. Raises: BadValue for too few minutes."""
+        raise NotImplementedError
 
     def plan(self, place: Place) -> Plan:
         """The plan by a few real steps. Raises: BadValue for too few minutes."""
         return self.expected(place.minutes)
 
-    @abstractmethod
-    def run(self, plan: Plan, place: Place) -> Any:
-        """What was measured; what the folder has already is not done again. Raises: Failed when it was stopped."""
-
-    @abstractmethod
-    def rows(self, found: Any) -> list[Row]:
-        """The table, without the paper's side."""
-
-    def verdicts(self, found: Any) -> Mapping[str, Verdict]:
-        """By the names of `pairs`."""
-        return {}
+    def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
+        """Rows, and verdicts by the names of `pairs`; finished runs in the folder are reused. Raises: Failed."""
+        raise NotImplementedError
 
     def untested(self, kept: Kept) -> str:
-        """Why these runs do not test the finding; empty where they do."""
-        return ""
+        """Why these runs cannot test the finding: too short, or no better than the floor. Empty if they can."""
+        if self.passes:
+            seen = kept.sizes["steps"] * self.batch / len(load_task(self.task).train)
+            if seen < self.passes:
+                return f"{kept.sizes['steps']} steps saw {100 * seen:.0f} % of the training rows"
+        return unlearned(kept, **self.learned) if self.learned else ""
 
     def judge(self, kept: Kept) -> Judged:
-        """The rule applied to runs that test the finding."""
+        """The rule for runs that test the finding: unless overridden, by the verdicts on `pairs`."""
         return all_of({name: by_verdict(kept.verdicts[name], wanted) for name, (_, _, wanted) in self.pairs.items()})
 
     def judged(self, kept: Kept) -> Judged:
-        """The whole rule. What it needs and is not there leaves the finding not tested."""
+        """The whole rule. A value that result.json lacks leaves the finding not tested."""
         reason = ""
         try:
             reason = self.untested(kept)
             judged = self.judge(kept)
-        except NotRecorded as missing:
-            return Judged("not tested", reason or f"{missing} is not recorded")
+        except KeyError as missing:
+            return Judged("not tested", reason or f"{missing.args[0]} is not recorded")
         return Judged("not tested", f"{reason}. Not judged: {judged.words}") if reason else judged
 
-    def folder(self, place: Place) -> Path:
-        """Where its plan and its runs are kept, or those of all items that share them."""
-        return place.folder.parent / (self.store or self.name)
+    def published(self, table: Any) -> dict[str, str]:
+        """The paper's figures in words, by row, from its `Table`."""
+        found = {}
+        for name, where in self.published_at.items():
+            row = table.row(**{column: value for column, value in where.items() if column != "say"})
+            found[name] = where.get("say", self.say).format_map(row)
+        return found
 
-    def published(self, table: Any) -> Mapping[str, str]:
-        """The paper's figures in words, by the name of a row, from its `Table`."""
-        return {}
+    def others(self, table: Any) -> dict[str, str]:
+        """Other people's figures in words, by row."""
+        return {name: words.format_map(table.expected) for name, words in self.others_said.items()}
 
-    def others(self, table: Any) -> Mapping[str, str]:
-        """What others reported, in words, by the name of a row, from the paper's `Table`."""
-        return {}
+
+def described() -> dict[str, dict[str, Any]]:
+    """The entries of data/paper/reproduce.yaml, by item, in the order in which items run."""
+    return dict(facts("paper/reproduce"))
+
+
+# ---- what rules are made of
+
+
+def unlearned(kept: Kept, rows: Sequence[str], floor: str = "", clear: float = 10.0, of: str = "chance") -> str:
+    """Which of these rows has a run within `clear` points of the floor, or at the ceiling; empty if none has."""
+    low = max(kept.rows[floor]) if floor else CHANCE
+    for name in sorted(rows):
+        if min(kept.rows[name]) < low + clear:
+            worst = min(kept.rows[name])
+            return f"{name} has a run at {worst:.1f} %, which is not {clear:g} points above {of} ({low:.1f} %)"
+        if max(kept.rows[name]) > CEILING:
+            return f"{name} has a run at {max(kept.rows[name]):.1f} %, which leaves no room above"
+    return ""
 
 
 def kept_verdict(found: Verdict) -> dict[str, Any]:
-    """A verdict as JSON, with the interval that its words show: 90 % where it is equivalence, else 95 %."""
+    """A verdict as JSON, with the interval that its words show: 90 % for equivalence, else 95 %."""
     ends = (found.low, found.high) if found.outcome == "equivalent" else (found.low95, found.high95)
     told = {"outcome": found.outcome, "difference": found.difference, "low": ends[0], "high": ends[1]}
     return {**told, "margin": found.margin, "words": str(found)}
 
 
-def by_verdict(kept: Mapping[str, Any], wanted: Wanted) -> Judged:
-    """Whether a verdict is what a finding wants; it fails where the whole interval lies beyond the margin against it.
+def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
+    """Whether a verdict is what a finding wants. It fails if the whole interval lies beyond the margin against it.
 
     better      holds if better, fails if worse by more than the margin
     no worse    holds if better or equivalent, fails if worse by more than the margin
     equal       holds if equivalent, fails if apart by more than the margin
-    "worse" and "no better" are the same of the second against the first.
+    "worse" and "no better" are the same with the two methods exchanged.
     """
     outcome, margin = kept["outcome"], kept["margin"]
-    below, above = kept["high"] < -margin, kept["low"] > margin  # the whole interval
+    below, above = kept["high"] < -margin, kept["low"] > margin
     holding, fails = {
         "better": (("better",), below),
         "no worse": (("better", "equivalent"), below),
@@ -225,7 +204,7 @@ def by_verdict(kept: Mapping[str, Any], wanted: Wanted) -> Judged:
     holds = outcome in holding
     unsure = outcome in ("better", "worse") and not (holds or fails)
     also = ", but not certainly by more than the margin" if unsure else ""
-    if outcome == "equivalent" and not holds and wanted in ("better", "worse"):
+    if outcome == "equivalent" and wanted in ("better", "worse"):
         also = f", so not {wanted} by more than the margin"
     return part(holds, fails, f"{kept['words']}{also}")
 
@@ -236,16 +215,33 @@ def part(holds: bool, fails: bool, words: str) -> Judged:
 
 
 def all_of(parts: Mapping[str, Judged]) -> Judged:
-    """Holds where every part does, fails where one does, else undecided."""
+    """Holds if every part does, fails if one does, else undecided."""
     found = {one.standing for one in parts.values()}
     return part(found == {"holds"}, "fails" in found, "; ".join(f"{name}: {one.words}" for name, one in parts.items()))
 
 
 def in_every(found: Collection[bool], least: int, words: str) -> Judged:
-    """Holds where it is true in all of at least `least` seeds, or pairs of seeds, fails where in none of them."""
-    yes, enough = sum(found), len(found) >= least
+    """Holds if true in all of at least `least` seeds, or pairs of seeds; fails if true in none of them."""
+    yes, enough = int(sum(found)), len(found) >= least
     said = f"{words}: true in {yes} of {len(found)}{'' if enough else f', and {least} are needed'}"
     return part(enough and yes == len(found), enough and not yes, said)
+
+
+class Interval(NamedTuple):
+    """The median of values with its 95 % bootstrap interval."""
+
+    middle: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        draws = np.random.default_rng(0).choice(values, (2000, len(values)))
+        low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
+        return cls(float(np.median(values)), float(low), float(high))
+
+    def __str__(self) -> str:
+        return f"{self.middle:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 def in_words(sizes: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ from lora_course.paper.reproduce.base import in_words
 from lora_lab.files import write_atomically
 
 FEW = 8  # values that are all written out
-SIGNS = {one: f"the finding **{one}** here" for one in ("holds", "fails")}
-SIGNS |= {one: f"**{one}**" for one in ("undecided", "not tested")}
-SHARED = ", without the training that it shares with other items"
+SIGNS = {
+    "holds": "the finding **holds** here", "fails": "the finding **fails** here", "undecided": "**undecided**",
+    "not tested": "**not tested**",
+}  # fmt: skip
 RULED = {"before": "Rule, written before the run", "after": "Rule, written after this run and applied to its figures"}
 HEAD = """# The paper, done again at laptop scale
 
@@ -27,45 +28,43 @@ undecided, or it was not tested, because the runs were too short or learned too 
 def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
     """Write FOLDER/report.md from results; pictures are named ITEM.png beside it."""
     found = list(results)
-    parts = [HEAD, summary(found), *(section(one) for one in found)]
-    write_atomically(folder / "report.md", "\n".join(parts).encode())
-    return folder / "report.md"
-
-
-def summary(results: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each item."""
     lines = [
-        (f"[{one['item']}](#{one['item']})", one["title"], _standing(one), f"{one['seconds'] / 60:.1f}")
-        for one in sorted(results, key=lambda one: list(SIGNS).index(one["standing"]))
+        (f"[{one['item']}](#{one['item']})", one["title"], _sign(one), f"{one['seconds'] / 60:.1f}")
+        for one in sorted(found, key=lambda one: list(SIGNS).index(one["standing"]))
     ]
-    return f"{markdown_table(('item', 'what', 'verdict', 'minutes'), lines)}\n"
+    summary = markdown_table(("item", "what", "verdict", "minutes"), lines)
+    write_atomically(folder / "report.md", "\n".join([HEAD, f"{summary}\n", *map(section, found)]).encode())
+    return folder / "report.md"
 
 
 def section(one: Mapping[str, Any]) -> str:
     """One item in full."""
-    notes = [f"- *The paper's table:* {words}" for words in one["discrepancies"]]
-    expected = [f"- *Reported by others:* {name}: {words}" for name, words in one["expected"].items()]
-    return "\n".join(
-        [
-            f"## {one['item']}\n\n### {one['title']}\n",
-            f"- *Stands beside:* {one['source']}",
-            f"- *Finding:* {one['finding']}",
-            f"- *{RULED[one.get('ruled', 'before')]}:* {one['rule']}",
-            f"- *Verdict:* {_standing(one)}. {one['error'] or one['words']}",
-            f"- *Limits:* {one['limits']}",
-            *expected,
-            *notes,
-            f"- *Took* {one['seconds'] / 60:.1f} min{SHARED if one.get('shares') else ''} "
-            f"(budget {one['budget_minutes']:g}); {_where(one)}",
-            "",
-            *([_rows(one), "", f"![{alt(one)}]({one['item']}.png)", ""] if one["rows"] else []),
-        ]
+    made, shared = one["environment"], ", without the training that it shares with other items"
+    where = ", ".join(
+        filter(None, (in_words(one["sizes"]), made["hardware"], made["date"], f"lora_lab {made['lora_lab']}"))
     )
-
-
-def alt(one: Mapping[str, Any]) -> str:
-    """The picture in words."""
-    return f"{one['title']}, every value a dot: {one['standing']}"
+    lines = [
+        f"## {one['item']}\n\n### {one['title']}\n",
+        f"- *Stands beside:* {one['source']}",
+        f"- *Finding:* {one['finding']}",
+        f"- *{RULED[one.get('ruled', 'before')]}:* {one['rule']}",
+        f"- *Verdict:* {_sign(one)}. {one['error'] or one['words']}",
+        f"- *Limits:* {one['limits']}",
+        *(f"- *Reported by others:* {name}: {words}" for name, words in one["expected"].items()),
+        *(f"- *The paper's table:* {words}" for words in one["discrepancies"]),
+        f"- *Took* {one['seconds'] / 60:.1f} min{shared if one.get('shares') else ''} "
+        f"(budget {one['budget_minutes']:g}); {where}",
+        "",
+    ]
+    if one["rows"]:
+        rows = [
+            (row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"])
+            for row in one["rows"]
+        ]
+        alt = f"{one['title']}, every value a dot: {one['standing']}"
+        table = markdown_table(("", "published", "expected", "yours", "unit"), rows)
+        lines += [table, "", f"![{alt}]({one['item']}.png)", ""]
+    return "\n".join(lines)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -73,29 +72,15 @@ def spread(values: Sequence[float]) -> str:
     if not values:
         return "-"
     if len(values) > FEW:
-        low, middle, high = quantiles(values, n=4)
-        return f"{_number(middle)} (quartiles {_number(low)} to {_number(high)}, {len(values)} of them)"
-    about = f" ± {_number(stdev(values))}" if len(values) > 1 else ""
-    each = f" ({', '.join(map(_number, values))})" if len(values) > 1 else ""
-    return f"{_number(fmean(values))}{about}{each}"
+        low, middle, high = map(_number, quantiles(values, n=4))
+        return f"{middle} (quartiles {low} to {high}, {len(values)} of them)"
+    if len(values) == 1:
+        return _number(values[0])
+    return f"{_number(fmean(values))} ± {_number(stdev(values))} ({', '.join(map(_number, values))})"
 
 
-def _rows(one: Mapping[str, Any]) -> str:
-    lines = [
-        (row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"])
-        for row in one["rows"]
-    ]
-    return markdown_table(("", "published", "expected", "yours", "unit"), lines)
-
-
-def _standing(one: Mapping[str, Any]) -> str:
+def _sign(one: Mapping[str, Any]) -> str:
     return "**not run**" if one["error"] else SIGNS[one["standing"]]
-
-
-def _where(one: Mapping[str, Any]) -> str:
-    made = one["environment"]
-    sizes = in_words(one["sizes"])
-    return f"{sizes}{', ' * bool(sizes)}{made['hardware']}, {made['date']}, lora_lab {made['lora_lab']}"
 
 
 def _number(value: float) -> str:

@@ -1,23 +1,24 @@
-"""Items run one after another, each into a folder of its own, each result written the moment it is there.
+"""Items run one after another, each in its own folder, each result written as soon as it is there.
 
-    FOLDER/table6/plan-38.json   sizes that were chosen for so many minutes: a second call has the same
+    FOLDER/table6/plan-38.json   sizes chosen for so many minutes: a second call has the same
     FOLDER/table6/runs/          the store of its runs
     FOLDER/table6/result.json    rows, finding, rule, verdict; a second call reads it and is done
+    FOLDER/table6.png, report.md
 
-It may be killed at any moment; the same call goes on where it was. An item that fails is recorded, the rest go on.
-`rejudged` applies the rules now in force to results that are there, from the figures that they hold.
+It may be killed at any moment; the same call continues. An item that fails is recorded, and the rest go on.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lora_course import paper
-from lora_course.paper.reproduce import NAMES
+from lora_course.paper.reproduce import names
 from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Row, Say, in_words, kept_verdict
 from lora_lab.errors import BadValue, LabError, in_a_sentence
 from lora_lab.files import read_json, remembered, write_json
@@ -27,6 +28,7 @@ from lora_lab.training.runs import Store
 Found = dict[str, Any]  # a result as it is written
 After = Callable[[Sequence[Found]], None]
 VERSION = 1
+LATE = 1.03  # an item is stopped after this many times its minutes; the same call continues it
 
 
 def reproduce(
@@ -38,43 +40,59 @@ def reproduce(
     say: Say = lambda words: None,
     after: After = lambda results: None,
 ) -> list[Found]:
-    """Run items and return their results, in order; `after` hears of all results so far after each.
+    """Run items and return their results, in order; `after` gets all results so far after each.
 
-    minutes  each item's budget in place of its own
-    again    measure anew what has a result already; finished training runs are used all the same
+    minutes  each item's budget instead of its own
+    again    measure anew what has a result; finished training runs are reused
     Raises: BadValue for a folder that cannot be written to.
     """
     check_minutes(minutes)
     Store(folder).check_writable()
     results: list[Found] = []
     for one in items:
-        place = Place(Path(folder) / one.name, minutes or one.minutes, _named(one.name, say))
-        results.append(_kept(one, place, again) or _made(one, place))
+        own = partial(_named, say, one.name)
+        place = Place(Path(folder) / one.name, minutes or one.minutes, own, threading.Event())
+        found = _measured(place)
+        if again or not found or found["budget_minutes"] != place.minutes:
+            results.append(_made(one, place))
+        else:
+            place.say(f"{found['standing']}, as found before")
+            results.append(found)
         after(results)
     return results
 
 
-def _named(name: str, say: Say) -> Say:
-    return lambda words: say(f"{name}: {words}")
+def _named(say: Say, name: str, words: str) -> None:
+    say(f"{name}: {words}")
 
 
 def kept(folder: str | Path) -> list[Found]:
-    """All results in a folder, in the order in which items run. Raises: BadValue for a file that is none."""
-    files = [Path(folder) / name / "result.json" for name in NAMES]
+    """All results in a folder, in the order in which items run. Raises: BadValue for a file that is not one."""
+    files = [Path(folder) / name / "result.json" for name in names()]
     return [read_json(file) for file in files if file.is_file()]
 
 
 def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
-    """What each item would do here, by this machine's speed alone: nothing is trained. `error` where it would not."""
+    """What each item would do here, by this machine's speed alone; nothing is trained. `error` if it would not run."""
     check_minutes(minutes)
-    made, trained = list[Found](), set[str]()
+    plans, trained = list[Found](), set[str]()
     for one in items:
-        told = _planned(one, minutes or one.minutes)
-        if one.store in trained and not told["error"]:
-            told |= {"minutes": 0.1, "words": f"{told['words']}; the runs are those of another item"}
+        budget, error = minutes or one.minutes, None
+        try:
+            plan = one.expected(budget)
+        except LabError as failure:
+            plan, error = Plan({}, 0.0), str(failure)
+        words, needed = in_words(plan.sizes), round(plan.seconds / 60, 2)
+        if one.store in trained and not error:
+            words, needed = f"{words}; the runs are those of another item", 0.1
         trained |= {one.store} - {""}
-        made.append(told)
-    return made
+        plans.append(
+            {
+                **{"item": one.name, "title": title(one), "budget_minutes": budget, "finding": one.finding},
+                **{"rule": one.rule, "sizes": dict(plan.sizes), "words": words, "minutes": needed, "error": error},
+            }
+        )
+    return plans
 
 
 def check_minutes(minutes: float | None) -> None:
@@ -83,56 +101,39 @@ def check_minutes(minutes: float | None) -> None:
         raise BadValue(f"minutes is what each item may take, above 0, not {minutes:g}")
 
 
-def _planned(one: Item, minutes: float) -> Found:
-    told: Found = {"item": one.name, "title": title(one), "budget_minutes": minutes, "finding": one.finding}
-    told["rule"] = one.rule
-    try:
-        plan = one.expected(minutes)
-    except LabError as error:
-        return told | {"sizes": {}, "words": "", "minutes": 0.0, "error": str(error)}
-    sizes = {"sizes": dict(plan.sizes), "words": in_words(plan.sizes)}
-    return told | sizes | {"minutes": round(plan.seconds / 60, 2), "error": None}
-
-
 def title(one: Item) -> str:
-    """The item's title with the word that every picture bears."""
+    """The item's title with the word that every picture has."""
     return f"{one.title} (a surrogate)"
 
 
-def _kept(one: Item, place: Place, again: bool) -> Found | None:
-    """The result that is there already, for the same minutes and without an error."""
-    found = None if again else _measured(place)
-    if not found or found["budget_minutes"] != place.minutes:
-        return None
-    place.say(f"{found['standing']}, as found before")
-    return found
-
-
 def _measured(place: Place) -> Found | None:
-    """The result that is there already, for whatever minutes, and without an error."""
+    """The result that is there, whatever its minutes, unless it failed."""
     file = place.folder / "result.json"
     found = read_json(file) if file.is_file() else {}
     return found if found.get("version") == VERSION and not found["error"] else None
 
 
 def _made(one: Item, place: Place) -> Found:
-    """Plan, run, judge, write. Whatever goes wrong becomes the result's `error`, which replaces nothing measured."""
+    """Plan, run, judge, write. A failure becomes the result's `error`, which replaces nothing that was measured."""
     started, plan, judged = time.perf_counter(), Plan({}, 0.0), Judged("undecided", "it was not run")
     rows, verdicts, error = list[Row](), dict[str, Found](), None
+    late = threading.Timer(LATE * 60 * place.minutes, place.stop.set)
+    late.daemon = True
     try:
         plan = _plan(one, place)
-        place.say(f"{plan}; the finding: {one.finding} The rule: {one.rule}")
-        with place.limited():
-            found = one.run(plan, place)
-        rows = one.rows(found)
-        verdicts = {name: kept_verdict(verdict) for name, verdict in one.verdicts(found).items()}
+        about = f"{in_words(plan.sizes)}; about {max(plan.seconds / 60, 0.1):.1f} min"
+        place.say(f"{about}; the finding: {one.finding} The rule: {one.rule}")
+        late.start()
+        rows, found = one.measured(plan.sizes, place)
+        verdicts = {name: kept_verdict(verdict) for name, verdict in found.items()}
         judged = one.judged(Kept({row.name: row.yours for row in rows}, plan.sizes, verdicts))
-    except Exception as failure:  # whatever it is: the other items' hours are not to be lost with it
+    except Exception as failure:  # whatever it is: the other items' hours must not be lost with it
         error = in_a_sentence(failure)
+    late.cancel()
     place.say(error or f"{judged.standing}: {judged.words}")
     result = {
         **{"version": VERSION, "item": one.name, "scale": "laptop", "ruled": "before"},
-        **_told(one, [asdict(row) for row in rows]),
+        **_told(one, [row._asdict() for row in rows]),
         **{"standing": judged.standing, "words": judged.words, "error": error, "verdicts": verdicts},
         **{"budget_minutes": place.minutes, "sizes": dict(plan.sizes), "planned_seconds": plan.seconds},
         "seconds": time.perf_counter() - started,
@@ -145,25 +146,28 @@ def _made(one: Item, place: Place) -> Found:
     return read_json(place.folder / "result.json")
 
 
+def _plan(one: Item, place: Place) -> Plan:
+    """The plan that was made for these minutes, one for all items that share their runs; else a new one."""
+    folder = place.folder.parent / (one.store or one.name)
+    kept = remembered(folder / f"plan-{place.minutes:g}.json", lambda: one.plan(place)._asdict())
+    return Plan(kept["sizes"], kept["seconds"])
+
+
 def _told(one: Item, rows: list[Found]) -> Found:
-    """What an item and the paper's table say of rows, today."""
+    """What the item and the paper's table say of rows, today."""
     table = paper.table(one.name)
     published, others = (one.published(table), one.others(table)) if rows else ({}, {})
     beside = [{"published": published.get(row["name"], ""), "expected": others.get(row["name"], "")} for row in rows]
     return {
         **{"title": title(one), "source": table.source, "finding": one.finding, "rule": one.rule, "limits": one.limits},
-        **{
-            "axis": one.axis,
-            "line": one.line,
-            "shares": one.store,
-            "rows": [{**row, **own} for row, own in zip(rows, beside, strict=True)],
-        },
+        **{"axis": one.axis, "line": one.line, "shares": one.store},
+        "rows": [{**row, **own} for row, own in zip(rows, beside, strict=True)],
         **{"expected": dict(table.expected), "discrepancies": list(table.discrepancies)},
     }
 
 
 def rejudged(one: Item, found: Found) -> Found:
-    """A result by the item's present rule, from the figures that it holds; `ruled` says that the rule came after."""
+    """A result by the item's present rule, from the values that it holds; `ruled` says if the rule came after."""
     kept = Kept({row["name"]: row["yours"] for row in found["rows"]}, found["sizes"], found.get("verdicts", {}))
     judged = Judged(found["standing"], found["words"]) if found["error"] else one.judged(kept)
     ruled = found.get("ruled", "before") if found["rule"] == one.rule else "after"
@@ -172,7 +176,7 @@ def rejudged(one: Item, found: Found) -> Found:
 
 
 def rejudge(items: Iterable[Item], folder: str | Path, after: After = lambda results: None) -> list[Found]:
-    """Judge anew, and write, what these items have in a folder: nothing is trained. Raises: BadValue for none there."""
+    """Judge again, and write, the results of these items in a folder; nothing is trained. Raises: BadValue for none."""
     there, results = {found["item"]: found for found in kept(folder)}, list[Found]()
     for one in items:
         if one.name in there:
@@ -182,14 +186,3 @@ def rejudge(items: Iterable[Item], folder: str | Path, after: After = lambda res
     if not results:
         raise BadValue(f"there is no result of these items in {folder}; give the --out of a finished run")
     return results
-
-
-def _plan(one: Item, place: Place) -> Plan:
-    """The plan that there is for these minutes, one for all items that share their runs; else a new one."""
-
-    def made() -> dict[str, Any]:
-        plan = one.plan(place)
-        return {"sizes": dict(plan.sizes), "seconds": plan.seconds}
-
-    kept = remembered(one.folder(place) / f"plan-{place.minutes:g}.json", made)
-    return Plan(kept["sizes"], kept["seconds"])

@@ -1,39 +1,141 @@
-"""What table 7 and figures 3 and 4 look at: the updates of LoRA runs of three ranks, shared by the three items.
+"""Table 7 and figures 3 and 4 look at the updates of LoRA runs of rank 4, 8 and 64, which the three items share.
 
-OUT/subspaces/runs        rank 4, 8 and 64 on q and v, several seeds: trained once, looked at three times
+||dW||_F / ||U^T W V||_F    table 7: U, V are the r strongest directions of dW; beside it those of W, and random ones
+phi(i, j)                   figures 3 and 4: how far the first i and first j directions of two runs agree, minus what
+                            chance gives, max(i, j) / d
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import ClassVar
+from typing import Any
 
+import numpy as np
+
+from lora_course.experiments.subspace import amplification, directions, expected_phi, phi_grid, random_directions
 from lora_course.experiments.updates import Update, updates_of
-from lora_course.paper.reproduce.base import Place, Plan
-from lora_course.paper.reproduce.trained import Trained
-from lora_lab.methods.base import Method
-from lora_lab.methods.lora import LoRA
+from lora_course.paper.reproduce.base import Judged, Kept, Place, Row, all_of, in_every
+from lora_course.paper.reproduce.studies import Trained
+from lora_lab.experiments.statistics import Verdict
 
-RANKS = (4, 8, 64)
 PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # how a role's layers are called
-Updates = Mapping[str, list[dict[str, Update]]]  # "rank 8": by seed, by layer's name
-TOO_FEW = 4  # seeds below which nothing is decided: three that agree are luck in one of four cases
+TOO_FEW = 4  # with fewer seeds nothing is decided: three agree by luck in one of four cases
+Layers = Mapping[str, Update]  # of one run, by the layer's name
+Updates = Mapping[str, Sequence[Layers]]  # by group, a run for each seed
 
 
 class Subspaces(Trained):
-    """A subclass looks at `Updates`, in `rows` and `judge`; the runs are those of all such items."""
+    """A subclass makes rows of the updates."""
 
-    store: ClassVar[str] = "subspaces"
-    minutes = 20.0
-    enough = 40
-    methods: ClassVar[Mapping[str, Method]] = {f"rank {r}": LoRA(rank=r) for r in RANKS}
+    def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
+        study = self.trained(sizes, place)
+        rows = self.rows({label: [updates_of(run) for run in study.runs(label)] for label in study.groups})
+        return [Row(name, tuple(values), self.axis) for name, values in rows.items()], {}
 
-    def run(self, plan: Plan, place: Place) -> Updates:  # type: ignore[override]  # what is looked at are the updates
-        runs = super().run(plan, place)
-        return {name: [updates_of(one) for one in own] for name, own in runs.items()}
+    def rows(self, found: Updates) -> dict[str, list[float]]:
+        """A value for each seed or pair of seeds, by the row's name."""
+        raise NotImplementedError
 
 
-def over_layers(found: Mapping[str, Update], role: str, value: Callable[[str], float]) -> float:
-    """The mean of a value of each layer's q or v, by the layer's name."""
-    return fmean(value(name) for name in found if name.endswith(PARTS[role]))
+# ---- table 7
+
+SHOWN = {
+    "||dW||": "update",
+    "||U'WV|| of dW": "in_update",
+    "||U'WV|| of W": "in_weight",
+    "||U'WV|| by chance": "in_random",
+    "amplification": "factor",
+}
+
+
+class Amplified(Subspaces):
+    """How much an update amplifies what the weight already had in its directions."""
+
+    def rows(self, found: Updates) -> dict[str, list[float]]:
+        rows: dict[str, list[float]] = {}
+        for rank in (4, 64):
+            for seed in found[f"rank {rank}"]:
+                q = [u for name, u in seed.items() if name.endswith(PARTS["q"])]
+                looked = [amplification(u.weight, u.factors, len(u.factors.values)) for u in q]
+                for words, what in SHOWN.items():
+                    rows.setdefault(f"rank {rank}, {words}", []).append(fmean(getattr(one, what) for one in looked))
+        return rows
+
+    def judge(self, kept: Kept) -> Judged:
+        of = {r: {n: np.array(kept.rows[f"rank {r}, {words}"]) for words, n in SHOWN.items()} for r in (4, 64)}
+        between = [(one["in_random"] < one["in_update"]) & (one["in_update"] < one["in_weight"]) for one in of.values()]
+        factors = ", ".join(
+            f"{one['factor'].mean():.2g} at rank {r} (by chance {(one['update'] / one['in_random']).mean():.2g})"
+            for r, one in of.items()
+        )
+        above = [one["factor"] > 1 for one in of.values()]
+        return all_of(
+            {
+                "||U'WV||": in_every(np.all(between, 0), TOO_FEW, "between chance and W's own strongest"),
+                "amplification": in_every(np.all(above, 0), TOO_FEW, f"{factors}, above 1 at both"),
+            }
+        )
+
+
+# ---- figures 3 and 4
+
+LOOKS: Mapping[str, Callable[[Update], np.ndarray]] = {
+    "BA": lambda update: update.factors.right,
+    "A": lambda update: directions(update.a),
+}
+
+
+class Shared(Subspaces):
+    """phi of each run of one group against the next seed of another; A of equal seeds may start alike."""
+
+    between: tuple[str, str]
+    cells: Sequence[tuple[int, int]]
+
+    def rows(self, found: Updates) -> dict[str, list[float]]:
+        first, second = (found[label] for label in self.between)
+        pairs = [(first[n], second[(n + 1) % len(second)]) for n in range(len(first))] if len(second) > 1 else []
+        rows = {
+            f"{what} of {role}, phi({i}, {j})": [_shared(a, b, look, role, i, j) for a, b in pairs]
+            for what, look in LOOKS.items()
+            for role in "qv"
+            for i, j in self.cells
+        }
+        width = next(iter(found["rank 64"][0].values())).weight.shape[1]
+        k = min(8, width)
+        drawn = [(random_directions(width, k, 2 * n), random_directions(width, k, 2 * n + 1)) for n in range(5)]
+        return rows | {"random, phi(8, 8)": [float(phi_grid(a, b)[-1, -1] - k / width) for a, b in drawn]}
+
+
+def _shared(a: Layers, b: Layers, look: Callable[[Update], np.ndarray], role: str, i: int, j: int) -> float:
+    """phi(i, j) minus its mean by chance, mean over the q or v layers; of a smaller matrix its last directions."""
+    each = []
+    for name in (name for name in a if name.endswith(PARTS[role])):
+        first, second = look(a[name])[:, :i], look(b[name])[:, :j]
+        by_chance = expected_phi(first.shape[0], first.shape[1], second.shape[1])[-1, -1]
+        each.append(float(phi_grid(first, second)[-1, -1] - by_chance))
+    return fmean(each)
+
+
+class BetweenRanks(Shared):
+    """Figure 3: do rank 8 and rank 64 find the same directions?"""
+
+    between = ("rank 8", "rank 64")
+    cells = ((1, 1), (8, 8), (8, 64))
+
+    def judge(self, kept: Kept) -> Judged:
+        first, rest = (np.array([kept.rows[f"BA of {role}, phi({i}, {i})"] for role in "qv"]) for i in (1, 8))
+        so = np.all((first > 0.5) & (rest < 0.5), axis=0)  # a half is what the paper calls overlap
+        return in_every(so, TOO_FEW, "phi(1, 1) above 0.5 and phi(8, 8) below it, in q and in v")
+
+
+class BetweenSeeds(Shared):
+    """Figure 4: do two seeds of rank 64 find the same directions?"""
+
+    between = ("rank 64", "rank 64")
+    cells = ((1, 1), (8, 8), (16, 16))
+
+    def judge(self, kept: Kept) -> Judged:
+        q, v = (np.array(kept.rows[f"BA of {role}, phi(8, 8)"]) for role in "qv")
+        said = "phi(8, 8) above chance for v and larger for q, in pairs that share seeds"
+        return in_every((v > 0) & (q > v), TOO_FEW, said)

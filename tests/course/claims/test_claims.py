@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,6 @@ import yaml
 from lora_course.claims import cards
 from lora_course.claims.cards import card_from, judge, judge_all, load_cards
 from lora_course.claims.claim_tests import EXPERIMENTS, Case, Finding
-from lora_course.claims.shown import listing
 from lora_course.classroom.room import number
 from lora_lab.errors import BadValue, NotFound
 
@@ -68,22 +69,15 @@ def test_the_word_follows_from_the_cases(outcomes, always, word):
     assert made(*outcomes, always=always).word == word
 
 
-def test_what_it_depends_on_is_what_turns_the_outcome():
+def test_what_it_depends_on_and_what_would_decide_it():
     grid = [(m, r) for m in ("small", "large") for r in (1, 8)]
     by_rank = Finding(tuple(Case({"model": m, "rank": r}, r == 8, "") for m, r in grid), ())
     assert by_rank.on == ("rank",)
     both = Finding(tuple(Case({"model": m, "rank": r}, m == "large" and r == 8, "") for m, r in grid), ())
     assert both.on == ("model", "rank")
-    assert made(True, True).on == ()
-
-
-def test_undecided_says_what_would_decide_it():
+    assert (made(True, True).on, made(True, True).would_tell) == ((), "")
     assert made(None, True).would_tell == "more seeds"
-    assert made(True, True).would_tell == ""
-
-
-def test_many_cases_are_told_in_short():
-    said = made(*[True] * 6, False).because
+    said = made(*[True] * 6, False).because  # many cases are told in short
     assert "holds in 6 of 7" in said
     assert "fails in 1 of 7" in said
 
@@ -112,19 +106,15 @@ def test_the_claims_of_the_course_are_all_there():
     numbers = [card.number for card in CARDS.values()]
     assert {n.rstrip("abc") for n in numbers} == {str(n) for n in range(1, 18)}
     assert numbers == sorted(numbers, key=cards.place)
-
-
-@pytest.mark.parametrize("name", CARDS)
-def test_a_common_sentence_is_marked_so_where_nobody_is_quoted_for_it(name):
-    card = CARDS[name]
-    assert (card.said_by == "a common sentence") == card.source.startswith("no source quoted")
-    assert "widespread" not in card.source
+    for card in CARDS.values():  # a common sentence is marked so if nobody is quoted for it
+        assert (card.said_by == "a common sentence") == card.source.startswith("no source quoted")
 
 
 def test_the_page_is_that_of_the_cards(verdicts):
-    """docs/claims.md: python -m lora_course.claims.shown docs/claims.md"""
-    page = Path(__file__).parents[3] / "docs" / "claims.md"
-    assert page.read_text(encoding="utf-8") == listing(verdicts)
+    """docs/claims.md: python docs/claims.py"""
+    docs = Path(__file__).parents[3] / "docs"
+    page = (docs / "claims.md").read_text(encoding="utf-8")
+    assert page == runpy.run_path(str(docs / "claims.py"))["listing"](verdicts)
 
 
 def test_a_lesson_that_shows_a_claim_is_named_on_its_card():
@@ -135,97 +125,66 @@ def test_a_lesson_that_shows_a_claim_is_named_on_its_card():
 
 
 @pytest.mark.parametrize("name", CARDS)
-@pytest.mark.parametrize(("outcome", "word"), [(True, "true"), (False, "false")])
-def test_a_verdict_is_what_its_experiment_found_and_no_more(name, outcome, word, monkeypatch):
-    """Whatever the experiment of a card were to find, the card would say."""
-    monkeypatch.setitem(EXPERIMENTS, CARDS[name].experiment, lambda **_: made(outcome))
-    assert judge(CARDS[name]).word == word
-
-
-@pytest.mark.parametrize("name", CARDS)
-def test_what_a_card_suggests_to_try_can_be_tried(name):
-    """Every other value is one that the premise may have."""
+def test_a_verdict_is_what_its_experiment_found_and_what_a_card_suggests_can_be_tried(name, monkeypatch):
+    for outcome, word in ((True, "true"), (False, "false")):
+        monkeypatch.setitem(EXPERIMENTS, CARDS[name].experiment, lambda outcome=outcome, **_: made(outcome))
+        assert judge(CARDS[name]).word == word
     for premise in CARDS[name].all_premises.values():
         for value in premise.options:
-            assert cards._taken(CARDS[name], premise.name, value) is not None
+            assert judge(CARDS[name], **{premise.name: value}).word == "false"
 
 
 TURNED = [
-    ("alpha_often_2r", {}, "depends"),
     ("alpha_often_2r", {"kinds": "guides"}, "true"),
     ("alpha_often_2r", {"kinds": "papers"}, "false"),
     ("alpha_often_2r", {"kinds": "poems"}, "undecided"),
-    ("alpha_2r_is_best", {}, "undecided"),
     ("alpha_2r_is_best", {"margin": 0.5}, "true"),
-    ("r8_is_enough", {}, "depends"),
     ("r8_is_enough", {"needed": 4}, "true"),
     ("r8_is_enough", {"error": 0.95}, "true"),
-    ("cap_at_32", {}, "depends"),
     ("cap_at_32", {"needed": 16}, "undecided"),
     ("cap_at_32", {"needed": 16, "margin": 0.05}, "true"),
-    ("rate_band", {}, "depends"),
     ("rate_band", {"at_least_billions": 5}, "true"),
     ("rate_band", {"low": 1e-5, "high": 1e-2}, "true"),
-    ("rate_above_full", {}, "undecided"),
     ("rate_above_full", {"times": 1}, "true"),
     ("rate_above_full", {"times": 10}, "depends"),
     ("rate_above_full", {"times": 100}, "undecided"),
-    ("q_and_v", {}, "undecided"),
     ("q_and_v", {"reported": False}, "true"),
     ("q_and_v", {"place": "q", "reported": False}, "false"),
     ("q_and_v", {"place": "all-linear"}, "undecided"),
-    ("merging_is_free", {}, "true"),
     ("merging_is_free", {"dtypes": "bf16"}, "true"),
     ("merging_is_free", {"merged": False}, "false"),
-    ("swapping_is_free", {}, "false"),
     ("swapping_is_free", {"extra": 0.1}, "depends"),
     ("swapping_is_free", {"adapters": 1, "ways": "merged"}, "true"),
-    ("prompt_is_lighter", {}, "depends"),
     ("prompt_is_lighter", {"counted": "numbers"}, "true"),
     ("prompt_is_lighter", {"counted": "arithmetic"}, "false"),
-    ("prompt_is_weaker", {}, "undecided"),
     ("prompt_is_weaker", {"tasks": ["minilm_rt", "metamath", "gpt3"]}, "true"),
     ("prompt_is_weaker", {"method": "full", "than": "prompt", "tasks": "minilm_rt"}, "false"),
-    ("hours_on_one_gpu", {}, "depends"),
     ("hours_on_one_gpu", {"models": "llama-2-13b", "published_too": False}, "true"),
     ("hours_on_one_gpu", {"models": "llama-2-13b", "published_too": False, "tokens": 10**9}, "depends"),
-    ("no_quality_drop", {}, "undecided"),
     ("no_quality_drop", {"tasks": "minilm_rt", "margin": 0.03}, "true"),
     ("no_quality_drop", {"tasks": "minilm_rt", "margin": 0.003}, "false"),
-    ("adapter_in_fp16", {}, "depends"),
     ("adapter_in_fp16", {"epsilons": 1e-8}, "false"),
     ("adapter_in_fp16", {"epsilons": 1e-3}, "true"),
     ("adapter_in_fp16", {"fp32_copy": True}, "true"),
     ("adapter_in_fp16", {"dtype": "fp32"}, "true"),
-    ("lora_is_sft", {}, "false"),
     ("lora_is_sft", {"methods": "lora", "objectives": "sft"}, "undecided"),
-    ("shapes", {}, "false"),
     ("shapes", {"order": "A B"}, "true"),
     ("shapes", {"a": "r x d", "b": "d x r"}, "true"),
-    ("two_d_r", {}, "depends"),
     ("two_d_r", {"targets": "q"}, "true"),
     ("two_d_r", {"models": "minilm", "rank": 256}, "false"),
-    ("times_fewer", {}, "depends"),
     ("times_fewer", {"models": "llama-2-7b", "targets": "all-linear", "ranks": [8, 16]}, "true"),
     ("times_fewer", {"low": 1, "high": 100_000}, "true"),
-    ("footprint_70b", {}, "depends"),
     ("footprint_70b", {"counted": "file"}, "true"),
     ("footprint_70b", {"counted": "peak"}, "false"),
-    ("larger_r", {}, "true"),
     ("larger_r", {"rank": 384, "larger": 512}, "false"),
-    ("one_24gb_card", {}, "false"),
     ("one_24gb_card", {"bits": 3}, "false"),
     ("one_24gb_card", {"bits": 2}, "depends"),
     ("one_24gb_card", {"bits": 2, "models": "llama-2-70b"}, "true"),
     ("one_24gb_card", {"gpu_gb": 48}, "true"),
-    ("defeats_the_purpose", {}, "false"),
     ("defeats_the_purpose", {"models": "minilm", "rank": 256}, "true"),
-    ("less_memory", {}, "depends"),
     ("less_memory", {"seqs": 2048}, "false"),
     ("less_memory", {"times": 1.5}, "true"),
-    ("just_a_and_b", {}, "depends"),
     ("just_a_and_b", {"models": "smollm2"}, "true"),
-    ("adapter_megabytes", {}, "depends"),
     ("adapter_megabytes", {"models": "llama-2-7b"}, "true"),
 ]
 
@@ -279,65 +238,37 @@ def test_in_fp16_the_default_eps_of_adamw_is_zero_and_ends_in_nan():
     assert judge("adapter_in_fp16").on == ("eps",)
 
 
-def test_a_24_gb_card_lacks_what_lesson_05_says():
-    """The figures are the accountant's, not the card's."""
+def test_a_premise_may_come_as_text():
     from lora_lab import LoRA, memory
 
-    by_hand = memory("llama-2-70b", LoRA(8), batch=1, seq=512, checkpointing=True, quantised="nf4")
-    assert judge("one_24gb_card").figures["llama-2-70b, GiB"] == round(by_hand.peak / 2**30, 1)
-
-
-def test_a_premise_may_come_as_text():
     assert judge("one_24gb_card", gpu_gb="48", checkpointing="yes").word == "true"
     assert judge("times_fewer", ranks="8, 16").premises["ranks"] == [8, 16]
+    by_hand = memory("llama-2-70b", LoRA(8), batch=1, seq=512, checkpointing=True, quantised="nf4")
+    assert judge("8").figures["llama-2-70b, GiB"] == round(by_hand.peak / 2**30, 1)  # the accountant's, not the card's
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("name", "changes", "words"),
     [
-        ({"gpu": 48}, "no premise 'gpu'; nearest: gpu_gb"),
-        ({"gpu_gb": "much"}, "is a number, such as 24"),
-        ({"checkpointing": 3}, "is yes or no"),
-        ({"rank": [8, 16]}, "is a single value"),
-        ({"models": []}, "at least one value"),
-        ({"bits": 5}, "16, 8, 4, 3, 2"),
+        ("one_24gb_card", {"gpu": 48}, "no premise 'gpu'; nearest: gpu_gb"),
+        ("one_24gb_card", {"gpu_gb": "much"}, "is a number, such as 24"),
+        ("one_24gb_card", {"checkpointing": 3}, "is yes or no"),
+        ("one_24gb_card", {"rank": [8, 16]}, "is a single value"),
+        ("one_24gb_card", {"models": []}, "at least one value"),
+        ("one_24gb_card", {"bits": 5}, "16, 8, 4, 3, 2"),
+        ("swapping_is_free", {"adapters": 0}, "cannot be tried with adapters 0"),
+        ("swapping_is_free", {"adapters": 2.5}, "cannot be tried with adapters 2.5"),
+        ("adapter_in_fp16", {"steps": 0}, "cannot be tried with steps 0"),
+        ("shapes", {"d": -1}, "cannot be tried with d -1"),
+        ("shapes", {"d": 10**15}, "cannot be tried with d "),
+        ("shapes", {"store": "runs"}, "leave the store out"),
     ],
 )
-def test_a_premise_that_cannot_be_is_one_sentence(changes, words):
+def test_a_premise_that_cannot_be_is_one_sentence(name, changes, words):
     with pytest.raises(BadValue, match=words):
-        judge("one_24gb_card", **changes)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("swapping_is_free", {"adapters": 0}),
-        ("swapping_is_free", {"adapters": 2.5}),
-        ("adapter_in_fp16", {"steps": 0}),
-        ("shapes", {"d": -1}),
-        ("shapes", {"d": 10**15}),
-    ],
-)
-def test_a_premise_that_an_experiment_cannot_have_is_named(name, changes):
-    with pytest.raises(BadValue, match=f"claim {name} cannot be tried with {next(iter(changes))} "):
         judge(name, **changes)
-
-
-def test_an_unknown_claim_names_the_nearest():
     with pytest.raises(NotFound, match="one_24gb_card"):
         judge("one_24gb")
-    assert judge("8").card.id == "one_24gb_card"
-
-
-def test_a_claim_that_reads_no_runs_takes_no_store(tmp_path):
-    with pytest.raises(BadValue, match="leave the store out"):
-        judge("shapes", store=tmp_path)
-
-
-def test_a_card_of_ones_own_is_judged():
-    own = card_from(TEXT)
-    assert judge(own).word == "true"
-    assert judge(own, bits=16).word == "false"
 
 
 @pytest.mark.parametrize(
@@ -353,30 +284,22 @@ def test_a_card_of_ones_own_is_judged():
         (TEXT.replace("{value: 8, means: rank}", "8"), "premise 'rank'"),
         (TEXT.replace("{value: 8, means: rank}", "{value: {a: 1}, means: rank}"), "a number, a word"),
         (TEXT.replace("lessons: []", "lessons: []\nid: !!python/name:os.system x"), "is no YAML"),
-        (TEXT + "\n", None),
-        (edited(margin={"value": 0.1, "means": "none"}), "states 'margin'"),
+        (edited(margin={"value": 0.1, "means": "none"}), "unknown premise 'margin'"),
     ],
 )
 def test_a_card_that_is_wrong_says_the_one_thing_to_mend(text, words):
-    if words is None:
-        assert card_from(text).id == "mine"
-        return
     with pytest.raises(BadValue, match=words):
         card_from(text)
 
 
-def test_what_a_notebook_shows_is_text_only():
-    verdict = judge(card_from(edited(statement="<script>alert(1)</script>")))
-    shown = verdict._repr_html_()
+def test_a_card_of_ones_own_is_judged_shown_as_text_only_and_plain_values():
+    own = card_from(edited(statement="<script>alert(1)</script>"))
+    assert judge(own, bits=16).word == "false"
+    shown = judge(own)._repr_html_()
     assert "<script>" not in shown
     assert "✓ true" in shown
-    assert "true" in repr(verdict)
-
-
-def test_a_verdict_is_plain_values():
-    import json
-
+    assert "true" in repr(judge(own))
     values = json.loads(json.dumps(judge("footprint_70b").to_json()))
-    assert values["word"] == "depends"
-    assert values["on"] == ["what is counted"]
+    assert (values["word"], values["on"]) == ("depends", ["what is counted"])
     assert [case["holds"] for case in values["cases"]] == [True, False, False]
+    assert values["figures"] == {"cases": 3, "hold": 1}

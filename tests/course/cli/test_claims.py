@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from lora_course.claims.cards import judge
+from lora_course.claims import cards
 from lora_lab.cli import commands
 from lora_lab.errors import BadValue, NotFound
 
@@ -19,19 +19,14 @@ def told(*arguments: str) -> str:
 def test_a_claim_by_number_with_a_premise_changed():
     found = json.loads(told("8", "--set", "gpu_gb=48", "--json"))
     assert (found["id"], found["word"], found["changed"]) == ("one_24gb_card", "true", ["gpu_gb"])
-    assert json.loads(told("one_24gb_card", "--json"))["word"] == "false"
-
-
-def test_words_say_what_it_rests_on():
     said = told("one_24gb_card", "--set", "bits=2")
-    assert "bits = 2" in said
-    assert "depends on model" in said
-    assert "not shown:" in said
+    for words in ("bits = 2", "depends on model", "not shown:"):
+        assert words in said
 
 
 def test_all_claims_have_a_line_each(monkeypatch):
-    some = {"shapes": judge("shapes"), "larger_r": judge("larger_r")}
-    monkeypatch.setattr("lora_course.claims.cards.judge_all", lambda: some)
+    some = {name: cards.judge(name) for name in ("shapes", "larger_r")}
+    monkeypatch.setattr(cards, "judge_all", lambda: some)
     assert len(told().splitlines()) == 2
     assert [one["id"] for one in json.loads(told("--json"))["claims"]] == ["shapes", "larger_r"]
 

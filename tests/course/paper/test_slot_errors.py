@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
-from lora_course.paper.slot_errors import ADDED, MISSING, RIGHT, WRONG, kinds_of, matcher_of, slot_errors
-from lora_course.paper.slot_patterns import LEVELS
+from lora_course.paper.slot_errors import ADDED, MISSING, RIGHT, WRONG, Matcher, levels, scores
 from lora_lab.training.meanings import SLOTS, meaning_of, parse
 from lora_lab.training.restaurants import make, pick, say
 from lora_lab.training.wordings import LANDMARKS, NAMES, VALUES
 
 EXAMPLES = make("train")[:400] + make("validation") + make("test")
-MATCHER = matcher_of(example.meaning for example in EXAMPLES)
+MATCHER = Matcher(example.meaning for example in EXAMPLES)
 OPTIONS = {**VALUES, "near": LANDMARKS, "name": NAMES}
 
 
-def other_level(slot: str, value: str) -> list[str]:
-    """Values of a slot that mean something else."""
-    same = next((level for level, _ in LEVELS.get(slot, ()) if value in level), (value,))
-    return [option for option in OPTIONS[slot] if option not in same]
-
-
 def errors(meaning, text) -> dict[str, str]:
-    return {slot: kind for slot, kind in MATCHER.judge(meaning, text).slots.items() if kind != RIGHT}
+    return {slot: kind for slot, kind in MATCHER.judge(meaning, text).items() if kind != RIGHT}
 
 
 def test_our_own_references_hold_no_error():
-    found = [(text, wrong) for e in EXAMPLES for text in e.references if (wrong := errors(e.meaning, text))]
-    assert found == []
+    assert [(text, wrong) for e in EXAMPLES for text in e.references if (wrong := errors(e.meaning, text))] == []
 
 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_every_slot_left_out_changed_or_added_is_found(slot):
-    rng = Random(f"mutations of {slot}")
-    seen = set()
+    rng, seen = Random(f"mutations of {slot}"), set()
     for example in EXAMPLES:
         whole = dict(example.meaning.slots)
-        if slot in whole:
-            changed = meaning_of({**whole, slot: pick(other_level(slot, whole[slot]), rng)})
-            assert errors(example.meaning, say(changed, rng)) == {slot: WRONG}
-            seen.add(WRONG)
-        if slot in whole and slot != "name":
+        if slot not in whole:
+            continue
+        same = next((level for level, _ in levels().get(slot, ()) if whole[slot] in level), (whole[slot],))
+        other = pick([option for option in OPTIONS[slot] if option not in same], rng)
+        assert errors(example.meaning, say(meaning_of({**whole, slot: other}), rng)) == {slot: WRONG}
+        seen.add(WRONG)
+        if slot != "name":
             less = meaning_of({name: value for name, value in whole.items() if name != slot})
             assert errors(example.meaning, say(less, rng)) == {slot: MISSING}
             assert errors(less, say(example.meaning, rng)) == {slot: ADDED}
@@ -50,25 +44,32 @@ def test_every_slot_left_out_changed_or_added_is_found(slot):
     assert seen == ({WRONG} if slot == "name" else {MISSING, WRONG, ADDED})
 
 
-def test_a_second_value_beside_the_right_one_is_added():
-    meaning = parse("name[Quince], priceRange[cheap], near[Tilney Park]")
-    text = "Quince is a cheap place near Tilney Park. It is expensive and near Castle Green."
-    assert errors(meaning, text) == {"priceRange": ADDED, "near": ADDED}
+MODERATE = "name[Quince], priceRange[moderate], familyFriendly[no], near[Tilney Park]"
 
 
 @pytest.mark.parametrize(
-    ("text", "wrong"),
+    ("meaning", "text", "wrong"),
     [
-        ("quince , near Tilney park , is n't family - friendly and has a moderate price range", {}),
-        ("Quince is a place near Tilney Park where kids are not welcome, at £ 20 - 25 a head.", {}),
-        ("Mid-priced Quince by Tilney Park is not far away and welcomes kids.", {"familyFriendly": WRONG}),
-        ("Quince, near Tilney Park: adults only, three stars, average prices.", {"customer rating": ADDED}),
-        ("A place near Tilney Park with moderate prices, not for children.", {"name": MISSING}),
+        (MODERATE, "quince , near Tilney park , is n't family - friendly and has a moderate price range", {}),
+        (MODERATE, "Quince is a place near Tilney Park where kids are not welcome, at £ 20 - 25 a head.", {}),
+        (MODERATE, "Mid-priced Quince by Tilney Park is not far away and welcomes kids.", {"familyFriendly": WRONG}),
+        (MODERATE, "Quince, near Tilney Park: adults only, three stars, average prices.", {"customer rating": ADDED}),
+        (MODERATE, "A place near Tilney Park with moderate prices, not for children.", {"name": MISSING}),
+        (
+            "name[Quince], priceRange[cheap], near[Tilney Park]",  # a second value beside the right one
+            "Quince is a cheap place near Tilney Park. It is expensive and near Castle Green.",
+            {"priceRange": ADDED, "near": ADDED},
+        ),
+        ("name[Quince], food[Thai], area[harbour]", "Quince is a Thai place at the harbour.", {}),  # no pattern has it
+        (
+            "name[Quince], food[Thai], area[harbour]",
+            "Quince is a French place.",
+            {"food": WRONG, "area": MISSING},
+        ),
     ],
-)
-def test_other_peoples_words_are_understood(text, wrong):
-    meaning = parse("name[Quince], priceRange[moderate], familyFriendly[no], near[Tilney Park]")
-    assert errors(meaning, text) == wrong
+)  # fmt: skip
+def test_other_peoples_words_are_understood(meaning, text, wrong):
+    assert errors(parse(meaning), text) == wrong
 
 
 @pytest.mark.parametrize(
@@ -90,22 +91,17 @@ def test_price_and_rating_share_words_and_are_told_apart(text, rating, price):
 
 def test_a_name_is_no_cuisine_and_no_area():
     meaning = parse("name[The Riverside Curry], near[Burger Bar]")
-    matcher = matcher_of([meaning])
-    assert matcher.judge(meaning, "The Riverside Curry is near Burger Bar.").slots == {"name": RIGHT, "near": RIGHT}
-
-
-def test_a_value_that_no_pattern_knows_is_looked_for_as_it_is_written():
-    meaning = parse("name[Quince], food[Thai], area[harbour]")
-    assert errors(meaning, "Quince is a Thai place at the harbour.") == {}
-    assert errors(meaning, "Quince is a French place.") == {"food": WRONG, "area": MISSING}
+    judged = Matcher([meaning]).judge(meaning, "The Riverside Curry is near Burger Bar.")
+    assert judged == {"name": RIGHT, "near": RIGHT}
 
 
 def test_the_rate_is_errors_over_slots_that_were_asked_for():
-    meaning = parse("name[Quince], area[riverside], food[Italian], familyFriendly[yes]")
+    meaning = "name[Quince], area[riverside], food[Italian], familyFriendly[yes]"
     texts = [
         "Quince serves Italian food by the river and welcomes children.",
         "Quince is a cheap place in the city centre.",
     ]
-    judged = [MATCHER.judge(meaning, text) for text in texts]
-    assert kinds_of(judged) == {RIGHT: 5, MISSING: 2, WRONG: 1, ADDED: 1}
-    assert slot_errors(judged) == 4 / 8
+    split = SimpleNamespace(prompts=[meaning])
+    found = scores(SimpleNamespace(test=split, train=split), [meaning] * 2, texts)
+    assert found.details["kinds"] == {RIGHT: 5, MISSING: 2, WRONG: 1, ADDED: 1}
+    assert found.metrics == {"slot_errors": 4 / 8}

@@ -1,23 +1,11 @@
-"""The verdicts on all claims as a page, docs/claims.md."""
+"""The verdicts on all claims as a page: `python docs/claims.py`."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from lora_course.claims.cards import MARKS, Verdict, judge_all
-
-
-def listing(verdicts: Mapping[str, Verdict]) -> str:
-    """The claims with their verdicts as Markdown, without figures that another machine would measure otherwise."""
-    rows = [
-        f"| {v.card.number} | {v.card.statement} | {MARKS[v.word]} {v.words} | {v.card.limits} | `{name}` |"
-        for name, v in verdicts.items()
-    ]
-    head = ["| | claim | verdict | what it does not show | id |", "|---|---|---|---|---|"]
-    return "\n".join([INTRODUCTION, *head, *rows, ""])
-
 
 INTRODUCTION = """# What people say about LoRA, and what the machine finds
 
@@ -31,14 +19,21 @@ may turn:
 alike, in at least one. **depends**: it held in some and failed in others; the setting that makes the difference is
 named. **undecided**: the evidence here cannot tell; the command says what could. Lesson 15 is about these cards.
 
-This page is written by `python -m lora_course.claims.shown docs/claims.md`.
+This page is written by `python docs/claims.py`.
+
+| | claim | verdict | what it does not show | id |
+|---|---|---|---|---|
 """
 
 
-def main(file: str) -> None:
-    """Write the page."""
-    Path(file).write_text(listing(judge_all()), encoding="utf-8")
+def listing(verdicts: Mapping[str, Verdict]) -> str:
+    """The claims with their verdicts as Markdown, without figures that another machine would measure otherwise."""
+    rows = (
+        f"| {v.card.number} | {v.card.statement} | {MARKS[v.word]} {v.words} | {v.card.limits} | `{name}` |\n"
+        for name, v in verdicts.items()
+    )
+    return INTRODUCTION + "".join(rows)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    Path(__file__).with_suffix(".md").write_text(listing(judge_all()), encoding="utf-8")

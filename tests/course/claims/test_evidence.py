@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_course.claims.cards import judge
-from lora_course.claims.claim_tests.evidence import Interval, compared, comparison, proportions, row_of
-from lora_course.claims.claim_tests.printed import methods_on_gpt3, places_on_gpt3, ranks_on_gpt3
+from lora_course.claims.claim_tests import evidence
+from lora_course.claims.claim_tests.evidence import Interval, compared, comparison
 from lora_lab import FullFineTuning, LoRA, Recipe, Store
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.base import Method
@@ -23,19 +23,14 @@ ROWS = 1500
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> str:
-    """A task whose test rows alternate between two classes."""
+def store(tmp_path: Path):
+    """`store({LoRA(8): 0.8})`: a folder with five finished runs of each method that answer so many rows right."""
     rows = [(f"text {n}", "good" if n % 2 else "bad", "test") for n in range(ROWS)]
     rows += [(f"train {n}", "good" if n % 2 else "bad", split) for n, split in enumerate(("train", "validation") * 4)]
-    pd.DataFrame(rows, columns=["text", "label", "split"]).to_csv(tmp_path / "task.csv", index=False)
-    return str(tmp_path / "task.csv")
+    task = str(tmp_path / "task.csv")
+    pd.DataFrame(rows, columns=["text", "label", "split"]).to_csv(task, index=False)
 
-
-@pytest.fixture
-def store(tmp_path: Path, task: str):
-    """`store({LoRA(8): 0.8})`: a folder with five finished runs of each method that answer so many rows right."""
-
-    def made(accuracies: dict[Method, float], rows: int = ROWS) -> Path:
+    def made(accuracies: dict[Method, float]) -> Path:
         for method, accuracy in accuracies.items():
             for seed in range(5):
                 Store(tmp_path / "runs").add(run(task, method, accuracy, seed))
@@ -54,45 +49,36 @@ def run(task: str, method: Method, accuracy: float, seed: int) -> Run:
     return Run(recipe, {"accuracy": float(right.mean())}, history, 1, 1, 10, 1.0, 1, {}, predictions=answers)
 
 
-@pytest.mark.parametrize(("small", "word"), [(0.80, "true"), (0.60, "false")])
-def test_runs_of_ones_own_decide_whether_a_rank_is_enough(store, small, word):
-    folder = store({LoRA(8): small, LoRA(32): 0.80})
-    found = judge("r8_is_enough", store=folder, needed=4 if word == "true" else 64)
+@pytest.mark.parametrize(
+    ("claim", "changes", "runs", "word"),
+    [
+        ("r8_is_enough", {"needed": 4}, {LoRA(8): 0.80, LoRA(32): 0.80}, "true"),
+        ("r8_is_enough", {"needed": 64}, {LoRA(8): 0.60, LoRA(32): 0.80}, "false"),
+        ("no_quality_drop", {}, {LoRA(): 0.80, FullFineTuning(): 0.80}, "true"),
+        ("no_quality_drop", {}, {LoRA(): 0.60, FullFineTuning(): 0.80}, "false"),
+        ("prompt_is_weaker", {"method": "lora", "than": "full"}, {LoRA(): 0.60, FullFineTuning(): 0.80}, "true"),
+        ("q_and_v", {"reported": False}, {LoRA(8): 0.80, LoRA(8, targets=("q",)): 0.70}, "true"),
+        ("q_and_v", {"reported": False}, {LoRA(8): 0.80, LoRA(8, targets=("q",)): 0.90}, "false"),
+        ("alpha_2r_is_best", {}, {LoRA(64, alpha=128): 0.80, LoRA(64, alpha=16): 0.80}, "true"),
+        ("alpha_2r_is_best", {}, {LoRA(64, alpha=128): 0.60, LoRA(64, alpha=16): 0.80}, "false"),
+    ],
+)
+def test_runs_of_ones_own_decide(store, claim, changes, runs, word):
+    folder = store(runs)
+    found = judge(claim, store=folder, **changes)
     assert found.word == word
     assert str(folder) in found.evidence[0]
 
 
-def test_runs_that_differ_in_more_than_their_seed_are_no_seeds(store):
-    folder = store({LoRA(8): 0.80, LoRA(8, targets=("q",)): 0.70, LoRA(32): 0.80})
-    with pytest.raises(BadValue, match="differ in targets, not in their seed alone"):
-        judge("r8_is_enough", store=folder, needed=4)
-
-
-@pytest.mark.parametrize(("lora", "word"), [(0.80, "true"), (0.60, "false")])
-def test_runs_of_ones_own_decide_whether_there_is_a_drop(store, lora, word):
-    folder = store({LoRA(): lora, FullFineTuning(): 0.80})
-    assert judge("no_quality_drop", store=folder).word == word
-    weaker = judge("prompt_is_weaker", method="lora", than="full", store=folder)
-    assert (weaker.word == "true") == (word == "false")
-
-
-@pytest.mark.parametrize(("other", "word"), [(0.70, "true"), (0.90, "false")])
-def test_runs_of_ones_own_decide_where_adapters_belong(store, other, word):
-    folder = store({LoRA(8): 0.80, LoRA(8, targets=("q",)): other})
-    assert judge("q_and_v", store=folder, reported=False).word == word
-
-
-@pytest.mark.parametrize(("double", "word"), [(0.80, "true"), (0.60, "false")])
-def test_runs_of_ones_own_decide_whether_alpha_is_2r(store, double, word):
-    folder = store({LoRA(64, alpha=128): double, LoRA(64, alpha=16): 0.80})
-    assert judge("alpha_2r_is_best", store=folder).word == word
-
-
-def test_a_store_without_the_runs_says_what_there_is(store, tmp_path):
-    with pytest.raises(NotFound, match=r"no run with rank 32 .* there are 8"):
-        judge("r8_is_enough", store=store({LoRA(8): 0.8}))
+def test_runs_that_are_not_there_or_are_no_seeds_of_one_setting_are_named(store, tmp_path):
     with pytest.raises(NotFound, match="no finished runs"):
         judge("r8_is_enough", store=tmp_path / "none")
+    folder = store({LoRA(8): 0.80})
+    with pytest.raises(NotFound, match=r"no run with rank 32 .* there are 8"):
+        judge("r8_is_enough", store=folder)
+    store({LoRA(8, targets=("q",)): 0.70, LoRA(32): 0.80})
+    with pytest.raises(BadValue, match="differ in targets, not in their seed alone"):
+        judge("r8_is_enough", store=folder, needed=4)
 
 
 @given(st.floats(-0.2, 0.2), st.floats(0.001, 0.2), st.floats(0.001, 0.2))
@@ -104,15 +90,14 @@ def test_no_worse_is_the_whole_interval_on_one_side(difference, half, margin):
 
 def with_verdicts(**intervals: list[dict[str, float]]) -> dict[str, Any]:
     """A comparison of methods that says of each what its interval against full fine-tuning is."""
-    score = {"mean": 0.8, "n": 5}
-    rows = [{"method": name, "accuracy": score, "against": {"full": verdict(kept)}} for name, kept in intervals.items()]
-    rows.append({"method": "full", "accuracy": score, "against": {}})
-    return {"task": "rt", "metric": "accuracy", "methods": rows}
-
-
-def verdict(intervals: list[dict[str, float]]) -> dict[str, Any]:
     words = "equivalent within 1.5 points (90 % interval -0.01 to 3e-05; 5 seeds x 2,000 rows)"
-    return {"kind": "equivalent", "words": words, "difference": -0.005, "points": True, "intervals": intervals}
+    said = {"kind": "equivalent", "words": words, "difference": -0.005, "points": True}
+    rows = [
+        {"method": name, "accuracy": {"mean": 0.8, "n": 5}, "against": {"full": {**said, "intervals": kept}}}
+        for name, kept in intervals.items()
+    ]
+    rows.append({"method": "full", "accuracy": {"mean": 0.8, "n": 5}, "against": {}})
+    return {"task": "rt", "metric": "accuracy", "methods": rows}
 
 
 def test_the_numbers_of_a_verdict_are_read_and_not_its_words():
@@ -136,20 +121,16 @@ def test_every_verdict_that_ships_with_the_lab_has_its_numbers():
                 assert interval["low"] < said["difference"] < interval["high"]
 
 
-def test_intervals_of_two_levels_make_one_of_the_lower():
+def test_two_methods_are_compared_through_a_third_no_more_exactly_than_it_allows():
     at_90, at_95 = ({"level": level, "low": -0.02, "high": 0.01} for level in (90, 95))
-    found = with_verdicts(lora=[at_90, at_95], prompt=[at_95], ia3=[at_90])
-    assert compared(found, "lora", "ia3").level == compared(found, "ia3", "lora").level == 90
-    assert compared(found, "ia3", "prompt").level == compared(found, "prompt", "ia3").level == 90
-    assert compared(found, "full", "prompt").level == 95
+    made = with_verdicts(lora=[at_90, at_95], prompt=[at_95], ia3=[at_90])
+    assert compared(made, "lora", "ia3").level == compared(made, "ia3", "prompt").level == 90
+    assert compared(made, "full", "prompt").level == 95
     with pytest.raises(BadValue, match="different units"):
         Interval(0, -1, 1).minus(Interval(0, -1, 1, points=False))
-
-
-def test_two_methods_are_compared_through_a_third_no_more_exactly_than_it_allows():
     found = comparison("minilm_rt")
     direct, through = compared(found, "lora", "full"), compared(found, "prompt", "lora")
-    mean = {row["method"]: row["accuracy"]["mean"] for row in found["methods"]}
+    mean = {row["method"]: row["accuracy"]["mean"] for row in reversed(found["methods"])}  # the first of two LoRAs
     assert through.difference == pytest.approx(mean["prompt"] - mean["lora"], abs=1e-3)
     assert through.high - through.low > direct.high - direct.low
     back = compared(found, "full", "lora")
@@ -158,23 +139,13 @@ def test_two_methods_are_compared_through_a_third_no_more_exactly_than_it_allows
         compared(found, "loras", "full")
 
 
-def test_of_two_rows_of_a_method_a_claim_is_judged_by_the_first():
-    found = comparison("minilm_rt")
-    lora = row_of(found, "lora")
-    twice = {**found, "methods": [*found["methods"], {**lora, "label": "LoRA r8 all-linear"}]}
-    assert row_of(twice, "lora")["label"] == lora["label"] == "LoRA r8 q,v"
-
-
-def test_one_run_of_each_tells_little():
-    found = proportions(0.4784, 0.4716, 1319)
-    assert found.low < -0.03 < 0.03 < found.high  # about 3.8 points either way
-
-
-def test_the_papers_spread_makes_the_interval():
-    """Table 5: q,v against all four on MNLI, 91.3 and 91.7, each +-0.1."""
-    found = places_on_gpt3("q+v")["Wq,Wk,Wv,Wo on MNLI"]
+def test_published_spreads_and_counts_make_the_interval():
+    """Table 5: q,v against all four on MNLI, 91.3 and 91.7, each +-0.1; PEFT's suite: one run of each tells little."""
+    found = evidence.places_on_gpt3("q+v")["Wq,Wk,Wv,Wo on MNLI"]
     assert found.difference == pytest.approx(-0.004)
     assert found.high - found.low == pytest.approx(2 * 1.96 * 2**0.5 * 0.001)
-    assert places_on_gpt3("all-linear") == ranks_on_gpt3(32) == {}
+    assert evidence.places_on_gpt3("all-linear") == evidence.ranks_on_gpt3(32) == {}
+    suite = evidence.metamath("lora", "full")
+    assert suite.low < -0.03 < 0.03 < suite.high  # about 3.8 points either way
     with pytest.raises(NotFound, match="table 4 has no 'ia3'"):
-        methods_on_gpt3("ia3", "lora")
+        evidence.methods_on_gpt3("ia3", "lora")

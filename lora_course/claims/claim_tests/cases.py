@@ -1,18 +1,16 @@
-"""What an experiment on a claim brings back: cases, in each of which the claim holds, fails, or cannot be told.
+"""An experiment on a claim returns cases: in each the claim holds, fails, or cannot be told. The word follows.
 
-    every case holds             true
-    every case fails             false
-    some hold and some fail      depends, on the settings that make the difference;
-                                 of a claim that says "always", one failure is enough: false
-    else                         undecided, with what would decide it
-
-The word is not the experiment's to choose: it follows from the cases.
+every case holds             true
+every case fails             false
+some hold and some fail      depends, on the settings that make the difference;
+                             for a claim that says "always", one failure is enough: false
+else                         undecided, with what would decide it
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal, TypeVar
@@ -21,6 +19,7 @@ from lora_lab.errors import BadValue, nearest
 
 Word = Literal["true", "false", "depends", "undecided"]
 WORDS: tuple[Word, ...] = ("true", "false", "depends", "undecided")
+VERBS = {True: "holds", False: "fails", None: "cannot be told"}
 STORE = "store"  # the parameter of an experiment that reads finished runs; no premise
 SHOWN = 4  # cases up to which a sentence tells them all
 
@@ -30,9 +29,9 @@ class Case:
     """One case that a claim was tried on.
 
     settings    what was chosen: {"model": "llama-2-70b", "rank": 8}
-    holds       whether the claim holds in it; None where it cannot be told
+    holds       whether the claim holds in it; None if it cannot be told
     found       what was counted or measured, with its unit
-    would_tell  where it cannot be told, what would tell it
+    would_tell  what would tell, if it cannot be told
     """
 
     settings: Mapping[str, Any]
@@ -53,9 +52,9 @@ class Case:
 class Finding:
     """The cases of an experiment and where they are from.
 
-    evidence  what was counted, measured or read, with source, date and machine where there is one
+    evidence  what was counted, measured or read, with source, date and machine
     always    the claim is made for all cases alike, so that a single failure refutes it
-    note      a figure to know beside the cases, in a sentence
+    note      a sentence to know beside the cases
     figures   the main numbers by name
     """
 
@@ -77,41 +76,46 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """Of "depends": one setting that explains all outcomes, else those whose change alone turns an outcome."""
+        """For "depends": one setting that explains all outcomes, else those whose change alone turns an outcome."""
         if self.word != "depends":
             return ()
-        told = [case for case in self.cases if case.holds is not None]
-        varied = [n for n in _names(told) if len({said(case.settings.get(n)) for case in told}) > 1]
-        alone = [name for name in varied if _explains(name, told)]
-        return tuple(alone[:1] or [name for name in varied if _turns(name, told)] or varied)
+        told = [({name: said(v) for name, v in case.settings.items()}, case.holds) for case in self.cases]
+        told = [(settings, holds) for settings, holds in told if holds is not None]
+        names = dict.fromkeys(name for settings, _ in told for name in settings)
+        varied = [name for name in names if len({settings.get(name) for settings, _ in told}) > 1]
+        for name in varied:
+            outcomes = {(settings.get(name), holds) for settings, holds in told}
+            if len(outcomes) == len({value for value, _ in outcomes}):
+                return (name,)
+        pairs = ((a, b) for (a, yes), (b, no) in combinations(told, 2) if yes != no)
+        differ = [{name for name in varied if a.get(name) != b.get(name)} for a, b in pairs]
+        return tuple(name for name in varied if {name} in differ) or tuple(varied)
 
     @property
     def because(self) -> str:
-        """The figures that the word rests on, in a sentence or two."""
-        told = "; ".join(map(str, self.cases)) if len(self.cases) <= SHOWN else self._in_short()
-        return f"{told}. {self.note}".strip() if self.note else f"{told}."
+        """The figures that the word rests on: all cases, or of many how they came out and an example of each."""
+        told = "; ".join(map(str, self.cases))
+        if len(self.cases) > SHOWN:
+            of = {holds: [case for case in self.cases if case.holds is holds] for holds in VERBS}
+            told = "; ".join(
+                f"{VERBS[holds]} in {len(some)} of {len(self.cases)} cases ({some[0]})"
+                for holds, some in of.items()
+                if some
+            )
+        return f"{told}. {self.note}".strip()
 
     @property
     def would_tell(self) -> str:
-        """Of "undecided": what would decide it."""
+        """For "undecided": what would decide it."""
         if self.word != "undecided":
             return ""
         unsettled = [case for case in self.cases if case.holds is None]
-        ways = dict.fromkeys(case.would_tell for case in unsettled)
-        return next(iter(ways)) if len(ways) == 1 else "; ".join(f"{c.where}: {c.would_tell}" for c in unsettled)
-
-    def _in_short(self) -> str:
-        """How many cases came out how, and an example of each."""
-        parts = []
-        for outcome, verb in ((True, "holds"), (False, "fails"), (None, "cannot be told")):
-            some = [case for case in self.cases if case.holds is outcome]
-            parts += [f"{verb} in {len(some)} of {len(self.cases)} cases ({some[0]})"] if some else []
-        return "; ".join(parts)
+        ways = {case.would_tell for case in unsettled}
+        return ways.pop() if len(ways) == 1 else "; ".join(f"{c.where}: {c.would_tell}" for c in unsettled)
 
 
-Experiment = Callable[..., Finding]
-EXPERIMENTS: dict[str, Experiment] = {}
-F = TypeVar("F", bound=Experiment)
+EXPERIMENTS: dict[str, Callable[..., Finding]] = {}
+F = TypeVar("F", bound=Callable[..., Finding])
 
 
 def experiment(function: F) -> F:
@@ -126,7 +130,7 @@ def wanted(name: str) -> tuple[str, ...]:
 
 
 def said(value: Any) -> str:
-    """A setting as people write it: 0.0001, llama-2-7b, q+v."""
+    """A setting as people write it: 0.0001, llama-2-7b, yes, 8, 16."""
     if isinstance(value, list | tuple):
         return ", ".join(map(said, value))
     if isinstance(value, bool):
@@ -144,25 +148,3 @@ def check_known(given: Iterable[str], known: Collection[str], what: str) -> None
 def roles(targets: str) -> tuple[str, ...]:
     """Targets as a card writes them, "q+v" or "all-linear", as a method takes them."""
     return tuple(targets.replace(",", "+").split("+"))
-
-
-def _names(cases: Sequence[Case]) -> list[str]:
-    return list(dict.fromkeys(name for case in cases for name in case.settings))
-
-
-def _explains(name: str, cases: Iterable[Case]) -> bool:
-    """Whether every value of a setting comes with one outcome only."""
-    outcomes: dict[str, set[bool | None]] = {}
-    for case in cases:
-        outcomes.setdefault(said(case.settings.get(name)), set()).add(case.holds)
-    return all(len(found) == 1 for found in outcomes.values())
-
-
-def _turns(name: str, cases: Sequence[Case]) -> bool:
-    """Whether two cases that differ in this setting alone come out differently."""
-    pairs = ((a, b) for a, b in combinations(cases, 2) if a.holds != b.holds)
-    return any(_differ(a, b) == {name} for a, b in pairs)
-
-
-def _differ(a: Case, b: Case) -> set[str]:
-    return {name for name in {*a.settings, *b.settings} if a.settings.get(name) != b.settings.get(name)}
