@@ -37,6 +37,13 @@ class Card:
     peaks: Mapping[str, float] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
 
+    @staticmethod
+    def of(name: str, memory: float, seen: float | None = None, **rest: object) -> Card:
+        """A card from sizes in GiB. By default torch sees all memory but the driver's share."""
+        size = int(memory * GIB)
+        kept = 0 if rest.get("device") == "cpu" else DRIVER
+        return Card(name, size, int(seen * GIB) if seen else max(0, size - kept), **rest)  # type: ignore[arg-type]
+
     def peak(self, dtype: str) -> float | None:
         """Operations per second in fp16, bf16 or fp32; None if unknown."""
         return self.peaks[dtype] * 1e12 if dtype in self.peaks else None
@@ -45,21 +52,14 @@ class Card:
 @cache
 def cards() -> tuple[Card, ...]:
     """All cards, smallest memory first."""
-    return tuple(_card(**row) for row in read_json(Path(__file__).with_name("cards.json"))["cards"])
-
-
-def _card(name: str, memory: float, seen: float | None = None, **rest: object) -> Card:
-    """A card from sizes in GiB. By default torch sees all memory but the driver's share."""
-    size = int(memory * GIB)
-    kept = 0 if rest.get("device") == "cpu" else DRIVER
-    return Card(name, size, int(seen * GIB) if seen else max(0, size - kept), **rest)  # type: ignore[arg-type]
+    return tuple(Card.of(**row) for row in read_json(Path(__file__).with_name("cards.json"))["cards"])
 
 
 def of_size(gigabytes: float) -> Card:
-    """A card known by its nominal memory alone: 24 means 24 GiB. Raises: BadValue unless 0 < gigabytes <= 1,000,000."""
+    """A card known only by its nominal memory: 24 means 24 GiB. Raises: BadValue unless 0 < gigabytes <= 1,000,000."""
     if not 0 < gigabytes <= 10**6:
         raise BadValue(f"a card's memory must be above 0 GB and at most 1,000,000, not {gigabytes!r}")
-    return _card(f"{gigabytes:g} GB card", gigabytes)
+    return Card.of(f"{gigabytes:g} GB card", gigabytes)
 
 
 def usable(card: Card) -> int:
@@ -73,9 +73,13 @@ def card(name: str) -> Card:
 
     Raises: NotFound if there is none, BadValue if there are several.
     """
-    words = _words(name)
-    found = [one for one in cards() if words and words <= _words(one.name)]
-    found = [one for one in found if words == _words(one.name)] or found  # all its words may be in another's name
+
+    def words(text: str) -> set[str]:
+        return set(text.lower().replace("-", " ").replace(",", " ").split())
+
+    wanted = words(name)
+    found = [one for one in cards() if wanted and wanted <= words(one.name)]
+    found = [one for one in found if wanted == words(one.name)] or found  # all its words may be in another's name
     if not found:
         raise NotFound(f"no card '{name}'; nearest: {nearest(name, [one.name for one in cards()])}; or give --gpu-gb")
     if len(found) > 1:
@@ -83,12 +87,8 @@ def card(name: str) -> Card:
     return found[0]
 
 
-def _words(name: str) -> set[str]:
-    return set(name.lower().replace("-", " ").replace(",", " ").split())
-
-
 def seconds(flops: float, card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> float:
-    """Seconds of training: FLOPs / (the card's peak x utilization), without loading, validation and waiting for data.
+    """Seconds of training: FLOPs / (the card's peak x utilization), without loading, validation or waiting for data.
 
     Raises: BadValue for a share outside (0, 1], or if the card's peak in this dtype is unknown.
     """

@@ -13,12 +13,12 @@ def three_figures(value: float) -> str:
 
 
 def binary(count: float) -> str:
-    """So many bytes of memory: in GiB, MiB or KiB, the largest of which there is at least one."""
+    """Bytes of memory in GiB, MiB or KiB."""
     unit, name = next((pair for pair in BINARY if count >= pair[0]), BINARY[-1])
     return f"{three_figures(count / unit)} {name}"
 
 
 def decimal(count: float) -> str:
-    """So many bytes of a file: in GB, MB or kB, the largest of which there is at least one."""
+    """Bytes of a file in GB, MB or kB."""
     unit, name = next((pair for pair in DECIMAL if count >= pair[0]), (1, "bytes"))
     return f"{count / unit:,.3g} {name}" if count / unit < 999.5 else f"{count / unit:,.0f} {name}"
