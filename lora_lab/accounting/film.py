@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.accounting.fit import NUMBER, STEP, Fit, NoFit, Regime, plain
-from lora_lab.accounting.memory import Moment, cache_file, checked, keep, key_of, made, read_fits, regime_of, traced
+from lora_lab.accounting.fit import NUMBER, STEP, Fit, Moment, NoFit, Regime, plain
+from lora_lab.accounting.memory import cache_file, checked, keep, key_of, made, read_fits, regime_of, traced
 from lora_lab.accounting.setup import Setup, optimizer_bytes
 
 CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "temporaries")

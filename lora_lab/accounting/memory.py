@@ -1,8 +1,8 @@
 """How much memory a training step needs, and where in the step: one trace, interpolated.
 
 `memory(model, method, batch=, seq=, ...)` looks for a fit (see `fit.py`) among those that ship, then in this user's
-cache; it makes one where there is none, and traces the very case where none is possible. Fits are in presets/, one
-file for each model of the zoo, written by `python docs/presets.py`.
+cache; otherwise it makes one, or traces the very case where none is possible. Fits are in presets/, one file for each
+model of the zoo, written by `python docs/presets.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import gzip
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -24,7 +25,7 @@ import numpy as np
 import platformdirs
 from tqdm import tqdm
 
-from lora_lab.accounting.fit import STEP, Fit, NoFit, Point, Regime, Run
+from lora_lab.accounting.fit import STEP, Fit, Label, Moment, NoFit, Point, Regime, Trace
 from lora_lab.accounting.fit import fit as interpolate
 from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
 from lora_lab.accounting.setup import SHARDED, Setup, optimizer_bytes, optimizer_states, optimizer_temporaries
@@ -38,14 +39,13 @@ NOTES = (
     "compile, autocast, offload and chunked losses are not in it: this is eager PyTorch with transformers' models",
     "bytes of live tensors; a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation come on top",
 )
-"""What a predicted and a traced figure leave out."""
-EDGES = ("sliding_window", "attention_chunk_size")  # lengths from which on other operations run
-cached_version = lru_cache(version)  # read from files: 2 ms, which a slider would feel
+EDGES = ("sliding_window", "attention_chunk_size")  # from these lengths on, other operations run
 SHORT = 8  # tokens of the shortest rows that are interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
 LEARNED_POSITIONS = {
     "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
 }  # fmt: skip  # and their length where a config leaves it out
+cached_version = lru_cache(version)  # reading it takes 2 ms, which a slider would feel
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,6 @@ class Term:
     where: str
     formula: str | None
     bytes: int
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Live bytes by category at one moment of the step."""
-
-    phase: str
-    path: str
-    bytes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ class Estimate:
     at: str
     terms: tuple[Term, ...]
     phases: dict[str, int]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = NOTES
     flops: int | None = None
     reserved: int | None = None
     process: int | None = None
@@ -94,16 +85,16 @@ class Estimate:
     @property
     def categories(self) -> dict[str, int]:
         """Bytes at the peak by category; they sum to the peak."""
-        sums: dict[str, int] = {}
+        sums: Counter[str] = Counter()
         for term in self.terms:
-            sums[term.category] = sums.get(term.category, 0) + term.bytes
-        return sums
+            sums[term.category] += term.bytes
+        return dict(sums)
 
 
 def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
     """The peak of one training step in bytes, when in the step it falls, and every term of it.
 
-    model       as in `params`, or the fields of a config.json
+    model       as in `params`
     trace       follow this very step over tensors without data: seconds instead of microseconds
     num_labels  classes of an encoder's head
     setup       the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
@@ -113,7 +104,7 @@ def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2,
 
 
 def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trace: bool = False) -> Estimate:
-    """`memory` of a setup that is there already. Raises: as `memory`."""
+    """`memory` of a `Setup`. Raises: as `memory`."""
     name, config = checked(model, method, setup)
     if not trace:
         with suppress(NoFit):
@@ -122,18 +113,18 @@ def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trac
 
 
 def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Estimate:
-    """The same where a stored fit says it, else a bound from above: nothing is traced.
+    """The same from a stored fit, else a bound from above: nothing is traced.
 
     bound = weights + what trains (gradient, optimizer, one temporary) + activations + logits, with
-    T (b (10 d + 6 f) + 16 d) bytes a layer, more than any of the common families keeps, and 12 T V for the loss.
-    Raises: as `memory`, but for what cannot be traced.
+    T (b (10 d + 6 f) + 16 d) bytes per layer, more than any of the common families keeps, and 12 T V for the loss.
+    Raises: as `memory`, except for what cannot be traced.
     """
     name, config = checked(model, method, setup)
     with suppress(NoFit):
         return predicted(name, config, method, setup, num_labels, make=False)
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + prompt_of(method))
-    trained, own = trained_by(method, a), b if method.trains_base else 4  # bytes of a number that trains
+    trained, own = trained_by(method, a), b if method.trains_base else 4  # bytes of an element that trains
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
     coded = sum(m.weight * m.count for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
     spared = coded * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
@@ -145,13 +136,13 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
         "logits": tokens * a.vocabulary * 12 * (a.task == "causal"),
         "temporaries": layer + max(trained * own, sum(optimizer_temporaries([(trained, own, 1)], setup)) // 2),
     }
-    terms = tuple(Term(category, "bound", None, size) for category, size in numbers.items())
     peak = sum(numbers.values())
-    return Estimate("bound", peak, "bound", terms, {"bound": peak}, NOTES)
+    terms = tuple(Term(category, "bound", None, size) for category, size in numbers.items())
+    return Estimate("bound", peak, "bound", terms, {"bound": peak})
 
 
 def trained_by(method: Any, a: Architecture) -> int:
-    """Numbers that train, at most: LoRA's are placed; no other method beside a frozen base trains a twentieth of it."""
+    """At most this many elements train: LoRA's are counted; no other method beside a frozen base trains a twentieth."""
     if method.trains_base and method.name != "bitfit":
         return a.total
     if isinstance(method, LoRA):
@@ -160,18 +151,21 @@ def trained_by(method: Any, a: Architecture) -> int:
 
 
 def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
-    """A model's name in the zoo, or "", and its config. Raises: BadValue for what no step could be taken with."""
+    """A model's name in the zoo, or "", and its config. Raises: BadValue for an impossible step."""
     if setup.device == "mps":
         raise BadValue("what Apple's kernels keep is not modeled: measure a step there, or ask for device cpu")
-    name = str(model) if isinstance(model, str | Path) and str(model) in zoo() else ""
     config = config_of(model)
     if hasattr(model, "config"):
         check_class(model)
-    check_length(config, method, setup)
-    if name:
-        _placed(name, method)
-        return name, config
-    known = known_config(config)  # which has the defaults of what a config leaves out
+    last, prompt = longest(config), prompt_of(method)
+    if last is not None and setup.seq + prompt > last:
+        beside = f" beside a prompt of {prompt}" if prompt else ""
+        kind = config["model_type"]
+        raise BadValue(f"seq {setup.seq} is above the {last - prompt} tokens that {kind} can read{beside}")
+    if isinstance(model, str | Path) and str(model) in zoo():
+        _placed(str(model), method)
+        return str(model), config
+    known = known_config(config)  # has the defaults of what a config leaves out
     return "", config | {edge: value for edge in EDGES if (value := getattr(known, edge, None))}
 
 
@@ -182,27 +176,85 @@ def _placed(name: str, method: Any) -> None:
         method.place(list(architecture_of(name).sites))
 
 
+def prompt_of(method: Any) -> int:
+    """Tokens that a method puts ahead of every row."""
+    return int(method.settings().get("tokens", 0)) if method.name in ("prompt", "ptuning") else 0
+
+
+def longest(config: Mapping[str, Any]) -> int | None:
+    """Tokens per row that a table of learned positions allows; None without such a table.
+
+    Rotary positions have no end: a model trained for 8,192 tokens computes on longer rows, badly.
+    """
+    kind = config.get("model_type")
+    if kind not in LEARNED_POSITIONS:
+        return None
+    positions = int(config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind])
+    return positions - 2 * (kind in ("roberta", "xlm-roberta"))  # two rows of their tables belong to padding
+
+
 # ---- which fit
 
 
-def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int, make: bool = True) -> Fit:
-    """The fit for a case: shipped, cached, or made now and cached. Raises: NoFit where there is none to be had."""
+def predicted(
+    name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2, make: bool = True
+) -> Estimate:
+    """The estimate of a shipped or cached fit, or with `make` of a new one. Raises: NoFit where there is none."""
     regime = regime_of(config, method, setup)
-    key = key_of(method, setup, regime, num_labels)
-    found = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(cache_file(config), key, regime)
-    if found is None and not make:
+    key, own = key_of(method, setup, regime, num_labels), cache_file(config)
+    fit = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(own, key, regime)
+    if fit is None and not make:
         raise NoFit("it is not among the stored fits")
-    if found is None:
+    if fit is None:
         try:
-            found = made(config, method, setup, regime, num_labels).pruned()
-            content: Any = found.to_json()
+            fit = made(config, method, setup, regime, num_labels).pruned()
+            keep(own, key, fit.to_json())
         except NoFit as reason:
-            found, content = reason, {"refused": str(reason)}
-        keep(cache_file(config), key, content)
+            fit = reason
+            keep(own, key, {"refused": str(reason)})
         _stored.cache_clear()
-    if isinstance(found, Exception):
-        raise found
-    return found
+    if isinstance(fit, Exception):
+        raise fit
+    rank = method.rank if regime.ranked else 0
+    vector = regime.vector((setup.batch, setup.seq, rank))
+    states, temporaries = optimizer_bytes(fit.trained, rank, setup)
+    step = [temporaries * (phase == STEP) for phase, _ in fit.moments]
+    live = np.column_stack([fit.coefficients @ vector, np.full(len(step), states), step])
+    labels = [*fit.labels, ("optimizer", "states"), ("temporaries", STEP)]
+    formulas = [] if setup.shard else [fit.formula(row, rank) for row in fit.coefficients[live.sum(axis=1).argmax()]]
+    flops = round(float(fit.flops @ vector))
+    return _estimate("predicted", fit.moments, labels, live, config, setup, flops, formulas)
+
+
+def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
+    """One row or several, and between which lengths the same operations run. Raises: NoFit for a few tokens."""
+    if setup.seq < SHORT:
+        raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
+    prompt, last = prompt_of(method), longest(config) or 0
+    low = 32 if not last or last >= 160 else 8
+    high = last - prompt if last else 0
+    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from there on a mask is made
+    low = max([low, *(edge for edge in edges if edge <= setup.seq)])
+    above = [edge - 1 for edge in edges if edge > setup.seq]
+    high = min([high, *above] if high else above, default=0)
+    ranked = hasattr(method, "rank") and not method.settings().get("rank_pattern")
+    return Regime(setup.batch == 1, low, high, ranked)
+
+
+def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
+    """What a fit holds for, as JSON: all that memory depends on but batch, length, rank, optimizer and sharding."""
+    options = {k: v for k, v in method.settings().items() if k not in (*FREE, *(["rank"] if regime.ranked else []))}
+    if "dropout" in options:
+        options["dropout"] = options["dropout"] > 0
+    conditions = {}
+    for field in fields(setup):
+        value, default = getattr(setup, field.name), field.default
+        if field.name == "dropout":
+            value, default = value > 0, False
+        value = "bf16" if value == "fp16" and field.name == "dtype" else value
+        if field.name not in ("batch", "seq", "shard", "optimizer", "master_weights") and value != default:
+            conditions[field.name] = value
+    return json.dumps([options, conditions, [regime.one_row, regime.low, regime.high], num_labels])
 
 
 @lru_cache(maxsize=256)
@@ -221,13 +273,13 @@ def read_fits(path: Path) -> dict[str, str]:
     """Fits as JSON texts by their keys: parsing all of a file for one takes longer than the rest of an answer."""
     try:
         found: dict[str, str] = json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, ValueError, EOFError):  # none there, or none that is whole
+    except (OSError, ValueError, EOFError):  # missing or damaged
         return {}
     return found
 
 
 def keep(path: Path, key: str, content: Any) -> None:
-    """Add a fit to a file; one that cannot be written is no reason to stop."""
+    """Add a fit to a file, if it can be written."""
     with suppress(BadValue):
         write_atomically(path, packed(read_fits(path) | {key: compact(content)}))
 
@@ -238,7 +290,7 @@ def packed(fits: Mapping[str, str]) -> bytes:
 
 
 def compact(found: Any) -> str:
-    """JSON as short as it can be."""
+    """The shortest JSON."""
     return json.dumps(found, separators=(",", ":"))
 
 
@@ -248,39 +300,6 @@ def cache_file(config: Mapping[str, Any]) -> Path:
     said = json.dumps([config, versions], sort_keys=True, default=str)
     folder = Path(platformdirs.user_cache_dir("lora_lab")) / "memory"
     return folder / f"{sha256(said.encode()).hexdigest()[:32]}.json.gz"
-
-
-def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
-    """Rows alone or several, and between which lengths the same operations run. Raises: NoFit for a few tokens."""
-    if setup.seq < SHORT:
-        raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
-    prompt, last = prompt_of(method), longest(config) or 0
-    low = 32 if not last or last >= 160 else 8
-    high = last - prompt if last else 0
-    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from them on, a mask is made
-    low = max([low, *(edge for edge in edges if edge <= setup.seq)])
-    above = [edge - 1 for edge in edges if edge > setup.seq]
-    high = min([high, *above] if high else above, default=0)
-    ranked = hasattr(method, "rank") and not method.settings().get("rank_pattern")
-    return Regime(setup.batch == 1, low, high, ranked)
-
-
-def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
-    """What a fit holds for, as JSON: all that memory depends on but batch, length, rank, optimizer and sharding."""
-    options = {k: v for k, v in method.settings().items() if k not in (*FREE, *(["rank"] if regime.ranked else []))}
-    if "dropout" in options:
-        options["dropout"] = options["dropout"] > 0
-    free = ("batch", "seq", "shard", "optimizer", "master_weights")
-    conditions = {f.name: getattr(setup, f.name) for f in fields(setup) if f.name not in free}
-    conditions |= {"dropout": setup.dropout > 0, "dtype": "bf16" if setup.dtype == "fp16" else setup.dtype}
-    plain = {f.name: f.default for f in fields(setup)} | {"dropout": False}
-    conditions = {k: v for k, v in conditions.items() if v != plain[k]}
-    return json.dumps([options, conditions, [regime.one_row, regime.low, regime.high], num_labels])
-
-
-def prompt_of(method: Any) -> int:
-    """Tokens that a method puts ahead of every row."""
-    return int(method.settings().get("tokens", 0)) if method.name in ("prompt", "ptuning") else 0
 
 
 def made(
@@ -300,10 +319,9 @@ def made(
     depth = trace.depth_of(config)
     with tqdm(total=len(depth.shallow) + 1, desc=f"tracing {method.name}", leave=False, delay=1) as bar:
 
-        def record(layers: int, points: list[Point]) -> Run:
+        def record(layers: int, points: list[Point]) -> list[Trace]:
             try:
-                with _traceable(config):
-                    return trace.record(trace.at_depth(config, layers), method, setup, points, num_labels)
+                return trace.record(trace.at_depth(config, layers), method, setup, points, num_labels)
             except LabError as error:
                 if not regime.ranked:
                     raise
@@ -314,36 +332,7 @@ def made(
         return interpolate(record, regime, depth, every_layer)
 
 
-@contextmanager
-def _traceable(config: Mapping[str, Any]) -> Iterator[None]:
-    """Whatever is raised where a model asks for values, which tensors without data lack, as one sentence."""
-    try:
-        yield
-    except LabError:
-        raise
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        said = f"a step of {config.get('model_type')} cannot be traced without data"
-        why = " ".join(str(error).split())[:120]
-        raise BadValue(f"{said} ({why}); try bert-base, gpt2 or llama-3.2-1b") from error
-
-
 # ---- from moments to an estimate
-
-
-def predicted(
-    name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2, make: bool = True
-) -> Estimate:
-    """What a fit says of a setup; with `make` one is made where there is none. Raises: as `fitted`."""
-    fit = fitted(name, config, method, setup, num_labels, make)
-    rank = method.rank if fit.regime.ranked else 0
-    vector = fit.regime.vector((setup.batch, setup.seq, rank))
-    live = np.concatenate([fit.coefficients @ vector, np.zeros((len(fit.moments), 2))], axis=1)
-    live[:, -2], temporaries = optimizer_bytes(fit.trained, rank, setup)
-    live[[phase == STEP for phase, _ in fit.moments], -1] = temporaries
-    labels = [*fit.labels, ("optimizer", "states"), ("temporaries", STEP)]
-    flops = round(float(np.array(fit.flops) @ vector))
-    said = [] if setup.shard else [fit.formula(row, rank) for row in fit.coefficients[live.sum(axis=1).argmax()]]
-    return _estimate("predicted", fit.moments, labels, live, config, setup, flops, said)
 
 
 def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2) -> Estimate:
@@ -351,26 +340,29 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
     from lora_lab.accounting import trace  # imports torch
     from lora_lab.accounting.allocator import reserved
 
-    with _traceable(config), trace.no_data(setup):
+    with trace.no_data(setup, config.get("model_type", "")):
         tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
     return replace(of_tracker(tracker, "traced", config, setup), reserved=reserved(tracker.events))
 
 
 def of_tracker(tracker: Any, mode: str, config: Mapping[str, Any], setup: Setup) -> Estimate:
-    """What a tracker has seen of a step."""
-    labels, moments = list(tracker.labels), [(m.phase, m.path) for m in tracker.moments]
-    live = tracker.table(tracker.moments)
+    """The estimate of a step that a tracker has followed."""
+    labels, timeline = list(tracker.live), []
+    live = np.array([[m.bytes.get(label, 0) for label in labels] for m in tracker.moments], dtype=float)
+    for moment in tracker.moments:
+        sums: Counter[str] = Counter()
+        for (category, _), size in moment.bytes.items():
+            sums[category] += size
+        timeline.append(Moment(moment.phase, moment.path, dict(sums)))
+    moments = [(m.phase, m.path) for m in timeline]
     found = _estimate(mode, moments, labels, live, config, setup, tracker.flops)
-    categories = dict.fromkeys(category for category, _ in labels)
-    sums = {c: live[:, [own == c for own, _ in labels]].sum(axis=1).astype(int).tolist() for c in categories}
-    timeline = [Moment(*moment, {c: sums[c][i] for c in sums}) for i, moment in enumerate(moments)]
     return replace(found, timeline=tuple(timeline))
 
 
 def _estimate(
     mode: str,
     moments: Sequence[tuple[str, str]],
-    labels: Sequence[tuple[str, str]],
+    labels: Sequence[Label],
     live: np.ndarray,
     config: Mapping[str, Any],
     setup: Setup,
@@ -378,58 +370,38 @@ def _estimate(
     formulas: Sequence[str] = (),
 ) -> Estimate:
     """The peak of some moments, (moments, labels) bytes, after sharding; `formulas` of the first labels."""
-    kind = setup.shard.partition(":")[0]
+    kind, _, devices = setup.shard.partition(":")
     if kind:
-        live = live / np.where([category in SHARDED[kind] for category, _ in labels], setup.devices, 1)
+        live = live / [int(devices) if category in SHARDED[kind] else 1 for category, _ in labels]
         if "weights" in SHARDED[kind]:  # each device also gathers both ends and one layer
             a = architecture_of(next((name for name, known in zoo().items() if known == config), config))
             whole = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
             labels = [*labels, ("weights", "gathered from the other devices")]
-            live = np.concatenate([live, np.full((len(live), 1), whole * setup.width)], axis=1)
+            live = np.column_stack([live, np.full(len(live), whole * setup.width)])
     totals = live.sum(axis=1)
     top = int(totals.argmax())
-    phases = {p: round(max(t for (q, _), t in zip(moments, totals, strict=True) if q == p)) for p, _ in moments}
-    terms = [
-        Term(label[0], label[1], formula or None, round(value))
+    phases: dict[str, int] = {}
+    for (phase, _), total in zip(moments, totals, strict=True):
+        phases[phase] = max(phases.get(phase, 0), round(total))
+    terms = tuple(
+        Term(*label, formula or None, round(value))
         for label, formula, value in zip_longest(labels, formulas, live[top])
         if round(value)
-    ]
+    )
     phase, path = moments[top]
     at = phase if phase == STEP else f"{phase} of {path or 'the loss'}"
-    return Estimate(mode, sum(term.bytes for term in terms), at, tuple(terms), phases, NOTES, flops)
+    return Estimate(mode, sum(term.bytes for term in terms), at, terms, phases, flops=flops)
 
 
 # ---- what fits
 
 
-def longest(config: Mapping[str, Any]) -> int | None:
-    """Tokens a row that a table of learned positions allows; None without such a table.
-
-    Rotary positions have no end of their own: a model trained for 8,192 tokens computes on longer rows, badly.
-    """
-    kind = config.get("model_type")
-    if kind not in LEARNED_POSITIONS:
-        return None
-    positions = int(config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind])
-    return positions - 2 * (kind in ("roberta", "xlm-roberta"))  # two rows of their tables belong to padding
-
-
-def check_length(config: Mapping[str, Any], method: Any, setup: Setup) -> None:
-    """Raises: BadValue for rows longer than the model's table of positions."""
-    last, prompt = longest(config), prompt_of(method)
-    if last is not None and setup.seq + prompt > last:
-        beside = f" beside a prompt of {prompt}" if prompt else ""
-        raise BadValue(
-            f"seq {setup.seq} is above the {last - prompt} tokens that {config['model_type']} can read{beside}"
-        )
-
-
 def largest(
     field: str, setup: Setup, estimated: Callable[[Setup], Estimate], available: int, limit: int | None = None
 ) -> int | None:
-    """The most rows ("batch") or tokens a row ("seq") with which a step fits; None when not even 1, or 8 tokens, do.
+    """The most rows ("batch") or tokens per row ("seq") with which a step fits; None if not even 1, or 8 tokens, do.
 
-    estimated  the memory of a setup. What it raises is raised
+    estimated  the memory of a setup
     limit      of tokens: what `longest` says
     """
     before = SHORT - 1 if field == "seq" and (limit is None or limit >= SHORT) else 0  # shorter rows: each is traced
@@ -452,19 +424,13 @@ def most(fits: Callable[[int], bool], limit: int | None = None) -> int | None:
 
 
 def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str]) -> str | None:
-    """The model of these with the most parameters that the method can train in `available` bytes; None where none fits.
-
-    Models without a stored fit are judged by their bound; those that lack the method's targets are passed over.
-    """
+    """The model with the most parameters that the method can train in `available` bytes, by `quick`; else None."""
     fitting: dict[str, int] = {}
     for name in names:
-        with suppress(LabError):
+        with suppress(LabError):  # it lacks the method's targets, or reads no rows this long
             if quick(name, method, setup).peak <= available:
                 fitting[name] = architecture_of(name).total
     return max(fitting, key=lambda name: fitting[name], default=None)
-
-
-# ---- generation
 
 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
@@ -484,17 +450,18 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
         raise BadValue(f"{a.name} does not generate token by token; give a causal model such as llama-3-8b")
     if any(module.name.endswith(".kv_b_proj") for module in a.modules):
         raise BadValue(f"{a.name} keeps a latent, not keys and values, and its cache is not modeled; try llama-3-70b")
-    ahead = int(method.settings().get("tokens", 0)) if method is not None else 0
-    cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * (setup.seq + ahead)
+    tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)
+    cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * tokens
     logits = setup.batch * a.vocabulary
-    terms = (
+    terms = [
         *(Term("weights", part, None, size) for part, size in trace.weights(config, method, setup).items()),
         Term("cache", "keys and values", "2·L·kv_heads·head_dim·b·B·S", cache),
         Term("logits", "the next token's logits", "B·V·b", setup.width * logits),
-        *([Term("logits", "the next token's logits in fp32", "4·B·V", 4 * logits)] if setup.width != 4 else []),
-    )
+    ]
+    if setup.width != 4:
+        terms.append(Term("logits", "the next token's logits in fp32", "4·B·V", 4 * logits))
     peak, wide = sum(t.bytes for t in terms), setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
-    more = f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more for a moment"
-    window = "layers with a sliding window keep less of a long past than is counted here"
-    notes = (*NOTES, more, *([window] if config.get("sliding_window") else []))
-    return Estimate("predicted", peak, "generation", terms, {"generation": peak}, notes)
+    notes = [*NOTES, f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more at first"]
+    if config.get("sliding_window"):
+        notes.append("layers with a sliding window keep less of a long past than is counted here")
+    return Estimate("predicted", peak, "generation", tuple(terms), {"generation": peak}, tuple(notes))

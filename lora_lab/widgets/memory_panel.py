@@ -18,8 +18,7 @@ import psutil
 import traitlets as T
 
 from lora_lab.accounting import film, gpus
-from lora_lab.accounting.fit import STEP
-from lora_lab.accounting.memory import Moment
+from lora_lab.accounting.fit import STEP, Moment
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.accounting.units import GIB, binary
