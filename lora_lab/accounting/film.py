@@ -14,9 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.accounting.fit import NUMBER, STEP, Fit, Moment, NoFit, Regime, plain
-from lora_lab.accounting.memory import cache_file, checked, keep, key_of, made, read_fits, regime_of, traced
-from lora_lab.accounting.setup import Setup, optimizer_bytes
+from lora_lab.accounting.fit import NUMBER, Fit, Moment, NoFit, Regime, plain
+from lora_lab.accounting.memory import (
+    Estimate,
+    cache_file,
+    checked,
+    compact,
+    keep,
+    key_of,
+    made,
+    read_fits,
+    regime_of,
+    traced,
+    with_optimizer,
+)
+from lora_lab.accounting.setup import Setup
 
 CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "temporaries")
 
@@ -24,19 +36,18 @@ CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "tem
 def filmed(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> dict[str, Any]:
     """The film of a step, from this user's cache or made with a progress bar and cached.
 
-    A case that cannot be interpolated is traced, see `of_timeline`. Raises: as `memory`.
+    A case that cannot be interpolated is traced, see `of_estimate`. Raises: as `memory`.
     """
     _, config = checked(model, method, setup)
     try:
         regime = regime_of(config, method, replace(setup, batch=max(2, setup.batch)))  # one row has the same peak
         cached, key = cache_file(config), f"film {key_of(method, setup, regime, num_labels)}"
-        if (text := read_fits(cached).get(key)) is not None:
-            found: dict[str, Any] = json.loads(text)
-        else:
-            found = film(made(config, method, setup, regime, num_labels, every_layer=True))
-            keep(cached, key, found)
+        if (text := read_fits(cached).get(key)) is None:
+            text = compact(film(made(config, method, setup, regime, num_labels, every_layer=True)))
+            keep(cached, key, text)
     except NoFit:
-        found = of_timeline(traced(config, method, setup, num_labels).timeline, setup)
+        return of_estimate(traced(config, method, setup, num_labels), setup)
+    found: dict[str, Any] = json.loads(text)
     return found
 
 
@@ -78,39 +89,28 @@ def film(fit: Fit) -> dict[str, Any]:
     }
 
 
-def of_timeline(timeline: Sequence[Moment], setup: Setup) -> dict[str, Any]:
+def of_estimate(step: Estimate, setup: Setup) -> dict[str, Any]:
     """The film of one traced or measured step, optimizer included: it holds for this batch and length only.
 
     fixed   [batch, tokens]
     """
-    live = np.array([[[moment.bytes.get(category, 0)] for category in CATEGORIES] for moment in timeline], dtype=float)
-    labels = [(category, "") for category in CATEGORIES]
-    moments = [(moment.phase, moment.path) for moment in timeline]
-    told = film(Fit(Regime(True, setup.seq, setup.seq), labels, moments, live, [], [0.0]))
-    return told | {"fixed": [setup.batch, setup.seq]}
+    fit = Fit(Regime(True, setup.seq, setup.seq), [*step.labels], [*step.moments], step.live[..., None], [], [0.0])
+    return film(fit) | {"fixed": [setup.batch, setup.seq]}
 
 
-def moments(told: dict[str, Any], rank: int, setup: Setup) -> list[Moment]:
+def moments(told: dict[str, Any], rank: int, setup: Setup) -> tuple[Moment, ...]:
     """A film's moments for a rank and a setup's batch, length and optimizer; in paths, * is the layer's number."""
-    vector = np.ones(1)
-    if "fixed" not in told:
-        vector = Regime(False, 0, 0, told["ranked"]).vector((setup.batch, setup.seq, rank))
+    fixed, ranked = "fixed" in told, told["ranked"]
+    vector = np.ones(1) if fixed else Regime(False, 0, 0, ranked).vector((setup.batch, setup.seq, rank))
     changes = np.zeros((len(told["changes"]), len(CATEGORIES)))
     for row, (_, _, *entries) in zip(changes, told["changes"], strict=True):
         for category, monomial, value in zip(entries[::3], entries[1::3], entries[2::3], strict=True):
             row[category] += value * vector[monomial]
     order = unfolded(told["moments"])
     parts = [told["parts"][told["changes"][change][0]] for change in order]
-    live = changes[order].cumsum(axis=0)
-    if told["trained"]:
-        states, temporaries = optimizer_bytes(told["trained"], rank if told["ranked"] else 0, setup)
-        live[:, CATEGORIES.index("optimizer")] += states
-        live[[phase == STEP for phase, _ in parts], CATEGORIES.index("temporaries")] += temporaries
-    rows = live.round().astype(int).tolist()
-    return [
-        Moment(phase, path, dict(zip(CATEGORIES, row, strict=True)))
-        for (phase, path), row in zip(parts, rows, strict=True)
-    ]
+    labels = [(category, "") for category in CATEGORIES]
+    step = Estimate("predicted", parts, labels, changes[order].cumsum(axis=0))
+    return (step if fixed else with_optimizer(step, told["trained"], rank * ranked, setup)).timeline
 
 
 def folded(numbers: Sequence[int]) -> list[Any]:

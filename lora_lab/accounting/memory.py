@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from importlib.metadata import version
 from itertools import zip_longest
@@ -28,10 +28,12 @@ from tqdm import tqdm
 from lora_lab.accounting.fit import STEP, Fit, Label, Moment, NoFit, Point, Regime, Trace
 from lora_lab.accounting.fit import fit as interpolate
 from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
+from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import SHARDED, Setup, optimizer_bytes, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
 from lora_lab.methods.formats import bits_per_weight
+from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 
 PRESETS = Path(__file__).with_name("presets")
@@ -58,29 +60,51 @@ class Term:
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimate:
-    """The peak of a step, when it falls, and what is live then.
+    """What is live at each moment of a step, and so its peak. Units: bytes.
 
     mode      predicted (interpolated), traced (tensors without data), bound (from above) or measured
-    phases    the peak of each phase
+    moments   (phase, module that is running)
+    labels    (category, module that a storage was born in)
+    live      (moments, labels)
+    formulas  of the labels at the peak, where they are known
     flops     floating-point operations of the step's products; None where they were not counted
     reserved  what PyTorch's caching allocator takes from the device: simulated by a trace, measured on a GPU
     process   measured: what the whole process or device holds
-    timeline  of a trace: every moment, in order
-    Units: bytes.
     """
 
     mode: str
-    peak: int
-    at: str
-    terms: tuple[Term, ...]
-    phases: dict[str, int]
-    notes: tuple[str, ...] = NOTES
+    moments: Sequence[tuple[str, str]]
+    labels: Sequence[Label]
+    live: np.ndarray
+    formulas: Sequence[str] = ()
     flops: int | None = None
     reserved: int | None = None
     process: int | None = None
-    timeline: tuple[Moment, ...] = ()
+    notes: tuple[str, ...] = NOTES
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """Live bytes at each moment."""
+        return self.live.sum(axis=1)
+
+    @property
+    def at(self) -> str:
+        """When the peak falls."""
+        phase, path = self.moments[self.totals.argmax()]
+        return f"{phase} of {path or 'the loss'}" if phase in ("forward", "backward") else phase
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """The summands of the peak."""
+        rows = zip_longest(self.labels, self.formulas, self.live[self.totals.argmax()])
+        return tuple(Term(*label, formula or None, round(size)) for label, formula, size in rows if round(size))
+
+    @property
+    def peak(self) -> int:
+        """The most bytes live at once."""
+        return sum(term.bytes for term in self.terms)
 
     @property
     def categories(self) -> dict[str, int]:
@@ -89,6 +113,29 @@ class Estimate:
         for term in self.terms:
             sums[term.category] += term.bytes
         return dict(sums)
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """The peak of each phase."""
+        peaks: dict[str, int] = {}
+        for (phase, _), total in zip(self.moments, self.totals, strict=True):
+            peaks[phase] = max(peaks.get(phase, 0), round(total))
+        return peaks
+
+    @property
+    def timeline(self) -> tuple[Moment, ...]:
+        """Bytes by category at each moment."""
+        categories = list(dict.fromkeys(category for category, _ in self.labels))
+        own = np.array([[category == one for one in categories] for category, _ in self.labels])
+        rows = (self.live @ own).round().astype(int).tolist()
+        return tuple(
+            Moment(*m, dict(zip(categories, row, strict=True))) for m, row in zip(self.moments, rows, strict=True)
+        )
+
+
+def of_sizes(mode: str, phase: str, sizes: Mapping[Label, int], **more: Any) -> Estimate:
+    """An estimate of one moment."""
+    return Estimate(mode, [(phase, "")], list(sizes), np.array([list(sizes.values())]), **more)
 
 
 def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
@@ -136,18 +183,12 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
         "logits": tokens * a.vocabulary * 12 * (a.task == "causal"),
         "temporaries": layer + max(trained * own, sum(optimizer_temporaries([(trained, own, 1)], setup)) // 2),
     }
-    peak = sum(numbers.values())
-    terms = tuple(Term(category, "bound", None, size) for category, size in numbers.items())
-    return Estimate("bound", peak, "bound", terms, {"bound": peak})
+    return of_sizes("bound", "bound", {(category, "bound"): size for category, size in numbers.items()})
 
 
 def trained_by(method: Any, a: Architecture) -> int:
     """At most this many elements train: LoRA's are counted; no other method beside a frozen base trains a twentieth."""
-    if method.trains_base and method.name != "bitfit":
-        return a.total
-    if isinstance(method, LoRA):
-        return sum(placed.parameters * a.sites[placed.site].count for placed in method.place(list(a.sites)))
-    return a.total // 20
+    return params(a, method).trainable if isinstance(method, LoRA | FullFineTuning) else a.total // 20
 
 
 def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
@@ -201,29 +242,35 @@ def predicted(
 ) -> Estimate:
     """The estimate of a shipped or cached fit, or with `make` of a new one. Raises: NoFit where there is none."""
     regime = regime_of(config, method, setup)
-    key, own = key_of(method, setup, regime, num_labels), cache_file(config)
-    fit = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(own, key, regime)
+    key = key_of(method, setup, regime, num_labels)
+    fit = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(cache_file(config), key, regime)
     if fit is None and not make:
         raise NoFit("it is not among the stored fits")
     if fit is None:
         try:
             fit = made(config, method, setup, regime, num_labels).pruned()
-            keep(own, key, fit.to_json())
+            text = compact(fit.to_json())
         except NoFit as reason:
-            fit = reason
-            keep(own, key, {"refused": str(reason)})
+            fit, text = reason, compact({"refused": str(reason)})
+        keep(cache_file(config), key, text)
         _stored.cache_clear()
     if isinstance(fit, Exception):
         raise fit
     rank = method.rank if regime.ranked else 0
     vector = regime.vector((setup.batch, setup.seq, rank))
-    states, temporaries = optimizer_bytes(fit.trained, rank, setup)
-    step = [temporaries * (phase == STEP) for phase, _ in fit.moments]
-    live = np.column_stack([fit.coefficients @ vector, np.full(len(step), states), step])
-    labels = [*fit.labels, ("optimizer", "states"), ("temporaries", STEP)]
-    formulas = [] if setup.shard else [fit.formula(row, rank) for row in fit.coefficients[live.sum(axis=1).argmax()]]
     flops = round(float(fit.flops @ vector))
-    return _estimate("predicted", fit.moments, labels, live, config, setup, flops, formulas)
+    found = Estimate("predicted", fit.moments, fit.labels, fit.coefficients @ vector, flops=flops)
+    found = with_optimizer(found, fit.trained, rank, setup)
+    top = fit.coefficients[found.totals.argmax()]
+    return sharded(replace(found, formulas=[fit.formula(row, rank) for row in top]), config, setup)
+
+
+def with_optimizer(found: Estimate, trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> Estimate:
+    """Add what the optimizer keeps and what its step makes; `trained` as in `Fit`."""
+    states, temporaries = optimizer_bytes(trained, rank, setup)
+    step = [temporaries * (phase == STEP) for phase, _ in found.moments]
+    live = np.column_stack([found.live, np.full(len(step), states), step])
+    return replace(found, live=live, labels=[*found.labels, ("optimizer", "states"), ("temporaries", STEP)])
 
 
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
@@ -278,10 +325,10 @@ def read_fits(path: Path) -> dict[str, str]:
     return found
 
 
-def keep(path: Path, key: str, content: Any) -> None:
+def keep(path: Path, key: str, text: str) -> None:
     """Add a fit to a file, if it can be written."""
     with suppress(BadValue):
-        write_atomically(path, packed(read_fits(path) | {key: compact(content)}))
+        write_atomically(path, packed(read_fits(path) | {key: text}))
 
 
 def packed(fits: Mapping[str, str]) -> bytes:
@@ -342,55 +389,29 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
 
     with trace.no_data(setup, config.get("model_type", "")):
         tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
-    return replace(of_tracker(tracker, "traced", config, setup), reserved=reserved(tracker.events))
+    return sharded(of_tracker(tracker, "traced", reserved=reserved(tracker.events)), config, setup)
 
 
-def of_tracker(tracker: Any, mode: str, config: Mapping[str, Any], setup: Setup) -> Estimate:
+def of_tracker(tracker: Any, mode: str, **more: Any) -> Estimate:
     """The estimate of a step that a tracker has followed."""
-    labels, timeline = list(tracker.live), []
-    live = np.array([[m.bytes.get(label, 0) for label in labels] for m in tracker.moments], dtype=float)
-    for moment in tracker.moments:
-        sums: Counter[str] = Counter()
-        for (category, _), size in moment.bytes.items():
-            sums[category] += size
-        timeline.append(Moment(moment.phase, moment.path, dict(sums)))
-    moments = [(m.phase, m.path) for m in timeline]
-    found = _estimate(mode, moments, labels, live, config, setup, tracker.flops)
-    return replace(found, timeline=tuple(timeline))
+    labels, moments = list(tracker.live), [(m.phase, m.path) for m in tracker.moments]
+    live = np.array([[m.bytes.get(label, 0) for label in labels] for m in tracker.moments])
+    return Estimate(mode, moments, labels, live, flops=tracker.flops, **more)
 
 
-def _estimate(
-    mode: str,
-    moments: Sequence[tuple[str, str]],
-    labels: Sequence[Label],
-    live: np.ndarray,
-    config: Mapping[str, Any],
-    setup: Setup,
-    flops: int,
-    formulas: Sequence[str] = (),
-) -> Estimate:
-    """The peak of some moments, (moments, labels) bytes, after sharding; `formulas` of the first labels."""
+def sharded(found: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate:
+    """The same on each of the setup's devices, without formulas."""
     kind, _, devices = setup.shard.partition(":")
-    if kind:
-        live = live / [int(devices) if category in SHARDED[kind] else 1 for category, _ in labels]
-        if "weights" in SHARDED[kind]:  # each device also gathers both ends and one layer
-            a = architecture_of(next((name for name, known in zoo().items() if known == config), config))
-            whole = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
-            labels = [*labels, ("weights", "gathered from the other devices")]
-            live = np.column_stack([live, np.full(len(live), whole * setup.width)])
-    totals = live.sum(axis=1)
-    top = int(totals.argmax())
-    phases: dict[str, int] = {}
-    for (phase, _), total in zip(moments, totals, strict=True):
-        phases[phase] = max(phases.get(phase, 0), round(total))
-    terms = tuple(
-        Term(*label, formula or None, round(value))
-        for label, formula, value in zip_longest(labels, formulas, live[top])
-        if round(value)
-    )
-    phase, path = moments[top]
-    at = phase if phase == STEP else f"{phase} of {path or 'the loss'}"
-    return Estimate(mode, sum(term.bytes for term in terms), at, terms, phases, flops=flops)
+    if not kind:
+        return found
+    live = found.live / [int(devices) if category in SHARDED[kind] else 1 for category, _ in found.labels]
+    labels = list(found.labels)
+    if "weights" in SHARDED[kind]:  # each device also gathers both ends and one layer
+        a = architecture_of(next((name for name, known in zoo().items() if known == config), config))
+        whole = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
+        labels.append(("weights", "gathered from the other devices"))
+        live = np.column_stack([live, np.full(len(live), whole * setup.width)])
+    return replace(found, labels=labels, live=live, formulas=())
 
 
 # ---- what fits
@@ -453,15 +474,15 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)
     cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * tokens
     logits = setup.batch * a.vocabulary
-    terms = [
-        *(Term("weights", part, None, size) for part, size in trace.weights(config, method, setup).items()),
-        Term("cache", "keys and values", "2·L·kv_heads·head_dim·b·B·S", cache),
-        Term("logits", "the next token's logits", "B·V·b", setup.width * logits),
-    ]
+    sizes = {("weights", part): size for part, size in trace.weights(config, method, setup).items()}
+    sizes["cache", "keys and values"] = cache
+    sizes["logits", "the next token's logits"] = setup.width * logits
     if setup.width != 4:
-        terms.append(Term("logits", "the next token's logits in fp32", "4·B·V", 4 * logits))
-    peak, wide = sum(t.bytes for t in terms), setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
+        sizes["logits", "the next token's logits in fp32"] = 4 * logits
+    wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
     notes = [*NOTES, f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more at first"]
     if config.get("sliding_window"):
         notes.append("layers with a sliding window keep less of a long past than is counted here")
-    return Estimate("predicted", peak, "generation", tuple(terms), {"generation": peak}, tuple(notes))
+    known = {"cache": "2·L·kv_heads·head_dim·b·B·S", "logits": "B·V·b"}
+    formulas = [known.get(category, "") for category, _ in sizes]
+    return of_sizes("predicted", "generation", sizes, formulas=formulas, notes=tuple(notes))

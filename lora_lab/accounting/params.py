@@ -101,8 +101,8 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     With `num_labels` the model is the one for sequence classification.
     Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an impossible value.
     """
-    if not isinstance(model, str | Path | Mapping | Architecture):
-        model = plain(model, num_labels)
+    named = isinstance(model, str | Path | Mapping | Architecture)
+    model = model if named else plain(model, num_labels)
     a = architecture_of(model, num_labels)
     head = sum(m.parameters for m in a.modules if m.in_task_head)
     trained, added = Counter[str](), list[Row]()
@@ -120,8 +120,21 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     elif method.name in ("head", "probe") and not head:
         raise BadValue(f"{method.name} trains the head of a task, and {a.name} has none: give num_labels")
     else:
-        made = meta_model(model, num_labels) if isinstance(model, str | Path | Mapping) else model
-        head, size = _attached(made, method, a, trained, added)
+        from lora_lab.methods.attach import parameters_of_parts, plain_path
+        from lora_lab.methods.io import file_of
+
+        made, known = meta_model(model, num_labels) if named else model, {m.name for m in a.modules}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
+            report = method.attach(made)
+        for path, name, p in parameters_of_parts(made):  # without the heads
+            at, inputs = plain_path(path), p.shape[0] if p.dim() > 1 else 1
+            if p.requires_grad and at in known:
+                trained[at] += p.numel()
+            elif p.requires_grad:
+                added.append(Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel()))
+        tensors, metadata, _ = file_of(made, report)
+        head, size = report.head_parameters, safetensors_bytes({k: t.shape for k, t in tensors.items()}, metadata)
     rows = (*table(a, trained), *added)
     return ParameterCount(a.name, method.name, a.total, sum(row.trained for row in rows), head, size, rows)
 
@@ -139,27 +152,6 @@ def plain(model: Any, num_labels: int | None = None) -> nn.Module:
     plain = shapes_of(model)
     take_out(plain)
     return plain
-
-
-def _attached(
-    model: nn.Module, method: Method, a: Architecture, trained: Counter[str], added: list[Row]
-) -> tuple[int, int]:
-    """Attach the method and record what trains where; returns the parameters of the heads and the bytes of the file."""
-    from lora_lab.methods.attach import parameters_of_parts, plain_path
-    from lora_lab.methods.io import file_of
-
-    known = {module.name for module in a.modules}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
-        report = method.attach(model)
-    for path, name, p in parameters_of_parts(model):  # heads are counted apart
-        at, inputs = plain_path(path), p.shape[0] if p.dim() > 1 else 1
-        if p.requires_grad and at in known:
-            trained[at] += p.numel()
-        elif p.requires_grad:
-            added.append(Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel()))
-    tensors, metadata, _ = file_of(model, report)
-    return report.head_parameters, safetensors_bytes({key: t.shape for key, t in tensors.items()}, metadata)
 
 
 def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:

@@ -116,7 +116,9 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
         return widened + max(([before, own, own] for before, own in zip([0, *each], each, strict=False)), key=sum)
     if setup.optimizer == "adamw-foreach":
         widths = {width for _, width, _ in weights}
-        return widened + max(([n * w for n, w, count in weights if w == own for _ in range(count)] for own in widths), key=sum)
+        return widened + max(
+            ([n * w for n, w, count in weights if w == own for _ in range(count)] for own in widths), key=sum
+        )
     return widened
 
 

@@ -1,8 +1,7 @@
 """One training step followed storage by storage: over tensors without data for any model, or on a real one.
 
-A meta tensor has a shape and a dtype but no numbers, so a model of 70 billion parameters is built, trained for two steps
-and followed on a laptop, without weights and without a GPU. The second step counts: in the first the optimizer has no
-states yet.
+A meta tensor has a shape and a dtype but no numbers, so a laptop without a GPU builds, trains and follows a model of 70
+billion parameters without its weights. The second of two steps counts: in the first the optimizer has no states yet.
 """
 
 from __future__ import annotations
@@ -178,7 +177,7 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
 
 
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
-    """Which token may attend to which, as transformers makes it for rows of unequal length: (batch, 1, queries, keys)."""
+    """Which token may attend to which, as transformers makes it of rows of unequal length: (rows, 1, queries, keys)."""
     own = dict(model.named_parameters())
     prompt = len(own["soft_prompt.prompt"]) if "soft_prompt.prompt" in own else 0
     prefix = own["soft_prefix.keys_values"].shape[1] if "soft_prefix.keys_values" in own else 0

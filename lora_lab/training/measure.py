@@ -8,7 +8,6 @@ keeps its own account, of what it handed out ("allocated") and of what it took f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from lora_lab.accounting.memory import Estimate, Term, of_tracker
+from lora_lab.accounting.memory import Estimate, of_sizes, of_tracker
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
@@ -48,9 +47,8 @@ def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Es
     if conditions.device == "cuda":
         return _on_cuda(fresh, method, conditions)
     tracker = follow(fresh, method, conditions, partial(optimizer_of, name=conditions.optimizer))
-    followed = of_tracker(tracker, "measured", config_of(model), conditions)
     taken = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
-    return replace(followed, reserved=taken, process=psutil.Process().memory_info().rss)
+    return of_tracker(tracker, "measured", reserved=taken, process=psutil.Process().memory_info().rss)
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
@@ -72,5 +70,5 @@ def _on_cuda(model: Any, method: Any, setup: Setup) -> Estimate:
         del outputs
     torch.cuda.synchronize()
     peak, free, total = torch.cuda.max_memory_allocated(), *torch.cuda.mem_get_info()
-    term = Term("allocated", ALLOCATED, None, peak)
-    return Estimate("measured", peak, "", (term,), {}, reserved=torch.cuda.max_memory_reserved(), process=total - free)
+    sizes, taken = {("allocated", ALLOCATED): peak}, torch.cuda.max_memory_reserved()
+    return of_sizes("measured", "", sizes, reserved=taken, process=total - free)

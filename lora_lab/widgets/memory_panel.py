@@ -172,7 +172,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         taken = measure(self.model, method, **step, **{name: shown[name] for name in CONDITIONS})
         return step | {
             "model": self.model, "method": self.method, "rank": rank, "checkpointing": setup.checkpointing,
-            "film": film.of_timeline(taken.timeline, setup),
+            "film": film.of_estimate(taken, setup),
             "where": f"on a CPU, {date.today():%Y-%m-%d}, torch {version('torch')}",
         }  # fmt: skip
 
