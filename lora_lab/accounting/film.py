@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.accounting.fit import NUMBER, Fit, Moment, NoFit, Regime, plain
+from lora_lab.accounting.fit import NUMBER, Fit, NoFit, Regime, fit, plain
 from lora_lab.accounting.memory import (
     Estimate,
     cache_file,
@@ -22,13 +22,12 @@ from lora_lab.accounting.memory import (
     compact,
     keep,
     key_of,
-    made,
     read_fits,
     regime_of,
     traced,
     with_optimizer,
 )
-from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.setup import Moment, Setup
 
 CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "temporaries")
 
@@ -43,7 +42,7 @@ def filmed(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> dic
         regime = regime_of(config, method, replace(setup, batch=max(2, setup.batch)))  # one row has the same peak
         cached, key = cache_file(config), f"film {key_of(method, setup, regime, num_labels)}"
         if (text := read_fits(cached).get(key)) is None:
-            text = compact(film(made(config, method, setup, regime, num_labels, every_layer=True)))
+            text = compact(film(fit(config, method, setup, regime, num_labels, every_layer=True)))
             keep(cached, key, text)
     except NoFit:
         return of_estimate(traced(config, method, setup, num_labels), setup)
@@ -51,7 +50,7 @@ def filmed(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> dic
     return found
 
 
-def film(fit: Fit) -> dict[str, Any]:
+def film(step: Fit) -> dict[str, Any]:
     """The film of a fit that has every layer, as JSON values.
 
     parts     [phase, path of a part of the model with * for the layer's number]
@@ -62,13 +61,13 @@ def film(fit: Fit) -> dict[str, Any]:
     """
     from lora_lab.accounting.tracker import block  # imports torch
 
-    own = np.eye(len(CATEGORIES))[[CATEGORIES.index(category) for category, _ in fit.labels]]
-    live = np.einsum("mlk,lc->mck", fit.coefficients, own)  # (moments, categories, monomials)
+    own = np.eye(len(CATEGORIES))[[CATEGORIES.index(category) for category, _ in step.labels]]
+    live = np.einsum("mlk,lc->mck", step.coefficients, own)  # (moments, categories, monomials)
     parts: dict[tuple[str, str], int] = {}
     changes: dict[tuple[float, ...], int] = {}
     moments: list[int] = []
     before, layer, last = np.zeros_like(live[0]), 0, ""
-    for now, (phase, path) in zip(live, fit.moments, strict=True):
+    for now, (phase, path) in zip(live, step.moments, strict=True):
         entries = [(int(c), int(m), plain((now - before)[c, m])) for c, m in np.argwhere(now != before)]
         if not entries and phase == last:
             continue  # bytes only moved from one part of the model to another
@@ -82,10 +81,10 @@ def film(fit: Fit) -> dict[str, Any]:
         "parts": [list(part) for part in parts],
         "changes": [list(change) for change in changes],
         "moments": folded(moments),
-        "trained": fit.trained,
-        "ranked": fit.regime.ranked,
-        "low": fit.regime.low,
-        "high": fit.regime.high,
+        "trained": step.trained,
+        "ranked": step.regime.ranked,
+        "low": step.regime.low,
+        "high": step.regime.high,
     }
 
 

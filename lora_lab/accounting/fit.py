@@ -4,9 +4,9 @@ Between two operations the live bytes are a polynomial in batch b and tokens t,
 
     live = c0 + c1 b + c2 t + c3 bt + c4 bt^2 + c5 t^2
 
-whose coefficients are linear in the number of layers and in the rank. The order of operations does not depend on b, t
-or the rank, and one more period of layers inserts one stretch of operations into each phase. So six points (b, t), at
-two depths and two ranks, give every coefficient, and the peak is the maximum over moments. Nothing is modeled by hand.
+whose coefficients are linear in the number of layers and in the rank. One more period of layers inserts one stretch of
+operations into each phase. So six points (b, t), at two depths and two ranks, give every coefficient, and the peak is
+the maximum over moments.
 
 This holds within a regime: batch 1 skips a few operations, and so do rows shorter than a sliding window. A fit is
 accepted only if one more trace, at another batch, length and rank and two periods deeper, agrees at every moment.
@@ -15,35 +15,25 @@ accepted only if one more trace, at another batch, length and rank and two perio
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
-PERIODS = 4  # of layers in the shallowest trace: the first and last differ, which leaves two alike in between
+from lora_lab.accounting.setup import PHASES, Label, Setup
+from lora_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from lora_lab.accounting.trace import Point, Trace
+
 RANKS = (2, 4, 3)  # two to fit, one held out
-STEP = "the optimizer's step"
-PHASES = ("forward", "backward", STEP)
 NUMBER = re.compile(r"\.(\d+)(?=\.|$)")  # of a layer, in a module's path
-Point = tuple[int, int, int]  # batch, tokens, rank
-Label = tuple[str, str]  # category, where
 
 
 class NoFit(Exception):  # not an error: the caller traces the case itself
     """Why a case cannot be interpolated."""
-
-
-class Moment(NamedTuple):
-    """The live bytes after one operation, by label (in a trace) or by category.
-
-    path   of the module that is running, or whose backward is
-    """
-
-    phase: str
-    path: str
-    bytes: Mapping[Any, int]
-    op: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,30 +62,6 @@ class Regime:
         b, t, rank = (float(n) for n in point)
         basis = np.array([1, t, t * t] if self.one_row else [1, b, t, b * t, b * t * t, t * t])
         return np.concatenate([basis, rank * basis]) if self.ranked else basis
-
-
-@dataclass(frozen=True)
-class Depth:
-    """How a model's layers repeat: `layers` of them, the first `irregular`, then periods of `period`."""
-
-    layers: int
-    irregular: int
-    period: int
-
-    @property
-    def shallow(self) -> list[int]:
-        """The depths to trace: two, a period apart, that end as the model does; the model's own if it is shallow."""
-        n = self.irregular + PERIODS * self.period
-        n += (self.layers - self.irregular) % self.period
-        return [n, n + self.period] if self.layers > n + self.period else [self.layers]
-
-
-class Trace(NamedTuple):
-    """Forward and backward at one point: its moments, (elements, bytes per element) of what trains, FLOPs."""
-
-    moments: list[Moment]
-    trained: list[tuple[int, int]]
-    flops: int
 
 
 @dataclass
@@ -164,18 +130,31 @@ def plain(value: float) -> float:
 
 
 def fit(
-    record: Callable[[int, list[Point]], list[Trace]], regime: Regime, depth: Depth, every_layer: bool = False
+    config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, num_labels: int = 2, every_layer: bool = False
 ) -> Fit:
-    """Trace, interpolate, and check against a held-out trace.
+    """Trace, with a progress bar, interpolate, and check against a held-out trace.
 
-    record        (layers, points) -> a trace of each point
     every_layer   insert the moments of the layers between the traced ones as well; they never hold the peak
-    Raises: NoFit if the order of operations depends on b, t or the rank, or if the held-out trace disagrees.
+    Raises: NoFit if the order of operations depends on b, t or the rank, or if the held-out trace disagrees; BadValue
+    for a model whose step cannot be traced.
     """
+    from lora_lab.accounting import trace  # imports torch
+
     *points, held = regime.points()
+    depth = trace.depth_of(config)
+    if depth is None:
+        raise NoFit("its layers do not repeat, or are two stacks")
     shallow = depth.shallow
     deepest = shallow[-1] + 2 * depth.period if len(shallow) > 1 else shallow[-1]
-    runs, (check,) = [record(n, points) for n in shallow], record(deepest, [held])
+    try:
+        asked = tqdm(
+            [*((n, points) for n in shallow), (deepest, [held])], f"tracing {method.name}", leave=False, delay=1
+        )
+        *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, at, num_labels) for n, at in asked)
+    except LabError as error:
+        if not regime.ranked:
+            raise
+        raise NoFit(str(error)) from error  # the method's own rank may do: its trace will say
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
     further, more = ((n - shallow[0]) // depth.period for n in (deepest, depth.layers))  # periods of layers
@@ -186,7 +165,7 @@ def fit(
         predicted = _deeper(curves, further, every_layer=True)[1] @ regime.vector(held)
         if predicted.shape != live.shape:
             raise NoFit(f"in {phase} a deeper model takes {len(live)} operations, not {len(predicted)}")
-        if (off := np.abs(predicted - live).max()) > 0.5:
+        if (off := np.abs(predicted - live).max(initial=0)) > 0.5:
             raise NoFit(f"in {phase} the held-out trace is {off:,.0f} bytes off")
         ops, values = _deeper(curves, more, every_layer)
         moments += [(phase, path.replace("*", f"{v[-1, 0]:.0f}", 1)) for (_, path), v in zip(ops, values, strict=True)]
@@ -256,7 +235,7 @@ def _alike(a: Sequence[Any], b: Sequence[Any]) -> int:
 def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], more: int) -> list[list[int]]:
     """Tensors that train, of a model with `more` periods of layers than the first run's.
 
-    The last of a kind stands for those of further layers. Where no layer adds a tensor, one may grow with depth.
+    The last of a kind stands for those of further layers.
     """
     step = points[-1][2] - points[0][2] or 1
     kinds: list[list[tuple[int, int, int]]] = []
@@ -265,7 +244,5 @@ def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], more: int
         sizes = zip(first.trained, slopes, strict=True)
         kinds.append([(n - slope * points[0][2], slope, width) for (n, width), slope in sizes])
     a, b = kinds[0], kinds[-1]
-    if len(a) == len(b):
-        return [[n + (m - n) * more, slope, width, 1] for (n, slope, width), (m, *_) in zip(a, b, strict=True)]
     new = {kind: (b.count(kind) - a.count(kind)) * more for kind in a}
     return [[*kind, 1 + (new[kind] if kind not in a[i + 1 :] else 0)] for i, kind in enumerate(a)]

@@ -23,13 +23,20 @@ from typing import Any
 
 import numpy as np
 import platformdirs
-from tqdm import tqdm
 
-from lora_lab.accounting.fit import STEP, Fit, Label, Moment, NoFit, Point, Regime, Trace
-from lora_lab.accounting.fit import fit as interpolate
+from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
 from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
 from lora_lab.accounting.params import params
-from lora_lab.accounting.setup import SHARDED, Setup, optimizer_bytes, optimizer_states, optimizer_temporaries
+from lora_lab.accounting.setup import (
+    SHARDED,
+    STEP,
+    Label,
+    Moment,
+    Setup,
+    optimizer_bytes,
+    optimizer_states,
+    optimizer_temporaries,
+)
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
 from lora_lab.methods.formats import bits_per_weight
@@ -243,26 +250,26 @@ def predicted(
     """The estimate of a shipped or cached fit, or with `make` of a new one. Raises: NoFit where there is none."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
-    fit = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(cache_file(config), key, regime)
-    if fit is None and not make:
+    found = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(cache_file(config), key, regime)
+    if found is None and not make:
         raise NoFit("it is not among the stored fits")
-    if fit is None:
+    if found is None:
         try:
-            fit = made(config, method, setup, regime, num_labels).pruned()
-            text = compact(fit.to_json())
+            found = fit(config, method, setup, regime, num_labels).pruned()
+            text = compact(found.to_json())
         except NoFit as reason:
-            fit, text = reason, compact({"refused": str(reason)})
+            found, text = reason, compact({"refused": str(reason)})
         keep(cache_file(config), key, text)
         _stored.cache_clear()
-    if isinstance(fit, Exception):
-        raise fit
+    if isinstance(found, Exception):
+        raise found
     rank = method.rank if regime.ranked else 0
     vector = regime.vector((setup.batch, setup.seq, rank))
-    flops = round(float(fit.flops @ vector))
-    found = Estimate("predicted", fit.moments, fit.labels, fit.coefficients @ vector, flops=flops)
-    found = with_optimizer(found, fit.trained, rank, setup)
-    top = fit.coefficients[found.totals.argmax()]
-    return sharded(replace(found, formulas=[fit.formula(row, rank) for row in top]), config, setup)
+    flops = round(float(found.flops @ vector))
+    step = Estimate("predicted", found.moments, found.labels, found.coefficients @ vector, flops=flops)
+    step = with_optimizer(step, found.trained, rank, setup)
+    top = found.coefficients[step.totals.argmax()]
+    return sharded(replace(step, formulas=[found.formula(row, rank) for row in top]), config, setup)
 
 
 def with_optimizer(found: Estimate, trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> Estimate:
@@ -347,36 +354,6 @@ def cache_file(config: Mapping[str, Any]) -> Path:
     said = json.dumps([config, versions], sort_keys=True, default=str)
     folder = Path(platformdirs.user_cache_dir("lora_lab")) / "memory"
     return folder / f"{sha256(said.encode()).hexdigest()[:32]}.json.gz"
-
-
-def made(
-    config: Mapping[str, Any],
-    method: Any,
-    setup: Setup,
-    regime: Regime,
-    num_labels: int = 2,
-    every_layer: bool = False,
-) -> Fit:
-    """A fresh fit, with a progress bar; `every_layer` as in `fit`.
-
-    Raises: NoFit where the case cannot be interpolated; BadValue for a model whose step cannot be traced.
-    """
-    from lora_lab.accounting import trace  # imports torch
-
-    depth = trace.depth_of(config)
-    with tqdm(total=len(depth.shallow) + 1, desc=f"tracing {method.name}", leave=False, delay=1) as bar:
-
-        def record(layers: int, points: list[Point]) -> list[Trace]:
-            try:
-                return trace.record(trace.at_depth(config, layers), method, setup, points, num_labels)
-            except LabError as error:
-                if not regime.ranked:
-                    raise
-                raise NoFit(str(error)) from error  # the method's own rank may do: its trace will say
-            finally:
-                bar.update()
-
-        return interpolate(record, regime, depth, every_layer)
 
 
 # ---- from moments to an estimate

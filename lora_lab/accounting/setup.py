@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.formats import QUANTISED_BITS
 from lora_lab.methods.options import one_of, whole
 
+STEP = "the optimizer's step"
+PHASES = ("forward", "backward", STEP)
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
 SHARDED = {  # the categories that each kind of sharding divides
@@ -24,6 +27,17 @@ KNOWN = {
     "quantised": ("none", *QUANTISED_BITS),
     "device": ("cuda", "cpu", "mps"),
 }
+
+Label = tuple[str, str]  # of a storage: its category, and the module that it was born in
+
+
+class Moment(NamedTuple):
+    """The live bytes after an operation, by label or by category; `path` is the module that runs."""
+
+    phase: str
+    path: str
+    bytes: Mapping[Any, int]
+    op: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,25 +9,50 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-from lora_lab.accounting.fit import STEP, Depth, NoFit, Point, Trace
 from lora_lab.accounting.kernels import quantize_shapes, stand_ins
 from lora_lab.accounting.models import auto_class, known_config, task_of
-from lora_lab.accounting.setup import Setup, optimizer_states, optimizer_temporaries
+from lora_lab.accounting.setup import STEP, Moment, Setup, optimizer_states, optimizer_temporaries
 from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 CODES = ("packed", "absmax", "scales", "offset")
+PERIODS = 4  # of layers in the shallowest trace: the first and last differ, which leaves two alike in between
+Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 is the method's
+
+
+class Trace(NamedTuple):
+    """Forward and backward at one point; `trained` has the elements, and bytes per element, of each tensor."""
+
+    moments: list[Moment]
+    trained: list[tuple[int, int]]
+    flops: int
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How a model's layers repeat: `layers` of them, the first `irregular`, then periods of `period`."""
+
+    layers: int
+    irregular: int
+    period: int
+
+    @property
+    def shallow(self) -> list[int]:
+        """The depths to trace: two, a period apart, that end as the model does; the model's own if it is shallow."""
+        n = self.irregular + PERIODS * self.period
+        n += (self.layers - self.irregular) % self.period
+        return [n, n + self.period] if self.layers > n + self.period else [self.layers]
 
 
 @contextmanager
@@ -141,7 +166,7 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any = None) -
 def record(
     config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point], num_labels: int = 2
 ) -> list[Trace]:
-    """Forward and backward of one model at each (batch, tokens, rank), without an optimizer; rank 0: the method's."""
+    """Forward and backward of one model at each point, without an optimizer."""
     traces: dict[Point, Trace] = {}
     for rank in dict.fromkeys(rank for *_, rank in points):
         own = replace(method, rank=rank) if rank else method
@@ -210,16 +235,14 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
     return (y + nn.functional.linear(h, layer.lora_B) * layer.scaling).to(y.dtype)
 
 
-def depth_of(config: Mapping[str, Any]) -> Depth:
-    """How a model's layers repeat. Raises: NoFit for two stacks of layers, or layers that do not repeat."""
+def depth_of(config: Mapping[str, Any]) -> Depth | None:
+    """How a model's layers repeat; None for two stacks of layers, or layers that are no list of modules."""
     model = empty(config, Setup())
     known: Any = model.config
-    if known.is_encoder_decoder:
-        raise NoFit("an encoder and a decoder are traced together, case by case")
     n = known.num_hidden_layers
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
-    if stack is None:
-        raise NoFit("its layers are no list of modules")
+    if stack is None or known.is_encoder_decoder:
+        return None
     kinds = getattr(known, "layer_types", None) or [""] * n
     shapes = ([(name, p.shape) for name, p in layer.named_parameters()] for layer in stack)
     signs = list(zip(kinds, shapes, strict=True))
@@ -232,11 +255,9 @@ def depth_of(config: Mapping[str, Any]) -> Depth:
 
 def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     """The config of a model with this many layers; lists with an entry per layer are cut, or repeated."""
-    fields = dict(config)
-    own = next((name for name in ("num_hidden_layers", "n_layer", "num_layers") if name in fields), None)
-    if own is None:
-        raise NoFit("its config does not say how many layers there are")
-    was, fields[own] = fields[own], layers
+    own = known_config(config)
+    fields, name = dict(config), own.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    was, fields[name] = own.num_hidden_layers, layers
     for name, value in fields.items():
         if isinstance(value, list) and len(value) == was:
             period = next((p for p in range(1, was) if value[was // 2 : -p] == value[was // 2 + p :]), was)

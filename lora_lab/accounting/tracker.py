@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from lora_lab.accounting.fit import Label, Moment
+from lora_lab.accounting.setup import Label, Moment
 
 # FLOPs by operation. The lab's LoRA adds in place, which PyTorch's counter leaves out.
 FLOPS = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}

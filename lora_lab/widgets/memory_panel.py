@@ -18,9 +18,8 @@ import psutil
 import traitlets as T
 
 from lora_lab.accounting import film, gpus
-from lora_lab.accounting.fit import STEP, Moment
 from lora_lab.accounting.models import architecture_of
-from lora_lab.accounting.setup import OPTIMIZERS, Setup
+from lora_lab.accounting.setup import OPTIMIZERS, STEP, Moment, Setup
 from lora_lab.accounting.units import GIB, binary
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json

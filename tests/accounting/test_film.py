@@ -9,8 +9,7 @@ import pytest
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory
 from lora_lab.accounting.film import CATEGORIES, filmed, folded, moments, unfolded
-from lora_lab.accounting.fit import STEP
-from lora_lab.accounting.setup import OPTIMIZERS, Setup
+from lora_lab.accounting.setup import OPTIMIZERS, STEP, Setup
 from tests.accounting.test_memory import T5
 
 GPT2 = {"model_type": "gpt2", "n_layer": 7, "n_embd": 64, "n_head": 2, "n_positions": 256, "vocab_size": 500}
@@ -54,7 +53,7 @@ def test_what_cannot_be_interpolated_is_the_film_of_one_step():
 
 def test_it_is_made_once(own_cache, monkeypatch):
     first = filmed(GPT2, LORA, Setup(batch=2, seq=64))
-    monkeypatch.setattr("lora_lab.accounting.film.made", None)
+    monkeypatch.setattr("lora_lab.accounting.film.fit", None)
     assert filmed(GPT2, LoRA(rank=16, targets=("q", "v")), Setup(batch=1, seq=99, optimizer="sgd")) == first
 
 

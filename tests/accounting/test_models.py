@@ -1,4 +1,4 @@
-"""A description is the model that transformers builds; the zoo's is up to date, and its totals are the official ones."""
+"""A description is the model that transformers builds; the zoo's is up to date, its totals are the official ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import transformers
 
 from lora_lab.accounting.memory import EDGES
 from lora_lab.accounting.models import (
-    Architecture, architecture_of, config_of, describe, known_config, meta_model, zoo, zoo_names,
+    Architecture,
+    architecture_of,
+    config_of,
+    describe,
+    known_config,
+    meta_model,
+    zoo,
+    zoo_names,
 )  # fmt: skip
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, NotFound

@@ -10,8 +10,8 @@ import pytest
 
 from lora_lab import FullFineTuning, LoRA
 from lora_lab.accounting import trace
-from lora_lab.accounting.fit import NoFit, Regime
-from lora_lab.accounting.memory import longest, made, memory, predicted, traced
+from lora_lab.accounting.fit import NoFit, Regime, fit
+from lora_lab.accounting.memory import longest, memory, predicted, traced
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue
 from tests.methods.test_peft_counts import TYPES
@@ -87,7 +87,7 @@ def test_a_fit_is_not_accepted_where_what_it_rests_on_is_broken(config, method, 
     assert all(getattr(real, name) > value for name, value in depth.items())
     monkeypatch.setattr(trace, "depth_of", lambda config: replace(real, **depth))
     with pytest.raises(NoFit):
-        made(config, method, Setup(batch=2, seq=seq), regime)
+        fit(config, method, Setup(batch=2, seq=seq), regime)
 
 
 CASES = 200
