@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.accounting.fit import NoFit, fit
-from lora_lab.accounting.memory import PRESETS, compact, key_of, packed, regime_of
+from lora_lab.accounting.memory import PRESETS, compact, key_of, regime_of
 from lora_lab.accounting.models import architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import LabError
@@ -72,7 +72,7 @@ def write(name: str, folder: Path = PRESETS) -> str:
             fits[key] = {"error": str(reason)}
         except NoFit as reason:
             missing.append(f"{settings}, {setup}: {reason}")
-    content = packed({key: compact(own) for key, own in fits.items()})
+    content = gzip.compress(compact({key: compact(own) for key, own in fits.items()}).encode(), mtime=0)
     if any("moments" in own for own in fits.values()):  # else the model's step cannot be traced, and a bound will do
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.json.gz").write_bytes(content)

@@ -7,7 +7,6 @@ The sum of the changes up to a moment is what is live at it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,12 +21,12 @@ from lora_lab.accounting.memory import (
     compact,
     keep,
     key_of,
-    read_fits,
     regime_of,
     traced,
     with_optimizer,
-)
+)  # fmt: skip
 from lora_lab.accounting.setup import Moment, Setup
+from lora_lab.files import read_json
 
 CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "temporaries")
 
@@ -40,13 +39,13 @@ def filmed(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> dic
     _, config = checked(model, method, setup)
     try:
         regime = regime_of(config, method, replace(setup, batch=max(2, setup.batch)))  # one row has the same peak
-        cached, key = cache_file(config), f"film {key_of(method, setup, regime, num_labels)}"
-        if (text := read_fits(cached).get(key)) is None:
-            text = compact(film(fit(config, method, setup, regime, num_labels, every_layer=True)))
-            keep(cached, key, text)
+        file = cache_file(config, f"film {key_of(method, setup, regime, num_labels)}")
+        if file.exists():
+            return read_json(file)
+        found = film(fit(config, method, setup, regime, num_labels, every_layer=True))
+        keep(file, compact(found))
     except NoFit:
-        return of_estimate(traced(config, method, setup, num_labels), setup)
-    found: dict[str, Any] = json.loads(text)
+        found = of_estimate(traced(config, method, setup, num_labels), setup)
     return found
 
 

@@ -168,7 +168,9 @@ def fit(
         if (off := np.abs(predicted - live).max(initial=0)) > 0.5:
             raise NoFit(f"in {phase} the held-out trace is {off:,.0f} bytes off")
         ops, values = _deeper(curves, more, every_layer)
-        moments += [(phase, path.replace("*", f"{v[-1, 0]:.0f}", 1)) for (_, path), v in zip(ops, values, strict=True)]
+        moments += [
+            (phase, path.replace("*", f"{v[-1, 0]:.0f}", 1)) for (_, path, *_), v in zip(ops, values, strict=True)
+        ]
         coefficients.append(values[:, :-1])
 
     checked = _trained(runs, points, further)
@@ -179,10 +181,11 @@ def fit(
     return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, more), flops.tolist())
 
 
-Curve = tuple[list[tuple[str, str]], np.ndarray]
-"""A phase's operations with their modules, * for the layer's number, and (moments, labels + 1, monomials) coefficients.
+Curve = tuple[list[tuple[Any, ...]], np.ndarray]
+"""A phase's operations, and coefficients (moments, labels + 1, monomials).
 
-The last column, after the labels, is the layer's number: it grows with depth as bytes do.
+An operation is its name, its module with * for the layer's number, and what it changes at the first point. The column
+after the labels is the layer's number, which grows with depth as bytes do.
 """
 
 
@@ -206,7 +209,8 @@ def _curve(run: Sequence[Trace], phase: str, labels: Sequence[Label], basis: np.
     values = np.round(live @ np.linalg.inv(basis).T * 8) / 8
     if np.abs(values @ basis.T - live).max() > 0.5:
         raise NoFit(f"in {phase} the live bytes are no polynomial in batch and length")
-    return ops, values
+    changes = np.diff(live[:, :-1, 0], axis=0, prepend=live[:1, :-1, 0]).tolist()
+    return [(*op, *change) for op, change in zip(ops, changes, strict=True)], values
 
 
 def _deeper(curves: Sequence[Curve], more: int, every_layer: bool) -> Curve:

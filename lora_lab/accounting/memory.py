@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from hashlib import sha256
 from importlib.metadata import version
 from itertools import zip_longest
@@ -36,7 +36,7 @@ from lora_lab.accounting.setup import (
     optimizer_bytes,
     optimizer_states,
     optimizer_temporaries,
-)
+)  # fmt: skip
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
 from lora_lab.methods.formats import bits_per_weight
@@ -250,16 +250,17 @@ def predicted(
     """The estimate of a shipped or cached fit, or with `make` of a new one. Raises: NoFit where there is none."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
-    found = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(cache_file(config), key, regime)
+    file = cache_file(config, key)
+    found = _stored(name, key, file, regime)
     if found is None and not make:
         raise NoFit("it is not among the stored fits")
     if found is None:
         try:
             found = fit(config, method, setup, regime, num_labels).pruned()
-            text = compact(found.to_json())
+            keep(file, compact(found.to_json()))
         except NoFit as reason:
-            found, text = reason, compact({"refused": str(reason)})
-        keep(cache_file(config), key, text)
+            found = reason
+            keep(file, compact({"refused": str(reason)}))
         _stored.cache_clear()
     if isinstance(found, Exception):
         raise found
@@ -312,9 +313,9 @@ def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def _stored(path: Path, key: str, regime: Regime) -> Fit | Exception | None:
-    """A fit of a file, or why there can be none; None where the file has neither."""
-    text = read_fits(path).get(key)
+def _stored(name: str, key: str, file: Path, regime: Regime) -> Fit | Exception | None:
+    """A shipped or cached fit, or why there can be none; None where there is neither."""
+    text = presets(name).get(key) or (file.read_text() if file.exists() else None)
     if text is None:
         return None
     found = json.loads(text)
@@ -323,24 +324,17 @@ def _stored(path: Path, key: str, regime: Regime) -> Fit | Exception | None:
     return BadValue(found["error"]) if "error" in found else NoFit(found["refused"])
 
 
-def read_fits(path: Path) -> dict[str, str]:
-    """Fits as JSON texts by their keys: parsing all of a file for one takes longer than the rest of an answer."""
-    try:
-        found: dict[str, str] = json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, ValueError, EOFError):  # missing or damaged
-        return {}
-    return found
+@cache
+def presets(name: str) -> dict[str, str]:
+    """The fits that ship with a model, as JSON texts by their keys: parsing all of them for one would take longer."""
+    file = PRESETS / f"{name}.json.gz"
+    return dict(json.loads(gzip.decompress(file.read_bytes()))) if file.exists() else {}
 
 
-def keep(path: Path, key: str, text: str) -> None:
-    """Add a fit to a file, if it can be written."""
+def keep(file: Path, text: str) -> None:
+    """Cache a fit, if the file can be written."""
     with suppress(BadValue):
-        write_atomically(path, packed(read_fits(path) | {key: text}))
-
-
-def packed(fits: Mapping[str, str]) -> bytes:
-    """The file of some fits; the same bytes every time."""
-    return gzip.compress(compact(fits).encode(), mtime=0)
+        write_atomically(file, text.encode())
 
 
 def compact(found: Any) -> str:
@@ -348,12 +342,11 @@ def compact(found: Any) -> str:
     return json.dumps(found, separators=(",", ":"))
 
 
-def cache_file(config: Mapping[str, Any]) -> Path:
-    """Where this user's own fits of a model are kept, for these versions of what they depend on."""
+def cache_file(config: Mapping[str, Any], key: str) -> Path:
+    """Where this user's own fit is kept, for these versions of what it depends on."""
     versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
-    said = json.dumps([config, versions], sort_keys=True, default=str)
-    folder = Path(platformdirs.user_cache_dir("lora_lab")) / "memory"
-    return folder / f"{sha256(said.encode()).hexdigest()[:32]}.json.gz"
+    said = json.dumps([config, key, versions], sort_keys=True, default=str)
+    return Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{sha256(said.encode()).hexdigest()[:32]}.json"
 
 
 # ---- from moments to an estimate
