@@ -1,15 +1,9 @@
 """How much memory PyTorch's caching allocator takes from a GPU for given tensors: *reserved*, beside *allocated*.
 
-The rules of c10/cuda/CUDACachingAllocator.cpp, with its default settings:
-
-    a tensor        is rounded up to 512 bytes
-    up to 1 MiB     it comes out of segments of 2 MiB;  below 10 MiB, out of segments of 20 MiB
-    larger          it gets a segment of its own, rounded up to 2 MiB
-    a free block    the smallest that is large enough is taken, in its own pool; the rest is split off when it is at
-                    least 512 bytes (small pool) or more than 1 MiB (large pool)
-    freeing         joins a block with free neighbors; segments are kept until `empty_cache`
-
-A real GPU adds its context, workspaces of cuBLAS, and segments returned when memory runs out.
+The rules of c10/cuda/CUDACachingAllocator.cpp: a tensor is rounded up to 512 bytes. Up to 1 MiB it comes out of a
+segment of 2 MiB, below 10 MiB out of one of 20 MiB; a larger one has its own, rounded up to 2 MiB. The smallest free
+block that is large enough is taken, from the pool of small or of large blocks; the rest is split off when it is at
+least 512 bytes (small) or more than 1 MiB (large). A freed block joins its free neighbors.
 """
 
 from __future__ import annotations
@@ -22,9 +16,7 @@ EMPTY_CACHE = (-1, 0)  # in a history: torch.cuda.empty_cache()
 
 
 @dataclass(eq=False)
-class Block:
-    """A stretch of a segment, between its neighbors."""
-
+class Block:  # of a segment, between its neighbors
     address: int
     size: int
     small: bool

@@ -1,8 +1,7 @@
 """A training step as a film: what is live at every moment, by category, in a few kilobytes of JSON.
 
-Each moment differs from the one before by a few bytes in one or two categories, and does so again in every layer. So a
-film is a table of changes, which are polynomials as in a `Fit`, and a list of which comes when, with repeats folded.
-The sum of the changes up to a moment is what is live at it.
+A film is a table of changes, which are polynomials as in a `Fit` and recur in every layer, and a list of which comes
+when, with repeats folded. The sum of the changes up to a moment is what is live at it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound, nearest
@@ -21,7 +22,7 @@ CONTEXT, DRIVER, SYSTEM, PROCESS = 8 * GIB // 10, 4 * GIB // 10, 3 * GIB, GIB //
 
 @dataclass(frozen=True)
 class Card:
-    """A graphics card, or a laptop's processor: `where` is laptop, desktop or data centre, `device` cuda or cpu.
+    """A graphics card (`device` cuda), or a laptop's processor (cpu).
 
     memory   nominal bytes: the 24 GB of an RTX 4090 are 24 * 2**30
     seen     bytes that torch reports: `torch.cuda.get_device_properties(0).total_memory`
@@ -32,34 +33,32 @@ class Card:
     name: str
     memory: int
     seen: int
-    where: str = "any"
     device: str = "cuda"
     peaks: Mapping[str, float] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
-
-    @staticmethod
-    def of(name: str, memory: float, seen: float | None = None, **rest: object) -> Card:
-        """A card from sizes in GiB. By default torch sees all memory but the driver's share."""
-        size = int(memory * GIB)
-        kept = 0 if rest.get("device") == "cpu" else DRIVER
-        return Card(name, size, int(seen * GIB) if seen else max(0, size - kept), **rest)  # type: ignore[arg-type]
 
     def peak(self, dtype: str) -> float | None:
         """Operations per second in fp16, bf16 or fp32; None if unknown."""
         return self.peaks[dtype] * 1e12 if dtype in self.peaks else None
 
 
+def _card(name: str, memory: float, seen: float | None = None, device: str = "cuda", **rest: Any) -> Card:
+    """A card from sizes in GiB. By default torch sees all memory but the driver's share."""
+    seen = seen if seen is not None else max(0, memory - (DRIVER / GIB if device == "cuda" else 0))
+    return Card(name, int(memory * GIB), int(seen * GIB), device, **rest)
+
+
 @cache
 def cards() -> tuple[Card, ...]:
     """All cards, smallest memory first."""
-    return tuple(Card.of(**row) for row in read_json(Path(__file__).with_name("cards.json"))["cards"])
+    return tuple(_card(**row) for row in read_json(Path(__file__).with_name("cards.json"))["cards"])
 
 
 def of_size(gigabytes: float) -> Card:
     """A card known only by its nominal memory: 24 means 24 GiB. Raises: BadValue unless 0 < gigabytes <= 1,000,000."""
     if not 0 < gigabytes <= 10**6:
         raise BadValue(f"a card's memory must be above 0 GB and at most 1,000,000, not {gigabytes!r}")
-    return Card.of(f"{gigabytes:g} GB card", gigabytes)
+    return _card(f"{gigabytes:g} GB card", gigabytes)
 
 
 def usable(card: Card) -> int:

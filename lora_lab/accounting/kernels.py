@@ -31,8 +31,7 @@ def stand_ins(cuda: bool) -> Iterator[None]:
     """Inside the block, masks, expert products and quantized weights ask for no values in this thread; with `cuda`,
     attention and dropout keep what they keep on a GPU.
 
-    Functions are replaced rather than caught by a mode: checkpointing runs them again inside backward, where function
-    modes are not active. A second thread that wants stand-ins waits until the first is done.
+    Functions are replaced, because checkpointing runs them again inside backward, where function modes are not active.
     """
     here = threading.get_ident()
 
@@ -106,8 +105,7 @@ def quantize_shapes(model: nn.Module, name: str) -> None:
 class _GroupedProduct(torch.autograd.Function):
     """Rows sorted by expert, each times its expert's matrix: x (rows, in), weight (experts, in, out) -> (rows, out).
 
-    PyTorch has this product in bf16 alone. Quantized weights are dequantized one expert at a time. A product with one
-    expert's matrix has the shape, and the FLOPs, of the whole.
+    PyTorch has this product in bf16 alone. A product with one expert's matrix has the shape and FLOPs of the whole.
     """
 
     @staticmethod

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import re
 import warnings
@@ -204,15 +205,19 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
     With `num_labels` a model for sequence classification; otherwise a language model, or an encoder without a head.
     Raises: NotFound for an unknown name; BadValue for a config that transformers cannot build.
     """
-    import torch
+    gc.disable()  # it takes a tenth of the time in which torch and transformers are imported
+    try:
+        import torch
 
-    name = name or _name(model)
-    config = known_config(config_of(model), name)
-    if num_labels is not None:
-        config.num_labels = whole("num_labels", num_labels)
-    made = auto_class(config, classify=num_labels is not None)
-    with _in_one_sentence(name), torch.device("meta"):
-        built: nn.Module = made.from_config(config, attn_implementation="eager")
+        name = name or _name(model)
+        config = known_config(config_of(model), name)
+        if num_labels is not None:
+            config.num_labels = whole("num_labels", num_labels)
+        made = auto_class(config, classify=num_labels is not None)
+        with _in_one_sentence(name), torch.device("meta"):
+            built: nn.Module = made.from_config(config, attn_implementation="eager")
+    finally:
+        gc.enable()
     return built
 
 

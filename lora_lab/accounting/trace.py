@@ -255,9 +255,8 @@ def depth_of(config: Mapping[str, Any]) -> Depth | None:
 
 def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     """The config of a model with this many layers; lists with an entry per layer are cut, or repeated."""
-    own = known_config(config)
-    fields, name = dict(config), own.attribute_map.get("num_hidden_layers", "num_hidden_layers")
-    was, fields[name] = own.num_hidden_layers, layers
+    fields, was = dict(config), known_config(config).num_hidden_layers
+    fields[next((name for name in ("n_layer", "num_layers") if name in fields), "num_hidden_layers")] = layers
     for name, value in fields.items():
         if isinstance(value, list) and len(value) == was:
             period = next((p for p in range(1, was) if value[was // 2 : -p] == value[was // 2 + p :]), was)

@@ -1,8 +1,7 @@
 """Which bytes are live, and what they are for: exact on real tensors and on tensors that hold no data.
 
-Every tensor has a storage, and several tensors may share one. The tracker sees every operation, follows the storages
-that come out of it, and learns through a weak reference when each is freed. The sum over what is live is therefore what
-an allocator would have handed out, without rounding, caching or fragmentation.
+The tracker sees every operation, follows the storages that come out of it, which several tensors may share, and learns
+through a weak reference when each is freed. So it counts what an allocator hands out, without rounding or caching.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Tracker(TorchDispatchMode):
     """Inside the block, `moments` grows by one entry whenever the live bytes change, `flops` by every matrix product.
 
     A storage born in "forward" is an activation, later a temporary, unless its last size is the vocabulary (logits) or
-    `claim` says what it is for. Its label also names the module it was born in: "model.layers.*.mlp".
+    `claim` labels it. Its label also names the module it was born in: "model.layers.*.mlp".
     """
 
     def __init__(self, vocabulary: int = 0) -> None:
@@ -73,7 +72,7 @@ class Tracker(TorchDispatchMode):
     def claim_model(self, model: nn.Module, part_of: Callable[[str], str]) -> None:
         """Claim parameters and buffers as weights, each gradient once it exists, and learn which module is running.
 
-        part_of   part of the model, "base" or "adapters", by the name of a parameter or buffer
+        part_of   "base" or "adapters", by the name of a parameter or buffer
         """
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._follow(tensor, ("weights", part_of(name)))
