@@ -78,7 +78,6 @@ class Estimate:
     formulas  of the labels at the peak, where they are known
     flops     floating-point operations of the step's products; None where they were not counted
     reserved  what PyTorch's caching allocator takes from the device: simulated by a trace, measured on a GPU
-    process   measured: what the whole process or device holds
     """
 
     mode: str
@@ -88,7 +87,6 @@ class Estimate:
     formulas: Sequence[str] = ()
     flops: int | None = None
     reserved: int | None = None
-    process: int | None = None
     notes: tuple[str, ...] = NOTES
 
     @cached_property

@@ -299,7 +299,8 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
     from lora_lab.methods.attach import role_widths
 
     config_of(model)  # raises where there is none
-    config, modules = model.config.get_text_config(), tuple(_modules(model))
+    own: Any = model.config
+    config, modules = own.get_text_config(), tuple(_modules(model))
 
     def number(*names: str) -> int:
         """The first of these fields that the config has; 0 if none."""

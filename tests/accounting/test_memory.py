@@ -90,7 +90,6 @@ def test_a_trace_equals_a_real_step_to_the_byte(model, name, checkpointing, one_
         setup["dtype"] = "fp32"
     real = measure(model, METHODS[name], **setup)
     assert memory(model, METHODS[name], trace=True, **setup).categories == real.categories
-    assert real.process > real.peak / 4
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw-foreach", "adamw-fused", "sgd"])
