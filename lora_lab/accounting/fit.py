@@ -176,7 +176,7 @@ def fit(
     checked = _trained(runs, points, further)
     if sum(count * (n + slope * held[2]) for n, slope, _, count in checked) != sum(n for n, _ in check.trained):
         raise NoFit("what trains does not grow layer by layer")
-    flops = [np.linalg.solve(basis, [trace.flops for trace in run]) for run in runs]
+    flops = [np.linalg.inv(basis) @ [trace.flops for trace in run] for run in runs]
     flops = np.round(flops[0] + (flops[-1] - flops[0]) * more, 3)
     return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, more), flops.tolist())
 

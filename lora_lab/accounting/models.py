@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
+MOST = 10**4  # layers, or experts per layer: each is built as an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # a layer's number: the part of a path that is all digits
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
@@ -234,6 +235,9 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
         raise BadValue(
             f"unknown model_type {family!r} in the config of {name}; nearest that transformers knows: {known}"
         )
+    for field, value in values.items():
+        if ("layer" in field or "expert" in field) and isinstance(value, int) and value > MOST:
+            raise BadValue(f"'{field}' of {name} must be at most {MOST:,}, not {value:,}: no model has as many")
     own = {key: value for key, value in values.items() if key not in ("model_type", "quantization_config")}
     with _in_one_sentence(name):
         return AutoConfig.for_model(family, **copy.deepcopy(own))

@@ -124,6 +124,7 @@ def test_a_type_that_nobody_listed_is_counted(kind, tmp_path):
     [
         ({"model_type": "lama"}, "unknown model_type 'lama'.*llama"),
         ({"model_type": 7}, "unknown model_type 7 in the config of mine"),
+        ({"num_hidden_layers": 10**9}, "'num_hidden_layers' of mine must be at most 10,000"),
         ({"hidden_size": 10**10}, "cannot build mine"),
         ({"hidden_size": "64"}, "'hidden_size'.*'64'"),
         ({"num_attention_heads": 7}, "not a multiple of the number of attention heads"),
