@@ -23,8 +23,9 @@ def by_category(told):
     return [[row for i, row in enumerate(own) if not i or row != own[i - 1]] for own in rows]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", [FullFineTuning(), LORA, PromptTuning(tokens=5)], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    ("method", "checkpointing"), [(FullFineTuning(), False), (LORA, True), (PromptTuning(tokens=5), True)]
+)
 def test_a_film_is_the_trace_at_every_moment(method, checkpointing):
     told = filmed(GPT2, method, Setup(batch=2, seq=64, checkpointing=checkpointing))
     assert json.loads(json.dumps(told)) == told
