@@ -19,11 +19,12 @@ from hashlib import sha256
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import platformdirs
 
+from lora_lab.accounting.allocator import reserved
 from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
 from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
 from lora_lab.accounting.params import params
@@ -43,6 +44,9 @@ from lora_lab.methods.formats import bits_per_weight
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 
+if TYPE_CHECKING:
+    from lora_lab.accounting.trace import Trace
+
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
     "compile, autocast, offload and chunked losses are not in it: this is eager PyTorch with transformers' models",
@@ -54,6 +58,7 @@ FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memo
 LEARNED_POSITIONS = {
     "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
 }  # fmt: skip  # and their length where a config leaves it out
+FAR = 10**9  # numbers of the optimizer's storages start far above those of a trace
 cached_version = lru_cache(version)  # reading it takes 2 ms, which a slider would feel
 
 
@@ -353,18 +358,27 @@ def cache_file(config: Mapping[str, Any], key: str) -> Path:
 def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2) -> Estimate:
     """The peak of this very step, moment by moment. Raises: BadValue for a model whose step cannot be traced."""
     from lora_lab.accounting import trace  # imports torch
-    from lora_lab.accounting.allocator import reserved
 
-    with trace.no_data(setup, config.get("model_type", "")):
-        tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
-    return sharded(of_tracker(tracker, "traced", reserved=reserved(tracker.events)), config, setup)
+    (one,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)], num_labels)
+    found = of_moments(one.moments, "traced", flops=one.flops, reserved=_reserved(one, setup))
+    return sharded(with_optimizer(found, [[n, 0, width, 1] for n, width in one.trained], 0, setup), config, setup)
 
 
-def of_tracker(tracker: Any, mode: str, **more: Any) -> Estimate:
-    """The estimate of a step that a tracker has followed."""
-    labels, moments = list(tracker.live), [(m.phase, m.path) for m in tracker.moments]
-    live = np.array([[m.bytes.get(label, 0) for label in labels] for m in tracker.moments])
-    return Estimate(mode, moments, labels, live, flops=tracker.flops, **more)
+def _reserved(one: Trace, setup: Setup) -> int:
+    """What the allocator takes for two steps: in the first the optimizer makes its states."""
+    weights, passes, freed = one.events
+    sizes = [(n, width, 1) for n, width in one.trained]
+    made = [(FAR + i, size) for i, size in enumerate(s for n, w, _ in sizes for s in optimizer_states(n, w, setup))]
+    temporaries = [(2 * FAR + i, size) for i, size in enumerate(optimizer_temporaries(sizes, setup)) if size]
+    gone = [(number, 0) for number, _ in temporaries]
+    return reserved([*weights, *passes, *made, *temporaries, *gone, *freed, *passes, *temporaries])
+
+
+def of_moments(seen: Sequence[Moment], mode: str, **more: Any) -> Estimate:
+    """The estimate of a step that was followed."""
+    labels = list(seen[-1].bytes)  # a tracker never forgets one
+    live = np.array([[moment.bytes.get(label, 0) for label in labels] for moment in seen])
+    return Estimate(mode, [(moment.phase, moment.path) for moment in seen], labels, live, **more)
 
 
 def sharded(found: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate:

@@ -1,7 +1,7 @@
 """One training step followed storage by storage: over tensors without data for any model, or on a real one.
 
 A meta tensor has a shape and a dtype but no numbers, so a laptop without a GPU builds, trains and follows a model of 70
-billion parameters without its weights. The second of two steps counts: in the first the optimizer has no states yet.
+billion parameters without its weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from torch._subclasses import FakeTensorMode
 
 from lora_lab.accounting.kernels import quantize_shapes, stand_ins
 from lora_lab.accounting.models import auto_class, known_config, task_of
-from lora_lab.accounting.setup import STEP, Moment, Setup, optimizer_states, optimizer_temporaries
+from lora_lab.accounting.setup import STEP, Moment, Setup
 from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError
 
@@ -32,11 +31,16 @@ Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 is the method's
 
 
 class Trace(NamedTuple):
-    """Forward and backward at one point; `trained` has the elements, and bytes per element, of each tensor."""
+    """Forward and backward at one point.
+
+    trained   elements, and bytes per element, of each tensor
+    events    as of `Tracker`: those of the weights, of the two passes, and when the gradients are freed
+    """
 
     moments: list[Moment]
     trained: list[tuple[int, int]]
     flops: int
+    events: tuple[list[tuple[int, int]], ...]
 
 
 @dataclass(frozen=True)
@@ -136,26 +140,19 @@ def weights(config: Mapping[str, Any], method: Any, setup: Setup) -> dict[str, i
         return {where: size for (_, where), size in tracker.live.items() if size}
 
 
-def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any = None) -> Tracker:
-    """Attach the method, take two steps, and follow the second.
+def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Tracker:
+    """Attach the method, take two steps, and follow the second: in the first the optimizer has no states yet.
 
-    optimizer   a function of the tensors that train; None for what `setup` says that it keeps, without arithmetic
+    optimizer   a function of the tensors that train
     """
     with tracking(model, method, setup) as (tracker, trained):
-        sizes = [(p.numel(), p.element_size(), 1) for p in trained]
-        blank = partial(torch.empty, dtype=torch.uint8, device=trained[0].device)
-        made = optimizer(trained) if optimizer else None
-        states: list[Tensor] = []
+        made = optimizer(trained)
         for _ in range(2):
             tracker.restart()
             outputs = forward_backward(model, setup, tracker)
             tracker.enter(STEP)
-            if made:
-                made.step()
-                states = [v for s in made.state.values() for v in s.values() if isinstance(v, Tensor)]
-            else:
-                states = states or [blank(b) for n, width, _ in sizes for b in optimizer_states(n, width, setup)]
-                tracker.claim([blank(b) for b in optimizer_temporaries(sizes, setup)], "temporaries", STEP)
+            made.step()
+            states = (v for state in made.state.values() for v in state.values() if isinstance(v, Tensor))
             tracker.claim(states, "optimizer", "states")
             for p in trained:
                 p.grad = None
@@ -166,7 +163,7 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any = None) -
 def record(
     config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point], num_labels: int = 2
 ) -> list[Trace]:
-    """Forward and backward of one model at each point, without an optimizer."""
+    """Forward and backward of one model at each point, over tensors without data and without an optimizer."""
     traces: dict[Point, Trace] = {}
     for rank in dict.fromkeys(rank for *_, rank in points):
         own = replace(method, rank=rank) if rank else method
@@ -174,14 +171,18 @@ def record(
             model = empty(config, setup, num_labels)
             with tracking(model, own, setup) as (tracker, trained):
                 sizes = [(p.numel(), p.element_size()) for p in trained]
+                weights = len(tracker.events)
                 for point in (point for point in points if point[2] == rank):
                     tracker.restart()
+                    start = len(tracker.events)
                     outputs = forward_backward(model, replace(setup, batch=point[0], seq=point[1]), tracker)
                     tracker.enter(STEP)
-                    traces[point] = Trace(tracker.moments, sizes, tracker.flops)
+                    end = len(tracker.events)
                     for p in trained:
                         p.grad = None
                     del outputs
+                    events = tracker.events[:weights], tracker.events[start:end], tracker.events[end:]
+                    traces[point] = Trace(tracker.moments, sizes, tracker.flops, events)
     return [traces[point] for point in points]
 
 

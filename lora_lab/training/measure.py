@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lora_lab.accounting.memory import Estimate, of_sizes, of_tracker
+from lora_lab.accounting.memory import Estimate, of_moments, of_sizes
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
@@ -46,7 +46,7 @@ def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Es
         return _on_cuda(fresh, method, conditions)
     tracker = follow(fresh, method, conditions, partial(optimizer_of, name=conditions.optimizer))
     taken = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
-    return of_tracker(tracker, "measured", reserved=taken)
+    return of_moments(tracker.moments, "measured", flops=tracker.flops, reserved=taken)
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:

@@ -121,7 +121,7 @@ def test_master_weights_take_what_a_real_step_on_copies_takes():
     setup = Setup(batch=1, seq=8, device="cpu", optimizer="adamw-foreach", master_weights=True)
     tracker = follow(build(LLAMA, setup), FullFineTuning(), setup, MasterWeights)
     traced = accountant.estimate(LLAMA, FullFineTuning(), setup, trace=True)
-    assert accountant.of_tracker(tracker, "measured").categories == traced.categories
+    assert accountant.of_moments(tracker.moments, "measured").categories == traced.categories
 
 
 @pytest.mark.gpu
