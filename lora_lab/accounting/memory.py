@@ -100,16 +100,23 @@ class Estimate:
         return self.live.sum(axis=1)
 
     @property
+    def top(self) -> int:
+        """The moment of the peak."""
+        return int(self.totals.argmax())
+
+    @property
     def at(self) -> str:
         """When the peak falls."""
-        phase, path = self.moments[self.totals.argmax()]
+        phase, path = self.moments[self.top]
         return f"{phase} of {path or 'the loss'}" if phase in ("forward", "backward") else phase
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
         """The summands of the peak."""
-        rows = zip_longest(self.labels, self.formulas, self.live[self.totals.argmax()])
-        return tuple(Term(*label, formula or None, round(size)) for label, formula, size in rows if round(size))
+        rows = zip_longest(self.labels, self.formulas, self.live[self.top])
+        return tuple(
+            Term(label[0], label[1], formula or None, round(size)) for label, formula, size in rows if round(size)
+        )
 
     @property
     def peak(self) -> int:
@@ -272,8 +279,8 @@ def predicted(
     flops = round(float(found.flops @ vector))
     step = Estimate("predicted", found.moments, found.labels, found.coefficients @ vector, flops=flops)
     step = with_optimizer(step, found.trained, rank, setup)
-    top = found.coefficients[step.totals.argmax()]
-    return sharded(replace(step, formulas=[found.formula(row, rank) for row in top]), config, setup)
+    formulas = [found.formula(row, rank) for row in found.coefficients[step.top]]
+    return sharded(replace(step, formulas=formulas), config, setup)
 
 
 def with_optimizer(found: Estimate, trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> Estimate:

@@ -166,7 +166,7 @@ def config_of(model: Any) -> dict[str, Any]:
     if isinstance(model, str | Path):
         return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
     if not hasattr(getattr(model, "config", None), "to_dict"):
-        said = f"a {type(model).__name__} has no transformers config to be counted from"
+        said = f"a {type(model).__name__} has no config to be counted from"
         raise BadValue(f"{said}: attach the method and read its report")
     return dict(model.config.to_dict())
 
