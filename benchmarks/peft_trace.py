@@ -65,7 +65,7 @@ def follow(model: nn.Module, setup: Setup, lengths: Sequence[int]) -> Followed:
             optimizer.zero_grad()
             outputs = trace.forward_backward(model, replace(setup, seq=seq))  # noqa: F841  # kept
             optimizer.step()
-    return Followed(max(sum(moment.live) for moment in tracker.moments), reserved(tracker.events))
+    return Followed(max(sum(moment.bytes.values()) for moment in tracker.moments), reserved(tracker.events))
 
 
 def _rows(setup: Setup, model: nn.Module) -> Tensor:

@@ -11,7 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 
 from lora_lab.accounting.film import film
-from lora_lab.accounting.memory import compact, made, regime_of
+from lora_lab.accounting.fit import fit
+from lora_lab.accounting.memory import compact, regime_of
 from lora_lab.accounting.models import config_of
 from lora_lab.files import read_json, write_atomically
 from lora_lab.widgets.memory_panel import FILMS, METHODS, SHIPPED, described, setup_of
@@ -21,7 +22,7 @@ def case(model: str, name: str, checkpointing: bool) -> dict[str, object]:
     """One film of a model of the zoo."""
     config, method, setup = config_of(model), METHODS[name], setup_of(model, name, checkpointing=checkpointing)
     regime = regime_of(config, method, setup)
-    return described(name, setup) | film(made(config, method, setup, regime, every_layer=True))
+    return described(name, setup) | film(fit(config, method, setup, regime, every_layer=True))
 
 
 def main(models: list[str]) -> None:

@@ -16,8 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lora_lab.accounting.fit import NoFit
-from lora_lab.accounting.memory import PRESETS, compact, key_of, made, packed, regime_of
+from lora_lab.accounting.fit import NoFit, fit
+from lora_lab.accounting.memory import PRESETS, compact, key_of, regime_of
 from lora_lab.accounting.models import architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import LabError
@@ -67,13 +67,13 @@ def write(name: str, folder: Path = PRESETS) -> str:
             regime = regime_of(config, method, setup)
             key = key_of(method, setup, regime, labels)
             if key not in fits:
-                fits[key] = made(config, method, setup, regime, labels).pruned().to_json()
+                fits[key] = fit(config, method, setup, regime, labels).pruned().to_json()
         except LabError as reason:  # such as BitFit's on a model without biases
             fits[key] = {"error": str(reason)}
         except NoFit as reason:
             missing.append(f"{settings}, {setup}: {reason}")
-    content = packed({key: compact(fit) for key, fit in fits.items()})
-    if any("moments" in fit for fit in fits.values()):  # else the model's step cannot be traced, and a bound will do
+    content = gzip.compress(compact({key: compact(own) for key, own in fits.items()}).encode(), mtime=0)
+    if any("moments" in own for own in fits.values()):  # else the model's step cannot be traced, and a bound will do
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.json.gz").write_bytes(content)
     return "\n".join([f"{name}: {len(fits)} fits, {len(content):,} bytes", *missing])

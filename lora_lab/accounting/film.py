@@ -1,22 +1,31 @@
 """A training step as a film: what is live at every moment, by category, in a few kilobytes of JSON.
 
-Each moment differs from the one before by a few bytes in one or two categories, and does so again in every layer. So a
-film is a table of changes, which are polynomials as in a `Fit`, and a list of which comes when, with repeats folded.
-The sum of the changes up to a moment is what is live at it.
+A film is a table of changes, which are polynomials as in a `Fit` and recur in every layer, and a list of which comes
+when, with repeats folded. The sum of the changes up to a moment is what is live at it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from lora_lab.accounting.fit import NUMBER, STEP, Fit, NoFit, Regime, plain
-from lora_lab.accounting.memory import Moment, cache_file, checked, keep, key_of, made, read_fits, regime_of, traced
-from lora_lab.accounting.setup import Setup, optimizer_bytes
+from lora_lab.accounting.fit import NUMBER, Fit, NoFit, Regime, fit, plain
+from lora_lab.accounting.memory import (
+    Estimate,
+    cache_file,
+    checked,
+    compact,
+    keep,
+    key_of,
+    regime_of,
+    traced,
+    with_optimizer,
+)  # fmt: skip
+from lora_lab.accounting.setup import Moment, Setup
+from lora_lab.files import read_json
 
 CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "temporaries")
 
@@ -24,23 +33,22 @@ CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "tem
 def filmed(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> dict[str, Any]:
     """The film of a step, from this user's cache or made with a progress bar and cached.
 
-    A case that cannot be interpolated is traced, see `of_timeline`. Raises: as `memory`.
+    A case that cannot be interpolated is traced, see `of_estimate`. Raises: as `memory`.
     """
     _, config = checked(model, method, setup)
     try:
         regime = regime_of(config, method, replace(setup, batch=max(2, setup.batch)))  # one row has the same peak
-        cached, key = cache_file(config), f"film {key_of(method, setup, regime, num_labels)}"
-        if (text := read_fits(cached).get(key)) is not None:
-            found: dict[str, Any] = json.loads(text)
-        else:
-            found = film(made(config, method, setup, regime, num_labels, every_layer=True))
-            keep(cached, key, found)
+        file = cache_file(config, f"film {key_of(method, setup, regime, num_labels)}")
+        if file.exists():
+            return read_json(file)
+        found = film(fit(config, method, setup, regime, num_labels, every_layer=True))
+        keep(file, compact(found))
     except NoFit:
-        found = of_timeline(traced(config, method, setup, num_labels).timeline, setup)
+        found = of_estimate(traced(config, method, setup, num_labels), setup)
     return found
 
 
-def film(fit: Fit) -> dict[str, Any]:
+def film(step: Fit) -> dict[str, Any]:
     """The film of a fit that has every layer, as JSON values.
 
     parts     [phase, path of a part of the model with * for the layer's number]
@@ -51,13 +59,13 @@ def film(fit: Fit) -> dict[str, Any]:
     """
     from lora_lab.accounting.tracker import block  # imports torch
 
-    own = np.eye(len(CATEGORIES))[[CATEGORIES.index(category) for category, _ in fit.labels]]
-    live = np.einsum("mlk,lc->mck", fit.coefficients, own)  # (moments, categories, monomials)
+    own = np.eye(len(CATEGORIES))[[CATEGORIES.index(category) for category, _ in step.labels]]
+    live = np.einsum("mlk,lc->mck", step.coefficients, own)  # (moments, categories, monomials)
     parts: dict[tuple[str, str], int] = {}
     changes: dict[tuple[float, ...], int] = {}
     moments: list[int] = []
     before, layer, last = np.zeros_like(live[0]), 0, ""
-    for now, (phase, path) in zip(live, fit.moments, strict=True):
+    for now, (phase, path) in zip(live, step.moments, strict=True):
         entries = [(int(c), int(m), plain((now - before)[c, m])) for c, m in np.argwhere(now != before)]
         if not entries and phase == last:
             continue  # bytes only moved from one part of the model to another
@@ -71,46 +79,35 @@ def film(fit: Fit) -> dict[str, Any]:
         "parts": [list(part) for part in parts],
         "changes": [list(change) for change in changes],
         "moments": folded(moments),
-        "trained": fit.trained,
-        "ranked": fit.regime.ranked,
-        "low": fit.regime.low,
-        "high": fit.regime.high,
+        "trained": step.trained,
+        "ranked": step.regime.ranked,
+        "low": step.regime.low,
+        "high": step.regime.high,
     }
 
 
-def of_timeline(timeline: Sequence[Moment], setup: Setup) -> dict[str, Any]:
+def of_estimate(step: Estimate, setup: Setup) -> dict[str, Any]:
     """The film of one traced or measured step, optimizer included: it holds for this batch and length only.
 
     fixed   [batch, tokens]
     """
-    live = np.array([[[moment.bytes.get(category, 0)] for category in CATEGORIES] for moment in timeline], dtype=float)
-    labels = [(category, "") for category in CATEGORIES]
-    moments = [(moment.phase, moment.path) for moment in timeline]
-    told = film(Fit(Regime(True, setup.seq, setup.seq), labels, moments, live, [], [0.0]))
-    return told | {"fixed": [setup.batch, setup.seq]}
+    fit = Fit(Regime(True, setup.seq, setup.seq), [*step.labels], [*step.moments], step.live[..., None], [], [0.0])
+    return film(fit) | {"fixed": [setup.batch, setup.seq]}
 
 
-def moments(told: dict[str, Any], rank: int, setup: Setup) -> list[Moment]:
+def moments(told: dict[str, Any], rank: int, setup: Setup) -> tuple[Moment, ...]:
     """A film's moments for a rank and a setup's batch, length and optimizer; in paths, * is the layer's number."""
-    vector = np.ones(1)
-    if "fixed" not in told:
-        vector = Regime(False, 0, 0, told["ranked"]).vector((setup.batch, setup.seq, rank))
+    fixed, ranked = "fixed" in told, told["ranked"]
+    vector = np.ones(1) if fixed else Regime(False, 0, 0, ranked).vector((setup.batch, setup.seq, rank))
     changes = np.zeros((len(told["changes"]), len(CATEGORIES)))
     for row, (_, _, *entries) in zip(changes, told["changes"], strict=True):
         for category, monomial, value in zip(entries[::3], entries[1::3], entries[2::3], strict=True):
             row[category] += value * vector[monomial]
     order = unfolded(told["moments"])
     parts = [told["parts"][told["changes"][change][0]] for change in order]
-    live = changes[order].cumsum(axis=0)
-    if told["trained"]:
-        states, temporaries = optimizer_bytes(told["trained"], rank if told["ranked"] else 0, setup)
-        live[:, CATEGORIES.index("optimizer")] += states
-        live[[phase == STEP for phase, _ in parts], CATEGORIES.index("temporaries")] += temporaries
-    rows = live.round().astype(int).tolist()
-    return [
-        Moment(phase, path, dict(zip(CATEGORIES, row, strict=True)))
-        for (phase, path), row in zip(parts, rows, strict=True)
-    ]
+    labels = [(category, "") for category in CATEGORIES]
+    step = Estimate("predicted", parts, labels, changes[order].cumsum(axis=0))
+    return (step if fixed else with_optimizer(step, told["trained"], rank * ranked, setup)).timeline
 
 
 def folded(numbers: Sequence[int]) -> list[Any]:

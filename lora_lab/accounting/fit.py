@@ -4,9 +4,9 @@ Between two operations the live bytes are a polynomial in batch b and tokens t,
 
     live = c0 + c1 b + c2 t + c3 bt + c4 bt^2 + c5 t^2
 
-whose coefficients are linear in the number of layers and in the rank. The order of operations does not depend on b, t
-or the rank, and one more period of layers inserts one stretch of operations into each phase. So six points (b, t), at
-two depths and two ranks, give every coefficient, and the peak is the maximum over moments. Nothing is modeled by hand.
+whose coefficients are linear in the number of layers and in the rank. One more period of layers inserts one stretch of
+operations into each phase. So six points (b, t), at two depths and two ranks, give every coefficient, and the peak is
+the maximum over moments.
 
 This holds within a regime: batch 1 skips a few operations, and so do rows shorter than a sliding window. A fit is
 accepted only if one more trace, at another batch, length and rank and two periods deeper, agrees at every moment.
@@ -15,17 +15,21 @@ accepted only if one more trace, at another batch, length and rank and two perio
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
-PERIODS = 4  # of layers in the shallowest trace: the first and last differ, and two alike are left in between
+from lora_lab.accounting.setup import PHASES, Label, Setup
+from lora_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from lora_lab.accounting.trace import Point, Trace
+
 RANKS = (2, 4, 3)  # two to fit, one held out
-STEP = "the optimizer's step"  # the phase after "forward" and "backward"
-Point = tuple[int, int, int]  # batch, tokens, rank
-Label = tuple[str, str]  # category, where
+NUMBER = re.compile(r"\.(\d+)(?=\.|$)")  # of a layer, in a module's path
 
 
 class NoFit(Exception):  # not an error: the caller traces the case itself
@@ -47,48 +51,17 @@ class Regime:
         if not step:
             raise NoFit(f"lengths from {self.low} to {self.high} leave no room for four traces")
         several = ((2, 0), (3, 0), (2, 1), (3, 1), (2, 2), (4, 2), (5, 3))
-        steps = tuple((1, more) for more in range(4)) if self.one_row else several
+        one = tuple((1, more) for more in range(4))
         t = -(-self.low // step) * step
-        *found, held = [(batch, t + more * step) for batch, more in steps]
+        *found, held = [(b, t + more * step) for b, more in (one if self.one_row else several)]
         ranks = RANKS if self.ranked else (0, 0)
         return [(*point, rank) for rank in dict.fromkeys(ranks[:-1]) for point in found] + [(*held, ranks[-1])]
 
     def vector(self, point: Point) -> np.ndarray:
-        """The monomials that this regime tells apart, those times the rank after those without."""
+        """The monomials of this regime, followed by the same times the rank."""
         b, t, rank = (float(n) for n in point)
         basis = np.array([1, t, t * t] if self.one_row else [1, b, t, b * t, b * t * t, t * t])
         return np.concatenate([basis, rank * basis]) if self.ranked else basis
-
-
-@dataclass(frozen=True)
-class Depth:
-    """How a model's layers repeat: `layers` of them, the first `irregular`, then periods of `period`."""
-
-    layers: int
-    irregular: int
-    period: int
-
-    @property
-    def shallow(self) -> list[int]:
-        """The depths to trace: two, a period apart, that end as the model does; a model's own where it is shallow."""
-        n = self.irregular + PERIODS * self.period
-        n += (self.layers - self.irregular) % self.period
-        return [n, n + self.period] if self.layers > n + self.period else [self.layers]
-
-
-class Run(NamedTuple):
-    """Traces of one model at several points.
-
-    phases    by phase the operations, module paths and live bytes (points, moments, labels)
-    widths    bytes per number of each tensor that trains;  numbers  (points, tensors)
-    flops     (points,)
-    """
-
-    labels: list[Label]
-    phases: dict[str, tuple[list[str], list[str], np.ndarray]]
-    widths: list[int]
-    numbers: np.ndarray
-    flops: np.ndarray
 
 
 @dataclass
@@ -156,119 +129,124 @@ def plain(value: float) -> float:
     return int(value) if value == int(value) else round(float(value), 3)
 
 
-def fit(record: Callable[[int, list[Point]], Run], regime: Regime, depth: Depth, every_layer: bool = False) -> Fit:
-    """Trace, interpolate, and check against a held-out trace.
+def fit(
+    config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, num_labels: int = 2, every_layer: bool = False
+) -> Fit:
+    """Trace, with a progress bar, interpolate, and check against a held-out trace.
 
-    record        (layers, points) -> Run
-    every_layer   with the moments of all layers; without, those of layers that never hold the peak are left out
-    Raises: NoFit where the order of operations depends on b, t or the rank, or the held-out trace disagrees.
+    every_layer   insert the moments of the layers between the traced ones as well; they never hold the peak
+    Raises: NoFit if the order of operations depends on b, t or the rank, or if the held-out trace disagrees; BadValue
+    for a model whose step cannot be traced.
     """
+    from lora_lab.accounting import trace  # imports torch
+
     *points, held = regime.points()
+    depth = trace.depth_of(config)
+    if depth is None:
+        raise NoFit("its layers do not repeat, or are two stacks")
     shallow = depth.shallow
     deepest = shallow[-1] + 2 * depth.period if len(shallow) > 1 else shallow[-1]
-    runs, check = [record(n, points) for n in shallow], record(deepest, [held])
-    labels = sorted({label for run in (*runs, check) for label in run.labels})
-    curves = {phase: [_curve(run, phase, labels, regime, points) for run in runs] for phase in check.phases}
-
-    for phase, (ops, _, live) in check.phases.items():
-        found = _deep(curves[phase], depth, deepest, spread=True).values @ regime.vector(held)
-        real = _spread(live[0], check.labels, labels)
-        if found.shape != real.shape:
-            raise NoFit(f"in {phase} a deeper model takes {len(ops)} operations, not {len(found)}")
-        if (off := np.abs(found - real).max()) > 0.5:
+    try:
+        asked = tqdm(
+            [*((n, points) for n in shallow), (deepest, [held])], f"tracing {method.name}", leave=False, delay=1
+        )
+        *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, at, num_labels) for n, at in asked)
+    except LabError as error:
+        if not regime.ranked:
+            raise
+        raise NoFit(str(error)) from error  # the method's own rank may do: its trace will say
+    labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
+    basis = np.array([regime.vector(point) for point in points])
+    further, more = ((n - shallow[0]) // depth.period for n in (deepest, depth.layers))  # periods of layers
+    moments, coefficients = list[tuple[str, str]](), []
+    for phase in PHASES:
+        curves = [_curve(run, phase, labels, basis) for run in runs]
+        _, live = _table(check, phase, labels)
+        predicted = _deeper(curves, further, every_layer=True)[1] @ regime.vector(held)
+        if predicted.shape != live.shape:
+            raise NoFit(f"in {phase} a deeper model takes {len(live)} operations, not {len(predicted)}")
+        if (off := np.abs(predicted - live).max(initial=0)) > 0.5:
             raise NoFit(f"in {phase} the held-out trace is {off:,.0f} bytes off")
+        ops, values = _deeper(curves, more, every_layer)
+        moments += [
+            (phase, path.replace("*", f"{v[-1, 0]:.0f}", 1)) for (_, path, *_), v in zip(ops, values, strict=True)
+        ]
+        coefficients.append(values[:, :-1])
 
-    deep = {phase: _deep(both, depth, depth.layers, every_layer) for phase, both in curves.items()}
-    inverse = np.linalg.inv([regime.vector(point) for point in points])
-    more = (depth.layers - shallow[0]) / depth.period
-    flops, *deeper = (inverse @ run.flops for run in runs)
-    return Fit(
-        regime,
-        labels,
-        [(phase, path) for phase, curve in deep.items() for path in curve.paths],
-        np.concatenate([curve.values for curve in deep.values()]),
-        _trained(runs, points, more),
-        list(np.round(flops + sum((one - flops) * more for one in deeper), 3)),
-    )
-
-
-def _trained(runs: Sequence[Run], points: Sequence[Point], more: float) -> list[list[int]]:
-    """Tensors that train in the first run's order; the last of a kind stands for those of `more` periods of layers."""
-    ranks = points[-1][2] - points[0][2] or 1
-    kinds: list[list[tuple[int, int, int]]] = []
-    for run in runs:
-        low, high = run.numbers[0], run.numbers[-1]
-        slopes = (high - low) // ranks
-        kinds.append(list(zip((low - slopes * points[0][2]).tolist(), slopes.tolist(), run.widths, strict=True)))
-    first, last = kinds[0], kinds[-1]
-    counts = {kind: round((last.count(kind) - first.count(kind)) * more) for kind in first}
-    return [[*kind, 1 + (counts[kind] if kind not in first[i + 1 :] else 0)] for i, kind in enumerate(first)]
+    checked = _trained(runs, points, further)
+    if sum(count * (n + slope * held[2]) for n, slope, _, count in checked) != sum(n for n, _ in check.trained):
+        raise NoFit("what trains does not grow layer by layer")
+    flops = [np.linalg.inv(basis) @ [trace.flops for trace in run] for run in runs]
+    flops = np.round(flops[0] + (flops[-1] - flops[0]) * more, 3)
+    return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, more), flops.tolist())
 
 
-class _Curve(NamedTuple):
-    """One phase as polynomials: coefficients (moments, labels, monomials)."""
+Curve = tuple[list[tuple[Any, ...]], np.ndarray]
+"""A phase's operations, and coefficients (moments, labels + 1, monomials).
 
-    ops: list[Any]  # the operation and what it changes, label by label, at the first point
-    paths: list[str]
-    values: np.ndarray
-
-
-def _spread(live: np.ndarray, own: Sequence[Label], labels: Sequence[Label]) -> np.ndarray:
-    """The columns of `own` labels in the order of all of them."""
-    found = np.zeros((*live.shape[:-1], len(labels)))
-    found[..., [labels.index(label) for label in own]] = live
-    return found
+An operation is its name, its module with * for the layer's number, and what it changes at the first point. The column
+after the labels is the layer's number, which grows with depth as bytes do.
+"""
 
 
-def _curve(run: Run, phase: str, labels: Sequence[Label], regime: Regime, points: Sequence[Point]) -> _Curve:
-    """The polynomials through a phase's points."""
-    ops, paths, live = run.phases[phase]
-    values, basis = _spread(live, run.labels, labels), np.array([regime.vector(point) for point in points])
-    coefficients = np.moveaxis(np.tensordot(np.linalg.inv(basis), values, axes=1), 0, -1)
-    coefficients = np.round(coefficients * 8) / 8
-    if np.abs(np.moveaxis(coefficients @ basis.T, -1, 0) - values).max() > 0.5:
+def _table(trace: Trace, phase: str, labels: Sequence[Label]) -> Curve:
+    """The same without monomials: the bytes of one trace."""
+    ops, rows = [], []
+    for m in trace.moments:
+        if m.phase == phase:
+            number = NUMBER.search(m.path)
+            ops.append((m.op, NUMBER.sub(".*", m.path, count=1)))
+            rows.append([*(m.bytes.get(label, 0) for label in labels), int(number[1]) if number else 0])
+    return ops, np.array(rows, dtype=float)
+
+
+def _curve(run: Sequence[Trace], phase: str, labels: Sequence[Label], basis: np.ndarray) -> Curve:
+    """The polynomials through the traces of a run."""
+    (ops, _), *others = tables = [_table(trace, phase, labels) for trace in run]
+    if any(ops != other for other, _ in others):
+        raise NoFit(f"in {phase} the order of operations depends on batch, length or rank")
+    live = np.stack([live for _, live in tables], axis=-1)
+    values = np.round(live @ np.linalg.inv(basis).T * 8) / 8
+    if np.abs(values @ basis.T - live).max() > 0.5:
         raise NoFit(f"in {phase} the live bytes are no polynomial in batch and length")
-    changes = np.diff(values[0], axis=0, prepend=values[0, :1]).tolist()
-    return _Curve([(op, *change) for op, change in zip(ops, changes, strict=True)], paths, coefficients)
+    changes = np.diff(live[:, :-1, 0], axis=0, prepend=live[:1, :-1, 0]).tolist()
+    return [(*op, *change) for op, change in zip(ops, changes, strict=True)], values
 
 
-def _deep(curves: Sequence[_Curve], depth: Depth, layers: int, spread: bool = False) -> _Curve:
-    """The curve at a depth, from those at two depths a period apart.
-
-    An inserted period lies between its neighbors, layer by layer, so it never holds the peak. `spread` inserts it.
-    """
-    if len(curves) == 1:
-        return curves[0]
-    a, b = curves
-    stretch = len(b.ops) - len(a.ops)
-    same = next((i for i, (x, y) in enumerate(zip(a.ops, b.ops, strict=False)) if x != y), len(a.ops))
-    start = same - stretch  # of the last stretch that both have
-    run = next((i for i in range(start) if b.ops[same - 1 - i] != b.ops[start - 1 - i]), start)
-    cut = same - (run + stretch) // 2  # as far from either end as can be
-    if stretch < 0 or run < stretch or a.ops[cut:] != b.ops[cut + stretch :]:
+def _deeper(curves: Sequence[Curve], more: int, every_layer: bool) -> Curve:
+    """The curve of a model with `more` periods of layers than the first, from those at two depths a period apart."""
+    (a, values), (b, deeper) = curves[0], curves[-1]
+    if more == 0:
+        return a, values
+    stretch, same = len(b) - len(a), _alike(a, b)
+    last = len(a) - _alike(a[::-1], b[::-1])
+    if stretch < 0 or same - last < 2 * stretch:
         raise NoFit("the order of operations does not repeat layer by layer")
-    periods = (layers - depth.shallow[0]) // depth.period
-    later = [*b.paths[:cut], *b.paths[cut + stretch :]]  # where these differ, a layer counts from the model's end
-    paths = [x if x == y else _later(x, periods * depth.period) for x, y in zip(a.paths, later, strict=True)]
-    values = a.values + (np.concatenate([b.values[:cut], b.values[cut + stretch :]]) - a.values) * periods
-    if spread and stretch:
-        before, after = values[cut - stretch : cut], values[cut : cut + stretch]
-        middle = [before + (after - before) * i / (periods + 1) for i in range(1, periods + 1)]
-        values = np.concatenate([values[:cut], *middle, values[cut:]])
-        ends = list(zip(paths[cut - stretch : cut], paths[cut : cut + stretch], strict=True))
-        inserted = [_between(*both, i / (periods + 1)) for i in range(1, periods + 1) for both in ends]
-        paths = [*paths[:cut], *inserted, *paths[cut:]]
-    return _Curve(a.ops, paths, values)
+    cut = (last + same) // 2  # between two like layers, as far from either end as possible
+    values = values + (np.concatenate([deeper[:cut], deeper[cut + stretch :]]) - values) * more
+    if not every_layer:
+        return a, values
+    before, after = values[cut - stretch : cut], values[cut : cut + stretch]
+    between = [before + (after - before) * i / (more + 1) for i in range(1, more + 1)]
+    return a[:cut] + a[cut - stretch : cut] * more + a[cut:], np.concatenate([values[:cut], *between, values[cut:]])
 
 
-NUMBER = re.compile(r"\.(\d+)(?=\.|$)")  # of a layer, in a module's path
+def _alike(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many of the first items are equal."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
 
 
-def _later(path: str, more: int) -> str:
-    return NUMBER.sub(lambda found: f".{int(found[1]) + more}", path, count=1)
+def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], more: int) -> list[list[int]]:
+    """Tensors that train, of a model with `more` periods of layers than the first run's.
 
-
-def _between(before: str, after: str, share: float) -> str:
-    """The path of a module that lies between the same one of two layers."""
-    first, last = NUMBER.search(before), NUMBER.search(after)
-    return _later(before, round((int(last[1]) - int(first[1])) * share)) if first and last else before
+    The last of a kind stands for those of further layers.
+    """
+    step = points[-1][2] - points[0][2] or 1
+    kinds: list[list[tuple[int, int, int]]] = []
+    for first, *_, last in runs:
+        slopes = [(high - low) // step for (low, _), (high, _) in zip(first.trained, last.trained, strict=True)]
+        sizes = zip(first.trained, slopes, strict=True)
+        kinds.append([(n - slope * points[0][2], slope, width) for (n, width), slope in sizes])
+    a, b = kinds[0], kinds[-1]
+    new = {kind: (b.count(kind) - a.count(kind)) * more for kind in a}
+    return [[*kind, 1 + (new[kind] if kind not in a[i + 1 :] else 0)] for i, kind in enumerate(a)]

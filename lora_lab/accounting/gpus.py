@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound, nearest
@@ -21,7 +22,7 @@ CONTEXT, DRIVER, SYSTEM, PROCESS = 8 * GIB // 10, 4 * GIB // 10, 3 * GIB, GIB //
 
 @dataclass(frozen=True)
 class Card:
-    """A graphics card, or a laptop's processor: `where` is laptop, desktop or data centre, `device` cuda or cpu.
+    """A graphics card (`device` cuda), or a laptop's processor (cpu).
 
     memory   nominal bytes: the 24 GB of an RTX 4090 are 24 * 2**30
     seen     bytes that torch reports: `torch.cuda.get_device_properties(0).total_memory`
@@ -32,7 +33,6 @@ class Card:
     name: str
     memory: int
     seen: int
-    where: str = "any"
     device: str = "cuda"
     peaks: Mapping[str, float] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
@@ -42,21 +42,20 @@ class Card:
         return self.peaks[dtype] * 1e12 if dtype in self.peaks else None
 
 
+def _card(name: str, memory: float, seen: float | None = None, device: str = "cuda", **rest: Any) -> Card:
+    """A card from sizes in GiB. By default torch sees all memory but the driver's share."""
+    seen = seen if seen is not None else max(0, memory - (DRIVER / GIB if device == "cuda" else 0))
+    return Card(name, int(memory * GIB), int(seen * GIB), device, **rest)
+
+
 @cache
 def cards() -> tuple[Card, ...]:
     """All cards, smallest memory first."""
     return tuple(_card(**row) for row in read_json(Path(__file__).with_name("cards.json"))["cards"])
 
 
-def _card(name: str, memory: float, seen: float | None = None, **rest: object) -> Card:
-    """A card from sizes in GiB. By default torch sees all memory but the driver's share."""
-    size = int(memory * GIB)
-    kept = 0 if rest.get("device") == "cpu" else DRIVER
-    return Card(name, size, int(seen * GIB) if seen else max(0, size - kept), **rest)  # type: ignore[arg-type]
-
-
 def of_size(gigabytes: float) -> Card:
-    """A card known by its nominal memory alone: 24 means 24 GiB. Raises: BadValue unless 0 < gigabytes <= 1,000,000."""
+    """A card known only by its nominal memory: 24 means 24 GiB. Raises: BadValue unless 0 < gigabytes <= 1,000,000."""
     if not 0 < gigabytes <= 10**6:
         raise BadValue(f"a card's memory must be above 0 GB and at most 1,000,000, not {gigabytes!r}")
     return _card(f"{gigabytes:g} GB card", gigabytes)
@@ -73,9 +72,13 @@ def card(name: str) -> Card:
 
     Raises: NotFound if there is none, BadValue if there are several.
     """
-    words = _words(name)
-    found = [one for one in cards() if words and words <= _words(one.name)]
-    found = [one for one in found if words == _words(one.name)] or found  # all its words may be in another's name
+
+    def words(text: str) -> set[str]:
+        return set(text.lower().replace("-", " ").replace(",", " ").split())
+
+    wanted = words(name)
+    found = [one for one in cards() if wanted and wanted <= words(one.name)]
+    found = [one for one in found if wanted == words(one.name)] or found  # all its words may be in another's name
     if not found:
         raise NotFound(f"no card '{name}'; nearest: {nearest(name, [one.name for one in cards()])}; or give --gpu-gb")
     if len(found) > 1:
@@ -83,12 +86,8 @@ def card(name: str) -> Card:
     return found[0]
 
 
-def _words(name: str) -> set[str]:
-    return set(name.lower().replace("-", " ").replace(",", " ").split())
-
-
 def seconds(flops: float, card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> float:
-    """Seconds of training: FLOPs / (the card's peak x utilization), without loading, validation and waiting for data.
+    """Seconds of training: FLOPs / (the card's peak x utilization), without loading, validation or waiting for data.
 
     Raises: BadValue for a share outside (0, 1], or if the card's peak in this dtype is unknown.
     """

@@ -1,8 +1,8 @@
 """What a GPU's kernels keep for backward, on a machine without a GPU: shapes are all that a trace needs.
 
-On a GPU attention is one kernel that keeps q, k, v, its output and a logarithm per row, and dropout keeps one byte a
+On a GPU attention is one kernel that keeps q, k, v, its output and a logarithm per row, and dropout keeps one byte per
 number. The CPU's own kernels keep far more when dropout is on: GPT-2 at 4 x 1024 in bf16 needs 9.1 GiB for activations
-with them and 2.1 GiB with these. Everything here computes shapes, not values.
+with them and 2.1 GiB with these.
 """
 
 from __future__ import annotations
@@ -31,27 +31,25 @@ def stand_ins(cuda: bool) -> Iterator[None]:
     """Inside the block, masks, expert products and quantized weights ask for no values in this thread; with `cuda`,
     attention and dropout keep what they keep on a GPU.
 
-    Functions are replaced rather than caught by a mode: checkpointing runs them again inside backward, where function
-    modes are not active. A second thread that wants stand-ins waits until the first is done.
+    Functions are replaced, because checkpointing runs them again inside backward, where function modes are not active.
     """
-    ours: list[tuple[Any, str, Callable[..., Any]]] = [
+    here = threading.get_ident()
+
+    def in_this_thread(own: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **options: (own if threading.get_ident() == here else real)(*args, **options)
+
+    stand_ins: list[tuple[Any, str, Callable[..., Any]]] = [
         (masking_utils, "find_packed_sequence_indices", lambda position_ids: None),
         (moe, "_grouped_mm", lambda x, weight, offs: _GroupedProduct.apply(x, weight)),  # type: ignore[no-untyped-call]
         (quant, "quantize", _codes),
         (QuantizedLinear, "dequantized", _dequantized),
     ]
     if cuda:
-        ours += [(F, "dropout", _dropout), (F, "scaled_dot_product_attention", _attention)]
+        stand_ins += [(F, "dropout", _dropout), (F, "scaled_dot_product_attention", _attention)]
     with _ONE_THREAD, ExitStack() as stack:
-        for owner, name, function in ours:
-            stack.enter_context(mock.patch.object(owner, name, _here(function, getattr(owner, name))))
+        for owner, name, own in stand_ins:
+            stack.enter_context(mock.patch.object(owner, name, in_this_thread(own, getattr(owner, name))))
         yield
-
-
-def _here(ours: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
-    """`ours` in this thread; other threads, which may be training, keep the real one."""
-    here = threading.get_ident()
-    return lambda *args, **options: (ours if threading.get_ident() == here else real)(*args, **options)
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -59,15 +57,9 @@ def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = F
 
 
 def _attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
     """Flash attention in half precision, without a mask, with heads of one width; else the memory-efficient kernel."""
     if attn_mask is None and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] == v.shape[-1]:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, False, scale=scale)[0]
@@ -82,9 +74,6 @@ def _attention(
     return efficient(q, k, v, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
 
 
-# ---- weights in a few bits, and experts
-
-
 def _codes(weight: Tensor, name: str) -> Quantized:
     """The storages that `quantize` fills with codes and scales."""
     blocks = -(-weight.numel() // BLOCK)
@@ -96,7 +85,7 @@ def _codes(weight: Tensor, name: str) -> Quantized:
 
 
 def _dequantized(layer: QuantizedLinear, dtype: torch.dtype = torch.float32) -> Tensor:
-    """bitsandbytes writes the weight in one go."""
+    """One allocation, as by bitsandbytes."""
     return layer.packed.new_empty(layer.out_features, layer.in_features, dtype=dtype)
 
 
@@ -110,15 +99,13 @@ def quantize_shapes(model: nn.Module, name: str) -> None:
                 delattr(module, own)
                 for part in ("packed", "absmax", "scales"):
                     module.register_buffer(f"{own}_{part}", getattr(held, part))
-                shaped = weight.new_empty(1, dtype=weight.dtype).view(1, 1, 1).expand(weight.shape)
-                module.register_buffer(own, shaped)
+                module.register_buffer(own, weight.new_empty(1).view(1, 1, 1).expand(weight.shape))
 
 
 class _GroupedProduct(torch.autograd.Function):
     """Rows sorted by expert, each times its expert's matrix: x (rows, in), weight (experts, in, out) -> (rows, out).
 
-    PyTorch has this product in bf16 alone; the stand-in has every dtype. Of weights in a few bits, one expert's matrix
-    at a time is made. A product with one expert's matrix has the shape, and the FLOPs, of the whole.
+    PyTorch has this product in bf16 alone. A product with one expert's matrix has the shape and FLOPs of the whole.
     """
 
     @staticmethod
@@ -133,7 +120,7 @@ class _GroupedProduct(torch.autograd.Function):
         dx = gradients[0] @ _one_expert(weight).t() if ctx.needs_input_grad[0] else None
         if x is None:
             return dx, None
-        x.t() @ gradients[0]  # counts the FLOPs of dW, whose memory is the next line's
+        x.t() @ gradients[0]  # counts the FLOPs of dW; the next line allocates it
         return dx, torch.empty_like(weight)
 
 

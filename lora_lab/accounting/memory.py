@@ -1,8 +1,8 @@
 """How much memory a training step needs, and where in the step: one trace, interpolated.
 
 `memory(model, method, batch=, seq=, ...)` looks for a fit (see `fit.py`) among those that ship, then in this user's
-cache; it makes one where there is none, and traces the very case where none is possible. Fits are in presets/, one
-file for each model of the zoo, written by `python docs/presets.py`.
+cache; otherwise it makes one, or traces the very case where none is possible. Fits are in presets/, one file for each
+model of the zoo, written by `python docs/presets.py`.
 """
 
 from __future__ import annotations
@@ -10,42 +10,56 @@ from __future__ import annotations
 import gzip
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cache, cached_property, lru_cache
 from hashlib import sha256
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import platformdirs
-from tqdm import tqdm
 
-from lora_lab.accounting.fit import STEP, Fit, NoFit, Point, Regime, Run
-from lora_lab.accounting.fit import fit as interpolate
+from lora_lab.accounting.allocator import reserved
+from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
 from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
-from lora_lab.accounting.setup import SHARDED, Setup, optimizer_bytes, optimizer_states, optimizer_temporaries
+from lora_lab.accounting.params import params
+from lora_lab.accounting.setup import (
+    SHARDED,
+    STEP,
+    Label,
+    Moment,
+    Setup,
+    optimizer_bytes,
+    optimizer_states,
+    optimizer_temporaries,
+)  # fmt: skip
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
+from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.targets import bits_per_weight
+
+if TYPE_CHECKING:
+    from lora_lab.accounting.trace import Trace
 
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
     "compile, autocast, offload and chunked losses are not in it: this is eager PyTorch with transformers' models",
     "bytes of live tensors; a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation come on top",
 )
-"""What a predicted and a traced figure leave out."""
-EDGES = ("sliding_window", "attention_chunk_size")  # lengths from which on other operations run
-cached_version = lru_cache(version)  # read from files: 2 ms, which a slider would feel
+EDGES = ("sliding_window", "attention_chunk_size")  # from these lengths on, other operations run
 SHORT = 8  # tokens of the shortest rows that are interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
 LEARNED_POSITIONS = {
     "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
 }  # fmt: skip  # and their length where a config leaves it out
+FAR = 10**9  # numbers of the optimizer's storages start far above those of a trace
+cached_version = lru_cache(version)  # reading it takes 2 ms, which a slider would feel
 
 
 @dataclass(frozen=True)
@@ -58,52 +72,93 @@ class Term:
     bytes: int
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Live bytes by category at one moment of the step."""
-
-    phase: str
-    path: str
-    bytes: Mapping[str, int]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimate:
-    """The peak of a step, when it falls, and what is live then.
+    """What is live at each moment of a step, and so its peak. Units: bytes.
 
     mode      predicted (interpolated), traced (tensors without data), bound (from above) or measured
-    phases    the peak of each phase
+    moments   (phase, module that is running)
+    labels    (category, module that a storage was born in)
+    live      (moments, labels)
+    formulas  of the labels at the peak, where they are known
     flops     floating-point operations of the step's products; None where they were not counted
     reserved  what PyTorch's caching allocator takes from the device: simulated by a trace, measured on a GPU
-    process   measured: what the whole process or device holds
-    timeline  of a trace: every moment, in order
-    Units: bytes.
     """
 
     mode: str
-    peak: int
-    at: str
-    terms: tuple[Term, ...]
-    phases: dict[str, int]
-    notes: tuple[str, ...] = ()
+    moments: Sequence[tuple[str, str]]
+    labels: Sequence[Label]
+    live: np.ndarray
+    formulas: Sequence[str] = ()
     flops: int | None = None
     reserved: int | None = None
-    process: int | None = None
-    timeline: tuple[Moment, ...] = ()
+    notes: tuple[str, ...] = NOTES
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """Live bytes at each moment."""
+        return self.live.sum(axis=1)
+
+    @property
+    def top(self) -> int:
+        """The moment of the peak."""
+        return int(self.totals.argmax())
+
+    @property
+    def at(self) -> str:
+        """When the peak falls."""
+        phase, path = self.moments[self.top]
+        return f"{phase} of {path or 'the loss'}" if phase in ("forward", "backward") else phase
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """The summands of the peak."""
+        rows = zip_longest(self.labels, self.formulas, self.live[self.top])
+        return tuple(
+            Term(label[0], label[1], formula or None, round(size)) for label, formula, size in rows if round(size)
+        )
+
+    @property
+    def peak(self) -> int:
+        """The most bytes live at once."""
+        return sum(term.bytes for term in self.terms)
 
     @property
     def categories(self) -> dict[str, int]:
         """Bytes at the peak by category; they sum to the peak."""
-        sums: dict[str, int] = {}
+        sums: Counter[str] = Counter()
         for term in self.terms:
-            sums[term.category] = sums.get(term.category, 0) + term.bytes
-        return sums
+            sums[term.category] += term.bytes
+        return dict(sums)
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """The peak of each phase."""
+        peaks: dict[str, int] = {}
+        for (phase, _), total in zip(self.moments, self.totals, strict=True):
+            peaks[phase] = max(peaks.get(phase, 0), round(total))
+        return peaks
+
+    @property
+    def timeline(self) -> tuple[Moment, ...]:
+        """Bytes by category at each moment."""
+        categories = list(dict.fromkeys(category for category, _ in self.labels))
+        own = np.array([[category == one for one in categories] for category, _ in self.labels])
+        rows = (self.live @ own).round().astype(int).tolist()
+        return tuple(
+            Moment(*m, dict(zip(categories, row, strict=True))) for m, row in zip(self.moments, rows, strict=True)
+        )
+
+
+def of_sizes(mode: str, phase: str, sizes: Mapping[Label, int], **more: Any) -> Estimate:
+    """An estimate of one moment."""
+    return Estimate(mode, [(phase, "")], list(sizes), np.array([list(sizes.values())]), **more)
 
 
 def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
     """The peak of one training step in bytes, when in the step it falls, and every term of it.
 
-    model       as in `params`, or the fields of a config.json
+    model       as in `params`
     trace       follow this very step over tensors without data: seconds instead of microseconds
     num_labels  classes of an encoder's head
     setup       the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
@@ -113,7 +168,7 @@ def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2,
 
 
 def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trace: bool = False) -> Estimate:
-    """`memory` of a setup that is there already. Raises: as `memory`."""
+    """`memory` of a `Setup`. Raises: as `memory`."""
     name, config = checked(model, method, setup)
     if not trace:
         with suppress(NoFit):
@@ -122,18 +177,18 @@ def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trac
 
 
 def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Estimate:
-    """The same where a stored fit says it, else a bound from above: nothing is traced.
+    """The same from a stored fit, else a bound from above: nothing is traced.
 
     bound = weights + what trains (gradient, optimizer, one temporary) + activations + logits, with
-    T (b (10 d + 6 f) + 16 d) bytes a layer, more than any of the common families keeps, and 12 T V for the loss.
-    Raises: as `memory`, but for what cannot be traced.
+    T (b (10 d + 6 f) + 16 d) bytes per layer, more than any of the common families keeps, and 12 T V for the loss.
+    Raises: as `memory`, except for what cannot be traced.
     """
     name, config = checked(model, method, setup)
     with suppress(NoFit):
         return predicted(name, config, method, setup, num_labels, make=False)
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + prompt_of(method))
-    trained, own = trained_by(method, a), b if method.trains_base else 4  # bytes of a number that trains
+    trained, own = trained_by(method, a), b if method.trains_base else 4  # bytes of an element that trains
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
     coded = sum(m.weight * m.count for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
     spared = coded * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
@@ -145,33 +200,30 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
         "logits": tokens * a.vocabulary * 12 * (a.task == "causal"),
         "temporaries": layer + max(trained * own, sum(optimizer_temporaries([(trained, own, 1)], setup)) // 2),
     }
-    terms = tuple(Term(category, "bound", None, size) for category, size in numbers.items())
-    peak = sum(numbers.values())
-    return Estimate("bound", peak, "bound", terms, {"bound": peak}, NOTES)
+    return of_sizes("bound", "bound", {(category, "bound"): size for category, size in numbers.items()})
 
 
 def trained_by(method: Any, a: Architecture) -> int:
-    """Numbers that train, at most: LoRA's are placed; no other method beside a frozen base trains a twentieth of it."""
-    if method.trains_base and method.name != "bitfit":
-        return a.total
-    if isinstance(method, LoRA):
-        return sum(placed.parameters * a.sites[placed.site].count for placed in method.place(list(a.sites)))
-    return a.total // 20
+    """At most this many elements train: LoRA's are counted; no other method beside a frozen base trains a twentieth."""
+    return params(a, method).trainable if isinstance(method, LoRA | FullFineTuning) else a.total // 20
 
 
 def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
-    """A model's name in the zoo, or "", and its config. Raises: BadValue for what no step could be taken with."""
+    """A model's name in the zoo, or "", and its config. Raises: BadValue for an impossible step."""
     if setup.device == "mps":
         raise BadValue("what Apple's kernels keep is not modeled: measure a step there, or ask for device cpu")
-    name = str(model) if isinstance(model, str | Path) and str(model) in zoo() else ""
     config = config_of(model)
     if hasattr(model, "config"):
         check_class(model)
-    check_length(config, method, setup)
-    if name:
-        _placed(name, method)
-        return name, config
-    known = known_config(config)  # which has the defaults of what a config leaves out
+    last, prompt = longest(config), prompt_of(method)
+    if last is not None and setup.seq + prompt > last:
+        beside = f" beside a prompt of {prompt}" if prompt else ""
+        kind = config["model_type"]
+        raise BadValue(f"seq {setup.seq} is above the {last - prompt} tokens that {kind} can read{beside}")
+    if isinstance(model, str | Path) and str(model) in zoo():
+        _placed(str(model), method)
+        return str(model), config
+    known = known_config(config)  # has the defaults of what a config leaves out
     return "", config | {edge: value for edge in EDGES if (value := getattr(known, edge, None))}
 
 
@@ -182,82 +234,71 @@ def _placed(name: str, method: Any) -> None:
         method.place(list(architecture_of(name).sites))
 
 
+def prompt_of(method: Any) -> int:
+    """Tokens that a method puts ahead of every row."""
+    return int(method.settings().get("tokens", 0)) if method.name in ("prompt", "ptuning") else 0
+
+
+def longest(config: Mapping[str, Any]) -> int | None:
+    """Tokens per row that a table of learned positions allows; None without such a table.
+
+    Rotary positions have no end: a model trained for 8,192 tokens computes on longer rows, badly.
+    """
+    kind = config.get("model_type")
+    if kind not in LEARNED_POSITIONS:
+        return None
+    positions = int(config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind])
+    return positions - 2 * (kind in ("roberta", "xlm-roberta"))  # two rows of their tables belong to padding
+
+
 # ---- which fit
 
 
-def fitted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int, make: bool = True) -> Fit:
-    """The fit for a case: shipped, cached, or made now and cached. Raises: NoFit where there is none to be had."""
+def predicted(
+    name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2, make: bool = True
+) -> Estimate:
+    """The estimate of a shipped or cached fit, or with `make` of a new one. Raises: NoFit where there is none."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
-    found = _stored(PRESETS / f"{name}.json.gz", key, regime) or _stored(cache_file(config), key, regime)
+    file = cache_file(config, key)
+    found = _stored(name, key, file, regime)
     if found is None and not make:
         raise NoFit("it is not among the stored fits")
     if found is None:
         try:
-            found = made(config, method, setup, regime, num_labels).pruned()
-            content: Any = found.to_json()
+            found = fit(config, method, setup, regime, num_labels).pruned()
+            keep(file, compact(found.to_json()))
         except NoFit as reason:
-            found, content = reason, {"refused": str(reason)}
-        keep(cache_file(config), key, content)
+            found = reason
+            keep(file, compact({"refused": str(reason)}))
         _stored.cache_clear()
     if isinstance(found, Exception):
         raise found
-    return found
+    rank = method.rank if regime.ranked else 0
+    vector = regime.vector((setup.batch, setup.seq, rank))
+    flops = round(float(found.flops @ vector))
+    step = Estimate("predicted", found.moments, found.labels, found.coefficients @ vector, flops=flops)
+    step = with_optimizer(step, found.trained, rank, setup)
+    formulas = [found.formula(row, rank) for row in found.coefficients[step.top]]
+    return sharded(replace(step, formulas=formulas), config, setup)
 
 
-@lru_cache(maxsize=256)
-def _stored(path: Path, key: str, regime: Regime) -> Fit | Exception | None:
-    """A fit of a file, or why there can be none; None where the file has neither."""
-    text = read_fits(path).get(key)
-    if text is None:
-        return None
-    found = json.loads(text)
-    if "moments" in found:
-        return Fit.from_json(found, regime)
-    return BadValue(found["error"]) if "error" in found else NoFit(found["refused"])
-
-
-def read_fits(path: Path) -> dict[str, str]:
-    """Fits as JSON texts by their keys: parsing all of a file for one takes longer than the rest of an answer."""
-    try:
-        found: dict[str, str] = json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, ValueError, EOFError):  # none there, or none that is whole
-        return {}
-    return found
-
-
-def keep(path: Path, key: str, content: Any) -> None:
-    """Add a fit to a file; one that cannot be written is no reason to stop."""
-    with suppress(BadValue):
-        write_atomically(path, packed(read_fits(path) | {key: compact(content)}))
-
-
-def packed(fits: Mapping[str, str]) -> bytes:
-    """The file of some fits; the same bytes every time."""
-    return gzip.compress(compact(fits).encode(), mtime=0)
-
-
-def compact(found: Any) -> str:
-    """JSON as short as it can be."""
-    return json.dumps(found, separators=(",", ":"))
-
-
-def cache_file(config: Mapping[str, Any]) -> Path:
-    """Where this user's own fits of a model are kept, for these versions of what they depend on."""
-    versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
-    said = json.dumps([config, versions], sort_keys=True, default=str)
-    folder = Path(platformdirs.user_cache_dir("lora_lab")) / "memory"
-    return folder / f"{sha256(said.encode()).hexdigest()[:32]}.json.gz"
+def with_optimizer(found: Estimate, trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> Estimate:
+    """Add what the optimizer keeps and what its step makes; `trained` as in `Fit`."""
+    states, temporaries = optimizer_bytes(trained, rank, setup)
+    step = [temporaries * (phase == STEP) for phase, _ in found.moments]
+    live = np.column_stack([found.live, np.full(len(step), states), step])
+    return replace(found, live=live, labels=[*found.labels, ("optimizer", "states"), ("temporaries", STEP)])
 
 
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
-    """Rows alone or several, and between which lengths the same operations run. Raises: NoFit for a few tokens."""
+    """One row or several, and between which lengths the same operations run. Raises: NoFit for a few tokens."""
     if setup.seq < SHORT:
         raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
     prompt, last = prompt_of(method), longest(config) or 0
     low = 32 if not last or last >= 160 else 8
     high = last - prompt if last else 0
-    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from them on, a mask is made
+    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from there on a mask is made
     low = max([low, *(edge for edge in edges if edge <= setup.seq)])
     above = [edge - 1 for edge in edges if edge > setup.seq]
     high = min([high, *above] if high else above, default=0)
@@ -270,166 +311,107 @@ def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
     options = {k: v for k, v in method.settings().items() if k not in (*FREE, *(["rank"] if regime.ranked else []))}
     if "dropout" in options:
         options["dropout"] = options["dropout"] > 0
-    free = ("batch", "seq", "shard", "optimizer", "master_weights")
-    conditions = {f.name: getattr(setup, f.name) for f in fields(setup) if f.name not in free}
-    conditions |= {"dropout": setup.dropout > 0, "dtype": "bf16" if setup.dtype == "fp16" else setup.dtype}
-    plain = {f.name: f.default for f in fields(setup)} | {"dropout": False}
-    conditions = {k: v for k, v in conditions.items() if v != plain[k]}
+    conditions = {}
+    for field in fields(setup):
+        value, default = getattr(setup, field.name), field.default
+        if field.name == "dropout":
+            value, default = value > 0, False
+        value = "bf16" if value == "fp16" and field.name == "dtype" else value
+        if field.name not in ("batch", "seq", "shard", "optimizer", "master_weights") and value != default:
+            conditions[field.name] = value
     return json.dumps([options, conditions, [regime.one_row, regime.low, regime.high], num_labels])
 
 
-def prompt_of(method: Any) -> int:
-    """Tokens that a method puts ahead of every row."""
-    return int(method.settings().get("tokens", 0)) if method.name in ("prompt", "ptuning") else 0
+@lru_cache(maxsize=256)
+def _stored(name: str, key: str, file: Path, regime: Regime) -> Fit | Exception | None:
+    """A shipped or cached fit, or why there can be none; None where there is neither."""
+    text = presets(name).get(key) or (file.read_text() if file.exists() else None)
+    if text is None:
+        return None
+    found = json.loads(text)
+    if "moments" in found:
+        return Fit.from_json(found, regime)
+    return BadValue(found["error"]) if "error" in found else NoFit(found["refused"])
 
 
-def made(
-    config: Mapping[str, Any],
-    method: Any,
-    setup: Setup,
-    regime: Regime,
-    num_labels: int = 2,
-    every_layer: bool = False,
-) -> Fit:
-    """A fresh fit, with a progress bar; `every_layer` as in `fit`.
-
-    Raises: NoFit where the case cannot be interpolated; BadValue for a model whose step cannot be traced.
-    """
-    from lora_lab.accounting import trace  # imports torch
-
-    depth = trace.depth_of(config)
-    with tqdm(total=len(depth.shallow) + 1, desc=f"tracing {method.name}", leave=False, delay=1) as bar:
-
-        def record(layers: int, points: list[Point]) -> Run:
-            try:
-                with _traceable(config):
-                    return trace.record(trace.at_depth(config, layers), method, setup, points, num_labels)
-            except LabError as error:
-                if not regime.ranked:
-                    raise
-                raise NoFit(str(error)) from error  # the method's own rank may do: its trace will say
-            finally:
-                bar.update()
-
-        return interpolate(record, regime, depth, every_layer)
+@cache
+def presets(name: str) -> dict[str, str]:
+    """The fits that ship with a model, as JSON texts by their keys: parsing all of them for one would take longer."""
+    file = PRESETS / f"{name}.json.gz"
+    return dict(json.loads(gzip.decompress(file.read_bytes()))) if file.exists() else {}
 
 
-@contextmanager
-def _traceable(config: Mapping[str, Any]) -> Iterator[None]:
-    """Whatever is raised where a model asks for values, which tensors without data lack, as one sentence."""
-    try:
-        yield
-    except LabError:
-        raise
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        said = f"a step of {config.get('model_type')} cannot be traced without data"
-        why = " ".join(str(error).split())[:120]
-        raise BadValue(f"{said} ({why}); try bert-base, gpt2 or llama-3.2-1b") from error
+def keep(file: Path, text: str) -> None:
+    """Cache a fit, if the file can be written."""
+    with suppress(BadValue):
+        write_atomically(file, text.encode())
+
+
+def compact(found: Any) -> str:
+    """The shortest JSON."""
+    return json.dumps(found, separators=(",", ":"))
+
+
+def cache_file(config: Mapping[str, Any], key: str) -> Path:
+    """Where this user's own fit is kept, for these versions of what it depends on."""
+    versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
+    said = json.dumps([config, key, versions], sort_keys=True, default=str)
+    return Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{sha256(said.encode()).hexdigest()[:32]}.json"
 
 
 # ---- from moments to an estimate
 
 
-def predicted(
-    name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2, make: bool = True
-) -> Estimate:
-    """What a fit says of a setup; with `make` one is made where there is none. Raises: as `fitted`."""
-    fit = fitted(name, config, method, setup, num_labels, make)
-    rank = method.rank if fit.regime.ranked else 0
-    vector = fit.regime.vector((setup.batch, setup.seq, rank))
-    live = np.concatenate([fit.coefficients @ vector, np.zeros((len(fit.moments), 2))], axis=1)
-    live[:, -2], temporaries = optimizer_bytes(fit.trained, rank, setup)
-    live[[phase == STEP for phase, _ in fit.moments], -1] = temporaries
-    labels = [*fit.labels, ("optimizer", "states"), ("temporaries", STEP)]
-    flops = round(float(np.array(fit.flops) @ vector))
-    said = [] if setup.shard else [fit.formula(row, rank) for row in fit.coefficients[live.sum(axis=1).argmax()]]
-    return _estimate("predicted", fit.moments, labels, live, config, setup, flops, said)
-
-
 def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2) -> Estimate:
     """The peak of this very step, moment by moment. Raises: BadValue for a model whose step cannot be traced."""
     from lora_lab.accounting import trace  # imports torch
-    from lora_lab.accounting.allocator import reserved
 
-    with _traceable(config), trace.no_data(setup):
-        tracker = trace.follow(trace.empty(config, setup, num_labels), method, setup)
-    return replace(of_tracker(tracker, "traced", config, setup), reserved=reserved(tracker.events))
-
-
-def of_tracker(tracker: Any, mode: str, config: Mapping[str, Any], setup: Setup) -> Estimate:
-    """What a tracker has seen of a step."""
-    labels, moments = list(tracker.labels), [(m.phase, m.path) for m in tracker.moments]
-    live = tracker.table(tracker.moments)
-    found = _estimate(mode, moments, labels, live, config, setup, tracker.flops)
-    categories = dict.fromkeys(category for category, _ in labels)
-    sums = {c: live[:, [own == c for own, _ in labels]].sum(axis=1).astype(int).tolist() for c in categories}
-    timeline = [Moment(*moment, {c: sums[c][i] for c in sums}) for i, moment in enumerate(moments)]
-    return replace(found, timeline=tuple(timeline))
+    (one,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)], num_labels)
+    found = of_moments(one.moments, "traced", flops=one.flops, reserved=_reserved(one, setup))
+    return sharded(with_optimizer(found, [[n, 0, width, 1] for n, width in one.trained], 0, setup), config, setup)
 
 
-def _estimate(
-    mode: str,
-    moments: Sequence[tuple[str, str]],
-    labels: Sequence[tuple[str, str]],
-    live: np.ndarray,
-    config: Mapping[str, Any],
-    setup: Setup,
-    flops: int,
-    formulas: Sequence[str] = (),
-) -> Estimate:
-    """The peak of some moments, (moments, labels) bytes, after sharding; `formulas` of the first labels."""
-    kind = setup.shard.partition(":")[0]
-    if kind:
-        live = live / np.where([category in SHARDED[kind] for category, _ in labels], setup.devices, 1)
-        if "weights" in SHARDED[kind]:  # each device also gathers both ends and one layer
-            a = architecture_of(next((name for name, known in zoo().items() if known == config), config))
-            whole = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
-            labels = [*labels, ("weights", "gathered from the other devices")]
-            live = np.concatenate([live, np.full((len(live), 1), whole * setup.width)], axis=1)
-    totals = live.sum(axis=1)
-    top = int(totals.argmax())
-    phases = {p: round(max(t for (q, _), t in zip(moments, totals, strict=True) if q == p)) for p, _ in moments}
-    terms = [
-        Term(label[0], label[1], formula or None, round(value))
-        for label, formula, value in zip_longest(labels, formulas, live[top])
-        if round(value)
-    ]
-    phase, path = moments[top]
-    at = phase if phase == STEP else f"{phase} of {path or 'the loss'}"
-    return Estimate(mode, sum(term.bytes for term in terms), at, tuple(terms), phases, NOTES, flops)
+def _reserved(one: Trace, setup: Setup) -> int:
+    """What the allocator takes for two steps: in the first the optimizer makes its states."""
+    weights, passes, freed = one.events
+    sizes = [(n, width, 1) for n, width in one.trained]
+    made = [(FAR + i, size) for i, size in enumerate(s for n, w, _ in sizes for s in optimizer_states(n, w, setup))]
+    temporaries = [(2 * FAR + i, size) for i, size in enumerate(optimizer_temporaries(sizes, setup)) if size]
+    gone = [(number, 0) for number, _ in temporaries]
+    return reserved([*weights, *passes, *made, *temporaries, *gone, *freed, *passes, *temporaries])
+
+
+def of_moments(seen: Sequence[Moment], mode: str, **more: Any) -> Estimate:
+    """The estimate of a step that was followed."""
+    labels = list(seen[-1].bytes)  # a tracker never forgets one
+    live = np.array([[moment.bytes.get(label, 0) for label in labels] for moment in seen])
+    return Estimate(mode, [(moment.phase, moment.path) for moment in seen], labels, live, **more)
+
+
+def sharded(found: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate:
+    """The same on each of the setup's devices, without formulas."""
+    kind, _, devices = setup.shard.partition(":")
+    if not kind:
+        return found
+    live = found.live / [int(devices) if category in SHARDED[kind] else 1 for category, _ in found.labels]
+    labels = list(found.labels)
+    if "weights" in SHARDED[kind]:  # each device also gathers both ends and one layer
+        a = architecture_of(next((name for name, known in zoo().items() if known == config), config))
+        whole = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
+        labels.append(("weights", "gathered from the other devices"))
+        live = np.column_stack([live, np.full(len(live), whole * setup.width)])
+    return replace(found, labels=labels, live=live, formulas=())
 
 
 # ---- what fits
 
 
-def longest(config: Mapping[str, Any]) -> int | None:
-    """Tokens a row that a table of learned positions allows; None without such a table.
-
-    Rotary positions have no end of their own: a model trained for 8,192 tokens computes on longer rows, badly.
-    """
-    kind = config.get("model_type")
-    if kind not in LEARNED_POSITIONS:
-        return None
-    positions = int(config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind])
-    return positions - 2 * (kind in ("roberta", "xlm-roberta"))  # two rows of their tables belong to padding
-
-
-def check_length(config: Mapping[str, Any], method: Any, setup: Setup) -> None:
-    """Raises: BadValue for rows longer than the model's table of positions."""
-    last, prompt = longest(config), prompt_of(method)
-    if last is not None and setup.seq + prompt > last:
-        beside = f" beside a prompt of {prompt}" if prompt else ""
-        raise BadValue(
-            f"seq {setup.seq} is above the {last - prompt} tokens that {config['model_type']} can read{beside}"
-        )
-
-
 def largest(
     field: str, setup: Setup, estimated: Callable[[Setup], Estimate], available: int, limit: int | None = None
 ) -> int | None:
-    """The most rows ("batch") or tokens a row ("seq") with which a step fits; None when not even 1, or 8 tokens, do.
+    """The most rows ("batch") or tokens per row ("seq") with which a step fits; None if not even 1, or 8 tokens, do.
 
-    estimated  the memory of a setup. What it raises is raised
+    estimated  the memory of a setup
     limit      of tokens: what `longest` says
     """
     before = SHORT - 1 if field == "seq" and (limit is None or limit >= SHORT) else 0  # shorter rows: each is traced
@@ -452,19 +434,13 @@ def most(fits: Callable[[int], bool], limit: int | None = None) -> int | None:
 
 
 def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str]) -> str | None:
-    """The model of these with the most parameters that the method can train in `available` bytes; None where none fits.
-
-    Models without a stored fit are judged by their bound; those that lack the method's targets are passed over.
-    """
+    """The model with the most parameters that the method can train in `available` bytes, by `quick`; else None."""
     fitting: dict[str, int] = {}
     for name in names:
-        with suppress(LabError):
+        with suppress(LabError):  # it lacks the method's targets, or reads no rows this long
             if quick(name, method, setup).peak <= available:
                 fitting[name] = architecture_of(name).total
     return max(fitting, key=lambda name: fitting[name], default=None)
-
-
-# ---- generation
 
 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
@@ -484,17 +460,18 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
         raise BadValue(f"{a.name} does not generate token by token; give a causal model such as llama-3-8b")
     if any(module.name.endswith(".kv_b_proj") for module in a.modules):
         raise BadValue(f"{a.name} keeps a latent, not keys and values, and its cache is not modeled; try llama-3-70b")
-    ahead = int(method.settings().get("tokens", 0)) if method is not None else 0
-    cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * (setup.seq + ahead)
+    tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)
+    cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * tokens
     logits = setup.batch * a.vocabulary
-    terms = (
-        *(Term("weights", part, None, size) for part, size in trace.weights(config, method, setup).items()),
-        Term("cache", "keys and values", "2·L·kv_heads·head_dim·b·B·S", cache),
-        Term("logits", "the next token's logits", "B·V·b", setup.width * logits),
-        *([Term("logits", "the next token's logits in fp32", "4·B·V", 4 * logits)] if setup.width != 4 else []),
-    )
-    peak, wide = sum(t.bytes for t in terms), setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
-    more = f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more for a moment"
-    window = "layers with a sliding window keep less of a long past than is counted here"
-    notes = (*NOTES, more, *([window] if config.get("sliding_window") else []))
-    return Estimate("predicted", peak, "generation", terms, {"generation": peak}, notes)
+    sizes = {("weights", part): size for part, size in trace.weights(config, method, setup).items()}
+    sizes["cache", "keys and values"] = cache
+    sizes["logits", "the next token's logits"] = setup.width * logits
+    if setup.width != 4:
+        sizes["logits", "the next token's logits in fp32"] = 4 * logits
+    wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
+    notes = [*NOTES, f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more at first"]
+    if config.get("sliding_window"):
+        notes.append("layers with a sliding window keep less of a long past than is counted here")
+    known = {"cache": "2·L·kv_heads·head_dim·b·B·S", "logits": "B·V·b"}
+    formulas = [known.get(category, "") for category, _ in sizes]
+    return of_sizes("predicted", "generation", sizes, formulas=formulas, notes=tuple(notes))

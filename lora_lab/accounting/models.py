@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import re
 import warnings
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
-MOST = 10**4  # layers, or experts in a layer: each is built as an object
+MOST = 10**4  # layers, or experts per layer: each is built as an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # a layer's number: the part of a path that is all digits
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
@@ -58,7 +59,7 @@ class Module:
 
     @property
     def layer(self) -> int | None:
-        """Index of the layer it belongs to; None outside the layers."""
+        """Index of its layer; None outside the layers."""
         number = LAYER.search(self.name)
         return int(number.group()) if number else None
 
@@ -107,12 +108,9 @@ class Architecture:
 
     @property
     def roles(self) -> list[str]:
-        """The roles that a panel offers as targets on this model, in the usual order, without embeddings."""
+        """The roles that a panel offers as targets, in the usual order, without embeddings."""
         there = {site.role for site in self.sites}
         return [role for role in ROLES if role in there and role != "embed"]
-
-
-# The zoo, and every other way of naming a model: a folder, a config.json, a hub id that is cached.
 
 
 @cache
@@ -139,45 +137,38 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
     """The architecture of a model that is named, loaded, or described already.
 
     model   a name of the zoo, a folder, a config.json or its fields, a hub id in the local cache, an `Architecture`, or
-            a model of transformers', which is described as it is
+            a transformers model, which is described as it is
     With `num_labels` a named model is the one for sequence classification, its head included.
     Raises: NotFound, with the nearest names, for an unknown name; BadValue for a config that transformers cannot build.
     """
     if isinstance(model, Architecture):
         return model
-    if isinstance(model, Mapping):
-        return describe(meta_model(model, num_labels), _name(model))
-    if not isinstance(model, str | Path):
+    if not isinstance(model, str | Path | Mapping):
         return describe(model)
-    if num_labels is None and str(model) in zoo():
+    if num_labels is None and not isinstance(model, Mapping) and str(model) in zoo():
         return _shipped(str(model))
-    return _described(str(model), num_labels, json.dumps(config_of(model)))
+    return _built(_name(model), num_labels, json.dumps(config_of(model), default=str))
 
 
 @lru_cache(maxsize=64)
-def _described(model: str, num_labels: int | None, config: str) -> Architecture:
-    """Cached while the config is unchanged: a slider asks for the same model again and again."""
-    return describe(meta_model(model, num_labels), _name(model))
+def _built(name: str, num_labels: int | None, config: str) -> Architecture:
+    """Cached, because a slider asks for the same model again and again."""
+    return describe(meta_model(json.loads(config), num_labels, name), name)
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """The fields of the config of a model that is named or loaded, as in its config.json, or those fields themselves.
+    """The fields of the config of a named or loaded model, as in its config.json, or those fields themselves.
 
     Raises: NotFound for an unknown name; BadValue for a damaged file, and for a model without a config.
     """
     if isinstance(model, Mapping):
         return dict(model)
-    if not isinstance(model, str | Path):
-        return dict(own_config(model).to_dict())
-    return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
-
-
-def own_config(model: Any) -> Any:
-    """The config of a loaded model. Raises: BadValue for one that has none."""
+    if isinstance(model, str | Path):
+        return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
     if not hasattr(getattr(model, "config", None), "to_dict"):
-        said = f"a {type(model).__name__} has no config of transformers' to be counted from"
+        said = f"a {type(model).__name__} has no config to be counted from"
         raise BadValue(f"{said}: attach the method and read its report")
-    return model.config
+    return dict(model.config.to_dict())
 
 
 def _name(model: str | Path | Mapping[str, Any]) -> str:
@@ -188,18 +179,16 @@ def _name(model: str | Path | Mapping[str, Any]) -> str:
 
 
 def _config_file(model: str) -> Path:
-    from huggingface_hub import try_to_load_from_cache  # 0.1 s, and only here
+    from huggingface_hub import try_to_load_from_cache  # 0.1 s
 
-    with suppress(OSError, RuntimeError, ValueError):  # too long for a path, an unknown ~user, or a null character
+    with suppress(OSError, RuntimeError, ValueError):  # neither a possible path nor a possible hub id
         given = Path(model).expanduser()
         file = given / "config.json" if given.is_dir() else given
         if file.is_file():
             return file
         if given.is_dir():
             raise NotFound(f"the folder {model} holds no config.json; give the folder of a model")
-    with suppress(OSError, ValueError):  # not a valid hub id
-        cached = try_to_load_from_cache(model, "config.json")
-        if isinstance(cached, str):
+        if isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
             return Path(cached)
     raise NotFound(
         f"no model '{model}': no folder or config.json, no hub id in the local cache, and no name of the zoo; "
@@ -207,25 +196,29 @@ def _config_file(model: str) -> Path:
     )
 
 
-# From a config to transformers' model, and from any model to its description: both take torch.
+# From a config to transformers' model, and from any model to its description: both import torch.
 
 
-def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = None) -> nn.Module:
+def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = None, name: str = "") -> nn.Module:
     """Build transformers' model of a config on the meta device: all shapes, no data.
 
-    model   a name as in `architecture_of`, or the fields of a config.json
+    model   a name as in `architecture_of`, or the fields of a config.json;  name   for errors
     With `num_labels` a model for sequence classification; otherwise a language model, or an encoder without a head.
     Raises: NotFound for an unknown name; BadValue for a config that transformers cannot build.
     """
-    import torch
+    gc.disable()  # it takes a tenth of the time in which torch and transformers are imported
+    try:
+        import torch
 
-    name = _name(model)
-    config = known_config(config_of(model), name)
-    if num_labels is not None:
-        config.num_labels = whole("num_labels", num_labels)
-    made = auto_class(config, classify=num_labels is not None)
-    with _in_one_sentence(name), torch.device("meta"):
-        built: nn.Module = made.from_config(config, attn_implementation="eager")
+        name = name or _name(model)
+        config = known_config(config_of(model), name)
+        if num_labels is not None:
+            config.num_labels = whole("num_labels", num_labels)
+        made = auto_class(config, classify=num_labels is not None)
+        with _in_one_sentence(name), torch.device("meta"):
+            built: nn.Module = made.from_config(config, attn_implementation="eager")
+    finally:
+        gc.enable()
     return built
 
 
@@ -237,11 +230,11 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
     from transformers import CONFIG_MAPPING, AutoConfig
 
     family = values.get("model_type")
-    if not isinstance(family, str):
-        raise BadValue(f"the config of {name} lacks 'model_type', which says how to read the rest")
     if family not in CONFIG_MAPPING:
-        known = nearest(family, CONFIG_MAPPING)
-        raise BadValue(f"unknown model_type '{family}'; nearest that transformers knows: {known}")
+        known = nearest(str(family), CONFIG_MAPPING)
+        raise BadValue(
+            f"unknown model_type {family!r} in the config of {name}; nearest that transformers knows: {known}"
+        )
     for field, value in values.items():
         if ("layer" in field or "expert" in field) and isinstance(value, int) and value > MOST:
             raise BadValue(f"'{field}' of {name} must be at most {MOST:,}, not {value:,}: no model has as many")
@@ -261,7 +254,7 @@ def task_of(config: Any) -> str:
 
 
 def auto_class(config: Any, *, classify: bool) -> Any:
-    """The auto class of transformers that builds the model. Raises: BadValue if it has no classifier of this type."""
+    """transformers' auto class that builds the model. Raises: BadValue if it has no classifier of this type."""
     import transformers
 
     names = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
@@ -276,13 +269,14 @@ def auto_class(config: Any, *, classify: bool) -> Any:
 
 
 def check_class(model: Any) -> None:
-    """Raises: BadValue for a loaded model of another class than those that a config is built as."""
-    config = model.config
-    kinds = (False, True) if task_of(config) == "encoder" else (False,)
-    known = [auto_class(config, classify=kind)._model_mapping for kind in kinds]
-    classes = [mapping[type(config)] for mapping in known if type(config) in mapping]
+    """Raises: BadValue for a loaded model of another class than `auto_class` builds."""
+    autos = [
+        auto_class(model.config, classify=task_of(model.config) == "encoder"),
+        auto_class(model.config, classify=False),
+    ]
+    classes = [auto._model_mapping[type(model.config)] for auto in autos]
     if not isinstance(model, tuple(classes)):
-        said = " or ".join(one.__name__ for one in classes)
+        said = " or ".join(dict.fromkeys(one.__name__ for one in classes))
         raise BadValue(f"the memory of a {type(model).__name__} is not known, that of {said} is: give its config.json")
 
 
@@ -308,8 +302,9 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
     """The architecture of a transformers model without an adapter, on any device. Raises: BadValue without a config."""
     from lora_lab.methods.attach import role_widths
 
-    config = own_config(model).get_text_config()
-    modules = tuple(_modules(model))
+    config_of(model)  # raises where there is none
+    own: Any = model.config
+    config, modules = own.get_text_config(), tuple(_modules(model))
 
     def number(*names: str) -> int:
         """The first of these fields that the config has; 0 if none."""
@@ -376,5 +371,6 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             main = name == "weight"  # of a norm, a router, a convolution, a special embedding
             at = path if main else f"{path}.{name}".removeprefix(".")
             outputs = p.shape[0] if p.dim() else 1
-            numbers = p.numel() + bias * main
-            yield Module(at, (main and role) or "other", "other", p.numel() // outputs, outputs, numbers)
+            yield Module(
+                at, (main and role) or "other", "other", p.numel() // outputs, outputs, p.numel() + bias * main
+            )

@@ -2,12 +2,9 @@
 
     full:  d_in d_out            LoRA:  r (d_in + d_out)            break-even:  r* = d_in d_out / (d_in + d_out)
 
-A square d x d layer has r* = d / 2: below that rank the adapter is smaller than the weight it changes.
-Source: Hu et al. 2021, section 5.1, for square layers: 2 d r.
-
-LoRA is placed on the sites of the description, as on those of a real model, and full fine-tuning trains every module:
-neither needs torch for a model of the zoo. Any other method is attached to the model on the meta device, and what
-requires a gradient is added up.
+LoRA is placed on the sites of the description, and full fine-tuning trains every module: neither needs torch for a
+model of the zoo. Any other method is attached to the model on the meta device, and what requires a gradient is added
+up. Source: Hu et al. 2021, section 5.1, for square layers: 2 d r.
 """
 
 from __future__ import annotations
@@ -37,8 +34,8 @@ FP32 = 4  # bytes per number in an adapter file, whatever the precision of the b
 class Row:
     """One kind of module, or one slice of a fused one: all `count` of them together.
 
-    `full` is their parameters in the model, `trained` what the method trains there. What a method adds elsewhere, such
-    as a soft prompt, has full 0. `break_even_rank` has two decimals and is None for what is not a matrix.
+    `full` is their parameters in the model, 0 for what a method adds, such as a soft prompt; `trained` what the method
+    trains there. `break_even_rank` has two decimals and is None for what is not a matrix.
     """
 
     name: str
@@ -78,7 +75,7 @@ class ParameterCount:
         if not experts or self.method not in ("lora", "ia3"):
             return ()
         return (
-            f"{experts:,} of these stand in experts, counted as one adapter each; transformers 5 keeps a layer's "
+            f"{experts:,} of these are in experts, counted as one adapter each; transformers 5 keeps a layer's "
             "experts in one tensor, to which this lab attaches none; PEFT 0.21 adapts it as a whole, and counts more",
         )
 
@@ -101,8 +98,8 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     With `num_labels` the model is the one for sequence classification.
     Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an impossible value.
     """
-    if not isinstance(model, str | Path | Mapping | Architecture):
-        model = plain(model, num_labels)
+    named = isinstance(model, str | Path | Mapping | Architecture)
+    model = model if named else plain(model, num_labels)
     a = architecture_of(model, num_labels)
     head = sum(m.parameters for m in a.modules if m.in_task_head)
     trained, added = Counter[str](), list[Row]()
@@ -120,8 +117,21 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     elif method.name in ("head", "probe") and not head:
         raise BadValue(f"{method.name} trains the head of a task, and {a.name} has none: give num_labels")
     else:
-        made = meta_model(model, num_labels) if isinstance(model, str | Path | Mapping) else model
-        head, size = _attached(made, method, a, trained, added)
+        made, known = meta_model(model, num_labels) if named else model, {m.name for m in a.modules}
+        from lora_lab.methods.attach import parameters_of_parts, plain_path
+        from lora_lab.methods.io import file_of
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
+            report = method.attach(made)
+        for path, name, p in parameters_of_parts(made):  # without the heads
+            at, inputs = plain_path(path), p.shape[0] if p.dim() > 1 else 1
+            if p.requires_grad and at in known:
+                trained[at] += p.numel()
+            elif p.requires_grad:
+                added.append(Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel()))
+        tensors, metadata, _ = file_of(made, report)
+        head, size = report.head_parameters, safetensors_bytes({k: t.shape for k, t in tensors.items()}, metadata)
     rows = (*table(a, trained), *added)
     return ParameterCount(a.name, method.name, a.total, sum(row.trained for row in rows), head, size, rows)
 
@@ -138,27 +148,6 @@ def plain(model: Any, num_labels: int | None = None) -> nn.Module:
     plain = shapes_of(model)
     remove_adapters(plain)
     return plain
-
-
-def _attached(
-    model: nn.Module, method: Method, a: Architecture, trained: Counter[str], added: list[Row]
-) -> tuple[int, int]:
-    """Attach the method and record what trains where; returns the parameters of the heads and the bytes of the file."""
-    from lora_lab.methods.attach import parameters_of_parts, plain_path
-    from lora_lab.methods.io import file_of
-
-    known = {module.name for module in a.modules}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
-        report = method.attach(model)
-    for path, name, p in parameters_of_parts(model):  # heads are counted apart
-        at, inputs = plain_path(path), p.shape[0] if p.dim() > 1 else 1
-        if p.requires_grad and at in known:
-            trained[at] += p.numel()
-        elif p.requires_grad:
-            added.append(Row(f"{path}.{name}", method.name, inputs, p.numel() // inputs, 1, 0, p.numel()))
-    tensors, metadata, _ = file_of(model, report)
-    return report.head_parameters, safetensors_bytes({key: t.shape for key, t in tensors.items()}, metadata)
 
 
 def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
@@ -211,8 +200,7 @@ def _file(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dic
 def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> int:
     """Bytes of a safetensors file with these fp32 tensors: 8 for the header's length, the header, the data.
 
-    The header is JSON, padded with spaces to a multiple of 8, with each tensor's type, shape and offsets, sorted by
-    name. Source: the safetensors format.
+    The header is JSON, padded to a multiple of 8, with each tensor's type, shape and offsets, sorted by name.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0

@@ -1,56 +1,44 @@
 """Which bytes are live, and what they are for: exact on real tensors and on tensors that hold no data.
 
-Every tensor has a storage, and several tensors may share one. The tracker sees every operation, follows the storages
-that come out of it, and hears through a weak reference when each is freed. The sum over what is live is therefore what
-an allocator would have handed out, without rounding, caching or fragmentation.
+The tracker sees every operation, follows the storages that come out of it, which several tensors may share, and learns
+through a weak reference when each is freed. So it counts what an allocator hands out, without rounding or caching.
 """
 
 from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from lora_lab.accounting.fit import Label
+from lora_lab.accounting.setup import Label, Moment
 
 # FLOPs by operation. The lab's LoRA adds in place, which PyTorch's counter leaves out.
 FLOPS = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
-
-
-class Moment(NamedTuple):
-    """The state after one operation: bytes by label, in the order of `Tracker.labels`."""
-
-    phase: str
-    op: str
-    path: str  # of the module that is running, or whose backward is
-    live: tuple[int, ...]
 
 
 class Tracker(TorchDispatchMode):
     """Inside the block, `moments` grows by one entry whenever the live bytes change, `flops` by every matrix product.
 
     A storage born in "forward" is an activation, later a temporary, unless its last size is the vocabulary (logits) or
-    `claim` says what it is for. Its label also names the module it was born in: "model.layers.*.mlp".
+    `claim` labels it. Its label also names the module it was born in: "model.layers.*.mlp".
     """
 
-    def __init__(self, vocabulary: int = 0, labels: dict[Label, int] | None = None) -> None:
+    def __init__(self, vocabulary: int = 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.vocabulary, self.phase = vocabulary, "build"
-        self.labels: dict[Label, int] = {} if labels is None else labels  # those of an earlier trace, to go on with
         self.moments: list[Moment] = []
         self.flops = 0
         self.events: list[tuple[int, int]] = []  # (storage's number, bytes) when it is born, (number, 0) when freed
-        self._live: list[int] = []
-        self._known: dict[int, tuple[int, int, int, Any]] = {}  # storage -> bytes, label, number, weak reference
+        self.live: dict[Label, int] = {}
+        self._known: dict[int, tuple[int, Label, int, Any]] = {}  # storage -> bytes, label, number, weak reference
         self._paths: list[str] = [""]  # of the modules whose forward is running, innermost last
         self._path_of: dict[int, str] = {}  # autograd's sequence number -> path of the module that made the node
         self._path, self._changed, self._born = "", False, 0
@@ -67,17 +55,13 @@ class Tracker(TorchDispatchMode):
         return out
 
     def enter(self, phase: str) -> None:
-        """Everything from here on belongs to this phase, whose first moment is now."""
+        """Start a phase; its first moment is now."""
         self.phase, self._path, self._changed = phase, "", True
         self._note("enter")
 
     def restart(self) -> None:
         """Forget the moments and FLOPs so far; what is live stays live."""
         self.moments, self.flops = [], 0
-
-    def table(self, moments: Sequence[Moment]) -> np.ndarray:
-        """Live bytes: (moments, labels)."""
-        return np.array([m.live + (0,) * (len(self.labels) - len(m.live)) for m in moments], dtype=float)
 
     def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
         """Label tensors, whenever they were made; those made before the tracker started count from now on."""
@@ -88,7 +72,7 @@ class Tracker(TorchDispatchMode):
     def claim_model(self, model: nn.Module, part_of: Callable[[str], str]) -> None:
         """Claim parameters and buffers as weights, each gradient once it exists, and learn which module is running.
 
-        part_of   part of the model, "base" or "adapters", by the name of a parameter or buffer
+        part_of   "base" or "adapters", by the name of a parameter or buffer
         """
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._follow(tensor, ("weights", part_of(name)))
@@ -96,7 +80,7 @@ class Tracker(TorchDispatchMode):
                 label = ("gradients", part_of(name))
                 tensor.register_post_accumulate_grad_hook(lambda p, label=label: self._follow(p.grad, label))
         for path, module in model.named_modules():
-            # No forward hook: an adapted layer copies an output that a hook might keep.
+            # Not a forward hook: an adapted layer copies an output that a hook might keep.
             own = f"{path}.adapter" if hasattr(module, "base_layer") else path.replace(".base_layer", "")
             module.forward = self._running(module.forward, own)
         self._note("claim")
@@ -117,39 +101,38 @@ class Tracker(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         if node is None or len(self._paths) > 1:  # forward, or run again under checkpointing
             number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
-            self._path_of.setdefault(number, self._paths[-1])  # what makes no node must not take the last one's place
+            self._path_of.setdefault(number, self._paths[-1])  # an operation without a node keeps the last one's path
             return self._paths[-1]
         return self._path_of.get(node._sequence_nr(), self._path)
 
     def _note(self, op: str) -> None:
         if self._changed:
-            self.moments.append(Moment(self.phase, op, self._path, tuple(self._live)))
+            self.moments.append(Moment(self.phase, self._path, self.live.copy(), op))
             self._changed = False
 
     def _follow(self, tensor: Any, label: Label | None = None) -> None:
-        """Count a storage from its first tensor on; with a label, also move one that is counted already."""
+        """Count a storage from its first tensor on; a label given later moves it."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         known = self._known.get(key)
         if size == 0 or (known and not label):
             return
-        index = self.labels.setdefault(label or self._label(tensor), len(self.labels))
-        self._live += [0] * (len(self.labels) - len(self._live))
+        label = label or self._label(tensor)
         if known:
             _, old, number, reference = known
-            self._live[old] -= size
+            self.live[old] -= size
         else:
             number, self._born = self._born, self._born + 1
             reference = weakref.ref(storage, lambda _: self._free(key))
             self.events.append((number, size))
-        self._known[key] = (size, index, number, reference)
-        self._live[index] += size
+        self._known[key] = (size, label, number, reference)
+        self.live[label] = self.live.get(label, 0) + size
         self._changed = True
 
     def _free(self, key: int) -> None:
-        size, index, number, _ = self._known.pop(key)
+        size, label, number, _ = self._known.pop(key)
         self.events.append((number, 0))
-        self._live[index] -= size
+        self.live[label] -= size
         self._changed = True
 
     def _label(self, tensor: Tensor) -> Label:

@@ -7,18 +7,15 @@ BINARY = ((GIB, "GiB"), (MIB, "MiB"), (1024, "KiB"))
 DECIMAL = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
-def three_figures(value: float) -> str:
-    """515, 61.8, 8.34, 0.12: about three figures."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
 def binary(count: float) -> str:
-    """So many bytes of memory: in GiB, MiB or KiB, the largest of which there is at least one."""
+    """Bytes of memory in GiB, MiB or KiB: 515 GiB, 61.8 GiB, 8.34 GiB."""
     unit, name = next((pair for pair in BINARY if count >= pair[0]), BINARY[-1])
-    return f"{three_figures(count / unit)} {name}"
+    value = count / unit
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} {name}"
 
 
 def decimal(count: float) -> str:
-    """So many bytes of a file: in GB, MB or kB, the largest of which there is at least one."""
+    """Bytes of a file in GB, MB or kB."""
     unit, name = next((pair for pair in DECIMAL if count >= pair[0]), (1, "bytes"))
-    return f"{count / unit:,.3g} {name}" if count / unit < 999.5 else f"{count / unit:,.0f} {name}"
+    value = count / unit
+    return f"{value:,{'.3g' if value < 999.5 else '.0f'}} {name}"

@@ -8,15 +8,13 @@ keeps its own account, of what it handed out ("allocated") and of what it took f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
-from lora_lab.accounting.memory import Estimate, Term, of_tracker
+from lora_lab.accounting.memory import Estimate, of_moments, of_sizes
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
@@ -31,7 +29,6 @@ def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Es
 
     peak      bytes of tensors alive at once (cuda: allocated, rounded up by the allocator to 512 bytes a tensor)
     reserved  bytes that a GPU's allocator took from the driver (mps: holds after the step); None on a CPU
-    process   bytes of this process in memory after the step (cuda: of the device in use by anyone)
     Quantised layers are this lab's own, real ones.
     Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, master weights, or a GPU that is not there.
     """
@@ -48,9 +45,8 @@ def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Es
     if conditions.device == "cuda":
         return _on_cuda(fresh, method, conditions)
     tracker = follow(fresh, method, conditions, partial(optimizer_of, name=conditions.optimizer))
-    followed = of_tracker(tracker, "measured", config_of(model), conditions)
     taken = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
-    return replace(followed, reserved=taken, process=psutil.Process().memory_info().rss)
+    return of_moments(tracker.moments, "measured", flops=tracker.flops, reserved=taken)
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
@@ -71,6 +67,5 @@ def _on_cuda(model: Any, method: Any, setup: Setup) -> Estimate:
         optimizer.zero_grad(set_to_none=True)
         del outputs
     torch.cuda.synchronize()
-    peak, free, total = torch.cuda.max_memory_allocated(), *torch.cuda.mem_get_info()
-    term = Term("allocated", ALLOCATED, None, peak)
-    return Estimate("measured", peak, "", (term,), {}, reserved=torch.cuda.max_memory_reserved(), process=total - free)
+    sizes = {("allocated", ALLOCATED): torch.cuda.max_memory_allocated()}
+    return of_sizes("measured", "", sizes, reserved=torch.cuda.max_memory_reserved())

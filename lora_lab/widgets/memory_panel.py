@@ -18,10 +18,8 @@ import psutil
 import traitlets as T
 
 from lora_lab.accounting import film, gpus
-from lora_lab.accounting.fit import STEP
-from lora_lab.accounting.memory import Moment
 from lora_lab.accounting.models import architecture_of
-from lora_lab.accounting.setup import OPTIMIZERS, Setup
+from lora_lab.accounting.setup import OPTIMIZERS, STEP, Moment, Setup
 from lora_lab.accounting.units import GIB, binary
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json
@@ -173,7 +171,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         taken = measure(self.model, method, **step, **{name: shown[name] for name in CONDITIONS})
         return step | {
             "model": self.model, "method": self.method, "rank": rank, "checkpointing": setup.checkpointing,
-            "film": film.of_timeline(taken.timeline, setup),
+            "film": film.of_estimate(taken, setup),
             "where": f"on a CPU, {date.today():%Y-%m-%d}, torch {version('torch')}",
         }  # fmt: skip
 

@@ -9,39 +9,31 @@ import pytest
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory
 from lora_lab.accounting.film import CATEGORIES, filmed, folded, moments, unfolded
-from lora_lab.accounting.fit import STEP
-from lora_lab.accounting.setup import OPTIMIZERS, Setup
+from lora_lab.accounting.setup import OPTIMIZERS, STEP, Setup
+from tests.accounting.test_memory import T5
 
 GPT2 = {"model_type": "gpt2", "n_layer": 7, "n_embd": 64, "n_head": 2, "n_positions": 256, "vocab_size": 500}
 LORA = LoRA(rank=4, targets=("q", "v"))
 PHASES = ("forward", "backward")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-
 def by_category(told):
-    return [[(m.phase, *(m.bytes.get(c, 0) for c in CATEGORIES)) for m in told if m.phase == phase] for phase in PHASES]
+    """Bytes by category at each moment of each phase, without moments that move bytes between parts of the model."""
+    rows = [[(m.phase, *(m.bytes.get(c, 0) for c in CATEGORIES)) for m in told if m.phase == phase] for phase in PHASES]
+    return [[row for i, row in enumerate(own) if not i or row != own[i - 1]] for own in rows]
 
 
-def thinned(rows):
-    """Without moments that only move bytes from one part of the model to another."""
-    return [row for i, row in enumerate(rows) if not i or row != rows[i - 1]]
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", [FullFineTuning(), LORA, PromptTuning(tokens=5)], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    ("method", "checkpointing"), [(FullFineTuning(), False), (LORA, True), (PromptTuning(tokens=5), True)]
+)
 def test_a_film_is_the_trace_at_every_moment(method, checkpointing):
     told = filmed(GPT2, method, Setup(batch=2, seq=64, checkpointing=checkpointing))
     assert json.loads(json.dumps(told)) == told
-    for batch, seq in ((2, 96), (5, 131)):
-        setup = Setup(batch=batch, seq=seq, checkpointing=checkpointing)
-        real = memory(GPT2, method, trace=True, batch=batch, seq=seq, checkpointing=checkpointing)
-        for own, traced in zip(by_category(moments(told, 4, setup)), by_category(real.timeline), strict=True):
-            assert own == thinned(traced)
-        assert max(sum(m.bytes.values()) for m in moments(told, 4, setup)) == real.peak
+    setup = Setup(batch=5, seq=131, checkpointing=checkpointing)
+    real = memory(GPT2, method, trace=True, batch=5, seq=131, checkpointing=checkpointing)
+    own = moments(told, 4, setup)
+    assert by_category(own) == by_category(real.timeline)
+    assert max(sum(m.bytes.values()) for m in own) == real.peak
 
 
 def test_rank_and_optimizer_are_in_it():
@@ -55,16 +47,14 @@ def test_rank_and_optimizer_are_in_it():
 
 
 def test_what_cannot_be_interpolated_is_the_film_of_one_step():
-    t5 = {"model_type": "t5", "num_layers": 2, "d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "vocab_size": 99}
-    setup = Setup(batch=2, seq=24)
-    told = filmed(t5, LORA, setup)
+    told = filmed(T5, LORA, setup := Setup(batch=2, seq=24))
     assert told["fixed"] == [2, 24]
-    assert max(sum(m.bytes.values()) for m in moments(told, 4, setup)) == memory(t5, LORA, batch=2, seq=24).peak
+    assert max(sum(m.bytes.values()) for m in moments(told, 4, setup)) == memory(T5, LORA, batch=2, seq=24).peak
 
 
-def test_it_is_made_once(monkeypatch):
+def test_it_is_made_once(own_cache, monkeypatch):
     first = filmed(GPT2, LORA, Setup(batch=2, seq=64))
-    monkeypatch.setattr("lora_lab.accounting.film.made", None)
+    monkeypatch.setattr("lora_lab.accounting.film.fit", None)
     assert filmed(GPT2, LoRA(rank=16, targets=("q", "v")), Setup(batch=1, seq=99, optimizer="sgd")) == first
 
 

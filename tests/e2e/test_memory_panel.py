@@ -12,8 +12,8 @@ from playwright.sync_api import expect
 
 from lora_lab.accounting.film import CATEGORIES, moments
 from lora_lab.accounting.gpus import card, usable
-from lora_lab.accounting.memory import Moment, largest, quick
-from lora_lab.accounting.setup import OPTIMIZERS, Setup
+from lora_lab.accounting.memory import largest, quick
+from lora_lab.accounting.setup import OPTIMIZERS, Moment, Setup
 from lora_lab.accounting.units import binary
 from lora_lab.widgets.base import module
 from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
