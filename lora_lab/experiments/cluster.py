@@ -19,7 +19,7 @@ from typing import Any
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_together
 from lora_lab.methods.io import CONFIG, save_adapter
-from lora_lab.training.lane import Lane
+from lora_lab.training.loop import Member
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import Run, Store, failed
@@ -103,7 +103,7 @@ def _trained(recipes: Sequence[Recipe]) -> list[Shipped]:
     """What came of each; a pack that cannot be trained is tried run by run."""
     shipped: list[Shipped] = []
 
-    def keep(lane: Lane, run: Run) -> None:
+    def keep(lane: Member, run: Run) -> None:
         with tempfile.TemporaryDirectory() as folder:
             saved = save_adapter(lane.model, folder) if run.error is None else Path(folder)
             files = sorted(saved.iterdir(), key=lambda file: file.name == CONFIG)  # the config last: see _keep

@@ -29,8 +29,8 @@ from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
 from lora_lab.training.device import AUTO, choose, environment, split_dtype
 from lora_lab.training.draws import drawn
-from lora_lab.training.lane import Callback, Lane
 from lora_lab.training.lengths import typical_tokens
+from lora_lab.training.loop import Callback, Member
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.own_file import check_unchanged, fingerprint
 from lora_lab.training.pack import Pack
@@ -286,7 +286,7 @@ def _plan(
 
 def _run_pack(
     store: Store, recipes: list[Recipe], paths: set[Path], note: Note, stop: threading.Event,
-    make: Callable[[Sequence[Recipe]], Pack], keep: Callable[[Lane, Run], Run],
+    make: Callable[[Sequence[Recipe]], Pack], keep: Callable[[Member, Run], Run],
 ) -> None:  # fmt: skip
     """One pack into the store; an error of the pack as a whole is recorded for each of its runs."""
     note("pack", {"recipes": recipes})
@@ -312,7 +312,7 @@ def _run_pack(
         where.unlink(missing_ok=True)
 
 
-def _keep(store: Store, scored: bool, race: Race | None, lane: Lane, run: Run) -> Run:
+def _keep(store: Store, scored: bool, race: Race | None, lane: Member, run: Run) -> Run:
     """Save a lane's adapter, unless it was trained for choosing alone or lies behind, then the record that names it."""
     if race and run.status == BEHIND:
         run = replace(run, environment=run.environment | {BEHIND: race.out[race.recipes[run.recipe]]})

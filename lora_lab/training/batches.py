@@ -60,9 +60,9 @@ class Batch:
         """All rows over and over: one set for each lane of a pack."""
         return self if times == 1 else self._each(lambda t: torch.cat([t] * times))
 
-    def of_lanes(self, own: slice, lanes: int) -> Batch:
-        """The rows of some lanes of a pack."""
-        rows = len(self.labels) // lanes
+    def of_members(self, own: slice, members: int) -> Batch:
+        """The rows of some members of a pack."""
+        rows = len(self.labels) // members
         return self._each(lambda t: t[own.start * rows : own.stop * rows])
 
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:

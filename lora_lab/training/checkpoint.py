@@ -22,17 +22,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from lora_lab.errors import BadValue, LabWarning, in_a_sentence
 from lora_lab.files import write_atomically
-from lora_lab.training.lane import Lane
+from lora_lab.training import device
+from lora_lab.training.loop import MOMENTS
 from lora_lab.training.own_file import check_unchanged
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
 
 FOLDER = "unfinished"
-MOMENTS = ("exp_avg", "exp_avg_sq")
+FACTS = ("status", "error", "best", "since")
 
 
 @dataclass(frozen=True)
@@ -93,30 +93,51 @@ def _set_aside(file: Path) -> Path:
 
 
 def write(pack: Pack, path: Path) -> None:
-    """Write down everything that the pack's lanes need to go on. Raises: BadValue where it cannot be written."""
-    tensors = {f"{lane.recipe.hash}.{name}": t for lane in pack.lanes for name, t in _tensors(lane).items()}
-    lanes = [_told(lane) for lane in pack.lanes]
-    told = {"step": pack.step, "lanes": lanes, "peak_bytes": pack.peak_bytes, "data": pack.task.data}
-    header = json.dumps({**told, "seconds": time.perf_counter() - pack.started})
-    write_atomically(path, save(tensors, {"lora_lab": header}))
+    """Write everything that the pack's members need to go on. Raises: BadValue where it cannot be written."""
+    tensors = {"random": device.random_state(pack.device)}
+    members = []
+    for member in pack.members:
+        for name, values in {"": member.trained, **member.state()}.items():
+            own = [values] if name == "step" else values
+            tensors |= {f"{member.recipe.hash}.{n}.{name}": t.detach().cpu().contiguous() for n, t in enumerate(own)}
+        facts = {name: getattr(member, name) for name in FACTS}
+        own_facts = {"hash": member.recipe.hash, "recipe": member.recipe.settings()}
+        members.append({**own_facts, "history": member.history.columns(), **facts})
+    header = {
+        "step": pack.step, "lanes": members, "peak_bytes": pack.peak_bytes, "data": pack.task.data,
+        "seconds": time.perf_counter() - pack.started,
+    }  # fmt: skip
+    write_atomically(path, save(tensors, {"lora_lab": json.dumps(header)}))
 
 
+@torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
-    """Bring the lanes of a pack, laid out anew, to where they were; of several packs all were at the same step.
+    """Bring the members of a new pack to where they were; those of several packs were all at the same step.
 
-    Raises: BadValue for a lane that is in none, Changed where one's own file held something else.
+    Raises: BadValue for a member that is in none, Changed where one's own file held something else.
     """
-    left = {lane.recipe.hash: lane for lane in pack.lanes}
+    left = {member.recipe.hash: member for member in pack.members}
     for path in paths:
         header, tensors = _header(path), load_file(path)
         check_unchanged(pack.task.name, header.get("data"), pack.task.data)
-        for told in header["lanes"]:
-            if lane := left.pop(told["hash"], None):
-                prefix = f"{told['hash']}."
-                _set_tensors(lane, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-                _set_told(lane, told)
+        for one in header["lanes"]:
+            if member := left.pop(one["hash"], None):
+                found = {
+                    name: [tensors[f"{one['hash']}.{n}.{name}"] for n in range(len(member.trained))]
+                    if f"{one['hash']}.0.{name}" in tensors
+                    else []
+                    for name in ("", *MOMENTS)
+                }
+                for parameter, value in zip(member.trained, found[""], strict=True):
+                    parameter.copy_(value)  # in place: in a pack it is a view
+                member.set_state({"step": tensors[f"{one['hash']}.0.step"], **found})
+                member.history.restore(one["history"], member.recipe.steps)
+                for name in FACTS:
+                    setattr(member, name, one[name])
+                member.status = "training" if member.status == "stopped" else member.status
                 pack.started -= header.get("seconds", 0.0) / len(header["lanes"])  # what it took before counts, too
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
+        pack.random = tensors["random"]
     if left:
         raise BadValue(f"{paths[0]} holds no run {min(left)}: take it away, and the run begins anew")
 
@@ -125,41 +146,3 @@ def _header(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         header: dict[str, Any] = json.loads((file.metadata() or {})["lora_lab"])
         return header
-
-
-def _tensors(lane: Lane) -> dict[str, Tensor]:
-    """A lane's numbers by name: its parameters, their moments, its random numbers."""
-    found = {"random": lane.stream.state, "updates": lane.updates}
-    found |= {f"{number}": parameter.detach() for number, parameter in enumerate(lane.trained)}
-    for moment in MOMENTS:
-        found |= {f"{number}.{moment}": t for number, t in enumerate(lane.moments(moment))}
-    return {name: t.cpu().contiguous() for name, t in found.items()}
-
-
-@torch.no_grad()
-def _set_tensors(lane: Lane, tensors: dict[str, Tensor]) -> None:
-    lane.stream.state = tensors["random"]
-    for number, parameter in enumerate(lane.trained):
-        parameter.copy_(tensors[f"{number}"])  # in place: in a pack it is a view
-    if f"0.{MOMENTS[0]}" in tensors:
-        numbers = range(len(lane.trained))
-        moments = {moment: [tensors[f"{number}.{moment}"] for number in numbers] for moment in MOMENTS}
-        lane.set_moments(moments, tensors["updates"].to(lane.trained[0].device))
-
-
-def _told(lane: Lane) -> dict[str, Any]:
-    return {
-        "hash": lane.recipe.hash,
-        "recipe": lane.recipe.settings(),
-        "history": lane.history.columns(),
-        "status": lane.status,
-        "error": lane.error,
-        "best": lane.best,
-        "since": lane.since,
-    }
-
-
-def _set_told(lane: Lane, told: dict[str, Any]) -> None:
-    lane.history.restore(told["history"], lane.recipe.steps)
-    lane.status = "training" if told["status"] == "stopped" else told["status"]
-    lane.error, lane.best, lane.since = told["error"], told["best"], told["since"]

@@ -18,6 +18,7 @@ from lora_lab.training.batches import Batch, Row, scoring_batches
 from lora_lab.training.metrics import also, f1, regression_metrics
 from lora_lab.training.models import answering
 from lora_lab.training.parts import Parts, in_parts
+from lora_lab.training.recipe import Recipe
 
 ROWS = 32  # scored at once
 PACKED_ROWS = 64  # of all lanes of a part together: with twice as many a core's cache no longer holds them
@@ -64,14 +65,14 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     return _token_losses(logits, labels, smoothing).sum(1) / learnt_tokens(labels).clamp(min=1)
 
 
-def lane_losses(logits: Tensor, labels: Tensor, lanes: int, *, smoothing: float, token_mean: bool) -> Tensor:
-    """The loss of each lane's rows: (lanes,), the mean over rows; with `token_mean` in language modelling over all its
-    tokens, as in Hu et al.'s own code.
+def member_losses(logits: Tensor, labels: Tensor, members: int, recipe: Recipe) -> Tensor:
+    """The loss of each member's rows: (members,), the mean over rows; with the recipe's `token_mean` in language
+    modeling the mean over all its tokens, as in Hu et al.'s own code.
     """
-    rows = loss_of(logits, labels, smoothing).view(lanes, -1)
-    if not token_mean or labels.dim() == 1:
+    rows = loss_of(logits, labels, recipe.label_smoothing).view(members, -1)
+    if not recipe.token_mean or labels.dim() == 1:
         return rows.mean(1)
-    tokens = learnt_tokens(labels).view(lanes, -1)
+    tokens = learnt_tokens(labels).view(members, -1)
     return (rows * tokens).sum(1) / tokens.sum(1).clamp(min=1)
 
 
@@ -96,10 +97,10 @@ def evaluate(
     loss in nats per token over all tokens, perplexity = exp(loss). Labels that are numbers: pearson, spearman, and the
     mean squared error as loss. `judged_by` names those beside them that a task of classes is judged by.
     """
-    return evaluate_lanes(model, rows, pad, device, 1, judged_by)[0]
+    return evaluate_members(model, rows, pad, device, 1, judged_by)[0]
 
 
-def evaluate_lanes(
+def evaluate_members(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, lanes: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
     """As `evaluate`, of a model that answers for several lanes at once: each scores all rows."""

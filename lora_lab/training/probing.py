@@ -25,7 +25,7 @@ from lora_lab.methods.probe import Probe
 from lora_lab.training.batches import Row, scoring_batches
 from lora_lab.training.device import Choice
 from lora_lab.training.evaluate import ROWS
-from lora_lab.training.lane import Lane, Progress
+from lora_lab.training.loop import Member, Progress
 
 Solution = tuple[np.ndarray, np.ndarray, float]  # W, b, and the mean loss there
 TOLERANCE = 1e-8  # of the gradient of the mean loss, where the search ends
@@ -33,11 +33,11 @@ ROUNDS = 5000
 
 
 def fit_probe(
-    lane: Lane,
+    lane: Member,
     rows: Sequence[Row],
     pad: int,
     choice: Choice,
-    validate: Callable[[], Sequence[dict[str, float]]],
+    validate: Callable[[], dict[str, float]],
     *,
     stop: threading.Event | None = None,
 ) -> None:
@@ -59,7 +59,7 @@ def fit_probe(
         return
     write(model, weight, bias)
     lane.history.progress = [Progress(recipe.steps, recipe.steps, loss, 0.0)]
-    lane.note(validate()[0] if recipe.validations else None)
+    lane.note(validate() if recipe.validations else None)
     lane.end("done")
 
 

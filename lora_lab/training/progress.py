@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tqdm.auto import tqdm
 
-from lora_lab.training.lane import Callback, Progress
+from lora_lab.training.loop import Callback, Progress
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.watching import watched
 

@@ -16,13 +16,11 @@ from lora_lab.methods.io import load_adapter, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.probe import Probe
 from lora_lab.training import device
-from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import Score, evaluate
-from lora_lab.training.first_token import answer_at_first_token
-from lora_lab.training.lane import Callback
 from lora_lab.training.lengths import check_fits, typical_tokens
-from lora_lab.training.models import load_model, load_tokenizer
+from lora_lab.training.loop import Callback
+from lora_lab.training.models import answer_at_first_token, load_model, load_tokenizer
 from lora_lab.training.named import base_named_in
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
@@ -102,7 +100,7 @@ class Bench(Pack):
 
     def __init__(self, recipe: Recipe, *, download: bool = False, callbacks: Sequence[Callback] = ()) -> None:
         super().__init__([recipe], download=download, callbacks=lambda _: callbacks)
-        self.recipe, self.lane = recipe, self.lanes[0]
+        self.recipe, self.member = recipe, self.members[0]
 
     def only(self, stop: threading.Event | None = None) -> Run:
         """Train, then score the test split once. Raises: Failed when training diverges."""
@@ -113,8 +111,8 @@ class Bench(Pack):
 
     def failed(self, reason: str) -> Run:
         """The record of a run that came to nothing."""
-        self.lane.fail(reason)
-        return self.record(self.lane, None)
+        self.member.fail(reason)
+        return self.record(self.member, None)
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,6 @@ def open_adapter(
     check_fits(base, data, method)
     if not isinstance(method, Probe):  # which reads every token
         answer_at_first_token(base)
-    attend_in_fp32(base)
     tokenizer = load_tokenizer(name, download=download)
     base.config.pad_token_id = tokenizer.pad_token_id
     return Opened(base.to(choice.device), tokenizer, data)

@@ -22,7 +22,7 @@ from lora_lab.methods.merge import at_strength
 from lora_lab.methods.targets import roles_of
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.lane import Progress
+from lora_lab.training.loop import Progress
 from lora_lab.training.metrics import factor
 from lora_lab.training.mind import Mind, changed_mind
 from lora_lab.training.recipe import Recipe
@@ -82,7 +82,7 @@ class LiveRun(Background):
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
         metric = self.bench.task.metric if self.bench else ""
-        before = self.bench.lane.history.before if self.bench else {}
+        before = self.bench.member.history.before if self.bench else {}
         checks = [(0, before)] * bool(before) + [(p.step, p.validation) for p in list(self.progress) if p.validation]
         return {
             "state": self.doing, "error": self.error, "hash": self.recipe.hash, "steps": self.recipe.steps,
@@ -107,7 +107,7 @@ class LiveRun(Background):
             self.bench = Bench(self.recipe, callbacks=[self._see])
             self.bench.before_scoring = lambda: self._enter("scoring")  # type: ignore[method-assign]
         elif self.run:  # it was stopped: go on
-            self.bench.lane.status, self.bench.started = "training", time.perf_counter() - self.run.seconds
+            self.bench.member.status, self.bench.started = "training", time.perf_counter() - self.run.seconds
         bench, self.run, self.found, self._before = self.bench, None, {}, len(self.progress)
         self.store.check_writable()
         self.state, self._began = "training", time.monotonic()

@@ -14,7 +14,7 @@ from lora_lab import detach, disabled, load_adapter, params, save_adapter
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.base import Method
-from lora_lab.methods.packed import Stream, pack, share
+from lora_lab.methods.packed import pack, share
 from tests.conftest import logits, randomise, snapshot, tiny
 
 KINDS = ("bert", "roberta", "gpt2", "llama")
@@ -169,7 +169,7 @@ def test_packed_it_learns_what_it_learns_alone(name, kind):
     base, rows = tiny(kind), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
     alone = [attached(name, kind, share(base), seed) for seed in (1, 2)]
     lanes = [attached(name, kind, share(base), seed) for seed in (1, 2)]
-    packed, table = pack(base, lanes, [Stream(1), Stream(2)])
+    packed, numbers, gradients = pack(base, lanes)
     for _ in range(3):
         for model, part in zip(alone, rows.chunk(2), strict=True):
             optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
@@ -177,9 +177,9 @@ def test_packed_it_learns_what_it_learns_alone(name, kind):
             loss(model(input_ids=part, attention_mask=torch.ones_like(part)).logits).backward()
             optimizer.step()
         answers = packed(input_ids=rows, attention_mask=torch.ones_like(rows)).logits
-        table.gradients.zero_()
+        gradients.zero_()
         sum(loss(answer) for answer in answers.chunk(2)).backward()
-        table.numbers -= 0.1 * table.gradients
+        numbers -= 0.1 * gradients
     for model, lane in zip(alone, lanes, strict=True):
         torch.testing.assert_close(logits(lane), logits(model), rtol=1e-5, atol=1e-5)
         assert not torch.equal(logits(lane), logits(attached(name, kind, seed=1)))
@@ -191,7 +191,7 @@ def test_switched_off_a_pack_answers_as_the_base_does_in_every_lane(name, kind):
     lanes = [attached(name, kind, share(base), seed) for seed in (1, 2)]
     for seed, lane in enumerate(lanes):
         randomise(lane, seed)
-    packed, _ = pack(base, lanes, [Stream(1), Stream(2)])
+    packed, _, _ = pack(base, lanes)
     given = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
     trained, plain = packed(**given).logits, tiny(kind)(**given).logits
     with disabled(packed):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lora_lab import LoRA
+from lora_lab import LoRA, Recipe
 from lora_lab.training.batches import Row, collate
-from lora_lab.training.evaluate import classification_metrics, evaluate, lane_losses, loss_of
+from lora_lab.training.evaluate import classification_metrics, evaluate, loss_of, member_losses
 from tests.conftest import randomise, tiny
 from tests.training.conftest import rows
 
@@ -86,9 +86,9 @@ def test_a_lane_weighs_its_tokens_or_its_rows():
     batch = collate([*some, *some], pad=0)
     logits = torch.randn(*batch.input_ids.shape, VOCABULARY)
     each = loss_of(logits, batch.labels)
-    by_rows = lane_losses(logits, batch.labels, 2, smoothing=0.0, token_mean=False)
+    by_rows = member_losses(logits, batch.labels, 2, Recipe("m", "t"))
     torch.testing.assert_close(by_rows, each.view(2, 2).mean(1))
-    by_tokens = lane_losses(logits, batch.labels, 2, smoothing=0.0, token_mean=True)
+    by_tokens = member_losses(logits, batch.labels, 2, Recipe("m", "t", token_mean=True))
     torch.testing.assert_close(by_tokens, (each.view(2, 2) * torch.tensor([1.0, 4.0])).sum(1) / 5)
 
 

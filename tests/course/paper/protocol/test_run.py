@@ -70,7 +70,7 @@ def test_a_broken_off_run_goes_on_from_its_last_epoch(roberta, glue, tmp_path, m
     """Killed in the third epoch, the run goes on and ends as one that was left alone."""
     options = {"task": "cola", "model_path": roberta, "data": glue, "seeds": 1, "steps_limit": 4, **PLAIN}
     whole = run("table2", out=tmp_path / "whole", **options)
-    usual, seen = loop.lane_losses, []
+    usual, seen = loop.member_losses, []
 
     def killed(*args, **more):
         seen.append(1)
@@ -78,7 +78,7 @@ def test_a_broken_off_run_goes_on_from_its_last_epoch(roberta, glue, tmp_path, m
             raise KeyboardInterrupt
         return usual(*args, **more)
 
-    monkeypatch.setattr(loop, "lane_losses", killed)
+    monkeypatch.setattr(loop, "member_losses", killed)
     with pytest.raises(KeyboardInterrupt):
         run("table2", out=tmp_path / "parts", **options)
     went_on = run("table2", out=tmp_path / "parts", **options)
