@@ -18,7 +18,7 @@ from lora_lab.training.batches import Row, encode
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.models import load_model, load_tokenizer
-from lora_lab.training.own_file import fingerprint
+from lora_lab.training.tasks import fingerprint
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import load_task

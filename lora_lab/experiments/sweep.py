@@ -28,11 +28,11 @@ from lora_lab.experiments.results import Runs, unlike, warn_of
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
 from lora_lab.training.device import AUTO, choose, environment, split_dtype
-from lora_lab.training.draws import drawn
+from lora_lab.training.tasks import drawn
 from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.loop import Callback, Member
 from lora_lab.training.models import load_tokenizer
-from lora_lab.training.own_file import check_unchanged, fingerprint
+from lora_lab.training.tasks import check_unchanged, fingerprint
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import sweep_bar
 from lora_lab.training.recipe import Recipe

@@ -27,7 +27,7 @@ from lora_lab.errors import BadValue, LabWarning, in_a_sentence
 from lora_lab.files import write_atomically
 from lora_lab.training import device
 from lora_lab.training.loop import MOMENTS
-from lora_lab.training.own_file import check_unchanged
+from lora_lab.training.tasks import check_unchanged
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
 

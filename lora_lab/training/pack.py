@@ -24,7 +24,7 @@ from lora_lab.methods.packed import has_dropout, pack, share
 from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, collate, encode, training_rows
-from lora_lab.training.draws import drawn
+from lora_lab.training.tasks import drawn
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
 from lora_lab.training.guard import check_memory
 from lora_lab.training.lengths import check_fits, typical_tokens
