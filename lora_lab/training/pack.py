@@ -130,7 +130,7 @@ class Pack:
         """Train all members, and score none on the test split."""
         first = self.members[0]
         if isinstance(first.recipe.method, Probe):
-            fit_probe(first, self.rows["train"], self.pad, self.choice, lambda: self.validate()[0], stop=stop)
+            fit_probe(first, self.rows["train"], self.pad, self.device, lambda: self.validate()[0], stop=stop)
             return
         if first.recipe.validations and not any(member.history.progress for member in self.members):
             for member, untrained in zip(self.members, self.before(), strict=True):
