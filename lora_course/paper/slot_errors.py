@@ -22,9 +22,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lora_course.paper.meanings import SLOTS, Meaning, parse
 from lora_course.paper.slot_patterns import LEVELS
 from lora_lab.plugins import Scores
-from lora_course.paper.meanings import SLOTS, Meaning, parse
 
 RIGHT, MISSING, WRONG, ADDED = "right", "missing", "wrong", "added"
 _HIDDEN = "_"  # stands where a name stood

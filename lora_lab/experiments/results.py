@@ -17,10 +17,9 @@ import pandas as pd
 from lora_lab.errors import BadValue, LabWarning, NotFound, nearest
 from lora_lab.methods.base import Method
 from lora_lab.training.assets import home
-from lora_lab.training.tasks import check_unchanged
 from lora_lab.training.recipe import LATER, Recipe
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of
-from lora_lab.training.tasks import TASKS, Task, load_task
+from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")

@@ -28,16 +28,13 @@ from lora_lab.experiments.results import Runs, unlike, warn_of
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
 from lora_lab.training.device import AUTO, choose, environment, split_dtype
-from lora_lab.training.tasks import drawn
-from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.loop import Callback, Member
 from lora_lab.training.models import load_tokenizer
-from lora_lab.training.tasks import check_unchanged, fingerprint
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, dtype_of, failed
-from lora_lab.training.tasks import load_task
+from lora_lab.training.tasks import check_unchanged, drawn, fingerprint, load_task, typical_tokens
 from lora_lab.training.turns import turn
 
 LOCK = ".sweep.lock"

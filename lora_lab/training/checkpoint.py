@@ -27,9 +27,9 @@ from lora_lab.errors import BadValue, LabWarning, in_a_sentence
 from lora_lab.files import write_atomically
 from lora_lab.training import device
 from lora_lab.training.loop import MOMENTS
-from lora_lab.training.tasks import check_unchanged
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
+from lora_lab.training.tasks import check_unchanged
 
 FOLDER = "unfinished"
 FACTS = ("status", "error", "best", "since")

@@ -25,7 +25,7 @@ from lora_lab.methods.io import load_adapter
 from lora_lab.methods.merge import SHORT, MergeReport, merge_for_good
 from lora_lab.training.models import STORED, auto_class, load_tokenizer
 from lora_lab.training.named import base_for, base_named_in, labels_of
-from lora_lab.training.quiet import quiet
+from lora_lab.training.watching import quiet
 
 MARKER = "lora_lab_merge.json"
 AGREE = 1e-3  # ||difference|| / ||answer|| that one model may show when it is loaded a second time

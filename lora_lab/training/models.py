@@ -18,7 +18,7 @@ from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import HEADS
 from lora_lab.training.assets import asset_path
 from lora_lab.training.device import ATTENTIONS, AUTO, DTYPES, split_dtype
-from lora_lab.training.quiet import quiet
+from lora_lab.training.watching import quiet
 
 # The bundled models, with the name that the rest of the world knows them by; adapter files name that one.
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}

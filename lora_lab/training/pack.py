@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,19 +24,16 @@ from lora_lab.methods.io import attach_from, load_adapter
 from lora_lab.methods.packed import has_dropout, pack, share
 from lora_lab.methods.probe import Probe
 from lora_lab.training import device
-from lora_lab.training.batches import Batch, Row, collate, encode, training_rows
-from lora_lab.training.tasks import drawn
+from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
 from lora_lab.training.guard import check_memory
-from lora_lab.training.lengths import check_fits, typical_tokens
 from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together
 from lora_lab.training.models import answer_at_first_token, load_model, load_tokenizer
 from lora_lab.training.parts import Parts, cut
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.seeds import seed_everything
-from lora_lab.training.tasks import load_task
+from lora_lab.training.tasks import drawn, load_task, typical_tokens
 from lora_lab.training.turns import turn
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # in which members may differ
@@ -106,7 +104,7 @@ class Pack:
         if self.size > 1:
             device.keep_freed_memory()
             self._pack()
-        seed_everything(first.seed)  # dropout begins here, however much the heads and A drew
+        torch.manual_seed(first.seed)  # dropout begins here, however much the heads and A drew
         self.random = device.random_state(self.device)
 
     @turn()
@@ -246,7 +244,7 @@ class Pack:
 
     def _loaded(self, recipe: Recipe) -> PreTrainedModel:
         """The base, its head as random as the recipe's seed makes it."""
-        seed_everything(recipe.seed)
+        torch.manual_seed(recipe.seed)
         labels, dtype, attention = self.task.num_labels, self.choice.load_as, self.choice.attention
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
         if not isinstance(recipe.method, Probe):  # which reads every token
@@ -260,7 +258,7 @@ class Pack:
             heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))
         for name, head in heads.get(recipe.seed, {}).items():
             put(model, name, head)
-        seed_everything(recipe.seed)  # again, so that A does not depend on how much the head drew
+        torch.manual_seed(recipe.seed)  # again, so that A does not depend on how much the head drew
         if self.adapters:
             load_adapter(model, self.adapters(recipe))
         elif recipe.start:

@@ -85,9 +85,9 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
 
     z (rows, d) and labels (rows,). Raises: Failed for features that are not finite, or if no minimum is found.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
+    from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.metrics import log_loss  # type: ignore[import-untyped]
 
     if not np.isfinite(z).all():
         raise Failed("the model's hidden states are not finite: give the recipe dtype fp32")

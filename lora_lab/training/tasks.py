@@ -50,7 +50,7 @@ class Split:
     """
 
     texts: tuple[str, ...]
-    labels: tuple[float, ...] = ()
+    labels: tuple[Any, ...] = ()
     prompts: tuple[Prompt, ...] = ()
     references: tuple[tuple[str, ...], ...] = ()
     seconds: tuple[str, ...] = ()
@@ -150,6 +150,13 @@ def load_task(
     return plugged
 
 
+def typical_tokens(task: Task) -> int:
+    """About how long the task's texts are in tokens (4 characters each), for choosing attention and dtype."""
+    split = task.train if task.train.texts else task.test
+    few = split.at(range(min(200, len(split))))
+    return min(task.max_length, sum(map(len, [*few.texts, *few.seconds, *few.prompts])) // (4 * len(few)))
+
+
 def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
     """Places in `task.train` of a few training texts, in order; all of them for 0 examples.
 
@@ -206,7 +213,7 @@ def _task(
         validation, test = held_out
         rows["split"] = ["test"] * test + ["validation"] * validation + ["train"] * (len(rows) - validation - test)
     of = {split: rows[rows.split == split] for split in SPLITS}
-    made = {
+    made: dict[str, Any] = {
         split: Split(tuple(some.text), tuple(map(int, some.label)) if "label" in some else ())
         for split, some in of.items()
     }
@@ -278,7 +285,7 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
         "validation": [(one, one.references[0]) for one in few],
         "test": [(one, one.references[0]) for one in examples["test"]],
     }
-    made = {
+    made: dict[str, Any] = {
         split: Split(
             tuple(text for _, text in some), (), tuple(f"{one.meaning}\n" for one, _ in some),
             tuple(one.references for one, _ in some),
@@ -290,7 +297,7 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
 
 def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: int | None) -> Task:
     """Questions in a chat, one answer to each."""
-    made = {
+    made: dict[str, Any] = {
         split: Split(tuple(one.response for one in some), (), tuple(one.chat for one in some))
         for split, some in splits.items()
     }

@@ -16,9 +16,8 @@ from lora_lab.methods.io import load_adapter, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.probe import Probe
 from lora_lab.training import device
-from lora_lab.training.batches import encode
+from lora_lab.training.batches import check_fits, encode
 from lora_lab.training.evaluate import Score, evaluate
-from lora_lab.training.lengths import check_fits, typical_tokens
 from lora_lab.training.loop import Callback
 from lora_lab.training.models import answer_at_first_token, load_model, load_tokenizer
 from lora_lab.training.named import base_named_in
@@ -26,7 +25,7 @@ from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
-from lora_lab.training.tasks import Task, load_task
+from lora_lab.training.tasks import Task, load_task, typical_tokens
 from lora_lab.training.turns import turn
 
 

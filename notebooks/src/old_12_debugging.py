@@ -158,7 +158,7 @@ assert config["lora_alpha"] / config["r"] == 1 / 16 and ours["lora_alpha"] / our
 guess_sound, guess_i = None, None  # percent
 
 # %%
-from lora_lab.training.inspecting import inspect_folder
+from lora_lab.training.named import inspect_folder
 
 found = {letter: inspect_folder(folders.get(letter, sound), "minilm") for letter in ("sound", "I")}
 ratios = {letter: 100 * sum(n.update / n.weight for n in one.norms) / len(one.norms) for letter, one in found.items()}

@@ -16,9 +16,8 @@ from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue
 from lora_lab.methods.merge import detach
 from lora_lab.methods.packed import share
-from lora_lab.training.batches import Row
+from lora_lab.training.batches import Row, positions
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.lengths import positions
 from lora_lab.training.measure import measure
 from lora_lab.training.models import answer_at_first_token
 from tests.conftest import logits, randomise, snapshot, tiny

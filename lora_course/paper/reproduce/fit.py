@@ -17,9 +17,8 @@ from lora_lab.errors import BadValue
 from lora_lab.experiments.budget import LEAST, SAFE, Timing
 from lora_lab.experiments.plan import LEAST as LANES
 from lora_lab.training import device
-from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.tasks import Task, load_task
+from lora_lab.training.tasks import Task, load_task, typical_tokens
 
 LAYER = 12 * 384**2  # numbers in the matrices of the layer that is timed
 BESIDES = 1.6  # the whole step over its layers

@@ -9,9 +9,9 @@ import pytest
 from lora_lab import load_task, train
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.batches import encode
-from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.mind import changed_mind
 from lora_lab.training.models import load_tokenizer
+from lora_lab.training.tasks import typical_tokens
 from lora_lab.training.train import Bench
 
 MORE = "b\tb\tp\tp"

@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
+from lora_course.paper.meanings import SLOTS, meaning_of, parse
 from lora_course.paper.slot_errors import ADDED, MISSING, RIGHT, WRONG, kinds_of, matcher_of, slot_errors
 from lora_course.paper.slot_patterns import LEVELS
-from lora_course.paper.meanings import SLOTS, meaning_of, parse
 from lora_lab.training.assets import shipped
 from lora_lab.training.tasks import Example
 
