@@ -1,8 +1,7 @@
 """A pack in the middle of its training, on disk: a killed sweep goes on from its last validation.
 
-    STORE/unfinished/NAME.safetensors     each lane's numbers, the optimizer's moments, the random numbers' state;
-                                          in the header as JSON: the step, each lane's recipe, history and status,
-                                          and what one's own file held
+    STORE/unfinished/NAME.safetensors     what trains in each member, AdamW's moments, the state of the random numbers;
+                                          in the header as JSON: the step, each member's recipe, history and status
 
 Nothing is pickled. The order of the data follows from seed and step, so it need not be kept.
 """
@@ -32,12 +31,13 @@ from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.tasks import check_unchanged
 
 FOLDER = "unfinished"
+VERSION = 2
 FACTS = ("status", "error", "best", "since")
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A checkpoint as its header tells of it, without its tensors."""
+    """What a checkpoint's header says."""
 
     path: Path
     step: int
@@ -45,31 +45,33 @@ class Unfinished:
 
 
 def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
-    """Where the checkpoint of these recipes lies."""
+    """Where the checkpoint of these recipes is."""
     name = sha256(" ".join(recipe.hash for recipe in recipes).encode()).hexdigest()[:12]
     return store / FOLDER / f"{name}.safetensors"
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """Every checkpoint that can be read; one that is damaged or of a newer version is renamed, with a warning.
+    """Every checkpoint that can be read; a damaged one, or one of a newer version, is renamed, with a warning.
 
-    Raises: BadValue where the disk does not give one up, or does not let it be renamed; it stays as it is.
+    Raises: BadValue if the disk does not give one up, or does not let it be renamed; it stays as it is.
     """
     found = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
         try:
             header = _header(file)
+            if header["version"] != VERSION:
+                raise ValueError(f"it is of version {header['version']}, not {VERSION}")
             found.append(Unfinished(file, header["step"], tuple(recipe_from(one["recipe"]) for one in header["lanes"])))
-        except FileNotFoundError:
-            continue  # another sweep of this store has just finished it
+        except FileNotFoundError:  # another sweep has just finished it
+            continue
         except OSError as error:
             raise BadValue(f"cannot read the checkpoint {file} ({error}): try again, or move it away") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            why = in_a_sentence(error)
+            why, names = in_a_sentence(error), (file.with_suffix(f".unreadable{n or ''}") for n in count())
             try:
-                aside = _set_aside(file)
+                aside = file.rename(next(name for name in names if not name.exists()))
             except FileNotFoundError:
-                continue  # another sweep has just set it aside
+                continue
             except OSError as refused:
                 said = f"the checkpoint {file} cannot be used ({why}), nor renamed ({refused}): move it away"
                 raise BadValue(said) from refused
@@ -79,42 +81,32 @@ def unfinished(store: Path) -> list[Unfinished]:
 
 
 def forget(store: Path, recipes: Sequence[Recipe]) -> None:
-    """Take away the checkpoints in which these runs are: all of them have ended."""
+    """Remove the checkpoints that contain these runs: all of them have ended."""
     for one in unfinished(store):
         if set(one.recipes) & set(recipes):
             one.path.unlink(missing_ok=True)
 
 
-def _set_aside(file: Path) -> Path:
-    """Rename a checkpoint so that no sweep looks at it, and none that was set aside earlier is replaced."""
-    names = (file.with_suffix(f".unreadable{n or ''}") for n in count())
-    aside = next(name for name in names if not name.exists())
-    return file.rename(aside)
-
-
 def write(pack: Pack, path: Path) -> None:
-    """Write everything that the pack's members need to go on. Raises: BadValue where it cannot be written."""
-    tensors = {"random": device.random_state(pack.device)}
-    members = []
+    """Write everything that the pack's members need to go on. Raises: BadValue if it cannot be written."""
+    tensors, members = {"random": device.random_state(pack.device)}, []
     for member in pack.members:
-        for name, values in {"": member.trained, **member.state()}.items():
-            own = [values] if name == "step" else values
-            tensors |= {f"{member.recipe.hash}.{n}.{name}": t.detach().cpu().contiguous() for n, t in enumerate(own)}
-        facts = {name: getattr(member, name) for name in FACTS}
-        own_facts = {"hash": member.recipe.hash, "recipe": member.recipe.settings()}
-        members.append({**own_facts, "history": member.history.columns(), **facts})
-    header = {
-        "step": pack.step, "lanes": members, "peak_bytes": pack.peak_bytes, "data": pack.task.data,
-        "seconds": time.perf_counter() - pack.started,
-    }  # fmt: skip
-    write_atomically(path, save(tensors, {"lora_lab": json.dumps(header)}))
+        state = member.state()
+        named = {"": member.trained, "step": [state["step"]], **{name: state[name] for name in MOMENTS}}
+        for name, values in named.items():
+            tensors |= {f"{member.recipe.hash}.{n}.{name}": t.detach().cpu().contiguous() for n, t in enumerate(values)}
+        own = {"hash": member.recipe.hash, "recipe": member.recipe.settings(), "history": member.history.columns()}
+        members.append(own | {name: getattr(member, name) for name in FACTS})
+    seconds = time.perf_counter() - pack.started
+    header = {"version": VERSION, "step": pack.step, "lanes": members, "data": pack.task.data, "seconds": seconds}
+    write_atomically(path, save(tensors, {"lora_lab": json.dumps(header | {"peak_bytes": pack.peak_bytes})}))
 
 
 @torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
     """Bring the members of a new pack to where they were; those of several packs were all at the same step.
 
-    Raises: BadValue for a member that is in none, Changed where one's own file held something else.
+    Raises: BadValue for a member that is in none, Changed if one's own file held something else.
     """
     left = {member.recipe.hash: member for member in pack.members}
     for path in paths:
@@ -122,18 +114,16 @@ def restore(pack: Pack, *paths: Path) -> None:
         check_unchanged(pack.task.name, header.get("data"), pack.task.data)
         for one in header["lanes"]:
             if member := left.pop(one["hash"], None):
-                found = {
-                    name: [tensors[f"{one['hash']}.{n}.{name}"] for n in range(len(member.trained))]
-                    if f"{one['hash']}.0.{name}" in tensors
-                    else []
-                    for name in ("", *MOMENTS)
-                }
-                for parameter, value in zip(member.trained, found[""], strict=True):
-                    parameter.copy_(value)  # in place: in a pack it is a view
-                member.set_state({"step": tensors[f"{one['hash']}.0.step"], **found})
+                state: dict[str, Any] = {"step": tensors[f"{one['hash']}.0.step"], **{name: [] for name in MOMENTS}}
+                for n, parameter in enumerate(member.trained):
+                    name = f"{one['hash']}.{n}."
+                    parameter.copy_(tensors[name])  # in place: in a pack it is a view
+                    for moment in MOMENTS if f"{name}{MOMENTS[0]}" in tensors else ():
+                        state[moment].append(tensors[f"{name}{moment}"])
+                member.set_state(state)
                 member.history.restore(one["history"], member.recipe.steps)
-                for name in FACTS:
-                    setattr(member, name, one[name])
+                for fact in FACTS:
+                    setattr(member, fact, one[fact])
                 member.status = "training" if member.status == "stopped" else member.status
                 pack.started -= header.get("seconds", 0.0) / len(header["lanes"])  # what it took before counts, too
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])

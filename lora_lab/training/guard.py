@@ -1,13 +1,12 @@
-"""Before a run begins: whether its longest batch fits the memory that is free here, and if not, what would.
+"""Before a run begins: does its longest batch fit in the free memory, and if not, what would?
 
-Where memory runs out a laptop swaps until nothing answers, or the kernel dies without a word. The accountant knows
-beforehand, so the run is refused in one sentence. What the accountant does not model is let through.
+Without memory a laptop swaps until nothing answers, or the kernel dies without a word. The accountant knows in advance,
+so the run is refused in one sentence. What the accountant does not model is let through.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,13 +25,7 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS, load_task
 
 SWITCH = "LORA_LAB_NO_MEMORY_CHECK"  # set it to 1 to train all the same
-
-CPU_GAPS = 0.25
-"""What a CPU process takes above the live bytes of its tensors: 15 to 21 % was measured on the bundled models.
-
-With it and PROCESS the need was 1.00 to 1.29 times the growth measured: MiniLM 16 x 64 and 128 x 64, SmolLM2 8 x 128.
-"""
-
+CPU_GAPS = 0.25  # of the live bytes: 15 to 21 % more was measured on the bundled models
 DROPOUT = 0.1  # of a base model whose own dropout is on: BERT's and GPT-2's
 
 
@@ -48,8 +41,7 @@ class Need:
     eager: bool
 
     def bytes(self, **changed: Any) -> int:
-        """Bytes that a step takes here: the peak, from a stored fit or as a bound, gaps between tensors, and what is
-        not imported yet.
+        """Bytes that a step takes: the peak, gaps between tensors, and what is not imported yet.
 
         changed   fields of the setup, such as another batch
         """
@@ -68,89 +60,66 @@ class Need:
 def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     """Refuse a run whose longest batch needs more memory than is free on its device.
 
-    choice   where and how the run computes; found as the run would when None
-    Raises: BadValue naming the batch, length or model that would fit. Nothing is raised where LORA_LAB_NO_MEMORY_CHECK
-    is 1, where model or method is not modelled, or where anything else is wrong with the recipe: the run will say that.
+    choice   where and how the run computes; found as the run would find it when None
+    Raises: BadValue naming the batch, length or model that would fit. Nothing is raised if LORA_LAB_NO_MEMORY_CHECK
+    is 1, if model or method is not modeled, or if anything else is wrong with the recipe: the run will say that.
     """
     if os.environ.get(SWITCH) == "1":
         return
     try:
         need = need_of(recipe, choice)
-        wanted = need.bytes()
+        needed = need.bytes()
     except LabError:
         return
     free = free_bytes(need.setup.device)
-    if wanted > free:
-        raise BadValue(_refusal(recipe, need, wanted, free))
+    if needed > free:
+        raise BadValue(
+            f"this run may need {needed / GIB:.2f} GiB and {free / GIB:.2f} GiB are free; what would fit is "
+            f"{_remedies(need, free)}; or close other programs, or set {SWITCH}=1 to train all the same"
+        )
 
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
-    """What the accountant needs to know of a recipe. Raises: whatever is wrong with it, or not modelled."""
-    length, labels = _task_facts(recipe)
+    """What the accountant needs to know of a recipe. Raises: whatever is wrong with it, or not modeled."""
+    if recipe.task in TASKS:  # without reading its texts
+        length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
+    else:
+        text, label = recipe.text_column, recipe.label_column
+        task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
+        length, labels = task.max_length, task.num_labels
     choice = choice or device.choose(length, **recipe.computed)
     a = architecture_of(recipe.model)
     if labels is not None and a.task != "encoder":
-        raise BadValue("the memory of a causal classifier is not modelled")
+        raise BadValue("the memory of a causal classifier is not modeled")
     on_gpu = choice.device == "cuda"
     setup = Setup(
-        batch=recipe.batch,
-        seq=-(-length // STEP) * STEP,
-        dtype=choice.dtype,
-        optimizer="adamw-fused",
-        dropout=DROPOUT * (recipe.dropout and on_gpu),
-        quantised=choice.quantised or "none",
-        padded=True,
+        batch=recipe.batch, seq=-(-length // STEP) * STEP, dtype=choice.dtype, optimizer="adamw-fused",
+        dropout=DROPOUT * (recipe.dropout and on_gpu), quantised=choice.quantised or "none", padded=True,
         device="cuda" if on_gpu else "cpu",
-    )
-    # With dropout a CPU writes attention out, whatever was chosen; its masks are not modelled, so this is the least.
+    )  # fmt: skip
+    # With dropout a CPU writes attention out, whatever was chosen; its masks are not modeled, so this is the least.
     eager = choice.attention == "eager" or (recipe.dropout and not on_gpu)
     return Need(a, recipe.model, recipe.method, setup, labels or 2, bool(eager))
 
 
 def free_bytes(where: str) -> int:
-    """Bytes that a run can still take on cuda, else on the machine: what other programs hold is not among them."""
+    """Bytes that a run can still take on cuda, else on the machine."""
     if where != "cuda":
         return int(psutil.virtual_memory().available)
     free, _ = torch.cuda.mem_get_info()
     return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # reserved but empty is ours
 
 
-def _task_facts(recipe: Recipe) -> tuple[int, int | None]:
-    """Tokens that texts are cut to, and classes; a bundled task's without reading its texts."""
-    if recipe.task in TASKS:
-        known = TASKS[recipe.task]
-        return recipe.max_length or known.max_length, len(known.labels) or None
-    text, label = recipe.text_column, recipe.label_column
-    task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
-    return task.max_length, task.num_labels
-
-
-def _refusal(recipe: Recipe, need: Need, wanted: int, free: int) -> str:
-    """One sentence: what is needed, what there is, what would fit."""
-    would = " or ".join(_remedies(recipe, need, free)) or "no model that the lab knows"
-    return (
-        f"this run may need {wanted / GIB:.2f} GiB and {free / GIB:.2f} GiB are free; what would fit is {would}; "
-        f"or close other programs, or set {SWITCH}=1 to train all the same"
-    )
-
-
-def _remedies(recipe: Recipe, need: Need, free: int) -> Iterator[str]:
-    """A smaller batch, shorter rows, or where neither helps a smaller model."""
-    setup = need.setup
+def _remedies(need: Need, free: int) -> str:
+    """A smaller batch, shorter rows, or if neither helps the largest smaller model of the same kind."""
+    setup, own = need.setup, need.architecture
     rows = most(lambda n: need.bytes(batch=n) <= free, setup.batch - 1)
     steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(config_of(need.model)) or setup.seq) // STEP)
-    if rows:
-        yield f"batch {rows} at {setup.seq} tokens"
+    would = [f"batch {rows} at {setup.seq} tokens"] if rows else []
     if steps and steps * STEP < setup.seq:
-        yield f"max_length {steps * STEP} at batch {setup.batch}"
+        would.append(f"max_length {steps * STEP} at batch {setup.batch}")
     if not rows and not steps:
-        yield from _smaller_model(recipe, need, free)
-
-
-def _smaller_model(recipe: Recipe, need: Need, free: int) -> Iterator[str]:
-    """The largest of the zoo's smaller models of the same kind that would fit."""
-    own = need.architecture
-    smaller = [n for n in zoo_names() if (a := architecture_of(n)).task == own.task and a.total < own.total]
-    room = int(free / (1 + CPU_GAPS))
-    if found := largest_model(recipe.method, need.setup, room, smaller):
-        yield f"a smaller model such as {found}"
+        smaller = [n for n in zoo_names() if (a := architecture_of(n)).task == own.task and a.total < own.total]
+        if found := largest_model(need.method, setup, int(free / (1 + CPU_GAPS)), smaller):
+            would.append(f"a smaller model such as {found}")
+    return " or ".join(would) or "no model that the lab knows"

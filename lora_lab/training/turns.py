@@ -1,7 +1,7 @@
 """One training at a time in a process: all threads draw from one stream of torch's random numbers.
 
-Two panels, or a panel and a cell that calls `train`, would take each other's numbers, and what came of it would be kept
-under a recipe that gives something else alone. So whoever trains takes a turn, from making the model to the last score.
+Two panels, or a panel and a cell that calls `train`, would take each other's numbers, and the result would be stored
+under a recipe that gives something else alone.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 from lora_lab.training.watching import watched
 
-POLL = 0.1  # seconds between two looks at `stop`; and Windows lets nobody interrupt a wait without end
-_lock = threading.RLock()  # a turn within a turn of the same thread is the same turn
+POLL = 0.1  # seconds between two looks at `stop`
+_lock = threading.RLock()  # a thread that trains may call what takes the lock again
 _waiting: set[int | None] = set()
 
 
@@ -24,7 +24,16 @@ def turn(stop: threading.Event | None = None) -> Iterator[bool]:
 
     stop   set it to give up waiting: `mine` is then False, and the block must not train
     """
-    mine = _lock.acquire(blocking=False) or _waited(stop)
+    if not (mine := _lock.acquire(blocking=False)):
+        if watched() and threading.current_thread() is threading.main_thread():
+            said = "another training runs here, and this one waits for it to end"
+            print(f"{said}: interrupt this cell to get at its Stop button", file=sys.stderr)
+        _waiting.add(threading.get_ident())
+        try:
+            while not mine and not (stop is not None and stop.is_set()):
+                mine = _lock.acquire(timeout=POLL)
+        finally:
+            _waiting.discard(threading.get_ident())
     try:
         yield mine
     finally:
@@ -35,18 +44,3 @@ def turn(stop: threading.Event | None = None) -> Iterator[bool]:
 def waits(thread: threading.Thread | None) -> bool:
     """Whether a thread waits for its turn."""
     return thread is not None and thread.ident in _waiting
-
-
-def _waited(stop: threading.Event | None) -> bool:
-    """Wait for the turn; whether it came before `stop` was set."""
-    if watched() and threading.current_thread() is threading.main_thread():
-        words = "another training is at work here, and this one waits for it to end"
-        print(f"{words}: interrupt this cell to get at its Stop button", file=sys.stderr)
-    _waiting.add(threading.get_ident())
-    try:
-        while not _lock.acquire(timeout=POLL):
-            if stop is not None and stop.is_set():
-                return False
-        return True
-    finally:
-        _waiting.discard(threading.get_ident())

@@ -67,7 +67,7 @@ def test_packed_and_alone_are_the_same_for_any_mix(tiny_encoder, opinions, mix):
 def test_members_on_draws_of_their_own_are_as_they_are_alone(recipe, threads):
     recipes = [recipe(steps=9, examples=12, subset=subset, seed=seed) for subset in (0, 1) for seed in (0, 1)]
     pack = Pack(recipes)
-    assert len(getattr(pack.model, "lanes", [slice(4)])) == threads
+    assert len(getattr(pack.model, "members", [slice(4)])) == threads
     texts = {subset: {row.place for row in pack.draws[subset]} for subset in (0, 1)}
     assert [len(places) for places in texts.values()] == [12, 12]
     assert texts[0] != texts[1]
