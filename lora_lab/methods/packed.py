@@ -42,7 +42,7 @@ def share(model: nn.Module) -> nn.Module:
 
 
 def pack(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
-    """One model that answers for all members, the table of what trains (K, N) and the table of its gradients, fp32.
+    """One model that answers for all members, the table of what trains (K, N) and the table of its gradients.
 
     base      the plain model that every member is a `share` of
     members   each with the same method attached; ranks, scalings, targets and dropout of LoRA may differ
@@ -231,8 +231,8 @@ def _stacked(parts: Mapping[Slot, Sequence[Part | None]], size: int) -> tuple[di
                     seen.add(id(p))
     shapes = [tuple(map(max, zip(*(p.shape for _, p in some), strict=True))) for some in each.values()]
     ends = torch.tensor([0, *map(math.prod, shapes)]).cumsum(0).tolist()
-    device = next(p for some in each.values() for _, p in some).device
-    numbers = torch.zeros(size, ends[-1], device=device)
+    first = next(p for some in each.values() for _, p in some)
+    numbers = torch.zeros(size, ends[-1], device=first.device, dtype=first.dtype)
     gradients, stacks = torch.zeros_like(numbers), dict[int, nn.Parameter]()
     for some, shape, start, end in zip(each.values(), shapes, ends[:-1], ends[1:], strict=True):
         strides = some[0][1].stride()

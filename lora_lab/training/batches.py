@@ -140,8 +140,8 @@ def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """Rows of different lengths as one rectangle."""
-    width = width_of(rows)
+    """Rows of different lengths as one rectangle, as wide as the longest in whole steps."""
+    width = -(-max(len(row.tokens) for row in rows) // STEP) * STEP
     input_ids = torch.full((len(rows), width), pad)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -153,21 +153,12 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
             labels[i, : row.prompt] = -100
     else:
         labels = torch.tensor([row.label for row in rows])
-    return Batch(input_ids, mask, labels, tuple(row.place for row in rows), _types(rows, width))
-
-
-def _types(rows: Sequence[Row], width: int) -> Tensor | None:
-    if not any(row.types for row in rows):
-        return None
-    types = torch.zeros(len(rows), width, dtype=torch.long)
-    for i, row in enumerate(rows):
-        types[i, : len(row.types)] = torch.tensor(row.types, dtype=torch.long)
-    return types
-
-
-def width_of(rows: Sequence[Row]) -> int:
-    """Tokens that these rows take side by side: those of the longest, in whole steps."""
-    return -(-max(len(row.tokens) for row in rows) // STEP) * STEP
+    types = None
+    if any(row.types for row in rows):
+        types = torch.zeros_like(input_ids)
+        for i, row in enumerate(rows):
+            types[i, : len(row.types)] = torch.tensor(row.types, dtype=torch.long)
+    return Batch(input_ids, mask, labels, tuple(row.place for row in rows), types)
 
 
 def _by_length(rows: Sequence[Row]) -> list[Row]:

@@ -138,9 +138,11 @@ class Store:
         write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
 
     def add_rows(self, recipe: Recipe, name: str, values: np.ndarray) -> None:
-        """Keep a value for each row of a split beside a run: STORE/HASH/NAME.npy."""
+        """Keep a value for each row of a split beside a run: STORE/HASH/NAME.npy, classes as a byte each."""
         content = io.BytesIO()
-        np.save(content, _small(values), allow_pickle=False)
+        if values.dtype.kind in "iu" and values.size:
+            values = values.astype(np.min_scalar_type(values.max()))
+        np.save(content, values, allow_pickle=False)
         write_atomically(self.adapter_folder(recipe) / f"{name}.npy", content.getvalue())
 
     def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
@@ -176,9 +178,3 @@ class Store:
             return Run(recipe=recipe, predictions=self.rows(recipe, "predictions"), **run)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise BadValue(f"{file} is not a run of lora_lab ({error}); move it out of the store") from error
-
-
-def _small(predictions: np.ndarray) -> np.ndarray:
-    """Classes in the smallest type that holds them: a byte a row in place of eight."""
-    whole = predictions.dtype.kind in "iu" and predictions.size > 0
-    return predictions.astype(np.min_scalar_type(predictions.max())) if whole else predictions

@@ -30,16 +30,10 @@ from lora_lab.training.turns import turn
 
 
 def train(
-    recipe: Recipe | str,
-    task: str | None = None,
-    method: Method | None = None,
-    *,
-    store: Store | str | Path | None = "runs",
-    callbacks: Sequence[Callback] = (),
-    stop: threading.Event | None = None,
-    download: bool = False,
-    **fields: Any,
-) -> Run:
+    recipe: Recipe | str, task: str | None = None, method: Method | None = None, *,
+    store: Store | str | Path | None = "runs", callbacks: Sequence[Callback] = (), stop: threading.Event | None = None,
+    download: bool = False, **fields: Any,
+) -> Run:  # fmt: skip
     """Make a run: `train(Recipe(...))`, or in one line `train("minilm", "rt", LoRA(rank=8), lr=2e-3, steps=400)`.
 
     store       a folder that keeps the record and the adapter; None keeps nothing
@@ -60,42 +54,38 @@ def train(
     with turn(stop) as mine, progress_bar(recipe.steps) as bar:
         if not mine:
             raise Failed("stopped while it waited for another training to end: call it again")
-        return _train(Bench(recipe, download=download, callbacks=[bar, *callbacks]), kept, stop)
-
-
-def _train(bench: Bench, kept: Store | None, stop: threading.Event | None) -> Run:
-    if kept:
+        bench = Bench(recipe, download=download, callbacks=[bar, *callbacks])
+        if kept is None:
+            return bench.only(stop)
         kept.check_writable()
-    try:
-        run = bench.only(stop)
-    except LabError as error:
-        if kept:
+        try:
+            run = bench.only(stop)
+        except LabError as error:
             keep_failure(kept, bench, error)
-        raise
-    return keep(kept, bench, run) if kept else run
+            raise
+        return keep(kept, bench, run)
 
 
 def keep(store: Store, bench: Bench, run: Run) -> Run:
     """Save the adapter, then the record that names it; returns that record.
 
-    A run that was stopped is returned without being kept where the store has a finished one of the same recipe.
+    A run that was stopped is returned without being kept if the store has a finished one of the same recipe.
     """
-    if not store.replaces(run.status, run.recipe):
-        return run
-    folder = save_adapter(bench.model, store.adapter_folder(run.recipe))
-    run = replace(run, adapter=str(folder))
-    store.add(run)
+    if store.replaces(run.status, run.recipe):
+        run = replace(run, adapter=str(save_adapter(bench.model, store.adapter_folder(run.recipe))))
+        store.add(run)
     return run
 
 
 def keep_failure(store: Store, bench: Bench, error: LabError) -> None:
     """Record that the run failed, and why, unless the store has a finished run of the same recipe."""
     if store.replaces("failed", bench.recipe):
-        store.add(bench.failed(str(error)))
+        bench.member.fail(str(error))
+        store.add(bench.record(bench.member, None))
 
 
 class Bench(Pack):
-    """A pack of one. Raises: whatever is wrong with the recipe, before any training."""
+    """A pack of one run. Raises: whatever is wrong with the recipe, before any training."""
 
     def __init__(self, recipe: Recipe, *, download: bool = False, callbacks: Sequence[Callback] = ()) -> None:
         super().__init__([recipe], download=download, callbacks=lambda _: callbacks)
@@ -107,11 +97,6 @@ class Bench(Pack):
         if run.error:
             raise Failed(run.error)
         return run
-
-    def failed(self, reason: str) -> Run:
-        """The record of a run that came to nothing."""
-        self.member.fail(reason)
-        return self.record(self.member, None)
 
 
 @dataclass(frozen=True)
@@ -130,18 +115,10 @@ class Opened:
 
 
 def open_adapter(
-    adapter: str | Path,
-    task: str,
-    *,
-    model: str | None = None,
-    dtype: str = device.AUTO,
-    attention: str = device.AUTO,
-    device_name: str = device.AUTO,
-    max_length: int | None = None,
-    text_column: str = "text",
-    label_column: str = "label",
-    download: bool = False,
-) -> Opened:
+    adapter: str | Path, task: str, *, model: str | None = None, dtype: str = device.AUTO,
+    attention: str = device.AUTO, device_name: str = device.AUTO, max_length: int | None = None,
+    text_column: str = "text", label_column: str = "label", download: bool = False,
+) -> Opened:  # fmt: skip
     """Load a saved adapter, its base and a task.
 
     model   the base model; the one that the adapter's config names when None
