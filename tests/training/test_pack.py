@@ -84,17 +84,16 @@ def test_draws_of_other_sizes_do_not_share_a_pack(recipe):
     assert len({key(recipe(examples=n)) for n in (0, 12, 20)}) == 3
 
 
-def test_a_hundred_steps_on_the_real_model(opinions):
+def test_twenty_steps_on_the_real_model(opinions):
     """The promise, on MiniLM in fp32: mixed ranks, alphas, rates, seeds, targets and clipping."""
-    shared = {"steps": 100, "batch": 4, "validations": 1, "max_length": 16, **PLAIN}
+    shared = {"steps": 20, "batch": 4, "validations": 1, "max_length": 16, **PLAIN}
     recipes = [
         Recipe("minilm", opinions, LoRA(1, 16), lr=2e-3, seed=0, **shared),
         Recipe("minilm", opinions, LoRA(16, 32, "all-linear"), lr=5e-4, seed=1, clip=0.3, **shared),
     ]
     for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
         alone = train(recipe, store=None)
-        losses = np.array(together.history["loss"]), np.array(alone.history["loss"])
-        assert np.abs(losses[0] / losses[1] - 1).max() < 1e-4
+        assert np.allclose(together.history["loss"], alone.history["loss"], rtol=1e-5)
         assert together.metrics["accuracy"] == alone.metrics["accuracy"]
 
 
