@@ -88,12 +88,12 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
     from sklearn.metrics import log_loss  # type: ignore[import-untyped]
+    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
     if not np.isfinite(z).all():
         raise Failed("the model's hidden states are not finite: give the recipe dtype fp32")
-    mean, deviation = z.mean(0), z.std(0)
-    deviation[deviation < 1e-12 * max(1.0, float(np.abs(mean).max()))] = 1.0  # a constant feature
-    u = (z - mean) / deviation
+    scaler = StandardScaler()  # leaves a constant feature at deviation 1
+    u = scaler.fit_transform(z)
     strength = (2 if classes == 2 else 1) / l2  # of two classes scikit-learn keeps one row of W
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
@@ -104,7 +104,8 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
     weight, bias = fitted.coef_, fitted.intercept_
     if classes == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    return weight / deviation, bias - weight @ (mean / deviation), float(log_loss(labels, fitted.predict_proba(u)))
+    weight = weight / scaler.scale_
+    return weight, bias - weight @ scaler.mean_, float(log_loss(labels, fitted.predict_proba(u)))
 
 
 def _head_of(model: nn.Module) -> PooledHead:
