@@ -49,9 +49,8 @@ def pack(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Module, Tens
     Raises: BadValue for a base whose layers read more than the members' rows.
     """
     parts = _parts(members)
-    if getattr(getattr(base, "config", None), "relative_attention", False) and any(
-        map(_beside_a_layer, parts.values())
-    ):
+    beside = any(isinstance(p, AdapterLayer) and not p.head for each in parts.values() for p in each)
+    if beside and getattr(getattr(base, "config", None), "relative_attention", False):
         raise BadValue(
             f"the layers of this {type(base).__name__} also read its table of relative positions, which belongs to "
             "no run: train its runs one after the other, with --solo"
@@ -83,18 +82,15 @@ class Packed(AdapterLayer):
     def __init__(self, base_layer: nn.Module, each: Sequence[Any], own: Mapping[str, nn.Parameter]) -> None:
         super().__init__(base_layer)
         first = next(part for part in each if part is not None)
-        self.size, self.own, self.head, self.scaling = len(each), dict(own), first.head, None
-        inside = isinstance(first, MethodLayer)  # then the method sees to its slice itself
-        self.out_slice: tuple[int, int] | None = None if inside else getattr(first, "out_slice", None)
+        given = first.base_layer if isinstance(first, MethodLayer | TrainedCopy) else _Given(first.base_layer)
         memo: dict[int, Any] = {id(t): t for t in chain(first.parameters(), first.buffers())}
-        if isinstance(first, MethodLayer | TrainedCopy):
-            memo[id(first.base_layer)] = first.base_layer
-        else:
-            memo[id(first.base_layer)] = self.given = _Given(first.base_layer)
-        self.part: Any = copy.deepcopy(first, memo)
-        if hasattr(first, "scaling"):  # multiplies B, so that members may differ in it
-            self.part.scaling = 1.0
+        self.part: Any = copy.deepcopy(first, memo | {id(first.base_layer): given})
+        self.size, self.head, self.own = len(each), first.head, {f"part.{name}": p for name, p in own.items()}
+        self.scaling, self.out_slice = None, None
+        if not isinstance(first, MethodLayer) and hasattr(first, "scaling"):
+            self.part.scaling = 1.0  # members may differ in it: it multiplies B
             self.scaling = torch.tensor([0.0 if part is None else part.scaling for part in each])
+            self.out_slice = getattr(first, "out_slice", None)
         if self.out_slice:  # the part gets and returns its slice of the outputs
             self.part.out_slice, self.part.out_features = None, self.out_slice[1] - self.out_slice[0]
         rates = [getattr(getattr(part, "dropout", None), "p", 0.0) for part in each]
@@ -103,31 +99,50 @@ class Packed(AdapterLayer):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.head:
-            return self._each(self.part, x)
+            return self._each(lambda part, x: part(x), x)
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
         if isinstance(self.part, MethodLayer):
-            before, after = (_Half(self.part, half) for half in (self.part.method.before, self.part.method.after))
-            y: Tensor = self.base_layer(self._each(before, x), *args, **kwargs)
-            return self._each(after, y, x)
+            y: Tensor = self.base_layer(self._each(self.part.method.before, x), *args, **kwargs)
+            return self._each(self.part.method.after, y, x)
         y = self.base_layer(x)
         start, stop = self.out_slice or (0, y.shape[-1])
-        updated = self._each(_WithOutput(self.part, self.given), x, y[..., start:stop])
+        updated = self._each(_with_output, x, y[..., start:stop])
         return torch.cat([y[..., :start], updated, y[..., stop:]], dim=-1) if self.out_slice else updated
 
-    def _each(self, module: nn.Module, *rows: Tensor) -> Tensor:
-        """What the module of each member makes of its own rows."""
-        prefix = "" if module is self.part else "part."
-        own: dict[str, Tensor] = {f"{prefix}{name}": stack for name, stack in self.own.items()}
+    def _each(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """function(part, rows) of each member, on its own rows."""
+        own: dict[str, Tensor] = dict(self.own)
         if self.scaling is not None:
             for name in own:
                 if name.endswith("_B"):
-                    own[name] = own[name] * self.scaling.to(own[name].device).view(-1, *[1] * (own[name].dim() - 1))
+                    own[name] = own[name] * self.scaling.to(own[name]).view(-1, *[1] * (own[name].dim() - 1))
         if isinstance(getattr(self.part, "dropout", None), _Dropout):
-            own[f"{prefix}dropout.rate"] = self.part.dropout.rate
-        by_member = [one.unflatten(0, (self.size, -1)) for one in rows]
+            own["part.dropout.rate"] = self.part.dropout.rate
+        module = _Call(self.part, function)
         run = vmap(lambda own, *given: functional_call(module, own, given), randomness="different")
-        return run(own, *by_member).flatten(0, 1)  # type: ignore[no-any-return]
+        done: Tensor = run(own, *(one.unflatten(0, (self.size, -1)) for one in rows))
+        return done.flatten(0, 1)
+
+
+class _Call(nn.Module):
+    """A function of an adapter, as a module: `functional_call` calls nothing else."""
+
+    def __init__(self, part: nn.Module, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.part, self.function = part, function
+
+    def forward(self, *rows: Tensor) -> Tensor:
+        return self.function(self.part, *rows)
+
+
+def _with_output(part: Any, x: Tensor, y: Tensor) -> Tensor:
+    """The adapter's answer to x, where y is the output of its frozen layer."""
+    part.base_layer.output = y
+    try:
+        return part(x)  # type: ignore[no-any-return]
+    finally:
+        del part.base_layer.output
 
 
 class _Given(nn.Module):
@@ -150,38 +165,13 @@ class _Given(nn.Module):
             return getattr(self.layer, name)
 
 
-class _WithOutput(nn.Module):
-    """An adapter, called with the output of its frozen layer."""
-
-    def __init__(self, part: nn.Module, given: _Given) -> None:
-        super().__init__()
-        self.part, self.given = part, given
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        self.given.output = y
-        try:
-            return self.part(x)  # type: ignore[no-any-return]
-        finally:
-            del self.given.output
-
-
-class _Half(nn.Module):
-    """What a method does before or after the frozen layer, as a module: `functional_call` calls nothing else."""
-
-    def __init__(self, part: nn.Module, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.part, self.function = part, function
-
-    def forward(self, *rows: Tensor) -> Tensor:
-        return self.function(self.part, *rows)
-
-
 class _Dropout(nn.Module):
     """Dropout at a rate of each member's own."""
 
+    rate: Tensor
+
     def __init__(self, rate: Tensor) -> None:
         super().__init__()
-        self.rate: Tensor
         self.register_buffer("rate", rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -209,10 +199,6 @@ def _parts(members: Sequence[nn.Module]) -> dict[Slot, list[Part | None]]:
             slot = plain_path(path), getattr(part, "out_slice", None)
             found.setdefault(slot, [None] * len(members))[k] = part
     return found
-
-
-def _beside_a_layer(each: Sequence[Part | None]) -> bool:
-    return any(isinstance(part, AdapterLayer) and not part.head for part in each)
 
 
 @torch.no_grad()
