@@ -23,7 +23,7 @@ from lora_lab.training.loop import Member
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import Run, Store, failed
-from lora_lab.training.turns import turn
+from lora_lab.training.training_lock import training_lock
 
 Note = Callable[[str, dict[str, Any]], None]
 TIMEOUT = 5  # seconds in which a scheduler answers
@@ -95,7 +95,7 @@ def _keep(store: Store, shipped: Shipped) -> Run:
 
 def train_pack(settings: Sequence[Mapping[str, Any]]) -> list[Shipped]:
     """On a worker: train a pack and return what came of it."""
-    with turn():
+    with training_lock():
         return _trained([recipe_from(one) for one in settings])
 
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from lora_lab.accounting.memory import estimate, prompt_of
 from lora_lab.accounting.params import params
 from lora_lab.errors import LabError
-from lora_lab.training.guard import Need, need_of
 from lora_lab.training.measure import measure
+from lora_lab.training.memory_check import Need, need_of
 from lora_lab.training.recipe import Recipe
 
 T = TypeVar("T")

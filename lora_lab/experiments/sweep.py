@@ -35,7 +35,7 @@ from lora_lab.training.progress import sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, dtype_of, failed
 from lora_lab.training.tasks import check_unchanged, drawn, fingerprint, load_task, typical_tokens
-from lora_lab.training.turns import turn
+from lora_lab.training.training_lock import training_lock
 
 LOCK = ".sweep.lock"
 Note = Callable[[str, dict[str, Any]], None]  # an event and what there is to say of it
@@ -163,7 +163,7 @@ def sweep(
 
                 run_on(client, groups, kept, note=tell, stop=stop)
             for group, paths in plan if client is None else ():
-                with turn(stop):
+                with training_lock(stop):
                     if stop.is_set():
                         break
                     _run_pack(kept, group, paths, tell, stop, make, partial(_keep, kept, scored, race))
@@ -174,7 +174,7 @@ def sweep(
             tested = race.choice(kept, found.values()).runs if race else found.values()
             left = [run.recipe for run in tested if run.status == UNSCORED and scored]
             for group in packs(left, size=1 if solo else size, room=room):
-                with turn(stop):
+                with training_lock(stop):
                     if not stop.is_set():
                         found |= _scored(kept, [found[recipe.hash] for recipe in group], download)
             choice = race.choice(kept, found.values()) if race else None

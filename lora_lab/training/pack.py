@@ -26,15 +26,15 @@ from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
-from lora_lab.training.guard import check_memory
 from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together
+from lora_lab.training.memory_check import check_memory
 from lora_lab.training.models import answer_at_first_token, load_model, load_tokenizer
 from lora_lab.training.parts import Parts, cut
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import drawn, load_task, typical_tokens
-from lora_lab.training.turns import turn
+from lora_lab.training.training_lock import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # in which members may differ
 OFTEN = 30  # seconds of training that are lost at most where a process is killed
@@ -58,12 +58,12 @@ class Pack:
     adapters   the folder of each recipe's saved adapter, for members that are scored and not trained
     judge      called after each step with the members in training and the step; it may end some
     written    called after a validation, and every 30 seconds, to write a checkpoint
-    One is made or run at a time in a process, see `turns`.
+    One is made or run at a time in a process, see `training_lock`.
     Raises: BadValue, NotFound for what is wrong with a recipe, before any training; BadValue for recipes that cannot
     train side by side.
     """
 
-    @turn()
+    @training_lock()
     def __init__(
         self, recipes: Sequence[Recipe], *, callbacks: Callable[[Recipe], Sequence[Callback]] | None = None,
         download: bool = False, adapters: Callable[[Recipe], Path] | None = None,
@@ -107,7 +107,7 @@ class Pack:
         torch.manual_seed(first.seed)  # dropout begins here, however much the heads and A drew
         self.random = device.random_state(self.device)
 
-    @turn()
+    @training_lock()
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
         """Train all members and score each once on the test split; `keep` is called with each run at once."""
         self._keep, self._runs = keep, list[Run]()

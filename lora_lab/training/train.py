@@ -26,7 +26,7 @@ from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import Task, load_task, typical_tokens
-from lora_lab.training.turns import turn
+from lora_lab.training.training_lock import training_lock
 
 
 def train(
@@ -51,7 +51,7 @@ def train(
     elif task or method or fields:
         raise BadValue("give train either a Recipe or its parts, not both")
     kept = Store(store) if isinstance(store, str | Path) else store
-    with turn(stop) as mine, progress_bar(recipe.steps) as bar:
+    with training_lock(stop) as mine, progress_bar(recipe.steps) as bar:
         if not mine:
             raise Failed("stopped while it waited for another training to end: call it again")
         bench = Bench(recipe, download=download, callbacks=[bar, *callbacks])

@@ -18,7 +18,7 @@ from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
-from lora_lab.training.guard import check_memory
+from lora_lab.training.memory_check import check_memory
 from lora_lab.training.metrics import factor
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store

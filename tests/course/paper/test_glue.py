@@ -9,7 +9,7 @@ import pytest
 from lora_lab import load_task, train
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.batches import encode
-from lora_lab.training.mind import changed_mind
+from lora_lab.training.changed_predictions import changed_predictions
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.tasks import typical_tokens
 from lora_lab.training.train import Bench
@@ -150,7 +150,7 @@ def test_a_number_leaves_no_classes_to_change_ones_mind_between(tmp_path, recipe
     written(tmp_path / "data", "sts-b", [header, line, line.replace("1.250", "4.0")])
     run = train(recipe(task=f"glue:sts-b:{tmp_path / 'data'}", batch=2, steps=2), store=tmp_path / "runs")
     assert "pearson" in run.metrics
-    assert changed_mind(Bench(run.recipe)) is None
+    assert changed_predictions(Bench(run.recipe)) is None
 
 
 def test_a_hidden_label_is_refused(tmp_path):

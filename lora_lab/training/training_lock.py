@@ -19,8 +19,8 @@ _waiting: set[int | None] = set()
 
 
 @contextmanager
-def turn(stop: threading.Event | None = None) -> Iterator[bool]:
-    """Train inside the block, once no other thread does: `with turn(stop) as mine`, or `@turn()` above a function.
+def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
+    """Train inside the block once no other thread does; also a decorator: `@training_lock()`.
 
     stop   set it to give up waiting: `mine` is then False, and the block must not train
     """

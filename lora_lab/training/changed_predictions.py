@@ -22,7 +22,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Mind:
+class ChangedPredictions:
     """How the adapter changed the predictions on the validation split."""
 
     without: dict[str, float]
@@ -33,7 +33,7 @@ class Mind:
     examples: tuple[Change, ...]
 
 
-def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
+def changed_predictions(bench: Bench, examples: int = 6) -> ChangedPredictions | None:
     """Score the validation split with the adapter and without it.
 
     The examples are some of each kind, surest first: for the better or not, and to which class.
@@ -57,4 +57,4 @@ def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
     name = task.labels.__getitem__
     shown = [Change(task.validation.texts[i], name(truth[i]), name(before[i]), name(after[i])) for i in surest]
     better = int((after[changed] == truth[changed]).sum())
-    return Mind(without.metrics, with_adapter.metrics, len(truth), len(changed), better, tuple(shown))
+    return ChangedPredictions(without.metrics, with_adapter.metrics, len(truth), len(changed), better, tuple(shown))
