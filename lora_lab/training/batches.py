@@ -29,11 +29,11 @@ POOL = 32  # batches: this many batches' worth of rows is drawn at random, then 
 
 @dataclass(frozen=True)
 class Row:
-    """A text as tokens, with its label (a class, a number to be predicted, None in language modelling) and its place in
+    """A text as tokens, with its label (a class, a number to be predicted, None in language modeling) and its place in
     the split.
 
-    The first `prompt` of the tokens are given: they are read, but not learnt. `types` says which text of a pair each
-    token is of, as BERT's tokenizer numbers them; empty where all are of the first.
+    prompt   how many of the first tokens are only read and not learned
+    types    which text of a pair each token belongs to, as BERT's tokenizer numbers them; empty without pairs
     """
 
     tokens: Sequence[int]
@@ -45,8 +45,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Shapes: input_ids, attention_mask and token_type_ids (rows, tokens), the last None where no row is a pair; labels
-    (rows,), or (rows, tokens) with -100 where padded or where a prompt stands.
+    """Shapes: input_ids, attention_mask and token_type_ids (rows, tokens), the last None without pairs; labels (rows,),
+    or (rows, tokens) with -100 at padding and prompts.
     """
 
     input_ids: Tensor
@@ -86,7 +86,7 @@ def _takes_types(model: nn.Module) -> bool:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenise a split, each text cut to the task's max_length; behind an answer stands the token that ends it.
+    """Tokenize a split, each text cut to the task's max_length; behind an answer stands the token that ends it.
 
     Raises: BadValue where a prompt leaves no room for an answer.
     """
@@ -101,7 +101,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
 
 
 def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Prompt, answer, end: tokenised apart, so that a prompt has the same tokens when the model goes on by itself."""
+    """Prompt, answer, end: tokenized apart, so that a prompt has the same tokens when the model goes on by itself."""
     if not split.texts:
         return []
     prompts = prompt_ids(tokenizer, split.prompts)
@@ -170,12 +170,12 @@ def _cut(rows: Sequence[Row], batch: int) -> list[list[Row]]:
 
 
 def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:
-    """Raises BadValue for a model that cannot do the task: an encoder in language modelling, texts too long for it, or
+    """Raises BadValue for a model that cannot do the task: an encoder in language modeling, texts too long for it, or
     for it with a soft prompt before them.
     """
     if task.num_labels is None and not is_causal(model):
         raise BadValue(
-            f"task {task.name} is language modelling and needs a causal model such as smollm2, not an encoder"
+            f"task {task.name} is language modeling and needs a causal model such as smollm2, not an encoder"
         )
     longest, before = positions(model, method), _ahead(model, method)
     if longest is not None and task.max_length > longest:

@@ -3,7 +3,7 @@
     {"prompt": "Why is the sky blue?", "response": "Aye, look up, lad ...", "split": "train"}
     {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
-The last message of a chat is the answer that is learnt; all before it is read. `split` (train, validation, test) is
+The last message of a chat is the answer that is learned; all before it is read. `split` (train, validation, test) is
 used where every line has one; else a fifth of the *questions* is held out for test and a tenth for validation, so that
 two answers to one question never lie in different splits.
 """

@@ -138,7 +138,7 @@ def test_an_encoder_and_impossible_settings_are_refused(tiny_encoder):
         Decoding(beams=0)
 
 
-# ---- what is learnt
+# ---- what is learned
 
 
 def test_only_answers_and_their_ends_are_learnt(tiny_causal):
@@ -146,9 +146,9 @@ def test_only_answers_and_their_ends_are_learnt(tiny_causal):
     rows = encode(task.test, task, tokenizer)[:3]
     batch = collate(rows, tokenizer.pad_token_id)
     for row, prompt, text, labels in zip(rows, task.test.prompts, task.test.texts, batch.labels, strict=False):
-        learnt = labels[labels != -100].tolist()
-        assert learnt[-1] == tokenizer.eos_token_id
-        assert tokenizer.decode(learnt[:-1]).strip() == text
+        learned = labels[labels != -100].tolist()
+        assert learned[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(learned[:-1]).strip() == text
         assert tokenizer.decode(row.tokens[: row.prompt]).lstrip() == prompt
         assert list(row.tokens[: row.prompt]) == tokenizer(prompt)["input_ids"]
 

@@ -82,7 +82,7 @@ def test_the_sentence_is_one_and_names_the_way_around(free, monkeypatch):
         Recipe("no-such-model", "rt"),
         Recipe("minilm", "no-such-task"),
         Recipe("minilm", "rt", LoRA(targets=("gate",))),
-        Recipe("smollm2", "rt"),  # a causal classifier is not modelled
+        Recipe("smollm2", "rt"),  # a causal classifier is not modeled
         Recipe("minilm", "rt", device="tpu"),
     ],
     ids=lambda r: f"{r.model} {r.task} {r.device}",
