@@ -28,7 +28,7 @@ from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, t
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
 from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together
 from lora_lab.training.memory_check import check_memory
-from lora_lab.training.models import answer_at_first_token, load_model, load_tokenizer
+from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load_model, load_tokenizer
 from lora_lab.training.parts import Parts, cut
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
@@ -249,6 +249,7 @@ class Pack:
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
         if not isinstance(recipe.method, Probe):  # which reads every token
             answer_at_first_token(model)
+        attend_in_fp32(model)
         return model
 
     def _member(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]], callbacks: Sequence[Callback]) -> Member:

@@ -19,7 +19,7 @@ from lora_lab.training import device
 from lora_lab.training.batches import check_fits, encode
 from lora_lab.training.evaluate import Score, evaluate
 from lora_lab.training.loop import Callback
-from lora_lab.training.models import answer_at_first_token, load_model, load_tokenizer
+from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load_model, load_tokenizer
 from lora_lab.training.named import base_named_in
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
@@ -132,6 +132,7 @@ def open_adapter(
     check_fits(base, data, method)
     if not isinstance(method, Probe):  # which reads every token
         answer_at_first_token(base)
+    attend_in_fp32(base)
     tokenizer = load_tokenizer(name, download=download)
     base.config.pad_token_id = tokenizer.pad_token_id
     return Opened(base.to(choice.device), tokenizer, data)
