@@ -101,7 +101,7 @@ def steps(lanes: int, batch: int, **fields: Any) -> tuple[float, float]:
     step, given = next(pack.batches())
 
     def once() -> None:
-        in_parts(partial(update, step, given, pack.lanes), pack.model, lanes)
+        in_parts(partial(update, step, given, pack.members), pack.model, lanes)
 
     once()
     took = sorted(seconds(once) for _ in range(9))[4]

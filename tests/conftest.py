@@ -21,7 +21,7 @@ import lora_course  # noqa: F401  registers its tasks and scores
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
-from lora_lab.training.quiet import quiet
+from lora_lab.training.watching import quiet
 
 # Minutes in one file each: begun last, one of the two processes would wait for the other.
 LONG = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")

@@ -25,7 +25,7 @@ from lora_lab.methods.io import CONFIG, WEIGHTS, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.assets import shipped
 from lora_lab.training.models import load_model
-from lora_lab.training.quiet import quiet
+from lora_lab.training.watching import quiet
 
 SOUND = "minilm-rt-r8"
 

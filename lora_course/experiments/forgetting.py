@@ -26,8 +26,8 @@ from lora_lab.experiments.results import by_name
 from lora_lab.experiments.statistics import Verdict, check_margin, verdicts_of
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.methods.base import Method
-from lora_lab.training.evaluate import Score, evaluate_lanes
-from lora_lab.training.lane import Lane
+from lora_lab.training.evaluate import Score, evaluate_members
+from lora_lab.training.loop import Member
 from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe
@@ -48,12 +48,12 @@ class Remembering(Pack):
 
     def validate(self) -> list[dict[str, Any]]:
         """As any pack, and what the other text's losses are."""
-        scores = evaluate_lanes(self.model, self.other_rows, self.pad, self.device, len(self.lanes))
+        scores = evaluate_members(self.model, self.other_rows, self.pad, self.device, len(self.members))
         return [own | _told(score) for own, score in zip(super().validate(), scores, strict=True)]
 
     before = validate
 
-    def record(self, lane: Lane, score: Score | None) -> Run:
+    def record(self, lane: Member, score: Score | None) -> Run:
         """As any pack's, and which other text it was, how many rows of it, and its perplexity at the end."""
         run = super().record(lane, score)
         seen = [r["other_perplexity"] for r in run.history["validation"] if "other_perplexity" in r]

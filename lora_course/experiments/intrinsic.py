@@ -27,7 +27,7 @@ from lora_lab.files import remembered
 from lora_lab.methods.attach import put
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.targets import HEADS
-from lora_lab.training.lane import Lane
+from lora_lab.training.loop import Member
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.train import Bench
 
@@ -96,8 +96,8 @@ def at_dimension(d: int, recipe: Recipe) -> Point:
     bench = Bench(_headed(recipe))
     if d:
         put_into_subspace(bench.model, d, recipe.seed)
-        bench.lane = Lane(bench.recipe, bench.model)
-        bench.lanes = [bench.lane]
+        bench.member = Member(bench.recipe, bench.model)
+        bench.members = [bench.member]
     run = bench.only()
     return Point(d, run.metrics, run.seconds)
 

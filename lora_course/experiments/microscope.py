@@ -17,11 +17,9 @@ from torch import nn
 
 from lora_course.experiments.truncation import Specimen
 from lora_lab.errors import BadValue, NotFound, nearest
-from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import Row, encode
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.first_token import answer_at_first_token
-from lora_lab.training.models import load_model, load_tokenizer
+from lora_lab.training.models import answer_at_first_token, load_model, load_tokenizer
 from lora_lab.training.tasks import load_task
 
 RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
@@ -198,7 +196,6 @@ def prepared(model: str, labels: int) -> nn.Module:
     torch.manual_seed(0)  # of the head, which every specimen replaces
     base = load_model(model, labels)
     answer_at_first_token(base)
-    attend_in_fp32(base)
     return base.requires_grad_(False)
 
 

@@ -28,7 +28,6 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.bank import AdapterBank
 from lora_lab.methods.io import WEIGHTS
 from lora_lab.training import device
-from lora_lab.training.attention import attend_in_fp32
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.chat import Prompt
 from lora_lab.training.evaluate import evaluate, logits_of
@@ -158,7 +157,6 @@ def plain_of(bank: AdapterBank, model: str = "smollm2") -> PreTrainedModel:
     """The base again, read from its files, in the bank's dtype and on its device: no bank has ever touched it."""
     base: Any = bank.model
     plain = load_model(model, dtype=base.dtype, attention=base.config._attn_implementation)
-    attend_in_fp32(plain)
     return plain.to(base.device)
 
 
@@ -207,7 +205,6 @@ def open_bank(
     """
     choice = device.choose(64, dtype=dtype, attention=attention)
     base = load_model(model, dtype=choice.torch_dtype, attention=choice.attention)
-    attend_in_fp32(base)
     bank = AdapterBank(base.to(choice.device))
     for name, folder in adapters.items():
         bank.load(name, folder)

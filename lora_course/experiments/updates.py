@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from lora_course.experiments.subspace import Factors, factors, product_factors
@@ -16,7 +17,6 @@ from lora_lab.methods.attach import adapter_layers, report_of, sites_of
 from lora_lab.training.models import load_model
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.seeds import seed_everything
 from lora_lab.training.tasks import load_task
 from lora_lab.training.train import open_adapter
 
@@ -90,7 +90,7 @@ def a_at_start(recipe: Recipe) -> dict[str, np.ndarray]:
     Raises: BadValue for a method without plain LoRA layers.
     """
     model = load_model(recipe.model, load_task(recipe.task).num_labels)
-    seed_everything(recipe.seed)  # as a run does just before it attaches
+    torch.manual_seed(recipe.seed)  # as a run does just before it attaches
     recipe.method.attach(model)
     layers = adapter_layers(model)
     found = {n.replace(".base_layer", ""): _numbers(m.lora_A) for n, m in layers if type(m) is LoRALinear}

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_course.paper import table
+from lora_course.paper.meanings import Meaning, meaning_of, parse
 from lora_lab.errors import BadValue, Failed, NotFound
-from lora_lab.training.meanings import Meaning, meaning_of, parse
-from lora_lab.training.restaurants import Example
+from lora_lab.training.tasks import Example
 from lora_lab.training.text_files import csv_rows, text_of
 
 FILES = {

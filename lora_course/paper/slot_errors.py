@@ -23,8 +23,8 @@ from functools import cache
 from typing import Any
 
 from lora_course.paper import facts
+from lora_course.paper.meanings import SLOTS, Meaning, parse
 from lora_lab.plugins import Scores
-from lora_lab.training.meanings import SLOTS, Meaning, parse
 
 RIGHT, MISSING, WRONG, ADDED = "right", "missing", "wrong", "added"
 HIDDEN = "_"  # stands where a name stood

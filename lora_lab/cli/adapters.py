@@ -23,7 +23,7 @@ LINES = 24  # of norms; --json has them all
 @JSON
 def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json: bool) -> None:
     """Say what is in the folder ADAPTER, whether it does anything to the base, and what is wrong with it."""
-    from lora_lab.training.inspecting import inspect_folder
+    from lora_lab.training.named import inspect_folder
 
     found = inspect_folder(adapter, base, dtype=dtype, download=download)
     tell(found.to_json() if as_json else _inspection(found))

@@ -17,12 +17,10 @@ from lora_lab.methods.io import load_adapter
 from lora_lab.training import device
 from lora_lab.training.batches import Row, encode
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.models import load_model, load_tokenizer
-from lora_lab.training.own_file import fingerprint
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.tasks import load_task
+from lora_lab.training.tasks import fingerprint, load_task, typical_tokens
 
 EVERY = 10**9  # test texts, at most
 ROWS = 32  # texts of another kind unless told otherwise

@@ -16,11 +16,11 @@ from typing import Any
 from lora_lab.errors import BadValue, LabError, in_a_sentence
 from lora_lab.files import write_together
 from lora_lab.methods.io import CONFIG, save_adapter
-from lora_lab.training.lane import Lane
+from lora_lab.training.loop import Member
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import Run, Store, failed
-from lora_lab.training.turns import turn
+from lora_lab.training.training_lock import training_lock
 
 TIMEOUT = 5  # seconds
 Made = list[tuple[Run, dict[str, bytes]]]  # runs with their adapters' files by name
@@ -64,14 +64,14 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Made:
     """On a worker: train a pack; one that cannot be laid out is tried run by run."""
     recipes, made = [recipe_from(one) for one in settings], Made()
 
-    def keep(lane: Lane, run: Run) -> None:
+    def keep(lane: Member, run: Run) -> None:
         with tempfile.TemporaryDirectory() as folder:
             files = [] if run.error else sorted(Path(save_adapter(lane.model, folder)).iterdir())
             files.sort(key=lambda file: file.name == CONFIG)  # the config last: without it nobody reads the others
             made.append((run, {file.name: file.read_bytes() for file in files}))
 
     try:
-        with turn():
+        with training_lock():
             Pack(recipes).run(keep)
     except LabError as error:
         if len(recipes) == 1:

@@ -41,8 +41,8 @@ from lora_lab.files import remembered, write_json
 from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
 from lora_lab.training.device import dtype_to_train
-from lora_lab.training.guard import need_of
 from lora_lab.training.measure import measure
+from lora_lab.training.memory_check import need_of
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store

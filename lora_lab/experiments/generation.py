@@ -11,7 +11,6 @@ from lora_lab import plugins
 from lora_lab.errors import BadValue
 from lora_lab.experiments.text_scores import check_installed, text_scores
 from lora_lab.training.generate import GREEDY, Decoding, generate
-from lora_lab.training.meanings import parse
 from lora_lab.training.tasks import Task
 from lora_lab.training.train import open_adapter
 
@@ -37,7 +36,7 @@ def scored(
     asked, references = rows.prompts[:prompts], rows.references[:prompts]
     texts = generate(model, tokenizer, asked, decoding)
     found: dict[str, Any] = {"n": len(texts), **text_scores(texts, references)}
-    answers = [{"meaning": str(parse(prompt)), "text": text} for prompt, text in zip(asked, texts, strict=True)]
+    answers = [{"meaning": str(prompt).strip(), "text": text} for prompt, text in zip(asked, texts, strict=True)]
     for scores in plugins.scores(task, asked, texts):
         found |= {**scores.metrics, **scores.details}
         answers = [{**answer, **own} for answer, own in zip(answers, scores.each, strict=True)]

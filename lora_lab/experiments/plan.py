@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from lora_lab.accounting.memory import trained_by
 from lora_lab.errors import LabError
-from lora_lab.training.guard import free_bytes, need_of
+from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.pack import key
 from lora_lab.training.parts import cut
 from lora_lab.training.recipe import Recipe

@@ -20,13 +20,13 @@ import numpy as np
 from lora_lab.errors import BadValue
 from lora_lab.experiments.statistics import LEVEL, Pair, holm
 from lora_lab.metrics import goodness, main_metric, metric
-from lora_lab.training.lane import Lane
+from lora_lab.training.loop import Member
 from lora_lab.training.recipe import Recipe, describe, recipe_from
 from lora_lab.training.runs import FINISHED, Run, Store
 
 BEHIND = "behind"  # the status of a stopped run; in its environment, the hash of a run that led
 UNSCORED = "unscored"  # the status of a run that was trained and validated, but not scored on the test rows
-SCORING, VALIDATED = "scoring_seconds", "validation"  # in the environment; the file of `Lane.right`
+SCORING, VALIDATED = "scoring_seconds", "validation"  # in the environment; the file of `Member.right`
 EVERY, WINDOW = 10, 25  # steps between two looks, and how many losses each averages
 GAP, WAY, LED, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, except WAY, see `behind`
 OWN = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # the settings in which configurations may differ
@@ -96,7 +96,7 @@ class Race:
             for self.pauses in (True, False):
                 yield stage
 
-    def judge(self, lanes: Sequence[Lane], step: int) -> None:
+    def judge(self, lanes: Sequence[Member], step: int) -> None:
         """End the runs of configurations that are behind, also behind those of other packs; or pause at half-time."""
         if step % EVERY or step < self.steps / 2:
             return

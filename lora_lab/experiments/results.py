@@ -18,10 +18,9 @@ from lora_lab.errors import BadValue, LabWarning, NotFound, nearest
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import Method
 from lora_lab.training.assets import home
-from lora_lab.training.own_file import check_unchanged
 from lora_lab.training.recipe import LATER
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of
-from lora_lab.training.tasks import TASKS, Task, load_task
+from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that are there whatever the methods

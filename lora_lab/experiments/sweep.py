@@ -25,16 +25,14 @@ from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Ch
 from lora_lab.experiments.results import Runs, unlike, warn_of
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
-from lora_lab.training.draws import drawn
-from lora_lab.training.lane import Lane
+from lora_lab.training.loop import Member
 from lora_lab.training.models import load_tokenizer
-from lora_lab.training.own_file import check_unchanged, fingerprint
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, failed
-from lora_lab.training.tasks import load_task
-from lora_lab.training.turns import turn
+from lora_lab.training.tasks import check_unchanged, drawn, fingerprint, load_task
+from lora_lab.training.training_lock import training_lock
 
 LOCK = ".sweep.lock"
 Note = Callable[[str, dict[str, Any]], None]
@@ -157,7 +155,7 @@ class Sweep:
                 tested = race.choice(store, found.values()).runs if race else found.values()
                 left = [run.recipe for run in tested if run.status == UNSCORED and self.scored]
                 for group in packs(left, size=self.size, room=self.room):
-                    with turn(self._stop):
+                    with training_lock(self._stop):
                         if not self._stop.is_set():
                             found |= self._score([found[recipe.hash] for recipe in group])
                 choice = race.choice(store, found.values()) if race else None
@@ -211,7 +209,7 @@ class Sweep:
             run_on(self.client, [group for group, _ in plan], self._store, self._ended, self._stop)
             return
         for group, paths in plan:
-            with turn(self._stop):
+            with training_lock(self._stop):
                 if self._stop.is_set():
                     return
                 self._train_pack(group, paths)
@@ -253,7 +251,7 @@ class Sweep:
             self._race.note(run)
         self._note("run", {"run": run})
 
-    def _keep(self, lane: Lane, run: Run) -> Run:
+    def _keep(self, lane: Member, run: Run) -> Run:
         """Save the adapter, unless the run only chose a rate or fell behind, then the record that names it."""
         race = self._race
         if race and run.status == BEHIND:

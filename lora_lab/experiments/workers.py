@@ -22,7 +22,7 @@ import torch
 from lora_lab.errors import Failed, LabError, LabWarning
 from lora_lab.experiments import plan
 from lora_lab.training import device
-from lora_lab.training.guard import free_bytes, need_of
+from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.recipe import Recipe
 
 Item = TypeVar("Item")

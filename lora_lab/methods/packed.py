@@ -1,16 +1,14 @@
-"""K adapters side by side on one frozen base: their rows stand in one batch, their matrices in one tensor.
+"""K runs side by side on one frozen base, with no code for it in any method.
 
-    x (K·rows, tokens, in)           the rows of lane 0, then those of lane 1, ...
-    y = W x + b                      one product for all lanes, for they share W
-    y[k] += scaling_k B_k A_k x[k]   two batched products: A (K, R, in), B (K, R, out)
+    ids (K*n, tokens)     the rows of member 0, then those of member 1, ...: the frozen base sees one batch
+    at each adapter       y = base_layer(x) for all rows at once, then
+                          vmap(adapter)(parameters of members 0..K-1; their rows of x and y)
 
-R is the largest rank of any lane. Smaller ones are filled up with zeros, and stay so: a zero row of A meets a zero row
-of B, so both have a gradient of exactly zero. A lane that does not adapt a layer is all zeros there.
-
-All that trains lies in one table with a row for each lane; A and B of a layer are a block of its columns. Each lane is
-a plain model too, with its method attached as if it were alone (`share`, then `method.attach`): its parameters are made
-views into its row, and so are their gradients. So `save_adapter` sees an ordinary adapter, the optimizer one long
-tensor, and nothing is copied back and forth. PLoRA (Yan et al. 2025) trains many adapters likewise.
+All that trains is one table (K, N), a row a member; the stacked parameters of an adapter (K, *shape) are columns of it.
+Smaller ranks are filled up with zeros, which stay zero: a zero row of A meets a zero column of B. A member that does
+not adapt a layer is all zeros there. Each member is an ordinary model too (`share`, then `method.attach`): its
+parameters are views of its row. So `save_adapter` sees an ordinary adapter, the optimizer one long tensor, and nothing
+is copied. Dropout draws other masks than it would for the member alone. PLoRA (Yan et al. 2025) trains like this.
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -31,314 +29,223 @@ from torch.nn import functional as F
 from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import (
-    Ahead,
-    MethodLayer,
-    TrainedCopy,
-    adapter_layers,
-    adapters,
-    in_its_dtype,
-    own_parameters,
-    plain_path,
-    put,
-    report_of,
-)
-from lora_lab.methods.lora_layers import LoRAEmbedding
+from lora_lab.methods.attach import Ahead, MethodLayer, TrainedCopy, adapters, own_parameters, plain_path, put
 
-# The blocks of a table are no dense pieces of memory, which torch remarks upon once; nothing is the slower for it.
+# The stacked parameters are strided views of the table. torch warns of it once; nothing is slower for it.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
-Slot = tuple[str, tuple[int, int] | None]  # a layer's path, and which of its outputs
-Room = dict[Slot, tuple[int, int, int]]  # R, in, outputs that are adapted: what a slot takes in the table
+Part = AdapterLayer | Ahead
+Slot = tuple[str, tuple[int, int] | None]  # path in the plain model, and the slice of its outputs
 
 
 def share(model: nn.Module) -> nn.Module:
-    """A second model on the same weights: its own modules, so that it can be adapted alone, and hardly any memory."""
+    """A second model on the same weights, with its own modules: it can be adapted alone and takes hardly any memory."""
     return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
 
 
-def pack(
-    base: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream], room: Room | None = None
-) -> tuple[nn.Module, Table]:
-    """One model that answers for all lanes: rows of lane 0 first, then lane 1's, ...; equally many of each.
+def pack(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
+    """One model that answers for all members, the table of what trains (K, N) and the table of its gradients.
 
-    base      the plain model that every lane is a `share` of
-    lanes     each with a method of the same kind attached; their parameters become views into the table returned
-    streams   the random numbers of each lane
-    room      `room_of` a larger set of lanes, so that tables of its subsets have the same layout
-    Raises: BadValue for a base whose layers read more than the lanes' rows.
+    base      the plain model that every member is a `share` of
+    members   each with the same method attached; ranks, scalings, targets and dropout of LoRA may differ
+    Raises: BadValue for a base whose layers read more than the members' rows.
     """
-    _check_reads_rows(base, lanes)
-    model, slots = share(base), _by_slot(lanes)
-    room = room or room_of(lanes)
-    others = [_others(lane) for lane in lanes]
-    table = Table(room, len(lanes), [p.shape for p in others[0].values()], next(iter(others[0].values()), None))
-    for slot, (rank, inputs, outputs) in room.items():
-        a, b = table.take((rank, inputs)), table.take((rank, outputs))
-        if slot in slots:
-            put(model, slot[0], PackedLoRA(model.get_submodule(slot[0]), slots[slot], streams, a, b))
-    blocks = {name: table.take(p.shape) for name, p in others[0].items()}
-    for name, block in blocks.items():
-        for k, parameters in enumerate(others):
-            _alias(parameters[name], *(t[k] for t in both(block)))
-    _pack_others(model, lanes, streams, {id(p): blocks[name] for name, p in others[0].items()})
-    return model, table
-
-
-def _check_reads_rows(base: nn.Module, lanes: Sequence[nn.Module]) -> None:
-    """Raises BadValue where lanes adapt DeBERTa's layers, which read its table of relative positions as well."""
-    adapted = (part for lane in lanes for _, part in adapter_layers(lane) if not isinstance(part, TrainedCopy))
-    if getattr(getattr(base, "config", None), "relative_attention", False) and any(True for _ in adapted):
-        said = f"the layers of this {type(base).__name__} also read its table of relative positions"
-        raise BadValue(f"{said}, which is no run's own: train its runs one after the other, with --solo")
-
-
-def _pack_others(
-    model: nn.Module, lanes: Sequence[nn.Module], streams: Sequence[Stream], blocks: Mapping[int, nn.Parameter]
-) -> None:
-    """Heads and vectors ahead of rows, which lanes keep as modules of their own, and what all have beside a layer.
-
-    blocks   by the id of the first lane's parameter, which may have several names: layers can share it
-    """
-    for path, part in reversed(list(adapters(lanes[0]))):  # of two around one layer, the inner one first
-        place = plain_path(path)
-        if isinstance(part, LoRALinear):
-            continue  # lanes may adapt different layers, and then the same path leads elsewhere
-        each: list[Any] = [lane.get_submodule(path) for lane in lanes]
-        if isinstance(part, TrainedCopy):
-            put(model, place, PackedHead(each, streams))
-        elif isinstance(part, Ahead):
-            PackedAhead(each).register(model, place)
-        elif isinstance(part, MethodLayer):
-            own = {name: blocks[id(p)] for name, p in own_parameters(part)}
-            put(model, place, PackedMethodLayer(model.get_submodule(place), part, own))
-
-
-class Table:
-    """All that trains in a pack: `numbers` and `gradients`, each (lanes, N) in fp32, handed out block by block."""
-
-    def __init__(self, room: Room, lanes: int, others: Sequence[torch.Size], like: Tensor | None) -> None:
-        width = sum(rank * (i + o) for rank, i, o in room.values()) + sum(shape.numel() for shape in others)
-        device = like.device if like is not None else None
-        self.room, self._taken = room, 0
-        self.numbers = torch.zeros(lanes, width, device=device)
-        self.gradients = torch.zeros_like(self.numbers)
-
-    def take(self, shape: Sequence[int]) -> nn.Parameter:
-        """The next columns as a parameter (lanes, *shape), its gradient the same columns of `gradients`."""
-        columns = slice(self._taken, self._taken + math.prod(shape))
-        self._taken = columns.stop
-        block = nn.Parameter(self.numbers[:, columns].view(-1, *shape))
-        block.grad = self.gradients[:, columns].view(-1, *shape)
-        return block
-
-
-class Stream:
-    """One lane's random numbers, beginning where `torch.manual_seed(seed)` begins.
-
-    Inside `drawing` torch's own generator goes on where the lane left it, so dropout draws for a lane what it would
-    draw if it were alone. `width`: tokens of the lane's own rows in the batch at hand; None for all there are.
-    """
-
-    def __init__(self, seed: int, device: str = "cpu") -> None:
-        self.torch: Any = torch.random if device == "cpu" else torch.get_device_module(device)
-        self.state: Tensor = torch.Generator(device).manual_seed(seed).get_state()
-        self.width: int | None = None
-
-    def note(self) -> None:
-        """Take down where torch's generator stands: it draws for this lane alone."""
-        self.state = self.torch.get_rng_state()
-
-    def go_on(self) -> None:
-        """Let torch's generator go on from there."""
-        self.torch.set_rng_state(self.state)
-
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
-        """Random numbers are the lane's own inside the block."""
-        before = self.torch.get_rng_state()
-        self.torch.set_rng_state(self.state)
-        try:
-            yield
-        finally:
-            self.state = self.torch.get_rng_state()
-            self.torch.set_rng_state(before)
-
-
-class PackedLoRA(AdapterLayer):
-    """y = W x + b, and to lane k's rows of y scaling_k B_k A_k dropout_k(x) is added.
-
-    Shapes: x (K·rows, tokens, in) -> y (K·rows, tokens, out); A (K, R, in), B (K, R, outputs that are adapted).
-    """
-
-    def __init__(
-        self, base_layer: nn.Module, lanes: Sequence[LoRALinear | None], streams: Sequence[Stream],
-        a: nn.Parameter, b: nn.Parameter,
-    ) -> None:  # fmt: skip
-        super().__init__(base_layer)
-        first = next(lane for lane in lanes if lane is not None)
-        self.in_features, self.out_features, self.out_slice = first.in_features, first.out_features, first.out_slice
-        self.A, self.B = a, b
-        scaling = torch.zeros(len(lanes), 1, 1, device=first.lora_A.device)
-        for k, lane in enumerate(lanes):
-            if lane is not None:
-                scaling[k] = lane.scaling
-                _alias(lane.lora_A, *(t[k, : lane.rank] for t in both(self.A)))
-                _alias(lane.lora_B, *(t[k, : lane.rank].t() for t in both(self.B)))
-        self.scaling: Tensor
-        self.register_buffer("scaling", scaling)
-        self.dropouts = [lane.dropout if lane is not None else None for lane in lanes]
-        self.streams, self.drops = streams, any(isinstance(d, nn.Dropout) for d in self.dropouts)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.active:
-            return self.base_layer(x)  # type: ignore[no-any-return]
-        lanes = len(self.A)
-        y = self.base_layer(x.reshape(-1, self.in_features)).view(lanes, -1, self.out_features)  # (K, tokens, out)
-        a, b = self.A.to(y.dtype), (self.scaling * self.B).to(y.dtype)
-        tokens = self._dropped(x) if self.drops and self.training else x
-        h = torch.bmm(tokens.reshape(lanes, -1, self.in_features).to(y.dtype), a.transpose(1, 2))  # (K, tokens, R)
-        if self.out_slice:
-            y = y.clone()
-            y[..., slice(*self.out_slice)].baddbmm_(h, b)
+    parts = _parts(members)
+    beside = any(isinstance(p, AdapterLayer) and not p.head for each in parts.values() for p in each)
+    if beside and getattr(getattr(base, "config", None), "relative_attention", False):
+        raise BadValue(
+            f"the layers of this {type(base).__name__} also read its table of relative positions, which belongs to "
+            "no run: train its runs one after the other, with --solo"
+        )
+    stacks, numbers, gradients = _stacked(parts, len(members))
+    model = share(base)
+    for (path, _), each in parts.items():
+        first = next(part for part in each if part is not None)
+        if isinstance(first, Ahead):
+            PackedAhead(each).register(model, path)
         else:
-            apart = torch.is_grad_enabled() or bool(self.base_layer._forward_hooks)  # else in place
-            add_into = y.baddbmm if apart else y.baddbmm_
-            y = add_into(h, b)
-        return y.view(*x.shape[:-1], self.out_features)
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        """Each lane's dropout on its own rows, drawn at their own width; what stands beyond it is padding."""
-        parts = []
-        for part, dropout, stream in zip(x.chunk(len(self.A)), self.dropouts, self.streams, strict=True):
-            own = part[:, : stream.width]
-            if isinstance(dropout, nn.Dropout):
-                with stream.drawing():
-                    own = F.dropout(own.reshape(-1, self.in_features), dropout.p).view_as(own)
-            parts.append(torch.cat([own, part[:, own.shape[1] :]], dim=1))
-        return torch.cat(parts)
+            own = {name: stacks[id(p)] for name, p in own_parameters(first) if id(p) in stacks}
+            put(model, path, Packed(model.get_submodule(path), each, own))
+    return model, numbers, gradients
 
 
-class PackedHead(AdapterLayer):
-    """Each lane's own head on its own rows: small products, so they are done one after the other."""
-
-    head = True
-
-    def __init__(self, heads: Sequence[TrainedCopy], streams: Sequence[Stream]) -> None:
-        super().__init__(heads[0].base_layer)
-        self.heads, self.streams = nn.ModuleList(head.trained for head in heads), streams
-        self.frozen = nn.ModuleList(head.base_layer for head in heads)  # lanes of different seeds have different ones
-        self.drops = any(isinstance(m, nn.Dropout) and m.p for m in self.heads.modules())
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.active:
-            return torch.cat([head(part) for head, part in zip(self.frozen, x.chunk(len(self.frozen)), strict=True)])
-        parts = zip(self.heads, x.chunk(len(self.heads)), self.streams, strict=True)
-        return torch.cat([self._answer(head, part, stream) for head, part, stream in parts])
-
-    def _answer(self, head: nn.Module, part: Tensor, stream: Stream) -> Tensor:
-        if not (self.drops and self.training):
-            return in_its_dtype(head, part)
-        with stream.drawing():
-            return in_its_dtype(head, part)
+def has_dropout(member: nn.Module) -> bool:
+    """Whether what trains in a member uses dropout."""
+    return any(isinstance(m, nn.Dropout) and m.p > 0 for _, part in adapters(member) for m in part.modules())
 
 
-class PackedMethodLayer(AdapterLayer):
-    """A frozen layer shared by lanes, each lane's own parameters beside it. Shapes: x (K·rows, ...) -> y (K·rows, ...).
+class Packed(AdapterLayer):
+    """One adapter of all members: x (K*n, ...) -> y (K*n, ...).
 
-    own   the parameters of all lanes by name, each (K, *shape)
+    each   the members' own adapters here, None where a member has none; the first is the template that vmap runs
+    own    the template's parameters by name, stacked: (K, *shape)
     """
 
-    def __init__(self, base_layer: nn.Module, first: MethodLayer, own: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, base_layer: nn.Module, each: Sequence[Any], own: Mapping[str, nn.Parameter]) -> None:
         super().__init__(base_layer)
-        self.lanes, self.own = len(next(iter(own.values()))), {f"adapter.{name}": block for name, block in own.items()}
-        self.parts = [_Half(first, first.method.before), _Half(first, first.method.after)]  # of no lane: not registered
+        first = next(part for part in each if part is not None)
+        given = first.base_layer if isinstance(first, MethodLayer | TrainedCopy) else _Given(first.base_layer)
+        memo: dict[int, Any] = {id(t): t for t in chain(first.parameters(), first.buffers())}
+        self.part: Any = copy.deepcopy(first, memo | {id(first.base_layer): given})
+        self.size, self.head, self.own = len(each), first.head, {f"part.{name}": p for name, p in own.items()}
+        self.scaling, self.out_slice = None, None
+        if not isinstance(first, MethodLayer) and hasattr(first, "scaling"):
+            self.part.scaling = 1.0  # members may differ in it: it multiplies B
+            self.scaling = torch.tensor([0.0 if part is None else part.scaling for part in each])
+            self.out_slice = getattr(first, "out_slice", None)
+        if self.out_slice:  # the part gets and returns its slice of the outputs
+            self.part.out_slice, self.part.out_features = None, self.out_slice[1] - self.out_slice[0]
+        rates = [getattr(getattr(part, "dropout", None), "p", 0.0) for part in each]
+        if any(rates):
+            self.part.dropout = _Dropout(torch.tensor(rates))
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.head:
+            return self._each(lambda part, x: part(x), x)
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        before, after = self.parts
-        y: Tensor = self.base_layer(self._each(before, x), *args, **kwargs)
-        return self._each(after, y, x)
+        if isinstance(self.part, MethodLayer):
+            y: Tensor = self.base_layer(self._each(self.part.method.before, x), *args, **kwargs)
+            return self._each(self.part.method.after, y, x)
+        y = self.base_layer(x)
+        start, stop = self.out_slice or (0, y.shape[-1])
+        if type(self.part) is LoRALinear:  # as below, with one pass less over y
+            update = self._each(partial(_lora_update, dtype=y.dtype), x)
+            if self.out_slice or torch.is_grad_enabled() or self.base_layer._forward_hooks:
+                return y + (F.pad(update, (start, y.shape[-1] - stop)) if self.out_slice else update)
+            return y.add_(update)
+        updated = self._each(_with_output, x, y[..., start:stop])
+        return torch.cat([y[..., :start], updated, y[..., stop:]], dim=-1) if self.out_slice else updated
 
-    def _each(self, part: nn.Module, *rows: Tensor) -> Tensor:
-        """What the part of each lane makes of its own rows."""
-        parted = [one.view(self.lanes, -1, *one.shape[1:]) for one in rows]
-        done: Tensor = vmap(lambda own, *given: functional_call(part, own, given))(self.own, *parted)
+    def _each(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """function(part, rows) of each member, on its own rows."""
+        own: dict[str, Tensor] = dict(self.own)
+        if self.scaling is not None:
+            for name in own:
+                if name.endswith("_B"):
+                    own[name] = own[name] * self.scaling.to(own[name]).view(-1, *[1] * (own[name].dim() - 1))
+        if isinstance(getattr(self.part, "dropout", None), _Dropout):
+            own["part.dropout.rate"] = self.part.dropout.rate
+        module = _Call(self.part, function)
+        run = vmap(lambda own, *given: functional_call(module, own, given), randomness="different")
+        done: Tensor = run(own, *(one.unflatten(0, (self.size, -1)) for one in rows))
         return done.flatten(0, 1)
 
 
-class _Half(nn.Module):
-    """What a method does before or after the frozen layer, as a module, so that `functional_call` can fill it."""
+class _Call(nn.Module):
+    """A function of an adapter, as a module: `functional_call` calls nothing else."""
 
-    def __init__(self, adapter: MethodLayer, way: Callable[..., Tensor]) -> None:
+    def __init__(self, part: nn.Module, function: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.adapter, self.way = adapter, way
+        self.part, self.function = part, function
 
     def forward(self, *rows: Tensor) -> Tensor:
-        return self.way(self.adapter, *rows)
+        return self.function(self.part, *rows)
+
+
+def _lora_update(part: LoRALinear, x: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """B A dropout(x); members' scalings are in B."""
+    h = F.linear(part.dropout(x).to(dtype), part.lora_A.to(dtype))  # (..., R)
+    return F.linear(h, part.lora_B.to(dtype))
+
+
+def _with_output(part: Any, x: Tensor, y: Tensor) -> Tensor:
+    """The adapter's answer to x, where y is the output of its frozen layer."""
+    part.base_layer.output = y
+    try:
+        return part(x)  # type: ignore[no-any-return]
+    finally:
+        del part.base_layer.output
+
+
+class _Given(nn.Module):
+    """Stands for the frozen layer inside vmap: its output was computed before, for all members at once."""
+
+    output: Tensor
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.register_forward_hook(lambda *_: None)  # LoRALinear adds in place only where nothing hooks the layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output.reshape(*(x.shape[:-1] if x.is_floating_point() else x.shape), -1)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.layer, name)
+
+
+class _Dropout(nn.Module):
+    """Dropout at a rate of each member's own."""
+
+    rate: Tensor
+
+    def __init__(self, rate: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rate", rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return x * (torch.rand_like(x, dtype=torch.float32) >= self.rate) / (1 - self.rate).to(x.dtype)
 
 
 class PackedAhead(Ahead):
-    """Each lane's own vectors ahead of its own rows."""
+    """Each member's own vectors ahead of its own rows."""
 
-    def __init__(self, lanes: list[Ahead]) -> None:
-        super().__init__(lanes[0].method, {})
-        self.lanes = nn.ModuleList(lanes)
+    def __init__(self, members: Sequence[Any]) -> None:
+        super().__init__(members[0].method, {})
+        self.members = nn.ModuleList(members)
 
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
-        return torch.cat([lane.vectors(rows // len(self.lanes), dtype) for lane in self.lanes])  # type: ignore[operator]
+        return torch.cat([member.vectors(rows // len(self.members), dtype) for member in self.members])  # type: ignore[operator]
 
 
-def _by_slot(lanes: Sequence[nn.Module]) -> dict[Slot, list[LoRALinear | None]]:
-    """What each lane has at each place that any lane adapts; None where a lane has nothing."""
-    found: dict[Slot, list[LoRALinear | None]] = {}
-    for k, lane in enumerate(lanes):
-        for path, layer in adapter_layers(lane):
-            if isinstance(layer, LoRALinear):
-                slot = (plain_path(path), layer.out_slice)
-                found.setdefault(slot, [None] * len(lanes))[k] = layer
+def _parts(members: Sequence[nn.Module]) -> dict[Slot, list[Part | None]]:
+    """What each member has at each place; of two adapters around one layer the inner one comes first."""
+    found: dict[Slot, list[Part | None]] = {}
+    for k, member in enumerate(members):
+        for path, part in reversed(list(adapters(member))):
+            slot = plain_path(path), getattr(part, "out_slice", None)
+            found.setdefault(slot, [None] * len(members))[k] = part
     return found
 
 
-def room_of(lanes: Sequence[nn.Module]) -> Room:
-    """What each slot takes: as many rows as the largest rank there."""
-    there = {slot: [layer for layer in layers if layer is not None] for slot, layers in _by_slot(lanes).items()}
-    return {
-        slot: (max(layer.rank for layer in layers), layers[0].in_features, layers[0].lora_B.shape[0])
-        for slot, layers in there.items()
-    }
+@torch.no_grad()
+def _stacked(parts: Mapping[Slot, Sequence[Part | None]], size: int) -> tuple[dict[int, nn.Parameter], Tensor, Tensor]:
+    """Each parameter stacked over the members (K, *shape), by the id of every member's own, which becomes a view of it.
 
+    A parameter that several layers share is stacked once. And the tables of the numbers and of their gradients.
+    """
+    each: dict[tuple[Slot, str], list[tuple[int, nn.Parameter]]] = {}
+    seen = set[int]()
+    for slot, own in parts.items():
+        for k, part in enumerate(own):
+            for name, p in own_parameters(part) if part is not None else ():
+                if p.requires_grad and id(p) not in seen:
+                    each.setdefault((slot, name), []).append((k, p))
+                    seen.add(id(p))
+    shapes = [tuple(map(max, zip(*(p.shape for _, p in some), strict=True))) for some in each.values()]
+    ends = torch.tensor([0, *map(math.prod, shapes)]).cumsum(0).tolist()
+    first = next(p for some in each.values() for _, p in some)
+    numbers = torch.zeros(size, ends[-1], device=first.device, dtype=first.dtype)
+    gradients, stacks = torch.zeros_like(numbers), dict[int, nn.Parameter]()
+    for some, shape, start, end in zip(each.values(), shapes, ends[:-1], ends[1:], strict=True):
+        strides = some[0][1].stride()
+        order = sorted(range(len(shape)), key=lambda d: -strides[d])  # as it lies in memory: B may lie transposed
 
-def drops(lane: nn.Module) -> bool:
-    """Whether the trained part of a lane uses dropout."""
-    return any(isinstance(m, nn.Dropout) and m.p for _, part in adapters(lane) for m in part.modules())
+        def columns(table: Tensor) -> Tensor:
+            laid = table[:, start:end].view(size, *(shape[d] for d in order))  # noqa: B023
+            return laid.permute(0, *(1 + order.index(d) for d in range(len(shape))))  # noqa: B023
 
-
-def _others(lane: nn.Module) -> dict[str, nn.Parameter]:
-    """What trains in a lane besides A and B: its head, its prompt, what is beside a layer."""
-    return {
-        name: p
-        for name, p in lane.named_parameters()
-        if p.requires_grad and name.rpartition(".")[2] not in ("lora_A", "lora_B")
-    }
-
-
-def both(block: nn.Parameter) -> tuple[Tensor, Tensor]:
-    """The numbers of a block and their gradients."""
-    assert block.grad is not None
-    return block.data, block.grad
-
-
-def _alias(parameter: Tensor, numbers: Tensor, gradients: Tensor) -> None:
-    """Make a lane's parameter a view of these numbers, with the values that it had, and its gradient one of those."""
-    numbers.copy_(parameter.data)
-    parameter.grad = None
-    parameter.data, parameter.grad = numbers, gradients
-
-
-def can_pack(model: nn.Module) -> bool:
-    """Whether what is attached to a lane can stand in a pack: a method that packs, no adapted embedding, all fp32."""
-    embeddings = any(isinstance(layer, LoRAEmbedding) for _, layer in adapter_layers(model))
-    whole = all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
-    return report_of(model).method.packs and whole and not embeddings
+        stack = nn.Parameter(columns(numbers))
+        stack.grad = columns(gradients)
+        for k, p in some:
+            here: Any = (k, *map(slice, p.shape))
+            stack[here] = p
+            p.data, p.grad = stack.data[here], stack.grad[here]
+            stacks[id(p)] = stack
+    return stacks, numbers, gradients

@@ -5,8 +5,8 @@
 
     minimize  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2       on z with mean 0 and deviation 1
 
-That has one minimum, which is solved for (`training/probing.py`): no rate, no steps, no seed. What a method gains over
-the probe is what changing the model is worth. Alain & Bengio 2016, arXiv:1610.01644.
+That has one minimum, which scikit-learn finds (`training/probing.py`): no rate, no steps, no seed. What a method gains
+over the probe is what changing the model is worth. Alain & Bengio 2016, arXiv:1610.01644.
 """
 
 from __future__ import annotations

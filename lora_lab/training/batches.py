@@ -14,10 +14,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
+from lora_lab.methods.base import Method
+from lora_lab.methods.soft import is_encoder
 from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
+from lora_lab.training.models import is_causal
 from lora_lab.training.tasks import Split, Task
 
 STEP = 2  # tokens
@@ -26,11 +29,11 @@ POOL = 32  # batches: this many batches' worth of rows is drawn at random, then 
 
 @dataclass(frozen=True)
 class Row:
-    """A text as tokens, with its label (a class, a number to be predicted, None in language modelling) and its place in
+    """A text as tokens, with its label (a class, a number to be predicted, None in language modeling) and its place in
     the split.
 
-    The first `prompt` of the tokens are given: they are read, but not learnt. `types` says which text of a pair each
-    token is of, as BERT's tokenizer numbers them; empty where all are of the first.
+    prompt   how many of the first tokens are only read and not learned
+    types    which text of a pair each token belongs to, as BERT's tokenizer numbers them; empty without pairs
     """
 
     tokens: Sequence[int]
@@ -42,8 +45,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Shapes: input_ids, attention_mask and token_type_ids (rows, tokens), the last None where no row is a pair; labels
-    (rows,), or (rows, tokens) with -100 where padded or where a prompt stands.
+    """Shapes: input_ids, attention_mask and token_type_ids (rows, tokens), the last None without pairs; labels (rows,),
+    or (rows, tokens) with -100 at padding and prompts.
     """
 
     input_ids: Tensor
@@ -60,9 +63,9 @@ class Batch:
         """All rows over and over: one set for each lane of a pack."""
         return self if times == 1 else self._each(lambda t: torch.cat([t] * times))
 
-    def of_lanes(self, own: slice, lanes: int) -> Batch:
-        """The rows of some lanes of a pack."""
-        rows = len(self.labels) // lanes
+    def of_members(self, own: slice, members: int) -> Batch:
+        """The rows of some members of a pack."""
+        rows = len(self.labels) // members
         return self._each(lambda t: t[own.start * rows : own.stop * rows])
 
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
@@ -83,7 +86,7 @@ def _takes_types(model: nn.Module) -> bool:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenise a split, each text cut to the task's max_length; behind an answer stands the token that ends it.
+    """Tokenize a split, each text cut to the task's max_length; behind an answer stands the token that ends it.
 
     Raises: BadValue where a prompt leaves no room for an answer.
     """
@@ -98,7 +101,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
 
 
 def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Prompt, answer, end: tokenised apart, so that a prompt has the same tokens when the model goes on by itself."""
+    """Prompt, answer, end: tokenized apart, so that a prompt has the same tokens when the model goes on by itself."""
     if not split.texts:
         return []
     prompts = prompt_ids(tokenizer, split.prompts)
@@ -137,8 +140,8 @@ def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """Rows of different lengths as one rectangle."""
-    width = width_of(rows)
+    """Rows of different lengths as one rectangle, as wide as the longest in whole steps."""
+    width = -(-max(len(row.tokens) for row in rows) // STEP) * STEP
     input_ids = torch.full((len(rows), width), pad)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -150,21 +153,12 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
             labels[i, : row.prompt] = -100
     else:
         labels = torch.tensor([row.label for row in rows])
-    return Batch(input_ids, mask, labels, tuple(row.place for row in rows), _types(rows, width))
-
-
-def _types(rows: Sequence[Row], width: int) -> Tensor | None:
-    if not any(row.types for row in rows):
-        return None
-    types = torch.zeros(len(rows), width, dtype=torch.long)
-    for i, row in enumerate(rows):
-        types[i, : len(row.types)] = torch.tensor(row.types, dtype=torch.long)
-    return types
-
-
-def width_of(rows: Sequence[Row]) -> int:
-    """Tokens that these rows take side by side: those of the longest, in whole steps."""
-    return -(-max(len(row.tokens) for row in rows) // STEP) * STEP
+    types = None
+    if any(row.types for row in rows):
+        types = torch.zeros_like(input_ids)
+        for i, row in enumerate(rows):
+            types[i, : len(row.types)] = torch.tensor(row.types, dtype=torch.long)
+    return Batch(input_ids, mask, labels, tuple(row.place for row in rows), types)
 
 
 def _by_length(rows: Sequence[Row]) -> list[Row]:
@@ -173,3 +167,34 @@ def _by_length(rows: Sequence[Row]) -> list[Row]:
 
 def _cut(rows: Sequence[Row], batch: int) -> list[list[Row]]:
     return [list(rows[i : i + batch]) for i in range(0, len(rows), batch)]
+
+
+def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:
+    """Raises BadValue for a model that cannot do the task: an encoder in language modeling, texts too long for it, or
+    for it with a soft prompt before them.
+    """
+    if task.num_labels is None and not is_causal(model):
+        raise BadValue(
+            f"task {task.name} is language modeling and needs a causal model such as smollm2, not an encoder"
+        )
+    longest, before = positions(model, method), _ahead(model, method)
+    if longest is not None and task.max_length > longest:
+        beside = f" after {before} trained ones" if before else ""
+        raise BadValue(f"max_length {task.max_length} is above the {longest} tokens that this model can read{beside}")
+
+
+def positions(model: PreTrainedModel, method: Method | None = None) -> int | None:
+    """How many tokens a model can read: whole steps of the batches' width; RoBERTa's first positions are padding's, and
+    a prompt's or prefix's are its own.
+    """
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest and "roberta" in model.config.model_type:
+        longest -= model.config.pad_token_id + 1
+    return longest and max(0, longest - _ahead(model, method)) // STEP * STEP
+
+
+def _ahead(model: PreTrainedModel, method: Method | None) -> int:
+    """Positions before each row's own; a prefix takes none of an encoder's."""
+    if method is None or (method.name == "prefix" and is_encoder(model)):
+        return 0
+    return int(getattr(method, "tokens", 0))

@@ -7,10 +7,10 @@ A chat model knows one layout, its *template*, which comes with the tokenizer. S
     <|im_start|>user
     Why is the sky blue?<|im_end|>
     <|im_start|>assistant
-    Air scatters blue light most.<|im_end|>             answer and end of turn are learnt, the rest is read
+    Air scatters blue light most.<|im_end|>             answer and end of turn are learned, the rest is read
 
 A tokenizer without a template gets a plain one: "user: Why is the sky blue?" on a line, "assistant:" on the next.
-Prompts that are plain text and no chat are tokenised as they stand.
+Prompts that are plain text and no chat are tokenized as they stand.
 """
 
 from __future__ import annotations

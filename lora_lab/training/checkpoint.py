@@ -1,8 +1,7 @@
 """A pack in the middle of its training, on disk: a killed sweep goes on from its last validation.
 
-    STORE/unfinished/NAME.safetensors     each lane's numbers, the optimizer's moments, the random numbers' state;
-                                          in the header as JSON: the step, each lane's recipe, history and status,
-                                          and what one's own file held
+    STORE/unfinished/NAME.safetensors     what trains in each member, AdamW's moments, the state of the random numbers;
+                                          in the header as JSON: the step, each member's recipe, history and status
 
 Nothing is pickled. The order of the data follows from seed and step, so it need not be kept.
 """
@@ -22,22 +21,23 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from lora_lab.errors import BadValue, LabWarning, in_a_sentence
 from lora_lab.files import write_atomically
-from lora_lab.training.lane import Lane
-from lora_lab.training.own_file import check_unchanged
+from lora_lab.training import device
+from lora_lab.training.loop import MOMENTS
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
+from lora_lab.training.tasks import check_unchanged
 
 FOLDER = "unfinished"
-MOMENTS = ("exp_avg", "exp_avg_sq")
+VERSION = 2
+FACTS = ("status", "error", "best", "since")
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A checkpoint as its header tells of it, without its tensors."""
+    """What a checkpoint's header says."""
 
     path: Path
     step: int
@@ -45,31 +45,33 @@ class Unfinished:
 
 
 def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
-    """Where the checkpoint of these recipes lies."""
+    """Where the checkpoint of these recipes is."""
     name = sha256(" ".join(recipe.hash for recipe in recipes).encode()).hexdigest()[:12]
     return store / FOLDER / f"{name}.safetensors"
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """Every checkpoint that can be read; one that is damaged or of a newer version is renamed, with a warning.
+    """Every checkpoint that can be read; a damaged one, or one of a newer version, is renamed, with a warning.
 
-    Raises: BadValue where the disk does not give one up, or does not let it be renamed; it stays as it is.
+    Raises: BadValue if the disk does not give one up, or does not let it be renamed; it stays as it is.
     """
     found = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
         try:
             header = _header(file)
+            if header["version"] != VERSION:
+                raise ValueError(f"it is of version {header['version']}, not {VERSION}")
             found.append(Unfinished(file, header["step"], tuple(recipe_from(one["recipe"]) for one in header["lanes"])))
-        except FileNotFoundError:
-            continue  # another sweep of this store has just finished it
+        except FileNotFoundError:  # another sweep has just finished it
+            continue
         except OSError as error:
             raise BadValue(f"cannot read the checkpoint {file} ({error}): try again, or move it away") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            why = in_a_sentence(error)
+            why, names = in_a_sentence(error), (file.with_suffix(f".unreadable{n or ''}") for n in count())
             try:
-                aside = _set_aside(file)
+                aside = file.rename(next(name for name in names if not name.exists()))
             except FileNotFoundError:
-                continue  # another sweep has just set it aside
+                continue
             except OSError as refused:
                 said = f"the checkpoint {file} cannot be used ({why}), nor renamed ({refused}): move it away"
                 raise BadValue(said) from refused
@@ -79,44 +81,53 @@ def unfinished(store: Path) -> list[Unfinished]:
 
 
 def forget(store: Path, recipes: Sequence[Recipe]) -> None:
-    """Take away the checkpoints in which these runs are: all of them have ended."""
+    """Remove the checkpoints that contain these runs: all of them have ended."""
     for one in unfinished(store):
         if set(one.recipes) & set(recipes):
             one.path.unlink(missing_ok=True)
 
 
-def _set_aside(file: Path) -> Path:
-    """Rename a checkpoint so that no sweep looks at it, and none that was set aside earlier is replaced."""
-    names = (file.with_suffix(f".unreadable{n or ''}") for n in count())
-    aside = next(name for name in names if not name.exists())
-    return file.rename(aside)
-
-
 def write(pack: Pack, path: Path) -> None:
-    """Write down everything that the pack's lanes need to go on. Raises: BadValue where it cannot be written."""
-    tensors = {f"{lane.recipe.hash}.{name}": t for lane in pack.lanes for name, t in _tensors(lane).items()}
-    lanes = [_told(lane) for lane in pack.lanes]
-    told = {"step": pack.step, "lanes": lanes, "peak_bytes": pack.peak_bytes, "data": pack.task.data}
-    header = json.dumps({**told, "seconds": time.perf_counter() - pack.started})
-    write_atomically(path, save(tensors, {"lora_lab": header}))
+    """Write everything that the pack's members need to go on. Raises: BadValue if it cannot be written."""
+    tensors, members = {"random": device.random_state(pack.device)}, []
+    for member in pack.members:
+        state = member.state()
+        named = {"": member.trained, "step": [state["step"]], **{name: state[name] for name in MOMENTS}}
+        for name, values in named.items():
+            tensors |= {f"{member.recipe.hash}.{n}.{name}": t.detach().cpu().contiguous() for n, t in enumerate(values)}
+        own = {"hash": member.recipe.hash, "recipe": member.recipe.settings(), "history": member.history.columns()}
+        members.append(own | {name: getattr(member, name) for name in FACTS})
+    seconds = time.perf_counter() - pack.started
+    header = {"version": VERSION, "step": pack.step, "lanes": members, "data": pack.task.data, "seconds": seconds}
+    write_atomically(path, save(tensors, {"lora_lab": json.dumps(header | {"peak_bytes": pack.peak_bytes})}))
 
 
+@torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
-    """Bring the lanes of a pack, laid out anew, to where they were; of several packs all were at the same step.
+    """Bring the members of a new pack to where they were; those of several packs were all at the same step.
 
-    Raises: BadValue for a lane that is in none, Changed where one's own file held something else.
+    Raises: BadValue for a member that is in none, Changed if one's own file held something else.
     """
-    left = {lane.recipe.hash: lane for lane in pack.lanes}
+    left = {member.recipe.hash: member for member in pack.members}
     for path in paths:
         header, tensors = _header(path), load_file(path)
         check_unchanged(pack.task.name, header.get("data"), pack.task.data)
-        for told in header["lanes"]:
-            if lane := left.pop(told["hash"], None):
-                prefix = f"{told['hash']}."
-                _set_tensors(lane, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-                _set_told(lane, told)
+        for one in header["lanes"]:
+            if member := left.pop(one["hash"], None):
+                state: dict[str, Any] = {"step": tensors[f"{one['hash']}.0.step"], **{name: [] for name in MOMENTS}}
+                for n, parameter in enumerate(member.trained):
+                    name = f"{one['hash']}.{n}."
+                    parameter.copy_(tensors[name])  # in place: in a pack it is a view
+                    for moment in MOMENTS if f"{name}{MOMENTS[0]}" in tensors else ():
+                        state[moment].append(tensors[f"{name}{moment}"])
+                member.set_state(state)
+                member.history.restore(one["history"], member.recipe.steps)
+                for fact in FACTS:
+                    setattr(member, fact, one[fact])
+                member.status = "training" if member.status == "stopped" else member.status
                 pack.started -= header.get("seconds", 0.0) / len(header["lanes"])  # what it took before counts, too
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
+        pack.random = tensors["random"]
     if left:
         raise BadValue(f"{paths[0]} holds no run {min(left)}: take it away, and the run begins anew")
 
@@ -125,41 +136,3 @@ def _header(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         header: dict[str, Any] = json.loads((file.metadata() or {})["lora_lab"])
         return header
-
-
-def _tensors(lane: Lane) -> dict[str, Tensor]:
-    """A lane's numbers by name: its parameters, their moments, its random numbers."""
-    found = {"random": lane.stream.state, "updates": lane.updates}
-    found |= {f"{number}": parameter.detach() for number, parameter in enumerate(lane.trained)}
-    for moment in MOMENTS:
-        found |= {f"{number}.{moment}": t for number, t in enumerate(lane.moments(moment))}
-    return {name: t.cpu().contiguous() for name, t in found.items()}
-
-
-@torch.no_grad()
-def _set_tensors(lane: Lane, tensors: dict[str, Tensor]) -> None:
-    lane.stream.state = tensors["random"]
-    for number, parameter in enumerate(lane.trained):
-        parameter.copy_(tensors[f"{number}"])  # in place: in a pack it is a view
-    if f"0.{MOMENTS[0]}" in tensors:
-        numbers = range(len(lane.trained))
-        moments = {moment: [tensors[f"{number}.{moment}"] for number in numbers] for moment in MOMENTS}
-        lane.set_moments(moments, tensors["updates"].to(lane.trained[0].device))
-
-
-def _told(lane: Lane) -> dict[str, Any]:
-    return {
-        "hash": lane.recipe.hash,
-        "recipe": lane.recipe.settings(),
-        "history": lane.history.columns(),
-        "status": lane.status,
-        "error": lane.error,
-        "best": lane.best,
-        "since": lane.since,
-    }
-
-
-def _set_told(lane: Lane, told: dict[str, Any]) -> None:
-    lane.history.restore(told["history"], lane.recipe.steps)
-    lane.status = "training" if told["status"] == "stopped" else told["status"]
-    lane.error, lane.best, lane.since = told["error"], told["best"], told["since"]

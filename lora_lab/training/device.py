@@ -1,20 +1,21 @@
 """What this machine can do: which device, and which dtype and attention are fastest on it, measured.
 
-bf16 is fast only where the hardware multiplies it, and fused attention only where sequences are long or a GPU is
-there. Flags and version numbers guess at that; a layer timed for a moment knows. Every fact about a kind of device
-stands in this file.
+bf16 is fast only where the hardware multiplies it, and fused attention only for long rows or on a GPU. Flags and
+versions guess at that; a layer timed for a moment knows. Every fact about a kind of device is in this file.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from torch.nn import functional as F
 from lora_lab.errors import BadValue
 from lora_lab.files import read_json, write_json
 from lora_lab.methods.targets import QUANTISED_BITS
-from lora_lab.training.products import products_in
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTIONS = ("eager", "sdpa")
@@ -43,7 +43,7 @@ class Choice:
     """Where and how to compute: `device` for torch, `dtype` of the frozen base, `attention` for transformers.
 
     quantised   the format of the base's linear layers, such as nf4, which compute in `dtype`; "" for none
-    products    what training rounds fp32 numbers to before it multiplies them, see `training/products.py`
+    products    what training rounds fp32 numbers to before it multiplies them, see `rounded_products`
     """
 
     device: str
@@ -64,7 +64,7 @@ class Choice:
 
 
 def split_dtype(dtype: str) -> tuple[str, str]:
-    """The format of a quantised base, "" for none, and what it computes in: "nf4+fp32", "nf4" alone, or "bf16"."""
+    """The format of a quantized base, "" for none, and what it computes in: "nf4+fp32", "nf4" alone, or "bf16"."""
     name, plus, computed = dtype.partition("+")
     if name in QUANTISED_BITS:
         return name, computed if plus else AUTO
@@ -84,26 +84,99 @@ def choose(
 
     What is not "auto" is kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION override "auto" for a machine.
     A dtype "nf4" is a base in 4 bits that computes in the fastest dtype, "nf4+fp32" in fp32. With products "auto" those
-    of fp32 numbers may be rounded to bf16, unless LORA_LAB_DTYPE asks for a dtype.
+    of fp32 numbers may be rounded to bf16, unless LORA_LAB_DTYPE asks for a dtype. To save less than a tenth of fp32's
+    time is not worth rounding.
     Raises: BadValue for an unknown name or a device that is not there.
     """
     quantised, dtype = split_dtype(dtype)
     device = _given("device", device, ("cuda", "mps", "cpu")) or pick_device()
     if device != "cpu" and device not in available_devices():
         raise BadValue(f"device {device} is not there; this machine has {', '.join(available_devices())}")
-    wanted_dtype, wanted_attention = _given("dtype", dtype, DTYPES), _given("attention", attention, ATTENTIONS)
+    given_dtype, given_attention = _given("dtype", dtype, DTYPES), _given("attention", attention, ATTENTIONS)
     may_round = products == AUTO and device == "cpu" and _given("dtype", AUTO, DTYPES) is None
-    if wanted_dtype and wanted_attention and not may_round:
-        return Choice(device, wanted_dtype, wanted_attention, quantised)
-    times = measured(device)
-    length = min(LENGTHS, key=lambda n: abs(n - tokens))
-    attentions = (wanted_attention,) if wanted_attention else ATTENTIONS
-    best_dtype = wanted_dtype or _faster("bf16", times, length)
+    if given_dtype and given_attention and not may_round:
+        return Choice(device, given_dtype, given_attention, quantised)
+    times, length = measured(device), min(LENGTHS, key=lambda n: abs(n - tokens))
+
+    def faster(name: str, attentions: tuple[str, ...] = ATTENTIONS) -> bool:
+        best = {one: min(times.get(key(one, a, length), float("inf")) for a in attentions) for one in ("fp32", name)}
+        return best[name] < 0.9 * best["fp32"]
+
+    attentions = (given_attention,) if given_attention else ATTENTIONS
+    best_dtype = given_dtype or ("bf16" if faster("bf16") else "fp32")
     timed_as = best_dtype if key(best_dtype, "eager", length) in times else "fp32"  # fp16 is never timed
-    if may_round and best_dtype == "fp32":
-        timed_as = _faster(ROUNDED, times, length, attentions)
+    if may_round and best_dtype == "fp32" and faster(ROUNDED, attentions):
+        timed_as = ROUNDED
     best_attention = min(attentions, key=lambda a: times[key(timed_as, a, length)])
     return Choice(device, best_dtype, best_attention, quantised, "bf16" if timed_as == ROUNDED else "fp32")
+
+
+def _given(what: str, value: str, known: Any) -> str | None:
+    """The value that was asked for, by argument or by environment; None if it is to be measured."""
+    value = os.environ.get(f"LORA_LAB_{what.upper()}", AUTO) if value == AUTO else value
+    if value not in (*known, AUTO):
+        raise BadValue(f"{what} must be one of {', '.join(known)} or auto, not '{value}'")
+    return None if value == AUTO else value
+
+
+# ---- measured
+
+
+def measured(device: str) -> dict[str, float]:
+    """Seconds for one layer's step by "dtype/attention/tokens", timed once per machine and then remembered."""
+    memory, machine = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", describe(device)
+    # Not fp16: without loss scaling its gradients vanish.
+    bf16 = device == "cpu" or (torch.cuda.is_bf16_supported() if device == "cuda" else _mps_has_bf16())
+    kinds = ["fp32", *(["bf16"] if bf16 else []), *([ROUNDED] if device == "cpu" else [])]
+    cases = {key(*case): case for case in product(kinds, ATTENTIONS, LENGTHS)}
+    try:
+        known = read_json(memory)
+    except BadValue:
+        known = {}
+    if not (isinstance(known.get(machine), dict) and cases.keys() <= known[machine].keys()):
+        known[machine] = {}
+        for name, (kind, attention, tokens) in cases.items():
+            with rounded_products("bf16" if kind == ROUNDED else "fp32"):
+                known[machine][name] = time_layer(device, DTYPES.get(kind, torch.float32), attention, tokens)
+        with suppress(BadValue):  # a home that cannot be written to: measured again next time
+            write_json(memory, known)
+    found: dict[str, float] = known[machine]
+    return found
+
+
+def key(dtype: str, attention: str, tokens: int) -> str:
+    """The name of one timing."""
+    return f"{dtype}/{attention}/{tokens}"
+
+
+def time_layer(
+    device: str, dtype: torch.dtype, attention: str, tokens: int, *, total: int = 512, repeats: int = 3
+) -> float:
+    """Seconds for one layer of MiniLM's size, forward and backward, over `total` tokens in rows of `tokens`."""
+    rows, d, heads = total // tokens, 384, 12
+    w_in, w_out = (torch.randn(shape, device=device, dtype=dtype) * 0.05 for shape in ((4 * d, d), (d, 4 * d)))
+    x = torch.randn(rows, tokens, d, device=device, dtype=dtype, requires_grad=True)
+    mask = torch.ones(rows, 1, tokens, tokens, device=device, dtype=torch.bool)
+
+    def eager(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:  # as transformers writes it out
+        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+        scores = scores.masked_fill(~attn_mask, torch.finfo(q.dtype).min)
+        return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
+
+    attend: Callable[..., Tensor] = eager if attention == "eager" else F.scaled_dot_product_attention
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        q, k, v, _ = F.linear(x, w_in).view(rows, tokens, 4 * heads, d // heads).transpose(1, 2).chunk(4, dim=1)
+        y = attend(q, k, v, attn_mask=mask).transpose(1, 2).reshape(rows, tokens, d)
+        F.linear(F.gelu(F.linear(y, w_in)), w_out).sum().backward()
+        if device != "cpu":
+            torch.get_device_module(device).synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+# ---- devices
 
 
 def available_devices() -> list[str]:
@@ -117,103 +190,19 @@ def pick_device() -> str:
     return available_devices()[0]
 
 
-def measured(device: str) -> dict[str, float]:
-    """Seconds for one layer's step by "dtype/attention/tokens", timed once per machine and then remembered."""
-    wanted = {key(*kind) for kind in product(timed(device), ATTENTIONS, LENGTHS)}
-    return remembered("machine.json", device, wanted, lambda: measure(device))
-
-
-def remembered(file: str, device: str, wanted: Iterable[str], take: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """What was measured of this machine, by name: from a file of the user's cache, else taken now and kept there.
-
-    wanted   the names that must be there, or all is taken anew
-    """
-    memory, machine = Path(platformdirs.user_cache_dir("lora_lab")) / file, describe(device)
-    try:
-        known = read_json(memory)
-    except BadValue:
-        known = {}
-    if not (isinstance(known.get(machine), dict) and set(wanted) <= known[machine].keys()):
-        known[machine] = take()
-        with suppress(BadValue):  # a home that cannot be written to: measured again next time
-            write_json(memory, known)
-    found: dict[str, float] = known[machine]
-    return found
-
-
-def measure(device: str) -> dict[str, float]:
-    """Time a frozen transformer layer, forward and backward, in every dtype and attention that works here."""
-    found = {}
-    for name, attention, tokens in product(timed(device), ATTENTIONS, LENGTHS):
-        with products_in("bf16" if name == ROUNDED else "fp32"):
-            dtype = DTYPES.get(name, torch.float32)
-            found[key(name, attention, tokens)] = time_layer(device, dtype, attention, tokens)
-    return found
-
-
-def timed(device: str) -> list[str]:
-    """What is timed: dtypes, and on a CPU fp32 with products in bf16."""
-    return [*candidate_dtypes(device), *([ROUNDED] if device == "cpu" else [])]
-
-
-def candidate_dtypes(device: str) -> list[str]:
-    """The dtypes worth timing for the frozen base. Not fp16: without loss scaling its gradients vanish."""
-    bf16 = device == "cpu" or (torch.cuda.is_bf16_supported() if device == "cuda" else _mps_has_bf16())
-    return ["fp32", "bf16"] if bf16 else ["fp32"]
-
-
-def key(dtype: str, attention: str, tokens: int) -> str:
-    """The name of one timing."""
-    return f"{dtype}/{attention}/{tokens}"
-
-
 def describe(device: str) -> str:
     """This machine in words, with the versions that its speed depends on."""
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
     return f"{device} {name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def memory_bytes(device: str) -> int:
-    """Memory of the device in bytes; a Mac's GPU shares the machine's."""
-    if device == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    return int(psutil.virtual_memory().total)
-
-
-def forget_peak(device: str) -> None:
-    """Begin anew to look for the largest amount of memory in use."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
-def used_bytes(device: str) -> int:
-    """Bytes in use: on cuda the largest amount allocated since `forget_peak`; else what is held at this moment."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    if device == "mps":
-        return int(torch.mps.driver_allocated_memory())
-    return int(psutil.Process().memory_info().rss)
-
-
-def synchronise(device: str) -> None:
-    """Wait until the device has done what it was given; a CPU always has."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    elif device == "mps":
-        torch.mps.synchronize()
-
-
 def environment(choice: Choice) -> dict[str, Any]:
     """The versions and hardware that a run's record names."""
-    from importlib.metadata import version
-
-    import transformers
-
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "lora_lab": version("lora-lab"),
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "hardware": describe(choice.device),
@@ -225,25 +214,8 @@ def environment(choice: Choice) -> dict[str, Any]:
     }
 
 
-def _given(what: str, value: str, known: Any) -> str | None:
-    """The value that was asked for, by argument or by environment; None where it is to be measured."""
-    if value == AUTO:
-        value = os.environ.get(f"LORA_LAB_{what.upper()}", AUTO)
-    if value == AUTO:
-        return None
-    if value not in known:
-        raise BadValue(f"{what} must be one of {', '.join(known)} or auto, not '{value}'")
-    return value
-
-
-def _faster(name: str, times: dict[str, float], tokens: int, attentions: Iterable[str] = ATTENTIONS) -> str:
-    """`name` where it saves a tenth or more of fp32's time, for below that its rounding buys nothing; else fp32."""
-    best = {one: min(times.get(key(one, a, tokens), float("inf")) for a in attentions) for one in ("fp32", name)}
-    return name if best[name] < 0.9 * best["fp32"] else "fp32"
-
-
 def _cpu_name() -> str:
-    """The processor as its maker calls it, and what it has for bf16, for makers call several kinds alike; by Linux."""
+    """The processor as its maker calls it, and its bf16 flags, for makers give several kinds one name; on Linux."""
     with suppress(OSError):
         facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text(), re.MULTILINE))
         flags = facts.get("flags", facts.get("Features", "")).split()
@@ -260,33 +232,60 @@ def _mps_has_bf16() -> bool:
     return True
 
 
-def time_layer(
-    device: str, dtype: torch.dtype, attention: str, tokens: int, *, total: int = 512, repeats: int = 3
-) -> float:
-    """Seconds for one layer of MiniLM's size, forward and backward, over `total` tokens in rows of `tokens`."""
-    rows, d, heads = total // tokens, 384, 12
-    w_in, w_out = (torch.randn(shape, device=device, dtype=dtype) * 0.05 for shape in ((4 * d, d), (d, 4 * d)))
-    x = torch.randn(rows, tokens, d, device=device, dtype=dtype, requires_grad=True)
-    mask = torch.ones(rows, 1, tokens, tokens, device=device, dtype=torch.bool)
-    attend: Callable[..., Tensor] = _eager if attention == "eager" else F.scaled_dot_product_attention
-
-    def step() -> None:
-        q, k, v, _ = F.linear(x, w_in).view(rows, tokens, 4 * heads, d // heads).transpose(1, 2).chunk(4, dim=1)
-        y = attend(q, k, v, attn_mask=mask).transpose(1, 2).reshape(rows, tokens, d)
-        F.linear(F.gelu(F.linear(y, w_in)), w_out).sum().backward()
-        synchronise(device)
-
-    step()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def memory_bytes(device: str) -> int:
+    """Memory of the device in bytes; a Mac's GPU shares the machine's."""
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return int(psutil.virtual_memory().total)
 
 
-def _eager(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
-    """Attention written out, as transformers' "eager" does it."""
-    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-    scores = scores.masked_fill(~attn_mask, torch.finfo(q.dtype).min)
-    return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
+def forget_peak(device: str) -> None:
+    """Start again to look for the largest amount of memory in use."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def used_bytes(device: str) -> int:
+    """Bytes in use: on cuda the largest amount allocated since `forget_peak`; else what is held at this moment."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    if device == "mps":
+        return int(torch.mps.driver_allocated_memory())
+    return int(psutil.Process().memory_info().rss)
+
+
+def random_state(device: str) -> Tensor:
+    """The state of the random numbers that dropout draws on the device."""
+    return (torch if device == "cpu" else torch.get_device_module(device)).get_rng_state()  # type: ignore[no-any-return]
+
+
+def set_random_state(device: str, state: Tensor) -> None:
+    """The inverse of `random_state`."""
+    (torch if device == "cpu" else torch.get_device_module(device)).set_rng_state(state)
+
+
+@contextmanager
+def rounded_products(dtype: str) -> Iterator[None]:
+    """Inside the block torch may round fp32 numbers on a CPU to `dtype`, bf16 or fp32, as it multiplies them.
+
+    Sums, weights, gradients and updates stay fp32; a processor with bf16 products takes a third of the time for them.
+    The setting is the process's, so other threads' products are rounded as well meanwhile.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if dtype == "bf16" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next step of a pack, in place of giving it back to Linux.
+
+    Tensors of some MiB would else be mapped anew, and zeroed by the kernel, hundreds of times a step: an eighth of a
+    pack's time. Elsewhere nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: smaller pieces come from the heap
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap is not cut

@@ -1,27 +1,23 @@
-"""What can be seen in the first step already: a rate far from the usual, an adapter that no gradient reaches.
+"""What the first step already shows: a rate far from the usual, an adapter that no gradient reaches.
 
-Both end hours later in an adapter that does nothing, or in noise. A warning costs nothing; a loss that is NaN ends the
-run at once, see `lane`.
+Both would end hours later in an adapter that does nothing, or in noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from torch import nn
 
-from torch import Tensor, nn
-
-from lora_lab.methods.attach import adapters, own_parameters
+from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path
 from lora_lab.methods.base import Method
 from lora_lab.methods.inspect import few
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.training.recipe import Recipe
 
+# Rates with AdamW that papers and our own tunings use; the last for methods that train few numbers, such as prompts and
+# biases. Hu et al. 2021 use 2e-4 to 5e-4 for LoRA, QLoRA 1e-4 to 2e-4, our comparison on minilm 2e-3 on q and v and
+# 5e-4 on all linear layers.
 USUAL = {"full": (1e-6, 5e-4), "lora": (1e-5, 1e-2), "bottleneck": (1e-5, 1e-2)}
 USUAL_FEW = (1e-4, 5.0)
-"""Rates with AdamW that papers and our own tunings use, by method; the second for methods that train few numbers, such
-as prompts and biases, which need large ones. Hu et al. 2021 use 2e-4 to 5e-4 for LoRA, QLoRA 1e-4 to 2e-4, the
-comparison on minilm in `data/results` 2e-3 on q and v and 5e-4 on all linear layers.
-"""
 FAR = 3.0  # times beyond the range
 
 
@@ -31,7 +27,7 @@ def usual_rates(method: Method) -> tuple[float, float]:
 
 
 def rate_warning(recipe: Recipe) -> str | None:
-    """A sentence where the rate is more than FAR times outside the usual range, else None."""
+    """A sentence if the rate is more than FAR times outside the usual range, else None."""
     low, high = usual_rates(recipe.method)
     if recipe.method.name == "probe" or low / FAR <= recipe.lr <= high * FAR:
         return None
@@ -40,18 +36,17 @@ def rate_warning(recipe: Recipe) -> str | None:
 
 
 def gradient_warning(model: nn.Module) -> str | None:
-    """A sentence where, after a backward pass, some adapter has no gradient or one that is all zero; else None."""
-    gradients = {path: list(_gradients(part)) for path, part in adapters(model)}
-    silent = [path for path, found in gradients.items() if found and not any(g is not None and g.any() for g in found)]
-    layers = [path for path in silent if isinstance(model.get_submodule(path), LoRALayer) and ".experts." not in path]
-    if not layers:
+    """A sentence if, after a backward pass, some LoRA layer has no gradient or only zeros; else None."""
+    silent = []
+    for path, part in adapter_layers(model):
+        gradients = [p.grad for _, p in own_parameters(part) if p.requires_grad]
+        reached = any(gradient is not None and gradient.any() for gradient in gradients)
+        if isinstance(part, LoRALayer) and gradients and not reached and ".experts." not in path:
+            silent.append(plain_path(path))
+    if not silent:
         return None
     why = "leave these layers out of the targets, for the model does not use what they compute"
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         why = "gradient checkpointing cuts it: pass use_reentrant=False, or call model.enable_input_require_grads()"
-    places = few([path.replace(".base_layer", "") for path in layers])
-    return f"no gradient reached {len(layers)} adapter{'s' * (len(layers) > 1)} ({places}), which will not learn: {why}"
-
-
-def _gradients(part: nn.Module) -> Iterator[Tensor | None]:
-    return (p.grad for _, p in own_parameters(part) if p.requires_grad)  # type: ignore[arg-type]
+    plural = "s" if len(silent) > 1 else ""
+    return f"no gradient reached {len(silent)} adapter{plural} ({few(silent)}), which will not learn: {why}"

@@ -18,16 +18,17 @@ from lora_lab.training.batches import Batch, Row, scoring_batches
 from lora_lab.training.metrics import also, f1, regression_metrics
 from lora_lab.training.models import answering
 from lora_lab.training.parts import Parts, in_parts
+from lora_lab.training.recipe import Recipe
 
 ROWS = 32  # scored at once
-PACKED_ROWS = 64  # of all lanes of a part together: with twice as many a core's cache no longer holds them
-LOGITS = 2**25  # numbers at most among the logits of a batch: 128 MiB in fp32; a language model's would fill GiB
+PACKED_ROWS = 64  # of all members of a part together: with twice as many a core's cache no longer holds them
+LOGITS = 2**25  # numbers at most among a batch's logits: 128 MiB in fp32
 
 
 @dataclass(frozen=True)
 class Score:
     """Metrics, and what they were made of row by row: (rows, classes) logits; or (rows,), the number predicted or, in
-    language modelling, the loss per token.
+    language modeling, the loss per token.
     """
 
     metrics: dict[str, float]
@@ -35,11 +36,11 @@ class Score:
 
     @property
     def predictions(self) -> np.ndarray:
-        """The chosen class of each row (int64), its predicted number, or, in language modelling, its mean loss."""
+        """The chosen class of each row (int64), its predicted number, or, in language modeling, its mean loss."""
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
     def right(self, rows: Sequence[Row]) -> np.ndarray | None:
-        """(rows,): whether each was answered right; minus the loss of a text; None where labels are numbers."""
+        """(rows,): whether each was answered right; minus the loss of a text; None if labels are numbers."""
         if self.by_row.ndim == 2:
             return self.predictions == np.array([row.label for row in rows])
         return -self.by_row if rows[0].label is None else None
@@ -49,34 +50,34 @@ def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
     """The model's fp32 logits: (rows, classes), or (rows, tokens, vocabulary) of a language model."""
     logits: Tensor = model(**batch.inputs(model)).logits
     if logits.dim() == 3:
-        logits = logits[:, -batch.input_ids.shape[1] :]  # what stands before them belongs to a soft prompt
+        logits = logits[:, -batch.input_ids.shape[1] :]  # what stands before belongs to a soft prompt
     return logits.float()
 
 
 def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The loss of each row: (rows,). Cross-entropy, in language modelling the mean over a row's tokens; for labels that
+    """The loss of each row: (rows,). Cross-entropy, in language modeling the mean over a row's tokens; for labels that
     are numbers the squared error.
     """
     if labels.is_floating_point():
         return F.mse_loss(logits.squeeze(-1), labels, reduction="none")
     if labels.dim() == 1:
         return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-    return _token_losses(logits, labels, smoothing).sum(1) / learnt_tokens(labels).clamp(min=1)
+    return _token_losses(logits, labels, smoothing).sum(1) / learned_tokens(labels).clamp(min=1)
 
 
-def lane_losses(logits: Tensor, labels: Tensor, lanes: int, *, smoothing: float, token_mean: bool) -> Tensor:
-    """The loss of each lane's rows: (lanes,), the mean over rows; with `token_mean` in language modelling over all its
-    tokens, as in Hu et al.'s own code.
+def member_losses(logits: Tensor, labels: Tensor, members: int, recipe: Recipe) -> Tensor:
+    """The loss of each member's rows: (members,), the mean over rows; with the recipe's `token_mean` in language
+    modeling the mean over all its tokens, as in Hu et al.'s own code.
     """
-    rows = loss_of(logits, labels, smoothing).view(lanes, -1)
-    if not token_mean or labels.dim() == 1:
+    rows = loss_of(logits, labels, recipe.label_smoothing).view(members, -1)
+    if not recipe.token_mean or labels.dim() == 1:
         return rows.mean(1)
-    tokens = learnt_tokens(labels).view(lanes, -1)
+    tokens = learned_tokens(labels).view(members, -1)
     return (rows * tokens).sum(1) / tokens.sum(1).clamp(min=1)
 
 
-def learnt_tokens(labels: Tensor) -> Tensor:
-    """How many tokens of each row are learnt: (rows,)."""
+def learned_tokens(labels: Tensor) -> Tensor:
+    """How many tokens of each row are learned: (rows,)."""
     return (labels[:, 1:] != -100).sum(1)
 
 
@@ -92,21 +93,21 @@ def evaluate(
 ) -> Score:
     """Score a model on rows, in eval mode, and leave it in the mode it was in.
 
-    Classification: accuracy, macro_f1 (the mean of the classes' F1), loss in nats per row. Language modelling:
+    Classification: accuracy, macro_f1 (the mean of the classes' F1), loss in nats per row. Language modeling:
     loss in nats per token over all tokens, perplexity = exp(loss). Labels that are numbers: pearson, spearman, and the
     mean squared error as loss. `judged_by` names those beside them that a task of classes is judged by.
     """
-    return evaluate_lanes(model, rows, pad, device, 1, judged_by)[0]
+    return evaluate_members(model, rows, pad, device, 1, judged_by)[0]
 
 
-def evaluate_lanes(
-    model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, lanes: int, judged_by: Sequence[str] = ()
+def evaluate_members(
+    model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, members: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
-    """As `evaluate`, of a model that answers for several lanes at once: each scores all rows."""
-    by_place: list[list[Any]] = [[None] * len(rows) for _ in range(lanes)]
+    """As `evaluate`, of a model that answers for several members at once: each scores all rows."""
+    by_place: list[list[Any]] = [[None] * len(rows) for _ in range(members)]
     with answering(model):
-        for batch in scoring_batches(rows, rows_at_once(model, rows, lanes), pad):
-            found = in_parts(partial(_row_values, batch.to(device)), model, lanes)
+        for batch in scoring_batches(rows, _rows_at_once(model, rows, members), pad):
+            found = in_parts(partial(_row_values, batch.to(device)), model, members)
             for own, values in zip(by_place, found, strict=True):
                 for place, value in zip(batch.places, values, strict=True):
                     own[place] = value
@@ -115,38 +116,35 @@ def evaluate_lanes(
 
 def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequence[str]) -> Score:
     if labels[0] is None:
-        return Score(perplexity(values), values[:, 0] / values[:, 1].clip(1))  # a row of one token predicts none
+        loss, tokens = values.sum(0)
+        loss = loss / tokens
+        metrics = {"perplexity": math.exp(min(loss, 700)), "loss": loss}  # exp overflows above 709
+        return Score(metrics, values[:, 0] / values[:, 1].clip(1))  # a row of one token predicts none
     true = np.array(labels)
     if isinstance(labels[0], float):
         return Score(regression_metrics(values[:, 0], true), values[:, 0])
     return Score(classification_metrics(values, true) | also(judged_by, values.argmax(-1), true), values)
 
 
-def rows_at_once(model: torch.nn.Module, rows: Sequence[Row], lanes: int = 1) -> int:
+def _rows_at_once(model: torch.nn.Module, rows: Sequence[Row], members: int) -> int:
     """How many rows to score together, so that the logits of the longest do not outgrow LOGITS."""
     if rows[0].label is not None:
         parts = len(model) if isinstance(model, Parts) else 1
-        return max(1, PACKED_ROWS * parts // lanes) if lanes > 1 else ROWS
+        return max(1, PACKED_ROWS * parts // members) if members > 1 else ROWS
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
-    return max(1, min(ROWS, LOGITS // (vocabulary * max(len(row.tokens) for row in rows))) // lanes)
+    return max(1, min(ROWS, LOGITS // (vocabulary * max(len(row.tokens) for row in rows))) // members)
 
 
 @torch.inference_mode()
 def _row_values(batch: Batch, model: torch.nn.Module, own: slice) -> list[list[Any]]:
-    """For each lane of the model, the logits of each row; in language modeling its summed loss and number of tokens."""
-    lanes = own.stop - own.start
-    given = batch.repeated(lanes)
+    """For each member of the model, each row's logits; in language modeling its summed loss and number of tokens."""
+    members = own.stop - own.start
+    given = batch.repeated(members)
     values = logits_of(model, given)
     if given.labels.dim() > 1:
-        losses, tokens = _token_losses(values, given.labels).sum(1), learnt_tokens(given.labels).float()
+        losses, tokens = _token_losses(values, given.labels).sum(1), learned_tokens(given.labels).float()
         values = torch.stack([losses, tokens], dim=1)
-    return values.reshape(lanes, len(batch.places), -1).tolist()  # type: ignore[no-any-return]
-
-
-def perplexity(sums_and_tokens: np.ndarray) -> dict[str, float]:
-    """exp of the mean loss per token over all rows; input (rows, 2): summed loss in nats, tokens."""
-    loss, tokens = sums_and_tokens.sum(0)
-    return {"perplexity": math.exp(min(loss / tokens, 700)), "loss": loss / tokens}  # exp overflows above 709
+    return values.reshape(members, len(batch.places), -1).tolist()  # type: ignore[no-any-return]
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -7,7 +7,7 @@ part: a soft prompt or a prefix enters with the first token and then stands in t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from transformers import (
 from lora_lab.errors import BadValue
 from lora_lab.training.chat import Prompt, end_of_turn, prompt_ids
 from lora_lab.training.models import answering, is_causal
-from lora_lab.training.quiet import quiet
+from lora_lab.training.watching import quiet
 
 ROWS = 32  # answers, or beams, that grow side by side
 
@@ -68,23 +68,15 @@ def generate(
         raise BadValue(f"{type(model).__name__} does not predict the next token; generating needs a causal model")
     answers = [""] * len(prompts)
     with answering(model):
-        for places, ids in _batches(tokenizer, prompts, max(1, ROWS // decoding.beams)):
-            new = _answers(model, tokenizer, ids, decoding)
+        ids, rows = prompt_ids(tokenizer, prompts), max(1, ROWS // decoding.beams)
+        order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))  # like lengths stand together
+        for start in range(0, len(order), rows):
+            places = order[start : start + rows]
+            new = _answers(model, tokenizer, [ids[place] for place in places], decoding)
             texts = tokenizer.batch_decode(new, skip_special_tokens=True)
             for place, text in zip(places, texts, strict=True):
                 answers[place] = text.strip()
     return answers
-
-
-def _batches(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], rows: int
-) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Places and tokens of prompts of like length, the longest first."""
-    ids = prompt_ids(tokenizer, prompts)
-    order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))
-    for start in range(0, len(order), rows):
-        places = order[start : start + rows]
-        yield places, [ids[place] for place in places]
 
 
 @torch.inference_mode()

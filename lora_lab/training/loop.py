@@ -1,97 +1,122 @@
-"""The training loop, plain enough to step through: one run, or many side by side on one frozen base."""
+"""The training loop of one model, and its sibling that trains the members of a pack side by side on one frozen base."""
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from lora_lab.adapter_layer import AdapterLayer
+from lora_lab.errors import LabWarning
 from lora_lab.methods.attach import Ahead
 from lora_lab.training.batches import Batch
-from lora_lab.training.evaluate import lane_losses, logits_of
-from lora_lab.training.lane import Lane, end_all
+from lora_lab.training.device import rounded_products
+from lora_lab.training.early_warnings import gradient_warning, rate_warning
+from lora_lab.training.evaluate import logits_of, member_losses
+from lora_lab.training.metrics import better
 from lora_lab.training.parts import in_parts
-from lora_lab.training.products import products_in
 from lora_lab.training.recipe import Recipe
 
-Validate = Callable[[], Sequence[dict[str, float]]]  # the metrics of each lane
-Leave = Callable[[Sequence[Lane]], tuple[nn.Module, Sequence[Lane]]]
+Metrics = dict[str, float]
+After = Callable[[int, bool], None]
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def fit(
-    model: nn.Module,
-    lanes: Sequence[Lane],
+    member: Member,
     batches: Iterable[tuple[int, Batch]],
-    validate: Validate,
+    validate: Callable[[], Metrics],
     *,
-    before: Validate | None = None,
-    after: Callable[[int, bool], None] = lambda step, validated: None,
-    leave: Leave | None = None,
+    after: After = lambda step, validated: None,
     products: str = "fp32",
     stop: threading.Event | None = None,
 ) -> None:
-    """Train all lanes, one batch of each a step, until the last of them has ended.
+    """Train one model, a batch a step, until the batches end, or its patience.
 
-    model       answers for all lanes, whose rows stand one under the other in a batch
     batches     the steps still to come: (step, batch)
-    before      as `validate`, before the first step
-    after       called after every step, with whether it was validated
-    leave       called with lanes that have ended while others train on: the model and the lanes that are left; a lane
-                alone needs none
-    products    as in `products_in`
-    A lane whose loss or gradient is no longer a number ends as failed; the others go on, for no lane's rows meet
-    another's.
+    validate    returns the metrics of the validation split
+    after       called after each step, with whether it was validated
+    products    as in `rounded_products`
+    stop        training ends after the step in which it is set
     """
-    recipe = lanes[0].recipe
-    if recipe.validations and not any(lane.history.progress for lane in lanes):
-        for lane, untrained in zip(lanes, (before or validate)(), strict=True):
-            lane.history.before = untrained
+    recipe, model = member.recipe, member.model
     training_mode(model, base_dropout=recipe.dropout)
-    model, lanes = _remaining(model, lanes, leave)  # lanes may come back from the disk as they ended
-    for step, batch in () if all(lane.ended for lane in lanes) else batches:
-        with products_in(products):
-            in_parts(partial(update, step, batch, lanes), model, len(lanes))
+    for step, batch in () if member.ended else batches:
+        with rounded_products(products):
+            loss = member_losses(logits_of(model, batch), batch.labels, 1, recipe)[0]
+            loss.backward()
+        member.update(step, loss.item())  # clipping and AdamW; a loss that is not finite ends the run
+        model.zero_grad()
         validates = validates_at(step, recipe)
-        found: Sequence[dict[str, float] | None] = validate() if validates else [None] * len(lanes)
-        for lane, metrics in zip(lanes, found, strict=True):
-            if not lane.ended:
-                lane.note(metrics)
+        member.note(validate() if validates else None)  # history, callbacks, patience
         after(step, validates)
         if stop is not None and stop.is_set():
-            end_all(lanes, "stopped")
-        model, lanes = _remaining(model, lanes, leave)
-        if all(lane.ended for lane in lanes):
+            member.end("stopped")
+        if member.ended:
             break
-    end_all(lanes, "done")
+    member.end("done")
     model.eval()
 
 
-def update(step: int, batch: Batch, lanes: Sequence[Lane], model: nn.Module, own: slice) -> Sequence[Lane]:
-    """Forward, backward and update for the lanes of one model."""
-    recipe, rows = lanes[0].recipe, batch.of_lanes(own, len(lanes))
-    losses = lane_losses(
-        logits_of(model, rows), rows.labels, len(lanes[own]),
-        smoothing=recipe.label_smoothing, token_mean=recipe.token_mean,
-    )  # fmt: skip
+def fit_together(
+    model: nn.Module,
+    members: Sequence[Member],
+    batches: Iterable[tuple[int, Batch]],
+    validate: Callable[[], Sequence[Metrics]],
+    leave: Callable[[Sequence[Member]], tuple[nn.Module, Sequence[Member]]],
+    *,
+    after: After = lambda step, validated: None,
+    stop: threading.Event | None = None,
+) -> None:
+    """As `fit`, for the members of a pack, a batch of each a step, until the last of them has ended.
+
+    model   answers for all members, whose rows stand one below the other in a batch
+    leave   called with members that have ended while others train on; returns the model and the members that are left
+    A member whose loss or gradient is not finite ends as failed; the others go on, for no member's rows meet another's.
+    """
+    recipe = members[0].recipe
+
+    def without_ended() -> tuple[nn.Module, Sequence[Member]]:
+        ended = [member for member in members if member.ended]
+        left = leave(ended) if 0 < len(ended) < len(members) else (model, members)
+        training_mode(left[0], base_dropout=recipe.dropout)
+        return left
+
+    model, members = without_ended()  # members that were read from the disk may have ended
+    for step, batch in () if all(member.ended for member in members) else batches:
+        in_parts(partial(update, step, batch, members), model, len(members))
+        validates = validates_at(step, recipe)
+        found: Sequence[Metrics | None] = validate() if validates else [None] * len(members)
+        for member, metrics in zip(members, found, strict=True):
+            if not member.ended:
+                member.note(metrics)
+        after(step, validates)
+        if stop is not None and stop.is_set():
+            end_all(members, "stopped")
+        model, members = without_ended()
+        if all(member.ended for member in members):
+            break
+    end_all(members, "done")
+    model.eval()
+
+
+def update(step: int, batch: Batch, members: Sequence[Member], model: nn.Module, own: slice) -> Sequence[Member]:
+    """Forward, backward and update of the members that one part of a pack's model answers for."""
+    some, rows = members[own], batch.of_members(own, len(members))
+    losses = member_losses(logits_of(model, rows), rows.labels, len(some), members[0].recipe)
     losses.sum().backward()
-    for lane, loss in zip(lanes[own], losses.tolist(), strict=True):
-        lane.update(step, loss)
-        lane.clear_gradients()
-    return lanes[own]
-
-
-def _remaining(model: nn.Module, lanes: Sequence[Lane], leave: Leave | None) -> tuple[nn.Module, Sequence[Lane]]:
-    """Where only some lanes have ended, they leave, and the others train on."""
-    ended = [lane for lane in lanes if lane.ended]
-    if len(ended) in (0, len(lanes)):
-        return model, lanes
-    assert leave is not None
-    model, lanes = leave(ended)
-    training_mode(model, base_dropout=lanes[0].recipe.dropout)
-    return model, lanes
+    for member, loss in zip(some, losses.tolist(), strict=True):
+        member.update(step, loss)
+        member.clear_gradients()
+    return some
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:
@@ -101,10 +126,195 @@ def validates_at(step: int, recipe: Recipe) -> bool:
 
 
 def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
-    """Switch on the dropout of what trains; the frozen base's own only where asked for."""
+    """Turn on the dropout of what trains; the frozen base's own only where asked for."""
     model.train(base_dropout)
     for module in model.modules():
         if isinstance(module, AdapterLayer | Ahead):
             module.train()
         if isinstance(module, AdapterLayer):
             module.base_layer.train(base_dropout)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a run, as callbacks see it; `validation` holds metrics at the steps that are validated."""
+
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    validation: Metrics | None = None
+
+
+Callback = Callable[[Progress], None]
+
+
+@dataclass
+class History:
+    """What happened, step by step; `before` holds the metrics of the untrained model."""
+
+    before: Metrics = field(default_factory=dict)
+    progress: list[Progress] = field(default_factory=list)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """As lists for JSON: step, loss, lr, and validation as one record for each validated step, 0 the first."""
+        seen = self.progress
+        before = [{"step": 0, **self.before}] if self.before else []
+        return {
+            "step": [p.step for p in seen],
+            "loss": [p.loss for p in seen],
+            "lr": [p.lr for p in seen],
+            "validation": before + [{"step": p.step, **p.validation} for p in seen if p.validation],
+        }
+
+    def restore(self, columns: dict[str, list[Any]], steps: int) -> None:
+        """The inverse of `columns`."""
+        found = {r["step"]: {k: v for k, v in r.items() if k != "step"} for r in columns["validation"]}
+        self.before = found.get(0, {})
+        rows = zip(columns["step"], columns["loss"], columns["lr"], strict=True)
+        self.progress = [Progress(step, steps, loss, lr, found.get(step)) for step, loss, lr in rows]
+
+
+class Member:
+    """A run in training, alone or in a pack.
+
+    model    a plain model with the recipe's method attached; what requires a gradient in it trains
+    row      in a pack, its row of the table: all that trains, and the padding, as one tensor
+    status   "training", then "done", "early" by patience, "stopped" by hand, "behind" others in a sweep that chooses,
+             or "failed" with `error`
+    right    of the last validation, as `Score.right`
+    """
+
+    def __init__(self, recipe: Recipe, model: nn.Module, callbacks: Sequence[Callback] = ()) -> None:
+        self.recipe, self.model, self.callbacks = recipe, model, callbacks
+        self.trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        self.row: Tensor | None = None
+        self.optimizer = self._adamw(self.trained)
+        self.history, self.status = History(), "training"
+        self.error: str | None = None
+        self.warnings: list[str] = []
+        self.best: Metrics | None = None  # of the validations so far
+        self.since = 0  # validations since then
+        self.right: np.ndarray | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it no longer trains."""
+        return self.status != "training"
+
+    def update(self, step: int, loss: float) -> None:
+        """One update from the gradients at hand, clipped, at the rate of this step.
+
+        A loss or a gradient that is not finite ends the run before anything is made of it.
+        """
+        recipe, rate = self.recipe, self.recipe.lr_at(step)
+        if not self.history.progress:
+            for sentence in filter(None, (rate_warning(recipe), gradient_warning(self.model))):
+                self.warnings.append(sentence)
+                warnings.warn(sentence, LabWarning, stacklevel=3)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("ratio", 1.0)
+        if self._is_finite(loss, "loss", step):
+            norm = nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, recipe.clip or math.inf)
+            if self._is_finite(norm.item(), "gradient", step):
+                self.optimizer.step()
+                self.history.progress.append(Progress(step, recipe.steps, loss, rate))
+
+    def clear_gradients(self) -> None:
+        """In a pack they are views of a table, so they are set to zero; alone they are freed."""
+        if self.row is not None and self.row.grad is not None:
+            self.row.grad.zero_()
+        else:
+            self.model.zero_grad()
+
+    def note(self, metrics: Metrics | None) -> None:
+        """Record the validation of the last update, if there was one, and call the callbacks."""
+        if self.ended:
+            return
+        last = self.history.progress[-1]
+        if metrics and not self._is_finite(metrics.get("loss", 0.0), "validation loss", last.step):
+            return
+        now = self.history.progress[-1] = Progress(last.step, last.steps, last.loss, last.lr, metrics)
+        for callback in self.callbacks:
+            callback(now)
+        if metrics and self._is_stale(metrics):
+            self.end("early")
+
+    def end(self, status: str) -> None:
+        """Say how it ended, unless it has ended already."""
+        self.status = self.status if self.ended else status
+
+    def fail(self, reason: str) -> None:
+        """End as failed, for this reason."""
+        self.status, self.error = "failed", reason
+
+    def check_finite(self, metrics: Mapping[str, float]) -> None:
+        """End as failed where a metric of the test rows is not finite, which a record cannot hold."""
+        for name, value in metrics.items():
+            self._is_finite(value, f"test {name}")
+
+    def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Any]) -> None:
+        """Train a row of a pack's table from now on, with the optimizer's `state` of before."""
+        self.row, self.row.grad = numbers, gradients
+        self.optimizer = self._adamw([numbers])
+        self.set_state(state)
+
+    def state(self) -> dict[str, Any]:
+        """AdamW's state: the number of updates, and both moments in the shape of each trained parameter."""
+        state = self.optimizer.state
+        owners = self.trained if self.row is None else [self.row] * len(self.trained)
+        found = [state[owner] for owner in owners if state.get(owner)]
+        moments = {
+            name: [self._part(own[name], p) for own, p in zip(found, self.trained, strict=True)] if found else []
+            for name in MOMENTS
+        }
+        return {"step": found[0]["step"] if found else torch.zeros(()), **moments}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        if not state[MOMENTS[0]]:
+            return
+        for owner in self.trained if self.row is None else [self.row]:
+            self.optimizer.state[owner] = {
+                "step": state["step"].clone().to(owner.device), **{name: torch.zeros_like(owner) for name in MOMENTS}
+            }  # fmt: skip
+        for name, mine in self.state().items():
+            for own, value in zip(mine, state[name], strict=True) if name in MOMENTS else ():
+                own.copy_(value)
+
+    def _is_stale(self, metrics: Metrics) -> bool:
+        """Whether `patience` validations have passed without a better one."""
+        improved = self.best is None or better(metrics, self.best)
+        self.best, self.since = (metrics, 0) if improved else (self.best, self.since + 1)
+        return bool(self.recipe.patience) and self.since >= self.recipe.patience
+
+    def _part(self, whole: Tensor, parameter: Tensor) -> Tensor:
+        """The part of a tensor as long as the row that stands where the parameter does in the row."""
+        if self.row is None:
+            return whole
+        place = parameter.storage_offset() - self.row.storage_offset()
+        return whole.as_strided(parameter.shape, parameter.stride(), whole.storage_offset() + place)
+
+    def _adamw(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
+        """All at one rate; with LoRA+ alone, B at `lr_ratio` times the others' (Hayou et al. 2024)."""
+        ratio = getattr(self.recipe.method, "lr_ratio", 1.0)
+        groups: list[Any] = list(tensors)
+        if ratio != 1.0:
+            named = self.model.named_parameters()
+            fast = {id(p) for name, p in named if name.rpartition(".")[2] in ("lora_B", "lora_embedding_B")}
+            sides = [t for t in tensors if id(t) not in fast], [t for t in tensors if id(t) in fast]
+            groups = [{"params": side, "ratio": r} for side, r in zip(sides, (1.0, ratio), strict=True) if side]
+        return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
+
+    def _is_finite(self, value: float, what: str, step: int | None = None) -> bool:
+        finite = math.isfinite(value)
+        if not finite:
+            at = f" at step {step}" if step else ""
+            self.fail(f"the {what} became {value}{at}: lower the rate (lr was {self.recipe.lr:g})")
+        return finite
+
+
+def end_all(members: Sequence[Member], status: str) -> None:
+    """Say of all that have not ended yet how they did."""
+    for member in members:
+        member.end(status)

@@ -1,8 +1,8 @@
-"""A training step taken for real, and what memory it needed: the third of the three ways, beside formula and trace.
+"""A real training step, and the memory that it needed.
 
-Memory does not depend on what the weights are, only on their shapes, so the model is built from its config with random
-ones and nothing has to be on the disk. On a CPU and on Apple's mps the tensors' storages are followed; CUDA's allocator
-keeps its own account, of what it handed out ("allocated") and of what it took from the driver for that ("reserved").
+Memory depends on the weights' shapes only, so the model is built from its config with random ones. On a CPU and on
+Apple's mps the tensors' storages are tracked; CUDA's allocator counts what it handed out ("allocated") and what it took
+from the driver for that ("reserved").
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
 from lora_lab.errors import BadValue
 from lora_lab.methods.quant import quantize_model
+from lora_lab.training.device import available_devices
 
 ALLOCATED = "torch.cuda.max_memory_allocated over the second step"
 
@@ -35,8 +36,7 @@ def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Es
     conditions = Setup(**{"device": "cpu", **setup})
     if conditions.shard or conditions.optimizer == "adamw-8bit" or conditions.master_weights:
         raise BadValue("measured are steps on one device with PyTorch's own optimizers")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[conditions.device]:
+    if conditions.device not in available_devices():
         raise BadValue(f"there is no {conditions.device} device here: measure with device='cpu', or trace for cuda")
     fresh = build(config_of(model), conditions, num_labels)
     if conditions.quantised != "none":

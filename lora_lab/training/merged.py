@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue, Failed, LabError
@@ -25,7 +24,7 @@ from lora_lab.methods.io import load_adapter
 from lora_lab.methods.merge import SHORT, MergeReport, merge_for_good
 from lora_lab.training.models import STORED, auto_class, load_tokenizer
 from lora_lab.training.named import base_for, base_named_in, labels_of
-from lora_lab.training.quiet import quiet
+from lora_lab.training.watching import quiet
 
 MARKER = "lora_lab_merge.json"
 AGREE = 1e-3  # ||difference|| / ||answer|| that one model may show when it is loaded a second time
@@ -88,42 +87,29 @@ def write_merged(
     method = load_adapter(model, source).method.name
     beside = answer_of(model)
     report = merge_for_good(model)
+    merged, loads_as = answer_of(model), auto_class(type(model).__name__, model.config)
     with whole_folder(target, MARKER) as folder:
-        tokenizer = _save(model, folder, name, labels, download)
-        difference = _difference(folder, model, beside)
-        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        with quiet():
+            tokenizer = _save(model, folder, name, labels, download)
+            loaded = getattr(transformers, loads_as).from_pretrained(folder, local_files_only=True)
+        plain = answer_of(loaded)
+        off, difference = float((plain - merged).norm() / merged.norm()), float((plain - beside).norm() / beside.norm())
+        if not off <= AGREE:
+            raise Failed(f"what was written answers otherwise in plain transformers, {off:.2g} away; nothing is kept")
+        size, dtype = sum(path.stat().st_size for path in folder.glob("*.safetensors")), SHORT[str(model.dtype)]
         written = MergedCheckpoint(
-            str(out), name, str(adapter), method, auto_class(type(model).__name__, model.config),
-            SHORT[str(model.dtype)], size, tokenizer, difference, report,
-        )  # fmt: skip
+            str(out), name, str(adapter), method, loads_as, dtype, size, tokenizer, difference, report
+        )
         write_json(folder / MARKER, written.to_json())
     return written
 
 
 def _save(model: PreTrainedModel, folder: Path, name: str, labels: int | None, download: bool) -> bool:
-    """Write the checkpoint; returns whether the base has a tokenizer, which stands beside it then."""
-    with quiet():
-        model.save_pretrained(folder)
-        try:
-            # A classifier pads its rows, whatever its base did; the tokenizer of a language model stays as it came.
-            load_tokenizer(name, download=download, as_it_came=labels is None).save_pretrained(folder)
-        except LabError:
-            return False
+    """Write the checkpoint and, if the base has one, its tokenizer; returns whether it has."""
+    model.save_pretrained(folder)
+    try:
+        # A classifier pads its rows, whatever its base did; the tokenizer of a language model stays as it came.
+        load_tokenizer(name, download=download, as_it_came=labels is None).save_pretrained(folder)
+    except LabError:
+        return False
     return True
-
-
-def _difference(folder: Path, model: PreTrainedModel, beside: Tensor) -> float:
-    """How far plain transformers' answer is from that of the adapter beside its base.
-
-    Raises: Failed where it is not the merged model's own.
-    """
-    merged = answer_of(model)
-    with quiet():
-        loaded = getattr(transformers, auto_class(type(model).__name__, model.config)).from_pretrained(
-            folder, local_files_only=True
-        )
-    plain = answer_of(loaded)
-    off = float((plain - merged).norm() / merged.norm())
-    if not off <= AGREE:
-        raise Failed(f"what was written answers otherwise in plain transformers, {off:.2g} away; nothing is kept")
-    return float((plain - beside).norm() / beside.norm())

@@ -3,7 +3,7 @@
     {"prompt": "Why is the sky blue?", "response": "Aye, look up, lad ...", "split": "train"}
     {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
-The last message of a chat is the answer that is learnt; all before it is read. `split` (train, validation, test) is
+The last message of a chat is the answer that is learned; all before it is read. `split` (train, validation, test) is
 used where every line has one; else a fifth of the *questions* is held out for test and a tenth for validation, so that
 two answers to one question never lie in different splits.
 """
@@ -76,7 +76,10 @@ def _pair(row: Mapping[str, Any], where: str) -> Pair:
     messages = row["messages"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise BadValue(f"{where}: messages must be a list of objects with role and content")
-    turns = tuple((_role(message, where), _text(message, "content", where)) for message in messages)
+    for role in (message.get("role") for message in messages):
+        if role not in ROLES:
+            raise BadValue(f"{where}: a role must be one of {', '.join(ROLES)}, not {role!r}")
+    turns = tuple((str(message["role"]), _text(message, "content", where)) for message in messages)
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
         raise BadValue(f"{where}: the last two messages must be a user's and the assistant's answer to it")
     return Pair(Chat(turns[:-1]), turns[-1][1])
@@ -87,12 +90,6 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise BadValue(f"{where} has no text in '{name}'; it has {', '.join(row) or 'nothing'}")
     return text.strip()
-
-
-def _role(message: Mapping[str, Any], where: str) -> str:
-    if message.get("role") not in ROLES:
-        raise BadValue(f"{where}: a role must be one of {', '.join(ROLES)}, not {message.get('role')!r}")
-    return str(message["role"])
 
 
 def _drawn(pairs: Sequence[Pair], seed: int, path: Path) -> list[str]:

@@ -1,7 +1,7 @@
-"""The probe, solved: the frozen model reads every text once, then a convex problem is minimised to its end.
+"""The probe, solved: the frozen model reads every text once, then scikit-learn solves a logistic regression.
 
-Features are brought to mean 0 and deviation 1 on the training texts, so that one penalty means the same for models
-whose hidden states differ in size; W and b are then written down for the features as they come:
+Features are scaled to mean 0 and deviation 1 on the training texts, so that one penalty means the same for all models;
+W and b are then written for the features as they are:
 
     u = (z - mean) / deviation        W u + b = (W / deviation) z + (b - W mean / deviation)
 """
@@ -9,152 +9,107 @@ whose hidden states differ in size; W and b are then written down for the featur
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.special import log_softmax  # type: ignore[import-untyped]
 from torch import nn
 
 from lora_lab.errors import BadValue, Failed
-from lora_lab.methods.pooled_head import pooled_head_of
+from lora_lab.methods.pooled_head import PooledHead, pooled_head_of
 from lora_lab.methods.probe import Probe
 from lora_lab.training.batches import Row, scoring_batches
-from lora_lab.training.device import Choice
 from lora_lab.training.evaluate import ROWS
-from lora_lab.training.lane import Lane, Progress
+from lora_lab.training.loop import Member, Progress
 
-Solution = tuple[np.ndarray, np.ndarray, float]  # W, b, and the mean loss there
-TOLERANCE = 1e-8  # of the gradient of the mean loss, where the search ends
-ROUNDS = 5000
+TOLERANCE, ROUNDS = 1e-8, 5000
+_kept: tuple[Any, np.ndarray] | None = None  # the features of the last texts: other penalties and seeds read them too
 
 
 def fit_probe(
-    lane: Lane,
-    rows: Sequence[Row],
-    pad: int,
-    choice: Choice,
-    validate: Callable[[], Sequence[dict[str, float]]],
-    *,
-    stop: threading.Event | None = None,
-) -> None:
-    """What `loop.fit` is to the other methods: solve a lane's probe on its training rows, in the place of all steps.
+    member: Member, rows: Sequence[Row], pad: int, device: str, validate: Callable[[], dict[str, float]],
+    *, stop: threading.Event | None = None,
+) -> None:  # fmt: skip
+    """What `loop.fit` is to the other methods. The history has one entry, at the recipe's last step, with a rate of 0.
 
-    Its history has one entry, at the recipe's last step, with a rate of 0; it is validated there, unless the recipe
-    wants no validation. Set `stop` to end while texts are read: nothing is then solved.
+    Set `stop` to end while texts are read: nothing is then solved.
     """
-    model, recipe = lane.model, lane.recipe
-    assert isinstance(recipe.method, Probe)
-    kept = _read_once(model, rows, pad, choice, stop)
-    if kept is None:
-        lane.end("stopped")
-        return
-    try:
-        weight, bias, loss = kept.solved(int(model.config.num_labels), recipe.method.l2)  # type: ignore[union-attr, arg-type]
-    except Failed as error:
-        lane.fail(str(error))
-        return
-    write(model, weight, bias)
-    lane.history.progress = [Progress(recipe.steps, recipe.steps, loss, 0.0)]
-    lane.note(validate()[0] if recipe.validations else None)
-    lane.end("done")
-
-
-@dataclass(frozen=True)
-class Read:
-    """Training texts that a frozen model has read: their features and labels, and what was solved for them so far."""
-
-    of: tuple[Any, ...]
-    features: np.ndarray
-    labels: np.ndarray
-    solutions: dict[tuple[int, float], Solution] = field(default_factory=dict)
-
-    def solved(self, classes: int, l2: float) -> Solution:
-        """As `solve`, once for each penalty: no seed changes it."""
-        asked = classes, l2
-        if asked not in self.solutions:
-            self.solutions[asked] = solve(self.features, self.labels, *asked)
-        return self.solutions[asked]
-
-
-def _read_once(
-    model: nn.Module, rows: Sequence[Row], pad: int, choice: Choice, stop: threading.Event | None
-) -> Read | None:
-    """The training texts read; the last ones are kept, for penalties and seeds read the same texts."""
     global _kept
-    mark = (choice, *(float(p.double().sum()) for p in model.base_model.parameters()))  # type: ignore[operator, union-attr]
-    of = (mark, [(row.tokens, row.label) for row in rows])
-    if _kept is None or _kept.of != of or (stop is not None and stop.is_set()):
-        found = features(model, rows, pad, choice.device, stop=stop)
-        if found is None:
-            return None
-        _kept = Read(of, found, np.array([row.label for row in rows]))
-    return _kept
-
-
-_kept: Read | None = None
+    model: Any = member.model
+    recipe, method = member.recipe, member.recipe.method
+    assert isinstance(method, Probe)
+    texts = model.lora_lab_report.base_fingerprint, recipe.model, str(model.dtype), [row.tokens for row in rows]
+    if _kept is None or _kept[0] != texts or (stop is not None and stop.is_set()):
+        z = features(model, rows, pad, device, stop=stop)
+        if z is None:
+            member.end("stopped")
+            return
+        _kept = texts, z
+    try:
+        weight, bias, loss = solve(_kept[1], np.array([row.label for row in rows]), model.config.num_labels, method.l2)
+    except Failed as error:
+        member.fail(str(error))
+        return
+    trained = _head_of(model).trained
+    with torch.no_grad():
+        trained.weight.copy_(torch.from_numpy(weight))  # type: ignore[operator, union-attr]
+        trained.bias.copy_(torch.from_numpy(bias))  # type: ignore[operator, union-attr]
+    member.history.progress = [Progress(recipe.steps, recipe.steps, loss, 0.0)]
+    member.note(validate() if recipe.validations else None)
+    member.end("done")
 
 
 @torch.inference_mode()
 def features(
     model: nn.Module, rows: Sequence[Row], pad: int, device: str, *, stop: threading.Event | None = None
 ) -> np.ndarray | None:
-    """The mean hidden state of each row, in the rows' order: (rows, d), float64. None where `stop` was set meanwhile.
+    """The mean hidden state of each row, in the rows' order: (rows, d), float64. None if `stop` was set meanwhile.
 
     Raises: BadValue for a model that carries no probe.
     """
-    head = pooled_head_of(model)
-    if head is None:
-        raise BadValue("this model carries no probe; attach one first: Probe().attach(model)")
-    model.eval()
-    base: nn.Module = model.base_model  # type: ignore[assignment]
-    numbered = [replace(row, place=number) for number, row in enumerate(rows)]
+    head, base = _head_of(model), model.eval().base_model
     found = np.empty((len(rows), int(head.trained.in_features)))  # type: ignore[arg-type]
-    for batch in scoring_batches(numbered, ROWS, pad):
+    for batch in scoring_batches([replace(row, place=n) for n, row in enumerate(rows)], ROWS, pad):
         if stop is not None and stop.is_set():
             return None
-        moved = batch.to(device)
-        base(**moved.inputs(base))
+        base(**batch.to(device).inputs(base))  # type: ignore[arg-type, operator]
         found[list(batch.places)] = head.features().cpu().numpy()
     return found
 
 
-def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> Solution:
-    """The W (classes, d) and b (classes,) of `methods/probe.py`'s minimum, and the mean loss there in nats.
+def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """W (classes, d), b (classes,) at the minimum that `methods/probe.py` describes, and the mean loss there in nats.
 
-    z (rows, d) and labels (rows,). Raises: Failed where the features are no finite numbers, or no minimum is found.
+    z (rows, d) and labels (rows,). Raises: Failed for features that are not finite, or if no minimum is found.
     """
+    from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.metrics import log_loss  # type: ignore[import-untyped]
+    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
     if not np.isfinite(z).all():
-        raise Failed("the model's hidden states are no finite numbers: give the recipe dtype fp32")
-    mean, deviation = z.mean(0), z.std(0)
-    deviation[deviation < 1e-12 * max(1.0, float(np.abs(mean).max()))] = 1.0  # a constant says nothing; b takes it up
-    u, wanted, rows = (z - mean) / deviation, np.eye(classes)[labels], len(z)
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        """Of the mean loss with l2 / (2 rows): its value and its gradient."""
-        parts = flat.reshape(classes, -1)
-        log_p = log_softmax(u @ parts[:, :-1].T + parts[:, -1], axis=1)
-        off = (np.exp(log_p) - wanted) / rows  # (rows, classes)
-        down = np.column_stack([off.T @ u + l2 / rows * parts[:, :-1], off.sum(0)])
-        return -(wanted * log_p).sum() / rows + l2 / (2 * rows) * np.square(parts[:, :-1]).sum(), down.ravel()
-
-    options = {"maxiter": ROUNDS, "maxfun": 2 * ROUNDS, "gtol": TOLERANCE, "ftol": 0.0}
-    best = minimize(objective, np.zeros(classes * (z.shape[1] + 1)), jac=True, method="L-BFGS-B", options=options)
-    if best.nit >= ROUNDS:
-        raise Failed(f"no minimum was found in {ROUNDS} rounds at l2 {l2:g}: raise it")
-    weight = best.x.reshape(classes, -1)[:, :-1]
-    penalty = l2 / (2 * rows) * float(np.square(weight).sum())
-    bias = best.x.reshape(classes, -1)[:, -1] - weight @ (mean / deviation)
-    return weight / deviation, bias, float(best.fun) - penalty
+        raise Failed("the model's hidden states are not finite: give the recipe dtype fp32")
+    scaler = StandardScaler()  # leaves a constant feature at deviation 1
+    u = scaler.fit_transform(z)
+    strength = (2 if classes == 2 else 1) / l2  # of two classes scikit-learn keeps one row of W
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            fitted = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=ROUNDS).fit(u, labels)
+        except ConvergenceWarning as error:
+            raise Failed(f"no minimum was found in {ROUNDS} rounds at l2 {l2:g}: raise it") from error
+    weight, bias = fitted.coef_, fitted.intercept_
+    if classes == 2:
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight = weight / scaler.scale_
+    return weight, bias - weight @ scaler.mean_, float(log_loss(labels, fitted.predict_proba(u)))
 
 
-@torch.no_grad()
-def write(model: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Put W (classes, d) and b (classes,) into the probe that `model` carries."""
+def _head_of(model: nn.Module) -> PooledHead:
     head = pooled_head_of(model)
-    assert head is not None
-    head.trained.weight.copy_(torch.from_numpy(weight))  # type: ignore[operator, union-attr]
-    head.trained.bias.copy_(torch.from_numpy(bias))  # type: ignore[operator, union-attr]
+    if head is None:
+        raise BadValue("this model carries no probe; attach one first: Probe().attach(model)")
+    return head

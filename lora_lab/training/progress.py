@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm.auto import tqdm
 
-from lora_lab.training.lane import Callback, Progress
+from lora_lab.training.loop import Callback, Progress
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.watching import watched
 
 
+def _bar(steps: int) -> Any:
+    return tqdm(total=steps, unit="step", file=sys.stderr, disable=not watched(), dynamic_ncols=True)
+
+
 @contextmanager
 def progress_bar(steps: int) -> Iterator[Callback]:
-    """A callback that draws the bar on stderr, where someone watches; it is closed however the run ends."""
-    with tqdm(total=steps, unit="step", file=sys.stderr, disable=not watched(), dynamic_ncols=True) as bar:
+    """A callback that draws the bar on stderr if someone watches; it is closed however the run ends."""
+    with _bar(steps) as bar:
 
         def show(progress: Progress) -> None:
             if progress.validation:
@@ -28,23 +33,23 @@ def progress_bar(steps: int) -> Iterator[Callback]:
 
 
 class SweepBar:
-    """A bar over all steps of all runs; `left` says which they are, once it is known which are done already."""
+    """A bar over all steps of all runs."""
 
     def __init__(self) -> None:
-        self.bar = tqdm(total=0, unit="step", file=sys.stderr, disable=not watched(), dynamic_ncols=True)
+        self.bar = _bar(0)
         self._seen: dict[str, int] = {}
 
     def left(self, recipes: Sequence[Recipe]) -> None:
-        """These are to be made, beside those that were."""
+        """Add the steps of runs that are still to be made."""
         self.bar.total = (self.bar.total or 0) + sum(recipe.steps for recipe in recipes)
         self.bar.refresh()
 
     def ended(self, recipe: Recipe) -> None:
-        """This one is done: one that ended early leaves steps that nobody will take."""
+        """This run is done, even if it ended early."""
         self._reach(recipe, recipe.steps)
 
     def callback(self, recipe: Recipe) -> Callback:
-        """What is to be called with each step of it."""
+        """Called with each step of a run."""
         return lambda progress: self._reach(recipe, progress.step)
 
     def _reach(self, recipe: Recipe, step: int) -> None:

@@ -68,23 +68,16 @@ class Recipe:
 
     def __post_init__(self) -> None:
         make_plain(self)
-        least_of = {"steps": 1, "batch": 1, "seed": 0, "validations": 0, "patience": 0, "examples": 0, "subset": 0}
-        for name, least in least_of.items():
-            value = getattr(self, name)
+        for name in ("steps", "batch", "seed", "validations", "patience", "examples", "subset"):
+            value, least = getattr(self, name), 1 if name in ("steps", "batch") else 0
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise BadValue(f"{name} must be a whole number of at least {least}, not {value!r}")
         if self.seed >= 2**63:
             raise BadValue(f"seed must be below 2**63, not {self.seed}")
         if self.subset and not self.examples:
             raise BadValue(f"subset {self.subset} is of how many texts? give examples too, such as examples=50")
-        for name, low, high in (
-            ("lr", 0, math.inf),
-            ("warmup", 0, 1),
-            ("weight_decay", 0, math.inf),
-            ("clip", 0, math.inf),
-            ("label_smoothing", 0, 1),
-        ):
-            value = getattr(self, name)
+        for name in ("lr", "warmup", "weight_decay", "clip", "label_smoothing"):
+            value, low, high = getattr(self, name), 0, 1 if name in ("warmup", "label_smoothing") else math.inf
             if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):
                 raise BadValue(f"{name} must be a number from {low} to {high}, not {value!r}")
         for name, hint in (("dropout", "; a rate is a method's own, such as LoRA(dropout=0.1)"), ("token_mean", "")):
@@ -131,20 +124,20 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """In words, "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": what differs most often, else what is unusual."""
-    told = method.settings()
-    name = told.pop("name")
+    """ "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": what differs most often, else what is unusual."""
+    settings = method.settings()
+    name = settings.pop("name")
     if isinstance(method, LoRA):
-        size = f"rank {told['rank']}, alpha {told['alpha']:g}"
-        return ", ".join([name, size, "+".join(told["targets"]), *method.variants])
+        size = f"rank {settings['rank']}, alpha {settings['alpha']:g}"
+        return ", ".join([name, size, "+".join(settings["targets"]), *method.variants])
     usual = type(method)().settings()
-    return ", ".join([name, *(f"{key} {_short(value)}" for key, value in told.items() if value != usual[key])])
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return "+".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    unusual = {key: value for key, value in settings.items() if value != usual[key]}
+    for key, value in unusual.items():
+        if isinstance(value, list):
+            unusual[key] = "+".join(map(str, value)) or "none"
+        elif isinstance(value, float):
+            unusual[key] = f"{value:g}"
+    return ", ".join([name, *(f"{key} {value}" for key, value in unusual.items())])
 
 
 def _plain(value: Any) -> Any:

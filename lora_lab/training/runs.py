@@ -37,7 +37,7 @@ class Run:
     seconds     wall time of loading, training and scoring
     peak_bytes  most memory seen in use: allocated on a GPU; on a CPU the whole process, looked at after each step
     adapter     the adapter's folder; None when nothing was kept
-    warnings    what was seen to go wrong in the first step
+    warnings    what the first step showed
     status      "done", or "stopped" by hand, "early" by patience, "failed" with `error`; where a sweep
                 chooses also "behind", stopped for that, or "unscored", trained and validated and not yet tested
     """
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def dtype(self) -> str | None:
-        """What it was trained in, whatever its recipe left open, see `dtype_of`; None where it never began."""
+        """What it was trained in, see `dtype_of`; None if it never began."""
         return dtype_of(self.environment)
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Run:
 
 
 def dtype_of(environment: Mapping[str, Any]) -> str | None:
-    """The arithmetic that a run's environment tells of: bf16, nf4+bf16, or "fp32 by bf16" with products in bf16."""
+    """The arithmetic of a run, from its environment: bf16, nf4+bf16, or "fp32 by bf16" with products in bf16."""
     dtype = environment.get("dtype")
     if dtype is None:
         return None
@@ -86,7 +86,7 @@ def dtype_of(environment: Mapping[str, Any]) -> str | None:
 
 
 def is_record(file: Path | zipfile.Path) -> bool:
-    """Whether a file is named as records are, by twelve hex digits; in a store there may be other JSON, too."""
+    """Whether a file has the name of a record, twelve hex digits: a store may hold other JSON, too."""
     return file.suffix == ".json" and len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
 
 
@@ -122,11 +122,11 @@ class Store:
             raise BadValue(f"cannot write into {self.folder}: {error.strerror}; choose another folder") from error
 
     def adapter_folder(self, recipe: Recipe) -> Path:
-        """Where a recipe's adapter lies or will lie."""
+        """Where a recipe's adapter is, or will be."""
         return self.folder / recipe.hash
 
     def replaces(self, status: str, recipe: Recipe) -> bool:
-        """Whether a run that ended so may stand for its recipe: a finished one is not lost to one cut short."""
+        """Whether a run with this status may replace the stored one: only a finished run replaces a finished one."""
         if status in FINISHED or not (self.folder / f"{recipe.hash}.json").is_file():
             return True
         return self.read(recipe.hash).status not in FINISHED
@@ -138,9 +138,11 @@ class Store:
         write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
 
     def add_rows(self, recipe: Recipe, name: str, values: np.ndarray) -> None:
-        """Keep a value for each row of a split beside a run: STORE/HASH/NAME.npy."""
+        """Keep a value for each row of a split beside a run: STORE/HASH/NAME.npy, classes as a byte each."""
         content = io.BytesIO()
-        np.save(content, _small(values), allow_pickle=False)
+        if values.dtype.kind in "iu" and values.size:
+            values = values.astype(np.min_scalar_type(values.max()))
+        np.save(content, values, allow_pickle=False)
         write_atomically(self.adapter_folder(recipe) / f"{name}.npy", content.getvalue())
 
     def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
@@ -176,9 +178,3 @@ class Store:
             return Run(recipe=recipe, predictions=self.rows(recipe, "predictions"), **run)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise BadValue(f"{file} is not a run of lora_lab ({error}); move it out of the store") from error
-
-
-def _small(predictions: np.ndarray) -> np.ndarray:
-    """Classes in the smallest type that holds them: a byte a row in place of eight."""
-    whole = predictions.dtype.kind in "iu" and predictions.size > 0
-    return predictions.astype(np.min_scalar_type(predictions.max())) if whole else predictions

@@ -2,50 +2,51 @@
 
     rt            sentences of film reviews, negative or positive (Rotten Tomatoes)
     imdb          long film reviews, negative or positive
-    tweets        negative, neutral, positive; holds abuse, so it is fetched only when asked for
-    kjv           the King James Bible, for language modelling
-    shakespeare   his plays, for language modelling
-    restaurants   a meaning in slots to be said in a sentence; ours, from a grammar
+    tweets        negative, neutral, positive; contains abuse, so it is fetched only when asked for
+    kjv           the King James Bible, for language modeling
+    shakespeare   his plays, for language modeling
+    restaurants   facts about a restaurant, to be said in a sentence; ours
     captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; ours
     FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
-                  `pairs.py`), or a .txt for language modelling
+                  `pairs.py`), or a .txt for language modeling
 
-Other names, such as those of GLUE's and E2E's own files, are read by plugins, see `plugins.py`.
-
-Splits are seeded; a text that stands twice is kept once, so that no test row was trained on. Rates and ranks are
-chosen on `validation`; `test` is scored once, at the end.
+Plugins read other names, such as GLUE's and E2E's folders. Splits are seeded; repeated texts are kept once, so no test
+row was trained on. Rates and ranks are chosen on `validation`; `test` is scored once, at the end.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from lora_lab import plugins
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.training import own_file, pairs, restaurants
-from lora_lab.training.assets import asset_path
+from lora_lab.errors import BadValue, Changed, NotFound
+from lora_lab.training import pairs
+from lora_lab.training.assets import asset_path, shipped
 from lora_lab.training.chat import Prompt
-from lora_lab.training.restaurants import Example
-from lora_lab.training.text_files import text_of
+from lora_lab.training.text_files import csv_rows, json_rows, text_of
 
 SPLITS = ("train", "validation", "test")
-SHORTEST = 4  # tokens: two of them are an encoder's own marks, and below two its tokenizer does not cut at all
-VALIDATED = 100  # meanings; E2E has 547, and they are scored again and again
+OWN_FILES = (".csv", ".jsonl", ".ndjson", ".txt")
+SHORTEST = 4  # tokens: an encoder's tokenizer adds two, and does not cut below that
+VALIDATED = 100  # meanings: E2E has 547, and they are scored again and again
 
 
 @dataclass(frozen=True)
 class Split:
     """Texts and, for classification, the number of each text's label; floats where a number is to be predicted.
 
-    `seconds` are the second texts of a task of pairs. In generation each text answers a prompt, plain or a chat: only
-    the answer is learnt. `references` are all its good answers, where there are several.
+    prompts      what each text answers, plain or a chat: only the answer is learned
+    references   all good answers to each prompt, where there are several
+    seconds      the second texts of a task of pairs
     """
 
     texts: tuple[str, ...]
@@ -65,11 +66,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """A data set ready to use. `labels` names the classes; a language-modelling task has none, and one that asks for a
-    number has one.
+    """A data set ready to use.
 
-    `max_length` is the number of tokens that a text is cut to; `metrics` what it is judged by, where that is not
-    accuracy or perplexity; `data` tells the content of one's own file from what it may hold another day.
+    labels       names of the classes; none for language modeling, one where a number is to be predicted
+    max_length   tokens that a text is cut to
+    metrics      what it is judged by, where that is not accuracy or perplexity
+    data         a fingerprint of one's own file
     """
 
     name: str
@@ -83,18 +85,25 @@ class Task:
 
     @property
     def num_labels(self) -> int | None:
-        """How many classes; None for language modelling, which is what `load_model` takes."""
+        """How many classes, as `load_model` takes it; None for language modeling."""
         return len(self.labels) or None
 
     @property
     def metric(self) -> str:
-        """The figure that the task is judged by."""
+        """The metric that the task is judged by."""
         return (*self.metrics, "accuracy" if self.labels else "perplexity")[0]
 
     @property
     def generates(self) -> bool:
-        """Whether texts answer prompts with references, so that a model's own answers can be scored against them."""
+        """Whether prompts have references, so that a model's own answers can be scored against them."""
         return bool(self.test.references)
+
+
+class Example(NamedTuple):
+    """A meaning, which becomes the prompt, and the sentences that say it."""
+
+    meaning: object
+    references: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -106,44 +115,91 @@ class _Bundled:
 
 
 def load_task(
-    name: str,
-    *,
-    seed: int = 0,
-    max_length: int | None = None,
-    text: str = "text",
-    label: str = "label",
+    name: str, *, seed: int = 0, max_length: int | None = None, text: str = "text", label: str = "label",
     download: bool = False,
-) -> Task:
-    """A bundled task by name, a task from a file of one's own, or one that a plugin reads.
+) -> Task:  # fmt: skip
+    """A bundled task by name, a task from your own file, or one that a plugin reads.
 
-    seed        decides which rows are held out, where a data set does not say; runs compare only when they share it
-    text, label the columns of an own file; a column "split" (train, validation, test) is used where there is one
-    download    allow the hub to be asked for a data set that is named by its hub id
+    seed          decides which rows are held out, where the data do not say; runs compare only if they share it
+    text, label   the columns of your own file; a column "split" (train, validation, test) is used if it exists
+    download      allow the hub to be asked for a data set that is named by its hub id
     Raises: NotFound for an unknown name or column; BadValue for a file that cannot be a task.
     """
     if max_length is not None and max_length < SHORTEST:
         raise BadValue(f"max_length must be at least {SHORTEST} tokens, not {max_length}: a text needs them")
     if name in TASKS:
         known = TASKS[name]
-        rows = _unique(known.read())
-        return _task(name, rows, known.labels, max_length or known.max_length, known.held_out, seed)
+        return _task(name, _unique(known.read()), known.labels, max_length or known.max_length, known.held_out, seed)
     if name == "restaurants":
-        return generation(name, {split: restaurants.make(split) for split in SPLITS}, max_length)
+        return generation(name, {split: list(_restaurants(split)) for split in SPLITS}, max_length)
     if name in pairs.VOICES:
         return _chats(name, pairs.voice(name), max_length)
     path = Path(name).expanduser()
-    if not path.is_file():
-        plugged: Task | None = plugins.task(name, max_length=max_length, download=download)
-        if plugged is not None:
-            return plugged
+    if path.is_file():
+        if pairs.holds_pairs(path):
+            own = _chats(str(path), pairs.read(path, seed), max_length)
+        else:
+            own = _own_task(path, seed, max_length or 128, text, label)
+        return replace(own, data=fingerprint(name))
+    plugged: Task | None = plugins.task(name, max_length=max_length, download=download)
+    if plugged is None:
         raise NotFound(
             f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, or "
             "give a .csv, .jsonl or .txt"
         )
-    data = own_file.fingerprint(name)
-    if pairs.holds_pairs(path):
-        return replace(_chats(str(path), pairs.read(path, seed), max_length), data=data)
-    return replace(_own_task(path, seed, max_length or 128, text, label), data=data)
+    return plugged
+
+
+def typical_tokens(task: Task) -> int:
+    """About how long the task's texts are in tokens (4 characters each), for choosing attention and dtype."""
+    split = task.train if task.train.texts else task.test
+    few = split.at(range(min(200, len(split))))
+    return min(task.max_length, sum(map(len, [*few.texts, *few.seconds, *few.prompts])) // (4 * len(few)))
+
+
+def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
+    """Places in `task.train` of a few training texts, in order; all of them for 0 examples.
+
+    Each label's texts are shuffled by `subset` and spread evenly over 0 to 1; the first ones are taken. So every draw
+    is balanced as the data are, and a larger draw contains the smaller one (Webster's method of dividing seats).
+    Raises: BadValue for more texts than there are, too few to hold each label, or a held-out label that no training
+    text has.
+    """
+    for name in ("validation", "test") if len(task.labels) > 1 else ():
+        split: Split = getattr(task, name)
+        if untaught := sorted(set(split.labels) - set(task.train.labels)):
+            raise BadValue(
+                f"{task.name}: no training text is labelled '{task.labels[int(untaught[0])]}', which a {name} text is: "
+                "add more texts of that label, set the column 'split', or take the label out"
+            )
+    labels = task.train.labels if len(task.labels) > 1 else (0,) * len(task.train)
+    if examples > len(labels):
+        raise BadValue(f"task {task.name} has {len(labels):,} training texts, not {examples:,}; examples=0 takes all")
+    rng, at = random.Random(subset), list[tuple[float, int]]()
+    for label in sorted(set(labels)):
+        places = [place for place, own in enumerate(labels) if own == label]
+        rng.shuffle(places)
+        at += [((n + 0.5) / len(places), place) for n, place in enumerate(places)]
+    chosen = sorted(place for _, place in sorted(at)[: examples or None])
+    missing = set(labels) - {labels[place] for place in chosen}
+    if missing and task.labels:
+        name = task.labels[int(min(missing))]
+        raise BadValue(f"{examples} examples of {task.name} hold no '{name}'; take more of them")
+    return chosen
+
+
+def fingerprint(task: str) -> str | None:
+    """Sixteen hex digits of what your own file holds now; None for a task that is no such file."""
+    path = Path(task).expanduser()
+    if path.suffix.lower() not in OWN_FILES or not path.is_file():
+        return None
+    return sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def check_unchanged(task: str, then: str | None, now: str | None) -> None:
+    """Raises Changed where a run was made when the file held something else; the oldest records do not say what."""
+    if then and now and then != now:
+        raise Changed(f"{task} has changed since runs were made from it: give those of the new file another --out")
 
 
 def _task(
@@ -156,16 +212,16 @@ def _task(
         rows = rows.iloc[order].reset_index(drop=True)
         validation, test = held_out
         rows["split"] = ["test"] * test + ["validation"] * validation + ["train"] * (len(rows) - validation - test)
-    splits = {split: _split(rows[rows.split == split]) for split in SPLITS}
-    return Task(name, tuple(labels), max_length, splits["train"], splits["validation"], splits["test"])
-
-
-def _split(rows: pd.DataFrame) -> Split:
-    return Split(tuple(rows.text), tuple(int(n) for n in rows.label) if "label" in rows else ())
+    of = {split: rows[rows.split == split] for split in SPLITS}
+    made: dict[str, Any] = {
+        split: Split(tuple(some.text), tuple(map(int, some.label)) if "label" in some else ())
+        for split, some in of.items()
+    }
+    return Task(name, tuple(labels), max_length, **made)
 
 
 def _unique(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without empty texts and without repeats, which differ at most in case and spaces."""
+    """Without empty texts and repeats; case and spaces do not count."""
     key = rows.text.str.lower().str.split().str.join(" ")
     return rows[(key != "") & ~key.duplicated()].reset_index(drop=True)
 
@@ -173,12 +229,8 @@ def _unique(rows: pd.DataFrame) -> pd.DataFrame:
 # ---- bundled
 
 
-def _rt() -> pd.DataFrame:
-    return pd.read_csv(asset_path("reviews") / "rt.csv").astype({"label": int})
-
-
-def _imdb() -> pd.DataFrame:
-    rows = pd.read_csv(asset_path("reviews") / "imdb.csv").astype({"label": int})
+def _reviews(corpus: str) -> pd.DataFrame:
+    rows = pd.read_csv(asset_path("reviews") / f"{corpus}.csv").astype({"label": int})
     return rows.assign(text=rows.text.str.replace("<br />", " ", regex=False))
 
 
@@ -189,8 +241,8 @@ def _tweets() -> pd.DataFrame:
     return rows[["text"]].assign(label=rows.sentiment.map(number)).dropna().astype({"label": int})
 
 
-def _passages_of(asset: str) -> Callable[[], pd.DataFrame]:
-    return lambda: pd.DataFrame({"text": passages((asset_path(asset) / "text.txt").read_text(encoding="utf-8"))})
+def _passages_of(asset: str) -> pd.DataFrame:
+    return pd.DataFrame({"text": passages((asset_path(asset) / "text.txt").read_text(encoding="utf-8"))})
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
@@ -205,15 +257,21 @@ def passages(text: str, characters: int = 600) -> list[str]:
 
 
 TASKS = {
-    "rt": _Bundled(("negative", "positive"), 64, (500, 2000), _rt),
-    "imdb": _Bundled(("negative", "positive"), 256, (500, 2000), _imdb),
+    "rt": _Bundled(("negative", "positive"), 64, (500, 2000), lambda: _reviews("rt")),
+    "imdb": _Bundled(("negative", "positive"), 256, (500, 2000), lambda: _reviews("imdb")),
     "tweets": _Bundled(("negative", "neutral", "positive"), 64, (500, 2000), _tweets),
-    "kjv": _Bundled((), 128, (32, 128), _passages_of("kjv")),
-    "shakespeare": _Bundled((), 128, (32, 128), _passages_of("shakespeare")),
+    "kjv": _Bundled((), 128, (32, 128), lambda: _passages_of("kjv")),
+    "shakespeare": _Bundled((), 128, (32, 128), lambda: _passages_of("shakespeare")),
 }
 
 
-# ---- meanings to be said
+# ---- prompts and answers
+
+
+def _restaurants(split: str) -> Iterable[Example]:
+    for line in shipped(f"data/restaurants/{split}.jsonl").read_text(encoding="utf-8").splitlines():
+        one = json.loads(line)
+        yield Example(one["meaning"], tuple(one["references"]))
 
 
 def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length: int | None) -> Task:
@@ -221,46 +279,76 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
 
     Training has a row for each reference; held out there is one for each meaning, with all its references.
     """
-    train = [(example, text) for example in examples["train"] for text in example.references]
     few = examples["validation"][:: max(1, len(examples["validation"]) // VALIDATED)]
-    held_out = {
-        split: _answers([(example, example.references[0]) for example in some])
-        for split, some in (("validation", few), ("test", examples["test"]))
+    rows = {
+        "train": [(one, text) for one in examples["train"] for text in one.references],
+        "validation": [(one, one.references[0]) for one in few],
+        "test": [(one, one.references[0]) for one in examples["test"]],
     }
-    return Task(name, (), max_length or 160, _answers(train), held_out["validation"], held_out["test"])
-
-
-def _answers(pairs: Sequence[tuple[Example, str]]) -> Split:
-    """Each prompt is a meaning in E2E's form, on a line of its own."""
-    prompts = tuple(f"{example.meaning}\n" for example, _ in pairs)
-    return Split(tuple(text for _, text in pairs), (), prompts, tuple(example.references for example, _ in pairs))
+    made: dict[str, Any] = {
+        split: Split(
+            tuple(text for _, text in some), (), tuple(f"{one.meaning}\n" for one, _ in some),
+            tuple(one.references for one, _ in some),
+        )
+        for split, some in rows.items()
+    }  # fmt: skip
+    return Task(name, (), max_length or 160, **made)
 
 
 def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: int | None) -> Task:
     """Questions in a chat, one answer to each."""
-    made = {
+    made: dict[str, Any] = {
         split: Split(tuple(one.response for one in some), (), tuple(one.chat for one in some))
         for split, some in splits.items()
     }
-    return Task(name, (), max_length or 192, made["train"], made["validation"], made["test"])
+    return Task(name, (), max_length or 192, **made)
 
 
-# ---- a user's own
+# ---- your own file
 
 
 def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
     if path.suffix.lower() == ".txt":
         rows, labels = pd.DataFrame({"text": passages(text_of(path))}, dtype=str), list[str]()
     else:
-        rows, labels = own_file.labelled(path, text, label)
+        rows, labels = _labelled(path, text, label)
     rows = _unique(rows)
     if "split" in rows:
         if set(rows.split) != set(SPLITS):
             found = ", ".join(sorted({"nothing" if pd.isna(one) else str(one) for one in rows.split}))
-            raise BadValue(
-                f"{path}: the column 'split' must hold {', '.join(SPLITS)}, each and no other; it has {found}"
-            )
+            said = f"the column 'split' must hold {', '.join(SPLITS)}, each and no other; it has {found}"
+            raise BadValue(f"{path}: {said}")
     elif len(rows) < 10:
         raise BadValue(f"{path} holds {len(rows)} different texts; at least 10 are needed to train, validate and test")
     held_out = (max(1, len(rows) // 10), max(1, len(rows) // 5))
     return _task(str(path), rows, labels, max_length, held_out, seed)
+
+
+def _labelled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
+    """Rows with columns text, label (as a number) and, if the file has it, split; and the labels' names in order."""
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        table = pd.DataFrame([row for _, row in json_rows(path, text, label)], dtype=object)  # so that 1 stays 1
+    elif path.suffix.lower() == ".csv":
+        columns, found = csv_rows(path)
+        table = pd.DataFrame([row for _, row in found], columns=columns, dtype=object).fillna("")  # of a short row
+    else:
+        raise BadValue(f"{path} is no .csv, .jsonl or .txt file")
+    for column in (text, label):
+        if column not in table:
+            raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns)) or 'nothing'}")
+    table = table[table[text].notna() & table[label].notna()]
+    names = table[label].astype(str).str.strip()
+    if empty := int((names == "").sum()):
+        raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label them or take them out")
+    labels = sorted_labels(names)
+    if len(labels) < 2:
+        raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
+    number: dict[Any, int] = {name: n for n, name in enumerate(labels)}
+    rows = pd.DataFrame({"text": table[text].astype(str), "label": names.map(number)})
+    return (rows.assign(split=table["split"]) if "split" in table else rows), labels
+
+
+def sorted_labels(values: Iterable[str]) -> list[str]:
+    """Different labels in order: as numbers where all are whole numbers (10 after 9), else alphabetically."""
+    labels = set(values)
+    return sorted(labels, key=int) if all(re.fullmatch(r"-?\d+", v) for v in labels) else sorted(labels)

@@ -16,33 +16,24 @@ from lora_lab.methods.io import load_adapter, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.probe import Probe
 from lora_lab.training import device
-from lora_lab.training.attention import attend_in_fp32
-from lora_lab.training.batches import encode
+from lora_lab.training.batches import check_fits, encode
 from lora_lab.training.evaluate import Score, evaluate
-from lora_lab.training.first_token import answer_at_first_token
-from lora_lab.training.lane import Callback
-from lora_lab.training.lengths import check_fits, typical_tokens
-from lora_lab.training.models import load_model, load_tokenizer
+from lora_lab.training.loop import Callback
+from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load_model, load_tokenizer
 from lora_lab.training.named import base_named_in
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
-from lora_lab.training.tasks import Task, load_task
-from lora_lab.training.turns import turn
+from lora_lab.training.tasks import Task, load_task, typical_tokens
+from lora_lab.training.training_lock import training_lock
 
 
 def train(
-    recipe: Recipe | str,
-    task: str | None = None,
-    method: Method | None = None,
-    *,
-    store: Store | str | Path | None = "runs",
-    callbacks: Sequence[Callback] = (),
-    stop: threading.Event | None = None,
-    download: bool = False,
-    **fields: Any,
-) -> Run:
+    recipe: Recipe | str, task: str | None = None, method: Method | None = None, *,
+    store: Store | str | Path | None = "runs", callbacks: Sequence[Callback] = (), stop: threading.Event | None = None,
+    download: bool = False, **fields: Any,
+) -> Run:  # fmt: skip
     """Make a run: `train(Recipe(...))`, or in one line `train("minilm", "rt", LoRA(rank=8), lr=2e-3, steps=400)`.
 
     store       a folder that keeps the record and the adapter; None keeps nothing
@@ -60,49 +51,45 @@ def train(
     elif task or method or fields:
         raise BadValue("give train either a Recipe or its parts, not both")
     kept = Store(store) if isinstance(store, str | Path) else store
-    with turn(stop) as mine, progress_bar(recipe.steps) as bar:
+    with training_lock(stop) as mine, progress_bar(recipe.steps) as bar:
         if not mine:
             raise Failed("stopped while it waited for another training to end: call it again")
-        return _train(Bench(recipe, download=download, callbacks=[bar, *callbacks]), kept, stop)
-
-
-def _train(bench: Bench, kept: Store | None, stop: threading.Event | None) -> Run:
-    if kept:
+        bench = Bench(recipe, download=download, callbacks=[bar, *callbacks])
+        if kept is None:
+            return bench.only(stop)
         kept.check_writable()
-    try:
-        run = bench.only(stop)
-    except LabError as error:
-        if kept:
+        try:
+            run = bench.only(stop)
+        except LabError as error:
             keep_failure(kept, bench, error)
-        raise
-    return keep(kept, bench, run) if kept else run
+            raise
+        return keep(kept, bench, run)
 
 
 def keep(store: Store, bench: Bench, run: Run) -> Run:
     """Save the adapter, then the record that names it; returns that record.
 
-    A run that was stopped is returned without being kept where the store has a finished one of the same recipe.
+    A run that was stopped is returned without being kept if the store has a finished one of the same recipe.
     """
-    if not store.replaces(run.status, run.recipe):
-        return run
-    folder = save_adapter(bench.model, store.adapter_folder(run.recipe))
-    run = replace(run, adapter=str(folder))
-    store.add(run)
+    if store.replaces(run.status, run.recipe):
+        run = replace(run, adapter=str(save_adapter(bench.model, store.adapter_folder(run.recipe))))
+        store.add(run)
     return run
 
 
 def keep_failure(store: Store, bench: Bench, error: LabError) -> None:
     """Record that the run failed, and why, unless the store has a finished run of the same recipe."""
     if store.replaces("failed", bench.recipe):
-        store.add(bench.failed(str(error)))
+        bench.member.fail(str(error))
+        store.add(bench.record(bench.member, None))
 
 
 class Bench(Pack):
-    """A pack of one. Raises: whatever is wrong with the recipe, before any training."""
+    """A pack of one run. Raises: whatever is wrong with the recipe, before any training."""
 
     def __init__(self, recipe: Recipe, *, download: bool = False, callbacks: Sequence[Callback] = ()) -> None:
         super().__init__([recipe], download=download, callbacks=lambda _: callbacks)
-        self.recipe, self.lane = recipe, self.lanes[0]
+        self.recipe, self.member = recipe, self.members[0]
 
     def only(self, stop: threading.Event | None = None) -> Run:
         """Train, then score the test split once. Raises: Failed when training diverges."""
@@ -110,11 +97,6 @@ class Bench(Pack):
         if run.error:
             raise Failed(run.error)
         return run
-
-    def failed(self, reason: str) -> Run:
-        """The record of a run that came to nothing."""
-        self.lane.fail(reason)
-        return self.record(self.lane, None)
 
 
 @dataclass(frozen=True)
@@ -133,18 +115,10 @@ class Opened:
 
 
 def open_adapter(
-    adapter: str | Path,
-    task: str,
-    *,
-    model: str | None = None,
-    dtype: str = device.AUTO,
-    attention: str = device.AUTO,
-    device_name: str = device.AUTO,
-    max_length: int | None = None,
-    text_column: str = "text",
-    label_column: str = "label",
-    download: bool = False,
-) -> Opened:
+    adapter: str | Path, task: str, *, model: str | None = None, dtype: str = device.AUTO,
+    attention: str = device.AUTO, device_name: str = device.AUTO, max_length: int | None = None,
+    text_column: str = "text", label_column: str = "label", download: bool = False,
+) -> Opened:  # fmt: skip
     """Load a saved adapter, its base and a task.
 
     model   the base model; the one that the adapter's config names when None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from lora_lab.errors import LabError
-from lora_lab.training.turns import waits
+from lora_lab.training.training_lock import waits
 from lora_lab.training.watching import headless
 
 PAINTS_PER_SECOND = 4

@@ -6,7 +6,7 @@ from typing import Any
 
 from lora_lab.methods.merge import disabled
 from lora_lab.training.evaluate import Score
-from lora_lab.training.lane import Lane
+from lora_lab.training.loop import Member
 from lora_lab.training.pack import Pack
 from lora_lab.training.runs import Run
 
@@ -20,9 +20,9 @@ class LivePack(Pack):
 
     def before(self) -> list[dict[str, float]]:
         """No scores before the first step; `record` adds them."""
-        return [{}] * len(self.lanes)
+        return [{}] * len(self.members)
 
-    def record(self, lane: Lane, score: Score | None) -> Run:
+    def record(self, lane: Member, score: Score | None) -> Run:
         """The run of a lane, with its scores at step 0."""
         seed = lane.recipe.seed
         if lane.recipe.validations and not lane.history.before:

@@ -22,14 +22,14 @@ from lora_lab.methods.merge import at_strength
 from lora_lab.methods.targets import roles_of
 from lora_lab.metrics import factor
 from lora_lab.training.batches import encode
+from lora_lab.training.changed_predictions import ChangedPredictions, changed_predictions
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.lane import Progress
-from lora_lab.training.mind import Mind, changed_mind
+from lora_lab.training.loop import Progress
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import Split
 from lora_lab.training.train import Bench, keep, keep_failure
-from lora_lab.training.turns import turn
+from lora_lab.training.training_lock import training_lock
 from lora_lab.widgets.background import Background
 
 POINTS = 400  # of a loss curve, at most
@@ -82,7 +82,7 @@ class LiveRun(Background):
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
         metric = self.bench.task.metric if self.bench else ""
-        before = self.bench.lane.history.before if self.bench else {}
+        before = self.bench.member.history.before if self.bench else {}
         checks = [(0, before)] * bool(before) + [(p.step, p.validation) for p in list(self.progress) if p.validation]
         return {
             "state": self.doing, "error": self.error, "hash": self.recipe.hash, "steps": self.recipe.steps,
@@ -95,7 +95,7 @@ class LiveRun(Background):
     # ---- in the training thread
 
     def _work(self) -> None:
-        with turn(self._stop) as mine:
+        with training_lock(self._stop) as mine:
             if mine:
                 self._train()
             else:
@@ -107,7 +107,7 @@ class LiveRun(Background):
             self.bench = Bench(self.recipe, callbacks=[self._see])
             self.bench.before_scoring = lambda: self._enter("scoring")  # type: ignore[method-assign]
         elif self.run:  # it was stopped: go on
-            self.bench.lane.status, self.bench.started = "training", time.perf_counter() - self.run.seconds
+            self.bench.member.status, self.bench.started = "training", time.perf_counter() - self.run.seconds
         bench, self.run, self.found, self._before = self.bench, None, {}, len(self.progress)
         self.store.check_writable()
         self.state, self._began = "training", time.monotonic()
@@ -118,7 +118,7 @@ class LiveRun(Background):
             raise
         self._look()
         run = keep(self.store, bench, run)
-        self.found = self._finding(run, changed_mind(bench))
+        self.found = self._finding(run, changed_predictions(bench))
         self.run, self.state = run, "stopped" if run.status == "stopped" else "done"
 
     @torch.no_grad()
@@ -133,7 +133,7 @@ class LiveRun(Background):
             found.append(torch.tensor(logits).softmax(-1))
         return [[[round(p, 4) for p in one] for one in text] for text in torch.stack(found, 1).tolist()]
 
-    def _finding(self, run: Run, mind: Mind | None) -> dict[str, Any]:
+    def _finding(self, run: Run, mind: ChangedPredictions | None) -> dict[str, Any]:
         assert self.bench is not None
         assert run.predictions is not None
         metric, rows, steps = self.bench.task.metric, len(run.predictions), run.history["step"]

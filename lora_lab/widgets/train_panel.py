@@ -19,7 +19,7 @@ from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import factor
-from lora_lab.training.guard import check_memory
+from lora_lab.training.memory_check import check_memory
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import load_task

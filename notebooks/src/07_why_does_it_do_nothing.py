@@ -17,7 +17,7 @@ from lora_course.experiments.broken import PATIENTS, checkpointing, eleventh, he
 from lora_lab import LoRA, load_model
 from lora_lab.training.assets import shipped
 from lora_lab.training.early_warnings import gradient_warning
-from lora_lab.training.inspecting import inspect_folder
+from lora_lab.training.named import inspect_folder
 
 lesson.start("07")
 beds = {"sound": shipped("data/results/minilm-rt-r8"), **{letter: patient(letter) for letter in PATIENTS}}

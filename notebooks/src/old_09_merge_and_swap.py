@@ -18,7 +18,7 @@ from lora_course.classroom.room import room_for
 from lora_course.lesson import FAST, compare, eta, milliseconds, operations, reference, steps, workplace
 from lora_lab import load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.training.models import weight_bytes
-from lora_lab.training.quiet import quiet
+from lora_lab.training.watching import quiet
 
 torch.set_grad_enabled(False)  # nearly everything below only answers
 store, mark, sentences = workplace("old_09"), " (illustration)" if FAST else "", 40 if FAST else 200

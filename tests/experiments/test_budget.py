@@ -38,7 +38,11 @@ def test_runs_that_cannot_train_side_by_side_have_their_steps_to_themselves(tiny
     lanes = [Recipe(tiny_encoder, opinions, LoRA(rank=2), lr=rate, batch=4, **PLAIN) for rate in (1e-3, 2e-3)]
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=partial(next, count())))  # a step, a second
     assert budget.pack_timed(lanes).step == 1 / 2
-    monkeypatch.setattr("lora_lab.training.pack.can_pack", lambda model: False)
+
+    def pack(*_: object) -> None:
+        raise BadValue("cannot stand in a pack")
+
+    monkeypatch.setattr("lora_lab.training.pack.pack", pack)
     assert budget.pack_timed(lanes).step == 1
 
 

@@ -14,7 +14,7 @@ from lora_lab import detach, disabled, load_adapter, params, save_adapter
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.base import Method
-from lora_lab.methods.packed import Stream, pack, share
+from lora_lab.methods.packed import pack, share
 from tests.conftest import BERT, logits, randomise, snapshot, tiny
 
 KINDS = ("bert", "roberta", "gpt2", "llama")
@@ -122,27 +122,37 @@ def test_what_is_saved_answers_the_same_when_loaded_and_a_nan_is_refused(name, k
     assert snapshot(other) == before
 
 
-@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in FITTING if REGISTRY[n].packs])
-def test_packed_it_learns_what_it_learns_alone_and_switched_off_it_is_the_base(name, kind):
-    base, rows = tiny(kind), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
-    alone = [attached(name, kind, share(base), seed) for seed in (1, 2)]
-    members = [attached(name, kind, share(base), seed) for seed in (1, 2)]
-    packed, table = pack(base, members, [Stream(1), Stream(2)])
-    given = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
-    for _ in range(3):
-        for model, part in zip(alone, rows.chunk(2), strict=True):
-            optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in dict(FITTING).items() if REGISTRY[n].packs])
+def test_packed_it_learns_in_20_steps_what_it_learns_alone(name, kind):
+    base, rows = tiny(kind).double(), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
+    alone, members = ([attached(name, kind, share(base), seed).double() for seed in (1, 2)] for _ in range(2))
+    packed, numbers, gradients = pack(base, members)
+    numbers.grad = gradients
+    optimizers = [torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-3) for m in alone]
+    together = torch.optim.AdamW([numbers], lr=1e-3)
+    for _ in range(20):
+        for model, optimizer, part in zip(alone, optimizers, rows.chunk(2), strict=True):
             optimizer.zero_grad()
             loss(model(input_ids=part, attention_mask=torch.ones_like(part)).logits).backward()
             optimizer.step()
-        table.gradients.zero_()
-        sum(loss(answer) for answer in packed(**given).logits.chunk(2)).backward()
-        table.numbers -= 0.1 * table.gradients
+        gradients.zero_()
+        answers = packed(input_ids=rows, attention_mask=torch.ones_like(rows)).logits
+        sum(loss(answer) for answer in answers.chunk(2)).backward()
+        together.step()
     for model, member in zip(alone, members, strict=True):
-        torch.testing.assert_close(logits(member), logits(model), rtol=1e-5, atol=1e-5)
+        trained = [[p for p in one.parameters() if p.requires_grad] for one in (model, member)]
+        torch.testing.assert_close(trained[1], trained[0], rtol=1e-9, atol=1e-9)
         assert not torch.equal(logits(member), logits(attached(name, kind, seed=1)))
-    for seed, member in enumerate(members):
-        randomise(member, seed)
+
+
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in FITTING if REGISTRY[n].packs])
+def test_switched_off_a_pack_answers_as_the_base_does_in_every_lane(name, kind):
+    base, rows = tiny(kind), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
+    lanes = [attached(name, kind, share(base), seed) for seed in (1, 2)]
+    for seed, lane in enumerate(lanes):
+        randomise(lane, seed)
+    packed, _, _ = pack(base, lanes)
+    given = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
     trained, plain = packed(**given).logits, tiny(kind)(**given).logits
     with disabled(packed):
         torch.testing.assert_close(packed(**given).logits, plain, rtol=1e-6, atol=1e-6)

@@ -19,7 +19,7 @@ from lora_lab.methods import method_from
 from lora_lab.methods.attach import fingerprint
 from lora_lab.methods.lora_layers import DoRALinear, PiSSALinear
 from lora_lab.methods.packed import can_pack
-from lora_lab.training.lane import Lane
+from lora_lab.training.loop import Member
 from lora_lab.training.pack import key
 from tests.accounting.conftest import described, real_model, small_config
 from tests.conftest import logits, lora_layers, randomise, snapshot, tiny
@@ -300,7 +300,7 @@ def test_b_moves_so_many_times_as_far():
         recipe = Recipe("tiny", "random", LoRA(rank=4, lr_ratio=ratio), lr=1e-3, warmup=0, clip=0)
         recipe.method.attach(model)
         nn.init.normal_(lora_layers(model)[0].lora_B)
-        lane, before = Lane(recipe, model), {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
+        lane, before = Member(recipe, model), {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
         loss = (logits(model) ** 2).sum()
         loss.backward()
         lane.update(1, loss.item())
@@ -315,21 +315,21 @@ def test_moments_come_back_whatever_the_groups():
     model = tiny("roberta")
     PLUS.attach(model)
     recipe = Recipe("tiny", "random", PLUS)
-    lane = Lane(recipe, model)
+    lane = Member(recipe, model)
     (logits(model) ** 2).sum().backward()
     lane.update(1, 1.0)
-    kept = {name: [m.clone() for m in lane.moments(name)] for name in ("exp_avg", "exp_avg_sq")}
-    other = Lane(recipe, model)
-    other.set_moments(kept, lane.updates)
-    assert all(torch.equal(a, b) for a, b in zip(other.moments("exp_avg"), kept["exp_avg"], strict=True))
-    assert other.updates == 1
+    other = Member(recipe, model)
+    other.set_state(lane.state())
+    kept, found = lane.state(), other.state()
+    assert all(torch.equal(a, b) for a, b in zip(found["exp_avg"], kept["exp_avg"], strict=True))
+    assert found["step"] == kept["step"] == 1
 
 
 def test_a_frozen_a_stays_as_it_was_drawn_and_keeps_no_input_for_backward(tmp_path):
     model = tiny("llama")
     FA.attach(model)
     drawn = [layer.lora_A.clone() for layer in lora_layers(model)]
-    lane = Lane(Recipe("tiny", "random", FA, lr=0.1), model)
+    lane = Member(Recipe("tiny", "random", FA, lr=0.1), model)
     kept: list[torch.Tensor] = []
     x = torch.randn(7, 32)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):

@@ -14,7 +14,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import report_of
 from lora_lab.methods.packed import share
-from lora_lab.methods.pooled_head import masked_mean, pooled_head_of
+from lora_lab.methods.pooled_head import pooled_head_of
 from tests.conftest import logits, randomise, snapshot, tiny
 
 KINDS = ("bert", "roberta", "gpt2", "llama")
@@ -88,11 +88,6 @@ def test_a_copy_listens_to_its_own_model(duplicate):
     detach(other)
     assert pooled_head_of(one).hook.id in one.base_model._forward_hooks
     assert pooled_head_of(one).hook.id not in other.base_model._forward_hooks
-
-
-def test_a_model_that_answers_at_its_first_token_alone_is_refused_loudly():
-    with pytest.raises(BadValue, match="every token"):
-        masked_mean(torch.zeros(2, 1, 4), torch.ones(2, 7))
 
 
 def test_what_carries_no_classifier_or_an_adapter_already_is_refused_and_left_alone():

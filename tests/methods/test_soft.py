@@ -13,12 +13,10 @@ from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue
 from lora_lab.methods.merge import detach
 from lora_lab.methods.packed import share
-from lora_lab.training.attention import attend_in_fp32
-from lora_lab.training.batches import Row
+from lora_lab.training.batches import Row, positions
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.first_token import answer_at_first_token
-from lora_lab.training.lengths import positions
 from lora_lab.training.measure import measure
+from lora_lab.training.models import answer_at_first_token
 from tests.conftest import logits, randomise, snapshot, tiny
 from tests.methods.test_peft_parity import load_peft
 
@@ -183,7 +181,6 @@ def test_a_last_layer_that_works_for_one_token_gives_the_same(kind, attention, n
     for model in (plain, short):
         model.set_attn_implementation(attention)
     answer_at_first_token(short)
-    attend_in_fp32(short)
     for model in (plain, short):
         METHODS[name].attach(model)
         randomise(model)

@@ -14,8 +14,7 @@ from torch import nn
 
 from lora_lab import Recipe, load_tokenizer
 from lora_lab.training.batches import Batch, Row, collate, training_rows
-from lora_lab.training.lane import Lane
-from lora_lab.training.loop import fit
+from lora_lab.training.loop import Member, fit
 
 PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # nothing to measure
 
@@ -35,11 +34,11 @@ def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad
     return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
 
 
-def fit_alone(recipe: Recipe, model: nn.Module, batches, validate, callbacks=(), stop=None) -> Lane:
-    """Train one lane on batches and validations of a test's own."""
-    lane = Lane(recipe, model, callbacks)
-    fit(model, [lane], enumerate(batches, 1), lambda: [validate()], stop=stop)
-    return lane
+def fit_alone(recipe: Recipe, model: nn.Module, batches, validate, callbacks=(), stop=None) -> Member:
+    """Train a model on batches and validations of a test's own."""
+    member = Member(recipe, model, callbacks)
+    fit(member, enumerate(batches, 1), validate, stop=stop)
+    return member
 
 
 @pytest.fixture(scope="module", autouse=True)

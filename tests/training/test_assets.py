@@ -164,27 +164,6 @@ def test_a_wheel_of_another_hash_is_refused(shop, empty_home):
     assert list(empty_home.iterdir()) == []
 
 
-def test_a_package_that_cannot_be_had_is_named(shop, empty_home, monkeypatch, tmp_path):
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
-    with pytest.raises(Failed, match=r"pip could not get toy-data==1\.0"):
-        fetch([NAME], print)
-    assert list(empty_home.iterdir()) == []
-
-
-def test_an_error_while_preparing_leaves_nothing_half_done(shop, empty_home):
-    def interrupted(folder: Path) -> None:
-        (folder / "words.txt").unlink()
-        raise KeyboardInterrupt
-
-    shop(prepare=interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fetch([NAME], print)
-    assert list(empty_home.iterdir()) == []
-    assert problem_with(NAME) == "is missing"
-    shop()
-    assert fetch([NAME], print) == [NAME]
-
-
 def test_a_killed_fetch_leaves_nothing_that_looks_whole(shop, empty_home):
     line = assets.lock()["toy-data"]
     code = textwrap.dedent(f"""
@@ -245,11 +224,6 @@ def test_a_damaged_asset_names_the_command_and_is_fetched_anew(there):
 def test_another_version_than_the_lock_is_seen(there, shop):
     shop(lock="toy-data==2.0 --hash=sha256:" + "0" * 64)
     assert problem_with(NAME) == "is toy-data==1.0, not toy-data==2.0"
-
-
-def test_a_missing_asset_names_the_command(shop):
-    with pytest.raises(NotFound, match=r"^the asset 'toy' is missing; run: lora-lab fetch$"):
-        asset_path(NAME)
 
 
 def test_the_lock_names_a_version_and_a_hash_for_every_asset():

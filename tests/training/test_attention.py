@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_lab.training.attention import NAME, attend_in_fp32
+from lora_lab.training.models import SHORT_ROWS, attend_in_fp32
 from tests.conftest import logits, tiny
 
 
@@ -23,7 +23,7 @@ def test_answers_and_gradients_are_those_of_transformers(dtype):
     for model in (theirs, ours):
         model.set_attn_implementation("eager")
     attend_in_fp32(ours)
-    assert ours.config._attn_implementation == NAME
+    assert ours.config._attn_implementation == SHORT_ROWS
     close = {"atol": 1e-6, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
     for a, b in zip(_answers(ours), _answers(theirs), strict=True):
         torch.testing.assert_close(a, b, **close)

@@ -1,4 +1,4 @@
-"""A chat is read as its model was trained to read it; only the answer and the end of its turn are learnt."""
+"""A chat is read as its model was trained to read it; only the answer and the end of its turn are learned."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_loss_sees_the_answer_and_its_end_and_nothing_else(smollm2):
     batch = collate(rows, smollm2.pad_token_id)
     for row, labels in zip(rows, batch.labels, strict=True):
         assert labels[labels != -100].tolist() == list(row.tokens[row.prompt :])
-        assert labels[labels != -100][-1] == smollm2.eos_token_id  # padding is the same token, and is not learnt
+        assert labels[labels != -100][-1] == smollm2.eos_token_id  # padding is the same token, and is not learned
 
 
 def test_a_system_turn_of_one_s_own_takes_the_place_of_the_template_s(smollm2):

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from lora_lab import LoRA, Recipe, train
 from lora_lab.errors import BadValue
-from lora_lab.training.draws import drawn
-from lora_lab.training.tasks import Split, Task, load_task
+from lora_lab.training.tasks import Split, Task, drawn, load_task
 from tests.training.conftest import PLAIN
 
 

@@ -10,9 +10,8 @@ from lora_lab import LoRA, PromptTuning, load_model, load_task, load_tokenizer
 from lora_lab.errors import BadValue
 from lora_lab.methods.merge import disabled
 from lora_lab.training.batches import collate, encode
-from lora_lab.training.chat import prompt_ids
 from lora_lab.training.evaluate import evaluate
-from lora_lab.training.generate import GREEDY, PAPER, Decoding, generate
+from lora_lab.training.generate import Decoding, generate
 from tests.conftest import randomise
 
 PROMPTS = ["name[A]\n", "name[Quince], area[riverside]\n", "name[The Paper Heron]\n", "x"]
@@ -69,13 +68,6 @@ def test_answers_side_by_side_are_without_dropout_and_leave_the_model_in_its_mod
         assert [module.training for module in model.modules()] == modes
 
 
-def test_prompts_of_different_lengths_are_answered_side_by_side_as_alone(causal):
-    model, tokenizer = causal
-    assert len(set(map(len, prompt_ids(tokenizer, PROMPTS)))) > 1
-    *_, texts = side_by_side(model, tokenizer, PROMPTS, 5)
-    assert texts == [by_hand(model, tokenizer, prompt, 5) for prompt in PROMPTS]
-
-
 def test_an_answer_ends_at_the_end_of_text(causal):
     model, tokenizer = causal
     model.lm_head.register_forward_hook(lambda m, a, y: y.index_fill(-1, torch.tensor([tokenizer.eos_token_id]), 1e4))
@@ -102,11 +94,6 @@ def test_one_beam_is_greedy_and_ten_find_no_less_likely_answers(causal):
     greedy, beams = (generate(model, tokenizer, [PROMPTS[1]], Decoding(beams=n, max_new_tokens=4))[0] for n in (1, 10))
     assert len(greedy) == len(beams) == 4
     assert likelihood(beams) >= likelihood(greedy) - 1e-4
-
-
-def test_the_papers_settings_are_its_own():
-    assert (PAPER.beams, PAPER.length_penalty, PAPER.no_repeat_ngram) == (10, 0.9, 4)
-    assert (GREEDY.beams, GREEDY.no_repeat_ngram) == (1, 0)
 
 
 def test_no_tokens_come_twice_in_an_answer_though_they_may_stand_in_the_prompt(causal):
@@ -144,10 +131,6 @@ def test_the_model_is_left_in_its_mode_even_where_an_answer_is_broken_off(causal
     assert all(module.training for module in model.modules())
 
 
-def test_no_prompts_have_no_answers(causal):
-    assert generate(*causal, []) == []
-
-
 def test_an_encoder_and_impossible_settings_are_refused(tiny_encoder):
     with pytest.raises(BadValue, match="BertModel does not predict the next token"):
         generate(load_model(tiny_encoder), load_tokenizer(tiny_encoder), PROMPTS)
@@ -155,7 +138,7 @@ def test_an_encoder_and_impossible_settings_are_refused(tiny_encoder):
         Decoding(beams=0)
 
 
-# ---- what is learnt
+# ---- what is learned
 
 
 def test_only_answers_and_their_ends_are_learnt(tiny_causal):
@@ -163,9 +146,9 @@ def test_only_answers_and_their_ends_are_learnt(tiny_causal):
     rows = encode(task.test, task, tokenizer)[:3]
     batch = collate(rows, tokenizer.pad_token_id)
     for row, prompt, text, labels in zip(rows, task.test.prompts, task.test.texts, batch.labels, strict=False):
-        learnt = labels[labels != -100].tolist()
-        assert learnt[-1] == tokenizer.eos_token_id
-        assert tokenizer.decode(learnt[:-1]).strip() == text
+        learned = labels[labels != -100].tolist()
+        assert learned[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(learned[:-1]).strip() == text
         assert tokenizer.decode(row.tokens[: row.prompt]).lstrip() == prompt
         assert list(row.tokens[: row.prompt]) == tokenizer(prompt)["input_ids"]
 

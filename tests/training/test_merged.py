@@ -15,9 +15,9 @@ from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import answer_of
 from lora_lab.training import merged
 from lora_lab.training.assets import asset_path
-from lora_lab.training.inspecting import inspect_folder
 from lora_lab.training.merged import MARKER, write_merged
 from lora_lab.training.models import load_model
+from lora_lab.training.named import inspect_folder
 from tests.conftest import BART, BERT, logits, randomise, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")

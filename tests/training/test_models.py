@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from lora_lab import load_model, load_tokenizer
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.training.models import is_causal, local_name
-from lora_lab.training.quiet import quiet
+from lora_lab.training.watching import quiet
 from tests.conftest import BERT
 
 

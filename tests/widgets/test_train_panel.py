@@ -17,9 +17,9 @@ from lora_lab import BitFit, FullFineTuning, LoRA, PromptTuning, TrainPanel
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.ia3 import IA3
-from lora_lab.training import guard
+from lora_lab.training import memory_check
 from lora_lab.training.runs import Store
-from lora_lab.training.turns import turn
+from lora_lab.training.training_lock import training_lock
 from tests.training.conftest import opinions, tiny_causal, tiny_encoder, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
 
@@ -104,8 +104,8 @@ def test_what_cannot_be_is_said_and_not_trained(make: Make, monkeypatch: pytest.
     panel.start()
     assert "tick at least one target" in panel.live["error"]
     assert panel.work is None
-    monkeypatch.delenv(guard.SWITCH, raising=False)
-    monkeypatch.setattr(guard, "free_bytes", lambda _: 300 * 2**20)
+    monkeypatch.delenv(memory_check.SWITCH, raising=False)
+    monkeypatch.setattr(memory_check, "free_bytes", lambda _: 300 * 2**20)
     large = make(model="minilm", task="rt", batch=512)
     with pytest.raises(BadValue, match="GiB are free"):
         large.show()
@@ -259,7 +259,7 @@ def test_a_run_that_goes_on_ends_where_it_would_have_ended(make: Make, watched: 
 
 def test_beside_another_training_it_waits_and_stop_gives_up(make: Make, watched: None):
     panel = make()
-    with turn():  # this thread trains
+    with training_lock():  # this thread trains
         panel.start()
         until(lambda: "waiting for the other training" in panel.live["state"])
         panel.stop()

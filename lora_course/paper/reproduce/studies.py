@@ -27,10 +27,9 @@ from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import Verdict, verdicts_of
 from lora_lab.experiments.study import Study
 from lora_lab.training import device
-from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.tasks import load_task
+from lora_lab.training.tasks import load_task, typical_tokens
 
 LAYER = 12 * 384**2  # numbers in the matrices of the layer that is timed
 BESIDES = 1.6  # head, embeddings, optimizer and the gaps between, measured: a whole step over its layers

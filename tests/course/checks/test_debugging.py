@@ -9,7 +9,7 @@ import pytest
 from lora_course import checks
 from lora_course.checks.debugging import HINTS, NAMES
 from lora_course.experiments.broken import ELEVENTH, PATIENTS, eleventh
-from lora_lab.training.inspecting import inspect_folder
+from lora_lab.training.named import inspect_folder
 
 TRUE = {letter: one.fault for letter, one in PATIENTS.items()}
 RIGHT = {"diagnosis": (TRUE,), "eleventh": ("B is zero in some layers", 0)}

@@ -8,7 +8,7 @@ from lora_course.experiments.broken import PATIENTS, largest_b, patient
 from lora_lab.errors import NotFound
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.training.assets import shipped
-from lora_lab.training.inspecting import inspect_folder
+from lora_lab.training.named import inspect_folder
 
 
 @pytest.mark.parametrize("letter", PATIENTS)

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from lora_course.paper import e2e
+from lora_course.paper.meanings import parse
 from lora_lab import Recipe, load_task
 from lora_lab.errors import BadValue, Failed, NotFound
-from lora_lab.training.meanings import parse
 from lora_lab.training.train import train
 
 TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is family - friendly .

@@ -9,8 +9,8 @@ import pytest
 from lora_lab import load_task
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.batches import encode
-from lora_lab.training.lengths import typical_tokens
 from lora_lab.training.models import load_tokenizer
+from lora_lab.training.tasks import typical_tokens
 
 MORE = "b\tb\tp\tp"
 # header, a line, its texts, its label

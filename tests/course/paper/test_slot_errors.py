@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from random import Random
 from types import SimpleNamespace
 
 import pytest
 
+from lora_course.paper.meanings import SLOTS, meaning_of, parse
 from lora_course.paper.slot_errors import ADDED, MISSING, RIGHT, WRONG, Matcher, levels, scores
-from lora_lab.training.meanings import SLOTS, meaning_of, parse
-from lora_lab.training.restaurants import make, pick, say
-from lora_lab.training.wordings import LANDMARKS, NAMES, VALUES
+from lora_lab.training.assets import shipped
+from lora_lab.training.tasks import Example
 
-EXAMPLES = make("train")[:400] + make("validation") + make("test")
+
+def examples(split: str) -> list[Example]:
+    lines = shipped(f"data/restaurants/{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Example(parse(one["meaning"]), one["references"]) for one in map(json.loads, lines)]
+
+
+EXAMPLES = examples("train")[:400] + examples("validation") + examples("test")
 MATCHER = Matcher(example.meaning for example in EXAMPLES)
-OPTIONS = {**VALUES, "near": LANDMARKS, "name": NAMES}
+OPTIONS = {slot: sorted({e.meaning[slot] for e in EXAMPLES if slot in e.meaning}) for slot in SLOTS}
+
+
+def other_level(slot: str, value: str) -> list[str]:
+    """Values of a slot that mean something else."""
+    same = next((level for level, _ in levels().get(slot, ()) if value in level), (value,))
+    return [option for option in OPTIONS[slot] if option not in same]
 
 
 def errors(meaning, text) -> dict[str, str]:
@@ -27,20 +40,23 @@ def test_our_own_references_hold_no_error():
 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_every_slot_left_out_changed_or_added_is_found(slot):
-    rng, seen = Random(f"mutations of {slot}"), set()
+    """A sentence is right of its own meaning, and held against another one that differs in a single slot."""
+    rng = Random(f"mutations of {slot}")
+    seen = set()
     for example in EXAMPLES:
-        whole = dict(example.meaning.slots)
-        if slot not in whole:
-            continue
-        same = next((level for level, _ in levels().get(slot, ()) if whole[slot] in level), (whole[slot],))
-        other = pick([option for option in OPTIONS[slot] if option not in same], rng)
-        assert errors(example.meaning, say(meaning_of({**whole, slot: other}), rng)) == {slot: WRONG}
-        seen.add(WRONG)
-        if slot != "name":
-            less = meaning_of({name: value for name, value in whole.items() if name != slot})
-            assert errors(example.meaning, say(less, rng)) == {slot: MISSING}
-            assert errors(less, say(example.meaning, rng)) == {slot: ADDED}
-            seen |= {MISSING, ADDED}
+        whole, text = dict(example.meaning.slots), rng.choice(example.references)
+        if slot in whole:
+            changed = meaning_of({**whole, slot: rng.choice(other_level(slot, whole[slot]))})
+            assert errors(changed, text) == {slot: WRONG}
+            seen.add(WRONG)
+            if slot != "name":
+                less = meaning_of({name: value for name, value in whole.items() if name != slot})
+                assert errors(less, text) == {slot: ADDED}
+                seen.add(ADDED)
+        else:
+            more = meaning_of({**whole, slot: rng.choice(OPTIONS[slot])})
+            assert errors(more, text) == {slot: MISSING}
+            seen.add(MISSING)
     assert seen == ({WRONG} if slot == "name" else {MISSING, WRONG, ADDED})
 
 

@@ -10,7 +10,7 @@ import torch
 from lora_lab import LoRA, Recipe, train
 from lora_lab.errors import Failed
 from lora_lab.training.pack import Pack
-from lora_lab.training.turns import turn, waits
+from lora_lab.training.training_lock import training_lock, waits
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_stop_while_it_waits_ends_it(drawing: Recipe):
             train(drawing, store=None, stop=stop)
         said.append("over")
 
-    with turn() as mine:
+    with training_lock() as mine:
         assert mine
         thread = in_thread(waiting)
         while not waits(thread):

@@ -1,4 +1,4 @@
-"""The guard: what does not fit is refused with what would, and everything else is let through."""
+"""The memory check: what does not fit is refused with what would, and everything else is let through."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lora_lab import LoRA, PromptTuning, Recipe
 from lora_lab.accounting.gpus import PROCESS
 from lora_lab.accounting.memory import prompt_of
 from lora_lab.errors import BadValue
-from lora_lab.training import guard
+from lora_lab.training import memory_check
 from lora_lab.training.batches import STEP
 from lora_lab.training.device import Choice
-from lora_lab.training.guard import SWITCH, check_memory, free_bytes, need_of
+from lora_lab.training.memory_check import SWITCH, check_memory, free_bytes, need_of
 
 MIB = 2**20
 FP32, EAGER = Choice("cpu", "fp32", "sdpa"), Choice("cpu", "fp32", "eager")
@@ -31,7 +31,7 @@ def switched_on(monkeypatch):
 @pytest.fixture
 def free(monkeypatch):
     """`free(300)`: the machine seems to have so many MiB left."""
-    return lambda mib: monkeypatch.setattr(guard, "free_bytes", lambda _: int(mib * MIB))
+    return lambda mib: monkeypatch.setattr(memory_check, "free_bytes", lambda _: int(mib * MIB))
 
 
 def refused(recipe: Recipe) -> str:
@@ -82,7 +82,7 @@ def test_the_sentence_is_one_and_names_the_way_around(free, monkeypatch):
         Recipe("no-such-model", "rt"),
         Recipe("minilm", "no-such-task"),
         Recipe("minilm", "rt", LoRA(targets=("gate",))),
-        Recipe("smollm2", "rt"),  # a causal classifier is not modelled
+        Recipe("smollm2", "rt"),  # a causal classifier is not modeled
         Recipe("minilm", "rt", device="tpu"),
     ],
     ids=lambda r: f"{r.model} {r.task} {r.device}",
@@ -102,7 +102,7 @@ def test_what_the_recipe_says_is_what_is_asked():
 def test_eager_attention_keeps_its_scores():
     fused, eager = (need_of(Recipe("minilm", "imdb"), choice).bytes() for choice in (FP32, EAGER))
     scores = 6 * 16 * 12 * 256**2 * 8
-    assert eager - fused == pytest.approx(scores * (1 + guard.CPU_GAPS), rel=0.02)
+    assert eager - fused == pytest.approx(scores * (1 + memory_check.CPU_GAPS), rel=0.02)
 
 
 def test_what_is_not_imported_yet_counts(monkeypatch):

@@ -1,4 +1,4 @@
-"""What an adapter changed the model's mind about: the same head, with the adapter and without it."""
+"""The predictions that an adapter changed: the same head, with the adapter and without it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from itertools import zip_longest
 import numpy as np
 
 from lora_lab.methods.merge import disabled
-from lora_lab.training.evaluate import Score
 from lora_lab.training.train import Bench
 
 
 @dataclass(frozen=True)
 class Change:
-    """A text of which the model says something else with the adapter than without it, the head being the same."""
+    """A text whose predicted class the adapter changed."""
 
     text: str
     truth: str
@@ -23,8 +22,8 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Mind:
-    """How the adapter changed the model's mind on the validation split."""
+class ChangedPredictions:
+    """How the adapter changed the predictions on the validation split."""
 
     without: dict[str, float]
     with_adapter: dict[str, float]
@@ -34,10 +33,11 @@ class Mind:
     examples: tuple[Change, ...]
 
 
-def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
+def changed_predictions(bench: Bench, examples: int = 6) -> ChangedPredictions | None:
     """Score the validation split with the adapter and without it.
 
-    None for a task without classes, and where the base itself trained: nothing can be off.
+    The examples are some of each kind, surest first: for the better or not, and to which class.
+    None for a task without classes, and if the base itself trained: nothing can be switched off.
     """
     task = bench.task
     if len(task.labels) < 2 or bench.recipe.method.trains_base:
@@ -47,20 +47,14 @@ def changed_mind(bench: Bench, examples: int = 6) -> Mind | None:
     (with_adapter,) = bench.score("validation")
     before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
     changed = np.flatnonzero(before != after)
-    kinds: dict[
-        tuple[bool, int], list[int]
-    ] = {}  # for the better or not, and to which class: some of each, surest first
-    for i in sorted(changed.tolist(), key=lambda i: -_margin(with_adapter, i)):
+    sorted_logits = np.sort(with_adapter.by_row, axis=1)
+    margins = sorted_logits[:, -1] - sorted_logits[:, -2]
+    kinds: dict[tuple[bool, int], list[int]] = {}
+    for i in sorted(changed.tolist(), key=lambda i: -margins[i]):
         kinds.setdefault((bool(after[i] == truth[i]), int(after[i])), []).append(i)
-    turns = zip_longest(*(kinds[kind] for kind in sorted(kinds, reverse=True)))
-    surest = [i for turn in turns for i in turn if i is not None][:examples]
+    in_turn = zip_longest(*(kinds[kind] for kind in sorted(kinds, reverse=True)))
+    surest = [i for turn in in_turn for i in turn if i is not None][:examples]
     name = task.labels.__getitem__
     shown = [Change(task.validation.texts[i], name(truth[i]), name(before[i]), name(after[i])) for i in surest]
     better = int((after[changed] == truth[changed]).sum())
-    return Mind(without.metrics, with_adapter.metrics, len(truth), len(changed), better, tuple(shown))
-
-
-def _margin(score: Score, row: int) -> float:
-    """How far the chosen class lies above the next, in logits."""
-    second, first = np.sort(score.by_row[row])[-2:]
-    return float(first - second)
+    return ChangedPredictions(without.metrics, with_adapter.metrics, len(truth), len(changed), better, tuple(shown))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_course.paper.meanings import SLOTS, Meaning, meaning_of, parse
 from lora_lab.errors import BadValue
-from lora_lab.training.meanings import SLOTS, Meaning, meaning_of, parse
 
 values = st.text(alphabet="abcÉ £'-5,", min_size=1, max_size=12).map(str.strip).filter(bool)
 
