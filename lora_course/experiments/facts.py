@@ -1,11 +1,12 @@
 """Lesson 06: twenty invented facts, asked as in training, in other words, and backward.
 
-`TOWN` is a task of questions with answers: 60 to train on (each fact three times), 20 for validation in other words, 20
+`port_velda` is a task of questions with answers: 60 to train on (each fact three times), 20 for validation in other words, 20
 for test backward. We invented the town and its people, so no model can have read about them.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,9 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_lab.training.assets import shipped
 from lora_lab.training.chat import Chat
 from lora_lab.training.generate import Decoding, generate
-from lora_lab.training.tasks import load_task
+from lora_lab.training.tasks import Task, load_task
 
-TOWN = str(shipped("data/facts/port_velda.jsonl"))
+TOWN = "port_velda"
 WAYS = ("as in training", "in other words", "backward")
 
 
@@ -25,6 +26,11 @@ class Answer(NamedTuple):
     question: str
     text: str
     right: bool
+
+
+def read(max_length: int | None = None, **_: object) -> Task:
+    """The task by its name. Raises: BadValue for an impossible max_length."""
+    return replace(load_task(str(shipped("data/facts/port_velda.jsonl")), max_length=max_length), name=TOWN, data=None)
 
 
 def asked(
