@@ -2,7 +2,7 @@
 
 Ranks 1 to 32 at two rates, 200 steps of 8 and of 16 rows, from a cold start to every test score. Trainer never
 validates; neither does ours. Then the best of the sixteen by three seeds, against three times Trainer's sixteen; how a
-step's cost grows with the lanes; and what share of this machine's measured matrix peak it reaches.
+step's cost grows with the members; and what share of this machine's measured matrix peak it reaches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lora_lab.training.pack import Pack
 from lora_lab.training.parts import in_parts
 
 RANKS, RATES, STEPS = (1, 2, 4, 8, 12, 16, 24, 32), ("1e-3", "2e-3"), 200
-LANES = (1, 2, 4, 8, 16, 32)
+MEMBERS = (1, 2, 4, 8, 16, 32)
 
 
 def theirs(batch: int, some: Sequence[tuple[int, str]]) -> tuple[float, list[float]]:
@@ -86,26 +86,33 @@ def _accuracies(answer: dict[str, Any]) -> list[float]:
     return [run["metrics"]["accuracy"] for run in answer["runs"]]
 
 
-def recipes_of(lanes: int, batch: int, **fields: Any) -> list[Recipe]:
-    """Recipes for so many lanes: the ranks again and again, each time at a rate of its own."""
+def recipes_of(members: int, batch: int, **fields: Any) -> list[Recipe]:
+    """Recipes for so many members: the ranks again and again, each time at a rate of its own."""
     return [
-        Recipe("minilm", "rt", LoRA(RANKS[k % 8]), lr=1e-3 * (1 + k // 8), batch=batch, **fields) for k in range(lanes)
+        Recipe("minilm", "rt", LoRA(RANKS[k % 8]), lr=1e-3 * (1 + k // 8), batch=batch, **fields)
+        for k in range(members)
     ]
 
 
-def steps(lanes: int, batch: int, **fields: Any) -> tuple[float, float]:
+def steps(members: int, batch: int, **fields: Any) -> tuple[float, float]:
     """Seconds of a packed step, and its FLOP/s: the median of some steps on the same rows."""
-    recipes = recipes_of(lanes, batch, **fields)
+    recipes = recipes_of(members, batch, **fields)
     pack = Pack(recipes)
     training_mode(pack.model, base_dropout=False)
     step, given = next(pack.batches())
 
     def once() -> None:
-        in_parts(partial(update, step, given, pack.members), pack.model, lanes)
+        in_parts(partial(update, step, given, pack.members), pack.model, members)
 
     once()
     took = sorted(seconds(once) for _ in range(9))[4]
-    setup = {"batch": lanes * batch, "seq": given.input_ids.shape[1], "dtype": "fp32", "device": "cpu", "padded": True}
+    setup = {
+        "batch": members * batch,
+        "seq": given.input_ids.shape[1],
+        "dtype": "fp32",
+        "device": "cpu",
+        "padded": True,
+    }
     return took, (memory("minilm", LoRA(8), **setup).flops or 0) / took
 
 
@@ -116,25 +123,25 @@ def peak() -> float:
 
 
 def growth(batch: int) -> str:
-    """A step by lanes: milliseconds a lane, against alone, and the share of the matrix peak.
+    """A step by members: milliseconds a member, against alone, and the share of the matrix peak.
 
     The goal is of a pack of the size that the sweep of 16 takes on this machine.
     """
     best, taken = peak(), pack_size(recipes_of(16, batch))
-    measured = {k: steps(k, batch) for k in sorted({*LANES, taken})}
+    measured = {k: steps(k, batch) for k in sorted({*MEMBERS, taken})}
     alone = measured[1][0]
     rows = [
         [str(k), f"{1e3 * took:.0f}", f"{1e3 * took / k:.1f}", f"{alone * k / took:.2f}", f"{flops / best:.0%}"]
         for k, (took, flops) in measured.items()
     ]
-    head = ["lanes", "ms a step", "ms a lane", "times cheaper than alone", "share of the matrix peak"]
+    head = ["members", "ms a step", "ms a member", "times cheaper than alone", "share of the matrix peak"]
     ratio = measured[taken][0] / taken / alone
     chosen = device.choose(32).dtype
     words = (
         f"Matrix peak measured here: {best / 1e9:.0f} GFLOP/s in {chosen}; what the last layer saves counts as done."
     )
     verdict = goal(
-        f"a lane's step of {batch} rows in a pack of {taken}, as the sweep takes here, against alone", ratio, 1 / 1.8
+        f"a member's step of {batch} rows in a pack of {taken}, as the sweep takes here, against alone", ratio, 1 / 1.8
     )
     return "\n".join([f"### A step of {batch} rows\n", table(head, rows) + "\n", words, verdict])
 

@@ -1,7 +1,7 @@
 """Lesson 06: twenty invented facts, asked as in training, in other words, and backward.
 
-`port_velda` is a task of questions with answers: 60 to train on (each fact three times), 20 for validation in other words, 20
-for test backward. We invented the town and its people, so no model can have read about them.
+`port_velda` is a task of questions with answers: 60 to train on (each fact three times), 20 for validation in other
+words, 20 for test backward. We invented the town and its people, so no model can have read about them.
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ class Remembering(Pack):
 
     before = validate
 
-    def record(self, lane: Member, score: Score | None) -> Run:
+    def record(self, member: Member, score: Score | None) -> Run:
         """As any pack's, and which other text it was, how many rows of it, and its perplexity at the end."""
-        run = super().record(lane, score)
+        run = super().record(member, score)
         seen = [r["other_perplexity"] for r in run.history["validation"] if "other_perplexity" in r]
         metrics = run.metrics | ({"other_perplexity": seen[-1]} if score and seen else {})
         return replace(run, metrics=metrics, environment=run.environment | {"other": self.other})

@@ -64,9 +64,9 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Made:
     """On a worker: train a pack; one that cannot be laid out is tried run by run."""
     recipes, made = [recipe_from(one) for one in settings], Made()
 
-    def keep(lane: Member, run: Run) -> None:
+    def keep(member: Member, run: Run) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            files = [] if run.error else sorted(Path(save_adapter(lane.model, folder)).iterdir())
+            files = [] if run.error else sorted(Path(save_adapter(member.model, folder)).iterdir())
             files.sort(key=lambda file: file.name == CONFIG)  # the config last: without it nobody reads the others
             made.append((run, {file.name: file.read_bytes() for file in files}))
 

@@ -96,21 +96,21 @@ class Race:
             for self.pauses in (True, False):
                 yield stage
 
-    def judge(self, lanes: Sequence[Member], step: int) -> None:
+    def judge(self, members: Sequence[Member], step: int) -> None:
         """End the runs of configurations that are behind, also behind those of other packs; or pause at half-time."""
         if step % EVERY or step < self.steps / 2:
             return
-        self.losses |= {lane.recipe: [seen.loss for seen in lane.history.progress] for lane in lanes}
+        self.losses |= {member.recipe: [seen.loss for seen in member.history.progress] for member in members}
         left = [own for own in self.configurations if own not in self.out]
         known = {own: [self.losses.get(replace(own, seed=seed), []) for seed in self.racing] for own in left}
         there = {own: losses for own, losses in known.items() if min(map(len, losses)) >= step}
         for own, leader in behind(there, step, self.steps).items():
             self.out[own] = replace(leader, seed=self.racing[0]).hash
-        for lane in lanes:
-            if self.recipes[lane.recipe] in self.out:
-                lane.end(BEHIND)
+        for member in members:
+            if self.recipes[member.recipe] in self.out:
+                member.end(BEHIND)
             elif self.pauses and step - EVERY < self.steps / 2:
-                lane.end("stopped")
+                member.end("stopped")
 
     def choice(self, store: Store, runs: Collection[Run]) -> Choice:
         """The configuration with the best mean on validation, and its rivals, from all runs that were made."""

@@ -234,7 +234,7 @@ class Sweep:
             checkpoint.restore(pack, *paths)
         where = checkpoint.path_of(self._store.folder, recipes)
         pack.written = lambda pack: checkpoint.write(pack, where)
-        pack.run(lambda lane, run: self._ended(self._keep(lane, run)), self._stop)
+        pack.run(lambda member, run: self._ended(self._keep(member, run)), self._stop)
         if pack.stopped:  # the next sweep resumes it
             checkpoint.write(pack, where)
         else:
@@ -251,15 +251,15 @@ class Sweep:
             self._race.note(run)
         self._note("run", {"run": run})
 
-    def _keep(self, lane: Member, run: Run) -> Run:
+    def _keep(self, member: Member, run: Run) -> Run:
         """Save the adapter, unless the run only chose a rate or fell behind, then the record that names it."""
         race = self._race
         if race and run.status == BEHIND:
             run = replace(run, environment=run.environment | {BEHIND: race.out[race.recipes[run.recipe]]})
         elif run.error is None and self.scored:
-            run = replace(run, adapter=str(save_adapter(lane.model, self._store.adapter_folder(run.recipe))))
-            if lane.right is not None:
-                self._store.add_rows(run.recipe, VALIDATED, lane.right)
+            run = replace(run, adapter=str(save_adapter(member.model, self._store.adapter_folder(run.recipe))))
+            if member.right is not None:
+                self._store.add_rows(run.recipe, VALIDATED, member.right)
             run = replace(run, status=UNSCORED) if race else run
         self._store.add(run)
         return run

@@ -60,7 +60,7 @@ class Batch:
         return self._each(lambda t: t.to(device))
 
     def repeated(self, times: int) -> Batch:
-        """All rows over and over: one set for each lane of a pack."""
+        """All rows over and over: one set for each member of a pack."""
         return self if times == 1 else self._each(lambda t: torch.cat([t] * times))
 
     def of_members(self, own: slice, members: int) -> Batch:

@@ -16,18 +16,18 @@ class LivePack(Pack):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.untrained: dict[int, dict[str, float]] = {}  # by seed, as lanes of one seed have one head
+        self.untrained: dict[int, dict[str, float]] = {}  # by seed, as members of one seed have one head
 
     def before(self) -> list[dict[str, float]]:
         """No scores before the first step; `record` adds them."""
         return [{}] * len(self.members)
 
-    def record(self, lane: Member, score: Score | None) -> Run:
-        """The run of a lane, with its scores at step 0."""
-        seed = lane.recipe.seed
-        if lane.recipe.validations and not lane.history.before:
+    def record(self, member: Member, score: Score | None) -> Run:
+        """The run of a member, with its scores at step 0."""
+        seed = member.recipe.seed
+        if member.recipe.validations and not member.history.before:
             if seed not in self.untrained:
-                with disabled(lane.model):
-                    self.untrained[seed] = self._alone(lane, "validation").metrics
-            lane.history.before = self.untrained[seed]
-        return super().record(lane, score)
+                with disabled(member.model):
+                    self.untrained[seed] = self._alone(member, "validation").metrics
+            member.history.before = self.untrained[seed]
+        return super().record(member, score)

@@ -35,15 +35,15 @@ def test_methods_are_timed_for_real_and_the_steps_are_kept(terms, tmp_path):
 
 def test_runs_that_cannot_train_side_by_side_have_their_steps_to_themselves(tiny_encoder, opinions, monkeypatch):
     """As DeBERTa's, whose sweep trains one after the other."""
-    lanes = [Recipe(tiny_encoder, opinions, LoRA(rank=2), lr=rate, batch=4, **PLAIN) for rate in (1e-3, 2e-3)]
+    members = [Recipe(tiny_encoder, opinions, LoRA(rank=2), lr=rate, batch=4, **PLAIN) for rate in (1e-3, 2e-3)]
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=partial(next, count())))  # a step, a second
-    assert budget.pack_timed(lanes).step == 1 / 2
+    assert budget.pack_timed(members).step == 1 / 2
 
     def pack(*_: object) -> None:
         raise BadValue("cannot stand in a pack")
 
     monkeypatch.setattr("lora_lab.training.pack.pack", pack)
-    assert budget.pack_timed(lanes).step == 1
+    assert budget.pack_timed(members).step == 1
 
 
 def test_the_time_is_divided_among_all_runs(terms, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ GRID = Grid(rank=[1, 2, 4, 8], lr=[1e-3, 2e-3], seed=range(3), targets=["q,v", "
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    monkeypatch.setattr(plan, "cut", lambda lanes, where: [16, 16])
+    monkeypatch.setattr(plan, "cut", lambda members, where: [16, 16])
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 100])
@@ -58,6 +58,6 @@ def test_speed_decides_where_memory_does_not(monkeypatch):
     monkeypatch.setattr(plan, "free_bytes", lambda where: 2**40)
     found = []
     for cores in (1, 2, 4, 100):
-        monkeypatch.setattr(plan, "cut", lambda lanes, where, cores=cores: [1] * cores)
+        monkeypatch.setattr(plan, "cut", lambda members, where, cores=cores: [1] * cores)
         found.append(pack_size(recipes))
     assert found == [plan.LEAST, 16, plan.MOST, plan.MOST]

@@ -126,9 +126,9 @@ def test_stop_keeps_what_has_finished_and_the_rest_goes_on_where_it_was(grid, tm
 
 
 def test_a_run_that_ended_at_the_stop_is_kept_and_the_others_go_on(grid, tmp_path, monkeypatch):
-    """The first lane ends by patience in the very step in which the sweep is stopped."""
+    """The first member ends by patience in the very step in which the sweep is stopped."""
     early, other = grid(lr=1e-2, rank=[1, 4], steps=12, validations=6)
-    monkeypatch.setattr("lora_lab.training.loop.Member._is_stale", lambda lane, _: lane.recipe.patience == 3)
+    monkeypatch.setattr("lora_lab.training.loop.Member._is_stale", lambda member, _: member.recipe.patience == 3)
     recipes, stop = [replace(early, patience=3), other], threading.Event()
     sweep(recipes, tmp_path, stop=stop, note=on_step(lambda p: stop.set() if p.step == 2 else None))
     assert [(run.status, run.history["step"]) for run in Store(tmp_path).runs()] == [("early", [1, 2])]
@@ -299,7 +299,7 @@ def test_a_sweep_killed_twenty_times(tiny_encoder, opinions, tmp_path):
 def test_a_run_that_had_ended_when_the_sweep_was_killed_takes_no_step_more(grid, tmp_path, monkeypatch):
     """It was killed while the ended run was scored: its last numbers and the others' are on the disk."""
     early, other = grid(lr=1e-2, rank=[1, 4], steps=12, validations=6)
-    monkeypatch.setattr("lora_lab.training.loop.Member._is_stale", lambda lane, _: lane.recipe.patience == 3)
+    monkeypatch.setattr("lora_lab.training.loop.Member._is_stale", lambda member, _: member.recipe.patience == 3)
 
     def kill(*_: object) -> None:
         raise KeyboardInterrupt

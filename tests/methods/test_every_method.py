@@ -148,10 +148,10 @@ def test_packed_it_learns_in_20_steps_what_it_learns_alone(name, kind):
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in FITTING if REGISTRY[n].packs])
 def test_switched_off_a_pack_answers_as_the_base_does_in_every_lane(name, kind):
     base, rows = tiny(kind), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
-    lanes = [attached(name, kind, share(base), seed) for seed in (1, 2)]
-    for seed, lane in enumerate(lanes):
-        randomise(lane, seed)
-    packed, _, _ = pack(base, lanes)
+    members = [attached(name, kind, share(base), seed) for seed in (1, 2)]
+    for seed, member in enumerate(members):
+        randomise(member, seed)
+    packed, _, _ = pack(base, members)
     given = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
     trained, plain = packed(**given).logits, tiny(kind)(**given).logits
     with disabled(packed):

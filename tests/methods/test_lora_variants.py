@@ -300,13 +300,13 @@ def test_b_moves_so_many_times_as_far():
         recipe = Recipe("tiny", "random", LoRA(rank=4, lr_ratio=ratio), lr=1e-3, warmup=0, clip=0)
         recipe.method.attach(model)
         nn.init.normal_(lora_layers(model)[0].lora_B)
-        lane, before = Member(recipe, model), {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
+        member, before = Member(recipe, model), {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
         loss = (logits(model) ** 2).sum()
         loss.backward()
-        lane.update(1, loss.item())
+        member.update(1, loss.item())
         after = dict(model.named_parameters())
         moved[ratio] = {name: (after[name] - p).abs().max().item() for name, p in before.items()}
-        assert lane.history.progress[0].lr == recipe.lr_at(1)
+        assert member.history.progress[0].lr == recipe.lr_at(1)
     for name, plain in moved[1.0].items():
         assert moved[8.0][name] == pytest.approx(plain * (8 if name.endswith("lora_B") else 1), rel=1e-3), name
 
@@ -315,12 +315,12 @@ def test_moments_come_back_whatever_the_groups():
     model = tiny("roberta")
     PLUS.attach(model)
     recipe = Recipe("tiny", "random", PLUS)
-    lane = Member(recipe, model)
+    member = Member(recipe, model)
     (logits(model) ** 2).sum().backward()
-    lane.update(1, 1.0)
+    member.update(1, 1.0)
     other = Member(recipe, model)
-    other.set_state(lane.state())
-    kept, found = lane.state(), other.state()
+    other.set_state(member.state())
+    kept, found = member.state(), other.state()
     assert all(torch.equal(a, b) for a, b in zip(found["exp_avg"], kept["exp_avg"], strict=True))
     assert found["step"] == kept["step"] == 1
 
@@ -329,14 +329,14 @@ def test_a_frozen_a_stays_as_it_was_drawn_and_keeps_no_input_for_backward(tmp_pa
     model = tiny("llama")
     FA.attach(model)
     drawn = [layer.lora_A.clone() for layer in lora_layers(model)]
-    lane = Member(Recipe("tiny", "random", FA, lr=0.1), model)
+    member = Member(Recipe("tiny", "random", FA, lr=0.1), model)
     kept: list[torch.Tensor] = []
     x = torch.randn(7, 32)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         lora_layers(model)[0](x)
     assert not [t for t in kept if t.data_ptr() == x.data_ptr()]
     (logits(model) ** 2).sum().backward()
-    lane.update(1, 1.0)
+    member.update(1, 1.0)
     for layer, a in zip(lora_layers(model), drawn, strict=True):
         assert torch.equal(layer.lora_A, a)
         assert layer.lora_B.any()

@@ -73,7 +73,7 @@ def test_smoothing_is_torchs_on_answers_and_on_classes():
 
 
 def test_a_lane_weighs_its_tokens_or_its_rows():
-    """Two lanes of two rows, of 1 and 4 learned tokens in each: the mean over tokens is not that over rows."""
+    """Two members of two rows, of 1 and 4 learned tokens in each: the mean over tokens is not that over rows."""
     some = [Row([5, 6], None, 0), Row([5, 6, 7, 8, 9], None, 1)]
     batch = collate([*some, *some], pad=0)
     logits = torch.randn(*batch.input_ids.shape, VOCABULARY)

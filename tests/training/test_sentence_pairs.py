@@ -59,19 +59,19 @@ def test_a_pair_is_answered_as_transformers_answers_it(tiny_encoder, pairs):
 @pytest.mark.parametrize("method", [HeadOnly(), LoRA(2), PromptTuning(3), PrefixTuning(3)], ids=lambda m: m.name)
 def test_each_lane_of_a_pack_reads_pairs_as_its_model_does_alone(recipe, pairs, tiny_encoder, method):
     pack = Pack([recipe(task=pairs, method=method, seed=seed, batch=2, max_length=64) for seed in (0, 1, 0)])
-    for lane in pack.members:
-        for parameter in lane.trained:
+    for member in pack.members:
+        for parameter in member.trained:
             parameter.normal_(std=0.1)
     rows = pack.rows_of("test")
     batch = collate([row for _ in pack.members for row in rows], pack.pad)
     answers = logits_of(pack.model.eval(), batch).chunk(3)
-    for lane, answer in zip(pack.members, answers, strict=True):
-        own = lane.model.eval()(**asked(tiny_encoder)).logits
+    for member, answer in zip(pack.members, answers, strict=True):
+        own = member.model.eval()(**asked(tiny_encoder)).logits
         torch.testing.assert_close(answer, own, atol=1e-5, rtol=1e-5)
-    uneven = collate([*rows[2:4], *rows[3:1:-1], *rows[2:4]], pack.pad)  # lanes whose tokens are alike, types apart
+    uneven = collate([*rows[2:4], *rows[3:1:-1], *rows[2:4]], pack.pad)  # members whose tokens are alike, types apart
     answers, order = logits_of(pack.model, uneven).chunk(3), ([2, 3], [3, 2], [2, 3])
-    for lane, answer, places in zip(pack.members, answers, order, strict=True):
-        own = lane.model(**{name: given[places] for name, given in asked(tiny_encoder).items()}).logits
+    for member, answer, places in zip(pack.members, answers, order, strict=True):
+        own = member.model(**{name: given[places] for name, given in asked(tiny_encoder).items()}).logits
         torch.testing.assert_close(answer, own, atol=1e-5, rtol=1e-5)
 
 
