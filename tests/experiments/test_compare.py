@@ -55,7 +55,7 @@ def test_contenders_are_named_with_their_settings():
         ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
         ("qlora:targets=q+v", "write lora:targets=q.v and --dtype nf4"),
         ("lora:name=full", "name stands first"),
-        ("ia3:targets=4", "such as 'k,v', not 4"),
+        ("ia3:targets=4", "such as 'q,v', not 4"),
         (" , ", "at least one method"),
     ],
 )
