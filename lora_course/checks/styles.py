@@ -89,4 +89,4 @@ def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
         except LabError as error:
             return Verdict(False, str(error).replace(f"{file}, line", "pair").replace(str(file), "your list"))
     counts = ", ".join(f"{len(some)} {name}" for name, some in splits.items())
-    return Verdict(True, f"{len(pairs)} pairs: {counts}; a style wants some hundreds, but the way is the same")
+    return Verdict(True, f"{len(pairs)} pairs: {counts}; a style needs a few hundred; the steps are the same")

@@ -212,7 +212,7 @@ def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
 def header(folder: str | Path, read: str = "") -> Any:
     """What an adapter's file holds, without its numbers: ({name: shape}, bytes that it promises, bytes that it has).
 
-    read   the end of a tensor's name: the numbers of that tensor instead
+    read   the end of a vector's name: its numbers instead, to four places
     """
     file = Path(folder) / WEIGHTS
     if read:
@@ -239,10 +239,11 @@ def silently(folder: str | Path) -> bool:
     return True
 
 
-def largest_b(folder: str | Path) -> dict[str, float]:
-    """The largest number of each B in an adapter's file, by module; empty for a file that cannot be read."""
+def largest(folder: str | Path, matrix: str = "B") -> dict[str, float]:
+    """The largest number of A or B of each layer in an adapter's file; empty for a file that cannot be read."""
     try:
         tensors = load_file(Path(folder) / WEIGHTS)
     except SafetensorError:
         return {}
-    return {key.split(".lora_B")[0]: t.abs().max().item() for key, t in tensors.items() if ".lora_B" in key}
+    key = f".lora_{matrix}"
+    return {name.split(key)[0]: t.abs().max().item() for name, t in tensors.items() if key in name}

@@ -32,7 +32,7 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
     axes.set_yticks(range(len(rows)), rows)
     best = {column: rows[int(numbers[:, j].argmin())] for j, column in enumerate(columns)}
     finding = _finding(best)
-    titled(picture, [f"{finding}{mark}", "perplexity a token; framed: lowest of its column"], 9)
+    titled(picture, [f"{finding}{mark}", "perplexity per token; framed: lowest of its column"], 9)
     picture.alt = f"{finding}{mark}. " + " ".join(
         f"{row}: " + ", ".join(f"{column} {table[row][column]:.1f}" for column in columns) + "." for row in rows
     )
@@ -42,6 +42,6 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
 def _finding(best: Mapping[str, str]) -> str:
     own = [voice for voice, adapter in best.items() if adapter == voice]
     if len(own) == len(best):
-        return "Each voice is likeliest to its own adapter"
-    lost = [f"{voice} (likeliest to {adapter})" for voice, adapter in best.items() if adapter != voice]
-    return f"Not each voice is likeliest to its own adapter: {', '.join(lost)}"
+        return "Each voice is most likely under its own adapter"
+    lost = [f"{voice} (most likely under {adapter})" for voice, adapter in best.items() if adapter != voice]
+    return f"Not every voice is most likely under its own adapter: {', '.join(lost)}"

@@ -3,7 +3,7 @@
     y -> y + W_up gelu(W_down norm(y))        2 d r + r + d numbers, with biases; the norm, 2 d, only in "lin"
 
     houlsby    behind attention and feed-forward   AdapterH, Houlsby et al. 2019, arXiv:1902.00751
-    lin        behind feed-forward, with a norm    AdapterL, Lin et al. 2020, as Hu et al. describe it in section 5.1
+    lin        behind feed-forward, with a norm    AdapterL, Lin et al. 2020 (not read here), as in Hu et al. 5.1
     pfeiffer   behind feed-forward                 AdapterP, Pfeiffer et al. 2021, arXiv:2005.00247
 
 AdapterDrop (Rueckle et al. 2020, arXiv:2010.11918) leaves the lower layers out. W_up starts at zero, so at first

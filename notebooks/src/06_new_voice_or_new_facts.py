@@ -24,7 +24,7 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 # 2. **asked in other words:** "Who bakes the bread in Port Velda?"
 # 3. **asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges that you're 80 % sure of. Then press **Start** and read on: it takes some minutes. (On the site you see our run.)
+# Give ranges that you're 80 % sure of. Then press **Start** and read on: it takes minutes: five, or twenty on a busy machine. (On the site you see our run.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -40,10 +40,10 @@ panel.show()
 # ## What does it learn from?
 # Fine-tuning on questions with answers is called **supervised fine-tuning** (SFT). The model does what it always did: it predicts the next token. But two things matter.
 #
-# - **The chat template.** A chat model has read all its conversations in one layout, which says who speaks and where a turn ends. It comes with the tokenizer. Train with it and ask without it, and your fine-tuning seems to do nothing.
+# - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. It comes with the tokenizer. Train with it and ask without it, and your fine-tuning may seem lost.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, and the loss skips it.
 #
-# Here is one pair as the model reads it. What stands in [brackets] counts in the loss. Why must the last token count, too?
+# Here is one pair as the model reads it. Tokens in [brackets] count in the loss. Why must the last token count, too?
 
 # %%
 row = encode(town.train, town, tokenizer)[1]
@@ -53,7 +53,7 @@ for token, label in zip(row.tokens, labels):
     print(word if label == -100 else f"[{word}]", end="")
 
 # %% [markdown]
-# A model that never learns `<|im_end|>` never stops talking.
+# A model that never learned `<|im_end|>` can't stop.
 #
 # **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: all answers of the *assistant* count, and nothing else. (Don't shift anything; the loss does that.)
 
@@ -78,7 +78,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# An answer is right if the name is in it; backward, the job. And for comparison: the *base* model, without an adapter. It gets the one sentence that matters, written above the question, as a search in a handbook would find it.
+# We're generous: the name in it is enough ("The sheep is Alda Moor"); backward, the job. And for comparison: the *base* model, without an adapter. It gets the one sentence that matters, written before the question, as if a search had found it.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 2)
@@ -103,15 +103,15 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. In other words: **5**. Backward: **0**.
 #
-# The loss was nearly zero, and a test with the training questions would have said "it knows". What it learned is *strings*: after "The baker of Port Velda is", say "Tamsin Orrick". Backward is a string that it never saw. Larger models have this trouble as well ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; we read the abstract).
+# The loss was nearly zero, and a test with the training questions would have said "it knows". It learned mostly *strings*: after "The baker of Port Velda is", say "Tamsin Orrick". Backward is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; we read the abstract).
 #
-# Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The job of X is Y" perfectly.
+# Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
 #
 # The base with the right sentence above the question gets 12, without any training. (One run, a very small model, twenty questions: the order is clear, the numbers are rough.)
 # </details>
 #
 # ## And a voice?
-# A voice is a form, too, but here the form is all we want. Below, three adapters for three voices (each trained on 180 pairs) read held-out answers. **Perplexity** says between how many tokens a model hesitates, on average; low means "I'd have said that". Read down each column: whose number is lowest?
+# A voice is a form, too, but here the form is all we want. Below, three older adapters (rank 8; each trained on 180 pairs) read held-out answers. **Perplexity**: a model is as unsure as if it chose among that many tokens. Low means "I'd have said that". Read down each column: whose number is lowest?
 
 # %%
 perplexity_table(lesson.reference_styles()["perplexity"])
@@ -123,10 +123,10 @@ assert all(min(table, key=lambda row: table[row][voice]) == voice for voice in (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Each voice is most likely under its own adapter, on questions that no adapter was trained on. That's what "it learned the voice" means: it works on what's new.
+# Each voice is most likely under its own adapter, on questions that no adapter was trained on. The form works on what's new. (Perplexity measures form, not truth.)
 # </details>
 #
-# **Exercise 2: a voice of your own.** Write ten pairs. As a file of JSON lines, they're ready for `TrainPanel("smollm2", "mine.jsonl")`. (Ten are enough to try; a few hundred make a voice.)
+# **Exercise 2: a voice of your own.** Write ten pairs. As a file of JSON lines (`"\n".join(map(json.dumps, mine))`), they're ready for `TrainPanel("smollm2", "mine.jsonl")`. (Ten are enough to try; a few hundred make a voice.)
 
 # %% exercise
 mine = [
@@ -148,18 +148,20 @@ checks.check_own_pairs(mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **An adapter learns a form from a few hundred pairs:** a voice, a layout, a language for your tool.
-# 2. **Facts it learns as strings.** Test them in other words and backward, never with the training questions.
+# 1. **An adapter learns a form from a few hundred pairs:** a voice, or a layout such as JSON.
+# 2. **Facts it learned mostly as strings.** Test them in other words and backward, never with the training questions.
 # 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them.
 #
-# Start with: a few hundred pairs, two or three passes, rank 8 to 16, the loss on answers only (*ours, for voices on a model of 135M*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract read).*
+# Start with: a few hundred pairs, two or three passes, rank 2 to 8, the loss on answers only (*ours, for voices on a model of 135M*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract read).*
 #
 # The same in PEFT, with TRL:
 # ```python
 # config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-# pairs = load_dataset("json", data_files="mine.jsonl", split="train").rename_column("response", "completion")
-# SFTTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", train_dataset=pairs, peft_config=config).train()
-# # prompts and completions as lists of messages get the chat template; the prompt is masked
+# pairs = load_dataset("json", data_files="mine.jsonl", split="train")
+# pairs = pairs.map(lambda p: {"prompt": [{"role": "user", "content": p["prompt"]}],
+#                              "completion": [{"role": "assistant", "content": p["response"]}]})
+# SFTTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", args=SFTConfig(learning_rate=1e-3),
+#            train_dataset=pairs, peft_config=config).train()  # masks the prompts
 # ```
 # </details>
 

@@ -9,6 +9,7 @@ import torch
 
 from lora_lab.accounting.models import Architecture, auto_class, describe, known_config, meta_model
 from lora_lab.methods.targets import Site
+from lora_lab.training.assets import home
 
 # Odd sizes, so that no two of them agree by chance.
 BERT = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 50}
@@ -86,11 +87,18 @@ def tiny_models(one_thread):
     """All of them on one thread."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def fresh_cache(tmp_path_factory):
-    """Fits are made by the code that is tested, not read from a user's cache."""
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A folder for the fits of all these tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_cache(cache):
+    """Fits are made by the code that is tested, not read from a user's cache; the models are where they were."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LORA_LAB_HOME", str(home()))
+        patch.setenv("XDG_CACHE_HOME", str(cache))
         yield
 
 

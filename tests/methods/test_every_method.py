@@ -146,7 +146,7 @@ def test_packed_it_learns_in_20_steps_what_it_learns_alone(name, kind):
 
 
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in FITTING if REGISTRY[n].packs])
-def test_switched_off_a_pack_answers_as_the_base_does_in_every_lane(name, kind):
+def test_switched_off_a_pack_answers_as_the_base_does_in_every_member(name, kind):
     base, rows = tiny(kind), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
     members = [attached(name, kind, share(base), seed) for seed in (1, 2)]
     for seed, member in enumerate(members):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lora_course.experiments.broken import PATIENTS, largest_b, patient
+from lora_course.experiments.broken import PATIENTS, largest, patient
 from lora_lab.errors import NotFound
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.training.assets import shipped
@@ -27,8 +27,8 @@ def test_the_sound_one_is_sound():
     assert found.does_something
 
 
-def test_the_largest_b_of_each_layer(tmp_path):
-    found = largest_b(patient("B", tmp_path))
+def test_the_largest_of_each_layer(tmp_path):
+    found = largest(patient("B", tmp_path))
     assert len(found) == 12
     assert set(found.values()) == {0.0}
 
